@@ -1,0 +1,1 @@
+"""What watches a run. Nothing here changes what is learned."""

@@ -1,0 +1,64 @@
+"""One row an epoch: in memory, in `history.csv` and in TensorBoard."""
+
+import csv
+import io
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from byol_tf.run_folder import write_atomically
+
+COLUMNS = (
+    "epoch",
+    "loss",
+    "tau",
+    "learning_rate",
+    "probe_accuracy",
+    "knn_accuracy",
+    "projection_std",
+    "projection_cosine",
+    "effective_rank",
+    "images_per_second",
+)
+
+
+class History(keras.callbacks.Callback):
+    """Keeps the rows of a run, those of an earlier part included. Row 0 is the untrained network.
+
+    Args:
+        path: `history.csv`, written whole after each epoch so that a crash can't leave half a row.
+        writer: a `tf.summary` writer.
+        rows: of the run so far, each a dict with some of `COLUMNS`.
+    """
+
+    def __init__(self, path: Path, writer, rows: list[dict[str, float]]):
+        super().__init__()
+        self.path, self.writer, self.rows = path, writer, rows
+
+    def add(self, epoch: int, figures: dict[str, float]) -> None:
+        """Adds the row of an epoch (1 for the first, 0 for the untrained network) and writes it everywhere."""
+        row = {"epoch": epoch} | {name: float(figures[name]) for name in COLUMNS[1:] if name in figures}
+        self.rows.append(row)
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.rows)
+        write_atomically(self.path, text.getvalue())
+        with self.writer.as_default(step=epoch):
+            for name, value in row.items():
+                if name != "epoch":
+                    tf.summary.scalar(_GROUPS.get(name, name), value)
+        self.writer.flush()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.add(epoch + 1, logs or {})
+
+
+_GROUPS = {
+    "probe_accuracy": "accuracy/linear",
+    "knn_accuracy": "accuracy/knn",
+    "projection_std": "collapse/projection_std",
+    "projection_cosine": "collapse/projection_cosine",
+    "effective_rank": "collapse/effective_rank",
+}

@@ -1,0 +1,244 @@
+"""Every knob of an experiment, once: its type, range, default, meaning and source.
+
+`config_file.py` reads a JSON file into these classes and words what is wrong; `config_checks.py` holds what keys demand of each other.
+This module imports no TensorFlow, so that a mistake is reported in well under a second.
+"""
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from byol_tf.config_checks import conflicts
+from pipelines.policy import PRESETS, ViewPolicy
+
+
+@dataclass(frozen=True)
+class Worded:
+    """What a field takes, for messages, where its type alone does not say it."""
+
+    expected: str
+
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Text = Annotated[str, Field(min_length=1)]
+# strict would refuse JSON's lists
+Colour = Annotated[tuple[float, float, float], Field(strict=False), Worded("three numbers [red, green, blue]")]
+Spread = Annotated[tuple[Positive, Positive, Positive], Field(strict=False), Worded("three numbers above 0 [red, green, blue]")]
+
+
+class Section(BaseModel):
+    """Strict, frozen, no unknown keys; the text under a field is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class About(Section):
+    """What a recipe reproduces and what to expect of it. Read by people, used by nothing."""
+
+    reproduces: str
+    """Paper, section or code that the recipe follows."""
+    hardware: str
+    """What it was run on, or what the source ran it on."""
+    time: str
+    """How long it took there."""
+    accuracy: str
+    """The figure to expect, with its protocol."""
+    measured: Literal["here", "paper", "no"]
+    """`here`: this repository ran it (see docs/results); `paper`: the source's figure; `no`: nobody's, as yet."""
+
+
+class Data(Section):
+    """Which images, and how they are held. Labels never reach pre-training."""
+
+    source: Literal["textures", "digits", "folder", "stl10", "cifar10", "imagenet"]
+    """`textures`: drawn from the seed, nothing to download; `digits`: scikit-learn's handwriting; `folder`: photos of one's
+    own; the others: TFDS."""
+    root: Text | None = None
+    """`folder`: the folder of photos. TFDS sources: where prepared data sets lie (default: TFDS's own, ~/tensorflow_datasets)."""
+    archive: Text | None = None
+    """TFDS sources without network: the file that was downloaded by hand (`stl10_binary.tar.gz`, `cifar-10-binary.tar.gz`), or
+    for `imagenet` the folder with `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`."""
+    pretrain: Literal["unlabelled", "train", "train+unlabelled"] | None = None
+    """Which split BYOL learns from. Default: the unlabelled one where the source has it, else `train` without its labels."""
+    pretrain_images: Count | None = None
+    """Use at most this many images for pre-training, drawn by the seed (STL-10 paper, table 1). Default: all."""
+    image_size: Annotated[int, Field(ge=8)] | None = None
+    """Images are stored at this side: the shorter side is resized to it, the centre is cut out. Default: as they are; needed for photos of
+    different sizes if they are to be held in memory."""
+    cache: Literal["auto", "memory", "none"] = "auto"
+    """`memory`: decoded images are held as uint8; `none`: read again each epoch; `auto`: memory if all splits fit into
+    half of what is free."""
+    max_bad_fraction: Fraction = 0.01
+    """`folder`: a larger share of unreadable files than this stops the run."""
+
+
+class Views(Section):
+    """The two views of an image. A preset, and what differs from it for each view."""
+
+    size: Annotated[int, Field(ge=8)]
+    """Side of a view in pixels."""
+    preset: Literal["byol", "stl10", "none"] = "byol"
+    """`byol`: the BYOL paper's two policies; `stl10`: the STL-10 paper's, the same for both; `none`: no augmentation."""
+    first: ViewPolicy = ViewPolicy()
+    """Policy of the first view: only the keys that differ from the preset."""
+    second: ViewPolicy = ViewPolicy()
+    """Policy of the second view: only the keys that differ from the preset."""
+    mean: Colour = (0.485, 0.456, 0.406)
+    """Subtracted from each channel of an image in [0, 1], after augmentation. Default: ImageNet's."""
+    std: Spread = (0.229, 0.224, 0.225)
+    """Divides each channel afterwards."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, value: Any) -> Any:
+        """A view's object holds changes to its preset, so the preset goes below it before it is checked."""
+        preset = value.get("preset", "byol") if isinstance(value, dict) else None
+        if not isinstance(preset, str) or preset not in PRESETS:
+            return value
+        filled = dict(value)
+        for name, base in zip(("first", "second"), PRESETS[preset], strict=True):
+            changes = value.get(name, {})
+            if isinstance(changes, dict):
+                filled[name] = {**base, **changes}
+        return filled
+
+
+class Encoder(Section):
+    """The network whose output is the representation."""
+
+    name: Literal["convnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200"] = "resnet50"
+    """ResNet v1.5 as in deepmind-research, or a small `convnet` for the demo."""
+    width: Positive = 1.0
+    """Multiplies the number of channels: 2 is the papers' "(2x)"."""
+    stem: Literal["7x7", "3x3", "3x3+pool"] = "7x7"
+    """`7x7`: stride 2 and max-pooling, for photos; `3x3`: stride 1, no pooling, for 32 px images; `3x3+pool`: the same, a
+    quarter of the work."""
+
+
+class Heads(Section):
+    """Projector and predictor: Linear, BN, ReLU, Linear (BYOL paper, section 3.3)."""
+
+    hidden: Count = 4096
+    """Width of the hidden layer of both."""
+    projection: Annotated[int, Field(ge=2)] = 256
+    """Width of the projection and of its prediction."""
+    predictor: Literal["mlp", "none"] = "mlp"
+    """`none` takes the predictor away (STL-10 paper, table 2)."""
+
+
+class Tau(Section):
+    """How slowly the target follows: target += (1 - tau) (online - target)."""
+
+    schedule: Literal["constant", "cosine", "inverse_cosine", "drop"] = "cosine"
+    """`cosine`: base up to end (BYOL paper); `inverse_cosine`: base down to end (STL-10 paper, table 8); `drop`: base, then 0 (its
+    table 7)."""
+    base: Fraction = 0.996
+    """Tau at the first step."""
+    end: Fraction | None = None
+    """Tau at the last step. Default: 1 for `cosine`, 0.5 for `inverse_cosine`."""
+    drop_at: Fraction | None = None
+    """`drop`: the fraction of all steps after which tau is 0. Default: 0.25."""
+
+
+class Optimizer(Section):
+    """How the online network learns. Biases and normalisation parameters are spared weight decay."""
+
+    name: Literal["lars", "adam", "sgd"] = "adam"
+    """`lars`: the BYOL paper's; `adam`: the STL-10 paper's; `sgd`: with momentum."""
+    base_learning_rate: Positive
+    """The rate at `reference_batch`; the effective one is base_learning_rate x training.batch_size / reference_batch."""
+    reference_batch: Count | None = 256
+    """256 in the BYOL paper, 128 in the STL-10 paper; null: the rate is used as it stands."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """`cosine`: down to 0 over what follows the warm-up; `constant`."""
+    warmup_epochs: NotNegative = 0.0
+    """The rate rises linearly from 0 over so many epochs."""
+    weight_decay: NotNegative = 0.0
+    """Added to the gradient as decay x weight before the optimizer sees it (L2, as in the papers)."""
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """`lars` and `sgd`; Adam's first moment."""
+
+
+class Training(Section):
+    """How long, and in what steps."""
+
+    epochs: Count
+    """Passes over the pre-training images."""
+    batch_size: Annotated[int, Field(ge=2)]
+    """Images a step, over all replicas. The rest of an epoch that fills no batch is left out (another rest each epoch)."""
+    deterministic: bool = False
+    """The same seed gives the same losses to the last bit, on the same machine. Slower."""
+
+
+class Devices(Section):
+    """Where it runs."""
+
+    strategy: Literal["auto", "cpu", "gpu", "mirrored", "tpu"] = "auto"
+    """`auto`: the TPU if one answers, else all GPUs, else the CPU."""
+    tpu: Text = "local"
+    """`tpu`: its name or address; `local` on Colab and on TPU VMs."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    """What the networks compute in. Weights, losses, statistics and the target's average stay float32."""
+
+
+class Probe(Section):
+    """How the representation is judged while it is learned: a linear classifier and nearest neighbours on frozen features."""
+
+    every: Count = 1
+    """Epochs between two probes; the untrained encoder and the last epoch are always probed."""
+    train_images: Count | None = None
+    """Labelled images that the probe learns from, class-balanced, drawn by the seed. Default: all (at most 50,000)."""
+    test_images: Count | None = None
+    """Labelled images that it is judged on. Default: all (at most 10,000)."""
+    neighbours: Count = 20
+    """k of the nearest-neighbour vote."""
+    temperature: Positive = 0.07
+    """Neighbours vote with weight exp(cosine / temperature)."""
+
+
+class Run(Section):
+    """What a run leaves behind."""
+
+    root: Text = "runs"
+    """Where run folders are made, each named <name>-<date>-<number>."""
+    keep_checkpoints: Count = 3
+    """How many of the newest checkpoints stay."""
+
+
+class Config(Section):
+    """One experiment. Nothing that changes its result lives outside it."""
+
+    schema_: Annotated[str | None, Field(alias="$schema")] = None
+    """Where editors find the types of these keys."""
+    about: About | None = None
+    """What the recipe reproduces."""
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"),
+        Worded("a name of at most 100 letters, digits, '.', '_' and '-', a letter or digit first"),
+    ]
+    """First part of the run folder's name."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Every random draw comes from it."""
+    data: Data
+    views: Views
+    encoder: Encoder = Encoder()
+    heads: Heads = Heads()
+    tau: Tau = Tau()
+    optimizer: Optimizer
+    training: Training
+    devices: Devices = Devices()
+    probe: Probe = Probe()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        lines = [f"{keys[0]}: {text}" for keys, text in conflicts(lambda key: reduce(getattr, key.split("."), self))]
+        if lines:
+            raise ValueError("\n".join(lines))
+        return self

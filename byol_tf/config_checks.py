@@ -1,0 +1,158 @@
+"""What the keys of a config demand of each other.
+
+Each check names the keys that it needs, so that it can be run, or left out, whatever is wrong with the other keys.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+TFDS_SOURCES = ("stl10", "cifar10", "imagenet")
+NATIVE_SIDES = {"textures": 48, "stl10": 96, "cifar10": 32}
+"""Source -> side in pixels of its images, where all are of one size. Beyond it pixels would be invented."""
+DIGITS_SIDE = 32
+"""Side at which the digits are drawn if data.image_size is null."""
+INVERSE_COSINE_END = 0.5
+"""tau.end of `inverse_cosine` if it is null (STL-10 paper, table 8)."""
+
+_Check = Callable[..., str | None]
+_CHECKS: list[tuple[tuple[str, ...], _Check]] = []
+
+
+def conflicts(value_of: Callable[[str], Any], knows: Callable[[str], bool] = lambda key: True) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yields (the keys involved, what was expected and received) for each failed check; the first of the keys is the one to blame.
+
+    Args:
+        value_of: dotted key -> its value, the default included.
+        knows: dotted key -> whether its value is valid; a check that needs another is left out.
+    """
+    for keys, check in _CHECKS:
+        if all(map(knows, keys)):
+            text = check(*map(value_of, keys))
+            if text is not None:
+                yield keys, text
+
+
+def _check(*keys: str) -> Callable[[_Check], _Check]:
+    """Registers a function of these keys' values that returns what is wrong with the first of them, or None."""
+
+    def register(check: _Check) -> _Check:
+        _CHECKS.append((keys, check))
+        return check
+
+    return register
+
+
+@_check("data.root", "data.source")
+def _root_fits_source(root: str | None, source: str) -> str | None:
+    if source == "folder" and root is None:
+        return 'missing; expected the folder that holds the photos, as data.source is "folder"'
+    if source in ("textures", "digits") and root is not None:
+        return f'expected null, as data.source "{source}" reads no folder; received "{root}"'
+    return None
+
+
+@_check("data.archive", "data.source")
+def _archive_fits_source(archive: str | None, source: str) -> str | None:
+    if archive is None or source in TFDS_SOURCES:
+        return None
+    return f'expected null, as data.source "{source}" has no archive; received "{archive}"'
+
+
+@_check("data.pretrain", "data.source")
+def _split_fits_source(split: str | None, source: str) -> str | None:
+    if split in (None, "train") or source not in ("digits", "cifar10", "imagenet"):
+        return None
+    return f'expected "train" or null, as data.source "{source}" has no unlabelled images; received "{split}"'
+
+
+@_check("data.image_size", "data.source")
+def _images_are_not_enlarged(image_size: int | None, source: str) -> str | None:
+    native = NATIVE_SIDES.get(source)
+    if image_size is None or native is None or image_size <= native:
+        return None
+    return f'expected at most {native}, the side of the images of data.source "{source}"; received {image_size}'
+
+
+@_check("data.image_size", "data.source", "data.cache")
+def _images_in_memory_have_one_size(image_size: int | None, source: str, cache: str) -> str | None:
+    if image_size is not None or source not in ("folder", "imagenet") or cache != "memory":
+        return None
+    return 'missing; expected a whole number of 8 or more, as data.cache "memory" holds photos of different sizes as one array'
+
+
+@_check("views.size", "data.image_size", "data.source")
+def _views_are_not_enlarged(size: int, image_size: int | None, source: str) -> str | None:
+    native = NATIVE_SIDES.get(source)
+    if image_size is not None and (native is None or image_size <= native):
+        limit, meaning = image_size, f"data.image_size ({image_size})"
+    elif native is not None:
+        limit, meaning = native, f'{native}, the side of the images of data.source "{source}"'
+    elif source == "digits":
+        limit, meaning = DIGITS_SIDE, f"{DIGITS_SIDE}, at which digits are drawn if data.image_size is null"
+    else:
+        return None
+    return f"expected at most {meaning}; received {size}" if size > limit else None
+
+
+@_check("encoder.width", "encoder.name")
+def _width_gives_whole_channels(width: float, name: str) -> str | None:
+    channels = 32 if name == "convnet" else 64
+    if (channels * width) % 1 == 0:
+        return None
+    return f'expected a multiple of 1/{channels}, as the first layer of "{name}" has {channels} x width channels; received {width:g}'
+
+
+@_check("tau.end", "tau.schedule", "tau.base")
+def _end_is_where_the_schedule_leads(end: float | None, schedule: str, base: float) -> str | None:
+    if schedule in ("constant", "drop"):
+        return None if end is None else f'expected null, as tau.schedule "{schedule}" has no end; received {end:g}'
+    if schedule == "cosine" and end is not None and end < base:
+        return f'expected tau.base ({base:g}) or more, as tau.schedule "cosine" rises; received {end:g}'
+    if schedule == "inverse_cosine" and (INVERSE_COSINE_END if end is None else end) > base:
+        received = f"null, which stands for {INVERSE_COSINE_END:g}" if end is None else f"{end:g}"
+        return f'expected tau.base ({base:g}) or less, as tau.schedule "inverse_cosine" falls; received {received}'
+    return None
+
+
+@_check("tau.drop_at", "tau.schedule")
+def _only_drop_drops(drop_at: float | None, schedule: str) -> str | None:
+    if drop_at is None or schedule == "drop":
+        return None
+    return f'expected null, as tau.schedule "{schedule}" drops nothing; received {drop_at:g}'
+
+
+@_check("optimizer.warmup_epochs", "optimizer.schedule", "training.epochs")
+def _warmup_ends(warmup: float, schedule: str, epochs: int) -> str | None:
+    if schedule == "cosine" and warmup >= epochs:
+        return f"expected fewer than training.epochs ({epochs}), as the cosine follows the warm-up; received {warmup:g}"
+    if warmup > epochs:
+        return f"expected at most training.epochs ({epochs}); received {warmup:g}"
+    return None
+
+
+@_check("training.batch_size", "data.pretrain_images")
+def _images_fill_a_batch(batch_size: int, images: int | None) -> str | None:
+    if images is None or batch_size <= images:
+        return None
+    return f"expected at most data.pretrain_images ({images}), or no batch is ever full; received {batch_size}"
+
+
+@_check("devices.tpu", "devices.strategy")
+def _name_is_of_a_tpu(tpu: str, strategy: str) -> str | None:
+    if tpu == "local" or strategy in ("auto", "tpu"):
+        return None
+    return f'expected "local", its default, as devices.strategy "{strategy}" uses no TPU; received "{tpu}"'
+
+
+@_check("devices.precision", "devices.strategy")
+def _float16_is_fast(precision: str, strategy: str) -> str | None:
+    if precision != "mixed_float16" or strategy not in ("cpu", "tpu"):
+        return None
+    return f'expected "float32" or "mixed_bfloat16", as devices.strategy "{strategy}" has no fast float16; received "{precision}"'
+
+
+@_check("probe.neighbours", "probe.train_images")
+def _neighbours_exist(neighbours: int, images: int | None) -> str | None:
+    if images is None or neighbours <= images:
+        return None
+    return f"expected at most probe.train_images ({images}); received {neighbours}"

@@ -1,0 +1,132 @@
+"""A JSON file and changes from the command line in, a checked `Config` or one complete `ConfigError` out."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from byol_tf.config import Config
+from byol_tf.config_errors import ConfigError, Mistake, dotted, mistakes, printable, shown
+from byol_tf.config_keys import SECTIONS
+from byol_tf.config_overrides import Origins, Override, apply_overrides, parse_override
+from byol_tf.config_text import BrokenJson, Repeat, read_json
+
+__all__ = ["ConfigError", "load_config", "recipes", "resolved_json"]
+
+DEFAULT_RECIPE = "demo"
+MAX_BYTES = 1_000_000
+"""A larger file is no config but, say, a data set that was named by mistake."""
+# Beside this package, in a checkout as in an installation. Importing `configs` might find another package of that frequent name.
+_RECIPES = Path(__file__).resolve().parent.parent / "configs"
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Reads, changes and checks a config, before TensorFlow is imported.
+
+    Args:
+        path: a JSON file. None is the packaged `configs/demo.json`; a path that doesn't exist may name a packaged recipe:
+            `configs/stl10.json`, `stl10.json` or `stl10`.
+        overrides: changes `KEY=VALUE` in their order, such as `training.epochs=5`. The value is read as JSON, else as a string.
+
+    Raises:
+        ConfigError: with every mistake, one a line: those of the file in the file's order, then those of each override.
+    """
+    label, file = _locate(path)
+    changes: list[Override] = []
+    lines: list[tuple[int, str]] = []  # (position of the override, or -1 for the file; message)
+    for position, text in enumerate(overrides):
+        try:
+            changes.append(parse_override(position, text))
+        except ValueError as error:
+            lines.append((position, str(error)))
+    try:
+        tree, repeats = _read(label, file)
+    except ConfigError as error:
+        raise ConfigError([str(error), *(line for _, line in lines)]) from None
+    tree, origins, unplaced = apply_overrides(tree, changes)
+    given = [(None, repeat) for repeat in repeats] + [(change, repeat) for change in changes for repeat in change.repeats]
+    config, found = mistakes(tree, [repeat for owner, repeat in given if origins.of(repeat[0]) is owner])
+    lines += [_placed(label, mistake, origins) for mistake in found]
+    lines += [(change.position, _misplaced(change)) for change in unplaced if change.key[:-1] not in SECTIONS]
+    if config is None or lines:
+        raise ConfigError([line for _, line in sorted(lines, key=lambda pair: pair[0])])
+    return config
+
+
+def resolved_json(config: Config) -> str:
+    """Every key with its value, in the order of `config.py`. As a file it loads to an equal config."""
+    return json.dumps(config.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n"
+
+
+def recipes() -> list[str]:
+    """The names of the packaged recipes, such as `stl10`."""
+    return sorted(file.stem for file in _RECIPES.glob("*.json") if file.name != "schema.json")
+
+
+def _placed(label: str, mistake: Mistake, origins: Origins) -> tuple[int, str]:
+    """A mistake with the file or override that it is in, and where that comes in the order of messages."""
+    origin = origins.of(mistake.key)
+    if origin is None:  # the key may be right in the file, and clash with what an override says
+        owners = [owner for owner in map(origins.of, mistake.others) if owner is not None]
+        origin = max(owners, key=lambda owner: owner.position, default=None)
+    if origin is None:
+        return -1, f"{label}: {dotted(mistake.key)}: {mistake.text}"
+    place = "" if mistake.key == origin.key else f"{dotted(mistake.key)}: "
+    return origin.position, f"{origin.label}: {place}{mistake.text}"
+
+
+def _misplaced(change: Override) -> str:
+    return f'{change.label}: unknown key; "{dotted(change.key[:-1])}" is no section'
+
+
+def _locate(path: str | Path | None) -> tuple[str, Path]:
+    """How messages name the file, and the file. A file that exists goes before a packaged recipe of its name. Raises `ConfigError`."""
+    if path is None:
+        return f"configs/{DEFAULT_RECIPE}.json", _RECIPES / f"{DEFAULT_RECIPE}.json"
+    label, file = printable(str(path), 200), Path(path)
+    try:
+        if file.is_file():
+            return label, file
+        if str(file.parent) in (".", "configs") and file.suffix in ("", ".json") and file.stem in recipes():
+            return f"configs/{file.stem}.json", _RECIPES / f"{file.stem}.json"
+        if file.exists():
+            raise ConfigError([f"{label}: expected a JSON file; received {'a folder' if file.is_dir() else 'no regular file'}"])
+        neighbours = [str(other) for other in file.parent.glob("*.json")] if file.parent.is_dir() else []
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{label}: can't be read: {_reason(error)}"]) from None
+    known = [*neighbours, *(f"configs/{name}.json" for name in recipes())]
+    stems = {Path(name).stem: name for name in reversed(known)}
+    nearest = difflib.get_close_matches(file.stem, stems, n=1)
+    hint = f'did you mean "{printable(stems[nearest[0]], 200)}"?' if nearest else f"the packaged recipes are {', '.join(recipes())}"
+    raise ConfigError([f"{label}: no such file; {hint}"])
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _read(label: str, file: Path) -> tuple[dict[str, Any], list[Repeat]]:
+    """The object that a file holds. Raises `ConfigError`."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([f"{label}: can't be read: {_reason(error)}"]) from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError([f"{label}: expected a file of at most {MAX_BYTES // 1000} kB; received {file.stat().st_size // 1000} kB"])
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        raise ConfigError([f"{label}:{line}:{column}: expected text in UTF-8; found byte 0x{error.object[error.start]:02x}"]) from None
+    if not text.strip():
+        raise ConfigError([f"{label}: expected an object; received an empty file"])
+    try:
+        value, repeats = read_json(text)
+    except BrokenJson as error:
+        raise ConfigError([f"{label}:{error.line}:{error.column}: {error}"]) from None
+    if not isinstance(value, dict):
+        raise ConfigError([f"{label}: expected an object at the top level; received {shown(value)}"])
+    return value, repeats

@@ -1,0 +1,28 @@
+"""Linear accuracy on frozen features (STL-10 paper, section 3.4)."""
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+_ITERATIONS = 200  # a probe asks for a comparable figure in seconds; more iterations moved it by tenths of a point
+
+
+def linear_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
+    """Fits scikit-learn's logistic regression on standardised features and returns its accuracy on the test split.
+
+    Args:
+        train, test: features, float `[n, d]`.
+        train_labels, test_labels: int `[n]`.
+
+    Returns:
+        The fraction of test labels that are right.
+    """
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_ITERATIONS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        classifier.fit(train, train_labels)
+    return float(classifier.score(test, test_labels))

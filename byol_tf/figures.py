@@ -1,0 +1,94 @@
+"""Figures of a run: the views before it, the curves after it."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import Rectangle
+
+_ONLINE, _SECOND, _QUIET = "#1f5fbf", "#d9662b", "#8a8a8a"
+
+
+def _save(figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+
+
+def views_figure(path: Path, originals: list[np.ndarray], boxes: np.ndarray, views: np.ndarray) -> None:
+    """Draws images with the crop boxes of their two views, and the views below them.
+
+    Args:
+        path: the PNG to write.
+        originals: n images, uint8 `[H, W, 3]`.
+        boxes: `[2, n, 4]`: y1, x1, y2, x2 as fractions of the image, for each view.
+        views: `[2, n, size, size, 3]` in [0, 1].
+    """
+    count = len(originals)
+    figure, axes = plt.subplots(3, count, figsize=(1.35 * count, 4.3), squeeze=False)
+    for column, image in enumerate(originals):
+        axes[0, column].imshow(image)
+        height, width = image.shape[:2]
+        for view, colour in enumerate((_ONLINE, _SECOND)):
+            y1, x1, y2, x2 = boxes[view, column]
+            corner = (x1 * width - 0.5, y1 * height - 0.5)
+            axes[0, column].add_patch(Rectangle(corner, (x2 - x1) * width, (y2 - y1) * height, fill=False, edgecolor=colour, linewidth=2))
+            axes[view + 1, column].imshow(views[view, column])
+            for spine in axes[view + 1, column].spines.values():
+                spine.set(edgecolor=colour, linewidth=2)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    for row, title in enumerate(("image", "view 1", "view 2")):
+        axes[row, 0].set_ylabel(title)
+    figure.tight_layout(pad=0.4)
+    _save(figure, path)
+
+
+def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
+    """Draws accuracy, loss, collapse measures and schedules over epochs.
+
+    Args:
+        path: the PNG to write.
+        rows: one a epoch, row 0 being the untrained network (see `callbacks/history.py`).
+        title: above the figure.
+    """
+    figure, axes = plt.subplots(1, 4, figsize=(15, 3.4))
+    accuracy, loss, collapse, schedules = axes
+    _curve(accuracy, rows, "probe_accuracy", "linear probe", _ONLINE, 100.0)
+    _curve(accuracy, rows, "knn_accuracy", "nearest neighbours", _SECOND, 100.0)
+    for name, colour in (("probe_accuracy", _ONLINE), ("knn_accuracy", _SECOND)):
+        if rows and name in rows[0]:
+            accuracy.axhline(rows[0][name] * 100.0, color=colour, linestyle=":", linewidth=1)
+    accuracy.set(title="accuracy on frozen features (%)\ndotted: untrained")
+    _curve(loss, rows, "loss", "loss", _ONLINE)
+    loss.set(title="BYOL loss\n0 to 8, about 4 for unrelated vectors")
+    _curve(collapse, rows, "projection_std", "spread (1: scattered, 0: collapsed)", _ONLINE)
+    _curve(collapse, rows, "projection_cosine", "cosine between images (1: collapsed)", _SECOND)
+    collapse.set(title="projections of different images", ylim=(-0.1, 1.15))
+    rank = collapse.twinx()
+    _curve(rank, rows, "effective_rank", "effective rank (right)", _QUIET)
+    rank.set(ylim=(0, None))
+    lines = [*collapse.get_lines(), *rank.get_lines()]
+    collapse.legend(lines, [line.get_label() for line in lines], fontsize=7, frameon=False)
+    _curve(schedules, rows, "tau", "tau", _ONLINE)
+    rate = schedules.twinx()
+    _curve(rate, rows, "learning_rate", "learning rate (right)", _SECOND)
+    lines = [*schedules.get_lines(), *rate.get_lines()]
+    schedules.legend(lines, [line.get_label() for line in lines], fontsize=7, frameon=False)
+    schedules.set(title="schedules")
+    accuracy.legend(fontsize=7, frameon=False)
+    for axis in axes:
+        axis.set_xlabel("epoch")
+        axis.spines[["top"]].set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, y=1.06)
+    _save(figure, path)
+
+
+def _curve(axis, rows, name, label, colour, scale=1.0):
+    points = [(row["epoch"], row[name] * scale) for row in rows if name in row]
+    if points:
+        axis.plot(*zip(*points, strict=True), color=colour, label=label, marker="." if len(points) < 60 else None)

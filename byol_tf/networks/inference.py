@@ -1,0 +1,42 @@
+"""The encoder as its users get it: uint8 images of any size in, float32 representations out."""
+
+from collections.abc import Sequence
+
+import keras
+
+from byol_tf.networks.normalization import BatchNorm
+
+
+def plain_encoder(encoder: keras.Model) -> keras.Model:
+    """The same encoder of Keras' own layers in float32, with weights of its own: its `.keras` file loads where byol_tf isn't installed."""
+
+    def plain(layer):
+        config = layer.get_config() | {"dtype": "float32"}
+        if isinstance(layer, BatchNorm):
+            return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(encoder, clone_function=plain)
+    copy.set_weights(encoder.get_weights())
+    return copy
+
+
+def inference_model(encoder: keras.Model, size: int, mean: Sequence[float], std: Sequence[float]) -> keras.Model:
+    """Resize, crop, normalise and encode in one model, in inference mode.
+
+    Args:
+        encoder: from normalised float images `[N, size, size, 3]` to representations `[N, d]`; shared, not copied.
+        size: side of the encoder's input: the image's largest centred square is resized to it, with antialiasing.
+        mean, std: three numbers each: (image / 255 - mean) / std.
+
+    Returns:
+        A functional model from uint8 images `[N, H, W, 3]` of any size to float32 representations `[N, d]`.
+    """
+    images = keras.Input((None, None, 3), dtype="uint8", name="images")
+    x = keras.layers.Resizing(size, size, "bilinear", crop_to_aspect_ratio=True, antialias=True, dtype="float32", name="centre")(images)
+    scale = [1.0 / (255.0 * s) for s in std]
+    offset = [-m / s for m, s in zip(mean, std, strict=True)]
+    x = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalise")(x)
+    x = encoder(x, training=False)
+    outputs = keras.layers.Activation("linear", dtype="float32", name="float32")(x)
+    return keras.Model(images, outputs, name="encoder")

@@ -1,0 +1,182 @@
+"""What a run leaves behind, and where. Needs no TensorFlow.
+
+```
+runs/stl10-2026-11-21-1/
+  config.json  environment.json  skipped.csv  history.csv  result.json
+  checkpoints/  logs/ (TensorBoard)  figures/ (PNG)  export/encoder/ (SavedModel)  export/encoder.keras
+```
+"""
+
+import csv
+import datetime
+import io
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+_PACKAGES = (
+    "byol-tf",
+    "tensorflow",
+    "tensorflow-cpu",
+    "tensorflow-tpu",
+    "keras",
+    "keras-cv",
+    "tensorflow-datasets",
+    "numpy",
+    "scikit-learn",
+    "pillow",
+)
+
+
+class RunFolderError(Exception):
+    """A run folder can't be used; the text says why and what would be right."""
+
+
+class RunFolder:
+    """Paths inside one run's folder. Making the object touches nothing.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+        self.config = self.root / "config.json"
+        self.environment = self.root / "environment.json"
+        self.skipped = self.root / "skipped.csv"
+        self.history = self.root / "history.csv"
+        self.result = self.root / "result.json"
+        self.checkpoints = self.root / "checkpoints"
+        self.logs = self.root / "logs"
+        self.figures = self.root / "figures"
+        self.export = self.root / "export"
+
+    def begin(self, config_text: str, command: list[str], data_fingerprint: str, skipped: tuple[tuple[str, str], ...]) -> None:
+        """Makes the folder and writes what is known before the first step."""
+        self.figures.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.config, config_text)
+        facts = environment() | {"command": command, "data_fingerprint": data_fingerprint}
+        write_atomically(self.environment, json.dumps(facts, indent=2) + "\n")
+        if skipped:
+            text = io.StringIO()
+            table = csv.writer(text, lineterminator="\n")
+            table.writerows([("path", "reason"), *skipped])
+            write_atomically(self.skipped, text.getvalue())
+
+    def finished(self) -> dict | None:
+        """The result of a finished run, or None."""
+        return json.loads(self.result.read_text(encoding="utf-8")) if self.result.exists() else None
+
+    def saved_config(self) -> dict | None:
+        """The resolved config that the folder was made with, or None. `RunFolderError` if it can't be read."""
+        if not self.config.exists():
+            return None
+        try:
+            return json.loads(self.config.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunFolderError(f"{self.config}: expected the JSON that a run wrote; received {error}. Name another --run-dir") from error
+
+
+def choose_folder(config: dict, run_dir: str | None, fresh: bool) -> RunFolder:
+    """The folder that a command goes on in, or a new one's path.
+
+    Args:
+        config: the resolved config, as JSON types.
+        run_dir: the folder that the user named; None looks for the newest run of the same config under `run.root`.
+        fresh: a new numbered folder in any case.
+
+    Raises:
+        RunFolderError: if the named folder holds a run of another config (the differing keys are listed) or something that is no run.
+    """
+    if run_dir is not None:
+        folder = RunFolder(Path(run_dir))
+        saved = folder.saved_config()
+        if saved is None and folder.root.exists() and (not folder.root.is_dir() or any(folder.root.iterdir())):
+            raise RunFolderError(f"--run-dir {run_dir}: expected a new or empty folder, or a run's; it holds something else")
+        differing = [] if saved is None else _differences(saved, config)
+        if fresh and saved is not None:
+            raise RunFolderError(f"--run-dir {run_dir}: --fresh starts a run anew, and this folder holds one. Leave one of the two out")
+        if differing:
+            raise RunFolderError(
+                f"--run-dir {run_dir}: this run was begun with another config:\n"
+                + "\n".join(f"  {key}: {was} there, {now} now" for key, was, now in differing)
+                + "\nGo on with the config it has, or name another folder"
+            )
+        return folder
+    root, name = Path(config["run"]["root"]), config["name"]
+    if not fresh:
+        for path in reversed(_numbered(root, name)):
+            saved = RunFolder(path).saved_config()
+            if saved is not None and not _differences(saved, config):
+                return RunFolder(path)
+    prefix = f"{name}-{datetime.date.today().isoformat()}-"
+    taken = [int(path.name.removeprefix(prefix)) for path in _numbered(root, name) if path.name.startswith(prefix)]
+    return RunFolder(root / f"{prefix}{max(taken, default=0) + 1}")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes UTF-8 text beside the file and renames it, so that a reader sees the old text or the new one."""
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def environment() -> dict:
+    """Versions, machine and git state, as JSON types."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "packages": versions,
+        "git": _git_state(),
+        "executable": Path(sys.executable).name,
+    }
+
+
+def _git_state() -> str | None:
+    """`git describe` of the code that runs, with `-dirty` where it was changed; None outside a repository."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _numbered(root: Path, name: str) -> list[Path]:
+    """Run folders of this name, oldest first."""
+    pattern = re.compile(rf"{re.escape(name)}-(\d{{4}}-\d{{2}}-\d{{2}})-(\d+)")
+    found = [(match[1], int(match[2]), path) for path in root.glob(f"{name}-*") if (match := pattern.fullmatch(path.name))]
+    return [path for _, _, path in sorted(found)]
+
+
+_DOES_NOT_MATTER = ("about", "$schema", "run")
+"""Keys that change nothing of what is learned."""
+
+
+def _differences(saved: dict, config: dict) -> list[tuple[str, str, str]]:
+    """(dotted key, value there, value now) of every key that matters and differs."""
+    flat = [_flatten({key: value for key, value in tree.items() if key not in _DOES_NOT_MATTER}) for tree in (saved, config)]
+    keys = sorted(set(flat[0]) | set(flat[1]))
+    return [(key, flat[0].get(key, "absent"), flat[1].get(key, "absent")) for key in keys if flat[0].get(key) != flat[1].get(key)]
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, str]:
+    flat = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": json.dumps(value)}
+    return flat

@@ -1,0 +1,85 @@
+"""`python -m byol_tf.train`: pre-train, probe, export."""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+
+from byol_tf.config_file import ConfigError, load_config, resolved_json
+from byol_tf.devices import prepare_environment
+from byol_tf.run_folder import RunFolder, RunFolderError, choose_folder
+
+_USAGE_ERROR = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 0, or 2 with a message and nothing written if config, images or folder are wrong."""
+    parser = argparse.ArgumentParser(prog="python -m byol_tf.train", description="Pre-trains an encoder with BYOL and exports it.")
+    parser.add_argument("--config", metavar="FILE", help="the experiment, a JSON file (default: the demo, which downloads nothing)")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override any key: training.epochs=5"
+    )
+    parser.add_argument("--run-dir", metavar="DIR", help="the run folder (default: a numbered one under run.root)")
+    parser.add_argument("--fresh", action="store_true", help="begin anew in a new numbered folder, even if a run of this config is there")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    options = parser.parse_args(arguments)
+    try:
+        config = load_config(options.config, options.overrides)
+        folder = choose_folder(json.loads(resolved_json(config)), options.run_dir, options.fresh)
+        finished = folder.finished()
+        if finished is not None and not options.dry_run:
+            print(f"{folder.root}: this run is finished; --fresh begins anew")
+            return _report(finished, folder)
+        return _train(config, folder, options, sys.argv[1:] if arguments is None else arguments)
+    except (ConfigError, RunFolderError) as error:
+        print(error, file=sys.stderr)
+        return _USAGE_ERROR
+
+
+def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
+    prepare_environment()
+    from byol_tf.experiment import Experiment, count_parameters, source_options
+    from byol_tf.plan import plan_lines, schedule_of
+    from pipelines.sources import SourceError, plan_source
+
+    try:
+        source = plan_source(**source_options(config))
+        schedule = schedule_of(config, source.counts["pretrain"])
+        print(f"{config.name}")
+        for subject, text in plan_lines(config, source, schedule, count_parameters(config), folder):
+            print(f"  {subject:<11} {text}")
+        if options.dry_run:
+            print("dry run: nothing was written")
+            return 0
+        experiment = Experiment(config, folder)
+    except (SourceError, ValueError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return _USAGE_ERROR
+    command = ["python", "-m", "byol_tf.train", *arguments]
+    result = experiment.run(command, verbose=1 if sys.stdout.isatty() else 2)
+    return _report(result, folder)
+
+
+def _report(result: dict, folder: RunFolder) -> int:
+    """The closing table, what to do next, and the result on one line, which is the last."""
+    print(f"\n  {'accuracy on frozen features':<30} {'untrained':>10} {'BYOL':>8}")
+    for name, key in (("linear probe", "probe_accuracy"), ("nearest neighbours", "knn_accuracy")):
+        if result[key] is not None:
+            print(f"  {name:<30} {result[f'untrained_{key}']:>10.1%} {result[key]:>8.1%}")
+        else:
+            print(f"  {name:<30} {'no labels':>10}")
+    print(
+        f"\n  {result['epochs']} epochs, {result['steps']:,} steps, {result['images_per_second']:,.0f} images/s, "
+        f"spread of projections {result['projection_std']:.2f} (1: scattered, 0: collapsed)"
+    )
+    run = shlex.quote(os.fspath(folder.root))
+    print(f"\n  look:  {run}/figures/curves.png, {run}/figures/views.png\n         tensorboard --logdir {run}/logs")
+    print(f'  use:   python -c "import tensorflow as tf; print(tf.saved_model.load({str(folder.export / "encoder")!r}).serve)"')
+    print(f"  again: python -m byol_tf.export --run {run}\n")
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

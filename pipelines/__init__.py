@@ -1,0 +1,1 @@
+"""Images in, batches of views out. Knows nothing of `byol_tf`."""

@@ -1,0 +1,115 @@
+"""What a view is: probabilities and strengths, and each paper's preset.
+
+A policy is data. The engines that realise it (`host_views.py`) read it and nothing else, so two engines can be compared number by number.
+Every number means what it means in the papers; engines translate to their library's conventions. This module imports no TensorFlow.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+@dataclass(frozen=True)
+class Rising:
+    """Checks a range: lowest < low <= high <= highest. Raises `ValueError` otherwise; `expected` says what is wanted."""
+
+    lowest: float
+    highest: float
+
+    @property
+    def expected(self) -> str:
+        return f"two numbers [low, high] with {self.lowest:g} < low <= high <= {self.highest:g}"
+
+    def __call__(self, value: tuple[float, float]) -> tuple[float, float]:
+        low, high = value
+        if not self.lowest < low <= high <= self.highest:
+            raise ValueError(f"expected {self.expected}; received [{low:g}, {high:g}]")
+        return value
+
+
+Range = Annotated[tuple[float, float], Field(strict=False)]  # strict would refuse JSON's lists
+AreaRange = Annotated[Range, AfterValidator(Rising(0.0, 1.0))]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Strength = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ViewPolicy(BaseModel):
+    """How one view of an image is drawn (BYOL paper, appendix B; deepmind-research `byol/utils/augmentations.py`).
+
+    Order: crop, flip, perspective, jitter, grayscale, blur, solarize, patch drop. Pixel values lie in [0, 1] and are clipped after
+    each operation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    crop_area: AreaRange = (0.08, 1.0)
+    """Range of the crop's area as a fraction of the image's, uniform."""
+    crop_aspect: Annotated[Range, AfterValidator(Rising(0.0, 10.0))] = (3 / 4, 4 / 3)
+    """Range of the crop's width / height, log-uniform."""
+    flip_probability: Probability = 0.5
+    """Probability of a left-right flip."""
+    jitter_probability: Probability = 0.8
+    """Probability that the four colour operations below are applied, in an order drawn for each image."""
+    brightness: Strength = 0.4
+    """An offset drawn from [-b, b] is added to every pixel."""
+    contrast: Strength = 0.4
+    """Distance to the channel's mean is scaled by a factor from [1 - c, 1 + c]."""
+    saturation: Strength = 0.2
+    """HSV saturation is scaled by a factor from [1 - s, 1 + s]."""
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
+    """Hue is turned by [-h, h] of the full circle."""
+    grayscale_probability: Probability = 0.2
+    """Probability that colour is removed (weights .2989, .587, .114)."""
+    blur_probability: Probability = 1.0
+    """Probability of a Gaussian blur whose kernel spans a tenth of the view (23 at 224 px, 9 at 96 px)."""
+    blur_sigma: Annotated[Range, AfterValidator(Rising(0.0, 100.0))] = (0.1, 2.0)
+    """Range of the blur's standard deviation in pixels, uniform."""
+    solarize_probability: Probability = 0.0
+    """Probability that pixels at or above the threshold are inverted."""
+    solarize_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Where solarization begins, on the scale of [0, 1]."""
+    patch_drop_probability: Probability = 0.0
+    """Probability that 1 to 3 random rectangles turn black (STL-10 paper, section 3.4)."""
+    patch_drop_area: AreaRange = (0.02, 0.2)
+    """Range of each dropped rectangle's area as a fraction of the view's, uniform. The paper gives none."""
+    perspective_probability: Probability = 0.0
+    """Probability of a random perspective (STL-10 paper, section 3.4)."""
+    perspective_distortion: Strength = 0.5
+    """How far each corner moves inwards at most, as a fraction of half the side (0.5 is Kornia's default, which the paper used)."""
+
+
+_BYOL_FIRST: dict[str, Any] = {}
+_BYOL_SECOND = {"blur_probability": 0.1, "solarize_probability": 0.2}
+# The STL-10 paper lists crop, flip, jitter, grayscale and blur, the same for both views, and names no strengths: BYOL's, with SimCLR's blur
+# probability.
+_STL10 = {"blur_probability": 0.5}
+_NONE = {
+    "crop_area": (1.0, 1.0),
+    "crop_aspect": (1.0, 1.0),
+    "flip_probability": 0.0,
+    "jitter_probability": 0.0,
+    "grayscale_probability": 0.0,
+    "blur_probability": 0.0,
+    "solarize_probability": 0.0,
+}
+
+PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "byol": (_BYOL_FIRST, _BYOL_SECOND),
+    "stl10": (_STL10, _STL10),
+    "none": (_NONE, _NONE),
+}
+"""Name -> what (first view, second view) change of `ViewPolicy`'s defaults. `none` is the largest centred square, resized: no
+augmentation."""
+
+
+def preset(name: str) -> tuple[ViewPolicy, ViewPolicy]:
+    """The two view policies of a preset; KeyError for a name that is not in `PRESETS`."""
+    first, second = PRESETS[name]
+    return ViewPolicy(**first), ViewPolicy(**second)
+
+
+def kernel_size(view_size: int) -> int:
+    """Width in pixels of the blur's kernel for a view of this side: a tenth of it, made odd as in `augmentations.py` (23 at 224, 9 at
+    96, 3 at 32)."""
+    return 2 * (view_size // 10 // 2) + 1

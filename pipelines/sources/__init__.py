@@ -1,0 +1,23 @@
+"""Images by index, from wherever they lie."""
+
+from pipelines.sources.images import ArrayImages, Images, LazyImages, balanced_indices, concatenated, fitted, subset, without_labels
+from pipelines.sources.opening import open_source, plan_source
+from pipelines.sources.reading import held_in_memory
+from pipelines.sources.source import Source, SourceError, SourcePlan
+
+__all__ = [
+    "ArrayImages",
+    "Images",
+    "LazyImages",
+    "Source",
+    "SourceError",
+    "SourcePlan",
+    "balanced_indices",
+    "concatenated",
+    "fitted",
+    "held_in_memory",
+    "open_source",
+    "plan_source",
+    "subset",
+    "without_labels",
+]

@@ -1,0 +1,121 @@
+"""Photos of one's own: any tree of image files. They are read and never changed."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.sources.decoding import UnreadableImage, read_header
+from pipelines.sources.folder_layout import Layout, lay_out
+from pipelines.sources.folder_reader import PhotoReader
+from pipelines.sources.folder_walk import Found, existing_folder, walk
+from pipelines.sources.images import LazyImages, Shape
+from pipelines.sources.source import Outline, Parts, Request
+
+_HEADERS = 64  # files whose headers tell, before all are decoded, whether the photos seem to have one size
+
+
+def outline(request: Request) -> Outline:
+    """Counts the photos by their names. Raises SourceError: see `lay_out`."""
+    folder = existing_folder(request.root)
+    found = walk(folder)
+    layout = lay_out(folder, found, request.seed)
+    counts = {split: len(paths) for split, paths in layout.files.items()}
+    notes = _notes(folder, found, layout)
+    shape = _likely_shape(folder, layout)
+    if shape is not None:
+        notes.append(f"photos seem to be {shape[1]} x {shape[0]} pixels each, by {min(_HEADERS, sum(counts.values()))} headers")
+    return Outline(counts, len(layout.class_names), shape, unlabelled_from=layout.unlabelled_from, notes=tuple(notes))
+
+
+def parts(request: Request) -> Parts:
+    """Finds the photos; they are decoded when they are read. Raises SourceError: see `lay_out`."""
+    folder = existing_folder(request.root)
+    found = walk(folder)
+    layout = lay_out(folder, found, request.seed)
+    reader = PhotoReader(folder, request.image_size)
+
+    def notes_after_reading() -> tuple[str, ...]:
+        return (*reader.settle(), *_duplicates_notes(folder, found.sizes, layout))
+
+    return Parts(
+        images={
+            split: LazyImages(len(paths), lambda index, paths=paths: reader.read(paths[index]), layout.labels.get(split))
+            for split, paths in layout.files.items()
+        },
+        class_names=layout.class_names,
+        fingerprint=_fingerprint(found.sizes),
+        notes=tuple(_notes(folder, found, layout)),
+        unlabelled_from=layout.unlabelled_from,
+        likely_shape=None if request.image_size else _likely_shape(folder, layout),
+        file_name=lambda split, index: printable(layout.files[split][index]),
+        skipped=tuple((printable(path), reason) for path, reason in found.skipped.items()),
+        notes_after_reading=notes_after_reading,
+    )
+
+
+def printable(path: str) -> str:
+    """A file's name as text that can be written anywhere: bytes that are no UTF-8 become replacement characters."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _notes(folder: Path, found: Found, layout: Layout) -> list[str]:
+    total = sum(map(len, layout.files.values()))
+    bytes_ = sum(found.sizes[path] for paths in layout.files.values() for path in paths)
+    notes = [f"{total:,} photos below {folder}, {bytes_ / 1e6:,.1f} MB"]
+    notes += layout.notes
+    if found.others:
+        notes.append(found.others_note())
+    return notes
+
+
+def _fingerprint(sizes: Mapping[str, int]) -> str:
+    digest = hashlib.sha256()
+    for path, size in sizes.items():
+        digest.update(os.fsencode(path) + b"\0" + str(size).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _likely_shape(folder: Path, layout: Layout) -> Shape | None:
+    """The shape that headers from all over the folder agree on, or None."""
+    paths = [path for split in layout.files.values() for path in split]
+    shapes = set()
+    for index in np.unique(np.linspace(0, len(paths) - 1, _HEADERS).astype(int)):
+        try:
+            with open(folder / paths[index], "rb") as file:
+                shapes.add(read_header(file))
+        except (OSError, UnreadableImage):  # the pass over all files reports it
+            continue
+    return (*shapes.pop(), 3) if len(shapes) == 1 else None
+
+
+def _duplicates_notes(folder: Path, sizes: Mapping[str, int], layout: Layout) -> list[str]:
+    """Says how many files are copies of others, and how many test photos a run could have seen."""
+    split_of = {path: split for split, paths in layout.files.items() for path in paths}
+    by_size: dict[int, list[str]] = defaultdict(list)
+    for path in split_of:
+        by_size[sizes[path]].append(path)
+    copies, seen_in_test = 0, 0
+    for paths in by_size.values():
+        if len(paths) < 2:
+            continue
+        same: dict[bytes, list[str]] = defaultdict(list)
+        for path in paths:
+            try:
+                with open(folder / path, "rb") as file:
+                    same[hashlib.file_digest(file, "sha256").digest()].append(path)
+            except OSError:  # reported already
+                continue
+        for group in same.values():
+            copies += len(group) - 1
+            tests = sum(split_of[path] == "test" for path in group)
+            seen_in_test += tests if tests < len(group) else 0
+    notes = []
+    if copies:
+        notes.append(f"{copies:,} file(s) are exact copies of others")
+    if seen_in_test:
+        notes.append(f"{seen_in_test:,} test photo(s) are also among the photos to learn from")
+    return notes

@@ -1,0 +1,85 @@
+"""Reads the photos of a folder, and keeps count of what they were."""
+
+import os
+import threading
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.sources.decoding import Facts, UnreadableImage, decode
+from pipelines.sources.source import SourceError
+
+_CONVERTED = {"L": "grey", "LA": "grey", "1": "black and white", "P": "palette", "PA": "palette", "RGBA": "with transparency"}
+
+
+class PhotoReader:
+    """Decodes one photo after another; several threads may use it.
+
+    Args:
+        folder: what paths are relative to.
+        image_size: side that photos will be resized to, to count those that are smaller; or None.
+    """
+
+    def __init__(self, folder: Path, image_size: int | None) -> None:
+        self._folder = folder
+        self._image_size = image_size
+        self._settled = False
+        self._lock = threading.Lock()
+        self._formats: Counter[str] = Counter()
+        self._modes: Counter[str] = Counter()
+        self._turned = 0
+        self._smaller = 0
+        self._sides: tuple[int, int] | None = None
+
+    def read(self, path: str) -> np.ndarray:
+        """Returns the photo at `path` as uint8 `[height, width, 3]`.
+
+        Raises:
+            UnreadableImage: it can't be decoded.
+            SourceError: the same, after `settle`: it could be decoded before.
+        """
+        try:
+            with open(self._folder / path, "rb") as file:
+                if os.fstat(file.fileno()).st_size == 0:
+                    raise UnreadableImage("empty file")
+                pixels, facts = decode(file)
+        except (OSError, UnreadableImage) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            if self._settled:
+                raise SourceError(f"{self._folder / path}: {reason}. It could be read when the run began") from error
+            raise UnreadableImage(reason) from error
+        if not self._settled:
+            self._count(facts)
+        return pixels
+
+    def settle(self) -> list[str]:
+        """Ends the counting, once every photo has been read. Returns lines for people."""
+        self._settled = True
+        if self._sides is None:
+            return []
+        notes = [f"formats: {_listed(self._formats)}; sides {self._sides[0]:,} to {self._sides[1]:,} pixels"]
+        converted: Counter[str] = Counter()
+        for mode, number in self._modes.items():
+            if mode != "RGB":
+                converted[_CONVERTED.get(mode, "16 bits" if mode in ("I", "F") or mode.startswith("I;16") else mode)] += number
+        if converted:
+            notes.append(f"converted to RGB: {_listed(converted)}")
+        if self._turned:
+            notes.append(f"turned upright as EXIF says: {self._turned:,}")
+        if self._smaller:
+            notes.append(f"smaller than data.image_size = {self._image_size}, enlarged: {self._smaller:,}")
+        return notes
+
+    def _count(self, facts: Facts) -> None:
+        low, high = sorted((facts.width, facts.height))
+        with self._lock:
+            self._formats[facts.format] += 1
+            self._modes[facts.mode] += 1
+            self._turned += facts.turned
+            self._smaller += self._image_size is not None and low < self._image_size
+            self._sides = (low, high) if self._sides is None else (min(low, self._sides[0]), max(high, self._sides[1]))
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {number:,}" for name, number in counts.most_common())

@@ -1,0 +1,132 @@
+"""What a source is to those who use it, and what is asked of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipelines.sources.images import Images, Shape
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how many images are done, of how many)."""
+
+SPLITS = ("unlabelled", "train", "test")
+
+
+class SourceError(Exception):
+    """The images can't be had as asked. The text says what is wrong, where it was looked for and what would be right."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images to learn from and labelled ones to judge by.
+
+    Attributes:
+        name: "folder", "stl10", ...
+        pretrain: what BYOL learns from; its `labels` are None.
+        train: labelled images that a probe learns from, or None where there are no labels.
+        test: labelled images that a probe is judged on, or None.
+        class_names: the name of each label, 0 upwards; empty where there are no labels.
+        skipped: for each file that was left out: its path below the root, and why.
+        notes: lines about the data for people.
+        fingerprint: sha256 in hexadecimal that identifies the data.
+    """
+
+    name: str
+    pretrain: Images
+    train: Images | None
+    test: Images | None
+    class_names: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """What opening a source would give, found out without writing, downloading or decoding anything.
+
+    Attributes:
+        counts: images in "pretrain", "train" and "test" (0 where there is none). Unreadable files are still counted.
+        classes: number of classes, 0 without labels.
+        image_shape: `(height, width, 3)`, or None where images differ.
+        notes: lines about the data for people.
+        in_memory: whether the images would be held in memory.
+        bytes_in_memory: how much they would take there; 0 where they are not held.
+    """
+
+    counts: Mapping[str, int]
+    classes: int
+    image_shape: Shape | None
+    notes: tuple[str, ...]
+    in_memory: bool
+    bytes_in_memory: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `open_source`, which documents them."""
+
+    source: str
+    root: str | None
+    archive: str | None
+    pretrain: str | None
+    pretrain_images: int | None
+    image_size: int | None
+    cache: str
+    max_bad_fraction: float
+    seed: int
+    on_progress: Progress
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a source would give before anything is chosen, resized or held.
+
+    Attributes:
+        counts: images in each of the `SPLITS` that the source has.
+        classes: number of classes.
+        shape: common shape of the images as they are, or None.
+        always_in_memory: the source makes arrays, whatever `cache` says.
+        unlabelled_from: the splits that make up the unlabelled images.
+        notes: lines for people.
+    """
+
+    counts: Mapping[str, int]
+    classes: int
+    shape: Shape | None
+    always_in_memory: bool = False
+    unlabelled_from: tuple[str, ...] = ("unlabelled",)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The images themselves, before anything is chosen, resized or held.
+
+    Attributes:
+        images: those of the `SPLITS` that the source has; "train" and "test" with labels.
+        class_names: the name of each label.
+        fingerprint: see `Source`.
+        notes: lines for people.
+        unlabelled_from: the splits that make up the unlabelled images.
+        likely_shape: common shape that the images seem to have, where their `shape` is None because nobody has decoded them all.
+        file_name: (split, index) -> the file an image comes from. Given where files may be unreadable: each is then decoded once.
+        skipped: (file, reason) of what was seen to be unreadable without opening it.
+        notes_after_reading: called when all that is used has been decoded.
+    """
+
+    images: Mapping[str, Images]
+    class_names: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+    unlabelled_from: tuple[str, ...] = ("unlabelled",)
+    likely_shape: Shape | None = None
+    file_name: Callable[[str, int], str] | None = None
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes_after_reading: Callable[[], tuple[str, ...]] = field(default=tuple)
+
+
+def stream(seed: int, name: str) -> np.random.Generator:
+    """A generator of its own for each purpose, so that one draw never shifts another."""
+    return np.random.default_rng([seed, *name.encode()])

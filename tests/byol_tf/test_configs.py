@@ -1,0 +1,99 @@
+"""The recipes hold the papers' numbers, say what to expect, and load."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from byol_tf.config_file import load_config, recipes, resolved_json
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def test_these_are_the_recipes():
+    assert recipes() == ["cifar10", "demo", "imagenet", "photos", "stl10"]
+
+
+@pytest.mark.parametrize("name", recipes())
+class TestEachRecipe:
+    def test_says_what_to_expect(self, name):
+        about = load_config(name).about
+        assert about is not None
+        assert all(len(text) > 10 for text in (about.reproduces, about.hardware, about.time, about.accuracy))
+
+    def test_is_called_as_its_file(self, name):
+        assert load_config(name).name == name
+
+    def test_names_the_schema_for_editors(self, name):
+        assert json.loads((CONFIGS / f"{name}.json").read_text())["$schema"] == "schema.json"
+
+    def test_resolves_to_the_same(self, name, tmp_path):
+        config = load_config(name)
+        resolved = tmp_path / "config.json"
+        resolved.write_text(resolved_json(config), encoding="utf-8")
+        assert load_config(resolved) == config
+
+
+def effective_rate(config):
+    reference = config.optimizer.reference_batch or config.training.batch_size
+    return config.optimizer.base_learning_rate * config.training.batch_size / reference
+
+
+def test_stl10_is_the_papers_section_3_4():
+    config = load_config("stl10")
+    assert (config.encoder.name, config.heads.hidden, config.heads.projection, config.heads.predictor) == ("resnet18", 4096, 256, "mlp")
+    assert (config.optimizer.name, config.optimizer.schedule, config.optimizer.warmup_epochs) == ("adam", "constant", 0)
+    assert effective_rate(config) == pytest.approx(1e-4 * 1024 / 128)
+    assert config.optimizer.weight_decay == 1e-6
+    assert (config.tau.schedule, config.tau.base) == ("constant", 0.999)
+    assert (config.training.epochs, config.training.batch_size) == (75, 1024)
+    assert (config.data.source, config.data.pretrain, config.data.pretrain_images) == ("stl10", "unlabelled", None)  # all 100,000
+    assert (config.views.size, config.views.preset) == (96, "stl10")
+    assert config.views.first == config.views.second
+    assert config.devices.precision != "float32"  # "mixed precision"
+
+
+def test_imagenet_is_deepminds_preset_of_300_epochs():
+    config = load_config("imagenet")
+    assert (config.encoder.name, config.encoder.width, config.encoder.stem) == ("resnet50", 1, "7x7")
+    assert (config.heads.hidden, config.heads.projection) == (4096, 256)
+    assert (config.optimizer.name, config.optimizer.schedule, config.optimizer.momentum) == ("lars", "cosine", 0.9)
+    assert effective_rate(config) == pytest.approx(0.3 * 4096 / 256)
+    assert (config.optimizer.weight_decay, config.optimizer.warmup_epochs) == (1e-6, 10)
+    assert (config.tau.schedule, config.tau.base, config.tau.end) == ("cosine", 0.99, None)
+    assert (config.training.epochs, config.training.batch_size) == (300, 4096)
+    assert (config.views.size, config.data.image_size) == (224, None)
+    first, second = config.views.first, config.views.second
+    assert (first.blur_probability, second.blur_probability) == (1.0, 0.1)
+    assert (first.solarize_probability, second.solarize_probability) == (0.0, 0.2)
+    for view in (first, second):
+        assert (view.brightness, view.contrast, view.saturation, view.hue) == (0.4, 0.4, 0.2, 0.1)
+        assert (view.jitter_probability, view.grayscale_probability, view.flip_probability) == (0.8, 0.2, 0.5)
+        assert view.crop_area == (0.08, 1.0)
+        assert view.crop_aspect == pytest.approx((0.75, 1.3333), abs=1e-4)
+
+
+def test_cifar10_is_garder14s():
+    config = load_config("cifar10")
+    assert (config.encoder.name, config.encoder.stem, config.heads.hidden, config.heads.projection) == ("resnet18", "3x3", 256, 128)
+    assert config.optimizer.name == "adam"
+    assert effective_rate(config) == pytest.approx(1e-3)
+    assert config.tau.base == 0.99
+    assert (config.training.epochs, config.training.batch_size, config.views.size) == (200, 512, 32)
+    assert config.views.first == config.views.second
+    assert config.views.first.blur_probability == config.views.first.solarize_probability == 0
+    assert config.about.measured == "no"  # its schedules differ from the source's
+
+
+def test_demo_needs_no_network_and_no_accelerator():
+    config = load_config("demo")
+    assert config.data.source == "textures"
+    assert config.encoder.name == "convnet"
+    assert config.devices.precision == "float32"
+    assert config.views.first.crop_area == config.views.second.crop_area == (0.2, 1.0)
+
+
+def test_photos_takes_a_folder():
+    config = load_config("photos", ["data.root=holiday"])
+    assert (config.data.source, config.data.root) == ("folder", "holiday")
+    assert config.views.size <= config.data.image_size

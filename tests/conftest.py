@@ -1,0 +1,17 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """The folder of real photos (`imagenette_stl10like/`, `cifar10/`) that BYOL_TF_TEST_DATA names; without it the test is skipped."""
+    folder = os.environ.get("BYOL_TF_TEST_DATA")
+    if not folder:
+        pytest.skip("BYOL_TF_TEST_DATA names no folder of photos")
+    return Path(folder)
