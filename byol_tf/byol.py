@@ -10,17 +10,18 @@ from byol_tf.objectives import mean_cosine, regression_loss, spread
 class BYOL(keras.Model):
     """Bootstrap your own latent: the online network learns to predict the target network's projection of another view of the same image.
 
-    Calling the model gives representations; `fit` expects batches `(view1, view2)`, both `[N, H, W, 3]` floats as the encoder takes them, and the
-    `TargetUpdate` callback, without which the target never moves.
+    Calling the model gives representations; `fit` expects batches `(view1, view2)`, both `[N, H, W, 3]` floats as the encoder takes them,
+    and the `TargetUpdate` callback, without which the target never moves.
 
     Args:
-        encoder: a built `keras.Model` from images to representations `[N, d]`; it is trained in place.
+        encoder: a built `keras.Model` from images to representations `[N, d]`; it is trained in place. A subclassed one needs what Keras
+            needs to copy it: constructor arguments in `get_config()`.
         hidden: width of the heads' hidden layer.
         projection: width of the projections.
         predictor: `mlp`, or `none` to compare projections directly (STL-10 paper, table 2).
 
     Raises:
-        ValueError: if the encoder isn't built, its output isn't `[N, d]`, or `predictor` is another word.
+        ValueError: if the encoder isn't built, its output isn't `[N, d]`, it can't be copied, or `predictor` is another word.
     """
 
     def __init__(self, encoder: keras.Model, hidden: int = 4096, projection: int = 256, predictor: str = "mlp", **kwargs):
@@ -95,18 +96,31 @@ class BYOL(keras.Model):
 
 
 def _representation_width(encoder: keras.Model) -> int:
-    if not encoder.built:
+    if not encoder.built or not encoder.weights:
         raise ValueError(
             f'encoder: expected a built keras.Model; received "{encoder.name}", which has no weights yet. Call it on an image first'
         )
-    shape = encoder.output_shape if hasattr(encoder, "output_shape") else encoder.compute_output_shape(encoder.input_shape)
-    if len(shape) != 2 or shape[-1] is None:
+    shape = getattr(encoder(_symbolic_images(encoder)), "shape", None)
+    if shape is None or len(shape) != 2 or shape[-1] is None:
         raise ValueError(f'encoder: expected output of shape [N, d]; received {shape} from "{encoder.name}". End it with pooling')
     return shape[-1]
 
 
+def _symbolic_images(model: keras.Model) -> keras.KerasTensor:
+    """What the model was built for. (A subclassed model has no `input_shape`.)"""
+    shape = model.input_shape if hasattr(model, "input_shape") else model.get_build_config()["input_shape"]
+    return keras.Input(shape[1:])
+
+
 def _copy(model: keras.Model) -> keras.Model:
     """The same network with weights of its own, equal now. (`clone_model` copies none.)"""
-    copy = keras.models.clone_model(model)
+    try:
+        copy = keras.models.clone_model(model)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'encoder: expected a model that can be copied: functional, Sequential, or with its arguments in get_config(); Keras can\'t copy
+            "{model.name}"'
+        ) from error
+    copy(_symbolic_images(model))  # a subclassed model gets its weights when it is called
     copy.set_weights(model.get_weights())
     return copy

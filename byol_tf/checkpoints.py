@@ -1,7 +1,7 @@
 """Checkpoints on disk: folders of plain arrays and a manifest. Needs no TensorFlow and loads no code.
 
-`checkpoints/epoch-0003/` holds `arrays.npz`, `state.json` and `manifest.json` (SHA-256 of both). It is written beside, synced and renamed, so a
-folder of that name is always whole.
+`checkpoints/epoch-0003/` holds `arrays.npz`, `state.json` and `manifest.json` (SHA-256 of both). It is written beside, synced and renamed,
+so a folder of that name is always whole.
 """
 
 import hashlib

@@ -7,7 +7,8 @@ import random
 def prepare_environment() -> None:
     """What must be set before TensorFlow is imported; a user's own settings win.
 
-    TensorFlow turns its oneDNN kernels on only for CPUs with AVX-512; on one with AVX2 they were worth 2.4 times in a ResNet-18 step (docs/results).
+    TensorFlow turns its oneDNN kernels on only for CPUs with AVX-512; on one with AVX2 they were worth 2.4 times in a ResNet-18 step
+    (docs/results).
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -37,8 +38,8 @@ def build_strategy(name: str = "auto", tpu: str = "local"):
             tf.tpu.experimental.initialize_tpu_system(resolver)
         except (ValueError, tf.errors.OpError) as error:
             raise RuntimeError(
-                f'devices.strategy: no TPU answers as "{tpu}" ({str(error).splitlines()[0]}). On Colab choose a TPU runtime, install the extra '
-                '"tpu" and restart it; else use "auto"'
+                f'devices.strategy: no TPU answers as "{tpu}" ({str(error).splitlines()[0]}). On Colab choose a TPU runtime, install '
+                'the extra "tpu" and restart it; else use "auto"'
             ) from error
         return tf.distribute.TPUStrategy(resolver)
     if name in ("gpu", "mirrored") and not gpus:

@@ -20,8 +20,8 @@ def export_encoder(inference: keras.Model, folder: Path, config: Config) -> None
         folder: made if missing.
         config: for size, mean and std.
 
-    Both take images `[N, H, W, 3]` of any size with values 0 to 255 and give float32 representations `[N, d]`; resize, crop and normalisation are
-    inside. The SavedModel takes uint8. Both hold Keras' own layers in float32, so that neither needs byol_tf.
+    Both take images `[N, H, W, 3]` of any size with values 0 to 255 and give float32 representations `[N, d]`; resize, crop and
+    normalisation are inside. The SavedModel takes uint8. Both hold Keras' own layers in float32, so that neither needs byol_tf.
     """
     views = config.views
     encoder = next(layer for layer in inference.layers if isinstance(layer, keras.Model))

@@ -49,14 +49,14 @@ def tau_schedule(kind: str, total_steps: int, base: float, end: float | None = N
 class TargetUpdate(keras.callbacks.Callback):
     """Moves the target network after each optimizer step: target += (1 - tau) (online - target).
 
-    Only trainable parameters are averaged, in float32, from the online network as the optimizer has just left it; the target's batch statistics are
-    its own (deepmind-research `byol/byol_experiment.py`).
+    Only trainable parameters are averaged, in float32, from the online network as the optimizer has just left it; the target's batch
+    statistics are its own (deepmind-research `byol/byol_experiment.py`).
 
     Args:
         schedule: tau for optimizer step k, the first being 0.
-        placement: `step` (default) makes the update the end of the model's compiled step, which is right on any number of replicas and for any
-            number of steps per execution. `batch_end` runs it as a plain callback after each batch: the same weights to the last bit at one step
-            per execution.
+        placement: `step` (default) makes the update the end of the model's compiled step, which is right on any number of replicas and for
+            any number of steps per execution. `batch_end` runs it as a plain callback after each batch: the same weights to the last bit at
+            one step per execution.
 
     Raises:
         ValueError: for another placement.
@@ -85,7 +85,9 @@ class TargetUpdate(keras.callbacks.Callback):
         return tf.cast(self.schedule(tf.cast(step, tf.float32)), tf.float32)
 
     def apply(self, pairs, step) -> tf.Tensor:
-        """Updates each (online, target) pair of `keras.Variable`s for optimizer step `step`; returns tau. May be traced, in replica context too."""
+        """Updates each (online, target) pair of `keras.Variable`s for optimizer step `step`; returns tau. May be traced, in replica context
+        too.
+        """
         tau = self.tau(step)
 
         def follow(target, online):

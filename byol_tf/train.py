@@ -75,7 +75,7 @@ def _report(result: dict, folder: RunFolder) -> int:
     )
     run = shlex.quote(os.fspath(folder.root))
     print(f"\n  look:  {run}/figures/curves.png, {run}/figures/views.png\n         tensorboard --logdir {run}/logs")
-    print(f'  use:   python -c "import tensorflow as tf; print(tf.saved_model.load({str(folder.export / "encoder")!r}).serve)"')
+    print(f"  use:   encoder = tf.saved_model.load({os.fspath(folder.export / 'encoder')!r}); encoder.serve(images)  # uint8 [N, H, W, 3]")
     print(f"  again: python -m byol_tf.export --run {run}\n")
     print(json.dumps(result))
     return 0

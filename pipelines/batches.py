@@ -1,7 +1,7 @@
 """Images and two policies -> an endless, seeded tf.data stream of view pairs that can begin at any step.
 
-Order and draws are functions of (seed, epoch, position): step k's batch is the same whether the stream began at 0 or at k, and nothing is replayed
-to get there. Each epoch leaves out another remainder that fills no batch.
+Order and draws are functions of (seed, epoch, position): step k's batch is the same whether the stream began at 0 or at k, and nothing is
+replayed to get there. Each epoch leaves out another remainder that fills no batch.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ def batch_indices(step: tf.Tensor, seed: int, count: int, batch_size: int) -> tu
         batch_size: images a step; at most `count`.
 
     Returns:
-        epoch (int64 scalar), positions in the epoch (int64 `[batch_size]`, consecutive) and image indices (int64 `[batch_size]`): a permutation of
-        the images, drawn for each epoch.
+        epoch (int64 scalar), positions in the epoch (int64 `[batch_size]`, consecutive) and image indices (int64 `[batch_size]`): a
+        permutation of the images, drawn for each epoch.
     """
     steps_per_epoch = count // batch_size
     epoch = step // steps_per_epoch

@@ -1,15 +1,15 @@
 """Views of images on the host, in tf.data: keras-cv does the pixel work, every draw is a function of (seed, epoch, position).
 
-keras-cv's layers separate what is drawn from what is done to the pixels. Here the draws are made by a counter-based generator, in the papers'
-conventions, and handed to the layers' `augment_images`. So no layer keeps a generator of its own, an image gets the same views in whatever batch it
-is, and the conventions are translated in one place:
+keras-cv's layers separate what is drawn from what is done to the pixels. Here the draws are made by a counter-based generator, in the
+papers' conventions, and handed to the layers' `augment_images`. So no layer keeps a generator of its own, an image gets the same views in
+whatever batch it is, and the conventions are translated in one place:
 
 * `RandomHue` turns by a fraction of the circle, `RandomSaturation` scales by x / (1 - x), `Solarization` has its threshold on 0..255;
 * its crop draws the aspect uniformly (the papers: log-uniform), one image at a time; here boxes are drawn for the whole batch;
 * its jitter has one order and no probability; here each image has an order of its own.
 
-Crops are resampled bilinearly (`tf.image.crop_and_resize`, keras-cv's own kernel) where images are held at one size; photos of different sizes
-are cropped one by one and resampled bicubically, as deepmind-research does.
+Crops are resampled bilinearly (`tf.image.crop_and_resize`, keras-cv's own kernel) where images are held at one size; photos of different
+sizes are cropped one by one and resampled bicubically, as deepmind-research does.
 """
 
 import math
@@ -23,7 +23,8 @@ _VALUES = (0.0, 1.0)
 _DRAWS = 48
 """Random numbers reserved for an image and view; a multiple of 4, which is what one step of the counter yields."""
 _CROP, _FLIP, _JITTER, _COLOUR, _ORDER, _GRAY, _BLUR, _SOLARIZE, _PERSPECTIVE, _PATCHES = 0, 4, 5, 6, 10, 14, 15, 17, 18, 27
-"""Where each operation's numbers begin: crop 4, flip 1, jitter 1, colour 4, order 4, gray 1, blur 2, solarize 1, perspective 9, patches 14."""
+"""Where each operation's numbers begin: crop 4, flip 1, jitter 1, colour 4, order 4, gray 1, blur 2, solarize 1, perspective 9, patches 14.
+"""
 
 
 def draw(seed: tuple[int, int], epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
@@ -54,8 +55,8 @@ def crop_boxes(policy: ViewPolicy, draws: tf.Tensor, height, width) -> tf.Tensor
     """Crop boxes for images of `height` x `width` pixels.
 
     Returns:
-        float32 `[N, 4]`: y1, x1, y2, x2 as fractions of the image. Area uniform, aspect log-uniform; a box that is larger than the image is cut to it
-        around the drawn aspect, as torchvision and deepmind-research fall back to.
+        float32 `[N, 4]`: y1, x1, y2, x2 as fractions of the image. Area uniform, aspect log-uniform; a box that is larger than the image is
+        cut to it around the drawn aspect, as torchvision and deepmind-research fall back to.
     """
     height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     u = draws[:, _CROP : _CROP + 4]
@@ -85,13 +86,15 @@ class HostViews:
 
     def __init__(self, policy: ViewPolicy, size: int, seed: tuple[int, int]):
         self.policy, self.size, self.seed = policy, size, seed
-        # float32 whatever the global policy is: under mixed_float16 some keras-cv layers return non-finite values.
-        self._brightness = RandomBrightness(factor=0.0, value_range=_VALUES, dtype="float32")
-        self._contrast = RandomContrast(factor=0.0, value_range=_VALUES, dtype="float32")
-        self._saturation = RandomSaturation(factor=0.5, dtype="float32")
-        self._hue = RandomHue(factor=0.0, value_range=_VALUES, dtype="float32")
-        self._gray = Grayscale(output_channels=3, dtype="float32")
-        self._solarize = Solarization(value_range=_VALUES, dtype="float32")
+        # float32 whatever the global policy is: under mixed_float16 some keras-cv layers return non-finite values. The seed is never drawn
+        # from: it keeps the layers off TensorFlow's global generator, which refuses to exist where ops are made deterministic.
+        common = {"dtype": "float32", "seed": 1}
+        self._brightness = RandomBrightness(factor=0.0, value_range=_VALUES, **common)
+        self._contrast = RandomContrast(factor=0.0, value_range=_VALUES, **common)
+        self._saturation = RandomSaturation(factor=0.5, **common)
+        self._hue = RandomHue(factor=0.0, value_range=_VALUES, **common)
+        self._gray = Grayscale(output_channels=3, **common)
+        self._solarize = Solarization(value_range=_VALUES, **common)
 
     def __call__(self, images: tf.Tensor, epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
         """Draws one view of each image.
@@ -112,13 +115,17 @@ class HostViews:
         boxes = crop_boxes(self.policy, draws, tf.shape(images)[1], tf.shape(images)[2])
         y1, x1, y2, x2 = tf.unstack(boxes, axis=1)
         flip = self._flips(draws)
+        # An edge pixel more on each side: a sample outside the outermost centres takes the edge's value, where crop_and_resize would give
+        # black.
+        padded = tf.concat([images[:, :1], images, images[:, -1:]], axis=1)
+        padded = tf.concat([padded[:, :, :1], padded, padded[:, :, -1:]], axis=2)
         # Pixel centres: crop_and_resize maps a box's ends to the first and last sample, so the box is drawn in by half an output pixel.
         height, width = (tf.cast(side, tf.float32) for side in (tf.shape(images)[1], tf.shape(images)[2]))
         y1, y2 = _sample_range(y1, y2, height, self.size)
         x1, x2 = _sample_range(x1, x2, width, self.size)
         # A box whose ends are exchanged is sampled backwards: the flip costs nothing.
         boxes = tf.stack([y1, tf.where(flip, x2, x1), y2, tf.where(flip, x1, x2)], axis=1)
-        views = tf.image.crop_and_resize(images, boxes, tf.range(tf.shape(images)[0]), (self.size, self.size))
+        views = tf.image.crop_and_resize(padded, boxes, tf.range(tf.shape(images)[0]), (self.size, self.size))
         return tf.ensure_shape(views / 255.0, (None, self.size, self.size, 3))
 
     def crop_one(self, image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
@@ -203,7 +210,9 @@ class HostViews:
         return self._solarize.augment_images(views, {"additions": tf.zeros_like(threshold), "thresholds": threshold})
 
     def _perspective(self, views, draws):
-        """Each corner moves inwards by up to distortion x half the side; resampled bilinearly, black outside (Kornia's `RandomPerspective`)."""
+        """Each corner moves inwards by up to distortion x half the side; resampled bilinearly, black outside (Kornia's
+        `RandomPerspective`).
+        """
         side = float(self.size - 1)
         corners = tf.constant([[0.0, 0.0], [side, 0.0], [side, side], [0.0, side]])  # x, y
         inwards = tf.constant([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
@@ -240,9 +249,10 @@ class HostViews:
 
 
 def _sample_range(low, high, side, size):
-    """Fractions of the image's side (low, high) -> crop_and_resize's coordinates, whose 0 and 1 are the centres of the first and last pixel."""
+    """Fractions of the image's side (low, high) -> crop_and_resize's coordinates in the image padded by a pixel, whose 0 and 1 are the
+    centres of the first and last pixel."""
     half = (high - low) / size / 2.0
-    return ((low + half) * side - 0.5) / (side - 1.0), ((high - half) * side - 0.5) / (side - 1.0)
+    return ((low + half) * side + 0.5) / (side + 1.0), ((high - half) * side + 0.5) / (side + 1.0)
 
 
 def _homography(source, destination):

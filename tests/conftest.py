@@ -14,4 +14,7 @@ def photos() -> Path:
     folder = os.environ.get("BYOL_TF_TEST_DATA")
     if not folder:
         pytest.skip("BYOL_TF_TEST_DATA names no folder of photos")
+    for name in ("imagenette_stl10like", "cifar10"):
+        if not (Path(folder) / name).is_dir():
+            pytest.fail(f"BYOL_TF_TEST_DATA={folder}: expected a folder {name} in it")
     return Path(folder)

@@ -31,7 +31,9 @@ def model_arrays(model) -> dict:
 
 
 def restore_model(model, arrays: dict) -> None:
-    """Sets every variable of a compiled BYOL model from `model_arrays`' output; `ValueError` that names what is missing, unknown or misshapen."""
+    """Sets every variable of a compiled BYOL model from `model_arrays`' output; `ValueError` that names what is missing, unknown or
+    misshapen.
+    """
     variables = _named_variables(model)
     wrong = sorted(set(variables) ^ set(arrays)) or sorted(name for name in variables if variables[name].shape != arrays[name].shape)
     if wrong:
@@ -52,6 +54,7 @@ def _named_variables(model) -> dict[str, keras.Variable]:
     named = {}
     for role, variables in parts.items():
         for index, variable in enumerate(variables):
-            # Keras gives copies of a layer the same path, and the optimizer's slots long ones; the index makes names unique and the order checked.
+            # Keras gives copies of a layer the same path, and the optimizer's slots long ones; the index makes names unique and the order
+            # checked.
             named[f"{role}/{index:04d}/{variable.path}"] = variable
     return named

@@ -11,9 +11,9 @@ from pipelines.sources import Images
 class Collapse(keras.callbacks.Callback):
     """Puts three measures of the projections of different images into each epoch's logs. Changes nothing that is learned.
 
-    `projection_std`: standard deviation of the normalised projections times sqrt(d): near 1 when scattered over the sphere, 0 when collapsed
-    (SimSiam report, section IV.A). `projection_cosine`: mean cosine between different images: near 0, and 1. `effective_rank`: of the
-    representations, how many directions they use.
+    `projection_std`: standard deviation of the normalised projections times sqrt(d): near 1 when scattered over the sphere, 0 when
+    collapsed (SimSiam report, section IV.A). `projection_cosine`: mean cosine between different images: near 0, and 1. `effective_rank`: of
+    the representations, how many directions they use.
 
     Args:
         inference: the inference model around the online encoder (see `networks/inference.py`).

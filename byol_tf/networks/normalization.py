@@ -8,8 +8,9 @@ import tensorflow as tf
 class BatchNorm(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` with the BYOL paper's defaults and a faster training pass.
 
-    Keras never calls the fused kernel while training; on one replica this layer does, with the same variables and numbers (the moving variance is
-    Keras' biased one). Where statistics must be shared between replicas (`synchronized=True`) Keras' own code runs, since the kernel can't.
+    Keras never calls the fused kernel while training; on one replica this layer does, with the same variables and numbers (the moving
+    variance is Keras' biased one). Where statistics must be shared between replicas (`synchronized=True`) Keras' own code runs, since the
+    kernel can't.
 
     Args:
         momentum: decay of the moving statistics; deepmind-research `byol/configs/byol.py` has 0.9.

@@ -78,8 +78,8 @@ def read_header(file: BinaryIO) -> tuple[int, int]:
     """Returns the upright (height, width) that the header states, without decoding. Raises UnreadableImage."""
     try:
         with Image.open(file) as image:
-            size = image.size
-            return size if _orientation(image) >= 5 else size[::-1]
+            lying = _orientation(image) >= 5 and image.format != "TIFF"  # Pillow's TIFF reader states the upright size
+            return image.size if lying else (image.height, image.width)
     except Exception as error:  # as in decode
         raise UnreadableImage(_reason(error)) from error
 
@@ -87,7 +87,7 @@ def read_header(file: BinaryIO) -> tuple[int, int]:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - a broken EXIF block raises many kinds, and is no reason to lose the photo
+    except Exception:  # a broken EXIF block raises many kinds, and is no reason to lose the photo
         return 1
     return value if value in _UPRIGHT else 1
 

@@ -92,7 +92,7 @@ def held_in_memory(images: Images, progress: Callable[[int], None] | None = None
         index, reason = reading.bad[0]
         raise UnreadableImage(f"image {index}: {reason}")
     if not isinstance(reading.images, ArrayImages):
-        raise ValueError("images: expected one shape; these differ in size")  # noqa: TRY004
+        raise ValueError("images: expected one shape; these differ in size")
     return reading.images
 
 

@@ -36,7 +36,7 @@ class Published:
         shape: of every image, or None.
         archives: the files that it comes as.
         by_hand: where people get them, if TFDS can't download them; else None.
-        disk: bytes that preparing takes on the disk at most, without the archives themselves.
+        disk: how many times the archives' size preparing takes on the disk, beside the archives themselves.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Published:
     shape: Shape | None
     archives: tuple[str, ...]
     by_hand: str | None
-    disk: int
+    disk: float
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Found:
         archives: the archives that lie here, in a folder of TFDS's or where the user said; else empty.
         url: what would be downloaded, or None.
         size: of the archives in bytes, as TFDS recorded it.
+        disk: bytes that preparing takes on the disk at most, with a download where there is one.
     """
 
     builder: tfds.core.DatasetBuilder
@@ -66,6 +67,7 @@ class Found:
     archives: tuple[Path, ...]
     url: str | None
     size: int
+    disk: int
 
 
 def find(published: Published, root: str | None, archive: str | None) -> Found:
@@ -89,7 +91,7 @@ def find(published: Published, root: str | None, archive: str | None) -> Found:
     recorded = {os.path.basename(url): (url, int(info.size)) for url, info in (builder.url_infos or {}).items()}
     size = sum(recorded[name][1] for name in published.archives)
     if prepared:
-        return Found(builder, True, (), None, size)
+        return Found(builder, True, (), None, size, 0)
     if archive is not None:
         archives = _named_archives(published, Path(archive).expanduser().absolute())
     else:
@@ -106,7 +108,7 @@ def find(published: Published, root: str | None, archive: str | None) -> Found:
     url = recorded[published.archives[0]][0]
     if archives or _is_downloaded(builder, url):
         url = None
-    return Found(builder, False, archives, url, size)
+    return Found(builder, False, archives, url, size, round(size * (published.disk + (url is not None))))
 
 
 def prepare(published: Published, found: Found) -> None:
@@ -117,11 +119,11 @@ def prepare(published: Published, found: Found) -> None:
     """
     folder = Path(found.builder.data_dir)
     home = next(path for path in folder.parents if path.exists())
-    needed = published.disk + (found.size if found.url else 0)
     free = shutil.disk_usage(home).free
-    if free < needed:
+    if free < found.disk:
         raise SourceError(
-            f"data.root: {home} has {free / 1e9:.1f} GB free, preparing {published.name} takes {needed / 1e9:.1f} GB; name a folder on another disk"
+            f"data.root: {home} has {free / 1e9:.1f} GB free, preparing {published.name} takes {found.disk / 1e9:.1f} GB; "
+            "name a folder on another disk"
         )
     if found.url is not None:
         _reach(published, found)

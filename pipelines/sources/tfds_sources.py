@@ -16,7 +16,7 @@ def outline(request: Request, published: Published) -> Outline:
         note = f"prepared in {found.builder.data_dir} ({found.builder.info.file_format.value})"
     else:
         counts = dict(published.counts)
-        disk = f"about {published.disk / 1e9:.1f} GB while that is done"
+        disk = f"{found.disk / 1e9:.1f} GB while that is done"
         if found.url:
             note = (
                 f"not here yet: would download {found.url} ({found.size / 1e9:.2f} GB) and prepare it in {found.builder.data_dir}, {disk}"

@@ -60,7 +60,7 @@ def stl10_archive(imagenette: Path, tmp_path_factory: pytest.TempPathFactory) ->
         planes = np.stack(pixels[split]).transpose(0, 3, 2, 1)  # as the STL-10 page says: channels, then columns, then rows
         members[f"{published}_X.bin"] = planes.tobytes()
         if split in labels:
-            members[f"{published}_y.bin"] = np.array(labels[split], np.uint8).__add__(1).astype(np.uint8).tobytes()
+            members[f"{published}_y.bin"] = bytes(label + 1 for label in labels[split])
     path = tmp_path_factory.mktemp("stl10") / "stl10_binary.tar.gz"
     pack(path, {f"stl10_binary/{name}": data for name, data in members.items()}, "w:gz")
     return Packed(path, pixels, labels, names)

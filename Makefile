@@ -1,0 +1,34 @@
+# Each target makes .venv when it is missing and installs into it once; a change of setup.cfg installs again.
+# EXTRA=gpu for NVIDIA GPUs, PYTHON=python3.12 for another Python.
+PYTHON ?= python3
+EXTRA ?= cpu
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed-$(EXTRA)
+
+.PHONY: demo test test-all lint
+.DEFAULT_GOAL := demo
+
+demo: $(INSTALLED)
+	$(RUN) -m byol_tf.train
+
+test: $(VENV)/.installed-test
+	$(RUN) -m pytest
+
+test-all: $(VENV)/.installed-test
+	$(RUN) -m pytest -m "long or not long"
+
+lint: $(VENV)/.installed-lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): setup.cfg pyproject.toml | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable ".[$(EXTRA)]"
+	touch $@
+
+$(VENV)/.installed-test $(VENV)/.installed-lint: $(VENV)/.installed-%: $(INSTALLED)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable ".[$(EXTRA),$*]"
+	touch $@

@@ -1,0 +1,149 @@
+"""Grey textures drawn from the seed: the embedded images, for a first run without a download.
+
+BYOL learns what the two views of an image share and other images have not. So images differ in their pattern, which is their label, and
+otherwise in what views destroy: place, scale, brightness, contrast. None has a colour, a background or an object of its own: with those the same
+network learned nothing of the labels.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+
+from pipelines.sources import patterns
+from pipelines.sources.images import ArrayImages
+from pipelines.sources.source import Outline, Parts, Request
+
+SIDE = 48
+COUNTS = {"unlabelled": 8_000, "train": 1_000, "test": 2_000}
+
+# name -> function, pixels in a period: such that no pattern is finer than the others
+PATTERNS: dict[str, tuple[Callable[..., np.ndarray], float]] = {
+    "stripes": (patterns.stripes, 9.0),
+    "checks": (patterns.checks, 8.0),
+    "dots": (patterns.dots, 10.0),
+    "rings": (patterns.rings, 9.0),
+    "zigzag": (patterns.zigzag, 9.0),
+    "bricks": (patterns.bricks, 9.0),
+    "honeycomb": (patterns.honeycomb, 13.0),
+    "crosses": (patterns.crosses, 12.0),
+    "triangles": (patterns.triangles, 13.0),
+    "blobs": (patterns.blobs, 11.0),
+}
+
+_BLOCK = 256  # images drawn at once: their float32 planes stay in the cache
+_DRAWS = 32  # random numbers an image, besides its noise
+
+
+def outline(request: Request) -> Outline:
+    """Counts what `parts` gives."""
+    counts = _counts(request)
+    note = f"{sum(counts.values()):,} textures of {len(PATTERNS)} patterns, drawn from the seed"
+    return Outline(counts, len(PATTERNS), (SIDE, SIDE, 3), always_in_memory=True, notes=(note,))
+
+
+def parts(request: Request) -> Parts:
+    """Draws the images. Image i of a split is a function of (seed, split, i), so a smaller set is the beginning of a larger one."""
+    counts = _counts(request)
+    total, done, images = sum(counts.values()), 0, {}
+    for split, count in counts.items():
+        drawn = np.empty((count, SIDE, SIDE, 3), np.uint8)
+        for start in range(0, count, _BLOCK):
+            indices = np.arange(start, min(start + _BLOCK, count))
+            drawn[indices] = draw(request.seed, split, indices)[..., None]
+            done += len(indices)
+            request.on_progress("drawing textures", done, total)
+        images[split] = ArrayImages(drawn, None if split == "unlabelled" else np.arange(count) % len(PATTERNS))
+    identity = f"textures {request.seed} {counts}"
+    return Parts(
+        images=images,
+        class_names=tuple(PATTERNS),
+        fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+        notes=outline(request).notes,
+    )
+
+
+def draw(seed: int, split: str, indices: np.ndarray) -> np.ndarray:
+    """Draws the images at `indices` of a split; image i shows pattern i modulo 10.
+
+    Args:
+        seed: of the set.
+        split: "unlabelled", "train" or "test".
+        indices: int `[n]`.
+
+    Returns:
+        uint8 `[n, 48, 48]`, grey.
+    """
+    stream = int.from_bytes(hashlib.sha256(f"{seed} {split}".encode()).digest()[:8], "little")
+    start = _mixed(np.uint64(stream) + np.asarray(indices, np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    random = _numbers(start, _DRAWS).astype(np.float64) * 2.0**-64
+    random = random.astype(np.float32)[..., None, None]  # [n, 32, 1, 1], in [0, 1]
+    x, y = _warped(random[:, :10])
+    image = np.empty_like(x)
+    labels = np.asarray(indices) % len(PATTERNS)
+    for label, (pattern, period) in enumerate(PATTERNS.values()):
+        rows = np.flatnonzero(labels == label)
+        if len(rows):
+            image[rows] = _pattern(pattern, period, x[rows], y[rows], random[rows, 10:])
+    image -= image.mean(axis=(1, 2), keepdims=True)  # so that neither brightness nor contrast tells the patterns apart
+    image /= image.std(axis=(1, 2), keepdims=True) + np.float32(1e-3)
+    contrast = 28 + 24 * random[:, 26]
+    brightness = 108 + 40 * random[:, 27]
+    noise = 6 + 12 * random[:, 28]
+    image *= contrast
+    image += brightness
+    image += noise * _noise(start)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def _warped(random: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel coordinates around the centre, bent by two long waves. `random`: `[n, 10, 1, 1]`. Returns float32 `[n, 48, 48]` each."""
+    line = np.arange(SIDE, dtype=np.float32) - np.float32((SIDE - 1) / 2)
+    x, y = line[None, None, :], line[None, :, None]
+    turn = np.float32(2 * np.pi)
+    bent = []
+    for axis in range(2):
+        bend = np.float32(0)
+        for wave in range(2):
+            direction, phase = random[:, axis * 5 + wave * 2] * turn, random[:, axis * 5 + wave * 2 + 1] * turn
+            frequency = np.float32(turn * (0.8 + 0.5 * wave) / SIDE)
+            # The sine of a sum of a part in x and a part in y, from sines of lines: no sine per pixel is needed.
+            in_x, in_y = frequency * np.cos(direction) * x + phase, frequency * np.sin(direction) * y
+            bend = bend + np.sin(in_x) * np.cos(in_y) + np.cos(in_x) * np.sin(in_y)
+        bent.append(bend * (np.float32(0.5) + random[:, axis * 5 + 4]))
+    return x + bent[0], y + bent[1]
+
+
+def _pattern(pattern: Callable[..., np.ndarray], period: float, x: np.ndarray, y: np.ndarray, random: np.ndarray) -> np.ndarray:
+    """One pattern at a random place, orientation and scale. `random`: `[n, 22, 1, 1]`."""
+    angle = random[:, 0] * np.float32(2 * np.pi)
+    period = np.float32(period) * np.exp2(random[:, 1] - np.float32(0.5))  # 0.71 to 1.41 times
+    cos, sin = np.cos(angle) / period, np.sin(angle) / period
+    if pattern is patterns.rings:  # their centre is in the picture
+        x, y = x + 24 * (random[:, 2] - np.float32(0.5)), y + 24 * (random[:, 3] - np.float32(0.5))
+        return pattern(x * cos + y * sin, y * cos - x * sin, period)
+    u, v = x * cos + y * sin + 8 * random[:, 2], y * cos - x * sin + 8 * random[:, 3]
+    if pattern is patterns.blobs:
+        return pattern(u, v, period, random[:, 4:14, 0, 0])
+    return pattern(u, v, period)
+
+
+def _counts(request: Request) -> dict[str, int]:
+    return COUNTS if request.pretrain_images is None else {**COUNTS, "unlabelled": request.pretrain_images}
+
+
+def _noise(start: np.ndarray) -> np.ndarray:
+    """Noise of unit variance for each pixel, float32 `[n, 48, 48]`: the difference of two uniform numbers of 16 bits."""
+    halves = _numbers(start ^ np.uint64(0x5851F42D4C957F2D), SIDE * SIDE // 2).view(np.uint16).reshape(len(start), SIDE, SIDE, 2)
+    return (halves[..., 0].astype(np.float32) - halves[..., 1]) * np.float32(6**0.5 / 65_536)
+
+
+def _numbers(start: np.ndarray, count: int) -> np.ndarray:
+    """uint64 `[n, count]` from one uint64 each: SplitMix64, whose i-th number needs none before it (Steele et al., OOPSLA 2014)."""
+    return _mixed(start[:, None] + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+
+
+def _mixed(z: np.ndarray) -> np.ndarray:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

@@ -1,0 +1,65 @@
+"""README's commands and its Python example are run as they stand, with small settings where they would take long."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of a language, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def train_lines() -> list[str]:
+    """Every line of README that begins with the train command, continued lines joined."""
+    text = "\n".join(blocks("sh")).replace("\\\n", " ")
+    return [line.split("  #")[0].strip() for line in text.splitlines() if line.startswith("python -m byol_tf.train")]
+
+
+def test_the_ten_line_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = [block for block in blocks("python") if "TargetUpdate" in block]
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+    namespace = {}
+    exec(compile(example, "README.md", "exec"), namespace)
+    assert namespace["representations"].shape == (8, 128)
+
+
+@pytest.mark.parametrize("line", train_lines())
+def test_each_train_command_is_accepted(line, tmp_path, capsys, monkeypatch):
+    """As `--dry-run`, which checks config, images and network; photos of one's own are stood in for by an empty TFDS folder or by textures.
+    """
+    from byol_tf.train import main
+
+    monkeypatch.chdir(tmp_path)
+    arguments = shlex.split(line)[3:]
+    own_photos = ["--set", "data.source=textures", "--set", "data.root=null"] if "photos" in line else []
+    sizes = ["--set", "data.image_size=null", "--set", "views.size=32", "--set", "encoder.width=0.25"] if own_photos else []
+    assert main([*arguments, *own_photos, *sizes, "--dry-run"]) == 0
+    assert "dry run: nothing was written" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {word for line in README.splitlines() for word in re.findall(r"\bmake ([a-z-]+)", line)}
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_files_that_readme_names_exist():
+    for name in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / name).exists(), name
+
+
+def test_help_is_quick_and_needs_no_tensorflow():
+    code = "import sys, byol_tf.train as t\ntry: t.main(['--help'])\nexcept SystemExit: assert 'tensorflow' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False).returncode == 0

@@ -1,0 +1,210 @@
+"""The main command, as a user runs it: real processes, real images, a real run folder."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SMALL = {
+    "name": "small",
+    "data": {"source": "digits"},
+    "views": {"size": 32, "first": {"crop_area": [0.4, 1.0]}, "second": {"crop_area": [0.4, 1.0]}},
+    "encoder": {"name": "convnet", "width": 0.25},
+    "heads": {"hidden": 64, "projection": 32},
+    "tau": {"base": 0.99},
+    "optimizer": {"base_learning_rate": 0.002, "reference_batch": None},
+    "training": {"epochs": 3, "batch_size": 64, "deterministic": True},
+    "devices": {"strategy": "cpu"},
+    "probe": {"train_images": 50, "test_images": 100},
+}
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    """The line that trains SMALL in a folder."""
+    config = folder / "small.json"
+    config.write_text(json.dumps(SMALL))
+    return [sys.executable, "-m", "byol_tf.train", "--config", str(config), "--set", f"run.root={folder / 'runs'}", *arguments]
+
+
+def run(*line: str, **environment: str) -> subprocess.CompletedProcess:
+    """Runs a command line to its end, with what it printed."""
+    return subprocess.run(line, capture_output=True, text=True, timeout=300, env=os.environ | environment, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess, dict]:
+    """(folder, process, result) of one undisturbed run."""
+    folder = tmp_path_factory.mktemp("train")
+    done = run(*command(folder))
+    assert done.returncode == 0, done.stderr
+    return folder, done, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_last_line_is_the_result(finished):
+    _, _, result = finished
+    expected = {"run_dir", "export_dir", "epochs", "steps", "seconds", "images_per_second", "loss", "probe_accuracy"}
+    assert expected | {"untrained_probe_accuracy", "projection_std", "weights_digest"} <= set(result)
+    assert json.loads((Path(result["run_dir"]) / "result.json").read_text()) == result
+    assert (result["epochs"], result["steps"]) == (3, 3 * (1437 // 64))
+    assert 0.0 <= result["untrained_probe_accuracy"] <= 1.0
+    assert 0.0 < result["loss"] < 4.0
+
+
+def test_run_folder_is_complete(finished):
+    _, _, result = finished
+    run_dir = Path(result["run_dir"])
+    for name in ("config.json", "environment.json", "history.csv", "result.json", "figures/views.png", "figures/curves.png"):
+        assert (run_dir / name).stat().st_size > 100, name
+    assert list((run_dir / "logs").glob("events.out.tfevents.*"))
+    assert [path.name for path in sorted((run_dir / "checkpoints").iterdir())] == ["epoch-0001", "epoch-0002", "epoch-0003"]
+    with (run_dir / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1", "2", "3"]
+    assert float(rows[3]["probe_accuracy"]) == result["probe_accuracy"]
+    assert float(rows[1]["tau"]) < float(rows[2]["tau"]) < float(rows[3]["tau"])
+
+
+def test_tensorboard_holds_the_curves(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, _, result = finished
+    events = EventAccumulator(str(Path(result["run_dir"]) / "logs")).Reload()
+    assert {"loss", "tau", "learning_rate", "accuracy/linear", "accuracy/knn", "collapse/projection_std", "views", "config"} <= set(
+        events.Tags()["tensors"]
+    )
+
+
+def test_the_same_command_again_trains_nothing(finished, capsys):
+    folder, _, result = finished
+    code, printed, _ = in_process(capsys, command(folder))
+    assert code == 0
+    assert "this run is finished" in printed
+    assert "Epoch" not in printed
+    assert json.loads(printed.splitlines()[-1]) == result
+
+
+def losses(history: Path) -> list[str]:
+    """The loss of each epoch as it was written."""
+    with history.open() as file:
+        return [row["loss"] for row in csv.DictReader(file)]
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(finished, tmp_path):
+    """One seed gives one loss curve and the same bits, also to a run that was interrupted: order and draws are functions of the step."""
+    process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 200
+    while not list(tmp_path.glob("runs/*/checkpoints/epoch-0001")) and time.time() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(tmp_path.glob("runs/*/checkpoints/epoch-0001"))
+    assert not list(tmp_path.glob("runs/*/result.json"))
+    resumed = run(*command(tmp_path))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on after epoch" in resumed.stdout
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    result = json.loads(resumed.stdout.splitlines()[-1])
+    assert result["weights_digest"] == finished[2]["weights_digest"]
+    curves = [losses(Path(run["run_dir"]) / "history.csv") for run in (result, finished[2])]
+    assert curves[0] == curves[1]
+
+
+def in_process(capsys, line: list[str]) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a command line without the seconds that a new process takes."""
+    from byol_tf.train import main
+
+    code = main(line[3:])
+    return code, *capsys.readouterr()
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
+    code, printed, _ = in_process(capsys, command(tmp_path, "--dry-run", "--set", "optimizer.reference_batch=128"))
+    assert code == 0
+    assert "1,437 to learn from" in printed
+    assert "3 epochs of 22 steps of 64 images: 66 steps" in printed
+    assert "learning rate 0.001, cosine" in printed  # 0.002 x 64 / 128
+    assert "0.99 to 1, cosine" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["small.json"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.batch_size=5000"], "training.batch_size: expected at most the number of pre-training images, 1437; received 5000"),
+        (["data.source=folder", "data.root=nowhere"], "nowhere"),
+        (["devices.strategy=gpu", "training.deterministic=false"], 'devices.strategy: "gpu" needs a GPU and TensorFlow sees none'),
+    ],
+)
+def test_what_cannot_work_is_said_before_a_folder_is_made(tmp_path, capsys, monkeypatch, overrides, message):
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    code, _, errors = in_process(capsys, command(tmp_path, *(part for override in overrides for part in ("--set", override))))
+    assert code == 2
+    assert message in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["small.json"]
+
+
+def test_a_folder_of_another_config_is_refused(finished, capsys):
+    folder, _, result = finished
+    code, _, errors = in_process(capsys, command(folder, "--run-dir", result["run_dir"], "--set", "training.epochs=9"))
+    assert code == 2
+    assert "training.epochs: 3 there, 9 now" in errors
+
+
+LOADED_WITHOUT_US = """
+import sys
+sys.modules["byol_tf"] = sys.modules["pipelines"] = None  # an import of either would raise
+import numpy as np
+images = np.load(sys.argv[2])
+if sys.argv[3] == "saved_model":
+    import tensorflow as tf
+    encoder = tf.saved_model.load(sys.argv[1])
+    outputs = encoder.serve(images).numpy()
+else:
+    import keras
+    outputs = keras.models.load_model(sys.argv[1]).predict(images, verbose=0)
+np.save(sys.argv[4], outputs)
+"""
+
+
+@pytest.mark.parametrize(("kind", "name"), [("saved_model", "encoder"), ("keras", "encoder.keras")])
+def test_exports_load_without_the_library_and_equal_the_encoder(finished, tmp_path, kind, name):
+    import keras
+
+    from byol_tf.config_file import load_config
+    from byol_tf.experiment import restored_inference
+    from byol_tf.run_folder import RunFolder
+
+    folder = RunFolder(finished[2]["run_dir"])
+    images = np.random.default_rng(0).integers(0, 256, (5, 40, 57, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    paths = [str(folder.export / name), str(tmp_path / "images.npy"), kind, str(tmp_path / "out.npy")]
+    done = run(sys.executable, "-c", LOADED_WITHOUT_US, *paths)
+    assert done.returncode == 0, done.stderr
+    expected = restored_inference(load_config(folder.config), folder).predict(images, verbose=0)
+    keras.mixed_precision.set_global_policy("float32")
+    outputs = np.load(tmp_path / "out.npy")
+    assert outputs.dtype == np.float32
+    assert outputs.shape == (5, 32)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_export_command_writes_both_again(finished, capsys):
+    from byol_tf.export import main
+
+    run_dir = Path(finished[2]["run_dir"])
+    written = run_dir / "export" / "encoder" / "saved_model.pb"
+    before = written.stat().st_mtime_ns
+    assert main(["--run", str(run_dir)]) == 0
+    assert f"{run_dir / 'export' / 'encoder'}: SavedModel" in capsys.readouterr().out
+    assert written.stat().st_mtime_ns > before
+    assert main(["--run", str(run_dir / "figures")]) == 2
+    assert "expected a run folder" in capsys.readouterr().err

@@ -1,0 +1,200 @@
+"""Every kind of image file -> RGB, each against pixels known beforehand."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from pipelines.sources.decoding import MAX_PIXELS, UnreadableImage, decode, read_header
+
+RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+GREY = RGB[..., 0]
+SMOOTH = np.stack(np.broadcast_arrays(np.arange(64)[:, None] * 4, np.arange(48)[None] * 5, np.uint8(90)), -1).astype(np.uint8)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def pixels(data: bytes) -> np.ndarray:
+    result, _ = decode(io.BytesIO(data))
+    assert result.dtype == np.uint8
+    assert result.shape[2] == 3
+    return result
+
+
+def grey_rgb(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def png(header: bytes, body: bytes) -> bytes:
+    """A PNG by hand, of kinds that Pillow can't write."""
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, chunk in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b"")):
+        data += struct.pack(">I", len(chunk)) + name + chunk + struct.pack(">I", zlib.crc32(name + chunk))
+    return data
+
+
+class TestModes:
+    @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+    def test_rgb_without_loss(self, kind):
+        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(RGB), kind)), RGB)
+
+    @pytest.mark.parametrize("kind", ["WEBP", "JPEG2000"])
+    def test_rgb_of_newer_formats(self, kind):
+        data = encoded(Image.fromarray(RGB), kind, **({"lossless": True} if kind == "WEBP" else {}))
+        np.testing.assert_array_equal(pixels(data), RGB)
+
+    @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "PPM"])
+    def test_grey(self, kind):
+        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(GREY), kind)), grey_rgb(GREY))
+
+    def test_black_and_white(self):
+        bits = GREY > 127
+        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(bits), "PNG")), grey_rgb(bits.astype(np.uint8) * 255))
+
+    def test_palette(self):
+        image = Image.fromarray(RGB).quantize(54)
+        np.testing.assert_array_equal(pixels(encoded(image, "PNG")), np.asarray(image.convert("RGB")))
+
+    def test_palette_with_a_transparent_colour_lies_on_white(self):
+        image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
+        image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+        expected = [[[10, 20, 30], [255, 255, 255]], [[70, 80, 90], [255, 255, 255]]]
+        np.testing.assert_array_equal(pixels(encoded(image, "PNG", transparency=1)), expected)
+
+    def test_transparency_lies_on_white(self):
+        alpha = np.array([[0, 255], [51, 255]], np.uint8)
+        colour = np.full((2, 2, 3), 100, np.uint8)
+        rgba = Image.fromarray(np.dstack([colour, alpha]))
+        np.testing.assert_array_equal(pixels(encoded(rgba, "PNG"))[..., 0], [[255, 100], [224, 100]])  # 100 x .2 + 255 x .8
+        grey = Image.fromarray(np.dstack([colour[..., 0], alpha]), "LA")
+        np.testing.assert_array_equal(pixels(encoded(grey, "PNG"))[..., 2], [[255, 100], [224, 100]])
+
+    def test_a_transparent_colour_of_rgb(self):
+        data = encoded(Image.fromarray(RGB), "PNG", transparency=tuple(int(value) for value in RGB[2, 3]))
+        expected = RGB.copy()
+        expected[2, 3] = 255
+        np.testing.assert_array_equal(pixels(data), expected)
+
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+    def test_sixteen_bits(self, kind):
+        deep = GREY.astype(np.uint16) * 257
+        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(deep), kind)), grey_rgb(GREY))
+
+    def test_sixteen_bits_are_not_stretched(self):
+        dim = np.array([[0, 2570]], np.uint16)
+        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(dim), "PNG"))[..., 0], [[0, 10]])
+
+    def test_sixteen_bits_of_colour(self):
+        rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in RGB)
+        np.testing.assert_array_equal(pixels(png(struct.pack(">IIBBBBB", 9, 6, 16, 2, 0, 0, 0), zlib.compress(rows))), RGB)
+
+    def test_floats(self):
+        values = np.array([[0.0, 0.5, 1.0]], np.float32)
+        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(values), "TIFF"))[..., 1], [[0, 128, 255]])
+        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(values * 20 - 10), "TIFF"))[..., 1], [[0, 128, 255]])
+        with pytest.raises(UnreadableImage, match="not finite"):
+            pixels(encoded(Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF"))
+
+    def test_whole_numbers_of_32_bits(self):
+        values = np.array([[-1000, 0, 1000]], np.int32)
+        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(values), "TIFF"))[..., 1], [[0, 128, 255]])
+
+    def test_cmyk(self):
+        """White, red and black as inks; JPEGs of CMYK hold them inverted, as Adobe began it."""
+        inks = np.zeros((16, 48, 4), np.uint8)
+        inks[:, 16:32] = (0, 255, 255, 0)
+        inks[:, 32:] = (0, 0, 0, 255)
+        for kind in ("TIFF", "JPEG"):
+            result = pixels(encoded(Image.fromarray(inks, "CMYK"), kind))
+            for column, colour in ((8, (255, 255, 255)), (24, (255, 0, 0)), (40, (0, 0, 0))):
+                np.testing.assert_allclose(result[8, column], colour, atol=6)
+
+    def test_the_first_frame(self):
+        second = Image.fromarray(255 - GREY)
+        data = encoded(Image.fromarray(GREY), "GIF", save_all=True, append_images=[second], duration=50)
+        np.testing.assert_array_equal(pixels(data), grey_rgb(GREY))
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+    def test_upright(self, orientation, kind):
+        image = Image.fromarray(SMOOTH)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
+        data = encoded(image, kind, exif=exif, **options)
+        with Image.open(io.BytesIO(data)) as opened:
+            expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+        result, facts = decode(io.BytesIO(data))
+        np.testing.assert_array_equal(result, expected)
+        assert facts.turned == (orientation != 1)
+        assert (facts.height, facts.width) == result.shape[:2] == ((64, 48) if orientation < 5 else (48, 64))
+        assert read_header(io.BytesIO(data)) == result.shape[:2]
+
+    def test_orientation_six_is_a_quarter_turn_clockwise(self):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        data = encoded(Image.fromarray(RGB), "PNG", exif=exif)
+        np.testing.assert_array_equal(pixels(data), np.rot90(RGB, -1))
+        np.testing.assert_array_equal(decode(io.BytesIO(data), upright=False)[0], RGB)
+
+    @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0"])
+    def test_broken_exif_is_no_reason_to_lose_a_photo(self, exif):
+        data = encoded(Image.fromarray(RGB), "PNG", exif=exif)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about the EXIF block
+            np.testing.assert_array_equal(pixels(data), RGB)
+
+
+class TestUnreadable:
+    @pytest.mark.parametrize("data", [b"", b"<html>404</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(1000)])
+    def test_not_an_image(self, data):
+        with pytest.raises(UnreadableImage, match="."):
+            pixels(data)
+
+    @pytest.mark.parametrize(
+        ("kind", "options"),
+        [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("BMP", {}), ("GIF", {}), ("TIFF", {}), ("PPM", {})],
+    )
+    def test_a_file_cut_anywhere_is_whole_or_unreadable(self, kind, options):
+        """Never half a picture: where decoding succeeds, the pixels are those of the whole file."""
+        data = encoded(Image.fromarray(SMOOTH), kind, **options)
+        whole = pixels(data)
+        refused = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about TIFF directories cut short
+            for length in np.linspace(0, len(data) - 1, 60).astype(int):
+                try:
+                    np.testing.assert_array_equal(pixels(data[:length]), whole)
+                except UnreadableImage:
+                    refused += 1
+        assert refused >= 45  # some cuts only take what comes after the pixels
+
+    @pytest.mark.parametrize("side", [20_000, 60_000])
+    def test_a_bomb_is_refused_by_its_header(self, side):
+        data = png(struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0), zlib.compress(bytes(1000)))
+        with pytest.raises(UnreadableImage, match=rf"more than {MAX_PIXELS:,} pixels"):
+            pixels(data)
+
+    def test_noise_in_a_file_never_crashes(self):
+        draw = np.random.default_rng(0)
+        for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000"):
+            original = np.frombuffer(encoded(Image.fromarray(RGB), kind), np.uint8)
+            for _ in range(40):
+                data = original.copy()
+                data[draw.integers(0, len(data), 5)] = draw.integers(0, 256, 5)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # Pillow's, about what is odd in the file
+                    try:
+                        pixels(data.tobytes())
+                    except UnreadableImage as error:
+                        assert 0 < len(str(error)) <= 120

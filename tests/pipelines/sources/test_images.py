@@ -1,0 +1,182 @@
+"""Images by index: every view of a set gives what NumPy indexing gives."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.sources import ArrayImages, LazyImages, balanced_indices, concatenated, fitted, held_in_memory, subset, without_labels
+from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.images import fit
+from pipelines.sources.reading import read_through
+
+
+def pixels(count: int, height: int = 5, width: int = 4, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), np.uint8)
+
+
+def lazy(array: np.ndarray, labels: np.ndarray | None = None) -> LazyImages:
+    return LazyImages(len(array), lambda index: array[index], labels, array.shape[1:])
+
+
+@pytest.fixture(params=["array", "lazy", "subset", "concatenated", "unfit"])
+def images_and_truth(request):
+    array, labels = pixels(10), np.arange(10) % 3
+    match request.param:
+        case "array":
+            return ArrayImages(array, labels), array, labels
+        case "lazy":
+            return lazy(array, labels), array, labels
+        case "subset":
+            chosen = np.array([7, 0, 7, 3])
+            return subset(ArrayImages(array, labels), chosen), array[chosen], labels[chosen]
+        case "concatenated":
+            return concatenated(ArrayImages(array[:4], labels[:4]), lazy(array[4:], labels[4:])), array, labels
+        case "unfit":
+            square = pixels(10, 4, 4)
+            return fitted(ArrayImages(square, labels), 4), square, labels
+
+
+class TestViews:
+    def test_index_and_batch(self, images_and_truth):
+        images, truth, labels = images_and_truth
+        assert len(images) == len(truth)
+        assert images.shape == truth.shape[1:]
+        assert images.labels.dtype == np.int64
+        np.testing.assert_array_equal(images.labels, labels)
+        for index in range(len(truth)):
+            np.testing.assert_array_equal(images[index], truth[index])
+        indices = np.random.default_rng(1).integers(0, len(truth), 7)
+        batch = images.batch(indices)
+        assert batch.dtype == np.uint8
+        np.testing.assert_array_equal(batch, truth[indices])
+        assert images.batch(np.array([], np.int64)).shape == (0, *truth.shape[1:])
+
+    def test_index_outside(self, images_and_truth):
+        images, _, _ = images_and_truth
+        for index in (-1, len(images)):
+            with pytest.raises(IndexError, match=f"received {index}"):
+                images[index]
+        assert len(list(images)) == len(images)
+
+    def test_without_labels(self, images_and_truth):
+        images, truth, _ = images_and_truth
+        bare = without_labels(images)
+        assert bare.labels is None
+        np.testing.assert_array_equal(bare.batch(np.arange(len(truth))), truth)
+        assert subset(bare, [1, 2]).labels is None
+
+    def test_held_in_memory(self, images_and_truth):
+        images, truth, labels = images_and_truth
+        seen = []
+        held = held_in_memory(images, seen.append)
+        assert isinstance(held, ArrayImages)
+        np.testing.assert_array_equal(held.batch(np.arange(len(truth))), truth)
+        np.testing.assert_array_equal(held.labels, labels)
+        assert seen == sorted(seen)
+
+    def test_labels_of_one_half_only_are_none(self):
+        assert concatenated(ArrayImages(pixels(2), np.zeros(2, int)), ArrayImages(pixels(2))).labels is None
+
+    def test_wrong_arrays(self):
+        with pytest.raises(ValueError, match=r"expected uint8 \[n, height, width, 3\], received float64 \[2, 3, 3, 3\]"):
+            ArrayImages(np.zeros((2, 3, 3, 3)))
+        with pytest.raises(ValueError, match=r"expected integers \[2\], received int64 \[3\]"):
+            ArrayImages(pixels(2), np.zeros(3, int))
+
+
+class TestFit:
+    def test_the_shorter_side_and_the_centre(self):
+        wide = np.zeros((20, 60, 3), np.uint8)
+        wide[:, 20:40] = 200  # the central square
+        assert fit(wide, 10).min() > 180  # its border mixes a little with what lies beside it
+        assert fit(wide, 10).shape == (10, 10, 3)
+        assert fit(wide.transpose(1, 0, 2), 10).shape == (10, 10, 3)
+        np.testing.assert_array_equal(fit(wide, 20), wide[:, 20:40])
+
+    def test_a_square_is_resized_as_pillow_does(self):
+        square = pixels(1, 33, 33)[0]
+        expected = np.asarray(Image.fromarray(square).resize((16, 16), Image.Resampling.BICUBIC))
+        np.testing.assert_array_equal(fit(square, 16), expected)
+
+    def test_antialiased(self):
+        fine = np.zeros((64, 64, 3), np.uint8)
+        fine[:, ::2] = 255  # without a filter every other column would vanish
+        assert np.ptp(fit(fine, 16)[:, 2:-2].astype(int)) < 40
+
+    def test_fitted_gives_a_shape_to_images_of_all_sizes(self):
+        shapes = [(5, 9), (12, 7), (8, 8)]
+        images = fitted(LazyImages(3, lambda index: pixels(1, *shapes[index])[0], np.arange(3)), 8)
+        assert images.shape == (8, 8, 3)
+        assert images.batch(np.arange(3)).shape == (3, 8, 8, 3)
+        np.testing.assert_array_equal(images[2], pixels(1, 8, 8)[0])
+
+
+class TestReadThrough:
+    def test_unreadable_images_leave_the_others_in_order(self):
+        array, labels = pixels(50), np.arange(50)
+
+        def read(index: int) -> np.ndarray:
+            if index % 7 == 3:
+                raise UnreadableImage(f"broken {index}")
+            return array[index]
+
+        for hold in (True, False):
+            reading = read_through(LazyImages(50, read, labels), hold=hold)
+            good = np.flatnonzero(np.arange(50) % 7 != 3)
+            np.testing.assert_array_equal(reading.good, good)
+            assert reading.bad == tuple((index, f"broken {index}") for index in range(3, 50, 7))
+            assert reading.held == hold
+            assert reading.images.shape == (5, 4, 3)
+            np.testing.assert_array_equal(reading.images.batch(np.arange(len(good))), array[good])
+            np.testing.assert_array_equal(reading.images.labels, labels[good])
+
+    def test_images_of_two_sizes_are_not_held(self):
+        images = LazyImages(20, lambda index: pixels(1, 5 if index < 15 else 6)[0])
+        reading = read_through(images, hold=True)
+        assert not reading.held
+        assert reading.images.shape is None
+        with pytest.raises(ValueError, match="one shape"):
+            reading.images.batch(np.arange(3))
+        with pytest.raises(ValueError, match="one shape"):
+            held_in_memory(images)
+
+    def test_held_in_memory_does_not_skip(self):
+        def read(index: int) -> np.ndarray:
+            raise UnreadableImage("broken")
+
+        with pytest.raises(UnreadableImage, match="image 0: broken"):
+            held_in_memory(LazyImages(2, read))
+
+    def test_another_error_ends_the_pass(self):
+        def read(index: int) -> np.ndarray:
+            raise RuntimeError("a mistake of the program")
+
+        with pytest.raises(RuntimeError, match="a mistake"):
+            read_through(LazyImages(100, read), hold=False)
+
+
+class TestBalancedIndices:
+    def test_equal_numbers(self):
+        labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 30))
+        indices = balanced_indices(labels, 100, seed=4)
+        np.testing.assert_array_equal(np.bincount(labels[indices]), 10)
+        assert np.all(np.diff(indices) > 0)
+        assert indices.dtype == np.int64
+
+    def test_a_small_class_gives_all_it_has(self):
+        labels = np.repeat([0, 1, 5], [3, 40, 40])
+        np.testing.assert_array_equal(np.bincount(labels[balanced_indices(labels, 43, seed=0)], minlength=6), [3, 20, 0, 0, 0, 20])
+
+    @pytest.mark.parametrize("count", [0, 1, 7, 83, 500])
+    def test_as_equal_as_possible_and_nested(self, count):
+        labels = np.repeat([0, 1, 5], [3, 40, 40])
+        indices = balanced_indices(labels, count, seed=2)
+        assert len(indices) == min(count, 83)
+        assert set(indices) <= set(balanced_indices(labels, count + 5, seed=2))
+        taken = np.bincount(labels[indices], minlength=6)[[1, 5]]
+        assert abs(int(taken[0]) - int(taken[1])) <= 1
+
+    def test_the_seed_draws(self):
+        labels = np.zeros(100, int)
+        np.testing.assert_array_equal(balanced_indices(labels, 10, 1), balanced_indices(labels, 10, 1))
+        assert not np.array_equal(balanced_indices(labels, 10, 1), balanced_indices(labels, 10, 2))
