@@ -118,8 +118,8 @@ def _copy(model: keras.Model) -> keras.Model:
         copy = keras.models.clone_model(model)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            f'encoder: expected a model that can be copied: functional, Sequential, or with its arguments in get_config(); Keras can\'t copy
-            "{model.name}"'
+            "encoder: expected a model that can be copied: functional, Sequential, or with its arguments in get_config(); Keras can't copy "
+            f'"{model.name}"'
         ) from error
     copy(_symbolic_images(model))  # a subclassed model gets its weights when it is called
     copy.set_weights(model.get_weights())

@@ -77,9 +77,12 @@ class RunFolder:
         if not self.config.exists():
             return None
         try:
-            return json.loads(self.config.read_text(encoding="utf-8"))
+            saved = json.loads(self.config.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunFolderError(f"{self.config}: expected the JSON that a run wrote; received {error}. Name another --run-dir") from error
+        if not isinstance(saved, dict):
+            raise RunFolderError(f"{self.config}: expected the JSON object that a run wrote; received {saved!r:.40}. Name another --run-dir")
+        return saved
 
 
 def choose_folder(config: dict, run_dir: str | None, fresh: bool) -> RunFolder:

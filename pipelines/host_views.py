@@ -210,18 +210,17 @@ class HostViews:
         return self._solarize.augment_images(views, {"additions": tf.zeros_like(threshold), "thresholds": threshold})
 
     def _perspective(self, views, draws):
-        """Each corner moves inwards by up to distortion x half the side; resampled bilinearly, black outside (Kornia's
-        `RandomPerspective`).
+        """Each corner of the view moves inwards by up to distortion x half the side, and the view with it; resampled
+        bilinearly, black where it has left (Kornia's `RandomPerspective`).
         """
         side = float(self.size - 1)
         corners = tf.constant([[0.0, 0.0], [side, 0.0], [side, side], [0.0, side]])  # x, y
         inwards = tf.constant([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
-        moves = tf.reshape(draws[:, _PERSPECTIVE + 1 : _PERSPECTIVE + 9], (-1, 4, 2)) * self.policy.perspective_distortion * side / 2.0
-        moved = corners + inwards * moves
+        moves = tf.reshape(draws[:, _PERSPECTIVE + 1 : _PERSPECTIVE + 9], (-1, 4, 2)) * self.policy.perspective_distortion * self.size / 2.0
         return tf.clip_by_value(
             tf.raw_ops.ImageProjectiveTransformV3(
                 images=views,
-                transforms=_homography(moved, corners),
+                transforms=_homography(corners, corners + inwards * moves),
                 output_shape=(self.size, self.size),
                 fill_value=0.0,
                 interpolation="BILINEAR",
@@ -256,11 +255,10 @@ def _sample_range(low, high, side, size):
 
 
 def _homography(source, destination):
-    """Projective transforms `[N, 8]` that take each point of `destination` `[4, 2]` to that of `source` `[N, 4, 2]`."""
-    x, y = destination[:, 0], destination[:, 1]
-    u, v = source[..., 0], source[..., 1]
-    zero, one = tf.zeros_like(u), tf.ones_like(u)
-    x, y = x + zero, y + zero
+    """Projective transforms `[N, 8]` that take each point of `destination` `[N, 4, 2]` to that of `source` `[4, 2]`."""
+    x, y = destination[..., 0], destination[..., 1]
+    zero, one = tf.zeros_like(x), tf.ones_like(x)
+    u, v = source[:, 0] + zero, source[:, 1] + zero
     rows_u = tf.stack([x, y, one, zero, zero, zero, -x * u, -y * u], axis=-1)
     rows_v = tf.stack([zero, zero, zero, x, y, one, -x * v, -y * v], axis=-1)
     solution = tf.linalg.solve(tf.concat([rows_u, rows_v], axis=1), tf.concat([u, v], axis=1)[..., None])

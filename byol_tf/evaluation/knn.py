@@ -20,7 +20,8 @@ def knn_accuracy(
     """
 
     def votes(distance):
-        return np.exp((1.0 - distance) / temperature)
+        # As shares of the nearest one's vote: exp(1 / temperature) itself overflows below 0.0014.
+        return np.exp((distance.min(axis=1, keepdims=True) - distance) / temperature)
 
     classifier = KNeighborsClassifier(min(neighbours, len(train)), weights=votes, metric="cosine", algorithm="brute")
     return float(classifier.fit(train, train_labels).score(test, test_labels))

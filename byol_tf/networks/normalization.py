@@ -25,6 +25,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         fused = training and self.trainable and not self.synchronized and mask is None and inputs.shape.rank in (2, 4)
+        fused = fused and self.scale and self.center
         if not fused:
             return super().call(inputs, training=training, mask=mask)
         images = inputs if inputs.shape.rank == 4 else inputs[:, None, None, :]
