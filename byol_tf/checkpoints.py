@@ -59,15 +59,17 @@ def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, list[str]]:
     for path in reversed(list_checkpoints(folder)):
         try:
             return _read(path), damaged
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             damaged.append(f"{path}: {error}")
     return None, damaged
 
 
 def _read(path: Path) -> LoadedCheckpoint:
     manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict):
+        raise ValueError("manifest.json is not what was written")
     for name in _FILES:
-        if _digest(path / name) != manifest[name]:
+        if _digest(path / name) != manifest.get(name):
             raise ValueError(f"{name} is not what was written")
     with np.load(path / "arrays.npz", allow_pickle=False) as file:
         arrays = {name.replace("|", "/"): file[name] for name in file.files}

@@ -55,8 +55,8 @@ def crop_boxes(policy: ViewPolicy, draws: tf.Tensor, height, width) -> tf.Tensor
     """Crop boxes for images of `height` x `width` pixels.
 
     Returns:
-        float32 `[N, 4]`: y1, x1, y2, x2 as fractions of the image. Area uniform, aspect log-uniform; a box that is larger than the image is
-        cut to it around the drawn aspect, as torchvision and deepmind-research fall back to.
+        float32 `[N, 4]`: y1, x1, y2, x2 as fractions of the image. Area uniform, aspect log-uniform; a box that is higher or wider than the
+        image is cut to it (torchvision and deepmind-research first draw others).
     """
     height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     u = draws[:, _CROP : _CROP + 4]
@@ -165,7 +165,10 @@ class HostViews:
         return tf.ensure_shape(tf.dynamic_stitch(indices, [rest, changed]), views.shape)
 
     def _jitter(self, views, draws):
-        """The four colour operations, in an order of each image's own: in each of four rounds every image goes through one of them."""
+        """The four colour operations, in an order of each image's own: in each round every image goes through one of them.
+
+        Those of no strength are left out; the others keep their order.
+        """
         colour = draws[:, _COLOUR : _COLOUR + 4] * 2.0 - 1.0
         policy = self.policy
 
@@ -182,12 +185,16 @@ class HostViews:
         def hue(v, u):
             return self._hue.augment_images(v, u[:, 3] * policy.hue)
 
-        operations = (brightness, contrast, saturation, hue)
-        order = tf.argsort(draws[:, _ORDER : _ORDER + 4], axis=1)
-        for turn in range(4):
+        strengths = (policy.brightness, policy.contrast, policy.saturation, policy.hue)
+        active = [number for number, strength in enumerate(strengths) if strength > 0.0]
+        if not active:
+            return views
+        operations = [(brightness, contrast, saturation, hue)[number] for number in active]
+        order = tf.argsort(tf.gather(draws, [_ORDER + number for number in active], axis=1), axis=1)
+        for turn in range(len(active)):
             which = order[:, turn]
-            indices = tf.dynamic_partition(tf.range(tf.shape(views)[0]), which, 4)
-            parts = tf.dynamic_partition(views, which, 4)
+            indices = tf.dynamic_partition(tf.range(tf.shape(views)[0]), which, len(active))
+            parts = tf.dynamic_partition(views, which, len(active))
             changed = [op(part, tf.gather(colour, index)) for op, part, index in zip(operations, parts, indices, strict=True)]
             views = tf.ensure_shape(tf.dynamic_stitch(indices, changed), views.shape)
         return views

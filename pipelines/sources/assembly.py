@@ -39,7 +39,7 @@ def planned(request: Request, outline: Outline) -> SourcePlan:
         "train": outline.counts.get("train", 0),
         "test": outline.counts.get("test", 0),
     }
-    notes = (*outline.notes, *_pretrain_notes(request, use))
+    notes = (*outline.notes, *_pretrain_notes(request, use), *_memory_notes(request, held, needed))
     return SourcePlan(counts, outline.classes, shape, notes, held, needed if held and needed else 0)
 
 
@@ -56,6 +56,9 @@ def assembled(request: Request, parts: Parts) -> Source:
     needed = None if None in shapes.values() else sum(len(images) * prod(shapes[split]) for split, images in wanted.items())
     readings = _read(request, parts, wanted, hold=_hold(request, needed))
     skipped = _skipped(request, parts, use, readings)
+    held = all(isinstance(reading.images, ArrayImages) for reading in readings.values())
+    if not all(reading.images.shape for reading in readings.values()):
+        needed = None
 
     chosen = []
     for split, indices in use.pretrain.items():
@@ -77,7 +80,7 @@ def assembled(request: Request, parts: Parts) -> Source:
         test=labelled.get("test"),
         class_names=parts.class_names,
         skipped=skipped,
-        notes=(*parts.notes, *_pretrain_notes(request, use), *parts.notes_after_reading()),
+        notes=(*parts.notes, *_pretrain_notes(request, use), *_memory_notes(request, held, needed), *parts.notes_after_reading()),
         fingerprint=parts.fingerprint,
     )
 
@@ -91,6 +94,8 @@ def _use(request: Request, counts: Mapping[str, int], unlabelled_from: tuple[str
         choices["train"] = {"train"}
     if len(choices) == 2:
         choices["train+unlabelled"] = choices["train"] | choices["unlabelled"]
+    if not choices:
+        raise SourceError(f"{request.source} has nothing to pre-train on here; it has {', '.join(counts)}")
     asked = request.pretrain or next(iter(choices))
     if asked not in choices:
         allowed = " or ".join(f'"{name}"' for name in choices)
@@ -103,6 +108,8 @@ def _use(request: Request, counts: Mapping[str, int], unlabelled_from: tuple[str
     if request.pretrain_images is not None and request.pretrain_images < total:
         # The first of one permutation, so that a larger number contains every smaller one.
         drawn = np.sort(stream(request.seed, "pretrain_images").permutation(total)[: request.pretrain_images])
+    if len(drawn) < 2:
+        raise SourceError(f"data.pretrain_images: expected 2 or more, received {request.pretrain_images}")
     pretrain, start = {}, 0
     for split in splits:
         within = drawn[(drawn >= start) & (drawn < start + counts[split])] - start
@@ -120,6 +127,14 @@ def _pretrain_notes(request: Request, use: _Use) -> tuple[str, ...]:
     if request.pretrain_images is not None and request.pretrain_images > count:
         return (f"data.pretrain_images asks for {request.pretrain_images:,}; there are {count:,}",)
     return ()
+
+
+def _memory_notes(request: Request, held: bool, needed: int | None) -> tuple[str, ...]:
+    if held or request.cache != "auto":
+        return ()
+    if needed is None:
+        return ("images differ in size, so they are read anew each epoch; to hold them in memory takes data.image_size",)
+    return (f"images are read anew each epoch: in memory they would take {_gigabytes(needed)}, more than half of what is free",)
 
 
 def _hold(request: Request, needed: int | None) -> str | None:

@@ -39,8 +39,8 @@ class Layout:
 def lay_out(folder: Path, found: Found, seed: int) -> Layout:
     """Sorts the photos of a folder into splits and classes.
 
-    `unlabeled/` or `unlabelled/`, `train/<class>/` and `test/<class>/` (or `val/<class>/`) are understood; any may be absent. Without them, two
-    or more folders side by side are classes, and anything else is a heap of unlabelled photos.
+    `unlabeled/` or `unlabelled/`, `train/<class>/` and `test/<class>/` (or `val/<class>/`) are understood; any may be absent. Without
+    them, two or more folders side by side are classes, and anything else is a heap of unlabelled photos.
 
     Args:
         folder: the root, for messages.

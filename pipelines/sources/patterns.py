@@ -1,7 +1,7 @@
 """Ten patterns that fill the plane, drawn with NumPy: what the embedded images differ in.
 
-Each function takes plane coordinates `u` and `v`, float32 `[n, side, side]` in periods of the pattern, and `sharp`, float32 `[n, 1, 1]`, the pixels
-in a period. It returns float32 of that shape in [0, 1], with edges a pixel wide.
+Each function takes plane coordinates `u` and `v`, float32 `[n, side, side]` in periods of the pattern, and `sharp`, float32 `[n, 1, 1]`,
+the pixels in a period. It returns float32 `[n, side, side]` in [0, 1], with edges a pixel wide.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """Grey textures drawn from the seed: the embedded images, for a first run without a download.
 
 BYOL learns what the two views of an image share and other images have not. So images differ in their pattern, which is their label, and
-otherwise in what views destroy: place, scale, brightness, contrast. None has a colour, a background or an object of its own: with those the same
-network learned nothing of the labels.
+otherwise in what views destroy: place, scale, brightness, contrast. None has a colour, a background or an object of its own: with those the
+same network learned nothing of the labels.
 """
 
 import hashlib
@@ -33,6 +33,7 @@ PATTERNS: dict[str, tuple[Callable[..., np.ndarray], float]] = {
 
 _BLOCK = 256  # images drawn at once: their float32 planes stay in the cache
 _DRAWS = 32  # random numbers an image, besides its noise
+_NOISE = np.float32(8)  # standard deviation in grey levels, the same in all images: one of its own would be shared by an image's views
 
 
 def outline(request: Request) -> Outline:
@@ -87,12 +88,9 @@ def draw(seed: int, split: str, indices: np.ndarray) -> np.ndarray:
             image[rows] = _pattern(pattern, period, x[rows], y[rows], random[rows, 10:])
     image -= image.mean(axis=(1, 2), keepdims=True)  # so that neither brightness nor contrast tells the patterns apart
     image /= image.std(axis=(1, 2), keepdims=True) + np.float32(1e-3)
-    contrast = 28 + 24 * random[:, 26]
-    brightness = 108 + 40 * random[:, 27]
-    noise = 6 + 12 * random[:, 28]
-    image *= contrast
-    image += brightness
-    image += noise * _noise(start)
+    image *= 40 + 20 * random[:, 26]  # contrast
+    image += 108 + 40 * random[:, 27]  # brightness
+    image += _NOISE * _noise(start)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 

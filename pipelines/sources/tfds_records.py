@@ -1,9 +1,9 @@
 """The records of a prepared TFDS split, each reached by its index, in either file format and without TensorFlow."""
 
+import contextlib
 import io
 import os
 import struct
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,10 +118,12 @@ def _labels(file: Path, examples: Callable[[int], dict[str, Any]], count: int, s
         labels[index] = examples(index)["label"]
         if index % 1_000 == 999:
             on_progress(f"reading labels of {split}", index + 1, count)
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as part:
-            np.save(part, labels)
-        os.replace(part.name, file)
-    except OSError:  # a folder that can't be written: read again next time
-        pass
+        with open(part, "wb") as opened:
+            np.save(opened, labels)
+        os.replace(part, file)
+    except OSError:  # a full disk or a folder that can't be written: read again next time
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
     return labels

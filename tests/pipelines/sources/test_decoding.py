@@ -147,7 +147,9 @@ class TestOrientation:
         np.testing.assert_array_equal(pixels(data), np.rot90(RGB, -1))
         np.testing.assert_array_equal(decode(io.BytesIO(data), upright=False)[0], RGB)
 
-    @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0"])
+    @pytest.mark.parametrize(
+        "exif", [b"Exif\0\0nonsense", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0"]
+    )
     def test_broken_exif_is_no_reason_to_lose_a_photo(self, exif):
         data = encoded(Image.fromarray(RGB), "PNG", exif=exif)
         with warnings.catch_warnings():
@@ -158,8 +160,9 @@ class TestOrientation:
 class TestUnreadable:
     @pytest.mark.parametrize("data", [b"", b"<html>404</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(1000)])
     def test_not_an_image(self, data):
-        with pytest.raises(UnreadableImage, match="."):
+        with pytest.raises(UnreadableImage) as caught:
             pixels(data)
+        assert str(caught.value)
 
     @pytest.mark.parametrize(
         ("kind", "options"),

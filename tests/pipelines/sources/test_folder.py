@@ -29,7 +29,9 @@ def tree(root: Path, counts: dict[str, int], **options: object) -> Path:
 
 
 def digest(root: Path) -> dict[str, tuple[str, int]]:
-    return {str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file()}
+    return {
+        str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file()
+    }
 
 
 def counts(root: Path, **options: object) -> tuple[int, int, int]:
@@ -175,6 +177,10 @@ class TestWrongLayouts:
         with pytest.raises(SourceError, match="1 image"):
             plan_source("folder", root=str(tree(tmp_path, {"": 1})))
 
+    def test_one_photo_asked_for(self, tmp_path):
+        with pytest.raises(SourceError, match=r"data.pretrain_images: expected 2 or more, received 1"):
+            plan_source("folder", root=str(tree(tmp_path, {"": 4})), pretrain_images=1)
+
     def test_one_class(self, tmp_path):
         with pytest.raises(SourceError, match=r"train/ has one class folder \(cat\)"):
             plan_source("folder", root=str(tree(tmp_path, {"train/cat": 3, "unlabelled": 3})))
@@ -242,9 +248,8 @@ class TestUnreadable:
         spoil(root)
         with pytest.raises(SourceError) as caught:
             open_source("folder", root=str(root), max_bad_fraction=0.05)
-        assert str(caught.value).startswith(
-            f"{root}: 5 of 46 files can't be read, more than data.max_bad_fraction = 0.05 allows. For example cut.jpg: image file is truncated"
-        )
+        begins = f"{root}: 5 of 46 files can't be read, more than data.max_bad_fraction = 0.05 allows. For example "
+        assert str(caught.value).startswith(begins + "cut.jpg: image file is truncated")
 
     def test_labels_stay_with_their_photos(self, tmp_path):
         root = tree(tmp_path, {"train/cat": 5, "train/dog": 5, "test/cat": 3, "test/dog": 3})
@@ -281,6 +286,8 @@ class TestSizesAndMemory:
         assert (plan.image_shape, plan.in_memory, plan.bytes_in_memory) == (None, False, 0)
         source = open_source("folder", root=str(root))
         assert source.pretrain.shape is None
+        for notes in (plan.notes, source.notes):
+            assert any("to hold them in memory takes data.image_size" in note for note in notes)
         with pytest.raises(SourceError, match=r"differ in size: data.image_size gives them one"):
             open_source("folder", root=str(root), cache="memory")
         source = open_source("folder", root=str(root), image_size=16)
@@ -318,7 +325,10 @@ class TestSizesAndMemory:
         free(2 * needed)
         assert plan_source("folder", root=str(root)).in_memory
         free(2 * needed - 1)
-        assert not plan_source("folder", root=str(root)).in_memory
+        plan = plan_source("folder", root=str(root))
+        assert not plan.in_memory
+        assert any("more than half of what is free" in note for note in plan.notes)
+        assert not isinstance(open_source("folder", root=str(root)).pretrain, ArrayImages)
         assert plan_source("folder", root=str(root), cache="memory").in_memory
         free(needed - 1)
         with pytest.raises(SourceError, match=r'data.cache is "memory": the images take 0.0 GB'):
@@ -349,7 +359,14 @@ class TestFacts:
         Image.new("L", (12, 10)).save(root / "train/cat/grey.png")
         shutil.copy(root / "train/cat/train_cat_0.png", root / "test/cat/copy.png")
         notes = " ".join(open_source("folder", root=str(root)).notes)
-        for part in ("14 photos", "PNG 13, JPEG 1", "grey 1", "turned upright as EXIF says: 1", "1 file(s) are exact copies", "1 test photo(s)"):
+        for part in (
+            "14 photos",
+            "PNG 13, JPEG 1",
+            "grey 1",
+            "turned upright as EXIF says: 1",
+            "1 file(s) are exact copies",
+            "1 test photo(s)",
+        ):
             assert part in notes
 
 

@@ -1,6 +1,7 @@
 """TFDS's own builders, run on small archives in the originals' layouts."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,12 @@ class TestStl10:
         for index in range(30):
             np.testing.assert_array_equal(tfrecord.pretrain[index], array_record.pretrain[index])
 
+        order = np.random.default_rng(0).integers(0, 30, 600)
+        for source in (array_record, tfrecord):
+            with ThreadPoolExecutor(8) as pool:
+                sums = list(pool.map(lambda index, images=source.pretrain: int(images[index].sum()), order))
+            assert sums == [int(source.pretrain[index].sum()) for index in order]
+
         shard = next((tmp_path / "b" / "stl10" / "1.0.0").glob("*train*00001-of*"))
         shard.write_bytes(shard.read_bytes()[:-40])
         with pytest.raises(SourceError, match="cut short"):
@@ -95,7 +102,9 @@ class TestStl10:
         data = stl10_archive.path.read_bytes()
         cut.write_bytes(data[:-1000])
         record_archive("stl10", [stl10_archive.path])
-        with pytest.raises(SourceError, match=rf"{cut} is not whole: it has {len(data) - 1000:,} bytes, stl10_binary.tar.gz has {len(data):,}"):
+        with pytest.raises(
+            SourceError, match=rf"{cut} is not whole: it has {len(data) - 1000:,} bytes, stl10_binary.tar.gz has {len(data):,}"
+        ):
             plan_source("stl10", root=str(tmp_path / "root"), archive=str(cut))
         cut.write_bytes(data[:-1000] + bytes(1000))
         with pytest.raises(SourceError, match="not the file that was published: its checksum differs"):

@@ -1,0 +1,132 @@
+"""A checkpoint is whole or it isn't there."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from byol_tf.checkpoints import list_checkpoints, read_newest, write_checkpoint
+
+
+def arrays(seed: int = 0) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    return {
+        "online/encoder/0000/conv/kernel": draw.normal(size=(3, 3, 2)).astype(np.float32),
+        "optimizer/0000/iterations": np.int64(7 + seed),
+        "optimizer/0001/empty": np.zeros((0, 4), np.float16),
+    }
+
+
+def assert_same(received: dict, expected: dict) -> None:
+    assert list(received) == list(expected)
+    for name, value in expected.items():
+        assert received[name].dtype == np.asarray(value).dtype
+        np.testing.assert_array_equal(received[name], value)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_was_written_is_read(tmp_path):
+    state = {"rows": [{"epoch": 0, "loss": 3.5}], "seconds": 0.1 + 0.2}
+    assert write_checkpoint(tmp_path / "new" / "folder", 3, arrays(), state) == tmp_path / "new" / "folder" / "epoch-0003"
+    checkpoint, damaged = read_newest(tmp_path / "new" / "folder")
+    assert damaged == []
+    assert (checkpoint.epoch, checkpoint.state) == (3, state)
+    assert_same(checkpoint.arrays, arrays())
+
+
+def test_none_in_an_empty_or_missing_folder(tmp_path):
+    assert read_newest(tmp_path) == (None, [])
+    assert read_newest(tmp_path / "missing") == (None, [])
+
+
+def test_only_the_newest_are_kept_by_number_and_not_by_name(tmp_path):
+    for epoch in (1, 2, 9_999, 10_000, 10_001):
+        write_checkpoint(tmp_path, epoch, arrays(epoch), {}, keep=3)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["epoch-9999", "epoch-10000", "epoch-10001"]
+    assert_same(read_newest(tmp_path)[0].arrays, arrays(10_001))
+
+
+def test_what_is_no_checkpoint_is_left_alone(tmp_path):
+    (tmp_path / "epoch-best").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    for epoch in range(1, 5):
+        write_checkpoint(tmp_path, epoch, arrays(), {}, keep=1)
+    assert names(tmp_path) == ["epoch-0004", "epoch-best", "notes.txt"]
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("arrays.npz", flip_a_byte),
+        ("arrays.npz", lambda path: path.write_bytes(path.read_bytes()[:-40])),
+        ("arrays.npz", lambda path: path.write_bytes(b"")),
+        ("arrays.npz", Path.unlink),
+        ("state.json", lambda path: path.write_text("{}")),
+        ("state.json", Path.unlink),
+        ("manifest.json", lambda path: path.write_text("")),
+        ("manifest.json", lambda path: path.write_text("{}")),
+        ("manifest.json", lambda path: path.write_text("[]")),
+        ("manifest.json", Path.unlink),
+    ],
+)
+def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path, name, damage):
+    write_checkpoint(tmp_path, 1, arrays(1), {"at": 1})
+    write_checkpoint(tmp_path, 2, arrays(2), {"at": 2})
+    damage(tmp_path / "epoch-0002" / name)
+    checkpoint, damaged = read_newest(tmp_path)
+    assert (checkpoint.epoch, checkpoint.state) == (1, {"at": 1})
+    assert_same(checkpoint.arrays, arrays(1))
+    assert len(damaged) == 1
+    assert damaged[0].startswith(str(tmp_path / "epoch-0002"))
+
+
+def test_when_all_are_damaged_each_is_named(tmp_path):
+    for epoch in (1, 2):
+        write_checkpoint(tmp_path, epoch, arrays(), {"at": epoch})
+        (tmp_path / f"epoch-000{epoch}" / "state.json").write_text("{")
+    checkpoint, damaged = read_newest(tmp_path)
+    assert checkpoint is None
+    assert [line.split(":")[0] for line in damaged] == [str(tmp_path / "epoch-0002"), str(tmp_path / "epoch-0001")]
+
+
+@pytest.mark.parametrize("where", ["numpy.savez", "json.dumps", "os.fsync", "pathlib.Path.rename"])
+def test_an_interrupted_write_leaves_the_last_one_and_no_half_one(tmp_path, monkeypatch, where):
+    write_checkpoint(tmp_path, 1, arrays(1), {"at": 1})
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
+        interrupted.setattr(where, stopped)
+        write_checkpoint(tmp_path, 2, arrays(2), {"at": 2})
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["epoch-0001"]
+    assert read_newest(tmp_path)[1] == []
+    assert_same(read_newest(tmp_path)[0].arrays, arrays(1))
+    write_checkpoint(tmp_path, 2, arrays(2), {"at": 2})  # over what was left
+    assert names(tmp_path) == ["epoch-0001", "epoch-0002"]
+    assert_same(read_newest(tmp_path)[0].arrays, arrays(2))
+
+
+def test_an_epoch_may_be_written_again(tmp_path):
+    write_checkpoint(tmp_path, 1, arrays(1), {"at": 1})
+    (tmp_path / "epoch-0001" / "arrays.npz").write_bytes(b"damaged")
+    write_checkpoint(tmp_path, 1, arrays(2), {"at": 2})
+    assert_same(read_newest(tmp_path)[0].arrays, arrays(2))
+
+
+def test_it_holds_plain_arrays_and_no_pickled_object(tmp_path):
+    folder = write_checkpoint(tmp_path, 1, arrays(), {"at": 1})
+    assert names(folder) == ["arrays.npz", "manifest.json", "state.json"]
+    with np.load(folder / "arrays.npz", allow_pickle=False) as file:
+        assert all(file[name].dtype != object for name in file.files)
+    assert set(json.loads((folder / "manifest.json").read_text())) == {"arrays.npz", "state.json"}

@@ -1,0 +1,57 @@
+"""Steps and rates by hand."""
+
+import json
+
+import pytest
+
+from byol_tf.config import Config
+from byol_tf.plan import Schedule, plan_lines, schedule_of
+from byol_tf.run_folder import RunFolder
+from pipelines.sources import plan_source
+
+
+def config(**changes) -> Config:
+    """A small valid config with sections replaced."""
+    base = {
+        "name": "x",
+        "data": {"source": "digits"},
+        "views": {"size": 32},
+        "optimizer": {"base_learning_rate": 0.3, "warmup_epochs": 1.5},
+        "training": {"epochs": 10, "batch_size": 128},
+    }
+    return Config.model_validate_json(json.dumps(base | changes))
+
+
+def test_schedule_counts_full_batches_and_scales_the_rate():
+    assert schedule_of(config(), 1000) == Schedule(steps_per_epoch=7, total_steps=70, warmup_steps=10, peak_rate=0.15)
+
+
+def test_a_rate_without_reference_batch_stands_as_it_is():
+    unscaled = config(optimizer={"base_learning_rate": 0.3, "reference_batch": None})
+    assert schedule_of(unscaled, 1000).peak_rate == 0.3
+
+
+def test_the_papers_rate():
+    """BYOL on ImageNet at batch 4096: 0.2 x 4096 / 256 = 3.2 (BYOL paper, section 3.3)."""
+    paper = config(optimizer={"base_learning_rate": 0.2}, training={"epochs": 1000, "batch_size": 4096})
+    assert schedule_of(paper, 1_281_167).peak_rate == pytest.approx(3.2)
+
+
+def test_too_few_images_for_a_batch():
+    with pytest.raises(ValueError, match="expected at most the number of pre-training images, 100; received 128"):
+        schedule_of(config(), 100)
+
+
+@pytest.mark.parametrize(
+    ("tau", "text"),
+    [
+        ({"schedule": "constant", "base": 0.999}, "0.999 throughout"),
+        ({"schedule": "cosine", "base": 0.99}, "0.99 to 1, cosine"),
+        ({"schedule": "inverse_cosine", "base": 0.999}, "0.999 to 0.5, inverse cosine"),
+        ({"schedule": "drop", "base": 0.999}, "0.999, and 0 after 25% of the steps"),
+    ],
+)
+def test_plan_names_tau_from_and_to(tau, text, tmp_path):
+    chosen = config(tau=tau)
+    lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), {"encoder": 1}, RunFolder(tmp_path))
+    assert ("tau", text) in lines

@@ -1,0 +1,177 @@
+"""Which folder a command goes on in, and what is written there before the first step."""
+
+import csv
+import datetime
+import json
+from pathlib import Path
+
+import pytest
+
+from byol_tf import run_folder
+from byol_tf.run_folder import RunFolder, RunFolderError, choose_folder, write_atomically
+
+
+@pytest.fixture(autouse=True)
+def today(monkeypatch):
+    """It is 21 November 2026."""
+
+    class Date(datetime.date):
+        @classmethod
+        def today(cls):
+            return cls(2026, 11, 21)
+
+    monkeypatch.setattr(run_folder.datetime, "date", Date)
+
+
+def config(root: Path, name: str = "small", **training) -> dict:
+    return {
+        "name": name,
+        "about": "a note",
+        "training": {"epochs": 3, "batch_size": 64} | training,
+        "views": {"size": 32, "first": {"crop_area": [0.4, 1.0]}},
+        "run": {"root": str(root)},
+    }
+
+
+def begun(folder: RunFolder, of: dict, skipped=()) -> RunFolder:
+    folder.begin(json.dumps(of), ["byol-train", "--config", "x.json"], "f1n9e2", skipped)
+    return folder
+
+
+class TestWithoutRunDir:
+    def test_the_first_is_numbered_1_and_choosing_touches_nothing(self, tmp_path):
+        folder = choose_folder(config(tmp_path / "runs"), None, False)
+        assert folder.root == tmp_path / "runs" / "small-2026-11-21-1"
+        assert not (tmp_path / "runs").exists()
+
+    def test_the_same_config_goes_on_in_the_newest_folder(self, tmp_path):
+        same = config(tmp_path)
+        for name in ("small-2026-11-20-1", "small-2026-11-21-9", "small-2026-11-21-10"):
+            begun(RunFolder(tmp_path / name), same)
+        begun(RunFolder(tmp_path / "small-2026-11-21-11"), config(tmp_path, epochs=4))
+        assert choose_folder(same, None, False).root.name == "small-2026-11-21-10"
+
+    def test_what_changes_nothing_learned_makes_no_new_folder(self, tmp_path):
+        old = begun(choose_folder(config(tmp_path), None, False), config(tmp_path))
+        changed = config(tmp_path) | {"about": "another note", "run": {"root": str(tmp_path), "keep_checkpoints": 9}, "$schema": "x"}
+        assert choose_folder(changed, None, False).root == old.root
+
+    def test_another_config_gets_the_next_number(self, tmp_path):
+        begun(choose_folder(config(tmp_path), None, False), config(tmp_path))
+        assert choose_folder(config(tmp_path, epochs=4), None, False).root.name == "small-2026-11-21-2"
+
+    def test_numbers_start_anew_each_day_and_are_never_used_twice(self, tmp_path):
+        for name in ("small-2026-11-20-7", "small-2026-11-21-2", "small-2026-11-21-10"):
+            (tmp_path / name).mkdir(parents=True)
+        assert choose_folder(config(tmp_path), None, False).root.name == "small-2026-11-21-11"
+
+    def test_fresh_is_a_new_folder_in_any_case(self, tmp_path):
+        begun(choose_folder(config(tmp_path), None, False), config(tmp_path))
+        assert choose_folder(config(tmp_path), None, True).root.name == "small-2026-11-21-2"
+
+    def test_names_that_begin_alike_are_not_mixed_up(self, tmp_path):
+        begun(RunFolder(tmp_path / "small-photos-2026-11-21-5"), config(tmp_path))
+        begun(RunFolder(tmp_path / "small-2026-11-21-5-copy"), config(tmp_path))
+        assert choose_folder(config(tmp_path), None, False).root.name == "small-2026-11-21-1"
+        begun(RunFolder(tmp_path / "smallx2026-11-21-1"), config(tmp_path, name="small."))
+        assert choose_folder(config(tmp_path, name="small."), None, False).root.name == "small.-2026-11-21-1"
+
+
+class TestWithRunDir:
+    def test_a_new_or_empty_folder_is_taken(self, tmp_path):
+        assert choose_folder(config(tmp_path), str(tmp_path / "mine"), False).root == tmp_path / "mine"
+        (tmp_path / "mine").mkdir()
+        assert choose_folder(config(tmp_path), str(tmp_path / "mine"), True).root == tmp_path / "mine"
+
+    def test_a_run_of_the_same_config_goes_on(self, tmp_path):
+        begun(RunFolder(tmp_path / "mine"), config(tmp_path))
+        assert choose_folder(config(tmp_path / "elsewhere"), str(tmp_path / "mine"), False).root == tmp_path / "mine"
+
+    def test_each_differing_key_is_listed(self, tmp_path):
+        there = config(tmp_path) | {"seed": 0}
+        there["views"]["first"]["crop_area"] = [0.2, 1.0]
+        begun(RunFolder(tmp_path / "mine"), there)
+        with pytest.raises(RunFolderError) as raised:
+            choose_folder(config(tmp_path, epochs=9), str(tmp_path / "mine"), False)
+        lines = str(raised.value).splitlines()
+        assert [line.strip() for line in lines if line.startswith("  ")] == [
+            "seed: 0 there, absent now",
+            "training.epochs: 3 there, 9 now",
+            "views.first.crop_area: [0.2, 1.0] there, [0.4, 1.0] now",
+        ]
+        assert str(tmp_path / "mine") in lines[0]
+
+    @pytest.mark.parametrize("content", ["photo.jpg", "config.txt"])
+    def test_a_folder_of_something_else_is_refused(self, tmp_path, content):
+        (tmp_path / content).write_text("not ours")
+        with pytest.raises(RunFolderError, match="expected a new or empty folder, or a run's; it holds something else"):
+            choose_folder(config(tmp_path), str(tmp_path), False)
+        assert [path.name for path in tmp_path.iterdir()] == [content]
+
+    def test_a_file_is_refused(self, tmp_path):
+        (tmp_path / "file").write_text("not ours")
+        with pytest.raises(RunFolderError, match="it holds something else"):
+            choose_folder(config(tmp_path), str(tmp_path / "file"), False)
+
+    @pytest.mark.parametrize("text", ["{", "", "[1, 2]", '"text"', "\x00\udcff"])
+    def test_a_config_that_no_run_wrote_is_an_error_that_names_it(self, tmp_path, text):
+        (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(RunFolderError, match="config.json: expected the JSON"):
+            choose_folder(config(tmp_path), str(tmp_path), False)
+
+    def test_fresh_and_a_folder_with_a_run_contradict_each_other(self, tmp_path):
+        begun(RunFolder(tmp_path / "mine"), config(tmp_path))
+        with pytest.raises(RunFolderError, match="--fresh starts a run anew, and this folder holds one"):
+            choose_folder(config(tmp_path), str(tmp_path / "mine"), True)
+
+
+class TestBegin:
+    def test_what_is_known_before_the_first_step_is_written(self, tmp_path):
+        skipped = (("a/b.jpg", "truncated"), ('odd, "name".png', "not an image"))
+        folder = begun(RunFolder(tmp_path / "run"), config(tmp_path), skipped)
+        assert folder.saved_config() == config(tmp_path)
+        facts = json.loads(folder.environment.read_text())
+        assert facts["command"] == ["byol-train", "--config", "x.json"]
+        assert facts["data_fingerprint"] == "f1n9e2"
+        assert {"numpy", "keras"} <= set(facts["packages"])
+        assert facts["python"].startswith("3.")
+        with folder.skipped.open(newline="") as file:
+            assert list(csv.reader(file)) == [["path", "reason"], *map(list, skipped)]
+        assert folder.figures.is_dir()
+
+    def test_nothing_skipped_is_no_table(self, tmp_path):
+        assert not begun(RunFolder(tmp_path / "run"), config(tmp_path)).skipped.exists()
+
+    def test_finished_is_what_the_result_says(self, tmp_path):
+        folder = RunFolder(tmp_path)
+        assert folder.finished() is None
+        write_atomically(folder.result, '{"loss": 1.5}\n')
+        assert folder.finished() == {"loss": 1.5}
+
+    def test_git_state_is_none_outside_a_repository(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "run_folder.py"))
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+        assert run_folder.environment()["git"] is None
+
+
+class TestWriteAtomically:
+    def test_replaces_the_text_and_leaves_nothing_beside(self, tmp_path):
+        for text in ("first, and longer", "é ü 写"):
+            write_atomically(tmp_path / "file", text)
+            assert (tmp_path / "file").read_bytes() == text.encode()
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    @pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.replace"])
+    def test_a_reader_never_sees_half_a_file(self, tmp_path, monkeypatch, where):
+        write_atomically(tmp_path / "file", "old")
+
+        def stopped(*_):
+            assert (tmp_path / "file").read_text() == "old"
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
+            interrupted.setattr(where, stopped)
+            write_atomically(tmp_path / "file", "new")
+        assert (tmp_path / "file").read_text() == "old"
+        write_atomically(tmp_path / "file", "new")
+        assert (tmp_path / "file").read_text() == "new"

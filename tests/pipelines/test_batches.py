@@ -1,0 +1,151 @@
+"""The stream of view pairs: who is in it, in which order, and that it can begin anywhere."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipelines.batches import batch_indices, view_batches
+from pipelines.policy import ViewPolicy, preset
+from pipelines.sources import Images
+
+_SHAPE = (10, 12, 3)
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+CROP_ONLY = ViewPolicy(
+    **dict.fromkeys(("flip_probability", "jitter_probability", "grayscale_probability", "blur_probability"), 0.0), crop_area=(0.2, 1.0)
+)
+
+
+class Coloured(Images):
+    """Image i is of one colour, ten times i in every channel; with `sizes`, no two images are equally large."""
+
+    def __init__(self, count: int, sizes: bool = False):
+        self.count, self.sizes = count, sizes
+        self.labels = None
+        self.shape = None if sizes else _SHAPE
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        shape = (10 + index, 12 + index // 2, 3) if self.sizes else _SHAPE
+        return np.full(shape, 10 * index, np.uint8)
+
+
+class Noise(Coloured):
+    """Image i is noise drawn from i."""
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.random.default_rng(int(index)).integers(0, 256, super().__getitem__(index).shape, dtype=np.uint8)
+
+
+def stream(images: Images, policies=(CROP_ONLY, CROP_ONLY), batch_size: int = 4, seed: int = 0, first_step: int = 0, size: int = 8):
+    return view_batches(images, policies, size, batch_size, seed, MEAN, STD, first_step)
+
+
+def taken(dataset: tf.data.Dataset, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(dataset.take(count).as_numpy_iterator())
+
+
+def colours(views: np.ndarray) -> list[int]:
+    """Which images of `Coloured` these are views of; fails where a view isn't of one colour."""
+    values = views * np.float32(STD) + np.float32(MEAN)
+    np.testing.assert_allclose(values, np.broadcast_to(values[:, :1, :1, :1], values.shape), atol=1e-4)
+    return np.rint(values[:, 0, 0, 0] * 25.5).astype(int).tolist()
+
+
+def indices_of(step: int, seed: int = 0, count: int = 23, batch_size: int = 4) -> list[int]:
+    return batch_indices(tf.constant(step, tf.int64), seed, count, batch_size)[2].numpy().tolist()
+
+
+class TestOrder:
+    def epoch(self, number: int, seed: int = 0) -> list[int]:
+        return [index for step in range(5 * number, 5 * number + 5) for index in indices_of(step, seed)]
+
+    def test_each_image_comes_once_an_epoch_but_for_the_rest_that_fills_no_batch(self):
+        for number in range(4):
+            seen = self.epoch(number)
+            assert len(set(seen)) == len(seen) == 20
+            assert set(seen) <= set(range(23))
+
+    def test_epochs_and_seeds_have_their_own_orders_and_rests(self):
+        epochs = [self.epoch(number) for number in range(12)] + [self.epoch(0, seed=1)]
+        assert len({tuple(epoch) for epoch in epochs}) == 13
+        assert len({frozenset(epoch) for epoch in epochs}) > 8
+        assert set().union(*epochs) == set(range(23))
+        assert self.epoch(0) == self.epoch(0)
+
+    def test_every_image_is_about_as_likely_at_every_place(self):
+        first = np.array([indices_of(5 * number)[0] for number in range(460)])
+        counts = np.bincount(first, minlength=23)
+        chi_square = ((counts - 20.0) ** 2 / 20.0).sum()
+        assert chi_square < 55.0  # 22 degrees of freedom, 1 in 10,000
+
+    def test_positions_count_the_epochs_images(self):
+        epoch, positions, _ = batch_indices(tf.constant(13, tf.int64), 0, 23, 4)
+        assert (int(epoch), positions.numpy().tolist()) == (2, [12, 13, 14, 15])
+
+    def test_one_batch_may_be_the_whole_set(self):
+        assert sorted(indices_of(3, count=4)) == [0, 1, 2, 3]
+        assert indices_of(3, count=1, batch_size=1) == [0]
+
+
+@pytest.mark.parametrize("sizes", [False, True])
+class TestStream:
+    def test_both_views_come_from_the_image_that_the_order_names(self, sizes):
+        for step, (first, second) in enumerate(taken(stream(Coloured(23, sizes)), 7)):
+            assert colours(first) == colours(second) == indices_of(step)
+
+    @pytest.mark.parametrize("first_step", [1, 6])
+    def test_it_begins_at_any_step_with_the_same_bits(self, sizes, first_step):
+        images = Noise(11, sizes)
+        whole = taken(stream(images, preset("byol"), seed=5, size=20), 8)
+        rest = taken(stream(images, preset("byol"), seed=5, size=20, first_step=first_step), 8 - first_step)
+        for expected, received in zip(whole[first_step:], rest, strict=True):
+            np.testing.assert_array_equal(received[0], expected[0])
+            np.testing.assert_array_equal(received[1], expected[1])
+
+    def test_views_differ_between_each_other_and_from_seed_to_seed_and_epoch_to_epoch(self, sizes):
+        images = Noise(4, sizes)
+        (first, second), (later, _) = taken(stream(images, preset("byol")), 2)
+        (other, _), _ = taken(stream(images, preset("byol"), seed=1), 2)
+        row = {index: place for place, index in enumerate(indices_of(0, count=4))}
+        for step, seed, batch in ((0, 0, second), (1, 0, later), (0, 1, other)):
+            for place, index in enumerate(indices_of(step, seed, count=4)):
+                assert np.abs(batch[place] - first[row[index]]).mean() > 0.05
+
+    def test_views_are_normalised_last(self, sizes):
+        first, second = taken(stream(Noise(4, sizes), preset("byol")), 1)[0]
+        for views in (first, second):
+            assert views.dtype == np.float32
+            assert views.shape == (4, 8, 8, 3)
+            assert np.isfinite(views).all()
+            low, high = (0.0 - np.array(MEAN)) / STD, (1.0 - np.array(MEAN)) / STD
+            assert (views.min(axis=(0, 1, 2)) >= low - 1e-5).all()
+            assert (views.max(axis=(0, 1, 2)) <= high + 1e-5).all()
+        # The first view of `none` is the image itself, so its normalisation can be undone to the pixel.
+        image = Coloured(1, sizes)[0]
+        (black, _) = taken(stream(Coloured(1, sizes), preset("none"), batch_size=1), 1)[0]
+        np.testing.assert_allclose(black[0, 0, 0], (image[0, 0] / 255.0 - MEAN) / STD, atol=1e-6)
+
+    def test_fewer_images_than_a_batch_are_an_error(self, sizes):
+        with pytest.raises(ValueError, match="expected at most the number of images, 3; received 4"):
+            stream(Coloured(3, sizes))
+
+
+def test_one_by_one_and_together_the_draws_are_the_same():
+    """Images of one size may come either way; but for the resampling, the views are the same."""
+    together, single = Coloured(8), Coloured(8)
+    single.shape = None
+    pairs = zip(taken(stream(together, preset("stl10"), seed=2), 3), taken(stream(single, preset("stl10"), seed=2), 3), strict=True)
+    for one, other in pairs:
+        for views, same in zip(one, other, strict=True):
+            np.testing.assert_allclose(views, same, atol=1e-3)
+
+
+def test_an_unreadable_image_is_an_error_and_not_a_hole():
+    class Broken(Coloured):
+        def __getitem__(self, index):
+            raise OSError("the disk is gone")
+
+    with pytest.raises(tf.errors.OpError, match="the disk is gone"):
+        taken(stream(Broken(8)), 1)
