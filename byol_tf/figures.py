@@ -56,7 +56,7 @@ def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
         rows: one a epoch, row 0 being the untrained network (see `callbacks/history.py`).
         title: above the figure.
     """
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.4))
+    figure, axes = plt.subplots(1, 4, figsize=(17, 4.2), layout="constrained")
     accuracy, loss, collapse, schedules = axes
     _curve(accuracy, rows, "probe_accuracy", "linear probe", _ONLINE, 100.0)
     _curve(accuracy, rows, "knn_accuracy", "nearest neighbours", _SECOND, 100.0)
@@ -72,19 +72,22 @@ def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
     rank = collapse.twinx()
     _curve(rank, rows, "effective_rank", "effective rank (right)", _QUIET)
     rank.set(ylim=(0, None))
-    lines = [*collapse.get_lines(), *rank.get_lines()]
-    collapse.legend(lines, [line.get_label() for line in lines], fontsize=7, frameon=False)
     _curve(schedules, rows, "tau", "tau", _ONLINE)
     rate = schedules.twinx()
     _curve(rate, rows, "learning_rate", "learning rate (right)", _SECOND)
-    lines = [*schedules.get_lines(), *rate.get_lines()]
-    schedules.legend(lines, [line.get_label() for line in lines], fontsize=7, frameon=False)
     schedules.set(title="schedules")
-    accuracy.legend(fontsize=7, frameon=False)
-    for axis in axes:
+    for axis, twin in ((accuracy, None), (loss, None), (collapse, rank), (schedules, rate)):
         axis.set_xlabel("epoch")
         axis.spines[["top"]].set_visible(False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, y=1.06)
+        lines = [*axis.get_lines(), *(twin.get_lines() if twin is not None else [])]
+        lines = [line for line in lines if not line.get_label().startswith("_")]
+        if len(lines) > 1:
+            axis.legend(
+                lines, [line.get_label() for line in lines], fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16)
+            )
+        if twin is not None:
+            twin.spines[["top"]].set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     _save(figure, path)
 
 
@@ -92,3 +95,27 @@ def _curve(axis, rows, name, label, colour, scale=1.0):
     points = [(row["epoch"], row[name] * scale) for row in rows if name in row]
     if points:
         axis.plot(*zip(*points, strict=True), color=colour, label=label, marker="." if len(points) < 60 else None)
+
+
+def comparison_figure(path: Path, runs: dict[str, list[dict[str, float]]]) -> None:
+    """Draws the probe and the collapse measures of several runs over epochs, one colour a run.
+
+    Args:
+        path: the PNG to write.
+        runs: name -> rows (see `callbacks/history.py`).
+    """
+    panels = (
+        ("probe_accuracy", "linear probe on frozen features (%)", 100.0),
+        ("projection_std", "spread of projections\n1: scattered, 0: collapsed", 1.0),
+        ("projection_cosine", "mean cosine of different images\n1: collapsed", 1.0),
+        ("effective_rank", "effective rank of representations", 1.0),
+        ("loss", "loss", 1.0),
+    )
+    figure, axes = plt.subplots(1, len(panels), figsize=(18, 3.8), layout="constrained")
+    for axis, (name, title, scale) in zip(axes, panels, strict=True):
+        for number, (run, rows) in enumerate(runs.items()):
+            _curve(axis, rows, name, run, f"C{number}", scale)
+        axis.set(title=title, xlabel="epoch")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs), frameon=False)
+    _save(figure, path)

@@ -81,7 +81,9 @@ class RunFolder:
         except ValueError as error:
             raise RunFolderError(f"{self.config}: expected the JSON that a run wrote; received {error}. Name another --run-dir") from error
         if not isinstance(saved, dict):
-            raise RunFolderError(f"{self.config}: expected the JSON object that a run wrote; received {saved!r:.40}. Name another --run-dir")
+            raise RunFolderError(
+                f"{self.config}: expected the JSON object that a run wrote; received {saved!r:.40}. Name another --run-dir"
+            )
         return saved
 
 

@@ -1,0 +1,231 @@
+"""Tau at every step, and the target that follows."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from byol_tf.target import TargetUpdate, constant_tau, cosine_tau, dropped_tau, tau_schedule
+from tests.byol_tf import tiny
+from tests.reference import learning as reference
+
+
+def at(schedule, *steps) -> list[float]:
+    return [float(schedule(tf.constant(step, tf.float32))) for step in steps]
+
+
+class TestSchedules:
+    STEPS = (0, 1, 250, 333, 500, 999, 1000)
+
+    def test_cosine_equals_the_papers_formula(self):
+        expected = [reference.cosine_tau(step, 1000, 0.996) for step in self.STEPS]
+        np.testing.assert_allclose(at(cosine_tau(0.996, 1000), *self.STEPS), expected, atol=1e-6)
+        assert expected[0] == 0.996
+        assert expected[-1] == 1.0
+
+    def test_inverse_cosine_falls(self):
+        expected = [reference.cosine_tau(step, 1000, 0.999, 0.5) for step in self.STEPS]
+        np.testing.assert_allclose(at(cosine_tau(0.999, 1000, 0.5), *self.STEPS), expected, atol=1e-6)
+        assert expected[4] == pytest.approx(0.7495)
+
+    def test_it_stays_at_its_end(self):
+        assert at(cosine_tau(0.9, 10), 10, 11, 500) == [1.0, 1.0, 1.0]
+        assert at(cosine_tau(0.9, 10, 0.5), 10, 500) == pytest.approx([0.5, 0.5])
+
+    def test_constant_and_dropped(self):
+        assert at(constant_tau(0.99), 0, 10**6) == pytest.approx([0.99, 0.99])
+        assert at(dropped_tau(0.99, 1000), 0, 249, 250, 999) == pytest.approx([0.99, 0.99, 0.0, 0.0])
+        assert at(dropped_tau(0.99, 1000, 0.5), 499, 500) == pytest.approx([0.99, 0.0])
+
+    @pytest.mark.parametrize(
+        ("kind", "options", "halfway"),
+        [
+            ("constant", {}, 0.9),
+            ("cosine", {}, 0.95),
+            ("cosine", {"end": 0.98}, 0.94),
+            ("inverse_cosine", {}, 0.7),
+            ("inverse_cosine", {"end": 0.1}, 0.5),
+            ("drop", {}, 0.0),
+            ("drop", {"drop_at": 0.75}, 0.9),
+        ],
+    )
+    def test_a_name_gives_its_schedule(self, kind, options, halfway):
+        assert at(tau_schedule(kind, 100, 0.9, **options), 50) == pytest.approx([halfway], abs=1e-6)
+
+    def test_an_end_or_a_drop_of_0_is_not_taken_for_none(self):
+        assert at(tau_schedule("cosine", 100, 0.9, end=0.0), 100) == pytest.approx([0.0], abs=1e-6)
+        assert at(tau_schedule("drop", 100, 0.9, drop_at=0.0), 0) == [0.0]
+
+    def test_another_name_is_an_error(self):
+        with pytest.raises(ValueError, match='expected "constant", "cosine", "inverse_cosine" or "drop"; received \'linear\''):
+            tau_schedule("linear", 100, 0.9)
+
+
+def test_the_update_equals_the_papers_formula_over_several_steps():
+    draw = np.random.default_rng(0)
+    online, target = ([keras.Variable(draw.normal(size=shape)) for shape in ((3, 4), (4,))] for _ in range(2))
+    expected = [variable.numpy().astype(np.float64) for variable in target]
+    update = TargetUpdate(cosine_tau(0.7, 12))
+    for step in range(12):
+        for variable in online:
+            variable.assign(draw.normal(size=variable.shape))
+        tau = float(update.apply(list(zip(online, target, strict=True)), step))
+        assert tau == pytest.approx(reference.cosine_tau(step, 12, 0.7), abs=1e-6)
+        expected = [reference.followed(was, now.numpy().astype(np.float64), tau) for was, now in zip(expected, online, strict=True)]
+        for one, other in zip(target, expected, strict=True):
+            np.testing.assert_allclose(one.numpy(), other, rtol=1e-5, atol=1e-6)
+
+
+def trained(callbacks, epochs: int = 2, batches: int = 4, **compile_options) -> tuple[tiny.BYOL, dict]:
+    model = tiny.model()
+    model.compile(keras.optimizers.SGD(0.2, momentum=0.9), **{"jit_compile": False} | compile_options)
+    history = tiny.fit(model, batches, callbacks, epochs)
+    return model, history
+
+
+def parts(model: tiny.BYOL) -> list[np.ndarray]:
+    networks = (model.encoder, model.projector, model.predictor, model.target_encoder, model.target_projector)
+    return tiny.weights(*networks)
+
+
+class TestInTraining:
+    def test_after_each_batch_and_inside_the_step_give_the_same_bits(self):
+        inside, inside_history = trained([TargetUpdate(cosine_tau(0.9, 8))])
+        after, after_history = trained([TargetUpdate(cosine_tau(0.9, 8), placement="batch_end")])
+        for one, other in zip(parts(inside), parts(after), strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert inside_history["loss"] == after_history["loss"]
+        expected = [reference.cosine_tau(step, 8, 0.9) for step in (3, 7)]  # of each epoch's last step
+        np.testing.assert_allclose(inside_history["tau"], expected, atol=1e-6)
+        np.testing.assert_allclose(after_history["tau"], expected, atol=1e-6)
+
+    @pytest.mark.parametrize("options", [{"steps_per_execution": 4}, {"jit_compile": True}], ids=["four steps at once", "XLA"])
+    def test_a_compiled_loop_gives_the_same_weights(self, options):
+        plain, _ = trained([TargetUpdate(cosine_tau(0.9, 8))])
+        other, history = trained([TargetUpdate(cosine_tau(0.9, 8))], **options)
+        for one, two in zip(parts(plain), parts(other), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(history["tau"][-1], reference.cosine_tau(7, 8, 0.9), atol=1e-6)
+
+    def test_the_target_is_the_average_of_the_online_weights_that_each_step_left(self):
+        online_after = []
+
+        class Recorder(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                online_after.append([online.numpy().astype(np.float64) for online, _ in self.model.target_pairs()])
+
+        model = tiny.model()
+        expected = [target.numpy().astype(np.float64) for _, target in model.target_pairs()]
+        model.compile(keras.optimizers.SGD(0.2), jit_compile=False)
+        tiny.fit(model, 5, [TargetUpdate(cosine_tau(0.6, 5)), Recorder()])
+        for step, online in enumerate(online_after):
+            tau = reference.cosine_tau(step, 5, 0.6)
+            expected = [reference.followed(was, now, tau) for was, now in zip(expected, online, strict=True)]
+        for (online, target), other in zip(model.target_pairs(), expected, strict=True):
+            np.testing.assert_allclose(target.numpy(), other, rtol=1e-4, atol=1e-6)
+        assert any(np.abs(online.numpy() - target.numpy()).max() > 1e-3 for online, target in model.target_pairs())
+
+    def test_without_the_callback_the_target_stays_where_it_began(self):
+        before = [target.numpy() for _, target in tiny.model().target_pairs()]
+        model, history = trained([])
+        for (online, target), value in zip(model.target_pairs(), before, strict=True):
+            np.testing.assert_array_equal(target.numpy(), value)
+        assert "tau" not in history
+        assert any(np.abs(online.numpy() - target.numpy()).max() > 1e-3 for online, target in model.target_pairs())
+
+    @pytest.mark.parametrize("placement", ["step", "batch_end"])
+    def test_at_tau_1_it_stays_and_at_tau_0_it_is_the_online_network(self, placement):
+        before = [target.numpy() for _, target in tiny.model().target_pairs()]
+        for (_, target), value in zip(trained([TargetUpdate(constant_tau(1.0), placement)])[0].target_pairs(), before, strict=True):
+            np.testing.assert_array_equal(target.numpy(), value)
+        for online, target in trained([TargetUpdate(constant_tau(0.0), placement)])[0].target_pairs():
+            np.testing.assert_allclose(target.numpy(), online.numpy(), rtol=1e-6, atol=1e-7)
+
+    @pytest.mark.parametrize("placement", ["step", "batch_end"])
+    def test_it_counts_the_optimizers_steps_and_not_the_fits(self, placement):
+        update = TargetUpdate(cosine_tau(0.9, 20), placement)
+        model, _ = trained([update], epochs=1)
+        history = tiny.fit(model, 3, [update])
+        assert history["tau"] == pytest.approx([reference.cosine_tau(6, 20, 0.9)], abs=1e-6)
+
+    def test_one_callback_may_be_exchanged_for_another(self):
+        model, _ = trained([TargetUpdate(constant_tau(1.0))], epochs=1)
+        history = tiny.fit(model, 1, [TargetUpdate(constant_tau(0.25))])
+        assert history["tau"] == pytest.approx([0.25])
+        model, _ = trained([TargetUpdate(constant_tau(0.5))], epochs=1)
+        before = [(online.numpy(), target.numpy()) for online, target in model.target_pairs()]
+        model.optimizer.learning_rate = 0.0
+        model.optimizer.momentum = 0.0
+        tiny.fit(model, 1, [TargetUpdate(constant_tau(0.5), "batch_end")])
+        # Once and not twice: half of the way and not three quarters.
+        for (online, target), (_, now) in zip(before, model.target_pairs(), strict=True):
+            np.testing.assert_allclose(now.numpy(), (online + target) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_another_placement_is_an_error():
+    with pytest.raises(ValueError, match='expected "step" or "batch_end"; received \'epoch_end\''):
+        TargetUpdate(constant_tau(0.9), "epoch_end")
+
+
+def test_another_model_is_an_error():
+    with pytest.raises(TypeError, match=r"needs a byol_tf.BYOL model, .*; received Functional"):
+        TargetUpdate(constant_tau(0.9)).set_model(tiny.encoder())
+
+
+TWO_REPLICAS = """
+import json
+import keras
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from byol_tf.target import TargetUpdate, cosine_tau
+from tests.byol_tf import tiny
+
+
+def trained(strategy):
+    with strategy.scope():
+        model = tiny.model()
+        model.compile(keras.optimizers.SGD(0.2), jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+    history = tiny.fit(model, 3, [TargetUpdate(cosine_tau(0.8, 3))])
+    networks = (model.encoder, model.projector, model.predictor, model.target_encoder, model.target_projector)
+    return model, history, tiny.weights(*networks)
+
+
+before = tiny.weights(tiny.model().target_encoder)
+one, one_history, one_weights = trained(tf.distribute.OneDeviceStrategy("/cpu:0"))
+strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+two, two_history, two_weights = trained(strategy)
+errors = [float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(one_weights, two_weights, strict=True)]
+replicas = [[np.array(part) for part in strategy.experimental_local_results(variable.value)] for variable in two.target_encoder.variables]
+print(json.dumps({
+    "replicas": strategy.num_replicas_in_sync,
+    "synchronised": two.projector.get_layer("projector_bn").synchronized,
+    "error": max(errors),
+    "loss": [one_history["loss"][0], two_history["loss"][0]],
+    "tau": [one_history["tau"][0], two_history["tau"][0]],
+    "steps": int(two.optimizer.iterations),
+    "target_moved": max(float(np.abs(a - b).max()) for a, b in zip(before, tiny.weights(two.target_encoder), strict=True)),
+    "between_replicas": max(float(np.abs(parts[0] - part).max()) for parts in replicas for part in parts),
+}))
+"""
+
+
+def test_two_replicas_do_what_one_does_with_the_same_global_batch():
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["replicas"], found["synchronised"], found["steps"]) == (2, True, 3)
+    assert found["error"] < 1e-5
+    assert found["loss"][0] == pytest.approx(found["loss"][1], rel=1e-5)
+    assert found["tau"] == pytest.approx([reference.cosine_tau(2, 3, 0.8)] * 2, abs=1e-6)
+    assert found["target_moved"] > 1e-3
+    assert found["between_replicas"] == 0.0

@@ -1,0 +1,46 @@
+"""A BYOL model that is small enough for many tests, and pairs of views for it."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from byol_tf import BYOL
+from byol_tf.networks import batch_norm
+
+SIZE, FEATURES, HIDDEN, PROJECTION = 8, 6, 10, 5
+
+
+def encoder() -> keras.Model:
+    """Two convolutions with BN: from `[N, 8, 8, 3]` to `[N, 6]`."""
+    inputs = x = keras.Input((SIZE, SIZE, 3))
+    for index, channels in enumerate((4, FEATURES), start=1):
+        x = keras.layers.Conv2D(channels, 3, strides=2, padding="same", use_bias=False, name=f"conv{index}")(x)
+        x = keras.layers.ReLU()(batch_norm(f"bn{index}")(x))
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x), name="tiny")
+
+
+def model(seed: int = 0, **options) -> BYOL:
+    """An uncompiled model with weights drawn from the seed."""
+    keras.utils.set_random_seed(seed)
+    return BYOL(encoder(), HIDDEN, PROJECTION, **options)
+
+
+def views(batches: int, batch_size: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two float32 `[batches, batch_size, 8, 8, 3]`; the second is the first with noise."""
+    draw = np.random.default_rng(seed)
+    first = draw.normal(size=(batches, batch_size, SIZE, SIZE, 3))
+    return first.astype(np.float32), (first + 0.5 * draw.normal(size=first.shape)).astype(np.float32)
+
+
+def dataset(batches: int, batch_size: int = 16, seed: int = 0) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices(views(batches, batch_size, seed))
+
+
+def fit(byol: BYOL, batches: int, callbacks=(), epochs: int = 1, **options) -> dict[str, list]:
+    """Trains on the same few batches each epoch, unshuffled; returns the history."""
+    return byol.fit(dataset(batches, **options), epochs=epochs, callbacks=list(callbacks), verbose=0, shuffle=False).history
+
+
+def weights(*parts: keras.Model) -> list[np.ndarray]:
+    """Copies of all variables, moving statistics included."""
+    return [variable.numpy().copy() for part in parts for variable in part.variables]
