@@ -102,6 +102,8 @@ class TargetUpdate(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if self.placement == "batch_end":
-            tau = self.apply(self.model.target_pairs(), self.model.optimizer.iterations.value - 1)
-            if logs is not None:
-                logs["tau"] = float(tau)
+            self._last_tau = self.apply(self.model.target_pairs(), self.model.optimizer.iterations.value - 1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.placement == "batch_end" and logs is not None:  # Keras drops what is put into a batch's logs
+            logs["tau"] = float(self._last_tau)

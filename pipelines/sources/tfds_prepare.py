@@ -60,6 +60,7 @@ class Found:
         url: what would be downloaded, or None.
         size: of the archives in bytes, as TFDS recorded it.
         disk: bytes that preparing takes on the disk at most, with a download where there is one.
+        missing: what people must do before it can be prepared, or None.
     """
 
     builder: tfds.core.DatasetBuilder
@@ -68,6 +69,7 @@ class Found:
     url: str | None
     size: int
     disk: int
+    missing: str | None = None
 
 
 def find(published: Published, root: str | None, archive: str | None) -> Found:
@@ -79,7 +81,7 @@ def find(published: Published, root: str | None, archive: str | None) -> Found:
         archive: the archive or, for several, their folder; None: only TFDS's own folders are looked in.
 
     Raises:
-        SourceError: `archive` is missing or not whole, or nothing is here of a data set that can't be downloaded.
+        SourceError: `archive` is missing or not whole.
     """
     data_dir = None if root is None else os.path.abspath(os.path.expanduser(root))
     with _errors_only():  # TFDS warns of a folder that isn't there yet
@@ -98,7 +100,7 @@ def find(published: Published, root: str | None, archive: str | None) -> Found:
         archives = tuple(_downloads(builder) / "manual" / name for name in published.archives)  # where TFDS itself looks
         missing = [path for path in archives if not path.is_file()]
         if missing and published.by_hand is not None:
-            raise SourceError(_missing_by_hand(published, builder, missing))
+            return Found(builder, False, (), None, size, round(size * published.disk), _missing_by_hand(published, builder, missing))
         archives = () if missing else archives
     for path, name in zip(archives, published.archives[: len(archives)], strict=True):
         if path.stat().st_size != recorded[name][1]:

@@ -3,7 +3,7 @@
 import hashlib
 
 from pipelines.sources.assembly import planned
-from pipelines.sources.source import SPLITS, Outline, Parts, Request
+from pipelines.sources.source import SPLITS, Outline, Parts, Request, SourceError
 from pipelines.sources.tfds_prepare import Found, Published, find, prepare
 from pipelines.sources.tfds_records import split_images
 
@@ -17,7 +17,9 @@ def outline(request: Request, published: Published) -> Outline:
     else:
         counts = dict(published.counts)
         disk = f"{found.disk / 1e9:.1f} GB while that is done"
-        if found.url:
+        if found.missing:
+            note = found.missing
+        elif found.url:
             note = (
                 f"not here yet: would download {found.url} ({found.size / 1e9:.2f} GB) and prepare it in {found.builder.data_dir}, {disk}"
             )
@@ -30,6 +32,8 @@ def outline(request: Request, published: Published) -> Outline:
 def parts(request: Request, published: Published) -> Parts:
     """Prepares the data set where it isn't, and opens it. Raises SourceError: see `find`, `prepare`, `planned`."""
     found = find(published, request.root, request.archive)
+    if found.missing:
+        raise SourceError(found.missing)
     if not found.prepared:
         planned(request, outline(request, published))  # a choice that can't be met shows before hours of preparation
         request.on_progress(f"preparing {published.name}, once, which takes minutes", 0, sum(published.counts.values()))

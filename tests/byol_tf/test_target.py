@@ -68,7 +68,7 @@ class TestSchedules:
 
 def test_the_update_equals_the_papers_formula_over_several_steps():
     draw = np.random.default_rng(0)
-    online, target = ([keras.Variable(draw.normal(size=shape)) for shape in ((3, 4), (4,))] for _ in range(2))
+    online, target = ([keras.Variable(np.float32(draw.normal(size=shape))) for shape in ((3, 4), (4,))] for _ in range(2))
     expected = [variable.numpy().astype(np.float64) for variable in target]
     update = TargetUpdate(cosine_tau(0.7, 12))
     for step in range(12):
@@ -104,13 +104,16 @@ class TestInTraining:
         np.testing.assert_allclose(inside_history["tau"], expected, atol=1e-6)
         np.testing.assert_allclose(after_history["tau"], expected, atol=1e-6)
 
-    @pytest.mark.parametrize("options", [{"steps_per_execution": 4}, {"jit_compile": True}], ids=["four steps at once", "XLA"])
-    def test_a_compiled_loop_gives_the_same_weights(self, options):
-        plain, _ = trained([TargetUpdate(cosine_tau(0.9, 8))])
-        other, history = trained([TargetUpdate(cosine_tau(0.9, 8))], **options)
-        for one, two in zip(parts(plain), parts(other), strict=True):
-            np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(history["tau"][-1], reference.cosine_tau(7, 8, 0.9), atol=1e-6)
+    @pytest.fixture(scope="class")
+    def plain(self):
+        return parts(trained([TargetUpdate(cosine_tau(0.6, 3))], epochs=1, batches=3)[0])
+
+    @pytest.mark.parametrize("options", [{"steps_per_execution": 3}, {"jit_compile": True}], ids=["three steps at once", "XLA"])
+    def test_a_compiled_loop_gives_the_same_weights(self, plain, options):
+        model, history = trained([TargetUpdate(cosine_tau(0.6, 3))], epochs=1, batches=3, **options)
+        for one, other in zip(plain, parts(model), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        assert history["tau"] == pytest.approx([reference.cosine_tau(2, 3, 0.6)], abs=1e-6)
 
     def test_the_target_is_the_average_of_the_online_weights_that_each_step_left(self):
         online_after = []
@@ -138,33 +141,25 @@ class TestInTraining:
         assert "tau" not in history
         assert any(np.abs(online.numpy() - target.numpy()).max() > 1e-3 for online, target in model.target_pairs())
 
-    @pytest.mark.parametrize("placement", ["step", "batch_end"])
-    def test_at_tau_1_it_stays_and_at_tau_0_it_is_the_online_network(self, placement):
+    def test_at_tau_1_it_stays_and_at_tau_0_it_is_the_online_network(self):
         before = [target.numpy() for _, target in tiny.model().target_pairs()]
-        for (_, target), value in zip(trained([TargetUpdate(constant_tau(1.0), placement)])[0].target_pairs(), before, strict=True):
+        model, _ = trained([TargetUpdate(constant_tau(1.0))], epochs=1)
+        for (_, target), value in zip(model.target_pairs(), before, strict=True):
             np.testing.assert_array_equal(target.numpy(), value)
-        for online, target in trained([TargetUpdate(constant_tau(0.0), placement)])[0].target_pairs():
+        tiny.fit(model, 1, [TargetUpdate(constant_tau(0.0))])  # one callback may be exchanged for another
+        for online, target in model.target_pairs():
             np.testing.assert_allclose(target.numpy(), online.numpy(), rtol=1e-6, atol=1e-7)
 
-    @pytest.mark.parametrize("placement", ["step", "batch_end"])
-    def test_it_counts_the_optimizers_steps_and_not_the_fits(self, placement):
-        update = TargetUpdate(cosine_tau(0.9, 20), placement)
-        model, _ = trained([update], epochs=1)
-        history = tiny.fit(model, 3, [update])
-        assert history["tau"] == pytest.approx([reference.cosine_tau(6, 20, 0.9)], abs=1e-6)
-
-    def test_one_callback_may_be_exchanged_for_another(self):
-        model, _ = trained([TargetUpdate(constant_tau(1.0))], epochs=1)
-        history = tiny.fit(model, 1, [TargetUpdate(constant_tau(0.25))])
-        assert history["tau"] == pytest.approx([0.25])
-        model, _ = trained([TargetUpdate(constant_tau(0.5))], epochs=1)
+    def test_in_a_second_fit_it_counts_on_and_moves_once_a_step_in_either_placement(self):
+        model, _ = trained([TargetUpdate(cosine_tau(0.9, 20))], epochs=1)
         before = [(online.numpy(), target.numpy()) for online, target in model.target_pairs()]
         model.optimizer.learning_rate = 0.0
         model.optimizer.momentum = 0.0
-        tiny.fit(model, 1, [TargetUpdate(constant_tau(0.5), "batch_end")])
-        # Once and not twice: half of the way and not three quarters.
+        history = tiny.fit(model, 1, [TargetUpdate(cosine_tau(0.4, 20), "batch_end")])
+        tau = reference.cosine_tau(4, 20, 0.4)
+        assert history["tau"] == pytest.approx([tau], abs=1e-6)
         for (online, target), (_, now) in zip(before, model.target_pairs(), strict=True):
-            np.testing.assert_allclose(now.numpy(), (online + target) / 2, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(now.numpy(), reference.followed(target, online, tau), rtol=1e-4, atol=1e-5)
 
 
 def test_another_placement_is_an_error():
@@ -192,27 +187,28 @@ from tests.byol_tf import tiny
 def trained(strategy):
     with strategy.scope():
         model = tiny.model()
-        model.compile(keras.optimizers.SGD(0.2), jit_compile=False)
+        model.compile(keras.optimizers.SGD(0.05), jit_compile=False)
         model.optimizer.build(model.trainable_variables)
     history = tiny.fit(model, 3, [TargetUpdate(cosine_tau(0.8, 3))])
     networks = (model.encoder, model.projector, model.predictor, model.target_encoder, model.target_projector)
     return model, history, tiny.weights(*networks)
 
 
-before = tiny.weights(tiny.model().target_encoder)
+before = [target.numpy() for _, target in tiny.model().target_pairs()]
 one, one_history, one_weights = trained(tf.distribute.OneDeviceStrategy("/cpu:0"))
 strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
 two, two_history, two_weights = trained(strategy)
-errors = [float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(one_weights, two_weights, strict=True)]
-replicas = [[np.array(part) for part in strategy.experimental_local_results(variable.value)] for variable in two.target_encoder.variables]
+# Biases before a BN get a gradient of rounding errors alone: they stay near 0, and are measured against .1.
+errors = [float(np.abs(a - b).max() / max(np.abs(a).max(), 0.1)) for a, b in zip(one_weights, two_weights, strict=True)]
+replicas = [[part.numpy() for part in strategy.experimental_local_results(variable.value)] for variable in two.target_encoder.variables]
 print(json.dumps({
     "replicas": strategy.num_replicas_in_sync,
     "synchronised": two.projector.get_layer("projector_bn").synchronized,
     "error": max(errors),
     "loss": [one_history["loss"][0], two_history["loss"][0]],
     "tau": [one_history["tau"][0], two_history["tau"][0]],
-    "steps": int(two.optimizer.iterations),
-    "target_moved": max(float(np.abs(a - b).max()) for a, b in zip(before, tiny.weights(two.target_encoder), strict=True)),
+    "steps": int(two.optimizer.iterations.numpy()),
+    "target_moved": max(float(np.abs(a - b).max()) for a, b in zip(before, (target.numpy() for _, target in two.target_pairs()), strict=True)),
     "between_replicas": max(float(np.abs(parts[0] - part).max()) for parts in replicas for part in parts),
 }))
 """

@@ -11,11 +11,10 @@ SIZE, FEATURES, HIDDEN, PROJECTION = 8, 6, 10, 5
 
 
 def encoder() -> keras.Model:
-    """Two convolutions with BN: from `[N, 8, 8, 3]` to `[N, 6]`."""
-    inputs = x = keras.Input((SIZE, SIZE, 3))
-    for index, channels in enumerate((4, FEATURES), start=1):
-        x = keras.layers.Conv2D(channels, 3, strides=2, padding="same", use_bias=False, name=f"conv{index}")(x)
-        x = keras.layers.ReLU()(batch_norm(f"bn{index}")(x))
+    """A convolution with BN: from `[N, 8, 8, 3]` to `[N, 6]`."""
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(FEATURES, 3, strides=2, padding="same", use_bias=False, name="conv")(inputs)
+    x = keras.layers.ReLU()(batch_norm("bn")(x))
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x), name="tiny")
 
 

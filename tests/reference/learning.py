@@ -9,8 +9,9 @@ def normalized(vectors):
 
 
 def regression_loss(prediction, projection):
-    """2 - 2 cos, for each row."""
-    return 2.0 - 2.0 * (normalized(prediction) * normalized(projection)).sum(axis=-1)
+    """For each row |p|^2 + |z|^2 - 2 p z of the normalised vectors: 2 - 2 cos, and 1 where one of them is zero."""
+    p, z = normalized(prediction), normalized(projection)
+    return (p * p).sum(axis=-1) + (z * z).sum(axis=-1) - 2.0 * (p * z).sum(axis=-1)
 
 
 def byol_loss(predictions, target_projections):

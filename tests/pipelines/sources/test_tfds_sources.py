@@ -170,9 +170,12 @@ class TestImagenet:
         np.testing.assert_array_equal(held.train.labels, source.train.labels)
 
     def test_without_the_tars(self, tmp_path):
+        plan = plan_source("imagenet", root=str(tmp_path))
         with pytest.raises(SourceError) as caught:
-            plan_source("imagenet", root=str(tmp_path))
+            open_source("imagenet", root=str(tmp_path))
         text = str(caught.value)
+        assert plan.counts == {"pretrain": 1_281_167, "train": 1_281_167, "test": 50_000}
+        assert any(text in note for note in plan.notes)
         for part in (str(tmp_path), "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar", "https://image-net.org", "data.archive"):
             assert part in text
         with pytest.raises(SourceError, match="the folder with ILSVRC2012_img_train"):

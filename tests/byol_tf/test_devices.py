@@ -1,0 +1,51 @@
+"""Where it runs, and what is said when it can't."""
+
+import os
+
+import pytest
+import tensorflow as tf
+
+from byol_tf.devices import build_strategy, prepare_environment, set_seeds
+
+
+def test_cpu_is_one_replica():
+    strategy = build_strategy("cpu")
+    assert strategy.num_replicas_in_sync == 1
+    with strategy.scope():
+        assert "CPU" in tf.Variable(1.0).device
+
+
+def test_auto_finds_the_cpu_where_there_is_nothing_else(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    for name in ("TPU_NAME", "COLAB_TPU_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    assert build_strategy("auto").num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize("name", ["gpu", "mirrored"])
+def test_no_gpu_is_said_with_what_to_do(monkeypatch, name):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    with pytest.raises(RuntimeError, match=f'"{name}" needs a GPU and TensorFlow sees none. Install the extra "gpu"'):
+        build_strategy(name)
+
+
+def test_unknown_strategy():
+    with pytest.raises(ValueError, match='expected "auto", "cpu", "gpu", "mirrored" or "tpu"; received "quantum"'.replace('"quantum"', "'quantum'")):
+        build_strategy("quantum")
+
+
+def test_a_users_own_environment_wins(monkeypatch):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    prepare_environment()
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "0"
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+
+
+def test_seeds_repeat_draws():
+    draws = []
+    for seed in (3, 3, 4):
+        set_seeds(seed, deterministic=False)
+        draws.append(float(tf.random.uniform(())))
+    assert draws[0] == draws[1] != draws[2]
