@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def spared(variable) -> bool:
-    """Whether a variable gets no decay and no trust ratio: biases and normalisation parameters, which are the ones with at most one axis."""
+    """Whether a variable gets no decay and no trust ratio: biases and normalisation parameters, those with at most one axis."""
     return len(variable.shape) <= 1
 
 

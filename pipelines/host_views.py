@@ -134,6 +134,7 @@ class HostViews:
         box = crop_boxes(self.policy, draws, shape[0], shape[1])[0]
         sides = tf.cast(tf.stack([shape[0], shape[1], shape[0], shape[1]]), tf.float32)
         y1, x1, y2, x2 = tf.unstack(tf.cast(tf.round(box * sides), tf.int32))
+        y1, x1 = tf.minimum(y1, shape[0] - 1), tf.minimum(x1, shape[1] - 1)  # at least a pixel, of images of a few pixels too
         view = tf.image.resize(image[y1 : tf.maximum(y2, y1 + 1), x1 : tf.maximum(x2, x1 + 1)], (self.size, self.size), "bicubic")
         view = tf.where(self._flips(draws)[0], view[:, ::-1], view)
         return tf.clip_by_value(view / 255.0, 0.0, 1.0)

@@ -57,13 +57,18 @@ class TestStep:
         model, (first, second) = compiled(keras.optimizers.SGD(1.0)), a_pair()
         variables = model.trainable_variables
         before = [variable.numpy() for variable in variables]
-        target1, target2 = (model.target_projector(model.target_encoder(view, training=True), training=True).numpy() for view in (first, second))
+        target1, target2 = (
+            model.target_projector(model.target_encoder(view, training=True), training=True).numpy() for view in (first, second)
+        )
 
         def cosine(a, b):
             return tf.reduce_sum(a * b, -1) / (tf.norm(a, axis=-1) * tf.norm(b, axis=-1))
 
         with tf.GradientTape() as tape:
-            online1, online2 = (model.predictor(model.projector(model.encoder(view, training=True), training=True), training=True) for view in (first, second))
+            online1, online2 = (
+                model.predictor(model.projector(model.encoder(view, training=True), training=True), training=True)
+                for view in (first, second)
+            )
             loss = tf.reduce_mean(4.0 - 2.0 * cosine(online1, target2) - 2.0 * cosine(online2, target1))
         gradients = tape.gradient(loss, variables)
         model.train_step((first, second))
@@ -78,7 +83,7 @@ class TestStep:
 
 
 def _updated(model: BYOL, updates: int) -> dict:
-    """Steps on one pair until the optimizer has moved so often: at first float16's loss scale is too large, and it skips steps to find it."""
+    """Steps on one pair until the optimizer has moved so often. (float16's loss scale begins too large, and steps are skipped.)"""
     for _ in range(20):
         logs = model.train_step(a_pair())
         if int(model.optimizer.iterations.numpy()) == updates:
@@ -234,7 +239,7 @@ class TestEncoders:
 
     @pytest.mark.parametrize("make", [lambda: Subclassed(4), lambda: keras.Sequential([keras.layers.Conv2D(4, 3)])])
     def test_one_without_weights_yet_is_an_error(self, make):
-        with pytest.raises(ValueError, match="encoder: expected a built keras.Model; .* Call it on an image first"):
+        with pytest.raises(ValueError, match=r"encoder: expected a built keras.Model; .* Call it on an image first"):
             BYOL(make())
 
     def test_one_that_cannot_be_copied_is_an_error(self):
@@ -247,7 +252,9 @@ class TestEncoders:
         ids=["sequential", "subclassed"],
     )
     def test_one_that_gives_maps_is_an_error(self, make):
-        with pytest.raises(ValueError, match=r"expected output of shape \[N, d\]; received \(None, \d, \d, 4\) from .* End it with pooling"):
+        with pytest.raises(
+            ValueError, match=r"expected output of shape \[N, d\]; received \(None, \d, \d, 4\) from .* End it with pooling"
+        ):
             BYOL(make(), 10, 5)
 
     def test_another_predictor_is_an_error(self):

@@ -62,7 +62,9 @@ class TestLARS:
     def test_follows_a_schedule(self):
         schedule = WarmupSchedule(0.5, STEPS, 7)
         rates = [reference.warmup_cosine(step, 0.5, STEPS, 7) for step in range(STEPS)]
-        assert_equal(trained(LARS(schedule, eta=0.02), gradients(), start()), reference.lars(start(), gradients(), rates, l2=1.5e-6, eta=0.02))
+        assert_equal(
+            trained(LARS(schedule, eta=0.02), gradients(), start()), reference.lars(start(), gradients(), rates, l2=1.5e-6, eta=0.02)
+        )
 
     def test_ratio_is_1_for_zero_weights_and_nothing_moves_for_zero_gradients(self):
         weights = [np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32)]

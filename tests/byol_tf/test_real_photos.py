@@ -36,7 +36,8 @@ def test_photos_json_trains_on_a_folder_and_exports(folder, tmp_path):
     overrides = [
         f"data.root={folder}",
         f"run.root={tmp_path / 'runs'}",
-        "encoder.width=0.125",
+        "encoder.name=convnet",
+        "encoder.width=0.5",
         "heads.hidden=64",
         "heads.projection=32",
         "training.epochs=2",

@@ -116,7 +116,7 @@ class TestWithRunDir:
     @pytest.mark.parametrize("text", ["{", "", "[1, 2]", '"text"', "\x00\udcff"])
     def test_a_config_that_no_run_wrote_is_an_error_that_names_it(self, tmp_path, text):
         (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-        with pytest.raises(RunFolderError, match="config.json: expected the JSON"):
+        with pytest.raises(RunFolderError, match=r"config\.json: expected the JSON"):
             choose_folder(config(tmp_path), str(tmp_path), False)
 
     def test_fresh_and_a_folder_with_a_run_contradict_each_other(self, tmp_path):

@@ -129,14 +129,14 @@ class TestInTraining:
         for step, online in enumerate(online_after):
             tau = reference.cosine_tau(step, 5, 0.6)
             expected = [reference.followed(was, now, tau) for was, now in zip(expected, online, strict=True)]
-        for (online, target), other in zip(model.target_pairs(), expected, strict=True):
+        for (_, target), other in zip(model.target_pairs(), expected, strict=True):
             np.testing.assert_allclose(target.numpy(), other, rtol=1e-4, atol=1e-6)
         assert any(np.abs(online.numpy() - target.numpy()).max() > 1e-3 for online, target in model.target_pairs())
 
     def test_without_the_callback_the_target_stays_where_it_began(self):
         before = [target.numpy() for _, target in tiny.model().target_pairs()]
         model, history = trained([])
-        for (online, target), value in zip(model.target_pairs(), before, strict=True):
+        for (_, target), value in zip(model.target_pairs(), before, strict=True):
             np.testing.assert_array_equal(target.numpy(), value)
         assert "tau" not in history
         assert any(np.abs(online.numpy() - target.numpy()).max() > 1e-3 for online, target in model.target_pairs())
@@ -208,7 +208,7 @@ print(json.dumps({
     "loss": [one_history["loss"][0], two_history["loss"][0]],
     "tau": [one_history["tau"][0], two_history["tau"][0]],
     "steps": int(two.optimizer.iterations.numpy()),
-    "target_moved": max(float(np.abs(a - b).max()) for a, b in zip(before, (target.numpy() for _, target in two.target_pairs()), strict=True)),
+    "target_moved": max(float(np.abs(was - target.numpy()).max()) for was, (_, target) in zip(before, two.target_pairs(), strict=True)),
     "between_replicas": max(float(np.abs(parts[0] - part).max()) for parts in replicas for part in parts),
 }))
 """

@@ -182,6 +182,16 @@ class TestCrop:
         assert min(crop.min() for crop in crops) == 0.0  # bicubic overshoots, so there is something to clip
         assert max(crop.max() for crop in crops) == 1.0
 
+    @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (3, 200)])
+    def test_a_single_crop_of_a_few_pixels_is_possible(self, shape):
+        """A box at the far edge of such an image was rounded to nothing once."""
+        white = tf.constant(np.full((*shape, 3), 255, np.uint8))
+        views = engine(8, crop_area=(0.08, 0.1), crop_aspect=(3 / 4, 4 / 3))
+        draws = random_draws(20)
+        draws[0, reference.CROP] = [0.0, 0.5, 0.999, 0.999]
+        for numbers in draws:
+            np.testing.assert_allclose(views.crop_one(white, tf.constant(numbers[None])).numpy(), 1.0, atol=1e-6)
+
     def test_area_and_log_aspect_are_uniform_and_boxes_lie_anywhere_inside(self):
         policy = ViewPolicy(crop_area=(0.08, 0.7))  # up to .75 every box fits a square image
         y1, x1, y2, x2 = crop_boxes(policy, draw((0, 0), 0, tf.range(8000, dtype=tf.int64)), 60, 60).numpy().astype(np.float64).T
@@ -330,7 +340,7 @@ class TestOtherOperations:
         rows = draw((0, 0), 0, tf.range(600, dtype=tf.int64)).numpy()
         changed = recoloured(np.ones((600, 30, 30, 3), np.float32), rows, patch_drop_probability=1.0, patch_drop_area=(0.1, 0.1))
         black = (changed[..., 0] == 0.0).mean(axis=(1, 2))
-        assert 0.07 < black.min()  # a rectangle's area in whole pixels
+        assert black.min() > 0.07  # a rectangle's area in whole pixels
         assert black.max() < 0.33
         counts = np.bincount(1 + (rows[:, reference.PATCH_COUNT] * 3).astype(int), minlength=4)[1:]
         assert counts.min() > 600 / 3 - 4 * math.sqrt(600 * 2 / 9)

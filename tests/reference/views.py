@@ -86,9 +86,7 @@ def blur(image, sigma, radius):
     kernel = np.outer(taps, taps) / taps.sum() ** 2
     padded = np.pad(image, ((radius, radius), (radius, radius), (0, 0)))
     height, width = image.shape[:2]
-    return sum(
-        kernel[y, x] * padded[y : y + height, x : x + width] for y in range(2 * radius + 1) for x in range(2 * radius + 1)
-    )
+    return sum(kernel[y, x] * padded[y : y + height, x : x + width] for y in range(2 * radius + 1) for x in range(2 * radius + 1))
 
 
 def solarize(image, threshold):

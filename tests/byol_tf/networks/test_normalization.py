@@ -44,7 +44,9 @@ def gradients(layer: keras.layers.Layer, x: np.ndarray) -> list[np.ndarray]:
 class TestAgainstKeras:
     def test_outputs_gradients_and_statistics_are_the_same(self, shape):
         ours, theirs = pair(shape)
-        for name, one, other in zip(("outputs", "inputs", "gamma", "beta"), gradients(ours, inputs(shape)), gradients(theirs, inputs(shape)), strict=True):
+        for name, one, other in zip(
+            ("outputs", "inputs", "gamma", "beta"), gradients(ours, inputs(shape)), gradients(theirs, inputs(shape)), strict=True
+        ):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max(), err_msg=name)
         for one, other in zip(ours.variables, theirs.variables, strict=True):
             assert one.name == other.name

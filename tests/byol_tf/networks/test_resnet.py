@@ -1,5 +1,7 @@
 """ResNets by their published sizes, and their structure by the paper."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -113,7 +115,7 @@ def test_a_block_adds_its_shortcut_before_the_last_relu(small50):
 def test_convnet_has_the_size_that_arithmetic_gives():
     model = build_encoder("convnet", 32)
     channels = (3, 32, 64, 128, 128)
-    expected = sum(9 * inputs * outputs + 2 * outputs for inputs, outputs in zip(channels, channels[1:], strict=False))
+    expected = sum(9 * inputs * outputs + 2 * outputs for inputs, outputs in itertools.pairwise(channels))
     assert trainable(model) == expected
     assert model.output_shape == (None, 128)
     assert model.get_layer("relu4").output.shape[1:] == (4, 4, 128)
@@ -121,5 +123,5 @@ def test_convnet_has_the_size_that_arithmetic_gives():
 
 
 def test_another_name_is_an_error():
-    with pytest.raises(ValueError, match="expected one of convnet, resnet18, .*; received 'vgg'"):
+    with pytest.raises(ValueError, match=r"expected one of convnet, resnet18, .*; received 'vgg'"):
         build_encoder("vgg", 32)
