@@ -54,6 +54,11 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     return config
 
 
+def schema_json() -> str:
+    """The JSON schema of a config, as `configs/schema.json` holds it for editors to complete and check keys with."""
+    return json.dumps(Config.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
 def resolved_json(config: Config) -> str:
     """Every key with its value, in the order of `config.py`. As a file it loads to an equal config."""
     return json.dumps(config.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n"

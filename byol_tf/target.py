@@ -80,6 +80,11 @@ class TargetUpdate(keras.callbacks.Callback):
         model.target_update = self if self.placement == "step" else None
         model.train_function = None
 
+    def on_train_end(self, logs=None):
+        """Detaches the update: a later `fit` without this callback leaves the target as it is."""
+        self.model.target_update = None
+        self.model.train_function = None
+
     def tau(self, step) -> tf.Tensor:
         """Tau of optimizer step `step` (any number; 0 is the first), as a float32 scalar."""
         return tf.cast(self.schedule(tf.cast(step, tf.float32)), tf.float32)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from byol_tf.config_file import load_config, recipes, resolved_json
+from byol_tf.config_file import load_config, recipes, resolved_json, schema_json
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -97,3 +97,8 @@ def test_photos_takes_a_folder():
     config = load_config("photos", ["data.root=holiday"])
     assert (config.data.source, config.data.root) == ("folder", "holiday")
     assert config.views.size <= config.data.image_size
+
+
+def test_the_schema_is_that_of_the_types():
+    """When this fails: `python -c "from byol_tf.config_file import schema_json; print(schema_json(), end='')" > configs/schema.json`."""
+    assert (CONFIGS / "schema.json").read_text() == schema_json()

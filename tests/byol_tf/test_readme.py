@@ -34,7 +34,7 @@ def test_the_ten_line_example_runs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("line", train_lines())
 def test_each_train_command_is_accepted(line, tmp_path, capsys, monkeypatch):
-    """As `--dry-run`, which checks config, images and network; photos of one's own are stood in for by an empty TFDS folder or by textures."""
+    """As `--dry-run`, which checks config, images and network. Textures stand in for photos of one's own."""
     from byol_tf.train import main
 
     monkeypatch.chdir(tmp_path)

@@ -73,8 +73,9 @@ class TestWithoutRunDir:
         begun(RunFolder(tmp_path / "small-photos-2026-11-21-5"), config(tmp_path))
         begun(RunFolder(tmp_path / "small-2026-11-21-5-copy"), config(tmp_path))
         assert choose_folder(config(tmp_path), None, False).root.name == "small-2026-11-21-1"
-        begun(RunFolder(tmp_path / "smallx2026-11-21-1"), config(tmp_path, name="small."))
-        assert choose_folder(config(tmp_path, name="small."), None, False).root.name == "small.-2026-11-21-1"
+        odd = config(tmp_path, name="a+b.")
+        begun(RunFolder(tmp_path / "a+b.-2026-11-21-3"), odd)
+        assert choose_folder(odd, None, False).root.name == "a+b.-2026-11-21-3"
 
 
 class TestWithRunDir:

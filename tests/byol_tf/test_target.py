@@ -141,6 +141,14 @@ class TestInTraining:
         assert "tau" not in history
         assert any(np.abs(online.numpy() - target.numpy()).max() > 1e-3 for online, target in model.target_pairs())
 
+    @pytest.mark.parametrize("placement", ["step", "batch_end"])
+    def test_a_later_fit_without_it_leaves_the_target(self, placement):
+        model, _ = trained([TargetUpdate(constant_tau(0.5), placement)], epochs=1)
+        before = [target.numpy() for _, target in model.target_pairs()]
+        tiny.fit(model, 2)
+        for (_, target), value in zip(model.target_pairs(), before, strict=True):
+            np.testing.assert_array_equal(target.numpy(), value)
+
     def test_at_tau_1_it_stays_and_at_tau_0_it_is_the_online_network(self):
         before = [target.numpy() for _, target in tiny.model().target_pairs()]
         model, _ = trained([TargetUpdate(constant_tau(1.0))], epochs=1)

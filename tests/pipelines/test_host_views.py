@@ -174,6 +174,12 @@ class TestCrop:
         assert np.abs(together - single).mean() < 0.015
         assert np.abs(together - single[:, :, ::-1]).mean() > 0.1
 
+    def test_a_single_crop_begins_at_the_nearest_whole_pixel(self):
+        image, draws = random_images(1, 16, 16)[0], random_draws(1)
+        draws[0, reference.CROP] = [0.0, 0.5, 2.6 / 8, 5.4 / 8]  # a box of 8 x 8, 2.6 down and 5.4 across
+        view = engine(8, crop_area=(0.25, 0.25)).crop_one(tf.constant(image), tf.constant(draws)).numpy()
+        np.testing.assert_allclose(view, image[3:11, 5:13] / 255.0, atol=1e-6)
+
     def test_a_single_crop_stays_in_range_on_hard_edges(self):
         stripes = np.zeros((40, 40, 3), np.uint8)
         stripes[:, ::4] = 255

@@ -10,8 +10,9 @@ def test_separable_classes_are_all_right_whatever_their_scale_and_place():
     labels = draw.integers(0, 4, 400)
     features = (np.eye(4)[labels] * 10.0 + draw.normal(0.0, 1.0, (400, 4))).astype(np.float32)
     assert linear_accuracy(features[:200], labels[:200], features[200:], labels[200:]) == 1.0
-    odd = features * np.float32([1e-4, 1.0, 1e3, 1.0]) + 50.0
-    assert linear_accuracy(odd[:200], labels[:200], odd[200:], labels[200:]) > 0.97
+    halves = labels % 2
+    odd = np.stack([1e-4 * (20.0 * halves + draw.normal(size=400)) + 5.0, 1e3 * draw.normal(size=400)], axis=1).astype(np.float64)
+    assert linear_accuracy(odd[:200], halves[:200], odd[200:], halves[200:]) == 1.0
 
 
 def test_random_labels_are_right_by_chance():

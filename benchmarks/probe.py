@@ -1,0 +1,45 @@
+"""`python -m benchmarks.probe --run DIR`: linear and nearest-neighbour accuracy of a finished run's encoder and of the untrained one.
+
+The same probe as during training, with as many labels as wanted: the usual protocol on CIFAR-10 takes all 50,000.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from byol_tf.config_file import load_config
+from byol_tf.devices import prepare_environment, set_seeds
+from byol_tf.run_folder import RunFolder
+
+
+def main() -> None:
+    """Parses the command line and prints the result as one JSON line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.probe", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--train-images", type=int, default=50_000)
+    options = parser.parse_args()
+    prepare_environment()
+    from byol_tf.callbacks.probe import Probe
+    from byol_tf.experiment import build_model, restored_inference, source_options
+    from byol_tf.networks.inference import inference_model
+    from pipelines.sources import balanced_indices, open_source, subset
+
+    config = load_config(options.run / "config.json")
+    views = config.views
+    source = open_source(**source_options(config))
+    wanted = min(options.train_images, len(source.train))
+    train = subset(source.train, balanced_indices(source.train.labels, wanted, config.seed))
+    set_seeds(config.seed, False)
+    encoders = {
+        "untrained": inference_model(build_model(config).encoder, views.size, views.mean, views.std),
+        "trained": restored_inference(config, RunFolder(options.run)),
+    }
+    result = {"benchmark": "probe", "run": options.run.name, "train_images": wanted, "test_images": len(source.test)}
+    for name, encoder in encoders.items():
+        measured = Probe(encoder, train, source.test, 1, 1, config.probe.neighbours, config.probe.temperature).measure()
+        result[name] = {key: round(value, 4) for key, value in measured.items()}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
