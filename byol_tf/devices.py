@@ -4,6 +4,10 @@ import os
 import random
 
 
+class DeviceError(Exception):
+    """The device that a config names isn't there. The text says what would be right."""
+
+
 def prepare_environment() -> None:
     """What must be set before TensorFlow is imported; a user's own settings win.
 
@@ -23,7 +27,7 @@ def build_strategy(name: str = "auto", tpu: str = "local"):
         tpu: the TPU's name or address; `local` on Colab and on TPU VMs.
 
     Raises:
-        RuntimeError: if there is no such device.
+        DeviceError: if there is no such device.
         ValueError: for another name.
     """
     import tensorflow as tf
@@ -37,13 +41,13 @@ def build_strategy(name: str = "auto", tpu: str = "local"):
             tf.config.experimental_connect_to_cluster(resolver)
             tf.tpu.experimental.initialize_tpu_system(resolver)
         except (ValueError, tf.errors.OpError) as error:
-            raise RuntimeError(
+            raise DeviceError(
                 f'devices.strategy: no TPU answers as "{tpu}" ({str(error).splitlines()[0]}). On Colab choose a TPU runtime, install '
                 'the extra "tpu" and restart it; else use "auto"'
             ) from error
         return tf.distribute.TPUStrategy(resolver)
     if name in ("gpu", "mirrored") and not gpus:
-        raise RuntimeError(
+        raise DeviceError(
             f'devices.strategy: "{name}" needs a GPU and TensorFlow sees none. Install the extra "gpu", or use "auto" or "cpu"'
         )
     if name == "mirrored":

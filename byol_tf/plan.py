@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from byol_tf.config import Config
+from byol_tf.config_errors import ConfigError
 from byol_tf.run_folder import RunFolder
 from pipelines.sources import SourcePlan
 
@@ -25,11 +26,11 @@ class Schedule:
 
 
 def schedule_of(config: Config, images: int) -> Schedule:
-    """The steps and rates for so many pre-training images. `ValueError` if they don't fill a batch."""
+    """The steps and rates for so many pre-training images. `ConfigError` if they don't fill a batch."""
     batch = config.training.batch_size
     steps_per_epoch = images // batch
     if steps_per_epoch == 0:
-        raise ValueError(f"training.batch_size: expected at most the number of pre-training images, {images}; received {batch}")
+        raise ConfigError([f"training.batch_size: expected at most the number of pre-training images, {images}; received {batch}"])
     optimizer = config.optimizer
     return Schedule(
         steps_per_epoch=steps_per_epoch,

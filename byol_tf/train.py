@@ -7,7 +7,7 @@ import shlex
 import sys
 
 from byol_tf.config_file import ConfigError, load_config, resolved_json
-from byol_tf.devices import prepare_environment
+from byol_tf.devices import DeviceError, prepare_environment
 from byol_tf.run_folder import RunFolder, RunFolderError, choose_folder
 
 _USAGE_ERROR = 2
@@ -53,7 +53,7 @@ def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
             print("dry run: nothing was written")
             return 0
         experiment = Experiment(config, folder)
-    except (SourceError, ValueError, RuntimeError) as error:
+    except (SourceError, DeviceError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
     command = ["python", "-m", "byol_tf.train", *arguments]

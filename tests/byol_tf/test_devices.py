@@ -5,7 +5,7 @@ import os
 import pytest
 import tensorflow as tf
 
-from byol_tf.devices import build_strategy, prepare_environment, set_seeds
+from byol_tf.devices import DeviceError, build_strategy, prepare_environment, set_seeds
 
 
 def test_cpu_is_one_replica():
@@ -26,7 +26,7 @@ def test_auto_finds_the_cpu_where_there_is_nothing_else(monkeypatch):
 @pytest.mark.parametrize("name", ["gpu", "mirrored"])
 def test_no_gpu_is_said_with_what_to_do(monkeypatch, name):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
-    with pytest.raises(RuntimeError, match=f'"{name}" needs a GPU and TensorFlow sees none. Install the extra "gpu"'):
+    with pytest.raises(DeviceError, match=f'"{name}" needs a GPU and TensorFlow sees none. Install the extra "gpu"'):
         build_strategy(name)
 
 

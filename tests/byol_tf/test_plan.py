@@ -5,6 +5,7 @@ import json
 import pytest
 
 from byol_tf.config import Config
+from byol_tf.config_errors import ConfigError
 from byol_tf.plan import Schedule, plan_lines, schedule_of
 from byol_tf.run_folder import RunFolder
 from pipelines.sources import plan_source
@@ -38,7 +39,7 @@ def test_the_papers_rate():
 
 
 def test_too_few_images_for_a_batch():
-    with pytest.raises(ValueError, match="expected at most the number of pre-training images, 100; received 128"):
+    with pytest.raises(ConfigError, match="expected at most the number of pre-training images, 100; received 128"):
         schedule_of(config(), 100)
 
 
