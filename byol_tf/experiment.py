@@ -30,7 +30,7 @@ from byol_tf.target import TargetUpdate, tau_schedule
 from pipelines.batches import view_batches
 from pipelines.sources import Source, balanced_indices, open_source, subset
 
-_COLLAPSE_IMAGES = 512  # enough for the rank of a 512-wide representation to show, and a second on a CPU
+_COLLAPSE_IMAGES = 512  # as many as ResNet-18's representation is wide, so that its rank can show
 _PROBE_TRAIN_LIMIT, _PROBE_TEST_LIMIT = 50_000, 10_000
 
 

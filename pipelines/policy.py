@@ -76,7 +76,8 @@ class ViewPolicy(BaseModel):
     perspective_probability: Probability = 0.0
     """Probability of a random perspective (STL-10 paper, section 3.4)."""
     perspective_distortion: Strength = 0.5
-    """How far each corner moves inwards at most, as a fraction of half the side (0.5 is Kornia's default, which the paper used)."""
+    """How far each corner moves inwards at most, as a fraction of half the side (0.5 is Kornia's default; the paper used
+    Kornia and names no value)."""
 
 
 _BYOL_FIRST: dict[str, Any] = {}
