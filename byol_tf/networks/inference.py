@@ -3,22 +3,47 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 
+from byol_tf.networks.data_init import DataInit
+from byol_tf.networks.group_norm import GroupNorm
 from byol_tf.networks.normalization import BatchNorm
+from byol_tf.networks.weight_standardization import WSConv2D, WSDense, standardized
 
 
 def plain_encoder(encoder: keras.Model) -> keras.Model:
-    """The same encoder of Keras' own layers in float32, with weights of its own: its `.keras` file loads where byol_tf isn't installed."""
+    """The same encoder of Keras' own layers in float32, with weights of its own: its `.keras` file loads where byol_tf isn't installed.
 
-    def plain(layer):
-        config = layer.get_config() | {"dtype": "float32"}
-        if isinstance(layer, BatchNorm):
-            return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})
-        return type(layer).from_config(config)
-
-    copy = keras.models.clone_model(encoder, clone_function=plain)
-    copy.set_weights(encoder.get_weights())
+    Standardised kernels become plain ones with the same values, and `DataInit` the depthwise convolution of one place that it is.
+    """
+    copy = keras.models.clone_model(encoder, clone_function=_plain)
+    for layer in filter(lambda layer: layer.weights, encoder.layers):
+        copy.get_layer(layer.name).set_weights(_plain_weights(layer))
     return copy
+
+
+def _plain(layer: keras.layers.Layer) -> keras.layers.Layer:
+    config = layer.get_config() | {"dtype": "float32"}
+    if isinstance(layer, BatchNorm):
+        return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})
+    if isinstance(layer, GroupNorm):
+        return keras.layers.GroupNormalization.from_config(config)
+    if isinstance(layer, DataInit):
+        return keras.layers.DepthwiseConv2D(1, name=layer.name, dtype="float32")
+    if isinstance(layer, WSConv2D | WSDense):
+        del config["epsilon"]
+        return (keras.layers.Conv2D if isinstance(layer, WSConv2D) else keras.layers.Dense).from_config(config)
+    return type(layer).from_config(config)
+
+
+def _plain_weights(layer: keras.layers.Layer) -> list[np.ndarray]:
+    weights = layer.get_weights()
+    if isinstance(layer, DataInit):
+        gamma, beta = weights
+        return [gamma[None, None, :, None], beta]
+    if isinstance(layer, WSConv2D | WSDense):
+        return [standardized(weights[0], layer.epsilon).numpy(), *weights[1:]]
+    return weights
 
 
 def inference_model(encoder: keras.Model, size: int, mean: Sequence[float], std: Sequence[float]) -> keras.Model:

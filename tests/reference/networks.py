@@ -1,4 +1,4 @@
-"""Networks by arithmetic, batch normalisation and image resizing by formula."""
+"""Networks by arithmetic; normalisations, a convolution and image resizing by formula. All in float64."""
 
 import numpy as np
 
@@ -37,6 +37,51 @@ def batch_norm(inputs, gamma, beta, epsilon):
     axes = tuple(range(inputs.ndim - 1))
     mean, variance = inputs.mean(axis=axes), inputs.var(axis=axes)
     return gamma * (inputs - mean) / np.sqrt(variance + epsilon) + beta, mean, variance
+
+
+def group_norm(inputs, gamma, beta, groups, epsilon):
+    """`[N, ..., C]`: each image's groups of C / groups neighbouring channels by themselves (Wu and He 2018, section 3)."""
+    inputs = np.asarray(inputs, np.float64)
+    outputs = np.empty_like(inputs)
+    size = inputs.shape[-1] // groups
+    for image in range(len(inputs)):
+        for group in range(groups):
+            part = (image, ..., slice(group * size, (group + 1) * size))
+            outputs[part] = (inputs[part] - inputs[part].mean()) / np.sqrt(inputs[part].var() + epsilon)
+    return gamma * outputs + beta
+
+
+def standardized(kernel, epsilon):
+    """`[..., units]`: each unit's weights by themselves (paper without batch statistics, section 2)."""
+    kernel = np.asarray(kernel, np.float64)
+    outputs = np.empty_like(kernel)
+    for unit in range(kernel.shape[-1]):
+        weights = kernel[..., unit]
+        mean = weights.sum() / weights.size
+        outputs[..., unit] = (weights - mean) / np.sqrt(epsilon + ((weights - mean) ** 2).sum() / weights.size)
+    return outputs
+
+
+def conv2d(images, kernel):
+    """`[N, H, W, inputs]` by `[k, k, inputs, outputs]` with k odd, stride 1 and zeros around."""
+    size = len(kernel)
+    padded = np.pad(np.asarray(images, np.float64), [(0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)])
+    height, width = images.shape[1:3]
+    return sum(padded[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(size) for j in range(size))
+
+
+def numeric_gradient(function, point, step=1e-5):
+    """The gradient of a function from an array to a number, by central differences in float64."""
+    point = np.array(point, np.float64)
+    gradient = np.empty_like(point)
+    for index in np.ndindex(point.shape):
+        value = point[index]
+        point[index] = value + step
+        above = function(point)
+        point[index] = value - step
+        gradient[index] = (above - function(point)) / (2.0 * step)
+        point[index] = value
+    return gradient
 
 
 def centre_resized(image, size):

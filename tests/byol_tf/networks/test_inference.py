@@ -1,11 +1,14 @@
 """What users get: any uint8 image in, the encoder's own float32 representation out."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
 
-from byol_tf.networks import BatchNorm, build_encoder
+from byol_tf.networks import NORMALIZATIONS, BatchNorm, DataInit, GroupNorm, WSConv2D, WSDense, build_encoder
 from byol_tf.networks.inference import inference_model, plain_encoder
+from tests.byol_tf.networks.harness import random_weights, relative_error
 from tests.reference import networks as reference
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
@@ -78,6 +81,38 @@ def test_plain_encoder_has_only_keras_own_layers_and_the_same_outputs(name, prec
         variable.assign(variable + 1.0)
     for one, other in zip(plain.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_each_normalisation_leaves_with_keras_own_layers_alone(normalization, precision, tmp_path):
+    keras.mixed_precision.set_global_policy(precision)
+    try:
+        encoder = trained_like(build_encoder("resnet18", SIZE, 0.25, normalization=normalization))
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    random_weights(*(layer for layer in encoder.layers if isinstance(layer, BatchNorm | GroupNorm | DataInit)))
+    images = np.random.default_rng(0).normal(size=(3, SIZE, SIZE, 3)).astype(np.float32)
+    expected = np.float32(encoder(images, training=False))
+    path = tmp_path / "plain.keras"
+    plain_encoder(encoder).save(path)
+    with zipfile.ZipFile(path) as archive:
+        assert "byol_tf" not in archive.read("config.json").decode()
+    loaded = keras.models.load_model(path)
+    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
+    assert relative_error(loaded(images), expected) < (1e-5 if precision == "float32" else 0.1)
+    assert expected.std() > 0.01
+
+
+def test_standardised_layers_with_bias_and_activation_become_plain_ones():
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.GlobalAveragePooling2D()(WSConv2D(4, 3, strides=2, activation="relu", epsilon=1e-2)(inputs))
+    encoder = keras.Model(inputs, WSDense(5, name="last")(x))
+    random_weights(encoder)
+    images = np.random.default_rng(0).normal(size=(3, SIZE, SIZE, 3)).astype(np.float32)
+    plain = plain_encoder(encoder)
+    assert [type(layer) for layer in plain.layers if layer.weights] == [keras.layers.Conv2D, keras.layers.Dense]
+    assert relative_error(plain(images), encoder(images)) < 1e-5
 
 
 def test_outputs_are_float32_under_mixed_precision():

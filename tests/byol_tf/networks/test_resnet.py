@@ -37,9 +37,24 @@ def test_resnet18_has_the_published_size():
     assert model.count_params() == 11_176_512 + 9_600  # and two moving statistics a channel of its 4,800
 
 
-@pytest.mark.parametrize(("name", "width"), [("resnet34", 0.25), ("resnet50", 0.125), ("resnet50", 0.0625), ("resnet101", 0.0625)])
+@pytest.mark.parametrize(
+    ("name", "width"), [("resnet34", 0.25), ("resnet50", 0.125), ("resnet50", 0.0625), ("resnet101", 0.0625), ("resnet200", 0.0625)]
+)
 def test_others_have_the_size_that_arithmetic_gives(name, width):
     assert trainable(build_encoder(name, 32, width)) == reference.resnet_parameters(int(name[6:]), width)
+
+
+def test_resnet50_has_the_published_size_when_built_in_full():
+    model = build_encoder("resnet50", 32)
+    assert trainable(model) == 23_508_032
+    assert model.count_params() == 23_508_032 + 53_120  # and two moving statistics a channel of its 26,560
+
+
+def test_the_papers_largest_have_their_sizes():
+    """BYOL paper, table 1: 24, 94 and 375 million for ResNet-50 (1x, 2x, 4x) and 250 for ResNet-200 (2x)."""
+    expected = {(50, 1): 23_508_032, (50, 2): 93_907_072, (50, 4): 375_378_176, (200, 2): 250_128_512}
+    assert {key: reference.resnet_parameters(*key) for key in expected} == expected
+    assert [round(count / 1e6) for count in expected.values()] == [24, 94, 375, 250]
 
 
 def test_published_sizes_at_full_width_need_no_building():
@@ -110,6 +125,12 @@ def test_a_block_adds_its_shortcut_before_the_last_relu(small50):
         x = small50.get_layer(f"group1_block2_{name}")(x)
     np.testing.assert_allclose(after.numpy(), np.maximum(x.numpy() + before.numpy(), 0.0), rtol=1e-5, atol=1e-6)
     assert np.abs(x.numpy()).max() > 0.1
+
+
+@pytest.mark.parametrize(("normalization", "less"), [("layer", 0), ("group", 0), ("data_init", 0), ("none", 2 * 4800)])
+def test_other_normalisations_have_as_many_parameters(normalization, less):
+    model = build_encoder("resnet18", 32, normalization=normalization)
+    assert trainable(model) == model.count_params() == reference.resnet_parameters(18) - less
 
 
 def test_convnet_has_the_size_that_arithmetic_gives():

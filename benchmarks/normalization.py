@@ -1,0 +1,80 @@
+"""`python -m benchmarks.normalization`: a BYOL step with group normalisation and weight standardisation against one with batch norm.
+
+Both sides take turns in one process on one fixed batch; the figure is the median ratio of the pairs.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+from byol_tf.devices import prepare_environment
+
+prepare_environment()
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
+from byol_tf.devices import set_precision
+from byol_tf.networks import mlp_head
+from byol_tf.optimizers import WarmupSchedule, build_optimizer
+
+
+def _step(encoder: str, size: int, normalization: str):
+    """The compiled step of a model whose encoder and heads are all normalised alike."""
+    network = build_encoder(encoder, size, normalization=normalization)
+    projector = mlp_head(network.output_shape[-1], 4096, 256, "projector", normalization=normalization)
+    model = BYOL(network, projector, mlp_head(256, 4096, 256, "predictor", normalization=normalization))
+    model.compile(build_optimizer("adam", WarmupSchedule(1e-4, 1000)), jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    TargetUpdate(cosine_tau(0.99, 1000)).set_model(model)
+    return tf.function(model.train_step, autograph=False)
+
+
+def _seconds(step, views, steps: int) -> float:
+    began = time.perf_counter()
+    for _ in range(steps):
+        step(views)["loss"].numpy()
+    return (time.perf_counter() - began) / steps
+
+
+def measure(encoder: str, size: int, batch: int, precision: str, steps: int, pairs: int) -> dict:
+    """Seconds a step of both sides and the median of group / batch over the pairs."""
+    keras.utils.set_random_seed(0)
+    set_precision(precision)
+    views = tuple(np.random.default_rng(0).normal(size=(2, batch, size, size, 3)).astype(np.float32))
+    sides = {name: _step(encoder, size, name) for name in ("group", "batch")}
+    for step in sides.values():
+        _seconds(step, views, 2)
+    seconds = {name: [] for name in sides}
+    for _ in range(pairs):
+        for name, step in sides.items():
+            seconds[name].append(_seconds(step, views, steps))
+    return {
+        "benchmark": "group normalisation and weight standardisation against batch normalisation",
+        "encoder": encoder,
+        "size": size,
+        "batch": batch,
+        "precision": precision,
+        "group_seconds": [round(x, 3) for x in seconds["group"]],
+        "batch_seconds": [round(x, 3) for x in seconds["batch"]],
+        "ratio": round(statistics.median(g / b for g, b in zip(seconds["group"], seconds["batch"], strict=True)), 3),
+    }
+
+
+def main() -> None:
+    """Parses the command line and prints the result."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.normalization", description=__doc__)
+    parser.add_argument("--encoder", default="resnet18")
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"), default="float32")
+    parser.add_argument("--steps", type=int, default=4, help="of each side in a pair")
+    parser.add_argument("--pairs", type=int, default=5)
+    print(json.dumps(measure(**vars(parser.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()
