@@ -1,4 +1,4 @@
-"""Images and two policies -> an endless, seeded tf.data stream of view pairs that can begin at any step.
+"""Images and view policies -> an endless, seeded tf.data stream of views that can begin at any step.
 
 Order and draws are functions of (seed, epoch, position): step k's batch is the same whether the stream began at 0 or at k, and nothing is
 replayed to get there. Each epoch leaves out another remainder that fills no batch.
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from pipelines.host_views import HostViews, draw
+from pipelines.draws import draw
+from pipelines.host_views import HostViews
 from pipelines.policy import ViewPolicy
 from pipelines.sources import Images
 
@@ -36,9 +37,44 @@ def batch_indices(step: tf.Tensor, seed: int, count: int, batch_size: int) -> tu
     return epoch, positions, indices
 
 
+def image_batches(images: Images, batch_size: int, seed: int, first_step: int = 0) -> tf.data.Dataset:
+    """Endless batches of images as they are, for views that are made where the network runs: an eighth of the bytes of two float views.
+
+    Args:
+        images: the set to learn from, all of one shape.
+        batch_size: images a step, over all replicas.
+        seed: decides the order.
+        first_step: the step to begin at.
+
+    Returns:
+        A dataset of (uint8 `[batch_size, H, W, 3]`, int64 `[batch_size, 2]`: epoch and position of each, as `FusedViews` takes them).
+
+    Raises:
+        ValueError: if there are fewer images than a batch holds, or they are of several shapes.
+    """
+    count = _enough(images, batch_size)
+    if images.shape is None:
+        raise ValueError("images: expected images of one shape; received several. Resize them all to one side when they are read")
+
+    @tf.autograph.experimental.do_not_convert
+    def batch(step):
+        epoch, positions, indices = batch_indices(step, seed, count, batch_size)
+        read = tf.numpy_function(images.batch, [indices], tf.uint8, stateful=False)
+        return tf.ensure_shape(read, (batch_size, *images.shape)), tf.stack([tf.repeat(epoch, batch_size), positions], axis=1)
+
+    steps = tf.data.Dataset.range(first_step, tf.int64.max)
+    return steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(_READ_AHEAD)
+
+
+def _enough(images: Images, batch_size: int) -> int:
+    if len(images) < batch_size:
+        raise ValueError(f"batch_size: expected at most the number of images, {len(images)}; received {batch_size}")
+    return len(images)
+
+
 def view_batches(
     images: Images,
-    policies: tuple[ViewPolicy, ViewPolicy],
+    policies: tuple[ViewPolicy, ...],
     size: int,
     batch_size: int,
     seed: int,
@@ -46,11 +82,11 @@ def view_batches(
     std: Sequence[float],
     first_step: int = 0,
 ) -> tf.data.Dataset:
-    """Endless pairs of views for BYOL, both made from the same image in the same map.
+    """Endless batches of views for BYOL, all of an image made in the same map.
 
     Args:
         images: the set to learn from. Where all have one shape, views are made batch by batch, else image by image.
-        policies: what the first and the second view are.
+        policies: what each view is; two for BYOL.
         size: side of a view in pixels.
         batch_size: images a step, over all replicas.
         seed: decides order and draws.
@@ -58,14 +94,12 @@ def view_batches(
         first_step: the step to begin at.
 
     Returns:
-        A dataset of (view1, view2), each float32 `[batch_size, size, size, 3]`.
+        A dataset of (view1, view2, ...), each float32 `[batch_size, size, size, 3]`.
 
     Raises:
         ValueError: if there are fewer images than a batch holds.
     """
-    count = len(images)
-    if count < batch_size:
-        raise ValueError(f"batch_size: expected at most the number of images, {count}; received {batch_size}")
+    count = _enough(images, batch_size)
     engines = [HostViews(policy, size, (seed, view)) for view, policy in enumerate(policies)]
 
     def normalised(views):
@@ -93,7 +127,7 @@ def view_batches(
 
     @tf.autograph.experimental.do_not_convert
     def recoloured(*crops_and_draws):
-        crops, draws = crops_and_draws[:2], crops_and_draws[2:]
+        crops, draws = crops_and_draws[: len(engines)], crops_and_draws[len(engines) :]
         return tuple(normalised(engine.recolour(*both)) for engine, *both in zip(engines, crops, draws, strict=True))
 
     @tf.autograph.experimental.do_not_convert

@@ -17,62 +17,11 @@ import math
 import tensorflow as tf
 from keras_cv.layers import Grayscale, RandomBrightness, RandomContrast, RandomHue, RandomSaturation, Solarization
 
+from pipelines import draws as draws_of
+from pipelines.draws import between, crop_boxes, draw
 from pipelines.policy import ViewPolicy, kernel_size
 
 _VALUES = (0.0, 1.0)
-_DRAWS = 48
-"""Random numbers reserved for an image and view; a multiple of 4, which is what one step of the counter yields."""
-_CROP, _FLIP, _JITTER, _COLOUR, _ORDER, _GRAY, _BLUR, _SOLARIZE, _PERSPECTIVE, _PATCHES = 0, 4, 5, 6, 10, 14, 15, 17, 18, 27
-"""Where each operation's numbers begin: crop 4, flip 1, jitter 1, colour 4, order 4, gray 1, blur 2, solarize 1, perspective 9, patches 14.
-"""
-
-
-def draw(seed: tuple[int, int], epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-    """Uniform numbers in [0, 1) for each image.
-
-    Args:
-        seed: two ints: the run's seed and the view's number.
-        epoch: int64 scalar.
-        positions: int64 `[N]`, consecutive: the images' positions in the epoch.
-
-    Returns:
-        float32 `[N, 48]`. A row depends on (seed, epoch, position) alone, not on N.
-    """
-    key_seed = tf.random.experimental.stateless_fold_in(tf.constant(seed, tf.int64), epoch)
-    philox = tf.random.Algorithm.PHILOX.value
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=key_seed)
-    # A counter step yields four numbers, so image p begins p * 48 / 4 steps on.
-    ahead = tf.cast(positions[0] * (_DRAWS // 4), tf.uint64)
-    counter = tf.stack([counter[0] + ahead, counter[1]])
-    return tf.raw_ops.StatelessRandomUniformV2(shape=[tf.size(positions), _DRAWS], key=key, counter=counter, alg=philox, dtype=tf.float32)
-
-
-def _between(uniform, low, high):
-    return low + uniform * (high - low)
-
-
-def crop_boxes(policy: ViewPolicy, draws: tf.Tensor, height, width) -> tf.Tensor:
-    """Crop boxes for images of `height` x `width` pixels.
-
-    Returns:
-        float32 `[N, 4]`: y1, x1, y2, x2 as fractions of the image. Area uniform, aspect log-uniform; a box that is higher or wider than the
-        image is cut to it (torchvision and deepmind-research first draw others).
-    """
-    height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    u = draws[:, _CROP : _CROP + 4]
-    area = _between(u[:, 0], *policy.crop_area) * height * width
-    aspect = tf.exp(_between(u[:, 1], *(math.log(a) for a in policy.crop_aspect)))
-    box_height = tf.minimum(tf.sqrt(area / aspect), height)
-    box_width = tf.minimum(tf.sqrt(area * aspect), width)
-    if policy.crop_area[0] == 1.0:
-        # The whole image has one aspect: what is asked for is its largest box of the drawn aspect.
-        box_height = tf.minimum(height, width / aspect)
-        box_width = box_height * aspect
-    y = u[:, 2] * (height - box_height)
-    x = u[:, 3] * (width - box_width)
-    if policy.crop_area == (1.0, 1.0) and policy.crop_aspect == (1.0, 1.0):
-        y, x = (height - box_height) / 2.0, (width - box_width) / 2.0
-    return tf.stack([y / height, x / width, (y + box_height) / height, (x + box_width) / width], axis=1)
 
 
 class HostViews:
@@ -142,15 +91,17 @@ class HostViews:
     def recolour(self, views: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         """What follows the crop: float32 `[N, size, size, 3]` in [0, 1], in and out."""
         policy = self.policy
-        views = self._sometimes(policy.perspective_probability, draws[:, _PERSPECTIVE], views, draws, self._perspective)
-        views = self._sometimes(policy.jitter_probability, draws[:, _JITTER], views, draws, self._jitter)
-        views = self._sometimes(policy.grayscale_probability, draws[:, _GRAY], views, draws, lambda v, _: self._gray.augment_images(v))
-        views = self._sometimes(policy.blur_probability, draws[:, _BLUR], views, draws, self._blur)
-        views = self._sometimes(policy.solarize_probability, draws[:, _SOLARIZE], views, draws, self._solarized)
-        return self._sometimes(policy.patch_drop_probability, draws[:, _PATCHES], views, draws, self._drop_patches)
+        views = self._sometimes(policy.perspective_probability, draws[:, draws_of.PERSPECTIVE], views, draws, self._perspective)
+        views = self._sometimes(policy.jitter_probability, draws[:, draws_of.JITTER], views, draws, self._jitter)
+        views = self._sometimes(
+            policy.grayscale_probability, draws[:, draws_of.GRAY], views, draws, lambda v, _: self._gray.augment_images(v)
+        )
+        views = self._sometimes(policy.blur_probability, draws[:, draws_of.BLUR], views, draws, self._blur)
+        views = self._sometimes(policy.solarize_probability, draws[:, draws_of.SOLARIZE], views, draws, self._solarized)
+        return self._sometimes(policy.patch_drop_probability, draws[:, draws_of.PATCHES], views, draws, self._drop_patches)
 
     def _flips(self, draws):
-        return draws[:, _FLIP] < self.policy.flip_probability
+        return draws[:, draws_of.FLIP] < self.policy.flip_probability
 
     @staticmethod
     def _sometimes(probability, uniform, views, draws, operation):
@@ -165,12 +116,15 @@ class HostViews:
         changed = operation(some, tf.gather(draws, indices[1]))
         return tf.ensure_shape(tf.dynamic_stitch(indices, [rest, changed]), views.shape)
 
+    def _grayed(self, views, _):
+        return self._gray.augment_images(views)
+
     def _jitter(self, views, draws):
         """The four colour operations, in an order of each image's own: in each round every image goes through one of them.
 
         Those of no strength are left out; the others keep their order.
         """
-        colour = draws[:, _COLOUR : _COLOUR + 4] * 2.0 - 1.0
+        colour = draws[:, draws_of.COLOUR : draws_of.COLOUR + 4] * 2.0 - 1.0
         policy = self.policy
 
         def brightness(v, u):
@@ -191,7 +145,7 @@ class HostViews:
         if not active:
             return views
         operations = [(brightness, contrast, saturation, hue)[number] for number in active]
-        order = tf.argsort(tf.gather(draws, [_ORDER + number for number in active], axis=1), axis=1)
+        order = tf.argsort(tf.gather(draws, [draws_of.ORDER + number for number in active], axis=1), axis=1)
         for turn in range(len(active)):
             which = order[:, turn]
             indices = tf.dynamic_partition(tf.range(tf.shape(views)[0]), which, len(active))
@@ -202,7 +156,7 @@ class HostViews:
 
     def _blur(self, views, draws):
         """Gaussian blur with zero padding, as two products with a band matrix of each image's own (keras-cv's loops over the images)."""
-        sigma = _between(draws[:, _BLUR + 1], *self.policy.blur_sigma)
+        sigma = between(draws[:, draws_of.BLUR + 1], *self.policy.blur_sigma)
         radius = kernel_size(self.size) // 2
         distance = tf.abs(tf.range(self.size)[:, None] - tf.range(self.size)[None, :])
         weights = tf.exp(-tf.square(tf.range(-radius, radius + 1, dtype=tf.float32)) / (2.0 * tf.square(sigma[:, None])))
@@ -224,7 +178,8 @@ class HostViews:
         side = float(self.size - 1)
         corners = tf.constant([[0.0, 0.0], [side, 0.0], [side, side], [0.0, side]])  # x, y
         inwards = tf.constant([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
-        moves = tf.reshape(draws[:, _PERSPECTIVE + 1 : _PERSPECTIVE + 9], (-1, 4, 2)) * self.policy.perspective_distortion * self.size / 2.0
+        shares = tf.reshape(draws[:, draws_of.PERSPECTIVE + 1 : draws_of.PERSPECTIVE + 9], (-1, 4, 2))
+        moves = shares * self.policy.perspective_distortion * self.size / 2.0
         return tf.clip_by_value(
             tf.raw_ops.ImageProjectiveTransformV3(
                 images=views,
@@ -240,11 +195,11 @@ class HostViews:
 
     def _drop_patches(self, views, draws):
         """One to three rectangles of drawn area, aspect and place turn black."""
-        u = draws[:, _PATCHES + 1 : _PATCHES + 14]
+        u = draws[:, draws_of.PATCHES + 1 : draws_of.PATCHES + 14]
         count = 1.0 + tf.floor(u[:, 12] * 3.0)
         u = tf.reshape(u[:, :12], (-1, 3, 4))
-        area = _between(u[..., 0], *self.policy.patch_drop_area)
-        aspect = tf.exp(_between(u[..., 1], math.log(0.5), math.log(2.0)))
+        area = between(u[..., 0], *self.policy.patch_drop_area)
+        aspect = tf.exp(between(u[..., 1], math.log(0.5), math.log(2.0)))
         height, width = tf.minimum(tf.sqrt(area / aspect), 1.0), tf.minimum(tf.sqrt(area * aspect), 1.0)
         top, left = u[..., 2] * (1.0 - height), u[..., 3] * (1.0 - width)
         used = tf.range(3.0) < count[:, None]

@@ -85,6 +85,9 @@ _BYOL_SECOND = {"blur_probability": 0.1, "solarize_probability": 0.2}
 # The STL-10 paper lists crop, flip, jitter, grayscale and blur, the same for both views, and names no strengths: BYOL's, with SimCLR's blur
 # probability.
 _STL10 = {"blur_probability": 0.5}
+# SimCLR's strengths (which are twice BYOL's) and those of MoCo v2, which SimSiam took over; both with SimCLR's blur probability.
+_SIMCLR = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur_probability": 0.5}
+_SIMSIAM = {"crop_area": (0.2, 1.0), "saturation": 0.4, "blur_probability": 0.5}
 _NONE = {
     "crop_area": (1.0, 1.0),
     "crop_aspect": (1.0, 1.0),
@@ -98,6 +101,8 @@ _NONE = {
 PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "byol": (_BYOL_FIRST, _BYOL_SECOND),
     "stl10": (_STL10, _STL10),
+    "simclr": (_SIMCLR, _SIMCLR),
+    "simsiam": (_SIMSIAM, _SIMSIAM),
     "none": (_NONE, _NONE),
 }
 """Name -> what (first view, second view) change of `ViewPolicy`'s defaults. `none` is the largest centred square, resized: no

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines.host_views import HostViews, crop_boxes, draw
+from pipelines.draws import crop_boxes, draw
+from pipelines.host_views import HostViews
 from pipelines.policy import ViewPolicy, preset
 from tests.reference import views as reference
 

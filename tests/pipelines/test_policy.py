@@ -32,6 +32,12 @@ EXPECTED = {
         BYOL_BOTH | {"blur_probability": 0.1, "solarize_probability": 0.2},
     ),
     "stl10": (BYOL_BOTH | {"blur_probability": 0.5, "solarize_probability": 0.0},) * 2,
+    "simclr": (
+        BYOL_BOTH
+        | {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur_probability": 0.5, "solarize_probability": 0.0},
+    )
+    * 2,
+    "simsiam": (BYOL_BOTH | {"crop_area": (0.2, 1.0), "saturation": 0.4, "blur_probability": 0.5, "solarize_probability": 0.0},) * 2,
 }
 
 
@@ -51,9 +57,9 @@ def test_preset_none_changes_nothing():
 
 
 def test_an_unknown_preset_is_a_key_error():
-    assert set(PRESETS) == {"byol", "stl10", "none"}
+    assert set(PRESETS) == {"byol", "stl10", "simclr", "simsiam", "none"}
     with pytest.raises(KeyError):
-        preset("simclr")
+        preset("moco")
 
 
 @pytest.mark.parametrize(("size", "width"), [(224, 23), (128, 13), (96, 9), (64, 7), (32, 3), (28, 3), (8, 1)])
