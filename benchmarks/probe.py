@@ -19,8 +19,9 @@ def main() -> None:
     parser.add_argument("--train-images", type=int, default=50_000)
     options = parser.parse_args()
     prepare_environment()
+    from byol_tf.build import build_model
     from byol_tf.callbacks.probe import Probe
-    from byol_tf.experiment import build_model, restored_inference, source_options
+    from byol_tf.experiment import restored_inference, source_options
     from byol_tf.networks.inference import inference_model
     from pipelines.sources import balanced_indices, open_source, subset
 

@@ -10,11 +10,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "BYOL": "byol_tf.byol",
     "LARS": "byol_tf.optimizers",
+    "Objective": "byol_tf.objectives",
     "TargetUpdate": "byol_tf.target",
+    "WSConv2D": "byol_tf.networks",
+    "WSDense": "byol_tf.networks",
     "build_encoder": "byol_tf.networks",
     "constant_tau": "byol_tf.target",
     "cosine_tau": "byol_tf.target",
     "dropped_tau": "byol_tf.target",
+    "mlp_head": "byol_tf.networks",
 }
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are the keys
 

@@ -1,39 +1,74 @@
 """BYOL as a Keras model (Grill et al. 2020; deepmind-research `byol/byol_experiment.py`)."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import keras
 import tensorflow as tf
 
-from byol_tf.networks import mlp_head
-from byol_tf.objectives import mean_cosine, regression_loss, spread
+from byol_tf.loop import CompiledLoop
+from byol_tf.networks import batch_independent, initialize_from_data, mlp_head
+from byol_tf.objectives import Objective, mean_cosine, spread
+from byol_tf.optimizers import gradients_for_all
 
 
-class BYOL(keras.Model):
+class BYOL(CompiledLoop):
     """Bootstrap your own latent: the online network learns to predict the target network's projection of another view of the same image.
 
-    Calling the model gives representations; `fit` expects batches `(view1, view2)`, both `[N, H, W, 3]` floats as the encoder takes them,
-    and the `TargetUpdate` callback, without which the target never moves.
+    With other settings it is SimSiam, SimCLR or what lies between: see `Objective` and `target`. Calling the model gives representations;
+    `fit` expects batches `(view1, view2)`, each `[N, H, W, 3]` floats as the encoder takes them (four views for an objective with two
+    draws), and the `TargetUpdate` callback, without which the target network never moves.
 
     Args:
         encoder: a built `keras.Model` from images to representations `[N, d]`; it is trained in place. A subclassed one needs what Keras
             needs to copy it: constructor arguments in `get_config()`.
-        hidden: width of the heads' hidden layer.
-        projection: width of the projections.
-        predictor: `mlp`, or `none` to compare projections directly (STL-10 paper, table 2).
+        projector: a built `keras.Model` from representations to projections `[N, p]`. Default: the BYOL paper's, 4096 to 256.
+        predictor: one from projections to predictions `[N, p]`; None to compare projections directly. Default: the BYOL paper's.
+        objective: what is compared. Default: BYOL's loss.
+        target: where the predicted projections come from: `ema`, a network of its own that follows the online one; `online`, the online
+            network with its gradient stopped (SimSiam); `online_with_gradient` (SimCLR).
+        train_predictor: False leaves the predictor as it was drawn (SimSiam report, section IV.B).
+        accumulation: a replica's batch is taken in so many parts one after the other, to save memory, with one optimizer step and one
+            target update at the end. Batch statistics and negatives are then those of a part.
+        views: layers that make each view inside the step, such as `pipelines.fused_views.FusedViews`: `view(images, ids)`. `fit` then
+            expects batches `(images, ids)`, as `pipelines.batches.image_batches` gives them. Default: batches are views already.
 
     Raises:
-        ValueError: if the encoder isn't built, its output isn't `[N, d]`, it can't be copied, or `predictor` is another word.
+        ValueError: if a part isn't built, gives another shape than the next one takes, can't be copied, or `target` is another word.
     """
 
-    def __init__(self, encoder: keras.Model, hidden: int = 4096, projection: int = 256, predictor: str = "mlp", **kwargs):
+    def __init__(
+        self,
+        encoder: keras.Model,
+        projector: keras.Model | Literal["paper"] = "paper",
+        predictor: keras.Model | Literal["paper"] | None = "paper",
+        objective: Objective | None = None,
+        target: Literal["ema", "online", "online_with_gradient"] = "ema",
+        train_predictor: bool = True,
+        accumulation: int = 1,
+        views: Sequence[keras.layers.Layer] | None = None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        if predictor not in ("mlp", "none"):
-            raise ValueError(f'predictor: expected "mlp" or "none"; received {predictor!r}')
-        features = _representation_width(encoder)
+        if target not in ("ema", "online", "online_with_gradient"):
+            raise ValueError(f'target: expected "ema", "online" or "online_with_gradient"; received {target!r}')
+        features = _width(encoder, "encoder")
         self.encoder = encoder
-        self.projector = mlp_head(features, hidden, projection, "projector")
-        self.predictor = mlp_head(projection, hidden, projection, "predictor") if predictor == "mlp" else None
-        self.target_encoder = _copy(encoder)
-        self.target_projector = _copy(self.projector)
+        self.projector = mlp_head(features, 4096, 256, "projector") if projector == "paper" else projector
+        _check_takes(self.projector, features, "projector", "encoder")
+        projection = _width(self.projector, "projector")
+        self.predictor = mlp_head(projection, 4096, projection, "predictor") if predictor == "paper" else predictor
+        if self.predictor is not None:
+            _check_takes(self.predictor, projection, "predictor", "projector")
+            if (width := _width(self.predictor, "predictor")) != projection:
+                raise ValueError(f"predictor: expected output of shape [N, {projection}], as projections have; received [N, {width}]")
+        self.objective = Objective() if objective is None else objective
+        self.target = target
+        self.train_predictor = train_predictor
+        self.accumulation = accumulation
+        self.views = None if views is None else list(views)
+        self.target_encoder = _copy(encoder, "encoder") if target == "ema" else None
+        self.target_projector = _copy(self.projector, "projector") if target == "ema" else None
         self.target_update = None
         self._metric_means = {name: keras.metrics.Mean(name) for name in ("loss", "projection_std", "projection_cosine")}
         self.built = True
@@ -43,14 +78,22 @@ class BYOL(keras.Model):
         return list(self._metric_means.values())
 
     @property
+    def parts(self) -> dict[str, keras.Model]:
+        """Name -> online network, in the order in which an image passes them: encoder, projector and, if there is one, predictor."""
+        parts = {"encoder": self.encoder, "projector": self.projector, "predictor": self.predictor}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
     def trainable_variables(self):
         """What the optimizer gets: encoder, projector and predictor. The target stays `trainable` for Keras (frozen BN would use its moving
-        statistics) but is never among these."""
-        parts = (self.encoder, self.projector, self.predictor)
-        return [variable for part in parts if part is not None for variable in part.trainable_variables]
+        statistics) but is never among these, nor is a predictor that isn't trained."""
+        learning = [part for name, part in self.parts.items() if name != "predictor" or self.train_predictor]
+        return [variable for part in learning for variable in part.trainable_variables]
 
     def target_pairs(self) -> list[tuple[keras.Variable, keras.Variable]]:
         """(online, target) for every trainable variable of encoder and projector; `RuntimeError` if the two don't match one to one."""
+        if self.target != "ema":
+            raise RuntimeError(f'target "{self.target}" has no network that could follow; leave TargetUpdate out, or choose "ema"')
         online = [*self.encoder.trainable_variables, *self.projector.trainable_variables]
         target = [*self.target_encoder.trainable_variables, *self.target_projector.trainable_variables]
         if not target or [(v.name, v.shape) for v in online] != [(v.name, v.shape) for v in target]:
@@ -60,67 +103,137 @@ class BYOL(keras.Model):
             )
         return list(zip(online, target, strict=True))
 
+    def initialize_from_data(self, images) -> None:
+        """Sets every `data_init` normalisation from a batch of views `[N, H, W, 3]`, then makes the target network equal the online one.
+
+        To be called once, before training (paper without batch statistics, section 3.2). Without such layers it changes nothing.
+        """
+        initialize_from_data(list(self.parts.values()), images)
+        if self.target == "ema":
+            self.target_encoder.set_weights(self.encoder.get_weights())
+            self.target_projector.set_weights(self.projector.get_weights())
+
     def call(self, images, training=False):
         """Representations `[N, d]` of normalised images `[N, H, W, 3]`, from the online encoder."""
         return self.encoder(images, training=training)
 
+    def log_names(self):
+        return [*self._metric_means, "learning_rate", *(["tau"] if self.target_update is not None else [])]
+
     def train_step(self, data):
-        """One optimizer step on a pair of views, then the target's update; returns the running means of the epoch so far."""
-        view1, view2 = data
-        # Batch statistics are per view, so each view is a forward pass of its own; the target uses batch statistics too.
-        target1 = tf.stop_gradient(self.target_projector(self.target_encoder(view1, training=True), training=True))
-        target2 = tf.stop_gradient(self.target_projector(self.target_encoder(view2, training=True), training=True))
-        with tf.GradientTape() as tape:
-            projection1, prediction1 = self._online(view1)
-            projection2, prediction2 = self._online(view2)
-            # The two directions are added, not averaged: 0..8, about 4 for unrelated vectors.
-            loss = tf.reduce_mean(regression_loss(prediction1, target2) + regression_loss(prediction2, target1))
-            # Gradients are summed over replicas, each of which holds its share of the global batch.
-            scaled_loss = self.optimizer.scale_loss(loss / tf.distribute.get_strategy().num_replicas_in_sync)
+        """One optimizer step on the views of a batch, then the target's update; returns the running means of the epoch so far."""
+        if self.views is not None:
+            images, ids = data
+            data = [view(images, ids) for view in self.views]
+        views = dict(enumerate(data))
+        if len(views) != self.objective.view_count:
+            raise ValueError(f"expected batches of {self.objective.view_count} views of each image; received {len(views)}")
         variables = self.trainable_variables
-        step = tf.identity(self.optimizer.iterations.value)
+        measures, gradients = self._accumulated(views, variables) if self.accumulation > 1 else self._gradients(views, variables)
         logs = {"learning_rate": tf.identity(self.optimizer.learning_rate)}
-        self.optimizer.apply_gradients(zip(tape.gradient(scaled_loss, variables), variables, strict=True))
+        step = tf.identity(self.optimizer.iterations.value)
+        self.optimizer.apply_gradients(zip(gradients_for_all(self.optimizer, gradients), variables, strict=True))
         if self.target_update is not None:
-            logs["tau"] = self.target_update.apply(self.target_pairs(), step)
-        self._metric_means["loss"].update_state(loss)
-        self._metric_means["projection_std"].update_state((spread(projection1) + spread(projection2)) / 2.0)
-        self._metric_means["projection_cosine"].update_state((mean_cosine(projection1) + mean_cosine(projection2)) / 2.0)
+            # float16's loss scale skips steps whose gradients aren't finite.
+            logs["tau"] = self.target_update.apply(self.target_pairs(), step, self.optimizer.iterations.value > step)
+        for name, value in measures.items():
+            self._metric_means[name].update_state(value)
         return {name: mean.result() for name, mean in self._metric_means.items()} | logs
 
-    def _online(self, view):
-        """(projection, prediction), each `[N, projection]`; without a predictor the prediction is the projection."""
-        projection = self.projector(self.encoder(view, training=True), training=True)
-        prediction = projection if self.predictor is None else self.predictor(projection, training=True)
-        return projection, prediction
+    def _gradients(self, views, variables):
+        """(loss and collapse measures by name, a gradient for each variable), each gradient this replica's share of the global one."""
+        objective = self.objective
+        targets = self._target_projections(views)
+        with tf.GradientTape() as tape:
+            # With the online network as target, its projections of the predicted views are needed too.
+            wanted = objective.predicting_views if self.target == "ema" else range(objective.view_count)
+            projections = _each(self.projector, _each(self.encoder, {view: views[view] for view in wanted}))
+            if self.target == "online":
+                targets = {view: tf.stop_gradient(projections[view]) for view in objective.target_views}
+            elif self.target == "online_with_gradient":
+                targets = projections
+            predicting = {view: projections[view] for view in objective.predicting_views}
+            predictions = predicting if self.predictor is None else _each(self.predictor, predicting)
+            loss = objective(predictions, targets)
+            # Gradients are summed over replicas, each of which holds its share of the global batch.
+            scaled_loss = self.optimizer.scale_loss(loss / self.distribute_strategy.num_replicas_in_sync)
+        measures = {"loss": loss}
+        for name, measure in (("projection_std", spread), ("projection_cosine", mean_cosine)):
+            measures[name] = tf.reduce_mean([measure(projections[view]) for view in objective.predicting_views])
+        return measures, tape.gradient(scaled_loss, variables)
+
+    def _accumulated(self, views, variables):
+        """As `_gradients`, in `accumulation` equal parts of the batch one after the other: a part's memory at a time."""
+        parts = self.accumulation
+        if views[0].shape[0] is not None and views[0].shape[0] % parts:
+            raise ValueError(f"accumulation: expected a divisor of the {views[0].shape[0]} images of a replica's batch; received {parts}")
+        split = {view: tf.reshape(images, (parts, -1, *images.shape[1:])) for view, images in views.items()}
+
+        def add_part(part, measures, gradients):
+            new_measures, new = self._gradients({view: images[part] for view, images in split.items()}, variables)
+            measures = {name: value + new_measures[name] / parts for name, value in measures.items()}
+            return part + 1, measures, [total + gradient / parts for total, gradient in zip(gradients, new, strict=True)]
+
+        nothing = {name: tf.zeros(()) for name in self._metric_means}, [tf.zeros(variable.shape) for variable in variables]
+        _, measures, gradients = tf.while_loop(lambda part, *_: part < parts, add_part, (tf.constant(0), *nothing))
+        return measures, gradients
+
+    def _target_projections(self, views):
+        """View -> the target network's projection `[N, p]`. It uses batch statistics, as the online network does."""
+        if self.target != "ema":
+            return {}
+        wanted = {view: views[view] for view in self.objective.target_views}
+        projections = _each(self.target_projector, _each(self.target_encoder, wanted))
+        return {view: tf.stop_gradient(projection) for view, projection in projections.items()}
 
 
-def _representation_width(encoder: keras.Model) -> int:
-    if not encoder.built or not encoder.weights:
+def _each(part: keras.Model, inputs: dict[int, tf.Tensor]) -> dict[int, tf.Tensor]:
+    """The part's output for each view, in training mode.
+
+    Batch statistics are per view, so each view is a forward pass of its own; without any, one pass serves all, and kernels are standardised
+    once a step.
+    """
+    if len(inputs) == 1 or not batch_independent(part):
+        return {view: part(value, training=True) for view, value in inputs.items()}
+    outputs = part(tf.concat(list(inputs.values()), axis=0), training=True)
+    return dict(zip(inputs, tf.split(outputs, len(inputs)), strict=True))
+
+
+def _width(part: keras.Model, name: str) -> int:
+    """The d of a part's output `[N, d]`."""
+    if not getattr(part, "built", False) or not part.weights:
         raise ValueError(
-            f'encoder: expected a built keras.Model; received "{encoder.name}", which has no weights yet. Call it on an image first'
+            f'{name}: expected a built keras.Model; received "{getattr(part, "name", part)}", which has no weights yet. Call it on '
+            f"{'an image' if name == 'encoder' else 'its input'} first"
         )
-    shape = getattr(encoder(_symbolic_images(encoder)), "shape", None)
+    shape = getattr(part(_symbolic_input(part)), "shape", None)
     if shape is None or len(shape) != 2 or shape[-1] is None:
-        raise ValueError(f'encoder: expected output of shape [N, d]; received {shape} from "{encoder.name}". End it with pooling')
+        raise ValueError(f'{name}: expected output of shape [N, d]; received {shape} from "{part.name}". End it with pooling')
     return shape[-1]
 
 
-def _symbolic_images(model: keras.Model) -> keras.KerasTensor:
+def _check_takes(part: keras.Model, features: int, name: str, before: str) -> None:
+    _width(part, name)
+    shape = _symbolic_input(part).shape
+    if shape[1:] != (features,):
+        raise ValueError(f"{name}: expected a model that takes [N, {features}], the output of the {before}; received one for {shape}")
+
+
+def _symbolic_input(model: keras.Model) -> keras.KerasTensor:
     """What the model was built for. (A subclassed model has no `input_shape`.)"""
     shape = model.input_shape if hasattr(model, "input_shape") else model.get_build_config()["input_shape"]
     return keras.Input(shape[1:])
 
 
-def _copy(model: keras.Model) -> keras.Model:
+def _copy(model: keras.Model, name: str) -> keras.Model:
     """The same network with weights of its own, equal now. (`clone_model` copies none.)"""
     try:
         copy = keras.models.clone_model(model)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            "encoder: expected a model that can be copied: functional, Sequential, or with its arguments in get_config(); Keras can't copy "
+            f"{name}: expected a model that can be copied: functional, Sequential, or with its arguments in get_config(); Keras can't copy "
             f'"{model.name}"'
         ) from error
-    copy(_symbolic_images(model))  # a subclassed model gets its weights when it is called
+    copy(_symbolic_input(model))  # a subclassed model gets its weights when it is called
     copy.set_weights(model.get_weights())
     return copy

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from byol_tf.config_checks import conflicts
+from byol_tf.config_checks import TAU_DROP_AT, TAU_ENDS, conflicts
 from pipelines.policy import PRESETS, ViewPolicy
 
 
@@ -82,8 +82,12 @@ class Views(Section):
 
     size: Annotated[int, Field(ge=8)]
     """Side of a view in pixels."""
-    preset: Literal["byol", "stl10", "none"] = "byol"
-    """`byol`: the BYOL paper's two policies; `stl10`: the STL-10 paper's, the same for both; `none`: no augmentation."""
+    preset: Literal["byol", "stl10", "simclr", "simsiam", "none"] = "byol"
+    """`byol`: the BYOL paper's two policies; `stl10`: the STL-10 paper's, `simclr` and `simsiam`: theirs, the same for both; `none`: no
+    augmentation."""
+    engine: Literal["keras_cv", "fused"] = "keras_cv"
+    """`keras_cv`: its layers, inside tf.data; `fused`: matrices inside the training step, on the accelerator, from uint8 images of one
+    size. Both make the same draws."""
     first: ViewPolicy = ViewPolicy()
     """Policy of the first view: only the keys that differ from the preset."""
     second: ViewPolicy = ViewPolicy()
@@ -108,6 +112,9 @@ class Views(Section):
         return filled
 
 
+Normalization = Literal["batch", "layer", "group", "none", "data_init"]
+
+
 class Encoder(Section):
     """The network whose output is the representation."""
 
@@ -118,17 +125,60 @@ class Encoder(Section):
     stem: Literal["7x7", "3x3", "3x3+pool"] = "7x7"
     """`7x7`: stride 2 and max-pooling, for photos; `3x3`: stride 1, no pooling, for 32 px images; `3x3+pool`: the same, a
     quarter of the work."""
+    normalization: Normalization = "batch"
+    """`batch`; `layer`; `group`: 16 groups, kernels standardised; `none`; `data_init`: scale and offset set once from a batch (paper
+    without batch statistics, table 1 and sections 3.2 and 3.3)."""
 
 
-class Heads(Section):
-    """Projector and predictor: Linear, BN, ReLU, Linear (BYOL paper, section 3.3)."""
+class Projector(Section):
+    """From representation to projection: Linear, normalisation, ReLU, Linear (BYOL paper, section 3.3)."""
 
     hidden: Count = 4096
-    """Width of the hidden layer of both."""
-    projection: Annotated[int, Field(ge=2)] = 256
-    """Width of the projection and of its prediction."""
-    predictor: Literal["mlp", "none"] = "mlp"
-    """`none` takes the predictor away (STL-10 paper, table 2)."""
+    """Width of the hidden layers."""
+    outputs: Annotated[int, Field(ge=2)] = 256
+    """Width of the projection, and of its prediction."""
+    layers: Annotated[int, Field(ge=1, le=8)] = 2
+    """Linear layers; SimSiam has 3."""
+    normalization: Normalization = "batch"
+    """As encoder.normalization."""
+    normalize_output: bool = False
+    """Normalisation on the projection too, as in SimSiam."""
+
+
+class Predictor(Section):
+    """From projection to prediction of the target's projection: two linear layers (BYOL paper, section 3.3)."""
+
+    kind: Literal["mlp", "none", "fixed"] = "mlp"
+    """`none`: the projection is the prediction (STL-10 paper, table 2; SimCLR); `fixed`: stays as it was drawn (SimSiam report, B)."""
+    hidden: Count = 4096
+    """Width of the hidden layer; less than projector.outputs is SimSiam's bottleneck."""
+    normalization: Normalization = "batch"
+    """As encoder.normalization."""
+    normalize_output: bool = False
+    """Normalisation on the prediction too (SimSiam report, D)."""
+    rate: Positive = 1.0
+    """The predictor's learning rate is so many times that of the rest."""
+    schedule: Literal["cosine", "constant"] | None = None
+    """Of the predictor's learning rate after the warm-up. Default: optimizer.schedule. `constant` is SimSiam report, B."""
+
+
+class Objective(Section):
+    """What is compared with what."""
+
+    target: Literal["ema", "online", "online_with_gradient"] = "ema"
+    """Which network's projections are predicted: `ema`: the target network, see `tau`; `online`: the online network's own, no gradient
+    through them (SimSiam); `online_with_gradient`: gradient through them (SimCLR; SimSiam report, A)."""
+    similarity: Literal["cosine", "cross_entropy"] = "cosine"
+    """`cosine`: 2 - 2 cos (BYOL paper, equation 2); `cross_entropy`: between softmaxes (SimSiam report, E)."""
+    directions: Literal["both", "one", "one_two_draws"] = "both"
+    """`both`: each view predicts the other, and the losses are added; `one`: the first predicts the second; `one_two_draws`: the
+    same for two pairs of views of each image (SimSiam report, F)."""
+    negatives: Fraction = 0.0
+    """Weight beta of the other images of the batch in the extended InfoNCE: 0 is BYOL's loss, 1 SimCLR's (BYOL paper, equation 8)."""
+    temperature: Positive | None = None
+    """Temperature alpha of the same; needed if `negatives` is not 0."""
+    weight: Positive = 1.0
+    """Multiplies the loss. SimSiam's is 0.25 x BYOL's with `cosine` (half the sum of -cos), 0.5 with `cross_entropy`."""
 
 
 class Tau(Section):
@@ -144,12 +194,22 @@ class Tau(Section):
     drop_at: Fraction | None = None
     """`drop`: the fraction of all steps after which tau is 0. Default: 0.25."""
 
+    @property
+    def resolved_end(self) -> float | None:
+        """`end`, or what null stands for."""
+        return TAU_ENDS.get(self.schedule) if self.end is None else self.end
+
+    @property
+    def resolved_drop_at(self) -> float:
+        """`drop_at`, or what null stands for."""
+        return TAU_DROP_AT if self.drop_at is None else self.drop_at
+
 
 class Optimizer(Section):
     """How the online network learns. Biases and normalisation parameters are spared weight decay."""
 
-    name: Literal["lars", "adam", "sgd"] = "adam"
-    """`lars`: the BYOL paper's; `adam`: the STL-10 paper's; `sgd`: with momentum."""
+    name: Literal["lars", "adam", "adamw", "lamb", "sgd"] = "adam"
+    """`lars`: the BYOL paper's; `adam`: the STL-10 paper's; `sgd`: with momentum, SimSiam's; `adamw` and `lamb`: Keras' own."""
     base_learning_rate: Positive
     """The rate at `reference_batch`; the effective one is base_learning_rate x training.batch_size / reference_batch."""
     reference_batch: Count | None = 256
@@ -159,9 +219,9 @@ class Optimizer(Section):
     warmup_epochs: NotNegative = 0.0
     """The rate rises linearly from 0 over so many epochs."""
     weight_decay: NotNegative = 0.0
-    """Added to the gradient as decay x weight before the optimizer sees it (L2, as in the papers)."""
+    """Added to the gradient as decay x weight before the optimizer sees it (L2, as in the papers); `adamw` and `lamb` decouple it."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    """`lars` and `sgd`; Adam's first moment."""
+    """`lars` and `sgd`; the first moment of the others."""
 
 
 class Training(Section):
@@ -171,6 +231,8 @@ class Training(Section):
     """Passes over the pre-training images."""
     batch_size: Annotated[int, Field(ge=2)]
     """Images a step, over all replicas. The rest of an epoch that fills no batch is left out (another rest each epoch)."""
+    accumulation: Count = 1
+    """Each replica's batch is taken in so many parts, one after the other, to save memory; batch statistics are then a part's."""
     deterministic: bool = False
     """The same seed gives the same losses to the last bit, on the same machine. Slower."""
 
@@ -184,6 +246,11 @@ class Devices(Section):
     """`tpu`: its name or address; `local` on Colab and on TPU VMs."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """What the networks compute in. Weights, losses, statistics and the target's average stay float32."""
+    jit: Literal["auto", "on", "off"] = "auto"
+    """Whether XLA compiles the step: `auto` on one GPU, and nowhere else (a TPU always does)."""
+    steps_per_call: Count | None = None
+    """At most so many steps run before Python is asked again. Default: 1 on a CPU, 16 elsewhere. The next divisor of an epoch's steps is
+    taken."""
 
 
 class Probe(Section):
@@ -228,7 +295,9 @@ class Config(Section):
     data: Data
     views: Views
     encoder: Encoder = Encoder()
-    heads: Heads = Heads()
+    projector: Projector = Projector()
+    predictor: Predictor = Predictor()
+    objective: Objective = Objective()
     tau: Tau = Tau()
     optimizer: Optimizer
     training: Training

@@ -11,8 +11,12 @@ NATIVE_SIDES = {"textures": 48, "stl10": 96, "cifar10": 32}
 """Source -> side in pixels of its images, where all are of one size. Beyond it pixels would be invented."""
 DIGITS_SIDE = 32
 """Side at which the digits are drawn if data.image_size is null."""
-INVERSE_COSINE_END = 0.5
-"""tau.end of `inverse_cosine` if it is null (STL-10 paper, table 8)."""
+GROUPS = 16
+"""Of group normalisation (paper without batch statistics, section 3.3)."""
+TAU_ENDS = {"cosine": 1.0, "inverse_cosine": 0.5}
+"""tau.schedule -> tau.end if it is null (BYOL paper, section 3.3; STL-10 paper, table 8)."""
+TAU_DROP_AT = 0.25
+"""tau.drop_at if it is null (STL-10 paper, table 7)."""
 
 _Check = Callable[..., str | None]
 _CHECKS: list[tuple[tuple[str, ...], _Check]] = []
@@ -94,6 +98,28 @@ def _views_are_not_enlarged(size: int, image_size: int | None, source: str) -> s
     return f"expected at most {meaning}; received {size}" if size > limit else None
 
 
+@_check("views.engine", "data.source", "data.image_size")
+def _fused_views_need_one_size(engine: str, source: str, image_size: int | None) -> str | None:
+    if engine != "fused" or source not in ("folder", "imagenet") or image_size is not None:
+        return None
+    return 'expected "keras_cv", or data.image_size set, as "fused" takes images of one size; received "fused"'
+
+
+@_check("training.accumulation", "training.batch_size")
+def _parts_divide_the_batch(accumulation: int, batch_size: int) -> str | None:
+    if batch_size % accumulation == 0:
+        return None
+    return f"expected a divisor of training.batch_size ({batch_size}); received {accumulation}"
+
+
+@_check("devices.jit", "devices.strategy")
+def _jit_is_for_one_device(jit: str, strategy: str) -> str | None:
+    if jit != "on" or strategy not in ("mirrored", "tpu"):
+        return None
+    why = "a TPU compiles by itself" if strategy == "tpu" else "replicas share variables that XLA can't reach"
+    return f'expected "auto" or "off", as with devices.strategy "{strategy}" {why}; received "on"'
+
+
 @_check("encoder.width", "encoder.name")
 def _width_gives_whole_channels(width: float, name: str) -> str | None:
     channels = 32 if name == "convnet" else 64
@@ -102,14 +128,80 @@ def _width_gives_whole_channels(width: float, name: str) -> str | None:
     return f'expected a multiple of 1/{channels}, as the first layer of "{name}" has {channels} x width channels; received {width:g}'
 
 
+@_check("encoder.normalization", "encoder.width", "encoder.name")
+def _groups_divide_channels(normalization: str, width: float, name: str) -> str | None:
+    channels = (32 if name == "convnet" else 64) * width
+    if normalization != "group" or channels % GROUPS == 0 or channels % 1:
+        return None
+    return (
+        f'expected another one, as "group" divides channels by {GROUPS} and the first layer of "{name}" has {channels:g}; received "group"'
+    )
+
+
+@_check("projector.normalization", "projector.hidden", "projector.outputs", "projector.normalize_output", "projector.layers")
+def _groups_divide_projector(normalization: str, hidden: int, outputs: int, normalize_output: bool, layers: int) -> str | None:
+    widths = {"projector.hidden": hidden if layers > 1 else None, "projector.outputs": outputs if normalize_output else None}
+    return _groups_divide(normalization, widths)
+
+
+@_check("predictor.normalization", "predictor.hidden", "projector.outputs", "predictor.normalize_output", "predictor.kind")
+def _groups_divide_predictor(normalization: str, hidden: int, outputs: int, normalize_output: bool, kind: str) -> str | None:
+    widths = {"predictor.hidden": hidden, "projector.outputs": outputs if normalize_output else None}
+    return None if kind == "none" else _groups_divide(normalization, widths)
+
+
+def _groups_divide(normalization: str, widths: dict[str, int | None]) -> str | None:
+    for key, width in widths.items():
+        if normalization == "group" and width is not None and width % GROUPS:
+            return f'expected another one, as "group" divides {key} by {GROUPS}, and it is {width}; received "group"'
+    return None
+
+
+@_check("predictor.schedule", "predictor.kind")
+def _learning_predictor_has_a_schedule(schedule: str | None, kind: str) -> str | None:
+    if schedule is None or kind == "mlp":
+        return None
+    return f'expected null, as predictor.kind "{kind}" learns nothing; received "{schedule}"'
+
+
+@_check("predictor.rate", "predictor.kind")
+def _learning_predictor_has_a_rate(rate: float, kind: str) -> str | None:
+    if rate == 1.0 or kind == "mlp":
+        return None
+    return f'expected 1, its default, as predictor.kind "{kind}" learns nothing; received {rate:g}'
+
+
+@_check("objective.temperature", "objective.negatives")
+def _negatives_have_a_temperature(temperature: float | None, negatives: float) -> str | None:
+    if negatives and temperature is None:
+        return f"missing; expected a number above 0, as objective.negatives is {negatives:g}"
+    if not negatives and temperature is not None:
+        return f"expected null, as objective.negatives is 0; received {temperature:g}"
+    return None
+
+
+@_check("objective.negatives", "objective.similarity")
+def _negatives_are_cosine(negatives: float, similarity: str) -> str | None:
+    if not negatives or similarity == "cosine":
+        return None
+    return f'expected 0, as objective.similarity "{similarity}" knows no negatives; received {negatives:g}'
+
+
+@_check("tau.schedule", "tau.base", "tau.end", "tau.drop_at", "objective.target")
+def _only_an_average_has_a_tau(schedule: str, base: float, end: float | None, drop_at: float | None, target: str) -> str | None:
+    if target == "ema" or (schedule, base, end, drop_at) == ("cosine", 0.996, None, None):
+        return None
+    return f'expected no tau, as objective.target "{target}" averages nothing; received "{schedule}" from {base:g}'
+
+
 @_check("tau.end", "tau.schedule", "tau.base")
 def _end_is_where_the_schedule_leads(end: float | None, schedule: str, base: float) -> str | None:
     if schedule in ("constant", "drop"):
         return None if end is None else f'expected null, as tau.schedule "{schedule}" has no end; received {end:g}'
     if schedule == "cosine" and end is not None and end < base:
         return f'expected tau.base ({base:g}) or more, as tau.schedule "cosine" rises; received {end:g}'
-    if schedule == "inverse_cosine" and (INVERSE_COSINE_END if end is None else end) > base:
-        received = f"null, which stands for {INVERSE_COSINE_END:g}" if end is None else f"{end:g}"
+    if schedule == "inverse_cosine" and (TAU_ENDS[schedule] if end is None else end) > base:
+        received = f"null, which stands for {TAU_ENDS[schedule]:g}" if end is None else f"{end:g}"
         return f'expected tau.base ({base:g}) or less, as tau.schedule "inverse_cosine" falls; received {received}'
     return None
 

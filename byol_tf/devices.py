@@ -57,6 +57,17 @@ def build_strategy(name: str = "auto", tpu: str = "local"):
     raise ValueError(f'devices.strategy: expected "auto", "cpu", "gpu", "mirrored" or "tpu"; received {name!r}')
 
 
+def on_cpu(strategy) -> bool:
+    """Whether a `tf.distribute` strategy, or the default one, computes on CPUs."""
+    import tensorflow as tf
+
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return False
+    if type(strategy) in (tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStrategy):
+        return all("CPU" in device.upper() for device in strategy.extended.worker_devices)
+    return not tf.config.list_physical_devices("GPU")
+
+
 def set_precision(precision: str) -> None:
     """Sets what networks built from now on compute in: `float32`, `mixed_bfloat16` or `mixed_float16`."""
     import keras

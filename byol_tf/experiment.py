@@ -8,6 +8,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from byol_tf.build import build_model, compile_model, encoder_of, view_policies
 from byol_tf.byol import BYOL
 from byol_tf.callbacks.checkpoint import Checkpoint, restore_model
 from byol_tf.callbacks.collapse import Collapse
@@ -20,17 +21,16 @@ from byol_tf.config import Config
 from byol_tf.config_file import resolved_json
 from byol_tf.devices import build_strategy, set_precision, set_seeds
 from byol_tf.figures import curves_figure
-from byol_tf.networks import build_encoder
 from byol_tf.networks.inference import inference_model
-from byol_tf.optimizers import WarmupSchedule, build_optimizer
 from byol_tf.plan import Schedule, schedule_of
 from byol_tf.run_folder import RunFolder, write_atomically
 from byol_tf.saved_encoder import export_encoder
-from byol_tf.target import TargetUpdate, tau_schedule
-from pipelines.batches import view_batches
+from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
+from pipelines.batches import image_batches, view_batches
 from pipelines.sources import Source, balanced_indices, open_source, subset
 
 _COLLAPSE_IMAGES = 512  # as many as ResNet-18's representation is wide, so that its rank can show
+_DATA_INIT_IMAGES = 256  # enough for each channel's mean and deviation, and little memory
 _PROBE_TRAIN_LIMIT, _PROBE_TEST_LIMIT = 50_000, 10_000
 
 
@@ -48,19 +48,6 @@ def source_options(config: Config) -> dict:
         "max_bad_fraction": data.max_bad_fraction,
         "seed": config.seed,
     }
-
-
-def build_model(config: Config) -> BYOL:
-    """The uncompiled model of a config, drawn from its seed."""
-    encoder = build_encoder(config.encoder.name, config.views.size, config.encoder.width, config.encoder.stem)
-    return BYOL(encoder, config.heads.hidden, config.heads.projection, config.heads.predictor)
-
-
-def count_parameters(config: Config) -> dict[str, int]:
-    """Trainable parameters of encoder, projector and predictor, by name."""
-    model = build_model(config)
-    parts = {config.encoder.name: model.encoder, "projector": model.projector, "predictor": model.predictor}
-    return {name: sum(v.shape.num_elements() for v in part.trainable_variables) for name, part in parts.items() if part is not None}
 
 
 class Experiment:
@@ -84,7 +71,8 @@ class Experiment:
         self.strategy = build_strategy(config.devices.strategy, config.devices.tpu)
         set_precision(config.devices.precision)
         with self.strategy.scope():
-            self.model = self._compiled_model()
+            self.model = build_model(config)
+            compile_model(self.model, config, self.schedule)
         views = config.views
         self.inference = inference_model(self.model.encoder, views.size, views.mean, views.std)
 
@@ -111,32 +99,24 @@ class Experiment:
         history = History(folder.history, writer, state["rows"])
         watchers = self._watchers()
         if first_epoch == 0:
+            self._initialize_from_data()
             with writer.as_default(step=0):
                 tf.summary.text("config", f"```\n{resolved_json(config)}\n```")
             self.say("probing the untrained encoder")
             history.add(0, {name: value for watcher in watchers for name, value in watcher.measure().items()})
-        pictures = ViewPictures(
-            folder.figures / "views.png",
-            writer,
-            self.source.pretrain,
-            (config.views.first, config.views.second),
-            config.views.size,
-            config.training.batch_size,
-            config.seed,
-        )
+        pictures = ViewPictures(folder.figures / "views.png", writer, self.source.pretrain, config)
 
         def state_now():
             return {"rows": history.rows, "seconds": throughput.seconds, "steps": throughput.steps}
 
-        tau = config.tau
-        update = TargetUpdate(tau_schedule(tau.schedule, self.schedule.total_steps, tau.base, tau.end, tau.drop_at))
+        updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
         checkpoints = Checkpoint(folder.checkpoints, state_now, config.run.keep_checkpoints)
         self.model.fit(
             self.batches(first_epoch * self.schedule.steps_per_epoch),
             epochs=config.training.epochs,
             initial_epoch=first_epoch,
             steps_per_epoch=self.schedule.steps_per_epoch,
-            callbacks=[update, pictures, throughput, *watchers, history, checkpoints],
+            callbacks=[*updates, pictures, throughput, *watchers, history, checkpoints],
             verbose=verbose,
             shuffle=False,  # the stream is shuffled already; Keras would warn that it can't
         )
@@ -144,28 +124,25 @@ class Experiment:
         return self._finish(history.rows, throughput)
 
     def batches(self, first_step: int = 0) -> tf.data.Dataset:
-        """The view pairs of the run, from a step on."""
-        views = self.config.views
-        return view_batches(
-            self.source.pretrain,
-            (views.first, views.second),
-            views.size,
-            self.config.training.batch_size,
-            self.config.seed,
-            views.mean,
-            views.std,
-            first_step,
-        )
+        """What the model's steps get, from a step on: views, or images of which it makes them."""
+        views, batch_size, seed = self.config.views, self.config.training.batch_size, self.config.seed
+        if views.engine == "fused":
+            return image_batches(self.source.pretrain, batch_size, seed, first_step)
+        policies = view_policies(self.config)
+        return view_batches(self.source.pretrain, policies, views.size, batch_size, seed, views.mean, views.std, first_step)
 
-    def _compiled_model(self) -> BYOL:
-        config, schedule = self.config, self.schedule
-        model = build_model(config)
-        rates = WarmupSchedule(schedule.peak_rate, schedule.total_steps, schedule.warmup_steps, config.optimizer.schedule)
-        optimizer = build_optimizer(config.optimizer.name, rates, config.optimizer.weight_decay, config.optimizer.momentum)
-        model.compile(optimizer, jit_compile=False)
-        # Built here, so that a checkpoint can be restored and `fit` needn't take a batch of the stream to find the shapes.
-        model.optimizer.build(model.trainable_variables)
-        return model
+    def _tau(self) -> TauSchedule:
+        tau = self.config.tau
+        return tau_schedule(tau.schedule, self.schedule.total_steps, tau.base, tau.resolved_end, tau.resolved_drop_at)
+
+    def _initialize_from_data(self) -> None:
+        """Sets scales and offsets of `data_init` from the first views of the first batch."""
+        config = self.config
+        if "data_init" in (config.encoder.normalization, config.projector.normalization, config.predictor.normalization):
+            batch = next(iter(self.batches()))
+            first_view = batch[0] if self.model.views is None else self.model.views[0](*batch)
+            self.model.initialize_from_data(first_view[:_DATA_INIT_IMAGES])
+            self.say(f"scales and offsets set from {min(len(first_view), _DATA_INIT_IMAGES)} views")
 
     def _watchers(self) -> list:
         config, source = self.config, self.source
@@ -218,8 +195,8 @@ class Experiment:
 def weights_digest(model: BYOL) -> str:
     """SHA-256 in hexadecimal over the online network's weights, moving statistics included, in order."""
     digest = hashlib.sha256()
-    for part in (model.encoder, model.projector, model.predictor):
-        for array in part.get_weights() if part is not None else ():
+    for part in model.parts.values():
+        for array in part.get_weights():
             digest.update(array.tobytes())
     return digest.hexdigest()
 
@@ -233,7 +210,7 @@ def restored_inference(config: Config, folder: RunFolder) -> keras.Model:
     if checkpoint is None:
         raise FileNotFoundError(f"{folder.checkpoints}: expected a checkpoint; found none that is whole. Train first")
     set_precision("float32")
-    encoder = build_encoder(config.encoder.name, config.views.size, config.encoder.width, config.encoder.stem)
+    encoder = encoder_of(config)
     prefix = "online/encoder/"
     arrays = [array for name, array in sorted(checkpoint.arrays.items()) if name.startswith(prefix)]
     for variable, array in zip(encoder.variables, arrays, strict=True):

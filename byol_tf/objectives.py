@@ -1,4 +1,6 @@
-"""How far a prediction is from its target projection."""
+"""How far a prediction is from its target projection, and from those of other images."""
+
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -15,12 +17,138 @@ def regression_loss(prediction: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
 
     Args:
         prediction: `[N, d]`, any float dtype.
-        projection: `[N, d]`, any float dtype; the caller stops its gradient.
+        projection: `[N, d]`, any float dtype; whether gradients flow through it is the caller's matter.
 
     Returns:
         float32 `[N]`, from 0 (same direction) to 4 (opposite); about 2 for unrelated vectors.
     """
     return tf.reduce_sum(tf.math.squared_difference(normalize(prediction), normalize(projection)), axis=-1)
+
+
+def cross_entropy(prediction: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
+    """-softmax(projection) log softmax(prediction), summed over the d coordinates (SimSiam report, section IV.E).
+
+    Args:
+        prediction: logits `[N, d]`, any float dtype.
+        projection: logits `[N, d]`, any float dtype.
+
+    Returns:
+        float32 `[N]`, from 0; log d for constant vectors.
+    """
+    probabilities = tf.nn.softmax(tf.cast(projection, tf.float32), axis=-1)
+    return -tf.reduce_sum(probabilities * tf.nn.log_softmax(tf.cast(prediction, tf.float32), axis=-1), axis=-1)
+
+
+def negative_term(prediction: tf.Tensor, same_view: tf.Tensor, other_view: tf.Tensor, temperature: float) -> tf.Tensor:
+    """What the extended InfoNCE adds for beta = 1: 2 alpha ln(sum of exp(cosine / alpha)) over all of the batch (BYOL paper, equation 8).
+
+    The sum runs over the projections of both views of every image but the prediction's own view. Other replicas' images count too, and
+    gradients flow to them.
+
+    Args:
+        prediction: `[N, d]`.
+        same_view: projections `[N, d]` of the view that the prediction is made from.
+        other_view: projections `[N, d]` of the other view.
+        temperature: alpha.
+
+    Returns:
+        float32 `[N]`.
+    """
+    prediction, same_view, other_view = normalize(prediction), normalize(same_view), normalize(other_view)
+    count = tf.shape(prediction)[0]
+    first = tf.distribute.get_replica_context().replica_id_in_sync_group * count
+    similar = tf.matmul(prediction, gather_over_replicas(same_view), transpose_b=True) / temperature
+    itself = tf.one_hot(first + tf.range(count), tf.shape(similar)[1], on_value=similar.dtype.min, off_value=0.0)
+    across = tf.matmul(prediction, gather_over_replicas(other_view), transpose_b=True) / temperature
+    return 2.0 * temperature * tf.reduce_logsumexp(tf.concat([similar + itself, across], axis=1), axis=1)
+
+
+def gather_over_replicas(rows: tf.Tensor) -> tf.Tensor:
+    """The rows `[N, d]` of all R replicas, `[R N, d]` in their order, with gradients back to each of them."""
+    context = tf.distribute.get_replica_context()
+    replicas = context.num_replicas_in_sync
+    if replicas == 1:
+        return rows
+    # A sum of slices, as its gradient is known on every device; that of `all_gather` is not.
+    place = tf.one_hot(context.replica_id_in_sync_group, replicas, dtype=rows.dtype)
+    placed = tf.reshape(place, (replicas, 1, 1)) * rows[None]
+    return tf.reshape(context.all_reduce(tf.distribute.ReduceOp.SUM, placed), (-1, rows.shape[-1]))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a family: BYOL, SimSiam, SimCLR, and what lies between.
+
+    Attributes:
+        similarity: `cosine`, or `cross_entropy` (SimSiam report, section IV.E).
+        directions: `both`: each view predicts the other; `one`: the first predicts the second; `one_two_draws`: the first predicts the
+            second and the third the fourth, two pairs of views of each image (SimSiam report, section IV.F). Losses are added.
+        negatives: beta of the extended InfoNCE, 0 to 1: 0 is BYOL's loss, 1 gives 2 alpha times SimCLR's, plus a constant (BYOL paper,
+            equation 8).
+        temperature: alpha of the same; needed where `negatives` isn't 0.
+        weight: multiplies the loss.
+
+    Raises:
+        ValueError: for another word, negatives outside 0 to 1, without temperature or with cross-entropy.
+    """
+
+    similarity: str = "cosine"
+    directions: str = "both"
+    negatives: float = 0.0
+    temperature: float | None = None
+    weight: float = 1.0
+
+    def __post_init__(self):
+        if self.similarity not in ("cosine", "cross_entropy"):
+            raise ValueError(f'similarity: expected "cosine" or "cross_entropy"; received {self.similarity!r}')
+        if self.directions not in _PREDICTS:
+            raise ValueError(f'directions: expected "both", "one" or "one_two_draws"; received {self.directions!r}')
+        if not 0.0 <= self.negatives <= 1.0:
+            raise ValueError(f"negatives: expected a number from 0 to 1; received {self.negatives!r}")
+        if self.negatives and self.similarity != "cosine":
+            raise ValueError('negatives: expected 0, as similarity "cross_entropy" knows none')
+        if self.negatives and not (self.temperature or 0.0) > 0.0:
+            raise ValueError(f"temperature: expected a number above 0, as negatives is {self.negatives:g}; received {self.temperature!r}")
+
+    @property
+    def predicts(self) -> tuple[tuple[int, int], ...]:
+        """(view that predicts, view whose target projection is predicted), counted from 0."""
+        return _PREDICTS[self.directions]
+
+    @property
+    def predicting_views(self) -> tuple[int, ...]:
+        """Views of which predictions are needed."""
+        return tuple(view for view, _ in self.predicts)
+
+    @property
+    def target_views(self) -> tuple[int, ...]:
+        """Views of which target projections are needed; negatives also come from the predicting view."""
+        views = {other for _, other in self.predicts} | (set(self.predicting_views) if self.negatives else set())
+        return tuple(sorted(views))
+
+    @property
+    def view_count(self) -> int:
+        """Views of each image."""
+        return 1 + max(max(pair) for pair in self.predicts)
+
+    def __call__(self, predictions: dict[int, tf.Tensor], targets: dict[int, tf.Tensor]) -> tf.Tensor:
+        """The loss, a float32 scalar: mean over the batch, directions added.
+
+        Args:
+            predictions: view -> `[N, d]`, for `predicting_views`.
+            targets: view -> `[N, d]`, for `target_views`; their gradient is the caller's matter.
+        """
+        loss = regression_loss if self.similarity == "cosine" else cross_entropy
+        total = 0.0
+        for view, other in self.predicts:
+            each = loss(predictions[view], targets[other])
+            if self.negatives:
+                each += self.negatives * negative_term(predictions[view], targets[view], targets[other], self.temperature)
+            total += tf.reduce_mean(each)
+        return self.weight * total
+
+
+_PREDICTS = {"both": ((0, 1), (1, 0)), "one": ((0, 1),), "one_two_draws": ((0, 1), (2, 3))}
 
 
 def spread(projection: tf.Tensor) -> tf.Tensor:

@@ -189,6 +189,20 @@ class Lamb(_DecoupledDecay, keras.optimizers.Lamb):
     """
 
 
+def gradients_for_all(optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The gradients of this replica, made infinite if those of any replica aren't finite. For float16; else they come back as they are.
+
+    Keras' `LossScaleOptimizer` looks at one replica's gradients to decide whether all skip the step, so an infinity elsewhere would reach
+    the weights.
+    """
+    context = tf.distribute.get_replica_context()
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or context is None or context.num_replicas_in_sync == 1:
+        return gradients
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+    bad = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~finite, tf.float32))
+    return [tf.where(bad > 0.0, tf.cast(float("inf"), gradient.dtype), gradient) for gradient in gradients]
+
+
 def build_optimizer(name: str, schedule: WarmupSchedule, weight_decay: float = 0.0, momentum: float = 0.9) -> keras.optimizers.Optimizer:
     """The optimizer that a config names.
 

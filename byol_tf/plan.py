@@ -56,23 +56,22 @@ def plan_lines(
     labelled = f"{counts['train']:,} train, {counts['test']:,} test, {source.classes} classes" if counts["train"] else "none, so no probe"
     held = f"in memory, {source.bytes_in_memory / 1e6:,.0f} MB" if source.in_memory else "read again each epoch"
     shape = "of their own sizes" if source.image_shape is None else "{} x {}".format(*source.image_shape[:2])
-    rate = f"{schedule.peak_rate:g}, {config.optimizer.schedule}"
-    if schedule.warmup_steps:
-        rate += f" after {schedule.warmup_steps:,} warm-up steps"
     lines = [
         ("images", f"{config.data.source}: {counts['pretrain']:,} to learn from, {shape}, {held}"),
         ("labels", labelled),
         *(("", note) for note in source.notes),
-        ("views", f"{config.views.size} x {config.views.size}, preset {config.views.preset}"),
+        ("views", f"{config.views.size} x {config.views.size}, preset {config.views.preset}, by {config.views.engine.replace('_', '-')}"),
         ("network", ", ".join(f"{name} {number:,}" for name, number in parameters.items()) + " parameters"),
+        ("normalised", _normalization_text(config)),
         (
             "training",
             f"{config.training.epochs} epochs of {schedule.steps_per_epoch:,} steps of {config.training.batch_size} images: "
             f"{schedule.total_steps:,} steps",
         ),
-        ("optimizer", f"{config.optimizer.name}, learning rate {rate}, weight decay {config.optimizer.weight_decay:g}"),
+        ("optimizer", f"{config.optimizer.name}, {_rate_text(config, schedule)}, weight decay {config.optimizer.weight_decay:g}"),
+        ("objective", _objective_text(config)),
         ("tau", _tau_text(config)),
-        ("device", f"{config.devices.strategy}, {config.devices.precision}"),
+        ("device", f"{config.devices.strategy}, {config.devices.precision}, jit {config.devices.jit}"),
         (
             "run folder",
             f"{folder.root}: config, history, figures, TensorBoard logs, checkpoints (newest {config.run.keep_checkpoints}), encoder",
@@ -83,9 +82,40 @@ def plan_lines(
 
 def _tau_text(config: Config) -> str:
     tau = config.tau
+    if config.objective.target != "ema":
+        return "none, the online network is its own target"
     if tau.schedule == "constant":
         return f"{tau.base:g} throughout"
     if tau.schedule == "drop":
-        return f"{tau.base:g}, and 0 after {0.25 if tau.drop_at is None else tau.drop_at:.0%} of the steps"
-    end = tau.end if tau.end is not None else 1.0 if tau.schedule == "cosine" else 0.5
-    return f"{tau.base:g} to {end:g}, {tau.schedule.replace('_', ' ')}"
+        return f"{tau.base:g}, and 0 after {tau.resolved_drop_at:.0%} of the steps"
+    return f"{tau.base:g} to {tau.resolved_end:g}, {tau.schedule.replace('_', ' ')}"
+
+
+def _objective_text(config: Config) -> str:
+    objective = config.objective
+    directions = {"both": "both directions", "one": "one direction", "one_two_draws": "one direction, two draws"}[objective.directions]
+    words = [objective.similarity.replace("_", "-"), directions, f"target {objective.target.replace('_', ' ')}"]
+    if objective.negatives:
+        words.append(f"negatives {objective.negatives:g} at temperature {objective.temperature:g}")
+    if objective.weight != 1.0:
+        words.append(f"weight {objective.weight:g}")
+    return ", ".join(words)
+
+
+def _rate_text(config: Config, schedule: Schedule) -> str:
+    optimizer, predictor = config.optimizer, config.predictor
+    rate = f"learning rate {schedule.peak_rate:g}, {optimizer.schedule}"
+    if schedule.warmup_steps:
+        rate += f" after {schedule.warmup_steps:,} warm-up steps"
+    if predictor.rate != 1.0 or predictor.schedule not in (None, optimizer.schedule):
+        rate += f" (predictor {schedule.peak_rate * predictor.rate:g}, {predictor.schedule or optimizer.schedule})"
+    return rate
+
+
+def _normalization_text(config: Config) -> str:
+    parts = {"encoder": config.encoder.normalization, "projector": config.projector.normalization}
+    if config.predictor.kind != "none":
+        parts["predictor"] = config.predictor.normalization
+    if len(set(parts.values())) == 1:
+        return config.encoder.normalization
+    return ", ".join(f"{part} {kind}" for part, kind in parts.items())

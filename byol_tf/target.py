@@ -33,16 +33,14 @@ def dropped_tau(base: float, total_steps: int, drop_at: float = 0.25) -> TauSche
     return lambda step: tf.where(step < drop_at * total_steps, tf.constant(base, tf.float32), 0.0)
 
 
-def tau_schedule(kind: str, total_steps: int, base: float, end: float | None = None, drop_at: float | None = None) -> TauSchedule:
+def tau_schedule(kind: str, total_steps: int, base: float, end: float | None, drop_at: float) -> TauSchedule:
     """The schedule that a config names: `constant`, `cosine`, `inverse_cosine` or `drop`. Raises `ValueError` for another kind."""
     if kind == "constant":
         return constant_tau(base)
-    if kind == "cosine":
-        return cosine_tau(base, total_steps, 1.0 if end is None else end)
-    if kind == "inverse_cosine":
-        return cosine_tau(base, total_steps, 0.5 if end is None else end)
+    if kind in ("cosine", "inverse_cosine"):
+        return cosine_tau(base, total_steps, end)
     if kind == "drop":
-        return dropped_tau(base, total_steps, 0.25 if drop_at is None else drop_at)
+        return dropped_tau(base, total_steps, drop_at)
     raise ValueError(f'tau schedule: expected "constant", "cosine", "inverse_cosine" or "drop"; received {kind!r}')
 
 
@@ -89,11 +87,11 @@ class TargetUpdate(keras.callbacks.Callback):
         """Tau of optimizer step `step` (any number; 0 is the first), as a float32 scalar."""
         return tf.cast(self.schedule(tf.cast(step, tf.float32)), tf.float32)
 
-    def apply(self, pairs, step) -> tf.Tensor:
+    def apply(self, pairs, step, moved=True) -> tf.Tensor:
         """Updates each (online, target) pair of `keras.Variable`s for optimizer step `step`; returns tau. May be traced, in replica context
-        too.
+        too. If the online network has not `moved`, since its step was skipped, neither does the target, and tau is 1.
         """
-        tau = self.tau(step)
+        tau = tf.where(moved, self.tau(step), 1.0)
 
         def follow(target, online):
             target.assign_add((1.0 - tau) * (online - target))

@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
     prepare_environment()
-    from byol_tf.experiment import Experiment, count_parameters, source_options
+    from byol_tf.build import count_parameters
+    from byol_tf.experiment import Experiment, source_options
     from byol_tf.plan import plan_lines, schedule_of
     from pipelines.sources import SourceError, plan_source
 

@@ -43,14 +43,10 @@ def restore_model(model, arrays: dict) -> None:
 
 
 def _named_variables(model) -> dict[str, keras.Variable]:
-    parts = {
-        "online/encoder": model.encoder.variables,
-        "online/projector": model.projector.variables,
-        "online/predictor": model.predictor.variables if model.predictor is not None else [],
-        "target/encoder": model.target_encoder.variables,
-        "target/projector": model.target_projector.variables,
-        "optimizer": model.optimizer.variables,
-    }
+    parts = {f"online/{name}": part.variables for name, part in model.parts.items()}
+    if model.target == "ema":
+        parts |= {"target/encoder": model.target_encoder.variables, "target/projector": model.target_projector.variables}
+    parts["optimizer"] = model.optimizer.variables
     named = {}
     for role, variables in parts.items():
         for index, variable in enumerate(variables):

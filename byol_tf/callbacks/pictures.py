@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from byol_tf.config import Config
 from byol_tf.figures import views_figure
 from pipelines.batches import batch_indices
-from pipelines.host_views import HostViews, crop_boxes, draw
-from pipelines.policy import ViewPolicy
+from pipelines.draws import crop_boxes, draw
+from pipelines.fused_views import FusedViews
+from pipelines.host_views import HostViews
 from pipelines.sources import Images
 
 _SHOWN = 8
@@ -22,34 +24,38 @@ class ViewPictures(keras.callbacks.Callback):
         path: the PNG.
         writer: a `tf.summary` writer.
         images: the set that is learned from.
-        policies: of the first and the second view.
-        size: side of a view in pixels.
-        batch_size: as in training, since it decides which images come first.
-        seed: the run's.
+        config: the run's; its batch size decides which images come first.
     """
 
-    def __init__(self, path: Path, writer, images: Images, policies: tuple[ViewPolicy, ViewPolicy], size: int, batch_size: int, seed: int):
+    def __init__(self, path: Path, writer, images: Images, config: Config):
         super().__init__()
-        self.path, self.writer = path, writer
-        self.images, self.policies, self.size = images, policies, size
-        self.batch_size, self.seed = batch_size, seed
+        self.path, self.writer, self.images, self.config = path, writer, images, config
 
     def on_train_begin(self, logs=None):
-        epoch, positions, indices = batch_indices(tf.constant(0, tf.int64), self.seed, len(self.images), self.batch_size)
+        config, start = self.config, tf.constant(0, tf.int64)
+        epoch, positions, indices = batch_indices(start, config.seed, len(self.images), config.training.batch_size)
         positions, indices = positions[:_SHOWN], indices[:_SHOWN].numpy()
         originals = [self.images[int(index)] for index in indices]
         boxes, views = [], []
-        for number, policy in enumerate(self.policies):
-            engine = HostViews(policy, self.size, (self.seed, number))
-            draws = draw(engine.seed, epoch, positions)
+        for number, policy in enumerate((config.views.first, config.views.second)):
+            draws = draw((config.seed, number), epoch, positions)
             each = [(image, draws[i : i + 1]) for i, image in enumerate(originals)]
             boxes.append([crop_boxes(policy, d, *image.shape[:2])[0].numpy() for image, d in each])
-            if self.images.shape is not None:
-                crops = engine.crop(tf.constant(np.stack(originals)), draws)
-            else:
-                crops = tf.stack([engine.crop_one(tf.constant(image), d) for image, d in each])
-            views.append(engine.recolour(crops, draws).numpy())
+            views.append(self._views(policy, number, originals, epoch, positions).numpy())
         views_figure(self.path, originals, np.array(boxes), np.array(views))
         picture = tf.io.decode_png(self.path.read_bytes(), channels=3)
         with self.writer.as_default(step=0):
             tf.summary.image("views", picture[None])
+
+    def _views(self, policy, number: int, originals: list[np.ndarray], epoch, positions) -> tf.Tensor:
+        """float32 `[n, size, size, 3]` in [0, 1], by the engine that training uses."""
+        size, seed = self.config.views.size, (self.config.seed, number)
+        if self.config.views.engine == "fused":
+            ids = tf.stack([tf.repeat(epoch, len(originals)), positions], axis=1)
+            return FusedViews(policy, size, seed, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), dtype="float32")(np.stack(originals), ids)
+        engine, draws = HostViews(policy, size, seed), draw(seed, epoch, positions)
+        if self.images.shape is not None:
+            crops = engine.crop(tf.constant(np.stack(originals)), draws)
+        else:
+            crops = tf.stack([engine.crop_one(tf.constant(image), draws[i : i + 1]) for i, image in enumerate(originals)])
+        return engine.recolour(crops, draws)

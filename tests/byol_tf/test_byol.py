@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_tf import BYOL, LARS
+from byol_tf import BYOL, LARS, Objective, build_encoder, mlp_head
+from byol_tf.networks import weight_standardization
 from byol_tf.target import TargetUpdate, constant_tau
 from tests.byol_tf import tiny
 from tests.reference import learning as reference
@@ -25,13 +26,13 @@ def compiled(optimizer=None, tau: float | None = None, **options) -> BYOL:
 
 
 class TestStep:
-    @pytest.mark.parametrize("predictor", ["mlp", "none"])
+    @pytest.mark.parametrize("predictor", [True, False])
     def test_loss_and_measures_equal_numpy_on_the_networks_own_outputs(self, predictor):
         model, pair = compiled(predictor=predictor), a_pair()
         model.train_step(pair)  # so that online and target differ
         model.reset_metrics()
         projections = [model.projector(model.encoder(view, training=True), training=True) for view in pair]
-        predictions = [x if predictor == "none" else model.predictor(x, training=True) for x in projections]
+        predictions = [model.predictor(x, training=True) if predictor else x for x in projections]
         targets = [model.target_projector(model.target_encoder(view, training=True), training=True).numpy() for view in pair]
         logs = model.train_step(pair)
         assert float(logs["loss"]) == pytest.approx(reference.byol_loss(predictions, targets), rel=1e-5)
@@ -159,7 +160,7 @@ class TestWhoLearns:
             model.target_pairs()
 
     def test_without_a_predictor_there_is_none(self):
-        model = tiny.model(predictor="none")
+        model = tiny.model(predictor=False)
         assert model.predictor is None
         assert len(model.trainable_variables) == 3 + 5
         assert len(tiny.model().trainable_variables) == 3 + 5 + 5
@@ -222,7 +223,7 @@ class TestEncoders:
     @pytest.mark.parametrize("kind", ["sequential", "nested", "subclassed"])
     def test_a_users_own_model_works(self, kind):
         encoder = called(Subclassed(7)) if kind == "subclassed" else getattr(self, kind)()
-        model = BYOL(encoder, 10, 5)
+        model = tiny.wrapped(encoder)
         model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
         TargetUpdate(constant_tau(0.5)).set_model(model)
         assert model.projector.input_shape == (None, 7)
@@ -244,7 +245,7 @@ class TestEncoders:
 
     def test_one_that_cannot_be_copied_is_an_error(self):
         with pytest.raises(ValueError, match="encoder: expected a model that can be copied"):
-            BYOL(called(Uncopyable(4)), 10, 5)
+            tiny.wrapped(called(Uncopyable(7)))
 
     @pytest.mark.parametrize(
         "make",
@@ -255,11 +256,139 @@ class TestEncoders:
         with pytest.raises(
             ValueError, match=r"expected output of shape \[N, d\]; received \(None, \d, \d, 4\) from .* End it with pooling"
         ):
-            BYOL(make(), 10, 5)
+            BYOL(make())
 
-    def test_another_predictor_is_an_error(self):
-        with pytest.raises(ValueError, match='predictor: expected "mlp" or "none"; received \'linear\''):
-            tiny.model(predictor="linear")
+    def test_heads_default_to_the_papers(self):
+        model = BYOL(tiny.encoder())
+        assert [layer.units for part in (model.projector, model.predictor) for layer in part.layers if hasattr(layer, "units")] == [
+            4096,
+            256,
+            4096,
+            256,
+        ]
+
+    def test_a_head_that_does_not_fit_is_an_error(self):
+        with pytest.raises(ValueError, match=r"projector: expected a model that takes \[N, 6\], the output of the encoder; received"):
+            BYOL(tiny.encoder(), mlp_head(7, 10, 5, "projector"))
+        with pytest.raises(ValueError, match=r"predictor: expected a model that takes \[N, 5\], the output of the projector; received"):
+            BYOL(tiny.encoder(), mlp_head(6, 10, 5, "projector"), mlp_head(6, 10, 5, "predictor"))
+        with pytest.raises(ValueError, match=r"predictor: expected output of shape \[N, 5\], as projections have; received \[N, 4\]"):
+            BYOL(tiny.encoder(), mlp_head(6, 10, 5, "projector"), mlp_head(5, 10, 4, "predictor"))
+
+    def test_another_target_is_an_error(self):
+        with pytest.raises(ValueError, match='target: expected "ema", "online" or "online_with_gradient"; received \'momentum\''):
+            tiny.model(target="momentum")
+
+
+def written_out(model: BYOL, views, target: str, stop: bool, directions, train_predictor: bool = True) -> dict[str, np.ndarray]:
+    """Path -> gradient of the loss, from the networks alone."""
+
+    def cosine(a, b):  # a vector may be 0: ten hidden units can all be off
+        squares = tf.reduce_sum(a * a, -1) * tf.reduce_sum(b * b, -1)
+        return tf.reduce_sum(a * b, -1) / tf.sqrt(tf.maximum(squares, 1e-12))
+
+    with tf.GradientTape() as tape:
+        z = [model.projector(model.encoder(view, training=True), training=True) for view in views]
+        p = [model.predictor(x, training=True) if model.predictor is not None else x for x in z]
+        t = [model.target_projector(model.target_encoder(view, training=True), training=True) for view in views] if target == "ema" else z
+        t = [tf.stop_gradient(x) for x in t] if stop else t
+        loss = tf.reduce_mean(sum(2.0 - 2.0 * cosine(p[a], t[b]) for a, b in directions))
+    variables = model.trainable_variables
+    assert (model.predictor is not None and train_predictor) == any("predictor" in variable.path for variable in variables)
+    return {variable.path: gradient.numpy() for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True)}
+
+
+BOTH, ONE, TWO_DRAWS = [(0, 1), (1, 0)], [(0, 1)], [(0, 1), (2, 3)]
+
+
+class TestFamily:
+    """Who gets which gradient: SimSiam, SimCLR and the ablations are settings of the one model."""
+
+    @pytest.mark.parametrize(
+        ("options", "target", "stop", "directions"),
+        [
+            ({}, "ema", True, BOTH),
+            ({"predictor": False}, "ema", True, BOTH),
+            ({"train_predictor": False}, "ema", True, BOTH),
+            ({"target": "online"}, "online", True, BOTH),
+            ({"target": "online_with_gradient"}, "online", False, BOTH),
+            ({"target": "online_with_gradient", "predictor": False}, "online", False, BOTH),
+            ({"objective": Objective(directions="one")}, "ema", True, ONE),
+            ({"objective": Objective(directions="one"), "target": "online"}, "online", True, ONE),
+            ({"objective": Objective(directions="one_two_draws")}, "ema", True, TWO_DRAWS),
+            ({"objective": Objective(directions="one_two_draws"), "target": "online"}, "online", True, TWO_DRAWS),
+        ],
+        ids=lambda value: None,
+    )
+    def test_a_step_goes_down_the_gradient_of_the_loss_written_out(self, options, target, stop, directions):
+        model = compiled(keras.optimizers.SGD(0.05), **options)
+        if target == "ema":  # so that online and target differ
+            model.train_step((*a_pair(5), *a_pair(6))[: model.objective.view_count])
+        model.optimizer.learning_rate = 1.0
+        views = (*a_pair(0), *a_pair(1))[: model.objective.view_count]
+        expected = written_out(model, views, target, stop, directions, model.train_predictor)
+        fixed = model.predictor.get_weights() if not model.train_predictor else None
+        before = {variable.path: variable.numpy() for variable in model.trainable_variables}
+        model.train_step(views)
+        for variable in model.trainable_variables:
+            difference = before[variable.path] - variable.numpy()
+            np.testing.assert_allclose(difference, expected[variable.path], rtol=1e-3, atol=2e-5, err_msg=variable.path)
+        assert max(np.abs(gradient).max() for gradient in expected.values()) > 0.01
+        if fixed is not None:
+            trainable = [v.name for v in model.predictor.variables]
+            for name, was, now in zip(trainable, fixed, model.predictor.get_weights(), strict=True):
+                assert name.startswith("moving") or np.array_equal(was, now), name
+
+    def test_simclr_s_step_is_that_of_its_own_loss(self):
+        objective = Objective(negatives=1.0, temperature=0.5, weight=0.5)
+        model = compiled(keras.optimizers.SGD(0.0), predictor=False, target="online_with_gradient", objective=objective)
+        projections = [model.projector(model.encoder(view, training=True), training=True) for view in a_pair()]
+        assert float(model.train_step(a_pair())["loss"]) == pytest.approx(reference.nt_xent(*projections, 0.5) + 2.0, rel=1e-5)
+
+    @pytest.mark.parametrize("target", ["online", "online_with_gradient"])
+    def test_only_an_average_has_a_network_of_its_own(self, target):
+        model = compiled(target=target)
+        assert model.target_encoder is None
+        assert model.target_projector is None
+        with pytest.raises(RuntimeError, match=f'target "{target}" has no network that could follow'):
+            model.target_pairs()
+        assert "tau" not in model.train_step(a_pair())
+
+    @pytest.mark.parametrize(("directions", "given"), [("both", 4), ("one_two_draws", 2)])
+    def test_another_number_of_views_is_an_error(self, directions, given):
+        model = compiled(objective=Objective(directions=directions))
+        with pytest.raises(ValueError, match=rf"expected batches of {6 - given} views of each image; received {given}"):
+            model.train_step((*a_pair(), *a_pair())[:given])
+
+    def test_without_batch_statistics_both_views_are_one_pass_with_the_same_gradients(self, monkeypatch):
+        """And so each kernel is standardised once a step."""
+        keras.utils.set_random_seed(0)
+        encoder = build_encoder("convnet", 32, 0.5, normalization="group")
+        heads = [mlp_head(width, 32, 16, name, normalization="group") for width, name in ((64, "projector"), (16, "predictor"))]
+        model = BYOL(encoder, *heads)
+        model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
+        pair = [tf.constant(np.random.default_rng(view).normal(size=(8, 32, 32, 3)), tf.float32) for view in (0, 1)]
+        expected = written_out(model, pair, "ema", True, BOTH)
+        before = {variable.path: variable.numpy() for variable in model.trainable_variables}
+        standardized, kernels = weight_standardization.standardized, []
+        monkeypatch.setattr(
+            weight_standardization, "standardized", lambda kernel, epsilon: kernels.append(kernel) or standardized(kernel, epsilon)
+        )
+        model.train_step(pair)
+        assert len(kernels) == 4 + 2 + 2 + 4 + 2  # online encoder, projector and predictor, target encoder and projector
+        for variable in model.trainable_variables:
+            difference = before[variable.path] - variable.numpy()
+            np.testing.assert_allclose(difference, expected[variable.path], rtol=1e-3, atol=1e-4, err_msg=variable.path)
+
+    def test_data_init_sets_online_and_target_alike(self):
+        keras.utils.set_random_seed(0)
+        encoder = build_encoder("convnet", 8, 0.5, normalization="data_init")
+        model = BYOL(encoder, mlp_head(64, 10, 5, "projector", normalization="data_init"), None)
+        before = model.encoder.get_weights()
+        model.initialize_from_data(a_pair()[0])
+        assert any(np.abs(was - now).max() > 0.1 for was, now in zip(before, model.encoder.get_weights(), strict=True))
+        for online, target in model.target_pairs():
+            np.testing.assert_array_equal(online.numpy(), target.numpy())
 
 
 class TestSaving:

@@ -72,7 +72,7 @@ WRONG_KEYS = [
     ({"views__crop_area": [0.2, 1]}, 'views.crop_area: unknown key; it belongs to "views.first" or "views.second"'),
     ({"learning_rate": 1}, 'learning_rate: unknown key; did you mean "optimizer.base_learning_rate" (now 0.001)?'),
     ({"training.epochs": 5}, '"training.epochs": unknown key; write "epochs" inside "training"'),
-    ({"training__lr": 5}, 'training.lr: unknown key; "training" takes "epochs", "batch_size" and "deterministic"'),
+    ({"training__lr": 5}, 'training.lr: unknown key; "training" takes "epochs", "batch_size", "accumulation" and "deterministic"'),
     ({"tau__\n\x1b[31m": 5}, r'tau."\n\u001b[31m": unknown key; "tau" takes "schedule", "base", "end" and "drop_at"'),
     ({"views__first__croparea": [1, 1]}, 'views.first.croparea: unknown key; did you mean "crop_area"?'),
     ({"name": GONE}, "name: missing; expected a name of at most 100 letters, digits, '.', '_' and '-', a letter or digit first"),
@@ -114,8 +114,8 @@ WRONG_VALUES = [
         'optimizer.weight_decay: expected a number of 0 or more; received "1e-6"; did you mean 1e-6, without quotes?',
     ),
     ({"optimizer": []}, 'optimizer: expected an object with "base_learning_rate"; received []'),
-    ({"heads": None}, "heads: expected an object; received null"),
-    ({"views__preset": ["byol"]}, 'views.preset: expected "byol", "stl10" or "none"; received ["byol"]'),
+    ({"projector": None}, "projector: expected an object; received null"),
+    ({"views__preset": ["byol"]}, 'views.preset: expected "byol", "stl10", "simclr", "simsiam" or "none"; received ["byol"]'),
     ({"views__first": [1]}, "views.first: expected an object; received [1]"),
     ({"views__first__hue": 0.6}, "views.first.hue: expected a number from 0 to 0.5; received 0.6"),
     (
@@ -164,6 +164,21 @@ CLASHES = [
     ({"data__image_size": 64}, "views.size: expected at most data.image_size (64); received 96"),
     ({"data__source": "digits"}, "views.size: expected at most 32, at which digits are drawn if data.image_size is null; received 96"),
     (
+        {"data__source": "folder", "data__root": "photos", "views__engine": "fused"},
+        'views.engine: expected "keras_cv", or data.image_size set, as "fused" takes images of one size; received "fused"',
+    ),
+    (
+        {"training__accumulation": 5},
+        "training.accumulation: expected a divisor of training.batch_size (64); received 5",
+    ),
+    (
+        {"devices": {"strategy": "mirrored", "jit": "on"}},
+        (
+            'devices.jit: expected "auto" or "off", as with devices.strategy "mirrored" replicas share variables that XLA can\'t reach; '
+            'received "on"'
+        ),
+    ),
+    (
         {"encoder__width": 0.3},
         'encoder.width: expected a multiple of 1/64, as the first layer of "resnet50" has 64 x width channels; received 0.3',
     ),
@@ -182,6 +197,42 @@ CLASHES = [
         'tau.end: expected tau.base (0.3) or less, as tau.schedule "inverse_cosine" falls; received null, which stands for 0.5',
     ),
     ({"tau": {"drop_at": 0.5}}, 'tau.drop_at: expected null, as tau.schedule "cosine" drops nothing; received 0.5'),
+    (
+        {"tau": {"base": 0.99}, "objective": {"target": "online"}},
+        'tau.schedule: expected no tau, as objective.target "online" averages nothing; received "cosine" from 0.99',
+    ),
+    (
+        {"objective": {"negatives": 0.5}},
+        "objective.temperature: missing; expected a number above 0, as objective.negatives is 0.5",
+    ),
+    ({"objective": {"temperature": 0.1}}, "objective.temperature: expected null, as objective.negatives is 0; received 0.1"),
+    (
+        {"objective": {"negatives": 1, "temperature": 0.1, "similarity": "cross_entropy"}},
+        'objective.negatives: expected 0, as objective.similarity "cross_entropy" knows no negatives; received 1',
+    ),
+    (
+        {"predictor": {"kind": "fixed", "schedule": "constant"}},
+        'predictor.schedule: expected null, as predictor.kind "fixed" learns nothing; received "constant"',
+    ),
+    (
+        {"predictor": {"kind": "none", "rate": 10}},
+        'predictor.rate: expected 1, its default, as predictor.kind "none" learns nothing; received 10',
+    ),
+    (
+        {"encoder": {"name": "resnet18", "width": 0.125, "normalization": "group"}},
+        (
+            'encoder.normalization: expected another one, as "group" divides channels by 16 and the first layer of "resnet18" has 8; '
+            'received "group"'
+        ),
+    ),
+    (
+        {"projector": {"hidden": 100, "normalization": "group"}},
+        'projector.normalization: expected another one, as "group" divides projector.hidden by 16, and it is 100; received "group"',
+    ),
+    (
+        {"projector": {"outputs": 100}, "predictor": {"normalization": "group", "normalize_output": True}},
+        'predictor.normalization: expected another one, as "group" divides projector.outputs by 16, and it is 100; received "group"',
+    ),
     (
         {"optimizer__warmup_epochs": 100},
         "optimizer.warmup_epochs: expected fewer than training.epochs (100), as the cosine follows the warm-up; received 100",
@@ -270,7 +321,7 @@ def test_every_mistake_at_once_in_the_order_of_the_file():
         "training": {"epohcs": 5, "batch_size": 64},
         "optimizer": {"name": "LARS", "warmup_epochs": 7, "base_learning_rate": -1, "lr": 1},
         "name": "mine",
-        "heads": {"hidden": 0},
+        "projector": {"hidden": 0},
         "data": {"source": "cifar10", "pretrain_images": 50, "cache": "disk", "pretrain": "unlabelled"},
         "devices": {"strategy": "cpu", "precision": "mixed_float16", "gpus": 2},
         "tau": {"schedule": "drop", "end": 0.5, "momentum": 1},
@@ -278,20 +329,20 @@ def test_every_mistake_at_once_in_the_order_of_the_file():
     assert message(tree, ["data.image_size=x", "probe.every=0"]).splitlines() == [
         'c.json: training.epohcs: unknown key; did you mean "epochs"?',
         "c.json: training.batch_size: expected at most data.pretrain_images (50), or no batch is ever full; received 64",
-        'c.json: optimizer.name: expected "lars", "adam" or "sgd"; received "LARS"; did you mean "lars"?',
+        'c.json: optimizer.name: expected "lars", "adam", "adamw", "lamb" or "sgd"; received "LARS"; did you mean "lars"?',
         "c.json: optimizer.base_learning_rate: expected a number above 0; received -1",
         (
             'c.json: optimizer.lr: unknown key; "optimizer" takes "name", "base_learning_rate", "reference_batch", "schedule", '
             '"warmup_epochs", "weight_decay" and "momentum"'
         ),
-        "c.json: heads.hidden: expected a whole number of 1 or more; received 0",
+        "c.json: projector.hidden: expected a whole number of 1 or more; received 0",
         'c.json: data.cache: expected "auto", "memory" or "none"; received "disk"',
         'c.json: data.pretrain: expected "train" or null, as data.source "cifar10" has no unlabelled images; received "unlabelled"',
         (
             'c.json: devices.precision: expected "float32" or "mixed_bfloat16", as devices.strategy "cpu" has no fast float16; '
             'received "mixed_float16"'
         ),
-        'c.json: devices.gpus: unknown key; "devices" takes "strategy", "tpu" and "precision"',
+        'c.json: devices.gpus: unknown key; "devices" takes "strategy", "tpu", "precision", "jit" and "steps_per_call"',
         'c.json: tau.end: expected null, as tau.schedule "drop" has no end; received 0.5',
         'c.json: tau.momentum: unknown key; it belongs to "optimizer"',
         'c.json: views: missing; expected an object with "size"',
@@ -312,7 +363,7 @@ OVERRIDES = [
         "--set name=a b: expected a name of at most 100 letters, digits, '.', '_' and '-', a letter or digit first; received \"a b\"",
     ),
     (["data.source=textres"], f'--set data.source=textres: expected {SOURCES}; received "textres"; did you mean "textures"?'),
-    (["heads=5"], "--set heads=5: expected an object; received 5"),
+    (["projector=5"], "--set projector=5: expected an object; received 5"),
     (['tau={"base": 2}'], '--set tau={"base": 2}: tau.base: expected a number from 0 to 1; received 2'),
     (['tau={"base": 0, "base": 1}'], '--set tau={"base": 0, "base": 1}: tau.base: expected once; received 2 times (0, 1)'),
     (
@@ -375,9 +426,9 @@ def test_a_broken_file_hides_no_malformed_override():
 
 
 def test_an_override_mends_the_file():
-    Path("c.json").write_text(json.dumps(edited(training__epochs="x", heads=[], about=None)))
-    config = load_config("c.json", ["training.epochs=7", 'heads={"hidden": 64}', "heads.projection=32"])
-    assert (config.training.epochs, config.heads.hidden, config.heads.projection) == (7, 64, 32)
+    Path("c.json").write_text(json.dumps(edited(training__epochs="x", projector=[], about=None)))
+    config = load_config("c.json", ["training.epochs=7", 'projector={"hidden": 64}', "projector.outputs=32"])
+    assert (config.training.epochs, config.projector.hidden, config.projector.outputs) == (7, 64, 32)
 
 
 def load(*overrides):
@@ -425,7 +476,7 @@ def test_the_last_of_two_overrides_holds():
 def test_what_the_file_leaves_out_has_its_default():
     config = load()
     assert config == Config.model_validate(BASE)
-    assert (config.tau.base, config.heads.projection, config.data.cache) == (0.996, 256, "auto")
+    assert (config.tau.base, config.projector.outputs, config.data.cache) == (0.996, 256, "auto")
 
 
 def test_a_view_changes_its_preset():
@@ -463,7 +514,7 @@ def test_a_missing_file_names_the_nearest():
     Path("mine.json").write_text("{}")
     assert failure("mien.json") == 'mien.json: no such file; did you mean "mine.json"?'
     assert failure("configs/stl1.json") == 'configs/stl1.json: no such file; did you mean "configs/stl10.json"?'
-    assert failure("elsewhere/imagnet") == 'elsewhere/imagnet: no such file; did you mean "configs/imagenet.json"?'
+    assert failure("elsewhere/imagnette") == 'elsewhere/imagnette: no such file; did you mean "configs/imagenette.json"?'
     assert failure("q.json") == f"q.json: no such file; the packaged recipes are {', '.join(recipes())}"
 
 

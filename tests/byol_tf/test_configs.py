@@ -5,13 +5,27 @@ from pathlib import Path
 
 import pytest
 
+from byol_tf.config import Objective
 from byol_tf.config_file import load_config, recipes, resolved_json, schema_json
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def test_these_are_the_recipes():
-    assert recipes() == ["cifar10", "demo", "imagenet", "photos", "stl10"]
+    assert recipes() == [
+        "cifar10",
+        "demo",
+        "imagenet-100",
+        "imagenet-1000",
+        "imagenet-300",
+        "imagenet-gn-ws",
+        "imagenet-modified-init",
+        "imagenet-simclr",
+        "imagenet-simsiam",
+        "imagenette",
+        "photos",
+        "stl10",
+    ]
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -39,9 +53,15 @@ def effective_rate(config):
     return config.optimizer.base_learning_rate * config.training.batch_size / reference
 
 
+def heads(config):
+    """Widths: projector's hidden layer and output, predictor's hidden layer."""
+    return config.projector.hidden, config.projector.outputs, config.predictor.hidden
+
+
 def test_stl10_is_the_papers_section_3_4():
     config = load_config("stl10")
-    assert (config.encoder.name, config.heads.hidden, config.heads.projection, config.heads.predictor) == ("resnet18", 4096, 256, "mlp")
+    assert heads(config) == (4096, 256, 4096)
+    assert (config.encoder.name, config.predictor.kind) == ("resnet18", "mlp")
     assert (config.optimizer.name, config.optimizer.schedule, config.optimizer.warmup_epochs) == ("adam", "constant", 0)
     assert effective_rate(config) == pytest.approx(1e-4 * 1024 / 128)
     assert config.optimizer.weight_decay == 1e-6
@@ -53,16 +73,32 @@ def test_stl10_is_the_papers_section_3_4():
     assert config.devices.precision != "float32"  # "mixed precision"
 
 
-def test_imagenet_is_deepminds_preset_of_300_epochs():
-    config = load_config("imagenet")
+@pytest.mark.parametrize(
+    ("name", "epochs", "base_rate", "decay", "tau", "warmup", "normalization"),
+    [
+        ("imagenet-100", 100, 0.45, 1e-6, 0.99, 10, "batch"),
+        ("imagenet-300", 300, 0.3, 1e-6, 0.99, 10, "batch"),
+        ("imagenet-1000", 1000, 0.2, 1.5e-6, 0.996, 10, "batch"),
+        ("imagenet-gn-ws", 1000, 0.24, 3e-8, 0.999, 10, "group"),
+        ("imagenet-modified-init", 1000, 0.2, 1.5e-6, 0.996, 50, "data_init"),
+    ],
+)
+def test_imagenet_is_the_authors_presets(name, epochs, base_rate, decay, tau, warmup, normalization):
+    config = load_config(name)
     assert (config.encoder.name, config.encoder.width, config.encoder.stem) == ("resnet50", 1, "7x7")
-    assert (config.heads.hidden, config.heads.projection) == (4096, 256)
+    assert heads(config) == (4096, 256, 4096)
+    assert {part.normalization for part in (config.encoder, config.projector, config.predictor)} == {normalization}
     assert (config.optimizer.name, config.optimizer.schedule, config.optimizer.momentum) == ("lars", "cosine", 0.9)
-    assert effective_rate(config) == pytest.approx(0.3 * 4096 / 256)
-    assert (config.optimizer.weight_decay, config.optimizer.warmup_epochs) == (1e-6, 10)
-    assert (config.tau.schedule, config.tau.base, config.tau.end) == ("cosine", 0.99, None)
-    assert (config.training.epochs, config.training.batch_size) == (300, 4096)
+    assert effective_rate(config) == pytest.approx(base_rate * 4096 / 256)
+    assert (config.optimizer.weight_decay, config.optimizer.warmup_epochs) == (decay, warmup)
+    assert (config.tau.schedule, config.tau.base, config.tau.resolved_end) == ("cosine", tau, 1.0)
+    assert config.objective == Objective()
+    assert (config.training.epochs, config.training.batch_size) == (epochs, 4096)
     assert (config.views.size, config.data.image_size) == (224, None)
+    assert_byols_views(config)
+
+
+def assert_byols_views(config):
     first, second = config.views.first, config.views.second
     assert (first.blur_probability, second.blur_probability) == (1.0, 0.1)
     assert (first.solarize_probability, second.solarize_probability) == (0.0, 0.2)
@@ -73,9 +109,43 @@ def test_imagenet_is_deepminds_preset_of_300_epochs():
         assert view.crop_aspect == pytest.approx((0.75, 1.3333), abs=1e-4)
 
 
+def test_imagenette_is_deepminds_setup_for_fast_iteration():
+    config = load_config("imagenette")
+    assert (config.encoder.name, config.views.size, config.data.pretrain) == ("resnet18", 128, "train")
+    assert heads(config) == (4096, 256, 4096)
+    assert (config.optimizer.name, effective_rate(config), config.optimizer.weight_decay) == ("lars", 2.0, 1e-6)
+    assert (config.tau.base, config.training.epochs, config.training.batch_size) == (0.996, 1000, 256)
+    assert_byols_views(config)
+
+
+def test_simsiam_is_the_reports_baseline():
+    config = load_config("imagenet-simsiam")
+    assert heads(config) == (2048, 2048, 512)
+    assert (config.projector.layers, config.projector.normalize_output, config.predictor.normalize_output) == (3, True, False)
+    assert (config.optimizer.name, config.optimizer.momentum, config.optimizer.weight_decay) == ("sgd", 0.9, 1e-4)
+    assert effective_rate(config) == pytest.approx(0.05 * 2)
+    assert (config.optimizer.schedule, config.predictor.schedule) == ("cosine", "constant")
+    assert (config.objective.target, config.objective.directions, config.objective.similarity) == ("online", "both", "cosine")
+    assert config.objective.weight == 0.25  # 2 - 2 cos, both added -> half the sum of -cos
+    assert (config.training.epochs, config.training.batch_size) == (100, 512)
+    assert config.views.first == config.views.second
+    assert config.views.first.crop_area == (0.2, 1.0)
+
+
+def test_simclr_has_negatives_and_neither_predictor_nor_target_network():
+    config = load_config("imagenet-simclr")
+    assert (config.predictor.kind, config.objective.target) == ("none", "online_with_gradient")
+    assert (config.objective.negatives, config.objective.temperature) == (1.0, 0.1)
+    assert config.objective.weight == pytest.approx(1.0 / (4.0 * config.objective.temperature))
+    view = config.views.first
+    assert view == config.views.second
+    assert (view.brightness, view.contrast, view.saturation, view.hue, view.blur_probability) == (0.8, 0.8, 0.8, 0.2, 0.5)
+
+
 def test_cifar10_is_garder14s():
     config = load_config("cifar10")
-    assert (config.encoder.name, config.encoder.stem, config.heads.hidden, config.heads.projection) == ("resnet18", "3x3", 256, 128)
+    assert (config.encoder.name, config.encoder.stem) == ("resnet18", "3x3")
+    assert heads(config) == (256, 128, 256)
     assert config.optimizer.name == "adam"
     assert effective_rate(config) == pytest.approx(1e-3)
     assert config.tau.base == 0.99

@@ -56,3 +56,34 @@ def test_plan_names_tau_from_and_to(tau, text, tmp_path):
     chosen = config(tau=tau)
     lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), {"encoder": 1}, RunFolder(tmp_path))
     assert ("tau", text) in lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "text"),
+    [
+        ({}, "objective", "cosine, both directions, target ema"),
+        ({"objective": {"target": "online"}}, "tau", "none, the online network is its own target"),
+        (
+            {"objective": {"target": "online_with_gradient", "negatives": 1, "temperature": 0.1, "weight": 2.5}},
+            "objective",
+            "cosine, both directions, target online with gradient, negatives 1 at temperature 0.1, weight 2.5",
+        ),
+        (
+            {"objective": {"similarity": "cross_entropy", "directions": "one_two_draws"}},
+            "objective",
+            "cross-entropy, one direction, two draws, target ema",
+        ),
+        ({}, "normalised", "batch"),
+        ({"encoder": {"normalization": "group"}}, "normalised", "encoder group, projector batch, predictor batch"),
+        ({"encoder": {"normalization": "none"}, "predictor": {"kind": "none"}}, "normalised", "encoder none, projector batch"),
+        (
+            {"predictor": {"schedule": "constant", "rate": 10}},
+            "optimizer",
+            "adam, learning rate 0.15, cosine after 16 warm-up steps (predictor 1.5, constant), weight decay 0",
+        ),
+    ],
+)
+def test_plan_says_what_is_compared_normalised_and_learned(changes, subject, text, tmp_path):
+    chosen = config(**changes)
+    lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), {"encoder": 1}, RunFolder(tmp_path))
+    assert (subject, text) in lines

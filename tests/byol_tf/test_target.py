@@ -45,25 +45,23 @@ class TestSchedules:
     @pytest.mark.parametrize(
         ("kind", "options", "halfway"),
         [
-            ("constant", {}, 0.9),
-            ("cosine", {}, 0.95),
-            ("cosine", {"end": 0.98}, 0.94),
-            ("inverse_cosine", {}, 0.7),
-            ("inverse_cosine", {"end": 0.1}, 0.5),
-            ("drop", {}, 0.0),
-            ("drop", {"drop_at": 0.75}, 0.9),
+            ("constant", (None, 0.25), 0.9),
+            ("cosine", (1.0, 0.25), 0.95),
+            ("cosine", (0.98, 0.25), 0.94),
+            ("cosine", (0.0, 0.25), 0.45),
+            ("inverse_cosine", (0.5, 0.25), 0.7),
+            ("inverse_cosine", (0.1, 0.25), 0.5),
+            ("drop", (None, 0.25), 0.0),
+            ("drop", (None, 0.75), 0.9),
+            ("drop", (None, 0.0), 0.0),
         ],
     )
     def test_a_name_gives_its_schedule(self, kind, options, halfway):
-        assert at(tau_schedule(kind, 100, 0.9, **options), 50) == pytest.approx([halfway], abs=1e-6)
-
-    def test_an_end_or_a_drop_of_0_is_not_taken_for_none(self):
-        assert at(tau_schedule("cosine", 100, 0.9, end=0.0), 100) == pytest.approx([0.0], abs=1e-6)
-        assert at(tau_schedule("drop", 100, 0.9, drop_at=0.0), 0) == [0.0]
+        assert at(tau_schedule(kind, 100, 0.9, *options), 50) == pytest.approx([halfway], abs=1e-6)
 
     def test_another_name_is_an_error(self):
         with pytest.raises(ValueError, match='expected "constant", "cosine", "inverse_cosine" or "drop"; received \'linear\''):
-            tau_schedule("linear", 100, 0.9)
+            tau_schedule("linear", 100, 0.9, 1.0, 0.25)
 
 
 def test_the_update_equals_the_papers_formula_over_several_steps():

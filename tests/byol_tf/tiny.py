@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf import BYOL
-from byol_tf.networks import batch_norm
+from byol_tf.networks import batch_norm, mlp_head
 
 SIZE, FEATURES, HIDDEN, PROJECTION = 8, 6, 10, 5
 
@@ -18,10 +18,16 @@ def encoder() -> keras.Model:
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x), name="tiny")
 
 
-def model(seed: int = 0, **options) -> BYOL:
+def model(seed: int = 0, predictor: bool = True, **options) -> BYOL:
     """An uncompiled model with weights drawn from the seed."""
     keras.utils.set_random_seed(seed)
-    return BYOL(encoder(), HIDDEN, PROJECTION, **options)
+    return wrapped(encoder(), predictor, **options)
+
+
+def wrapped(of: keras.Model, predictor: bool = True, **options) -> BYOL:
+    """The same around another encoder."""
+    projector = mlp_head(of.output_shape[-1] if hasattr(of, "output_shape") else 7, HIDDEN, PROJECTION, "projector")
+    return BYOL(of, projector, mlp_head(PROJECTION, HIDDEN, PROJECTION, "predictor") if predictor else None, **options)
 
 
 def views(batches: int, batch_size: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

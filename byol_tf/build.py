@@ -1,0 +1,95 @@
+"""A config's model and optimizer."""
+
+import keras
+import tensorflow as tf
+
+from byol_tf.byol import BYOL
+from byol_tf.config import Config
+from byol_tf.devices import on_cpu
+from byol_tf.networks import build_encoder, mlp_head
+from byol_tf.objectives import Objective
+from byol_tf.optimizers import WarmupSchedule, build_optimizer, spare_from_decay
+from byol_tf.plan import Schedule
+from pipelines.fused_views import FusedViews
+from pipelines.policy import ViewPolicy
+
+
+def build_model(config: Config) -> BYOL:
+    """The uncompiled model of a config, drawn from its seed."""
+    projector, predictor, objective = config.projector, config.predictor, config.objective
+    encoder = encoder_of(config)
+    head = mlp_head(
+        encoder.output_shape[-1],
+        projector.hidden,
+        projector.outputs,
+        "projector",
+        projector.layers,
+        projector.normalization,
+        projector.normalize_output,
+    )
+    if predictor.kind == "none":
+        tail = None
+    else:
+        width = projector.outputs
+        tail = mlp_head(width, predictor.hidden, width, "predictor", 2, predictor.normalization, predictor.normalize_output)
+    loss = Objective(objective.similarity, objective.directions, objective.negatives, objective.temperature, objective.weight)
+    return BYOL(
+        encoder,
+        head,
+        tail,
+        loss,
+        objective.target,
+        train_predictor=predictor.kind != "fixed",
+        accumulation=config.training.accumulation,
+        views=fused_views(config) if config.views.engine == "fused" else None,
+    )
+
+
+def view_policies(config: Config) -> tuple[ViewPolicy, ...]:
+    """The policy of each view of an image: two, or four with two draws."""
+    draws = 2 if config.objective.directions == "one_two_draws" else 1
+    return (config.views.first, config.views.second) * draws
+
+
+def fused_views(config: Config) -> list[FusedViews]:
+    """A layer for each view, which makes it from uint8 images inside the step."""
+    views = config.views
+    return [
+        FusedViews(policy, views.size, (config.seed, number), views.mean, views.std) for number, policy in enumerate(view_policies(config))
+    ]
+
+
+def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
+    """Compiles the model of a config with its optimizer, built, for so many steps."""
+
+    def rates(factor: float, kind: str) -> WarmupSchedule:
+        return WarmupSchedule(factor * schedule.peak_rate, schedule.total_steps, schedule.warmup_steps, kind)
+
+    settings, predictor = config.optimizer, config.predictor
+    optimizer = build_optimizer(settings.name, rates(1.0, settings.schedule), settings.weight_decay, settings.momentum)
+    spare_from_decay(optimizer, list(model.parts.values()))
+    if predictor.kind == "mlp" and (predictor.rate != 1.0 or predictor.schedule not in (None, settings.schedule)):
+        optimizer.set_group_rate(model.predictor.trainable_variables, rates(predictor.rate, predictor.schedule or settings.schedule))
+    jit = {"auto": "auto", "on": True, "off": False}[config.devices.jit]
+    model.compile(optimizer, jit_compile=jit, steps_per_execution=steps_per_call(config, schedule.steps_per_epoch))
+    # Built here, so that a checkpoint can be restored and `fit` needn't take a batch of the stream to find the shapes.
+    model.optimizer.build(model.trainable_variables)
+
+
+def steps_per_call(config: Config, steps_per_epoch: int) -> int:
+    """How many steps run before Python is asked again: the largest divisor of an epoch's steps up to what the config allows."""
+    limit = config.devices.steps_per_call or (1 if on_cpu(tf.distribute.get_strategy()) else 16)
+    return max(steps for steps in range(1, limit + 1) if steps_per_epoch % steps == 0)
+
+
+def encoder_of(config: Config) -> keras.Model:
+    """The encoder of a config, drawn from its seed."""
+    encoder = config.encoder
+    return build_encoder(encoder.name, config.views.size, encoder.width, encoder.stem, encoder.normalization)
+
+
+def count_parameters(config: Config) -> dict[str, int]:
+    """Trainable parameters of encoder, projector and predictor, by name."""
+    parts = build_model(config).parts
+    names = {"encoder": config.encoder.name}
+    return {names.get(name, name): sum(v.shape.num_elements() for v in part.trainable_variables) for name, part in parts.items()}

@@ -1,0 +1,121 @@
+"""The fused views in training: inside the step, the same draws as the host's, and their keys in the config."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from byol_tf.build import build_model, compile_model, steps_per_call
+from byol_tf.config import Config
+from byol_tf.plan import schedule_of
+from byol_tf.target import TargetUpdate, constant_tau
+from pipelines.batches import image_batches, view_batches
+from pipelines.policy import preset
+from pipelines.sources import ArrayImages
+
+BATCH = 8
+NO_COLOUR = {"jitter_probability": 0.0, "grayscale_probability": 0.0, "blur_probability": 0.0, "solarize_probability": 0.0}
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+def config(**changes) -> Config:
+    base = {
+        "name": "x",
+        "seed": 7,
+        "data": {"source": "digits"},
+        "views": {"size": 32, "engine": "fused", "first": NO_COLOUR, "second": NO_COLOUR, "mean": MEAN, "std": STD},
+        "encoder": {"name": "convnet", "width": 0.5},
+        "projector": {"hidden": 32, "outputs": 16},
+        "predictor": {"hidden": 48},
+        "optimizer": {"name": "sgd", "base_learning_rate": 0.05, "reference_batch": None, "schedule": "constant"},
+        "training": {"epochs": 10, "batch_size": BATCH},
+    }
+    return Config.model_validate_json(json.dumps(base | {key: base.get(key, {}) | value for key, value in changes.items()}))
+
+
+def images(count: int = 24) -> ArrayImages:
+    """Smooth ones, so that two ways to resize agree."""
+    waves = np.sin(np.linspace(0, 3, 32))[None, :, None, None] * np.cos(np.linspace(0, 4, 32) + 1)[None, None, :, None]
+    scales = np.random.default_rng(0).uniform(20, 120, (count, 1, 1, 3))
+    return ArrayImages((127 + scales * waves).astype(np.uint8))
+
+
+def test_batches_of_images_follow_the_order_of_batches_of_views():
+    chosen = config()
+    views = chosen.views
+    policies = (views.first, views.second)
+    host = view_batches(images(), policies, 32, BATCH, 7, MEAN, STD, first_step=2)
+    raw = image_batches(images(), BATCH, 7, first_step=2)
+    model = build_model(chosen)
+    for made, (batch, ids) in zip(host.take(3), raw.take(3), strict=True):
+        assert batch.dtype == tf.uint8
+        assert ids.shape == (BATCH, 2)
+        for expected, layer in zip(made, model.views, strict=True):
+            difference = np.abs(layer(batch, ids) - expected)
+            assert float(difference.mean()) < 0.02  # bicubic against bilinear; another image or crop differs by ten times that
+            assert float(np.abs(layer(batch[::-1], ids) - expected).mean()) > 0.1
+
+
+def trained(steps_per_execution: int = 1, accumulation: int = 1):
+    keras.utils.set_random_seed(0)
+    chosen = config(
+        training={"accumulation": accumulation},
+        encoder={"normalization": "layer"},
+        projector={"normalization": "layer"},
+        predictor={"normalization": "layer"},
+        devices={"steps_per_call": steps_per_execution, "strategy": "cpu"},
+    )
+    model = build_model(chosen)
+    compile_model(model, chosen, schedule_of(chosen, 24))
+    stream = image_batches(images(), BATCH, 7)
+    history = model.fit(stream, steps_per_epoch=3, epochs=2, callbacks=[TargetUpdate(constant_tau(0.9))], verbose=0, shuffle=False).history
+    return model, history
+
+
+def test_a_model_that_makes_its_own_views_takes_the_steps_of_one_that_gets_them():
+    model, history = trained()
+    keras.utils.set_random_seed(0)
+    other = build_model(config(**{part: {"normalization": "layer"} for part in ("encoder", "projector", "predictor")}))
+    layers, other.views = other.views, None
+    other.compile(keras.optimizers.SGD(0.05, momentum=0.9), jit_compile=False)
+    made = image_batches(images(), BATCH, 7).map(lambda batch, ids: tuple(layer(batch, ids) for layer in layers))
+    expected = other.fit(made, steps_per_epoch=3, epochs=2, callbacks=[TargetUpdate(constant_tau(0.9))], verbose=0, shuffle=False).history
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    for a, b in zip(model.trainable_variables, other.trainable_variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"steps_per_execution": 3}, {"accumulation": 2}], ids=["three steps a call", "two parts"])
+def test_views_in_the_step_go_with_calls_and_parts(options):
+    (one, one_history), (other, other_history) = trained(), trained(**options)
+    assert other_history["loss"] == pytest.approx(one_history["loss"], rel=1e-4)
+    for a, b in zip(one.trainable_variables, other.trainable_variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_the_whole_step_with_its_views_compiles_with_xla():
+    keras.utils.set_random_seed(0)
+    policies = {name: policy.model_dump() for name, policy in zip(("first", "second"), preset("byol"), strict=True)}
+    chosen = config(views=policies, devices={"jit": "on"}, optimizer={"name": "lars"})
+    model = build_model(chosen)
+    compile_model(model, chosen, schedule_of(chosen, 24))
+    assert model.jit_compile is True
+    options = {"steps_per_epoch": 2, "callbacks": [TargetUpdate(constant_tau(0.9))], "verbose": 0, "shuffle": False}
+    assert np.isfinite(model.fit(image_batches(images(), BATCH, 7), **options).history["loss"]).all()
+
+
+@pytest.mark.parametrize(("wanted", "epoch", "expected"), [(None, 60, 1), (16, 60, 15), (16, 97, 1), (16, 64, 16), (100, 60, 60)])
+def test_steps_a_call_divide_an_epoch(wanted, epoch, expected):
+    assert steps_per_call(config(devices={"steps_per_call": wanted}), epoch) == expected
+
+
+def test_images_of_several_shapes_are_an_error():
+    class Mixed(ArrayImages):
+        def __init__(self, array):
+            super().__init__(array)
+            self.shape = None
+
+    with pytest.raises(ValueError, match="images: expected images of one shape; received several"):
+        image_batches(Mixed(np.zeros((9, 8, 8, 3), np.uint8)), 4, 0)
