@@ -138,6 +138,32 @@ class TestObjective:
             Objective(**options)
 
 
+@pytest.fixture(scope="module")
+def optax():
+    """A second public implementation. jax is told to stay off any accelerator: TensorFlow has it."""
+    import jax
+    import optax
+
+    jax.config.update("jax_platforms", "cpu")
+    return optax
+
+
+class TestAgainstOptax:
+    def test_byols_loss_is_twice_its_cosine_distance(self, optax):
+        """optax measures 1 - cos; the paper's equation 2 is the squared distance, 2 - 2 cos. In one direction: optax adds none."""
+        p, z = vectors(seed=0), vectors(seed=1)
+        np.testing.assert_allclose(regression_loss(p, z), 2.0 * np.asarray(optax.losses.cosine_distance(p, z)), rtol=1e-5)
+
+    @pytest.mark.parametrize("alpha", [0.1, 0.5])
+    def test_beta_1_is_its_ntxent(self, optax, alpha):
+        """The extended InfoNCE has 2 - 2 cos where NT-Xent has -cos / alpha: 4 alpha as large, and more by a constant."""
+        first, second = vectors(seed=0), vectors(seed=1)
+        labels = np.concatenate([np.arange(12)] * 2)
+        expected = float(optax.losses.ntxent(np.concatenate([first, second]), labels, alpha))
+        z = {0: tf.constant(first), 1: tf.constant(second)}
+        assert float(Objective(negatives=1.0, temperature=alpha)(z, z)) == pytest.approx(4.0 * alpha * expected + 4.0, rel=1e-5)
+
+
 TWO_REPLICAS = """
 import json
 import numpy as np
