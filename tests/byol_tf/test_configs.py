@@ -53,6 +53,31 @@ def effective_rate(config):
     return config.optimizer.base_learning_rate * config.training.batch_size / reference
 
 
+@pytest.mark.parametrize("name", recipes())
+def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
+    """The real command with the recipe as it is, but for the width of its networks and for where photos of one's own lie."""
+    from PIL import Image
+
+    from byol_tf.train import main
+
+    monkeypatch.chdir(tmp_path)
+    sizes = ["encoder.width=0.25", "projector.hidden=64", "predictor.hidden=64"]
+    if load_config(name).data.source == "folder":
+        for kind in ("train/cat", "train/dog", "test/cat", "test/dog"):
+            (tmp_path / "own" / kind).mkdir(parents=True)
+            for number in range(70):
+                Image.new("RGB", (160, 160), (number, 0, 0)).save(tmp_path / "own" / kind / f"{number}.png")
+        sizes += ["data.root=own", "training.batch_size=64"]
+    changes = [word for size in sizes for word in ("--set", size)]
+    assert main(["--config", name, *changes, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "dry run: nothing was written" in printed
+    assert {"images", "network", "normalised", "optimizer", "objective", "tau"} <= {
+        line.split()[0] for line in printed.splitlines() if line
+    }
+    assert {path.name for path in tmp_path.iterdir()} <= {"own"}
+
+
 def heads(config):
     """Widths: projector's hidden layer and output, predictor's hidden layer."""
     return config.projector.hidden, config.projector.outputs, config.predictor.hidden
