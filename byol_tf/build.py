@@ -16,7 +16,7 @@ from pipelines.policy import ViewPolicy
 
 def build_model(config: Config) -> BYOL:
     """The uncompiled model of a config, drawn from its seed."""
-    projector, predictor, objective = config.projector, config.predictor, config.objective
+    projector, predictor = config.projector, config.predictor
     encoder = encoder_of(config)
     head = mlp_head(
         encoder.output_shape[-1],
@@ -32,13 +32,12 @@ def build_model(config: Config) -> BYOL:
     else:
         width = projector.outputs
         tail = mlp_head(width, predictor.hidden, width, "predictor", 2, predictor.normalization, predictor.normalize_output)
-    loss = Objective(objective.similarity, objective.directions, objective.negatives, objective.temperature, objective.weight)
     return BYOL(
         encoder,
         head,
         tail,
-        loss,
-        objective.target,
+        objective_of(config),
+        config.objective.target,
         train_predictor=predictor.kind != "fixed",
         accumulation=config.training.accumulation,
         views=fused_views(config) if config.views.engine == "fused" else None,
@@ -47,8 +46,12 @@ def build_model(config: Config) -> BYOL:
 
 def view_policies(config: Config) -> tuple[ViewPolicy, ...]:
     """The policy of each view of an image: two, or four with two draws."""
-    draws = 2 if config.objective.directions == "one_two_draws" else 1
-    return (config.views.first, config.views.second) * draws
+    return (config.views.first, config.views.second) * (objective_of(config).view_count // 2)
+
+
+def objective_of(config: Config) -> Objective:
+    """What a config compares. Its keys are those of `Objective`, and which network gives the targets."""
+    return Objective(**config.objective.model_dump(exclude={"target"}))
 
 
 def fused_views(config: Config) -> list[FusedViews]:

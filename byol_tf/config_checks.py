@@ -120,9 +120,13 @@ def _jit_is_for_one_device(jit: str, strategy: str) -> str | None:
     return f'expected "auto" or "off", as with devices.strategy "{strategy}" {why}; received "on"'
 
 
+def _first_channels(encoder: str) -> int:
+    return 32 if encoder == "convnet" else 64
+
+
 @_check("encoder.width", "encoder.name")
 def _width_gives_whole_channels(width: float, name: str) -> str | None:
-    channels = 32 if name == "convnet" else 64
+    channels = _first_channels(name)
     if (channels * width) % 1 == 0:
         return None
     return f'expected a multiple of 1/{channels}, as the first layer of "{name}" has {channels} x width channels; received {width:g}'
@@ -130,7 +134,7 @@ def _width_gives_whole_channels(width: float, name: str) -> str | None:
 
 @_check("encoder.normalization", "encoder.width", "encoder.name")
 def _groups_divide_channels(normalization: str, width: float, name: str) -> str | None:
-    channels = (32 if name == "convnet" else 64) * width
+    channels = _first_channels(name) * width
     if normalization != "group" or channels % GROUPS == 0 or channels % 1:
         return None
     return (

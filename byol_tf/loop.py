@@ -16,14 +16,14 @@ class CompiledLoop(keras.Model):
     def compile(self, optimizer="rmsprop", *, jit_compile="auto", **kwargs):
         """As `keras.Model.compile`, with another meaning of `jit_compile="auto"`: XLA on one GPU, and nowhere else.
 
-        On CPU a compiled convolution is slower (see docs/results), a TPU compiles everything by itself, and what is compiled for one of
-        several replicas can't reach the others' variables.
+        On CPU XLA's matrix products are slower (docs/results has that of the views), a TPU compiles everything by itself, and what is
+        compiled for one of several replicas can't reach the others' variables.
 
         Raises:
             ValueError: for an optimizer that accumulates gradients by itself: the target would move at steps that change nothing.
         """
         optimizer = keras.optimizers.get(optimizer)
-        if optimizer.gradient_accumulation_steps:
+        if getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps:
             raise ValueError(
                 "optimizer: expected no gradient_accumulation_steps, which would move the target at steps that change nothing; "
                 "BYOL(accumulation=...) accumulates"

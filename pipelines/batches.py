@@ -59,8 +59,7 @@ def image_batches(images: Images, batch_size: int, seed: int, first_step: int = 
     @tf.autograph.experimental.do_not_convert
     def batch(step):
         epoch, positions, indices = batch_indices(step, seed, count, batch_size)
-        read = tf.numpy_function(images.batch, [indices], tf.uint8, stateful=False)
-        return tf.ensure_shape(read, (batch_size, *images.shape)), tf.stack([tf.repeat(epoch, batch_size), positions], axis=1)
+        return _read(images, indices), tf.stack([tf.repeat(epoch, batch_size), positions], axis=1)
 
     steps = tf.data.Dataset.range(first_step, tf.int64.max)
     return steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(_READ_AHEAD)
@@ -70,6 +69,12 @@ def _enough(images: Images, batch_size: int) -> int:
     if len(images) < batch_size:
         raise ValueError(f"batch_size: expected at most the number of images, {len(images)}; received {batch_size}")
     return len(images)
+
+
+def _read(images: Images, indices: tf.Tensor) -> tf.Tensor:
+    """uint8 `[N, H, W, 3]` of a set whose images have one shape."""
+    batch = tf.numpy_function(images.batch, [indices], tf.uint8, stateful=False)
+    return tf.ensure_shape(batch, (*indices.shape, *images.shape))
 
 
 def view_batches(
@@ -105,17 +110,13 @@ def view_batches(
     def normalised(views):
         return (views - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
 
-    def read(indices):
-        batch = tf.numpy_function(images.batch, [indices], tf.uint8, stateful=False)
-        return tf.ensure_shape(batch, (batch_size, *images.shape))
-
     def read_one(index):
         return tf.ensure_shape(tf.numpy_function(images.__getitem__, [index], tf.uint8, stateful=False), (None, None, 3))
 
     @tf.autograph.experimental.do_not_convert
     def batch_of_views(step):
         epoch, positions, indices = batch_indices(step, seed, count, batch_size)
-        batch = read(indices)
+        batch = _read(images, indices)
         return tuple(normalised(engine(batch, epoch, positions)) for engine in engines)
 
     @tf.autograph.experimental.do_not_convert

@@ -85,7 +85,8 @@ _BYOL_SECOND = {"blur_probability": 0.1, "solarize_probability": 0.2}
 # The STL-10 paper lists crop, flip, jitter, grayscale and blur, the same for both views, and names no strengths: BYOL's, with SimCLR's blur
 # probability.
 _STL10 = {"blur_probability": 0.5}
-# SimCLR's strengths (which are twice BYOL's) and those of MoCo v2, which SimSiam took over; both with SimCLR's blur probability.
+# SimCLR's strengths (twice BYOL's, saturation four times) and those of MoCo v2, which SimSiam took over; both with SimCLR's blur
+# probability.
 _SIMCLR = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur_probability": 0.5}
 _SIMSIAM = {"crop_area": (0.2, 1.0), "saturation": 0.4, "blur_probability": 0.5}
 _NONE = {
