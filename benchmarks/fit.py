@@ -1,11 +1,11 @@
-"""`python -m benchmarks.fit`: whole `fit`, keras-cv views included, against the bare compiled step on one fixed batch.
+"""`python -m benchmarks.fit`: whole `fit`, views included, against the bare compiled step on one fixed batch.
 
-Both sides take turns in one process; the figure is the median ratio of the pairs.
+With `--peer` also against lightly's BYOL end to end: its transforms, a DataLoader with a worker a core, its parts. All take turns; figures
+are medians of the ratios. Batches that were made ahead in a pause aren't counted.
 """
 
 import argparse
 import json
-import statistics
 import time
 
 from byol_tf.devices import prepare_environment
@@ -14,60 +14,67 @@ prepare_environment()
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from benchmarks.peers import Peer
+from benchmarks.step import bare_step
+from benchmarks.turns import Side, median_ratio, rounded, take_turns
 from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
+from byol_tf.callbacks.throughput import Throughput
+from byol_tf.devices import set_precision
 from byol_tf.optimizers import WarmupSchedule, build_optimizer
-from pipelines.batches import view_batches
+from pipelines.batches import image_batches, view_batches
+from pipelines.fused_views import FusedViews
 from pipelines.policy import preset
 from pipelines.sources import ArrayImages
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_UNCOUNTED = 5
+"""Steps before the clock starts: more than any side's reader makes ahead."""
 
 
 class _Clock(keras.callbacks.Callback):
-    """Times the batches of a `fit` after the first, which may wait for the stream to start."""
+    """Times the batches of a `fit` after the uncounted ones."""
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch == 0:
+        if batch == _UNCOUNTED - 1:
             self.began = time.perf_counter()
         self.ended = time.perf_counter()
 
 
-def measure(encoder: str, size: int, batch: int, steps: int, pairs: int) -> dict:
-    """Images a second of both sides and the median of fit / bare over the pairs."""
+def fit(engine: str, encoder: str, size: int, batch: int) -> Side:
+    """Steps of `fit` on images held in memory, under the precision that is set."""
     keras.utils.set_random_seed(0)
     images = ArrayImages(np.random.default_rng(0).integers(0, 256, (max(4 * batch, 512), size, size, 3), dtype=np.uint8))
-    stream = view_batches(images, preset("byol"), size, batch, 0, _MEAN, _STD)
-    model = BYOL(build_encoder(encoder, size))
-    model.compile(build_optimizer("adam", WarmupSchedule(1e-4, 1000)), jit_compile=False)
-    model.optimizer.build(model.trainable_variables)
-    update = TargetUpdate(cosine_tau(0.99, 1000))
-    update.set_model(model)
-    views = next(iter(stream))
-    bare = tf.function(model.train_step, autograph=False)
-    clock = _Clock()
-    options = {"steps_per_epoch": steps + 1, "callbacks": [update, clock], "verbose": 0, "shuffle": False}
-    bare(views)
-    model.fit(stream, **(options | {"steps_per_epoch": 2}))
-    sides = {"fit": [], "bare": []}
-    for _ in range(pairs):
-        began = time.perf_counter()
-        for _ in range(steps):
-            bare(views)["loss"].numpy()
-        sides["bare"].append(steps * batch / (time.perf_counter() - began))
-        model.fit(stream, **options)
-        sides["fit"].append(steps * batch / (clock.ended - clock.began))
-    ratios = [fit / bare for fit, bare in zip(sides["fit"], sides["bare"], strict=True)]
-    return {
-        "benchmark": "fit against the bare step",
-        "encoder": encoder,
-        "size": size,
-        "batch": batch,
-        "fit_images_per_second": [round(x, 2) for x in sides["fit"]],
-        "bare_images_per_second": [round(x, 2) for x in sides["bare"]],
-        "ratio": round(statistics.median(ratios), 3),
-    }
+    policies = preset("byol")
+    if engine == "fused":
+        stream = image_batches(images, batch, 0)
+        views = [FusedViews(policy, size, (0, view), _MEAN, _STD) for view, policy in enumerate(policies)]
+    else:
+        stream, views = view_batches(images, policies, size, batch, 0, _MEAN, _STD), None
+    model = BYOL(build_encoder(encoder, size), views=views)
+    model.compile(build_optimizer("sgd", WarmupSchedule(1e-4, 1000)))
+    callbacks = [TargetUpdate(cosine_tau(0.99, 1000)), Throughput(batch), clock := _Clock()]
+
+    def side(steps):
+        model.fit(stream, steps_per_epoch=_UNCOUNTED + steps, callbacks=callbacks, verbose=0, shuffle=False)
+        return clock.ended - clock.began
+
+    return side
+
+
+def measure(encoder: str, size: int, batch: int, precision: str, engine: str, steps: int, pairs: int, peer: bool) -> dict:
+    """Images a second of all sides, and the median of what `fit` did to what the others did."""
+    set_precision(precision)
+    settings = {"encoder": encoder, "size": size, "batch": batch, "precision": precision}
+    sides = {"fit": fit(engine, encoder, size, batch), "bare": bare_step(encoder, size, batch)}
+    if peer:
+        sides["lightly"] = Peer("lightly_fit", uncounted=_UNCOUNTED, **settings)
+    speeds = take_turns(sides, pairs, steps)
+    result = {"benchmark": "fit", **settings, "engine": engine, "images_per_second": rounded(speeds, batch)}
+    result["against_bare"] = median_ratio(speeds, "fit", "bare")
+    if peer:
+        result |= {"against_lightly": median_ratio(speeds, "fit", "lightly"), "versions": sides["lightly"].versions}
+    return result
 
 
 def main() -> None:
@@ -76,8 +83,11 @@ def main() -> None:
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
+    parser.add_argument("--engine", choices=("fused", "keras_cv"), default="fused", help="as views.engine")
     parser.add_argument("--steps", type=int, default=8, help="of each side in a pair")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--peer", action="store_true", help="also lightly (make peers)")
     print(json.dumps(measure(**vars(parser.parse_args()))))
 
 

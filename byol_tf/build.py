@@ -58,7 +58,8 @@ def fused_views(config: Config) -> list[FusedViews]:
     """A layer for each view, which makes it from uint8 images inside the step."""
     views = config.views
     return [
-        FusedViews(policy, views.size, (config.seed, number), views.mean, views.std) for number, policy in enumerate(view_policies(config))
+        FusedViews(policy, views.size, (config.seed, number), views.mean, views.std, exact=views.exact)
+        for number, policy in enumerate(view_policies(config))
     ]
 
 

@@ -88,6 +88,9 @@ class Views(Section):
     engine: Literal["keras_cv", "fused"] = "keras_cv"
     """`keras_cv`: its layers, inside tf.data; `fused`: matrices inside the training step, on the accelerator, from uint8 images of one
     size. Both make the same draws."""
+    exact: bool = False
+    """`fused` only: pixels are clipped after every operation, and saturation and hue are HSV's, as the papers' authors have it and
+    `keras_cv` does. Otherwise colour is linear and clipped once: faster."""
     first: ViewPolicy = ViewPolicy()
     """Policy of the first view: only the keys that differ from the preset."""
     second: ViewPolicy = ViewPolicy()

@@ -105,6 +105,11 @@ def _fused_views_need_one_size(engine: str, source: str, image_size: int | None)
     return 'expected "keras_cv", or data.image_size set, as "fused" takes images of one size; received "fused"'
 
 
+@_check("views.exact", "views.engine")
+def _only_fused_views_have_two_ways(exact: bool, engine: str) -> str | None:
+    return f'expected false, as views.engine "{engine}" is exact; received true' if exact and engine != "fused" else None
+
+
 @_check("training.accumulation", "training.batch_size")
 def _parts_divide_the_batch(accumulation: int, batch_size: int) -> str | None:
     if batch_size % accumulation == 0:

@@ -1,6 +1,7 @@
 """Encoders, heads and their normalisation."""
 
 from byol_tf.networks.batch_independence import batch_independent
+from byol_tf.networks.convolution import Conv2D
 from byol_tf.networks.data_init import DataInit, initialize_from_data
 from byol_tf.networks.encoder import build_encoder
 from byol_tf.networks.group_norm import GroupNorm
@@ -12,6 +13,7 @@ from byol_tf.networks.weight_standardization import WSConv2D, WSDense
 __all__ = [
     "NORMALIZATIONS",
     "BatchNorm",
+    "Conv2D",
     "DataInit",
     "GroupNorm",
     "WSConv2D",

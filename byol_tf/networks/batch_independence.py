@@ -3,13 +3,14 @@
 import keras
 from keras import layers
 
+from byol_tf.networks.convolution import Conv2D
 from byol_tf.networks.data_init import DataInit
 from byol_tf.networks.group_norm import GroupNorm
 from byol_tf.networks.weight_standardization import WSConv2D, WSDense
 
 _KINDS = {
     *(layers.InputLayer, layers.Reshape, layers.Flatten, layers.Permute, layers.Rescaling, layers.ZeroPadding2D, layers.Cropping2D),
-    *(layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense, WSConv2D, WSDense),
+    *(layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense, Conv2D, WSConv2D, WSDense),
     *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.Softmax),
     *(layers.MaxPooling2D, layers.AveragePooling2D, layers.GlobalMaxPooling2D, layers.GlobalAveragePooling2D),
     *(layers.GroupNormalization, layers.LayerNormalization, GroupNorm, DataInit),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from byol_tf.networks.convolution import Conv2D
 from byol_tf.networks.data_init import DataInit
 from byol_tf.networks.group_norm import GroupNorm
 from byol_tf.networks.normalization import BatchNorm
@@ -32,7 +33,8 @@ def _plain(layer: keras.layers.Layer) -> keras.layers.Layer:
         return keras.layers.DepthwiseConv2D(1, name=layer.name, dtype="float32")
     if isinstance(layer, WSConv2D | WSDense):
         del config["epsilon"]
-        return (keras.layers.Conv2D if isinstance(layer, WSConv2D) else keras.layers.Dense).from_config(config)
+    if isinstance(layer, Conv2D | WSDense):
+        return (keras.layers.Conv2D if isinstance(layer, Conv2D) else keras.layers.Dense).from_config(config)
     return type(layer).from_config(config)
 
 

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from byol_tf.networks.convolution import Conv2D
 from byol_tf.networks.data_init import DataInit
 from byol_tf.networks.group_norm import GroupNorm
 from byol_tf.networks.normalization import batch_norm
@@ -23,7 +24,7 @@ def check_normalization(normalization: str) -> None:
 
 def conv(x, filters: int, kernel: int, stride: int, name: str, normalization: str):
     """Convolution without bias, SAME padding, truncated-normal fan-in initialisation."""
-    kind = WSConv2D if normalization == "group" else layers.Conv2D
+    kind = WSConv2D if normalization == "group" else Conv2D
     return kind(filters, kernel, strides=stride, padding="same", use_bias=False, kernel_initializer=_by_fan_in(), name=name)(x)
 
 

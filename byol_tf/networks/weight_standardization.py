@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from byol_tf.networks.convolution import Conv2D
+
 
 def standardized(kernel, epsilon: float) -> tf.Tensor:
     """`(W - mean) / sqrt(variance + epsilon)` of each output unit, over its fan-in; the variance is the biased one.
@@ -39,7 +41,7 @@ class _Standardized:
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
-class WSConv2D(_Standardized, keras.layers.Conv2D):
+class WSConv2D(_Standardized, Conv2D):
     """`keras.layers.Conv2D` with a standardised kernel.
 
     Args:

@@ -1,0 +1,54 @@
+"""Other libraries' ways to do the same, each in a process of its own and an environment of its own (`make peers`).
+
+What stands beside this file runs there: it imports neither TensorFlow nor byol_tf.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PYTHON = _ROOT / ".venv-peers" / "bin" / "python"
+
+
+class Peer:
+    """A side of a benchmark that runs in the peers' environment.
+
+    Args:
+        module: which of `benchmarks.peers`.
+        **settings: what it is to do, as JSON can hold it.
+
+    Raises:
+        SystemExit: if the environment isn't there.
+    """
+
+    def __init__(self, module: str, **settings):
+        if not _PYTHON.exists():
+            sys.exit(f"--peer: expected the peers' environment in {_PYTHON.parents[1]}; make it with: make peers")
+        command = [_PYTHON, "-m", f"benchmarks.peers.{module}", json.dumps(settings)]
+        self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.versions: dict[str, str] = self._answer()
+
+    def __call__(self, units: int) -> float:
+        print(units, file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit(f"--peer: {self._process.args[2]} ended with exit code {self._process.wait()}; what it said is above")
+        return json.loads(line)
+
+
+def serve(start) -> None:
+    """The other end: `start(**settings)` gives (a side, names of the packages it stands on); answers go to standard output."""
+    from importlib.metadata import version
+
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print isn't an answer
+    side, packages = start(**json.loads(sys.argv[1]))
+    print(json.dumps({package: version(package) for package in packages}), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(side(int(line))), file=answers, flush=True)

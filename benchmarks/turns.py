@@ -1,0 +1,53 @@
+"""Sides that take turns in one run: on a machine whose speed drifts, only what ran a moment apart can be compared."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+Side = Callable[[int], float]
+"""Does so many units of work and returns the seconds that they took."""
+
+_PAUSE = 0.3
+"""Seconds between two turns, in which threads of the last side come to rest and readers fill their queues again."""
+
+
+def timed(run: Callable[[int], object]) -> Side:
+    """The side of a function that does so many units of work."""
+
+    def side(units):
+        began = time.perf_counter()
+        run(units)
+        return time.perf_counter() - began
+
+    return side
+
+
+def take_turns(sides: dict[str, Side], rounds: int, units: int | None = None, seconds: float = 1.0) -> dict[str, list[float]]:
+    """Units a second of each side in each round.
+
+    Args:
+        sides: name -> side. Each is warmed up first with two units, of which the first may compile.
+        rounds: turns of each.
+        units: a turn's. Default: as many as a side does in `seconds`.
+        seconds: length of a turn where `units` is None.
+    """
+    counts = {}
+    for name, side in sides.items():
+        side(2)
+        counts[name] = units or max(1, round(2 * seconds / side(2)))
+    speeds = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            time.sleep(_PAUSE)
+            speeds[name].append(counts[name] / side(counts[name]))
+    return speeds
+
+
+def median_ratio(speeds: dict[str, list[float]], fast: str, base: str) -> float:
+    """The median over the rounds of what `fast` did to what `base` did."""
+    return round(statistics.median(a / b for a, b in zip(speeds[fast], speeds[base], strict=True)), 3)
+
+
+def rounded(speeds: dict[str, list[float]], batch: int) -> dict[str, list[float]]:
+    """Images a second, for people."""
+    return {name: [round(batch * speed, 1) for speed in measured] for name, measured in speeds.items()}
