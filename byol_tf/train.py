@@ -27,9 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = load_config(options.config, options.overrides)
-        cluster = read_cluster(os.environ) if config.devices.strategy == "multi_worker" else None
-        arguments = sys.argv[1:] if arguments is None else arguments
-        if cluster is not None and not cluster.chief and not options.dry_run:
+        several = config.devices.strategy == "multi_worker" and not options.dry_run  # a plan can be made on any one machine
+        cluster = read_cluster(os.environ) if several else None
+        if cluster is not None and not cluster.chief:
             return _train_along(config, cluster)
         folder = choose_folder(json.loads(resolved_json(config)), options.run_dir, options.fresh)
         finished = folder.finished()
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
                 _strategy_unless_finished(True)
             print(f"{folder.root}: this run is finished; --fresh begins anew")
             return _report(finished, folder)
-        return _train(config, folder, options, arguments)
+        return _train(config, folder, options, sys.argv[1:] if arguments is None else arguments)
     except (ConfigError, RunFolderError, DeviceError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
