@@ -14,7 +14,8 @@ import pytest
 from byol_tf.checkpoints import read_newest
 
 ROOT = Path(__file__).resolve().parents[2]
-# LARS, since Adam makes a step of the size of its rate from the rounding error of a bias whose gradient is 0.
+# LARS, since Adam makes a step of the size of its rate from the rounding error of a gradient that is 0; and a small rate, since a large one
+# makes another sign of an activation out of a rounding error within a few steps.
 OVERRIDES = [
     "data.pretrain_images=96",
     "encoder.width=0.25",
@@ -24,7 +25,7 @@ OVERRIDES = [
     "objective.negatives=0.5",  # so that the objective needs the other machine's images
     "objective.temperature=0.3",
     "optimizer.name=lars",
-    "optimizer.base_learning_rate=0.5",
+    "optimizer.base_learning_rate=0.05",
     "optimizer.warmup_epochs=0",
     "training.batch_size=32",
     "training.epochs=2",
@@ -56,20 +57,27 @@ def together(*lines: list[str]) -> list[subprocess.CompletedProcess]:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes.append(subprocess.Popen(line, env=environment, cwd=ROOT, **pipes))
     try:
-        return [subprocess.CompletedProcess(line, 0, *p.communicate(timeout=240)) for line, p in zip(lines, processes, strict=True)]
+        printed = [process.communicate(timeout=240) for process in processes]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-        for index, process in enumerate(processes):
-            assert process.returncode == 0, (index, process.returncode)
+    return [subprocess.CompletedProcess(p.args, p.returncode, *texts) for p, texts in zip(processes, printed, strict=True)]
+
+
+def trained(*lines: list[str]) -> list[subprocess.CompletedProcess]:
+    """As `together`, where nothing should be wrong."""
+    done = together(*lines)
+    for process in done:
+        assert process.returncode == 0, process.stderr
+    return done
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> tuple[Path, list[subprocess.CompletedProcess]]:
     """(folder, processes) of a run on two machines, each with a run root of its own."""
     folder = tmp_path_factory.mktemp("pair")
-    return folder, together(command(folder / "chief", "multi_worker"), command(folder / "other", "multi_worker"))
+    return folder, trained(command(folder / "chief", "multi_worker"), command(folder / "other", "multi_worker"))
 
 
 def arrays(runs: Path) -> dict[str, np.ndarray]:
@@ -82,10 +90,12 @@ def arrays(runs: Path) -> dict[str, np.ndarray]:
 
 
 def largest_difference(ones: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> float:
-    """Over all variables, relative to the largest number of each; biases before a normalisation, near 0, relative to 0.01."""
+    """Over all variables and momenta, relative to the largest number of each. Not those of biases before a batch normalisation: their
+    gradient is 0 but for rounding."""
     assert set(ones) == set(others)
-    errors = {name: np.abs(ones[name] - others[name]).max() / max(np.abs(ones[name]).max(), 1e-2) for name in ones}
-    return max(errors.values())
+    names = [name for name in ones if "hidden/bias" not in name and "hidden_bias" not in name]
+    assert 60 < len(names) < len(ones)
+    return max(np.abs(ones[name] - others[name]).max() / max(np.abs(ones[name]).max(), 1e-2) for name in names)
 
 
 def test_two_machines_learn_what_one_learns(pair, tmp_path):
@@ -120,19 +130,28 @@ def test_both_go_on_from_the_chiefs_checkpoint_and_stop_where_the_run_is_finishe
     shutil.rmtree(run_dir / "checkpoints" / "epoch-0002")
     (run_dir / "result.json").unlink()
     lines = command(tmp_path / "chief", "multi_worker"), command(tmp_path / "other", "multi_worker")
-    chief, _ = together(*lines)
+    chief, _ = trained(*lines)
     assert "going on after epoch 1 of 2" in chief.stdout
     assert "Epoch 1/2" not in chief.stdout
     assert largest_difference(arrays(tmp_path / "chief"), arrays(folder / "chief")) < 1e-5
-    chief, other = together(*lines)
+    chief, _ = trained(*lines)
     assert "this run is finished" in chief.stdout
     assert "Epoch" not in chief.stdout
-    assert other.returncode == 0
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.long
 def test_what_cannot_work_together_is_said_on_each_machine(tmp_path):
-    """In place of a wait for ever: both read the same two errors, and end."""
-    with pytest.raises(AssertionError, match=r"\(0, 2\)"):
-        together(*(command(tmp_path / "runs", "multi_worker", f"seed={seed}") for seed in (0, 1)))
-    assert not (tmp_path / "runs").exists()
+    """In place of a wait for ever, all read the same error and end, before anything is written."""
+    runs = tmp_path / "runs"
+    for overrides, message in (
+        ((["seed=0"], ["seed=1"]), "another config on machine 2 of TF_CONFIG than on the first; expected the same on each"),
+        (
+            (["training.batch_size=33"],) * 2,
+            "training.batch_size: expected a multiple of 2, as there are 2 devices on 2 machines; received 33",
+        ),
+    ):
+        for process in together(*(command(runs, "multi_worker", *each) for each in overrides)):
+            assert process.returncode == 2, process.stderr
+            assert message in process.stderr
+    assert not runs.exists()
