@@ -233,7 +233,7 @@ class Training(Section):
     epochs: Count
     """Passes over the pre-training images."""
     batch_size: Annotated[int, Field(ge=2)]
-    """Images a step, over all replicas. The rest of an epoch that fills no batch is left out (another rest each epoch)."""
+    """Images a step, over all replicas, which divide it. The rest of an epoch that fills no batch is left out (another rest each epoch)."""
     accumulation: Count = 1
     """Each replica's batch is taken in so many parts, one after the other, to save memory; batch statistics are then a part's."""
     deterministic: bool = False
@@ -243,8 +243,9 @@ class Training(Section):
 class Devices(Section):
     """Where it runs."""
 
-    strategy: Literal["auto", "cpu", "gpu", "mirrored", "tpu"] = "auto"
-    """`auto`: the TPU if one answers, else all GPUs, else the CPU."""
+    strategy: Literal["auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"] = "auto"
+    """`auto`: the TPU if one answers, else all GPUs, else the CPU; `mirrored`: all GPUs; `multi_worker`: all GPUs, or else the CPU, of each
+    of the machines that the environment variable `TF_CONFIG` lists, whose first one writes the run folder."""
     tpu: Text = "local"
     """`tpu`: its name or address; `local` on Colab and on TPU VMs."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

@@ -119,7 +119,7 @@ def _parts_divide_the_batch(accumulation: int, batch_size: int) -> str | None:
 
 @_check("devices.jit", "devices.strategy")
 def _jit_is_for_one_device(jit: str, strategy: str) -> str | None:
-    if jit != "on" or strategy not in ("mirrored", "tpu"):
+    if jit != "on" or strategy not in ("mirrored", "multi_worker", "tpu"):
         return None
     why = "a TPU compiles by itself" if strategy == "tpu" else "replicas share variables that XLA can't reach"
     return f'expected "auto" or "off", as with devices.strategy "{strategy}" {why}; received "on"'

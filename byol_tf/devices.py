@@ -1,11 +1,9 @@
-"""CPU, GPUs or TPU by one key, and the precision that the networks compute in."""
+"""CPU, GPUs, TPU or several machines by one key, and the precision that the networks compute in."""
 
 import os
 import random
 
-
-class DeviceError(Exception):
-    """The device that a config names isn't there. The text says what would be right."""
+from byol_tf.cluster import DeviceError, read_cluster
 
 
 def prepare_environment() -> None:
@@ -23,11 +21,13 @@ def build_strategy(name: str = "auto", tpu: str = "local"):
     """The `tf.distribute` strategy that a config names.
 
     Args:
-        name: `auto` (a TPU if the machine has one, else all GPUs, else the CPU), `cpu`, `gpu` (the first), `mirrored` (all GPUs) or `tpu`.
+        name: `auto` (a TPU if the machine has one, else all GPUs, else the CPU), `cpu`, `gpu` (the first), `mirrored` (all GPUs), `tpu` or
+            `multi_worker` (this and other machines, as `TF_CONFIG` says). The last has to be built before TensorFlow computes anything, and
+            waits for the other machines.
         tpu: the TPU's name or address; `local` on Colab and on TPU VMs.
 
     Raises:
-        DeviceError: if there is no such device.
+        DeviceError: if there is no such device, or `TF_CONFIG` isn't right.
         ValueError: for another name.
     """
     import tensorflow as tf
@@ -46,6 +46,15 @@ def build_strategy(name: str = "auto", tpu: str = "local"):
                 'the extra "tpu" and restart it; else use "auto"'
             ) from error
         return tf.distribute.TPUStrategy(resolver)
+    if name == "multi_worker":
+        read_cluster(os.environ)
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            raise DeviceError(
+                f'devices.strategy: "multi_worker" got no connection ({str(error).splitlines()[0]}). Each address in TF_CONFIG must be '
+                "reached from each machine, and its port be free there"
+            ) from error
     if name in ("gpu", "mirrored") and not gpus:
         raise DeviceError(
             f'devices.strategy: "{name}" needs a GPU and TensorFlow sees none. Install the extra "gpu", or use "auto" or "cpu"'
@@ -54,7 +63,7 @@ def build_strategy(name: str = "auto", tpu: str = "local"):
         return tf.distribute.MirroredStrategy()
     if name in ("cpu", "gpu"):
         return tf.distribute.OneDeviceStrategy(f"/{name}:0")
-    raise ValueError(f'devices.strategy: expected "auto", "cpu", "gpu", "mirrored" or "tpu"; received {name!r}')
+    raise ValueError(f'devices.strategy: expected "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu"; received {name!r}')
 
 
 def on_cpu(strategy) -> bool:
@@ -63,7 +72,8 @@ def on_cpu(strategy) -> bool:
 
     if isinstance(strategy, tf.distribute.TPUStrategy):
         return False
-    if type(strategy) in (tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStrategy):
+    known = (tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+    if type(strategy) in known:
         return all("CPU" in device.upper() for device in strategy.extended.worker_devices)
     return not tf.config.list_physical_devices("GPU")
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from byol_tf.build import build_model, compile_model, encoder_of, view_policies
 from byol_tf.byol import BYOL
-from byol_tf.callbacks.checkpoint import Checkpoint, restore_model
+from byol_tf.callbacks.checkpoint import Checkpoint, model_arrays, restore_model
 from byol_tf.callbacks.collapse import Collapse
 from byol_tf.callbacks.history import History
 from byol_tf.callbacks.pictures import ViewPictures
@@ -18,16 +18,18 @@ from byol_tf.callbacks.probe import Probe
 from byol_tf.callbacks.throughput import Throughput
 from byol_tf.checkpoints import read_newest
 from byol_tf.config import Config
+from byol_tf.config_errors import ConfigError
 from byol_tf.config_file import resolved_json
 from byol_tf.devices import build_strategy, set_precision, set_seeds
 from byol_tf.figures import curves_figure
 from byol_tf.networks.inference import inference_model
-from byol_tf.plan import Schedule, schedule_of
+from byol_tf.plan import Schedule, check_batch, schedule_of
 from byol_tf.run_folder import RunFolder, write_atomically
 from byol_tf.saved_encoder import export_encoder
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
+from byol_tf.workers import Workers
 from pipelines.batches import image_batches, view_batches
-from pipelines.sources import Source, balanced_indices, open_source, subset
+from pipelines.sources import Source, SourceError, balanced_indices, open_source, subset
 
 _COLLAPSE_IMAGES = 512  # as many as ResNet-18's representation is wide, so that its rank can show
 _DATA_INIT_IMAGES = 256  # enough for each channel's mean and deviation, and little memory
@@ -53,22 +55,38 @@ def source_options(config: Config) -> dict:
 class Experiment:
     """One run of a config, from its last checkpoint if the folder holds one.
 
+    With several machines this object is made and run on each; only the chief reads and writes the folder and watches the run.
+
     Args:
         config: of the run.
-        folder: its run folder.
+        folder: its run folder; None where this process isn't the chief.
         say: prints a line for people.
+        strategy: the one that the config names, if it had to be built before; None builds it.
 
     Attributes:
         model: the compiled model.
         source: its images.
+
+    Raises:
+        ConfigError: if the images, or the replicas, don't go with the batch, or the machines have different configs.
+        SourceError: if the images can't be had, or the machines have different ones.
+        DeviceError: if there is no such device.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, say: Callable[[str], None] = print):
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder | None,
+        say: Callable[[str], None] = print,
+        strategy: tf.distribute.Strategy | None = None,
+    ):
         self.config, self.folder, self.say = config, folder, say
         set_seeds(config.seed, config.training.deterministic)
-        self.source: Source = open_source(**source_options(config), on_progress=self._progress)
+        self.strategy = build_strategy(config.devices.strategy, config.devices.tpu) if strategy is None else strategy
+        self.workers = Workers(self.strategy)
+        check_batch(config, self.strategy.num_replicas_in_sync, self.workers.count)
+        self.source: Source = self._open_source()
         self.schedule: Schedule = schedule_of(config, len(self.source.pretrain))
-        self.strategy = build_strategy(config.devices.strategy, config.devices.tpu)
         set_precision(config.devices.precision)
         with self.strategy.scope():
             self.model = build_model(config)
@@ -76,30 +94,45 @@ class Experiment:
         views = config.views
         self.inference = inference_model(self.model.encoder, views.size, views.mean, views.std)
 
-    def run(self, command: list[str], verbose: int | str = 1) -> dict:
-        """Trains what is left to train, then writes figures, the encoder and `result.json`; returns its object.
+    def run(self, command: list[str], verbose: int | str = 1) -> dict | None:
+        """Trains what is left to train, then writes figures, the encoder and `result.json`; returns its object, on the chief alone.
 
         Args:
             command: the command line, for the record.
-            verbose: as in `keras.Model.fit`.
+            verbose: as in `keras.Model.fit`, on the chief.
         """
-        config, folder = self.config, self.folder
-        folder.begin(resolved_json(config), command, self.source.fingerprint, self.source.skipped)
-        checkpoint, damaged = read_newest(folder.checkpoints)
+        workers = self.workers
+        first_epoch, state = self._begin(command) if workers.chief else (0, {})
+        if workers.count > 1:
+            # What the chief read or made is where all begin, so no other machine has to see its folder.
+            first_epoch = workers.gathered(first_epoch)[0]
+            restore_model(self.model, workers.from_chief(model_arrays(self.model)))
+        result = self._train_and_watch(first_epoch, state, verbose) if workers.chief else self._fit(first_epoch, [], 0)
+        workers.wait()  # a machine that left while the chief still writes would be taken for a lost one
+        return result
+
+    def _begin(self, command: list[str]) -> tuple[int, dict]:
+        """Writes what is known before the first step, sets the model as the newest checkpoint has it, or for its first epoch; returns
+        (epochs done, state of the callbacks)."""
+        self.folder.begin(resolved_json(self.config), command, self.source.fingerprint, self.source.skipped)
+        checkpoint, damaged = read_newest(self.folder.checkpoints)
         for line in damaged:
             self.say(f"damaged checkpoint, not used: {line}")
-        state = {"rows": [], "seconds": 0.0, "steps": 0}
-        first_epoch = 0
-        if checkpoint is not None:
-            restore_model(self.model, checkpoint.arrays)
-            first_epoch, state = checkpoint.epoch, checkpoint.state
-            self.say(f"going on after epoch {first_epoch} of {config.training.epochs}")
+        if checkpoint is None:
+            self._initialize_from_data()
+            return 0, {"rows": [], "seconds": 0.0, "steps": 0}
+        restore_model(self.model, checkpoint.arrays)
+        self.say(f"going on after epoch {checkpoint.epoch} of {self.config.training.epochs}")
+        return checkpoint.epoch, checkpoint.state
+
+    def _train_and_watch(self, first_epoch: int, state: dict, verbose: int | str) -> dict:
+        """The chief's part of a run. Its callbacks must ask nothing of the other processes, which wait at the next step."""
+        config, folder = self.config, self.folder
         writer = tf.summary.create_file_writer(str(folder.logs))
         throughput = Throughput(config.training.batch_size, state["seconds"], state["steps"])
         history = History(folder.history, writer, state["rows"])
         watchers = self._watchers()
         if first_epoch == 0:
-            self._initialize_from_data()
             with writer.as_default(step=0):
                 tf.summary.text("config", f"```\n{resolved_json(config)}\n```")
             self.say("probing the untrained encoder")
@@ -109,27 +142,53 @@ class Experiment:
         def state_now():
             return {"rows": history.rows, "seconds": throughput.seconds, "steps": throughput.steps}
 
-        updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
         checkpoints = Checkpoint(folder.checkpoints, state_now, config.run.keep_checkpoints)
-        self.model.fit(
-            self.batches(first_epoch * self.schedule.steps_per_epoch),
-            epochs=config.training.epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=self.schedule.steps_per_epoch,
-            callbacks=[*updates, pictures, throughput, *watchers, history, checkpoints],
-            verbose=verbose,
-            shuffle=False,  # the stream is shuffled already; Keras would warn that it can't
-        )
+        self._fit(first_epoch, [pictures, throughput, *watchers, history, checkpoints], verbose)
         writer.close()
         return self._finish(history.rows, throughput)
 
-    def batches(self, first_step: int = 0) -> tf.data.Dataset:
-        """What the model's steps get, from a step on: views, or images of which it makes them."""
+    def _fit(self, first_epoch: int, watchers: list, verbose: int | str) -> None:
+        """Trains the epochs that are left, with this process's part of each batch."""
+        config, workers = self.config, self.workers
+        batches = self.batches(first_epoch * self.schedule.steps_per_epoch, workers.index, workers.count)
+        updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
+        self.model.fit(
+            workers.share(batches, config.training.batch_size),
+            epochs=config.training.epochs,
+            initial_epoch=first_epoch,
+            steps_per_epoch=self.schedule.steps_per_epoch,
+            callbacks=[*updates, *watchers],
+            verbose=verbose,
+            shuffle=False,  # the stream is shuffled already; Keras would warn that it can't
+        )
+
+    def batches(self, first_step: int = 0, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
+        """What the model's steps get, from a step on: views, or images of which it makes them; of several workers, one's part."""
         views, batch_size, seed = self.config.views, self.config.training.batch_size, self.config.seed
+        where = {"first_step": first_step, "worker": worker, "workers": workers}
         if views.engine == "fused":
-            return image_batches(self.source.pretrain, batch_size, seed, first_step)
+            return image_batches(self.source.pretrain, batch_size, seed, **where)
         policies = view_policies(self.config)
-        return view_batches(self.source.pretrain, policies, views.size, batch_size, seed, views.mean, views.std, first_step)
+        return view_batches(self.source.pretrain, policies, views.size, batch_size, seed, views.mean, views.std, **where)
+
+    def _open_source(self) -> Source:
+        """The run's images, the same on all machines."""
+        workers = self.workers
+        # What a path is on one machine it needn't be on another; all else has to be the same.
+        config = self.config.model_dump_json(exclude={"about": True, "schema_": True, "run": True, "data": {"root", "archive"}})
+        if differing := workers.differing(config):
+            raise ConfigError([f"another config on machine {differing[0] + 1} of TF_CONFIG than on the first; expected the same on each"])
+        if not workers.chief:
+            workers.wait()  # the chief may have to prepare a data set in a folder where the others find it then
+        source = open_source(**source_options(self.config), on_progress=self._progress)
+        if workers.chief:
+            workers.wait()
+        if differing := workers.differing(f"{source.fingerprint} {len(source.pretrain)}"):
+            raise SourceError(
+                f"data.source: expected the same images on each machine; machine {differing[0] + 1} of TF_CONFIG holds others than the "
+                f"first (here: {len(source.pretrain):,} to learn from)"
+            )
+        return source
 
     def _tau(self) -> TauSchedule:
         tau = self.config.tau

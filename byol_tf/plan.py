@@ -40,6 +40,16 @@ def schedule_of(config: Config, images: int) -> Schedule:
     )
 
 
+def check_batch(config: Config, replicas: int, workers: int = 1) -> None:
+    """`ConfigError` if so many replicas, on so many machines, don't divide a batch into equal parts, and those by the accumulation."""
+    batch, parts = config.training.batch_size, config.training.accumulation
+    if batch % (replicas * parts) == 0:
+        return
+    where = f"{replicas} devices on {workers} machines" if workers > 1 else f"{replicas} devices"
+    by = f" x training.accumulation ({parts})" if parts > 1 else ""
+    raise ConfigError([f"training.batch_size: expected a multiple of {replicas * parts}, as there are {where}{by}; received {batch}"])
+
+
 def plan_lines(
     config: Config, source: SourcePlan, schedule: Schedule, parameters: dict[str, int], folder: RunFolder
 ) -> list[tuple[str, str]]:

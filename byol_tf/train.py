@@ -6,8 +6,9 @@ import os
 import shlex
 import sys
 
+from byol_tf.cluster import Cluster, DeviceError, read_cluster
 from byol_tf.config_file import ConfigError, load_config, resolved_json
-from byol_tf.devices import DeviceError, prepare_environment
+from byol_tf.devices import prepare_environment
 from byol_tf.run_folder import RunFolder, RunFolderError, choose_folder
 
 _USAGE_ERROR = 2
@@ -26,19 +27,58 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = load_config(options.config, options.overrides)
+        several = config.devices.strategy == "multi_worker" and not options.dry_run  # a plan can be made on any one machine
+        cluster = read_cluster(os.environ) if several else None
+        if cluster is not None and not cluster.chief:
+            return _train_along(config, cluster)
         folder = choose_folder(json.loads(resolved_json(config)), options.run_dir, options.fresh)
         finished = folder.finished()
         if finished is not None and not options.dry_run:
+            if cluster is not None:
+                _strategy_unless_finished(True)
             print(f"{folder.root}: this run is finished; --fresh begins anew")
             return _report(finished, folder)
         return _train(config, folder, options, sys.argv[1:] if arguments is None else arguments)
-    except (ConfigError, RunFolderError) as error:
+    except (ConfigError, RunFolderError, DeviceError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
 
 
+def _strategy_unless_finished(finished: bool):
+    """The strategy of several machines, built before TensorFlow computes anything, as it has to be; None if the chief's run is finished.
+
+    Args:
+        finished: whether it is; only the chief's word counts, since only it looks into the folder.
+    """
+    prepare_environment()
+    from byol_tf.devices import build_strategy
+    from byol_tf.workers import Workers
+
+    strategy = build_strategy("multi_worker")
+    return None if Workers(strategy).gathered(finished)[0] else strategy
+
+
+def _train_along(config, cluster: Cluster) -> int:
+    """What a machine does that isn't the chief: its part of each step, and nothing on disk."""
+    print(f"{config.name}: machine {cluster.index + 1} of {len(cluster.addresses)}; {cluster.addresses[0]} reports and writes", flush=True)
+    strategy = _strategy_unless_finished(False)
+    if strategy is None:
+        return 0
+    from byol_tf.experiment import Experiment
+    from pipelines.sources import SourceError
+
+    try:
+        Experiment(config, None, lambda line: None, strategy).run([])
+    except SourceError as error:
+        print(error, file=sys.stderr)
+        return _USAGE_ERROR
+    return 0
+
+
 def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
     prepare_environment()
+    several = config.devices.strategy == "multi_worker" and not options.dry_run
+    strategy = _strategy_unless_finished(False) if several else None
     from byol_tf.build import count_parameters
     from byol_tf.experiment import Experiment, source_options
     from byol_tf.plan import plan_lines, schedule_of
@@ -53,8 +93,8 @@ def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
         if options.dry_run:
             print("dry run: nothing was written")
             return 0
-        experiment = Experiment(config, folder)
-    except (SourceError, DeviceError) as error:
+        experiment = Experiment(config, folder, strategy=strategy)
+    except SourceError as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
     command = ["python", "-m", "byol_tf.train", *arguments]

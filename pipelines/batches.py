@@ -1,7 +1,8 @@
 """Images and view policies -> an endless, seeded tf.data stream of views that can begin at any step.
 
 Order and draws are functions of (seed, epoch, position): step k's batch is the same whether the stream began at 0 or at k, and nothing is
-replayed to get there. Each epoch leaves out another remainder that fills no batch.
+replayed to get there. Each epoch leaves out another remainder that fills no batch. Several workers take a part of each batch, so they see
+together what one would see, and each reads its own images only.
 """
 
 from collections.abc import Sequence
@@ -16,28 +17,33 @@ from pipelines.sources import Images
 _READ_AHEAD = 4
 
 
-def batch_indices(step: tf.Tensor, seed: int, count: int, batch_size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Which images step `step` sees.
+def batch_indices(
+    step: tf.Tensor, seed: int, count: int, batch_size: int, worker: int = 0, workers: int = 1
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Which images a worker sees at step `step`: rows worker x batch_size / workers and those that follow of the whole batch.
 
     Args:
         step: int64 scalar, 0 for the first of the run.
         seed: the run's.
         count: images in the set.
-        batch_size: images a step; at most `count`.
+        batch_size: images a step, over all workers; at most `count`.
+        worker: which of the workers, counted from 0.
+        workers: a divisor of `batch_size`.
 
     Returns:
-        epoch (int64 scalar), positions in the epoch (int64 `[batch_size]`, consecutive) and image indices (int64 `[batch_size]`): a
+        epoch (int64 scalar), positions in the epoch (int64 `[batch_size / workers]`, consecutive) and image indices (int64, as many): of a
         permutation of the images, drawn for each epoch.
     """
     steps_per_epoch = count // batch_size
     epoch = step // steps_per_epoch
-    positions = (step % steps_per_epoch) * batch_size + tf.range(batch_size, dtype=tf.int64)
+    share = batch_size // workers
+    positions = (step % steps_per_epoch) * batch_size + tf.range(worker * share, (worker + 1) * share, dtype=tf.int64)
     order_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
     indices = tf.random.experimental.index_shuffle(positions, order_seed, tf.constant(count - 1, tf.int64))
     return epoch, positions, indices
 
 
-def image_batches(images: Images, batch_size: int, seed: int, first_step: int = 0) -> tf.data.Dataset:
+def image_batches(images: Images, batch_size: int, seed: int, first_step: int = 0, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
     """Endless batches of images as they are, for views that are made where the network runs: an eighth of the bytes of two float views.
 
     Args:
@@ -45,29 +51,36 @@ def image_batches(images: Images, batch_size: int, seed: int, first_step: int = 
         batch_size: images a step, over all replicas.
         seed: decides the order.
         first_step: the step to begin at.
+        worker: whose part of each batch, counted from 0.
+        workers: how many equal parts each batch has.
 
     Returns:
-        A dataset of (uint8 `[batch_size, H, W, 3]`, int64 `[batch_size, 2]`: epoch and position of each, as `FusedViews` takes them).
+        A dataset of (uint8 `[N, H, W, 3]`, int64 `[N, 2]`: epoch and position of each, as `FusedViews` takes them), N being
+        batch_size / workers.
 
     Raises:
-        ValueError: if there are fewer images than a batch holds, or they are of several shapes.
+        ValueError: if there are fewer images than a batch holds, they are of several shapes, or the workers don't divide a batch.
     """
-    count = _enough(images, batch_size)
+    count = _checked_count(images, batch_size, worker, workers)
     if images.shape is None:
         raise ValueError("images: expected images of one shape; received several. Resize them all to one side when they are read")
 
     @tf.autograph.experimental.do_not_convert
     def batch(step):
-        epoch, positions, indices = batch_indices(step, seed, count, batch_size)
-        return _read(images, indices), tf.stack([tf.repeat(epoch, batch_size), positions], axis=1)
+        epoch, positions, indices = batch_indices(step, seed, count, batch_size, worker, workers)
+        return _read(images, indices), tf.stack([tf.repeat(epoch, batch_size // workers), positions], axis=1)
 
     steps = tf.data.Dataset.range(first_step, tf.int64.max)
     return steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(_READ_AHEAD)
 
 
-def _enough(images: Images, batch_size: int) -> int:
+def _checked_count(images: Images, batch_size: int, worker: int, workers: int) -> int:
     if len(images) < batch_size:
         raise ValueError(f"batch_size: expected at most the number of images, {len(images)}; received {batch_size}")
+    if workers < 1 or batch_size % workers:
+        raise ValueError(f"workers: expected a divisor of batch_size ({batch_size}); received {workers}")
+    if not 0 <= worker < workers:
+        raise ValueError(f"worker: expected a number from 0 to {workers - 1}, as there are {workers} workers; received {worker}")
     return len(images)
 
 
@@ -86,6 +99,8 @@ def view_batches(
     mean: Sequence[float],
     std: Sequence[float],
     first_step: int = 0,
+    worker: int = 0,
+    workers: int = 1,
 ) -> tf.data.Dataset:
     """Endless batches of views for BYOL, all of an image made in the same map.
 
@@ -97,14 +112,16 @@ def view_batches(
         seed: decides order and draws.
         mean, std: three numbers each: (view - mean) / std is the last operation.
         first_step: the step to begin at.
+        worker: whose part of each batch, counted from 0.
+        workers: how many equal parts each batch has.
 
     Returns:
-        A dataset of (view1, view2, ...), each float32 `[batch_size, size, size, 3]`.
+        A dataset of (view1, view2, ...), each float32 `[batch_size / workers, size, size, 3]`.
 
     Raises:
-        ValueError: if there are fewer images than a batch holds.
+        ValueError: if there are fewer images than a batch holds, or the workers don't divide a batch.
     """
-    count = _enough(images, batch_size)
+    count = _checked_count(images, batch_size, worker, workers)
     engines = [HostViews(policy, size, (seed, view)) for view, policy in enumerate(policies)]
 
     def normalised(views):
@@ -115,7 +132,7 @@ def view_batches(
 
     @tf.autograph.experimental.do_not_convert
     def batch_of_views(step):
-        epoch, positions, indices = batch_indices(step, seed, count, batch_size)
+        epoch, positions, indices = batch_indices(step, seed, count, batch_size, worker, workers)
         batch = _read(images, indices)
         return tuple(normalised(engine(batch, epoch, positions)) for engine in engines)
 
@@ -133,13 +150,13 @@ def view_batches(
 
     @tf.autograph.experimental.do_not_convert
     def each_image(step):
-        epoch, positions, indices = batch_indices(step, seed, count, batch_size)
-        return tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, batch_size), positions, indices))
+        epoch, positions, indices = batch_indices(step, seed, count, batch_size, worker, workers)
+        return tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, batch_size // workers), positions, indices))
 
     steps = tf.data.Dataset.range(first_step, tf.int64.max)
     if images.shape is not None:
         batches = steps.map(batch_of_views, num_parallel_calls=tf.data.AUTOTUNE)
     else:
         batches = steps.flat_map(each_image).map(lambda *where: tuple(cropped(*where)), num_parallel_calls=tf.data.AUTOTUNE)
-        batches = batches.batch(batch_size, drop_remainder=True).map(recoloured, num_parallel_calls=tf.data.AUTOTUNE)
+        batches = batches.batch(batch_size // workers, drop_remainder=True).map(recoloured, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.prefetch(_READ_AHEAD)

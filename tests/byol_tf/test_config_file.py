@@ -179,6 +179,13 @@ CLASHES = [
         ),
     ),
     (
+        {"devices": {"strategy": "multi_worker", "jit": "on"}},
+        (
+            'devices.jit: expected "auto" or "off", as with devices.strategy "multi_worker" replicas share variables that XLA can\'t '
+            'reach; received "on"'
+        ),
+    ),
+    (
         {"encoder__width": 0.3},
         'encoder.width: expected a multiple of 1/64, as the first layer of "resnet50" has 64 x width channels; received 0.3',
     ),

@@ -30,8 +30,14 @@ def test_no_gpu_is_said_with_what_to_do(monkeypatch, name):
         build_strategy(name)
 
 
+def test_several_machines_need_their_description(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(DeviceError, match='"multi_worker" reads the environment variable TF_CONFIG'):
+        build_strategy("multi_worker")
+
+
 def test_unknown_strategy():
-    with pytest.raises(ValueError, match="""expected "auto", "cpu", "gpu", "mirrored" or "tpu"; received 'quantum'"""):
+    with pytest.raises(ValueError, match="""expected "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu"; received 'quantum'"""):
         build_strategy("quantum")
 
 

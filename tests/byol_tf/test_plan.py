@@ -6,7 +6,7 @@ import pytest
 
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
-from byol_tf.plan import Schedule, plan_lines, schedule_of
+from byol_tf.plan import Schedule, check_batch, plan_lines, schedule_of
 from byol_tf.run_folder import RunFolder
 from pipelines.sources import plan_source
 
@@ -25,6 +25,22 @@ def config(**changes) -> Config:
 
 def test_schedule_counts_full_batches_and_scales_the_rate():
     assert schedule_of(config(), 1000) == Schedule(steps_per_epoch=7, total_steps=70, warmup_steps=10, peak_rate=0.15)
+
+
+@pytest.mark.parametrize(
+    ("accumulation", "replicas", "workers", "message"),
+    [
+        (1, 3, 3, "expected a multiple of 3, as there are 3 devices on 3 machines; received 128"),
+        (1, 6, 2, "expected a multiple of 6, as there are 6 devices on 2 machines; received 128"),
+        (1, 3, 1, "expected a multiple of 3, as there are 3 devices; received 128"),
+        (64, 4, 2, r"expected a multiple of 256, as there are 4 devices on 2 machines x training.accumulation \(64\); received 128"),
+    ],
+)
+def test_a_batch_is_cut_into_equal_parts(accumulation, replicas, workers, message):
+    chosen = config(training={"epochs": 10, "batch_size": 128, "accumulation": accumulation})
+    with pytest.raises(ConfigError, match=f"^training.batch_size: {message}$"):
+        check_batch(chosen, replicas, workers)
+    check_batch(chosen, 2, workers=2)
 
 
 def test_a_rate_without_reference_batch_stands_as_it_is():

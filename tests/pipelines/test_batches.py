@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines.batches import batch_indices, view_batches
+from pipelines.batches import batch_indices, image_batches, view_batches
 from pipelines.policy import ViewPolicy, preset
 from pipelines.sources import Images
 
@@ -130,6 +130,59 @@ class TestStream:
     def test_fewer_images_than_a_batch_are_an_error(self, sizes):
         with pytest.raises(ValueError, match="expected at most the number of images, 3; received 4"):
             stream(Coloured(3, sizes))
+
+
+class TestWorkers:
+    """Parts of each batch, which together are the batch that one worker would get."""
+
+    def joined(self, make, workers: int) -> list[tuple[np.ndarray, ...]]:
+        """Seven batches from step 3 on, over two ends of an epoch, put together from the workers' parts in their order."""
+        shards = [taken(make(first_step=3, worker=worker, workers=workers), 7) for worker in range(workers)]
+        assert {len(part) for shard in shards for batch in shard for part in batch} == {8 // workers}
+        return [tuple(np.concatenate(parts) for parts in zip(*batches, strict=True)) for batches in zip(*shards, strict=True)]
+
+    def check(self, make, workers: int):
+        for batch, whole in zip(self.joined(make, workers), taken(make(first_step=3), 7), strict=True):
+            for received, expected in zip(batch, whole, strict=True):
+                # Float kernels round differently at the end of a batch.
+                np.testing.assert_allclose(received, expected, rtol=0, atol=0 if received.dtype.kind in "iu" else 1e-5)
+
+    @pytest.mark.parametrize("workers", [1, 2, 4])
+    def test_images_and_their_places_are_those_of_the_whole_batch(self, workers):
+        self.check(lambda **where: image_batches(Noise(23), 8, 5, **where), workers)
+
+    @pytest.mark.parametrize("sizes", [False, True])
+    @pytest.mark.parametrize("workers", [1, 2, 4])
+    def test_views_are_those_of_the_whole_batch(self, sizes, workers):
+        self.check(lambda **where: view_batches(Noise(23, sizes), preset("byol"), 8, 8, 5, MEAN, STD, **where), workers)
+
+    def test_a_worker_reads_its_own_images_only(self):
+        class Read(Coloured):
+            def __getitem__(self, index):
+                read.append(int(index))
+                return super().__getitem__(index)
+
+        for worker in (0, 1):
+            read = []
+            taken(image_batches(Read(23), 4, 0, worker=worker, workers=2), 3)
+            ahead = [index for step in range(5 * 23) for index in indices_of(step)[2 * worker : 2 * worker + 2]]
+            assert len(read) >= 6
+            assert sorted(read) == sorted(ahead[: len(read)])
+
+    @pytest.mark.parametrize(
+        ("where", "message"),
+        [
+            ({"workers": 3}, r"workers: expected a divisor of batch_size \(4\); received 3"),
+            ({"workers": 0}, r"workers: expected a divisor of batch_size \(4\); received 0"),
+            ({"worker": 2, "workers": 2}, "worker: expected a number from 0 to 1, as there are 2 workers; received 2"),
+            ({"worker": -1}, "worker: expected a number from 0 to 0, as there are 1 workers; received -1"),
+        ],
+    )
+    def test_parts_that_there_are_not(self, where, message):
+        with pytest.raises(ValueError, match=message):
+            image_batches(Noise(23), 4, 0, **where)
+        with pytest.raises(ValueError, match=message):
+            view_batches(Noise(23), preset("none"), 8, 4, 0, MEAN, STD, **where)
 
 
 def test_one_by_one_and_together_the_draws_are_the_same():

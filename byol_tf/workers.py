@@ -1,0 +1,91 @@
+"""What the processes of one run tell each other: one process, or one on each of several machines."""
+
+import hashlib
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from byol_tf.cluster import read_cluster
+
+
+class Workers:
+    """The processes that train together under a strategy. One alone is its own chief, and nothing waits.
+
+    Each method but `share` must be called by all of them, in the same order: it waits for the others.
+
+    Args:
+        strategy: of the run.
+
+    Attributes:
+        count: of processes.
+        index: which of them this is, counted from 0.
+        chief: whether it is the one that writes.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self.strategy = strategy
+        self._summed = None
+        several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        cluster = read_cluster(os.environ) if several else None
+        self.count = len(cluster.addresses) if several else 1
+        self.index = cluster.index if several else 0
+        self.chief = self.index == 0
+
+    def gathered(self, number: int) -> list[int]:
+        """Each process's number (64 bits), in their order, on all of them."""
+        if self.count == 1:
+            return [number]
+        mine = np.zeros(self.count, np.int64)
+        mine[self.index] = number
+        return self._sum([mine])[0].tolist()
+
+    def differing(self, text: str) -> list[int]:
+        """The processes whose text isn't the chief's."""
+        numbers = self.gathered(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]))
+        return [index for index, number in enumerate(numbers) if number != numbers[0]]
+
+    def from_chief(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The chief's arrays on all processes; each gives as many, of the same names, shapes and dtypes."""
+        if self.count == 1:
+            return arrays
+        # Collectives know no small integers.
+        wide = [array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array for array in arrays.values()]
+        summed = self._sum(wide if self.chief else [np.zeros_like(array) for array in wide])
+        return {name: array.astype(arrays[name].dtype) for name, array in zip(arrays, summed, strict=True)}
+
+    def wait(self) -> None:
+        """Returns when all processes have come here."""
+        self.gathered(0)
+
+    def share(self, batches: tf.data.Dataset, batch_size: int) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+        """What `fit` takes, of an endless dataset of this process's part of each batch.
+
+        Keras would shard what it is given once more, by leaving out elements; what is made from a function it takes as it is.
+
+        Args:
+            batches: `[batch_size / count, ...]` each, in the order of the whole batch's rows.
+            batch_size: of the whole batch; a multiple of the strategy's replicas.
+        """
+        if self.count == 1:
+            return batches
+        replicas = self.strategy.num_replicas_in_sync
+        if replicas > self.count:  # a replica takes an element, so each gets one of its own
+            batches = batches.rebatch(batch_size // replicas, drop_remainder=True)
+        # Said to be endless, or the workers would ask each other at each step whether all have images left.
+        endless = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+        return self.strategy.distribute_datasets_from_function(lambda _: endless)
+
+    def _sum(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Sums over the processes."""
+        local_replicas = self.strategy.num_replicas_in_sync // self.count
+
+        def of_replica(values):
+            context = tf.distribute.get_replica_context()
+            counts = context.replica_id_in_sync_group % local_replicas == 0  # one replica of each process
+            return [context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(counts, value, tf.zeros_like(value))) for value in values]
+
+        if self._summed is None:
+            self._summed = tf.function(lambda values: self.strategy.run(of_replica, args=(values,)), autograph=False)
+        summed = self._summed([tf.constant(array) for array in arrays])
+        return [self.strategy.experimental_local_results(value)[0].numpy() for value in summed]
