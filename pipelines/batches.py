@@ -4,11 +4,12 @@ Order and draws are functions of (seed, epoch, position): step k's batch is the 
 replayed to get there. Each epoch leaves out another remainder that fills no batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from pipelines.draws import draw
+from pipelines.host_crops import read_parts, resized
 from pipelines.host_views import HostViews
 from pipelines.policy import ViewPolicy
 from pipelines.sources import Images
@@ -50,11 +51,11 @@ def image_batches(images: Images, batch_size: int, seed: int, first_step: int = 
         A dataset of (uint8 `[batch_size, H, W, 3]`, int64 `[batch_size, 2]`: epoch and position of each, as `FusedViews` takes them).
 
     Raises:
-        ValueError: if there are fewer images than a batch holds, or they are of several shapes.
+        ValueError: if there are fewer images than a batch holds, or they are of several shapes, which `crop_batches` takes.
     """
     count = _enough(images, batch_size)
     if images.shape is None:
-        raise ValueError("images: expected images of one shape; received several. Resize them all to one side when they are read")
+        raise ValueError("images: expected images of one shape; received several, which crop_batches takes")
 
     @tf.autograph.experimental.do_not_convert
     def batch(step):
@@ -63,6 +64,48 @@ def image_batches(images: Images, batch_size: int, seed: int, first_step: int = 
 
     steps = tf.data.Dataset.range(first_step, tf.int64.max)
     return steps.map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(_READ_AHEAD)
+
+
+def crop_batches(
+    images: Images, policies: tuple[ViewPolicy, ...], size: int, batch_size: int, seed: int, first_step: int = 0
+) -> tf.data.Dataset:
+    """Endless batches of crops, for views whose other operations run where the network does: a quarter of the bytes of float views.
+
+    Args:
+        images: the set to learn from, of any shapes.
+        policies: what each view is. Only its crop is made here; the flip and what follows are `FusedViews(policy.without_crop(), ...)`'s.
+        size: side of a view in pixels.
+        batch_size: images a step, over all replicas.
+        seed: decides order and draws.
+        first_step: the step to begin at.
+
+    Returns:
+        A dataset of (crop1, crop2, ..., ids): each crop uint8 `[batch_size, size, size, 3]`; ids as `image_batches` gives them.
+
+    Raises:
+        ValueError: if there are fewer images than a batch holds.
+    """
+    count = _enough(images, batch_size)
+
+    @tf.autograph.experimental.do_not_convert
+    def cropped(epoch, position, index):
+        draws = [draw((seed, view), epoch, position[None]) for view in range(len(policies))]
+        crops = [resized(part, size) for part in read_parts(images, index, policies, draws)]
+        return (*crops, tf.stack([epoch, position]))
+
+    return _one_by_one(cropped, count, batch_size, seed, first_step).prefetch(_READ_AHEAD)
+
+
+def _one_by_one(make: Callable, count: int, batch_size: int, seed: int, first_step: int) -> tf.data.Dataset:
+    """Batches of what `make(epoch, position, index)` gives for one image."""
+
+    @tf.autograph.experimental.do_not_convert
+    def each_image(step):
+        epoch, positions, indices = batch_indices(step, seed, count, batch_size)
+        return tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, batch_size), positions, indices))
+
+    steps = tf.data.Dataset.range(first_step, tf.int64.max)
+    return steps.flat_map(each_image).map(make, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size, drop_remainder=True)
 
 
 def _enough(images: Images, batch_size: int) -> int:
@@ -110,9 +153,6 @@ def view_batches(
     def normalised(views):
         return (views - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
 
-    def read_one(index):
-        return tf.ensure_shape(tf.numpy_function(images.__getitem__, [index], tf.uint8, stateful=False), (None, None, 3))
-
     @tf.autograph.experimental.do_not_convert
     def batch_of_views(step):
         epoch, positions, indices = batch_indices(step, seed, count, batch_size)
@@ -121,25 +161,20 @@ def view_batches(
 
     @tf.autograph.experimental.do_not_convert
     def cropped(epoch, position, index):
-        image = read_one(index)
         draws = [draw(engine.seed, epoch, position[None]) for engine in engines]
-        crops = [engine.crop_one(image, drawn) for engine, drawn in zip(engines, draws, strict=True)]
-        return [*crops, *(drawn[0] for drawn in draws)]
+        parts = read_parts(images, index, policies, draws)
+        crops = [engine.resize_one(part, drawn) for engine, part, drawn in zip(engines, parts, draws, strict=True)]
+        return (*crops, *(drawn[0] for drawn in draws))
 
     @tf.autograph.experimental.do_not_convert
     def recoloured(*crops_and_draws):
         crops, draws = crops_and_draws[: len(engines)], crops_and_draws[len(engines) :]
         return tuple(normalised(engine.recolour(*both)) for engine, *both in zip(engines, crops, draws, strict=True))
 
-    @tf.autograph.experimental.do_not_convert
-    def each_image(step):
-        epoch, positions, indices = batch_indices(step, seed, count, batch_size)
-        return tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, batch_size), positions, indices))
-
-    steps = tf.data.Dataset.range(first_step, tf.int64.max)
     if images.shape is not None:
+        steps = tf.data.Dataset.range(first_step, tf.int64.max)
         batches = steps.map(batch_of_views, num_parallel_calls=tf.data.AUTOTUNE)
     else:
-        batches = steps.flat_map(each_image).map(lambda *where: tuple(cropped(*where)), num_parallel_calls=tf.data.AUTOTUNE)
-        batches = batches.batch(batch_size, drop_remainder=True).map(recoloured, num_parallel_calls=tf.data.AUTOTUNE)
+        crops = _one_by_one(cropped, count, batch_size, seed, first_step)
+        batches = crops.map(recoloured, num_parallel_calls=tf.data.AUTOTUNE)
     return batches.prefetch(_READ_AHEAD)
