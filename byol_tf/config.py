@@ -86,8 +86,8 @@ class Views(Section):
     """`byol`: the BYOL paper's two policies; `stl10`: the STL-10 paper's, `simclr` and `simsiam`: theirs, the same for both; `none`: no
     augmentation."""
     engine: Literal["keras_cv", "fused"] = "keras_cv"
-    """`keras_cv`: its layers, inside tf.data; `fused`: matrices inside the training step, on the accelerator, from uint8 images of one
-    size. Both make the same draws."""
+    """`keras_cv`: its layers, inside tf.data; `fused`: matrices inside the training step, on the accelerator, from uint8 images, or, where
+    those are of several sizes, from uint8 crops that tf.data cuts out. Both make the same draws."""
     first: ViewPolicy = ViewPolicy()
     """Policy of the first view: only the keys that differ from the preset."""
     second: ViewPolicy = ViewPolicy()

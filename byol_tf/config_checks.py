@@ -98,13 +98,6 @@ def _views_are_not_enlarged(size: int, image_size: int | None, source: str) -> s
     return f"expected at most {meaning}; received {size}" if size > limit else None
 
 
-@_check("views.engine", "data.source", "data.image_size")
-def _fused_views_need_one_size(engine: str, source: str, image_size: int | None) -> str | None:
-    if engine != "fused" or source not in ("folder", "imagenet") or image_size is not None:
-        return None
-    return 'expected "keras_cv", or data.image_size set, as "fused" takes images of one size; received "fused"'
-
-
 @_check("training.accumulation", "training.batch_size")
 def _parts_divide_the_batch(accumulation: int, batch_size: int) -> str | None:
     if batch_size % accumulation == 0:

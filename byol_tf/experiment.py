@@ -26,7 +26,7 @@ from byol_tf.plan import Schedule, schedule_of
 from byol_tf.run_folder import RunFolder, write_atomically
 from byol_tf.saved_encoder import export_encoder
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
-from pipelines.batches import image_batches, view_batches
+from pipelines.batches import crop_batches, image_batches, view_batches
 from pipelines.sources import Source, balanced_indices, open_source, subset
 
 _COLLAPSE_IMAGES = 512  # as many as ResNet-18's representation is wide, so that its rank can show
@@ -71,7 +71,7 @@ class Experiment:
         self.strategy = build_strategy(config.devices.strategy, config.devices.tpu)
         set_precision(config.devices.precision)
         with self.strategy.scope():
-            self.model = build_model(config)
+            self.model = build_model(config, cropped=self.source.pretrain.shape is None)
             compile_model(self.model, config, self.schedule)
         views = config.views
         self.inference = inference_model(self.model.encoder, views.size, views.mean, views.std)
@@ -124,12 +124,14 @@ class Experiment:
         return self._finish(history.rows, throughput)
 
     def batches(self, first_step: int = 0) -> tf.data.Dataset:
-        """What the model's steps get, from a step on: views, or images of which it makes them."""
-        views, batch_size, seed = self.config.views, self.config.training.batch_size, self.config.seed
-        if views.engine == "fused":
-            return image_batches(self.source.pretrain, batch_size, seed, first_step)
+        """What the model's steps get, from a step on: views, or images or crops of which it makes them."""
+        images, views, batch_size, seed = self.source.pretrain, self.config.views, self.config.training.batch_size, self.config.seed
         policies = view_policies(self.config)
-        return view_batches(self.source.pretrain, policies, views.size, batch_size, seed, views.mean, views.std, first_step)
+        if views.engine == "keras_cv":
+            return view_batches(images, policies, views.size, batch_size, seed, views.mean, views.std, first_step)
+        if images.shape is None:
+            return crop_batches(images, policies, views.size, batch_size, seed, first_step)
+        return image_batches(images, batch_size, seed, first_step)
 
     def _tau(self) -> TauSchedule:
         tau = self.config.tau
@@ -140,7 +142,7 @@ class Experiment:
         config = self.config
         if "data_init" in (config.encoder.normalization, config.projector.normalization, config.predictor.normalization):
             batch = next(iter(self.batches()))
-            first_view = batch[0] if self.model.views is None else self.model.views[0](*batch)
+            first_view = batch[0] if self.model.views is None else self.model.views[0](batch[0], batch[-1])
             self.model.initialize_from_data(first_view[:_DATA_INIT_IMAGES])
             self.say(f"scales and offsets set from {min(len(first_view), _DATA_INIT_IMAGES)} views")
 

@@ -151,10 +151,12 @@ class TestViews:
     def both(self, policies, size, exact, steps=2):
         """(fused, keras-cv's) of each view, `[n, size, size, 3]` in [0, 1]."""
         layers = [FusedViews(policy.without_crop(), size, (3, view), ZERO, ONE, exact=exact) for view, policy in enumerate(policies)]
-        fused = crop_batches(mixed(), policies, size, 10, 3).map(lambda one, two, ids: (layers[0](one, ids), layers[1](two, ids)))
-        other = view_batches(mixed(), policies, size, 10, 3, ZERO, ONE)
-        pairs = [[np.concatenate(views) for views in zip(*data.take(steps).as_numpy_iterator(), strict=True)] for data in (fused, other)]
-        return list(zip(*pairs, strict=True))
+        data = crop_batches(mixed(), policies, size, 10, 3), view_batches(mixed(), policies, size, 10, 3, ZERO, ONE)
+        (*crops, ids), other = ([np.concatenate(each) for each in zip(*one.take(steps).as_numpy_iterator(), strict=True)] for one in data)
+        tf.config.run_functions_eagerly(True)  # nothing to compile
+        fused = [layer(crop, ids).numpy() for layer, crop in zip(layers, crops, strict=True)]
+        tf.config.run_functions_eagerly(False)
+        return list(zip(fused, other, strict=True))
 
     def test_where_crops_are_enlarged_they_differ_by_rounding(self):
         policies = tuple(policy.model_copy(update={"crop_area": (0.05, 0.1), "blur_probability": 0.5}) for policy in preset("byol"))
