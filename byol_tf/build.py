@@ -14,8 +14,8 @@ from pipelines.fused_views import FusedViews
 from pipelines.policy import ViewPolicy
 
 
-def build_model(config: Config) -> BYOL:
-    """The uncompiled model of a config, drawn from its seed."""
+def build_model(config: Config, cropped: bool = False) -> BYOL:
+    """The uncompiled model of a config, drawn from its seed; `cropped`: see `fused_views`."""
     projector, predictor = config.projector, config.predictor
     encoder = encoder_of(config)
     head = mlp_head(
@@ -40,7 +40,7 @@ def build_model(config: Config) -> BYOL:
         config.objective.target,
         train_predictor=predictor.kind != "fixed",
         accumulation=config.training.accumulation,
-        views=fused_views(config) if config.views.engine == "fused" else None,
+        views=fused_views(config, cropped) if config.views.engine == "fused" else None,
     )
 
 
@@ -54,12 +54,14 @@ def objective_of(config: Config) -> Objective:
     return Objective(**config.objective.model_dump(exclude={"target"}))
 
 
-def fused_views(config: Config) -> list[FusedViews]:
-    """A layer for each view, which makes it from uint8 images inside the step."""
+def fused_views(config: Config, cropped: bool = False) -> list[FusedViews]:
+    """A layer for each view, which makes it inside the step: from uint8 images, or from the crops that the host makes of photos of several
+    sizes (`cropped`)."""
     views = config.views
+    policies = [policy.without_crop() if cropped else policy for policy in view_policies(config)]
     return [
         FusedViews(policy, views.size, (config.seed, number), views.mean, views.std, exact=views.exact)
-        for number, policy in enumerate(view_policies(config))
+        for number, policy in enumerate(policies)
     ]
 
 

@@ -1,5 +1,6 @@
 """BYOL as a Keras model (Grill et al. 2020; deepmind-research `byol/byol_experiment.py`)."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -31,7 +32,8 @@ class BYOL(CompiledLoop):
         accumulation: a replica's batch is taken in so many parts one after the other, to save memory, with one optimizer step and one
             target update at the end. Batch statistics and negatives are then those of a part.
         views: layers that make each view inside the step, such as `pipelines.fused_views.FusedViews`: `view(images, ids)`. `fit` then
-            expects batches `(images, ids)`, as `pipelines.batches.image_batches` gives them. Default: batches are views already.
+            expects batches `(images, ids)`, as `pipelines.batches.image_batches` gives them, or `(images1, images2, ids)` with each view's
+            own, as `crop_batches` does. Default: batches are views already.
 
     Raises:
         ValueError: if a part isn't built, gives another shape than the next one takes, can't be copied, or `target` is another word.
@@ -123,8 +125,8 @@ class BYOL(CompiledLoop):
     def train_step(self, data):
         """One optimizer step on the views of a batch, then the target's update; returns the running means of the epoch so far."""
         if self.views is not None:
-            images, ids = data
-            data = [view(images, ids) for view in self.views]
+            *images, ids = data  # the same images for all views, or for each view its own
+            data = [view(each, ids) for view, each in zip(self.views, itertools.cycle(images), strict=False)]
         views = dict(enumerate(data))
         if len(views) != self.objective.view_count:
             raise ValueError(f"expected batches of {self.objective.view_count} views of each image; received {len(views)}")

@@ -86,8 +86,8 @@ class Views(Section):
     """`byol`: the BYOL paper's two policies; `stl10`: the STL-10 paper's, `simclr` and `simsiam`: theirs, the same for both; `none`: no
     augmentation."""
     engine: Literal["keras_cv", "fused"] = "keras_cv"
-    """`keras_cv`: its layers, inside tf.data; `fused`: matrices inside the training step, on the accelerator, from uint8 images of one
-    size. Both make the same draws."""
+    """`keras_cv`: its layers, inside tf.data; `fused`: matrices inside the training step, on the accelerator, from uint8 images, or, where
+    those are of several sizes, from uint8 crops that tf.data cuts out. Both make the same draws."""
     exact: bool = False
     """`fused` only: pixels are clipped after every operation, and saturation and hue are HSV's, as the papers' authors have it and
     `keras_cv` does. Otherwise colour is linear and clipped once: faster."""

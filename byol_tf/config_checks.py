@@ -98,13 +98,6 @@ def _views_are_not_enlarged(size: int, image_size: int | None, source: str) -> s
     return f"expected at most {meaning}; received {size}" if size > limit else None
 
 
-@_check("views.engine", "data.source", "data.image_size")
-def _fused_views_need_one_size(engine: str, source: str, image_size: int | None) -> str | None:
-    if engine != "fused" or source not in ("folder", "imagenet") or image_size is not None:
-        return None
-    return 'expected "keras_cv", or data.image_size set, as "fused" takes images of one size; received "fused"'
-
-
 @_check("views.exact", "views.engine")
 def _only_fused_views_have_two_ways(exact: bool, engine: str) -> str | None:
     return f'expected false, as views.engine "{engine}" is exact; received true' if exact and engine != "fused" else None

@@ -28,7 +28,7 @@ from byol_tf.run_folder import RunFolder, write_atomically
 from byol_tf.saved_encoder import export_encoder
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.workers import Workers
-from pipelines.batches import image_batches, view_batches
+from pipelines.batches import crop_batches, image_batches, view_batches
 from pipelines.sources import Source, SourceError, balanced_indices, open_source, subset
 
 _COLLAPSE_IMAGES = 512  # as many as ResNet-18's representation is wide, so that its rank can show
@@ -89,7 +89,7 @@ class Experiment:
         self.schedule: Schedule = schedule_of(config, len(self.source.pretrain))
         set_precision(config.devices.precision)
         with self.strategy.scope():
-            self.model = build_model(config)
+            self.model = build_model(config, cropped=self.source.pretrain.shape is None)
             compile_model(self.model, config, self.schedule)
         views = config.views
         self.inference = inference_model(self.model.encoder, views.size, views.mean, views.std)
@@ -163,13 +163,14 @@ class Experiment:
         )
 
     def batches(self, first_step: int = 0, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
-        """What the model's steps get, from a step on: views, or images of which it makes them; of several workers, one's part."""
-        views, batch_size, seed = self.config.views, self.config.training.batch_size, self.config.seed
-        where = {"first_step": first_step, "worker": worker, "workers": workers}
-        if views.engine == "fused":
-            return image_batches(self.source.pretrain, batch_size, seed, **where)
-        policies = view_policies(self.config)
-        return view_batches(self.source.pretrain, policies, views.size, batch_size, seed, views.mean, views.std, **where)
+        """What the model's steps get, from a step on: views, or images or crops of which it makes them; of several workers, one's part."""
+        images, views, batch_size, seed = self.source.pretrain, self.config.views, self.config.training.batch_size, self.config.seed
+        policies, where = view_policies(self.config), {"first_step": first_step, "worker": worker, "workers": workers}
+        if views.engine == "keras_cv":
+            return view_batches(images, policies, views.size, batch_size, seed, views.mean, views.std, **where)
+        if images.shape is None:
+            return crop_batches(images, policies, views.size, batch_size, seed, **where)
+        return image_batches(images, batch_size, seed, **where)
 
     def _open_source(self) -> Source:
         """The run's images, the same on all machines."""
@@ -199,7 +200,7 @@ class Experiment:
         config = self.config
         if "data_init" in (config.encoder.normalization, config.projector.normalization, config.predictor.normalization):
             batch = next(iter(self.batches()))
-            first_view = batch[0] if self.model.views is None else self.model.views[0](*batch)
+            first_view = batch[0] if self.model.views is None else self.model.views[0](batch[0], batch[-1])
             self.model.initialize_from_data(first_view[:_DATA_INIT_IMAGES])
             self.say(f"scales and offsets set from {min(len(first_view), _DATA_INIT_IMAGES)} views")
 

@@ -62,3 +62,15 @@ def crop_boxes(policy: ViewPolicy, draws: tf.Tensor, height, width) -> tf.Tensor
     if policy.crop_area == (1.0, 1.0) and policy.crop_aspect == (1.0, 1.0):
         y, x = (height - box_height) / 2.0, (width - box_width) / 2.0
     return tf.stack([y / height, x / width, (y + box_height) / height, (x + box_width) / width], axis=1)
+
+
+def pixel_boxes(policy: ViewPolicy, draws: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """`crop_boxes` to the nearest whole pixel, for photos that are cropped one by one.
+
+    Returns:
+        int32 `[N, 4]`: y1, x1, y2, x2; each box holds at least a pixel, of images of a few pixels too.
+    """
+    boxes = crop_boxes(policy, draws, height, width) * tf.cast(tf.stack([height, width, height, width]), tf.float32)
+    y1, x1, y2, x2 = tf.unstack(tf.cast(tf.round(boxes), tf.int32), axis=1)
+    y1, x1 = tf.minimum(y1, height - 1), tf.minimum(x1, width - 1)
+    return tf.stack([y1, x1, tf.maximum(y2, y1 + 1), tf.maximum(x2, x1 + 1)], axis=1)

@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras_cv.layers import Grayscale, RandomBrightness, RandomContrast, RandomHue, RandomSaturation, Solarization
 
 from pipelines import draws as draws_of
-from pipelines.draws import between, crop_boxes, draw
+from pipelines.draws import between, crop_boxes, draw, pixel_boxes
 from pipelines.policy import ViewPolicy, kernel_size
 
 _VALUES = (0.0, 1.0)
@@ -79,12 +79,12 @@ class HostViews:
 
     def crop_one(self, image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         """`crop` for one image of any size, bicubic: uint8 `[H, W, 3]` and draws `[1, 48]` to float32 `[size, size, 3]` in [0, 1]."""
-        shape = tf.shape(image)
-        box = crop_boxes(self.policy, draws, shape[0], shape[1])[0]
-        sides = tf.cast(tf.stack([shape[0], shape[1], shape[0], shape[1]]), tf.float32)
-        y1, x1, y2, x2 = tf.unstack(tf.cast(tf.round(box * sides), tf.int32))
-        y1, x1 = tf.minimum(y1, shape[0] - 1), tf.minimum(x1, shape[1] - 1)  # at least a pixel, of images of a few pixels too
-        view = tf.image.resize(image[y1 : tf.maximum(y2, y1 + 1), x1 : tf.maximum(x2, x1 + 1)], (self.size, self.size), "bicubic")
+        y1, x1, y2, x2 = tf.unstack(pixel_boxes(self.policy, draws, *tf.unstack(tf.shape(image)[:2]))[0])
+        return self.resize_one(image[y1:y2, x1:x2], draws)
+
+    def resize_one(self, part: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        """`crop_one` for the part of the image that lies in its box."""
+        view = tf.image.resize(part, (self.size, self.size), "bicubic")
         view = tf.where(self._flips(draws)[0], view[:, ::-1], view)
         return tf.clip_by_value(view / 255.0, 0.0, 1.0)
 

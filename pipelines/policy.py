@@ -5,7 +5,7 @@ Every number means what it means in the papers; engines translate to their libra
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -78,6 +78,10 @@ class ViewPolicy(BaseModel):
     perspective_distortion: Strength = 0.5
     """How far each corner moves inwards at most, as a fraction of half the side (0.5 is Kornia's default; the paper used
     Kornia and names no value)."""
+
+    def without_crop(self) -> Self:
+        """The same for images that have been cropped and resized already: a square is left as it is. Other draws stay what they are."""
+        return self.model_copy(update={"crop_area": (1.0, 1.0), "crop_aspect": (1.0, 1.0)})
 
 
 _BYOL_FIRST: dict[str, Any] = {}

@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from byol_tf.config import Config
 from byol_tf.figures import views_figure
-from pipelines.batches import batch_indices
-from pipelines.draws import crop_boxes, draw
+from pipelines.draws import crop_boxes, draw, pixel_boxes
 from pipelines.fused_views import FusedViews
+from pipelines.host_crops import resized
 from pipelines.host_views import HostViews
+from pipelines.order import Order
 from pipelines.sources import Images
 
 _SHOWN = 8
@@ -33,7 +34,7 @@ class ViewPictures(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         config, start = self.config, tf.constant(0, tf.int64)
-        epoch, positions, indices = batch_indices(start, config.seed, len(self.images), config.training.batch_size)
+        epoch, positions, indices = Order(len(self.images), config.training.batch_size, config.seed).at(start)
         positions, indices = positions[:_SHOWN], indices[:_SHOWN].numpy()
         originals = [self.images[int(index)] for index in indices]
         boxes, views = [], []
@@ -50,10 +51,16 @@ class ViewPictures(keras.callbacks.Callback):
     def _views(self, policy, number: int, originals: list[np.ndarray], epoch, positions) -> tf.Tensor:
         """float32 `[n, size, size, 3]` in [0, 1], by the engine that training uses."""
         size, seed = self.config.views.size, (self.config.seed, number)
+        draws = draw(seed, epoch, positions)
         if self.config.views.engine == "fused":
             ids = tf.stack([tf.repeat(epoch, len(originals)), positions], axis=1)
-            return FusedViews(policy, size, seed, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), dtype="float32")(np.stack(originals), ids)
-        engine, draws = HostViews(policy, size, seed), draw(seed, epoch, positions)
+            if self.images.shape is None:
+                boxes = [pixel_boxes(policy, draws[i : i + 1], *image.shape[:2])[0].numpy() for i, image in enumerate(originals)]
+                parts = [image[y1:y2, x1:x2] for image, (y1, x1, y2, x2) in zip(originals, boxes, strict=True)]
+                originals, policy = [resized(part, size) for part in parts], policy.without_crop()
+            layer = FusedViews(policy, size, seed, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), exact=self.config.views.exact, dtype="float32")
+            return layer(np.stack(originals), ids)
+        engine = HostViews(policy, size, seed)
         if self.images.shape is not None:
             crops = engine.crop(tf.constant(np.stack(originals)), draws)
         else:

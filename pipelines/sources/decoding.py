@@ -74,6 +74,29 @@ def decode(file: BinaryIO, *, upright: bool = True) -> tuple[np.ndarray, Facts]:
         raise UnreadableImage(_reason(error)) from error
 
 
+def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
+    """Returns the whole file if it is a JPEG of which TensorFlow can decode any part to the pixels that `decode` gives.
+
+    That is one in colour or grey which isn't to be turned. Only the header is looked at.
+
+    Args:
+        file: open for reading in binary, at its beginning.
+        upright: obey EXIF orientation.
+
+    Returns:
+        None for any other file, unreadable ones included.
+    """
+    try:
+        with Image.open(file) as image:
+            plain = image.format == "JPEG" and image.mode in ("RGB", "L") and not (upright and _orientation(image) != 1)
+    except Exception:  # `decode` says what is wrong
+        return None
+    if not plain:
+        return None
+    file.seek(0)
+    return file.read()
+
+
 def read_header(file: BinaryIO) -> tuple[int, int]:
     """Returns the upright (height, width) that the header states, without decoding. Raises UnreadableImage."""
     try:

@@ -43,7 +43,12 @@ def parts(request: Request) -> Parts:
 
     return Parts(
         images={
-            split: LazyImages(len(paths), lambda index, paths=paths: reader.read(paths[index]), layout.labels.get(split))
+            split: LazyImages(
+                len(paths),
+                lambda index, paths=paths: reader.read(paths[index]),
+                layout.labels.get(split),
+                encoded=lambda index, paths=paths: reader.encoded(paths[index]),
+            )
             for split, paths in layout.files.items()
         },
         class_names=layout.class_names,

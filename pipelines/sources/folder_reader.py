@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.sources.decoding import Facts, UnreadableImage, decode
+from pipelines.sources.decoding import Facts, UnreadableImage, decode, plain_jpeg
 from pipelines.sources.source import SourceError
 
 _CONVERTED = {"L": "grey", "LA": "grey", "1": "black and white", "P": "palette", "PA": "palette", "RGBA": "with transparency"}
@@ -52,6 +52,14 @@ class PhotoReader:
         if not self._settled:
             self._count(facts)
         return pixels
+
+    def encoded(self, path: str) -> bytes | None:
+        """Returns the photo's file if `plain_jpeg` does; None for all else, which `read` takes."""
+        try:
+            with open(self._folder / path, "rb") as file:
+                return plain_jpeg(file)
+        except OSError:  # `read` says what is wrong
+            return None
 
     def settle(self) -> list[str]:
         """Ends the counting, once every photo has been read. Returns lines for people."""

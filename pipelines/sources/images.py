@@ -41,6 +41,14 @@ class Images(ABC):
             out[row] = self[int(index)]
         return out
 
+    def encoded(self, index: int) -> bytes | None:
+        """Returns image `index` as it lies there, if it is a JPEG of which any part can be decoded to the pixels of `self[index]`.
+
+        None where it is anything else, or where `self[index]` would say why it can't be read. Raises IndexError as that does.
+        """
+        _check_index(index, len(self))
+        return None
+
 
 class ArrayImages(Images):
     """Images held in memory.
@@ -79,11 +87,20 @@ class LazyImages(Images):
         read: index -> uint8 `[height, width, 3]`. Called from several threads at once.
         labels: integers `[count]`, or None.
         shape: of every image, or None where they differ.
+        encoded: index -> see `Images.encoded`, called like `read`; or None where no image is such a JPEG.
     """
 
-    def __init__(self, count: int, read: Callable[[int], np.ndarray], labels: np.ndarray | None = None, shape: Shape | None = None) -> None:
+    def __init__(
+        self,
+        count: int,
+        read: Callable[[int], np.ndarray],
+        labels: np.ndarray | None = None,
+        shape: Shape | None = None,
+        encoded: Callable[[int], bytes | None] | None = None,
+    ) -> None:
         self._count = count
         self._read = read
+        self._encoded = encoded
         self.labels = _checked_labels(labels, count)
         self.shape = shape
 
@@ -93,6 +110,9 @@ class LazyImages(Images):
     def __getitem__(self, index: int) -> np.ndarray:
         _check_index(index, self._count)
         return self._read(index)
+
+    def encoded(self, index: int) -> bytes | None:
+        return super().encoded(index) if self._encoded is None else self._encoded(index)
 
 
 class _Chosen(Images):
@@ -115,6 +135,10 @@ class _Chosen(Images):
         if self._images.shape is None:  # the set knows no common shape, this choice of it may
             return super().batch(indices)
         return self._images.batch(self._indices[np.asarray(indices, np.int64)])
+
+    def encoded(self, index: int) -> bytes | None:
+        _check_index(index, len(self))
+        return self._images.encoded(int(self._indices[index]))
 
 
 class _Concatenated(Images):
@@ -145,6 +169,11 @@ class _Concatenated(Images):
         out[in_first] = self._first.batch(indices[in_first])
         out[~in_first] = self._second.batch(indices[~in_first] - split)
         return out
+
+    def encoded(self, index: int) -> bytes | None:
+        _check_index(index, len(self))
+        split = len(self._first)
+        return self._first.encoded(index) if index < split else self._second.encoded(index - split)
 
 
 class _Fitted(Images):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pipelines.sources.decoding import UnreadableImage, decode
+from pipelines.sources.decoding import UnreadableImage, decode, plain_jpeg
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.source import Progress, SourceError
 
@@ -91,8 +91,11 @@ def split_images(
                 f"image {index} of {split} in {folder}: {error}; delete the folder to have the data prepared again"
             ) from error
 
+    def encoded(index: int) -> bytes | None:
+        return plain_jpeg(io.BytesIO(examples(index)["image"]), upright=False)
+
     labels = _labels(Path(folder) / f"labels-{split}.npy", examples, count, split, on_progress) if labelled else None
-    return LazyImages(count, read, labels, shape)
+    return LazyImages(count, read, labels, shape, encoded)
 
 
 def _examples(builder: tfds.core.DatasetBuilder, split: str) -> Callable[[int], dict[str, Any]]:

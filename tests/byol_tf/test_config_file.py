@@ -164,10 +164,6 @@ CLASHES = [
     ({"data__image_size": 64}, "views.size: expected at most data.image_size (64); received 96"),
     ({"data__source": "digits"}, "views.size: expected at most 32, at which digits are drawn if data.image_size is null; received 96"),
     (
-        {"data__source": "folder", "data__root": "photos", "views__engine": "fused"},
-        'views.engine: expected "keras_cv", or data.image_size set, as "fused" takes images of one size; received "fused"',
-    ),
-    (
         {"training__accumulation": 5},
         "training.accumulation: expected a divisor of training.batch_size (64); received 5",
     ),

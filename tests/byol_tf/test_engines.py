@@ -6,10 +6,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from byol_tf.build import build_model, compile_model, steps_per_call
 from byol_tf.config import Config
+from byol_tf.experiment import Experiment
 from byol_tf.plan import schedule_of
+from byol_tf.run_folder import RunFolder
 from byol_tf.target import TargetUpdate, constant_tau
 from pipelines.batches import image_batches, view_batches
 from pipelines.policy import preset
@@ -117,5 +120,30 @@ def test_images_of_several_shapes_are_an_error():
             super().__init__(array)
             self.shape = None
 
-    with pytest.raises(ValueError, match="images: expected images of one shape; received several"):
+    with pytest.raises(ValueError, match="images: expected images of one shape; received several, which crop_batches takes"):
         image_batches(Mixed(np.zeros((9, 8, 8, 3), np.uint8)), 4, 0)
+
+
+def test_a_run_on_a_folder_of_several_sizes(tmp_path):
+    """From the config to the result: crops from the host, each view from its own, scales set from the first of them."""
+    (tmp_path / "photos").mkdir()
+    for number, array in enumerate(np.random.default_rng(0).integers(0, 256, (17, 70, 70, 3), np.uint8)):
+        kind = "png" if number % 3 == 0 else "jpg"
+        Image.fromarray(array[: 40 + number, : 66 - 2 * number]).save(tmp_path / "photos" / f"{number}.{kind}")
+    chosen = config(
+        data={"source": "folder", "root": str(tmp_path / "photos")},
+        training={"epochs": 2},
+        **{part: {"normalization": "data_init"} for part in ("encoder", "projector", "predictor")},
+        devices={"strategy": "cpu"},
+    )
+    lines = []
+    experiment = Experiment(chosen, RunFolder(tmp_path / "run"), lines.append)
+    *crops, ids = next(iter(experiment.batches()))
+    assert len(crops) == len(experiment.model.views) == 2
+    assert {(crop.dtype, *crop.shape) for crop in crops} == {(tf.uint8, BATCH, 32, 32, 3)}
+    assert ids.shape == (BATCH, 2)
+    result = experiment.run(["test"], verbose=0)
+    assert (result["steps"], result["pretrain_images"]) == (4, 17)
+    assert np.isfinite(result["loss"])
+    assert "scales and offsets set from 8 views" in lines
+    assert (tmp_path / "run" / "figures" / "views.png").is_file()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pipelines.sources import ArrayImages, Images, SourceError, open_source, plan_source
 
@@ -162,6 +163,8 @@ class TestImagenet:
         published = (tfds.core.tfds_path() / "datasets/imagenet2012/validation_labels.txt").read_text().split()
         assert sorted(source.class_names[label] for label in source.test.labels) == sorted(published[:12])
         assert source.train.shape is None
+        for index, image in enumerate(read(source.pretrain)):  # photos in colour or grey: parts of each can be decoded
+            np.testing.assert_array_equal(tf.io.decode_jpeg(source.pretrain.encoded(index), 3, dct_method="INTEGER_ACCURATE"), image)
 
         plan = plan_source("imagenet", root=str(tmp_path), image_size=64)
         assert (plan.counts, plan.image_shape) == ({"pretrain": 30, "train": 30, "test": 12}, (64, 64, 3))
