@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from byol_tf.build import build_model, compile_model, encoder_of, view_policies
+from byol_tf.build import build_model, compile_model, encoder_of
 from byol_tf.byol import BYOL
 from byol_tf.callbacks.checkpoint import Checkpoint, model_arrays, restore_model
 from byol_tf.callbacks.collapse import Collapse
@@ -21,6 +21,7 @@ from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
 from byol_tf.config_file import resolved_json
 from byol_tf.devices import build_strategy, set_precision, set_seeds
+from byol_tf.feeding import batches_of
 from byol_tf.figures import curves_figure
 from byol_tf.networks.inference import inference_model
 from byol_tf.plan import Schedule, check_batch, schedule_of
@@ -28,7 +29,6 @@ from byol_tf.run_folder import RunFolder, write_atomically
 from byol_tf.saved_encoder import export_encoder
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.workers import Workers
-from pipelines.batches import crop_batches, image_batches, view_batches
 from pipelines.sources import Source, SourceError, balanced_indices, open_source, subset
 
 _COLLAPSE_IMAGES = 512  # as many as ResNet-18's representation is wide, so that its rank can show
@@ -150,7 +150,7 @@ class Experiment:
     def _fit(self, first_epoch: int, watchers: list, verbose: int | str) -> None:
         """Trains the epochs that are left, with this process's part of each batch."""
         config, workers = self.config, self.workers
-        batches = self.batches(first_epoch * self.schedule.steps_per_epoch, workers.index, workers.count)
+        batches = batches_of(config, self.source.pretrain, first_epoch * self.schedule.steps_per_epoch, workers.index, workers.count)
         updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
         self.model.fit(
             workers.share(batches, config.training.batch_size),
@@ -161,16 +161,6 @@ class Experiment:
             verbose=verbose,
             shuffle=False,  # the stream is shuffled already; Keras would warn that it can't
         )
-
-    def batches(self, first_step: int = 0, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
-        """What the model's steps get, from a step on: views, or images or crops of which it makes them; of several workers, one's part."""
-        images, views, batch_size, seed = self.source.pretrain, self.config.views, self.config.training.batch_size, self.config.seed
-        policies, where = view_policies(self.config), {"first_step": first_step, "worker": worker, "workers": workers}
-        if views.engine == "keras_cv":
-            return view_batches(images, policies, views.size, batch_size, seed, views.mean, views.std, **where)
-        if images.shape is None:
-            return crop_batches(images, policies, views.size, batch_size, seed, **where)
-        return image_batches(images, batch_size, seed, **where)
 
     def _open_source(self) -> Source:
         """The run's images, the same on all machines."""
@@ -199,7 +189,7 @@ class Experiment:
         """Sets scales and offsets of `data_init` from the first views of the first batch."""
         config = self.config
         if "data_init" in (config.encoder.normalization, config.projector.normalization, config.predictor.normalization):
-            batch = next(iter(self.batches()))
+            batch = next(iter(batches_of(config, self.source.pretrain)))
             first_view = batch[0] if self.model.views is None else self.model.views[0](batch[0], batch[-1])
             self.model.initialize_from_data(first_view[:_DATA_INIT_IMAGES])
             self.say(f"scales and offsets set from {min(len(first_view), _DATA_INIT_IMAGES)} views")

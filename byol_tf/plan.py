@@ -90,6 +90,78 @@ def plan_lines(
     return lines
 
 
+@dataclass(frozen=True)
+class Rates:
+    """How fast input and training step are, each alone, as `rates.measure_rates` found.
+
+    Attributes:
+        input: images a second that reading, and what the host makes of images, give.
+        step: images a second that the training step takes, over all devices.
+        cores: that the input had.
+        bytes_per_image: that go from the host to the devices.
+        batch: images in the step that was tried.
+        on_cpu: whether the step ran on the cores that the input needs.
+    """
+
+    input: float
+    step: float
+    cores: int
+    bytes_per_image: int
+    batch: int
+    on_cpu: bool
+
+    @property
+    def cores_needed(self) -> float:
+        """Cores that would feed the step."""
+        return self.step / self.input * self.cores
+
+    @property
+    def together(self) -> float:
+        """Images a second to be expected of both."""
+        return 1.0 / (1.0 / self.step + 1.0 / self.input) if self.on_cpu else min(self.step, self.input)
+
+
+_DEVICES = (1, 8, 512)
+"""Numbers of devices for which a plan says what feeds them."""
+
+
+def rate_lines(rates: Rates, images: int) -> list[tuple[str, str]]:
+    """(subject, what was measured) for people, with a warning where the input is the slower one.
+
+    Args:
+        rates: what was measured.
+        images: that the run shows in all, epoch by epoch.
+    """
+    moved = rates.step * rates.bytes_per_image / 1e6
+    lines = [
+        ("input", f"{rates.input:,.0f} images/s alone, on {rates.cores} cores; {rates.bytes_per_image / 1e3:,.1f} kB an image to the step"),
+        ("step", f"{rates.step:,.0f} images/s in batches of {rates.batch}"),
+        ("to feed", "; ".join(f"{n} like it: {_cores(n * rates.cores_needed)}, {n * moved:,.0f} MB/s" for n in _DEVICES)),
+        ("time", f"about {_duration(images / rates.together)} of steps at {rates.together:,.0f} images/s"),
+    ]
+    if rates.input < rates.step:
+        lines.append(
+            (
+                "warning",
+                f"the input is slower than the step, which waits {1.0 - rates.input / rates.step:.0%} of the time. It would take "
+                f"{rates.cores_needed:,.0f} cores like these, or less to do for each image: views.engine=fused, or photos made smaller "
+                "once (data.image_size with data.cache=memory)",
+            )
+        )
+    return lines
+
+
+def _cores(number: float) -> str:
+    return f"{number:,.0f} cores" if number >= 10 else f"{number:.2g} cores"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:,.0f} seconds"
+
+
 def _tau_text(config: Config) -> str:
     tau = config.tau
     if config.objective.target != "ema":

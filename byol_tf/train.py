@@ -91,6 +91,8 @@ def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
         for subject, text in plan_lines(config, source, schedule, count_parameters(config), folder):
             print(f"  {subject:<11} {text}")
         if options.dry_run:
+            for subject, text in _measured(config, schedule):
+                print(f"  {subject:<11} {text}")
             print("dry run: nothing was written")
             return 0
         experiment = Experiment(config, folder, strategy=strategy)
@@ -100,6 +102,29 @@ def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
     command = ["python", "-m", "byol_tf.train", *arguments]
     result = experiment.run(command, verbose=1 if sys.stdout.isatty() else 2)
     return _report(result, folder)
+
+
+def _measured(config, schedule) -> list[tuple[str, str]]:
+    """Lines on how fast input and step are here, or why that can't be said."""
+    from byol_tf.devices import build_strategy, set_precision
+    from byol_tf.experiment import source_options
+    from byol_tf.plan import rate_lines
+    from byol_tf.rates import SAMPLE, measure_rates
+    from pipelines.sources import sample_source
+
+    devices = config.devices
+    if devices.strategy == "multi_worker":
+        return [("speed", "not measured: that takes all machines. With devices.strategy=auto it is measured for this one")]
+    try:
+        strategy = build_strategy(devices.strategy, devices.tpu)
+    except DeviceError as error:
+        return [("speed", f"not measured: {error}")]
+    images = sample_source(count=SAMPLE, **source_options(config))
+    if images is None:
+        return [("speed", "not measured: the images have to be prepared first, which a run does")]
+    set_precision(devices.precision)
+    rates = measure_rates(config, images, strategy)
+    return rate_lines(rates, schedule.total_steps * config.training.batch_size)
 
 
 def _report(result: dict, folder: RunFolder) -> int:

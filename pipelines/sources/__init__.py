@@ -1,7 +1,7 @@
 """Images by index, from wherever they lie."""
 
 from pipelines.sources.images import ArrayImages, Images, LazyImages, balanced_indices, concatenated, fitted, subset, without_labels
-from pipelines.sources.opening import open_source, plan_source
+from pipelines.sources.opening import open_source, plan_source, sample_source
 from pipelines.sources.reading import held_in_memory
 from pipelines.sources.source import Source, SourceError, SourcePlan
 
@@ -18,6 +18,7 @@ __all__ = [
     "held_in_memory",
     "open_source",
     "plan_source",
+    "sample_source",
     "subset",
     "without_labels",
 ]

@@ -85,6 +85,16 @@ def assembled(request: Request, parts: Parts) -> Source:
     )
 
 
+def sampled(request: Request, parts: Parts, *, hold: bool) -> Images:
+    """The images that `request.pretrain_images` chooses, those of one split if it has as many; unreadable ones left out."""
+    use = _use(request, {split: len(images) for split, images in parts.images.items()}, parts.unlabelled_from)
+    split, indices = max(use.pretrain.items(), key=lambda item: len(item[1]))
+    images = subset(parts.images[split], indices)
+    if request.image_size:
+        images = fitted(images, request.image_size)
+    return without_labels(read_through(images, hold=hold).images)
+
+
 def _use(request: Request, counts: Mapping[str, int], unlabelled_from: tuple[str, ...]) -> _Use:
     """Chooses the splits to pre-train on and draws `pretrain_images` of them."""
     choices: dict[str, set[str]] = {}

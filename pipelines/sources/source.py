@@ -10,6 +10,11 @@ from pipelines.sources.images import Images, Shape
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how many images are done, of how many)."""
 
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Progress that nobody asked for."""
+
+
 SPLITS = ("unlabelled", "train", "test")
 
 
@@ -65,18 +70,31 @@ class SourcePlan:
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of `open_source`, which documents them."""
+    """What is asked of a source.
+
+    Attributes:
+        source: "textures", "digits", "folder", "stl10", "cifar10" or "imagenet".
+        root: the folder of photos; for TFDS, where prepared data sets lie (None: TFDS's own place).
+        archive: TFDS without network: the downloaded file; for "imagenet" the folder with its two tars.
+        pretrain: "unlabelled", "train" or "train+unlabelled"; None: the unlabelled images where there are any, else train.
+        pretrain_images: at most so many to pre-train on, drawn by the seed; for "textures", how many are drawn.
+        image_size: the shorter side is resized to it and the centre cut out; None: images stay as they are (digits: 32).
+        cache: "memory" holds all images as uint8, "none" reads them each time, "auto" holds them if they fit into half of the free memory.
+        max_bad_fraction: for "folder": a larger share of unreadable files is an error.
+        seed: of every draw.
+        on_progress: called with (what is being done, images done, of how many).
+    """
 
     source: str
-    root: str | None
-    archive: str | None
-    pretrain: str | None
-    pretrain_images: int | None
-    image_size: int | None
-    cache: str
-    max_bad_fraction: float
-    seed: int
-    on_progress: Progress
+    root: str | None = None
+    archive: str | None = None
+    pretrain: str | None = None
+    pretrain_images: int | None = None
+    image_size: int | None = None
+    cache: str = "auto"
+    max_bad_fraction: float = 0.01
+    seed: int = 0
+    on_progress: Progress = _silent
 
 
 @dataclass(frozen=True)
@@ -90,6 +108,7 @@ class Outline:
         always_in_memory: the source makes arrays, whatever `cache` says.
         unlabelled_from: the splits that make up the unlabelled images.
         notes: lines for people.
+        ready: opening it downloads and writes nothing.
     """
 
     counts: Mapping[str, int]
@@ -98,6 +117,7 @@ class Outline:
     always_in_memory: bool = False
     unlabelled_from: tuple[str, ...] = ("unlabelled",)
     notes: tuple[str, ...] = ()
+    ready: bool = True
 
 
 @dataclass(frozen=True)

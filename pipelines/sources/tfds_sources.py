@@ -26,7 +26,8 @@ def outline(request: Request, published: Published) -> Outline:
         else:
             origin = " and ".join(map(str, found.archives)) or "what TFDS downloaded earlier"
             note = f"not prepared yet: would be in {found.builder.data_dir}, from {origin}, {disk}"
-    return Outline(counts, published.classes, published.shape, notes=(f"{published.name} {found.builder.version}: {note}",))
+    notes = (f"{published.name} {found.builder.version}: {note}",)
+    return Outline(counts, published.classes, published.shape, notes=notes, ready=found.prepared)
 
 
 def parts(request: Request, published: Published) -> Parts:

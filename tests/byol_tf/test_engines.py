@@ -11,6 +11,7 @@ from PIL import Image
 from byol_tf.build import build_model, compile_model, steps_per_call
 from byol_tf.config import Config
 from byol_tf.experiment import Experiment
+from byol_tf.feeding import batches_of
 from byol_tf.plan import schedule_of
 from byol_tf.run_folder import RunFolder
 from byol_tf.target import TargetUpdate, constant_tau
@@ -138,7 +139,7 @@ def test_a_run_on_a_folder_of_several_sizes(tmp_path):
     )
     lines = []
     experiment = Experiment(chosen, RunFolder(tmp_path / "run"), lines.append)
-    *crops, ids = next(iter(experiment.batches()))
+    *crops, ids = next(iter(batches_of(chosen, experiment.source.pretrain)))
     assert len(crops) == len(experiment.model.views) == 2
     assert {(crop.dtype, *crop.shape) for crop in crops} == {(tf.uint8, BATCH, 32, 32, 3)}
     assert ids.shape == (BATCH, 2)

@@ -6,7 +6,7 @@ import pytest
 
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
-from byol_tf.plan import Schedule, check_batch, plan_lines, schedule_of
+from byol_tf.plan import Rates, Schedule, check_batch, plan_lines, rate_lines, schedule_of
 from byol_tf.run_folder import RunFolder
 from pipelines.sources import plan_source
 
@@ -103,3 +103,25 @@ def test_plan_says_what_is_compared_normalised_and_learned(changes, subject, tex
     chosen = config(**changes)
     lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), {"encoder": 1}, RunFolder(tmp_path))
     assert (subject, text) in lines
+
+
+class TestRates:
+    def lines(self, **changes) -> dict[str, str]:
+        rates = Rates(**{"input": 4000.0, "step": 500.0, "cores": 2, "bytes_per_image": 30_000, "batch": 64, "on_cpu": False} | changes)
+        return dict(rate_lines(rates, images=3_600_000))
+
+    def test_an_input_that_keeps_up(self):
+        assert self.lines() == {
+            "input": "4,000 images/s alone, on 2 cores; 30.0 kB an image to the step",
+            "step": "500 images/s in batches of 64",
+            "to feed": "1 like it: 0.25 cores, 15 MB/s; 8 like it: 2 cores, 120 MB/s; 512 like it: 128 cores, 7,680 MB/s",
+            "time": "about 2.0 hours of steps at 500 images/s",
+        }
+
+    def test_on_a_cpu_input_and_step_share_the_cores(self):
+        assert self.lines(on_cpu=True)["time"].endswith(" at 444 images/s")
+
+    def test_a_slow_input_is_warned_of(self):
+        lines = self.lines(input=100.0)
+        assert lines["time"] == "about 10.0 hours of steps at 100 images/s"
+        assert lines["warning"].startswith("the input is slower than the step, which waits 80% of the time. It would take 10 cores")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_tf.networks import NORMALIZATIONS, BatchNorm, DataInit, GroupNorm, WSConv2D, WSDense, build_encoder, mlp_head
+from byol_tf.networks import NORMALIZATIONS, BatchNorm, Conv2D, DataInit, GroupNorm, WSConv2D, WSDense, build_encoder, mlp_head
 from byol_tf.networks.parts import conv, normalize
 
 KINDS = {"batch": BatchNorm, "layer": GroupNorm, "group": GroupNorm, "data_init": DataInit}
@@ -23,7 +23,7 @@ def networks(normalization: str) -> list[keras.Model]:
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_each_word_puts_in_its_layers(normalization):
     own = {BatchNorm, GroupNorm, DataInit, WSConv2D, WSDense}
-    linear = {WSConv2D, WSDense} if normalization == "group" else {keras.layers.Conv2D, keras.layers.Dense}
+    linear = {WSConv2D, WSDense} if normalization == "group" else {Conv2D, keras.layers.Dense}
     for model, count in zip(networks(normalization), (4, 20, 53, 3), strict=True):
         kinds = [type(layer) for layer in model.layers]
         normalizations = [layer for layer in model.layers if type(layer) in own - {WSConv2D, WSDense}]

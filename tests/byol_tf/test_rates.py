@@ -1,0 +1,57 @@
+"""Input and step are tried out for real."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from byol_tf.config import Config
+from byol_tf.devices import build_strategy
+from byol_tf.rates import measure_rates
+from pipelines.sources import ArrayImages, LazyImages
+
+
+def config(**changes) -> Config:
+    base = {
+        "name": "x",
+        "data": {"source": "digits"},
+        "views": {"size": 16},
+        "encoder": {"name": "convnet", "width": 0.25},
+        "projector": {"hidden": 16, "outputs": 16},
+        "predictor": {"hidden": 16},
+        "optimizer": {"base_learning_rate": 0.3},
+        "training": {"epochs": 10, "batch_size": 128},
+    }
+    return Config.model_validate_json(json.dumps(base | changes))
+
+
+def images(count: int = 64) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    monkeypatch.setattr("byol_tf.rates._SECONDS", 0.3)
+
+
+def test_a_slow_reader_is_found_out():
+    pixels = images()
+
+    def read(index):
+        time.sleep(0.005)
+        return pixels[index]
+
+    views = {"size": 16, "engine": "fused"}
+    rates = measure_rates(config(views=views), LazyImages(64, read, shape=(16, 16, 3)), build_strategy("cpu"))
+    assert 100 < rates.input < 200 * 4 * rates.cores
+    assert rates.on_cpu
+    assert rates.batch == 64  # the images there are
+    assert rates.bytes_per_image == 16 * 16 * 3 + 16
+    assert rates.step > 0
+
+
+def test_both_views_as_floats_are_what_keras_cv_moves():
+    rates = measure_rates(config(), ArrayImages(images()), build_strategy("cpu"))
+    assert rates.bytes_per_image == 2 * 4 * 16 * 16 * 3
+    assert rates.input > 0
