@@ -40,6 +40,7 @@ def build_model(config: Config, cropped: bool = False) -> BYOL:
         config.objective.target,
         train_predictor=predictor.kind != "fixed",
         accumulation=config.training.accumulation,
+        recompute=config.training.recompute,
         views=fused_views(config, cropped) if config.views.engine == "fused" else None,
     )
 

@@ -1,14 +1,15 @@
 """BYOL as a Keras model (Grill et al. 2020; deepmind-research `byol/byol_experiment.py`)."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import keras
 import tensorflow as tf
 
 from byol_tf.loop import CompiledLoop
-from byol_tf.networks import batch_independent, initialize_from_data, mlp_head
+from byol_tf.networks import batch_independent, initialize_from_data, mlp_head, recomputed
 from byol_tf.objectives import Objective, mean_cosine, spread
 from byol_tf.optimizers import gradients_for_all
 
@@ -35,6 +36,9 @@ class BYOL(CompiledLoop):
             expects batches `(images, ids)`, as `pipelines.batches.image_batches` gives them, or `(images1, images2, ids)` with each view's
             own, as `crop_batches` does. Default: batches are views already.
 
+        recompute: the backward pass computes most of the encoder's activations again instead of keeping them: see
+            `networks.recompute.recomputed`.
+
     Raises:
         ValueError: if a part isn't built, gives another shape than the next one takes, can't be copied, or `target` is another word.
     """
@@ -49,6 +53,7 @@ class BYOL(CompiledLoop):
         train_predictor: bool = True,
         accumulation: int = 1,
         views: Sequence[keras.layers.Layer] | None = None,
+        recompute: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -71,6 +76,7 @@ class BYOL(CompiledLoop):
         self.views = None if views is None else list(views)
         self.target_encoder = _copy(encoder, "encoder") if target == "ema" else None
         self.target_projector = _copy(self.projector, "projector") if target == "ema" else None
+        self._encode = recomputed(encoder) if recompute else None
         self.target_update = None
         self._metric_means = {name: keras.metrics.Mean(name) for name in ("loss", "projection_std", "projection_cosine")}
         self.built = True
@@ -149,7 +155,8 @@ class BYOL(CompiledLoop):
         with tf.GradientTape() as tape:
             # With the online network as target, its projections of the predicted views are needed too.
             wanted = objective.predicting_views if self.target == "ema" else range(objective.view_count)
-            projections = _each(self.projector, _each(self.encoder, {view: views[view] for view in wanted}))
+            representations = _each(self.encoder, {view: views[view] for view in wanted}, self._encode)
+            projections = _each(self.projector, representations)
             if self.target == "online":
                 targets = {view: tf.stop_gradient(projections[view]) for view in objective.target_views}
             elif self.target == "online_with_gradient":
@@ -189,15 +196,16 @@ class BYOL(CompiledLoop):
         return {view: tf.stop_gradient(projection) for view, projection in projections.items()}
 
 
-def _each(part: keras.Model, inputs: dict[int, tf.Tensor]) -> dict[int, tf.Tensor]:
-    """The part's output for each view, in training mode.
+def _each(part: keras.Model, inputs: dict[int, tf.Tensor], run: Callable[[tf.Tensor], tf.Tensor] | None = None) -> dict[int, tf.Tensor]:
+    """The part's output for each view, in training mode; `run` is another way to compute it.
 
     Batch statistics are per view, so each view is a forward pass of its own; without any, one pass serves all, and kernels are standardised
     once a step.
     """
+    run = run or partial(part, training=True)
     if len(inputs) == 1 or not batch_independent(part):
-        return {view: part(value, training=True) for view, value in inputs.items()}
-    outputs = part(tf.concat(list(inputs.values()), axis=0), training=True)
+        return {view: run(value) for view, value in inputs.items()}
+    outputs = run(tf.concat(list(inputs.values()), axis=0))
     return dict(zip(inputs, tf.split(outputs, len(inputs)), strict=True))
 
 

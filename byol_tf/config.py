@@ -236,6 +236,8 @@ class Training(Section):
     """Images a step, over all replicas, which divide it. The rest of an epoch that fills no batch is left out (another rest each epoch)."""
     accumulation: Count = 1
     """Each replica's batch is taken in so many parts, one after the other, to save memory; batch statistics are then a part's."""
+    recompute: bool = False
+    """The backward pass computes most of the encoder's activations again instead of keeping them: less memory, more time, same numbers."""
     deterministic: bool = False
     """The same seed gives the same losses to the last bit, on the same machine. Slower."""
 

@@ -8,6 +8,7 @@ from byol_tf.networks.group_norm import GroupNorm
 from byol_tf.networks.heads import mlp_head
 from byol_tf.networks.normalization import BatchNorm, batch_norm
 from byol_tf.networks.parts import NORMALIZATIONS
+from byol_tf.networks.recompute import recomputed
 from byol_tf.networks.weight_standardization import WSConv2D, WSDense
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "build_encoder",
     "initialize_from_data",
     "mlp_head",
+    "recomputed",
 ]

@@ -83,9 +83,9 @@ def images(steps: int, batch: int = 8) -> tf.data.Dataset:
 
 
 class TestAccumulation:
-    @pytest.mark.parametrize("accumulation", [2, 4])
-    def test_parts_of_a_batch_give_the_step_of_the_whole(self, accumulation):
-        whole, in_parts = independent(), independent(accumulation)
+    @pytest.mark.parametrize(("accumulation", "recompute"), [(2, False), (4, True)])
+    def test_parts_of_a_batch_give_the_step_of_the_whole(self, accumulation, recompute):
+        whole, in_parts = independent(), independent(accumulation, recompute=recompute)
         histories = [
             model.fit(images(5), callbacks=[TargetUpdate(cosine_tau(0.8, 5))], verbose=0, shuffle=False).history
             for model in (whole, in_parts)
@@ -117,7 +117,7 @@ class TestJit:
         keras.utils.set_random_seed(0)
         encoder = build_encoder("convnet", 32, 0.5, normalization=normalization)
         heads = [mlp_head(width, 32, 16, name, normalization=normalization) for width, name in ((64, "projector"), (16, "predictor"))]
-        model = BYOL(encoder, *heads, Objective(negatives=0.5, temperature=0.2))
+        model = BYOL(encoder, *heads, Objective(negatives=0.5, temperature=0.2), recompute=normalization == "batch")
         model.compile(LARS(0.1), jit_compile=True)
         before = parts(model)
         history = model.fit(images(1), callbacks=[TargetUpdate(constant_tau(0.5))], verbose=0, shuffle=False).history
