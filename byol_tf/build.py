@@ -41,7 +41,7 @@ def build_model(config: Config, cropped: bool = False) -> BYOL:
         train_predictor=predictor.kind != "fixed",
         accumulation=config.training.accumulation,
         recompute=config.training.recompute,
-        views=fused_views(config, cropped) if config.views.engine == "fused" else None,
+        views=fused_views(config, cropped) if views_in_step(config) else None,
     )
 
 
@@ -53,6 +53,11 @@ def view_policies(config: Config) -> tuple[ViewPolicy, ...]:
 def objective_of(config: Config) -> Objective:
     """What a config compares. Its keys are those of `Objective`, and which network gives the targets."""
     return Objective(**config.objective.model_dump(exclude={"target"}))
+
+
+def views_in_step(config: Config) -> bool:
+    """Whether the step makes the views, and not tf.data."""
+    return config.views.engine == "fused" and config.views.placement == "step"
 
 
 def fused_views(config: Config, cropped: bool = False) -> list[FusedViews]:

@@ -88,6 +88,8 @@ class Views(Section):
     engine: Literal["keras_cv", "fused"] = "keras_cv"
     """`keras_cv`: its layers, inside tf.data; `fused`: matrices inside the training step, on the accelerator, from uint8 images, or, where
     those are of several sizes, from uint8 crops that tf.data cuts out. Both make the same draws."""
+    placement: Literal["step", "host"] = "step"
+    """Where `fused` makes views: `step`, inside the training step, so that uint8 images go to the accelerator; `host`, in tf.data."""
     exact: bool = False
     """`fused` only: pixels are clipped after every operation, and saturation and hue are HSV's, as the papers' authors have it and
     `keras_cv` does. Otherwise colour is linear and clipped once: faster."""

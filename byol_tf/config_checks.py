@@ -98,6 +98,13 @@ def _views_are_not_enlarged(size: int, image_size: int | None, source: str) -> s
     return f"expected at most {meaning}; received {size}" if size > limit else None
 
 
+@_check("views.placement", "views.engine")
+def _only_fused_views_have_two_places(placement: str, engine: str) -> str | None:
+    if placement == "step" or engine == "fused":
+        return None
+    return f'expected "step", the default, as views.engine "{engine}" works in tf.data anyway; received "{placement}"'
+
+
 @_check("views.exact", "views.engine")
 def _only_fused_views_have_two_ways(exact: bool, engine: str) -> str | None:
     return f'expected false, as views.engine "{engine}" is exact; received true' if exact and engine != "fused" else None

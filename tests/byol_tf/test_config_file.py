@@ -164,6 +164,11 @@ CLASHES = [
     ({"data__image_size": 64}, "views.size: expected at most data.image_size (64); received 96"),
     ({"data__source": "digits"}, "views.size: expected at most 32, at which digits are drawn if data.image_size is null; received 96"),
     (
+        {"views__placement": "host"},
+        'views.placement: expected "step", the default, as views.engine "keras_cv" works in tf.data anyway; received "host"',
+    ),
+    ({"views__exact": True}, 'views.exact: expected false, as views.engine "keras_cv" is exact; received true'),
+    (
         {"training__accumulation": 5},
         "training.accumulation: expected a divisor of training.batch_size (64); received 5",
     ),

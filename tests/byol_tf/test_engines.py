@@ -62,9 +62,10 @@ def test_batches_of_images_follow_the_order_of_batches_of_views():
             assert float(np.abs(layer(batch[::-1], ids) - expected).mean()) > 0.1
 
 
-def trained(steps_per_execution: int = 1, accumulation: int = 1):
+def trained(steps_per_execution: int = 1, accumulation: int = 1, placement: str = "step"):
     keras.utils.set_random_seed(0)
     chosen = config(
+        views={"placement": placement},
         training={"accumulation": accumulation},
         encoder={"normalization": "layer"},
         projector={"normalization": "layer"},
@@ -73,22 +74,28 @@ def trained(steps_per_execution: int = 1, accumulation: int = 1):
     )
     model = build_model(chosen)
     compile_model(model, chosen, schedule_of(chosen, 24))
-    stream = image_batches(images(), BATCH, 7)
+    stream = batches_of(chosen, images())
     history = model.fit(stream, steps_per_epoch=3, epochs=2, callbacks=[TargetUpdate(constant_tau(0.9))], verbose=0, shuffle=False).history
     return model, history
 
 
 def test_a_model_that_makes_its_own_views_takes_the_steps_of_one_that_gets_them():
-    model, history = trained()
-    keras.utils.set_random_seed(0)
-    other = build_model(config(**{part: {"normalization": "layer"} for part in ("encoder", "projector", "predictor")}))
-    layers, other.views = other.views, None
-    other.compile(keras.optimizers.SGD(0.05, momentum=0.9), jit_compile=False)
-    made = image_batches(images(), BATCH, 7).map(lambda batch, ids: tuple(layer(batch, ids) for layer in layers))
-    expected = other.fit(made, steps_per_epoch=3, epochs=2, callbacks=[TargetUpdate(constant_tau(0.9))], verbose=0, shuffle=False).history
+    (model, history), (other, expected) = trained(), trained(placement="host")
+    assert model.views is not None
+    assert other.views is None
     assert history["loss"] == pytest.approx(expected["loss"], rel=1e-4)
-    for a, b in zip(model.trainable_variables, other.trainable_variables, strict=True):
-        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5)
+    for one, same in zip(model.trainable_variables, other.trainable_variables, strict=True):
+        np.testing.assert_allclose(one.numpy(), same.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_crops_become_views_on_the_host_too():
+    mixed = images()
+    mixed.shape = None
+    crops = next(iter(batches_of(config(), mixed)))
+    views = next(iter(batches_of(config(views={"placement": "host"}), mixed)))
+    layers = build_model(config(), cropped=True).views
+    for layer, crop, view in zip(layers, crops, views, strict=False):
+        np.testing.assert_allclose(view, layer(crop, crops[-1]), atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"steps_per_execution": 3}, {"accumulation": 2}], ids=["three steps a call", "two parts"])
