@@ -1,7 +1,8 @@
-"""`python -m benchmarks.decode`: images a second, each with both crops of the BYOL recipe, from JPEGs of about ImageNet's size.
+"""`python -m benchmarks.decode`: images a second, each with what the host makes for both views, from JPEGs of about ImageNet's size.
 
-Decoded whole by Pillow against decoded where the crops lie, in turns in one process; the ratio is the median of the pairs. The JPEGs are
-scikit-learn's two photographs, resized. Files come out of the page cache: what a disk adds is not in it.
+The crops that fused views take (`views.engine=fused`), decoded whole by Pillow or where the crops lie; and whole views by keras-cv. They
+take turns; ratios are medians of the rounds. The JPEGs are two photographs of scikit-learn, resized. Files come out of the page cache: what
+a disk adds is not in it.
 """
 
 import argparse
@@ -16,17 +17,19 @@ from byol_tf.devices import prepare_environment
 
 prepare_environment()
 
+import tensorflow as tf
 from PIL import Image
 
-from pipelines.batches import crop_batches
+from benchmarks.turns import Side, median_ratio, rounded, take_turns
+from pipelines.batches import crop_batches, view_batches
 from pipelines.policy import preset
-from pipelines.sources import Images, LazyImages, open_source
+from pipelines.sources import LazyImages, open_source
 
 _SEED = 0
 _FILES = 64
 _QUALITY = 95
-_MADE_AHEAD = 4
-"""Batches that the stream holds ready when its turn begins: taken before the clock starts."""
+_UNCOUNTED = 8
+"""Batches before the clock starts: more than a stream makes ahead."""
 
 
 def write_photos(folder: Path, height: int, width: int) -> None:
@@ -39,41 +42,43 @@ def write_photos(folder: Path, height: int, width: int) -> None:
         photos[number % len(photos)].resize(size, Image.Resampling.BICUBIC).save(folder / f"{number}.jpg", quality=_QUALITY)
 
 
-def _stream(images: Images, size: int, batch: int) -> Callable[[int], None]:
-    iterator = iter(crop_batches(images, preset("byol"), size, batch, _SEED))
+def _side(stream: Callable[[], tf.data.Dataset]) -> Side:
+    """Batches of a stream of its own each time: another side's would go on decoding ahead."""
 
-    def run(batches):
+    def side(batches):
+        iterator = iter(stream())
+        for _ in range(_UNCOUNTED):
+            next(iterator)
+        began = time.perf_counter()
         for _ in range(batches):
             next(iterator)
+        return time.perf_counter() - began
 
-    return run
+    return side
 
 
 def measure(height: int, width: int, size: int, batch: int, pairs: int, batches: int) -> dict:
-    """Images a second of both sides, and the median of their ratios."""
+    """Images a second of all sides, and medians of the ratios."""
+    policies = preset("byol")
     with tempfile.TemporaryDirectory() as folder:
         write_photos(Path(folder), height, width)
         images = open_source("folder", root=folder, seed=_SEED).pretrain
-        sides = {"whole": LazyImages(len(images), images.__getitem__), "decode_and_crop": images}
-        speeds = {name: [] for name in sides}
-        for pair in range(pairs):
-            # A stream of its own each time: the other's would go on decoding ahead.
-            for name in sides if pair % 2 else reversed(sides):
-                run = _stream(sides[name], size, batch)
-                run(2 * _MADE_AHEAD)
-                began = time.perf_counter()
-                run(batches)
-                speeds[name].append(batch * batches / (time.perf_counter() - began))
-                del run
+        whole = LazyImages(len(images), images.__getitem__)
+        sides = {
+            "keras_cv": _side(lambda: view_batches(images, policies, size, batch, _SEED, (0.5,) * 3, (0.5,) * 3)),
+            "crops_of_whole": _side(lambda: crop_batches(whole, policies, size, batch, _SEED)),
+            "crops": _side(lambda: crop_batches(images, policies, size, batch, _SEED)),
+        }
+        speeds = take_turns(sides, pairs, batches)
         kilobytes = statistics.mean(path.stat().st_size for path in Path(folder).iterdir()) / 1e3
-    ratios = [part / whole for part, whole in zip(speeds["decode_and_crop"], speeds["whole"], strict=True)]
     return {
         "benchmark": "decode",
         "jpeg": {"height": height, "width": width, "kilobytes": round(kilobytes)},
         "size": size,
         "batch": batch,
-        "images_per_second": {name: [round(speed) for speed in measured] for name, measured in speeds.items()},
-        "against_whole": round(statistics.median(ratios), 2),
+        "images_per_second": rounded(speeds, batch),
+        "against_crops_of_whole": median_ratio(speeds, "crops", "crops_of_whole"),
+        "against_keras_cv": median_ratio(speeds, "crops", "keras_cv"),
     }
 
 
@@ -85,7 +90,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=40, help="of each side in a pair")
+    parser.add_argument("--batches", type=int, default=20, help="of each side in a pair")
     print(json.dumps(measure(**vars(parser.parse_args()))))
 
 

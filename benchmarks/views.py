@@ -98,8 +98,8 @@ def sides_of(images: np.ndarray, batch: int) -> dict[str, Side]:
     def keras_cv(images, ids):
         return tuple((views(images, ids[0, 0], ids[:, 1]) - mean) / std for views in host)
 
-    def fused(dtype):
-        layers = _layers(size, dtype=dtype)
+    def fused(dtype, exact=False):
+        layers = _layers(size, dtype=dtype, exact=exact)
         return lambda images, ids: fused_view_pair(*layers, images, ids)
 
     def function(views, jit_compile=False):
@@ -110,6 +110,7 @@ def sides_of(images: np.ndarray, batch: int) -> dict[str, Side]:
         "fused_in_tf_data": _stream(images, batch, function(fused("float32"))),
         "fused": _calls(images, batch, function(fused("float32"))),
         "fused_xla": _calls(images, batch, function(fused("float32"), jit_compile=True)),
+        "fused_exact": _calls(images, batch, function(fused("float32", exact=True))),
         "fused_bfloat16_in_tf_data": _stream(images, batch, function(fused("bfloat16"))),
         "fused_bfloat16": _calls(images, batch, function(fused("bfloat16"))),
     }
