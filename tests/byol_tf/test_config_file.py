@@ -72,7 +72,10 @@ WRONG_KEYS = [
     ({"views__crop_area": [0.2, 1]}, 'views.crop_area: unknown key; it belongs to "views.first" or "views.second"'),
     ({"learning_rate": 1}, 'learning_rate: unknown key; did you mean "optimizer.base_learning_rate" (now 0.001)?'),
     ({"training.epochs": 5}, '"training.epochs": unknown key; write "epochs" inside "training"'),
-    ({"training__lr": 5}, 'training.lr: unknown key; "training" takes "epochs", "batch_size", "accumulation", "recompute" and "deterministic"'),
+    (
+        {"training__lr": 5},
+        'training.lr: unknown key; "training" takes "epochs", "batch_size", "accumulation", "recompute" and "deterministic"',
+    ),
     ({"tau__\n\x1b[31m": 5}, r'tau."\n\u001b[31m": unknown key; "tau" takes "schedule", "base", "end" and "drop_at"'),
     ({"views__first__croparea": [1, 1]}, 'views.first.croparea: unknown key; did you mean "crop_area"?'),
     ({"name": GONE}, "name: missing; expected a name of at most 100 letters, digits, '.', '_' and '-', a letter or digit first"),
