@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -99,17 +101,18 @@ def losses(history: Path) -> list[str]:
 
 def test_a_killed_run_goes_on_to_the_same_weights(finished, tmp_path):
     """One seed gives one loss curve and the same bits, also to a run that was interrupted: order and draws are functions of the step."""
-    process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 200
-    while not list(tmp_path.glob("runs/*/checkpoints/epoch-0001")) and time.time() < deadline:
-        time.sleep(0.05)
+    often = ["--set", "run.checkpoint_steps=1"]
+    process = subprocess.Popen(command(tmp_path, *often), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline, wanted = time.time() + 200, f"runs/*/checkpoints/epoch-0001-step-*{random.randint(0, 9)}"
+    while not list(tmp_path.glob(wanted)) and time.time() < deadline:
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert list(tmp_path.glob("runs/*/checkpoints/epoch-0001"))
+    assert list(tmp_path.glob("runs/*/checkpoints/epoch-0001-step-*"))
     assert not list(tmp_path.glob("runs/*/result.json"))
-    resumed = run(*command(tmp_path))
+    resumed = run(*command(tmp_path, *often))
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after epoch" in resumed.stdout
+    assert re.search(r"going on after epoch 1 of 3, step \d+ of 22 in the next", resumed.stdout)
     assert len(list((tmp_path / "runs").iterdir())) == 1
     result = json.loads(resumed.stdout.splitlines()[-1])
     assert result["weights_digest"] == finished[2]["weights_digest"]
