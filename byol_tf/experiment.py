@@ -28,7 +28,7 @@ from byol_tf.config_file import resolved_json
 from byol_tf.devices import build_strategy, set_precision, set_seeds
 from byol_tf.feeding import batches_of
 from byol_tf.figures import curves_figure
-from byol_tf.interruption import SignalWatch
+from byol_tf.interruption import Interrupted, SignalWatch
 from byol_tf.networks.inference import inference_model
 from byol_tf.plan import Schedule, check_batch, schedule_of
 from byol_tf.run_folder import RunFolder, RunFolderError, write_atomically
@@ -128,7 +128,9 @@ class Experiment:
         """
         workers = self.workers
         if not workers.chief:
-            self._fit(self._together(None), [], 0)
+            # A scheduler may signal all machines at once. One that left first would take the step that the first saves with it.
+            with SignalWatch("stopping when the first machine does"):
+                self._fit(self._together(None), [], 0)
             workers.wait()
             return None
         with RunLock(self.folder.root):
@@ -188,7 +190,7 @@ class Experiment:
 
         saving, run = CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints, self.say), config.run
         try:
-            with SignalWatch() as signals:
+            with SignalWatch("saving and stopping after the steps that run now") as signals:
                 checkpoint = Checkpoint(
                     saving, state_now, signals, run.checkpoint_steps, run.checkpoint_minutes, start.step % self.schedule.steps_per_epoch
                 )
@@ -196,6 +198,9 @@ class Experiment:
                 if start.step == self.schedule.steps_per_epoch:
                     self._end_epoch(start, at_epoch_ends)
                 self._fit(start, [pictures, *at_epoch_ends], verbose)
+                saving.wait()
+                if signals.received is not None:  # after the last epoch's end, where nobody looked any more
+                    raise Interrupted(signals.received, config.training.epochs, 0, not saving.failed)
         finally:
             saving.wait()
             writer.close()

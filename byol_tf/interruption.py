@@ -31,9 +31,16 @@ class SignalWatch:
 
     Python runs handlers between two of its own instructions, and the training thread may be inside TensorFlow for minutes. So the C handler
     writes each signal's number into a pipe, and a thread reads it there: a second signal isn't made to wait.
+
+    Args:
+        plan: what people are told that is going to happen now.
+
+    Attributes:
+        received: the number of the first signal that came, or None.
     """
 
-    def __init__(self):
+    def __init__(self, plan: str):
+        self.plan = plan
         self.received: int | None = None
         self._seen: set[int] = set()
         self._before: dict[int, object] = {}
@@ -70,5 +77,5 @@ class SignalWatch:
                 if number in self._before:
                     self._seen.add(number)
                     self.received = number if self.received is None else self.received
-                    text = f"\n{signal.Signals(number).name}: saving and stopping after the steps that run now; once more ends at once\n"
+                    text = f"\n{signal.Signals(number).name}: {self.plan}; once more ends at once\n"
                     os.write(2, text.encode())  # a print could meet another one in the same buffer

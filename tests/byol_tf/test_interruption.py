@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 WATCHING = """
 import hashlib, sys, time
 from byol_tf.interruption import SignalWatch
-with SignalWatch() as watch:
+with SignalWatch("stopping soon") as watch:
     print("watching", flush=True)
     if sys.argv[1] == "inside C":
         hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)  # minutes in which Python gets no turn in this thread
@@ -42,28 +42,28 @@ def test_the_first_is_noted_and_the_process_goes_on(number):
     printed, errors = process.communicate(timeout=20)
     assert process.returncode == 0
     assert printed.split() == ["received", str(int(number)), "left"]
-    assert signal.Signals(number).name in errors
+    assert f"{signal.Signals(number).name}: stopping soon; once more ends at once" in errors
     assert Interrupted(number, 1, 2, True).exit_code == 128 + number
 
 
 def test_a_second_of_the_same_kind_ends_at_once_and_one_of_another_kind_does_not():
-    process = watching(stays=60.0)
-    process.send_signal(signal.SIGTERM)
-    assert process.stdout.readline() == f"received {int(signal.SIGTERM)}\n"
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
-    assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=5) == 128 + signal.SIGTERM
+    with watching(stays=60.0) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == f"received {int(signal.SIGTERM)}\n"
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=5) == 128 + signal.SIGTERM
 
 
 def test_a_second_one_ends_also_a_thread_that_is_inside_c():
-    process = watching("inside C")
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=5) == 128 + signal.SIGINT
+    with watching("inside C") as process:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=5) == 128 + signal.SIGINT
 
 
 def test_what_is_ignored_stays_ignored():
@@ -80,7 +80,7 @@ def test_what_is_ignored_stays_ignored():
 def test_afterwards_all_is_as_it_was():
     before = [signal.getsignal(number) for number in NUMBERS]
     files = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else None
-    with SignalWatch():
+    with SignalWatch("stopping soon"):
         assert [signal.getsignal(number) for number in NUMBERS] != before
     assert [signal.getsignal(number) for number in NUMBERS] == before
     assert files is None or len(os.listdir("/proc/self/fd")) == files

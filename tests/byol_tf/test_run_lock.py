@@ -20,11 +20,11 @@ HOLDING = "import sys, time\nfrom byol_tf.run_lock import RunLock\nwith RunLock(
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds `tmp_path / "run"`."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDING, str(tmp_path / "run")], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.wait()
+    line = [sys.executable, "-c", HOLDING, str(tmp_path / "run")]
+    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
 
 
 def test_a_living_process_is_named_and_keeps_the_folder(holder, tmp_path):
