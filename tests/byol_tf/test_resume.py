@@ -2,6 +2,7 @@
 `test_train.py` has those of keras-cv."""
 
 import csv
+import hashlib
 import json
 import os
 import random
@@ -122,6 +123,21 @@ def test_another_batch_than_the_next_gives_other_bits(stopped, undisturbed, tmp_
     result, _ = finish(start("python", "-c", WITH_NEXT_BATCH, *arguments(tmp_path / "again")))
     assert result["weights_digest"] != undisturbed[0]["weights_digest"]
     assert rows(tmp_path / "again") != undisturbed[1]
+
+
+@pytest.mark.long
+def test_other_images_than_the_run_was_begun_with_are_refused(stopped, tmp_path):
+    shutil.copytree(stopped[0], tmp_path / "again")
+    newest = list_checkpoints(tmp_path / "again" / "run" / "checkpoints")[-1]
+    state = json.loads((newest / "state.json").read_text())
+    (newest / "state.json").write_text(json.dumps(state | {"images": "others"}))
+    manifest = json.loads((newest / "manifest.json").read_text())
+    manifest["state.json"] = hashlib.sha256((newest / "state.json").read_bytes()).hexdigest()
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    process = start(*arguments(tmp_path / "again"))
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert "this run was begun with other images than data.source has now" in errors
 
 
 @pytest.mark.long
