@@ -99,6 +99,7 @@ def stopped(tmp_path_factory) -> tuple[Path, str, str]:
     return folder, printed, errors
 
 
+@pytest.mark.long
 def test_a_signal_saves_and_the_printed_command_goes_on_to_the_same_bits(stopped, undisturbed, tmp_path):
     folder, printed, errors = stopped
     assert "SIGTERM: saving and stopping" in errors
