@@ -54,7 +54,8 @@ class CompiledLoop(keras.Model):
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Builds the optimizer. Keras would take a batch of the stream to find shapes, which a built model has, and pass it to `call`."""
-        self._epoch_iterator = weakref.ref(iterator)  # `fit` hands it out here and nowhere else, and lets go of it at its end
+        if iterator is not None:
+            self._epoch_iterator = weakref.ref(iterator)  # `fit` hands it out here and nowhere else, and lets go of it at its end
         if not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
