@@ -1,10 +1,12 @@
 """Signals, sent to real processes."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,19 +29,30 @@ print("left", flush=True)
 """
 
 
-def watching(where: str = "in Python", stays: float = 0.0, **options) -> subprocess.Popen:
-    """A process that watches already."""
+def listening() -> None:
+    """In the new process: nothing is ignored, as it may be under `nohup` or in a shell's background."""
+    for number in NUMBERS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def watching(where: str = "in Python", stays: float = 0.0, before=listening) -> Iterator[subprocess.Popen]:
+    """A process that watches already; it doesn't outlive a test that fails."""
     line = [sys.executable, "-c", WATCHING, where, str(stays)]
-    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-    assert process.stdout.readline() == "watching\n"
-    return process
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(line, cwd=ROOT, preexec_fn=before, **pipes) as process:
+        try:
+            assert process.stdout.readline() == "watching\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_first_is_noted_and_the_process_goes_on(number):
-    process = watching()
-    process.send_signal(number)
-    printed, errors = process.communicate(timeout=20)
+    with watching() as process:
+        process.send_signal(number)
+        printed, errors = process.communicate(timeout=20)
     assert process.returncode == 0
     assert printed.split() == ["received", str(int(number)), "left"]
     assert f"{signal.Signals(number).name}: stopping soon; once more ends at once" in errors
@@ -68,13 +81,14 @@ def test_a_second_one_ends_also_a_thread_that_is_inside_c():
 
 def test_what_is_ignored_stays_ignored():
     """As SIGHUP under `nohup`."""
-    process = watching(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    for _ in range(2):
-        process.send_signal(signal.SIGHUP)
-    time.sleep(0.2)
-    assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=20)[0].split() == ["received", str(int(signal.SIGTERM)), "left"]
+    with watching(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+        for _ in range(2):
+            process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=20)
+    assert printed.split() == ["received", str(int(signal.SIGTERM)), "left"]
 
 
 def test_afterwards_all_is_as_it_was():

@@ -165,9 +165,9 @@ def test_several_steps_in_a_call_and_a_stop_at_an_epochs_last_step(tmp_path):
     while not (tmp_path / "run" / "history.csv").exists():  # that of the untrained network: the first call is being traced
         time.sleep(0.01)
     time.sleep(1.0)
-    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=100)
-    assert process.returncode == 128 + signal.SIGHUP
+    assert process.returncode == 128 + signal.SIGTERM
     assert f"after epoch 0 of 2, step {STEPS} of {STEPS} in the next; saved" in printed
     result, _ = finish(start(*arguments(tmp_path, *calls)))
     assert result["weights_digest"] == expected["weights_digest"]
