@@ -281,8 +281,13 @@ class Run(Section):
 
     root: Text = "runs"
     """Where run folders are made, each named <name>-<date>-<number>."""
-    keep_checkpoints: Count = 3
-    """How many of the newest checkpoints stay."""
+    checkpoint_steps: Count | None = None
+    """A checkpoint when so many steps were made since the last one, beside that at each epoch's end. Default: none. Where several steps run
+    in one call, after the call."""
+    checkpoint_minutes: Positive | None = 15.0
+    """A checkpoint when so many minutes have passed since the last one. null: none."""
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 3
+    """How many of the newest checkpoints stay; the best by probe stays too. At least two, in case one is damaged."""
 
 
 class Config(Section):

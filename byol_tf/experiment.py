@@ -3,9 +3,12 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from byol_tf.build import build_model, compile_model, encoder_of
@@ -15,7 +18,9 @@ from byol_tf.callbacks.collapse import Collapse
 from byol_tf.callbacks.history import History
 from byol_tf.callbacks.pictures import ViewPictures
 from byol_tf.callbacks.probe import Probe
+from byol_tf.callbacks.resumed_epoch import ResumedEpoch
 from byol_tf.callbacks.throughput import Throughput
+from byol_tf.checkpoint_writer import CheckpointWriter
 from byol_tf.checkpoints import read_newest
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
@@ -23,9 +28,11 @@ from byol_tf.config_file import resolved_json
 from byol_tf.devices import build_strategy, set_precision, set_seeds
 from byol_tf.feeding import batches_of
 from byol_tf.figures import curves_figure
+from byol_tf.interruption import Interrupted, SignalWatch
 from byol_tf.networks.inference import inference_model
 from byol_tf.plan import Schedule, check_batch, schedule_of
-from byol_tf.run_folder import RunFolder, write_atomically
+from byol_tf.run_folder import RunFolder, RunFolderError, write_atomically
+from byol_tf.run_lock import RunLock
 from byol_tf.saved_encoder import export_encoder
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.workers import Workers
@@ -50,6 +57,20 @@ def source_options(config: Config) -> dict:
         "max_bad_fraction": data.max_bad_fraction,
         "seed": config.seed,
     }
+
+
+class _Start(NamedTuple):
+    """Where a process of a run begins.
+
+    Attributes:
+        epoch: whole epochs done.
+        step: steps done of the next, at most all of them.
+        state: of the callbacks, as a checkpoint has it.
+    """
+
+    epoch: int
+    step: int
+    state: dict[str, Any]
 
 
 class Experiment:
@@ -100,39 +121,64 @@ class Experiment:
         Args:
             command: the command line, for the record.
             verbose: as in `keras.Model.fit`, on the chief.
+
+        Raises:
+            RunFolderError: if the folder is in use, or its run was begun with other images.
+            Interrupted: if a signal asked to stop; the chief has saved then.
         """
         workers = self.workers
-        first_epoch, state = self._begin(command) if workers.chief else (0, {})
-        if workers.count > 1:
-            # What the chief read or made is where all begin, so no other machine has to see its folder.
-            first_epoch = workers.gathered(first_epoch)[0]
-            restore_model(self.model, workers.from_chief(model_arrays(self.model)))
-        result = self._train_and_watch(first_epoch, state, verbose) if workers.chief else self._fit(first_epoch, [], 0)
+        if not workers.chief:
+            # A scheduler may signal all machines at once. One that left first would take the step that the first saves with it.
+            with SignalWatch("stopping when the first machine does"):
+                self._fit(self._together(None), [], 0)
+            workers.wait()
+            return None
+        with RunLock(self.folder.root):
+            start = self._begin(command)
+            if workers.count > 1:
+                start = self._together(start)
+            result = self._train_and_watch(start, verbose)
         workers.wait()  # a machine that left while the chief still writes would be taken for a lost one
         return result
 
-    def _begin(self, command: list[str]) -> tuple[int, dict]:
-        """Writes what is known before the first step, sets the model as the newest checkpoint has it, or for its first epoch; returns
-        (epochs done, state of the callbacks)."""
-        self.folder.begin(resolved_json(self.config), command, self.source.fingerprint, self.source.skipped)
+    def _begin(self, command: list[str]) -> _Start:
+        """Writes what is known before the first step, and sets the model as the newest checkpoint has it, or for its first epoch."""
+        images = self.source.fingerprint
         checkpoint, damaged = read_newest(self.folder.checkpoints)
         for line in damaged:
             self.say(f"damaged checkpoint, not used: {line}")
+        if checkpoint is not None and checkpoint.state.get("images", images) != images:
+            raise RunFolderError(
+                f"{self.folder.root}: this run was begun with other images than data.source has now. Bring those back, or use --fresh"
+            )
+        self.folder.begin(resolved_json(self.config), command, images, self.source.skipped)
         if checkpoint is None:
             self._initialize_from_data()
-            return 0, {"rows": [], "seconds": 0.0, "steps": 0}
+            return _Start(0, 0, {"rows": [], "seconds": 0.0, "steps": 0})
         restore_model(self.model, checkpoint.arrays)
-        self.say(f"going on after epoch {checkpoint.epoch} of {self.config.training.epochs}")
-        return checkpoint.epoch, checkpoint.state
+        within = f", step {checkpoint.step} of {self.schedule.steps_per_epoch} in the next" if checkpoint.step else ""
+        self.say(f"going on after epoch {checkpoint.epoch} of {self.config.training.epochs}{within}")
+        return _Start(checkpoint.epoch, checkpoint.step, checkpoint.state)
 
-    def _train_and_watch(self, first_epoch: int, state: dict, verbose: int | str) -> dict:
+    def _together(self, start: _Start | None) -> _Start:
+        """What the chief read or made is where all begin, so no other machine has to see its folder. The others give None."""
+        workers, names = self.workers, [metric.name for metric in self.model.metrics]
+        mine = start or _Start(0, 0, {})
+        epoch, step = (workers.gathered(number)[0] for number in (mine.epoch, mine.step))
+        restore_model(self.model, workers.from_chief(model_arrays(self.model)))
+        means = mine.state.get("means") or dict.fromkeys(names, (0.0, 0.0))
+        shared = workers.from_chief({"means": np.array([means[name] for name in names], np.float32)})["means"]
+        return _Start(epoch, step, mine.state | {"means": dict(zip(names, shared.tolist(), strict=True))})
+
+    def _train_and_watch(self, start: _Start, verbose: int | str) -> dict:
         """The chief's part of a run. Its callbacks must ask nothing of the other processes, which wait at the next step."""
-        config, folder = self.config, self.folder
+        config, folder, state = self.config, self.folder, start.state
         writer = tf.summary.create_file_writer(str(folder.logs))
-        throughput = Throughput(config.training.batch_size, state["seconds"], state["steps"])
-        history = History(folder.history, writer, state["rows"])
+        done = {name: state[name] for name in ("seconds", "steps", "epoch_seconds", "epoch_steps") if name in state}
+        throughput = Throughput(config.training.batch_size, **done)
+        history = History(folder.history, writer, list(state["rows"]), self.say)
         watchers = self._watchers()
-        if first_epoch == 0:
+        if not history.rows:
             with writer.as_default(step=0):
                 tf.summary.text("config", f"```\n{resolved_json(config)}\n```")
             self.say("probing the untrained encoder")
@@ -140,24 +186,48 @@ class Experiment:
         pictures = ViewPictures(folder.figures / "views.png", writer, self.source.pretrain, config)
 
         def state_now():
-            return {"rows": history.rows, "seconds": throughput.seconds, "steps": throughput.steps}
+            return {"rows": list(history.rows), "images": self.source.fingerprint, **throughput.state}
 
-        checkpoints = Checkpoint(folder.checkpoints, state_now, config.run.keep_checkpoints)
-        self._fit(first_epoch, [pictures, throughput, *watchers, history, checkpoints], verbose)
-        writer.close()
+        saving, run = CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints, self.say), config.run
+        try:
+            with SignalWatch("saving and stopping after the steps that run now") as signals:
+                checkpoint = Checkpoint(
+                    saving, state_now, signals, run.checkpoint_steps, run.checkpoint_minutes, start.step % self.schedule.steps_per_epoch
+                )
+                at_epoch_ends = [throughput, *watchers, history, checkpoint]
+                if start.step == self.schedule.steps_per_epoch:
+                    self._end_epoch(start, at_epoch_ends)
+                self._fit(start, [pictures, *at_epoch_ends], verbose)
+                saving.wait()
+                if signals.received is not None:  # after the last epoch's end, where nobody looked any more
+                    raise Interrupted(signals.received, config.training.epochs, 0, not saving.failed)
+        finally:
+            saving.wait()
+            writer.close()
         return self._finish(history.rows, throughput)
 
-    def _fit(self, first_epoch: int, watchers: list, verbose: int | str) -> None:
-        """Trains the epochs that are left, with this process's part of each batch."""
-        config, workers = self.config, self.workers
-        batches = batches_of(config, self.source.pretrain, first_epoch * self.schedule.steps_per_epoch, workers.index, workers.count)
+    def _end_epoch(self, start: _Start, watchers: list) -> None:
+        """What `fit` does at an epoch's end, for a run that was stopped between the epoch's last step and that."""
+        logs = dict(start.state["logs"])
+        for watcher in watchers:
+            watcher.set_model(self.model)
+            watcher.on_epoch_end(start.epoch, logs)
+
+    def _fit(self, start: _Start, watchers: list, verbose: int | str) -> None:
+        """Trains the steps that are left, with this process's part of each batch."""
+        config, workers, epoch_steps = self.config, self.workers, self.schedule.steps_per_epoch
+        first_step = start.epoch * epoch_steps + start.step
+        epoch, step = divmod(first_step, epoch_steps)
+        batches = batches_of(config, self.source.pretrain, first_step, workers.index, workers.count)
         updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
+        # On another device than before, so many steps in one call might not divide what is left of the epoch.
+        self.model.steps_per_execution = math.gcd(self.model.steps_per_execution, step)
         self.model.fit(
             workers.share(batches, config.training.batch_size),
             epochs=config.training.epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=self.schedule.steps_per_epoch,
-            callbacks=[*updates, *watchers],
+            initial_epoch=epoch,
+            steps_per_epoch=epoch_steps,
+            callbacks=[ResumedEpoch(step, start.state.get("means", {})), *updates, *watchers],
             verbose=verbose,
             shuffle=False,  # the stream is shuffled already; Keras would warn that it can't
         )

@@ -1,5 +1,7 @@
 """The training loop that `fit` calls: several steps at once, on one replica or many, compiled where that pays."""
 
+import weakref
+
 import keras
 import tensorflow as tf
 
@@ -34,12 +36,26 @@ class CompiledLoop(keras.Model):
             jit_compile = strategy.num_replicas_in_sync == 1 and not on_cpu(strategy) and not on_tpu
         super().compile(optimizer, jit_compile=jit_compile, **kwargs)
 
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of an epoch, while `fit` runs. A callback's `on_epoch_begin` may set it, for that epoch and those after it.
+
+        `fit` takes one number for all epochs, and one that goes on in the middle of an epoch has a shorter first one.
+        """
+        return self._epoch_iterator().steps_per_epoch
+
+    @epoch_steps.setter
+    def epoch_steps(self, steps: int) -> None:
+        self._epoch_iterator().steps_per_epoch = steps
+
     def log_names(self) -> list[str]:
         """The keys of what `train_step` returns."""
         raise NotImplementedError
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Builds the optimizer. Keras would take a batch of the stream to find shapes, which a built model has, and pass it to `call`."""
+        if iterator is not None:
+            self._epoch_iterator = weakref.ref(iterator)  # `fit` hands it out here and nowhere else, and lets go of it at its end
         if not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)

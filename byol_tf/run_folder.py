@@ -33,6 +33,10 @@ _PACKAGES = (
 )
 
 
+LOCK_NAME = ".lock"
+"""The file in a run folder that says which process is at it (see `run_lock.py`)."""
+
+
 class RunFolderError(Exception):
     """A run folder can't be used; the text says why and what would be right."""
 
@@ -101,9 +105,9 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool) -> RunFolder:
     if run_dir is not None:
         folder = RunFolder(Path(run_dir))
         saved = folder.saved_config()
-        if saved is None and folder.root.exists() and (not folder.root.is_dir() or any(folder.root.iterdir())):
+        if saved is None and folder.root.exists() and (not folder.root.is_dir() or any(p.name != LOCK_NAME for p in folder.root.iterdir())):
             raise RunFolderError(f"--run-dir {run_dir}: expected a new or empty folder, or a run's; it holds something else")
-        differing = [] if saved is None else _differences(saved, config)
+        differing = [] if saved is None or _longer(saved, config) else _differences(saved, config)
         if fresh and saved is not None:
             raise RunFolderError(f"--run-dir {run_dir}: --fresh starts a run anew, and this folder holds one. Leave one of the two out")
         if differing:
@@ -111,6 +115,7 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool) -> RunFolder:
                 f"--run-dir {run_dir}: this run was begun with another config:\n"
                 + "\n".join(f"  {key}: {was} there, {now} now" for key, was, now in differing)
                 + "\nGo on with the config it has, or name another folder"
+                + _why_not_longer(differing, config)
             )
         return folder
     root, name = Path(config["run"]["root"]), config["name"]
@@ -167,6 +172,30 @@ def _numbered(root: Path, name: str) -> list[Path]:
     pattern = re.compile(rf"{re.escape(name)}-(\d{{4}}-\d{{2}}-\d{{2}})-(\d+)")
     found = [(match[1], int(match[2]), path) for path in root.glob(f"{name}-*") if (match := pattern.fullmatch(path.name))]
     return [path for _, _, path in sorted(found)]
+
+
+def _longer(saved: dict, config: dict) -> bool:
+    """Whether a config is the saved one but for more epochs, and each step done would have been the same with them."""
+    differing = _differences(saved, config)
+    only_epochs = [key for key, _, _ in differing] == ["training.epochs"]
+    return only_epochs and config["training"]["epochs"] > saved["training"]["epochs"] and _scheduled(config) is None
+
+
+def _why_not_longer(differing: list[tuple[str, str, str]], config: dict) -> str:
+    """What to add where the number of epochs is among what differs."""
+    if "training.epochs" not in [key for key, _, _ in differing] or _scheduled(config) is None:
+        return ""
+    return f". A run may get more epochs only where no schedule ends with the last one, and {_scheduled(config)}"
+
+
+def _scheduled(config: dict) -> str | None:
+    """A schedule that runs to the last epoch, so that with more epochs all its values would have been others; None if there is none."""
+    predictor, tau = config["predictor"], config["tau"]
+    if config["optimizer"]["schedule"] != "constant" or predictor["schedule"] not in (None, "constant"):
+        return "the learning rate's does (optimizer.schedule, predictor.schedule)"
+    if config["objective"]["target"] == "ema" and tau["schedule"] != "constant":
+        return "tau's does (tau.schedule)"
+    return None
 
 
 _DOES_NOT_MATTER = ("about", "$schema", "run")

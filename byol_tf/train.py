@@ -9,13 +9,18 @@ import sys
 from byol_tf.cluster import Cluster, DeviceError, read_cluster
 from byol_tf.config_file import ConfigError, load_config, resolved_json
 from byol_tf.devices import prepare_environment
+from byol_tf.interruption import Interrupted
 from byol_tf.run_folder import RunFolder, RunFolderError, choose_folder
+from byol_tf.run_lock import RunLock
 
 _USAGE_ERROR = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, or 2 with a message and nothing written if config, images or folder are wrong."""
+    """Runs the command; returns its exit code.
+
+    0; or 2 with a message and nothing written if config, images or folder are wrong; or 128 + n after signal n, when the run has saved.
+    """
     parser = argparse.ArgumentParser(prog="python -m byol_tf.train", description="Pre-trains an encoder with BYOL and exports it.")
     parser.add_argument("--config", metavar="FILE", help="the experiment, a JSON file (default: the demo, which downloads nothing)")
     parser.add_argument(
@@ -33,11 +38,15 @@ def main(arguments: list[str] | None = None) -> int:
             return _train_along(config, cluster)
         folder = choose_folder(json.loads(resolved_json(config)), options.run_dir, options.fresh)
         finished = folder.finished()
+        if finished is not None and finished["epochs"] < config.training.epochs:
+            finished = None  # the same run, longer
         if finished is not None and not options.dry_run:
             if cluster is not None:
                 _strategy_unless_finished(True)
             print(f"{folder.root}: this run is finished; --fresh begins anew")
             return _report(finished, folder)
+        if not options.dry_run:
+            RunLock(folder.root).check()
         return _train(config, folder, options, sys.argv[1:] if arguments is None else arguments)
     except (ConfigError, RunFolderError, DeviceError) as error:
         print(error, file=sys.stderr)
@@ -100,8 +109,24 @@ def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
     command = ["python", "-m", "byol_tf.train", *arguments]
-    result = experiment.run(command, verbose=1 if sys.stdout.isatty() else 2)
+    try:
+        result = experiment.run(command, verbose=1 if sys.stdout.isatty() else 2)
+    except Interrupted as stopped:
+        where = f"after epoch {stopped.epoch} of {config.training.epochs}, step {stopped.step} of {schedule.steps_per_epoch} in the next"
+        saved = "saved" if stopped.saved else "not saved, so the newest checkpoint before is what counts"
+        print(f"\nstopped by {stopped} {where}; {saved}. To go on:\n  {_same_run(options, folder)}", flush=True)
+        return stopped.exit_code
     return _report(result, folder)
+
+
+def _same_run(options, folder: RunFolder) -> str:
+    """The command that goes on with the run in a folder, for a shell."""
+    words = ["python", "-m", "byol_tf.train"]
+    if options.config is not None:
+        words += ["--config", options.config]
+    for override in options.overrides:
+        words += ["--set", override]
+    return shlex.join([*words, "--run-dir", os.fspath(folder.root)])
 
 
 def _measured(config, schedule) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -30,11 +31,12 @@ class History(keras.callbacks.Callback):
         path: `history.csv`, written whole after each epoch so that a crash can't leave half a row.
         writer: a `tf.summary` writer.
         rows: of the run so far, each a dict with some of `COLUMNS`.
+        say: prints a line for people.
     """
 
-    def __init__(self, path: Path, writer, rows: list[dict[str, float]]):
+    def __init__(self, path: Path, writer, rows: list[dict[str, float]], say: Callable[[str], None] = print):
         super().__init__()
-        self.path, self.writer, self.rows = path, writer, rows
+        self.path, self.writer, self.rows, self.say = path, writer, rows, say
 
     def add(self, epoch: int, figures: dict[str, float]) -> None:
         """Adds the row of an epoch (1 for the first, 0 for the untrained network) and writes it everywhere."""
@@ -44,7 +46,10 @@ class History(keras.callbacks.Callback):
         table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(self.rows)
-        write_atomically(self.path, text.getvalue())
+        try:
+            write_atomically(self.path, text.getvalue())
+        except OSError as error:  # a full disk ends no run, and the next epoch writes all rows again
+            self.say(f"warning: {self.path.name} not written: {error}. The run goes on, and tries again after the next epoch")
         with self.writer.as_default(step=epoch):
             for name, value in row.items():
                 if name != "epoch":

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from byol_tf.checkpoints import list_checkpoints, read_newest, write_checkpoint
+from byol_tf.checkpoints import list_checkpoints, read_newest, remove_old, verify, write_checkpoint
 
 
 def arrays(seed: int = 0) -> dict[str, np.ndarray]:
@@ -31,10 +31,10 @@ def names(folder: Path) -> list[str]:
 
 def test_what_was_written_is_read(tmp_path):
     state = {"rows": [{"epoch": 0, "loss": 3.5}], "seconds": 0.1 + 0.2}
-    assert write_checkpoint(tmp_path / "new" / "folder", 3, arrays(), state) == tmp_path / "new" / "folder" / "epoch-0003"
+    assert write_checkpoint(tmp_path / "new" / "folder", 3, 0, arrays(), state) == tmp_path / "new" / "folder" / "epoch-0003"
     checkpoint, damaged = read_newest(tmp_path / "new" / "folder")
     assert damaged == []
-    assert (checkpoint.epoch, checkpoint.state) == (3, state)
+    assert (checkpoint.epoch, checkpoint.step, checkpoint.state) == (3, 0, state)
     assert_same(checkpoint.arrays, arrays())
 
 
@@ -43,19 +43,58 @@ def test_none_in_an_empty_or_missing_folder(tmp_path):
     assert read_newest(tmp_path / "missing") == (None, [])
 
 
-def test_only_the_newest_are_kept_by_number_and_not_by_name(tmp_path):
-    for epoch in (1, 2, 9_999, 10_000, 10_001):
-        write_checkpoint(tmp_path, epoch, arrays(epoch), {}, keep=3)
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["epoch-9999", "epoch-10000", "epoch-10001"]
-    assert_same(read_newest(tmp_path)[0].arrays, arrays(10_001))
+def whole(path: Path) -> bool:
+    try:
+        verify(path)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
-def test_what_is_no_checkpoint_is_left_alone(tmp_path):
-    (tmp_path / "epoch-best").mkdir()
-    (tmp_path / "notes.txt").write_text("mine")
-    for epoch in range(1, 5):
-        write_checkpoint(tmp_path, epoch, arrays(), {}, keep=1)
-    assert names(tmp_path) == ["epoch-0004", "epoch-best", "notes.txt"]
+def test_a_checkpoint_within_an_epoch_is_newer_than_its_start_and_older_than_its_end(tmp_path):
+    for epoch, step in ((10, 0), (9, 2_000_000), (9, 0), (9, 17), (10_000, 3)):
+        write_checkpoint(tmp_path, epoch, step, arrays(step), {"at": step})
+    expected = ["epoch-0009", "epoch-0009-step-000017", "epoch-0009-step-2000000", "epoch-0010", "epoch-10000-step-000003"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == expected
+    newest = read_newest(tmp_path)[0]
+    assert (newest.epoch, newest.step, newest.state) == (10_000, 3, {"at": 3})
+    assert_same(newest.arrays, arrays(3))
+
+
+class TestRemoveOld:
+    def write(self, folder: Path, *positions: tuple[int, int]) -> None:
+        for epoch, step in positions:
+            write_checkpoint(folder, epoch, step, arrays(), {})
+
+    def test_the_newest_stay_by_number_and_not_by_name(self, tmp_path):
+        self.write(tmp_path, (1, 0), (9_999, 0), (9_999, 5), (10_000, 0))
+        remove_old(tmp_path, 3, whole, {})
+        assert names(tmp_path) == ["epoch-10000", "epoch-9999", "epoch-9999-step-000005"]
+
+    def test_damaged_ones_do_not_count_so_that_two_whole_ones_always_stay(self, tmp_path):
+        self.write(tmp_path, (1, 0), (2, 0), (3, 0), (4, 0), (4, 1))
+        for name in ("epoch-0003", "epoch-0004"):
+            flip_a_byte(tmp_path / name / "arrays.npz")
+        remove_old(tmp_path, 1, whole, {})
+        assert names(tmp_path) == ["epoch-0002", "epoch-0003", "epoch-0004", "epoch-0004-step-000001"]
+
+    def test_the_best_by_probe_stays(self, tmp_path):
+        self.write(tmp_path, (1, 0), (2, 0), (3, 0), (4, 0), (5, 0))
+        remove_old(tmp_path, 2, whole, {0: 0.99, 1: 0.2, 2: 0.6, 3: 0.4, 5: 0.5})
+        assert names(tmp_path) == ["epoch-0002", "epoch-0004", "epoch-0005"]
+
+    def test_what_is_no_checkpoint_is_left_alone(self, tmp_path):
+        (tmp_path / "epoch-best").mkdir()
+        (tmp_path / "notes.txt").write_text("mine")
+        self.write(tmp_path, (1, 0), (2, 0), (3, 0))
+        remove_old(tmp_path, 2, whole, {})
+        assert names(tmp_path) == ["epoch-0002", "epoch-0003", "epoch-best", "notes.txt"]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    (tmp_path / ".epoch-0001-step-000003.part").mkdir()
+    write_checkpoint(tmp_path, 2, 0, arrays(), {})
+    assert names(tmp_path) == ["epoch-0002"]
 
 
 def flip_a_byte(path: Path) -> None:
@@ -80,8 +119,8 @@ def flip_a_byte(path: Path) -> None:
     ],
 )
 def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path, name, damage):
-    write_checkpoint(tmp_path, 1, arrays(1), {"at": 1})
-    write_checkpoint(tmp_path, 2, arrays(2), {"at": 2})
+    write_checkpoint(tmp_path, 1, 0, arrays(1), {"at": 1})
+    write_checkpoint(tmp_path, 2, 0, arrays(2), {"at": 2})
     damage(tmp_path / "epoch-0002" / name)
     checkpoint, damaged = read_newest(tmp_path)
     assert (checkpoint.epoch, checkpoint.state) == (1, {"at": 1})
@@ -92,7 +131,7 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path, name, damag
 
 def test_when_all_are_damaged_each_is_named(tmp_path):
     for epoch in (1, 2):
-        write_checkpoint(tmp_path, epoch, arrays(), {"at": epoch})
+        write_checkpoint(tmp_path, epoch, 0, arrays(), {"at": epoch})
         (tmp_path / f"epoch-000{epoch}" / "state.json").write_text("{")
     checkpoint, damaged = read_newest(tmp_path)
     assert checkpoint is None
@@ -101,31 +140,31 @@ def test_when_all_are_damaged_each_is_named(tmp_path):
 
 @pytest.mark.parametrize("where", ["numpy.savez", "json.dumps", "os.fsync", "pathlib.Path.rename"])
 def test_an_interrupted_write_leaves_the_last_one_and_no_half_one(tmp_path, monkeypatch, where):
-    write_checkpoint(tmp_path, 1, arrays(1), {"at": 1})
+    write_checkpoint(tmp_path, 1, 0, arrays(1), {"at": 1})
 
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
         interrupted.setattr(where, stopped)
-        write_checkpoint(tmp_path, 2, arrays(2), {"at": 2})
+        write_checkpoint(tmp_path, 2, 0, arrays(2), {"at": 2})
     assert [path.name for path in list_checkpoints(tmp_path)] == ["epoch-0001"]
     assert read_newest(tmp_path)[1] == []
     assert_same(read_newest(tmp_path)[0].arrays, arrays(1))
-    write_checkpoint(tmp_path, 2, arrays(2), {"at": 2})  # over what was left
+    write_checkpoint(tmp_path, 2, 0, arrays(2), {"at": 2})  # over what was left
     assert names(tmp_path) == ["epoch-0001", "epoch-0002"]
     assert_same(read_newest(tmp_path)[0].arrays, arrays(2))
 
 
 def test_an_epoch_may_be_written_again(tmp_path):
-    write_checkpoint(tmp_path, 1, arrays(1), {"at": 1})
+    write_checkpoint(tmp_path, 1, 0, arrays(1), {"at": 1})
     (tmp_path / "epoch-0001" / "arrays.npz").write_bytes(b"damaged")
-    write_checkpoint(tmp_path, 1, arrays(2), {"at": 2})
+    write_checkpoint(tmp_path, 1, 0, arrays(2), {"at": 2})
     assert_same(read_newest(tmp_path)[0].arrays, arrays(2))
 
 
 def test_it_holds_plain_arrays_and_no_pickled_object(tmp_path):
-    folder = write_checkpoint(tmp_path, 1, arrays(), {"at": 1})
+    folder = write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
     assert names(folder) == ["arrays.npz", "manifest.json", "state.json"]
     with np.load(folder / "arrays.npz", allow_pickle=False) as file:
         assert all(file[name].dtype != object for name in file.files)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from byol_tf.checkpoints import read_newest
+from byol_tf.checkpoints import list_checkpoints, position_of, read_newest
 
 ROOT = Path(__file__).resolve().parents[2]
 # LARS, since Adam makes a step of the size of its rate from the rounding error of a gradient that is 0; and a small rate, since a large one
@@ -31,6 +31,7 @@ OVERRIDES = [
     "training.epochs=2",
     "probe.train_images=50",
     "probe.test_images=50",
+    "run.checkpoint_steps=1",  # within epochs too, as far as the writing keeps up
 ]
 
 
@@ -129,9 +130,11 @@ def test_both_go_on_from_the_chiefs_checkpoint_and_stop_where_the_run_is_finishe
     (run_dir,) = (tmp_path / "chief").iterdir()
     shutil.rmtree(run_dir / "checkpoints" / "epoch-0002")
     (run_dir / "result.json").unlink()
+    epoch, step = position_of(list_checkpoints(run_dir / "checkpoints")[-1])
     lines = command(tmp_path / "chief", "multi_worker"), command(tmp_path / "other", "multi_worker")
     chief, _ = trained(*lines)
-    assert "going on after epoch 1 of 2" in chief.stdout
+    assert epoch == 1
+    assert "going on after epoch 1 of 2" + (f", step {step} of 3 in the next" if step else "") in chief.stdout
     assert "Epoch 1/2" not in chief.stdout
     assert largest_difference(arrays(tmp_path / "chief"), arrays(folder / "chief")) < 1e-5
     chief, _ = trained(*lines)

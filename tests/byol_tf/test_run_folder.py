@@ -28,6 +28,10 @@ def config(root: Path, name: str = "small", **training) -> dict:
         "name": name,
         "about": "a note",
         "training": {"epochs": 3, "batch_size": 64} | training,
+        "objective": {"target": "ema"},
+        "predictor": {"schedule": None},
+        "tau": {"schedule": "cosine"},
+        "optimizer": {"schedule": "cosine"},
         "views": {"size": 32, "first": {"crop_area": [0.4, 1.0]}},
         "run": {"root": str(root)},
     }
@@ -101,6 +105,31 @@ class TestWithRunDir:
             "views.first.crop_area: [0.2, 1.0] there, [0.4, 1.0] now",
         ]
         assert str(tmp_path / "mine") in lines[0]
+
+    def test_more_epochs_are_the_same_run_only_where_no_schedule_ends_with_the_last(self, tmp_path):
+        constant = {"tau": {"schedule": "constant"}, "optimizer": {"schedule": "constant"}}
+        mine = str(tmp_path / "mine")
+        begun(RunFolder(tmp_path / "mine"), config(tmp_path) | constant)
+        assert choose_folder(config(tmp_path, epochs=9) | constant, mine, False).root == tmp_path / "mine"
+        for changed in (config(tmp_path, epochs=2) | constant, config(tmp_path, epochs=9, batch_size=32) | constant):
+            with pytest.raises(RunFolderError, match=r"training\.epochs: 3 there, \d now"):
+                choose_folder(changed, mine, False)
+
+    @pytest.mark.parametrize(
+        ("other", "why"),
+        [
+            ({"optimizer": {"schedule": "constant"}}, r"tau's does \(tau\.schedule\)"),
+            ({"tau": {"schedule": "constant"}}, r"the learning rate's does \(optimizer\.schedule, predictor\.schedule\)"),
+        ],
+    )
+    def test_why_a_run_gets_no_more_epochs_is_said(self, tmp_path, other, why):
+        begun(RunFolder(tmp_path / "mine"), config(tmp_path) | other)
+        with pytest.raises(RunFolderError, match=f"A run may get more epochs only where no schedule ends with the last one, and {why}"):
+            choose_folder(config(tmp_path, epochs=9) | other, str(tmp_path / "mine"), False)
+
+    def test_a_folder_that_holds_only_the_lock_of_a_run_that_did_not_begin_is_taken(self, tmp_path):
+        (tmp_path / ".lock").write_text("")
+        assert choose_folder(config(tmp_path), str(tmp_path), False).root == tmp_path
 
     @pytest.mark.parametrize("content", ["photo.jpg", "config.txt"])
     def test_a_folder_of_something_else_is_refused(self, tmp_path, content):

@@ -3,6 +3,9 @@
 import csv
 import json
 import os
+import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from byol_tf.checkpoints import list_checkpoints, position_of
 
 SMALL = {
     "name": "small",
@@ -91,29 +96,44 @@ def test_the_same_command_again_trains_nothing(finished, capsys):
     assert json.loads(printed.splitlines()[-1]) == result
 
 
-def losses(history: Path) -> list[str]:
-    """The loss of each epoch as it was written."""
+def but_for_speed(history: Path) -> list[dict[str, str]]:
+    """The rows as they were written, without the column that no two runs share."""
     with history.open() as file:
-        return [row["loss"] for row in csv.DictReader(file)]
+        return [{name: value for name, value in row.items() if name != "images_per_second"} for row in csv.DictReader(file)]
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(finished, tmp_path):
-    """One seed gives one loss curve and the same bits, also to a run that was interrupted: order and draws are functions of the step."""
-    process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def broken_off(line: list[str], folder: Path, epoch: int, step: int, number: int) -> tuple[int, str]:
+    """(exit code, what it printed) of a command that gets a signal when there is a checkpoint at a step of an epoch, or later in it."""
+    at_once = os.environ | {"PYTHONUNBUFFERED": "1"}  # or a killed process takes with it what it said
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=at_once)
     deadline = time.time() + 200
-    while not list(tmp_path.glob("runs/*/checkpoints/epoch-0001")) and time.time() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert list(tmp_path.glob("runs/*/checkpoints/epoch-0001"))
-    assert not list(tmp_path.glob("runs/*/result.json"))
-    resumed = run(*command(tmp_path))
+    while not any(position_of(path) >= (epoch, step) for runs in folder.glob("runs/*") for path in list_checkpoints(runs / "checkpoints")):
+        assert process.poll() is None
+        assert time.time() < deadline
+        time.sleep(0.005)
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=100)
+    return process.returncode, printed
+
+
+def test_a_run_that_is_stopped_and_killed_within_epochs_ends_on_the_same_weights(finished, tmp_path):
+    """One seed gives one loss curve and the same bits, also to a run that was interrupted: order and draws are functions of the step."""
+    often = command(tmp_path, "--set", "run.checkpoint_steps=1")
+    code, printed = broken_off(often, tmp_path, 0, random.randint(1, 15), signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM
+    assert (where := re.search(r"stopped by SIGTERM after epoch 0 of 3, step (\d+) of 22 in the next; saved", printed))
+    going_on = [sys.executable, *shlex.split(printed.splitlines()[-1])[1:]]
+    code, printed = broken_off(going_on, tmp_path, 1, random.randint(1, 15), signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert f"going on after epoch 0 of 3, step {where[1]} of 22 in the next" in printed
+    resumed = run(*often)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on after epoch" in resumed.stdout
+    assert re.search(r"going on after epoch 1 of 3, step \d+ of 22 in the next", resumed.stdout)
     assert len(list((tmp_path / "runs").iterdir())) == 1
     result = json.loads(resumed.stdout.splitlines()[-1])
     assert result["weights_digest"] == finished[2]["weights_digest"]
-    curves = [losses(Path(run["run_dir"]) / "history.csv") for run in (result, finished[2])]
+    assert result["steps"] == finished[2]["steps"]
+    curves = [but_for_speed(Path(run["run_dir"]) / "history.csv") for run in (result, finished[2])]
     assert curves[0] == curves[1]
 
 

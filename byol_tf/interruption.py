@@ -1,0 +1,81 @@
+"""SIGTERM, SIGINT and SIGHUP: the first asks a run to save and stop, a second of its kind ends it at once. Needs no TensorFlow."""
+
+import os
+import signal
+import threading
+
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Interrupted(Exception):
+    """A run has stopped because a signal asked for it.
+
+    Attributes:
+        number: of the signal.
+        epoch, step: where it stopped: whole epochs done, and steps of the next.
+        saved: whether that could be saved.
+    """
+
+    def __init__(self, number: int, epoch: int, step: int, saved: bool):
+        super().__init__(signal.Signals(number).name)
+        self.number, self.epoch, self.step, self.saved = number, epoch, step, saved
+
+    @property
+    def exit_code(self) -> int:
+        """By the convention of shells: 128 and the signal's number."""
+        return 128 + self.number
+
+
+class SignalWatch:
+    """Takes note of signals while it is entered; what is ignored already, as SIGHUP under `nohup`, stays ignored.
+
+    Python runs handlers between two of its own instructions, and the training thread may be inside TensorFlow for minutes. So the C handler
+    writes each signal's number into a pipe, and a thread reads it there: a second signal isn't made to wait.
+
+    Args:
+        plan: what people are told that is going to happen now.
+
+    Attributes:
+        received: the number of the first signal that came, or None.
+    """
+
+    def __init__(self, plan: str):
+        self.plan = plan
+        self.received: int | None = None
+        self._seen: set[int] = set()
+        self._before: dict[int, object] = {}
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "SignalWatch":
+        if threading.current_thread() is not threading.main_thread():
+            return self  # no signal comes here, and Python lets no other thread set handlers
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in NUMBERS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, lambda *_: None)
+        self._thread = threading.Thread(target=self._read, name="signals", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._thread is None:
+            return
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._writer)  # which ends the thread
+        self._thread.join()
+        os.close(self._reader)
+
+    def _read(self) -> None:
+        while numbers := os.read(self._reader, 64):
+            for number in numbers:
+                if number in self._seen:
+                    os._exit(128 + number)
+                if number in self._before:
+                    self._seen.add(number)
+                    self.received = number if self.received is None else self.received
+                    text = f"\n{signal.Signals(number).name}: {self.plan}; once more ends at once\n"
+                    os.write(2, text.encode())  # a print could meet another one in the same buffer

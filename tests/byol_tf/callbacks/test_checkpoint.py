@@ -1,0 +1,105 @@
+"""When checkpoints are taken, and that they hold the moment at which they were."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from byol_tf.callbacks.checkpoint import Checkpoint, model_arrays
+from byol_tf.checkpoint_writer import CheckpointWriter
+from byol_tf.checkpoints import list_checkpoints, position_of, read_newest
+from byol_tf.interruption import Interrupted, SignalWatch
+from tests.byol_tf import tiny
+
+STEPS = 6
+
+
+class PatientWriter(CheckpointWriter):
+    """Waits for each checkpoint, so that none is left out since the last is still being written."""
+
+    def write(self, *parts):
+        super().write(*parts)
+        self.wait()
+
+
+def compiled(**options):
+    model = tiny.model()
+    model.compile(keras.optimizers.Adam(0.01), jit_compile=False, **options)
+    return model
+
+
+def train(model, folder, epochs: int = 1, more=(), signals=None, writer=PatientWriter, **when) -> None:
+    checkpoint = Checkpoint(writer(folder, 99, pytest.fail), lambda: {"rows": []}, signals or SignalWatch(""), **when)
+    batches = tiny.dataset(epochs * STEPS).apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    model.fit(batches, epochs=epochs, steps_per_epoch=STEPS, callbacks=[*more, checkpoint], verbose=0, shuffle=False)
+    checkpoint.writer.wait()
+
+
+def positions(folder) -> list[tuple[int, int]]:
+    return [position_of(path) for path in list_checkpoints(folder)]
+
+
+@pytest.mark.parametrize(
+    ("in_a_call", "when", "expected"),
+    [
+        (1, {"steps": 4}, [(0, 4), (1, 0), (1, 4), (2, 0)]),
+        (3, {"steps": 2}, [(0, 3), (1, 0), (1, 3), (2, 0)]),
+        (2, {"minutes": 1e-9}, [(0, 2), (0, 4), (1, 0), (1, 2), (1, 4), (2, 0)]),
+        (1, {"minutes": 60.0}, [(1, 0), (2, 0)]),
+    ],
+)
+def test_at_each_epochs_end_and_between_at_the_ends_of_calls(tmp_path, in_a_call, when, expected):
+    train(compiled(steps_per_execution=in_a_call), tmp_path, epochs=2, **when)
+    assert positions(tmp_path) == expected
+
+
+def test_what_is_written_is_what_was_there_when_it_was_taken(tmp_path, monkeypatch):
+    """The steps after it change the variables while they are written."""
+    from byol_tf import checkpoint_writer
+
+    real = checkpoint_writer.write_checkpoint
+    may_write, seen = threading.Event(), {}
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", lambda *parts: may_write.wait(60) and real(*parts))
+
+    class Taken(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen[batch + 1] = {name: array.copy() for name, array in model_arrays(self.model).items()}
+            if batch + 1 == STEPS:
+                may_write.set()
+
+    train(compiled(), tmp_path, more=[Taken()], writer=CheckpointWriter, steps=2)
+    assert positions(tmp_path) == [(0, 2), (1, 0)]  # the disk was busy at step 4
+    last, _ = read_newest(tmp_path)
+    assert_same(last.arrays, seen[6])
+    shutil.rmtree(tmp_path / "epoch-0001")
+    within, _ = read_newest(tmp_path)
+    assert_same(within.arrays, seen[2])
+    assert any((within.arrays[name] != seen[6][name]).any() for name in seen[6])
+    assert set(within.state) == {"rows", "logs", "means"}
+
+
+def assert_same(received: dict, expected: dict) -> None:
+    assert set(received) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(received[name], array)
+
+
+@pytest.mark.parametrize(("step", "in_a_call", "saved_at"), [(2, 3, 3), (6, 1, 6)])
+def test_a_signal_saves_after_the_call_that_runs_and_ends_fit(tmp_path, step, in_a_call, saved_at):
+    class Signal(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch + 1 >= step:
+                os.kill(os.getpid(), signal.SIGTERM)
+                while signals.received is None:
+                    time.sleep(0.001)
+
+    with SignalWatch("stopping") as signals, pytest.raises(Interrupted, match="SIGTERM") as raised:
+        train(compiled(steps_per_execution=in_a_call), tmp_path, more=[Signal()], signals=signals, writer=CheckpointWriter)
+    assert (raised.value.epoch, raised.value.step, raised.value.saved) == (0, saved_at, True)
+    assert positions(tmp_path) == [(0, saved_at)]

@@ -1,0 +1,107 @@
+"""Writing in the background: training doesn't wait, and a full disk ends nothing."""
+
+import errno
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from byol_tf import checkpoint_writer, checkpoints
+from byol_tf.checkpoint_writer import CheckpointWriter
+from byol_tf.checkpoints import list_checkpoints, read_newest
+
+
+class Run:
+    """A writer, and what it said."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.said = []
+        self.writer = CheckpointWriter(folder, keep, self.said.append)
+
+    def write(self, epoch: int, step: int = 0, accuracies: tuple[float, ...] = ()) -> None:
+        rows = [{"epoch": epoch, "probe_accuracy": accuracy} for epoch, accuracy in enumerate(accuracies)]
+        self.writer.write(epoch, step, {"kernel": np.full((2, 3), epoch, np.float32)}, {"rows": rows})
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_training_thread_goes_on_while_one_is_written_and_the_next_waits(run, tmp_path, monkeypatch):
+    may_end, order = threading.Event(), []
+    real = checkpoint_writer.write_checkpoint
+
+    def slow(folder, epoch, *rest):
+        order.append(f"{epoch} begins")
+        assert may_end.wait(10)
+        path = real(folder, epoch, *rest)
+        order.append(f"{epoch} ends")
+        return path
+
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", slow)
+    run.write(1)
+    assert run.writer.busy
+    assert not list_checkpoints(tmp_path)
+    may_end.set()
+    run.write(2)
+    run.writer.wait()
+    assert not run.writer.busy
+    assert order == ["1 begins", "1 ends", "2 begins", "2 ends"]
+    assert names(tmp_path) == ["epoch-0001", "epoch-0002"]
+
+
+@pytest.mark.parametrize("where", ["numpy.savez", "os.fsync", "pathlib.Path.rename"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_a_failed_write_is_said_once_and_leaves_the_earlier_ones(run, tmp_path, monkeypatch, where, number):
+    run.write(1)
+    run.writer.wait()
+
+    def full(*_, **__):
+        raise OSError(number, "the disk says no")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(where, full)
+        for step in (1, 2):
+            run.write(1, step)
+            run.writer.wait()
+            assert run.writer.failed
+            assert names(tmp_path) == ["epoch-0001"]  # and nothing half written takes room
+    assert len(run.said) == 1
+    assert run.said[0].startswith(f"warning: checkpoint not written: [Errno {number}] the disk says no")
+    assert read_newest(tmp_path)[1] == []
+    run.write(1, 3)
+    run.writer.wait()
+    assert not run.writer.failed
+    assert run.said[1:] == ["checkpoints are written again"]
+    assert (read_newest(tmp_path)[0].epoch, read_newest(tmp_path)[0].step) == (1, 3)
+
+
+def test_the_newest_and_the_best_stay(run, tmp_path):
+    accuracies = (0.9, 0.3, 0.7, 0.2, 0.7, 0.1)
+    for epoch in range(1, 6):
+        run.write(epoch, accuracies=accuracies[: epoch + 1])
+    run.writer.wait()
+    assert names(tmp_path) == ["epoch-0002", "epoch-0004", "epoch-0005"]
+
+
+def test_those_of_an_earlier_process_are_read_once_before_they_count(tmp_path, monkeypatch):
+    first = Run(tmp_path, keep=9)
+    for epoch in (1, 2, 3):
+        first.write(epoch)
+    first.writer.wait()
+    (tmp_path / "epoch-0003" / "state.json").write_text("{")
+    second, read = Run(tmp_path), []
+    real = checkpoints.verify
+    monkeypatch.setattr(checkpoint_writer, "verify", lambda path: read.append(path.name) or real(path))
+    for step in (1, 2):
+        second.write(3, step)
+        second.writer.wait()
+        assert len([path for path in list_checkpoints(tmp_path) if path.name != "epoch-0003"]) >= 2
+    assert read == ["epoch-0003", "epoch-0002"]
+    assert names(tmp_path) == ["epoch-0003-step-000001", "epoch-0003-step-000002"]
