@@ -1,4 +1,4 @@
-"""Random crops with flips of labelled images: what the papers' protocols train a classifier on (BYOL paper, appendices C.1 and C.2)."""
+"""Random crops with flips of labelled images: what the papers' protocols train a classifier on (BYOL paper, appendix C)."""
 
 import math
 

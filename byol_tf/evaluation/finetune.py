@@ -1,7 +1,8 @@
-"""Fine-tuning on few labels, and the same network from scratch on the same labels (STL-10 paper, section 3.2; BYOL paper, section 4.2).
+"""Fine-tuning on few labels, and the same network from scratch on the same labels (STL-10 paper, section 3.2).
 
-The STL-10 paper trains encoder and linear layer for 25 epochs, and names neither optimizer, rate nor augmentation of that. Here: Adam, which
-is its optimizer of pre-training, at rates around its 1e-4 for a batch of 128, cosine down to 0; random crops with flips, as the BYOL paper.
+The paper trains encoder and linear layer for 25 epochs, and names neither optimizer, rate nor augmentation of that. Here: Adam, which is
+its optimizer of pre-training, at rates from its 1e-4 for a batch of 128 upwards, cosine down to 0; random crops with flips, as in the BYOL
+paper's semi-supervised protocol.
 """
 
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def tune_protocol(
         verbose: as in `keras.Model.fit`.
 
     Returns:
-        `top1` and `top5`: means over the seeds; `top1_spread`: the standard deviation of one seed's (n - 1), None for one seed; `top1_each`;
+        `top1` and `top5`: means over the seeds; `top1_spread`: their standard deviation (n - 1), None for one seed; `top1_each`;
         `fraction`, `labels` (their number), `rate`, `held_out_accuracy` of each rate, `epochs`, `batch_size`.
 
     Raises:

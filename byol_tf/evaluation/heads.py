@@ -1,4 +1,4 @@
-"""The BYOL paper's linear protocol (section 4.1, appendix C.1): a linear layer on the frozen encoder, trained on random crops with flips.
+"""The BYOL paper's linear protocol (section 4, appendix C): a linear layer on the frozen encoder, trained on random crops with flips.
 
 All rates that are tried are trained at once, each in a linear head of its own: the encoder, which is nearly all of the work, then sees each
 crop once. For the same reason each rate has two heads, one that learns from all training images and one that doesn't see those held out.
@@ -17,10 +17,10 @@ from byol_tf.evaluation.labelled import held_out
 from byol_tf.evaluation.scores import top_1_and_5, top_k_accuracy
 from pipelines.sources import Images, subset
 
-RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 1.0, 3.0, 10.0, 30.0)
-"""Learning rates at a batch of 256 images. The first five are the paper's; few images, hence few steps, and small features need more."""
+RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""Learning rates at a batch of 1024 images. The first five are the paper's; few images, hence few steps, and small features need more."""
 _MOMENTUM = 0.9
-_REFERENCE_BATCH = 256
+_REFERENCE_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LinearRecipe:
     Attributes:
         epochs: passes over the training images.
         batch_size: images a step, fewer where there are fewer.
-        rates: that are tried, at a batch of 256 images; a single one is used as it is and no image held out.
+        rates: that are tried, at a batch of 1024 images; a single one is used as it is and no image held out.
     """
 
     epochs: int = 80
@@ -86,7 +86,7 @@ def train_heads(
         labels: int `[n]` of all images.
         seen: bool `[n, heads]`: which images each head learns from.
         classes: number of classes.
-        rates: of each head, at a batch of 256.
+        rates: of each head, at a batch of 1024.
         batch_size: of `batches`.
         epochs: of `n // batch_size` steps.
         verbose: as in `keras.Model.fit`.
