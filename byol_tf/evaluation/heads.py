@@ -60,10 +60,12 @@ class Heads(keras.Model):
     def call(self, inputs):
         return tf.reshape(self.linear(tf.stop_gradient(self.encode(inputs))), self.shape_of_logits)
 
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """Logits `[n, count, classes]` of features `[n, width]`."""
+    def logits(self, features: np.ndarray, head: int) -> np.ndarray:
+        """One head's logits `[n, classes]` of features `[n, width]`. (Those of all heads and images could fill the memory.)"""
         kernel, bias = self.linear.get_weights()
-        return (features @ kernel + bias).reshape(-1, *self.shape_of_logits[1:])
+        classes = self.shape_of_logits[2]
+        columns = slice(head * classes, (head + 1) * classes)
+        return features @ kernel[:, columns] + bias[columns]
 
 
 def train_heads(
@@ -148,8 +150,8 @@ def linear_protocol(
     heads = train_heads(encode, width, batches, labels, seen, classes, each, batch_size, recipe.epochs, verbose)
     best, tried = 0, {}
     if held.any():
-        logits = heads.logits(embed(inference, subset(train, np.flatnonzero(held))))
-        accuracies = [top_k_accuracy(logits[:, len(rates) + number], labels[held]) for number in range(len(rates))]
+        features = embed(inference, subset(train, np.flatnonzero(held)))
+        accuracies = [top_k_accuracy(heads.logits(features, len(rates) + number), labels[held]) for number in range(len(rates))]
         best, tried = int(np.argmax(accuracies)), {f"{rate:g}": value for rate, value in zip(rates, accuracies, strict=True)}
-    measured = top_1_and_5(heads.logits(embed(inference, test))[:, best], test.labels)
+    measured = top_1_and_5(heads.logits(embed(inference, test), best), test.labels)
     return measured | {"rate": rates[best], "held_out_accuracy": tried, "epochs": recipe.epochs, "batch_size": batch_size}
