@@ -101,7 +101,7 @@ def tune_protocol(
     }
 
 
-class _Classifier(keras.Model):
+class Classifier(keras.Model):
     """Crops, flips and classifies (pixels, ids) in `fit`."""
 
     def __init__(self, crops: keras.layers.Layer, network: keras.Model):
@@ -130,7 +130,7 @@ def _trained(inference, images: Images, classes: int, rate: float, recipe: TuneR
     pixels = keras.Input((size, size, 3))
     network = keras.Model(pixels, linear(copy(normalise(pixels))))
     labels, steps = tf.constant(images.labels, tf.int64), len(images) // batch_size
-    model = _Classifier(crops, network)
+    model = Classifier(crops, network)
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps * recipe.epochs)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
