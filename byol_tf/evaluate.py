@@ -166,11 +166,14 @@ def _name(options: argparse.Namespace) -> str:
 
 def _measure(options: argparse.Namespace, config) -> dict | None:
     """The result of the protocol; None if that can't be had, with a message. TensorFlow is imported here."""
+    import tensorflow as tf
+
     from byol_tf.evaluation.labelled import ProtocolError
     from byol_tf.judged import file_encoder, run_encoder
     from byol_tf.protocols import labelled_source, run_protocol
     from pipelines.sources import SourceError
 
+    tf.get_logger().setLevel("ERROR")  # it would warn that each of several trainings is traced anew, as it has to be
     began = time.perf_counter()
     try:
         source = labelled_source(config, _say_loaded)

@@ -3,8 +3,8 @@
 import numpy as np
 
 _BLOCK_BYTES = 2**28
-"""What a block of queries may take: with 100,000 training features a block has 223 queries, and the peak stays far below 2 GB."""
-_BYTES_A_PAIR = 4 + 8  # a cosine in float32 and its place in the partial sort
+"""What a block of queries may take: with 100,000 training features a block has 167 queries."""
+_BYTES_A_PAIR = 8 + 8  # a cosine and its place in the partial sort
 
 
 def knn_accuracy(
@@ -17,10 +17,11 @@ def knn_accuracy(
 ) -> float:
     """Accuracy of a vote of the nearest training features by cosine, each with weight exp(cosine / temperature) (Wu et al. 2018, 3.4).
 
-    Queries are taken in blocks, so memory doesn't grow with their number: above the features it is a normalised copy of them and a block.
+    Queries are taken in blocks, so memory doesn't grow with their number: above the features it is a normalised copy of the training ones
+    and a block. Cosines are float64: those of a nearly collapsed encoder are all so near 1 that float32 mixes up the order.
 
     Args:
-        train, test: features, float `[n, d]`; computed in float32, or float64 where both are.
+        train, test: features, float `[n, d]`.
         train_labels, test_labels: int `[n]`.
         neighbours: k; at most the number of training features is used.
         temperature: how fast a vote fades with distance; None: each of the k has one vote. Of equal votes the smaller class wins.
@@ -43,13 +44,15 @@ def knn_accuracy(
 
 
 def _directions(features: np.ndarray) -> np.ndarray:
-    """Rows of length 1; a row of zeros stays as it is."""
+    """Rows of length 1 in float64; a row of zeros stays as it is."""
+    features = features.astype(np.float64)
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(lengths == 0.0, 1.0, lengths).astype(features.dtype)
+    features /= np.where(lengths == 0.0, 1.0, lengths)
+    return features
 
 
 def _votes(cosines: np.ndarray, temperature: float | None) -> np.ndarray:
     if temperature is None:
         return np.ones_like(cosines)
     # As shares of the nearest one's vote: exp(1 / temperature) itself overflows below 0.0014.
-    return np.exp((cosines - cosines.max(axis=1, keepdims=True)).astype(np.float64) / temperature)
+    return np.exp((cosines - cosines.max(axis=1, keepdims=True)) / temperature)

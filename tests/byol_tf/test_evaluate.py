@@ -111,7 +111,7 @@ def test_knn_is_scikit_learns(run, capsys):
     folder, source = RunFolder(run), open_source(source="digits")
     config = load_config(folder.config)
     encoder = exported_form(run_encoder(config, folder), config)
-    train, test = embed(encoder, source.train), embed(encoder, source.test)
+    train, test = (embed(encoder, images).astype(np.float64) for images in (source.train, source.test))
     classifier = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(train, source.train.labels)
     result, printed = judged(capsys, "knn", "--run", run, "--neighbours", 7, "--uniform")
     assert result["top1"] == classifier.score(test, source.test.labels)

@@ -57,16 +57,24 @@ def test_uniform_votes_equal_scikit_learn_exactly(neighbours):
     assert knn_accuracy(*train, *test, neighbours, None) == classifier.score(*test)
 
 
+def test_features_that_hardly_differ_equal_scikit_learn_in_float64():
+    """Of a nearly collapsed encoder: in float32 neighbours change places."""
+    (train, labels), (test, test_labels) = heaps(400, 0), heaps(300, 1)
+    train, test = 1.0 + 1e-3 * train, 1.0 + 1e-3 * test
+    classifier = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(train.astype(np.float64), labels)
+    assert knn_accuracy(train, labels, test, test_labels, 7, None) == classifier.score(test.astype(np.float64), test_labels)
+
+
 @pytest.mark.parametrize("temperature", [0.07, None])
 def test_blocks_change_nothing(monkeypatch, temperature):
     train, test = heaps(150, 0), heaps(121, 1)
     whole = knn_accuracy(*train, *test, 10, temperature)
-    monkeypatch.setattr(knn, "_BLOCK_BYTES", 12 * 150 * 7)  # 7 queries a block, 2 in the last
+    monkeypatch.setattr(knn, "_BLOCK_BYTES", 16 * 150 * 7)  # 7 queries a block, 2 in the last
     assert knn_accuracy(*train, *test, 10, temperature) == whole
 
 
 def test_memory_does_not_grow_with_queries(monkeypatch):
-    """A hundredth of 100,000 x 10,000, with a hundredth of the block: the whole table of cosines would take 40 MB."""
+    """A hundredth of 100,000 x 10,000, with a hundredth of the block: the whole table of cosines would take 80 MB."""
     monkeypatch.setattr(knn, "_BLOCK_BYTES", 2**28 // 100)
     (train, labels), (test, test_labels) = heaps(10_000, 0), heaps(1_000, 1)
     knn_accuracy(train[:100], labels[:100], test, test_labels)  # what is imported on the way is not counted
