@@ -54,8 +54,9 @@ def test_only_fine_tuning_begins_at_the_encoders_weights(inference):
         assert result["top1_spread"] is None
         return result["top1"]
 
-    share = np.bincount(test.labels, minlength=3)[0] / 90  # features of zeros: the first class always wins
-    assert accuracy(blind, False) == pytest.approx(share)
+    shares = np.bincount(test.labels, minlength=3) / 90  # features of zeros: one class always wins
+    assert np.isclose(shares, accuracy(blind, False)).any()
+    assert not np.isclose(shares, accuracy(inference, False)).any()
     assert accuracy(blind, True) == accuracy(inference, True)
 
 
