@@ -96,7 +96,7 @@ def test_a_run_and_its_exports_give_the_same_figures(run, tmp_path, capsys, monk
     differing = {"encoder", "seconds", "command"}
     first, second, third = ({key: value for key, value in result.items() if key not in differing} for result in results)
     assert first == second == third
-    assert 0.3 < first["top1"] < 1.0
+    assert 0.15 < first["top1"] < 1.0  # chance is a tenth
 
 
 def test_knn_is_scikit_learns(run, capsys):
@@ -140,7 +140,11 @@ def test_results_lie_in_folders_of_their_own(run, capsys):
     [
         (("linear", "--epochs", 2, "--rates", 1, "10"), "linear-epochs2-rates1_10"),
         (("finetune", "--fraction", 0.5, "--seeds", 2, "--epochs", 2, "--rates", 0.01), "finetune-0.5-epochs2-seeds2-rates0.01"),
-        (("supervised", "--seeds", 1, "--epochs", 2, "--rates", 0.01), "supervised-1-epochs2-seeds1-rates0.01"),
+        pytest.param(
+            ("supervised", "--seeds", 1, "--epochs", 2, "--rates", 0.01),
+            "supervised-1-epochs2-seeds1-rates0.01",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_protocols_that_train_run_on_photos_of_several_sizes(run, photos_of_one_class_each, capsys, arguments, name):

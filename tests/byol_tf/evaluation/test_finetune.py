@@ -28,7 +28,7 @@ def inference() -> keras.Model:
     return inference_model(build_encoder("convnet", 16, width=0.25), 16, (0.5,) * 3, (0.5,) * 3)
 
 
-@pytest.mark.parametrize("from_scratch", [False, True])
+@pytest.mark.parametrize("from_scratch", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_it_learns_and_leaves_the_encoder_alone(inference, from_scratch):
     before = [array.copy() for array in inference.get_weights()]
     recipe = TuneRecipe(from_scratch, (1e-2,), fraction=0.5, seeds=2, epochs=6, batch_size=32)
@@ -56,7 +56,6 @@ def test_only_fine_tuning_begins_at_the_encoders_weights(inference):
 
     shares = np.bincount(test.labels, minlength=3) / 90  # features of zeros: one class always wins
     assert np.isclose(shares, accuracy(blind, False)).any()
-    assert not np.isclose(shares, accuracy(inference, False)).any()
     assert accuracy(blind, True) == accuracy(inference, True)
 
 

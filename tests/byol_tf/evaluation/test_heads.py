@@ -1,5 +1,6 @@
 """The BYOL paper's linear protocol: many rates at once are what each would be alone, and the end is logistic regression's."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -102,12 +103,14 @@ def digits():
 
 def test_the_protocol_chooses_among_rates_and_leaves_the_encoder_alone(digits):
     train, test = digits
-    inference = inference_model(build_encoder("convnet", 32, width=0.25), 32, (0.5,) * 3, (0.5,) * 3)
+    images = keras.Input((None, None, 3), dtype="uint8")
+    pixels = keras.layers.Rescaling(1 / 128.0, -1.0)(keras.layers.Resizing(8, 8)(images))
+    inference = keras.Model(images, keras.layers.Dense(64)(keras.layers.Flatten()(pixels)))
     before = [array.copy() for array in inference.get_weights()]
-    result = linear_protocol(inference, 32, train, test, LinearRecipe(epochs=5, batch_size=128, rates=(1e30, 3.0)), seed=0)
+    result = linear_protocol(inference, 32, train, test, LinearRecipe(epochs=20, batch_size=128, rates=(1e30, 1.0)), seed=0)
     for old, new in zip(before, inference.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    assert result["rate"] == 3.0
-    assert result["held_out_accuracy"]["1e+30"] < result["held_out_accuracy"]["3"]
+    assert result["rate"] == 1.0
+    assert result["held_out_accuracy"]["1e+30"] < result["held_out_accuracy"]["1"]
     assert 0.2 < result["top1"] <= result["top5"] <= 1.0
-    assert (result["epochs"], result["batch_size"]) == (5, 100)
+    assert (result["epochs"], result["batch_size"]) == (20, 100)
