@@ -17,10 +17,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def train_lines() -> list[str]:
-    """Every line of README that begins with the train command, continued lines joined."""
+def lines_of(command: str) -> list[str]:
+    """Every line of README that begins with `python -m byol_tf.<command>`, continued lines joined."""
     text = "\n".join(blocks("sh")).replace("\\\n", " ")
-    return [line.split("  #")[0].strip() for line in text.splitlines() if line.startswith("python -m byol_tf.train")]
+    return [line.split("  #")[0].strip() for line in text.splitlines() if line.startswith(f"python -m byol_tf.{command}")]
 
 
 def test_the_ten_line_example_runs(tmp_path, monkeypatch):
@@ -32,7 +32,7 @@ def test_the_ten_line_example_runs(tmp_path, monkeypatch):
     assert namespace["representations"].shape == (8, 128)
 
 
-@pytest.mark.parametrize("line", train_lines())
+@pytest.mark.parametrize("line", lines_of("train"))
 def test_each_train_command_is_accepted(line, tmp_path, capsys, monkeypatch):
     """As `--dry-run`, which checks config, images and network. Textures stand in for photos of one's own."""
     from byol_tf.train import main
@@ -44,6 +44,14 @@ def test_each_train_command_is_accepted(line, tmp_path, capsys, monkeypatch):
     assert main([*arguments, *own_photos, *sizes, "--dry-run"]) == 0
     assert "dry run: nothing was written" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+def test_each_evaluate_command_has_options_that_exist():
+    """They are run on a small run in test_evaluate.py; here a run folder would be needed."""
+    from byol_tf.evaluate import _parser
+
+    protocols = {_parser().parse_args(shlex.split(line)[3:]).protocol for line in lines_of("evaluate")}
+    assert protocols == {"linear", "knn", "finetune", "supervised"}
 
 
 def test_make_targets_exist():

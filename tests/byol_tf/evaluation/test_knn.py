@@ -1,18 +1,15 @@
-"""The nearest-neighbour vote against NumPy."""
+"""The nearest-neighbour vote against NumPy and scikit-learn."""
+
+import tracemalloc
 
 import numpy as np
 import pytest
+from sklearn.neighbors import KNeighborsClassifier
 
+from byol_tf.evaluation import knn
 from byol_tf.evaluation.knn import knn_accuracy
+from tests.byol_tf.evaluation.heaps import heaps
 from tests.reference import evaluation as reference
-
-
-def heaps(count: int, seed: int, noise: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
-    """Features around five directions, far enough apart for some votes to be right and some wrong."""
-    draw = np.random.default_rng(seed)
-    labels = draw.integers(0, 5, count)
-    centres = np.random.default_rng(99).normal(0.0, 1.0, (5, 12))
-    return (centres[labels] + draw.normal(0.0, noise, (count, 12))).astype(np.float32), labels
 
 
 @pytest.mark.parametrize("neighbours", [1, 5, 20])
@@ -51,3 +48,50 @@ def test_a_temperature_near_0_is_the_single_nearest_neighbour():
 def test_more_neighbours_than_features_are_all_of_them():
     train, test = heaps(8, 0), heaps(50, 1)
     assert knn_accuracy(*train, *test, 20) == reference.knn_accuracy(*train, *test, 8, 0.07)
+
+
+@pytest.mark.parametrize("neighbours", [1, 4, 21])
+def test_uniform_votes_equal_scikit_learn_exactly(neighbours):
+    train, test = heaps(400, 0), heaps(300, 1)
+    classifier = KNeighborsClassifier(neighbours, weights="uniform", metric="cosine", algorithm="brute").fit(*train)
+    assert knn_accuracy(*train, *test, neighbours, None) == classifier.score(*test)
+
+
+def test_features_that_hardly_differ_equal_scikit_learn_in_float64():
+    """Of a nearly collapsed encoder: in float32 neighbours change places."""
+    (train, labels), (test, test_labels) = heaps(400, 0), heaps(300, 1)
+    train, test = 1.0 + 1e-3 * train, 1.0 + 1e-3 * test
+    classifier = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(train.astype(np.float64), labels)
+    assert knn_accuracy(train, labels, test, test_labels, 7, None) == classifier.score(test.astype(np.float64), test_labels)
+
+
+@pytest.mark.parametrize("temperature", [0.07, None])
+def test_blocks_change_nothing(monkeypatch, temperature):
+    train, test = heaps(150, 0), heaps(121, 1)
+    whole = knn_accuracy(*train, *test, 10, temperature)
+    monkeypatch.setattr(knn, "_BLOCK_BYTES", 16 * 150 * 7)  # 7 queries a block, 2 in the last
+    assert knn_accuracy(*train, *test, 10, temperature) == whole
+
+
+def test_memory_does_not_grow_with_queries(monkeypatch):
+    """A hundredth of 100,000 x 10,000, with a hundredth of the block: the whole table of cosines would take 80 MB."""
+    monkeypatch.setattr(knn, "_BLOCK_BYTES", 2**28 // 100)
+    (train, labels), (test, test_labels) = heaps(10_000, 0), heaps(1_000, 1)
+    knn_accuracy(train[:100], labels[:100], test, test_labels)  # what is imported on the way is not counted
+    tracemalloc.start()
+    knn_accuracy(train, labels, test, test_labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e9 / 100
+
+
+@pytest.mark.long
+def test_100000_features_of_512_and_10000_queries_take_less_than_2_gb():
+    draw = np.random.default_rng(0)
+    train, test = draw.standard_normal((100_000, 512), np.float32), draw.standard_normal((10_000, 512), np.float32)
+    labels, test_labels = draw.integers(0, 1000, len(train)), draw.integers(0, 1000, len(test))
+    tracemalloc.start()
+    assert knn_accuracy(train, labels, test, test_labels) < 0.01
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e9

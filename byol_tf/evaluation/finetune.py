@@ -1,0 +1,155 @@
+"""Fine-tuning on few labels, and the same network from scratch on the same labels (STL-10 paper, section 3.2).
+
+The paper trains encoder and linear layer for 25 epochs, and names neither optimizer, rate nor augmentation of that. Here: Adam, which is
+its optimizer of pre-training, at rates from its 1e-4 for a batch of 128 upwards, cosine down to 0; random crops with flips, as in the BYOL
+paper's semi-supervised protocol.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from byol_tf.evaluation.crops import batch_size_for, crop_layer, labelled_batches
+from byol_tf.evaluation.features import embed
+from byol_tf.evaluation.labelled import ProtocolError, held_out, labelled_fraction
+from byol_tf.evaluation.scores import top_1_and_5, top_k_accuracy
+from byol_tf.networks import initialize_from_data
+from pipelines.sources import Images, subset
+
+FINETUNE_RATES = (1e-4, 3e-4, 1e-3)
+SUPERVISED_RATES = (3e-4, 1e-3, 3e-3)
+_DATA_INIT_IMAGES = 256  # as in pre-training
+
+
+@dataclass(frozen=True)
+class TuneRecipe:
+    """How encoder and linear layer are trained.
+
+    Attributes:
+        from_scratch: whether the encoder's weights are drawn anew: the supervised baseline.
+        rates: that are tried; a single one is used as it is and no image held out.
+        fraction: of the labelled images that is used.
+        seeds: how often it is repeated, each time with another draw of images, order, crops and first weights.
+        epochs: passes over those images.
+        batch_size: images a step, fewer where there are fewer.
+    """
+
+    from_scratch: bool
+    rates: tuple[float, ...]
+    fraction: float = 1.0
+    seeds: int = 3
+    epochs: int = 25
+    batch_size: int = 128
+
+
+def tune_protocol(
+    inference: keras.Model,
+    train: Images,
+    test: Images,
+    recipe: TuneRecipe,
+    seed: int,
+    say: Callable[[str], None] = lambda line: None,
+    verbose: int | str = 0,
+) -> dict:
+    """Chooses the rate on a held-out part of the first seed's labels, then trains with each seed on all of that seed's.
+
+    Args:
+        inference: see `networks/inference.py`; its encoder is copied.
+        train, test: with labels. Test images are judged by their centre, as `inference` takes it.
+        recipe: of the training.
+        seed: the first one.
+        say: prints a line for people after each training.
+        verbose: as in `keras.Model.fit`.
+
+    Returns:
+        `top1` and `top5`: means over the seeds; `top1_spread`: their standard deviation (n - 1), None for one seed; `top1_each`;
+        `fraction`, `labels` (their number), `rate`, `held_out_accuracy` of each rate, `epochs`, `batch_size`.
+
+    Raises:
+        ProtocolError: if a class would be left without an image, none can be held out, or `inference` is of another form.
+    """
+    classes = int(max(train.labels.max(), test.labels.max())) + 1
+    parts = [subset(train, labelled_fraction(train.labels, recipe.fraction, seed + number)) for number in range(recipe.seeds)]
+    best, tried = recipe.rates[0], {}
+    if len(recipe.rates) > 1:
+        held = held_out(parts[0].labels, seed)
+        kept, judged = subset(parts[0], np.flatnonzero(~held)), subset(parts[0], np.flatnonzero(held))
+        for rate in recipe.rates:
+            scores = embed(_trained(inference, kept, classes, rate, recipe, seed, verbose), judged)
+            tried[rate] = top_k_accuracy(scores, judged.labels)
+            say(f"rate {rate:g}: {tried[rate]:.1%} of the held-out labels")
+        best = max(tried, key=tried.get)
+    results = []
+    for number, part in enumerate(parts):
+        results.append(top_1_and_5(embed(_trained(inference, part, classes, best, recipe, seed + number, verbose), test), test.labels))
+        say(f"seed {seed + number}: {results[-1]['top1']:.1%}")
+    each = [result["top1"] for result in results]
+    return {
+        "top1": float(np.mean(each)),
+        "top5": None if results[0]["top5"] is None else float(np.mean([result["top5"] for result in results])),
+        "top1_spread": float(np.std(each, ddof=1)) if len(each) > 1 else None,
+        "top1_each": each,
+        "fraction": recipe.fraction,
+        "labels": len(parts[0]),
+        "rate": best,
+        "held_out_accuracy": {f"{rate:g}": value for rate, value in tried.items()},
+        "epochs": recipe.epochs,
+        "batch_size": batch_size_for(len(parts[0]), recipe.batch_size),
+    }
+
+
+class Classifier(keras.Model):
+    """Crops, flips and classifies (pixels, ids) in `fit`."""
+
+    def __init__(self, crops: keras.layers.Layer, network: keras.Model):
+        super().__init__()
+        self.crops, self.network = crops, network
+        self.built = True
+
+    def call(self, inputs, training=False):
+        return self.network(self.crops(*inputs), training=training)
+
+
+def _trained(inference, images: Images, classes: int, rate: float, recipe: TuneRecipe, seed: int, verbose) -> keras.Model:
+    """A model from uint8 images of any size to logits `[N, classes]`, trained on `images`."""
+    keras.utils.set_random_seed(seed)
+    resize, normalise, encoder = parts_of(inference)
+    copy = keras.models.clone_model(encoder)
+    if not recipe.from_scratch:
+        copy.set_weights(encoder.get_weights())
+    size, batch_size = encoder.input_shape[1], batch_size_for(len(images), recipe.batch_size)
+    crops = crop_layer(images, size, seed)
+    batches = labelled_batches(images, size, batch_size, seed)
+    if recipe.from_scratch:
+        pixels, ids, _ = next(iter(batches))
+        initialize_from_data([copy], normalise(crops(pixels, ids)[:_DATA_INIT_IMAGES]))
+    linear = keras.layers.Dense(classes, dtype="float32", name="classifier")
+    pixels = keras.Input((size, size, 3))
+    network = keras.Model(pixels, linear(copy(normalise(pixels))))
+    labels, steps = tf.constant(images.labels, tf.int64), len(images) // batch_size
+    model = Classifier(crops, network)
+    model.compile(
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps * recipe.epochs)),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=False,
+    )
+    stream = batches.map(lambda pixels, ids, indices: ((pixels, ids), tf.gather(labels, indices)))
+    model.fit(stream, epochs=recipe.epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose)
+    uint8 = keras.Input((None, None, 3), dtype="uint8")
+    return keras.Model(uint8, linear(copy(normalise(resize(uint8)), training=False)))
+
+
+def parts_of(inference: keras.Model) -> tuple[keras.layers.Layer, keras.layers.Layer, keras.Model]:
+    """Resize, normalisation and encoder of an inference model. Raises `ProtocolError` for a model that isn't put together so."""
+    try:
+        resize, normalise = inference.get_layer("centre"), inference.get_layer("normalise")
+        (encoder,) = [layer for layer in inference.layers if isinstance(layer, keras.Model)]
+    except ValueError:
+        raise ProtocolError(
+            "expected an encoder whose weights can be trained: a run, or the encoder.keras that a run exported. A SavedModel is fixed in "
+            "inference mode, and other files don't say where their resize and normalisation end"
+        ) from None
+    return resize, normalise, encoder

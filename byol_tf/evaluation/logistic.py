@@ -1,0 +1,74 @@
+"""Linear accuracy on features computed once: scikit-learn's logistic regression, its regularisation chosen on held-out training labels."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from byol_tf.evaluation.labelled import held_out
+from byol_tf.evaluation.scores import top_1_and_5, top_k_accuracy
+
+STRENGTHS = tuple(float(f"{10.0**exponent:.2g}") for exponent in np.arange(-4.0, 1.5, 0.5))
+"""Values of scikit-learn's C that are tried, in steps of half a power of ten; small is strong regularisation."""
+_ITERATIONS = 1000
+
+
+def logistic_protocol(
+    train: np.ndarray,
+    train_labels: np.ndarray,
+    test: np.ndarray,
+    test_labels: np.ndarray,
+    seed: int,
+    strengths: Sequence[float] = STRENGTHS,
+) -> dict:
+    """Tries each strength on a held-out part of the training labels, then fits the best on all of them.
+
+    Args:
+        train, test: features, float `[n, d]`; standardised inside, by the training features' means and deviations.
+        train_labels, test_labels: int `[n]`.
+        seed: decides which images are held out.
+        strengths: of C; of equals the first wins. A single one is used as it is.
+
+    Returns:
+        `top1`, `top5` (see `top_1_and_5`), `C`, `held_out_accuracy` of each strength, and whether the last fit `converged`.
+
+    Raises:
+        ProtocolError: see `held_out`.
+    """
+    classes = int(max(train_labels.max(), test_labels.max())) + 1
+    tried = {}
+    if len(strengths) > 1:
+        held = held_out(train_labels, seed)
+        for strength in strengths:
+            model = _fitted(train[~held], train_labels[~held], strength)
+            tried[strength] = top_k_accuracy(_scores(model, train[held], classes), train_labels[held])
+    best = max(tried, key=tried.get) if tried else strengths[0]
+    model = _fitted(train, train_labels, best)
+    converged = bool(np.max(model[-1].n_iter_) < _ITERATIONS)
+    measured = top_1_and_5(_scores(model, test, classes), test_labels)
+    return measured | {
+        "C": best,
+        "held_out_accuracy": {f"{strength:g}": value for strength, value in tried.items()},
+        "converged": converged,
+    }
+
+
+def _fitted(features: np.ndarray, labels: np.ndarray, strength: float) -> Pipeline:
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_ITERATIONS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the result says it
+        return model.fit(features, labels)
+
+
+def _scores(model: Pipeline, features: np.ndarray, classes: int) -> np.ndarray:
+    """Logits `[n, classes]`; -inf for a class that has no training image."""
+    logits = model.decision_function(features)
+    if logits.ndim == 1:  # of two classes scikit-learn gives the second one's
+        logits = np.stack([np.zeros_like(logits), logits], axis=1)
+    scores = np.full((len(features), classes), -np.inf)
+    scores[:, model.classes_] = logits
+    return scores

@@ -1,0 +1,196 @@
+"""The command that judges an encoder: the same figures for a run and its exports, its files, its errors."""
+
+import functools
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from byol_tf.evaluate import main
+
+ROOT = Path(__file__).parents[2]
+CONFIG = {
+    "name": "tiny",
+    "data": {"source": "digits"},
+    "views": {"size": 32},
+    "encoder": {"name": "convnet", "width": 0.25},
+    "projector": {"hidden": 16, "outputs": 8},
+    "predictor": {"hidden": 16},
+    "optimizer": {"base_learning_rate": 0.001},
+    "training": {"epochs": 1, "batch_size": 64},
+    "devices": {"strategy": "cpu"},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """The folder of a run as training leaves it, but for the training: a checkpoint, and the encoder in both exported forms."""
+    from byol_tf.build import build_model, compile_model
+    from byol_tf.callbacks.checkpoint import model_arrays
+    from byol_tf.checkpoints import write_checkpoint
+    from byol_tf.config_file import load_config
+    from byol_tf.networks.inference import inference_model
+    from byol_tf.plan import schedule_of
+    from byol_tf.run_folder import RunFolder
+    from byol_tf.saved_encoder import export_encoder
+
+    folder = RunFolder(tmp_path_factory.mktemp("evaluate") / "run")
+    folder.root.mkdir()
+    folder.config.write_text(json.dumps(CONFIG))
+    folder.result.write_text('{"name": "tiny"}\n')
+    config = load_config(folder.config)
+    model = build_model(config)
+    compile_model(model, config, schedule_of(config, 640))
+    draw = np.random.default_rng(0)
+    for variable in model.encoder.variables:  # moving statistics too: a mix-up of modes or of variables would show
+        variable.assign(variable + 0.1 * np.abs(draw.normal(size=variable.shape)))
+    write_checkpoint(folder.checkpoints, 1, model_arrays(model), {})
+    export_encoder(inference_model(model.encoder, 32, config.views.mean, config.views.std), folder.export, config)
+    return folder.root
+
+
+@pytest.fixture
+def photos_of_one_class_each(tmp_path) -> Path:
+    """Class folders `a` and `b` of red and of blue photos, 12 of each in train and 6 in test, of several sizes."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 6)):
+        for channel, name in ((0, "a"), (2, "b")):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(0, 80, (40 + number, 36, 3), dtype=np.uint8)
+                pixels[..., channel] += 150
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def judged(capsys, *arguments) -> tuple[dict, str]:
+    """(result, all that was printed); the last line is the result."""
+    assert main([str(argument) for argument in arguments]) == 0
+    printed = capsys.readouterr().out
+    return json.loads(printed.splitlines()[-1]), printed
+
+
+def refused(capsys, *arguments) -> str:
+    """The message of a command that ends with 2."""
+    assert main([str(argument) for argument in arguments]) == 2
+    received = capsys.readouterr()
+    assert len(received.err.strip().splitlines()) == 1
+    return received.err
+
+
+@pytest.mark.parametrize("protocol", [("linear", "--fast"), ("knn",)])
+def test_a_run_and_its_exports_give_the_same_figures(run, tmp_path, capsys, monkeypatch, protocol):
+    from byol_tf import protocols
+
+    monkeypatch.setattr(protocols, "logistic_protocol", functools.partial(protocols.logistic_protocol, strengths=(1e-3, 1e-1)))
+    results = [judged(capsys, *protocol, "--run", run)[0]]
+    for name in ("encoder", "encoder.keras"):
+        encoder = ("--encoder", run / "export" / name, "--config", run / "config.json", "--out", tmp_path / name)
+        results.append(judged(capsys, *protocol, *encoder)[0])
+    differing = {"encoder", "seconds", "command"}
+    first, second, third = ({key: value for key, value in result.items() if key not in differing} for result in results)
+    assert first == second == third
+    assert 0.15 < first["top1"] < 1.0  # chance is a tenth
+
+
+def test_knn_is_scikit_learns(run, capsys):
+    from sklearn.neighbors import KNeighborsClassifier
+
+    from byol_tf.config_file import load_config
+    from byol_tf.evaluation.features import embed
+    from byol_tf.judged import exported_form, run_encoder
+    from byol_tf.run_folder import RunFolder
+    from pipelines.sources import open_source
+
+    folder, source = RunFolder(run), open_source(source="digits")
+    config = load_config(folder.config)
+    encoder = exported_form(run_encoder(config, folder), config)
+    train, test = (embed(encoder, images).astype(np.float64) for images in (source.train, source.test))
+    classifier = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(train, source.train.labels)
+    result, printed = judged(capsys, "knn", "--run", run, "--neighbours", 7, "--uniform")
+    assert result["top1"] == classifier.score(test, source.test.labels)
+    assert f"top-1 {result['top1']:.1%}" in printed
+    assert (result["neighbours"], result["temperature"], result["classes"]) == (7, None, 10)
+
+
+def test_results_lie_in_folders_of_their_own(run, capsys):
+    before = (run / "result.json").read_text()
+    for arguments, name in (
+        (("--neighbours", 3), "knn-k3"),
+        (("--temperature", 0.5), "knn-t0.5"),
+        (("--set", "seed=1"), "knn-set*"),
+    ):
+        result, _ = judged(capsys, "knn", "--run", run, *arguments)
+        (folder,) = run.glob(f"evaluation/{name}")
+        assert json.loads((folder / "result.json").read_text()) == result
+    assert result["overrides"] == ["seed=1"]
+    assert (run / "result.json").read_text() == before
+    assert "no evaluation's" in refused(capsys, "knn", "--run", run, "--out", run)
+    assert (run / "result.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("linear", "--epochs", 2, "--rates", 1, "10"), "linear-epochs2-rates1_10"),
+        (("finetune", "--fraction", 0.5, "--seeds", 2, "--epochs", 2, "--rates", 0.01), "finetune-0.5-epochs2-seeds2-rates0.01"),
+        pytest.param(
+            ("supervised", "--seeds", 1, "--epochs", 2, "--rates", 0.01),
+            "supervised-1-epochs2-seeds1-rates0.01",
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_protocols_that_train_run_on_photos_of_several_sizes(run, photos_of_one_class_each, capsys, arguments, name):
+    photos = ("--set", "data.source=folder", "--set", f"data.root={photos_of_one_class_each}")
+    result, _ = judged(capsys, *arguments, "--run", run, *photos)
+    assert 0.0 <= result["top1"] <= 1.0
+    assert (result["train_images"], result["test_images"], result["classes"], result["top5"]) == (24, 12, 2, None)
+    assert list(run.glob(f"evaluation/{name}-set*/result.json"))
+    shutil.rmtree(run / "evaluation")
+
+
+def test_what_cannot_be_judged_is_said_in_a_line(run, tmp_path, photos_of_one_class_each, capsys):
+    keras_file = run / "export" / "encoder.keras"
+    where = ("--config", run / "config.json", "--out", tmp_path / "out")
+    assert "expected a run folder, with a config.json; found none" in refused(capsys, "knn", "--run", tmp_path / "nowhere")
+    assert "--config: missing" in refused(capsys, "knn", "--encoder", keras_file, "--out", tmp_path / "out")
+    assert "--out: missing" in refused(capsys, "knn", "--encoder", keras_file, "--config", run / "config.json")
+    assert "there is nothing there" in refused(capsys, "knn", "--encoder", tmp_path / "no.keras", *where)
+    assert "found no saved_model.pb" in refused(capsys, "knn", "--encoder", run, *where)
+    assert "expected a key of data, or seed" in refused(capsys, "knn", "--run", run, "--set", "encoder.width=0.5")
+    assert "leave --epochs" in refused(capsys, "linear", "--fast", "--epochs", 3, "--run", run)
+    assert "whose weights can be trained" in refused(capsys, "finetune", "--encoder", run / "export" / "encoder", *where)
+    assert "10 classes; received 0.001" in refused(capsys, "finetune", "--fraction", 0.001, "--run", run)
+    heap = tmp_path / "heap"
+    shutil.copytree(photos_of_one_class_each / "train" / "a", heap)
+    message = refused(capsys, "knn", "--run", run, "--set", "data.source=folder", "--set", f"data.root={heap}")
+    assert "has no train and no test here" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["liner", "--run", "x"], "invalid choice: 'liner' (choose from"),
+        (["finetune", "--run", "x", "--fraction", "1.5"], "--fraction: expected a number above 0 and at most 1; received '1.5'"),
+        (["knn", "--run", "x", "--neighbours", "0"], "--neighbours: expected a whole number of 1 or more; received '0'"),
+        (["knn"], "one of the arguments --run --encoder is required"),
+    ],
+)
+def test_options_are_checked_at_once(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_is_quick_and_needs_no_tensorflow():
+    code = "import sys, byol_tf.evaluate as e\ntry: e.main(['knn', '--help'])\nexcept SystemExit: assert 'tensorflow' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False).returncode == 0
