@@ -49,7 +49,7 @@ def run(tmp_path_factory) -> Path:
     draw = np.random.default_rng(0)
     for variable in model.encoder.variables:  # moving statistics too: a mix-up of modes or of variables would show
         variable.assign(variable + 0.1 * np.abs(draw.normal(size=variable.shape)))
-    write_checkpoint(folder.checkpoints, 1, model_arrays(model), {})
+    write_checkpoint(folder.checkpoints, 1, 0, model_arrays(model), {})
     export_encoder(inference_model(model.encoder, 32, config.views.mean, config.views.std), folder.export, config)
     return folder.root
 
