@@ -18,9 +18,9 @@ SAMPLE = 512
 """Images that are tried out."""
 _SECONDS = 2.0
 _MADE_AHEAD = 6
-_STEPS, _STEPS_ON_CPU = 48, 3
+_STEPS, _STEPS_ON_CPU = 48, 2
 _RATE = 1e-6
-_PIXELS_ON_CPU = 64 * 96 * 96
+_PIXELS_ON_CPU = 32 * 96 * 96
 """Of a view's batch, at most: what a CPU does in seconds."""
 
 

@@ -67,7 +67,8 @@ def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
             (tmp_path / "own" / kind).mkdir(parents=True)
             for number in range(70):
                 Image.new("RGB", (160, 160), (number, 0, 0)).save(tmp_path / "own" / kind / f"{number}.png")
-        sizes += ["data.root=own", "training.batch_size=64"]
+        # Here input and step are tried out too; each recipe's own network takes a step in test_build.py.
+        sizes += ["data.root=own", "training.batch_size=64", "encoder.name=convnet"]
     changes = [word for size in sizes for word in ("--set", size)]
     assert main(["--config", name, *changes, "--dry-run"]) == 0
     printed = capsys.readouterr().out

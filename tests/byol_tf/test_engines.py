@@ -79,8 +79,13 @@ def trained(steps_per_execution: int = 1, accumulation: int = 1, placement: str 
     return model, history
 
 
-def test_a_model_that_makes_its_own_views_takes_the_steps_of_one_that_gets_them():
-    (model, history), (other, expected) = trained(), trained(placement="host")
+@pytest.fixture(scope="module")
+def one_step_at_a_time():
+    return trained()
+
+
+def test_a_model_that_makes_its_own_views_takes_the_steps_of_one_that_gets_them(one_step_at_a_time):
+    (model, history), (other, expected) = one_step_at_a_time, trained(placement="host")
     assert model.views is not None
     assert other.views is None
     assert history["loss"] == pytest.approx(expected["loss"], rel=1e-4)
@@ -99,8 +104,8 @@ def test_crops_become_views_on_the_host_too():
 
 
 @pytest.mark.parametrize("options", [{"steps_per_execution": 3}, {"accumulation": 2}], ids=["three steps a call", "two parts"])
-def test_views_in_the_step_go_with_calls_and_parts(options):
-    (one, one_history), (other, other_history) = trained(), trained(**options)
+def test_views_in_the_step_go_with_calls_and_parts(options, one_step_at_a_time):
+    (one, one_history), (other, other_history) = one_step_at_a_time, trained(**options)
     assert other_history["loss"] == pytest.approx(one_history["loss"], rel=1e-4)
     for a, b in zip(one.trainable_variables, other.trainable_variables, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 from byol_tf.config import Config
 from byol_tf.devices import build_strategy
 from byol_tf.rates import measure_rates
-from pipelines.sources import ArrayImages, LazyImages
+from pipelines.sources import LazyImages
 
 
 def config(**changes) -> Config:
@@ -49,9 +49,3 @@ def test_a_slow_reader_is_found_out():
     assert rates.batch == 64  # the images there are
     assert rates.bytes_per_image == 16 * 16 * 3 + 16
     assert rates.step > 0
-
-
-def test_both_views_as_floats_are_what_keras_cv_moves():
-    rates = measure_rates(config(), ArrayImages(images()), build_strategy("cpu"))
-    assert rates.bytes_per_image == 2 * 4 * 16 * 16 * 3
-    assert rates.input > 0

@@ -40,7 +40,7 @@ def test_each_train_command_is_accepted(line, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = shlex.split(line)[3:]
     own_photos = ["--set", "data.source=textures", "--set", "data.root=null"] if "photos" in line else []
-    sizes = ["--set", "data.image_size=null", "--set", "views.size=32", "--set", "encoder.width=0.25"] if own_photos else []
+    sizes = ["--set", "data.image_size=null", "--set", "views.size=32", "--set", "encoder.name=convnet"] if own_photos else []
     assert main([*arguments, *own_photos, *sizes, "--dry-run"]) == 0
     assert "dry run: nothing was written" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())

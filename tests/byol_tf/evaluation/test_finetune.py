@@ -42,6 +42,7 @@ def test_it_learns_and_leaves_the_encoder_alone(inference, from_scratch):
     assert result["top1"] > 0.6  # chance is a third
 
 
+@pytest.mark.long
 def test_only_fine_tuning_begins_at_the_encoders_weights(inference):
     """With a rate of nearly 0 the weights stay where they began, so two encoders give two fine-tuned figures and one baseline's."""
     blind = keras.models.clone_model(inference)
@@ -59,6 +60,7 @@ def test_only_fine_tuning_begins_at_the_encoders_weights(inference):
     assert accuracy(blind, True) == accuracy(inference, True)
 
 
+@pytest.mark.long
 def test_the_rate_is_chosen_on_training_labels(inference):
     train, test = stripes(150, 0), stripes(60, 1)
     recipe = TuneRecipe(True, (1e-12, 1e-2), seeds=1, epochs=6, batch_size=32)

@@ -24,9 +24,9 @@ def step(encoder: keras.Model, run):
     return compiled
 
 
-@pytest.mark.parametrize(("name", "normalization"), [("resnet18", "batch"), ("resnet18", "group"), ("convnet", "batch")])
+@pytest.mark.parametrize(("name", "normalization"), [("resnet18", "batch"), ("convnet", "group")])
 def test_gradients_and_statistics_are_those_of_the_whole_pass(name, normalization):
-    encoder = build_encoder(name, 16, width=0.25, normalization=normalization)
+    encoder = build_encoder(name, 16, width=0.5, normalization=normalization)
     start = encoder.get_weights()
     whole = step(encoder, lambda images: encoder(images, training=True))(images())
     moved = encoder.get_weights()
