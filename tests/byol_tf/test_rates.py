@@ -44,7 +44,7 @@ def test_a_slow_reader_is_found_out():
 
     views = {"size": 16, "engine": "fused"}
     rates = measure_rates(config(views=views), LazyImages(64, read, shape=(16, 16, 3)), build_strategy("cpu"))
-    assert 100 < rates.input < 200 * 4 * rates.cores
+    assert 20 < rates.input < 200 * 4 * rates.cores
     assert rates.on_cpu
     assert rates.batch == 64  # the images there are
     assert rates.bytes_per_image == 16 * 16 * 3 + 16
