@@ -41,7 +41,7 @@ def test_any_size_equals_preprocessing_by_hand(encoder, height, width):
     assert outputs.dtype == np.float32
     assert outputs.shape == (3, 32)
     np.testing.assert_allclose(outputs, encoder(normalised.astype(np.float32), training=False), rtol=1e-3, atol=1e-4)
-    assert outputs.std() > 0.01
+    assert outputs.std() > 0.1
 
 
 def test_it_is_in_inference_mode_and_shares_the_encoder(encoder):
