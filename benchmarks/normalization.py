@@ -5,8 +5,6 @@ Both sides take turns in one process on one fixed batch; the figure is the media
 
 import argparse
 import json
-import statistics
-import time
 
 from byol_tf.devices import prepare_environment
 
@@ -16,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.turns import median_ratio, rounded, take_turns, timed
 from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
 from byol_tf.devices import set_precision
 from byol_tf.networks import mlp_head
@@ -33,35 +32,23 @@ def _step(encoder: str, size: int, normalization: str):
     return tf.function(model.train_step, autograph=False)
 
 
-def _seconds(step, views, steps: int) -> float:
-    began = time.perf_counter()
-    for _ in range(steps):
-        step(views)["loss"].numpy()
-    return (time.perf_counter() - began) / steps
-
-
 def measure(encoder: str, size: int, batch: int, precision: str, steps: int, pairs: int) -> dict:
-    """Seconds a step of both sides and the median of group / batch over the pairs."""
+    """Images a second of both sides, and the median of how many times as long a step with group normalisation takes."""
     keras.utils.set_random_seed(0)
     set_precision(precision)
     views = tuple(np.random.default_rng(0).normal(size=(2, batch, size, size, 3)).astype(np.float32))
-    sides = {name: _step(encoder, size, name) for name in ("group", "batch")}
-    for step in sides.values():
-        _seconds(step, views, 2)
-    seconds = {name: [] for name in sides}
-    for _ in range(pairs):
-        for name, step in sides.items():
-            seconds[name].append(_seconds(step, views, steps))
-    return {
-        "benchmark": "group normalisation and weight standardisation against batch normalisation",
-        "encoder": encoder,
-        "size": size,
-        "batch": batch,
-        "precision": precision,
-        "group_seconds": [round(x, 3) for x in seconds["group"]],
-        "batch_seconds": [round(x, 3) for x in seconds["batch"]],
-        "ratio": round(statistics.median(g / b for g, b in zip(seconds["group"], seconds["batch"], strict=True)), 3),
-    }
+
+    def side(step):
+        def run(count):
+            for _ in range(count):
+                step(views)["loss"].numpy()
+
+        return timed(run)
+
+    speeds = take_turns({name: side(_step(encoder, size, name)) for name in ("group", "batch")}, pairs, steps)
+    settings = {"encoder": encoder, "size": size, "batch": batch, "precision": precision}
+    times = median_ratio(speeds, "batch", "group")
+    return {"benchmark": "normalization", **settings, "images_per_second": rounded(speeds, batch), "group_takes_times_batch": times}
 
 
 def main() -> None:
