@@ -41,7 +41,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         except ValueError as error:
             lines.append((position, str(error)))
     try:
-        tree, repeats = _read(label, file)
+        tree, repeats = read_object(label, file)
     except ConfigError as error:
         raise ConfigError([str(error), *(line for _, line in lines)]) from None
     tree, origins, unplaced = apply_overrides(tree, changes)
@@ -111,8 +111,11 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def _read(label: str, file: Path) -> tuple[dict[str, Any], list[Repeat]]:
-    """The object that a file holds. Raises `ConfigError`."""
+def read_object(label: str, file: Path) -> tuple[dict[str, Any], list[Repeat]]:
+    """The object that a JSON file holds, and the keys that it gives more than once. Raises `ConfigError`.
+
+    `label` is how messages name the file.
+    """
     try:
         with file.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)

@@ -13,7 +13,8 @@ from matplotlib.patches import Rectangle
 _ONLINE, _SECOND, _QUIET = "#1f5fbf", "#d9662b", "#8a8a8a"
 
 
-def _save(figure, path: Path) -> None:
+def save_figure(figure, path: Path) -> None:
+    """Writes a figure as a PNG, makes its folder if needed, and closes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, bbox_inches="tight", facecolor="white")
     plt.close(figure)
@@ -45,7 +46,7 @@ def views_figure(path: Path, originals: list[np.ndarray], boxes: np.ndarray, vie
     for row, title in enumerate(("image", "view 1", "view 2")):
         axes[row, 0].set_ylabel(title)
     figure.tight_layout(pad=0.4)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
@@ -88,7 +89,7 @@ def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
         if twin is not None:
             twin.spines[["top"]].set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _curve(axis, rows, name, label, colour, scale=1.0):
@@ -118,4 +119,4 @@ def comparison_figure(path: Path, runs: dict[str, list[dict[str, float]]]) -> No
         axis.set(title=title, xlabel="epoch")
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs), frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)

@@ -1,0 +1,95 @@
+"""`python -m byol_tf.study`: one table of a paper, its runs, its figures. Stopped and started again, it goes on."""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from byol_tf.config_file import ConfigError
+from byol_tf.study_file import SCALES, Planned, Study, load_study, packaged_studies, plan_study
+from byol_tf.study_runs import Outcome, Stopped, StudyRuns
+
+_USAGE_ERROR, _SOME_FAILED = 2, 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns 0, 1 if a run or judgement failed, 2 with a message if the study is wrong, 128 + n after signal n."""
+    options = _parser().parse_args(arguments)
+    if options.study is None:
+        print("\n".join(packaged_studies()))
+        return 0
+    try:
+        name, file, study = load_study(options.study)
+        planned = plan_study(file, study, options.scale, options.seeds, options.only, options.overrides)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return _USAGE_ERROR
+    root = Path(options.root)
+    out = Path(options.out) if options.out else root / f"{name}-{options.scale}"
+    if options.list:
+        _list(study, planned, StudyRuns(root / "runs", lambda what, share: None))
+        return 0
+    command = shlex.join(["python", "-m", "byol_tf.study", *(sys.argv[1:] if arguments is None else arguments)])
+    return _run(study, planned, root, out, options.scale, command)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m byol_tf.study", description="Runs what is not yet done of a table, and draws it.")
+    parser.add_argument("study", nargs="?", metavar="STUDY", help="a study file, or the name of a packaged one (without: their names)")
+    parser.add_argument("--scale", choices=SCALES, default="small", help="small: hours on 2 cores; paper: the paper's own (default: small)")
+    parser.add_argument("--seeds", type=int, choices=range(1, 101), metavar="N", help="repetitions (default: the study's)")
+    parser.add_argument("--only", metavar="ROW", action="append", default=[], help="only this row; may be given again")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="for all runs: data.root=photos")
+    parser.add_argument(
+        "--root", metavar="DIR", default="runs/studies", help="where runs are kept, for all studies (default: runs/studies)"
+    )
+    parser.add_argument("--out", metavar="DIR", help="where table and figures go (default: ROOT/<study>-<scale>)")
+    parser.add_argument("--list", action="store_true", help="print what the study has and what of it is done, and run nothing")
+    return parser
+
+
+def _list(study: Study, planned: list[Planned], runs: StudyRuns) -> None:
+    print(f"{study.title}\n{study.question}\n")
+    for each in planned:
+        state = "done" if runs.done(each) else "-"
+        changed = ", ".join(f"{key}={json.dumps(value)}" for key, value in each.cell.changes.items())
+        place = f"{each.cell.row} / {each.cell.column}" if each.cell.column else each.cell.row
+        print(f"{state:<5} seed {each.seed:<3} {each.measure:<12} {place:<44} {changed}")
+
+
+def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str, command: str) -> int:
+    from byol_tf.study_progress import StudyProgress
+    from byol_tf.study_report import write_report
+
+    errors: dict[int, str] = {}  # by position in `planned`
+    with StudyProgress(study.title, len(planned)) as progress:
+        runs = StudyRuns(root / "runs", progress.say)
+        waiting = [(number, each) for number, each in enumerate(planned) if not runs.done(each)]
+        progress.already(len(planned) - len(waiting))
+
+        def outcomes() -> list[Outcome]:
+            return [runs.outcome(each, errors.get(number, "")) for number, each in enumerate(planned)]
+
+        for number, each in waiting:
+            began = time.perf_counter()
+            progress.begin(f"{each.cell.row}{f' / {each.cell.column}' if each.cell.column else ''}, seed {each.seed}")
+            try:
+                error = runs.do(each)
+            except Stopped as stopped:
+                write_report(out, study, scale, outcomes(), command)
+                progress.print(f"stopped by {stopped}. To go on:\n  {command}")
+                return 128 + stopped.number
+            if error:
+                errors[number] = error
+                progress.print(f"FAILED: {each.cell.row}, seed {each.seed}: {error}. The others go on")
+            progress.end(time.perf_counter() - began)
+            write_report(out, study, scale, outcomes(), command)
+        report = write_report(out, study, scale, outcomes(), command)
+    print(f"\n{report}\n{out / 'table.md'}, {out / 'results.csv'}, {out / 'bars.png'}, {out / 'curves.png'}")
+    return _SOME_FAILED if errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""A study: one table of a paper, as a JSON file. Its base config, what is varied, how it is judged, and the paper's figures."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from byol_tf.config import Config, Count, Section, Text
+from byol_tf.config_errors import shown
+from byol_tf.config_file import ConfigError, load_config, read_object, resolved_json
+
+_STUDIES = Path(__file__).resolve().parent.parent / "configs" / "studies"
+SCALES = ("small", "paper")
+
+
+class Scale(Section):
+    """A size at which the study can be run."""
+
+    config: Text
+    """The base: a recipe's name, or a config's path beside the study."""
+    changes: Annotated[dict[str, Any], Field(alias="set")] = {}
+    """Changes to the base, by dotted keys, before those of a cell."""
+    seeds: Count = 1
+    """Repetitions, each with a seed of its own: the base's, the next one and so on."""
+    budget: Text
+    """What it takes, and what it can and can't show. Printed above the table."""
+
+
+class Measure(Section):
+    """How a run is judged: a protocol of `python -m byol_tf.evaluate`."""
+
+    protocol: Literal["linear", "knn", "finetune", "supervised"]
+    """Its name. `supervised` judges the network of the base's first run, from scratch, so that no pre-training of a cell matters to it."""
+    options: tuple[Annotated[str, Field(max_length=40)], ...] = Field((), strict=False)
+    """Further words of that command: `["--fast"]`."""
+    paper_options: tuple[Annotated[str, Field(max_length=40)], ...] = Field((), strict=False)
+    """In place of `options` at the paper's scale."""
+
+
+class Cell(Section):
+    """One figure of the table."""
+
+    row: Text
+    """Its row."""
+    column: str = ""
+    """Its column, where the table has several."""
+    changes: Annotated[dict[str, Any], Field(alias="set")] = {}
+    """What differs from the base, by dotted keys."""
+    small: dict[str, Any] = {}
+    """Further changes at small scale, such as a batch that so few images still fill."""
+    measure: str | None = None
+    """A name of `measures`. Default: the first."""
+    paper: float | None = None
+    """The paper's figure in %. null: it gives none."""
+    paper_says: str | None = None
+    """What the paper says instead of a figure, or beside it."""
+
+
+class Study(Section):
+    """One table."""
+
+    schema_: Annotated[str | None, Field(alias="$schema")] = None
+    """Where editors find the types of these keys."""
+    title: Text
+    """Above table and figures."""
+    source: Text
+    """Paper and table."""
+    question: Text
+    """What the table answers."""
+    measures: Annotated[dict[str, Measure], Field(min_length=1)]
+    """Names, and how each is measured; the first is the default of all cells."""
+    scales: dict[Literal["small", "paper"], Scale]
+    """How large."""
+    cells: Annotated[tuple[Cell, ...], Field(min_length=1, strict=False)]
+    """The table's figures, in the order of its rows."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell with one seed: which config is run, how it is judged.
+
+    Attributes:
+        cell: of the study.
+        seed: of the run.
+        config: of the run.
+        measure: its name.
+        words: of the command that judges it: protocol and options.
+    """
+
+    cell: Cell
+    seed: int
+    config: Config
+    measure: str
+    words: tuple[str, ...]
+
+    @property
+    def run_name(self) -> str:
+        """Names what was run by its config, so that a run that several cells or studies need is made once."""
+        return run_name(self.config)
+
+
+def run_name(config: Config) -> str:
+    """The recipe's name and a digest of all keys that change what is learned."""
+    tree = {key: value for key, value in json.loads(resolved_json(config)).items() if key not in ("about", "$schema", "run")}
+    return f"{config.name}-{hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:10]}"
+
+
+def packaged_studies() -> list[str]:
+    """The names of the studies that come with the package."""
+    return sorted(file.stem for file in _STUDIES.glob("*.json") if file.name != "schema.json")
+
+
+def study_schema_json() -> str:
+    """The JSON schema of a study, as `configs/studies/schema.json` holds it."""
+    return json.dumps(Study.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
+def load_study(path: str) -> tuple[str, Path, Study]:
+    """Reads and checks a study.
+
+    Args:
+        path: a file; one that doesn't exist may name a packaged study, `configs/studies/stl10-table2.json` or `stl10-table2`.
+
+    Returns:
+        Its name, the file and the study.
+
+    Raises:
+        ConfigError: with every mistake, one a line.
+    """
+    file = Path(path)
+    if not file.is_file() and str(file.parent) in (".", "configs/studies") and file.stem in packaged_studies():
+        file = _STUDIES / f"{file.stem}.json"
+    if not file.is_file():
+        raise ConfigError([f"{path}: no such study; those of the package are {', '.join(packaged_studies())}"])
+    tree, repeats = read_object(path, file)
+    lines = [f"{path}: {'.'.join(key)}: expected once; received {len(values)} times" for key, values in repeats]
+    try:
+        study = Study.model_validate(tree)
+    except ValidationError as error:
+        lines += [_line(path, each) for each in error.errors(include_url=False)]
+        raise ConfigError(lines) from None
+    for number, cell in enumerate(study.cells):
+        if cell.measure is not None and cell.measure not in study.measures:
+            lines.append(f"{path}: cells.{number}.measure: expected one of {', '.join(study.measures)}; received {shown(cell.measure)}")
+    places = [(cell.row, cell.column) for cell in study.cells]
+    lines += [
+        f"{path}: cells.{number}: there is another cell with this row and column"
+        for number, place in enumerate(places)
+        if place in places[:number]
+    ]
+    if lines:
+        raise ConfigError(lines)
+    return file.stem, file, study
+
+
+def _line(path: str, error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    received = "" if error["type"] in ("missing", "extra_forbidden") else f"; received {shown(error['input'])}"
+    text = {"missing": "missing", "extra_forbidden": "unknown key"}.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
+    return f"{path}: {where}: {text}{received}"
+
+
+def plan_study(file: Path, study: Study, scale: str, seeds: int | None, only: Sequence[str], overrides: Sequence[str]) -> list[Planned]:
+    """Every cell with every seed, all seeds of the first before the second ones: a study that is stopped has whole tables of fewer seeds.
+
+    Args:
+        file: of the study; a base may lie beside it.
+        study: that is planned.
+        scale: "small" or "paper".
+        seeds: how many, in place of the scale's.
+        only: rows; none for all.
+        overrides: `KEY=VALUE` of the command line, after all others.
+
+    Raises:
+        ConfigError: if the study has no such scale or row, or a cell's changes don't fit its config: with the cell's row.
+    """
+    if scale not in study.scales:
+        raise ConfigError([f"--scale {scale}: this study has {', '.join(study.scales)}"])
+    rows = dict.fromkeys(cell.row for cell in study.cells)
+    if unknown := [row for row in only if row not in rows]:
+        raise ConfigError([f"--only {unknown[0]}: no such row; the study has {', '.join(rows)}"])
+    size = study.scales[scale]
+    beside = file.parent / size.config
+    base = beside if beside.is_file() else size.config
+    planned, lines = [], []
+    for offset in range(seeds or size.seeds):
+        for cell in study.cells:
+            if only and cell.row not in only:
+                continue
+            measure = cell.measure or next(iter(study.measures))
+            judged = study.measures[measure]
+            options = judged.paper_options if scale == "paper" and judged.paper_options else judged.options
+            # The supervised baseline has no pre-training that could be varied.
+            own = {} if judged.protocol == "supervised" else cell.changes | (cell.small if scale == "small" else {})
+            try:
+                config = _varied(base, size.changes | own, offset, overrides)
+            except ConfigError as error:
+                lines += [f'{file.name}, row "{cell.row}": {line}' for line in str(error).splitlines() if offset == 0]
+                continue
+            planned.append(Planned(cell, config.seed, config, measure, (judged.protocol, *options)))
+    if lines:
+        raise ConfigError(list(dict.fromkeys(lines)))
+    return planned
+
+
+def _varied(base: str | Path, changes: dict[str, Any], offset: int, overrides: Sequence[str]) -> Config:
+    texts = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    config = load_config(base, [*texts, *overrides])
+    return config if offset == 0 else load_config(base, [*texts, *overrides, f"seed={config.seed + offset}"])

@@ -1,0 +1,184 @@
+"""What a study found: `results.csv`, a Markdown table with the paper's figure beside ours, and two figures."""
+
+import csv
+import io
+import itertools
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from byol_tf.run_folder import write_atomically
+from byol_tf.study_file import Cell, Study
+from byol_tf.study_runs import Outcome
+
+_MEASURES = (
+    ("untrained_probe_accuracy", "untrained probe", 100.0, ".1f"),
+    ("probe_accuracy", "probe", 100.0, ".1f"),
+    ("untrained_knn_accuracy", "untrained kNN", 100.0, ".1f"),
+    ("knn_accuracy", "kNN", 100.0, ".1f"),
+    ("projection_std", "spread", 1.0, ".2f"),
+    ("projection_cosine", "cosine", 1.0, ".2f"),
+    ("effective_rank", "rank", 1.0, ".1f"),
+    ("loss", "loss", 1.0, ".3f"),
+)
+"""Of a run's `result.json`: key, heading, factor, format."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A cell over its seeds.
+
+    Attributes:
+        cell: of the study.
+        values: top-1 in %, one a seed that is done.
+        outcomes: of all seeds.
+    """
+
+    cell: Cell
+    values: tuple[float, ...]
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds; None without any."""
+        return statistics.mean(self.values) if self.values else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds (n - 1); None with fewer than two."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def text(self) -> str:
+        """`71.3 +- 0.4`, or what is missing."""
+        if self.mean is None:
+            return "failed" if any(outcome.error for outcome in self.outcomes) else "not yet"
+        return f"{self.mean:.1f}" + (f" ± {self.spread:.1f}" if self.spread is not None else "")
+
+
+def write_report(out: Path, study: Study, scale: str, outcomes: Sequence[Outcome], command: str) -> str:
+    """Writes `results.csv`, `table.md`, `bars.png` and `curves.png` into a folder; returns the table and what follows from it, as text."""
+    out.mkdir(parents=True, exist_ok=True)
+    found = by_cell(outcomes)
+    write_atomically(out / "results.csv", _csv(outcomes))
+    text = _table(study, found) + "\n" + order_sentence(found) + "\n"
+    size = study.scales[scale]
+    head = f"# {study.title}\n\n{study.question}\n\nPaper: {study.source}. Scale: {scale}. {size.budget}\n\n```sh\n{command}\n```\n\n"
+    failed = [f"* failed: {each.planned.cell.row}, seed {each.planned.seed}: {each.error}" for each in outcomes if each.error]
+    body = text + "\n".join(["", "What became of the runs, mean over seeds:", "", _runs_table(found), *failed]) + "\n"
+    write_atomically(out / "table.md", head + body)
+    if any(each.values for each in found):
+        from byol_tf.study_figures import bars_figure, seed_curves_figure
+
+        bars_figure(out / "bars.png", study.title, found)
+        seed_curves_figure(out / "curves.png", study.title, found)
+    return text
+
+
+def by_cell(outcomes: Sequence[Outcome]) -> list[Found]:
+    """The cells in their order, each with all its seeds."""
+    cells: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        cells.setdefault((outcome.planned.cell.row, outcome.planned.cell.column), []).append(outcome)
+    return [
+        Found(group[0].planned.cell, tuple(each.value for each in group if each.value is not None), tuple(group))
+        for group in cells.values()
+    ]
+
+
+def order_sentence(found: Sequence[Found]) -> str:
+    """Whether what the paper ranks higher came out higher, pair by pair within a column of the table."""
+    pairs = [
+        (first, second)
+        for first, second in itertools.combinations([each for each in found if each.cell.paper is not None and each.mean is not None], 2)
+        if first.cell.column == second.cell.column and first.cell.paper != second.cell.paper
+    ]
+    if not pairs:
+        return "The paper gives no two figures to compare the order of."
+    agree = [(a.mean - b.mean) * (a.cell.paper - b.cell.paper) > 0 for a, b in pairs]
+    sentence = f"The paper's order holds in {sum(agree)} of {len(pairs)} pairs of rows"
+    clear = [
+        same
+        for same, (a, b) in zip(agree, pairs, strict=True)
+        if a.spread is not None and b.spread is not None and abs(a.mean - b.mean) > a.spread + b.spread
+    ]
+    if clear:
+        sentence += f"; of the {len(clear)} that are further apart here than both spreads together, in {sum(clear)}"
+    wrong = [f"{a.cell.row} / {b.cell.row}" for same, (a, b) in zip(agree, pairs, strict=True) if not same]
+    return sentence + (f". Not in: {'; '.join(wrong)}." if wrong else ".")
+
+
+def _csv(outcomes: Sequence[Outcome]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    names = [name for name, *_ in _MEASURES]
+    table.writerow(
+        [
+            "row",
+            "column",
+            "seed",
+            "measure",
+            "command",
+            "top1",
+            "paper",
+            *names,
+            "epochs",
+            "steps",
+            "seconds",
+            "run",
+            "weights_digest",
+            "error",
+        ]
+    )
+    for each in outcomes:
+        planned, result = each.planned, each.result
+        table.writerow(
+            [planned.cell.row, planned.cell.column, planned.seed, planned.measure, " ".join(planned.words)]
+            + ["" if each.value is None else f"{each.value:.4f}", "" if planned.cell.paper is None else planned.cell.paper]
+            + [f"{result[name]:.6g}" if result.get(name) is not None else "" for name in names]
+            + [result.get(name, "") for name in ("epochs", "steps", "seconds")]
+            + [planned.run_name, result.get("weights_digest", ""), each.error]
+        )
+    return text.getvalue()
+
+
+def _table(study: Study, found: Sequence[Found]) -> str:
+    """Rows and columns as in the paper, two figures a cell."""
+    columns = list(dict.fromkeys(each.cell.column for each in found))
+    cells = {(each.cell.row, each.cell.column): each for each in found}
+    heads = [f"{column + ': ' if column else ''}{who}" for column in columns for who in ("paper", "here")]
+    says = any(each.cell.paper_says for each in found)
+    lines = [" | ".join(["|", *heads, *(["the paper says"] if says else []), ""]).strip()]
+    lines += ["|---" * (1 + len(heads) + says) + "|"]
+    for row in dict.fromkeys(each.cell.row for each in found):
+        texts = []
+        for column in columns:
+            each = cells.get((row, column))
+            texts += ["", ""] if each is None else ["" if each.cell.paper is None else f"{each.cell.paper:g}", each.text]
+        said = [each.cell.paper_says for each in found if each.cell.row == row and each.cell.paper_says]
+        lines.append(" | ".join([f"| {row}", *texts, *(["; ".join(said)] if says else []), ""]).rstrip())
+    counts = sorted({len(each.values) for each in found})
+    seeds = " to ".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
+    what = "; ".join(f"{name}: {' '.join((measure.protocol, *measure.options))}" for name, measure in study.measures.items())
+    note = (
+        f"Top-1 in %, mean{' and standard deviation' if counts[-1] > 1 else ''} over {seeds} seed{'s' if counts[-1] != 1 else ''} ({what})."
+    )
+    return "\n".join([*lines, "", note]) + "\n"
+
+
+def _runs_table(found: Sequence[Found]) -> str:
+    lines = ["| run | " + " | ".join(head for _, head, *_ in _MEASURES) + " |", "|---" * (1 + len(_MEASURES)) + "|"]
+    seen = set()
+    for each in found:
+        names = frozenset(outcome.planned.run_name for outcome in each.outcomes)
+        results = [outcome.result for outcome in each.outcomes if outcome.result]
+        if names in seen or not results:
+            continue
+        seen.add(names)
+        texts = []
+        for name, _, factor, form in _MEASURES:
+            values = [factor * result[name] for result in results if result.get(name) is not None]
+            texts.append(format(statistics.mean(values), form) if values else "")
+        lines.append(f"| {each.cell.row}{f', {each.cell.column}' if each.cell.column else ''} | " + " | ".join(texts) + " |")
+    return "\n".join(lines) + "\n"

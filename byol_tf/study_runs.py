@@ -1,0 +1,151 @@
+"""The runs of a study: what is not yet done is done, by the commands that anyone would type; a failure is noted and the rest goes on."""
+
+import contextlib
+import csv
+import hashlib
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from byol_tf.config_file import resolved_json
+from byol_tf.interruption import NUMBERS
+from byol_tf.run_folder import RunFolder, write_atomically
+from byol_tf.study_file import Planned
+
+_POLL_SECONDS = 0.5
+
+
+class Stopped(Exception):
+    """A signal asked to stop; the run that was on has saved. `number`: of the signal."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell with one seed.
+
+    Attributes:
+        planned: the cell.
+        value: top-1 in %, None if it failed or is not yet done.
+        result: of the run, {} without one.
+        history: the run's rows, one an epoch.
+        error: the last line that a failed command wrote.
+    """
+
+    planned: Planned
+    value: float | None = None
+    result: dict = field(default_factory=dict)
+    history: tuple[dict[str, float], ...] = ()
+    error: str = ""
+
+
+class StudyRuns:
+    """Runs and judgements under a root folder that studies share.
+
+    ```
+    ROOT/<recipe>-<digest of the config>/   a run folder, with evaluation/<protocol>-<digest of its words>/result.json
+    ROOT/<recipe>-<digest>.json, .log       the config that was run, what the commands printed
+    ```
+
+    Args:
+        root: the folder.
+        say: shows where things stand: (what is on, share of it that is done).
+    """
+
+    def __init__(self, root: Path, say: Callable[[str, float], None]):
+        self.root, self.say = root, say
+
+    def folder(self, planned: Planned) -> RunFolder:
+        """The run's folder, there or not."""
+        return RunFolder(self.root / planned.run_name)
+
+    def judgement(self, planned: Planned) -> Path:
+        """Where the figure of a cell is, there or not."""
+        digest = hashlib.sha256("\n".join(planned.words).encode()).hexdigest()[:8]
+        return self.folder(planned).root / "evaluation" / f"{planned.words[0]}-{digest}" / "result.json"
+
+    def done(self, planned: Planned) -> bool:
+        """Whether a cell has its figure."""
+        return self.judgement(planned).exists()
+
+    def outcome(self, planned: Planned, error: str = "") -> Outcome:
+        """What is there of a cell."""
+        folder, judged = self.folder(planned), self.judgement(planned)
+        value = 100.0 * json.loads(judged.read_text())["top1"] if judged.exists() else None
+        return Outcome(planned, value, folder.finished() or {}, tuple(read_rows(folder.history)), "" if value is not None else error)
+
+    def do(self, planned: Planned) -> str:
+        """Makes a cell's run and its judgement, as far as they are missing. Returns "", or the last line of the command that failed.
+
+        Raises `Stopped` after a signal, when the command that was on has saved and ended.
+        """
+        folder = self.folder(planned)
+        self.root.mkdir(parents=True, exist_ok=True)
+        if not folder.finished():
+            config = self.root / f"{planned.run_name}.json"
+            write_atomically(config, resolved_json(planned.config))
+            words = ["byol_tf.train", "--config", str(config), "--run-dir", str(folder.root)]
+            if error := self._command(planned, "training", words, folder):
+                return error
+        if not self.done(planned):
+            out = self.judgement(planned).parent
+            words = ["byol_tf.evaluate", *planned.words, "--run", str(folder.root), "--out", str(out)]
+            if error := self._command(planned, planned.words[0], words, None):
+                return error
+        return ""
+
+    def _command(self, planned: Planned, what: str, words: Sequence[str], watched: RunFolder | None) -> str:
+        log, epochs = self.root / f"{planned.run_name}.log", planned.config.training.epochs
+        with log.open("ab") as file:
+            file.write(f"$ {shlex.join(['python', '-m', *words])}\n".encode())
+            file.flush()
+            start = file.tell()
+            # A session of its own: Ctrl-C reaches this process alone, which passes it on once. Twice would end a run unsaved.
+            process = subprocess.Popen(
+                [sys.executable, "-m", *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            )
+            with _passed_on(process) as received:
+                while process.poll() is None:
+                    done = (len(read_rows(watched.history)) - 1) / epochs if watched is not None else 0.0
+                    self.say(what, max(done, 0.0))
+                    time.sleep(_POLL_SECONDS)
+        if received:
+            raise Stopped(received[0])
+        if process.returncode == 0:
+            return ""
+        lines = [line.strip() for line in log.read_bytes()[start:].decode(errors="replace").splitlines() if line.strip()]
+        return f"{what} ended with {process.returncode}: {lines[-1] if lines else 'nothing printed'} (see {log})"
+
+
+@contextlib.contextmanager
+def _passed_on(process: subprocess.Popen) -> Iterator[list[int]]:
+    """Signals to this process go to the other one, too; yields those that came."""
+    received: list[int] = []
+
+    def handler(number, frame):
+        received.append(number)
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, handler) for number in NUMBERS}
+    try:
+        yield received
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a `history.csv`, empty cells left out; none without the file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
