@@ -22,7 +22,7 @@ class Scale(Section):
 
     config: Text
     """The base: a recipe's name, or a config's path beside the study."""
-    changes: Annotated[dict[str, Any], Field(alias="set")] = {}
+    changes: dict[str, Any] = Field({}, alias="set")
     """Changes to the base, by dotted keys, before those of a cell."""
     seeds: Count = 1
     """Repetitions, each with a seed of its own: the base's, the next one and so on."""
@@ -48,9 +48,9 @@ class Cell(Section):
     """Its row."""
     column: str = ""
     """Its column, where the table has several."""
-    changes: Annotated[dict[str, Any], Field(alias="set")] = {}
+    changes: dict[str, Any] = Field({}, alias="set")
     """What differs from the base, by dotted keys."""
-    small: dict[str, Any] = {}
+    small: dict[str, Any] = Field({})
     """Further changes at small scale, such as a batch that so few images still fill."""
     measure: str | None = None
     """A name of `measures`. Default: the first."""
