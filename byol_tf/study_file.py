@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from byol_tf.config import Config, Count, Section, Text
 from byol_tf.config_errors import shown
-from byol_tf.config_file import ConfigError, load_config, read_object, resolved_json
+from byol_tf.config_file import ConfigError, load_config, read_object
 
 _STUDIES = Path(__file__).resolve().parent.parent / "configs" / "studies"
 SCALES = ("small", "paper")
@@ -104,9 +104,9 @@ class Planned:
 
 
 def run_name(config: Config) -> str:
-    """The recipe's name and a digest of all keys that change what is learned."""
-    tree = {key: value for key, value in json.loads(resolved_json(config)).items() if key not in ("about", "$schema", "run")}
-    return f"{config.name}-{hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:10]}"
+    """The recipe's name and a digest of what a config says beyond the defaults, so that a key added later leaves older runs alone."""
+    said = config.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"about", "schema_", "run"})
+    return f"{config.name}-{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
 def packaged_studies() -> list[str]:
