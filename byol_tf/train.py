@@ -154,12 +154,14 @@ def _measured(config, schedule) -> list[tuple[str, str]]:
 
 def _report(result: dict, folder: RunFolder) -> int:
     """The closing table, what to do next, and the result on one line, which is the last."""
-    print(f"\n  {'accuracy on frozen features':<30} {'untrained':>10} {'BYOL':>8}")
+    print(f"\n  {'accuracy on frozen features':<30} {'untrained':>10} {result.get('system', 'trained'):>8}")
     for name, key in (("linear probe", "probe_accuracy"), ("nearest neighbours", "knn_accuracy")):
         if result[key] is not None:
             print(f"  {name:<30} {result[f'untrained_{key}']:>10.1%} {result[key]:>8.1%}")
         else:
             print(f"  {name:<30} {'no labels':>10}")
+    if result.get("supervised_accuracy") is not None:
+        print(f"  {'supervised on the same labels':<30} {'':>10} {result['supervised_accuracy']:>8.1%}")
     print(
         f"\n  {result['epochs']} epochs, {result['steps']:,} steps, {result['images_per_second']:,.0f} images/s, "
         f"spread of projections {result['projection_std']:.2f} (1: scattered, 0: collapsed)"
