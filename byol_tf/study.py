@@ -52,9 +52,9 @@ def _list(study: Study, planned: list[Planned], runs: StudyRuns) -> None:
     print(f"{study.title}\n{study.question}\n")
     for each in planned:
         state = "done" if runs.done(each) else "-"
-        changed = ", ".join(f"{key}={json.dumps(value)}" for key, value in each.cell.changes.items())
+        changed = ", ".join(f"{key}={json.dumps(value)}" for key, value in each.changes.items())
         place = f"{each.cell.row} / {each.cell.column}" if each.cell.column else each.cell.row
-        print(f"{state:<5} seed {each.seed:<3} {each.measure:<12} {place:<44} {changed}")
+        print(f"{state:<5} seed {each.seed:<3} {each.cell.measure:<12} {place:<44} {changed}")
 
 
 def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str, command: str) -> int:

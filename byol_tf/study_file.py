@@ -16,16 +16,20 @@ from byol_tf.config_file import ConfigError, load_config, read_object
 _STUDIES = Path(__file__).resolve().parent.parent / "configs" / "studies"
 SCALES = ("small", "paper")
 
+Word = Annotated[str, Field(min_length=1, max_length=40)]
+
 
 class Scale(Section):
     """A size at which the study can be run."""
 
     config: Text
     """The base: a recipe's name, or a config's path beside the study."""
-    changes: dict[str, Any] = Field({}, alias="set")
+    changes: dict[str, Any] = Field(default_factory=dict, alias="set")
     """Changes to the base, by dotted keys, before those of a cell."""
     seeds: Count = 1
     """Repetitions, each with a seed of its own: the base's, the next one and so on."""
+    also: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Names of `measures` by which the run of every pre-trained cell is judged besides its own, each in a column of its own."""
     budget: Text
     """What it takes, and what it can and can't show. Printed above the table."""
 
@@ -35,10 +39,14 @@ class Measure(Section):
 
     protocol: Literal["linear", "knn", "finetune", "supervised"]
     """Its name. `supervised` judges the network of the base's first run, from scratch, so that no pre-training of a cell matters to it."""
-    options: tuple[Annotated[str, Field(max_length=40)], ...] = Field((), strict=False)
-    """Further words of that command: `["--fast"]`."""
-    paper_options: tuple[Annotated[str, Field(max_length=40)], ...] = Field((), strict=False)
-    """In place of `options` at the paper's scale."""
+    options: Annotated[tuple[Word, ...], Field(strict=False)] = ()
+    """Further words of that command: `["--fraction", "0.125"]`."""
+    small: Annotated[tuple[Word, ...] | None, Field(strict=False)] = None
+    """In place of `options` at small scale. Default: the same."""
+
+    def words(self, scale: str) -> tuple[str, ...]:
+        """Protocol and options at a scale."""
+        return (self.protocol, *(self.small if scale == "small" and self.small is not None else self.options))
 
 
 class Cell(Section):
@@ -48,10 +56,12 @@ class Cell(Section):
     """Its row."""
     column: str = ""
     """Its column, where the table has several."""
-    changes: dict[str, Any] = Field({}, alias="set")
+    changes: dict[str, Any] = Field(default_factory=dict, alias="set")
     """What differs from the base, by dotted keys."""
-    small: dict[str, Any] = Field({})
+    small: dict[str, Any] = Field(default_factory=dict)
     """Further changes at small scale, such as a batch that so few images still fill."""
+    scales: Annotated[tuple[Literal["small", "paper"], ...], Field(strict=False)] = SCALES
+    """At which scales the table has it: some thousands of photos fill no batch of 4096."""
     measure: str | None = None
     """A name of `measures`. Default: the first."""
     paper: float | None = None
@@ -87,14 +97,14 @@ class Planned:
         cell: of the study.
         seed: of the run.
         config: of the run.
-        measure: its name.
+        changes: to the base of its scale, by dotted keys.
         words: of the command that judges it: protocol and options.
     """
 
     cell: Cell
     seed: int
     config: Config
-    measure: str
+    changes: dict[str, Any]
     words: tuple[str, ...]
 
     @property
@@ -146,6 +156,12 @@ def load_study(path: str) -> tuple[str, Path, Study]:
     for number, cell in enumerate(study.cells):
         if cell.measure is not None and cell.measure not in study.measures:
             lines.append(f"{path}: cells.{number}.measure: expected one of {', '.join(study.measures)}; received {shown(cell.measure)}")
+    for name, scale in study.scales.items():
+        lines += [
+            f"{path}: scales.{name}.also: expected names out of {', '.join(study.measures)}; received {shown(other)}"
+            for other in scale.also
+            if other not in study.measures
+        ]
     places = [(cell.row, cell.column) for cell in study.cells]
     lines += [
         f"{path}: cells.{number}: there is another cell with this row and column"
@@ -188,23 +204,37 @@ def plan_study(file: Path, study: Study, scale: str, seeds: int | None, only: Se
     base = beside if beside.is_file() else size.config
     planned, lines = [], []
     for offset in range(seeds or size.seeds):
-        for cell in study.cells:
+        for cell in _cells(study, scale):
             if only and cell.row not in only:
                 continue
-            measure = cell.measure or next(iter(study.measures))
-            judged = study.measures[measure]
-            options = judged.paper_options if scale == "paper" and judged.paper_options else judged.options
+            judged = study.measures[cell.measure]
             # The supervised baseline has no pre-training that could be varied.
             own = {} if judged.protocol == "supervised" else cell.changes | (cell.small if scale == "small" else {})
             try:
                 config = _varied(base, size.changes | own, offset, overrides)
             except ConfigError as error:
-                lines += [f'{file.name}, row "{cell.row}": {line}' for line in str(error).splitlines() if offset == 0]
+                lines += [f'{file.name}, row "{cell.row}": {line}' for line in str(error).splitlines()]
                 continue
-            planned.append(Planned(cell, config.seed, config, measure, (judged.protocol, *options)))
+            planned.append(Planned(cell, config.seed, config, own, judged.words(scale)))
     if lines:
         raise ConfigError(list(dict.fromkeys(lines)))
     return planned
+
+
+def _cells(study: Study, scale: str) -> list[Cell]:
+    """The cells of a scale, each with its measure, followed by what it is also judged by."""
+    cells = []
+    for cell in study.cells:
+        if scale not in cell.scales:
+            continue
+        measure = cell.measure or next(iter(study.measures))
+        cells.append(cell.model_copy(update={"measure": measure}))
+        if study.measures[measure].protocol == "supervised":
+            continue
+        for other in study.scales[scale].also:
+            column = f"{cell.column}, {other}" if cell.column else other
+            cells.append(cell.model_copy(update={"measure": other, "column": column, "paper": None, "paper_says": None}))
+    return cells
 
 
 def _varied(base: str | Path, changes: dict[str, Any], offset: int, overrides: Sequence[str]) -> Config:

@@ -134,7 +134,7 @@ def _csv(outcomes: Sequence[Outcome]) -> str:
     for each in outcomes:
         planned, result = each.planned, each.result
         table.writerow(
-            [planned.cell.row, planned.cell.column, planned.seed, planned.measure, " ".join(planned.words)]
+            [planned.cell.row, planned.cell.column, planned.seed, planned.cell.measure, " ".join(planned.words)]
             + ["" if each.value is None else f"{each.value:.4f}", "" if planned.cell.paper is None else planned.cell.paper]
             + [f"{result[name]:.6g}" if result.get(name) is not None else "" for name in names]
             + [result.get(name, "") for name in ("epochs", "steps", "seconds")]
@@ -160,7 +160,8 @@ def _table(study: Study, found: Sequence[Found]) -> str:
         lines.append(" | ".join([f"| {row}", *texts, *(["; ".join(said)] if says else []), ""]).rstrip())
     counts = sorted({len(each.values) for each in found})
     seeds = " to ".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
-    what = "; ".join(f"{name}: {' '.join((measure.protocol, *measure.options))}" for name, measure in study.measures.items())
+    words = {each.cell.measure: " ".join(each.outcomes[0].planned.words) for each in found}
+    what = "; ".join(f"{name}: {words[name]}" for name in study.measures if name in words)
     note = (
         f"Top-1 in %, mean{' and standard deviation' if counts[-1] > 1 else ''} over {seeds} seed{'s' if counts[-1] != 1 else ''} ({what})."
     )
