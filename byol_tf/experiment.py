@@ -317,6 +317,7 @@ class Experiment:
         if not self.config.probe.supervised or self.source.train is None or self.source.test is None:
             return None
         self.say("training the same network from scratch on the probe's labels")
+        tf.get_logger().setLevel("ERROR")  # it would warn that each training is traced anew, as it has to be
         recipe = TuneRecipe(from_scratch=True, rates=SUPERVISED_RATES, widen=True, seeds=1)
         return tune_protocol(self.inference, *self._probe_images(), recipe, self.config.seed)["top1"]
 

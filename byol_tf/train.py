@@ -29,7 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run-dir", metavar="DIR", help="the run folder (default: a numbered one under run.root)")
     parser.add_argument("--fresh", action="store_true", help="begin anew in a new numbered folder, even if a run of this config is there")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    parser.add_argument("--explain", metavar="KEY", help="print what a key of the config means (training.epochs), or a section (tau)")
     options = parser.parse_args(arguments)
+    if options.explain is not None:
+        return _explain(options.explain)
     try:
         config = load_config(options.config, options.overrides)
         several = config.devices.strategy == "multi_worker" and not options.dry_run  # a plan can be made on any one machine
@@ -51,6 +54,17 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConfigError, RunFolderError, DeviceError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
+
+
+def _explain(name: str) -> int:
+    from byol_tf.config_docs import explain
+
+    try:
+        print(explain(name))
+    except KeyError as error:
+        print(error.args[0], file=sys.stderr)
+        return _USAGE_ERROR
+    return 0
 
 
 def _strategy_unless_finished(finished: bool):
