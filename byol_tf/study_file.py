@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,6 +49,15 @@ class Measure(Section):
         return (self.protocol, *(self.small if scale == "small" and self.small is not None else self.options))
 
 
+class System(Section):
+    """Changes that several cells share: SimCLR beside BYOL."""
+
+    changes: dict[str, Any] = Field(default_factory=dict, alias="set")
+    """By dotted keys, after those of the scale and before those of the cell."""
+    small: dict[str, Any] = Field(default_factory=dict)
+    """Further changes at small scale."""
+
+
 class Cell(Section):
     """One figure of the table."""
 
@@ -56,6 +65,8 @@ class Cell(Section):
     """Its row."""
     column: str = ""
     """Its column, where the table has several."""
+    system: str | None = None
+    """A name of `systems`. Default: the scale's base as it is."""
     changes: dict[str, Any] = Field(default_factory=dict, alias="set")
     """What differs from the base, by dotted keys."""
     small: dict[str, Any] = Field(default_factory=dict)
@@ -83,6 +94,8 @@ class Study(Section):
     """What the table answers."""
     measures: Annotated[dict[str, Measure], Field(min_length=1)]
     """Names, and how each is measured; the first is the default of all cells."""
+    systems: dict[str, System] = Field(default_factory=dict)
+    """Names, and what they change of a scale's base."""
     scales: dict[Literal["small", "paper"], Scale]
     """How large."""
     cells: Annotated[tuple[Cell, ...], Field(min_length=1, strict=False)]
@@ -154,14 +167,10 @@ def load_study(path: str) -> tuple[str, Path, Study]:
         lines += [_line(path, each) for each in error.errors(include_url=False)]
         raise ConfigError(lines) from None
     for number, cell in enumerate(study.cells):
-        if cell.measure is not None and cell.measure not in study.measures:
-            lines.append(f"{path}: cells.{number}.measure: expected one of {', '.join(study.measures)}; received {shown(cell.measure)}")
+        lines += _unknown(f"{path}: cells.{number}.measure", cell.measure, study.measures)
+        lines += _unknown(f"{path}: cells.{number}.system", cell.system, study.systems)
     for name, scale in study.scales.items():
-        lines += [
-            f"{path}: scales.{name}.also: expected names out of {', '.join(study.measures)}; received {shown(other)}"
-            for other in scale.also
-            if other not in study.measures
-        ]
+        lines += [line for other in scale.also for line in _unknown(f"{path}: scales.{name}.also", other, study.measures)]
     places = [(cell.row, cell.column) for cell in study.cells]
     lines += [
         f"{path}: cells.{number}: there is another cell with this row and column"
@@ -171,6 +180,12 @@ def load_study(path: str) -> tuple[str, Path, Study]:
     if lines:
         raise ConfigError(lines)
     return file.stem, file, study
+
+
+def _unknown(where: str, name: str | None, known: Collection[str]) -> list[str]:
+    if name is None or name in known:
+        return []
+    return [f"{where}: expected one of {', '.join(known) or 'none, as there are none'}; received {shown(name)}"]
 
 
 def _line(path: str, error: Any) -> str:
@@ -209,7 +224,7 @@ def plan_study(file: Path, study: Study, scale: str, seeds: int | None, only: Se
                 continue
             judged = study.measures[cell.measure]
             # The supervised baseline has no pre-training that could be varied.
-            own = {} if judged.protocol == "supervised" else cell.changes | (cell.small if scale == "small" else {})
+            own = {} if judged.protocol == "supervised" else _changes(study, cell, scale)
             try:
                 config = _varied(base, size.changes | own, offset, overrides)
             except ConfigError as error:
@@ -235,6 +250,15 @@ def _cells(study: Study, scale: str) -> list[Cell]:
             column = f"{cell.column}, {other}" if cell.column else other
             cells.append(cell.model_copy(update={"measure": other, "column": column, "paper": None, "paper_says": None}))
     return cells
+
+
+def _changes(study: Study, cell: Cell, scale: str) -> dict[str, Any]:
+    """What a cell changes of the base of a scale."""
+    changes: dict[str, Any] = {}
+    for part in (study.systems.get(cell.system), cell):
+        if part is not None:
+            changes |= part.changes | (part.small if scale == "small" else {})
+    return changes
 
 
 def _varied(base: str | Path, changes: dict[str, Any], offset: int, overrides: Sequence[str]) -> Config:
