@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from byol_tf.config_file import ConfigError
-from byol_tf.study_file import SCALES, Planned, Study, load_study, packaged_studies, plan_study
+from byol_tf.study_file import SCALES, Study, load_study, packaged_studies
+from byol_tf.study_plan import Planned, plan_study
 from byol_tf.study_runs import Outcome, Stopped, StudyRuns
 
 _USAGE_ERROR, _SOME_FAILED = 2, 1
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     root = Path(options.root)
     out = Path(options.out) if options.out else root / f"{name}-{options.scale}"
     if options.list:
-        _list(study, planned, StudyRuns(root / "runs", lambda what, share: None))
+        _list(study, planned, StudyRuns(root / "runs"))
         return 0
     command = shlex.join(["python", "-m", "byol_tf.study", *(sys.argv[1:] if arguments is None else arguments)])
     return _run(study, planned, root, out, options.scale, command)
@@ -64,8 +65,7 @@ def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str
     from byol_tf.study_report import write_report
 
     errors: dict[int, str] = {}  # by position in `planned`
-    with StudyProgress(study.title, len(planned)) as progress:
-        runs = StudyRuns(root / "runs", progress.say)
+    with StudyProgress(study.title, len(planned)) as progress, StudyRuns(root / "runs", progress.say) as runs:
         waiting = [(number, each) for number, each in enumerate(planned) if not runs.done(each)]
         progress.already(len(planned) - len(waiting))
 

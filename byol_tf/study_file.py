@@ -1,17 +1,15 @@
 """A study: one table of a paper, as a JSON file. Its base config, what is varied, how it is judged, and the paper's figures."""
 
-import hashlib
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from byol_tf.config import Config, Count, Section, Text
+from byol_tf.config import Count, Section, Text
 from byol_tf.config_errors import shown
-from byol_tf.config_file import ConfigError, load_config, read_object, resolved_json
+from byol_tf.config_file import ConfigError, read_object
 
 _STUDIES = Path(__file__).resolve().parent.parent / "configs" / "studies"
 SCALES = ("small", "paper")
@@ -102,36 +100,6 @@ class Study(Section):
     """The table's figures, in the order of its rows."""
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A cell with one seed: which config is run, how it is judged.
-
-    Attributes:
-        cell: of the study.
-        seed: of the run.
-        config: of the run.
-        changes: to the base of its scale, by dotted keys.
-        words: of the command that judges it: protocol and options.
-    """
-
-    cell: Cell
-    seed: int
-    config: Config
-    changes: dict[str, Any]
-    words: tuple[str, ...]
-
-    @property
-    def run_name(self) -> str:
-        """Names what was run by its config, so that a run that several cells or studies need is made once."""
-        return run_name(self.config)
-
-
-def run_name(config: Config) -> str:
-    """The recipe's name and a digest of all keys that change what is learned."""
-    tree = {key: value for key, value in json.loads(resolved_json(config)).items() if key not in ("about", "$schema", "run")}
-    return f"{config.name}-{hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:10]}"
-
-
 def packaged_studies() -> list[str]:
     """The names of the studies that come with the package."""
     return sorted(file.stem for file in _STUDIES.glob("*.json") if file.name != "schema.json")
@@ -193,75 +161,3 @@ def _line(path: str, error: Any) -> str:
     received = "" if error["type"] in ("missing", "extra_forbidden") else f"; received {shown(error['input'])}"
     text = {"missing": "missing", "extra_forbidden": "unknown key"}.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
     return f"{path}: {where}: {text}{received}"
-
-
-def plan_study(file: Path, study: Study, scale: str, seeds: int | None, only: Sequence[str], overrides: Sequence[str]) -> list[Planned]:
-    """Every cell with every seed, all seeds of the first before the second ones: a study that is stopped has whole tables of fewer seeds.
-
-    Args:
-        file: of the study; a base may lie beside it.
-        study: that is planned.
-        scale: "small" or "paper".
-        seeds: how many, in place of the scale's.
-        only: rows; none for all.
-        overrides: `KEY=VALUE` of the command line, after all others.
-
-    Raises:
-        ConfigError: if the study has no such scale or row, or a cell's changes don't fit its config: with the cell's row.
-    """
-    if scale not in study.scales:
-        raise ConfigError([f"--scale {scale}: this study has {', '.join(study.scales)}"])
-    rows = dict.fromkeys(cell.row for cell in study.cells)
-    if unknown := [row for row in only if row not in rows]:
-        raise ConfigError([f"--only {unknown[0]}: no such row; the study has {', '.join(rows)}"])
-    size = study.scales[scale]
-    beside = file.parent / size.config
-    base = beside if beside.is_file() else size.config
-    planned, lines = [], []
-    for offset in range(seeds or size.seeds):
-        for cell in _cells(study, scale):
-            if only and cell.row not in only:
-                continue
-            judged = study.measures[cell.measure]
-            # The supervised baseline has no pre-training that could be varied.
-            own = {} if judged.protocol == "supervised" else _changes(study, cell, scale)
-            try:
-                config = _varied(base, size.changes | own, offset, overrides)
-            except ConfigError as error:
-                lines += [f'{file.name}, row "{cell.row}": {line}' for line in str(error).splitlines()]
-                continue
-            planned.append(Planned(cell, config.seed, config, own, judged.words(scale)))
-    if lines:
-        raise ConfigError(list(dict.fromkeys(lines)))
-    return planned
-
-
-def _cells(study: Study, scale: str) -> list[Cell]:
-    """The cells of a scale, each with its measure, followed by what it is also judged by."""
-    cells = []
-    for cell in study.cells:
-        if scale not in cell.scales:
-            continue
-        measure = cell.measure or next(iter(study.measures))
-        cells.append(cell.model_copy(update={"measure": measure}))
-        if study.measures[measure].protocol == "supervised":
-            continue
-        for other in study.scales[scale].also:
-            column = f"{cell.column}, {other}" if cell.column else other
-            cells.append(cell.model_copy(update={"measure": other, "column": column, "paper": None, "paper_says": None}))
-    return cells
-
-
-def _changes(study: Study, cell: Cell, scale: str) -> dict[str, Any]:
-    """What a cell changes of the base of a scale."""
-    changes: dict[str, Any] = {}
-    for part in (study.systems.get(cell.system), cell):
-        if part is not None:
-            changes |= part.changes | (part.small if scale == "small" else {})
-    return changes
-
-
-def _varied(base: str | Path, changes: dict[str, Any], offset: int, overrides: Sequence[str]) -> Config:
-    texts = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-    config = load_config(base, [*texts, *overrides])
-    return config if offset == 0 else load_config(base, [*texts, *overrides, f"seed={config.seed + offset}"])
