@@ -58,7 +58,7 @@ class Found:
 
 
 def write_report(out: Path, study: Study, scale: str, outcomes: Sequence[Outcome], command: str) -> str:
-    """Writes `results.csv`, `table.md`, `bars.png` and `curves.png` into a folder; returns the table and what follows from it, as text."""
+    """Writes `results.csv` and `table.md` into a folder; returns the table and what follows from it, as text."""
     out.mkdir(parents=True, exist_ok=True)
     found = by_cell(outcomes)
     write_atomically(out / "results.csv", _csv(outcomes))
@@ -68,12 +68,17 @@ def write_report(out: Path, study: Study, scale: str, outcomes: Sequence[Outcome
     failed = [f"* failed: {each.planned.cell.row}, seed {each.planned.seed}: {each.error}" for each in outcomes if each.error]
     body = text + "\n".join(["", "What became of the runs, mean over seeds:", "", _runs_table(found), *failed]) + "\n"
     write_atomically(out / "table.md", head + body)
+    return text
+
+
+def draw_report(out: Path, study: Study, outcomes: Sequence[Outcome]) -> None:
+    """Draws `bars.png` and `curves.png`, which takes seconds, into the folder of a report, once there is a figure."""
+    found = by_cell(outcomes)
     if any(each.values for each in found):
         from byol_tf.study_figures import bars_figure, seed_curves_figure
 
         bars_figure(out / "bars.png", study.title, found)
         seed_curves_figure(out / "curves.png", study.title, by_run(found))
-    return text
 
 
 def by_cell(outcomes: Sequence[Outcome]) -> list[Found]:

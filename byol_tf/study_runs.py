@@ -67,6 +67,7 @@ class StudyRuns:
         self._received: int | None = None
         self._process: subprocess.Popen | None = None
         self._before: dict[int, object] = {}
+        self._failed: dict[str, str] = {}
 
     def __enter__(self):
         # What is ignored already, as SIGHUP under `nohup`, stays ignored, here and in the commands.
@@ -105,15 +106,20 @@ class StudyRuns:
     def do(self, planned: Planned) -> str:
         """Makes a cell's run and its judgement, as far as they are missing. Returns "", or the last line of the command that failed.
 
+        A run that failed for one cell isn't tried again for others that need it.
+
         Raises `Stopped` after a signal, when the command that was on has saved and ended.
         """
         folder = self.folder(planned)
+        if planned.run_name in self._failed:
+            return self._failed[planned.run_name]
         self.root.mkdir(parents=True, exist_ok=True)
         if not folder.finished():
             config = self.root / f"{planned.run_name}.json"
             write_atomically(config, resolved_json(planned.config))
             words = ["byol_tf.train", "--config", str(config), "--run-dir", str(folder.root)]
             if error := self._command(planned, "training", words, folder):
+                self._failed[planned.run_name] = error
                 return error
         if not self.done(planned):
             out = self.judgement(planned).parent
