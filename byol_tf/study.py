@@ -8,10 +8,13 @@ import time
 from pathlib import Path
 
 from byol_tf.config_file import ConfigError
-from byol_tf.study_file import SCALES, Planned, Study, load_study, packaged_studies, plan_study
-from byol_tf.study_runs import Outcome, Stopped, StudyRuns
+from byol_tf.study_file import SCALES, Study, load_study, packaged_studies
+from byol_tf.study_plan import Planned, plan_study
+from byol_tf.study_runs import Stopped, StudyRuns
 
 _USAGE_ERROR, _SOME_FAILED = 2, 1
+_DRAW_SECONDS = 120.0
+"""Figures are drawn anew while a study runs when they are so old."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     root = Path(options.root)
     out = Path(options.out) if options.out else root / f"{name}-{options.scale}"
     if options.list:
-        _list(study, planned, StudyRuns(root / "runs", lambda what, share: None))
+        _list(study, planned, StudyRuns(root / "runs"))
         return 0
     command = shlex.join(["python", "-m", "byol_tf.study", *(sys.argv[1:] if arguments is None else arguments)])
     return _run(study, planned, root, out, options.scale, command)
@@ -59,33 +62,39 @@ def _list(study: Study, planned: list[Planned], runs: StudyRuns) -> None:
 
 def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str, command: str) -> int:
     from byol_tf.study_progress import StudyProgress
-    from byol_tf.study_report import write_report
+    from byol_tf.study_report import draw_report, write_report
 
     errors: dict[int, str] = {}  # by position in `planned`
-    with StudyProgress(study.title, len(planned)) as progress:
-        runs = StudyRuns(root / "runs", progress.say)
+    drawn = time.monotonic()
+    with StudyProgress(study.title, len(planned)) as progress, StudyRuns(root / "runs", progress.say) as runs:
+
+        def report(draw: bool) -> str:
+            nonlocal drawn
+            outcomes = [runs.outcome(each, errors.get(number, "")) for number, each in enumerate(planned)]
+            text = write_report(out, study, scale, outcomes, command)
+            if draw or time.monotonic() - drawn > _DRAW_SECONDS:
+                draw_report(out, study, outcomes)
+                drawn = time.monotonic()
+            return text
+
         waiting = [(number, each) for number, each in enumerate(planned) if not runs.done(each)]
         progress.already(len(planned) - len(waiting))
-
-        def outcomes() -> list[Outcome]:
-            return [runs.outcome(each, errors.get(number, "")) for number, each in enumerate(planned)]
-
         for number, each in waiting:
             began = time.perf_counter()
             progress.begin(f"{each.cell.row}{f' / {each.cell.column}' if each.cell.column else ''}, seed {each.seed}")
             try:
                 error = runs.do(each)
             except Stopped as stopped:
-                write_report(out, study, scale, outcomes(), command)
+                report(draw=True)
                 progress.print(f"stopped by {stopped}. To go on:\n  {command}")
                 return 128 + stopped.number
             if error:
                 errors[number] = error
                 progress.print(f"FAILED: {each.cell.row}, seed {each.seed}: {error}. The others go on")
             progress.end(time.perf_counter() - began)
-            write_report(out, study, scale, outcomes(), command)
-        report = write_report(out, study, scale, outcomes(), command)
-    print(f"\n{report}\n{out / 'table.md'}, {out / 'results.csv'}, {out / 'bars.png'}, {out / 'curves.png'}")
+            report(draw=False)
+        text = report(draw=True)
+    print(f"\n{text}\n{out / 'table.md'}, {out / 'results.csv'}, {out / 'bars.png'}, {out / 'curves.png'}")
     return _SOME_FAILED if errors else 0
 
 

@@ -1,17 +1,15 @@
 """A study: one table of a paper, as a JSON file. Its base config, what is varied, how it is judged, and the paper's figures."""
 
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from byol_tf.config import Config, Count, Section, Text
+from byol_tf.config import Count, Section, Text
 from byol_tf.config_errors import shown
-from byol_tf.config_file import ConfigError, load_config, read_object
+from byol_tf.config_file import ConfigError, read_object
 
 _STUDIES = Path(__file__).resolve().parent.parent / "configs" / "studies"
 SCALES = ("small", "paper")
@@ -49,6 +47,15 @@ class Measure(Section):
         return (self.protocol, *(self.small if scale == "small" and self.small is not None else self.options))
 
 
+class System(Section):
+    """Changes that several cells share: SimCLR beside BYOL."""
+
+    changes: dict[str, Any] = Field(default_factory=dict, alias="set")
+    """By dotted keys, after those of the scale and before those of the cell."""
+    small: dict[str, Any] = Field(default_factory=dict)
+    """Further changes at small scale."""
+
+
 class Cell(Section):
     """One figure of the table."""
 
@@ -56,6 +63,8 @@ class Cell(Section):
     """Its row."""
     column: str = ""
     """Its column, where the table has several."""
+    system: str | None = None
+    """A name of `systems`. Default: the scale's base as it is."""
     changes: dict[str, Any] = Field(default_factory=dict, alias="set")
     """What differs from the base, by dotted keys."""
     small: dict[str, Any] = Field(default_factory=dict)
@@ -83,40 +92,12 @@ class Study(Section):
     """What the table answers."""
     measures: Annotated[dict[str, Measure], Field(min_length=1)]
     """Names, and how each is measured; the first is the default of all cells."""
+    systems: dict[str, System] = Field(default_factory=dict)
+    """Names, and what they change of a scale's base."""
     scales: dict[Literal["small", "paper"], Scale]
     """How large."""
     cells: Annotated[tuple[Cell, ...], Field(min_length=1, strict=False)]
     """The table's figures, in the order of its rows."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A cell with one seed: which config is run, how it is judged.
-
-    Attributes:
-        cell: of the study.
-        seed: of the run.
-        config: of the run.
-        changes: to the base of its scale, by dotted keys.
-        words: of the command that judges it: protocol and options.
-    """
-
-    cell: Cell
-    seed: int
-    config: Config
-    changes: dict[str, Any]
-    words: tuple[str, ...]
-
-    @property
-    def run_name(self) -> str:
-        """Names what was run by its config, so that a run that several cells or studies need is made once."""
-        return run_name(self.config)
-
-
-def run_name(config: Config) -> str:
-    """The recipe's name and a digest of what a config says beyond the defaults, so that a key added later leaves older runs alone."""
-    said = config.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"about", "schema_", "run"})
-    return f"{config.name}-{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
 def packaged_studies() -> list[str]:
@@ -154,14 +135,10 @@ def load_study(path: str) -> tuple[str, Path, Study]:
         lines += [_line(path, each) for each in error.errors(include_url=False)]
         raise ConfigError(lines) from None
     for number, cell in enumerate(study.cells):
-        if cell.measure is not None and cell.measure not in study.measures:
-            lines.append(f"{path}: cells.{number}.measure: expected one of {', '.join(study.measures)}; received {shown(cell.measure)}")
+        lines += _unknown(f"{path}: cells.{number}.measure", cell.measure, study.measures)
+        lines += _unknown(f"{path}: cells.{number}.system", cell.system, study.systems)
     for name, scale in study.scales.items():
-        lines += [
-            f"{path}: scales.{name}.also: expected names out of {', '.join(study.measures)}; received {shown(other)}"
-            for other in scale.also
-            if other not in study.measures
-        ]
+        lines += [line for other in scale.also for line in _unknown(f"{path}: scales.{name}.also", other, study.measures)]
     places = [(cell.row, cell.column) for cell in study.cells]
     lines += [
         f"{path}: cells.{number}: there is another cell with this row and column"
@@ -173,71 +150,14 @@ def load_study(path: str) -> tuple[str, Path, Study]:
     return file.stem, file, study
 
 
+def _unknown(where: str, name: str | None, known: Collection[str]) -> list[str]:
+    if name is None or name in known:
+        return []
+    return [f"{where}: expected one of {', '.join(known) or 'none, as there are none'}; received {shown(name)}"]
+
+
 def _line(path: str, error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     received = "" if error["type"] in ("missing", "extra_forbidden") else f"; received {shown(error['input'])}"
     text = {"missing": "missing", "extra_forbidden": "unknown key"}.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
     return f"{path}: {where}: {text}{received}"
-
-
-def plan_study(file: Path, study: Study, scale: str, seeds: int | None, only: Sequence[str], overrides: Sequence[str]) -> list[Planned]:
-    """Every cell with every seed, all seeds of the first before the second ones: a study that is stopped has whole tables of fewer seeds.
-
-    Args:
-        file: of the study; a base may lie beside it.
-        study: that is planned.
-        scale: "small" or "paper".
-        seeds: how many, in place of the scale's.
-        only: rows; none for all.
-        overrides: `KEY=VALUE` of the command line, after all others.
-
-    Raises:
-        ConfigError: if the study has no such scale or row, or a cell's changes don't fit its config: with the cell's row.
-    """
-    if scale not in study.scales:
-        raise ConfigError([f"--scale {scale}: this study has {', '.join(study.scales)}"])
-    rows = dict.fromkeys(cell.row for cell in study.cells)
-    if unknown := [row for row in only if row not in rows]:
-        raise ConfigError([f"--only {unknown[0]}: no such row; the study has {', '.join(rows)}"])
-    size = study.scales[scale]
-    beside = file.parent / size.config
-    base = beside if beside.is_file() else size.config
-    planned, lines = [], []
-    for offset in range(seeds or size.seeds):
-        for cell in _cells(study, scale):
-            if only and cell.row not in only:
-                continue
-            judged = study.measures[cell.measure]
-            # The supervised baseline has no pre-training that could be varied.
-            own = {} if judged.protocol == "supervised" else cell.changes | (cell.small if scale == "small" else {})
-            try:
-                config = _varied(base, size.changes | own, offset, overrides)
-            except ConfigError as error:
-                lines += [f'{file.name}, row "{cell.row}": {line}' for line in str(error).splitlines()]
-                continue
-            planned.append(Planned(cell, config.seed, config, own, judged.words(scale)))
-    if lines:
-        raise ConfigError(list(dict.fromkeys(lines)))
-    return planned
-
-
-def _cells(study: Study, scale: str) -> list[Cell]:
-    """The cells of a scale, each with its measure, followed by what it is also judged by."""
-    cells = []
-    for cell in study.cells:
-        if scale not in cell.scales:
-            continue
-        measure = cell.measure or next(iter(study.measures))
-        cells.append(cell.model_copy(update={"measure": measure}))
-        if study.measures[measure].protocol == "supervised":
-            continue
-        for other in study.scales[scale].also:
-            column = f"{cell.column}, {other}" if cell.column else other
-            cells.append(cell.model_copy(update={"measure": other, "column": column, "paper": None, "paper_says": None}))
-    return cells
-
-
-def _varied(base: str | Path, changes: dict[str, Any], offset: int, overrides: Sequence[str]) -> Config:
-    texts = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-    config = load_config(base, [*texts, *overrides])
-    return config if offset == 0 else load_config(base, [*texts, *overrides, f"seed={config.seed + offset}"])

@@ -51,14 +51,14 @@ class Found:
 
     @property
     def text(self) -> str:
-        """`71.3 +- 0.4`, or what is missing."""
+        """`71.3 ± 0.4`, or what is missing."""
         if self.mean is None:
             return "failed" if any(outcome.error for outcome in self.outcomes) else "not yet"
         return f"{self.mean:.1f}" + (f" ± {self.spread:.1f}" if self.spread is not None else "")
 
 
 def write_report(out: Path, study: Study, scale: str, outcomes: Sequence[Outcome], command: str) -> str:
-    """Writes `results.csv`, `table.md`, `bars.png` and `curves.png` into a folder; returns the table and what follows from it, as text."""
+    """Writes `results.csv` and `table.md` into a folder; returns the table and what follows from it, as text."""
     out.mkdir(parents=True, exist_ok=True)
     found = by_cell(outcomes)
     write_atomically(out / "results.csv", _csv(outcomes))
@@ -68,12 +68,17 @@ def write_report(out: Path, study: Study, scale: str, outcomes: Sequence[Outcome
     failed = [f"* failed: {each.planned.cell.row}, seed {each.planned.seed}: {each.error}" for each in outcomes if each.error]
     body = text + "\n".join(["", "What became of the runs, mean over seeds:", "", _runs_table(found), *failed]) + "\n"
     write_atomically(out / "table.md", head + body)
+    return text
+
+
+def draw_report(out: Path, study: Study, outcomes: Sequence[Outcome]) -> None:
+    """Draws `bars.png` and `curves.png`, which takes seconds, into the folder of a report, once there is a figure."""
+    found = by_cell(outcomes)
     if any(each.values for each in found):
         from byol_tf.study_figures import bars_figure, seed_curves_figure
 
         bars_figure(out / "bars.png", study.title, found)
-        seed_curves_figure(out / "curves.png", study.title, found)
-    return text
+        seed_curves_figure(out / "curves.png", study.title, by_run(found))
 
 
 def by_cell(outcomes: Sequence[Outcome]) -> list[Found]:
@@ -85,6 +90,27 @@ def by_cell(outcomes: Sequence[Outcome]) -> list[Found]:
         Found(group[0].planned.cell, tuple(each.value for each in group if each.value is not None), tuple(group))
         for group in cells.values()
     ]
+
+
+def by_run(found: Sequence[Found]) -> dict[str, tuple[Outcome, ...]]:
+    """What was pre-trained, each once, over its seeds: a label that tells it from the others, and an outcome of each seed.
+
+    A run that several cells judge is named by what those cells share: its row, or its column where its rows differ.
+    """
+    groups: dict[tuple[str, ...], list[Found]] = {}
+    for each in found:
+        if each.outcomes[0].planned.words[0] != "supervised":  # it judges a network that no run has trained
+            groups.setdefault(tuple(outcome.planned.run_name for outcome in each.outcomes), []).append(each)
+    rows = [row for group in groups.values() for row in dict.fromkeys(each.cell.row for each in group)]
+    labelled: dict[str, tuple[Outcome, ...]] = {}
+    for names, group in groups.items():
+        row, column = group[0].cell.row, group[0].cell.column
+        candidates = [row] if rows.count(row) == 1 or not column else []
+        if len({each.cell.row for each in group}) > 1 and column:
+            candidates = [column]
+        candidates += [f"{row}, {column}", f"{row}, {column}, {names[0]}"]
+        labelled[next(label for label in candidates if label not in labelled)] = group[0].outcomes
+    return labelled
 
 
 def order_sentence(found: Sequence[Found]) -> str:
@@ -113,73 +139,63 @@ def _csv(outcomes: Sequence[Outcome]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     names = [name for name, *_ in _MEASURES]
-    table.writerow(
-        [
-            "row",
-            "column",
-            "seed",
-            "measure",
-            "command",
-            "top1",
-            "paper",
-            *names,
-            "epochs",
-            "steps",
-            "seconds",
-            "run",
-            "weights_digest",
-            "error",
-        ]
-    )
+    before, after = ("row", "column", "seed", "measure", "command", "top1", "paper"), ("epochs", "steps", "seconds")
+    table.writerow([*before, *names, *after, "run", "weights_digest", "error"])
     for each in outcomes:
         planned, result = each.planned, each.result
         table.writerow(
             [planned.cell.row, planned.cell.column, planned.seed, planned.cell.measure, " ".join(planned.words)]
             + ["" if each.value is None else f"{each.value:.4f}", "" if planned.cell.paper is None else planned.cell.paper]
             + [f"{result[name]:.6g}" if result.get(name) is not None else "" for name in names]
-            + [result.get(name, "") for name in ("epochs", "steps", "seconds")]
+            + [result.get(name, "") for name in after]
             + [planned.run_name, result.get("weights_digest", ""), each.error]
         )
     return text.getvalue()
 
 
 def _table(study: Study, found: Sequence[Found]) -> str:
-    """Rows and columns as in the paper, two figures a cell."""
+    """Rows and columns as in the paper; ours beside its figure, where a column has any."""
     columns = list(dict.fromkeys(each.cell.column for each in found))
+    printed = {each.cell.column for each in found if each.cell.paper is not None}
     cells = {(each.cell.row, each.cell.column): each for each in found}
-    heads = [f"{column + ': ' if column else ''}{who}" for column in columns for who in ("paper", "here")]
+    heads = []
+    for column in columns:
+        heads += [f"{column + ': ' if column else ''}{who}" for who in (("paper", "here") if column in printed else ("here",))]
     says = any(each.cell.paper_says for each in found)
-    lines = [" | ".join(["|", *heads, *(["the paper says"] if says else []), ""]).strip()]
-    lines += ["|---" * (1 + len(heads) + says) + "|"]
+    lines = [_line("", *heads, *(["the paper says"] if says else [])), "|---" * (1 + len(heads) + says) + "|"]
     for row in dict.fromkeys(each.cell.row for each in found):
         texts = []
         for column in columns:
             each = cells.get((row, column))
-            texts += ["", ""] if each is None else ["" if each.cell.paper is None else f"{each.cell.paper:g}", each.text]
-        said = [each.cell.paper_says for each in found if each.cell.row == row and each.cell.paper_says]
-        lines.append(" | ".join([f"| {row}", *texts, *(["; ".join(said)] if says else []), ""]).rstrip())
+            if column in printed:
+                texts.append("" if each is None or each.cell.paper is None else f"{each.cell.paper:g}")
+            texts.append("" if each is None else each.text)
+        said = dict.fromkeys(each.cell.paper_says for each in found if each.cell.row == row and each.cell.paper_says)
+        lines.append(_line(row, *texts, *(["; ".join(said)] if says else [])))
+    return "\n".join([*lines, "", _note(study, found)]) + "\n"
+
+
+def _note(study: Study, found: Sequence[Found]) -> str:
+    """What the figures are, and over how many seeds."""
     counts = sorted({len(each.values) for each in found})
     seeds = " to ".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
     words = {each.cell.measure: " ".join(each.outcomes[0].planned.words) for each in found}
     what = "; ".join(f"{name}: {words[name]}" for name in study.measures if name in words)
-    note = (
-        f"Top-1 in %, mean{' and standard deviation' if counts[-1] > 1 else ''} over {seeds} seed{'s' if counts[-1] != 1 else ''} ({what})."
-    )
-    return "\n".join([*lines, "", note]) + "\n"
+    mean = f"mean{' and standard deviation' if counts[-1] > 1 else ''} over {seeds} seed{'s' if counts[-1] != 1 else ''}"
+    return f"Top-1 in %, {mean} ({what})."
+
+
+def _line(*texts: str) -> str:
+    return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
 
 
 def _runs_table(found: Sequence[Found]) -> str:
-    lines = ["| run | " + " | ".join(head for _, head, *_ in _MEASURES) + " |", "|---" * (1 + len(_MEASURES)) + "|"]
-    seen = set()
-    for each in found:
-        names = frozenset(outcome.planned.run_name for outcome in each.outcomes)
-        results = [outcome.result for outcome in each.outcomes if outcome.result]
-        if names in seen or not results:
-            continue
-        seen.add(names)
+    lines = [_line("run", *(head for _, head, *_ in _MEASURES)), "|---" * (1 + len(_MEASURES)) + "|"]
+    for label, outcomes in by_run(found).items():
         texts = []
         for name, _, factor, form in _MEASURES:
-            values = [factor * result[name] for result in results if result.get(name) is not None]
+            values = [factor * each.result[name] for each in outcomes if each.result.get(name) is not None]
             texts.append(format(statistics.mean(values), form) if values else "")
-        lines.append(f"| {each.cell.row}{f', {each.cell.column}' if each.cell.column else ''} | " + " | ".join(texts) + " |")
+        if any(texts):
+            lines.append(_line(label, *texts))
     return "\n".join(lines) + "\n"

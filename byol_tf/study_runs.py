@@ -1,6 +1,5 @@
 """The runs of a study: what is not yet done is done, by the commands that anyone would type; a failure is noted and the rest goes on."""
 
-import contextlib
 import csv
 import hashlib
 import json
@@ -9,14 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from byol_tf.config_file import resolved_json
 from byol_tf.interruption import NUMBERS
 from byol_tf.run_folder import RunFolder, write_atomically
-from byol_tf.study_file import Planned
+from byol_tf.study_plan import Planned
 
 _POLL_SECONDS = 0.5
 
@@ -56,13 +55,34 @@ class StudyRuns:
     ROOT/<recipe>-<digest>.json, .log       the config that was run, what the commands printed
     ```
 
+    While it is entered as a context, the first signal that asks to stop goes on to the command that is on, and no further one is begun.
+
     Args:
         root: the folder.
         say: shows where things stand: (what is on, share of it that is done).
     """
 
-    def __init__(self, root: Path, say: Callable[[str, float], None]):
+    def __init__(self, root: Path, say: Callable[[str, float], None] = lambda what, share: None):
         self.root, self.say = root, say
+        self._received: int | None = None
+        self._process: subprocess.Popen | None = None
+        self._before: dict[int, object] = {}
+        self._failed: dict[str, str] = {}
+
+    def __enter__(self):
+        # What is ignored already, as SIGHUP under `nohup`, stays ignored, here and in the commands.
+        wanted = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._stop) for number in wanted}
+        return self
+
+    def __exit__(self, *error):
+        for number, former in self._before.items():
+            signal.signal(number, former)
+
+    def _stop(self, number: int, frame) -> None:
+        self._received = self._received or number
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def folder(self, planned: Planned) -> RunFolder:
         """The run's folder, there or not."""
@@ -86,15 +106,20 @@ class StudyRuns:
     def do(self, planned: Planned) -> str:
         """Makes a cell's run and its judgement, as far as they are missing. Returns "", or the last line of the command that failed.
 
+        A run that failed for one cell isn't tried again for others that need it.
+
         Raises `Stopped` after a signal, when the command that was on has saved and ended.
         """
         folder = self.folder(planned)
+        if planned.run_name in self._failed:
+            return self._failed[planned.run_name]
         self.root.mkdir(parents=True, exist_ok=True)
         if not folder.finished():
             config = self.root / f"{planned.run_name}.json"
             write_atomically(config, resolved_json(planned.config))
             words = ["byol_tf.train", "--config", str(config), "--run-dir", str(folder.root)]
             if error := self._command(planned, "training", words, folder):
+                self._failed[planned.run_name] = error
                 return error
         if not self.done(planned):
             out = self.judgement(planned).parent
@@ -105,42 +130,29 @@ class StudyRuns:
 
     def _command(self, planned: Planned, what: str, words: Sequence[str], watched: RunFolder | None) -> str:
         log, epochs = self.root / f"{planned.run_name}.log", planned.config.training.epochs
+        if self._received:
+            raise Stopped(self._received)
         with log.open("ab") as file:
             file.write(f"$ {shlex.join(['python', '-m', *words])}\n".encode())
             file.flush()
             start = file.tell()
             # A session of its own: Ctrl-C reaches this process alone, which passes it on once. Twice would end a run unsaved.
-            process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 [sys.executable, "-m", *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
             )
-            with _passed_on(process) as received:
-                while process.poll() is None:
-                    done = (len(read_rows(watched.history)) - 1) / epochs if watched is not None else 0.0
-                    self.say(what, max(done, 0.0))
-                    time.sleep(_POLL_SECONDS)
-        if received:
-            raise Stopped(received[0])
+            if self._received:  # it came before there was a process that it could be passed on to
+                process.send_signal(self._received)
+            while process.poll() is None:
+                done = (len(read_rows(watched.history)) - 1) / epochs if watched is not None else 0.0
+                self.say(what, max(done, 0.0))
+                time.sleep(_POLL_SECONDS)
+            self._process = None
+        if self._received:
+            raise Stopped(self._received)
         if process.returncode == 0:
             return ""
         lines = [line.strip() for line in log.read_bytes()[start:].decode(errors="replace").splitlines() if line.strip()]
         return f"{what} ended with {process.returncode}: {lines[-1] if lines else 'nothing printed'} (see {log})"
-
-
-@contextlib.contextmanager
-def _passed_on(process: subprocess.Popen) -> Iterator[list[int]]:
-    """Signals to this process go to the other one, too; yields those that came."""
-    received: list[int] = []
-
-    def handler(number, frame):
-        received.append(number)
-        process.send_signal(number)
-
-    before = {number: signal.signal(number, handler) for number in NUMBERS}
-    try:
-        yield received
-    finally:
-        for number, former in before.items():
-            signal.signal(number, former)
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
