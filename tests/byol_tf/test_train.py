@@ -48,7 +48,7 @@ def run(*line: str, **environment: str) -> subprocess.CompletedProcess:
 def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess, dict]:
     """(folder, process, result) of one undisturbed run."""
     folder = tmp_path_factory.mktemp("train")
-    done = run(*command(folder))
+    done = run(*command(folder, "--set", "probe.supervised=true"))
     assert done.returncode == 0, done.stderr
     return folder, done, json.loads(done.stdout.splitlines()[-1])
 
@@ -61,6 +61,14 @@ def test_last_line_is_the_result(finished):
     assert (result["epochs"], result["steps"]) == (3, 3 * (1437 // 64))
     assert 0.0 <= result["untrained_probe_accuracy"] <= 1.0
     assert 0.0 < result["loss"] < 4.0
+
+
+def test_the_same_network_from_scratch_stands_beside_it(finished):
+    _, done, result = finished
+    assert result["system"] == "BYOL"
+    assert 0.2 < result["supervised_accuracy"] <= 1.0  # chance is a tenth
+    assert f"supervised on the same labels {result['supervised_accuracy']:>20.1%}" in done.stdout
+    assert "retracing" not in done.stderr
 
 
 def test_run_folder_is_complete(finished):
@@ -89,7 +97,7 @@ def test_tensorboard_holds_the_curves(finished):
 
 def test_the_same_command_again_trains_nothing(finished, capsys):
     folder, _, result = finished
-    code, printed, _ = in_process(capsys, command(folder))
+    code, printed, _ = in_process(capsys, command(folder, "--set", "probe.supervised=true"))
     assert code == 0
     assert "this run is finished" in printed
     assert "Epoch" not in printed
