@@ -6,6 +6,7 @@ points to the newest; it is the one with the highest position that is found whol
 """
 
 import contextlib
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -174,9 +175,8 @@ def set_aside(path: Path) -> Path:
     """Moves a checkpoint to `damaged/` beside it, where it neither counts nor gets lost; returns its new path."""
     aside = path.parent / "damaged"
     aside.mkdir(exist_ok=True)
-    names = (path.name, *(f"{path.name}.{number}" for number in range(2, 1_000_000)))
-    free = next(aside / name for name in names if not (aside / name).exists())
-    return path.rename(free)
+    places = itertools.chain([aside / path.name], (aside / f"{path.name}.{number}" for number in itertools.count(2)))
+    return path.rename(next(place for place in places if not place.exists()))
 
 
 def _hidden(path: Path) -> Path:
