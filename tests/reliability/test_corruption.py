@@ -117,8 +117,8 @@ def corrupt(folder: Path, times: int) -> list[str]:
 def test_every_corruption_is_found_named_and_set_aside(quick, report):
     assert corrupt(quick, 300) == []
     what = (
-        "corruptions of the newest checkpoint (bit flips over all files, cuts, zero blocks, bytes added, missing, older and swapped files, an "
-        "older checkpoint under its name): found before any array was given out, named, set aside, the one before read"
+        "corruptions of the newest checkpoint (bit flips over all files, cuts, zero blocks, bytes added, missing, older and swapped files, "
+        "an older checkpoint under its name): found before any array was given out, named, set aside, the one before read"
     )
     report(4, what, 300)
 
