@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from byol_tf import checkpoint_files
 from byol_tf.checkpoints import list_checkpoints, position_of, read_newest, recover, write_checkpoint
+from tests.reliability import runs
 from tests.reliability.saves import arrays_at, quick_folder, state_at, unlike
 
 FILES = ("arrays.npz", "state.json", "manifest.json")
@@ -172,3 +174,29 @@ def test_without_the_position_an_older_one_under_a_newer_name_is_loaded(quick, m
         checkpoint_files, "_facts", lambda manifest: {name: fact for name, fact in real(manifest).items() if name not in ("epoch", "step")}
     )
     assert any("all files are those of the checkpoint before" in line for line in corrupt(quick, len(DAMAGES)))
+
+
+@pytest.mark.long
+def test_a_run_falls_back_and_ends_on_the_same_hash(tmp_path, report):
+    """The newest checkpoints of a killed run are damaged, each in another way."""
+    runs.ended(runs.start(tmp_path / "undisturbed"))
+    run, draw = tmp_path / "run", random.Random(2)
+    process = runs.start(run)
+    while len(list_checkpoints(run / "checkpoints")) < 4:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    first, *others = list_checkpoints(run / "checkpoints")
+    damages = {path: damage(draw, path, first, "arrays.npz") for path, damage in zip(others, (flip, cut, whole_older), strict=False)}
+    printed, _ = runs.ended(runs.start(run))
+    for path in damages:
+        assert f"damaged checkpoint, not used: {path}: " in printed
+        assert (run / "checkpoints" / "damaged" / path.name).is_dir()
+    assert f"going on after epoch {position_of(first)[0]} of {runs.EPOCHS}" in printed
+    assert runs.digest(run) == runs.digest(tmp_path / "undisturbed")
+    report(
+        4,
+        "by the command: a killed run's newest three damaged; each named and set aside, the fourth ends on the same hash",
+        len(damages),
+    )

@@ -7,6 +7,7 @@ import hashlib
 import os
 import resource
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from byol_tf.checkpoint_writer import CheckpointWriter, SavesFailed
 from byol_tf.checkpoints import list_checkpoints
 from byol_tf.event_log import EventLog
 from byol_tf.figures import curves_figure
+from tests.reliability import runs
 from tests.reliability.operations import Operation, Operations, fail_at
 from tests.reliability.saves import KEEP, arrays_at, begun, copies, forked, go_on, quick_folder, save, state_at, whole
 
@@ -268,3 +270,41 @@ def test_a_figure_is_whole_or_the_old_one(tmp_path, report):
             assert [path.name for path in sorted(disk.iterdir())] == ["curves.png", "filler"]
             assert (disk / "curves.png").read_bytes() == before
     report(5, "a figure on a full tmpfs: the old one stays", 2)
+
+
+def _until(done, process: subprocess.Popen) -> None:
+    while not done():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+
+
+@pytest.mark.long
+def test_a_run_on_a_disk_that_is_full_for_a_while_and_then_for_good(tmp_path, report):
+    with mounted(tmp_path / "disk", "48m") as disk:
+        runs.ended(runs.start(tmp_path / "undisturbed"))
+        expected = runs.digest(tmp_path / "undisturbed")
+        run = disk / "run"
+        process = runs.start(run)
+        _until(lambda: list_checkpoints(run / "checkpoints"), process)
+        fill(disk / "filler")
+        printed, errors = runs.ended(process, 74)
+        assert errors.count("stopped: 3 saves in a row failed: [Errno 28] No space left on device") == 1
+        assert printed.count("warning: checkpoint not written") == 2
+        assert "Traceback" not in errors
+        before = contents(run / "checkpoints")
+        assert len(before) >= 3
+        _, errors = runs.ended(runs.start(run), 2)  # still full
+        assert "expected a folder that can be written; received [Errno 28] No space left on device" in errors
+        assert contents(run / "checkpoints") == before
+        (disk / "filler").unlink()
+        process = runs.start(run)
+        _until(lambda: len(list_checkpoints(run / "checkpoints")) > len(before) // 3, process)
+        fill(disk / "filler")
+        for line in process.stdout:
+            if "checkpoint not written" in line:
+                break
+        (disk / "filler").unlink()
+        printed, _ = runs.ended(process)
+        assert "checkpoints are written again" in printed
+        assert runs.digest(run) == expected
+    report(5, "by the command on a tmpfs: full for good, exit code 74 after three saves; full for a while, the same hash in the end", 3)
