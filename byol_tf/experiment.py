@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -336,7 +337,9 @@ def restored_inference(config: Config, folder: RunFolder) -> keras.Model:
 
     Raises `FileNotFoundError` if the run has no whole checkpoint.
     """
-    checkpoint, _ = read_newest(folder.checkpoints)
+    checkpoint, damaged = read_newest(folder.checkpoints)
+    for damage in damaged:
+        print(f"damaged checkpoint, not used: {damage}", file=sys.stderr)
     if checkpoint is None:
         raise FileNotFoundError(f"{folder.checkpoints}: expected a checkpoint; found none that is whole. Train first")
     set_precision("float32")

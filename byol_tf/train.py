@@ -11,6 +11,7 @@ from byol_tf.cluster import Cluster, DeviceError, read_cluster
 from byol_tf.config_file import ConfigError, load_config, resolved_json
 from byol_tf.devices import prepare_environment
 from byol_tf.interruption import Interrupted
+from byol_tf.output import outlast_output
 from byol_tf.run_folder import RunFolder, RunFolderError, choose_folder
 from byol_tf.run_lock import RunLock
 
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="begin anew in a new numbered folder, even if a run of this config is there")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     options = parser.parse_args(arguments)
+    outlast_output()
     try:
         config = load_config(options.config, options.overrides)
         several = config.devices.strategy == "multi_worker" and not options.dry_run  # a plan can be made on any one machine
