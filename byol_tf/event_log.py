@@ -42,7 +42,7 @@ class EventLog:
                 with self._writer.as_default(step=each):
                     waiting()
             self._writer.flush()
-            self._whole = self._files().pop().stat().st_size
+            self._whole = max((path.stat().st_size for path in self._files()), default=0)  # none where somebody removed it
         except (OSError, tf.errors.OpError) as error:
             if not self._failed:
                 self.say(f"warning: {self.folder}: events not written: {_told(error)}. The run goes on, and they come with the next")

@@ -215,7 +215,9 @@ class Experiment:
         try:
             return self._finish(history.rows, throughput)
         except (OSError, tf.errors.OpError) as error:
-            raise SavesFailed(f"all is learned and saved, but figures, encoder and result couldn't be written: {error}") from error
+            raise SavesFailed(
+                f"all is learned and saved, but figures, encoder and result couldn't be written: {str(error).splitlines()[0]}"
+            ) from error
 
     def _end_epoch(self, start: _Start, watchers: list) -> None:
         """What `fit` does at an epoch's end, for a run that was stopped between the epoch's last step and that."""

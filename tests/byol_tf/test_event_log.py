@@ -28,6 +28,15 @@ def test_events_wait_until_there_is_a_place_for_them(tmp_path):
     assert len(said) == 1
 
 
+def test_a_file_that_somebody_removes_ends_nothing(tmp_path):
+    events = EventLog(tmp_path)
+    for step in (1, 2):
+        events.add(step, lambda: tf.summary.scalar("loss", 0.5))
+        for path in tmp_path.iterdir():
+            path.unlink()
+    events.close()
+
+
 def test_a_run_that_goes_on_has_a_file_of_its_own(tmp_path):
     for step in (1, 2):
         events = EventLog(tmp_path)

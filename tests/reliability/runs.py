@@ -33,7 +33,8 @@ def start(run: Path, *more: str) -> subprocess.Popen:
     config = run.with_suffix(".json")
     config.write_text(json.dumps(CONFIG))
     line = [sys.executable, "-m", "byol_tf.train", "--config", str(config), "--run-dir", str(run), *more]
-    return subprocess.Popen(line, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # who waits for a line gets it at once
+    return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def ended(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
