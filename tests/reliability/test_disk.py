@@ -228,7 +228,7 @@ def events_of(folder: Path) -> list[tuple[int, str]]:
     return found
 
 
-@pytest.mark.parametrize("protected", [True, False])
+@pytest.mark.parametrize("protected", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_log_writers_on_a_full_disk(tmp_path, report, protected):
     """History and events, filled up after each row, with less and less left."""
     with mounted(tmp_path / "disk", "1m") as disk:
@@ -238,7 +238,7 @@ def test_log_writers_on_a_full_disk(tmp_path, report, protected):
             events._abandon = lambda: None
         history = History(disk / "history.csv", events, [], said.append)
         figures = dict.fromkeys(COLUMNS[1:], 0.5)
-        for epoch in range(200):
+        for epoch in range(100):
             history.add(epoch, figures)
             if epoch % 2:
                 (disk / "filler").unlink()
@@ -247,17 +247,18 @@ def test_log_writers_on_a_full_disk(tmp_path, report, protected):
             with (disk / "history.csv").open() as file:
                 assert [int(row["epoch"]) for row in csv.DictReader(file)][-1] >= epoch - 1
         (disk / "filler").unlink(missing_ok=True)
-        history.add(200, figures)
+        history.add(100, figures)
         events.close()
         assert any("events not written" in line for line in said)
         assert not list(disk.glob(".*"))
         seen = events_of(disk / "logs")
-        whole_rows = Counter(step for step, _ in seen) == dict.fromkeys(range(201), len(figures))
+        whole_rows = Counter(step for step, _ in seen) == dict.fromkeys(range(101), len(figures))
         assert whole_rows is protected  # so the test can fail
     if protected:
-        report(5, "history.csv and TensorBoard events on a tmpfs that is full at every other epoch: no row lost, twice or torn", 100)
+        report(5, "history.csv and TensorBoard events on a tmpfs that is full at every other epoch: no row lost, twice or torn", 50)
 
 
+@pytest.mark.long
 def test_a_figure_is_whole_or_the_old_one(tmp_path, report):
     with mounted(tmp_path / "disk", "1m") as disk:
         rows = [{"epoch": epoch, "loss": 3.0, "tau": 0.9} for epoch in range(3)]

@@ -63,9 +63,9 @@ def test_a_power_cut_after_every_file_operation(report):
     ("what", "protection", "shows"),
     [
         ("every", "rename", "damaged checkpoint, not used"),
-        ("every", "hiding", r"half a checkpoint at \(3, 0\)"),
-        ("power", "file-sync", "half a checkpoint at"),
-        ("power", "folder-sync", "1 verified"),
+        pytest.param("every", "hiding", r"half a checkpoint at \(3, 0\)", marks=pytest.mark.long),
+        pytest.param("power", "file-sync", "half a checkpoint at", marks=pytest.mark.long),
+        pytest.param("power", "folder-sync", "1 verified", marks=pytest.mark.long),
     ],
 )
 def test_without_a_protection_it_shows(what, protection, shows):
