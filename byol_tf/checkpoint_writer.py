@@ -1,6 +1,8 @@
 """Checkpoints are written while training goes on: one thread, at most one of them at a time. Needs no TensorFlow."""
 
+import contextlib
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,22 +11,39 @@ import numpy as np
 
 from byol_tf.checkpoints import remove_old, verify, write_checkpoint
 
+MOST_FAILURES = 3
+"""Saves in a row that may fail before a run ends: one may be a moment's trouble, and a run that can't save learns for nothing."""
+_PAUSE = 2.0
+"""Seconds before a last save is tried again: a scheduler that wants a run to end mostly gives it 30."""
+
+
+class SavesFailed(Exception):
+    """A run ended since it can't save what it learns; the text says why and what to do."""
+
+    exit_code = 74
+    """`EX_IOERR` of sysexits.h."""
+
 
 class CheckpointWriter:
     """Writes checkpoints in the background, and removes old ones.
 
-    A failure, such as a full disk, ends no run: it is said once, and the next checkpoint is another try.
+    A failure, such as a full disk, is said and the next checkpoint is another try; the third in a row ends the run, by `check`.
 
     Args:
         folder: of all checkpoints. Nobody else writes there.
         keep: how many of the newest whole ones stay, at least two; and the best by probe.
         say: prints a line for people. May be called from the writing thread.
+
+    Attributes:
+        failures: how many of the last saves failed, in a row. Wait first.
     """
 
     def __init__(self, folder: Path, keep: int, say: Callable[[str], None]):
         self.folder, self.keep, self.say = folder, keep, say
+        self.failures = 0
+        self._error: Exception | None = None
+        self._last: tuple = ()
         self._thread: threading.Thread | None = None
-        self._failed = False
         self._whole: dict[Path, bool] = {}
 
     @property
@@ -35,7 +54,7 @@ class CheckpointWriter:
     @property
     def failed(self) -> bool:
         """Whether the last one couldn't be written. Wait first."""
-        return self._failed
+        return self.failures > 0
 
     def write(self, epoch: int, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]) -> None:
         """Begins to write a checkpoint, after the one before it.
@@ -46,9 +65,14 @@ class CheckpointWriter:
             state: likewise, JSON types. `rows` are the run's, with `probe_accuracy` where an epoch was probed.
         """
         self.wait()
+        self._last = (epoch, step, arrays, state)
         # Not a daemon: a process that ends by an error still finishes what it began to write.
-        self._thread = threading.Thread(target=self._write, args=(epoch, step, arrays, state), name="checkpoint")
-        self._thread.start()
+        self._thread = threading.Thread(target=self._write, args=self._last, name="checkpoint")
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the system gives no more threads
+            self._thread = None
+            self._fail(error)
 
     def wait(self) -> None:
         """Returns when nothing is being written."""
@@ -56,20 +80,40 @@ class CheckpointWriter:
             self._thread.join()
             self._thread = None
 
+    def finish(self) -> None:
+        """Returns when the last checkpoint is written, or failed as often as may be in a row: no later one would make up for it."""
+        self.wait()
+        while 0 < self.failures < MOST_FAILURES:
+            time.sleep(_PAUSE)
+            self.write(*self._last)
+            self.wait()
+
+    def check(self) -> None:
+        """Raises `SavesFailed` if too many failed in a row."""
+        if self.failures >= MOST_FAILURES:
+            raise SavesFailed(f"{self.failures} saves in a row failed: {_told(self._error)}. The checkpoints before them are as they were")
+
     def _write(self, epoch: int, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]) -> None:
         try:
             path = write_checkpoint(self.folder, epoch, step, arrays, state)
-        except OSError as error:
-            if not self._failed:
-                self.say(f"warning: checkpoint not written: {error}. The run goes on, and tries again at the next one")
-            self._failed = True
+            self._whole[path] = True
+        except Exception as error:  # a thread's error would end nothing and be seen by nobody; and it mustn't pass for a save
+            self._fail(error)
             return
-        if self._failed:
+        failed, self.failures, self._last = self.failed, 0, ()
+        if failed:
             self.say("checkpoints are written again")
-        self._failed = False
-        self._whole[path] = True
         scores = {row["epoch"]: row["probe_accuracy"] for row in state["rows"] if "probe_accuracy" in row}
-        remove_old(self.folder, self.keep, self._is_whole, scores)
+        with contextlib.suppress(OSError):  # they may go after the next save
+            remove_old(self.folder, self.keep, self._is_whole, scores)
+
+    def _fail(self, error: Exception) -> None:
+        self.failures, self._error = self.failures + 1, error
+        if self.failures < MOST_FAILURES:
+            self.say(
+                f"warning: checkpoint not written: {_told(error)}. The run goes on, and tries again at the next one; "
+                f"it ends when {MOST_FAILURES} in a row fail"
+            )
 
     def _is_whole(self, path: Path) -> bool:
         """Whether its bytes are those that were written. One of an earlier process is read once to know."""
@@ -77,6 +121,11 @@ class CheckpointWriter:
             try:
                 verify(path)
                 self._whole[path] = True
-            except (OSError, ValueError):
+            except Exception:  # whatever it is, this one isn't to be counted on
                 self._whole[path] = False
         return self._whole[path]
+
+
+def _told(error: Exception | None) -> str:
+    """An error in one line."""
+    return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"

@@ -1,13 +1,12 @@
-"""Checkpoints on disk: folders of plain arrays and a manifest. Needs no TensorFlow and loads no code.
+"""Checkpoints in a run folder: put there whole, found by looking, removed in order. Needs no TensorFlow.
 
-`checkpoints/epoch-0003/` is the run after three epochs, `epoch-0003-step-000017/` seventeen steps later. Each holds `arrays.npz`,
-`state.json` and `manifest.json` (SHA-256 of both). It is written beside, synced and renamed, so a folder of such a name is always whole.
+`checkpoints/epoch-0003/` is the run after three epochs, `epoch-0003-step-000017/` seventeen steps later. Each is written beside, synced,
+read back and renamed, and hidden again before it is removed: a folder of such a name is whole unless something damaged it later. Nothing
+points to the newest; it is the one with the highest position that is found whole. What is damaged goes to `damaged/`.
 """
 
 import contextlib
-import hashlib
-import json
-import os
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,8 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from byol_tf import checkpoint_files
+from byol_tf.checkpoint_files import DamagedCheckpoint
+from byol_tf.run_folder import RunFolderError, remove_left_overs
+
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{6,}))?")
-_FILES = ("arrays.npz", "state.json")
 LEAST_KEPT = 2
 """Whole checkpoints that always stay: if the newest is damaged later, there is another one."""
 
@@ -38,8 +40,18 @@ class LoadedCheckpoint(NamedTuple):
     state: dict[str, Any]
 
 
+class Damage(NamedTuple):
+    """A checkpoint that can't be used: its folder, and why."""
+
+    path: Path
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.why}"
+
+
 def write_checkpoint(folder: Path, epoch: int, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]) -> Path:
-    """Writes a checkpoint atomically; returns its folder.
+    """Writes a checkpoint atomically and reads it back; returns its folder.
 
     Args:
         folder: of all checkpoints, made if it's missing. Nobody else writes there.
@@ -47,22 +59,25 @@ def write_checkpoint(folder: Path, epoch: int, step: int, arrays: Mapping[str, n
 
     Raises:
         OSError: if it can't be written. Then nothing is left of it, and the checkpoints before it are as they were.
+        DamagedCheckpoint: if the disk gives other bytes than it was given; likewise.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint_files.sync(folder.parent)
     final = folder / (f"epoch-{epoch:04d}-step-{step:06d}" if step else f"epoch-{epoch:04d}")
-    for left_over in folder.glob(".epoch-*.part"):  # of a process that was killed here
-        shutil.rmtree(left_over, ignore_errors=True)
-    beside = folder / f".{final.name}.part"
+    remove_left_overs(folder)
+    beside = _hidden(final)
     beside.mkdir()
     try:
-        _write_files(beside, arrays, state)
+        checkpoint_files.write_files(beside, epoch, step, arrays, state)
+        checkpoint_files.verify(beside, epoch, step)
         if final.exists():  # damaged, or the run wouldn't have come here again
-            shutil.rmtree(final)
+            set_aside(final)
         beside.rename(final)
-    except OSError:
+    except Exception:
         shutil.rmtree(beside, ignore_errors=True)  # on a full disk it would be in the way of everything else
         raise
-    _sync(folder)
+    checkpoint_files.sync(folder)
     return final
 
 
@@ -82,7 +97,7 @@ def remove_old(folder: Path, keep: int, is_whole: Callable[[Path], bool], scores
     for path in newest_first:
         if whole >= max(keep, LEAST_KEPT) and path is not ends.get((best, 0)):
             with contextlib.suppress(OSError):  # it may go the next time
-                shutil.rmtree(path)
+                shutil.rmtree(path.rename(_hidden(path)))  # hidden first: nobody shall take half of it for a damaged one
         else:
             whole += is_whole(path)
 
@@ -98,52 +113,72 @@ def position_of(path: Path) -> tuple[int, int]:
     return int(epoch), int(step)
 
 
-def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, list[str]]:
-    """The newest checkpoint that is whole, or None, and a line for each newer one that is damaged."""
-    damaged = []
-    for path in reversed(list_checkpoints(folder)):
-        try:
-            return _read(path), damaged
-        except (OSError, ValueError) as error:
-            damaged.append(f"{path}: {error}")
-    return None, damaged
-
-
 def verify(path: Path) -> None:
-    """Reads a checkpoint's bytes; `ValueError` or `OSError` if they aren't those that were written."""
-    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    if not isinstance(manifest, dict):
-        raise ValueError("manifest.json is not what was written")
-    for name in _FILES:
-        if _digest(path / name) != manifest.get(name):
-            raise ValueError(f"{name} is not what was written")
+    """Reads a checkpoint's bytes; raises what `checkpoint_files.verify` does."""
+    checkpoint_files.verify(path, *position_of(path))
 
 
-def _write_files(folder: Path, arrays: Mapping[str, np.ndarray], state: dict[str, Any]) -> None:
-    np.savez(folder / "arrays.npz", **{name.replace("/", "|"): array for name, array in arrays.items()})
-    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    manifest = {name: _digest(folder / name) for name in _FILES}
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    for name in (*_FILES, "manifest.json", "."):
-        _sync(folder / name)
+def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, list[Damage]]:
+    """The newest checkpoint that is whole, or None, and each newer one that is damaged. Changes nothing.
+
+    Another process may write and remove checkpoints meanwhile.
+
+    Raises:
+        RunFolderError: if another version of byol_tf wrote the newest.
+        OSError: if it can't be read for a reason that isn't its own, such as a missing right.
+    """
+    while True:
+        damaged = []
+        for path in reversed(list_checkpoints(folder)):
+            position = position_of(path)
+            try:
+                return LoadedCheckpoint(*position, *checkpoint_files.read_files(path, *position)), damaged
+            except DamagedCheckpoint as error:
+                if not path.exists():  # removed while it was read, so there is a newer one
+                    break
+                damaged.append(Damage(path, str(error)))
+            except RunFolderError as error:
+                raise RunFolderError(f"{path}: {error}") from error
+        else:
+            return None, damaged
 
 
-def _read(path: Path) -> LoadedCheckpoint:
-    verify(path)
-    with np.load(path / "arrays.npz", allow_pickle=False) as file:
-        arrays = {name.replace("|", "/"): file[name] for name in file.files}
-    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    return LoadedCheckpoint(*position_of(path), arrays, state)
+def recover(folder: Path, say: Callable[[str], None]) -> LoadedCheckpoint | None:
+    """What a run goes on from, or None where it has no checkpoint yet. Clears up what a killed process left; sets aside what is damaged.
+
+    Args:
+        folder: of all checkpoints. Nobody else writes there.
+        say: prints a line for people, here on each damaged one.
+
+    Raises:
+        RunFolderError: if there are checkpoints and none is whole, or another version of byol_tf wrote the newest. Nothing is moved then.
+        OSError: as `read_newest`.
+    """
+    remove_left_overs(folder)
+    checkpoint, damaged = read_newest(folder)
+    if checkpoint is None and damaged:
+        raise RunFolderError(
+            f"{folder}: expected a whole checkpoint among {len(damaged)}; received\n"
+            + "\n".join(f"  {damage}" for damage in damaged)
+            + "\nBring one back from a copy; or begin another run with --fresh"
+        )
+    for damage in damaged:
+        try:
+            place = f"set aside as {set_aside(damage.path)}"
+        except OSError as error:  # it still doesn't count
+            place = f"not set aside: {error}"
+        say(f"damaged checkpoint, not used: {damage}; {place}")
+    return checkpoint
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def set_aside(path: Path) -> Path:
+    """Moves a checkpoint to `damaged/` beside it, where it neither counts nor gets lost; returns its new path."""
+    aside = path.parent / "damaged"
+    aside.mkdir(exist_ok=True)
+    places = itertools.chain([aside / path.name], (aside / f"{path.name}.{number}" for number in itertools.count(2)))
+    return path.rename(next(place for place in places if not place.exists()))
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _hidden(path: Path) -> Path:
+    """The name under which a checkpoint comes and goes."""
+    return path.with_name(f".{path.name}.part")

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,13 +21,14 @@ from byol_tf.callbacks.pictures import ViewPictures
 from byol_tf.callbacks.probe import Probe
 from byol_tf.callbacks.resumed_epoch import ResumedEpoch
 from byol_tf.callbacks.throughput import Throughput
-from byol_tf.checkpoint_writer import CheckpointWriter
-from byol_tf.checkpoints import read_newest
+from byol_tf.checkpoint_writer import CheckpointWriter, SavesFailed
+from byol_tf.checkpoints import read_newest, recover
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
 from byol_tf.config_file import resolved_json
 from byol_tf.devices import build_strategy, set_precision, set_seeds
 from byol_tf.evaluation.finetune import SUPERVISED_RATES, TuneRecipe, tune_protocol
+from byol_tf.event_log import EventLog
 from byol_tf.feeding import batches_of
 from byol_tf.figures import curves_figure
 from byol_tf.interruption import Interrupted, SignalWatch
@@ -124,8 +126,9 @@ class Experiment:
             verbose: as in `keras.Model.fit`, on the chief.
 
         Raises:
-            RunFolderError: if the folder is in use, or its run was begun with other images.
+            RunFolderError: if the folder is in use, can't be written, holds no whole checkpoint, or its run was begun with other images.
             Interrupted: if a signal asked to stop; the chief has saved then.
+            SavesFailed: if what was learned couldn't be written, on the chief.
         """
         workers = self.workers
         if not workers.chief:
@@ -145,15 +148,20 @@ class Experiment:
     def _begin(self, command: list[str]) -> _Start:
         """Writes what is known before the first step, and sets the model as the newest checkpoint has it, or for its first epoch."""
         images = self.source.fingerprint
-        checkpoint, damaged = read_newest(self.folder.checkpoints)
-        for line in damaged:
-            self.say(f"damaged checkpoint, not used: {line}")
+        try:
+            checkpoint = recover(self.folder.checkpoints, self.say)
+        except OSError as error:  # it may be whole, so no other one is taken
+            raise RunFolderError(f"{self.folder.checkpoints}: expected checkpoints that can be read; received {error}") from error
         if checkpoint is not None and checkpoint.state.get("images", images) != images:
             raise RunFolderError(
                 f"{self.folder.root}: this run was begun with other images than data.source has now. Bring those back, or use --fresh"
             )
-        self.folder.begin(resolved_json(self.config), command, images, self.source.skipped)
+        begun = self.folder.config.exists()
+        for line in self.folder.begin(resolved_json(self.config), command, images, self.source.skipped):
+            self.say(f"another version: {line}")
         if checkpoint is None:
+            if begun:
+                self.say("no checkpoint here yet: beginning with the first step")
             self._initialize_from_data()
             return _Start(0, 0, {"rows": [], "seconds": 0.0, "steps": 0})
         restore_model(self.model, checkpoint.arrays)
@@ -174,17 +182,16 @@ class Experiment:
     def _train_and_watch(self, start: _Start, verbose: int | str) -> dict:
         """The chief's part of a run. Its callbacks must ask nothing of the other processes, which wait at the next step."""
         config, folder, state = self.config, self.folder, start.state
-        writer = tf.summary.create_file_writer(str(folder.logs))
+        events = EventLog(folder.logs, self.say)
         done = {name: state[name] for name in ("seconds", "steps", "epoch_seconds", "epoch_steps") if name in state}
         throughput = Throughput(config.training.batch_size, **done)
-        history = History(folder.history, writer, list(state["rows"]), self.say)
+        history = History(folder.history, events, list(state["rows"]), self.say)
         watchers = self._watchers()
         if not history.rows:
-            with writer.as_default(step=0):
-                tf.summary.text("config", f"```\n{resolved_json(config)}\n```")
+            events.add(0, lambda: tf.summary.text("config", f"```\n{resolved_json(config)}\n```"))
             self.say("probing the untrained encoder")
             history.add(0, {name: value for watcher in watchers for name, value in watcher.measure().items()})
-        pictures = ViewPictures(folder.figures / "views.png", writer, self.source.pretrain, config)
+        pictures = ViewPictures(folder.figures / "views.png", events, self.source.pretrain, config)
 
         def state_now():
             return {"rows": list(history.rows), "images": self.source.fingerprint, **throughput.state}
@@ -199,13 +206,19 @@ class Experiment:
                 if start.step == self.schedule.steps_per_epoch:
                     self._end_epoch(start, at_epoch_ends)
                 self._fit(start, [pictures, *at_epoch_ends], verbose)
-                saving.wait()
+                saving.finish()
                 if signals.received is not None:  # after the last epoch's end, where nobody looked any more
                     raise Interrupted(signals.received, config.training.epochs, 0, not saving.failed)
+                saving.check()
         finally:
             saving.wait()
-            writer.close()
-        return self._finish(history.rows, throughput)
+            events.close()
+        try:
+            return self._finish(history.rows, throughput)
+        except (OSError, tf.errors.OpError) as error:
+            raise SavesFailed(
+                f"all is learned and saved, but figures, encoder and result couldn't be written: {str(error).splitlines()[0]}"
+            ) from error
 
     def _end_epoch(self, start: _Start, watchers: list) -> None:
         """What `fit` does at an epoch's end, for a run that was stopped between the epoch's last step and that."""
@@ -340,7 +353,9 @@ def restored_inference(config: Config, folder: RunFolder) -> keras.Model:
 
     Raises `FileNotFoundError` if the run has no whole checkpoint.
     """
-    checkpoint, _ = read_newest(folder.checkpoints)
+    checkpoint, damaged = read_newest(folder.checkpoints)
+    for damage in damaged:
+        print(f"damaged checkpoint, not used: {damage}", file=sys.stderr)
     if checkpoint is None:
         raise FileNotFoundError(f"{folder.checkpoints}: expected a checkpoint; found none that is whole. Train first")
     set_precision("float32")

@@ -1,5 +1,6 @@
 """Figures of a run: the views before it, the curves after it."""
 
+import io
 from pathlib import Path
 
 import matplotlib
@@ -10,14 +11,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
 
+from byol_tf.run_folder import write_atomically
+
 _ONLINE, _SECOND, _QUIET = "#1f5fbf", "#d9662b", "#8a8a8a"
 
 
 def save_figure(figure, path: Path) -> None:
     """Writes a figure as a PNG, makes its folder if needed, and closes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, bbox_inches="tight", facecolor="white")
+    png = io.BytesIO()
+    figure.savefig(png, dpi=130, bbox_inches="tight", facecolor="white", format="png")
     plt.close(figure)
+    write_atomically(path, png.getvalue())
 
 
 def views_figure(path: Path, originals: list[np.ndarray], boxes: np.ndarray, views: np.ndarray) -> None:

@@ -7,6 +7,7 @@ runs/stl10-2026-11-21-1/
 ```
 """
 
+import contextlib
 import csv
 import datetime
 import io
@@ -14,8 +15,10 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -60,44 +63,65 @@ class RunFolder:
         self.figures = self.root / "figures"
         self.export = self.root / "export"
 
-    def begin(self, config_text: str, command: list[str], data_fingerprint: str, skipped: tuple[tuple[str, str], ...]) -> None:
-        """Makes the folder and writes what is known before the first step."""
-        self.figures.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.config, config_text)
+    def begin(self, config_text: str, command: list[str], data_fingerprint: str, skipped: tuple[tuple[str, str], ...]) -> list[str]:
+        """Makes the folder, clears up what a killed process left, and writes what is known before the first step.
+
+        Returns:
+            A line for each version that isn't the one that the run was begun with: the same bits can't be promised then.
+
+        Raises:
+            RunFolderError: if the folder can't be written.
+        """
         facts = environment() | {"command": command, "data_fingerprint": data_fingerprint}
-        write_atomically(self.environment, json.dumps(facts, indent=2) + "\n")
-        if skipped:
-            text = io.StringIO()
-            table = csv.writer(text, lineterminator="\n")
-            table.writerows([("path", "reason"), *skipped])
-            write_atomically(self.skipped, text.getvalue())
+        try:
+            self.figures.mkdir(parents=True, exist_ok=True)
+            for folder in (self.root, self.figures, self.export):
+                remove_left_overs(folder)
+            changed = self._changed_versions(facts)
+            write_atomically(self.config, config_text)
+            write_atomically(self.environment, json.dumps(facts, indent=2) + "\n")
+            if skipped:
+                text = io.StringIO()
+                table = csv.writer(text, lineterminator="\n")
+                table.writerows([("path", "reason"), *skipped])
+                write_atomically(self.skipped, text.getvalue())
+        except OSError as error:
+            raise RunFolderError(f"{self.root}: expected a folder that can be written; received {error}") from error
+        return changed
 
     def finished(self) -> dict | None:
-        """The result of a finished run, or None."""
-        return json.loads(self.result.read_text(encoding="utf-8")) if self.result.exists() else None
+        """The result of a finished run, with the folders where it is now, or None. `RunFolderError` if it can't be read."""
+        result = _json_object(self.result)
+        if result is None:
+            return None
+        moved = {"run_dir": str(self.root), "export_dir": str(self.export / "encoder")}
+        return result | {name: path for name, path in moved.items() if name in result}
 
     def saved_config(self) -> dict | None:
         """The resolved config that the folder was made with, or None. `RunFolderError` if it can't be read."""
-        if not self.config.exists():
-            return None
+        return _json_object(self.config)
+
+    def _changed_versions(self, facts: dict) -> list[str]:
         try:
-            saved = json.loads(self.config.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunFolderError(f"{self.config}: expected the JSON that a run wrote; received {error}. Name another --run-dir") from error
-        if not isinstance(saved, dict):
-            raise RunFolderError(
-                f"{self.config}: expected the JSON object that a run wrote; received {saved!r:.40}. Name another --run-dir"
-            )
-        return saved
+            before = _json_object(self.environment) or {}
+        except RunFolderError:  # a record for people: no run depends on it
+            before = {}
+        was, now = before.get("packages", {}), facts["packages"]
+        return [
+            f"{name}: {was.get(name, 'absent')} when the run was begun, {now.get(name, 'absent')} now"
+            for name in sorted(set(was) | set(now))
+            if before and was.get(name) != now.get(name)
+        ]
 
 
-def choose_folder(config: dict, run_dir: str | None, fresh: bool) -> RunFolder:
+def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[[str], None] = print) -> RunFolder:
     """The folder that a command goes on in, or a new one's path.
 
     Args:
         config: the resolved config, as JSON types.
         run_dir: the folder that the user named; None looks for the newest run of the same config under `run.root`.
         fresh: a new numbered folder in any case.
+        say: prints a line for people, here on a run that is left unfinished since its config differs.
 
     Raises:
         RunFolderError: if the named folder holds a run of another config (the differing keys are listed) or something that is no run.
@@ -113,7 +137,7 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool) -> RunFolder:
         if differing:
             raise RunFolderError(
                 f"--run-dir {run_dir}: this run was begun with another config:\n"
-                + "\n".join(f"  {key}: {was} there, {now} now" for key, was, now in differing)
+                + "\n".join(_listed(differing))
                 + "\nGo on with the config it has, or name another folder"
                 + _why_not_longer(differing, config)
             )
@@ -126,17 +150,57 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool) -> RunFolder:
                 return RunFolder(path)
     prefix = f"{name}-{datetime.date.today().isoformat()}-"
     taken = [int(path.name.removeprefix(prefix)) for path in _numbered(root, name) if path.name.startswith(prefix)]
-    return RunFolder(root / f"{prefix}{max(taken, default=0) + 1}")
+    folder = RunFolder(root / f"{prefix}{max(taken, default=0) + 1}")
+    if not fresh and (others := _numbered(root, name)):
+        unfinished = RunFolder(others[-1])
+        saved = unfinished.saved_config()
+        if saved is not None and not unfinished.result.exists():
+            say(f"{unfinished.root} isn't finished, and was begun with another config; {folder.root} begins anew:")
+            for line in _listed(_differences(saved, config)):
+                say(line)
+    return folder
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes UTF-8 text beside the file and renames it, so that a reader sees the old text or the new one."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes text (as UTF-8) or bytes beside the file and renames it, so that a reader sees the old content or the new one.
+
+    Raises:
+        OSError: if that can't be. Then the old content stays, and nothing beside it.
+    """
     beside = path.with_name(f".{path.name}.part")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Removes what a killed process was writing in a folder: `.*.part` and `.*.part.*`. One that can't be removed stays."""
+    for path in (*folder.glob(".*.part"), *folder.glob(".*.part.*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _json_object(path: Path) -> dict | None:
+    """What a run wrote, or None. `RunFolderError` if it can't be read or is something else."""
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: expected the JSON that a run wrote; received {error}. Name another --run-dir") from error
+    if not isinstance(content, dict):
+        raise RunFolderError(f"{path}: expected the JSON object that a run wrote; received {content!r:.40}. Name another --run-dir")
+    return content
 
 
 def environment() -> dict:
@@ -207,6 +271,10 @@ def _differences(saved: dict, config: dict) -> list[tuple[str, str, str]]:
     flat = [_flatten({key: value for key, value in tree.items() if key not in _DOES_NOT_MATTER}) for tree in (saved, config)]
     keys = sorted(set(flat[0]) | set(flat[1]))
     return [(key, flat[0].get(key, "absent"), flat[1].get(key, "absent")) for key in keys if flat[0].get(key) != flat[1].get(key)]
+
+
+def _listed(differing: list[tuple[str, str, str]]) -> list[str]:
+    return [f"  {key}: {was} there, {now} now" for key, was, now in differing]
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict[str, str]:

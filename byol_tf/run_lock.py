@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from byol_tf.run_folder import LOCK_NAME, RunFolderError
@@ -28,7 +29,7 @@ class RunLock:
         root: the run folder.
 
     Raises:
-        RunFolderError: from `check` and on entering, if a living process holds it. Its text names that process.
+        RunFolderError: from `check` and on entering, if a living process holds it (its text names that process) or it can't be written.
     """
 
     def __init__(self, root: Path):
@@ -38,24 +39,26 @@ class RunLock:
     def check(self) -> None:
         """Raises if the folder is in use; writes nothing."""
         if self.path.exists():
-            with self.path.open("r+b") as file:  # a network disk locks only what may be written
+            with self._writable(), self.path.open("r+b") as file:  # a network disk locks only what may be written
                 self._claim(file.fileno())  # given back with the file
 
     def __enter__(self) -> "RunLock":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            self._claim(self._descriptor)
-        except RunFolderError:
-            os.close(self._descriptor)
-            raise
         owner = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
+            "boot": _boot(),
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, json.dumps(owner).encode(), 0)
+        with self._writable():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self._claim(self._descriptor)
+                os.ftruncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, json.dumps(owner).encode(), 0)
+            except (OSError, RunFolderError):
+                os.close(self._descriptor)
+                raise
         self._over = threading.Event()
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
         return self
@@ -74,7 +77,8 @@ class RunLock:
     def _claim(self, descriptor: int) -> None:
         """Takes the system's lock on an open file, where no living process holds it or wrote itself into it."""
         owner = _owner(os.pread(descriptor, 1000, 0))
-        known = owner.get("host") == socket.gethostname()
+        # The same boot of the same kernel: the system's lock tells. A container that is started again has another host name.
+        known = owner.get("host") == socket.gethostname() or owner.get("boot", "") == _boot() != ""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -84,12 +88,27 @@ class RunLock:
         if owner and not known and time.time() - os.fstat(descriptor).st_mtime < _DEAD_AFTER:
             raise self._in_use(owner)
 
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunFolderError(f"{self.path.parent}: expected a folder that can be written; received {error}") from error
+
     def _in_use(self, owner: dict) -> RunFolderError:
         who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}, since {owner.get('started', '?')}"
         return RunFolderError(
             f"{self.path.parent}: expected a run that no process is at; in use by {who}. Wait for it, or end it (SIGTERM saves first); "
             "--fresh begins another run"
         )
+
+
+def _boot() -> str:
+    """What the running kernel calls its start; empty where there is no such name."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _owner(content: bytes) -> dict:

@@ -6,10 +6,12 @@ import os
 import shlex
 import sys
 
+from byol_tf.checkpoint_writer import SavesFailed
 from byol_tf.cluster import Cluster, DeviceError, read_cluster
 from byol_tf.config_file import ConfigError, load_config, resolved_json
 from byol_tf.devices import prepare_environment
 from byol_tf.interruption import Interrupted
+from byol_tf.output import outlast_output
 from byol_tf.run_folder import RunFolder, RunFolderError, choose_folder
 from byol_tf.run_lock import RunLock
 
@@ -19,7 +21,8 @@ _USAGE_ERROR = 2
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code.
 
-    0; or 2 with a message and nothing written if config, images or folder are wrong; or 128 + n after signal n, when the run has saved.
+    0; or 2 with a message and nothing written if config, images or folder are wrong; or 128 + n after signal n, when the run has saved; or
+    74 when what was learned can't be written any more.
     """
     parser = argparse.ArgumentParser(prog="python -m byol_tf.train", description="Pre-trains an encoder with BYOL and exports it.")
     parser.add_argument("--config", metavar="FILE", help="the experiment, a JSON file (default: the demo, which downloads nothing)")
@@ -33,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.explain is not None:
         return _explain(options.explain)
+    outlast_output()
     try:
         config = load_config(options.config, options.overrides)
         several = config.devices.strategy == "multi_worker" and not options.dry_run  # a plan can be made on any one machine
@@ -130,6 +134,9 @@ def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
         saved = "saved" if stopped.saved else "not saved, so the newest checkpoint before is what counts"
         print(f"\nstopped by {stopped} {where}; {saved}. To go on:\n  {_same_run(options, folder)}", flush=True)
         return stopped.exit_code
+    except SavesFailed as failed:
+        print(f"stopped: {failed}. When the disk takes files again, go on with\n  {_same_run(options, folder)}", file=sys.stderr)
+        return failed.exit_code
     return _report(result, folder)
 
 

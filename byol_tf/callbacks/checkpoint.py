@@ -26,6 +26,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     Raises:
         Interrupted: in `fit`, after a signal, when the checkpoint is written.
+        SavesFailed: in `fit`, when too many couldn't be written in a row.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Checkpoint(keras.callbacks.Callback):
             self._save(self._epoch, self._step, {"logs": logs, "means": running_means(self.model, logs, self._step)})
         if asked:
             self._stop(self._epoch, self._step)
+        self.writer.check()
 
     def on_epoch_end(self, epoch, logs=None):
         self._save(epoch + 1, 0, {})
@@ -73,7 +75,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._unsaved_steps, self._saved_at = 0, time.monotonic()
 
     def _stop(self, epoch: int, step: int) -> None:
-        self.writer.wait()
+        self.writer.finish()
         raise Interrupted(self.signals.received, epoch, step, not self.writer.failed)
 
 

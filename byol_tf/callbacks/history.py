@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from byol_tf.event_log import EventLog
 from byol_tf.run_folder import write_atomically
 
 COLUMNS = (
@@ -29,14 +30,14 @@ class History(keras.callbacks.Callback):
 
     Args:
         path: `history.csv`, written whole after each epoch so that a crash can't leave half a row.
-        writer: a `tf.summary` writer.
+        events: TensorBoard's.
         rows: of the run so far, each a dict with some of `COLUMNS`.
         say: prints a line for people.
     """
 
-    def __init__(self, path: Path, writer, rows: list[dict[str, float]], say: Callable[[str], None] = print):
+    def __init__(self, path: Path, events: EventLog, rows: list[dict[str, float]], say: Callable[[str], None] = print):
         super().__init__()
-        self.path, self.writer, self.rows, self.say = path, writer, rows, say
+        self.path, self.events, self.rows, self.say = path, events, rows, say
 
     def add(self, epoch: int, figures: dict[str, float]) -> None:
         """Adds the row of an epoch (1 for the first, 0 for the untrained network) and writes it everywhere."""
@@ -50,11 +51,7 @@ class History(keras.callbacks.Callback):
             write_atomically(self.path, text.getvalue())
         except OSError as error:  # a full disk ends no run, and the next epoch writes all rows again
             self.say(f"warning: {self.path.name} not written: {error}. The run goes on, and tries again after the next epoch")
-        with self.writer.as_default(step=epoch):
-            for name, value in row.items():
-                if name != "epoch":
-                    tf.summary.scalar(_GROUPS.get(name, name), value)
-        self.writer.flush()
+        self.events.add(epoch, lambda: [tf.summary.scalar(_GROUPS.get(name, name), row[name]) for name in row if name != "epoch"])
 
     def on_epoch_end(self, epoch, logs=None):
         self.add(epoch + 1, logs or {})

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf.config import Config
+from byol_tf.event_log import EventLog
 from byol_tf.figures import views_figure
 from pipelines.draws import crop_boxes, draw, pixel_boxes
 from pipelines.fused_views import FusedViews
@@ -23,14 +24,14 @@ class ViewPictures(keras.callbacks.Callback):
 
     Args:
         path: the PNG.
-        writer: a `tf.summary` writer.
+        events: TensorBoard's.
         images: the set that is learned from.
         config: the run's; its batch size decides which images come first.
     """
 
-    def __init__(self, path: Path, writer, images: Images, config: Config):
+    def __init__(self, path: Path, events: EventLog, images: Images, config: Config):
         super().__init__()
-        self.path, self.writer, self.images, self.config = path, writer, images, config
+        self.path, self.events, self.images, self.config = path, events, images, config
 
     def on_train_begin(self, logs=None):
         config, start = self.config, tf.constant(0, tf.int64)
@@ -43,10 +44,13 @@ class ViewPictures(keras.callbacks.Callback):
             each = [(image, draws[i : i + 1]) for i, image in enumerate(originals)]
             boxes.append([crop_boxes(policy, d, *image.shape[:2])[0].numpy() for image, d in each])
             views.append(self._views(policy, number, originals, epoch, positions).numpy())
-        views_figure(self.path, originals, np.array(boxes), np.array(views))
-        picture = tf.io.decode_png(self.path.read_bytes(), channels=3)
-        with self.writer.as_default(step=0):
-            tf.summary.image("views", picture[None])
+        try:
+            views_figure(self.path, originals, np.array(boxes), np.array(views))
+            picture = tf.io.decode_png(self.path.read_bytes(), channels=3)
+        except OSError as error:  # a full disk ends no run
+            self.events.say(f"warning: {self.path.name} not written: {error}. The run goes on without it")
+            return
+        self.events.add(0, lambda: tf.summary.image("views", picture[None]))
 
     def _views(self, policy, number: int, originals: list[np.ndarray], epoch, positions) -> tf.Tensor:
         """float32 `[n, size, size, 3]` in [0, 1], by the engine that training uses."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from byol_tf import checkpoint_writer, checkpoints
-from byol_tf.checkpoint_writer import CheckpointWriter
+from byol_tf.checkpoint_writer import CheckpointWriter, SavesFailed
 from byol_tf.checkpoints import list_checkpoints, read_newest
 
 
@@ -58,7 +58,7 @@ def test_the_training_thread_goes_on_while_one_is_written_and_the_next_waits(run
 
 @pytest.mark.parametrize("where", ["numpy.savez", "os.fsync", "pathlib.Path.rename"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
-def test_a_failed_write_is_said_once_and_leaves_the_earlier_ones(run, tmp_path, monkeypatch, where, number):
+def test_a_failed_write_is_said_and_leaves_the_earlier_ones(run, tmp_path, monkeypatch, where, number):
     run.write(1)
     run.writer.wait()
 
@@ -72,14 +72,58 @@ def test_a_failed_write_is_said_once_and_leaves_the_earlier_ones(run, tmp_path, 
             run.writer.wait()
             assert run.writer.failed
             assert names(tmp_path) == ["epoch-0001"]  # and nothing half written takes room
-    assert len(run.said) == 1
-    assert run.said[0].startswith(f"warning: checkpoint not written: [Errno {number}] the disk says no")
+    run.writer.check()
+    assert len(run.said) == 2
+    assert all(line.startswith(f"warning: checkpoint not written: [Errno {number}] the disk says no") for line in run.said)
     assert read_newest(tmp_path)[1] == []
     run.write(1, 3)
     run.writer.wait()
     assert not run.writer.failed
-    assert run.said[1:] == ["checkpoints are written again"]
+    assert run.said[2:] == ["checkpoints are written again"]
     assert (read_newest(tmp_path)[0].epoch, read_newest(tmp_path)[0].step) == (1, 3)
+
+
+def broken(*_):
+    raise ZeroDivisionError("a mistake in the writer")
+
+
+def test_the_third_failure_in_a_row_ends_the_run_whatever_it_is(run, monkeypatch):
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", broken)
+    for _ in range(2):
+        run.write(1)
+        run.writer.wait()
+        run.writer.check()
+    run.write(1)
+    run.writer.wait()
+    with pytest.raises(SavesFailed, match="3 saves in a row failed: ZeroDivisionError: a mistake in the writer"):
+        run.writer.check()
+    assert SavesFailed.exit_code == 74
+    assert len(run.said) == 2
+
+
+def test_no_thread_is_a_failed_save(run, monkeypatch):
+    def none_left(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    run.write(1)
+    assert run.writer.failed
+    assert not run.writer.busy
+
+
+@pytest.mark.parametrize(("failures", "written"), [(0, True), (2, True), (3, False)])
+def test_the_last_save_is_tried_again(run, tmp_path, monkeypatch, failures, written):
+    real, left = checkpoint_writer.write_checkpoint, [None] * failures
+
+    def failing(*parts):
+        return broken() if left and not left.pop() else real(*parts)
+
+    monkeypatch.setattr(checkpoint_writer, "_PAUSE", 0.01)
+    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", failing)
+    run.write(1)
+    run.writer.finish()
+    assert run.writer.failed is not written
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["epoch-0001"] * written
 
 
 def test_the_newest_and_the_best_stay(run, tmp_path):

@@ -1,12 +1,17 @@
 """A checkpoint is whole or it isn't there."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from byol_tf.checkpoints import list_checkpoints, read_newest, remove_old, verify, write_checkpoint
+from byol_tf import checkpoint_files
+from byol_tf.checkpoint_files import DamagedCheckpoint
+from byol_tf.checkpoints import list_checkpoints, read_newest, recover, remove_old, verify, write_checkpoint
+from byol_tf.run_folder import RunFolderError
 
 
 def arrays(seed: int = 0) -> dict[str, np.ndarray]:
@@ -126,7 +131,8 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path, name, damag
     assert (checkpoint.epoch, checkpoint.state) == (1, {"at": 1})
     assert_same(checkpoint.arrays, arrays(1))
     assert len(damaged) == 1
-    assert damaged[0].startswith(str(tmp_path / "epoch-0002"))
+    assert damaged[0].path == tmp_path / "epoch-0002"
+    assert damaged[0].why.startswith(name)
 
 
 def test_when_all_are_damaged_each_is_named(tmp_path):
@@ -135,7 +141,7 @@ def test_when_all_are_damaged_each_is_named(tmp_path):
         (tmp_path / f"epoch-000{epoch}" / "state.json").write_text("{")
     checkpoint, damaged = read_newest(tmp_path)
     assert checkpoint is None
-    assert [line.split(":")[0] for line in damaged] == [str(tmp_path / "epoch-0002"), str(tmp_path / "epoch-0001")]
+    assert [damage.path.name for damage in damaged] == ["epoch-0002", "epoch-0001"]
 
 
 @pytest.mark.parametrize("where", ["numpy.savez", "json.dumps", "os.fsync", "pathlib.Path.rename"])
@@ -168,4 +174,79 @@ def test_it_holds_plain_arrays_and_no_pickled_object(tmp_path):
     assert names(folder) == ["arrays.npz", "manifest.json", "state.json"]
     with np.load(folder / "arrays.npz", allow_pickle=False) as file:
         assert all(file[name].dtype != object for name in file.files)
-    assert set(json.loads((folder / "manifest.json").read_text())) == {"arrays.npz", "state.json"}
+
+
+def test_a_checkpoint_of_another_position_is_damaged(tmp_path):
+    for epoch in (1, 2):
+        write_checkpoint(tmp_path, epoch, 0, arrays(epoch), {"at": epoch})
+    (tmp_path / "epoch-0002").rename(tmp_path / "epoch-0009-step-000004")
+    checkpoint, damaged = read_newest(tmp_path)
+    assert checkpoint.epoch == 1
+    assert damaged[0].why == "expected the files of (epoch, step) (9, 4); received those of (2, 0)"
+
+
+def test_a_manifest_of_format_1_is_read(tmp_path):
+    folder = write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
+    facts = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({name: facts[name] for name in ("arrays.npz", "state.json")}))
+    assert read_newest(tmp_path)[0].state == {"at": 1}
+
+
+def test_another_versions_checkpoint_is_no_damaged_one(tmp_path, monkeypatch):
+    for epoch in (1, 2):
+        write_checkpoint(tmp_path, epoch, 0, arrays(), {})
+    monkeypatch.setattr(checkpoint_files, "FORMAT", 3)
+    for read in (lambda: read_newest(tmp_path), lambda: recover(tmp_path, pytest.fail)):
+        with pytest.raises(RunFolderError, match=r"epoch-0002: expected a checkpoint of format 1 or 3; received format 2"):
+            read()
+    assert names(tmp_path) == ["epoch-0001", "epoch-0002"]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.ENOMEM])
+def test_what_cannot_be_read_now_is_no_damaged_one(tmp_path, monkeypatch, number):
+    write_checkpoint(tmp_path, 1, 0, arrays(), {})
+
+    def refused(*_):
+        raise OSError(number, "not now")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refused)
+    with pytest.raises(OSError, match="not now"):
+        recover(tmp_path, pytest.fail)
+    assert names(tmp_path) == ["epoch-0001"]
+
+
+class TestRecover:
+    def test_nothing_is_said_where_all_is_well(self, tmp_path):
+        assert recover(tmp_path / "missing", pytest.fail) is None
+        write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
+        assert recover(tmp_path, pytest.fail).state == {"at": 1}
+
+    def test_a_damaged_one_is_named_and_set_aside_each_time(self, tmp_path):
+        said = []
+        write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
+        for _ in range(2):
+            flip_a_byte(write_checkpoint(tmp_path, 2, 0, arrays(), {"at": 2}) / "arrays.npz")
+            assert recover(tmp_path, said.append).state == {"at": 1}
+        assert names(tmp_path) == ["damaged", "epoch-0001"]
+        assert names(tmp_path / "damaged") == ["epoch-0002", "epoch-0002.2"]
+        assert said[1] == (
+            f"damaged checkpoint, not used: {tmp_path / 'epoch-0002'}: arrays.npz is not what was written; "
+            f"set aside as {tmp_path / 'damaged' / 'epoch-0002.2'}"
+        )
+
+    def test_where_none_is_whole_nothing_is_moved_and_no_run_begins(self, tmp_path):
+        for epoch in (1, 2):
+            (write_checkpoint(tmp_path, epoch, 0, arrays(), {}) / "state.json").write_text("{")
+        with pytest.raises(RunFolderError, match="expected a whole checkpoint among 2") as raised:
+            recover(tmp_path, pytest.fail)
+        assert all(name in str(raised.value) for name in ("epoch-0001", "epoch-0002"))
+        assert names(tmp_path) == ["epoch-0001", "epoch-0002"]
+
+
+def test_a_disk_that_gives_back_other_bytes_fails_the_save(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, bytes(data)[::-1]))
+    with pytest.raises(DamagedCheckpoint, match=r"manifest\.json is not what was written"):
+        write_checkpoint(tmp_path, 2, 0, arrays(), {"at": 2})
+    assert names(tmp_path) == ["epoch-0001"]

@@ -2,7 +2,6 @@
 `test_train.py` has those of keras-cv."""
 
 import csv
-import hashlib
 import json
 import os
 import random
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from byol_tf.checkpoints import list_checkpoints, position_of
+from byol_tf.checkpoints import list_checkpoints, position_of, read_newest, write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 2, 25
@@ -129,12 +128,9 @@ def test_another_batch_than_the_next_gives_other_bits(stopped, undisturbed, tmp_
 @pytest.mark.long
 def test_other_images_than_the_run_was_begun_with_are_refused(stopped, tmp_path):
     shutil.copytree(stopped[0], tmp_path / "again")
-    newest = list_checkpoints(tmp_path / "again" / "run" / "checkpoints")[-1]
-    state = json.loads((newest / "state.json").read_text())
-    (newest / "state.json").write_text(json.dumps(state | {"images": "others"}))
-    manifest = json.loads((newest / "manifest.json").read_text())
-    manifest["state.json"] = hashlib.sha256((newest / "state.json").read_bytes()).hexdigest()
-    (newest / "manifest.json").write_text(json.dumps(manifest))
+    folder = tmp_path / "again" / "run" / "checkpoints"
+    newest, _ = read_newest(folder)
+    write_checkpoint(folder, newest.epoch, newest.step, newest.arrays, newest.state | {"images": "others"})
     process = start(*arguments(tmp_path / "again"))
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 2

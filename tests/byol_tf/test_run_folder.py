@@ -64,6 +64,15 @@ class TestWithoutRunDir:
         begun(choose_folder(config(tmp_path), None, False), config(tmp_path))
         assert choose_folder(config(tmp_path, epochs=4), None, False).root.name == "small-2026-11-21-2"
 
+    def test_a_run_that_another_config_leaves_unfinished_is_named_with_what_differs(self, tmp_path):
+        said = []
+        begun(choose_folder(config(tmp_path), None, False), config(tmp_path))
+        choose_folder(config(tmp_path, epochs=4), None, False, said.append)
+        assert said[0].startswith(f"{tmp_path / 'small-2026-11-21-1'} isn't finished, and was begun with another config")
+        assert said[1:] == ["  training.epochs: 3 there, 4 now"]
+        write_atomically(tmp_path / "small-2026-11-21-1" / "result.json", "{}")
+        choose_folder(config(tmp_path, epochs=4), None, False, pytest.fail)
+
     def test_numbers_start_anew_each_day_and_are_never_used_twice(self, tmp_path):
         for name in ("small-2026-11-20-7", "small-2026-11-21-2", "small-2026-11-21-10"):
             (tmp_path / name).mkdir(parents=True)
@@ -178,6 +187,41 @@ class TestBegin:
         write_atomically(folder.result, '{"loss": 1.5}\n')
         assert folder.finished() == {"loss": 1.5}
 
+    def test_left_overs_go_and_changed_versions_are_told(self, tmp_path):
+        folder = RunFolder(tmp_path / "run")
+        assert folder.begin("{}", [], "", ()) == []
+        facts = json.loads(folder.environment.read_text())
+        facts["packages"] |= {"keras": "1.0", "gone": "2.0"}
+        folder.environment.write_text(json.dumps(facts))
+        (folder.root / ".history.csv.part").write_text("half")
+        (folder.export / ".encoder.part").mkdir(parents=True)
+        (folder.export / ".encoder.part.keras").write_text("half")
+        changed = folder.begin("{}", [], "", ())
+        assert changed[0] == "gone: 2.0 when the run was begun, absent now"
+        assert [line.split(":")[0] for line in changed] == ["gone", "keras"]
+        assert not [path for path in folder.root.rglob(".*")]
+
+    def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(RunFolderError, match=r"expected a folder that can be written; received .*Not a directory"):
+            RunFolder(tmp_path / "file" / "run").begin("{}", [], "", ())
+
+    def test_a_moved_folders_result_says_where_it_is_now(self, tmp_path):
+        folder = RunFolder(tmp_path / "run")
+        folder.begin("{}", [], "", ())
+        write_atomically(folder.result, json.dumps({"loss": 1.5, "run_dir": "old", "export_dir": "old/export/encoder"}))
+        moved = RunFolder(folder.root.rename(tmp_path / "moved"))
+        assert moved.finished() == {
+            "loss": 1.5,
+            "run_dir": str(tmp_path / "moved"),
+            "export_dir": str(tmp_path / "moved" / "export" / "encoder"),
+        }
+
+    def test_a_damaged_result_is_an_error_that_names_it(self, tmp_path):
+        (tmp_path / "result.json").write_text("{")
+        with pytest.raises(RunFolderError, match=r"result\.json: expected the JSON that a run wrote"):
+            RunFolder(tmp_path).finished()
+
     def test_git_state_is_none_outside_a_repository(self, tmp_path, monkeypatch):
         monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "run_folder.py"))
         monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
@@ -190,6 +234,19 @@ class TestWriteAtomically:
             write_atomically(tmp_path / "file", text)
             assert (tmp_path / "file").read_bytes() == text.encode()
         assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    @pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.replace"])
+    def test_what_could_not_be_written_leaves_nothing(self, tmp_path, monkeypatch, where):
+        write_atomically(tmp_path / "file", b"old")
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(where, full)
+        with pytest.raises(OSError, match="No space left"):
+            write_atomically(tmp_path / "file", b"new")
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        assert (tmp_path / "file").read_bytes() == b"old"
 
     @pytest.mark.parametrize("where", ["os.fsync", "pathlib.Path.replace"])
     def test_a_reader_never_sees_half_a_file(self, tmp_path, monkeypatch, where):

@@ -74,6 +74,22 @@ def test_on_another_machine_a_process_lives_as_long_as_it_touches_the_file(tmp_p
         assert json.loads(lock.path.read_text())["host"] == socket.gethostname()
 
 
+def test_of_this_boot_a_dead_one_is_known_under_any_host_name(tmp_path):
+    """As in a container that was killed and started again."""
+    from byol_tf.run_lock import _boot
+
+    lock = RunLock(tmp_path)
+    lock.path.write_text(json.dumps({"pid": 1, "host": "before", "boot": _boot(), "started": "2026-11-21T10:00:00+00:00"}))
+    with lock:
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="expected a folder that can be written"), RunLock(tmp_path / "file" / "run"):
+        pass
+
+
 def test_a_holder_touches_the_file(tmp_path, monkeypatch):
     from byol_tf import run_lock
 

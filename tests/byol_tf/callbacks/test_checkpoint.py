@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from byol_tf.callbacks.checkpoint import Checkpoint, model_arrays
-from byol_tf.checkpoint_writer import CheckpointWriter
+from byol_tf.checkpoint_writer import CheckpointWriter, SavesFailed
 from byol_tf.checkpoints import list_checkpoints, position_of, read_newest
 from byol_tf.interruption import Interrupted, SignalWatch
 from tests.byol_tf import tiny
@@ -88,6 +88,19 @@ def assert_same(received: dict, expected: dict) -> None:
     assert set(received) == set(expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(received[name], array)
+
+
+def test_saves_that_fail_one_after_the_other_end_fit(tmp_path):
+    (tmp_path / "checkpoints").write_text("in the way")
+    said = []
+
+    class Failing(PatientWriter):
+        def __init__(self, folder, keep, say):
+            super().__init__(folder, keep, said.append)
+
+    with pytest.raises(SavesFailed, match="3 saves in a row failed"):
+        train(compiled(), tmp_path / "checkpoints", steps=1, writer=Failing)
+    assert len(said) == 2
 
 
 @pytest.mark.parametrize(("step", "in_a_call", "saved_at"), [(2, 3, 3), (6, 1, 6)])

@@ -3,15 +3,14 @@
 import csv
 import errno
 
-import tensorflow as tf
-
 from byol_tf.callbacks import history
 from byol_tf.callbacks.history import History
+from byol_tf.event_log import EventLog
 
 
 def test_a_row_that_could_not_be_written_comes_with_the_next(tmp_path, monkeypatch):
     said = []
-    rows = History(tmp_path / "history.csv", tf.summary.create_file_writer(str(tmp_path / "logs")), [], said.append)
+    rows = History(tmp_path / "history.csv", EventLog(tmp_path / "logs", said.append), [], said.append)
     rows.add(0, {"probe_accuracy": 0.1})
 
     def full(*_):

@@ -1,0 +1,58 @@
+"""Short runs by the real command, and what has to be the same of two of them."""
+
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from byol_tf.checkpoints import read_newest
+
+ROOT = Path(__file__).parents[2]
+EPOCHS, STEPS = 6, 4
+CONFIG = {
+    "name": "short",
+    "data": {"source": "textures", "pretrain_images": 16 * STEPS + 3},
+    "views": {"size": 32, "engine": "fused"},
+    "encoder": {"name": "convnet", "width": 0.25},
+    "projector": {"hidden": 32, "outputs": 16},
+    "predictor": {"hidden": 32},
+    "tau": {"base": 0.99},
+    "optimizer": {"base_learning_rate": 0.002, "reference_batch": None},
+    "training": {"epochs": EPOCHS, "batch_size": 16, "deterministic": True},
+    "devices": {"strategy": "cpu"},
+    "probe": {"train_images": 50, "test_images": 50, "neighbours": 5},
+    "run": {"keep_checkpoints": 4},
+}
+
+
+def start(run: Path, *more: str) -> subprocess.Popen:
+    """A run in a folder; its config is written beside that."""
+    config = run.with_suffix(".json")
+    config.write_text(json.dumps(CONFIG))
+    line = [sys.executable, "-m", "byol_tf.train", "--config", str(config), "--run-dir", str(run), *more]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # who waits for a line gets it at once
+    return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
+    """(standard output, standard error) of a process that ends with a code."""
+    printed, errors = process.communicate(timeout=400)
+    assert process.returncode == code, errors
+    return printed, errors
+
+
+def digest(run: Path) -> str:
+    """SHA-256 over every variable, the position, and each epoch's figures but for its speed."""
+    checkpoint, damaged = read_newest(run / "checkpoints")
+    assert damaged == []
+    total = hashlib.sha256(repr((checkpoint.epoch, checkpoint.step)).encode())
+    for name, array in sorted(checkpoint.arrays.items()):
+        total.update(name.encode() + array.tobytes())
+    with (run / "history.csv").open() as file:
+        for row in csv.DictReader(file):
+            row.pop("images_per_second")
+            total.update(repr(row).encode())
+    return total.hexdigest()

@@ -1,0 +1,107 @@
+"""A process that is killed inside a save, or a machine whose power is cut, goes on from that save or the one before it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.saves import quick_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+def killed(*words: str) -> dict:
+    """What `tests.reliability.kills` tells."""
+    with quick_folder() as folder:
+        what, *rest = words
+        line = [sys.executable, "-m", "tests.reliability.kills", what, str(folder), *rest]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_sigkill_at_every_file_operation(report):
+    result = killed("every")
+    assert result["wrong"] == []
+    kinds = result["operations"]
+    assert set(kinds) == {"open", "write", "fsync", "mkdir", "rename", "unlink", "rmdir"}
+    assert result["times"] == sum(kinds.values()) + kinds["write"] >= 100
+    report(
+        3,
+        "SIGKILL before every file operation of a start and two saves, and in the middle of every write "
+        f"({', '.join(f'{kinds[name]} {name}' for name in sorted(kinds))}): goes on from step k or k-1, "
+        "at least 2 verified, no left-over, no torn load",
+        result["times"],
+    )
+
+
+def test_sigkill_at_any_moment(report):
+    result = killed("random", "50")
+    assert result["wrong"] == []
+    report(3, f"random SIGKILLs of processes that go on from one another ({result['saves']} saves)", result["times"])
+
+
+@pytest.mark.long
+def test_sigkill_at_any_moment_for_a_release(report):
+    result = killed("random", "5000")
+    assert result["wrong"] == []
+    report(3, f"random SIGKILLs, as many as for a release ({result['saves']} saves)", result["times"])
+
+
+def test_a_power_cut_after_every_file_operation(report):
+    """On a simulated disk that forgets all that wasn't synced."""
+    result = killed("power")
+    assert result["wrong"] == []
+    report(3, "power cut after every file operation, what wasn't synced forgotten: as after a kill", result["times"])
+
+
+@pytest.mark.parametrize(
+    ("what", "protection", "shows"),
+    [
+        ("every", "rename", "damaged checkpoint, not used"),
+        pytest.param("every", "hiding", r"half a checkpoint at \(3, 0\)", marks=pytest.mark.long),
+        pytest.param("power", "file-sync", "half a checkpoint at", marks=pytest.mark.long),
+        pytest.param("power", "folder-sync", "1 verified", marks=pytest.mark.long),
+    ],
+)
+def test_without_a_protection_it_shows(what, protection, shows):
+    """So the tests here can fail."""
+    assert any(re.search(shows, wrong) for wrong in killed(what, "--without", protection)["wrong"])
+
+
+def test_the_operations_are_those_that_the_system_sees(tmp_path):
+    """What is killed at is counted in Python; a write that went past it would be one at which nobody was killed."""
+    strace = "/usr/bin/strace"
+    if not os.access(strace, os.X_OK):
+        pytest.skip("strace isn't here")
+    code = """
+import json, sys
+from pathlib import Path
+from tests.reliability.kills import work
+from tests.reliability.operations import Operations
+from tests.reliability.saves import begun
+folder, kinds = begun(Path(sys.argv[1])), {}
+open("/proc/self/comm").close()  # what is before it in the list of calls isn't meant
+with Operations(folder, lambda _, operation: kinds.update({operation.name: kinds.get(operation.name, 0) + 1})):
+    work(folder, lambda _: None)
+print(json.dumps(kinds))
+"""
+    calls = "trace=open,openat,creat,write,pwrite64,writev,fsync,fdatasync,mkdir,rename,renameat,renameat2,unlink,unlinkat,rmdir,ftruncate"
+    line = [strace, "-f", "-y", "-o", str(tmp_path / "calls"), "-e", calls, sys.executable, "-c", code, str(tmp_path / "folder")]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    kinds = json.loads(done.stdout)
+    after_begun = (tmp_path / "calls").read_text().split("/proc/self/comm", 1)[1]
+    seen = [text for text in after_begun.splitlines() if str(tmp_path / "folder") in text and "resumed" not in text]
+    names = [re.search(r"(\w+)\(", text)[1] for text in seen]
+    assert names.count("write") == kinds["write"]
+    assert names.count("fsync") == kinds["fsync"]
+    assert names.count("rename") == kinds["rename"]
+    assert names.count("mkdir") == kinds["mkdir"]
+    assert names.count("unlink") + names.count("unlinkat") + names.count("rmdir") == kinds["unlink"] + kinds["rmdir"]
+    assert sum("O_CREAT" in text for text in seen) == 3 * 2  # three files of two saves
+    assert not {"pwrite64", "writev", "fdatasync", "ftruncate", "creat"} & set(names)

@@ -1,0 +1,182 @@
+"""A run folder that others look into, that another process wants, that was moved, or whose settings changed."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from byol_tf import checkpoint_files, checkpoints
+from byol_tf.checkpoints import list_checkpoints, read_newest
+from byol_tf.config_file import load_config, resolved_json
+from byol_tf.run_folder import RunFolder, RunFolderError
+from byol_tf.run_lock import RunLock
+from tests.reliability import runs
+from tests.reliability.saves import begun, forked, go_on, quick_folder, save, unlike
+
+HOLDING = "import sys, time\nfrom byol_tf.run_lock import RunLock\nwith RunLock(sys.argv[1]): print('held', flush=True); time.sleep(600)"
+
+
+def holder(folder: Path) -> subprocess.Popen:
+    """Another process that has entered a run folder."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDING, str(folder)], cwd=runs.ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_is_refused_and_a_dead_ones_folder_taken_over(tmp_path, report):
+    waits = []
+    for _ in range(10):
+        with holder(tmp_path) as process:
+            for _ in range(10):
+                with pytest.raises(RunFolderError, match=f"in use by process {process.pid}"), RunLock(tmp_path):
+                    pass
+            process.kill()
+            began = time.monotonic()
+            while True:
+                try:
+                    with RunLock(tmp_path):
+                        break
+                except RunFolderError:
+                    assert time.monotonic() - began < 5
+            waits.append(time.monotonic() - began)
+    report(14, f"second process refused; after SIGKILL of the first the folder was taken over within {max(waits):.3f} s at most", 110)
+
+
+def test_the_command_refuses_a_folder_in_use_and_one_of_other_settings(tmp_path, report):
+    """Before it imports TensorFlow."""
+    run = tmp_path / "run"
+    tmp_path.joinpath("run.json").write_text(json.dumps(runs.CONFIG))
+    RunFolder(run).begin(resolved_json(load_config(str(tmp_path / "run.json"), [])), [], "f1n9e2", ())
+    with holder(run) as process:
+        _, errors = runs.ended(runs.start(run), 2)
+        process.kill()
+    assert f"in use by process {process.pid}" in errors
+    _, errors = runs.ended(runs.start(run, "--set", "seed=5", "--set", "tau.base=0.5"), 2)
+    listed = [line.strip() for line in errors.splitlines() if line.startswith("  ")]
+    assert listed == ["seed: 0 there, 5 now", "tau.base: 0.99 there, 0.5 now"]
+    report(14, "by the command: a folder in use refused, and one of other settings, each differing key listed", 2)
+
+
+def torn_reads(folder: Path, reads: int, saves: int) -> tuple[list[str], int]:
+    """(what shouldn't have been, positions seen) in a process that reads while another saves as often as asked, and goes on till then."""
+    base = begun(folder / "base")
+    go_on(base)
+    wrong, seen = [], []
+
+    def reading(tell):
+        tell(b"r")
+        for number in range(reads):
+            if wrong:
+                break
+            checkpoint, damaged = read_newest(base)
+            if checkpoint is None or damaged:
+                wrong.append(f"read {number}: {checkpoint and checkpoint[:2]}, {damaged}")
+            elif unlike(checkpoint) or (seen and checkpoint[:2] < seen[-1]):
+                wrong.append(f"read {number}: {checkpoint[:2]} after {seen[-1:]}")
+            else:
+                seen.append(checkpoint[:2])
+        tell(json.dumps([wrong, len(set(seen))]).encode())
+
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:  # saves, until the reader is done
+        os.close(writer)
+        os.set_blocking(reader, False)
+        epoch, over = 4, False
+        while not over or epoch < 4 + saves:
+            epoch += 1
+            save(base, [(epoch, 0)])
+            try:
+                over = os.read(reader, 1) == b""
+            except BlockingIOError:
+                over = False
+        os._exit(0)
+    os.close(reader)
+    _, told = forked(reading)
+    os.close(writer)
+    assert os.waitpid(child, 0)[1] == 0
+    wrong, positions = json.loads(told[1:])
+    return wrong, positions
+
+
+def test_readers_see_whole_checkpoints_while_others_are_written(report):
+    with quick_folder() as folder:
+        wrong, positions = torn_reads(folder, 1000, 100)
+    assert wrong == []
+    report(14, f"reads during at least 100 saves, with removals ({positions} different checkpoints seen): none torn, none older", 1000)
+
+
+def test_a_reader_that_looks_once_loses_the_newest(monkeypatch):
+    """So the test before can fail: a checkpoint that is removed while it is read isn't a damaged one."""
+
+    def once(folder):
+        damaged = []
+        for path in reversed(list_checkpoints(folder)):
+            try:
+                position = checkpoints.position_of(path)
+                return checkpoints.LoadedCheckpoint(*position, *checkpoint_files.read_files(path, *position)), damaged
+            except checkpoint_files.DamagedCheckpoint as error:
+                damaged.append(str(error))
+        return None, damaged
+
+    monkeypatch.setattr(sys.modules[__name__], "read_newest", once)
+    with quick_folder() as folder:
+        wrong, _ = torn_reads(folder, 20_000, 1)
+    assert wrong
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """A run that nobody disturbs."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    runs.ended(runs.start(run))
+    return run
+
+
+@pytest.mark.long
+def test_a_run_in_a_moved_folder_goes_on_to_the_same_bits(undisturbed, tmp_path, report):
+    """And names the version that changed meanwhile."""
+    run = tmp_path / "run"
+    process = runs.start(run)
+    while len(list_checkpoints(run / "checkpoints")) < 2:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    moved = tmp_path / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    shutil.move(run, moved)
+    facts = json.loads((moved / "environment.json").read_text())
+    facts["packages"]["keras"] = "1.0"
+    (moved / "environment.json").write_text(json.dumps(facts))
+    printed, _ = runs.ended(runs.start(moved))
+    assert "going on after epoch" in printed
+    assert "another version: keras: 1.0 when the run was begun" in printed
+    assert runs.digest(moved) == runs.digest(undisturbed)
+    assert json.loads(printed.splitlines()[-1])["run_dir"] == str(moved)
+    again = moved.rename(tmp_path / "finished")
+    printed, _ = runs.ended(runs.start(again))
+    assert json.loads(printed.splitlines()[-1])["run_dir"] == str(again)
+    report(14, "by the command: a killed run in a moved folder names the changed version and goes on to the same hash", 1)
+
+
+@pytest.mark.long
+def test_no_run_begins_anew_over_what_it_lost(undisturbed, tmp_path, report):
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    (run / "result.json").unlink()
+    for path in list_checkpoints(run / "checkpoints"):
+        (path / "state.json").unlink()
+    before = (run / "history.csv").read_bytes()
+    _, errors = runs.ended(runs.start(run), 2)
+    assert f"expected a whole checkpoint among {len(list_checkpoints(run / 'checkpoints'))}" in errors
+    assert (run / "history.csv").read_bytes() == before
+    with (run / "history.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == runs.EPOCHS + 1
+    report(14, "by the command: with all checkpoints damaged the run stops with exit code 2, each named, and nothing begins anew", 1)
