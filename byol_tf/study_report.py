@@ -25,6 +25,10 @@ _MEASURES = (
 """Of a run's `result.json`: key, heading, factor, format."""
 
 
+_NAMED = 8
+"""Pairs in another order than the paper's that are named; of more, the rest is counted."""
+
+
 @dataclass(frozen=True)
 class Found:
     """A cell over its seeds.
@@ -114,16 +118,17 @@ def by_run(found: Sequence[Found]) -> dict[str, tuple[Outcome, ...]]:
 
 
 def order_sentence(found: Sequence[Found]) -> str:
-    """Whether what the paper ranks higher came out higher, pair by pair within a column of the table."""
+    """Whether what the paper ranks higher came out higher, pair by pair within each column and each row of the table."""
+    ranked = [each for each in found if each.cell.paper is not None and each.mean is not None]
     pairs = [
-        (first, second)
-        for first, second in itertools.combinations([each for each in found if each.cell.paper is not None and each.mean is not None], 2)
-        if first.cell.column == second.cell.column and first.cell.paper != second.cell.paper
+        (a, b)
+        for a, b in itertools.combinations(ranked, 2)
+        if (a.cell.column == b.cell.column or a.cell.row == b.cell.row) and a.cell.paper != b.cell.paper
     ]
     if not pairs:
         return "The paper gives no two figures to compare the order of."
     agree = [(a.mean - b.mean) * (a.cell.paper - b.cell.paper) > 0 for a, b in pairs]
-    sentence = f"The paper's order holds in {sum(agree)} of {len(pairs)} pairs of rows"
+    sentence = f"The paper's order holds in {sum(agree)} of {len(pairs)} pairs that share a row or a column"
     clear = [
         same
         for same, (a, b) in zip(agree, pairs, strict=True)
@@ -131,8 +136,17 @@ def order_sentence(found: Sequence[Found]) -> str:
     ]
     if clear:
         sentence += f"; of the {len(clear)} that are further apart here than both spreads together, in {sum(clear)}"
-    wrong = [f"{a.cell.row} / {b.cell.row}" for same, (a, b) in zip(agree, pairs, strict=True) if not same]
+    wrong = [_pair(a.cell, b.cell) for same, (a, b) in zip(agree, pairs, strict=True) if not same]
+    if len(wrong) > _NAMED:
+        wrong = [*wrong[: _NAMED - 1], f"{len(wrong) - _NAMED + 1} others"]
     return sentence + (f". Not in: {'; '.join(wrong)}." if wrong else ".")
+
+
+def _pair(a: Cell, b: Cell) -> str:
+    """Names two cells of a row or a column."""
+    if a.row == b.row:
+        return f"{a.row}: {a.column} / {b.column}"
+    return f"{a.column}: {a.row} / {b.row}" if a.column else f"{a.row} / {b.row}"
 
 
 def _csv(outcomes: Sequence[Outcome]) -> str:
@@ -168,7 +182,7 @@ def _table(study: Study, found: Sequence[Found]) -> str:
         for column in columns:
             each = cells.get((row, column))
             if column in printed:
-                texts.append("" if each is None or each.cell.paper is None else f"{each.cell.paper:g}")
+                texts.append("" if each is None or each.cell.paper is None else f"{each.cell.paper:.1f}")
             texts.append("" if each is None else each.text)
         said = dict.fromkeys(each.cell.paper_says for each in found if each.cell.row == row and each.cell.paper_says)
         lines.append(_line(row, *texts, *(["; ".join(said)] if says else [])))

@@ -102,8 +102,8 @@ class TestOrderly:
         row = results(out)[0]
         assert (row["command"], row["paper"], row["projection_std"], row["weights_digest"]) == ("linear --fast", "70.0", "0.99", "0.99")
         table = (out / "table.md").read_text()
-        assert "| slow | 70 | 49.5 | 59.5 |" in table and "The paper's order holds in 1 of 1 pairs" in table
-        assert "| slow | 70 | 49.5 | 59.5 |" in capsys.readouterr().out
+        assert "| slow | 70.0 | 49.5 | 59.5 |" in table and "The paper's order holds in 1 of 1 pairs" in table
+        assert "| slow | 70.0 | 49.5 | 59.5 |" in capsys.readouterr().out
 
     def test_draws_figures(self, study, calls):
         main(line(study))
@@ -136,7 +136,7 @@ class TestOrderly:
 
     def test_seeds_give_mean_and_spread(self, study, calls):
         assert main(line(study, "--seeds", "3")) == 0
-        assert "| slow | 70 | 50.5 ± 1.0 | 60.5 ± 1.0 |" in (study.parent / "studies" / "taus-small" / "table.md").read_text()
+        assert "| slow | 70.0 | 50.5 ± 1.0 | 60.5 ± 1.0 |" in (study.parent / "studies" / "taus-small" / "table.md").read_text()
 
     def test_only_and_set(self, study, calls):
         assert main(line(study, "--only", "slow", "--set", "seed=7", "--out", str(study.parent / "here"))) == 0
