@@ -69,7 +69,7 @@ def write_report(out: Path, study: Study, scale: str, outcomes: Sequence[Outcome
     text = _table(study, found) + "\n" + order_sentence(found) + "\n"
     size = study.scales[scale]
     head = f"# {study.title}\n\n{study.question}\n\nPaper: {study.source}. Scale: {scale}. {size.budget}\n\n```sh\n{command}\n```\n\n"
-    failed = [f"* failed: {each.planned.cell.row}, seed {each.planned.seed}: {each.error}" for each in outcomes if each.error]
+    failed = [f"* failed: {each.planned.cell.place}, seed {each.planned.seed}: {each.error}" for each in outcomes if each.error]
     body = text + "\n".join(["", "What became of the runs, mean over seeds:", "", _runs_table(found), *failed]) + "\n"
     write_atomically(out / "table.md", head + body)
     return text

@@ -17,6 +17,7 @@ from PIL import Image
 
 from byol_tf.study import main
 from byol_tf.study_file import packaged_studies
+from byol_tf.study_progress import StudyProgress
 
 ROOT = Path(__file__).parents[2]
 BASE = {
@@ -209,7 +210,9 @@ class TestDisorderly:
 class TestListing:
     def test_without_a_study_the_packaged_ones_are_named(self, capsys):
         assert main([]) == 0
-        assert capsys.readouterr().out.split() == packaged_studies()
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == packaged_studies()
+        assert "simsiam-a             SimSiam, A: stop-gradient" in lines
 
     def test_a_study_is_listed_with_what_is_done(self, study, calls, capsys):
         main(line(study, "--only", "slow"))
@@ -219,6 +222,39 @@ class TestListing:
         assert listed[:2] == ["Three taus", "Which tau?"]
         assert [text.split()[0] for text in listed[3:]] == ["done", "done", "-", "-", "-", "-"]
         assert "tau.base=0.99" in listed[3]
+
+
+class TestProgress:
+    def test_the_time_left_tells_runs_from_judgements(self, capsys):
+        progress = StudyProgress("Taus", 8, [True, False, True, False, True, False])
+        for seconds in (600.0, 20.0):
+            progress.begin("a figure")
+            progress.end(seconds)
+        progress.begin("the next")
+        assert capsys.readouterr().out.splitlines() == [
+            "Taus",
+            "2 of 8 figures are there",
+            "[3/8] a figure; time left: known after the first",
+            "[4/8] a figure; about 50 min left",  # as long as no judgement is known, all are taken for as slow
+            "[5/8] the next; about 21 min left",
+        ]
+
+    def test_what_is_done_of_a_run_counts(self, capsys):
+        progress = StudyProgress("Taus", 2, [True, True])
+        progress.begin("one")
+        progress.end(100.0)
+        progress.begin("two")
+        progress.say("training", 0.5)
+        assert progress._left() == "about 1 min left"
+        progress.say("linear", None)
+        assert progress._left() == "about 20 s left"
+
+    def test_a_failure_tells_nothing_of_the_others(self, capsys):
+        progress = StudyProgress("Taus", 2, [True, True])
+        progress.begin("one")
+        progress.end(None)
+        progress.begin("two")
+        assert capsys.readouterr().out.splitlines()[-1] == "[2/2] two; time left: known after the first"
 
 
 @pytest.fixture(scope="module")
