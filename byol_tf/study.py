@@ -42,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m byol_tf.study", description="Runs what is not yet done of a table, and draws it.")
     parser.add_argument("study", nargs="?", metavar="STUDY", help="a study file, or the name of a packaged one (without: their names)")
-    parser.add_argument("--scale", choices=SCALES, default="small", help="small: few photos, a narrow network; paper: the paper's own (default: small)")
+    parser.add_argument(
+        "--scale", choices=SCALES, default="small", help="small: few photos, a narrow network; paper: the paper's own (default: small)"
+    )
     parser.add_argument("--seeds", type=int, choices=range(1, 101), metavar="N", help="repetitions (default: the study's)")
     parser.add_argument("--only", metavar="ROW", action="append", default=[], help="only this row; may be given again")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="for all runs: data.root=photos")
