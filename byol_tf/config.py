@@ -270,6 +270,8 @@ class Probe(Section):
     """Labelled images that the probe learns from, class-balanced, drawn by the seed. Default: all (at most 50,000)."""
     test_images: Count | None = None
     """Labelled images that it is judged on. Default: all (at most 10,000)."""
+    supervised: bool = False
+    """At the end of the run the same network is trained from scratch on the probe's labels and judged on its test images, as a baseline."""
     neighbours: Count = 20
     """k of the nearest-neighbour vote."""
     temperature: Positive = 0.07

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         tune = protocol(name, text)
         tune.add_argument("--fraction", type=_fraction, default=1.0, metavar="F", help="share of the labelled images (default: 1)")
         tune.add_argument("--seeds", type=_count, default=3, metavar="N", help="repetitions, for mean and spread (default: 3)")
-        _training_options(tune, "25", "three, half a power of ten apart")
+        _training_options(tune, "25", "three, half a power of ten apart, and on where an end is best")
     return parser
 
 
@@ -219,10 +219,17 @@ def _report(result: dict, out: Path) -> None:
     if tried:
         chosen[-1] += f", the best of {tried} on held-out training labels"
     print(f"\n  {line}" + (f" ({chosen[0]})" if chosen else ""))
+    if tried > 1 and "rate" in result and result["rate"] in _ends(result["held_out_accuracy"]):
+        print("  that is an end of the rates tried: one beyond it might do better (--rates)")
     if result.get("converged") is False:
         print("  the regression ended at its last iteration: the figure is a lower bound of what more would give")
     print(f"  {out / 'result.json'}\n")
     print(json.dumps(result))
+
+
+def _ends(tried: dict[str, float]) -> tuple[float, float]:
+    rates = [float(rate) for rate in tried]
+    return min(rates), max(rates)
 
 
 if __name__ == "__main__":

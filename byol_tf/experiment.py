@@ -26,17 +26,18 @@ from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
 from byol_tf.config_file import resolved_json
 from byol_tf.devices import build_strategy, set_precision, set_seeds
+from byol_tf.evaluation.finetune import SUPERVISED_RATES, TuneRecipe, tune_protocol
 from byol_tf.feeding import batches_of
 from byol_tf.figures import curves_figure
 from byol_tf.interruption import Interrupted, SignalWatch
 from byol_tf.networks.inference import inference_model
-from byol_tf.plan import Schedule, check_batch, schedule_of
+from byol_tf.plan import Schedule, check_batch, schedule_of, system_of
 from byol_tf.run_folder import RunFolder, RunFolderError, write_atomically
 from byol_tf.run_lock import RunLock
 from byol_tf.saved_encoder import export_encoder
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.workers import Workers
-from pipelines.sources import Source, SourceError, balanced_indices, open_source, subset
+from pipelines.sources import Images, Source, SourceError, balanced_indices, open_source, subset
 
 _COLLAPSE_IMAGES = 512  # as many as ResNet-18's representation is wide, so that its rank can show
 _DATA_INIT_IMAGES = 256  # enough for each channel's mean and deviation, and little memory
@@ -269,23 +270,26 @@ class Experiment:
         pretrain = subset(source.pretrain, range(min(_COLLAPSE_IMAGES, len(source.pretrain))))
         watchers = [Collapse(self.inference, self.model.projector, pretrain)]
         if source.train is not None and source.test is not None:
-            probe = config.probe
-            train, test = (
-                subset(images, balanced_indices(images.labels, min(wanted or limit, len(images)), config.seed))
-                for images, wanted, limit in (
-                    (source.train, probe.train_images, _PROBE_TRAIN_LIMIT),
-                    (source.test, probe.test_images, _PROBE_TEST_LIMIT),
-                )
-            )
+            probe, (train, test) = config.probe, self._probe_images()
             watchers.append(Probe(self.inference, train, test, config.training.epochs, probe.every, probe.neighbours, probe.temperature))
         return watchers
 
+    def _probe_images(self) -> tuple[Images, Images]:
+        """The labelled images that the probe learns from, and those that it is judged on: class-balanced, drawn by the seed."""
+        probe, source, seed = self.config.probe, self.source, self.config.seed
+        wanted = (source.train, probe.train_images, _PROBE_TRAIN_LIMIT), (source.test, probe.test_images, _PROBE_TEST_LIMIT)
+        train, test = (subset(each, balanced_indices(each.labels, min(count or limit, len(each)), seed)) for each, count, limit in wanted)
+        return train, test
+
     def _finish(self, rows: list[dict], throughput: Throughput) -> dict:
         folder, untrained, last = self.folder, rows[0], rows[-1]
-        curves_figure(folder.figures / "curves.png", rows, f"{self.config.name}: {self.config.encoder.name} on {self.config.data.source}")
-        export_encoder(self.inference, folder.export, self.config)
+        supervised = self._supervised()
+        config, system = self.config, system_of(self.config)
+        curves_figure(folder.figures / "curves.png", rows, f"{config.name}: {system}, {config.encoder.name} on {config.data.source}")
+        export_encoder(self.inference, folder.export, config)
         result = {
             "name": self.config.name,
+            "system": system,
             "run_dir": str(folder.root),
             "export_dir": str(folder.export / "encoder"),
             "epochs": last["epoch"],
@@ -297,6 +301,7 @@ class Experiment:
             "untrained_probe_accuracy": untrained.get("probe_accuracy"),
             "knn_accuracy": last.get("knn_accuracy"),
             "untrained_knn_accuracy": untrained.get("knn_accuracy"),
+            "supervised_accuracy": supervised,
             "projection_std": last["projection_std"],
             "projection_cosine": last["projection_cosine"],
             "effective_rank": last["effective_rank"],
@@ -306,6 +311,15 @@ class Experiment:
         }
         write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
         return result
+
+    def _supervised(self) -> float | None:
+        """Accuracy of the same network from scratch on the probe's labels, where the config asks for it."""
+        if not self.config.probe.supervised or self.source.train is None or self.source.test is None:
+            return None
+        self.say("training the same network from scratch on the probe's labels")
+        tf.get_logger().setLevel("ERROR")  # it would warn that each training is traced anew, as it has to be
+        recipe = TuneRecipe(from_scratch=True, rates=SUPERVISED_RATES, widen=True, seeds=1)
+        return tune_protocol(self.inference, *self._probe_images(), recipe, self.config.seed)["top1"]
 
     def _progress(self, what: str, done: int, total: int) -> None:
         if done == total:

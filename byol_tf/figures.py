@@ -66,7 +66,7 @@ def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
             accuracy.axhline(rows[0][name] * 100.0, color=colour, linestyle=":", linewidth=1)
     accuracy.set(title="accuracy on frozen features (%)\ndotted: untrained")
     _curve(loss, rows, "loss", "loss", _ONLINE)
-    loss.set(title="BYOL loss\n0 to 8, about 4 for unrelated vectors")
+    loss.set(title="loss")
     _curve(collapse, rows, "projection_std", "spread (1: scattered, 0: collapsed)", _ONLINE)
     _curve(collapse, rows, "projection_cosine", "cosine between images (1: collapsed)", _SECOND)
     collapse.set(title="projections of different images", ylim=(-0.1, 1.15))

@@ -40,6 +40,18 @@ def schedule_of(config: Config, images: int) -> Schedule:
     )
 
 
+def system_of(config: Config) -> str:
+    """What a config trains, in a word: `BYOL`, `SimCLR`, `SimSiam`, or `trained` where it is none of them."""
+    objective, predicts = config.objective, config.predictor.kind == "mlp"
+    if objective.target == "ema" and objective.negatives == 0 and predicts:
+        return "BYOL"
+    if objective.target == "online" and objective.negatives == 0 and predicts:
+        return "SimSiam"
+    if objective.target == "online_with_gradient" and objective.negatives == 1 and config.predictor.kind == "none":
+        return "SimCLR"
+    return "trained"
+
+
 def check_batch(config: Config, replicas: int, workers: int = 1) -> None:
     """`ConfigError` if so many replicas, on so many machines, don't divide a batch into equal parts, and those by the accumulation."""
     batch, parts = config.training.batch_size, config.training.accumulation

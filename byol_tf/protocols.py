@@ -53,7 +53,8 @@ def run_protocol(options: argparse.Namespace, config: Config, inference: keras.M
     if options.protocol in ("finetune", "supervised"):
         from_scratch = options.protocol == "supervised"
         rates = {"rates": SUPERVISED_RATES if from_scratch else FINETUNE_RATES}
-        recipe = TuneRecipe(from_scratch, **(rates | training), fraction=options.fraction, seeds=options.seeds)
+        widen = "rates" not in training
+        recipe = TuneRecipe(from_scratch, **(rates | training), widen=widen, fraction=options.fraction, seeds=options.seeds)
         return tune_protocol(inference, train, test, recipe, seed, say, verbose)
     if options.run:
         inference = exported_form(inference, config)

@@ -48,9 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, choices=range(1, 101), metavar="N", help="repetitions (default: the study's)")
     parser.add_argument("--only", metavar="ROW", action="append", default=[], help="only this row; may be given again")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="for all runs: data.root=photos")
-    parser.add_argument(
-        "--root", metavar="DIR", default="runs/studies", help="where runs are kept, for all studies (default: runs/studies)"
-    )
+    parser.add_argument("--root", metavar="DIR", default="runs/studies", help="where all studies keep their runs (default: runs/studies)")
     parser.add_argument("--out", metavar="DIR", help="where table and figures go (default: ROOT/<study>-<scale>)")
     parser.add_argument("--list", action="store_true", help="print what the study has and what of it is done, and run nothing")
     return parser

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from byol_tf.config import Config
-from byol_tf.config_file import ConfigError, load_config, resolved_json
+from byol_tf.config_file import ConfigError, load_config
 from byol_tf.study_file import Cell, Study
 
 
@@ -37,9 +37,9 @@ class Planned:
 
 
 def run_name(config: Config) -> str:
-    """The recipe's name and a digest of all keys that change what is learned."""
-    tree = {key: value for key, value in json.loads(resolved_json(config)).items() if key not in ("about", "$schema", "run")}
-    return f"{config.name}-{hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:10]}"
+    """The recipe's name and a digest of what a config says beyond the defaults, so that a key added later leaves older runs alone."""
+    said = config.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"about", "schema_", "run"})
+    return f"{config.name}-{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:10]}"
 
 
 def plan_study(file: Path, study: Study, scale: str, seeds: int | None, only: Sequence[str], overrides: Sequence[str]) -> list[Planned]:

@@ -29,7 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run-dir", metavar="DIR", help="the run folder (default: a numbered one under run.root)")
     parser.add_argument("--fresh", action="store_true", help="begin anew in a new numbered folder, even if a run of this config is there")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
+    parser.add_argument("--explain", metavar="KEY", help="print what a key of the config means (training.epochs), or a section (tau)")
     options = parser.parse_args(arguments)
+    if options.explain is not None:
+        return _explain(options.explain)
     try:
         config = load_config(options.config, options.overrides)
         several = config.devices.strategy == "multi_worker" and not options.dry_run  # a plan can be made on any one machine
@@ -51,6 +54,17 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConfigError, RunFolderError, DeviceError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
+
+
+def _explain(name: str) -> int:
+    from byol_tf.config_docs import explain
+
+    try:
+        print(explain(name))
+    except KeyError as error:
+        print(error.args[0], file=sys.stderr)
+        return _USAGE_ERROR
+    return 0
 
 
 def _strategy_unless_finished(finished: bool):
@@ -154,12 +168,14 @@ def _measured(config, schedule) -> list[tuple[str, str]]:
 
 def _report(result: dict, folder: RunFolder) -> int:
     """The closing table, what to do next, and the result on one line, which is the last."""
-    print(f"\n  {'accuracy on frozen features':<30} {'untrained':>10} {'BYOL':>8}")
+    print(f"\n  {'accuracy on frozen features':<30} {'untrained':>10} {result.get('system', 'trained'):>8}")
     for name, key in (("linear probe", "probe_accuracy"), ("nearest neighbours", "knn_accuracy")):
         if result[key] is not None:
             print(f"  {name:<30} {result[f'untrained_{key}']:>10.1%} {result[key]:>8.1%}")
         else:
             print(f"  {name:<30} {'no labels':>10}")
+    if result.get("supervised_accuracy") is not None:
+        print(f"  {'supervised on the same labels':<30} {'':>10} {result['supervised_accuracy']:>8.1%}")
     print(
         f"\n  {result['epochs']} epochs, {result['steps']:,} steps, {result['images_per_second']:,.0f} images/s, "
         f"spread of projections {result['projection_std']:.2f} (1: scattered, 0: collapsed)"

@@ -15,6 +15,7 @@ import tensorflow as tf
 from byol_tf.evaluation.crops import batch_size_for, crop_layer, labelled_batches
 from byol_tf.evaluation.features import embed
 from byol_tf.evaluation.labelled import ProtocolError, held_out, labelled_fraction
+from byol_tf.evaluation.rate_search import best_rate, tried_rates
 from byol_tf.evaluation.scores import top_1_and_5, top_k_accuracy
 from byol_tf.networks import initialize_from_data
 from pipelines.sources import Images, subset
@@ -31,6 +32,7 @@ class TuneRecipe:
     Attributes:
         from_scratch: whether the encoder's weights are drawn anew: the supervised baseline.
         rates: that are tried; a single one is used as it is and no image held out.
+        widen: whether others are tried beyond an end of them (see `rate_search.py`).
         fraction: of the labelled images that is used.
         seeds: how often it is repeated, each time with another draw of images, order, crops and first weights.
         epochs: passes over those images.
@@ -39,6 +41,7 @@ class TuneRecipe:
 
     from_scratch: bool
     rates: tuple[float, ...]
+    widen: bool = False
     fraction: float = 1.0
     seeds: int = 3
     epochs: int = 25
@@ -77,11 +80,15 @@ def tune_protocol(
     if len(recipe.rates) > 1:
         held = held_out(parts[0].labels, seed)
         kept, judged = subset(parts[0], np.flatnonzero(~held)), subset(parts[0], np.flatnonzero(held))
-        for rate in recipe.rates:
+
+        def accuracy(rate: float) -> float:
             scores = embed(_trained(inference, kept, classes, rate, recipe, seed, verbose), judged)
-            tried[rate] = top_k_accuracy(scores, judged.labels)
-            say(f"rate {rate:g}: {tried[rate]:.1%} of the held-out labels")
-        best = max(tried, key=tried.get)
+            reached = top_k_accuracy(scores, judged.labels)
+            say(f"rate {rate:g}: {reached:.1%} of the held-out labels")
+            return reached
+
+        tried = tried_rates(recipe.rates, accuracy, recipe.widen)
+        best = best_rate(tried)
     results = []
     for number, part in enumerate(parts):
         results.append(top_1_and_5(embed(_trained(inference, part, classes, best, recipe, seed + number, verbose), test), test.labels))

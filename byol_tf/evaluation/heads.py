@@ -17,7 +17,7 @@ from byol_tf.evaluation.labelled import held_out
 from byol_tf.evaluation.scores import top_1_and_5, top_k_accuracy
 from pipelines.sources import Images, subset
 
-RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 1.0, 3.0, 10.0, 30.0, 100.0)
+RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Learning rates at a batch of 1024 images. The first five are the paper's; few images, hence few steps, and small features need more."""
 _MOMENTUM = 0.9
 _REFERENCE_BATCH = 1024

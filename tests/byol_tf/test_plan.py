@@ -6,7 +6,8 @@ import pytest
 
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
-from byol_tf.plan import Rates, Schedule, check_batch, plan_lines, rate_lines, schedule_of
+from byol_tf.config_file import load_config
+from byol_tf.plan import Rates, Schedule, check_batch, plan_lines, rate_lines, schedule_of, system_of
 from byol_tf.run_folder import RunFolder
 from pipelines.sources import plan_source
 
@@ -125,3 +126,19 @@ class TestRates:
         lines = self.lines(input=100.0)
         assert lines["time"] == "about 10.0 hours of steps at 100 images/s"
         assert lines["warning"].startswith("the input is slower than the step, which waits 80% of the time. It would take 10 cores")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "system"),
+    [
+        ("stl10", [], "BYOL"),
+        ("imagenet-gn-ws", [], "BYOL"),
+        ("imagenet-simsiam", [], "SimSiam"),
+        ("imagenet-simclr", [], "SimCLR"),
+        ("stl10", ["predictor.kind=none"], "trained"),
+        ("stl10", ["predictor.kind=fixed"], "trained"),
+        ("stl10", ["objective.negatives=0.5", "objective.temperature=0.1"], "trained"),
+    ],
+)
+def test_a_system_has_its_name_only_whole(recipe, changes, system):
+    assert system_of(load_config(recipe, changes)) == system
