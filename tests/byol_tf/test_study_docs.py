@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from byol_tf.study_file import Study, load_study, packaged_studies
+from byol_tf.study_file import SCALES, Study, load_study, packaged_studies
 from byol_tf.study_plan import plan_study
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "studies.md"
@@ -16,7 +16,9 @@ def listed() -> str:
     lines = ["| study | question | cells | runs: small | paper | the paper's figures |", "|---|---|---|---|---|---|"]
     for name in packaged_studies():
         _, file, study = load_study(name)
-        runs = [len({each.run_name for each in plan_study(file, study, scale, 1, [], [])}) for scale in ("small", "paper")]
+        runs = [
+            len({each.run_name for each in plan_study(file, study, scale, 1, [], [])}) if scale in study.scales else "" for scale in SCALES
+        ]
         figures = sum(cell.paper is not None for cell in study.cells)
         title = f"[{name}](../configs/studies/{name}.json)"
         lines.append(f"| {title} | {study.question} | {len(study.cells)} | {runs[0]} | {runs[1]} | {figures} |")
