@@ -268,11 +268,11 @@ def undisturbed(tmp_path_factory) -> dict:
 
 
 def start(study: Path) -> subprocess.Popen:
-    log = (study.parent / "log").open("ab")
+    """The real command; what it prints goes to the file `log` beside the study."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "byol_tf.study", *line(study)], cwd=study.parent, env=environment, stdout=log, stderr=log
-    )
+    words = [sys.executable, "-m", "byol_tf.study", *line(study)]
+    with (study.parent / "log").open("ab") as log:
+        return subprocess.Popen(words, cwd=study.parent, env=environment, stdout=log, stderr=log)
 
 
 @pytest.mark.long
