@@ -99,7 +99,7 @@ def by_cell(outcomes: Sequence[Outcome]) -> list[Found]:
 def by_run(found: Sequence[Found]) -> dict[str, tuple[Outcome, ...]]:
     """What was pre-trained, each once, over its seeds: a label that tells it from the others, and an outcome of each seed.
 
-    A run that several cells judge is named by what those cells share: its row, or its column where its rows differ.
+    A run that several cells judge is named by what those cells share: its row, its column where its rows differ, or its recipe.
     """
     groups: dict[tuple[str, ...], list[Found]] = {}
     for each in found:
@@ -111,7 +111,8 @@ def by_run(found: Sequence[Found]) -> dict[str, tuple[Outcome, ...]]:
         row, column = group[0].cell.row, group[0].cell.column
         candidates = [row] if rows.count(row) == 1 or not column else []
         if len({each.cell.row for each in group}) > 1 and column:
-            candidates = [column]
+            columns = {each.cell.column.removesuffix(f", {each.cell.measure}") for each in group}
+            candidates = [column if len(columns) == 1 else group[0].outcomes[0].planned.config.name]
         candidates += [f"{row}, {column}", f"{row}, {column}, {names[0]}"]
         labelled[next(label for label in candidates if label not in labelled)] = group[0].outcomes
     return labelled

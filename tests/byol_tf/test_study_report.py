@@ -176,6 +176,11 @@ class TestNamesOfRuns:
         half = [outcomes(row, [1.0], "half byol", run="half") for row in "ab"]
         assert self.names(*full, *half) == ["full byol", "half byol"]
 
+    def test_or_its_recipes_where_they_share_neither(self):
+        assert self.names(outcomes("a", [1.0], "x", run="one"), outcomes("b", [1.0], "y", run="one")) == ["demo"]
+        also = outcomes("b", [1.0], "x, knn", run="one", words=("knn",))
+        assert self.names(outcomes("a", [1.0], "x", run="one"), also) == ["x"]
+
     def test_what_is_trained_from_scratch_is_no_run(self):
         assert self.names(outcomes("a", [1.0], "none", run="x", words=("supervised",)), outcomes("a", [1.0], "byol", run="x")) == ["a"]
 
