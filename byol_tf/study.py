@@ -21,7 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns 0, 1 if a run or judgement failed, 2 with a message if the study is wrong, 128 + n after signal n."""
     options = _parser().parse_args(arguments)
     if options.study is None:
-        print("\n".join(packaged_studies()))
+        for name in packaged_studies():
+            print(f"{name:<21} {load_study(name)[2].title}")
         return 0
     try:
         name, file, study = load_study(options.study)
@@ -41,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m byol_tf.study", description="Runs what is not yet done of a table, and draws it.")
     parser.add_argument("study", nargs="?", metavar="STUDY", help="a study file, or the name of a packaged one (without: their names)")
-    parser.add_argument("--scale", choices=SCALES, default="small", help="small: hours on 2 cores; paper: the paper's own (default: small)")
+    parser.add_argument(
+        "--scale", choices=SCALES, default="small", help="small: few photos, a narrow network; paper: the paper's own (default: small)"
+    )
     parser.add_argument("--seeds", type=int, choices=range(1, 101), metavar="N", help="repetitions (default: the study's)")
     parser.add_argument("--only", metavar="ROW", action="append", default=[], help="only this row; may be given again")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="for all runs: data.root=photos")
@@ -56,8 +59,7 @@ def _list(study: Study, planned: list[Planned], runs: StudyRuns) -> None:
     for each in planned:
         state = "done" if runs.done(each) else "-"
         changed = ", ".join(f"{key}={json.dumps(value)}" for key, value in each.changes.items())
-        place = f"{each.cell.row} / {each.cell.column}" if each.cell.column else each.cell.row
-        print(f"{state:<5} seed {each.seed:<3} {each.cell.measure:<12} {place:<44} {changed}")
+        print(f"{state:<5} seed {each.seed:<3} {each.cell.measure:<12} {each.cell.place:<44} {changed}")
 
 
 def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str, command: str) -> int:
@@ -66,7 +68,11 @@ def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str
 
     errors: dict[int, str] = {}  # by position in `planned`
     drawn = time.monotonic()
-    with StudyProgress(study.title, len(planned)) as progress, StudyRuns(root / "runs", progress.say) as runs:
+    runs = StudyRuns(root / "runs")
+    waiting = [(number, each) for number, each in enumerate(planned) if not runs.done(each)]
+    trains = runs.trains([each for _, each in waiting])
+    with StudyProgress(study.title, len(planned), trains) as progress, runs:
+        runs.say = progress.say
 
         def report(draw: bool) -> str:
             nonlocal drawn
@@ -77,11 +83,9 @@ def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str
                 drawn = time.monotonic()
             return text
 
-        waiting = [(number, each) for number, each in enumerate(planned) if not runs.done(each)]
-        progress.already(len(planned) - len(waiting))
         for number, each in waiting:
             began = time.perf_counter()
-            progress.begin(f"{each.cell.row}{f' / {each.cell.column}' if each.cell.column else ''}, seed {each.seed}")
+            progress.begin(f"{each.cell.place}, seed {each.seed}")
             try:
                 error = runs.do(each)
             except Stopped as stopped:
@@ -90,8 +94,8 @@ def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str
                 return 128 + stopped.number
             if error:
                 errors[number] = error
-                progress.print(f"FAILED: {each.cell.row}, seed {each.seed}: {error}. The others go on")
-            progress.end(time.perf_counter() - began)
+                progress.print(f"FAILED: {each.cell.place}, seed {each.seed}: {error}. The others go on")
+            progress.end(None if error else time.perf_counter() - began)
             report(draw=False)
         text = report(draw=True)
     print(f"\n{text}\n{out / 'table.md'}, {out / 'results.csv'}, {out / 'bars.png'}, {out / 'curves.png'}")

@@ -43,7 +43,7 @@ def bars_figure(path: Path, title: str, found: Sequence["Found"]) -> None:
     figure, axis = plt.subplots(figsize=(8.0, 1.3 + 0.27 * len(shown) + 0.16 * len(rows)), layout="constrained")
     place, ticks = 0.0, []
     for row in rows:
-        group = [each for each in shown if each.cell.row == row]
+        group = sorted((each for each in shown if each.cell.row == row), key=lambda each: columns.index(each.cell.column))
         ticks.append(place + (len(group) - 1) / 2)
         for each in group:
             _bar(axis, place, each, _COLOURS[columns.index(each.cell.column) % len(_COLOURS)])
@@ -64,7 +64,7 @@ def bars_figure(path: Path, title: str, found: Sequence["Found"]) -> None:
     if any(each.cell.paper is not None for each in shown):
         handles.append(_mark(label="the paper's, on its own data"))
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3), frameon=False, fontsize=8)
+        figure.legend(handles=handles, loc="outside lower center", ncols=_legend_columns(figure, handles, 8), frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
@@ -109,7 +109,13 @@ def seed_curves_figure(path: Path, title: str, runs: dict[str, tuple[Outcome, ..
         if key != "loss":  # from nothing, so that a difference looks as large as it is
             axis.set_ylim(bottom=0.0)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    handles, labels = axes[-1].get_legend_handles_labels()
+    handles, _ = axes[-1].get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(len(labels), 6)), frameon=False, fontsize=9)
+        figure.legend(handles=handles, loc="outside lower center", ncols=_legend_columns(figure, handles, 9), frameon=False, fontsize=9)
     save_figure(figure, path)
+
+
+def _legend_columns(figure, handles: Sequence, size: float) -> int:
+    """How many entries fit side by side: letters are about 0.6 of the font's size wide, a handle is as wide as some five."""
+    letters = 5 + max(len(handle.get_label()) for handle in handles)
+    return max(1, min(len(handles), int(figure.get_figwidth() * 72 / (0.6 * size * letters))))

@@ -78,6 +78,11 @@ class Cell(Section):
     paper_says: str | None = None
     """What the paper says instead of a figure, or beside it."""
 
+    @property
+    def place(self) -> str:
+        """Row and column, as messages name the cell."""
+        return f"{self.row} / {self.column}" if self.column else self.row
+
 
 class Study(Section):
     """One table."""

@@ -25,6 +25,10 @@ _MEASURES = (
 """Of a run's `result.json`: key, heading, factor, format."""
 
 
+_NAMED = 8
+"""Pairs in another order than the paper's that are named; of more, the rest is counted."""
+
+
 @dataclass(frozen=True)
 class Found:
     """A cell over its seeds.
@@ -65,7 +69,7 @@ def write_report(out: Path, study: Study, scale: str, outcomes: Sequence[Outcome
     text = _table(study, found) + "\n" + order_sentence(found) + "\n"
     size = study.scales[scale]
     head = f"# {study.title}\n\n{study.question}\n\nPaper: {study.source}. Scale: {scale}. {size.budget}\n\n```sh\n{command}\n```\n\n"
-    failed = [f"* failed: {each.planned.cell.row}, seed {each.planned.seed}: {each.error}" for each in outcomes if each.error]
+    failed = [f"* failed: {each.planned.cell.place}, seed {each.planned.seed}: {each.error}" for each in outcomes if each.error]
     body = text + "\n".join(["", "What became of the runs, mean over seeds:", "", _runs_table(found), *failed]) + "\n"
     write_atomically(out / "table.md", head + body)
     return text
@@ -95,7 +99,7 @@ def by_cell(outcomes: Sequence[Outcome]) -> list[Found]:
 def by_run(found: Sequence[Found]) -> dict[str, tuple[Outcome, ...]]:
     """What was pre-trained, each once, over its seeds: a label that tells it from the others, and an outcome of each seed.
 
-    A run that several cells judge is named by what those cells share: its row, or its column where its rows differ.
+    A run that several cells judge is named by what those cells share: its row, its column where its rows differ, or its recipe.
     """
     groups: dict[tuple[str, ...], list[Found]] = {}
     for each in found:
@@ -107,23 +111,25 @@ def by_run(found: Sequence[Found]) -> dict[str, tuple[Outcome, ...]]:
         row, column = group[0].cell.row, group[0].cell.column
         candidates = [row] if rows.count(row) == 1 or not column else []
         if len({each.cell.row for each in group}) > 1 and column:
-            candidates = [column]
+            columns = {each.cell.column.removesuffix(f", {each.cell.measure}") for each in group}
+            candidates = [column if len(columns) == 1 else group[0].outcomes[0].planned.config.name]
         candidates += [f"{row}, {column}", f"{row}, {column}, {names[0]}"]
         labelled[next(label for label in candidates if label not in labelled)] = group[0].outcomes
     return labelled
 
 
 def order_sentence(found: Sequence[Found]) -> str:
-    """Whether what the paper ranks higher came out higher, pair by pair within a column of the table."""
+    """Whether what the paper ranks higher came out higher, pair by pair within each column and each row of the table."""
+    ranked = [each for each in found if each.cell.paper is not None and each.mean is not None]
     pairs = [
-        (first, second)
-        for first, second in itertools.combinations([each for each in found if each.cell.paper is not None and each.mean is not None], 2)
-        if first.cell.column == second.cell.column and first.cell.paper != second.cell.paper
+        (a, b)
+        for a, b in itertools.combinations(ranked, 2)
+        if (a.cell.column == b.cell.column or a.cell.row == b.cell.row) and a.cell.paper != b.cell.paper
     ]
     if not pairs:
         return "The paper gives no two figures to compare the order of."
     agree = [(a.mean - b.mean) * (a.cell.paper - b.cell.paper) > 0 for a, b in pairs]
-    sentence = f"The paper's order holds in {sum(agree)} of {len(pairs)} pairs of rows"
+    sentence = f"The paper's order holds in {sum(agree)} of {len(pairs)} pairs that share a row or a column"
     clear = [
         same
         for same, (a, b) in zip(agree, pairs, strict=True)
@@ -131,8 +137,17 @@ def order_sentence(found: Sequence[Found]) -> str:
     ]
     if clear:
         sentence += f"; of the {len(clear)} that are further apart here than both spreads together, in {sum(clear)}"
-    wrong = [f"{a.cell.row} / {b.cell.row}" for same, (a, b) in zip(agree, pairs, strict=True) if not same]
+    wrong = [_pair(a.cell, b.cell) for same, (a, b) in zip(agree, pairs, strict=True) if not same]
+    if len(wrong) > _NAMED:
+        wrong = [*wrong[: _NAMED - 1], f"{len(wrong) - _NAMED + 1} others"]
     return sentence + (f". Not in: {'; '.join(wrong)}." if wrong else ".")
+
+
+def _pair(a: Cell, b: Cell) -> str:
+    """Names two cells of a row or a column."""
+    if a.row == b.row:
+        return f"{a.row}: {a.column} / {b.column}"
+    return f"{a.column}: {a.row} / {b.row}" if a.column else f"{a.row} / {b.row}"
 
 
 def _csv(outcomes: Sequence[Outcome]) -> str:
@@ -168,7 +183,7 @@ def _table(study: Study, found: Sequence[Found]) -> str:
         for column in columns:
             each = cells.get((row, column))
             if column in printed:
-                texts.append("" if each is None or each.cell.paper is None else f"{each.cell.paper:g}")
+                texts.append("" if each is None or each.cell.paper is None else f"{each.cell.paper:.1f}")
             texts.append("" if each is None else each.text)
         said = dict.fromkeys(each.cell.paper_says for each in found if each.cell.row == row and each.cell.paper_says)
         lines.append(_line(row, *texts, *(["; ".join(said)] if says else [])))

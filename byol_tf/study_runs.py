@@ -59,10 +59,10 @@ class StudyRuns:
 
     Args:
         root: the folder.
-        say: shows where things stand: (what is on, share of it that is done).
+        say: shows where things stand: what is on, and the share of it that is done, None where that is not known.
     """
 
-    def __init__(self, root: Path, say: Callable[[str, float], None] = lambda what, share: None):
+    def __init__(self, root: Path, say: Callable[[str, float | None], None] = lambda what, share: None):
         self.root, self.say = root, say
         self._received: int | None = None
         self._process: subprocess.Popen | None = None
@@ -96,6 +96,14 @@ class StudyRuns:
     def done(self, planned: Planned) -> bool:
         """Whether a cell has its figure."""
         return self.judgement(planned).exists()
+
+    def trains(self, waiting: Sequence[Planned]) -> list[bool]:
+        """For each, whether it needs a run that is neither there nor made for one before it."""
+        names = [each.run_name for each in waiting]
+        return [
+            name not in names[:place] and not self.folder(each).finished()
+            for place, (name, each) in enumerate(zip(names, waiting, strict=True))
+        ]
 
     def outcome(self, planned: Planned, error: str = "") -> Outcome:
         """What is there of a cell."""
@@ -143,8 +151,7 @@ class StudyRuns:
             if self._received:  # it came before there was a process that it could be passed on to
                 process.send_signal(self._received)
             while process.poll() is None:
-                done = (len(read_rows(watched.history)) - 1) / epochs if watched is not None else 0.0
-                self.say(what, max(done, 0.0))
+                self.say(what, None if watched is None else max(len(read_rows(watched.history)) - 1, 0) / epochs)
                 time.sleep(_POLL_SECONDS)
             self._process = None
         if self._received:

@@ -15,6 +15,7 @@ def test_these_are_the_recipes():
     assert recipes() == [
         "cifar10",
         "demo",
+        "few-photos",
         "imagenet-100",
         "imagenet-1000",
         "imagenet-300",

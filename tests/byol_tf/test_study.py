@@ -17,6 +17,7 @@ from PIL import Image
 
 from byol_tf.study import main
 from byol_tf.study_file import packaged_studies
+from byol_tf.study_progress import StudyProgress
 
 ROOT = Path(__file__).parents[2]
 BASE = {
@@ -102,8 +103,8 @@ class TestOrderly:
         row = results(out)[0]
         assert (row["command"], row["paper"], row["projection_std"], row["weights_digest"]) == ("linear --fast", "70.0", "0.99", "0.99")
         table = (out / "table.md").read_text()
-        assert "| slow | 70 | 49.5 | 59.5 |" in table and "The paper's order holds in 1 of 1 pairs" in table
-        assert "| slow | 70 | 49.5 | 59.5 |" in capsys.readouterr().out
+        assert "| slow | 70.0 | 49.5 | 59.5 |" in table and "The paper's order holds in 1 of 1 pairs" in table
+        assert "| slow | 70.0 | 49.5 | 59.5 |" in capsys.readouterr().out
 
     def test_draws_figures(self, study, calls):
         main(line(study))
@@ -136,7 +137,7 @@ class TestOrderly:
 
     def test_seeds_give_mean_and_spread(self, study, calls):
         assert main(line(study, "--seeds", "3")) == 0
-        assert "| slow | 70 | 50.5 ± 1.0 | 60.5 ± 1.0 |" in (study.parent / "studies" / "taus-small" / "table.md").read_text()
+        assert "| slow | 70.0 | 50.5 ± 1.0 | 60.5 ± 1.0 |" in (study.parent / "studies" / "taus-small" / "table.md").read_text()
 
     def test_only_and_set(self, study, calls):
         assert main(line(study, "--only", "slow", "--set", "seed=7", "--out", str(study.parent / "here"))) == 0
@@ -209,7 +210,9 @@ class TestDisorderly:
 class TestListing:
     def test_without_a_study_the_packaged_ones_are_named(self, capsys):
         assert main([]) == 0
-        assert capsys.readouterr().out.split() == packaged_studies()
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == packaged_studies()
+        assert "simsiam-a             SimSiam, A: stop-gradient" in lines
 
     def test_a_study_is_listed_with_what_is_done(self, study, calls, capsys):
         main(line(study, "--only", "slow"))
@@ -219,6 +222,39 @@ class TestListing:
         assert listed[:2] == ["Three taus", "Which tau?"]
         assert [text.split()[0] for text in listed[3:]] == ["done", "done", "-", "-", "-", "-"]
         assert "tau.base=0.99" in listed[3]
+
+
+class TestProgress:
+    def test_the_time_left_tells_runs_from_judgements(self, capsys):
+        progress = StudyProgress("Taus", 8, [True, False, True, False, True, False])
+        for seconds in (600.0, 20.0):
+            progress.begin("a figure")
+            progress.end(seconds)
+        progress.begin("the next")
+        assert capsys.readouterr().out.splitlines() == [
+            "Taus",
+            "2 of 8 figures are there",
+            "[3/8] a figure; time left: known after the first",
+            "[4/8] a figure; about 50 min left",  # as long as no judgement is known, all are taken for as slow
+            "[5/8] the next; about 21 min left",
+        ]
+
+    def test_what_is_done_of_a_run_counts(self, capsys):
+        progress = StudyProgress("Taus", 2, [True, True])
+        progress.begin("one")
+        progress.end(100.0)
+        progress.begin("two")
+        progress.say("training", 0.5)
+        assert progress._left() == "about 1 min left"
+        progress.say("linear", None)
+        assert progress._left() == "about 20 s left"
+
+    def test_a_failure_tells_nothing_of_the_others(self, capsys):
+        progress = StudyProgress("Taus", 2, [True, True])
+        progress.begin("one")
+        progress.end(None)
+        progress.begin("two")
+        assert capsys.readouterr().out.splitlines()[-1] == "[2/2] two; time left: known after the first"
 
 
 @pytest.fixture(scope="module")
@@ -232,11 +268,11 @@ def undisturbed(tmp_path_factory) -> dict:
 
 
 def start(study: Path) -> subprocess.Popen:
-    log = (study.parent / "log").open("ab")
+    """The real command; what it prints goes to the file `log` beside the study."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "byol_tf.study", *line(study)], cwd=study.parent, env=environment, stdout=log, stderr=log
-    )
+    words = [sys.executable, "-m", "byol_tf.study", *line(study)]
+    with (study.parent / "log").open("ab") as log:
+        return subprocess.Popen(words, cwd=study.parent, env=environment, stdout=log, stderr=log)
 
 
 @pytest.mark.long

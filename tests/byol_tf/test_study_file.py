@@ -9,6 +9,7 @@ from byol_tf.config import Config
 from byol_tf.config_file import ConfigError, load_config, resolved_json
 from byol_tf.study_file import SCALES, load_study, packaged_studies, study_schema_json
 from byol_tf.study_plan import Planned, plan_study, run_name
+from pipelines.policy import ViewPolicy
 
 STUDIES = Path(__file__).resolve().parents[2] / "configs" / "studies"
 
@@ -38,7 +39,8 @@ def test_these_are_the_studies():
     stl10 = [f"stl10-table{number}" for number in range(1, 9)]
     simsiam = [f"simsiam-{letter}" for letter in "abcdef"]
     byol = ["byol-augmentations", "byol-batch-size", "byol-encoders", "byol-infonce", "byol-tau"]
-    assert packaged_studies() == sorted([*stl10, *simsiam, *byol, "nobatchstats-table1", "nobatchstats-table2"])
+    own = ["few-labels", "few-photos"]
+    assert packaged_studies() == sorted([*stl10, *simsiam, *byol, "nobatchstats-table1", "nobatchstats-table2", *own])
 
 
 def test_the_schema_is_fresh():
@@ -47,8 +49,8 @@ def test_the_schema_is_fresh():
 
 @pytest.mark.parametrize("name", packaged_studies())
 class TestEachStudy:
-    def test_plans_at_both_scales(self, name):
-        for scale in SCALES:
+    def test_plans_at_its_scales(self, name):
+        for scale in load_study(name)[2].scales:
             cells = planned(name, scale)
             assert len({(each.cell.row, each.cell.column) for each in cells}) == len(cells) > 0
             rows = {each.cell.row for each in cells}
@@ -56,7 +58,7 @@ class TestEachStudy:
 
     def test_rows_and_columns_are_other_experiments(self, name):
         """Two cells with the same config and the same judgement would be one experiment under two names."""
-        for scale in SCALES:
+        for scale in load_study(name)[2].scales:
             names = [(each.run_name, each.words) for each in planned(name, scale)]
             assert len(set(names)) == len(names)
 
@@ -69,7 +71,14 @@ class TestEachStudy:
     def test_says_its_source_and_what_it_takes(self, name):
         _, _, study = load_study(name)
         assert study.source and study.question.endswith(("?", "."))
-        assert all(len(study.scales[scale].budget) > 40 for scale in SCALES)
+        assert all(len(scale.budget) > 40 for scale in study.scales.values())
+
+
+def views_of(scale: str) -> tuple[ViewPolicy, ViewPolicy]:
+    """No augmentation, and the paper's with the crops of the scale's base."""
+    crops = load_config("few-photos").views.first.crop_area if scale == "small" else (0.08, 1.0)
+    paper = load_config("stl10").views.first.model_copy(update={"crop_area": crops})
+    return load_config("stl10", ["views.preset=none"]).views.first, paper
 
 
 class TestSTL10:
@@ -103,18 +112,17 @@ class TestSTL10:
 
     @pytest.mark.parametrize("scale", SCALES)
     def test_table_3_leaves_the_targets_input_as_it_is(self, scale):
-        plain = load_config("stl10", ["views.preset=none"]).views.first
+        plain, augmented = views_of(scale)
         nothing = config("stl10-table3", "No augmentations", scale=scale)
         assert nothing.views.first == nothing.views.second == plain
         target = config("stl10-table3", "No augmentations on target input", scale=scale)
         assert target.objective.directions == "one"  # the first view predicts the second, which is the target's
         assert target.views.second == plain
-        assert target.views.first == load_config("stl10").views.first
+        assert target.views.first == augmented
 
     @pytest.mark.parametrize("scale", SCALES)
     def test_table_4_has_one_or_all_but_one(self, scale):
-        plain = load_config("stl10", ["views.preset=none"]).views.first
-        all_five = load_config("stl10").views.first
+        plain, all_five = views_of(scale)
         keys = {
             "Grayscale": {"grayscale_probability"},
             "Horizontal flip": {"flip_probability"},
