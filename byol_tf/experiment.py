@@ -15,10 +15,13 @@ from byol_tf.build import build_model, compile_model, encoder_of
 from byol_tf.byol import BYOL
 from byol_tf.callbacks.checkpoint import Checkpoint, model_arrays, restore_model
 from byol_tf.callbacks.collapse import Collapse
+from byol_tf.callbacks.collapse_alarm import CollapseAlarm
 from byol_tf.callbacks.history import History
+from byol_tf.callbacks.input_watch import InputWatch
 from byol_tf.callbacks.pictures import ViewPictures
 from byol_tf.callbacks.probe import Probe
 from byol_tf.callbacks.resumed_epoch import ResumedEpoch
+from byol_tf.callbacks.step_watch import StepWatch
 from byol_tf.callbacks.throughput import Throughput
 from byol_tf.checkpoint_writer import CheckpointWriter
 from byol_tf.checkpoints import read_newest
@@ -125,6 +128,7 @@ class Experiment:
         Raises:
             RunFolderError: if the folder is in use, or its run was begun with other images.
             Interrupted: if a signal asked to stop; the chief has saved then.
+            RunStopped: if the run went wrong by itself, and the config says to stop then.
         """
         workers = self.workers
         if not workers.chief:
@@ -186,7 +190,8 @@ class Experiment:
         pictures = ViewPictures(folder.figures / "views.png", writer, self.source.pretrain, config)
 
         def state_now():
-            return {"rows": list(history.rows), "images": self.source.fingerprint, **throughput.state}
+            skipped = {"skipped_steps": self.model.skipped_steps}
+            return {"rows": list(history.rows), "images": self.source.fingerprint, **skipped, **throughput.state}
 
         saving, run = CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints, self.say), config.run
         try:
@@ -194,10 +199,11 @@ class Experiment:
                 checkpoint = Checkpoint(
                     saving, state_now, signals, run.checkpoint_steps, run.checkpoint_minutes, start.step % self.schedule.steps_per_epoch
                 )
-                at_epoch_ends = [throughput, *watchers, history, checkpoint]
+                alarm = CollapseAlarm(config, history.rows, self.schedule.steps_per_epoch, self.say)
+                at_epoch_ends = [throughput, StepWatch(self.say), *watchers, history, checkpoint, alarm]
                 if start.step == self.schedule.steps_per_epoch:
                     self._end_epoch(start, at_epoch_ends)
-                self._fit(start, [pictures, *at_epoch_ends], verbose)
+                self._fit(start, [pictures, InputWatch(config.training.batch_size, self.say), *at_epoch_ends], verbose)
                 saving.wait()
                 if signals.received is not None:  # after the last epoch's end, where nobody looked any more
                     raise Interrupted(signals.received, config.training.epochs, 0, not saving.failed)
@@ -222,6 +228,7 @@ class Experiment:
         updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
         # On another device than before, so many steps in one call might not divide what is left of the epoch.
         self.model.steps_per_execution = math.gcd(self.model.steps_per_execution, step)
+        self.model.steps_seen, self.model.skipped_steps = first_step, start.state.get("skipped_steps", 0)
         self.model.fit(
             workers.share(batches, config.training.batch_size),
             epochs=config.training.epochs,
@@ -292,6 +299,7 @@ class Experiment:
             "steps": int(self.model.optimizer.iterations.numpy()),
             "seconds": round(throughput.seconds, 3),
             "images_per_second": round(throughput.images_per_second, 3),
+            "skipped_steps": self.model.skipped_steps,
             "loss": last["loss"],
             "probe_accuracy": last.get("probe_accuracy"),
             "untrained_probe_accuracy": untrained.get("probe_accuracy"),

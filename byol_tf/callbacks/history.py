@@ -21,6 +21,7 @@ COLUMNS = (
     "projection_cosine",
     "effective_rank",
     "images_per_second",
+    "skipped_steps",
 )
 
 
