@@ -146,11 +146,18 @@ class BYOL(CompiledLoop):
         if len(views) != self.objective.view_count:
             raise ValueError(f"expected batches of {self.objective.view_count} views of each image; received {len(views)}")
         variables, statistics = self.trainable_variables, self._statistics()
-        statistics_before = [tf.convert_to_tensor(variable) for variable in statistics]
+        # What moves before the numbers are looked at.
+        moved = [*statistics, *(variable for mean in self._metric_means.values() for variable in (mean.total, mean.count))]
+        moved_before = [tf.convert_to_tensor(variable) for variable in moved]
         measures, gradients = self._accumulated(views, variables) if self.accumulation > 1 else self._gradients(views, variables)
+        for name, value in measures.items():
+            self._metric_means[name].update_state(value)
         if not self.optimizer.built:
             self.optimizer.build(variables)
-        found = guard.flags_before(self.optimizer, data, measures["loss"], gradients, statistics)
+        # The step's loss by what its running sum has become: asked for the loss itself, TensorFlow's graph would round it otherwise in a
+        # clean run than without this question.
+        loss = self._metric_means["loss"].total - moved_before[len(statistics)]
+        found = guard.flags_before(self.optimizer, data, loss, gradients, statistics)
         sound = tf.reduce_all(found == 0.0)
         logs = {"learning_rate": tf.identity(self.optimizer.learning_rate)}
         step = tf.identity(self.optimizer.iterations.value)
@@ -159,18 +166,16 @@ class BYOL(CompiledLoop):
             self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
         def restore(values):
-            for variable, value in zip(statistics, values, strict=True):
+            for variable, value in zip(moved, values, strict=True):
                 variable.assign(value)
 
-        guard.either(sound, (apply, gradients_for_all(self.optimizer, gradients)), (restore, statistics_before))
+        guard.either(sound, (apply, gradients_for_all(self.optimizer, gradients)), (restore, moved_before))
         if self.target_update is not None:
             # A step was left out, or float16's loss scale skipped one whose gradients aren't finite.
             logs["tau"] = self.target_update.apply(self.target_pairs(), step, self.optimizer.iterations.value > step)
-        for name, value in measures.items():
-            self._metric_means[name].update_state(tf.where(sound, value, 0.0), sample_weight=tf.where(sound, 1.0, 0.0))
         found = tf.concat([found, guard.flags(*map(guard.total, self._learned()))], axis=0)
         logs = {name: mean.result() for name, mean in self._metric_means.items()} | logs
-        return logs, tf.concat([measures["loss"][None], found], axis=0)
+        return logs, tf.concat([loss[None], found], axis=0)
 
     def _statistics(self) -> list[keras.Variable]:
         """What a forward pass moves: batch statistics of both networks, and states of layers that draw."""

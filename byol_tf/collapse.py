@@ -4,8 +4,8 @@ from byol_tf.config import Config, Objective
 
 SPREAD, COSINE = 0.07, 0.995
 """Below and above: projections of different images are one point. 1 and 0 are vectors scattered over the sphere, 0 and 1 a single one
-(SimSiam report, section IV.A). docs/results has 0.053 and 0.997, then less, of five systems that collapse, and 0.100 and 0.988 of the nearest
-that doesn't (BYOL with GN+WS and LARS, which still learns: 19.0 to 26.2)."""
+(SimSiam report, section IV.A). docs/results has 0.053 and 0.997, then less, of five systems that collapse, and 0.100 and 0.988 of the
+nearest that doesn't (BYOL with GN+WS and LARS, which still learns: 19.0 to 26.2)."""
 FALLEN = 0.5
 """Spread against the untrained network's, at most. Networks without normalisation, or deep ones, begin close to one point themselves, and a
 slow warm-up leaves them there for a while."""

@@ -19,8 +19,7 @@ class CollapseAlarm(keras.callbacks.Callback):
         say: prints a line for people.
 
     Raises:
-        Collapsed: in `fit`, at an epoch's end, if `monitor.on_collapse` is `stop`. This callback comes after `Checkpoint`, so that the epoch
-            is saved.
+        Collapsed: at an epoch's end, if `monitor.on_collapse` is `stop`. `Checkpoint` comes before this callback, so the epoch is saved.
     """
 
     def __init__(self, config: Config, rows: list[dict], steps_per_epoch: int, say: Callable[[str], None] = print):

@@ -19,8 +19,8 @@ SHARE = 0.2
 class InputWatch(keras.callbacks.Callback):
     """Says once, with the figures, if steps wait for images a fifth of their time or more.
 
-    What counts is how long a call's first step waits for its batch, when the devices have nothing to do; the steps after it are taken to wait
-    as long. (Where those ask for their batches the devices still compute, so that the host's waiting costs nothing there.) With
+    What counts is how long a call's first step waits for its batch, when the devices have nothing to do; the steps after it are taken to
+    wait as long. (Where those ask for their batches the devices still compute, so that the host's waiting costs nothing there.) With
     `training.deterministic` TensorFlow lets no step look at a clock, and nothing is said.
 
     Args:

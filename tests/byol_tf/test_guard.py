@@ -16,7 +16,7 @@ from tests.byol_tf import tiny
 def state(model: BYOL) -> dict[str, np.ndarray]:
     """All that a step may change: both networks, statistics included, and the optimizer."""
     parts = [*model.parts.values(), model.target_encoder, model.target_projector, model.optimizer]
-    return {f"{index} {v.path}": v.numpy().copy() for index, part in enumerate(parts) for v in part.variables}
+    return {f"{i}/{j} {v.path.partition('/')[2]}": v.numpy().copy() for i, part in enumerate(parts) for j, v in enumerate(part.variables)}
 
 
 def changed(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> list[str]:
@@ -172,39 +172,38 @@ class TestStop:
             tiny.model(on_nonfinite="go")
 
 
-class BadGradient(keras.layers.Layer):
-    """Gives what it is given; its gradient is multiplied by `factor`."""
+FACTOR = tf.Variable(1.0)
+"""Of gradients that pass `BadGradient`. No variable of the layer, or it would be a statistic of the model's."""
 
-    def build(self, shape):
-        self.factor = self.add_weight(shape=(), initializer="ones", trainable=False, name="factor")
+
+class BadGradient(keras.layers.Layer):
+    """Gives what it is given; its gradient is multiplied by `FACTOR`."""
 
     def call(self, inputs):
-        factor = tf.convert_to_tensor(self.factor)
-
         @tf.custom_gradient
-        def passed(x):
-            return tf.identity(x), lambda upstream: upstream * tf.cast(factor, upstream.dtype)
+        def passed(x, factor):
+            return tf.identity(x), lambda upstream: (upstream * tf.cast(factor, upstream.dtype), None)
 
-        return passed(inputs)
+        return passed(inputs, tf.stop_gradient(FACTOR))
 
 
-def with_bad_gradient(precision: str = "float32", **options) -> tuple[BYOL, BadGradient]:
+def with_bad_gradient(**options) -> BYOL:
+    FACTOR.assign(1.0)
     keras.utils.set_random_seed(0)
     inputs = keras.Input((tiny.SIZE, tiny.SIZE, 3))
     x = keras.layers.Conv2D(tiny.FEATURES, 3, strides=2, use_bias=False)(inputs)
-    layer = BadGradient()
-    encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(layer(x)))
+    encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(BadGradient()(x)))
     model = tiny.wrapped(encoder, **options)
     model.compile(keras.optimizers.Adam(0.01), jit_compile=False)
     model.optimizer.build(model.trainable_variables)
-    return model, layer
+    return model
 
 
 class TestGradient:
     def test_it_alone_is_noticed(self):
-        model, layer = with_bad_gradient(on_nonfinite="skip")
+        model = with_bad_gradient(on_nonfinite="skip")
         values = [1.0, np.nan, np.inf, 1e30, 1.0]
-        recorder = Recorder(lambda step, _: layer.factor.assign(values[step]))
+        recorder = Recorder(lambda step, _: FACTOR.assign(values[step]))
         fit(model, poisoned(5, {}), [recorder])
         assert [call.troubles[0] for _, call, _ in recorder.after] == [(), *3 * [("gradient",)], ()]
         moved = [bool(changed(before, after)) for before, (after, *_) in zip(recorder.before, recorder.after, strict=True)]
@@ -238,8 +237,8 @@ class TestFloat16:
             fit(model, poisoned(2, {}), [recorder])
 
     def test_gradients_that_overflow_without_a_scale_are(self):
-        model, layer = with_bad_gradient(on_nonfinite="stop")
-        layer.factor.assign(np.inf)
+        model = with_bad_gradient(on_nonfinite="stop")
+        FACTOR.assign(np.inf)
         model.optimizer.dynamic_scale.assign(2.0)
         with pytest.raises(NotFiniteError, match="step 2: not finite: gradient"):
             fit(model, poisoned(2, {}))
