@@ -5,6 +5,8 @@ import tensorflow as tf
 
 from byol_tf.config_file import load_config
 from byol_tf.memory import out_of_memory_text
+from byol_tf.stops import OUT_OF_MEMORY
+from byol_tf.train import _exit_code
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +23,11 @@ def test_it_names_the_batch_and_what_to_lower(error):
     keys = ["training.accumulation=2", "training.recompute=true", "devices.precision=mixed_bfloat16", "training.batch_size", "views.size"]
     assert [key in way for key, way in zip(keys, ways, strict=True)] == [True] * 5
     assert "OOM" in detail
+
+
+def test_the_command_has_an_exit_code_for_it(error, capsys):
+    assert _exit_code(error, load_config(None, []), "") == OUT_OF_MEMORY == 12
+    assert "stopped: out of memory: a step on a batch of 128 images" in capsys.readouterr().err
 
 
 def test_what_is_done_already_is_not_proposed(error):

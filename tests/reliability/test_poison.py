@@ -101,7 +101,7 @@ def poison(tmp_path, capsys, kind: str, step: int, policy: str, *overrides: str)
 
 def test_a_bad_batch_is_left_out_and_a_bad_weight_ends_the_run(tmp_path, capsys, report):
     poison(tmp_path / "batch", capsys, "batch-nan", AT[1], "skip")
-    poison(tmp_path / "weight", capsys, "weight-inf", AT[1], "skip", "devices.steps_per_call=5")
+    poison(tmp_path / "weight", capsys, "weight-inf", AT[1], "skip")
     report(12, "NaN in a batch, infinity in a weight in mid-run: noticed in the same step, never saved", 2)
 
 
@@ -111,7 +111,8 @@ def test_not_finite_anywhere_at_the_first_the_middle_and_the_last_step(tmp_path,
     for index, kind in enumerate(KINDS):
         for step in AT:
             policy = ("stop", "skip")[done % 2]
-            calls = ("devices.steps_per_call=5",) if index % 2 else ()
+            # Between the steps of one call nothing can be planted into a variable.
+            calls = ("devices.steps_per_call=5",) if index % 2 and kind.startswith(("batch", "gradient")) else ()
             poison(tmp_path / f"{kind}-{step}", capsys, kind, step, policy, *calls)
             done += 1
     report(12, f"NaN and infinity in {', '.join(PLACES)} at the first, middle and last step: same step, never saved, policy obeyed", done)
@@ -184,12 +185,19 @@ SMALL = {
     "training": {"epochs": 4, "batch_size": 64},
     "probe": {"train_images": 50, "test_images": 50, "every": 1000},
 }
-NO_NORMALIZATION = tuple(f"{part}.normalization=none" for part in ("encoder", "projector", "predictor"))
 SIMSIAM = ("tau={}", "projector.layers=3", "projector.normalize_output=true", "predictor.hidden=16")
 COLLAPSES = {
     "no predictor": (("predictor.kind=none",), "predictor.kind"),
     "neither target network nor predictor": (("predictor.kind=none", "objective.target=online", "tau={}"), "predictor.kind"),
     "no stop-gradient": (("objective.target=online_with_gradient", "tau={}"), "objective.target"),
+    "layer normalisation": (
+        tuple(f"{part}.normalization=layer" for part in ("encoder", "projector", "predictor")),
+        "encoder.normalization",
+    ),
+    "no normalisation, quick target": (
+        (*(f"{part}.normalization=none" for part in ("encoder", "projector", "predictor")), "tau.base=0.9"),
+        "encoder.normalization",
+    ),
     "SimSiam without stop-gradient": (("objective.target=online_with_gradient", *SIMSIAM), "objective.target"),
 }
 HEALTHY = {
