@@ -37,9 +37,9 @@ def said(seconds: float, batches: int, batch_size: int = BATCH, hiccup: int | No
 
 @pytest.mark.parametrize("steps", [1, pytest.param(5, marks=pytest.mark.long)])
 def test_a_slow_input_is_said_once_with_the_figures(steps):
-    (line,) = said(0.05, 240 if steps > 1 else 110, steps=steps)
+    (line,) = said(0.05, 330 if steps > 1 else 135, steps=steps)
     waits, given, taken = (float(number.replace(",", "")) for number in re.findall(r"([\d,]+)(?:%| images|\. More)", line)[:3])
-    assert waits > 20
+    assert waits > 33
     assert given == pytest.approx(BATCH / 0.05, rel=0.35)
     assert taken > given
 
