@@ -8,7 +8,7 @@ import keras
 _BEFORE = 100
 """Steps whose largest loss a step is held against."""
 _JUMP = 2.0
-"""Times that largest loss: noise of batches stays far below, also where the loss is next to 0 (see tests/reliability/test_poison.py)."""
+"""Times that largest loss: well above the noise of batches."""
 _LEAST = 0.01
 """Below it a loss tells nothing apart: unrelated vectors have 2 in each direction."""
 
