@@ -13,8 +13,8 @@ _CALLS, _SECONDS = 20, 2.0
 _WINDOWS = 3
 """Windows in a row that must show it, so that one hiccup of a disk doesn't."""
 SHARE = 1 / 3
-"""Of the steps' time spent waiting, from which on it is said. On two cores that other programs wanted too, 22% and 32% were
-measured of steps of some 50 ms whose input is fast enough when they are alone."""
+"""Of the steps' time spent waiting, from which on it is said. A small run on two cores that other programs wanted too had 22% and 32%, which
+says nothing of its input."""
 
 
 class InputWatch(keras.callbacks.Callback):
