@@ -14,7 +14,7 @@ _WINDOWS = 3
 """Windows in a row that must show it, so that one hiccup of a disk doesn't."""
 SHARE = 1 / 3
 """Of the steps' time spent waiting, from which on it is said. A small run on two cores that other programs wanted too had
-says nothing of its input."""
+22% and 32%, which says nothing of its input."""
 
 
 class InputWatch(keras.callbacks.Callback):
