@@ -42,6 +42,7 @@ def build_model(config: Config, cropped: bool = False) -> BYOL:
         accumulation=config.training.accumulation,
         recompute=config.training.recompute,
         views=fused_views(config, cropped) if views_in_step(config) else None,
+        on_nonfinite=config.monitor.on_nonfinite,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from byol_tf import guard
 from byol_tf.loop import CompiledLoop
 from byol_tf.networks import batch_independent, initialize_from_data, mlp_head, recomputed
 from byol_tf.objectives import Objective, mean_cosine, spread
@@ -38,9 +39,12 @@ class BYOL(CompiledLoop):
 
         recompute: the backward pass computes most of the encoder's activations again instead of keeping them: see
             `networks.recompute.recomputed`.
+        on_nonfinite: what `fit` does when a step's views, loss, gradients or batch statistics aren't finite: `stop`, or `skip`. Either way
+            that step changes nothing: neither weights nor optimizer, statistics or target. See `loop.CompiledLoop`.
 
     Raises:
-        ValueError: if a part isn't built, gives another shape than the next one takes, can't be copied, or `target` is another word.
+        ValueError: if a part isn't built, gives another shape than the next one takes, can't be copied, or `target` or `on_nonfinite` is
+            another word.
     """
 
     def __init__(
@@ -54,9 +58,10 @@ class BYOL(CompiledLoop):
         accumulation: int = 1,
         views: Sequence[keras.layers.Layer] | None = None,
         recompute: bool = False,
+        on_nonfinite: Literal["stop", "skip"] = "stop",
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(on_nonfinite, **kwargs)
         if target not in ("ema", "online", "online_with_gradient"):
             raise ValueError(f'target: expected "ema", "online" or "online_with_gradient"; received {target!r}')
         features = _width(encoder, "encoder")
@@ -128,25 +133,59 @@ class BYOL(CompiledLoop):
     def log_names(self):
         return [*self._metric_means, "learning_rate", *(["tau"] if self.target_update is not None else [])]
 
-    def train_step(self, data):
-        """One optimizer step on the views of a batch, then the target's update; returns the running means of the epoch so far."""
+    def reported_step(self, data):
+        """One optimizer step on the views of a batch, then the target's update.
+
+        Returns:
+            (running means of the epoch so far by name, float32 `[1 + len(guard.TROUBLES)]`: the loss, and flags of what isn't finite).
+        """
         if self.views is not None:
             *images, ids = data  # the same images for all views, or for each view its own
             data = [view(each, ids) for view, each in zip(self.views, itertools.cycle(images), strict=False)]
         views = dict(enumerate(data))
         if len(views) != self.objective.view_count:
             raise ValueError(f"expected batches of {self.objective.view_count} views of each image; received {len(views)}")
-        variables = self.trainable_variables
+        variables, statistics = self.trainable_variables, self._statistics()
+        # What moves before the numbers are looked at.
+        moved = [*statistics, *(variable for mean in self._metric_means.values() for variable in (mean.total, mean.count))]
+        moved_before = [tf.convert_to_tensor(variable) for variable in moved]
         measures, gradients = self._accumulated(views, variables) if self.accumulation > 1 else self._gradients(views, variables)
-        logs = {"learning_rate": tf.identity(self.optimizer.learning_rate)}
-        step = tf.identity(self.optimizer.iterations.value)
-        self.optimizer.apply_gradients(zip(gradients_for_all(self.optimizer, gradients), variables, strict=True))
-        if self.target_update is not None:
-            # float16's loss scale skips steps whose gradients aren't finite.
-            logs["tau"] = self.target_update.apply(self.target_pairs(), step, self.optimizer.iterations.value > step)
         for name, value in measures.items():
             self._metric_means[name].update_state(value)
-        return {name: mean.result() for name, mean in self._metric_means.items()} | logs
+        if not self.optimizer.built:
+            self.optimizer.build(variables)
+        # The step's loss by what its running sum has become: asked for the loss itself, TensorFlow's graph would round it otherwise in a
+        # clean run than without this question.
+        loss = self._metric_means["loss"].total - moved_before[len(statistics)]
+        found = guard.flags_before(self.optimizer, data, loss, gradients, statistics)
+        sound = tf.reduce_all(found == 0.0)
+        logs = {"learning_rate": tf.identity(self.optimizer.learning_rate)}
+        step = tf.identity(self.optimizer.iterations.value)
+
+        def apply(gradients):
+            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+        def restore(values):
+            for variable, value in zip(moved, values, strict=True):
+                variable.assign(value)
+
+        guard.either(sound, (apply, gradients_for_all(self.optimizer, gradients)), (restore, moved_before))
+        if self.target_update is not None:
+            # A step was left out, or float16's loss scale skipped one whose gradients aren't finite.
+            logs["tau"] = self.target_update.apply(self.target_pairs(), step, self.optimizer.iterations.value > step)
+        found = tf.concat([found, guard.flags(*map(guard.total, self._learned()))], axis=0)
+        logs = {name: mean.result() for name, mean in self._metric_means.items()} | logs
+        return logs, tf.concat([loss[None], found], axis=0)
+
+    def _statistics(self) -> list[keras.Variable]:
+        """What a forward pass moves: batch statistics of both networks, and states of layers that draw."""
+        parts = [*self.parts.values(), *([self.target_encoder, self.target_projector] if self.target == "ema" else [])]
+        return [variable for part in parts for variable in part.non_trainable_variables]
+
+    def _learned(self) -> tuple[list[keras.Variable], list[keras.Variable]]:
+        """Weights of the online network and of the target, as in `guard.AFTER`."""
+        online = [variable for part in self.parts.values() for variable in part.trainable_variables]
+        return online, [target for _, target in self.target_pairs()] if self.target == "ema" else []
 
     def _gradients(self, views, variables):
         """(loss and collapse measures by name, a gradient for each variable), each gradient this replica's share of the global one."""

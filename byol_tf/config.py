@@ -278,6 +278,17 @@ class Probe(Section):
     """Neighbours vote with weight exp(cosine / temperature)."""
 
 
+class Monitor(Section):
+    """What happens when a run goes wrong by itself (docs/collapse.md, and the exit codes in the README)."""
+
+    on_collapse: Literal["warn", "stop"] = "warn"
+    """When all images get the same projection, or representations lie on a line: `warn` says so once, with the likely cause; `stop` also
+    ends the run after that epoch's checkpoint."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """A step whose views, loss, gradients or batch statistics aren't finite changes nothing and is never saved. `stop` ends the run there;
+    `skip` goes on, counts it in `skipped_steps`, and ends the run after 20 in a row. Weights that aren't finite always end it."""
+
+
 class Run(Section):
     """What a run leaves behind."""
 
@@ -318,6 +329,7 @@ class Config(Section):
     training: Training
     devices: Devices = Devices()
     probe: Probe = Probe()
+    monitor: Monitor = Monitor()
     run: Run = Run()
 
     @model_validator(mode="after")

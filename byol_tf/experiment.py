@@ -16,10 +16,13 @@ from byol_tf.build import build_model, compile_model, encoder_of
 from byol_tf.byol import BYOL
 from byol_tf.callbacks.checkpoint import Checkpoint, model_arrays, restore_model
 from byol_tf.callbacks.collapse import Collapse
+from byol_tf.callbacks.collapse_alarm import CollapseAlarm
 from byol_tf.callbacks.history import History
+from byol_tf.callbacks.input_watch import InputWatch
 from byol_tf.callbacks.pictures import ViewPictures
 from byol_tf.callbacks.probe import Probe
 from byol_tf.callbacks.resumed_epoch import ResumedEpoch
+from byol_tf.callbacks.step_watch import StepWatch
 from byol_tf.callbacks.throughput import Throughput
 from byol_tf.checkpoint_writer import CheckpointWriter, SavesFailed
 from byol_tf.checkpoints import read_newest, recover
@@ -129,6 +132,7 @@ class Experiment:
             RunFolderError: if the folder is in use, can't be written, holds no whole checkpoint, or its run was begun with other images.
             Interrupted: if a signal asked to stop; the chief has saved then.
             SavesFailed: if what was learned couldn't be written, on the chief.
+            RunStopped: if the run went wrong by itself, and the config says to stop then.
         """
         workers = self.workers
         if not workers.chief:
@@ -194,7 +198,8 @@ class Experiment:
         pictures = ViewPictures(folder.figures / "views.png", events, self.source.pretrain, config)
 
         def state_now():
-            return {"rows": list(history.rows), "images": self.source.fingerprint, **throughput.state}
+            skipped = {"skipped_steps": self.model.skipped_steps}
+            return {"rows": list(history.rows), "images": self.source.fingerprint, **skipped, **throughput.state}
 
         saving, run = CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints, self.say), config.run
         try:
@@ -202,10 +207,11 @@ class Experiment:
                 checkpoint = Checkpoint(
                     saving, state_now, signals, run.checkpoint_steps, run.checkpoint_minutes, start.step % self.schedule.steps_per_epoch
                 )
-                at_epoch_ends = [throughput, *watchers, history, checkpoint]
+                alarm = CollapseAlarm(config, history.rows, self.schedule.steps_per_epoch, self.say)
+                at_epoch_ends = [throughput, StepWatch(self.say), *watchers, history, checkpoint, alarm]
                 if start.step == self.schedule.steps_per_epoch:
                     self._end_epoch(start, at_epoch_ends)
-                self._fit(start, [pictures, *at_epoch_ends], verbose)
+                self._fit(start, [pictures, InputWatch(config.training.batch_size, self.say), *at_epoch_ends], verbose)
                 saving.finish()
                 if signals.received is not None:  # after the last epoch's end, where nobody looked any more
                     raise Interrupted(signals.received, config.training.epochs, 0, not saving.failed)
@@ -213,8 +219,9 @@ class Experiment:
         finally:
             saving.wait()
             events.close()
+        supervised = self._supervised()
         try:
-            return self._finish(history.rows, throughput)
+            return self._finish(history.rows, throughput, supervised)
         except (OSError, tf.errors.OpError) as error:
             raise SavesFailed(
                 f"all is learned and saved, but figures, encoder and result couldn't be written: {str(error).splitlines()[0]}"
@@ -236,6 +243,7 @@ class Experiment:
         updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
         # On another device than before, so many steps in one call might not divide what is left of the epoch.
         self.model.steps_per_execution = math.gcd(self.model.steps_per_execution, step)
+        self.model.steps_seen, self.model.skipped_steps = first_step, start.state.get("skipped_steps", 0)
         self.model.fit(
             workers.share(batches, config.training.batch_size),
             epochs=config.training.epochs,
@@ -294,9 +302,8 @@ class Experiment:
         train, test = (subset(each, balanced_indices(each.labels, min(count or limit, len(each)), seed)) for each, count, limit in wanted)
         return train, test
 
-    def _finish(self, rows: list[dict], throughput: Throughput) -> dict:
+    def _finish(self, rows: list[dict], throughput: Throughput, supervised: float | None) -> dict:
         folder, untrained, last = self.folder, rows[0], rows[-1]
-        supervised = self._supervised()
         config, system = self.config, system_of(self.config)
         curves_figure(folder.figures / "curves.png", rows, f"{config.name}: {system}, {config.encoder.name} on {config.data.source}")
         export_encoder(self.inference, folder.export, config)
@@ -309,6 +316,7 @@ class Experiment:
             "steps": int(self.model.optimizer.iterations.numpy()),
             "seconds": round(throughput.seconds, 3),
             "images_per_second": round(throughput.images_per_second, 3),
+            "skipped_steps": self.model.skipped_steps,
             "loss": last["loss"],
             "probe_accuracy": last.get("probe_accuracy"),
             "untrained_probe_accuracy": untrained.get("probe_accuracy"),

@@ -262,7 +262,7 @@ def _scheduled(config: dict) -> str | None:
     return None
 
 
-_DOES_NOT_MATTER = ("about", "$schema", "run")
+_DOES_NOT_MATTER = ("about", "$schema", "run", "monitor")
 """Keys that change nothing of what is learned."""
 
 

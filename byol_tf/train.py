@@ -11,9 +11,11 @@ from byol_tf.cluster import Cluster, DeviceError, read_cluster
 from byol_tf.config_file import ConfigError, load_config, resolved_json
 from byol_tf.devices import prepare_environment
 from byol_tf.interruption import Interrupted
+from byol_tf.memory import out_of_memory_text
 from byol_tf.output import outlast_output
 from byol_tf.run_folder import RunFolder, RunFolderError, choose_folder
 from byol_tf.run_lock import RunLock
+from byol_tf.stops import OUT_OF_MEMORY, RunStopped
 
 _USAGE_ERROR = 2
 
@@ -22,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code.
 
     0; or 2 with a message and nothing written if config, images or folder are wrong; or 128 + n after signal n, when the run has saved; or
-    74 when what was learned can't be written any more.
+    74 when what was learned can't be written any more; or one of `stops.py` if the run went wrong by itself.
     """
     parser = argparse.ArgumentParser(prog="python -m byol_tf.train", description="Pre-trains an encoder with BYOL and exports it.")
     parser.add_argument("--config", metavar="FILE", help="the experiment, a JSON file (default: the demo, which downloads nothing)")
@@ -99,6 +101,8 @@ def _train_along(config, cluster: Cluster) -> int:
     except SourceError as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
+    except Exception as error:
+        return _exit_code(error, config, "")
     return 0
 
 
@@ -137,7 +141,22 @@ def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
     except SavesFailed as failed:
         print(f"stopped: {failed}. When the disk takes files again, go on with\n  {_same_run(options, folder)}", file=sys.stderr)
         return failed.exit_code
+    except Exception as error:
+        return _exit_code(error, config, f" The newest checkpoint is from before. To go on from it:\n  {_same_run(options, folder)}")
     return _report(result, folder)
+
+
+def _exit_code(error: Exception, config, how_to_go_on: str) -> int:
+    """That of a run that stopped by itself, which is said; another error is raised again."""
+    import tensorflow as tf
+
+    if isinstance(error, RunStopped):
+        print(f"\nstopped: {error}.{how_to_go_on}", file=sys.stderr, flush=True)
+        return error.exit_code
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        print(f"\nstopped: {out_of_memory_text(config, error)}", file=sys.stderr, flush=True)
+        return OUT_OF_MEMORY
+    raise error
 
 
 def _same_run(options, folder: RunFolder) -> str:

@@ -22,6 +22,7 @@ COLUMNS = (
     "projection_cosine",
     "effective_rank",
     "images_per_second",
+    "skipped_steps",
 )
 
 

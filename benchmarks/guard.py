@@ -1,0 +1,58 @@
+"""`python -m benchmarks.guard`: what it costs a step to look whether its numbers are finite, on the bare step of `benchmarks.step`.
+
+Both sides take turns; the figure is the median ratio of the pairs, above 1 where the guard takes time.
+"""
+
+import argparse
+import json
+from unittest import mock
+
+from byol_tf.devices import prepare_environment
+
+prepare_environment()
+
+import tensorflow as tf
+
+from benchmarks.step import bare_step
+from benchmarks.turns import Side, median_ratio, rounded, take_turns
+from byol_tf import guard
+
+
+def unguarded_step(encoder: str, size: int, batch: int) -> Side:
+    """The same step, traced with nothing looked at and nothing left out."""
+    with (
+        mock.patch.object(guard, "flags_before", lambda *_: tf.zeros(len(guard.BEFORE))),
+        mock.patch.object(guard, "total", lambda _: tf.zeros(())),
+        mock.patch.object(guard, "either", lambda _, step, __: step[0](step[1])),
+    ):
+        side = bare_step(encoder, size, batch)
+        side(1)
+    return side
+
+
+def measure(encoder: str, size: int, batch: int, steps: int, pairs: int) -> dict:
+    """Images a second of both sides, and how much longer the guarded step takes."""
+    sides = {"without": unguarded_step(encoder, size, batch), "guarded": bare_step(encoder, size, batch)}
+    speeds = take_turns(sides, pairs, steps)
+    settings = {"encoder": encoder, "size": size, "batch": batch}
+    return {
+        "benchmark": "guard",
+        **settings,
+        "images_per_second": rounded(speeds, batch),
+        "times": median_ratio(speeds, "without", "guarded"),
+    }
+
+
+def main() -> None:
+    """Parses the command line and prints the result."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.guard", description=__doc__)
+    parser.add_argument("--encoder", default="resnet18")
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=4, help="of each side in a pair")
+    parser.add_argument("--pairs", type=int, default=5)
+    print(json.dumps(measure(**vars(parser.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Says when a run has collapsed, and why that may be."""
+
+from collections.abc import Callable
+
+import keras
+
+from byol_tf.collapse import likely_cause, sign_of_collapse
+from byol_tf.config import Config
+from byol_tf.stops import Collapsed
+
+
+class CollapseAlarm(keras.callbacks.Callback):
+    """Looks at each epoch's measures, once `Collapse` and `History` have put them down; says it once, or stops the run.
+
+    Args:
+        config: of the run, in which the cause is looked for.
+        rows: of the run so far, as `History` keeps them, that of the untrained network first.
+        steps_per_epoch: for the step since when.
+        say: prints a line for people.
+
+    Raises:
+        Collapsed: at an epoch's end, if `monitor.on_collapse` is `stop`. `Checkpoint` comes before this callback, so the epoch is saved.
+    """
+
+    def __init__(self, config: Config, rows: list[dict], steps_per_epoch: int, say: Callable[[str], None] = print):
+        super().__init__()
+        self.config, self.rows, self.steps_per_epoch, self.say = config, rows, steps_per_epoch, say
+        self.said = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        untrained, *trained = self.rows
+        signs = [sign_of_collapse(row, untrained, self.config.objective) for row in trained]
+        if signs[-1] is None or self.said:
+            return
+        self.said = True
+        healthy = [row["epoch"] for row, sign in zip(trained, signs, strict=True) if sign is None]
+        last = max(healthy, default=0)
+        cause, remedy = likely_cause(self.config)
+        text = (
+            f"collapse: {signs[-1]}, since epoch {last + 1} (steps {last * self.steps_per_epoch + 1:,} to "
+            f"{(last + 1) * self.steps_per_epoch:,}). Likely cause here: {cause}. To try: {remedy}. More: docs/collapse.md"
+        )
+        if self.config.monitor.on_collapse == "stop":
+            raise Collapsed(text)
+        self.say(f"warning: {text}")

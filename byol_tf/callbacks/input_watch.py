@@ -1,0 +1,67 @@
+"""Whether the training step waits for images."""
+
+import math
+import time
+from collections.abc import Callable
+
+import keras
+
+_LEFT_OUT = 5
+"""First calls of a `fit`: they trace, compile and fill buffers."""
+_CALLS, _SECONDS = 20, 2.0
+"""At least so many calls, and so long, make a window."""
+_WINDOWS = 3
+"""Windows in a row that must show it, so that one hiccup of a disk doesn't."""
+SHARE = 1 / 3
+"""Of the steps' time spent waiting, from which on it is said. A small run on two cores that other programs wanted too had
+22% and 32%, which says nothing of its input."""
+
+
+class InputWatch(keras.callbacks.Callback):
+    """Says once, with the figures, if steps wait for images a third of their time or more.
+
+    What counts is how long a call's first step waits for its batch, when the devices have nothing to do; the steps after it are taken to
+    wait as long. (Where those ask for their batches the devices still compute, so that the host's waiting costs nothing there.) With
+    `training.deterministic` TensorFlow lets no step look at a clock, and nothing is said.
+
+    Args:
+        batch_size: images of a step, over all replicas.
+        say: prints a line for people.
+    """
+
+    def __init__(self, batch_size: int, say: Callable[[str], None] = print):
+        super().__init__()
+        self.batch_size, self.say = batch_size, say
+        self.said = False
+        self._calls = 0
+        self._begin_window(())
+
+    def _begin_window(self, shares: tuple[float, ...]) -> None:
+        self._shares = shares
+        self._window = [0, 0, 0.0, 0.0]  # calls, steps, seconds, seconds waited
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        seconds, call = time.perf_counter() - self._began, self.model.last_call
+        self._calls += 1
+        if self.said or self._calls <= _LEFT_OUT or math.isnan(call.waited):
+            return
+        steps = len(call.losses)
+        now = 1, steps, seconds, min(call.waited * steps, seconds)
+        self._window = [had + more for had, more in zip(self._window, now, strict=True)]
+        calls, steps, seconds, waited = self._window
+        if calls < _CALLS or seconds < _SECONDS:
+            return
+        shares = (*self._shares, waited / seconds)[-_WINDOWS:]
+        self._begin_window(shares)
+        if len(shares) == _WINDOWS and min(shares) >= SHARE:
+            self.said = True
+            given = steps * self.batch_size / seconds
+            taken = steps * self.batch_size / max(seconds - waited, 1e-9)
+            self.say(
+                f"warning: the input is slower than the step, which waits {waited / seconds:.0%} of the time: {given:,.0f} images/s come, "
+                f"and it could take {taken:,.0f}. More cores would help, or less to do for each image: views.engine=fused, or photos "
+                "made smaller once (data.image_size with data.cache=memory). --dry-run measures both"
+            )
