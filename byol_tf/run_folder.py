@@ -7,6 +7,7 @@ runs/stl10-2026-11-21-1/
 ```
 """
 
+import contextlib
 import csv
 import datetime
 import io
@@ -67,10 +68,12 @@ class RunFolder:
         facts = environment() | {"command": command, "data_fingerprint": data_fingerprint}
         write_atomically(self.environment, json.dumps(facts, indent=2) + "\n")
         if skipped:
-            text = io.StringIO()
-            table = csv.writer(text, lineterminator="\n")
-            table.writerows([("path", "reason"), *skipped])
-            write_atomically(self.skipped, text.getvalue())
+            write_atomically(self.skipped, _rows(("path", "reason"), *skipped))
+
+    def list_skipped(self, path: str, reason: str) -> None:
+        """Adds a photo that was lost in mid-run to those that couldn't be read from the beginning. A full disk is no reason to stop."""
+        with contextlib.suppress(OSError), self.skipped.open("a", encoding="utf-8") as file:
+            file.write(_rows((path, reason)) if file.tell() else _rows(("path", "reason"), (path, reason)))
 
     def finished(self) -> dict | None:
         """The result of a finished run, or None."""
@@ -127,6 +130,13 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool) -> RunFolder:
     prefix = f"{name}-{datetime.date.today().isoformat()}-"
     taken = [int(path.name.removeprefix(prefix)) for path in _numbered(root, name) if path.name.startswith(prefix)]
     return RunFolder(root / f"{prefix}{max(taken, default=0) + 1}")
+
+
+def _rows(*rows: tuple[str, str]) -> str:
+    """Lines of CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def write_atomically(path: Path, text: str) -> None:

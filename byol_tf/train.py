@@ -14,12 +14,14 @@ from byol_tf.run_folder import RunFolder, RunFolderError, choose_folder
 from byol_tf.run_lock import RunLock
 
 _USAGE_ERROR = 2
+_IMAGES_LOST = 66  # EX_NOINPUT of sysexits.h
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code.
 
-    0; or 2 with a message and nothing written if config, images or folder are wrong; or 128 + n after signal n, when the run has saved.
+    0; or 2 with a message and nothing written if config, images or folder are wrong; or 128 + n after signal n, when the run has saved; or
+    66 if more photos than data.max_bad_fraction can't be read any more in mid-run: the newest checkpoint is what counts.
     """
     parser = argparse.ArgumentParser(prog="python -m byol_tf.train", description="Pre-trains an encoder with BYOL and exports it.")
     parser.add_argument("--config", metavar="FILE", help="the experiment, a JSON file (default: the demo, which downloads nothing)")
@@ -77,10 +79,17 @@ def _train_along(config, cluster: Cluster) -> int:
     from pipelines.sources import SourceError
 
     try:
-        Experiment(config, None, lambda line: None, strategy).run([])
+        experiment = Experiment(config, None, lambda line: None, strategy)
     except SourceError as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
+    try:
+        experiment.run([])
+    except Exception:
+        if experiment.source.trouble() is None:
+            raise
+        print(experiment.source.trouble(), file=sys.stderr)
+        return _IMAGES_LOST
     return 0
 
 
@@ -116,6 +125,13 @@ def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
         saved = "saved" if stopped.saved else "not saved, so the newest checkpoint before is what counts"
         print(f"\nstopped by {stopped} {where}; {saved}. To go on:\n  {_same_run(options, folder)}", flush=True)
         return stopped.exit_code
+    except Exception:
+        if experiment.source.trouble() is None:
+            raise
+        # Of what came out of tf.data only this is for people.
+        print(f"\n{experiment.source.trouble()}.\nBring them back, then go on from the newest checkpoint:", file=sys.stderr)
+        print(f"  {_same_run(options, folder)}", file=sys.stderr)
+        return _IMAGES_LOST
     return _report(result, folder)
 
 

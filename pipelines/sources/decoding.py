@@ -1,15 +1,25 @@
 """One image file -> RGB pixels, whatever kind of picture it is.
 
-Pillow decodes. What it leaves to the caller is settled here, the same for every source: orientation, transparency, 16 bits, size limits.
+Pillow decodes. What it leaves to the caller is settled here, the same for every source: orientation, transparency, 16 bits, which kinds of
+file are opened, and how much of one is read. A file comes from anywhere, so none may cost more than its picture.
 """
 
+import os
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses an image as a decompression bomb: twice Image.MAX_IMAGE_PIXELS
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+"""What is opened, by Pillow's names and whatever the file is called. Pillow knows forty more: one of them has Ghostscript run the file (EPS),
+most are read by code that few have tried to break, and which there are depends on how Pillow was built."""
+HEADER_BYTES = 24 * 2**20
+"""At most so much is read before the size of the picture is known. Metadata of real photos stay below 16 MB: a JPEG's colour profile has at
+most 255 parts of 64 kB."""
+_BYTES_PER_PIXEL = 16  # the most that a format needs for one: four numbers of 32 bits
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {  # as in PIL.ImageOps.exif_transpose, which fails on some broken EXIF blocks because it writes a new one
@@ -25,6 +35,31 @@ _UPRIGHT = {  # as in PIL.ImageOps.exif_transpose, which fails on some broken EX
 
 class UnreadableImage(Exception):
     """A file is no readable image. The text is a short reason."""
+
+
+class _Metered:
+    """A file of which only so much is read: what lies beside the picture (text, profiles, frames that follow) may be of any length.
+
+    Args:
+        file: to be read from.
+        budget: bytes that may be read.
+    """
+
+    def __init__(self, file: BinaryIO, budget: int) -> None:
+        self._file = file
+        self.budget = budget
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As a file does. Raises UnreadableImage when the budget is spent."""
+        wanted = self.budget + 1 if size is None or size < 0 else min(size, self.budget + 1)
+        data = self._file.read(wanted)
+        self.budget -= len(data)
+        if self.budget < 0:
+            raise UnreadableImage("more bytes than its picture could need")
+        return data
+
+    def __getattr__(self, name: str) -> Any:  # Pillow asks for seek and tell, and by format for more
+        return getattr(self._file, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +95,11 @@ def decode(file: BinaryIO, *, upright: bool = True) -> tuple[np.ndarray, Facts]:
         uint8 `[height, width, 3]`, and what the file was.
 
     Raises:
-        UnreadableImage: not an image, cut short, broken, or more than 178,956,970 pixels (known from the header, before memory is taken).
+        UnreadableImage: none of the `FORMATS`, cut short, broken, more than 178,956,970 pixels, or more bytes beside the picture than
+            `HEADER_BYTES` (both known before memory is taken).
     """
     try:
-        with Image.open(file) as image:
+        with _opened(file) as image:
             mode, orientation = image.mode, _orientation(image) if upright else 1
             image.load()
             picture = _to_rgb(image)
@@ -87,11 +123,12 @@ def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
         None for any other file, unreadable ones included.
     """
     try:
-        with Image.open(file) as image:
+        with _opened(file) as image:
             plain = image.format == "JPEG" and image.mode in ("RGB", "L") and not (upright and _orientation(image) != 1)
+            most = HEADER_BYTES + _BYTES_PER_PIXEL * image.width * image.height
     except Exception:  # `decode` says what is wrong
         return None
-    if not plain:
+    if not plain or file.seek(0, os.SEEK_END) > most:  # `decode` stops reading where the picture ends
         return None
     file.seek(0)
     return file.read()
@@ -100,11 +137,23 @@ def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
 def read_header(file: BinaryIO) -> tuple[int, int]:
     """Returns the upright (height, width) that the header states, without decoding. Raises UnreadableImage."""
     try:
-        with Image.open(file) as image:
+        with _opened(file) as image:
             lying = _orientation(image) >= 5 and image.format != "TIFF"  # Pillow's TIFF reader states the upright size
             return image.size if lying else (image.height, image.width)
     except Exception as error:  # as in decode
         raise UnreadableImage(_reason(error)) from error
+
+
+def _opened(file: BinaryIO) -> Image.Image:
+    """The image by its header, with nothing decoded. Raises what Pillow raises, and UnreadableImage."""
+    metered = _Metered(file, HEADER_BYTES)
+    image = Image.open(metered, formats=FORMATS)
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:  # Pillow's own limit is a variable that any other package may have lifted
+        image.close()
+        raise Image.DecompressionBombError
+    metered.budget += _BYTES_PER_PIXEL * pixels
+    return image
 
 
 def _orientation(image: Image.Image) -> int:
@@ -138,8 +187,10 @@ def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image"
+        return "not an image of a kind that is read"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS:,} pixels"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
     text = " ".join(str(error).split())
     return (text or type(error).__name__)[:120]
