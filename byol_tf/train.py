@@ -1,6 +1,7 @@
 """`python -m byol_tf.train`: pre-train, probe, export."""
 
 import argparse
+import gc
 import json
 import os
 import shlex
@@ -49,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
             return _report(finished, folder)
         if not options.dry_run:
             RunLock(folder.root).check()
-        return _train(config, folder, options, sys.argv[1:] if arguments is None else arguments)
+        code = _train(config, folder, options, sys.argv[1:] if arguments is None else arguments)
+        gc.collect()  # a fit that failed leaves tf.data's threads to the interpreter's end, where they and Python may wait for each other
+        return code
     except (ConfigError, RunFolderError, DeviceError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR

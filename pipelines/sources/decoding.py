@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses an image as a decompression bomb: twice Image.MAX_IMAGE_PIXELS
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
-"""What is opened, by Pillow's names and whatever the file is called. Pillow knows forty more: one of them has Ghostscript run the file (EPS),
+"""What is opened, by Pillow's names and whatever the file is called. Pillow knows more: one of them has Ghostscript run the file (EPS),
 most are read by code that few have tried to break, and which there are depends on how Pillow was built."""
 HEADER_BYTES = 24 * 2**20
 """At most so much is read before the size of the picture is known. Metadata of real photos stay below 16 MB: a JPEG's colour profile has at

@@ -155,7 +155,8 @@ def _heap(layout: Layout, folder: Path, found: Found, by_top: dict[str, list[str
         below = sorted({path.split("/")[1] for path in found.sizes if path.count("/") >= 2 and path.split("/")[1].lower() in _ROLES})
         if below:
             inside = " and ".join(f"{name}/" for name in below)
-            raise SourceError(f"data.root: {folder} holds only {printable(top)}/, which has {inside}; data.root should be {folder / printable(top)}")
+            name = printable(top)
+            raise SourceError(f"data.root: {folder} holds only {name}/, which has {inside}; data.root should be {folder / name}")
     layout.files["unlabelled"] = list(found.sizes)
     layout.notes.append("one heap of unlabelled photos: there is no probe (it needs class folders)")
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pipelines.sources.decoding import Facts, UnreadableImage, decode, plain_jpeg
+
 _CONVERTED = {"L": "grey", "LA": "grey", "1": "black and white", "P": "palette", "PA": "palette", "RGBA": "with transparency"}
 
 
@@ -63,7 +64,7 @@ class PhotoReader:
     def _open(self, path: str) -> BinaryIO:
         """Raises OSError, and UnreadableImage where something else has come into the photo's place."""
         # Without O_NONBLOCK, opening a pipe would wait for ever; it makes no difference to a file.
-        file = open(self._folder / path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+        file = open(self._folder / path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
         try:
             now = os.fstat(file.fileno())
             if not stat.S_ISREG(now.st_mode):

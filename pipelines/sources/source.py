@@ -151,8 +151,8 @@ class Parts:
         likely_shape: common shape that the images seem to have, where their `shape` is None because nobody has decoded them all.
         file_name: (split, index) -> the file an image comes from. Given where files may be unreadable: each is then decoded once.
         skipped: (file, reason) of what was seen to be unreadable without opening it.
-        after_reading: called when all that is used has been decoded, with the number of files that may yet become unreadable; gives lines for
-            people.
+        after_reading: called when all that is used has been decoded, with the number of files that may yet become unreadable; gives lines
+            for people.
         trouble: see `Source`.
     """
 
