@@ -1,8 +1,8 @@
 """Model files from elsewhere, looked at before anything in them is loaded: what they may hold, all else is refused.
 
 A list of what is allowed, since every list of what is dangerous has been found too short. Keras' safe mode refuses Lambda layers and has
-been got around through functions that download, through vocabularies that are paths and through HDF5's links into other files (CVE-2025-8747,
--12058, 2026-1669); TensorFlow says of a SavedModel that it is a program, and has operations that read and write any file.
+been got around: through functions that download, vocabularies that are paths, and HDF5's links into other files. TensorFlow says of a
+SavedModel that it is a program; among its operations are some that read and write any file.
 """
 
 import io

@@ -1,7 +1,7 @@
 """What an encoder from elsewhere may be made of: Keras' layers that compute and nothing else, and TensorFlow's operations of that kind.
 
 Left out are, of the layers, those that hold code or a path (Lambda, TFSMLayer, TorchModuleWrapper, JaxLayer, StringLookup,
-TextVectorization) or no part of an image encoder; of the operations, all that know files, processes, Python, devices, queues or the network.
+TextVectorization) or no part of an image encoder; of the operations, all that know files, processes, Python, devices, queues or networks.
 """
 
 

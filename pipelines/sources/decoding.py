@@ -157,6 +157,11 @@ def _opened(file: BinaryIO) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
+    """What EXIF says, 1 where it says nothing. Raises what `image.load` does."""
+    if image.format == "PNG":
+        # Its EXIF may lie behind the pixels, so Pillow would load them below. That a load failed has to be heard: the next one succeeds,
+        # with a black picture.
+        image.load()
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # a broken EXIF block raises many kinds, and is no reason to lose the photo

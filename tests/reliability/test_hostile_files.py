@@ -76,7 +76,7 @@ def test_without_the_look_into_the_graph_a_saved_model_writes_files(good, monkey
 
 @pytest.mark.parametrize("name", ["external-data", "nan-weights"])
 def test_without_the_look_into_the_weights_keras_loads_them(good, name):
-    """The control: what is refused is a file that Keras itself, in safe mode, takes; or it is Keras that refuses, and the look is a second."""
+    """The control: what is refused is in one case what Keras itself takes in safe mode; in the other the look is a second one."""
     write_zip(good / "evil.keras", keras_cases(good / "canary")[name](keras_members(good / "good.keras")))
     with pytest.raises(model_files.UnsafeModelError):
         model_files.check_keras_file(good / "evil.keras")
