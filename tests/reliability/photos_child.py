@@ -1,6 +1,6 @@
 """`python -m tests.reliability.photos_child ROOT LIMIT`: opens a folder of photos as a run does, and says what it found, as JSON.
 
-Without root's rights, to whom no file is closed. A hook makes the files of VANISH.txt beside the folder disappear once they have been listed.
+Without root's rights, to whom no file is closed. The files that VANISH.txt beside the folder names disappear once they are listed.
 """
 
 import codecs

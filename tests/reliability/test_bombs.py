@@ -1,4 +1,4 @@
-"""Row 10: files that want more memory than their pictures. Refused by their headers, in a process that may take 4 GiB, with 64 MiB at most."""
+"""Row 10: files that want more memory than their pictures. Refused by their headers, in a process of 4 GiB, with 64 MiB at most."""
 
 import io
 import json
@@ -47,10 +47,12 @@ print(json.dumps({{"refused": answer, "MiB": grown / 1024, "seconds": time.proce
 
 def measured(path: Path, free: bool = False) -> dict:
     """What a process of its own makes of a file; `free`: with the limits lifted."""
-    done = subprocess.run(
-        [sys.executable, "-c", _CHILD.format(free=free), str(path)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    return answered(_CHILD.format(free=free), str(path))
+
+
+def answered(program: str, *arguments: str) -> dict:
+    done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
     return json.loads(done.stdout)
 
 
@@ -180,7 +182,8 @@ for number in range(int(sys.argv[2])):
     data = bytearray(draw.choice(seeds))
     for _ in range(draw.randint(1, 6)):
         place = draw.randrange(min(len(data), 200))
-        data[place : place + draw.choice([1, 1, 2, 4])] = draw.choice([draw.randbytes(1), draw.randbytes(4), b"\\xff" * 4, bytes(4), b"\\x7f\\xff"])
+        new = draw.choice([draw.randbytes(1), draw.randbytes(4), b"\\xff" * 4, bytes(4), b"\\x7f\\xff"])
+        data[place : place + draw.choice([1, 1, 2, 4])] = new
     data = bytes(data)
     plain_jpeg(io.BytesIO(data))
     try:
@@ -207,11 +210,7 @@ def fuzz(folder: Path, count: int, seed: int) -> dict:
     (folder / "CMYK").write_bytes(encoded(noise.convert("CMYK"), "JPEG"))
     (folder / "alpha").write_bytes(encoded(noise.convert("RGBA"), "PNG"))
     (folder / "palette").write_bytes(encoded(noise.convert("P"), "PNG"))
-    done = subprocess.run(
-        [sys.executable, "-c", _FUZZ, str(folder), str(count), str(seed)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
-    return json.loads(done.stdout)
+    return answered(_FUZZ, str(folder), str(count), str(seed))
 
 
 def test_fuzzed_headers(tmp_path):
