@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -183,6 +184,35 @@ class TestLostInMidRun:
         os.mkfifo(path)
         assert sum(1 for _ in source.train) == len(source.train)
         assert {reason for _, reason in told} <= {"not a regular file"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("taken", "code"), [(1, 0), (9, 66)])
+def test_photos_that_vanish_while_the_command_runs(tmp_path, taken, code, report):
+    """One of 200 is told of, listed and replaced; nine are too many, and the run stops with the code that is documented."""
+    draw, root, run = np.random.default_rng(0), tmp_path / "photos", tmp_path / "run"
+    root.mkdir()
+    for number in range(200):
+        Image.fromarray(pixels(draw)).save(root / f"{number:03d}.{'jpg' if number % 2 else 'png'}")
+    settings = ["data.source=folder", f"data.root={root}", "data.cache=none", "data.image_size=null", "data.max_bad_fraction=0.02"]
+    settings += ["training.epochs=4", "training.batch_size=16", "views.size=32", "optimizer.warmup_epochs=1", "data.pretrain_images=null"]
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    command = [sys.executable, "-m", "byol_tf.train", "--run-dir", str(run), *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (run / "history.csv").exists():
+            time.sleep(0.1)
+        for number in range(taken):
+            (root / f"{20 * number:03d}.png").unlink()
+        out, err = process.communicate(timeout=400)
+    assert process.returncode == code, err[-2000:]
+    rows = (run / "skipped.csv").read_text().splitlines()
+    told = [line for line in out.splitlines() if line.startswith("lost: ")]
+    assert rows[0] == "path,reason"
+    assert len(rows) - 1 == len(set(rows[1:])) == len(told)
+    assert len(told) == 1 if code == 0 else len(told) > 200 * 0.02
+    assert all(row.endswith(",No such file or directory") for row in rows[1:])
+    assert ("Bring them back" in err) == (code == 66)
+    report(9, f"{taken} of 200 photos taken away in mid-run: exit code {code}, {len(told)} listed", taken)
 
 
 @pytest.mark.parametrize("layout", ["empty", "fewer than a batch", "one class", "all of one class are broken", "labels outside"])
