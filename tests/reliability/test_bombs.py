@@ -162,6 +162,7 @@ def _check(tmp_path: Path, name: str) -> dict:
     return found
 
 
+@pytest.mark.long
 def test_without_the_limits_a_bomb_takes_what_it_wants(tmp_path):
     """The control: the same PNG header with the limits lifted, its rows cut to 50 MB; and a text that is read into memory."""
     for data in (png(12_000), png(8, text(100 * MIB))):
