@@ -5,6 +5,8 @@ file are opened, and how much of one is read. A file comes from anywhere, so non
 """
 
 import os
+import struct
+import zlib
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -102,6 +104,8 @@ def decode(file: BinaryIO, *, upright: bool = True) -> tuple[np.ndarray, Facts]:
         with _opened(file) as image:
             mode, orientation = image.mode, _orientation(image) if upright else 1
             image.load()
+            if image.format == "PNG":
+                _check_png(_Metered(file, _budget(image)))
             picture = _to_rgb(image)
             if orientation != 1 and _orientation(image) != 1:  # Pillow's TIFF reader turns the picture itself while it loads
                 picture = picture.transpose(_UPRIGHT[orientation])
@@ -125,7 +129,7 @@ def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
     try:
         with _opened(file) as image:
             plain = image.format == "JPEG" and image.mode in ("RGB", "L") and not (upright and _orientation(image) != 1)
-            most = HEADER_BYTES + _BYTES_PER_PIXEL * image.width * image.height
+            most = _budget(image)
     except Exception:  # `decode` says what is wrong
         return None
     if not plain or file.seek(0, os.SEEK_END) > most:  # `decode` stops reading where the picture ends
@@ -152,8 +156,34 @@ def _opened(file: BinaryIO) -> Image.Image:
     if pixels > MAX_PIXELS:  # Pillow's own limit is a variable that any other package may have lifted
         image.close()
         raise Image.DecompressionBombError
-    metered.budget += _BYTES_PER_PIXEL * pixels
+    metered.budget += _budget(image) - HEADER_BYTES
     return image
+
+
+def _budget(image: Image.Image) -> int:
+    """Bytes that a file of this size of picture may have read of it."""
+    return HEADER_BYTES + _BYTES_PER_PIXEL * image.width * image.height
+
+
+def _check_png(file: _Metered) -> None:
+    """Compares the checksums of the pixels, which Pillow passes over: with zeros for its second half a file would be half a picture."""
+    file.seek(8)
+    while len(header := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", header)
+        if name == b"IEND":
+            return
+        if name != b"IDAT":
+            file.seek(length + 4, os.SEEK_CUR)
+            continue
+        checksum = zlib.crc32(name)
+        while length:
+            part = file.read(min(length, 2**20))
+            if not part:  # cut behind the last pixel
+                return
+            length -= len(part)
+            checksum = zlib.crc32(part, checksum)
+        if file.read(4) not in (struct.pack(">I", checksum), b""):
+            raise UnreadableImage("checksum of the pixels is wrong")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -76,6 +76,12 @@ def _noise_behind_a_header(draw: Draw) -> bytes:
     return data[:41] + draw.bytes(len(data) - 41)
 
 
+def _half_zeros(draw: Draw) -> bytes:
+    data = encoded(Image.fromarray(pixels(draw)), "PNG")
+    start = int(len(data) * draw.uniform(0.2, 0.8))
+    return data[:start] + bytes(len(data) - start)
+
+
 def _bomb(draw: Draw) -> bytes:
     chunks = ((b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(10_000))), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -136,7 +142,7 @@ KINDS: dict[str, Kind] = {
     "JPEG as .tif": picture(".tif", "JPEG", "L"),
     "EPS as .jpg": file(".jpg", lambda draw: EPS, good=False),
     "noise behind a header": file(".png", _noise_behind_a_header, good=False),
-    "zeros": file(".jpg", lambda draw: bytes(draw.integers(1, 5_000)), good=False),
+    "PNG, zeros from the middle on": file(".png", _half_zeros, good=False),
     "bomb": file(".png", _bomb, good=False),
     "pipe": _special(os.mkfifo),
     "link to nothing": _special(lambda path: path.symlink_to("nothing.jpg")),

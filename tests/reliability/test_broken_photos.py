@@ -1,6 +1,8 @@
 """Row 9: a folder of photos of which many are broken or odd. Good and bad are all that is listed; each bad one once, with its reason."""
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -16,8 +18,9 @@ import pytest
 from PIL import Image
 
 from pipelines.sources import SourceError, open_source
+from pipelines.sources.decoding import UnreadableImage, decode
 from pipelines.sources.folder_walk import SUFFIXES, printable
-from tests.reliability.broken_photos import EPS, KINDS, pixels
+from tests.reliability.broken_photos import EPS, KINDS, encoded, pixels
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,6 +127,24 @@ def test_without_the_list_of_kinds_ghostscript_would_be_asked(tmp_path, monkeypa
     with pytest.raises(SourceError):
         open_source("folder", root=str(tmp_path))
     assert not ran
+
+
+def test_without_the_checksums_half_a_picture_is_read(monkeypatch):
+    """The control: PNGs that are zeros from somewhere on, as a disk leaves them that lost power."""
+    whole = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
+    data = encoded(Image.fromarray(whole), "PNG")
+    cut = [data[:start] + bytes(len(data) - start) for start in range(200, len(data) - 200, 20)]
+
+    def half_read() -> int:
+        read = 0
+        for file in cut:
+            with contextlib.suppress(UnreadableImage):
+                read += not np.array_equal(decode(io.BytesIO(file))[0], whole)
+        return read
+
+    assert half_read() == 0
+    monkeypatch.setattr("pipelines.sources.decoding._check_png", lambda file: None)
+    assert half_read() > 0
 
 
 class TestLostInMidRun:

@@ -189,6 +189,12 @@ class TestUnreadable:
             with pytest.raises(UnreadableImage, match="broken data stream"):
                 read(io.BytesIO(data[:41] + noise))
 
+    def test_a_png_with_zeros_for_its_second_half_is_not_half_a_picture(self):
+        data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)), "PNG")
+        for start in range(100, len(data) - 100, 500):
+            with pytest.raises(UnreadableImage, match=r"checksum of the pixels is wrong|broken data stream|truncated"):
+                pixels(data[:start] + bytes(len(data) - start))
+
     @pytest.mark.parametrize("kind", ["ICO", "TGA", "PCX", "EPS"])
     def test_kinds_that_are_not_read(self, kind):
         with pytest.raises(UnreadableImage, match="not an image of a kind that is read"):
