@@ -6,7 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(EXTRA)
 
-.PHONY: demo test test-all lint peers
+.PHONY: demo test test-all lint fuzz peers
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -21,6 +21,12 @@ test-all: $(VENV)/.installed-test
 lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# The readers of images and configs against inputs guided by coverage, each for so many seconds; what they learned stays in .fuzz.
+SECONDS ?= 600
+fuzz: $(VENV)/.installed-fuzz
+	$(RUN) -m tests.reliability.fuzz_images .fuzz/images -artifact_prefix=.fuzz/ -max_total_time=$(SECONDS)
+	$(RUN) -m tests.reliability.fuzz_configs .fuzz/configs -artifact_prefix=.fuzz/ -max_total_time=$(SECONDS)
 
 # The libraries that `python -m benchmarks... --peer` measures beside; apart from ours, since they bring gigabytes of their own.
 peers: .venv-peers/.installed
@@ -37,6 +43,6 @@ $(INSTALLED): setup.cfg pyproject.toml | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable ".[$(EXTRA)]"
 	touch $@
 
-$(VENV)/.installed-test $(VENV)/.installed-lint: $(VENV)/.installed-%: $(INSTALLED)
+$(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-fuzz: $(VENV)/.installed-%: $(INSTALLED)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable ".[$(EXTRA),$*]"
 	touch $@

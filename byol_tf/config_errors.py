@@ -15,6 +15,9 @@ from byol_tf.config_checks import conflicts
 from byol_tf.config_keys import SECTIONS, Key, expected, kind, listed, options, quoted
 from byol_tf.config_text import BrokenJson, Repeat, read_json
 
+MOST_MISTAKES = 100
+"""Mistakes of a kind that are told one by one: more of them are a file that isn't a config, and to look for what was meant takes time."""
+
 
 class ConfigError(Exception):
     """A config that can't be used. The message is complete: one mistake a line, each with its file or
@@ -42,10 +45,16 @@ def mistakes(tree: dict[str, Any], repeats: Sequence[Repeat] = ()) -> tuple[Conf
 
     Returns:
         The config and no mistakes, or None and every mistake in the order of the tree's keys. What is missing stands at the end of its
-        section.
+        section. Of more than `MOST_MISTAKES` the last one stands for the rest.
     """
-    found = [Mistake(key, f"expected once; received {len(values)} times ({', '.join(map(shown, values))})") for key, values in repeats]
-    config, errors = _validate(tree)
+    found = [Mistake(key, _repeated(values)) for key, values in repeats[:MOST_MISTAKES]]
+    tree, unwritable = _without_unwritable_keys(tree)
+    found += [Mistake(key, "unknown key") for key in unwritable[:MOST_MISTAKES]]
+    config, all_errors = _validate(tree)
+    errors = all_errors[:MOST_MISTAKES]
+    if len(all_errors) > len(errors):
+        key = _key(all_errors[len(errors)])
+        found.append(Mistake(key, f"unknown or wrong, and so are {len(all_errors) - len(errors) - 1:,} more keys"))
     unknown = {_key(error): _unknown_key(_key(error), tree) for error in errors if error["type"] == "extra_forbidden"}
     found += [Mistake(key, text) for key, (text, _) in unknown.items()]
     meant = {key for _, key in unknown.values() if key and not _given(tree, key)}
@@ -59,15 +68,17 @@ def mistakes(tree: dict[str, Any], repeats: Sequence[Repeat] = ()) -> tuple[Conf
         elif key not in meant:  # a key that is only misspelt is not missing as well
             found.append(Mistake(key, f"missing; expected {expected(key)}"))
         wrong.add(key)
-    doubtful = wrong | meant | {key for key, _ in repeats}
+    doubtful = wrong | meant | {key for key, _ in repeats} | {_key(error) for error in all_errors[MOST_MISTAKES:]} - {()}
 
     def knows(name: str) -> bool:
         key = tuple(name.split("."))
-        return not any(key[: len(other)] == other for other in doubtful)
+        return not any(key[:end] in doubtful for end in range(1, len(key) + 1))
 
     for keys, text in conflicts(lambda name: _value(tree, tuple(name.split("."))), knows):
         first, *others = (tuple(name.split(".")) for name in keys)
         found.append(Mistake(first, text, tuple(others)))
+    if not found:
+        found = [Mistake(key, _wrong_value(key, _value(tree, key))) for key in _unwritable_values(tree)]
     found.sort(key=lambda mistake: _position(tree, mistake.key))
     return (None if found else config), found
 
@@ -85,7 +96,42 @@ def printable(text: str, limit: int = 60) -> str:
 
 def dotted(key: Key) -> str:
     """A key as it is written in messages: `training.epochs`; parts that are no plain words stand in quotes."""
-    return ".".join(part if re.fullmatch(r"[\w$-]+", part) else shown(part) for part in key)
+    return ".".join(part if re.fullmatch(r"[\w$-]{1,60}", part) else shown(part) for part in key)
+
+
+def _repeated(values: Sequence[Any]) -> str:
+    more = ", ..." if len(values) > 5 else ""
+    return f"expected once; received {len(values)} times ({', '.join(map(shown, values[:5]))}{more})"
+
+
+def _without_unwritable_keys(tree: dict[str, Any], at: Key = ()) -> tuple[dict[str, Any], list[Key]]:
+    r"""The tree without keys such as "\ud800", half a character that JSON can name and no file can hold; pydantic gives up at the first."""
+    kept: dict[str, Any] = {}
+    unwritable: list[Key] = []
+    for name, value in tree.items():
+        if _unwritable(name):
+            unwritable.append((*at, name))
+        elif isinstance(value, dict):
+            kept[name], inner = _without_unwritable_keys(value, (*at, name))
+            unwritable += inner
+        else:
+            kept[name] = value
+    return kept, unwritable
+
+
+def _unwritable(text: str) -> bool:
+    return not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
+def _unwritable_values(tree: dict[str, Any], at: Key = ()) -> list[Key]:
+    """The keys of such strings, which pydantic takes where it needn't look at them."""
+    found = []
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found += _unwritable_values(value, (*at, name))
+        elif isinstance(value, str) and _unwritable(value):
+            found.append((*at, name))
+    return found
 
 
 def _validate(tree: dict[str, Any]) -> tuple[Config | None, list[Any]]:

@@ -13,7 +13,8 @@ MAX_DEPTH = 20
 Repeat = tuple[tuple[str, ...], list[Any]]
 """Where a key is given more than once, and its values in order."""
 
-_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+# Possessive, so that a string of a megabyte leaves no way back for each of its characters.
+_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 _TOKEN = re.compile(r'"[^"\n]*"?|\'[^\'\n]*\'?|[^\W\d]\w*|[+-]?[\w.]+|.', re.DOTALL)
 _LAST_WORD = re.compile(r"[-+\w.]*\Z")
 _WORDS = {

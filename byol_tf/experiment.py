@@ -263,7 +263,7 @@ class Experiment:
             raise ConfigError([f"another config on machine {differing[0] + 1} of TF_CONFIG than on the first; expected the same on each"])
         if not workers.chief:
             workers.wait()  # the chief may have to prepare a data set in a folder where the others find it then
-        source = open_source(**source_options(self.config), on_progress=self._progress)
+        source = open_source(**source_options(self.config), on_progress=self._progress, on_lost=self._lost)
         if workers.chief:
             workers.wait()
         if differing := workers.differing(f"{source.fingerprint} {len(source.pretrain)}"):
@@ -345,6 +345,12 @@ class Experiment:
     def _progress(self, what: str, done: int, total: int) -> None:
         if done == total:
             self.say(f"{what}: {total:,} images")
+
+    def _lost(self, path: str, reason: str) -> None:
+        """Tells of a photo that can't be read any more, and lists it beside those that couldn't be from the beginning."""
+        self.say(f"lost: {path}: {reason}; another photo takes its place")
+        if self.folder is not None:
+            self.folder.list_skipped(path, reason)
 
 
 def weights_digest(model: BYOL) -> str:

@@ -81,13 +81,15 @@ class RunFolder:
             write_atomically(self.config, config_text)
             write_atomically(self.environment, json.dumps(facts, indent=2) + "\n")
             if skipped:
-                text = io.StringIO()
-                table = csv.writer(text, lineterminator="\n")
-                table.writerows([("path", "reason"), *skipped])
-                write_atomically(self.skipped, text.getvalue())
+                write_atomically(self.skipped, _rows(("path", "reason"), *skipped))
         except OSError as error:
             raise RunFolderError(f"{self.root}: expected a folder that can be written; received {error}") from error
         return changed
+
+    def list_skipped(self, path: str, reason: str) -> None:
+        """Adds a photo that was lost in mid-run to those that couldn't be read from the beginning. A full disk is no reason to stop."""
+        with contextlib.suppress(OSError), self.skipped.open("a", encoding="utf-8") as file:
+            file.write(_rows((path, reason)) if file.tell() else _rows(("path", "reason"), (path, reason)))
 
     def finished(self) -> dict | None:
         """The result of a finished run, with the folders where it is now, or None. `RunFolderError` if it can't be read."""
@@ -159,6 +161,13 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[
             for line in _listed(_differences(saved, config)):
                 say(line)
     return folder
+
+
+def _rows(*rows: tuple[str, str]) -> str:
+    """Lines of CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -1,6 +1,7 @@
 """`python -m byol_tf.train`: pre-train, probe, export."""
 
 import argparse
+import gc
 import json
 import os
 import shlex
@@ -15,7 +16,7 @@ from byol_tf.memory import out_of_memory_text
 from byol_tf.output import outlast_output
 from byol_tf.run_folder import RunFolder, RunFolderError, choose_folder
 from byol_tf.run_lock import RunLock
-from byol_tf.stops import OUT_OF_MEMORY, RunStopped
+from byol_tf.stops import IMAGES_LOST, OUT_OF_MEMORY, RunStopped
 
 _USAGE_ERROR = 2
 
@@ -56,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
             return _report(finished, folder)
         if not options.dry_run:
             RunLock(folder.root).check()
-        return _train(config, folder, options, sys.argv[1:] if arguments is None else arguments)
+        code = _train(config, folder, options, sys.argv[1:] if arguments is None else arguments)
+        gc.collect()  # a fit that failed leaves tf.data's threads to the interpreter's end, where they and Python may wait for each other
+        return code
     except (ConfigError, RunFolderError, DeviceError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
@@ -97,12 +100,14 @@ def _train_along(config, cluster: Cluster) -> int:
     from pipelines.sources import SourceError
 
     try:
-        Experiment(config, None, lambda line: None, strategy).run([])
+        experiment = Experiment(config, None, lambda line: None, strategy)
     except SourceError as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
+    try:
+        experiment.run([])
     except Exception as error:
-        return _exit_code(error, config, "")
+        return _exit_code(error, experiment, "")
     return 0
 
 
@@ -138,25 +143,25 @@ def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
         saved = "saved" if stopped.saved else "not saved, so the newest checkpoint before is what counts"
         print(f"\nstopped by {stopped} {where}; {saved}. To go on:\n  {_same_run(options, folder)}", flush=True)
         return stopped.exit_code
-    except SavesFailed as failed:
-        print(f"stopped: {failed}. When the disk takes files again, go on with\n  {_same_run(options, folder)}", file=sys.stderr)
-        return failed.exit_code
     except Exception as error:
-        return _exit_code(error, config, f" The newest checkpoint is from before. To go on from it:\n  {_same_run(options, folder)}")
+        return _exit_code(error, experiment, f"To go on from the newest checkpoint:\n  {_same_run(options, folder)}")
     return _report(result, folder)
 
 
-def _exit_code(error: Exception, config, how_to_go_on: str) -> int:
-    """That of a run that stopped by itself, which is said; another error is raised again."""
+def _exit_code(error: Exception, experiment, how_to_go_on: str) -> int:
+    """That of a run that couldn't go on, which is said; an error of another kind is raised again."""
     import tensorflow as tf
 
-    if isinstance(error, RunStopped):
-        print(f"\nstopped: {error}.{how_to_go_on}", file=sys.stderr, flush=True)
-        return error.exit_code
-    if isinstance(error, tf.errors.ResourceExhaustedError):
-        print(f"\nstopped: {out_of_memory_text(config, error)}", file=sys.stderr, flush=True)
-        return OUT_OF_MEMORY
-    raise error
+    if isinstance(error, RunStopped | SavesFailed):
+        text, code = str(error), error.exit_code
+    elif (lost := experiment.source.trouble()) is not None:  # of what came out of tf.data only this is for people
+        text, code = f"{lost}. Bring them back", IMAGES_LOST
+    elif isinstance(error, tf.errors.ResourceExhaustedError):
+        text, code = out_of_memory_text(experiment.config, error), OUT_OF_MEMORY
+    else:
+        raise error
+    print(f"\nstopped: {text.removesuffix('.')}. {how_to_go_on}".rstrip(), file=sys.stderr, flush=True)
+    return code
 
 
 def _same_run(options, folder: RunFolder) -> str:

@@ -55,7 +55,7 @@ def assembled(request: Request, parts: Parts) -> Source:
     shapes = {split: images.shape or parts.likely_shape for split, images in wanted.items()}
     needed = None if None in shapes.values() else sum(len(images) * prod(shapes[split]) for split, images in wanted.items())
     readings = _read(request, parts, wanted, hold=_hold(request, needed))
-    skipped = _skipped(request, parts, use, readings)
+    skipped, losses_allowed = _skipped(request, parts, use, readings)
     held = all(isinstance(reading.images, ArrayImages) for reading in readings.values())
     if not all(reading.images.shape for reading in readings.values()):
         needed = None
@@ -73,6 +73,7 @@ def assembled(request: Request, parts: Parts) -> Source:
     for split, images in labelled.items():
         if not len(images):
             raise SourceError(f"{request.source}: not one image of {split} can be read")
+        _check_labels(request.source, split, images.labels, len(parts.class_names))
     return Source(
         name=request.source,
         pretrain=pretrain,
@@ -80,8 +81,9 @@ def assembled(request: Request, parts: Parts) -> Source:
         test=labelled.get("test"),
         class_names=parts.class_names,
         skipped=skipped,
-        notes=(*parts.notes, *_pretrain_notes(request, use), *_memory_notes(request, held, needed), *parts.notes_after_reading()),
+        notes=(*parts.notes, *_pretrain_notes(request, use), *_memory_notes(request, held, needed), *parts.after_reading(losses_allowed)),
         fingerprint=parts.fingerprint,
+        trouble=parts.trouble,
     )
 
 
@@ -93,6 +95,15 @@ def sampled(request: Request, parts: Parts, *, hold: bool) -> Images:
     if request.image_size:
         images = fitted(images, request.image_size)
     return without_labels(read_through(images, hold=hold).images)
+
+
+def _check_labels(source: str, split: str, labels: np.ndarray, classes: int) -> None:
+    """Raises SourceError where a probe would learn nothing, or count wrong, which shows only after the first epoch."""
+    present = np.unique(labels)
+    if present[0] < 0 or present[-1] >= classes:
+        raise SourceError(f"{source}: labels of {split}: expected 0 to {classes - 1}; received {present[0]} to {present[-1]}")
+    if split == "train" and len(present) < 2:
+        raise SourceError(f"{source}: the readable images of train are all of one class; a probe needs two or more")
 
 
 def _use(request: Request, counts: Mapping[str, int], unlabelled_from: tuple[str, ...]) -> _Use:
@@ -193,10 +204,10 @@ def _read(request: Request, parts: Parts, wanted: Mapping[str, Images], *, hold:
     return readings
 
 
-def _skipped(request: Request, parts: Parts, use: _Use, readings: Mapping[str, Reading]) -> tuple[tuple[str, str], ...]:
-    """Names the unreadable files. Raises SourceError when they are too many."""
+def _skipped(request: Request, parts: Parts, use: _Use, readings: Mapping[str, Reading]) -> tuple[tuple[tuple[str, str], ...], int]:
+    """Names the unreadable files, and says how many more there may be. Raises SourceError when they are too many."""
     if parts.file_name is None:
-        return ()
+        return (), 0
     reasons = dict(parts.skipped)
     for split, reading in readings.items():
         for index, reason in reading.bad:
@@ -209,7 +220,7 @@ def _skipped(request: Request, parts: Parts, use: _Use, readings: Mapping[str, R
             f"{request.root}: {len(reasons):,} of {total:,} files can't be read, more than data.max_bad_fraction = "
             f"{request.max_bad_fraction:g} allows. For example {examples}"
         )
-    return tuple(sorted(reasons.items()))
+    return tuple(sorted(reasons.items())), int(request.max_bad_fraction * total) - len(reasons)
 
 
 def _gigabytes(count: int) -> str:

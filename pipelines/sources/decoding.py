@@ -1,15 +1,27 @@
 """One image file -> RGB pixels, whatever kind of picture it is.
 
-Pillow decodes. What it leaves to the caller is settled here, the same for every source: orientation, transparency, 16 bits, size limits.
+Pillow decodes. What it leaves to the caller is settled here, the same for every source: orientation, transparency, 16 bits, which kinds of
+file are opened, and how much of one is read. A file comes from anywhere, so none may cost more than its picture.
 """
 
+import os
+import struct
+import zlib
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses an image as a decompression bomb: twice Image.MAX_IMAGE_PIXELS
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+"""What is opened, by Pillow's names and whatever the file is called. Pillow knows more: one of them has Ghostscript run the file (EPS),
+most are read by code that few have tried to break, and which there are depends on how Pillow was built."""
+HEADER_BYTES = 24 * 2**20
+"""At most so much is read before the size of the picture is known. Metadata of real photos stay below 16 MB: a JPEG's colour profile has at
+most 255 parts of 64 kB."""
+_BYTES_PER_PIXEL = 16  # the most that a format needs for one: four numbers of 32 bits
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {  # as in PIL.ImageOps.exif_transpose, which fails on some broken EXIF blocks because it writes a new one
@@ -25,6 +37,31 @@ _UPRIGHT = {  # as in PIL.ImageOps.exif_transpose, which fails on some broken EX
 
 class UnreadableImage(Exception):
     """A file is no readable image. The text is a short reason."""
+
+
+class _Metered:
+    """A file of which only so much is read: what lies beside the picture (text, profiles, frames that follow) may be of any length.
+
+    Args:
+        file: to be read from.
+        budget: bytes that may be read.
+    """
+
+    def __init__(self, file: BinaryIO, budget: int) -> None:
+        self._file = file
+        self.budget = budget
+
+    def read(self, size: int | None = -1) -> bytes:
+        """As a file does. Raises UnreadableImage when the budget is spent."""
+        wanted = self.budget + 1 if size is None or size < 0 else min(size, self.budget + 1)
+        data = self._file.read(wanted)
+        self.budget -= len(data)
+        if self.budget < 0:
+            raise UnreadableImage("more bytes than its picture could need")
+        return data
+
+    def __getattr__(self, name: str) -> Any:  # Pillow asks for seek and tell, and by format for more
+        return getattr(self._file, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +97,15 @@ def decode(file: BinaryIO, *, upright: bool = True) -> tuple[np.ndarray, Facts]:
         uint8 `[height, width, 3]`, and what the file was.
 
     Raises:
-        UnreadableImage: not an image, cut short, broken, or more than 178,956,970 pixels (known from the header, before memory is taken).
+        UnreadableImage: none of the `FORMATS`, cut short, broken, more than 178,956,970 pixels, or more bytes beside the picture than
+            `HEADER_BYTES` (both known before memory is taken).
     """
     try:
-        with Image.open(file) as image:
+        with _opened(file) as image:
             mode, orientation = image.mode, _orientation(image) if upright else 1
             image.load()
+            if image.format == "PNG":
+                _check_png(_Metered(file, _budget(image)))
             picture = _to_rgb(image)
             if orientation != 1 and _orientation(image) != 1:  # Pillow's TIFF reader turns the picture itself while it loads
                 picture = picture.transpose(_UPRIGHT[orientation])
@@ -87,11 +127,12 @@ def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
         None for any other file, unreadable ones included.
     """
     try:
-        with Image.open(file) as image:
+        with _opened(file) as image:
             plain = image.format == "JPEG" and image.mode in ("RGB", "L") and not (upright and _orientation(image) != 1)
+            most = _budget(image)
     except Exception:  # `decode` says what is wrong
         return None
-    if not plain:
+    if not plain or file.seek(0, os.SEEK_END) > most:  # `decode` stops reading where the picture ends
         return None
     file.seek(0)
     return file.read()
@@ -100,14 +141,57 @@ def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
 def read_header(file: BinaryIO) -> tuple[int, int]:
     """Returns the upright (height, width) that the header states, without decoding. Raises UnreadableImage."""
     try:
-        with Image.open(file) as image:
+        with _opened(file) as image:
             lying = _orientation(image) >= 5 and image.format != "TIFF"  # Pillow's TIFF reader states the upright size
             return image.size if lying else (image.height, image.width)
     except Exception as error:  # as in decode
         raise UnreadableImage(_reason(error)) from error
 
 
+def _opened(file: BinaryIO) -> Image.Image:
+    """The image by its header, with nothing decoded. Raises what Pillow raises, and UnreadableImage."""
+    metered = _Metered(file, HEADER_BYTES)
+    image = Image.open(metered, formats=FORMATS)
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:  # Pillow's own limit is a variable that any other package may have lifted
+        image.close()
+        raise Image.DecompressionBombError
+    metered.budget += _budget(image) - HEADER_BYTES
+    return image
+
+
+def _budget(image: Image.Image) -> int:
+    """Bytes that a file of this size of picture may have read of it."""
+    return HEADER_BYTES + _BYTES_PER_PIXEL * image.width * image.height
+
+
+def _check_png(file: _Metered) -> None:
+    """Compares the checksums of the pixels, which Pillow passes over: with zeros for its second half a file would be half a picture."""
+    file.seek(8)
+    while len(header := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", header)
+        if name == b"IEND":
+            return
+        if name != b"IDAT":
+            file.seek(length + 4, os.SEEK_CUR)
+            continue
+        checksum = zlib.crc32(name)
+        while length:
+            part = file.read(min(length, 2**20))
+            if not part:  # cut behind the last pixel
+                return
+            length -= len(part)
+            checksum = zlib.crc32(part, checksum)
+        if file.read(4) not in (struct.pack(">I", checksum), b""):
+            raise UnreadableImage("checksum of the pixels is wrong")
+
+
 def _orientation(image: Image.Image) -> int:
+    """What EXIF says, 1 where it says nothing. Raises what `image.load` does."""
+    if image.format == "PNG":
+        # Its EXIF may lie behind the pixels, so Pillow would load them below. That a load failed has to be heard: the next one succeeds,
+        # with a black picture.
+        image.load()
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # a broken EXIF block raises many kinds, and is no reason to lose the photo
@@ -138,8 +222,10 @@ def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image"
+        return "not an image of a kind that is read"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS:,} pixels"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
     text = " ".join(str(error).split())
     return (text or type(error).__name__)[:120]

@@ -10,8 +10,9 @@ import numpy as np
 
 from pipelines.sources.decoding import UnreadableImage, read_header
 from pipelines.sources.folder_layout import Layout, lay_out
+from pipelines.sources.folder_losses import Losses
 from pipelines.sources.folder_reader import PhotoReader
-from pipelines.sources.folder_walk import Found, existing_folder, walk
+from pipelines.sources.folder_walk import Found, existing_folder, printable, walk
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.source import Outline, Parts, Request
 
@@ -36,35 +37,32 @@ def parts(request: Request) -> Parts:
     folder = existing_folder(request.root)
     found = walk(folder)
     layout = lay_out(folder, found, request.seed)
-    reader = PhotoReader(folder, request.image_size)
+    reader, losses = PhotoReader(folder, found.sizes, request.image_size), Losses(folder, request.on_lost)
 
-    def notes_after_reading() -> tuple[str, ...]:
+    def images(paths: list[str], labels: np.ndarray | None) -> LazyImages:
+        return LazyImages(
+            len(paths),
+            lambda index: losses.read(reader.read, paths, index, labels),
+            labels,
+            encoded=lambda index: reader.encoded(paths[index]),
+        )
+
+    def after_reading(losses_allowed: int) -> tuple[str, ...]:
+        losses.settle(losses_allowed)
         return (*reader.settle(), *_duplicates_notes(folder, found.sizes, layout))
 
     return Parts(
-        images={
-            split: LazyImages(
-                len(paths),
-                lambda index, paths=paths: reader.read(paths[index]),
-                layout.labels.get(split),
-                encoded=lambda index, paths=paths: reader.encoded(paths[index]),
-            )
-            for split, paths in layout.files.items()
-        },
-        class_names=layout.class_names,
+        images={split: images(paths, layout.labels.get(split)) for split, paths in layout.files.items()},
+        class_names=tuple(map(printable, layout.class_names)),
         fingerprint=_fingerprint(found.sizes),
         notes=tuple(_notes(folder, found, layout)),
         unlabelled_from=layout.unlabelled_from,
         likely_shape=None if request.image_size else _likely_shape(folder, layout),
         file_name=lambda split, index: printable(layout.files[split][index]),
         skipped=tuple((printable(path), reason) for path, reason in found.skipped.items()),
-        notes_after_reading=notes_after_reading,
+        after_reading=after_reading,
+        trouble=lambda: losses.error,
     )
-
-
-def printable(path: str) -> str:
-    """A file's name as text that can be written anywhere: bytes that are no UTF-8 become replacement characters."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _notes(folder: Path, found: Found, layout: Layout) -> list[str]:

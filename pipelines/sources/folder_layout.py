@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.sources.folder_walk import Found
+from pipelines.sources.folder_walk import Found, printable
 from pipelines.sources.source import SourceError, stream
 
 TEST_SHARE = 0.2
@@ -102,7 +102,7 @@ def _from_roles(layout: Layout, roles: dict[str, list[str]], seed: int) -> None:
     for split, classes in labelled.items():
         if len(classes) == 1:
             raise SourceError(
-                f"data.root: {split}/ has one class folder ({next(iter(classes))}); a probe needs two or more. "
+                f"data.root: {split}/ has one class folder ({printable(next(iter(classes)))}); a probe needs two or more. "
                 "Photos without classes belong into unlabelled/"
             )
     if len(labelled) == 2:
@@ -155,7 +155,8 @@ def _heap(layout: Layout, folder: Path, found: Found, by_top: dict[str, list[str
         below = sorted({path.split("/")[1] for path in found.sizes if path.count("/") >= 2 and path.split("/")[1].lower() in _ROLES})
         if below:
             inside = " and ".join(f"{name}/" for name in below)
-            raise SourceError(f"data.root: {folder} holds only {top}/, which has {inside}; data.root should be {folder / top}")
+            name = printable(top)
+            raise SourceError(f"data.root: {folder} holds only {name}/, which has {inside}; data.root should be {folder / name}")
     layout.files["unlabelled"] = list(found.sizes)
     layout.notes.append("one heap of unlabelled photos: there is no probe (it needs class folders)")
 
@@ -181,5 +182,5 @@ def _set(layout: Layout, split: str, classes: _Classes) -> None:
 
 
 def _some(names: object) -> str:
-    names = sorted(names)
+    names = sorted(map(printable, names))
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

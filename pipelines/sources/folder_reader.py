@@ -1,14 +1,16 @@
 """Reads the photos of a folder, and keeps count of what they were."""
 
 import os
+import stat
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from pipelines.sources.decoding import Facts, UnreadableImage, decode, plain_jpeg
-from pipelines.sources.source import SourceError
 
 _CONVERTED = {"L": "grey", "LA": "grey", "1": "black and white", "P": "palette", "PA": "palette", "RGBA": "with transparency"}
 
@@ -18,11 +20,13 @@ class PhotoReader:
 
     Args:
         folder: what paths are relative to.
+        sizes: bytes of each photo when the folder was looked through. One of another size is another photo, or half of one.
         image_size: side that photos will be resized to, to count those that are smaller; or None.
     """
 
-    def __init__(self, folder: Path, image_size: int | None) -> None:
+    def __init__(self, folder: Path, sizes: Mapping[str, int], image_size: int | None) -> None:
         self._folder = folder
+        self._sizes = sizes
         self._image_size = image_size
         self._settled = False
         self._lock = threading.Lock()
@@ -36,19 +40,15 @@ class PhotoReader:
         """Returns the photo at `path` as uint8 `[height, width, 3]`.
 
         Raises:
-            UnreadableImage: it can't be decoded.
-            SourceError: the same, after `settle`: it could be decoded before.
+            UnreadableImage: it can't be decoded, or isn't the file any more that it was.
         """
         try:
-            with open(self._folder / path, "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
+            with self._open(path) as file:
+                if self._sizes[path] == 0:
                     raise UnreadableImage("empty file")
                 pixels, facts = decode(file)
-        except (OSError, UnreadableImage) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            if self._settled:
-                raise SourceError(f"{self._folder / path}: {reason}. It could be read when the run began") from error
-            raise UnreadableImage(reason) from error
+        except OSError as error:
+            raise UnreadableImage(error.strerror or str(error)) from error
         if not self._settled:
             self._count(facts)
         return pixels
@@ -56,10 +56,25 @@ class PhotoReader:
     def encoded(self, path: str) -> bytes | None:
         """Returns the photo's file if `plain_jpeg` does; None for all else, which `read` takes."""
         try:
-            with open(self._folder / path, "rb") as file:
+            with self._open(path) as file:
                 return plain_jpeg(file)
-        except OSError:  # `read` says what is wrong
+        except (OSError, UnreadableImage):  # `read` says what is wrong
             return None
+
+    def _open(self, path: str) -> BinaryIO:
+        """Raises OSError, and UnreadableImage where something else has come into the photo's place."""
+        # Without O_NONBLOCK, opening a pipe would wait for ever; it makes no difference to a file.
+        file = open(self._folder / path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+        try:
+            now = os.fstat(file.fileno())
+            if not stat.S_ISREG(now.st_mode):
+                raise UnreadableImage("not a regular file")
+            if now.st_size != self._sizes[path]:
+                raise UnreadableImage(f"changed while it was used: {now.st_size:,} bytes, {self._sizes[path]:,} before")
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def settle(self) -> list[str]:
         """Ends the counting, once every photo has been read. Returns lines for people."""

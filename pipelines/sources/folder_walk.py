@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pipelines.sources.source import SourceError
 
+MAX_DEPTH = 100
+"""Folders within folders that are looked into. A path of more is longer than most programs can name."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"})
 
 
@@ -28,7 +30,7 @@ class Found:
 
     def others_note(self) -> str:
         """One line about the other files."""
-        kinds = ", ".join(f"{number:,} {suffix or 'without suffix'}" for suffix, number in self.others.most_common(5))
+        kinds = ", ".join(f"{number:,} {printable(suffix) or 'without suffix'}" for suffix, number in self.others.most_common(5))
         return f"not photos by their names: {sum(self.others.values()):,} file(s) ({kinds})"
 
 
@@ -44,8 +46,15 @@ def existing_folder(root: str | None) -> Path:
     near: list[str] = []
     if folder.parent.is_dir():
         near = get_close_matches(folder.name, sorted(path.name for path in folder.parent.iterdir() if path.is_dir()), n=1)
-    hint = f"; did you mean {folder.parent / near[0]}?" if near else ""
+    hint = f"; did you mean {folder.parent / printable(near[0])}?" if near else ""
     raise SourceError(f"data.root: there is no folder {folder}{hint}")
+
+
+def printable(path: str) -> str:
+    r"""A file's name as text that can be written anywhere, no two names alike: bytes that are no UTF-8 become `\xe9`, signs that a terminal
+    might act on `\n`, and a backslash is doubled."""
+    text = os.fsencode(path.replace("\\", "\\\\")).decode("utf-8", "backslashreplace")
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def walk(folder: Path) -> Found:
@@ -67,6 +76,9 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], found: 
         found.skipped[prefix or "."] = f"folder can't be read: {error.strerror}"
         return
     if (here.st_dev, here.st_ino) in above:
+        return
+    if len(above) == MAX_DEPTH:
+        found.skipped[prefix] = f"folder is {MAX_DEPTH} folders deep"
         return
     above = (*above, (here.st_dev, here.st_ino))
     for entry in entries:

@@ -1,7 +1,7 @@
 """What a source is to those who use it, and what is asked of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,9 +10,21 @@ from pipelines.sources.images import Images, Shape
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how many images are done, of how many)."""
 
+Lost = Callable[[str, str], None]
+"""Called with (path below the root, reason) of a photo that could be read once and can't be any more. Threads call it."""
+
 
 def _silent(what: str, done: int, total: int) -> None:
     """Progress that nobody asked for."""
+
+
+def _nothing_read(losses_allowed: int) -> tuple[str, ...]:
+    """No notes."""
+    return ()
+
+
+def _no_trouble() -> None:
+    """Nothing that was read is lost."""
 
 
 SPLITS = ("unlabelled", "train", "test")
@@ -35,6 +47,8 @@ class Source:
         skipped: for each file that was left out: its path below the root, and why.
         notes: lines about the data for people.
         fingerprint: sha256 in hexadecimal that identifies the data.
+        trouble: returns why images can't be read any more that could be when the source was opened; None while all is well. An exception
+            that passes through tf.data comes out as TensorFlow's own; this is the original.
     """
 
     name: str
@@ -45,6 +59,7 @@ class Source:
     skipped: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     fingerprint: str
+    trouble: Callable[[], SourceError | None] = _no_trouble
 
 
 @dataclass(frozen=True)
@@ -80,9 +95,11 @@ class Request:
         pretrain_images: at most so many to pre-train on, drawn by the seed; for "textures", how many are drawn.
         image_size: the shorter side is resized to it and the centre cut out; None: images stay as they are (digits: 32).
         cache: "memory" holds all images as uint8, "none" reads them each time, "auto" holds them if they fit into half of the free memory.
-        max_bad_fraction: for "folder": a larger share of unreadable files is an error.
+        max_bad_fraction: for "folder": a larger share of unreadable files is an error, be it when it is opened or while it is read.
         seed: of every draw.
         on_progress: called with (what is being done, images done, of how many).
+        on_lost: for "folder": called once for each photo that can't be read any more, when another one of its label takes its place. None:
+            there is no taking another's place, and the first loss is an error.
     """
 
     source: str
@@ -95,6 +112,7 @@ class Request:
     max_bad_fraction: float = 0.01
     seed: int = 0
     on_progress: Progress = _silent
+    on_lost: Lost | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +151,9 @@ class Parts:
         likely_shape: common shape that the images seem to have, where their `shape` is None because nobody has decoded them all.
         file_name: (split, index) -> the file an image comes from. Given where files may be unreadable: each is then decoded once.
         skipped: (file, reason) of what was seen to be unreadable without opening it.
-        notes_after_reading: called when all that is used has been decoded.
+        after_reading: called when all that is used has been decoded, with the number of files that may yet become unreadable; gives lines
+            for people.
+        trouble: see `Source`.
     """
 
     images: Mapping[str, Images]
@@ -144,7 +164,8 @@ class Parts:
     likely_shape: Shape | None = None
     file_name: Callable[[str, int], str] | None = None
     skipped: tuple[tuple[str, str], ...] = ()
-    notes_after_reading: Callable[[], tuple[str, ...]] = field(default=tuple)
+    after_reading: Callable[[int], tuple[str, ...]] = _nothing_read
+    trouble: Callable[[], SourceError | None] = _no_trouble
 
 
 def stream(seed: int, name: str) -> np.random.Generator:

@@ -182,6 +182,24 @@ class TestUnreadable:
                     refused += 1
         assert refused >= 45  # some cuts only take what comes after the pixels
 
+    def test_a_png_with_noise_for_pixels_is_no_black_picture(self):
+        data = encoded(Image.fromarray(RGB), "PNG")
+        noise = np.random.default_rng(0).bytes(len(data) - 41)
+        for read in (decode, read_header):
+            with pytest.raises(UnreadableImage, match="broken data stream"):
+                read(io.BytesIO(data[:41] + noise))
+
+    def test_a_png_with_zeros_for_its_second_half_is_not_half_a_picture(self):
+        data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)), "PNG")
+        for start in range(100, len(data) - 100, 500):
+            with pytest.raises(UnreadableImage, match=r"checksum of the pixels is wrong|broken data stream|truncated"):
+                pixels(data[:start] + bytes(len(data) - start))
+
+    @pytest.mark.parametrize("kind", ["ICO", "TGA", "PCX", "EPS"])
+    def test_kinds_that_are_not_read(self, kind):
+        with pytest.raises(UnreadableImage, match="not an image of a kind that is read"):
+            pixels(encoded(Image.fromarray(RGB), kind))
+
     @pytest.mark.parametrize("side", [20_000, 60_000])
     def test_a_bomb_is_refused_by_its_header(self, side):
         data = png(struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0), zlib.compress(bytes(1000)))

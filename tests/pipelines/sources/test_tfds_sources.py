@@ -108,6 +108,9 @@ class TestStl10:
         ):
             plan_source("stl10", root=str(tmp_path / "root"), archive=str(cut))
         cut.write_bytes(data[:-1000] + bytes(1000))
+        with pytest.raises(SourceError, match=f"{cut} is no whole tar archive"):
+            open_source("stl10", root=str(tmp_path / "root"), archive=str(cut))
+        cut.write_bytes(data[:4] + bytes(4) + data[8:])  # gzip's time: the same content, another file
         with pytest.raises(SourceError, match="not the file that was published: its checksum differs"):
             open_source("stl10", root=str(tmp_path / "root"), archive=str(tmp_path))
 

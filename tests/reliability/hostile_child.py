@@ -1,0 +1,67 @@
+"""`python -m tests.reliability.hostile_child FOLDER`: loads each hostile file below a folder as `evaluate` does, with an audit hook on.
+
+Prints a line of JSON for each: name, what refused it and the text, and every event that a file from elsewhere must not cause.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+from byol_tf.config_file import load_config
+from byol_tf.evaluation.labelled import ProtocolError
+from byol_tf.judged import file_encoder, run_encoder
+from byol_tf.run_folder import RunFolder
+
+_NEVER = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "socket.", "ctypes.", "pickle.", "code.__new__")
+_CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "shutil.")
+
+
+class Watch:
+    """Collects events. Reading is allowed below the folder under test, and of what belongs to Python and the system's own facts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.on, self.seen = folder, False, []
+        sys.addaudithook(self.hook)
+
+    def hook(self, event: str, arguments: tuple) -> None:
+        if not self.on:
+            return
+        if event == "open" and not isinstance(arguments[0], int):
+            path, mode, flags = os.path.realpath(os.fsdecode(arguments[0])), arguments[1] or "", arguments[2] or 0
+            writes = any(sign in mode for sign in "wax+") or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            ours = path.startswith((str(self.folder), sys.prefix, sys.base_prefix, os.getcwd(), "/proc/", "/sys/"))
+            if (writes and path != os.devnull) or not ours:
+                self.seen.append(f"open {path} {mode}")
+        elif event.startswith((*_NEVER, *_CHANGES)) or (event == "import" and arguments[0].startswith("evil")):
+            self.seen.append(f"{event} {arguments!r:.200}")
+
+
+def load(case: Path) -> None:
+    if (case / "config.json").is_file():
+        run_encoder(load_config(case / "config.json"), RunFolder(case))
+    else:
+        file_encoder(case)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    load(folder / "good.keras")  # what is imported at the first load
+    load(folder / "good")
+    watch = Watch(folder)
+    for case in sorted((folder / "hostile").iterdir()):
+        watch.seen, text = [], None
+        watch.on = True
+        try:
+            load(case)
+        except ProtocolError as error:
+            text = str(error)
+        finally:
+            watch.on = False
+        print(json.dumps({"name": case.name, "refused": text, "events": watch.seen}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

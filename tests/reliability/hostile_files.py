@@ -1,0 +1,244 @@
+"""Model files made to do harm: each function writes one, given where, a good one of its kind, and the path that it tries to write."""
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from byol_tf.checkpoints import write_checkpoint
+
+SECRET = "/etc/hostname"
+_CONV = "layers/conv2d/vars/0"
+
+
+def good_model() -> keras.Model:
+    """From uint8 images of any size to 4 numbers."""
+    images = keras.Input((None, None, 3), dtype="uint8")
+    features = keras.layers.Conv2D(4, 3, activation="relu", name="conv2d")(keras.layers.Rescaling(1 / 255)(images))
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(features))
+
+
+def keras_members(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_zip(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def _with_layer(layer: dict[str, Any]) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    """Puts a layer, or any object, in the place of the rescaling."""
+
+    def change(members: dict[str, bytes]) -> dict[str, bytes]:
+        tree = json.loads(members["config.json"])
+        old = tree["config"]["layers"][1]
+        tree["config"]["layers"][1] = layer | {"name": old["name"], "inbound_nodes": old["inbound_nodes"]}
+        return members | {"config.json": json.dumps(tree).encode()}
+
+    return change
+
+
+def _with_activation(activation: Any) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    def change(members: dict[str, bytes]) -> dict[str, bytes]:
+        tree = json.loads(members["config.json"])
+        tree["config"]["layers"][2]["config"]["activation"] = activation
+        return members | {"config.json": json.dumps(tree).encode()}
+
+    return change
+
+
+def _with_members(members: dict[str, bytes]) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    return lambda good: good | members
+
+
+def _with_weights(change: Callable[[h5py.File], None]) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    def changed(members: dict[str, bytes]) -> dict[str, bytes]:
+        buffer = io.BytesIO(members["model.weights.h5"])
+        with h5py.File(buffer, "r+") as file:
+            change(file)
+        return members | {"model.weights.h5": buffer.getvalue()}
+
+    return changed
+
+
+def _replace(file: h5py.File, **options: Any) -> None:
+    del file[_CONV]
+    file.create_dataset(_CONV, **options)
+
+
+def _link(file: h5py.File, link: Any) -> None:
+    del file[_CONV]
+    file[_CONV] = link
+
+
+class Evil:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self):
+        return exec, (f"open({str(self._path)!r}, 'w').write('pickle')",)
+
+
+def _object(module: str | None, name: str, config: Any, registered: str | None = None) -> dict[str, Any]:
+    return {"module": module, "class_name": name, "config": config, "registered_name": registered}
+
+
+def _lambda(code: str) -> dict[str, Any]:
+    return _object("builtins", "__lambda__", {"value": code})
+
+
+def keras_cases(canary: Path) -> dict[str, Callable[[dict[str, bytes]], dict[str, bytes]]]:
+    """Name -> members of a good `.keras` file to those of a hostile one."""
+    code = f"open({str(canary)!r}, 'w').write('code')"
+    layer = {"name": "evil"}
+    nan = np.full((3, 3, 3, 4), np.nan, np.float32)
+    return {
+        "lambda-layer": _with_layer(_object("keras.layers", "Lambda", layer | {"function": _lambda(code)})),
+        "lambda-activation": _with_activation(_lambda(code)),
+        "exec": _with_activation(_object("builtins", "function", "exec", "function")),
+        "os-system": _with_layer(_object("os", "system", f"touch {canary}")),
+        "module-evil": _with_layer(_object("evil", "Layer", layer, "evil>Layer")),
+        "registered": _with_layer(_object("keras.layers", "Rescaling", layer | {"scale": 1}, "keras_cv>Evil")),
+        "get-file": _with_activation(_object("keras.utils", "function", "get_file", "get_file")),
+        "savedmodel-layer": _with_layer(_object("keras.layers", "TFSMLayer", layer | {"filepath": str(canary.parent)})),
+        "torch-layer": _with_layer(_object("keras.layers", "TorchModuleWrapper", layer | {"module": "gASV"})),
+        "vocabulary-path": _with_layer(_object("keras.layers", "StringLookup", layer | {"vocabulary": SECRET})),
+        "typespec": _with_activation(_object("evil", "__typespec__", []) | {"spec_name": "x"}),
+        "huge-layer": _with_layer(_object("keras.layers", "Dense", layer | {"units": 10**12})),
+        "deep": _with_members({"config.json": b'{"a":' * 100_000 + b"1" + b"}" * 100_000}),
+        "zip-slip": _with_members({"../../escaped.txt": b"out"}),
+        "zip-absolute": _with_members({str(canary): b"out"}),
+        "object-arrays": lambda members: {
+            **{name: data for name, data in members.items() if not name.endswith("h5")},
+            "model.weights.npz": _npz(canary),
+        },
+        "external-link": _with_weights(lambda file: _link(file, h5py.ExternalLink(SECRET, "/x"))),
+        "soft-link": _with_weights(lambda file: _link(file, h5py.SoftLink("/layers"))),
+        "external-data": _with_weights(lambda file: _replace(file, shape=(3, 3, 3, 4), dtype="u1", external=[(SECRET, 0, 108)])),
+        "packed-weights": _with_weights(lambda file: _replace(file, shape=(40_000, 40_000), dtype="f4", chunks=(100, 100), compression=9)),
+        "object-weights": _with_weights(lambda file: _replace(file, data=["x"] * 4, dtype=h5py.string_dtype())),
+        "nan-weights": _with_weights(lambda file: _replace(file, data=nan)),
+        "wrong-shape": _with_weights(lambda file: _replace(file, data=np.zeros((5, 5, 3, 4), np.float32))),
+    }
+
+
+def _npz(canary: Path) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, evil=np.array([Evil(canary)], dtype=object))
+    return buffer.getvalue()
+
+
+def write_hostile_keras(folder: Path, good: Path, canary: Path) -> None:
+    members = keras_members(good)
+    for name, change in keras_cases(canary).items():
+        write_zip(folder / f"{name}.keras", change(dict(members)))
+    write_zip(folder / "zip-bomb.keras", members | {"config.json": bytes(200_000_000)}, zipfile.ZIP_DEFLATED)
+    write_zip(folder / "weights-bomb.keras", members | {"model.weights.h5": bytes(200_000_000)}, zipfile.ZIP_DEFLATED)
+    (folder / "pickle.keras").write_bytes(pickle.dumps(Evil(canary)))
+
+
+def export(folder: Path, function: Callable, **attributes: Any) -> None:
+    """A SavedModel whose endpoint does what `function` does with the images."""
+    module = tf.Module()
+    for name, value in attributes.items():
+        setattr(module, name, value)
+    module.serve = tf.function(function, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
+    tf.saved_model.save(module, str(folder), signatures={"serve": module.serve})
+
+
+def _features(images: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tf.cast(images, tf.float32), axis=[1, 2])
+
+
+def write_file_on_call(path: Path) -> Callable:
+    """The function of an endpoint that writes a file."""
+
+    def serve(images):
+        with tf.control_dependencies([tf.io.write_file(str(path), "graph")]):
+            return tf.identity(_features(images))
+
+    return serve
+
+
+def write_hostile_saved_models(folder: Path, good: Path, canary: Path) -> None:
+    def reads(images):
+        return _features(images) + tf.cast(tf.strings.length(tf.io.read_file(SECRET)), tf.float32)
+
+    def calls_python(images):
+        return tf.ensure_shape(tf.numpy_function(lambda x: x, [_features(images)], tf.float32), (None, 3))
+
+    def restores(images):
+        return _features(images) + tf.raw_ops.RestoreV2(prefix=SECRET, tensor_names=["x"], shape_and_slices=[""], dtypes=[tf.float32])[0]
+
+    def hidden(images):
+        return tf.cond(tf.shape(images)[0] > 0, lambda: write_file_on_call(canary)(images), lambda: _features(images))
+
+    for name, function in {
+        "graph-writes": write_file_on_call(canary),
+        "graph-reads": reads,
+        "graph-python": calls_python,
+        "graph-restores": restores,
+        "graph-branch": hidden,
+    }.items():
+        export(folder / name, function)
+    vocabulary = folder.parent / "words.txt"
+    vocabulary.write_text("a\nb\n")
+    whole_line, line_number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+    lines = tf.lookup.TextFileInitializer(str(vocabulary), tf.string, whole_line, tf.int64, line_number)
+    table = tf.lookup.StaticVocabularyTable(lines, num_oov_buckets=1)
+    export(
+        folder / "table-of-a-file", lambda images: _features(images) + tf.cast(table.lookup(tf.constant(["a"])), tf.float32), table=table
+    )
+    variable = tf.Variable([np.nan, 0.0, 0.0])
+    export(folder / "nan-variable", lambda images: _features(images) + variable, variable=variable)
+
+    def edited(name: str, change: Callable[[Any], None]) -> None:
+        copy(good, folder / name)
+        content = saved_model_pb2.SavedModel()
+        content.ParseFromString((folder / name / "saved_model.pb").read_bytes())
+        change(content)
+        (folder / name / "saved_model.pb").write_bytes(content.SerializeToString())
+
+    edited("asset-outside", lambda model: model.meta_graphs[0].asset_file_def.add(filename=f"../../../..{SECRET}"))
+    edited("no-objects", lambda model: model.meta_graphs[0].ClearField("object_graph_def"))
+    copy(good, folder / "linked-variables")
+    data = folder / "linked-variables" / "variables" / "variables.data-00000-of-00001"
+    data.unlink()
+    data.symlink_to(SECRET)
+    copy(good, folder / "noise")
+    (folder / "noise" / "saved_model.pb").write_bytes(np.random.default_rng(0).bytes(5_000))
+
+
+def write_hostile_runs(folder: Path, config: dict, arrays: dict[str, np.ndarray], canary: Path) -> None:
+    """Run folders whose only checkpoint is whole and holds what it shouldn't."""
+    first = next(name for name, array in sorted(arrays.items()) if array.ndim == 4)
+    for name, changed in {
+        "run-pickled": arrays | {first: np.array([Evil(canary)], dtype=object)},
+        "run-nan": arrays | {first: np.full_like(arrays[first], np.nan)},
+        "run-wrong-shape": arrays | {first: arrays[first][..., :-1]},
+        "run-too-few": dict(list(arrays.items())[:-1]),
+    }.items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(config))
+        write_checkpoint(folder / name / "checkpoints", 1, 0, changed, {"rows": []})
+
+
+def copy(source: Path, target: Path) -> None:
+    for path in source.rglob("*"):
+        if path.is_file():
+            (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            (target / path.relative_to(source)).write_bytes(path.read_bytes())

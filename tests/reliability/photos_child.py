@@ -1,0 +1,46 @@
+"""`python -m tests.reliability.photos_child ROOT LIMIT`: opens a folder of photos as a run does, and says what it found, as JSON.
+
+Without root's rights, to whom no file is closed. The files that VANISH.txt beside the folder names disappear once they are listed.
+"""
+
+import codecs
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from pipelines.sources import SourceError, folder, open_source
+
+
+def main() -> None:
+    root, limit = Path(sys.argv[1]), float(sys.argv[2])
+    Image.init()  # what is imported late may lie where only root can read
+    codecs.lookup("unicode_escape")
+    if os.getuid() == 0:
+        os.setgid(65_534)
+        os.setuid(65_534)
+    vanish = root.parent / "VANISH.txt"
+    if vanish.exists():
+        walk = folder.walk
+
+        def walk_and_lose(where):
+            found = walk(where)
+            for path in vanish.read_text().splitlines():
+                (where / path).unlink(missing_ok=True)
+            return found
+
+        folder.walk = walk_and_lose
+    try:
+        source = open_source("folder", root=str(root), cache="none", max_bad_fraction=limit)
+    except SourceError as error:
+        print(json.dumps({"error": str(error)}))
+        sys.exit(2)
+    digests = [hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest() for image in source.pretrain]
+    print(json.dumps({"good": digests, "skipped": source.skipped, "notes": source.notes}))
+
+
+if __name__ == "__main__":
+    main()

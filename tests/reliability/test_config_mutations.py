@@ -1,0 +1,236 @@
+"""Configs changed at random: the answer is a config or an error that names the key, soon, and nothing is left on the disk."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byol_tf import config_errors
+from byol_tf.config_file import ConfigError, load_config, recipes, resolved_json
+
+ROOT = Path(__file__).resolve().parents[2]
+VALUES = [
+    *(None, True, 0, -1, 1, 2, 7, 1.5, 1e300, -1e-320, 10**40, float("nan"), float("inf"), "", "x", "\ud800", "a\x00\x1b[31m\n", "64"),
+    *("../../etc/passwd", "/", "x" * 5_000, "auto", "none", [], [0.1, 0.2], [[[]]], ["\udfff"], {}, {"a": {"b": 1}}, {"base": 0.5}),
+]
+TEXTS = [
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b'"',
+    b"\\",
+    b"\\ud800",
+    b"null",
+    b"NaN",
+    b"-",
+    b"1e999",
+    b"\x00",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"//",
+]
+
+
+def places(tree: Any, at: tuple = ()) -> list[tuple]:
+    """Every key of a tree, by its path."""
+    found = []
+    for key, value in tree.items():
+        found.append((*at, key))
+        if isinstance(value, dict):
+            found += places(value, (*at, key))
+    return found
+
+
+def mutated(text: str, draw: random.Random) -> bytes:
+    """The text of a config, changed in one to four places: values, keys and sections, or bytes."""
+    if draw.random() < 0.3:
+        data = bytearray(text.encode())
+        for _ in range(draw.randint(1, 4)):
+            start = draw.randrange(len(data))
+            data[start : start + draw.choice([0, 0, 1, 1, 5, 200])] = draw.choice(TEXTS) * draw.choice([1, 1, 1, 30])
+        return bytes(data)
+    tree = json.loads(text)
+    for _ in range(draw.randint(1, 4)):
+        *path, last = draw.choice(places(tree) or [("name",)])
+        section = tree
+        for part in path:
+            section = section[part]
+        change = draw.randrange(5)
+        if change == 0:
+            section.pop(last, None)
+        elif change == 1:
+            section[draw.choice([last[:-1], last + "s", last.upper(), "\ud800", "", "x.y", "\n"])] = section.pop(last, None)
+        elif change == 2:
+            section[last] = json.loads(json.dumps(tree.get(draw.choice(list(tree)) if tree else "x")))
+        else:
+            section[last] = draw.choice(VALUES)
+    return json.dumps(tree).encode()
+
+
+def answer(path: Path, overrides: tuple[str, ...] = ()) -> str | None:
+    """None for a config that loads, and loads again from its resolved form; else the message, whose form is checked."""
+    try:
+        config = load_config(path, overrides)
+    except ConfigError as error:
+        text = str(error)
+        text.encode()
+        assert text
+        for line in text.split("\n"):
+            assert line.startswith((f"{path}:", "--set ")), line
+            assert line.isprintable(), line
+            assert len(line) < 1_500 + len(str(path)), line
+        return text
+    again = path.with_name("again.json")
+    again.write_text(resolved_json(config), encoding="utf-8")
+    assert load_config(again) == config
+    again.unlink()
+    return None
+
+
+def mutate(folder: Path, count: int, seed: int) -> tuple[int, int]:
+    """(valid, refused) of so many mutations of each recipe."""
+    draw, valid, refused = random.Random(seed), 0, 0
+    path = folder / "c.json"
+    for name in recipes():
+        text = (ROOT / "configs" / f"{name}.json").read_text()
+        for _ in range(count):
+            path.write_bytes(mutated(text, draw))
+            overrides = draw.choice([(), (), (), ("tau.end=0.5",), ("data=5",), ("views.first.hue=1",), ("a.b=1",), ("run={}",)])
+            try:
+                refused_now = answer(path, overrides) is not None
+            except Exception as error:
+                raise AssertionError(f"{name} {overrides}: {path.read_bytes()[:3_000]!r}") from error
+            valid, refused = valid + (not refused_now), refused + refused_now
+    assert sorted(folder.iterdir()) == [path]
+    return valid, refused
+
+
+def test_mutations(tmp_path):
+    valid, refused = mutate(tmp_path, 100, seed=0)
+    assert min(valid, refused) > 20
+
+
+@pytest.mark.long
+def test_2000_mutations_of_each_config(tmp_path, report):
+    valid, refused = mutate(tmp_path, 2_000, seed=1)
+    count = valid + refused
+    assert count == 2_000 * len(recipes())
+    report(
+        "config", f"2,000 mutations of each of {len(recipes())} configs: {valid:,} valid, {refused:,} refused by key, no traceback", count
+    )
+
+
+@pytest.mark.long
+def test_mutations_through_the_command(tmp_path, report):
+    """What a shell sees: exit code 2, the message alone on standard error, and no run folder."""
+    draw, text = random.Random(2), (ROOT / "configs" / "demo.json").read_text()
+    path, refused = tmp_path / "c.json", 0
+    while refused < 20:
+        path.write_bytes(mutated(text, draw))
+        message = answer(path)
+        if message is None:
+            continue
+        refused += 1
+        done = subprocess.run(
+            [sys.executable, "-m", "byol_tf.train", "--config", str(path), "--run-dir", str(tmp_path / "run")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", message + "\n")
+        assert sorted(tmp_path.iterdir()) == [path]
+    report("config", "mutated configs through the command: exit code 2, the message, no run folder", refused)
+
+
+GIANTS = {
+    "unknown keys": json.dumps({f"k{number}": number for number in range(60_000)}),
+    "unknown keys alike": json.dumps({"training": {f"epoch{number}": number for number in range(45_000)}}),
+    "one key repeated": "{" + ",".join(['"seed": 1'] * 90_000) + "}",
+    "keys repeated": json.dumps({f"k{number}": 1 for number in range(30_000)})[:-1] + ',"k1": 2' * 30_000 + "}",
+    "long string": json.dumps({"name": "a" * 999_000}),
+    "long key": json.dumps({"x" * 900_000: 1}),
+    "dotted key": json.dumps({".".join("a" * 400_000): 1}),
+    "half characters": '{"' + "\\ud800" * 150_000 + '": 1}',
+    "digits": '{"seed": ' + "9" * 900_000 + "}",
+    "exponent": '{"seed": 1e' + "9" * 900_000 + "}",
+    "deep lists": "[" * 900_000,
+    "deep objects": '{"a":' * 150_000,
+    "quotes": '{"a": ' + '"' * 900_001,
+    "backslashes": '{"a": "' + "\\" * 900_001,
+    "commas": "[" + "," * 900_000,
+    "spaces": '{"a": 1' + " " * 900_000,
+    "a word": "x" * 900_000,
+    "minus": "-" * 900_000,
+    "100 MB": " " * 100_000_000,
+}
+
+
+@pytest.mark.parametrize("name", ["unknown keys", "long key", "half characters", "deep objects"])
+def test_some_giant_configs(tmp_path, name):
+    _check_giant(tmp_path, name)
+
+
+@pytest.mark.long
+def test_giant_configs(tmp_path, report):
+    for name in GIANTS:
+        _check_giant(tmp_path, name)
+    report(10, "giant configs: refused within 10 s of CPU, at most 64 MiB more memory", len(GIANTS))
+
+
+def peak() -> int:
+    """The most memory that this process has had, in KiB."""
+    return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def _check_giant(tmp_path: Path, name: str) -> None:
+    """Within seconds, in few lines, and with little more memory."""
+    path = tmp_path / "c.json"
+    path.write_text(GIANTS[name])
+    load_config("demo")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before, began = peak(), time.process_time()
+    text = answer(path)
+    assert text is not None
+    assert len(text) < 60_000
+    assert time.process_time() - began < 10
+    assert peak() - before < 64 * 1024
+
+
+def test_without_the_bound_on_mistakes_each_takes_its_time(tmp_path, monkeypatch):
+    """The control: told one by one, 900 mistakes take several times as long as with the bound; a giant has 60,000."""
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"training": {f"epoch{number}": number for number in range(900)}}))
+
+    def seconds() -> float:
+        began = time.process_time()
+        with pytest.raises(ConfigError):
+            load_config(path)
+        return time.process_time() - began
+
+    bounded = seconds()
+    monkeypatch.setattr(config_errors, "MOST_MISTAKES", 10**9)
+    assert seconds() > 4 * bounded
+
+
+def test_names_of_files_are_only_data(tmp_path, monkeypatch):
+    """A config can name no file to be read or run: what looks like one is a string, or refused."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "c.json"
+    demo = json.loads((ROOT / "configs" / "demo.json").read_text())
+    for name in ("../x", "/etc/passwd", "~/x", "$(touch x)", "a/../../b", "", ".", "..", "a" * 101):
+        path.write_text(json.dumps(demo | {"name": name}))
+        assert "name: expected a name" in answer(path)
+    path.write_text(json.dumps(demo | {"$schema": "file:///etc/passwd"}))
+    assert answer(path) is None
+    assert os.listdir(tmp_path) == ["c.json"]
