@@ -144,9 +144,16 @@ class BYOL(CompiledLoop):
         if self.target_update is not None:
             # float16's loss scale skips steps whose gradients aren't finite.
             logs["tau"] = self.target_update.apply(self.target_pairs(), step, self.optimizer.iterations.value > step)
-        for name, value in measures.items():
+        for name, value in self._over_replicas(measures).items():
             self._metric_means[name].update_state(value)
         return {name: mean.result() for name, mean in self._metric_means.items()} | logs
+
+    def _over_replicas(self, measures: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The mean over the replicas of each measure, on all of them: any one's running means are everyone's, to the last bit."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return measures
+        values = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tf.stack(list(measures.values())))
+        return dict(zip(measures, tf.unstack(values), strict=True))
 
     def _gradients(self, views, variables):
         """(loss and collapse measures by name, a gradient for each variable), each gradient this replica's share of the global one."""

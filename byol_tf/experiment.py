@@ -28,6 +28,8 @@ from byol_tf.config_file import resolved_json
 from byol_tf.devices import build_strategy, set_precision, set_seeds
 from byol_tf.feeding import batches_of
 from byol_tf.figures import curves_figure
+from byol_tf.heartbeat import LOST
+from byol_tf.input_watch import InputWatch
 from byol_tf.interruption import Interrupted, SignalWatch
 from byol_tf.networks.inference import inference_model
 from byol_tf.plan import Schedule, check_batch, schedule_of
@@ -82,7 +84,7 @@ class Experiment:
         config: of the run.
         folder: its run folder; None where this process isn't the chief.
         say: prints a line for people.
-        strategy: the one that the config names, if it had to be built before; None builds it.
+        workers: the processes of the run, where they had to meet before; None where this one is alone.
 
     Attributes:
         model: the compiled model.
@@ -99,12 +101,12 @@ class Experiment:
         config: Config,
         folder: RunFolder | None,
         say: Callable[[str], None] = print,
-        strategy: tf.distribute.Strategy | None = None,
+        workers: Workers | None = None,
     ):
         self.config, self.folder, self.say = config, folder, say
         set_seeds(config.seed, config.training.deterministic)
-        self.strategy = build_strategy(config.devices.strategy, config.devices.tpu) if strategy is None else strategy
-        self.workers = Workers(self.strategy)
+        self.workers = Workers(build_strategy(config.devices.strategy, config.devices.tpu)) if workers is None else workers
+        self.strategy = self.workers.strategy
         check_batch(config, self.strategy.num_replicas_in_sync, self.workers.count)
         self.source: Source = self._open_source()
         self.schedule: Schedule = schedule_of(config, len(self.source.pretrain))
@@ -128,8 +130,9 @@ class Experiment:
         """
         workers = self.workers
         if not workers.chief:
-            # A scheduler may signal all machines at once. One that left first would take the step that the first saves with it.
-            with SignalWatch("stopping when the first machine does"):
+            # A scheduler may signal all machines at once. One that left first would take the step that the first saves with it. Or it
+            # takes one machine away alone: then the first one saves, and all stop.
+            with SignalWatch("stopping when the first machine does", workers.heartbeat.say_signal):
                 self._fit(self._together(None), [], 0)
             workers.wait()
             return None
@@ -191,6 +194,7 @@ class Experiment:
         saving, run = CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints, self.say), config.run
         try:
             with SignalWatch("saving and stopping after the steps that run now") as signals:
+                self.workers.heartbeat.on_signal = signals.ask
                 checkpoint = Checkpoint(
                     saving, state_now, signals, run.checkpoint_steps, run.checkpoint_minutes, start.step % self.schedule.steps_per_epoch
                 )
@@ -219,18 +223,28 @@ class Experiment:
         first_step = start.epoch * epoch_steps + start.step
         epoch, step = divmod(first_step, epoch_steps)
         batches = batches_of(config, self.source.pretrain, first_step, workers.index, workers.count)
+        watch = InputWatch(self._missing_images)
         updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
         # On another device than before, so many steps in one call might not divide what is left of the epoch.
         self.model.steps_per_execution = math.gcd(self.model.steps_per_execution, step)
-        self.model.fit(
-            workers.share(batches, config.training.batch_size),
-            epochs=config.training.epochs,
-            initial_epoch=epoch,
-            steps_per_epoch=epoch_steps,
-            callbacks=[ResumedEpoch(step, start.state.get("means", {})), *updates, *watchers],
-            verbose=verbose,
-            shuffle=False,  # the stream is shuffled already; Keras would warn that it can't
-        )
+        with watch:
+            self.model.fit(
+                workers.share(watch.around(batches), config.training.batch_size),
+                epochs=config.training.epochs,
+                initial_epoch=epoch,
+                steps_per_epoch=epoch_steps,
+                callbacks=[ResumedEpoch(step, start.state.get("means", {})), *updates, *watchers],
+                verbose=verbose,
+                shuffle=False,  # the stream is shuffled already; Keras would warn that it can't
+            )
+
+    def _missing_images(self, seconds: float) -> None:
+        """One alone may wait for its disk; where others wait for this process too, all end, so that they can be started again."""
+        why = f"has waited {seconds:g} s for the images of its next step"
+        if self.workers.count == 1:
+            self.say(f"warning: the run {why}: is its disk still there?")
+        else:
+            self.workers.heartbeat.end(LOST, why)
 
     def _open_source(self) -> Source:
         """The run's images, the same on all machines."""

@@ -1,15 +1,16 @@
 """`python -m byol_tf.train`: pre-train, probe, export."""
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
 import sys
 
-from byol_tf.cluster import Cluster, DeviceError, read_cluster
+from byol_tf.cluster import Cluster, DeviceError, awaited, read_cluster
 from byol_tf.config_file import ConfigError, load_config, resolved_json
 from byol_tf.devices import prepare_environment
-from byol_tf.interruption import Interrupted
+from byol_tf.interruption import Interrupted, SignalWatch
 from byol_tf.run_folder import RunFolder, RunFolderError, choose_folder
 from byol_tf.run_lock import RunLock
 
@@ -19,7 +20,8 @@ _USAGE_ERROR = 2
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code.
 
-    0; or 2 with a message and nothing written if config, images or folder are wrong; or 128 + n after signal n, when the run has saved.
+    0; or 2 with a message and nothing written if config, images or folder are wrong; or 128 + n after signal n, when the run has saved
+    (and at once where no step is being made); or 75 where another machine of the run was lost.
     """
     parser = argparse.ArgumentParser(prog="python -m byol_tf.train", description="Pre-trains an encoder with BYOL and exports it.")
     parser.add_argument("--config", metavar="FILE", help="the experiment, a JSON file (default: the demo, which downloads nothing)")
@@ -30,6 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="begin anew in a new numbered folder, even if a run of this config is there")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     options = parser.parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)  # nothing printed is lost where the process has to end at once
+    with SignalWatch(None):
+        return _command(options, sys.argv[1:] if arguments is None else arguments)
+
+
+def _command(options, arguments: list[str]) -> int:
     try:
         config = load_config(options.config, options.overrides)
         several = config.devices.strategy == "multi_worker" and not options.dry_run  # a plan can be made on any one machine
@@ -42,81 +51,90 @@ def main(arguments: list[str] | None = None) -> int:
             finished = None  # the same run, longer
         if finished is not None and not options.dry_run:
             if cluster is not None:
-                _strategy_unless_finished(True)
+                workers = _meet(cluster)
+                with workers.meet():
+                    workers.gathered(True)  # so that the others end as well
             print(f"{folder.root}: this run is finished; --fresh begins anew")
             return _report(finished, folder)
         if not options.dry_run:
             RunLock(folder.root).check()
-        return _train(config, folder, options, sys.argv[1:] if arguments is None else arguments)
+        return _train(config, folder, cluster, options, arguments)
     except (ConfigError, RunFolderError, DeviceError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
+    except Interrupted as stopped:
+        return stopped.exit_code
 
 
-def _strategy_unless_finished(finished: bool):
-    """The strategy of several machines, built before TensorFlow computes anything, as it has to be; None if the chief's run is finished.
-
-    Args:
-        finished: whether it is; only the chief's word counts, since only it looks into the folder.
-    """
+def _meet(cluster: Cluster):
+    """The workers of a run on several machines, whose strategy is built before TensorFlow computes anything, as it has to be."""
     prepare_environment()
-    from byol_tf.devices import build_strategy
-    from byol_tf.workers import Workers
+    with awaited(cluster):
+        from byol_tf.devices import build_strategy
+        from byol_tf.workers import Workers
 
-    strategy = build_strategy("multi_worker")
-    return None if Workers(strategy).gathered(finished)[0] else strategy
+        return Workers(build_strategy("multi_worker"))
 
 
 def _train_along(config, cluster: Cluster) -> int:
     """What a machine does that isn't the chief: its part of each step, and nothing on disk."""
     print(f"{config.name}: machine {cluster.index + 1} of {len(cluster.addresses)}; {cluster.addresses[0]} reports and writes", flush=True)
-    strategy = _strategy_unless_finished(False)
-    if strategy is None:
-        return 0
-    from byol_tf.experiment import Experiment
-    from pipelines.sources import SourceError
+    workers = _meet(cluster)
+    with workers.meet():
+        if any(workers.gathered(False)):  # the chief's run is finished
+            return 0
+        from byol_tf.experiment import Experiment
+        from pipelines.sources import SourceError
 
-    try:
-        Experiment(config, None, lambda line: None, strategy).run([])
-    except SourceError as error:
-        print(error, file=sys.stderr)
-        return _USAGE_ERROR
+        try:
+            Experiment(config, None, lambda line: None, workers).run([])
+        except SourceError as error:
+            raise DeviceError(str(error)) from error
     return 0
 
 
-def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
+def _train(config, folder: RunFolder, cluster: Cluster | None, options, arguments: list[str]) -> int:
+    """The whole command but for what is wrong before TensorFlow is needed; `Interrupted` after a signal, when it has been reported."""
     prepare_environment()
-    several = config.devices.strategy == "multi_worker" and not options.dry_run
-    strategy = _strategy_unless_finished(False) if several else None
-    from byol_tf.build import count_parameters
-    from byol_tf.experiment import Experiment, source_options
-    from byol_tf.plan import plan_lines, schedule_of
-    from pipelines.sources import SourceError, plan_source
+    workers = None if cluster is None else _meet(cluster)
+    from pipelines.sources import SourceError
 
     try:
-        source = plan_source(**source_options(config))
-        schedule = schedule_of(config, source.counts["pretrain"])
-        print(f"{config.name}")
-        for subject, text in plan_lines(config, source, schedule, count_parameters(config), folder):
-            print(f"  {subject:<11} {text}")
-        if options.dry_run:
-            for subject, text in _measured(config, schedule):
-                print(f"  {subject:<11} {text}")
-            print("dry run: nothing was written")
-            return 0
-        experiment = Experiment(config, folder, strategy=strategy)
+        with contextlib.nullcontext() if workers is None else workers.meet():
+            if workers is not None:
+                workers.gathered(False)  # the run isn't finished, which the others can't know
+            result = _learn(config, folder, workers, options, arguments)
     except SourceError as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
+    return 0 if result is None else _report(result, folder)
+
+
+def _learn(config, folder: RunFolder, workers, options, arguments: list[str]) -> dict | None:
+    """Plans the run, says so, and runs it; its result, or None where it was only to be planned."""
+    from byol_tf.build import count_parameters
+    from byol_tf.experiment import Experiment, source_options
+    from byol_tf.plan import plan_lines, schedule_of
+    from pipelines.sources import plan_source
+
+    source = plan_source(**source_options(config))
+    schedule = schedule_of(config, source.counts["pretrain"])
+    print(f"{config.name}")
+    for subject, text in plan_lines(config, source, schedule, count_parameters(config), folder):
+        print(f"  {subject:<11} {text}")
+    if options.dry_run:
+        for subject, text in _measured(config, schedule):
+            print(f"  {subject:<11} {text}")
+        print("dry run: nothing was written")
+        return None
     command = ["python", "-m", "byol_tf.train", *arguments]
     try:
-        result = experiment.run(command, verbose=1 if sys.stdout.isatty() else 2)
+        return Experiment(config, folder, workers=workers).run(command, verbose=1 if sys.stdout.isatty() else 2)
     except Interrupted as stopped:
         where = f"after epoch {stopped.epoch} of {config.training.epochs}, step {stopped.step} of {schedule.steps_per_epoch} in the next"
         saved = "saved" if stopped.saved else "not saved, so the newest checkpoint before is what counts"
         print(f"\nstopped by {stopped} {where}; {saved}. To go on:\n  {_same_run(options, folder)}", flush=True)
-        return stopped.exit_code
-    return _report(result, folder)
+        raise
 
 
 def _same_run(options, folder: RunFolder) -> str:
