@@ -1,5 +1,6 @@
 """A config becomes a run: devices, images, views, model, callbacks and the run folder. The one place that knows them all."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -240,9 +241,9 @@ class Experiment:
 
     def _missing_images(self, seconds: float) -> None:
         """One alone may wait for its disk; where others wait for this process too, all end, so that they can be started again."""
-        why = f"has waited {seconds:g} s for the images of its next step"
+        why = f"has waited {seconds:g} s for images"
         if self.workers.count == 1:
-            self.say(f"warning: the run {why}: is its disk still there?")
+            self.say(f"warning: this run {why}. Is its disk still there?")
         else:
             self.workers.heartbeat.end(LOST, why)
 
@@ -255,7 +256,10 @@ class Experiment:
             raise ConfigError([f"another config on machine {differing[0] + 1} of TF_CONFIG than on the first; expected the same on each"])
         if not workers.chief:
             workers.wait()  # the chief may have to prepare a data set in a folder where the others find it then
-        source = open_source(**source_options(self.config), on_progress=self._progress)
+        # A download may be slow without a sign of life; local files that don't answer for so long won't.
+        watch, local = InputWatch(self._missing_images), self.config.data.source in ("textures", "digits", "folder")
+        with contextlib.nullcontext() if not local else watch, watch.waiting():
+            source = open_source(**source_options(self.config), on_progress=self._progress)
         if workers.chief:
             workers.wait()
         if differing := workers.differing(f"{source.fingerprint} {len(source.pretrain)}"):

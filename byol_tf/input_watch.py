@@ -1,8 +1,9 @@
 """Images that never come: a disk or a file that doesn't answer."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -16,8 +17,8 @@ _IDLE = 0.05
 class InputWatch:
     """Notices that a batch was asked for and doesn't come, while this process does nothing.
 
-    A slow input still decodes, copies or computes: as long as the process takes more than a twentieth of one core's time, nothing is
-    noticed, however long a batch takes.
+    A slow input still decodes, copies or computes: as long as the process takes more than a twentieth of one core's time in one of six
+    seconds, nothing is noticed, however long a batch takes.
 
     Args:
         noticed: called once, from a thread, with how many seconds the step's batch has been awaited.
@@ -35,6 +36,15 @@ class InputWatch:
 
     def __exit__(self, *_) -> None:
         self._over.set()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """While this is entered, what it does counts as one batch that was asked for."""
+        self._asked += 1
+        try:
+            yield
+        finally:
+            self._came += 1
 
     def around(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """The same batches, each one's coming and going noted. For the last stage of an endless pipeline."""
@@ -66,7 +76,7 @@ class InputWatch:
             busy = now - used > _IDLE * _TICK
             used = now
             # In ticks of this process, so that one that was stopped for a while doesn't count that.
-            waited = 0.0 if self._asked == self._came or came != self._came or busy else waited + _TICK
+            waited = 0.0 if self._asked == self._came or came != self._came else max(0.0, waited - 5 * _TICK) if busy else waited + _TICK
             came = self._came
             if waited >= self.patience:
                 self.noticed(waited)

@@ -9,10 +9,10 @@ A line's keys: `number`; `output`, a file; `environment`, to be added; and eithe
 * `arguments` of `byol_tf.train`;
 * `record`, a file for a line a step;
 * `faults`, each `{"moment", "step", "kind"}`: see `reach`;
-* `pause`, seconds after each step;
+* `patient`: before a step ends, the checkpoint before it is whole, so that there will be one after each;
 * `light`, by default: without pictures and export, which change nothing that is learned;
-* `shift`, `means` and `watched`, which take a protection out: another batch than the next one, no running means, nobody who takes note of
-  signals while steps are made.
+* `shift`, `means`, `watched` and `heartbeat`, which take a protection out: another batch than the next one, no running means, nobody who
+  takes note of signals while steps are made, nobody who watches the other machines and the images.
 """
 
 import functools
@@ -38,6 +38,7 @@ from byol_tf.callbacks import probe
 from byol_tf.callbacks.checkpoint import model_arrays
 from byol_tf.interruption import SignalWatch
 from byol_tf.train import main
+from byol_tf.workers import Workers
 from tests.reliability.reader import read
 
 EVER = threading.Event()
@@ -49,12 +50,14 @@ slowness = {"seconds": 0.0}
 def reach(moment: str) -> None:
     """Called where a run is now; does what is to go wrong there, once, as soon as `step` steps are done.
 
-    `kind`: a signal's name, sent to this process; `twice` sends SIGTERM two times; `raise`; `stuck`: this thread waits for ever; `slow`:
-    every batch takes 0.3 s from now on.
+    `mark`: a file that is made then. `kind`: a signal's name, sent to this process; `twice` sends SIGTERM two times; `raise`; `stuck`: this
+    thread waits for ever; `slow`: every batch takes 0.3 s from now on.
     """
     for fault in [fault for fault in faults if fault["moment"] == moment and fault["step"] <= done["steps"]]:
         faults.remove(fault)
         kind = fault["kind"]
+        if "mark" in fault:
+            open(fault["mark"], "w").close()
         if kind == "raise":
             raise RuntimeError("wrong on purpose")
         if kind == "stuck":
@@ -84,9 +87,9 @@ def before(moment: str, real):
 class Record(keras.callbacks.Callback):
     """Writes a line a step: its number in the run, the epoch's means so far to the last bit, and which images it was made of."""
 
-    def __init__(self, path: str | None, pause: float):
+    def __init__(self, path: str | None, patient: bool):
         super().__init__()
-        self.path, self.pause, self.seen = path, pause, []
+        self.path, self.patient, self.seen = path, patient, []
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -98,7 +101,9 @@ class Record(keras.callbacks.Callback):
         self.write(line | {"images": digest, "time": time.time()})
         self.seen.clear()
         done["steps"] = step
-        time.sleep(self.pause)
+        for thread in threading.enumerate():
+            if self.patient and thread.name == "checkpoint":
+                thread.join()
         reach("step")
 
     def on_epoch_end(self, epoch, logs=None):
@@ -117,7 +122,7 @@ class Record(keras.callbacks.Callback):
 def prepare(job: dict) -> None:
     """Puts the record, and what goes wrong, around the real functions."""
     faults.extend(job.get("faults", []))
-    record = Record(job.get("record"), job.get("pause", 0.0))
+    record = Record(job.get("record"), job.get("patient", False))
     real_fit, real_step, real_batches = experiment.Experiment._fit, byol.BYOL.train_step, experiment.batches_of
 
     def fit(self, start, watchers, verbose):
@@ -158,6 +163,8 @@ def prepare(job: dict) -> None:
         experiment.ResumedEpoch = lambda step, means: resumed(step, dict.fromkeys(means, (0.0, 0.0)))
     if job.get("watched") is False:
         experiment.SignalWatch = lambda *_: SignalWatch(None)
+    if job.get("heartbeat") is False:
+        Workers._connect = experiment.Experiment._missing_images = lambda *_: None
     if job.get("light", True):
         experiment.ViewPictures = lambda *_: keras.callbacks.Callback()
         experiment.curves_figure = experiment.export_encoder = lambda *_: None
@@ -174,7 +181,7 @@ def live(job: dict) -> None:
     os.environ.update(job.get("environment", {}))
     if "read" in job:
         read(**job["read"])
-        sys.exit(0)
+        os._exit(0)  # what it read is written, and Python's own end takes a second
     prepare(job)
     sys.exit(main(job["arguments"]))
 
@@ -198,7 +205,7 @@ def serve() -> None:
         if readable:
             text = os.read(0, 1 << 16)
             if not text:
-                return
+                os._exit(0)
             *lines, pending = (pending + text).split(b"\n")
             for line in lines:
                 job = json.loads(line)

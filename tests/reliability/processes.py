@@ -88,7 +88,7 @@ class Processes:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
         self._server.stdin.close()
-        self._server.wait(20)
+        self._server.wait(60)
         self._hearing.join()
         self._server.stdout.close()
 
@@ -171,9 +171,14 @@ class Run:
 
     def steps(self, other: bool = False) -> list[dict]:
         """The lines of the record, in the order in which they were written, without the time."""
+        return [{key: value for key, value in line.items() if key != "time"} for line in self.lines(other)]
+
+    def lines(self, other: bool = False) -> list[dict]:
+        """As `steps`, with the time."""
         path = Path(f"{self.record}-other") if other else self.record
-        lines = map(json.loads, path.read_text().splitlines() if path.exists() else [])
-        return [{key: value for key, value in line.items() if key != "time"} for line in lines if "loss" in line]
+        texts = path.read_text().splitlines(keepends=True) if path.exists() else []
+        lines = [json.loads(text) for text in texts if text.endswith("\n")]
+        return [line for line in lines if "loss" in line]
 
     def end(self, other: bool = False) -> str:
         """SHA-256 of the model's variables in a process that came to the end."""

@@ -50,8 +50,8 @@ def check_resumed(processes: Processes, whole: Run, step: int, folder: Path) -> 
 
 @pytest.fixture(scope="module")
 def whole(processes, tmp_path_factory) -> Run:
-    """A run that nobody disturbs, slow enough that a checkpoint can be written after each step."""
-    return trained(processes, Run(tmp_path_factory.mktemp("whole")), pause=0.1)
+    """A run that nobody disturbs, with a checkpoint after each step."""
+    return trained(processes, Run(tmp_path_factory.mktemp("whole")), patient=True)
 
 
 def test_a_few_steps_one_process(processes, whole, tmp_path, report):
@@ -78,7 +78,7 @@ def test_the_check_fails_where_a_protection_is_taken_out(broken, processes, whol
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_step(kind, processes, tmp_path, report):
     """Row 1."""
-    whole = trained(processes, Run(tmp_path / "whole", **KINDS[kind]), pause=0.1)
+    whole = trained(processes, Run(tmp_path / "whole", **KINDS[kind]), patient=True)
     assert [step["step"] for step in whole.steps()] == list(range(1, ALL_STEPS + 1))
     assert list(map(Run.count, list_checkpoints(whole.root / "checkpoints"))) == list(range(1, ALL_STEPS + 1))
     for step in range(ALL_STEPS + 1):
@@ -97,7 +97,7 @@ def broken_off(processes: Processes, run: Run, places: list[int]) -> None:
     for place in places:
         begins = run.newest() == place
         moment = "before the first step" if begins else "step"
-        process = processes.start(run, pause=0.1, faults=[{"moment": moment, "step": place, "kind": "SIGKILL"}])
+        process = processes.start(run, patient=True, faults=[{"moment": moment, "step": place, "kind": "SIGKILL"}])
         assert process.wait() == -9, process.output[-3000:]
         assert begins or run.newest() >= place - 1  # killed after the step, before its checkpoint
 
