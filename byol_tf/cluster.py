@@ -68,6 +68,7 @@ def awaited(
             os.write(2, text.encode())
             if over:
                 end(LOST)
+                return
 
     threading.Thread(target=remind, name="meeting", daemon=True).start()
     try:

@@ -90,11 +90,13 @@ class Heartbeat:
         if self._lines and self._judged.wait(seconds):
             time.sleep(10.0)  # it says why, and ends this process meanwhile
 
-    def _tell(self, message: dict, but: int | None = None) -> None:
+    def _tell(self, message: dict, but: int | None = None) -> list["_Line"]:
+        """Says it to all but one; returns the connections."""
         with self._lock:
             lines = [line for index, line in self._lines.items() if index != but]
         for line in lines:
             line.say(message)
+        return lines
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # closed: everybody has left
@@ -129,6 +131,7 @@ class Heartbeat:
                     self._pass_on(line.index, message)
         except (OSError, ValueError):
             pass  # reset, or cut off in the middle of a line: as lost as one that is closed
+        line.gone.set()
         if not line.left:
             self._lost(line.index, "its connection was closed")
 
@@ -153,9 +156,11 @@ class Heartbeat:
                 return
             self._over.set()
         self._judged.set()
-        self._tell(message, but=source)
+        told = self._tell(message, but=source)
         again = "" if message["code"] != LOST else ". Start all machines again to go on from the newest checkpoint"
         os.write(2, f"\n{message['why']}{again}\n".encode())  # a print could wait for a lock that another thread holds
+        for line in told:
+            line.gone.wait(1.0)  # a process that ends with something unread takes back what it has just said
         self._end(message["code"])
 
 
@@ -164,7 +169,7 @@ class _Line:
 
     def __init__(self, index: int, connection: socket.socket):
         self.index, self.connection = index, connection
-        self.quiet, self.left = 0.0, False
+        self.quiet, self.left, self.gone = 0.0, False, threading.Event()
         self._file = connection.makefile("rb")
         self._writing = threading.Lock()
 

@@ -89,7 +89,9 @@ class Record(keras.callbacks.Callback):
 
     def __init__(self, path: str | None, patient: bool):
         super().__init__()
-        self.path, self.patient, self.seen = path, patient, []
+        self.patient, self.seen = patient, []
+        # Held open, as a run may be out of files on purpose.
+        self.file = None if path is None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -114,9 +116,8 @@ class Record(keras.callbacks.Callback):
         self.write({"step": done["steps"], "end": digest})
 
     def write(self, line: dict) -> None:
-        if self.path is not None:
-            with open(self.path, "a") as file:
-                file.write(json.dumps(line) + "\n")
+        if self.file is not None:
+            os.write(self.file, json.dumps(line).encode() + b"\n")
 
 
 def prepare(job: dict) -> None:

@@ -70,17 +70,17 @@ def damaged(pair: tuple[Process, Process], run: Run, draw: random.Random) -> Non
     path.write_bytes(content)
 
 
-def unwritable(pair: tuple[Process, Process], run: Run, draw: random.Random) -> None:
-    """For ten seconds no file of the first machine may grow; then it is killed."""
-    whole = psutil.Process(pair[0].pid).rlimit(resource.RLIMIT_FSIZE)
-    psutil.Process(pair[0].pid).rlimit(resource.RLIMIT_FSIZE, (0, whole[1]))
+def out_of_files(pair: tuple[Process, Process], run: Run, draw: random.Random) -> None:
+    """For ten seconds the first machine can open no file, and so save nothing, which ends no run; then it is killed."""
+    whole = psutil.Process(pair[0].pid).rlimit(resource.RLIMIT_NOFILE)
+    psutil.Process(pair[0].pid).rlimit(resource.RLIMIT_NOFILE, (3, whole[1]))
     time.sleep(10)
     assert all(process.code is None for process in pair), [process.output[-2000:] for process in pair]
-    psutil.Process(pair[0].pid).rlimit(resource.RLIMIT_FSIZE, whole)
+    psutil.Process(pair[0].pid).rlimit(resource.RLIMIT_NOFILE, whole)
     pair[0].send("SIGKILL")
 
 
-FAULTS: tuple[Callable[[tuple[Process, Process], Run, random.Random], None], ...] = (killed, signalled, stopped, damaged, unwritable)
+FAULTS: tuple[Callable[[tuple[Process, Process], Run, random.Random], None], ...] = (killed, signalled, stopped, damaged, out_of_files)
 
 
 def measured(pair: tuple[Process, Process], run: Run) -> list[tuple[int, int, int, int]]:
