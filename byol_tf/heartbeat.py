@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -30,7 +31,8 @@ class Heartbeat:
         end: ends this process at once, whatever its other threads do: (exit code) -> never.
 
     Attributes:
-        on_signal: called with the number of a signal that another process received (on the first process only).
+        on_signal: called with the number of a signal that another process received (on the first process only). None where no step is being
+            made, so that nothing is to be saved: then all end with the exit code that they have after a save.
     """
 
     def __init__(self, index: int, count: int, end: Callable[[int], None] = os._exit):
@@ -125,8 +127,8 @@ class Heartbeat:
                 line.quiet = 0.0
                 if "left" in message:
                     line.left = True
-                elif "signal" in message and self.on_signal is not None:
-                    self.on_signal(message["signal"])
+                elif "signal" in message:
+                    self._take_signal(line.index, message["signal"])
                 elif "code" in message:
                     self._pass_on(line.index, message)
         except (OSError, ValueError):
@@ -134,6 +136,13 @@ class Heartbeat:
         line.gone.set()
         if not line.left:
             self._lost(line.index, "its connection was closed")
+
+    def _take_signal(self, index: int, number: int) -> None:
+        if self.on_signal is not None:
+            self.on_signal(number)
+        else:
+            name = signal.Signals(number).name
+            self._pass_on(index, {"code": 128 + number, "why": f"machine {index + 1} of {self.count} was stopped by {name}"}, back=True)
 
     def _watch(self) -> None:
         while not self._over.wait(_BEAT):
@@ -149,14 +158,14 @@ class Heartbeat:
     def _lost(self, index: int, why: str) -> None:
         self._pass_on(index, {"code": LOST, "why": f"machine {index + 1} of {self.count} was lost: {why}"})
 
-    def _pass_on(self, source: int, message: dict) -> None:
-        """Says why the run can't go on, to the others too, and ends this process."""
+    def _pass_on(self, source: int, message: dict, back: bool = False) -> None:
+        """Says why the run can't go on, to the others too (with `back` also to the one that it comes from), and ends this process."""
         with self._lock:
             if self._over.is_set():
                 return
             self._over.set()
         self._judged.set()
-        told = self._tell(message, but=source)
+        told = self._tell(message, but=None if back else source)
         again = "" if message["code"] != LOST else ". Start all machines again to go on from the newest checkpoint"
         os.write(2, f"\n{message['why']}{again}\n".encode())  # a print could wait for a lock that another thread holds
         for line in told:

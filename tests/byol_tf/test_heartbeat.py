@@ -142,6 +142,14 @@ def test_a_signal_is_passed_on_to_the_first(three):
     assert three.all[0].stdout.readline() == "signal 15\n"
 
 
+def test_a_signal_before_the_first_step_ends_all(three):
+    three.tell(0, line="beat.on_signal = None")
+    time.sleep(0.3)
+    three.tell(1, line="beat.say_signal(15)")
+    for index in range(3):
+        assert three.end(index) == (143, "\nmachine 2 of 3 was stopped by SIGTERM\n")
+
+
 def test_a_stranger_is_not_listened_to(three):
     stranger = Heartbeat(1, 3, end=lambda code: None)
     stranger.connect("127.0.0.1", three.port, three.secret + 1)

@@ -62,7 +62,8 @@ class Process:
 
     def send(self, name: str) -> None:
         self.begun.wait(20)
-        os.kill(self.pid, getattr(signal, name))
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(self.pid, getattr(signal, name))
 
     @property
     def output(self) -> str:

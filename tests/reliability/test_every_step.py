@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from byol_tf.checkpoints import list_checkpoints
-from tests.reliability.processes import ALL_STEPS, STEPS, Processes, Run, no_process_left
+from tests.reliability.processes import ALL_STEPS, STEPS, Processes, Run
 
 KINDS = {
     "float32": {},
@@ -21,12 +21,6 @@ KINDS = {
     "accumulation": {"training.accumulation": 2},
     "two processes": {"devices.strategy": "multi_worker"},
 }
-
-
-@pytest.fixture(scope="module")
-def processes():
-    with no_process_left(), Processes() as processes:
-        yield processes
 
 
 def trained(processes: Processes, run: Run, **job) -> Run:
@@ -48,25 +42,20 @@ def check_resumed(processes: Processes, whole: Run, step: int, folder: Path) -> 
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
-def whole(processes, tmp_path_factory) -> Run:
-    """A run that nobody disturbs, with a checkpoint after each step."""
-    return trained(processes, Run(tmp_path_factory.mktemp("whole")), patient=True)
+def test_two_steps_one_process(processes, whole, tmp_path, report):
+    """The core of rows 1 and 2: resumed in mid-epoch, killed in the next epoch, and resumed again."""
+    again = whole.as_after(5, tmp_path)
+    broken_off(processes, again, [STEPS + 4])
+    processes.finish(again)
+    assert again.without_contradiction()
+    assert again.digest(whole.steps()[:5] + again.steps()) == whole.digest()
+    report(1, f"resumed after 5 and after {STEPS + 3} steps of {ALL_STEPS}: same steps, same SHA-256", 2)
 
 
-def test_a_few_steps_one_process(processes, whole, tmp_path, report):
-    """The core of row 1: in mid-epoch and at an epoch's edge."""
-    steps = (5, STEPS)
-    for step in steps:
-        check_resumed(processes, whole, step, tmp_path / str(step))
-    report(1, f"resumed after {steps[0]} and {steps[1]} steps of {ALL_STEPS}: same steps, same SHA-256", len(steps))
-
-
+@pytest.mark.long
 @pytest.mark.parametrize("broken", [{"shift": 1}, {"shift": -1}, {"means": False}], ids=["skipped", "replayed", "means lost"])
-def test_the_check_fails_where_a_protection_is_taken_out(broken, processes, whole, tmp_path, request):
+def test_the_check_fails_where_a_protection_is_taken_out(broken, processes, whole, tmp_path):
     """With the batch after the next one, or the last one again, or without the running means of the epoch."""
-    if broken != {"shift": 1} and "not long" in request.config.option.markexpr:
-        pytest.skip("the other two are for the long run")
     again = whole.as_after(5, tmp_path / "again")
     processes.finish(again, **broken)
     assert again.steps() != whole.steps()[5:]
@@ -113,14 +102,3 @@ def test_ten_breaks_in_one_run(seed, processes, tmp_path, report):
     assert run.without_contradiction()
     assert run.digest() == whole.digest()
     report(2, f"seed {seed}: killed at steps {', '.join(map(str, breaks(seed)))}: same SHA-256", len(breaks(seed)))
-
-
-def test_three_breaks_in_one_run(processes, whole, tmp_path, report):
-    """The core of row 2: two of them from one checkpoint."""
-    run = Run(tmp_path / "broken")
-    places = [3, 3]
-    broken_off(processes, run, places)
-    processes.finish(run)
-    assert run.without_contradiction()
-    assert run.digest() == whole.digest()
-    report(2, "killed twice from one checkpoint: same SHA-256", len(places))

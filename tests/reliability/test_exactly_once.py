@@ -11,17 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.processes import Processes, no_process_left
+from tests.reliability.processes import Processes
 
 COUNT, BATCH, EPOCHS = 10_007, 64, 3
 STEPS = COUNT // BATCH
 """Of an epoch; another 23 images fill no batch in each."""
-
-
-@pytest.fixture(scope="module")
-def processes():
-    with no_process_left(), Processes() as processes:
-        yield processes
 
 
 def lines_of(record: Path) -> tuple[list[float], list[list]]:
@@ -113,6 +107,7 @@ def test_three_epochs(processes, tmp_path, report):
         report(8, f"{times}: each image once an epoch, same order, same views", kills)
 
 
+@pytest.mark.long
 def test_a_late_resume_costs_no_more(processes, tmp_path, report):
     """The first batch of step 100,000, against that of step 0, in new processes: their medians of three."""
     seconds = {0: [], 100_000: []}

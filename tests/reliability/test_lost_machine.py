@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from byol_tf.heartbeat import LOST
-from tests.reliability.processes import ALL_STEPS, STEPS, Process, Processes, Run, no_process_left
+from tests.reliability.processes import ALL_STEPS, STEPS, Process, Processes, Run
 
 NOTICED = 60.0
 MOMENTS = (("start", 0, 1), ("step", 3, 1), ("probe", STEPS, 0), ("save", STEPS + 3, 0))
@@ -19,18 +19,12 @@ MOMENTS = (("start", 0, 1), ("step", 3, 1), ("probe", STEPS, 0), ("save", STEPS 
 KINDS = {"killed": "SIGKILL", "stopped": "SIGSTOP", "exception": "raise", "stuck": "stuck"}
 
 
-@pytest.fixture(scope="module")
-def processes():
-    with no_process_left(), Processes() as processes:
-        yield processes
-
-
 def run_of_two(folder: Path) -> Run:
     return Run(folder, **{"devices.strategy": "multi_worker"})
 
 
 @pytest.fixture(scope="module")
-def whole(processes, tmp_path_factory) -> Run:
+def whole_pair(processes, tmp_path_factory) -> Run:
     run = run_of_two(tmp_path_factory.mktemp("whole"))
     processes.finish_pair(run)
     assert run.end() == run.end(other=True)
@@ -67,7 +61,7 @@ def check_same(run: Run, whole: Run) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_fails(kind, processes, whole, tmp_path, report):
+def test_one_fails(kind, processes, whole_pair, tmp_path, report):
     """Row 7, at four moments one after the other."""
     run, longest = run_of_two(tmp_path), 0.0
     for moment, step, machine in MOMENTS:
@@ -78,23 +72,23 @@ def test_one_fails(kind, processes, whole, tmp_path, report):
         assert failed.wait(30) != 0
         longest = max(longest, seconds)
     processes.finish_pair(run)
-    check_same(run, whole)
+    check_same(run, whole_pair)
     times = f"{len(MOMENTS)} moments, noticed within {longest:.1f} s, exit code {LOST}, nothing left over, then the same SHA-256 on both"
     report(7, f"one of two machines {kind}: {times}", len(MOMENTS))
 
 
 @pytest.mark.long
-def test_ten_times_slower_is_not_lost(processes, whole, tmp_path, report):
+def test_ten_times_slower_is_not_lost(processes, whole_pair, tmp_path, report):
     """Each of its batches takes 0.3 s; a step takes 0.03 s."""
     run = run_of_two(tmp_path)
     processes.finish_pair(run, ({}, {"faults": [{"moment": "data", "step": 0, "kind": "slow"}]}))
-    check_same(run, whole)
+    check_same(run, whole_pair)
     report(7, "one of two machines 10 times slower: nobody ended, same SHA-256 on both", 1)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("machine", [0, 1])
-def test_a_signal_to_one_of_them_alone(machine, processes, whole, tmp_path, report):
+def test_a_signal_to_one_of_them_alone(machine, processes, whole_pair, tmp_path, report):
     """The first one saves, all stop, and no step is lost."""
     run = run_of_two(tmp_path)
     jobs = [{"patient": True}, {}]
@@ -103,7 +97,7 @@ def test_a_signal_to_one_of_them_alone(machine, processes, whole, tmp_path, repo
         assert process.wait() == 143, process.output[-3000:]
     assert max(line["step"] for line in run.steps()) == run.newest() < ALL_STEPS
     processes.finish_pair(run)
-    check_same(run, whole)
+    check_same(run, whole_pair)
     report(7, f"SIGTERM to machine {machine + 1} of 2 alone: saved, exit code 143 on both, then the same SHA-256", 1)
 
 

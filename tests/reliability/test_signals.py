@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.processes import ALL_STEPS, ROOT, STEPS, Processes, Run, no_process_left
+from tests.reliability.processes import ALL_STEPS, ROOT, STEPS, Processes, Run
 
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP")
 MOMENTS = [
@@ -40,19 +40,6 @@ MOMENTS = [
 ]
 ONLY_WHERE_ASKED = {"run.checkpoint_steps": None}
 """So that within an epoch only a signal saves."""
-
-
-@pytest.fixture(scope="module")
-def processes():
-    with no_process_left(), Processes() as processes:
-        yield processes
-
-
-@pytest.fixture(scope="module")
-def whole(processes, tmp_path_factory) -> Run:
-    run = Run(tmp_path_factory.mktemp("whole"), **ONLY_WHERE_ASKED)
-    processes.finish(run)
-    return run
 
 
 def stopped(processes: Processes, run: Run, moment: str, step: int, name: str, **job) -> tuple[int, int]:
