@@ -6,6 +6,8 @@ import json
 import os
 import shlex
 import sys
+import traceback
+from typing import NoReturn
 
 from byol_tf.cluster import Cluster, DeviceError, awaited, read_cluster
 from byol_tf.config_file import ConfigError, load_config, resolved_json
@@ -190,5 +192,25 @@ def _report(result: dict, folder: RunFolder) -> int:
     return 0
 
 
+def command() -> NoReturn:
+    """The process of the command, which ends with the exit code of `main`.
+
+    It ends at once: all that a run writes is written then, and Python's own end waits for TensorFlow's threads, of which one that still
+    reads an image may wait for Python. A run that had saved after a signal was still there when it should have been gone.
+    """
+    code = 1
+    try:
+        code = main()
+    except SystemExit as ended:  # argparse's
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+        os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

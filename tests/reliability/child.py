@@ -38,7 +38,7 @@ from byol_tf import byol, checkpoints, experiment
 from byol_tf.callbacks import probe
 from byol_tf.callbacks.checkpoint import model_arrays
 from byol_tf.interruption import SignalWatch
-from byol_tf.train import main
+from byol_tf.train import command
 from byol_tf.workers import Workers
 from tests.reliability.reader import read
 
@@ -186,7 +186,8 @@ def live(job: dict) -> None:
         read(**job["read"])
         os._exit(0)  # what it read is written, and Python's own end takes a second
     prepare(job)
-    sys.exit(main(job["arguments"]))
+    sys.argv = ["train", *job["arguments"]]
+    command()
 
 
 def no_runtime() -> None:
