@@ -150,7 +150,7 @@ class BYOL(CompiledLoop):
         moved = [*statistics, *(variable for mean in self._metric_means.values() for variable in (mean.total, mean.count))]
         moved_before = [tf.convert_to_tensor(variable) for variable in moved]
         measures, gradients = self._accumulated(views, variables) if self.accumulation > 1 else self._gradients(views, variables)
-        for name, value in measures.items():
+        for name, value in self._over_replicas(measures).items():
             self._metric_means[name].update_state(value)
         if not self.optimizer.built:
             self.optimizer.build(variables)
@@ -186,6 +186,13 @@ class BYOL(CompiledLoop):
         """Weights of the online network and of the target, as in `guard.AFTER`."""
         online = [variable for part in self.parts.values() for variable in part.trainable_variables]
         return online, [target for _, target in self.target_pairs()] if self.target == "ema" else []
+
+    def _over_replicas(self, measures: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The mean over the replicas of each measure, on all of them: any one's running means are everyone's, to the last bit."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return measures
+        values = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, tf.stack(list(measures.values())))
+        return dict(zip(measures, tf.unstack(values), strict=True))
 
     def _gradients(self, views, variables):
         """(loss and collapse measures by name, a gradient for each variable), each gradient this replica's share of the global one."""

@@ -10,18 +10,12 @@ from typing import Any
 import numpy as np
 
 from byol_tf.checkpoints import remove_old, verify, write_checkpoint
+from byol_tf.stops import SavesFailed
 
 MOST_FAILURES = 3
 """Saves in a row that may fail before a run ends: one may be a moment's trouble, and a run that can't save learns for nothing."""
 _PAUSE = 2.0
 """Seconds before a last save is tried again: a scheduler that wants a run to end mostly gives it 30."""
-
-
-class SavesFailed(Exception):
-    """A run ended since it can't save what it learns; the text says why and what to do."""
-
-    exit_code = 74
-    """`EX_IOERR` of sysexits.h."""
 
 
 class CheckpointWriter:

@@ -5,10 +5,15 @@ TF_CONFIG='{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {
 ```
 """
 
+import contextlib
 import json
+import os
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+
+from byol_tf.heartbeat import LOST
 
 
 class DeviceError(Exception):
@@ -31,6 +36,45 @@ class Cluster:
     def chief(self) -> bool:
         """Whether this process is the one that writes."""
         return self.index == 0
+
+
+_MEETING = 600.0
+_REMINDER = 30.0
+
+
+@contextlib.contextmanager
+def awaited(
+    cluster: Cluster, limit: float = _MEETING, reminder: float = _REMINDER, end: Callable[[int], None] = os._exit
+) -> Iterator[None]:
+    """While this is entered, the others are awaited: TensorFlow would do so silently and for ever, though one has failed already.
+
+    Args:
+        cluster: of this process.
+        limit: seconds after which this process ends, with exit code `LOST`: machines are rarely started at the same moment, and some have
+            to load their software first.
+        reminder: seconds between two lines that say so.
+        end: ends this process.
+    """
+    others = ", ".join(address for index, address in enumerate(cluster.addresses) if index != cluster.index)
+    met = threading.Event()
+
+    def remind() -> None:
+        waited = 0.0
+        while not met.wait(reminder):
+            waited += reminder
+            over = waited >= limit
+            what = "ended. Start all machines again" if over else f"ends at {limit:g} s"
+            text = f"\nmachine {cluster.index + 1} of {len(cluster.addresses)} has waited {waited:g} s for {others}; {what}\n"
+            os.write(2, text.encode())
+            if over:
+                end(LOST)
+                return
+
+    threading.Thread(target=remind, name="meeting", daemon=True).start()
+    try:
+        yield
+    finally:
+        met.set()
 
 
 def read_cluster(environment: Mapping[str, str]) -> Cluster:

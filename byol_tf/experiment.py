@@ -1,5 +1,6 @@
 """A config becomes a run: devices, images, views, model, callbacks and the run folder. The one place that knows them all."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -24,7 +25,7 @@ from byol_tf.callbacks.probe import Probe
 from byol_tf.callbacks.resumed_epoch import ResumedEpoch
 from byol_tf.callbacks.step_watch import StepWatch
 from byol_tf.callbacks.throughput import Throughput
-from byol_tf.checkpoint_writer import CheckpointWriter, SavesFailed
+from byol_tf.checkpoint_writer import CheckpointWriter
 from byol_tf.checkpoints import read_newest, recover
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
@@ -34,12 +35,16 @@ from byol_tf.evaluation.finetune import SUPERVISED_RATES, TuneRecipe, tune_proto
 from byol_tf.event_log import EventLog
 from byol_tf.feeding import batches_of
 from byol_tf.figures import curves_figure
+from byol_tf.heartbeat import LOST
 from byol_tf.interruption import Interrupted, SignalWatch
+from byol_tf.memory import out_of_memory_text
 from byol_tf.networks.inference import inference_model
 from byol_tf.plan import Schedule, check_batch, schedule_of, system_of
 from byol_tf.run_folder import RunFolder, RunFolderError, write_atomically
 from byol_tf.run_lock import RunLock
 from byol_tf.saved_encoder import export_encoder
+from byol_tf.stops import ImagesLost, OutOfMemory, RunStopped, SavesFailed
+from byol_tf.stuck_input import StuckInput
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.workers import Workers
 from pipelines.sources import Images, Source, SourceError, balanced_indices, open_source, subset
@@ -88,7 +93,7 @@ class Experiment:
         config: of the run.
         folder: its run folder; None where this process isn't the chief.
         say: prints a line for people.
-        strategy: the one that the config names, if it had to be built before; None builds it.
+        workers: the processes of the run, where they had to meet before; None where this one is alone.
 
     Attributes:
         model: the compiled model.
@@ -105,12 +110,12 @@ class Experiment:
         config: Config,
         folder: RunFolder | None,
         say: Callable[[str], None] = print,
-        strategy: tf.distribute.Strategy | None = None,
+        workers: Workers | None = None,
     ):
         self.config, self.folder, self.say = config, folder, say
         set_seeds(config.seed, config.training.deterministic)
-        self.strategy = build_strategy(config.devices.strategy, config.devices.tpu) if strategy is None else strategy
-        self.workers = Workers(self.strategy)
+        self.workers = Workers(build_strategy(config.devices.strategy, config.devices.tpu)) if workers is None else workers
+        self.strategy = self.workers.strategy
         check_batch(config, self.strategy.num_replicas_in_sync, self.workers.count)
         self.source: Source = self._open_source()
         self.schedule: Schedule = schedule_of(config, len(self.source.pretrain))
@@ -131,13 +136,25 @@ class Experiment:
         Raises:
             RunFolderError: if the folder is in use, can't be written, holds no whole checkpoint, or its run was begun with other images.
             Interrupted: if a signal asked to stop; the chief has saved then.
-            SavesFailed: if what was learned couldn't be written, on the chief.
-            RunStopped: if the run went wrong by itself, and the config says to stop then.
+            RunStopped: if the run can't go on, or went wrong and the config says to stop then: one of `stops.py`.
         """
+        try:
+            return self._run(command, verbose)
+        except (Interrupted, RunStopped):
+            raise
+        except Exception as error:
+            if (lost := self.source.trouble()) is not None:  # of what came out of tf.data only this is for people
+                raise ImagesLost(f"{lost}. Bring them back") from error
+            if isinstance(error, tf.errors.ResourceExhaustedError):
+                raise OutOfMemory(out_of_memory_text(self.config, error)) from error
+            raise
+
+    def _run(self, command: list[str], verbose: int | str) -> dict | None:
         workers = self.workers
         if not workers.chief:
-            # A scheduler may signal all machines at once. One that left first would take the step that the first saves with it.
-            with SignalWatch("stopping when the first machine does"):
+            # A scheduler may signal all machines at once. One that left first would take the step that the first saves with it. Or it
+            # takes one machine away alone: then the first one saves, and all stop.
+            with SignalWatch("stopping when the first machine does", workers.heartbeat.say_signal):
                 self._fit(self._together(None), [], 0)
             workers.wait()
             return None
@@ -204,6 +221,7 @@ class Experiment:
         saving, run = CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints, self.say), config.run
         try:
             with SignalWatch("saving and stopping after the steps that run now") as signals:
+                self.workers.heartbeat.on_signal = signals.ask
                 checkpoint = Checkpoint(
                     saving, state_now, signals, run.checkpoint_steps, run.checkpoint_minutes, start.step % self.schedule.steps_per_epoch
                 )
@@ -240,19 +258,29 @@ class Experiment:
         first_step = start.epoch * epoch_steps + start.step
         epoch, step = divmod(first_step, epoch_steps)
         batches = batches_of(config, self.source.pretrain, first_step, workers.index, workers.count)
+        watch = StuckInput(self._missing_images)
         updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
         # On another device than before, so many steps in one call might not divide what is left of the epoch.
         self.model.steps_per_execution = math.gcd(self.model.steps_per_execution, step)
         self.model.steps_seen, self.model.skipped_steps = first_step, start.state.get("skipped_steps", 0)
-        self.model.fit(
-            workers.share(batches, config.training.batch_size),
-            epochs=config.training.epochs,
-            initial_epoch=epoch,
-            steps_per_epoch=epoch_steps,
-            callbacks=[ResumedEpoch(step, start.state.get("means", {})), *updates, *watchers],
-            verbose=verbose,
-            shuffle=False,  # the stream is shuffled already; Keras would warn that it can't
-        )
+        with watch:
+            self.model.fit(
+                workers.share(watch.around(batches), config.training.batch_size),
+                epochs=config.training.epochs,
+                initial_epoch=epoch,
+                steps_per_epoch=epoch_steps,
+                callbacks=[ResumedEpoch(step, start.state.get("means", {})), *updates, *watchers],
+                verbose=verbose,
+                shuffle=False,  # the stream is shuffled already; Keras would warn that it can't
+            )
+
+    def _missing_images(self, seconds: float) -> None:
+        """One alone may wait for its disk; where others wait for this process too, all end, so that they can be started again."""
+        why = f"has waited {seconds:g} s for images"
+        if self.workers.count == 1:
+            self.say(f"warning: this run {why}. Is its disk still there?")
+        else:
+            self.workers.heartbeat.end(LOST, why)
 
     def _open_source(self) -> Source:
         """The run's images, the same on all machines."""
@@ -263,7 +291,10 @@ class Experiment:
             raise ConfigError([f"another config on machine {differing[0] + 1} of TF_CONFIG than on the first; expected the same on each"])
         if not workers.chief:
             workers.wait()  # the chief may have to prepare a data set in a folder where the others find it then
-        source = open_source(**source_options(self.config), on_progress=self._progress, on_lost=self._lost)
+        # A download may be slow without a sign of life; local files that don't answer for so long won't.
+        watch, local = StuckInput(self._missing_images), self.config.data.source in ("textures", "digits", "folder")
+        with contextlib.nullcontext() if not local else watch, watch.waiting():
+            source = open_source(**source_options(self.config), on_progress=self._progress, on_lost=self._lost)
         if workers.chief:
             workers.wait()
         if differing := workers.differing(f"{source.fingerprint} {len(source.pretrain)}"):

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -33,14 +34,16 @@ class SignalWatch:
     writes each signal's number into a pipe, and a thread reads it there: a second signal isn't made to wait.
 
     Args:
-        plan: what people are told that is going to happen now.
+        plan: what people are told that is going to happen now. None where no step is being made, so that nothing is to be saved: the first
+            signal then ends the process at once, with the exit code that it has after a save.
+        on_first: called with the first signal's number, from the thread.
 
     Attributes:
         received: the number of the first signal that came, or None.
     """
 
-    def __init__(self, plan: str):
-        self.plan = plan
+    def __init__(self, plan: str | None, on_first: Callable[[int], None] | None = None):
+        self.plan, self.on_first = plan, on_first
         self.received: int | None = None
         self._seen: set[int] = set()
         self._before: dict[int, object] = {}
@@ -69,13 +72,24 @@ class SignalWatch:
         self._thread.join()
         os.close(self._reader)
 
+    def ask(self, number: int) -> None:
+        """As if the signal had come here: it came to another process of the run."""
+        self.received = number if self.received is None else self.received
+
     def _read(self) -> None:
         while numbers := os.read(self._reader, 64):
             for number in numbers:
-                if number in self._seen:
-                    os._exit(128 + number)
                 if number in self._before:
-                    self._seen.add(number)
-                    self.received = number if self.received is None else self.received
-                    text = f"\n{signal.Signals(number).name}: {self.plan}; once more ends at once\n"
-                    os.write(2, text.encode())  # a print could meet another one in the same buffer
+                    self._take(number)
+
+    def _take(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self.plan is None:
+            os.write(2, f"\n{name}: ended; no step was being made\n".encode())  # a print could meet another one in the same buffer
+        if self.plan is None or number in self._seen:
+            os._exit(128 + number)
+        self._seen.add(number)
+        first, self.received = self.received is None, self.received or number
+        os.write(2, f"\n{name}: {self.plan}; once more ends at once\n".encode())
+        if first and self.on_first is not None:
+            self.on_first(number)

@@ -1,22 +1,22 @@
 """`python -m byol_tf.train`: pre-train, probe, export."""
 
 import argparse
-import gc
+import contextlib
 import json
 import os
 import shlex
 import sys
+import traceback
+from typing import NoReturn
 
-from byol_tf.checkpoint_writer import SavesFailed
-from byol_tf.cluster import Cluster, DeviceError, read_cluster
+from byol_tf.cluster import Cluster, DeviceError, awaited, read_cluster
 from byol_tf.config_file import ConfigError, load_config, resolved_json
 from byol_tf.devices import prepare_environment
-from byol_tf.interruption import Interrupted
-from byol_tf.memory import out_of_memory_text
+from byol_tf.interruption import Interrupted, SignalWatch
 from byol_tf.output import outlast_output
 from byol_tf.run_folder import RunFolder, RunFolderError, choose_folder
 from byol_tf.run_lock import RunLock
-from byol_tf.stops import IMAGES_LOST, OUT_OF_MEMORY, RunStopped
+from byol_tf.stops import RunStopped
 
 _USAGE_ERROR = 2
 
@@ -24,8 +24,9 @@ _USAGE_ERROR = 2
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code.
 
-    0; or 2 with a message and nothing written if config, images or folder are wrong; or 128 + n after signal n, when the run has saved; or
-    74 when what was learned can't be written any more; or one of `stops.py` if the run went wrong by itself.
+    0; or 2 with a message and nothing written if config, images or folder are wrong; or 128 + n after signal n, when the run has saved
+    (and at once where no step is being made); or 75 where another machine of the run was lost; or one of `stops.py` if it went wrong by
+    itself.
     """
     parser = argparse.ArgumentParser(prog="python -m byol_tf.train", description="Pre-trains an encoder with BYOL and exports it.")
     parser.add_argument("--config", metavar="FILE", help="the experiment, a JSON file (default: the demo, which downloads nothing)")
@@ -40,6 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.explain is not None:
         return _explain(options.explain)
     outlast_output()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)  # nothing printed is lost where the process has to end at once
+    with SignalWatch(None):
+        return _command(options, sys.argv[1:] if arguments is None else arguments)
+
+
+def _command(options, arguments: list[str]) -> int:
     try:
         config = load_config(options.config, options.overrides)
         several = config.devices.strategy == "multi_worker" and not options.dry_run  # a plan can be made on any one machine
@@ -52,17 +60,19 @@ def main(arguments: list[str] | None = None) -> int:
             finished = None  # the same run, longer
         if finished is not None and not options.dry_run:
             if cluster is not None:
-                _strategy_unless_finished(True)
+                workers = _meet(cluster)
+                with workers.meet():
+                    workers.gathered(True)  # so that the others end as well
             print(f"{folder.root}: this run is finished; --fresh begins anew")
             return _report(finished, folder)
         if not options.dry_run:
             RunLock(folder.root).check()
-        code = _train(config, folder, options, sys.argv[1:] if arguments is None else arguments)
-        gc.collect()  # a fit that failed leaves tf.data's threads to the interpreter's end, where they and Python may wait for each other
-        return code
+        return _train(config, folder, cluster, options, arguments)
     except (ConfigError, RunFolderError, DeviceError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
+    except (Interrupted, RunStopped) as stopped:  # said where it was known how to go on
+        return stopped.exit_code
 
 
 def _explain(name: str) -> int:
@@ -76,92 +86,82 @@ def _explain(name: str) -> int:
     return 0
 
 
-def _strategy_unless_finished(finished: bool):
-    """The strategy of several machines, built before TensorFlow computes anything, as it has to be; None if the chief's run is finished.
-
-    Args:
-        finished: whether it is; only the chief's word counts, since only it looks into the folder.
-    """
+def _meet(cluster: Cluster):
+    """The workers of a run on several machines, whose strategy is built before TensorFlow computes anything, as it has to be."""
     prepare_environment()
-    from byol_tf.devices import build_strategy
-    from byol_tf.workers import Workers
+    with awaited(cluster):
+        from byol_tf.devices import build_strategy
+        from byol_tf.workers import Workers
 
-    strategy = build_strategy("multi_worker")
-    return None if Workers(strategy).gathered(finished)[0] else strategy
+        return Workers(build_strategy("multi_worker"))
 
 
 def _train_along(config, cluster: Cluster) -> int:
     """What a machine does that isn't the chief: its part of each step, and nothing on disk."""
     print(f"{config.name}: machine {cluster.index + 1} of {len(cluster.addresses)}; {cluster.addresses[0]} reports and writes", flush=True)
-    strategy = _strategy_unless_finished(False)
-    if strategy is None:
-        return 0
-    from byol_tf.experiment import Experiment
-    from pipelines.sources import SourceError
+    workers = _meet(cluster)
+    with workers.meet():
+        if any(workers.gathered(False)):  # the chief's run is finished
+            return 0
+        from byol_tf.experiment import Experiment
+        from pipelines.sources import SourceError
 
-    try:
-        experiment = Experiment(config, None, lambda line: None, strategy)
-    except SourceError as error:
-        print(error, file=sys.stderr)
-        return _USAGE_ERROR
-    try:
-        experiment.run([])
-    except Exception as error:
-        return _exit_code(error, experiment, "")
+        try:
+            Experiment(config, None, lambda line: None, workers).run([])
+        except SourceError as error:
+            raise DeviceError(str(error)) from error
+        except RunStopped as stopped:
+            print(f"\nstopped: {stopped}", file=sys.stderr, flush=True)
+            raise
     return 0
 
 
-def _train(config, folder: RunFolder, options, arguments: list[str]) -> int:
+def _train(config, folder: RunFolder, cluster: Cluster | None, options, arguments: list[str]) -> int:
+    """The whole command but for what is wrong before TensorFlow is needed; `Interrupted` after a signal, when it has been reported."""
     prepare_environment()
-    several = config.devices.strategy == "multi_worker" and not options.dry_run
-    strategy = _strategy_unless_finished(False) if several else None
-    from byol_tf.build import count_parameters
-    from byol_tf.experiment import Experiment, source_options
-    from byol_tf.plan import plan_lines, schedule_of
-    from pipelines.sources import SourceError, plan_source
+    workers = None if cluster is None else _meet(cluster)
+    from pipelines.sources import SourceError
 
     try:
-        source = plan_source(**source_options(config))
-        schedule = schedule_of(config, source.counts["pretrain"])
-        print(f"{config.name}")
-        for subject, text in plan_lines(config, source, schedule, count_parameters(config), folder):
-            print(f"  {subject:<11} {text}")
-        if options.dry_run:
-            for subject, text in _measured(config, schedule):
-                print(f"  {subject:<11} {text}")
-            print("dry run: nothing was written")
-            return 0
-        experiment = Experiment(config, folder, strategy=strategy)
+        with contextlib.nullcontext() if workers is None else workers.meet():
+            if workers is not None:
+                workers.gathered(False)  # the run isn't finished, which the others can't know
+            result = _learn(config, folder, workers, options, arguments)
     except SourceError as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
+    return 0 if result is None else _report(result, folder)
+
+
+def _learn(config, folder: RunFolder, workers, options, arguments: list[str]) -> dict | None:
+    """Plans the run, says so, and runs it; its result, or None where it was only to be planned."""
+    from byol_tf.build import count_parameters
+    from byol_tf.experiment import Experiment, source_options
+    from byol_tf.plan import plan_lines, schedule_of
+    from pipelines.sources import plan_source
+
+    source = plan_source(**source_options(config))
+    schedule = schedule_of(config, source.counts["pretrain"])
+    print(f"{config.name}")
+    for subject, text in plan_lines(config, source, schedule, count_parameters(config), folder):
+        print(f"  {subject:<11} {text}")
+    if options.dry_run:
+        for subject, text in _measured(config, schedule):
+            print(f"  {subject:<11} {text}")
+        print("dry run: nothing was written")
+        return None
     command = ["python", "-m", "byol_tf.train", *arguments]
     try:
-        result = experiment.run(command, verbose=1 if sys.stdout.isatty() else 2)
+        return Experiment(config, folder, workers=workers).run(command, verbose=1 if sys.stdout.isatty() else 2)
     except Interrupted as stopped:
         where = f"after epoch {stopped.epoch} of {config.training.epochs}, step {stopped.step} of {schedule.steps_per_epoch} in the next"
         saved = "saved" if stopped.saved else "not saved, so the newest checkpoint before is what counts"
         print(f"\nstopped by {stopped} {where}; {saved}. To go on:\n  {_same_run(options, folder)}", flush=True)
-        return stopped.exit_code
-    except Exception as error:
-        return _exit_code(error, experiment, f"To go on from the newest checkpoint:\n  {_same_run(options, folder)}")
-    return _report(result, folder)
-
-
-def _exit_code(error: Exception, experiment, how_to_go_on: str) -> int:
-    """That of a run that couldn't go on, which is said; an error of another kind is raised again."""
-    import tensorflow as tf
-
-    if isinstance(error, RunStopped | SavesFailed):
-        text, code = str(error), error.exit_code
-    elif (lost := experiment.source.trouble()) is not None:  # of what came out of tf.data only this is for people
-        text, code = f"{lost}. Bring them back", IMAGES_LOST
-    elif isinstance(error, tf.errors.ResourceExhaustedError):
-        text, code = out_of_memory_text(experiment.config, error), OUT_OF_MEMORY
-    else:
-        raise error
-    print(f"\nstopped: {text.removesuffix('.')}. {how_to_go_on}".rstrip(), file=sys.stderr, flush=True)
-    return code
+        raise
+    except RunStopped as stopped:
+        line = f"\nstopped: {stopped}\nTo go on from the newest checkpoint:\n  {_same_run(options, folder)}"
+        print(line, file=sys.stderr, flush=True)
+        raise
 
 
 def _same_run(options, folder: RunFolder) -> str:
@@ -219,5 +219,25 @@ def _report(result: dict, folder: RunFolder) -> int:
     return 0
 
 
+def command() -> NoReturn:
+    """The process of the command, which ends with the exit code of `main`.
+
+    It ends at once: all that a run writes is written then, and Python's own end waits for TensorFlow's threads, of which one that still
+    reads an image may wait for Python. A run that had saved after a signal was still there when it should have been gone.
+    """
+    code = 1
+    try:
+        code = main()
+    except SystemExit as ended:  # argparse's
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+        os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -1,12 +1,22 @@
 """What the processes of one run tell each other: one process, or one on each of several machines."""
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.cluster import read_cluster
+from byol_tf.cluster import DeviceError, read_cluster
+from byol_tf.config_errors import ConfigError
+from byol_tf.heartbeat import LOST, Heartbeat
+from byol_tf.interruption import Interrupted
+from byol_tf.run_folder import RunFolderError
+from byol_tf.stops import RunStopped
+from pipelines.sources import SourceError
+
+_USAGE_ERROR = 2
 
 
 class Workers:
@@ -21,6 +31,7 @@ class Workers:
         count: of processes.
         index: which of them this is, counted from 0.
         chief: whether it is the one that writes.
+        heartbeat: how they know of each other's end; nobody watches before `meet`, and nobody has to where there is one alone.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):
@@ -31,6 +42,47 @@ class Workers:
         self.count = len(cluster.addresses) if several else 1
         self.index = cluster.index if several else 0
         self.chief = self.index == 0
+        self._host = cluster.addresses[0].rpartition(":")[0].strip("[]") if several else ""
+        self.heartbeat = Heartbeat(self.index, self.count)
+
+    @contextlib.contextmanager
+    def meet(self) -> Iterator[None]:
+        """While this is entered, the end of one process is the end of all, whatever they wait for: see `Heartbeat`.
+
+        One that fails says so, and raises its own error; the others end with `LOST`, or with its exit code where nothing has failed: 2 for
+        what the user has to change, 128 + n after a signal, when the chief has saved.
+        """
+        if self.count > 1:
+            self._connect()
+        try:
+            yield
+        except Interrupted as stopped:
+            self.heartbeat.give_up(stopped.exit_code, f"was stopped by {stopped}")
+            raise
+        except RunStopped as stopped:
+            self.heartbeat.give_up(stopped.exit_code, f"stopped: {stopped}")
+            raise
+        except (ConfigError, DeviceError, RunFolderError, SourceError) as error:
+            self.heartbeat.give_up(_USAGE_ERROR, f"can't go on: {error}")
+            raise
+        except Exception as error:
+            if isinstance(error, tf.errors.OpError) and "ollective" in str(error):  # most likely not this process's own failure
+                self.heartbeat.wait_for_verdict()
+            self.heartbeat.give_up(LOST, f"failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}")
+            raise
+        self.heartbeat.leave()
+
+    def _connect(self) -> None:
+        port, secret = (self.gathered(number)[0] for number in (self.heartbeat.listen() if self.chief else (0, 0)))
+        if not self.chief:
+            try:
+                self.heartbeat.connect(self._host, port, secret)
+            except OSError as error:
+                # Behind a firewall that opens TF_CONFIG's ports only. TensorFlow's own connections notice some ends, with its own errors.
+                text = f"warning: machine {self.index + 1} can't reach {self._host}:{port} ({error}): lost machines may go unnoticed\n"
+                os.write(2, text.encode())
+        self.wait()
+        self.heartbeat.start()
 
     def gathered(self, number: int) -> list[int]:
         """Each process's number (64 bits), in their order, on all of them."""

@@ -56,7 +56,7 @@ class Checkpoint(keras.callbacks.Callback):
         asked = self.signals.received is not None
         # At an epoch's last step the checkpoint of its end is near. If the last one is still being written, the next call will do.
         if asked or (self._due() and self._step < self._whole and not self.writer.busy):
-            self._save(self._epoch, self._step, {"logs": logs, "means": running_means(self.model, logs, self._step)})
+            self._save(self._epoch, self._step, {"logs": logs, "means": running_means(self.model)})
         if asked:
             self._stop(self._epoch, self._step)
         self.writer.check()

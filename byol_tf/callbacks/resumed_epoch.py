@@ -8,7 +8,7 @@ class ResumedEpoch(keras.callbacks.Callback):
 
     Args:
         step: steps of that epoch that are done, fewer than it has; 0 changes nothing.
-        means: name of a metric -> (total, count) after them, over all replicas (see `running_means`).
+        means: name of a metric -> (total, count) after them (see `running_means`).
     """
 
     def __init__(self, step: int, means: dict[str, tuple[float, float]]):
@@ -20,9 +20,9 @@ class ResumedEpoch(keras.callbacks.Callback):
         if self.step:
             # Here, since Keras has just set all metrics to 0.
             for metric in self.model.metrics:
-                total, count = self.means[metric.name]
-                metric.total.assign(total)
-                metric.count.assign(count)
+                for variable, value in zip((metric.total, metric.count), self.means[metric.name], strict=True):
+                    for copy in _copies(self.model, variable):  # `assign` would share it out among the replicas, and round
+                        copy.assign(value)
             self._whole = self.model.epoch_steps
             self.model.epoch_steps = self._whole - self.step
             self.step = 0
@@ -31,16 +31,15 @@ class ResumedEpoch(keras.callbacks.Callback):
             self._whole = None
 
 
-def running_means(model: keras.Model, logs: dict[str, float], steps: int) -> dict[str, tuple[float, float]]:
-    """Name of each of the model's metrics, which are means over an epoch -> its (total, count) over all replicas.
+def running_means(model: keras.Model) -> dict[str, tuple[float, float]]:
+    """Name of each of the model's metrics, which are means over an epoch -> its (total, count).
 
-    Args:
-        model: compiled.
-        logs: of the last step: the means so far.
-        steps: of the epoch so far.
+    Those of any replica, which all hold the same numbers: BYOL's step takes the mean over them before it adds. So nobody has to ask the
+    other processes, which wait at their next step.
     """
-    replicas = model.distribute_strategy.num_replicas_in_sync
-    if replicas == 1:
-        return {metric.name: (float(metric.total), float(metric.count)) for metric in model.metrics}
-    # To read variables of several replicas asks the other processes, which wait at their next step. The logs are everybody's mean already.
-    return {metric.name: (logs[metric.name] * steps * replicas, float(steps * replicas)) for metric in model.metrics}
+    return {metric.name: tuple(float(_copies(model, variable)[0]) for variable in (metric.total, metric.count)) for metric in model.metrics}
+
+
+def _copies(model: keras.Model, variable: keras.Variable) -> tuple:
+    """A variable's part on each of this process's replicas."""
+    return model.distribute_strategy.experimental_local_results(variable.value)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from byol_tf import checkpoint_writer, checkpoints
-from byol_tf.checkpoint_writer import CheckpointWriter, SavesFailed
+from byol_tf.checkpoint_writer import CheckpointWriter
 from byol_tf.checkpoints import list_checkpoints, read_newest
+from byol_tf.stops import SavesFailed
 
 
 class Run:

@@ -1,7 +1,6 @@
 """Signals, sent to real processes."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from byol_tf.interruption import NUMBERS, Interrupted, SignalWatch
+from byol_tf.interruption import NUMBERS, Interrupted
 
 ROOT = Path(__file__).parents[2]
 WATCHING = """
@@ -36,9 +35,9 @@ def listening() -> None:
 
 
 @contextlib.contextmanager
-def watching(where: str = "in Python", stays: float = 0.0, before=listening) -> Iterator[subprocess.Popen]:
+def watching(where: str = "in Python", stays: float = 0.0, before=listening, text: str = WATCHING) -> Iterator[subprocess.Popen]:
     """A process that watches already; it doesn't outlive a test that fails."""
-    line = [sys.executable, "-c", WATCHING, where, str(stays)]
+    line = [sys.executable, "-c", text, where, str(stays)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(line, cwd=ROOT, preexec_fn=before, **pipes) as process:
         try:
@@ -79,6 +78,31 @@ def test_a_second_one_ends_also_a_thread_that_is_inside_c():
         assert process.wait(timeout=5) == 128 + signal.SIGINT
 
 
+ENDING = """
+import time
+from byol_tf.interruption import SignalWatch
+with SignalWatch(None):
+    with SignalWatch("stopping soon") as inner:
+        print("watching", flush=True)
+        while inner.received is None:
+            time.sleep(0.01)
+    print("received", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_where_no_step_is_made_the_first_ends_at_once(number):
+    """Also after a watch inside that has taken note of one of the same kind."""
+    with watching(text=ENDING) as process:
+        process.send_signal(number)
+        assert process.stdout.readline() == "received\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert f"{signal.Signals(number).name}: ended; no step was being made" in errors
+
+
 def test_what_is_ignored_stays_ignored():
     """As SIGHUP under `nohup`."""
     with watching(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
@@ -91,10 +115,20 @@ def test_what_is_ignored_stays_ignored():
     assert printed.split() == ["received", str(int(signal.SIGTERM)), "left"]
 
 
+AFTERWARDS = """
+import os, signal
+from byol_tf.interruption import NUMBERS, SignalWatch
+def state():
+    files = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+    return [signal.getsignal(number) for number in NUMBERS], signal.set_wakeup_fd(-1), files
+before = state()
+with SignalWatch("stopping soon"):
+    assert [signal.getsignal(number) for number in NUMBERS] != before[0]
+assert state() == before, (state(), before)
+"""
+
+
 def test_afterwards_all_is_as_it_was():
-    before = [signal.getsignal(number) for number in NUMBERS]
-    files = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else None
-    with SignalWatch("stopping soon"):
-        assert [signal.getsignal(number) for number in NUMBERS] != before
-    assert [signal.getsignal(number) for number in NUMBERS] == before
-    assert files is None or len(os.listdir("/proc/self/fd")) == files
+    """In a process of its own: where tests run side by side, they may not be on the main thread, and signals are watched nowhere else."""
+    done = subprocess.run([sys.executable, "-c", AFTERWARDS], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr

@@ -29,6 +29,25 @@ def report(request) -> Callable[..., None]:
                 file.write(json.dumps(line | {"seconds": seconds, "test": request.node.nodeid}) + "\n")
 
 
+@pytest.fixture(scope="session")
+def processes():
+    """What begins the processes of the tiny runs (`processes.py`); at the end none of them is left."""
+    from tests.reliability.processes import Processes, no_process_left
+
+    with no_process_left(), Processes() as processes:
+        yield processes
+
+
+@pytest.fixture(scope="session")
+def whole(processes, tmp_path_factory):
+    """A tiny run in one process that nobody disturbs, with a checkpoint after each step."""
+    from tests.reliability.processes import Run
+
+    run = Run(tmp_path_factory.mktemp("whole"))
+    processes.finish(run, patient=True)
+    return run
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield

@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 
 from byol_tf.callbacks.checkpoint import Checkpoint, model_arrays
-from byol_tf.checkpoint_writer import CheckpointWriter, SavesFailed
+from byol_tf.checkpoint_writer import CheckpointWriter
 from byol_tf.checkpoints import list_checkpoints, position_of, read_newest
 from byol_tf.interruption import Interrupted, SignalWatch
+from byol_tf.stops import SavesFailed
 from tests.byol_tf import tiny
 
 STEPS = 6

@@ -29,7 +29,7 @@ class Listener(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.steps = batch + 1
         if (self.epoch, batch + 1) == self.stop_at:
-            self.means = running_means(self.model, logs, batch + 1)
+            self.means = running_means(self.model)
             raise Stop
 
     def on_epoch_end(self, epoch, logs=None):
