@@ -21,7 +21,7 @@ from byol_tf.callbacks.probe import Probe
 from byol_tf.callbacks.resumed_epoch import ResumedEpoch
 from byol_tf.callbacks.throughput import Throughput
 from byol_tf.checkpoint_writer import CheckpointWriter
-from byol_tf.checkpoints import read_newest
+from byol_tf.checkpoints import list_checkpoints, read_newest
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
 from byol_tf.config_file import resolved_json
@@ -35,6 +35,7 @@ from byol_tf.plan import Schedule, check_batch, schedule_of, system_of
 from byol_tf.run_folder import RunFolder, RunFolderError, write_atomically
 from byol_tf.run_lock import RunLock
 from byol_tf.saved_encoder import export_encoder
+from byol_tf.starting_weights import start_from, starting_weights
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.workers import Workers
 from pipelines.sources import Images, Source, SourceError, balanced_indices, open_source, subset
@@ -90,7 +91,8 @@ class Experiment:
         source: its images.
 
     Raises:
-        ConfigError: if the images, or the replicas, don't go with the batch, or the machines have different configs.
+        ConfigError: if the images, or the replicas, don't go with the batch, the machines have different configs, or the encoder can't
+            start from `encoder.weights`.
         SourceError: if the images can't be had, or the machines have different ones.
         DeviceError: if there is no such device.
     """
@@ -114,6 +116,9 @@ class Experiment:
             self.model = build_model(config, cropped=self.source.pretrain.shape is None)
             compile_model(self.model, config, self.schedule)
         views = config.views
+        # Read before the folder is made, and only for a run that hasn't begun: another one goes on without the file.
+        begins = folder is not None and config.encoder.weights is not None and not list_checkpoints(folder.checkpoints)
+        self._weights = starting_weights(config.encoder.weights, self.model.encoder, views) if begins else None
         self.inference = inference_model(self.model.encoder, views.size, views.mean, views.std)
 
     def run(self, command: list[str], verbose: int | str = 1) -> dict | None:
@@ -154,6 +159,7 @@ class Experiment:
             )
         self.folder.begin(resolved_json(self.config), command, images, self.source.skipped)
         if checkpoint is None:
+            self._initialize_from_file()
             self._initialize_from_data()
             return _Start(0, 0, {"rows": [], "seconds": 0.0, "steps": 0})
         restore_model(self.model, checkpoint.arrays)
@@ -182,7 +188,7 @@ class Experiment:
         if not history.rows:
             with writer.as_default(step=0):
                 tf.summary.text("config", f"```\n{resolved_json(config)}\n```")
-            self.say("probing the untrained encoder")
+            self.say("probing the untrained encoder" if config.encoder.weights is None else "probing the encoder as it starts")
             history.add(0, {name: value for watcher in watchers for name, value in watcher.measure().items()})
         pictures = ViewPictures(folder.figures / "views.png", writer, self.source.pretrain, config)
 
@@ -237,7 +243,9 @@ class Experiment:
         """The run's images, the same on all machines."""
         workers = self.workers
         # What a path is on one machine it needn't be on another; all else has to be the same.
-        config = self.config.model_dump_json(exclude={"about": True, "schema_": True, "run": True, "data": {"root", "archive"}})
+        config = self.config.model_dump_json(
+            exclude={"about": True, "schema_": True, "run": True, "data": {"root", "archive"}, "encoder": {"weights"}}
+        )
         if differing := workers.differing(config):
             raise ConfigError([f"another config on machine {differing[0] + 1} of TF_CONFIG than on the first; expected the same on each"])
         if not workers.chief:
@@ -255,6 +263,17 @@ class Experiment:
     def _tau(self) -> TauSchedule:
         tau = self.config.tau
         return tau_schedule(tau.schedule, self.schedule.total_steps, tau.base, tau.resolved_end, tau.resolved_drop_at)
+
+    def _initialize_from_file(self) -> None:
+        """Sets the encoder's weights from the file that the config names, if it names one."""
+        path = self.config.encoder.weights
+        if path is None:
+            return
+        if self._weights is None:  # there were checkpoints when this object was made, and all of them are damaged
+            self._weights = starting_weights(path, self.model.encoder, self.config.views)
+        start_from(self.model, self._weights)
+        self._weights = None
+        self.say(f"the encoder starts from {path}")
 
     def _initialize_from_data(self) -> None:
         """Sets scales and offsets of `data_init` from the first views of the first batch."""
@@ -290,6 +309,7 @@ class Experiment:
         result = {
             "name": self.config.name,
             "system": system,
+            "starting_weights": self.config.encoder.weights,
             "run_dir": str(folder.root),
             "export_dir": str(folder.export / "encoder"),
             "epochs": last["epoch"],
