@@ -254,7 +254,7 @@ def _record(*fields: str) -> type:
     return type("_Record", (_StandIn,), {"__slots__": (), "__new__": new})
 
 
-_DILL_TYPES = {"BytesType": _Empty, "DictType": _Mapping}
+_DILL_TYPES = {"bytes": _Empty, "BytesType": _Empty, "dict": _Mapping, "DictType": _Mapping}
 _ADMITTED: dict[tuple[str, str], type] = {
     ("numpy", "dtype"): _DType,
     ("numpy", "ndarray"): _NumpyArray,

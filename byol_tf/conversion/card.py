@@ -41,7 +41,8 @@ or trained. Who may use the weights, and for what, is for those to say who publi
 ```python
 import tensorflow as tf
 
-representations = tf.saved_model.load("{out / "encoder"}").serve(images)  # uint8 [N, H, W, 3]
+encoder = tf.saved_model.load("{out / "encoder"}")
+representations = encoder.serve(images)  # uint8 [N, H, W, 3]
 ```
 
 ```sh
