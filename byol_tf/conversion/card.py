@@ -1,5 +1,6 @@
 """The model card of a converted encoder."""
 
+import shlex
 from pathlib import Path
 
 from byol_tf import __version__
@@ -22,11 +23,12 @@ def card(converted: Converted, config: Config, source: str, digest: str, files: 
     views = config.views
     padding = {"same": "as TensorFlow pads (`same`)", "symmetric": "as PyTorch pads (`symmetric`)"}[converted.padding]
     left_out = f"Not converted: {', '.join(converted.left_out)}." if converted.left_out else "All of the file was converted."
+    encoder, settings = shlex.quote(str(out / "encoder.keras")), shlex.quote(str(out / "config.json"))
     rows = "\n".join(f"| `{file}` | {text} |" for file, text in files.items())
     return f"""# {name}{f" ({width:g}x)" if width != 1 else ""}, converted
 
-From `{source}`: {converted.origin}. SHA-256 `{digest}`. Converted by byol_tf {__version__}; no weight was changed
-or trained. Who may use the weights, and for what, is for those to say who published them.
+From `{source}`: {converted.origin}. SHA-256 `{digest}`. Converted by byol_tf {__version__}; the weights
+are the file's, in float32. Who may use the weights, and for what, is for those to say who published them.
 
 | file | what it takes and gives |
 |---|---|
@@ -41,13 +43,13 @@ or trained. Who may use the weights, and for what, is for those to say who publi
 ```python
 import tensorflow as tf
 
-encoder = tf.saved_model.load("{out / "encoder"}")
+encoder = tf.saved_model.load({str(out / "encoder")!r})
 representations = encoder.serve(images)  # uint8 [N, H, W, 3]
 ```
 
 ```sh
-python -m byol_tf.evaluate knn --encoder {out / "encoder.keras"} --config {out / "config.json"} --set data.root=photos --out judged
-python -m byol_tf.train --config {out / "config.json"} --set data.root=photos   # goes on learning from this encoder
+python -m byol_tf.evaluate knn --encoder {encoder} --config {settings} --set data.root=photos --out judged
+python -m byol_tf.train --config {settings} --set data.root=photos   # goes on learning from this encoder
 ```
 """
 

@@ -99,14 +99,15 @@ class HaikuByol:
         def one(path, leaf):
             module, name = (part.key for part in path)
             if name == "w":
-                return draw.normal(0.0, np.sqrt(2.0 / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
+                gain = 2.0 if len(leaf.shape) == 4 else 0.2  # heads don't enlarge what float32 rounds
+                return draw.normal(0.0, np.sqrt(gain / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
             if name == "counter":
                 return np.full(leaf.shape, 1000, leaf.dtype)
             spread = name == "scale" or "var_ema" in module
             if name == "hidden":
                 return np.full(leaf.shape, 99.0, np.float32)  # is not what inference uses
             values = draw.uniform(0.5, 1.5, leaf.shape) if spread else draw.normal(0.0, 0.1, leaf.shape)
-            return (values * (0.3 if name == "scale" and module.endswith("batchnorm_2") else 1.0)).astype(np.float32)
+            return (values * (0.1 if name == "scale" and module.endswith("batchnorm_2") else 1.0)).astype(np.float32)
 
         return tuple(jax.tree_util.tree_map_with_path(one, tree) for tree in self.shapes())
 
