@@ -99,7 +99,7 @@ class HaikuByol:
         def one(path, leaf):
             module, name = (part.key for part in path)
             if name == "w":
-                gain = 2.0 if len(leaf.shape) == 4 else 0.2  # heads don't enlarge what float32 rounds
+                gain = 2.0 if len(leaf.shape) == 4 else 0.5  # heads don't enlarge what float32 rounds
                 return draw.normal(0.0, np.sqrt(gain / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
             if name == "counter":
                 return np.full(leaf.shape, 1000, leaf.dtype)
