@@ -98,7 +98,7 @@ def steps_per_call(config: Config, steps_per_epoch: int) -> int:
 def encoder_of(config: Config) -> keras.Model:
     """The encoder of a config, drawn from its seed."""
     encoder = config.encoder
-    return build_encoder(encoder.name, config.views.size, encoder.width, encoder.stem, encoder.normalization)
+    return build_encoder(encoder.name, config.views.size, encoder.width, encoder.stem, encoder.normalization, encoder.padding)
 
 
 def count_parameters(config: Config) -> dict[str, int]:

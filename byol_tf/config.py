@@ -123,8 +123,8 @@ Normalization = Literal["batch", "layer", "group", "none", "data_init"]
 class Encoder(Section):
     """The network whose output is the representation."""
 
-    name: Literal["convnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200"] = "resnet50"
-    """ResNet v1.5 as in deepmind-research, or a small `convnet` for the demo."""
+    name: Literal["convnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200", "wide_resnet50_2"] = "resnet50"
+    """ResNet v1.5 as in deepmind-research, torchvision's ResNet-50 with wider 3x3 convolutions, or a small `convnet` for the demo."""
     width: Positive = 1.0
     """Multiplies the number of channels: 2 is the papers' "(2x)"."""
     stem: Literal["7x7", "3x3", "3x3+pool"] = "7x7"
@@ -133,6 +133,11 @@ class Encoder(Section):
     normalization: Normalization = "batch"
     """`batch`; `layer`; `group`: 16 groups, kernels standardised; `none`; `data_init`: scale and offset set once from a batch (paper
     without batch statistics, table 1 and sections 3.2 and 3.3)."""
+    padding: Literal["same", "symmetric"] = "same"
+    """Of layers with a stride: `same` as TensorFlow and deepmind-research; `symmetric` as PyTorch, for weights that come from there."""
+    weights: Text | None = None
+    """What the encoder starts from: the `encoder.keras` that `python -m byol_tf.convert` or another run left, or the folder that holds it.
+    Default: drawn from the seed."""
 
 
 class Projector(Section):

@@ -147,6 +147,22 @@ def _groups_divide_channels(normalization: str, width: float, name: str) -> str 
     )
 
 
+@_check("encoder.padding", "encoder.name")
+def _convnet_has_one_padding(padding: str, name: str) -> str | None:
+    if padding == "same" or name != "convnet":
+        return None
+    return f'expected "same", as encoder.name "convnet" knows no other; received "{padding}"'
+
+
+@_check("encoder.weights", "encoder.normalization")
+def _weights_are_what_was_trained(weights: str | None, normalization: str) -> str | None:
+    if weights is None or normalization not in ("group", "data_init"):
+        return None
+    return (
+        f'expected null, as an exported encoder has other layers in place of encoder.normalization "{normalization}"; received "{weights}"'
+    )
+
+
 @_check("projector.normalization", "projector.hidden", "projector.outputs", "projector.normalize_output", "projector.layers")
 def _groups_divide_projector(normalization: str, hidden: int, outputs: int, normalize_output: bool, layers: int) -> str | None:
     widths = {"projector.hidden": hidden if layers > 1 else None, "projector.outputs": outputs if normalize_output else None}

@@ -26,7 +26,7 @@ from byol_tf.callbacks.resumed_epoch import ResumedEpoch
 from byol_tf.callbacks.step_watch import StepWatch
 from byol_tf.callbacks.throughput import Throughput
 from byol_tf.checkpoint_writer import CheckpointWriter
-from byol_tf.checkpoints import read_newest, recover
+from byol_tf.checkpoints import list_checkpoints, read_newest, recover
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
 from byol_tf.config_file import resolved_json
@@ -43,6 +43,7 @@ from byol_tf.plan import Schedule, check_batch, schedule_of, system_of
 from byol_tf.run_folder import RunFolder, RunFolderError, write_atomically
 from byol_tf.run_lock import RunLock
 from byol_tf.saved_encoder import export_encoder
+from byol_tf.starting_weights import start_from, starting_weights
 from byol_tf.stops import ImagesLost, OutOfMemory, RunStopped, SavesFailed
 from byol_tf.stuck_input import StuckInput
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
@@ -100,7 +101,8 @@ class Experiment:
         source: its images.
 
     Raises:
-        ConfigError: if the images, or the replicas, don't go with the batch, or the machines have different configs.
+        ConfigError: if the images, or the replicas, don't go with the batch, the machines have different configs, or the encoder can't
+            start from `encoder.weights`.
         SourceError: if the images can't be had, or the machines have different ones.
         DeviceError: if there is no such device.
     """
@@ -124,6 +126,9 @@ class Experiment:
             self.model = build_model(config, cropped=self.source.pretrain.shape is None)
             compile_model(self.model, config, self.schedule)
         views = config.views
+        # Read before the folder is made, and only for a run that hasn't begun: another one goes on without the file.
+        begins = folder is not None and config.encoder.weights is not None and not list_checkpoints(folder.checkpoints)
+        self._weights = starting_weights(config.encoder.weights, self.model.encoder, views) if begins else None
         self.inference = inference_model(self.model.encoder, views.size, views.mean, views.std)
 
     def run(self, command: list[str], verbose: int | str = 1) -> dict | None:
@@ -183,6 +188,7 @@ class Experiment:
         if checkpoint is None:
             if begun:
                 self.say("no checkpoint here yet: beginning with the first step")
+            self._initialize_from_file()
             self._initialize_from_data()
             return _Start(0, 0, {"rows": [], "seconds": 0.0, "steps": 0})
         restore_model(self.model, checkpoint.arrays)
@@ -210,7 +216,7 @@ class Experiment:
         watchers = self._watchers()
         if not history.rows:
             events.add(0, lambda: tf.summary.text("config", f"```\n{resolved_json(config)}\n```"))
-            self.say("probing the untrained encoder")
+            self.say("probing the untrained encoder" if config.encoder.weights is None else "probing the encoder as it starts")
             history.add(0, {name: value for watcher in watchers for name, value in watcher.measure().items()})
         pictures = ViewPictures(folder.figures / "views.png", events, self.source.pretrain, config)
 
@@ -286,7 +292,9 @@ class Experiment:
         """The run's images, the same on all machines."""
         workers = self.workers
         # What a path is on one machine it needn't be on another; all else has to be the same.
-        config = self.config.model_dump_json(exclude={"about": True, "schema_": True, "run": True, "data": {"root", "archive"}})
+        config = self.config.model_dump_json(
+            exclude={"about": True, "schema_": True, "run": True, "data": {"root", "archive"}, "encoder": {"weights"}}
+        )
         if differing := workers.differing(config):
             raise ConfigError([f"another config on machine {differing[0] + 1} of TF_CONFIG than on the first; expected the same on each"])
         if not workers.chief:
@@ -307,6 +315,17 @@ class Experiment:
     def _tau(self) -> TauSchedule:
         tau = self.config.tau
         return tau_schedule(tau.schedule, self.schedule.total_steps, tau.base, tau.resolved_end, tau.resolved_drop_at)
+
+    def _initialize_from_file(self) -> None:
+        """Sets the encoder's weights from the file that the config names, if it names one."""
+        path = self.config.encoder.weights
+        if path is None:
+            return
+        if self._weights is None:  # there were checkpoints when this object was made, and all of them are damaged
+            self._weights = starting_weights(path, self.model.encoder, self.config.views)
+        start_from(self.model, self._weights)
+        self._weights = None
+        self.say(f"the encoder starts from {path}")
 
     def _initialize_from_data(self) -> None:
         """Sets scales and offsets of `data_init` from the first views of the first batch."""
@@ -341,6 +360,7 @@ class Experiment:
         result = {
             "name": self.config.name,
             "system": system,
+            "starting_weights": self.config.encoder.weights,
             "run_dir": str(folder.root),
             "export_dir": str(folder.export / "encoder"),
             "epochs": last["epoch"],

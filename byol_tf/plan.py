@@ -85,6 +85,7 @@ def plan_lines(
         ("views", f"{config.views.size} x {config.views.size}, preset {config.views.preset}, by {config.views.engine.replace('_', '-')}"),
         ("network", ", ".join(f"{name} {number:,}" for name, number in parameters.items()) + " parameters"),
         ("normalised", _normalization_text(config)),
+        *([("starts from", f"encoder: {config.encoder.weights}")] if config.encoder.weights else []),
         (
             "training",
             f"{config.training.epochs} epochs of {schedule.steps_per_epoch:,} steps of {config.training.batch_size} images: "

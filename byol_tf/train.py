@@ -146,6 +146,7 @@ def _learn(config, folder: RunFolder, workers, options, arguments: list[str]) ->
     for subject, text in plan_lines(config, source, schedule, count_parameters(config), folder):
         print(f"  {subject:<11} {text}")
     if options.dry_run:
+        _check_weights(config)
         for subject, text in _measured(config, schedule):
             print(f"  {subject:<11} {text}")
         print("dry run: nothing was written")
@@ -162,6 +163,15 @@ def _learn(config, folder: RunFolder, workers, options, arguments: list[str]) ->
         line = f"\nstopped: {stopped}\nTo go on from the newest checkpoint:\n  {_same_run(options, folder)}"
         print(line, file=sys.stderr, flush=True)
         raise
+
+
+def _check_weights(config) -> None:
+    """`ConfigError` if the encoder can't start from what the config names. (A real run finds that out before it writes anything.)"""
+    if config.encoder.weights is not None:
+        from byol_tf.build import encoder_of
+        from byol_tf.starting_weights import starting_weights
+
+        starting_weights(config.encoder.weights, encoder_of(config), config.views)
 
 
 def _same_run(options, folder: RunFolder) -> str:
@@ -199,7 +209,8 @@ def _measured(config, schedule) -> list[tuple[str, str]]:
 
 def _report(result: dict, folder: RunFolder) -> int:
     """The closing table, what to do next, and the result on one line, which is the last."""
-    print(f"\n  {'accuracy on frozen features':<30} {'untrained':>10} {result.get('system', 'trained'):>8}")
+    start = "untrained" if result.get("starting_weights") is None else "at start"
+    print(f"\n  {'accuracy on frozen features':<30} {start:>10} {result.get('system', 'trained'):>8}")
     for name, key in (("linear probe", "probe_accuracy"), ("nearest neighbours", "knn_accuracy")):
         if result[key] is not None:
             print(f"  {name:<30} {result[f'untrained_{key}']:>10.1%} {result[key]:>8.1%}")

@@ -54,6 +54,15 @@ def test_each_evaluate_command_has_options_that_exist():
     assert protocols == {"linear", "knn", "finetune", "supervised"}
 
 
+def test_each_convert_command_has_options_that_exist():
+    """They are run on checkpoints made for it in test_convert.py."""
+    from byol_tf.convert import _parser
+
+    pages = README + (ROOT / "docs" / "convert.md").read_text(encoding="utf-8")
+    lines = [line.split("#")[0] for line in pages.splitlines() if line.startswith("python -m byol_tf.convert")]
+    assert {_parser().parse_args(shlex.split(line)[3:]).layout for line in lines} == {"deepmind", "torchvision"}
+
+
 def test_make_targets_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = {word for line in README.splitlines() for word in re.findall(r"\bmake ([a-z-]+)", line)}

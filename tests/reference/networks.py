@@ -6,10 +6,13 @@ _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23,
 
 PUBLISHED = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
 """Parameters of torchvision's ResNets, with their classifier of 1000 classes."""
+PUBLISHED_WIDE_50 = 68_883_240
+"""Those of its wide_resnet50_2."""
 
 
-def resnet_parameters(depth, width=1.0, stem_kernel=7):
-    """Convolutions without bias and two numbers a channel for each normalisation (He et al. 2015, table 1)."""
+def resnet_parameters(depth, width=1.0, stem_kernel=7, inner_width=1):
+    """Convolutions without bias and two numbers a channel for each normalisation (He et al. 2015, table 1); `inner_width` times as many
+    channels inside a bottleneck."""
 
     def conv(inputs, outputs, kernel):
         return inputs * outputs * kernel * kernel + 2 * outputs
@@ -21,7 +24,7 @@ def resnet_parameters(depth, width=1.0, stem_kernel=7):
         outputs = round((256 if bottleneck else 64) * 2**group * width)
         for _ in range(count):
             if bottleneck:
-                inner = outputs // 4
+                inner = outputs // 4 * inner_width
                 total += conv(channels, inner, 1) + conv(inner, inner, 3) + conv(inner, outputs, 1)
             else:
                 total += conv(channels, outputs, 3) + conv(outputs, outputs, 3)

@@ -66,8 +66,36 @@ def test_blocks_of_the_deepest_are_the_papers():
     assert BLOCKS["resnet152"] == (3, 8, 36, 3)
     assert BLOCKS["resnet200"] == (3, 24, 36, 3)
     assert {name: 2 + sum(blocks) * (2 if name in ("resnet18", "resnet34") else 3) for name, blocks in BLOCKS.items()} == {
-        name: int(name.removeprefix("resnet")) for name in BLOCKS
+        name: int(name.removeprefix("wide_").removeprefix("resnet").removesuffix("_2")) for name in BLOCKS
     }
+
+
+def test_the_wide_one_has_twice_the_channels_inside_its_blocks_and_the_published_size():
+    assert reference.resnet_parameters(50, inner_width=2) + 2048 * 1000 + 1000 == reference.PUBLISHED_WIDE_50
+    model = build_encoder("wide_resnet50_2", 32, 0.125)
+    assert trainable(model) == reference.resnet_parameters(50, 0.125, inner_width=2)
+    assert model.get_layer("group2_block1_conv2").kernel.shape == (3, 3, 32, 32)
+    assert model.output_shape == (None, 256)
+
+
+def test_symmetric_padding_surrounds_each_map_that_is_strided_over_and_changes_no_shape():
+    same, symmetric = (build_encoder("resnet18", 64, 0.125, padding=padding) for padding in ("same", "symmetric"))
+    pads = {layer.name: layer.padding for layer in layers_of(symmetric, keras.layers.ZeroPadding2D)}
+    assert pads == {"stem_conv_pad": ((3, 3), (3, 3))} | {
+        f"{name}_pad": ((1, 1), (1, 1)) for name in ("stem_pool", *(f"group{group}_block1_conv1" for group in (2, 3, 4)))
+    }
+    assert not layers_of(same, keras.layers.ZeroPadding2D)
+    for layer in same.layers:
+        if layer.weights:
+            assert symmetric.get_layer(layer.name).output.shape == layer.output.shape
+    symmetric.set_weights(same.get_weights())
+    images = np.random.default_rng(0).random((1, 64, 64, 3), dtype=np.float32)
+    assert np.abs(same(images).numpy() - symmetric(images).numpy()).max() > 1e-3
+
+
+def test_another_padding_is_an_error():
+    with pytest.raises(ValueError, match="padding: expected one of same, symmetric; received 'valid'"):
+        build_encoder("resnet18", 32, padding="valid")
 
 
 @pytest.mark.parametrize(
