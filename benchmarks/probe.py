@@ -21,8 +21,9 @@ def main() -> None:
     prepare_environment()
     from byol_tf.build import build_model
     from byol_tf.callbacks.probe import Probe
-    from byol_tf.experiment import restored_inference, source_options
     from byol_tf.networks.inference import inference_model
+    from byol_tf.restored import restored_inference
+    from byol_tf.run_images import source_options
     from pipelines.sources import balanced_indices, open_source, subset
 
     config = load_config(options.run / "config.json")

@@ -1,20 +1,14 @@
 """A config becomes a run: devices, images, views, model, callbacks and the run folder. The one place that knows them all."""
 
 import contextlib
-import dataclasses
-import hashlib
-import json
 import math
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.build import build_model, compile_model, encoder_of
-from byol_tf.byol import BYOL
+from byol_tf.build import build_model, compile_model
 from byol_tf.callbacks.checkpoint import Checkpoint, model_arrays, restore_model
 from byol_tf.callbacks.collapse import Collapse
 from byol_tf.callbacks.collapse_alarm import CollapseAlarm
@@ -26,49 +20,31 @@ from byol_tf.callbacks.resumed_epoch import ResumedEpoch
 from byol_tf.callbacks.step_watch import StepWatch
 from byol_tf.callbacks.throughput import Throughput
 from byol_tf.checkpoint_writer import CheckpointWriter
-from byol_tf.checkpoints import list_checkpoints, read_newest, recover
+from byol_tf.checkpoints import list_checkpoints, recover
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
 from byol_tf.config_file import resolved_json
 from byol_tf.devices import build_strategy, set_precision, set_seeds
-from byol_tf.evaluation.finetune import SUPERVISED_RATES, TuneRecipe, tune_protocol
 from byol_tf.event_log import EventLog
 from byol_tf.feeding import batches_of
-from byol_tf.figures import curves_figure
 from byol_tf.heartbeat import LOST
 from byol_tf.interruption import Interrupted, SignalWatch
 from byol_tf.memory import out_of_memory_text
 from byol_tf.networks.inference import inference_model
-from byol_tf.plan import Schedule, check_batch, schedule_of, system_of
-from byol_tf.run_folder import RunFolder, RunFolderError, write_atomically
+from byol_tf.outcome import leave_behind, run_result, supervised_accuracy
+from byol_tf.plan import Schedule, check_batch, schedule_of
+from byol_tf.run_folder import RunFolder, RunFolderError
+from byol_tf.run_images import probe_images, source_options
 from byol_tf.run_lock import RunLock
-from byol_tf.saved_encoder import export_encoder
 from byol_tf.starting_weights import start_from, starting_weights
 from byol_tf.stops import ImagesLost, OutOfMemory, RunStopped, SavesFailed
 from byol_tf.stuck_input import StuckInput
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.workers import Workers
-from pipelines.sources import Images, Source, SourceError, balanced_indices, open_source, subset
+from pipelines.sources import Source, SourceError, open_source, subset
 
 _COLLAPSE_IMAGES = 512  # as many as ResNet-18's representation is wide, so that its rank can show
 _DATA_INIT_IMAGES = 256  # enough for each channel's mean and deviation, and little memory
-_PROBE_TRAIN_LIMIT, _PROBE_TEST_LIMIT = 50_000, 10_000
-
-
-def source_options(config: Config) -> dict:
-    """What `open_source` and `plan_source` need to know of a config."""
-    data = config.data
-    return {
-        "source": data.source,
-        "root": data.root,
-        "archive": data.archive,
-        "pretrain": data.pretrain,
-        "pretrain_images": data.pretrain_images,
-        "image_size": data.image_size,
-        "cache": data.cache,
-        "max_bad_fraction": data.max_bad_fraction,
-        "seed": config.seed,
-    }
 
 
 class _Start(NamedTuple):
@@ -243,9 +219,11 @@ class Experiment:
         finally:
             saving.wait()
             events.close()
-        supervised = self._supervised()
+        supervised = supervised_accuracy(config, self.inference, self.source, self.say)
         try:
-            return self._finish(history.rows, throughput, supervised)
+            result = run_result(config, folder, self.model, self.schedule, len(self.source.pretrain), throughput, history.rows, supervised)
+            leave_behind(config, folder, self.inference, history.rows, result)
+            return result
         except (OSError, tf.errors.OpError) as error:
             raise SavesFailed(
                 f"all is learned and saved, but figures, encoder and result couldn't be written: {str(error).splitlines()[0]}"
@@ -341,57 +319,9 @@ class Experiment:
         pretrain = subset(source.pretrain, range(min(_COLLAPSE_IMAGES, len(source.pretrain))))
         watchers = [Collapse(self.inference, self.model.projector, pretrain)]
         if source.train is not None and source.test is not None:
-            probe, (train, test) = config.probe, self._probe_images()
+            probe, (train, test) = config.probe, probe_images(config, source)
             watchers.append(Probe(self.inference, train, test, config.training.epochs, probe.every, probe.neighbours, probe.temperature))
         return watchers
-
-    def _probe_images(self) -> tuple[Images, Images]:
-        """The labelled images that the probe learns from, and those that it is judged on: class-balanced, drawn by the seed."""
-        probe, source, seed = self.config.probe, self.source, self.config.seed
-        wanted = (source.train, probe.train_images, _PROBE_TRAIN_LIMIT), (source.test, probe.test_images, _PROBE_TEST_LIMIT)
-        train, test = (subset(each, balanced_indices(each.labels, min(count or limit, len(each)), seed)) for each, count, limit in wanted)
-        return train, test
-
-    def _finish(self, rows: list[dict], throughput: Throughput, supervised: float | None) -> dict:
-        folder, untrained, last = self.folder, rows[0], rows[-1]
-        config, system = self.config, system_of(self.config)
-        curves_figure(folder.figures / "curves.png", rows, f"{config.name}: {system}, {config.encoder.name} on {config.data.source}")
-        export_encoder(self.inference, folder.export, config)
-        result = {
-            "name": self.config.name,
-            "system": system,
-            "starting_weights": self.config.encoder.weights,
-            "run_dir": str(folder.root),
-            "export_dir": str(folder.export / "encoder"),
-            "epochs": last["epoch"],
-            "steps": int(self.model.optimizer.iterations.numpy()),
-            "seconds": round(throughput.seconds, 3),
-            "images_per_second": round(throughput.images_per_second, 3),
-            "skipped_steps": self.model.skipped_steps,
-            "loss": last["loss"],
-            "probe_accuracy": last.get("probe_accuracy"),
-            "untrained_probe_accuracy": untrained.get("probe_accuracy"),
-            "knn_accuracy": last.get("knn_accuracy"),
-            "untrained_knn_accuracy": untrained.get("knn_accuracy"),
-            "supervised_accuracy": supervised,
-            "projection_std": last["projection_std"],
-            "projection_cosine": last["projection_cosine"],
-            "effective_rank": last["effective_rank"],
-            "pretrain_images": len(self.source.pretrain),
-            "schedule": dataclasses.asdict(self.schedule),
-            "weights_digest": weights_digest(self.model),
-        }
-        write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
-        return result
-
-    def _supervised(self) -> float | None:
-        """Accuracy of the same network from scratch on the probe's labels, where the config asks for it."""
-        if not self.config.probe.supervised or self.source.train is None or self.source.test is None:
-            return None
-        self.say("training the same network from scratch on the probe's labels")
-        tf.get_logger().setLevel("ERROR")  # it would warn that each training is traced anew, as it has to be
-        recipe = TuneRecipe(from_scratch=True, rates=SUPERVISED_RATES, widen=True, seeds=1)
-        return tune_protocol(self.inference, *self._probe_images(), recipe, self.config.seed)["top1"]
 
     def _progress(self, what: str, done: int, total: int) -> None:
         if done == total:
@@ -402,31 +332,3 @@ class Experiment:
         self.say(f"lost: {path}: {reason}; another photo takes its place")
         if self.folder is not None:
             self.folder.list_skipped(path, reason)
-
-
-def weights_digest(model: BYOL) -> str:
-    """SHA-256 in hexadecimal over the online network's weights, moving statistics included, in order."""
-    digest = hashlib.sha256()
-    for part in model.parts.values():
-        for array in part.get_weights():
-            digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def restored_inference(config: Config, folder: RunFolder) -> keras.Model:
-    """The inference model of a run's newest checkpoint, on the CPU in float32, without opening its images.
-
-    Raises `FileNotFoundError` if the run has no whole checkpoint.
-    """
-    checkpoint, damaged = read_newest(folder.checkpoints)
-    for damage in damaged:
-        print(f"damaged checkpoint, not used: {damage}", file=sys.stderr)
-    if checkpoint is None:
-        raise FileNotFoundError(f"{folder.checkpoints}: expected a checkpoint; found none that is whole. Train first")
-    set_precision("float32")
-    encoder = encoder_of(config)
-    prefix = "online/encoder/"
-    arrays = [array for name, array in sorted(checkpoint.arrays.items()) if name.startswith(prefix)]
-    for variable, array in zip(encoder.variables, arrays, strict=True):
-        variable.assign(array)
-    return inference_model(encoder, config.views.size, config.views.mean, config.views.std)

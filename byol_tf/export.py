@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     prepare_environment()
     try:
         config = load_config(folder.config)
-        from byol_tf.experiment import restored_inference
+        from byol_tf.restored import restored_inference
         from byol_tf.saved_encoder import export_encoder
 
         export_encoder(restored_inference(config, folder), folder.export, config)

@@ -9,9 +9,9 @@ from byol_tf.config import Config
 from byol_tf.devices import set_precision
 from byol_tf.evaluation.finetune import parts_of
 from byol_tf.evaluation.labelled import ProtocolError
-from byol_tf.experiment import restored_inference
 from byol_tf.model_files import check_finite, check_keras_file, check_saved_model
 from byol_tf.networks.inference import inference_model, plain_encoder
+from byol_tf.restored import restored_inference
 from byol_tf.run_folder import RunFolder
 
 

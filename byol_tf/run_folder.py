@@ -22,6 +22,10 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from byol_tf.config import Config
+
 _PACKAGES = (
     "byol-tf",
     "tensorflow",
@@ -100,8 +104,17 @@ class RunFolder:
         return result | {name: path for name, path in moved.items() if name in result}
 
     def saved_config(self) -> dict | None:
-        """The resolved config that the folder was made with, or None. `RunFolderError` if it can't be read."""
-        return _json_object(self.config)
+        """The resolved config that the folder was made with, or None. `RunFolderError` if it can't be read.
+
+        A key that byol_tf didn't have then has its default, which does what was done before there was one.
+        """
+        saved = _json_object(self.config)
+        if saved is None:
+            return None
+        try:
+            return Config.model_validate(saved).model_dump(mode="json", by_alias=True)
+        except ValidationError:  # of a version with other keys, or changed by hand: as it is, so that differing keys show
+            return saved
 
     def _changed_versions(self, facts: dict) -> list[str]:
         try:

@@ -136,8 +136,9 @@ def _train(config, folder: RunFolder, cluster: Cluster | None, options, argument
 def _learn(config, folder: RunFolder, workers, options, arguments: list[str]) -> dict | None:
     """Plans the run, says so, and runs it; its result, or None where it was only to be planned."""
     from byol_tf.build import count_parameters
-    from byol_tf.experiment import Experiment, source_options
+    from byol_tf.experiment import Experiment
     from byol_tf.plan import plan_lines, schedule_of
+    from byol_tf.run_images import source_options
     from pipelines.sources import plan_source
 
     source = plan_source(**source_options(config))
@@ -187,9 +188,9 @@ def _same_run(options, folder: RunFolder) -> str:
 def _measured(config, schedule) -> list[tuple[str, str]]:
     """Lines on how fast input and step are here, or why that can't be said."""
     from byol_tf.devices import build_strategy, set_precision
-    from byol_tf.experiment import source_options
     from byol_tf.plan import rate_lines
     from byol_tf.rates import SAMPLE, measure_rates
+    from byol_tf.run_images import source_options
     from pipelines.sources import sample_source
 
     devices = config.devices

@@ -262,3 +262,15 @@ class TestWriteAtomically:
         assert (tmp_path / "file").read_text() == "old"
         write_atomically(tmp_path / "file", "new")
         assert (tmp_path / "file").read_text() == "new"
+
+
+def test_a_run_from_before_a_key_was_there_goes_on(tmp_path):
+    from byol_tf.config_file import load_config, resolved_json
+
+    now = json.loads(resolved_json(load_config("demo")))
+    before = {name: value for name, value in now.items() if name != "monitor"}
+    before["encoder"] = {name: value for name, value in now["encoder"].items() if name not in ("padding", "weights")}
+    folder = begun(RunFolder(tmp_path / "run"), before)
+    assert choose_folder(now, str(folder.root), False).root == folder.root
+    with pytest.raises(RunFolderError, match=r'encoder.padding: "same" there, "symmetric" now'):
+        choose_folder(now | {"encoder": now["encoder"] | {"padding": "symmetric"}}, str(folder.root), False)

@@ -209,7 +209,7 @@ def test_exports_load_without_the_library_and_equal_the_encoder(finished, tmp_pa
     import keras
 
     from byol_tf.config_file import load_config
-    from byol_tf.experiment import restored_inference
+    from byol_tf.restored import restored_inference
     from byol_tf.run_folder import RunFolder
 
     folder = RunFolder(finished[2]["run_dir"])

@@ -1,0 +1,96 @@
+"""What a finished run leaves: its result, the supervised baseline, the curves and the exported encoder."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from byol_tf.byol import BYOL
+from byol_tf.callbacks.throughput import Throughput
+from byol_tf.config import Config
+from byol_tf.evaluation.finetune import SUPERVISED_RATES, TuneRecipe, tune_protocol
+from byol_tf.figures import curves_figure
+from byol_tf.plan import Schedule, system_of
+from byol_tf.run_folder import RunFolder, write_atomically
+from byol_tf.run_images import probe_images
+from byol_tf.saved_encoder import export_encoder
+from pipelines.sources import Source
+
+
+def supervised_accuracy(config: Config, inference: keras.Model, source: Source, say: Callable[[str], None]) -> float | None:
+    """Accuracy of the same network from scratch on the probe's labels; None where there are none, or the config doesn't ask for it."""
+    if not config.probe.supervised or source.train is None or source.test is None:
+        return None
+    say("training the same network from scratch on the probe's labels")
+    tf.get_logger().setLevel("ERROR")  # it would warn that each training is traced anew, as it has to be
+    recipe = TuneRecipe(from_scratch=True, rates=SUPERVISED_RATES, widen=True, seeds=1)
+    return tune_protocol(inference, *probe_images(config, source), recipe, config.seed)["top1"]
+
+
+def run_result(
+    config: Config,
+    folder: RunFolder,
+    model: BYOL,
+    schedule: Schedule,
+    pretrain_images: int,
+    throughput: Throughput,
+    rows: list[dict[str, float]],
+    supervised: float | None,
+) -> dict:
+    """What `result.json` holds.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        model: as it ended.
+        schedule: of the run.
+        pretrain_images: that it learned from.
+        throughput: of the whole run.
+        rows: of its history, the untrained network's first.
+        supervised: see `supervised_accuracy`.
+    """
+    untrained, last = rows[0], rows[-1]
+    return {
+        "name": config.name,
+        "system": system_of(config),
+        "starting_weights": config.encoder.weights,
+        "run_dir": str(folder.root),
+        "export_dir": str(folder.export / "encoder"),
+        "epochs": last["epoch"],
+        "steps": int(model.optimizer.iterations.numpy()),
+        "seconds": round(throughput.seconds, 3),
+        "images_per_second": round(throughput.images_per_second, 3),
+        "skipped_steps": model.skipped_steps,
+        "loss": last["loss"],
+        "probe_accuracy": last.get("probe_accuracy"),
+        "untrained_probe_accuracy": untrained.get("probe_accuracy"),
+        "knn_accuracy": last.get("knn_accuracy"),
+        "untrained_knn_accuracy": untrained.get("knn_accuracy"),
+        "supervised_accuracy": supervised,
+        "projection_std": last["projection_std"],
+        "projection_cosine": last["projection_cosine"],
+        "effective_rank": last["effective_rank"],
+        "pretrain_images": pretrain_images,
+        "schedule": dataclasses.asdict(schedule),
+        "weights_digest": weights_digest(model),
+    }
+
+
+def leave_behind(config: Config, folder: RunFolder, inference: keras.Model, rows: list[dict[str, float]], result: dict) -> None:
+    """Writes curves and encoder, and at last `result.json`, with which a run is finished. `OSError` or TensorFlow's if the disk refuses."""
+    title = f"{config.name}: {system_of(config)}, {config.encoder.name} on {config.data.source}"
+    curves_figure(folder.figures / "curves.png", rows, title)
+    export_encoder(inference, folder.export, config)
+    write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
+
+
+def weights_digest(model: BYOL) -> str:
+    """SHA-256 in hexadecimal over the online network's weights, moving statistics included, in order."""
+    digest = hashlib.sha256()
+    for part in model.parts.values():
+        for array in part.get_weights():
+            digest.update(array.tobytes())
+    return digest.hexdigest()
