@@ -12,9 +12,11 @@ INSTALLED := $(VENV)/.installed-$(EXTRA)
 demo: $(INSTALLED)
 	$(RUN) -m byol_tf.train
 
+# Two processes, a test file to one of them: TensorFlow leaves half of two cores idle, and its imports are paid twice only.
 test: $(VENV)/.installed-test
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
+# One at a time: many of the long tests measure time or memory.
 test-all: $(VENV)/.installed-test
 	$(RUN) -m pytest -m "long or not long"
 

@@ -12,6 +12,10 @@ AFTER = ("weight", "target network")
 TROUBLES = BEFORE + AFTER
 """What may be not finite, in the order of a step's flags."""
 
+LEAST_SCALE = 2.0**-14
+"""The smallest loss scale that float16's gradients may ask for: its smallest normal number. Below 1 it is unusual, but right where a batch
+normalisation divides by a variance next to 0."""
+
 
 def total(values: Iterable) -> tf.Tensor:
     """The sum of all elements of tensors or variables, a float32 scalar, which isn't finite if one of them isn't.
@@ -51,12 +55,12 @@ def flags_before(
     """Flags of `BEFORE`, agreed on by all replicas; `optimizer` is built.
 
     With float16 a gradient that isn't finite is how `LossScaleOptimizer` finds its scale: it skips the step and halves the scale by itself,
-    and that is no trouble until the scale is down to 1, where float16 does without one.
+    and that is no trouble until the scale is down to `LEAST_SCALE`.
     """
     scale = optimizer.dynamic_scale.value if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else tf.ones(())
     usable = tf.where(scale > 0.0, scale, float("nan"))
     found = of_all_replicas(flags(total(views), loss, total_of_squares(gradients), total(statistics), usable))
-    searching = (scale > 1.0) & (found[BEFORE.index("loss")] == 0.0) & (found[BEFORE.index("views")] == 0.0)
+    searching = (scale > LEAST_SCALE) & (found[BEFORE.index("loss")] == 0.0) & (found[BEFORE.index("views")] == 0.0)
     return found * tf.where(searching, tf.constant([float(name != "gradient") for name in BEFORE]), 1.0)
 
 

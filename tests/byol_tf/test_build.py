@@ -42,7 +42,7 @@ def built(config: Config, image_count: int = 40) -> BYOL:
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_takes_a_step_on_its_own_views(name):
     wide = [] if name == "demo" else ["encoder.width=0.25"]
-    config = load_config(name, [*SMALL, *wide])
+    config = load_config(name, [*SMALL, *wide, "views.engine=keras_cv"])  # the stream below makes views
     keras.mixed_precision.set_global_policy(config.devices.precision)
     model = built(config)
     policies = (config.views.first, config.views.second)

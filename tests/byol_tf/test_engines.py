@@ -103,6 +103,7 @@ def test_crops_become_views_on_the_host_too():
         np.testing.assert_allclose(view, layer(crop, crops[-1]), atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{"steps_per_execution": 3}, {"accumulation": 2}], ids=["three steps a call", "two parts"])
 def test_views_in_the_step_go_with_calls_and_parts(options, one_step_at_a_time):
     (one, one_history), (other, other_history) = one_step_at_a_time, trained(**options)

@@ -139,7 +139,11 @@ def test_results_lie_in_folders_of_their_own(run, capsys):
     ("arguments", "name"),
     [
         (("linear", "--epochs", 2, "--rates", 1, "10"), "linear-epochs2-rates1_10"),
-        (("finetune", "--fraction", 0.5, "--seeds", 2, "--epochs", 2, "--rates", 0.01), "finetune-0.5-epochs2-seeds2-rates0.01"),
+        pytest.param(
+            ("finetune", "--fraction", 0.5, "--seeds", 2, "--epochs", 2, "--rates", 0.01),
+            "finetune-0.5-epochs2-seeds2-rates0.01",
+            marks=pytest.mark.long,
+        ),
         pytest.param(
             ("supervised", "--seeds", 1, "--epochs", 2, "--rates", 0.01),
             "supervised-1-epochs2-seeds1-rates0.01",

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from byol_tf import BYOL
-from byol_tf.guard import TROUBLES, total, total_of_squares
+from byol_tf.guard import LEAST_SCALE, TROUBLES, total, total_of_squares
 from byol_tf.loop import MOST_SKIPPED
 from byol_tf.stops import NOT_FINITE, NotFiniteError
 from byol_tf.target import TargetUpdate, constant_tau
@@ -239,7 +239,7 @@ class TestFloat16:
     def test_gradients_that_overflow_without_a_scale_are(self):
         model = with_bad_gradient(on_nonfinite="stop")
         FACTOR.assign(np.inf)
-        model.optimizer.dynamic_scale.assign(2.0)
+        model.optimizer.dynamic_scale.assign(2 * LEAST_SCALE)
         with pytest.raises(NotFiniteError, match="step 2: not finite: gradient"):
             fit(model, poisoned(2, {}))
 

@@ -111,7 +111,8 @@ class TestJit:
         model.compile(keras.optimizers.SGD(0.1))
         assert model.jit_compile == bool(tf.config.list_physical_devices("GPU"))
 
-    @pytest.mark.parametrize("normalization", [pytest.param("batch", marks=pytest.mark.long), "group"])  # test_engines has it with batch
+    @pytest.mark.long  # test_engines has one in the fast suite
+    @pytest.mark.parametrize("normalization", ["batch", "group"])
     def test_the_whole_step_compiles_with_xla(self, normalization):
         """What stands for a TPU here: both networks, loss, LARS and target update have no op that XLA lacks."""
         keras.utils.set_random_seed(0)

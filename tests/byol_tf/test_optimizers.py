@@ -397,6 +397,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.long
 def test_two_replicas_have_the_groups_and_exclusions_of_one():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=300, env=environment, check=False)

@@ -124,6 +124,7 @@ def broken_off(line: list[str], folder: Path, epoch: int, step: int, number: int
     return process.returncode, printed
 
 
+@pytest.mark.long  # with fused views, a step is a second's: tests/reliability/test_every_step.py has those
 def test_a_run_that_is_stopped_and_killed_within_epochs_ends_on_the_same_weights(finished, tmp_path):
     """One seed gives one loss curve and the same bits, also to a run that was interrupted: order and draws are functions of the step."""
     often = command(tmp_path, "--set", "run.checkpoint_steps=1")

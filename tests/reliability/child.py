@@ -34,7 +34,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from byol_tf import byol, checkpoints, experiment
+from byol_tf import byol, checkpoint_files, experiment, outcome
 from byol_tf.callbacks import probe
 from byol_tf.callbacks.checkpoint import model_arrays
 from byol_tf.interruption import SignalWatch
@@ -125,14 +125,14 @@ def prepare(job: dict) -> None:
     """Puts the record, and what goes wrong, around the real functions."""
     faults.extend(job.get("faults", []))
     record = Record(job.get("record"), job.get("patient", False))
-    real_fit, real_step, real_batches = experiment.Experiment._fit, byol.BYOL.train_step, experiment.batches_of
+    real_fit, real_step, real_batches = experiment.Experiment._fit, byol.BYOL.reported_step, experiment.batches_of
 
     def fit(self, start, watchers, verbose):
         done["steps"] = start.epoch * self.schedule.steps_per_epoch + start.step
         reach("before the first step")
         return real_fit(self, start, [record, *watchers], verbose)
 
-    def train_step(self, batch):
+    def reported_step(self, batch):
         reach("tracing")
 
         def note(ids):
@@ -156,12 +156,12 @@ def prepare(job: dict) -> None:
         return real_batches(config, images, first_step + job.get("shift", 0), *rest)
 
     resumed = experiment.ResumedEpoch
-    experiment.Experiment._fit, byol.BYOL.train_step, experiment.batches_of = fit, train_step, batches_of
+    experiment.Experiment._fit, byol.BYOL.reported_step, experiment.batches_of = fit, reported_step, batches_of
     experiment.open_source = before("start", experiment.open_source)
-    experiment.read_newest = before("reading", experiment.read_newest)
+    experiment.recover = before("reading", experiment.recover)
     probe.Probe.measure = before("probe", probe.Probe.measure)
-    checkpoints._digest = before("save", checkpoints._digest)
-    experiment.Experiment._finish = before("finish", experiment.Experiment._finish)
+    checkpoint_files._sealed = before("save", checkpoint_files._sealed)
+    experiment.run_result = before("finish", experiment.run_result)
     if job.get("means") is False:
         experiment.ResumedEpoch = lambda step, means: resumed(step, dict.fromkeys(means, (0.0, 0.0)))
     if job.get("watched") is False:
@@ -170,7 +170,7 @@ def prepare(job: dict) -> None:
         Workers._connect = experiment.Experiment._missing_images = lambda *_: None
     if job.get("light", True):
         experiment.ViewPictures = lambda *_: keras.callbacks.Callback()
-        experiment.curves_figure = experiment.export_encoder = lambda *_: None
+        outcome.curves_figure = outcome.export_encoder = lambda *_: None
 
 
 def live(job: dict) -> None:

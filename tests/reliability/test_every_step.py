@@ -17,7 +17,7 @@ from tests.reliability.processes import ALL_STEPS, STEPS, Processes, Run
 
 KINDS = {
     "float32": {},
-    "mixed_float16": {"devices.precision": "mixed_float16"},
+    "mixed_bfloat16": {"devices.precision": "mixed_bfloat16"},
     "accumulation": {"training.accumulation": 2},
     "two processes": {"devices.strategy": "multi_worker"},
 }

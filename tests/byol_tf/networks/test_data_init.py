@@ -199,6 +199,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.long
 def test_every_replica_is_set_alike_and_as_one_would_be():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=300, env=environment, check=False)
