@@ -57,7 +57,8 @@ def flags_before(
     With float16 a gradient that isn't finite is how `LossScaleOptimizer` finds its scale: it skips the step and halves the scale by itself,
     and that is no trouble until the scale is down to `LEAST_SCALE`.
     """
-    scale = optimizer.dynamic_scale.value if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else tf.ones(())
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    scale = optimizer.dynamic_scale.value if scaled else tf.constant(LEAST_SCALE)  # without one there is none to be found
     usable = tf.where(scale > 0.0, scale, float("nan"))
     found = of_all_replicas(flags(total(views), loss, total_of_squares(gradients), total(statistics), usable))
     searching = (scale > LEAST_SCALE) & (found[BEFORE.index("loss")] == 0.0) & (found[BEFORE.index("views")] == 0.0)

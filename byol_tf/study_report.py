@@ -66,7 +66,7 @@ def write_report(out: Path, study: Study, scale: str, outcomes: Sequence[Outcome
     out.mkdir(parents=True, exist_ok=True)
     found = by_cell(outcomes)
     write_atomically(out / "results.csv", _csv(outcomes))
-    text = _table(study, found) + "\n" + order_sentence(found) + "\n"
+    text = "\n".join(filter(None, (_table(study, found), order_sentence(found)))) + "\n"
     size = study.scales[scale]
     head = f"# {study.title}\n\n{study.question}\n\nPaper: {study.source}. Scale: {scale}. {size.budget}\n\n```sh\n{command}\n```\n\n"
     failed = [f"* failed: {each.planned.cell.place}, seed {each.planned.seed}: {each.error}" for each in outcomes if each.error]
@@ -127,7 +127,7 @@ def order_sentence(found: Sequence[Found]) -> str:
         if (a.cell.column == b.cell.column or a.cell.row == b.cell.row) and a.cell.paper != b.cell.paper
     ]
     if not pairs:
-        return "The paper gives no two figures to compare the order of."
+        return ""  # no two figures of the paper to compare the order of
     agree = [(a.mean - b.mean) * (a.cell.paper - b.cell.paper) > 0 for a, b in pairs]
     sentence = f"The paper's order holds in {sum(agree)} of {len(pairs)} pairs that share a row or a column"
     clear = [
