@@ -11,8 +11,12 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Seeds every test, fixtures included: weights drawn by the clock would make a margin a matter of luck."""
+    """Seeds every test, fixtures included: weights drawn by the clock would make a margin a matter of luck.
+
+    And each begins in float32: a command that ran in an earlier test's process may have left its config's precision.
+    """
     keras.utils.set_random_seed(0)
+    keras.mixed_precision.set_global_policy("float32")
 
 
 @pytest.fixture(scope="session")

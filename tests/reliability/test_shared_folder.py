@@ -112,6 +112,7 @@ def test_readers_see_whole_checkpoints_while_others_are_written(report):
     report(14, f"reads during at least 100 saves, with removals ({positions} different checkpoints seen): none torn, none older", 1000)
 
 
+@pytest.mark.long  # it waits for a moment that doesn't always come soon
 def test_a_reader_that_looks_once_loses_the_newest(monkeypatch):
     """So the test before can fail: a checkpoint that is removed while it is read isn't a damaged one."""
 
