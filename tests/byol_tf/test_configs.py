@@ -54,7 +54,8 @@ def effective_rate(config):
     return config.optimizer.base_learning_rate * config.training.batch_size / reference
 
 
-@pytest.mark.parametrize("name", [name if name == "few-photos" else pytest.param(name, marks=pytest.mark.long) for name in recipes()])
+@pytest.mark.long  # test_readme has those that README names
+@pytest.mark.parametrize("name", recipes())
 def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
     """The real command with the recipe as it is, but for the width of its networks and for where photos of one's own lie."""
     from PIL import Image

@@ -138,6 +138,7 @@ def test_images_of_several_shapes_are_an_error():
         image_batches(Mixed(np.zeros((9, 8, 8, 3), np.uint8)), 4, 0)
 
 
+@pytest.mark.long
 def test_a_run_on_a_folder_of_several_sizes(tmp_path):
     """From the config to the result: crops from the host, each view from its own, scales set from the first of them."""
     (tmp_path / "photos").mkdir()

@@ -198,6 +198,7 @@ def two_replicas() -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long  # test_target has two replicas in the fast suite
 @pytest.mark.parametrize("steps", ["1", "3"])
 def test_two_replicas_do_what_one_does_with_any_number_of_steps_a_call(two_replicas, steps):
     found = two_replicas[steps]
