@@ -1,16 +1,10 @@
 """`python -m byol_tf.compare`: several runs side by side, from their files alone."""
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 
-
-def read_history(run: Path) -> list[dict[str, float]]:
-    """The rows of a run folder's `history.csv`, or of such a file itself; empty cells are left out. `FileNotFoundError` without one."""
-    path = run / "history.csv" if run.is_dir() else run
-    with path.open(encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+from byol_tf.history_file import read_history
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     for text in options.runs:
         name, _, path = text.rpartition("=")
         try:
-            histories[name or Path(path).stem] = read_history(Path(path))
+            histories[name or Path(path).stem] = read_history(_history(Path(path)))
         except (OSError, ValueError) as error:
             print(f"{text}: expected a run folder with a history.csv; {error}", file=sys.stderr)
             return 2
@@ -39,6 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
     comparison_figure(Path(options.out), histories)
     print(options.out)
     return 0
+
+
+def _history(run: Path) -> Path:
+    """A run folder's `history.csv`, or such a file itself."""
+    return run / "history.csv" if run.is_dir() else run
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The runs of a study: what is not yet done is done, by the commands that anyone would type; a failure is noted and the rest goes on."""
 
-import csv
 import hashlib
 import json
 import shlex
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from byol_tf.config_file import resolved_json
+from byol_tf.history_file import read_history
 from byol_tf.interruption import NUMBERS
 from byol_tf.run_folder import RunFolder, write_atomically
 from byol_tf.study_plan import Planned
@@ -109,7 +109,7 @@ class StudyRuns:
         """What is there of a cell."""
         folder, judged = self.folder(planned), self.judgement(planned)
         value = 100.0 * json.loads(judged.read_text())["top1"] if judged.exists() else None
-        return Outcome(planned, value, folder.finished() or {}, tuple(read_rows(folder.history)), "" if value is not None else error)
+        return Outcome(planned, value, folder.finished() or {}, tuple(_rows(folder)), "" if value is not None else error)
 
     def do(self, planned: Planned) -> str:
         """Makes a cell's run and its judgement, as far as they are missing. Returns "", or the last line of the command that failed.
@@ -151,7 +151,7 @@ class StudyRuns:
             if self._received:  # it came before there was a process that it could be passed on to
                 process.send_signal(self._received)
             while process.poll() is None:
-                self.say(what, None if watched is None else max(len(read_rows(watched.history)) - 1, 0) / epochs)
+                self.say(what, None if watched is None else max(len(_rows(watched)) - 1, 0) / epochs)
                 time.sleep(_POLL_SECONDS)
             self._process = None
         if self._received:
@@ -162,9 +162,6 @@ class StudyRuns:
         return f"{what} ended with {process.returncode}: {lines[-1] if lines else 'nothing printed'} (see {log})"
 
 
-def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a `history.csv`, empty cells left out; none without the file."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+def _rows(folder: RunFolder) -> list[dict[str, float]]:
+    """Of a run's history; none before its first."""
+    return read_history(folder.history) if folder.history.exists() else []

@@ -1,6 +1,7 @@
 """Runs side by side from their files."""
 
-from byol_tf.compare import main, read_history
+from byol_tf.compare import main
+from byol_tf.history_file import read_history
 
 HISTORY = """epoch,loss,tau,probe_accuracy,projection_std,projection_cosine,effective_rank
 0,,,0.2,0.3,0.9,50.0
@@ -23,7 +24,7 @@ def test_a_line_a_run_and_one_figure(tmp_path, capsys):
 
 def test_empty_cells_are_left_out(tmp_path):
     (tmp_path / "history.csv").write_text(HISTORY)
-    rows = read_history(tmp_path)
+    rows = read_history(tmp_path / "history.csv")
     assert [sorted(row) == sorted(rows[2]) for row in rows] == [False, False, True]
     assert "probe_accuracy" not in rows[1]
 
