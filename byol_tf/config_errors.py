@@ -50,11 +50,12 @@ def mistakes(tree: dict[str, Any], repeats: Sequence[Repeat] = ()) -> tuple[Conf
     found = [Mistake(key, _repeated(values)) for key, values in repeats[:MOST_MISTAKES]]
     tree, unwritable = _without_unwritable_keys(tree)
     found += [Mistake(key, "unknown key") for key in unwritable[:MOST_MISTAKES]]
+    tree, left_out = _without_most_unknown_keys(tree)
     config, all_errors = _validate(tree)
     errors = all_errors[:MOST_MISTAKES]
     if len(all_errors) > len(errors):
         key = _key(all_errors[len(errors)])
-        found.append(Mistake(key, f"unknown or wrong, and so are {len(all_errors) - len(errors) - 1:,} more keys"))
+        found.append(Mistake(key, f"unknown or wrong, and so are {len(all_errors) - len(errors) - 1 + left_out:,} more keys"))
     unknown = {_key(error): _unknown_key(_key(error), tree) for error in errors if error["type"] == "extra_forbidden"}
     found += [Mistake(key, text) for key, (text, _) in unknown.items()]
     meant = {key for _, key in unknown.values() if key and not _given(tree, key)}
@@ -117,6 +118,22 @@ def _without_unwritable_keys(tree: dict[str, Any], at: Key = ()) -> tuple[dict[s
         else:
             kept[name] = value
     return kept, unwritable
+
+
+def _without_most_unknown_keys(tree: dict[str, Any], at: Key = ()) -> tuple[dict[str, Any], int]:
+    """The tree with one unknown key more in a section than will be told, and how many were left out: pydantic takes half a KiB for each."""
+    kept: dict[str, Any] = {}
+    left_out = unknown = 0
+    for name, value in tree.items():
+        if (*at, name) in SECTIONS and isinstance(value, dict):
+            kept[name], inner = _without_most_unknown_keys(value, (*at, name))
+            left_out += inner
+        elif name in SECTIONS[at] or unknown <= MOST_MISTAKES:
+            kept[name] = value
+            unknown += name not in SECTIONS[at]
+        else:
+            left_out += 1
+    return kept, left_out
 
 
 def _unwritable(text: str) -> bool:

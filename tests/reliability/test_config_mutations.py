@@ -199,11 +199,11 @@ def _check_giant(tmp_path: Path, name: str) -> None:
     path.write_text(GIANTS[name])
     load_config("demo")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before, began = peak(), time.process_time()
+    before, began = peak(), time.thread_time()
     text = answer(path)
     assert text is not None
     assert len(text) < 60_000
-    assert time.process_time() - began < 10
+    assert time.thread_time() - began < 10
     assert peak() - before < 64 * 1024
 
 
@@ -213,12 +213,12 @@ def test_without_the_bound_on_mistakes_each_takes_its_time(tmp_path, monkeypatch
     path.write_text(json.dumps({"training": {f"epoch{number}": number for number in range(3000)}}))
 
     def seconds() -> float:
-        began = time.process_time()
+        began = time.thread_time()  # a process counts what other tests' threads still do, too
         with pytest.raises(ConfigError):
             load_config(path)
-        return time.process_time() - began
+        return time.thread_time() - began
 
-    bounded = seconds()
+    bounded = min(seconds() for _ in range(3))
     monkeypatch.setattr(config_errors, "MOST_MISTAKES", 10**9)
     assert seconds() > 4 * bounded
 
