@@ -6,7 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(EXTRA)
 
-.PHONY: demo test test-all lint fuzz peers
+.PHONY: demo test test-all test-lanes lint fuzz peers
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -19,6 +19,28 @@ test: $(VENV)/.installed-test
 # One at a time: many of the long tests measure time or memory.
 test-all: $(VENV)/.installed-test
 	$(RUN) -m pytest -m "long or not long"
+
+# The fast suite on each Python and TensorFlow that we say we run on, and with every requirement at its lowest; a venv each, in .venv-lanes.
+PYTHON_tf221 := python3.11
+PYTHON_tf220 := python3.13
+PYTHON_tf219 := python3.12
+PYTHON_lowest := python3.11
+LANES := tf221 tf220 tf219 lowest
+
+test-lanes: $(LANES:%=test-lane-%)
+
+test-lane-%: .venv-lanes/%/.installed
+	.venv-lanes/$*/bin/python -m pytest -n 2 --dist loadfile
+
+.venv-lanes/%/.installed: setup.cfg pyproject.toml tests/lanes/%.txt
+	$(PYTHON_$*) -m venv .venv-lanes/$*
+	.venv-lanes/$*/bin/pip install --quiet --disable-pip-version-check --editable ".[cpu,test]" --constraint tests/lanes/$*.txt
+	touch $@
+
+tests/lanes/lowest.txt: setup.cfg tests/lanes/lowest.py
+	$(PYTHON) tests/lanes/lowest.py > $@
+
+.PRECIOUS: .venv-lanes/%/.installed
 
 lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .
