@@ -58,9 +58,13 @@ def _with_bad_batch(real: Callable, value: float, step: int) -> Callable:
 def _with_bad_gradient(real: Callable, value: float | None, step: int) -> Callable:
     """`BYOL._gradients` with one element of a gradient changed; for None, with a loss ten times as large."""
 
+    steps = []
+
     def gradients(self, views, variables):
         measures, found = real(self, views, variables)
-        now = self.optimizer.iterations.value + 1 == step
+        with tf.init_scope():  # the optimizer's count stays where it is when a step is left out, and each after it would be hit
+            steps.append(steps[0] if steps else tf.Variable(0, trainable=False))
+        now = steps[0].assign_add(1) == step
         if value is None:
             return measures | {"loss": tf.where(now, 10.0 * measures["loss"], measures["loss"])}, found
         first = tf.reshape(found[0], [-1])
