@@ -36,6 +36,7 @@ from byol_tf.plan import Schedule, check_batch, schedule_of
 from byol_tf.run_folder import RunFolder, RunFolderError
 from byol_tf.run_images import probe_images, source_options
 from byol_tf.run_lock import RunLock
+from byol_tf.slow_input import remedies
 from byol_tf.starting_weights import start_from, starting_weights
 from byol_tf.stops import ImagesLost, OutOfMemory, RunStopped, SavesFailed
 from byol_tf.stuck_input import StuckInput
@@ -211,7 +212,7 @@ class Experiment:
                 at_epoch_ends = [throughput, StepWatch(self.say), *watchers, history, checkpoint, alarm]
                 if start.step == self.schedule.steps_per_epoch:
                     self._end_epoch(start, at_epoch_ends)
-                self._fit(start, [pictures, InputWatch(config.training.batch_size, self.say), *at_epoch_ends], verbose)
+                self._fit(start, [pictures, InputWatch(config.training.batch_size, remedies(config), self.say), *at_epoch_ends], verbose)
                 saving.finish()
                 if signals.received is not None:  # after the last epoch's end, where nobody looked any more
                     raise Interrupted(signals.received, config.training.epochs, 0, not saving.failed)

@@ -138,12 +138,13 @@ _DEVICES = (1, 8, 512)
 """Numbers of devices for which a plan says what feeds them."""
 
 
-def rate_lines(rates: Rates, images: int) -> list[tuple[str, str]]:
+def rate_lines(rates: Rates, images: int, less_work: str) -> list[tuple[str, str]]:
     """(subject, what was measured) for people, with a warning where the input is the slower one.
 
     Args:
         rates: what was measured.
         images: that the run shows in all, epoch by epoch.
+        less_work: what could be changed for less to do for each image, in words; may be empty.
     """
     moved = rates.step * rates.bytes_per_image / 1e6
     lines = [
@@ -153,12 +154,12 @@ def rate_lines(rates: Rates, images: int) -> list[tuple[str, str]]:
         ("time", f"about {_duration(images / rates.together)} of steps at {rates.together:,.0f} images/s"),
     ]
     if rates.input < rates.step:
+        less = f", or less to do for each image: {less_work}" if less_work else ""
         lines.append(
             (
                 "warning",
                 f"the input is slower than the step, which waits {1.0 - rates.input / rates.step:.0%} of the time. It would take "
-                f"{rates.cores_needed:,.0f} cores like these, or less to do for each image: views.engine=fused, or photos made smaller "
-                "once (data.image_size with data.cache=memory)",
+                f"{rates.cores_needed:,.0f} cores like these{less}",
             )
         )
     return lines

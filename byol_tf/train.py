@@ -191,6 +191,7 @@ def _measured(config, schedule) -> list[tuple[str, str]]:
     from byol_tf.plan import rate_lines
     from byol_tf.rates import SAMPLE, measure_rates
     from byol_tf.run_images import source_options
+    from byol_tf.slow_input import remedies
     from pipelines.sources import sample_source
 
     devices = config.devices
@@ -205,7 +206,7 @@ def _measured(config, schedule) -> list[tuple[str, str]]:
         return [("speed", "not measured: the images have to be prepared first, which a run does")]
     set_precision(devices.precision)
     rates = measure_rates(config, images, strategy)
-    return rate_lines(rates, schedule.total_steps * config.training.batch_size)
+    return rate_lines(rates, schedule.total_steps * config.training.batch_size, remedies(config))
 
 
 def _report(result: dict, folder: RunFolder) -> int:

@@ -2,9 +2,11 @@
 
 import configparser
 import importlib
+import re
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -61,3 +63,27 @@ def test_each_command_of_the_wheel_exists(wheel):
     for place in commands.values():
         module, function = place.split(":")
         assert callable(getattr(importlib.import_module(module), function))
+
+
+@pytest.mark.long
+def test_from_the_wheel_in_an_empty_environment(wheel, photos, tmp_path):
+    """Everything that a user does with it, outside of the checkout: train, judge, export to all formats, search, compare."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    home = {"PATH": f"{tmp_path / 'venv' / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path)}
+
+    def say(*words: str, code: int = 0) -> str:
+        done = subprocess.run(words, cwd=tmp_path, env=home, capture_output=True, text=True, timeout=1_200)
+        assert done.returncode == code, (words, done.stdout[-2_000:], done.stderr[-4_000:])
+        return done.stdout + done.stderr
+
+    say("pip", "install", "--quiet", f"{wheel}[cpu]")
+    say("byol-train", "--run-dir", "run", "--set", "training.epochs=2", "--set", "data.pretrain_images=1024")
+    assert "pip install" in say("byol-export", "--run", "run", "--format", "onnx", code=2)
+    say("pip", "install", "--quiet", f"{wheel}[cpu,export]")
+    printed = say("byol-export", "--run", "run", "--format", "all")
+    assert {"saved_model", "keras", "litert", "onnx"} <= set(re.findall(r"\w+", printed))
+    say("byol-evaluate", "knn", "--run", "run")
+    say("byol-embed", "--encoder", "run", "--images", str(photos / "imagenette_stl10like" / "test"), "--out", "embedded")
+    say("byol-compare", "run", "run", "--out", "compared.png")
+    assert "stl10-table2" in say("byol-study", "--list")
+    assert "byol_tf" not in {path.name for path in tmp_path.iterdir()}

@@ -26,12 +26,13 @@ class InputWatch(keras.callbacks.Callback):
 
     Args:
         batch_size: images of a step, over all replicas.
+        less_work: what could be changed for less to do for each image, in words; may be empty.
         say: prints a line for people.
     """
 
-    def __init__(self, batch_size: int, say: Callable[[str], None] = print):
+    def __init__(self, batch_size: int, less_work: str, say: Callable[[str], None] = print):
         super().__init__()
-        self.batch_size, self.say = batch_size, say
+        self.batch_size, self.less_work, self.say = batch_size, less_work, say
         self.said = False
         self._calls = 0
         self._begin_window(())
@@ -60,8 +61,8 @@ class InputWatch(keras.callbacks.Callback):
             self.said = True
             given = steps * self.batch_size / seconds
             taken = steps * self.batch_size / max(seconds - waited, 1e-9)
+            less = f", or less to do for each image: {self.less_work}" if self.less_work else ""
             self.say(
                 f"warning: the input is slower than the step, which waits {waited / seconds:.0%} of the time: {given:,.0f} images/s come, "
-                f"and it could take {taken:,.0f}. More cores would help, or less to do for each image: views.engine=fused, or photos "
-                "made smaller once (data.image_size with data.cache=memory). --dry-run measures both"
+                f"and it could take {taken:,.0f}. More cores would help{less}. --dry-run measures both"
             )

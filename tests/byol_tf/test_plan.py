@@ -109,7 +109,7 @@ def test_plan_says_what_is_compared_normalised_and_learned(changes, subject, tex
 class TestRates:
     def lines(self, **changes) -> dict[str, str]:
         rates = Rates(**{"input": 4000.0, "step": 500.0, "cores": 2, "bytes_per_image": 30_000, "batch": 64, "on_cpu": False} | changes)
-        return dict(rate_lines(rates, images=3_600_000))
+        return dict(rate_lines(rates, 3_600_000, "views.engine=fused"))
 
     def test_an_input_that_keeps_up(self):
         assert self.lines() == {
@@ -125,7 +125,8 @@ class TestRates:
     def test_a_slow_input_is_warned_of(self):
         lines = self.lines(input=100.0)
         assert lines["time"] == "about 10.0 hours of steps at 100 images/s"
-        assert lines["warning"].startswith("the input is slower than the step, which waits 80% of the time. It would take 10 cores")
+        text = "the input is slower than the step, which waits 80% of the time. It would take 10 cores like these"
+        assert lines["warning"] == f"{text}, or less to do for each image: views.engine=fused"
 
 
 @pytest.mark.parametrize(

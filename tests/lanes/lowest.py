@@ -1,4 +1,4 @@
-"""Prints what a CPU needs by setup.cfg, each at the lowest version that it allows, as constraints for pip: `python tests/lanes/lowest.py`."""
+"""Prints what a CPU needs by setup.cfg, each at the lowest version it allows, as constraints for pip: `python tests/lanes/lowest.py`."""
 
 import configparser
 import re

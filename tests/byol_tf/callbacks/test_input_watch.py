@@ -30,7 +30,7 @@ def said(seconds: float, batches: int, batch_size: int = BATCH, hiccup: int | No
     if seconds or hiccup is not None:
         data = data.map(lambda index: tf.ensure_shape(tf.numpy_function(slow, [index], tf.int64), ()))
     data = data.map(lambda _: tuple(map(tf.constant, views)))
-    callbacks = [TargetUpdate(constant_tau(0.9)), InputWatch(batch_size, lines.append)]
+    callbacks = [TargetUpdate(constant_tau(0.9)), InputWatch(batch_size, "photos made smaller", lines.append)]
     model.fit(data, callbacks=callbacks, verbose=0, shuffle=False)
     return lines
 
@@ -40,6 +40,7 @@ def test_a_slow_input_is_said_once_with_the_figures(steps):
     (line,) = said(0.05, 330 if steps > 1 else 135, steps=steps)
     waits, given, taken = (float(number.replace(",", "")) for number in re.findall(r"([\d,]+)(?:%| images|\. More)", line)[:3])
     assert waits > 33
+    assert ". More cores would help, or less to do for each image: photos made smaller. --dry-run" in line
     assert given == pytest.approx(BATCH / 0.05, rel=0.35)
     assert taken > given
 
