@@ -257,13 +257,13 @@ def test_a_run_that_does_not_collapse_raises_no_alarm(name, tmp_path, capsys, re
 
 @pytest.mark.long
 def test_photos(photos, tmp_path, capsys, report):
-    """The same on photos: BYOL with its predictor, and without."""
+    """The same on photos. (Without predictor it is half-way there after four epochs: spread 0.16, where it began at 0.24.)"""
     data = {"source": "folder", "root": str(photos / "cifar10"), "image_size": 32, "pretrain_images": 2048}
     of = SMALL | {"data": data, "views": {"size": 32, "engine": "fused"}, "probe": SMALL["probe"] | {"neighbours": 5}}
     healthy, _ = alarms(capsys, tmp_path / "byol", (), of)
-    collapsed, _ = alarms(capsys, tmp_path / "collapse", ("predictor.kind=none",), of)
+    collapsed, _ = alarms(capsys, tmp_path / "collapse", COLLAPSES["no stop-gradient"][0], of)
     assert (len(healthy), len(collapsed)) == (0, 1)
-    report(12, "photos: BYOL without alarm, without predictor with one", 2)
+    report(12, "photos: BYOL without alarm, without stop-gradient with one", 2)
 
 
 @pytest.mark.long
