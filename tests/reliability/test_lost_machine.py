@@ -46,6 +46,9 @@ def fail_once(processes: Processes, run: Run, kind: str, moment: str, step: int,
     while not mark.exists():
         assert time.time() < deadline, [process.output[-2000:] for process in pair]
         time.sleep(0.05)
+    while fault["moment"] == "data" and run.newest() < step:  # asked for ahead: until then there is work, and a probe in between
+        assert time.time() < deadline, [process.output[-2000:] for process in pair]
+        time.sleep(0.05)
     began = time.time()
     other, failed = pair[1 - machine], pair[machine]
     assert other.wait(NOTICED) == LOST, other.output[-3000:]
