@@ -1,4 +1,4 @@
-"""TensorBoard on a run's folder, in a real browser: the charts are drawn, with the figures of `history.csv`; picture and config are shown."""
+"""TensorBoard on a run's folder, in a real browser: charts are drawn, with the figures of `history.csv`; picture and config are shown."""
 
 import csv
 import io
