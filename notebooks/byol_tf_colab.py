@@ -65,7 +65,8 @@ def run(*words, picture=None):
     line = [sys.executable, *map(str, words)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for text in process.stdout:
-            print(text, end="")
+            if not text.startswith(("WARNING: All log messages before absl", "I0000 ")):  # TensorFlow's greeting
+                print(text, end="")
             if picture is not None and Path(picture).exists():
                 display(Image(picture))
                 picture = None
@@ -152,13 +153,13 @@ test = open_source(**source_options(config)).test
 images = np.stack([test[index] for index in range(500)])
 keras.utils.set_random_seed(config.seed)
 untrained = inference_model(encoder_of(config), config.views.size, config.views.mean, config.views.std)
-trained = tf.saved_model.load(f"{RUN}/export/encoder").serve
+saved = tf.saved_model.load(f"{RUN}/export/encoder")
 
 QUERIES, SHOWN = 4, 8
 figure, axes = plt.subplots(2 * QUERIES, SHOWN, figsize=(SHOWN, 2.1 * QUERIES))
 for axis in axes.flat:
     axis.axis("off")
-for part, (name, encoder) in enumerate((("untrained", untrained), ("trained", trained))):
+for part, (name, encoder) in enumerate((("untrained", untrained), ("trained", saved.serve))):
     vectors = np.concatenate([np.asarray(encoder(tf.constant(images[start : start + 100]))) for start in range(0, len(images), 100)])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     for query in range(QUERIES):
@@ -187,11 +188,12 @@ run("-m", "byol_tf.evaluate", "knn", "--run", RUN)
 
 # %%
 run("-m", "byol_tf.export", "--run", RUN)
-from_saved_model = tf.saved_model.load(f"{RUN}/export/encoder").serve(tf.constant(images[:16])).numpy()
+saved = tf.saved_model.load(f"{RUN}/export/encoder")  # the new one
+from_saved_model = saved.serve(tf.constant(images[:16])).numpy()
 from_keras = keras.models.load_model(f"{RUN}/export/encoder.keras")(images[:16]).numpy()
 print(f"representations: {from_keras.shape}, largest difference of the two: {np.abs(from_saved_model - from_keras).max():.1e}")
 archive = shutil.make_archive("encoder", "zip", f"{RUN}/export")
-print(f"to download: {archive}, {Path(archive).stat().st_size / 1e6:.1f} MB")
+print(f"to download: {Path(archive).name}, {Path(archive).stat().st_size / 1e6:.1f} MB")
 
 # %% [markdown]
 # Next: [your own photos](../docs/photos.md), [an image search on them](image_search.ipynb), [reading the curves](../docs/curves.md).

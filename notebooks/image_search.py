@@ -48,7 +48,8 @@ def run(*words, picture=None):
     line = [sys.executable, *map(str, words)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for text in process.stdout:
-            print(text, end="")
+            if not text.startswith(("WARNING: All log messages before absl", "I0000 ")):  # TensorFlow's greeting
+                print(text, end="")
             if picture is not None and Path(picture).exists():
                 display(Image(picture))
                 picture = None

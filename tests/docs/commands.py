@@ -78,12 +78,7 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     (r"python -m tests\.reliability \S+", "reads what the reliability tests left, which take an hour", _nothing),
     (r"python -m tests\.reference", "run by tests/test_reference.py", _nothing),
 ]
-"""(pattern, why it isn't run, what is looked at instead). A command of none of these and of no module in `PARSED` fails the test."""
-
-PARSED = {
-    "byol_tf.convert": "checkpoints are made and converted by tests/byol_tf/test_convert.py",
-}
-"""Modules of which the arguments are parsed, but that aren't run, and why."""
+"""(pattern, why it isn't run, what is looked at instead). A command of none of these that isn't `python -m ...` fails the test."""
 
 PARSED_PAGES = ("docs/results/",)
 """Pages that say how something was measured, hours of it: their commands are parsed and their configs read."""
