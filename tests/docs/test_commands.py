@@ -18,7 +18,6 @@ from byol_tf.config_file import load_config
 from byol_tf.study_file import load_study
 from byol_tf.study_plan import plan_study
 from pipelines.sources import textures
-from tests.byol_tf import haiku_byol, torch_resnet
 from tests.docs.commands import NOT_RUN, PARSED_PAGES, Command, commands, not_run
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, links
 
@@ -103,6 +102,7 @@ def desk(tmp_path_factory) -> Path:
     """A folder as a reader has it: `configs/`, photos of textures, two runs under the names that the pages use, others' checkpoints."""
     from byol_tf.convert import main as convert
     from byol_tf.train import main
+    from tests.byol_tf import haiku_byol, torch_resnet  # which import JAX and TensorFlow
 
     folder = tmp_path_factory.mktemp("desk")
     (folder / "configs").symlink_to(ROOT / "configs")
