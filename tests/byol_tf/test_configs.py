@@ -54,7 +54,7 @@ def effective_rate(config):
     return config.optimizer.base_learning_rate * config.training.batch_size / reference
 
 
-@pytest.mark.long  # test_readme has those that README names
+@pytest.mark.long  # tests/docs has those that the pages name
 @pytest.mark.parametrize("name", recipes())
 def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
     """The real command with the recipe as it is, but for the width of its networks and for where photos of one's own lie."""

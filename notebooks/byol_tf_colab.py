@@ -1,0 +1,199 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # BYOL on a TPU, a GPU or a CPU
+#
+# It finds out what this machine has, installs byol_tf for it, trains, and shows what came of it: views, curves, nearest neighbours, probes, the encoder as
+# files. With `IMAGES = "textures"` nothing is downloaded, and two CPU cores are enough.
+#
+# On Colab choose under *Runtime > Change runtime type*:
+#
+# | for | hardware accelerator | runtime version |
+# |---|---|---|
+# | a TPU | v5e-1 TPU | **2026.07**, which has Python 3.12. The default has 3.13, for which `tensorflow-tpu` 2.19.1 has no wheel |
+# | a GPU | T4 or better | any |
+# | a CPU | none | any |
+
+# %% tags=["parameters"]
+IMAGES = "textures"  # drawn by the program; or "stl10": photos, 2.6 GB to download, for a GPU or a TPU
+EPOCHS = 24
+OVERRIDES = []  # any key of the config, as on the command line: ["--set", "seed=1"]
+SOURCE = "byol_tf"  # where byol_tf is installed from if it isn't there: a clone's folder, or git+https://...
+RUN = "runs/notebook"
+
+# %% [markdown]
+# ## This machine
+#
+# Nothing here imports TensorFlow: commands run in processes of their own, since a TPU serves one process at a time.
+
+# %%
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from IPython.display import Image, display
+
+if "TPU_NAME" in os.environ or "COLAB_TPU_ADDR" in os.environ or Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists():
+    MACHINE = "tpu"
+elif shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi"], capture_output=True).returncode == 0:
+    MACHINE = "gpu"
+else:
+    MACHINE = "cpu"
+print(f"{MACHINE}, Python {sys.version.split()[0]}")
+if MACHINE == "tpu" and sys.version_info >= (3, 13):
+    raise SystemExit("tensorflow-tpu 2.19.1 has no wheel for Python 3.13: choose runtime version 2026.07 (Runtime > Change runtime type)")
+
+os.environ["PYTHONUNBUFFERED"] = "1"  # so that what a command prints is seen at once
+
+
+def run(*words, picture=None):
+    """Runs `python WORDS` and prints what it prints; shows a picture as soon as it is there. What fails ends the notebook here."""
+    line = [sys.executable, *map(str, words)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for text in process.stdout:
+            if not text.startswith(("WARNING: All log messages before absl", "I0000 ")):  # TensorFlow's greeting
+                print(text, end="")
+            if picture is not None and Path(picture).exists():
+                display(Image(picture))
+                picture = None
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(map(str, words))}: exit code {process.returncode}")
+
+
+# %% [markdown]
+# ## Install
+#
+# The extra for this machine: `cpu`, `gpu` (CUDA from NVIDIA's wheels) or `tpu` (`tensorflow-tpu` 2.19.1, `tensorflow-metadata` below 1.18). If this cell installed
+# something, *Runtime > Restart session* and run all again: the session may have loaded other versions of the same packages.
+
+# %%
+if importlib.util.find_spec("byol_tf") is None:
+    wanted = f"byol-tf[{MACHINE}] @ {SOURCE}" if SOURCE.startswith("git+") else f"{SOURCE}[{MACHINE}]"
+    run("-m", "pip", "install", "--quiet", wanted)
+else:
+    print("byol_tf is there")
+
+# %% [markdown]
+# ## Does the TPU answer?
+#
+# Skipped where there is none. If it fails:
+#
+# | what you see | do |
+# |---|---|
+# | `No OpKernel was registered to support Op 'ConfigureDistributedTPU'` | the plain `tensorflow` package lies over `tensorflow-tpu`: `pip uninstall -y tensorflow tensorflow-cpu tensorflow-tpu`, the install cell again, restart the session |
+# | `no TPU answers as "local"` | another notebook holds it: *Runtime > Manage sessions*, end the others; restart the session |
+# | nothing, for minutes | *Runtime > Disconnect and delete runtime*, and begin anew |
+# | none of it helps | a GPU runtime: everything below is the same |
+#
+# This was written from what the packages declare, and not tried on a TPU yet.
+
+# %%
+if MACHINE == "tpu":
+    run("-c", "from byol_tf.devices import build_strategy; print('TPU cores:', build_strategy('tpu').num_replicas_in_sync)")
+else:
+    print(f"no TPU here: going on with the {MACHINE}")
+
+# %% [markdown]
+# ## Train
+#
+# The plan first, then the views as soon as they are drawn: each image with the boxes of its two crops, and both views below. That is what the network will see;
+# if you couldn't tell what matters in them, it can't learn it. After the last epoch comes a table with the untrained encoder beside the trained one. The same cell
+# run again goes on where it was stopped.
+
+# %%
+config = {"textures": "demo", "stl10": "stl10"}[IMAGES]
+strategy = {"tpu": "tpu", "gpu": "auto", "cpu": "cpu"}[MACHINE]  # all GPUs; a TPU that doesn't answer is an error
+words = ["--config", config, "--run-dir", RUN, "--set", f"training.epochs={EPOCHS}", "--set", f"devices.strategy={strategy}", *OVERRIDES]
+run("-m", "byol_tf.train", *words, picture=f"{RUN}/figures/views.png")
+
+# %% [markdown]
+# ## Curves
+#
+# Left: the probe and the neighbours on the frozen encoder, dotted the untrained one. Then the loss, which says little by itself; spread and cosine of the
+# projections (a spread of 0 and a cosine of 1 are a collapse); and the schedules.
+
+# %%
+display(Image(f"{RUN}/figures/curves.png"))
+
+# %% [markdown]
+# ## Nearest neighbours
+#
+# Test images that the encoder never saw: at the left the one that is asked for, then the nearest others by cosine. Above with the encoder as it was drawn, below
+# as it was trained.
+
+# %%
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+import tensorflow as tf
+
+from byol_tf.build import encoder_of
+from byol_tf.config_file import load_config
+from byol_tf.networks.inference import inference_model
+from byol_tf.run_images import source_options
+from pipelines.sources import open_source
+
+config = load_config(f"{RUN}/config.json")
+test = open_source(**source_options(config)).test
+images = np.stack([test[index] for index in range(500)])
+keras.utils.set_random_seed(config.seed)
+untrained = inference_model(encoder_of(config), config.views.size, config.views.mean, config.views.std)
+saved = tf.saved_model.load(f"{RUN}/export/encoder")
+
+QUERIES, SHOWN = 4, 8
+figure, axes = plt.subplots(2 * QUERIES, SHOWN, figsize=(SHOWN, 2.1 * QUERIES))
+for axis in axes.flat:
+    axis.axis("off")
+for part, (name, encoder) in enumerate((("untrained", untrained), ("trained", saved.serve))):
+    vectors = np.concatenate([np.asarray(encoder(tf.constant(images[start : start + 100]))) for start in range(0, len(images), 100)])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for query in range(QUERIES):
+        order = np.argsort(-vectors @ vectors[query])[:SHOWN]
+        for place, index in enumerate([query, *order[order != query]][:SHOWN]):
+            right = test.labels[index] == test.labels[query]
+            axes[2 * query + part, place].imshow(images[index])
+            axes[2 * query + part, place].set_title(name if place == 0 else "same class" if right else "", fontsize=7)
+figure.tight_layout()
+plt.show()
+
+# %% [markdown]
+# ## Probes
+#
+# Logistic regression on the frozen features, and a vote of the nearest training images; what is chosen is chosen on a held-out part of the training labels.
+
+# %%
+run("-m", "byol_tf.evaluate", "linear", "--fast", "--run", RUN)
+run("-m", "byol_tf.evaluate", "knn", "--run", RUN)
+
+# %% [markdown]
+# ## Take it away
+#
+# The run has exported already; the command does it again from the newest checkpoint. Resize, crop and normalisation are inside, and neither file needs byol_tf.
+# Both forms on the same images:
+
+# %%
+run("-m", "byol_tf.export", "--run", RUN)
+saved = tf.saved_model.load(f"{RUN}/export/encoder")  # the new one
+from_saved_model = saved.serve(tf.constant(images[:16])).numpy()
+from_keras = keras.models.load_model(f"{RUN}/export/encoder.keras")(images[:16]).numpy()
+print(f"representations: {from_keras.shape}, largest difference of the two: {np.abs(from_saved_model - from_keras).max():.1e}")
+archive = shutil.make_archive("encoder", "zip", f"{RUN}/export")
+print(f"to download: {Path(archive).name}, {Path(archive).stat().st_size / 1e6:.1f} MB")
+
+# %% [markdown]
+# Next: [your own photos](../docs/photos.md), [an image search on them](image_search.ipynb), [reading the curves](../docs/curves.md).

@@ -1,0 +1,90 @@
+"""What the pages tell a reader to type; which of it a test can't type, and why."""
+
+import configparser
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from byol_tf.cluster import read_cluster
+from tests.docs.pages import PAGES, ROOT, blocks
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of an `sh` block: page, line of its block, and its words without comment; continued lines are one."""
+
+    page: str
+    line: int
+    words: tuple[str, ...]
+
+    def __str__(self):
+        return shlex.join(self.words)
+
+    @property
+    def module(self) -> str | None:
+        """`byol_tf.train` of `python -m byol_tf.train ...`, else None."""
+        return self.words[2] if self.words[:2] == ("python", "-m") else None
+
+    @property
+    def arguments(self) -> list[str]:
+        """What stands after the module. Three dots at the end are for what a table below the block adds."""
+        return [word for word in self.words[3:] if word != "..."]
+
+
+def commands() -> Iterator[Command]:
+    """Of all pages, in order."""
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language == "sh":
+                for line in block.text.replace("\\\n", " ").splitlines():
+                    if words := shlex.split(line, comments=True):
+                        yield Command(block.page, block.line, tuple(words))
+
+
+def _make_target(text: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{text.split()[1]}:", makefile, re.MULTILINE), "no such target in the Makefile"
+
+
+def _extras(text: str) -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    (named,) = re.findall(r"\[(.+?)\]", text)
+    assert set(named.split(",")) <= set(setup["options.extras_require"]), "no such extra in setup.cfg"
+
+
+def _cluster(text: str) -> None:
+    read_cluster({"TF_CONFIG": shlex.split(text)[1].partition("=")[2]})
+
+
+def _paths(text: str) -> None:
+    for word in shlex.split(text):
+        if word.startswith(("tests/", "benchmarks/")):
+            assert (ROOT / word.partition("::")[0]).exists(), f"no {word}"
+
+
+def _nothing(text: str) -> None:
+    """There is nothing that could be wrong but the words themselves."""
+
+
+NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
+    (r"make \S+", "installs packages; that there is such a target is looked at", _make_target),
+    (r"pip install -e \S+", "installs packages; that there is such an extra is looked at", _extras),
+    (r"\. \.venv/bin/activate", "the environment that `make` leaves", _nothing),
+    (r"export '?TF_CONFIG=.*", "for several machines; it is read as `multi_worker` reads it", _cluster),
+    (r"tensorboard --logdir \S+", "a server: test_tensorboard.py opens it in a browser", _nothing),
+    (r"(\w+=\S+ )?python -m pytest .*", "tests; that the files are there is looked at", _paths),
+    (r"python -m tests\.reliability \S+", "reads what the reliability tests left, which take an hour", _nothing),
+    (r"python -m tests\.reference", "run by tests/test_reference.py", _nothing),
+]
+"""(pattern, why it isn't run, what is looked at instead). A command of none of these that isn't `python -m ...` fails the test."""
+
+PARSED_PAGES = ("docs/results/",)
+"""Pages that say how something was measured, hours of it: their commands are parsed and their configs read."""
+
+
+def not_run(command: Command) -> Callable[[str], None] | None:
+    """What is looked at in place of a run, or None for a command that is run."""
+    text = str(command)
+    return next((look for pattern, _, look in NOT_RUN if re.fullmatch(pattern, text)), None)

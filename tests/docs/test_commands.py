@@ -1,0 +1,219 @@
+"""Every command of the pages is typed: parsed by the real parser always, and run with small settings by the long tests."""
+
+import argparse
+import glob
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from byol_tf.config_file import load_config
+from byol_tf.study_file import load_study
+from byol_tf.study_plan import plan_study
+from pipelines.sources import textures
+from tests.docs.commands import NOT_RUN, PARSED_PAGES, Command, commands, not_run
+from tests.docs.pages import PAGES, ROOT, anchors, blocks, links
+
+COMMANDS = list({str(command): command for command in commands()}.values())
+MODULES = [command for command in COMMANDS if not_run(command) is None]
+
+
+class _Parsed(Exception):
+    """Carries the options of a command whose arguments are right."""
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """A command's `main` -> its options, at the point where it would begin to do something."""
+    real = argparse.ArgumentParser.parse_args
+
+    def stop(parser, arguments=None, namespace=None):
+        raise _Parsed(real(parser, arguments, namespace))
+
+    def parse(command: Command) -> argparse.Namespace:
+        main = importlib.import_module(command.module).main
+        with monkeypatch.context() as patch, pytest.raises(_Parsed) as done:
+            patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+            main(command.arguments)
+        return done.value.args[0]
+
+    return parse
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if not_run(command)], ids=str)
+def test_what_is_not_run_is_there(command):
+    not_run(command)(str(command))
+
+
+def test_no_reason_is_left_over():
+    for pattern, reason, _ in NOT_RUN:
+        assert any(re.fullmatch(pattern, str(command)) for command in COMMANDS), reason
+
+
+@pytest.mark.parametrize("command", MODULES, ids=str)
+def test_each_command_is_parsed_and_its_config_read(command, parsed, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert command.module, f"{command.page}:{command.line}: {command}: of no kind that tests/docs/commands.py knows"
+    options = parsed(command)
+    config = getattr(options, "config", None)
+    if command.module == "byol_tf.train" and not (config or "").startswith("encoders/"):  # those are what converting leaves
+        load_config(config, options.overrides)
+    elif command.module == "byol_tf.study" and options.study is not None:
+        name, file, study = load_study(options.study)
+        assert plan_study(file, study, options.scale, options.seeds, options.only, options.overrides), name
+
+
+SMALL = {
+    "training.epochs": 1,
+    "training.batch_size": 16,
+    "data.pretrain_images": 64,
+    "views.size": 32,
+    "encoder.name": "convnet",
+    "encoder.width": 0.5,
+    "projector.hidden": 32,
+    "projector.outputs": 16,
+    "predictor.hidden": 16,
+    "optimizer.warmup_epochs": 0,
+    "probe.train_images": 40,
+    "probe.test_images": 40,
+    "probe.supervised": "false",
+    "devices.strategy": "cpu",
+    "devices.precision": "float32",
+}
+"""What makes a run one of seconds. The last two: neither TPU nor GPU nor other machines are here."""
+
+HERE = {"data.source": "textures", "data.root": "null", "data.archive": "null", "data.image_size": "null"}
+"""In place of a data set that would be downloaded."""
+
+
+def _overrides(changes: dict) -> list[str]:
+    return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory) -> Path:
+    """A folder as a reader has it: `configs/`, photos of textures, two runs under the names that the pages use, others' checkpoints."""
+    from byol_tf.convert import main as convert
+    from byol_tf.train import main
+    from tests.byol_tf import haiku_byol, torch_resnet  # which import JAX and TensorFlow
+
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    for split, count in (("unlabeled", 64), ("train", 40), ("test", 20)):
+        for number, image in enumerate(textures.draw(0, split, np.arange(count))):
+            place = folder / "photos" / split / ("" if split == "unlabeled" else list(textures.PATTERNS)[number % 10])
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).convert("RGB").save(place / f"{number}.png")
+    demo = folder / "runs" / "demo-2026-11-21-1"
+    assert main(["--run-dir", str(demo), *_overrides(SMALL)]) == 0
+    shutil.copytree(demo, demo.with_name("photos-2026-11-21-1"))
+    shutil.copy(demo / "export" / "encoder.keras", folder)
+    safetensors.numpy.save_file(torch_resnet.state_dict("resnet50"), folder / "resnet50.safetensors")
+    network = haiku_byol.HaikuByol(width=1 / 16)
+    haiku_byol.save(folder / "pretrain_res50x1.pkl", haiku_byol.checkpoint(network.drawn(0), network.drawn(1)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert convert(["torchvision", "resnet50.safetensors", "--out", "encoders/resnet50"]) == 0
+    return folder
+
+
+def small(command: Command) -> list[str]:
+    """The arguments of a command that takes seconds and asks nothing of the network."""
+    arguments = [found for word in command.arguments for found in (sorted(glob.glob(word)) if "*" in word else [word])]
+    if command.module == "byol_tf.train" and "--explain" not in arguments:
+        options = argparse.ArgumentParser()
+        options.add_argument("--config")
+        options.add_argument("--set", action="append", default=[], dest="overrides")
+        given = options.parse_known_args(arguments)[0]
+        config = load_config(given.config, given.overrides)
+        changes = {key: value for key, value in SMALL.items() if config.encoder.weights is None or not key.startswith("encoder.")}
+        return [*arguments, *_overrides(changes | ({} if config.data.source in ("textures", "digits", "folder") else HERE))]
+    if command.module == "byol_tf.convert":
+        shutil.rmtree(arguments[arguments.index("--out") + 1], ignore_errors=True)  # has to be new
+    if command.module == "byol_tf.evaluate":
+        if arguments[0] in ("finetune", "supervised"):
+            return [*arguments, "--epochs", "1", "--rates", "0.001", "--seeds", "1"]
+        return [*arguments, "--epochs", "1", "--rates", "0.1"] if arguments[0] == "linear" and "--fast" not in arguments else arguments
+    if command.module == "byol_tf.study" and arguments and "--list" not in arguments:
+        if "paper" in arguments:  # its data and its hardware aren't here
+            return [*arguments, "--list"]
+        first = load_study(arguments[0])[2].cells[0].row
+        return [*arguments, "--only", first, "--seeds", "1", *_overrides(SMALL)]
+    return arguments
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", [each for each in MODULES if not each.page.startswith(PARSED_PAGES)], ids=str)
+def test_each_command_runs(command, desk, monkeypatch, capsys):
+    monkeypatch.chdir(desk)
+    main = importlib.import_module(command.module).main
+    assert main(small(command)) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out
+
+
+TORCH = "safetensors.torch"
+"""A block with this is PyTorch's side of a conversion, and PyTorch is no dependency: it is compiled and not run."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_are_python_and_others_say_what_they_are(page):
+    for block in blocks(page):
+        assert block.language in ("sh", "python", "json", "text", "")
+        if block.language == "python":
+            compile(block.text, f"{block.page}:{block.line}", "exec")
+
+
+def test_the_ten_line_example_runs():
+    (example,) = [block.text for block in blocks(ROOT / "README.md") if block.language == "python" and "TargetUpdate" in block.text]
+    assert len([line for line in example.splitlines() if line.strip()]) <= 12
+    namespace = {}
+    exec(compile(example, "README.md", "exec"), namespace)
+    assert namespace["representations"].shape == (8, 128)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(block.language == "python" for block in blocks(page))], ids=lambda p: p.name
+)
+def test_python_blocks_run_one_after_another(page, desk, monkeypatch):
+    """A page's blocks share their names, as in a notebook; `images` are some, and `runs/...` is the run that is there."""
+    monkeypatch.chdir(desk)
+    namespace = {"images": np.random.default_rng(0).integers(0, 256, (5, 40, 57, 3), dtype=np.uint8)}
+    for block in blocks(page):
+        if block.language == "python" and TORCH not in block.text:
+            text = block.text.replace("runs/...", "runs/demo-2026-11-21-1")
+            exec(compile(text, f"{block.page}:{block.line}", "exec"), namespace)
+            if "representations" in block.text:
+                assert len(namespace["representations"]) in (5, 8) and np.isfinite(namespace["representations"]).all()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in links(page):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_make_targets_exist():
+    """Those that stand in a sentence, too."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {word for page in PAGES for word in re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8"))}
+    assert {"demo", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_help_is_quick_and_needs_no_tensorflow():
+    code = "import sys, byol_tf.train as t\ntry: t.main(['--help'])\nexcept SystemExit: assert 'tensorflow' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False).returncode == 0
