@@ -103,10 +103,10 @@ def _export(config, folder: RunFolder, formats: tuple[str, ...]) -> int:
     if why is not None:
         print(f"nearest neighbours aren't compared: {why}")
     print(f"  {'file':<24} {'MB':>8} {'ms a photo':>11} {'largest difference':>19} {'smallest cosine':>16} {'same neighbour':>15}")
-    proofs, failures = {}, []
+    proofs, failures, notes = {}, [], []
     for name in formats:
         measured, reasons = write_proven(
-            name, plain, folder.export, calibration, lambda forms, part: prove(forms, part, size, photos, images, expected)
+            name, plain, folder.export, calibration, lambda forms, part: prove(forms, part, size, photos, images, expected), notes.append
         )
         for proof in measured:
             print(f"  {_row(proof)}", flush=True)
@@ -116,6 +116,8 @@ def _export(config, folder: RunFolder, formats: tuple[str, ...]) -> int:
     record_proofs(folder.export, proofs)
     write_usage(folder.export, size)
     write_card(config, folder, folder.finished())
+    for line in notes:
+        print(f"  {line}")
     for line in failures:
         print(f"left out: {line}", file=sys.stderr)
     print(f"  how to use them: {folder.export / 'USAGE.md'}")

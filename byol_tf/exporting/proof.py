@@ -126,7 +126,7 @@ def _compared(form: Form, folder: Path, milliseconds: float, outputs: np.ndarray
         raise ProofError(f"{form.name}: expected {list(expected.shape)} numbers; received {list(outputs.shape)}")
     same = None
     if images >= _FEWEST_NEIGHBOURS:
-        same = float(np.mean(_neighbours(outputs[photos:]) == _neighbours(expected[photos:])))
+        same = same_neighbours(outputs[photos:], expected[photos:])
     return Proof(
         name=form.name,
         what=form.what,
@@ -138,6 +138,11 @@ def _compared(form: Form, folder: Path, milliseconds: float, outputs: np.ndarray
         photos=photos,
         images=images,
     )
+
+
+def same_neighbours(outputs: np.ndarray, expected: np.ndarray) -> float:
+    """The share of rows whose nearest other row by cosine is the same one in both `[n, d]`."""
+    return float(np.mean(_neighbours(outputs) == _neighbours(expected)))
 
 
 def _directions(features: np.ndarray) -> np.ndarray:

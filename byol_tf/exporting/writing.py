@@ -17,7 +17,12 @@ Prove = Callable[[Sequence[Form], Path], list[Proof]]
 
 
 def write_proven(
-    name: str, plain: keras.Model, folder: Path, calibration: Sequence[np.ndarray], prove: Prove
+    name: str,
+    plain: keras.Model,
+    folder: Path,
+    calibration: Sequence[np.ndarray],
+    prove: Prove,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Proof], list[str]]:
     """Writes the files of a format, proves them, and puts those in place of which every form is near enough.
 
@@ -27,6 +32,7 @@ def write_proven(
         folder: of the export; made if missing. A file that fails leaves nothing there, and what was in its place stays.
         calibration: uint8 images `[H, W, 3]` that int8's ranges are measured on.
         prove: forms, the folder with their files -> what was measured of each (see `proof.py`).
+        say: prints a line for people.
 
     Returns:
         What was measured, and a line for each reason why a file was left out.
@@ -39,7 +45,7 @@ def write_proven(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
-        _write(name, plain, beside, calibration)
+        _write(name, plain, beside, calibration, say)
         proofs = prove(forms, beside)
         reasons = {form.name: [] for form in forms}
         for form, proof in zip(forms, proofs, strict=True):
@@ -54,7 +60,7 @@ def write_proven(
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _write(name: str, plain: keras.Model, folder: Path, calibration: Sequence[np.ndarray]) -> None:
+def _write(name: str, plain: keras.Model, folder: Path, calibration: Sequence[np.ndarray], say: Callable[[str], None]) -> None:
     try:
         if name == "saved_model":
             write_saved_model(plain, folder / "encoder")
@@ -65,7 +71,7 @@ def _write(name: str, plain: keras.Model, folder: Path, calibration: Sequence[np
         else:
             centre, _ = parts_of_export(plain)
             squares = np.stack([np.asarray(centre(image.astype(np.float32))) for image in calibration])
-            write_litert(plain, folder, np.rint(squares).astype(np.uint8))
+            write_litert(plain, folder, np.rint(squares).astype(np.uint8), say)
     except OSError:
         raise
     except Exception as error:  # converters raise many kinds, and the next format may still be written

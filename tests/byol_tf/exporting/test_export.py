@@ -31,16 +31,19 @@ from tests.reference import networks as reference
 ROOT = Path(__file__).parents[3]
 
 
-LEFT_OUT = "encoder-int8.tflite"
-"""Digits are so alike to weights that weren't trained that nearest neighbours are ties, which int8 decides otherwise. Trained on photos it
-passes: `test_a_hundred_photos_keep_their_nearest_neighbours_in_every_format`."""
+INT8 = "encoder-int8.tflite"
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> RunFolder:
-    """A run's folder after `--format all`."""
+    """A run's folder after `--format all`.
+
+    Digits are so alike to weights that weren't trained that nearest neighbours are ties, which int8 may decide otherwise: it alone may be
+    left out. Trained on photos it passes: `test_a_hundred_photos_keep_their_nearest_neighbours_in_every_format`.
+    """
     folder = write_run(tmp_path_factory.mktemp("export") / "run")
-    assert main(["--run", str(folder.root), "--format", "all"]) == 1
+    code = main(["--run", str(folder.root), "--format", "all"])
+    assert code == (0 if (folder.export / INT8).exists() else 1)
     return folder
 
 
@@ -68,15 +71,15 @@ def failing(capsys, *arguments) -> str:
 # what is written
 
 
-def test_every_form_is_proven_and_in_place_and_one_that_fails_leaves_nothing(exported):
-    forms = [form for form in FORMS if form.name != LEFT_OUT]
+def test_every_form_is_proven_and_in_place_and_nothing_else_is_left(exported):
+    forms = [form for form in FORMS if form.name != INT8 or (exported.export / INT8).exists()]
     names = sorted(path.name for path in exported.export.iterdir())
     assert names == sorted({form.name for form in forms} | {"README.md", "USAGE.md", "proof.json"})
     assert sorted(path.name for path in (exported.export / "encoder").iterdir()) == ["1"]
     for page in ("README.md", "USAGE.md"):
         text = (exported.export / page).read_text()
-        assert LEFT_OUT not in text
         assert "encoder-float16.tflite" in text
+        assert (INT8 in text) == (INT8 in names)
     proofs = json.loads((exported.export / "proof.json").read_text())
     assert list(proofs) == [form.what for form in forms]
     for form in forms:
@@ -161,7 +164,7 @@ def test_each_snippet_of_usage_runs_and_is_the_one_that_was_proven(in_export, ca
         assert capsys.readouterr().out == "(32,)\n"
         given = Path("photo.jpg").read_bytes() if "bytes" in block else Image.fromarray(photo)
         cosine = np.dot(namespace["represent"](given), expected) / np.linalg.norm(expected) ** 2
-        assert cosine == pytest.approx(1.0, abs=1e-2 if "LiteRT" in block or "bytes" in block else 1e-5)
+        assert cosine == pytest.approx(1.0, abs=1e-2 if "litert" in block or "bytes" in block else 1e-5)
 
 
 def test_the_keras_encoder_is_fine_tuned_in_ten_lines(in_export):
@@ -308,9 +311,16 @@ def test_every_normalisation_and_precision_goes_everywhere(tmp_path, normalizati
     expected = np.concatenate([inference.predict_on_batch(photo[None]) for photo in shown])
     proving = functools.partial(_proven, size=size, photos=shown, expected=expected)
     for name in FORMATS:
-        proofs, failures = write_proven(name, exported_form(inference, loaded), folder.export, [*shown, *shown], proving)
+        proofs, failures = write_proven(name, exported_form(inference, loaded), folder.export, cuts(60), proving)
         assert not failures
         assert len(proofs) == len(forms_of((name,)))
+
+
+def cuts(count: int) -> list[np.ndarray]:
+    """So many squares out of the two photographs."""
+    draw, photographs = np.random.default_rng(0), (odd_photos()[0], odd_photos()[6])
+    corners = [(number % 2, draw.integers(0, 300), draw.integers(0, 500)) for number in range(count)]
+    return [photographs[which][top : top + 120, left : left + 120] for which, top, left in corners]
 
 
 def _proven(forms, part, size, photos, expected):
