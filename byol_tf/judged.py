@@ -10,7 +10,6 @@ from byol_tf.devices import set_precision
 from byol_tf.evaluation.finetune import parts_of
 from byol_tf.evaluation.labelled import ProtocolError
 from byol_tf.model_files import check_finite, check_keras_file, check_saved_model
-from byol_tf.networks.inference import inference_model, plain_encoder
 from byol_tf.restored import restored_inference
 from byol_tf.run_folder import RunFolder
 
@@ -30,12 +29,15 @@ def run_encoder(config: Config, folder: RunFolder) -> keras.Model:
 def file_encoder(path: Path) -> keras.Model:
     """A model from uint8 images `[N, H, W, 3]` of any size to representations `[N, d]`, from a SavedModel folder or a `.keras` file.
 
+    Of a folder of numbered versions, as TensorFlow Serving has them, the highest is taken, as Serving does.
+
     The file may come from anywhere: it is looked through before it is loaded, and what could do more than compute is refused.
 
     Raises:
         ProtocolError: if there is no such file, or it holds something else.
     """
     set_precision("float32")
+    path = _newest_version(path)
     if path.is_dir() and (path / "saved_model.pb").is_file():
         images = keras.Input((None, None, 3), dtype="uint8", name="images")
         try:
@@ -66,16 +68,18 @@ def file_encoder(path: Path) -> keras.Model:
     return model
 
 
+def _newest_version(path: Path) -> Path:
+    """The SavedModel in a folder of numbered ones; else the path itself."""
+    if not path.is_dir() or (path / "saved_model.pb").exists():
+        return path
+    versions = [each for each in path.iterdir() if each.name.isdecimal() and (each / "saved_model.pb").is_file()]
+    return max(versions, key=lambda each: int(each.name), default=path)
+
+
 def _short(error: Exception) -> str:
     """Keras' messages hold whole configs."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 500 else f"{text[:497]}..."
-
-
-def exported_form(inference: keras.Model, config: Config) -> keras.Model:
-    """A run's inference model of Keras' own layers, as its exports have it: the same features to the last bit, so the same figures."""
-    views = config.views
-    return inference_model(plain_encoder(parts_of(inference)[2]), views.size, views.mean, views.std)
 
 
 def crop_size(inference: keras.Model, config: Config) -> int:

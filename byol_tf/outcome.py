@@ -12,6 +12,8 @@ from byol_tf.byol import BYOL
 from byol_tf.callbacks.throughput import Throughput
 from byol_tf.config import Config
 from byol_tf.evaluation.finetune import SUPERVISED_RATES, TuneRecipe, tune_protocol
+from byol_tf.exporting.card import write_card
+from byol_tf.exporting.saved_model import VERSION
 from byol_tf.figures import curves_figure
 from byol_tf.plan import Schedule, system_of
 from byol_tf.run_folder import RunFolder, write_atomically
@@ -58,7 +60,7 @@ def run_result(
         "system": system_of(config),
         "starting_weights": config.encoder.weights,
         "run_dir": str(folder.root),
-        "export_dir": str(folder.export / "encoder"),
+        "export_dir": str(folder.export / "encoder" / VERSION),
         "epochs": last["epoch"],
         "steps": int(model.optimizer.iterations.numpy()),
         "seconds": round(throughput.seconds, 3),
@@ -80,10 +82,11 @@ def run_result(
 
 
 def leave_behind(config: Config, folder: RunFolder, inference: keras.Model, rows: list[dict[str, float]], result: dict) -> None:
-    """Writes curves and encoder, and at last `result.json`, with which a run is finished. `OSError` or TensorFlow's if the disk refuses."""
+    """Writes curves, encoder, card, and last `result.json`, with which a run is finished. `OSError` or TensorFlow's if the disk refuses."""
     title = f"{config.name}: {system_of(config)}, {config.encoder.name} on {config.data.source}"
     curves_figure(folder.figures / "curves.png", rows, title)
     export_encoder(inference, folder.export, config)
+    write_card(config, folder, result)
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
 
 

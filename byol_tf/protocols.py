@@ -13,8 +13,9 @@ from byol_tf.evaluation.heads import LinearRecipe, linear_protocol
 from byol_tf.evaluation.knn import knn_accuracy
 from byol_tf.evaluation.labelled import ProtocolError
 from byol_tf.evaluation.logistic import logistic_protocol
-from byol_tf.judged import crop_size, exported_form
+from byol_tf.judged import crop_size
 from byol_tf.run_images import source_options
+from byol_tf.saved_encoder import exported_form
 from pipelines.sources import Source, open_source, plan_source
 
 

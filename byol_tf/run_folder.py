@@ -3,7 +3,8 @@
 ```
 runs/stl10-2026-11-21-1/
   config.json  environment.json  skipped.csv  history.csv  result.json
-  checkpoints/  logs/ (TensorBoard)  figures/ (PNG)  export/encoder/ (SavedModel)  export/encoder.keras
+  checkpoints/  logs/ (TensorBoard)  figures/ (PNG)
+  export/encoder/1/ (SavedModel)  export/encoder.keras  export/USAGE.md  export/README.md (model card)
 ```
 """
 
@@ -100,7 +101,7 @@ class RunFolder:
         result = _json_object(self.result)
         if result is None:
             return None
-        moved = {"run_dir": str(self.root), "export_dir": str(self.export / "encoder")}
+        moved = {"run_dir": str(self.root), "export_dir": str(self.export / "encoder" / "1")}
         return result | {name: path for name, path in moved.items() if name in result}
 
     def saved_config(self) -> dict | None:

@@ -226,8 +226,9 @@ def _report(result: dict, folder: RunFolder) -> int:
     )
     run = shlex.quote(os.fspath(folder.root))
     print(f"\n  look:  {run}/figures/curves.png, {run}/figures/views.png\n         tensorboard --logdir {run}/logs")
-    print(f"  use:   encoder = tf.saved_model.load({os.fspath(folder.export / 'encoder')!r}); encoder.serve(images)  # uint8 [N, H, W, 3]")
-    print(f"  again: python -m byol_tf.export --run {run}\n")
+    saved_model = os.fspath(folder.export / "encoder" / "1")
+    print(f"  use:   encoder = tf.saved_model.load({saved_model!r}); encoder.serve(images)  # uint8 [N, H, W, 3]")
+    print(f"         python -m byol_tf.export --run {run} --format all  # also LiteRT and ONNX; {run}/export/USAGE.md\n")
     print(json.dumps(result))
     return 0
 

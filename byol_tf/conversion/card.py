@@ -6,6 +6,7 @@ from pathlib import Path
 from byol_tf import __version__
 from byol_tf.config import Config
 from byol_tf.conversion.result import Converted
+from byol_tf.exporting.card_parts import front_matter, preparation
 
 
 def card(converted: Converted, config: Config, source: str, digest: str, files: dict[str, str], out: Path) -> str:
@@ -25,7 +26,8 @@ def card(converted: Converted, config: Config, source: str, digest: str, files: 
     left_out = f"Not converted: {', '.join(converted.left_out)}." if converted.left_out else "All of the file was converted."
     encoder, settings = shlex.quote(str(out / "encoder.keras")), shlex.quote(str(out / "config.json"))
     rows = "\n".join(f"| `{file}` | {text} |" for file, text in files.items())
-    return f"""# {name}{f" ({width:g}x)" if width != 1 else ""}, converted
+    return f"""{front_matter(name, [name])}
+# {name}{f" ({width:g}x)" if width != 1 else ""}, converted
 
 From `{source}`: {converted.origin}. SHA-256 `{digest}`. Converted by byol_tf {__version__}; the weights
 are the file's, in float32. Who may use the weights, and for what, is for those to say who published them.
@@ -35,15 +37,15 @@ are the file's, in float32. Who may use the weights, and for what, is for those 
 {rows}
 
 * {converted.encoder.count_params():,} parameters in the encoder, moving statistics included; {padding}.
-* An image's largest centred square is resized to {views.size} px (bilinear, antialiased), then (image / 255 - mean) / deviation with
-  {_numbers(views.mean)} and {_numbers(views.std)}: all of that is inside. On square images of {views.size} px the representations
-  are those of the original network; of other images they differ as far as the original's own resizing and cropping does from this.
+* {preparation(views)} On square images of {views.size} px the
+  representations are those of the original network; of other images they differ as far as the original's own resizing and cropping
+  does from this.
 * {left_out}
 
 ```python
 import tensorflow as tf
 
-encoder = tf.saved_model.load({str(out / "encoder")!r})
+encoder = tf.saved_model.load({str(out / "encoder" / "1")!r})
 representations = encoder.serve(images)  # uint8 [N, H, W, 3]
 ```
 
@@ -52,7 +54,3 @@ python -m byol_tf.evaluate knn --encoder {encoder} --config {settings} --set dat
 python -m byol_tf.train --config {settings} --set data.root=photos   # goes on learning from this encoder
 ```
 """
-
-
-def _numbers(three: tuple[float, float, float]) -> str:
-    return f"({', '.join(f'{number:g}' for number in three)})"

@@ -2,7 +2,7 @@
 
 ```
 DIR/
-  README.md  config.json  encoder/ (SavedModel)  encoder.keras
+  README.md  USAGE.md  config.json  encoder/1/ (SavedModel)  encoder.keras
   projector.keras  predictor.keras  target/encoder.keras  target/projector.keras    where the file had them
 ```
 """
@@ -60,7 +60,7 @@ def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
         raise ConversionError(f"--out {out}: can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return ["README.md", "config.json", *files]
+    return ["README.md", "USAGE.md", "config.json", *files]
 
 
 def _write_networks(converted: Converted, folder: Path, config: Config) -> dict[str, str]:
@@ -68,7 +68,7 @@ def _write_networks(converted: Converted, folder: Path, config: Config) -> dict[
     views = config.views
     export_encoder(_inference(converted.encoder, config), folder, config)
     taken = f"images `[N, H, W, 3]` of any size, 0 to 255, to representations `[N, {converted.encoder.output_shape[-1]}]`"
-    files = {"encoder": f"SavedModel: {taken}", "encoder.keras": f"Keras: {taken}"}
+    files = {"encoder/1": f"SavedModel: {taken}", "encoder.keras": f"Keras: {taken}"}
     heads = dict(converted.heads)
     if converted.target_encoder is not None:
         (folder / "target").mkdir()

@@ -60,7 +60,9 @@ def inference_model(encoder: keras.Model, size: int, mean: Sequence[float], std:
         A functional model from uint8 images `[N, H, W, 3]` of any size to float32 representations `[N, d]`.
     """
     images = keras.Input((None, None, 3), dtype="uint8", name="images")
-    x = keras.layers.Resizing(size, size, "bilinear", crop_to_aspect_ratio=True, antialias=True, dtype="float32", name="centre")(images)
+    # Without it Keras' resize rounds to whole numbers where it runs eagerly, and doesn't in a graph.
+    x = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
+    x = keras.layers.Resizing(size, size, "bilinear", crop_to_aspect_ratio=True, antialias=True, dtype="float32", name="centre")(x)
     scale = [1.0 / (255.0 * s) for s in std]
     offset = [-m / s for m, s in zip(mean, std, strict=True)]
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalise")(x)

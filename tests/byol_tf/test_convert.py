@@ -282,14 +282,14 @@ def test_both_exports_take_uint8_and_give_the_original_outputs(converted):
     expected = torch_resnet.representations(tensors, normalised(pixels))
     of_keras = keras.models.load_model(folder / "encoder.keras")(pixels).numpy()
     np.testing.assert_allclose(of_keras, expected, atol=1e-4)
-    saved = tf.saved_model.load(str(folder / "encoder"))
+    saved = tf.saved_model.load(str(folder / "encoder" / "1"))
     np.testing.assert_allclose(saved.serve(pixels).numpy(), of_keras, atol=1e-5)
     assert expected.shape == (2, 32)
 
 
 def test_the_folder_says_what_it_came_from_and_holds_nothing_half_written(converted):
     folder, _ = converted
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "encoder", "encoder.keras"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "USAGE.md", "config.json", "encoder", "encoder.keras"]
     assert sorted(path.name for path in folder.parent.iterdir()) == ["out", "resnet.safetensors"]
     card = (folder / "README.md").read_text()
     for words in ("From `resnet.safetensors`", "SHA-256 `", "224 px", "(0.485, 0.456, 0.406)", "its last layer (`fc`)", "`symmetric`"):

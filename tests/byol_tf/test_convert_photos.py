@@ -59,7 +59,7 @@ def test_deepminds_resnet50_with_its_heads_and_target(pixels, tmp_path):
         x = in_parts(keras.models.load_model(folder / "projector.keras"), x)
         agree(f"DeepMind's ResNet-50, {name} projection", x, projection)
         if name == "online":
-            saved = tf.saved_model.load(str(out / "encoder"))
+            saved = tf.saved_model.load(str(out / "encoder" / "1"))
             agree("DeepMind's ResNet-50, SavedModel", in_parts(saved.serve, pixels), representation)
             agree("DeepMind's ResNet-50, prediction", in_parts(keras.models.load_model(out / "predictor.keras"), x), prediction)
 
@@ -93,5 +93,5 @@ def test_torchvisions_own(name, pixels, tmp_path):
     path = tmp_path / "resnet.safetensors"
     safetensors.numpy.save_file(tensors, path)
     assert main(["torchvision", str(path), "--out", str(tmp_path / "out")]) == 0
-    saved = tf.saved_model.load(str(tmp_path / "out" / "encoder"))
+    saved = tf.saved_model.load(str(tmp_path / "out" / "encoder" / "1"))
     agree(f"torchvision's {name}", in_parts(saved.serve, pixels), theirs)

@@ -115,7 +115,7 @@ def test_the_chief_alone_writes_and_reports(pair):
     run_dir = Path(result["run_dir"])
     assert (result["epochs"], result["steps"]) == (2, 6)
     assert json.loads((run_dir / "result.json").read_text()) == result
-    for name in ("config.json", "history.csv", "figures/views.png", "figures/curves.png", "export/encoder/saved_model.pb"):
+    for name in ("config.json", "history.csv", "figures/views.png", "figures/curves.png", "export/encoder/1/saved_model.pb"):
         assert (run_dir / name).stat().st_size > 100, name
     assert len(list((run_dir / "logs").glob("events.out.tfevents.*"))) == 1
     assert not list(run_dir.rglob("*.part*"))

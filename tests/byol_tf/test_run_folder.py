@@ -214,7 +214,7 @@ class TestBegin:
         assert moved.finished() == {
             "loss": 1.5,
             "run_dir": str(tmp_path / "moved"),
-            "export_dir": str(tmp_path / "moved" / "export" / "encoder"),
+            "export_dir": str(tmp_path / "moved" / "export" / "encoder" / "1"),
         }
 
     def test_a_damaged_result_is_an_error_that_names_it(self, tmp_path):

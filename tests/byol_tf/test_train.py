@@ -12,7 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from byol_tf.checkpoints import list_checkpoints, position_of
@@ -187,54 +186,3 @@ def test_a_folder_of_another_config_is_refused(finished, capsys):
     code, _, errors = in_process(capsys, command(folder, "--run-dir", result["run_dir"], "--set", "training.epochs=9"))
     assert code == 2
     assert "training.epochs: 3 there, 9 now" in errors
-
-
-LOADED_WITHOUT_US = """
-import sys
-sys.modules["byol_tf"] = sys.modules["pipelines"] = None  # an import of either would raise
-import numpy as np
-images = np.load(sys.argv[2])
-if sys.argv[3] == "saved_model":
-    import tensorflow as tf
-    encoder = tf.saved_model.load(sys.argv[1])
-    outputs = encoder.serve(images).numpy()
-else:
-    import keras
-    outputs = keras.models.load_model(sys.argv[1]).predict(images, verbose=0)
-np.save(sys.argv[4], outputs)
-"""
-
-
-@pytest.mark.parametrize(("kind", "name"), [("saved_model", "encoder"), ("keras", "encoder.keras")])
-def test_exports_load_without_the_library_and_equal_the_encoder(finished, tmp_path, kind, name):
-    import keras
-
-    from byol_tf.config_file import load_config
-    from byol_tf.restored import restored_inference
-    from byol_tf.run_folder import RunFolder
-
-    folder = RunFolder(finished[2]["run_dir"])
-    images = np.random.default_rng(0).integers(0, 256, (5, 40, 57, 3), dtype=np.uint8)
-    np.save(tmp_path / "images.npy", images)
-    paths = [str(folder.export / name), str(tmp_path / "images.npy"), kind, str(tmp_path / "out.npy")]
-    done = run(sys.executable, "-c", LOADED_WITHOUT_US, *paths)
-    assert done.returncode == 0, done.stderr
-    expected = restored_inference(load_config(folder.config), folder).predict(images, verbose=0)
-    keras.mixed_precision.set_global_policy("float32")
-    outputs = np.load(tmp_path / "out.npy")
-    assert outputs.dtype == np.float32
-    assert outputs.shape == (5, 32)
-    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_export_command_writes_both_again(finished, capsys):
-    from byol_tf.export import main
-
-    run_dir = Path(finished[2]["run_dir"])
-    written = run_dir / "export" / "encoder" / "saved_model.pb"
-    before = written.stat().st_mtime_ns
-    assert main(["--run", str(run_dir)]) == 0
-    assert f"{run_dir / 'export' / 'encoder'}: SavedModel" in capsys.readouterr().out
-    assert written.stat().st_mtime_ns > before
-    assert main(["--run", str(run_dir / "figures")]) == 2
-    assert "expected a run folder" in capsys.readouterr().err

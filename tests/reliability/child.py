@@ -170,7 +170,7 @@ def prepare(job: dict) -> None:
         Workers._connect = experiment.Experiment._missing_images = lambda *_: None
     if job.get("light", True):
         experiment.ViewPictures = lambda *_: keras.callbacks.Callback()
-        outcome.curves_figure = outcome.export_encoder = lambda *_: None
+        outcome.curves_figure = outcome.export_encoder = outcome.write_card = lambda *_: None
 
 
 def live(job: dict) -> None:

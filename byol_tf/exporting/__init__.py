@@ -1,0 +1,1 @@
+"""The encoder in the formats of others, each proven where byol_tf isn't."""

@@ -1,0 +1,51 @@
+"""The folder of a run as training leaves it, but for the training: for tests of what comes after."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from byol_tf.run_folder import RunFolder
+
+CONFIG = {
+    "name": "tiny",
+    "data": {"source": "digits"},
+    "views": {"size": 32},
+    "encoder": {"name": "convnet", "width": 0.25},
+    "projector": {"hidden": 16, "outputs": 8},
+    "predictor": {"hidden": 16},
+    "optimizer": {"base_learning_rate": 0.001},
+    "training": {"epochs": 1, "batch_size": 64},
+    "devices": {"strategy": "cpu"},
+}
+
+
+def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
+    """Writes a run's config, a checkpoint, and the encoder in the forms that every run leaves."""
+    from byol_tf.build import build_model, compile_model
+    from byol_tf.callbacks.checkpoint import model_arrays
+    from byol_tf.checkpoints import write_checkpoint
+    from byol_tf.config_file import load_config
+    from byol_tf.devices import set_precision
+    from byol_tf.networks.inference import inference_model
+    from byol_tf.plan import schedule_of
+    from byol_tf.saved_encoder import export_encoder
+
+    folder = RunFolder(root)
+    folder.root.mkdir()
+    folder.config.write_text(json.dumps(config))
+    resolved = load_config(folder.config)
+    set_precision(resolved.devices.precision)
+    try:
+        model = build_model(resolved)
+        compile_model(model, resolved, schedule_of(resolved, 640))
+        draw = np.random.default_rng(0)
+        for variable in model.encoder.variables:  # moving statistics too: a mix-up of modes or of variables would show
+            positive = variable.name == "moving_variance"
+            variable.assign(draw.uniform(0.3, 1.0, variable.shape) if positive else variable + 0.1 * draw.normal(size=variable.shape))
+        write_checkpoint(folder.checkpoints, 1, 0, model_arrays(model), {})
+        views = resolved.views
+        export_encoder(inference_model(model.encoder, views.size, views.mean, views.std), folder.export, resolved)
+    finally:
+        set_precision("float32")
+    return folder
