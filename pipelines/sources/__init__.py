@@ -1,5 +1,7 @@
 """Images by index, from wherever they lie."""
 
+from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.heap import Heap, Photo, read_photo
 from pipelines.sources.images import ArrayImages, Images, LazyImages, balanced_indices, concatenated, fitted, subset, without_labels
 from pipelines.sources.opening import open_source, plan_source, sample_source
 from pipelines.sources.reading import held_in_memory
@@ -7,17 +9,21 @@ from pipelines.sources.source import Source, SourceError, SourcePlan
 
 __all__ = [
     "ArrayImages",
+    "Heap",
     "Images",
     "LazyImages",
+    "Photo",
     "Source",
     "SourceError",
     "SourcePlan",
+    "UnreadableImage",
     "balanced_indices",
     "concatenated",
     "fitted",
     "held_in_memory",
     "open_source",
     "plan_source",
+    "read_photo",
     "sample_source",
     "subset",
     "without_labels",

@@ -54,6 +54,14 @@ def test_each_evaluate_command_has_options_that_exist():
     assert protocols == {"linear", "knn", "finetune", "supervised"}
 
 
+def test_each_embed_command_has_options_that_exist():
+    """They are run on a heap of photos in test_embed.py."""
+    from byol_tf.embed import _parser
+
+    given = [_parser().parse_args(shlex.split(line)[3:]) for line in lines_of("embed")]
+    assert any(options.nearest for options in given) and any(options.few for options in given)
+
+
 def test_each_convert_command_has_options_that_exist():
     """They are run on checkpoints made for it in test_convert.py."""
     from byol_tf.convert import _parser
