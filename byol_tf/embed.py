@@ -16,10 +16,10 @@ from byol_tf.devices import prepare_environment
 from byol_tf.embedding.encoder_files import encoder_files
 from byol_tf.embedding.errors import EmbedError
 from byol_tf.embedding.labels import match_labels, read_labels
-from byol_tf.embedding.nearest import nearest
 from byol_tf.embedding.photos import EmbeddedPhotos, Interrupted
 from byol_tf.embedding.store import Store, csv_text
 from byol_tf.evaluation.labelled import ProtocolError
+from byol_tf.evaluation.nearest import nearest
 from byol_tf.run_folder import write_atomically
 from pipelines.sources import Heap, Photo, SourceError, UnreadableImage, read_photo
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from byol_tf.board import show_config
 from byol_tf.build import build_model, compile_model
 from byol_tf.callbacks.checkpoint import Checkpoint, model_arrays, restore_model
 from byol_tf.callbacks.collapse import Collapse
@@ -31,7 +32,7 @@ from byol_tf.heartbeat import LOST
 from byol_tf.interruption import Interrupted, SignalWatch
 from byol_tf.memory import out_of_memory_text
 from byol_tf.networks.inference import inference_model
-from byol_tf.outcome import leave_behind, run_result, supervised_accuracy
+from byol_tf.outcome import leave_behind, leave_report, run_result, supervised_accuracy
 from byol_tf.plan import Schedule, check_batch, schedule_of
 from byol_tf.run_folder import RunFolder, RunFolderError
 from byol_tf.run_images import probe_images, source_options
@@ -191,7 +192,7 @@ class Experiment:
         history = History(folder.history, events, list(state["rows"]), self.say)
         watchers = self._watchers()
         if not history.rows:
-            events.add(0, lambda: tf.summary.text("config", f"```\n{resolved_json(config)}\n```"))
+            events.add(0, lambda: show_config(config, folder.root.name))
             self.say("probing the untrained encoder" if config.encoder.weights is None else "probing the encoder as it starts")
             history.add(0, {name: value for watcher in watchers for name, value in watcher.measure().items()})
         pictures = ViewPictures(folder.figures / "views.png", events, self.source.pretrain, config)
@@ -223,11 +224,12 @@ class Experiment:
         try:
             result = run_result(config, folder, self.model, self.schedule, len(self.source.pretrain), throughput, history.rows, supervised)
             leave_behind(config, folder, self.inference, history.rows, result)
-            return result
         except (OSError, tf.errors.OpError) as error:
             raise SavesFailed(
                 f"all is learned and saved, but figures, encoder and result couldn't be written: {str(error).splitlines()[0]}"
             ) from error
+        leave_report(config, folder, self.inference, self.source, self.say)
+        return result
 
     def _end_epoch(self, start: _Start, watchers: list) -> None:
         """What `fit` does at an epoch's end, for a run that was stopped between the epoch's last step and that."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
+from byol_tf.board import show_row
 from byol_tf.event_log import EventLog
 from byol_tf.run_folder import write_atomically
 
@@ -52,16 +52,7 @@ class History(keras.callbacks.Callback):
             write_atomically(self.path, text.getvalue())
         except OSError as error:  # a full disk ends no run, and the next epoch writes all rows again
             self.say(f"warning: {self.path.name} not written: {error}. The run goes on, and tries again after the next epoch")
-        self.events.add(epoch, lambda: [tf.summary.scalar(_GROUPS.get(name, name), row[name]) for name in row if name != "epoch"])
+        self.events.add(epoch, lambda: show_row(row))
 
     def on_epoch_end(self, epoch, logs=None):
         self.add(epoch + 1, logs or {})
-
-
-_GROUPS = {
-    "probe_accuracy": "accuracy/linear",
-    "knn_accuracy": "accuracy/knn",
-    "projection_std": "collapse/projection_std",
-    "projection_cosine": "collapse/projection_cosine",
-    "effective_rank": "collapse/effective_rank",
-}

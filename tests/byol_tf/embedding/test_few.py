@@ -3,7 +3,6 @@
 import numpy as np
 
 from byol_tf.embedding.few import few_labels
-from byol_tf.embedding.nearest import nearest
 
 
 def heaps(apart: float, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -44,16 +43,3 @@ def test_a_single_label_of_a_class_leaves_no_estimate():
     few = few_labels(features, {row: "abc"[classes[row]] for row in rows})
     assert few.estimate is None
     assert np.mean(few.probabilities.argmax(axis=1) == classes) > 0.45  # chance is a third
-
-
-def test_nearest_are_those_with_the_largest_cosine():
-    draw = np.random.default_rng(0)
-    embeddings = draw.normal(size=(300, 16)).astype(np.float32)
-    embeddings[7] = 0.0
-    rows, cosines = nearest(embeddings, embeddings[3], 5, without=3)
-    lengths = np.maximum(np.linalg.norm(embeddings.astype(np.float64), axis=1), 1e-300)
-    expected = embeddings.astype(np.float64) @ embeddings[3].astype(np.float64) / lengths / lengths[3]
-    expected[3] = -1
-    np.testing.assert_array_equal(rows, np.argsort(-expected)[:5])
-    np.testing.assert_allclose(cosines, np.sort(expected)[::-1][:5])
-    assert len(nearest(embeddings[:4], embeddings[3], 9, without=3)[0]) == 3
