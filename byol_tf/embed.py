@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -95,36 +96,41 @@ def _out(options: argparse.Namespace, digest: str, images: Path) -> Path:
     return Path("embeddings") / f"{images.name or 'photos'}-{both}"
 
 
-def _query(text: str, heap: Heap) -> tuple[str, Photo | Path]:
-    """A photo to find others for: one of the heap, by its path from here or as in index.csv, or a file from elsewhere."""
-    by_name = {photo.name: photo for photo in heap.photos}
+@dataclass(frozen=True)
+class _Query:
+    """A photo to find others for: its name for people, its pixels, and which of the heap it is, if any."""
+
+    name: str
+    pixels: np.ndarray
+    photo: Photo | None
+
+
+def _query(text: str, heap: Heap) -> _Query:
+    """Reads a photo of the heap, by its path from here or as in index.csv, or a file from elsewhere. `EmbedError` if that can't be."""
     path = Path(text).expanduser()
     inside = os.path.relpath(path.absolute(), heap.folder).replace(os.sep, "/")
-    for photo in heap.photos:
-        if photo.path == inside:
-            return photo.name, photo
-    if path.is_file():
-        return text, path
-    if text in by_name:
-        return text, by_name[text]
-    raise EmbedError(f"--nearest {text}: there is no such file, neither here nor below {heap.folder}")
+    found = {photo.path: photo for photo in heap.photos}.get(inside)
+    if found is None and not path.is_file():
+        found = {photo.name: photo for photo in heap.photos}.get(text)
+        if found is None:
+            raise EmbedError(f"--nearest {text}: there is no such file, neither here nor below {heap.folder}")
+    try:
+        return _Query(text, read_photo(path), None) if found is None else _Query(found.name, heap.read(found), found)
+    except (OSError, UnreadableImage) as error:
+        raise EmbedError(f"--nearest {text}: expected a photo that can be read; {error}") from error
 
 
-def _nearest(embedded: EmbeddedPhotos, queries: list[tuple[str, Photo | Path]], out: Path) -> None:
+def _nearest(embedded: EmbeddedPhotos, queries: list[_Query], out: Path) -> None:
     """Draws and lists the photos most like each query."""
     from byol_tf.embedding.pictures import Shown, sheet_figure, short_name, thumbnail
 
     rows, found, table = [], [], []
     at = {photo: row for row, photo in enumerate(embedded.photos)}
-    for name, query in queries:
-        try:
-            pixels = embedded.heap.read(query) if isinstance(query, Photo) else read_photo(query)
-        except (OSError, UnreadableImage) as error:
-            raise EmbedError(f"--nearest {name}: expected a photo that can be read; {error}") from error
-        own = at.get(query)
-        vector = embedded.embeddings[own] if own is not None else embedded.embedded(pixels)
+    for query in queries:
+        name, own = query.name, at.get(query.photo)
+        vector = embedded.embeddings[own] if own is not None else embedded.embedded(query.pixels)
         indices, cosines = nearest(embedded.embeddings, vector, _NEIGHBOURS, own)
-        row = [Shown(thumbnail(pixels), short_name(name), marked=True)]
+        row = [Shown(thumbnail(query.pixels), short_name(name), marked=True)]
         for rank, (index, cosine) in enumerate(zip(indices, cosines, strict=True), start=1):
             photo = embedded.photos[index]
             row.append(Shown(_thumbnail(embedded.heap, photo), f"{short_name(photo.name)}\n{cosine:.3f}"))
@@ -212,14 +218,16 @@ def _report_few(few, labels: int, counts: np.ndarray, out: Path) -> None:
     print(", ".join(f"{name} {count:,}" for name, count in zip(few.classes, counts, strict=True)))
     estimate = few.estimate
     if estimate is None:
-        print("  how good that is can't be said: a class has a single label. With two or more of each it is estimated")
+        print("  how good that is can't be said: it takes two labels or more of two classes or more")
     else:
         print(
             f"  right for {estimate.right} of the {estimate.of} labels when they were held out ({estimate.folds}-fold cross-validation): "
             f"{estimate.right / estimate.of:.0%}\n"
-            f"  so for {estimate.low:.0%} to {estimate.high:.0%} of all photos (95% interval), if those with labels were picked at random; "
+            f"  so for {estimate.low:.0%} to {estimate.high:.0%} of all photos of such classes (95% interval), if those with labels were picked at random; "
             f"always the commonest class: {estimate.commonest:.0%}"
         )
+        if few.alone:
+            print(f"  {', '.join(few.alone)}: a single label each, which can't be held out and isn't counted")
     print(f"  {out / 'predictions.csv'}   the most uncertain first\n  {out / 'uncertain.png'}   a picture of those")
 
 

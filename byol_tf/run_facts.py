@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from byol_tf.plan import system_of
 from byol_tf.run_folder import RunFolder, RunFolderError
 
 _NO_GAIN = 0.01
-"""A difference of accuracies below this is called none: 100 right of 10,000, and less than chance moves on fewer."""
+"""A difference of accuracies below this is called none; so is one below two standard errors, where the number of test images is known."""
 
 
 @dataclass(frozen=True)
@@ -144,25 +145,34 @@ def _gain(facts: RunFacts) -> list[str]:
             "There are no labelled images, so nothing here says how good the encoder is; the neighbours below show what it takes for alike."
         ]
     network = "the untrained network" if facts.config.encoder.weights is None else "the network it started from"
-    gain = after - before
+    gain, least = after - before, _least_gain(facts, after)
     right = f"a linear classifier on the frozen encoder is right for {after:.1%} of the test images"
-    if gain >= _NO_GAIN:
+    if gain >= least:
         sentences = [f"The encoder has learned: {right}, {_points(gain)} more than on {network} ({before:.1%})."]
-    elif gain > -_NO_GAIN:
-        sentences = [f"The encoder has gained next to nothing: {right}, and for {before:.1%} on {network}."]
+    elif gain > -least:
+        sentences = [
+            f"The encoder has gained next to nothing: {right}, and for {before:.1%} on {network}; a difference of less than "
+            f"{_points(least)} may be chance."
+        ]
     else:
         sentences = [f"Training has made the encoder worse: {right}, {_points(-gain)} less than on {network} ({before:.1%})."]
     if (scratch := facts.supervised) is not None:
         ahead = after - scratch
-        if ahead >= _NO_GAIN:
+        if ahead >= least:
             sentences.append(
                 f"That is {_points(ahead)} more than the same network trained from scratch on the same labels ({scratch:.1%})."
             )
-        elif ahead > -_NO_GAIN:
-            sentences.append(f"The same network trained from scratch on the same labels does as well ({scratch:.1%}).")
+        elif ahead > -least:
+            sentences.append(f"The same network trained from scratch on the same labels does about as well ({scratch:.1%}).")
         else:
             sentences.append(f"The same network trained from scratch on the same labels does better, by {_points(-ahead)} ({scratch:.1%}).")
     return sentences
+
+
+def _least_gain(facts: RunFacts, accuracy: float) -> float:
+    """The least difference of two accuracies that isn't called none."""
+    count = facts.config.probe.test_images
+    return _NO_GAIN if count is None else max(_NO_GAIN, 2.0 * math.sqrt(2.0 * accuracy * (1.0 - accuracy) / count))
 
 
 def _collapse(facts: RunFacts) -> list[str]:

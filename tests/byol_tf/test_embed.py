@@ -220,6 +220,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(encoder, heap, t
     (tmp_path / "none").mkdir()
     assert "--images:" in refused(capsys, "--encoder", encoder, "--images", tmp_path / "none")
     assert "--nearest gone.jpg: there is no such file" in refused(capsys, *where, "--nearest", "gone.jpg")
+    assert "expected a photo that can be read; not an image" in refused(capsys, *where, "--nearest", heap / "broken.jpg")
     assert "expected the folder of a SavedModel or a .keras file" in refused(capsys, "--encoder", heap / "broken.jpg", *where[2:])
     labels = tmp_path / "labels.csv"
     labels.write_text("path,label\nred/0.png,a\nred/77.png,b\n")

@@ -37,9 +37,18 @@ def test_labels_without_meaning_promise_nothing():
     assert estimate.commonest == np.bincount(classes[:60]).max() / 60
 
 
-def test_a_single_label_of_a_class_leaves_no_estimate():
+def test_the_only_label_of_a_class_is_learned_from_and_not_counted():
+    features, classes = heaps(8.0)
+    given = {row: "abc"[classes[row]] for row in range(60) if classes[row] != 2}
+    few = few_labels(features, given | {int(np.flatnonzero(classes == 2)[0]): "c"})
+    assert few.alone == ["c"] and few.estimate.of == len(given)
+    assert few.estimate.right > 0.9 * len(given)
+    assert few.probabilities.shape == (200, 3)
+
+
+def test_single_labels_leave_no_estimate():
     features, classes = heaps(20.0)
     rows = [int(np.flatnonzero(classes == number)[0]) for number in range(3)]
     few = few_labels(features, {row: "abc"[classes[row]] for row in rows})
-    assert few.estimate is None
+    assert few.estimate is None and few.alone == ["a", "b", "c"]
     assert np.mean(few.probabilities.argmax(axis=1) == classes) > 0.45  # chance is a third
