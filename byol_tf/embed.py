@@ -223,8 +223,8 @@ def _report_few(few, labels: int, counts: np.ndarray, out: Path) -> None:
         print(
             f"  right for {estimate.right} of the {estimate.of} labels when they were held out ({estimate.folds}-fold cross-validation): "
             f"{estimate.right / estimate.of:.0%}\n"
-            f"  so for {estimate.low:.0%} to {estimate.high:.0%} of all photos of such classes (95% interval), if those with labels were picked at random; "
-            f"always the commonest class: {estimate.commonest:.0%}"
+            f"  so for {estimate.low:.0%} to {estimate.high:.0%} of all photos of such classes (95% interval), if those with labels were "
+            f"picked at random; always the commonest class: {estimate.commonest:.0%}"
         )
         if few.alone:
             print(f"  {', '.join(few.alone)}: a single label each, which can't be held out and isn't counted")
