@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run: its scalars and what they mean, config, hyper-parameters, figures, and the projector.
+"""What TensorBoard shows of a run beside its scalars: config, hyper-parameters, figures, and the projector.
 
 The functions that begin with `show` call `tf.summary` and are to be called through an `EventLog`.
 """
@@ -22,26 +22,6 @@ from byol_tf.run_folder import write_atomically
 from byol_tf.seen import Seen
 from pipelines.sources.images import fit
 
-_SCALARS = {
-    "loss": ("training/loss", "The mean of an epoch's steps. BYOL paper, equation 2: 2 - 2 cos, for both directions together."),
-    "learning_rate": (
-        "training/learning_rate",
-        "Of the epoch's last step: base rate x batch / 256, warm-up, cosine. BYOL paper, section 3.2.",
-    ),
-    "tau": ("training/tau", "How slowly the target network follows: its share of itself in each update. BYOL paper, section 3.1."),
-    "skipped_steps": ("training/skipped_steps", "Steps so far that had NaN or infinity in them and changed nothing."),
-    "images_per_second": ("training/images_per_second", "Images learned from each second of the epoch."),
-    "probe_accuracy": ("accuracy/linear", "Top-1 of a linear probe on frozen representations, as a fraction. STL-10 paper, section 3.4."),
-    "knn_accuracy": ("accuracy/knn", "Top-1 of a vote of the nearest neighbours on frozen representations. Wu et al. 2018, section 3.4."),
-    "projection_std": (
-        "collapse/projection_std",
-        "Standard deviation of normalised projections x sqrt(d): 1 is scattered, 0 collapsed. SimSiam report, section IV.A.",
-    ),
-    "projection_cosine": ("collapse/projection_cosine", "Mean cosine of projections of different images: 0 is scattered, 1 collapsed."),
-    "effective_rank": ("collapse/effective_rank", "Directions that representations use. Roy and Vetterli 2007."),
-}
-"""Column of `history.csv` -> tag, and the text that TensorBoard has beside it."""
-
 _ALWAYS = (
     "seed",
     "data.source",
@@ -62,13 +42,6 @@ _ALWAYS = (
 )
 """Hyper-parameters of every run, at their defaults too: what studies vary, so that the dashboard has no gaps there."""
 _THUMBNAIL = 48  # pixels; 1,000 make a sprite of 1,536, and TensorBoard takes up to 8,192
-
-
-def show_row(row: dict[str, float]) -> None:
-    """Writes a row of the history as scalars."""
-    for name, (tag, text) in _SCALARS.items():
-        if name in row:
-            tf.summary.scalar(tag, row[name], description=text)
 
 
 def show_config(config: Config, run: str) -> None:

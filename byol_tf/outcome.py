@@ -19,7 +19,7 @@ from byol_tf.figures import curves_figure
 from byol_tf.plan import Schedule, system_of
 from byol_tf.report_files import write_report
 from byol_tf.run_facts import read_facts
-from byol_tf.run_folder import RunFolder, write_atomically
+from byol_tf.run_folder import RunFolder, RunFolderError, write_atomically
 from byol_tf.run_images import probe_images
 from byol_tf.saved_encoder import export_encoder
 from byol_tf.seen import seen_by
@@ -105,7 +105,7 @@ def leave_report(config: Config, folder: RunFolder, inference: keras.Model, sour
         write_report(facts, folder, seen)
         leave_projector(folder.logs, seen)
         show_end(events, facts, folder.figures)
-    except (OSError, tf.errors.OpError, SourceError) as error:
+    except (OSError, tf.errors.OpError, SourceError, RunFolderError) as error:
         say(f"warning: report not written: {error}. To make it: python -m byol_tf.report --run {shlex.quote(str(folder.root))}")
     finally:
         events.close()

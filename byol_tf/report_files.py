@@ -59,7 +59,7 @@ def write_report(facts: RunFacts, folder: RunFolder, seen: Seen | None, missing:
             "map",
             "Map",
             "Representations of test images in two dimensions (t-SNE): near is alike, and distances across the map mean little.",
-            without,
+            without if seen is None or seen.labels is None else "there are fewer than ten test images",
             "map" in drawn,
         ),
         _picture(folder, "views", "What the network saw", "Images with the boxes of their crops, and both views of each.", never),
