@@ -140,11 +140,11 @@ class Experiment:
                 self._fit(self._together(None), [], 0)
             workers.wait()
             return None
-        with RunLock(self.folder.root):
+        with RunLock(self.folder.root), contextlib.closing(EventLog(self.folder.logs, self.say)) as events:
             start = self._begin(command)
             if workers.count > 1:
                 start = self._together(start)
-            result = self._train_and_watch(start, verbose)
+            result = self._train_and_watch(start, events, verbose)
         workers.wait()  # a machine that left while the chief still writes would be taken for a lost one
         return result
 
@@ -183,10 +183,9 @@ class Experiment:
         shared = workers.from_chief({"means": np.array([means[name] for name in names], np.float32)})["means"]
         return _Start(epoch, step, mine.state | {"means": dict(zip(names, shared.tolist(), strict=True))})
 
-    def _train_and_watch(self, start: _Start, verbose: int | str) -> dict:
+    def _train_and_watch(self, start: _Start, events: EventLog, verbose: int | str) -> dict:
         """The chief's part of a run. Its callbacks must ask nothing of the other processes, which wait at the next step."""
         config, folder, state = self.config, self.folder, start.state
-        events = EventLog(folder.logs, self.say)
         done = {name: state[name] for name in ("seconds", "steps", "epoch_seconds", "epoch_steps") if name in state}
         throughput = Throughput(config.training.batch_size, **done)
         history = History(folder.history, events, list(state["rows"]), self.say)
@@ -219,7 +218,6 @@ class Experiment:
                 saving.check()
         finally:
             saving.wait()
-            events.close()
         supervised = supervised_accuracy(config, self.inference, self.source, self.say)
         try:
             result = run_result(config, folder, self.model, self.schedule, len(self.source.pretrain), throughput, history.rows, supervised)
@@ -228,7 +226,7 @@ class Experiment:
             raise SavesFailed(
                 f"all is learned and saved, but figures, encoder and result couldn't be written: {str(error).splitlines()[0]}"
             ) from error
-        leave_report(config, folder, self.inference, self.source, self.say)
+        leave_report(config, folder, self.inference, self.source, events, self.say)
         return result
 
     def _end_epoch(self, start: _Start, watchers: list) -> None:

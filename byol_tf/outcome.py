@@ -93,13 +93,14 @@ def leave_behind(config: Config, folder: RunFolder, inference: keras.Model, rows
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
 
 
-def leave_report(config: Config, folder: RunFolder, inference: keras.Model, source: Source, say: Callable[[str], None]) -> None:
+def leave_report(
+    config: Config, folder: RunFolder, inference: keras.Model, source: Source, events: EventLog, say: Callable[[str], None]
+) -> None:
     """Draws the figures that need the encoder, and writes the page of a finished run and what TensorBoard shows of its end.
 
     A failure is told and ends nothing: all that was learned is written by then.
     """
     say("drawing the report")
-    events = EventLog(folder.logs, say)
     try:
         facts, seen = read_facts(folder), seen_by(config, inference, source)
         write_report(facts, folder, seen)
@@ -107,8 +108,6 @@ def leave_report(config: Config, folder: RunFolder, inference: keras.Model, sour
         show_end(events, facts, folder.figures)
     except (OSError, tf.errors.OpError, SourceError, RunFolderError) as error:
         say(f"warning: report not written: {error}. To make it: python -m byol_tf.report --run {shlex.quote(str(folder.root))}")
-    finally:
-        events.close()
 
 
 def weights_digest(model: BYOL) -> str:
