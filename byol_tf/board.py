@@ -20,7 +20,7 @@ from byol_tf.event_log import EventLog
 from byol_tf.run_facts import RunFacts, defaults_beside
 from byol_tf.run_folder import write_atomically
 from byol_tf.seen import Seen
-from pipelines.sources.images import fit
+from pipelines.sources import fit
 
 _ALWAYS = (
     "seed",

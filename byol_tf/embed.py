@@ -22,7 +22,7 @@ from byol_tf.embedding.store import Store, csv_text
 from byol_tf.evaluation.labelled import ProtocolError
 from byol_tf.evaluation.nearest import nearest
 from byol_tf.run_folder import write_atomically
-from pipelines.sources import Heap, Photo, SourceError, UnreadableImage, read_photo
+from pipelines.sources import Heap, Photo, SourceError, UnreadableImage, printable, read_photo
 
 _USAGE_ERROR, _INTERRUPTED = 2, 130
 _NEIGHBOURS = 8  # of a photo, that fit side by side
@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     What was embedded until a Ctrl-C is kept, and the same command goes on.
     """
     options = _parser().parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # folders may have names that are no text
     try:
         return _command(options, sys.argv[1:] if arguments is None else arguments)
     except (EmbedError, SourceError, ConfigError, ProtocolError) as error:
@@ -42,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _USAGE_ERROR
     except Interrupted as stopped:
         print(f"\nstopped; {stopped.photos:,} photos are embedded and kept. The same command goes on", flush=True)
+        return _INTERRUPTED
+    except KeyboardInterrupt:  # before or after the photos are embedded
+        print("\nstopped", flush=True)
         return _INTERRUPTED
 
 
@@ -115,7 +120,7 @@ def _query(text: str, heap: Heap) -> _Query:
         if found is None:
             raise EmbedError(f"--nearest {text}: there is no such file, neither here nor below {heap.folder}")
     try:
-        return _Query(text, read_photo(path), None) if found is None else _Query(found.name, heap.read(found), found)
+        return _Query(printable(text), read_photo(path), None) if found is None else _Query(found.name, heap.read(found), found)
     except (OSError, UnreadableImage) as error:
         raise EmbedError(f"--nearest {text}: expected a photo that can be read; {error}") from error
 
@@ -234,7 +239,7 @@ def _report_few(few, labels: int, counts: np.ndarray, out: Path) -> None:
 def _report_next(options: argparse.Namespace, embedded: EmbeddedPhotos, store: Store) -> None:
     words = ["python", "-m", "byol_tf.embed", "--encoder", options.encoder, "--images", options.images]
     again = shlex.join(words + (["--out", options.out] if options.out is not None else []))
-    photo = os.fsdecode(os.fsencode(embedded.heap.folder / embedded.photos[0].path))
+    photo = str(embedded.heap.folder / embedded.photos[0].path)
     print("\n  next:")
     if not options.nearest:
         print(f"    {again} --nearest {shlex.quote(photo)}")

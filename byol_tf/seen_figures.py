@@ -11,8 +11,7 @@ from threadpoolctl import threadpool_limits
 from byol_tf.evaluation.nearest import nearest
 from byol_tf.figures import ONLINE, QUIET, SECOND, curve, plt, save_figure
 from byol_tf.seen import Seen
-from pipelines.sources import balanced_indices
-from pipelines.sources.images import fit
+from pipelines.sources import balanced_indices, fit
 
 _QUERIES, _NEIGHBOURS = 5, 8
 _SIDE, _FRAME, _GAP = 96, 4, 6  # pixels of an image, of the frame around it, between two
