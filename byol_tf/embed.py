@@ -120,7 +120,11 @@ def _query(text: str, heap: Heap) -> _Query:
         if found is None:
             raise EmbedError(f"--nearest {text}: there is no such file, neither here nor below {heap.folder}")
     try:
-        return _Query(printable(text), read_photo(path), None) if found is None else _Query(found.name, heap.read(found), found)
+        return (
+            _Query(printable(text), read_photo(path), None)
+            if found is None
+            else _Query(found.name, read_photo(heap.folder / found.path), found)
+        )
     except (OSError, UnreadableImage) as error:
         raise EmbedError(f"--nearest {text}: expected a photo that can be read; {error}") from error
 
