@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from byol_tf.board import show_config
 from byol_tf.build import build_model, compile_model
 from byol_tf.callbacks.checkpoint import Checkpoint, model_arrays, restore_model
 from byol_tf.callbacks.collapse import Collapse
@@ -31,7 +32,7 @@ from byol_tf.heartbeat import LOST
 from byol_tf.interruption import Interrupted, SignalWatch
 from byol_tf.memory import out_of_memory_text
 from byol_tf.networks.inference import inference_model
-from byol_tf.outcome import leave_behind, run_result, supervised_accuracy
+from byol_tf.outcome import leave_behind, leave_report, run_result, supervised_accuracy
 from byol_tf.plan import Schedule, check_batch, schedule_of
 from byol_tf.run_folder import RunFolder, RunFolderError
 from byol_tf.run_images import probe_images, source_options
@@ -140,11 +141,11 @@ class Experiment:
                 self._fit(self._together(None), [], 0)
             workers.wait()
             return None
-        with RunLock(self.folder.root):
+        with RunLock(self.folder.root), contextlib.closing(EventLog(self.folder.logs, self.say)) as events:
             start = self._begin(command)
             if workers.count > 1:
                 start = self._together(start)
-            result = self._train_and_watch(start, verbose)
+            result = self._train_and_watch(start, events, verbose)
         workers.wait()  # a machine that left while the chief still writes would be taken for a lost one
         return result
 
@@ -183,16 +184,15 @@ class Experiment:
         shared = workers.from_chief({"means": np.array([means[name] for name in names], np.float32)})["means"]
         return _Start(epoch, step, mine.state | {"means": dict(zip(names, shared.tolist(), strict=True))})
 
-    def _train_and_watch(self, start: _Start, verbose: int | str) -> dict:
+    def _train_and_watch(self, start: _Start, events: EventLog, verbose: int | str) -> dict:
         """The chief's part of a run. Its callbacks must ask nothing of the other processes, which wait at the next step."""
         config, folder, state = self.config, self.folder, start.state
-        events = EventLog(folder.logs, self.say)
         done = {name: state[name] for name in ("seconds", "steps", "epoch_seconds", "epoch_steps") if name in state}
         throughput = Throughput(config.training.batch_size, **done)
         history = History(folder.history, events, list(state["rows"]), self.say)
         watchers = self._watchers()
         if not history.rows:
-            events.add(0, lambda: tf.summary.text("config", f"```\n{resolved_json(config)}\n```"))
+            events.add(0, lambda: show_config(config, folder.root.name))
             self.say("probing the untrained encoder" if config.encoder.weights is None else "probing the encoder as it starts")
             history.add(0, {name: value for watcher in watchers for name, value in watcher.measure().items()})
         pictures = ViewPictures(folder.figures / "views.png", events, self.source.pretrain, config)
@@ -219,16 +219,16 @@ class Experiment:
                 saving.check()
         finally:
             saving.wait()
-            events.close()
         supervised = supervised_accuracy(config, self.inference, self.source, self.say)
         try:
             result = run_result(config, folder, self.model, self.schedule, len(self.source.pretrain), throughput, history.rows, supervised)
             leave_behind(config, folder, self.inference, history.rows, result)
-            return result
         except (OSError, tf.errors.OpError) as error:
             raise SavesFailed(
                 f"all is learned and saved, but figures, encoder and result couldn't be written: {str(error).splitlines()[0]}"
             ) from error
+        leave_report(config, folder, self.inference, self.source, events, self.say)
+        return result
 
     def _end_epoch(self, start: _Start, watchers: list) -> None:
         """What `fit` does at an epoch's end, for a run that was stopped between the epoch's last step and that."""

@@ -13,7 +13,8 @@ from matplotlib.patches import Rectangle
 
 from byol_tf.run_folder import write_atomically
 
-_ONLINE, _SECOND, _QUIET = "#1f5fbf", "#d9662b", "#8a8a8a"
+ONLINE, SECOND, QUIET = "#1f5fbf", "#d9662b", "#8a8a8a"
+"""Colours of a run's figures: what it is about first, what stands beside it, what lies in the background."""
 
 
 def save_figure(figure, path: Path) -> None:
@@ -39,7 +40,7 @@ def views_figure(path: Path, originals: list[np.ndarray], boxes: np.ndarray, vie
     for column, image in enumerate(originals):
         axes[0, column].imshow(image)
         height, width = image.shape[:2]
-        for view, colour in enumerate((_ONLINE, _SECOND)):
+        for view, colour in enumerate((ONLINE, SECOND)):
             y1, x1, y2, x2 = boxes[view, column]
             corner = (x1 * width - 0.5, y1 * height - 0.5)
             axes[0, column].add_patch(Rectangle(corner, (x2 - x1) * width, (y2 - y1) * height, fill=False, edgecolor=colour, linewidth=2))
@@ -64,23 +65,23 @@ def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
     """
     figure, axes = plt.subplots(1, 4, figsize=(17, 4.2), layout="constrained")
     accuracy, loss, collapse, schedules = axes
-    _curve(accuracy, rows, "probe_accuracy", "linear probe", _ONLINE, 100.0)
-    _curve(accuracy, rows, "knn_accuracy", "nearest neighbours", _SECOND, 100.0)
-    for name, colour in (("probe_accuracy", _ONLINE), ("knn_accuracy", _SECOND)):
+    curve(accuracy, rows, "probe_accuracy", "linear probe", ONLINE, 100.0)
+    curve(accuracy, rows, "knn_accuracy", "nearest neighbours", SECOND, 100.0)
+    for name, colour in (("probe_accuracy", ONLINE), ("knn_accuracy", SECOND)):
         if rows and name in rows[0]:
             accuracy.axhline(rows[0][name] * 100.0, color=colour, linestyle=":", linewidth=1)
     accuracy.set(title="accuracy on frozen features (%)\ndotted: untrained")
-    _curve(loss, rows, "loss", "loss", _ONLINE)
+    curve(loss, rows, "loss", "loss", ONLINE)
     loss.set(title="loss")
-    _curve(collapse, rows, "projection_std", "spread (1: scattered, 0: collapsed)", _ONLINE)
-    _curve(collapse, rows, "projection_cosine", "cosine between images (1: collapsed)", _SECOND)
+    curve(collapse, rows, "projection_std", "spread (1: scattered, 0: collapsed)", ONLINE)
+    curve(collapse, rows, "projection_cosine", "cosine between images (1: collapsed)", SECOND)
     collapse.set(title="projections of different images", ylim=(-0.1, 1.15))
     rank = collapse.twinx()
-    _curve(rank, rows, "effective_rank", "effective rank (right)", _QUIET)
+    curve(rank, rows, "effective_rank", "effective rank (right)", QUIET)
     rank.set(ylim=(0, None))
-    _curve(schedules, rows, "tau", "tau", _ONLINE)
+    curve(schedules, rows, "tau", "tau", ONLINE)
     rate = schedules.twinx()
-    _curve(rate, rows, "learning_rate", "learning rate (right)", _SECOND)
+    curve(rate, rows, "learning_rate", "learning rate (right)", SECOND)
     schedules.set(title="schedules")
     for axis, twin in ((accuracy, None), (loss, None), (collapse, rank), (schedules, rate)):
         axis.set_xlabel("epoch")
@@ -97,31 +98,8 @@ def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
     save_figure(figure, path)
 
 
-def _curve(axis, rows, name, label, colour, scale=1.0):
+def curve(axis, rows: list[dict[str, float]], name: str, label: str, colour: str, scale: float = 1.0) -> None:
+    """Draws a column of a history over its epochs, where the epochs have it."""
     points = [(row["epoch"], row[name] * scale) for row in rows if name in row]
     if points:
         axis.plot(*zip(*points, strict=True), color=colour, label=label, marker="." if len(points) < 60 else None)
-
-
-def comparison_figure(path: Path, runs: dict[str, list[dict[str, float]]]) -> None:
-    """Draws the probe and the collapse measures of several runs over epochs, one colour a run.
-
-    Args:
-        path: the PNG to write.
-        runs: name -> rows (see `callbacks/history.py`).
-    """
-    panels = (
-        ("probe_accuracy", "linear probe on frozen features (%)", 100.0),
-        ("projection_std", "spread of projections\n1: scattered, 0: collapsed", 1.0),
-        ("projection_cosine", "mean cosine of different images\n1: collapsed", 1.0),
-        ("effective_rank", "effective rank of representations", 1.0),
-        ("loss", "loss", 1.0),
-    )
-    figure, axes = plt.subplots(1, len(panels), figsize=(18, 3.8), layout="constrained")
-    for axis, (name, title, scale) in zip(axes, panels, strict=True):
-        for number, (run, rows) in enumerate(runs.items()):
-            _curve(axis, rows, name, run, f"C{number}", scale)
-        axis.set(title=title, xlabel="epoch")
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(runs), frameon=False)
-    save_figure(figure, path)

@@ -1,25 +1,31 @@
-"""What a finished run leaves: its result, the supervised baseline, the curves and the exported encoder."""
+"""What a finished run leaves: its result, the supervised baseline, the curves, the exported encoder and the report."""
 
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
+from byol_tf.board import leave_projector, show_end
 from byol_tf.byol import BYOL
 from byol_tf.callbacks.throughput import Throughput
 from byol_tf.config import Config
 from byol_tf.evaluation.finetune import SUPERVISED_RATES, TuneRecipe, tune_protocol
+from byol_tf.event_log import EventLog
 from byol_tf.exporting.card import write_card
 from byol_tf.exporting.saved_model import VERSION
 from byol_tf.figures import curves_figure
 from byol_tf.plan import Schedule, system_of
-from byol_tf.run_folder import RunFolder, write_atomically
+from byol_tf.report_files import write_report
+from byol_tf.run_facts import read_facts
+from byol_tf.run_folder import RunFolder, RunFolderError, write_atomically
 from byol_tf.run_images import probe_images
 from byol_tf.saved_encoder import export_encoder
-from pipelines.sources import Source
+from byol_tf.seen import seen_by
+from pipelines.sources import Source, SourceError
 
 
 def supervised_accuracy(config: Config, inference: keras.Model, source: Source, say: Callable[[str], None]) -> float | None:
@@ -88,6 +94,23 @@ def leave_behind(config: Config, folder: RunFolder, inference: keras.Model, rows
     export_encoder(inference, folder.export, config)
     write_card(config, folder, result)
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
+
+
+def leave_report(
+    config: Config, folder: RunFolder, inference: keras.Model, source: Source, events: EventLog, say: Callable[[str], None]
+) -> None:
+    """Draws the figures that need the encoder, and writes the page of a finished run and what TensorBoard shows of its end.
+
+    A failure is told and ends nothing: all that was learned is written by then.
+    """
+    say("drawing the report")
+    try:
+        facts, seen = read_facts(folder), seen_by(config, inference, source)
+        write_report(facts, folder, seen)
+        leave_projector(folder.logs, seen)
+        show_end(events, facts, folder.figures)
+    except (OSError, tf.errors.OpError, SourceError, RunFolderError) as error:
+        say(f"warning: report not written: {error}. To make it: python -m byol_tf.report --run {shlex.quote(str(folder.root))}")
 
 
 def weights_digest(model: BYOL) -> str:

@@ -2,7 +2,7 @@
 
 ```
 runs/stl10-2026-11-21-1/
-  config.json  environment.json  skipped.csv  history.csv  result.json
+  config.json  environment.json  skipped.csv  history.csv  result.json  report.html
   checkpoints/  logs/ (TensorBoard)  figures/ (PNG)
   export/encoder/1/ (SavedModel)  export/encoder.keras  export/USAGE.md  export/README.md (model card)
 ```
@@ -26,6 +26,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from byol_tf.config import Config
+from byol_tf.config_differences import differences, listed
 
 _PACKAGES = (
     "byol-tf",
@@ -63,6 +64,7 @@ class RunFolder:
         self.skipped = self.root / "skipped.csv"
         self.history = self.root / "history.csv"
         self.result = self.root / "result.json"
+        self.report = self.root / "report.html"
         self.checkpoints = self.root / "checkpoints"
         self.logs = self.root / "logs"
         self.figures = self.root / "figures"
@@ -147,13 +149,13 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[
         saved = folder.saved_config()
         if saved is None and folder.root.exists() and (not folder.root.is_dir() or any(p.name != LOCK_NAME for p in folder.root.iterdir())):
             raise RunFolderError(f"--run-dir {run_dir}: expected a new or empty folder, or a run's; it holds something else")
-        differing = [] if saved is None or _longer(saved, config) else _differences(saved, config)
+        differing = [] if saved is None or _longer(saved, config) else differences(saved, config)
         if fresh and saved is not None:
             raise RunFolderError(f"--run-dir {run_dir}: --fresh starts a run anew, and this folder holds one. Leave one of the two out")
         if differing:
             raise RunFolderError(
                 f"--run-dir {run_dir}: this run was begun with another config:\n"
-                + "\n".join(_listed(differing))
+                + "\n".join(listed(differing))
                 + "\nGo on with the config it has, or name another folder"
                 + _why_not_longer(differing, config)
             )
@@ -162,7 +164,7 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[
     if not fresh:
         for path in reversed(_numbered(root, name)):
             saved = RunFolder(path).saved_config()
-            if saved is not None and not _differences(saved, config):
+            if saved is not None and not differences(saved, config):
                 return RunFolder(path)
     prefix = f"{name}-{datetime.date.today().isoformat()}-"
     taken = [int(path.name.removeprefix(prefix)) for path in _numbered(root, name) if path.name.startswith(prefix)]
@@ -172,7 +174,7 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[
         saved = unfinished.saved_config()
         if saved is not None and not unfinished.result.exists():
             say(f"{unfinished.root} isn't finished, and was begun with another config; {folder.root} begins anew:")
-            for line in _listed(_differences(saved, config)):
+            for line in listed(differences(saved, config)):
                 say(line)
     return folder
 
@@ -263,7 +265,7 @@ def _numbered(root: Path, name: str) -> list[Path]:
 
 def _longer(saved: dict, config: dict) -> bool:
     """Whether a config is the saved one but for more epochs, and each step done would have been the same with them."""
-    differing = _differences(saved, config)
+    differing = differences(saved, config)
     only_epochs = [key for key, _, _ in differing] == ["training.epochs"]
     return only_epochs and config["training"]["epochs"] > saved["training"]["epochs"] and _scheduled(config) is None
 
@@ -283,25 +285,3 @@ def _scheduled(config: dict) -> str | None:
     if config["objective"]["target"] == "ema" and tau["schedule"] != "constant":
         return "tau's does (tau.schedule)"
     return None
-
-
-_DOES_NOT_MATTER = ("about", "$schema", "run", "monitor")
-"""Keys that change nothing of what is learned."""
-
-
-def _differences(saved: dict, config: dict) -> list[tuple[str, str, str]]:
-    """(dotted key, value there, value now) of every key that matters and differs."""
-    flat = [_flatten({key: value for key, value in tree.items() if key not in _DOES_NOT_MATTER}) for tree in (saved, config)]
-    keys = sorted(set(flat[0]) | set(flat[1]))
-    return [(key, flat[0].get(key, "absent"), flat[1].get(key, "absent")) for key in keys if flat[0].get(key) != flat[1].get(key)]
-
-
-def _listed(differing: list[tuple[str, str, str]]) -> list[str]:
-    return [f"  {key}: {was} there, {now} now" for key, was, now in differing]
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict[str, str]:
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": json.dumps(value)}
-    return flat

@@ -225,9 +225,11 @@ def _report(result: dict, folder: RunFolder) -> int:
         f"spread of projections {result['projection_std']:.2f} (1: scattered, 0: collapsed)"
     )
     run = shlex.quote(os.fspath(folder.root))
-    print(f"\n  look:  {run}/figures/curves.png, {run}/figures/views.png\n         tensorboard --logdir {run}/logs")
+    page = f"{run}/report.html" if folder.report.exists() else f"python -m byol_tf.report --run {run}"
+    print(f"\n  look:  {page}\n         {run}/figures/curves.png, {run}/figures/views.png\n         tensorboard --logdir {run}/logs")
     saved_model = os.fspath(folder.export / "encoder" / "1")
     print(f"  use:   encoder = tf.saved_model.load({saved_model!r}); encoder.serve(images)  # uint8 [N, H, W, 3]")
+    print(f"         python -m byol_tf.embed --encoder {run} --images DIR  # photos that are alike; labels from a handful")
     print(f"         python -m byol_tf.export --run {run} --format all  # also LiteRT and ONNX; {run}/export/USAGE.md\n")
     print(json.dumps(result))
     return 0

@@ -153,7 +153,7 @@ test = open_source(**source_options(config)).test
 images = np.stack([test[index] for index in range(500)])
 keras.utils.set_random_seed(config.seed)
 untrained = inference_model(encoder_of(config), config.views.size, config.views.mean, config.views.std)
-saved = tf.saved_model.load(f"{RUN}/export/encoder")
+saved = tf.saved_model.load(f"{RUN}/export/encoder/1")
 
 QUERIES, SHOWN = 4, 8
 figure, axes = plt.subplots(2 * QUERIES, SHOWN, figsize=(SHOWN, 2.1 * QUERIES))
@@ -188,7 +188,7 @@ run("-m", "byol_tf.evaluate", "knn", "--run", RUN)
 
 # %%
 run("-m", "byol_tf.export", "--run", RUN)
-saved = tf.saved_model.load(f"{RUN}/export/encoder")  # the new one
+saved = tf.saved_model.load(f"{RUN}/export/encoder/1")  # the new one
 from_saved_model = saved.serve(tf.constant(images[:16])).numpy()
 from_keras = keras.models.load_model(f"{RUN}/export/encoder.keras")(images[:16]).numpy()
 print(f"representations: {from_keras.shape}, largest difference of the two: {np.abs(from_saved_model - from_keras).max():.1e}")

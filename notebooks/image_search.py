@@ -118,7 +118,7 @@ run("-m", "byol_tf.train", *words, picture=f"{RUN}/figures/views.png")
 # %%
 import tensorflow as tf
 
-encoder = tf.saved_model.load(f"{RUN}/export/encoder")
+encoder = tf.saved_model.load(f"{RUN}/export/encoder/1")
 vectors = np.concatenate([encoder.serve(tf.constant(np.asarray(photo)[None])).numpy() for photo in photos])
 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 np.savez("embeddings.npz", embeddings=vectors, paths=[str(path) for path in paths])

@@ -52,16 +52,29 @@ class History(keras.callbacks.Callback):
             write_atomically(self.path, text.getvalue())
         except OSError as error:  # a full disk ends no run, and the next epoch writes all rows again
             self.say(f"warning: {self.path.name} not written: {error}. The run goes on, and tries again after the next epoch")
-        self.events.add(epoch, lambda: [tf.summary.scalar(_GROUPS.get(name, name), row[name]) for name in row if name != "epoch"])
+        shown = [(*_SCALARS[name], value) for name, value in row.items() if name != "epoch"]
+        self.events.add(epoch, lambda: [tf.summary.scalar(tag, value, description=text) for tag, text, value in shown])
 
     def on_epoch_end(self, epoch, logs=None):
         self.add(epoch + 1, logs or {})
 
 
-_GROUPS = {
-    "probe_accuracy": "accuracy/linear",
-    "knn_accuracy": "accuracy/knn",
-    "projection_std": "collapse/projection_std",
-    "projection_cosine": "collapse/projection_cosine",
-    "effective_rank": "collapse/effective_rank",
+_SCALARS = {
+    "loss": ("training/loss", "The mean of an epoch's steps: of BYOL 2 - 2 cos, both directions added. BYOL paper, equation 2."),
+    "learning_rate": (
+        "training/learning_rate",
+        "Of the epoch's last step: base rate x batch / 256, warm-up, cosine. BYOL paper, section 3.2.",
+    ),
+    "tau": ("training/tau", "How slowly the target network follows: its share of itself in each update. BYOL paper, section 3.1."),
+    "skipped_steps": ("training/skipped_steps", "Steps so far that had NaN or infinity in them and changed nothing."),
+    "images_per_second": ("training/images_per_second", "Images learned from each second of the epoch."),
+    "probe_accuracy": ("accuracy/linear", "Top-1 of a linear probe on frozen representations, as a fraction. STL-10 paper, section 3.4."),
+    "knn_accuracy": ("accuracy/knn", "Top-1 of a vote of the nearest neighbours on frozen representations. Wu et al. 2018, section 3.4."),
+    "projection_std": (
+        "collapse/projection_std",
+        "Standard deviation of normalised projections x sqrt(d): 1 is scattered, 0 collapsed. SimSiam report, section IV.A.",
+    ),
+    "projection_cosine": ("collapse/projection_cosine", "Mean cosine of projections of different images: 0 is scattered, 1 collapsed."),
+    "effective_rank": ("collapse/effective_rank", "Directions that representations use. Roy and Vetterli 2007."),
 }
+"""Column of `history.csv` -> tag, and the text that TensorBoard has beside it."""

@@ -1,23 +1,32 @@
 """Images by index, from wherever they lie."""
 
-from pipelines.sources.images import ArrayImages, Images, LazyImages, balanced_indices, concatenated, fitted, subset, without_labels
+from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.folder_walk import printable
+from pipelines.sources.heap import Heap, Photo, read_photo
+from pipelines.sources.images import ArrayImages, Images, LazyImages, balanced_indices, concatenated, fit, fitted, subset, without_labels
 from pipelines.sources.opening import open_source, plan_source, sample_source
 from pipelines.sources.reading import held_in_memory
 from pipelines.sources.source import Source, SourceError, SourcePlan
 
 __all__ = [
     "ArrayImages",
+    "Heap",
     "Images",
     "LazyImages",
+    "Photo",
     "Source",
     "SourceError",
     "SourcePlan",
+    "UnreadableImage",
     "balanced_indices",
     "concatenated",
+    "fit",
     "fitted",
     "held_in_memory",
     "open_source",
     "plan_source",
+    "printable",
+    "read_photo",
     "sample_source",
     "subset",
     "without_labels",

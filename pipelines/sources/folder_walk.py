@@ -34,20 +34,20 @@ class Found:
         return f"not photos by their names: {sum(self.others.values()):,} file(s) ({kinds})"
 
 
-def existing_folder(root: str | None) -> Path:
-    """Returns `root` as an absolute path; "~" is understood. Raises SourceError where it is no folder."""
+def existing_folder(root: str | None, option: str = "data.root") -> Path:
+    """Returns `root` as an absolute path; "~" is understood. Raises SourceError, which names the `option`, where it is no folder."""
     if root is None:
         raise SourceError('data.root is missing: data.source "folder" needs the folder of photos')
     folder = Path(root).expanduser().absolute()
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise SourceError(f"data.root: {folder} is a file; a folder of photos is needed")
+        raise SourceError(f"{option}: {folder} is a file; a folder of photos is needed")
     near: list[str] = []
     if folder.parent.is_dir():
         near = get_close_matches(folder.name, sorted(path.name for path in folder.parent.iterdir() if path.is_dir()), n=1)
     hint = f"; did you mean {folder.parent / printable(near[0])}?" if near else ""
-    raise SourceError(f"data.root: there is no folder {folder}{hint}")
+    raise SourceError(f"{option}: there is no folder {folder}{hint}")
 
 
 def printable(path: str) -> str:

@@ -1,6 +1,12 @@
 """Runs side by side from their files."""
 
+import csv
+import json
+
+import pytest
+
 from byol_tf.compare import main
+from byol_tf.config_file import load_config, resolved_json
 from byol_tf.history_file import read_history
 
 HISTORY = """epoch,loss,tau,probe_accuracy,projection_std,projection_cosine,effective_rank
@@ -10,16 +16,77 @@ HISTORY = """epoch,loss,tau,probe_accuracy,projection_std,projection_cosine,effe
 """
 
 
-def test_a_line_a_run_and_one_figure(tmp_path, capsys):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "history.csv").write_text(HISTORY)
+def run(root, name: str, probe: float, *overrides: str, supervised: float | None = None) -> str:
+    folder = root / name
+    folder.mkdir()
+    (folder / "config.json").write_text(resolved_json(load_config("demo", overrides)))
+    (folder / "history.csv").write_text(HISTORY.replace("0.5,", f"{probe},"))
+    if supervised is not None:
+        (folder / "result.json").write_text(json.dumps({"supervised_accuracy": supervised}))
+    return str(folder)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_line_a_setting_the_best_first(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [
+        run(tmp_path, "low", 0.3, "tau.base=0.5"),
+        run(tmp_path, "one", 0.5, "seed=1", supervised=0.41),
+        run(tmp_path, "two", 0.6, "seed=2", "run.root=elsewhere"),
+    ]
+    assert main(runs) == 0
+    head, rule, first, second, *_ = capsys.readouterr().out.splitlines()
+    names = ["run", "tau.base", "seeds", "epochs", "untrained", "probe", "kNN", "spread", "cosine", "rank", "loss", "supervised"]
+    assert cells(head) == names
+    assert set(rule) == {"|", "-"} and len(head) == len(rule) == len(first)
+    ends = ["2", "20.0 ± 0.0", "55.0 ± 7.1", "", "0.900 ± 0.000", "0.100 ± 0.000", "40.0 ± 0.0", "2.000 ± 0.000", "41.0"]
+    assert cells(first) == ["one and 1 more", "0.99", "1, 2", *ends]
+    assert cells(second) == ["low", "0.5", "0", "2", "20.0", "30.0", "", "0.900", "0.100", "40.0", "2.000", ""]
+    assert (tmp_path / "comparison.md").read_text().splitlines() == [head, rule, first, second]
+    with (tmp_path / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["run"], row["tau.base"], row["seed"], row["probe_accuracy"]) for row in rows] == [
+        ("low", "0.5", "0", "0.3"),
+        ("one", "0.99", "1", "0.5"),
+        ("two", "0.99", "2", "0.6"),
+    ]
+    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_files_without_a_config_have_their_names(tmp_path, capsys):
     (tmp_path / "other.csv").write_text(HISTORY.replace("0.5", "0.4"))
-    out = tmp_path / "figure.png"
-    assert main([str(tmp_path / "run"), f"no predictor={tmp_path / 'other.csv'}", "--out", str(out)]) == 0
+    out = tmp_path / "figures" / "a.png"
+    assert main([run(tmp_path, "x=run", 0.5), f"no predictor={tmp_path / 'other.csv'}", "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["run", "2", "20.0%", "50.0%", "0.900", "0.100", "40.0", "2.000"]
-    assert lines[2].split() == ["no", "predictor", "2", "20.0%", "40.0%", "0.900", "0.100", "40.0", "2.000"]
-    assert out.read_bytes().startswith(b"\x89PNG")
+    assert cells(lines[2])[:2] + cells(lines[3])[:2] == ["x=run", "0", "no predictor", ""]
+    assert cells(lines[3])[2:] == ["2", "20.0", "40.0", "", "0.900", "0.100", "40.0", "2.000"]
+    assert out.exists()
+
+
+def test_the_same_seed_twice_is_two_lines(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([run(tmp_path, "a", 0.5), run(tmp_path, "b", 0.5)]) == 0
+    assert [cells(line)[0] for line in capsys.readouterr().out.splitlines()[2:4]] == ["a", "b"]
+
+
+def test_many_settings_are_columns_in_the_files_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    many = (
+        "tau.base=0.9",
+        "training.epochs=9",
+        "training.batch_size=64",
+        "views.size=24",
+        "encoder.width=2",
+        "projector.hidden=8",
+        "predictor.hidden=8",
+    )
+    assert main([run(tmp_path, "a", 0.5), run(tmp_path, "b", 0.4, *many)]) == 0
+    printed = capsys.readouterr().out
+    assert "tau.base" not in printed and "7 settings differ; comparison.md has their columns" in printed
+    assert "| tau.base |" in (tmp_path / "comparison.md").read_text()
 
 
 def test_empty_cells_are_left_out(tmp_path):
@@ -29,6 +96,15 @@ def test_empty_cells_are_left_out(tmp_path):
     assert "probe_accuracy" not in rows[1]
 
 
-def test_a_run_without_history_is_named(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 2
-    assert f"{tmp_path}: expected a run folder with a history.csv" in capsys.readouterr().err
+@pytest.mark.parametrize("content", [None, "", "a,b\n1,2\n"])
+def test_runs_without_history_are_all_named_and_nothing_is_written(tmp_path, capsys, content, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        if content is not None:
+            (tmp_path / name / "history.csv").write_text(content)
+    assert main(["one", "two"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in errors] == ["one", "two"]
+    assert all("expected a run folder with a history.csv" in line for line in errors)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]

@@ -10,8 +10,9 @@ import pytest
 
 from byol_tf.config_file import load_config
 from byol_tf.study_file import Cell, Study
+from byol_tf.study_found import by_cell, by_run
 from byol_tf.study_plan import Planned
-from byol_tf.study_report import by_cell, by_run, draw_report, order_sentence, write_report
+from byol_tf.study_report import draw_report, order_sentence, write_report
 from byol_tf.study_runs import Outcome
 
 LINEAR = ("linear", "--fast")
@@ -196,6 +197,7 @@ def test_figures_have_a_mark_for_each_row_and_stay_within_the_canvas(tmp_path, m
         drawn[path.name] = figure
 
     monkeypatch.setattr("byol_tf.study_figures.save_figure", keep)
+    monkeypatch.setattr("byol_tf.setting_curves.save_figure", keep)
     history = tuple({"epoch": float(epoch), "loss": 4.0 - epoch, "probe_accuracy": 0.1 * epoch} for epoch in range(3))
     found = []
     for number in range(12):

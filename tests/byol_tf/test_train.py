@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from byol_tf.checkpoints import list_checkpoints, position_of
@@ -29,6 +30,8 @@ SMALL = {
     "devices": {"strategy": "cpu"},
     "probe": {"train_images": 50, "test_images": 100},
 }
+
+FIGURES = tuple(f"figures/{name}.png" for name in ("views", "curves", "collapse", "neighbours", "map", "confusion"))
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
@@ -73,7 +76,14 @@ def test_the_same_network_from_scratch_stands_beside_it(finished):
 def test_run_folder_is_complete(finished):
     _, _, result = finished
     run_dir = Path(result["run_dir"])
-    for name in ("config.json", "environment.json", "history.csv", "result.json", "figures/views.png", "figures/curves.png"):
+    for name in (
+        "config.json",
+        "environment.json",
+        "history.csv",
+        "result.json",
+        "report.html",
+        *FIGURES,
+    ):
         assert (run_dir / name).stat().st_size > 100, name
     assert list((run_dir / "logs").glob("events.out.tfevents.*"))
     assert [path.name for path in sorted((run_dir / "checkpoints").iterdir())] == ["epoch-0001", "epoch-0002", "epoch-0003"]
@@ -89,9 +99,53 @@ def test_tensorboard_holds_the_curves(finished):
 
     _, _, result = finished
     events = EventAccumulator(str(Path(result["run_dir"]) / "logs")).Reload()
-    assert {"loss", "tau", "learning_rate", "accuracy/linear", "accuracy/knn", "collapse/projection_std", "views", "config"} <= set(
-        events.Tags()["tensors"]
-    )
+    expected = {"training/loss", "training/tau", "training/learning_rate", "accuracy/linear", "accuracy/knn", "collapse/projection_std"}
+    assert expected | {"accuracy/supervised", "views", "config", "figures/neighbours", "figures/map"} <= set(events.Tags()["tensors"])
+
+
+def test_tensorboard_holds_the_hyperparameters_and_the_projector(finished):
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+    from tensorboard.plugins.projector.projector_plugin import _read_tensor_tsv_file as read_tensor
+
+    run_dir = Path(finished[2]["run_dir"])
+    events = EventAccumulator(str(run_dir / "logs")).Reload()
+    content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    session = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+    assert session.group_name == run_dir.name
+    assert session.hparams["tau.base"].number_value == 0.99
+    assert session.hparams["training.deterministic"].bool_value is True
+    assert session.hparams["views.first.crop_area"].string_value == "[0.4, 1.0]"
+    assert "representations.tsv" in (run_dir / "logs" / "projector_config.pbtxt").read_text()
+    assert read_tensor(str(run_dir / "logs" / "representations.tsv")).shape == (100, 32)
+    assert len((run_dir / "logs" / "classes.tsv").read_text().splitlines()) == 100
+
+
+def test_the_report_shows_what_the_run_was(finished):
+    """Its untrained network is the one that the run began with, and its probe the one that was measured."""
+    from byol_tf.config_file import load_config
+    from byol_tf.evaluation.features import embed
+    from byol_tf.evaluation.knn import knn_accuracy
+    from byol_tf.restored import restored_inference
+    from byol_tf.run_folder import RunFolder
+    from byol_tf.run_images import probe_images, source_options
+    from byol_tf.seen import seen_by, start_model
+    from pipelines.sources import open_source
+
+    _, done, result = finished
+    folder = RunFolder(result["run_dir"])
+    config = load_config(folder.config)
+    source = open_source(**source_options(config))
+    start, (train, test) = start_model(config), probe_images(config, source)
+    before = knn_accuracy(embed(start, train), train.labels, embed(start, test), test.labels, config.probe.neighbours)
+    assert before == result["untrained_knn_accuracy"]
+    seen = seen_by(config, restored_inference(config, folder), source)
+    assert np.mean(seen.predicted == seen.actual) == pytest.approx(result["probe_accuracy"], abs=0.011)  # one image
+    shares = seen.spectra["trained"][seen.spectra["trained"] > 0]
+    assert np.exp(-(shares * np.log(shares)).sum()) == pytest.approx(result["effective_rank"], rel=1e-3)
+    page = folder.report.read_text(encoding="utf-8")
+    assert f"{result['probe_accuracy']:.1%}" in page and f"{result['supervised_accuracy']:.1%}" in page
+    assert f"look:  {folder.report}" in done.stdout
 
 
 def test_the_same_command_again_trains_nothing(finished, capsys):
