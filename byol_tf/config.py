@@ -306,6 +306,9 @@ class Run(Section):
     """A checkpoint when so many minutes have passed since the last one. null: none."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     """How many of the newest checkpoints stay; the best by probe stays too. At least two, in case one is damaged."""
+    report: bool = True
+    """Whether a finished run draws `report.html`, its figures and TensorBoard's projector, which takes some seconds;
+    `python -m byol_tf.report` makes the page later."""
 
 
 class Config(Section):

@@ -227,7 +227,8 @@ class Experiment:
             raise SavesFailed(
                 f"all is learned and saved, but figures, encoder and result couldn't be written: {str(error).splitlines()[0]}"
             ) from error
-        leave_report(config, folder, self.inference, self.source, events, self.say)
+        if config.run.report:
+            leave_report(config, folder, self.inference, self.source, events, self.say)
         return result
 
     def _end_epoch(self, start: _Start, watchers: list) -> None:

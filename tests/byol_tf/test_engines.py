@@ -150,6 +150,7 @@ def test_a_run_on_a_folder_of_several_sizes(tmp_path):
         training={"epochs": 2},
         **{part: {"normalization": "data_init"} for part in ("encoder", "projector", "predictor")},
         devices={"strategy": "cpu"},
+        run={"report": False},
     )
     lines = []
     experiment = Experiment(chosen, RunFolder(tmp_path / "run"), lines.append)

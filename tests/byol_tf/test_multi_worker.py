@@ -31,6 +31,7 @@ OVERRIDES = [
     "training.epochs=2",
     "probe.train_images=50",
     "probe.test_images=50",
+    "run.report=false",
     "run.checkpoint_steps=1",  # within epochs too, as far as the writing keeps up
 ]
 

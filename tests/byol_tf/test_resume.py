@@ -32,7 +32,7 @@ TINY = {
     "training": {"epochs": EPOCHS, "batch_size": 16, "deterministic": True},
     "devices": {"strategy": "cpu"},
     "probe": {"train_images": 50, "test_images": 50, "neighbours": 5},
-    "run": {"checkpoint_steps": 1, "checkpoint_minutes": None},
+    "run": {"checkpoint_steps": 1, "checkpoint_minutes": None, "report": False},
 }
 WITH_NEXT_BATCH = """
 import sys

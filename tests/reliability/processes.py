@@ -36,7 +36,7 @@ CONFIG = {
     "training": {"epochs": EPOCHS, "batch_size": BATCH, "deterministic": True},
     "devices": {"strategy": "cpu"},
     "probe": {"train_images": 50, "test_images": 50, "neighbours": 5},
-    "run": {"checkpoint_steps": 1, "checkpoint_minutes": None, "keep_checkpoints": 100},
+    "run": {"checkpoint_steps": 1, "checkpoint_minutes": None, "keep_checkpoints": 100, "report": False},
 }
 """24 steps in 3 epochs of 8; each epoch leaves out another 3 images that fill no batch."""
 

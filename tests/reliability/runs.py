@@ -24,7 +24,7 @@ CONFIG = {
     "training": {"epochs": EPOCHS, "batch_size": 16, "deterministic": True},
     "devices": {"strategy": "cpu"},
     "probe": {"train_images": 50, "test_images": 50, "neighbours": 5},
-    "run": {"keep_checkpoints": 4},
+    "run": {"keep_checkpoints": 4, "report": False},
 }
 
 

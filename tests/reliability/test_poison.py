@@ -27,7 +27,7 @@ TINY = {
     "optimizer": {"base_learning_rate": 0.002, "reference_batch": None},
     "training": {"epochs": EPOCHS, "batch_size": 16},
     "probe": {"train_images": 50, "test_images": 50, "neighbours": 5, "every": 1000},
-    "run": {"checkpoint_steps": 1, "checkpoint_minutes": None, "keep_checkpoints": 1000},
+    "run": {"checkpoint_steps": 1, "checkpoint_minutes": None, "keep_checkpoints": 1000, "report": False},
 }
 AT = (1, EPOCHS * STEPS // 2, EPOCHS * STEPS)
 KINDS = [f"{place}-{value}" for place in PLACES for value in VALUES]
@@ -184,6 +184,7 @@ SMALL = {
     "optimizer": {"base_learning_rate": 0.002, "reference_batch": None},
     "training": {"epochs": 4, "batch_size": 64},
     "probe": {"train_images": 50, "test_images": 50, "every": 1000},
+    "run": {"report": False},
 }
 SIMSIAM = ("tau={}", "projector.layers=3", "projector.normalize_output=true", "predictor.hidden=16")
 COLLAPSES = {
