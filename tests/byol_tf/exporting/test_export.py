@@ -308,7 +308,7 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it_before_tensor
 )
 def test_every_normalisation_and_precision_goes_everywhere(tmp_path, name, normalization, precision):
     config = CONFIG | {
-        "encoder": {"name": name, "width": 0.25, "normalization": normalization},
+        "encoder": {"name": name, "width": 0.5, "normalization": normalization},
         "devices": {"strategy": "cpu", "precision": precision},
     }
     folder = write_run(tmp_path / "run", config)
