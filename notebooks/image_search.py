@@ -26,6 +26,7 @@ OVERRIDES = []  # any key of the config, as on the command line: ["--set", "seed
 RUN = "runs/image-search"
 
 # %%
+import csv
 import os
 import subprocess
 import sys
@@ -36,9 +37,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image, display
 from PIL import Image as Pillow
+from PIL import ImageOps
 
 from pipelines.sources import textures
-from pipelines.sources.decoding import UnreadableImage, decode
 
 os.environ["PYTHONUNBUFFERED"] = "1"  # so that what a command prints is seen at once
 
@@ -60,7 +61,7 @@ def run(*words, picture=None):
 # %% [markdown]
 # ## The heap
 #
-# What can't be read is left out and told of; nothing in the folder is changed. A photo that was taken upright is shown upright (EXIF).
+# What can't be read is left out and told of; nothing in the folder is changed.
 
 # %%
 if PHOTOS is None:
@@ -68,36 +69,6 @@ if PHOTOS is None:
     Path(PHOTOS).mkdir(exist_ok=True)
     for number, pixels in enumerate(textures.draw(0, "unlabelled", np.arange(2000))):
         Pillow.fromarray(pixels).convert("RGB").save(f"{PHOTOS}/{number:04}.png")
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
-paths, photos = [], []
-for path in sorted(path for path in Path(PHOTOS).rglob("*") if path.suffix.lower() in SUFFIXES):
-    try:
-        with path.open("rb") as file:
-            pixels, _ = decode(file)
-    except UnreadableImage as error:
-        print(f"left out: {path}: {error}")
-        continue
-    paths.append(path)
-    photos.append(Pillow.fromarray(pixels))
-    photos[-1].thumbnail((256, 256))  # enough for the encoder and for what is shown here
-print(f"{len(photos):,} photos")
-
-
-def sheet(rows, titles):
-    """Shows rows of photos, by their places in the heap, with titles above them."""
-    figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=(1.5 * len(rows[0]), 1.7 * len(rows)), squeeze=False)
-    for places, texts, line in zip(rows, titles, axes, strict=True):
-        for place, text, axis in zip(places, texts, line, strict=True):
-            axis.imshow(photos[place])
-            axis.set_title(text, fontsize=7)
-            axis.axis("off")
-    figure.tight_layout()
-    plt.show()
-
-
-some = np.linspace(0, len(photos) - 1, 8).astype(int)
-sheet([some], [[paths[place].name for place in some]])
 
 # %% [markdown]
 # ## Learn from it
@@ -113,49 +84,34 @@ run("-m", "byol_tf.train", *words, picture=f"{RUN}/figures/views.png")
 # %% [markdown]
 # ## An embedding of each photo
 #
-# The exported encoder takes uint8 images of any size, one size at a time. Vectors are scaled to length 1, so that a product of two is their cosine.
+# The same command later takes what is new or has changed.
 
 # %%
-import tensorflow as tf
-
-encoder = tf.saved_model.load(f"{RUN}/export/encoder/1")
-vectors = np.concatenate([encoder.serve(tf.constant(np.asarray(photo)[None])).numpy() for photo in photos])
-vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-np.savez("embeddings.npz", embeddings=vectors, paths=[str(path) for path in paths])
-print(f"embeddings.npz: {vectors.shape[0]:,} photos, {vectors.shape[1]} numbers each")
+embed = ["-m", "byol_tf.embed", "--encoder", RUN, "--images", PHOTOS, "--out", "embedded"]
+run(*embed)
 
 # %% [markdown]
 # ## Search
 #
-# In the first column the photo that is asked for, then the most alike of all others, with the cosine.
-
+# Framed: the photo that is asked for, then the most alike of all others, with the cosine. Photos from elsewhere may be asked for too.
 
 # %%
-def most_alike(vector, count, but=None):
-    """(places in the heap, cosines) of the photos nearest to a vector of length 1, best first; without the one at the place `but`."""
-    cosines = vectors @ vector
-    if but is not None:
-        cosines[but] = -np.inf
-    order = np.argsort(-cosines)[:count]
-    return order, cosines[order]
-
-
-rows, titles = [], []
-for query in np.linspace(0, len(photos) - 1, 6).astype(int):
-    found, cosines = most_alike(vectors[query], 7, but=query)
-    rows.append([query, *found])
-    titles.append([f"{paths[query].name}:", *(f"{cosine:.3f}" for cosine in cosines)])
-sheet(rows, titles)
+with open("embedded/index.csv", newline="", encoding="utf-8") as file:
+    paths = [Path(PHOTOS) / row["path"] for row in csv.DictReader(file)]
+queries = [paths[place] for place in np.linspace(0, len(paths) - 1, 6).astype(int)]
+run(*embed, "--nearest", *queries)
+display(Image("embedded/nearest.png"))
 
 # %% [markdown]
-# With a photo from elsewhere: `decode` it, `encoder.serve` it, and ask `most_alike`.
+# ## Labels from a few
+#
+# Write some thirty rows `path,label` into `labels.csv`, paths as in `embedded/index.csv`; `predictions.csv` then guesses all others, the most uncertain first,
+# and `uncertain.png` shows which to label next.
 
 # %%
-with paths[-1].open("rb") as file:  # put your photo's path here
-    pixels, _ = decode(file)
-vector = encoder.serve(tf.constant(pixels[None])).numpy()[0]
-found, cosines = most_alike(vector / np.linalg.norm(vector), 5)
-print(*(f"{cosine:.3f}  {paths[place]}" for place, cosine in zip(found, cosines, strict=True)), sep="\n")
+if Path("labels.csv").exists():
+    run(*embed, "--few", "labels.csv")
+    display(Image("embedded/uncertain.png"))
 
 # %% [markdown]
 # ## The heap as a map
@@ -165,13 +121,18 @@ print(*(f"{cosine:.3f}  {paths[place]}" for place, cosine in zip(found, cosines,
 # %%
 from sklearn.manifold import TSNE
 
-places = np.linspace(0, len(photos) - 1, min(400, len(photos))).astype(int)
+with np.load("embedded/embeddings.npz") as arrays:
+    vectors = arrays["embeddings"]
+vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+places = np.linspace(0, len(paths) - 1, min(400, len(paths))).astype(int)
 flat = TSNE(2, random_state=0, init="pca", perplexity=min(30, len(places) // 4)).fit_transform(vectors[places])
 flat -= flat.min(axis=0)
 flat /= flat.max(axis=0)
 figure, axis = plt.subplots(figsize=(10, 10))
 for (x, y), place in zip(flat, places, strict=True):
-    axis.imshow(photos[place], extent=(x, x + 0.03, y, y + 0.03))
+    photo = ImageOps.exif_transpose(Pillow.open(paths[place])).convert("RGB")
+    photo.thumbnail((64, 64))
+    axis.imshow(photo, extent=(x, x + 0.03, y, y + 0.03))
 axis.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal")
 axis.axis("off")
 plt.show()

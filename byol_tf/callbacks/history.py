@@ -52,14 +52,14 @@ class History(keras.callbacks.Callback):
             write_atomically(self.path, text.getvalue())
         except OSError as error:  # a full disk ends no run, and the next epoch writes all rows again
             self.say(f"warning: {self.path.name} not written: {error}. The run goes on, and tries again after the next epoch")
-        shown = [(*_SCALARS[name], value) for name, value in row.items() if name != "epoch"]
+        shown = [(*SCALARS[name], value) for name, value in row.items() if name != "epoch"]
         self.events.add(epoch, lambda: [tf.summary.scalar(tag, value, description=text) for tag, text, value in shown])
 
     def on_epoch_end(self, epoch, logs=None):
         self.add(epoch + 1, logs or {})
 
 
-_SCALARS = {
+SCALARS = {
     "loss": ("training/loss", "The mean of an epoch's steps: of BYOL 2 - 2 cos, both directions added. BYOL paper, equation 2."),
     "learning_rate": (
         "training/learning_rate",

@@ -110,8 +110,9 @@ class EmbeddedPhotos:
         """The encoder, loaded when it is needed first."""
         if self._model is None:
             from byol_tf.config_file import load_config
-            from byol_tf.judged import exported_form, file_encoder, run_encoder
+            from byol_tf.judged import file_encoder, run_encoder
             from byol_tf.run_folder import RunFolder
+            from byol_tf.saved_encoder import exported_form
 
             if self.encoder.run:
                 folder = RunFolder(self.encoder.path)

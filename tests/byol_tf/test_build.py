@@ -39,7 +39,11 @@ def built(config: Config, image_count: int = 40) -> BYOL:
     return model
 
 
-@pytest.mark.parametrize("name", recipes())
+# The others differ from these in numbers alone.
+QUICK = ("demo", "stl10", "imagenet-gn-ws", "imagenet-modified-init", "imagenet-simsiam", "imagenet-simclr")
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in recipes()])
 def test_every_recipe_takes_a_step_on_its_own_views(name):
     wide = [] if name == "demo" else ["encoder.width=0.25"]
     config = load_config(name, [*SMALL, *wide, "views.engine=keras_cv"])  # the stream below makes views

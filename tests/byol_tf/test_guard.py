@@ -128,6 +128,7 @@ class TestSkip:
         assert raised.value.exit_code == NOT_FINITE
         assert (model.skipped_steps, int(model.optimizer.iterations.numpy())) == (MOST_SKIPPED, 3)
 
+    @pytest.mark.long
     def test_many_that_are_not_in_a_row_do_not(self):
         model = built(steps=4)
         fit(model, poisoned(48, dict.fromkeys(range(0, 48, 2), np.inf)))

@@ -27,7 +27,7 @@ def trained(batches: int = 6, epochs: int = 2, accumulation: int = 1, **compile_
 
 
 class TestStepsPerExecution:
-    @pytest.mark.parametrize("jit", [False, True])
+    @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.long)])
     def test_several_steps_a_call_are_the_same_steps(self, jit):
         one, one_history = trained()
         several, several_history = trained(steps_per_execution=3, jit_compile=jit)

@@ -74,6 +74,7 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     (r"\. \.venv/bin/activate", "the environment that `make` leaves", _nothing),
     (r"export '?TF_CONFIG=.*", "for several machines; it is read as `multi_worker` reads it", _cluster),
     (r"tensorboard --logdir \S+", "a server: test_tensorboard.py opens it in a browser", _nothing),
+    (r"saved_model_cli show --dir \S+ --all", "TensorFlow's own program: run by tests/byol_tf/exporting/test_export.py", _nothing),
     (r"(\w+=\S+ )?python -m pytest .*", "tests; that the files are there is looked at", _paths),
     (r"python -m tests\.reliability \S+", "reads what the reliability tests left, which take an hour", _nothing),
     (r"python -m tests\.reference", "run by tests/test_reference.py", _nothing),

@@ -97,6 +97,18 @@ def _overrides(changes: dict) -> list[str]:
     return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
 
 
+def _holiday(folder: Path) -> None:
+    """A heap of 40 photos, one from elsewhere, and labels for 30 of the heap."""
+    (folder / "holiday").mkdir()
+    rows = []
+    for number, image in enumerate(textures.draw(0, "test", np.arange(42))):
+        place = {0: "holiday/beach.jpg", 1: "other.jpg"}.get(number, f"holiday/{number:02}.jpg")
+        Image.fromarray(image).convert("RGB").save(folder / place)
+        if 2 <= number < 32:
+            rows.append(f"{number:02}.jpg,{('sea', 'snow')[number % 10 < 5]}")
+    (folder / "labels.csv").write_text("\n".join(["path,label", *rows, ""]))
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
     """A folder as a reader has it: `configs/`, photos of textures, two runs under the names that the pages use, others' checkpoints."""
@@ -111,9 +123,11 @@ def desk(tmp_path_factory) -> Path:
             place = folder / "photos" / split / ("" if split == "unlabeled" else list(textures.PATTERNS)[number % 10])
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).convert("RGB").save(place / f"{number}.png")
+    _holiday(folder)
     demo = folder / "runs" / "demo-2026-11-21-1"
     assert main(["--run-dir", str(demo), *_overrides(SMALL)]) == 0
-    shutil.copytree(demo, demo.with_name("photos-2026-11-21-1"))
+    own = ["--config", "photos", *_overrides(SMALL | {"data.root": folder / "photos"})]
+    assert main(["--run-dir", str(demo.with_name("photos-2026-11-21-1")), *own]) == 0
     shutil.copy(demo / "export" / "encoder.keras", folder)
     safetensors.numpy.save_file(torch_resnet.state_dict("resnet50"), folder / "resnet50.safetensors")
     network = haiku_byol.HaikuByol(width=1 / 16)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from byol_tf.callbacks.history import _GROUPS
+from byol_tf.callbacks.history import SCALARS
 
 pytestmark = pytest.mark.long
 
@@ -80,7 +80,7 @@ def pixels(element) -> np.ndarray:
 def test_each_column_of_the_history_is_a_chart_with_its_last_value_and_a_line(run, address, browser):
     with (run / "history.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
-    expected = {_GROUPS.get(name, name): float(value) for name, value in last.items() if value and name != "epoch"}
+    expected = {SCALARS[name][0]: float(value) for name, value in last.items() if value and name != "epoch"}
     assert len(expected) >= 8
     browser.get(f"{address}/#timeseries")
     for tag, value in expected.items():

@@ -120,7 +120,7 @@ class TestWorkers:
     def test_images_and_their_places_are_those_of_the_whole_batch(self, workers):
         self.check(lambda **where: image_batches(Noise(23), 8, 5, **where), workers)
 
-    @pytest.mark.parametrize("sizes", [False, True])
+    @pytest.mark.parametrize("sizes", [pytest.param(False, marks=pytest.mark.long), True])
     def test_views_are_those_of_the_whole_batch(self, sizes):
         self.check(lambda **where: view_batches(Noise(23, sizes), preset("byol"), 8, 8, 5, MEAN, STD, **where), 2)
 

@@ -70,7 +70,7 @@ def test_scales_offsets_and_outputs_are_those_of_batch_normalisation_by_numpy():
     assert relative_error(projector(encoder(images())), expected) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["convnet", "resnet18", pytest.param("resnet50", marks=pytest.mark.long)])
 def test_a_network_then_computes_what_it_does_with_batch_normalisation(name):
     encoder, twin = (build_encoder(name, 16, 0.0625, "3x3", normalization) for normalization in ("data_init", "batch"))
     projector, twin_projector = (mlp_head(encoder.output_shape[-1], 12, 5, "p", 3, kind, True) for kind in ("data_init", "batch"))
