@@ -291,7 +291,8 @@ class Monitor(Section):
     ends the run after that epoch's checkpoint."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """A step whose views, loss, gradients or batch statistics aren't finite changes nothing and is never saved. `stop` ends the run there;
-    `skip` goes on, counts it in `skipped_steps`, and ends the run after 20 in a row. Weights that aren't finite always end it."""
+    `skip` goes on, counts it in `skipped_steps`, and ends the run after 20 in a row. Weights or a loss scale that
+    aren't finite always end it."""
 
 
 class Run(Section):

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf.devices import on_cpu
-from byol_tf.guard import AFTER, BEFORE, TROUBLES
+from byol_tf.guard import BEFORE, LASTING, TROUBLES
 from byol_tf.stops import NotFiniteError
 
 MOST_SKIPPED = 20
@@ -167,13 +167,13 @@ class CompiledLoop(keras.Model):
 
     def _must_stop(self, reports: tf.Tensor) -> tf.Tensor:
         """Whether a step of a call found what ends the run."""
-        ending = TROUBLES if self.on_nonfinite == "stop" else AFTER
+        ending = TROUBLES if self.on_nonfinite == "stop" else LASTING
         return tf.reduce_any(reports[:, 1 + len(TROUBLES) - len(ending) :] > 0.0)
 
     def _note(self, reports: np.ndarray, waited: float) -> None:
         """Keeps a call's report for callbacks, or raises `NotFiniteError`."""
         found = [tuple(name for name, flag in zip(TROUBLES, report[1:], strict=True) if flag > 0.0) for report in reports]
-        ending = TROUBLES if self.on_nonfinite == "stop" else AFTER
+        ending = TROUBLES if self.on_nonfinite == "stop" else LASTING
         ended = [index for index, names in enumerate(found) if set(names) & set(ending)]
         made = ended[0] + 1 if ended else len(found)
         self.last_call = Call(reports[:made, 0], tuple(found[:made]), waited, len(found))

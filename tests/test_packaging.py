@@ -2,7 +2,8 @@
 
 import configparser
 import importlib
-import re
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -59,7 +60,7 @@ def test_each_command_of_the_wheel_exists(wheel):
         entries = configparser.ConfigParser()
         entries.read_string(archive.read(next(name for name in archive.namelist() if name.endswith("/entry_points.txt"))).decode())
     commands = dict(entries["console_scripts"])
-    assert set(commands) >= {f"byol-{name}" for name in ("train", "evaluate", "study", "export", "compare", "convert")}
+    assert set(commands) >= {f"byol-{name}" for name in ("train", "evaluate", "study", "export", "embed", "report", "compare", "convert")}
     for place in commands.values():
         module, function = place.split(":")
         assert callable(getattr(importlib.import_module(module), function))
@@ -80,10 +81,13 @@ def test_from_the_wheel_in_an_empty_environment(wheel, photos, tmp_path):
     say("byol-train", "--run-dir", "run", "--set", "training.epochs=2", "--set", "data.pretrain_images=1024")
     assert "pip install" in say("byol-export", "--run", "run", "--format", "onnx", code=2)
     say("pip", "install", "--quiet", f"{wheel}[cpu,export]")
-    printed = say("byol-export", "--run", "run", "--format", "all")
-    assert {"saved_model", "keras", "litert", "onnx"} <= set(re.findall(r"\w+", printed))
+    say("byol-export", "--run", "run", "--format", "all")
+    weights = {f"encoder-{kind}.tflite" for kind in ("float32", "float16", "int8")}
+    assert weights | {"encoder", "encoder.keras", "encoder.onnx", "USAGE.md", "README.md"} <= set(os.listdir(tmp_path / "run" / "export"))
     say("byol-evaluate", "knn", "--run", "run")
     say("byol-embed", "--encoder", "run", "--images", str(photos / "imagenette_stl10like" / "test"), "--out", "embedded")
-    say("byol-compare", "run", "run", "--out", "compared.png")
+    say("byol-report", "--run", "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    say("byol-compare", "run", "again", "--out", "compared")
     assert "stl10-table2" in say("byol-study", "--list")
     assert "byol_tf" not in {path.name for path in tmp_path.iterdir()}

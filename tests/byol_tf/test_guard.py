@@ -231,8 +231,9 @@ class TestFloat16:
         assert model.skipped_steps == 1
 
     @pytest.mark.parametrize("value", [np.nan, *(pytest.param(value, marks=pytest.mark.long) for value in (np.inf, 0.0, -1.0))])
-    def test_a_scale_that_is_none_is(self, value):
-        model = built("stop")
+    def test_a_scale_that_is_none_ends_the_run(self, value):
+        """With "skip" too: each later step would be left out for it, and it would be saved."""
+        model = built("skip")
         recorder = Recorder(lambda step, model: step == 1 and model.optimizer.dynamic_scale.assign(value))
         with pytest.raises(NotFiniteError, match=r"step 2: not finite: .*loss scale"):
             fit(model, poisoned(2, {}), [recorder])

@@ -1,5 +1,6 @@
 """Row 12: numbers that aren't finite, jumps of the loss and collapse, planted into runs by the real command."""
 
+import contextlib
 import csv
 import json
 import math
@@ -70,16 +71,13 @@ def _arrays(file: Path) -> list[np.ndarray]:
 def policy_is_obeyed(kind: str, step: int, policy: str, code: int, printed: str, run_dir: Path) -> None:
     """What must hold after a run into which `kind` was planted."""
     assert all_finite(run_dir)
-    in_state = kind.split("-")[0] in ("weight", "target", "scale")
-    if policy == "stop" or kind.split("-")[0] in ("weight", "target"):
+    if policy == "stop" or kind.split("-")[0] in ("weight", "target", "scale"):
         assert code == NOT_FINITE, printed
         assert f"step {step:,}: not finite: " in printed
         assert not (run_dir / "result.json").exists()
         assert not (run_dir / "export").exists()
         newest, _ = read_newest(run_dir / "checkpoints")
         assert newest is None or newest.epoch * STEPS + newest.step < step
-    elif in_state:  # a loss scale that stays bad: from that step on all are left out, to the end or to the twentieth
-        assert f"step {step:,} left out, not finite: " in printed or step == AT[-1]
     else:
         assert code == 0, printed
         assert f"step {step:,} left out, not finite: " in printed
@@ -125,7 +123,7 @@ def test_with_the_protection_taken_out_what_is_bad_is_saved(tmp_path, capsys, mo
     monkeypatch.setattr("byol_tf.loop.CompiledLoop._note", lambda self, reports, waited: None)
     monkeypatch.setattr("byol_tf.callbacks.step_watch.StepWatch.on_train_batch_end", lambda *_, **__: None)
     monkeypatch.setattr("byol_tf.callbacks.input_watch.InputWatch.on_train_batch_end", lambda *_, **__: None)
-    with planted("batch-nan", AT[1]):
+    with planted("batch-nan", AT[1]), contextlib.suppress(np.linalg.LinAlgError):  # the rank of NaN, at the epoch's end
         run(capsys, *arguments(tmp_path, "training.epochs=2"))
     assert not all_finite(tmp_path / "run")
     report(12, "negative control: without the guard a bad batch is saved", 1)
@@ -161,7 +159,7 @@ def test_a_jump_of_the_loss_is_said_and_nothing_else(tmp_path, capsys, report):
 @pytest.mark.long
 def test_ten_thousand_clean_steps_raise_no_alarm(tmp_path, capsys, report):
     clean = ["data.pretrain_images=2000", "training.batch_size=8", "training.epochs=40", "run.checkpoint_steps=null"]
-    code, printed = run(capsys, *arguments(tmp_path, *clean, "run.keep_checkpoints=2", "optimizer.schedule=constant"))
+    code, printed = run(capsys, *arguments(tmp_path, *clean, "run.keep_checkpoints=2", "optimizer.base_learning_rate=0.0005"))
     result = json.loads(printed.strip().splitlines()[-1])
     assert (code, result["steps"], result["skipped_steps"]) == (0, 10_000, 0)
     assert not re.search("left out|jumped|collapse:", printed)
