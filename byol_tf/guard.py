@@ -10,7 +10,7 @@ BEFORE = ("views", "loss", "gradient", "batch statistics", "loss scale")
 AFTER = ("weight", "target network")
 """What is looked at after it. Trouble here can't be left out: it is in what the next step would begin with."""
 LASTING = ("loss scale", *AFTER)
-"""What each step after it would meet too, and each run that goes on from what was saved after it: the run ends, whatever its config says."""
+"""What each step after it would meet too, and each run that goes on from a checkpoint after it: that always ends the run."""
 TROUBLES = BEFORE + AFTER
 """What may be not finite, in the order of a step's flags."""
 

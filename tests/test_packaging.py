@@ -78,7 +78,7 @@ def test_from_the_wheel_in_an_empty_environment(wheel, photos, tmp_path):
         return done.stdout + done.stderr
 
     say("pip", "install", "--quiet", f"{wheel}[cpu]")
-    say("byol-train", "--run-dir", "run", "--set", "training.epochs=2", "--set", "data.pretrain_images=1024")
+    say("byol-train", "--run-dir", "run", "--set", "training.epochs=3", "--set", "data.pretrain_images=2048")
     assert "pip install" in say("byol-export", "--run", "run", "--format", "onnx", code=2)
     say("pip", "install", "--quiet", f"{wheel}[cpu,export]")
     say("byol-export", "--run", "run", "--format", "all")
