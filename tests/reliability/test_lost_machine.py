@@ -46,7 +46,8 @@ def fail_once(processes: Processes, run: Run, kind: str, moment: str, step: int,
     while not mark.exists():
         assert time.time() < deadline, [process.output[-2000:] for process in pair]
         time.sleep(0.05)
-    while fault["moment"] == "data" and run.newest() < step:  # asked for ahead: until then there is work, and a probe in between
+    # Images are asked for ahead: until the steps before are made there is work.
+    while fault["moment"] == "data" and run.newest() < step - 1:
         assert time.time() < deadline, [process.output[-2000:] for process in pair]
         time.sleep(0.05)
     began = time.time()
