@@ -8,6 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from byol_tf.evaluation.threads import threads_for
+
 _ITERATIONS = 200  # a probe is run after many epochs: a comparable figure in seconds, not the last tenth of a point
 
 
@@ -27,7 +29,7 @@ def linear_predictions(train: np.ndarray, train_labels: np.ndarray, test: np.nda
         A label for each test row, int `[n]`.
     """
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_ITERATIONS))
-    with warnings.catch_warnings():
+    with threads_for(train), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         classifier.fit(train, train_labels)
     return classifier.predict(test)

@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from byol_tf.evaluation.labelled import held_out
 from byol_tf.evaluation.scores import top_1_and_5, top_k_accuracy
+from byol_tf.evaluation.threads import threads_for
 
 STRENGTHS = tuple(float(f"{10.0**exponent:.2g}") for exponent in np.arange(-4.0, 1.5, 0.5))
 """Values of scikit-learn's C that are tried, in steps of half a power of ten; small is strong regularisation."""
@@ -59,7 +60,7 @@ def logistic_protocol(
 
 def _fitted(features: np.ndarray, labels: np.ndarray, strength: float) -> Pipeline:
     model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_ITERATIONS))
-    with warnings.catch_warnings():
+    with threads_for(features), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the result says it
         return model.fit(features, labels)
 
