@@ -255,7 +255,7 @@ class Experiment:
                 epochs=config.training.epochs,
                 initial_epoch=epoch,
                 steps_per_epoch=epoch_steps,
-                callbacks=[ResumedEpoch(step, start.state.get("means", {})), *updates, *watchers],
+                callbacks=[ResumedEpoch(step, start.state.get("means", {})), *updates, *watch.with_epoch_ends(watchers)],
                 verbose=verbose,
                 shuffle=False,  # the stream is shuffled already; Keras would warn that it can't
             )

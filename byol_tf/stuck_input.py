@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -28,6 +29,7 @@ class StuckInput:
     def __init__(self, noticed: Callable[[float], None], patience: float = PATIENCE):
         self.noticed, self.patience = noticed, patience
         self._asked = self._came = 0
+        self._counting = threading.Lock()
         self._over = threading.Event()
 
     def __enter__(self) -> "StuckInput":
@@ -40,21 +42,35 @@ class StuckInput:
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         """While this is entered, what it does counts as one batch that was asked for."""
-        self._asked += 1
+        self._ask()
         try:
             yield
         finally:
+            self._get()
+
+    def with_epoch_ends(self, callbacks: list[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
+        """The callbacks, between two that make what they do at an epoch's end count as one batch: a probe may wait for images too."""
+        begins = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: self._ask())
+        ends = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: self._get())
+        return [begins, *callbacks, ends]
+
+    def _ask(self) -> None:
+        with self._counting:
+            self._asked += 1
+
+    def _get(self) -> None:
+        with self._counting:
             self._came += 1
 
     def around(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """The same batches, each one's coming and going noted. For the last stage of an endless pipeline."""
 
         def asked(number):
-            self._asked += 1
+            self._ask()
             return number
 
         def came(number):
-            self._came += 1
+            self._get()
             return number
 
         @tf.autograph.experimental.do_not_convert

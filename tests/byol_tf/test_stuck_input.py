@@ -3,6 +3,7 @@
 import threading
 import time
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -69,3 +70,17 @@ def test_one_that_takes_long_to_be_computed_is_not():
     with watch:
         next(iter(around))
     assert not noticed
+
+
+def test_an_epochs_end_that_waits_is_noticed():
+    """A probe's images may be on the disk that is gone; and before and after it nothing is awaited."""
+    noticed: list[float] = []
+    watch = StuckInput(noticed.append, 1.0)
+    probe = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: time.sleep(3.5))
+    with watch:
+        time.sleep(2.5)
+        assert noticed == []
+        for callback in watch.with_epoch_ends([probe]):
+            callback.on_epoch_end(0)
+    assert noticed == [1.0]
+    assert watch._asked == watch._came == 1
