@@ -11,19 +11,9 @@ import pytest
 from PIL import Image
 
 from byol_tf.report import main
+from tests.byol_tf import small_run
 
-CONFIG = {
-    "name": "tiny",
-    "data": {"source": "digits"},
-    "views": {"size": 32},
-    "encoder": {"name": "convnet", "width": 0.25},
-    "projector": {"hidden": 16, "outputs": 8},
-    "predictor": {"hidden": 16},
-    "optimizer": {"base_learning_rate": 0.001},
-    "training": {"epochs": 1, "batch_size": 64},
-    "devices": {"strategy": "cpu"},
-    "probe": {"train_images": 100, "test_images": 60},
-}
+CONFIG = small_run.CONFIG | {"probe": {"train_images": 100, "test_images": 60}}
 HISTORY = """epoch,loss,probe_accuracy,knn_accuracy,projection_std,projection_cosine,effective_rank
 0,,0.2,0.1,0.5,0.5,50
 1,2,0.6,0.5,0.7,0.3,30
