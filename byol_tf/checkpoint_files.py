@@ -37,7 +37,7 @@ def write_files(folder: Path, epoch: int, step: int, arrays: Mapping[str, np.nda
     """
     facts = {"format": FORMAT, "epoch": epoch, "step": step}
     with _HashedFile(folder / _ARRAYS) as file:
-        np.savez(file, **{name.replace("/", "|"): array for name, array in arrays.items()})
+        _write_arrays(file, arrays)
         facts[_ARRAYS] = file.finish()
     with _HashedFile(folder / _STATE) as file:
         file.write(json.dumps(state).encode())
@@ -84,6 +84,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _write_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    """The bytes of `np.savez`, which copies each array once more, and in older NumPys leaves its archive open when a write fails."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            # Its header would say Fortran's order of one that lies so.
+            array = np.asarray(array, order="C")
+            with archive.open(f"{name.replace('/', '|')}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array_header_1_0(entry, np.lib.format.header_data_from_array_1_0(array))
+                entry.write(array.reshape(-1).view(np.uint8))
+
+
 class _HashedFile(io.RawIOBase):
     """A new file that is written from its beginning to its end, and hashed on the way."""
 
@@ -114,7 +125,8 @@ class _HashedFile(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             super().close()
-            os.close(self._descriptor)
+            descriptor, self._descriptor = self._descriptor, -1  # its number may soon be another file's
+            os.close(descriptor)
 
 
 @contextlib.contextmanager
