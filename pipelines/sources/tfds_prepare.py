@@ -14,12 +14,18 @@ from pathlib import Path
 import requests
 import tensorflow_datasets as tfds
 from absl import logging
-from tensorflow_datasets.core.download import resource
-from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from pipelines.sources.archives import check_tar
 from pipelines.sources.images import Shape
 from pipelines.sources.source import SourceError
+
+try:  # the line above succeeds whatever fails inside, and leaves a package that is empty
+    from tensorflow_datasets.core.download import resource
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+except Exception as error:  # protobuf has errors of its own for messages that are newer than itself
+    raise SourceError(
+        f"tensorflow-datasets can't be imported here: {error}. Beside TensorFlow 2.19: pip install 'tensorflow-metadata<1.18'"
+    ) from error
 
 _TIMEOUT = 10  # seconds that a server may take to answer; TFDS itself tries for 200 s
 _EXAMPLE = "`python -m byol_tf.train` alone needs no data: it learns from images that it draws."

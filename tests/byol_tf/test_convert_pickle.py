@@ -85,8 +85,7 @@ def test_a_named_tuple_may_be_named_by_its_module(tmp_path):
 def test_older_dill_names_functions_by_module_and_attribute(tmp_path):
     """`_get_attr(_import_module("numpy.core.multiarray"), "_reconstruct")`: resolved in the table, nothing imported."""
     array = pickle.dumps(np.arange(3, dtype=np.float32), 2)
-    head = b"cnumpy._core.multiarray\n_reconstruct\nq\x00"
-    assert head in array
+    head = next(head for core in (b"_core", b"core") if (head := b"cnumpy.%b.multiarray\n_reconstruct\nq\x00" % core) in array)
     other = b"cdill._dill\n_get_attr\n(cdill._dill\n_import_module\n(Vnumpy.core.multiarray\ntRV_reconstruct\ntRq\x00"
     np.testing.assert_array_equal(read(tmp_path, array.replace(head, other)).numpy(), [0, 1, 2])
     with pytest.raises(ConversionError, match=r"os\.system"):

@@ -24,4 +24,6 @@ if __name__ == "__main__":
     parser = configparser.ConfigParser()
     parser.read(SETUP)
     print("\n".join(lowest(parser["options.extras_require"]["cpu"])))
+    # As in the extra `tpu`: TensorFlow 2.19 wants a protobuf that later ones, which TFDS takes, refuse.
+    print("tensorflow-metadata<1.18")
     print("\n".join(lowest(parser["options"]["install_requires"])))

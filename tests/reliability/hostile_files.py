@@ -6,7 +6,8 @@ import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from unittest.mock import patch
 
 import h5py
 import keras
@@ -14,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from byol_tf import checkpoint_files
 from byol_tf.checkpoints import write_checkpoint
 
 SECRET = "/etc/hostname"
@@ -223,6 +225,11 @@ def write_hostile_saved_models(folder: Path, good: Path, canary: Path) -> None:
     (folder / "noise" / "saved_model.pb").write_bytes(np.random.default_rng(0).bytes(5_000))
 
 
+def _write_pickled(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
+    """As a checkpoint's arrays are written, but that it takes objects, which only pickle can hold."""
+    np.savez(file, **{name.replace("/", "|"): array for name, array in arrays.items()})
+
+
 def write_hostile_runs(folder: Path, config: dict, arrays: dict[str, np.ndarray], canary: Path) -> None:
     """Run folders whose only checkpoint is whole and holds what it shouldn't."""
     first = next(name for name, array in sorted(arrays.items()) if array.ndim == 4)
@@ -234,7 +241,8 @@ def write_hostile_runs(folder: Path, config: dict, arrays: dict[str, np.ndarray]
     }.items():
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(json.dumps(config))
-        write_checkpoint(folder / name / "checkpoints", 1, 0, changed, {"rows": []})
+        with patch.object(checkpoint_files, "_write_arrays", _write_pickled):
+            write_checkpoint(folder / name / "checkpoints", 1, 0, changed, {"rows": []})
 
 
 def copy(source: Path, target: Path) -> None:

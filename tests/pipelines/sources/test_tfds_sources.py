@@ -1,5 +1,7 @@
 """TFDS's own builders, run on small archives in the originals' layouts."""
 
+import importlib
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -186,3 +188,10 @@ class TestImagenet:
             assert part in text
         with pytest.raises(SourceError, match="the folder with ILSVRC2012_img_train"):
             plan_source("imagenet", root=str(tmp_path), archive=str(tmp_path))
+
+
+def test_a_tfds_that_cannot_be_imported_is_told_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets.core.download", None)
+    monkeypatch.delitem(sys.modules, "pipelines.sources.tfds_prepare")
+    with pytest.raises(SourceError, match=r"pip install 'tensorflow-metadata<1\.18'"):
+        importlib.import_module("pipelines.sources.tfds_prepare")
