@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from byol_tf.config_file import ConfigError, load_config
 from byol_tf.devices import prepare_environment
 from byol_tf.exporting.forms import FORMATS, OF_EVERY_RUN, missing_packages
+from byol_tf.run_facts import read_facts
 from byol_tf.run_folder import RunFolder, RunFolderError
 
 _USAGE_ERROR, _TOO_FAR = 2, 1
@@ -115,7 +117,7 @@ def _export(config, folder: RunFolder, formats: tuple[str, ...]) -> int:
         proofs |= {proof.what: proof.facts() for proof in measured if proof.name not in left_out}
     record_proofs(folder.export, proofs)
     write_usage(folder.export, size)
-    write_card(config, folder, folder.finished())
+    write_card(dataclasses.replace(read_facts(folder), config=config), folder.export)
     for line in notes:
         print(f"  {line}")
     for line in failures:

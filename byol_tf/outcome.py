@@ -88,11 +88,14 @@ def run_result(
 
 
 def leave_behind(config: Config, folder: RunFolder, inference: keras.Model, rows: list[dict[str, float]], result: dict) -> None:
-    """Writes curves, encoder, card, and last `result.json`, with which a run is finished. `OSError` or TensorFlow's if the disk refuses."""
+    """Writes curves, encoder, card, and last `result.json`, with which a run is finished.
+
+    Raises `OSError` or TensorFlow's if the disk refuses, `RunFolderError` if what the run wrote before isn't there any more.
+    """
     title = f"{config.name}: {system_of(config)}, {config.encoder.name} on {config.data.source}"
     curves_figure(folder.figures / "curves.png", rows, title)
     export_encoder(inference, folder.export, config)
-    write_card(config, folder, result)
+    write_card(dataclasses.replace(read_facts(folder), result=result), folder.export)
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
 
 

@@ -23,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     folder = RunFolder(Path(parser.parse_args(arguments).run))
     try:
         facts = read_facts(folder)
+        if len(facts.rows) < 2:
+            raise RunFolderError(f"--run {folder.root}: expected a run of one epoch or more; it has none in {folder.history.name} yet")
         prepare_environment()
         _draw(facts, folder)
     except (ConfigError, RunFolderError) as error:

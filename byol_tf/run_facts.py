@@ -26,7 +26,7 @@ class RunFacts:
     Attributes:
         root: its folder.
         config: with all keys.
-        rows: of its history, that of the untrained network first.
+        rows: of its history, that of the untrained network first; none or only that one while no epoch is done.
         result: `result.json`, or None while the run isn't finished.
         environment: versions, machine, git state and command.
         skipped: (path, reason) of the photos that couldn't be read.
@@ -52,7 +52,7 @@ class RunFacts:
     def first_and_last(self, measure: str) -> tuple[float | None, float | None]:
         """A column of the history, of the network before its first step and when it was measured last; None where it wasn't."""
         measured = [row[measure] for row in self.rows[1:] if measure in row]
-        return self.rows[0].get(measure), measured[-1] if measured else None
+        return self.rows[0].get(measure) if self.rows else None, measured[-1] if measured else None
 
     @property
     def supervised(self) -> float | None:
@@ -64,7 +64,7 @@ def read_facts(folder: RunFolder) -> RunFacts:
     """Reads a run's files.
 
     Raises:
-        RunFolderError: it isn't a run, has no epoch yet, or a file can't be read.
+        RunFolderError: it isn't a run, or a file can't be read.
         ConfigError: its config is wrong.
     """
     if not folder.config.is_file():
@@ -76,8 +76,6 @@ def read_facts(folder: RunFolder) -> RunFacts:
         skipped = _skipped(folder.skipped)
     except (OSError, ValueError) as error:
         raise RunFolderError(f"--run {folder.root}: expected the files that a run writes; received {error}") from error
-    if len(rows) < 2:
-        raise RunFolderError(f"--run {folder.root}: expected a run of one epoch or more; it has none in {folder.history.name} yet")
     return RunFacts(folder.root, config, rows, folder.finished(), environment, skipped)
 
 

@@ -1,7 +1,5 @@
 """The model card of a run's exports: what was learned from what, how good it is, how near each file is."""
 
-import contextlib
-import json
 from pathlib import Path
 
 from byol_tf import __version__
@@ -9,47 +7,40 @@ from byol_tf.config import Config
 from byol_tf.exporting.card_parts import front_matter, preparation
 from byol_tf.exporting.forms import FORMS
 from byol_tf.exporting.record import read_proofs
-from byol_tf.history_file import read_history
 from byol_tf.plan import system_of
-from byol_tf.run_folder import RunFolder, write_atomically
+from byol_tf.run_facts import RunFacts
+from byol_tf.run_folder import write_atomically
 
 _HOW_MEASURED = """Each was loaded where byol_tf isn't and compared with the run's own encoder, on a CPU, one photo at a time: photos of odd
 sizes, and images of the run's source for the neighbours. The difference is a share of the largest value of all representations."""
 _ACCURACIES = (("linear probe", "probe_accuracy"), ("nearest neighbours", "knn_accuracy"))
 
 
-def write_card(config: Config, folder: RunFolder, result: dict | None) -> None:
-    """Writes `README.md` into a run's export folder from the run's facts.
-
-    Args:
-        config: of the run.
-        folder: of the run.
-        result: what `result.json` holds or will hold; None where the run isn't finished.
-    """
-    write_atomically(folder.export / "README.md", _card(config, folder, result))
+def write_card(facts: RunFacts, export: Path) -> None:
+    """Writes `README.md` into a run's export folder, which lists what is there."""
+    write_atomically(export / "README.md", _card(facts, export))
 
 
-def _card(config: Config, folder: RunFolder, result: dict | None) -> str:
-    rows = []
-    with contextlib.suppress(OSError, ValueError):
-        rows = read_history(folder.history)
-    last = rows[-1] if rows else {}
+def _card(facts: RunFacts, export: Path) -> str:
+    config = facts.config
     figures = [
-        (name, rows[0][key], value) for name, key in _ACCURACIES if rows and key in rows[0] and (value := _newest(rows, key)) is not None
+        (name, untrained, value)
+        for name, key in _ACCURACIES
+        for untrained, value in [facts.first_and_last(key)]
+        if untrained is not None and value is not None
     ]
-    dataset = config.data.source
     metrics = [("accuracy", f"{name} on frozen features", value) for name, _, value in figures]
     parts = [
-        front_matter(config.name, [system_of(config).lower(), config.encoder.name], metrics, dataset),
+        front_matter(config.name, [system_of(config).lower(), config.encoder.name], metrics, config.data.source),
         f"# {config.name}\n",
-        f"An image encoder, {_network(config)}, trained without labels: {_learned_from(config, result, last)}\n",
+        f"An image encoder, {_network(config)}, trained without labels: {_learned_from(facts)}\n",
         "* Images `[N, H, W, 3]` of any size, 0 to 255, in; float32 representations `[N, d]` out.",
         f"* {preparation(config.views)}\n",
     ]
     if figures:
-        parts += _figures(config, figures, result)
-    parts += ["## How it learned\n", *_facts(config, folder, result, last), ""]
-    parts += ["## Files\n", *_files(folder.export), "", "How to use each, in code that was run: [USAGE.md](USAGE.md).", ""]
+        parts += _figures(facts, figures)
+    parts += ["## How it learned\n", *_how_it_learned(facts), ""]
+    parts += ["## Files\n", *_files(export), "", "How to use each, in code that was run: [USAGE.md](USAGE.md).", ""]
     parts += [
         "## Limits and license\n",
         "* What it makes of images unlike those it learned from isn't known. It knows no classes and no words.",
@@ -59,52 +50,51 @@ def _card(config: Config, folder: RunFolder, result: dict | None) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _newest(rows: list[dict[str, float]], key: str) -> float | None:
-    return next((row[key] for row in reversed(rows) if key in row), None)
-
-
 def _network(config: Config) -> str:
     width = f" of width {config.encoder.width:g}" if config.encoder.width != 1 else ""
     return f"`{config.encoder.name}`{width} with `{config.encoder.normalization}` normalisation"
 
 
-def _learned_from(config: Config, result: dict | None, last: dict[str, float]) -> str:
+def _learned_from(facts: RunFacts) -> str:
+    config, result = facts.config, facts.result
     start = "" if config.encoder.weights is None else f" from the weights `{Path(config.encoder.weights).name}`"
     if result is None:
-        return f"{system_of(config)}{start} on `{config.data.source}`, {last.get('epoch', 0):g} of {config.training.epochs} epochs so far."
+        done = facts.rows[-1]["epoch"] if facts.rows else 0
+        return f"{system_of(config)}{start} on `{config.data.source}`, {done:g} of {config.training.epochs} epochs so far."
     return f"{system_of(config)}{start} on {result['pretrain_images']:,} images of `{config.data.source}`, {result['epochs']:g} epochs."
 
 
-def _figures(config: Config, figures: list[tuple[str, float, float]], result: dict | None) -> list[str]:
-    start = "untrained" if config.encoder.weights is None else "at start"
+def _figures(facts: RunFacts, figures: list[tuple[str, float, float]]) -> list[str]:
+    config = facts.config
     lines = [
         "## How good it is\n",
-        f"| accuracy on frozen features, `{config.data.source}` | {start} | {system_of(config)} |",
+        f"| accuracy on frozen features, `{config.data.source}` | {facts.start} | {system_of(config)} |",
         "|---|---|---|",
     ]
     lines += [f"| {name} | {untrained:.1%} | {value:.1%} |" for name, untrained, value in figures]
-    if result is not None and result.get("supervised_accuracy") is not None:
-        lines.append(f"| the same network from scratch, supervised on the same labels | | {result['supervised_accuracy']:.1%} |")
+    if facts.supervised is not None:
+        lines.append(f"| the same network from scratch, supervised on the same labels | | {facts.supervised:.1%} |")
     return [*lines, ""]
 
 
-def _facts(config: Config, folder: RunFolder, result: dict | None, last: dict[str, float]) -> list[str]:
-    training, optimizer = config.training, config.optimizer
+def _how_it_learned(facts: RunFacts) -> list[str]:
+    config, result = facts.config, facts.result
     lines = [
-        f"* Batches of {training.batch_size}, {optimizer.name}, views of {config.views.size} px, seed {config.seed}, "
+        f"* Batches of {config.training.batch_size}, {config.optimizer.name}, views of {config.views.size} px, seed {config.seed}, "
         f"computed in {config.devices.precision}; exported in float32."
     ]
     if result is not None:
         lines.append(f"* {result['steps']:,} steps in {result['seconds']:,.0f} s, {result['images_per_second']:,.0f} images/s.")
-    if "projection_std" in last:
+    last = facts.rows[-1] if facts.rows else {}
+    if {"loss", "projection_std", "effective_rank"} <= last.keys():
         lines.append(
-            f"* At the end: loss {last.get('loss', float('nan')):.3f}, spread of projections {last['projection_std']:.2f} (1: scattered, "
+            f"* At the end: loss {last['loss']:.3f}, spread of projections {last['projection_std']:.2f} (1: scattered, "
             f"0: collapsed), effective rank of representations {last['effective_rank']:.1f}."
         )
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        facts = json.loads(folder.environment.read_text(encoding="utf-8"))
-        packages = [f"{name} {version}" for name, version in facts["packages"].items() if name.startswith(("tensorflow", "keras", "numpy"))]
-        lines.append(f"* byol_tf {__version__}, Python {facts['python']}, {', '.join(packages)}. Images: `{facts['data_fingerprint']}`.")
+    versions = facts.environment.get("packages", {})
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if name.startswith(("tensorflow", "keras", "numpy")))
+    python, images = facts.environment.get("python", "unknown"), facts.environment.get("data_fingerprint", "unknown")
+    lines.append(f"* byol_tf {__version__}, Python {python}, {packages}. Images: `{images}`.")
     return lines
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from byol_tf.run_folder import RunFolder
+from byol_tf.run_folder import RunFolder, environment
 
 CONFIG = {
     "name": "tiny",
@@ -19,9 +19,14 @@ CONFIG = {
     "devices": {"strategy": "cpu"},
 }
 
+HISTORY = """epoch,loss,probe_accuracy,knn_accuracy,projection_std,projection_cosine,effective_rank
+0,,0.2,0.1,0.5,0.5,50
+1,2,0.6,0.5,0.7,0.3,30
+"""
+
 
 def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
-    """Writes a run's config, a checkpoint, and the encoder in the forms that every run leaves."""
+    """Writes what a run leaves but for its result and figures: config, history, a checkpoint, and the encoder in the forms of every run."""
     from byol_tf.build import build_model, compile_model
     from byol_tf.callbacks.checkpoint import model_arrays
     from byol_tf.checkpoints import write_checkpoint
@@ -34,6 +39,8 @@ def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
     folder = RunFolder(root)
     folder.root.mkdir()
     folder.config.write_text(json.dumps(config))
+    folder.history.write_text(HISTORY)
+    folder.environment.write_text(json.dumps(environment() | {"command": ["byol-train"], "data_fingerprint": "digits-0"}))
     resolved = load_config(folder.config)
     set_precision(resolved.devices.precision)
     try:

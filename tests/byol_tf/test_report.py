@@ -14,10 +14,6 @@ from byol_tf.report import main
 from tests.byol_tf import small_run
 
 CONFIG = small_run.CONFIG | {"probe": {"train_images": 100, "test_images": 60}}
-HISTORY = """epoch,loss,probe_accuracy,knn_accuracy,projection_std,projection_cosine,effective_rank
-0,,0.2,0.1,0.5,0.5,50
-1,2,0.6,0.5,0.7,0.3,30
-"""
 
 
 class Page(HTMLParser):
@@ -65,24 +61,11 @@ def page_of(run: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run folder but for the training: a checkpoint, a history, a result."""
-    from byol_tf.build import build_model, compile_model
-    from byol_tf.callbacks.checkpoint import model_arrays
-    from byol_tf.checkpoints import write_checkpoint
-    from byol_tf.config_file import load_config
-    from byol_tf.plan import schedule_of
-    from byol_tf.run_folder import RunFolder
-
-    folder = RunFolder(tmp_path_factory.mktemp("report") / "run")
-    folder.root.mkdir()
-    folder.config.write_text(json.dumps(CONFIG))
-    folder.history.write_text(HISTORY)
+    """A run folder but for the training, with a command that has to be quoted."""
+    folder = small_run.write_run(tmp_path_factory.mktemp("report") / "run", CONFIG)
     folder.result.write_text('{"system": "BYOL", "epochs": 1, "supervised_accuracy": 0.4}')
-    folder.environment.write_text('{"python": "3.11", "packages": {"keras": "3"}, "command": ["python", "-m", "x", "--set", "a=<b> & c"]}')
-    config = load_config(folder.config)
-    model = build_model(config)
-    compile_model(model, config, schedule_of(config, 640))
-    write_checkpoint(folder.checkpoints, 1, 0, model_arrays(model), {})
+    facts = json.loads(folder.environment.read_text())
+    folder.environment.write_text(json.dumps(facts | {"command": ["python", "-m", "x", "--set", "a=<b> & c"]}))
     return folder.root
 
 
@@ -159,7 +142,7 @@ def test_without_labels_what_needs_them_is_left_out(run, tmp_path, capsys):
         Image.fromarray(draw.integers(0, 255, (30 + number, 40, 3), dtype=np.uint8)).save(photos / f"{number}.png")
     config = CONFIG | {"data": {"source": "folder", "root": str(photos)}}
     (copy / "config.json").write_text(json.dumps(config))
-    (copy / "history.csv").write_text(HISTORY.replace("0.2,0.1", ",").replace("0.6,0.5", ","))
+    (copy / "history.csv").write_text(small_run.HISTORY.replace("0.2,0.1", ",").replace("0.6,0.5", ","))
     (copy / "result.json").unlink()
     assert main(["--run", str(copy)]) == 0
     text = " ".join(page_of(copy).text)
@@ -176,3 +159,7 @@ def test_without_labels_what_needs_them_is_left_out(run, tmp_path, capsys):
 def test_what_is_no_run_is_refused(tmp_path, capsys):
     assert main(["--run", str(tmp_path)]) == 2
     assert "expected a run folder, with a config.json; found none there" in capsys.readouterr().err
+    folder = small_run.write_run(tmp_path / "run")
+    folder.history.write_text("".join(small_run.HISTORY.splitlines(keepends=True)[:2]))
+    assert main(["--run", str(folder.root)]) == 2
+    assert "expected a run of one epoch or more; it has none in history.csv yet" in capsys.readouterr().err

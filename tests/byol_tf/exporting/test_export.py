@@ -1,5 +1,6 @@
 """`python -m byol_tf.export` as a user runs it: every format, proven; what it leaves, what it refuses."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -23,6 +24,7 @@ from byol_tf.exporting.proof import ProofError, prove
 from byol_tf.exporting.usage import snippet
 from byol_tf.exporting.writing import write_proven
 from byol_tf.restored import restored_inference
+from byol_tf.run_facts import read_facts
 from byol_tf.run_folder import RunFolder
 from byol_tf.saved_encoder import exported_form
 from tests.byol_tf.small_run import CONFIG, write_run
@@ -231,7 +233,7 @@ def test_the_card_is_one_that_the_hub_reads(exported, tmp_path):
     result = {"pretrain_images": 1437, "epochs": 1, "steps": 22, "seconds": 4.0, "images_per_second": 359.0, "supervised_accuracy": 0.4}
     from byol_tf.exporting.card import write_card
 
-    write_card(load_config(folder.config), folder, result)
+    write_card(dataclasses.replace(read_facts(folder), result=result), folder.export)
     card = ModelCard.load(folder.export / "README.md")
     data = card.data
     assert (data.library_name, data.pipeline_tag, data.license) == ("keras", "image-feature-extraction", "unknown")
