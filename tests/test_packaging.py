@@ -66,12 +66,6 @@ def test_each_command_of_the_wheel_exists(wheel):
         assert callable(getattr(importlib.import_module(module), function))
 
 
-def test_the_lane_of_lowest_versions_is_that_of_setup_cfg():
-    lanes = ROOT / "tests" / "lanes"
-    said = subprocess.run([sys.executable, lanes / "lowest.py"], capture_output=True, text=True, check=True).stdout
-    assert (lanes / "lowest.txt").read_text() == said
-
-
 @pytest.mark.long
 def test_from_the_wheel_in_an_empty_environment(wheel, photos, tmp_path):
     """Everything that a user does with it, outside of the checkout: train, judge, export to all formats, search, compare."""
