@@ -61,6 +61,14 @@ def written(folder: Path, tree: dict) -> Path:
 
 
 @pytest.fixture
+def heard():
+    """SIGINT is heard, even where the tests are a shell's job in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def calls(tmp_path, monkeypatch, request) -> Path:
     """Commands go to the stand-in; the file that it notes them in."""
     stand_in = tmp_path / "python"
@@ -157,7 +165,7 @@ class TestDisorderly:
         assert calls.read_text().count("train") == 3, "the run that failed isn't tried again for its second judgement"
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_a_signal_stops_it_and_the_same_command_goes_on(self, study, calls, monkeypatch, capsys, number):
+    def test_a_signal_stops_it_and_the_same_command_goes_on(self, study, calls, monkeypatch, capsys, heard, number):
         monkeypatch.setenv("STAND_IN_SECONDS", "0.15")
         runs = study.parent / "studies" / "runs"
 

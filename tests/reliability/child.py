@@ -11,8 +11,9 @@ A line's keys: `number`; `output`, a file; `environment`, to be added; and eithe
 * `faults`, each `{"moment", "step", "kind"}`: see `reach`;
 * `patient`: before a step ends, the checkpoint before it is whole, so that there will be one after each;
 * `light`, by default: without pictures and export, which change nothing that is learned;
-* `shift`, `means`, `watched` and `heartbeat`, which take a protection out: another batch than the next one, no running means, nobody who
-  takes note of signals while steps are made, nobody who watches the other machines and the images.
+* `shift`, `means`, `watched`, `heartbeat` and `keys`, which take a protection out: another batch than the next one, no running means,
+  nobody who takes note of signals while steps are made, nobody who watches the other machines and the images, new keys for the collectives
+  of each step.
 """
 
 import functools
@@ -34,7 +35,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from byol_tf import byol, checkpoint_files, experiment, outcome
+from byol_tf import byol, checkpoint_files, devices, experiment, outcome
 from byol_tf.callbacks import probe
 from byol_tf.callbacks.checkpoint import model_arrays
 from byol_tf.interruption import SignalWatch
@@ -168,6 +169,8 @@ def prepare(job: dict) -> None:
         experiment.SignalWatch = lambda *_: SignalWatch(None)
     if job.get("heartbeat") is False:
         Workers._connect = experiment.Experiment._missing_images = lambda *_: None
+    if job.get("keys") is False:
+        devices._keep_collective_keys = lambda: None
     if job.get("light", True):
         experiment.ViewPictures = lambda *_: keras.callbacks.Callback()
         outcome.curves_figure = outcome.export_encoder = outcome.write_card = lambda *_: None

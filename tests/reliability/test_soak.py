@@ -157,6 +157,25 @@ def test_soak(tmp_path, report):
     )
 
 
+@pytest.mark.long
+def test_the_memory_of_two_machines_is_level(tmp_path, report):
+    """Row 13's measure of memory in a shorter run, and with the protection taken out: each step's collectives get new keys."""
+    changes = {"devices.strategy": "multi_worker", "data.pretrain_images": BATCH * EPOCH_STEPS + REST, "training.epochs": 10}
+    changes |= {"probe.every": 10, "run.checkpoint_steps": EPOCH_STEPS // 4, "run.keep_checkpoints": 3}
+    slopes = []
+    with no_process_left(), Processes() as processes:
+        for name, job in (("level", {}), ("growing", {"keys": False})):
+            run = Run(tmp_path / name, **changes)
+            pair = processes.pair(run, (job, job))
+            pair[0].begun.wait(20)
+            samples = measured(pair, run)
+            assert [process.wait() for process in pair] == [0, 0], pair[0].output[-3000:]
+            slopes.append(growth(samples)[0] / 2**20)
+    assert slopes[0] < 4.0
+    assert slopes[1] > 5.0 * max(slopes[0], 1.0)
+    report(13, f"two machines, 1,000 steps: {slopes[0]:+.2f} MiB per 1,000 steps; with new keys for collectives {slopes[1]:+.1f}", 2)
+
+
 def growth(samples: list[tuple[int, int, int, int]]) -> tuple[float, float, float]:
     """Bytes per 1,000 steps by least squares, and how many more threads and open files in the last third than in the middle one.
 
