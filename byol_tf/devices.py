@@ -71,7 +71,7 @@ def _keep_collective_keys() -> None:
     """Has the collectives of a compiled function keep their keys from call to call; to be called before there is a strategy.
 
     By default each call gets new ones, so that workers may trace a function at different times, which ours don't. TensorFlow forgets no key
-    that was used: a tiny network's run grew by 100 MiB in 1,000 steps, see https://github.com/tensorflow/tensorflow/issues/42616.
+    that was used: the soak's tiny network grew by 168 MB in 1,000 steps, see https://github.com/tensorflow/tensorflow/issues/42616.
     """
     from tensorflow.python.distribute import cross_device_utils
 

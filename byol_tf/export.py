@@ -10,7 +10,7 @@ from pathlib import Path
 from byol_tf.config_file import ConfigError, load_config
 from byol_tf.devices import prepare_environment
 from byol_tf.exporting.forms import FORMATS, OF_EVERY_RUN, missing_packages
-from byol_tf.run_facts import read_facts
+from byol_tf.run_facts import RunFacts, read_facts
 from byol_tf.run_folder import RunFolder, RunFolderError
 
 _USAGE_ERROR, _TOO_FAR = 2, 1
@@ -26,9 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     formats = _formats(options.formats)
     folder = RunFolder(Path(options.run))
     try:
-        _check(options, formats, folder)
-        config = load_config(folder.config, options.overrides)
-        return _export(config, folder, formats)
+        _check(options, formats)
+        facts = read_facts(folder)
+        facts = dataclasses.replace(facts, config=load_config(folder.config, options.overrides))
+        return _export(facts, folder, formats)
     except (ConfigError, RunFolderError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
@@ -59,10 +60,8 @@ def _formats(asked: list[str]) -> tuple[str, ...]:
     return FORMATS if "all" in asked else tuple(name for name in FORMATS if name in asked)
 
 
-def _check(options: argparse.Namespace, formats: tuple[str, ...], folder: RunFolder) -> None:
-    """What shows before TensorFlow is imported. Raises `ValueError`."""
-    if not folder.config.exists():
-        raise ValueError(f"--run {folder.root}: expected a run folder, with a config.json; found none there")
+def _check(options: argparse.Namespace, formats: tuple[str, ...]) -> None:
+    """Whether the words of the command go together, and what they need is installed. Raises `ValueError`."""
     for override in options.overrides:
         if not override.startswith("data."):
             raise ValueError(f"--set {override}: expected a key of data; the rest of a run's config made its encoder what it is")
@@ -73,7 +72,7 @@ def _check(options: argparse.Namespace, formats: tuple[str, ...], folder: RunFol
         )
 
 
-def _export(config, folder: RunFolder, formats: tuple[str, ...]) -> int:
+def _export(facts: RunFacts, folder: RunFolder, formats: tuple[str, ...]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # while converting it tells of optimisations that don't apply, as errors
     prepare_environment()
     import numpy as np
@@ -91,6 +90,7 @@ def _export(config, folder: RunFolder, formats: tuple[str, ...]) -> int:
 
     with contextlib.suppress(RuntimeError):  # where TensorFlow has begun, in a program that calls this
         tf.config.set_visible_devices([], "GPU")  # whose convolutions are rounded; the proofs compare on CPUs
+    config = facts.config
     inference = restored_inference(config, folder)
     plain, size = exported_form(inference, config), config.views.size
     photos = odd_photos()
@@ -117,7 +117,7 @@ def _export(config, folder: RunFolder, formats: tuple[str, ...]) -> int:
         proofs |= {proof.what: proof.facts() for proof in measured if proof.name not in left_out}
     record_proofs(folder.export, proofs)
     write_usage(folder.export, size)
-    write_card(dataclasses.replace(read_facts(folder), config=config), folder.export)
+    write_card(facts, folder.export)
     for line in notes:
         print(f"  {line}")
     for line in failures:
