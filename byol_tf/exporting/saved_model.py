@@ -1,7 +1,5 @@
 """The SavedModel: TensorFlow's own format, as its Serving takes it."""
 
-import contextlib
-import io
 from pathlib import Path
 
 import keras
@@ -32,14 +30,16 @@ def write_saved_model(plain: keras.Model, folder: Path) -> None:
         squares = tf.map_fn(square, encoded, fn_output_signature=tf.TensorSpec(encode.input_shape[1:], tf.float32))
         return encode(squares, training=False)
 
-    archive = keras.export.ExportArchive()
-    archive.track(plain)
-    archive.add_endpoint(
-        "serve", lambda images: plain(images, training=False), [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")]
+    module = tf.Module()
+    # TensorFlow's variables and not Keras' around them, which `keras.export.ExportArchive` takes: those are saved beside the ones that the
+    # functions read, so that each weight is in the file twice.
+    module.weights = [variable.value for variable in plain.variables]
+    module.serve = tf.function(
+        lambda images: plain(images, training=False), [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")], autograph=False
     )
-    archive.add_endpoint("serve_bytes", from_bytes, [tf.TensorSpec((None,), tf.string, name="encoded")])
-    with contextlib.redirect_stdout(io.StringIO()):  # Keras prints the signatures, also when told not to
-        archive.write_out(folder / VERSION, verbose=False)
+    module.serve_bytes = tf.function(from_bytes, [tf.TensorSpec((None,), tf.string, name="encoded")], autograph=False)
+    signatures = {"serving_default": module.serve, "serve": module.serve, "serve_bytes": module.serve_bytes}
+    tf.saved_model.save(module, str(folder / VERSION), signatures)
 
 
 def parts_of_export(plain: keras.Model) -> tuple[keras.layers.Layer, keras.Model]:

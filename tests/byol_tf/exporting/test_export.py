@@ -93,6 +93,12 @@ def test_every_form_is_proven_and_in_place_and_nothing_else_is_left(exported):
         assert proof["milliseconds"] > 0.0
 
 
+def test_the_saved_model_holds_each_weight_once(exported, plain):
+    file = exported.export / "encoder" / "1" / "variables" / "variables.data-00000-of-00001"
+    weights = sum(weight.nbytes for weight in plain.get_weights())
+    assert weights <= file.stat().st_size < 1.1 * weights + 4_096  # and TensorFlow's list of objects
+
+
 def test_a_file_that_differs_is_left_out_and_leaves_nothing(exported, plain, tmp_path):
     photos = odd_photos()[:3]
     right = np.concatenate([plain.predict_on_batch(photo[None]) for photo in photos])
