@@ -284,7 +284,7 @@ class Probe(Section):
 
 
 class Monitor(Section):
-    """What happens when a run goes wrong by itself (docs/collapse.md, and the exit codes in the README)."""
+    """What happens when a run goes wrong by itself (docs/collapse.md, and the exit codes in docs/resuming.md)."""
 
     on_collapse: Literal["warn", "stop"] = "warn"
     """When all images get the same projection, or representations lie on a line: `warn` says so once, with the likely cause; `stop` also
