@@ -59,7 +59,8 @@ class Data(Section):
     """`textures`: drawn from the seed, nothing to download; `digits`: scikit-learn's handwriting; `folder`: photos of one's
     own; the others: TFDS."""
     root: Text | None = None
-    """`folder`: the folder of photos. TFDS sources: where prepared data sets lie (default: TFDS's own, ~/tensorflow_datasets)."""
+    """`folder`: the folder of photos, or a `.txt` or `.csv` that lists them, with a class each or without (docs/photos.md). TFDS sources:
+    where prepared data sets lie (default: TFDS's own, ~/tensorflow_datasets)."""
     archive: Text | None = None
     """TFDS sources without network: the file that was downloaded by hand (`stl10_binary.tar.gz`, `cifar-10-binary.tar.gz`), or
     for `imagenet` the folder with `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`."""
