@@ -163,6 +163,7 @@ class Experiment:
         begun = self.folder.config.exists()
         for line in self.folder.begin(resolved_json(self.config), command, images, self.source.skipped):
             self.say(f"another version: {line}")
+        self.source.keep()
         if checkpoint is None:
             if begun:
                 self.say("no checkpoint here yet: beginning with the first step")
@@ -282,7 +283,8 @@ class Experiment:
         # A download may be slow without a sign of life; local files that don't answer for so long won't.
         watch, local = StuckInput(self._missing_images), self.config.data.source in ("textures", "digits", "folder")
         with contextlib.nullcontext() if not local else watch, watch.waiting():
-            source = open_source(**source_options(self.config), on_progress=self._progress, on_lost=self._lost)
+            scans = None if self.folder is None else str(self.folder.root.parent)
+            source = open_source(**source_options(self.config), on_progress=self._progress, on_lost=self._lost, scans=scans)
         if workers.chief:
             workers.wait()
         if differing := workers.differing(f"{source.fingerprint} {len(source.pretrain)}"):

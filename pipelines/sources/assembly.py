@@ -85,6 +85,7 @@ def assembled(request: Request, parts: Parts) -> Source:
         notes=(*parts.notes, *_pretrain_notes(request, use), *_memory_notes(request, held, needed), *parts.after_reading(losses_allowed)),
         fingerprint=parts.fingerprint,
         trouble=parts.trouble,
+        keep=parts.keep,
     )
 
 

@@ -1,5 +1,6 @@
 """Photos of one's own: any tree of image files, or a list of them. They are read and never changed."""
 
+import contextlib
 import hashlib
 import os
 from collections import defaultdict
@@ -15,6 +16,7 @@ from pipelines.sources.folder_layout import Layout, lay_out, lay_out_list
 from pipelines.sources.folder_list import read_list
 from pipelines.sources.folder_losses import Losses
 from pipelines.sources.folder_reader import PhotoReader
+from pipelines.sources.folder_scan import Scan
 from pipelines.sources.folder_walk import Found, existing_folder, printable, walk
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.source import Outline, Parts, Request
@@ -68,7 +70,8 @@ def parts(request: Request) -> Parts:
     """Finds the photos; they are decoded when they are read. Raises SourceError: see `_looked_through`."""
     photos = _looked_through(request)
     folder, found, layout = photos.folder, photos.found, photos.layout
-    reader, losses = PhotoReader(folder, found.sizes, request.image_size), Losses(folder, request.on_lost)
+    scan = Scan(request.root, found, request.scans)
+    reader, losses = PhotoReader(folder, found.sizes, request.image_size, scan), Losses(folder, request.on_lost)
 
     def images(paths: list[str], labels: np.ndarray | None) -> LazyImages:
         return LazyImages(
@@ -76,11 +79,12 @@ def parts(request: Request) -> Parts:
             lambda index: losses.read(reader.read, paths, index, labels),
             labels,
             encoded=lambda index: reader.encoded(paths[index]),
+            shape_of=lambda index: losses.read(reader.shape, paths, index, labels),
         )
 
     def after_reading(losses_allowed: int) -> tuple[str, ...]:
         losses.settle(losses_allowed)
-        return (*reader.settle(), *_duplicates_notes(folder, found.sizes, layout))
+        return (*reader.settle(), *_duplicates_notes(folder, found.sizes, layout, scan))
 
     return Parts(
         images={split: images(paths, layout.labels.get(split)) for split, paths in layout.files.items()},
@@ -88,11 +92,12 @@ def parts(request: Request) -> Parts:
         fingerprint=_fingerprint(found.sizes, photos.class_of),
         notes=tuple(_notes(photos)),
         unlabelled_from=layout.unlabelled_from,
-        likely_shape=None if request.image_size else _likely_shape(folder, layout),
+        likely_shape=None if request.image_size else _likely_shape(folder, layout, scan),
         file_name=lambda split, index: printable(layout.files[split][index]),
         skipped=tuple((printable(path), reason) for path, reason in found.skipped.items()),
         after_reading=after_reading,
         trouble=lambda: losses.error,
+        keep=scan.keep,
     )
 
 
@@ -118,11 +123,15 @@ def _fingerprint(sizes: Mapping[str, int], class_of: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def _likely_shape(folder: Path, layout: Layout) -> Shape | None:
+def _likely_shape(folder: Path, layout: Layout, scan: Scan | None = None) -> Shape | None:
     """The shape that headers from all over the folder agree on, or None."""
     paths = [path for split in layout.files.values() for path in split]
     shapes = set()
     for index in np.unique(np.linspace(0, len(paths) - 1, _HEADERS).astype(int)):
+        known = None if scan is None else scan.facts(paths[index])
+        if known is not None:
+            shapes.add((known.height, known.width))
+            continue
         try:
             with open(folder / paths[index], "rb") as file:
                 shapes.add(read_header(file))
@@ -131,7 +140,7 @@ def _likely_shape(folder: Path, layout: Layout) -> Shape | None:
     return (*shapes.pop(), 3) if len(shapes) == 1 else None
 
 
-def _duplicates_notes(folder: Path, sizes: Mapping[str, int], layout: Layout) -> list[str]:
+def _duplicates_notes(folder: Path, sizes: Mapping[str, int], layout: Layout, scan: Scan) -> list[str]:
     """Says how many files are copies of others, and how many test photos a run could have seen."""
     split_of = {path: split for split, paths in layout.files.items() for path in paths}
     by_size: dict[int, list[str]] = defaultdict(list)
@@ -141,13 +150,10 @@ def _duplicates_notes(folder: Path, sizes: Mapping[str, int], layout: Layout) ->
     for paths in by_size.values():
         if len(paths) < 2:
             continue
-        same: dict[bytes, list[str]] = defaultdict(list)
+        same: dict[str, list[str]] = defaultdict(list)
         for path in paths:
-            try:
-                with open(folder / path, "rb") as file:
-                    same[hashlib.file_digest(file, "sha256").digest()].append(path)
-            except OSError:  # reported already
-                continue
+            with contextlib.suppress(OSError):  # reported already
+                same[scan.digest(folder, path)].append(path)
         for group in same.values():
             copies += len(group) - 1
             tests = sum(split_of[path] == "test" for path in group)

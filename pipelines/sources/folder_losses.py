@@ -3,12 +3,15 @@
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder_walk import printable
 from pipelines.sources.source import Lost, SourceError
+
+Of = TypeVar("Of")
 
 
 class Losses:
@@ -35,11 +38,11 @@ class Losses:
         """From now on what can't be read is lost, not unreadable from the beginning. `allowed`: the number of losses a run bears."""
         self._allowed = allowed
 
-    def read(self, read: Callable[[str], np.ndarray], paths: Sequence[str], index: int, labels: np.ndarray | None) -> np.ndarray:
+    def read(self, read: Callable[[str], Of], paths: Sequence[str], index: int, labels: np.ndarray | None) -> Of:
         """Returns photo `index`; if it is lost, the next one of its label that can be read.
 
         Args:
-            read: path -> pixels.
+            read: path -> pixels, or what else is wanted of a photo that can be read.
             paths: of one split.
             index: into `paths`.
             labels: of the split, or None.

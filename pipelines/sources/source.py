@@ -27,6 +27,10 @@ def _no_trouble() -> None:
     """Nothing that was read is lost."""
 
 
+def _nothing_to_keep() -> None:
+    """Nothing was found out that the next start could use."""
+
+
 SPLITS = ("unlabelled", "train", "test")
 
 
@@ -49,6 +53,7 @@ class Source:
         fingerprint: sha256 in hexadecimal that identifies the data.
         trouble: returns why images can't be read any more that could be when the source was opened; None while all is well. An exception
             that passes through tf.data comes out as TensorFlow's own; this is the original.
+        keep: writes what was found out into `Request.scans`, for the next start. No error where that can't be.
     """
 
     name: str
@@ -60,6 +65,7 @@ class Source:
     notes: tuple[str, ...]
     fingerprint: str
     trouble: Callable[[], SourceError | None] = _no_trouble
+    keep: Callable[[], None] = _nothing_to_keep
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,8 @@ class Request:
         on_progress: called with (what is being done, images done, of how many).
         on_lost: for "folder": called once for each photo that can't be read any more, when another one of its label takes its place. None:
             there is no taking another's place, and the first loss is an error.
+        scans: for "folder": the folder where what was found out about photos is kept (see `folder_scan.py`); None: nowhere. Only
+            `Source.keep` writes there.
     """
 
     source: str
@@ -113,6 +121,7 @@ class Request:
     seed: int = 0
     on_progress: Progress = _silent
     on_lost: Lost | None = None
+    scans: str | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,7 @@ class Parts:
         after_reading: called when all that is used has been decoded, with the number of files that may yet become unreadable; gives lines
             for people.
         trouble: see `Source`.
+        keep: see `Source`.
     """
 
     images: Mapping[str, Images]
@@ -166,6 +176,7 @@ class Parts:
     skipped: tuple[tuple[str, str], ...] = ()
     after_reading: Callable[[int], tuple[str, ...]] = _nothing_read
     trouble: Callable[[], SourceError | None] = _no_trouble
+    keep: Callable[[], None] = _nothing_to_keep
 
 
 def stream(seed: int, name: str) -> np.random.Generator:
