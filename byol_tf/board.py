@@ -16,8 +16,9 @@ from tensorboard.plugins.hparams import api as hparams
 from byol_tf.config import Config
 from byol_tf.config_differences import flat
 from byol_tf.config_file import resolved_json
+from byol_tf.config_recipe import defaults_beside
 from byol_tf.event_log import EventLog
-from byol_tf.run_facts import RunFacts, defaults_beside
+from byol_tf.run_facts import RunFacts
 from byol_tf.run_folder import write_atomically
 from byol_tf.seen import Seen
 from pipelines.sources import fit

@@ -8,10 +8,12 @@ from byol_tf.config import Config
 from byol_tf.devices import on_cpu
 from byol_tf.networks import build_encoder, mlp_head
 from byol_tf.objectives import Objective
-from byol_tf.optimizers import WarmupSchedule, build_optimizer, spare_from_decay
-from byol_tf.plan import Schedule
+from byol_tf.optimizers import SLOTS, WarmupSchedule, build_optimizer, spare_from_decay
+from byol_tf.plan import Schedule, Sizes
 from pipelines.fused_views import FusedViews
 from pipelines.policy import ViewPolicy
+
+_BYTES = 4  # of a number: weights are float32 in each precision
 
 
 def build_model(config: Config, cropped: bool = False) -> BYOL:
@@ -101,8 +103,18 @@ def encoder_of(config: Config) -> keras.Model:
     return build_encoder(encoder.name, config.views.size, encoder.width, encoder.stem, encoder.normalization, encoder.padding)
 
 
-def count_parameters(config: Config) -> dict[str, int]:
-    """Trainable parameters of encoder, projector and predictor, by name."""
-    parts = build_model(config).parts
+def sizes_of(config: Config) -> Sizes:
+    """How large the networks of a config are, on disk too; without the optimizer's variables, of which it is known how many there are."""
+    model = build_model(config)
     names = {"encoder": config.encoder.name}
-    return {names.get(name, name): sum(v.shape.num_elements() for v in part.trainable_variables) for name, part in parts.items()}
+    parameters = {names.get(name, name): _elements(part.trainable_variables) for name, part in model.parts.items()}
+    numbers = sum(_elements(part.variables) for part in model.parts.values())
+    if model.target == "ema":
+        numbers += _elements(model.target_encoder.variables) + _elements(model.target_projector.variables)
+    slots = SLOTS[config.optimizer.name] if config.optimizer.name != "sgd" or config.optimizer.momentum else 0
+    numbers += slots * _elements(model.trainable_variables)
+    return Sizes(parameters, _BYTES * numbers, _BYTES * _elements(model.encoder.variables))
+
+
+def _elements(variables: list[keras.Variable]) -> int:
+    return sum(variable.shape.num_elements() for variable in variables)

@@ -16,6 +16,10 @@ NORMALIZATIONS = (
 )
 
 
+SLOTS = {"lars": 1, "adam": 2, "adamw": 2, "lamb": 2, "sgd": 1}
+"""Numbers that an optimizer holds beside each that it trains; `sgd` without momentum holds none."""
+
+
 def spared(variable) -> bool:
     """Whether a variable gets no decay and no trust ratio by its shape alone: most biases and normalisation parameters have one axis."""
     return len(variable.shape) <= 1

@@ -1,11 +1,17 @@
 """What a config comes to: images, steps, rates, sizes and files, found out before anything is trained or written."""
 
+import shutil
+import statistics
 from dataclasses import dataclass
 
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
+from byol_tf.config_recipe import recipe_differences
 from byol_tf.run_folder import RunFolder
 from pipelines.sources import SourcePlan
+
+_SHOWN = 4
+"""Keys that a plan names of those that differ from the recipe."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,21 @@ class Schedule:
     total_steps: int
     warmup_steps: int
     peak_rate: float
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the networks of a run come to.
+
+    Attributes:
+        parameters: name -> number of trainable parameters, for encoder, projector and predictor.
+        checkpoint: bytes of all that a checkpoint holds: networks, target and optimizer.
+        encoder: bytes of the encoder's weights.
+    """
+
+    parameters: dict[str, int]
+    checkpoint: int
+    encoder: int
 
 
 def schedule_of(config: Config, images: int) -> Schedule:
@@ -62,28 +83,27 @@ def check_batch(config: Config, replicas: int, workers: int = 1) -> None:
     raise ConfigError([f"training.batch_size: expected a multiple of {replicas * parts}, as there are {where}{by}; received {batch}"])
 
 
-def plan_lines(
-    config: Config, source: SourcePlan, schedule: Schedule, parameters: dict[str, int], folder: RunFolder
-) -> list[tuple[str, str]]:
+def plan_lines(config: Config, source: SourcePlan, schedule: Schedule, sizes: Sizes, folder: RunFolder) -> list[tuple[str, str]]:
     """(subject, what is going to be) for people, in reading order.
 
     Args:
         config: of the run.
         source: its images.
         schedule: its steps.
-        parameters: name -> number of trainable parameters, for encoder, projector and predictor.
+        sizes: of its networks.
         folder: where it will be written.
     """
     counts = source.counts
     labelled = f"{counts['train']:,} train, {counts['test']:,} test, {source.classes} classes" if counts["train"] else "none, so no probe"
     held = f"in memory, {source.bytes_in_memory / 1e6:,.0f} MB" if source.in_memory else "read again each epoch"
     shape = "of their own sizes" if source.image_shape is None else "{} x {}".format(*source.image_shape[:2])
-    lines = [
+    return [
+        ("recipe", _recipe_text(config)),
         ("images", f"{config.data.source}: {counts['pretrain']:,} to learn from, {shape}, {held}"),
         ("labels", labelled),
         *(("", note) for note in source.notes),
         ("views", f"{config.views.size} x {config.views.size}, preset {config.views.preset}, by {config.views.engine.replace('_', '-')}"),
-        ("network", ", ".join(f"{name} {number:,}" for name, number in parameters.items()) + " parameters"),
+        ("network", ", ".join(f"{name} {number:,}" for name, number in sizes.parameters.items()) + " parameters"),
         ("normalised", _normalization_text(config)),
         *([("starts from", f"encoder: {config.encoder.weights}")] if config.encoder.weights else []),
         (
@@ -99,8 +119,47 @@ def plan_lines(
             "run folder",
             f"{folder.root}: config, history, figures, TensorBoard logs, checkpoints (newest {config.run.keep_checkpoints}), encoder",
         ),
+        *_disk_lines(config, bool(counts["train"] and counts["test"]), sizes, folder),
     ]
+
+
+def _recipe_text(config: Config) -> str:
+    name, differing = recipe_differences(config)
+    if not differing:
+        return f"{name} as it is"
+    shown = ", ".join(f"{key} {_short(here)} (there {_short(there)})" for key, there, here in differing[:_SHOWN])
+    return f"{name} but for {shown}" + (f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else "")
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 24 else f"{value[:23]}…"
+
+
+def _disk_lines(config: Config, probed: bool, sizes: Sizes, folder: RunFolder) -> list[tuple[str, str]]:
+    """What checkpoints and encoder take at most, beside what is free; with a warning where that is less than is still to be written."""
+    most = config.run.keep_checkpoints + probed + 1  # the best by probe stays too, and one is being written
+    needed = most * sizes.checkpoint + 2 * sizes.encoder  # which is exported in two formats
+    text = f"at most {_megabytes(needed)}, in checkpoints of {_megabytes(sizes.checkpoint)} and an encoder of {_megabytes(sizes.encoder)}"
+    place = next(path for path in (folder.root.absolute(), *folder.root.absolute().parents) if path.is_dir())
+    try:
+        free = shutil.disk_usage(place).free
+        there = sum(path.stat().st_size for part in (folder.checkpoints, folder.export) for path in part.rglob("*") if path.is_file())
+    except OSError:  # a part of the plan that no run needs
+        return [("disk", text)]
+    lines = [("disk", f"{text}; {_megabytes(free)} are free there")]
+    if free + there < needed:
+        lines.append(
+            (
+                "warning",
+                f"the run folder's disk may fill up: {_megabytes(needed - there)} to be written, {_megabytes(free)} free in {place}. "
+                "run.keep_checkpoints=2 takes the least; run.root names another place",
+            )
+        )
     return lines
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 @dataclass(frozen=True)
@@ -108,20 +167,30 @@ class Rates:
     """How fast input and training step are, each alone, as `rates.measure_rates` found.
 
     Attributes:
-        input: images a second that reading, and what the host makes of images, give.
-        step: images a second that the training step takes, over all devices.
+        inputs: images a second that reading, and what the host makes of images, give; one of each timing.
+        steps: images a second that the training step takes, over all devices; one of each timing.
         cores: that the input had.
         bytes_per_image: that go from the host to the devices.
         batch: images in the step that was tried.
         on_cpu: whether the step ran on the cores that the input needs.
     """
 
-    input: float
-    step: float
+    inputs: tuple[float, ...]
+    steps: tuple[float, ...]
     cores: int
     bytes_per_image: int
     batch: int
     on_cpu: bool
+
+    @property
+    def input(self) -> float:
+        """The median of `inputs`."""
+        return statistics.median(self.inputs)
+
+    @property
+    def step(self) -> float:
+        """The median of `steps`."""
+        return statistics.median(self.steps)
 
     @property
     def cores_needed(self) -> float:
@@ -131,7 +200,15 @@ class Rates:
     @property
     def together(self) -> float:
         """Images a second to be expected of both."""
-        return 1.0 / (1.0 / self.step + 1.0 / self.input) if self.on_cpu else min(self.step, self.input)
+        return self._of_both(self.input, self.step)
+
+    @property
+    def slowest_and_fastest(self) -> tuple[float, float]:
+        """The same where all goes as in the slowest timings, and where all goes as in the fastest."""
+        return self._of_both(min(self.inputs), min(self.steps)), self._of_both(max(self.inputs), max(self.steps))
+
+    def _of_both(self, input: float, step: float) -> float:
+        return 1.0 / (1.0 / step + 1.0 / input) if self.on_cpu else min(step, input)
 
 
 _DEVICES = (1, 8, 512)
@@ -143,7 +220,7 @@ def rate_lines(rates: Rates, images: int, less_work: str) -> list[tuple[str, str
 
     Args:
         rates: what was measured.
-        images: that the run shows in all, epoch by epoch.
+        images: that the run has still to show, epoch by epoch.
         less_work: what could be changed for less to do for each image, in words; may be empty.
     """
     moved = rates.step * rates.bytes_per_image / 1e6
@@ -151,7 +228,7 @@ def rate_lines(rates: Rates, images: int, less_work: str) -> list[tuple[str, str
         ("input", f"{rates.input:,.0f} images/s alone, on {rates.cores} cores; {rates.bytes_per_image / 1e3:,.1f} kB an image to the step"),
         ("step", f"{rates.step:,.0f} images/s in batches of {rates.batch}"),
         ("to feed", "; ".join(f"{n} like it: {_cores(n * rates.cores_needed)}, {n * moved:,.0f} MB/s" for n in _DEVICES)),
-        ("time", f"about {_duration(images / rates.together)} of steps at {rates.together:,.0f} images/s"),
+        ("time", _time_text(rates, images)),
     ]
     if rates.input < rates.step:
         less = f", or less to do for each image: {less_work}" if less_work else ""
@@ -169,11 +246,14 @@ def _cores(number: float) -> str:
     return f"{number:,.0f} cores" if number >= 10 else f"{number:.2g} cores"
 
 
-def _duration(seconds: float) -> str:
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.1f} {unit}"
-    return f"{seconds:,.0f} seconds"
+def _time_text(rates: Rates, images: int) -> str:
+    slowest, fastest = rates.slowest_and_fastest
+    seconds, low, high = images / rates.together, images / fastest, images / slowest
+    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
+    unit, length = next(each for each in units if seconds >= 2 * each[1] or each[1] == 1)
+    timings = min(len(rates.inputs), len(rates.steps))
+    spread = f" ({low / length:,.1f} to {high / length:,.1f}, by {timings} timings)" if timings > 1 else ""
+    return f"about {seconds / length:,.1f} {unit} of steps to go{spread}, at {rates.together:,.0f} images/s"
 
 
 def _tau_text(config: Config) -> str:

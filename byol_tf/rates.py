@@ -4,6 +4,7 @@ import os
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from byol_tf.build import build_model, compile_model
@@ -18,7 +19,9 @@ SAMPLE = 512
 """Images that are tried out."""
 _SECONDS = 2.0
 _MADE_AHEAD = 6
-_STEPS, _STEPS_ON_CPU = 48, 2
+_TIMINGS = 3
+"""Of input and step each, one after the other, so that it shows how far they can be trusted."""
+_STEPS, _STEPS_ON_CPU = 32, 2
 _RATE = 1e-6
 _PIXELS_ON_CPU = 32 * 96 * 96
 """Of a view's batch, at most: what a CPU does in seconds."""
@@ -39,42 +42,48 @@ def measure_rates(config: Config, images: Images, strategy: tf.distribute.Strate
     batch_size = min(batch_size, len(images)) // replicas * replicas
     small = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": batch_size, "accumulation": 1})})
     batches = batches_of(small, images)
-    speed = _input_rate(batches, batch_size)
+    inputs = _input_rates(batches, batch_size)
     batch = next(iter(batches))
     size = sum(tensor.dtype.size * tensor.shape.num_elements() for tensor in batch) // batch_size
-    step = _step_rate(small, strategy, batch, cropped=images.shape is None)
-    return Rates(speed, step, os.cpu_count(), size, batch_size, on_cpu(strategy))
+    steps = _step_rates(small, strategy, batch, cropped=images.shape is None)
+    return Rates(inputs, steps, os.cpu_count(), size, batch_size, on_cpu(strategy))
 
 
-def _input_rate(batches: tf.data.Dataset, batch_size: int) -> float:
+def _input_rates(batches: tf.data.Dataset, batch_size: int) -> tuple[float, ...]:
+    """Of as many batches as fit into the time, at least one, in so many parts as there are timings."""
     iterator = iter(batches)
     for _ in range(_MADE_AHEAD):
         next(iterator)
-    began, done = time.perf_counter(), 0
-    while time.perf_counter() - began < _SECONDS:
+    times = [time.perf_counter()]
+    while times[-1] - times[0] < _SECONDS:
         next(iterator)
-        done += 1
-    return done * batch_size / (time.perf_counter() - began)
+        times.append(time.perf_counter())
+    parts = np.array_split(np.diff(times), min(_TIMINGS, len(times) - 1))
+    return tuple(float(batch_size * len(part) / part.sum()) for part in parts)
 
 
 class _Clock(keras.callbacks.Callback):
     """Times each epoch; at its end the logs have been fetched, so the device is done."""
 
+    def __init__(self):
+        super().__init__()
+        self.seconds = []
+
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.seconds = time.perf_counter() - self._began
+        self.seconds.append(time.perf_counter() - self._began)
 
 
-def _step_rate(config: Config, strategy: tf.distribute.Strategy, batch: tuple[tf.Tensor, ...], cropped: bool) -> float:
-    """By `fit` on one batch again and again: an epoch that compiles, and one that counts."""
+def _step_rates(config: Config, strategy: tf.distribute.Strategy, batch: tuple[tf.Tensor, ...], cropped: bool) -> tuple[float, ...]:
+    """By `fit` on one batch again and again: an epoch that compiles, and one for each timing."""
     steps = _STEPS_ON_CPU if on_cpu(strategy) else _STEPS
     with strategy.scope():
         model = build_model(config, cropped=cropped)
-        compile_model(model, config, Schedule(steps, 2 * steps, 0, _RATE))
+        compile_model(model, config, Schedule(steps, (1 + _TIMINGS) * steps, 0, _RATE))
     clock = _Clock()
     updates = [TargetUpdate(constant_tau(0.99))] if config.objective.target == "ema" else []
     again = tf.data.Dataset.from_tensors(batch).repeat()
-    model.fit(again, epochs=2, steps_per_epoch=steps, callbacks=[*updates, clock], verbose=0, shuffle=False)
-    return steps * config.training.batch_size / clock.seconds
+    model.fit(again, epochs=1 + _TIMINGS, steps_per_epoch=steps, callbacks=[*updates, clock], verbose=0, shuffle=False)
+    return tuple(steps * config.training.batch_size / seconds for seconds in clock.seconds[1:])

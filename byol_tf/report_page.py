@@ -8,7 +8,8 @@ from html import escape
 
 from byol_tf import __version__
 from byol_tf.config_file import resolved_json
-from byol_tf.run_facts import RunFacts, recipe_differences, verdict
+from byol_tf.config_recipe import recipe_differences
+from byol_tf.run_facts import RunFacts, verdict
 
 _LISTED = 20  # skipped photos; the others are counted
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 from byol_tf.collapse import likely_cause, sign_of_collapse
 from byol_tf.config import Config
-from byol_tf.config_differences import differences
-from byol_tf.config_file import load_config, recipes, resolved_json
-from byol_tf.config_keys import SECTIONS, kind
+from byol_tf.config_file import load_config
 from byol_tf.history_file import read_history
 from byol_tf.plan import system_of
 from byol_tf.run_folder import RunFolder, RunFolderError
@@ -84,43 +82,6 @@ def _skipped(path: Path) -> tuple[tuple[str, str], ...]:
         return ()
     with path.open(encoding="utf-8", newline="") as file:
         return tuple((row["path"], row["reason"]) for row in csv.DictReader(file))
-
-
-def recipe_differences(config: Config) -> tuple[str, list[tuple[str, str, str]]]:
-    """What a config is compared with, in words, and (dotted key, value there, value here) of what differs.
-
-    The recipe is the packaged one of the config's name; where there is none, the defaults.
-    """
-    here = json.loads(resolved_json(config))
-    if config.name in recipes():
-        return f"configs/{config.name}.json", differences(json.loads(resolved_json(load_config(f"configs/{config.name}.json"))), here)
-    return "the defaults", differences(defaults_beside(config), here)
-
-
-def defaults_beside(config: Config) -> dict:
-    """The resolved config, as JSON types, that has a value of this one only where there is no default.
-
-    It needn't be one that could be run: each section has its defaults, whether or not they go together.
-    """
-    here = config.model_dump(mode="json", by_alias=True)
-    defaults = dict(here)
-    for name in SECTIONS[()]:
-        if (name,) in SECTIONS and here[name] is not None:
-            section = kind((name,)).model_validate(_required(here[name], (name,)))
-            defaults[name] = section.model_dump(mode="json", by_alias=True)
-    return defaults
-
-
-def _required(tree: dict, at: tuple[str, ...]) -> dict:
-    """Of a section's values those that have no default, and those of the sections in it."""
-    found = {}
-    for name, info in SECTIONS[at].items():
-        if (*at, name) in SECTIONS:
-            if tree[name] is not None and (inner := _required(tree[name], (*at, name))):
-                found[name] = inner
-        elif info.is_required():
-            found[name] = tree[name]
-    return found
 
 
 def verdict(facts: RunFacts) -> list[str]:

@@ -139,7 +139,7 @@ def _train(config, folder: RunFolder, cluster: Cluster | None, options, argument
 
 def _learn(config, folder: RunFolder, workers, options, arguments: list[str]) -> dict | None:
     """Plans the run, says so, and runs it; its result, or None where it was only to be planned."""
-    from byol_tf.build import count_parameters
+    from byol_tf.build import sizes_of
     from byol_tf.experiment import Experiment
     from byol_tf.plan import plan_lines, schedule_of
     from byol_tf.run_images import source_options
@@ -148,11 +148,11 @@ def _learn(config, folder: RunFolder, workers, options, arguments: list[str]) ->
     source = plan_source(**source_options(config))
     schedule = schedule_of(config, source.counts["pretrain"])
     print(f"{config.name}")
-    for subject, text in plan_lines(config, source, schedule, count_parameters(config), folder):
+    for subject, text in plan_lines(config, source, schedule, sizes_of(config), folder):
         print(f"  {subject:<11} {text}")
     if options.dry_run:
         _check_weights(config)
-        for subject, text in _measured(config, schedule):
+        for subject, text in _measured(config, schedule, folder):
             print(f"  {subject:<11} {text}")
         print("dry run: nothing was written")
         return None
@@ -189,8 +189,9 @@ def _same_run(options, folder: RunFolder) -> str:
     return shlex.join([*words, "--run-dir", os.fspath(folder.root)])
 
 
-def _measured(config, schedule) -> list[tuple[str, str]]:
-    """Lines on how fast input and step are here, or why that can't be said."""
+def _measured(config, schedule, folder: RunFolder) -> list[tuple[str, str]]:
+    """Lines on how fast input and step are here and how long what is left will take, or why that can't be said."""
+    from byol_tf.checkpoints import list_checkpoints, position_of
     from byol_tf.devices import build_strategy, set_precision
     from byol_tf.plan import rate_lines
     from byol_tf.rates import SAMPLE, measure_rates
@@ -210,7 +211,9 @@ def _measured(config, schedule) -> list[tuple[str, str]]:
         return [("speed", "not measured: the images have to be prepared first, which a run does")]
     set_precision(devices.precision)
     rates = measure_rates(config, images, strategy)
-    return rate_lines(rates, schedule.total_steps * config.training.batch_size, remedies(config))
+    epochs, steps = max(map(position_of, list_checkpoints(folder.checkpoints)), default=(0, 0))
+    left = max(0, schedule.total_steps - epochs * schedule.steps_per_epoch - steps)
+    return rate_lines(rates, left * config.training.batch_size, remedies(config))
 
 
 def _report(result: dict, folder: RunFolder) -> int:

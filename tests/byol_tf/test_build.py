@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from byol_tf import LARS
-from byol_tf.build import build_model, compile_model, count_parameters
+from byol_tf.build import build_model, compile_model, sizes_of
 from byol_tf.byol import BYOL
+from byol_tf.callbacks.checkpoint import model_arrays
 from byol_tf.config import Config
 from byol_tf.config_file import load_config, recipes
 from byol_tf.plan import schedule_of
@@ -117,8 +118,26 @@ def test_a_predictor_learns_or_stays(kind, parts, trained):
 
 def test_without_a_predictor_there_is_none():
     assert list(build_model(config(predictor={"kind": "none"})).parts) == ["encoder", "projector"]
-    assert count_parameters(config(predictor={"kind": "none"})).keys() == {"convnet", "projector"}
-    assert count_parameters(config())["predictor"] == 16 * 48 + 48 + 2 * 48 + 48 * 16
+    assert sizes_of(config(predictor={"kind": "none"})).parameters.keys() == {"convnet", "projector"}
+    assert sizes_of(config()).parameters["predictor"] == 16 * 48 + 48 + 2 * 48 + 48 * 16
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"optimizer": {"name": name}} for name in ("lars", "adam", "adamw", "lamb", "sgd")),
+        {"optimizer": {"name": "sgd", "momentum": 0.0}},
+        {"objective": {"target": "online"}, "predictor": {"kind": "fixed"}},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_is_as_large_as_it_was_said_to_be(changes):
+    chosen = config(**changes)
+    arrays = model_arrays(built(chosen))
+    counters = sum(array.nbytes for array in arrays.values() if array.ndim == 0)
+    assert sizes_of(chosen).checkpoint == sum(array.nbytes for array in arrays.values()) - counters
+    assert counters < 100
+    assert sizes_of(chosen).encoder == sum(array.nbytes for name, array in arrays.items() if name.startswith("online/encoder"))
 
 
 def test_the_objective_arrives():

@@ -1,15 +1,19 @@
 """Steps and rates by hand."""
 
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
 
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
 from byol_tf.config_file import load_config
-from byol_tf.plan import Rates, Schedule, check_batch, plan_lines, rate_lines, schedule_of, system_of
+from byol_tf.plan import Rates, Schedule, Sizes, check_batch, plan_lines, rate_lines, schedule_of, system_of
 from byol_tf.run_folder import RunFolder
 from pipelines.sources import plan_source
+
+SIZES = Sizes({"encoder": 1}, checkpoint=200_000_000, encoder=40_000_000)
 
 
 def config(**changes) -> Config:
@@ -71,7 +75,7 @@ def test_too_few_images_for_a_batch():
 )
 def test_plan_names_tau_from_and_to(tau, text, tmp_path):
     chosen = config(tau=tau)
-    lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), {"encoder": 1}, RunFolder(tmp_path))
+    lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, RunFolder(tmp_path))
     assert ("tau", text) in lines
 
 
@@ -102,13 +106,60 @@ def test_plan_names_tau_from_and_to(tau, text, tmp_path):
 )
 def test_plan_says_what_is_compared_normalised_and_learned(changes, subject, text, tmp_path):
     chosen = config(**changes)
-    lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), {"encoder": 1}, RunFolder(tmp_path))
+    lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, RunFolder(tmp_path))
     assert (subject, text) in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "text"),
+    [
+        ("demo", [], "configs/demo.json as it is"),
+        ("demo", ["run.root=elsewhere"], "configs/demo.json as it is"),
+        (
+            "demo",
+            ["tau.base=0.9", "training.epochs=3"],
+            "configs/demo.json but for tau.base 0.9 (there 0.99), training.epochs 3 (there 24)",
+        ),
+        (
+            "photos",
+            ["data.root=/a/long/way/to/the/photos", "seed=1", "tau.base=0.9", "tau.end=0.99", "views.exact=true", "views.engine=fused"],
+            'configs/photos.json but for data.root "/a/long/way/to/the/pho… (there "photos"), seed 1 (there 0), tau.base 0.9 (there 0.99), '
+            "tau.end 0.99 (there null) and 2 more",
+        ),
+    ],
+)
+def test_plan_says_what_differs_from_the_recipe(name, overrides, text, tmp_path):
+    chosen = load_config(name, overrides)
+    lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, RunFolder(tmp_path))
+    assert lines[0] == ("recipe", text)
+
+
+class TestDisk:
+    def lines(self, monkeypatch, root, free: int, **changes) -> list[str]:
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+        chosen, folder = config(**changes), RunFolder(root / "runs" / "x")
+        lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, folder)
+        return [text for subject, text in lines if subject in ("disk", "warning")]
+
+    def test_what_it_takes_stands_beside_what_is_free(self, monkeypatch, tmp_path):
+        parts = "in checkpoints of 200.0 MB and an encoder of 40.0 MB; 2.5 GB are free there"
+        assert self.lines(monkeypatch, tmp_path, 2_500_000_000) == [f"at most 1.1 GB, {parts}"]  # 3 newest, the best, and the next one
+        assert self.lines(monkeypatch, tmp_path, 2_500_000_000, run={"keep_checkpoints": 2}) == [f"at most 880.0 MB, {parts}"]
+
+    def test_too_little_is_warned_of_but_not_for_what_is_there_already(self, monkeypatch, tmp_path):
+        _, warning = self.lines(monkeypatch, tmp_path, 1_000_000_000)
+        assert warning.startswith(f"the run folder's disk may fill up: 1.1 GB to be written, 1.0 GB free in {tmp_path}. ")
+        checkpoint = tmp_path / "runs" / "x" / "checkpoints" / "epoch-0001" / "arrays.npz"
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.touch()
+        os.truncate(checkpoint, 200_000_000)
+        assert len(self.lines(monkeypatch, tmp_path, 1_000_000_000)) == 1
 
 
 class TestRates:
     def lines(self, **changes) -> dict[str, str]:
-        rates = Rates(**{"input": 4000.0, "step": 500.0, "cores": 2, "bytes_per_image": 30_000, "batch": 64, "on_cpu": False} | changes)
+        usual = {"inputs": (4000.0,), "steps": (500.0,), "cores": 2, "bytes_per_image": 30_000, "batch": 64, "on_cpu": False}
+        rates = Rates(**(usual | changes))
         return dict(rate_lines(rates, 3_600_000, "views.engine=fused"))
 
     def test_an_input_that_keeps_up(self):
@@ -116,15 +167,22 @@ class TestRates:
             "input": "4,000 images/s alone, on 2 cores; 30.0 kB an image to the step",
             "step": "500 images/s in batches of 64",
             "to feed": "1 like it: 0.25 cores, 15 MB/s; 8 like it: 2 cores, 120 MB/s; 512 like it: 128 cores, 7,680 MB/s",
-            "time": "about 2.0 hours of steps at 500 images/s",
+            "time": "about 2.0 hours of steps to go, at 500 images/s",
         }
 
+    def test_the_time_has_a_spread(self):
+        steps = (500.0, 400.0, 625.0)
+        text = self.lines(inputs=(4000.0, 4400.0, 3600.0), steps=steps)["time"]
+        assert text == "about 2.0 hours of steps to go (1.6 to 2.5, by 3 timings), at 500 images/s"
+        # 3,600,000 images; on a CPU the two add up: 1 / 625 + 1 / 4400 s an image at the best.
+        assert " (1.8 to 2.8, by 3 timings), at 444 " in self.lines(inputs=(4000.0, 4400.0, 3600.0), steps=steps, on_cpu=True)["time"]
+
     def test_on_a_cpu_input_and_step_share_the_cores(self):
-        assert self.lines(on_cpu=True)["time"].endswith(" at 444 images/s")
+        assert self.lines(on_cpu=True)["time"].endswith(", at 444 images/s")
 
     def test_a_slow_input_is_warned_of(self):
-        lines = self.lines(input=100.0)
-        assert lines["time"] == "about 10.0 hours of steps at 100 images/s"
+        lines = self.lines(inputs=(100.0,))
+        assert lines["time"] == "about 10.0 hours of steps to go, at 100 images/s"
         text = "the input is slower than the step, which waits 80% of the time. It would take 10 cores like these"
         assert lines["warning"] == f"{text}, or less to do for each image: views.engine=fused"
 

@@ -49,3 +49,5 @@ def test_a_slow_reader_is_found_out():
     assert rates.batch == 64  # the images there are
     assert rates.bytes_per_image == 16 * 16 * 3 + 16
     assert rates.step > 0
+    assert len(rates.steps) == 3
+    assert 1 <= len(rates.inputs) <= 3

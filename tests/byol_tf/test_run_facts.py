@@ -5,7 +5,8 @@ import json
 import pytest
 
 from byol_tf.config_file import load_config, resolved_json
-from byol_tf.run_facts import read_facts, recipe_differences, verdict
+from byol_tf.config_recipe import recipe_differences
+from byol_tf.run_facts import read_facts, verdict
 from byol_tf.run_folder import RunFolder, RunFolderError
 
 HEAD = "epoch,loss,probe_accuracy,knn_accuracy,projection_std,projection_cosine,effective_rank\n"

@@ -122,6 +122,14 @@ def test_run_folder_is_complete(finished):
     assert float(rows[1]["tau"]) < float(rows[2]["tau"]) < float(rows[3]["tau"])
 
 
+def test_the_plan_said_what_the_run_took(finished):
+    _, done, result = finished
+    said = float(re.search(r"disk .*checkpoints of ([\d.]+) MB", done.stdout)[1])
+    sizes = [sum(file.stat().st_size for file in path.iterdir()) for path in (Path(result["run_dir"]) / "checkpoints").iterdir()]
+    assert all(0.95 * said - 0.05 < size / 1e6 < 1.3 * said + 0.1 for size in sizes), (said, sizes)
+    assert re.search(r"recipe +the defaults but for ", done.stdout)
+
+
 def test_tensorboard_holds_the_curves(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -242,6 +250,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
     assert "3 epochs of 22 steps of 64 images: 66 steps" in printed
     assert "learning rate 0.001, cosine" in printed  # 0.002 x 64 / 128
     assert "0.99 to 1, cosine" in printed
+    assert re.search(r"time +about [\d.,]+ \w+ of steps to go \([\d.,]+ to [\d.,]+, by [23] timings\), at ", printed)
     assert [path.name for path in tmp_path.iterdir()] == ["small.json"]
 
 

@@ -226,6 +226,7 @@ def test_photos_that_vanish_while_the_command_runs(tmp_path, taken, code, report
             (root / f"{20 * number:03d}.png").unlink()
         out, err = process.communicate(timeout=400)
     assert process.returncode == code, err[-2000:]
+    assert len(list(tmp_path.glob(".photos-*.json"))) == 1  # for the next start
     rows = (run / "skipped.csv").read_text().splitlines()
     told = [line for line in out.splitlines() if line.startswith("lost: ")]
     assert rows[0] == "path,reason"
