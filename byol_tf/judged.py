@@ -65,6 +65,10 @@ def file_encoder(path: Path) -> keras.Model:
             f"--encoder {path}: expected a model from images [N, H, W, 3] of any size to representations [N, d]; "
             f"received {model.input_shape} to {model.output_shape}"
         )
+    # As in `inference_model`, which a file can't say: XLA has no antialiased resize. For this model, and for others of its layers.
+    model.jit_compile = False
+    for layer in model.layers:
+        layer.supports_jit = False
     return model
 
 

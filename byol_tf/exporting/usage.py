@@ -45,7 +45,7 @@ encoder = keras.saving.load_model("encoder.keras")
 
 def represent(photo):
     """A Pillow image in RGB, of any size -> float32 [d]."""
-    return encoder.predict_on_batch(np.asarray(photo)[None])[0]
+    return encoder(np.asarray(photo)[None], training=False).numpy()[0]
 '''
     + _PHOTO,
     "litert": '''import numpy as np
@@ -84,7 +84,8 @@ encoder = keras.saving.load_model("encoder.keras")
 encoder.trainable = True  # False: only the new layer learns
 model = keras.Sequential([encoder, keras.layers.Dense(10)])
 model.compile(
-    keras.optimizers.Adam(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+    keras.optimizers.Adam(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"],
+    jit_compile=False,  # XLA, which Keras takes on a GPU, can't do the antialiased resize that is inside
 )
 model.fit(images, labels, epochs=5)  # uint8 [N, H, W, 3] of any one size, class numbers [N]
 ```
