@@ -41,7 +41,9 @@ def photos(height: int, width: int) -> np.ndarray:
 def seeing_a_gpu(monkeypatch):
     """What Keras looks at when it decides on XLA names a GPU, too. XLA itself is that of the CPU, which lacks what a GPU's lacks."""
     devices = [*tf.config.list_physical_devices(), SimpleNamespace(device_type="GPU", name="/physical_device:GPU:0")]
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [each for each in devices if kind in (None, each.device_type)])
+    monkeypatch.setattr(
+        tf.config, "list_physical_devices", lambda kind=None: [each for each in devices if kind in (None, each.device_type)]
+    )
 
 
 def test_nothing_is_compiled_where_there_is_a_gpu(encoder, seeing_a_gpu, tmp_path):
