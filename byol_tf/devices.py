@@ -1,5 +1,6 @@
 """CPU, GPUs, TPU or several machines by one key, and the precision that the networks compute in."""
 
+import importlib.util
 import os
 import random
 
@@ -110,4 +111,7 @@ def set_seeds(seed: int, deterministic: bool) -> None:
 
 def _has_tpu() -> bool:
     """Whether this machine says that it has a TPU. (Asking a resolver where there is none can wait for minutes.)"""
-    return "TPU_NAME" in os.environ or "COLAB_TPU_ADDR" in os.environ or os.path.exists("/dev/accel0") or os.path.exists("/dev/vfio/0")
+    if "TPU_NAME" in os.environ or "COLAB_TPU_ADDR" in os.environ or os.path.exists("/dev/accel0"):
+        return True
+    # Newer TPUs are there; so is any device that a virtual machine was given.
+    return os.path.exists("/dev/vfio/0") and importlib.util.find_spec("libtpu") is not None
