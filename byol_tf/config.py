@@ -59,7 +59,8 @@ class Data(Section):
     """`textures`: drawn from the seed, nothing to download; `digits`: scikit-learn's handwriting; `folder`: photos of one's
     own; the others: TFDS."""
     root: Text | None = None
-    """`folder`: the folder of photos. TFDS sources: where prepared data sets lie (default: TFDS's own, ~/tensorflow_datasets)."""
+    """`folder`: the folder of photos, or a `.txt` or `.csv` that lists them, with a class each or without (docs/photos.md). TFDS sources:
+    where prepared data sets lie (default: TFDS's own, ~/tensorflow_datasets)."""
     archive: Text | None = None
     """TFDS sources without network: the file that was downloaded by hand (`stl10_binary.tar.gz`, `cifar-10-binary.tar.gz`), or
     for `imagenet` the folder with `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`."""
@@ -284,7 +285,7 @@ class Probe(Section):
 
 
 class Monitor(Section):
-    """What happens when a run goes wrong by itself (docs/collapse.md, and the exit codes in the README)."""
+    """What happens when a run goes wrong by itself (docs/collapse.md, and the exit codes in docs/resuming.md)."""
 
     on_collapse: Literal["warn", "stop"] = "warn"
     """When all images get the same projection, or representations lie on a line: `warn` says so once, with the likely cause; `stop` also

@@ -2,11 +2,13 @@
 
 import difflib
 import json
+import re
+import textwrap
 from collections.abc import Iterator
 
 from pydantic.fields import FieldInfo
 
-from byol_tf.config_keys import SECTIONS, Key, expected
+from byol_tf.config_keys import SECTIONS, Key, expected, kind
 
 
 def explain(name: str) -> str:
@@ -27,6 +29,16 @@ def explain(name: str) -> str:
     ends = [other for other in known if other.split(".")[-1] == key[-1]] if key else []
     near = ends or difflib.get_close_matches(name, known, n=3)
     raise KeyError(f"--explain {name}: no such key" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+
+
+def sections_help() -> str:
+    """A line for each section of a config: its name, and the first sentence of what it is."""
+    lines = []
+    for section in filter(None, SECTIONS):
+        meaning = SECTIONS[section[:-1]][section[-1]].description or kind(section).__doc__
+        first = re.split(r"(?<=\.)\s", " ".join(meaning.split()), maxsplit=1)[0]
+        lines.append(textwrap.fill(first, 120, initial_indent=f"  {'.'.join(section):<13} ", subsequent_indent=" " * 16))
+    return "\n".join(lines)
 
 
 def keys() -> Iterator[tuple[Key, FieldInfo]]:

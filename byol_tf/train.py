@@ -10,6 +10,7 @@ import traceback
 from typing import NoReturn
 
 from byol_tf.cluster import Cluster, DeviceError, awaited, read_cluster
+from byol_tf.config_docs import explain, sections_help
 from byol_tf.config_file import ConfigError, load_config, resolved_json
 from byol_tf.devices import prepare_environment
 from byol_tf.interruption import Interrupted, SignalWatch
@@ -28,7 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
     (and at once where no step is being made); or 75 where another machine of the run was lost; or one of `stops.py` if it went wrong by
     itself.
     """
-    parser = argparse.ArgumentParser(prog="python -m byol_tf.train", description="Pre-trains an encoder with BYOL and exports it.")
+    parser = argparse.ArgumentParser(
+        prog="python -m byol_tf.train",
+        description="Pre-trains an encoder with BYOL and exports it.",
+        epilog=f"sections of a config, whose keys --set changes:\n{sections_help()}\nall keys of one, with meanings: --explain SECTION",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", metavar="FILE", help="the experiment, a JSON file (default: the demo, which downloads nothing)")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override any key: training.epochs=5"
@@ -76,8 +82,6 @@ def _command(options, arguments: list[str]) -> int:
 
 
 def _explain(name: str) -> int:
-    from byol_tf.config_docs import explain
-
     try:
         print(explain(name))
     except KeyError as error:

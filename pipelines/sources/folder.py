@@ -1,15 +1,17 @@
-"""Photos of one's own: any tree of image files. They are read and never changed."""
+"""Photos of one's own: any tree of image files, or a list of them. They are read and never changed."""
 
 import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.sources.decoding import UnreadableImage, read_header
-from pipelines.sources.folder_layout import Layout, lay_out
+from pipelines.sources.folder_layout import Layout, lay_out, lay_out_list
+from pipelines.sources.folder_list import read_list
 from pipelines.sources.folder_losses import Losses
 from pipelines.sources.folder_reader import PhotoReader
 from pipelines.sources.folder_walk import Found, existing_folder, printable, walk
@@ -19,13 +21,42 @@ from pipelines.sources.source import Outline, Parts, Request
 _HEADERS = 64  # files whose headers tell, before all are decoded, whether the photos seem to have one size
 
 
-def outline(request: Request) -> Outline:
-    """Counts the photos by their names. Raises SourceError: see `lay_out`."""
+@dataclass(frozen=True)
+class _Photos:
+    """What `data.root` leads to.
+
+    Attributes:
+        folder: what paths are relative to.
+        where: the photos' place, for people.
+        found: all of them.
+        layout: the same by split.
+        class_of: of a list, the class of each path that has one.
+    """
+
+    folder: Path
+    where: str
+    found: Found
+    layout: Layout
+    class_of: Mapping[str, str]
+
+
+def _looked_through(request: Request) -> _Photos:
+    """Raises SourceError: see `read_list`, `lay_out_list` and `lay_out`."""
+    listed = read_list(request.root)
+    if listed is not None:
+        layout = lay_out_list(listed.file, listed.found, listed.class_of, request.seed)
+        return _Photos(listed.file.parent, f"in {listed.file}", listed.found, layout, listed.class_of)
     folder = existing_folder(request.root)
     found = walk(folder)
-    layout = lay_out(folder, found, request.seed)
+    return _Photos(folder, f"below {folder}", found, lay_out(folder, found, request.seed), {})
+
+
+def outline(request: Request) -> Outline:
+    """Counts the photos by their names. Raises SourceError: see `_looked_through`."""
+    photos = _looked_through(request)
+    folder, layout = photos.folder, photos.layout
     counts = {split: len(paths) for split, paths in layout.files.items()}
-    notes = _notes(folder, found, layout)
+    notes = _notes(photos)
     shape = _likely_shape(folder, layout)
     if shape is not None:
         notes.append(f"photos seem to be {shape[1]} x {shape[0]} pixels each, by {min(_HEADERS, sum(counts.values()))} headers")
@@ -33,10 +64,9 @@ def outline(request: Request) -> Outline:
 
 
 def parts(request: Request) -> Parts:
-    """Finds the photos; they are decoded when they are read. Raises SourceError: see `lay_out`."""
-    folder = existing_folder(request.root)
-    found = walk(folder)
-    layout = lay_out(folder, found, request.seed)
+    """Finds the photos; they are decoded when they are read. Raises SourceError: see `_looked_through`."""
+    photos = _looked_through(request)
+    folder, found, layout = photos.folder, photos.found, photos.layout
     reader, losses = PhotoReader(folder, found.sizes, request.image_size), Losses(folder, request.on_lost)
 
     def images(paths: list[str], labels: np.ndarray | None) -> LazyImages:
@@ -54,8 +84,8 @@ def parts(request: Request) -> Parts:
     return Parts(
         images={split: images(paths, layout.labels.get(split)) for split, paths in layout.files.items()},
         class_names=tuple(map(printable, layout.class_names)),
-        fingerprint=_fingerprint(found.sizes),
-        notes=tuple(_notes(folder, found, layout)),
+        fingerprint=_fingerprint(found.sizes, photos.class_of),
+        notes=tuple(_notes(photos)),
         unlabelled_from=layout.unlabelled_from,
         likely_shape=None if request.image_size else _likely_shape(folder, layout),
         file_name=lambda split, index: printable(layout.files[split][index]),
@@ -65,20 +95,24 @@ def parts(request: Request) -> Parts:
     )
 
 
-def _notes(folder: Path, found: Found, layout: Layout) -> list[str]:
+def _notes(photos: _Photos) -> list[str]:
+    found, layout = photos.found, photos.layout
     total = sum(map(len, layout.files.values()))
     bytes_ = sum(found.sizes[path] for paths in layout.files.values() for path in paths)
-    notes = [f"{total:,} photos below {folder}, {bytes_ / 1e6:,.1f} MB"]
+    notes = [f"{total:,} photos {photos.where}, {bytes_ / 1e6:,.1f} MB"]
     notes += layout.notes
     if found.others:
         notes.append(found.others_note())
     return notes
 
 
-def _fingerprint(sizes: Mapping[str, int]) -> str:
+def _fingerprint(sizes: Mapping[str, int], class_of: Mapping[str, str]) -> str:
+    """Of paths and sizes, and of the classes that aren't in the paths."""
     digest = hashlib.sha256()
     for path, size in sizes.items():
         digest.update(os.fsencode(path) + b"\0" + str(size).encode() + b"\n")
+        if path in class_of:
+            digest.update(os.fsencode(class_of[path]) + b"\n")
     return digest.hexdigest()
 
 

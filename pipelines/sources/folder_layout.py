@@ -1,6 +1,7 @@
 """What the places of photos say: unlabelled, or of a class, to train or to test on."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,8 @@ TEST_SHARE = 0.2
 """Share of each class that becomes the test set where a folder has none of its own."""
 
 _ROLES = {"unlabeled": "unlabelled", "unlabelled": "unlabelled", "train": "train", "test": "test", "val": "val"}
+
+_ALL_OF_THEM = 'the unlabelled photos are all of them without their labels; data.pretrain "train" keeps the test photos out'
 
 _Classes = dict[str, list[str]]
 
@@ -72,11 +75,44 @@ def lay_out(folder: Path, found: Found, seed: int) -> Layout:
         _from_roles(layout, roles, seed)
     elif len(by_top) >= 2 and not loose:
         layout.notes.append(f"each folder is a class; {TEST_SHARE:.0%} of each, drawn by the seed, are the test set")
-        layout.notes.append('the unlabelled photos are all of them without their labels; data.pretrain "train" keeps the test photos out')
+        layout.notes.append(_ALL_OF_THEM)
         layout.unlabelled_from = ("train", "test")
         _divided(layout, by_top, "", seed)
     else:
         _heap(layout, folder, found, by_top)
+    return layout
+
+
+def lay_out_list(file: Path, found: Found, class_of: Mapping[str, str], seed: int) -> Layout:
+    """Sorts the photos of a list: those with a class are divided as class folders are, the others are unlabelled.
+
+    Args:
+        file: the list, for messages.
+        found: what is there of it.
+        class_of: the class of each path that has one.
+        seed: of the split into train and test.
+
+    Raises:
+        SourceError: one class only.
+    """
+    layout = Layout()
+    classes: _Classes = defaultdict(list)
+    for path in found.sizes:
+        if path in class_of:
+            classes[class_of[path]].append(path)
+        else:
+            layout.files.setdefault("unlabelled", []).append(path)
+    if len(classes) == 1:
+        name = printable(next(iter(classes)))
+        raise SourceError(f"data.root: {file} has one class ({name}); a probe needs two or more. Photos without a class are unlabelled")
+    if not classes:
+        layout.notes.append("a list without classes: there is no probe")
+        return layout
+    layout.notes.append(f"{TEST_SHARE:.0%} of each class of the list, drawn by the seed, are the test set")
+    if "unlabelled" not in layout.files:
+        layout.notes.append(_ALL_OF_THEM)
+        layout.unlabelled_from = ("train", "test")
+    _divided(layout, classes, "the list", seed)
     return layout
 
 
@@ -141,7 +177,7 @@ def _divided(layout: Layout, classes: _Classes, where: str, seed: int) -> None:
         train[name] = [paths[index] for index in sorted(order[count:])]
     if not any(test.values()):
         layout.notes.append(f"each class of {where or 'the folder'} has one photo: they are unlabelled, and there is no probe")
-        layout.files.setdefault("unlabelled", [path for name in sorted(classes) for path in classes[name]])
+        layout.files.setdefault("unlabelled", []).extend(path for name in sorted(classes) for path in classes[name])
         layout.unlabelled_from = ("unlabelled",)
         return
     layout.class_names = tuple(sorted(classes))

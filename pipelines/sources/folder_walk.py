@@ -42,7 +42,8 @@ def existing_folder(root: str | None, option: str = "data.root") -> Path:
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise SourceError(f"{option}: {folder} is a file; a folder of photos is needed")
+        listed = ", or a list of them (.txt, .csv)," if option == "data.root" else ""
+        raise SourceError(f"{option}: {folder} is a file; a folder of photos{listed} is needed")
     near: list[str] = []
     if folder.parent.is_dir():
         near = get_close_matches(folder.name, sorted(path.name for path in folder.parent.iterdir() if path.is_dir()), n=1)

@@ -89,7 +89,7 @@ class Request:
 
     Attributes:
         source: "textures", "digits", "folder", "stl10", "cifar10" or "imagenet".
-        root: the folder of photos; for TFDS, where prepared data sets lie (None: TFDS's own place).
+        root: the folder of photos, or the list of them; for TFDS, where prepared data sets lie (None: TFDS's own place).
         archive: TFDS without network: the downloaded file; for "imagenet" the folder with its two tars.
         pretrain: "unlabelled", "train" or "train+unlabelled"; None: the unlabelled images where there are any, else train.
         pretrain_images: at most so many to pre-train on, drawn by the seed; for "textures", how many are drawn.

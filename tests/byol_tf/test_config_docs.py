@@ -1,10 +1,12 @@
 """One source for every key: what is printed and written about it comes from the types, and is not stale."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from byol_tf.config_docs import config_markdown, explain, keys
+from byol_tf.config_keys import SECTIONS
 from byol_tf.train import main
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +29,17 @@ def test_a_section_is_explained_with_all_its_keys():
     lines = explain("tau").splitlines()
     assert [line.split(":")[0] for line in lines if not line.startswith(" ")] == ["tau.schedule", "tau.base", "tau.end", "tau.drop_at"]
     assert lines[2] == "tau.base: a number from 0 to 1; default: 0.996"
+
+
+def test_help_names_each_section_and_how_to_see_its_keys(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert printed.endswith("--explain SECTION\n")
+    told = dict(re.findall(r"^  (\S+) +(\S.*)$", printed.partition("sections of a config")[2], re.MULTILINE))
+    assert set(told) == {".".join(section) for section in SECTIONS if section}
+    assert told["training"] == "How long, and in what steps."
+    assert told["monitor"].startswith("What happens when a run goes wrong by itself (docs/collapse.md,")
 
 
 @pytest.mark.parametrize(

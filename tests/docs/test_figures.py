@@ -6,6 +6,7 @@
 import csv
 import json
 import re
+import statistics
 
 import pytest
 
@@ -26,12 +27,16 @@ def measured() -> str:
 
 
 def recorded(source: dict) -> float:
-    """What the file of a figure holds: at a dotted key of a JSON object or line, or in a row and column of a CSV."""
+    """What the file of a figure holds: at a dotted key of a JSON object or line, in a row and column of a CSV, or `over` the seeds."""
     path = ROOT / source["file"]
     keys = source["at"].split(".")
     if path.suffix == ".csv":
         with path.open(encoding="utf-8") as file:
-            (found,) = [row for row in csv.DictReader(file) if source["row"].items() <= row.items() and row.get("measure") != "knn"]
+            rows = [row for row in csv.DictReader(file) if source["row"].items() <= row.items() and row.get("measure") != "knn"]
+        if "over" in source:
+            assert len({row["seed"] for row in rows}) == len(rows) > 1
+            return {"mean": statistics.mean, "stdev": statistics.stdev}[source["over"]]([float(row[source["at"]]) for row in rows])
+        (found,) = rows
     else:
         lines = path.read_text(encoding="utf-8")
         found = json.loads(lines.splitlines()[source["line"]] if "line" in source else lines)
@@ -54,6 +59,13 @@ def test_each_figure_is_what_its_file_holds(row):
 
 def test_each_row_says_where_it_was_measured():
     assert all(row["where"] for row in ROWS)
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if "byol_tf.study" in row["command"]], ids=lambda row: row["what"][:40])
+def test_a_studys_row_has_the_command_that_its_table_was_made_with(row):
+    """But for `--only`, which leaves rows out that README doesn't show."""
+    (folder,) = {(ROOT / source["file"]).parent for source in row["values"].values()}
+    assert row["command"].strip("`") in (folder / "table.md").read_text(encoding="utf-8")
 
 
 def test_readmes_table_is_fresh():

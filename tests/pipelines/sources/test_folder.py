@@ -164,7 +164,7 @@ class TestWrongLayouts:
 
     def test_a_file(self, tmp_path):
         photo(tmp_path / "a.png")
-        with pytest.raises(SourceError, match="is a file; a folder of photos is needed"):
+        with pytest.raises(SourceError, match=r"is a file; a folder of photos, or a list of them \(.txt, .csv\), is needed"):
             plan_source("folder", root=str(tmp_path / "a.png"))
 
     def test_no_photos(self, tmp_path):
