@@ -3,16 +3,28 @@
 import importlib.util
 import os
 import random
+import sys
 
 from byol_tf.cluster import DeviceError, read_cluster
 
+_NO_TENSORFLOW = (
+    "TensorFlow isn't installed; an extra chooses which of its packages: "
+    'pip install "byol_tf[cpu]" (or gpu, for NVIDIA GPUs, or tpu), in a checkout pip install -e ".[cpu]"'
+)
+
 
 def prepare_environment() -> None:
-    """What must be set before TensorFlow is imported; a user's own settings win.
+    """What must be set before TensorFlow is imported; a user's own settings win. Each command that needs TensorFlow calls this first.
 
     TensorFlow turns its oneDNN kernels on only for CPUs with AVX-512; on one with AVX2 they made a ResNet-18 step four times
     as fast (docs/results).
+
+    Raises:
+        SystemExit: with exit code 2, and a message with the line that installs TensorFlow, where it isn't installed.
     """
+    if importlib.util.find_spec("tensorflow") is None:
+        print(_NO_TENSORFLOW, file=sys.stderr)
+        raise SystemExit(2)
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")

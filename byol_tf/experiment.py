@@ -223,7 +223,7 @@ class Experiment:
         try:
             result = run_result(config, folder, self.model, self.schedule, len(self.source.pretrain), throughput, history.rows, supervised)
             leave_behind(config, folder, self.inference, history.rows, result)
-        except (OSError, tf.errors.OpError, RunFolderError) as error:
+        except (OSError, tf.errors.OpError, RunFolderError, ConfigError) as error:
             raise SavesFailed(
                 f"all is learned and saved, but figures, encoder and result couldn't be written: {str(error).splitlines()[0]}"
             ) from error

@@ -12,6 +12,7 @@ from byol_tf.evaluation.labelled import ProtocolError
 from byol_tf.model_files import check_finite, check_keras_file, check_saved_model
 from byol_tf.restored import restored_inference
 from byol_tf.run_folder import RunFolder
+from byol_tf.served_versions import newest_version
 
 
 def run_encoder(config: Config, folder: RunFolder) -> keras.Model:
@@ -37,7 +38,7 @@ def file_encoder(path: Path) -> keras.Model:
         ProtocolError: if there is no such file, or it holds something else.
     """
     set_precision("float32")
-    path = _newest_version(path)
+    path = newest_version(path)
     if path.is_dir() and (path / "saved_model.pb").is_file():
         images = keras.Input((None, None, 3), dtype="uint8", name="images")
         try:
@@ -70,14 +71,6 @@ def file_encoder(path: Path) -> keras.Model:
     for layer in model.layers:
         layer.supports_jit = False
     return model
-
-
-def _newest_version(path: Path) -> Path:
-    """The SavedModel in a folder of numbered ones; else the path itself."""
-    if not path.is_dir() or (path / "saved_model.pb").exists():
-        return path
-    versions = [each for each in path.iterdir() if each.name.isdecimal() and (each / "saved_model.pb").is_file()]
-    return max(versions, key=lambda each: int(each.name), default=path)
 
 
 def _short(error: Exception) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from byol_tf.collapse import likely_cause, sign_of_collapse
 from byol_tf.config import Config
 from byol_tf.config_differences import differences
-from byol_tf.config_file import load_config, recipes, resolved_json
+from byol_tf.config_file import load_config, packaged_recipe, recipes, resolved_json
 from byol_tf.config_keys import SECTIONS, kind
 from byol_tf.history_file import read_history
 from byol_tf.plan import system_of
@@ -93,7 +93,7 @@ def recipe_differences(config: Config) -> tuple[str, list[tuple[str, str, str]]]
     """
     here = json.loads(resolved_json(config))
     if config.name in recipes():
-        return f"configs/{config.name}.json", differences(json.loads(resolved_json(load_config(f"configs/{config.name}.json"))), here)
+        return f"configs/{config.name}.json", differences(json.loads(resolved_json(packaged_recipe(config.name))), here)
     return "the defaults", differences(defaults_beside(config), here)
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from byol_tf.config_file import ConfigError
+from byol_tf.devices import prepare_environment
 from byol_tf.study_file import SCALES, Study, load_study, packaged_studies
 from byol_tf.study_plan import Planned, plan_study
 from byol_tf.study_runs import Stopped, StudyRuns
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list:
         _list(study, planned, StudyRuns(root / "runs"))
         return 0
+    prepare_environment()  # else each of its commands would say that there is no TensorFlow
     command = shlex.join(["python", "-m", "byol_tf.study", *(sys.argv[1:] if arguments is None else arguments)])
     return _run(study, planned, root, out, options.scale, command)
 

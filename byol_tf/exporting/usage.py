@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from byol_tf.exporting.forms import FORMS, Form
+from byol_tf.exporting.record import heading, read_proofs
 
 _PHOTO = """
 
@@ -124,25 +125,25 @@ def snippet(form: Form, size: int) -> str:
 
 
 def write_usage(folder: Path, size: int) -> None:
-    """Writes `USAGE.md` on those of the forms that a folder holds, replacing what is there.
+    """Writes `USAGE.md` on those of the forms that a folder holds, by its `proof.json`, replacing what is there.
 
     Args:
         folder: of the export.
         size: side of the encoder's input.
     """
-    text = _usage([form for form in FORMS if (folder / form.name).exists()], size)
+    text = _usage([form for form in FORMS if (folder / form.name).exists()], read_proofs(folder), size)
     beside = folder / ".USAGE.md.part"
     beside.write_text(text, encoding="utf-8")
     beside.replace(folder / "USAGE.md")
 
 
-def _usage(forms: list[Form], size: int) -> str:
+def _usage(forms: list[Form], proofs: dict[str, dict], size: int) -> str:
     parts, sections = [_OPENING], {}
     for form in forms:
         sections.setdefault(form.snippet, []).append(form)
     for first, *others in sections.values():
         parts += [f"## {first.what}", f"`pip install {first.install}`", f"```python\n{snippet(first, size)}```"]
-        parts += [f"The same with `{other.name}` is {other.what}." for other in others]
+        parts += [f"The same with `{other.name}` is {heading(other, proofs)}." for other in others]
         parts += _notes(first, size)
     return "\n\n".join(parts) + "\n"
 

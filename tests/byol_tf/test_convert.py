@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 
 import keras
 import numpy as np
@@ -310,6 +311,10 @@ def test_an_error_leaves_nothing_and_says_so_without_a_traceback(converted, tmp_
     assert "expected a file; there is nothing there" in capsys.readouterr().err
     assert main(["torchvision", str(folder / "config.json"), "--out", str(tmp_path / "out")]) == 2
     assert "expected a safetensors file" in capsys.readouterr().err
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "safetensors", None)
+        assert main(["torchvision", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == "safetensors isn't installed, which reads such a file: pip install safetensors\n"
 
     def full(*_):
         raise OSError(28, "No space left on device")
