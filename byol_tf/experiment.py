@@ -34,7 +34,7 @@ from byol_tf.memory import out_of_memory_text
 from byol_tf.networks.inference import inference_model
 from byol_tf.outcome import leave_behind, leave_report, run_result, supervised_accuracy
 from byol_tf.plan import Schedule, check_batch, schedule_of
-from byol_tf.run_folder import RunFolder, RunFolderError
+from byol_tf.run_folder import RunFolder, RunFolderError, write_atomically
 from byol_tf.run_images import probe_images, source_options
 from byol_tf.run_lock import RunLock
 from byol_tf.slow_input import remedies
@@ -43,7 +43,7 @@ from byol_tf.stops import ImagesLost, OutOfMemory, RunStopped, SavesFailed
 from byol_tf.stuck_input import StuckInput
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.workers import Workers
-from pipelines.sources import Source, SourceError, open_source, subset
+from pipelines.sources import Roll, Source, SourceError, open_source, subset, unpacked
 
 _COLLAPSE_IMAGES = 512  # as many as ResNet-18's representation is wide, so that its rank can show
 _DATA_INIT_IMAGES = 256  # enough for each channel's mean and deviation, and little memory
@@ -163,6 +163,7 @@ class Experiment:
         begun = self.folder.config.exists()
         for line in self.folder.begin(resolved_json(self.config), command, images, self.source.skipped):
             self.say(f"another version: {line}")
+        self._keep_roll(begun=checkpoint is not None)
         if checkpoint is None:
             if begun:
                 self.say("no checkpoint here yet: beginning with the first step")
@@ -173,6 +174,25 @@ class Experiment:
         within = f", step {checkpoint.step} of {self.schedule.steps_per_epoch} in the next" if checkpoint.step else ""
         self.say(f"going on after epoch {checkpoint.epoch} of {self.config.training.epochs}{within}")
         return _Start(checkpoint.epoch, checkpoint.step, checkpoint.state)
+
+    def _keep_roll(self, begun: bool) -> None:
+        """Writes down which photos the run is about, for whoever goes on with it; one that has begun keeps what it has."""
+        if self.source.roll is None or (begun and self.folder.photos.exists()):
+            return
+        try:
+            write_atomically(self.folder.photos, self.source.roll.packed())
+        except OSError as error:
+            raise RunFolderError(f"{self.folder.photos}: expected a file that can be written; received {error}") from error
+
+    def _roll(self) -> Roll | None:
+        """The photos of a run that has begun; None where none has, or where nobody wrote them down."""
+        if self.folder is None or not self.folder.photos.exists() or not list_checkpoints(self.folder.checkpoints):
+            return None
+        try:
+            return unpacked(self.folder.photos.read_bytes())
+        except (OSError, ValueError) as error:
+            self.say(f"warning: {self.folder.photos}: {error}. Going on with the photos that are there now, if they are the same")
+            return None
 
     def _together(self, start: _Start | None) -> _Start:
         """What the chief read or made is where all begin, so no other machine has to see its folder. The others give None."""
@@ -282,7 +302,7 @@ class Experiment:
         # A download may be slow without a sign of life; local files that don't answer for so long won't.
         watch, local = StuckInput(self._missing_images), self.config.data.source in ("textures", "digits", "folder")
         with contextlib.nullcontext() if not local else watch, watch.waiting():
-            source = open_source(**source_options(self.config), on_progress=self._progress, on_lost=self._lost)
+            source = open_source(**source_options(self.config), on_progress=self._progress, on_lost=self._lost, roll=self._roll())
         if workers.chief:
             workers.wait()
         if differing := workers.differing(f"{source.fingerprint} {len(source.pretrain)}"):

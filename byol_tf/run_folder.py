@@ -2,7 +2,7 @@
 
 ```
 runs/stl10-2026-11-21-1/
-  config.json  environment.json  skipped.csv  history.csv  result.json  report.html
+  config.json  environment.json  photos.json.gz  skipped.csv  history.csv  result.json  report.html
   checkpoints/  logs/ (TensorBoard)  figures/ (PNG)
   export/encoder/1/ (SavedModel)  export/encoder.keras  export/USAGE.md  export/README.md (model card)
 ```
@@ -62,6 +62,7 @@ class RunFolder:
         self.config = self.root / "config.json"
         self.environment = self.root / "environment.json"
         self.skipped = self.root / "skipped.csv"
+        self.photos = self.root / "photos.json.gz"
         self.history = self.root / "history.csv"
         self.result = self.root / "result.json"
         self.report = self.root / "report.html"

@@ -389,3 +389,16 @@ class TestRealPhotos:
         assert source.class_names == tuple(sorted(path.name for path in (original / "train").iterdir()))
         assert source.train.shape == (96, 96, 3)
         assert source.skipped == ()
+
+
+def test_large_photos_of_one_size_are_taken_one_by_one(tmp_path):
+    """A batch of them, decoded whole, would take gigabytes."""
+    root = tree(tmp_path, {"": 3}, size=(640, 480))
+    for options in ({}, {"cache": "none"}):
+        plan, source = plan_source("folder", root=str(root), **options), open_source("folder", root=str(root), **options)
+        assert not plan.in_memory and not isinstance(source.pretrain, ArrayImages)
+        assert source.pretrain.shape is None
+        assert source.pretrain[0].shape == (480, 640, 3)
+    assert any("cropped one by one" in note for note in open_source("folder", root=str(root)).notes)
+    assert open_source("folder", root=str(root), image_size=96).pretrain.shape == (96, 96, 3)
+    assert isinstance(open_source("folder", root=str(root), cache="memory").pretrain, ArrayImages)
