@@ -402,3 +402,10 @@ def test_large_photos_of_one_size_are_taken_one_by_one(tmp_path):
     assert any("cropped one by one" in note for note in open_source("folder", root=str(root)).notes)
     assert open_source("folder", root=str(root), image_size=96).pretrain.shape == (96, 96, 3)
     assert isinstance(open_source("folder", root=str(root), cache="memory").pretrain, ArrayImages)
+
+
+@pytest.mark.parametrize("name", ["train", "Test", "val"])
+def test_a_class_with_a_splits_name_is_asked_about(tmp_path, name):
+    root = tree(tmp_path, {"bus": 3, "car": 3, name: 3})
+    with pytest.raises(SourceError, match=rf"has {name}/ beside bus, car\. If it is a class, give it another name"):
+        plan_source("folder", root=str(root))
