@@ -7,6 +7,7 @@ points to the newest; it is the one with the highest position that is found whol
 
 import contextlib
 import itertools
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -71,7 +72,7 @@ def write_checkpoint(folder: Path, epoch: int, step: int, arrays: Mapping[str, n
     try:
         checkpoint_files.write_files(beside, epoch, step, arrays, state)
         checkpoint_files.verify(beside, epoch, step)
-        if final.exists():  # damaged, or the run wouldn't have come here again
+        if os.path.lexists(final):  # damaged, or the run wouldn't have come here again
             set_aside(final)
         beside.rename(final)
     except Exception:
@@ -134,7 +135,7 @@ def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, list[Damage]]:
             try:
                 return LoadedCheckpoint(*position, *checkpoint_files.read_files(path, *position)), damaged
             except DamagedCheckpoint as error:
-                if not path.exists():  # removed while it was read, so there is a newer one
+                if not os.path.lexists(path):  # removed while it was read, so there is a newer one. A link to nothing is there
                     break
                 damaged.append(Damage(path, str(error)))
             except RunFolderError as error:
@@ -176,7 +177,7 @@ def set_aside(path: Path) -> Path:
     aside = path.parent / "damaged"
     aside.mkdir(exist_ok=True)
     places = itertools.chain([aside / path.name], (aside / f"{path.name}.{number}" for number in itertools.count(2)))
-    return path.rename(next(place for place in places if not place.exists()))
+    return path.rename(next(place for place in places if not os.path.lexists(place)))
 
 
 def _hidden(path: Path) -> Path:

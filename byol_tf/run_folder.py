@@ -209,7 +209,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def remove_left_overs(folder: Path) -> None:
     """Removes what a killed process was writing in a folder: `.*.part` and `.*.part.*`. One that can't be removed stays."""
     for path in (*folder.glob(".*.part"), *folder.glob(".*.part.*")):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):

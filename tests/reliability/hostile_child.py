@@ -1,4 +1,5 @@
-"""`python -m tests.reliability.hostile_child FOLDER`: loads each hostile file below a folder as `evaluate` does, with an audit hook on.
+"""`python -m tests.reliability.hostile_child FOLDER`: loads each hostile file below a folder as `evaluate` does, with an audit hook on;
+`.keras` files also as `encoder.weights` does.
 
 Prints a line of JSON for each: name, what refused it and the text, and every event that a file from elsewhere must not cause.
 """
@@ -10,10 +11,12 @@ from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
-from byol_tf.config_file import load_config
+from byol_tf.build import encoder_of
+from byol_tf.config_file import ConfigError, load_config
 from byol_tf.evaluation.labelled import ProtocolError
 from byol_tf.judged import file_encoder, run_encoder
 from byol_tf.run_folder import RunFolder
+from byol_tf.starting_weights import starting_weights
 
 _NEVER = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "socket.", "ctypes.", "pickle.", "code.__new__")
 _CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "shutil.")
@@ -50,17 +53,25 @@ def main() -> None:
     folder = Path(sys.argv[1])
     load(folder / "good.keras")  # what is imported at the first load
     load(folder / "good")
-    watch = Watch(folder)
-    for case in sorted((folder / "hostile").iterdir()):
+    config = load_config("demo", ["encoder.width=0.25"])
+    encoder, watch = encoder_of(config), Watch(folder)
+    cases = sorted((folder / "hostile").iterdir())
+    loads = [(case.name, load, case) for case in cases]
+    loads += [
+        (f"{case.name} as encoder.weights", lambda case: starting_weights(str(case), encoder, config.views), case)
+        for case in cases
+        if case.suffix == ".keras"
+    ]
+    for name, loading, case in loads:
         watch.seen, text = [], None
         watch.on = True
         try:
-            load(case)
-        except ProtocolError as error:
+            loading(case)
+        except (ProtocolError, ConfigError) as error:
             text = str(error)
         finally:
             watch.on = False
-        print(json.dumps({"name": case.name, "refused": text, "events": watch.seen}), flush=True)
+        print(json.dumps({"name": name, "refused": text, "events": watch.seen}), flush=True)
 
 
 if __name__ == "__main__":

@@ -335,7 +335,9 @@ class TestGoneOnWith:
         assert unpacked(roll.packed()) == roll
 
     @pytest.mark.parametrize(
-        "content", [b"", b"no", gzip.compress(b"[]"), gzip.compress(b'{"sizes": 1}'), Roll({}, {}, (), {}).packed()[:-9]]
+        "content",
+        [b"", b"no", gzip.compress(b"[]"), gzip.compress(b'{"sizes": 1}'), Roll({}, {}, (), {}).packed()[:-9]],
+        ids=["nothing", "text", "a list", "other fields", "half of it"],
     )
     def test_another_file_is_none(self, content):
         with pytest.raises(ValueError, match="expected the list of photos that a run wrote"):
