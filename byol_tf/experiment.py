@@ -26,6 +26,7 @@ from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
 from byol_tf.config_file import resolved_json
 from byol_tf.devices import build_strategy, set_precision, set_seeds
+from byol_tf.ending import end_now
 from byol_tf.event_log import EventLog
 from byol_tf.feeding import batches_of
 from byol_tf.heartbeat import LOST
@@ -73,6 +74,7 @@ class Experiment:
         folder: its run folder; None where this process isn't the chief.
         say: prints a line for people.
         workers: the processes of the run, where they had to meet before; None where this one is alone.
+        tell: says that a signal has stopped the run, where nothing can be raised: its thread waits for a disk, so the process ends.
 
     Attributes:
         model: the compiled model.
@@ -91,8 +93,10 @@ class Experiment:
         folder: RunFolder | None,
         say: Callable[[str], None] = print,
         workers: Workers | None = None,
+        tell: Callable[[Interrupted], object] = lambda stopped: None,
     ):
-        self.config, self.folder, self.say = config, folder, say
+        self.config, self.folder, self.say, self.tell = config, folder, say, tell
+        self._checkpoint: Checkpoint | None = None
         set_seeds(config.seed, config.training.deterministic)
         self.workers = Workers(build_strategy(config.devices.strategy, config.devices.tpu)) if workers is None else workers
         self.strategy = self.workers.strategy
@@ -225,9 +229,8 @@ class Experiment:
         try:
             with SignalWatch("saving and stopping after the steps that run now") as signals:
                 self.workers.heartbeat.on_signal = signals.ask
-                checkpoint = Checkpoint(
-                    saving, state_now, signals, run.checkpoint_steps, run.checkpoint_minutes, start.step % self.schedule.steps_per_epoch
-                )
+                when = run.checkpoint_steps, run.checkpoint_minutes, start.step % self.schedule.steps_per_epoch
+                checkpoint = self._checkpoint = Checkpoint(saving, state_now, signals, *when, self._end)
                 alarm = CollapseAlarm(config, history.rows, self.schedule.steps_per_epoch, self.say)
                 at_epoch_ends = [throughput, StepWatch(self.say), *watchers, history, checkpoint, alarm]
                 if start.step == self.schedule.steps_per_epoch:
@@ -264,7 +267,8 @@ class Experiment:
         first_step = start.epoch * epoch_steps + start.step
         epoch, step = divmod(first_step, epoch_steps)
         batches = batches_of(config, self.source.pretrain, first_step, workers.index, workers.count)
-        watch = StuckInput(self._missing_images)
+        alone = self._checkpoint is not None and workers.count == 1  # others may be in mid-step
+        watch = StuckInput(self._missing_images, each=self._checkpoint.batch_awaited if alone else None)
         updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
         # On another device than before, so many steps in one call might not divide what is left of the epoch.
         self.model.steps_per_execution = math.gcd(self.model.steps_per_execution, step)
@@ -282,11 +286,19 @@ class Experiment:
 
     def _missing_images(self, seconds: float) -> None:
         """One alone may wait for its disk; where others wait for this process too, all end, so that they can be started again."""
-        why = f"has waited {seconds:g} s for images"
+        saving = self._checkpoint is not None and self._checkpoint.writer.awaited
+        why = f"has waited {seconds:g} s for {'a checkpoint to be written' if saving else 'images'}"
         if self.workers.count == 1:
             self.say(f"warning: this run {why}. Is its disk still there?")
         else:
             self.workers.heartbeat.end(LOST, why)
+
+    def _end(self, stopped: Interrupted) -> None:
+        """Ends the process, and those of the other machines."""
+        self.tell(stopped)
+        if self.workers.count > 1:
+            self.workers.heartbeat.end(stopped.exit_code, f"was stopped by {stopped}")
+        end_now(stopped.exit_code)
 
     def _open_source(self) -> Source:
         """The run's images, the same on all machines."""

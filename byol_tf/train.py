@@ -157,12 +157,16 @@ def _learn(config, folder: RunFolder, workers, options, arguments: list[str]) ->
         print("dry run: nothing was written")
         return None
     command = ["python", "-m", "byol_tf.train", *arguments]
-    try:
-        return Experiment(config, folder, workers=workers).run(command, verbose=1 if sys.stdout.isatty() else 2)
-    except Interrupted as stopped:
+
+    def tell(stopped: Interrupted) -> None:
         where = f"after epoch {stopped.epoch} of {config.training.epochs}, step {stopped.step} of {schedule.steps_per_epoch} in the next"
         saved = "saved" if stopped.saved else "not saved, so the newest checkpoint before is what counts"
         print(f"\nstopped by {stopped} {where}; {saved}. To go on:\n  {_same_run(options, folder)}", flush=True)
+
+    try:
+        return Experiment(config, folder, workers=workers, tell=tell).run(command, verbose=1 if sys.stdout.isatty() else 2)
+    except Interrupted as stopped:
+        tell(stopped)
         raise
     except RunStopped as stopped:
         line = f"\nstopped: {stopped}\nTo go on from the newest checkpoint:\n  {_same_run(options, folder)}"

@@ -10,6 +10,7 @@ A line's keys: `number`; `output`, a file; `environment`, to be added; and eithe
 * `record`, a file for a line a step;
 * `faults`, each `{"moment", "step", "kind"}`: see `reach`;
 * `patient`: before a step ends, the checkpoint before it is whole, so that there will be one after each;
+* `patience`, seconds after which images count as stuck, and a third more after which a save counts as one that hangs;
 * `light`, by default: without pictures and export, which change nothing that is learned;
 * `shift`, `means`, `watched`, `heartbeat` and `keys`, which take a protection out: another batch than the next one, no running means,
   nobody who takes note of signals while steps are made, nobody who watches the other machines and the images, new keys for the collectives
@@ -35,7 +36,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from byol_tf import byol, checkpoint_files, devices, experiment, outcome
+from byol_tf import byol, checkpoint_files, checkpoint_writer, devices, experiment, outcome
 from byol_tf.callbacks import probe
 from byol_tf.callbacks.checkpoint import model_arrays
 from byol_tf.interruption import SignalWatch
@@ -156,6 +157,9 @@ def prepare(job: dict) -> None:
         images.batch = batch
         return real_batches(config, images, first_step + job.get("shift", 0), *rest)
 
+    if "patience" in job:
+        experiment.StuckInput = functools.partial(experiment.StuckInput, patience=job["patience"])
+        checkpoint_writer.SLOW = 4 / 3 * job["patience"]
     resumed = experiment.ResumedEpoch
     experiment.Experiment._fit, byol.BYOL.reported_step, experiment.batches_of = fit, reported_step, batches_of
     experiment.open_source = before("start", experiment.open_source)
