@@ -33,10 +33,11 @@ from byol_tf.heartbeat import LOST
 from byol_tf.interruption import Interrupted, SignalWatch
 from byol_tf.memory import out_of_memory_text
 from byol_tf.networks.inference import inference_model
+from byol_tf.opened_images import keep_roll, open_images
 from byol_tf.outcome import leave_behind, leave_report, run_result, supervised_accuracy
 from byol_tf.plan import Schedule, check_batch, schedule_of
-from byol_tf.run_folder import RunFolder, RunFolderError, write_atomically
-from byol_tf.run_images import probe_images, source_options
+from byol_tf.run_folder import RunFolder, RunFolderError
+from byol_tf.run_images import probe_images
 from byol_tf.run_lock import RunLock
 from byol_tf.slow_input import remedies
 from byol_tf.starting_weights import start_from, starting_weights
@@ -44,7 +45,7 @@ from byol_tf.stops import ImagesLost, OutOfMemory, RunStopped, SavesFailed
 from byol_tf.stuck_input import StuckInput
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.workers import Workers
-from pipelines.sources import Roll, Source, SourceError, open_source, subset, unpacked
+from pipelines.sources import Source, subset
 
 _COLLAPSE_IMAGES = 512  # as many as ResNet-18's representation is wide, so that its rank can show
 _DATA_INIT_IMAGES = 256  # enough for each channel's mean and deviation, and little memory
@@ -101,7 +102,7 @@ class Experiment:
         self.workers = Workers(build_strategy(config.devices.strategy, config.devices.tpu)) if workers is None else workers
         self.strategy = self.workers.strategy
         check_batch(config, self.strategy.num_replicas_in_sync, self.workers.count)
-        self.source: Source = self._open_source()
+        self.source: Source = open_images(config, folder, self.workers, StuckInput(self._missing_images), say)
         self.schedule: Schedule = schedule_of(config, len(self.source.pretrain))
         set_precision(config.devices.precision)
         with self.strategy.scope():
@@ -167,7 +168,7 @@ class Experiment:
         begun = self.folder.config.exists()
         for line in self.folder.begin(resolved_json(self.config), command, images, self.source.skipped):
             self.say(f"another version: {line}")
-        self._keep_roll(begun=checkpoint is not None)
+        keep_roll(self.source, self.folder, begun=checkpoint is not None)
         if checkpoint is None:
             if begun:
                 self.say("no checkpoint here yet: beginning with the first step")
@@ -178,25 +179,6 @@ class Experiment:
         within = f", step {checkpoint.step} of {self.schedule.steps_per_epoch} in the next" if checkpoint.step else ""
         self.say(f"going on after epoch {checkpoint.epoch} of {self.config.training.epochs}{within}")
         return _Start(checkpoint.epoch, checkpoint.step, checkpoint.state)
-
-    def _keep_roll(self, begun: bool) -> None:
-        """Writes down which photos the run is about, for whoever goes on with it; one that has begun keeps what it has."""
-        if self.source.roll is None or (begun and self.folder.photos.exists()):
-            return
-        try:
-            write_atomically(self.folder.photos, self.source.roll.packed())
-        except OSError as error:
-            raise RunFolderError(f"{self.folder.photos}: expected a file that can be written; received {error}") from error
-
-    def _roll(self) -> Roll | None:
-        """The photos of a run that has begun; None where none has, or where nobody wrote them down."""
-        if self.folder is None or not self.folder.photos.exists() or not list_checkpoints(self.folder.checkpoints):
-            return None
-        try:
-            return unpacked(self.folder.photos.read_bytes())
-        except (OSError, ValueError) as error:
-            self.say(f"warning: {self.folder.photos}: {error}. Going on with the photos that are there now, if they are the same")
-            return None
 
     def _together(self, start: _Start | None) -> _Start:
         """What the chief read or made is where all begin, so no other machine has to see its folder. The others give None."""
@@ -300,30 +282,6 @@ class Experiment:
             self.workers.heartbeat.end(stopped.exit_code, f"was stopped by {stopped}")
         end_now(stopped.exit_code)
 
-    def _open_source(self) -> Source:
-        """The run's images, the same on all machines."""
-        workers = self.workers
-        # What a path is on one machine it needn't be on another; all else has to be the same.
-        config = self.config.model_dump_json(
-            exclude={"about": True, "schema_": True, "run": True, "data": {"root", "archive"}, "encoder": {"weights"}}
-        )
-        if differing := workers.differing(config):
-            raise ConfigError([f"another config on machine {differing[0] + 1} of TF_CONFIG than on the first; expected the same on each"])
-        if not workers.chief:
-            workers.wait()  # the chief may have to prepare a data set in a folder where the others find it then
-        # A download may be slow without a sign of life; local files that don't answer for so long won't.
-        watch, local = StuckInput(self._missing_images), self.config.data.source in ("textures", "digits", "folder")
-        with contextlib.nullcontext() if not local else watch, watch.waiting():
-            source = open_source(**source_options(self.config), on_progress=self._progress, on_lost=self._lost, roll=self._roll())
-        if workers.chief:
-            workers.wait()
-        if differing := workers.differing(f"{source.fingerprint} {len(source.pretrain)}"):
-            raise SourceError(
-                f"data.source: expected the same images on each machine; machine {differing[0] + 1} of TF_CONFIG holds others than the "
-                f"first (here: {len(source.pretrain):,} to learn from)"
-            )
-        return source
-
     def _tau(self) -> TauSchedule:
         tau = self.config.tau
         return tau_schedule(tau.schedule, self.schedule.total_steps, tau.base, tau.resolved_end, tau.resolved_drop_at)
@@ -356,13 +314,3 @@ class Experiment:
             probe, (train, test) = config.probe, probe_images(config, source)
             watchers.append(Probe(self.inference, train, test, config.training.epochs, probe.every, probe.neighbours, probe.temperature))
         return watchers
-
-    def _progress(self, what: str, done: int, total: int) -> None:
-        if done == total:
-            self.say(f"{what}: {total:,} images")
-
-    def _lost(self, path: str, reason: str) -> None:
-        """Tells of a photo that can't be read any more, and lists it beside those that couldn't be from the beginning."""
-        self.say(f"lost: {path}: {reason}; another photo takes its place")
-        if self.folder is not None:
-            self.folder.list_skipped(path, reason)

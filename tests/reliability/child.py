@@ -36,7 +36,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from byol_tf import byol, checkpoint_files, checkpoint_writer, devices, experiment, outcome
+from byol_tf import byol, checkpoint_files, checkpoint_writer, devices, experiment, opened_images, outcome
 from byol_tf.callbacks import probe
 from byol_tf.callbacks.checkpoint import model_arrays
 from byol_tf.interruption import SignalWatch
@@ -162,7 +162,7 @@ def prepare(job: dict) -> None:
         checkpoint_writer.SLOW = 4 / 3 * job["patience"]
     resumed = experiment.ResumedEpoch
     experiment.Experiment._fit, byol.BYOL.reported_step, experiment.batches_of = fit, reported_step, batches_of
-    experiment.open_source = before("start", experiment.open_source)
+    opened_images.open_source = before("start", opened_images.open_source)
     experiment.recover = before("reading", experiment.recover)
     probe.Probe.measure = before("probe", probe.Probe.measure)
     checkpoint_files._sealed = before("save", checkpoint_files._sealed)
