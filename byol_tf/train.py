@@ -195,7 +195,10 @@ def _same_run(options, folder: RunFolder) -> str:
 
 def _measured(config, schedule) -> list[tuple[str, str]]:
     """Lines on how fast input and step are here, or why that can't be said."""
+    import tensorflow as tf
+
     from byol_tf.devices import build_strategy, set_precision
+    from byol_tf.memory import out_of_memory_text
     from byol_tf.plan import rate_lines
     from byol_tf.rates import SAMPLE, measure_rates
     from byol_tf.run_images import source_options
@@ -213,7 +216,10 @@ def _measured(config, schedule) -> list[tuple[str, str]]:
     if images is None:
         return [("speed", "not measured: the images have to be prepared first, which a run does")]
     set_precision(devices.precision)
-    rates = measure_rates(config, images, strategy)
+    try:
+        rates = measure_rates(config, images, strategy)
+    except tf.errors.ResourceExhaustedError as error:
+        return [("speed", f"not measured: {out_of_memory_text(config, error)}")]
     return rate_lines(rates, schedule.total_steps * config.training.batch_size, remedies(config))
 
 
