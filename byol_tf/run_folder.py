@@ -39,6 +39,7 @@ _PACKAGES = (
     "numpy",
     "scikit-learn",
     "pillow",
+    "pillow-heif",
 )
 
 

@@ -1,5 +1,6 @@
 """From what a source has to what is used of it: which images to pre-train on, their size, where they are kept."""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -244,12 +245,20 @@ def _skipped(request: Request, parts: Parts, use: _Use, readings: Mapping[str, R
             reasons[parts.file_name(split, original)] = reason
     total = len(parts.skipped) + sum(len(reading.good) + len(reading.bad) for reading in readings.values())
     if len(reasons) > request.max_bad_fraction * total:
-        examples = "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items())[:5])
         raise SourceError(
             f"{request.root}: {len(reasons):,} of {total:,} files can't be read, more than data.max_bad_fraction = "
-            f"{request.max_bad_fraction:g} allows. For example {examples}"
+            f"{request.max_bad_fraction:g} allows. For example {_examples(reasons)}"
         )
     return tuple(sorted(reasons.items())), int(request.max_bad_fraction * total) - len(reasons)
+
+
+def _examples(reasons: Mapping[str, str]) -> str:
+    """The first file of each reason, the commonest reasons first: what would help the most has to be among them."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for name, reason in sorted(reasons.items()):
+        files[reason].append(name)
+    commonest = sorted(files.items(), key=lambda item: -len(item[1]))[:5]
+    return "; ".join(f"{names[0]}{f' and {len(names) - 1:,} more' if names[1:] else ''}: {reason}" for reason, names in commonest)
 
 
 def _gigabytes(count: int) -> str:

@@ -13,14 +13,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from pipelines.sources import heic
+
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses an image as a decompression bomb: twice Image.MAX_IMAGE_PIXELS
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
-"""What is opened, by Pillow's names and whatever the file is called. Pillow knows more: one of them has Ghostscript run the file (EPS),
-most are read by code that few have tried to break, and which there are depends on how Pillow was built."""
+"""What is opened everywhere, by Pillow's names and whatever the file is called; beside `heic.readable`. Pillow knows more: one of them has
+Ghostscript run the file (EPS), most are read by code that few have tried to break, and which there are depends on how Pillow was built."""
 HEADER_BYTES = 24 * 2**20
 """At most so much is read before the size of the picture is known. Metadata of real photos stay below 16 MB: a JPEG's colour profile has at
-most 255 parts of 64 kB."""
+most 255 parts of 64 kB. Of HEIC and AVIF, the whole file is read before."""
 _BYTES_PER_PIXEL = 16  # the most that a format needs for one: four numbers of 32 bits
 
 _ORIENTATION = 0x0112  # EXIF tag
@@ -97,12 +99,14 @@ def decode(file: BinaryIO, *, upright: bool = True) -> tuple[np.ndarray, Facts]:
         uint8 `[height, width, 3]`, and what the file was.
 
     Raises:
-        UnreadableImage: none of the `FORMATS`, cut short, broken, more than 178,956,970 pixels, or more bytes beside the picture than
+        UnreadableImage: of no kind that is read, cut short, broken, more than 178,956,970 pixels, or more bytes beside the picture than
             `HEADER_BYTES` (both known before memory is taken).
     """
     try:
         with _opened(file) as image:
             mode, orientation = image.mode, _orientation(image) if upright else 1
+            if image.format in heic.readable() and heic.cut_short(file):
+                raise UnreadableImage("image file is truncated")
             image.load()
             if image.format == "PNG":
                 _check_png(_Metered(file, _budget(image)))
@@ -111,7 +115,7 @@ def decode(file: BinaryIO, *, upright: bool = True) -> tuple[np.ndarray, Facts]:
                 picture = picture.transpose(_UPRIGHT[orientation])
             return np.asarray(picture), Facts(image.format or "?", mode, picture.width, picture.height, orientation != 1)
     except Exception as error:  # on broken input Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error, KeyError, ...
-        raise UnreadableImage(_reason(error)) from error
+        raise UnreadableImage(_reason(error, file)) from error
 
 
 def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
@@ -145,13 +149,13 @@ def read_header(file: BinaryIO) -> tuple[int, int]:
             lying = _orientation(image) >= 5 and image.format != "TIFF"  # Pillow's TIFF reader states the upright size
             return image.size if lying else (image.height, image.width)
     except Exception as error:  # as in decode
-        raise UnreadableImage(_reason(error)) from error
+        raise UnreadableImage(_reason(error, file)) from error
 
 
 def _opened(file: BinaryIO) -> Image.Image:
     """The image by its header, with nothing decoded. Raises what Pillow raises, and UnreadableImage."""
     metered = _Metered(file, HEADER_BYTES)
-    image = Image.open(metered, formats=FORMATS)
+    image = Image.open(metered, formats=(*FORMATS, *heic.readable()))
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:  # Pillow's own limit is a variable that any other package may have lifted
         image.close()
@@ -220,9 +224,10 @@ def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
     return np.rint(values * (255.0 / full)).astype(np.uint8)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, file: BinaryIO) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image of a kind that is read"
+        file.seek(0)
+        return heic.what_to_install(file.read(64)) or "not an image of a kind that is read"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS:,} pixels"
     if isinstance(error, MemoryError):

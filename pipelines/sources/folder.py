@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.sources import heic
 from pipelines.sources.decoding import UnreadableImage, read_header
 from pipelines.sources.folder_layout import Layout, lay_out, lay_out_list
 from pipelines.sources.folder_list import read_list
@@ -139,6 +140,7 @@ def _notes(photos: _Photos) -> list[str]:
     bytes_ = sum(found.sizes[path] for paths in layout.files.values() for path in paths)
     notes = [f"{total:,} photos {photos.where}, {bytes_ / 1e6:,.1f} MB"]
     notes += layout.notes
+    notes += heic.notes(found.sizes)
     if found.others:
         notes.append(found.others_note())
     return notes

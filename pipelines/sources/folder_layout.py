@@ -55,8 +55,7 @@ def lay_out(folder: Path, found: Found, seed: int) -> Layout:
             that has a split's name.
     """
     if not found.sizes:
-        others = f"; {found.others_note()}" if found.others else ""
-        raise SourceError(f"data.root: {folder} holds no photos (.jpg, .png, .webp, .bmp, .gif, .tif, .ppm, .pgm, .jp2){others}")
+        raise SourceError(f"data.root: {found.no_photos(folder)}")
     by_top: dict[str, list[str]] = defaultdict(list)
     loose = [path for path in found.sizes if "/" not in path]
     for path in found.sizes:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
+from pipelines.sources import heic
 from pipelines.sources.source import SourceError
 
 MAX_DEPTH = 100
 """Folders within folders that are looked into. A path of more is longer than most programs can name."""
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}) | heic.SUFFIXES
 
 
 @dataclass
@@ -27,6 +28,11 @@ class Found:
     sizes: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
+
+    def no_photos(self, folder: Path) -> str:
+        """One line on a folder where no photo is."""
+        others = f"; {self.others_note()}" if self.others else ""
+        return f"{folder} holds no photos (.jpg, .png, .webp, .bmp, .gif, .tif, .ppm, .pgm, .jp2, .avif, .heic){others}"
 
     def others_note(self) -> str:
         """One line about the other files."""

@@ -52,8 +52,7 @@ class Heap:
         self.folder = existing_folder(root, option)
         found = walk(self.folder)
         if not found.sizes:
-            others = f"; {found.others_note()}" if found.others else ""
-            raise SourceError(f"{option}: {self.folder} holds no photos (.jpg, .png, .webp, .bmp, .gif, .tif, .ppm, .pgm, .jp2){others}")
+            raise SourceError(f"{option}: {found.no_photos(self.folder)}")
         self.photos = [Photo(path, printable(path), size, _modified(self.folder / path)) for path, size in found.sizes.items()]
         self.skipped = {printable(path): reason for path, reason in found.skipped.items()}
         self._reader = PhotoReader(self.folder, found.sizes, None)

@@ -16,7 +16,10 @@ with atheris.instrument_imports(include=["PIL", "pipelines.sources.decoding"]):
     from PIL import Image
 
     Image.init()
+    from pipelines.sources import heic
     from pipelines.sources.decoding import UnreadableImage, decode, plain_jpeg, read_header
+
+    heic.readable()
 
 KINDS = {
     "jpg": {},
@@ -27,6 +30,8 @@ KINDS = {
     "tif": {"compression": "tiff_lzw"},
     "ppm": {},
     "jp2": {},
+    "avif": {},
+    "heic": {},
 }
 _MOST_PIXELS = 4_000_000
 """Larger pictures take a second each, in which no new path through the code is found; `test_bombs.py` has those."""

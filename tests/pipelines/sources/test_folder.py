@@ -126,12 +126,12 @@ class TestLayouts:
 
     def test_hidden_and_other_files(self, tmp_path):
         root = tree(tmp_path, {"": 3, ".git": 2, "a/.thumbnails": 2})
-        for name in (".DS_Store", ".hidden.png", "notes.txt", "video.mp4", "a.heic", "README"):
+        for name in (".DS_Store", ".hidden.png", "notes.txt", "video.mp4", "a.cr2", "README"):
             (root / name).write_bytes(b"x")
         photo(root / "UPPER.PNG")
         assert counts(root) == (4, 0, 0)
         notes = " ".join(plan_source("folder", root=str(root)).notes)
-        for part in ("4 files", ".txt", ".mp4", ".heic", "without suffix"):
+        for part in ("4 files", ".txt", ".mp4", ".cr2", "without suffix"):
             assert part in notes.replace("file(s)", "files")
 
     def test_links(self, tmp_path):
@@ -168,8 +168,8 @@ class TestWrongLayouts:
             plan_source("folder", root=str(tmp_path / "a.png"))
 
     def test_no_photos(self, tmp_path):
-        (tmp_path / "a.heic").write_bytes(b"x")
-        with pytest.raises(SourceError, match=r"holds no photos .*1 \.heic"):
+        (tmp_path / "a.cr2").write_bytes(b"x")
+        with pytest.raises(SourceError, match=r"holds no photos .*1 \.cr2"):
             plan_source("folder", root=str(tmp_path))
 
     def test_one_photo(self, tmp_path):

@@ -1,0 +1,185 @@
+"""HEIC and AVIF, made by their own encoders; and what is said where they can't be read."""
+
+import contextlib
+import io
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from pipelines.sources import SourceError, heic, open_source, plan_source
+from pipelines.sources.decoding import MAX_PIXELS, UnreadableImage, decode, plain_jpeg, read_header
+from tests.pipelines.sources.heic_grid import GREYS, grid
+
+SMOOTH = np.stack(np.broadcast_arrays(np.arange(64)[:, None] * 4, np.arange(96)[None] * 2, np.uint8(90)), -1).astype(np.uint8)
+OF_HEIC = struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(100)
+"""The first box of a telephone's photo, by hand."""
+OF_AVIF = struct.pack(">I", 28) + b"ftypavif\0\0\0\0mif1avifmiaf" + bytes(100)
+OF_VIDEO = struct.pack(">I", 24) + b"ftypisom\0\0\0\0isommp41" + bytes(100)
+INSTALL = "HEIC; to read it: pip install pillow-heif"
+
+
+@pytest.fixture(params=["HEIF", "AVIF"])
+def kind(request) -> str:
+    """Each of the two that can be written here; the extra `test` brings pillow-heif, and Pillow 11.3 AVIF."""
+    if request.param not in heic.readable():
+        pytest.skip(f"{request.param} can't be read here")
+    return request.param
+
+
+@pytest.fixture
+def neither(monkeypatch):
+    """As where pillow-heif isn't installed, and Pillow knows no AVIF."""
+    monkeypatch.setattr(heic, "readable", lambda: ())
+
+
+def encoded(kind: str, pixels: np.ndarray = SMOOTH, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, quality=95, **options)
+    return buffer.getvalue()
+
+
+def test_it_is_read_like_any_photo(kind):
+    data = encoded(kind)
+    pixels, facts = decode(io.BytesIO(data))
+    assert pixels.dtype == np.uint8
+    np.testing.assert_allclose(pixels.astype(int), SMOOTH, atol=12)
+    assert np.abs(pixels.astype(int) - SMOOTH).mean() < 2
+    assert (facts.format, facts.mode, facts.width, facts.height) == (kind, "RGB", 96, 64)
+    assert read_header(io.BytesIO(data)) == (64, 96)
+    assert plain_jpeg(io.BytesIO(data)) is None
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 7])
+def test_it_is_upright(kind, orientation):
+    image = Image.fromarray(SMOOTH)
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    expected, buffer = np.asarray(ImageOps.exif_transpose(image)), io.BytesIO()
+    image.save(buffer, kind, quality=95, **({"exif": exif} if kind == "AVIF" else {}))  # pillow-heif takes it from the image
+    assert b"irot" in buffer.getvalue()  # as telephones say it
+    np.testing.assert_allclose(decode(buffer)[0].astype(int), expected, atol=12)
+    buffer.seek(0)
+    assert read_header(buffer) == expected.shape[:2]
+
+
+def test_transparency_lies_on_white(kind):
+    data = encoded(kind, np.dstack([np.zeros_like(SMOOTH), np.repeat([[0] * 48 + [255] * 48], 64, axis=0).astype(np.uint8)]))
+    pixels = decode(io.BytesIO(data))[0]
+    assert pixels[:, :40].min() > 240
+    assert pixels[:, 56:].max() < 15
+
+
+def test_a_file_cut_anywhere_is_whole_or_unreadable(kind):
+    data = encoded(kind, np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
+    whole = decode(io.BytesIO(data))[0]
+    for length in np.linspace(0, len(data) - 1, 60).astype(int):
+        try:
+            np.testing.assert_array_equal(decode(io.BytesIO(data[:length]))[0], whole)
+        except UnreadableImage as error:
+            assert 0 < len(str(error)) <= 120
+        else:
+            pytest.fail(f"whole with {length} of {len(data)} bytes")
+
+
+def test_of_a_telephones_tiles_none_is_missing(monkeypatch):
+    """And the control: the decoder itself is content with the tiles that are there, from libheif 1.20 on."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    heic.readable()
+    data = grid()
+    whole = decode(io.BytesIO(data))[0]
+    assert [round(int(whole[y, x, 0]), -1) for y in (4, 68) for x in (4, 68)] == list(GREYS)
+    half = 0
+    for length in np.linspace(0, len(data) - 1, 40).astype(int):
+        with pytest.raises(UnreadableImage):
+            decode(io.BytesIO(data[:length]))
+        with monkeypatch.context() as patch, contextlib.suppress(UnreadableImage):
+            patch.setattr(heic, "cut_short", lambda file: False)
+            half += not np.array_equal(decode(io.BytesIO(data[:length]))[0], whole)
+    assert half or pillow_heif.__version__.startswith("0.")
+
+
+def test_noise_in_a_file_never_crashes(kind):
+    draw, original = np.random.default_rng(0), np.frombuffer(encoded(kind), np.uint8)
+    for _ in range(40):
+        data = original.copy()
+        data[draw.integers(0, len(data), 5)] = draw.integers(0, 256, 5)
+        try:
+            decode(io.BytesIO(data.tobytes()))
+        except UnreadableImage as error:
+            assert 0 < len(str(error)) <= 120
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(kind):
+    data = encoded(kind)
+    at = data.index(b"ispe") + 8
+    for side in (14_000, 60_000):
+        with pytest.raises(UnreadableImage) as refused:
+            decode(io.BytesIO(data[:at] + struct.pack(">II", side, side) + data[at + 8 :]))
+        assert side > 16_000 or f"more than {MAX_PIXELS:,} pixels" in str(refused.value)  # beyond that their own libraries refuse
+
+
+@pytest.mark.parametrize(("start", "reason"), [(OF_HEIC, INSTALL), (OF_AVIF, 'AVIF; to read it: pip install "pillow>=11.3"')])
+def test_where_it_cannot_be_read_the_reason_says_what_to_install(neither, start, reason):
+    for read in (decode, read_header):
+        with pytest.raises(UnreadableImage) as refused:
+            read(io.BytesIO(start))
+        assert str(refused.value) == reason
+
+
+@pytest.mark.parametrize("start", [OF_VIDEO, b"\0\0\0\0ftyp", b"", b"\xff\xff\xff\xffftypqt  "])
+def test_other_files_are_not_taken_for_it(neither, start):
+    with pytest.raises(UnreadableImage, match=r"^not an image of a kind that is read$"):
+        decode(io.BytesIO(start))
+
+
+def test_a_broken_one_has_nothing_to_install():
+    readable = {"AVIF": OF_AVIF, "HEIF": OF_HEIC}
+    for kind in heic.readable():
+        with pytest.raises(UnreadableImage) as refused:
+            decode(io.BytesIO(readable[kind]))
+        assert "pip" not in str(refused.value)
+
+
+def test_without_the_package_it_is_not_read(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    heic.readable.cache_clear()
+    try:
+        assert "HEIF" not in heic.readable()
+    finally:
+        heic.readable.cache_clear()
+
+
+def photos(root: Path, pngs: int, heics: int, data: bytes) -> Path:
+    root.mkdir()
+    for number in range(pngs):
+        Image.fromarray(SMOOTH + np.uint8(number)).save(root / f"{number:03}.png")
+    for number in range(heics):
+        (root / f"IMG_{number:04}.HEIC").write_bytes(data)
+    (root / "000-broken.png").write_bytes(b"no")
+    return root
+
+
+def test_a_folder_of_both(tmp_path):
+    pytest.importorskip("pillow_heif")
+    heic.readable()
+    source = open_source("folder", root=str(photos(tmp_path / "mixed", 40, 10, encoded("HEIF"))), max_bad_fraction=0.02)
+    assert len(source.pretrain) == 50
+    assert source.skipped == (("000-broken.png", "not an image of a kind that is read"),)
+    assert any("formats: PNG 40, HEIF 10" in note for note in source.notes)
+    np.testing.assert_allclose(source.pretrain[49].astype(int), SMOOTH, atol=12)
+
+
+def test_a_folder_of_both_without_the_package(tmp_path, neither):
+    root = str(photos(tmp_path / "mixed", 40, 10, OF_HEIC))
+    source = open_source("folder", root=root, max_bad_fraction=0.5)
+    assert len(source.pretrain) == 40
+    assert dict(source.skipped)["IMG_0009.HEIC"] == INSTALL
+    assert any(note == f"10 photo(s) can't be read here: {INSTALL}" for note in plan_source("folder", root=root).notes)
+    # The commonest reason comes first, though ten files of another reason might come before it by name.
+    message = rf"11 of 51 files can't be read, .* For example IMG_0000.HEIC and 9 more: {INSTALL}; 000-broken.png: not an image"
+    with pytest.raises(SourceError, match=message):
+        open_source("folder", root=root)
