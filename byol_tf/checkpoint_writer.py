@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from byol_tf.checkpoints import list_checkpoints, remove_old, verify, write_checkpoint
+from byol_tf.checkpoints import remove_old, verify, write_checkpoint
 from byol_tf.stops import SavesFailed
 
 MOST_FAILURES = 3
@@ -34,7 +34,7 @@ class CheckpointWriter:
 
     Attributes:
         failures: how many of the last saves failed, in a row. Wait first.
-        newest: the newest whole checkpoint's folder; None before there is one.
+        newest: the last checkpoint that this writer wrote whole; None before there is one.
         awaited: whether somebody waits until all is written.
         hung: called again and again while a save is awaited that hangs. It may end the process; nothing else would.
     """
@@ -42,7 +42,7 @@ class CheckpointWriter:
     def __init__(self, folder: Path, keep: int, say: Callable[[str], None]):
         self.folder, self.keep, self.say = folder, keep, say
         self.failures = 0
-        self.newest: Path | None = next(reversed(list_checkpoints(folder)), None)
+        self.newest: Path | None = None
         self.awaited = False
         self.hung: Callable[[], None] = lambda: None
         self._began = self._longest = 0.0

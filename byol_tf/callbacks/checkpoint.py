@@ -119,7 +119,8 @@ class Checkpoint(keras.callbacks.Callback):
         """Called while a save is awaited that hangs."""
         if self.signals.received is not None:
             newest = self.writer.newest
-            self.writer.say(f"the save hangs; {'there is no checkpoint yet' if newest is None else f'the newest checkpoint is {newest}'}")
+            before = "none was written before it since this process began" if newest is None else f"the newest checkpoint is {newest}"
+            self.writer.say(f"the save hangs; {before}")
             self.end(self._stopped(False))
 
     def _due(self) -> bool:

@@ -176,5 +176,5 @@ def test_after_a_signal_a_save_that_hangs_is_not_waited_for(tmp_path, monkeypatc
     with pytest.raises(Interrupted):
         train(compiled(), tmp_path, more=[asks], signals=signals, writer=lambda *_: writer, steps=2, end=end)
     assert ended == [(143, 0, 4, False)]
-    assert said[-1] == "the save hangs; there is no checkpoint yet"
+    assert said[-1] == "the save hangs; none was written before it since this process began"
     assert positions(tmp_path) == [(0, 2), (0, 4)]
