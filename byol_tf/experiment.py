@@ -169,6 +169,7 @@ class Experiment:
         for line in self.folder.begin(resolved_json(self.config), command, images, self.source.skipped):
             self.say(f"another version: {line}")
         keep_roll(self.source, self.folder, begun=checkpoint is not None)
+        self.source.keep()
         if checkpoint is None:
             if begun:
                 self.say("no checkpoint here yet: beginning with the first step")

@@ -49,7 +49,8 @@ def open_images(config: Config, folder: RunFolder | None, workers: Workers, stuc
 
     # A download may be slow without a sign of life; local files that don't answer for so long won't.
     with stuck if config.data.source in _LOCAL else contextlib.nullcontext(), stuck.waiting():
-        source = open_source(**source_options(config), on_progress=progress, on_lost=lost, roll=_roll(folder, say))
+        scans = None if folder is None else str(folder.root.parent)
+        source = open_source(**source_options(config), on_progress=progress, on_lost=lost, roll=_roll(folder, say), scans=scans)
     if workers.chief:
         workers.wait()
     if differing := workers.differing(f"{source.fingerprint} {len(source.pretrain)}"):

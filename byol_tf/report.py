@@ -49,7 +49,8 @@ def _draw(facts: RunFacts, folder: RunFolder) -> None:
     seen, missing = None, ""
     try:
         inference = run_encoder(facts.config, folder)
-        seen = seen_by(facts.config, inference, open_source(**source_options(facts.config)))
+        source = open_source(**source_options(facts.config), scans=str(folder.root.parent))
+        seen = seen_by(facts.config, inference, source)
     except (SourceError, ProtocolError) as error:
         missing = str(error)
         print(f"without the figures that need images and weights: {missing}", file=sys.stderr)

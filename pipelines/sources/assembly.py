@@ -94,6 +94,7 @@ def assembled(request: Request, parts: Parts) -> Source:
         fingerprint=parts.fingerprint,
         trouble=parts.trouble,
         roll=_roll(request, parts, readings, skipped),
+        keep=parts.keep,
     )
 
 

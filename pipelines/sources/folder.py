@@ -1,5 +1,6 @@
 """Photos of one's own: any tree of image files, or a list of them. They are read and never changed."""
 
+import contextlib
 import hashlib
 import os
 from collections import defaultdict
@@ -15,6 +16,7 @@ from pipelines.sources.folder_layout import Layout, lay_out, lay_out_list
 from pipelines.sources.folder_list import read_list
 from pipelines.sources.folder_losses import Losses
 from pipelines.sources.folder_reader import PhotoReader
+from pipelines.sources.folder_scan import Scan
 from pipelines.sources.folder_walk import Found, existing_folder, printable, walk
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.roll import Roll
@@ -30,7 +32,8 @@ class _Photos:
     Attributes:
         folder: what paths are relative to.
         where: the photos' place, for people.
-        found: all of them.
+        found: all of them, for a run that goes on as they were when it began.
+        now: as they are.
         layout: the same by split.
         class_of: of a list, the class of each path that has one.
     """
@@ -38,6 +41,7 @@ class _Photos:
     folder: Path
     where: str
     found: Found
+    now: Found
     layout: Layout
     class_of: Mapping[str, str]
 
@@ -50,10 +54,11 @@ def _looked_through(request: Request) -> _Photos:
     else:
         folder = existing_folder(request.root)
         where, found, class_of = f"below {folder}", walk(folder), {}
+    now = found
     if roll is not None:
-        found, class_of = _as_it_was(folder, found, roll, request.max_bad_fraction), roll.class_of
+        found, class_of = _as_it_was(folder, now, roll, request.max_bad_fraction), roll.class_of
     layout = lay_out(folder, found, request.seed) if listed is None else lay_out_list(listed.file, found, class_of, request.seed)
-    return _Photos(folder, where, found, layout, class_of)
+    return _Photos(folder, where, found, now, layout, class_of)
 
 
 def _as_it_was(folder: Path, now: Found, roll: Roll, max_bad_fraction: float) -> Found:
@@ -86,7 +91,8 @@ def parts(request: Request) -> Parts:
     """Finds the photos; they are decoded when they are read. Raises SourceError: see `_looked_through`."""
     photos = _looked_through(request)
     folder, found, layout = photos.folder, photos.found, photos.layout
-    reader, losses, roll = PhotoReader(folder, found.sizes, request.image_size), Losses(folder, request.on_lost), request.roll
+    scan, roll = Scan(request.root, photos.now, request.scans), request.roll
+    reader, losses = PhotoReader(folder, found.sizes, request.image_size, scan), Losses(folder, request.on_lost)
     unreadable = {} if roll is None else dict(roll.skipped)
 
     def read(path: str) -> np.ndarray:
@@ -100,6 +106,7 @@ def parts(request: Request) -> Parts:
             lambda index: losses.read(read, paths, index, labels),
             labels,
             encoded=lambda index: reader.encoded(paths[index]),
+            shape_of=lambda index: losses.read(reader.shape, paths, index, labels),
         )
 
     if roll is not None:
@@ -108,7 +115,7 @@ def parts(request: Request) -> Parts:
 
     def after_reading(losses_allowed: int) -> tuple[str, ...]:
         losses.settle(losses_allowed)
-        return (*reader.settle(), *(_duplicates_notes(folder, found.sizes, layout) if roll is None else ()))
+        return (*reader.settle(), *(_duplicates_notes(folder, found.sizes, layout, scan) if roll is None else ()))
 
     return Parts(
         images={split: images(paths, layout.labels.get(split)) for split, paths in layout.files.items()},
@@ -116,12 +123,13 @@ def parts(request: Request) -> Parts:
         fingerprint=_fingerprint(found.sizes, photos.class_of),
         notes=tuple(_notes(photos)),
         unlabelled_from=layout.unlabelled_from,
-        likely_shape=None if request.image_size else _likely_shape(folder, layout),
+        likely_shape=None if request.image_size else _likely_shape(folder, layout, scan),
         file_name=lambda split, index: printable(layout.files[split][index]),
         skipped=_unopened(found) if roll is None else _unopened_then(roll),
         after_reading=after_reading,
         trouble=lambda: losses.error,
         roll=Roll(found.sizes, photos.class_of) if roll is None else roll,
+        keep=scan.keep,
     )
 
 
@@ -156,11 +164,15 @@ def _fingerprint(sizes: Mapping[str, int], class_of: Mapping[str, str]) -> str:
     return digest.hexdigest()
 
 
-def _likely_shape(folder: Path, layout: Layout) -> Shape | None:
+def _likely_shape(folder: Path, layout: Layout, scan: Scan | None = None) -> Shape | None:
     """The shape that headers from all over the folder agree on, or None."""
     paths = [path for split in layout.files.values() for path in split]
     shapes = set()
     for index in np.unique(np.linspace(0, len(paths) - 1, _HEADERS).astype(int)):
+        known = None if scan is None else scan.facts(paths[index])
+        if known is not None:
+            shapes.add((known.height, known.width))
+            continue
         try:
             with open(folder / paths[index], "rb") as file:
                 shapes.add(read_header(file))
@@ -169,7 +181,7 @@ def _likely_shape(folder: Path, layout: Layout) -> Shape | None:
     return (*shapes.pop(), 3) if len(shapes) == 1 else None
 
 
-def _duplicates_notes(folder: Path, sizes: Mapping[str, int], layout: Layout) -> list[str]:
+def _duplicates_notes(folder: Path, sizes: Mapping[str, int], layout: Layout, scan: Scan) -> list[str]:
     """Says how many files are copies of others, and how many test photos a run could have seen."""
     split_of = {path: split for split, paths in layout.files.items() for path in paths}
     by_size: dict[int, list[str]] = defaultdict(list)
@@ -179,13 +191,10 @@ def _duplicates_notes(folder: Path, sizes: Mapping[str, int], layout: Layout) ->
     for paths in by_size.values():
         if len(paths) < 2:
             continue
-        same: dict[bytes, list[str]] = defaultdict(list)
+        same: dict[str, list[str]] = defaultdict(list)
         for path in paths:
-            try:
-                with open(folder / path, "rb") as file:
-                    same[hashlib.file_digest(file, "sha256").digest()].append(path)
-            except OSError:  # reported already
-                continue
+            with contextlib.suppress(OSError):  # reported already
+                same[scan.digest(folder, path)].append(path)
         for group in same.values():
             copies += len(group) - 1
             tests = sum(split_of[path] == "test" for path in group)

@@ -93,7 +93,7 @@ def _looked_up(folder: Path, paths: list[str]) -> Found:
             found.skipped[path] = error.strerror or str(error)
             continue
         if stat.S_ISREG(kind.st_mode):
-            found.sizes[path] = kind.st_size
+            found.sizes[path], found.modified[path] = kind.st_size, kind.st_mtime_ns
         else:  # opening a pipe would wait for ever
             found.skipped[path] = "a folder, not a photo" if stat.S_ISDIR(kind.st_mode) else "not a regular file"
     return found

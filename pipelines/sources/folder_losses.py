@@ -3,12 +3,15 @@
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder_walk import printable
 from pipelines.sources.source import Lost, SourceError
+
+Of = TypeVar("Of")
 
 
 class Losses:
@@ -41,11 +44,11 @@ class Losses:
         self._allowed = allowed
         self._unreadable.update(unreadable)
 
-    def read(self, read: Callable[[str], np.ndarray], paths: Sequence[str], index: int, labels: np.ndarray | None) -> np.ndarray:
+    def read(self, read: Callable[[str], Of], paths: Sequence[str], index: int, labels: np.ndarray | None) -> Of:
         """Returns photo `index`; if it is lost, the next one of its label that can be read.
 
         Args:
-            read: path -> pixels.
+            read: path -> pixels, or what else is wanted of a photo that can be read.
             paths: of one split.
             index: into `paths`.
             labels: of the split, or None.

@@ -11,6 +11,8 @@ from typing import BinaryIO
 import numpy as np
 
 from pipelines.sources.decoding import Facts, UnreadableImage, decode, plain_jpeg
+from pipelines.sources.folder_scan import Scan
+from pipelines.sources.images import Shape
 
 _CONVERTED = {"L": "grey", "LA": "grey", "1": "black and white", "P": "palette", "PA": "palette", "RGBA": "with transparency"}
 
@@ -22,12 +24,14 @@ class PhotoReader:
         folder: what paths are relative to.
         sizes: bytes of each photo when the folder was looked through. One of another size is another photo, or half of one.
         image_size: side that photos will be resized to, to count those that are smaller; or None.
+        scan: what is known of the photos, and is to be; or None.
     """
 
-    def __init__(self, folder: Path, sizes: Mapping[str, int], image_size: int | None) -> None:
+    def __init__(self, folder: Path, sizes: Mapping[str, int], image_size: int | None, scan: Scan | None = None) -> None:
         self._folder = folder
         self._sizes = sizes
         self._image_size = image_size
+        self._scan = scan
         self._settled = False
         self._lock = threading.Lock()
         self._formats: Counter[str] = Counter()
@@ -42,6 +46,7 @@ class PhotoReader:
         Raises:
             UnreadableImage: it can't be decoded, or isn't the file any more that it was.
         """
+        facts = None
         try:
             with self._open(path) as file:
                 if self._sizes[path] == 0:
@@ -49,9 +54,19 @@ class PhotoReader:
                 pixels, facts = decode(file)
         except OSError as error:
             raise UnreadableImage(error.strerror or str(error)) from error
-        if not self._settled:
-            self._count(facts)
+        finally:
+            if self._scan is not None and not self._settled:
+                self._scan.note(path, facts)
+        self._count(facts)
         return pixels
+
+    def shape(self, path: str) -> Shape:
+        """The shape of what `read` returns; a photo that the scan knows isn't opened. Raises as `read` does."""
+        facts = None if self._scan is None else self._scan.facts(path)
+        if facts is None:
+            return self.read(path).shape
+        self._count(facts)
+        return facts.height, facts.width, 3
 
     def encoded(self, path: str) -> bytes | None:
         """Returns the photo's file if `plain_jpeg` does; None for all else, which `read` takes."""
@@ -95,6 +110,8 @@ class PhotoReader:
         return notes
 
     def _count(self, facts: Facts) -> None:
+        if self._settled:
+            return
         low, high = sorted((facts.width, facts.height))
         with self._lock:
             self._formats[facts.format] += 1

@@ -21,11 +21,13 @@ class Found:
 
     Attributes:
         sizes: bytes of each photo, by its path below the root with "/", ascending.
+        modified: when each was last changed, in nanoseconds.
         skipped: reason for each path that has a photo's name and can't be one.
         others: number of other files, by suffix.
     """
 
     sizes: dict[str, int] = field(default_factory=dict)
+    modified: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
 
@@ -106,4 +108,4 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], found: 
         elif not stat.S_ISREG(kind.st_mode):  # opening a pipe would wait for ever
             found.skipped[path] = "not a regular file"
         else:
-            found.sizes[path] = kind.st_size
+            found.sizes[path], found.modified[path] = kind.st_size, kind.st_mtime_ns

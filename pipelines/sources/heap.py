@@ -53,7 +53,7 @@ class Heap:
         found = walk(self.folder)
         if not found.sizes:
             raise SourceError(f"{option}: {found.no_photos(self.folder)}")
-        self.photos = [Photo(path, printable(path), size, _modified(self.folder / path)) for path, size in found.sizes.items()]
+        self.photos = [Photo(path, printable(path), size, found.modified[path]) for path, size in found.sizes.items()]
         self.skipped = {printable(path): reason for path, reason in found.skipped.items()}
         self._reader = PhotoReader(self.folder, found.sizes, None)
 
@@ -88,13 +88,6 @@ class Heap:
 def read_photo(path: Path) -> np.ndarray:
     """One photo from anywhere, upright, uint8 `[height, width, 3]`. Raises `OSError`, `UnreadableImage`."""
     return PhotoReader(path.parent, {path.name: path.stat().st_size}, None).read(path.name)
-
-
-def _modified(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:  # gone since the folder was looked through: reading it will say so
-        return 0
 
 
 def _outcome(photo: Photo, future) -> tuple[Photo, np.ndarray | None, str]:

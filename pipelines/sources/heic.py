@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Iterable
+from importlib import metadata
 from typing import BinaryIO
 
 _HEIC, _AVIF = "HEIF", "AVIF"  # by Pillow's names
@@ -35,6 +36,11 @@ def readable() -> tuple[str, ...]:
     except ImportError:
         pass
     return tuple(found)
+
+
+def version() -> str:
+    """What `readable` gives, with the version of what decodes HEIC."""
+    return ", ".join(f"HEIF by pillow-heif {metadata.version('pillow-heif')}" if kind == _HEIC else kind for kind in readable())
 
 
 def cut_short(file: BinaryIO) -> bool:

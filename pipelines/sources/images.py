@@ -32,6 +32,10 @@ class Images(ABC):
     def __getitem__(self, index: int) -> np.ndarray:
         """Returns image `index` as uint8 `[height, width, 3]`, RGB. Raises IndexError outside 0..n-1."""
 
+    def shape_of(self, index: int) -> Shape:
+        """The shape of `self[index]`, which may be known without reading it. Raises as that does."""
+        return self[index].shape
+
     def batch(self, indices: np.ndarray) -> np.ndarray:
         """Returns the images at `indices`, int `[k]`, as uint8 `[k, height, width, 3]`. Raises ValueError where `shape` is None."""
         if self.shape is None:
@@ -88,6 +92,7 @@ class LazyImages(Images):
         labels: integers `[count]`, or None.
         shape: of every image, or None where they differ.
         encoded: index -> see `Images.encoded`, called like `read`; or None where no image is such a JPEG.
+        shape_of: index -> see `Images.shape_of`, called like `read`; or None where it takes reading.
     """
 
     def __init__(
@@ -97,10 +102,12 @@ class LazyImages(Images):
         labels: np.ndarray | None = None,
         shape: Shape | None = None,
         encoded: Callable[[int], bytes | None] | None = None,
+        shape_of: Callable[[int], Shape] | None = None,
     ) -> None:
         self._count = count
         self._read = read
         self._encoded = encoded
+        self._shape_of = shape_of
         self.labels = _checked_labels(labels, count)
         self.shape = shape
 
@@ -110,6 +117,10 @@ class LazyImages(Images):
     def __getitem__(self, index: int) -> np.ndarray:
         _check_index(index, self._count)
         return self._read(index)
+
+    def shape_of(self, index: int) -> Shape:
+        _check_index(index, self._count)
+        return super().shape_of(index) if self._shape_of is None else self._shape_of(index)
 
     def encoded(self, index: int) -> bytes | None:
         return super().encoded(index) if self._encoded is None else self._encoded(index)
@@ -130,6 +141,10 @@ class _Chosen(Images):
     def __getitem__(self, index: int) -> np.ndarray:
         _check_index(index, len(self))
         return self._images[int(self._indices[index])]
+
+    def shape_of(self, index: int) -> Shape:
+        _check_index(index, len(self))
+        return self._images.shape_of(int(self._indices[index]))
 
     def batch(self, indices: np.ndarray) -> np.ndarray:
         if self._images.shape is None:  # the set knows no common shape, this choice of it may
@@ -190,6 +205,10 @@ class _Fitted(Images):
 
     def __getitem__(self, index: int) -> np.ndarray:
         return fit(self._images[index], self._size)
+
+    def shape_of(self, index: int) -> Shape:
+        self._images.shape_of(index)  # which raises where it can't be read
+        return self.shape
 
 
 def subset(images: Images, indices: np.ndarray | Sequence[int], *, shape: Shape | None = None) -> Images:

@@ -113,8 +113,8 @@ def _blocks(images: Images, *, keep: bool) -> Iterator[list[_Found]]:
         found: list[_Found] = []
         for index in range(start, min(start + _BLOCK, len(images))):
             try:
-                pixels = images[index]
-                found.append((pixels if keep else None, pixels.shape, None))
+                pixels = images[index] if keep else None
+                found.append((pixels, images.shape_of(index) if pixels is None else pixels.shape, None))
             except UnreadableImage as error:
                 found.append((None, None, str(error)))
         return found

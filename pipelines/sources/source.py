@@ -28,6 +28,10 @@ def _no_trouble() -> None:
     """Nothing that was read is lost."""
 
 
+def _nothing_to_keep() -> None:
+    """Nothing was found out that the next start could use."""
+
+
 SPLITS = ("unlabelled", "train", "test")
 
 
@@ -51,6 +55,7 @@ class Source:
         trouble: returns why images can't be read any more that could be when the source was opened; None while all is well. An exception
             that passes through tf.data comes out as TensorFlow's own; this is the original.
         roll: of "folder": its photos, to open it with when the run goes on; else None.
+        keep: writes what was found out into `Request.scans`, for the next start. No error where that can't be.
     """
 
     name: str
@@ -63,6 +68,7 @@ class Source:
     fingerprint: str
     trouble: Callable[[], SourceError | None] = _no_trouble
     roll: Roll | None = None
+    keep: Callable[[], None] = _nothing_to_keep
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,8 @@ class Request:
             there is no taking another's place, and the first loss is an error.
         roll: for "folder": the photos that are meant. What couldn't be read then is left out again, unopened; what has gone or changed
             since is lost as if it had gone while it was used; what has come since is left out.
+        scans: for "folder": the folder where what was found out about photos is kept (see `folder_scan.py`); None: nowhere. Only
+            `Source.keep` writes there.
     """
 
     source: str
@@ -119,6 +127,7 @@ class Request:
     on_progress: Progress = _silent
     on_lost: Lost | None = None
     roll: Roll | None = None
+    scans: str | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +170,7 @@ class Parts:
             for people.
         trouble: see `Source`.
         roll: what was found by name, where files may be unreadable.
+        keep: see `Source`.
     """
 
     images: Mapping[str, Images]
@@ -174,6 +184,7 @@ class Parts:
     after_reading: Callable[[int], tuple[str, ...]] = _nothing_read
     trouble: Callable[[], SourceError | None] = _no_trouble
     roll: Roll | None = None
+    keep: Callable[[], None] = _nothing_to_keep
 
 
 def stream(seed: int, name: str) -> np.random.Generator:

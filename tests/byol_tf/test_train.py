@@ -46,13 +46,41 @@ def run(*line: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(line, capture_output=True, text=True, timeout=300, env=os.environ | environment, check=False)
 
 
+def offline(tries: Path) -> dict[str, str]:
+    """The environment of a process that may ask nothing of the network; what it asks all the same is listed in the file `tries`."""
+    found = os.pathsep.join(filter(None, [str(Path(__file__).parent / "offline"), os.environ.get("PYTHONPATH")]))
+    return {"PYTHONPATH": found, "BYOL_TF_TEST_TRIES": str(tries)}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess, dict]:
-    """(folder, process, result) of one undisturbed run."""
+    """(folder, process, result) of one undisturbed run, without network."""
     folder = tmp_path_factory.mktemp("train")
-    done = run(*command(folder, "--set", "probe.supervised=true"))
+    done = run(*command(folder, "--set", "probe.supervised=true"), **offline(folder / "tries.txt"))
     assert done.returncode == 0, done.stderr
     return folder, done, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_run_asks_nothing_of_the_network(finished):
+    assert not (finished[0] / "tries.txt").exists(), (finished[0] / "tries.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "import socket; socket.socket().connect(('0.0.0.0', 9))",
+        "import urllib.request; urllib.request.urlopen('http://host.invalid/')",
+        "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('0.0.0.0', 9))",
+        "import subprocess, sys; subprocess.check_call([sys.executable, '-c', 'import socket; socket.gethostbyname(\"host.invalid\")'])",
+    ],
+)
+def test_a_run_that_asked_would_be_found_out(tmp_path, attempt):
+    """The control: refused, and listed though the error is caught. This machine may be asked."""
+    caught = f"try:\n    {attempt}\nexcept Exception: pass\nelse: raise SystemExit(3)\n"
+    here = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(('localhost', s.getsockname()[1]))"
+    done = run(sys.executable, "-c", caught + here, **offline(tmp_path / "tries.txt"))
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "tries.txt").read_text().splitlines()) == 1
 
 
 def test_last_line_is_the_result(finished):
