@@ -67,20 +67,18 @@ def child(root: Path, limit: float) -> subprocess.CompletedProcess:
     )
 
 
-def test_500_broken_files_of_24_kinds(open_to_all, report):
-    root = open_to_all / "photos"
-    assert len(KINDS) == 24
-    good, odd = make(root, photos=300, broken=500)
-    lost = [f"photo_{number:04d}.png" for number in range(0, 100, 10)]
-    (open_to_all / "VANISH.txt").write_text("\n".join(lost))
-    listed = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.name != "folder.jpg"]
-    assert len(listed) == 800
+def check_counts(root: Path, found: dict, good: dict[str, str], odd: dict[Path, str], lost: list[str]) -> int:
+    """Good and bad are all that a folder lists, each bad one once; returns how many those are.
 
-    done = child(root, 1.0)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout)
+    Args:
+        root: of the folder.
+        found: what the child found.
+        good, odd: what `make` made.
+        lost: the names of good ones that vanished.
+    """
+    listed = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.name != "folder.jpg"]
     bad = dict(found["skipped"])
-    assert len(found["good"]) + len(found["skipped"]) == len(listed)
+    assert len(found["good"]) + len(found["skipped"]) == len(listed) + len(lost)
     assert len(bad) == len(found["skipped"]), "a file is listed twice"
     assert all(reason and len(reason) <= 120 for reason in bad.values())
     by_name = {printable(path.name): kind for path, kind in odd.items()}
@@ -100,13 +98,37 @@ def test_500_broken_files_of_24_kinds(open_to_all, report):
     for name, value in good.items():
         if name not in lost:
             assert counts[value] == 1
-    report(
-        9, f"{len(odd)} files of {len(KINDS)} kinds, {len(lost)} vanishing: {len(found['good'])} read, {len(bad)} listed once", len(listed)
-    )
+    return len(listed) + len(lost)
+
+
+def test_500_broken_files_of_24_kinds(open_to_all, report):
+    root = open_to_all / "photos"
+    assert len(KINDS) == 24
+    good, odd = make(root, photos=300, broken=500)
+    lost = [f"photo_{number:04d}.png" for number in range(0, 100, 10)]
+    (open_to_all / "VANISH.txt").write_text("\n".join(lost))
+    done = child(root, 1.0)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    listed = check_counts(root, found, good, odd, lost)
+    assert listed == 800
+    read, bad = len(found["good"]), len(found["skipped"])
+    report(9, f"{len(odd)} files of {len(KINDS)} kinds, {len(lost)} vanishing: {read} read, {bad} listed once", listed)
 
     stopped = child(root, 0.1)
     assert stopped.returncode == 2
     assert "more than data.max_bad_fraction = 0.1 allows. For example " in json.loads(stopped.stdout)["error"]
+
+
+def test_a_reader_that_hides_a_broken_file_is_noticed(open_to_all):
+    """The control: of 24 files, one of each kind, it passes one over."""
+    root = open_to_all / "photos"
+    good, odd = make(root, photos=3, broken=len(KINDS))
+    assert check_counts(root, json.loads(child(root, 1.0).stdout), good, odd, []) == 3 + len(KINDS)
+    hidden = next(path for path, kind in odd.items() if kind == "cut PNG")
+    (open_to_all / "HIDE.txt").write_text(hidden.name)
+    with pytest.raises(AssertionError):
+        check_counts(root, json.loads(child(root, 1.0).stdout), good, odd, [])
 
 
 def test_without_the_list_of_kinds_ghostscript_would_be_asked(tmp_path, monkeypatch):

@@ -49,6 +49,15 @@ def test_a_second_process_is_refused_and_a_dead_ones_folder_taken_over(tmp_path,
     report(14, f"second process refused; {taken}", 110)
 
 
+def test_without_the_systems_lock_two_processes_get_in(tmp_path, monkeypatch):
+    """So the test before can fail."""
+    monkeypatch.setattr("byol_tf.run_lock.fcntl.flock", lambda *_: None)
+    with holder(tmp_path) as process:
+        with RunLock(tmp_path):
+            assert process.poll() is None
+        process.kill()
+
+
 def test_the_command_refuses_a_folder_in_use_and_one_of_other_settings(tmp_path, report):
     """Before it imports TensorFlow."""
     run = tmp_path / "run"
