@@ -21,7 +21,7 @@ from byol_tf.callbacks.resumed_epoch import ResumedEpoch
 from byol_tf.callbacks.step_watch import StepWatch
 from byol_tf.callbacks.throughput import Throughput
 from byol_tf.checkpoint_writer import CheckpointWriter
-from byol_tf.checkpoints import list_checkpoints, recover
+from byol_tf.checkpoints import LoadedCheckpoint, list_checkpoints, recover
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
 from byol_tf.config_file import resolved_json
@@ -117,7 +117,8 @@ class Experiment:
             verbose: as in `keras.Model.fit`, on the chief.
 
         Raises:
-            RunFolderError: if the folder is in use, can't be written, holds no whole checkpoint, or its run was begun with other images.
+            RunFolderError: if the folder is in use, can't be written, has lost its checkpoints, holds no whole one or one of another model,
+                or its run was begun with other images.
             Interrupted: if a signal asked to stop; the chief has saved then.
             RunStopped: if the run can't go on, or went wrong and the config says to stop then: one of `stops.py`.
         """
@@ -153,15 +154,17 @@ class Experiment:
         """Writes what is known before the first step, and sets the model as the newest checkpoint has it, or for its first epoch."""
         images = self.source.fingerprint
         try:
-            checkpoint = recover(self.folder.checkpoints, self.say)
+            checkpoint = recover(self.folder.checkpoints, self.say, self.folder.trained_epochs())
         except OSError as error:  # it may be whole, so no other one is taken
             raise RunFolderError(f"{self.folder.checkpoints}: expected checkpoints that can be read; received {error}") from error
         if checkpoint is not None and checkpoint.state.get("images", images) != images:
             raise RunFolderError(
                 f"{self.folder.root}: this run was begun with other images than data.source has now. Bring those back, or use --fresh"
             )
+        if checkpoint is not None:
+            self._restore(checkpoint)
         begun = self.folder.config.exists()
-        for line in self.folder.begin(resolved_json(self.config), command, images, self.source.skipped):
+        for line in self.folder.begin(resolved_json(self.config), command, images, self.source.skipped, checkpoint is not None):
             self.say(f"another version: {line}")
         if checkpoint is None:
             if begun:
@@ -169,10 +172,19 @@ class Experiment:
             self._initialize_from_file()
             self._initialize_from_data()
             return _Start(0, 0, {"rows": [], "seconds": 0.0, "steps": 0})
-        restore_model(self.model, checkpoint.arrays)
         within = f", step {checkpoint.step} of {self.schedule.steps_per_epoch} in the next" if checkpoint.step else ""
         self.say(f"going on after epoch {checkpoint.epoch} of {self.config.training.epochs}{within}")
         return _Start(checkpoint.epoch, checkpoint.step, checkpoint.state)
+
+    def _restore(self, checkpoint: LoadedCheckpoint) -> None:
+        """Sets the model as a checkpoint has it."""
+        try:
+            restore_model(self.model, checkpoint.arrays)
+        except ValueError as error:
+            raise RunFolderError(
+                f"{self.folder.checkpoints}: expected those of the model that config.json describes; {error}. Use the config and the "
+                "version of byol_tf that the run was begun with (environment.json), or --fresh"
+            ) from error
 
     def _together(self, start: _Start | None) -> _Start:
         """What the chief read or made is where all begin, so no other machine has to see its folder. The others give None."""

@@ -27,6 +27,7 @@ from pydantic import ValidationError
 
 from byol_tf.config import Config
 from byol_tf.config_differences import differences, listed
+from byol_tf.history_file import read_history
 
 _PACKAGES = (
     "byol-tf",
@@ -70,8 +71,24 @@ class RunFolder:
         self.figures = self.root / "figures"
         self.export = self.root / "export"
 
-    def begin(self, config_text: str, command: list[str], data_fingerprint: str, skipped: tuple[tuple[str, str], ...]) -> list[str]:
+    def begin(
+        self,
+        config_text: str,
+        command: list[str],
+        data_fingerprint: str,
+        skipped: tuple[tuple[str, str], ...],
+        goes_on: bool = False,
+    ) -> list[str]:
         """Makes the folder, clears up what a killed process left, and writes what is known before the first step.
+
+        `environment.json` has the facts of this start, and under `begun` those of the run's first one.
+
+        Args:
+            config_text: of the resolved config.
+            command: the command line.
+            data_fingerprint: of the images.
+            skipped: (path, reason) of each that can't be read.
+            goes_on: whether the run has a checkpoint. Else it begins here, and what an earlier try left of its history goes.
 
         Returns:
             A line for each version that isn't the one that the run was begun with: the same bits can't be promised then.
@@ -84,14 +101,33 @@ class RunFolder:
             self.figures.mkdir(parents=True, exist_ok=True)
             for folder in (self.root, self.figures, self.export):
                 remove_left_overs(folder)
-            changed = self._changed_versions(facts)
+            begun = self._begun() if goes_on else {}
             write_atomically(self.config, config_text)
-            write_atomically(self.environment, json.dumps(facts, indent=2) + "\n")
+            write_atomically(self.environment, json.dumps(facts | ({"begun": begun} if begun else {}), indent=2) + "\n")
+            if not goes_on:
+                self.history.unlink(missing_ok=True)
             if skipped:
                 write_atomically(self.skipped, _rows(("path", "reason"), *skipped))
         except OSError as error:
             raise RunFolderError(f"{self.root}: expected a folder that can be written; received {error}") from error
-        return changed
+        was, now = begun.get("packages", {}), facts["packages"]
+        return [
+            f"{name}: {was.get(name, 'absent')} when the run was begun, {now.get(name, 'absent')} now"
+            for name in sorted(set(was) | set(now))
+            if begun and was.get(name) != now.get(name)
+        ]
+
+    def trained_epochs(self) -> int:
+        """The last epoch in the history, 0 without one. `RunFolderError` if it can't be read."""
+        try:
+            rows = read_history(self.history)
+            return int(max((row["epoch"] for row in rows), default=0))
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RunFolderError(
+                f"{self.history}: expected the table that a run wrote; received {error}. Name another --run-dir"
+            ) from error
 
     def list_skipped(self, path: str, reason: str) -> None:
         """Adds a photo that was lost in mid-run to those that couldn't be read from the beginning. A full disk is no reason to stop."""
@@ -119,17 +155,13 @@ class RunFolder:
         except ValidationError:  # of a version with other keys, or changed by hand: as it is, so that differing keys show
             return saved
 
-    def _changed_versions(self, facts: dict) -> list[str]:
+    def _begun(self) -> dict:
+        """What is written of the run's first start, or {}."""
         try:
-            before = _json_object(self.environment) or {}
+            last = _json_object(self.environment) or {}
         except RunFolderError:  # a record for people: no run depends on it
-            before = {}
-        was, now = before.get("packages", {}), facts["packages"]
-        return [
-            f"{name}: {was.get(name, 'absent')} when the run was begun, {now.get(name, 'absent')} now"
-            for name in sorted(set(was) | set(now))
-            if before and was.get(name) != now.get(name)
-        ]
+            return {}
+        return last.get("begun", last)
 
 
 def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[[str], None] = print) -> RunFolder:

@@ -196,10 +196,36 @@ class TestBegin:
         (folder.root / ".history.csv.part").write_text("half")
         (folder.export / ".encoder.part").mkdir(parents=True)
         (folder.export / ".encoder.part.keras").write_text("half")
-        changed = folder.begin("{}", [], "", ())
+        changed = folder.begin("{}", [], "", (), goes_on=True)
         assert changed[0] == "gone: 2.0 when the run was begun, absent now"
         assert [line.split(":")[0] for line in changed] == ["gone", "keras"]
         assert not [path for path in folder.root.rglob(".*")]
+
+    def test_each_later_start_is_compared_with_the_first(self, tmp_path):
+        folder = RunFolder(tmp_path / "run")
+        folder.begin("{}", ["first"], "images", ())
+        facts = json.loads(folder.environment.read_text())
+        facts["packages"] |= {"keras": "1.0"}
+        folder.environment.write_text(json.dumps(facts))
+        for command in ("second", "third"):
+            assert [line.split(":")[0] for line in folder.begin("{}", [command], "images", (), goes_on=True)] == ["keras"]
+            now = json.loads(folder.environment.read_text())
+            assert now["begun"] == facts
+            assert (now["command"], now["packages"]["keras"] != "1.0") == ([command], True)
+        assert folder.begin("{}", ["anew"], "images", ()) == []
+        assert "begun" not in json.loads(folder.environment.read_text())
+
+    def test_of_a_run_that_begins_anew_the_history_goes(self, tmp_path):
+        folder = begun(RunFolder(tmp_path / "run"), config(tmp_path))
+        assert folder.trained_epochs() == 0
+        folder.history.write_text("epoch,loss\n0,\n1,2.5\n")
+        folder.begin("{}", [], "", (), goes_on=True)
+        assert folder.trained_epochs() == 1
+        begun(folder, config(tmp_path))
+        assert not folder.history.exists()
+        folder.history.write_text("no\ntable\n")
+        with pytest.raises(RunFolderError, match=r"history\.csv: expected the table that a run wrote"):
+            folder.trained_epochs()
 
     def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(self, tmp_path):
         (tmp_path / "file").write_text("")
