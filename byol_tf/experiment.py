@@ -30,7 +30,7 @@ from byol_tf.event_log import EventLog
 from byol_tf.feeding import batches_of
 from byol_tf.heartbeat import LOST
 from byol_tf.interruption import Interrupted, SignalWatch
-from byol_tf.memory import out_of_memory_text
+from byol_tf.memory import out_of_memory
 from byol_tf.networks.inference import inference_model
 from byol_tf.outcome import leave_behind, leave_report, run_result, supervised_accuracy
 from byol_tf.plan import Schedule, check_batch, schedule_of
@@ -39,7 +39,7 @@ from byol_tf.run_images import probe_images, source_options
 from byol_tf.run_lock import RunLock
 from byol_tf.slow_input import remedies
 from byol_tf.starting_weights import start_from, starting_weights
-from byol_tf.stops import ImagesLost, OutOfMemory, RunStopped, SavesFailed
+from byol_tf.stops import ImagesLost, RunStopped, SavesFailed
 from byol_tf.stuck_input import StuckInput
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.workers import Workers
@@ -130,7 +130,7 @@ class Experiment:
             if (lost := self.source.trouble()) is not None:  # of what came out of tf.data only this is for people
                 raise ImagesLost(f"{lost}. Bring them back") from error
             if isinstance(error, tf.errors.ResourceExhaustedError):
-                raise OutOfMemory(out_of_memory_text(self.config, error)) from error
+                raise out_of_memory(self.config, error) from error
             raise
 
     def _run(self, command: list[str], verbose: int | str) -> dict | None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from byol_tf.config import Config
-from byol_tf.config_differences import differences, listed
+from byol_tf.config_differences import SAME_IMAGES, differences_of_runs, listed
 from byol_tf.history_file import read_history
 
 _PACKAGES = (
@@ -181,7 +181,7 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[
         saved = folder.saved_config()
         if saved is None and folder.root.exists() and (not folder.root.is_dir() or any(p.name != LOCK_NAME for p in folder.root.iterdir())):
             raise RunFolderError(f"--run-dir {run_dir}: expected a new or empty folder, or a run's; it holds something else")
-        differing = [] if saved is None or _longer(saved, config) else differences(saved, config)
+        differing = [] if saved is None else _in_the_way(saved, config, folder.result.exists())
         if fresh and saved is not None:
             raise RunFolderError(f"--run-dir {run_dir}: --fresh starts a run anew, and this folder holds one. Leave one of the two out")
         if differing:
@@ -196,7 +196,7 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[
     if not fresh:
         for path in reversed(_numbered(root, name)):
             saved = RunFolder(path).saved_config()
-            if saved is not None and not differences(saved, config):
+            if saved is not None and not differences_of_runs(saved, config):
                 return RunFolder(path)
     prefix = f"{name}-{datetime.date.today().isoformat()}-"
     taken = [int(path.name.removeprefix(prefix)) for path in _numbered(root, name) if path.name.startswith(prefix)]
@@ -206,7 +206,7 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[
         saved = unfinished.saved_config()
         if saved is not None and not unfinished.result.exists():
             say(f"{unfinished.root} isn't finished, and was begun with another config; {folder.root} begins anew:")
-            for line in listed(differences(saved, config)):
+            for line in listed(differences_of_runs(saved, config)):
                 say(line)
     return folder
 
@@ -295,11 +295,16 @@ def _numbered(root: Path, name: str) -> list[Path]:
     return [path for _, _, path in sorted(found)]
 
 
-def _longer(saved: dict, config: dict) -> bool:
-    """Whether a config is the saved one but for more epochs, and each step done would have been the same with them."""
-    differing = differences(saved, config)
-    only_epochs = [key for key, _, _ in differing] == ["training.epochs"]
-    return only_epochs and config["training"]["epochs"] > saved["training"]["epochs"] and _scheduled(config) is None
+def _in_the_way(saved: dict, config: dict, finished: bool) -> list[tuple[str, str, str]]:
+    """What differs, where that keeps a config from going on with the run that the user named.
+
+    More epochs don't if each step done would have been the same with them, nor does another place of the images; but a finished run looks
+    at none, so that other ones wouldn't be noticed.
+    """
+    differing = differences_of_runs(saved, config)
+    keys = {key for key, _, _ in differing} - set(SAME_IMAGES)
+    longer = keys == {"training.epochs"} and config["training"]["epochs"] > saved["training"]["epochs"] and _scheduled(config) is None
+    return [] if longer or (not keys and not finished) else differing
 
 
 def _why_not_longer(differing: list[tuple[str, str, str]], config: dict) -> str:

@@ -120,9 +120,39 @@ class TestWithRunDir:
         mine = str(tmp_path / "mine")
         begun(RunFolder(tmp_path / "mine"), config(tmp_path) | constant)
         assert choose_folder(config(tmp_path, epochs=9) | constant, mine, False).root == tmp_path / "mine"
+        moved = config(tmp_path, epochs=9) | constant | {"data": {"root": "elsewhere"}}
+        assert choose_folder(moved, mine, False).root == tmp_path / "mine"
         for changed in (config(tmp_path, epochs=2) | constant, config(tmp_path, epochs=9, batch_size=32) | constant):
             with pytest.raises(RunFolderError, match=r"training\.epochs: 3 there, \d now"):
                 choose_folder(changed, mine, False)
+
+    @pytest.mark.parametrize(
+        ("section", "change"),
+        [
+            ("data", {"cache": "none"}),
+            ("devices", {"steps_per_call": 4}),
+            ("devices", {"tpu": "another-name"}),
+            ("training", {"epochs": 3, "batch_size": 64, "recompute": True}),
+        ],
+    )
+    def test_what_leaves_the_steps_the_same_ones_is_the_same_run(self, tmp_path, section, change):
+        begun(RunFolder(tmp_path / "small-2026-11-20-1"), config(tmp_path))
+        changed = config(tmp_path) | {section: change}
+        for run_dir in (str(tmp_path / "small-2026-11-20-1"), None):
+            assert choose_folder(changed, run_dir, False, pytest.fail).root.name == "small-2026-11-20-1"
+
+    @pytest.mark.parametrize("key", ["root", "archive"])
+    def test_images_may_have_moved_for_a_run_that_is_named_and_reads_them(self, tmp_path, key):
+        """Whether they are the same their fingerprint tells, which nobody looks at where a run is finished, or any folder might do."""
+        folder = begun(RunFolder(tmp_path / "small-2026-11-20-1"), config(tmp_path) | {"data": {key: "there"}})
+        moved = config(tmp_path) | {"data": {key: "here"}}
+        assert choose_folder(moved, str(folder.root), False).root == folder.root
+        said = []
+        assert choose_folder(moved, None, False, said.append).root != folder.root
+        assert said[1:] == [f'  data.{key}: "there" there, "here" now']
+        write_atomically(folder.result, "{}")
+        with pytest.raises(RunFolderError, match=rf'data\.{key}: "there" there, "here" now'):
+            choose_folder(moved, str(folder.root), False)
 
     @pytest.mark.parametrize(
         ("other", "why"),
