@@ -21,7 +21,7 @@ from byol_tf.callbacks.resumed_epoch import ResumedEpoch
 from byol_tf.callbacks.step_watch import StepWatch
 from byol_tf.callbacks.throughput import Throughput
 from byol_tf.checkpoint_writer import CheckpointWriter
-from byol_tf.checkpoints import list_checkpoints, recover
+from byol_tf.checkpoints import LoadedCheckpoint, list_checkpoints, recover
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
 from byol_tf.config_file import resolved_json
@@ -31,7 +31,7 @@ from byol_tf.event_log import EventLog
 from byol_tf.feeding import batches_of
 from byol_tf.heartbeat import LOST
 from byol_tf.interruption import Interrupted, SignalWatch
-from byol_tf.memory import out_of_memory_text
+from byol_tf.memory import out_of_memory
 from byol_tf.networks.inference import inference_model
 from byol_tf.opened_images import keep_roll, open_images
 from byol_tf.outcome import leave_behind, leave_report, run_result, supervised_accuracy
@@ -41,7 +41,7 @@ from byol_tf.run_images import probe_images
 from byol_tf.run_lock import RunLock
 from byol_tf.slow_input import remedies
 from byol_tf.starting_weights import start_from, starting_weights
-from byol_tf.stops import ImagesLost, OutOfMemory, RunStopped, SavesFailed
+from byol_tf.stops import ImagesLost, RunStopped, SavesFailed
 from byol_tf.stuck_input import StuckInput
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.workers import Workers
@@ -122,7 +122,8 @@ class Experiment:
             verbose: as in `keras.Model.fit`, on the chief.
 
         Raises:
-            RunFolderError: if the folder is in use, can't be written, holds no whole checkpoint, or its run was begun with other images.
+            RunFolderError: if the folder is in use, can't be written, has lost its checkpoints, holds no whole one or one of another model,
+                or its run was begun with other images.
             Interrupted: if a signal asked to stop; the chief has saved then.
             RunStopped: if the run can't go on, or went wrong and the config says to stop then: one of `stops.py`.
         """
@@ -134,7 +135,7 @@ class Experiment:
             if (lost := self.source.trouble()) is not None:  # of what came out of tf.data only this is for people
                 raise ImagesLost(f"{lost}. Bring them back") from error
             if isinstance(error, tf.errors.ResourceExhaustedError):
-                raise OutOfMemory(out_of_memory_text(self.config, error)) from error
+                raise out_of_memory(self.config, error) from error
             raise
 
     def _run(self, command: list[str], verbose: int | str) -> dict | None:
@@ -158,15 +159,17 @@ class Experiment:
         """Writes what is known before the first step, and sets the model as the newest checkpoint has it, or for its first epoch."""
         images = self.source.fingerprint
         try:
-            checkpoint = recover(self.folder.checkpoints, self.say)
+            checkpoint = recover(self.folder.checkpoints, self.say, self.folder.trained_epochs())
         except OSError as error:  # it may be whole, so no other one is taken
             raise RunFolderError(f"{self.folder.checkpoints}: expected checkpoints that can be read; received {error}") from error
         if checkpoint is not None and checkpoint.state.get("images", images) != images:
             raise RunFolderError(
                 f"{self.folder.root}: this run was begun with other images than data.source has now. Bring those back, or use --fresh"
             )
+        if checkpoint is not None:
+            self._restore(checkpoint)
         begun = self.folder.config.exists()
-        for line in self.folder.begin(resolved_json(self.config), command, images, self.source.skipped):
+        for line in self.folder.begin(resolved_json(self.config), command, images, self.source.skipped, checkpoint is not None):
             self.say(f"another version: {line}")
         keep_roll(self.source, self.folder, begun=checkpoint is not None)
         self.source.keep()
@@ -176,10 +179,19 @@ class Experiment:
             self._initialize_from_file()
             self._initialize_from_data()
             return _Start(0, 0, {"rows": [], "seconds": 0.0, "steps": 0})
-        restore_model(self.model, checkpoint.arrays)
         within = f", step {checkpoint.step} of {self.schedule.steps_per_epoch} in the next" if checkpoint.step else ""
         self.say(f"going on after epoch {checkpoint.epoch} of {self.config.training.epochs}{within}")
         return _Start(checkpoint.epoch, checkpoint.step, checkpoint.state)
+
+    def _restore(self, checkpoint: LoadedCheckpoint) -> None:
+        """Sets the model as a checkpoint has it."""
+        try:
+            restore_model(self.model, checkpoint.arrays)
+        except ValueError as error:
+            raise RunFolderError(
+                f"{self.folder.checkpoints}: expected those of the model that config.json describes; {error}. Use the config and the "
+                "version of byol_tf that the run was begun with (environment.json), or --fresh"
+            ) from error
 
     def _together(self, start: _Start | None) -> _Start:
         """What the chief read or made is where all begin, so no other machine has to see its folder. The others give None."""

@@ -169,7 +169,7 @@ def _learn(config, folder: RunFolder, workers, options, arguments: list[str]) ->
         tell(stopped)
         raise
     except RunStopped as stopped:
-        line = f"\nstopped: {stopped}\nTo go on from the newest checkpoint:\n  {_same_run(options, folder)}"
+        line = f"\nstopped: {stopped}\nTo go on from the newest checkpoint:\n  {_same_run(options, folder, stopped.change)}"
         print(line, file=sys.stderr, flush=True)
         raise
 
@@ -183,12 +183,12 @@ def _check_weights(config) -> None:
         starting_weights(config.encoder.weights, encoder_of(config), config.views)
 
 
-def _same_run(options, folder: RunFolder) -> str:
-    """The command that goes on with the run in a folder, for a shell."""
+def _same_run(options, folder: RunFolder, change: str | None = None) -> str:
+    """The command that goes on with the run in a folder, for a shell; with a change of the config, if one is given."""
     words = ["python", "-m", "byol_tf.train"]
     if options.config is not None:
         words += ["--config", options.config]
-    for override in options.overrides:
+    for override in [*options.overrides, *([] if change is None else [change])]:
         words += ["--set", override]
     return shlex.join([*words, "--run-dir", os.fspath(folder.root)])
 

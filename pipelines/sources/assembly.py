@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 
 from pipelines.sources.images import ArrayImages, Images, concatenated, fitted, subset, without_labels
-from pipelines.sources.reading import Reading, large, read_through
+from pipelines.sources.reading import Reading, read_through
 from pipelines.sources.roll import Roll
 from pipelines.sources.source import SPLITS, Outline, Parts, Request, Source, SourceError, SourcePlan, stream
 
@@ -35,14 +35,13 @@ def planned(request: Request, outline: Outline) -> SourcePlan:
     size = request.image_size
     shape = (size, size, 3) if size else outline.shape
     needed = sum(use.splits.values()) * prod(shape) if shape else None
-    one_by_one = shape is not None and large(shape)
-    held = _hold(request, needed, one_by_one) is not None or (outline.always_in_memory and shape == outline.shape)
+    held = _hold(request, needed) is not None or (outline.always_in_memory and shape == outline.shape)
     counts = {
         "pretrain": sum(map(len, use.pretrain.values())),
         "train": outline.counts.get("train", 0),
         "test": outline.counts.get("test", 0),
     }
-    notes = (*outline.notes, *_pretrain_notes(request, use), *_memory_notes(request, held, needed, one_by_one))
+    notes = (*outline.notes, *_pretrain_notes(request, use), *_memory_notes(request, held, needed))
     return SourcePlan(counts, outline.classes, shape, notes, held, needed if held and needed else 0)
 
 
@@ -57,8 +56,7 @@ def assembled(request: Request, parts: Parts) -> Source:
 
     shapes = {split: images.shape or parts.likely_shape for split, images in wanted.items()}
     needed = None if None in shapes.values() else sum(len(images) * prod(shapes[split]) for split, images in wanted.items())
-    one_by_one = any(shape is not None and large(shape) for shape in shapes.values())
-    readings = _read(request, parts, use, wanted, hold=_hold(request, needed, one_by_one))
+    readings = _read(request, parts, use, wanted, hold=_hold(request, needed))
     skipped, losses_allowed = _skipped(request, parts, use, readings)
     held = all(isinstance(reading.images, ArrayImages) for reading in readings.values())
     if not all(reading.images.shape for reading in readings.values()):
@@ -88,7 +86,7 @@ def assembled(request: Request, parts: Parts) -> Source:
         notes=(
             *parts.notes,
             *_pretrain_notes(request, use),
-            *_memory_notes(request, held, needed, one_by_one),
+            *_memory_notes(request, held, needed),
             *parts.after_reading(losses_allowed),
         ),
         fingerprint=parts.fingerprint,
@@ -168,17 +166,15 @@ def _pretrain_notes(request: Request, use: _Use) -> tuple[str, ...]:
     return ()
 
 
-def _memory_notes(request: Request, held: bool, needed: int | None, one_by_one: bool) -> tuple[str, ...]:
+def _memory_notes(request: Request, held: bool, needed: int | None) -> tuple[str, ...]:
     if held or request.cache != "auto":
         return ()
-    if one_by_one:
-        return ("images as large as these are read anew each epoch and cropped one by one; data.image_size makes them smaller",)
     if needed is None:
         return ("images differ in size, so they are read anew each epoch; to hold them in memory takes data.image_size",)
     return (f"images are read anew each epoch: in memory they would take {_gigabytes(needed)}, more than half of what is free",)
 
 
-def _hold(request: Request, needed: int | None, one_by_one: bool) -> str | None:
+def _hold(request: Request, needed: int | None) -> str | None:
     """Whether to hold images of `needed` bytes (None: unknown): "must", "may" (unless shapes differ after all), or None."""
     if request.cache == "none":
         return None
@@ -190,7 +186,7 @@ def _hold(request: Request, needed: int | None, one_by_one: bool) -> str | None:
                 'a smaller data.image_size or data.cache "none" would do'
             )
         return "must"
-    return "may" if needed is not None and needed <= free * _SHARE_OF_MEMORY and not one_by_one else None
+    return "may" if needed is not None and needed <= free * _SHARE_OF_MEMORY else None
 
 
 def _read(request: Request, parts: Parts, use: _Use, wanted: Mapping[str, Images], *, hold: str | None) -> dict[str, Reading]:

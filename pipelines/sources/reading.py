@@ -24,8 +24,8 @@ class Reading:
     """What one pass found.
 
     Attributes:
-        images: those that could be read; arrays if they are held. Their `shape` is known if they all have one; large ones that aren't held
-            have none, so that they are taken one by one.
+        images: those that could be read; arrays if they are held. Their `shape` is known if they all have one; large ones have none, so that
+            they are taken one by one.
         held: whether they are in memory.
         good: int64, ascending: their indices before the pass.
         bad: (index before the pass, reason) of the others.
@@ -75,7 +75,7 @@ def read_through(images: Images, *, hold: bool, progress: Callable[[int], None] 
         for row, index in enumerate(good):  # in place: a second array might not fit
             if row != index:
                 array[row] = array[index]
-        return Reading(ArrayImages(array[: len(good)], labels), True, good, tuple(bad))
+        return Reading(ArrayImages(array[: len(good)], labels, together=not large(array.shape[1:])), True, good, tuple(bad))
     shape = next(iter(shapes)) if len(shapes) == 1 and not any(map(large, shapes)) else None
     readable = images if not bad and shape == images.shape else subset(images, good, shape=shape)
     return Reading(readable, False, good, tuple(bad))

@@ -244,6 +244,22 @@ class TestRecover:
         assert all(name in str(raised.value) for name in ("epoch-0001", "epoch-0002"))
         assert names(tmp_path) == ["epoch-0001", "epoch-0002"]
 
+    @pytest.mark.parametrize("epochs", [1, 7])
+    def test_an_empty_folder_beside_a_history_of_epochs_is_a_missing_disk(self, tmp_path, epochs):
+        with pytest.raises(RunFolderError, match=rf"expected checkpoints, as the run's history has {epochs} epoch\(s\); found none"):
+            recover(tmp_path, pytest.fail, epochs)
+
+    @pytest.mark.parametrize("saved", ["nothing yet", "half of it"])
+    def test_a_run_that_was_killed_in_its_first_save_has_lost_nothing(self, tmp_path, saved):
+        """The history has the epoch by then."""
+        if saved == "half of it":
+            (tmp_path / "checkpoints" / ".epoch-0001.part").mkdir(parents=True)
+        assert recover(tmp_path / "checkpoints", pytest.fail, 1) is None
+
+    def test_a_folder_that_is_gone_with_its_second_epoch_is_missing_too(self, tmp_path):
+        with pytest.raises(RunFolderError, match="history has 2 epoch"):
+            recover(tmp_path / "checkpoints", pytest.fail, 2)
+
     @pytest.mark.parametrize("to", ["nowhere", "epoch-0002"])  # the second is a link to itself
     def test_a_link_to_nothing_is_a_damaged_one(self, tmp_path, to):
         """It was looked at for ever."""
