@@ -24,8 +24,8 @@ class Reading:
     """What one pass found.
 
     Attributes:
-        images: those that could be read; arrays if they are held. Their `shape` is known if they all have one; large ones have none, so that
-            they are taken one by one.
+        images: those that could be read; arrays if they are held. Their `shape` is known if they all have one; large ones have none, and
+            are taken one by one.
         held: whether they are in memory.
         good: int64, ascending: their indices before the pass.
         bad: (index before the pass, reason) of the others.
