@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from byol_tf import checkpoint_writer, stuck_input
 from byol_tf.callbacks import checkpoint as checkpoint_module
-from byol_tf.callbacks.checkpoint import Checkpoint, model_arrays
+from byol_tf.callbacks.checkpoint import Checkpoint, model_arrays, restore_model
 from byol_tf.checkpoint_writer import CheckpointWriter
 from byol_tf.checkpoints import list_checkpoints, position_of, read_newest
 from byol_tf.interruption import Interrupted, SignalWatch
@@ -178,3 +178,23 @@ def test_after_a_signal_a_save_that_hangs_is_not_waited_for(tmp_path, monkeypatc
     assert ended == [(143, 0, 4, False)]
     assert said[-1] == "the save hangs; none was written before it since this process began"
     assert positions(tmp_path) == [(0, 2), (0, 4)]
+
+
+def test_the_loss_scale_of_float16_goes_on(tmp_path):
+    """And the count of steps since it changed: it has changed when the run is broken off, and changes in the two steps after that."""
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    model = compiled()
+    model.optimizer.dynamic_growth_steps = 3  # not 2,000
+
+    def scale(arrays):
+        return [float(array) for name, array in arrays.items() if "dynamic_scale" in name or "step_counter" in name]
+
+    train(model, tmp_path, steps=4)
+    end = scale(model_arrays(model))
+    shutil.rmtree(tmp_path / "epoch-0001")
+    within, _ = read_newest(tmp_path)
+    assert scale(within.arrays)[1] != model.optimizer.initial_scale
+    assert scale(within.arrays) != end
+    restore_model(model, within.arrays)
+    model.fit(tiny.dataset(STEPS).skip(4), verbose=0, shuffle=False)
+    assert scale(model_arrays(model)) == end
