@@ -198,7 +198,7 @@ def _measured(config, schedule) -> list[tuple[str, str]]:
     import tensorflow as tf
 
     from byol_tf.devices import build_strategy, set_precision
-    from byol_tf.memory import out_of_memory_text
+    from byol_tf.memory import out_of_memory
     from byol_tf.plan import rate_lines
     from byol_tf.rates import SAMPLE, measure_rates
     from byol_tf.run_images import source_options
@@ -219,7 +219,7 @@ def _measured(config, schedule) -> list[tuple[str, str]]:
     try:
         rates = measure_rates(config, images, strategy)
     except tf.errors.ResourceExhaustedError as error:
-        return [("speed", f"not measured: {out_of_memory_text(config, error)}")]
+        return [("speed", f"not measured: {out_of_memory(config, error)}")]
     return rate_lines(rates, schedule.total_steps * config.training.batch_size, remedies(config))
 
 
