@@ -5,6 +5,9 @@ The names below are loaded when first used, so that a command can report a mista
 
 import importlib
 
+from byol_tf.shadowing import refuse_other_packages
+
+refuse_other_packages()
 __version__ = "0.1.0"
 
 _HOMES = {

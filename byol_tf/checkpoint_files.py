@@ -70,8 +70,8 @@ def read_files(folder: Path, epoch: int, step: int) -> tuple[dict[str, np.ndarra
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 return {name.replace("|", "/"): arrays[name] for name in arrays.files}, json.loads(state)
-        # A disk that gives other bytes the second time: the zip has checksums too. Or what no run writes, such as pickled objects.
-        except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        # A disk that gives other bytes the second time: the zip has checksums too. Or what no run writes: pickled objects, deep nesting.
+        except (zipfile.BadZipFile, EOFError, ValueError, RecursionError) as error:
             raise DamagedCheckpoint(f"{_ARRAYS}: {error}") from error
 
 
@@ -157,11 +157,12 @@ def _facts(manifest: bytes) -> dict[str, Any]:
     """What a manifest says, if it is whole."""
     try:
         facts = json.loads(manifest)
-    except ValueError:  # UnicodeDecodeError is one
-        facts = None
-    if isinstance(facts, dict) and facts.keys() == {_ARRAYS, _STATE}:
-        return facts  # format 1
-    if not isinstance(facts, dict) or manifest != _sealed({name: fact for name, fact in facts.items() if name != _MANIFEST}):
+        if isinstance(facts, dict) and facts.keys() == {_ARRAYS, _STATE}:
+            return facts  # format 1
+        whole = isinstance(facts, dict) and manifest == _sealed({name: fact for name, fact in facts.items() if name != _MANIFEST})
+    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError; deep nesting is what no run writes
+        whole = False
+    if not whole:
         raise DamagedCheckpoint(f"{_MANIFEST} is not what was written")
     if facts.get("format") != FORMAT:  # whole, so it is no damage
         raise RunFolderError(

@@ -7,6 +7,7 @@ points to the newest; it is the one with the highest position that is found whol
 
 import contextlib
 import itertools
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -71,7 +72,7 @@ def write_checkpoint(folder: Path, epoch: int, step: int, arrays: Mapping[str, n
     try:
         checkpoint_files.write_files(beside, epoch, step, arrays, state)
         checkpoint_files.verify(beside, epoch, step)
-        if final.exists():  # damaged, or the run wouldn't have come here again
+        if os.path.lexists(final):  # damaged, or the run wouldn't have come here again
             set_aside(final)
         beside.rename(final)
     except Exception:
@@ -134,7 +135,7 @@ def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, list[Damage]]:
             try:
                 return LoadedCheckpoint(*position, *checkpoint_files.read_files(path, *position)), damaged
             except DamagedCheckpoint as error:
-                if not path.exists():  # removed while it was read, so there is a newer one
+                if not os.path.lexists(path):  # removed while it was read, so there is a newer one. A link to nothing is there
                     break
                 damaged.append(Damage(path, str(error)))
             except RunFolderError as error:
@@ -143,19 +144,28 @@ def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, list[Damage]]:
             return None, damaged
 
 
-def recover(folder: Path, say: Callable[[str], None]) -> LoadedCheckpoint | None:
+def recover(folder: Path, say: Callable[[str], None], epochs: int = 0) -> LoadedCheckpoint | None:
     """What a run goes on from, or None where it has no checkpoint yet. Clears up what a killed process left; sets aside what is damaged.
 
     Args:
         folder: of all checkpoints. Nobody else writes there.
         say: prints a line for people, here on each damaged one.
+        epochs: trained ones in the run's history, which tells that checkpoints were there and are missing.
 
     Raises:
-        RunFolderError: if there are checkpoints and none is whole, or another version of byol_tf wrote the newest. Nothing is moved then.
+        RunFolderError: if there are checkpoints and none is whole, or there must have been one and there is none, or another version of
+            byol_tf wrote the newest. Nothing is moved then.
         OSError: as `read_newest`.
     """
+    # The history has an epoch before its checkpoint is written. A process that was killed in between has lost nothing that was saved.
+    killed_before_the_first = any(folder.glob(".*.part")) or (epochs == 1 and not os.path.lexists(folder))
     remove_left_overs(folder)
     checkpoint, damaged = read_newest(folder)
+    if checkpoint is None and not damaged and epochs > 0 and not killed_before_the_first:
+        raise RunFolderError(
+            f"{folder}: expected checkpoints, as the run's history has {epochs} epoch(s); found none. Is the disk there that they are on? "
+            "Bring them back; or begin another run with --fresh"
+        )
     if checkpoint is None and damaged:
         raise RunFolderError(
             f"{folder}: expected a whole checkpoint among {len(damaged)}; received\n"
@@ -176,7 +186,7 @@ def set_aside(path: Path) -> Path:
     aside = path.parent / "damaged"
     aside.mkdir(exist_ok=True)
     places = itertools.chain([aside / path.name], (aside / f"{path.name}.{number}" for number in itertools.count(2)))
-    return path.rename(next(place for place in places if not place.exists()))
+    return path.rename(next(place for place in places if not os.path.lexists(place)))
 
 
 def _hidden(path: Path) -> Path:

@@ -56,7 +56,11 @@ class Compared:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints a line a setting and writes table and figure; returns 0, or 2 with a message if a run has no history."""
+    """Prints a line a setting and writes table and figure; returns its exit code.
+
+    0, where folders without a history are left out and named; 2 with a message and nothing written if no run remains, or if a path that is
+    no folder is no history either.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m byol_tf.compare",
         description="Compares runs: which settings differ, accuracy, collapse measures, loss. Runs that differ by their seed are one line.",
@@ -66,15 +70,19 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", metavar="PNG", default="comparison.png", help="the figure; .csv and .md lie beside it (default: comparison.png)"
     )
     options = parser.parse_args(arguments)
-    runs, wrong = [], []
+    runs, without_history, wrong = [], [], []
     for text in options.runs:
+        name, path = _named(text)
         try:
-            runs.append(_read(text))
+            runs.append(_read(name, path))
         except (OSError, ValueError, RunFolderError) as error:
-            wrong.append(f"{text}: expected a run folder with a history.csv; {error}")
-    if wrong:
-        print("\n".join(wrong), file=sys.stderr)
+            # `runs/*` has the folder of studies, and runs before their first row; a path that isn't there is a slip.
+            (without_history if path.is_dir() else wrong).append(f"{text}: expected a run folder with a history.csv; {error}")
+    if wrong or not runs:
+        print("\n".join([*wrong, *without_history]), file=sys.stderr)
         return 2
+    for line in without_history:
+        print(f"left out: {line}", file=sys.stderr)
     keys = differing_keys(runs)
     groups = by_setting(runs, keys)
     table = markdown(groups, keys)
@@ -94,11 +102,17 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _read(text: str) -> Compared:
+def _named(text: str) -> tuple[str, Path]:
+    """(name, path) of `NAME=RUN`; the name of a mere path is ""."""
     name, path = "", Path(text)
     if not path.exists() and "=" in text:  # a name may have "=" in it, and so may a path
         name, _, rest = text.rpartition("=")
         path = Path(rest)
+    return name, path
+
+
+def _read(name: str, path: Path) -> Compared:
+    """A run from its files. Raises `OSError`, `ValueError` or `RunFolderError` where they aren't those of a run."""
     folder = RunFolder(path)
     rows = read_history(folder.history if path.is_dir() else path)
     if not rows or "epoch" not in rows[0]:

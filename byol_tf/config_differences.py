@@ -4,6 +4,15 @@ import json
 
 _DOES_NOT_MATTER = ("about", "$schema", "run", "monitor")
 """Keys that change nothing of what is learned."""
+_SAME_STEPS = {
+    "data.cache": "pixels are the files', held or read again",
+    "devices.steps_per_call": "the same steps one after the other, however many before Python is asked",
+    "devices.tpu": "a name",
+    "training.recompute": "what the backward pass needs is computed again from the same numbers",
+}
+"""Keys that are listed where runs are compared, and with which a run goes on all the same, each with the reason."""
+SAME_IMAGES = ("data.root", "data.archive")
+"""Where the images are: with the same images a run goes on, and its checkpoint has their fingerprint."""
 
 
 def flat(tree: dict) -> dict[str, str]:
@@ -16,6 +25,11 @@ def differences(saved: dict, config: dict) -> list[tuple[str, str, str]]:
     there, now = flat(saved), flat(config)
     keys = sorted(set(there) | set(now))
     return [(key, there.get(key, "absent"), now.get(key, "absent")) for key in keys if there.get(key) != now.get(key)]
+
+
+def differences_of_runs(saved: dict, config: dict) -> list[tuple[str, str, str]]:
+    """Those `differences` that make it another run."""
+    return [each for each in differences(saved, config) if each[0] not in _SAME_STEPS]
 
 
 def listed(differing: list[tuple[str, str, str]]) -> list[str]:

@@ -12,7 +12,7 @@ from byol_tf.config_keys import SECTIONS
 from byol_tf.config_overrides import Origins, Override, apply_overrides, parse_override
 from byol_tf.config_text import BrokenJson, Repeat, read_json
 
-__all__ = ["ConfigError", "load_config", "recipes", "resolved_json"]
+__all__ = ["ConfigError", "load_config", "packaged_recipe", "recipes", "resolved_json"]
 
 DEFAULT_RECIPE = "demo"
 MAX_BYTES = 1_000_000
@@ -67,6 +67,11 @@ def resolved_json(config: Config) -> str:
 def recipes() -> list[str]:
     """The names of the packaged recipes, such as `stl10`."""
     return sorted(file.stem for file in _RECIPES.glob("*.json") if file.name != "schema.json")
+
+
+def packaged_recipe(name: str) -> Config:
+    """One of `recipes()`, whatever file of its name the current folder has. `ConfigError` if it was broken where it is installed."""
+    return load_config(_RECIPES / f"{name}.json")
 
 
 def _placed(label: str, mistake: Mistake, origins: Origins) -> tuple[int, str]:

@@ -4,7 +4,7 @@ import json
 
 from byol_tf.config import Config
 from byol_tf.config_differences import differences
-from byol_tf.config_file import load_config, recipes, resolved_json
+from byol_tf.config_file import packaged_recipe, recipes, resolved_json
 from byol_tf.config_keys import SECTIONS, kind
 
 
@@ -15,7 +15,7 @@ def recipe_differences(config: Config) -> tuple[str, list[tuple[str, str, str]]]
     """
     here = json.loads(resolved_json(config))
     if config.name in recipes():
-        return f"configs/{config.name}.json", differences(json.loads(resolved_json(load_config(config.name))), here)
+        return f"configs/{config.name}.json", differences(json.loads(resolved_json(packaged_recipe(config.name))), here)
     return "the defaults", differences(defaults_beside(config), here)
 
 

@@ -21,29 +21,31 @@ from byol_tf.callbacks.resumed_epoch import ResumedEpoch
 from byol_tf.callbacks.step_watch import StepWatch
 from byol_tf.callbacks.throughput import Throughput
 from byol_tf.checkpoint_writer import CheckpointWriter
-from byol_tf.checkpoints import list_checkpoints, recover
+from byol_tf.checkpoints import LoadedCheckpoint, list_checkpoints, recover
 from byol_tf.config import Config
 from byol_tf.config_errors import ConfigError
 from byol_tf.config_file import resolved_json
 from byol_tf.devices import build_strategy, set_precision, set_seeds
+from byol_tf.ending import end_now
 from byol_tf.event_log import EventLog
 from byol_tf.feeding import batches_of
 from byol_tf.heartbeat import LOST
 from byol_tf.interruption import Interrupted, SignalWatch
-from byol_tf.memory import out_of_memory_text
+from byol_tf.memory import out_of_memory
 from byol_tf.networks.inference import inference_model
+from byol_tf.opened_images import keep_roll, open_images
 from byol_tf.outcome import leave_behind, leave_report, run_result, supervised_accuracy
 from byol_tf.plan import Schedule, check_batch, schedule_of
 from byol_tf.run_folder import RunFolder, RunFolderError
-from byol_tf.run_images import probe_images, source_options
+from byol_tf.run_images import probe_images
 from byol_tf.run_lock import RunLock
 from byol_tf.slow_input import remedies
 from byol_tf.starting_weights import start_from, starting_weights
-from byol_tf.stops import ImagesLost, OutOfMemory, RunStopped, SavesFailed
+from byol_tf.stops import ImagesLost, RunStopped, SavesFailed
 from byol_tf.stuck_input import StuckInput
 from byol_tf.target import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.workers import Workers
-from pipelines.sources import Source, SourceError, open_source, subset
+from pipelines.sources import Source, subset
 
 _COLLAPSE_IMAGES = 512  # as many as ResNet-18's representation is wide, so that its rank can show
 _DATA_INIT_IMAGES = 256  # enough for each channel's mean and deviation, and little memory
@@ -73,6 +75,7 @@ class Experiment:
         folder: its run folder; None where this process isn't the chief.
         say: prints a line for people.
         workers: the processes of the run, where they had to meet before; None where this one is alone.
+        tell: says that a signal has stopped the run, where nothing can be raised: its thread waits for a disk, so the process ends.
 
     Attributes:
         model: the compiled model.
@@ -91,13 +94,15 @@ class Experiment:
         folder: RunFolder | None,
         say: Callable[[str], None] = print,
         workers: Workers | None = None,
+        tell: Callable[[Interrupted], object] = lambda stopped: None,
     ):
-        self.config, self.folder, self.say = config, folder, say
+        self.config, self.folder, self.say, self.tell = config, folder, say, tell
+        self._checkpoint: Checkpoint | None = None
         set_seeds(config.seed, config.training.deterministic)
         self.workers = Workers(build_strategy(config.devices.strategy, config.devices.tpu)) if workers is None else workers
         self.strategy = self.workers.strategy
         check_batch(config, self.strategy.num_replicas_in_sync, self.workers.count)
-        self.source: Source = self._open_source()
+        self.source: Source = open_images(config, folder, self.workers, StuckInput(self._missing_images), say)
         self.schedule: Schedule = schedule_of(config, len(self.source.pretrain))
         set_precision(config.devices.precision)
         with self.strategy.scope():
@@ -117,7 +122,8 @@ class Experiment:
             verbose: as in `keras.Model.fit`, on the chief.
 
         Raises:
-            RunFolderError: if the folder is in use, can't be written, holds no whole checkpoint, or its run was begun with other images.
+            RunFolderError: if the folder is in use, can't be written, has lost its checkpoints, holds no whole one or one of another model,
+                or its run was begun with other images.
             Interrupted: if a signal asked to stop; the chief has saved then.
             RunStopped: if the run can't go on, or went wrong and the config says to stop then: one of `stops.py`.
         """
@@ -129,7 +135,7 @@ class Experiment:
             if (lost := self.source.trouble()) is not None:  # of what came out of tf.data only this is for people
                 raise ImagesLost(f"{lost}. Bring them back") from error
             if isinstance(error, tf.errors.ResourceExhaustedError):
-                raise OutOfMemory(out_of_memory_text(self.config, error)) from error
+                raise out_of_memory(self.config, error) from error
             raise
 
     def _run(self, command: list[str], verbose: int | str) -> dict | None:
@@ -153,16 +159,19 @@ class Experiment:
         """Writes what is known before the first step, and sets the model as the newest checkpoint has it, or for its first epoch."""
         images = self.source.fingerprint
         try:
-            checkpoint = recover(self.folder.checkpoints, self.say)
+            checkpoint = recover(self.folder.checkpoints, self.say, self.folder.trained_epochs())
         except OSError as error:  # it may be whole, so no other one is taken
             raise RunFolderError(f"{self.folder.checkpoints}: expected checkpoints that can be read; received {error}") from error
         if checkpoint is not None and checkpoint.state.get("images", images) != images:
             raise RunFolderError(
                 f"{self.folder.root}: this run was begun with other images than data.source has now. Bring those back, or use --fresh"
             )
+        if checkpoint is not None:
+            self._restore(checkpoint)
         begun = self.folder.config.exists()
-        for line in self.folder.begin(resolved_json(self.config), command, images, self.source.skipped):
+        for line in self.folder.begin(resolved_json(self.config), command, images, self.source.skipped, checkpoint is not None):
             self.say(f"another version: {line}")
+        keep_roll(self.source, self.folder, begun=checkpoint is not None)
         self.source.keep()
         if checkpoint is None:
             if begun:
@@ -170,10 +179,19 @@ class Experiment:
             self._initialize_from_file()
             self._initialize_from_data()
             return _Start(0, 0, {"rows": [], "seconds": 0.0, "steps": 0})
-        restore_model(self.model, checkpoint.arrays)
         within = f", step {checkpoint.step} of {self.schedule.steps_per_epoch} in the next" if checkpoint.step else ""
         self.say(f"going on after epoch {checkpoint.epoch} of {self.config.training.epochs}{within}")
         return _Start(checkpoint.epoch, checkpoint.step, checkpoint.state)
+
+    def _restore(self, checkpoint: LoadedCheckpoint) -> None:
+        """Sets the model as a checkpoint has it."""
+        try:
+            restore_model(self.model, checkpoint.arrays)
+        except ValueError as error:
+            raise RunFolderError(
+                f"{self.folder.checkpoints}: expected those of the model that config.json describes; {error}. Use the config and the "
+                "version of byol_tf that the run was begun with (environment.json), or --fresh"
+            ) from error
 
     def _together(self, start: _Start | None) -> _Start:
         """What the chief read or made is where all begin, so no other machine has to see its folder. The others give None."""
@@ -206,9 +224,8 @@ class Experiment:
         try:
             with SignalWatch("saving and stopping after the steps that run now") as signals:
                 self.workers.heartbeat.on_signal = signals.ask
-                checkpoint = Checkpoint(
-                    saving, state_now, signals, run.checkpoint_steps, run.checkpoint_minutes, start.step % self.schedule.steps_per_epoch
-                )
+                when = run.checkpoint_steps, run.checkpoint_minutes, start.step % self.schedule.steps_per_epoch
+                checkpoint = self._checkpoint = Checkpoint(saving, state_now, signals, *when, self._end)
                 alarm = CollapseAlarm(config, history.rows, self.schedule.steps_per_epoch, self.say)
                 at_epoch_ends = [throughput, StepWatch(self.say), *watchers, history, checkpoint, alarm]
                 if start.step == self.schedule.steps_per_epoch:
@@ -224,7 +241,7 @@ class Experiment:
         try:
             result = run_result(config, folder, self.model, self.schedule, len(self.source.pretrain), throughput, history.rows, supervised)
             leave_behind(config, folder, self.inference, history.rows, result)
-        except (OSError, tf.errors.OpError, RunFolderError) as error:
+        except (OSError, tf.errors.OpError, RunFolderError, ConfigError) as error:
             raise SavesFailed(
                 f"all is learned and saved, but figures, encoder and result couldn't be written: {str(error).splitlines()[0]}"
             ) from error
@@ -245,7 +262,8 @@ class Experiment:
         first_step = start.epoch * epoch_steps + start.step
         epoch, step = divmod(first_step, epoch_steps)
         batches = batches_of(config, self.source.pretrain, first_step, workers.index, workers.count)
-        watch = StuckInput(self._missing_images)
+        alone = self._checkpoint is not None and workers.count == 1  # others may be in mid-step
+        watch = StuckInput(self._missing_images, each=self._checkpoint.batch_awaited if alone else None)
         updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
         # On another device than before, so many steps in one call might not divide what is left of the epoch.
         self.model.steps_per_execution = math.gcd(self.model.steps_per_execution, step)
@@ -263,36 +281,19 @@ class Experiment:
 
     def _missing_images(self, seconds: float) -> None:
         """One alone may wait for its disk; where others wait for this process too, all end, so that they can be started again."""
-        why = f"has waited {seconds:g} s for images"
+        saving = self._checkpoint is not None and self._checkpoint.writer.awaited
+        why = f"has waited {seconds:g} s for {'a checkpoint to be written' if saving else 'images'}"
         if self.workers.count == 1:
             self.say(f"warning: this run {why}. Is its disk still there?")
         else:
             self.workers.heartbeat.end(LOST, why)
 
-    def _open_source(self) -> Source:
-        """The run's images, the same on all machines."""
-        workers = self.workers
-        # What a path is on one machine it needn't be on another; all else has to be the same.
-        config = self.config.model_dump_json(
-            exclude={"about": True, "schema_": True, "run": True, "data": {"root", "archive"}, "encoder": {"weights"}}
-        )
-        if differing := workers.differing(config):
-            raise ConfigError([f"another config on machine {differing[0] + 1} of TF_CONFIG than on the first; expected the same on each"])
-        if not workers.chief:
-            workers.wait()  # the chief may have to prepare a data set in a folder where the others find it then
-        # A download may be slow without a sign of life; local files that don't answer for so long won't.
-        watch, local = StuckInput(self._missing_images), self.config.data.source in ("textures", "digits", "folder")
-        with contextlib.nullcontext() if not local else watch, watch.waiting():
-            scans = None if self.folder is None else str(self.folder.root.parent)
-            source = open_source(**source_options(self.config), on_progress=self._progress, on_lost=self._lost, scans=scans)
-        if workers.chief:
-            workers.wait()
-        if differing := workers.differing(f"{source.fingerprint} {len(source.pretrain)}"):
-            raise SourceError(
-                f"data.source: expected the same images on each machine; machine {differing[0] + 1} of TF_CONFIG holds others than the "
-                f"first (here: {len(source.pretrain):,} to learn from)"
-            )
-        return source
+    def _end(self, stopped: Interrupted) -> None:
+        """Ends the process, and those of the other machines."""
+        self.tell(stopped)
+        if self.workers.count > 1:
+            self.workers.heartbeat.end(stopped.exit_code, f"was stopped by {stopped}")
+        end_now(stopped.exit_code)
 
     def _tau(self) -> TauSchedule:
         tau = self.config.tau
@@ -326,13 +327,3 @@ class Experiment:
             probe, (train, test) = config.probe, probe_images(config, source)
             watchers.append(Probe(self.inference, train, test, config.training.epochs, probe.every, probe.neighbours, probe.temperature))
         return watchers
-
-    def _progress(self, what: str, done: int, total: int) -> None:
-        if done == total:
-            self.say(f"{what}: {total:,} images")
-
-    def _lost(self, path: str, reason: str) -> None:
-        """Tells of a photo that can't be read any more, and lists it beside those that couldn't be from the beginning."""
-        self.say(f"lost: {path}: {reason}; another photo takes its place")
-        if self.folder is not None:
-            self.folder.list_skipped(path, reason)

@@ -94,7 +94,7 @@ def _export(facts: RunFacts, folder: RunFolder, formats: tuple[str, ...]) -> int
     inference = restored_inference(config, folder)
     plain, size = exported_form(inference, config), config.views.size
     photos = odd_photos()
-    images, calibration, why = compared_and_calibration(config)
+    images, calibration, why = compared_and_calibration(config, "litert" in formats)
     if "litert" in formats and not calibration:
         raise ValueError(
             f"--format litert: expected the run's images, on which int8 is calibrated; {why}. --set data.root=... says where they are"

@@ -63,7 +63,7 @@ def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
         rows: one a epoch, row 0 being the untrained network (see `callbacks/history.py`).
         title: above the figure.
     """
-    figure, axes = plt.subplots(1, 4, figsize=(17, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 4, figsize=(13.5, 3.9), layout="constrained")
     accuracy, loss, collapse, schedules = axes
     curve(accuracy, rows, "probe_accuracy", "linear probe", ONLINE, 100.0)
     curve(accuracy, rows, "knn_accuracy", "nearest neighbours", SECOND, 100.0)
@@ -85,12 +85,12 @@ def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
     schedules.set(title="schedules")
     for axis, twin in ((accuracy, None), (loss, None), (collapse, rank), (schedules, rate)):
         axis.set_xlabel("epoch")
-        axis.spines[["top"]].set_visible(False)
+        axis.spines[["top"] if twin is not None else ["top", "right"]].set_visible(False)
         lines = [*axis.get_lines(), *(twin.get_lines() if twin is not None else [])]
         lines = [line for line in lines if not line.get_label().startswith("_")]
         if len(lines) > 1:
             axis.legend(
-                lines, [line.get_label() for line in lines], fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16)
+                lines, [line.get_label() for line in lines], fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18)
             )
         if twin is not None:
             twin.spines[["top"]].set_visible(False)

@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from byol_tf.ending import end_now
+
 LOST = 75
 """Exit code of a process that can't go on without another one: "temporary failure, try again" in BSD's sysexits.h."""
 SILENCE = 30.0
@@ -35,7 +37,7 @@ class Heartbeat:
             made, so that nothing is to be saved: then all end with the exit code that they have after a save.
     """
 
-    def __init__(self, index: int, count: int, end: Callable[[int], None] = os._exit):
+    def __init__(self, index: int, count: int, end: Callable[[int], None] = end_now):
         self.index, self.count, self._end = index, count, end
         self.on_signal: Callable[[int], None] | None = None
         self._lines: dict[int, _Line] = {}

@@ -5,6 +5,8 @@ import signal
 import threading
 from collections.abc import Callable
 
+from byol_tf.ending import end_now
+
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -87,7 +89,7 @@ class SignalWatch:
         if self.plan is None:
             os.write(2, f"\n{name}: ended; no step was being made\n".encode())  # a print could meet another one in the same buffer
         if self.plan is None or number in self._seen:
-            os._exit(128 + number)
+            end_now(128 + number)
         self._seen.add(number)
         first, self.received = self.received is None, self.received or number
         os.write(2, f"\n{name}: {self.plan}; once more ends at once\n".encode())

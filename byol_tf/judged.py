@@ -9,20 +9,25 @@ from byol_tf.config import Config
 from byol_tf.devices import set_precision
 from byol_tf.evaluation.finetune import parts_of
 from byol_tf.evaluation.labelled import ProtocolError
-from byol_tf.model_files import check_finite, check_keras_file, check_saved_model
+from byol_tf.model_files import check_finite, check_keras_file, check_saved_model, in_short
 from byol_tf.restored import restored_inference
-from byol_tf.run_folder import RunFolder
+from byol_tf.run_folder import RunFolder, RunFolderError
+from byol_tf.served_versions import newest_version
 
 
 def run_encoder(config: Config, folder: RunFolder) -> keras.Model:
-    """The inference model of a run's newest checkpoint. Raises `ProtocolError` without one, or if it doesn't go with the config."""
+    """The inference model of a run's newest checkpoint. Raises `ProtocolError` if none can be read, or it doesn't fit the config."""
     try:
         inference = restored_inference(config, folder)
         check_finite(map(np.asarray, inference.get_weights()))
     except FileNotFoundError as error:
         raise ProtocolError(str(error)) from error
+    except (RunFolderError, OSError) as error:  # another version wrote it, or there is no right to read it
+        raise ProtocolError(f"--run {folder.root}: expected checkpoints that can be read; received {error}") from error
     except ValueError as error:  # arrays of other shapes than the config's network has, or too few of them
-        raise ProtocolError(f"--run {folder.root}: expected weights of the encoder that config.json describes; {_short(error)}") from error
+        raise ProtocolError(
+            f"--run {folder.root}: expected weights of the encoder that config.json describes; {in_short(error)}"
+        ) from error
     return inference
 
 
@@ -37,7 +42,7 @@ def file_encoder(path: Path) -> keras.Model:
         ProtocolError: if there is no such file, or it holds something else.
     """
     set_precision("float32")
-    path = _newest_version(path)
+    path = newest_version(path)
     if path.is_dir() and (path / "saved_model.pb").is_file():
         images = keras.Input((None, None, 3), dtype="uint8", name="images")
         try:
@@ -48,14 +53,14 @@ def file_encoder(path: Path) -> keras.Model:
             check_finite(map(np.asarray, model.get_weights()))
         except Exception as error:  # on a broken one TensorFlow raises OpError, AttributeError, KeyError, RuntimeError, ...
             raise ProtocolError(
-                f'--encoder {path}: expected a SavedModel with an endpoint "serve" for uint8 images; {_short(error)}'
+                f'--encoder {path}: expected a SavedModel with an endpoint "serve" for uint8 images; {in_short(error)}'
             ) from error
     elif path.suffix == ".keras" and path.is_file():
         try:
             check_keras_file(path)
             model = keras.models.load_model(path, compile=False, safe_mode=True)
         except Exception as error:  # as above
-            raise ProtocolError(f"--encoder {path}: expected a .keras file of a model; {_short(error)}") from error
+            raise ProtocolError(f"--encoder {path}: expected a .keras file of a model; {in_short(error)}") from error
     else:
         what = "found no saved_model.pb in that folder" if path.is_dir() else "it is neither" if path.exists() else "there is nothing there"
         raise ProtocolError(f"--encoder {path}: expected the folder of a SavedModel or a .keras file; {what}")
@@ -65,21 +70,11 @@ def file_encoder(path: Path) -> keras.Model:
             f"--encoder {path}: expected a model from images [N, H, W, 3] of any size to representations [N, d]; "
             f"received {model.input_shape} to {model.output_shape}"
         )
+    # As in `inference_model`, which a file can't say: XLA has no antialiased resize. For this model, and for others of its layers.
+    model.jit_compile = False
+    for layer in model.layers:
+        layer.supports_jit = False
     return model
-
-
-def _newest_version(path: Path) -> Path:
-    """The SavedModel in a folder of numbered ones; else the path itself."""
-    if not path.is_dir() or (path / "saved_model.pb").exists():
-        return path
-    versions = [each for each in path.iterdir() if each.name.isdecimal() and (each / "saved_model.pb").is_file()]
-    return max(versions, key=lambda each: int(each.name), default=path)
-
-
-def _short(error: Exception) -> str:
-    """Keras' messages hold whole configs."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 500 else f"{text[:497]}..."
 
 
 def crop_size(inference: keras.Model, config: Config) -> int:

@@ -179,8 +179,12 @@ class CompiledLoop(keras.Model):
         self.last_call = Call(reports[:made, 0], tuple(found[:made]), waited, len(found))
         for names in self.last_call.troubles:
             self.steps_seen += 1
-            if set(names) & set(ending):
+            if set(names) & set(LASTING):
                 raise NotFiniteError(_text(self.steps_seen, names))
+            if set(names) & set(ending):
+                change = "monitor.on_nonfinite=skip"
+                text = f"{_text(self.steps_seen, names)}. It comes again from a checkpoint before it; {change} leaves such a step out"
+                raise NotFiniteError(text, change)
             skipped = bool(set(names) & set(BEFORE))
             self.skipped_steps += skipped
             self._skipped_in_row = self._skipped_in_row + 1 if skipped else 0

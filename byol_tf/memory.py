@@ -1,25 +1,34 @@
 """What to say where a device's memory doesn't hold a training step. Needs no TensorFlow."""
 
 from byol_tf.config import Config
+from byol_tf.stops import OutOfMemory
+
+_SAME_RUN = "training.recompute=true"
 
 
-def out_of_memory_text(config: Config, error: Exception) -> str:
-    """The batch, what of the config lowers the memory of its step, and TensorFlow's own line.
+def out_of_memory(config: Config, error: Exception) -> OutOfMemory:
+    """What ends the run: the batch, what of the config lowers the memory of its step, and TensorFlow's own line.
 
     Args:
         config: of the run.
         error: `tf.errors.ResourceExhaustedError`.
     """
     training, views = config.training, config.views
-    ways = [f"training.accumulation={2 * training.accumulation} (one step from parts of the batch, each with its own batch statistics)"]
-    if not training.recompute:
-        ways.append("training.recompute=true (the same numbers, more time)")
-    if config.devices.precision == "float32":
-        ways.append("devices.precision=mixed_bfloat16")
-    ways.append(f"a smaller training.batch_size than {training.batch_size}")
-    ways.append(f"a smaller views.size than {views.size}")
     parts = f" in {training.accumulation} parts" if training.accumulation > 1 else ""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    detail = next((line for line in lines if "OOM" in line or "ut of memory" in line), lines[0]).strip()
     batch = f"{training.batch_size} images of {views.size} x {views.size} pixels{parts}"
-    return "\n  ".join([f"out of memory: a step on a batch of {batch} doesn't fit. To try, in this order:", *ways, detail])
+    text = [f"out of memory: a step on a batch of {batch} doesn't fit."]
+    if training.recompute:
+        text.append("This run goes on only where a device has more memory.")
+    else:
+        text.append(f"This run goes on with {_SAME_RUN} (the same numbers, more time).")
+    text.append("A run that begins anew (--fresh) may have, to try in this order,")
+    text.append(
+        f"  training.accumulation={2 * training.accumulation} (one step from parts of the batch, each with its own batch statistics)"
+    )
+    if config.devices.precision == "float32":
+        text.append("  devices.precision=mixed_bfloat16")
+    text.append(f"  a smaller training.batch_size than {training.batch_size}")
+    text.append(f"  a smaller views.size than {views.size}")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    text.append(next((line for line in lines if "OOM" in line or "ut of memory" in line), lines[0]).strip())
+    return OutOfMemory("\n  ".join(text), None if training.recompute else _SAME_RUN)

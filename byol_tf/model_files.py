@@ -93,6 +93,12 @@ def check_saved_model(folder: Path) -> None:
     _check_nodes(meta.graph_def.node, OPERATIONS)
 
 
+def in_short(error: Exception) -> str:
+    """What is wrong with a model file, on one line: Keras' messages hold whole configs."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 500 else f"{text[:497]}..."
+
+
 def check_finite(weights: Iterator[np.ndarray]) -> None:
     """Raises UnsafeModelError where weights are no finite numbers: every figure of such an encoder would be noise."""
     for array in weights:

@@ -13,6 +13,7 @@ from byol_tf.board import leave_projector, show_end
 from byol_tf.byol import BYOL
 from byol_tf.callbacks.throughput import Throughput
 from byol_tf.config import Config
+from byol_tf.config_errors import ConfigError
 from byol_tf.evaluation.finetune import SUPERVISED_RATES, TuneRecipe, tune_protocol
 from byol_tf.event_log import EventLog
 from byol_tf.exporting.card import write_card
@@ -90,7 +91,8 @@ def run_result(
 def leave_behind(config: Config, folder: RunFolder, inference: keras.Model, rows: list[dict[str, float]], result: dict) -> None:
     """Writes curves, encoder, card, and last `result.json`, with which a run is finished.
 
-    Raises `OSError` or TensorFlow's if the disk refuses, `RunFolderError` if what the run wrote before isn't there any more.
+    Raises `OSError` or TensorFlow's if the disk refuses, `RunFolderError` or `ConfigError` if what the run wrote before isn't there any
+    more, or isn't what it was.
     """
     title = f"{config.name}: {system_of(config)}, {config.encoder.name} on {config.data.source}"
     curves_figure(folder.figures / "curves.png", rows, title)
@@ -112,8 +114,9 @@ def leave_report(
         write_report(facts, folder, seen)
         leave_projector(folder.logs, seen)
         show_end(events, facts, folder.figures)
-    except (OSError, tf.errors.OpError, SourceError, RunFolderError) as error:
-        say(f"warning: report not written: {error}. To make it: python -m byol_tf.report --run {shlex.quote(str(folder.root))}")
+    except (OSError, tf.errors.OpError, SourceError, RunFolderError, ConfigError) as error:
+        reason = str(error).partition("\n")[0]
+        say(f"warning: report not written: {reason}. To make it: python -m byol_tf.report --run {shlex.quote(str(folder.root))}")
 
 
 def weights_digest(model: BYOL) -> str:

@@ -28,16 +28,22 @@ _PIXELS_ON_CPU = 32 * 96 * 96
 
 
 def measure_rates(config: Config, images: Images, strategy: tf.distribute.Strategy) -> Rates:
-    """Tries out input and step. The step's batch is the config's; on a CPU at most so large that it takes seconds.
+    """Tries out input and step. The step's batch is the config's, or one of the parts that it is taken in; on a CPU at most so large
+    that it takes seconds.
 
     Args:
         config: of the run.
         images: some of those to learn from.
         strategy: that the config names.
+
+    Raises:
+        tf.errors.ResourceExhaustedError: if a device's memory doesn't hold the step.
     """
     batch_size = config.training.batch_size
     if on_cpu(strategy):
         batch_size = min(batch_size, max(8, _PIXELS_ON_CPU // config.views.size**2))
+    else:  # what is on a device at a time
+        batch_size //= config.training.accumulation
     replicas = strategy.num_replicas_in_sync
     batch_size = min(batch_size, len(images)) // replicas * replicas
     small = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": batch_size, "accumulation": 1})})

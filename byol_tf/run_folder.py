@@ -2,7 +2,7 @@
 
 ```
 runs/stl10-2026-11-21-1/
-  config.json  environment.json  skipped.csv  history.csv  result.json  report.html
+  config.json  environment.json  photos.json.gz  skipped.csv  history.csv  result.json  report.html
   checkpoints/  logs/ (TensorBoard)  figures/ (PNG)
   export/encoder/1/ (SavedModel)  export/encoder.keras  export/USAGE.md  export/README.md (model card)
 ```
@@ -26,7 +26,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from byol_tf.config import Config
-from byol_tf.config_differences import differences, listed
+from byol_tf.config_differences import SAME_IMAGES, differences_of_runs, listed
+from byol_tf.history_file import read_history
 
 _PACKAGES = (
     "byol-tf",
@@ -63,6 +64,7 @@ class RunFolder:
         self.config = self.root / "config.json"
         self.environment = self.root / "environment.json"
         self.skipped = self.root / "skipped.csv"
+        self.photos = self.root / "photos.json.gz"
         self.history = self.root / "history.csv"
         self.result = self.root / "result.json"
         self.report = self.root / "report.html"
@@ -71,8 +73,24 @@ class RunFolder:
         self.figures = self.root / "figures"
         self.export = self.root / "export"
 
-    def begin(self, config_text: str, command: list[str], data_fingerprint: str, skipped: tuple[tuple[str, str], ...]) -> list[str]:
+    def begin(
+        self,
+        config_text: str,
+        command: list[str],
+        data_fingerprint: str,
+        skipped: tuple[tuple[str, str], ...],
+        goes_on: bool = False,
+    ) -> list[str]:
         """Makes the folder, clears up what a killed process left, and writes what is known before the first step.
+
+        `environment.json` has the facts of this start, and under `begun` those of the run's first one.
+
+        Args:
+            config_text: of the resolved config.
+            command: the command line.
+            data_fingerprint: of the images.
+            skipped: (path, reason) of each that can't be read.
+            goes_on: whether the run has a checkpoint. Else it begins here, and what an earlier try left of its history goes.
 
         Returns:
             A line for each version that isn't the one that the run was begun with: the same bits can't be promised then.
@@ -85,14 +103,33 @@ class RunFolder:
             self.figures.mkdir(parents=True, exist_ok=True)
             for folder in (self.root, self.figures, self.export):
                 remove_left_overs(folder)
-            changed = self._changed_versions(facts)
+            begun = self._begun() if goes_on else {}
             write_atomically(self.config, config_text)
-            write_atomically(self.environment, json.dumps(facts, indent=2) + "\n")
+            write_atomically(self.environment, json.dumps(facts | ({"begun": begun} if begun else {}), indent=2) + "\n")
+            if not goes_on:
+                self.history.unlink(missing_ok=True)
             if skipped:
                 write_atomically(self.skipped, _rows(("path", "reason"), *skipped))
         except OSError as error:
             raise RunFolderError(f"{self.root}: expected a folder that can be written; received {error}") from error
-        return changed
+        was, now = begun.get("packages", {}), facts["packages"]
+        return [
+            f"{name}: {was.get(name, 'absent')} when the run was begun, {now.get(name, 'absent')} now"
+            for name in sorted(set(was) | set(now))
+            if begun and was.get(name) != now.get(name)
+        ]
+
+    def trained_epochs(self) -> int:
+        """The last epoch in the history, 0 without one. `RunFolderError` if it can't be read."""
+        try:
+            rows = read_history(self.history)
+            return int(max((row["epoch"] for row in rows), default=0))
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RunFolderError(
+                f"{self.history}: expected the table that a run wrote; received {error}. Name another --run-dir"
+            ) from error
 
     def list_skipped(self, path: str, reason: str) -> None:
         """Adds a photo that was lost in mid-run to those that couldn't be read from the beginning. A full disk is no reason to stop."""
@@ -120,17 +157,13 @@ class RunFolder:
         except ValidationError:  # of a version with other keys, or changed by hand: as it is, so that differing keys show
             return saved
 
-    def _changed_versions(self, facts: dict) -> list[str]:
+    def _begun(self) -> dict:
+        """What is written of the run's first start, or {}."""
         try:
-            before = _json_object(self.environment) or {}
+            last = _json_object(self.environment) or {}
         except RunFolderError:  # a record for people: no run depends on it
-            before = {}
-        was, now = before.get("packages", {}), facts["packages"]
-        return [
-            f"{name}: {was.get(name, 'absent')} when the run was begun, {now.get(name, 'absent')} now"
-            for name in sorted(set(was) | set(now))
-            if before and was.get(name) != now.get(name)
-        ]
+            return {}
+        return last.get("begun", last)
 
 
 def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[[str], None] = print) -> RunFolder:
@@ -150,7 +183,7 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[
         saved = folder.saved_config()
         if saved is None and folder.root.exists() and (not folder.root.is_dir() or any(p.name != LOCK_NAME for p in folder.root.iterdir())):
             raise RunFolderError(f"--run-dir {run_dir}: expected a new or empty folder, or a run's; it holds something else")
-        differing = [] if saved is None or _longer(saved, config) else differences(saved, config)
+        differing = [] if saved is None else _in_the_way(saved, config, folder.result.exists())
         if fresh and saved is not None:
             raise RunFolderError(f"--run-dir {run_dir}: --fresh starts a run anew, and this folder holds one. Leave one of the two out")
         if differing:
@@ -165,7 +198,7 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[
     if not fresh:
         for path in reversed(_numbered(root, name)):
             saved = RunFolder(path).saved_config()
-            if saved is not None and not differences(saved, config):
+            if saved is not None and not differences_of_runs(saved, config):
                 return RunFolder(path)
     prefix = f"{name}-{datetime.date.today().isoformat()}-"
     taken = [int(path.name.removeprefix(prefix)) for path in _numbered(root, name) if path.name.startswith(prefix)]
@@ -175,7 +208,7 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[
         saved = unfinished.saved_config()
         if saved is not None and not unfinished.result.exists():
             say(f"{unfinished.root} isn't finished, and was begun with another config; {folder.root} begins anew:")
-            for line in listed(differences(saved, config)):
+            for line in listed(differences_of_runs(saved, config)):
                 say(line)
     return folder
 
@@ -209,7 +242,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def remove_left_overs(folder: Path) -> None:
     """Removes what a killed process was writing in a folder: `.*.part` and `.*.part.*`. One that can't be removed stays."""
     for path in (*folder.glob(".*.part"), *folder.glob(".*.part.*")):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
@@ -264,11 +297,16 @@ def _numbered(root: Path, name: str) -> list[Path]:
     return [path for _, _, path in sorted(found)]
 
 
-def _longer(saved: dict, config: dict) -> bool:
-    """Whether a config is the saved one but for more epochs, and each step done would have been the same with them."""
-    differing = differences(saved, config)
-    only_epochs = [key for key, _, _ in differing] == ["training.epochs"]
-    return only_epochs and config["training"]["epochs"] > saved["training"]["epochs"] and _scheduled(config) is None
+def _in_the_way(saved: dict, config: dict, finished: bool) -> list[tuple[str, str, str]]:
+    """What differs, where that keeps a config from going on with the run that the user named.
+
+    More epochs don't if each step done would have been the same with them, nor does another place of the images; but a finished run looks
+    at none, so that other ones wouldn't be noticed.
+    """
+    differing = differences_of_runs(saved, config)
+    keys = {key for key, _, _ in differing} - set(SAME_IMAGES)
+    longer = keys == {"training.epochs"} and config["training"]["epochs"] > saved["training"]["epochs"] and _scheduled(config) is None
+    return [] if longer or (not keys and not finished) else differing
 
 
 def _why_not_longer(differing: list[tuple[str, str, str]], config: dict) -> str:

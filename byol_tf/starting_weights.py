@@ -8,6 +8,7 @@ import numpy as np
 from byol_tf.byol import BYOL
 from byol_tf.config import Views
 from byol_tf.config_errors import ConfigError
+from byol_tf.model_files import check_keras_file, in_short
 
 Weights = dict[str, list[np.ndarray]]
 """Name of a layer -> its arrays, in Keras' order."""
@@ -16,26 +17,27 @@ Weights = dict[str, list[np.ndarray]]
 def starting_weights(path: str, encoder: keras.Model, views: Views) -> Weights:
     """The weights for an encoder from a file, once the file's network is found to be the same.
 
+    The file may come from anywhere: it is looked through before it is loaded, and what could do more than compute is refused.
+
     Args:
         path: an `encoder.keras`, or a folder that holds one.
         encoder: of the run, from normalised images to representations.
         views: of the run: the file's encoder has to be used to the same mean and deviation. Sizes may differ.
 
     Raises:
-        ConfigError: if there is no such file, it holds something else, or a network with other layers or shapes. Keras reads it in its safe
-            mode, in which a file's own functions are refused.
+        ConfigError: if there is no such file, it holds something else, or a network with other layers or shapes.
     """
     file = Path(path) / "encoder.keras" if Path(path).is_dir() else Path(path)
     if file.suffix != ".keras" or not file.is_file():
         raise ConfigError([f'encoder.weights: expected an encoder.keras, or a folder that holds one; received "{path}"'])
     try:
+        check_keras_file(file)
         inference = keras.models.load_model(file, compile=False, safe_mode=True)
         (given,) = [layer for layer in inference.layers if isinstance(layer, keras.Model)]
         normalise = inference.get_layer("normalise")
         scale, offset = np.array(normalise.scale, np.float64), np.array(normalise.offset, np.float64)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError([f"encoder.weights: {file}: expected the encoder.keras of a run or a conversion; {reason}"]) from error
+    except Exception as error:  # of what isn't such a file, Keras raises many kinds
+        raise ConfigError([f"encoder.weights: {file}: expected the encoder.keras of a run or a conversion; {in_short(error)}"]) from error
     lines = _differences(given, encoder)
     std = 1.0 / (255.0 * scale)
     mean = -offset * std

@@ -10,11 +10,20 @@ NOT_FINITE, COLLAPSED, OUT_OF_MEMORY, IMAGES_LOST, SAVES_FAILED = 10, 11, 12, 66
 class RunStopped(Exception):
     """A run has stopped by itself; the text says why and what to do.
 
+    Args:
+        text: as above.
+        change: of the config, as KEY=VALUE, with which the same run gets beyond what stopped it; None where there is none.
+
     Attributes:
         exit_code: of the command.
+        change: as given.
     """
 
     exit_code = 1
+
+    def __init__(self, text: str, change: str | None = None):
+        super().__init__(text)
+        self.change = change
 
 
 class NotFiniteError(RunStopped, ArithmeticError):

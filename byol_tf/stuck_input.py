@@ -24,10 +24,17 @@ class StuckInput:
     Args:
         noticed: called once, from a thread, with how many seconds the step's batch has been awaited.
         patience: seconds.
+        each: called from that thread in each second of the wait, with its seconds so far and a function that tells whether it goes on;
+            None calls nothing.
     """
 
-    def __init__(self, noticed: Callable[[float], None], patience: float = PATIENCE):
-        self.noticed, self.patience = noticed, patience
+    def __init__(
+        self,
+        noticed: Callable[[float], None],
+        patience: float = PATIENCE,
+        each: Callable[[float, Callable[[], bool]], object] | None = None,
+    ):
+        self.noticed, self.patience, self.each = noticed, patience, each
         self._asked = self._came = 0
         self._counting = threading.Lock()
         self._over = threading.Event()
@@ -86,7 +93,7 @@ class StuckInput:
         return tf.data.Dataset.zip(numbers, batches).map(note_came)
 
     def _watch(self) -> None:
-        waited, came, used = 0.0, self._came, time.process_time()
+        waited, came, used, said = 0.0, self._came, time.process_time(), False
         while not self._over.wait(_TICK):
             now = time.process_time()
             busy = now - used > _IDLE * _TICK
@@ -94,6 +101,8 @@ class StuckInput:
             # In ticks of this process, so that one that was stopped for a while doesn't count that.
             waited = 0.0 if self._asked == self._came or came != self._came else max(0.0, waited - 5 * _TICK) if busy else waited + _TICK
             came = self._came
-            if waited >= self.patience:
+            if waited >= self.patience and not said:
+                said = True
                 self.noticed(waited)
-                return
+            if waited and self.each is not None:
+                self.each(waited, lambda came=came: self._came == came)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from byol_tf.config_file import ConfigError
+from byol_tf.devices import prepare_environment
 from byol_tf.study_file import SCALES, Study, load_study, packaged_studies
 from byol_tf.study_plan import Planned, plan_study
 from byol_tf.study_runs import Stopped, StudyRuns
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.list:
         _list(study, planned, StudyRuns(root / "runs"))
         return 0
+    prepare_environment()  # else each of its commands would say that there is no TensorFlow
     command = shlex.join(["python", "-m", "byol_tf.study", *(sys.argv[1:] if arguments is None else arguments)])
     return _run(study, planned, root, out, options.scale, command)
 
@@ -74,14 +76,15 @@ def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str
     with StudyProgress(study.title, len(planned), trains) as progress, runs:
         runs.say = progress.say
 
-        def report(draw: bool) -> str:
+        def report(draw: bool) -> tuple[str, bool]:
+            """Writes what is there; returns the table, and whether a cell has failed."""
             nonlocal drawn
             outcomes = [runs.outcome(each, errors.get(number, "")) for number, each in enumerate(planned)]
             text = write_report(out, study, scale, outcomes, command)
             if draw or time.monotonic() - drawn > _DRAW_SECONDS:
                 draw_report(out, study, outcomes)
                 drawn = time.monotonic()
-            return text
+            return text, any(outcome.error for outcome in outcomes)
 
         for number, each in waiting:
             began = time.perf_counter()
@@ -97,9 +100,9 @@ def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str
                 progress.print(f"FAILED: {each.cell.place}, seed {each.seed}: {error}. The others go on")
             progress.end(None if error else time.perf_counter() - began)
             report(draw=False)
-        text = report(draw=True)
+        text, failed = report(draw=True)
     print(f"\n{text}\n{out / 'table.md'}, {out / 'results.csv'}, {out / 'bars.png'}, {out / 'curves.png'}")
-    return _SOME_FAILED if errors else 0
+    return _SOME_FAILED if failed else 0
 
 
 if __name__ == "__main__":

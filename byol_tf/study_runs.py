@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from byol_tf.config_file import resolved_json
 from byol_tf.history_file import read_history
@@ -37,7 +38,7 @@ class Outcome:
         value: top-1 in %, None if it failed or is not yet done.
         result: of the run, {} without one.
         history: the run's rows, one an epoch.
-        error: the last line that a failed command wrote.
+        error: the last line that a failed command wrote, or which file of it can't be read.
     """
 
     planned: Planned
@@ -101,18 +102,21 @@ class StudyRuns:
         """For each, whether it needs a run that is neither there nor made for one before it."""
         names = [each.run_name for each in waiting]
         return [
-            name not in names[:place] and not self.folder(each).finished()
+            name not in names[:place] and not any(_read(self.folder(each).result, _object, {}))
             for place, (name, each) in enumerate(zip(names, waiting, strict=True))
         ]
 
     def outcome(self, planned: Planned, error: str = "") -> Outcome:
-        """What is there of a cell."""
-        folder, judged = self.folder(planned), self.judgement(planned)
-        value = 100.0 * json.loads(judged.read_text())["top1"] if judged.exists() else None
-        return Outcome(planned, value, folder.finished() or {}, tuple(_rows(folder)), "" if value is not None else error)
+        """What is there of a cell. A file that can't be read makes it a failed one and ends nothing."""
+        folder = self.folder(planned)
+        value, broken_value = _read(self.judgement(planned), lambda path: 100.0 * _object(path)["top1"], None)
+        result, broken_result = _read(folder.result, _object, {})
+        history, broken_history = _read(folder.history, read_history, [])
+        broken = broken_value or broken_result or broken_history
+        return Outcome(planned, value, result, tuple(history), broken or ("" if value is not None else error))
 
     def do(self, planned: Planned) -> str:
-        """Makes a cell's run and its judgement, as far as they are missing. Returns "", or the last line of the command that failed.
+        """Makes a cell's run and its judgement, as far as they are missing. Returns "", or an error as `Outcome` has it.
 
         A run that failed for one cell isn't tried again for others that need it.
 
@@ -122,7 +126,11 @@ class StudyRuns:
         if planned.run_name in self._failed:
             return self._failed[planned.run_name]
         self.root.mkdir(parents=True, exist_ok=True)
-        if not folder.finished():
+        result, broken = _read(folder.result, _object, {})
+        if broken:
+            self._failed[planned.run_name] = broken
+            return broken
+        if not result:
             config = self.root / f"{planned.run_name}.json"
             write_atomically(config, resolved_json(planned.config))
             words = ["byol_tf.train", "--config", str(config), "--run-dir", str(folder.root)]
@@ -151,7 +159,7 @@ class StudyRuns:
             if self._received:  # it came before there was a process that it could be passed on to
                 process.send_signal(self._received)
             while process.poll() is None:
-                self.say(what, None if watched is None else max(len(_rows(watched)) - 1, 0) / epochs)
+                self.say(what, None if watched is None else max(len(_read(watched.history, read_history, [])[0]) - 1, 0) / epochs)
                 time.sleep(_POLL_SECONDS)
             self._process = None
         if self._received:
@@ -162,6 +170,19 @@ class StudyRuns:
         return f"{what} ended with {process.returncode}: {lines[-1] if lines else 'nothing printed'} (see {log})"
 
 
-def _rows(folder: RunFolder) -> list[dict[str, float]]:
-    """Of a run's history; none before its first."""
-    return read_history(folder.history) if folder.history.exists() else []
+def _read(path: Path, read: Callable[[Path], Any], otherwise: Any) -> tuple[Any, str]:
+    """(what a file says, or `otherwise` without it; "", or why it can't be read)."""
+    if not path.exists():
+        return otherwise, ""
+    try:
+        return read(path), ""
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        again = ". Remove it to have it made again" if path.name == "result.json" else ""
+        return otherwise, f"{path}: expected what its command wrote; received {type(error).__name__}: {error}{again}"
+
+
+def _object(path: Path) -> dict:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{content!r:.40}")
+    return content

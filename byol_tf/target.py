@@ -78,6 +78,9 @@ class TargetUpdate(keras.callbacks.Callback):
         model.target_update = self if self.placement == "step" else None
         model.train_function = None
 
+    def on_train_begin(self, logs=None):
+        self._followed, self._last_tau = int(tf.convert_to_tensor(self.model.optimizer.iterations)), 1.0
+
     def on_train_end(self, logs=None):
         """Detaches the update: a later `fit` without this callback leaves the target as it is."""
         self.model.target_update = None
@@ -105,7 +108,9 @@ class TargetUpdate(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if self.placement == "batch_end":
-            self._last_tau = self.apply(self.model.target_pairs(), self.model.optimizer.iterations.value - 1)
+            iterations = int(tf.convert_to_tensor(self.model.optimizer.iterations))
+            self._last_tau = self.apply(self.model.target_pairs(), iterations - 1, iterations > self._followed)
+            self._followed = iterations
 
     def on_epoch_end(self, epoch, logs=None):
         if self.placement == "batch_end" and logs is not None:  # Keras drops what is put into a batch's logs

@@ -157,15 +157,19 @@ def _learn(config, folder: RunFolder, workers, options, arguments: list[str]) ->
         print("dry run: nothing was written")
         return None
     command = ["python", "-m", "byol_tf.train", *arguments]
-    try:
-        return Experiment(config, folder, workers=workers).run(command, verbose=1 if sys.stdout.isatty() else 2)
-    except Interrupted as stopped:
+
+    def tell(stopped: Interrupted) -> None:
         where = f"after epoch {stopped.epoch} of {config.training.epochs}, step {stopped.step} of {schedule.steps_per_epoch} in the next"
         saved = "saved" if stopped.saved else "not saved, so the newest checkpoint before is what counts"
         print(f"\nstopped by {stopped} {where}; {saved}. To go on:\n  {_same_run(options, folder)}", flush=True)
+
+    try:
+        return Experiment(config, folder, workers=workers, tell=tell).run(command, verbose=1 if sys.stdout.isatty() else 2)
+    except Interrupted as stopped:
+        tell(stopped)
         raise
     except RunStopped as stopped:
-        line = f"\nstopped: {stopped}\nTo go on from the newest checkpoint:\n  {_same_run(options, folder)}"
+        line = f"\nstopped: {stopped}\nTo go on from the newest checkpoint:\n  {_same_run(options, folder, stopped.change)}"
         print(line, file=sys.stderr, flush=True)
         raise
 
@@ -179,20 +183,23 @@ def _check_weights(config) -> None:
         starting_weights(config.encoder.weights, encoder_of(config), config.views)
 
 
-def _same_run(options, folder: RunFolder) -> str:
-    """The command that goes on with the run in a folder, for a shell."""
+def _same_run(options, folder: RunFolder, change: str | None = None) -> str:
+    """The command that goes on with the run in a folder, for a shell; with a change of the config, if one is given."""
     words = ["python", "-m", "byol_tf.train"]
     if options.config is not None:
         words += ["--config", options.config]
-    for override in options.overrides:
+    for override in [*options.overrides, *([] if change is None else [change])]:
         words += ["--set", override]
     return shlex.join([*words, "--run-dir", os.fspath(folder.root)])
 
 
 def _measured(config, schedule, folder: RunFolder) -> list[tuple[str, str]]:
     """Lines on how fast input and step are here and how long what is left will take, or why that can't be said."""
+    import tensorflow as tf
+
     from byol_tf.checkpoints import list_checkpoints, position_of
     from byol_tf.devices import build_strategy, set_precision
+    from byol_tf.memory import out_of_memory
     from byol_tf.plan import rate_lines
     from byol_tf.rates import SAMPLE, measure_rates
     from byol_tf.run_images import source_options
@@ -210,7 +217,10 @@ def _measured(config, schedule, folder: RunFolder) -> list[tuple[str, str]]:
     if images is None:
         return [("speed", "not measured: the images have to be prepared first, which a run does")]
     set_precision(devices.precision)
-    rates = measure_rates(config, images, strategy)
+    try:
+        rates = measure_rates(config, images, strategy)
+    except tf.errors.ResourceExhaustedError as error:
+        return [("speed", f"not measured: {out_of_memory(config, error)}")]
     epochs, steps = max(map(position_of, list_checkpoints(folder.checkpoints)), default=(0, 0))
     left = max(0, schedule.total_steps - epochs * schedule.steps_per_epoch - steps)
     return rate_lines(rates, left * config.training.batch_size, remedies(config))

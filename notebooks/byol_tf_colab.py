@@ -29,13 +29,14 @@
 IMAGES = "textures"  # drawn by the program; or "stl10": photos, 2.6 GB to download, for a GPU or a TPU
 EPOCHS = 24
 OVERRIDES = []  # any key of the config, as on the command line: ["--set", "seed=1"]
-SOURCE = "byol_tf"  # where byol_tf is installed from if it isn't there: a clone's folder, or git+https://...
+SOURCE = None  # where byol_tf comes from, see "Install"; None: what lies here, a clone in byol_tf/ or a byol_tf-*.whl
 RUN = "runs/notebook"
 
 # %% [markdown]
 # ## This machine
 #
-# Nothing here imports TensorFlow: commands run in processes of their own, since a TPU serves one process at a time.
+# Commands run in processes of their own: a TPU serves one process at a time, and TensorFlow takes nearly all of a GPU's memory. So the notebook itself, where it
+# uses TensorFlow further below, keeps to the CPU.
 
 # %%
 import importlib.util
@@ -77,13 +78,38 @@ def run(*words, picture=None):
 # %% [markdown]
 # ## Install
 #
-# The extra for this machine: `cpu`, `gpu` (CUDA from NVIDIA's wheels) or `tpu` (`tensorflow-tpu` 2.19.1, `tensorflow-metadata` below 1.18). If this cell installed
-# something, *Runtime > Restart session* and run all again: the session may have loaded other versions of the same packages.
+# byol_tf is on no package registry, and its repository has no public address yet. So, one of:
+#
+# | you have | do |
+# |---|---|
+# | a repository that this machine can reach | `SOURCE = "git+https://..."` above |
+# | a wheel: in a clone elsewhere, `pip wheel --no-deps .` makes `byol_tf-*.whl` | upload it (*Files*, at the left) |
+# | a clone on this machine, or on a mounted drive | put it here as `byol_tf`, or write its path to `SOURCE` |
+#
+# It is installed with the extra for this machine: `cpu`, `gpu` (CUDA from NVIDIA's wheels) or `tpu` (`tensorflow-tpu` 2.19.1, `tensorflow-metadata` below 1.18). If
+# this cell installed something, *Runtime > Restart session* and run all again: the session may have loaded other versions of the same packages.
+
 
 # %%
-if importlib.util.find_spec("byol_tf") is None:
-    wanted = f"byol-tf[{MACHINE}] @ {SOURCE}" if SOURCE.startswith("git+") else f"{SOURCE}[{MACHINE}]"
-    run("-m", "pip", "install", "--quiet", wanted)
+def requirement(source):
+    """What pip installs for this machine: an address, a wheel, or a folder with setup.cfg. What is none of them ends the notebook here."""
+    if source and "://" in source:
+        return f"byol-tf[{MACHINE}] @ {source}"
+    wheels = sorted(Path().glob("byol_tf-*.whl"), key=lambda wheel: wheel.stat().st_mtime, reverse=True)
+    for path in map(Path, [source] if source else ["byol_tf", *wheels]):
+        if (path / "setup.cfg").is_file() or (path.suffix == ".whl" and path.is_file()):
+            return f"{path.resolve()}[{MACHINE}]"  # a path with a slash: pip would look for a bare name on a registry
+    looked = f"SOURCE = {source!r} is" if source else f"in {Path.cwd()} there is"
+    raise SystemExit(
+        f"byol_tf isn't installed, and {looked} neither a clone's folder (with setup.cfg) nor a byol_tf-*.whl. "
+        'Upload a wheel, or set SOURCE to "git+https://..." or to a path: see the table above. Then run this cell again'
+    )
+
+
+found = importlib.util.find_spec("byol_tf")
+if found is None or found.origin is None:  # without a file of its own it's but a folder of that name, such as a clone
+    run("-m", "pip", "install", "--quiet", requirement(SOURCE))
+    importlib.invalidate_caches()
 else:
     print("byol_tf is there")
 
@@ -137,10 +163,14 @@ display(Image(f"{RUN}/figures/curves.png"))
 
 # %%
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["TPU_LOAD_LIBRARY"] = "0"  # for the import alone, which else takes the TPU from the commands below
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
+
+del os.environ["TPU_LOAD_LIBRARY"]
+tf.config.set_visible_devices([], "GPU")  # whose memory the commands below need
 
 from byol_tf.build import encoder_of
 from byol_tf.config_file import load_config

@@ -2,6 +2,7 @@
 
 import configparser
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,13 @@ import venv
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
+from PIL import Image
+
+from byol_tf.exporting.forms import FORMS
+from tests.byol_tf import torch_resnet
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("byol_tf", "pipelines", "configs")
@@ -66,28 +73,87 @@ def test_each_command_of_the_wheel_exists(wheel):
         assert callable(getattr(importlib.import_module(module), function))
 
 
-@pytest.mark.long
-def test_from_the_wheel_in_an_empty_environment(wheel, photos, tmp_path):
-    """Everything that a user does with it, outside of the checkout: train, judge, export to all formats, search, compare."""
-    venv.create(tmp_path / "venv", with_pip=True)
-    home = {"PATH": f"{tmp_path / 'venv' / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path)}
+def test_requirements_txt_is_setup_cfgs_own_for_a_cpu():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    wanted = "\n".join([setup["options"]["install_requires"], setup["options.extras_require"]["cpu"]])
+    listed = (ROOT / "requirements.txt").read_text()
+    ours, theirs = (sorted(filter(None, (line.partition("#")[0].strip() for line in text.splitlines()))) for text in (listed, wanted))
+    assert ours == theirs
 
-    def say(*words: str, code: int = 0) -> str:
-        done = subprocess.run(words, cwd=tmp_path, env=home, capture_output=True, text=True, timeout=1_200)
+
+class Elsewhere:
+    """An environment of its own, and an empty folder that isn't the checkout."""
+
+    def __init__(self, root: Path, wheel: Path):
+        self.folder, self._wheel, self._programs = root / "folder", wheel, root / "venv" / "bin"
+        self.folder.mkdir()
+        venv.create(root / "venv", with_pip=True)
+
+    def install(self, extras: str = "") -> None:
+        self.run("pip", "install", "--quiet", "--disable-pip-version-check", f"{self._wheel}{extras}")
+
+    def run(self, *words: str, code: int = 0) -> str:
+        """What a command prints, once it has ended with that code."""
+        home = {"PATH": f"{self._programs}:/usr/bin:/bin", "HOME": str(self.folder)}
+        done = subprocess.run(words, cwd=self.folder, env=home, capture_output=True, text=True, timeout=1_200, check=False)
         assert done.returncode == code, (words, done.stdout[-2_000:], done.stderr[-4_000:])
         return done.stdout + done.stderr
 
-    say("pip", "install", "--quiet", f"{wheel}[cpu]")
-    say("byol-train", "--run-dir", "run", "--set", "training.epochs=3", "--set", "data.pretrain_images=2048")
-    assert "pip install" in say("byol-export", "--run", "run", "--format", "onnx", code=2)
-    say("pip", "install", "--quiet", f"{wheel}[cpu,export]")
-    say("byol-export", "--run", "run", "--format", "all")
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel, tmp_path_factory) -> Elsewhere:
+    return Elsewhere(tmp_path_factory.mktemp("elsewhere"), wheel)
+
+
+@pytest.mark.long
+def test_from_the_wheel_in_an_empty_environment(elsewhere):
+    """Everything that a user does with it, outside of the checkout: train, judge, export to all formats, search, convert, compare."""
+    run = elsewhere.run
+    elsewhere.install()
+    assert 'pip install "byol_tf[cpu]"' in run("byol-train", code=2)
+    assert "stl10-table2" in run("byol-study", "--list")
+    elsewhere.install("[cpu]")
+    run("byol-train", "--run-dir", "run", "--set", "training.epochs=3", "--set", "data.pretrain_images=2048")
+    assert "pip install" in run("byol-export", "--run", "run", "--format", "onnx", code=2)
+    safetensors.numpy.save_file(
+        {name: np.ascontiguousarray(value) for name, value in torch_resnet.state_dict().items()}, elsewhere.folder / "resnet.safetensors"
+    )
+    convert = ("byol-convert", "torchvision", "resnet.safetensors", "--out", "converted")
+    assert "pip install safetensors" in run(*convert, code=2)
+    elsewhere.install("[cpu,export,convert]")
+    run("byol-export", "--run", "run", "--format", "all")
     weights = {f"encoder-{kind}.tflite" for kind in ("float32", "float16", "int8")}
-    assert weights | {"encoder", "encoder.keras", "encoder.onnx", "USAGE.md", "README.md"} <= set(os.listdir(tmp_path / "run" / "export"))
-    say("byol-evaluate", "knn", "--run", "run")
-    say("byol-embed", "--encoder", "run", "--images", str(photos / "imagenette_stl10like" / "test"), "--out", "embedded")
-    say("byol-report", "--run", "run")
-    shutil.copytree(tmp_path / "run", tmp_path / "again")
-    say("byol-compare", "run", "again", "--out", "compared")
-    assert "stl10-table2" in say("byol-study", "--list")
-    assert "byol_tf" not in {path.name for path in tmp_path.iterdir()}
+    written = set(os.listdir(elsewhere.folder / "run" / "export"))
+    assert weights | {"encoder", "encoder.keras", "encoder.onnx", "USAGE.md", "README.md", "proof.json"} <= written
+    assert "resnet18" in run(*convert)
+    run("byol-evaluate", "knn", "--run", "run")
+    (elsewhere.folder / "pictures").mkdir()
+    for number in range(12):
+        Image.effect_noise((40 + number, 48), 20 * number).save(elsewhere.folder / "pictures" / f"{number}.png")
+    for encoder in ("run", "converted"):
+        run("byol-embed", "--encoder", encoder, "--images", "pictures", "--out", f"embedded-{encoder}")
+    run("byol-report", "--run", "run")
+    shutil.copytree(elsewhere.folder / "run", elsewhere.folder / "again")
+    run("byol-compare", "run", "again", "converted", "--out", "compared")
+    assert "byol_tf" not in os.listdir(elsewhere.folder)
+
+
+@pytest.mark.long
+def test_from_the_wheel_photos_keep_their_neighbours_in_every_format(elsewhere, photos):
+    """`-s` prints which share of 100 photos has the same nearest neighbour as by the run's own encoder."""
+    elsewhere.install("[cpu,export]")
+    settings = [f"data.root={photos / 'imagenette_stl10like' / 'unlabeled'}", "data.pretrain_images=640", "training.epochs=1"]
+    settings += ["optimizer.warmup_epochs=0"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    elsewhere.run("byol-train", "--config", "few-photos", "--run-dir", "of-photos", *options)
+    printed = elsewhere.run("byol-export", "--run", "of-photos", "--format", "all")
+    assert "100 images of folder" in printed
+    proofs = json.loads((elsewhere.folder / "of-photos" / "export" / "proof.json").read_text())
+    assert list(proofs) == [form.what for form in FORMS]
+    for form in FORMS:
+        proof = proofs[form.what]
+        print(f"{form.what}: {proof['same_neighbour']:.1%} of {proof['images']}", proof["int8"] or "")
+        assert proof["images"] == 100
+        assert proof["same_neighbour"] >= form.same_neighbour
+    assert f"LiteRT, int8 ({proofs['LiteRT, int8']['int8']})" in (elsewhere.folder / "of-photos" / "export" / "USAGE.md").read_text()

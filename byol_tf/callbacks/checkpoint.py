@@ -1,5 +1,6 @@
 """When checkpoints are taken, and what is in them."""
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -7,14 +8,21 @@ import keras
 
 from byol_tf.callbacks.resumed_epoch import running_means
 from byol_tf.checkpoint_writer import CheckpointWriter
+from byol_tf.devices import on_cpu
+from byol_tf.ending import end_now
 from byol_tf.interruption import Interrupted, SignalWatch
+
+_STUCK = 5.0
+"""Seconds after which a batch doesn't come, once a signal has: a scheduler mostly gives 30 in all."""
+_LOST = 25.0
+"""The same where the steps since the last checkpoint are lost by it."""
 
 
 class Checkpoint(keras.callbacks.Callback):
     """Saves the model, its optimizer and whatever the run must know to go on: at each epoch's end, and between if that is wanted.
 
     Between two steps it copies the variables and lets the writer do the rest. When a signal has come, it saves after the call that runs
-    then, and stops.
+    then, and stops. Where that call waits for a batch that doesn't come, or a save hangs, nobody gets as far: then `end` ends the process.
 
     Args:
         writer: what writes checkpoints.
@@ -23,6 +31,7 @@ class Checkpoint(keras.callbacks.Callback):
         steps: a checkpoint when so many steps were made since the last, as far as several steps in one call allow; None for none.
         minutes: one when so many have passed since the last; None for none.
         step: steps that the first epoch had before this `fit`.
+        end: ends the process after a signal, whatever its threads wait for.
 
     Raises:
         Interrupted: in `fit`, after a signal, when the checkpoint is written.
@@ -37,46 +46,101 @@ class Checkpoint(keras.callbacks.Callback):
         steps: int | None = None,
         minutes: float | None = None,
         step: int = 0,
+        end: Callable[[Interrupted], object] = lambda stopped: end_now(stopped.exit_code),
     ):
         super().__init__()
         self.writer, self.state, self.signals = writer, state, signals
         self.steps, self.minutes = steps, minutes
-        self._earlier = step
+        self.end, writer.hung = end, self._give_up
+        self._epoch, self._step, self._earlier = 0, step, step
         self._unsaved_steps = 0
         self._saved_at = time.monotonic()
+        self._logs: dict | None = None
+        self._in_call, self._alone = False, threading.Lock()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._step = epoch, self._earlier
         self._whole = self._earlier + self.model.epoch_steps
         self._first, self._earlier = self._earlier, 0
 
+    def on_train_batch_begin(self, batch, logs=None):
+        self._in_call = True
+
     def on_train_batch_end(self, batch, logs=None):
-        self._unsaved_steps += self._first + batch + 1 - self._step
-        self._step = self._first + batch + 1
-        asked = self.signals.received is not None
-        # At an epoch's last step the checkpoint of its end is near. If the last one is still being written, the next call will do.
-        if asked or (self._due() and self._step < self._whole and not self.writer.busy):
-            self._save(self._epoch, self._step, {"logs": logs, "means": running_means(self.model)})
-        if asked:
-            self._stop(self._epoch, self._step)
-        self.writer.check()
+        with self._alone:
+            self._in_call, self._logs = False, logs
+            self._unsaved_steps += self._first + batch + 1 - self._step
+            self._step = self._first + batch + 1
+            asked = self.signals.received is not None
+            # At an epoch's last step the checkpoint of its end is near. If the last one is still being written, the next call will do.
+            if asked or (self._due() and self._step < self._whole and not self.writer.busy):
+                self._save(*self._within())
+            if asked:
+                self._stop()
+            self.writer.check()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._save(epoch + 1, 0, {})
+        self._epoch, self._step = epoch + 1, 0
+        self._save(model_arrays(self.model), self.state())
         if self.signals.received is not None:
-            self._stop(epoch + 1, 0)
+            self._stop()
+
+    def batch_awaited(self, seconds: float, still: Callable[[], bool]) -> None:
+        """To be called again and again, from another thread, while the one that trains waits for a batch and this process does nothing.
+
+        After a signal it saves what the step before left, and ends the process. Of a CPU's variables it is known that none changes before
+        the batch is there, if each call makes one step; elsewhere the checkpoint before is what counts.
+
+        Args:
+            seconds: that the batch has been awaited.
+            still: whether it still is.
+        """
+        at_rest = on_cpu(self.model.distribute_strategy) and self.model.steps_per_execution == 1
+        if self.signals.received is None or seconds < (_STUCK if at_rest else _LOST) or not self._alone.acquire(blocking=False):
+            return
+        try:
+            if self._in_call:
+                self._stop_in_call(at_rest, still)
+        finally:
+            self._alone.release()
+
+    def _stop_in_call(self, at_rest: bool, still: Callable[[], bool]) -> None:
+        saved = not self._unsaved_steps
+        taken = self._within() if at_rest and not saved else None
+        if not still():  # what was taken may be from before the step and from after it; it is saved when the step is made
+            return
+        if taken is not None:
+            self._save(*taken)
+            saved = True
+        self.writer.finish()
+        self.end(self._stopped(saved))
+
+    def _give_up(self) -> None:
+        """Called while a save is awaited that hangs."""
+        if self.signals.received is not None:
+            newest = self.writer.newest
+            before = "none was written before it since this process began" if newest is None else f"the newest checkpoint is {newest}"
+            self.writer.say(f"the save hangs; {before}")
+            self.end(self._stopped(False))
 
     def _due(self) -> bool:
         by_steps = self.steps is not None and self._unsaved_steps >= self.steps
         return by_steps or (self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes)
 
-    def _save(self, epoch: int, step: int, more: dict) -> None:
-        self.writer.write(epoch, step, model_arrays(self.model), self.state() | more)
+    def _within(self) -> tuple[dict, dict]:
+        """What a checkpoint within an epoch holds."""
+        return model_arrays(self.model), self.state() | {"logs": self._logs, "means": running_means(self.model)}
+
+    def _save(self, arrays: dict, state: dict) -> None:
+        self.writer.write(self._epoch, self._step, arrays, state)
         self._unsaved_steps, self._saved_at = 0, time.monotonic()
 
-    def _stop(self, epoch: int, step: int) -> None:
+    def _stop(self) -> None:
         self.writer.finish()
-        raise Interrupted(self.signals.received, epoch, step, not self.writer.failed)
+        raise self._stopped(True)
+
+    def _stopped(self, saved: bool) -> Interrupted:
+        return Interrupted(self.signals.received, self._epoch, self._step, saved and not self.writer.failed)
 
 
 def model_arrays(model) -> dict:

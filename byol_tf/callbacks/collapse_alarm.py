@@ -38,7 +38,8 @@ class CollapseAlarm(keras.callbacks.Callback):
         cause, remedy = likely_cause(self.config)
         text = (
             f"collapse: {signs[-1]}, since epoch {last + 1} (steps {last * self.steps_per_epoch + 1:,} to "
-            f"{(last + 1) * self.steps_per_epoch:,}). Likely cause here: {cause}. To try: {remedy}. More: docs/collapse.md"
+            f"{(last + 1) * self.steps_per_epoch:,}). Likely cause here: {cause}. To try: {remedy}. A collapsed network "
+            "doesn't come back by itself: begin anew with that (--fresh). All causes: docs/collapse.md in the source of byol_tf"
         )
         if self.config.monitor.on_collapse == "stop":
             raise Collapsed(text)

@@ -65,7 +65,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         import safetensors
     except ModuleNotFoundError:
-        raise ConversionError('safetensors isn\'t installed; it comes with the extra "convert": pip install -e ".[convert]"') from None
+        raise ConversionError("safetensors isn't installed, which reads such a file: pip install safetensors") from None
     if not path.is_file():
         raise ConversionError(f"{path}: expected a safetensors file; {'that is a folder' if path.exists() else 'there is nothing there'}")
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from byol_tf.checkpoints import list_checkpoints
 from byol_tf.embedding.errors import EmbedError
 from byol_tf.run_folder import RunFolder
+from byol_tf.served_versions import newest_version
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,11 @@ class EncoderFiles:
 
 
 def encoder_files(text: str) -> EncoderFiles:
-    """Finds the encoder that a user named: a run, an export, a converted folder or one of their files. `EmbedError` without any."""
-    path = Path(text).expanduser()
+    """Finds the encoder that a user named: a run, an export, a converted folder or one of their files. `EmbedError` without any.
+
+    Of a folder of numbered SavedModels, as TensorFlow Serving has them, the highest is taken, as Serving does.
+    """
+    path = newest_version(Path(text).expanduser())
     if path.is_file():
         return EncoderFiles(path, False, _digest([path]))
     if not path.is_dir():

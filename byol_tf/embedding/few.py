@@ -14,6 +14,7 @@ _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Values of scikit-learn's C that are tried; small is strong regularisation."""
 _DEFAULT_STRENGTH = 1e-1  # where no class can spare a label to choose by: what did best with 3 and with 10 labels a class of photos
 _FOLDS, _ITERATIONS = 5, 500
+_BLOCK = 4_096  # rows that are float64 at once: of a million photos they would take four times the memory of their embeddings
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,18 @@ def few_labels(embeddings: np.ndarray, labels: dict[int, str], seed: int = 0) ->
         labels: row -> class, of two classes or more.
         seed: of the folds.
     """
-    deviation = embeddings.std(axis=0, dtype=np.float64)
-    features = (embeddings - embeddings.mean(axis=0, dtype=np.float64)) / np.where(deviation > 0.0, deviation, 1.0)
+    blocks = [slice(first, first + _BLOCK) for first in range(0, len(embeddings), _BLOCK)]
+    mean = embeddings.mean(axis=0, dtype=np.float64)
+    deviation = np.sqrt(sum(((embeddings[block] - mean) ** 2).sum(axis=0) for block in blocks) / len(embeddings))
+    scale = np.where(deviation > 0.0, deviation, 1.0)
     rows = np.array(sorted(labels))
     names, numbers = np.unique([labels[row] for row in rows], return_inverse=True)
+    features = (embeddings[rows] - mean) / scale
     with threadpool_limits(1):  # hundreds of tiny fits: threads that wait for each other made them six times as slow on two busy cores
-        model = _fitted(features[rows], numbers, seed)
+        model = _fitted(features, numbers, seed)
+        probabilities = np.concatenate([model.predict_proba((embeddings[block] - mean) / scale) for block in blocks])
         alone = [str(name) for name, count in zip(names, np.bincount(numbers), strict=True) if count == 1]
-        return Few([str(name) for name in names], model.predict_proba(features), alone, _estimate(features[rows], numbers, seed))
+        return Few([str(name) for name in names], probabilities, alone, _estimate(features, numbers, seed))
 
 
 def _estimate(features: np.ndarray, numbers: np.ndarray, seed: int) -> Estimate | None:

@@ -5,18 +5,21 @@ import difflib
 import io
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from byol_tf.embedding.errors import EmbedError
 
 _SHOWN = 20
+_COMPARISONS = 20_000  # of a wrong path with a name, in all: about a second
 
 
 @dataclass(frozen=True)
 class Given:
-    """A label that somebody gave: line of the file, path as written, label."""
+    """A label that somebody gave: line of the file, path as written with the spaces around it, label."""
 
     line: int
     path: str
@@ -54,7 +57,7 @@ def read_labels(file: Path) -> list[Given]:
             if len(row) <= path or not row[path].strip():
                 wrong.append(f"{file}:{rows.line_num}: a label ({row[label].strip()[:40]!r}) without a path")
             else:
-                given.append(Given(rows.line_num, row[path].strip(), row[label].strip()))
+                given.append(Given(rows.line_num, row[path], row[label].strip()))
     except csv.Error as error:
         wrong.append(f"{file}:{rows.line_num}: {error}")
     _raise(wrong)
@@ -64,7 +67,8 @@ def read_labels(file: Path) -> list[Given]:
 def match_labels(file: Path, given: Iterable[Given], names: Iterable[str], folder: Path) -> dict[str, str]:
     """Name of a photo -> its label.
 
-    A path may be as in `index.csv`, or as seen from here if it leads into the folder.
+    A path may be as in `index.csv`, or as seen from here if it leads into the folder. Spaces around it are the photo's where there is such
+    a photo, and else the table's.
 
     Args:
         file: for messages.
@@ -80,14 +84,14 @@ def match_labels(file: Path, given: Iterable[Given], names: Iterable[str], folde
     known = {unicodedata.normalize("NFC", name): name for name in names} | {name: name for name in names}
     labels: dict[str, str] = {}
     lines: dict[str, int] = {}
-    wrong = []
+    hints, wrong = _Hints(names), []
     for each in given:
-        candidates = (each.path, unicodedata.normalize("NFC", each.path), _below(each.path, folder))
-        name = next((known[candidate] for candidate in candidates if candidate in known), None)
+        name = next((known[candidate] for candidate in _candidates(each.path, folder) if candidate in known), None)
         if name is None:
-            near = difflib.get_close_matches(each.path, names, n=1) if len(wrong) < _SHOWN else []
-            hint = f"; did you mean {near[0]}?" if near else ""
-            wrong.append(f"{file}:{each.line}: {each.path}: no photo of that name below {folder}{hint}")
+            path = each.path.strip()
+            near = hints.near(path) if len(wrong) < _SHOWN else None
+            hint = f"; did you mean {near}?" if near else ""
+            wrong.append(f"{file}:{each.line}: {path}: no photo of that name below {folder}{hint}")
         elif labels.setdefault(name, each.label) != each.label:
             wrong.append(f"{file}:{each.line}: {name} is {each.label!r} here and {labels[name]!r} in line {lines[name]}")
         lines.setdefault(name, each.line)
@@ -97,6 +101,45 @@ def match_labels(file: Path, given: Iterable[Given], names: Iterable[str], folde
         found = f"all {len(labels)} are {classes[0]!r}" if classes else "none has a label"
         raise EmbedError(f"{file}: expected labels of two classes or more; {found}")
     return labels
+
+
+def _candidates(path: str, folder: Path) -> Iterator[str]:
+    """The names that a path may mean, the likeliest first."""
+    for written in dict.fromkeys((path, path.strip())):
+        yield written
+        yield unicodedata.normalize("NFC", written)
+        yield _below(written, folder)
+
+
+class _Hints:
+    """Finds the name that somebody may have meant: one with the same last part, else one that is spelt alike if there are few names.
+
+    Args:
+        names: of all photos.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self._names, self._left = names, _COMPARISONS
+
+    def near(self, path: str) -> str | None:
+        """The name most like a path that is none."""
+        same = self._by_last_part.get(_last_part(path), [])
+        among = same or self._names
+        if len(among) > self._left:  # with a hundred thousand photos each wrong path would take seconds
+            return None
+        self._left -= len(among)
+        return next(iter(difflib.get_close_matches(path, among, n=1, cutoff=0.0 if same else 0.6)), None)
+
+    @cached_property
+    def _by_last_part(self) -> dict[str, list[str]]:
+        found = defaultdict(list)
+        for name in self._names:
+            found[_last_part(name)].append(name)
+        return found
+
+
+def _last_part(path: str) -> str:
+    return unicodedata.normalize("NFC", path.rpartition("/")[2]).casefold()
 
 
 def _below(path: str, folder: Path) -> str:

@@ -9,10 +9,11 @@ from byol_tf.embedding.encoder_files import EncoderFiles
 from byol_tf.embedding.errors import EmbedError
 from byol_tf.embedding.progress import Progress
 from byol_tf.embedding.store import Store
-from pipelines.sources import Heap, Photo
+from pipelines.sources import Heap
 
-_SAVE_SECONDS = 300.0
-"""What is embedded is kept so often: somebody's afternoon shouldn't end with a power cut."""
+_PART_SECONDS, _PART_BYTES = 300.0, 2**28
+"""What is new is kept so often: somebody's afternoon shouldn't end with a power cut; and when it is so much: what is written is a copy."""
+_BLOCK_BYTES = 2**22  # of rows that are moved at once
 
 
 class Interrupted(Exception):
@@ -33,22 +34,22 @@ class EmbeddedPhotos:
         facts: for the store's `about.json`.
 
     Attributes:
-        photos: those with an embedding, ascending by path.
-        embeddings: float32 `[n, d]`, a row a photo.
+        photos: those with an embedding, ascending by path; from `embed_missing` on.
+        embeddings: float32 `[n, d]`, a row a photo; from `embed_missing` on.
         skipped: name -> reason, of the others.
         reused: how many of the embeddings were there before.
+
+    Memory: the embeddings, once.
     """
 
     def __init__(self, heap: Heap, encoder: EncoderFiles, store: Store, facts: dict):
         self.heap, self.encoder, self.store, self.facts = heap, encoder, store, facts
         self.skipped = dict(heap.skipped)
         self._model = None
-        kept, embeddings = store.read()
-        rows = {photo: kept.get((photo.name, photo.bytes, photo.modified)) for photo in heap.photos}
-        self._rows: dict[Photo, np.ndarray] = {photo: embeddings[row] for photo, row in rows.items() if row is not None}
-        self.reused = len(self._rows)
-        self._changed = len(kept) != self.reused
-        self._arrange()
+        kept = store.read(heap.photos)
+        self._rows, self._there, self._complete = kept.rows, kept.there, kept.complete
+        self._new: list[int] = []  # rows that no file has yet
+        self.reused = int(np.count_nonzero(self._there))
 
     def embed_missing(self, say: Callable[[str], None]) -> None:
         """Embeds what isn't there yet, and keeps it.
@@ -58,53 +59,65 @@ class EmbeddedPhotos:
             ProtocolError: see `judged.py`.
             Interrupted: by Ctrl-C.
         """
-        missing = [photo for photo in self.heap.photos if photo not in self._rows]
-        if missing:
+        missing = np.flatnonzero(~self._there)
+        if len(missing):
             try:
                 self._embed(missing, say)
             except KeyboardInterrupt:
-                self._save()
-                raise Interrupted(len(self._rows)) from None
-        if not self._rows:
+                self._finish()
+                raise Interrupted(len(self.photos)) from None
+        if not self._there.any():
             examples = "; ".join(f"{name}: {reason}" for name, reason in sorted(self.skipped.items())[:5])
             raise EmbedError(f"--images {self.heap.folder}: not one photo can be read. For example {examples}")
-        if missing or self._changed:
-            self._save()
+        self._finish()
 
-    def _embed(self, missing: list[Photo], say: Callable[[str], None]) -> None:
+    def _embed(self, missing: np.ndarray, say: Callable[[str], None]) -> None:
         from byol_tf.embedding.embedder import Embedder
 
         embedder, saved = None, time.monotonic()
+        read = self.heap.read_each([self.heap.photos[row] for row in missing])
         with Progress("embedding", len(missing), say) as progress:
-            for number, (photo, pixels, reason) in enumerate(self.heap.read_each(missing), start=1):
+            for number, (row, (photo, pixels, reason)) in enumerate(zip(missing, read, strict=True), start=1):
                 if pixels is None:
                     self.skipped[photo.name] = reason
                 else:
                     if embedder is None:
                         embedder = Embedder(self.model(), self._put)
                         progress.restart()  # what it took to load the encoder is no photo's time
-                    embedder.add(photo, pixels)
+                    embedder.add(row, pixels)
                 progress.done(number)
-                if time.monotonic() - saved > _SAVE_SECONDS:
-                    self._save()
-                    saved = time.monotonic()
+                if self._new and (time.monotonic() - saved > _PART_SECONDS or len(self._new) * self._rows[0].nbytes > _PART_BYTES):
+                    self.store.write_part([self.heap.photos[new] for new in self._new], self._rows[self._new])
+                    self._new, saved = [], time.monotonic()
             if embedder is not None:
                 embedder.finish()
-        self._arrange()
 
-    def _put(self, photo: Photo, row: np.ndarray) -> None:
-        if not np.isfinite(row).all():
-            raise EmbedError(f"--encoder {self.encoder.path}: expected finite numbers for {photo.name}; received NaN or infinity")
-        self._rows[photo] = row
+    def _put(self, row: int, embedding: np.ndarray) -> None:
+        if not np.isfinite(embedding).all():
+            name = self.heap.photos[row].name
+            raise EmbedError(f"--encoder {self.encoder.path}: expected finite numbers for {name}; received NaN or infinity")
+        if self._rows is None:
+            self._rows = np.empty((len(self._there), len(embedding)), np.float32)
+        self._rows[row], self._there[row] = embedding, True
+        self._new.append(row)
+        self._complete = False
 
-    def _arrange(self) -> None:
-        self.photos = [photo for photo in self.heap.photos if photo in self._rows]
-        self.embeddings = np.stack([self._rows[photo] for photo in self.photos]) if self.photos else np.empty((0, 0), np.float32)
-
-    def _save(self) -> None:
-        if self._rows:
-            self._arrange()
+    def _finish(self) -> None:
+        """Moves the rows together and has the files hold them all."""
+        there = np.flatnonzero(self._there)
+        self.photos = [self.heap.photos[row] for row in there]
+        if not len(there):
+            return
+        if len(there) < len(self._there):
+            some = max(1, _BLOCK_BYTES // self._rows[0].nbytes)
+            for first in range(0, len(there), some):  # in place: rows move up only, so none is overwritten before it has moved
+                block = there[first : first + some]
+                self._rows[first : first + len(block)] = self._rows[block]
+        self.embeddings = self._rows[: len(there)]
+        if not self._complete:
             self.store.write(self.photos, self.embeddings, self.skipped, self.facts)
+        elif len(there) < len(self._there):
+            self.store.write_skipped(self.skipped)
 
     def model(self):
         """The encoder, loaded when it is needed first."""

@@ -3,8 +3,9 @@
 import numpy as np
 
 _BLOCK_BYTES = 2**28
-"""What a block of queries may take: with 100,000 training features a block has 167 queries."""
-_BYTES_A_PAIR = 8 + 8  # a cosine and its place in the partial sort
+"""What a block of queries and one of training features may take together: of 2,048 numbers each, 1,365 of either are in one."""
+_BYTES_A_NUMBER = 8 + 8 + 8  # float64, and what its row's length is computed from
+_BYTES_A_PAIR = 4 * 8  # a cosine twice, its place, and that in the partial sort
 
 
 def knn_accuracy(
@@ -17,8 +18,8 @@ def knn_accuracy(
 ) -> float:
     """Accuracy of a vote of the nearest training features by cosine, each with weight exp(cosine / temperature) (Wu et al. 2018, 3.4).
 
-    Queries are taken in blocks, so memory doesn't grow with their number: above the features it is a normalised copy of the training ones
-    and a block. Cosines are float64: those of a nearly collapsed encoder are all so near 1 that float32 mixes up the order.
+    Queries and training features are taken in blocks, so that above the features memory is a block whatever their number. Cosines are
+    float64: those of a nearly collapsed encoder are all so near 1 that float32 mixes up the order.
 
     Args:
         train, test: features, float `[n, d]`.
@@ -29,18 +30,36 @@ def knn_accuracy(
     Returns:
         The fraction of test labels that are right.
     """
-    train, classes = _directions(train), int(train_labels.max()) + 1
-    neighbours = min(neighbours, len(train))
-    block = max(1, _BLOCK_BYTES // (_BYTES_A_PAIR * len(train)))
+    classes, neighbours = int(train_labels.max()) + 1, min(neighbours, len(train))
+    queries, references = _block_sizes(train.shape[1], neighbours)
     right = 0
-    for first in range(0, len(test), block):
-        cosines = _directions(test[first : first + block]) @ train.T
-        nearest = np.argpartition(cosines, len(train) - neighbours, axis=1)[:, len(train) - neighbours :]
-        votes = _votes(np.take_along_axis(cosines, nearest, axis=1), temperature)
+    for first in range(0, len(test), queries):
+        cosines, places = _nearest(_directions(test[first : first + queries]), train, neighbours, references)
+        votes = _votes(cosines, temperature)
         rows = np.repeat(np.arange(len(cosines)) * classes, neighbours)
-        sums = np.bincount(rows + train_labels[nearest].ravel(), votes.ravel(), len(cosines) * classes)
-        right += np.count_nonzero(sums.reshape(-1, classes).argmax(axis=1) == test_labels[first : first + block])
+        sums = np.bincount(rows + train_labels[places].ravel(), votes.ravel(), len(cosines) * classes)
+        right += np.count_nonzero(sums.reshape(-1, classes).argmax(axis=1) == test_labels[first : first + queries])
     return right / len(test)
+
+
+def _block_sizes(width: int, neighbours: int) -> tuple[int, int]:
+    """(queries, training features) in a block: a quarter of its bytes for either, half for their pairs and the nearest so far."""
+    rows, pairs = _BLOCK_BYTES // 4 // (_BYTES_A_NUMBER * width), _BLOCK_BYTES // 2 // _BYTES_A_PAIR
+    queries = max(1, min(rows, pairs // (2 * neighbours)))
+    return queries, max(1, min(rows, pairs // queries - neighbours))
+
+
+def _nearest(queries: np.ndarray, train: np.ndarray, neighbours: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines float64 `[q, k]` and places int `[q, k]` of each query's nearest, in no order; block by block."""
+    cosines, places = np.empty((len(queries), 0)), np.empty((len(queries), 0), np.int64)
+    for first in range(0, len(train), block):
+        new = queries @ _directions(train[first : first + block]).T
+        cosines = np.concatenate([cosines, new], axis=1)
+        places = np.concatenate([places, np.broadcast_to(np.arange(first, first + new.shape[1]), new.shape)], axis=1)
+        if (beyond := cosines.shape[1] - neighbours) > 0:
+            nearest = np.argpartition(cosines, beyond, axis=1)[:, beyond:]
+            cosines, places = np.take_along_axis(cosines, nearest, axis=1), np.take_along_axis(places, nearest, axis=1)
+    return cosines, places
 
 
 def _directions(features: np.ndarray) -> np.ndarray:

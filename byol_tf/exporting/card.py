@@ -6,7 +6,7 @@ from byol_tf import __version__
 from byol_tf.config import Config
 from byol_tf.exporting.card_parts import front_matter, preparation
 from byol_tf.exporting.forms import FORMS
-from byol_tf.exporting.record import read_proofs
+from byol_tf.exporting.record import heading, read_proofs
 from byol_tf.plan import system_of
 from byol_tf.run_facts import RunFacts
 from byol_tf.run_folder import write_atomically
@@ -103,7 +103,7 @@ def _files(export: Path) -> list[str]:
     lines = ["| file | MB | ms a photo | largest difference | smallest cosine | same neighbour |", "|---|---|---|---|---|---|"]
     for form in FORMS:
         if (export / form.name).exists():
-            lines.append(f"| `{form.name}`: {form.what} | {_measured(proofs.get(form.what))} |")
+            lines.append(f"| `{form.name}`: {heading(form, proofs)} | {_measured(proofs.get(form.what))} |")
     if not proofs:
         return [*lines, "", "Not yet compared with the run's own encoder: `python -m byol_tf.export --run ...` does it."]
     return [*lines, "", _HOW_MEASURED]

@@ -31,6 +31,7 @@ class Form:
     same_neighbour: float
 
 
+INT8 = "encoder-int8.tflite"
 _TENSORFLOW = ("tensorflow pillow", ("tensorflow", "numpy", "PIL"))
 _LITERT = ("ai-edge-litert pillow", ("ai_edge_litert", "numpy", "PIL"))
 
@@ -42,7 +43,7 @@ FORMS = (
     Form("keras", "encoder.keras", "Keras", "keras", *_TENSORFLOW, 1e-3, 0.9999, 0.98),
     Form("litert", "encoder-float32.tflite", "LiteRT, float32", "litert", *_LITERT, 0.05, 0.999, 0.95),
     Form("litert", "encoder-float16.tflite", "LiteRT, float16 weights", "litert", *_LITERT, 0.05, 0.999, 0.95),
-    Form("litert", "encoder-int8.tflite", "LiteRT, int8", "litert", *_LITERT, 0.5, 0.98, 0.95),
+    Form("litert", INT8, "LiteRT, int8", "litert", *_LITERT, 0.5, 0.98, 0.95),
     Form("onnx", "encoder.onnx", "ONNX", "onnx", "onnxruntime pillow", ("onnxruntime", "numpy", "PIL"), 1e-3, 0.9999, 0.98),
 )
 FORMATS = tuple(dict.fromkeys(form.format for form in FORMS))

@@ -15,12 +15,14 @@ import tensorflow as tf
 from byol_tf.exporting.proof import same_neighbours
 from byol_tf.exporting.saved_model import parts_of_export
 
+INT8_EVERYWHERE, INT8_WEIGHTS = "weights and activations", "weights only, activations float32"
+"""What of `encoder-int8.tflite` is int8, in words for people."""
 _KEPT = 0.97
 """Share of nearest neighbours that int8 activations have to keep among the images that they are calibrated on; the proof asks for 95% of
 others."""
 
 
-def write_litert(plain: keras.Model, folder: Path, squares: np.ndarray, say: Callable[[str], None]) -> None:
+def write_litert(plain: keras.Model, folder: Path, squares: np.ndarray, say: Callable[[str], None]) -> str:
     """Writes `encoder-float32.tflite`, `encoder-float16.tflite` and `encoder-int8.tflite`.
 
     Each takes one image of the encoder's own size, uint8 `[1, size, size, 3]`, and gives float32 `[1, d]` (signature `serve`). The size is
@@ -31,6 +33,9 @@ def write_litert(plain: keras.Model, folder: Path, squares: np.ndarray, say: Cal
         folder: where they go.
         squares: uint8 `[n, size, size, 3]`, images that the ranges of int8's activations are measured on.
         say: prints a line for people: what is in int8.
+
+    Returns:
+        `INT8_EVERYWHERE` or `INT8_WEIGHTS`.
     """
     _, encode = parts_of_export(plain)
     size = encode.input_shape[1]
@@ -48,8 +53,9 @@ def write_litert(plain: keras.Model, folder: Path, squares: np.ndarray, say: Cal
         if kept < _KEPT:
             content = _int8_weights(_converter(saved))
         (folder / "encoder-int8.tflite").write_bytes(content)
-    inside = "weights and activations are int8" if kept >= _KEPT else "only the weights are int8, the activations float32"
-    say(f"LiteRT, int8: {inside}; with both, {kept:.1%} of {len(squares)} images that they were calibrated on keep their neighbour")
+    int8 = INT8_EVERYWHERE if kept >= _KEPT else INT8_WEIGHTS
+    say(f"LiteRT, int8: {int8}; with both in int8, {kept:.1%} of {len(squares)} images that they were calibrated on keep their neighbour")
+    return int8
 
 
 def _converter(saved: str) -> tf.lite.TFLiteConverter:

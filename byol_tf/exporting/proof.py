@@ -35,6 +35,7 @@ class Proof:
         same_neighbour: share of the compared images whose nearest neighbour among them is the same one; None where there were too few.
         photos: how many photos of odd sizes there were.
         images: and how many of the source's.
+        int8: what of an int8 file is int8 (see `litert.py`); None for any other.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Proof:
     same_neighbour: float | None
     photos: int
     images: int
+    int8: str | None = None
 
     def failures(self, form: Form) -> list[str]:
         """What isn't as near as the form has to be, in words."""

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from byol_tf.exporting.forms import Form
 from byol_tf.run_folder import write_atomically
 
 
@@ -13,6 +14,12 @@ def read_proofs(export: Path) -> dict[str, dict]:
         return {what: facts for what, facts in proofs.items() if (export / facts["name"]).exists()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
+
+
+def heading(form: Form, proofs: dict[str, dict]) -> str:
+    """What a form is called on pages for people: an int8 file says what of it is int8, if that is known."""
+    int8 = proofs.get(form.what, {}).get("int8")
+    return form.what if int8 is None else f"{form.what} ({int8})"
 
 
 def record_proofs(export: Path, proofs: dict[str, dict]) -> None:

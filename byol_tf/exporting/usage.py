@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from byol_tf.exporting.forms import FORMS, Form
+from byol_tf.exporting.record import heading, read_proofs
 
 _PHOTO = """
 
@@ -45,7 +46,7 @@ encoder = keras.saving.load_model("encoder.keras")
 
 def represent(photo):
     """A Pillow image in RGB, of any size -> float32 [d]."""
-    return encoder.predict_on_batch(np.asarray(photo)[None])[0]
+    return encoder(np.asarray(photo)[None], training=False).numpy()[0]
 '''
     + _PHOTO,
     "litert": '''import numpy as np
@@ -84,7 +85,8 @@ encoder = keras.saving.load_model("encoder.keras")
 encoder.trainable = True  # False: only the new layer learns
 model = keras.Sequential([encoder, keras.layers.Dense(10)])
 model.compile(
-    keras.optimizers.Adam(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"]
+    keras.optimizers.Adam(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"],
+    jit_compile=False,  # XLA, which Keras takes on a GPU, can't do the antialiased resize that is inside
 )
 model.fit(images, labels, epochs=5)  # uint8 [N, H, W, 3] of any one size, class numbers [N]
 ```
@@ -123,25 +125,25 @@ def snippet(form: Form, size: int) -> str:
 
 
 def write_usage(folder: Path, size: int) -> None:
-    """Writes `USAGE.md` on those of the forms that a folder holds, replacing what is there.
+    """Writes `USAGE.md` on those of the forms that a folder holds, by its `proof.json`, replacing what is there.
 
     Args:
         folder: of the export.
         size: side of the encoder's input.
     """
-    text = _usage([form for form in FORMS if (folder / form.name).exists()], size)
+    text = _usage([form for form in FORMS if (folder / form.name).exists()], read_proofs(folder), size)
     beside = folder / ".USAGE.md.part"
     beside.write_text(text, encoding="utf-8")
     beside.replace(folder / "USAGE.md")
 
 
-def _usage(forms: list[Form], size: int) -> str:
+def _usage(forms: list[Form], proofs: dict[str, dict], size: int) -> str:
     parts, sections = [_OPENING], {}
     for form in forms:
         sections.setdefault(form.snippet, []).append(form)
     for first, *others in sections.values():
         parts += [f"## {first.what}", f"`pip install {first.install}`", f"```python\n{snippet(first, size)}```"]
-        parts += [f"The same with `{other.name}` is {other.what}." for other in others]
+        parts += [f"The same with `{other.name}` is {heading(other, proofs)}." for other in others]
         parts += _notes(first, size)
     return "\n\n".join(parts) + "\n"
 

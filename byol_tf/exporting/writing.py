@@ -1,5 +1,6 @@
 """Each format is written beside its place, proven there, and put into place file by file."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from byol_tf.exporting.forms import Form, forms_of
+from byol_tf.exporting.forms import INT8, Form, forms_of
 from byol_tf.exporting.litert import write_litert
 from byol_tf.exporting.onnx import write_onnx
 from byol_tf.exporting.proof import Proof, ProofError
@@ -45,8 +46,8 @@ def write_proven(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
-        _write(name, plain, beside, calibration, say)
-        proofs = prove(forms, beside)
+        int8 = _write(name, plain, beside, calibration, say)
+        proofs = [dataclasses.replace(proof, int8=int8) if proof.name == INT8 else proof for proof in prove(forms, beside)]
         reasons = {form.name: [] for form in forms}
         for form, proof in zip(forms, proofs, strict=True):
             reasons[form.name] += [f"{form.name}: {form.what}: {failure}" for failure in proof.failures(form)]
@@ -60,7 +61,8 @@ def write_proven(
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _write(name: str, plain: keras.Model, folder: Path, calibration: Sequence[np.ndarray], say: Callable[[str], None]) -> None:
+def _write(name: str, plain: keras.Model, folder: Path, calibration: Sequence[np.ndarray], say: Callable[[str], None]) -> str | None:
+    """Writes the files of a format; returns what is int8 in that which has it (see `litert.py`), None where there is none."""
     try:
         if name == "saved_model":
             write_saved_model(plain, folder / "encoder")
@@ -71,12 +73,13 @@ def _write(name: str, plain: keras.Model, folder: Path, calibration: Sequence[np
         else:
             centre, _ = parts_of_export(plain)
             squares = np.stack([np.asarray(centre(image.astype(np.float32))) for image in calibration])
-            write_litert(plain, folder, np.rint(squares).astype(np.uint8), say)
+            return write_litert(plain, folder, np.rint(squares).astype(np.uint8), say)
     except OSError:
         raise
     except Exception as error:  # converters raise many kinds, and the next format may still be written
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ProofError(f"{name}: can't be written: {text}") from error
+    return None
 
 
 def _place(source: Path, target: Path) -> None:

@@ -62,7 +62,10 @@ def inference_model(encoder: keras.Model, size: int, mean: Sequence[float], std:
     images = keras.Input((None, None, 3), dtype="uint8", name="images")
     # Without it Keras' resize rounds to whole numbers where it runs eagerly, and doesn't in a graph.
     x = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
-    x = keras.layers.Resizing(size, size, "bilinear", crop_to_aspect_ratio=True, antialias=True, dtype="float32", name="centre")(x)
+    centre = keras.layers.Resizing(size, size, "bilinear", crop_to_aspect_ratio=True, antialias=True, dtype="float32", name="centre")
+    # XLA has no antialiased resize, and where there is a GPU Keras would compile every model that this layer is in.
+    centre.supports_jit = False
+    x = centre(x)
     scale = [1.0 / (255.0 * s) for s in std]
     offset = [-m / s for m, s in zip(mean, std, strict=True)]
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalise")(x)

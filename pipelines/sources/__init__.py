@@ -6,6 +6,7 @@ from pipelines.sources.heap import Heap, Photo, read_photo
 from pipelines.sources.images import ArrayImages, Images, LazyImages, balanced_indices, concatenated, fit, fitted, subset, without_labels
 from pipelines.sources.opening import open_source, plan_source, sample_source
 from pipelines.sources.reading import held_in_memory
+from pipelines.sources.roll import Roll, unpacked
 from pipelines.sources.source import Source, SourceError, SourcePlan
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Images",
     "LazyImages",
     "Photo",
+    "Roll",
     "Source",
     "SourceError",
     "SourcePlan",
@@ -29,5 +31,6 @@ __all__ = [
     "read_photo",
     "sample_source",
     "subset",
+    "unpacked",
     "without_labels",
 ]

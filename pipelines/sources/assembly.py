@@ -10,6 +10,7 @@ import psutil
 
 from pipelines.sources.images import ArrayImages, Images, concatenated, fitted, subset, without_labels
 from pipelines.sources.reading import Reading, read_through
+from pipelines.sources.roll import Roll
 from pipelines.sources.source import SPLITS, Outline, Parts, Request, Source, SourceError, SourcePlan, stream
 
 _SHARE_OF_MEMORY = 0.5  # "auto" takes at most this much of what is free
@@ -55,7 +56,7 @@ def assembled(request: Request, parts: Parts) -> Source:
 
     shapes = {split: images.shape or parts.likely_shape for split, images in wanted.items()}
     needed = None if None in shapes.values() else sum(len(images) * prod(shapes[split]) for split, images in wanted.items())
-    readings = _read(request, parts, wanted, hold=_hold(request, needed))
+    readings = _read(request, parts, use, wanted, hold=_hold(request, needed))
     skipped, losses_allowed = _skipped(request, parts, use, readings)
     held = all(isinstance(reading.images, ArrayImages) for reading in readings.values())
     if not all(reading.images.shape for reading in readings.values()):
@@ -82,11 +83,24 @@ def assembled(request: Request, parts: Parts) -> Source:
         test=labelled.get("test"),
         class_names=parts.class_names,
         skipped=skipped,
-        notes=(*parts.notes, *_pretrain_notes(request, use), *_memory_notes(request, held, needed), *parts.after_reading(losses_allowed)),
+        notes=(
+            *parts.notes,
+            *_pretrain_notes(request, use),
+            *_memory_notes(request, held, needed),
+            *parts.after_reading(losses_allowed),
+        ),
         fingerprint=parts.fingerprint,
         trouble=parts.trouble,
+        roll=_roll(request, parts, readings, skipped),
         keep=parts.keep,
     )
+
+
+def _roll(request: Request, parts: Parts, readings: Mapping[str, Reading], skipped: tuple[tuple[str, str], ...]) -> Roll | None:
+    """Of a source whose files may be unreadable; the one that it was opened with stays as it is."""
+    if parts.roll is None or request.roll is not None:
+        return parts.roll
+    return replace(parts.roll, skipped=skipped, shapes={split: reading.images.shape for split, reading in readings.items()})
 
 
 def sampled(request: Request, parts: Parts, *, hold: bool) -> Images:
@@ -175,8 +189,8 @@ def _hold(request: Request, needed: int | None) -> str | None:
     return "may" if needed is not None and needed <= free * _SHARE_OF_MEMORY else None
 
 
-def _read(request: Request, parts: Parts, wanted: Mapping[str, Images], *, hold: str | None) -> dict[str, Reading]:
-    """One pass over what has to be held or checked."""
+def _read(request: Request, parts: Parts, use: _Use, wanted: Mapping[str, Images], *, hold: str | None) -> dict[str, Reading]:
+    """One pass over what has to be held or checked. What was checked when a run began needn't be when it goes on."""
     total, done = sum(map(len, wanted.values())), 0
     readings: dict[str, Reading] = {}
     what = f"{'loading' if hold else 'checking'} {request.source}"
@@ -184,6 +198,8 @@ def _read(request: Request, parts: Parts, wanted: Mapping[str, Images], *, hold:
         whole = np.arange(len(images), dtype=np.int64)
         if isinstance(images, ArrayImages) or (hold is None and parts.file_name is None):
             readings[split] = Reading(images, isinstance(images, ArrayImages), whole, ())
+        elif hold is None and request.roll is not None and split in request.roll.shapes:
+            readings[split] = _read_before(request.roll, parts, use, split, images)
         else:
             start = done
             reading = read_through(
@@ -204,6 +220,15 @@ def _read(request: Request, parts: Parts, wanted: Mapping[str, Images], *, hold:
                 again = subset(wanted[split], reading.good, shape=reading.images.shape)
                 readings[split] = replace(reading, images=again, held=False)
     return readings
+
+
+def _read_before(roll: Roll, parts: Parts, use: _Use, split: str, images: Images) -> Reading:
+    """What reading `images` of a split gave when the run began."""
+    reasons, originals = dict(roll.skipped), use.pretrain[split] if split == "unlabelled" else range(len(images))
+    names = enumerate(parts.file_name(split, int(original)) for original in originals)
+    bad = tuple((index, reasons[name]) for index, name in names if name in reasons)
+    good = np.setdiff1d(np.arange(len(images), dtype=np.int64), np.array([index for index, _ in bad], np.int64))
+    return Reading(subset(images, good, shape=roll.shapes[split]), False, good, bad)
 
 
 def _skipped(request: Request, parts: Parts, use: _Use, readings: Mapping[str, Reading]) -> tuple[tuple[tuple[str, str], ...], int]:

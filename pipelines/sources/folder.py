@@ -19,7 +19,8 @@ from pipelines.sources.folder_reader import PhotoReader
 from pipelines.sources.folder_scan import Scan
 from pipelines.sources.folder_walk import Found, existing_folder, printable, walk
 from pipelines.sources.images import LazyImages, Shape
-from pipelines.sources.source import Outline, Parts, Request
+from pipelines.sources.roll import Roll
+from pipelines.sources.source import Outline, Parts, Request, SourceError
 
 _HEADERS = 64  # files whose headers tell, before all are decoded, whether the photos seem to have one size
 
@@ -31,7 +32,8 @@ class _Photos:
     Attributes:
         folder: what paths are relative to.
         where: the photos' place, for people.
-        found: all of them.
+        found: all of them, for a run that goes on as they were when it began.
+        now: as they are.
         layout: the same by split.
         class_of: of a list, the class of each path that has one.
     """
@@ -39,19 +41,38 @@ class _Photos:
     folder: Path
     where: str
     found: Found
+    now: Found
     layout: Layout
     class_of: Mapping[str, str]
 
 
 def _looked_through(request: Request) -> _Photos:
-    """Raises SourceError: see `read_list`, `lay_out_list` and `lay_out`."""
-    listed = read_list(request.root)
+    """Raises SourceError: see `read_list`, `lay_out_list`, `lay_out` and `_as_it_was`."""
+    listed, roll = read_list(request.root), request.roll
     if listed is not None:
-        layout = lay_out_list(listed.file, listed.found, listed.class_of, request.seed)
-        return _Photos(listed.file.parent, f"in {listed.file}", listed.found, layout, listed.class_of)
-    folder = existing_folder(request.root)
-    found = walk(folder)
-    return _Photos(folder, f"below {folder}", found, lay_out(folder, found, request.seed), {})
+        folder, where, found, class_of = listed.file.parent, f"in {listed.file}", listed.found, listed.class_of
+    else:
+        folder = existing_folder(request.root)
+        where, found, class_of = f"below {folder}", walk(folder), {}
+    now = found
+    if roll is not None:
+        found, class_of = _as_it_was(folder, now, roll, request.max_bad_fraction), roll.class_of
+    layout = lay_out(folder, found, request.seed) if listed is None else lay_out_list(listed.file, found, class_of, request.seed)
+    return _Photos(folder, where, found, now, layout, class_of)
+
+
+def _as_it_was(folder: Path, now: Found, roll: Roll, max_bad_fraction: float) -> Found:
+    """What was found when the run began. Raises SourceError if more of it has gone or changed than may be lost."""
+    unreadable = dict(roll.skipped)
+    total = len({*map(printable, roll.sizes), *unreadable})
+    gone = [path for path, size in roll.sizes.items() if now.sizes.get(path) != size and printable(path) not in unreadable]
+    if len(gone) + len(unreadable) > max_bad_fraction * total and gone:
+        raise SourceError(
+            f"{folder}: {len(gone):,} of {total:,} photos that this run was begun with are gone or have changed, more than "
+            f"data.max_bad_fraction = {max_bad_fraction:g} allows. For example {', '.join(map(printable, gone[:5]))}. Bring those back, or "
+            "use --fresh"
+        )
+    return Found(dict(roll.sizes))
 
 
 def outline(request: Request) -> Outline:
@@ -70,21 +91,31 @@ def parts(request: Request) -> Parts:
     """Finds the photos; they are decoded when they are read. Raises SourceError: see `_looked_through`."""
     photos = _looked_through(request)
     folder, found, layout = photos.folder, photos.found, photos.layout
-    scan = Scan(request.root, found, request.scans)
+    scan, roll = Scan(request.root, photos.now, request.scans), request.roll
     reader, losses = PhotoReader(folder, found.sizes, request.image_size, scan), Losses(folder, request.on_lost)
+    unreadable = {} if roll is None else dict(roll.skipped)
+
+    def read(path: str) -> np.ndarray:
+        if unreadable and (reason := unreadable.get(printable(path))) is not None:  # it might be readable by now: the order would change
+            raise UnreadableImage(reason)
+        return reader.read(path)
 
     def images(paths: list[str], labels: np.ndarray | None) -> LazyImages:
         return LazyImages(
             len(paths),
-            lambda index: losses.read(reader.read, paths, index, labels),
+            lambda index: losses.read(read, paths, index, labels),
             labels,
             encoded=lambda index: reader.encoded(paths[index]),
             shape_of=lambda index: losses.read(reader.shape, paths, index, labels),
         )
 
+    if roll is not None:
+        bad = [path for path in found.sizes if printable(path) in unreadable]
+        losses.settle(int(request.max_bad_fraction * len(found.sizes)) - len(unreadable), bad)
+
     def after_reading(losses_allowed: int) -> tuple[str, ...]:
         losses.settle(losses_allowed)
-        return (*reader.settle(), *_duplicates_notes(folder, found.sizes, layout, scan))
+        return (*reader.settle(), *(_duplicates_notes(folder, found.sizes, layout, scan) if roll is None else ()))
 
     return Parts(
         images={split: images(paths, layout.labels.get(split)) for split, paths in layout.files.items()},
@@ -94,11 +125,21 @@ def parts(request: Request) -> Parts:
         unlabelled_from=layout.unlabelled_from,
         likely_shape=None if request.image_size else _likely_shape(folder, layout, scan),
         file_name=lambda split, index: printable(layout.files[split][index]),
-        skipped=tuple((printable(path), reason) for path, reason in found.skipped.items()),
+        skipped=_unopened(found) if roll is None else _unopened_then(roll),
         after_reading=after_reading,
         trouble=lambda: losses.error,
+        roll=Roll(found.sizes, photos.class_of) if roll is None else roll,
         keep=scan.keep,
     )
+
+
+def _unopened(found: Found) -> tuple[tuple[str, str], ...]:
+    return tuple((printable(path), reason) for path, reason in found.skipped.items())
+
+
+def _unopened_then(roll: Roll) -> tuple[tuple[str, str], ...]:
+    names = set(map(printable, roll.sizes))
+    return tuple((path, reason) for path, reason in roll.skipped if path not in names)
 
 
 def _notes(photos: _Photos) -> list[str]:

@@ -51,7 +51,8 @@ def lay_out(folder: Path, found: Found, seed: int) -> Layout:
         seed: of the split into train and test, where the folder has none.
 
     Raises:
-        SourceError: no photos; one class only; test classes that train has not; the root lies one folder deeper.
+        SourceError: no photos; one class only; test classes that train has not; the root lies one folder deeper; a folder among classes
+            that has a split's name.
     """
     if not found.sizes:
         raise SourceError(f"data.root: {found.no_photos(folder)}")
@@ -69,6 +70,7 @@ def lay_out(folder: Path, found: Found, seed: int) -> Layout:
         else:
             left_out += len(paths)
     if roles:
+        _check_no_class(folder, by_top)
         if left_out:
             layout.notes.append(f"left out: {left_out:,} photo(s) that lie in none of unlabelled/, train/ and test/")
         _from_roles(layout, roles, seed)
@@ -80,6 +82,18 @@ def lay_out(folder: Path, found: Found, seed: int) -> Layout:
     else:
         _heap(layout, folder, found, by_top)
     return layout
+
+
+def _check_no_class(folder: Path, by_top: Mapping[str, list[str]]) -> None:
+    """Raises SourceError where a split's folder may as well be a class: of trains, beside buses and cars."""
+    named = [top for top in by_top if top.lower() in _ROLES]
+    others = sorted(set(by_top) - set(named))
+    if len(named) != 1 or not others or _ROLES[named[0].lower()] == "unlabelled" or any(path.count("/") > 1 for path in by_top[named[0]]):
+        return
+    raise SourceError(
+        f"data.root: {folder} has {printable(named[0])}/ beside {', '.join(map(printable, others[:3]))}. If it is a class, give it "
+        "another name; if it holds the photos to learn from, put nothing else beside it but unlabelled/, train/ and test/"
+    )
 
 
 def lay_out_list(file: Path, found: Found, class_of: Mapping[str, str], seed: int) -> Layout:

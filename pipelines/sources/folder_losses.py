@@ -1,7 +1,7 @@
 """Photos that could be read when a run began and can't be any more: a disk fails, someone tidies up."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,9 +34,15 @@ class Losses:
         self._allowed: int | None = None
         self.error: SourceError | None = None
 
-    def settle(self, allowed: int) -> None:
-        """From now on what can't be read is lost, not unreadable from the beginning. `allowed`: the number of losses a run bears."""
+    def settle(self, allowed: int, unreadable: Iterable[str] = ()) -> None:
+        """From now on what can't be read is lost, not unreadable from the beginning.
+
+        Args:
+            allowed: the number of losses a run bears.
+            unreadable: paths that couldn't be read from the beginning, as far as nobody has tried to.
+        """
         self._allowed = allowed
+        self._unreadable.update(unreadable)
 
     def read(self, read: Callable[[str], Of], paths: Sequence[str], index: int, labels: np.ndarray | None) -> Of:
         """Returns photo `index`; if it is lost, the next one of its label that can be read.
@@ -48,7 +54,7 @@ class Losses:
             labels: of the split, or None.
 
         Raises:
-            UnreadableImage: it can't be read, before `settle`.
+            UnreadableImage: it can't be read, before `settle`; or couldn't be from the beginning.
             SourceError: it is lost, and with it more than are allowed. Then `error` is set as well.
         """
         try:
@@ -57,6 +63,7 @@ class Losses:
             if self._allowed is None:
                 with self._lock:
                     self._unreadable.add(paths[index])
+            if paths[index] in self._unreadable:
                 raise
             self._note(paths[index], str(error))
         for step in range(1, len(paths)):

@@ -61,7 +61,10 @@ class Scan:
 
     def keep(self) -> None:
         """Writes what is known for the next start, if that is more than it was. It goes without, where it can't be written."""
-        entries = {path: [*self._state(path), *astuple(facts), self._digests.get(path)] for path, facts in self._facts.items()}
+        there = self._found.sizes.keys()
+        entries = {
+            path: [*self._state(path), *astuple(facts), self._digests.get(path)] for path, facts in self._facts.items() if path in there
+        }
         if self._file is None or entries == self._kept:
             return
         text = json.dumps({"by": _versions(), "photos": entries}).encode()

@@ -60,17 +60,18 @@ class ArrayImages(Images):
     Args:
         images: uint8 `[n, height, width, 3]`.
         labels: integers `[n]`, or None.
+        together: False for images that are too large to be worked on in batches: their `shape` is None then, as if they differed.
 
     Raises:
         ValueError: another type or shape.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None, *, together: bool = True) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(f"images: expected uint8 [n, height, width, 3], received {images.dtype} {list(images.shape)}")
         self._images = images
         self.labels = _checked_labels(labels, len(images))
-        self.shape = (images.shape[1], images.shape[2], 3)
+        self.shape = (images.shape[1], images.shape[2], 3) if together else None
 
     def __len__(self) -> int:
         return len(self._images)

@@ -11,6 +11,12 @@ from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.images import ArrayImages, Images, Shape, subset
 
 _BLOCK = 8  # images a thread takes at once
+_TOGETHER = 512 * 512  # pixels of an image
+
+
+def large(shape: Shape) -> bool:
+    """Whether images of `(height, width, 3)` are so large that a batch of them, as float32, would take a machine's memory."""
+    return shape[0] * shape[1] > _TOGETHER
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,8 @@ class Reading:
     """What one pass found.
 
     Attributes:
-        images: those that could be read; arrays if they are held. Their `shape` is known if they all have one.
+        images: those that could be read; arrays if they are held. Their `shape` is known if they all have one; large ones have none, and
+            are taken one by one.
         held: whether they are in memory.
         good: int64, ascending: their indices before the pass.
         bad: (index before the pass, reason) of the others.
@@ -68,8 +75,8 @@ def read_through(images: Images, *, hold: bool, progress: Callable[[int], None] 
         for row, index in enumerate(good):  # in place: a second array might not fit
             if row != index:
                 array[row] = array[index]
-        return Reading(ArrayImages(array[: len(good)], labels), True, good, tuple(bad))
-    shape = next(iter(shapes)) if len(shapes) == 1 else None
+        return Reading(ArrayImages(array[: len(good)], labels, together=not large(array.shape[1:])), True, good, tuple(bad))
+    shape = next(iter(shapes)) if len(shapes) == 1 and not any(map(large, shapes)) else None
     readable = images if not bad and shape == images.shape else subset(images, good, shape=shape)
     return Reading(readable, False, good, tuple(bad))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.sources.images import Images, Shape
+from pipelines.sources.roll import Roll
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how many images are done, of how many)."""
@@ -53,6 +54,7 @@ class Source:
         fingerprint: sha256 in hexadecimal that identifies the data.
         trouble: returns why images can't be read any more that could be when the source was opened; None while all is well. An exception
             that passes through tf.data comes out as TensorFlow's own; this is the original.
+        roll: of "folder": its photos, to open it with when the run goes on; else None.
         keep: writes what was found out into `Request.scans`, for the next start. No error where that can't be.
     """
 
@@ -65,6 +67,7 @@ class Source:
     notes: tuple[str, ...]
     fingerprint: str
     trouble: Callable[[], SourceError | None] = _no_trouble
+    roll: Roll | None = None
     keep: Callable[[], None] = _nothing_to_keep
 
 
@@ -106,6 +109,8 @@ class Request:
         on_progress: called with (what is being done, images done, of how many).
         on_lost: for "folder": called once for each photo that can't be read any more, when another one of its label takes its place. None:
             there is no taking another's place, and the first loss is an error.
+        roll: for "folder": the photos that are meant. What couldn't be read then is left out again, unopened; what has gone or changed
+            since is lost as if it had gone while it was used; what has come since is left out.
         scans: for "folder": the folder where what was found out about photos is kept (see `folder_scan.py`); None: nowhere. Only
             `Source.keep` writes there.
     """
@@ -121,6 +126,7 @@ class Request:
     seed: int = 0
     on_progress: Progress = _silent
     on_lost: Lost | None = None
+    roll: Roll | None = None
     scans: str | None = None
 
 
@@ -163,6 +169,7 @@ class Parts:
         after_reading: called when all that is used has been decoded, with the number of files that may yet become unreadable; gives lines
             for people.
         trouble: see `Source`.
+        roll: what was found by name, where files may be unreadable.
         keep: see `Source`.
     """
 
@@ -176,6 +183,7 @@ class Parts:
     skipped: tuple[tuple[str, str], ...] = ()
     after_reading: Callable[[int], tuple[str, ...]] = _nothing_read
     trouble: Callable[[], SourceError | None] = _no_trouble
+    roll: Roll | None = None
     keep: Callable[[], None] = _nothing_to_keep
 
 

@@ -16,7 +16,7 @@ import numpy as np
 BLOCKS = {"ResNet50": (3, 4, 6, 3), "ResNet200": (3, 24, 36, 3)}
 HIDDEN, PROJECTION = 24, 12
 _BATCH_NORM = {"decay_rate": 0.9, "eps": 1e-5, "create_scale": True, "create_offset": True}
-_MEAN, _STD = jnp.array([0.485, 0.456, 0.406]), jnp.array([0.229, 0.224, 0.225])
+MEAN, STD = jnp.array([0.485, 0.456, 0.406]), jnp.array([0.229, 0.224, 0.225])
 State = collections.namedtuple("_ByolExperimentState", "online_params target_params online_state target_state opt_state")
 State.__module__ = "byol.byol_experiment"
 MomentumState = collections.namedtuple("ScaleByLarsState", "mu")
@@ -68,7 +68,7 @@ def _network(blocks, width, hidden, outputs, namesake, images, training=False):
     projector, predictor = _Head(outputs, "projector"), _Head(outputs, "predictor")
     classifier = hk.Linear(10, name="classifier")
     for _ in range(2 if training else 1):  # a pass for each view
-        representation = torso((images - _MEAN) / _STD, training)
+        representation = torso((images - MEAN) / STD, training)
         projection = projector(representation, hidden, training)
         prediction = predictor(projection, hidden, training)
         classifier(representation)

@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,64 @@ def test_the_last_save_is_tried_again(run, tmp_path, monkeypatch, failures, writ
     run.writer.finish()
     assert run.writer.failed is not written
     assert [path.name for path in list_checkpoints(tmp_path)] == ["epoch-0001"] * written
+
+
+@pytest.fixture
+def hanging(monkeypatch):
+    """A disk that answers no fsync before the event is set; a save counts as one that hangs after 0.1 s."""
+    answers = threading.Event()
+    monkeypatch.setattr(checkpoint_writer, "SLOW", 0.1)
+    monkeypatch.setattr(checkpoint_writer, "_TICK", 0.02)
+    monkeypatch.setattr("os.fsync", lambda descriptor: answers.wait(60))
+    yield answers
+    answers.set()
+
+
+def test_a_save_that_hangs_is_said_once_while_the_training_thread_goes_on(run, tmp_path, hanging):
+    run.write(1)
+    run.writer.check()
+    assert (run.said, run.writer.hangs) == ([], False)
+    deadline = time.monotonic() + 20
+    while not run.said:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+        run.writer.check()
+    run.writer.check()
+    assert [line.partition(" has taken ")[0] for line in run.said] == [f"warning: a save into {tmp_path}"]
+    assert (run.writer.hangs, run.writer.newest) == (True, None)
+    hanging.set()
+    run.writer.wait()
+    assert (run.writer.hangs, run.writer.newest) == (False, tmp_path / "epoch-0001")
+
+
+def test_one_who_waits_for_a_save_that_hangs_says_so_and_can_give_up(run, hanging):
+    awaited = []
+
+    def hung():
+        awaited.append(run.writer.awaited)
+        hanging.set()
+
+    run.writer.hung = hung
+    run.write(1)
+    assert not run.writer.awaited
+    run.write(2)
+    assert awaited == [True]
+    assert len(run.said) == 1
+    run.writer.finish()
+    assert not run.writer.awaited
+
+
+def test_a_disk_that_is_always_slow_does_not_hang(run, hanging):
+    run.writer.hung = hanging.set
+    run.write(1)
+    run.writer.wait()
+    run.writer.hung = pytest.fail
+    real = checkpoint_writer.write_checkpoint
+    with pytest.MonkeyPatch.context() as slow:
+        slow.setattr(checkpoint_writer, "write_checkpoint", lambda *parts: time.sleep(0.15) or real(*parts))
+        run.write(2)
+        run.writer.wait()
+    assert len(run.said) == 1
 
 
 def test_the_newest_and_the_best_stay(run, tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,7 @@ def flip_a_byte(path: Path) -> None:
         ("manifest.json", lambda path: path.write_text("")),
         ("manifest.json", lambda path: path.write_text("{}")),
         ("manifest.json", lambda path: path.write_text("[]")),
+        ("manifest.json", lambda path: path.write_text('{"a":' * 100_000 + "1" + "}" * 100_000)),
         ("manifest.json", Path.unlink),
     ],
 )
@@ -241,6 +243,58 @@ class TestRecover:
             recover(tmp_path, pytest.fail)
         assert all(name in str(raised.value) for name in ("epoch-0001", "epoch-0002"))
         assert names(tmp_path) == ["epoch-0001", "epoch-0002"]
+
+    @pytest.mark.parametrize("epochs", [1, 7])
+    def test_an_empty_folder_beside_a_history_of_epochs_is_a_missing_disk(self, tmp_path, epochs):
+        with pytest.raises(RunFolderError, match=rf"expected checkpoints, as the run's history has {epochs} epoch\(s\); found none"):
+            recover(tmp_path, pytest.fail, epochs)
+
+    @pytest.mark.parametrize("saved", ["nothing yet", "half of it"])
+    def test_a_run_that_was_killed_in_its_first_save_has_lost_nothing(self, tmp_path, saved):
+        """The history has the epoch by then."""
+        if saved == "half of it":
+            (tmp_path / "checkpoints" / ".epoch-0001.part").mkdir(parents=True)
+        assert recover(tmp_path / "checkpoints", pytest.fail, 1) is None
+
+    def test_a_folder_that_is_gone_with_its_second_epoch_is_missing_too(self, tmp_path):
+        with pytest.raises(RunFolderError, match="history has 2 epoch"):
+            recover(tmp_path / "checkpoints", pytest.fail, 2)
+
+    @pytest.mark.parametrize("to", ["nowhere", "epoch-0002"])  # the second is a link to itself
+    def test_a_link_to_nothing_is_a_damaged_one(self, tmp_path, to):
+        """It was looked at for ever."""
+
+        def too_long(*_):
+            raise TimeoutError
+
+        said, before = [], signal.signal(signal.SIGALRM, too_long)
+        write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
+        signal.alarm(10)
+        try:
+            for _ in range(2):
+                (tmp_path / "epoch-0002").symlink_to(to)
+                assert recover(tmp_path, said.append).state == {"at": 1}
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+        assert names(tmp_path) == ["damaged", "epoch-0001"]
+        assert names(tmp_path / "damaged") == ["epoch-0002", "epoch-0002.2"]
+        assert len(said) == 2
+        (tmp_path / "epoch-0002").symlink_to(to)  # one that couldn't be set aside is in no save's way
+        write_checkpoint(tmp_path, 2, 0, arrays(), {"at": 2})
+        assert read_newest(tmp_path)[0].state == {"at": 2}
+
+
+def test_of_a_link_that_is_removed_nothing_is_left(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    for epoch in (1, 2, 3):
+        write_checkpoint(tmp_path, epoch, 0, arrays(), {})
+    (tmp_path / "epoch-0001").rename(tmp_path / "elsewhere" / "epoch-0001")
+    (tmp_path / "epoch-0001").symlink_to(tmp_path / "elsewhere" / "epoch-0001")
+    remove_old(tmp_path, 2, whole, {})
+    recover(tmp_path, pytest.fail)
+    assert names(tmp_path) == ["elsewhere", "epoch-0002", "epoch-0003"]
+    assert names(tmp_path / "elsewhere" / "epoch-0001") == ["arrays.npz", "manifest.json", "state.json"]
 
 
 def test_a_disk_that_gives_back_other_bytes_fails_the_save(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The rule of a collapse, held against every epoch of every run in docs/results, and the causes that it names."""
+"""The rule of a collapse, held against every run in docs/results, and the causes that it names."""
 
 import csv
 from pathlib import Path
@@ -8,8 +8,10 @@ import pytest
 from byol_tf.collapse import likely_cause, sign_of_collapse
 from byol_tf.config import Config, Objective
 from byol_tf.config_file import load_config
+from byol_tf.study_file import load_study
+from byol_tf.study_plan import plan_study
 
-RESULTS = Path(__file__).parents[2] / "docs" / "results" / "cifar10"
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 COLLAPSED = {
     "no-predictor": 1,
     "byol-gn-ws": 1,
@@ -19,7 +21,7 @@ COLLAPSED = {
     "byol-no-target-no-predictor": 1,
 }
 """Run -> the first epoch after which docs/results calls it collapsed."""
-FILES = sorted(RESULTS.rglob("*.csv"))
+FILES = sorted((RESULTS / "cifar10").rglob("*.csv"))
 
 
 def objective(name: str) -> Objective:
@@ -40,6 +42,30 @@ def test_all_of_them_are_there():
     assert len(FILES) > 16
 
 
+STUDIES_COLLAPSED = {
+    ("nobatchstats-table2", "No BN"),
+    ("simsiam-a", "Without stop-gradient"),
+    ("simsiam-b", "None"),
+    ("stl10-table2", "No predictor"),
+}
+"""What the papers call collapsed and what docs/results does, by study and row; all seeds of it."""
+
+
+@pytest.mark.parametrize("path", sorted((RESULTS / "studies").glob("*/results.csv")), ids=lambda path: path.parent.name)
+def test_the_last_epoch_of_each_run_of_the_studies(path):
+    name, file, study = load_study(path.parent.name.removesuffix("-12"))
+    planned = {(each.cell.row, each.seed): each.config for each in plan_study(file, study, "small", 3, [], ["data.root=photos"])}
+    with path.open() as table:
+        rows = [row for row in csv.DictReader(table) if row["projection_std"]]
+    found, expected = set(), {row for study_name, row in STUDIES_COLLAPSED if study_name == name}
+    for row in rows:
+        measures = {each: float(row[each]) for each in ("projection_std", "projection_cosine", "effective_rank", "loss")}
+        sign = sign_of_collapse(measures, {"projection_std": 0.8}, planned[row["row"], int(row["seed"])].objective)
+        assert (sign is not None) == (row["row"] in expected), (row["row"], row["seed"], measures)
+        found |= {row["row"]} if sign else set()
+    assert rows and found == expected
+
+
 MEASURES = {"projection_std": 0.02, "projection_cosine": 0.999, "effective_rank": 20.0, "loss": 0.01}
 
 
@@ -54,10 +80,11 @@ def test_spread_and_cosine_must_both_show_it(changed):
 
 
 def test_the_loss_is_judged_by_its_own_weight():
-    measures = {"projection_std": 0.5, "projection_cosine": 0.7, "effective_rank": 2.0, "loss": 0.15}
+    measures = {"projection_std": 0.5, "projection_cosine": 0.7, "effective_rank": 2.0, "loss": 0.25}
     untrained = {"projection_std": 0.5}
     assert "effective rank 2.0" in sign_of_collapse(measures, untrained, Objective())
     assert sign_of_collapse(measures, untrained, Objective(weight=0.25)) is None
+    assert sign_of_collapse(measures | {"projection_std": 0.8}, untrained, Objective()) is None
     assert sign_of_collapse(measures, untrained, Objective(directions="one")) is None
     assert sign_of_collapse(measures, untrained, Objective(similarity="cross_entropy")) is None
 

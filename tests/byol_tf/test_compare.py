@@ -96,6 +96,23 @@ def test_empty_cells_are_left_out(tmp_path):
     assert "probe_accuracy" not in rows[1]
 
 
+def test_folders_without_a_history_are_left_out_and_named(tmp_path, capsys, monkeypatch):
+    """As `runs/*` has them: the folder of studies, and a run before its first row."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "studies" / "runs").mkdir(parents=True)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "history.csv").write_text(HISTORY.splitlines()[0])
+    run(tmp_path, "a", 0.5)
+    assert main(["a", "new", "studies"]) == 0
+    printed = capsys.readouterr()
+    assert [cells(line)[0] for line in printed.out.splitlines()[2:3]] == ["a"]
+    assert [line.split(": expected a run folder")[0] for line in printed.err.splitlines()] == ["left out: new", "left out: studies"]
+    (tmp_path / "comparison.csv").unlink()
+    assert main(["a", "new", "nothing"]) == 2  # a slip, and no folder that a glob finds
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["nothing", "new"]
+    assert not (tmp_path / "comparison.csv").exists()
+
+
 @pytest.mark.parametrize("content", [None, "", "a,b\n1,2\n"])
 def test_runs_without_history_are_all_named_and_nothing_is_written(tmp_path, capsys, content, monkeypatch):
     monkeypatch.chdir(tmp_path)

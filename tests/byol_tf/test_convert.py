@@ -1,8 +1,11 @@
 """The command: what it leaves gives the original network's outputs; what isn't such a network is an error and leaves nothing."""
 
 import functools
+import io
 import json
+import sys
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from byol_tf.networks import build_encoder
 from byol_tf.networks.resnet import BLOCKS
 from byol_tf.starting_weights import start_from, starting_weights
 from tests.byol_tf import haiku_byol, torch_resnet
+from tests.reliability.hostile_files import keras_members, write_zip
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SIZE = 64
@@ -310,6 +314,10 @@ def test_an_error_leaves_nothing_and_says_so_without_a_traceback(converted, tmp_
     assert "expected a file; there is nothing there" in capsys.readouterr().err
     assert main(["torchvision", str(folder / "config.json"), "--out", str(tmp_path / "out")]) == 2
     assert "expected a safetensors file" in capsys.readouterr().err
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "safetensors", None)
+        assert main(["torchvision", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == "safetensors isn't installed, which reads such a file: pip install safetensors\n"
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -421,6 +429,22 @@ def test_another_file_is_an_error(converted, tmp_path):
     for name in ("x.keras", "bare.keras"):
         with pytest.raises(ConfigError, match=r"expected the encoder.keras of a run or a conversion"):
             starting_weights(str(tmp_path / name), encoder, config.views)
+
+
+def test_a_file_with_weights_that_are_no_numbers_is_refused(converted, tmp_path):
+    """Keras' safe mode takes it, and so would the first step."""
+    config = config_from(converted[0])
+    members = keras_members(converted[0] / "encoder.keras")
+    weights = io.BytesIO(members["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        file.visititems(lambda _, item: item.write_direct(np.full(item.shape, np.nan, item.dtype)) if item_holds_numbers(item) else None)
+    write_zip(tmp_path / "encoder.keras", members | {"model.weights.h5": weights.getvalue()})
+    with pytest.raises(ConfigError, match=r"encoder.weights: .*encoder.keras: expected .*; weights of it are not finite numbers"):
+        starting_weights(str(tmp_path), encoder_of(config), config.views)
+
+
+def item_holds_numbers(item: h5py.Group | h5py.Dataset) -> bool:
+    return isinstance(item, h5py.Dataset) and item.dtype.kind == "f" and item.size > 0
 
 
 def test_keys_that_weights_and_padding_do_not_go_with(converted):

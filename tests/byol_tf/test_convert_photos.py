@@ -13,7 +13,7 @@ import safetensors.numpy
 import tensorflow as tf
 from PIL import Image
 
-from byol_tf.conversion.deepmind import _slot
+from byol_tf.conversion.deepmind import _slot, read_deepmind
 from byol_tf.convert import main
 from byol_tf.networks import build_encoder
 from tests.byol_tf import haiku_byol
@@ -66,10 +66,10 @@ def test_deepminds_resnet50_with_its_heads_and_target(pixels, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("theirs", "ours"), [("ResNet50", "resnet50"), ("ResNet200", "resnet200")])
-def test_every_variable_of_the_published_architectures_has_haikus_name_and_shape(theirs, ours):
-    """At a sixteenth of the width; nothing is drawn or computed on Haiku's side."""
-    shapes = {}
-    for tree in haiku_byol.HaikuByol(theirs, 1 / 16).shapes():
+def test_the_published_architectures_have_haikus_names_shapes_and_outputs(theirs, ours, tmp_path):
+    """At a sixteenth of the width, and on noise: what depth does to names and numbers shows there too."""
+    network, shapes = haiku_byol.HaikuByol(theirs, 1 / 16), {}
+    for tree in network.shapes():
         for module, leaves in tree.items():
             clean = "/".join(part for part in module.split("/") if part != "~")
             shapes |= {f"{clean}/{leaf}": leaf_shape.shape for leaf, leaf_shape in leaves.items() if leaf not in ("hidden", "counter")}
@@ -77,6 +77,13 @@ def test_every_variable_of_the_published_architectures_has_haikus_name_and_shape
     slots = [_slot(layer, variable, "res_net/", "initial_conv") for layer in encoder.layers for variable in layer.variables]
     assert {slot.name for slot in slots} == {name for name in shapes if name.startswith("res_net/")}
     assert all(slot.fits(shapes[slot.name]) for slot in slots)
+    drawn = network.drawn(0)
+    converted = read_deepmind(haiku_byol.save(tmp_path / "pretrain.pkl", haiku_byol.checkpoint(drawn, drawn)), 64)
+    assert converted.architecture == (ours, 1 / 16)
+    noise = np.random.default_rng(0).uniform(size=(4, 64, 64, 3)).astype(np.float32)
+    expected, _, _ = network.outputs(*drawn, noise)
+    normalised = (noise - np.asarray(haiku_byol.MEAN)) / np.asarray(haiku_byol.STD)
+    agree(f"DeepMind's {theirs} of a sixteenth of its width", converted.encoder(normalised), expected)
 
 
 @pytest.mark.long

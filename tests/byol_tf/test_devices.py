@@ -1,5 +1,6 @@
 """Where it runs, and what is said when it can't."""
 
+import importlib.util
 import os
 
 import pytest
@@ -21,6 +22,23 @@ def test_auto_finds_the_cpu_where_there_is_nothing_else(monkeypatch):
     for name in ("TPU_NAME", "COLAB_TPU_ADDR"):
         monkeypatch.delenv(name, raising=False)
     assert build_strategy("auto").num_replicas_in_sync == 1
+
+
+def test_a_device_lent_to_a_virtual_machine_is_no_tpu_without_its_library(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/vfio/0")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name in ("TPU_NAME", "COLAB_TPU_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    assert build_strategy("auto").num_replicas_in_sync == 1
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "libtpu" or None)
+    monkeypatch.setattr(tf.distribute.cluster_resolver, "TPUClusterResolver", _no_tpu)
+    with pytest.raises(DeviceError, match="no TPU answers"):
+        build_strategy("auto")
+
+
+def _no_tpu(tpu):
+    raise ValueError("not found")
 
 
 @pytest.mark.parametrize("name", ["gpu", "mirrored"])

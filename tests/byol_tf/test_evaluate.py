@@ -1,5 +1,6 @@
 """The command that judges an encoder: the same figures for a run and its exports, its files, its errors."""
 
+import errno
 import functools
 import json
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from byol_tf import checkpoint_files
 from byol_tf.evaluate import main
 from tests.byol_tf.small_run import write_run
 
@@ -149,6 +151,18 @@ def test_what_cannot_be_judged_is_said_in_a_line(run, tmp_path, photos_of_one_cl
     message = refused(capsys, "knn", "--run", run, "--set", "data.source=folder", "--set", f"data.root={heap}")
     assert "has no train and no test here" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_cannot_be_read_is_said_in_a_line(run, capsys, monkeypatch):
+    with monkeypatch.context() as newer:
+        newer.setattr(checkpoint_files, "FORMAT", 3)
+        assert "expected a checkpoint of format 1 or 3; received format 2" in refused(capsys, "knn", "--run", run)
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(checkpoint_files, "_facts", refuse)
+    assert "expected checkpoints that can be read; received [Errno 13] Permission denied" in refused(capsys, "knn", "--run", run)
 
 
 @pytest.mark.parametrize(

@@ -151,8 +151,9 @@ class TestSkip:
                 variable.assign(tf.fill(variable.shape, np.inf))
 
         name = "target network" if part.startswith("target") else "weight"
-        with pytest.raises(NotFiniteError, match=rf"step 4: not finite: .*{name}"):
+        with pytest.raises(NotFiniteError, match=rf"step 4: not finite: .*{name}") as raised:
             fit(model, poisoned(6, {}), [Recorder(plant)])
+        assert raised.value.change is None
 
 
 class TestStop:
@@ -162,8 +163,9 @@ class TestStop:
     def test_no_callback_sees_the_step_and_none_is_made_after_it(self, steps, at):
         model, seen = built("stop", steps), []
         listener = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
-        with pytest.raises(NotFiniteError, match=f"step {at + 1}: not finite: views"):
+        with pytest.raises(NotFiniteError, match=rf"step {at + 1}: not finite: views.*monitor\.on_nonfinite=skip leaves such") as raised:
             fit(model, poisoned(6, {at: np.nan}), [listener])
+        assert raised.value.change == "monitor.on_nonfinite=skip"
         assert int(model.optimizer.iterations.numpy()) == at
         assert seen == [batch for batch in range(steps - 1, at, steps)]
         assert all(np.isfinite(value).all() for value in state(model).values())

@@ -5,11 +5,12 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from byol_tf.config import Config
 from byol_tf.devices import build_strategy
 from byol_tf.rates import measure_rates
-from pipelines.sources import LazyImages
+from pipelines.sources import ArrayImages, LazyImages
 
 
 def config(**changes) -> Config:
@@ -51,3 +52,24 @@ def test_a_slow_reader_is_found_out():
     assert rates.step > 0
     assert len(rates.steps) == 3
     assert 1 <= len(rates.inputs) <= 3
+
+
+def test_on_a_device_a_part_of_an_accumulated_batch_is_tried_out(monkeypatch):
+    monkeypatch.setattr("byol_tf.rates.on_cpu", lambda strategy: False)
+    monkeypatch.setattr("byol_tf.rates._STEPS", 2)
+    accumulating = config(views={"size": 16, "engine": "fused"}, training={"epochs": 1, "batch_size": 32, "accumulation": 4})
+    assert measure_rates(accumulating, ArrayImages(images()), build_strategy("cpu")).batch == 8
+
+
+def test_a_step_that_memory_does_not_hold_is_said_and_not_thrown(tmp_path, monkeypatch):
+    from byol_tf import rates, train
+    from byol_tf.plan import schedule_of
+    from byol_tf.run_folder import RunFolder
+
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(rates, "measure_rates", full)
+    ((subject, text),) = train._measured(config(), schedule_of(config(), 1_797), RunFolder(tmp_path))
+    assert subject == "speed"
+    assert text.startswith("not measured: out of memory: a step on a batch of 128 images") and "OOM when allocating" in text

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from byol_tf.report import main
+from byol_tf.run_folder import RunFolder
 from tests.byol_tf import small_run
 
 CONFIG = small_run.CONFIG | {"probe": {"train_images": 100, "test_images": 60}}
@@ -154,6 +155,20 @@ def test_without_labels_what_needs_them_is_left_out(run, tmp_path, capsys):
     assert main(["--run", str(copy)]) == 0
     assert "without the figures that need images and weights: data.root: there is no folder" in capsys.readouterr().err
     assert " ".join(page_of(copy).text).count("Left out: data.root: there is no folder") == 3
+
+
+def test_a_report_that_cannot_be_written_is_told_and_ends_no_run(tmp_path):
+    from byol_tf.outcome import leave_report
+
+    folder, said = RunFolder(tmp_path / "my run"), []
+    folder.root.mkdir()
+    folder.config.write_text('{"name": "changed-while-it-ran", "tau": 3}')
+    leave_report(None, folder, None, None, None, said.append)
+    assert said == [
+        "drawing the report",
+        f"warning: report not written: {folder.config}: tau: expected an object; received 3. "
+        f"To make it: python -m byol_tf.report --run '{folder.root}'",
+    ]
 
 
 def test_what_is_no_run_is_refused(tmp_path, capsys):

@@ -14,7 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from byol_tf.checkpoints import list_checkpoints, position_of, read_newest, write_checkpoint
 
@@ -135,6 +137,45 @@ def test_other_images_than_the_run_was_begun_with_are_refused(stopped, tmp_path)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 2
     assert "this run was begun with other images than data.source has now" in errors
+
+
+@pytest.mark.long
+def test_what_a_run_goes_on_with_all_the_same_changes_no_bit(stopped, undisturbed, tmp_path):
+    shutil.copytree(stopped[0], tmp_path / "again")
+    changes = ("training.recompute=true", "devices.steps_per_call=5")
+    result, printed = finish(start(*arguments(tmp_path / "again"), *(part for change in changes for part in ("--set", change))))
+    assert "going on after epoch" in printed
+    assert result["weights_digest"] == undisturbed[0]["weights_digest"]
+    assert rows(tmp_path / "again") == undisturbed[1]
+
+
+@pytest.mark.long
+def test_photos_may_move_and_be_held_or_not(tmp_path):
+    draw = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(16 * STEPS + 3):
+        Image.fromarray(draw.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{number}.png")
+
+    def words(folder: Path, root: str, cache: str) -> list[str]:
+        folder.mkdir(exist_ok=True)
+        data = {"source": "folder", "root": str(tmp_path / root), "image_size": 32, "cache": cache}
+        return arguments(folder, "--set", f"data={json.dumps(data)}")
+
+    expected, _ = finish(start(*words(tmp_path / "whole", "photos", "memory")))
+    process = start(*words(tmp_path / "broken off", "photos", "memory"))
+    wait_for(tmp_path / "broken off", 0, 5, process)
+    process.kill()
+    process.communicate()
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    result, printed = finish(start(*words(tmp_path / "broken off", "moved", "none")))
+    assert "going on after epoch" in printed
+    assert result["weights_digest"] == expected["weights_digest"]
+    assert rows(tmp_path / "broken off") == rows(tmp_path / "whole")
+    (tmp_path / "broken off" / "run" / "result.json").unlink()
+    (tmp_path / "moved" / "0.png").unlink()
+    process = start(*words(tmp_path / "broken off", "moved", "none"))
+    assert "begun with other images" in process.communicate(timeout=100)[1]
+    assert process.returncode == 2
 
 
 @pytest.mark.long

@@ -88,6 +88,16 @@ def test_what_differs_from_the_recipe_is_named():
     assert "training.batch_size" not in [key for key, *_ in differing]  # it has no default
 
 
+@pytest.mark.parametrize("there", ["edited", "broken"])
+def test_a_recipe_is_the_packaged_one_whatever_the_current_folder_holds(tmp_path, monkeypatch, there):
+    """A config that began as a copy of a recipe, under its name, isn't compared with itself."""
+    monkeypatch.chdir(tmp_path)
+    edited = load_config("demo", ["tau.base=0.9"])
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "demo.json").write_text(resolved_json(edited) if there == "edited" else "{")
+    assert recipe_differences(edited) == ("configs/demo.json", [("tau.base", "0.99", "0.9")])
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [

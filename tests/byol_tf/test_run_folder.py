@@ -120,9 +120,39 @@ class TestWithRunDir:
         mine = str(tmp_path / "mine")
         begun(RunFolder(tmp_path / "mine"), config(tmp_path) | constant)
         assert choose_folder(config(tmp_path, epochs=9) | constant, mine, False).root == tmp_path / "mine"
+        moved = config(tmp_path, epochs=9) | constant | {"data": {"root": "elsewhere"}}
+        assert choose_folder(moved, mine, False).root == tmp_path / "mine"
         for changed in (config(tmp_path, epochs=2) | constant, config(tmp_path, epochs=9, batch_size=32) | constant):
             with pytest.raises(RunFolderError, match=r"training\.epochs: 3 there, \d now"):
                 choose_folder(changed, mine, False)
+
+    @pytest.mark.parametrize(
+        ("section", "change"),
+        [
+            ("data", {"cache": "none"}),
+            ("devices", {"steps_per_call": 4}),
+            ("devices", {"tpu": "another-name"}),
+            ("training", {"epochs": 3, "batch_size": 64, "recompute": True}),
+        ],
+    )
+    def test_what_leaves_the_steps_the_same_ones_is_the_same_run(self, tmp_path, section, change):
+        begun(RunFolder(tmp_path / "small-2026-11-20-1"), config(tmp_path))
+        changed = config(tmp_path) | {section: change}
+        for run_dir in (str(tmp_path / "small-2026-11-20-1"), None):
+            assert choose_folder(changed, run_dir, False, pytest.fail).root.name == "small-2026-11-20-1"
+
+    @pytest.mark.parametrize("key", ["root", "archive"])
+    def test_images_may_have_moved_for_a_run_that_is_named_and_reads_them(self, tmp_path, key):
+        """Whether they are the same their fingerprint tells, which nobody looks at where a run is finished, or any folder might do."""
+        folder = begun(RunFolder(tmp_path / "small-2026-11-20-1"), config(tmp_path) | {"data": {key: "there"}})
+        moved = config(tmp_path) | {"data": {key: "here"}}
+        assert choose_folder(moved, str(folder.root), False).root == folder.root
+        said = []
+        assert choose_folder(moved, None, False, said.append).root != folder.root
+        assert said[1:] == [f'  data.{key}: "there" there, "here" now']
+        write_atomically(folder.result, "{}")
+        with pytest.raises(RunFolderError, match=rf'data\.{key}: "there" there, "here" now'):
+            choose_folder(moved, str(folder.root), False)
 
     @pytest.mark.parametrize(
         ("other", "why"),
@@ -196,10 +226,36 @@ class TestBegin:
         (folder.root / ".history.csv.part").write_text("half")
         (folder.export / ".encoder.part").mkdir(parents=True)
         (folder.export / ".encoder.part.keras").write_text("half")
-        changed = folder.begin("{}", [], "", ())
+        changed = folder.begin("{}", [], "", (), goes_on=True)
         assert changed[0] == "gone: 2.0 when the run was begun, absent now"
         assert [line.split(":")[0] for line in changed] == ["gone", "keras"]
         assert not [path for path in folder.root.rglob(".*")]
+
+    def test_each_later_start_is_compared_with_the_first(self, tmp_path):
+        folder = RunFolder(tmp_path / "run")
+        folder.begin("{}", ["first"], "images", ())
+        facts = json.loads(folder.environment.read_text())
+        facts["packages"] |= {"keras": "1.0"}
+        folder.environment.write_text(json.dumps(facts))
+        for command in ("second", "third"):
+            assert [line.split(":")[0] for line in folder.begin("{}", [command], "images", (), goes_on=True)] == ["keras"]
+            now = json.loads(folder.environment.read_text())
+            assert now["begun"] == facts
+            assert (now["command"], now["packages"]["keras"] != "1.0") == ([command], True)
+        assert folder.begin("{}", ["anew"], "images", ()) == []
+        assert "begun" not in json.loads(folder.environment.read_text())
+
+    def test_of_a_run_that_begins_anew_the_history_goes(self, tmp_path):
+        folder = begun(RunFolder(tmp_path / "run"), config(tmp_path))
+        assert folder.trained_epochs() == 0
+        folder.history.write_text("epoch,loss\n0,\n1,2.5\n")
+        folder.begin("{}", [], "", (), goes_on=True)
+        assert folder.trained_epochs() == 1
+        begun(folder, config(tmp_path))
+        assert not folder.history.exists()
+        folder.history.write_text("no\ntable\n")
+        with pytest.raises(RunFolderError, match=r"history\.csv: expected the table that a run wrote"):
+            folder.trained_epochs()
 
     def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(self, tmp_path):
         (tmp_path / "file").write_text("")

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -163,6 +164,31 @@ class TestDisorderly:
         assert figures(out)["slow", "", "0"] == "49.5000" and figures(out)["broken", "", "0"] == ""
         assert "FAILED: broken, seed 0: training ended with 1" in capsys.readouterr().out
         assert calls.read_text().count("train") == 3, "the run that failed isn't tried again for its second judgement"
+
+    @pytest.mark.parametrize("content", ["{", '{"top1": null}'])
+    def test_a_damaged_figure_is_a_failed_cell_and_the_others_go_on(self, study, calls, capsys, content):
+        main(line(study, "--only", "slow"))
+        (damaged, _) = sorted((study.parent / "studies" / "runs").glob("tiny-*/evaluation/*/result.json"))
+        damaged.write_text(content)
+        assert main(line(study)) == 1
+        out = study.parent / "studies" / "taus-small"
+        assert f"* failed: slow / knn, seed 0: {damaged}: expected what its command wrote; received" in (out / "table.md").read_text()
+        assert figures(out)["slow", "knn", "0"] == "" and figures(out)["slow", "", "0"] == "49.5000"
+        assert figures(out)["quick", "knn", "0"] == "55.0000"
+        shutil.rmtree(damaged.parent)
+        assert main(line(study)) == 0
+        assert figures(out)["slow", "knn", "0"] == "59.5000"
+
+    def test_a_damaged_result_of_a_run_is_named_and_the_others_go_on(self, study, calls, capsys):
+        main(line(study, "--only", "slow"))
+        (damaged,) = (study.parent / "studies" / "runs").glob("tiny-*/result.json")
+        damaged.write_text("{")
+        for path in damaged.parent.glob("evaluation/linear-*/result.json"):
+            path.unlink()
+        assert main(line(study)) == 1
+        out = study.parent / "studies" / "taus-small"
+        assert f"FAILED: slow, seed 0: {damaged}: expected what its command wrote; received" in capsys.readouterr().out
+        assert figures(out)["slow", "", "0"] == "" and figures(out)["quick", "", "0"] == "45.0000"
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_stops_it_and_the_same_command_goes_on(self, study, calls, monkeypatch, capsys, heard, number):

@@ -102,6 +102,20 @@ class TestInTraining:
         np.testing.assert_allclose(inside_history["tau"], expected, atol=1e-6)
         np.testing.assert_allclose(after_history["tau"], expected, atol=1e-6)
 
+    def test_it_stays_where_it_is_after_a_step_that_was_left_out_in_either_placement(self):
+        first, second = tiny.views(4)
+        first[0], first[2] = np.nan, np.nan
+        batches = tf.data.Dataset.from_tensor_slices((first, second))
+        ends = []
+        for placement in ("step", "batch_end"):
+            model = tiny.model(on_nonfinite="skip")
+            model.compile(keras.optimizers.SGD(0.2, momentum=0.9), jit_compile=False)
+            model.fit(batches, callbacks=[TargetUpdate(constant_tau(0.5), placement)], verbose=0, shuffle=False)
+            assert model.skipped_steps == 2
+            ends.append(parts(model))
+        for one, other in zip(*ends, strict=True):
+            np.testing.assert_array_equal(one, other)
+
     @pytest.fixture(scope="class")
     def plain(self):
         return parts(trained([TargetUpdate(cosine_tau(0.6, 3))], epochs=1, batches=3)[0])

@@ -6,8 +6,14 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from byol_tf import __version__
 from byol_tf.cluster import read_cluster
 from tests.docs.pages import PAGES, ROOT, blocks
+
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+SCRIPTS = dict(re.findall(r"^(\S+) = (\S+?):", SETUP["options.entry_points"]["console_scripts"], re.MULTILINE))
+"""Command that an installation brings, such as `byol-train`, -> its module."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +29,13 @@ class Command:
 
     @property
     def module(self) -> str | None:
-        """`byol_tf.train` of `python -m byol_tf.train ...`, else None."""
-        return self.words[2] if self.words[:2] == ("python", "-m") else None
+        """`byol_tf.train` of `python -m byol_tf.train ...` and of `byol-train ...`, else None."""
+        return self.words[2] if self.words[:2] == ("python", "-m") else SCRIPTS.get(self.words[0])
 
     @property
     def arguments(self) -> list[str]:
         """What stands after the module. Three dots at the end are for what a table below the block adds."""
-        return [word for word in self.words[3:] if word != "..."]
+        return [word for word in self.words[1 if self.words[0] in SCRIPTS else 3 :] if word != "..."]
 
 
 def commands() -> Iterator[Command]:
@@ -48,10 +54,13 @@ def _make_target(text: str) -> None:
 
 
 def _extras(text: str) -> None:
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
     (named,) = re.findall(r"\[(.+?)\]", text)
-    assert set(named.split(",")) <= set(setup["options.extras_require"]), "no such extra in setup.cfg"
+    assert set(named.split(",")) <= set(SETUP["options.extras_require"]), "no such extra in setup.cfg"
+
+
+def _wheel(text: str) -> None:
+    assert f"byol_tf-{__version__}-py3-none-any.whl[" in text, "not the name that the wheel of this version has"
+    _extras(text)
 
 
 def _cluster(text: str) -> None:
@@ -71,6 +80,8 @@ def _nothing(text: str) -> None:
 NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     (r"make \S+", "installs packages; that there is such a target is looked at", _make_target),
     (r"pip install -e \S+", "installs packages; that there is such an extra is looked at", _extras),
+    (r"pip wheel --no-deps \.", "fetches what builds it: tests/test_packaging.py builds the wheel", _nothing),
+    (r"pip install '?byol_tf-\S+", "installs packages; that the wheel has this name and this extra is looked at", _wheel),
     (r"\. \.venv/bin/activate", "the environment that `make` leaves", _nothing),
     (r"export '?TF_CONFIG=.*", "for several machines; it is read as `multi_worker` reads it", _cluster),
     (r"tensorboard --logdir \S+", "a server: test_tensorboard.py opens it in a browser", _nothing),

@@ -18,7 +18,7 @@ from byol_tf.config_file import load_config
 from byol_tf.study_file import load_study
 from byol_tf.study_plan import plan_study
 from pipelines.sources import textures
-from tests.docs.commands import NOT_RUN, PARSED_PAGES, Command, commands, not_run
+from tests.docs.commands import NOT_RUN, PARSED_PAGES, SCRIPTS, Command, commands, not_run
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, links
 
 COMMANDS = list({str(command): command for command in commands()}.values())
@@ -226,6 +226,20 @@ def test_make_targets_exist():
     assert {"demo", "test"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_first_page_names_each_command_of_an_installation():
+    page = (ROOT / "docs" / "first-run.md").read_text(encoding="utf-8")
+    assert len(SCRIPTS) >= 8 and set(re.findall(r"`(byol-[a-z]+)`", page)) == set(SCRIPTS)
+    assert all(module == name.replace("byol-", "byol_tf.") for name, module in SCRIPTS.items())  # as the page says
+
+
+def test_the_workflow_runs_each_lane_on_its_python():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
+    asked = re.findall(r"^PYTHON_(\w+) := python(\S+)$", makefile, re.MULTILINE)
+    assert dict(asked) == dict(re.findall(r'target: test-lane-(\w+), python: "(\S+)"', workflow))
+    assert [lane for lane, _ in asked] == re.search(r"^LANES := (.*)$", makefile, re.MULTILINE)[1].split()
 
 
 def test_help_is_quick_and_needs_no_tensorflow():

@@ -2,7 +2,10 @@
 
 import configparser
 import csv
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from tests.docs.pages import ROOT
 jupytext = pytest.importorskip("jupytext", reason="jupytext isn't installed (extra test)")
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+COLAB = ROOT / "notebooks" / "byol_tf_colab.py"
 SMALL = {
     "byol_tf_colab": {"EPOCHS": 1, "changes": ["data.pretrain_images=256", "optimizer.warmup_epochs=0", "probe.train_images=50"]},
     "image_search": {"EPOCHS": 1, "changes": ["data.pretrain_images=128", "optimizer.warmup_epochs=0", "encoder.width=0.5"]},
@@ -38,9 +42,81 @@ def test_each_has_a_small_form():
 def test_each_machine_has_its_extra():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    machines = set(re.findall(r'MACHINE = "(\w+)"', (ROOT / "notebooks" / "byol_tf_colab.py").read_text(encoding="utf-8")))
+    machines = set(re.findall(r'MACHINE = "(\w+)"', COLAB.read_text(encoding="utf-8")))
     assert machines == {"cpu", "gpu", "tpu"} and machines <= set(setup["options.extras_require"])
     assert "tensorflow-tpu==2.19.1" in setup["options.extras_require"]["tpu"]  # as the notebook says
+
+
+RECORDING = """
+import importlib.util, json
+from pathlib import Path
+MACHINE, SOURCE = "cpu", {source!r}
+def run(*words): print(json.dumps(words))
+"""
+"""What stands before the install cell: the names that the cells above it leave, and a pip that is but recorded."""
+
+
+def install(folder: Path, source: str | None) -> subprocess.CompletedProcess:
+    """Runs the install cell in a folder, by a Python that sees the standard library and the folder alone."""
+    (cell,) = [cell.source for cell in jupytext.read(COLAB).cells if '"pip", "install"' in cell.source]
+    line = [sys.executable, "-S", "-E", "-c", RECORDING.format(source=source) + cell]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+CLONE = ("byol_tf/setup.cfg", "byol_tf/byol_tf/__init__.py")
+WHEEL = "byol_tf-0.1.0-py3-none-any.whl"
+
+
+@pytest.mark.parametrize(
+    ("files", "source", "wanted"),
+    [
+        (CLONE, None, "{here}/byol_tf[cpu]"),
+        ([WHEEL], None, "{here}/" + WHEEL + "[cpu]"),
+        ([f"drive/{WHEEL}"], f"drive/{WHEEL}", "{here}/drive/" + WHEEL + "[cpu]"),
+        (["drive/setup.cfg", *CLONE], "drive", "{here}/drive[cpu]"),
+        ([], "git+https://example.org/byol_tf.git", "byol-tf[cpu] @ git+https://example.org/byol_tf.git"),
+    ],
+    ids=["clone", "wheel", "wheel elsewhere", "folder elsewhere", "git"],
+)
+def test_the_notebook_installs_what_is_there(files, source, wanted, tmp_path):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    done = install(tmp_path, source)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["-m", "pip", "install", "--quiet", wanted.format(here=tmp_path.resolve())]
+
+
+@pytest.mark.parametrize("source", [None, "byol_tf", "elsewhere.whl"])
+def test_the_notebook_says_what_to_do_where_nothing_is_there(source, tmp_path):
+    (tmp_path / "byol_tf").mkdir()  # Python would import it, as a namespace
+    done = install(tmp_path, source)
+    assert done.returncode == 1 and done.stdout == ""
+    for part in ("byol_tf isn't installed", "Upload a wheel", 'SOURCE to "git+https://..."', str(source or tmp_path.resolve())):
+        assert part in done.stderr
+
+
+def test_the_notebook_installs_nothing_over_what_is_installed(tmp_path):
+    (tmp_path / "byol_tf").mkdir()
+    (tmp_path / "byol_tf" / "__init__.py").touch()
+    assert install(tmp_path, None).stdout == "byol_tf is there\n"
+
+
+def test_the_notebook_leaves_gpu_and_tpu_to_its_commands():
+    """In the first cell that uses TensorFlow; its commands inherit the environment, so they have to find it as it was."""
+    uses = re.compile(r"^(import|from) (keras|tensorflow|byol_tf)", re.MULTILINE)
+    cell = next(cell.source for cell in jupytext.read(COLAB).cells if uses.search(cell.source))
+    lines = [line.partition("  #")[0] for line in cell.splitlines()]
+    order = (
+        'os.environ["TPU_LOAD_LIBRARY"] = "0"',
+        "import keras",
+        "import tensorflow as tf",
+        'del os.environ["TPU_LOAD_LIBRARY"]',
+        'tf.config.set_visible_devices([], "GPU")',
+        "from byol_tf.build import encoder_of",
+    )
+    places = [lines.index(line) for line in order]
+    assert places == sorted(places)
 
 
 @pytest.mark.long

@@ -1,7 +1,12 @@
-"""TensorBoard on a run's folder, in a real browser: charts are drawn, with the figures of `history.csv`; picture and config are shown."""
+"""TensorBoard on runs, in a real browser: charts with the figures of `history.csv`, pictures, config, hyper-parameters, the projector.
 
+Where `BYOL_TF_TEST_BROWSER` is set a browser has to be there; else the tests are skipped without one.
+"""
+
+import contextlib
 import csv
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -20,21 +25,31 @@ pytestmark = pytest.mark.long
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    """The folder of a small run."""
+def trained(folder: Path, *overrides: str) -> Path:
+    """A run of the demo on few images, in a new folder."""
     from byol_tf.train import main
 
-    folder = tmp_path_factory.mktemp("tensorboard") / "run"
-    small = ["training.epochs=2", "data.pretrain_images=256", "optimizer.warmup_epochs=0", "probe.every=1", "probe.supervised=false"]
+    small = ["data.pretrain_images=256", "optimizer.warmup_epochs=0", "probe.every=1", "probe.supervised=false", *overrides]
     assert main(["--run-dir", str(folder), *(word for override in small for word in ("--set", override))]) == 0
     return folder
 
 
 @pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """The folder of a small run."""
+    return trained(tmp_path_factory.mktemp("tensorboard") / "run", "training.epochs=2")
+
+
+@pytest.fixture(scope="module")
 def address(run):
-    """Of a TensorBoard server on the run's logs, at a port that the system chooses."""
-    line = [sys.executable, "-m", "tensorboard.main", "--logdir", str(run / "logs"), "--host", "127.0.0.1", "--port", "0"]
+    with served(run / "logs") as found:
+        yield found
+
+
+@contextlib.contextmanager
+def served(logs: Path):
+    """Gives the address of a TensorBoard server on a folder, at a port that the system chooses."""
+    line = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--host", "127.0.0.1", "--port", "0"]
     server = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         said = iter(server.stderr.readline, "")
@@ -47,16 +62,31 @@ def address(run):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium under selenium."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed (extra test)")
+def browser(tmp_path_factory):
+    """A headless Chromium under selenium, which asks nothing of the network."""
+    missing = pytest.fail if os.environ.get("BYOL_TF_TEST_BROWSER") else pytest.skip
+    try:
+        from selenium import webdriver
+    except ImportError:
+        missing("selenium isn't installed (extra test)")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     driver = shutil.which("chromedriver")
     if program is None or driver is None:
-        pytest.skip("no browser: install Debian's chromium and chromium-driver, or Chrome and chromedriver")
+        missing("no browser: install Debian's chromium and chromium-driver, or Chrome and chromedriver")
     options = webdriver.ChromeOptions()
     options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,3200"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--no-first-run",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--enable-unsafe-swiftshader",  # draws the projector where there is no GPU
+        "--window-size=1400,3200",
+        f"--user-data-dir={tmp_path_factory.mktemp('browser')}",
+    ):
         options.add_argument(argument)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield driver
@@ -111,12 +141,15 @@ return found;
 """The sizes of all pictures that the browser has decoded; TensorBoard's own lie in shadow roots."""
 
 
-def test_the_picture_of_the_views_is_shown(run, address, browser):
+def test_the_views_and_each_figure_are_shown(run, address, browser):
     browser.get(f"{address}/#images")
     browser.refresh()
-    with Image.open(run / "figures" / "views.png") as views:
-        size = list(views.size)
-    shown(browser, lambda: size in browser.execute_script(PICTURES))
+    sizes = []
+    for name in ("views", "curves", "collapse", "neighbours", "map", "confusion"):
+        with Image.open(run / "figures" / f"{name}.png") as picture:
+            sizes.append(list(picture.size))
+    assert len(set(map(tuple, sizes))) == len(sizes)  # so that each size is one figure
+    shown(browser, lambda: all(size in browser.execute_script(PICTURES) for size in sizes))
 
 
 def test_the_config_is_shown_as_text(address, browser):
@@ -124,3 +157,74 @@ def test_the_config_is_shown_as_text(address, browser):
     browser.refresh()
     body = browser.find_element("tag name", "body")
     shown(browser, lambda: '"pretrain_images": 256' in body.text)
+
+
+TEXTS = """
+const found = [];
+const look = node => node.childNodes.forEach(child => {
+  if (child.nodeType === Node.TEXT_NODE && child.textContent.trim()) found.push(child.textContent.trim());
+  if (child.nodeType !== Node.ELEMENT_NODE || ["STYLE", "SCRIPT", "TEMPLATE"].includes(child.tagName)) return;
+  if (child.shadowRoot) look(child.shadowRoot);
+  look(child);
+});
+look(arguments[0]);
+return found;
+"""
+"""What the children of an element say, shadow roots included, in order."""
+
+ALL = """
+const found = [];
+const look = root => root.querySelectorAll("*").forEach(e => {
+  if (e.matches(arguments[0])) found.push(e);
+  if (e.shadowRoot) look(e.shadowRoot);
+});
+look(document);
+return found;
+"""
+"""All elements of a selector, those in shadow roots too."""
+
+
+def table(texts: list[str], names: set[str]) -> dict[str, dict[str, str]]:
+    """HParams' table view: trial -> column -> cell."""
+    first = min(texts.index(name) for name in names)
+    columns = texts[texts.index("Show Metrics") + 1 : first]
+    rows = [texts[start : start + 1 + len(columns)] for start in range(first, first + len(names) * (1 + len(columns)), 1 + len(columns))]
+    return {name: dict(zip(columns, cells, strict=True)) for name, *cells in rows}
+
+
+def test_each_run_is_a_row_of_hparams_with_its_keys_and_last_figures(run, browser):
+    second = trained(run.with_name("second"), "training.epochs=1", "seed=1")
+    names = {run.name, second.name}
+    with served(run.parent) as address:
+        browser.get(f"{address}/#hparams")
+
+        def texts() -> list[str]:
+            tables = browser.execute_script(ALL, "vaadin-grid.session-group-table")
+            return browser.execute_script(TEXTS, tables[0]) if tables else []
+
+        shown(browser, lambda: names <= set(texts()))
+        rows = table(texts(), names)
+    assert {name: (float(row["seed"]), float(row["training.epochs"])) for name, row in rows.items()} == {"run": (0, 2), "second": (1, 1)}
+    for folder in (run, second):
+        with (folder / "history.csv").open() as file:
+            last = list(csv.DictReader(file))[-1]
+        for column in ("knn_accuracy", "probe_accuracy", "effective_rank"):
+            assert float(rows[folder.name][SCALARS[column][0]]) == pytest.approx(float(last[column]), rel=1e-3)
+
+
+def test_the_projector_draws_each_image_as_itself(run, address, browser):
+    assert len((run / "logs" / "classes.tsv").read_text().splitlines()) == 1_000
+    browser.set_window_size(1400, 900)  # it turns, which takes a processor's time for each pixel
+    browser.get(f"{address}/#projector")
+    browser.refresh()
+    try:
+        for _ in range(2):  # TensorBoard has it in a frame in a frame
+            browser.switch_to.frame(shown(browser, lambda: browser.execute_script(ALL, "iframe"))[0])
+        # One is for names, and lies over the one with the images: an element's picture shows both.
+        canvas = shown(browser, lambda: [each for each in browser.execute_script(ALL, "canvas") if each.size["width"] > 300])[0]
+        # Textures have dark lines on a light ground. Without the sprite each image is a small light dot, and 0.04% of the canvas is dark.
+        shown(browser, lambda: (pixels(canvas).max(-1) < 90).mean() > 0.02)
+        assert "1000x96" in browser.execute_script(TEXTS, browser.find_element("tag name", "body"))
+    finally:
+        browser.switch_to.default_content()
+        browser.set_window_size(1400, 3200)

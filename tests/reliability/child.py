@@ -10,10 +10,13 @@ A line's keys: `number`; `output`, a file; `environment`, to be added; and eithe
 * `record`, a file for a line a step;
 * `faults`, each `{"moment", "step", "kind"}`: see `reach`;
 * `patient`: before a step ends, the checkpoint before it is whole, so that there will be one after each;
+* `patience`, seconds after which images count as stuck, and a third more after which a save counts as one that hangs;
 * `light`, by default: without pictures and export, which change nothing that is learned;
-* `shift`, `means`, `watched`, `heartbeat` and `keys`, which take a protection out: another batch than the next one, no running means,
-  nobody who takes note of signals while steps are made, nobody who watches the other machines and the images, new keys for the collectives
-  of each step.
+* `shift`, `means`, `scale`, `watched`, `heartbeat` and `keys`, which take a protection out: another batch than the next one, no running
+  means, the loss scale of a first step, nobody who takes note of signals while steps are made, nobody who watches the other machines and
+  the images, new keys for the collectives of each step.
+
+The loss scale of float16 doubles after 3 steps here, not after 2,000, so that it isn't the first one any more when a run is broken off.
 """
 
 import functools
@@ -35,7 +38,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from byol_tf import byol, checkpoint_files, devices, experiment, outcome
+from byol_tf import byol, checkpoint_files, checkpoint_writer, devices, experiment, opened_images, outcome
 from byol_tf.callbacks import probe
 from byol_tf.callbacks.checkpoint import model_arrays
 from byol_tf.interruption import SignalWatch
@@ -156,15 +159,31 @@ def prepare(job: dict) -> None:
         images.batch = batch
         return real_batches(config, images, first_step + job.get("shift", 0), *rest)
 
-    resumed = experiment.ResumedEpoch
+    if "patience" in job:
+        experiment.StuckInput = functools.partial(experiment.StuckInput, patience=job["patience"])
+        checkpoint_writer.SLOW = 4 / 3 * job["patience"]
+    resumed, compiled, restored = experiment.ResumedEpoch, experiment.compile_model, experiment.restore_model
+
+    def compile_model(model, *rest):
+        compiled(model, *rest)
+        if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+            model.optimizer.dynamic_growth_steps = 3
+
+    def restore_without_scale(model, arrays):
+        first = {name: array for name, array in model_arrays(model).items() if "dynamic_scale" in name}
+        restored(model, arrays | first)
+
+    experiment.compile_model = compile_model
     experiment.Experiment._fit, byol.BYOL.reported_step, experiment.batches_of = fit, reported_step, batches_of
-    experiment.open_source = before("start", experiment.open_source)
+    opened_images.open_source = before("start", opened_images.open_source)
     experiment.recover = before("reading", experiment.recover)
     probe.Probe.measure = before("probe", probe.Probe.measure)
     checkpoint_files._sealed = before("save", checkpoint_files._sealed)
     experiment.run_result = before("finish", experiment.run_result)
     if job.get("means") is False:
         experiment.ResumedEpoch = lambda step, means: resumed(step, dict.fromkeys(means, (0.0, 0.0)))
+    if job.get("scale") is False:
+        experiment.restore_model = restore_without_scale
     if job.get("watched") is False:
         experiment.SignalWatch = lambda *_: SignalWatch(None)
     if job.get("heartbeat") is False:

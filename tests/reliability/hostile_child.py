@@ -1,30 +1,44 @@
-"""`python -m tests.reliability.hostile_child FOLDER`: loads each hostile file below a folder as `evaluate` does, with an audit hook on.
+"""`python -m tests.reliability.hostile_child FOLDER DEEDS`: loads each hostile file below a folder as `evaluate` does, under an audit hook;
+`.keras` files also as `encoder.weights` does.
 
-Prints a line of JSON for each: name, what refused it and the text, and every event that a file from elsewhere must not cause.
+Prints a line of JSON for each: name, what refused it and the text, and every event that a file from elsewhere must not cause. Then it
+unpickles each file of another folder, which does such a thing, and prints what was seen of it.
 """
 
+import contextlib
 import json
 import os
+import pickle
 import sys
 from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
-from byol_tf.config_file import load_config
+from byol_tf.build import encoder_of
+from byol_tf.config_file import ConfigError, load_config
 from byol_tf.evaluation.labelled import ProtocolError
 from byol_tf.judged import file_encoder, run_encoder
 from byol_tf.run_folder import RunFolder
+from byol_tf.starting_weights import starting_weights
 
 _NEVER = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "socket.", "ctypes.", "pickle.", "code.__new__")
 _CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "shutil.")
 
 
 class Watch:
-    """Collects events. Reading is allowed below the folder under test, and of what belongs to Python and the system's own facts."""
+    """Collects events. Reading is allowed below the folder under test, and of what belongs to Python and the system's own facts.
+
+    Imports are seen as a finder of modules: of `importlib.import_module`, which Keras calls, an audit hook isn't told.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.on, self.seen = folder, False, []
         sys.addaudithook(self.hook)
+        sys.meta_path.insert(0, self)
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if self.on and name.startswith("evil"):
+            self.seen.append(f"import {name}")
 
     def hook(self, event: str, arguments: tuple) -> None:
         if not self.on:
@@ -35,7 +49,7 @@ class Watch:
             ours = path.startswith((str(self.folder), sys.prefix, sys.base_prefix, os.getcwd(), "/proc/", "/sys/"))
             if (writes and path != os.devnull) or not ours:
                 self.seen.append(f"open {path} {mode}")
-        elif event.startswith((*_NEVER, *_CHANGES)) or (event == "import" and arguments[0].startswith("evil")):
+        elif event.startswith((*_NEVER, *_CHANGES)):
             self.seen.append(f"{event} {arguments!r:.200}")
 
 
@@ -50,17 +64,31 @@ def main() -> None:
     folder = Path(sys.argv[1])
     load(folder / "good.keras")  # what is imported at the first load
     load(folder / "good")
-    watch = Watch(folder)
-    for case in sorted((folder / "hostile").iterdir()):
+    config = load_config("demo", ["encoder.width=0.25"])
+    encoder, watch = encoder_of(config), Watch(folder)
+    cases = sorted((folder / "hostile").iterdir())
+    loads = [(case.name, load, case) for case in cases]
+    loads += [
+        (f"{case.name} as encoder.weights", lambda case: starting_weights(str(case), encoder, config.views), case)
+        for case in cases
+        if case.suffix == ".keras"
+    ]
+    for name, loading, case in loads:
         watch.seen, text = [], None
         watch.on = True
         try:
-            load(case)
-        except ProtocolError as error:
+            loading(case)
+        except (ProtocolError, ConfigError) as error:
             text = str(error)
         finally:
             watch.on = False
-        print(json.dumps({"name": case.name, "refused": text, "events": watch.seen}), flush=True)
+        print(json.dumps({"name": name, "refused": text, "events": watch.seen}), flush=True)
+    for deed in sorted(Path(sys.argv[2]).iterdir()):
+        watch.seen, watch.on = [], True
+        with contextlib.suppress(ImportError):
+            pickle.loads(deed.read_bytes())
+        watch.on = False
+        print(json.dumps({"deed": deed.name, "events": watch.seen}), flush=True)
 
 
 if __name__ == "__main__":

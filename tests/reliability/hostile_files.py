@@ -1,8 +1,12 @@
 """Model files made to do harm: each function writes one, given where, a good one of its kind, and the path that it tries to write."""
 
+import importlib
 import io
 import json
+import os
 import pickle
+import socket
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -85,14 +89,35 @@ def _link(file: h5py.File, link: Any) -> None:
     file[_CONV] = link
 
 
-class Evil:
-    """Unpickled, it writes a file."""
+class Deed:
+    """Unpickled, it calls a function."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, function: Callable, *arguments: Any) -> None:
+        self._call = function, arguments
 
     def __reduce__(self):
-        return exec, (f"open({str(self._path)!r}, 'w').write('pickle')",)
+        return self._call
+
+
+def evil(path: Path) -> Deed:
+    """Unpickled, it writes a file."""
+    return Deed(exec, f"open({str(path)!r}, 'w').write('pickle')")
+
+
+def write_deeds(folder: Path, canary: Path) -> dict[str, str]:
+    """Pickles that do, when they are loaded, what hostile files try: name of each -> the event that it is seen by."""
+    deeds = {
+        "writes": (f"open {canary} w", evil(canary)),
+        "reads": (f"open {os.path.realpath(SECRET)} ", Deed(open, SECRET)),
+        "makes": ("os.mkdir ", Deed(os.mkdir, str(canary.with_name("made")))),
+        "runs": ("os.system ", Deed(os.system, "true")),
+        "starts": ("subprocess.Popen ", Deed(subprocess.call, ["true"])),
+        "connects": ("socket.", Deed(socket.socket)),
+        "imports": ("import ", Deed(importlib.import_module, "evil")),
+    }
+    for name, (_, deed) in deeds.items():
+        (folder / name).write_bytes(pickle.dumps(deed))
+    return {name: event for name, (event, _) in deeds.items()}
 
 
 def _object(module: str | None, name: str, config: Any, registered: str | None = None) -> dict[str, Any]:
@@ -140,7 +165,7 @@ def keras_cases(canary: Path) -> dict[str, Callable[[dict[str, bytes]], dict[str
 
 def _npz(canary: Path) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, evil=np.array([Evil(canary)], dtype=object))
+    np.savez(buffer, evil=np.array([evil(canary)], dtype=object))
     return buffer.getvalue()
 
 
@@ -150,7 +175,7 @@ def write_hostile_keras(folder: Path, good: Path, canary: Path) -> None:
         write_zip(folder / f"{name}.keras", change(dict(members)))
     write_zip(folder / "zip-bomb.keras", members | {"config.json": bytes(200_000_000)}, zipfile.ZIP_DEFLATED)
     write_zip(folder / "weights-bomb.keras", members | {"model.weights.h5": bytes(200_000_000)}, zipfile.ZIP_DEFLATED)
-    (folder / "pickle.keras").write_bytes(pickle.dumps(Evil(canary)))
+    (folder / "pickle.keras").write_bytes(pickle.dumps(evil(canary)))
 
 
 def export(folder: Path, function: Callable, **attributes: Any) -> None:
@@ -234,7 +259,7 @@ def write_hostile_runs(folder: Path, config: dict, arrays: dict[str, np.ndarray]
     """Run folders whose only checkpoint is whole and holds what it shouldn't."""
     first = next(name for name, array in sorted(arrays.items()) if array.ndim == 4)
     for name, changed in {
-        "run-pickled": arrays | {first: np.array([Evil(canary)], dtype=object)},
+        "run-pickled": arrays | {first: np.array([evil(canary)], dtype=object)},
         "run-nan": arrays | {first: np.full_like(arrays[first], np.nan)},
         "run-wrong-shape": arrays | {first: arrays[first][..., :-1]},
         "run-too-few": dict(list(arrays.items())[:-1]),

@@ -1,6 +1,7 @@
 """`python -m tests.reliability.photos_child ROOT LIMIT`: opens a folder of photos as a run does, and says what it found, as JSON.
 
-Without root's rights, to whom no file is closed. The files that VANISH.txt beside the folder names disappear once they are listed.
+Without root's rights, to whom no file is closed. The files that VANISH.txt beside the folder names disappear once they are listed; those
+that HIDE.txt names are passed over, as a reader would that hides what it can't read.
 """
 
 import codecs
@@ -15,6 +16,11 @@ from PIL import Image
 from pipelines.sources import SourceError, folder, open_source
 
 
+def named(file: Path) -> list[str]:
+    """The paths that a file lists, where there is one."""
+    return file.read_text().splitlines() if file.exists() else []
+
+
 def main() -> None:
     root, limit = Path(sys.argv[1]), float(sys.argv[2])
     Image.init()  # what is imported late may lie where only root can read
@@ -22,17 +28,17 @@ def main() -> None:
     if os.getuid() == 0:
         os.setgid(65_534)
         os.setuid(65_534)
-    vanish = root.parent / "VANISH.txt"
-    if vanish.exists():
-        walk = folder.walk
+    walk = folder.walk
 
-        def walk_and_lose(where):
-            found = walk(where)
-            for path in vanish.read_text().splitlines():
-                (where / path).unlink(missing_ok=True)
-            return found
+    def walk_and_lose(where):
+        found = walk(where)
+        for path in named(root.parent / "VANISH.txt"):
+            (where / path).unlink(missing_ok=True)
+        for path in named(root.parent / "HIDE.txt"):
+            found.sizes.pop(path)
+        return found
 
-        folder.walk = walk_and_lose
+    folder.walk = walk_and_lose
     try:
         source = open_source("folder", root=str(root), cache="none", max_bad_fraction=limit)
     except SourceError as error:

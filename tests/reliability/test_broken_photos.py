@@ -1,6 +1,7 @@
 """Row 9: a folder of photos of which many are broken or odd. Good and bad are all that is listed; each bad one once, with its reason."""
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.sources import SourceError, open_source
+from pipelines.sources import Roll, SourceError, open_source, unpacked
 from pipelines.sources.decoding import UnreadableImage, decode
 from pipelines.sources.folder_walk import SUFFIXES, printable
 from tests.reliability.broken_photos import EPS, KINDS, encoded, pixels
@@ -66,20 +67,18 @@ def child(root: Path, limit: float) -> subprocess.CompletedProcess:
     )
 
 
-def test_500_broken_files_of_24_kinds(open_to_all, report):
-    root = open_to_all / "photos"
-    assert len(KINDS) == 24
-    good, odd = make(root, photos=300, broken=500)
-    lost = [f"photo_{number:04d}.png" for number in range(0, 100, 10)]
-    (open_to_all / "VANISH.txt").write_text("\n".join(lost))
-    listed = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.name != "folder.jpg"]
-    assert len(listed) == 800
+def check_counts(root: Path, found: dict, good: dict[str, str], odd: dict[Path, str], lost: list[str]) -> int:
+    """Good and bad are all that a folder lists, each bad one once; returns how many those are.
 
-    done = child(root, 1.0)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout)
+    Args:
+        root: of the folder.
+        found: what the child found.
+        good, odd: what `make` made.
+        lost: the names of good ones that vanished.
+    """
+    listed = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.name != "folder.jpg"]
     bad = dict(found["skipped"])
-    assert len(found["good"]) + len(found["skipped"]) == len(listed)
+    assert len(found["good"]) + len(found["skipped"]) == len(listed) + len(lost)
     assert len(bad) == len(found["skipped"]), "a file is listed twice"
     assert all(reason and len(reason) <= 120 for reason in bad.values())
     by_name = {printable(path.name): kind for path, kind in odd.items()}
@@ -99,13 +98,37 @@ def test_500_broken_files_of_24_kinds(open_to_all, report):
     for name, value in good.items():
         if name not in lost:
             assert counts[value] == 1
-    report(
-        9, f"{len(odd)} files of {len(KINDS)} kinds, {len(lost)} vanishing: {len(found['good'])} read, {len(bad)} listed once", len(listed)
-    )
+    return len(listed) + len(lost)
+
+
+def test_500_broken_files_of_24_kinds(open_to_all, report):
+    root = open_to_all / "photos"
+    assert len(KINDS) == 24
+    good, odd = make(root, photos=300, broken=500)
+    lost = [f"photo_{number:04d}.png" for number in range(0, 100, 10)]
+    (open_to_all / "VANISH.txt").write_text("\n".join(lost))
+    done = child(root, 1.0)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    listed = check_counts(root, found, good, odd, lost)
+    assert listed == 800
+    read, bad = len(found["good"]), len(found["skipped"])
+    report(9, f"{len(odd)} files of {len(KINDS)} kinds, {len(lost)} vanishing: {read} read, {bad} listed once", listed)
 
     stopped = child(root, 0.1)
     assert stopped.returncode == 2
     assert "more than data.max_bad_fraction = 0.1 allows. For example " in json.loads(stopped.stdout)["error"]
+
+
+def test_a_reader_that_hides_a_broken_file_is_noticed(open_to_all):
+    """The control: of 24 files, one of each kind, it passes one over."""
+    root = open_to_all / "photos"
+    good, odd = make(root, photos=3, broken=len(KINDS))
+    assert check_counts(root, json.loads(child(root, 1.0).stdout), good, odd, []) == 3 + len(KINDS)
+    hidden = next(path for path, kind in odd.items() if kind == "cut PNG")
+    (open_to_all / "HIDE.txt").write_text(hidden.name)
+    with pytest.raises(AssertionError):
+        check_counts(root, json.loads(child(root, 1.0).stdout), good, odd, [])
 
 
 def test_without_the_list_of_kinds_ghostscript_would_be_asked(tmp_path, monkeypatch):
@@ -276,3 +299,96 @@ def test_what_cannot_be_learned_from_is_an_error_before_training(tmp_path, layou
     }
     assert expected[layout] in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+OPTIONS = {"cache": "none", "max_bad_fraction": 0.2, "pretrain": "train"}
+
+
+class TestGoneOnWith:
+    """A run that goes on with the photos that it began with."""
+
+    @pytest.fixture
+    def began(self, tmp_path):
+        """(folder, what it was opened as): of 40 photos, one is no image."""
+        TestLostInMidRun.opened(tmp_path, 0.2, [])
+        (tmp_path / "train" / "a" / "07.png").write_bytes(b"no")
+        return tmp_path, open_source("folder", root=str(tmp_path), on_lost=lambda *_: None, **OPTIONS)
+
+    def again(self, root, source, told, **options):
+        roll = unpacked(source.roll.packed())
+        assert roll == source.roll
+        return open_source("folder", root=str(root), on_lost=lambda *lost: told.append(lost), roll=roll, **OPTIONS | options)
+
+    @pytest.mark.parametrize("cache", ["none", "memory"])
+    def test_order_and_all_other_photos_stay_whatever_became_of_the_folder(self, began, cache):
+        root, source = began
+        train, told = [image.copy() for image in source.train], []
+        size = {"image_size": 8} if cache == "memory" else {}
+        Image.fromarray(np.full((8, 9, 3), 9, np.uint8)).save(root / "train" / "a" / "07.png")  # mended
+        Image.fromarray(np.full((8, 9, 3), 9, np.uint8)).save(root / "train" / "a" / "00-new.png")
+        (root / "train" / "b" / "03.png").unlink()
+        later = self.again(root, source, told, cache=cache, **size)
+        assert (later.fingerprint, later.skipped, later.roll) == (source.fingerprint, source.skipped, source.roll)
+        np.testing.assert_array_equal(later.train.labels, source.train.labels)
+        lost = [index for index, image in enumerate(train) if image[0, 0, 0] == 31]
+        for index, image in enumerate(later.train):
+            if index in lost:
+                assert image[0, 0, 0] % 10 == 1
+            else:
+                assert image[0, 0, 0] == train[index][0, 0, 0]
+        assert len(lost) == 1
+        assert told == [("train/b/03.png", "No such file or directory")]
+
+    def test_what_was_read_once_is_not_looked_at_again(self, began, monkeypatch):
+        root, source = began
+        monkeypatch.setattr("pipelines.sources.folder_reader.PhotoReader.read", lambda self, path: pytest.fail(path))
+        later = self.again(root, source, [])
+        assert len(later.train) == len(source.train) > 30
+        assert later.train.shape == source.train.shape
+
+    def test_other_photos_are_refused(self, began):
+        root, source = began
+        for path in list((root / "train" / "a").iterdir())[:9]:
+            path.write_bytes(path.read_bytes() + b" ")
+        with pytest.raises(SourceError, match=r"of 40 photos that this run was begun with are gone or have changed.*use --fresh"):
+            self.again(root, source, [])
+
+    def test_names_that_are_no_text_come_back(self):
+        roll = Roll({os.fsdecode(b"caf\xe9.jpg"): 3, "a\nb.png": 4}, {}, (("x", "y"),), {"train": (2, 3, 3), "test": None})
+        assert unpacked(roll.packed()) == roll
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"no", gzip.compress(b"[]"), gzip.compress(b'{"sizes": 1}'), Roll({}, {}, (), {}).packed()[:-9]],
+        ids=["nothing", "text", "a list", "other fields", "half of it"],
+    )
+    def test_another_file_is_none(self, content):
+        with pytest.raises(ValueError, match="expected the list of photos that a run wrote"):
+            unpacked(content)
+
+
+@pytest.mark.long
+def test_a_run_whose_photo_went_goes_on_after_a_break(tmp_path, report):
+    """By the command: stopped after its first epoch; then one photo is gone and another one has come."""
+    draw, root, run = np.random.default_rng(0), tmp_path / "photos", tmp_path / "run"
+    root.mkdir()
+    for number in range(64):
+        Image.fromarray(pixels(draw)).save(root / f"{number:03d}.png")
+    settings = ["data.source=folder", f"data.root={root}", "data.cache=none", "data.image_size=null", "data.max_bad_fraction=0.02"]
+    settings += ["training.epochs=3", "training.batch_size=16", "views.size=32", "optimizer.warmup_epochs=1", "data.pretrain_images=null"]
+    command = [sys.executable, "-m", "byol_tf.train", "--run-dir", str(run), *(word for each in settings for word in ("--set", each))]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and len(list((run / "checkpoints").glob("epoch-*"))) < 1:
+            time.sleep(0.05)
+        process.terminate()
+        assert process.communicate(timeout=200)[1] is not None
+    assert process.returncode == 143
+    (root / "020.png").unlink()
+    Image.fromarray(pixels(draw)).save(root / "000-new.png")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "going on after epoch" in done.stdout
+    assert [line for line in done.stdout.splitlines() if line.startswith("lost: ")] == [
+        "lost: 020.png: No such file or directory; another photo takes its place"
+    ]
+    report(9, "stopped, a photo taken away and another added: goes on with the photos that it began with", 1)

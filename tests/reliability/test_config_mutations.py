@@ -223,14 +223,39 @@ def test_without_the_bound_on_mistakes_each_takes_its_time(tmp_path, monkeypatch
     assert seconds() > 4 * bounded
 
 
-def test_names_of_files_are_only_data(tmp_path, monkeypatch):
-    """A config can name no file to be read or run: what looks like one is a string, or refused."""
+SCHEMA = json.loads((ROOT / "configs" / "schema.json").read_text())
+FREE = {"data.root", "data.archive", "encoder.weights", "run.root", "devices.tpu"}
+"""The keys that may name a file, a folder or a machine anywhere: a user's own photos lie where they lie."""
+
+
+def free_texts(schema: dict, at: str = "") -> set[str]:
+    """The keys of a JSON schema whose value is any text, but for those that only people read."""
+    found = set()
+    for key, value in schema.get("properties", {}).items():
+        ways = value.get("anyOf", [value])
+        if any(way.get("type") == "string" and not {"enum", "const", "pattern"} & set(way) for way in ways):
+            found.add(f"{at}{key}")
+        for way in ways:
+            if section := way.get("$ref", "").rpartition("/")[2]:
+                found |= free_texts(SCHEMA["$defs"][section], f"{at}{key}.")
+    return found
+
+
+def test_only_five_keys_name_what_lies_elsewhere_and_nothing_of_it_is_run(tmp_path, monkeypatch):
+    """`name`, which becomes a folder's, can't leave `run.root`; nobody looks at `$schema` and `about`; to a config the five are texts."""
+    assert {key for key in free_texts(SCHEMA) if not key.startswith("about.")} == FREE | {"$schema"}
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "c.json"
     demo = json.loads((ROOT / "configs" / "demo.json").read_text())
-    for name in ("../x", "/etc/passwd", "~/x", "$(touch x)", "a/../../b", "", ".", "..", "a" * 101):
+    texts = ("../x", "/etc/passwd", "~/x", "$(touch x)", "a/../../b", "; touch x", "__import__('os').system('touch x')")
+    for name in (*texts, "", ".", "..", "a" * 101):
         path.write_text(json.dumps(demo | {"name": name}))
         assert "name: expected a name" in answer(path)
     path.write_text(json.dumps(demo | {"$schema": "file:///etc/passwd"}))
     assert answer(path) is None
+    for key in FREE:
+        section, name = key.split(".")
+        for text in texts:
+            path.write_text(json.dumps(demo | {section: demo.get(section, {}) | {name: text}}))
+            assert answer(path) is None or key in answer(path)
     assert os.listdir(tmp_path) == ["c.json"]

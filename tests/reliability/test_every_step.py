@@ -18,6 +18,7 @@ from tests.reliability.processes import ALL_STEPS, STEPS, Processes, Run
 KINDS = {
     "float32": {},
     "mixed_bfloat16": {"devices.precision": "mixed_bfloat16"},
+    "mixed_float16": {"devices.precision": "mixed_float16", "devices.strategy": "auto"},  # for a CPU it is refused, being slow there
     "accumulation": {"training.accumulation": 2},
     "two processes": {"devices.strategy": "multi_worker"},
 }
@@ -61,6 +62,16 @@ def test_the_check_fails_where_a_protection_is_taken_out(broken, processes, whol
     assert again.steps() != whole.steps()[5:]
     if "shift" in broken:
         assert again.digest(whole.steps()) != whole.digest(whole.steps())
+
+
+@pytest.mark.long
+def test_a_lost_loss_scale_shows(processes, tmp_path):
+    """The control of float16."""
+    whole = trained(processes, Run(tmp_path / "whole", **KINDS["mixed_float16"]), patient=True)
+    check_resumed(processes, whole, 5, tmp_path / "again")
+    again = whole.as_after(5, tmp_path / "lost")
+    processes.finish(again, scale=False)
+    assert again.digest(whole.steps()) != whole.digest(whole.steps())
 
 
 @pytest.mark.long

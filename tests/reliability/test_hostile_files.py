@@ -18,6 +18,7 @@ from tests.reliability.hostile_files import (
     good_model,
     keras_cases,
     keras_members,
+    write_deeds,
     write_file_on_call,
     write_hostile_keras,
     write_hostile_runs,
@@ -39,9 +40,12 @@ def good(tmp_path) -> Path:
     return tmp_path
 
 
-def test_every_hostile_file_is_refused_and_nothing_of_it_runs(good, report):
+def test_every_hostile_file_is_refused_and_nothing_of_it_runs(good, tmp_path_factory, report):
+    """With a control: what really does such things is seen."""
     hostile, canary = good / "hostile", good / "canary"
     hostile.mkdir()
+    deeds, done = tmp_path_factory.mktemp("deeds"), tmp_path_factory.mktemp("done")
+    shows = write_deeds(deeds, done / "canary")
     write_hostile_keras(hostile, good / "good.keras", canary)
     write_hostile_saved_models(hostile, good / "good", canary)
     config = load_config("demo", ["encoder.width=0.25"])
@@ -49,20 +53,31 @@ def test_every_hostile_file_is_refused_and_nothing_of_it_runs(good, report):
     write_hostile_runs(hostile, json.loads(resolved_json(config)), arrays, canary)
     cases = sorted(path.name for path in hostile.iterdir())
     before = {path: path.stat().st_mtime_ns for path in good.rglob("*") if not path.is_symlink()}
-    child = subprocess.run(
-        [sys.executable, "-m", "tests.reliability.hostile_child", str(good)], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    line = [sys.executable, "-m", "tests.reliability.hostile_child", str(good), str(deeds)]
+    child = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert child.returncode == 0, child.stderr[-3000:]
-    answers = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
-    assert [answer["name"] for answer in answers] == cases
+    printed = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
+    seen = {answer["deed"]: answer["events"] for answer in printed if "deed" in answer}
+    assert sorted(path.name for path in done.iterdir()) == ["canary", "made"]
+    assert set(seen) == set(shows)
+    for name, event in shows.items():
+        assert any(one.startswith(event) for one in seen[name]), (name, seen[name])
+    answers = [answer for answer in printed if "deed" not in answer]
+    as_weights = {f"{name} as encoder.weights": name for name in cases if name.endswith(".keras")}
+    assert [answer["name"] for answer in answers] == [*cases, *as_weights]
     for answer in answers:
         assert answer["refused"], f"{answer['name']} was loaded"
         assert answer["refused"].isprintable(), answer
         assert len(answer["refused"]) < 900, answer
         assert answer["events"] == [], answer
+    refused = {answer["name"]: answer["refused"] for answer in answers}
+    for name, of in as_weights.items():  # by the same look into it, not only since none of them holds the layers of a run's encoder
+        reason, expected = (refused[each].split("; ", 1)[1] for each in (name, of))
+        assert reason[:200] == expected[:200]  # Keras' own texts end with numbers that it drew
     after = {path: path.stat().st_mtime_ns for path in good.rglob("*") if not path.is_symlink()}
     assert after == before, "a file was written or removed"
     report(11, f"{len(cases)} hostile model files and checkpoints: all refused, nothing run, nothing outside opened", len(cases))
+    report(11, "the .keras files among them as encoder.weights: the same", len(as_weights))
 
 
 def test_without_the_look_into_the_graph_a_saved_model_writes_files(good, monkeypatch):

@@ -16,7 +16,13 @@ from tests.reliability.processes import ALL_STEPS, STEPS, Process, Processes, Ru
 NOTICED = 60.0
 MOMENTS = (("start", 0, 1), ("step", 3, 1), ("probe", STEPS, 0), ("save", STEPS + 3, 0))
 """(moment, steps made, which machine)."""
-KINDS = {"killed": "SIGKILL", "stopped": "SIGSTOP", "exception": "raise", "stuck": "stuck"}
+KINDS = {
+    "killed": ("SIGKILL", {}),
+    "stopped": ("SIGSTOP", {}),
+    "exception": ("raise", {"save": "step"}),  # one of the thread that writes ends no run
+    "stuck": ("stuck", {"step": "data", "probe": "data", "save": "data"}),  # images never come, from that step on
+}
+"""Name -> (what goes wrong, moments that are other ones then)."""
 
 
 def run_of_two(folder: Path) -> Run:
@@ -33,12 +39,8 @@ def whole_pair(processes, tmp_path_factory) -> Run:
 
 def fail_once(processes: Processes, run: Run, kind: str, moment: str, step: int, machine: int) -> tuple[float, Process, Process]:
     """(seconds from the failure to the end of the other one, the one that failed, the other one)."""
-    mark = run.folder / f"failing-{kind}-{moment}"
+    mark = run.folder / f"failing-{kind}-{step}"
     fault = {"moment": moment, "step": step, "kind": kind, "mark": str(mark)}
-    if kind == "stuck" and moment != "start":  # it is the images that never come, from the moment on
-        fault["moment"] = "data"
-    if kind == "raise" and moment == "save":  # an exception of the thread that writes ends no run
-        fault["moment"] = "step"
     jobs = [{"patient": True}, {}]
     jobs[machine]["faults"] = [fault]
     pair = processes.pair(run, tuple(jobs))
@@ -67,9 +69,12 @@ def check_same(run: Run, whole: Run) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_fails(kind, processes, whole_pair, tmp_path, report):
     """Row 7, at four moments one after the other."""
-    run, longest = run_of_two(tmp_path), 0.0
-    for moment, step, machine in MOMENTS:
-        seconds, failed, other = fail_once(processes, run, KINDS[kind], moment, step, machine)
+    run, longest, moments = run_of_two(tmp_path), 0.0, []
+    wrong, instead = KINDS[kind]
+    for meant, step, machine in MOMENTS:
+        moment = instead.get(meant, meant)
+        moments.append(f"{moment} {step}" if step else moment)
+        seconds, failed, other = fail_once(processes, run, wrong, moment, step, machine)
         assert f"machine {machine + 1} of 2" in other.output
         if kind == "stopped":
             failed.send("SIGCONT")
@@ -77,8 +82,8 @@ def test_one_fails(kind, processes, whole_pair, tmp_path, report):
         longest = max(longest, seconds)
     processes.finish_pair(run)
     check_same(run, whole_pair)
-    times = f"{len(MOMENTS)} moments, noticed within {longest:.1f} s, exit code {LOST}, nothing left over, then the same SHA-256 on both"
-    report(7, f"one of two machines {kind}: {times}", len(MOMENTS))
+    times = f"noticed within {longest:.1f} s, exit code {LOST}, nothing left over, then the same SHA-256 on both"
+    report(7, f"one of two machines {kind} at {', '.join(moments)}: {times}", len(MOMENTS))
 
 
 @pytest.mark.long

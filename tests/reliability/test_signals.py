@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.processes import ALL_STEPS, ROOT, STEPS, Processes, Run
+from tests.reliability.processes import ALL_STEPS, ROOT, STEPS, Process, Processes, Run
 
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP")
 MOMENTS = [
@@ -77,6 +77,50 @@ def test_at_twenty_moments(processes, whole, tmp_path, report):
     for number, (moment, step) in enumerate(MOMENTS):
         check(processes, whole, Run(tmp_path / str(number), **ONLY_WHERE_ASKED), moment, step, NAMES[number % 3])
     report(6, f"a signal at {len(MOMENTS)} moments: all made steps saved, exit code 128 + n, same SHA-256", len(MOMENTS))
+
+
+def wait_for(text: str, process: Process) -> None:
+    """Returns when a process has printed it."""
+    deadline = time.time() + 200
+    while not process.output_file.exists() or text not in process.output:
+        assert process.code is None, process.output[-3000:]
+        assert time.time() < deadline, process.output[-3000:]
+        time.sleep(0.05)
+
+
+@pytest.mark.long
+def test_while_a_batch_never_comes(processes, whole, tmp_path, report):
+    """What is made is saved by the thread that watches the input, though the one that trains gets no turn."""
+    run = Run(tmp_path, **ONLY_WHERE_ASKED)
+    process = processes.start(run, faults=[{"moment": "data", "step": STEPS + 3, "kind": "stuck"}], patience=6)
+    wait_for("has waited 6 s for images", process)
+    process.send("SIGTERM")
+    assert process.wait(20) == 143
+    made = run.steps()[-1]["step"]
+    assert made == run.newest() >= STEPS + 3
+    assert f"stopped by SIGTERM after epoch 1 of 3, step {made - STEPS} of {STEPS} in the next; saved. To go on:" in process.output
+    processes.finish(run)
+    assert [line["step"] for line in run.steps()] == list(range(1, ALL_STEPS + 1))
+    assert run.digest() == whole.digest()
+    report(6, "SIGTERM while a batch never comes: all made steps saved, exit code 143, same SHA-256", 1)
+
+
+@pytest.mark.long
+def test_while_a_save_never_ends(processes, whole, tmp_path, report):
+    """It is said what is waited for, and the run ends on the checkpoint before."""
+    run = Run(tmp_path, **ONLY_WHERE_ASKED)
+    process = processes.start(run, faults=[{"moment": "save", "step": 2 * STEPS, "kind": "stuck"}], patience=6)
+    wait_for("isn't done. Is that disk still there?", process)
+    assert "has waited 6 s for a checkpoint to be written" in process.output
+    assert "for images" not in process.output
+    process.send("SIGTERM")
+    assert process.wait(10) == 143
+    assert f"the save hangs; the newest checkpoint is {run.root / 'checkpoints' / 'epoch-0001'}" in process.output
+    assert "not saved, so the newest checkpoint before is what counts. To go on:" in process.output
+    processes.finish(run)
+    assert run.without_contradiction()
+    assert run.digest() == whole.digest()
+    report(6, "SIGTERM while a save never ends: exit code 143, the newest checkpoint named, same SHA-256", 1)
 
 
 @pytest.mark.long

@@ -1,7 +1,10 @@
 """A classifier from a handful of labels: what it finds, and that its estimate is no better than it should be."""
 
+import tracemalloc
+
 import numpy as np
 
+from byol_tf.embedding import few as module
 from byol_tf.embedding.few import few_labels
 
 
@@ -52,3 +55,17 @@ def test_single_labels_leave_no_estimate():
     few = few_labels(features, {row: "abc"[classes[row]] for row in rows})
     assert few.estimate is None and few.alone == ["a", "b", "c"]
     assert np.mean(few.probabilities.argmax(axis=1) == classes) > 0.45  # chance is a third
+
+
+def test_blocks_change_nothing_and_take_little_memory(monkeypatch):
+    features, classes = heaps(8.0, 20_000)
+    features = np.tile(features, 4)  # 12.8 MB
+    whole = few_labels(features[:4_000], labelled(classes, 6))
+    monkeypatch.setattr(module, "_BLOCK", 1_000)
+    np.testing.assert_allclose(few_labels(features[:4_000], labelled(classes, 6)).probabilities, whole.probabilities, rtol=1e-6)
+    tracemalloc.start()
+    few = few_labels(features, labelled(classes, 6))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert few.probabilities.shape == (20_000, 3)
+    assert peak < 0.5 * features.nbytes  # all of them in float64 would be twice as much as there is

@@ -66,27 +66,38 @@ def test_features_that_hardly_differ_equal_scikit_learn_in_float64():
 
 
 @pytest.mark.parametrize("temperature", [0.07, None])
-def test_blocks_change_nothing(monkeypatch, temperature):
+@pytest.mark.parametrize("sizes", [(7, 150), (121, 40), (7, 11), (50, 3), (60, 1)])  # in the last two a block has fewer than are to vote
+def test_blocks_change_nothing(monkeypatch, temperature, sizes):
     train, test = heaps(150, 0), heaps(121, 1)
     whole = knn_accuracy(*train, *test, 10, temperature)
-    monkeypatch.setattr(knn, "_BLOCK_BYTES", 16 * 150 * 7)  # 7 queries a block, 2 in the last
+    monkeypatch.setattr(knn, "_block_sizes", lambda width, neighbours: sizes)
     assert knn_accuracy(*train, *test, 10, temperature) == whole
 
 
-def test_memory_does_not_grow_with_queries(monkeypatch):
-    """A hundredth of 100,000 x 10,000, with a hundredth of the block: the whole table of cosines would take 80 MB."""
-    monkeypatch.setattr(knn, "_BLOCK_BYTES", 2**28 // 100)
-    (train, labels), (test, test_labels) = heaps(10_000, 0), heaps(1_000, 1)
+def test_blocks_equal_scikit_learn_exactly(monkeypatch):
+    train, test = heaps(400, 0), heaps(300, 1)
+    classifier = KNeighborsClassifier(21, weights="uniform", metric="cosine", algorithm="brute").fit(*train)
+    monkeypatch.setattr(knn, "_BLOCK_BYTES", 50_000)
+    queries, references = knn._block_sizes(12, 21)
+    assert 1 < queries < 50 and 1 < references < 50
+    assert knn_accuracy(*train, *test, 21, None) == classifier.score(*test)
+
+
+@pytest.mark.parametrize(("count", "queries", "width"), [(10_000, 1_000, 12), (2_000, 500, 256), (500, 2_000, 256)])
+def test_memory_is_a_block_whatever_the_number_of_features_and_queries(monkeypatch, count, queries, width):
+    """The whole table of cosines would take 80, 8 and 8 MB, normalised features 1, 4 and 1."""
+    monkeypatch.setattr(knn, "_BLOCK_BYTES", 2**20)
+    (train, labels), (test, test_labels) = heaps(count, 0, width=width), heaps(queries, 1, width=width)
     knn_accuracy(train[:100], labels[:100], test, test_labels)  # what is imported on the way is not counted
     tracemalloc.start()
     knn_accuracy(train, labels, test, test_labels)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2e9 / 100
+    assert peak < 1.1 * 2**20
 
 
 @pytest.mark.long
-def test_100000_features_of_512_and_10000_queries_take_less_than_2_gb():
+def test_100000_features_of_512_and_10000_queries_take_a_block():
     draw = np.random.default_rng(0)
     train, test = draw.standard_normal((100_000, 512), np.float32), draw.standard_normal((10_000, 512), np.float32)
     labels, test_labels = draw.integers(0, 1000, len(train)), draw.integers(0, 1000, len(test))
@@ -94,4 +105,4 @@ def test_100000_features_of_512_and_10000_queries_take_less_than_2_gb():
     assert knn_accuracy(train, labels, test, test_labels) < 0.01
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2e9
+    assert peak < 1.1 * 2**28

@@ -16,11 +16,14 @@ import tensorflow as tf
 from PIL import Image
 
 from byol_tf.config_file import load_config
+from byol_tf.embed import main as embed
 from byol_tf.export import main
-from byol_tf.exporting.forms import FORMATS, FORMS, forms_of
+from byol_tf.exporting.forms import FORMATS, FORMS, INT8, forms_of
+from byol_tf.exporting.litert import INT8_EVERYWHERE, INT8_WEIGHTS
 from byol_tf.exporting.odd_photos import odd_photos
 from byol_tf.exporting.packages import link_packages
 from byol_tf.exporting.proof import ProofError, prove
+from byol_tf.exporting.record import record_proofs
 from byol_tf.exporting.usage import snippet
 from byol_tf.exporting.writing import write_proven
 from byol_tf.restored import restored_inference
@@ -31,9 +34,6 @@ from tests.byol_tf.small_run import CONFIG, write_run
 from tests.reference import networks as reference
 
 ROOT = Path(__file__).parents[3]
-
-
-INT8 = "encoder-int8.tflite"
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,15 @@ def in_export(exported, tmp_path, monkeypatch) -> Path:
     return copy
 
 
+def what_is_int8(file: Path) -> str:
+    """By the file itself: zero is 0 in int8 of weights, and -128 in that of activations after a ReLU."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    tensors = [tensor for tensor in Interpreter(str(file)).get_tensor_details() if tensor["dtype"] is np.int8]
+    assert tensors
+    return INT8_EVERYWHERE if any(tensor["quantization_parameters"]["zero_points"].any() for tensor in tensors) else INT8_WEIGHTS
+
+
 def failing(capsys, *arguments) -> str:
     """The message of a command that ends with 2."""
     assert main([str(argument) for argument in arguments]) == 2
@@ -91,6 +100,23 @@ def test_every_form_is_proven_and_in_place_and_nothing_else_is_left(exported):
         assert proof["cosine"] >= form.cosine
         assert proof["same_neighbour"] >= (1.0 if form.format != "litert" else form.same_neighbour)
         assert proof["milliseconds"] > 0.0
+        assert proof["int8"] == (what_is_int8(exported.export / INT8) if form.name == INT8 else None)
+
+
+def test_the_files_pages_say_what_of_int8_is_int8(exported, tmp_path):
+    from byol_tf.exporting.card import write_card
+    from byol_tf.exporting.usage import write_usage
+
+    folder = RunFolder(shutil.copytree(exported.root, tmp_path / "run"))
+    proofs = json.loads((folder.export / "proof.json").read_text())
+    shutil.copy(folder.export / "encoder-float32.tflite", folder.export / INT8)
+    for int8 in (INT8_EVERYWHERE, INT8_WEIGHTS):
+        of_int8 = proofs["LiteRT, float32"] | {"name": INT8, "what": "LiteRT, int8", "int8": int8}
+        record_proofs(folder.export, {"LiteRT, int8": of_int8})
+        write_usage(folder.export, 32)
+        write_card(read_facts(folder), folder.export)
+        assert f"The same with `{INT8}` is LiteRT, int8 ({int8})." in (folder.export / "USAGE.md").read_text()
+        assert f"| `{INT8}`: LiteRT, int8 ({int8}) |" in (folder.export / "README.md").read_text()
 
 
 def test_the_saved_model_holds_each_weight_once(exported, plain):
@@ -212,6 +238,17 @@ def test_bytes_of_files_of_several_kinds_and_sizes_go_together(in_export):
         encoder.serve_bytes(tf.constant([given[2][:1000], files[0]]))
 
 
+@pytest.mark.parametrize("place", [".", "export/encoder/1", "export/encoder", "export/encoder.keras"])
+def test_photos_are_embedded_by_a_run_and_by_each_of_its_exports_alike(exported, plain, tmp_path, place):
+    photos = odd_photos()[:2]
+    (tmp_path / "photos").mkdir()
+    for number, photo in enumerate(photos):
+        Image.fromarray(photo).save(tmp_path / "photos" / f"{number}.png")
+    assert embed(["--encoder", str(exported.root / place), "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]) == 0
+    expected = np.concatenate([plain.predict_on_batch(photo[None]) for photo in photos])
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "embeddings.npz")["embeddings"], expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (40, 57), (427, 640), (17, 113), (1, 5)])
 def test_the_onnx_resize_is_kerass(height, width):
     from byol_tf.exporting.onnx import centred
@@ -329,6 +366,8 @@ def test_every_normalisation_and_precision_goes_everywhere(tmp_path, name, norma
         proofs, failures = write_proven(written, exported_form(inference, loaded), folder.export, cuts(60), proving)
         assert not failures
         assert len(proofs) == len(forms_of((written,)))
+        if written == "litert":  # of weights that weren't trained, activations in int8 keep too few neighbours
+            assert proofs[-1].int8 == what_is_int8(folder.export / INT8) == INT8_WEIGHTS
 
 
 def cuts(count: int) -> list[np.ndarray]:
@@ -355,7 +394,11 @@ def test_a_hundred_photos_keep_their_nearest_neighbours_in_every_format(photos, 
     assert list(proofs) == [form.what for form in FORMS]
     for form in FORMS:
         assert proofs[form.what]["images"] == 100
-        assert proofs[form.what]["same_neighbour"] >= (0.95 if form.name == "encoder-int8.tflite" else 0.99)
+        assert proofs[form.what]["same_neighbour"] >= (0.95 if form.name == INT8 else 0.99)
+    int8 = what_is_int8(tmp_path / "run" / "export" / INT8)
+    assert proofs["LiteRT, int8"]["int8"] == int8
+    assert f"is LiteRT, int8 ({int8})." in (tmp_path / "run" / "export" / "USAGE.md").read_text()
+    print(f"int8: {int8}")
 
 
 @pytest.mark.long

@@ -1,11 +1,15 @@
 """What users get: any uint8 image in, the encoder's own float32 representation out."""
 
 import zipfile
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from byol_tf.exporting.saved_model import write_saved_model
+from byol_tf.judged import file_encoder
 from byol_tf.networks import NORMALIZATIONS, BatchNorm, DataInit, GroupNorm, WSConv2D, WSDense, build_encoder
 from byol_tf.networks.inference import inference_model, plain_encoder
 from tests.byol_tf.networks.harness import random_weights, relative_error
@@ -31,6 +35,35 @@ def encoder() -> keras.Model:
 
 def photos(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def seeing_a_gpu(monkeypatch):
+    """What Keras looks at when it decides on XLA names a GPU, too. XLA itself is that of the CPU, which lacks what a GPU's lacks."""
+    devices = [*tf.config.list_physical_devices(), SimpleNamespace(device_type="GPU", name="/physical_device:GPU:0")]
+    monkeypatch.setattr(
+        tf.config, "list_physical_devices", lambda kind=None: [each for each in devices if kind in (None, each.device_type)]
+    )
+
+
+def test_nothing_is_compiled_where_there_is_a_gpu(encoder, seeing_a_gpu, tmp_path):
+    inference = inference_model(encoder, SIZE, MEAN, STD)
+    expected = inference(photos(40, 57)).numpy()
+    np.testing.assert_allclose(inference.predict_on_batch(photos(40, 57)), expected, rtol=1e-5, atol=1e-6)
+    tuned = keras.Sequential([inference, keras.layers.Dense(2)])
+    tuned.predict_on_batch(photos(40, 57))
+    plain = inference_model(plain_encoder(encoder), SIZE, MEAN, STD)
+    write_saved_model(plain, tmp_path)
+    plain.save(tmp_path / "encoder.keras")
+    for file in (tmp_path / "1", tmp_path / "encoder.keras"):
+        np.testing.assert_allclose(file_encoder(file).predict_on_batch(photos(40, 57)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_it_would_be_and_fail(encoder, seeing_a_gpu):
+    inference = inference_model(encoder, SIZE, MEAN, STD)
+    inference.get_layer("centre").supports_jit = True
+    with pytest.raises(tf.errors.InvalidArgumentError, match="ScaleAndTranslate"):
+        inference.predict_on_batch(photos(40, 57))
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (40, 57), (61, 20), (9, 12), (16, 33)])

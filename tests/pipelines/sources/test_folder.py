@@ -389,3 +389,21 @@ class TestRealPhotos:
         assert source.class_names == tuple(sorted(path.name for path in (original / "train").iterdir()))
         assert source.train.shape == (96, 96, 3)
         assert source.skipped == ()
+
+
+@pytest.mark.parametrize("cache", ["auto", "none", "memory"])
+def test_large_photos_of_one_size_are_taken_one_by_one(tmp_path, cache):
+    """A batch of them, worked on as a whole, would take gigabytes; held in memory or not, they are worked on in the same way."""
+    root = tree(tmp_path, {"": 3}, size=(640, 480))
+    source = open_source("folder", root=str(root), cache=cache)
+    assert isinstance(source.pretrain, ArrayImages) == (cache != "none")
+    assert source.pretrain.shape is None
+    assert source.pretrain[0].shape == (480, 640, 3)
+    assert open_source("folder", root=str(root), cache=cache, image_size=96).pretrain.shape == (96, 96, 3)
+
+
+@pytest.mark.parametrize("name", ["train", "Test", "val"])
+def test_a_class_with_a_splits_name_is_asked_about(tmp_path, name):
+    root = tree(tmp_path, {"bus": 3, "car": 3, name: 3})
+    with pytest.raises(SourceError, match=rf"has {name}/ beside bus, car\. If it is a class, give it another name"):
+        plan_source("folder", root=str(root))

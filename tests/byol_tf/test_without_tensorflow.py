@@ -1,0 +1,70 @@
+"""What is installed without an extra has no TensorFlow: what the commands say then, and which need none."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from byol_tf.config_file import load_config, resolved_json
+from tests.byol_tf.small_run import HISTORY
+
+ROOT = Path(__file__).parents[2]
+CHILD = """
+import importlib, json, sys
+from importlib.machinery import PathFinder
+
+class WithoutTensorFlow(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == "tensorflow" else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutTensorFlow
+for command, *words in json.loads(sys.argv[1]):
+    try:
+        code = importlib.import_module(f"byol_tf.{command}").main(words)
+    except SystemExit as ended:
+        code = ended.code
+    print(f"{command}: {code}", file=sys.stderr, flush=True)
+"""
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """As much of a run's folder as is read before TensorFlow is needed."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(resolved_json(load_config("demo")))
+    (folder / "history.csv").write_text(HISTORY)
+    (folder / "environment.json").write_text("{}")
+    return folder
+
+
+def test_each_command_names_the_line_that_installs_it_and_ends_with_2(run, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (32, 32)).save(photos / "a.png")
+    (tmp_path / "encoder.keras").write_text("not looked into")
+    before = sorted(tmp_path.rglob("*"))
+    need = [
+        ("train", "--run-dir", tmp_path / "new"),
+        ("evaluate", "knn", "--run", run),
+        ("export", "--run", run),
+        ("report", "--run", run),
+        ("embed", "--encoder", tmp_path / "encoder.keras", "--images", photos, "--out", tmp_path / "embedded"),
+        ("convert", "torchvision", tmp_path / "encoder.keras", "--out", tmp_path / "converted"),
+        ("study", "few-labels", "--root", tmp_path / "studies"),
+    ]
+    need_none = [("train", "--explain", "tau"), ("study", "--list", "few-labels"), ("compare", run, "--out", tmp_path / "compared.png")]
+    words = json.dumps([[str(word) for word in line] for line in (*need, *need_none)])
+    done = subprocess.run([sys.executable, "-c", CHILD, words], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    line = (
+        "TensorFlow isn't installed; an extra chooses which of its packages: "
+        'pip install "byol_tf[cpu]" (or gpu, for NVIDIA GPUs, or tpu), in a checkout pip install -e ".[cpu]"'
+    )
+    expected = [said for command, *_ in need for said in (line, f"{command}: 2")] + [f"{command}: 0" for command, *_ in need_none]
+    assert done.stderr.splitlines() == expected
+    written = {path.name for path in set(tmp_path.rglob("*")) - set(before)}
+    assert written == {"compared.png", "compared.csv", "compared.md"}
