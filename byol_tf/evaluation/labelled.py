@@ -35,13 +35,14 @@ def labelled_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndar
     return balanced_indices(labels, count, seed)
 
 
-def held_out(labels: np.ndarray, seed: int, share: float = HELD_OUT) -> np.ndarray:
+def held_out(labels: np.ndarray, seed: int, share: float = HELD_OUT, turn: int = 0) -> np.ndarray:
     """Draws a part of each class to choose by.
 
     Args:
         labels: int `[n]`.
         seed: of the draw.
         share: of each class, rounded; at least one image of a class that has two, and never all of a class.
+        turn: which part of the draw, from 0; no image is in two of them. Later ones have fewer images of a class that has too few.
 
     Returns:
         bool `[n]`, True where an image is held out.
@@ -54,7 +55,7 @@ def held_out(labels: np.ndarray, seed: int, share: float = HELD_OUT) -> np.ndarr
     for number in np.unique(labels):
         members = np.flatnonzero(labels == number)
         count = min(max(1, round(share * len(members))), len(members) - 1)
-        held[draw.permutation(members)[:count]] = True
-    if not held.any():
+        held[draw.permutation(members)[turn * count : (turn + 1) * count]] = True
+    if turn == 0 and not held.any():
         raise ProtocolError("expected a class with two labelled images or more, so that one can be held out to choose by; each has one")
     return held

@@ -9,13 +9,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from byol_tf.evaluation.labelled import held_out
+from byol_tf.evaluation.labelled import HELD_OUT, held_out
 from byol_tf.evaluation.scores import top_1_and_5, top_k_accuracy
 from byol_tf.evaluation.threads import threads_for
 
 STRENGTHS = tuple(float(f"{10.0**exponent:.2g}") for exponent in np.arange(-4.0, 1.5, 0.5))
 """Values of scikit-learn's C that are tried, in steps of half a power of ten; small is strong regularisation."""
 _ITERATIONS = 1000
+_ENOUGH = 2000
+"""Held-out images by which a strength is chosen, where there are so many: among 200 of them chance decides by several points."""
 
 
 def logistic_protocol(
@@ -26,7 +28,9 @@ def logistic_protocol(
     seed: int,
     strengths: Sequence[float] = STRENGTHS,
 ) -> dict:
-    """Tries each strength on a held-out part of the training labels, then fits the best on all of them.
+    """Tries each strength on held-out training labels, then fits the best on all of them.
+
+    A fifth of each class is held out. Where that is less than 2,000 images, the next fifths are in turn, up to all five: cross-validation.
 
     Args:
         train, test: features, float `[n, d]`; standardised inside, by the training features' means and deviations.
@@ -35,27 +39,42 @@ def logistic_protocol(
         strengths: of C; of equals the first wins. A single one is used as it is.
 
     Returns:
-        `top1`, `top5` (see `top_1_and_5`), `C`, `held_out_accuracy` of each strength, and whether the last fit `converged`.
+        `top1`, `top5` (see `top_1_and_5`), `C`, `held_out_accuracy` of each strength over the `held_out_images`, and whether the last fit
+        `converged`.
 
     Raises:
         ProtocolError: see `held_out`.
     """
     classes = int(max(train_labels.max(), test_labels.max())) + 1
-    tried = {}
-    if len(strengths) > 1:
-        held = held_out(train_labels, seed)
-        for strength in strengths:
-            model = _fitted(train[~held], train_labels[~held], strength)
-            tried[strength] = top_k_accuracy(_scores(model, train[held], classes), train_labels[held])
+    parts = _parts(train_labels, seed) if len(strengths) > 1 else []
+    tried = {strength: _held_out_accuracy(train, train_labels, strength, parts, classes) for strength in strengths} if parts else {}
     best = max(tried, key=tried.get) if tried else strengths[0]
     model = _fitted(train, train_labels, best)
     converged = bool(np.max(model[-1].n_iter_) < _ITERATIONS)
     measured = top_1_and_5(_scores(model, test, classes), test_labels)
     return measured | {
         "C": best,
+        "held_out_images": int(np.sum(parts)),
         "held_out_accuracy": {f"{strength:g}": value for strength, value in tried.items()},
         "converged": converged,
     }
+
+
+def _parts(labels: np.ndarray, seed: int) -> list[np.ndarray]:
+    """The parts that are held out in turn."""
+    parts = [held_out(labels, seed)]
+    while len(parts) < round(1 / HELD_OUT) and np.sum(parts) < _ENOUGH:
+        parts.append(held_out(labels, seed, turn=len(parts)))
+    return [part for part in parts if part.any()]
+
+
+def _held_out_accuracy(features: np.ndarray, labels: np.ndarray, strength: float, parts: list[np.ndarray], classes: int) -> float:
+    """Top-1 over all parts, each judged by a model that saw the other images."""
+    right = 0.0
+    for held in parts:
+        model = _fitted(features[~held], labels[~held], strength)
+        right += held.sum() * top_k_accuracy(_scores(model, features[held], classes), labels[held])
+    return right / np.sum(parts)
 
 
 def _fitted(features: np.ndarray, labels: np.ndarray, strength: float) -> Pipeline:

@@ -14,6 +14,14 @@ def test_held_out_takes_a_share_of_each_class_and_never_all():
     assert np.bincount(LABELS[~held]).tolist() == [40, 24, 8, 1]
 
 
+def test_turns_share_no_image_and_five_take_all_that_can_be_divided():
+    parts = np.stack([held_out(LABELS, seed=0, turn=turn) for turn in range(5)])
+    assert parts.sum(axis=0).max() == 1
+    assert np.bincount(LABELS, weights=parts.sum(axis=0)).tolist() == [50, 30, 10, 2]
+    assert [np.bincount(LABELS[part], minlength=4).tolist() for part in parts[-2:]] == [[10, 6, 2, 0]] * 2
+    assert (parts[0] == held_out(LABELS, seed=0)).all()
+
+
 def test_a_class_of_one_image_stays():
     held = held_out(np.array([0, 0, 1]), seed=0)
     assert held[:2].sum() == 1
