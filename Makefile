@@ -12,9 +12,9 @@ INSTALLED := $(VENV)/.installed-$(EXTRA)
 demo: $(INSTALLED)
 	$(RUN) -m byol_tf.train
 
-# Two processes, a test file to one of them: TensorFlow leaves half of two cores idle, and its imports are paid twice only.
+# Three processes, a test file to one of them: many tests wait for others, and two processes left half of two cores idle.
 test: $(VENV)/.installed-test
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 3 --dist loadfile
 
 # One at a time: many of the long tests measure time or memory.
 test-all: $(VENV)/.installed-test
@@ -30,7 +30,7 @@ LANES := tf221 tf220 tf219 lowest
 test-lanes: $(LANES:%=test-lane-%)
 
 test-lane-%: .venv-lanes/%/.installed
-	.venv-lanes/$*/bin/python -m pytest -n 2 --dist loadfile
+	.venv-lanes/$*/bin/python -m pytest -n 3 --dist loadfile
 
 .venv-lanes/%/.installed: setup.cfg pyproject.toml tests/lanes/%.txt
 	$(PYTHON_$*) -m venv .venv-lanes/$*
