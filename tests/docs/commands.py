@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from byol_tf import __version__
 from byol_tf.cluster import read_cluster
-from tests.docs.pages import PAGES, ROOT, blocks
+from tests.docs.pages import PAGES, ROOT, blocks, inline
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
@@ -18,7 +18,7 @@ SCRIPTS = dict(re.findall(r"^(\S+) = (\S+?):", SETUP["options.entry_points"]["co
 
 @dataclass(frozen=True)
 class Command:
-    """One command of an `sh` block: page, line of its block, and its words without comment; continued lines are one."""
+    """A command: page, line of its block, and its words without comment; continued lines are one."""
 
     page: str
     line: int
@@ -39,13 +39,22 @@ class Command:
 
 
 def commands() -> Iterator[Command]:
-    """Of all pages, in order."""
+    """Of the `sh` blocks of all pages, in order."""
     for page in PAGES:
         for block in blocks(page):
             if block.language == "sh":
                 for line in block.text.replace("\\\n", " ").splitlines():
                     if words := shlex.split(line, comments=True):
                         yield Command(block.page, block.line, tuple(words))
+
+
+def named_commands() -> Iterator[Command]:
+    """Of the sentences and tables of all pages: often without what they have to be given, or with `...` or a word in capitals for it."""
+    for page in PAGES:
+        for line, text in inline(page):
+            words = text.partition(" > ")[0].split()
+            if words[0] in SCRIPTS or (words[:2] == ["python", "-m"] and words[2] not in ("byol_tf.NAME", "benchmarks...")):
+                yield Command(str(page.relative_to(ROOT)), line, tuple(words))
 
 
 def _make_target(text: str) -> None:
@@ -88,6 +97,7 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     (r"saved_model_cli show --dir \S+ --all", "TensorFlow's own program: run by tests/byol_tf/exporting/test_export.py", _nothing),
     (r"(\w+=\S+ )?python -m pytest .*", "tests; that the files are there is looked at", _paths),
     (r"python -m tests\.reliability \S+", "reads what the reliability tests left, which take an hour", _nothing),
+    (r"python -m (tests\.docs\.test_figures|byol_tf\.config_docs)", "writes the pages that tests find stale", _nothing),
     (r"python -m tests\.reference", "run by tests/test_reference.py", _nothing),
 ]
 """(pattern, why it isn't run, what is looked at instead). A command of none of these that isn't `python -m ...` fails the test."""

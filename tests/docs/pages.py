@@ -32,6 +32,14 @@ def blocks(page: Path) -> list[Block]:
     return [Block(name, token.map[0] + 1, token.info.strip(), token.content) for token in _tokens(page) if token.type == "fence"]
 
 
+def inline(page: Path) -> Iterator[tuple[int, str]]:
+    """(line of its paragraph or row, text) of what the page's sentences and tables have in backticks."""
+    for token in _tokens(page):
+        for child in token.children or ():
+            if child.type == "code_inline":
+                yield token.map[0] + 1, child.content
+
+
 def links(page: Path) -> Iterator[str]:
     """What the page's links and pictures point to."""
     for token in _tokens(page):

@@ -18,11 +18,12 @@ from byol_tf.config_file import load_config
 from byol_tf.study_file import load_study
 from byol_tf.study_plan import plan_study
 from pipelines.sources import textures
-from tests.docs.commands import NOT_RUN, PARSED_PAGES, SCRIPTS, Command, commands, not_run
+from tests.docs.commands import NOT_RUN, PARSED_PAGES, SCRIPTS, Command, commands, named_commands, not_run
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, links
 
 COMMANDS = list({str(command): command for command in commands()}.values())
 MODULES = [command for command in COMMANDS if not_run(command) is None]
+NAMED = list({str(command): command for command in named_commands()}.values())
 
 
 class _Parsed(Exception):
@@ -54,7 +55,7 @@ def test_what_is_not_run_is_there(command):
 
 def test_no_reason_is_left_over():
     for pattern, reason, _ in NOT_RUN:
-        assert any(re.fullmatch(pattern, str(command)) for command in COMMANDS), reason
+        assert any(re.fullmatch(pattern, str(command)) for command in [*COMMANDS, *NAMED]), reason
 
 
 @pytest.mark.parametrize("command", MODULES, ids=str)
@@ -68,6 +69,28 @@ def test_each_command_is_parsed_and_its_config_read(command, parsed, monkeypatch
     elif command.module == "byol_tf.study" and options.study is not None:
         name, file, study = load_study(options.study)
         assert plan_study(file, study, options.scale, options.seeds, options.only, options.overrides), name
+
+
+@pytest.mark.parametrize("command", NAMED, ids=str)
+def test_each_command_in_a_sentence_has_the_options_that_it_names(command, monkeypatch, capsys):
+    """By its help, since a sentence seldom gives all that a command has to be given. What it sets is read with the config or the study."""
+    if not_run(command):
+        return not_run(command)(str(command))
+    kind = command.arguments[:1] if command.module == "byol_tf.evaluate" else []
+    monkeypatch.setattr(sys, "argv", [command.module, *kind, "--help"])
+    with pytest.raises(SystemExit) as done:
+        importlib.import_module(command.module).main()
+    assert done.value.code == 0
+    options = re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)
+    assert {word for word in command.arguments if word.startswith("--")} <= set(options), f"{command.page}:{command.line}"
+    given = dict(zip(command.arguments, command.arguments[1:], strict=False))
+    sets = [value for option, value in zip(command.arguments, command.arguments[1:], strict=False) if option == "--set"]
+    if command.module == "byol_tf.study" and command.arguments:
+        name, file, study = load_study(command.arguments[0])
+        assert plan_study(file, study, "small", None, (), sets), name
+    elif given.get("--config", "").endswith(".json"):
+        monkeypatch.chdir(ROOT)
+        load_config(given["--config"], sets)
 
 
 SMALL = {
