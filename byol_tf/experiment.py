@@ -239,6 +239,7 @@ class Experiment:
             saving.wait()
         supervised = supervised_accuracy(config, self.inference, self.source, self.say)
         try:
+            history.write()  # the last epoch's may have met a full disk, or the file be gone
             result = run_result(config, folder, self.model, self.schedule, len(self.source.pretrain), throughput, history.rows, supervised)
             leave_behind(config, folder, self.inference, history.rows, result)
         except (OSError, tf.errors.OpError, RunFolderError, ConfigError) as error:

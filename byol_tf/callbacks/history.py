@@ -30,7 +30,7 @@ class History(keras.callbacks.Callback):
     """Keeps the rows of a run, those of an earlier part included. Row 0 is the untrained network.
 
     Args:
-        path: `history.csv`, written whole after each epoch so that a crash can't leave half a row.
+        path: `history.csv`, written whole each time so that a crash can't leave half a row.
         events: TensorBoard's.
         rows: of the run so far, each a dict with some of `COLUMNS`.
         say: prints a line for people.
@@ -44,16 +44,20 @@ class History(keras.callbacks.Callback):
         """Adds the row of an epoch (1 for the first, 0 for the untrained network) and writes it everywhere."""
         row = {"epoch": epoch} | {name: float(figures[name]) for name in COLUMNS[1:] if name in figures}
         self.rows.append(row)
-        text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-        table.writeheader()
-        table.writerows(self.rows)
         try:
-            write_atomically(self.path, text.getvalue())
+            self.write()
         except OSError as error:  # a full disk ends no run, and the next epoch writes all rows again
             self.say(f"warning: {self.path.name} not written: {error}. The run goes on, and tries again after the next epoch")
         shown = [(*SCALARS[name], value) for name, value in row.items() if name != "epoch"]
         self.events.add(epoch, lambda: [tf.summary.scalar(tag, value, description=text) for tag, text, value in shown])
+
+    def write(self) -> None:
+        """Writes all rows. `OSError` if the disk refuses: then what was there stays."""
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.rows)
+        write_atomically(self.path, text.getvalue())
 
     def on_epoch_end(self, epoch, logs=None):
         self.add(epoch + 1, logs or {})

@@ -50,6 +50,9 @@ def test_two_steps_one_process(processes, whole, tmp_path, report):
     processes.finish(again)
     assert again.without_contradiction()
     assert again.digest(whole.steps()[:5] + again.steps()) == whole.digest()
+    end = trained(processes, whole.as_after(ALL_STEPS, tmp_path / "end"))  # stopped before its files were written: now they are
+    assert (end.root / "history.csv").read_text() == (whole.root / "history.csv").read_text()
+    assert end.digest(whole.steps()) == whole.digest()
     report(1, f"resumed after 5 and after {STEPS + 3} steps of {ALL_STEPS}: same steps, same SHA-256", 2)
 
 
