@@ -173,6 +173,7 @@ def test_photos_may_move_and_be_held_or_not(tmp_path):
     assert rows(tmp_path / "broken off") == rows(tmp_path / "whole")
     (tmp_path / "broken off" / "run" / "result.json").unlink()
     (tmp_path / "moved" / "0.png").unlink()
+    (tmp_path / "broken off" / "run" / "photos.json.gz").unlink()  # else it would go on with those that it was begun with
     process = start(*words(tmp_path / "broken off", "moved", "none"))
     assert "begun with other images" in process.communicate(timeout=100)[1]
     assert process.returncode == 2
