@@ -78,7 +78,7 @@ def out_of_files(pair: tuple[Process, Process], run: Run, draw: random.Random) -
 
     At an epoch's edge TensorFlow itself opens pipes, and a run that can't ends there with its error, and goes on where it is begun again.
     """
-    while run.lines()[-1]["step"] % EPOCH_STEPS > EPOCH_STEPS // 2:
+    while not 0 < run.lines()[-1]["step"] % EPOCH_STEPS <= EPOCH_STEPS // 2:  # its last step may be made and its edge not passed
         assert pair[0].code is None, pair[0].output[-2000:]
         time.sleep(0.05)
     whole = psutil.Process(pair[0].pid).rlimit(resource.RLIMIT_NOFILE)
