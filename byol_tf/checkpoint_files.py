@@ -98,6 +98,8 @@ def _write_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
 class _HashedFile(io.RawIOBase):
     """A new file that is written from its beginning to its end, and hashed on the way."""
 
+    _descriptor = -1  # of one that couldn't be opened, which is closed too when it is collected
+
     def __init__(self, path: Path):
         super().__init__()
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -126,7 +128,8 @@ class _HashedFile(io.RawIOBase):
         if not self.closed:
             super().close()
             descriptor, self._descriptor = self._descriptor, -1  # its number may soon be another file's
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 @contextlib.contextmanager

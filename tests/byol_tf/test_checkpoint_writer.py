@@ -130,9 +130,9 @@ def test_the_last_save_is_tried_again(run, tmp_path, monkeypatch, failures, writ
 
 @pytest.fixture
 def hanging(monkeypatch):
-    """A disk that answers no fsync before the event is set; a save counts as one that hangs after 0.1 s."""
+    """A disk that answers no fsync before the event is set; a save counts as one that hangs after 0.5 s."""
     answers = threading.Event()
-    monkeypatch.setattr(checkpoint_writer, "SLOW", 0.1)
+    monkeypatch.setattr(checkpoint_writer, "SLOW", 0.5)
     monkeypatch.setattr(checkpoint_writer, "_TICK", 0.02)
     monkeypatch.setattr("os.fsync", lambda descriptor: answers.wait(60))
     yield answers
@@ -180,7 +180,7 @@ def test_a_disk_that_is_always_slow_does_not_hang(run, hanging):
     run.writer.hung = pytest.fail
     real = checkpoint_writer.write_checkpoint
     with pytest.MonkeyPatch.context() as slow:
-        slow.setattr(checkpoint_writer, "write_checkpoint", lambda *parts: time.sleep(0.15) or real(*parts))
+        slow.setattr(checkpoint_writer, "write_checkpoint", lambda *parts: time.sleep(0.7) or real(*parts))
         run.write(2)
         run.writer.wait()
     assert len(run.said) == 1
