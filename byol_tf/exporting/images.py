@@ -7,10 +7,10 @@ from byol_tf.config import Config
 from byol_tf.run_images import source_options
 from pipelines.sources import SourceError, sample_source
 
-_COMPARED, _CALIBRATION = 100, 200
+_COMPARED, _CALIBRATION = 300, 200
 _SIDES = 2
-"""The shorter side of a compared image is at most so many times the encoder's: each format still has to resize it, and 300 photos of
-12 megapixels would take 11 GB."""
+"""The shorter side of a compared image is at most so many times the encoder's: each format still has to resize it, and 500 photos of
+12 megapixels would take 18 GB."""
 
 
 def compared_and_calibration(config: Config, calibrate: bool) -> tuple[list[np.ndarray], list[np.ndarray], str | None]:
@@ -21,8 +21,9 @@ def compared_and_calibration(config: Config, calibrate: bool) -> tuple[list[np.n
         calibrate: whether there shall be any of the others.
 
     Returns:
-        Two lists of uint8 images. 100 `[H, W, 3]`, each as it is or reduced to twice the size of views; and 200 or none `[size, size, 3]`.
-        Where there are fewer images, all of them, or a third and the rest.
+        Two lists of uint8 images. 300 `[H, W, 3]`, each as it is or reduced to twice the size of views; and 200 or none `[size, size, 3]`.
+        Where there are fewer images, all of them, or all but a third and that third: more of them to judge than to measure ranges, as a
+        wrong verdict costs the file.
     """
     options = source_options(config) | {"cache": "none"}  # a source that holds photos would hold them as they are
     try:
@@ -32,7 +33,7 @@ def compared_and_calibration(config: Config, calibrate: bool) -> tuple[list[np.n
     if sample is None:
         return [], [], f'data.source "{config.data.source}" has to be prepared first, which a run does'
     size, count = config.views.size, len(sample)
-    compared = min(_COMPARED, count // 3) if calibrate else count
+    compared = min(_COMPARED, count - min(_CALIBRATION, count // 3)) if calibrate else count
     images = [_reduced(sample[number], _SIDES * size) for number in range(compared)]
     return images, [_square(sample[number], size) for number in range(compared, count)], None
 

@@ -112,6 +112,10 @@ SMALL = {
 }
 """What makes a run one of seconds. The last two: neither TPU nor GPU nor other machines are here."""
 
+LEARNED = {"training.epochs": 4, "data.pretrain_images": 500, "data.image_size": 48, "views.size": 48}
+"""And of a run that is exported in int8: as many photos as a proof compares, of their own size, and an encoder for which the nearest two of
+them aren't ties."""
+
 HERE = {"data.source": "textures", "data.root": "null", "data.archive": "null", "data.image_size": "null"}
 """In place of a data set that would be downloaded."""
 
@@ -141,7 +145,7 @@ def desk(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("desk")
     (folder / "configs").symlink_to(ROOT / "configs")
-    for split, count in (("unlabeled", 64), ("train", 40), ("test", 20)):
+    for split, count in (("unlabeled", 500), ("train", 40), ("test", 20)):
         for number, image in enumerate(textures.draw(0, split, np.arange(count))):
             place = folder / "photos" / split / ("" if split == "unlabeled" else list(textures.PATTERNS)[number % 10])
             place.mkdir(parents=True, exist_ok=True)
@@ -149,8 +153,8 @@ def desk(tmp_path_factory) -> Path:
     _holiday(folder)
     demo = folder / "runs" / "demo-2026-11-21-1"
     assert main(["--run-dir", str(demo), *_overrides(SMALL)]) == 0
-    own = ["--config", "photos", *_overrides(SMALL | {"data.root": folder / "photos"})]
-    assert main(["--run-dir", str(demo.with_name("photos-2026-11-21-1")), *own]) == 0
+    own = SMALL | LEARNED | {"data.root": folder / "photos"}
+    assert main(["--config", "photos", "--run-dir", str(demo.with_name("photos-2026-11-21-1")), *_overrides(own)]) == 0
     shutil.copy(demo / "export" / "encoder.keras", folder)
     safetensors.numpy.save_file(torch_resnet.state_dict("resnet50"), folder / "resnet50.safetensors")
     network = haiku_byol.HaikuByol(width=1 / 16)

@@ -50,8 +50,8 @@ def test_large_photos_are_reduced_and_small_ones_are_not(config, folder):
 
 def test_images_to_calibrate_on_are_squares_of_the_encoders_size_and_others(config, folder):
     images, calibration, why = compared_and_calibration(config, True)
-    assert (len(images), why) == (COUNT // 3, None)
-    assert [square.shape for square in calibration] == [(SIZE, SIZE, 3)] * (COUNT - COUNT // 3)
+    assert (len(images), why) == (COUNT - COUNT // 3, None)
+    assert [square.shape for square in calibration] == [(SIZE, SIZE, 3)] * (COUNT // 3)
     shades = [int(image[0, -1, 0]) for image in (*images, *calibration)]
     assert sorted(shades) == [20 * number for number in range(COUNT)]
     inside = keras.layers.Resizing(SIZE, SIZE, "bilinear", crop_to_aspect_ratio=True, antialias=True)  # the encoder that they are for
