@@ -25,7 +25,8 @@ def bars_figure(path: Path, title: str, found: Sequence[Found]) -> None:
         found: cells over their seeds.
     """
     shown = [each for each in found if each.mean is not None]
-    columns = list(dict.fromkeys(each.cell.column for each in shown))
+    measures = {each.cell.column: each.cell.measure for each in shown}  # what a column is called that has no name
+    columns = list(measures)
     rows = list(dict.fromkeys(each.cell.row for each in shown))
     figure, axis = plt.subplots(figsize=(8.0, 1.3 + 0.27 * len(shown) + 0.16 * len(rows)), layout="constrained")
     place, ticks = 0.0, []
@@ -45,7 +46,8 @@ def bars_figure(path: Path, title: str, found: Sequence[Found]) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     handles = []
     if len(columns) > 1:
-        handles = [Patch(color=COLOURS[number % len(COLOURS)], alpha=0.55, label=name) for number, name in enumerate(columns)]
+        labels = [column or measures[column] for column in columns]
+        handles = [Patch(color=COLOURS[number % len(COLOURS)], alpha=0.55, label=label) for number, label in enumerate(labels)]
     if any(each.spread is not None for each in shown):
         handles.append(Line2D([], [], color=_INK, marker=".", label="seeds, their mean ± standard deviation"))
     if any(each.cell.paper is not None for each in shown):

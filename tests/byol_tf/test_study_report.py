@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from byol_tf.config_file import load_config
+from byol_tf.study_figures import bars_figure
 from byol_tf.study_file import Cell, Study
 from byol_tf.study_found import by_cell, by_run
 from byol_tf.study_plan import Planned
@@ -184,6 +185,13 @@ class TestNamesOfRuns:
 
     def test_what_is_trained_from_scratch_is_no_run(self):
         assert self.names(outcomes("a", [1.0], "none", run="x", words=("supervised",)), outcomes("a", [1.0], "byol", run="x")) == ["a"]
+
+
+def test_bars_of_a_column_without_a_name_are_told_by_their_measure(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("byol_tf.study_figures.save_figure", lambda figure, path: drawn.append(figure))
+    bars_figure(tmp_path / "bars.png", "A table", by_cell([*outcomes("a", [50.0]), *outcomes("a", [40.0], "of few", words=("knn",))]))
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["linear", "of few"]
 
 
 def test_figures_have_a_mark_for_each_row_and_stay_within_the_canvas(tmp_path, monkeypatch):
