@@ -33,7 +33,7 @@ def compared_and_calibration(config: Config, calibrate: bool) -> tuple[list[np.n
     if sample is None:
         return [], [], f'data.source "{config.data.source}" has to be prepared first, which a run does'
     size, count = config.views.size, len(sample)
-    compared = min(_COMPARED, count - min(_CALIBRATION, count // 3)) if calibrate else count
+    compared = min(_COMPARED, count - min(_CALIBRATION, max(count // 3, 1))) if calibrate else count
     images = [_reduced(sample[number], _SIDES * size) for number in range(compared)]
     return images, [_square(sample[number], size) for number in range(compared, count)], None
 

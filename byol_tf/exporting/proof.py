@@ -17,7 +17,7 @@ from byol_tf.exporting.forms import Form
 from byol_tf.exporting.packages import link_packages
 from byol_tf.exporting.usage import snippet
 
-_TIMEOUT = 3600.0  # seconds, of a process that needs some ten, or half an hour for the largest ResNet on two cores
+_TIMEOUT = 2700.0  # seconds, of a process that needs some ten with a small encoder: 9 s a photo, for the largest on few cores
 _FEWEST_NEIGHBOURS = 20  # below that one photo would decide
 _SET = 100
 """Neighbours are looked for among so many: the more images, the nearer to each other are the nearest two, and the less says it which is."""

@@ -87,8 +87,7 @@ def test_a_run_and_its_exports_give_the_same_figures(run, tmp_path, capsys, monk
         assert abs(results[0]["top1"] - results[1]["top1"]) < 0.02
     first, *others = ({key: value for key, value in result.items() if key not in differing} for result in results)
     assert others == [first] * len(forms)
-    first = results[0]
-    assert 0.15 < first["top1"] < 1.0  # chance is a tenth
+    assert 0.15 < results[0]["top1"] < 1.0  # chance is a tenth
 
 
 def test_knn_is_scikit_learns(run, capsys):

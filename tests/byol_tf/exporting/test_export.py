@@ -22,7 +22,7 @@ from byol_tf.exporting.forms import FORMATS, FORMS, INT8, forms_of
 from byol_tf.exporting.litert import INT8_EVERYWHERE, INT8_WEIGHTS
 from byol_tf.exporting.odd_photos import odd_photos
 from byol_tf.exporting.packages import link_packages
-from byol_tf.exporting.proof import Proof, ProofError, prove, same_neighbours
+from byol_tf.exporting.proof import ProofError, prove
 from byol_tf.exporting.record import record_proofs
 from byol_tf.exporting.usage import snippet
 from byol_tf.exporting.writing import write_proven
@@ -137,27 +137,6 @@ def test_a_file_that_differs_is_left_out_and_leaves_nothing(exported, plain, tmp
         assert bool(failures) != bool(written)
         shutil.rmtree(tmp_path / "export")
     assert re.fullmatch(r"encoder\.onnx: ONNX: smallest cosine 0\.\d+; at least 0\.9999 passes", failures[-1])
-
-
-def test_neighbours_are_looked_for_among_a_hundred():
-    """However many images there are. Row 150 is the nearest to row 0 of all, and of another hundred."""
-    draw = np.random.default_rng(0)
-    expected = draw.normal(size=(200, 8))
-    expected[150] = 1.01 * expected[0]
-    outputs = expected.copy()
-    outputs[150] = draw.normal(size=8)
-    directions = [rows[100:] / np.linalg.norm(rows[100:], axis=1, keepdims=True) for rows in (outputs, expected)]
-    kept = np.equal(*[(rows @ rows.T - 2.0 * np.eye(100)).argmax(axis=1) for rows in directions])
-    assert 90 <= kept.sum() < 100
-    assert same_neighbours(outputs, expected) == (100 + kept.sum()) / 200
-
-
-def test_neighbours_that_a_file_loses_are_counted():
-    (form,) = [form for form in FORMS if form.name == INT8]
-    proof = Proof(form.name, form.what, 1.0, 1.0, 0.1, 0.99, same_neighbour=0.91, photos=12, images=300)
-    assert proof.failures(form) == ["91.0% of 300 images keep their nearest neighbour; at least 95% passes"]
-    assert not dataclasses.replace(proof, same_neighbour=0.95).failures(form)
-    assert not dataclasses.replace(proof, same_neighbour=None, images=12).failures(form)
 
 
 def test_what_was_there_stays_where_the_new_file_fails(exported, plain, tmp_path):

@@ -60,6 +60,14 @@ def test_images_to_calibrate_on_are_squares_of_the_encoders_size_and_others(conf
         np.testing.assert_allclose(square, inside(photo), atol=1.5)  # Pillow rounds twice
 
 
+def test_even_of_two_images_one_is_to_calibrate_on(config, folder):
+    """Two are the fewest that a source takes."""
+    for number in range(2, COUNT):
+        (folder / f"{number}.png").unlink()
+    images, calibration, why = compared_and_calibration(config, True)
+    assert (len(images), len(calibration), why) == (1, 1, None)
+
+
 def test_large_photos_are_not_held(config):
     """Also where a run would hold them, as they are of one size and few."""
     tracemalloc.start()
