@@ -45,6 +45,7 @@ tests/lanes/lowest.txt: setup.cfg tests/lanes/lowest.py
 lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
 
 # The readers of images and configs against inputs guided by coverage, each for so many seconds; what they learned stays in .fuzz.
 SECONDS ?= 600

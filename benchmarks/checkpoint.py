@@ -21,9 +21,9 @@ import tensorflow as tf
 
 from benchmarks.turns import take_turns, timed
 from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
-from byol_tf.callbacks.checkpoint import model_arrays
-from byol_tf.checkpoint_writer import CheckpointWriter
-from byol_tf.optimizers import WarmupSchedule, build_optimizer
+from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
+from byol_tf.runs.checkpoint_writer import CheckpointWriter
+from byol_tf.train.callbacks.checkpoint import model_arrays
 
 
 def measure(encoder: str, size: int, batch: int, optimizer: str, steps: int, pairs: int, every: int, folder: Path) -> dict:

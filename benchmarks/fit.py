@@ -19,13 +19,13 @@ from benchmarks.peers import Peer
 from benchmarks.step import bare_step
 from benchmarks.turns import Side, median_ratio, rounded, take_turns
 from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
-from byol_tf.callbacks.throughput import Throughput
 from byol_tf.devices import set_precision
-from byol_tf.optimizers import WarmupSchedule, build_optimizer
+from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
+from byol_tf.train.callbacks.throughput import Throughput
 from pipelines.batches import image_batches, view_batches
-from pipelines.fused_views import FusedViews
 from pipelines.policy import preset
 from pipelines.sources import ArrayImages
+from pipelines.views.fused import FusedViews
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _UNCOUNTED = 5

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from benchmarks.step import bare_step
 from benchmarks.turns import Side, median_ratio, rounded, take_turns
-from byol_tf import guard
+from byol_tf.models import nonfinite as guard
 
 
 def unguarded_step(encoder: str, size: int, batch: int) -> Side:

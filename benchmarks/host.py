@@ -16,12 +16,12 @@ import keras
 import numpy as np
 
 from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau, mlp_head
-from byol_tf.callbacks.throughput import Throughput
-from byol_tf.optimizers import WarmupSchedule, build_optimizer
+from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
+from byol_tf.train.callbacks.throughput import Throughput
 from pipelines.batches import image_batches
-from pipelines.fused_views import FusedViews
 from pipelines.policy import preset
 from pipelines.sources import ArrayImages
+from pipelines.views.fused import FusedViews
 
 _SIZE, _BATCH = 32, 16
 

@@ -37,14 +37,14 @@ def write_photos(root: Path, count: int) -> None:
 
 def _train(root: str, cache: str, engine: str, encoder: str) -> None:
     """Opens and trains, then prints this process's peak in GB."""
-    from byol_tf.config_file import load_config
+    from byol_tf.config.loading import load_config
     from byol_tf.devices import prepare_environment
 
     prepare_environment()
-    from byol_tf.experiment import Experiment
-    from byol_tf.feeding import batches_of
-    from byol_tf.run_folder import RunFolder
-    from byol_tf.target import TargetUpdate, constant_tau
+    from byol_tf.models.ema import TargetUpdate, constant_tau
+    from byol_tf.runs.data import batches_of
+    from byol_tf.runs.folder import RunFolder
+    from byol_tf.train.experiment import Experiment
 
     keys = {"data.source": "folder", "data.root": root, "data.archive": "null", "data.image_size": _SIZE, "data.cache": cache}
     keys |= {"views.engine": engine, "encoder.name": encoder, "training.batch_size": 64}

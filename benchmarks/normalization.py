@@ -17,8 +17,8 @@ import tensorflow as tf
 from benchmarks.turns import median_ratio, rounded, take_turns, timed
 from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
 from byol_tf.devices import set_precision
-from byol_tf.networks import mlp_head
-from byol_tf.optimizers import WarmupSchedule, build_optimizer
+from byol_tf.models.networks import mlp_head
+from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
 
 
 def _step(encoder: str, size: int, normalization: str):

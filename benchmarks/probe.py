@@ -7,9 +7,9 @@ import argparse
 import json
 from pathlib import Path
 
-from byol_tf.config_file import load_config
+from byol_tf.config.loading import load_config
 from byol_tf.devices import prepare_environment, set_seeds
-from byol_tf.run_folder import RunFolder
+from byol_tf.runs.folder import RunFolder
 
 
 def main() -> None:
@@ -19,11 +19,11 @@ def main() -> None:
     parser.add_argument("--train-images", type=int, default=50_000)
     options = parser.parse_args()
     prepare_environment()
-    from byol_tf.build import build_model
-    from byol_tf.callbacks.probe import Probe
-    from byol_tf.networks.inference import inference_model
-    from byol_tf.restored import restored_inference
-    from byol_tf.run_images import source_options
+    from byol_tf.models.from_config import build_model
+    from byol_tf.models.inference import inference_model
+    from byol_tf.runs.data import source_options
+    from byol_tf.runs.encoders import restored_inference
+    from byol_tf.train.callbacks.probe import Probe
     from pipelines.sources import balanced_indices, open_source, subset
 
     config = load_config(options.run / "config.json")

@@ -22,8 +22,9 @@ import tensorflow as tf
 
 from benchmarks.turns import median_ratio, take_turns, timed
 from byol_tf import build_encoder
-from byol_tf.exporting.saved_model import VERSION, write_saved_model
-from byol_tf.networks.inference import inference_model, plain_encoder
+from byol_tf.export.formats import VERSION
+from byol_tf.export.saved_model import write_saved_model
+from byol_tf.models.inference import inference_model, plain_encoder
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

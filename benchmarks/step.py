@@ -18,7 +18,7 @@ from benchmarks.peers import Peer
 from benchmarks.turns import Side, median_ratio, rounded, take_turns, timed
 from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
 from byol_tf.devices import set_precision
-from byol_tf.optimizers import WarmupSchedule, build_optimizer
+from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
 
 
 def bare_step(encoder: str, size: int, batch: int, jit: str = "auto") -> Side:

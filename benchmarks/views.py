@@ -20,9 +20,9 @@ import tensorflow as tf
 
 from benchmarks.peers import Peer
 from benchmarks.turns import Side, median_ratio, rounded, take_turns, timed
-from pipelines.fused_views import FusedViews, fused_view_pair
-from pipelines.host_views import HostViews
 from pipelines.policy import kernel_size, preset
+from pipelines.views.fused import FusedViews, fused_view_pair
+from pipelines.views.keras_cv import HostViews
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SEED = 0

@@ -4,24 +4,49 @@ The names below are loaded when first used, so that a command can report a mista
 """
 
 import importlib
+import importlib.util
+import sys
+from pathlib import Path
 
-from byol_tf.shadowing import refuse_other_packages
+_OURS = Path(__file__).resolve().parents[1]
+
+
+def refuse_other_packages() -> None:
+    """Looks whether `pipelines` is the package that is installed beside this one; imports nothing.
+
+    `python -m` imports from the current folder first, where a frequent name like that may be the user's own.
+
+    Raises:
+        SystemExit: with exit code 2, and a message, where this process is a command of ours.
+        ImportError: in any other process.
+    """
+    found = importlib.util.find_spec("pipelines")
+    if found is None or found.origin is None or Path(found.origin).resolve().is_relative_to(_OURS / "pipelines"):
+        return  # what isn't there at all is told by the first import of it
+    place = Path(found.origin)
+    place = place.parent if place.name == "__init__.py" else place
+    text = f"{place}: expected byol_tf's own pipelines, {_OURS / 'pipelines'}, to be found first; rename that one, or run this elsewhere"
+    if sys.argv[:1] == ["-m"]:  # while `python -m byol_tf...` looks for its module
+        print(text, file=sys.stderr)
+        raise SystemExit(2)
+    raise ImportError(text)
+
 
 refuse_other_packages()
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BYOL": "byol_tf.byol",
-    "LARS": "byol_tf.optimizers",
-    "Objective": "byol_tf.objectives",
-    "TargetUpdate": "byol_tf.target",
-    "WSConv2D": "byol_tf.networks",
-    "WSDense": "byol_tf.networks",
-    "build_encoder": "byol_tf.networks",
-    "constant_tau": "byol_tf.target",
-    "cosine_tau": "byol_tf.target",
-    "dropped_tau": "byol_tf.target",
-    "mlp_head": "byol_tf.networks",
+    "BYOL": "byol_tf.models.byol",
+    "LARS": "byol_tf.models.optimizers",
+    "Objective": "byol_tf.models.losses",
+    "TargetUpdate": "byol_tf.models.ema",
+    "WSConv2D": "byol_tf.models.networks",
+    "WSDense": "byol_tf.models.networks",
+    "build_encoder": "byol_tf.models.networks",
+    "constant_tau": "byol_tf.models.ema",
+    "cosine_tau": "byol_tf.models.ema",
+    "dropped_tau": "byol_tf.models.ema",
+    "mlp_head": "byol_tf.models.networks",
 }
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are the keys
 

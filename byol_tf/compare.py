@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from byol_tf.config_differences import flat
-from byol_tf.history_file import read_history
-from byol_tf.run_folder import RunFolder, RunFolderError, write_atomically
+from byol_tf.config.diff import flat
+from byol_tf.errors import RunFolderError
+from byol_tf.runs.files import write_atomically
+from byol_tf.runs.folder import RunFolder, read_history
 
 _MEASURES = (
     ("probe_accuracy", "probe", 100.0, ".1f"),
@@ -202,7 +203,7 @@ def csv_text(runs: Sequence[Compared], keys: Sequence[str]) -> str:
 
 
 def _draw(path: Path, groups: Sequence[Sequence[Compared]], keys: Sequence[str]) -> None:
-    from byol_tf.setting_curves import setting_curves_figure
+    from byol_tf.runs.plots import setting_curves_figure
 
     labelled: dict[str, list] = {}
     for group in groups:

@@ -1,1 +1,1 @@
-"""The recipes: one JSON file each. A package only so that they are installed with the library; `byol_tf.config_file` reads them."""
+"""The recipes: one JSON file each. A package only so that they are installed with the library; `byol_tf.config.loading` reads them."""

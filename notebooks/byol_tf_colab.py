@@ -172,10 +172,10 @@ import tensorflow as tf
 del os.environ["TPU_LOAD_LIBRARY"]
 tf.config.set_visible_devices([], "GPU")  # whose memory the commands below need
 
-from byol_tf.build import encoder_of
-from byol_tf.config_file import load_config
-from byol_tf.networks.inference import inference_model
-from byol_tf.run_images import source_options
+from byol_tf.config.loading import load_config
+from byol_tf.models.from_config import encoder_of
+from byol_tf.models.inference import inference_model
+from byol_tf.runs.data import source_options
 from pipelines.sources import open_source
 
 config = load_config(f"{RUN}/config.json")

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from pipelines.draws import draw
-from pipelines.host_crops import read_parts, resized
-from pipelines.host_views import HostViews
-from pipelines.order import Order
 from pipelines.policy import ViewPolicy
+from pipelines.sampling import Order
 from pipelines.sources import Images
+from pipelines.views.host_crops import read_parts, resized
+from pipelines.views.keras_cv import HostViews
+from pipelines.views.random_params import draw
 
 _READ_AHEAD = 4
 

@@ -1,7 +1,7 @@
 """What a view is: probabilities and strengths, and each paper's preset.
 
-A policy is data. The engines that realise it (`host_views.py`) read it and nothing else, so two engines can be compared number by number.
-Every number means what it means in the papers; engines translate to their library's conventions. This module imports no TensorFlow.
+A policy is data. The engines that realise it (`views/keras_cv.py`) read it and nothing else, so two engines can be compared number by
+number. Every number means what it means in the papers; engines translate to their library's conventions. This module imports no TensorFlow.
 """
 
 from dataclasses import dataclass

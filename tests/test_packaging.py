@@ -17,8 +17,8 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from byol_tf.exporting.forms import FORMS
-from tests.byol_tf import torch_resnet
+from byol_tf.export.formats import FORMS
+from tests.helpers import torch_resnet
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("byol_tf", "pipelines", "configs")

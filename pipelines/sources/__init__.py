@@ -1,13 +1,12 @@
 """Images by index, from wherever they lie."""
 
+from pipelines.sources.base import Roll, Source, SourceError, SourcePlan, unpacked
 from pipelines.sources.decoding import UnreadableImage
-from pipelines.sources.folder_walk import printable
-from pipelines.sources.heap import Heap, Photo, read_photo
+from pipelines.sources.folder.discovery import printable
+from pipelines.sources.folder.flat import Heap, Photo, read_photo
 from pipelines.sources.images import ArrayImages, Images, LazyImages, balanced_indices, concatenated, fit, fitted, subset, without_labels
-from pipelines.sources.opening import open_source, plan_source, sample_source
-from pipelines.sources.reading import held_in_memory
-from pipelines.sources.roll import Roll, unpacked
-from pipelines.sources.source import Source, SourceError, SourcePlan
+from pipelines.sources.loading import held_in_memory
+from pipelines.sources.registry import open_source, plan_source, sample_source
 
 __all__ = [
     "ArrayImages",

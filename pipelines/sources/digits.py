@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 
+from pipelines.sources.base import Outline, Parts, Request, stream
 from pipelines.sources.images import ArrayImages, fit
-from pipelines.sources.source import Outline, Parts, Request, stream
 
 _SIZE = 32  # 8 x 8 enlarged, so that a network with strides has something to look at
 _TRAIN, _TEST = 1_437, 360  # 80 and 20 in a hundred of 1,797

@@ -10,25 +10,106 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipelines.sources import patterns
+from pipelines.sources.base import Outline, Parts, Request
 from pipelines.sources.images import ArrayImages
-from pipelines.sources.source import Outline, Parts, Request
+
+
+def stripes(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+    """Parallel bars."""
+    return _edge(_wave(u), sharp)
+
+
+def checks(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+    """A chessboard."""
+    first, second = _edge(_wave(u / 2), 2 * sharp), _edge(_wave(v / 2), 2 * sharp)
+    return first + second - 2 * first * second
+
+
+def dots(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+    """Discs on a square grid."""
+    return _edge(np.float32(0.3) - np.hypot(_from_centre(u), _from_centre(v)), sharp)
+
+
+def rings(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+    """Circles around one centre, where u = v = 0."""
+    return _edge(_wave(np.hypot(u, v)), sharp)
+
+
+def zigzag(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+    """Bars that turn by a right angle in each period."""
+    return _edge(_wave(v + np.abs(_from_centre(u / 2)) * 2), sharp)
+
+
+def bricks(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+    """Rows of bricks, each row shifted by half a brick."""
+    shifted = u / 2 + np.floor(v) / 2
+    joint = np.minimum(1 - 2 * np.abs(_from_centre(shifted)), 0.5 - np.abs(_from_centre(v)))
+    return _edge(joint - np.float32(0.1), sharp)
+
+
+def honeycomb(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+    """Outlines of hexagons."""
+    inside = np.zeros_like(u)
+    for shift in (0.0, 0.5):  # hexagons stand in two interlaced grids
+        x = np.abs(_from_centre(u + np.float32(shift)))
+        y = np.abs(_from_centre(v / _ROOT3 + np.float32(shift))) * _ROOT3
+        inside = np.maximum(inside, 0.5 - np.maximum(x, x / 2 + y * (_ROOT3 / 2)))
+    return _edge(np.float32(0.09) - inside, sharp)
+
+
+def crosses(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+    """Plus signs on a square grid."""
+    x, y = np.abs(_from_centre(u)), np.abs(_from_centre(v))
+    return _edge(np.minimum(np.float32(0.11) - np.minimum(x, y), np.float32(0.4) - np.maximum(x, y)), sharp)
+
+
+def triangles(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+    """Triangles, every other one filled."""
+    across = u - v / _ROOT3
+    along = v * (2 / _ROOT3)
+    across, along = across - np.floor(across), along - np.floor(along)
+    return _edge(np.minimum(np.minimum(across, along), 1 - across - along) - np.float32(0.04), sharp)
+
+
+def blobs(u: np.ndarray, v: np.ndarray, sharp: np.ndarray, phases: np.ndarray) -> np.ndarray:
+    """Spots without order: five waves across one another. `phases`: float32 `[n, 10]` in [0, 1]."""
+    total = np.zeros_like(u)
+    for wave in range(5):
+        angle = (np.float32(wave) + phases[:, wave, None, None]) * np.float32(np.pi / 5)
+        total += np.cos((u * np.cos(angle) + v * np.sin(angle) + phases[:, 5 + wave, None, None]) * np.float32(2 * np.pi))
+    return _edge(total * np.float32(0.2), sharp)
+
+
+def _from_centre(t: np.ndarray) -> np.ndarray:
+    """Distance from the middle of its period, -0.5 to 0.5."""
+    return t - np.floor(t) - np.float32(0.5)
+
+
+def _wave(t: np.ndarray) -> np.ndarray:
+    """A triangle wave of period 1 from -0.25 to 0.25: the distance to the next edge of bars."""
+    return np.abs(_from_centre(t)) - np.float32(0.25)
+
+
+def _edge(distance: np.ndarray, sharp: np.ndarray) -> np.ndarray:
+    """1 where `distance`, in periods, is above 0; a pixel wide between."""
+    return np.clip(distance * sharp + np.float32(0.5), 0, 1)
+
 
 SIDE = 48
 COUNTS = {"unlabelled": 8_000, "train": 1_000, "test": 2_000}
 
 # name -> function, pixels in a period: such that no pattern is finer than the others
 PATTERNS: dict[str, tuple[Callable[..., np.ndarray], float]] = {
-    "stripes": (patterns.stripes, 9.0),
-    "checks": (patterns.checks, 8.0),
-    "dots": (patterns.dots, 10.0),
-    "rings": (patterns.rings, 9.0),
-    "zigzag": (patterns.zigzag, 9.0),
-    "bricks": (patterns.bricks, 9.0),
-    "honeycomb": (patterns.honeycomb, 13.0),
-    "crosses": (patterns.crosses, 12.0),
-    "triangles": (patterns.triangles, 13.0),
-    "blobs": (patterns.blobs, 11.0),
+    "stripes": (stripes, 9.0),
+    "checks": (checks, 8.0),
+    "dots": (dots, 10.0),
+    "rings": (rings, 9.0),
+    "zigzag": (zigzag, 9.0),
+    "bricks": (bricks, 9.0),
+    "honeycomb": (honeycomb, 13.0),
+    "crosses": (crosses, 12.0),
+    "triangles": (triangles, 13.0),
+    "blobs": (blobs, 11.0),
 }
 
 _BLOCK = 256  # images drawn at once: their float32 planes stay in the cache
@@ -117,11 +198,11 @@ def _pattern(pattern: Callable[..., np.ndarray], period: float, x: np.ndarray, y
     angle = random[:, 0] * np.float32(2 * np.pi)
     period = np.float32(period) * np.exp2(random[:, 1] - np.float32(0.5))  # 0.71 to 1.41 times
     cos, sin = np.cos(angle) / period, np.sin(angle) / period
-    if pattern is patterns.rings:  # their centre is in the picture
+    if pattern is rings:  # their centre is in the picture
         x, y = x + 24 * (random[:, 2] - np.float32(0.5)), y + 24 * (random[:, 3] - np.float32(0.5))
         return pattern(x * cos + y * sin, y * cos - x * sin, period)
     u, v = x * cos + y * sin + 8 * random[:, 2], y * cos - x * sin + 8 * random[:, 3]
-    if pattern is patterns.blobs:
+    if pattern is blobs:
         return pattern(u, v, period, random[:, 4:14, 0, 0])
     return pattern(u, v, period)
 
@@ -145,3 +226,6 @@ def _mixed(z: np.ndarray) -> np.ndarray:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+_ROOT3 = np.float32(3**0.5)

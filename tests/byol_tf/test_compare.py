@@ -6,8 +6,8 @@ import json
 import pytest
 
 from byol_tf.compare import main
-from byol_tf.config_file import load_config, resolved_json
-from byol_tf.history_file import read_history
+from byol_tf.config.loading import load_config, resolved_json
+from byol_tf.runs.folder import read_history
 
 HISTORY = """epoch,loss,tau,probe_accuracy,projection_std,projection_cosine,effective_rank
 0,,,0.2,0.3,0.9,50.0

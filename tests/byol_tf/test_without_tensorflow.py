@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from byol_tf.config_file import load_config, resolved_json
-from tests.byol_tf.small_run import HISTORY
+from byol_tf.config.loading import load_config, resolved_json
+from tests.helpers.small_run import HISTORY
 
 ROOT = Path(__file__).parents[2]
 CHILD = """
@@ -24,7 +24,7 @@ class WithoutTensorFlow(PathFinder):
 sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutTensorFlow
 for command, *words in json.loads(sys.argv[1]):
     try:
-        code = importlib.import_module(f"byol_tf.{command}").main(words)
+        code = importlib.import_module(f"byol_tf.{command}.__main__" if command != "compare" else "byol_tf.compare").main(words)
     except SystemExit as ended:
         code = ended.code
     print(f"{command}: {code}", file=sys.stderr, flush=True)

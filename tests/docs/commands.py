@@ -1,18 +1,19 @@
 """What the pages tell a reader to type; which of it a test can't type, and why."""
 
 import configparser
+import importlib.util
 import re
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from byol_tf import __version__
-from byol_tf.cluster import read_cluster
+from byol_tf.devices import read_cluster
 from tests.docs.pages import PAGES, ROOT, blocks, inline
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
-SCRIPTS = dict(re.findall(r"^(\S+) = (\S+?):", SETUP["options.entry_points"]["console_scripts"], re.MULTILINE))
+SCRIPTS = dict(re.findall(r"^(\S+) = (\S+?)(?:\.__main__)?:", SETUP["options.entry_points"]["console_scripts"], re.MULTILINE))
 """Command that an installation brings, such as `byol-train`, -> its module."""
 
 
@@ -36,6 +37,12 @@ class Command:
     def arguments(self) -> list[str]:
         """What stands after the module. Three dots at the end are for what a table below the block adds."""
         return [word for word in self.words[1 if self.words[0] in SCRIPTS else 3 :] if word != "..."]
+
+
+def entry(module: str) -> Callable:
+    """The function that a command's module begins with."""
+    home = f"{module}.__main__" if importlib.util.find_spec(module).submodule_search_locations else module
+    return importlib.import_module(home).main
 
 
 def commands() -> Iterator[Command]:
@@ -94,10 +101,10 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     (r"\. \.venv/bin/activate", "the environment that `make` leaves", _nothing),
     (r"export '?TF_CONFIG=.*", "for several machines; it is read as `multi_worker` reads it", _cluster),
     (r"tensorboard --logdir \S+", "a server: test_tensorboard.py opens it in a browser", _nothing),
-    (r"saved_model_cli show --dir \S+ --all", "TensorFlow's own program: run by tests/byol_tf/exporting/test_export.py", _nothing),
+    (r"saved_model_cli show --dir \S+ --all", "TensorFlow's own program: run by tests/byol_tf/export/test_command.py", _nothing),
     (r"(\w+=\S+ )?python -m pytest .*", "tests; that the files are there is looked at", _paths),
     (r"python -m tests\.reliability \S+", "reads what the reliability tests left, which take an hour", _nothing),
-    (r"python -m (tests\.docs\.test_figures|byol_tf\.config_docs)", "writes the pages that tests find stale", _nothing),
+    (r"python -m (tests\.docs\.test_figures|byol_tf\.config\.docs)", "writes the pages that tests find stale", _nothing),
     (r"python -m tests\.reference", "run by tests/test_reference.py", _nothing),
 ]
 """(pattern, why it isn't run, what is looked at instead). A command of none of these that isn't `python -m ...` fails the test."""

@@ -2,7 +2,6 @@
 
 import argparse
 import glob
-import importlib
 import re
 import shutil
 import subprocess
@@ -14,11 +13,11 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from byol_tf.config_file import load_config
-from byol_tf.study_file import load_study
-from byol_tf.study_plan import plan_study
+from byol_tf.config.loading import load_config
+from byol_tf.study.plan import plan_study
+from byol_tf.study.schema import load_study
 from pipelines.sources import textures
-from tests.docs.commands import NOT_RUN, PARSED_PAGES, SCRIPTS, Command, commands, named_commands, not_run
+from tests.docs.commands import NOT_RUN, PARSED_PAGES, SCRIPTS, Command, commands, entry, named_commands, not_run
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, links
 
 COMMANDS = list({str(command): command for command in commands()}.values())
@@ -39,7 +38,7 @@ def parsed(monkeypatch):
         raise _Parsed(real(parser, arguments, namespace))
 
     def parse(command: Command) -> argparse.Namespace:
-        main = importlib.import_module(command.module).main
+        main = entry(command.module)
         with monkeypatch.context() as patch, pytest.raises(_Parsed) as done:
             patch.setattr(argparse.ArgumentParser, "parse_args", stop)
             main(command.arguments)
@@ -79,7 +78,7 @@ def test_each_command_in_a_sentence_has_the_options_that_it_names(command, monke
     kind = command.arguments[:1] if command.module == "byol_tf.evaluate" else []
     monkeypatch.setattr(sys, "argv", [command.module, *kind, "--help"])
     with pytest.raises(SystemExit) as done:
-        importlib.import_module(command.module).main()
+        entry(command.module)()
     assert done.value.code == 0
     options = re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)
     assert {word for word in command.arguments if word.startswith("--")} <= set(options), f"{command.page}:{command.line}"
@@ -139,9 +138,9 @@ def _holiday(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
     """A folder as a reader has it: `configs/`, photos of textures, two runs under the names that the pages use, others' checkpoints."""
-    from byol_tf.convert import main as convert
-    from byol_tf.train import main
-    from tests.byol_tf import haiku_byol, torch_resnet  # which import JAX and TensorFlow
+    from byol_tf.convert.__main__ import main as convert
+    from byol_tf.train.__main__ import main
+    from tests.helpers import haiku_byol, torch_resnet
 
     folder = tmp_path_factory.mktemp("desk")
     (folder / "configs").symlink_to(ROOT / "configs")
@@ -194,7 +193,7 @@ def small(command: Command) -> list[str]:
 @pytest.mark.parametrize("command", [each for each in MODULES if not each.page.startswith(PARSED_PAGES)], ids=str)
 def test_each_command_runs(command, desk, monkeypatch, capsys):
     monkeypatch.chdir(desk)
-    main = importlib.import_module(command.module).main
+    main = entry(command.module)
     assert main(small(command)) == 0, capsys.readouterr().err
     assert capsys.readouterr().out
 
@@ -270,5 +269,5 @@ def test_the_workflow_runs_each_lane_on_its_python():
 
 
 def test_help_is_quick_and_needs_no_tensorflow():
-    code = "import sys, byol_tf.train as t\ntry: t.main(['--help'])\nexcept SystemExit: assert 'tensorflow' not in sys.modules"
+    code = "import sys, byol_tf.train.__main__ as t\ntry: t.main(['--help'])\nexcept SystemExit: assert 'tensorflow' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False).returncode == 0

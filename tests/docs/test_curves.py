@@ -5,7 +5,7 @@
 
 import re
 
-from byol_tf.callbacks.history import COLUMNS, SCALARS
+from byol_tf.train.callbacks.csv_logger import COLUMNS, SCALARS
 from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "curves.md"

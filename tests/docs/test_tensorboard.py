@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from byol_tf.callbacks.history import SCALARS
+from byol_tf.train.callbacks.csv_logger import SCALARS
 
 pytestmark = pytest.mark.long
 
@@ -27,7 +27,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 def trained(folder: Path, *overrides: str) -> Path:
     """A run of the demo on few images, in a new folder."""
-    from byol_tf.train import main
+    from byol_tf.train.__main__ import main
 
     small = ["data.pretrain_images=256", "optimizer.warmup_epochs=0", "probe.every=1", "probe.supervised=false", *overrides]
     assert main(["--run-dir", str(folder), *(word for override in small for word in ("--set", override))]) == 0

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from pipelines.batches import crop_batches, image_batches, view_batches
-from pipelines.order import Order
 from pipelines.policy import ViewPolicy, preset
+from pipelines.sampling import Order
 from pipelines.sources import Images
 
 _SHAPE = (10, 12, 3)

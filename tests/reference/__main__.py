@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf import LARS, TargetUpdate, constant_tau, cosine_tau, dropped_tau
-from byol_tf.networks import BatchNorm, DataInit, GroupNorm, WSConv2D, WSDense, initialize_from_data
-from byol_tf.objectives import Objective
-from byol_tf.optimizers import WarmupSchedule
+from byol_tf.models.losses import Objective
+from byol_tf.models.networks import BatchNorm, DataInit, GroupNorm, WSConv2D, WSDense, initialize_from_data
+from byol_tf.models.optimizers import WarmupSchedule
 from tests.reference import learning, networks, optimizers
 
 LIMIT = 1e-5

@@ -38,12 +38,18 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from byol_tf import byol, checkpoint_files, checkpoint_writer, devices, experiment, opened_images, outcome
-from byol_tf.callbacks import probe
-from byol_tf.callbacks.checkpoint import model_arrays
-from byol_tf.interruption import SignalWatch
-from byol_tf.train import command
-from byol_tf.workers import Workers
+from byol_tf import devices
+from byol_tf.models import byol
+from byol_tf.runs import checkpoint_format as checkpoint_files
+from byol_tf.runs import checkpoint_writer
+from byol_tf.train import data as opened_images
+from byol_tf.train import experiment
+from byol_tf.train import finish as outcome
+from byol_tf.train.__main__ import command
+from byol_tf.train.callbacks import probe
+from byol_tf.train.callbacks.checkpoint import model_arrays
+from byol_tf.train.multi_worker import Workers
+from byol_tf.train.signals import SignalWatch
 from tests.reliability.reader import read
 
 EVER = threading.Event()

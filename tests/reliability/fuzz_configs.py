@@ -12,7 +12,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["byol_tf", "json"]):
-    from byol_tf.config_file import ConfigError, load_config, resolved_json
+    from byol_tf.config.loading import load_config, resolved_json
+    from byol_tf.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +45,7 @@ def main() -> None:
 
 def names() -> set[str]:
     """Every key and every value that is a word."""
-    from byol_tf.config_keys import SECTIONS, options
+    from byol_tf.config.fields import SECTIONS, options
 
     keys = {(*section, name) for section, fields in SECTIONS.items() for name in fields}
     return {key[-1] for key in keys} | {word for key in keys for word in options(key)}

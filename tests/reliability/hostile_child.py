@@ -14,12 +14,11 @@ from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
-from byol_tf.build import encoder_of
-from byol_tf.config_file import ConfigError, load_config
-from byol_tf.evaluation.labelled import ProtocolError
-from byol_tf.judged import file_encoder, run_encoder
-from byol_tf.run_folder import RunFolder
-from byol_tf.starting_weights import starting_weights
+from byol_tf.config.loading import load_config
+from byol_tf.errors import ConfigError, ProtocolError
+from byol_tf.models.from_config import encoder_of
+from byol_tf.runs.encoders import file_encoder, run_encoder, starting_weights
+from byol_tf.runs.folder import RunFolder
 
 _NEVER = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "socket.", "ctypes.", "pickle.", "code.__new__")
 _CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "shutil.")

@@ -19,8 +19,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from byol_tf import checkpoint_files
-from byol_tf.checkpoints import write_checkpoint
+from byol_tf.runs import checkpoint_format as checkpoint_files
+from byol_tf.runs.checkpoints import write_checkpoint
 
 SECRET = "/etc/hostname"
 _CONV = "layers/conv2d/vars/0"

@@ -15,8 +15,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from byol_tf import checkpoint_files, checkpoint_writer, checkpoints
-from byol_tf.checkpoints import list_checkpoints, position_of
+from byol_tf.runs import checkpoint_format as checkpoint_files
+from byol_tf.runs import checkpoint_writer, checkpoints
+from byol_tf.runs.checkpoints import list_checkpoints, position_of
 from tests.reliability.operations import Operation, Operations, kill_at
 from tests.reliability.saves import begun, copies, forked, go_on, save, unlike, whole
 

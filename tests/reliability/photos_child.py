@@ -13,7 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipelines.sources import SourceError, folder, open_source
+from pipelines.sources import SourceError, open_source
+from pipelines.sources.folder import source as folder
 
 
 def named(file: Path) -> list[str]:

@@ -17,9 +17,9 @@ prepare_environment()
 
 import tensorflow as tf
 
-from byol_tf import experiment
-from byol_tf.byol import BYOL
-from byol_tf.target import TargetUpdate
+from byol_tf.models.byol import BYOL
+from byol_tf.models.ema import TargetUpdate
+from byol_tf.train import experiment
 
 VALUES = {"nan": float("nan"), "inf": float("inf")}
 PLACES = ("batch", "gradient", "weight", "target", "scale")
@@ -94,7 +94,7 @@ def _with_bad_state(place: str, value: float, step: int) -> type[TargetUpdate]:
 
 
 def main() -> int:
-    from byol_tf.train import main as train
+    from byol_tf.train.__main__ import main as train
 
     kind, step, worker, *arguments = sys.argv[1:]
     index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]

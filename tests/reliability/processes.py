@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from byol_tf.checkpoints import list_checkpoints, position_of, read_newest
+from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS, BATCH, REST = 3, 8, 16, 3

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from byol_tf.checkpoints import read_newest
+from byol_tf.runs.checkpoints import read_newest
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 6, 4

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from byol_tf.checkpoint_writer import CheckpointWriter
-from byol_tf.checkpoints import LoadedCheckpoint, list_checkpoints, position_of, recover, verify, write_checkpoint
+from byol_tf.runs.checkpoint_writer import CheckpointWriter
+from byol_tf.runs.checkpoints import LoadedCheckpoint, list_checkpoints, position_of, recover, verify, write_checkpoint
 
 KEEP = 2
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from pipelines.sources import Roll, SourceError, open_source, unpacked
 from pipelines.sources.decoding import UnreadableImage, decode
-from pipelines.sources.folder_walk import SUFFIXES, printable
+from pipelines.sources.folder.discovery import SUFFIXES, printable
 from tests.reliability.broken_photos import EPS, KINDS, encoded, pixels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -262,7 +262,7 @@ def test_photos_that_vanish_while_the_command_runs(tmp_path, taken, code, report
 
 @pytest.mark.parametrize("layout", ["empty", "fewer than a batch", "one class", "all of one class are broken", "labels outside"])
 def test_what_cannot_be_learned_from_is_an_error_before_training(tmp_path, layout, capsys, monkeypatch):
-    from byol_tf.train import main
+    from byol_tf.train.__main__ import main
 
     draw = np.random.default_rng(0)
     root = tmp_path / "photos"
@@ -277,7 +277,7 @@ def test_what_cannot_be_learned_from_is_an_error_before_training(tmp_path, layou
         for path in (root / "train" / "b").iterdir():
             path.write_bytes(b"no")
     if layout == "labels outside":
-        from pipelines.sources import folder
+        from pipelines.sources.folder import source as folder
 
         lay_out = folder.lay_out
 
@@ -341,7 +341,7 @@ class TestGoneOnWith:
 
     def test_what_was_read_once_is_not_looked_at_again(self, began, monkeypatch):
         root, source = began
-        monkeypatch.setattr("pipelines.sources.folder_reader.PhotoReader.read", lambda self, path: pytest.fail(path))
+        monkeypatch.setattr("pipelines.sources.folder.reader.PhotoReader.read", lambda self, path: pytest.fail(path))
         later = self.again(root, source, [])
         assert len(later.train) == len(source.train) > 30
         assert later.train.shape == source.train.shape

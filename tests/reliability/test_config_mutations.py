@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from byol_tf import config_errors
-from byol_tf.config_file import ConfigError, load_config, recipes, resolved_json
+from byol_tf.config import messages as config_errors
+from byol_tf.config.loading import load_config, recipes, resolved_json
+from byol_tf.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = [

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from byol_tf import checkpoint_files
-from byol_tf.checkpoints import list_checkpoints, position_of, read_newest, recover, write_checkpoint
+from byol_tf.runs import checkpoint_format as checkpoint_files
+from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest, recover, write_checkpoint
 from tests.reliability import runs
 from tests.reliability.saves import arrays_at, quick_folder, state_at, unlike
 

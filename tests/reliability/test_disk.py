@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_tf import checkpoint_writer
-from byol_tf.callbacks.history import COLUMNS, History
-from byol_tf.checkpoint_writer import CheckpointWriter
-from byol_tf.checkpoints import list_checkpoints
-from byol_tf.event_log import EventLog
-from byol_tf.figures import curves_figure
-from byol_tf.stops import SavesFailed
+from byol_tf.errors import SavesFailed
+from byol_tf.runs import checkpoint_writer
+from byol_tf.runs.checkpoint_writer import CheckpointWriter
+from byol_tf.runs.checkpoints import list_checkpoints
+from byol_tf.runs.plots import curves_figure
+from byol_tf.train.callbacks.csv_logger import COLUMNS, History
+from byol_tf.train.tensorboard import EventLog
 from tests.reliability import runs
 from tests.reliability.operations import Operation, Operations, fail_at
 from tests.reliability.saves import KEEP, arrays_at, begun, copies, forked, go_on, quick_folder, save, state_at, whole

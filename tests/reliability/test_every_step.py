@@ -1,8 +1,8 @@
 """Rows 1 and 2: a run that is broken off after any of its steps, or again and again, does the same steps and ends on the same bits.
 
 A process is a fork of one that has imported TensorFlow and not started its runtime (`child.py` makes sure of that); the tests of
-`tests/byol_tf/test_resume.py` do the same with whole new ones. Pictures and the export, which come before the first and after the last
-step, are left out. The runs have 24 steps, in 3 epochs of 8, so there are 25 places to be broken off at, from before the first step to
+`tests/byol_tf/train/test_resume.py` do the same with whole new ones. Pictures and the export, which come before the first and after the
+last step, are left out. The runs have 24 steps, in 3 epochs of 8, so there are 25 places to be broken off at, from before the first step to
 after the last one: 25 steps can't be shared evenly by 3 epochs. Each epoch leaves out another 3 of the 131 images, which fill no batch.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from byol_tf.checkpoints import list_checkpoints
+from byol_tf.runs.checkpoints import list_checkpoints
 from tests.reliability.processes import ALL_STEPS, STEPS, Processes, Run
 
 KINDS = {

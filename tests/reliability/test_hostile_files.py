@@ -9,10 +9,10 @@ import keras
 import pytest
 import tensorflow as tf
 
-from byol_tf import model_files
-from byol_tf.build import encoder_of
-from byol_tf.config_file import load_config, resolved_json
-from byol_tf.judged import file_encoder
+from byol_tf.config.loading import load_config, resolved_json
+from byol_tf.models import safe_loading as model_files
+from byol_tf.models.from_config import encoder_of
+from byol_tf.runs.encoders import file_encoder
 from tests.reliability.hostile_files import (
     export,
     good_model,
@@ -83,7 +83,7 @@ def test_every_hostile_file_is_refused_and_nothing_of_it_runs(good, tmp_path_fac
 def test_without_the_look_into_the_graph_a_saved_model_writes_files(good, monkeypatch):
     """The control: the same file, loaded without what is to keep it from harm."""
     export(good / "evil", write_file_on_call(good / "canary"))
-    monkeypatch.setattr("byol_tf.judged.check_saved_model", lambda path: None)
+    monkeypatch.setattr("byol_tf.runs.encoders.check_saved_model", lambda path: None)
     model = file_encoder(good / "evil")
     model(tf.zeros((1, 8, 8, 3), tf.uint8))
     assert (good / "canary").read_text() == "graph"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from byol_tf.heartbeat import LOST
+from byol_tf.errors import LOST
 from tests.reliability.processes import ALL_STEPS, STEPS, Process, Processes, Run
 
 NOTICED = 60.0

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from byol_tf.checkpoints import list_checkpoints, read_newest
-from byol_tf.stops import COLLAPSED, NOT_FINITE
-from tests.byol_tf.test_multi_worker import together
+from byol_tf.errors import COLLAPSED, NOT_FINITE
+from byol_tf.runs.checkpoints import list_checkpoints, read_newest
+from tests.byol_tf.train.test_worker_processes import together
 from tests.reliability.poison import PLACES, SPIKE, VALUES, planted
 
 EPOCHS, STEPS = 3, 10
@@ -44,7 +44,7 @@ def arguments(folder: Path, *overrides: str, of: dict = TINY) -> list[str]:
 
 def run(capsys, *line: str) -> tuple[int, str]:
     """(exit code, all that was printed) of the command."""
-    from byol_tf.train import main
+    from byol_tf.train.__main__ import main
 
     code = main(list(line))
     printed = capsys.readouterr()
@@ -119,10 +119,10 @@ def test_not_finite_anywhere_at_the_first_the_middle_and_the_last_step(tmp_path,
 @pytest.mark.long
 def test_with_the_protection_taken_out_what_is_bad_is_saved(tmp_path, capsys, monkeypatch, report):
     """The negative control: neither a step is left out, nor does a report end the run."""
-    monkeypatch.setattr("byol_tf.guard.either", lambda sound, step, undo: step[0](step[1]))
-    monkeypatch.setattr("byol_tf.loop.CompiledLoop._note", lambda self, reports, waited: None)
-    monkeypatch.setattr("byol_tf.callbacks.step_watch.StepWatch.on_train_batch_end", lambda *_, **__: None)
-    monkeypatch.setattr("byol_tf.callbacks.input_watch.InputWatch.on_train_batch_end", lambda *_, **__: None)
+    monkeypatch.setattr("byol_tf.models.nonfinite.either", lambda sound, step, undo: step[0](step[1]))
+    monkeypatch.setattr("byol_tf.models.trainer.CompiledLoop._note", lambda self, reports, waited: None)
+    monkeypatch.setattr("byol_tf.train.callbacks.monitors.StepWatch.on_train_batch_end", lambda *_, **__: None)
+    monkeypatch.setattr("byol_tf.train.callbacks.monitors.InputWatch.on_train_batch_end", lambda *_, **__: None)
     with planted("batch-nan", AT[1]), contextlib.suppress(np.linalg.LinAlgError):  # the rank of NaN, at the epoch's end
         run(capsys, *arguments(tmp_path, "training.epochs=2"))
     assert not all_finite(tmp_path / "run")

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from byol_tf import checkpoint_files, checkpoints
-from byol_tf.checkpoints import list_checkpoints, read_newest
-from byol_tf.config_file import load_config, resolved_json
-from byol_tf.run_folder import RunFolder, RunFolderError
-from byol_tf.run_lock import RunLock
+from byol_tf.config.loading import load_config, resolved_json
+from byol_tf.errors import RunFolderError
+from byol_tf.runs import checkpoint_format as checkpoint_files
+from byol_tf.runs import checkpoints
+from byol_tf.runs.checkpoints import list_checkpoints, read_newest
+from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.lock import RunLock
 from tests.reliability import runs
 from tests.reliability.saves import begun, forked, go_on, quick_folder, save, unlike
 
-HOLDING = "import sys, time\nfrom byol_tf.run_lock import RunLock\nwith RunLock(sys.argv[1]): print('held', flush=True); time.sleep(600)"
+HOLDING = "import sys, time\nfrom byol_tf.runs.lock import RunLock\nwith RunLock(sys.argv[1]): print('held', flush=True); time.sleep(600)"
 
 
 def holder(folder: Path) -> subprocess.Popen:
@@ -51,7 +53,7 @@ def test_a_second_process_is_refused_and_a_dead_ones_folder_taken_over(tmp_path,
 
 def test_without_the_systems_lock_two_processes_get_in(tmp_path, monkeypatch):
     """So the test before can fail."""
-    monkeypatch.setattr("byol_tf.run_lock.fcntl.flock", lambda *_: None)
+    monkeypatch.setattr("byol_tf.runs.lock.fcntl.flock", lambda *_: None)
     with holder(tmp_path) as process:
         with RunLock(tmp_path):
             assert process.poll() is None

@@ -1,5 +1,5 @@
 """Row 6: SIGTERM, SIGINT and SIGHUP at twenty moments: no step that was made is lost, the exit code is 128 + n, and the run ends on the
-same bits. A process sends the signal to itself, so that it comes at the moment that is meant; in `tests/byol_tf/test_interruption.py`
+same bits. A process sends the signal to itself, so that it comes at the moment that is meant; in `tests/byol_tf/train/test_signals.py`
 others do.
 """
 

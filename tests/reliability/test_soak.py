@@ -20,8 +20,8 @@ import numpy as np
 import psutil
 import pytest
 
-from byol_tf.checkpoints import list_checkpoints
-from byol_tf.heartbeat import LOST
+from byol_tf.errors import LOST
+from byol_tf.runs.checkpoints import list_checkpoints
 from tests.reliability.processes import BATCH, REST, Process, Processes, Run, no_process_left
 
 MINUTES = float(os.environ.get("BYOL_TF_SOAK_MINUTES", "15"))

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from pipelines.sources import SourceError, heic, open_source, plan_source
 from pipelines.sources.decoding import MAX_PIXELS, UnreadableImage, decode, plain_jpeg, read_header
-from tests.pipelines.sources.heic_grid import GREYS, grid
+from tests.helpers.heic_grid import GREYS, grid
 
 SMOOTH = np.stack(np.broadcast_arrays(np.arange(64)[:, None] * 4, np.arange(96)[None] * 2, np.uint8(90)), -1).astype(np.uint8)
 OF_HEIC = struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(100)

@@ -7,7 +7,7 @@ from PIL import Image
 from pipelines.sources import ArrayImages, LazyImages, balanced_indices, concatenated, fitted, held_in_memory, subset, without_labels
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.images import fit
-from pipelines.sources.reading import read_through
+from pipelines.sources.loading import read_through
 
 
 def pixels(count: int, height: int = 5, width: int = 4, seed: int = 0) -> np.ndarray:

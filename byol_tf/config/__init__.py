@@ -1,0 +1,1 @@
+"""The experiment as a file: schema, loading and messages."""

@@ -1,0 +1,1 @@
+"""BYOL as a Keras model, its losses, optimizers and target update."""

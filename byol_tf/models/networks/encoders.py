@@ -1,0 +1,45 @@
+"""A small convolutional encoder: it sees enough steps in minutes on a laptop, which a ResNet doesn't."""
+
+import keras
+from keras import layers
+
+from byol_tf.models.networks.blocks import check_normalization, conv, normalize
+from byol_tf.models.networks.resnet import BLOCKS, resnet
+
+_CHANNELS_AND_STRIDES = ((32, 2), (64, 2), (128, 2), (128, 1))
+
+
+def convnet(image_size: int, width: float = 1.0, normalization: str = "batch") -> keras.Model:
+    """Builds four 3x3 convolutions, each normalised and with ReLU, then average pooling.
+
+    Args:
+        image_size: side of the square input in pixels.
+        width: multiplies all channels.
+        normalization: a word of `parts.NORMALIZATIONS`.
+
+    Returns:
+        A functional model from normalised float images `[N, image_size, image_size, 3]` to representations `[N, 128 x width]`.
+    """
+    check_normalization(normalization)
+    inputs = x = keras.Input((image_size, image_size, 3), name="images")
+    for index, (channels, stride) in enumerate(_CHANNELS_AND_STRIDES, start=1):
+        x = conv(x, round(channels * width), 3, stride, f"conv{index}", normalization)
+        x = layers.ReLU(name=f"relu{index}")(normalize(x, f"{{}}{index}", normalization))
+    outputs = layers.GlobalAveragePooling2D(name="representation")(x)
+    return keras.Model(inputs, outputs, name="convnet")
+
+
+def build_encoder(
+    name: str, image_size: int, width: float = 1.0, stem: str = "7x7", normalization: str = "batch", padding: str = "same"
+) -> keras.Model:
+    """Builds an encoder by name: `convnet` (which has no `stem` and no `padding`) or a key of `resnet.BLOCKS`.
+
+    `normalization` is a word of `parts.NORMALIZATIONS`, `padding` one of `parts.PADDINGS`. Returns a model from normalised float images
+    `[N, image_size, image_size, 3]` to representations `[N, d]`. Raises `ValueError` for another name or word, and for channels that don't
+    divide into the groups of `group`.
+    """
+    if name == "convnet":
+        return convnet(image_size, width, normalization)
+    if name in BLOCKS:
+        return resnet(name, image_size, width, stem, normalization, padding)
+    raise ValueError(f"encoder: expected one of {', '.join(('convnet', *BLOCKS))}; received {name!r}")

@@ -1,0 +1,262 @@
+"""LARS, and Keras' Adam, AdamW, Lamb and SGD: decay spares biases and normalisation parameters, and groups may have their own rate."""
+
+import math
+from collections.abc import Iterable
+
+import keras
+import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from 0, then cosine to 0 over the rest, or constant (deepmind-research `byol/utils/schedules.py`).
+
+    Args:
+        peak: the rate at the end of the warm-up.
+        total_steps: optimizer steps of the whole run.
+        warmup_steps: steps of the warm-up; 0 for none.
+        kind: `cosine` or `constant`.
+    """
+
+    def __init__(self, peak: float, total_steps: int, warmup_steps: int = 0, kind: str = "cosine"):
+        if kind not in ("cosine", "constant"):
+            raise ValueError(f'schedule: expected "cosine" or "constant"; received {kind!r}')
+        self.peak, self.total_steps, self.warmup_steps, self.kind = peak, total_steps, warmup_steps, kind
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.float32)
+        rate = tf.constant(self.peak, tf.float32)
+        if self.kind == "cosine":
+            progress = (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
+            rate *= (tf.cos(math.pi * tf.clip_by_value(progress, 0.0, 1.0)) + 1.0) / 2.0
+        if self.warmup_steps:
+            rate = tf.where(step < self.warmup_steps, self.peak * step / self.warmup_steps, rate)
+        return rate
+
+    def get_config(self):
+        return {"peak": self.peak, "total_steps": self.total_steps, "warmup_steps": self.warmup_steps, "kind": self.kind}
+
+
+NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+)
+
+
+SLOTS = {"lars": 1, "adam": 2, "adamw": 2, "lamb": 2, "sgd": 1}
+"""Numbers that an optimizer holds beside each that it trains; `sgd` without momentum holds none."""
+
+
+def spared(variable) -> bool:
+    """Whether a variable gets no decay and no trust ratio by its shape alone: most biases and normalisation parameters have one axis."""
+    return len(variable.shape) <= 1
+
+
+def spare_from_decay(optimizer: keras.optimizers.Optimizer, models: keras.Model | Iterable[keras.Model]) -> list[keras.Variable]:
+    """Gives all biases and normalisation parameters no decay and, in `LARS`, no trust ratio, whatever their shape.
+
+    A normalisation layer is one of `NORMALIZATIONS`, a subclass, or a layer with the attribute `is_normalization = True`. A bias is the
+    `bias` of a layer. No name is looked at.
+
+    Args:
+        optimizer: not built yet; in a `LossScaleOptimizer`, the inner one is meant.
+        models: built. All in one call, which replaces an earlier one or an earlier `exclude_from_weight_decay`. Like the latter, which it
+            calls, it is no part of `get_config`.
+
+    Returns:
+        The variables found, those with at most one axis included.
+
+    Raises:
+        ValueError: if the optimizer is built or a model isn't.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    models = [models] if isinstance(models, keras.Model) else list(models)
+    if optimizer.built:
+        raise ValueError(f'spare_from_decay: expected an optimizer that is not built yet; received "{optimizer.name}", which is')
+    for model in models:
+        if not model.built:
+            raise ValueError(f'spare_from_decay: expected built models; received "{model.name}", which is not')
+    found = []
+    for layer in (layer for model in models for layer in model._flatten_layers()):
+        if isinstance(layer, NORMALIZATIONS) or getattr(layer, "is_normalization", False):
+            found += layer.weights
+        elif isinstance(getattr(layer, "bias", None), keras.Variable):
+            found.append(layer.bias)
+    optimizer.exclude_from_weight_decay(var_list=found)
+    return found
+
+
+class _Groups:
+    """What all optimizers here add to Keras': the rule of `spared`, and learning rates of their own for groups of variables."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._group_rates = {}
+
+    def set_group_rate(self, variables: Iterable[keras.Variable], rate: float | LearningRateSchedule) -> None:
+        """Gives some variables a learning rate of their own (SimSiam report, appendix B: a constant one for the predictor).
+
+        A schedule is evaluated where Keras evaluates the optimizer's own: at the number of gradients applied, which with gradient
+        accumulation is not that of updates. A later call for the same variable replaces an earlier one. Like `exclude_from_weight_decay`,
+        groups are no part of `get_config`: set them again on a deserialised optimizer. With a `LossScaleOptimizer`, set them on the inner
+        one.
+
+        Args:
+            variables: already created; any iterable of at least one.
+            rate: of those variables. Set it before the first step: a traced step keeps what it was traced with.
+
+        Raises:
+            ValueError: if there are no variables or the rate is something else.
+        """
+        keys = [self._var_key(variable) for variable in variables]
+        if not keys:
+            raise ValueError("set_group_rate: expected at least one variable; received none. Is the model built?")
+        if not isinstance(rate, float | int | LearningRateSchedule):
+            raise ValueError(f"set_group_rate: expected a float or a LearningRateSchedule; received {rate!r}")
+        self._group_rates.update(dict.fromkeys(keys, rate))
+
+    def _rate(self, variable, learning_rate):
+        """The rate of a variable in this step, in its dtype; `learning_rate` is everybody else's."""
+        # Under a strategy `variable` is one replica's part; Keras' key of it is the key of the whole.
+        rate = self._group_rates.get(self._var_key(variable), learning_rate)
+        return tf.cast(rate(self._iterations) if isinstance(rate, LearningRateSchedule) else rate, variable.dtype)
+
+    def _use_weight_decay(self, variable):
+        return not spared(variable) and super()._use_weight_decay(variable)
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class LARS(_Groups, keras.optimizers.Optimizer):
+    """Layer-wise adaptive rate scaling with momentum, exactly as deepmind-research `byol/utils/optimizers.py`.
+
+    For a kernel w with gradient g: g' = g + l2 w; g'' = eta |w| / |g'| g' (the ratio is 1 where either norm is 0); m = momentum m + g'';
+    w -= learning_rate m. Biases and normalisation parameters (see `spare_from_decay`) skip the first two.
+
+    Args:
+        learning_rate: a float or a `LearningRateSchedule`.
+        momentum: decay of the accumulated gradient.
+        l2: weight decay, added to the gradient before the trust ratio.
+        eta: trust coefficient.
+        **kwargs: as `keras.optimizers.Optimizer`.
+    """
+
+    def __init__(self, learning_rate=0.2, momentum=0.9, l2=1.5e-6, eta=1e-3, name="lars", **kwargs):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.momentum = momentum
+        self.l2 = l2
+        self.eta = eta
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self._momenta = self.add_optimizer_variables(variables, "momentum")
+
+    def update_step(self, gradient, variable, learning_rate):
+        gradient = tf.cast(gradient, variable.dtype)
+        momentum = self._momenta[self._get_variable_index(variable)]
+        if self._use_weight_decay(variable):
+            gradient += self.l2 * variable
+            weight_norm, gradient_norm = tf.norm(variable), tf.norm(gradient)
+            either_is_zero = (weight_norm == 0.0) | (gradient_norm == 0.0)
+            safe = tf.where(either_is_zero, 1.0, gradient_norm)
+            gradient *= tf.where(either_is_zero, 1.0, self.eta * weight_norm / safe)
+        self.assign(momentum, self.momentum * momentum + gradient)
+        self.assign_sub(variable, self._rate(variable, learning_rate) * momentum)
+
+    def get_config(self):
+        return super().get_config() | {"momentum": self.momentum, "l2": self.l2, "eta": self.eta}
+
+
+class _L2Decay(_Groups):
+    """Adds `l2` x weight to the gradients of kernels, as the papers' weight decay does (Keras' own is decoupled, as in AdamW)."""
+
+    def __init__(self, learning_rate=1e-3, l2=0.0, **kwargs):
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.l2 = l2
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.l2 and self._use_weight_decay(variable):
+            gradient = gradient + tf.cast(self.l2, variable.dtype) * variable
+        super().update_step(gradient, variable, self._rate(variable, learning_rate))
+
+    def get_config(self):
+        return super().get_config() | {"l2": self.l2}
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class Adam(_L2Decay, keras.optimizers.Adam):
+    """`keras.optimizers.Adam` with L2 decay (STL-10 paper, section 3.4)."""
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class SGD(_L2Decay, keras.optimizers.SGD):
+    """`keras.optimizers.SGD` with L2 decay."""
+
+
+class _DecoupledDecay(_Groups):
+    """Keras' own decay, weight -= rate x weight_decay x weight before the step, at the rate of the variable's group."""
+
+    def _apply_weight_decay(self, variables):
+        """Nothing: Keras would take the optimizer's rate for all; `update_step` takes the variable's."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        rate = self._rate(variable, learning_rate)
+        if self.weight_decay and self._use_weight_decay(variable):
+            self.assign_sub(variable, variable * tf.cast(self.weight_decay, variable.dtype) * rate)
+        super().update_step(gradient, variable, rate)
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class AdamW(_DecoupledDecay, keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW` (Loshchilov and Hutter 2019), whose decay spares biases and normalisation parameters."""
+
+
+@keras.saving.register_keras_serializable(package="byol_tf")
+class Lamb(_DecoupledDecay, keras.optimizers.Lamb):
+    """`keras.optimizers.Lamb`, whose decay spares biases and normalisation parameters; as in Keras, the trust ratio doesn't.
+
+    Keras decouples the decay, where You et al. 2020 add it to the step before the trust ratio.
+    """
+
+
+def gradients_for_all(optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The gradients of this replica, made infinite if those of any replica aren't finite. For float16; else they come back as they are.
+
+    Keras' `LossScaleOptimizer` looks at one replica's gradients to decide whether all skip the step, so an infinity elsewhere would reach
+    the weights.
+    """
+    context = tf.distribute.get_replica_context()
+    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or context is None or context.num_replicas_in_sync == 1:
+        return gradients
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+    bad = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~finite, tf.float32))
+    return [tf.where(bad > 0.0, tf.cast(float("inf"), gradient.dtype), gradient) for gradient in gradients]
+
+
+def build_optimizer(name: str, schedule: WarmupSchedule, weight_decay: float = 0.0, momentum: float = 0.9) -> keras.optimizers.Optimizer:
+    """The optimizer that a config names.
+
+    Args:
+        name: `lars`, `adam`, `adamw`, `lamb` or `sgd` (Nesterov off).
+        schedule: of the learning rate.
+        weight_decay: L2 (`lars`, `adam`, `sgd`) or decoupled (`adamw`, `lamb`).
+        momentum: of `lars` and `sgd`; the others' first moment.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name == "lars":
+        return LARS(schedule, momentum=momentum, l2=weight_decay)
+    if name == "adam":
+        return Adam(schedule, l2=weight_decay, beta_1=momentum)
+    if name == "adamw":
+        return AdamW(schedule, weight_decay=weight_decay, beta_1=momentum)
+    if name == "lamb":
+        return Lamb(schedule, weight_decay=weight_decay, beta_1=momentum)
+    if name == "sgd":
+        return SGD(schedule, l2=weight_decay, momentum=momentum)
+    raise ValueError(f'optimizer: expected "lars", "adam", "adamw", "lamb" or "sgd"; received {name!r}')

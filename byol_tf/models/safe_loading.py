@@ -1,0 +1,243 @@
+"""Model files from elsewhere, looked at before anything in them is loaded: what they may hold, all else is refused.
+
+A list of what is allowed, since every list of what is dangerous has been found too short. Keras' safe mode refuses Lambda layers and has
+been got around: through functions that download, vocabularies that are paths, and HDF5's links into other files. TensorFlow says of a
+SavedModel that it is a program; among its operations are some that read and write any file.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from tensorflow.core.protobuf import saved_model_pb2
+
+from byol_tf.errors import UnsafeModelError
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_PLAIN_LAYERS = _words("""
+    Activation Add AlphaDropout Average AveragePooling2D BatchNormalization CenterCrop Concatenate Conv1D Conv2D Conv2DTranspose
+    Cropping2D Dense DepthwiseConv2D Dot Dropout ELU EinsumDense Embedding Flatten GaussianDropout GaussianNoise
+    GlobalAveragePooling1D GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization Identity InputLayer LayerNormalization
+    LeakyReLU MaxPooling2D Maximum Minimum MultiHeadAttention Multiply Normalization PReLU Permute ReLU RepeatVector Rescaling Reshape
+    Resizing SeparableConv2D Softmax SpatialDropout2D SpectralNormalization Subtract UnitNormalization UpSampling2D ZeroPadding2D
+""")
+_ACTIVATIONS = _words("""
+    celu elu exponential gelu hard_sigmoid hard_silu hard_swish leaky_relu linear log_softmax mish relu relu6 selu sigmoid silu
+    softmax softplus softsign swish tanh
+""")
+_INITIALIZERS = _words("""
+    Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones Orthogonal RandomNormal
+    RandomUniform TruncatedNormal VarianceScaling Zeros
+""")
+
+LAYERS = frozenset(
+    [("keras.layers", name) for name in _PLAIN_LAYERS]
+    + [("keras.activations", name) for name in _ACTIVATIONS]
+    + [("keras.initializers", name) for name in _INITIALIZERS]
+    + [("keras.regularizers", name) for name in ("L1", "L2", "L1L2", "OrthogonalRegularizer")]
+    + [("keras.constraints", name) for name in ("MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm")]
+    + [("keras.src.models.functional", "Functional"), ("keras", "Functional"), ("keras.models", "Functional")]
+    + [("keras.src.models.sequential", "Sequential"), ("keras", "Sequential"), ("keras.models", "Sequential")]
+    + [("keras", "DTypePolicy"), ("keras.dtype_policies", "DTypePolicy")]
+)
+"""(module, class) as a `.keras` file names them."""
+
+OPERATIONS = _words("""
+    Abs Add AddN AddV2 All Any ArgMax ArgMin AssignVariableOp AvgPool BatchMatMul BatchMatMulV2 BatchMatMulV3 BatchToSpaceND BiasAdd
+    Bitcast BroadcastArgs BroadcastTo Cast Ceil ClipByValue ConcatV2 Const Conv2D Conv2DBackpropInput Cos DecodeImage DepthToSpace
+    DepthwiseConv2dNative DisableCopyOnRead Div DivNoNan Einsum Elu EnsureShape Equal Erf Erfc Exp ExpandDims Expm1 Fill Floor FloorDiv
+    FloorMod FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 GatherNd GatherV2 Greater GreaterEqual Identity IdentityN If IsFinite
+    IsInf IsNan L2Loss LeakyRelu Less LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max MaxPool MaxPoolV2
+    Maximum Mean Min Minimum MirrorPad Mul MulNoNan Neg NoOp NotEqual OneHot OnesLike Pack Pad PadV2 PartitionedCall Placeholder
+    PlaceholderWithDefault Pow PreventGradient Prod Range Rank ReadVariableOp RealDiv Reciprocal Relu Relu6 Reshape ResizeArea
+    ResizeBicubic ResizeBilinear ResizeNearestNeighbor Reverse ReverseV2 Rint Round Rsqrt ScaleAndTranslate Select SelectV2 Selu Shape
+    ShapeN Sigmoid Sign Sin Size Slice Softmax Softplus Softsign SpaceToBatchND SpaceToDepth Split SplitV Sqrt Square SquaredDifference
+    Squeeze StatefulPartitionedCall StatelessIf StatelessWhile StopGradient StridedSlice Sub Sum Tanh TensorListFromTensor
+    TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile TopKV2 Transpose Unpack VarHandleOp VarIsInitializedOp
+    Where While Xdivy Xlogy ZerosLike
+""")
+"""TensorFlow's operations that compute from their inputs and from the model's own variables."""
+
+SAVER_OPERATIONS = _words("MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch StringJoin")
+"""What TensorFlow puts beside a model, to save and restore its variables under a path that the caller gives."""
+
+_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
+_CONFIG_BYTES = 16 * 2**20  # that of a ResNet-200 takes 0.3 MB
+_GRAPH_BYTES = 64 * 2**20  # that of a ResNet-18 takes 0.6 MB; weights lie beside it
+_CONSTANT_BYTES = 64 * 2**20
+_GREATEST_SIZE = 100_000  # of a layer, in any direction; larger ones are built before their weights are found to be missing
+_FOLDERS = {"variables", "assets", "assets.extra"}
+_FILES = {"saved_model.pb", "fingerprint.pb", "keras_metadata.pb"}
+_OBJECTS = {"_generic_user_object", "trackable_list_wrapper", "trackable_dict_wrapper", "trackable_tuple_wrapper", "signature_map"}
+_OBJECT_KINDS = {"user_object", "variable", "function", "bare_concrete_function", "constant", "captured_tensor"}
+
+
+def check_keras_file(path: Path) -> None:
+    """Looks through a `.keras` file. Loads no code, writes nothing.
+
+    Raises:
+        UnsafeModelError: it is no zip of exactly the three files that Keras writes; a layer is none of Keras' plain ones, or names code;
+            the weights are links into other files, or not finite numbers, or larger than the file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            names = [member.filename for member in members]
+            if sorted(names) != sorted(_MEMBERS):
+                raise UnsafeModelError(f"expected the files {', '.join(sorted(_MEMBERS))} in it, each once; received {_some(names)}")
+            for member in members:
+                # Keras stores without compression, so what unpacks to more than the file is a bomb.
+                most = path.stat().st_size if member.filename == "model.weights.h5" else _CONFIG_BYTES
+                if member.file_size > most:
+                    raise UnsafeModelError(f"{member.filename} unpacks to {member.file_size:,} bytes; expected at most {most:,}")
+            _check_layers(json.loads(archive.read("config.json")))
+            with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as weights:
+                _check_weights(weights)
+    except UnsafeModelError:
+        raise
+    except Exception as error:  # zipfile, json and h5py raise many kinds on broken input, RecursionError among them
+        raise UnsafeModelError(f"it is no file that Keras wrote: {type(error).__name__}: {error}") from error
+
+
+def check_saved_model(folder: Path) -> None:
+    """Looks through the folder of a SavedModel: its files, its graph's operations, its objects. Loads nothing of it.
+
+    Raises:
+        UnsafeModelError: there are links or other files in it; or an operation that isn't known to do nothing but compute.
+    """
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise UnsafeModelError(f"{inside} is a link or no file; expected none in a SavedModel")
+        if inside.parts[0] not in _FOLDERS | _FILES:
+            raise UnsafeModelError(f"{inside} is no part of a SavedModel")
+        if inside.parts[0] != "variables" and path.is_file() and (inside.parts[0] in _FOLDERS or path.stat().st_size > _GRAPH_BYTES):
+            raise UnsafeModelError(f"{inside}: expected no assets, and a graph of at most {_GRAPH_BYTES:,} bytes")
+    content = saved_model_pb2.SavedModel()
+    try:
+        content.ParseFromString((folder / "saved_model.pb").read_bytes())
+    except Exception as error:  # DecodeError's place differs between versions of protobuf
+        raise UnsafeModelError(f"saved_model.pb is no graph: {error}") from error
+    if len(content.meta_graphs) != 1 or not content.meta_graphs[0].HasField("object_graph_def"):
+        raise UnsafeModelError(f"expected one graph with objects, as TensorFlow 2 writes it; received {len(content.meta_graphs)} graph(s)")
+    meta = content.meta_graphs[0]
+    if meta.asset_file_def:
+        raise UnsafeModelError(f"it names the file {meta.asset_file_def[0].filename!r:.80}; an encoder needs no assets")
+    _check_objects(meta.object_graph_def)
+    functions = {function.signature.name: function.node_def for function in meta.graph_def.library.function}
+    called = _reachable(meta.object_graph_def.concrete_functions, functions)
+    for name, nodes in functions.items():
+        # Those that write and read weights take a path, and nothing calls them when a model is loaded and used.
+        _check_nodes(nodes, OPERATIONS if name in called else OPERATIONS | SAVER_OPERATIONS)
+    _check_nodes(meta.graph_def.node, OPERATIONS)
+
+
+def in_short(error: Exception) -> str:
+    """What is wrong with a model file, on one line: Keras' messages hold whole configs."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 500 else f"{text[:497]}..."
+
+
+def check_finite(weights: Iterator[np.ndarray]) -> None:
+    """Raises UnsafeModelError where weights are no finite numbers: every figure of such an encoder would be noise."""
+    for array in weights:
+        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+            raise UnsafeModelError("weights of it are not finite numbers")
+
+
+def _check_layers(config: Any) -> None:
+    waiting = [config]
+    while waiting:  # no recursion: a file decides how deep it is
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            _check_class(item)
+            waiting += [value for key, value in item.items() if key not in ("seed", "shared_object_id")]
+        elif isinstance(item, int | float) and abs(item) > _GREATEST_SIZE:
+            raise UnsafeModelError(f"a layer has the number {item:g}; expected at most {_GREATEST_SIZE:,}")
+
+
+def _check_class(item: dict[str, Any]) -> None:
+    name = item.get("class_name")
+    if name is None and "module" not in item and "registered_name" not in item:
+        return
+    module, registered = item.get("module"), item.get("registered_name")
+    if name == "__keras_tensor__" and module is None:
+        return
+    if (module, name) == ("builtins", "function") and ("keras.activations", item.get("config")) in LAYERS and registered == "function":
+        return
+    if not isinstance(module, str) or (module, name) not in LAYERS or registered not in (None, name):
+        what = ".".join(str(part)[:60] for part in (module, name))
+        as_registered = f" registered as {registered!r:.60}" if registered not in (None, name) else ""
+        raise UnsafeModelError(f"it holds {what}{as_registered}; expected Keras' own plain layers")
+
+
+def _check_weights(group: h5py.Group) -> None:
+    for name in group:
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise UnsafeModelError(f"weights {name[:60]} are a link to other data")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            _check_weights(item)
+            continue
+        if item.external or item.is_virtual:
+            raise UnsafeModelError(f"weights {name[:60]} lie in another file")
+        if item.dtype.kind not in "fiub":
+            raise UnsafeModelError(f"weights {name[:60]}: expected numbers; received {item.dtype}")
+        if item.id.get_storage_size() < item.nbytes:
+            raise UnsafeModelError(
+                f"weights {name[:60]} are packed: {item.nbytes:,} bytes, of which {item.id.get_storage_size():,} are there"
+            )
+        check_finite(iter([item[...]]))
+
+
+def _check_objects(objects: Any) -> None:
+    for node in objects.nodes:
+        kind = node.WhichOneof("kind")
+        if kind not in _OBJECT_KINDS or node.saveable_objects or node.registered_saver:
+            raise UnsafeModelError(f"it holds a {kind or 'nameless'} object that does something when it is loaded; expected plain ones")
+        if kind == "user_object" and node.user_object.identifier not in _OBJECTS:
+            raise UnsafeModelError(f"it holds an object of the kind {node.user_object.identifier!r:.60}; expected plain ones")
+
+
+def _check_nodes(nodes: Any, allowed: frozenset[str]) -> None:
+    for node in nodes:
+        if node.op not in allowed:
+            raise UnsafeModelError(f"its graph has the operation {node.op[:60]}, which isn't known to do nothing but compute")
+        value = node.attr["value"].tensor if node.op == "Const" else None
+        if value is not None:
+            count = np.prod([float(max(dimension.size, 0)) for dimension in value.tensor_shape.dim])
+            if count > _CONSTANT_BYTES / 4:
+                raise UnsafeModelError(f"its graph has a constant of {count:,.0f} numbers")
+
+
+def _reachable(roots: Any, functions: dict[str, Any]) -> set[str]:
+    """The functions that are called from `roots`, by name, themselves included."""
+    waiting, found = list(roots), set()
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in functions:
+            continue
+        found.add(name)
+        waiting += [called for node in functions[name] for called in _called(node)]
+    return found
+
+
+def _called(node: Any) -> Iterator[str]:
+    for value in node.attr.values():
+        yield from (one.name for one in (value.func, *value.list.func) if one.name)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(name[:60] for name in sorted(names)[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

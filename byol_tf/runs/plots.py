@@ -1,0 +1,160 @@
+"""Figures of a run: the views before it, the curves after it."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import Rectangle
+
+from byol_tf.runs.files import write_atomically
+
+matplotlib.use("Agg")
+
+
+ONLINE, SECOND, QUIET = "#1f5fbf", "#d9662b", "#8a8a8a"
+"""Colours of a run's figures: what it is about first, what stands beside it, what lies in the background."""
+
+
+def save_figure(figure, path: Path) -> None:
+    """Writes a figure as a PNG, makes its folder if needed, and closes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=130, bbox_inches="tight", facecolor="white", format="png")
+    plt.close(figure)
+    write_atomically(path, png.getvalue())
+
+
+def views_figure(path: Path, originals: list[np.ndarray], boxes: np.ndarray, views: np.ndarray) -> None:
+    """Draws images with the crop boxes of their two views, and the views below them.
+
+    Args:
+        path: the PNG to write.
+        originals: n images, uint8 `[H, W, 3]`.
+        boxes: `[2, n, 4]`: y1, x1, y2, x2 as fractions of the image, for each view.
+        views: `[2, n, size, size, 3]` in [0, 1].
+    """
+    count = len(originals)
+    figure, axes = plt.subplots(3, count, figsize=(1.35 * count, 4.3), squeeze=False)
+    for column, image in enumerate(originals):
+        axes[0, column].imshow(image)
+        height, width = image.shape[:2]
+        for view, colour in enumerate((ONLINE, SECOND)):
+            y1, x1, y2, x2 = boxes[view, column]
+            corner = (x1 * width - 0.5, y1 * height - 0.5)
+            axes[0, column].add_patch(Rectangle(corner, (x2 - x1) * width, (y2 - y1) * height, fill=False, edgecolor=colour, linewidth=2))
+            axes[view + 1, column].imshow(views[view, column])
+            for spine in axes[view + 1, column].spines.values():
+                spine.set(edgecolor=colour, linewidth=2)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    for row, title in enumerate(("image", "view 1", "view 2")):
+        axes[row, 0].set_ylabel(title)
+    figure.tight_layout(pad=0.4)
+    save_figure(figure, path)
+
+
+def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
+    """Draws accuracy, loss, collapse measures and schedules over epochs.
+
+    Args:
+        path: the PNG to write.
+        rows: one a epoch, row 0 being the untrained network (see `train/callbacks/csv_logger.py`).
+        title: above the figure.
+    """
+    figure, axes = plt.subplots(1, 4, figsize=(13.5, 3.9), layout="constrained")
+    accuracy, loss, collapse, schedules = axes
+    curve(accuracy, rows, "probe_accuracy", "linear probe", ONLINE, 100.0)
+    curve(accuracy, rows, "knn_accuracy", "nearest neighbours", SECOND, 100.0)
+    for name, colour in (("probe_accuracy", ONLINE), ("knn_accuracy", SECOND)):
+        if rows and name in rows[0]:
+            accuracy.axhline(rows[0][name] * 100.0, color=colour, linestyle=":", linewidth=1)
+    accuracy.set(title="accuracy on frozen features (%)\ndotted: untrained")
+    curve(loss, rows, "loss", "loss", ONLINE)
+    loss.set(title="loss")
+    curve(collapse, rows, "projection_std", "spread (1: scattered, 0: collapsed)", ONLINE)
+    curve(collapse, rows, "projection_cosine", "cosine between images (1: collapsed)", SECOND)
+    collapse.set(title="projections of different images", ylim=(-0.1, 1.15))
+    rank = collapse.twinx()
+    curve(rank, rows, "effective_rank", "effective rank (right)", QUIET)
+    rank.set(ylim=(0, None))
+    curve(schedules, rows, "tau", "tau", ONLINE)
+    rate = schedules.twinx()
+    curve(rate, rows, "learning_rate", "learning rate (right)", SECOND)
+    schedules.set(title="schedules")
+    for axis, twin in ((accuracy, None), (loss, None), (collapse, rank), (schedules, rate)):
+        axis.set_xlabel("epoch")
+        axis.spines[["top"] if twin is not None else ["top", "right"]].set_visible(False)
+        lines = [*axis.get_lines(), *(twin.get_lines() if twin is not None else [])]
+        lines = [line for line in lines if not line.get_label().startswith("_")]
+        if len(lines) > 1:
+            axis.legend(
+                lines, [line.get_label() for line in lines], fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18)
+            )
+        if twin is not None:
+            twin.spines[["top"]].set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    save_figure(figure, path)
+
+
+def curve(axis, rows: list[dict[str, float]], name: str, label: str, colour: str, scale: float = 1.0) -> None:
+    """Draws a column of a history over its epochs, where the epochs have it."""
+    points = [(row["epoch"], row[name] * scale) for row in rows if name in row]
+    if points:
+        axis.plot(*zip(*points, strict=True), color=colour, label=label, marker="." if len(points) < 60 else None)
+
+
+History = Sequence[dict[str, float]]
+"""The rows of a run (see `train/callbacks/csv_logger.py`)."""
+
+_PANELS = (
+    ("probe_accuracy", "linear probe (%)", 100.0),
+    ("knn_accuracy", "nearest neighbours (%)", 100.0),
+    ("projection_std", "spread of projections\n1: scattered, 0: collapsed", 1.0),
+    ("effective_rank", "effective rank of representations", 1.0),
+    ("loss", "loss", 1.0),
+)
+COLOURS = ("#1f5fbf", "#d9662b", "#2a9d5c", "#8d4fb3", "#c2a11c", "#17a2b8", "#b5336c", "#6b6b6b")
+"""Told apart by colour-blind people too, as far as eight can be."""
+_STYLES = ("-", "--", ":", "-.")
+
+
+def setting_curves_figure(path: Path, title: str, settings: Mapping[str, Sequence[History]]) -> None:
+    """Draws the measures of runs over epochs: a colour and style a setting, a line a seed.
+
+    Args:
+        path: the PNG to write.
+        title: above it.
+        settings: label -> the history of each seed.
+    """
+    drawn = {label: [history for history in histories if history] for label, histories in settings.items()}
+    drawn = {label: histories for label, histories in drawn.items() if histories}
+    figure, axes = plt.subplots(1, len(_PANELS), figsize=(18, 3.9 + 0.07 * len(drawn)), layout="constrained")
+    for number, (label, histories) in enumerate(drawn.items()):
+        look = {"color": COLOURS[number % len(COLOURS)], "linestyle": _STYLES[number // len(COLOURS) % len(_STYLES)], "linewidth": 1.4}
+        for history in histories:
+            for axis, (key, _, scale) in zip(axes, _PANELS, strict=True):
+                points = [(row["epoch"], row[key] * scale) for row in history if key in row]
+                if points:
+                    axis.plot(*zip(*points, strict=True), **look, marker="." if len(points) < 3 else None)
+        axes[-1].plot([], [], **look, label=label)
+    for axis, (key, text, _) in zip(axes, _PANELS, strict=True):
+        axis.set_title(text, fontsize=9)
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.spines[["top", "right"]].set_visible(False)
+        if key != "loss":  # from nothing, so that a difference looks as large as it is
+            axis.set_ylim(bottom=0.0)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    handles, _ = axes[-1].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(figure, handles, 9), frameon=False, fontsize=9)
+    save_figure(figure, path)
+
+
+def legend_columns(figure, handles: Sequence, size: float) -> int:
+    """How many entries fit side by side: letters are about 0.6 of the font's size wide, a handle is as wide as some five."""
+    letters = 5 + max(len(handle.get_label()) for handle in handles)
+    return max(1, min(len(handles), int(figure.get_figwidth() * 72 / (0.6 * size * letters))))

@@ -1,0 +1,169 @@
+"""A study: one table of a paper, as a JSON file. Its base config, what is varied, how it is judged, and the paper's figures."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from byol_tf.config.fields import shown
+from byol_tf.config.loading import read_object
+from byol_tf.config.schema import Count, Section, Text
+from byol_tf.errors import ConfigError
+
+_STUDIES = Path(__file__).resolve().parents[2] / "configs" / "studies"
+SCALES = ("small", "paper")
+
+Word = Annotated[str, Field(min_length=1, max_length=40)]
+
+
+class Scale(Section):
+    """A size at which the study can be run."""
+
+    config: Text
+    """The base: a recipe's name, or a config's path beside the study."""
+    changes: dict[str, Any] = Field(default_factory=dict, alias="set")
+    """Changes to the base, by dotted keys, before those of a cell."""
+    seeds: Count = 1
+    """Repetitions, each with a seed of its own: the base's, the next one and so on."""
+    also: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Names of `measures` by which the run of every pre-trained cell is judged besides its own, each in a column of its own."""
+    budget: Text
+    """What it takes, and what it can and can't show. Printed above the table."""
+
+
+class Measure(Section):
+    """How a run is judged: a protocol of `python -m byol_tf.evaluate`."""
+
+    protocol: Literal["linear", "knn", "finetune", "supervised"]
+    """Its name. `supervised` judges the network of the base's first run, from scratch, so that no pre-training of a cell matters to it."""
+    options: Annotated[tuple[Word, ...], Field(strict=False)] = ()
+    """Further words of that command: `["--fraction", "0.125"]`."""
+    small: Annotated[tuple[Word, ...] | None, Field(strict=False)] = None
+    """In place of `options` at small scale. Default: the same."""
+
+    def words(self, scale: str) -> tuple[str, ...]:
+        """Protocol and options at a scale."""
+        return (self.protocol, *(self.small if scale == "small" and self.small is not None else self.options))
+
+
+class System(Section):
+    """Changes that several cells share: SimCLR beside BYOL."""
+
+    changes: dict[str, Any] = Field(default_factory=dict, alias="set")
+    """By dotted keys, after those of the scale and before those of the cell."""
+    small: dict[str, Any] = Field(default_factory=dict)
+    """Further changes at small scale."""
+
+
+class Cell(Section):
+    """One figure of the table."""
+
+    row: Text
+    """Its row."""
+    column: str = ""
+    """Its column, where the table has several."""
+    system: str | None = None
+    """A name of `systems`. Default: the scale's base as it is."""
+    changes: dict[str, Any] = Field(default_factory=dict, alias="set")
+    """What differs from the base, by dotted keys."""
+    small: dict[str, Any] = Field(default_factory=dict)
+    """Further changes at small scale, such as a batch that so few images still fill."""
+    scales: Annotated[tuple[Literal["small", "paper"], ...], Field(strict=False)] = SCALES
+    """At which scales the table has it: some thousands of photos fill no batch of 4096."""
+    measure: str | None = None
+    """A name of `measures`. Default: the first."""
+    paper: float | None = None
+    """The paper's figure in %. null: it gives none."""
+    paper_says: str | None = None
+    """What the paper says instead of a figure, or beside it."""
+
+    @property
+    def place(self) -> str:
+        """Row and column, as messages name the cell."""
+        return f"{self.row} / {self.column}" if self.column else self.row
+
+
+class Study(Section):
+    """One table."""
+
+    schema_: Annotated[str | None, Field(alias="$schema")] = None
+    """Where editors find the types of these keys."""
+    title: Text
+    """Above table and figures."""
+    source: Text
+    """Paper and table."""
+    question: Text
+    """What the table answers."""
+    measures: Annotated[dict[str, Measure], Field(min_length=1)]
+    """Names, and how each is measured; the first is the default of all cells."""
+    systems: dict[str, System] = Field(default_factory=dict)
+    """Names, and what they change of a scale's base."""
+    scales: dict[Literal["small", "paper"], Scale]
+    """How large."""
+    cells: Annotated[tuple[Cell, ...], Field(min_length=1, strict=False)]
+    """The table's figures, in the order of its rows."""
+
+
+def packaged_studies() -> list[str]:
+    """The names of the studies that come with the package."""
+    return sorted(file.stem for file in _STUDIES.glob("*.json") if file.name != "schema.json")
+
+
+def study_schema_json() -> str:
+    """The JSON schema of a study, as `configs/studies/schema.json` holds it."""
+    return json.dumps(Study.model_json_schema(by_alias=True), indent=2) + "\n"
+
+
+def load_study(path: str) -> tuple[str, Path, Study]:
+    """Reads and checks a study.
+
+    Args:
+        path: a file; one that doesn't exist may name a packaged study, `configs/studies/stl10-table2.json` or `stl10-table2`.
+
+    Returns:
+        Its name, the file and the study.
+
+    Raises:
+        ConfigError: with every mistake, one a line.
+    """
+    file = Path(path)
+    if not file.is_file() and str(file.parent) in (".", "configs/studies") and file.stem in packaged_studies():
+        file = _STUDIES / f"{file.stem}.json"
+    if not file.is_file():
+        raise ConfigError([f"{path}: no such study; those of the package are {', '.join(packaged_studies())}"])
+    tree, repeats = read_object(path, file)
+    lines = [f"{path}: {'.'.join(key)}: expected once; received {len(values)} times" for key, values in repeats]
+    try:
+        study = Study.model_validate(tree)
+    except ValidationError as error:
+        lines += [_line(path, each) for each in error.errors(include_url=False)]
+        raise ConfigError(lines) from None
+    for number, cell in enumerate(study.cells):
+        lines += _unknown(f"{path}: cells.{number}.measure", cell.measure, study.measures)
+        lines += _unknown(f"{path}: cells.{number}.system", cell.system, study.systems)
+    for name, scale in study.scales.items():
+        lines += [line for other in scale.also for line in _unknown(f"{path}: scales.{name}.also", other, study.measures)]
+    places = [(cell.row, cell.column) for cell in study.cells]
+    lines += [
+        f"{path}: cells.{number}: there is another cell with this row and column"
+        for number, place in enumerate(places)
+        if place in places[:number]
+    ]
+    if lines:
+        raise ConfigError(lines)
+    return file.stem, file, study
+
+
+def _unknown(where: str, name: str | None, known: Collection[str]) -> list[str]:
+    if name is None or name in known:
+        return []
+    return [f"{where}: expected one of {', '.join(known) or 'none, as there are none'}; received {shown(name)}"]
+
+
+def _line(path: str, error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    received = "" if error["type"] in ("missing", "extra_forbidden") else f"; received {shown(error['input'])}"
+    text = {"missing": "missing", "extra_forbidden": "unknown key"}.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
+    return f"{path}: {where}: {text}{received}"

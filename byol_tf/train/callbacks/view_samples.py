@@ -1,0 +1,72 @@
+"""What the network is going to see, before its first step."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from byol_tf.config.schema import Config
+from byol_tf.runs.plots import views_figure
+from byol_tf.train.tensorboard import EventLog
+from pipelines.sampling import Order
+from pipelines.sources import Images
+from pipelines.views.fused import FusedViews
+from pipelines.views.host_crops import resized
+from pipelines.views.keras_cv import HostViews
+from pipelines.views.random_params import crop_boxes, draw, pixel_boxes
+
+_SHOWN = 8
+
+
+class ViewPictures(keras.callbacks.Callback):
+    """Writes `views.png` and a TensorBoard picture of the first batch's first eight images: crop boxes drawn on them, both views below.
+
+    Args:
+        path: the PNG.
+        events: TensorBoard's.
+        images: the set that is learned from.
+        config: the run's; its batch size decides which images come first.
+    """
+
+    def __init__(self, path: Path, events: EventLog, images: Images, config: Config):
+        super().__init__()
+        self.path, self.events, self.images, self.config = path, events, images, config
+
+    def on_train_begin(self, logs=None):
+        config, start = self.config, tf.constant(0, tf.int64)
+        epoch, positions, indices = Order(len(self.images), config.training.batch_size, config.seed).at(start)
+        positions, indices = positions[:_SHOWN], indices[:_SHOWN].numpy()
+        originals = [self.images[int(index)] for index in indices]
+        boxes, views = [], []
+        for number, policy in enumerate((config.views.first, config.views.second)):
+            draws = draw((config.seed, number), epoch, positions)
+            each = [(image, draws[i : i + 1]) for i, image in enumerate(originals)]
+            boxes.append([crop_boxes(policy, d, *image.shape[:2])[0].numpy() for image, d in each])
+            views.append(self._views(policy, number, originals, epoch, positions).numpy())
+        try:
+            views_figure(self.path, originals, np.array(boxes), np.array(views))
+            picture = tf.io.decode_png(self.path.read_bytes(), channels=3)
+        except OSError as error:  # a full disk ends no run
+            self.events.say(f"warning: {self.path.name} not written: {error}. The run goes on without it")
+            return
+        self.events.add(0, lambda: tf.summary.image("views", picture[None]))
+
+    def _views(self, policy, number: int, originals: list[np.ndarray], epoch, positions) -> tf.Tensor:
+        """float32 `[n, size, size, 3]` in [0, 1], by the engine that training uses."""
+        size, seed = self.config.views.size, (self.config.seed, number)
+        draws = draw(seed, epoch, positions)
+        if self.config.views.engine == "fused":
+            ids = tf.stack([tf.repeat(epoch, len(originals)), positions], axis=1)
+            if self.images.shape is None:
+                boxes = [pixel_boxes(policy, draws[i : i + 1], *image.shape[:2])[0].numpy() for i, image in enumerate(originals)]
+                parts = [image[y1:y2, x1:x2] for image, (y1, x1, y2, x2) in zip(originals, boxes, strict=True)]
+                originals, policy = [resized(part, size) for part in parts], policy.without_crop()
+            layer = FusedViews(policy, size, seed, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), exact=self.config.views.exact, dtype="float32")
+            return layer(np.stack(originals), ids)
+        engine = HostViews(policy, size, seed)
+        if self.images.shape is not None:
+            crops = engine.crop(tf.constant(np.stack(originals)), draws)
+        else:
+            crops = tf.stack([engine.crop_one(tf.constant(image), draws[i : i + 1]) for i, image in enumerate(originals)])
+        return engine.recolour(crops, draws)

@@ -1,0 +1,129 @@
+"""What a finished run leaves: its result, the supervised baseline, the curves, the exported encoder and the report."""
+
+import dataclasses
+import hashlib
+import json
+import shlex
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from byol_tf.config.schedule import Schedule, system_of
+from byol_tf.config.schema import Config
+from byol_tf.errors import ConfigError, RunFolderError
+from byol_tf.evaluate.finetune import SUPERVISED_RATES, TuneRecipe, tune_protocol
+from byol_tf.export.formats import VERSION
+from byol_tf.export.model_card import write_card
+from byol_tf.export.saved_model import export_encoder
+from byol_tf.models.byol import BYOL
+from byol_tf.report.representations import seen_by
+from byol_tf.report.writing import write_report
+from byol_tf.runs.data import probe_images
+from byol_tf.runs.files import write_atomically
+from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.plots import curves_figure
+from byol_tf.runs.summary import read_facts
+from byol_tf.train.callbacks.throughput import Throughput
+from byol_tf.train.tensorboard import EventLog
+from byol_tf.train.tensorboard_extras import leave_projector, show_end
+from pipelines.sources import Source, SourceError
+
+
+def supervised_accuracy(config: Config, inference: keras.Model, source: Source, say: Callable[[str], None]) -> float | None:
+    """Accuracy of the same network from scratch on the probe's labels; None where there are none, or the config doesn't ask for it."""
+    if not config.probe.supervised or source.train is None or source.test is None:
+        return None
+    say("training the same network from scratch on the probe's labels")
+    tf.get_logger().setLevel("ERROR")  # it would warn that each training is traced anew, as it has to be
+    recipe = TuneRecipe(from_scratch=True, rates=SUPERVISED_RATES, widen=True, seeds=1)
+    return tune_protocol(inference, *probe_images(config, source), recipe, config.seed)["top1"]
+
+
+def run_result(
+    config: Config,
+    folder: RunFolder,
+    model: BYOL,
+    schedule: Schedule,
+    pretrain_images: int,
+    throughput: Throughput,
+    rows: list[dict[str, float]],
+    supervised: float | None,
+) -> dict:
+    """What `result.json` holds.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        model: as it ended.
+        schedule: of the run.
+        pretrain_images: that it learned from.
+        throughput: of the whole run.
+        rows: of its history, the untrained network's first.
+        supervised: see `supervised_accuracy`.
+    """
+    untrained, last = rows[0], rows[-1]
+    return {
+        "name": config.name,
+        "system": system_of(config),
+        "starting_weights": config.encoder.weights,
+        "run_dir": str(folder.root),
+        "export_dir": str(folder.export / "encoder" / VERSION),
+        "epochs": last["epoch"],
+        "steps": int(model.optimizer.iterations.numpy()),
+        "seconds": round(throughput.seconds, 3),
+        "images_per_second": round(throughput.images_per_second, 3),
+        "skipped_steps": model.skipped_steps,
+        "loss": last["loss"],
+        "probe_accuracy": last.get("probe_accuracy"),
+        "untrained_probe_accuracy": untrained.get("probe_accuracy"),
+        "knn_accuracy": last.get("knn_accuracy"),
+        "untrained_knn_accuracy": untrained.get("knn_accuracy"),
+        "supervised_accuracy": supervised,
+        "projection_std": last["projection_std"],
+        "projection_cosine": last["projection_cosine"],
+        "effective_rank": last["effective_rank"],
+        "pretrain_images": pretrain_images,
+        "schedule": dataclasses.asdict(schedule),
+        "weights_digest": weights_digest(model),
+    }
+
+
+def leave_behind(config: Config, folder: RunFolder, inference: keras.Model, rows: list[dict[str, float]], result: dict) -> None:
+    """Writes curves, encoder, card, and last `result.json`, with which a run is finished.
+
+    Raises `OSError` or TensorFlow's if the disk refuses, `RunFolderError` or `ConfigError` if what the run wrote before isn't there any
+    more, or isn't what it was.
+    """
+    title = f"{config.name}: {system_of(config)}, {config.encoder.name} on {config.data.source}"
+    curves_figure(folder.figures / "curves.png", rows, title)
+    export_encoder(inference, folder.export, config)
+    write_card(dataclasses.replace(read_facts(folder), result=result), folder.export)
+    write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
+
+
+def leave_report(
+    config: Config, folder: RunFolder, inference: keras.Model, source: Source, events: EventLog, say: Callable[[str], None]
+) -> None:
+    """Draws the figures that need the encoder, and writes the page of a finished run and what TensorBoard shows of its end.
+
+    A failure is told and ends nothing: all that was learned is written by then.
+    """
+    say("drawing the report")
+    try:
+        facts, seen = read_facts(folder), seen_by(config, inference, source)
+        write_report(facts, folder, seen)
+        leave_projector(folder.logs, seen)
+        show_end(events, facts, folder.figures)
+    except (OSError, tf.errors.OpError, SourceError, RunFolderError, ConfigError) as error:
+        reason = str(error).partition("\n")[0]
+        say(f"warning: report not written: {reason}. To make it: python -m byol_tf.report --run {shlex.quote(str(folder.root))}")
+
+
+def weights_digest(model: BYOL) -> str:
+    """SHA-256 in hexadecimal over the online network's weights, moving statistics included, in order."""
+    digest = hashlib.sha256()
+    for part in model.parts.values():
+        for array in part.get_weights():
+            digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,174 @@
+"""A pickle is read as data: what numpy, JAX, Haiku and dill write for arrays comes out, and nothing else is even looked up."""
+
+import collections
+import os
+import pickle
+import struct
+
+import dill
+import haiku as hk
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from byol_tf.convert import safe_pickle as array_pickle
+from byol_tf.convert.safe_pickle import StoredArray, read_arrays
+from byol_tf.errors import ConversionError
+from tests.helpers.haiku_byol import State
+
+
+def plain(tree):
+    """With every stored array as NumPy's."""
+    if isinstance(tree, dict):
+        return {key: plain(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(plain(value) for value in tree)
+    return tree.numpy() if isinstance(tree, StoredArray) else tree
+
+
+def read(tmp_path, content):
+    path = tmp_path / "checkpoint.pkl"
+    path.write_bytes(content)
+    return read_arrays(path)
+
+
+ARRAYS = {
+    "float32": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
+    "columns first": np.asfortranarray(np.arange(6, dtype=np.float64).reshape(2, 3)),
+    "big-endian": np.arange(4, dtype=">f4"),
+    "empty": np.zeros((0, 3), np.float32),
+    "no sides": np.array(5, np.int32),
+    "half": np.array([0.5, np.inf], np.float16),
+    "flags": np.array([True, False]),
+    "a view": np.arange(10.0)[::3],
+    "all bytes": np.frombuffer(bytes(range(256)), np.uint8),
+}
+
+
+@pytest.mark.parametrize(
+    ("dumps", "protocol"),
+    [*((pickle.dumps, protocol) for protocol in range(6)), *((dill.dumps, protocol) for protocol in range(2, 6))],
+    ids=lambda value: getattr(value, "__module__", value),
+)
+def test_arrays_come_out_as_they_went_in(dumps, protocol, tmp_path):
+    tree = {"arrays": ARRAYS, "scalar": np.float32(1.5), "list": [1, "two", None, (True, 2.5)], "ordered": collections.OrderedDict(a=1)}
+    got = plain(read(tmp_path, dumps(tree, protocol=protocol)))
+    assert got["list"] == tree["list"]
+    assert got["scalar"] == 1.5
+    assert got["ordered"] == {"a": 1}
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(got["arrays"][name], array, name)
+        assert got["arrays"][name].dtype == array.dtype, name
+
+
+@pytest.mark.parametrize("dumps", [pickle.dumps, dill.dumps], ids=["pickle", "dill"])
+def test_jax_haiku_and_named_tuples_are_containers(dumps, tmp_path):
+    tree = {
+        "jax": jnp.arange(3, dtype=jnp.float32),
+        "haiku": hk.data_structures.to_immutable_dict({"module": {"w": np.ones((1, 2), np.float32)}}),
+    }
+    if dumps is dill.dumps:  # which writes a named tuple's class by its fields; pickle would want to import it
+        tree["state"] = State(1, 2, 3, 4, [])
+    got = plain(read(tmp_path, dumps(tree)))
+    np.testing.assert_array_equal(got["jax"], [0, 1, 2])
+    np.testing.assert_array_equal(got["haiku"]["module"]["w"], [[1, 1]])
+    if "state" in tree:
+        assert got["state"] == {"online_params": 1, "target_params": 2, "online_state": 3, "target_state": 4, "opt_state": []}
+
+
+def test_a_named_tuple_may_be_named_by_its_module(tmp_path):
+    fields = pickle.dumps((1, 2, 3, 4, 5), 2)[2:-1]
+    got = read(tmp_path, b"\x80\x02cbyol.byol_experiment\n_ByolExperimentState\n" + fields + b"\x81.")
+    assert got["target_params"] == 2
+
+
+def test_older_dill_names_functions_by_module_and_attribute(tmp_path):
+    """`_get_attr(_import_module("numpy.core.multiarray"), "_reconstruct")`: resolved in the table, nothing imported."""
+    array = pickle.dumps(np.arange(3, dtype=np.float32), 2)
+    head = next(head for core in (b"_core", b"core") if (head := b"cnumpy.%b.multiarray\n_reconstruct\nq\x00" % core) in array)
+    other = b"cdill._dill\n_get_attr\n(cdill._dill\n_import_module\n(Vnumpy.core.multiarray\ntRV_reconstruct\ntRq\x00"
+    np.testing.assert_array_equal(read(tmp_path, array.replace(head, other)).numpy(), [0, 1, 2])
+    with pytest.raises(ConversionError, match=r"os\.system"):
+        read(tmp_path, b"\x80\x02cdill._dill\n_get_attr\n(cdill._dill\n_import_module\n(Vos\ntRVsystem\ntR.")
+
+
+class Calls:
+    """Pickles as a call of any function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize(
+    ("forbidden", "name"),
+    [
+        (Calls(os.system, "touch ran"), "system"),
+        (Calls(eval, "1"), "eval"),
+        (Calls(getattr, "a", "upper"), "getattr"),
+        (Calls(__import__, "antigravity"), "__import__"),
+        (pickle.loads, "loads"),
+        (Calls(np.load, "x.npy"), "load"),
+        (Calls(np.zeros, 3), "zeros"),
+        (Calls(dill.loads, b""), "loads"),
+        (collections.Counter("a"), "Counter"),
+        (struct.Struct, "Struct"),
+        (lambda: 1, None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_anything_else_is_an_error_that_names_it_and_nothing_runs(forbidden, name, protocol, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = dill.dumps({"a": np.ones(2), "b": forbidden}, protocol=protocol) if name is None else pickle.dumps(forbidden, protocol)
+    with pytest.raises(ConversionError) as caught:
+        read(tmp_path, content)
+    assert "it holds" in str(caught.value) and "Nothing of it was run" in str(caught.value)
+    assert (name or "dill") in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pkl"]
+
+
+def test_objects_are_no_arrays(tmp_path):
+    with pytest.raises(ConversionError, match="expected arrays of numbers; it holds one of dtype 'O8'"):
+        read(tmp_path, pickle.dumps(np.array([{}, None], object)))
+
+
+def _with_state(state: bytes) -> bytes:
+    """An array whose state is other than NumPy writes it."""
+    return b"\x80\x03cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R" + state + b"b."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no pickle",
+        pickle.dumps(ARRAYS)[:100],
+        b"\x80\x02.",
+        b"\x80\x02K\x01Q.",  # a persistent id
+        b"\x80\x02\x82\x01.",  # an extension code
+        b"\x80\x02cnumpy\nndarray\nK\x05\x85R.",
+        b"\x80\x02cnumpy\nndarray\n}X\x05\x00\x00\x00shapeK\x01sb.",  # a state for a class
+        b"\x80\x02cnumpy\nndarray\nN}X\x0c\x00\x00\x00__setstate__K\x01s\x86b.",
+        _with_state(b"K\x01"),
+        _with_state(b"(K\x01K\x05\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00t"),  # five numbers without bytes
+        _with_state(b"(K\x01J\xff\xff\xff\xff\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00t"),  # -1 numbers
+        b"\x80\x02cnumpy._core.numeric\n_frombuffer\n(J\xff\xff\xff\x7fcnumpy\ndtype\nX\x02\x00\x00\x00f4\x85RK\x01\x85X\x01\x00\x00\x00CtR.",
+        b"\x80\x02cdill._dill\n_create_namedtuple\nX\x01\x00\x00\x00aK\x01\x86R.",
+        b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00bX\x03\x00\x00\x00hex\x86R.",
+    ],
+    ids=range(15),
+)
+def test_what_makes_no_sense_is_an_error_and_changes_nothing(content, tmp_path):
+    before = {name: dict(vars(kind)) for name, kind in array_pickle._ADMITTED.items()}
+    with pytest.raises(ConversionError, match="expected a pickle of arrays"):
+        read(tmp_path, content)
+    assert {name: dict(vars(kind)) for name, kind in array_pickle._ADMITTED.items()} == before
+
+
+def test_a_file_that_is_not_there_or_a_folder(tmp_path):
+    for path in (tmp_path / "none.pkl", tmp_path):
+        with pytest.raises(ConversionError, match="can't be read"):
+            read_arrays(path)

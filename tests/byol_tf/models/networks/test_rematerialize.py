@@ -1,0 +1,76 @@
+"""What is computed again is what was."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from byol_tf.models.networks import build_encoder, recomputed
+
+
+def images() -> tf.Tensor:
+    return tf.constant(np.random.default_rng(0).normal(size=(8, 16, 16, 3)), tf.float32)
+
+
+def step(encoder: keras.Model, run):
+    """Loss and gradients of a compiled training pass."""
+
+    @tf.function
+    def compiled(images):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(tf.cast(run(images), tf.float32)))
+        return [loss, *tape.gradient(loss, encoder.trainable_variables)]
+
+    return compiled
+
+
+@pytest.mark.parametrize(("name", "normalization"), [("resnet18", "batch"), ("convnet", "group")])
+def test_gradients_and_statistics_are_those_of_the_whole_pass(name, normalization):
+    encoder = build_encoder(name, 16, width=0.5, normalization=normalization)
+    start = encoder.get_weights()
+    whole = step(encoder, lambda images: encoder(images, training=True))(images())
+    moved = encoder.get_weights()
+    assert normalization == "group" or any(not np.array_equal(a, b) for a, b in zip(start, moved, strict=True))
+    encoder.set_weights(start)
+    again = step(encoder, recomputed(encoder))(images())
+    for one, other in zip(moved, encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)  # moved once, not twice
+    for one, other in zip(whole, again, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(one).max())
+
+
+def test_convolutions_run_twice_in_the_online_pass_alone():
+    encoder = build_encoder("resnet18", 16, width=0.25)
+
+    def count(run) -> int:
+        graph = step(encoder, run).get_concrete_function(images()).graph
+        return sum(operation.type == "Conv2D" for operation in graph.get_operations())
+
+    once = count(lambda images: encoder(images, training=True))
+    assert once == 20
+    assert count(recomputed(encoder)) == 2 * once
+
+
+def test_a_sequential_model_and_one_of_layers_without_state():
+    model = keras.Sequential([keras.Input((16, 16, 3)), *(keras.layers.Conv2D(4, 3) for _ in range(5)), keras.layers.Flatten()])
+    np.testing.assert_allclose(recomputed(model)(images()), model(images()), rtol=1e-5)
+
+
+class Opaque(keras.Model):
+    def call(self, images):
+        return images
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Opaque(name="mine"), r'expected a functional or Sequential encoder; received "mine"'),
+        (
+            keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dropout(0.5)], name="mine"),
+            '"mine" would draw otherwise',
+        ),
+    ],
+)
+def test_what_cannot_be_computed_again(model, message):
+    with pytest.raises(ValueError, match=message):
+        recomputed(model)

@@ -1,0 +1,247 @@
+"""Tau at every step, and the target that follows."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from byol_tf.models.ema import TargetUpdate, constant_tau, cosine_tau, dropped_tau, tau_schedule
+from tests.helpers import tiny
+from tests.reference import learning as reference
+
+
+def at(schedule, *steps) -> list[float]:
+    return [float(schedule(tf.constant(step, tf.float32))) for step in steps]
+
+
+class TestSchedules:
+    STEPS = (0, 1, 250, 333, 500, 999, 1000)
+
+    def test_cosine_equals_the_papers_formula(self):
+        expected = [reference.cosine_tau(step, 1000, 0.996) for step in self.STEPS]
+        np.testing.assert_allclose(at(cosine_tau(0.996, 1000), *self.STEPS), expected, atol=1e-6)
+        assert expected[0] == 0.996
+        assert expected[-1] == 1.0
+
+    def test_inverse_cosine_falls(self):
+        expected = [reference.cosine_tau(step, 1000, 0.999, 0.5) for step in self.STEPS]
+        np.testing.assert_allclose(at(cosine_tau(0.999, 1000, 0.5), *self.STEPS), expected, atol=1e-6)
+        assert expected[4] == pytest.approx(0.7495)
+
+    def test_it_stays_at_its_end(self):
+        assert at(cosine_tau(0.9, 10), 10, 11, 500) == [1.0, 1.0, 1.0]
+        assert at(cosine_tau(0.9, 10, 0.5), 10, 500) == pytest.approx([0.5, 0.5])
+
+    def test_constant_and_dropped(self):
+        assert at(constant_tau(0.99), 0, 10**6) == pytest.approx([0.99, 0.99])
+        assert at(dropped_tau(0.99, 1000), 0, 249, 250, 999) == pytest.approx([0.99, 0.99, 0.0, 0.0])
+        assert at(dropped_tau(0.99, 1000, 0.5), 499, 500) == pytest.approx([0.99, 0.0])
+
+    @pytest.mark.parametrize(
+        ("kind", "options", "halfway"),
+        [
+            ("constant", (None, 0.25), 0.9),
+            ("cosine", (1.0, 0.25), 0.95),
+            ("cosine", (0.98, 0.25), 0.94),
+            ("cosine", (0.0, 0.25), 0.45),
+            ("inverse_cosine", (0.5, 0.25), 0.7),
+            ("inverse_cosine", (0.1, 0.25), 0.5),
+            ("drop", (None, 0.25), 0.0),
+            ("drop", (None, 0.75), 0.9),
+            ("drop", (None, 0.0), 0.0),
+        ],
+    )
+    def test_a_name_gives_its_schedule(self, kind, options, halfway):
+        assert at(tau_schedule(kind, 100, 0.9, *options), 50) == pytest.approx([halfway], abs=1e-6)
+
+    def test_another_name_is_an_error(self):
+        with pytest.raises(ValueError, match='expected "constant", "cosine", "inverse_cosine" or "drop"; received \'linear\''):
+            tau_schedule("linear", 100, 0.9, 1.0, 0.25)
+
+
+def test_the_update_equals_the_papers_formula_over_several_steps():
+    draw = np.random.default_rng(0)
+    online, target = ([keras.Variable(np.float32(draw.normal(size=shape))) for shape in ((3, 4), (4,))] for _ in range(2))
+    expected = [variable.numpy().astype(np.float64) for variable in target]
+    update = TargetUpdate(cosine_tau(0.7, 12))
+    for step in range(12):
+        for variable in online:
+            variable.assign(draw.normal(size=variable.shape))
+        tau = float(update.apply(list(zip(online, target, strict=True)), step))
+        assert tau == pytest.approx(reference.cosine_tau(step, 12, 0.7), abs=1e-6)
+        expected = [reference.followed(was, now.numpy().astype(np.float64), tau) for was, now in zip(expected, online, strict=True)]
+        for one, other in zip(target, expected, strict=True):
+            np.testing.assert_allclose(one.numpy(), other, rtol=1e-5, atol=1e-6)
+
+
+def trained(callbacks, epochs: int = 2, batches: int = 4, **compile_options) -> tuple[tiny.BYOL, dict]:
+    model = tiny.model()
+    model.compile(keras.optimizers.SGD(0.2, momentum=0.9), **{"jit_compile": False} | compile_options)
+    history = tiny.fit(model, batches, callbacks, epochs)
+    return model, history
+
+
+def parts(model: tiny.BYOL) -> list[np.ndarray]:
+    networks = (model.encoder, model.projector, model.predictor, model.target_encoder, model.target_projector)
+    return tiny.weights(*networks)
+
+
+class TestInTraining:
+    def test_after_each_batch_and_inside_the_step_give_the_same_bits(self):
+        inside, inside_history = trained([TargetUpdate(cosine_tau(0.9, 8))])
+        after, after_history = trained([TargetUpdate(cosine_tau(0.9, 8), placement="batch_end")])
+        for one, other in zip(parts(inside), parts(after), strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert inside_history["loss"] == after_history["loss"]
+        expected = [reference.cosine_tau(step, 8, 0.9) for step in (3, 7)]  # of each epoch's last step
+        np.testing.assert_allclose(inside_history["tau"], expected, atol=1e-6)
+        np.testing.assert_allclose(after_history["tau"], expected, atol=1e-6)
+
+    def test_it_stays_where_it_is_after_a_step_that_was_left_out_in_either_placement(self):
+        first, second = tiny.views(4)
+        first[0], first[2] = np.nan, np.nan
+        batches = tf.data.Dataset.from_tensor_slices((first, second))
+        ends = []
+        for placement in ("step", "batch_end"):
+            model = tiny.model(on_nonfinite="skip")
+            model.compile(keras.optimizers.SGD(0.2, momentum=0.9), jit_compile=False)
+            model.fit(batches, callbacks=[TargetUpdate(constant_tau(0.5), placement)], verbose=0, shuffle=False)
+            assert model.skipped_steps == 2
+            ends.append(parts(model))
+        for one, other in zip(*ends, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    @pytest.fixture(scope="class")
+    def plain(self):
+        return parts(trained([TargetUpdate(cosine_tau(0.6, 3))], epochs=1, batches=3)[0])
+
+    @pytest.mark.parametrize("options", [{"steps_per_execution": 3}, {"jit_compile": True}], ids=["three steps at once", "XLA"])
+    def test_a_compiled_loop_gives_the_same_weights(self, plain, options):
+        model, history = trained([TargetUpdate(cosine_tau(0.6, 3))], epochs=1, batches=3, **options)
+        for one, other in zip(plain, parts(model), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        assert history["tau"] == pytest.approx([reference.cosine_tau(2, 3, 0.6)], abs=1e-6)
+
+    def test_the_target_is_the_average_of_the_online_weights_that_each_step_left(self):
+        online_after = []
+
+        class Recorder(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                online_after.append([online.numpy().astype(np.float64) for online, _ in self.model.target_pairs()])
+
+        model = tiny.model()
+        expected = [target.numpy().astype(np.float64) for _, target in model.target_pairs()]
+        model.compile(keras.optimizers.SGD(0.2), jit_compile=False)
+        tiny.fit(model, 5, [TargetUpdate(cosine_tau(0.6, 5)), Recorder()])
+        for step, online in enumerate(online_after):
+            tau = reference.cosine_tau(step, 5, 0.6)
+            expected = [reference.followed(was, now, tau) for was, now in zip(expected, online, strict=True)]
+        for (_, target), other in zip(model.target_pairs(), expected, strict=True):
+            np.testing.assert_allclose(target.numpy(), other, rtol=1e-4, atol=1e-6)
+        assert any(np.abs(online.numpy() - target.numpy()).max() > 1e-3 for online, target in model.target_pairs())
+
+    def test_without_the_callback_the_target_stays_where_it_began(self):
+        before = [target.numpy() for _, target in tiny.model().target_pairs()]
+        model, history = trained([])
+        for (_, target), value in zip(model.target_pairs(), before, strict=True):
+            np.testing.assert_array_equal(target.numpy(), value)
+        assert "tau" not in history
+        assert any(np.abs(online.numpy() - target.numpy()).max() > 1e-3 for online, target in model.target_pairs())
+
+    @pytest.mark.parametrize("placement", ["step", "batch_end"])
+    def test_a_later_fit_without_it_leaves_the_target(self, placement):
+        model, _ = trained([TargetUpdate(constant_tau(0.5), placement)], epochs=1)
+        before = [target.numpy() for _, target in model.target_pairs()]
+        tiny.fit(model, 2)
+        for (_, target), value in zip(model.target_pairs(), before, strict=True):
+            np.testing.assert_array_equal(target.numpy(), value)
+
+    def test_at_tau_1_it_stays_and_at_tau_0_it_is_the_online_network(self):
+        before = [target.numpy() for _, target in tiny.model().target_pairs()]
+        model, _ = trained([TargetUpdate(constant_tau(1.0))], epochs=1)
+        for (_, target), value in zip(model.target_pairs(), before, strict=True):
+            np.testing.assert_array_equal(target.numpy(), value)
+        tiny.fit(model, 1, [TargetUpdate(constant_tau(0.0))])  # one callback may be exchanged for another
+        for online, target in model.target_pairs():
+            np.testing.assert_allclose(target.numpy(), online.numpy(), rtol=1e-6, atol=1e-7)
+
+    def test_in_a_second_fit_it_counts_on_and_moves_once_a_step_in_either_placement(self):
+        model, _ = trained([TargetUpdate(cosine_tau(0.9, 20))], epochs=1)
+        before = [(online.numpy(), target.numpy()) for online, target in model.target_pairs()]
+        model.optimizer.learning_rate = 0.0
+        model.optimizer.momentum = 0.0
+        history = tiny.fit(model, 1, [TargetUpdate(cosine_tau(0.4, 20), "batch_end")])
+        tau = reference.cosine_tau(4, 20, 0.4)
+        assert history["tau"] == pytest.approx([tau], abs=1e-6)
+        for (online, target), (_, now) in zip(before, model.target_pairs(), strict=True):
+            np.testing.assert_allclose(now.numpy(), reference.followed(target, online, tau), rtol=1e-4, atol=1e-5)
+
+
+def test_another_placement_is_an_error():
+    with pytest.raises(ValueError, match='expected "step" or "batch_end"; received \'epoch_end\''):
+        TargetUpdate(constant_tau(0.9), "epoch_end")
+
+
+def test_another_model_is_an_error():
+    with pytest.raises(TypeError, match=r"needs a byol_tf.BYOL model, .*; received Functional"):
+        TargetUpdate(constant_tau(0.9)).set_model(tiny.encoder())
+
+
+TWO_REPLICAS = """
+import json
+import keras
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from byol_tf.models.ema import TargetUpdate, cosine_tau
+from tests.helpers import tiny
+
+
+def trained(strategy):
+    with strategy.scope():
+        model = tiny.model()
+        model.compile(keras.optimizers.SGD(0.05), jit_compile=False)
+        model.optimizer.build(model.trainable_variables)
+    history = tiny.fit(model, 3, [TargetUpdate(cosine_tau(0.8, 3))])
+    networks = (model.encoder, model.projector, model.predictor, model.target_encoder, model.target_projector)
+    return model, history, tiny.weights(*networks)
+
+
+before = [target.numpy() for _, target in tiny.model().target_pairs()]
+one, one_history, one_weights = trained(tf.distribute.OneDeviceStrategy("/cpu:0"))
+strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+two, two_history, two_weights = trained(strategy)
+# Biases before a BN get a gradient of rounding errors alone: they stay near 0, and are measured against .1.
+errors = [float(np.abs(a - b).max() / max(np.abs(a).max(), 0.1)) for a, b in zip(one_weights, two_weights, strict=True)]
+replicas = [[part.numpy() for part in strategy.experimental_local_results(variable.value)] for variable in two.target_encoder.variables]
+print(json.dumps({
+    "replicas": strategy.num_replicas_in_sync,
+    "synchronised": two.projector.get_layer("projector_bn").synchronized,
+    "error": max(errors),
+    "loss": [one_history["loss"][0], two_history["loss"][0]],
+    "tau": [one_history["tau"][0], two_history["tau"][0]],
+    "steps": int(two.optimizer.iterations.numpy()),
+    "target_moved": max(float(np.abs(was - target.numpy()).max()) for was, (_, target) in zip(before, two.target_pairs(), strict=True)),
+    "between_replicas": max(float(np.abs(parts[0] - part).max()) for parts in replicas for part in parts),
+}))
+"""
+
+
+def test_two_replicas_do_what_one_does_with_the_same_global_batch():
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["replicas"], found["synchronised"], found["steps"]) == (2, True, 3)
+    assert found["error"] < 1e-5
+    assert found["loss"][0] == pytest.approx(found["loss"][1], rel=1e-5)
+    assert found["tau"] == pytest.approx([reference.cosine_tau(2, 3, 0.8)] * 2, abs=1e-6)
+    assert found["target_moved"] > 1e-3
+    assert found["between_replicas"] == 0.0

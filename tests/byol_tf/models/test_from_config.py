@@ -1,0 +1,187 @@
+"""A config's model and optimizer: every recipe takes a step, and every switch reaches its part."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from byol_tf import LARS
+from byol_tf.config.loading import load_config, recipes
+from byol_tf.config.schedule import schedule_of
+from byol_tf.config.schema import Config
+from byol_tf.models.byol import BYOL
+from byol_tf.models.ema import TargetUpdate, constant_tau
+from byol_tf.models.from_config import build_model, compile_model, sizes_of
+from byol_tf.train.callbacks.checkpoint import model_arrays
+from pipelines.batches import view_batches
+from pipelines.sources import ArrayImages
+
+BATCH = 8
+SMALL = ["views.size=32", "data.image_size=null", f"training.batch_size={BATCH}", "projector.hidden=32", "predictor.hidden=16"]
+"""What makes a recipe run in seconds: tiny views and batches; kinds, depths and rules stay."""
+
+
+@pytest.fixture(autouse=True)
+def policy():
+    """A precision that a test sets ends with it."""
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+
+
+def images(count: int = 40, side: int = 32) -> ArrayImages:
+    return ArrayImages(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+
+
+def built(config: Config, image_count: int = 40) -> BYOL:
+    keras.utils.set_random_seed(config.seed)
+    model = build_model(config)
+    compile_model(model, config, schedule_of(config, image_count))
+    return model
+
+
+# The others differ from these in numbers alone.
+QUICK = ("demo", "stl10", "imagenet-gn-ws", "imagenet-modified-init", "imagenet-simsiam", "imagenet-simclr")
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in recipes()])
+def test_every_recipe_takes_a_step_on_its_own_views(name):
+    wide = [] if name == "demo" else ["encoder.width=0.25"]
+    config = load_config(name, [*SMALL, *wide, "views.engine=keras_cv"])  # the stream below makes views
+    keras.mixed_precision.set_global_policy(config.devices.precision)
+    model = built(config)
+    policies = (config.views.first, config.views.second)
+    stream = view_batches(images(), policies, 32, BATCH, 0, config.views.mean, config.views.std, first_step=0)
+    views = next(iter(stream))
+    model.initialize_from_data(views[0])
+    if config.objective.target == "ema":
+        TargetUpdate(constant_tau(config.tau.base)).set_model(model)
+    model.optimizer.iterations.assign(5)  # the warm-up begins at 0
+    before = [variable.numpy() for variable in model.encoder.trainable_variables]
+    logs = model.train_step(views)
+    assert all(np.isfinite(float(value)) for value in logs.values())
+    moved = [np.abs(v.numpy() - was).max() for v, was in zip(model.encoder.trainable_variables, before, strict=True)]
+    assert max(moved) > 0
+    assert all(np.isfinite(moved))
+    assert ("tau" in logs) == (config.objective.target == "ema")
+
+
+def config(**changes) -> Config:
+    base = {
+        "name": "x",
+        "data": {"source": "digits"},
+        "views": {"size": 32},
+        "encoder": {"name": "convnet", "width": 0.5},
+        "projector": {"hidden": 32, "outputs": 16},
+        "predictor": {"hidden": 48},
+        "optimizer": {"name": "lars", "base_learning_rate": 0.5, "reference_batch": None},
+        "training": {"epochs": 10, "batch_size": BATCH},
+    }
+    merged = base | {key: base.get(key, {}) | value for key, value in changes.items()}
+    return Config.model_validate_json(json.dumps(merged))
+
+
+def norm_names(part: keras.Model) -> set[str]:
+    return {type(layer).__name__ for layer in part.layers if "norm" in type(layer).__name__.lower() or hasattr(layer, "gamma")}
+
+
+def test_normalisation_is_chosen_apart_for_each_part():
+    parts = {"encoder": "group", "projector": "none", "predictor": "layer"}
+    model = build_model(config(**{part: {"normalization": kind} for part, kind in parts.items()}))
+    assert norm_names(model.encoder) == {"GroupNorm"}
+    assert norm_names(model.projector) == set()
+    assert norm_names(model.predictor) == {"GroupNorm"}
+    assert {layer.groups for layer in model.encoder.layers if hasattr(layer, "groups") and hasattr(layer, "gamma")} == {16}
+    assert {layer.groups for layer in model.predictor.layers if hasattr(layer, "groups") and hasattr(layer, "gamma")} == {1}
+    assert norm_names(build_model(config()).projector) == {"BatchNorm"}
+
+
+def test_simsiams_heads():
+    chosen = config(projector={"hidden": 32, "outputs": 32, "layers": 3, "normalize_output": True}, predictor={"hidden": 8})
+    model = build_model(chosen)
+    kinds = [type(layer).__name__ for layer in model.projector.layers[1:]]
+    assert kinds == ["Dense", "BatchNorm", "ReLU", "Dense", "BatchNorm", "ReLU", "Dense", "BatchNorm"]
+    assert [layer.units for layer in model.predictor.layers if hasattr(layer, "units")] == [8, 32]
+    assert [type(layer).__name__ for layer in model.predictor.layers[1:]] == ["Dense", "BatchNorm", "ReLU", "Dense"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "trained"),
+    [("mlp", ["encoder", "projector", "predictor"], True), ("fixed", ["encoder", "projector", "predictor"], False)],
+)
+def test_a_predictor_learns_or_stays(kind, parts, trained):
+    model = build_model(config(predictor={"kind": kind}))
+    assert list(model.parts) == parts
+    mine = {id(variable) for variable in model.trainable_variables}
+    assert all((id(variable) in mine) == trained for variable in model.predictor.trainable_variables)
+
+
+def test_without_a_predictor_there_is_none():
+    assert list(build_model(config(predictor={"kind": "none"})).parts) == ["encoder", "projector"]
+    assert sizes_of(config(predictor={"kind": "none"})).parameters.keys() == {"convnet", "projector"}
+    assert sizes_of(config()).parameters["predictor"] == 16 * 48 + 48 + 2 * 48 + 48 * 16
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"optimizer": {"name": name}} for name in ("lars", "adam", "adamw", "lamb", "sgd")),
+        {"optimizer": {"name": "sgd", "momentum": 0.0}},
+        {"objective": {"target": "online"}, "predictor": {"kind": "fixed"}},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_is_as_large_as_it_was_said_to_be(changes):
+    chosen = config(**changes)
+    arrays = model_arrays(built(chosen))
+    counters = sum(array.nbytes for array in arrays.values() if array.ndim == 0)
+    assert sizes_of(chosen).checkpoint == sum(array.nbytes for array in arrays.values()) - counters
+    assert counters < 100
+    assert sizes_of(chosen).encoder == sum(array.nbytes for name, array in arrays.items() if name.startswith("online/encoder"))
+
+
+def test_the_objective_arrives():
+    chosen = config(objective={"target": "online", "directions": "one", "negatives": 0.5, "temperature": 0.2, "weight": 3.0})
+    model = build_model(chosen)
+    assert model.target == "online"
+    assert (model.objective.directions, model.objective.negatives) == ("one", 0.5)
+    assert (model.objective.temperature, model.objective.weight) == (0.2, 3.0)
+
+
+def test_only_kernels_decay():
+    """LARS spares biases and normalisation parameters: with no gradient, they stay and kernels shrink."""
+    model = built(config(optimizer={"name": "lars", "weight_decay": 0.1}))
+    assert isinstance(model.optimizer, LARS)
+    before = {v.path: v.numpy() + 1.0 for v in model.trainable_variables}
+    for variable in model.trainable_variables:
+        variable.assign(before[variable.path])
+    model.optimizer.apply([np.zeros(v.shape, np.float32) for v in model.trainable_variables], model.trainable_variables)
+    moved = {v.path: np.abs(v.numpy() - before[v.path]).max() for v in model.trainable_variables}
+    for path, distance in moved.items():
+        assert (distance > 0) == path.endswith("kernel"), path
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd", "adam", "adamw", "lamb"])
+def test_the_predictors_rate_may_stay_constant(name):
+    """At the last step the cosine has come to 0, and only the predictor still learns."""
+    model = built(config(optimizer={"name": name}, predictor={"schedule": "constant"}))
+    last = schedule_of(config(), 40).total_steps
+    model.optimizer.iterations.assign(last)
+    before = {v.path: v.numpy() for v in model.trainable_variables}
+    gradients = [np.ones(v.shape, np.float32) for v in model.trainable_variables]
+    model.optimizer.apply(gradients, model.trainable_variables)
+    for variable in model.trainable_variables:
+        moved = np.abs(variable.numpy() - before[variable.path]).max()
+        assert (moved > 1e-5) == ("predictor" in variable.path), variable.path
+        assert moved > 1e-5 or moved < 1e-7, variable.path
+
+
+def test_two_draws_come_from_the_stream_as_four_views():
+    chosen = config(objective={"directions": "one_two_draws"})
+    policies = (chosen.views.first, chosen.views.second) * 2
+    views = next(iter(view_batches(images(), policies, 32, BATCH, 0, chosen.views.mean, chosen.views.std)))
+    assert len(views) == 4
+    assert min(float(np.abs(a - b).mean()) for i, a in enumerate(views) for b in views[:i]) > 0.01
+    model = built(chosen)
+    TargetUpdate(constant_tau(0.9)).set_model(model)
+    assert np.isfinite(float(model.train_step(views)["loss"]))

@@ -1,0 +1,495 @@
+"""Optimizers and rates against NumPy float64 and, for LARS, optax, step by step."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from byol_tf.models.optimizers import LARS, SGD, Adam, AdamW, Lamb, WarmupSchedule, build_optimizer, spare_from_decay, spared
+from tests.reference import optimizers as reference
+
+SHAPES = {"conv": (3, 3, 2, 4), "dense": (5, 4), "bias": (4,), "gamma": (4,), "scalar": ()}
+STEPS = 50
+
+
+SCHEDULED = [reference.warmup_cosine(step, 0.5, STEPS, 7) for step in range(STEPS)]
+
+MAKERS = {
+    "lars": functools.partial(LARS, l2=0.5, eta=0.2),
+    "adam": functools.partial(Adam, l2=0.5),
+    "adamw": functools.partial(AdamW, weight_decay=0.5),
+    "lamb": functools.partial(Lamb, weight_decay=0.5),
+    "sgd": functools.partial(SGD, l2=0.5, momentum=0.9),
+}
+
+
+@keras.saving.register_keras_serializable(package="test_optimizers")
+class Scale(keras.layers.Layer):
+    """A normalisation layer by its own word."""
+
+    is_normalization = True
+
+    def build(self, shape):
+        self.factor = self.add_weight(shape=shape[1:], initializer="ones")
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+
+def start() -> list[np.ndarray]:
+    draw = np.random.default_rng(0)
+    return [draw.normal(0.0, 1.0, shape).astype(np.float32) for shape in SHAPES.values()]
+
+
+def gradients() -> list[list[np.ndarray]]:
+    draw = np.random.default_rng(1)
+    return [[draw.normal(0.1, 1.0, shape).astype(np.float32) for shape in SHAPES.values()] for _ in range(STEPS)]
+
+
+def trained(
+    optimizer: keras.optimizers.Optimizer,
+    steps: list[list[np.ndarray]],
+    weights: list[np.ndarray],
+    excluded: tuple[int, ...] = (),
+    groups: dict[int, float | WarmupSchedule] | None = None,
+    traced: bool = True,
+) -> list[np.ndarray]:
+    """The weights after these gradients; `excluded` are spared decay, and those in `groups` have their own rate."""
+    variables = [keras.Variable(weight) for weight in weights]
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if excluded:
+        inner.exclude_from_weight_decay(var_list=[variables[index] for index in excluded])
+    for index, rate in (groups or {}).items():
+        inner.set_group_rate([variables[index]], rate)
+    optimizer.build(variables)
+
+    def step(*values):
+        optimizer.apply_gradients(zip(values, variables, strict=True))
+
+    step = tf.function(step) if traced else step
+    for values in steps:
+        step(*(tf.constant(value) for value in values))
+    return [variable.numpy() for variable in variables]
+
+
+def largest_error(received: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    """Of any element, relative to the largest one of its weight."""
+    return max(float(np.abs(one - other).max() / np.abs(other).max()) for one, other in zip(received, expected, strict=True))
+
+
+def assert_equal(received: list[np.ndarray], expected: list[np.ndarray], of_largest: float = 1e-6) -> None:
+    for name, one, other in zip(SHAPES, received, expected, strict=False):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=of_largest * np.abs(other).max(), err_msg=name)
+
+
+class TestLARS:
+    @pytest.mark.parametrize("l2", [0.0, 0.05])
+    @pytest.mark.parametrize("momentum", [0.0, 0.9])
+    def test_equals_numpy_over_50_steps(self, l2, momentum):
+        received = trained(LARS(0.3, momentum=momentum, l2=l2, eta=0.02), gradients(), start())
+        expected = reference.lars(start(), gradients(), [0.3] * STEPS, momentum, l2, 0.02)
+        assert_equal(received, expected)
+        assert all(np.abs(after - before).max() > 0.1 for after, before in zip(expected, start(), strict=True))
+
+    def test_defaults_are_the_papers(self):
+        config = LARS().get_config()
+        assert {key: config[key] for key in ("learning_rate", "momentum", "l2", "eta")} == {
+            "learning_rate": pytest.approx(0.2),
+            "momentum": 0.9,
+            "l2": 1.5e-6,
+            "eta": 1e-3,
+        }
+
+    @pytest.mark.parametrize("excluded", [(), (0,)], ids=["no exclusions", "a kernel excluded"])
+    def test_follows_a_schedule(self, excluded):
+        received = trained(LARS(WarmupSchedule(0.5, STEPS, 7), l2=0.05, eta=0.02), gradients(), start(), excluded)
+        expected = reference.lars(start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, spared=excluded)
+        assert largest_error(received, expected) < 1e-5
+        other = reference.lars(start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, spared=() if excluded else (0,))
+        assert largest_error(other[:1], expected[:1]) > 0.1
+
+    def test_accumulates_gradients(self):
+        received = trained(LARS(0.3, l2=0.05, eta=0.02, gradient_accumulation_steps=2), gradients(), start())
+        means = [[(a + b) / 2.0 for a, b in zip(*pair, strict=True)] for pair in zip(gradients()[::2], gradients()[1::2], strict=True)]
+        assert largest_error(received, reference.lars(start(), means, [0.3] * len(means), l2=0.05, eta=0.02)) < 1e-5
+
+    @pytest.mark.parametrize(("kind", "clip"), [("clipnorm", reference.clipped), ("global_clipnorm", reference.clipped_together)])
+    def test_clips_gradients(self, kind, clip):
+        received = trained(LARS(0.3, l2=0.05, eta=0.02, **{kind: 1.5}), gradients(), start())
+        expected = reference.lars(start(), [clip(values, 1.5) for values in gradients()], [0.3] * STEPS, l2=0.05, eta=0.02)
+        assert largest_error(received, expected) < 1e-5
+        assert largest_error(reference.lars(start(), gradients(), [0.3] * STEPS, l2=0.05, eta=0.02), expected) > 0.01
+
+    def test_unscales_gradients_and_skips_those_that_overflowed(self):
+        optimizer = keras.optimizers.LossScaleOptimizer(LARS(0.3, l2=0.05, eta=0.02), initial_scale=1024.0)
+        scaled = [[1024.0 * value for value in values] for values in gradients()]
+        scaled[-1] = [np.full_like(value, np.inf) for value in scaled[-1]]
+        expected = reference.lars(start(), gradients()[:-1], [0.3] * (STEPS - 1), l2=0.05, eta=0.02)
+        assert largest_error(trained(optimizer, scaled, start()), expected) < 1e-5
+        assert float(optimizer.dynamic_scale) == 512.0
+
+    def test_ratio_is_1_for_zero_weights_and_nothing_moves_for_zero_gradients(self):
+        weights = [np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32)]
+        steps = [[np.ones((2, 2), np.float32), np.zeros((2, 2), np.float32)]]
+        zero, one = trained(LARS(0.5, l2=0.0), steps, weights)
+        np.testing.assert_allclose(zero, -0.5)
+        np.testing.assert_array_equal(one, 1.0)
+
+    def test_a_bias_moves_as_with_momentum_sgd(self):
+        steps = [[values[2], values[3]] for values in gradients()]
+        weights = start()[2:4]
+        received = trained(LARS(0.3, l2=0.5, eta=0.001), steps, weights)
+        expected = reference.sgd(weights, steps, [0.3] * STEPS, l2=0.0)
+        for one, other in zip(received, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+    def test_trust_ratio_makes_a_kernels_step_independent_of_the_gradients_size(self):
+        steps = [values[:2] for values in gradients()[:3]]
+        large = [[1000.0 * value for value in values] for values in steps]
+        optimizers = (LARS(0.1, l2=0.0), LARS(0.1, l2=0.0))
+        one, other = (trained(optimizer, values, start()[:2]) for optimizer, values in zip(optimizers, (steps, large), strict=True))
+        for small_gradient, large_gradient in zip(one, other, strict=True):
+            np.testing.assert_allclose(small_gradient, large_gradient, rtol=1e-6)
+
+
+class TestLARSAgainstOptax:
+    """`optax.lars` has the same trust ratio, and an `eps` in it that is 0 by default, as in deepmind-research. It multiplies by the rate
+    before the momentum, not after: the same while the rate stays, another method while it changes, for its momentum then remembers the
+    rates of old gradients."""
+
+    @staticmethod
+    def by_optax(rate, weights, steps, **kwargs) -> list[np.ndarray]:
+        import jax
+        import optax
+
+        jax.config.update("jax_platforms", "cpu")  # before its first use: it would take a TPU or most of a GPU's memory from TensorFlow
+        kernels = [weight.ndim > 1 for weight in weights]
+        optimizer = optax.lars(rate, weight_decay_mask=kernels, trust_ratio_mask=kernels, momentum=0.9, **kwargs)
+        weights = [jax.numpy.asarray(weight) for weight in weights]
+        state = optimizer.init(weights)
+
+        @jax.jit
+        def step(values, weights, state):
+            updates, state = optimizer.update(values, state, weights)
+            return optax.apply_updates(weights, updates), state
+
+        for values in steps:
+            weights, state = step(values, weights, state)
+        return [np.asarray(weight) for weight in weights]
+
+    def test_equal_at_a_constant_rate(self):
+        weights = [*start(), np.zeros((2, 2), np.float32)]
+        steps = [[*values, np.ones((2, 2), np.float32)] for values in gradients()]
+        received = trained(LARS(0.3, l2=0.05, eta=0.02), steps, weights)
+        assert largest_error(received, self.by_optax(0.3, weights, steps, weight_decay=0.05, trust_coefficient=0.02)) < 1e-5
+
+    def test_under_a_schedule_they_differ_by_the_place_of_the_rate(self):
+        schedule = WarmupSchedule(0.5, STEPS, 7)
+        peers = self.by_optax(
+            lambda count: np.float32(SCHEDULED) @ (np.arange(STEPS) == count),
+            start(),
+            gradients(),
+            weight_decay=0.05,
+            trust_coefficient=0.02,
+        )
+        received = trained(LARS(schedule, l2=0.05, eta=0.02), gradients(), start())
+        assert largest_error(received, peers) > 0.01
+        explained = reference.lars(start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, rate_before_momentum=True)
+        assert largest_error(peers, explained) < 1e-5
+
+    def test_with_an_eps_they_differ_by_that(self):
+        peers = self.by_optax(0.3, start(), gradients(), weight_decay=0.05, trust_coefficient=0.02, eps=1.0)
+        received = trained(LARS(0.3, l2=0.05, eta=0.02), gradients(), start())
+        assert largest_error(received[:2], peers[:2]) > 0.01
+        explained = reference.lars(start(), gradients(), [0.3] * STEPS, l2=0.05, eta=0.02, epsilon=1.0)
+        assert largest_error(peers, explained) < 1e-5
+
+
+class TestDecoupledDecay:
+    @pytest.mark.parametrize("decay", [0.0, 0.5])
+    @pytest.mark.parametrize(("make", "expect"), [(AdamW, reference.adamw), (Lamb, reference.lamb)], ids=["adamw", "lamb"])
+    def test_equals_numpy_under_a_schedule(self, make, expect, decay):
+        received = trained(make(WarmupSchedule(0.05, STEPS, 7), weight_decay=decay, beta_1=0.8), gradients(), start())
+        expected = expect(start(), gradients(), [rate / 10.0 for rate in SCHEDULED], decay, beta_1=0.8)
+        assert largest_error(received, expected) < 1e-5
+        assert all(np.abs(after - before).max() > 0.03 for after, before in zip(expected, start(), strict=True))
+
+    @pytest.mark.parametrize(("make", "keras_own"), [(AdamW, keras.optimizers.AdamW), (Lamb, keras.optimizers.Lamb)])
+    def test_equals_keras_own_with_the_same_exclusions(self, make, keras_own):
+        received = trained(make(0.01, weight_decay=0.5), gradients(), start(), excluded=(0,))
+        expected = trained(keras_own(0.01, weight_decay=0.5), gradients(), start(), excluded=(0, 2, 3, 4))
+        assert_equal(received, expected)
+
+
+class TestL2Decay:
+    @pytest.mark.parametrize("l2", [0.0, 0.05])
+    def test_adam_equals_numpy(self, l2):
+        received = trained(Adam(0.01, l2=l2), gradients(), start())
+        # Keras' 1 - .999^t in float32 is off by up to 6e-5 in the first steps.
+        assert_equal(received, reference.adam(start(), gradients(), [0.01] * STEPS, l2=l2), of_largest=1e-5)
+
+    @pytest.mark.parametrize("l2", [0.0, 0.05])
+    def test_sgd_equals_numpy(self, l2):
+        received = trained(SGD(0.01, l2=l2, momentum=0.9), gradients(), start())
+        assert_equal(received, reference.sgd(start(), gradients(), [0.01] * STEPS, l2=l2))
+
+
+class TestSpareFromDecay:
+    @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+    def test_only_kernels_decay(self, make):
+        zeros = [[np.zeros(shape, np.float32) for shape in SHAPES.values()]] * 5
+        after = trained(make(0.1), zeros, start())
+        for name, weight, before in zip(SHAPES, after, start(), strict=True):
+            if name in ("conv", "dense"):
+                assert np.linalg.norm(weight) < np.linalg.norm(before), name
+            else:
+                np.testing.assert_array_equal(weight, before, err_msg=name)
+
+    def test_spared_are_those_with_at_most_one_axis(self):
+        assert [name for name, shape in SHAPES.items() if spared(keras.Variable(np.zeros(shape)))] == ["bias", "gamma", "scalar"]
+
+    @staticmethod
+    def network() -> keras.Model:
+        """Layers with misleading names, and with biases and normalisation parameters of two axes. Only the kernels shall decay."""
+        images = keras.Input((6, 3))
+        x = keras.layers.LayerNormalization(axis=(1, 2), name="kernel")(images)
+        x = keras.layers.SpectralNormalization(keras.layers.Dense(4, name="bias"), name="layer_normalization")(x)
+        x = keras.layers.EinsumDense("abc,cd->abd", output_shape=(6, 4), bias_axes="bd", name="dense")(x)
+        inner = keras.Sequential(
+            [keras.Input((6, 4)), Scale(name="conv"), keras.layers.Dense(5, name="batch_normalization_gamma")], name="inner"
+        )
+        x = keras.layers.RMSNormalization()(keras.layers.GroupNormalization(5)(inner(x)))
+        network = keras.Model(images, keras.layers.BatchNormalization()(x))
+        for variable in network.trainable_variables:
+            variable.assign(np.ones(variable.shape))
+        return network
+
+    @pytest.mark.parametrize("name", [*MAKERS, "scaled"])
+    def test_by_layer_type_whatever_the_shape(self, name):
+        network = self.network()
+        optimizer = keras.optimizers.LossScaleOptimizer(LARS(0.1, l2=0.5)) if name == "scaled" else MAKERS[name](0.1)
+        found = {id(variable) for variable in spare_from_decay(optimizer, network)}
+        variables = network.trainable_variables
+        two_axes = [variable.path for variable in variables if id(variable) in found and len(variable.shape) == 2]
+        assert len(two_axes) == 4  # gamma and beta of LayerNormalization, EinsumDense's bias, Scale's factor
+        optimizer.build(variables)
+        optimizer.apply_gradients([(tf.zeros(variable.shape), variable) for variable in variables])
+        decayed = [variable.path for variable in variables if np.any(variable.numpy() != 1.0)]
+        assert decayed == ["layer_normalization/bias/kernel", "dense/kernel", "inner/batch_normalization_gamma/kernel"]
+
+    def test_lars_takes_the_full_rate_for_them(self):
+        networks = [self.network(), self.network()]
+        optimizer = LARS(0.25, l2=0.5)
+        spare_from_decay(optimizer, networks)
+        variables = [variable for network in networks for variable in network.trainable_variables]
+        optimizer.build(variables)
+        optimizer.apply_gradients([(tf.ones(variable.shape), variable) for variable in variables])
+        full = [variable.path for variable in variables if np.all(variable.numpy() == 0.75)]
+        assert full == [variable.path for variable in variables if variable.name != "kernel"]
+
+    def test_too_late_and_too_early_are_errors(self):
+        optimizer, network = LARS(), self.network()
+        with pytest.raises(ValueError, match='expected built models; received "early", which is not'):
+            spare_from_decay(optimizer, [network, keras.Sequential([keras.layers.Dense(2)], name="early")])
+        optimizer.build(network.trainable_variables)
+        with pytest.raises(ValueError, match='expected an optimizer that is not built yet; received "lars", which is'):
+            spare_from_decay(optimizer, network)
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+class TestGroupRates:
+    """With one rate for a group and another for the rest, each weight moves as it would where its rate is everybody's."""
+
+    STEPS = gradients()[:6]
+
+    def assert_each_moves_at_its_rate(self, build, rest, rate, group=(0, 3), traced=False):
+        mixed = trained(build(rest), self.STEPS, start(), groups=dict.fromkeys(group, rate), traced=traced)
+        ends = {value: trained(build(value), self.STEPS, start(), traced=traced) for value in (rest, rate)}
+        for index, name in enumerate(SHAPES):
+            expected, other = (ends[rate], ends[rest]) if index in group else (ends[rest], ends[rate])
+            np.testing.assert_allclose(mixed[index], expected[index], rtol=1e-6, atol=1e-6, err_msg=name)
+            assert np.abs(mixed[index] - other[index]).max() > 1e-4, name
+
+    def test_constant_for_the_group_and_a_schedule_for_the_rest(self, make):
+        self.assert_each_moves_at_its_rate(make, WarmupSchedule(0.1, 8, 2), 0.02, traced=True)
+
+    def test_a_schedule_for_the_group_with_accumulated_gradients_clipped_together(self, make):
+        def build(rate):
+            return make(rate, gradient_accumulation_steps=2, global_clipnorm=1.0)
+
+        self.assert_each_moves_at_its_rate(build, 0.02, WarmupSchedule(0.1, 8, 2))
+
+    def test_with_scaled_losses_and_each_gradient_clipped(self, make):
+        def build(rate):
+            return keras.optimizers.LossScaleOptimizer(make(rate, clipnorm=1.0), initial_scale=1.0)
+
+        self.assert_each_moves_at_its_rate(build, 0.02, 0.1)
+
+    def test_the_last_call_counts_and_the_config_has_no_groups(self, make):
+        variable, optimizer = keras.Variable(np.ones((2, 2), np.float32)), make(0.1)
+        optimizer.set_group_rate([variable], 0.5)
+        optimizer.set_group_rate(iter([variable]), 0.0)
+        optimizer.build([variable])
+        optimizer.apply_gradients([(tf.ones((2, 2)), variable)])
+        np.testing.assert_array_equal(variable.numpy(), 1.0)
+        again = type(optimizer).from_config(optimizer.get_config())
+        again.build([variable])
+        again.apply_gradients([(tf.ones((2, 2)), variable)])
+        assert np.all(variable.numpy() < 1.0)
+
+    def test_nothing_or_no_rate_is_an_error(self, make):
+        with pytest.raises(ValueError, match="expected at least one variable; received none"):
+            make(0.1).set_group_rate([], 0.1)
+        with pytest.raises(ValueError, match="expected a float or a LearningRateSchedule; received 'high'"):
+            make(0.1).set_group_rate([keras.Variable(1.0)], "high")
+
+
+TWO_REPLICAS = """
+import json
+import keras
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from byol_tf.models.optimizers import WarmupSchedule
+from tests.byol_tf.test_optimizers import MAKERS, SHAPES, gradients, largest_error, start, trained
+
+STEPS, GROUP = gradients()[:6], {0: WarmupSchedule(0.1, 8, 2), 3: 0.3}
+strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+
+
+def mirrored(make):
+    with strategy.scope():
+        variables = [keras.Variable(weight) for weight in start()]
+        optimizer = make(0.02)
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        inner.exclude_from_weight_decay(var_list=variables[1:2])
+        for index, rate in GROUP.items():
+            inner.set_group_rate([variables[index]], rate)
+        optimizer.build(variables)
+
+    @tf.function
+    def step(*values):
+        strategy.run(lambda: optimizer.apply_gradients([(value / 2.0, variable) for value, variable in zip(values, variables)]))
+
+    for values in STEPS:
+        step(*(tf.constant(value) for value in values))
+    parts = [[part.numpy() for part in strategy.experimental_local_results(variable.value)] for variable in variables]
+    return [part[0] for part in parts], max(float(np.abs(one - other).max()) for one, other in parts)
+
+
+cases = dict(MAKERS, scaled=lambda rate: keras.optimizers.LossScaleOptimizer(MAKERS["lars"](rate), initial_scale=1.0))
+found = {"replicas": strategy.num_replicas_in_sync, "cases": {}}
+for name, make in cases.items():
+    two, apart = mirrored(make)
+    one = trained(make(0.02), STEPS, start(), excluded=(1,), groups=GROUP, traced=False)
+    alike = trained(make(0.02), STEPS, start(), excluded=(1,), traced=False)
+    moved = [float(np.abs(a - b).max()) for a, b in zip(one, alike)]
+    found["cases"][name] = {"error": largest_error(two, one), "apart": apart, "moved": [moved[0], moved[3]]}
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.long
+def test_two_replicas_have_the_groups_and_exclusions_of_one():
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["replicas"] == 2
+    assert set(found["cases"]) == {*MAKERS, "scaled"}
+    for name, case in found["cases"].items():
+        assert case["error"] < 1e-5, name
+        assert case["apart"] == 0.0, name
+        assert min(case["moved"]) > 1e-3, name
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        LARS(0.3, momentum=0.8, l2=0.01, eta=0.02),
+        LARS(WarmupSchedule(0.3, 50, 5), l2=0.01),
+        Adam(0.02, l2=0.1, beta_1=0.8),
+        AdamW(WarmupSchedule(0.02, 40, 5), weight_decay=0.1, beta_1=0.8),
+        Lamb(0.02, weight_decay=0.1, beta_1=0.8),
+        SGD(WarmupSchedule(0.1, 40, 0, "constant"), l2=0.1, momentum=0.7),
+    ],
+    ids=["lars", "lars and schedule", "adam", "adamw and schedule", "lamb", "sgd and schedule"],
+)
+class TestSerialisation:
+    def test_a_deserialised_optimizer_does_the_same(self, optimizer):
+        again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+        assert type(again) is type(optimizer)
+        assert again.get_config() == optimizer.get_config()
+        fresh = type(optimizer).from_config(optimizer.get_config())
+        for one, other in zip(trained(again, gradients()[:3], start()), trained(fresh, gradients()[:3], start()), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_its_state_can_be_carried_over(self, optimizer):
+        whole = trained(type(optimizer).from_config(optimizer.get_config()), gradients()[:6], start())
+        first = type(optimizer).from_config(optimizer.get_config())
+        half = trained(first, gradients()[:3], start())
+        second = type(optimizer).from_config(optimizer.get_config())
+        variables = [keras.Variable(weight) for weight in half]
+        second.build(variables)
+        for variable, saved in zip(second.variables, [variable.numpy() for variable in first.variables], strict=True):
+            variable.assign(saved)
+        for values in gradients()[3:6]:
+            second.apply_gradients(zip([tf.constant(value) for value in values], variables, strict=True))
+        for one, other in zip(whole, variables, strict=True):
+            np.testing.assert_allclose(one, other.numpy(), rtol=1e-6, atol=1e-6)
+
+
+class TestWarmupSchedule:
+    @pytest.mark.parametrize("warmup", [0, 1, 10])
+    def test_equals_numpy_at_every_step(self, warmup):
+        schedule = WarmupSchedule(0.45, 100, warmup)
+        rates = [float(schedule(tf.constant(step, tf.int64))) for step in range(121)]
+        np.testing.assert_allclose(rates, [reference.warmup_cosine(step, 0.45, 100, warmup) for step in range(121)], rtol=1e-5, atol=1e-7)
+
+    def test_its_corners(self):
+        schedule = WarmupSchedule(0.45, 100, 10)
+        assert [float(schedule(step)) for step in (0, 5, 10, 55, 100)] == pytest.approx([0.0, 0.225, 0.45, 0.225, 0.0], abs=1e-6)
+
+    def test_constant_stays_at_the_peak(self):
+        schedule = WarmupSchedule(0.2, 100, 4, "constant")
+        assert [float(schedule(step)) for step in (0, 1, 4, 60, 100)] == pytest.approx([0.0, 0.05, 0.2, 0.2, 0.2])
+
+    def test_only_warm_up_is_possible(self):
+        schedule = WarmupSchedule(1.0, 8, 8)
+        assert [float(schedule(step)) for step in (0, 4, 7)] == pytest.approx([0.0, 0.5, 0.875])
+        assert np.isfinite(float(schedule(8)))
+
+    def test_another_kind_is_an_error(self):
+        with pytest.raises(ValueError, match='expected "cosine" or "constant"; received \'linear\''):
+            WarmupSchedule(0.1, 10, 0, "linear")
+
+
+class TestBuildOptimizer:
+    @pytest.mark.parametrize(
+        ("name", "kind", "decay", "momentum"),
+        [
+            ("lars", LARS, "l2", "momentum"),
+            ("adam", Adam, "l2", "beta_1"),
+            ("adamw", AdamW, "weight_decay", "beta_1"),
+            ("lamb", Lamb, "weight_decay", "beta_1"),
+            ("sgd", SGD, "l2", "momentum"),
+        ],
+    )
+    def test_a_name_gives_its_optimizer(self, name, kind, decay, momentum):
+        optimizer = build_optimizer(name, WarmupSchedule(0.1, 10), 0.01, 0.8)
+        assert type(optimizer) is kind
+        config = optimizer.get_config()
+        assert (config[decay], config[momentum], config.get("nesterov", False)) == (0.01, 0.8, False)
+        assert decay == "weight_decay" or config["weight_decay"] is None
+
+    def test_another_name_is_an_error(self):
+        with pytest.raises(ValueError, match='expected "lars", "adam", "adamw", "lamb" or "sgd"; received \'rmsprop\''):
+            build_optimizer("rmsprop", WarmupSchedule(0.1, 10))

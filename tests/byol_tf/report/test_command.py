@@ -1,0 +1,180 @@
+"""The page of a run: one file with everything inside, for runs with labels and without, with images and without."""
+
+import base64
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from byol_tf.report.__main__ import main
+from byol_tf.runs.folder import RunFolder
+from tests.helpers import small_run
+
+CONFIG = small_run.CONFIG | {"probe": {"train_images": 100, "test_images": 60}}
+
+
+class Page(HTMLParser):
+    """What a page has in it. Raises where a tag isn't closed."""
+
+    VOID = ("meta", "img", "link", "br", "hr", "input")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.sources, self.headings, self.text = [], [], [], []
+        self._open = []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attributes if name in ("src", "href", "srcset", "data")]
+        assert not [name for name, _ in attributes if name.startswith("on")]
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if self._open and self._open[-1] == "h2":
+            self.headings.append(data)
+        if "style" not in self._open:
+            self.text.append(data)
+        else:
+            assert "url(" not in data and "@import" not in data
+
+
+def page_of(run: Path) -> Page:
+    """The page, once it is seen to need nothing but itself."""
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
+    for source in page.sources:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
+    return page
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run folder but for the training, with a command that has to be quoted."""
+    folder = small_run.write_run(tmp_path_factory.mktemp("report") / "run", CONFIG)
+    folder.result.write_text('{"system": "BYOL", "epochs": 1, "supervised_accuracy": 0.4}')
+    facts = json.loads(folder.environment.read_text())
+    folder.environment.write_text(json.dumps(facts | {"command": ["python", "-m", "x", "--set", "a=<b> & c"]}))
+    return folder.root
+
+
+def test_a_page_holds_all_of_a_run(run, capsys):
+    assert main(["--run", str(run)]) == 0
+    assert capsys.readouterr().out == f"{run / 'report.html'}\n"
+    page = page_of(run)
+    text = " ".join(page.text)
+    assert page.headings == [
+        "Accuracy on frozen features",
+        "Curves",
+        "Collapse",
+        "Neighbours",
+        "Map",
+        "What the network saw",
+        "What the probe mistakes",
+        "What differs from the defaults",
+        "How it was run",
+        "All settings",
+    ]
+    assert "tiny: BYOL, convnet on digits" in text
+    assert "40.0 points more than on the untrained network" in text
+    assert "python -m x --set 'a=<b> & c'" in text
+    assert len(page.sources) == 4  # this run has drawn neither curves nor views
+    assert text.count("the run drew none") == 2
+    for name in ("collapse", "neighbours", "map", "confusion"):
+        with Image.open(run / "figures" / f"{name}.png") as image:
+            assert image.width > 300
+
+
+def test_the_neighbours_are_those_of_either_network(run, monkeypatch):
+    """The picture's rows against neighbours found by hand, by their frames."""
+    from byol_tf.report import figures as seen_figures
+    from byol_tf.report.representations import Seen
+    from pipelines.sources import ArrayImages
+
+    drawn = {}
+    monkeypatch.setattr(seen_figures, "save_figure", lambda figure, path: drawn.setdefault("sheet", figure.axes[0].images[0].get_array()))
+    labels = np.arange(20) % 2
+    by_class = np.eye(2)[labels].astype(np.float32) + 0.01 * np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    against = np.stack([np.cos(np.arange(20)), np.sin(np.arange(20))], axis=1).astype(np.float32)
+    images = ArrayImages(np.zeros((20, 8, 8, 3), np.uint8), labels)
+    seen_figures.neighbours_figure(Path("x"), Seen(images, labels, ("a", "b"), by_class, against, {}, None, None), 0, "untrained")
+    sheet, step = drawn["sheet"], seen_figures._SIDE + 2 * seen_figures._FRAME + seen_figures._GAP
+    frames = sheet[1::step, 1 + step :: step]
+    blue = (frames == (0x1F, 0x5F, 0xBF)).all(axis=-1)
+    assert blue.shape == (10, 8)
+    assert blue[1::2].all()
+    assert 0.1 < blue[::2].mean() < 0.9
+
+
+def test_a_collapsed_encoder_has_a_page_too(tmp_path):
+    from byol_tf.report.figures import collapse_figure, confusion_figure, map_figure, neighbours_figure
+    from byol_tf.report.representations import Seen
+    from pipelines.sources import ArrayImages
+
+    labels = np.arange(30) % 3
+    same = np.ones((30, 4), np.float32)
+    images = ArrayImages(np.zeros((30, 8, 8, 3), np.uint8), labels)
+    seen = Seen(images, labels, ("a", "b $", "日"), same, same, {"trained": np.zeros(4)}, labels, np.zeros(30, np.int64))
+    collapse_figure(tmp_path / "collapse.png", [{"epoch": 0.0, "projection_std": 0.0}], seen)
+    neighbours_figure(tmp_path / "neighbours.png", seen, 0, "untrained")
+    assert map_figure(tmp_path / "map.png", seen, 0, "untrained")
+    confusion_figure(tmp_path / "confusion.png", seen)
+    assert len(list(tmp_path.glob("*.png"))) == 4
+
+
+def test_without_labels_what_needs_them_is_left_out(run, tmp_path, capsys):
+    draw, copy, photos = np.random.default_rng(0), tmp_path / "run", tmp_path / "photos"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "figures", ignore_errors=True)
+    photos.mkdir()
+    for number in range(12):
+        Image.fromarray(draw.integers(0, 255, (30 + number, 40, 3), dtype=np.uint8)).save(photos / f"{number}.png")
+    config = CONFIG | {"data": {"source": "folder", "root": str(photos)}}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "history.csv").write_text(small_run.HISTORY.replace("0.2,0.1", ",").replace("0.6,0.5", ","))
+    (copy / "result.json").unlink()
+    assert main(["--run", str(copy)]) == 0
+    text = " ".join(page_of(copy).text)
+    assert text.count("Left out: there are no labelled images.") == 2
+    assert "those among 12 images that were learned from" in text
+    assert sorted(path.name for path in (copy / "figures").iterdir()) == ["collapse.png", "neighbours.png"]
+    shutil.rmtree(photos)
+    capsys.readouterr()
+    assert main(["--run", str(copy)]) == 0
+    assert "without the figures that need images and weights: data.root: there is no folder" in capsys.readouterr().err
+    assert " ".join(page_of(copy).text).count("Left out: data.root: there is no folder") == 3
+
+
+def test_a_report_that_cannot_be_written_is_told_and_ends_no_run(tmp_path):
+    from byol_tf.train.finish import leave_report
+
+    folder, said = RunFolder(tmp_path / "my run"), []
+    folder.root.mkdir()
+    folder.config.write_text('{"name": "changed-while-it-ran", "tau": 3}')
+    leave_report(None, folder, None, None, None, said.append)
+    assert said == [
+        "drawing the report",
+        f"warning: report not written: {folder.config}: tau: expected an object; received 3. "
+        f"To make it: python -m byol_tf.report --run '{folder.root}'",
+    ]
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    assert main(["--run", str(tmp_path)]) == 2
+    assert "expected a run folder, with a config.json; found none there" in capsys.readouterr().err
+    folder = small_run.write_run(tmp_path / "run")
+    folder.history.write_text("".join(small_run.HISTORY.splitlines(keepends=True)[:2]))
+    assert main(["--run", str(folder.root)]) == 2
+    assert "expected a run of one epoch or more; it has none in history.csv yet" in capsys.readouterr().err

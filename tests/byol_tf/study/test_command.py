@@ -1,0 +1,327 @@
+"""The command that runs a study: what it runs, shares and goes on with. The quick tests let a stand-in train and judge."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from byol_tf.study.__main__ import main
+from byol_tf.study.progress import StudyProgress
+from byol_tf.study.schema import packaged_studies
+
+ROOT = Path(__file__).parents[3]
+BASE = {
+    "name": "tiny",
+    "data": {"source": "digits"},
+    "views": {"size": 32, "engine": "fused"},
+    "encoder": {"name": "convnet", "width": 0.25},
+    "projector": {"hidden": 16, "outputs": 8},
+    "predictor": {"hidden": 16},
+    "tau": {"base": 0.9},
+    "optimizer": {"base_learning_rate": 0.001, "reference_batch": None},
+    "training": {"epochs": 3, "batch_size": 64},
+    "devices": {"strategy": "cpu"},
+    "probe": {"train_images": 100, "test_images": 100},
+}
+STUDY = {
+    "title": "Three taus",
+    "source": "no paper, table 0",
+    "question": "Which tau?",
+    "measures": {"linear": {"protocol": "linear", "options": ["--fast"]}, "knn": {"protocol": "knn"}},
+    "scales": {"small": {"config": "base.json", "budget": "Seconds.", "also": ["knn"]}},
+    "cells": [
+        {"row": "slow", "paper": 70.0, "set": {"tau.base": 0.99}},
+        {"row": "quick", "paper": 60.0, "paper_says": "less"},
+        {"row": "quick, named again", "set": {"tau.base": 0.9}},
+    ],
+}
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    """The file of a tiny study, with its base beside it."""
+    (tmp_path / "base.json").write_text(json.dumps(BASE))
+    return written(tmp_path, STUDY)
+
+
+def written(folder: Path, tree: dict) -> Path:
+    file = folder / "taus.json"
+    file.write_text(json.dumps(tree))
+    return file
+
+
+@pytest.fixture
+def heard():
+    """SIGINT is heard, even where the tests are a shell's job in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch, request) -> Path:
+    """Commands go to the stand-in; the file that it notes them in."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "helpers" / "study_stand_in.py"} "$@"\n')
+    stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    monkeypatch.setattr("byol_tf.study.runner._POLL_SECONDS", 0.01)
+    if not request.node.name.startswith("test_draws"):  # which takes seconds
+        monkeypatch.setattr("byol_tf.study.report.draw_report", lambda *given: None)
+    noted = tmp_path / "calls"
+    monkeypatch.setenv("STAND_IN_CALLS", str(noted))
+    return noted
+
+
+def line(study: Path, *more: str) -> list[str]:
+    return [str(study), "--root", str(study.parent / "studies"), *more]
+
+
+def results(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def figures(folder: Path) -> dict[tuple[str, str, str], str]:
+    return {(row["row"], row["column"], row["seed"]): row["top1"] for row in results(folder)}
+
+
+class TestOrderly:
+    def test_leaves_results_table_and_figures(self, study, calls, capsys):
+        assert main(line(study)) == 0
+        out = study.parent / "studies" / "taus-small"
+        assert figures(out) == {
+            ("slow", "", "0"): "49.5000",
+            ("slow", "knn", "0"): "59.5000",
+            ("quick", "", "0"): "45.0000",
+            ("quick", "knn", "0"): "55.0000",
+            ("quick, named again", "", "0"): "45.0000",
+            ("quick, named again", "knn", "0"): "55.0000",
+        }
+        row = results(out)[0]
+        assert (row["command"], row["paper"], row["projection_std"], row["weights_digest"]) == ("linear --fast", "70.0", "0.99", "0.99")
+        table = (out / "table.md").read_text()
+        assert "| slow | 70.0 | 49.5 | 59.5 |" in table and "The paper's order holds in 1 of 1 pairs" in table
+        assert "| slow | 70.0 | 49.5 | 59.5 |" in capsys.readouterr().out
+
+    def test_draws_figures(self, study, calls):
+        main(line(study))
+        out = study.parent / "studies" / "taus-small"
+        for name in ("bars.png", "curves.png"):
+            with Image.open(out / name) as image:
+                assert image.width > 600 and len(image.convert("RGB").getcolors(1 << 24)) > 20
+
+    def test_cells_with_the_same_config_share_a_run_and_its_judgements(self, study, calls):
+        main(line(study))
+        assert sorted(call.split()[:2] for call in calls.read_text().splitlines()) == sorted(
+            [["train"], ["evaluate", "linear"], ["evaluate", "knn"]] * 2
+        )
+
+    def test_what_is_done_is_not_done_again(self, study, calls, capsys):
+        main(line(study))
+        before = calls.read_text()
+        capsys.readouterr()
+        assert main(line(study)) == 0
+        assert calls.read_text() == before
+        assert "6 of 6 figures are there" in capsys.readouterr().out
+
+    def test_another_study_shares_the_runs(self, study, calls, tmp_path):
+        main(line(study))
+        before = calls.read_text().count("train")
+        other = tmp_path / "other.json"
+        other.write_text(json.dumps(STUDY | {"title": "Another"}))
+        main(line(other))
+        assert calls.read_text().count("train") == before
+
+    def test_seeds_give_mean_and_spread(self, study, calls):
+        assert main(line(study, "--seeds", "3")) == 0
+        assert "| slow | 70.0 | 50.5 ± 1.0 | 60.5 ± 1.0 |" in (study.parent / "studies" / "taus-small" / "table.md").read_text()
+
+    def test_only_and_set(self, study, calls):
+        assert main(line(study, "--only", "slow", "--set", "seed=7", "--out", str(study.parent / "here"))) == 0
+        assert figures(study.parent / "here") == {("slow", "", "7"): "56.5000", ("slow", "knn", "7"): "66.5000"}
+
+
+class TestDisorderly:
+    def test_a_failure_is_reported_and_the_others_go_on(self, study, calls, tmp_path, capsys):
+        cells = [{"row": "broken", "set": {"tau.base": 0.5}}, *STUDY["cells"]]
+        assert main(line(written(tmp_path, STUDY | {"cells": cells}))) == 1
+        out = study.parent / "studies" / "taus-small"
+        table = (out / "table.md").read_text()
+        assert "| broken |  | failed | failed |  |" in table
+        assert re.search(r"\* failed: broken, seed 0: training ended with 1: loss is no number \(see .*\.log\)", table)
+        assert figures(out)["slow", "", "0"] == "49.5000" and figures(out)["broken", "", "0"] == ""
+        assert "FAILED: broken, seed 0: training ended with 1" in capsys.readouterr().out
+        assert calls.read_text().count("train") == 3, "the run that failed isn't tried again for its second judgement"
+
+    @pytest.mark.parametrize("content", ["{", '{"top1": null}'])
+    def test_a_damaged_figure_is_a_failed_cell_and_the_others_go_on(self, study, calls, capsys, content):
+        main(line(study, "--only", "slow"))
+        (damaged, _) = sorted((study.parent / "studies" / "runs").glob("tiny-*/evaluation/*/result.json"))
+        damaged.write_text(content)
+        assert main(line(study)) == 1
+        out = study.parent / "studies" / "taus-small"
+        assert f"* failed: slow / knn, seed 0: {damaged}: expected what its command wrote; received" in (out / "table.md").read_text()
+        assert figures(out)["slow", "knn", "0"] == "" and figures(out)["slow", "", "0"] == "49.5000"
+        assert figures(out)["quick", "knn", "0"] == "55.0000"
+        shutil.rmtree(damaged.parent)
+        assert main(line(study)) == 0
+        assert figures(out)["slow", "knn", "0"] == "59.5000"
+
+    def test_a_damaged_result_of_a_run_is_named_and_the_others_go_on(self, study, calls, capsys):
+        main(line(study, "--only", "slow"))
+        (damaged,) = (study.parent / "studies" / "runs").glob("tiny-*/result.json")
+        damaged.write_text("{")
+        for path in damaged.parent.glob("evaluation/linear-*/result.json"):
+            path.unlink()
+        assert main(line(study)) == 1
+        out = study.parent / "studies" / "taus-small"
+        assert f"FAILED: slow, seed 0: {damaged}: expected what its command wrote; received" in capsys.readouterr().out
+        assert figures(out)["slow", "", "0"] == "" and figures(out)["quick", "", "0"] == "45.0000"
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_stops_it_and_the_same_command_goes_on(self, study, calls, monkeypatch, capsys, heard, number):
+        monkeypatch.setenv("STAND_IN_SECONDS", "0.15")
+        runs = study.parent / "studies" / "runs"
+
+        def stop():
+            while not list(runs.glob("tiny-*/history.csv")):
+                time.sleep(0.01)
+            os.kill(os.getpid(), number)
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        assert main(line(study)) == 128 + number
+        thread.join()
+        printed = capsys.readouterr().out
+        assert f"stopped by {number.name}. To go on:\n  python -m byol_tf.study {study}" in printed
+        out = study.parent / "studies" / "taus-small"
+        assert "not yet" in (out / "table.md").read_text()
+        monkeypatch.setenv("STAND_IN_SECONDS", "0")
+        assert main(line(study)) == 0
+        assert figures(out)["slow", "", "0"] == "49.5000" and figures(out)["quick", "knn", "0"] == "55.0000"
+        assert signal.getsignal(number) not in (None, signal.SIG_IGN)
+
+    def test_a_signal_between_two_commands_stops_it_too(self, study, calls, monkeypatch):
+        from byol_tf.study import report as study_report
+
+        original = study_report.write_report
+
+        def report(*given):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return original(*given)
+
+        monkeypatch.setattr(study_report, "write_report", report)
+        assert main(line(study)) == 128 + signal.SIGTERM
+        assert calls.read_text().count("train") == 1
+
+    def test_hang_ups_are_ignored_where_they_were(self, study, calls):
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGHUP)).start()
+            assert main(line(study)) == 0
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def test_a_wrong_study_runs_nothing(self, study, calls, tmp_path, capsys):
+        cells = [{"row": "slow", "set": {"tau.base": 2}}, {"row": "quick"}]
+        assert main(line(written(tmp_path, STUDY | {"cells": cells}))) == 2
+        assert 'taus.json, row "slow": --set tau.base=2: ' in capsys.readouterr().err
+        assert not calls.exists() and not (tmp_path / "studies").exists()
+
+
+class TestListing:
+    def test_without_a_study_the_packaged_ones_are_named(self, capsys):
+        assert main([]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == packaged_studies()
+        assert "simsiam-a             SimSiam, A: stop-gradient" in lines
+
+    def test_a_study_is_listed_with_what_is_done(self, study, calls, capsys):
+        main(line(study, "--only", "slow"))
+        capsys.readouterr()
+        assert main(line(study, "--list")) == 0
+        listed = capsys.readouterr().out.splitlines()
+        assert listed[:2] == ["Three taus", "Which tau?"]
+        assert [text.split()[0] for text in listed[3:]] == ["done", "done", "-", "-", "-", "-"]
+        assert "tau.base=0.99" in listed[3]
+
+
+class TestProgress:
+    def test_the_time_left_tells_runs_from_judgements(self, capsys):
+        progress = StudyProgress("Taus", 8, [True, False, True, False, True, False])
+        for seconds in (600.0, 20.0):
+            progress.begin("a figure")
+            progress.end(seconds)
+        progress.begin("the next")
+        assert capsys.readouterr().out.splitlines() == [
+            "Taus",
+            "2 of 8 figures are there",
+            "[3/8] a figure; time left: known after the first",
+            "[4/8] a figure; about 50 min left",  # as long as no judgement is known, all are taken for as slow
+            "[5/8] the next; about 21 min left",
+        ]
+
+    def test_what_is_done_of_a_run_counts(self, capsys):
+        progress = StudyProgress("Taus", 2, [True, True])
+        progress.begin("one")
+        progress.end(100.0)
+        progress.begin("two")
+        progress.say("training", 0.5)
+        assert progress._left() == "about 1 min left"
+        progress.say("linear", None)
+        assert progress._left() == "about 20 s left"
+
+    def test_a_failure_tells_nothing_of_the_others(self, capsys):
+        progress = StudyProgress("Taus", 2, [True, True])
+        progress.begin("one")
+        progress.end(None)
+        progress.begin("two")
+        assert capsys.readouterr().out.splitlines()[-1] == "[2/2] two; time left: known after the first"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict:
+    """The figures of the tiny study, run by the real command."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "base.json").write_text(json.dumps(BASE))
+    process = start(written(folder, STUDY))
+    assert process.wait() == 0
+    return figures(folder / "studies" / "taus-small")
+
+
+def start(study: Path) -> subprocess.Popen:
+    """The real command; what it prints goes to the file `log` beside the study."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "byol_tf.study", *line(study)]
+    with (study.parent / "log").open("ab") as log:
+        return subprocess.Popen(words, cwd=study.parent, env=environment, stdout=log, stderr=log)
+
+
+@pytest.mark.long
+def test_stopped_in_a_run_and_started_again_the_figures_are_the_same(study, undisturbed):
+    """The real command, stopped by SIGTERM while its first run trains."""
+    runs = study.parent / "studies" / "runs"
+    process = start(study)
+    while not list(runs.glob("tiny-*/history.csv")):
+        assert process.poll() is None, (study.parent / "log").read_text()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+    assert not list(runs.glob("tiny-*/result.json")), "stopped too late to show anything"
+    assert start(study).wait() == 0
+    assert figures(study.parent / "studies" / "taus-small") == undisturbed
+    assert undisturbed["quick", "", "0"] == undisturbed["quick, named again", "", "0"] != undisturbed["slow", "", "0"]
+    assert len(list(runs.glob("tiny-*/result.json"))) == 2
+    assert len(list(runs.glob("tiny-*/evaluation/*/result.json"))) == 4

@@ -1,0 +1,165 @@
+"""The fused views in training: inside the step, the same draws as the host's, and their keys in the config."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from byol_tf.config.schedule import schedule_of
+from byol_tf.config.schema import Config
+from byol_tf.models.ema import TargetUpdate, constant_tau
+from byol_tf.models.from_config import build_model, compile_model, steps_per_call
+from byol_tf.runs.data import batches_of
+from byol_tf.runs.folder import RunFolder
+from byol_tf.train.experiment import Experiment
+from pipelines.batches import image_batches, view_batches
+from pipelines.policy import preset
+from pipelines.sources import ArrayImages
+
+BATCH = 8
+NO_COLOUR = {"jitter_probability": 0.0, "grayscale_probability": 0.0, "blur_probability": 0.0, "solarize_probability": 0.0}
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+def config(**changes) -> Config:
+    base = {
+        "name": "x",
+        "seed": 7,
+        "data": {"source": "digits"},
+        "views": {"size": 32, "engine": "fused", "first": NO_COLOUR, "second": NO_COLOUR, "mean": MEAN, "std": STD},
+        "encoder": {"name": "convnet", "width": 0.5},
+        "projector": {"hidden": 32, "outputs": 16},
+        "predictor": {"hidden": 48},
+        "optimizer": {"name": "sgd", "base_learning_rate": 0.05, "reference_batch": None, "schedule": "constant"},
+        "training": {"epochs": 10, "batch_size": BATCH},
+    }
+    return Config.model_validate_json(json.dumps(base | {key: base.get(key, {}) | value for key, value in changes.items()}))
+
+
+def images(count: int = 24) -> ArrayImages:
+    """Smooth ones, so that two ways to resize agree."""
+    waves = np.sin(np.linspace(0, 3, 32))[None, :, None, None] * np.cos(np.linspace(0, 4, 32) + 1)[None, None, :, None]
+    scales = np.random.default_rng(0).uniform(20, 120, (count, 1, 1, 3))
+    return ArrayImages((127 + scales * waves).astype(np.uint8))
+
+
+def test_batches_of_images_follow_the_order_of_batches_of_views():
+    chosen = config()
+    views = chosen.views
+    policies = (views.first, views.second)
+    host = view_batches(images(), policies, 32, BATCH, 7, MEAN, STD, first_step=2)
+    raw = image_batches(images(), BATCH, 7, first_step=2)
+    model = build_model(chosen)
+    for made, (batch, ids) in zip(host.take(3), raw.take(3), strict=True):
+        assert batch.dtype == tf.uint8
+        assert ids.shape == (BATCH, 2)
+        for expected, layer in zip(made, model.views, strict=True):
+            difference = np.abs(layer(batch, ids) - expected)
+            assert float(difference.mean()) < 0.02  # bicubic against bilinear; another image or crop differs by ten times that
+            assert float(np.abs(layer(batch[::-1], ids) - expected).mean()) > 0.1
+
+
+def trained(steps_per_execution: int = 1, accumulation: int = 1, placement: str = "step"):
+    keras.utils.set_random_seed(0)
+    chosen = config(
+        views={"placement": placement},
+        training={"accumulation": accumulation},
+        encoder={"normalization": "layer"},
+        projector={"normalization": "layer"},
+        predictor={"normalization": "layer"},
+        devices={"steps_per_call": steps_per_execution, "strategy": "cpu"},
+    )
+    model = build_model(chosen)
+    compile_model(model, chosen, schedule_of(chosen, 24))
+    stream = batches_of(chosen, images())
+    history = model.fit(stream, steps_per_epoch=3, epochs=2, callbacks=[TargetUpdate(constant_tau(0.9))], verbose=0, shuffle=False).history
+    return model, history
+
+
+@pytest.fixture(scope="module")
+def one_step_at_a_time():
+    return trained()
+
+
+def test_a_model_that_makes_its_own_views_takes_the_steps_of_one_that_gets_them(one_step_at_a_time):
+    (model, history), (other, expected) = one_step_at_a_time, trained(placement="host")
+    assert model.views is not None
+    assert other.views is None
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    for one, same in zip(model.trainable_variables, other.trainable_variables, strict=True):
+        np.testing.assert_allclose(one.numpy(), same.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_crops_become_views_on_the_host_too():
+    mixed = images()
+    mixed.shape = None
+    crops = next(iter(batches_of(config(), mixed)))
+    views = next(iter(batches_of(config(views={"placement": "host"}), mixed)))
+    layers = build_model(config(), cropped=True).views
+    for layer, crop, view in zip(layers, crops, views, strict=False):
+        np.testing.assert_allclose(view, layer(crop, crops[-1]), atol=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("options", [{"steps_per_execution": 3}, {"accumulation": 2}], ids=["three steps a call", "two parts"])
+def test_views_in_the_step_go_with_calls_and_parts(options, one_step_at_a_time):
+    (one, one_history), (other, other_history) = one_step_at_a_time, trained(**options)
+    assert other_history["loss"] == pytest.approx(one_history["loss"], rel=1e-4)
+    for a, b in zip(one.trainable_variables, other.trainable_variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_the_whole_step_with_its_views_compiles_with_xla():
+    keras.utils.set_random_seed(0)
+    policies = {name: policy.model_dump() for name, policy in zip(("first", "second"), preset("byol"), strict=True)}
+    chosen = config(views=policies, devices={"jit": "on"}, optimizer={"name": "lars"})
+    model = build_model(chosen)
+    compile_model(model, chosen, schedule_of(chosen, 24))
+    assert model.jit_compile is True
+    options = {"steps_per_epoch": 2, "callbacks": [TargetUpdate(constant_tau(0.9))], "verbose": 0, "shuffle": False}
+    assert np.isfinite(model.fit(image_batches(images(), BATCH, 7), **options).history["loss"]).all()
+
+
+@pytest.mark.parametrize(("wanted", "epoch", "expected"), [(None, 60, 1), (16, 60, 15), (16, 97, 1), (16, 64, 16), (100, 60, 60)])
+def test_steps_a_call_divide_an_epoch(wanted, epoch, expected):
+    assert steps_per_call(config(devices={"steps_per_call": wanted}), epoch) == expected
+
+
+def test_images_of_several_shapes_are_an_error():
+    class Mixed(ArrayImages):
+        def __init__(self, array):
+            super().__init__(array)
+            self.shape = None
+
+    with pytest.raises(ValueError, match="images: expected images of one shape; received several, which crop_batches takes"):
+        image_batches(Mixed(np.zeros((9, 8, 8, 3), np.uint8)), 4, 0)
+
+
+@pytest.mark.long
+def test_a_run_on_a_folder_of_several_sizes(tmp_path):
+    """From the config to the result: crops from the host, each view from its own, scales set from the first of them."""
+    (tmp_path / "photos").mkdir()
+    for number, array in enumerate(np.random.default_rng(0).integers(0, 256, (17, 70, 70, 3), np.uint8)):
+        kind = "png" if number % 3 == 0 else "jpg"
+        Image.fromarray(array[: 40 + number, : 66 - 2 * number]).save(tmp_path / "photos" / f"{number}.{kind}")
+    chosen = config(
+        data={"source": "folder", "root": str(tmp_path / "photos")},
+        training={"epochs": 2},
+        **{part: {"normalization": "data_init"} for part in ("encoder", "projector", "predictor")},
+        devices={"strategy": "cpu"},
+        run={"report": False},
+    )
+    lines = []
+    experiment = Experiment(chosen, RunFolder(tmp_path / "run"), lines.append)
+    *crops, ids = next(iter(batches_of(chosen, experiment.source.pretrain)))
+    assert len(crops) == len(experiment.model.views) == 2
+    assert {(crop.dtype, *crop.shape) for crop in crops} == {(tf.uint8, BATCH, 32, 32, 3)}
+    assert ids.shape == (BATCH, 2)
+    result = experiment.run(["test"], verbose=0)
+    assert (result["steps"], result["pretrain_images"]) == (4, 17)
+    assert np.isfinite(result["loss"])
+    assert "scales and offsets set from 8 views" in lines
+    assert (tmp_path / "run" / "figures" / "views.png").is_file()

@@ -1,0 +1,72 @@
+"""The user's own line on real photos: a folder as people have them in, an encoder that tells photos apart out."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def folder(photos, tmp_path_factory) -> Path:
+    """A small copy of the Imagenette photos: 192 unlabelled, 4 + 4 of each of three classes, one rotated by EXIF, one broken."""
+    source, copy = photos / "imagenette_stl10like", tmp_path_factory.mktemp("photos") / "photos"
+    for path in sorted((source / "unlabeled").glob("*.JPEG"))[:190]:
+        (copy / "unlabeled").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy / "unlabeled" / path.name)
+    for split in ("train", "test"):
+        for name in sorted(path.name for path in (source / split).iterdir())[:3]:
+            (copy / split / name).mkdir(parents=True)
+            for path in sorted((source / split / name).glob("*.JPEG"))[:4]:
+                shutil.copy(path, copy / split / name / path.name)
+    image = Image.open(next((copy / "unlabeled").glob("*.JPEG")))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(copy / "unlabeled" / "rotated.jpg", exif=exif)
+    (copy / "unlabeled" / "broken.jpg").write_bytes((copy / "unlabeled" / "rotated.jpg").read_bytes()[:2000])
+    return copy
+
+
+def test_photos_json_trains_on_a_folder_and_exports(folder, tmp_path):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    overrides = [
+        f"data.root={folder}",
+        f"run.root={tmp_path / 'runs'}",
+        "encoder.name=convnet",
+        "encoder.width=0.5",
+        "projector.hidden=64",
+        "projector.outputs=32",
+        "predictor.hidden=64",
+        "training.epochs=2",
+        "training.batch_size=32",
+        "optimizer.warmup_epochs=0",
+        "probe.neighbours=5",
+    ]
+    line = [sys.executable, "-m", "byol_tf.train", "--config", "configs/photos.json"]
+    done = subprocess.run(
+        [*line, *(part for override in overrides for part in ("--set", override))],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    run_dir = Path(result["run_dir"])
+    assert result["pretrain_images"] == 191  # 190 copied and the rotated one
+    assert (run_dir / "skipped.csv").read_text().splitlines()[1].startswith("unlabeled/broken.jpg,")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+    import tensorflow as tf
+
+    encoder = tf.saved_model.load(result["export_dir"])
+    several = [np.asarray(Image.open(path).convert("RGB")) for path in sorted((folder / "test").rglob("*.JPEG"))[:6]]
+    representations = np.concatenate([encoder.serve(image[None]).numpy() for image in several])
+    assert representations.shape == (6, 64)
+    assert np.isfinite(representations).all()
+    assert np.linalg.matrix_rank(representations - representations.mean(0)) == 5

@@ -1,0 +1,233 @@
+"""Runs that are broken off at any step, by the real command, end on the same bits as one that isn't. Views made in the step (fused);
+`test_command.py` has those of keras-cv."""
+
+import csv
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest, write_checkpoint
+
+ROOT = Path(__file__).parents[3]
+EPOCHS, STEPS = 2, 25
+TINY = {
+    "name": "tiny",
+    "data": {"source": "textures", "pretrain_images": 16 * STEPS + 3},
+    "views": {"size": 32, "engine": "fused"},
+    "encoder": {"name": "convnet", "width": 0.25},
+    "projector": {"hidden": 32, "outputs": 16},
+    "predictor": {"hidden": 32},
+    "tau": {"base": 0.99},
+    "optimizer": {"base_learning_rate": 0.002, "reference_batch": None},
+    "training": {"epochs": EPOCHS, "batch_size": 16, "deterministic": True},
+    "devices": {"strategy": "cpu"},
+    "probe": {"train_images": 50, "test_images": 50, "neighbours": 5},
+    "run": {"checkpoint_steps": 1, "checkpoint_minutes": None, "report": False},
+}
+WITH_NEXT_BATCH = """
+import sys
+from byol_tf.train import experiment
+real = experiment.batches_of
+experiment.batches_of = lambda config, images, first_step=0, *rest: real(config, images, first_step + 1, *rest)
+from byol_tf.train.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    """Those that train TINY in a folder."""
+    config = folder / "tiny.json"
+    config.write_text(json.dumps(TINY))
+    return ["--config", str(config), "--run-dir", str(folder / "run"), *more]
+
+
+def start(*line: str) -> subprocess.Popen:
+    """Of a command, by `python -m byol_tf.train` if it begins with options."""
+    words = [sys.executable, "-m", "byol_tf.train", *line] if line[0].startswith("-") else [sys.executable, *line[1:]]
+    return subprocess.Popen(words, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> tuple[dict, str]:
+    """(result, what it printed) of a process that ends well."""
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return json.loads(printed.splitlines()[-1]), printed
+
+
+def wait_for(folder: Path, epoch: int, step: int, process: subprocess.Popen) -> None:
+    """Returns when there is a checkpoint at a step of an epoch or later."""
+    deadline = time.time() + 200
+    while not any(position_of(path) >= (epoch, step) for path in list_checkpoints(folder / "run" / "checkpoints")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.time() < deadline
+        time.sleep(0.005)
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """history.csv but for the speed."""
+    with (folder / "run" / "history.csv").open() as file:
+        return [{name: value for name, value in row.items() if name != "images_per_second"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[dict, list]:
+    """(result, rows) of a run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return finish(start(*arguments(folder)))[0], rows(folder)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> tuple[Path, str, str]:
+    """(folder, standard output, standard error) of a run that SIGTERM stopped at a random step."""
+    folder = tmp_path_factory.mktemp("stopped")
+    process = start(*arguments(folder))
+    wait_for(folder, 0, random.randint(1, STEPS - 5), process)
+    process.send_signal(signal.SIGTERM)
+    printed, errors = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    return folder, printed, errors
+
+
+@pytest.mark.long
+def test_a_signal_saves_and_the_printed_command_goes_on_to_the_same_bits(stopped, undisturbed, tmp_path):
+    folder, printed, errors = stopped
+    assert "SIGTERM: saving and stopping" in errors
+    epoch, step = map(
+        int, re.search(rf"stopped by SIGTERM after epoch (\d) of 2, step (\d+) of {STEPS} in the next; saved", printed).groups()
+    )
+    assert position_of(list_checkpoints(folder / "run" / "checkpoints")[-1]) == (epoch, step)
+    assert not list(folder.rglob("*.part"))
+    shutil.copytree(folder, tmp_path / "again")
+    words = [word.replace(str(folder), str(tmp_path / "again")) for word in shlex.split(printed.splitlines()[-1])]
+    result, printed = finish(start(*words))
+    assert f"going on after epoch {epoch} of 2, step {step} of {STEPS} in the next" in printed
+    assert result["weights_digest"] == undisturbed[0]["weights_digest"]
+    assert (result["steps"], result["epochs"]) == (EPOCHS * STEPS, EPOCHS)
+    assert rows(tmp_path / "again") == undisturbed[1]
+
+
+@pytest.mark.long
+def test_another_batch_than_the_next_gives_other_bits(stopped, undisturbed, tmp_path):
+    """So the tests here can fail."""
+    shutil.copytree(stopped[0], tmp_path / "again")
+    result, _ = finish(start("python", "-c", WITH_NEXT_BATCH, *arguments(tmp_path / "again")))
+    assert result["weights_digest"] != undisturbed[0]["weights_digest"]
+    assert rows(tmp_path / "again") != undisturbed[1]
+
+
+@pytest.mark.long
+def test_other_images_than_the_run_was_begun_with_are_refused(stopped, tmp_path):
+    shutil.copytree(stopped[0], tmp_path / "again")
+    folder = tmp_path / "again" / "run" / "checkpoints"
+    newest, _ = read_newest(folder)
+    write_checkpoint(folder, newest.epoch, newest.step, newest.arrays, newest.state | {"images": "others"})
+    process = start(*arguments(tmp_path / "again"))
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert "this run was begun with other images than data.source has now" in errors
+
+
+@pytest.mark.long
+def test_what_a_run_goes_on_with_all_the_same_changes_no_bit(stopped, undisturbed, tmp_path):
+    shutil.copytree(stopped[0], tmp_path / "again")
+    changes = ("training.recompute=true", "devices.steps_per_call=5")
+    result, printed = finish(start(*arguments(tmp_path / "again"), *(part for change in changes for part in ("--set", change))))
+    assert "going on after epoch" in printed
+    assert result["weights_digest"] == undisturbed[0]["weights_digest"]
+    assert rows(tmp_path / "again") == undisturbed[1]
+
+
+@pytest.mark.long
+def test_photos_may_move_and_be_held_or_not(tmp_path):
+    draw = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(16 * STEPS + 3):
+        Image.fromarray(draw.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{number}.png")
+
+    def words(folder: Path, root: str, cache: str) -> list[str]:
+        folder.mkdir(exist_ok=True)
+        data = {"source": "folder", "root": str(tmp_path / root), "image_size": 32, "cache": cache}
+        return arguments(folder, "--set", f"data={json.dumps(data)}")
+
+    expected, _ = finish(start(*words(tmp_path / "whole", "photos", "memory")))
+    process = start(*words(tmp_path / "broken off", "photos", "memory"))
+    wait_for(tmp_path / "broken off", 0, 5, process)
+    process.kill()
+    process.communicate()
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    result, printed = finish(start(*words(tmp_path / "broken off", "moved", "none")))
+    assert "going on after epoch" in printed
+    assert result["weights_digest"] == expected["weights_digest"]
+    assert rows(tmp_path / "broken off") == rows(tmp_path / "whole")
+    (tmp_path / "broken off" / "run" / "result.json").unlink()
+    (tmp_path / "moved" / "0.png").unlink()
+    (tmp_path / "broken off" / "run" / "photos.json.gz").unlink()  # else it would go on with those that it was begun with
+    process = start(*words(tmp_path / "broken off", "moved", "none"))
+    assert "begun with other images" in process.communicate(timeout=100)[1]
+    assert process.returncode == 2
+
+
+@pytest.mark.long
+def test_a_run_that_is_killed_again_and_again_ends_on_the_same_bits(undisturbed, tmp_path):
+    for epoch, first, last in ((0, 1, 12), (0, 13, STEPS - 3), (1, 1, STEPS - 3)):
+        process = start(*arguments(tmp_path))
+        wait_for(tmp_path, epoch, random.randint(first, last), process)
+        process.kill()
+        process.communicate()
+    result, printed = finish(start(*arguments(tmp_path)))
+    assert re.search(rf"step \d+ of {STEPS} in the next", printed)
+    assert result["weights_digest"] == undisturbed[0]["weights_digest"]
+    assert rows(tmp_path) == undisturbed[1]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.long
+def test_several_steps_in_a_call_and_a_stop_at_an_epochs_last_step(tmp_path):
+    """Checkpoints fall on the ends of calls; with one call an epoch, the signal's comes between the last step and the epoch's end."""
+    calls = ["--set", f"devices.steps_per_call={STEPS}"]
+    (tmp_path / "whole").mkdir()
+    expected, _ = finish(start(*arguments(tmp_path / "whole", *calls)))
+    process = start(*arguments(tmp_path, *calls))
+    while not (tmp_path / "run" / "history.csv").exists():  # that of the untrained network: the first call is being traced
+        time.sleep(0.01)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"after epoch 0 of 2, step {STEPS} of {STEPS} in the next; saved" in printed
+    result, _ = finish(start(*arguments(tmp_path, *calls)))
+    assert result["weights_digest"] == expected["weights_digest"]
+    assert rows(tmp_path) == rows(tmp_path / "whole")
+
+
+@pytest.mark.long
+def test_a_constant_schedule_may_get_more_epochs(tmp_path):
+    constant = ["--set", "optimizer.schedule=constant", "--set", "tau.schedule=constant"]
+    (tmp_path / "whole").mkdir()
+    expected, _ = finish(start(*arguments(tmp_path / "whole", *constant)))
+    finish(start(*arguments(tmp_path, *constant, "--set", "training.epochs=1")))
+    result, printed = finish(start(*arguments(tmp_path, *constant)))
+    assert "going on after epoch 1 of 2" in printed
+    assert result["weights_digest"] == expected["weights_digest"]
+
+
+def test_a_folder_that_a_living_process_is_at_is_refused(tmp_path, capsys):
+    from byol_tf.runs.lock import RunLock
+    from byol_tf.train.__main__ import main
+
+    with RunLock(tmp_path / "run"):
+        assert main(arguments(tmp_path)) == 2
+    assert f"in use by process {os.getpid()} on" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
