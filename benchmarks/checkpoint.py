@@ -1,8 +1,11 @@
-"""`python -m benchmarks.checkpoint`: what a checkpoint costs that is written while training goes on.
+"""`python -m benchmarks.checkpoint`: what a checkpoint costs that is written while training goes
+on.
 
-Both sides make the same steps of one model on one fixed batch, in turns; one of them takes a checkpoint after its first step, and waits at
-its end until that is on disk. The difference is all of its cost: the copy between two steps, the cores and the disk that the writing takes
-from the steps, and what is left to wait for. The figure is that difference as a share of the steps between two checkpoints.
+Both sides make the same steps of one model on one fixed batch, in turns; one of them takes a
+checkpoint after its first step, and waits at its end until that is on disk. The difference is all
+of its cost: the copy between two steps, the cores and the disk that the writing takes from the
+steps, and what is left to wait for. The figure is that difference as a share of the steps between
+two checkpoints.
 """
 
 import argparse
@@ -26,14 +29,29 @@ from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.train.callbacks.checkpoint import model_arrays
 
 
-def measure(encoder: str, size: int, batch: int, optimizer: str, steps: int, pairs: int, every: int, folder: Path) -> dict:
-    """Seconds of a step and of a checkpoint, and the share of the latter in `every` steps; checkpoints go below `folder`."""
+def measure(
+    encoder: str,
+    size: int,
+    batch: int,
+    optimizer: str,
+    steps: int,
+    pairs: int,
+    every: int,
+    folder: Path,
+) -> dict:
+    """Seconds of a step and of a checkpoint, and the share of the latter in `every` steps;
+    checkpoints go below `folder`."""
     keras.utils.set_random_seed(0)
     model = BYOL(build_encoder(encoder, size))
     model.compile(build_optimizer(optimizer, WarmupSchedule(1e-4, 1000)))
     model.optimizer.build(model.trainable_variables)
     TargetUpdate(cosine_tau(0.99, 1000)).set_model(model)
-    views = tuple(tf.constant(np.random.default_rng(view).normal(size=(batch, size, size, 3)).astype(np.float32)) for view in range(2))
+    views = tuple(
+        tf.constant(
+            np.random.default_rng(view).normal(size=(batch, size, size, 3)).astype(np.float32)
+        )
+        for view in range(2)
+    )
     step = tf.function(model.train_step, jit_compile=model.jit_compile, autograph=False)
     failures = []
     writer = CheckpointWriter(folder, 2, failures.append)
@@ -53,7 +71,10 @@ def measure(encoder: str, size: int, batch: int, optimizer: str, steps: int, pai
         raise OSError(failures[0])
     turns = {name: [steps / speed for speed in measured] for name, measured in speeds.items()}
     step_seconds = statistics.median(turns["plain"]) / steps
-    costs = [with_one - without for with_one, without in zip(turns["saving"], turns["plain"], strict=True)]
+    costs = [
+        with_one - without
+        for with_one, without in zip(turns["saving"], turns["plain"], strict=True)
+    ]
     cost = statistics.median(costs)
     return {
         "benchmark": "checkpoint",
@@ -78,8 +99,17 @@ def main() -> None:
     parser.add_argument("--optimizer", choices=("sgd", "adam", "lars"), default="adam")
     parser.add_argument("--steps", type=int, default=6, help="of each side in a pair")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--every", type=int, default=50, help="steps between two checkpoints, of which the share is told")
-    parser.add_argument("--folder", type=Path, help="where checkpoints go, on the disk to be measured (default: a temporary one)")
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=50,
+        help="steps between two checkpoints, of which the share is told",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where checkpoints go, on the disk to be measured (default: a temporary one)",
+    )
     options = vars(parser.parse_args())
     below = options.pop("folder")
     with tempfile.TemporaryDirectory(dir=below) as folder:

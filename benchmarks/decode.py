@@ -1,8 +1,10 @@
-"""`python -m benchmarks.decode`: images a second, each with what the host makes for both views, from JPEGs of about ImageNet's size.
+"""`python -m benchmarks.decode`: images a second, each with what the host makes for both views,
+from JPEGs of about ImageNet's size.
 
-The crops that fused views take (`views.engine=fused`), decoded whole by Pillow or where the crops lie; and whole views by keras-cv. They
-take turns; ratios are medians of the rounds. The JPEGs are two photographs of scikit-learn, resized. Files come out of the page cache: what
-a disk adds is not in it.
+The crops that fused views take (`views.engine=fused`), decoded whole by Pillow or where the crops
+lie; and whole views by keras-cv. They take turns; ratios are medians of the rounds. The JPEGs are
+two photographs of scikit-learn, resized. Files come out of the page cache: what a disk adds is not
+in it.
 """
 
 import argparse
@@ -39,7 +41,9 @@ def write_photos(folder: Path, height: int, width: int) -> None:
     photos = [Image.fromarray(photo) for photo in load_sample_images().images]
     for number in range(_FILES):
         size = (width - number % 8, height - number // 8)
-        photos[number % len(photos)].resize(size, Image.Resampling.BICUBIC).save(folder / f"{number}.jpg", quality=_QUALITY)
+        photos[number % len(photos)].resize(size, Image.Resampling.BICUBIC).save(
+            folder / f"{number}.jpg", quality=_QUALITY
+        )
 
 
 def _side(stream: Callable[[], tf.data.Dataset]) -> Side:
@@ -65,7 +69,9 @@ def measure(height: int, width: int, size: int, batch: int, pairs: int, batches:
         images = open_source("folder", root=folder, seed=_SEED).pretrain
         whole = LazyImages(len(images), images.__getitem__)
         sides = {
-            "keras_cv": _side(lambda: view_batches(images, policies, size, batch, _SEED, (0.5,) * 3, (0.5,) * 3)),
+            "keras_cv": _side(
+                lambda: view_batches(images, policies, size, batch, _SEED, (0.5,) * 3, (0.5,) * 3)
+            ),
             "crops_of_whole": _side(lambda: crop_batches(whole, policies, size, batch, _SEED)),
             "crops": _side(lambda: crop_batches(images, policies, size, batch, _SEED)),
         }

@@ -1,7 +1,9 @@
-"""`python -m benchmarks.fit`: whole `fit`, views included, against the bare compiled step on one fixed batch.
+"""`python -m benchmarks.fit`: whole `fit`, views included, against the bare compiled step on one
+fixed batch.
 
-With `--peer` also against lightly's BYOL end to end: its transforms, a DataLoader with a worker a core, its parts. All take turns; figures
-are medians of the ratios. Batches that were made ahead in a pause aren't counted.
+With `--peer` also against lightly's BYOL end to end: its transforms, a DataLoader with a worker a
+core, its parts. All take turns; figures are medians of the ratios. Batches that were made ahead in
+a pause aren't counted.
 """
 
 import argparse
@@ -44,11 +46,17 @@ class _Clock(keras.callbacks.Callback):
 def fit(engine: str, encoder: str, size: int, batch: int) -> Side:
     """Steps of `fit` on images held in memory, under the precision that is set."""
     keras.utils.set_random_seed(0)
-    images = ArrayImages(np.random.default_rng(0).integers(0, 256, (max(4 * batch, 512), size, size, 3), dtype=np.uint8))
+    images = ArrayImages(
+        np.random.default_rng(0).integers(
+            0, 256, (max(4 * batch, 512), size, size, 3), dtype=np.uint8
+        )
+    )
     policies = preset("byol")
     if engine == "fused":
         stream = image_batches(images, batch, 0)
-        views = [FusedViews(policy, size, (0, view), _MEAN, _STD) for view, policy in enumerate(policies)]
+        views = [
+            FusedViews(policy, size, (0, view), _MEAN, _STD) for view, policy in enumerate(policies)
+        ]
     else:
         stream, views = view_batches(images, policies, size, batch, 0, _MEAN, _STD), None
     model = BYOL(build_encoder(encoder, size), views=views)
@@ -56,13 +64,28 @@ def fit(engine: str, encoder: str, size: int, batch: int) -> Side:
     callbacks = [TargetUpdate(cosine_tau(0.99, 1000)), Throughput(batch), clock := _Clock()]
 
     def side(steps):
-        model.fit(stream, steps_per_epoch=_UNCOUNTED + steps, callbacks=callbacks, verbose=0, shuffle=False)
+        model.fit(
+            stream,
+            steps_per_epoch=_UNCOUNTED + steps,
+            callbacks=callbacks,
+            verbose=0,
+            shuffle=False,
+        )
         return clock.ended - clock.began
 
     return side
 
 
-def measure(encoder: str, size: int, batch: int, precision: str, engine: str, steps: int, pairs: int, peer: bool) -> dict:
+def measure(
+    encoder: str,
+    size: int,
+    batch: int,
+    precision: str,
+    engine: str,
+    steps: int,
+    pairs: int,
+    peer: bool,
+) -> dict:
     """Images a second of all sides, and the median of what `fit` did to what the others did."""
     set_precision(precision)
     settings = {"encoder": encoder, "size": size, "batch": batch, "precision": precision}
@@ -70,10 +93,18 @@ def measure(encoder: str, size: int, batch: int, precision: str, engine: str, st
     if peer:
         sides["lightly"] = Peer("lightly_fit", uncounted=_UNCOUNTED, **settings)
     speeds = take_turns(sides, pairs, steps)
-    result = {"benchmark": "fit", **settings, "engine": engine, "images_per_second": rounded(speeds, batch)}
+    result = {
+        "benchmark": "fit",
+        **settings,
+        "engine": engine,
+        "images_per_second": rounded(speeds, batch),
+    }
     result["against_bare"] = median_ratio(speeds, "fit", "bare")
     if peer:
-        result |= {"against_lightly": median_ratio(speeds, "fit", "lightly"), "versions": sides["lightly"].versions}
+        result |= {
+            "against_lightly": median_ratio(speeds, "fit", "lightly"),
+            "versions": sides["lightly"].versions,
+        }
     return result
 
 
@@ -84,7 +115,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
-    parser.add_argument("--engine", choices=("fused", "keras_cv"), default="fused", help="as views.engine")
+    parser.add_argument(
+        "--engine", choices=("fused", "keras_cv"), default="fused", help="as views.engine"
+    )
     parser.add_argument("--steps", type=int, default=8, help="of each side in a pair")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--peer", action="store_true", help="also lightly (make peers)")

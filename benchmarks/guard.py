@@ -1,6 +1,8 @@
-"""`python -m benchmarks.guard`: what it costs a step to look whether its numbers are finite, on the bare step of `benchmarks.step`.
+"""`python -m benchmarks.guard`: what it costs a step to look whether its numbers are finite, on the
+bare step of `benchmarks.step`.
 
-Both sides take turns; the figure is the median ratio of the pairs, above 1 where the guard takes time.
+Both sides take turns; the figure is the median ratio of the pairs, above 1 where the guard takes
+time.
 """
 
 import argparse
@@ -32,7 +34,10 @@ def unguarded_step(encoder: str, size: int, batch: int) -> Side:
 
 def measure(encoder: str, size: int, batch: int, steps: int, pairs: int) -> dict:
     """Images a second of both sides, and how much longer the guarded step takes."""
-    sides = {"without": unguarded_step(encoder, size, batch), "guarded": bare_step(encoder, size, batch)}
+    sides = {
+        "without": unguarded_step(encoder, size, batch),
+        "guarded": bare_step(encoder, size, batch),
+    }
     speeds = take_turns(sides, pairs, steps)
     settings = {"encoder": encoder, "size": size, "batch": batch}
     return {

@@ -1,6 +1,8 @@
-"""`python -m benchmarks.host`: host time a step outside the compiled function, in `fit` with the callbacks of a run.
+"""`python -m benchmarks.host`: host time a step outside the compiled function, in `fit` with the
+callbacks of a run.
 
-Both are clocked in one `fit` of a small network on a CPU, where the function returns when it is done; figures are medians of the rounds.
+Both are clocked in one `fit` of a small network on a CPU, where the function returns when it is
+done; figures are medians of the rounds.
 """
 
 import argparse
@@ -27,7 +29,8 @@ _SIZE, _BATCH = 32, 16
 
 
 class _Clock(keras.callbacks.Callback):
-    """Time from the end of a round's first call to the end of its last, and what of it was spent in the compiled function."""
+    """Time from the end of a round's first call to the end of its last, and what of it was spent in
+    the compiled function."""
 
     def on_train_begin(self, logs=None):
         self._function = self.model.train_function
@@ -54,16 +57,34 @@ class _Clock(keras.callbacks.Callback):
 def measure(steps_per_call: int, calls: int, rounds: int) -> dict:
     """Milliseconds a step outside and inside the compiled function."""
     keras.utils.set_random_seed(0)
-    images = ArrayImages(np.random.default_rng(0).integers(0, 256, (256, _SIZE, _SIZE, 3), dtype=np.uint8))
-    views = [FusedViews(policy, _SIZE, (0, view), (0.5,) * 3, (0.5,) * 3) for view, policy in enumerate(preset("byol"))]
-    model = BYOL(build_encoder("convnet", _SIZE, 0.25), mlp_head(32, 64, 32, "projector"), mlp_head(32, 64, 32, "predictor"), views=views)
-    model.compile(build_optimizer("lars", WarmupSchedule(0.1, 1000)), steps_per_execution=steps_per_call)
+    images = ArrayImages(
+        np.random.default_rng(0).integers(0, 256, (256, _SIZE, _SIZE, 3), dtype=np.uint8)
+    )
+    views = [
+        FusedViews(policy, _SIZE, (0, view), (0.5,) * 3, (0.5,) * 3)
+        for view, policy in enumerate(preset("byol"))
+    ]
+    model = BYOL(
+        build_encoder("convnet", _SIZE, 0.25),
+        mlp_head(32, 64, 32, "projector"),
+        mlp_head(32, 64, 32, "predictor"),
+        views=views,
+    )
+    model.compile(
+        build_optimizer("lars", WarmupSchedule(0.1, 1000)), steps_per_execution=steps_per_call
+    )
     clock = _Clock()
     callbacks = [TargetUpdate(cosine_tau(0.99, 1000)), Throughput(_BATCH), clock]
     outside, inside = [], []
     steps = steps_per_call * calls
     for _ in range(rounds + 1):
-        model.fit(image_batches(images, _BATCH, 0), steps_per_epoch=steps, callbacks=callbacks, verbose=0, shuffle=False)
+        model.fit(
+            image_batches(images, _BATCH, 0),
+            steps_per_epoch=steps,
+            callbacks=callbacks,
+            verbose=0,
+            shuffle=False,
+        )
         counted = steps - steps_per_call
         outside.append((clock.ended - clock.began - clock.inside) / counted * 1e3)
         inside.append(clock.inside / counted * 1e3)

@@ -1,7 +1,8 @@
-"""`python -m benchmarks.memory`: the most memory that training takes at STL-10's size, images held or read anew each time.
+"""`python -m benchmarks.memory`: the most memory that training takes at STL-10's size, images held
+or read anew each time.
 
-It writes 100,000 made-up JPEGs of 96 px into a temporary folder, opens them with the STL-10 config as a run does, and trains some steps;
-each way in a process of its own.
+It writes 100,000 made-up JPEGs of 96 px into a temporary folder, opens them with the STL-10 config
+as a run does, and trains some steps; each way in a process of its own.
 """
 
 import argparse
@@ -29,7 +30,9 @@ def write_photos(root: Path, count: int) -> None:
         (root / f"{folder:02}").mkdir()
         for number in range(folder, count, _FOLDERS):
             pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
-            Image.fromarray(pixels).resize((_SIZE, _SIZE), Image.Resampling.BICUBIC).save(root / f"{folder:02}" / f"{number:06}.jpg")
+            Image.fromarray(pixels).resize((_SIZE, _SIZE), Image.Resampling.BICUBIC).save(
+                root / f"{folder:02}" / f"{number:06}.jpg"
+            )
 
     with ThreadPoolExecutor() as threads:
         list(threads.map(write, range(_FOLDERS)))
@@ -46,16 +49,32 @@ def _train(root: str, cache: str, engine: str, encoder: str) -> None:
     from byol_tf.runs.folder import RunFolder
     from byol_tf.train.experiment import Experiment
 
-    keys = {"data.source": "folder", "data.root": root, "data.archive": "null", "data.image_size": _SIZE, "data.cache": cache}
+    keys = {
+        "data.source": "folder",
+        "data.root": root,
+        "data.archive": "null",
+        "data.image_size": _SIZE,
+        "data.cache": cache,
+    }
     keys |= {"views.engine": engine, "encoder.name": encoder, "training.batch_size": 64}
     config = load_config("stl10", [f"{key}={value}" for key, value in keys.items()])
     experiment = Experiment(config, RunFolder(Path(root).parent / "run"), lambda line: None)
     opened = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     batches = batches_of(config, experiment.source.pretrain)
-    experiment.model.fit(batches, steps_per_epoch=_STEPS, callbacks=[TargetUpdate(constant_tau(0.99))], verbose=0, shuffle=False)
+    experiment.model.fit(
+        batches,
+        steps_per_epoch=_STEPS,
+        callbacks=[TargetUpdate(constant_tau(0.99))],
+        verbose=0,
+        shuffle=False,
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     images = len(experiment.source.pretrain)
-    print(json.dumps({"images": images, "opened_gb": round(opened / 1e6, 2), "peak_gb": round(peak / 1e6, 2)}))
+    print(
+        json.dumps(
+            {"images": images, "opened_gb": round(opened / 1e6, 2), "peak_gb": round(peak / 1e6, 2)}
+        )
+    )
 
 
 def measure(images: int, engine: str, encoder: str) -> dict:
@@ -66,7 +85,18 @@ def measure(images: int, engine: str, encoder: str) -> dict:
         root.mkdir()
         write_photos(root, images)
         for cache, name in (("none", "streaming"), ("memory", "in_memory")):
-            command = [sys.executable, "-m", "benchmarks.memory", "--of", str(root), cache, "--engine", engine, "--encoder", encoder]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.memory",
+                "--of",
+                str(root),
+                cache,
+                "--engine",
+                engine,
+                "--encoder",
+                encoder,
+            ]
             run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             result[name] = json.loads(run.stdout.splitlines()[-1])
     return result
@@ -78,7 +108,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--engine", choices=("keras_cv", "fused"), default="keras_cv")
     parser.add_argument("--encoder", default="resnet18")
-    parser.add_argument("--of", nargs=2, metavar=("ROOT", "CACHE"), help="what the processes that are measured are called with")
+    parser.add_argument(
+        "--of",
+        nargs=2,
+        metavar=("ROOT", "CACHE"),
+        help="what the processes that are measured are called with",
+    )
     options = parser.parse_args()
     if options.of:
         _train(*options.of, options.engine, options.encoder)

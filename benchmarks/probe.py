@@ -1,6 +1,8 @@
-"""`python -m benchmarks.probe --run DIR`: linear and nearest-neighbour accuracy of a finished run's encoder and of the untrained one.
+"""`python -m benchmarks.probe --run DIR`: linear and nearest-neighbour accuracy of a finished run's
+encoder and of the untrained one.
 
-The same probe as during training, with as many labels as wanted: the usual protocol on CIFAR-10 takes all 50,000.
+The same probe as during training, with as many labels as wanted: the usual protocol on CIFAR-10
+takes all 50,000.
 """
 
 import argparse
@@ -33,12 +35,21 @@ def main() -> None:
     train = subset(source.train, balanced_indices(source.train.labels, wanted, config.seed))
     set_seeds(config.seed, False)
     encoders = {
-        "untrained": inference_model(build_model(config).encoder, views.size, views.mean, views.std),
+        "untrained": inference_model(
+            build_model(config).encoder, views.size, views.mean, views.std
+        ),
         "trained": restored_inference(config, RunFolder(options.run)),
     }
-    result = {"benchmark": "probe", "run": options.run.name, "train_images": wanted, "test_images": len(source.test)}
+    result = {
+        "benchmark": "probe",
+        "run": options.run.name,
+        "train_images": wanted,
+        "test_images": len(source.test),
+    }
     for name, encoder in encoders.items():
-        measured = Probe(encoder, train, source.test, 1, 1, config.probe.neighbours, config.probe.temperature).measure()
+        measured = Probe(
+            encoder, train, source.test, 1, 1, config.probe.neighbours, config.probe.temperature
+        ).measure()
         result[name] = {key: round(value, 4) for key, value in measured.items()}
     print(json.dumps(result))
 

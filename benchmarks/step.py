@@ -1,6 +1,8 @@
-"""`python -m benchmarks.step`: the bare compiled BYOL step on one fixed batch; with `--peer` beside PyTorch with lightly's parts.
+"""`python -m benchmarks.step`: the bare compiled BYOL step on one fixed batch; with `--peer` beside
+PyTorch with lightly's parts.
 
-Both sides take turns; the figure is the median ratio of the pairs. SGD with momentum on both sides, as in lightly's example.
+Both sides take turns; the figure is the median ratio of the pairs. SGD with momentum on both sides,
+as in lightly's example.
 """
 
 import argparse
@@ -22,13 +24,22 @@ from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
 
 
 def bare_step(encoder: str, size: int, batch: int, jit: str = "auto") -> Side:
-    """Steps of BYOL with the paper's heads on one batch of noise, under the precision that is set."""
+    """Steps of BYOL with the paper's heads on one batch of noise, under the precision that is
+    set."""
     keras.utils.set_random_seed(0)
     model = BYOL(build_encoder(encoder, size))
-    model.compile(build_optimizer("sgd", WarmupSchedule(1e-4, 1000)), jit_compile={"auto": "auto", "on": True, "off": False}[jit])
+    model.compile(
+        build_optimizer("sgd", WarmupSchedule(1e-4, 1000)),
+        jit_compile={"auto": "auto", "on": True, "off": False}[jit],
+    )
     model.optimizer.build(model.trainable_variables)
     TargetUpdate(cosine_tau(0.99, 1000)).set_model(model)
-    views = tuple(tf.constant(np.random.default_rng(view).normal(size=(batch, size, size, 3)).astype(np.float32)) for view in range(2))
+    views = tuple(
+        tf.constant(
+            np.random.default_rng(view).normal(size=(batch, size, size, 3)).astype(np.float32)
+        )
+        for view in range(2)
+    )
     step = tf.function(model.train_step, jit_compile=model.jit_compile, autograph=False)
 
     def run(steps):
@@ -38,17 +49,37 @@ def bare_step(encoder: str, size: int, batch: int, jit: str = "auto") -> Side:
     return timed(run)
 
 
-def measure(encoder: str, size: int, batch: int, precision: str, jit: str, steps: int, pairs: int, peer: bool) -> dict:
+def measure(
+    encoder: str,
+    size: int,
+    batch: int,
+    precision: str,
+    jit: str,
+    steps: int,
+    pairs: int,
+    peer: bool,
+) -> dict:
     """Images a second of both sides, and the median of ours to theirs."""
     set_precision(precision)
     sides = {"byol_tf": bare_step(encoder, size, batch, jit)}
     if peer:
-        sides["torch"] = Peer("torch_step", encoder=encoder, size=size, batch=batch, precision=precision)
+        sides["torch"] = Peer(
+            "torch_step", encoder=encoder, size=size, batch=batch, precision=precision
+        )
     speeds = take_turns(sides, pairs, steps)
-    settings = {"encoder": encoder, "size": size, "batch": batch, "precision": precision, "jit": jit}
+    settings = {
+        "encoder": encoder,
+        "size": size,
+        "batch": batch,
+        "precision": precision,
+        "jit": jit,
+    }
     result = {"benchmark": "step", **settings, "images_per_second": rounded(speeds, batch)}
     if peer:
-        result |= {"against_torch": median_ratio(speeds, "byol_tf", "torch"), "versions": sides["torch"].versions}
+        result |= {
+            "against_torch": median_ratio(speeds, "byol_tf", "torch"),
+            "versions": sides["torch"].versions,
+        }
     return result
 
 
@@ -62,7 +93,9 @@ def main() -> None:
     parser.add_argument("--jit", choices=("auto", "on", "off"), default="auto")
     parser.add_argument("--steps", type=int, default=4, help="of each side in a pair")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--peer", action="store_true", help="beside PyTorch with lightly's parts (make peers)")
+    parser.add_argument(
+        "--peer", action="store_true", help="beside PyTorch with lightly's parts (make peers)"
+    )
     print(json.dumps(measure(**vars(parser.parse_args()))))
 
 

@@ -1,4 +1,5 @@
-"""Sides that take turns in one run: on a machine whose speed drifts, only what ran a moment apart can be compared."""
+"""Sides that take turns in one run: on a machine whose speed drifts, only what ran a moment apart
+can be compared."""
 
 import statistics
 import time
@@ -8,7 +9,8 @@ Side = Callable[[int], float]
 """Does so many units of work and returns the seconds that they took."""
 
 _PAUSE = 0.3
-"""Seconds between two turns, in which threads of the last side come to rest and readers fill their queues again."""
+"""Seconds between two turns, in which threads of the last side come to rest and readers fill their
+queues again."""
 
 
 def timed(run: Callable[[int], object]) -> Side:
@@ -22,7 +24,9 @@ def timed(run: Callable[[int], object]) -> Side:
     return side
 
 
-def take_turns(sides: dict[str, Side], rounds: int, units: int | None = None, seconds: float = 1.0) -> dict[str, list[float]]:
+def take_turns(
+    sides: dict[str, Side], rounds: int, units: int | None = None, seconds: float = 1.0
+) -> dict[str, list[float]]:
     """Units a second of each side in each round.
 
     Args:
@@ -45,9 +49,13 @@ def take_turns(sides: dict[str, Side], rounds: int, units: int | None = None, se
 
 def median_ratio(speeds: dict[str, list[float]], fast: str, base: str) -> float:
     """The median over the rounds of what `fast` did to what `base` did."""
-    return round(statistics.median(a / b for a, b in zip(speeds[fast], speeds[base], strict=True)), 3)
+    return round(
+        statistics.median(a / b for a, b in zip(speeds[fast], speeds[base], strict=True)), 3
+    )
 
 
 def rounded(speeds: dict[str, list[float]], batch: int) -> dict[str, list[float]]:
     """Images a second, for people."""
-    return {name: [round(batch * speed, 1) for speed in measured] for name, measured in speeds.items()}
+    return {
+        name: [round(batch * speed, 1) for speed in measured] for name, measured in speeds.items()
+    }

@@ -1,8 +1,10 @@
-"""`python -m benchmarks.views`: images a second, each with both views of the BYOL recipe, from uint8 images held in memory.
+"""`python -m benchmarks.views`: images a second, each with both views of the BYOL recipe, from
+uint8 images held in memory.
 
-keras-cv in tf.data (host views), fused views in tf.data, called directly, and compiled as a whole, in turns; ratios are the medians of the
-rounds. With `--peer` also torchvision + PIL in two DataLoader workers, and kornia. The images are tiles of scikit-learn's two photographs,
-on which it also prints how far linear views lie from exact ones, in [0, 1].
+keras-cv in tf.data (host views), fused views in tf.data, called directly, and compiled as a whole,
+in turns; ratios are the medians of the rounds. With `--peer` also torchvision + PIL in two
+DataLoader workers, and kornia. The images are tiles of scikit-learn's two photographs, on which it
+also prints how far linear views lie from exact ones, in [0, 1].
 """
 
 import argparse
@@ -45,7 +47,10 @@ def photo_tiles(count: int, size: int) -> np.ndarray:
 
 
 def _layers(size, **options):
-    return [FusedViews(policy, size, (_SEED, view), _MEAN, _STD, **options) for view, policy in enumerate(preset("byol"))]
+    return [
+        FusedViews(policy, size, (_SEED, view), _MEAN, _STD, **options)
+        for view, policy in enumerate(preset("byol"))
+    ]
 
 
 def _ids(count):
@@ -53,11 +58,18 @@ def _ids(count):
 
 
 def exact_difference(images: np.ndarray) -> dict[str, float]:
-    """Mean and 99th percentile of the absolute difference between linear and exact views, pixels in [0, 1]."""
+    """Mean and 99th percentile of the absolute difference between linear and exact views, pixels in
+    [0, 1]."""
     ids = _ids(len(images))
-    views = [np.stack([layer(images, ids) * _STD for layer in _layers(images.shape[1], exact=exact)]) for exact in (False, True)]
+    views = [
+        np.stack([layer(images, ids) * _STD for layer in _layers(images.shape[1], exact=exact)])
+        for exact in (False, True)
+    ]
     difference = np.abs(views[0] - views[1])
-    return {"mean": round(float(difference.mean()), 4), "percentile_99": round(float(np.percentile(difference, 99)), 4)}
+    return {
+        "mean": round(float(difference.mean()), 4),
+        "percentile_99": round(float(np.percentile(difference, 99)), 4),
+    }
 
 
 def _stream(images: np.ndarray, batch: int, views: Callable) -> Side:
@@ -122,14 +134,32 @@ def measure(size: int, batch: int, pairs: int, seconds: float, peer: bool) -> di
     sides = sides_of(images, batch)
     with tempfile.TemporaryDirectory() as folder:
         np.save(file := str(Path(folder) / "images.npy"), images)
-        settings = {"images": file, "size": size, "batch": batch, "kernel": kernel_size(size), "uncounted": _UNCOUNTED}
-        peers = {library: Peer("torch_views", library=library, **settings) for library in (("torchvision", "kornia") if peer else ())}
+        settings = {
+            "images": file,
+            "size": size,
+            "batch": batch,
+            "kernel": kernel_size(size),
+            "uncounted": _UNCOUNTED,
+        }
+        peers = {
+            library: Peer("torch_views", library=library, **settings)
+            for library in (("torchvision", "kornia") if peer else ())
+        }
     speeds = take_turns(sides | peers, pairs, seconds=seconds)
-    result = {"benchmark": "views", "size": size, "batch": batch, "images_per_second": rounded(speeds, batch)}
+    result = {
+        "benchmark": "views",
+        "size": size,
+        "batch": batch,
+        "images_per_second": rounded(speeds, batch),
+    }
     for base in ("keras_cv", *peers):
-        result[f"against_{base}"] = {name: median_ratio(speeds, name, base) for name in speeds if name.startswith("fused")}
+        result[f"against_{base}"] = {
+            name: median_ratio(speeds, name, base) for name in speeds if name.startswith("fused")
+        }
     if peers:
-        result["versions"] = {name: version for side in peers.values() for name, version in side.versions.items()}
+        result["versions"] = {
+            name: version for side in peers.values() for name, version in side.versions.items()
+        }
     return result | {"linear_against_exact": exact_difference(images[:128])}
 
 
@@ -140,7 +170,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each side in a round")
-    parser.add_argument("--peer", action="store_true", help="also torchvision + PIL and kornia (make peers)")
+    parser.add_argument(
+        "--peer", action="store_true", help="also torchvision + PIL and kornia (make peers)"
+    )
     print(json.dumps(measure(**vars(parser.parse_args()))))
 
 

@@ -1,4 +1,5 @@
-"""`python -m byol_tf.compare`: several runs side by side, from their files alone: what differs in their configs, and what came of it."""
+"""`python -m byol_tf.compare`: several runs side by side, from their files alone: what differs in
+their configs, and what came of it."""
 
 import argparse
 import csv
@@ -36,7 +37,8 @@ class Compared:
     Attributes:
         name: of its folder, or what the user called it.
         given: whether the user called it so.
-        settings: dotted key -> value as JSON, of what matters for what is learned; None for a history without a config.
+        settings: dotted key -> value as JSON, of what matters for what is learned; None for a
+            history without a config.
         rows: of its history, the untrained network's first.
         supervised: accuracy of the same network from scratch, where it was measured.
     """
@@ -59,16 +61,25 @@ class Compared:
 def main(arguments: list[str] | None = None) -> int:
     """Prints a line a setting and writes table and figure; returns its exit code.
 
-    0, where folders without a history are left out and named; 2 with a message and nothing written if no run remains, or if a path that is
-    no folder is no history either.
+    0, where folders without a history are left out and named; 2 with a message and nothing written
+    if no run remains, or if a path that is no folder is no history either.
     """
     parser = argparse.ArgumentParser(
         prog="python -m byol_tf.compare",
-        description="Compares runs: which settings differ, accuracy, collapse measures, loss. Runs that differ by their seed are one line.",
+        description="Compares runs: which settings differ, accuracy, collapse measures, loss. Runs "
+        "that differ by their seed are one line.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, or history.csv files; NAME=RUN gives one another name")
     parser.add_argument(
-        "--out", metavar="PNG", default="comparison.png", help="the figure; .csv and .md lie beside it (default: comparison.png)"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folders, or history.csv files; NAME=RUN gives one another name",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="PNG",
+        default="comparison.png",
+        help="the figure; .csv and .md lie beside it (default: comparison.png)",
     )
     options = parser.parse_args(arguments)
     runs, without_history, wrong = [], [], []
@@ -77,8 +88,11 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             runs.append(_read(name, path))
         except (OSError, ValueError, RunFolderError) as error:
-            # `runs/*` has the folder of studies, and runs before their first row; a path that isn't there is a slip.
-            (without_history if path.is_dir() else wrong).append(f"{text}: expected a run folder with a history.csv; {error}")
+            # `runs/*` has the folder of studies, and runs before their first row; a path that isn't
+            # there is a slip.
+            (without_history if path.is_dir() else wrong).append(
+                f"{text}: expected a run folder with a history.csv; {error}"
+            )
     if wrong or not runs:
         print("\n".join([*wrong, *without_history]), file=sys.stderr)
         return 2
@@ -98,7 +112,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"--out {options.out}: can't be written: {error.strerror or error}", file=sys.stderr)
         return 2
     if len(keys) > _PRINTED_KEYS:
-        table = f"{markdown(groups, ())}\n{len(keys)} settings differ; {figure.with_suffix('.md')} has their columns\n"
+        table = (
+            f"{markdown(groups, ())}\n{len(keys)} settings differ; {figure.with_suffix('.md')} "
+            "has their columns\n"
+        )
     print(f"{table}\n{', '.join(map(str, (figure, *files)))}")
     return 0
 
@@ -113,7 +130,8 @@ def _named(text: str) -> tuple[str, Path]:
 
 
 def _read(name: str, path: Path) -> Compared:
-    """A run from its files. Raises `OSError`, `ValueError` or `RunFolderError` where they aren't those of a run."""
+    """A run from its files. Raises `OSError`, `ValueError` or `RunFolderError` where they aren't
+    those of a run."""
     folder = RunFolder(path)
     rows = read_history(folder.history if path.is_dir() else path)
     if not rows or "epoch" not in rows[0]:
@@ -126,24 +144,33 @@ def _read(name: str, path: Path) -> Compared:
 
 
 def differing_keys(runs: Sequence[Compared]) -> list[str]:
-    """The settings that aren't the same in all runs that have a config, in the config's order; seed and name left out."""
+    """The settings that aren't the same in all runs that have a config, in the config's order; seed
+    and name left out."""
     known = [run.settings for run in runs if run.settings is not None]
     keys = dict.fromkeys(key for settings in known for key in settings if key not in _OF_ITSELF)
     return [key for key in keys if len({settings.get(key) for settings in known}) > 1]
 
 
 def by_setting(runs: Sequence[Compared], keys: Sequence[str]) -> list[list[Compared]]:
-    """Runs that differ by their seed at most are together; the best probe comes first, then those without one.
+    """Runs that differ by their seed at most are together; the best probe comes first, then those
+    without one.
 
-    A run that the user has named, one without a config, and one with a seed that is there already stand for themselves.
+    A run that the user has named, one without a config, and one with a seed that is there already
+    stand for themselves.
     """
     groups: dict[tuple, list[Compared]] = {}
     for number, run in enumerate(runs):
-        place = ("alone", number) if run.given or run.settings is None else tuple(run.settings.get(key) for key in keys)
+        place = (
+            ("alone", number)
+            if run.given or run.settings is None
+            else tuple(run.settings.get(key) for key in keys)
+        )
         if run.seed in [other.seed for other in groups.get(place, ())]:
             place = ("alone", number)
         groups.setdefault(place, []).append(run)
-    return sorted(groups.values(), key=lambda group: -(_mean(group, "probe_accuracy") or float("-inf")))
+    return sorted(
+        groups.values(), key=lambda group: -(_mean(group, "probe_accuracy") or float("-inf"))
+    )
 
 
 def _values(group: Sequence[Compared], measure: str) -> list[float]:
@@ -156,23 +183,49 @@ def _mean(group: Sequence[Compared], measure: str) -> float | None:
 
 
 def markdown(groups: Sequence[Sequence[Compared]], keys: Sequence[str]) -> str:
-    """A table with a line a setting: mean, and standard deviation over seeds where there are several. Columns are aligned."""
+    """A table with a line a setting: mean, and standard deviation over seeds where there are
+    several. Columns are aligned."""
     supervised = any(run.supervised is not None for group in groups for run in group)
-    head = ["run", *keys, "seeds", "epochs", "untrained", *(heading for _, heading, *_ in _MEASURES)]
+    head = [
+        "run",
+        *keys,
+        "seeds",
+        "epochs",
+        "untrained",
+        *(heading for _, heading, *_ in _MEASURES),
+    ]
     lines = [[*head, *(["supervised"] if supervised else [])]]
     for group in groups:
         first = group[0]
         name = first.name if len(group) == 1 else f"{first.name} and {len(group) - 1} more"
         epochs = sorted({f"{run.rows[-1]['epoch']:.0f}" for run in group}, key=int)
-        line = [name, *(_shown(first, key) for key in keys), ", ".join(sorted(run.seed for run in group)), ", ".join(epochs)]
-        line.append(_text([run.rows[0]["probe_accuracy"] for run in group if "probe_accuracy" in run.rows[0]], 100.0, ".1f"))
-        line += [_text(_values(group, measure), factor, form) for measure, _, factor, form in _MEASURES]
+        line = [
+            name,
+            *(_shown(first, key) for key in keys),
+            ", ".join(sorted(run.seed for run in group)),
+            ", ".join(epochs),
+        ]
+        line.append(
+            _text(
+                [run.rows[0]["probe_accuracy"] for run in group if "probe_accuracy" in run.rows[0]],
+                100.0,
+                ".1f",
+            )
+        )
+        line += [
+            _text(_values(group, measure), factor, form) for measure, _, factor, form in _MEASURES
+        ]
         if supervised:
-            line.append(_text([run.supervised for run in group if run.supervised is not None], 100.0, ".1f"))
+            line.append(
+                _text([run.supervised for run in group if run.supervised is not None], 100.0, ".1f")
+            )
         lines.append(line)
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |" for line in lines]
+    text = [
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
+        for line in lines
+    ]
     text.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
     return "\n".join(text) + "\n"
 
@@ -194,11 +247,29 @@ def csv_text(runs: Sequence[Compared], keys: Sequence[str]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     measures = [measure for measure, *_ in _MEASURES]
-    table.writerow(["run", *keys, "seed", "epochs", "untrained_probe_accuracy", *measures, "supervised_accuracy"])
+    table.writerow(
+        [
+            "run",
+            *keys,
+            "seed",
+            "epochs",
+            "untrained_probe_accuracy",
+            *measures,
+            "supervised_accuracy",
+        ]
+    )
     for run in runs:
         values = [run.rows[0].get("probe_accuracy"), *map(run.last, measures), run.supervised]
         settings = [_shown(run, key) for key in keys]
-        table.writerow([run.name, *settings, run.seed, f"{run.rows[-1]['epoch']:.0f}", *("" if v is None else f"{v:.6g}" for v in values)])
+        table.writerow(
+            [
+                run.name,
+                *settings,
+                run.seed,
+                f"{run.rows[-1]['epoch']:.0f}",
+                *("" if v is None else f"{v:.6g}" for v in values),
+            ]
+        )
     return text.getvalue()
 
 

@@ -1,7 +1,8 @@
 """Why a run stops by itself, and with which exit code. Needs no TensorFlow.
 
-2 is for what is wrong before a run begins, 75 for another machine that was lost (`train/heartbeat.py`), and 128 + n for signal n
-(`train/signals.py`). 66 and 74 are EX_NOINPUT and EX_IOERR of sysexits.h.
+2 is for what is wrong before a run begins, 75 for another machine that was lost
+(`train/heartbeat.py`), and 128 + n for signal n (`train/signals.py`). 66 and 74 are EX_NOINPUT and
+EX_IOERR of sysexits.h.
 """
 
 import signal
@@ -9,19 +10,21 @@ from collections.abc import Sequence
 
 
 class ConfigError(Exception):
-    """A config that can't be used. The message is complete: one mistake a line, each with its file or
-    override, its key, and what was expected and received."""
+    """A config that can't be used. The message is complete: one mistake a line, each with its file
+    or override, its key, and what was expected and received."""
 
     def __init__(self, lines: Sequence[str]):
         super().__init__("\n".join(lines))
 
 
 class DeviceError(Exception):
-    """The device, or the machines, that a config names aren't there. The text says what would be right."""
+    """The device, or the machines, that a config names aren't there. The text says what would be
+    right."""
 
 
 class ProtocolError(Exception):
-    """A protocol can't be run on these images, labels or encoder; the text says why and what would be right."""
+    """A protocol can't be run on these images, labels or encoder; the text says why and what would
+    be right."""
 
 
 class ProofError(Exception):
@@ -37,7 +40,8 @@ class RunFolderError(Exception):
 
 
 LOST = 75
-"""Exit code of a process that can't go on without another one: "temporary failure, try again" in BSD's sysexits.h."""
+"""Exit code of a process that can't go on without another one: "temporary failure, try again" in
+BSD's sysexits.h."""
 
 
 class Interrupted(Exception):
@@ -67,7 +71,8 @@ class RunStopped(Exception):
 
     Args:
         text: as above.
-        change: of the config, as KEY=VALUE, with which the same run gets beyond what stopped it; None where there is none.
+        change: of the config, as KEY=VALUE, with which the same run gets beyond what stopped it;
+            None where there is none.
 
     Attributes:
         exit_code: of the command.
@@ -120,7 +125,8 @@ _SHOWN = 8
 
 
 class ConversionError(Exception):
-    """A file can't be converted; the text names the file or its tensors and says what was expected."""
+    """A file can't be converted; the text names the file or its tensors and says what was
+    expected."""
 
 
 def named(names: Sequence[str]) -> str:

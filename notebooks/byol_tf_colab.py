@@ -26,7 +26,9 @@
 # | a CPU | none | any |
 
 # %% tags=["parameters"]
-IMAGES = "textures"  # drawn by the program; or "stl10": photos, 2.6 GB to download, for a GPU or a TPU
+IMAGES = (
+    "textures"  # drawn by the program; or "stl10": photos, 2.6 GB to download, for a GPU or a TPU
+)
 EPOCHS = 24
 OVERRIDES = []  # any key of the config, as on the command line: ["--set", "seed=1"]
 SOURCE = None  # where byol_tf comes from, see "Install"; None: what lies here, a clone in byol_tf/ or a byol_tf-*.whl
@@ -48,15 +50,25 @@ from pathlib import Path
 
 from IPython.display import Image, display
 
-if "TPU_NAME" in os.environ or "COLAB_TPU_ADDR" in os.environ or Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists():
+if (
+    "TPU_NAME" in os.environ
+    or "COLAB_TPU_ADDR" in os.environ
+    or Path("/dev/accel0").exists()
+    or Path("/dev/vfio/0").exists()
+):
     MACHINE = "tpu"
-elif shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi"], capture_output=True).returncode == 0:
+elif (
+    shutil.which("nvidia-smi")
+    and subprocess.run(["nvidia-smi"], capture_output=True).returncode == 0
+):
     MACHINE = "gpu"
 else:
     MACHINE = "cpu"
 print(f"{MACHINE}, Python {sys.version.split()[0]}")
 if MACHINE == "tpu" and sys.version_info >= (3, 13):
-    raise SystemExit("tensorflow-tpu 2.19.1 has no wheel for Python 3.13: choose runtime version 2026.07 (Runtime > Change runtime type)")
+    raise SystemExit(
+        "tensorflow-tpu 2.19.1 has no wheel for Python 3.13: choose runtime version 2026.07 (Runtime > Change runtime type)"
+    )
 
 os.environ["PYTHONUNBUFFERED"] = "1"  # so that what a command prints is seen at once
 
@@ -64,9 +76,13 @@ os.environ["PYTHONUNBUFFERED"] = "1"  # so that what a command prints is seen at
 def run(*words, picture=None):
     """Runs `python WORDS` and prints what it prints; shows a picture as soon as it is there. What fails ends the notebook here."""
     line = [sys.executable, *map(str, words)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         for text in process.stdout:
-            if not text.startswith(("WARNING: All log messages before absl", "I0000 ")):  # TensorFlow's greeting
+            if not text.startswith(
+                ("WARNING: All log messages before absl", "I0000 ")
+            ):  # TensorFlow's greeting
                 print(text, end="")
             if picture is not None and Path(picture).exists():
                 display(Image(picture))
@@ -95,7 +111,9 @@ def requirement(source):
     """What pip installs for this machine: an address, a wheel, or a folder with setup.cfg. What is none of them ends the notebook here."""
     if source and "://" in source:
         return f"byol-tf[{MACHINE}] @ {source}"
-    wheels = sorted(Path().glob("byol_tf-*.whl"), key=lambda wheel: wheel.stat().st_mtime, reverse=True)
+    wheels = sorted(
+        Path().glob("byol_tf-*.whl"), key=lambda wheel: wheel.stat().st_mtime, reverse=True
+    )
     for path in map(Path, [source] if source else ["byol_tf", *wheels]):
         if (path / "setup.cfg").is_file() or (path.suffix == ".whl" and path.is_file()):
             return f"{path.resolve()}[{MACHINE}]"  # a path with a slash: pip would look for a bare name on a registry
@@ -107,7 +125,9 @@ def requirement(source):
 
 
 found = importlib.util.find_spec("byol_tf")
-if found is None or found.origin is None:  # without a file of its own it's but a folder of that name, such as a clone
+if (
+    found is None or found.origin is None
+):  # without a file of its own it's but a folder of that name, such as a clone
     run("-m", "pip", "install", "--quiet", requirement(SOURCE))
     importlib.invalidate_caches()
 else:
@@ -129,7 +149,10 @@ else:
 
 # %%
 if MACHINE == "tpu":
-    run("-c", "from byol_tf.devices import build_strategy; print('TPU cores:', build_strategy('tpu').num_replicas_in_sync)")
+    run(
+        "-c",
+        "from byol_tf.devices import build_strategy; print('TPU cores:', build_strategy('tpu').num_replicas_in_sync)",
+    )
 else:
     print(f"no TPU here: going on with the {MACHINE}")
 
@@ -142,8 +165,20 @@ else:
 
 # %%
 config = {"textures": "demo", "stl10": "stl10"}[IMAGES]
-strategy = {"tpu": "tpu", "gpu": "auto", "cpu": "cpu"}[MACHINE]  # all GPUs; a TPU that doesn't answer is an error
-words = ["--config", config, "--run-dir", RUN, "--set", f"training.epochs={EPOCHS}", "--set", f"devices.strategy={strategy}", *OVERRIDES]
+strategy = {"tpu": "tpu", "gpu": "auto", "cpu": "cpu"}[
+    MACHINE
+]  # all GPUs; a TPU that doesn't answer is an error
+words = [
+    "--config",
+    config,
+    "--run-dir",
+    RUN,
+    "--set",
+    f"training.epochs={EPOCHS}",
+    "--set",
+    f"devices.strategy={strategy}",
+    *OVERRIDES,
+]
 run("-m", "byol_tf.train", *words, picture=f"{RUN}/figures/views.png")
 
 # %% [markdown]
@@ -163,7 +198,9 @@ display(Image(f"{RUN}/figures/curves.png"))
 
 # %%
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ["TPU_LOAD_LIBRARY"] = "0"  # for the import alone, which else takes the TPU from the commands below
+os.environ["TPU_LOAD_LIBRARY"] = (
+    "0"  # for the import alone, which else takes the TPU from the commands below
+)
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
@@ -182,7 +219,9 @@ config = load_config(f"{RUN}/config.json")
 test = open_source(**source_options(config)).test
 images = np.stack([test[index] for index in range(500)])
 keras.utils.set_random_seed(config.seed)
-untrained = inference_model(encoder_of(config), config.views.size, config.views.mean, config.views.std)
+untrained = inference_model(
+    encoder_of(config), config.views.size, config.views.mean, config.views.std
+)
 saved = tf.saved_model.load(f"{RUN}/export/encoder/1")
 
 QUERIES, SHOWN = 4, 8
@@ -190,14 +229,21 @@ figure, axes = plt.subplots(2 * QUERIES, SHOWN, figsize=(SHOWN, 2.1 * QUERIES))
 for axis in axes.flat:
     axis.axis("off")
 for part, (name, encoder) in enumerate((("untrained", untrained), ("trained", saved.serve))):
-    vectors = np.concatenate([np.asarray(encoder(tf.constant(images[start : start + 100]))) for start in range(0, len(images), 100)])
+    vectors = np.concatenate(
+        [
+            np.asarray(encoder(tf.constant(images[start : start + 100])))
+            for start in range(0, len(images), 100)
+        ]
+    )
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     for query in range(QUERIES):
         order = np.argsort(-vectors @ vectors[query])[:SHOWN]
         for place, index in enumerate([query, *order[order != query]][:SHOWN]):
             right = test.labels[index] == test.labels[query]
             axes[2 * query + part, place].imshow(images[index])
-            axes[2 * query + part, place].set_title(name if place == 0 else "same class" if right else "", fontsize=7)
+            axes[2 * query + part, place].set_title(
+                name if place == 0 else "same class" if right else "", fontsize=7
+            )
 figure.tight_layout()
 plt.show()
 
@@ -221,7 +267,9 @@ run("-m", "byol_tf.export", "--run", RUN)
 saved = tf.saved_model.load(f"{RUN}/export/encoder/1")  # the new one
 from_saved_model = saved.serve(tf.constant(images[:16])).numpy()
 from_keras = keras.models.load_model(f"{RUN}/export/encoder.keras")(images[:16]).numpy()
-print(f"representations: {from_keras.shape}, largest difference of the two: {np.abs(from_saved_model - from_keras).max():.1e}")
+print(
+    f"representations: {from_keras.shape}, largest difference of the two: {np.abs(from_saved_model - from_keras).max():.1e}"
+)
 archive = shutil.make_archive("encoder", "zip", f"{RUN}/export")
 print(f"to download: {Path(archive).name}, {Path(archive).stat().st_size / 1e6:.1f} MB")
 

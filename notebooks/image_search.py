@@ -47,9 +47,13 @@ os.environ["PYTHONUNBUFFERED"] = "1"  # so that what a command prints is seen at
 def run(*words, picture=None):
     """Runs `python WORDS` and prints what it prints; shows a picture as soon as it is there. What fails ends the notebook here."""
     line = [sys.executable, *map(str, words)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         for text in process.stdout:
-            if not text.startswith(("WARNING: All log messages before absl", "I0000 ")):  # TensorFlow's greeting
+            if not text.startswith(
+                ("WARNING: All log messages before absl", "I0000 ")
+            ):  # TensorFlow's greeting
                 print(text, end="")
             if picture is not None and Path(picture).exists():
                 display(Image(picture))
@@ -78,7 +82,17 @@ if PHOTOS is None:
 # ([reading the curves](../docs/curves.md)). Stopped and run again, the cell goes on.
 
 # %%
-words = ["--config", "few-photos", "--set", f"data.root={PHOTOS}", "--run-dir", RUN, "--set", f"training.epochs={EPOCHS}", *OVERRIDES]
+words = [
+    "--config",
+    "few-photos",
+    "--set",
+    f"data.root={PHOTOS}",
+    "--run-dir",
+    RUN,
+    "--set",
+    f"training.epochs={EPOCHS}",
+    *OVERRIDES,
+]
 run("-m", "byol_tf.train", *words, picture=f"{RUN}/figures/views.png")
 
 # %% [markdown]
@@ -125,7 +139,9 @@ with np.load("embedded/embeddings.npz") as arrays:
     vectors = arrays["embeddings"]
 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 places = np.linspace(0, len(paths) - 1, min(400, len(paths))).astype(int)
-flat = TSNE(2, random_state=0, init="pca", perplexity=min(30, len(places) // 4)).fit_transform(vectors[places])
+flat = TSNE(2, random_state=0, init="pca", perplexity=min(30, len(places) // 4)).fit_transform(
+    vectors[places]
+)
 flat -= flat.min(axis=0)
 flat /= flat.max(axis=0)
 figure, axis = plt.subplots(figsize=(10, 10))

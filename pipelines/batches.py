@@ -1,7 +1,9 @@
-"""Images and view policies -> an endless, seeded tf.data stream of views that can begin at any step.
+"""Images and view policies -> an endless, seeded tf.data stream of views that can begin at any
+step.
 
-Order and draws are functions of (seed, epoch, position): step k's batch is the same whether the stream began at 0 or at k, and nothing is
-replayed to get there. Several workers take a part of each batch, and each reads its own images only.
+Order and draws are functions of (seed, epoch, position): step k's batch is the same whether the
+stream began at 0 or at k, and nothing is replayed to get there. Several workers take a part of each
+batch, and each reads its own images only.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +20,16 @@ from pipelines.views.random_params import draw
 _READ_AHEAD = 4
 
 
-def image_batches(images: Images, batch_size: int, seed: int, first_step: int = 0, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
-    """Endless batches of images as they are, for views that are made where the network runs: an eighth of the bytes of two float views.
+def image_batches(
+    images: Images,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    worker: int = 0,
+    workers: int = 1,
+) -> tf.data.Dataset:
+    """Endless batches of images as they are, for views that are made where the network runs: an
+    eighth of the bytes of two float views.
 
     Args:
         images: the set to learn from, all of one shape.
@@ -30,15 +40,18 @@ def image_batches(images: Images, batch_size: int, seed: int, first_step: int = 
         workers: how many equal parts each batch has.
 
     Returns:
-        A dataset of (uint8 `[N, H, W, 3]`, int64 `[N, 2]`: epoch and position of each, as `FusedViews` takes them), N being
-        batch_size / workers.
+        A dataset of (uint8 `[N, H, W, 3]`, int64 `[N, 2]`: epoch and position of each, as
+        `FusedViews` takes them), N being batch_size / workers.
 
     Raises:
-        ValueError: if there are fewer images than a batch holds, they are of several shapes, or the workers don't divide a batch.
+        ValueError: if there are fewer images than a batch holds, they are of several shapes, or the
+            workers don't divide a batch.
     """
     order = Order(len(images), batch_size, seed, worker, workers)
     if images.shape is None:
-        raise ValueError("images: expected images of one shape; received several, which crop_batches takes")
+        raise ValueError(
+            "images: expected images of one shape; received several, which crop_batches takes"
+        )
 
     @tf.autograph.experimental.do_not_convert
     def batch(step):
@@ -58,19 +71,23 @@ def crop_batches(
     worker: int = 0,
     workers: int = 1,
 ) -> tf.data.Dataset:
-    """Endless batches of crops, for views whose other operations run where the network does: a quarter of the bytes of float views.
+    """Endless batches of crops, for views whose other operations run where the network does: a
+    quarter of the bytes of float views.
 
     Args:
         images: the set to learn from, of any shapes.
-        policies: what each view is. Only its crop is made here; the flip and what follows are `FusedViews(policy.without_crop(), ...)`'s.
+        policies: what each view is. Only its crop is made here; the flip and what follows are
+            `FusedViews(policy.without_crop(), ...)`'s.
         size: side of a view in pixels.
         batch_size, seed, first_step, worker, workers: as `image_batches`.
 
     Returns:
-        A dataset of (crop1, crop2, ..., ids): each crop uint8 `[N, size, size, 3]`; N and ids as `image_batches` gives them.
+        A dataset of (crop1, crop2, ..., ids): each crop uint8 `[N, size, size, 3]`; N and ids as
+        `image_batches` gives them.
 
     Raises:
-        ValueError: if there are fewer images than a batch holds, or the workers don't divide a batch.
+        ValueError: if there are fewer images than a batch holds, or the workers don't divide a
+            batch.
     """
     order = Order(len(images), batch_size, seed, worker, workers)
 
@@ -98,17 +115,20 @@ def view_batches(
     """Endless batches of views for BYOL, all of an image made in the same map.
 
     Args:
-        images: the set to learn from. Where all have one shape, views are made batch by batch, else image by image.
+        images: the set to learn from. Where all have one shape, views are made batch by batch, else
+            image by image.
         policies: what each view is; two for BYOL.
         size: side of a view in pixels.
-        batch_size, seed, first_step, worker, workers: as `image_batches`; the seed decides the draws too.
+        batch_size, seed, first_step, worker, workers: as `image_batches`; the seed decides the
+            draws too.
         mean, std: three numbers each: (view - mean) / std is the last operation.
 
     Returns:
         A dataset of (view1, view2, ...), each float32 `[batch_size / workers, size, size, 3]`.
 
     Raises:
-        ValueError: if there are fewer images than a batch holds, or the workers don't divide a batch.
+        ValueError: if there are fewer images than a batch holds, or the workers don't divide a
+            batch.
     """
     order = Order(len(images), batch_size, seed, worker, workers)
     engines = [HostViews(policy, size, (seed, view)) for view, policy in enumerate(policies)]
@@ -126,18 +146,26 @@ def view_batches(
     def cropped(epoch, position, index):
         draws = [draw(engine.seed, epoch, position[None]) for engine in engines]
         parts = read_parts(images, index, policies, draws)
-        crops = [engine.resize_one(part, drawn) for engine, part, drawn in zip(engines, parts, draws, strict=True)]
+        crops = [
+            engine.resize_one(part, drawn)
+            for engine, part, drawn in zip(engines, parts, draws, strict=True)
+        ]
         return (*crops, *(drawn[0] for drawn in draws))
 
     @tf.autograph.experimental.do_not_convert
     def recoloured(*crops_and_draws):
         crops, draws = crops_and_draws[: len(engines)], crops_and_draws[len(engines) :]
-        return tuple(normalised(engine.recolour(*both)) for engine, *both in zip(engines, crops, draws, strict=True))
+        return tuple(
+            normalised(engine.recolour(*both))
+            for engine, *both in zip(engines, crops, draws, strict=True)
+        )
 
     if images.shape is not None:
         batches = _steps(first_step).map(batch_of_views, num_parallel_calls=tf.data.AUTOTUNE)
     else:
-        batches = _one_by_one(cropped, order, first_step).map(recoloured, num_parallel_calls=tf.data.AUTOTUNE)
+        batches = _one_by_one(cropped, order, first_step).map(
+            recoloured, num_parallel_calls=tf.data.AUTOTUNE
+        )
     return batches.prefetch(_READ_AHEAD)
 
 
@@ -157,7 +185,9 @@ def _one_by_one(make: Callable, order: Order, first_step: int) -> tf.data.Datase
     @tf.autograph.experimental.do_not_convert
     def each_image(step):
         epoch, positions, indices = order.at(step)
-        return tf.data.Dataset.from_tensor_slices((tf.repeat(epoch, order.share), positions, indices))
+        return tf.data.Dataset.from_tensor_slices(
+            (tf.repeat(epoch, order.share), positions, indices)
+        )
 
     images = _steps(first_step).flat_map(each_image).map(make, num_parallel_calls=tf.data.AUTOTUNE)
     return images.batch(order.share, drop_remainder=True)

@@ -1,7 +1,8 @@
 """What a view is: probabilities and strengths, and each paper's preset.
 
-A policy is data. The engines that realise it (`views/keras_cv.py`) read it and nothing else, so two engines can be compared number by
-number. Every number means what it means in the papers; engines translate to their library's conventions. This module imports no TensorFlow.
+A policy is data. The engines that realise it (`views/keras_cv.py`) read it and nothing else, so two
+engines can be compared number by number. Every number means what it means in the papers; engines
+translate to their library's conventions. This module imports no TensorFlow.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 @dataclass(frozen=True)
 class Rising:
-    """Checks a range: lowest < low <= high <= highest. Raises `ValueError` otherwise; `expected` says what is wanted."""
+    """Checks a range: lowest < low <= high <= highest. Raises `ValueError` otherwise; `expected`
+    says what is wanted."""
 
     lowest: float
     highest: float
@@ -35,13 +37,16 @@ Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class ViewPolicy(BaseModel):
-    """How one view of an image is drawn (BYOL paper, appendix B; deepmind-research `byol/utils/augmentations.py`).
+    """How one view of an image is drawn (BYOL paper, appendix B; deepmind-research
+    `byol/utils/augmentations.py`).
 
-    Order: crop, flip, perspective, jitter, grayscale, blur, solarize, patch drop. Pixel values lie in [0, 1] and are clipped after
-    each operation.
+    Order: crop, flip, perspective, jitter, grayscale, blur, solarize, patch drop. Pixel values lie
+    in [0, 1] and are clipped after each operation.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     crop_area: AreaRange = (0.08, 1.0)
     """Range of the crop's area as a fraction of the image's, uniform."""
@@ -50,7 +55,8 @@ class ViewPolicy(BaseModel):
     flip_probability: Probability = 0.5
     """Probability of a left-right flip."""
     jitter_probability: Probability = 0.8
-    """Probability that the four colour operations below are applied, in an order drawn for each image."""
+    """Probability that the four colour operations below are applied, in an order drawn for each
+    image."""
     brightness: Strength = 0.4
     """An offset drawn from [-b, b] is added to every pixel."""
     contrast: Strength = 0.4
@@ -62,7 +68,8 @@ class ViewPolicy(BaseModel):
     grayscale_probability: Probability = 0.2
     """Probability that colour is removed (weights .2989, .587, .114)."""
     blur_probability: Probability = 1.0
-    """Probability of a Gaussian blur whose kernel spans a tenth of the view (23 at 224 px, 9 at 96 px)."""
+    """Probability of a Gaussian blur whose kernel spans a tenth of the view (23 at 224 px, 9 at 96
+    px)."""
     blur_sigma: Annotated[Range, AfterValidator(Rising(0.0, 100.0))] = (0.1, 2.0)
     """Range of the blur's standard deviation in pixels, uniform."""
     solarize_probability: Probability = 0.0
@@ -72,26 +79,34 @@ class ViewPolicy(BaseModel):
     patch_drop_probability: Probability = 0.0
     """Probability that 1 to 3 random rectangles turn black (STL-10 paper, section 3.4)."""
     patch_drop_area: AreaRange = (0.02, 0.2)
-    """Range of each dropped rectangle's area as a fraction of the view's, uniform. The paper gives none."""
+    """Range of each dropped rectangle's area as a fraction of the view's, uniform. The paper gives
+    none."""
     perspective_probability: Probability = 0.0
     """Probability of a random perspective (STL-10 paper, section 3.4)."""
     perspective_distortion: Strength = 0.5
-    """How far each corner moves inwards at most, as a fraction of half the side (0.5 is Kornia's default; the paper used
-    Kornia and names no value)."""
+    """How far each corner moves inwards at most, as a fraction of half the side (0.5 is Kornia's
+    default; the paper used Kornia and names no value)."""
 
     def without_crop(self) -> Self:
-        """The same for images that have been cropped and resized already: a square is left as it is. Other draws stay what they are."""
+        """The same for images that have been cropped and resized already: a square is left as it
+        is. Other draws stay what they are."""
         return self.model_copy(update={"crop_area": (1.0, 1.0), "crop_aspect": (1.0, 1.0)})
 
 
 _BYOL_FIRST: dict[str, Any] = {}
 _BYOL_SECOND = {"blur_probability": 0.1, "solarize_probability": 0.2}
-# The STL-10 paper lists crop, flip, jitter, grayscale and blur, the same for both views, and names no strengths: BYOL's, with SimCLR's blur
-# probability.
+# The STL-10 paper lists crop, flip, jitter, grayscale and blur, the same for both views, and names
+# no strengths: BYOL's, with SimCLR's blur probability.
 _STL10 = {"blur_probability": 0.5}
-# SimCLR's strengths (twice BYOL's, saturation four times) and those of MoCo v2, which SimSiam took over; both with SimCLR's blur
-# probability.
-_SIMCLR = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur_probability": 0.5}
+# SimCLR's strengths (twice BYOL's, saturation four times) and those of MoCo v2, which SimSiam took
+# over; both with SimCLR's blur probability.
+_SIMCLR = {
+    "brightness": 0.8,
+    "contrast": 0.8,
+    "saturation": 0.8,
+    "hue": 0.2,
+    "blur_probability": 0.5,
+}
 _SIMSIAM = {"crop_area": (0.2, 1.0), "saturation": 0.4, "blur_probability": 0.5}
 _NONE = {
     "crop_area": (1.0, 1.0),
@@ -110,8 +125,8 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "simsiam": (_SIMSIAM, _SIMSIAM),
     "none": (_NONE, _NONE),
 }
-"""Name -> what (first view, second view) change of `ViewPolicy`'s defaults. `none` is the largest centred square, resized: no
-augmentation."""
+"""Name -> what (first view, second view) change of `ViewPolicy`'s defaults. `none` is the largest
+centred square, resized: no augmentation."""
 
 
 def preset(name: str) -> tuple[ViewPolicy, ViewPolicy]:
@@ -121,6 +136,6 @@ def preset(name: str) -> tuple[ViewPolicy, ViewPolicy]:
 
 
 def kernel_size(view_size: int) -> int:
-    """Width in pixels of the blur's kernel for a view of this side: a tenth of it, made odd as in `augmentations.py` (23 at 224, 9 at
-    96, 3 at 32)."""
+    """Width in pixels of the blur's kernel for a view of this side: a tenth of it, made odd as in
+    `augmentations.py` (23 at 224, 9 at 96, 3 at 32)."""
     return 2 * (view_size // 10 // 2) + 1

@@ -11,9 +11,11 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Seeds every test, fixtures included: weights drawn by the clock would make a margin a matter of luck.
+    """Seeds every test, fixtures included: weights drawn by the clock would make a margin a matter
+    of luck.
 
-    And each begins in float32: a command that ran in an earlier test's process may have left its config's precision.
+    And each begins in float32: a command that ran in an earlier test's process may have left its
+    config's precision.
     """
     keras.utils.set_random_seed(0)
     keras.mixed_precision.set_global_policy("float32")
@@ -21,7 +23,8 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(scope="session")
 def photos() -> Path:
-    """The folder of real photos (`imagenette_stl10like/`, `cifar10/`) that BYOL_TF_TEST_DATA names; without it the test is skipped."""
+    """The folder of real photos (`imagenette_stl10like/`, `cifar10/`) that BYOL_TF_TEST_DATA names;
+    without it the test is skipped."""
     folder = os.environ.get("BYOL_TF_TEST_DATA")
     if not folder:
         pytest.skip("BYOL_TF_TEST_DATA names no folder of photos")

@@ -1,4 +1,5 @@
-"""What is installed from a wheel, and from the sdist: all of the packages, the configs, the commands."""
+"""What is installed from a wheel, and from the sdist: all of the packages, the configs, the
+commands."""
 
 import configparser
 import importlib
@@ -26,9 +27,15 @@ BUILD = "from setuptools import build_meta; build_meta.build_{}({!r})"
 
 
 def build(kind: str, tree: Path, folder: Path) -> Path:
-    """The `wheel` or `sdist` of a source tree, made in a folder by the backend that pyproject.toml names."""
+    """The `wheel` or `sdist` of a source tree, made in a folder by the backend that pyproject.toml
+    names."""
     folder.mkdir()
-    subprocess.run([sys.executable, "-c", BUILD.format(kind, str(folder))], cwd=tree, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", BUILD.format(kind, str(folder))],
+        cwd=tree,
+        check=True,
+        capture_output=True,
+    )
     return next(folder.iterdir())
 
 
@@ -58,16 +65,37 @@ def wheel(sdist, tmp_path_factory) -> Path:
 def test_the_wheel_of_the_sdist_holds_every_module_and_config_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         installed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    files = [
+        file
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    ]
     assert installed == {file.relative_to(ROOT).as_posix() for file in files}
 
 
 def test_each_command_of_the_wheel_exists(wheel):
     with zipfile.ZipFile(wheel) as archive:
         entries = configparser.ConfigParser()
-        entries.read_string(archive.read(next(name for name in archive.namelist() if name.endswith("/entry_points.txt"))).decode())
+        entries.read_string(
+            archive.read(
+                next(name for name in archive.namelist() if name.endswith("/entry_points.txt"))
+            ).decode()
+        )
     commands = dict(entries["console_scripts"])
-    assert set(commands) >= {f"byol-{name}" for name in ("train", "evaluate", "study", "export", "embed", "report", "compare", "convert")}
+    assert set(commands) >= {
+        f"byol-{name}"
+        for name in (
+            "train",
+            "evaluate",
+            "study",
+            "export",
+            "embed",
+            "report",
+            "compare",
+            "convert",
+        )
+    }
     for place in commands.values():
         module, function = place.split(":")
         assert callable(getattr(importlib.import_module(module), function))
@@ -76,9 +104,14 @@ def test_each_command_of_the_wheel_exists(wheel):
 def test_requirements_txt_is_setup_cfgs_own_for_a_cpu():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    wanted = "\n".join([setup["options"]["install_requires"], setup["options.extras_require"]["cpu"]])
+    wanted = "\n".join(
+        [setup["options"]["install_requires"], setup["options.extras_require"]["cpu"]]
+    )
     listed = (ROOT / "requirements.txt").read_text()
-    ours, theirs = (sorted(filter(None, (line.partition("#")[0].strip() for line in text.splitlines()))) for text in (listed, wanted))
+    ours, theirs = (
+        sorted(filter(None, (line.partition("#")[0].strip() for line in text.splitlines())))
+        for text in (listed, wanted)
+    )
     assert ours == theirs
 
 
@@ -91,12 +124,22 @@ class Elsewhere:
         venv.create(root / "venv", with_pip=True)
 
     def install(self, extras: str = "") -> None:
-        self.run("pip", "install", "--quiet", "--disable-pip-version-check", f"{self._wheel}{extras}")
+        self.run(
+            "pip", "install", "--quiet", "--disable-pip-version-check", f"{self._wheel}{extras}"
+        )
 
     def run(self, *words: str, code: int = 0) -> str:
         """What a command prints, once it has ended with that code."""
         home = {"PATH": f"{self._programs}:/usr/bin:/bin", "HOME": str(self.folder)}
-        done = subprocess.run(words, cwd=self.folder, env=home, capture_output=True, text=True, timeout=1_200, check=False)
+        done = subprocess.run(
+            words,
+            cwd=self.folder,
+            env=home,
+            capture_output=True,
+            text=True,
+            timeout=1_200,
+            check=False,
+        )
         assert done.returncode == code, (words, done.stdout[-2_000:], done.stderr[-4_000:])
         return done.stdout + done.stderr
 
@@ -108,16 +151,26 @@ def elsewhere(wheel, tmp_path_factory) -> Elsewhere:
 
 @pytest.mark.long
 def test_from_the_wheel_in_an_empty_environment(elsewhere):
-    """Everything that a user does with it, outside of the checkout: train, judge, export to all formats, search, convert, compare."""
+    """Everything that a user does with it, outside of the checkout: train, judge, export to all
+    formats, search, convert, compare."""
     run = elsewhere.run
     elsewhere.install()
     assert 'pip install "byol_tf[cpu]"' in run("byol-train", code=2)
     assert "stl10-table2" in run("byol-study", "--list")
     elsewhere.install("[cpu]")
-    run("byol-train", "--run-dir", "run", "--set", "training.epochs=3", "--set", "data.pretrain_images=2048")
+    run(
+        "byol-train",
+        "--run-dir",
+        "run",
+        "--set",
+        "training.epochs=3",
+        "--set",
+        "data.pretrain_images=2048",
+    )
     assert "pip install" in run("byol-export", "--run", "run", "--format", "onnx", code=2)
     safetensors.numpy.save_file(
-        {name: np.ascontiguousarray(value) for name, value in torch_resnet.state_dict().items()}, elsewhere.folder / "resnet.safetensors"
+        {name: np.ascontiguousarray(value) for name, value in torch_resnet.state_dict().items()},
+        elsewhere.folder / "resnet.safetensors",
     )
     convert = ("byol-convert", "torchvision", "resnet.safetensors", "--out", "converted")
     assert "pip install safetensors" in run(*convert, code=2)
@@ -125,14 +178,28 @@ def test_from_the_wheel_in_an_empty_environment(elsewhere):
     run("byol-export", "--run", "run", "--format", "all")
     weights = {f"encoder-{kind}.tflite" for kind in ("float32", "float16", "int8")}
     written = set(os.listdir(elsewhere.folder / "run" / "export"))
-    assert weights | {"encoder", "encoder.keras", "encoder.onnx", "USAGE.md", "README.md", "proof.json"} <= written
+    assert (
+        weights
+        | {"encoder", "encoder.keras", "encoder.onnx", "USAGE.md", "README.md", "proof.json"}
+        <= written
+    )
     assert "resnet18" in run(*convert)
     run("byol-evaluate", "knn", "--run", "run")
     (elsewhere.folder / "pictures").mkdir()
     for number in range(12):
-        Image.effect_noise((40 + number, 48), 20 * number).save(elsewhere.folder / "pictures" / f"{number}.png")
+        Image.effect_noise((40 + number, 48), 20 * number).save(
+            elsewhere.folder / "pictures" / f"{number}.png"
+        )
     for encoder in ("run", "converted"):
-        run("byol-embed", "--encoder", encoder, "--images", "pictures", "--out", f"embedded-{encoder}")
+        run(
+            "byol-embed",
+            "--encoder",
+            encoder,
+            "--images",
+            "pictures",
+            "--out",
+            f"embedded-{encoder}",
+        )
     run("byol-report", "--run", "run")
     shutil.copytree(elsewhere.folder / "run", elsewhere.folder / "again")
     run("byol-compare", "run", "again", "converted", "--out", "compared")
@@ -141,9 +208,14 @@ def test_from_the_wheel_in_an_empty_environment(elsewhere):
 
 @pytest.mark.long
 def test_from_the_wheel_photos_keep_their_neighbours_in_every_format(elsewhere, photos):
-    """`-s` prints which share of 300 photos has, among 100, the same nearest neighbour as by the run's own encoder."""
+    """`-s` prints which share of 300 photos has, among 100, the same nearest neighbour as by the
+    run's own encoder."""
     elsewhere.install("[cpu,export]")
-    settings = [f"data.root={photos / 'imagenette_stl10like' / 'unlabeled'}", "data.pretrain_images=640", "training.epochs=1"]
+    settings = [
+        f"data.root={photos / 'imagenette_stl10like' / 'unlabeled'}",
+        "data.pretrain_images=640",
+        "training.epochs=1",
+    ]
     settings += ["optimizer.warmup_epochs=0"]
     options = [part for setting in settings for part in ("--set", setting)]
     elsewhere.run("byol-train", "--config", "few-photos", "--run-dir", "of-photos", *options)
@@ -153,7 +225,12 @@ def test_from_the_wheel_photos_keep_their_neighbours_in_every_format(elsewhere, 
     assert list(proofs) == [form.what for form in FORMS]
     for form in FORMS:
         proof = proofs[form.what]
-        print(f"{form.what}: {proof['same_neighbour']:.1%} of {proof['images']}", proof["int8"] or "")
+        print(
+            f"{form.what}: {proof['same_neighbour']:.1%} of {proof['images']}", proof["int8"] or ""
+        )
         assert proof["images"] == 300
         assert proof["same_neighbour"] >= form.same_neighbour
-    assert f"LiteRT, int8 ({proofs['LiteRT, int8']['int8']})" in (elsewhere.folder / "of-photos" / "export" / "USAGE.md").read_text()
+    assert (
+        f"LiteRT, int8 ({proofs['LiteRT, int8']['int8']})"
+        in (elsewhere.folder / "of-photos" / "export" / "USAGE.md").read_text()
+    )

@@ -1,4 +1,5 @@
-"""Other libraries' ways to do the same, each in a process of its own and an environment of its own (`make peers`).
+"""Other libraries' ways to do the same, each in a process of its own and an environment of its own
+(`make peers`).
 
 What stands beside this file runs there: it imports neither TensorFlow nor byol_tf.
 """
@@ -26,9 +27,14 @@ class Peer:
 
     def __init__(self, module: str, **settings):
         if not _PYTHON.exists():
-            sys.exit(f"--peer: expected the peers' environment in {_PYTHON.parents[1]}; make it with: make peers")
+            sys.exit(
+                f"--peer: expected the peers' environment in {_PYTHON.parents[1]}; make it with: "
+                "make peers"
+            )
         command = [_PYTHON, "-m", f"benchmarks.peers.{module}", json.dumps(settings)]
-        self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         self.versions: dict[str, str] = self._answer()
 
     def __call__(self, units: int) -> float:
@@ -38,12 +44,16 @@ class Peer:
     def _answer(self):
         line = self._process.stdout.readline()
         if not line:
-            sys.exit(f"--peer: {self._process.args[2]} ended with exit code {self._process.wait()}; what it said is above")
+            sys.exit(
+                f"--peer: {self._process.args[2]} ended with exit code {self._process.wait()}; "
+                "what it said is above"
+            )
         return json.loads(line)
 
 
 def serve(start) -> None:
-    """The other end: `start(**settings)` gives (a side, names of the packages it stands on); answers go to standard output."""
+    """The other end: `start(**settings)` gives (a side, names of the packages it stands on);
+    answers go to standard output."""
     from importlib.metadata import version
 
     answers = os.fdopen(os.dup(1), "w")

@@ -1,4 +1,5 @@
-"""lightly's BYOL end to end: its transforms in a DataLoader with two workers, its parts, a training loop."""
+"""lightly's BYOL end to end: its transforms in a DataLoader with two workers, its parts, a training
+loop."""
 
 import os
 import time
@@ -33,10 +34,20 @@ def _endless(loader):
 
 
 def start(encoder, size, batch, precision, uncounted):
-    transform = BYOLTransform(BYOLView1Transform(input_size=size), BYOLView2Transform(input_size=size))
-    # Long enough that no new epoch, at which workers begin with nothing ready, starts within a turn of usual length.
+    transform = BYOLTransform(
+        BYOLView1Transform(input_size=size), BYOLView2Transform(input_size=size)
+    )
+    # Long enough that no new epoch, at which workers begin with nothing ready, starts within a turn
+    # of usual length.
     pictures = _Pictures(64 * batch, size, transform)
-    loader = torch.utils.data.DataLoader(pictures, batch, shuffle=True, drop_last=True, num_workers=os.cpu_count(), persistent_workers=True)
+    loader = torch.utils.data.DataLoader(
+        pictures,
+        batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=os.cpu_count(),
+        persistent_workers=True,
+    )
     batches = _endless(loader)
     byol = TorchBYOL(encoder, precision)
 

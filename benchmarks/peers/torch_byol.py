@@ -1,4 +1,5 @@
-"""BYOL in PyTorch of lightly's parts, as lightly's own example puts them together; channels last."""
+"""BYOL in PyTorch of lightly's parts, as lightly's own example puts them together; channels
+last."""
 
 import copy
 from contextlib import nullcontext
@@ -31,18 +32,26 @@ class TorchBYOL:
         self.momentum = copy.deepcopy(self.online)
         deactivate_requires_grad(self.momentum)
         self.criterion = NegativeCosineSimilarity()
-        self.optimizer = torch.optim.SGD([*self.online.parameters(), *self.predictor.parameters()], lr=1e-4, momentum=0.9)
+        self.optimizer = torch.optim.SGD(
+            [*self.online.parameters(), *self.predictor.parameters()], lr=1e-4, momentum=0.9
+        )
         self.low = precision == "mixed_bfloat16"
 
     def step(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """One step on two views `[N, 3, S, S]`; returns the loss."""
         update_momentum(self.online, self.momentum, 0.99)
-        views = [view.to(self.device, memory_format=torch.channels_last, non_blocking=True) for view in (first, second)]
+        views = [
+            view.to(self.device, memory_format=torch.channels_last, non_blocking=True)
+            for view in (first, second)
+        ]
         with torch.autocast(self.device.type, torch.bfloat16) if self.low else nullcontext():
             predictions = [self.predictor(self.online(view)) for view in views]
             with torch.no_grad():
                 targets = [self.momentum(view) for view in views]
-            loss = 0.5 * (self.criterion(predictions[0], targets[1]) + self.criterion(predictions[1], targets[0]))
+            loss = 0.5 * (
+                self.criterion(predictions[0], targets[1])
+                + self.criterion(predictions[1], targets[0])
+            )
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -1,4 +1,5 @@
-"""Both views of the BYOL recipe by torchvision from PIL images in two DataLoader workers, or by kornia in batches."""
+"""Both views of the BYOL recipe by torchvision from PIL images in two DataLoader workers, or by
+kornia in batches."""
 
 import numpy as np
 import torch

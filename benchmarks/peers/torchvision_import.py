@@ -1,4 +1,5 @@
-"""torchvision, also where its C++ operations are missing (as in some CPU builds): transforms and ResNets need none but their names."""
+"""torchvision, also where its C++ operations are missing (as in some CPU builds): transforms and
+ResNets need none but their names."""
 
 import torch
 

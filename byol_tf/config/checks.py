@@ -1,6 +1,7 @@
 """What the keys of a config demand of each other.
 
-Each check names the keys that it needs, so that it can be run, or left out, whatever is wrong with the other keys.
+Each check names the keys that it needs, so that it can be run, or left out, whatever is wrong with
+the other keys.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,7 +9,8 @@ from typing import Any
 
 TFDS_SOURCES = ("stl10", "cifar10", "imagenet")
 NATIVE_SIDES = {"textures": 48, "stl10": 96, "cifar10": 32}
-"""Source -> side in pixels of its images, where all are of one size. Beyond it pixels would be invented."""
+"""Source -> side in pixels of its images, where all are of one size. Beyond it pixels would be
+invented."""
 DIGITS_SIDE = 32
 """Side at which the digits are drawn if data.image_size is null."""
 GROUPS = 16
@@ -22,8 +24,11 @@ _Check = Callable[..., str | None]
 _CHECKS: list[tuple[tuple[str, ...], _Check]] = []
 
 
-def conflicts(value_of: Callable[[str], Any], knows: Callable[[str], bool] = lambda key: True) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yields (the keys involved, what was expected and received) for each failed check; the first of the keys is the one to blame.
+def conflicts(
+    value_of: Callable[[str], Any], knows: Callable[[str], bool] = lambda key: True
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yields (the keys involved, what was expected and received) for each failed check; the first
+    of the keys is the one to blame.
 
     Args:
         value_of: dotted key -> its value, the default included.
@@ -37,7 +42,8 @@ def conflicts(value_of: Callable[[str], Any], knows: Callable[[str], bool] = lam
 
 
 def _check(*keys: str) -> Callable[[_Check], _Check]:
-    """Registers a function of these keys' values that returns what is wrong with the first of them, or None."""
+    """Registers a function of these keys' values that returns what is wrong with the first of them,
+    or None."""
 
     def register(check: _Check) -> _Check:
         _CHECKS.append((keys, check))
@@ -66,7 +72,10 @@ def _archive_fits_source(archive: str | None, source: str) -> str | None:
 def _split_fits_source(split: str | None, source: str) -> str | None:
     if split in (None, "train") or source not in ("digits", "cifar10", "imagenet"):
         return None
-    return f'expected "train" or null, as data.source "{source}" has no unlabelled images; received "{split}"'
+    return (
+        f'expected "train" or null, as data.source "{source}" has no unlabelled images; '
+        f'received "{split}"'
+    )
 
 
 @_check("data.image_size", "data.source")
@@ -74,14 +83,20 @@ def _images_are_not_enlarged(image_size: int | None, source: str) -> str | None:
     native = NATIVE_SIDES.get(source)
     if image_size is None or native is None or image_size <= native:
         return None
-    return f'expected at most {native}, the side of the images of data.source "{source}"; received {image_size}'
+    return (
+        f'expected at most {native}, the side of the images of data.source "{source}"; received '
+        f"{image_size}"
+    )
 
 
 @_check("data.image_size", "data.source", "data.cache")
 def _images_in_memory_have_one_size(image_size: int | None, source: str, cache: str) -> str | None:
     if image_size is not None or source not in ("folder", "imagenet") or cache != "memory":
         return None
-    return 'missing; expected a whole number of 8 or more, as data.cache "memory" holds photos of different sizes as one array'
+    return (
+        'missing; expected a whole number of 8 or more, as data.cache "memory" holds photos of '
+        "different sizes as one array"
+    )
 
 
 @_check("views.size", "data.image_size", "data.source")
@@ -92,7 +107,10 @@ def _views_are_not_enlarged(size: int, image_size: int | None, source: str) -> s
     elif native is not None:
         limit, meaning = native, f'{native}, the side of the images of data.source "{source}"'
     elif source == "digits":
-        limit, meaning = DIGITS_SIDE, f"{DIGITS_SIDE}, at which digits are drawn if data.image_size is null"
+        limit, meaning = (
+            DIGITS_SIDE,
+            f"{DIGITS_SIDE}, at which digits are drawn if data.image_size is null",
+        )
     else:
         return None
     return f"expected at most {meaning}; received {size}" if size > limit else None
@@ -102,12 +120,19 @@ def _views_are_not_enlarged(size: int, image_size: int | None, source: str) -> s
 def _only_fused_views_have_two_places(placement: str, engine: str) -> str | None:
     if placement == "step" or engine == "fused":
         return None
-    return f'expected "step", the default, as views.engine "{engine}" works in tf.data anyway; received "{placement}"'
+    return (
+        f'expected "step", the default, as views.engine "{engine}" works in tf.data anyway; '
+        f'received "{placement}"'
+    )
 
 
 @_check("views.exact", "views.engine")
 def _only_fused_views_have_two_ways(exact: bool, engine: str) -> str | None:
-    return f'expected false, as views.engine "{engine}" is exact; received true' if exact and engine != "fused" else None
+    return (
+        f'expected false, as views.engine "{engine}" is exact; received true'
+        if exact and engine != "fused"
+        else None
+    )
 
 
 @_check("training.accumulation", "training.batch_size")
@@ -121,7 +146,11 @@ def _parts_divide_the_batch(accumulation: int, batch_size: int) -> str | None:
 def _jit_is_for_one_device(jit: str, strategy: str) -> str | None:
     if jit != "on" or strategy not in ("mirrored", "multi_worker", "tpu"):
         return None
-    why = "a TPU compiles by itself" if strategy == "tpu" else "replicas share variables that XLA can't reach"
+    why = (
+        "a TPU compiles by itself"
+        if strategy == "tpu"
+        else "replicas share variables that XLA can't reach"
+    )
     return f'expected "auto" or "off", as with devices.strategy "{strategy}" {why}; received "on"'
 
 
@@ -134,7 +163,10 @@ def _width_gives_whole_channels(width: float, name: str) -> str | None:
     channels = _first_channels(name)
     if (channels * width) % 1 == 0:
         return None
-    return f'expected a multiple of 1/{channels}, as the first layer of "{name}" has {channels} x width channels; received {width:g}'
+    return (
+        f'expected a multiple of 1/{channels}, as the first layer of "{name}" has {channels} x '
+        f"width channels; received {width:g}"
+    )
 
 
 @_check("encoder.normalization", "encoder.width", "encoder.name")
@@ -143,7 +175,8 @@ def _groups_divide_channels(normalization: str, width: float, name: str) -> str 
     if normalization != "group" or channels % GROUPS == 0 or channels % 1:
         return None
     return (
-        f'expected another one, as "group" divides channels by {GROUPS} and the first layer of "{name}" has {channels:g}; received "group"'
+        f'expected another one, as "group" divides channels by {GROUPS} and the first layer of '
+        f'"{name}" has {channels:g}; received "group"'
     )
 
 
@@ -159,26 +192,52 @@ def _weights_are_what_was_trained(weights: str | None, normalization: str) -> st
     if weights is None or normalization not in ("group", "data_init"):
         return None
     return (
-        f'expected null, as an exported encoder has other layers in place of encoder.normalization "{normalization}"; received "{weights}"'
+        "expected null, as an exported encoder has other layers in place of "
+        f'encoder.normalization "{normalization}"; received "{weights}"'
     )
 
 
-@_check("projector.normalization", "projector.hidden", "projector.outputs", "projector.normalize_output", "projector.layers")
-def _groups_divide_projector(normalization: str, hidden: int, outputs: int, normalize_output: bool, layers: int) -> str | None:
-    widths = {"projector.hidden": hidden if layers > 1 else None, "projector.outputs": outputs if normalize_output else None}
+@_check(
+    "projector.normalization",
+    "projector.hidden",
+    "projector.outputs",
+    "projector.normalize_output",
+    "projector.layers",
+)
+def _groups_divide_projector(
+    normalization: str, hidden: int, outputs: int, normalize_output: bool, layers: int
+) -> str | None:
+    widths = {
+        "projector.hidden": hidden if layers > 1 else None,
+        "projector.outputs": outputs if normalize_output else None,
+    }
     return _groups_divide(normalization, widths)
 
 
-@_check("predictor.normalization", "predictor.hidden", "projector.outputs", "predictor.normalize_output", "predictor.kind")
-def _groups_divide_predictor(normalization: str, hidden: int, outputs: int, normalize_output: bool, kind: str) -> str | None:
-    widths = {"predictor.hidden": hidden, "projector.outputs": outputs if normalize_output else None}
+@_check(
+    "predictor.normalization",
+    "predictor.hidden",
+    "projector.outputs",
+    "predictor.normalize_output",
+    "predictor.kind",
+)
+def _groups_divide_predictor(
+    normalization: str, hidden: int, outputs: int, normalize_output: bool, kind: str
+) -> str | None:
+    widths = {
+        "predictor.hidden": hidden,
+        "projector.outputs": outputs if normalize_output else None,
+    }
     return None if kind == "none" else _groups_divide(normalization, widths)
 
 
 def _groups_divide(normalization: str, widths: dict[str, int | None]) -> str | None:
     for key, width in widths.items():
         if normalization == "group" and width is not None and width % GROUPS:
-            return f'expected another one, as "group" divides {key} by {GROUPS}, and it is {width}; received "group"'
+            return (
+                f'expected another one, as "group" divides {key} by {GROUPS}, and it is '
+                f'{width}; received "group"'
+            )
     return None
 
 
@@ -209,25 +268,43 @@ def _negatives_have_a_temperature(temperature: float | None, negatives: float) -
 def _negatives_are_cosine(negatives: float, similarity: str) -> str | None:
     if not negatives or similarity == "cosine":
         return None
-    return f'expected 0, as objective.similarity "{similarity}" knows no negatives; received {negatives:g}'
+    return (
+        f'expected 0, as objective.similarity "{similarity}" knows no negatives; received '
+        f"{negatives:g}"
+    )
 
 
 @_check("tau.schedule", "tau.base", "tau.end", "tau.drop_at", "objective.target")
-def _only_an_average_has_a_tau(schedule: str, base: float, end: float | None, drop_at: float | None, target: str) -> str | None:
+def _only_an_average_has_a_tau(
+    schedule: str, base: float, end: float | None, drop_at: float | None, target: str
+) -> str | None:
     if target == "ema" or (schedule, base, end, drop_at) == ("cosine", 0.996, None, None):
         return None
-    return f'expected no tau, as objective.target "{target}" averages nothing; received "{schedule}" from {base:g}'
+    return (
+        f'expected no tau, as objective.target "{target}" averages nothing; received '
+        f'"{schedule}" from {base:g}'
+    )
 
 
 @_check("tau.end", "tau.schedule", "tau.base")
 def _end_is_where_the_schedule_leads(end: float | None, schedule: str, base: float) -> str | None:
     if schedule in ("constant", "drop"):
-        return None if end is None else f'expected null, as tau.schedule "{schedule}" has no end; received {end:g}'
+        return (
+            None
+            if end is None
+            else f'expected null, as tau.schedule "{schedule}" has no end; received {end:g}'
+        )
     if schedule == "cosine" and end is not None and end < base:
-        return f'expected tau.base ({base:g}) or more, as tau.schedule "cosine" rises; received {end:g}'
+        return (
+            f'expected tau.base ({base:g}) or more, as tau.schedule "cosine" rises; received '
+            f"{end:g}"
+        )
     if schedule == "inverse_cosine" and (TAU_ENDS[schedule] if end is None else end) > base:
         received = f"null, which stands for {TAU_ENDS[schedule]:g}" if end is None else f"{end:g}"
-        return f'expected tau.base ({base:g}) or less, as tau.schedule "inverse_cosine" falls; received {received}'
+        return (
+            f'expected tau.base ({base:g}) or less, as tau.schedule "inverse_cosine" falls; '
+            f"received {received}"
+        )
     return None
 
 
@@ -241,7 +318,10 @@ def _only_drop_drops(drop_at: float | None, schedule: str) -> str | None:
 @_check("optimizer.warmup_epochs", "optimizer.schedule", "training.epochs")
 def _warmup_ends(warmup: float, schedule: str, epochs: int) -> str | None:
     if schedule == "cosine" and warmup >= epochs:
-        return f"expected fewer than training.epochs ({epochs}), as the cosine follows the warm-up; received {warmup:g}"
+        return (
+            f"expected fewer than training.epochs ({epochs}), as the cosine follows the "
+            f"warm-up; received {warmup:g}"
+        )
     if warmup > epochs:
         return f"expected at most training.epochs ({epochs}); received {warmup:g}"
     return None
@@ -251,21 +331,30 @@ def _warmup_ends(warmup: float, schedule: str, epochs: int) -> str | None:
 def _images_fill_a_batch(batch_size: int, images: int | None) -> str | None:
     if images is None or batch_size <= images:
         return None
-    return f"expected at most data.pretrain_images ({images}), or no batch is ever full; received {batch_size}"
+    return (
+        f"expected at most data.pretrain_images ({images}), or no batch is ever full; received "
+        f"{batch_size}"
+    )
 
 
 @_check("devices.tpu", "devices.strategy")
 def _name_is_of_a_tpu(tpu: str, strategy: str) -> str | None:
     if tpu == "local" or strategy in ("auto", "tpu"):
         return None
-    return f'expected "local", its default, as devices.strategy "{strategy}" uses no TPU; received "{tpu}"'
+    return (
+        f'expected "local", its default, as devices.strategy "{strategy}" uses no TPU; received '
+        f'"{tpu}"'
+    )
 
 
 @_check("devices.precision", "devices.strategy")
 def _float16_is_fast(precision: str, strategy: str) -> str | None:
     if precision != "mixed_float16" or strategy not in ("cpu", "tpu"):
         return None
-    return f'expected "float32" or "mixed_bfloat16", as devices.strategy "{strategy}" has no fast float16; received "{precision}"'
+    return (
+        f'expected "float32" or "mixed_bfloat16", as devices.strategy "{strategy}" has no fast '
+        f'float16; received "{precision}"'
+    )
 
 
 @_check("probe.neighbours", "probe.train_images")

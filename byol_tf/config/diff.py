@@ -10,17 +10,21 @@ _DOES_NOT_MATTER = ("about", "$schema", "run", "monitor")
 """Keys that change nothing of what is learned."""
 _SAME_STEPS = {
     "data.cache": "pixels are the files', held or read again",
-    "devices.steps_per_call": "the same steps one after the other, however many before Python is asked",
+    "devices.steps_per_call": "the same steps one after the other, however many before Python is "
+    "asked",
     "devices.tpu": "a name",
     "training.recompute": "what the backward pass needs is computed again from the same numbers",
 }
-"""Keys that are listed where runs are compared, and with which a run goes on all the same, each with the reason."""
+"""Keys that are listed where runs are compared, and with which a run goes on all the same, each
+with the reason."""
 SAME_IMAGES = ("data.root", "data.archive")
-"""Where the images are: with the same images a run goes on, and its checkpoint has their fingerprint."""
+"""Where the images are: with the same images a run goes on, and its checkpoint has their
+fingerprint."""
 
 
 def flat(tree: dict) -> dict[str, str]:
-    """Dotted key -> value as JSON, of every key of a resolved config that matters for what is learned."""
+    """Dotted key -> value as JSON, of every key of a resolved config that matters for what is
+    learned."""
     return _flatten({key: value for key, value in tree.items() if key not in _DOES_NOT_MATTER})
 
 
@@ -28,7 +32,11 @@ def differences(saved: dict, config: dict) -> list[tuple[str, str, str]]:
     """(dotted key, value there, value now) of every key that matters and differs."""
     there, now = flat(saved), flat(config)
     keys = sorted(set(there) | set(now))
-    return [(key, there.get(key, "absent"), now.get(key, "absent")) for key in keys if there.get(key) != now.get(key)]
+    return [
+        (key, there.get(key, "absent"), now.get(key, "absent"))
+        for key in keys
+        if there.get(key) != now.get(key)
+    ]
 
 
 def differences_of_runs(saved: dict, config: dict) -> list[tuple[str, str, str]]:
@@ -44,25 +52,34 @@ def listed(differing: list[tuple[str, str, str]]) -> list[str]:
 def _flatten(tree: dict, prefix: str = "") -> dict[str, str]:
     found = {}
     for key, value in tree.items():
-        found |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": json.dumps(value)}
+        found |= (
+            _flatten(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": json.dumps(value)}
+        )
     return found
 
 
 def recipe_differences(config: Config) -> tuple[str, list[tuple[str, str, str]]]:
-    """What a config is compared with, in words, and (dotted key, value there, value here) of what differs.
+    """What a config is compared with, in words, and (dotted key, value there, value here) of what
+    differs.
 
     The recipe is the packaged one of the config's name; where there is none, the defaults.
     """
     here = json.loads(resolved_json(config))
     if config.name in recipes():
-        return f"configs/{config.name}.json", differences(json.loads(resolved_json(packaged_recipe(config.name))), here)
+        return f"configs/{config.name}.json", differences(
+            json.loads(resolved_json(packaged_recipe(config.name))), here
+        )
     return "the defaults", differences(defaults_beside(config), here)
 
 
 def defaults_beside(config: Config) -> dict:
-    """The resolved config, as JSON types, that has a value of this one only where there is no default.
+    """The resolved config, as JSON types, that has a value of this one only where there is no
+    default.
 
-    It needn't be one that could be run: each section has its defaults, whether or not they go together.
+    It needn't be one that could be run: each section has its defaults, whether or not they go
+    together.
     """
     here = config.model_dump(mode="json", by_alias=True)
     defaults = dict(here)

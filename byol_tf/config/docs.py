@@ -1,4 +1,5 @@
-"""What every key of a config means, for people: read from the types of `schema.py`, so it can't differ from what is checked."""
+"""What every key of a config means, for people: read from the types of `schema.py`, so it can't
+differ from what is checked."""
 
 import difflib
 import json
@@ -22,13 +23,24 @@ def explain(name: str) -> str:
     """
     key = tuple(part for part in name.split(".") if part)
     if key in SECTIONS:
-        return "\n".join(_entry((*key, field), info) for field, info in SECTIONS[key].items() if (*key, field) not in SECTIONS) or name
+        return (
+            "\n".join(
+                _entry((*key, field), info)
+                for field, info in SECTIONS[key].items()
+                if (*key, field) not in SECTIONS
+            )
+            or name
+        )
     if key and key[:-1] in SECTIONS and key[-1] in SECTIONS[key[:-1]]:
         return _entry(key, SECTIONS[key[:-1]][key[-1]])
-    known = [".".join(each) for each, _ in keys()] + [".".join(section) for section in SECTIONS if section]
+    known = [".".join(each) for each, _ in keys()] + [
+        ".".join(section) for section in SECTIONS if section
+    ]
     ends = [other for other in known if other.split(".")[-1] == key[-1]] if key else []
     near = ends or difflib.get_close_matches(name, known, n=3)
-    raise KeyError(f"--explain {name}: no such key" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    raise KeyError(
+        f"--explain {name}: no such key" + (f"; did you mean {' or '.join(near)}?" if near else "")
+    )
 
 
 def sections_help() -> str:
@@ -37,7 +49,11 @@ def sections_help() -> str:
     for section in filter(None, SECTIONS):
         meaning = SECTIONS[section[:-1]][section[-1]].description or kind(section).__doc__
         first = re.split(r"(?<=\.)\s", " ".join(meaning.split()), maxsplit=1)[0]
-        lines.append(textwrap.fill(first, 120, initial_indent=f"  {'.'.join(section):<13} ", subsequent_indent=" " * 16))
+        lines.append(
+            textwrap.fill(
+                first, 120, initial_indent=f"  {'.'.join(section):<13} ", subsequent_indent=" " * 16
+            )
+        )
     return "\n".join(lines)
 
 
@@ -54,12 +70,19 @@ def config_markdown() -> str:
     lines = [
         "# Every key of a config",
         "",
-        "Made from the types in `byol_tf/config/schema.py` (`python -m byol_tf.config.docs > docs/config.md`).",
-        "`python -m byol_tf.train --explain training.epochs` prints one of them, `--explain tau` a section.",
-        "Any key can be changed on the command line: `--set training.epochs=5`. Editors complete and check keys by `configs/schema.json`.",
+        "Made from the types in `byol_tf/config/schema.py` (`python -m byol_tf.config.docs > "
+        "docs/config.md`).",
+        "`python -m byol_tf.train --explain training.epochs` prints one of them, `--explain tau` a "
+        "section.",
+        "Any key can be changed on the command line: `--set training.epochs=5`. Editors complete "
+        "and check keys by `configs/schema.json`.",
     ]
     for section, fields in SECTIONS.items():
-        rows = [(field, (*section, field), info) for field, info in fields.items() if (*section, field) not in SECTIONS]
+        rows = [
+            (field, (*section, field), info)
+            for field, info in fields.items()
+            if (*section, field) not in SECTIONS
+        ]
         if not rows:
             continue
         lines += [
@@ -70,7 +93,12 @@ def config_markdown() -> str:
             "|---|---|---|---|",
         ]
         for field, key, info in rows:
-            cells = f"`{field}`", expected(key), f"`{_default(info)}`" if not info.is_required() else "needed", info.description or ""
+            cells = (
+                f"`{field}`",
+                expected(key),
+                f"`{_default(info)}`" if not info.is_required() else "needed",
+                info.description or "",
+            )
             lines.append(f"| {' | '.join(' '.join(cell.split()) for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

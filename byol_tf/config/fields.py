@@ -1,4 +1,5 @@
-"""The tree of a config's keys, and in words what each one takes. Read from the classes of `schema.py`, so it can't differ from them."""
+"""The tree of a config's keys, and in words what each one takes. Read from the classes of
+`schema.py`, so it can't differ from them."""
 
 import json
 import re
@@ -42,27 +43,33 @@ SECTIONS: dict[Key, dict[str, FieldInfo]] = _collect(Config, ())
 
 
 def kind(key: Key) -> Any:
-    """The type that a key takes, without `| None`. Raises `KeyError` for a key that the config doesn't have."""
+    """The type that a key takes, without `| None`. Raises `KeyError` for a key that the config
+    doesn't have."""
     return _plain(SECTIONS[key[:-1]][key[-1]].annotation)
 
 
 def takes_null(key: Key) -> bool:
-    """Whether null is a value of this key. Raises `KeyError` for a key that the config doesn't have."""
+    """Whether null is a value of this key. Raises `KeyError` for a key that the config doesn't
+    have."""
     return types.NoneType in get_args(SECTIONS[key[:-1]][key[-1]].annotation)
 
 
 def options(key: Key) -> tuple[str, ...]:
-    """The values that a key has to be one of; empty where it isn't so. Raises `KeyError` for a key that the config doesn't have."""
+    """The values that a key has to be one of; empty where it isn't so. Raises `KeyError` for a key
+    that the config doesn't have."""
     return get_args(kind(key)) if get_origin(kind(key)) is Literal else ()
 
 
 def expected(key: Key) -> str:
-    """What a key takes, in words: `a whole number of 2 or more`. Raises `KeyError` for a key that the config doesn't have."""
+    """What a key takes, in words: `a whole number of 2 or more`. Raises `KeyError` for a key that
+    the config doesn't have."""
     info = SECTIONS[key[:-1]][key[-1]]
     words = _words(info.annotation, info.metadata)
     if not takes_null(key):
         return words
-    return listed([*map(quoted, options(key)), "null"], "or") if options(key) else f"{words}, or null"
+    return (
+        listed([*map(quoted, options(key)), "null"], "or") if options(key) else f"{words}, or null"
+    )
 
 
 def listed(words: list[str], last: str) -> str:
@@ -83,15 +90,32 @@ def _words(annotation: Any, metadata: list[Any]) -> str:
             return said
     if get_origin(annotation) is Annotated:
         inner, *items = get_args(annotation)
-        return _words(inner, [part for item in items for part in (item.metadata if isinstance(item, FieldInfo) else [item])] + metadata)
+        return _words(
+            inner,
+            [
+                part
+                for item in items
+                for part in (item.metadata if isinstance(item, FieldInfo) else [item])
+            ]
+            + metadata,
+        )
     if get_origin(annotation) in (Union, types.UnionType):
-        return _words(next(kind for kind in get_args(annotation) if kind is not types.NoneType), metadata)
+        return _words(
+            next(kind for kind in get_args(annotation) if kind is not types.NoneType), metadata
+        )
     if get_origin(annotation) is Literal:
         return listed(list(map(quoted, get_args(annotation))), "or")
     if _is_section(annotation):
-        needed = [quoted(name) for name, info in annotation.model_fields.items() if info.is_required()]
+        needed = [
+            quoted(name) for name, info in annotation.model_fields.items() if info.is_required()
+        ]
         return f"an object with {listed(needed, 'and')}" if needed else "an object"
-    bounds = {name: getattr(item, name) for item in metadata for name in ("ge", "gt", "le", "lt") if getattr(item, name, None) is not None}
+    bounds = {
+        name: getattr(item, name)
+        for item in metadata
+        for name in ("ge", "gt", "le", "lt")
+        if getattr(item, name, None) is not None
+    }
     if annotation is bool:
         return "true or false"
     if annotation is int:
@@ -99,7 +123,11 @@ def _words(annotation: Any, metadata: list[Any]) -> str:
     if annotation is float:
         return _number(bounds)
     if annotation is str:
-        return "a string that is not empty" if any(getattr(item, "min_length", 0) for item in metadata) else "a string"
+        return (
+            "a string that is not empty"
+            if any(getattr(item, "min_length", 0) for item in metadata)
+            else "a string"
+        )
     raise TypeError(f"no words for {annotation}")
 
 
@@ -107,28 +135,45 @@ def _whole(bounds: dict[str, int]) -> str:
     low = bounds.get("ge", bounds["gt"] + 1 if "gt" in bounds else None)
     high = bounds.get("le", bounds["lt"] - 1 if "lt" in bounds else None)
     if low is None or high is None:
-        return "a whole number" + ("" if low is None else f" of {low} or more") + ("" if high is None else f" of {high} or less")
+        return (
+            "a whole number"
+            + ("" if low is None else f" of {low} or more")
+            + ("" if high is None else f" of {high} or less")
+        )
     return f"a whole number from {low} to {high}"
 
 
 def _number(bounds: dict[str, float]) -> str:
     if "ge" in bounds and "le" in bounds:
         return f"a number from {bounds['ge']:g} to {bounds['le']:g}"
-    forms = {"ge": "of {:g} or more", "gt": "above {:g}", "le": "of {:g} or less", "lt": "below {:g}"}
-    return " ".join(["a number", " and ".join(forms[name].format(bound) for name, bound in bounds.items())]).rstrip()
+    forms = {
+        "ge": "of {:g} or more",
+        "gt": "above {:g}",
+        "le": "of {:g} or less",
+        "lt": "below {:g}",
+    }
+    return " ".join(
+        ["a number", " and ".join(forms[name].format(bound) for name, bound in bounds.items())]
+    ).rstrip()
 
 
 def shown(value: Any) -> str:
-    """A value as JSON, on one line, with any character that a terminal might act on escaped, and cut after some 60 characters."""
+    """A value as JSON, on one line, with any character that a terminal might act on escaped, and
+    cut after some 60 characters."""
     return printable(json.dumps(value, ensure_ascii=False))
 
 
 def printable(text: str, limit: int = 60) -> str:
-    """The text on one line, with any character that a terminal might act on escaped, and cut at `limit`."""
-    text = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[: limit + 1])
+    """The text on one line, with any character that a terminal might act on escaped, and cut at
+    `limit`."""
+    text = "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode()
+        for sign in text[: limit + 1]
+    )
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def dotted(key: Key) -> str:
-    """A key as it is written in messages: `training.epochs`; parts that are no plain words stand in quotes."""
+    """A key as it is written in messages: `training.epochs`; parts that are no plain words stand in
+    quotes."""
     return ".".join(part if re.fullmatch(r"[\w$-]{1,60}", part) else shown(part) for part in key)

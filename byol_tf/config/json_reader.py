@@ -1,6 +1,7 @@
 """JSON as a person writes it by hand: read strictly, and told where and how it is broken.
 
-Python's own reader keeps the last of two equal keys without a word, takes NaN for a number, and overflows its stack on deep nesting.
+Python's own reader keeps the last of two equal keys without a word, takes NaN for a number, and
+overflows its stack on deep nesting.
 """
 
 import json
@@ -30,7 +31,8 @@ _WORDS = {
 
 
 class BrokenJson(ValueError):
-    """Text that is not JSON. `line` and `column` count from 1; the message says what was expected there and what was found."""
+    """Text that is not JSON. `line` and `column` count from 1; the message says what was expected
+    there and what was found."""
 
     def __init__(self, text: str, position: int, message: str):
         super().__init__(message)
@@ -52,11 +54,12 @@ class _Object(dict):
 def read_json(text: str) -> tuple[Any, list[Repeat]]:
     """Reads one JSON value.
 
-    A number beyond 64 bits becomes a float, maybe infinite, and `NaN` and `Infinity` are read as such, so that the place where they stand
-    can be named by whoever knows what is expected there.
+    A number beyond 64 bits becomes a float, maybe infinite, and `NaN` and `Infinity` are read as
+    such, so that the place where they stand can be named by whoever knows what is expected there.
 
     Returns:
-        The value, in which the last of several equal keys holds, and the keys that are given more than once.
+        The value, in which the last of several equal keys holds, and the keys that are given more
+        than once.
 
     Raises:
         BrokenJson: the text is not JSON, or is nested more than `MAX_DEPTH` levels deep.
@@ -91,7 +94,11 @@ def _refuse_depth(text: str) -> None:
         if match[0] in "[{":
             depth += 1
             if depth > MAX_DEPTH:
-                raise BrokenJson(text, match.start(), f"expected at most {MAX_DEPTH} levels of nesting; found another '{match[0]}'")
+                raise BrokenJson(
+                    text,
+                    match.start(),
+                    f"expected at most {MAX_DEPTH} levels of nesting; found another '{match[0]}'",
+                )
         elif match[0] in "]}":
             depth -= 1
 
@@ -129,9 +136,17 @@ def _explain(text: str, position: int, complaint: str) -> tuple[int, str]:
     here, before = text[position : position + 1], text[:position].rstrip()
     closing = {"{": "'}'", "[": "']'"}.get(_open_bracket(before), "the end")
     if text.startswith(("//", "/*", "#"), position):
-        return position, f"expected no comment, as JSON has none; found {'#' if here == '#' else text[position : position + 2]}"
-    if complaint.startswith("Illegal trailing comma") or (before.endswith(",") and here in ("}", "]")):
-        return position if here == "," else len(before) - 1, f"expected no comma before {closing}; found one"
+        return (
+            position,
+            "expected no comment, as JSON has none; found "
+            f"{'#' if here == '#' else text[position : position + 2]}",
+        )
+    if complaint.startswith("Illegal trailing comma") or (
+        before.endswith(",") and here in ("}", "]")
+    ):
+        return position if here == "," else len(
+            before
+        ) - 1, f"expected no comma before {closing}; found one"
     if complaint.startswith(("Unterminated string", "Invalid")):
         return _explain_string(text, position, complaint)
     if complaint.startswith("Expecting value"):
@@ -147,7 +162,9 @@ def _explain(text: str, position: int, complaint: str) -> tuple[int, str]:
     elif complaint.startswith("Extra data"):
         wanted = "the end of the text"
     else:
-        wanted = "a key in double quotes or '}'" if before.endswith("{") else "a key in double quotes"
+        wanted = (
+            "a key in double quotes or '}'" if before.endswith("{") else "a key in double quotes"
+        )
     return position, f"expected {wanted}; found {_found(text, position)}"
 
 
@@ -156,10 +173,17 @@ def _explain_string(text: str, position: int, complaint: str) -> tuple[int, str]
         return position, "expected '\"' at the end of this string; found the end of the text"
     if complaint.startswith("Invalid \\"):
         start = text.rfind("\\", 0, position + 1)
-        return start, rf"expected \\ or / in place of a single backslash; found {_printable(text[start : start + 2])}"
+        return (
+            start,
+            r"expected \\ or / in place of a single backslash; found "
+            f"{_printable(text[start : start + 2])}",
+        )
     if text[position] in "\r\n":
         return position, "expected '\"' at the end of this string; found the end of the line"
-    return position, rf"expected \t, \n or \uXXXX for a control character; found {_found(text, position)}"
+    return (
+        position,
+        rf"expected \t, \n or \uXXXX for a control character; found {_found(text, position)}",
+    )
 
 
 def _explain_value(text: str, position: int) -> str:
@@ -168,8 +192,13 @@ def _explain_value(text: str, position: int) -> str:
         return _malformed_number(text, position)
     if found.lower() in _WORDS:
         return f"expected {_WORDS[found.lower()]} as JSON writes it; found {found}"
-    return f"expected a value; found {found}" + ("; strings take double quotes" if re.match(r"[\w']", here) else "")
+    return f"expected a value; found {found}" + (
+        "; strings take double quotes" if re.match(r"[\w']", here) else ""
+    )
 
 
 def _malformed_number(text: str, position: int) -> str:
-    return f"expected a number as JSON writes it, such as 5, 0.5 or 1e-4; found {_found(text, position)}"
+    return (
+        "expected a number as JSON writes it, such as 5, 0.5 or 1e-4; found "
+        f"{_found(text, position)}"
+    )

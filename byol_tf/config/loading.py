@@ -1,4 +1,5 @@
-"""A JSON file and changes from the command line in, a checked `Config` or one complete `ConfigError` out."""
+"""A JSON file and changes from the command line in, a checked `Config` or one complete
+`ConfigError` out."""
 
 import difflib
 import json
@@ -16,7 +17,8 @@ from byol_tf.errors import ConfigError
 
 @dataclass(frozen=True)
 class Override:
-    """One change: its place among the changes, the text it was given as, the key, its value, and what is repeated within the value."""
+    """One change: its place among the changes, the text it was given as, the key, its value, and
+    what is repeated within the value."""
 
     position: int
     text: str
@@ -31,21 +33,30 @@ class Override:
 
 
 def parse_override(position: int, text: str) -> Override:
-    """Reads `KEY=VALUE`: the value is JSON, and a string where it is no JSON or where the key takes a string.
+    """Reads `KEY=VALUE`: the value is JSON, and a string where it is no JSON or where the key takes
+    a string.
 
     Raises `ValueError` with a complete message if there is no `=`, or a part of the key is empty.
     """
     name, equals, given = text.partition("=")
     key = tuple(part.strip() for part in name.split("."))
     if not equals or not all(key):
-        raise ValueError(f"--set {printable(text)}: expected KEY=VALUE, for example training.epochs=5")
+        raise ValueError(
+            f"--set {printable(text)}: expected KEY=VALUE, for example training.epochs=5"
+        )
     try:
         value, repeats = read_json(given)
     except BrokenJson:
         return Override(position, text, key, given)
-    if key[-1] in SECTIONS.get(key[:-1], ()) and kind(key) is str and not (isinstance(value, str) or (value is None and takes_null(key))):
+    if (
+        key[-1] in SECTIONS.get(key[:-1], ())
+        and kind(key) is str
+        and not (isinstance(value, str) or (value is None and takes_null(key)))
+    ):
         return Override(position, text, key, given)  # a folder may be called 2024
-    return Override(position, text, key, value, tuple(((*key, *inner), values) for inner, values in repeats))
+    return Override(
+        position, text, key, value, tuple(((*key, *inner), values) for inner, values in repeats)
+    )
 
 
 class Origins:
@@ -56,19 +67,31 @@ class Origins:
 
     def own(self, key: Key, override: Override) -> None:
         """The value of this key, and all within it, now comes from this override."""
-        self._owners = {other: owner for other, owner in self._owners.items() if other[: len(key)] != key}
+        self._owners = {
+            other: owner for other, owner in self._owners.items() if other[: len(key)] != key
+        }
         self._owners[key] = override
 
     def of(self, key: Key) -> Override | None:
         """The override that gave this key or the section it lies in; None for the file."""
-        return next((self._owners[key[:end]] for end in range(len(key), 0, -1) if key[:end] in self._owners), None)
+        return next(
+            (
+                self._owners[key[:end]]
+                for end in range(len(key), 0, -1)
+                if key[:end] in self._owners
+            ),
+            None,
+        )
 
 
-def apply_overrides(tree: dict[str, Any], overrides: Sequence[Override]) -> tuple[dict[str, Any], Origins, list[Override]]:
+def apply_overrides(
+    tree: dict[str, Any], overrides: Sequence[Override]
+) -> tuple[dict[str, Any], Origins, list[Override]]:
     """Applies overrides in their order; sections that are absent or null are made.
 
     Returns:
-        A changed copy of the tree, where its values come from, and the overrides that reach into what is no section.
+        A changed copy of the tree, where its values come from, and the overrides that reach into
+        what is no section.
     """
     tree, origins, unplaced = dict(tree), Origins(), []
     for override in overrides:
@@ -93,7 +116,8 @@ __all__ = ["ConfigError", "load_config", "packaged_recipe", "recipes", "resolved
 DEFAULT_RECIPE = "demo"
 MAX_BYTES = 1_000_000
 """A larger file is no config but, say, a data set that was named by mistake."""
-# Beside this package, in a checkout as in an installation. Importing `configs` might find another package of that frequent name.
+# Beside this package, in a checkout as in an installation. Importing `configs` might find another
+# package of that frequent name.
 _RECIPES = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -101,12 +125,14 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     """Reads, changes and checks a config, before TensorFlow is imported.
 
     Args:
-        path: a JSON file. None is the packaged `configs/demo.json`; a path that doesn't exist may name a packaged recipe:
-            `configs/stl10.json`, `stl10.json` or `stl10`.
-        overrides: changes `KEY=VALUE` in their order, such as `training.epochs=5`. The value is read as JSON, else as a string.
+        path: a JSON file. None is the packaged `configs/demo.json`; a path that doesn't exist may
+            name a packaged recipe: `configs/stl10.json`, `stl10.json` or `stl10`.
+        overrides: changes `KEY=VALUE` in their order, such as `training.epochs=5`. The value is
+            read as JSON, else as a string.
 
     Raises:
-        ConfigError: with every mistake, one a line: those of the file in the file's order, then those of each override.
+        ConfigError: with every mistake, one a line: those of the file in the file's order, then
+            those of each override.
     """
     label, file = _locate(path)
     changes: list[Override] = []
@@ -121,23 +147,36 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     except ConfigError as error:
         raise ConfigError([str(error), *(line for _, line in lines)]) from None
     tree, origins, unplaced = apply_overrides(tree, changes)
-    given = [(None, repeat) for repeat in repeats] + [(change, repeat) for change in changes for repeat in change.repeats]
-    config, found = mistakes(tree, [repeat for owner, repeat in given if origins.of(repeat[0]) is owner])
+    given = [(None, repeat) for repeat in repeats] + [
+        (change, repeat) for change in changes for repeat in change.repeats
+    ]
+    config, found = mistakes(
+        tree, [repeat for owner, repeat in given if origins.of(repeat[0]) is owner]
+    )
     lines += [_placed(label, mistake, origins) for mistake in found]
-    lines += [(change.position, _misplaced(change)) for change in unplaced if change.key[:-1] not in SECTIONS]
+    lines += [
+        (change.position, _misplaced(change))
+        for change in unplaced
+        if change.key[:-1] not in SECTIONS
+    ]
     if config is None or lines:
         raise ConfigError([line for _, line in sorted(lines, key=lambda pair: pair[0])])
     return config
 
 
 def schema_json() -> str:
-    """The JSON schema of a config, as `configs/schema.json` holds it for editors to complete and check keys with."""
+    """The JSON schema of a config, as `configs/schema.json` holds it for editors to complete and
+    check keys with."""
     return json.dumps(Config.model_json_schema(by_alias=True), indent=2) + "\n"
 
 
 def resolved_json(config: Config) -> str:
-    """Every key with its value, in the order of `schema.py`. As a file it loads to an equal config."""
-    return json.dumps(config.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n"
+    """Every key with its value, in the order of `schema.py`. As a file it loads to an equal
+    config."""
+    return (
+        json.dumps(config.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False)
+        + "\n"
+    )
 
 
 def recipes() -> list[str]:
@@ -146,12 +185,14 @@ def recipes() -> list[str]:
 
 
 def packaged_recipe(name: str) -> Config:
-    """One of `recipes()`, whatever file of its name the current folder has. `ConfigError` if it was broken where it is installed."""
+    """One of `recipes()`, whatever file of its name the current folder has. `ConfigError` if it was
+    broken where it is installed."""
     return load_config(_RECIPES / f"{name}.json")
 
 
 def _placed(label: str, mistake: Mistake, origins: Origins) -> tuple[int, str]:
-    """A mistake with the file or override that it is in, and where that comes in the order of messages."""
+    """A mistake with the file or override that it is in, and where that comes in the order of
+    messages."""
     origin = origins.of(mistake.key)
     if origin is None:  # the key may be right in the file, and clash with what an override says
         owners = [owner for owner in map(origins.of, mistake.others) if owner is not None]
@@ -167,24 +208,40 @@ def _misplaced(change: Override) -> str:
 
 
 def _locate(path: str | Path | None) -> tuple[str, Path]:
-    """How messages name the file, and the file. A file that exists goes before a packaged recipe of its name. Raises `ConfigError`."""
+    """How messages name the file, and the file. A file that exists goes before a packaged recipe of
+    its name. Raises `ConfigError`."""
     if path is None:
         return f"configs/{DEFAULT_RECIPE}.json", _RECIPES / f"{DEFAULT_RECIPE}.json"
     label, file = printable(str(path), 200), Path(path)
     try:
         if file.is_file():
             return label, file
-        if str(file.parent) in (".", "configs") and file.suffix in ("", ".json") and file.stem in recipes():
+        if (
+            str(file.parent) in (".", "configs")
+            and file.suffix in ("", ".json")
+            and file.stem in recipes()
+        ):
             return f"configs/{file.stem}.json", _RECIPES / f"{file.stem}.json"
         if file.exists():
-            raise ConfigError([f"{label}: expected a JSON file; received {'a folder' if file.is_dir() else 'no regular file'}"])
-        neighbours = [str(other) for other in file.parent.glob("*.json")] if file.parent.is_dir() else []
+            raise ConfigError(
+                [
+                    f"{label}: expected a JSON file; received "
+                    f"{'a folder' if file.is_dir() else 'no regular file'}"
+                ]
+            )
+        neighbours = (
+            [str(other) for other in file.parent.glob("*.json")] if file.parent.is_dir() else []
+        )
     except (OSError, ValueError) as error:
         raise ConfigError([f"{label}: can't be read: {_reason(error)}"]) from None
     known = [*neighbours, *(f"configs/{name}.json" for name in recipes())]
     stems = {Path(name).stem: name for name in reversed(known)}
     nearest = difflib.get_close_matches(file.stem, stems, n=1)
-    hint = f'did you mean "{printable(stems[nearest[0]], 200)}"?' if nearest else f"the packaged recipes are {', '.join(recipes())}"
+    hint = (
+        f'did you mean "{printable(stems[nearest[0]], 200)}"?'
+        if nearest
+        else f"the packaged recipes are {', '.join(recipes())}"
+    )
     raise ConfigError([f"{label}: no such file; {hint}"])
 
 
@@ -193,7 +250,8 @@ def _reason(error: Exception) -> str:
 
 
 def read_object(label: str, file: Path) -> tuple[dict[str, Any], list[Repeat]]:
-    """The object that a JSON file holds, and the keys that it gives more than once. Raises `ConfigError`.
+    """The object that a JSON file holds, and the keys that it gives more than once. Raises
+    `ConfigError`.
 
     `label` is how messages name the file.
     """
@@ -203,13 +261,23 @@ def read_object(label: str, file: Path) -> tuple[dict[str, Any], list[Repeat]]:
     except OSError as error:
         raise ConfigError([f"{label}: can't be read: {_reason(error)}"]) from None
     if len(content) > MAX_BYTES:
-        raise ConfigError([f"{label}: expected a file of at most {MAX_BYTES // 1000} kB; received {file.stat().st_size // 1000} kB"])
+        raise ConfigError(
+            [
+                f"{label}: expected a file of at most {MAX_BYTES // 1000} kB; received "
+                f"{file.stat().st_size // 1000} kB"
+            ]
+        )
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = error.object[: error.start]
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
-        raise ConfigError([f"{label}:{line}:{column}: expected text in UTF-8; found byte 0x{error.object[error.start]:02x}"]) from None
+        raise ConfigError(
+            [
+                f"{label}:{line}:{column}: expected text in UTF-8; found byte "
+                f"0x{error.object[error.start]:02x}"
+            ]
+        ) from None
     if not text.strip():
         raise ConfigError([f"{label}: expected an object; received an empty file"])
     try:
@@ -217,5 +285,7 @@ def read_object(label: str, file: Path) -> tuple[dict[str, Any], list[Repeat]]:
     except BrokenJson as error:
         raise ConfigError([f"{label}:{error.line}:{error.column}: {error}"]) from None
     if not isinstance(value, dict):
-        raise ConfigError([f"{label}: expected an object at the top level; received {shown(value)}"])
+        raise ConfigError(
+            [f"{label}: expected an object at the top level; received {shown(value)}"]
+        )
     return value, repeats

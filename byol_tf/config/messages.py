@@ -1,4 +1,5 @@
-"""What is wrong with a config, all of it at once and in words: what was expected, what was received, what may have been meant."""
+"""What is wrong with a config, all of it at once and in words: what was expected, what was
+received, what may have been meant."""
 
 import difflib
 import math
@@ -9,12 +10,23 @@ from typing import Any
 from pydantic import ValidationError
 
 from byol_tf.config.checks import conflicts
-from byol_tf.config.fields import SECTIONS, Key, dotted, expected, kind, listed, options, quoted, shown
+from byol_tf.config.fields import (
+    SECTIONS,
+    Key,
+    dotted,
+    expected,
+    kind,
+    listed,
+    options,
+    quoted,
+    shown,
+)
 from byol_tf.config.json_reader import BrokenJson, Repeat, read_json
 from byol_tf.config.schema import Config
 
 MOST_MISTAKES = 100
-"""Mistakes of a kind that are told one by one: more of them are a file that isn't a config, and to look for what was meant takes time."""
+"""Mistakes of a kind that are told one by one: more of them are a file that isn't a config, and to
+look for what was meant takes time."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,9 @@ class Mistake:
     others: tuple[Key, ...] = ()
 
 
-def mistakes(tree: dict[str, Any], repeats: Sequence[Repeat] = ()) -> tuple[Config | None, list[Mistake]]:
+def mistakes(
+    tree: dict[str, Any], repeats: Sequence[Repeat] = ()
+) -> tuple[Config | None, list[Mistake]]:
     """Checks a config as read from JSON.
 
     Args:
@@ -34,8 +48,9 @@ def mistakes(tree: dict[str, Any], repeats: Sequence[Repeat] = ()) -> tuple[Conf
         repeats: the keys that are given more than once, and their values.
 
     Returns:
-        The config and no mistakes, or None and every mistake in the order of the tree's keys. What is missing stands at the end of its
-        section. Of more than `MOST_MISTAKES` the last one stands for the rest.
+        The config and no mistakes, or None and every mistake in the order of the tree's keys. What
+        is missing stands at the end of its section. Of more than `MOST_MISTAKES` the last one
+        stands for the rest.
     """
     found = [Mistake(key, _repeated(values)) for key, values in repeats[:MOST_MISTAKES]]
     tree, unwritable = _without_unwritable_keys(tree)
@@ -45,21 +60,38 @@ def mistakes(tree: dict[str, Any], repeats: Sequence[Repeat] = ()) -> tuple[Conf
     errors = all_errors[:MOST_MISTAKES]
     if len(all_errors) > len(errors):
         key = _key(all_errors[len(errors)])
-        found.append(Mistake(key, f"unknown or wrong, and so are {len(all_errors) - len(errors) - 1 + left_out:,} more keys"))
-    unknown = {_key(error): _unknown_key(_key(error), tree) for error in errors if error["type"] == "extra_forbidden"}
+        found.append(
+            Mistake(
+                key,
+                f"unknown or wrong, and so are {len(all_errors) - len(errors) - 1 + left_out:,} "
+                "more keys",
+            )
+        )
+    unknown = {
+        _key(error): _unknown_key(_key(error), tree)
+        for error in errors
+        if error["type"] == "extra_forbidden"
+    }
     found += [Mistake(key, text) for key, (text, _) in unknown.items()]
     meant = {key for _, key in unknown.values() if key and not _given(tree, key)}
     wrong = set(unknown)
     for error in errors:
         key = _key(error)
-        if not key or key in wrong:  # one message is enough for the numbers of a list; `conflicts` below says what the whole config lacks
+        # One message is enough for the numbers of a list; `conflicts` below says what the whole
+        # config lacks.
+        if not key or key in wrong:
             continue
         if error["type"] != "missing":
             found.append(Mistake(key, _wrong_value(key, _value(tree, key))))
         elif key not in meant:  # a key that is only misspelt is not missing as well
             found.append(Mistake(key, f"missing; expected {expected(key)}"))
         wrong.add(key)
-    doubtful = wrong | meant | {key for key, _ in repeats} | {_key(error) for error in all_errors[MOST_MISTAKES:]} - {()}
+    doubtful = (
+        wrong
+        | meant
+        | {key for key, _ in repeats}
+        | {_key(error) for error in all_errors[MOST_MISTAKES:]} - {()}
+    )
 
     def knows(name: str) -> bool:
         key = tuple(name.split("."))
@@ -69,18 +101,25 @@ def mistakes(tree: dict[str, Any], repeats: Sequence[Repeat] = ()) -> tuple[Conf
         first, *others = (tuple(name.split(".")) for name in keys)
         found.append(Mistake(first, text, tuple(others)))
     if not found:
-        found = [Mistake(key, _wrong_value(key, _value(tree, key))) for key in _unwritable_values(tree)]
+        found = [
+            Mistake(key, _wrong_value(key, _value(tree, key))) for key in _unwritable_values(tree)
+        ]
     found.sort(key=lambda mistake: _position(tree, mistake.key))
     return (None if found else config), found
 
 
 def _repeated(values: Sequence[Any]) -> str:
     more = ", ..." if len(values) > 5 else ""
-    return f"expected once; received {len(values)} times ({', '.join(map(shown, values[:5]))}{more})"
+    return (
+        f"expected once; received {len(values)} times ({', '.join(map(shown, values[:5]))}{more})"
+    )
 
 
-def _without_unwritable_keys(tree: dict[str, Any], at: Key = ()) -> tuple[dict[str, Any], list[Key]]:
-    r"""The tree without keys such as "\ud800", half a character that JSON can name and no file can hold; pydantic gives up at the first."""
+def _without_unwritable_keys(
+    tree: dict[str, Any], at: Key = ()
+) -> tuple[dict[str, Any], list[Key]]:
+    r"""The tree without keys such as "\ud800", half a character that JSON can name and no file can
+    hold; pydantic gives up at the first."""
     kept: dict[str, Any] = {}
     unwritable: list[Key] = []
     for name, value in tree.items():
@@ -95,7 +134,8 @@ def _without_unwritable_keys(tree: dict[str, Any], at: Key = ()) -> tuple[dict[s
 
 
 def _without_most_unknown_keys(tree: dict[str, Any], at: Key = ()) -> tuple[dict[str, Any], int]:
-    """The tree with one unknown key more in a section than will be told, and how many were left out: pydantic takes half a KiB for each."""
+    """The tree with one unknown key more in a section than will be told, and how many were left
+    out: pydantic takes half a KiB for each."""
     kept: dict[str, Any] = {}
     left_out = unknown = 0
     for name, value in tree.items():
@@ -135,7 +175,11 @@ def _validate(tree: dict[str, Any]) -> tuple[Config | None, list[Any]]:
 def _key(error: Any) -> Key:
     """The key that an error is about: positions within a list are left out."""
     parts = error["loc"]
-    return tuple(parts[: next((index for index, part in enumerate(parts) if isinstance(part, int)), len(parts))])
+    return tuple(
+        parts[
+            : next((index for index, part in enumerate(parts) if isinstance(part, int)), len(parts))
+        ]
+    )
 
 
 def _value(tree: dict[str, Any], key: Key) -> Any:
@@ -152,13 +196,18 @@ def _value(tree: dict[str, Any], key: Key) -> Any:
 
 
 def _position(tree: dict[str, Any], key: Key) -> list[tuple[int, int]]:
-    """Sorts keys as the tree gives them; those that it doesn't have follow in the order of the documentation."""
+    """Sorts keys as the tree gives them; those that it doesn't have follow in the order of the
+    documentation."""
     position = []
     section: Any = tree
     for depth, part in enumerate(key):
         present = list(section) if isinstance(section, dict) else []
         known = list(SECTIONS.get(key[:depth], ()))
-        position.append((0, present.index(part)) if part in present else (1, known.index(part) if part in known else len(known)))
+        position.append(
+            (0, present.index(part))
+            if part in present
+            else (1, known.index(part) if part in known else len(known))
+        )
         section = section.get(part) if isinstance(section, dict) else None
     return position
 
@@ -173,14 +222,24 @@ def _hint(key: Key, value: Any) -> str:
     if isinstance(value, str) and options(key):
         nearest = _nearest(value, options(key))
         return f'; did you mean "{nearest}"?' if nearest else ""
-    if wanted is int and isinstance(value, float) and math.isfinite(value) and value == int(value) and abs(value) < 1e15:
+    if (
+        wanted is int
+        and isinstance(value, float)
+        and math.isfinite(value)
+        and value == int(value)
+        and abs(value) < 1e15
+    ):
         return f"; did you mean {int(value)}?"
     if isinstance(value, str) and wanted in (int, float, bool):
         try:
             inner = read_json(value)[0]
         except BrokenJson:
             return ""
-        fits = isinstance(inner, bool) if wanted is bool else isinstance(inner, int | float) and not isinstance(inner, bool)
+        fits = (
+            isinstance(inner, bool)
+            if wanted is bool
+            else isinstance(inner, int | float) and not isinstance(inner, bool)
+        )
         return f"; did you mean {value.strip()}, without quotes?" if fits else ""
     return ""
 
@@ -204,12 +263,17 @@ def _unknown_key(key: Key, tree: dict[str, Any]) -> tuple[str, Key | None]:
     path = tuple(name.split("."))
     if same is None and homes:
         places = [quoted(dotted(place)) if place else "the top level" for place in homes]
-        return f"unknown key; it belongs to {listed(places, 'or')}", (*homes[0], name) if len(homes) == 1 else None
+        return f"unknown key; it belongs to {listed(places, 'or')}", (*homes[0], name) if len(
+            homes
+        ) == 1 else None
     if len(path) > 1 and path[-1] in SECTIONS.get(path[:-1], ()):
         return f'unknown key; write "{path[-1]}" inside "{dotted(path[:-1])}"', path
     nearest = same or _nearest(name, own)
     if nearest:
-        return f'unknown key; did you mean "{nearest}"{_now(tree, (*section, nearest))}?', (*section, nearest)
+        return f'unknown key; did you mean "{nearest}"{_now(tree, (*section, nearest))}?', (
+            *section,
+            nearest,
+        )
     everywhere = {known: (*place, known) for place, names in SECTIONS.items() for known in names}
     elsewhere = _nearest(name, list(everywhere), cutoff=0.75)
     if elsewhere:

@@ -24,37 +24,55 @@ class Schedule:
 
 
 def schedule_of(config: Config, images: int) -> Schedule:
-    """The steps and rates for so many pre-training images. `ConfigError` if they don't fill a batch."""
+    """The steps and rates for so many pre-training images. `ConfigError` if they don't fill a
+    batch."""
     batch = config.training.batch_size
     steps_per_epoch = images // batch
     if steps_per_epoch == 0:
-        raise ConfigError([f"training.batch_size: expected at most the number of pre-training images, {images}; received {batch}"])
+        raise ConfigError(
+            [
+                "training.batch_size: expected at most the number of pre-training images, "
+                f"{images}; received {batch}"
+            ]
+        )
     optimizer = config.optimizer
     return Schedule(
         steps_per_epoch=steps_per_epoch,
         total_steps=steps_per_epoch * config.training.epochs,
         warmup_steps=round(optimizer.warmup_epochs * steps_per_epoch),
-        peak_rate=optimizer.base_learning_rate * (batch / optimizer.reference_batch if optimizer.reference_batch else 1.0),
+        peak_rate=optimizer.base_learning_rate
+        * (batch / optimizer.reference_batch if optimizer.reference_batch else 1.0),
     )
 
 
 def system_of(config: Config) -> str:
-    """What a config trains, in a word: `BYOL`, `SimCLR`, `SimSiam`, or `trained` where it is none of them."""
+    """What a config trains, in a word: `BYOL`, `SimCLR`, `SimSiam`, or `trained` where it is none
+    of them."""
     objective, predicts = config.objective, config.predictor.kind == "mlp"
     if objective.target == "ema" and objective.negatives == 0 and predicts:
         return "BYOL"
     if objective.target == "online" and objective.negatives == 0 and predicts:
         return "SimSiam"
-    if objective.target == "online_with_gradient" and objective.negatives == 1 and config.predictor.kind == "none":
+    if (
+        objective.target == "online_with_gradient"
+        and objective.negatives == 1
+        and config.predictor.kind == "none"
+    ):
         return "SimCLR"
     return "trained"
 
 
 def check_batch(config: Config, replicas: int, workers: int = 1) -> None:
-    """`ConfigError` if so many replicas, on so many machines, don't divide a batch into equal parts, and those by the accumulation."""
+    """`ConfigError` if so many replicas, on so many machines, don't divide a batch into equal
+    parts, and those by the accumulation."""
     batch, parts = config.training.batch_size, config.training.accumulation
     if batch % (replicas * parts) == 0:
         return
     where = f"{replicas} devices on {workers} machines" if workers > 1 else f"{replicas} devices"
     by = f" x training.accumulation ({parts})" if parts > 1 else ""
-    raise ConfigError([f"training.batch_size: expected a multiple of {replicas * parts}, as there are {where}{by}; received {batch}"])
+    raise ConfigError(
+        [
+            f"training.batch_size: expected a multiple of {replicas * parts}, as there are "
+            f"{where}{by}; received {batch}"
+        ]
+    )

@@ -1,10 +1,13 @@
-"""Reads a pickle of arrays without running what it says: plain containers, NumPy's arrays, and JAX's as they pickle. Needs neither library.
+"""Reads a pickle of arrays without running what it says: plain containers, NumPy's arrays, and
+JAX's as they pickle. Needs neither library.
 
-A pickle is a program that calls whatever it names. Here a name is looked up in one table of stand-ins, which hold data and do nothing;
-whatever isn't in it ends the reading with an error that names it. Nothing is imported, and nothing of NumPy, JAX, Haiku or dill called.
+A pickle is a program that calls whatever it names. Here a name is looked up in one table of
+stand-ins, which hold data and do nothing; whatever isn't in it ends the reading with an error that
+names it. Nothing is imported, and nothing of NumPy, JAX, Haiku or dill called.
 
-The table has what these write for a tree of arrays: `numpy` (1 and 2), `jax` (`jax/_src/array.py`, before it `device_array.py`), `haiku`
-(`_src/data_structures.py`: its mappings pickle as a call with a dict) and `dill` (`_dill.py`: named tuples by their fields, arrays, types).
+The table has what these write for a tree of arrays: `numpy` (1 and 2), `jax` (`jax/_src/array.py`,
+before it `device_array.py`), `haiku` (`_src/data_structures.py`: its mappings pickle as a call with
+a dict) and `dill` (`_dill.py`: named tuples by their fields, arrays, types).
 """
 
 import math
@@ -44,23 +47,38 @@ class StoredArray:
 
     def __setstate__(self, state):
         _, shape, dtype, columns_first, content = state
-        _expect(type(shape) is tuple and all(type(side) is int and side >= 0 for side in shape), "an array's shape", shape)
+        _expect(
+            type(shape) is tuple and all(type(side) is int and side >= 0 for side in shape),
+            "an array's shape",
+            shape,
+        )
         _expect(isinstance(dtype, _DType), "an array's dtype", dtype)
         _expect(
-            type(content) is bytes and len(content) == math.prod(shape) * dtype.size, "an array's bytes, as many as its shape says", content
+            type(content) is bytes and len(content) == math.prod(shape) * dtype.size,
+            "an array's bytes, as many as its shape says",
+            content,
         )
-        self._bytes, self._columns_first, self.dtype, self.shape = content, bool(columns_first), dtype.text, shape
+        self._bytes, self._columns_first, self.dtype, self.shape = (
+            content,
+            bool(columns_first),
+            dtype.text,
+            shape,
+        )
 
     def numpy(self) -> np.ndarray:
         """The array, read-only, of its own dtype."""
-        return np.frombuffer(self._bytes, self.dtype).reshape(self.shape, order="F" if self._columns_first else "C")
+        return np.frombuffer(self._bytes, self.dtype).reshape(
+            self.shape, order="F" if self._columns_first else "C"
+        )
 
 
 def read_arrays(path: Path) -> Any:
-    """The object that a pickle holds: dicts, lists, tuples, numbers, texts and `StoredArray`s; a named tuple is a dict of its fields.
+    """The object that a pickle holds: dicts, lists, tuples, numbers, texts and `StoredArray`s; a
+    named tuple is a dict of its fields.
 
     Raises:
-        ConversionError: if the file can't be read, is no pickle, or names a class or function that isn't data; the message has its name.
+        ConversionError: if the file can't be read, is no pickle, or names a class or function that
+            isn't data; the message has its name.
     """
     try:
         with path.open("rb") as file:
@@ -70,7 +88,9 @@ def read_arrays(path: Path) -> Any:
     except _Refused as error:
         raise ConversionError(f"{path}: {error}") from None
     except _MALFORMED as error:
-        raise ConversionError(f"{path}: expected a pickle of arrays; {error or type(error).__name__}") from None
+        raise ConversionError(
+            f"{path}: expected a pickle of arrays; {error or type(error).__name__}"
+        ) from None
 
 
 class _Refused(Exception):
@@ -81,7 +101,10 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module, name):
         found = _ADMITTED.get((module, name))
         if found is None:
-            raise _Refused(f"expected arrays in plain containers; it holds {module}.{name}, which is neither. Nothing of it was run")
+            raise _Refused(
+                f"expected arrays in plain containers; it holds {module}.{name}, which is neither. "
+                "Nothing of it was run"
+            )
         return found
 
 
@@ -93,7 +116,8 @@ def _expect(right: bool, what: str, received: Any) -> None:
 class _StandIn:
     """What a name of the table stands for. `__new__` gives the data.
 
-    Each is a class with a `__setstate__`, since a pickle's BUILD instruction sets attributes of whatever has none.
+    Each is a class with a `__setstate__`, since a pickle's BUILD instruction sets attributes of
+    whatever has none.
     """
 
     __slots__ = ()
@@ -203,12 +227,17 @@ class _Mapping(_StandIn):
 
 
 class _Fields(_StandIn):
-    """dill's `_create_namedtuple(name, fields, module, defaults)`: a class whose instances are dicts here."""
+    """dill's `_create_namedtuple(name, fields, module, defaults)`: a class whose instances are
+    dicts here."""
 
     __slots__ = ()
 
     def __new__(cls, name, fields, *_):
-        _expect(isinstance(fields, tuple | list) and all(type(field) is str for field in fields), "a named tuple's fields", fields)
+        _expect(
+            isinstance(fields, tuple | list) and all(type(field) is str for field in fields),
+            "a named tuple's fields",
+            fields,
+        )
         return _record(*fields)
 
 
@@ -219,7 +248,10 @@ class _TypeByName(_StandIn):
 
     def __new__(cls, name):
         if name not in _DILL_TYPES:
-            raise _Refused(f"expected arrays in plain containers; it holds dill's type {name!r:.40}. Nothing of it was run")
+            raise _Refused(
+                f"expected arrays in plain containers; it holds dill's type {name!r:.40}. Nothing "
+                "of it was run"
+            )
         return _DILL_TYPES[name]
 
 
@@ -235,7 +267,8 @@ class _Module(_StandIn):
 
 
 class _Attribute(_StandIn):
-    """dill's `_get_attr(module, name)`, as older versions write NumPy's `_reconstruct`: another way to say the same name."""
+    """dill's `_get_attr(module, name)`, as older versions write NumPy's `_reconstruct`: another way
+    to say the same name."""
 
     __slots__ = ()
 
@@ -274,7 +307,10 @@ for _core in ("numpy.core", "numpy._core"):
     _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _Reconstruct
     _ADMITTED[f"{_core}.multiarray", "scalar"] = _Scalar
     _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _FromBuffer
-for _module, _name in (("jax._src.array", "_reconstruct_array"), ("jax._src.device_array", "reconstruct_device_array")):
+for _module, _name in (
+    ("jax._src.array", "_reconstruct_array"),
+    ("jax._src.device_array", "reconstruct_device_array"),
+):
     _ADMITTED[_module, _name] = _WithState
 for _name in ("FlatMapping", "FlatMap", "frozendict"):
     _ADMITTED["haiku._src.data_structures", _name] = _Mapping

@@ -17,7 +17,9 @@ from byol_tf.export.saved_model import export_encoder
 from byol_tf.models.inference import inference_model, plain_encoder
 
 
-def card(converted: Converted, config: Config, source: str, digest: str, files: dict[str, str], out: Path) -> str:
+def card(
+    converted: Converted, config: Config, source: str, digest: str, files: dict[str, str], out: Path
+) -> str:
     """Markdown: what the networks came from, what they take and give, how to use them.
 
     Args:
@@ -30,9 +32,18 @@ def card(converted: Converted, config: Config, source: str, digest: str, files: 
     """
     name, width = converted.architecture
     views = config.views
-    padding = {"same": "as TensorFlow pads (`same`)", "symmetric": "as PyTorch pads (`symmetric`)"}[converted.padding]
-    left_out = f"Not converted: {', '.join(converted.left_out)}." if converted.left_out else "All of the file was converted."
-    encoder, settings = shlex.quote(str(out / "encoder.keras")), shlex.quote(str(out / "config.json"))
+    padding = {"same": "as TensorFlow pads (`same`)", "symmetric": "as PyTorch pads (`symmetric`)"}[
+        converted.padding
+    ]
+    left_out = (
+        f"Not converted: {', '.join(converted.left_out)}."
+        if converted.left_out
+        else "All of the file was converted."
+    )
+    encoder, settings = (
+        shlex.quote(str(out / "encoder.keras")),
+        shlex.quote(str(out / "config.json")),
+    )
     rows = "\n".join(f"| `{file}` | {text} |" for file, text in files.items())
     return f"""{front_matter(name, [name])}
 # {name}{f" ({width:g}x)" if width != 1 else ""}, converted
@@ -65,8 +76,9 @@ python -m byol_tf.train --config {settings} --set data.root=photos   # goes on l
 
 
 SIZE = 224
-"""Side in pixels of the images that both kinds of encoders were trained on. (Mean and deviation, ImageNet's, are the config's defaults:
-torchvision's and deepmind-research's, `byol/utils/dataset.py`.)"""
+"""Side in pixels of the images that both kinds of encoders were trained on. (Mean and deviation,
+ImageNet's, are the config's defaults: torchvision's and deepmind-research's,
+`byol/utils/dataset.py`.)"""
 
 
 def check_free(out: Path) -> None:
@@ -76,7 +88,8 @@ def check_free(out: Path) -> None:
 
 
 def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
-    """Writes the folder beside its place and renames it when it is whole; returns the names of what is in it.
+    """Writes the folder beside its place and renames it when it is whole; returns the names of what
+    is in it.
 
     Args:
         converted: the networks.
@@ -94,13 +107,19 @@ def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
     try:
         beside.mkdir(parents=True)
         files = _write_networks(converted, beside, config)
-        (beside / "config.json").write_text(json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        (beside / "README.md").write_text(card(converted, config, source.name, _digest(source), files, out), encoding="utf-8")
+        (beside / "config.json").write_text(
+            json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        (beside / "README.md").write_text(
+            card(converted, config, source.name, _digest(source), files, out), encoding="utf-8"
+        )
         if out.exists():
             out.rmdir()
         beside.rename(out)
     except OSError as error:
-        raise ConversionError(f"--out {out}: can't be written: {error.strerror or error}") from error
+        raise ConversionError(
+            f"--out {out}: can't be written: {error.strerror or error}"
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return ["README.md", "USAGE.md", "config.json", *files]
@@ -110,7 +129,10 @@ def _write_networks(converted: Converted, folder: Path, config: Config) -> dict[
     """Name of each file -> what it takes and gives."""
     views = config.views
     export_encoder(_inference(converted.encoder, config), folder, config)
-    taken = f"images `[N, H, W, 3]` of any size, 0 to 255, to representations `[N, {converted.encoder.output_shape[-1]}]`"
+    taken = (
+        "images `[N, H, W, 3]` of any size, 0 to 255, to representations `[N, "
+        f"{converted.encoder.output_shape[-1]}]`"
+    )
     files = {"encoder/1": f"SavedModel: {taken}", "encoder.keras": f"Keras: {taken}"}
     heads = dict(converted.heads)
     if converted.target_encoder is not None:
@@ -130,13 +152,16 @@ def _inference(encoder: keras.Model, config: Config) -> keras.Model:
 
 
 def _config_tree(converted: Converted, out: Path) -> dict:
-    """A config that goes on learning from the encoder, on a folder of photos; its rates are those of `configs/photos.json`."""
+    """A config that goes on learning from the encoder, on a folder of photos; its rates are those
+    of `configs/photos.json`."""
     tree = {
         "about": {
-            "reproduces": f"No paper: pre-training on one's own photos that starts from the encoder beside this file, {converted.origin}.",
+            "reproduces": "No paper: pre-training on one's own photos that starts from the "
+            f"encoder beside this file, {converted.origin}.",
             "hardware": "Not run.",
             "time": "Not measured.",
-            "accuracy": "Depends on the photos; the probe before the first step is the converted encoder's own.",
+            "accuracy": "Depends on the photos; the probe before the first step is the converted "
+            "encoder's own.",
             "measured": "no",
         },
         "name": "converted",
@@ -149,13 +174,21 @@ def _config_tree(converted: Converted, out: Path) -> dict:
             "weights": str(out / "encoder.keras"),
         },
         "tau": {"base": 0.99},
-        "optimizer": {"name": "adam", "base_learning_rate": 0.0003, "reference_batch": None, "schedule": "cosine", "warmup_epochs": 1},
+        "optimizer": {
+            "name": "adam",
+            "base_learning_rate": 0.0003,
+            "reference_batch": None,
+            "schedule": "cosine",
+            "warmup_epochs": 1,
+        },
         "training": {"epochs": 100, "batch_size": 128},
         "probe": {"every": 5},
     }
     for name, head in converted.heads.items():
         hidden = head.get_layer(f"{name}_hidden").units
-        tree[name] = {"hidden": hidden} | ({"outputs": head.output_shape[-1]} if name == "projector" else {})
+        tree[name] = {"hidden": hidden} | (
+            {"outputs": head.output_shape[-1]} if name == "projector" else {}
+        )
     return tree
 
 

@@ -1,4 +1,5 @@
-"""`python -m byol_tf.embed`: a heap of photos through an encoder: embeddings, photos that are alike, a classifier from a few labels."""
+"""`python -m byol_tf.embed`: a heap of photos through an encoder: embeddings, photos that are
+alike, a classifier from a few labels."""
 
 import argparse
 import hashlib
@@ -28,7 +29,8 @@ _UNCERTAIN = 24  # photos on the sheet of those to label next
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, 2 with a message if encoder, photos or labels are wrong, 130 after Ctrl-C.
+    """Runs the command; returns its exit code: 0, 2 with a message if encoder, photos or labels are
+    wrong, 130 after Ctrl-C.
 
     What was embedded until a Ctrl-C is kept, and the same command goes on.
     """
@@ -41,7 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
     except Interrupted as stopped:
-        print(f"\nstopped; {stopped.photos:,} photos are embedded and kept. The same command goes on", flush=True)
+        print(
+            f"\nstopped; {stopped.photos:,} photos are embedded and kept. The same command goes on",
+            flush=True,
+        )
         return _INTERRUPTED
     except KeyboardInterrupt:  # before or after the photos are embedded
         print("\nstopped", flush=True)
@@ -51,13 +56,35 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m byol_tf.embed",
-        description="Embeds all photos below a folder, once; shows which are alike; sorts them by a handful of labels. Changes no photo.",
+        description="Embeds all photos below a folder, once; shows which are alike; sorts them by "
+        "a handful of labels. Changes no photo.",
     )
-    parser.add_argument("--encoder", metavar="PATH", required=True, help="a run folder, the folder of a SavedModel, or a .keras file")
-    parser.add_argument("--images", metavar="DIR", required=True, help="the folder of photos, flat or nested")
-    parser.add_argument("--nearest", metavar="PHOTO", nargs="+", default=[], help="show the photos most like these, from DIR or elsewhere")
-    parser.add_argument("--few", metavar="LABELS", help="a table with the columns path and label: guess the labels of all other photos")
-    parser.add_argument("--out", metavar="DIR", help="where everything goes (default: embeddings/<folder>-<digest of encoder and folder>)")
+    parser.add_argument(
+        "--encoder",
+        metavar="PATH",
+        required=True,
+        help="a run folder, the folder of a SavedModel, or a .keras file",
+    )
+    parser.add_argument(
+        "--images", metavar="DIR", required=True, help="the folder of photos, flat or nested"
+    )
+    parser.add_argument(
+        "--nearest",
+        metavar="PHOTO",
+        nargs="+",
+        default=[],
+        help="show the photos most like these, from DIR or elsewhere",
+    )
+    parser.add_argument(
+        "--few",
+        metavar="LABELS",
+        help="a table with the columns path and label: guess the labels of all other photos",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where everything goes (default: embeddings/<folder>-<digest of encoder and folder>)",
+    )
     return parser
 
 
@@ -79,7 +106,11 @@ def _command(options: argparse.Namespace, arguments: list[str]) -> int:
     embedded = EmbeddedPhotos(heap, encoder, store, facts)
     prepare_environment()
     embedded.embed_missing(_say)
-    result = {"out": str(store.root), "photos": len(embedded.photos), "dimensions": embedded.embeddings.shape[1]}
+    result = {
+        "out": str(store.root),
+        "photos": len(embedded.photos),
+        "dimensions": embedded.embeddings.shape[1],
+    }
     result |= {"reused": embedded.reused, "skipped": len(embedded.skipped)}
     _report_photos(embedded, store)
     if queries:
@@ -92,7 +123,8 @@ def _command(options: argparse.Namespace, arguments: list[str]) -> int:
 
 
 def _out(options: argparse.Namespace, digest: str, images: Path) -> Path:
-    """The folder for all that is written; by default one for each pair of encoder and photos, so that the next command finds it."""
+    """The folder for all that is written; by default one for each pair of encoder and photos, so
+    that the next command finds it."""
     if options.out is not None:
         return Path(options.out)
     both = hashlib.sha256(digest.encode() + os.fsencode(images)).hexdigest()[:8]
@@ -101,7 +133,8 @@ def _out(options: argparse.Namespace, digest: str, images: Path) -> Path:
 
 @dataclass(frozen=True)
 class _Query:
-    """A photo to find others for: its name for people, its pixels, and which of the heap it is, if any."""
+    """A photo to find others for: its name for people, its pixels, and which of the heap it is, if
+    any."""
 
     name: str
     pixels: np.ndarray
@@ -109,14 +142,17 @@ class _Query:
 
 
 def _query(text: str, heap: Heap) -> _Query:
-    """Reads a photo of the heap, by its path from here or as in index.csv, or a file from elsewhere. `EmbedError` if that can't be."""
+    """Reads a photo of the heap, by its path from here or as in index.csv, or a file from
+    elsewhere. `EmbedError` if that can't be."""
     path = Path(text).expanduser()
     inside = os.path.relpath(path.absolute(), heap.folder).replace(os.sep, "/")
     found = {photo.path: photo for photo in heap.photos}.get(inside)
     if found is None and not path.is_file():
         found = {photo.name: photo for photo in heap.photos}.get(text)
         if found is None:
-            raise EmbedError(f"--nearest {text}: there is no such file, neither here nor below {heap.folder}")
+            raise EmbedError(
+                f"--nearest {text}: there is no such file, neither here nor below {heap.folder}"
+            )
     try:
         return (
             _Query(printable(text), read_photo(path), None)
@@ -140,33 +176,56 @@ def _nearest(embedded: EmbeddedPhotos, queries: list[_Query], out: Path) -> None
         row = [Shown(thumbnail(query.pixels), short_name(name), marked=True)]
         for rank, (index, cosine) in enumerate(zip(indices, cosines, strict=True), start=1):
             photo = embedded.photos[index]
-            row.append(Shown(_thumbnail(embedded.heap, photo), f"{short_name(photo.name)}\n{cosine:.3f}"))
+            row.append(
+                Shown(_thumbnail(embedded.heap, photo), f"{short_name(photo.name)}\n{cosine:.3f}")
+            )
             table.append((name, rank, photo.name, f"{cosine:.6f}"))
         rows.append(row)
-        found.append(f"\n  most like {name}: {', '.join(embedded.photos[index].name for index in indices[:3])}")
-    sheet_figure(out / "nearest.png", rows, "framed: the photo asked for; then the nearest, with the cosine of their embeddings")
+        found.append(
+            f"\n  most like {name}: "
+            f"{', '.join(embedded.photos[index].name for index in indices[:3])}"
+        )
+    sheet_figure(
+        out / "nearest.png",
+        rows,
+        "framed: the photo asked for; then the nearest, with the cosine of their embeddings",
+    )
     write_atomically(out / "nearest.csv", csv_text(("query", "rank", "path", "cosine"), table))
     print(*found, sep="")
     print(f"  {out / 'nearest.png'}   the picture\n  {out / 'nearest.csv'}   the same as a table")
 
 
 def _few(embedded: EmbeddedPhotos, labels: dict[str, str], out: Path, file: str) -> dict:
-    """Guesses the labels of all photos from a few; writes predictions.csv and a picture of those to label next."""
+    """Guesses the labels of all photos from a few; writes predictions.csv and a picture of those to
+    label next."""
     from byol_tf.embed.contact_sheet import Shown, sheet_figure, short_name
     from byol_tf.embed.few_shot import few_labels
 
     at = {photo.name: row for row, photo in enumerate(embedded.photos)}
     unreadable = sorted(name for name in labels if name not in at)
     for name in unreadable:
-        print(f"  {file}: {name} has a label and can't be read ({embedded.skipped.get(name, 'gone')}): left out")
+        print(
+            f"  {file}: {name} has a label and can't be read "
+            f"({embedded.skipped.get(name, 'gone')}): left out"
+        )
     by_row = {at[name]: label for name, label in labels.items() if name in at}
     if len(set(by_row.values())) < 2:
-        raise EmbedError(f"{file}: expected readable photos of two classes or more; without those that can't be read one is left")
+        raise EmbedError(
+            f"{file}: expected readable photos of two classes or more; without those that can't be "
+            "read one is left"
+        )
     few = few_labels(embedded.embeddings, by_row)
     best, certain = few.probabilities.argmax(axis=1), few.probabilities.max(axis=1)
-    order = sorted(range(len(best)), key=lambda row: (row in by_row, certain[row], row))  # most uncertain first, labelled ones last
+    order = sorted(
+        range(len(best)), key=lambda row: (row in by_row, certain[row], row)
+    )  # most uncertain first, labelled ones last
     table = (
-        [embedded.photos[row].name, by_row.get(row, ""), few.classes[best[row]], f"{certain[row]:.4f}"]
+        [
+            embedded.photos[row].name,
+            by_row.get(row, ""),
+            few.classes[best[row]],
+            f"{certain[row]:.4f}",
+        ]
         + [f"{value:.4f}" for value in few.probabilities[row]]
         for row in order
     )
@@ -176,13 +235,16 @@ def _few(embedded: EmbeddedPhotos, labels: dict[str, str], out: Path, file: str)
     shown = [
         Shown(
             _thumbnail(embedded.heap, embedded.photos[row]),
-            f"{short_name(embedded.photos[row].name)}\n{few.classes[best[row]]}? {certain[row]:.0%}",
+            f"{short_name(embedded.photos[row].name)}\n{few.classes[best[row]]}? "
+            f"{certain[row]:.0%}",
         )
         for row in open_rows[:_UNCERTAIN]
     ]
     if shown:
         sheet_figure(
-            out / "uncertain.png", [shown[i : i + 6] for i in range(0, len(shown), 6)], "the most uncertain photos: label these next"
+            out / "uncertain.png",
+            [shown[i : i + 6] for i in range(0, len(shown), 6)],
+            "the most uncertain photos: label these next",
         )
     counts = np.bincount(best[open_rows], minlength=len(few.classes))
     _report_few(few, len(by_row), counts, out)
@@ -206,8 +268,17 @@ def _thumbnail(heap: Heap, photo: Photo) -> np.ndarray | None:
 
 def _report_photos(embedded: EmbeddedPhotos, store: Store) -> None:
     count, reused = len(embedded.photos), min(embedded.reused, len(embedded.photos))
-    was = "all kept from before" if reused == count else f"{reused:,} kept from before" if reused else "none kept from before"
-    print(f"\n  {count:,} photos below {embedded.heap.folder}, {embedded.embeddings.shape[1]:,} numbers each ({was})")
+    was = (
+        "all kept from before"
+        if reused == count
+        else f"{reused:,} kept from before"
+        if reused
+        else "none kept from before"
+    )
+    print(
+        f"\n  {count:,} photos below {embedded.heap.folder}, {embedded.embeddings.shape[1]:,} "
+        f"numbers each ({was})"
+    )
     if not reused:  # else they'd be about some of the photos
         for note in embedded.heap.notes():
             print(f"  {note}")
@@ -217,7 +288,10 @@ def _report_photos(embedded: EmbeddedPhotos, store: Store) -> None:
             print(f"    {name}: {reason}")
         if len(embedded.skipped) > 5:
             print(f"    and {len(embedded.skipped) - 5:,} more")
-    print(f"  {store.embeddings}   float32 [{count}, {embedded.embeddings.shape[1]}]\n  {store.index}   the photo of each row")
+    print(
+        f"  {store.embeddings}   float32 [{count}, {embedded.embeddings.shape[1]}]\n  "
+        f"{store.index}   the photo of each row"
+    )
 
 
 def _report_few(few, labels: int, counts: np.ndarray, out: Path) -> None:
@@ -225,28 +299,49 @@ def _report_few(few, labels: int, counts: np.ndarray, out: Path) -> None:
     print(", ".join(f"{name} {count:,}" for name, count in zip(few.classes, counts, strict=True)))
     estimate = few.estimate
     if estimate is None:
-        print("  how good that is can't be said: it takes two labels or more of two classes or more")
+        print(
+            "  how good that is can't be said: it takes two labels or more of two classes or more"
+        )
     else:
         print(
-            f"  right for {estimate.right} of the {estimate.of} labels when they were held out ({estimate.folds}-fold cross-validation): "
+            f"  right for {estimate.right} of the {estimate.of} labels when they were held out "
+            f"({estimate.folds}-fold cross-validation): "
             f"{estimate.right / estimate.of:.0%}\n"
-            f"  so for {estimate.low:.0%} to {estimate.high:.0%} of all photos of such classes (95% interval), if those with labels were "
+            f"  so for {estimate.low:.0%} to {estimate.high:.0%} of all photos of such classes "
+            "(95% interval), if those with labels were "
             f"picked at random; always the commonest class: {estimate.commonest:.0%}"
         )
         if few.alone:
-            print(f"  {', '.join(few.alone)}: a single label each, which can't be held out and isn't counted")
-    print(f"  {out / 'predictions.csv'}   the most uncertain first\n  {out / 'uncertain.png'}   a picture of those")
+            print(
+                f"  {', '.join(few.alone)}: a single label each, which can't be held out and isn't "
+                "counted"
+            )
+    print(
+        f"  {out / 'predictions.csv'}   the most uncertain first\n  {out / 'uncertain.png'}   a "
+        "picture of those"
+    )
 
 
 def _report_next(options: argparse.Namespace, embedded: EmbeddedPhotos, store: Store) -> None:
-    words = ["python", "-m", "byol_tf.embed", "--encoder", options.encoder, "--images", options.images]
+    words = [
+        "python",
+        "-m",
+        "byol_tf.embed",
+        "--encoder",
+        options.encoder,
+        "--images",
+        options.images,
+    ]
     again = shlex.join(words + (["--out", options.out] if options.out is not None else []))
     photo = str(embedded.heap.folder / embedded.photos[0].path)
     print("\n  next:")
     if not options.nearest:
         print(f"    {again} --nearest {shlex.quote(photo)}")
     if options.few is None:
-        print(f"    {again} --few labels.csv   # columns path,label; some thirty photos do. {store.index} has the paths")
+        print(
+            f"    {again} --few labels.csv   # columns path,label; some thirty photos do. "
+            f"{store.index} has the paths"
+        )
     else:
         predictions = shlex.quote(str(store.root / "predictions.csv"))
         print(f"    fill in the column label of its first rows, then: {again} --few {predictions}")

@@ -44,7 +44,13 @@ def short_name(name: str, most: int = 24) -> str:
 def sheet_figure(path: Path, rows: Sequence[Sequence[Shown]], title: str) -> None:
     """Draws rows of photos as a PNG."""
     columns = max(map(len, rows))
-    figure, axes = plt.subplots(len(rows), columns, figsize=(1.75 * columns, 2.15 * len(rows) + 0.4), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        len(rows),
+        columns,
+        figsize=(1.75 * columns, 2.15 * len(rows) + 0.4),
+        squeeze=False,
+        layout="constrained",
+    )
     for line, row in zip(axes, rows, strict=True):
         for axis in line:
             axis.set(xticks=[], yticks=[])
@@ -57,5 +63,7 @@ def sheet_figure(path: Path, rows: Sequence[Sequence[Shown]], title: str) -> Non
                 axis.spines[:].set(visible=True, edgecolor="#1f5fbf", linewidth=3)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, parse_math=False)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a file's name may have signs that the font hasn't
+        warnings.filterwarnings(
+            "ignore", "Glyph"
+        )  # a file's name may have signs that the font hasn't
         save_figure(figure, path)

@@ -1,4 +1,5 @@
-"""Which encoder a path means, and how to tell whether it is still the same one. Needs no TensorFlow."""
+"""Which encoder a path means, and how to tell whether it is still the same one. Needs no
+TensorFlow."""
 
 import hashlib
 import os
@@ -27,17 +28,24 @@ class EncoderFiles:
 
 
 def encoder_files(text: str) -> EncoderFiles:
-    """Finds the encoder that a user named: a run, an export, a converted folder or one of their files. `EmbedError` without any.
+    """Finds the encoder that a user named: a run, an export, a converted folder or one of their
+    files. `EmbedError` without any.
 
-    Of a folder of numbered SavedModels, as TensorFlow Serving has them, the highest is taken, as Serving does.
+    Of a folder of numbered SavedModels, as TensorFlow Serving has them, the highest is taken, as
+    Serving does.
     """
     path = newest_version(Path(text).expanduser())
     if path.is_file():
         return EncoderFiles(path, False, _digest([path]))
     if not path.is_dir():
-        raise EmbedError(f"--encoder {text}: expected a run folder, the folder of a SavedModel or a .keras file; there is nothing there")
+        raise EmbedError(
+            f"--encoder {text}: expected a run folder, the folder of a SavedModel or a .keras "
+            "file; there is nothing there"
+        )
     if (path / "saved_model.pb").is_file():
-        return EncoderFiles(path, False, _digest(sorted(file for file in path.rglob("*") if file.is_file())))
+        return EncoderFiles(
+            path, False, _digest(sorted(file for file in path.rglob("*") if file.is_file()))
+        )
     run = RunFolder(path)
     checkpoints = list_checkpoints(run.checkpoints) if run.config.is_file() else []
     if checkpoints:
@@ -46,7 +54,8 @@ def encoder_files(text: str) -> EncoderFiles:
         if exported.is_file():
             return EncoderFiles(exported, False, _digest([exported]))
     raise EmbedError(
-        f"--encoder {text}: expected a run folder with a checkpoint or an export, the folder of a SavedModel or a .keras file; "
+        f"--encoder {text}: expected a run folder with a checkpoint or an export, the folder of a "
+        "SavedModel or a .keras file; "
         "that folder holds none of them"
     )
 
@@ -56,7 +65,11 @@ def _digest(files: list[Path]) -> str:
     for file in files:
         try:
             with file.open("rb") as stream:
-                digest.update(os.fsencode(file.name) + hashlib.file_digest(stream, "sha256").digest())
+                digest.update(
+                    os.fsencode(file.name) + hashlib.file_digest(stream, "sha256").digest()
+                )
         except OSError as error:
-            raise EmbedError(f"--encoder: {file} can't be read: {error.strerror or error}") from error
+            raise EmbedError(
+                f"--encoder: {file} can't be read: {error.strerror or error}"
+            ) from error
     return digest.hexdigest()

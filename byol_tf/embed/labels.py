@@ -19,7 +19,8 @@ _COMPARISONS = 20_000  # of a wrong path with a name, in all: about a second
 
 @dataclass(frozen=True)
 class Given:
-    """A label that somebody gave: line of the file, path as written with the spaces around it, label."""
+    """A label that somebody gave: line of the file, path as written with the spaces around it,
+    label."""
 
     line: int
     path: str
@@ -27,10 +28,11 @@ class Given:
 
 
 def read_labels(file: Path) -> list[Given]:
-    """Reads a table with the columns `path` and `label`, separated by commas, semicolons or tabs; others are passed over.
+    """Reads a table with the columns `path` and `label`, separated by commas, semicolons or tabs;
+    others are passed over.
 
-    Rows without a label are passed over too: `index.csv` with a column more, of which some cells are filled in, is such a table, and so is
-    `predictions.csv`.
+    Rows without a label are passed over too: `index.csv` with a column more, of which some cells
+    are filled in, is such a table, and so is `predictions.csv`.
 
     Raises:
         EmbedError: it can't be read, has no such columns, or a row is wrong, each with its line.
@@ -38,16 +40,24 @@ def read_labels(file: Path) -> list[Given]:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise EmbedError(f"--few {file}: expected a table with the columns path and label; {error.strerror or error}") from error
+        raise EmbedError(
+            f"--few {file}: expected a table with the columns path and label; "
+            f"{error.strerror or error}"
+        ) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise EmbedError(f"{file}:{line}: expected text in UTF-8; found byte 0x{error.object[error.start]:02x}") from None
+        raise EmbedError(
+            f"{file}:{line}: expected text in UTF-8; found byte 0x{error.object[error.start]:02x}"
+        ) from None
     head = text.split("\n", 1)[0].strip()
     separator = max(",;\t", key=head.count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     columns = [name.strip().lower() for name in next(rows, [])]
     if any(columns.count(name) != 1 for name in ("path", "label")):
-        raise EmbedError(f"{file}:1: expected a first line that names the columns path and label; received {head[:80]!r}")
+        raise EmbedError(
+            f"{file}:1: expected a first line that names the columns path and label; received "
+            f"{head[:80]!r}"
+        )
     path, label = columns.index("path"), columns.index("label")
     given, wrong = [], []
     try:
@@ -55,7 +65,9 @@ def read_labels(file: Path) -> list[Given]:
             if len(row) <= label or not row[label].strip():
                 continue
             if len(row) <= path or not row[path].strip():
-                wrong.append(f"{file}:{rows.line_num}: a label ({row[label].strip()[:40]!r}) without a path")
+                wrong.append(
+                    f"{file}:{rows.line_num}: a label ({row[label].strip()[:40]!r}) without a path"
+                )
             else:
                 given.append(Given(rows.line_num, row[path], row[label].strip()))
     except csv.Error as error:
@@ -64,11 +76,13 @@ def read_labels(file: Path) -> list[Given]:
     return given
 
 
-def match_labels(file: Path, given: Iterable[Given], names: Iterable[str], folder: Path) -> dict[str, str]:
+def match_labels(
+    file: Path, given: Iterable[Given], names: Iterable[str], folder: Path
+) -> dict[str, str]:
     """Name of a photo -> its label.
 
-    A path may be as in `index.csv`, or as seen from here if it leads into the folder. Spaces around it are the photo's where there is such
-    a photo, and else the table's.
+    A path may be as in `index.csv`, or as seen from here if it leads into the folder. Spaces around
+    it are the photo's where there is such a photo, and else the table's.
 
     Args:
         file: for messages.
@@ -77,23 +91,37 @@ def match_labels(file: Path, given: Iterable[Given], names: Iterable[str], folde
         folder: of the photos, absolute.
 
     Raises:
-        EmbedError: a path is no photo of the folder, a photo has two labels, or there are fewer than two classes; each with its line.
+        EmbedError: a path is no photo of the folder, a photo has two labels, or there are fewer
+            than two classes; each with its line.
     """
     names = list(names)
-    # A name with accents may be written in two ways that look alike; a file system and an editor needn't agree.
-    known = {unicodedata.normalize("NFC", name): name for name in names} | {name: name for name in names}
+    # A name with accents may be written in two ways that look alike; a file system and an editor
+    # needn't agree.
+    known = {unicodedata.normalize("NFC", name): name for name in names} | {
+        name: name for name in names
+    }
     labels: dict[str, str] = {}
     lines: dict[str, int] = {}
     hints, wrong = _Hints(names), []
     for each in given:
-        name = next((known[candidate] for candidate in _candidates(each.path, folder) if candidate in known), None)
+        name = next(
+            (
+                known[candidate]
+                for candidate in _candidates(each.path, folder)
+                if candidate in known
+            ),
+            None,
+        )
         if name is None:
             path = each.path.strip()
             near = hints.near(path) if len(wrong) < _SHOWN else None
             hint = f"; did you mean {near}?" if near else ""
             wrong.append(f"{file}:{each.line}: {path}: no photo of that name below {folder}{hint}")
         elif labels.setdefault(name, each.label) != each.label:
-            wrong.append(f"{file}:{each.line}: {name} is {each.label!r} here and {labels[name]!r} in line {lines[name]}")
+            wrong.append(
+                f"{file}:{each.line}: {name} is {each.label!r} here and {labels[name]!r} in line "
+                f"{lines[name]}"
+            )
         lines.setdefault(name, each.line)
     _raise(wrong)
     classes = sorted(set(labels.values()))
@@ -112,7 +140,8 @@ def _candidates(path: str, folder: Path) -> Iterator[str]:
 
 
 class _Hints:
-    """Finds the name that somebody may have meant: one with the same last part, else one that is spelt alike if there are few names.
+    """Finds the name that somebody may have meant: one with the same last part, else one that is
+    spelt alike if there are few names.
 
     Args:
         names: of all photos.
@@ -125,10 +154,14 @@ class _Hints:
         """The name most like a path that is none."""
         same = self._by_last_part.get(_last_part(path), [])
         among = same or self._names
-        if len(among) > self._left:  # with a hundred thousand photos each wrong path would take seconds
+        if (
+            len(among) > self._left
+        ):  # with a hundred thousand photos each wrong path would take seconds
             return None
         self._left -= len(among)
-        return next(iter(difflib.get_close_matches(path, among, n=1, cutoff=0.0 if same else 0.6)), None)
+        return next(
+            iter(difflib.get_close_matches(path, among, n=1, cutoff=0.0 if same else 0.6)), None
+        )
 
     @cached_property
     def _by_last_part(self) -> dict[str, list[str]]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import keras
 
 _BATCH, _BATCH_BYTES, _WAITING_BYTES = 250, 2**25, 2**27
-"""Of one batch: images, and bytes of their pixels (the encoder makes floats of them, which takes four times as much); and of the photos
-of all sizes that wait for others of their size."""
+"""Of one batch: images, and bytes of their pixels (the encoder makes floats of them, which takes
+four times as much); and of the photos of all sizes that wait for others of their size."""
 
 
 class Embedder:
@@ -26,7 +26,8 @@ class Embedder:
 
     Args:
         model: from uint8 images `[N, H, W, 3]` of any size to `[N, d]`, in inference mode.
-        done: called with (what was given with a photo, its representation float32 `[d]`), in no order.
+        done: called with (what was given with a photo, its representation float32 `[d]`), in no
+            order.
     """
 
     def __init__(self, model: "keras.Model", done: Callable[[object, np.ndarray], None]):
@@ -52,12 +53,17 @@ class Embedder:
     def _embed(self, shape: tuple[int, ...]) -> None:
         group = self._waiting.pop(shape)
         self._bytes -= sum(pixels.nbytes for _, pixels in group)
-        for (key, _), row in zip(group, self.model.predict_on_batch(np.stack([pixels for _, pixels in group])), strict=True):
+        for (key, _), row in zip(
+            group,
+            self.model.predict_on_batch(np.stack([pixels for _, pixels in group])),
+            strict=True,
+        ):
             self.done(key, np.asarray(row, np.float32))
 
 
 _PART_SECONDS, _PART_BYTES = 300.0, 2**28
-"""What is new is kept so often: somebody's afternoon shouldn't end with a power cut; and when it is so much: what is written is a copy."""
+"""What is new is kept so often: somebody's afternoon shouldn't end with a power cut; and when it is
+so much: what is written is a copy."""
 _BLOCK_BYTES = 2**22  # of rows that are moved at once
 
 
@@ -112,8 +118,12 @@ class EmbeddedPhotos:
                 self._finish()
                 raise Interrupted(len(self.photos)) from None
         if not self._there.any():
-            examples = "; ".join(f"{name}: {reason}" for name, reason in sorted(self.skipped.items())[:5])
-            raise EmbedError(f"--images {self.heap.folder}: not one photo can be read. For example {examples}")
+            examples = "; ".join(
+                f"{name}: {reason}" for name, reason in sorted(self.skipped.items())[:5]
+            )
+            raise EmbedError(
+                f"--images {self.heap.folder}: not one photo can be read. For example {examples}"
+            )
         self._finish()
 
     def _embed(self, missing: np.ndarray, say: Callable[[str], None]) -> None:
@@ -121,7 +131,9 @@ class EmbeddedPhotos:
         embedder, saved = None, time.monotonic()
         read = self.heap.read_each([self.heap.photos[row] for row in missing])
         with Progress("embedding", len(missing), say) as progress:
-            for number, (row, (photo, pixels, reason)) in enumerate(zip(missing, read, strict=True), start=1):
+            for number, (row, (photo, pixels, reason)) in enumerate(
+                zip(missing, read, strict=True), start=1
+            ):
                 if pixels is None:
                     self.skipped[photo.name] = reason
                 else:
@@ -130,8 +142,13 @@ class EmbeddedPhotos:
                         progress.restart()  # what it took to load the encoder is no photo's time
                     embedder.add(row, pixels)
                 progress.done(number)
-                if self._new and (time.monotonic() - saved > _PART_SECONDS or len(self._new) * self._rows[0].nbytes > _PART_BYTES):
-                    self.store.write_part([self.heap.photos[new] for new in self._new], self._rows[self._new])
+                if self._new and (
+                    time.monotonic() - saved > _PART_SECONDS
+                    or len(self._new) * self._rows[0].nbytes > _PART_BYTES
+                ):
+                    self.store.write_part(
+                        [self.heap.photos[new] for new in self._new], self._rows[self._new]
+                    )
                     self._new, saved = [], time.monotonic()
             if embedder is not None:
                 embedder.finish()
@@ -139,7 +156,10 @@ class EmbeddedPhotos:
     def _put(self, row: int, embedding: np.ndarray) -> None:
         if not np.isfinite(embedding).all():
             name = self.heap.photos[row].name
-            raise EmbedError(f"--encoder {self.encoder.path}: expected finite numbers for {name}; received NaN or infinity")
+            raise EmbedError(
+                f"--encoder {self.encoder.path}: expected finite numbers for {name}; received NaN "
+                "or infinity"
+            )
         if self._rows is None:
             self._rows = np.empty((len(self._there), len(embedding)), np.float32)
         self._rows[row], self._there[row] = embedding, True
@@ -154,7 +174,9 @@ class EmbeddedPhotos:
             return
         if len(there) < len(self._there):
             some = max(1, _BLOCK_BYTES // self._rows[0].nbytes)
-            for first in range(0, len(there), some):  # in place: rows move up only, so none is overwritten before it has moved
+            for first in range(
+                0, len(there), some
+            ):  # in place: rows move up only, so none is overwritten before it has moved
                 block = there[first : first + some]
                 self._rows[first : first + len(block)] = self._rows[block]
         self.embeddings = self._rows[: len(there)]

@@ -1,4 +1,5 @@
-"""The embeddings of a folder's photos, kept so that no photo is embedded twice. Needs no TensorFlow.
+"""The embeddings of a folder's photos, kept so that no photo is embedded twice. Needs no
+TensorFlow.
 
 ```
 OUT/
@@ -6,7 +7,7 @@ OUT/
   index.csv        row, path, bytes, modified: the photo of each row
   skipped.csv      path, reason: what couldn't be read
   about.json       which encoder, which photos, with which command
-  parts/           only until all photos are embedded: 0001.npz and so on, each with what was new when it was written
+  parts/           only until all photos are embedded: 0001.npz and so on, each with what was new
 ```
 """
 
@@ -41,7 +42,8 @@ class Kept:
     """What is kept of some photos.
 
     Attributes:
-        rows: float32 `[n, d]`, a row a photo, to be filled in where `there` is false; None where nothing is kept.
+        rows: float32 `[n, d]`, a row a photo, to be filled in where `there` is false; None where
+            nothing is kept.
         there: bool `[n]`, whether a photo's row is kept.
         complete: whether `embeddings.npz` holds all of these rows, and no others.
     """
@@ -60,25 +62,45 @@ class Store:
         images: the folder of photos, absolute.
 
     Raises:
-        EmbedError: if the folder holds something else, or what another encoder or other photos gave.
+        EmbedError: if the folder holds something else, or what another encoder or other photos
+            gave.
     """
 
     def __init__(self, root: Path, encoder: str, images: Path):
         self.root = root
         self.embeddings, self.index = root / "embeddings.npz", root / "index.csv"
-        self.skipped, self.about, self.parts = root / "skipped.csv", root / "about.json", root / "parts"
-        self.mark = {"encoder_digest": encoder, "images": os.fsencode(images).decode("utf-8", "backslashreplace")}
+        self.skipped, self.about, self.parts = (
+            root / "skipped.csv",
+            root / "about.json",
+            root / "parts",
+        )
+        self.mark = {
+            "encoder_digest": encoder,
+            "images": os.fsencode(images).decode("utf-8", "backslashreplace"),
+        }
         self._check()
 
     def _check(self) -> None:
-        if not self.root.exists() or (self.root.is_dir() and not any(not path.name.startswith(".") for path in self.root.iterdir())):
+        if not self.root.exists() or (
+            self.root.is_dir()
+            and not any(not path.name.startswith(".") for path in self.root.iterdir())
+        ):
             return
         about = self._read_about()
         if about is None:
-            raise EmbedError(f"--out {self.root}: expected a new or empty folder, or one that this command made; it holds something else")
-        for name, what in (("encoder_digest", "another encoder, or of this one before it learned on"), ("images", "another folder")):
+            raise EmbedError(
+                f"--out {self.root}: expected a new or empty folder, or one that this command "
+                "made; it holds something else"
+            )
+        for name, what in (
+            ("encoder_digest", "another encoder, or of this one before it learned on"),
+            ("images", "another folder"),
+        ):
             if about.get(name) != self.mark[name]:
-                raise EmbedError(f"--out {self.root}: it holds the embeddings of {what}; name another folder, or leave --out out")
+                raise EmbedError(
+                    f"--out {self.root}: it holds the embeddings of {what}; name another folder, "
+                    "or leave --out out"
+                )
 
     def _read_about(self) -> dict | None:
         try:
@@ -99,7 +121,9 @@ class Store:
             with contextlib.suppress(*_NOT_WHOLE):
                 keys = _keys(self._index() if file == self.embeddings else _part_index(file))
                 targets = np.array([at.get(key, -1) for key in keys], np.int64)
-                targets[there[targets]] = -1  # what was whole stays; for -1 itself it makes no difference
+                targets[
+                    there[targets]
+                ] = -1  # what was whole stays; for -1 itself it makes no difference
                 first = 0
                 for block in _blocks(file, len(keys)):
                     if rows is None:  # pages of np.empty cost nothing until they are written
@@ -110,10 +134,13 @@ class Store:
                 there[targets[targets >= 0]] = True
                 if file == self.embeddings:
                     held = len(keys)
-        return Kept(rows if there.any() else None, there, not parts and held == np.count_nonzero(there))
+        return Kept(
+            rows if there.any() else None, there, not parts and held == np.count_nonzero(there)
+        )
 
     def _index(self) -> bytes:
-        """`index.csv`. `ValueError` where it isn't the one that was written last: `embeddings.npz` may be of another."""
+        """`index.csv`. `ValueError` where it isn't the one that was written last: `embeddings.npz`
+        may be of another."""
         about, text = self._read_about(), self.index.read_bytes()
         if about is None or about.get("index_sha256") != hashlib.sha256(text).hexdigest():
             raise ValueError(f"{self.index}: expected the digest of about.json")
@@ -137,11 +164,13 @@ class Store:
             part = self.parts / f"{number:04d}.npz"
             _written_beside(part, index=index, embeddings=embeddings).replace(part)
 
-    def write(self, photos: Sequence[Photo], embeddings: np.ndarray, skipped: dict[str, str], facts: dict) -> None:
+    def write(
+        self, photos: Sequence[Photo], embeddings: np.ndarray, skipped: dict[str, str], facts: dict
+    ) -> None:
         """Writes all of it, each file beside its place and renamed.
 
-        `index.csv` comes before its rows, and last `about.json` with the digest of the index: what was broken off in between isn't taken
-        for whole.
+        `index.csv` comes before its rows, and last `about.json` with the digest of the index: what
+        was broken off in between isn't taken for whole.
 
         Args:
             photos: of the rows.
@@ -150,7 +179,10 @@ class Store:
             facts: for `about.json`.
         """
         with self._writing():
-            beside, index = _written_beside(self.embeddings, embeddings=embeddings), _index_text(photos)
+            beside, index = (
+                _written_beside(self.embeddings, embeddings=embeddings),
+                _index_text(photos),
+            )
             write_atomically(self.index, index)
             beside.replace(self.embeddings)
             self._write_skipped(skipped)
@@ -171,7 +203,8 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """The folder is ours from its first file on, also if what follows is broken off. `EmbedError` if the disk refuses."""
+        """The folder is ours from its first file on, also if what follows is broken off.
+        `EmbedError` if the disk refuses."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             remove_left_overs(self.root)
@@ -179,7 +212,9 @@ class Store:
                 write_atomically(self.about, json.dumps(self.mark, indent=2) + "\n")
             yield
         except OSError as error:
-            raise EmbedError(f"--out {self.root}: can't be written: {error.strerror or error}") from error
+            raise EmbedError(
+                f"--out {self.root}: can't be written: {error.strerror or error}"
+            ) from error
 
 
 def _index_text(photos: Sequence[Photo]) -> str:
@@ -199,12 +234,21 @@ def _part_index(file: Path) -> bytes:
 
 
 def _blocks(file: Path, count: int) -> Iterator[np.ndarray]:
-    """The `embeddings` of a file, float32 `[count, d]`, some rows at a time. `_NOT_WHOLE` at the latest after the last one."""
+    """The `embeddings` of a file, float32 `[count, d]`, some rows at a time. `_NOT_WHOLE` at the
+    latest after the last one."""
     with zipfile.ZipFile(file) as archive, archive.open("embeddings.npy") as stream:
         np.lib.format.read_magic(stream)
         shape, columns_first, dtype = np.lib.format.read_array_header_1_0(stream)
-        if len(shape) != 2 or shape[0] != count or not shape[1] or columns_first or dtype != np.float32:
-            raise ValueError(f"{file}: expected float32 [{count}, d]; received {dtype} {list(shape)}")
+        if (
+            len(shape) != 2
+            or shape[0] != count
+            or not shape[1]
+            or columns_first
+            or dtype != np.float32
+        ):
+            raise ValueError(
+                f"{file}: expected float32 [{count}, d]; received {dtype} {list(shape)}"
+            )
         some = max(1, _BLOCK_BYTES // (4 * shape[1]))
         for first in range(0, count, some):
             size = min(some, count - first), shape[1]

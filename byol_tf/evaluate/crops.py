@@ -1,4 +1,5 @@
-"""Random crops with flips of labelled images: what the papers' protocols train a classifier on (BYOL paper, appendix C)."""
+"""Random crops with flips of labelled images: what the papers' protocols train a classifier on
+(BYOL paper, appendix C)."""
 
 import math
 
@@ -15,7 +16,8 @@ _BLACK, _WHITE = (0.0, 0.0, 0.0), (1.0 / 255.0, 1.0 / 255.0, 1.0 / 255.0)
 
 
 def batch_size_for(count: int, largest: int) -> int:
-    """Images a batch, at most `largest`: equal parts of an epoch, so that few images are left out of it."""
+    """Images a batch, at most `largest`: equal parts of an epoch, so that few images are left out
+    of it."""
     return count // math.ceil(count / largest)
 
 
@@ -29,7 +31,8 @@ def labelled_batches(images: Images, size: int, batch_size: int, seed: int) -> t
         seed: decides order and crops.
 
     Returns:
-        A dataset of (images or crops uint8 `[N, H, W, 3]`, ids int64 `[N, 2]`, indices int64 `[N]`).
+        A dataset of (images or crops uint8 `[N, H, W, 3]`, ids int64 `[N, 2]`, indices int64
+        `[N]`).
     """
     if images.shape is None:
         pixels = crop_batches(images, (CROP_AND_FLIP,), size, batch_size, seed)
@@ -41,12 +44,14 @@ def labelled_batches(images: Images, size: int, batch_size: int, seed: int) -> t
     def indices(step):
         return order.at(step)[2]
 
-    # Order is a function of the step, so the images' indices needn't travel with them through batches that know no labels.
+    # Order is a function of the step, so the images' indices needn't travel with them through
+    # batches that know no labels.
     where = tf.data.Dataset.range(tf.int64.max).map(indices)
     return tf.data.Dataset.zip(pixels, where).map(lambda batch, indices: (*batch, indices))
 
 
 def crop_layer(images: Images, size: int, seed: int) -> FusedViews:
-    """From a batch of `labelled_batches` (pixels, ids) to crops, float32 `[N, size, size, 3]` in [0, 255]."""
+    """From a batch of `labelled_batches` (pixels, ids) to crops, float32 `[N, size, size, 3]` in
+    [0, 255]."""
     policy = CROP_AND_FLIP if images.shape is not None else CROP_AND_FLIP.without_crop()
     return FusedViews(policy, size, (seed, 0), _BLACK, _WHITE, dtype="float32")

@@ -15,13 +15,17 @@ def embed(model: keras.Model, images: Images) -> np.ndarray:
     """Embeds images in the order of their indices.
 
     Args:
-        model: from uint8 images `[N, H, W, 3]` to `[N, d]`, in inference mode (see `models/inference.py`).
-        images: n images; where their sizes differ they are fed one by one, and large ones few at a time.
+        model: from uint8 images `[N, H, W, 3]` to `[N, d]`, in inference mode (see
+            `models/inference.py`).
+        images: n images; where their sizes differ they are fed one by one, and large ones few at a
+            time.
 
     Returns:
         float32 `[n, d]`.
     """
-    together = 1 if images.shape is None else min(_BATCH, max(1, _BATCH_BYTES // math.prod(images.shape)))
+    together = (
+        1 if images.shape is None else min(_BATCH, max(1, _BATCH_BYTES // math.prod(images.shape)))
+    )
     outputs = []
     for first in range(0, len(images), together):
         indices = np.arange(first, min(first + together, len(images)))

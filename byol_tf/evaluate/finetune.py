@@ -1,8 +1,10 @@
-"""Fine-tuning on few labels, and the same network from scratch on the same labels (STL-10 paper, section 3.2).
+"""Fine-tuning on few labels, and the same network from scratch on the same labels (STL-10 paper,
+section 3.2).
 
-The paper trains encoder and linear layer for 25 epochs, and names neither optimizer, rate nor augmentation of that. Here: Adam, which is
-its optimizer of pre-training, at rates from its 1e-4 for a batch of 128 upwards, cosine down to 0; random crops with flips, as in the BYOL
-paper's semi-supervised protocol.
+The paper trains encoder and linear layer for 25 epochs, and names neither optimizer, rate nor
+augmentation of that. Here: Adam, which is its optimizer of pre-training, at rates from its 1e-4 for
+a batch of 128 upwards, cosine down to 0; random crops with flips, as in the BYOL paper's
+semi-supervised protocol.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,14 +25,18 @@ from pipelines.sources import Images, subset
 _FACTOR, _TIMES = 3.0, 3
 
 
-def tried_rates(rates: Sequence[float], accuracy: Callable[[float], float], widen: bool) -> dict[float, float]:
-    """Rate -> accuracy on held-out images, of all that were tried, in that order. The first of the best is the one to take.
+def tried_rates(
+    rates: Sequence[float], accuracy: Callable[[float], float], widen: bool
+) -> dict[float, float]:
+    """Rate -> accuracy on held-out images, of all that were tried, in that order. The first of the
+    best is the one to take.
 
     Args:
         rates: that are tried in any case.
         accuracy: trains with a rate and judges.
-        widen: whether a rate three times beyond an end of those tried is tried too while that end is the best, three times at most. A grid
-            that is right for some images can be off by orders for others, and its end then looks like a choice.
+        widen: whether a rate three times beyond an end of those tried is tried too while that end
+            is the best, three times at most. A grid that is right for some images can be off by
+            orders for others, and its end then looks like a choice.
     """
     tried = {rate: accuracy(rate) for rate in rates}
     for _ in range(_TIMES if widen else 0):
@@ -64,7 +70,8 @@ class TuneRecipe:
         rates: that are tried; a single one is used as it is and no image held out.
         widen: whether others are tried beyond an end of them (see `rate_search.py`).
         fraction: of the labelled images that is used.
-        seeds: how often it is repeated, each time with another draw of images, order, crops and first weights.
+        seeds: how often it is repeated, each time with another draw of images, order, crops and
+            first weights.
         epochs: passes over those images.
         batch_size: images a step, fewer where there are fewer.
     """
@@ -87,7 +94,8 @@ def tune_protocol(
     say: Callable[[str], None] = lambda line: None,
     verbose: int | str = 0,
 ) -> dict:
-    """Chooses the rate on a held-out part of the first seed's labels, then trains with each seed on all of that seed's.
+    """Chooses the rate on a held-out part of the first seed's labels, then trains with each seed on
+    all of that seed's.
 
     Args:
         inference: see `models/inference.py`; its encoder is copied.
@@ -98,18 +106,26 @@ def tune_protocol(
         verbose: as in `keras.Model.fit`.
 
     Returns:
-        `top1` and `top5`: means over the seeds; `top1_spread`: their standard deviation (n - 1), None for one seed; `top1_each`;
-        `fraction`, `labels` (their number), `rate`, `held_out_accuracy` of each rate, `epochs`, `batch_size`.
+        `top1` and `top5`: means over the seeds; `top1_spread`: their standard deviation (n - 1),
+        None for one seed; `top1_each`; `fraction`, `labels` (their number), `rate`,
+        `held_out_accuracy` of each rate, `epochs`, `batch_size`.
 
     Raises:
-        ProtocolError: if a class would be left without an image, none can be held out, or `inference` is of another form.
+        ProtocolError: if a class would be left without an image, none can be held out, or
+            `inference` is of another form.
     """
     classes = int(max(train.labels.max(), test.labels.max())) + 1
-    parts = [subset(train, labelled_fraction(train.labels, recipe.fraction, seed + number)) for number in range(recipe.seeds)]
+    parts = [
+        subset(train, labelled_fraction(train.labels, recipe.fraction, seed + number))
+        for number in range(recipe.seeds)
+    ]
     best, tried = recipe.rates[0], {}
     if len(recipe.rates) > 1:
         held = held_out(parts[0].labels, seed)
-        kept, judged = subset(parts[0], np.flatnonzero(~held)), subset(parts[0], np.flatnonzero(held))
+        kept, judged = (
+            subset(parts[0], np.flatnonzero(~held)),
+            subset(parts[0], np.flatnonzero(held)),
+        )
 
         def accuracy(rate: float) -> float:
             scores = embed(_trained(inference, kept, classes, rate, recipe, seed, verbose), judged)
@@ -121,12 +137,21 @@ def tune_protocol(
         best = best_rate(tried)
     results = []
     for number, part in enumerate(parts):
-        results.append(top_1_and_5(embed(_trained(inference, part, classes, best, recipe, seed + number, verbose), test), test.labels))
+        results.append(
+            top_1_and_5(
+                embed(
+                    _trained(inference, part, classes, best, recipe, seed + number, verbose), test
+                ),
+                test.labels,
+            )
+        )
         say(f"seed {seed + number}: {results[-1]['top1']:.1%}")
     each = [result["top1"] for result in results]
     return {
         "top1": float(np.mean(each)),
-        "top5": None if results[0]["top5"] is None else float(np.mean([result["top5"] for result in results])),
+        "top5": None
+        if results[0]["top5"] is None
+        else float(np.mean([result["top5"] for result in results])),
         "top1_spread": float(np.std(each, ddof=1)) if len(each) > 1 else None,
         "top1_each": each,
         "fraction": recipe.fraction,
@@ -150,7 +175,9 @@ class Classifier(keras.Model):
         return self.network(self.crops(*inputs), training=training)
 
 
-def _trained(inference, images: Images, classes: int, rate: float, recipe: TuneRecipe, seed: int, verbose) -> keras.Model:
+def _trained(
+    inference, images: Images, classes: int, rate: float, recipe: TuneRecipe, seed: int, verbose
+) -> keras.Model:
     """A model from uint8 images of any size to logits `[N, classes]`, trained on `images`."""
     keras.utils.set_random_seed(seed)
     resize, normalise, encoder = parts_of(inference)

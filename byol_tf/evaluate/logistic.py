@@ -17,10 +17,12 @@ _SMALL = 2**22
 
 
 def threads_for(features: np.ndarray) -> threadpool_limits:
-    """A context in which linear algebra on small features, fewer than four million numbers, takes one thread.
+    """A context in which linear algebra on small features, fewer than four million numbers, takes
+    one thread.
 
-    Threads wait for each other after each of a fit's hundreds of steps; on two cores that other programs want too, eleven fits of
-    1,000 x 96 features took 7 s with them and 0.24 s without. Large ones keep as many as the process has.
+    Threads wait for each other after each of a fit's hundreds of steps; on two cores that other
+    programs want too, eleven fits of 1,000 x 96 features took 7 s with them and 0.24 s without.
+    Large ones keep as many as the process has.
 
     Args:
         features: float `[n, d]`.
@@ -28,10 +30,13 @@ def threads_for(features: np.ndarray) -> threadpool_limits:
     return threadpool_limits(1 if features.size < _SMALL else None)
 
 
-_ITERATIONS = 200  # a probe is run after many epochs: a comparable figure in seconds, not the last tenth of a point
+# a probe is run after many epochs: a comparable figure in seconds, not the last tenth of a point
+_ITERATIONS = 200
 
 
-def linear_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
+def linear_accuracy(
+    train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
+) -> float:
     """The fraction of test labels, int `[n]`, that `linear_predictions` has right."""
     return float(np.mean(linear_predictions(train, train_labels, test) == test_labels))
 
@@ -54,10 +59,12 @@ def linear_predictions(train: np.ndarray, train_labels: np.ndarray, test: np.nda
 
 
 STRENGTHS = tuple(float(f"{10.0**exponent:.2g}") for exponent in np.arange(-4.0, 1.5, 0.5))
-"""Values of scikit-learn's C that are tried, in steps of half a power of ten; small is strong regularisation."""
+"""Values of scikit-learn's C that are tried, in steps of half a power of ten; small is strong
+regularisation."""
 _ITERATIONS = 1000
 _ENOUGH = 2000
-"""Held-out images by which a strength is chosen, where there are so many: among 200 of them chance decides by several points."""
+"""Held-out images by which a strength is chosen, where there are so many: among 200 of them chance
+decides by several points."""
 
 
 def logistic_protocol(
@@ -70,24 +77,33 @@ def logistic_protocol(
 ) -> dict:
     """Tries each strength on held-out training labels, then fits the best on all of them.
 
-    A fifth of each class is held out. Where that is less than 2,000 images, the next fifths are in turn, up to all five: cross-validation.
+    A fifth of each class is held out. Where that is less than 2,000 images, the next fifths are in
+    turn, up to all five: cross-validation.
 
     Args:
-        train, test: features, float `[n, d]`; standardised inside, by the training features' means and deviations.
+        train, test: features, float `[n, d]`; standardised inside, by the training features' means
+            and deviations.
         train_labels, test_labels: int `[n]`.
         seed: decides which images are held out.
         strengths: of C; of equals the first wins. A single one is used as it is.
 
     Returns:
-        `top1`, `top5` (see `top_1_and_5`), `C`, `held_out_accuracy` of each strength over the `held_out_images`, and whether the last fit
-        `converged`.
+        `top1`, `top5` (see `top_1_and_5`), `C`, `held_out_accuracy` of each strength over the
+        `held_out_images`, and whether the last fit `converged`.
 
     Raises:
         ProtocolError: see `held_out`.
     """
     classes = int(max(train_labels.max(), test_labels.max())) + 1
     parts = _parts(train_labels, seed) if len(strengths) > 1 else []
-    tried = {strength: _held_out_accuracy(train, train_labels, strength, parts, classes) for strength in strengths} if parts else {}
+    tried = (
+        {
+            strength: _held_out_accuracy(train, train_labels, strength, parts, classes)
+            for strength in strengths
+        }
+        if parts
+        else {}
+    )
     best = max(tried, key=tried.get) if tried else strengths[0]
     model = _fitted(train, train_labels, best)
     converged = bool(np.max(model[-1].n_iter_) < _ITERATIONS)
@@ -108,7 +124,9 @@ def _parts(labels: np.ndarray, seed: int) -> list[np.ndarray]:
     return [part for part in parts if part.any()]
 
 
-def _held_out_accuracy(features: np.ndarray, labels: np.ndarray, strength: float, parts: list[np.ndarray], classes: int) -> float:
+def _held_out_accuracy(
+    features: np.ndarray, labels: np.ndarray, strength: float, parts: list[np.ndarray], classes: int
+) -> float:
     """Top-1 over all parts, each judged by a model that saw the other images."""
     right = 0.0
     for held in parts:

@@ -4,11 +4,12 @@ import numpy as np
 
 
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
-    """The fraction of images whose label is among the k highest scores; of equal scores the smaller class goes first, as with argmax.
+    """The fraction of images whose label is among the k highest scores; of equal scores the smaller
+    class goes first, as with argmax.
 
     Args:
-        scores: float `[n, classes]`. A row with NaN is wrong, so that a diverged classifier never wins, and so is a label whose score is
-            -inf: a class that was not learned.
+        scores: float `[n, classes]`. A row with NaN is wrong, so that a diverged classifier never
+            wins, and so is a label whose score is -inf: a class that was not learned.
         labels: int `[n]`, below `classes`.
     """
     own = scores[np.arange(len(labels)), labels][:, None]
@@ -19,12 +20,17 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
 
 
 def top_1_and_5(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
-    """`top1` and `top5`; the latter is None where there are five classes or fewer, all of which would be right."""
-    return {"top1": top_k_accuracy(scores, labels), "top5": top_k_accuracy(scores, labels, 5) if scores.shape[1] > 5 else None}
+    """`top1` and `top5`; the latter is None where there are five classes or fewer, all of which
+    would be right."""
+    return {
+        "top1": top_k_accuracy(scores, labels),
+        "top5": top_k_accuracy(scores, labels, 5) if scores.shape[1] > 5 else None,
+    }
 
 
 def effective_rank(vectors: np.ndarray) -> float:
-    """exp of the entropy of the normalised singular values of the centred vectors (Roy and Vetterli 2007).
+    """exp of the entropy of the normalised singular values of the centred vectors (Roy and Vetterli
+    2007).
 
     Args:
         vectors: float `[n, d]`, n of at least 2.
@@ -38,7 +44,8 @@ def effective_rank(vectors: np.ndarray) -> float:
 
 
 def spectrum(vectors: np.ndarray) -> np.ndarray:
-    """The singular values of the centred vectors as shares of their sum, descending; all 0 when all vectors are the same.
+    """The singular values of the centred vectors as shares of their sum, descending; all 0 when all
+    vectors are the same.
 
     Args:
         vectors: float `[n, d]`, n of at least 2.

@@ -19,7 +19,8 @@ from pipelines.sources import Source, open_source, plan_source
 
 
 def crop_size(inference: keras.Model, config: Config) -> int:
-    """Side of the crops that an encoder is judged on: of its own input where it says so, else the config's views."""
+    """Side of the crops that an encoder is judged on: of its own input where it says so, else the
+    config's views."""
     try:
         return parts_of(inference)[2].input_shape[1]
     except ProtocolError:
@@ -27,19 +28,28 @@ def crop_size(inference: keras.Model, config: Config) -> int:
 
 
 def labelled_source(config: Config, on_progress: Callable[[str, int, int], None]) -> Source:
-    """The labelled images of a config; unlabelled ones are not read. Raises `SourceError`, and `ProtocolError` without labels."""
+    """The labelled images of a config; unlabelled ones are not read. Raises `SourceError`, and
+    `ProtocolError` without labels."""
     options = source_options(config)
     counts = plan_source(**options).counts
     missing = [split for split in ("train", "test") if not counts[split]]
     if missing:
         raise ProtocolError(
-            f'data: expected labelled images to learn from and others to be judged on; data.source "{config.data.source}" has no '
-            f"{' and no '.join(missing)} here. A folder needs train/<class>/ and test/<class>/, or class folders"
+            "data: expected labelled images to learn from and others to be judged on; data.source "
+            f'"{config.data.source}" has no '
+            f"{' and no '.join(missing)} here. A folder needs train/<class>/ and test/<class>/, or "
+            "class folders"
         )
     return open_source(**(options | {"pretrain": "train"}), on_progress=on_progress)
 
 
-def run_protocol(options: argparse.Namespace, config: Config, inference: keras.Model, source: Source, say: Callable[[str], None]) -> dict:
+def run_protocol(
+    options: argparse.Namespace,
+    config: Config,
+    inference: keras.Model,
+    source: Source,
+    say: Callable[[str], None],
+) -> dict:
     """What a protocol measures, and with which settings.
 
     Args:
@@ -62,15 +72,33 @@ def run_protocol(options: argparse.Namespace, config: Config, inference: keras.M
         from_scratch = options.protocol == "supervised"
         rates = {"rates": SUPERVISED_RATES if from_scratch else FINETUNE_RATES}
         widen = "rates" not in training
-        recipe = TuneRecipe(from_scratch, **(rates | training), widen=widen, fraction=options.fraction, seeds=options.seeds)
+        recipe = TuneRecipe(
+            from_scratch,
+            **(rates | training),
+            widen=widen,
+            fraction=options.fraction,
+            seeds=options.seeds,
+        )
         return tune_protocol(inference, train, test, recipe, seed, say, verbose)
     if options.run:
         inference = exported_form(inference, *config.views.preparation)
     if options.protocol == "linear" and not options.fast:
-        return linear_protocol(inference, crop_size(inference, config), train, test, LinearRecipe(**training), seed, verbose)
+        return linear_protocol(
+            inference,
+            crop_size(inference, config),
+            train,
+            test,
+            LinearRecipe(**training),
+            seed,
+            verbose,
+        )
     features = embed(inference, train), train.labels, embed(inference, test), test.labels
     if options.protocol == "linear":
         return {"fast": True} | logistic_protocol(*features, seed)
     neighbours = given.get("neighbours", config.probe.neighbours)
     temperature = None if options.uniform else given.get("temperature", config.probe.temperature)
-    return {"top1": knn_accuracy(*features, neighbours, temperature), "neighbours": neighbours, "temperature": temperature}
+    return {
+        "top1": knn_accuracy(*features, neighbours, temperature),
+        "neighbours": neighbours,
+        "temperature": temperature,
+    }

@@ -1,4 +1,5 @@
-"""Which labelled images a protocol learns from, and which it holds out to choose by. Test labels choose nothing."""
+"""Which labelled images a protocol learns from, and which it holds out to choose by. Test labels
+choose nothing."""
 
 import numpy as np
 
@@ -6,7 +7,8 @@ from byol_tf.errors import ProtocolError
 from pipelines.sources import balanced_indices
 
 HELD_OUT = 0.2
-"""Share of the training labels by which a rate or a strength is chosen (the BYOL paper holds out 10,009 of ImageNet's 1.28 million)."""
+"""Share of the training labels by which a rate or a strength is chosen (the BYOL paper holds out
+10,009 of ImageNet's 1.28 million)."""
 
 
 def labelled_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -26,7 +28,8 @@ def labelled_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndar
     count, classes = round(fraction * len(labels)), len(np.unique(labels))
     if count < classes:
         raise ProtocolError(
-            f"--fraction: expected at least {np.ceil(1e4 * classes / len(labels)) / 1e4:g}, an image of each of the {classes} classes; "
+            f"--fraction: expected at least {np.ceil(1e4 * classes / len(labels)) / 1e4:g}, an "
+            f"image of each of the {classes} classes; "
             f"received {fraction:g}, which is {count} of {len(labels):,} labelled images"
         )
     return balanced_indices(labels, count, seed)
@@ -38,8 +41,10 @@ def held_out(labels: np.ndarray, seed: int, share: float = HELD_OUT, turn: int =
     Args:
         labels: int `[n]`.
         seed: of the draw.
-        share: of each class, rounded; at least one image of a class that has two, and never all of a class.
-        turn: which part of the draw, from 0; no image is in two of them. Later ones have fewer images of a class that has too few.
+        share: of each class, rounded; at least one image of a class that has two, and never all of
+            a class.
+        turn: which part of the draw, from 0; no image is in two of them. Later ones have fewer
+            images of a class that has too few.
 
     Returns:
         bool `[n]`, True where an image is held out.
@@ -54,5 +59,8 @@ def held_out(labels: np.ndarray, seed: int, share: float = HELD_OUT, turn: int =
         count = min(max(1, round(share * len(members))), len(members) - 1)
         held[draw.permutation(members)[turn * count : (turn + 1) * count]] = True
     if turn == 0 and not held.any():
-        raise ProtocolError("expected a class with two labelled images or more, so that one can be held out to choose by; each has one")
+        raise ProtocolError(
+            "expected a class with two labelled images or more, so that one can be held out to "
+            "choose by; each has one"
+        )
     return held

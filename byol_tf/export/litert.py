@@ -18,20 +18,24 @@ from byol_tf.export.verification import same_neighbours
 INT8_EVERYWHERE, INT8_WEIGHTS = "weights and activations", "weights only, activations float32"
 """What of `encoder-int8.tflite` is int8, in words for people."""
 _KEPT = 0.98
-"""Share of nearest neighbours that int8 activations have to keep among the images that they are calibrated on; the proof asks for 95% of
-others."""
+"""Share of nearest neighbours that int8 activations have to keep among the images that they are
+calibrated on; the proof asks for 95% of others."""
 
 
-def write_litert(plain: keras.Model, folder: Path, squares: np.ndarray, say: Callable[[str], None]) -> str:
+def write_litert(
+    plain: keras.Model, folder: Path, squares: np.ndarray, say: Callable[[str], None]
+) -> str:
     """Writes `encoder-float32.tflite`, `encoder-float16.tflite` and `encoder-int8.tflite`.
 
-    Each takes one image of the encoder's own size, uint8 `[1, size, size, 3]`, and gives float32 `[1, d]` (signature `serve`). The size is
-    fixed since accelerators of phones take no other, and LiteRT has no antialiased resize.
+    Each takes one image of the encoder's own size, uint8 `[1, size, size, 3]`, and gives float32
+    `[1, d]` (signature `serve`). The size is fixed since accelerators of phones take no other, and
+    LiteRT has no antialiased resize.
 
     Args:
         plain: of Keras' own layers (see `saved_encoder.exported_form`).
         folder: where they go.
-        squares: uint8 `[n, size, size, 3]`, images that the ranges of int8's activations are measured on.
+        squares: uint8 `[n, size, size, 3]`, images that the ranges of int8's activations are
+            measured on.
         say: prints a line for people: what is in int8.
 
     Returns:
@@ -42,7 +46,11 @@ def write_litert(plain: keras.Model, folder: Path, squares: np.ndarray, say: Cal
     archive = keras.export.ExportArchive()
     archive.track(encode)
     signature = [tf.TensorSpec((1, size, size, 3), tf.uint8, name="images")]
-    archive.add_endpoint("serve", lambda images: {"representations": encode(tf.cast(images, tf.float32), training=False)}, signature)
+    archive.add_endpoint(
+        "serve",
+        lambda images: {"representations": encode(tf.cast(images, tf.float32), training=False)},
+        signature,
+    )
     expected = encode.predict(squares.astype(np.float32), verbose=0)
     with tempfile.TemporaryDirectory() as saved, _quiet():
         archive.write_out(saved, verbose=False)
@@ -54,7 +62,10 @@ def write_litert(plain: keras.Model, folder: Path, squares: np.ndarray, say: Cal
             content = _int8_weights(_converter(saved))
         (folder / "encoder-int8.tflite").write_bytes(content)
     int8 = INT8_EVERYWHERE if kept >= _KEPT else INT8_WEIGHTS
-    say(f"LiteRT, int8: {int8}; with both in int8, {kept:.1%} of {len(squares)} images that they were calibrated on keep their neighbour")
+    say(
+        f"LiteRT, int8: {int8}; with both in int8, {kept:.1%} of {len(squares)} images that they "
+        "were calibrated on keep their neighbour"
+    )
     return int8
 
 
@@ -63,22 +74,32 @@ def _converter(saved: str) -> tf.lite.TFLiteConverter:
 
 
 def _float16(converter: tf.lite.TFLiteConverter) -> bytes:
-    converter.optimizations, converter.target_spec.supported_types = [tf.lite.Optimize.DEFAULT], [tf.float16]
+    converter.optimizations, converter.target_spec.supported_types = (
+        [tf.lite.Optimize.DEFAULT],
+        [tf.float16],
+    )
     return converter.convert()
 
 
 def _int8(converter: tf.lite.TFLiteConverter, squares: np.ndarray) -> bytes:
-    """Weights and activations in int8. What has no int8 kernel stays in float, and the last mean over places: it costs most neighbours."""
+    """Weights and activations in int8. What has no int8 kernel stays in float, and the last mean
+    over places: it costs most neighbours."""
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ({"images": square[None]} for square in squares)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+        tf.lite.OpsSet.TFLITE_BUILTINS,
+    ]
     # TensorFlow's documented way to choose what is quantised goes through its debugger.
     options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=["MEAN"])
-    return tf.lite.experimental.QuantizationDebugger(converter=converter, debug_options=options).get_nondebug_quantized_model()
+    return tf.lite.experimental.QuantizationDebugger(
+        converter=converter, debug_options=options
+    ).get_nondebug_quantized_model()
 
 
 def _int8_weights(converter: tf.lite.TFLiteConverter) -> bytes:
-    """Weights in int8: for small encoders, and for group and layer normalisation, which divide by what they find in an image."""
+    """Weights in int8: for small encoders, and for group and layer normalisation, which divide by
+    what they find in an image."""
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     return converter.convert()
 
@@ -93,7 +114,8 @@ def _outputs(content: bytes, squares: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing is printed: the converter's C++ tells of its settings, and of optimisations that don't apply, as if they were errors."""
+    """Nothing is printed: the converter's C++ tells of its settings, and of optimisations that
+    don't apply, as if they were errors."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)

@@ -91,7 +91,10 @@ model.fit(images, labels, epochs=5)  # uint8 [N, H, W, 3] of any one size, class
 ```
 """
 
-_INSIDE = "Images of one size go together, uint8 `[N, H, W, 3]`; resize, crop and normalisation are inside."
+_INSIDE = (
+    "Images of one size go together, uint8 `[N, H, W, 3]`; resize, crop and normalisation "
+    "are inside."
+)
 
 _SERVING = """```sh
 saved_model_cli show --dir encoder/1 --all   # comes with TensorFlow
@@ -117,20 +120,23 @@ its side."""
 def snippet(form: Form, size: int) -> str:
     """The Python code that uses a form, with the export folder as the current one.
 
-    It reads a `photo.jpg` there, prints the shape of its representation, and leaves a function `represent`: of a file's bytes for the
-    form `bytes`, of a Pillow image for all others.
+    It reads a `photo.jpg` there, prints the shape of its representation, and leaves a function
+    `represent`: of a file's bytes for the form `bytes`, of a Pillow image for all others.
     """
     return _SNIPPETS[form.snippet].format(name=form.name, size=size)
 
 
 def write_usage(folder: Path, size: int) -> None:
-    """Writes `USAGE.md` on those of the forms that a folder holds, by its `proof.json`, replacing what is there.
+    """Writes `USAGE.md` on those of the forms that a folder holds, by its `proof.json`, replacing
+    what is there.
 
     Args:
         folder: of the export.
         size: side of the encoder's input.
     """
-    text = _usage([form for form in FORMS if (folder / form.name).exists()], read_proofs(folder), size)
+    text = _usage(
+        [form for form in FORMS if (folder / form.name).exists()], read_proofs(folder), size
+    )
     beside = folder / ".USAGE.md.part"
     beside.write_text(text, encoding="utf-8")
     beside.replace(folder / "USAGE.md")
@@ -141,7 +147,11 @@ def _usage(forms: list[Form], proofs: dict[str, dict], size: int) -> str:
     for form in forms:
         sections.setdefault(form.snippet, []).append(form)
     for first, *others in sections.values():
-        parts += [f"## {first.what}", f"`pip install {first.install}`", f"```python\n{snippet(first, size)}```"]
+        parts += [
+            f"## {first.what}",
+            f"`pip install {first.install}`",
+            f"```python\n{snippet(first, size)}```",
+        ]
         parts += [f"The same with `{other.name}` is {heading(other, proofs)}." for other in others]
         parts += _notes(first, size)
     return "\n\n".join(parts) + "\n"
@@ -149,12 +159,22 @@ def _usage(forms: list[Form], proofs: dict[str, dict], size: int) -> str:
 
 def _notes(form: Form, size: int) -> list[str]:
     if form.snippet == "litert":
-        fixed = f"It takes one image of {size} x {size} pixels, uint8 `[1, {size}, {size}, 3]`: phones' accelerators take no changing size."
-        return [f"{fixed}\nCrop and resize are outside, and have to be as here: the centred square, resized with antialiasing."]
+        fixed = (
+            f"It takes one image of {size} x {size} pixels, uint8 `[1, {size}, {size}, 3]`: "
+            "phones' accelerators take no changing size."
+        )
+        return [
+            f"{fixed}\nCrop and resize are outside, and have to be as here: the centred square, "
+            "resized with antialiasing."
+        ]
     notes = {
         "saved_model": [_INSIDE, _SERVING],
         "bytes": [_BYTES],
-        "keras": [_INSIDE, "To go on learning with labels (batch statistics stay as they are):", _TUNING.strip()],
+        "keras": [
+            _INSIDE,
+            "To go on learning with labels (batch statistics stay as they are):",
+            _TUNING.strip(),
+        ],
         "onnx": [_INSIDE],
     }
     return notes[form.snippet]

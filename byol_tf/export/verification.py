@@ -21,7 +21,8 @@ from byol_tf.export.usage import snippet
 
 
 def link_packages(modules: Iterable[str], folder: Path) -> None:
-    """Fills a folder with links to the packages that some modules come from, and to all that these require.
+    """Fills a folder with links to the packages that some modules come from, and to all that these
+    require.
 
     Args:
         modules: top-level names to import, such as `numpy`; one that isn't installed is left out.
@@ -42,14 +43,19 @@ def link_packages(modules: Iterable[str], folder: Path) -> None:
         for top in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
             if not (folder / top).exists():
                 (folder / top).symlink_to(Path(distribution.locate_file(top)).resolve())
-        plain = [line for line in distribution.requires or () if not re.search(r";.*\bextra\s*==", line)]
+        plain = [
+            line for line in distribution.requires or () if not re.search(r";.*\bextra\s*==", line)
+        ]
         waiting += [re.match(r"[\w.-]+", line)[0] for line in plain]
 
 
-_TIMEOUT = 2700.0  # seconds, of a process that needs some ten with a small encoder: 9 s a photo, for the largest on few cores
+# seconds, of a process that needs some ten with a small encoder: 9 s a photo, for the largest on
+# few cores
+_TIMEOUT = 2700.0
 _FEWEST_NEIGHBOURS = 20  # below that one photo would decide
 _SET = 100
-"""Neighbours are looked for among so many: the more images, the nearer to each other are the nearest two, and the less says it which is."""
+"""Neighbours are looked for among so many: the more images, the nearer to each other are the
+nearest two, and the less says it which is."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,13 @@ class Proof:
         name: of its file or folder.
         what: its heading.
         megabytes: of the file or folder, 10^6 bytes.
-        milliseconds: a photo, the median, one at a time on this machine's CPU, resize included, reading the file not.
-        difference: largest one from the run's own representations, as a share of their largest value.
+        milliseconds: a photo, the median, one at a time on this machine's CPU, resize included,
+            reading the file not.
+        difference: largest one from the run's own representations, as a share of their largest
+            value.
         cosine: the smallest one.
-        same_neighbour: share of the source's images whose nearest neighbour, among 100 of them, is the same one; None where there were too
-            few.
+        same_neighbour: share of the source's images whose nearest neighbour, among 100 of them, is
+            the same one; None where there were too few.
         photos: how many photos of odd sizes there were.
         images: and how many of the source's.
         int8: what of an int8 file is int8 (see `litert.py`); None for any other.
@@ -85,7 +93,10 @@ class Proof:
         """What isn't as near as the form has to be, in words."""
         failures = []
         if not self.difference <= form.difference:
-            failures.append(f"largest difference {self.difference:.2g} of the largest value; at most {form.difference:g} passes")
+            failures.append(
+                f"largest difference {self.difference:.2g} of the largest value; at most "
+                f"{form.difference:g} passes"
+            )
         if not self.cosine >= form.cosine:
             failures.append(f"smallest cosine {self.cosine:.6f}; at least {form.cosine:g} passes")
         if self.same_neighbour is not None and not self.same_neighbour >= form.same_neighbour:
@@ -99,7 +110,12 @@ class Proof:
 
 
 def prove(
-    forms: Sequence[Form], folder: Path, size: int, photos: Sequence[np.ndarray], images: Sequence[np.ndarray], expected: np.ndarray
+    forms: Sequence[Form],
+    folder: Path,
+    size: int,
+    photos: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
+    expected: np.ndarray,
 ) -> list[Proof]:
     """Loads forms of one format in a fresh process, by their snippets, and compares what they give.
 
@@ -116,20 +132,32 @@ def prove(
     """
     with tempfile.TemporaryDirectory() as temporary:
         room = Path(temporary)
-        files = [_written(room / f"{number:04d}.png", pixels) for number, pixels in enumerate((*photos, *images))]
+        files = [
+            _written(room / f"{number:04d}.png", pixels)
+            for number, pixels in enumerate((*photos, *images))
+        ]
         (folder / "photo.jpg").unlink(missing_ok=True)
         Image.fromarray(photos[0]).save(folder / "photo.jpg")
         link_packages(forms[0].modules, room / "packages")
         snippets = {
-            f"{number}": (snippet(form, size), "bytes" if form.snippet == "bytes" else "image") for number, form in enumerate(forms)
+            f"{number}": (snippet(form, size), "bytes" if form.snippet == "bytes" else "image")
+            for number, form in enumerate(forms)
         }
-        job = {"packages": str(room / "packages"), "folder": str(folder), "snippets": snippets, "photos": files, "out": str(room)}
+        job = {
+            "packages": str(room / "packages"),
+            "folder": str(folder),
+            "snippets": snippets,
+            "photos": files,
+            "out": str(room),
+        }
         (room / "job.json").write_text(json.dumps(job), encoding="utf-8")
         _run(room / "job.json", forms[0].format)
         times = json.loads((room / "times.json").read_text(encoding="utf-8"))
         outputs = [np.load(room / f"{number}.npy") for number in range(len(forms))]
     return [
-        _compared(form, folder, times[f"{number}"], outputs[number], expected, len(photos), len(images))
+        _compared(
+            form, folder, times[f"{number}"], outputs[number], expected, len(photos), len(images)
+        )
         for number, form in enumerate(forms)
     ]
 
@@ -144,17 +172,37 @@ def _run(job: Path, what: str) -> None:
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     line = [sys.executable, "-I", "-S", proof_child.__file__, str(job)]
     try:
-        done = subprocess.run(line, env=environment, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT, check=False)
+        done = subprocess.run(
+            line,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise ProofError(f"{what}: no answer in {_TIMEOUT:g} s") from error
     if done.returncode:
-        said = [text for text in done.stderr.splitlines() if text.strip()] or [f"exit code {done.returncode}"]
+        said = [text for text in done.stderr.splitlines() if text.strip()] or [
+            f"exit code {done.returncode}"
+        ]
         raise ProofError(f"{what}: {said[-1]}")
 
 
-def _compared(form: Form, folder: Path, milliseconds: float, outputs: np.ndarray, expected: np.ndarray, photos: int, images: int) -> Proof:
+def _compared(
+    form: Form,
+    folder: Path,
+    milliseconds: float,
+    outputs: np.ndarray,
+    expected: np.ndarray,
+    photos: int,
+    images: int,
+) -> Proof:
     if outputs.shape != expected.shape:
-        raise ProofError(f"{form.name}: expected {list(expected.shape)} numbers; received {list(outputs.shape)}")
+        raise ProofError(
+            f"{form.name}: expected {list(expected.shape)} numbers; received {list(outputs.shape)}"
+        )
     same = None
     if images >= _FEWEST_NEIGHBOURS:
         same = same_neighbours(outputs[photos:], expected[photos:])
@@ -172,14 +220,23 @@ def _compared(form: Form, folder: Path, milliseconds: float, outputs: np.ndarray
 
 
 def same_neighbours(outputs: np.ndarray, expected: np.ndarray) -> float:
-    """The share of rows whose nearest other row by cosine is the same one in both `[n, d]`, looked for in sets of up to 100 rows."""
+    """The share of rows whose nearest other row by cosine is the same one in both `[n, d]`, looked
+    for in sets of up to 100 rows."""
     sets = np.array_split(np.arange(len(expected)), -(-len(expected) // _SET))
-    return float(np.mean(np.concatenate([_neighbours(outputs[rows]) == _neighbours(expected[rows]) for rows in sets])))
+    return float(
+        np.mean(
+            np.concatenate(
+                [_neighbours(outputs[rows]) == _neighbours(expected[rows]) for rows in sets]
+            )
+        )
+    )
 
 
 def _directions(features: np.ndarray) -> np.ndarray:
     features = features.astype(np.float64)
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return features / np.maximum(
+        np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float32).tiny
+    )
 
 
 def _neighbours(features: np.ndarray) -> np.ndarray:
@@ -190,4 +247,8 @@ def _neighbours(features: np.ndarray) -> np.ndarray:
 
 
 def _bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
+    return (
+        sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        if path.is_dir()
+        else path.stat().st_size
+    )

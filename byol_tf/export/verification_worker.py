@@ -1,6 +1,7 @@
 """Runs the snippets of `USAGE.md` on photos, in a process that has their packages and nothing else.
 
-Run by path, as `python -I -S verification_worker.py JOB.json`: it is no part of the library there, and imports nothing of it.
+Run by path, as `python -I -S verification_worker.py JOB.json`: it is no part of the library there,
+and imports nothing of it.
 """
 
 import importlib.util
@@ -14,9 +15,10 @@ import time
 def main(path: str) -> None:
     """Does the job in a JSON file, and writes its answer.
 
-    The job has `packages` (the only folder of packages that is imported from), `folder` (to run in), `snippets` (name -> [code, "bytes" or
-    "image"]), `photos` (PNG files), `out` (a folder). The answer: `<name>.npy` a snippet, float32 `[photos, d]`, and `times.json`, the
-    median milliseconds of a photo.
+    The job has `packages` (the only folder of packages that is imported from), `folder` (to run
+    in), `snippets` (name -> [code, "bytes" or "image"]), `photos` (PNG files), `out` (a folder).
+    The answer: `<name>.npy` a snippet, float32 `[photos, d]`, and `times.json`, the median
+    milliseconds of a photo.
     """
     with open(path, encoding="utf-8") as file:
         job = json.load(file)

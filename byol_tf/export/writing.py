@@ -26,14 +26,17 @@ def write_proven(
     prove: Prove,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Proof], list[str]]:
-    """Writes the files of a format, proves them, and puts those in place of which every form is near enough.
+    """Writes the files of a format, proves them, and puts those in place of which every form is
+    near enough.
 
     Args:
         name: one of `forms.FORMATS`.
         plain: of Keras' own layers (see `saved_encoder.exported_form`).
-        folder: of the export; made if missing. A file that fails leaves nothing there, and what was in its place stays.
+        folder: of the export; made if missing. A file that fails leaves nothing there, and what was
+            in its place stays.
         calibration: uint8 images `[H, W, 3]` that int8's ranges are measured on.
-        prove: forms, the folder with their files -> what was measured of each (see `verification.py`).
+        prove: forms, the folder with their files -> what was measured of each (see
+            `verification.py`).
         say: prints a line for people.
 
     Returns:
@@ -48,10 +51,15 @@ def write_proven(
     beside.mkdir()
     try:
         int8 = _write(name, plain, beside, calibration, say)
-        proofs = [dataclasses.replace(proof, int8=int8) if proof.name == INT8 else proof for proof in prove(forms, beside)]
+        proofs = [
+            dataclasses.replace(proof, int8=int8) if proof.name == INT8 else proof
+            for proof in prove(forms, beside)
+        ]
         reasons = {form.name: [] for form in forms}
         for form, proof in zip(forms, proofs, strict=True):
-            reasons[form.name] += [f"{form.name}: {form.what}: {failure}" for failure in proof.failures(form)]
+            reasons[form.name] += [
+                f"{form.name}: {form.what}: {failure}" for failure in proof.failures(form)
+            ]
         for file, why in reasons.items():
             if not why:
                 _place(beside / file, folder / file)
@@ -62,8 +70,15 @@ def write_proven(
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _write(name: str, plain: keras.Model, folder: Path, calibration: Sequence[np.ndarray], say: Callable[[str], None]) -> str | None:
-    """Writes the files of a format; returns what is int8 in that which has it (see `litert.py`), None where there is none."""
+def _write(
+    name: str,
+    plain: keras.Model,
+    folder: Path,
+    calibration: Sequence[np.ndarray],
+    say: Callable[[str], None],
+) -> str | None:
+    """Writes the files of a format; returns what is int8 in that which has it (see `litert.py`),
+    None where there is none."""
     try:
         if name == "saved_model":
             write_saved_model(plain, folder / "encoder")
@@ -73,11 +88,15 @@ def _write(name: str, plain: keras.Model, folder: Path, calibration: Sequence[np
             write_onnx(plain, folder / "encoder.onnx")
         else:
             centre, _ = parts_of_export(plain)
-            squares = np.stack([np.asarray(centre(image.astype(np.float32))) for image in calibration])
+            squares = np.stack(
+                [np.asarray(centre(image.astype(np.float32))) for image in calibration]
+            )
             return write_litert(plain, folder, np.rint(squares).astype(np.uint8), say)
     except OSError:
         raise
-    except Exception as error:  # converters raise many kinds, and the next format may still be written
+    except (
+        Exception
+    ) as error:  # converters raise many kinds, and the next format may still be written
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ProofError(f"{name}: can't be written: {text}") from error
     return None

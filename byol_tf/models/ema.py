@@ -1,4 +1,5 @@
-"""The target network's average of the online one: tau schedules and the callback that applies them."""
+"""The target network's average of the online one: tau schedules and the callback that applies
+them."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +17,8 @@ def constant_tau(base: float) -> TauSchedule:
 
 
 def cosine_tau(base: float, total_steps: int, end: float = 1.0) -> TauSchedule:
-    """From `base` at step 0 to `end` at `total_steps`: end - (end - base) (cos(pi k / K) + 1) / 2 (BYOL paper, section 3.3).
+    """From `base` at step 0 to `end` at `total_steps`: end - (end - base) (cos(pi k / K) + 1) / 2
+    (BYOL paper, section 3.3).
 
     With `end` below `base` it is the STL-10 paper's inverse cosine (table 8: 0.999 down to 0.5).
     """
@@ -29,32 +31,41 @@ def cosine_tau(base: float, total_steps: int, end: float = 1.0) -> TauSchedule:
 
 
 def dropped_tau(base: float, total_steps: int, drop_at: float = 0.25) -> TauSchedule:
-    """`base`, and 0 from step `drop_at` x `total_steps` on: the target is the online network from then (STL-10 paper, table 7)."""
+    """`base`, and 0 from step `drop_at` x `total_steps` on: the target is the online network from
+    then (STL-10 paper, table 7)."""
     return lambda step: tf.where(step < drop_at * total_steps, tf.constant(base, tf.float32), 0.0)
 
 
-def tau_schedule(kind: str, total_steps: int, base: float, end: float | None, drop_at: float) -> TauSchedule:
-    """The schedule that a config names: `constant`, `cosine`, `inverse_cosine` or `drop`. Raises `ValueError` for another kind."""
+def tau_schedule(
+    kind: str, total_steps: int, base: float, end: float | None, drop_at: float
+) -> TauSchedule:
+    """The schedule that a config names: `constant`, `cosine`, `inverse_cosine` or `drop`. Raises
+    `ValueError` for another kind."""
     if kind == "constant":
         return constant_tau(base)
     if kind in ("cosine", "inverse_cosine"):
         return cosine_tau(base, total_steps, end)
     if kind == "drop":
         return dropped_tau(base, total_steps, drop_at)
-    raise ValueError(f'tau schedule: expected "constant", "cosine", "inverse_cosine" or "drop"; received {kind!r}')
+    raise ValueError(
+        'tau schedule: expected "constant", "cosine", "inverse_cosine" or "drop"; received '
+        f"{kind!r}"
+    )
 
 
 class TargetUpdate(keras.callbacks.Callback):
     """Moves the target network after each optimizer step: target += (1 - tau) (online - target).
 
-    Only trainable parameters are averaged, in float32, from the online network as the optimizer has just left it; the target's batch
-    statistics are its own (deepmind-research `byol/byol_experiment.py`).
+    Only trainable parameters are averaged, in float32, from the online network as the optimizer has
+    just left it; the target's batch statistics are its own (deepmind-research
+    `byol/byol_experiment.py`).
 
     Args:
         schedule: tau for optimizer step k, the first being 0.
-        placement: `step` (default) makes the update the end of the model's compiled step, which is right on any number of replicas and for
-            any number of steps per execution. `batch_end` runs it as a plain callback after each batch: the same weights to the last bit at
-            one step per execution.
+        placement: `step` (default) makes the update the end of the model's compiled step, which is
+            right on any number of replicas and for any number of steps per execution. `batch_end`
+            runs it as a plain callback after each batch: the same weights to the last bit at one
+            step per execution.
 
     Raises:
         ValueError: for another placement.
@@ -73,13 +84,17 @@ class TargetUpdate(keras.callbacks.Callback):
         super().set_model(model)
         if not hasattr(model, "target_pairs"):
             raise TypeError(
-                f"TargetUpdate needs a byol_tf.BYOL model, with an online and a target network; received {type(model).__name__}"
+                "TargetUpdate needs a byol_tf.BYOL model, with an online and a target network; "
+                f"received {type(model).__name__}"
             )
         model.target_update = self if self.placement == "step" else None
         model.train_function = None
 
     def on_train_begin(self, logs=None):
-        self._followed, self._last_tau = int(tf.convert_to_tensor(self.model.optimizer.iterations)), 1.0
+        self._followed, self._last_tau = (
+            int(tf.convert_to_tensor(self.model.optimizer.iterations)),
+            1.0,
+        )
 
     def on_train_end(self, logs=None):
         """Detaches the update: a later `fit` without this callback leaves the target as it is."""
@@ -91,8 +106,9 @@ class TargetUpdate(keras.callbacks.Callback):
         return tf.cast(self.schedule(tf.cast(step, tf.float32)), tf.float32)
 
     def apply(self, pairs, step, moved=True) -> tf.Tensor:
-        """Updates each (online, target) pair of `keras.Variable`s for optimizer step `step`; returns tau. May be traced, in replica context
-        too. If the online network has not `moved`, since its step was skipped, neither does the target, and tau is 1.
+        """Updates each (online, target) pair of `keras.Variable`s for optimizer step `step`;
+        returns tau. May be traced, in replica context too. If the online network has not `moved`,
+        since its step was skipped, neither does the target, and tau is 1.
         """
         tau = tf.where(moved, self.tau(step), 1.0)
 
@@ -103,15 +119,21 @@ class TargetUpdate(keras.callbacks.Callback):
             for online, target in pairs:
                 strategy.extended.update(target.value, follow, args=(online.value,), group=False)
 
-        tf.__internal__.distribute.interim.maybe_merge_call(update_all, tf.distribute.get_strategy(), pairs)
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            update_all, tf.distribute.get_strategy(), pairs
+        )
         return tau
 
     def on_train_batch_end(self, batch, logs=None):
         if self.placement == "batch_end":
             iterations = int(tf.convert_to_tensor(self.model.optimizer.iterations))
-            self._last_tau = self.apply(self.model.target_pairs(), iterations - 1, iterations > self._followed)
+            self._last_tau = self.apply(
+                self.model.target_pairs(), iterations - 1, iterations > self._followed
+            )
             self._followed = iterations
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.placement == "batch_end" and logs is not None:  # Keras drops what is put into a batch's logs
+        if (
+            self.placement == "batch_end" and logs is not None
+        ):  # Keras drops what is put into a batch's logs
             logs["tau"] = float(self._last_tau)

@@ -51,7 +51,15 @@ def build_model(config: Config, cropped: bool = False) -> BYOL:
         tail = None
     else:
         width = projector.outputs
-        tail = mlp_head(width, predictor.hidden, width, "predictor", 2, predictor.normalization, predictor.normalize_output)
+        tail = mlp_head(
+            width,
+            predictor.hidden,
+            width,
+            "predictor",
+            2,
+            predictor.normalization,
+            predictor.normalize_output,
+        )
     return BYOL(
         encoder,
         head,
@@ -72,7 +80,8 @@ def view_policies(config: Config) -> tuple[ViewPolicy, ...]:
 
 
 def objective_of(config: Config) -> Objective:
-    """What a config compares. Its keys are those of `Objective`, and which network gives the targets."""
+    """What a config compares. Its keys are those of `Objective`, and which network gives the
+    targets."""
     return Objective(**config.objective.model_dump(exclude={"target"}))
 
 
@@ -82,12 +91,14 @@ def views_in_step(config: Config) -> bool:
 
 
 def fused_views(config: Config, cropped: bool = False) -> list[FusedViews]:
-    """A layer for each view, which makes it inside the step: from uint8 images, or from the crops that the host makes of photos of several
-    sizes (`cropped`)."""
+    """A layer for each view, which makes it inside the step: from uint8 images, or from the crops
+    that the host makes of photos of several sizes (`cropped`)."""
     views = config.views
     policies = [policy.without_crop() if cropped else policy for policy in view_policies(config)]
     return [
-        FusedViews(policy, views.size, (config.seed, number), views.mean, views.std, exact=views.exact)
+        FusedViews(
+            policy, views.size, (config.seed, number), views.mean, views.std, exact=views.exact
+        )
         for number, policy in enumerate(policies)
     ]
 
@@ -96,21 +107,36 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
     """Compiles the model of a config with its optimizer, built, for so many steps."""
 
     def rates(factor: float, kind: str) -> WarmupSchedule:
-        return WarmupSchedule(factor * schedule.peak_rate, schedule.total_steps, schedule.warmup_steps, kind)
+        return WarmupSchedule(
+            factor * schedule.peak_rate, schedule.total_steps, schedule.warmup_steps, kind
+        )
 
     settings, predictor = config.optimizer, config.predictor
-    optimizer = build_optimizer(settings.name, rates(1.0, settings.schedule), settings.weight_decay, settings.momentum)
+    optimizer = build_optimizer(
+        settings.name, rates(1.0, settings.schedule), settings.weight_decay, settings.momentum
+    )
     spare_from_decay(optimizer, list(model.parts.values()))
-    if predictor.kind == "mlp" and (predictor.rate != 1.0 or predictor.schedule not in (None, settings.schedule)):
-        optimizer.set_group_rate(model.predictor.trainable_variables, rates(predictor.rate, predictor.schedule or settings.schedule))
+    if predictor.kind == "mlp" and (
+        predictor.rate != 1.0 or predictor.schedule not in (None, settings.schedule)
+    ):
+        optimizer.set_group_rate(
+            model.predictor.trainable_variables,
+            rates(predictor.rate, predictor.schedule or settings.schedule),
+        )
     jit = {"auto": "auto", "on": True, "off": False}[config.devices.jit]
-    model.compile(optimizer, jit_compile=jit, steps_per_execution=steps_per_call(config, schedule.steps_per_epoch))
-    # Built here, so that a checkpoint can be restored and `fit` needn't take a batch of the stream to find the shapes.
+    model.compile(
+        optimizer,
+        jit_compile=jit,
+        steps_per_execution=steps_per_call(config, schedule.steps_per_epoch),
+    )
+    # Built here, so that a checkpoint can be restored and `fit` needn't take a batch of the stream
+    # to find the shapes.
     model.optimizer.build(model.trainable_variables)
 
 
 def steps_per_call(config: Config, steps_per_epoch: int) -> int:
-    """How many steps run before Python is asked again: the largest divisor of an epoch's steps up to what the config allows."""
+    """How many steps run before Python is asked again: the largest divisor of an epoch's steps up
+    to what the config allows."""
     limit = config.devices.steps_per_call or (1 if on_cpu(tf.distribute.get_strategy()) else 16)
     return max(steps for steps in range(1, limit + 1) if steps_per_epoch % steps == 0)
 
@@ -118,18 +144,35 @@ def steps_per_call(config: Config, steps_per_epoch: int) -> int:
 def encoder_of(config: Config) -> keras.Model:
     """The encoder of a config, drawn from its seed."""
     encoder = config.encoder
-    return build_encoder(encoder.name, config.views.size, encoder.width, encoder.stem, encoder.normalization, encoder.padding)
+    return build_encoder(
+        encoder.name,
+        config.views.size,
+        encoder.width,
+        encoder.stem,
+        encoder.normalization,
+        encoder.padding,
+    )
 
 
 def sizes_of(config: Config) -> Sizes:
-    """How large the networks of a config are, on disk too; without the optimizer's variables, of which it is known how many there are."""
+    """How large the networks of a config are, on disk too; without the optimizer's variables, of
+    which it is known how many there are."""
     model = build_model(config)
     names = {"encoder": config.encoder.name}
-    parameters = {names.get(name, name): _elements(part.trainable_variables) for name, part in model.parts.items()}
+    parameters = {
+        names.get(name, name): _elements(part.trainable_variables)
+        for name, part in model.parts.items()
+    }
     numbers = sum(_elements(part.variables) for part in model.parts.values())
     if model.target == "ema":
-        numbers += _elements(model.target_encoder.variables) + _elements(model.target_projector.variables)
-    slots = SLOTS[config.optimizer.name] if config.optimizer.name != "sgd" or config.optimizer.momentum else 0
+        numbers += _elements(model.target_encoder.variables) + _elements(
+            model.target_projector.variables
+        )
+    slots = (
+        SLOTS[config.optimizer.name]
+        if config.optimizer.name != "sgd" or config.optimizer.momentum
+        else 0
+    )
     numbers += slots * _elements(model.trainable_variables)
     return Sizes(parameters, _BYTES * numbers, _BYTES * _elements(model.encoder.variables))
 

@@ -14,20 +14,25 @@ from byol_tf.models.networks.weight_standardization import WSConv2D, WSDense, st
 
 
 def parts_of(inference: keras.Model) -> tuple[keras.layers.Layer, keras.layers.Layer, keras.Model]:
-    """Resize, normalisation and encoder of an inference model. Raises `ProtocolError` for a model that isn't put together so."""
+    """Resize, normalisation and encoder of an inference model. Raises `ProtocolError` for a model
+    that isn't put together so."""
     try:
         resize, normalise = inference.get_layer("centre"), inference.get_layer("normalise")
         (encoder,) = [layer for layer in inference.layers if isinstance(layer, keras.Model)]
     except ValueError:
         raise ProtocolError(
-            "expected an encoder whose weights can be trained: a run, or the encoder.keras that a run exported. A SavedModel is fixed in "
+            "expected an encoder whose weights can be trained: a run, or the encoder.keras that a "
+            "run exported. A SavedModel is fixed in "
             "inference mode, and other files don't say where their resize and normalisation end"
         ) from None
     return resize, normalise, encoder
 
 
-def exported_form(inference: keras.Model, size: int, mean: Sequence[float], std: Sequence[float]) -> keras.Model:
-    """An inference model of Keras' own layers in float32, as exports have it: a run's own features to the last bit.
+def exported_form(
+    inference: keras.Model, size: int, mean: Sequence[float], std: Sequence[float]
+) -> keras.Model:
+    """An inference model of Keras' own layers in float32, as exports have it: a run's own features
+    to the last bit.
 
     Args:
         inference: an `inference_model`.
@@ -38,9 +43,11 @@ def exported_form(inference: keras.Model, size: int, mean: Sequence[float], std:
 
 
 def plain_encoder(encoder: keras.Model) -> keras.Model:
-    """The same encoder of Keras' own layers in float32, with weights of its own: its `.keras` file loads where byol_tf isn't installed.
+    """The same encoder of Keras' own layers in float32, with weights of its own: its `.keras` file
+    loads where byol_tf isn't installed.
 
-    Standardised kernels become plain ones with the same values, and `DataInit` the depthwise convolution of one place that it is.
+    Standardised kernels become plain ones with the same values, and `DataInit` the depthwise
+    convolution of one place that it is.
     """
     copy = keras.models.clone_model(encoder, clone_function=_plain)
     for layer in filter(lambda layer: layer.weights, encoder.layers):
@@ -59,7 +66,9 @@ def _plain(layer: keras.layers.Layer) -> keras.layers.Layer:
     if isinstance(layer, WSConv2D | WSDense):
         del config["epsilon"]
     if isinstance(layer, Conv2D | WSDense):
-        return (keras.layers.Conv2D if isinstance(layer, Conv2D) else keras.layers.Dense).from_config(config)
+        return (
+            keras.layers.Conv2D if isinstance(layer, Conv2D) else keras.layers.Dense
+        ).from_config(config)
     return type(layer).from_config(config)
 
 
@@ -73,22 +82,37 @@ def _plain_weights(layer: keras.layers.Layer) -> list[np.ndarray]:
     return weights
 
 
-def inference_model(encoder: keras.Model, size: int, mean: Sequence[float], std: Sequence[float]) -> keras.Model:
+def inference_model(
+    encoder: keras.Model, size: int, mean: Sequence[float], std: Sequence[float]
+) -> keras.Model:
     """Resize, crop, normalise and encode in one model, in inference mode.
 
     Args:
-        encoder: from normalised float images `[N, size, size, 3]` to representations `[N, d]`; shared, not copied.
-        size: side of the encoder's input: the image's largest centred square is resized to it, with antialiasing.
+        encoder: from normalised float images `[N, size, size, 3]` to representations `[N, d]`;
+            shared, not copied.
+        size: side of the encoder's input: the image's largest centred square is resized to it, with
+            antialiasing.
         mean, std: three numbers each: (image / 255 - mean) / std.
 
     Returns:
-        A functional model from uint8 images `[N, H, W, 3]` of any size to float32 representations `[N, d]`.
+        A functional model from uint8 images `[N, H, W, 3]` of any size to float32 representations
+        `[N, d]`.
     """
     images = keras.Input((None, None, 3), dtype="uint8", name="images")
-    # Without it Keras' resize rounds to whole numbers where it runs eagerly, and doesn't in a graph.
+    # Without it Keras' resize rounds to whole numbers where it runs eagerly, and doesn't in a
+    # graph.
     x = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
-    centre = keras.layers.Resizing(size, size, "bilinear", crop_to_aspect_ratio=True, antialias=True, dtype="float32", name="centre")
-    # XLA has no antialiased resize, and where there is a GPU Keras would compile every model that this layer is in.
+    centre = keras.layers.Resizing(
+        size,
+        size,
+        "bilinear",
+        crop_to_aspect_ratio=True,
+        antialias=True,
+        dtype="float32",
+        name="centre",
+    )
+    # XLA has no antialiased resize, and where there is a GPU Keras would compile every model that
+    # this layer is in.
     centre.supports_jit = False
     x = centre(x)
     scale = [1.0 / (255.0 * s) for s in std]

@@ -17,16 +17,20 @@ def regression_loss(prediction: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
 
     Args:
         prediction: `[N, d]`, any float dtype.
-        projection: `[N, d]`, any float dtype; whether gradients flow through it is the caller's matter.
+        projection: `[N, d]`, any float dtype; whether gradients flow through it is the caller's
+            matter.
 
     Returns:
         float32 `[N]`, from 0 (same direction) to 4 (opposite); about 2 for unrelated vectors.
     """
-    return tf.reduce_sum(tf.math.squared_difference(normalize(prediction), normalize(projection)), axis=-1)
+    return tf.reduce_sum(
+        tf.math.squared_difference(normalize(prediction), normalize(projection)), axis=-1
+    )
 
 
 def cross_entropy(prediction: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
-    """-softmax(projection) log softmax(prediction), summed over the d coordinates (SimSiam report, section IV.E).
+    """-softmax(projection) log softmax(prediction), summed over the d coordinates (SimSiam report,
+    section IV.E).
 
     Args:
         prediction: logits `[N, d]`, any float dtype.
@@ -36,14 +40,19 @@ def cross_entropy(prediction: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
         float32 `[N]`, from 0; log d for constant vectors.
     """
     probabilities = tf.nn.softmax(tf.cast(projection, tf.float32), axis=-1)
-    return -tf.reduce_sum(probabilities * tf.nn.log_softmax(tf.cast(prediction, tf.float32), axis=-1), axis=-1)
+    return -tf.reduce_sum(
+        probabilities * tf.nn.log_softmax(tf.cast(prediction, tf.float32), axis=-1), axis=-1
+    )
 
 
-def negative_term(prediction: tf.Tensor, same_view: tf.Tensor, other_view: tf.Tensor, temperature: float) -> tf.Tensor:
-    """What the extended InfoNCE adds for beta = 1: 2 alpha ln(sum of exp(cosine / alpha)) over all of the batch (BYOL paper, equation 8).
+def negative_term(
+    prediction: tf.Tensor, same_view: tf.Tensor, other_view: tf.Tensor, temperature: float
+) -> tf.Tensor:
+    """What the extended InfoNCE adds for beta = 1: 2 alpha ln(sum of exp(cosine / alpha)) over all
+    of the batch (BYOL paper, equation 8).
 
-    The sum runs over the projections of both views of every image but the prediction's own view. Other replicas' images count too, and
-    gradients flow to them.
+    The sum runs over the projections of both views of every image but the prediction's own view.
+    Other replicas' images count too, and gradients flow to them.
 
     Args:
         prediction: `[N, d]`.
@@ -54,17 +63,28 @@ def negative_term(prediction: tf.Tensor, same_view: tf.Tensor, other_view: tf.Te
     Returns:
         float32 `[N]`.
     """
-    prediction, same_view, other_view = normalize(prediction), normalize(same_view), normalize(other_view)
+    prediction, same_view, other_view = (
+        normalize(prediction),
+        normalize(same_view),
+        normalize(other_view),
+    )
     count = tf.shape(prediction)[0]
     first = tf.distribute.get_replica_context().replica_id_in_sync_group * count
     similar = tf.matmul(prediction, gather_over_replicas(same_view), transpose_b=True) / temperature
-    itself = tf.one_hot(first + tf.range(count), tf.shape(similar)[1], on_value=similar.dtype.min, off_value=0.0)
+    itself = tf.one_hot(
+        first + tf.range(count), tf.shape(similar)[1], on_value=similar.dtype.min, off_value=0.0
+    )
     across = tf.matmul(prediction, gather_over_replicas(other_view), transpose_b=True) / temperature
-    return 2.0 * temperature * tf.reduce_logsumexp(tf.concat([similar + itself, across], axis=1), axis=1)
+    return (
+        2.0
+        * temperature
+        * tf.reduce_logsumexp(tf.concat([similar + itself, across], axis=1), axis=1)
+    )
 
 
 def gather_over_replicas(rows: tf.Tensor) -> tf.Tensor:
-    """The rows `[N, d]` of all R replicas, `[R N, d]` in their order, with gradients back to each of them."""
+    """The rows `[N, d]` of all R replicas, `[R N, d]` in their order, with gradients back to each
+    of them."""
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
     if replicas == 1:
@@ -81,15 +101,17 @@ class Objective:
 
     Attributes:
         similarity: `cosine`, or `cross_entropy` (SimSiam report, section IV.E).
-        directions: `both`: each view predicts the other; `one`: the first predicts the second; `one_two_draws`: the first predicts the
-            second and the third the fourth, two pairs of views of each image (SimSiam report, section IV.F). Losses are added.
-        negatives: beta of the extended InfoNCE, 0 to 1: 0 is BYOL's loss, 1 gives 2 alpha times SimCLR's, plus a constant (BYOL paper,
-            equation 8).
+        directions: `both`: each view predicts the other; `one`: the first predicts the second;
+            `one_two_draws`: the first predicts the second and the third the fourth, two pairs of
+            views of each image (SimSiam report, section IV.F). Losses are added.
+        negatives: beta of the extended InfoNCE, 0 to 1: 0 is BYOL's loss, 1 gives 2 alpha times
+            SimCLR's, plus a constant (BYOL paper, equation 8).
         temperature: alpha of the same; needed where `negatives` isn't 0.
         weight: multiplies the loss.
 
     Raises:
-        ValueError: for another word, negatives outside 0 to 1, without temperature or with cross-entropy.
+        ValueError: for another word, negatives outside 0 to 1, without temperature or with
+            cross-entropy.
     """
 
     similarity: str = "cosine"
@@ -100,15 +122,25 @@ class Objective:
 
     def __post_init__(self):
         if self.similarity not in ("cosine", "cross_entropy"):
-            raise ValueError(f'similarity: expected "cosine" or "cross_entropy"; received {self.similarity!r}')
+            raise ValueError(
+                f'similarity: expected "cosine" or "cross_entropy"; received {self.similarity!r}'
+            )
         if self.directions not in _PREDICTS:
-            raise ValueError(f'directions: expected "both", "one" or "one_two_draws"; received {self.directions!r}')
+            raise ValueError(
+                'directions: expected "both", "one" or "one_two_draws"; received '
+                f"{self.directions!r}"
+            )
         if not 0.0 <= self.negatives <= 1.0:
-            raise ValueError(f"negatives: expected a number from 0 to 1; received {self.negatives!r}")
+            raise ValueError(
+                f"negatives: expected a number from 0 to 1; received {self.negatives!r}"
+            )
         if self.negatives and self.similarity != "cosine":
             raise ValueError('negatives: expected 0, as similarity "cross_entropy" knows none')
         if self.negatives and not (self.temperature or 0.0) > 0.0:
-            raise ValueError(f"temperature: expected a number above 0, as negatives is {self.negatives:g}; received {self.temperature!r}")
+            raise ValueError(
+                f"temperature: expected a number above 0, as negatives is {self.negatives:g}; "
+                f"received {self.temperature!r}"
+            )
 
     @property
     def predicts(self) -> tuple[tuple[int, int], ...]:
@@ -122,8 +154,11 @@ class Objective:
 
     @property
     def target_views(self) -> tuple[int, ...]:
-        """Views of which target projections are needed; negatives also come from the predicting view."""
-        views = {other for _, other in self.predicts} | (set(self.predicting_views) if self.negatives else set())
+        """Views of which target projections are needed; negatives also come from the predicting
+        view."""
+        views = {other for _, other in self.predicts} | (
+            set(self.predicting_views) if self.negatives else set()
+        )
         return tuple(sorted(views))
 
     @property
@@ -131,7 +166,9 @@ class Objective:
         """Views of each image."""
         return 1 + max(max(pair) for pair in self.predicts)
 
-    def __call__(self, predictions: dict[int, tf.Tensor], targets: dict[int, tf.Tensor]) -> tf.Tensor:
+    def __call__(
+        self, predictions: dict[int, tf.Tensor], targets: dict[int, tf.Tensor]
+    ) -> tf.Tensor:
         """The loss, a float32 scalar: mean over the batch, directions added.
 
         Args:
@@ -143,7 +180,9 @@ class Objective:
         for view, other in self.predicts:
             each = loss(predictions[view], targets[other])
             if self.negatives:
-                each += self.negatives * negative_term(predictions[view], targets[view], targets[other], self.temperature)
+                each += self.negatives * negative_term(
+                    predictions[view], targets[view], targets[other], self.temperature
+                )
             total += tf.reduce_mean(each)
         return self.weight * total
 
@@ -152,9 +191,11 @@ _PREDICTS = {"both": ((0, 1), (1, 0)), "one": ((0, 1),), "one_two_draws": ((0, 1
 
 
 def spread(projection: tf.Tensor) -> tf.Tensor:
-    """Standard deviation over the batch of the normalised projection, averaged over its d coordinates, times sqrt(d).
+    """Standard deviation over the batch of the normalised projection, averaged over its d
+    coordinates, times sqrt(d).
 
-    float32 scalar: near 1 for vectors scattered over the sphere, 0 for collapsed ones (SimSiam report, section IV.A).
+    float32 scalar: near 1 for vectors scattered over the sphere, 0 for collapsed ones (SimSiam
+    report, section IV.A).
     """
     vectors = normalize(projection)
     deviation = tf.math.reduce_std(vectors, axis=0)
@@ -162,7 +203,8 @@ def spread(projection: tf.Tensor) -> tf.Tensor:
 
 
 def mean_cosine(projection: tf.Tensor) -> tf.Tensor:
-    """Mean cosine between the projections `[N, d]` of different images: float32 scalar, near 0 when healthy, 1 when collapsed."""
+    """Mean cosine between the projections `[N, d]` of different images: float32 scalar, near 0 when
+    healthy, 1 when collapsed."""
     vectors = normalize(projection)
     count = tf.cast(tf.shape(vectors)[0], tf.float32)
     total = tf.reduce_sum(tf.square(tf.reduce_sum(vectors, axis=0)))

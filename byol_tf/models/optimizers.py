@@ -1,4 +1,5 @@
-"""LARS, and Keras' Adam, AdamW, Lamb and SGD: decay spares biases and normalisation parameters, and groups may have their own rate."""
+"""LARS, and Keras' Adam, AdamW, Lamb and SGD: decay spares biases and normalisation parameters, and
+groups may have their own rate."""
 
 import math
 from collections.abc import Iterable
@@ -10,7 +11,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from 0, then cosine to 0 over the rest, or constant (deepmind-research `byol/utils/schedules.py`).
+    """Linear warm-up from 0, then cosine to 0 over the rest, or constant (deepmind-research
+    `byol/utils/schedules.py`).
 
     Args:
         peak: the rate at the end of the warm-up.
@@ -22,7 +24,12 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, peak: float, total_steps: int, warmup_steps: int = 0, kind: str = "cosine"):
         if kind not in ("cosine", "constant"):
             raise ValueError(f'schedule: expected "cosine" or "constant"; received {kind!r}')
-        self.peak, self.total_steps, self.warmup_steps, self.kind = peak, total_steps, warmup_steps, kind
+        self.peak, self.total_steps, self.warmup_steps, self.kind = (
+            peak,
+            total_steps,
+            warmup_steps,
+            kind,
+        )
 
     def __call__(self, step):
         step = tf.cast(step, tf.float32)
@@ -35,7 +42,12 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         return rate
 
     def get_config(self):
-        return {"peak": self.peak, "total_steps": self.total_steps, "warmup_steps": self.warmup_steps, "kind": self.kind}
+        return {
+            "peak": self.peak,
+            "total_steps": self.total_steps,
+            "warmup_steps": self.warmup_steps,
+            "kind": self.kind,
+        }
 
 
 NORMALIZATIONS = (
@@ -51,20 +63,25 @@ SLOTS = {"lars": 1, "adam": 2, "adamw": 2, "lamb": 2, "sgd": 1}
 
 
 def spared(variable) -> bool:
-    """Whether a variable gets no decay and no trust ratio by its shape alone: most biases and normalisation parameters have one axis."""
+    """Whether a variable gets no decay and no trust ratio by its shape alone: most biases and
+    normalisation parameters have one axis."""
     return len(variable.shape) <= 1
 
 
-def spare_from_decay(optimizer: keras.optimizers.Optimizer, models: keras.Model | Iterable[keras.Model]) -> list[keras.Variable]:
-    """Gives all biases and normalisation parameters no decay and, in `LARS`, no trust ratio, whatever their shape.
+def spare_from_decay(
+    optimizer: keras.optimizers.Optimizer, models: keras.Model | Iterable[keras.Model]
+) -> list[keras.Variable]:
+    """Gives all biases and normalisation parameters no decay and, in `LARS`, no trust ratio,
+    whatever their shape.
 
-    A normalisation layer is one of `NORMALIZATIONS`, a subclass, or a layer with the attribute `is_normalization = True`. A bias is the
-    `bias` of a layer. No name is looked at.
+    A normalisation layer is one of `NORMALIZATIONS`, a subclass, or a layer with the attribute
+    `is_normalization = True`. A bias is the `bias` of a layer. No name is looked at.
 
     Args:
         optimizer: not built yet; in a `LossScaleOptimizer`, the inner one is meant.
-        models: built. All in one call, which replaces an earlier one or an earlier `exclude_from_weight_decay`. Like the latter, which it
-            calls, it is no part of `get_config`.
+        models: built. All in one call, which replaces an earlier one or an earlier
+            `exclude_from_weight_decay`. Like the latter, which it calls, it is no part of
+            `get_config`.
 
     Returns:
         The variables found, those with at most one axis included.
@@ -75,10 +92,15 @@ def spare_from_decay(optimizer: keras.optimizers.Optimizer, models: keras.Model 
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     models = [models] if isinstance(models, keras.Model) else list(models)
     if optimizer.built:
-        raise ValueError(f'spare_from_decay: expected an optimizer that is not built yet; received "{optimizer.name}", which is')
+        raise ValueError(
+            "spare_from_decay: expected an optimizer that is not built yet; received "
+            f'"{optimizer.name}", which is'
+        )
     for model in models:
         if not model.built:
-            raise ValueError(f'spare_from_decay: expected built models; received "{model.name}", which is not')
+            raise ValueError(
+                f'spare_from_decay: expected built models; received "{model.name}", which is not'
+            )
     found = []
     for layer in (layer for model in models for layer in model._flatten_layers()):
         if isinstance(layer, NORMALIZATIONS) or getattr(layer, "is_normalization", False):
@@ -90,39 +112,54 @@ def spare_from_decay(optimizer: keras.optimizers.Optimizer, models: keras.Model 
 
 
 class _Groups:
-    """What all optimizers here add to Keras': the rule of `spared`, and learning rates of their own for groups of variables."""
+    """What all optimizers here add to Keras': the rule of `spared`, and learning rates of their own
+    for groups of variables."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._group_rates = {}
 
-    def set_group_rate(self, variables: Iterable[keras.Variable], rate: float | LearningRateSchedule) -> None:
-        """Gives some variables a learning rate of their own (SimSiam report, appendix B: a constant one for the predictor).
+    def set_group_rate(
+        self, variables: Iterable[keras.Variable], rate: float | LearningRateSchedule
+    ) -> None:
+        """Gives some variables a learning rate of their own (SimSiam report, appendix B: a constant
+        one for the predictor).
 
-        A schedule is evaluated where Keras evaluates the optimizer's own: at the number of gradients applied, which with gradient
-        accumulation is not that of updates. A later call for the same variable replaces an earlier one. Like `exclude_from_weight_decay`,
-        groups are no part of `get_config`: set them again on a deserialised optimizer. With a `LossScaleOptimizer`, set them on the inner
-        one.
+        A schedule is evaluated where Keras evaluates the optimizer's own: at the number of
+        gradients applied, which with gradient accumulation is not that of updates. A later call for
+        the same variable replaces an earlier one. Like `exclude_from_weight_decay`, groups are no
+        part of `get_config`: set them again on a deserialised optimizer. With a
+        `LossScaleOptimizer`, set them on the inner one.
 
         Args:
             variables: already created; any iterable of at least one.
-            rate: of those variables. Set it before the first step: a traced step keeps what it was traced with.
+            rate: of those variables. Set it before the first step: a traced step keeps what it was
+                traced with.
 
         Raises:
             ValueError: if there are no variables or the rate is something else.
         """
         keys = [self._var_key(variable) for variable in variables]
         if not keys:
-            raise ValueError("set_group_rate: expected at least one variable; received none. Is the model built?")
+            raise ValueError(
+                "set_group_rate: expected at least one variable; received none. Is the model built?"
+            )
         if not isinstance(rate, float | int | LearningRateSchedule):
-            raise ValueError(f"set_group_rate: expected a float or a LearningRateSchedule; received {rate!r}")
+            raise ValueError(
+                f"set_group_rate: expected a float or a LearningRateSchedule; received {rate!r}"
+            )
         self._group_rates.update(dict.fromkeys(keys, rate))
 
     def _rate(self, variable, learning_rate):
-        """The rate of a variable in this step, in its dtype; `learning_rate` is everybody else's."""
-        # Under a strategy `variable` is one replica's part; Keras' key of it is the key of the whole.
+        """The rate of a variable in this step, in its dtype; `learning_rate` is everybody
+        else's."""
+        # Under a strategy `variable` is one replica's part; Keras' key of it is the key of the
+        # whole.
         rate = self._group_rates.get(self._var_key(variable), learning_rate)
-        return tf.cast(rate(self._iterations) if isinstance(rate, LearningRateSchedule) else rate, variable.dtype)
+        return tf.cast(
+            rate(self._iterations) if isinstance(rate, LearningRateSchedule) else rate,
+            variable.dtype,
+        )
 
     def _use_weight_decay(self, variable):
         return not spared(variable) and super()._use_weight_decay(variable)
@@ -130,10 +167,12 @@ class _Groups:
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class LARS(_Groups, keras.optimizers.Optimizer):
-    """Layer-wise adaptive rate scaling with momentum, exactly as deepmind-research `byol/utils/optimizers.py`.
+    """Layer-wise adaptive rate scaling with momentum, exactly as deepmind-research
+    `byol/utils/optimizers.py`.
 
-    For a kernel w with gradient g: g' = g + l2 w; g'' = eta |w| / |g'| g' (the ratio is 1 where either norm is 0); m = momentum m + g'';
-    w -= learning_rate m. Biases and normalisation parameters (see `spare_from_decay`) skip the first two.
+    For a kernel w with gradient g: g' = g + l2 w; g'' = eta |w| / |g'| g' (the ratio is 1 where
+    either norm is 0); m = momentum m + g''; w -= learning_rate m. Biases and normalisation
+    parameters (see `spare_from_decay`) skip the first two.
 
     Args:
         learning_rate: a float or a `LearningRateSchedule`.
@@ -172,7 +211,8 @@ class LARS(_Groups, keras.optimizers.Optimizer):
 
 
 class _L2Decay(_Groups):
-    """Adds `l2` x weight to the gradients of kernels, as the papers' weight decay does (Keras' own is decoupled, as in AdamW)."""
+    """Adds `l2` x weight to the gradients of kernels, as the papers' weight decay does (Keras' own
+    is decoupled, as in AdamW)."""
 
     def __init__(self, learning_rate=1e-3, l2=0.0, **kwargs):
         super().__init__(learning_rate=learning_rate, **kwargs)
@@ -198,10 +238,12 @@ class SGD(_L2Decay, keras.optimizers.SGD):
 
 
 class _DecoupledDecay(_Groups):
-    """Keras' own decay, weight -= rate x weight_decay x weight before the step, at the rate of the variable's group."""
+    """Keras' own decay, weight -= rate x weight_decay x weight before the step, at the rate of the
+    variable's group."""
 
     def _apply_weight_decay(self, variables):
-        """Nothing: Keras would take the optimizer's rate for all; `update_step` takes the variable's."""
+        """Nothing: Keras would take the optimizer's rate for all; `update_step` takes the
+        variable's."""
 
     def update_step(self, gradient, variable, learning_rate):
         rate = self._rate(variable, learning_rate)
@@ -212,32 +254,46 @@ class _DecoupledDecay(_Groups):
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class AdamW(_DecoupledDecay, keras.optimizers.AdamW):
-    """`keras.optimizers.AdamW` (Loshchilov and Hutter 2019), whose decay spares biases and normalisation parameters."""
+    """`keras.optimizers.AdamW` (Loshchilov and Hutter 2019), whose decay spares biases and
+    normalisation parameters."""
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class Lamb(_DecoupledDecay, keras.optimizers.Lamb):
-    """`keras.optimizers.Lamb`, whose decay spares biases and normalisation parameters; as in Keras, the trust ratio doesn't.
+    """`keras.optimizers.Lamb`, whose decay spares biases and normalisation parameters; as in Keras,
+    the trust ratio doesn't.
 
     Keras decouples the decay, where You et al. 2020 add it to the step before the trust ratio.
     """
 
 
-def gradients_for_all(optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-    """The gradients of this replica, made infinite if those of any replica aren't finite. For float16; else they come back as they are.
+def gradients_for_all(
+    optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]
+) -> list[tf.Tensor]:
+    """The gradients of this replica, made infinite if those of any replica aren't finite. For
+    float16; else they come back as they are.
 
-    Keras' `LossScaleOptimizer` looks at one replica's gradients to decide whether all skip the step, so an infinity elsewhere would reach
-    the weights.
+    Keras' `LossScaleOptimizer` looks at one replica's gradients to decide whether all skip the
+    step, so an infinity elsewhere would reach the weights.
     """
     context = tf.distribute.get_replica_context()
-    if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or context is None or context.num_replicas_in_sync == 1:
+    if (
+        not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        or context is None
+        or context.num_replicas_in_sync == 1
+    ):
         return gradients
     finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
     bad = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~finite, tf.float32))
-    return [tf.where(bad > 0.0, tf.cast(float("inf"), gradient.dtype), gradient) for gradient in gradients]
+    return [
+        tf.where(bad > 0.0, tf.cast(float("inf"), gradient.dtype), gradient)
+        for gradient in gradients
+    ]
 
 
-def build_optimizer(name: str, schedule: WarmupSchedule, weight_decay: float = 0.0, momentum: float = 0.9) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    name: str, schedule: WarmupSchedule, weight_decay: float = 0.0, momentum: float = 0.9
+) -> keras.optimizers.Optimizer:
     """The optimizer that a config names.
 
     Args:
@@ -259,4 +315,6 @@ def build_optimizer(name: str, schedule: WarmupSchedule, weight_decay: float = 0
         return Lamb(schedule, weight_decay=weight_decay, beta_1=momentum)
     if name == "sgd":
         return SGD(schedule, l2=weight_decay, momentum=momentum)
-    raise ValueError(f'optimizer: expected "lars", "adam", "adamw", "lamb" or "sgd"; received {name!r}')
+    raise ValueError(
+        f'optimizer: expected "lars", "adam", "adamw", "lamb" or "sgd"; received {name!r}'
+    )

@@ -1,8 +1,10 @@
-"""Model files from elsewhere, looked at before anything in them is loaded: what they may hold, all else is refused.
+"""Model files from elsewhere, looked at before anything in them is loaded: what they may hold, all
+else is refused.
 
-A list of what is allowed, since every list of what is dangerous has been found too short. Keras' safe mode refuses Lambda layers and has
-been got around: through functions that download, vocabularies that are paths, and HDF5's links into other files. TensorFlow says of a
-SavedModel that it is a program; among its operations are some that read and write any file.
+A list of what is allowed, since every list of what is dangerous has been found too short. Keras'
+safe mode refuses Lambda layers and has been got around: through functions that download,
+vocabularies that are paths, and HDF5's links into other files. TensorFlow says of a SavedModel that
+it is a program; among its operations are some that read and write any file.
 """
 
 import io
@@ -45,8 +47,16 @@ LAYERS = frozenset(
     + [("keras.initializers", name) for name in _INITIALIZERS]
     + [("keras.regularizers", name) for name in ("L1", "L2", "L1L2", "OrthogonalRegularizer")]
     + [("keras.constraints", name) for name in ("MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm")]
-    + [("keras.src.models.functional", "Functional"), ("keras", "Functional"), ("keras.models", "Functional")]
-    + [("keras.src.models.sequential", "Sequential"), ("keras", "Sequential"), ("keras.models", "Sequential")]
+    + [
+        ("keras.src.models.functional", "Functional"),
+        ("keras", "Functional"),
+        ("keras.models", "Functional"),
+    ]
+    + [
+        ("keras.src.models.sequential", "Sequential"),
+        ("keras", "Sequential"),
+        ("keras.models", "Sequential"),
+    ]
     + [("keras", "DTypePolicy"), ("keras.dtype_policies", "DTypePolicy")]
 )
 """(module, class) as a `.keras` file names them."""
@@ -67,52 +77,83 @@ OPERATIONS = _words("""
 """)
 """TensorFlow's operations that compute from their inputs and from the model's own variables."""
 
-SAVER_OPERATIONS = _words("MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch StringJoin")
-"""What TensorFlow puts beside a model, to save and restore its variables under a path that the caller gives."""
+SAVER_OPERATIONS = _words(
+    "MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch StringJoin"
+)
+"""What TensorFlow puts beside a model, to save and restore its variables under a path that the
+caller gives."""
 
 _MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 _CONFIG_BYTES = 16 * 2**20  # that of a ResNet-200 takes 0.3 MB
 _GRAPH_BYTES = 64 * 2**20  # that of a ResNet-18 takes 0.6 MB; weights lie beside it
 _CONSTANT_BYTES = 64 * 2**20
-_GREATEST_SIZE = 100_000  # of a layer, in any direction; larger ones are built before their weights are found to be missing
+# of a layer, in any direction; larger ones are built before their weights are found to be missing
+_GREATEST_SIZE = 100_000
 _FOLDERS = {"variables", "assets", "assets.extra"}
 _FILES = {"saved_model.pb", "fingerprint.pb", "keras_metadata.pb"}
-_OBJECTS = {"_generic_user_object", "trackable_list_wrapper", "trackable_dict_wrapper", "trackable_tuple_wrapper", "signature_map"}
-_OBJECT_KINDS = {"user_object", "variable", "function", "bare_concrete_function", "constant", "captured_tensor"}
+_OBJECTS = {
+    "_generic_user_object",
+    "trackable_list_wrapper",
+    "trackable_dict_wrapper",
+    "trackable_tuple_wrapper",
+    "signature_map",
+}
+_OBJECT_KINDS = {
+    "user_object",
+    "variable",
+    "function",
+    "bare_concrete_function",
+    "constant",
+    "captured_tensor",
+}
 
 
 def check_keras_file(path: Path) -> None:
     """Looks through a `.keras` file. Loads no code, writes nothing.
 
     Raises:
-        UnsafeModelError: it is no zip of exactly the three files that Keras writes; a layer is none of Keras' plain ones, or names code;
-            the weights are links into other files, or not finite numbers, or larger than the file.
+        UnsafeModelError: it is no zip of exactly the three files that Keras writes; a layer is none
+            of Keras' plain ones, or names code; the weights are links into other files, or not
+            finite numbers, or larger than the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             names = [member.filename for member in members]
             if sorted(names) != sorted(_MEMBERS):
-                raise UnsafeModelError(f"expected the files {', '.join(sorted(_MEMBERS))} in it, each once; received {_some(names)}")
+                raise UnsafeModelError(
+                    f"expected the files {', '.join(sorted(_MEMBERS))} in it, each once; received "
+                    f"{_some(names)}"
+                )
             for member in members:
                 # Keras stores without compression, so what unpacks to more than the file is a bomb.
-                most = path.stat().st_size if member.filename == "model.weights.h5" else _CONFIG_BYTES
+                most = (
+                    path.stat().st_size if member.filename == "model.weights.h5" else _CONFIG_BYTES
+                )
                 if member.file_size > most:
-                    raise UnsafeModelError(f"{member.filename} unpacks to {member.file_size:,} bytes; expected at most {most:,}")
+                    raise UnsafeModelError(
+                        f"{member.filename} unpacks to {member.file_size:,} bytes; expected at "
+                        f"most {most:,}"
+                    )
             _check_layers(json.loads(archive.read("config.json")))
             with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as weights:
                 _check_weights(weights)
     except UnsafeModelError:
         raise
-    except Exception as error:  # zipfile, json and h5py raise many kinds on broken input, RecursionError among them
-        raise UnsafeModelError(f"it is no file that Keras wrote: {type(error).__name__}: {error}") from error
+    # zipfile, json and h5py raise many kinds on broken input, RecursionError among them
+    except Exception as error:
+        raise UnsafeModelError(
+            f"it is no file that Keras wrote: {type(error).__name__}: {error}"
+        ) from error
 
 
 def check_saved_model(folder: Path) -> None:
-    """Looks through the folder of a SavedModel: its files, its graph's operations, its objects. Loads nothing of it.
+    """Looks through the folder of a SavedModel: its files, its graph's operations, its objects.
+    Loads nothing of it.
 
     Raises:
-        UnsafeModelError: there are links or other files in it; or an operation that isn't known to do nothing but compute.
+        UnsafeModelError: there are links or other files in it; or an operation that isn't known to
+            do nothing but compute.
     """
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
@@ -120,23 +161,37 @@ def check_saved_model(folder: Path) -> None:
             raise UnsafeModelError(f"{inside} is a link or no file; expected none in a SavedModel")
         if inside.parts[0] not in _FOLDERS | _FILES:
             raise UnsafeModelError(f"{inside} is no part of a SavedModel")
-        if inside.parts[0] != "variables" and path.is_file() and (inside.parts[0] in _FOLDERS or path.stat().st_size > _GRAPH_BYTES):
-            raise UnsafeModelError(f"{inside}: expected no assets, and a graph of at most {_GRAPH_BYTES:,} bytes")
+        if (
+            inside.parts[0] != "variables"
+            and path.is_file()
+            and (inside.parts[0] in _FOLDERS or path.stat().st_size > _GRAPH_BYTES)
+        ):
+            raise UnsafeModelError(
+                f"{inside}: expected no assets, and a graph of at most {_GRAPH_BYTES:,} bytes"
+            )
     content = saved_model_pb2.SavedModel()
     try:
         content.ParseFromString((folder / "saved_model.pb").read_bytes())
     except Exception as error:  # DecodeError's place differs between versions of protobuf
         raise UnsafeModelError(f"saved_model.pb is no graph: {error}") from error
     if len(content.meta_graphs) != 1 or not content.meta_graphs[0].HasField("object_graph_def"):
-        raise UnsafeModelError(f"expected one graph with objects, as TensorFlow 2 writes it; received {len(content.meta_graphs)} graph(s)")
+        raise UnsafeModelError(
+            "expected one graph with objects, as TensorFlow 2 writes it; received "
+            f"{len(content.meta_graphs)} graph(s)"
+        )
     meta = content.meta_graphs[0]
     if meta.asset_file_def:
-        raise UnsafeModelError(f"it names the file {meta.asset_file_def[0].filename!r:.80}; an encoder needs no assets")
+        raise UnsafeModelError(
+            f"it names the file {meta.asset_file_def[0].filename!r:.80}; an encoder needs no assets"
+        )
     _check_objects(meta.object_graph_def)
-    functions = {function.signature.name: function.node_def for function in meta.graph_def.library.function}
+    functions = {
+        function.signature.name: function.node_def for function in meta.graph_def.library.function
+    }
     called = _reachable(meta.object_graph_def.concrete_functions, functions)
     for name, nodes in functions.items():
-        # Those that write and read weights take a path, and nothing calls them when a model is loaded and used.
+        # Those that write and read weights take a path, and nothing calls them when a model is
+        # loaded and used.
         _check_nodes(nodes, OPERATIONS if name in called else OPERATIONS | SAVER_OPERATIONS)
     _check_nodes(meta.graph_def.node, OPERATIONS)
 
@@ -148,7 +203,8 @@ def in_short(error: Exception) -> str:
 
 
 def check_finite(weights: Iterator[np.ndarray]) -> None:
-    """Raises UnsafeModelError where weights are no finite numbers: every figure of such an encoder would be noise."""
+    """Raises UnsafeModelError where weights are no finite numbers: every figure of such an encoder
+    would be noise."""
     for array in weights:
         if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
             raise UnsafeModelError("weights of it are not finite numbers")
@@ -162,9 +218,13 @@ def _check_layers(config: Any) -> None:
             waiting += item
         elif isinstance(item, dict):
             _check_class(item)
-            waiting += [value for key, value in item.items() if key not in ("seed", "shared_object_id")]
+            waiting += [
+                value for key, value in item.items() if key not in ("seed", "shared_object_id")
+            ]
         elif isinstance(item, int | float) and abs(item) > _GREATEST_SIZE:
-            raise UnsafeModelError(f"a layer has the number {item:g}; expected at most {_GREATEST_SIZE:,}")
+            raise UnsafeModelError(
+                f"a layer has the number {item:g}; expected at most {_GREATEST_SIZE:,}"
+            )
 
 
 def _check_class(item: dict[str, Any]) -> None:
@@ -174,11 +234,21 @@ def _check_class(item: dict[str, Any]) -> None:
     module, registered = item.get("module"), item.get("registered_name")
     if name == "__keras_tensor__" and module is None:
         return
-    if (module, name) == ("builtins", "function") and ("keras.activations", item.get("config")) in LAYERS and registered == "function":
+    if (
+        (module, name) == ("builtins", "function")
+        and ("keras.activations", item.get("config")) in LAYERS
+        and registered == "function"
+    ):
         return
-    if not isinstance(module, str) or (module, name) not in LAYERS or registered not in (None, name):
+    if (
+        not isinstance(module, str)
+        or (module, name) not in LAYERS
+        or registered not in (None, name)
+    ):
         what = ".".join(str(part)[:60] for part in (module, name))
-        as_registered = f" registered as {registered!r:.60}" if registered not in (None, name) else ""
+        as_registered = (
+            f" registered as {registered!r:.60}" if registered not in (None, name) else ""
+        )
         raise UnsafeModelError(f"it holds {what}{as_registered}; expected Keras' own plain layers")
 
 
@@ -197,7 +267,8 @@ def _check_weights(group: h5py.Group) -> None:
             raise UnsafeModelError(f"weights {name[:60]}: expected numbers; received {item.dtype}")
         if item.id.get_storage_size() < item.nbytes:
             raise UnsafeModelError(
-                f"weights {name[:60]} are packed: {item.nbytes:,} bytes, of which {item.id.get_storage_size():,} are there"
+                f"weights {name[:60]} are packed: {item.nbytes:,} bytes, of which "
+                f"{item.id.get_storage_size():,} are there"
             )
         check_finite(iter([item[...]]))
 
@@ -206,15 +277,24 @@ def _check_objects(objects: Any) -> None:
     for node in objects.nodes:
         kind = node.WhichOneof("kind")
         if kind not in _OBJECT_KINDS or node.saveable_objects or node.registered_saver:
-            raise UnsafeModelError(f"it holds a {kind or 'nameless'} object that does something when it is loaded; expected plain ones")
+            raise UnsafeModelError(
+                f"it holds a {kind or 'nameless'} object that does something when it is loaded; "
+                "expected plain ones"
+            )
         if kind == "user_object" and node.user_object.identifier not in _OBJECTS:
-            raise UnsafeModelError(f"it holds an object of the kind {node.user_object.identifier!r:.60}; expected plain ones")
+            raise UnsafeModelError(
+                f"it holds an object of the kind {node.user_object.identifier!r:.60}; expected "
+                "plain ones"
+            )
 
 
 def _check_nodes(nodes: Any, allowed: frozenset[str]) -> None:
     for node in nodes:
         if node.op not in allowed:
-            raise UnsafeModelError(f"its graph has the operation {node.op[:60]}, which isn't known to do nothing but compute")
+            raise UnsafeModelError(
+                f"its graph has the operation {node.op[:60]}, which isn't known to do nothing but "
+                "compute"
+            )
         value = node.attr["value"].tensor if node.op == "Const" else None
         if value is not None:
             count = np.prod([float(max(dimension.size, 0)) for dimension in value.tensor_shape.dim])
@@ -240,4 +320,6 @@ def _called(node: Any) -> Iterator[str]:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(name[:60] for name in sorted(names)[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    return ", ".join(name[:60] for name in sorted(names)[:6]) + (
+        f" and {len(names) - 6} more" if len(names) > 6 else ""
+    )

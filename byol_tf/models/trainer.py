@@ -1,4 +1,5 @@
-"""The training loop that `fit` calls: several steps at once, on one replica or many, compiled where that pays."""
+"""The training loop that `fit` calls: several steps at once, on one replica or many, compiled where
+that pays."""
 
 import weakref
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from byol_tf.errors import NotFiniteError
 from byol_tf.models.nonfinite import BEFORE, LASTING, TROUBLES
 
 MOST_SKIPPED = 20
-"""Steps left out one after the other at which a run stops: a bad batch now and then isn't that, and by then nothing else will come."""
+"""Steps left out one after the other at which a run stops: a bad batch now and then isn't that, and
+by then nothing else will come."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,10 @@ class Call:
 
     Attributes:
         losses: float32 `[steps]`, of each step that was made, over all replicas.
-        troubles: for each of them the names of `guard.TROUBLES` that were not finite; () for a clean step.
-        waited: seconds in which the first of them waited for its batch, with nothing to do for the devices; NaN under op determinism.
+        troubles: for each of them the names of `guard.TROUBLES` that were not finite; () for a
+            clean step.
+        waited: seconds in which the first of them waited for its batch, with nothing to do for the
+            devices; NaN under op determinism.
         steps: as many as were to be made; fewer were where trouble stopped them.
     """
 
@@ -34,14 +38,17 @@ class Call:
 
 
 class CompiledLoop(keras.Model):
-    """A Keras model whose `fit` runs `steps_per_execution` steps in one call, on any number of replicas.
+    """A Keras model whose `fit` runs `steps_per_execution` steps in one call, on any number of
+    replicas.
 
-    Keras' own loop fails with several replicas and several steps, and has XLA compile around `strategy.run` instead of inside it. The
-    model's `reported_step` must give float32 scalars, named by `log_names()`, and the step's loss and flags (see there).
+    Keras' own loop fails with several replicas and several steps, and has XLA compile around
+    `strategy.run` instead of inside it. The model's `reported_step` must give float32 scalars,
+    named by `log_names()`, and the step's loss and flags (see there).
 
-    `fit` raises `NotFiniteError` before any callback sees the step, so nothing of it is saved: with `on_nonfinite` `stop` at the first
-    step that `guard.BEFORE` finds trouble in, and none is made after it; with `skip` after 20 such steps one after the other; with either
-    when weights or target aren't finite themselves, which no step that is left out mends.
+    `fit` raises `NotFiniteError` before any callback sees the step, so nothing of it is saved: with
+    `on_nonfinite` `stop` at the first step that `guard.BEFORE` finds trouble in, and none is made
+    after it; with `skip` after 20 such steps one after the other; with either when weights or
+    target aren't finite themselves, which no step that is left out mends.
 
     Args:
         on_nonfinite: `stop` or `skip`.
@@ -65,18 +72,22 @@ class CompiledLoop(keras.Model):
         self._skipped_in_row = 0
 
     def compile(self, optimizer="rmsprop", *, jit_compile="auto", **kwargs):
-        """As `keras.Model.compile`, with another meaning of `jit_compile="auto"`: XLA on one GPU, and nowhere else.
+        """As `keras.Model.compile`, with another meaning of `jit_compile="auto"`: XLA on one GPU,
+        and nowhere else.
 
-        On CPU XLA's matrix products are slower (docs/results has that of the views), a TPU compiles everything by itself, and what is
-        compiled for one of several replicas can't reach the others' variables.
+        On CPU XLA's matrix products are slower (docs/results has that of the views), a TPU compiles
+        everything by itself, and what is compiled for one of several replicas can't reach the
+        others' variables.
 
         Raises:
-            ValueError: for an optimizer that accumulates gradients by itself: the target would move at steps that change nothing.
+            ValueError: for an optimizer that accumulates gradients by itself: the target would move
+                at steps that change nothing.
         """
         optimizer = keras.optimizers.get(optimizer)
         if getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps:
             raise ValueError(
-                "optimizer: expected no gradient_accumulation_steps, which would move the target at steps that change nothing; "
+                "optimizer: expected no gradient_accumulation_steps, which would move the target "
+                "at steps that change nothing; "
                 "BYOL(accumulation=...) accumulates"
             )
         if jit_compile == "auto":
@@ -87,9 +98,11 @@ class CompiledLoop(keras.Model):
 
     @property
     def epoch_steps(self) -> int:
-        """Steps of an epoch, while `fit` runs. A callback's `on_epoch_begin` may set it, for that epoch and those after it.
+        """Steps of an epoch, while `fit` runs. A callback's `on_epoch_begin` may set it, for that
+        epoch and those after it.
 
-        `fit` takes one number for all epochs, and one that goes on in the middle of an epoch has a shorter first one.
+        `fit` takes one number for all epochs, and one that goes on in the middle of an epoch has a
+        shorter first one.
         """
         return self._epoch_iterator().steps_per_epoch
 
@@ -102,7 +115,8 @@ class CompiledLoop(keras.Model):
         raise NotImplementedError
 
     def reported_step(self, data) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """(logs, float32 `[1 + len(TROUBLES)]`: this replica's loss, and 1 for each of `TROUBLES` that it found) of one step."""
+        """(logs, float32 `[1 + len(TROUBLES)]`: this replica's loss, and 1 for each of `TROUBLES`
+        that it found) of one step."""
         raise NotImplementedError
 
     def train_step(self, data):
@@ -110,9 +124,12 @@ class CompiledLoop(keras.Model):
         return self.reported_step(data)[0]
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Builds the optimizer. Keras would take a batch of the stream to find shapes, which a built model has, and pass it to `call`."""
+        """Builds the optimizer. Keras would take a batch of the stream to find shapes, which a
+        built model has, and pass it to `call`."""
         if iterator is not None:
-            self._epoch_iterator = weakref.ref(iterator)  # `fit` hands it out here and nowhere else, and lets go of it at its end
+            self._epoch_iterator = weakref.ref(
+                iterator
+            )  # `fit` hands it out here and nowhere else, and lets go of it at its end
         if not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
@@ -135,7 +152,10 @@ class CompiledLoop(keras.Model):
             with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
                 waited = now() - began
             logs, report = strategy.run(replica_step, args=(batch,))
-            mean = {name: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None) for name, value in logs.items()}
+            mean = {
+                name: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
+                for name, value in logs.items()
+            }
             return mean, strategy.reduce(tf.distribute.ReduceOp.MEAN, report, axis=None), waited
 
         def all_steps(iterator):
@@ -145,12 +165,24 @@ class CompiledLoop(keras.Model):
 
             def again(done, logs, reports, waited):
                 logs, report, now_waited = one_step(iterator)
-                # The devices have nothing to do before a call's first step only; later ones may wait while those still compute.
-                return done + 1, logs, tf.tensor_scatter_nd_update(reports, [[done]], [report]), tf.where(done == 0, now_waited, waited)
+                # The devices have nothing to do before a call's first step only; later ones may
+                # wait while those still compute.
+                return (
+                    done + 1,
+                    logs,
+                    tf.tensor_scatter_nd_update(reports, [[done]], [report]),
+                    tf.where(done == 0, now_waited, waited),
+                )
 
-            start = {name: tf.zeros(()) for name in self.log_names()}, tf.zeros((steps, 1 + len(TROUBLES))), tf.zeros((), tf.float64)
+            start = (
+                {name: tf.zeros(()) for name in self.log_names()},
+                tf.zeros((steps, 1 + len(TROUBLES))),
+                tf.zeros((), tf.float64),
+            )
             _, logs, reports, waited = tf.while_loop(
-                lambda done, _, reports, __: (done < steps) & ~self._must_stop(reports), again, (tf.constant(0), *start)
+                lambda done, _, reports, __: (done < steps) & ~self._must_stop(reports),
+                again,
+                (tf.constant(0), *start),
             )
             return logs, reports, waited
 
@@ -172,7 +204,10 @@ class CompiledLoop(keras.Model):
 
     def _note(self, reports: np.ndarray, waited: float) -> None:
         """Keeps a call's report for callbacks, or raises `NotFiniteError`."""
-        found = [tuple(name for name, flag in zip(TROUBLES, report[1:], strict=True) if flag > 0.0) for report in reports]
+        found = [
+            tuple(name for name, flag in zip(TROUBLES, report[1:], strict=True) if flag > 0.0)
+            for report in reports
+        ]
         ending = TROUBLES if self.on_nonfinite == "stop" else LASTING
         ended = [index for index, names in enumerate(found) if set(names) & set(ending)]
         made = ended[0] + 1 if ended else len(found)
@@ -183,17 +218,24 @@ class CompiledLoop(keras.Model):
                 raise NotFiniteError(_text(self.steps_seen, names))
             if set(names) & set(ending):
                 change = "monitor.on_nonfinite=skip"
-                text = f"{_text(self.steps_seen, names)}. It comes again from a checkpoint before it; {change} leaves such a step out"
+                text = (
+                    f"{_text(self.steps_seen, names)}. It comes again from a checkpoint before "
+                    f"it; {change} leaves such a step out"
+                )
                 raise NotFiniteError(text, change)
             skipped = bool(set(names) & set(BEFORE))
             self.skipped_steps += skipped
             self._skipped_in_row = self._skipped_in_row + 1 if skipped else 0
             if self._skipped_in_row >= MOST_SKIPPED:
-                raise NotFiniteError(f"{_text(self.steps_seen, names)}; {MOST_SKIPPED} steps were skipped one after the other")
+                raise NotFiniteError(
+                    f"{_text(self.steps_seen, names)}; {MOST_SKIPPED} steps were skipped one after "
+                    "the other"
+                )
 
 
 def _clock() -> Callable[[], tf.Tensor]:
-    """Seconds, a float64 scalar, where a graph may ask for them; NaN where TensorFlow's op determinism forbids it."""
+    """Seconds, a float64 scalar, where a graph may ask for them; NaN where TensorFlow's op
+    determinism forbids it."""
     try:
         tf.timestamp()
     except tf.errors.FailedPreconditionError:

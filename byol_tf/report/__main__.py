@@ -1,4 +1,5 @@
-"""`python -m byol_tf.report`: a run on one page, `report.html`, with its figures. A run makes its own at its end."""
+"""`python -m byol_tf.report`: a run on one page, `report.html`, with its figures. A run makes its
+own at its end."""
 
 import argparse
 import sys
@@ -14,17 +15,24 @@ _USAGE_ERROR = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, or 2 with a message if there is no run, or nothing of it can be shown."""
+    """Runs the command; returns its exit code: 0, or 2 with a message if there is no run, or
+    nothing of it can be shown."""
     parser = argparse.ArgumentParser(
         prog="python -m byol_tf.report",
-        description="Writes report.html into a run folder: one page with everything inside, to read or send.",
+        description="Writes report.html into a run folder: one page with everything inside, to "
+        "read or send.",
     )
-    parser.add_argument("--run", metavar="DIR", required=True, help="a run folder; the run needn't be finished")
+    parser.add_argument(
+        "--run", metavar="DIR", required=True, help="a run folder; the run needn't be finished"
+    )
     folder = RunFolder(Path(parser.parse_args(arguments).run))
     try:
         facts = read_facts(folder)
         if len(facts.rows) < 2:
-            raise RunFolderError(f"--run {folder.root}: expected a run of one epoch or more; it has none in {folder.history.name} yet")
+            raise RunFolderError(
+                f"--run {folder.root}: expected a run of one epoch or more; it has none in "
+                f"{folder.history.name} yet"
+            )
         prepare_environment()
         _draw(facts, folder)
     except (ConfigError, RunFolderError) as error:
@@ -38,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _draw(facts: RunFacts, folder: RunFolder) -> None:
-    """Looks at the run's images through its newest checkpoint; where either is not to be had the page says so."""
+    """Looks at the run's images through its newest checkpoint; where either is not to be had the
+    page says so."""
     from byol_tf.errors import ProtocolError
     from byol_tf.report.representations import seen_by
     from byol_tf.report.writing import write_report

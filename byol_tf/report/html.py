@@ -1,4 +1,5 @@
-"""A run on one page: HTML with all pictures inside, that needs no other file and no script. Needs no TensorFlow."""
+"""A run on one page: HTML with all pictures inside, that needs no other file and no script. Needs
+no TensorFlow."""
 
 import base64
 import shlex
@@ -54,7 +55,9 @@ class Picture:
     missing: str = ""
 
 
-def report_page(facts: RunFacts, pictures: Sequence[Picture], confused: Sequence[tuple[str, str, float]]) -> str:
+def report_page(
+    facts: RunFacts, pictures: Sequence[Picture], confused: Sequence[tuple[str, str, float]]
+) -> str:
     """The page as text.
 
     Args:
@@ -72,8 +75,10 @@ def report_page(facts: RunFacts, pictures: Sequence[Picture], confused: Sequence
         _environment(facts),
         _skipped(facts),
         "<h2>All settings</h2>",
-        f"<details><summary>config.json, every key with its value</summary><pre>{escape(resolved_json(facts.config))}</pre></details>",
-        f"<footer><p>Written by byol_tf {escape(__version__)} from the files in {escape(str(facts.root))}.</p></footer>",
+        "<details><summary>config.json, every key with its "
+        f"value</summary><pre>{escape(resolved_json(facts.config))}</pre></details>",
+        f"<footer><p>Written by byol_tf {escape(__version__)} from the files in "
+        f"{escape(str(facts.root))}.</p></footer>",
     ]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -88,15 +93,32 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = F
     """A table; with `numbers` all columns but the first are."""
     mark = ' class="number"' if numbers else ""
     first, *others = head
-    lines = [f"<th>{escape(first)}</th>" + "".join(f"<th{mark}>{escape(name)}</th>" for name in others)] if any(head) else []
-    body = ['<th scope="row">' + escape(row[0]) + "</th>" + "".join(f"<td{mark}>{escape(cell)}</td>" for cell in row[1:]) for row in rows]
+    lines = (
+        [f"<th>{escape(first)}</th>" + "".join(f"<th{mark}>{escape(name)}</th>" for name in others)]
+        if any(head)
+        else []
+    )
+    body = [
+        '<th scope="row">'
+        + escape(row[0])
+        + "</th>"
+        + "".join(f"<td{mark}>{escape(cell)}</td>" for cell in row[1:])
+        for row in rows
+    ]
     thead = f"<thead><tr>{lines[0]}</tr></thead>" if lines else ""
-    return f'<div class="wide"><table>{thead}<tbody>' + "".join(f"<tr>{line}</tr>" for line in body) + "</tbody></table></div>"
+    return (
+        f'<div class="wide"><table>{thead}<tbody>'
+        + "".join(f"<tr>{line}</tr>" for line in body)
+        + "</tbody></table></div>"
+    )
 
 
 def _accuracies(facts: RunFacts) -> str:
     rows = []
-    for measure, name in (("probe_accuracy", "linear probe"), ("knn_accuracy", "nearest neighbours")):
+    for measure, name in (
+        ("probe_accuracy", "linear probe"),
+        ("knn_accuracy", "nearest neighbours"),
+    ):
         before, after = facts.first_and_last(measure)
         if after is not None:
             rows.append((name, "" if before is None else f"{before:.1%}", f"{after:.1%}"))
@@ -105,15 +127,21 @@ def _accuracies(facts: RunFacts) -> str:
     if not rows:
         return '<p class="quiet">No accuracy: there are no labelled images.</p>'
     system = (facts.result or {}).get("system", "trained")
-    return "<h2>Accuracy on frozen features</h2>" + _table(("", facts.start, system), rows, numbers=True)
+    return "<h2>Accuracy on frozen features</h2>" + _table(
+        ("", facts.start, system), rows, numbers=True
+    )
 
 
 def _picture(picture: Picture) -> str:
     if picture.png is None:
-        return f'<h2>{escape(picture.heading)}</h2><p class="quiet">Left out: {escape(picture.missing)}.</p>'
+        return (
+            f'<h2>{escape(picture.heading)}</h2><p class="quiet">Left out: '
+            f"{escape(picture.missing)}.</p>"
+        )
     data = base64.b64encode(picture.png).decode()
     return (
-        f'<h2>{escape(picture.heading)}</h2><figure><img alt="{escape(picture.heading)}" src="data:image/png;base64,{data}">'
+        f'<h2>{escape(picture.heading)}</h2><figure><img alt="{escape(picture.heading)}" '
+        f'src="data:image/png;base64,{data}">'
         f"<figcaption>{escape(picture.text)}</figcaption></figure>"
     )
 
@@ -121,7 +149,10 @@ def _picture(picture: Picture) -> str:
 def _confused(confused: Sequence[tuple[str, str, float]]) -> str:
     if not confused:
         return ""
-    return _table(("is", "most often taken for", "of the class"), [(a, b, f"{share:.0%}") for a, b, share in confused])
+    return _table(
+        ("is", "most often taken for", "of the class"),
+        [(a, b, f"{share:.0%}") for a, b, share in confused],
+    )
 
 
 def _differences(facts: RunFacts) -> str:
@@ -136,20 +167,35 @@ def _environment(facts: RunFacts) -> str:
     environment, result, last = facts.environment, facts.result or {}, facts.rows[-1]
     rows = [
         ("epochs", f"{last['epoch']:.0f} of {facts.config.training.epochs}"),
-        ("images to learn from", f"{result['pretrain_images']:,}" if "pretrain_images" in result else ""),
+        (
+            "images to learn from",
+            f"{result['pretrain_images']:,}" if "pretrain_images" in result else "",
+        ),
         ("steps", f"{result['steps']:,}" if "steps" in result else ""),
-        ("time of steps", f"{result['seconds']:,.0f} s, {result['images_per_second']:,.0f} images/s" if "seconds" in result else ""),
+        (
+            "time of steps",
+            f"{result['seconds']:,.0f} s, {result['images_per_second']:,.0f} images/s"
+            if "seconds" in result
+            else "",
+        ),
         ("python", environment.get("python", "")),
         ("platform", environment.get("platform", "")),
         ("processors", str(environment.get("processors", ""))),
-        ("packages", ", ".join(f"{name} {version}" for name, version in environment.get("packages", {}).items())),
+        (
+            "packages",
+            ", ".join(
+                f"{name} {version}" for name, version in environment.get("packages", {}).items()
+            ),
+        ),
         ("code", environment.get("git") or "no git repository"),
         ("images", environment.get("data_fingerprint", "")),
         ("weights", result.get("weights_digest", "")),
     ]
     command = shlex.join(environment.get("command", []))
     return (
-        "<h2>How it was run</h2>" + (f"<pre>{escape(command)}</pre>" if command else "") + _table(("", ""), [row for row in rows if row[1]])
+        "<h2>How it was run</h2>"
+        + (f"<pre>{escape(command)}</pre>" if command else "")
+        + _table(("", ""), [row for row in rows if row[1]])
     )
 
 
@@ -157,4 +203,8 @@ def _skipped(facts: RunFacts) -> str:
     if not facts.skipped:
         return ""
     shown, more = facts.skipped[:_LISTED], len(facts.skipped) - _LISTED
-    return "<h2>Photos that couldn't be read</h2>" + _table(("path", "why"), shown) + (f"<p>And {more:,} more.</p>" if more > 0 else "")
+    return (
+        "<h2>Photos that couldn't be read</h2>"
+        + _table(("path", "why"), shown)
+        + (f"<p>And {more:,} more.</p>" if more > 0 else "")
+    )

@@ -1,4 +1,5 @@
-"""What a run's encoder makes of its images, beside the network that it was before its first step."""
+"""What a run's encoder makes of its images, beside the network that it was before its first
+step."""
 
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ from byol_tf.runs.data import probe_images
 from byol_tf.runs.encoders import starting_weights
 from pipelines.sources import Images, Source, balanced_indices, subset
 
-_SHOWN = 1000  # images for neighbours and map: a second of t-SNE each thousand, and an eye takes in no more
+# images for neighbours and map: a second of t-SNE each thousand, and an eye takes in no more
+_SHOWN = 1000
 _SPECTRUM_IMAGES = 512  # those of which the epochs' effective rank is, see `experiment.py`
 
 
@@ -27,12 +29,15 @@ class Seen:
     """Images through an encoder.
 
     Attributes:
-        images: at most 1,000: of the probe's test images, each class its share; without labels, of those that were learned from.
+        images: at most 1,000: of the probe's test images, each class its share; without labels, of
+            those that were learned from.
         labels: int64 of `images`, or None.
         class_names: of labels.
         trained: representations of `images`, float32 `[n, d]`.
-        untrained: the same of the network as it was before its first step; None where its weights aren't to be had any more.
-        spectra: "trained" and, where it is to be had, "untrained": see `spectrum`, of images that were learned from.
+        untrained: the same of the network as it was before its first step; None where its weights
+            aren't to be had any more.
+        spectra: "trained" and, where it is to be had, "untrained": see `spectrum`, of images that
+            were learned from.
         actual: labels of all the probe's test images, int64; None without labels.
         predicted: what the linear probe takes them for.
     """
@@ -58,7 +63,9 @@ def seen_by(config: Config, inference: keras.Model, source: Source) -> Seen:
     Raises:
         SourceError: if images can't be read any more.
     """
-    tf.get_logger().setLevel("ERROR")  # it would warn that two networks are traced, and anew for batches of another size
+    tf.get_logger().setLevel(
+        "ERROR"
+    )  # it would warn that two networks are traced, and anew for batches of another size
     start = start_model(config)
     spectrum_images = subset(source.pretrain, range(min(_SPECTRUM_IMAGES, len(source.pretrain))))
     spectra = {"trained": spectrum(embed(inference, spectrum_images))}
@@ -75,12 +82,15 @@ def seen_by(config: Config, inference: keras.Model, source: Source) -> Seen:
         images = subset(source.pretrain, range(min(_SHOWN, len(source.pretrain))))
         trained = embed(inference, images)
     untrained = None if start is None else embed(start, images)
-    return Seen(images, images.labels, source.class_names, trained, untrained, spectra, actual, predicted)
+    return Seen(
+        images, images.labels, source.class_names, trained, untrained, spectra, actual, predicted
+    )
 
 
 def start_model(config: Config) -> keras.Model | None:
-    """The inference model of a run's network before its first step: drawn from its seed as the run has drawn it, or with the weights that
-    it started from; None if these aren't there any more. (`data_init` scales, which come from a batch, are left at 1.)"""
+    """The inference model of a run's network before its first step: drawn from its seed as the run
+    has drawn it, or with the weights that it started from; None if these aren't there any more.
+    (`data_init` scales, which come from a batch, are left at 1.)"""
     set_seeds(config.seed, False)
     encoder = encoder_of(config)
     if config.encoder.weights is not None:

@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from byol_tf.report.figures import collapse_figure, confusion_figure, confusions, map_figure, neighbours_figure
+from byol_tf.report.figures import (
+    collapse_figure,
+    confusion_figure,
+    confusions,
+    map_figure,
+    neighbours_figure,
+)
 from byol_tf.report.html import Picture, report_page
 from byol_tf.report.representations import Seen
 from byol_tf.runs.files import write_atomically
@@ -14,7 +20,8 @@ _CONFUSED = 5  # pairs of classes that are named
 
 
 def write_report(facts: RunFacts, folder: RunFolder, seen: Seen | None, missing: str = "") -> None:
-    """Draws collapse, neighbours, map and confusions into `figures/`, and writes `report.html`. `OSError` if the disk refuses.
+    """Draws collapse, neighbours, map and confusions into `figures/`, and writes `report.html`.
+    `OSError` if the disk refuses.
 
     Args:
         facts: of the run.
@@ -33,24 +40,40 @@ def write_report(facts: RunFacts, folder: RunFolder, seen: Seen | None, missing:
         if seen.predicted is not None:
             confusion_figure(figures / "confusion.png", seen)
             drawn.add("confusion")
-    whose = "test images" if seen is not None and seen.labels is not None else "images that were learned from"
-    frames = " Blue frames: the same class; orange ones: another." if seen is not None and seen.labels is not None else ""
+    whose = (
+        "test images"
+        if seen is not None and seen.labels is not None
+        else "images that were learned from"
+    )
+    frames = (
+        " Blue frames: the same class; orange ones: another."
+        if seen is not None and seen.labels is not None
+        else ""
+    )
     without = missing or _NO_LABELS
     shown = 0 if seen is None else len(seen.images)
     never = "the run drew none"
     pictures = [
-        _picture(folder, "curves", "Curves", "Over epochs; dotted lines are the network before its first step.", never),
+        _picture(
+            folder,
+            "curves",
+            "Curves",
+            "Over epochs; dotted lines are the network before its first step.",
+            never,
+        ),
         _picture(
             folder,
             "collapse",
             "Collapse",
-            "A collapsed network gives all images nearly the same projection; of a spectrum that falls steeply few directions are used.",
+            "A collapsed network gives all images nearly the same projection; of a spectrum that "
+            "falls steeply few directions are used.",
         ),
         _picture(
             folder,
             "neighbours",
             "Neighbours",
-            f"Left an image, then those among {shown:,} {whose} that are most like it: by the network as it was "
+            f"Left an image, then those among {shown:,} {whose} that are most like it: by the "
+            "network as it was "
             f"({start}), and by the trained one below.{frames}",
             without,
             "neighbours" in drawn,
@@ -59,11 +82,20 @@ def write_report(facts: RunFacts, folder: RunFolder, seen: Seen | None, missing:
             folder,
             "map",
             "Map",
-            "Representations of test images in two dimensions (t-SNE): near is alike, and distances across the map mean little.",
-            without if seen is None or seen.labels is None else "there are fewer than ten test images",
+            "Representations of test images in two dimensions (t-SNE): near is alike, and "
+            "distances across the map mean little.",
+            without
+            if seen is None or seen.labels is None
+            else "there are fewer than ten test images",
             "map" in drawn,
         ),
-        _picture(folder, "views", "What the network saw", "Images with the boxes of their crops, and both views of each.", never),
+        _picture(
+            folder,
+            "views",
+            "What the network saw",
+            "Images with the boxes of their crops, and both views of each.",
+            never,
+        ),
         _picture(
             folder,
             "confusion",
@@ -73,10 +105,17 @@ def write_report(facts: RunFacts, folder: RunFolder, seen: Seen | None, missing:
             "confusion" in drawn,
         ),
     ]
-    write_atomically(folder.report, report_page(facts, pictures, [] if seen is None or seen.predicted is None else _confused(seen)))
+    write_atomically(
+        folder.report,
+        report_page(
+            facts, pictures, [] if seen is None or seen.predicted is None else _confused(seen)
+        ),
+    )
 
 
-def _picture(folder: RunFolder, name: str, heading: str, text: str, missing: str = "", drawn: bool = True) -> Picture:
+def _picture(
+    folder: RunFolder, name: str, heading: str, text: str, missing: str = "", drawn: bool = True
+) -> Picture:
     path = folder.figures / f"{name}.png"
     return Picture(heading, text, path.read_bytes() if drawn and path.exists() else None, missing)
 
@@ -88,5 +127,7 @@ def _confused(seen: Seen) -> list[tuple[str, str, float]]:
     most = np.argsort(-shares, axis=None, kind="stable")[:_CONFUSED]
     pairs = [np.unravel_index(place, shares.shape) for place in most]
     return [
-        (seen.class_names[row], seen.class_names[column], float(shares[row, column])) for row, column in pairs if shares[row, column] > 0
+        (seen.class_names[row], seen.class_names[column], float(shares[row, column]))
+        for row, column in pairs
+        if shares[row, column] > 0
     ]

@@ -1,8 +1,10 @@
-"""Checkpoints in a run folder: put there whole, found by looking, removed in order. Needs no TensorFlow.
+"""Checkpoints in a run folder: put there whole, found by looking, removed in order. Needs no
+TensorFlow.
 
-`checkpoints/epoch-0003/` is the run after three epochs, `epoch-0003-step-000017/` seventeen steps later. Each is written beside, synced,
-read back and renamed, and hidden again before it is removed: a folder of such a name is whole unless something damaged it later. Nothing
-points to the newest; it is the one with the highest position that is found whole. What is damaged goes to `damaged/`.
+`checkpoints/epoch-0003/` is the run after three epochs, `epoch-0003-step-000017/` seventeen steps
+later. Each is written beside, synced, read back and renamed, and hidden again before it is removed:
+a folder of such a name is whole unless something damaged it later. Nothing points to the newest; it
+is the one with the highest position that is found whole. What is damaged goes to `damaged/`.
 """
 
 import contextlib
@@ -52,7 +54,9 @@ class Damage(NamedTuple):
         return f"{self.path}: {self.why}"
 
 
-def write_checkpoint(folder: Path, epoch: int, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]) -> Path:
+def write_checkpoint(
+    folder: Path, epoch: int, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]
+) -> Path:
     """Writes a checkpoint atomically and reads it back; returns its folder.
 
     Args:
@@ -60,7 +64,8 @@ def write_checkpoint(folder: Path, epoch: int, step: int, arrays: Mapping[str, n
         epoch, step, arrays, state: as `LoadedCheckpoint` has them.
 
     Raises:
-        OSError: if it can't be written. Then nothing is left of it, and the checkpoints before it are as they were.
+        OSError: if it can't be written. Then nothing is left of it, and the checkpoints before it
+            are as they were.
         DamagedCheckpoint: if the disk gives other bytes than it was given; likewise.
     """
     if not folder.is_dir():
@@ -77,36 +82,48 @@ def write_checkpoint(folder: Path, epoch: int, step: int, arrays: Mapping[str, n
             set_aside(final)
         beside.rename(final)
     except Exception:
-        shutil.rmtree(beside, ignore_errors=True)  # on a full disk it would be in the way of everything else
+        shutil.rmtree(
+            beside, ignore_errors=True
+        )  # on a full disk it would be in the way of everything else
         raise
     checkpoint_files.sync(folder)
     return final
 
 
-def remove_old(folder: Path, keep: int, is_whole: Callable[[Path], bool], scores: Mapping[int, float]) -> None:
-    """Removes checkpoints older than the newest `keep` whole ones (at least two), but for the best one.
+def remove_old(
+    folder: Path, keep: int, is_whole: Callable[[Path], bool], scores: Mapping[int, float]
+) -> None:
+    """Removes checkpoints older than the newest `keep` whole ones (at least two), but for the best
+    one.
 
     Args:
         folder: of all checkpoints.
         keep: how many of the newest stay.
         is_whole: tells of a checkpoint's folder whether it can be counted on.
-        scores: epochs done -> accuracy. Of the checkpoints at these epochs' ends the best one stays.
+        scores: epochs done -> accuracy. Of the checkpoints at these epochs' ends the best one
+            stays.
     """
     newest_first = list_checkpoints(folder)[::-1]
     ends = {position_of(path): path for path in newest_first}
-    best = max((epoch for epoch in scores if (epoch, 0) in ends), key=scores.__getitem__, default=None)
+    best = max(
+        (epoch for epoch in scores if (epoch, 0) in ends), key=scores.__getitem__, default=None
+    )
     whole = 0
     for path in newest_first:
         if whole >= max(keep, LEAST_KEPT) and path is not ends.get((best, 0)):
             with contextlib.suppress(OSError):  # it may go the next time
-                shutil.rmtree(path.rename(_hidden(path)))  # hidden first: nobody shall take half of it for a damaged one
+                shutil.rmtree(
+                    path.rename(_hidden(path))
+                )  # hidden first: nobody shall take half of it for a damaged one
         else:
             whole += is_whole(path)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
-    return sorted((path for path in folder.glob("epoch-*") if _NAME.fullmatch(path.name)), key=position_of)
+    return sorted(
+        (path for path in folder.glob("epoch-*") if _NAME.fullmatch(path.name)), key=position_of
+    )
 
 
 def position_of(path: Path) -> tuple[int, int]:
@@ -121,7 +138,8 @@ def verify(path: Path) -> None:
 
 
 def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, list[Damage]]:
-    """The newest checkpoint that is whole, or None, and each newer one that is damaged. Changes nothing.
+    """The newest checkpoint that is whole, or None, and each newer one that is damaged. Changes
+    nothing.
 
     Another process may write and remove checkpoints meanwhile.
 
@@ -134,9 +152,13 @@ def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, list[Damage]]:
         for path in reversed(list_checkpoints(folder)):
             position = position_of(path)
             try:
-                return LoadedCheckpoint(*position, *checkpoint_files.read_files(path, *position)), damaged
+                return LoadedCheckpoint(
+                    *position, *checkpoint_files.read_files(path, *position)
+                ), damaged
             except DamagedCheckpoint as error:
-                if not os.path.lexists(path):  # removed while it was read, so there is a newer one. A link to nothing is there
+                if not os.path.lexists(
+                    path
+                ):  # removed while it was read, so there is a newer one. A link to nothing is there
                     break
                 damaged.append(Damage(path, str(error)))
             except RunFolderError as error:
@@ -146,25 +168,31 @@ def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, list[Damage]]:
 
 
 def recover(folder: Path, say: Callable[[str], None], epochs: int = 0) -> LoadedCheckpoint | None:
-    """What a run goes on from, or None where it has no checkpoint yet. Clears up what a killed process left; sets aside what is damaged.
+    """What a run goes on from, or None where it has no checkpoint yet. Clears up what a killed
+    process left; sets aside what is damaged.
 
     Args:
         folder: of all checkpoints. Nobody else writes there.
         say: prints a line for people, here on each damaged one.
-        epochs: trained ones in the run's history, which tells that checkpoints were there and are missing.
+        epochs: trained ones in the run's history, which tells that checkpoints were there and are
+            missing.
 
     Raises:
-        RunFolderError: if there are checkpoints and none is whole, or there must have been one and there is none, or another version of
-            byol_tf wrote the newest. Nothing is moved then.
+        RunFolderError: if there are checkpoints and none is whole, or there must have been one and
+            there is none, or another version of byol_tf wrote the newest. Nothing is moved then.
         OSError: as `read_newest`.
     """
-    # The history has an epoch before its checkpoint is written. A process that was killed in between has lost nothing that was saved.
-    killed_before_the_first = any(folder.glob(".*.part")) or (epochs == 1 and not os.path.lexists(folder))
+    # The history has an epoch before its checkpoint is written. A process that was killed in
+    # between has lost nothing that was saved.
+    killed_before_the_first = any(folder.glob(".*.part")) or (
+        epochs == 1 and not os.path.lexists(folder)
+    )
     remove_left_overs(folder)
     checkpoint, damaged = read_newest(folder)
     if checkpoint is None and not damaged and epochs > 0 and not killed_before_the_first:
         raise RunFolderError(
-            f"{folder}: expected checkpoints, as the run's history has {epochs} epoch(s); found none. Is the disk there that they are on? "
+            f"{folder}: expected checkpoints, as the run's history has {epochs} epoch(s); found "
+            "none. Is the disk there that they are on? "
             "Bring them back; or begin another run with --fresh"
         )
     if checkpoint is None and damaged:
@@ -183,10 +211,13 @@ def recover(folder: Path, say: Callable[[str], None], epochs: int = 0) -> Loaded
 
 
 def set_aside(path: Path) -> Path:
-    """Moves a checkpoint to `damaged/` beside it, where it neither counts nor gets lost; returns its new path."""
+    """Moves a checkpoint to `damaged/` beside it, where it neither counts nor gets lost; returns
+    its new path."""
     aside = path.parent / "damaged"
     aside.mkdir(exist_ok=True)
-    places = itertools.chain([aside / path.name], (aside / f"{path.name}.{number}" for number in itertools.count(2)))
+    places = itertools.chain(
+        [aside / path.name], (aside / f"{path.name}.{number}" for number in itertools.count(2))
+    )
     return path.rename(next(place for place in places if not os.path.lexists(place)))
 
 

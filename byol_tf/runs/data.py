@@ -1,4 +1,5 @@
-"""Which images a config means: what a source is asked for, and which of its labelled images a probe takes."""
+"""Which images a config means: what a source is asked for, and which of its labelled images a probe
+takes."""
 
 import tensorflow as tf
 
@@ -27,15 +28,25 @@ def source_options(config: Config) -> dict:
 
 
 def probe_images(config: Config, source: Source) -> tuple[Images, Images]:
-    """The labelled images that the probe learns from, and those that it is judged on: class-balanced, drawn by the seed."""
+    """The labelled images that the probe learns from, and those that it is judged on:
+    class-balanced, drawn by the seed."""
     probe, seed = config.probe, config.seed
-    wanted = (source.train, probe.train_images, _PROBE_TRAIN_LIMIT), (source.test, probe.test_images, _PROBE_TEST_LIMIT)
-    train, test = (subset(each, balanced_indices(each.labels, min(count or limit, len(each)), seed)) for each, count, limit in wanted)
+    wanted = (
+        (source.train, probe.train_images, _PROBE_TRAIN_LIMIT),
+        (source.test, probe.test_images, _PROBE_TEST_LIMIT),
+    )
+    train, test = (
+        subset(each, balanced_indices(each.labels, min(count or limit, len(each)), seed))
+        for each, count, limit in wanted
+    )
     return train, test
 
 
-def batches_of(config: Config, images: Images, first_step: int = 0, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
-    """Views, or images or crops of which the step makes them (`views.engine`, `views.placement`), without end.
+def batches_of(
+    config: Config, images: Images, first_step: int = 0, worker: int = 0, workers: int = 1
+) -> tf.data.Dataset:
+    """Views, or images or crops of which the step makes them (`views.engine`, `views.placement`),
+    without end.
 
     Args:
         config: of the run.
@@ -44,12 +55,18 @@ def batches_of(config: Config, images: Images, first_step: int = 0, worker: int 
         worker, workers: whose part of each batch.
 
     Raises:
-        ValueError: if there are fewer images than a batch holds, or the workers don't divide a batch.
+        ValueError: if there are fewer images than a batch holds, or the workers don't divide a
+            batch.
     """
     views, batch_size, seed = config.views, config.training.batch_size, config.seed
-    policies, where = view_policies(config), {"first_step": first_step, "worker": worker, "workers": workers}
+    policies, where = (
+        view_policies(config),
+        {"first_step": first_step, "worker": worker, "workers": workers},
+    )
     if views.engine == "keras_cv":
-        return view_batches(images, policies, views.size, batch_size, seed, views.mean, views.std, **where)
+        return view_batches(
+            images, policies, views.size, batch_size, seed, views.mean, views.std, **where
+        )
     cropped = images.shape is None
     if cropped:
         batches = crop_batches(images, policies, views.size, batch_size, seed, **where)
@@ -62,6 +79,11 @@ def batches_of(config: Config, images: Images, first_step: int = 0, worker: int 
     @tf.autograph.experimental.do_not_convert
     def made(*batch):
         *sources, ids = batch
-        return tuple(view(source, ids) for view, source in zip(layers, sources if cropped else sources * len(layers), strict=True))
+        return tuple(
+            view(source, ids)
+            for view, source in zip(
+                layers, sources if cropped else sources * len(layers), strict=True
+            )
+        )
 
     return batches.map(made, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

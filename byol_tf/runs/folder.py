@@ -4,7 +4,8 @@
 runs/stl10-2026-11-21-1/
   config.json  environment.json  photos.json.gz  skipped.csv  history.csv  result.json  report.html
   checkpoints/  logs/ (TensorBoard)  figures/ (PNG)
-  export/encoder/1/ (SavedModel)  export/encoder.keras  export/USAGE.md  export/README.md (model card)
+  export/encoder/1/ (SavedModel)  export/encoder.keras
+  export/USAGE.md  export/README.md (model card)
 ```
 """
 
@@ -31,9 +32,13 @@ from byol_tf.runs.files import remove_left_overs, write_atomically
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Its rows, one an epoch, the untrained first; empty cells are left out. `OSError` without it, `ValueError` if it is something else."""
+    """Its rows, one an epoch, the untrained first; empty cells are left out. `OSError` without it,
+    `ValueError` if it is something else."""
     with path.open(encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        return [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
 
 
 _PACKAGES = (
@@ -84,19 +89,23 @@ class RunFolder:
         skipped: tuple[tuple[str, str], ...],
         goes_on: bool = False,
     ) -> list[str]:
-        """Makes the folder, clears up what a killed process left, and writes what is known before the first step.
+        """Makes the folder, clears up what a killed process left, and writes what is known before
+        the first step.
 
-        `environment.json` has the facts of this start, and under `begun` those of the run's first one.
+        `environment.json` has the facts of this start, and under `begun` those of the run's first
+        one.
 
         Args:
             config_text: of the resolved config.
             command: the command line.
             data_fingerprint: of the images.
             skipped: (path, reason) of each that can't be read.
-            goes_on: whether the run has a checkpoint. Else it begins here, and what an earlier try left of its history goes.
+            goes_on: whether the run has a checkpoint. Else it begins here, and what an earlier try
+                left of its history goes.
 
         Returns:
-            A line for each version that isn't the one that the run was begun with: the same bits can't be promised then.
+            A line for each version that isn't the one that the run was begun with: the same bits
+            can't be promised then.
 
         Raises:
             RunFolderError: if the folder can't be written.
@@ -108,16 +117,22 @@ class RunFolder:
                 remove_left_overs(folder)
             begun = self._begun() if goes_on else {}
             write_atomically(self.config, config_text)
-            write_atomically(self.environment, json.dumps(facts | ({"begun": begun} if begun else {}), indent=2) + "\n")
+            write_atomically(
+                self.environment,
+                json.dumps(facts | ({"begun": begun} if begun else {}), indent=2) + "\n",
+            )
             if not goes_on:
                 self.history.unlink(missing_ok=True)
             if skipped:
                 write_atomically(self.skipped, _rows(("path", "reason"), *skipped))
         except OSError as error:
-            raise RunFolderError(f"{self.root}: expected a folder that can be written; received {error}") from error
+            raise RunFolderError(
+                f"{self.root}: expected a folder that can be written; received {error}"
+            ) from error
         was, now = begun.get("packages", {}), facts["packages"]
         return [
-            f"{name}: {was.get(name, 'absent')} when the run was begun, {now.get(name, 'absent')} now"
+            f"{name}: {was.get(name, 'absent')} when the run was begun, {now.get(name, 'absent')} "
+            "now"
             for name in sorted(set(was) | set(now))
             if begun and was.get(name) != now.get(name)
         ]
@@ -131,16 +146,21 @@ class RunFolder:
             return 0
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise RunFolderError(
-                f"{self.history}: expected the table that a run wrote; received {error}. Name another --run-dir"
+                f"{self.history}: expected the table that a run wrote; received {error}. Name "
+                "another --run-dir"
             ) from error
 
     def list_skipped(self, path: str, reason: str) -> None:
-        """Adds a photo that was lost in mid-run to those that couldn't be read from the beginning. A full disk is no reason to stop."""
+        """Adds a photo that was lost in mid-run to those that couldn't be read from the beginning.
+        A full disk is no reason to stop."""
         with contextlib.suppress(OSError), self.skipped.open("a", encoding="utf-8") as file:
-            file.write(_rows((path, reason)) if file.tell() else _rows(("path", "reason"), (path, reason)))
+            file.write(
+                _rows((path, reason)) if file.tell() else _rows(("path", "reason"), (path, reason))
+            )
 
     def finished(self) -> dict | None:
-        """The result of a finished run, with the folders where it is now, or None. `RunFolderError` if it can't be read."""
+        """The result of a finished run, with the folders where it is now, or None. `RunFolderError`
+        if it can't be read."""
         result = _json_object(self.result)
         if result is None:
             return None
@@ -148,16 +168,19 @@ class RunFolder:
         return result | {name: path for name, path in moved.items() if name in result}
 
     def saved_config(self) -> dict | None:
-        """The resolved config that the folder was made with, or None. `RunFolderError` if it can't be read.
+        """The resolved config that the folder was made with, or None. `RunFolderError` if it can't
+        be read.
 
-        A key that byol_tf didn't have then has its default, which does what was done before there was one.
+        A key that byol_tf didn't have then has its default, which does what was done before there
+        was one.
         """
         saved = _json_object(self.config)
         if saved is None:
             return None
         try:
             return Config.model_validate(saved).model_dump(mode="json", by_alias=True)
-        except ValidationError:  # of a version with other keys, or changed by hand: as it is, so that differing keys show
+        # of a version with other keys, or changed by hand: as it is, so that differing keys show
+        except ValidationError:
             return saved
 
     def _begun(self) -> dict:
@@ -169,26 +192,43 @@ class RunFolder:
         return last.get("begun", last)
 
 
-def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[[str], None] = print) -> RunFolder:
+def choose_folder(
+    config: dict, run_dir: str | None, fresh: bool, say: Callable[[str], None] = print
+) -> RunFolder:
     """The folder that a command goes on in, or a new one's path.
 
     Args:
         config: the resolved config, as JSON types.
-        run_dir: the folder that the user named; None looks for the newest run of the same config under `run.root`.
+        run_dir: the folder that the user named; None looks for the newest run of the same config
+            under `run.root`.
         fresh: a new numbered folder in any case.
-        say: prints a line for people, here on a run that is left unfinished since its config differs.
+        say: prints a line for people, here on a run that is left unfinished since its config
+            differs.
 
     Raises:
-        RunFolderError: if the named folder holds a run of another config (the differing keys are listed) or something that is no run.
+        RunFolderError: if the named folder holds a run of another config (the differing keys are
+            listed) or something that is no run.
     """
     if run_dir is not None:
         folder = RunFolder(Path(run_dir))
         saved = folder.saved_config()
-        if saved is None and folder.root.exists() and (not folder.root.is_dir() or any(p.name != LOCK_NAME for p in folder.root.iterdir())):
-            raise RunFolderError(f"--run-dir {run_dir}: expected a new or empty folder, or a run's; it holds something else")
+        if (
+            saved is None
+            and folder.root.exists()
+            and (
+                not folder.root.is_dir() or any(p.name != LOCK_NAME for p in folder.root.iterdir())
+            )
+        ):
+            raise RunFolderError(
+                f"--run-dir {run_dir}: expected a new or empty folder, or a run's; it holds "
+                "something else"
+            )
         differing = [] if saved is None else _in_the_way(saved, config, folder.result.exists())
         if fresh and saved is not None:
-            raise RunFolderError(f"--run-dir {run_dir}: --fresh starts a run anew, and this folder holds one. Leave one of the two out")
+            raise RunFolderError(
+                f"--run-dir {run_dir}: --fresh starts a run anew, and this folder holds one. Leave "
+                "one of the two out"
+            )
         if differing:
             raise RunFolderError(
                 f"--run-dir {run_dir}: this run was begun with another config:\n"
@@ -204,13 +244,20 @@ def choose_folder(config: dict, run_dir: str | None, fresh: bool, say: Callable[
             if saved is not None and not differences_of_runs(saved, config):
                 return RunFolder(path)
     prefix = f"{name}-{datetime.date.today().isoformat()}-"
-    taken = [int(path.name.removeprefix(prefix)) for path in _numbered(root, name) if path.name.startswith(prefix)]
+    taken = [
+        int(path.name.removeprefix(prefix))
+        for path in _numbered(root, name)
+        if path.name.startswith(prefix)
+    ]
     folder = RunFolder(root / f"{prefix}{max(taken, default=0) + 1}")
     if not fresh and (others := _numbered(root, name)):
         unfinished = RunFolder(others[-1])
         saved = unfinished.saved_config()
         if saved is not None and not unfinished.result.exists():
-            say(f"{unfinished.root} isn't finished, and was begun with another config; {folder.root} begins anew:")
+            say(
+                f"{unfinished.root} isn't finished, and was begun with another config; "
+                f"{folder.root} begins anew:"
+            )
             for line in listed(differences_of_runs(saved, config)):
                 say(line)
     return folder
@@ -230,9 +277,14 @@ def _json_object(path: Path) -> dict | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path}: expected the JSON that a run wrote; received {error}. Name another --run-dir") from error
+        raise RunFolderError(
+            f"{path}: expected the JSON that a run wrote; received {error}. Name another --run-dir"
+        ) from error
     if not isinstance(content, dict):
-        raise RunFolderError(f"{path}: expected the JSON object that a run wrote; received {content!r:.40}. Name another --run-dir")
+        raise RunFolderError(
+            f"{path}: expected the JSON object that a run wrote; received {content!r:.40}. Name "
+            "another --run-dir"
+        )
     return content
 
 
@@ -255,10 +307,18 @@ def environment() -> dict:
 
 
 def _git_state() -> str | None:
-    """`git describe` of the code that runs, with `-dirty` where it was changed; None outside a repository."""
+    """`git describe` of the code that runs, with `-dirty` where it was changed; None outside a
+    repository."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            command,
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -267,19 +327,27 @@ def _git_state() -> str | None:
 def _numbered(root: Path, name: str) -> list[Path]:
     """Run folders of this name, oldest first."""
     pattern = re.compile(rf"{re.escape(name)}-(\d{{4}}-\d{{2}}-\d{{2}})-(\d+)")
-    found = [(match[1], int(match[2]), path) for path in root.glob(f"{name}-*") if (match := pattern.fullmatch(path.name))]
+    found = [
+        (match[1], int(match[2]), path)
+        for path in root.glob(f"{name}-*")
+        if (match := pattern.fullmatch(path.name))
+    ]
     return [path for _, _, path in sorted(found)]
 
 
 def _in_the_way(saved: dict, config: dict, finished: bool) -> list[tuple[str, str, str]]:
     """What differs, where that keeps a config from going on with the run that the user named.
 
-    More epochs don't if each step done would have been the same with them, nor does another place of the images; but a finished run looks
-    at none, so that other ones wouldn't be noticed.
+    More epochs don't if each step done would have been the same with them, nor does another place
+    of the images; but a finished run looks at none, so that other ones wouldn't be noticed.
     """
     differing = differences_of_runs(saved, config)
     keys = {key for key, _, _ in differing} - set(SAME_IMAGES)
-    longer = keys == {"training.epochs"} and config["training"]["epochs"] > saved["training"]["epochs"] and _scheduled(config) is None
+    longer = (
+        keys == {"training.epochs"}
+        and config["training"]["epochs"] > saved["training"]["epochs"]
+        and _scheduled(config) is None
+    )
     return [] if longer or (not keys and not finished) else differing
 
 
@@ -287,13 +355,20 @@ def _why_not_longer(differing: list[tuple[str, str, str]], config: dict) -> str:
     """What to add where the number of epochs is among what differs."""
     if "training.epochs" not in [key for key, _, _ in differing] or _scheduled(config) is None:
         return ""
-    return f". A run may get more epochs only where no schedule ends with the last one, and {_scheduled(config)}"
+    return (
+        ". A run may get more epochs only where no schedule ends with the last one, and "
+        f"{_scheduled(config)}"
+    )
 
 
 def _scheduled(config: dict) -> str | None:
-    """A schedule that runs to the last epoch, so that with more epochs all its values would have been others; None if there is none."""
+    """A schedule that runs to the last epoch, so that with more epochs all its values would have
+    been others; None if there is none."""
     predictor, tau = config["predictor"], config["tau"]
-    if config["optimizer"]["schedule"] != "constant" or predictor["schedule"] not in (None, "constant"):
+    if config["optimizer"]["schedule"] != "constant" or predictor["schedule"] not in (
+        None,
+        "constant",
+    ):
         return "the learning rate's does (optimizer.schedule, predictor.schedule)"
     if config["objective"]["target"] == "ema" and tau["schedule"] != "constant":
         return "tau's does (tau.schedule)"

@@ -17,25 +17,28 @@ from byol_tf.runs.folder import LOCK_NAME
 from byol_tf.runs.process_exit import before_end, not_before_end
 
 _BEAT = 20.0
-"""Seconds after which a process says again that it lives, to those on other machines that share the disk."""
+"""Seconds after which a process says again that it lives, to those on other machines that share the
+disk."""
 _DEAD_AFTER = 6 * _BEAT
 
 
 class RunLock:
     """Holds a run folder for this process while it is entered.
 
-    The system's own lock on the file `.lock` says whether a process of this machine lives; it goes with the process. The file names
-    process, machine and time. A process on another machine counts as dead when it hasn't touched the file for two minutes, and is waited
-    for until then: a scheduler starts a run again on another machine as soon as the first is lost. The file stays, emptied: to remove it
-    could remove that of the next process.
+    The system's own lock on the file `.lock` says whether a process of this machine lives; it goes
+    with the process. The file names process, machine and time. A process on another machine counts
+    as dead when it hasn't touched the file for two minutes, and is waited for until then: a
+    scheduler starts a run again on another machine as soon as the first is lost. The file stays,
+    emptied: to remove it could remove that of the next process.
 
     Args:
         root: the run folder.
         say: prints a line for people, where one on another machine is waited for.
 
     Raises:
-        RunFolderError: from `check` and on entering, if a living process holds it (its text names that process) or it can't be written. At
-            once where that process is on this machine; else after two to four minutes.
+        RunFolderError: from `check` and on entering, if a living process holds it (its text names
+            that process) or it can't be written. At once where that process is on this machine;
+            else after two to four minutes.
     """
 
     def __init__(self, root: Path, say: Callable[[str], None] = print):
@@ -101,7 +104,8 @@ class RunLock:
                 os.utime(self.path)
 
     def _patiently(self, attempt: Callable[[], Any]) -> Any:
-        """What an attempt gives, made again and again while it fails for a process that may be dead."""
+        """What an attempt gives, made again and again while it fails for a process that may be
+        dead."""
         began, told = time.monotonic(), False
         while True:
             try:
@@ -112,14 +116,19 @@ class RunLock:
                 if time.monotonic() - began >= _DEAD_AFTER and not dying:
                     raise
                 if not told:
-                    self.say(f"{self.path.parent}: waiting, since {owner.who} may still be at it; {_DEAD_AFTER:g} s of silence will tell")
+                    self.say(
+                        f"{self.path.parent}: waiting, since {owner.who} may still be at it; "
+                        f"{_DEAD_AFTER:g} s of silence will tell"
+                    )
                     told = True
             time.sleep(_BEAT / 20)
 
     def _claim(self, descriptor: int) -> None:
-        """Takes the system's lock on an open file, where no living process holds it or wrote itself into it."""
+        """Takes the system's lock on an open file, where no living process holds it or wrote itself
+        into it."""
         owner = _owner(os.pread(descriptor, 1000, 0))
-        # The same boot of the same kernel: the system's lock tells. A container that is started again has another host name.
+        # The same boot of the same kernel: the system's lock tells. A container that is started
+        # again has another host name.
         known = owner.get("host") == socket.gethostname() or owner.get("boot", "") == _boot() != ""
         quiet = time.time() - os.fstat(descriptor).st_mtime
         try:
@@ -136,20 +145,28 @@ class RunLock:
         try:
             yield
         except OSError as error:
-            raise RunFolderError(f"{self.path.parent}: expected a folder that can be written; received {error}") from error
+            raise RunFolderError(
+                f"{self.path.parent}: expected a folder that can be written; received {error}"
+            ) from error
 
     def _in_use(self, owner: dict, quiet: float | None) -> RunFolderError:
-        """The error that names who is at it; `quiet`: for so many seconds, where only that tells whether it lives."""
-        who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}, since {owner.get('started', '?')}"
+        """The error that names who is at it; `quiet`: for so many seconds, where only that tells
+        whether it lives."""
+        who = (
+            f"process {owner.get('pid', '?')} on {owner.get('host', '?')}, since "
+            f"{owner.get('started', '?')}"
+        )
         text = (
-            f"{self.path.parent}: expected a run that no process is at; in use by {who}. Wait for it, or end it there (SIGTERM saves "
+            f"{self.path.parent}: expected a run that no process is at; in use by {who}. Wait for "
+            "it, or end it there (SIGTERM saves "
             "first); --fresh begins another run"
         )
         return RunFolderError(text) if quiet is None else _PerhapsAlive(text, who, quiet)
 
 
 class _PerhapsAlive(RunFolderError):
-    """In use by a process that isn't known to live: another machine's, or one whose disk knows no locks."""
+    """In use by a process that isn't known to live: another machine's, or one whose disk knows no
+    locks."""
 
     def __init__(self, text: str, who: str, quiet: float):
         super().__init__(text)

@@ -15,7 +15,8 @@ matplotlib.use("Agg")
 
 
 ONLINE, SECOND, QUIET = "#1f5fbf", "#d9662b", "#8a8a8a"
-"""Colours of a run's figures: what it is about first, what stands beside it, what lies in the background."""
+"""Colours of a run's figures: what it is about first, what stands beside it, what lies in the
+background."""
 
 
 def save_figure(figure, path: Path) -> None:
@@ -27,7 +28,9 @@ def save_figure(figure, path: Path) -> None:
     write_atomically(path, png.getvalue())
 
 
-def views_figure(path: Path, originals: list[np.ndarray], boxes: np.ndarray, views: np.ndarray) -> None:
+def views_figure(
+    path: Path, originals: list[np.ndarray], boxes: np.ndarray, views: np.ndarray
+) -> None:
     """Draws images with the crop boxes of their two views, and the views below them.
 
     Args:
@@ -44,7 +47,16 @@ def views_figure(path: Path, originals: list[np.ndarray], boxes: np.ndarray, vie
         for view, colour in enumerate((ONLINE, SECOND)):
             y1, x1, y2, x2 = boxes[view, column]
             corner = (x1 * width - 0.5, y1 * height - 0.5)
-            axes[0, column].add_patch(Rectangle(corner, (x2 - x1) * width, (y2 - y1) * height, fill=False, edgecolor=colour, linewidth=2))
+            axes[0, column].add_patch(
+                Rectangle(
+                    corner,
+                    (x2 - x1) * width,
+                    (y2 - y1) * height,
+                    fill=False,
+                    edgecolor=colour,
+                    linewidth=2,
+                )
+            )
             axes[view + 1, column].imshow(views[view, column])
             for spine in axes[view + 1, column].spines.values():
                 spine.set(edgecolor=colour, linewidth=2)
@@ -91,7 +103,12 @@ def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
         lines = [line for line in lines if not line.get_label().startswith("_")]
         if len(lines) > 1:
             axis.legend(
-                lines, [line.get_label() for line in lines], fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18)
+                lines,
+                [line.get_label() for line in lines],
+                fontsize=8,
+                frameon=False,
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.18),
             )
         if twin is not None:
             twin.spines[["top"]].set_visible(False)
@@ -99,11 +116,18 @@ def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
     save_figure(figure, path)
 
 
-def curve(axis, rows: list[dict[str, float]], name: str, label: str, colour: str, scale: float = 1.0) -> None:
+def curve(
+    axis, rows: list[dict[str, float]], name: str, label: str, colour: str, scale: float = 1.0
+) -> None:
     """Draws a column of a history over its epochs, where the epochs have it."""
     points = [(row["epoch"], row[name] * scale) for row in rows if name in row]
     if points:
-        axis.plot(*zip(*points, strict=True), color=colour, label=label, marker="." if len(points) < 60 else None)
+        axis.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            label=label,
+            marker="." if len(points) < 60 else None,
+        )
 
 
 History = Sequence[dict[str, float]]
@@ -121,7 +145,9 @@ COLOURS = ("#1f5fbf", "#d9662b", "#2a9d5c", "#8d4fb3", "#c2a11c", "#17a2b8", "#b
 _STYLES = ("-", "--", ":", "-.")
 
 
-def setting_curves_figure(path: Path, title: str, settings: Mapping[str, Sequence[History]]) -> None:
+def setting_curves_figure(
+    path: Path, title: str, settings: Mapping[str, Sequence[History]]
+) -> None:
     """Draws the measures of runs over epochs: a colour and style a setting, a line a seed.
 
     Args:
@@ -129,16 +155,27 @@ def setting_curves_figure(path: Path, title: str, settings: Mapping[str, Sequenc
         title: above it.
         settings: label -> the history of each seed.
     """
-    drawn = {label: [history for history in histories if history] for label, histories in settings.items()}
+    drawn = {
+        label: [history for history in histories if history]
+        for label, histories in settings.items()
+    }
     drawn = {label: histories for label, histories in drawn.items() if histories}
-    figure, axes = plt.subplots(1, len(_PANELS), figsize=(18, 3.9 + 0.07 * len(drawn)), layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(_PANELS), figsize=(18, 3.9 + 0.07 * len(drawn)), layout="constrained"
+    )
     for number, (label, histories) in enumerate(drawn.items()):
-        look = {"color": COLOURS[number % len(COLOURS)], "linestyle": _STYLES[number // len(COLOURS) % len(_STYLES)], "linewidth": 1.4}
+        look = {
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": _STYLES[number // len(COLOURS) % len(_STYLES)],
+            "linewidth": 1.4,
+        }
         for history in histories:
             for axis, (key, _, scale) in zip(axes, _PANELS, strict=True):
                 points = [(row["epoch"], row[key] * scale) for row in history if key in row]
                 if points:
-                    axis.plot(*zip(*points, strict=True), **look, marker="." if len(points) < 3 else None)
+                    axis.plot(
+                        *zip(*points, strict=True), **look, marker="." if len(points) < 3 else None
+                    )
         axes[-1].plot([], [], **look, label=label)
     for axis, (key, text, _) in zip(axes, _PANELS, strict=True):
         axis.set_title(text, fontsize=9)
@@ -150,11 +187,18 @@ def setting_curves_figure(path: Path, title: str, settings: Mapping[str, Sequenc
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     handles, _ = axes[-1].get_legend_handles_labels()
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(figure, handles, 9), frameon=False, fontsize=9)
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=legend_columns(figure, handles, 9),
+            frameon=False,
+            fontsize=9,
+        )
     save_figure(figure, path)
 
 
 def legend_columns(figure, handles: Sequence, size: float) -> int:
-    """How many entries fit side by side: letters are about 0.6 of the font's size wide, a handle is as wide as some five."""
+    """How many entries fit side by side: letters are about 0.6 of the font's size wide, a handle is
+    as wide as some five."""
     letters = 5 + max(len(handle.get_label()) for handle in handles)
     return max(1, min(len(handles), int(figure.get_figwidth() * 72 / (0.6 * size * letters))))

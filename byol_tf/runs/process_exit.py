@@ -1,4 +1,5 @@
-"""The end of a process whose other threads may wait for ever, for a disk or for another machine. Needs no TensorFlow."""
+"""The end of a process whose other threads may wait for ever, for a disk or for another machine.
+Needs no TensorFlow."""
 
 import contextlib
 import os
@@ -12,7 +13,8 @@ _first: list[Callable[[], object]] = []
 
 
 def before_end(action: Callable[[], object]) -> None:
-    """Has `end_now` do something first, such as to give back what others would wait for; its failures are nobody's."""
+    """Has `end_now` do something first, such as to give back what others would wait for; its
+    failures are nobody's."""
     _first.append(action)
 
 
@@ -22,7 +24,8 @@ def not_before_end(action: Callable[[], object]) -> None:
 
 
 def end_now(code: int) -> NoReturn:
-    """Ends this process at once with an exit code, whatever its other threads do: none of them is waited for, nothing is unwound."""
+    """Ends this process at once with an exit code, whatever its other threads do: none of them is
+    waited for, nothing is unwound."""
 
     def do_first() -> None:
         for action in list(_first):

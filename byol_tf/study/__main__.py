@@ -1,4 +1,5 @@
-"""`python -m byol_tf.study`: one table of a paper, its runs, its figures. Stopped and started again, it goes on."""
+"""`python -m byol_tf.study`: one table of a paper, its runs, its figures. Stopped and started
+again, it goes on."""
 
 import argparse
 import json
@@ -19,7 +20,8 @@ _DRAW_SECONDS = 120.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns 0, 1 if a run or judgement failed, 2 with a message if the study is wrong, 128 + n after signal n."""
+    """Runs the command; returns 0, 1 if a run or judgement failed, 2 with a message if the study is
+    wrong, 128 + n after signal n."""
     options = _parser().parse_args(arguments)
     if options.study is None:
         for name in packaged_studies():
@@ -27,7 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         name, file, study = load_study(options.study)
-        planned = plan_study(file, study, options.scale, options.seeds, options.only, options.overrides)
+        planned = plan_study(
+            file, study, options.scale, options.seeds, options.only, options.overrides
+        )
     except ConfigError as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
@@ -37,22 +41,65 @@ def main(arguments: list[str] | None = None) -> int:
         _list(study, planned, StudyRuns(root / "runs"))
         return 0
     prepare_environment()  # else each of its commands would say that there is no TensorFlow
-    command = shlex.join(["python", "-m", "byol_tf.study", *(sys.argv[1:] if arguments is None else arguments)])
+    command = shlex.join(
+        ["python", "-m", "byol_tf.study", *(sys.argv[1:] if arguments is None else arguments)]
+    )
     return _run(study, planned, root, out, options.scale, command)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m byol_tf.study", description="Runs what is not yet done of a table, and draws it.")
-    parser.add_argument("study", nargs="?", metavar="STUDY", help="a study file, or the name of a packaged one (without: their names)")
-    parser.add_argument(
-        "--scale", choices=SCALES, default="small", help="small: few photos, a narrow network; paper: the paper's own (default: small)"
+    parser = argparse.ArgumentParser(
+        prog="python -m byol_tf.study",
+        description="Runs what is not yet done of a table, and draws it.",
     )
-    parser.add_argument("--seeds", type=int, choices=range(1, 101), metavar="N", help="repetitions (default: the study's)")
-    parser.add_argument("--only", metavar="ROW", action="append", default=[], help="only this row; may be given again")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="for all runs: data.root=photos")
-    parser.add_argument("--root", metavar="DIR", default="runs/studies", help="where all studies keep their runs (default: runs/studies)")
-    parser.add_argument("--out", metavar="DIR", help="where table and figures go (default: ROOT/<study>-<scale>)")
-    parser.add_argument("--list", action="store_true", help="print what the study has and what of it is done, and run nothing")
+    parser.add_argument(
+        "study",
+        nargs="?",
+        metavar="STUDY",
+        help="a study file, or the name of a packaged one (without: their names)",
+    )
+    parser.add_argument(
+        "--scale",
+        choices=SCALES,
+        default="small",
+        help="small: few photos, a narrow network; paper: the paper's own (default: small)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        choices=range(1, 101),
+        metavar="N",
+        help="repetitions (default: the study's)",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="ROW",
+        action="append",
+        default=[],
+        help="only this row; may be given again",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="for all runs: data.root=photos",
+    )
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        default="runs/studies",
+        help="where all studies keep their runs (default: runs/studies)",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="where table and figures go (default: ROOT/<study>-<scale>)"
+    )
+    parser.add_argument(
+        "--list",
+        action="store_true",
+        help="print what the study has and what of it is done, and run nothing",
+    )
     return parser
 
 
@@ -61,10 +108,15 @@ def _list(study: Study, planned: list[Planned], runs: StudyRuns) -> None:
     for each in planned:
         state = "done" if runs.done(each) else "-"
         changed = ", ".join(f"{key}={json.dumps(value)}" for key, value in each.changes.items())
-        print(f"{state:<5} seed {each.seed:<3} {each.cell.measure:<12} {each.cell.place:<44} {changed}")
+        print(
+            f"{state:<5} seed {each.seed:<3} {each.cell.measure:<12} {each.cell.place:<44} "
+            f"{changed}"
+        )
 
 
-def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str, command: str) -> int:
+def _run(
+    study: Study, planned: list[Planned], root: Path, out: Path, scale: str, command: str
+) -> int:
     from byol_tf.study.progress import StudyProgress
     from byol_tf.study.report import draw_report, write_report
 
@@ -79,7 +131,9 @@ def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str
         def report(draw: bool) -> tuple[str, bool]:
             """Writes what is there; returns the table, and whether a cell has failed."""
             nonlocal drawn
-            outcomes = [runs.outcome(each, errors.get(number, "")) for number, each in enumerate(planned)]
+            outcomes = [
+                runs.outcome(each, errors.get(number, "")) for number, each in enumerate(planned)
+            ]
             text = write_report(out, study, scale, outcomes, command)
             if draw or time.monotonic() - drawn > _DRAW_SECONDS:
                 draw_report(out, study, outcomes)
@@ -97,11 +151,16 @@ def _run(study: Study, planned: list[Planned], root: Path, out: Path, scale: str
                 return 128 + stopped.number
             if error:
                 errors[number] = error
-                progress.print(f"FAILED: {each.cell.place}, seed {each.seed}: {error}. The others go on")
+                progress.print(
+                    f"FAILED: {each.cell.place}, seed {each.seed}: {error}. The others go on"
+                )
             progress.end(None if error else time.perf_counter() - began)
             report(draw=False)
         text, failed = report(draw=True)
-    print(f"\n{text}\n{out / 'table.md'}, {out / 'results.csv'}, {out / 'bars.png'}, {out / 'curves.png'}")
+    print(
+        f"\n{text}\n{out / 'table.md'}, {out / 'results.csv'}, {out / 'bars.png'}, "
+        f"{out / 'curves.png'}"
+    )
     return _SOME_FAILED if failed else 0
 
 

@@ -1,4 +1,5 @@
-"""From a study to what has to be run and judged: a config and a command for each of its cells and seeds."""
+"""From a study to what has to be run and judged: a config and a command for each of its cells and
+seeds."""
 
 import hashlib
 import json
@@ -33,18 +34,31 @@ class Planned:
 
     @property
     def run_name(self) -> str:
-        """Names what was run by its config, so that a run that several cells or studies need is made once."""
+        """Names what was run by its config, so that a run that several cells or studies need is
+        made once."""
         return run_name(self.config)
 
 
 def run_name(config: Config) -> str:
-    """The recipe's name and a digest of what a config says beyond the defaults, so that a key added later leaves older runs alone."""
-    said = config.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"about", "schema_", "run"})
-    return f"{config.name}-{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:10]}"
+    """The recipe's name and a digest of what a config says beyond the defaults, so that a key added
+    later leaves older runs alone."""
+    said = config.model_dump(
+        mode="json", by_alias=True, exclude_defaults=True, exclude={"about", "schema_", "run"}
+    )
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return f"{config.name}-{digest[:10]}"
 
 
-def plan_study(file: Path, study: Study, scale: str, seeds: int | None, only: Sequence[str], overrides: Sequence[str]) -> list[Planned]:
-    """Every cell with every seed, all seeds of the first before the second ones: a study that is stopped has whole tables of fewer seeds.
+def plan_study(
+    file: Path,
+    study: Study,
+    scale: str,
+    seeds: int | None,
+    only: Sequence[str],
+    overrides: Sequence[str],
+) -> list[Planned]:
+    """Every cell with every seed, all seeds of the first before the second ones: a study that is
+    stopped has whole tables of fewer seeds.
 
     Args:
         file: of the study; a base may lie beside it.
@@ -55,7 +69,8 @@ def plan_study(file: Path, study: Study, scale: str, seeds: int | None, only: Se
         overrides: `KEY=VALUE` of the command line, after all others.
 
     Raises:
-        ConfigError: if the study has no such scale or row, or a cell's changes don't fit its config: with the cell's row.
+        ConfigError: if the study has no such scale or row, or a cell's changes don't fit its
+            config: with the cell's row.
     """
     if scale not in study.scales:
         raise ConfigError([f"--scale {scale}: this study has {', '.join(study.scales)}"])
@@ -82,10 +97,14 @@ def plan_study(file: Path, study: Study, scale: str, seeds: int | None, only: Se
                 continue
             planned.append(Planned(cell, config.seed, config, changes, measure.words(scale)))
     if mistakes:
-        everywhere = {cell.row for cell in cells}  # what is wrong in all rows is wrong in what they share
+        everywhere = {
+            cell.row for cell in cells
+        }  # what is wrong in all rows is wrong in what they share
         raise ConfigError(
             [
-                f"{file.name}: {line}" if len(everywhere) > 1 and set(wrong) == everywhere else f'{file.name}, row "{row}": {line}'
+                f"{file.name}: {line}"
+                if len(everywhere) > 1 and set(wrong) == everywhere
+                else f'{file.name}, row "{row}": {line}'
                 for line, wrong in mistakes.items()
                 for row in dict.fromkeys(wrong if set(wrong) != everywhere else wrong[:1])
             ]
@@ -105,7 +124,11 @@ def _cells(study: Study, scale: str) -> list[Cell]:
             continue
         for other in study.scales[scale].also:
             column = f"{cell.column}, {other}" if cell.column else other
-            cells.append(cell.model_copy(update={"measure": other, "column": column, "paper": None, "paper_says": None}))
+            cells.append(
+                cell.model_copy(
+                    update={"measure": other, "column": column, "paper": None, "paper_says": None}
+                )
+            )
     return cells
 
 
@@ -118,7 +141,13 @@ def _changes(study: Study, cell: Cell, scale: str) -> dict[str, Any]:
     return changes
 
 
-def _varied(base: str | Path, changes: dict[str, Any], offset: int, overrides: Sequence[str]) -> Config:
+def _varied(
+    base: str | Path, changes: dict[str, Any], offset: int, overrides: Sequence[str]
+) -> Config:
     texts = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
     config = load_config(base, [*texts, *overrides])
-    return config if offset == 0 else load_config(base, [*texts, *overrides, f"seed={config.seed + offset}"])
+    return (
+        config
+        if offset == 0
+        else load_config(base, [*texts, *overrides, f"seed={config.seed + offset}"])
+    )

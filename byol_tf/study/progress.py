@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 _TRAINING_SHARE = 0.8
-"""Of a figure with a run of its own, what the bar shows for the training; the rest is judging, of which no share is known."""
+"""Of a figure with a run of its own, what the bar shows for the training; the rest is judging, of
+which no share is known."""
 
 
 class StudyProgress:
@@ -16,7 +17,8 @@ class StudyProgress:
     Args:
         title: of the study.
         total: figures that it has.
-        trains: for each figure that is waiting, in their order, whether it needs a run of its own: those that don't are quick.
+        trains: for each figure that is waiting, in their order, whether it needs a run of its own:
+            those that don't are quick.
     """
 
     def __init__(self, title: str, total: int, trains: Sequence[bool]):
@@ -24,8 +26,15 @@ class StudyProgress:
         self._trains, self._next = list(trains), 0
         self._seconds: dict[bool, list[float]] = {True: [], False: []}
         self._terminal = sys.stdout.isatty()
-        self._bar = Progress(TextColumn("{task.fields[count]}"), BarColumn(), TextColumn("{task.description}"), console=Console())
-        self._task = self._bar.add_task(title, total=total, count=f"{self.finished}/{total}", completed=self.finished)
+        self._bar = Progress(
+            TextColumn("{task.fields[count]}"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            console=Console(),
+        )
+        self._task = self._bar.add_task(
+            title, total=total, count=f"{self.finished}/{total}", completed=self.finished
+        )
         self.print(title)
         if self.finished:
             self.print(f"{self.finished} of {total} figures are there")
@@ -58,26 +67,39 @@ class StudyProgress:
             print(f"[{self.finished + 1}/{self.total}] {what}; {self._left()}", flush=True)
 
     def say(self, what: str, share: float | None) -> None:
-        """What is done for the current figure, and the share of it that is; None if that is not known."""
+        """What is done for the current figure, and the share of it that is; None if that is not
+        known."""
         if share is not None:
             self.share = _TRAINING_SHARE * share
         elif self._trains[self._next]:
             self.share = _TRAINING_SHARE
         if self._terminal:
-            text = f"{self.current}: {what}{'' if share is None else f' {share:.0%}'}; {self._left()}"
-            self._bar.update(self._task, completed=self.finished + self.share, description=text, count=f"{self.finished}/{self.total}")
+            text = (
+                f"{self.current}: {what}{'' if share is None else f' {share:.0%}'}; {self._left()}"
+            )
+            self._bar.update(
+                self._task,
+                completed=self.finished + self.share,
+                description=text,
+                count=f"{self.finished}/{self.total}",
+            )
 
     def end(self, seconds: float | None) -> None:
-        """The current figure took so long; None for one that failed, from which nothing is to be expected of others."""
+        """The current figure took so long; None for one that failed, from which nothing is to be
+        expected of others."""
         if seconds is not None:
             self._seconds[self._trains[self._next]].append(seconds)
         self._next, self.share = self._next + 1, 0.0
         if self._terminal:
-            self._bar.update(self._task, completed=self.finished, count=f"{self.finished}/{self.total}")
+            self._bar.update(
+                self._task, completed=self.finished, count=f"{self.finished}/{self.total}"
+            )
 
     def _left(self) -> str:
         """Words on the time that is left."""
-        known = {kind: sum(seconds) / len(seconds) for kind, seconds in self._seconds.items() if seconds}
+        known = {
+            kind: sum(seconds) / len(seconds) for kind, seconds in self._seconds.items() if seconds
+        }
         if not known:
             return "time left: known after the first"
         expected = [known.get(kind, known.get(not kind)) for kind in self._trains[self._next :]]

@@ -44,23 +44,37 @@ def by_cell(outcomes: Sequence[Outcome]) -> list[Found]:
     """The cells in their order, each with all its seeds."""
     cells: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
-        cells.setdefault((outcome.planned.cell.row, outcome.planned.cell.column), []).append(outcome)
+        cells.setdefault((outcome.planned.cell.row, outcome.planned.cell.column), []).append(
+            outcome
+        )
     return [
-        Found(group[0].planned.cell, tuple(each.value for each in group if each.value is not None), tuple(group))
+        Found(
+            group[0].planned.cell,
+            tuple(each.value for each in group if each.value is not None),
+            tuple(group),
+        )
         for group in cells.values()
     ]
 
 
 def by_run(found: Sequence[Found]) -> dict[str, tuple[Outcome, ...]]:
-    """What was pre-trained, each once, over its seeds: a label that tells it from the others, and an outcome of each seed.
+    """What was pre-trained, each once, over its seeds: a label that tells it from the others, and
+    an outcome of each seed.
 
-    A run that several cells judge is named by what those cells share: its row, its column where its rows differ, or its recipe.
+    A run that several cells judge is named by what those cells share: its row, its column where its
+    rows differ, or its recipe.
     """
     groups: dict[tuple[str, ...], list[Found]] = {}
     for each in found:
-        if each.outcomes[0].planned.words[0] != "supervised":  # it judges a network that no run has trained
-            groups.setdefault(tuple(outcome.planned.run_name for outcome in each.outcomes), []).append(each)
-    rows = [row for group in groups.values() for row in dict.fromkeys(each.cell.row for each in group)]
+        if (
+            each.outcomes[0].planned.words[0] != "supervised"
+        ):  # it judges a network that no run has trained
+            groups.setdefault(
+                tuple(outcome.planned.run_name for outcome in each.outcomes), []
+            ).append(each)
+    rows = [
+        row for group in groups.values() for row in dict.fromkeys(each.cell.row for each in group)
+    ]
     labelled: dict[str, tuple[Outcome, ...]] = {}
     for names, group in groups.items():
         row, column = group[0].cell.row, group[0].cell.column

@@ -1,4 +1,5 @@
-"""The runs of a study: what is not yet done is done, by the commands that anyone would type; a failure is noted and the rest goes on."""
+"""The runs of a study: what is not yet done is done, by the commands that anyone would type; a
+failure is noted and the rest goes on."""
 
 import hashlib
 import json
@@ -52,18 +53,23 @@ class StudyRuns:
     """Runs and judgements under a root folder that studies share.
 
     ```
-    ROOT/<recipe>-<digest of the config>/   a run folder, with evaluation/<protocol>-<digest of its words>/result.json
+    ROOT/<recipe>-<digest of the config>/   a run folder, with
+        evaluation/<protocol>-<digest of its words>/result.json
     ROOT/<recipe>-<digest>.json, .log       the config that was run, what the commands printed
     ```
 
-    While it is entered as a context, the first signal that asks to stop goes on to the command that is on, and no further one is begun.
+    While it is entered as a context, the first signal that asks to stop goes on to the command that
+    is on, and no further one is begun.
 
     Args:
         root: the folder.
-        say: shows where things stand: what is on, and the share of it that is done, None where that is not known.
+        say: shows where things stand: what is on, and the share of it that is done, None where that
+            is not known.
     """
 
-    def __init__(self, root: Path, say: Callable[[str, float | None], None] = lambda what, share: None):
+    def __init__(
+        self, root: Path, say: Callable[[str, float | None], None] = lambda what, share: None
+    ):
         self.root, self.say = root, say
         self._received: int | None = None
         self._process: subprocess.Popen | None = None
@@ -92,7 +98,12 @@ class StudyRuns:
     def judgement(self, planned: Planned) -> Path:
         """Where the figure of a cell is, there or not."""
         digest = hashlib.sha256("\n".join(planned.words).encode()).hexdigest()[:8]
-        return self.folder(planned).root / "evaluation" / f"{planned.words[0]}-{digest}" / "result.json"
+        return (
+            self.folder(planned).root
+            / "evaluation"
+            / f"{planned.words[0]}-{digest}"
+            / "result.json"
+        )
 
     def done(self, planned: Planned) -> bool:
         """Whether a cell has its figure."""
@@ -107,16 +118,22 @@ class StudyRuns:
         ]
 
     def outcome(self, planned: Planned, error: str = "") -> Outcome:
-        """What is there of a cell. A file that can't be read makes it a failed one and ends nothing."""
+        """What is there of a cell. A file that can't be read makes it a failed one and ends
+        nothing."""
         folder = self.folder(planned)
-        value, broken_value = _read(self.judgement(planned), lambda path: 100.0 * _object(path)["top1"], None)
+        value, broken_value = _read(
+            self.judgement(planned), lambda path: 100.0 * _object(path)["top1"], None
+        )
         result, broken_result = _read(folder.result, _object, {})
         history, broken_history = _read(folder.history, read_history, [])
         broken = broken_value or broken_result or broken_history
-        return Outcome(planned, value, result, tuple(history), broken or ("" if value is not None else error))
+        return Outcome(
+            planned, value, result, tuple(history), broken or ("" if value is not None else error)
+        )
 
     def do(self, planned: Planned) -> str:
-        """Makes a cell's run and its judgement, as far as they are missing. Returns "", or an error as `Outcome` has it.
+        """Makes a cell's run and its judgement, as far as they are missing. Returns "", or an error
+        as `Outcome` has it.
 
         A run that failed for one cell isn't tried again for others that need it.
 
@@ -139,12 +156,21 @@ class StudyRuns:
                 return error
         if not self.done(planned):
             out = self.judgement(planned).parent
-            words = ["byol_tf.evaluate", *planned.words, "--run", str(folder.root), "--out", str(out)]
+            words = [
+                "byol_tf.evaluate",
+                *planned.words,
+                "--run",
+                str(folder.root),
+                "--out",
+                str(out),
+            ]
             if error := self._command(planned, planned.words[0], words, None):
                 return error
         return ""
 
-    def _command(self, planned: Planned, what: str, words: Sequence[str], watched: RunFolder | None) -> str:
+    def _command(
+        self, planned: Planned, what: str, words: Sequence[str], watched: RunFolder | None
+    ) -> str:
         log, epochs = self.root / f"{planned.run_name}.log", planned.config.training.epochs
         if self._received:
             raise Stopped(self._received)
@@ -152,22 +178,39 @@ class StudyRuns:
             file.write(f"$ {shlex.join(['python', '-m', *words])}\n".encode())
             file.flush()
             start = file.tell()
-            # A session of its own: Ctrl-C reaches this process alone, which passes it on once. Twice would end a run unsaved.
+            # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
+            # Twice would end a run unsaved.
             process = self._process = subprocess.Popen(
-                [sys.executable, "-m", *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                [sys.executable, "-m", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
             if self._received:  # it came before there was a process that it could be passed on to
                 process.send_signal(self._received)
             while process.poll() is None:
-                self.say(what, None if watched is None else max(len(_read(watched.history, read_history, [])[0]) - 1, 0) / epochs)
+                self.say(
+                    what,
+                    None
+                    if watched is None
+                    else max(len(_read(watched.history, read_history, [])[0]) - 1, 0) / epochs,
+                )
                 time.sleep(_POLL_SECONDS)
             self._process = None
         if self._received:
             raise Stopped(self._received)
         if process.returncode == 0:
             return ""
-        lines = [line.strip() for line in log.read_bytes()[start:].decode(errors="replace").splitlines() if line.strip()]
-        return f"{what} ended with {process.returncode}: {lines[-1] if lines else 'nothing printed'} (see {log})"
+        lines = [
+            line.strip()
+            for line in log.read_bytes()[start:].decode(errors="replace").splitlines()
+            if line.strip()
+        ]
+        return (
+            f"{what} ended with {process.returncode}: "
+            f"{lines[-1] if lines else 'nothing printed'} (see {log})"
+        )
 
 
 def _read(path: Path, read: Callable[[Path], Any], otherwise: Any) -> tuple[Any, str]:
@@ -178,7 +221,11 @@ def _read(path: Path, read: Callable[[Path], Any], otherwise: Any) -> tuple[Any,
         return read(path), ""
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         again = ". Remove it to have it made again" if path.name == "result.json" else ""
-        return otherwise, f"{path}: expected what its command wrote; received {type(error).__name__}: {error}{again}"
+        return (
+            otherwise,
+            f"{path}: expected what its command wrote; received {type(error).__name__}: "
+            f"{error}{again}",
+        )
 
 
 def _object(path: Path) -> dict:

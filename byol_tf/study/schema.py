@@ -1,4 +1,5 @@
-"""A study: one table of a paper, as a JSON file. Its base config, what is varied, how it is judged, and the paper's figures."""
+"""A study: one table of a paper, as a JSON file. Its base config, what is varied, how it is judged,
+and the paper's figures."""
 
 import json
 from collections.abc import Collection
@@ -28,7 +29,8 @@ class Scale(Section):
     seeds: Count = 1
     """Repetitions, each with a seed of its own: the base's, the next one and so on."""
     also: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Names of `measures` by which the run of every pre-trained cell is judged besides its own, each in a column of its own."""
+    """Names of `measures` by which the run of every pre-trained cell is judged besides its own,
+    each in a column of its own."""
     budget: Text
     """What it takes, and what it can and can't show. Printed above the table."""
 
@@ -37,7 +39,8 @@ class Measure(Section):
     """How a run is judged: a protocol of `python -m byol_tf.evaluate`."""
 
     protocol: Literal["linear", "knn", "finetune", "supervised"]
-    """Its name. `supervised` judges the network of the base's first run, from scratch, so that no pre-training of a cell matters to it."""
+    """Its name. `supervised` judges the network of the base's first run, from scratch, so that no
+    pre-training of a cell matters to it."""
     options: Annotated[tuple[Word, ...], Field(strict=False)] = ()
     """Further words of that command: `["--fraction", "0.125"]`."""
     small: Annotated[tuple[Word, ...] | None, Field(strict=False)] = None
@@ -45,7 +48,10 @@ class Measure(Section):
 
     def words(self, scale: str) -> tuple[str, ...]:
         """Protocol and options at a scale."""
-        return (self.protocol, *(self.small if scale == "small" and self.small is not None else self.options))
+        return (
+            self.protocol,
+            *(self.small if scale == "small" and self.small is not None else self.options),
+        )
 
 
 class System(Section):
@@ -120,7 +126,8 @@ def load_study(path: str) -> tuple[str, Path, Study]:
     """Reads and checks a study.
 
     Args:
-        path: a file; one that doesn't exist may name a packaged study, `configs/studies/stl10-table2.json` or `stl10-table2`.
+        path: a file; one that doesn't exist may name a packaged study,
+            `configs/studies/stl10-table2.json` or `stl10-table2`.
 
     Returns:
         Its name, the file and the study.
@@ -129,12 +136,21 @@ def load_study(path: str) -> tuple[str, Path, Study]:
         ConfigError: with every mistake, one a line.
     """
     file = Path(path)
-    if not file.is_file() and str(file.parent) in (".", "configs/studies") and file.stem in packaged_studies():
+    if (
+        not file.is_file()
+        and str(file.parent) in (".", "configs/studies")
+        and file.stem in packaged_studies()
+    ):
         file = _STUDIES / f"{file.stem}.json"
     if not file.is_file():
-        raise ConfigError([f"{path}: no such study; those of the package are {', '.join(packaged_studies())}"])
+        raise ConfigError(
+            [f"{path}: no such study; those of the package are {', '.join(packaged_studies())}"]
+        )
     tree, repeats = read_object(path, file)
-    lines = [f"{path}: {'.'.join(key)}: expected once; received {len(values)} times" for key, values in repeats]
+    lines = [
+        f"{path}: {'.'.join(key)}: expected once; received {len(values)} times"
+        for key, values in repeats
+    ]
     try:
         study = Study.model_validate(tree)
     except ValidationError as error:
@@ -144,7 +160,11 @@ def load_study(path: str) -> tuple[str, Path, Study]:
         lines += _unknown(f"{path}: cells.{number}.measure", cell.measure, study.measures)
         lines += _unknown(f"{path}: cells.{number}.system", cell.system, study.systems)
     for name, scale in study.scales.items():
-        lines += [line for other in scale.also for line in _unknown(f"{path}: scales.{name}.also", other, study.measures)]
+        lines += [
+            line
+            for other in scale.also
+            for line in _unknown(f"{path}: scales.{name}.also", other, study.measures)
+        ]
     places = [(cell.row, cell.column) for cell in study.cells]
     lines += [
         f"{path}: cells.{number}: there is another cell with this row and column"
@@ -159,11 +179,20 @@ def load_study(path: str) -> tuple[str, Path, Study]:
 def _unknown(where: str, name: str | None, known: Collection[str]) -> list[str]:
     if name is None or name in known:
         return []
-    return [f"{where}: expected one of {', '.join(known) or 'none, as there are none'}; received {shown(name)}"]
+    return [
+        f"{where}: expected one of {', '.join(known) or 'none, as there are none'}; received "
+        f"{shown(name)}"
+    ]
 
 
 def _line(path: str, error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
-    received = "" if error["type"] in ("missing", "extra_forbidden") else f"; received {shown(error['input'])}"
-    text = {"missing": "missing", "extra_forbidden": "unknown key"}.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
+    received = (
+        ""
+        if error["type"] in ("missing", "extra_forbidden")
+        else f"; received {shown(error['input'])}"
+    )
+    text = {"missing": "missing", "extra_forbidden": "unknown key"}.get(
+        error["type"], error["msg"][:1].lower() + error["msg"][1:]
+    )
     return f"{path}: {where}: {text}{received}"

@@ -25,30 +25,52 @@ _USAGE_ERROR = 2
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit code.
 
-    0; or 2 with a message and nothing written if config, images or folder are wrong; or 128 + n after signal n, when the run has saved
-    (and at once where no step is being made); or 75 where another machine of the run was lost; or one of `errors.py` if it went wrong by
-    itself.
+    0; or 2 with a message and nothing written if config, images or folder are wrong; or 128 + n
+    after signal n, when the run has saved (and at once where no step is being made); or 75 where
+    another machine of the run was lost; or one of `errors.py` if it went wrong by itself.
     """
     parser = argparse.ArgumentParser(
         prog="python -m byol_tf.train",
         description="Pre-trains an encoder with BYOL and exports it.",
-        epilog=f"sections of a config, whose keys --set changes:\n{sections_help()}\nall keys of one, with meanings: --explain SECTION",
+        epilog=f"sections of a config, whose keys --set changes:\n{sections_help()}\nall keys of "
+        "one, with meanings: --explain SECTION",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", metavar="FILE", help="the experiment, a JSON file (default: the demo, which downloads nothing)")
     parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="override any key: training.epochs=5"
+        "--config",
+        metavar="FILE",
+        help="the experiment, a JSON file (default: the demo, which downloads nothing)",
     )
-    parser.add_argument("--run-dir", metavar="DIR", help="the run folder (default: a numbered one under run.root)")
-    parser.add_argument("--fresh", action="store_true", help="begin anew in a new numbered folder, even if a run of this config is there")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override any key: training.epochs=5",
+    )
+    parser.add_argument(
+        "--run-dir", metavar="DIR", help="the run folder (default: a numbered one under run.root)"
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="begin anew in a new numbered folder, even if a run of this config is there",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
-    parser.add_argument("--explain", metavar="KEY", help="print what a key of the config means (training.epochs), or a section (tau)")
+    parser.add_argument(
+        "--explain",
+        metavar="KEY",
+        help="print what a key of the config means (training.epochs), or a section (tau)",
+    )
     options = parser.parse_args(arguments)
     if options.explain is not None:
         return _explain(options.explain)
     outlast_output()
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)  # nothing printed is lost where the process has to end at once
+        sys.stdout.reconfigure(
+            line_buffering=True
+        )  # nothing printed is lost where the process has to end at once
     with SignalWatch(None):
         return _command(options, sys.argv[1:] if arguments is None else arguments)
 
@@ -56,7 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _command(options, arguments: list[str]) -> int:
     try:
         config = load_config(options.config, options.overrides)
-        several = config.devices.strategy == "multi_worker" and not options.dry_run  # a plan can be made on any one machine
+        several = (
+            config.devices.strategy == "multi_worker" and not options.dry_run
+        )  # a plan can be made on any one machine
         cluster = read_cluster(os.environ) if several else None
         if cluster is not None and not cluster.chief:
             return _train_along(config, cluster)
@@ -91,7 +115,8 @@ def _explain(name: str) -> int:
 
 
 def _meet(cluster: Cluster):
-    """The workers of a run on several machines, whose strategy is built before TensorFlow computes anything, as it has to be."""
+    """The workers of a run on several machines, whose strategy is built before TensorFlow computes
+    anything, as it has to be."""
     prepare_environment()
     with awaited(cluster):
         from byol_tf.devices import build_strategy
@@ -102,7 +127,11 @@ def _meet(cluster: Cluster):
 
 def _train_along(config, cluster: Cluster) -> int:
     """What a machine does that isn't the chief: its part of each step, and nothing on disk."""
-    print(f"{config.name}: machine {cluster.index + 1} of {len(cluster.addresses)}; {cluster.addresses[0]} reports and writes", flush=True)
+    print(
+        f"{config.name}: machine {cluster.index + 1} of {len(cluster.addresses)}; "
+        f"{cluster.addresses[0]} reports and writes",
+        flush=True,
+    )
     workers = _meet(cluster)
     with workers.meet():
         if any(workers.gathered(False)):  # the chief's run is finished
@@ -120,8 +149,11 @@ def _train_along(config, cluster: Cluster) -> int:
     return 0
 
 
-def _train(config, folder: RunFolder, cluster: Cluster | None, options, arguments: list[str]) -> int:
-    """The whole command but for what is wrong before TensorFlow is needed; `Interrupted` after a signal, when it has been reported."""
+def _train(
+    config, folder: RunFolder, cluster: Cluster | None, options, arguments: list[str]
+) -> int:
+    """The whole command but for what is wrong before TensorFlow is needed; `Interrupted` after a
+    signal, when it has been reported."""
     prepare_environment()
     workers = None if cluster is None else _meet(cluster)
     from pipelines.sources import SourceError
@@ -160,23 +192,39 @@ def _learn(config, folder: RunFolder, workers, options, arguments: list[str]) ->
     command = ["python", "-m", "byol_tf.train", *arguments]
 
     def tell(stopped: Interrupted) -> None:
-        where = f"after epoch {stopped.epoch} of {config.training.epochs}, step {stopped.step} of {schedule.steps_per_epoch} in the next"
-        saved = "saved" if stopped.saved else "not saved, so the newest checkpoint before is what counts"
-        print(f"\nstopped by {stopped} {where}; {saved}. To go on:\n  {_same_run(options, folder)}", flush=True)
+        where = (
+            f"after epoch {stopped.epoch} of {config.training.epochs}, step {stopped.step} of "
+            f"{schedule.steps_per_epoch} in the next"
+        )
+        saved = (
+            "saved"
+            if stopped.saved
+            else "not saved, so the newest checkpoint before is what counts"
+        )
+        print(
+            f"\nstopped by {stopped} {where}; {saved}. To go on:\n  {_same_run(options, folder)}",
+            flush=True,
+        )
 
     try:
-        return Experiment(config, folder, workers=workers, tell=tell).run(command, verbose=1 if sys.stdout.isatty() else 2)
+        return Experiment(config, folder, workers=workers, tell=tell).run(
+            command, verbose=1 if sys.stdout.isatty() else 2
+        )
     except Interrupted as stopped:
         tell(stopped)
         raise
     except RunStopped as stopped:
-        line = f"\nstopped: {stopped}\nTo go on from the newest checkpoint:\n  {_same_run(options, folder, stopped.change)}"
+        line = (
+            f"\nstopped: {stopped}\nTo go on from the newest checkpoint:\n  "
+            f"{_same_run(options, folder, stopped.change)}"
+        )
         print(line, file=sys.stderr, flush=True)
         raise
 
 
 def _check_weights(config) -> None:
-    """`ConfigError` if the encoder can't start from what the config names. (A real run finds that out before it writes anything.)"""
+    """`ConfigError` if the encoder can't start from what the config names. (A real run finds that
+    out before it writes anything.)"""
     if config.encoder.weights is not None:
         from byol_tf.models.from_config import encoder_of
         from byol_tf.runs.encoders import starting_weights
@@ -185,7 +233,8 @@ def _check_weights(config) -> None:
 
 
 def _same_run(options, folder: RunFolder, change: str | None = None) -> str:
-    """The command that goes on with the run in a folder, for a shell; with a change of the config, if one is given."""
+    """The command that goes on with the run in a folder, for a shell; with a change of the config,
+    if one is given."""
     words = ["python", "-m", "byol_tf.train"]
     if options.config is not None:
         words += ["--config", options.config]
@@ -195,7 +244,8 @@ def _same_run(options, folder: RunFolder, change: str | None = None) -> str:
 
 
 def _measured(config, schedule, folder: RunFolder) -> list[tuple[str, str]]:
-    """Lines on how fast input and step are here and how long what is left will take, or why that can't be said."""
+    """Lines on how fast input and step are here and how long what is left will take, or why that
+    can't be said."""
     import tensorflow as tf
 
     from byol_tf.devices import build_strategy, set_precision
@@ -208,7 +258,13 @@ def _measured(config, schedule, folder: RunFolder) -> list[tuple[str, str]]:
 
     devices = config.devices
     if devices.strategy == "multi_worker":
-        return [("speed", "not measured: that takes all machines. With devices.strategy=auto it is measured for this one")]
+        return [
+            (
+                "speed",
+                "not measured: that takes all machines. With devices.strategy=auto it is measured "
+                "for this one",
+            )
+        ]
     try:
         strategy = build_strategy(devices.strategy, devices.tpu)
     except DeviceError as error:
@@ -229,25 +285,45 @@ def _measured(config, schedule, folder: RunFolder) -> list[tuple[str, str]]:
 def _report(result: dict, folder: RunFolder) -> int:
     """The closing table, what to do next, and the result on one line, which is the last."""
     start = "untrained" if result.get("starting_weights") is None else "at start"
-    print(f"\n  {'accuracy on frozen features':<30} {start:>10} {result.get('system', 'trained'):>8}")
+    print(
+        f"\n  {'accuracy on frozen features':<30} {start:>10} {result.get('system', 'trained'):>8}"
+    )
     for name, key in (("linear probe", "probe_accuracy"), ("nearest neighbours", "knn_accuracy")):
         if result[key] is not None:
             print(f"  {name:<30} {result[f'untrained_{key}']:>10.1%} {result[key]:>8.1%}")
         else:
             print(f"  {name:<30} {'no labels':>10}")
     if result.get("supervised_accuracy") is not None:
-        print(f"  {'supervised on the same labels':<30} {'':>10} {result['supervised_accuracy']:>8.1%}")
+        print(
+            f"  {'supervised on the same labels':<30} {'':>10} "
+            f"{result['supervised_accuracy']:>8.1%}"
+        )
     print(
-        f"\n  {result['epochs']} epochs, {result['steps']:,} steps, {result['images_per_second']:,.0f} images/s, "
+        f"\n  {result['epochs']} epochs, {result['steps']:,} steps, "
+        f"{result['images_per_second']:,.0f} images/s, "
         f"spread of projections {result['projection_std']:.2f} (1: scattered, 0: collapsed)"
     )
     run = shlex.quote(os.fspath(folder.root))
-    page = f"{run}/report.html" if folder.report.exists() else f"python -m byol_tf.report --run {run}"
-    print(f"\n  look:  {page}\n         {run}/figures/curves.png, {run}/figures/views.png\n         tensorboard --logdir {run}/logs")
+    page = (
+        f"{run}/report.html" if folder.report.exists() else f"python -m byol_tf.report --run {run}"
+    )
+    print(
+        f"\n  look:  {page}\n         {run}/figures/curves.png, {run}/figures/views.png\n         "
+        f"tensorboard --logdir {run}/logs"
+    )
     saved_model = os.fspath(folder.export / "encoder" / "1")
-    print(f"  use:   encoder = tf.saved_model.load({saved_model!r}); encoder.serve(images)  # uint8 [N, H, W, 3]")
-    print(f"         python -m byol_tf.embed --encoder {run} --images DIR  # photos that are alike; labels from a handful")
-    print(f"         python -m byol_tf.export --run {run} --format all  # also LiteRT and ONNX; {run}/export/USAGE.md\n")
+    print(
+        f"  use:   encoder = tf.saved_model.load({saved_model!r}); encoder.serve(images)  # uint8 "
+        "[N, H, W, 3]"
+    )
+    print(
+        f"         python -m byol_tf.embed --encoder {run} --images DIR  # photos that are alike; "
+        "labels from a handful"
+    )
+    print(
+        f"         python -m byol_tf.export --run {run} --format all  # also LiteRT and ONNX; "
+        f"{run}/export/USAGE.md\n"
+    )
     print(json.dumps(result))
     return 0
 
@@ -255,8 +331,9 @@ def _report(result: dict, folder: RunFolder) -> int:
 def command() -> NoReturn:
     """The process of the command, which ends with the exit code of `main`.
 
-    It ends at once: all that a run writes is written then, and Python's own end waits for TensorFlow's threads, of which one that still
-    reads an image may wait for Python. A run that had saved after a signal was still there when it should have been gone.
+    It ends at once: all that a run writes is written then, and Python's own end waits for
+    TensorFlow's threads, of which one that still reads an image may wait for Python. A run that had
+    saved after a signal was still there when it should have been gone.
     """
     code = 1
     try:

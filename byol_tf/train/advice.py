@@ -7,7 +7,8 @@ _SAME_RUN = "training.recompute=true"
 
 
 def out_of_memory(config: Config, error: Exception) -> OutOfMemory:
-    """What ends the run: the batch, what of the config lowers the memory of its step, and TensorFlow's own line.
+    """What ends the run: the batch, what of the config lowers the memory of its step, and
+    TensorFlow's own line.
 
     Args:
         config: of the run.
@@ -23,14 +24,17 @@ def out_of_memory(config: Config, error: Exception) -> OutOfMemory:
         text.append(f"This run goes on with {_SAME_RUN} (the same numbers, more time).")
     text.append("A run that begins anew (--fresh) may have, to try in this order,")
     text.append(
-        f"  training.accumulation={2 * training.accumulation} (one step from parts of the batch, each with its own batch statistics)"
+        f"  training.accumulation={2 * training.accumulation} (one step from parts of the batch, "
+        "each with its own batch statistics)"
     )
     if config.devices.precision == "float32":
         text.append("  devices.precision=mixed_bfloat16")
     text.append(f"  a smaller training.batch_size than {training.batch_size}")
     text.append(f"  a smaller views.size than {views.size}")
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    text.append(next((line for line in lines if "OOM" in line or "ut of memory" in line), lines[0]).strip())
+    text.append(
+        next((line for line in lines if "OOM" in line or "ut of memory" in line), lines[0]).strip()
+    )
     return OutOfMemory("\n  ".join(text), None if training.recompute else _SAME_RUN)
 
 
@@ -38,7 +42,8 @@ _DRAWN = ("textures", "digits")
 
 
 def remedies(config: Config) -> str:
-    """What of a config could change for the host to do less for each image, in words; empty if it does the least already.
+    """What of a config could change for the host to do less for each image, in words; empty if it
+    does the least already.
 
     Args:
         config: of the run whose steps wait.

@@ -1,11 +1,13 @@
-"""What a run prints can't end it: its log may lie on a disk that is full, and the terminal be gone. Needs no TensorFlow."""
+"""What a run prints can't end it: its log may lie on a disk that is full, and the terminal be gone.
+Needs no TensorFlow."""
 
 import contextlib
 import sys
 
 
 class _Lasting:
-    """A text stream whose failures are nobody's. What a full disk didn't take is kept by Python, and written when it can be."""
+    """A text stream whose failures are nobody's. What a full disk didn't take is kept by Python,
+    and written when it can be."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -24,7 +26,8 @@ class _Lasting:
 
 
 def outlast_output() -> None:
-    """From now on no print fails in this process, nor its end; where a program has put streams of its own, they are left alone."""
+    """From now on no print fails in this process, nor its end; where a program has put streams of
+    its own, they are left alone."""
     if sys.stdout is not None and sys.stdout is sys.__stdout__:
         sys.stdout = _Lasting(sys.stdout)
     if sys.stderr is not None and sys.stderr is sys.__stderr__:

@@ -1,4 +1,5 @@
-"""A run's images: opened when it begins and when it goes on, the same ones on all machines and at all times."""
+"""A run's images: opened when it begins and when it goes on, the same ones on all machines and at
+all times."""
 
 import contextlib
 from collections.abc import Callable
@@ -16,8 +17,15 @@ from pipelines.sources import Roll, Source, SourceError, open_source, unpacked
 _LOCAL = ("textures", "digits", "folder")
 
 
-def open_images(config: Config, folder: RunFolder | None, workers: Workers, stuck: StuckInput, say: Callable[[str], None]) -> Source:
-    """Opens the images that the config names; those of a run that has begun, where its folder lists them.
+def open_images(
+    config: Config,
+    folder: RunFolder | None,
+    workers: Workers,
+    stuck: StuckInput,
+    say: Callable[[str], None],
+) -> Source:
+    """Opens the images that the config names; those of a run that has begun, where its folder lists
+    them.
 
     Args:
         config: of the run.
@@ -28,16 +36,29 @@ def open_images(config: Config, folder: RunFolder | None, workers: Workers, stuc
 
     Raises:
         ConfigError: if the machines have different configs.
-        SourceError: if the images can't be had, too many of those that the run began with are gone, or the machines have different ones.
+        SourceError: if the images can't be had, too many of those that the run began with are gone,
+            or the machines have different ones.
     """
     # What a path is on one machine it needn't be on another; all else has to be the same.
     text = config.model_dump_json(
-        exclude={"about": True, "schema_": True, "run": True, "data": {"root", "archive"}, "encoder": {"weights"}}
+        exclude={
+            "about": True,
+            "schema_": True,
+            "run": True,
+            "data": {"root", "archive"},
+            "encoder": {"weights"},
+        }
     )
     if differing := workers.differing(text):
-        raise ConfigError([f"another config on machine {differing[0] + 1} of TF_CONFIG than on the first; expected the same on each"])
+        raise ConfigError(
+            [
+                f"another config on machine {differing[0] + 1} of TF_CONFIG than on the first; "
+                "expected the same on each"
+            ]
+        )
     if not workers.chief:
-        workers.wait()  # the chief may have to prepare a data set in a folder where the others find it then
+        # the chief may have to prepare a data set in a folder where the others find it then
+        workers.wait()
 
     def progress(what: str, done: int, total: int) -> None:
         if done == total:
@@ -48,22 +69,31 @@ def open_images(config: Config, folder: RunFolder | None, workers: Workers, stuc
         if folder is not None:
             folder.list_skipped(path, reason)
 
-    # A download may be slow without a sign of life; local files that don't answer for so long won't.
+    # A download may be slow without a sign of life; local files that don't answer for so long
+    # won't.
     with stuck if config.data.source in _LOCAL else contextlib.nullcontext(), stuck.waiting():
         scans = None if folder is None else str(folder.root.parent)
-        source = open_source(**source_options(config), on_progress=progress, on_lost=lost, roll=_roll(folder, say), scans=scans)
+        source = open_source(
+            **source_options(config),
+            on_progress=progress,
+            on_lost=lost,
+            roll=_roll(folder, say),
+            scans=scans,
+        )
     if workers.chief:
         workers.wait()
     if differing := workers.differing(f"{source.fingerprint} {len(source.pretrain)}"):
         raise SourceError(
-            f"data.source: expected the same images on each machine; machine {differing[0] + 1} of TF_CONFIG holds others than the "
+            f"data.source: expected the same images on each machine; machine {differing[0] + 1} of "
+            "TF_CONFIG holds others than the "
             f"first (here: {len(source.pretrain):,} to learn from)"
         )
     return source
 
 
 def keep_roll(source: Source, folder: RunFolder, begun: bool) -> None:
-    """Writes down which photos a run is about, for whoever goes on with it; one that has begun keeps what it has.
+    """Writes down which photos a run is about, for whoever goes on with it; one that has begun
+    keeps what it has.
 
     Raises `RunFolderError` if the file can't be written.
     """
@@ -72,7 +102,9 @@ def keep_roll(source: Source, folder: RunFolder, begun: bool) -> None:
     try:
         write_atomically(folder.photos, source.roll.packed())
     except OSError as error:
-        raise RunFolderError(f"{folder.photos}: expected a file that can be written; received {error}") from error
+        raise RunFolderError(
+            f"{folder.photos}: expected a file that can be written; received {error}"
+        ) from error
 
 
 def _roll(folder: RunFolder | None, say: Callable[[str], None]) -> Roll | None:
@@ -82,5 +114,8 @@ def _roll(folder: RunFolder | None, say: Callable[[str], None]) -> Roll | None:
     try:
         return unpacked(folder.photos.read_bytes())
     except (OSError, ValueError) as error:
-        say(f"warning: {folder.photos}: {error}. Going on with the photos that are there now, if they are the same")
+        say(
+            f"warning: {folder.photos}: {error}. Going on with the photos that are there now, if "
+            "they are the same"
+        )
         return None

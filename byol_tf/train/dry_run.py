@@ -1,4 +1,5 @@
-"""How fast a config's input and its training step are on this machine, each alone, tried out for a few seconds."""
+"""How fast a config's input and its training step are on this machine, each alone, tried out for a
+few seconds."""
 
 import os
 import statistics
@@ -23,7 +24,8 @@ class Rates:
     """How fast input and training step are, each alone, as `rates.measure_rates` found.
 
     Attributes:
-        inputs: images a second that reading, and what the host makes of images, give; one of each timing.
+        inputs: images a second that reading, and what the host makes of images, give; one of each
+            timing.
         steps: images a second that the training step takes, over all devices; one of each timing.
         cores: that the input had.
         bytes_per_image: that go from the host to the devices.
@@ -60,8 +62,11 @@ class Rates:
 
     @property
     def slowest_and_fastest(self) -> tuple[float, float]:
-        """The same where all goes as in the slowest timings, and where all goes as in the fastest."""
-        return self._of_both(min(self.inputs), min(self.steps)), self._of_both(max(self.inputs), max(self.steps))
+        """The same where all goes as in the slowest timings, and where all goes as in the
+        fastest."""
+        return self._of_both(min(self.inputs), min(self.steps)), self._of_both(
+            max(self.inputs), max(self.steps)
+        )
 
     def _of_both(self, input: float, step: float) -> float:
         return 1.0 / (1.0 / step + 1.0 / input) if self.on_cpu else min(step, input)
@@ -80,8 +85,8 @@ _PIXELS_ON_CPU = 32 * 96 * 96
 
 
 def measure_rates(config: Config, images: Images, strategy: tf.distribute.Strategy) -> Rates:
-    """Tries out input and step. The step's batch is the config's, or one of the parts that it is taken in; on a CPU at most so large
-    that it takes seconds.
+    """Tries out input and step. The step's batch is the config's, or one of the parts that it is
+    taken in; on a CPU at most so large that it takes seconds.
 
     Args:
         config: of the run.
@@ -98,7 +103,13 @@ def measure_rates(config: Config, images: Images, strategy: tf.distribute.Strate
         batch_size //= config.training.accumulation
     replicas = strategy.num_replicas_in_sync
     batch_size = min(batch_size, len(images)) // replicas * replicas
-    small = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": batch_size, "accumulation": 1})})
+    small = config.model_copy(
+        update={
+            "training": config.training.model_copy(
+                update={"batch_size": batch_size, "accumulation": 1}
+            )
+        }
+    )
     batches = batches_of(small, images)
     inputs = _input_rates(batches, batch_size)
     batch = next(iter(batches))
@@ -108,7 +119,8 @@ def measure_rates(config: Config, images: Images, strategy: tf.distribute.Strate
 
 
 def _input_rates(batches: tf.data.Dataset, batch_size: int) -> tuple[float, ...]:
-    """Of as many batches as fit into the time, at least one, in so many parts as there are timings."""
+    """Of as many batches as fit into the time, at least one, in so many parts as there are
+    timings."""
     iterator = iter(batches)
     for _ in range(_MADE_AHEAD):
         next(iterator)
@@ -134,7 +146,9 @@ class _Clock(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self._began)
 
 
-def _step_rates(config: Config, strategy: tf.distribute.Strategy, batch: tuple[tf.Tensor, ...], cropped: bool) -> tuple[float, ...]:
+def _step_rates(
+    config: Config, strategy: tf.distribute.Strategy, batch: tuple[tf.Tensor, ...], cropped: bool
+) -> tuple[float, ...]:
     """By `fit` on one batch again and again: an epoch that compiles, and one for each timing."""
     steps = _STEPS_ON_CPU if on_cpu(strategy) else _STEPS
     with strategy.scope():
@@ -143,5 +157,12 @@ def _step_rates(config: Config, strategy: tf.distribute.Strategy, batch: tuple[t
     clock = _Clock()
     updates = [TargetUpdate(constant_tau(0.99))] if config.objective.target == "ema" else []
     again = tf.data.Dataset.from_tensors(batch).repeat()
-    model.fit(again, epochs=1 + _TIMINGS, steps_per_epoch=steps, callbacks=[*updates, clock], verbose=0, shuffle=False)
+    model.fit(
+        again,
+        epochs=1 + _TIMINGS,
+        steps_per_epoch=steps,
+        callbacks=[*updates, clock],
+        verbose=0,
+        shuffle=False,
+    )
     return tuple(steps * config.training.batch_size / seconds for seconds in clock.seconds[1:])

@@ -1,4 +1,5 @@
-"""What a finished run leaves: its result, the supervised baseline, the curves, the exported encoder and the report."""
+"""What a finished run leaves: its result, the supervised baseline, the curves, the exported encoder
+and the report."""
 
 import dataclasses
 import hashlib
@@ -30,12 +31,17 @@ from byol_tf.train.tensorboard_extras import leave_projector, show_end
 from pipelines.sources import Source, SourceError
 
 
-def supervised_accuracy(config: Config, inference: keras.Model, source: Source, say: Callable[[str], None]) -> float | None:
-    """Accuracy of the same network from scratch on the probe's labels; None where there are none, or the config doesn't ask for it."""
+def supervised_accuracy(
+    config: Config, inference: keras.Model, source: Source, say: Callable[[str], None]
+) -> float | None:
+    """Accuracy of the same network from scratch on the probe's labels; None where there are none,
+    or the config doesn't ask for it."""
     if not config.probe.supervised or source.train is None or source.test is None:
         return None
     say("training the same network from scratch on the probe's labels")
-    tf.get_logger().setLevel("ERROR")  # it would warn that each training is traced anew, as it has to be
+    tf.get_logger().setLevel(
+        "ERROR"
+    )  # it would warn that each training is traced anew, as it has to be
     recipe = TuneRecipe(from_scratch=True, rates=SUPERVISED_RATES, widen=True, seeds=1)
     return tune_protocol(inference, *probe_images(config, source), recipe, config.seed)["top1"]
 
@@ -89,11 +95,17 @@ def run_result(
     }
 
 
-def leave_behind(config: Config, folder: RunFolder, inference: keras.Model, rows: list[dict[str, float]], result: dict) -> None:
+def leave_behind(
+    config: Config,
+    folder: RunFolder,
+    inference: keras.Model,
+    rows: list[dict[str, float]],
+    result: dict,
+) -> None:
     """Writes curves, encoder, card, and last `result.json`, with which a run is finished.
 
-    Raises `OSError` or TensorFlow's if the disk refuses, `RunFolderError` or `ConfigError` if what the run wrote before isn't there any
-    more, or isn't what it was.
+    Raises `OSError` or TensorFlow's if the disk refuses, `RunFolderError` or `ConfigError` if what
+    the run wrote before isn't there any more, or isn't what it was.
     """
     title = f"{config.name}: {system_of(config)}, {config.encoder.name} on {config.data.source}"
     curves_figure(folder.figures / "curves.png", rows, title)
@@ -103,9 +115,15 @@ def leave_behind(config: Config, folder: RunFolder, inference: keras.Model, rows
 
 
 def leave_report(
-    config: Config, folder: RunFolder, inference: keras.Model, source: Source, events: EventLog, say: Callable[[str], None]
+    config: Config,
+    folder: RunFolder,
+    inference: keras.Model,
+    source: Source,
+    events: EventLog,
+    say: Callable[[str], None],
 ) -> None:
-    """Draws the figures that need the encoder, and writes the page of a finished run and what TensorBoard shows of its end.
+    """Draws the figures that need the encoder, and writes the page of a finished run and what
+    TensorBoard shows of its end.
 
     A failure is told and ends nothing: all that was learned is written by then.
     """
@@ -117,11 +135,15 @@ def leave_report(
         show_end(events, facts, folder.figures)
     except (OSError, tf.errors.OpError, SourceError, RunFolderError, ConfigError) as error:
         reason = str(error).partition("\n")[0]
-        say(f"warning: report not written: {reason}. To make it: python -m byol_tf.report --run {shlex.quote(str(folder.root))}")
+        say(
+            f"warning: report not written: {reason}. To make it: python -m byol_tf.report --run "
+            f"{shlex.quote(str(folder.root))}"
+        )
 
 
 def weights_digest(model: BYOL) -> str:
-    """SHA-256 in hexadecimal over the online network's weights, moving statistics included, in order."""
+    """SHA-256 in hexadecimal over the online network's weights, moving statistics included, in
+    order."""
     digest = hashlib.sha256()
     for part in model.parts.values():
         for array in part.get_weights():

@@ -1,8 +1,10 @@
 """How the processes of one run on several machines know of each other's end. Needs no TensorFlow.
 
-Each says once a second that it lives, over a connection of its own to the first one, which passes on what the others have to know. One
-that is killed closes its connection; one that is stopped, or cut off, falls silent. Either way the others, who may be waiting for it inside
-TensorFlow for ever, say which one was lost and end with `LOST`, so that whoever started them can start all of them again.
+Each says once a second that it lives, over a connection of its own to the first one, which passes
+on what the others have to know. One that is killed closes its connection; one that is stopped, or
+cut off, falls silent. Either way the others, who may be waiting for it inside TensorFlow for ever,
+say which one was lost and end with `LOST`, so that whoever started them can start all of them
+again.
 """
 
 import contextlib
@@ -20,7 +22,8 @@ from byol_tf.errors import LOST
 from byol_tf.runs.process_exit import end_now
 
 SILENCE = 30.0
-"""Seconds without a word after which a process counts as lost. A machine that is ten times slower than the others still speaks."""
+"""Seconds without a word after which a process counts as lost. A machine that is ten times slower
+than the others still speaks."""
 _BEAT = 1.0
 
 
@@ -28,13 +31,15 @@ class Heartbeat:
     """One process's side of it. Does nothing until `start`.
 
     Args:
-        index: of this process among those of the run, counted from 0; 0 is the one that the others connect to.
+        index: of this process among those of the run, counted from 0; 0 is the one that the others
+            connect to.
         count: of processes.
         end: ends this process at once, whatever its other threads do: (exit code) -> never.
 
     Attributes:
-        on_signal: called with the number of a signal that another process received (on the first process only). None where no step is being
-            made, so that nothing is to be saved: then all end with the exit code that they have after a save.
+        on_signal: called with the number of a signal that another process received (on the first
+            process only). None where no step is being made, so that nothing is to be saved: then
+            all end with the exit code that they have after a save.
     """
 
     def __init__(self, index: int, count: int, end: Callable[[int], None] = end_now):
@@ -46,9 +51,12 @@ class Heartbeat:
         self._server: socket.socket | None = None
 
     def listen(self) -> tuple[int, int]:
-        """On the first process: opens a port for the others; returns it and a number that tells them from strangers."""
+        """On the first process: opens a port for the others; returns it and a number that tells
+        them from strangers."""
         dual = socket.has_dualstack_ipv6()
-        self._server = socket.create_server(("", 0), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual)
+        self._server = socket.create_server(
+            ("", 0), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual
+        )
         self._secret = secrets.randbits(60)
         threading.Thread(target=self._accept, name="heartbeat", daemon=True).start()
         return self._server.getsockname()[1], self._secret
@@ -65,17 +73,22 @@ class Heartbeat:
         threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
 
     def say_signal(self, number: int) -> None:
-        """Tells the first process of a signal that came here: a scheduler may take one machine away alone."""
+        """Tells the first process of a signal that came here: a scheduler may take one machine away
+        alone."""
         self._tell({"signal": number})
 
     def give_up(self, code: int, why: str) -> None:
-        """Tells the others that this process ends, and how; they end too, with the same code. To be called before it ends."""
+        """Tells the others that this process ends, and how; they end too, with the same code. To be
+        called before it ends."""
         self._over.set()
         self._tell({"code": code, "why": f"machine {self.index + 1} of {self.count} {why}"})
 
     def end(self, code: int, why: str) -> None:
-        """Says why this process can't go on, here and to the others, and ends it whatever its other threads wait for."""
-        self._pass_on(self.index, {"code": code, "why": f"machine {self.index + 1} of {self.count} {why}"})
+        """Says why this process can't go on, here and to the others, and ends it whatever its other
+        threads wait for."""
+        self._pass_on(
+            self.index, {"code": code, "why": f"machine {self.index + 1} of {self.count} {why}"}
+        )
 
     def leave(self) -> None:
         """This process is done, and so are the others: nobody is watched any more."""
@@ -89,8 +102,8 @@ class Heartbeat:
             self._server.close()
 
     def wait_for_verdict(self, seconds: float = SILENCE + 10.0) -> None:
-        """After an error that a lost process may have caused: gives the watch the time to notice, which ends this process. Returns if it
-        was nobody's end."""
+        """After an error that a lost process may have caused: gives the watch the time to notice,
+        which ends this process. Returns if it was nobody's end."""
         if self._lines and self._judged.wait(seconds):
             time.sleep(10.0)  # it says why, and ends this process meanwhile
 
@@ -106,14 +119,19 @@ class Heartbeat:
         with contextlib.suppress(OSError):  # closed: everybody has left
             while True:
                 connection, _ = self._server.accept()
-                threading.Thread(target=self._greet, args=(connection,), name="heartbeat", daemon=True).start()
+                threading.Thread(
+                    target=self._greet, args=(connection,), name="heartbeat", daemon=True
+                ).start()
 
     def _greet(self, connection: socket.socket) -> None:
         connection.settimeout(10.0)
         line = _Line(0, connection)
         with contextlib.suppress(OSError, ValueError, AttributeError):
             hello = line.next()
-            if hello.get("secret") == self._secret and 0 < (index := hello.get("index", 0)) < self.count:
+            if (
+                hello.get("secret") == self._secret
+                and 0 < (index := hello.get("index", 0)) < self.count
+            ):
                 line.index = index
                 with self._lock:
                     self._lines[index] = line
@@ -144,7 +162,14 @@ class Heartbeat:
             self.on_signal(number)
         else:
             name = signal.Signals(number).name
-            self._pass_on(index, {"code": 128 + number, "why": f"machine {index + 1} of {self.count} was stopped by {name}"}, back=True)
+            self._pass_on(
+                index,
+                {
+                    "code": 128 + number,
+                    "why": f"machine {index + 1} of {self.count} was stopped by {name}",
+                },
+                back=True,
+            )
 
     def _watch(self) -> None:
         while not self._over.wait(_BEAT):
@@ -152,26 +177,38 @@ class Heartbeat:
                 lines = [line for line in self._lines.values() if not line.left]
             for line in lines:
                 line.say({"alive": True})
-                # Counted in beats of this process, so that one that was itself stopped for a while doesn't take the others for silent.
+                # Counted in beats of this process, so that one that was itself stopped for a while
+                # doesn't take the others for silent.
                 line.quiet += _BEAT
                 if line.quiet > SILENCE:
                     self._lost(line.index, f"nothing was heard from it for {SILENCE:g} seconds")
 
     def _lost(self, index: int, why: str) -> None:
-        self._pass_on(index, {"code": LOST, "why": f"machine {index + 1} of {self.count} was lost: {why}"})
+        self._pass_on(
+            index, {"code": LOST, "why": f"machine {index + 1} of {self.count} was lost: {why}"}
+        )
 
     def _pass_on(self, source: int, message: dict, back: bool = False) -> None:
-        """Says why the run can't go on, to the others too (with `back` also to the one that it comes from), and ends this process."""
+        """Says why the run can't go on, to the others too (with `back` also to the one that it
+        comes from), and ends this process."""
         with self._lock:
             if self._over.is_set():
                 return
             self._over.set()
         self._judged.set()
         told = self._tell(message, but=None if back else source)
-        again = "" if message["code"] != LOST else ". Start all machines again to go on from the newest checkpoint"
-        os.write(2, f"\n{message['why']}{again}\n".encode())  # a print could wait for a lock that another thread holds
+        again = (
+            ""
+            if message["code"] != LOST
+            else ". Start all machines again to go on from the newest checkpoint"
+        )
+        os.write(
+            2, f"\n{message['why']}{again}\n".encode()
+        )  # a print could wait for a lock that another thread holds
         for line in told:
-            line.gone.wait(1.0)  # a process that ends with something unread takes back what it has just said
+            line.gone.wait(
+                1.0
+            )  # a process that ends with something unread takes back what it has just said
         self._end(message["code"])
 
 
@@ -209,18 +246,24 @@ _REMINDER = 30.0
 
 @contextlib.contextmanager
 def awaited(
-    cluster: Cluster, limit: float = _MEETING, reminder: float = _REMINDER, end: Callable[[int], None] = os._exit
+    cluster: Cluster,
+    limit: float = _MEETING,
+    reminder: float = _REMINDER,
+    end: Callable[[int], None] = os._exit,
 ) -> Iterator[None]:
-    """While this is entered, the others are awaited: TensorFlow would do so silently and for ever, though one has failed already.
+    """While this is entered, the others are awaited: TensorFlow would do so silently and for ever,
+    though one has failed already.
 
     Args:
         cluster: of this process.
-        limit: seconds after which this process ends, with exit code `LOST`: machines are rarely started at the same moment, and some have
-            to load their software first.
+        limit: seconds after which this process ends, with exit code `LOST`: machines are rarely
+            started at the same moment, and some have to load their software first.
         reminder: seconds between two lines that say so.
         end: ends this process.
     """
-    others = ", ".join(address for index, address in enumerate(cluster.addresses) if index != cluster.index)
+    others = ", ".join(
+        address for index, address in enumerate(cluster.addresses) if index != cluster.index
+    )
     met = threading.Event()
 
     def remind() -> None:
@@ -229,7 +272,10 @@ def awaited(
             waited += reminder
             over = waited >= limit
             what = "ended. Start all machines again" if over else f"ends at {limit:g} s"
-            text = f"\nmachine {cluster.index + 1} of {len(cluster.addresses)} has waited {waited:g} s for {others}; {what}\n"
+            text = (
+                f"\nmachine {cluster.index + 1} of {len(cluster.addresses)} has waited "
+                f"{waited:g} s for {others}; {what}\n"
+            )
             os.write(2, text.encode())
             if over:
                 end(LOST)

@@ -18,14 +18,16 @@ _IDLE = 0.05
 class StuckInput:
     """Notices that a batch was asked for and doesn't come, while this process does nothing.
 
-    A slow input still decodes, copies or computes: as long as the process takes more than a twentieth of one core's time in one of six
-    seconds, nothing is noticed, however long a batch takes.
+    A slow input still decodes, copies or computes: as long as the process takes more than a
+    twentieth of one core's time in one of six seconds, nothing is noticed, however long a batch
+    takes.
 
     Args:
-        noticed: called once, from a thread, with how many seconds the step's batch has been awaited.
+        noticed: called once, from a thread, with how many seconds the step's batch has been
+            awaited.
         patience: seconds.
-        each: called from that thread in each second of the wait, with its seconds so far and a function that tells whether it goes on;
-            None calls nothing.
+        each: called from that thread in each second of the wait, with its seconds so far and a
+            function that tells whether it goes on; None calls nothing.
     """
 
     def __init__(
@@ -55,8 +57,11 @@ class StuckInput:
         finally:
             self._get()
 
-    def with_epoch_ends(self, callbacks: list[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
-        """The callbacks, between two that make what they do at an epoch's end count as one batch: a probe may wait for images too."""
+    def with_epoch_ends(
+        self, callbacks: list[keras.callbacks.Callback]
+    ) -> list[keras.callbacks.Callback]:
+        """The callbacks, between two that make what they do at an epoch's end count as one batch: a
+        probe may wait for images too."""
         begins = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: self._ask())
         ends = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: self._get())
         return [begins, *callbacks, ends]
@@ -70,7 +75,8 @@ class StuckInput:
             self._came += 1
 
     def around(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """The same batches, each one's coming and going noted. For the last stage of an endless pipeline."""
+        """The same batches, each one's coming and going noted. For the last stage of an endless
+        pipeline."""
 
         def asked(number):
             self._ask()
@@ -86,7 +92,9 @@ class StuckInput:
 
         @tf.autograph.experimental.do_not_convert
         def note_came(number, batch):
-            with tf.control_dependencies([tf.numpy_function(came, [number], tf.int64), *tf.nest.flatten(batch)]):
+            with tf.control_dependencies(
+                [tf.numpy_function(came, [number], tf.int64), *tf.nest.flatten(batch)]
+            ):
                 return tf.nest.map_structure(tf.identity, batch)
 
         numbers = tf.data.Dataset.range(np.iinfo(np.int64).max).map(note_asked)
@@ -99,7 +107,13 @@ class StuckInput:
             busy = now - used > _IDLE * _TICK
             used = now
             # In ticks of this process, so that one that was stopped for a while doesn't count that.
-            waited = 0.0 if self._asked == self._came or came != self._came else max(0.0, waited - 5 * _TICK) if busy else waited + _TICK
+            waited = (
+                0.0
+                if self._asked == self._came or came != self._came
+                else max(0.0, waited - 5 * _TICK)
+                if busy
+                else waited + _TICK
+            )
             came = self._came
             if waited >= self.patience and not said:
                 said = True

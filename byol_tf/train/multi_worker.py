@@ -1,4 +1,5 @@
-"""What the processes of one run tell each other: one process, or one on each of several machines."""
+"""What the processes of one run tell each other: one process, or one on each of several
+machines."""
 
 import contextlib
 import hashlib
@@ -17,9 +18,11 @@ _USAGE_ERROR = 2
 
 
 class Workers:
-    """The processes that train together under a strategy. One alone is its own chief, and nothing waits.
+    """The processes that train together under a strategy. One alone is its own chief, and nothing
+    waits.
 
-    Each method but `share` must be called by all of them, in the same order: it waits for the others.
+    Each method but `share` must be called by all of them, in the same order: it waits for the
+    others.
 
     Args:
         strategy: of the run.
@@ -28,7 +31,8 @@ class Workers:
         count: of processes.
         index: which of them this is, counted from 0.
         chief: whether it is the one that writes.
-        heartbeat: how they know of each other's end; nobody watches before `meet`, and nobody has to where there is one alone.
+        heartbeat: how they know of each other's end; nobody watches before `meet`, and nobody has
+            to where there is one alone.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):
@@ -44,10 +48,12 @@ class Workers:
 
     @contextlib.contextmanager
     def meet(self) -> Iterator[None]:
-        """While this is entered, the end of one process is the end of all, whatever they wait for: see `Heartbeat`.
+        """While this is entered, the end of one process is the end of all, whatever they wait for:
+        see `Heartbeat`.
 
-        One that fails says so, and raises its own error; the others end with `LOST`, or with its exit code where nothing has failed: 2 for
-        what the user has to change, 128 + n after a signal, when the chief has saved.
+        One that fails says so, and raises its own error; the others end with `LOST`, or with its
+        exit code where nothing has failed: 2 for what the user has to change, 128 + n after a
+        signal, when the chief has saved.
         """
         if self.count > 1:
             self._connect()
@@ -63,20 +69,32 @@ class Workers:
             self.heartbeat.give_up(_USAGE_ERROR, f"can't go on: {error}")
             raise
         except Exception as error:
-            if isinstance(error, tf.errors.OpError) and "ollective" in str(error):  # most likely not this process's own failure
+            if isinstance(error, tf.errors.OpError) and "ollective" in str(
+                error
+            ):  # most likely not this process's own failure
                 self.heartbeat.wait_for_verdict()
-            self.heartbeat.give_up(LOST, f"failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}")
+            self.heartbeat.give_up(
+                LOST,
+                f"failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}",
+            )
             raise
         self.heartbeat.leave()
 
     def _connect(self) -> None:
-        port, secret = (self.gathered(number)[0] for number in (self.heartbeat.listen() if self.chief else (0, 0)))
+        port, secret = (
+            self.gathered(number)[0]
+            for number in (self.heartbeat.listen() if self.chief else (0, 0))
+        )
         if not self.chief:
             try:
                 self.heartbeat.connect(self._host, port, secret)
             except OSError as error:
-                # Behind a firewall that opens TF_CONFIG's ports only. TensorFlow's own connections notice some ends, with its own errors.
-                text = f"warning: machine {self.index + 1} can't reach {self._host}:{port} ({error}): lost machines may go unnoticed\n"
+                # Behind a firewall that opens TF_CONFIG's ports only. TensorFlow's own connections
+                # notice some ends, with its own errors.
+                text = (
+                    f"warning: machine {self.index + 1} can't reach {self._host}:{port} "
+                    f"({error}): lost machines may go unnoticed\n"
+                )
                 os.write(2, text.encode())
         self.wait()
         self.heartbeat.start()
@@ -95,22 +113,32 @@ class Workers:
         return [index for index, number in enumerate(numbers) if number != numbers[0]]
 
     def from_chief(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The chief's arrays on all processes; each gives as many, of the same names, shapes and dtypes."""
+        """The chief's arrays on all processes; each gives as many, of the same names, shapes and
+        dtypes."""
         if self.count == 1:
             return arrays
         # Collectives know no small integers.
-        wide = [array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array for array in arrays.values()]
+        wide = [
+            array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
+            for array in arrays.values()
+        ]
         summed = self._sum(wide if self.chief else [np.zeros_like(array) for array in wide])
-        return {name: array.astype(arrays[name].dtype) for name, array in zip(arrays, summed, strict=True)}
+        return {
+            name: array.astype(arrays[name].dtype)
+            for name, array in zip(arrays, summed, strict=True)
+        }
 
     def wait(self) -> None:
         """Returns when all processes have come here."""
         self.gathered(0)
 
-    def share(self, batches: tf.data.Dataset, batch_size: int) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    def share(
+        self, batches: tf.data.Dataset, batch_size: int
+    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
         """What `fit` takes, of an endless dataset of this process's part of each batch.
 
-        Keras would shard what it is given once more, by leaving out elements; what is made from a function it takes as it is.
+        Keras would shard what it is given once more, by leaving out elements; what is made from a
+        function it takes as it is.
 
         Args:
             batches: `[batch_size / count, ...]` each, in the order of the whole batch's rows.
@@ -121,8 +149,11 @@ class Workers:
         replicas = self.strategy.num_replicas_in_sync
         if replicas > self.count:  # a replica takes an element, so each gets one of its own
             batches = batches.rebatch(batch_size // replicas, drop_remainder=True)
-        # Said to be endless, or the workers would ask each other at each step whether all have images left.
-        endless = batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+        # Said to be endless, or the workers would ask each other at each step whether all have
+        # images left.
+        endless = batches.apply(
+            tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+        )
         return self.strategy.distribute_datasets_from_function(lambda _: endless)
 
     def _sum(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
@@ -131,10 +162,19 @@ class Workers:
 
         def of_replica(values):
             context = tf.distribute.get_replica_context()
-            counts = context.replica_id_in_sync_group % local_replicas == 0  # one replica of each process
-            return [context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(counts, value, tf.zeros_like(value))) for value in values]
+            counts = (
+                context.replica_id_in_sync_group % local_replicas == 0
+            )  # one replica of each process
+            return [
+                context.all_reduce(
+                    tf.distribute.ReduceOp.SUM, tf.where(counts, value, tf.zeros_like(value))
+                )
+                for value in values
+            ]
 
         if self._summed is None:
-            self._summed = tf.function(lambda values: self.strategy.run(of_replica, args=(values,)), autograph=False)
+            self._summed = tf.function(
+                lambda values: self.strategy.run(of_replica, args=(values,)), autograph=False
+            )
         summed = self._summed([tf.constant(array) for array in arrays])
         return [self.strategy.experimental_local_results(value)[0].numpy() for value in summed]

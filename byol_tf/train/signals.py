@@ -1,4 +1,5 @@
-"""SIGTERM, SIGINT and SIGHUP: the first asks a run to save and stop, a second of its kind ends it at once. Needs no TensorFlow."""
+"""SIGTERM, SIGINT and SIGHUP: the first asks a run to save and stop, a second of its kind ends it
+at once. Needs no TensorFlow."""
 
 import os
 import signal
@@ -11,14 +12,17 @@ NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class SignalWatch:
-    """Takes note of signals while it is entered; what is ignored already, as SIGHUP under `nohup`, stays ignored.
+    """Takes note of signals while it is entered; what is ignored already, as SIGHUP under `nohup`,
+    stays ignored.
 
-    Python runs handlers between two of its own instructions, and the training thread may be inside TensorFlow for minutes. So the C handler
-    writes each signal's number into a pipe, and a thread reads it there: a second signal isn't made to wait.
+    Python runs handlers between two of its own instructions, and the training thread may be inside
+    TensorFlow for minutes. So the C handler writes each signal's number into a pipe, and a thread
+    reads it there: a second signal isn't made to wait.
 
     Args:
-        plan: what people are told that is going to happen now. None where no step is being made, so that nothing is to be saved: the first
-            signal then ends the process at once, with the exit code that it has after a save.
+        plan: what people are told that is going to happen now. None where no step is being made, so
+            that nothing is to be saved: the first signal then ends the process at once, with the
+            exit code that it has after a save.
         on_first: called with the first signal's number, from the thread.
 
     Attributes:
@@ -68,7 +72,9 @@ class SignalWatch:
     def _take(self, number: int) -> None:
         name = signal.Signals(number).name
         if self.plan is None:
-            os.write(2, f"\n{name}: ended; no step was being made\n".encode())  # a print could meet another one in the same buffer
+            os.write(
+                2, f"\n{name}: ended; no step was being made\n".encode()
+            )  # a print could meet another one in the same buffer
         if self.plan is None or number in self._seen:
             end_now(128 + number)
         self._seen.add(number)

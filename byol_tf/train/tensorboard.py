@@ -12,7 +12,8 @@ import tensorflow as tf
 class EventLog:
     """Writes events; what the disk doesn't take is kept and comes with the next, in a new file.
 
-    TensorFlow leaves half an event where the disk was full, and a reader stops there. So the file is cut to its last whole event.
+    TensorFlow leaves half an event where the disk was full, and a reader stops there. So the file
+    is cut to its last whole event.
 
     Args:
         folder: of the event files.
@@ -42,10 +43,15 @@ class EventLog:
                 with self._writer.as_default(step=each):
                     waiting()
             self._writer.flush()
-            self._whole = max((path.stat().st_size for path in self._files()), default=0)  # none where somebody removed it
+            self._whole = max(
+                (path.stat().st_size for path in self._files()), default=0
+            )  # none where somebody removed it
         except (OSError, tf.errors.OpError) as error:
             if not self._failed:
-                self.say(f"warning: {self.folder}: events not written: {_told(error)}. The run goes on, and they come with the next")
+                self.say(
+                    f"warning: {self.folder}: events not written: {_told(error)}. The run goes on, "
+                    "and they come with the next"
+                )
             self._failed = True
             self._abandon()
             return

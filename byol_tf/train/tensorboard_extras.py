@@ -1,4 +1,5 @@
-"""What TensorBoard shows of a run beside its scalars: config, hyper-parameters, figures, and the projector.
+"""What TensorBoard shows of a run beside its scalars: config, hyper-parameters, figures, and the
+projector.
 
 The functions that begin with `show` call `tf.summary` and are to be called through an `EventLog`.
 """
@@ -40,7 +41,8 @@ _ALWAYS = (
     "training.epochs",
     "training.batch_size",
 )
-"""Hyper-parameters of every run, at their defaults too: what studies vary, so that the dashboard has no gaps there."""
+"""Hyper-parameters of every run, at their defaults too: what studies vary, so that the dashboard
+has no gaps there."""
 _THUMBNAIL = 48  # pixels; 1,000 make a sprite of 1,536, and TensorBoard takes up to 8,192
 
 
@@ -56,9 +58,15 @@ def show_config(config: Config, run: str) -> None:
 
 
 def hyperparameters(config: Config) -> dict[str, bool | float | str]:
-    """Dotted key -> value, of the keys that studies vary and of those that differ from their defaults; lists and null as JSON."""
+    """Dotted key -> value, of the keys that studies vary and of those that differ from their
+    defaults; lists and null as JSON."""
     here, default = flat(json.loads(resolved_json(config))), flat(defaults_beside(config))
-    keys = dict.fromkeys((*_ALWAYS, *(key for key, value in here.items() if default.get(key) != value and key != "name")))
+    keys = dict.fromkeys(
+        (
+            *_ALWAYS,
+            *(key for key, value in here.items() if default.get(key) != value and key != "name"),
+        )
+    )
     found = {}
     for key in keys:
         value = json.loads(here[key])
@@ -76,7 +84,11 @@ def show_end(events: EventLog, facts: RunFacts, figures: Path) -> None:
     """
     epoch = int(facts.rows[-1]["epoch"])
     names = ("curves", "collapse", "neighbours", "map", "confusion")
-    pictures = {name: (figures / f"{name}.png").read_bytes() for name in names if (figures / f"{name}.png").exists()}
+    pictures = {
+        name: (figures / f"{name}.png").read_bytes()
+        for name in names
+        if (figures / f"{name}.png").exists()
+    }
 
     def write() -> None:
         for name, png in pictures.items():
@@ -89,14 +101,22 @@ def show_end(events: EventLog, facts: RunFacts, figures: Path) -> None:
 
 
 def leave_projector(logs: Path, seen: Seen) -> None:
-    """Writes what TensorBoard's projector shows: representations, classes and a sprite of thumbnails. `OSError` if the disk refuses.
+    """Writes what TensorBoard's projector shows: representations, classes and a sprite of
+    thumbnails. `OSError` if the disk refuses.
 
     Args:
         logs: the folder of the run's events.
         seen: images and their representations.
     """
-    write_atomically(logs / "representations.tsv", "".join("\t".join(f"{x:.5g}" for x in row) + "\n" for row in seen.trained))
-    names = ["image"] * len(seen.trained) if seen.labels is None else [seen.class_names[label] for label in seen.labels]
+    write_atomically(
+        logs / "representations.tsv",
+        "".join("\t".join(f"{x:.5g}" for x in row) + "\n" for row in seen.trained),
+    )
+    names = (
+        ["image"] * len(seen.trained)
+        if seen.labels is None
+        else [seen.class_names[label] for label in seen.labels]
+    )
     write_atomically(logs / "classes.tsv", "".join(" ".join(name.split()) + "\n" for name in names))
     side = math.ceil(math.sqrt(len(names)))
     sprite = np.full((side * _THUMBNAIL, side * _THUMBNAIL, 3), 255, np.uint8)
@@ -105,7 +125,11 @@ def leave_projector(logs: Path, seen: Seen) -> None:
         sprite[y : y + _THUMBNAIL, x : x + _THUMBNAIL] = fit(seen.images[number], _THUMBNAIL)
     Image.fromarray(sprite).save(logs / "sprite.png")
     config = projector.ProjectorConfig()
-    embedding = config.embeddings.add(tensor_name="representations", tensor_path="representations.tsv", metadata_path="classes.tsv")
+    embedding = config.embeddings.add(
+        tensor_name="representations",
+        tensor_path="representations.tsv",
+        metadata_path="classes.tsv",
+    )
     embedding.sprite.image_path = "sprite.png"
     embedding.sprite.single_image_dim.extend([_THUMBNAIL, _THUMBNAIL])
     projector.visualize_embeddings(str(logs), config)

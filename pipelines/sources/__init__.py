@@ -4,7 +4,17 @@ from pipelines.sources.base import Roll, Source, SourceError, SourcePlan, unpack
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.flat import Heap, Photo, read_photo
-from pipelines.sources.images import ArrayImages, Images, LazyImages, balanced_indices, concatenated, fit, fitted, subset, without_labels
+from pipelines.sources.images import (
+    ArrayImages,
+    Images,
+    LazyImages,
+    balanced_indices,
+    concatenated,
+    fit,
+    fitted,
+    subset,
+    without_labels,
+)
 from pipelines.sources.loading import held_in_memory
 from pipelines.sources.registry import open_source, plan_source, sample_source
 

@@ -18,7 +18,8 @@ class Roll:
         sizes: bytes of each photo, by its path below the root with "/", ascending.
         class_of: the class of each path that a list named one for.
         skipped: (path as it is printed, reason) of what couldn't be read.
-        shapes: of each split that was used, the common shape of its images, or None where they differ.
+        shapes: of each split that was used, the common shape of its images, or None where they
+            differ.
     """
 
     sizes: Mapping[str, int]
@@ -35,9 +36,25 @@ def unpacked(content: bytes) -> Roll:
     """What `packed` gave. Raises ValueError where it is something else."""
     try:
         fields = json.loads(gzip.decompress(content))
-        shapes = {split: None if shape is None else tuple(shape) for split, shape in fields["shapes"].items()}
-        return Roll(fields["sizes"], fields["class_of"], tuple((path, reason) for path, reason in fields["skipped"]), shapes)
-    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        shapes = {
+            split: None if shape is None else tuple(shape)
+            for split, shape in fields["shapes"].items()
+        }
+        return Roll(
+            fields["sizes"],
+            fields["class_of"],
+            tuple((path, reason) for path, reason in fields["skipped"]),
+            shapes,
+        )
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise ValueError(f"expected the list of photos that a run wrote; {error}") from error
 
 
@@ -45,7 +62,8 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how many images are done, of how many)."""
 
 Lost = Callable[[str, str], None]
-"""Called with (path below the root, reason) of a photo that could be read once and can't be any more. Threads call it."""
+"""Called with (path below the root, reason) of a photo that could be read once and can't be any
+more. Threads call it."""
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -69,7 +87,8 @@ SPLITS = ("unlabelled", "train", "test")
 
 
 class SourceError(Exception):
-    """The images can't be had as asked. The text says what is wrong, where it was looked for and what would be right."""
+    """The images can't be had as asked. The text says what is wrong, where it was looked for and
+    what would be right."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +104,12 @@ class Source:
         skipped: for each file that was left out: its path below the root, and why.
         notes: lines about the data for people.
         fingerprint: sha256 in hexadecimal that identifies the data.
-        trouble: returns why images can't be read any more that could be when the source was opened; None while all is well. An exception
-            that passes through tf.data comes out as TensorFlow's own; this is the original.
+        trouble: returns why images can't be read any more that could be when the source was opened;
+            None while all is well. An exception that passes through tf.data comes out as
+            TensorFlow's own; this is the original.
         roll: of "folder": its photos, to open it with when the run goes on; else None.
-        keep: writes what was found out into `Request.scans`, for the next start. No error where that can't be.
+        keep: writes what was found out into `Request.scans`, for the next start. No error where
+            that can't be.
     """
 
     name: str
@@ -106,10 +127,12 @@ class Source:
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """What opening a source would give, found out without writing, downloading or decoding anything.
+    """What opening a source would give, found out without writing, downloading or decoding
+    anything.
 
     Attributes:
-        counts: images in "pretrain", "train" and "test" (0 where there is none). Unreadable files are still counted.
+        counts: images in "pretrain", "train" and "test" (0 where there is none). Unreadable files
+            are still counted.
         classes: number of classes, 0 without labels.
         image_shape: `(height, width, 3)`, or None where images differ.
         notes: lines about the data for people.
@@ -131,21 +154,30 @@ class Request:
 
     Attributes:
         source: "textures", "digits", "folder", "stl10", "cifar10" or "imagenet".
-        root: the folder of photos, or the list of them; for TFDS, where prepared data sets lie (None: TFDS's own place).
-        archive: TFDS without network: the downloaded file; for "imagenet" the folder with its two tars.
-        pretrain: "unlabelled", "train" or "train+unlabelled"; None: the unlabelled images where there are any, else train.
-        pretrain_images: at most so many to pre-train on, drawn by the seed; for "textures", how many are drawn.
-        image_size: the shorter side is resized to it and the centre cut out; None: images stay as they are (digits: 32).
-        cache: "memory" holds all images as uint8, "none" reads them each time, "auto" holds them if they fit into half of the free memory.
-        max_bad_fraction: for "folder": a larger share of unreadable files is an error, be it when it is opened or while it is read.
+        root: the folder of photos, or the list of them; for TFDS, where prepared data sets lie
+            (None: TFDS's own place).
+        archive: TFDS without network: the downloaded file; for "imagenet" the folder with its two
+            tars.
+        pretrain: "unlabelled", "train" or "train+unlabelled"; None: the unlabelled images where
+            there are any, else train.
+        pretrain_images: at most so many to pre-train on, drawn by the seed; for "textures", how
+            many are drawn.
+        image_size: the shorter side is resized to it and the centre cut out; None: images stay as
+            they are (digits: 32).
+        cache: "memory" holds all images as uint8, "none" reads them each time, "auto" holds them if
+            they fit into half of the free memory.
+        max_bad_fraction: for "folder": a larger share of unreadable files is an error, be it when
+            it is opened or while it is read.
         seed: of every draw.
         on_progress: called with (what is being done, images done, of how many).
-        on_lost: for "folder": called once for each photo that can't be read any more, when another one of its label takes its place. None:
-            there is no taking another's place, and the first loss is an error.
-        roll: for "folder": the photos that are meant. What couldn't be read then is left out again, unopened; what has gone or changed
-            since is lost as if it had gone while it was used; what has come since is left out.
-        scans: for "folder": the folder where what was found out about photos is kept (see `folder/scan_cache.py`); None: nowhere. Only
-            `Source.keep` writes there.
+        on_lost: for "folder": called once for each photo that can't be read any more, when another
+            one of its label takes its place. None: there is no taking another's place, and the
+            first loss is an error.
+        roll: for "folder": the photos that are meant. What couldn't be read then is left out again,
+            unopened; what has gone or changed since is lost as if it had gone while it was used;
+            what has come since is left out.
+        scans: for "folder": the folder where what was found out about photos is kept (see
+            `folder/scan_cache.py`); None: nowhere. Only `Source.keep` writes there.
     """
 
     source: str
@@ -196,11 +228,13 @@ class Parts:
         fingerprint: see `Source`.
         notes: lines for people.
         unlabelled_from: the splits that make up the unlabelled images.
-        likely_shape: common shape that the images seem to have, where their `shape` is None because nobody has decoded them all.
-        file_name: (split, index) -> the file an image comes from. Given where files may be unreadable: each is then decoded once.
+        likely_shape: common shape that the images seem to have, where their `shape` is None because
+            nobody has decoded them all.
+        file_name: (split, index) -> the file an image comes from. Given where files may be
+            unreadable: each is then decoded once.
         skipped: (file, reason) of what was seen to be unreadable without opening it.
-        after_reading: called when all that is used has been decoded, with the number of files that may yet become unreadable; gives lines
-            for people.
+        after_reading: called when all that is used has been decoded, with the number of files that
+            may yet become unreadable; gives lines for people.
         trouble: see `Source`.
         roll: what was found by name, where files may be unreadable.
         keep: see `Source`.

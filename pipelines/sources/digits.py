@@ -15,7 +15,9 @@ def outline(request: Request) -> Outline:
     """Counts what `parts` gives."""
     size = request.image_size or _SIZE
     notes = (f"{_TRAIN + _TEST:,} digits of 8 x 8 pixels (scikit-learn), enlarged to {size}",)
-    return Outline({"train": _TRAIN, "test": _TEST}, 10, (size, size, 3), always_in_memory=True, notes=notes)
+    return Outline(
+        {"train": _TRAIN, "test": _TEST}, 10, (size, size, 3), always_in_memory=True, notes=notes
+    )
 
 
 def parts(request: Request) -> Parts:
@@ -29,12 +31,20 @@ def parts(request: Request) -> Parts:
     images = np.stack([fit(np.repeat(image[..., None], 3, axis=2), size) for image in grey])
     labels = digits.target.astype(np.int64)
     train, test = train_test_split(
-        np.arange(len(labels)), test_size=_TEST, stratify=labels, random_state=int(stream(request.seed, "digits").integers(2**31))
+        np.arange(len(labels)),
+        test_size=_TEST,
+        stratify=labels,
+        random_state=int(stream(request.seed, "digits").integers(2**31)),
     )
     train, test = np.sort(train), np.sort(test)
     return Parts(
-        images={"train": ArrayImages(images[train], labels[train]), "test": ArrayImages(images[test], labels[test])},
+        images={
+            "train": ArrayImages(images[train], labels[train]),
+            "test": ArrayImages(images[test], labels[test]),
+        },
         class_names=tuple(str(name) for name in digits.target_names),
-        fingerprint=hashlib.sha256(b"digits %d %d %d" % (request.seed, len(train), len(test))).hexdigest(),
+        fingerprint=hashlib.sha256(
+            b"digits %d %d %d" % (request.seed, len(train), len(test))
+        ).hexdigest(),
         notes=outline(request).notes,
     )

@@ -1,4 +1,5 @@
-"""HEIC and AVIF, as telephones write them: what Pillow reads of them here, and what to install for the others."""
+"""HEIC and AVIF, as telephones write them: what Pillow reads of them here, and what to install for
+the others."""
 
 import functools
 import os
@@ -13,13 +14,18 @@ _INSTALL = {
 }
 _SUFFIXES = {_HEIC: (".heic", ".heif", ".hif"), _AVIF: (".avif",)}
 SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
-_BRANDS = {_AVIF: {b"avif", b"avis"}, _HEIC: {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}}
-"""What the first box of a file names: ISO 14496-12 and 23008-12. An AVIF may name a general brand of the second set too."""
+_BRANDS = {
+    _AVIF: {b"avif", b"avis"},
+    _HEIC: {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"},
+}
+"""What the first box of a file names: ISO 14496-12 and 23008-12. An AVIF may name a general brand
+of the second set too."""
 
 
 @functools.cache
 def readable() -> tuple[str, ...]:
-    """Those of the two that can be read, by Pillow's names. Pillow reads AVIF by itself, HEIC once pillow-heif is registered with it."""
+    """Those of the two that can be read, by Pillow's names. Pillow reads AVIF by itself, HEIC once
+    pillow-heif is registered with it."""
     found = []
     try:
         from PIL import AvifImagePlugin
@@ -40,13 +46,17 @@ def readable() -> tuple[str, ...]:
 
 def version() -> str:
     """What `readable` gives, with the version of what decodes HEIC."""
-    return ", ".join(f"HEIF by pillow-heif {metadata.version('pillow-heif')}" if kind == _HEIC else kind for kind in readable())
+    return ", ".join(
+        f"HEIF by pillow-heif {metadata.version('pillow-heif')}" if kind == _HEIC else kind
+        for kind in readable()
+    )
 
 
 def cut_short(file: BinaryIO) -> bool:
     """Whether a box of pixels or of what they are ends behind the file's end.
 
-    The decoder of HEIC leaves tiles that it can't decode as they were, so that half a file would be half a picture.
+    The decoder of HEIC leaves tiles that it can't decode as they were, so that half a file would be
+    half a picture.
     """
     end, at = file.seek(0, os.SEEK_END), 0
     while at + 8 <= end:
@@ -64,7 +74,8 @@ def cut_short(file: BinaryIO) -> bool:
 
 
 def what_to_install(start: bytes) -> str | None:
-    """What a file is that begins so, and what reads it, if it is one of the two and can't be read here. `start`: its first 64 bytes."""
+    """What a file is that begins so, and what reads it, if it is one of the two and can't be read
+    here. `start`: its first 64 bytes."""
     if start[4:8] != b"ftyp":
         return None
     box = start[: int.from_bytes(start[:4], "big")]
@@ -74,7 +85,8 @@ def what_to_install(start: bytes) -> str | None:
 
 
 def notes(paths: Iterable[str]) -> list[str]:
-    """A line for people for each of the two that some files are by their names and that can't be read here."""
+    """A line for people for each of the two that some files are by their names and that can't be
+    read here."""
     names, lines = [path.lower() for path in paths], []
     for kind, suffixes in _SUFFIXES.items():
         count = sum(name.endswith(suffixes) for name in names)

@@ -1,7 +1,8 @@
 """Images that are reached by their index, and views of them.
 
-Order, resume and sharding are then functions of (seed, epoch, position) and of nothing else: whoever reads can begin anywhere. Nothing here
-holds a state that reading changes, so several threads may read at once.
+Order, resume and sharding are then functions of (seed, epoch, position) and of nothing else:
+whoever reads can begin anywhere. Nothing here holds a state that reading changes, so several
+threads may read at once.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +19,8 @@ class Images(ABC):
 
     Attributes:
         labels: int64 `[n]`, one class number an image, or None where the images have no labels.
-        shape: `(height, width, 3)` of every image, or None where they differ or where nobody has looked yet.
+        shape: `(height, width, 3)` of every image, or None where they differ or where nobody has
+            looked yet.
     """
 
     labels: np.ndarray | None
@@ -30,14 +32,17 @@ class Images(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> np.ndarray:
-        """Returns image `index` as uint8 `[height, width, 3]`, RGB. Raises IndexError outside 0..n-1."""
+        """Returns image `index` as uint8 `[height, width, 3]`, RGB. Raises IndexError outside
+        0..n-1."""
 
     def shape_of(self, index: int) -> Shape:
-        """The shape of `self[index]`, which may be known without reading it. Raises as that does."""
+        """The shape of `self[index]`, which may be known without reading it. Raises as that
+        does."""
         return self[index].shape
 
     def batch(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the images at `indices`, int `[k]`, as uint8 `[k, height, width, 3]`. Raises ValueError where `shape` is None."""
+        """Returns the images at `indices`, int `[k]`, as uint8 `[k, height, width, 3]`. Raises
+        ValueError where `shape` is None."""
         if self.shape is None:
             raise ValueError("batch: expected images of one shape; these differ in size")
         out = np.empty((len(indices), *self.shape), np.uint8)
@@ -46,9 +51,11 @@ class Images(ABC):
         return out
 
     def encoded(self, index: int) -> bytes | None:
-        """Returns image `index` as it lies there, if it is a JPEG of which any part can be decoded to the pixels of `self[index]`.
+        """Returns image `index` as it lies there, if it is a JPEG of which any part can be decoded
+        to the pixels of `self[index]`.
 
-        None where it is anything else, or where `self[index]` would say why it can't be read. Raises IndexError as that does.
+        None where it is anything else, or where `self[index]` would say why it can't be read.
+        Raises IndexError as that does.
         """
         _check_index(index, len(self))
         return None
@@ -60,15 +67,21 @@ class ArrayImages(Images):
     Args:
         images: uint8 `[n, height, width, 3]`.
         labels: integers `[n]`, or None.
-        together: False for images that are too large to be worked on in batches: their `shape` is None then, as if they differed.
+        together: False for images that are too large to be worked on in batches: their `shape` is
+            None then, as if they differed.
 
     Raises:
         ValueError: another type or shape.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray | None = None, *, together: bool = True) -> None:
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray | None = None, *, together: bool = True
+    ) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            raise ValueError(f"images: expected uint8 [n, height, width, 3], received {images.dtype} {list(images.shape)}")
+            raise ValueError(
+                f"images: expected uint8 [n, height, width, 3], received {images.dtype} "
+                f"{list(images.shape)}"
+            )
         self._images = images
         self.labels = _checked_labels(labels, len(images))
         self.shape = (images.shape[1], images.shape[2], 3) if together else None
@@ -92,8 +105,10 @@ class LazyImages(Images):
         read: index -> uint8 `[height, width, 3]`. Called from several threads at once.
         labels: integers `[count]`, or None.
         shape: of every image, or None where they differ.
-        encoded: index -> see `Images.encoded`, called like `read`; or None where no image is such a JPEG.
-        shape_of: index -> see `Images.shape_of`, called like `read`; or None where it takes reading.
+        encoded: index -> see `Images.encoded`, called like `read`; or None where no image is such a
+            JPEG.
+        shape_of: index -> see `Images.shape_of`, called like `read`; or None where it takes
+            reading.
     """
 
     def __init__(
@@ -130,7 +145,9 @@ class LazyImages(Images):
 class _Chosen(Images):
     """The images of another set at given indices; nothing is copied."""
 
-    def __init__(self, images: Images, indices: np.ndarray, labels: np.ndarray | None, shape: Shape | None) -> None:
+    def __init__(
+        self, images: Images, indices: np.ndarray, labels: np.ndarray | None, shape: Shape | None
+    ) -> None:
         self._images = images
         self._indices = indices
         self.labels = labels
@@ -212,7 +229,9 @@ class _Fitted(Images):
         return self.shape
 
 
-def subset(images: Images, indices: np.ndarray | Sequence[int], *, shape: Shape | None = None) -> Images:
+def subset(
+    images: Images, indices: np.ndarray | Sequence[int], *, shape: Shape | None = None
+) -> Images:
     """The images at `indices`, int `[k]`, with their labels, in that order. Nothing is copied.
 
     `shape` states the common shape of the chosen ones where `images` itself has none.
@@ -230,17 +249,20 @@ def without_labels(images: Images) -> Images:
 
 
 def concatenated(first: Images, second: Images) -> Images:
-    """The images of `first`, then those of `second`; labels where both have them, a shape where both have the same."""
+    """The images of `first`, then those of `second`; labels where both have them, a shape where
+    both have the same."""
     return _Concatenated(first, second)
 
 
 def fitted(images: Images, size: int) -> Images:
-    """The images as squares of side `size`: see `fit`. Resized when they are read; as they are where they have that shape."""
+    """The images as squares of side `size`: see `fit`. Resized when they are read; as they are
+    where they have that shape."""
     return images if images.shape == (size, size, 3) else _Fitted(images, size)
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes the shorter side to `size` and cuts out the centre; an image that is so already is returned as it is.
+    """Resizes the shorter side to `size` and cuts out the centre; an image that is so already is
+    returned as it is.
 
     Args:
         image: uint8 `[height, width, 3]`.
@@ -256,7 +278,9 @@ def fit(image: np.ndarray, size: int) -> np.ndarray:
         return image[top : top + side, left : left + side]
     top, left = (height - side) / 2, (width - side) / 2
     box = (left, top, left + side, top + side)
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return np.asarray(
+        Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box)
+    )
 
 
 def balanced_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -280,7 +304,9 @@ def balanced_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     starts = np.searchsorted(numbers[by_class], np.arange(len(classes)))
     rank = np.empty(len(labels), np.int64)  # the how-manieth of its class each image is
     rank[by_class] = np.arange(len(labels)) - starts[numbers[by_class]]
-    turn = draw.permutation(len(classes))  # who goes first in a round, so that a remainder favours no class
+    turn = draw.permutation(
+        len(classes)
+    )  # who goes first in a round, so that a remainder favours no class
     return np.sort(order[np.lexsort((turn[numbers], rank))[:count]]).astype(np.int64)
 
 
@@ -294,5 +320,7 @@ def _checked_labels(labels: np.ndarray | None, count: int) -> np.ndarray | None:
         return None
     labels = np.asarray(labels)
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels: expected integers [{count}], received {labels.dtype} {list(labels.shape)}")
+        raise ValueError(
+            f"labels: expected integers [{count}], received {labels.dtype} {list(labels.shape)}"
+        )
     return labels.astype(np.int64)

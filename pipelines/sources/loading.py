@@ -1,4 +1,5 @@
-"""One pass over images with several threads: to hold them in memory, or to find out which can be read."""
+"""One pass over images with several threads: to hold them in memory, or to find out which can be
+read."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ _TOGETHER = 512 * 512  # pixels of an image
 
 
 def large(shape: Shape) -> bool:
-    """Whether images of `(height, width, 3)` are so large that a batch of them, as float32, would take a machine's memory."""
+    """Whether images of `(height, width, 3)` are so large that a batch of them, as float32, would
+    take a machine's memory."""
     return shape[0] * shape[1] > _TOGETHER
 
 
@@ -24,8 +26,8 @@ class Reading:
     """What one pass found.
 
     Attributes:
-        images: those that could be read; arrays if they are held. Their `shape` is known if they all have one; large ones have none, and
-            are taken one by one.
+        images: those that could be read; arrays if they are held. Their `shape` is known if they
+            all have one; large ones have none, and are taken one by one.
         held: whether they are in memory.
         good: int64, ascending: their indices before the pass.
         bad: (index before the pass, reason) of the others.
@@ -37,7 +39,9 @@ class Reading:
     bad: tuple[tuple[int, str], ...]
 
 
-def read_through(images: Images, *, hold: bool, progress: Callable[[int], None] | None = None) -> Reading:
+def read_through(
+    images: Images, *, hold: bool, progress: Callable[[int], None] | None = None
+) -> Reading:
     """Reads every image once.
 
     Args:
@@ -69,13 +73,20 @@ def read_through(images: Images, *, hold: bool, progress: Callable[[int], None] 
         if progress is not None:
             progress(done)
 
-    good = np.setdiff1d(np.arange(count, dtype=np.int64), np.array([index for index, _ in bad], np.int64))
+    good = np.setdiff1d(
+        np.arange(count, dtype=np.int64), np.array([index for index, _ in bad], np.int64)
+    )
     labels = None if images.labels is None else images.labels[good]
     if array is not None:
         for row, index in enumerate(good):  # in place: a second array might not fit
             if row != index:
                 array[row] = array[index]
-        return Reading(ArrayImages(array[: len(good)], labels, together=not large(array.shape[1:])), True, good, tuple(bad))
+        return Reading(
+            ArrayImages(array[: len(good)], labels, together=not large(array.shape[1:])),
+            True,
+            good,
+            tuple(bad),
+        )
     shape = next(iter(shapes)) if len(shapes) == 1 and not any(map(large, shapes)) else None
     readable = images if not bad and shape == images.shape else subset(images, good, shape=shape)
     return Reading(readable, False, good, tuple(bad))
@@ -114,7 +125,9 @@ def _blocks(images: Images, *, keep: bool) -> Iterator[list[_Found]]:
         for index in range(start, min(start + _BLOCK, len(images))):
             try:
                 pixels = images[index] if keep else None
-                found.append((pixels, images.shape_of(index) if pixels is None else pixels.shape, None))
+                found.append(
+                    (pixels, images.shape_of(index) if pixels is None else pixels.shape, None)
+                )
             except UnreadableImage as error:
                 found.append((None, None, str(error)))
         return found

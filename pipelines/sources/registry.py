@@ -35,7 +35,8 @@ def open_source(source: str, **options) -> Source:
 
 
 def plan_source(source: str, **options) -> SourcePlan:
-    """Says what `open_source` with the same arguments would give. Writes, downloads and decodes nothing.
+    """Says what `open_source` with the same arguments would give. Writes, downloads and decodes
+    nothing.
 
     Raises:
         SourceError: the images can't be had as asked, as far as that shows without opening them.
@@ -45,15 +46,16 @@ def plan_source(source: str, **options) -> SourcePlan:
 
 
 def sample_source(source: str, count: int, **options) -> Images | None:
-    """Some of the images to pre-train on, to try out what comes after: read as `open_source` would have them read, without looking at the
-    others.
+    """Some of the images to pre-train on, to try out what comes after: read as `open_source` would
+    have them read, without looking at the others.
 
     Args:
         source, **options: as `open_source`.
         count: at most so many.
 
     Returns:
-        Those that can be read, without labels; None if the data set would have to be downloaded or prepared first.
+        Those that can be read, without labels; None if the data set would have to be downloaded or
+        prepared first.
 
     Raises:
         SourceError: the images can't be had as asked.
@@ -69,10 +71,20 @@ def sample_source(source: str, count: int, **options) -> Images | None:
 
 def _module(request: Request) -> ModuleType:
     if request.source not in _MODULES:
-        raise SourceError(f'data.source: expected one of {", ".join(_MODULES)}; received "{request.source}"')
+        raise SourceError(
+            f'data.source: expected one of {", ".join(_MODULES)}; received "{request.source}"'
+        )
     if request.cache not in ("auto", "memory", "none"):
-        raise SourceError(f'data.cache: expected "auto", "memory" or "none"; received "{request.cache}"')
-    for key, value, takers in (("root", request.root, _TAKES_ROOT), ("archive", request.archive, _TAKES_ARCHIVE)):
+        raise SourceError(
+            f'data.cache: expected "auto", "memory" or "none"; received "{request.cache}"'
+        )
+    for key, value, takers in (
+        ("root", request.root, _TAKES_ROOT),
+        ("archive", request.archive, _TAKES_ARCHIVE),
+    ):
         if value is not None and request.source not in takers:
-            raise SourceError(f'data.{key} is "{value}", but "{request.source}" reads none; it is for {", ".join(takers)}')
+            raise SourceError(
+                f'data.{key} is "{value}", but "{request.source}" reads none; it is for '
+                f"{', '.join(takers)}"
+            )
     return importlib.import_module(_MODULES[request.source])

@@ -1,8 +1,9 @@
 """Grey textures drawn from the seed: the embedded images, for a first run without a download.
 
-BYOL learns what the two views of an image share and other images have not. So images differ in their pattern, which is their label, and
-otherwise in what views destroy: place, scale, brightness, contrast. None has a colour, a background or an object of its own: with those the
-same network learned nothing of the labels.
+BYOL learns what the two views of an image share and other images have not. So images differ in
+their pattern, which is their label, and otherwise in what views destroy: place, scale, brightness,
+contrast. None has a colour, a background or an object of its own: with those the same network
+learned nothing of the labels.
 """
 
 import hashlib
@@ -60,7 +61,9 @@ def honeycomb(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
 def crosses(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
     """Plus signs on a square grid."""
     x, y = np.abs(_from_centre(u)), np.abs(_from_centre(v))
-    return _edge(np.minimum(np.float32(0.11) - np.minimum(x, y), np.float32(0.4) - np.maximum(x, y)), sharp)
+    return _edge(
+        np.minimum(np.float32(0.11) - np.minimum(x, y), np.float32(0.4) - np.maximum(x, y)), sharp
+    )
 
 
 def triangles(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
@@ -68,7 +71,9 @@ def triangles(u: np.ndarray, v: np.ndarray, sharp: np.ndarray) -> np.ndarray:
     across = u - v / _ROOT3
     along = v * (2 / _ROOT3)
     across, along = across - np.floor(across), along - np.floor(along)
-    return _edge(np.minimum(np.minimum(across, along), 1 - across - along) - np.float32(0.04), sharp)
+    return _edge(
+        np.minimum(np.minimum(across, along), 1 - across - along) - np.float32(0.04), sharp
+    )
 
 
 def blobs(u: np.ndarray, v: np.ndarray, sharp: np.ndarray, phases: np.ndarray) -> np.ndarray:
@@ -76,7 +81,10 @@ def blobs(u: np.ndarray, v: np.ndarray, sharp: np.ndarray, phases: np.ndarray) -
     total = np.zeros_like(u)
     for wave in range(5):
         angle = (np.float32(wave) + phases[:, wave, None, None]) * np.float32(np.pi / 5)
-        total += np.cos((u * np.cos(angle) + v * np.sin(angle) + phases[:, 5 + wave, None, None]) * np.float32(2 * np.pi))
+        total += np.cos(
+            (u * np.cos(angle) + v * np.sin(angle) + phases[:, 5 + wave, None, None])
+            * np.float32(2 * np.pi)
+        )
     return _edge(total * np.float32(0.2), sharp)
 
 
@@ -114,7 +122,9 @@ PATTERNS: dict[str, tuple[Callable[..., np.ndarray], float]] = {
 
 _BLOCK = 256  # images drawn at once: their float32 planes stay in the cache
 _DRAWS = 32  # random numbers an image, besides its noise
-_NOISE = np.float32(8)  # standard deviation in grey levels, the same in all images: one of its own would be shared by an image's views
+# Standard deviation in grey levels, the same in all images: one of its own would be shared by an
+# image's views.
+_NOISE = np.float32(8)
 
 
 def outline(request: Request) -> Outline:
@@ -125,7 +135,8 @@ def outline(request: Request) -> Outline:
 
 
 def parts(request: Request) -> Parts:
-    """Draws the images. Image i of a split is a function of (seed, split, i), so a smaller set is the beginning of a larger one."""
+    """Draws the images. Image i of a split is a function of (seed, split, i), so a smaller set is
+    the beginning of a larger one."""
     counts = _counts(request)
     total, done, images = sum(counts.values()), 0, {}
     for split, count in counts.items():
@@ -135,7 +146,9 @@ def parts(request: Request) -> Parts:
             drawn[indices] = draw(request.seed, split, indices)[..., None]
             done += len(indices)
             request.on_progress("drawing textures", done, total)
-        images[split] = ArrayImages(drawn, None if split == "unlabelled" else np.arange(count) % len(PATTERNS))
+        images[split] = ArrayImages(
+            drawn, None if split == "unlabelled" else np.arange(count) % len(PATTERNS)
+        )
     identity = f"textures {request.seed} {counts}"
     return Parts(
         images=images,
@@ -157,7 +170,9 @@ def draw(seed: int, split: str, indices: np.ndarray) -> np.ndarray:
         uint8 `[n, 48, 48]`, grey.
     """
     stream = int.from_bytes(hashlib.sha256(f"{seed} {split}".encode()).digest()[:8], "little")
-    start = _mixed(np.uint64(stream) + np.asarray(indices, np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    start = _mixed(
+        np.uint64(stream) + np.asarray(indices, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    )
     random = _numbers(start, _DRAWS).astype(np.float64) * 2.0**-64
     random = random.astype(np.float32)[..., None, None]  # [n, 32, 1, 1], in [0, 1]
     x, y = _warped(random[:, :10])
@@ -167,7 +182,9 @@ def draw(seed: int, split: str, indices: np.ndarray) -> np.ndarray:
         rows = np.flatnonzero(labels == label)
         if len(rows):
             image[rows] = _pattern(pattern, period, x[rows], y[rows], random[rows, 10:])
-    image -= image.mean(axis=(1, 2), keepdims=True)  # so that neither brightness nor contrast tells the patterns apart
+    image -= image.mean(
+        axis=(1, 2), keepdims=True
+    )  # so that neither brightness nor contrast tells the patterns apart
     image /= image.std(axis=(1, 2), keepdims=True) + np.float32(1e-3)
     image *= 40 + 20 * random[:, 26]  # contrast
     image += 108 + 40 * random[:, 27]  # brightness
@@ -176,7 +193,8 @@ def draw(seed: int, split: str, indices: np.ndarray) -> np.ndarray:
 
 
 def _warped(random: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel coordinates around the centre, bent by two long waves. `random`: `[n, 10, 1, 1]`. Returns float32 `[n, 48, 48]` each."""
+    """Pixel coordinates around the centre, bent by two long waves. `random`: `[n, 10, 1, 1]`.
+    Returns float32 `[n, 48, 48]` each."""
     line = np.arange(SIDE, dtype=np.float32) - np.float32((SIDE - 1) / 2)
     x, y = line[None, None, :], line[None, :, None]
     turn = np.float32(2 * np.pi)
@@ -184,16 +202,29 @@ def _warped(random: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for axis in range(2):
         bend = np.float32(0)
         for wave in range(2):
-            direction, phase = random[:, axis * 5 + wave * 2] * turn, random[:, axis * 5 + wave * 2 + 1] * turn
+            direction, phase = (
+                random[:, axis * 5 + wave * 2] * turn,
+                random[:, axis * 5 + wave * 2 + 1] * turn,
+            )
             frequency = np.float32(turn * (0.8 + 0.5 * wave) / SIDE)
-            # The sine of a sum of a part in x and a part in y, from sines of lines: no sine per pixel is needed.
-            in_x, in_y = frequency * np.cos(direction) * x + phase, frequency * np.sin(direction) * y
+            # The sine of a sum of a part in x and a part in y, from sines of lines: no sine per
+            # pixel is needed.
+            in_x, in_y = (
+                frequency * np.cos(direction) * x + phase,
+                frequency * np.sin(direction) * y,
+            )
             bend = bend + np.sin(in_x) * np.cos(in_y) + np.cos(in_x) * np.sin(in_y)
         bent.append(bend * (np.float32(0.5) + random[:, axis * 5 + 4]))
     return x + bent[0], y + bent[1]
 
 
-def _pattern(pattern: Callable[..., np.ndarray], period: float, x: np.ndarray, y: np.ndarray, random: np.ndarray) -> np.ndarray:
+def _pattern(
+    pattern: Callable[..., np.ndarray],
+    period: float,
+    x: np.ndarray,
+    y: np.ndarray,
+    random: np.ndarray,
+) -> np.ndarray:
     """One pattern at a random place, orientation and scale. `random`: `[n, 22, 1, 1]`."""
     angle = random[:, 0] * np.float32(2 * np.pi)
     period = np.float32(period) * np.exp2(random[:, 1] - np.float32(0.5))  # 0.71 to 1.41 times
@@ -208,18 +239,30 @@ def _pattern(pattern: Callable[..., np.ndarray], period: float, x: np.ndarray, y
 
 
 def _counts(request: Request) -> dict[str, int]:
-    return COUNTS if request.pretrain_images is None else {**COUNTS, "unlabelled": request.pretrain_images}
+    return (
+        COUNTS
+        if request.pretrain_images is None
+        else {**COUNTS, "unlabelled": request.pretrain_images}
+    )
 
 
 def _noise(start: np.ndarray) -> np.ndarray:
-    """Noise of unit variance for each pixel, float32 `[n, 48, 48]`: the difference of two uniform numbers of 16 bits."""
-    halves = _numbers(start ^ np.uint64(0x5851F42D4C957F2D), SIDE * SIDE // 2).view(np.uint16).reshape(len(start), SIDE, SIDE, 2)
+    """Noise of unit variance for each pixel, float32 `[n, 48, 48]`: the difference of two uniform
+    numbers of 16 bits."""
+    halves = (
+        _numbers(start ^ np.uint64(0x5851F42D4C957F2D), SIDE * SIDE // 2)
+        .view(np.uint16)
+        .reshape(len(start), SIDE, SIDE, 2)
+    )
     return (halves[..., 0].astype(np.float32) - halves[..., 1]) * np.float32(6**0.5 / 65_536)
 
 
 def _numbers(start: np.ndarray, count: int) -> np.ndarray:
-    """uint64 `[n, count]` from one uint64 each: SplitMix64, whose i-th number needs none before it (Steele et al., OOPSLA 2014)."""
-    return _mixed(start[:, None] + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    """uint64 `[n, count]` from one uint64 each: SplitMix64, whose i-th number needs none before it
+    (Steele et al., OOPSLA 2014)."""
+    return _mixed(
+        start[:, None] + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    )
 
 
 def _mixed(z: np.ndarray) -> np.ndarray:

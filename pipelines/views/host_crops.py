@@ -1,7 +1,8 @@
-"""What the host does for photos of several sizes: it reads them, decodes what the views need and resizes it.
+"""What the host does for photos of several sizes: it reads them, decodes what the views need and
+resizes it.
 
-Both views of an image are cut from one decoded region, the smallest that holds both boxes: two regions of a JPEG would have the scan lines
-above and between them decoded twice.
+Both views of an image are cut from one decoded region, the smallest that holds both boxes: two
+regions of a JPEG would have the scan lines above and between them decoded twice.
 """
 
 from collections.abc import Sequence
@@ -14,12 +15,14 @@ from pipelines.sources import Images
 from pipelines.views.random_params import pixel_boxes
 
 _MARGIN = 2
-"""Pixels decoded around the region: a JPEG holds colours at half the resolution and interpolates them from their neighbours; with these a
-part is what it would be in the whole picture."""
+"""Pixels decoded around the region: a JPEG holds colours at half the resolution and interpolates
+them from their neighbours; with these a part is what it would be in the whole picture."""
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
-def read_parts(images: Images, index: tf.Tensor, policies: Sequence[ViewPolicy], draws: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def read_parts(
+    images: Images, index: tf.Tensor, policies: Sequence[ViewPolicy], draws: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
     """Reads what lies in an image's crop boxes, one for each view.
 
     Args:
@@ -42,14 +45,24 @@ def read_parts(images: Images, index: tf.Tensor, policies: Sequence[ViewPolicy],
     data, pixels = tf.numpy_function(read, [index], (tf.string, tf.uint8), stateful=False)
     data, pixels = tf.ensure_shape(data, ()), tf.ensure_shape(pixels, (None, None, 3))
     is_jpeg = tf.strings.length(data) > 0
-    height, width = tf.unstack(tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(data)[:2], lambda: tf.shape(pixels)[:2]))
-    boxes = tf.concat([pixel_boxes(policy, drawn, height, width) for policy, drawn in zip(policies, draws, strict=True)], axis=0)
+    height, width = tf.unstack(
+        tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(data)[:2], lambda: tf.shape(pixels)[:2])
+    )
+    boxes = tf.concat(
+        [
+            pixel_boxes(policy, drawn, height, width)
+            for policy, drawn in zip(policies, draws, strict=True)
+        ],
+        axis=0,
+    )
     low = tf.maximum(tf.reduce_min(boxes[:, :2], axis=0) - _MARGIN, 0)
     high = tf.minimum(tf.reduce_max(boxes[:, 2:], axis=0) + _MARGIN, [height, width])
 
     def decoded():
         # The slower inverse DCT is the one that Pillow takes: pixels don't depend on who decodes.
-        return tf.io.decode_and_crop_jpeg(data, tf.concat([low, high - low], axis=0), channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.io.decode_and_crop_jpeg(
+            data, tf.concat([low, high - low], axis=0), channels=3, dct_method="INTEGER_ACCURATE"
+        )
 
     region = tf.cond(is_jpeg, decoded, lambda: pixels[low[0] : high[0], low[1] : high[1]])
     corners = tf.unstack(boxes - tf.tile(low, [2]))
@@ -57,6 +70,7 @@ def read_parts(images: Images, index: tf.Tensor, policies: Sequence[ViewPolicy],
 
 
 def resized(part: tf.Tensor, size: int) -> tf.Tensor:
-    """uint8 `[h, w, 3]` -> uint8 `[size, size, 3]`, bicubic and antialiased, as `FusedViews` resizes images of one size."""
+    """uint8 `[h, w, 3]` -> uint8 `[size, size, 3]`, bicubic and antialiased, as `FusedViews`
+    resizes images of one size."""
     resampled = tf.image.resize(part, (size, size), "bicubic", antialias=True)
     return tf.saturate_cast(tf.round(resampled), tf.uint8)

@@ -1,6 +1,8 @@
-"""What is drawn for a view: 48 uniform numbers of each image and view, which of them each operation takes, and the crop's box.
+"""What is drawn for a view: 48 uniform numbers of each image and view, which of them each operation
+takes, and the crop's box.
 
-Every engine makes its views from these, so they crop the same boxes and change the same images by the same amounts.
+Every engine makes its views from these, so they crop the same boxes and change the same images by
+the same amounts.
 """
 
 import math
@@ -10,9 +12,22 @@ import tensorflow as tf
 from pipelines.policy import ViewPolicy
 
 DRAWS = 48
-"""Random numbers reserved for an image and view; a multiple of 4, which is what one step of the counter yields."""
-CROP, FLIP, JITTER, COLOUR, ORDER, GRAY, BLUR, SOLARIZE, PERSPECTIVE, PATCHES = 0, 4, 5, 6, 10, 14, 15, 17, 18, 27
-"""Where each operation's numbers begin: crop 4, flip 1, jitter 1, colour 4, order 4, gray 1, blur 2, solarize 1, perspective 9, patches 14.
+"""Random numbers reserved for an image and view; a multiple of 4, which is what one step of the
+counter yields."""
+CROP, FLIP, JITTER, COLOUR, ORDER, GRAY, BLUR, SOLARIZE, PERSPECTIVE, PATCHES = (
+    0,
+    4,
+    5,
+    6,
+    10,
+    14,
+    15,
+    17,
+    18,
+    27,
+)
+"""Where each operation's numbers begin: crop 4, flip 1, jitter 1, colour 4, order 4, gray 1, blur
+2, solarize 1, perspective 9, patches 14.
 """
 
 
@@ -33,7 +48,9 @@ def draw(seed: tuple[int, int], epoch: tf.Tensor, positions: tf.Tensor) -> tf.Te
     # A counter step yields four numbers, so image p begins p * 48 / 4 steps on.
     ahead = tf.cast(positions[0] * (DRAWS // 4), tf.uint64)
     counter = tf.stack([counter[0] + ahead, counter[1]])
-    return tf.raw_ops.StatelessRandomUniformV2(shape=[tf.size(positions), DRAWS], key=key, counter=counter, alg=philox, dtype=tf.float32)
+    return tf.raw_ops.StatelessRandomUniformV2(
+        shape=[tf.size(positions), DRAWS], key=key, counter=counter, alg=philox, dtype=tf.float32
+    )
 
 
 def between(uniform, low, high):
@@ -44,8 +61,9 @@ def crop_boxes(policy: ViewPolicy, draws: tf.Tensor, height, width) -> tf.Tensor
     """Crop boxes for images of `height` x `width` pixels.
 
     Returns:
-        float32 `[N, 4]`: y1, x1, y2, x2 as fractions of the image. Area uniform, aspect log-uniform; a box that is higher or wider than the
-        image is cut to it (torchvision and deepmind-research first draw others).
+        float32 `[N, 4]`: y1, x1, y2, x2 as fractions of the image. Area uniform, aspect
+        log-uniform; a box that is higher or wider than the image is cut to it (torchvision and
+        deepmind-research first draw others).
     """
     height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     u = draws[:, CROP : CROP + 4]
@@ -61,16 +79,23 @@ def crop_boxes(policy: ViewPolicy, draws: tf.Tensor, height, width) -> tf.Tensor
     x = u[:, 3] * (width - box_width)
     if policy.crop_area == (1.0, 1.0) and policy.crop_aspect == (1.0, 1.0):
         y, x = (height - box_height) / 2.0, (width - box_width) / 2.0
-    return tf.stack([y / height, x / width, (y + box_height) / height, (x + box_width) / width], axis=1)
+    return tf.stack(
+        [y / height, x / width, (y + box_height) / height, (x + box_width) / width], axis=1
+    )
 
 
-def pixel_boxes(policy: ViewPolicy, draws: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+def pixel_boxes(
+    policy: ViewPolicy, draws: tf.Tensor, height: tf.Tensor, width: tf.Tensor
+) -> tf.Tensor:
     """`crop_boxes` to the nearest whole pixel, for photos that are cropped one by one.
 
     Returns:
-        int32 `[N, 4]`: y1, x1, y2, x2; each box holds at least a pixel, of images of a few pixels too.
+        int32 `[N, 4]`: y1, x1, y2, x2; each box holds at least a pixel, of images of a few pixels
+        too.
     """
-    boxes = crop_boxes(policy, draws, height, width) * tf.cast(tf.stack([height, width, height, width]), tf.float32)
+    boxes = crop_boxes(policy, draws, height, width) * tf.cast(
+        tf.stack([height, width, height, width]), tf.float32
+    )
     y1, x1, y2, x2 = tf.unstack(tf.cast(tf.round(boxes), tf.int32), axis=1)
     y1, x1 = tf.minimum(y1, height - 1), tf.minimum(x1, width - 1)
     return tf.stack([y1, x1, tf.maximum(y2, y1 + 1), tf.maximum(x2, x1 + 1)], axis=1)

@@ -39,12 +39,48 @@ def test_a_line_a_setting_the_best_first(tmp_path, capsys, monkeypatch):
     ]
     assert main(runs) == 0
     head, rule, first, second, *_ = capsys.readouterr().out.splitlines()
-    names = ["run", "tau.base", "seeds", "epochs", "untrained", "probe", "kNN", "spread", "cosine", "rank", "loss", "supervised"]
+    names = [
+        "run",
+        "tau.base",
+        "seeds",
+        "epochs",
+        "untrained",
+        "probe",
+        "kNN",
+        "spread",
+        "cosine",
+        "rank",
+        "loss",
+        "supervised",
+    ]
     assert cells(head) == names
     assert set(rule) == {"|", "-"} and len(head) == len(rule) == len(first)
-    ends = ["2", "20.0 ± 0.0", "55.0 ± 7.1", "", "0.900 ± 0.000", "0.100 ± 0.000", "40.0 ± 0.0", "2.000 ± 0.000", "41.0"]
+    ends = [
+        "2",
+        "20.0 ± 0.0",
+        "55.0 ± 7.1",
+        "",
+        "0.900 ± 0.000",
+        "0.100 ± 0.000",
+        "40.0 ± 0.0",
+        "2.000 ± 0.000",
+        "41.0",
+    ]
     assert cells(first) == ["one and 1 more", "0.99", "1, 2", *ends]
-    assert cells(second) == ["low", "0.5", "0", "2", "20.0", "30.0", "", "0.900", "0.100", "40.0", "2.000", ""]
+    assert cells(second) == [
+        "low",
+        "0.5",
+        "0",
+        "2",
+        "20.0",
+        "30.0",
+        "",
+        "0.900",
+        "0.100",
+        "40.0",
+        "2.000",
+        "",
+    ]
     assert (tmp_path / "comparison.md").read_text().splitlines() == [head, rule, first, second]
     with (tmp_path / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -59,7 +95,17 @@ def test_a_line_a_setting_the_best_first(tmp_path, capsys, monkeypatch):
 def test_files_without_a_config_have_their_names(tmp_path, capsys):
     (tmp_path / "other.csv").write_text(HISTORY.replace("0.5", "0.4"))
     out = tmp_path / "figures" / "a.png"
-    assert main([run(tmp_path, "x=run", 0.5), f"no predictor={tmp_path / 'other.csv'}", "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                run(tmp_path, "x=run", 0.5),
+                f"no predictor={tmp_path / 'other.csv'}",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert cells(lines[2])[:2] + cells(lines[3])[:2] == ["x=run", "0", "no predictor", ""]
     assert cells(lines[3])[2:] == ["2", "20.0", "40.0", "", "0.900", "0.100", "40.0", "2.000"]
@@ -85,7 +131,10 @@ def test_many_settings_are_columns_in_the_files_alone(tmp_path, capsys, monkeypa
     )
     assert main([run(tmp_path, "a", 0.5), run(tmp_path, "b", 0.4, *many)]) == 0
     printed = capsys.readouterr().out
-    assert "tau.base" not in printed and "7 settings differ; comparison.md has their columns" in printed
+    assert (
+        "tau.base" not in printed
+        and "7 settings differ; comparison.md has their columns" in printed
+    )
     assert "| tau.base |" in (tmp_path / "comparison.md").read_text()
 
 
@@ -106,15 +155,23 @@ def test_folders_without_a_history_are_left_out_and_named(tmp_path, capsys, monk
     assert main(["a", "new", "studies"]) == 0
     printed = capsys.readouterr()
     assert [cells(line)[0] for line in printed.out.splitlines()[2:3]] == ["a"]
-    assert [line.split(": expected a run folder")[0] for line in printed.err.splitlines()] == ["left out: new", "left out: studies"]
+    assert [line.split(": expected a run folder")[0] for line in printed.err.splitlines()] == [
+        "left out: new",
+        "left out: studies",
+    ]
     (tmp_path / "comparison.csv").unlink()
     assert main(["a", "new", "nothing"]) == 2  # a slip, and no folder that a glob finds
-    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["nothing", "new"]
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "nothing",
+        "new",
+    ]
     assert not (tmp_path / "comparison.csv").exists()
 
 
 @pytest.mark.parametrize("content", [None, "", "a,b\n1,2\n"])
-def test_runs_without_history_are_all_named_and_nothing_is_written(tmp_path, capsys, content, monkeypatch):
+def test_runs_without_history_are_all_named_and_nothing_is_written(
+    tmp_path, capsys, content, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -28,7 +28,10 @@ def test_the_first_worker_is_the_chief():
 
 def test_a_chief_of_its_own_stands_before_the_workers():
     jobs = {"chief": ["10.0.0.9:1"], "worker": TWO}
-    clusters = [read(jobs, {"type": kind, "index": index}) for kind, index in (("chief", 0), ("worker", 0), ("worker", 1))]
+    clusters = [
+        read(jobs, {"type": kind, "index": index})
+        for kind, index in (("chief", 0), ("worker", 0), ("worker", 1))
+    ]
     assert [cluster.index for cluster in clusters] == [0, 1, 2]
     assert clusters[2].addresses == ("10.0.0.9:1", *TWO)
 
@@ -46,7 +49,9 @@ def test_a_chief_of_its_own_stands_before_the_workers():
 def test_what_is_no_description_of_a_cluster(text, message):
     with pytest.raises(DeviceError, match=message) as caught:
         read_cluster({} if text is None else {"TF_CONFIG": text})
-    assert str(caught.value).startswith('devices.strategy: "multi_worker" reads the environment variable TF_CONFIG')
+    assert str(caught.value).startswith(
+        'devices.strategy: "multi_worker" reads the environment variable TF_CONFIG'
+    )
 
 
 FIRST = {"type": "worker", "index": 0}
@@ -56,17 +61,49 @@ FIRST = {"type": "worker", "index": 0}
     ("jobs", "task", "message"),
     [
         ({}, FIRST, 'expected at least one "host:port" in "cluster.worker"'),
-        ({"worker": TWO, "ps": TWO}, FIRST, 'expected "worker", and at most "chief" beside it, in "cluster"; received ps$'),
-        ({"worker": "10.0.0.1:2222"}, FIRST, 'expected "cluster.worker" as a list of "host:port"; received "10.0.0.1:2222"$'),
-        ({"worker": ["10.0.0.1"]}, FIRST, r'expected "cluster.worker" as a list of "host:port"; received \["10.0.0.1"\]$'),
+        (
+            {"worker": TWO, "ps": TWO},
+            FIRST,
+            'expected "worker", and at most "chief" beside it, in "cluster"; received ps$',
+        ),
+        (
+            {"worker": "10.0.0.1:2222"},
+            FIRST,
+            'expected "cluster.worker" as a list of "host:port"; received "10.0.0.1:2222"$',
+        ),
+        (
+            {"worker": ["10.0.0.1"]},
+            FIRST,
+            r'expected "cluster.worker" as a list of "host:port"; received \["10.0.0.1"\]$',
+        ),
         ({"worker": [TWO[0], TWO[0]]}, FIRST, 'expected another "host:port" for each process'),
         ({"chief": TWO, "worker": []}, FIRST, 'at most one in "cluster.chief"'),
         ({"worker": TWO}, None, 'expected "task" as an object; received null$'),
-        ({"worker": TWO}, {"type": "evaluator", "index": 0}, 'expected "task.type" as one of "worker"; received "evaluator"$'),
-        ({"worker": TWO}, {"type": "worker", "index": 2}, 'expected "task.index" from 0 to 1, as "cluster.worker" lists 2; received 2$'),
-        ({"worker": TWO}, {"type": "worker", "index": -1}, 'expected "task.index" from 0 to 1, as "cluster.worker" lists 2; received -1$'),
-        ({"worker": TWO}, {"type": "worker", "index": "0"}, 'expected "task.index" from 0 to 1, .* received "0"$'),
-        ({"worker": TWO}, {"type": "worker"}, 'expected "task.index" from 0 to 1, .* received null$'),
+        (
+            {"worker": TWO},
+            {"type": "evaluator", "index": 0},
+            'expected "task.type" as one of "worker"; received "evaluator"$',
+        ),
+        (
+            {"worker": TWO},
+            {"type": "worker", "index": 2},
+            'expected "task.index" from 0 to 1, as "cluster.worker" lists 2; received 2$',
+        ),
+        (
+            {"worker": TWO},
+            {"type": "worker", "index": -1},
+            'expected "task.index" from 0 to 1, as "cluster.worker" lists 2; received -1$',
+        ),
+        (
+            {"worker": TWO},
+            {"type": "worker", "index": "0"},
+            'expected "task.index" from 0 to 1, .* received "0"$',
+        ),
+        (
+            {"worker": TWO},
+            {"type": "worker"},
+            'expected "task.index" from 0 to 1, .* received null$',
+        ),
     ],
 )
 def test_which_part_is_wrong_is_said(jobs, task, message):
@@ -80,7 +117,10 @@ def test_those_who_wait_for_the_others_say_so_and_end_at_the_limit(capfd):
         time.sleep(0.75)
     first, last = capfd.readouterr().err.split("\n\n")[:2]
     assert first.strip() == "machine 2 of 2 has waited 0.3 s for 10.0.0.1:2222; ends at 0.6 s"
-    assert last.strip() == "machine 2 of 2 has waited 0.6 s for 10.0.0.1:2222; ended. Start all machines again"
+    assert (
+        last.strip()
+        == "machine 2 of 2 has waited 0.6 s for 10.0.0.1:2222; ended. Start all machines again"
+    )
     assert ended == [LOST]
     time.sleep(0.5)
     assert capfd.readouterr().err == ""
@@ -128,18 +168,25 @@ def _no_tpu(tpu):
 @pytest.mark.parametrize("name", ["gpu", "mirrored"])
 def test_no_gpu_is_said_with_what_to_do(monkeypatch, name):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
-    with pytest.raises(DeviceError, match=f'"{name}" needs a GPU and TensorFlow sees none. Install the extra "gpu"'):
+    with pytest.raises(
+        DeviceError, match=f'"{name}" needs a GPU and TensorFlow sees none. Install the extra "gpu"'
+    ):
         build_strategy(name)
 
 
 def test_several_machines_need_their_description(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(DeviceError, match='"multi_worker" reads the environment variable TF_CONFIG'):
+    with pytest.raises(
+        DeviceError, match='"multi_worker" reads the environment variable TF_CONFIG'
+    ):
         build_strategy("multi_worker")
 
 
 def test_unknown_strategy():
-    with pytest.raises(ValueError, match="""expected "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu"; received 'quantum'"""):
+    with pytest.raises(
+        ValueError,
+        match="""expected "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu"; received 'quantum'""",
+    ):
         build_strategy("quantum")
 
 

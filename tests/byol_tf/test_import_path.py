@@ -12,7 +12,15 @@ ROOT = Path(__file__).parents[2]
 
 def ran(folder: Path, *words: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("name", ["pipelines/__init__.py", "pipelines.py"])
@@ -20,7 +28,10 @@ def test_another_pipelines_is_named_before_anything_of_it_is_imported(tmp_path, 
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("raise SystemExit('it was imported')")
     there = tmp_path / name.removesuffix("/__init__.py")
-    line = f"{there}: expected byol_tf's own pipelines, {ROOT / 'pipelines'}, to be found first; rename that one, or run this elsewhere"
+    line = (
+        f"{there}: expected byol_tf's own pipelines, {ROOT / 'pipelines'}, to be found first; "
+        "rename that one, or run this elsewhere"
+    )
     command = ran(tmp_path, "-m", "byol_tf.train", "--explain", "tau")
     assert (command.returncode, command.stdout, command.stderr) == (2, "", f"{line}\n")
     program = ran(tmp_path, "-c", "import byol_tf")

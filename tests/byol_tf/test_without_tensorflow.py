@@ -1,4 +1,5 @@
-"""What is installed without an extra has no TensorFlow: what the commands say then, and which need none."""
+"""What is installed without an extra has no TensorFlow: what the commands say then, and which need
+none."""
 
 import json
 import subprocess
@@ -53,18 +54,40 @@ def test_each_command_names_the_line_that_installs_it_and_ends_with_2(run, tmp_p
         ("evaluate", "knn", "--run", run),
         ("export", "--run", run),
         ("report", "--run", run),
-        ("embed", "--encoder", tmp_path / "encoder.keras", "--images", photos, "--out", tmp_path / "embedded"),
+        (
+            "embed",
+            "--encoder",
+            tmp_path / "encoder.keras",
+            "--images",
+            photos,
+            "--out",
+            tmp_path / "embedded",
+        ),
         ("convert", "torchvision", tmp_path / "encoder.keras", "--out", tmp_path / "converted"),
         ("study", "few-labels", "--root", tmp_path / "studies"),
     ]
-    need_none = [("train", "--explain", "tau"), ("study", "--list", "few-labels"), ("compare", run, "--out", tmp_path / "compared.png")]
+    need_none = [
+        ("train", "--explain", "tau"),
+        ("study", "--list", "few-labels"),
+        ("compare", run, "--out", tmp_path / "compared.png"),
+    ]
     words = json.dumps([[str(word) for word in line] for line in (*need, *need_none)])
-    done = subprocess.run([sys.executable, "-c", CHILD, words], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     line = (
         "TensorFlow isn't installed; an extra chooses which of its packages: "
-        'pip install "byol_tf[cpu]" (or gpu, for NVIDIA GPUs, or tpu), in a checkout pip install -e ".[cpu]"'
+        'pip install "byol_tf[cpu]" (or gpu, for NVIDIA GPUs, or tpu), in a checkout pip install '
+        '-e ".[cpu]"'
     )
-    expected = [said for command, *_ in need for said in (line, f"{command}: 2")] + [f"{command}: 0" for command, *_ in need_none]
+    expected = [said for command, *_ in need for said in (line, f"{command}: 2")] + [
+        f"{command}: 0" for command, *_ in need_none
+    ]
     assert done.stderr.splitlines() == expected
     written = {path.name for path in set(tmp_path.rglob("*")) - set(before)}
     assert written == {"compared.png", "compared.csv", "compared.md"}

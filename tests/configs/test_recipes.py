@@ -34,7 +34,10 @@ class TestEachRecipe:
     def test_says_what_to_expect(self, name):
         about = load_config(name).about
         assert about is not None
-        assert all(len(text) > 10 for text in (about.reproduces, about.hardware, about.time, about.accuracy))
+        assert all(
+            len(text) > 10
+            for text in (about.reproduces, about.hardware, about.time, about.accuracy)
+        )
 
     def test_is_called_as_its_file(self, name):
         assert load_config(name).name == name
@@ -57,7 +60,8 @@ def effective_rate(config):
 @pytest.mark.long  # tests/docs has those that the pages name
 @pytest.mark.parametrize("name", recipes())
 def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
-    """The real command with the recipe as it is, but for the width of its networks and for where photos of one's own lie."""
+    """The real command with the recipe as it is, but for the width of its networks and for where
+    photos of one's own lie."""
     from PIL import Image
 
     from byol_tf.train.__main__ import main
@@ -68,8 +72,11 @@ def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
         for kind in ("train/cat", "train/dog", "test/cat", "test/dog"):
             (tmp_path / "own" / kind).mkdir(parents=True)
             for number in range(70):
-                Image.new("RGB", (160, 160), (number, 0, 0)).save(tmp_path / "own" / kind / f"{number}.png")
-        # Here input and step are tried out too; each recipe's own network takes a step in test_from_config.py.
+                Image.new("RGB", (160, 160), (number, 0, 0)).save(
+                    tmp_path / "own" / kind / f"{number}.png"
+                )
+        # Here input and step are tried out too; each recipe's own network takes a step in
+        # test_from_config.py.
         sizes += ["data.root=own", "training.batch_size=64", "encoder.name=convnet"]
     changes = [word for size in sizes for word in ("--set", size)]
     assert main(["--config", name, *changes, "--dry-run"]) == 0
@@ -90,12 +97,20 @@ def test_stl10_is_the_papers_section_3_4():
     config = load_config("stl10")
     assert heads(config) == (4096, 256, 4096)
     assert (config.encoder.name, config.predictor.kind) == ("resnet18", "mlp")
-    assert (config.optimizer.name, config.optimizer.schedule, config.optimizer.warmup_epochs) == ("adam", "constant", 0)
+    assert (config.optimizer.name, config.optimizer.schedule, config.optimizer.warmup_epochs) == (
+        "adam",
+        "constant",
+        0,
+    )
     assert effective_rate(config) == pytest.approx(1e-4 * 1024 / 128)
     assert config.optimizer.weight_decay == 1e-6
     assert (config.tau.schedule, config.tau.base) == ("constant", 0.999)
     assert (config.training.epochs, config.training.batch_size) == (75, 1024)
-    assert (config.data.source, config.data.pretrain, config.data.pretrain_images) == ("stl10", "unlabelled", None)  # all 100,000
+    assert (config.data.source, config.data.pretrain, config.data.pretrain_images) == (
+        "stl10",
+        "unlabelled",
+        None,
+    )  # all 100,000
     assert (config.views.size, config.views.preset) == (96, "stl10")
     assert config.views.first == config.views.second
     assert config.devices.precision != "float32"  # "mixed precision"
@@ -111,12 +126,24 @@ def test_stl10_is_the_papers_section_3_4():
         ("imagenet-modified-init", 1000, 0.2, 1.5e-6, 0.996, 50, "data_init"),
     ],
 )
-def test_imagenet_is_the_authors_presets(name, epochs, base_rate, decay, tau, warmup, normalization):
+def test_imagenet_is_the_authors_presets(
+    name, epochs, base_rate, decay, tau, warmup, normalization
+):
     config = load_config(name)
-    assert (config.encoder.name, config.encoder.width, config.encoder.stem) == ("resnet50", 1, "7x7")
+    assert (config.encoder.name, config.encoder.width, config.encoder.stem) == (
+        "resnet50",
+        1,
+        "7x7",
+    )
     assert heads(config) == (4096, 256, 4096)
-    assert {part.normalization for part in (config.encoder, config.projector, config.predictor)} == {normalization}
-    assert (config.optimizer.name, config.optimizer.schedule, config.optimizer.momentum) == ("lars", "cosine", 0.9)
+    assert {
+        part.normalization for part in (config.encoder, config.projector, config.predictor)
+    } == {normalization}
+    assert (config.optimizer.name, config.optimizer.schedule, config.optimizer.momentum) == (
+        "lars",
+        "cosine",
+        0.9,
+    )
     assert effective_rate(config) == pytest.approx(base_rate * 4096 / 256)
     assert (config.optimizer.weight_decay, config.optimizer.warmup_epochs) == (decay, warmup)
     assert (config.tau.schedule, config.tau.base, config.tau.resolved_end) == ("cosine", tau, 1.0)
@@ -132,28 +159,56 @@ def assert_byols_views(config):
     assert (first.solarize_probability, second.solarize_probability) == (0.0, 0.2)
     for view in (first, second):
         assert (view.brightness, view.contrast, view.saturation, view.hue) == (0.4, 0.4, 0.2, 0.1)
-        assert (view.jitter_probability, view.grayscale_probability, view.flip_probability) == (0.8, 0.2, 0.5)
+        assert (view.jitter_probability, view.grayscale_probability, view.flip_probability) == (
+            0.8,
+            0.2,
+            0.5,
+        )
         assert view.crop_area == (0.08, 1.0)
         assert view.crop_aspect == pytest.approx((0.75, 1.3333), abs=1e-4)
 
 
 def test_imagenette_is_deepminds_setup_for_fast_iteration():
     config = load_config("imagenette")
-    assert (config.encoder.name, config.views.size, config.data.pretrain) == ("resnet18", 128, "train")
+    assert (config.encoder.name, config.views.size, config.data.pretrain) == (
+        "resnet18",
+        128,
+        "train",
+    )
     assert heads(config) == (4096, 256, 4096)
-    assert (config.optimizer.name, effective_rate(config), config.optimizer.weight_decay) == ("lars", 2.0, 1e-6)
-    assert (config.tau.base, config.training.epochs, config.training.batch_size) == (0.996, 1000, 256)
+    assert (config.optimizer.name, effective_rate(config), config.optimizer.weight_decay) == (
+        "lars",
+        2.0,
+        1e-6,
+    )
+    assert (config.tau.base, config.training.epochs, config.training.batch_size) == (
+        0.996,
+        1000,
+        256,
+    )
     assert_byols_views(config)
 
 
 def test_simsiam_is_the_reports_baseline():
     config = load_config("imagenet-simsiam")
     assert heads(config) == (2048, 2048, 512)
-    assert (config.projector.layers, config.projector.normalize_output, config.predictor.normalize_output) == (3, True, False)
-    assert (config.optimizer.name, config.optimizer.momentum, config.optimizer.weight_decay) == ("sgd", 0.9, 1e-4)
+    assert (
+        config.projector.layers,
+        config.projector.normalize_output,
+        config.predictor.normalize_output,
+    ) == (3, True, False)
+    assert (config.optimizer.name, config.optimizer.momentum, config.optimizer.weight_decay) == (
+        "sgd",
+        0.9,
+        1e-4,
+    )
     assert effective_rate(config) == pytest.approx(0.05 * 2)
     assert (config.optimizer.schedule, config.predictor.schedule) == ("cosine", "constant")
-    assert (config.objective.target, config.objective.directions, config.objective.similarity) == ("online", "both", "cosine")
+    assert (config.objective.target, config.objective.directions, config.objective.similarity) == (
+        "online",
+        "both",
+        "cosine",
+    )
     assert config.objective.weight == 0.25  # 2 - 2 cos, both added -> half the sum of -cos
     assert (config.training.epochs, config.training.batch_size) == (100, 512)
     assert config.views.first == config.views.second
@@ -167,7 +222,13 @@ def test_simclr_has_negatives_and_neither_predictor_nor_target_network():
     assert config.objective.weight == pytest.approx(1.0 / (4.0 * config.objective.temperature))
     view = config.views.first
     assert view == config.views.second
-    assert (view.brightness, view.contrast, view.saturation, view.hue, view.blur_probability) == (0.8, 0.8, 0.8, 0.2, 0.5)
+    assert (view.brightness, view.contrast, view.saturation, view.hue, view.blur_probability) == (
+        0.8,
+        0.8,
+        0.8,
+        0.2,
+        0.5,
+    )
 
 
 def test_cifar10_is_garder14s():
@@ -198,5 +259,6 @@ def test_photos_takes_a_folder():
 
 
 def test_the_schema_is_that_of_the_types():
-    """When this fails: `python -c "from byol_tf.config.loading import schema_json; print(schema_json(), end='')" > configs/schema.json`."""
+    """When this fails: `python -c "from byol_tf.config.loading import schema_json;
+    print(schema_json(), end='')" > configs/schema.json`."""
     assert (CONFIGS / "schema.json").read_text() == schema_json()

@@ -13,13 +13,20 @@ from tests.docs.pages import PAGES, ROOT, blocks, inline
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
-SCRIPTS = dict(re.findall(r"^(\S+) = (\S+?)(?:\.__main__)?:", SETUP["options.entry_points"]["console_scripts"], re.MULTILINE))
+SCRIPTS = dict(
+    re.findall(
+        r"^(\S+) = (\S+?)(?:\.__main__)?:",
+        SETUP["options.entry_points"]["console_scripts"],
+        re.MULTILINE,
+    )
+)
 """Command that an installation brings, such as `byol-train`, -> its module."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command: page, line of its block, and its words without comment; continued lines are one."""
+    """A command: page, line of its block, and its words without comment; continued lines are
+    one."""
 
     page: str
     line: int
@@ -35,13 +42,20 @@ class Command:
 
     @property
     def arguments(self) -> list[str]:
-        """What stands after the module. Three dots at the end are for what a table below the block adds."""
-        return [word for word in self.words[1 if self.words[0] in SCRIPTS else 3 :] if word != "..."]
+        """What stands after the module. Three dots at the end are for what a table below the block
+        adds."""
+        return [
+            word for word in self.words[1 if self.words[0] in SCRIPTS else 3 :] if word != "..."
+        ]
 
 
 def entry(module: str) -> Callable:
     """The function that a command's module begins with."""
-    home = f"{module}.__main__" if importlib.util.find_spec(module).submodule_search_locations else module
+    home = (
+        f"{module}.__main__"
+        if importlib.util.find_spec(module).submodule_search_locations
+        else module
+    )
     return importlib.import_module(home).main
 
 
@@ -56,26 +70,35 @@ def commands() -> Iterator[Command]:
 
 
 def named_commands() -> Iterator[Command]:
-    """Of the sentences and tables of all pages: often without what they have to be given, or with `...` or a word in capitals for it."""
+    """Of the sentences and tables of all pages: often without what they have to be given, or with
+    `...` or a word in capitals for it."""
     for page in PAGES:
         for line, text in inline(page):
             words = text.partition(" > ")[0].split()
-            if words[0] in SCRIPTS or (words[:2] == ["python", "-m"] and words[2] not in ("byol_tf.NAME", "benchmarks...")):
+            if words[0] in SCRIPTS or (
+                words[:2] == ["python", "-m"] and words[2] not in ("byol_tf.NAME", "benchmarks...")
+            ):
                 yield Command(str(page.relative_to(ROOT)), line, tuple(words))
 
 
 def _make_target(text: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert re.search(rf"^{text.split()[1]}:", makefile, re.MULTILINE), "no such target in the Makefile"
+    assert re.search(rf"^{text.split()[1]}:", makefile, re.MULTILINE), (
+        "no such target in the Makefile"
+    )
 
 
 def _extras(text: str) -> None:
     (named,) = re.findall(r"\[(.+?)\]", text)
-    assert set(named.split(",")) <= set(SETUP["options.extras_require"]), "no such extra in setup.cfg"
+    assert set(named.split(",")) <= set(SETUP["options.extras_require"]), (
+        "no such extra in setup.cfg"
+    )
 
 
 def _wheel(text: str) -> None:
-    assert f"byol_tf-{__version__}-py3-none-any.whl[" in text, "not the name that the wheel of this version has"
+    assert f"byol_tf-{__version__}-py3-none-any.whl[" in text, (
+        "not the name that the wheel of this version has"
+    )
     _extras(text)
 
 
@@ -96,21 +119,47 @@ def _nothing(text: str) -> None:
 NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     (r"make \S+", "installs packages; that there is such a target is looked at", _make_target),
     (r"pip install -e \S+", "installs packages; that there is such an extra is looked at", _extras),
-    (r"pip wheel --no-deps \.", "fetches what builds it: tests/test_packaging.py builds the wheel", _nothing),
-    (r"pip install '?byol_tf-\S+", "installs packages; that the wheel has this name and this extra is looked at", _wheel),
+    (
+        r"pip wheel --no-deps \.",
+        "fetches what builds it: tests/test_packaging.py builds the wheel",
+        _nothing,
+    ),
+    (
+        r"pip install '?byol_tf-\S+",
+        "installs packages; that the wheel has this name and this extra is looked at",
+        _wheel,
+    ),
     (r"\. \.venv/bin/activate", "the environment that `make` leaves", _nothing),
-    (r"export '?TF_CONFIG=.*", "for several machines; it is read as `multi_worker` reads it", _cluster),
+    (
+        r"export '?TF_CONFIG=.*",
+        "for several machines; it is read as `multi_worker` reads it",
+        _cluster,
+    ),
     (r"tensorboard --logdir \S+", "a server: test_tensorboard.py opens it in a browser", _nothing),
-    (r"saved_model_cli show --dir \S+ --all", "TensorFlow's own program: run by tests/byol_tf/export/test_command.py", _nothing),
+    (
+        r"saved_model_cli show --dir \S+ --all",
+        "TensorFlow's own program: run by tests/byol_tf/export/test_command.py",
+        _nothing,
+    ),
     (r"(\w+=\S+ )?python -m pytest .*", "tests; that the files are there is looked at", _paths),
-    (r"python -m tests\.reliability \S+", "reads what the reliability tests left, which take an hour", _nothing),
-    (r"python -m (tests\.docs\.test_figures|byol_tf\.config\.docs)", "writes the pages that tests find stale", _nothing),
+    (
+        r"python -m tests\.reliability \S+",
+        "reads what the reliability tests left, which take an hour",
+        _nothing,
+    ),
+    (
+        r"python -m (tests\.docs\.test_figures|byol_tf\.config\.docs)",
+        "writes the pages that tests find stale",
+        _nothing,
+    ),
     (r"python -m tests\.reference", "run by tests/test_reference.py", _nothing),
 ]
-"""(pattern, why it isn't run, what is looked at instead). A command of none of these that isn't `python -m ...` fails the test."""
+"""(pattern, why it isn't run, what is looked at instead). A command of none of these that isn't
+`python -m ...` fails the test."""
 
 PARSED_PAGES = ("docs/results/",)
-"""Pages that say how something was measured, hours of it: their commands are parsed and their configs read."""
+"""Pages that say how something was measured, hours of it: their commands are parsed and their
+configs read."""
 
 
 def not_run(command: Command) -> Callable[[str], None] | None:

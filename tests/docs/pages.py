@@ -14,7 +14,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: the page's path below the root, the line of its fence, the word after the fence, what stands in it."""
+    """A fenced block: the page's path below the root, the line of its fence, the word after the
+    fence, what stands in it."""
 
     page: str
     line: int
@@ -29,11 +30,16 @@ def _tokens(page: Path) -> list[Token]:
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page, in order."""
     name = str(page.relative_to(ROOT))
-    return [Block(name, token.map[0] + 1, token.info.strip(), token.content) for token in _tokens(page) if token.type == "fence"]
+    return [
+        Block(name, token.map[0] + 1, token.info.strip(), token.content)
+        for token in _tokens(page)
+        if token.type == "fence"
+    ]
 
 
 def inline(page: Path) -> Iterator[tuple[int, str]]:
-    """(line of its paragraph or row, text) of what the page's sentences and tables have in backticks."""
+    """(line of its paragraph or row, text) of what the page's sentences and tables have in
+    backticks."""
     for token in _tokens(page):
         for child in token.children or ():
             if child.type == "code_inline":
@@ -52,5 +58,9 @@ def links(page: Path) -> Iterator[str]:
 def anchors(page: Path) -> set[str]:
     """The names of a page's headings in its address, as GitHub makes them."""
     tokens = _tokens(page)
-    headings = [tokens[place + 1].content for place, token in enumerate(tokens) if token.type == "heading_open"]
+    headings = [
+        tokens[place + 1].content
+        for place, token in enumerate(tokens)
+        if token.type == "heading_open"
+    ]
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,4 +1,5 @@
-"""Every command of the pages is typed: parsed by the real parser always, and run with small settings by the long tests."""
+"""Every command of the pages is typed: parsed by the real parser always, and run with small
+settings by the long tests."""
 
 import argparse
 import glob
@@ -17,7 +18,16 @@ from byol_tf.config.loading import load_config
 from byol_tf.study.plan import plan_study
 from byol_tf.study.schema import load_study
 from pipelines.sources import textures
-from tests.docs.commands import NOT_RUN, PARSED_PAGES, SCRIPTS, Command, commands, entry, named_commands, not_run
+from tests.docs.commands import (
+    NOT_RUN,
+    PARSED_PAGES,
+    SCRIPTS,
+    Command,
+    commands,
+    entry,
+    named_commands,
+    not_run,
+)
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, links
 
 COMMANDS = list({str(command): command for command in commands()}.values())
@@ -60,19 +70,26 @@ def test_no_reason_is_left_over():
 @pytest.mark.parametrize("command", MODULES, ids=str)
 def test_each_command_is_parsed_and_its_config_read(command, parsed, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert command.module, f"{command.page}:{command.line}: {command}: of no kind that tests/docs/commands.py knows"
+    assert command.module, (
+        f"{command.page}:{command.line}: {command}: of no kind that tests/docs/commands.py knows"
+    )
     options = parsed(command)
     config = getattr(options, "config", None)
-    if command.module == "byol_tf.train" and not (config or "").startswith("encoders/"):  # those are what converting leaves
+    if command.module == "byol_tf.train" and not (config or "").startswith(
+        "encoders/"
+    ):  # those are what converting leaves
         load_config(config, options.overrides)
     elif command.module == "byol_tf.study" and options.study is not None:
         name, file, study = load_study(options.study)
-        assert plan_study(file, study, options.scale, options.seeds, options.only, options.overrides), name
+        assert plan_study(
+            file, study, options.scale, options.seeds, options.only, options.overrides
+        ), name
 
 
 @pytest.mark.parametrize("command", NAMED, ids=str)
 def test_each_command_in_a_sentence_has_the_options_that_it_names(command, monkeypatch, capsys):
-    """By its help, since a sentence seldom gives all that a command has to be given. What it sets is read with the config or the study."""
+    """By its help, since a sentence seldom gives all that a command has to be given. What it sets
+    is read with the config or the study."""
     if not_run(command):
         return not_run(command)(str(command))
     kind = command.arguments[:1] if command.module == "byol_tf.evaluate" else []
@@ -81,9 +98,15 @@ def test_each_command_in_a_sentence_has_the_options_that_it_names(command, monke
         entry(command.module)()
     assert done.value.code == 0
     options = re.findall(r"--[a-z][\w-]*", capsys.readouterr().out)
-    assert {word for word in command.arguments if word.startswith("--")} <= set(options), f"{command.page}:{command.line}"
+    assert {word for word in command.arguments if word.startswith("--")} <= set(options), (
+        f"{command.page}:{command.line}"
+    )
     given = dict(zip(command.arguments, command.arguments[1:], strict=False))
-    sets = [value for option, value in zip(command.arguments, command.arguments[1:], strict=False) if option == "--set"]
+    sets = [
+        value
+        for option, value in zip(command.arguments, command.arguments[1:], strict=False)
+        if option == "--set"
+    ]
     if command.module == "byol_tf.study" and command.arguments:
         name, file, study = load_study(command.arguments[0])
         assert plan_study(file, study, "small", None, (), sets), name
@@ -109,13 +132,24 @@ SMALL = {
     "devices.strategy": "cpu",
     "devices.precision": "float32",
 }
-"""What makes a run one of seconds. The last two: neither TPU nor GPU nor other machines are here."""
+"""What makes a run one of seconds. The last two: neither TPU nor GPU nor other machines are
+here."""
 
-LEARNED = {"training.epochs": 4, "data.pretrain_images": 500, "data.image_size": 48, "views.size": 48}
-"""And of a run that is exported in int8: as many photos as a proof compares, of their own size, and an encoder for which the nearest two of
-them aren't ties."""
+LEARNED = {
+    "training.epochs": 4,
+    "data.pretrain_images": 500,
+    "data.image_size": 48,
+    "views.size": 48,
+}
+"""And of a run that is exported in int8: as many photos as a proof compares, of their own size, and
+an encoder for which the nearest two of them aren't ties."""
 
-HERE = {"data.source": "textures", "data.root": "null", "data.archive": "null", "data.image_size": "null"}
+HERE = {
+    "data.source": "textures",
+    "data.root": "null",
+    "data.archive": "null",
+    "data.image_size": "null",
+}
 """In place of a data set that would be downloaded."""
 
 
@@ -137,7 +171,8 @@ def _holiday(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
-    """A folder as a reader has it: `configs/`, photos of textures, two runs under the names that the pages use, others' checkpoints."""
+    """A folder as a reader has it: `configs/`, photos of textures, two runs under the names that
+    the pages use, others' checkpoints."""
     from byol_tf.convert.__main__ import main as convert
     from byol_tf.train.__main__ import main
     from tests.helpers import haiku_byol, torch_resnet
@@ -146,18 +181,38 @@ def desk(tmp_path_factory) -> Path:
     (folder / "configs").symlink_to(ROOT / "configs")
     for split, count in (("unlabeled", 500), ("train", 40), ("test", 20)):
         for number, image in enumerate(textures.draw(0, split, np.arange(count))):
-            place = folder / "photos" / split / ("" if split == "unlabeled" else list(textures.PATTERNS)[number % 10])
+            place = (
+                folder
+                / "photos"
+                / split
+                / ("" if split == "unlabeled" else list(textures.PATTERNS)[number % 10])
+            )
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).convert("RGB").save(place / f"{number}.png")
     _holiday(folder)
     demo = folder / "runs" / "demo-2026-11-21-1"
     assert main(["--run-dir", str(demo), *_overrides(SMALL)]) == 0
     own = SMALL | LEARNED | {"data.root": folder / "photos"}
-    assert main(["--config", "photos", "--run-dir", str(demo.with_name("photos-2026-11-21-1")), *_overrides(own)]) == 0
+    assert (
+        main(
+            [
+                "--config",
+                "photos",
+                "--run-dir",
+                str(demo.with_name("photos-2026-11-21-1")),
+                *_overrides(own),
+            ]
+        )
+        == 0
+    )
     shutil.copy(demo / "export" / "encoder.keras", folder)
-    safetensors.numpy.save_file(torch_resnet.state_dict("resnet50"), folder / "resnet50.safetensors")
+    safetensors.numpy.save_file(
+        torch_resnet.state_dict("resnet50"), folder / "resnet50.safetensors"
+    )
     network = haiku_byol.HaikuByol(width=1 / 16)
-    haiku_byol.save(folder / "pretrain_res50x1.pkl", haiku_byol.checkpoint(network.drawn(0), network.drawn(1)))
+    haiku_byol.save(
+        folder / "pretrain_res50x1.pkl", haiku_byol.checkpoint(network.drawn(0), network.drawn(1))
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert convert(["torchvision", "resnet50.safetensors", "--out", "encoders/resnet50"]) == 0
@@ -166,21 +221,38 @@ def desk(tmp_path_factory) -> Path:
 
 def small(command: Command) -> list[str]:
     """The arguments of a command that takes seconds and asks nothing of the network."""
-    arguments = [found for word in command.arguments for found in (sorted(glob.glob(word)) if "*" in word else [word])]
+    arguments = [
+        found
+        for word in command.arguments
+        for found in (sorted(glob.glob(word)) if "*" in word else [word])
+    ]
     if command.module == "byol_tf.train" and "--explain" not in arguments:
         options = argparse.ArgumentParser()
         options.add_argument("--config")
         options.add_argument("--set", action="append", default=[], dest="overrides")
         given = options.parse_known_args(arguments)[0]
         config = load_config(given.config, given.overrides)
-        changes = {key: value for key, value in SMALL.items() if config.encoder.weights is None or not key.startswith("encoder.")}
-        return [*arguments, *_overrides(changes | ({} if config.data.source in ("textures", "digits", "folder") else HERE))]
+        changes = {
+            key: value
+            for key, value in SMALL.items()
+            if config.encoder.weights is None or not key.startswith("encoder.")
+        }
+        return [
+            *arguments,
+            *_overrides(
+                changes | ({} if config.data.source in ("textures", "digits", "folder") else HERE)
+            ),
+        ]
     if command.module == "byol_tf.convert":
         shutil.rmtree(arguments[arguments.index("--out") + 1], ignore_errors=True)  # has to be new
     if command.module == "byol_tf.evaluate":
         if arguments[0] in ("finetune", "supervised"):
             return [*arguments, "--epochs", "1", "--rates", "0.001", "--seeds", "1"]
-        return [*arguments, "--epochs", "1", "--rates", "0.1"] if arguments[0] == "linear" and "--fast" not in arguments else arguments
+        return (
+            [*arguments, "--epochs", "1", "--rates", "0.1"]
+            if arguments[0] == "linear" and "--fast" not in arguments
+            else arguments
+        )
     if command.module == "byol_tf.study" and arguments and "--list" not in arguments:
         if "paper" in arguments:  # its data and its hardware aren't here
             return [*arguments, "--list"]
@@ -190,7 +262,9 @@ def small(command: Command) -> list[str]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("command", [each for each in MODULES if not each.page.startswith(PARSED_PAGES)], ids=str)
+@pytest.mark.parametrize(
+    "command", [each for each in MODULES if not each.page.startswith(PARSED_PAGES)], ids=str
+)
 def test_each_command_runs(command, desk, monkeypatch, capsys):
     monkeypatch.chdir(desk)
     main = entry(command.module)
@@ -199,7 +273,8 @@ def test_each_command_runs(command, desk, monkeypatch, capsys):
 
 
 TORCH = "safetensors.torch"
-"""A block with this is PyTorch's side of a conversion, and PyTorch is no dependency: it is compiled and not run."""
+"""A block with this is PyTorch's side of a conversion, and PyTorch is no dependency: it is compiled
+and not run."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -211,7 +286,11 @@ def test_python_blocks_are_python_and_others_say_what_they_are(page):
 
 
 def test_the_ten_line_example_runs():
-    (example,) = [block.text for block in blocks(ROOT / "README.md") if block.language == "python" and "TargetUpdate" in block.text]
+    (example,) = [
+        block.text
+        for block in blocks(ROOT / "README.md")
+        if block.language == "python" and "TargetUpdate" in block.text
+    ]
     assert len([line for line in example.splitlines() if line.strip()]) <= 12
     namespace = {}
     exec(compile(example, "README.md", "exec"), namespace)
@@ -220,18 +299,26 @@ def test_the_ten_line_example_runs():
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(block.language == "python" for block in blocks(page))], ids=lambda p: p.name
+    "page",
+    [page for page in PAGES if any(block.language == "python" for block in blocks(page))],
+    ids=lambda p: p.name,
 )
 def test_python_blocks_run_one_after_another(page, desk, monkeypatch):
-    """A page's blocks share their names, as in a notebook; `images` are some, and `runs/...` is the run that is there."""
+    """A page's blocks share their names, as in a notebook; `images` are some, and `runs/...` is the
+    run that is there."""
     monkeypatch.chdir(desk)
-    namespace = {"images": np.random.default_rng(0).integers(0, 256, (5, 40, 57, 3), dtype=np.uint8)}
+    namespace = {
+        "images": np.random.default_rng(0).integers(0, 256, (5, 40, 57, 3), dtype=np.uint8)
+    }
     for block in blocks(page):
         if block.language == "python" and TORCH not in block.text:
             text = block.text.replace("runs/...", "runs/demo-2026-11-21-1")
             exec(compile(text, f"{block.page}:{block.line}", "exec"), namespace)
             if "representations" in block.text:
-                assert len(namespace["representations"]) in (5, 8) and np.isfinite(namespace["representations"]).all()
+                assert (
+                    len(namespace["representations"]) in (5, 8)
+                    and np.isfinite(namespace["representations"]).all()
+                )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -248,7 +335,11 @@ def test_links_lead_somewhere(page):
 def test_make_targets_exist():
     """Those that stand in a sentence, too."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = {word for page in PAGES for word in re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8"))}
+    targets = {
+        word
+        for page in PAGES
+        for word in re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8"))
+    }
     assert {"demo", "test"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
@@ -257,7 +348,9 @@ def test_make_targets_exist():
 def test_the_first_page_names_each_command_of_an_installation():
     page = (ROOT / "docs" / "first-run.md").read_text(encoding="utf-8")
     assert len(SCRIPTS) >= 8 and set(re.findall(r"`(byol-[a-z]+)`", page)) == set(SCRIPTS)
-    assert all(module == name.replace("byol-", "byol_tf.") for name, module in SCRIPTS.items())  # as the page says
+    assert all(
+        module == name.replace("byol-", "byol_tf.") for name, module in SCRIPTS.items()
+    )  # as the page says
 
 
 def test_the_workflow_runs_each_lane_on_its_python():
@@ -265,9 +358,19 @@ def test_the_workflow_runs_each_lane_on_its_python():
     workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8")
     asked = re.findall(r"^PYTHON_(\w+) := python(\S+)$", makefile, re.MULTILINE)
     assert dict(asked) == dict(re.findall(r'target: test-lane-(\w+), python: "(\S+)"', workflow))
-    assert [lane for lane, _ in asked] == re.search(r"^LANES := (.*)$", makefile, re.MULTILINE)[1].split()
+    assert [lane for lane, _ in asked] == re.search(r"^LANES := (.*)$", makefile, re.MULTILINE)[
+        1
+    ].split()
 
 
 def test_help_is_quick_and_needs_no_tensorflow():
-    code = "import sys, byol_tf.train.__main__ as t\ntry: t.main(['--help'])\nexcept SystemExit: assert 'tensorflow' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False).returncode == 0
+    code = (
+        "import sys, byol_tf.train.__main__ as t\ntry: t.main(['--help'])\nexcept SystemExit: "
+        "assert 'tensorflow' not in sys.modules"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False
+        ).returncode
+        == 0
+    )

@@ -1,4 +1,5 @@
-"""The table of `docs/curves.md` has every scalar with TensorBoard's tag and text; what to look for is written there by hand.
+"""The table of `docs/curves.md` has every scalar with TensorBoard's tag and text; what to look for
+is written there by hand.
 
 `python -m tests.docs.test_curves` writes the other columns anew.
 """
@@ -17,8 +18,14 @@ def scalars(page: str) -> str:
     (found,) = TABLE.findall(page)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in found.splitlines()[2:]]
     look = {column.strip("`"): text for column, _, text, _ in rows}
-    lines = ["| column of `history.csv` | in TensorBoard | what to look for | what it is |", "|---|---|---|---|"]
-    for column in (*(name for name in look if name in SCALARS), *(name for name in SCALARS if name not in look)):
+    lines = [
+        "| column of `history.csv` | in TensorBoard | what to look for | what it is |",
+        "|---|---|---|---|",
+    ]
+    for column in (
+        *(name for name in look if name in SCALARS),
+        *(name for name in SCALARS if name not in look),
+    ):
         tag, text = SCALARS[column]
         lines.append(f"| `{column}` | `{tag}` | {look.get(column, '')} | {text} |")
     return "\n".join(lines) + "\n"

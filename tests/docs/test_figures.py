@@ -1,4 +1,5 @@
-"""README's figures are those of `docs/results/figures.json`, and each of these is what the file that it names holds.
+"""README's figures are those of `docs/results/figures.json`, and each of these is what the file
+that it names holds.
 
 `python -m tests.docs.test_figures` writes README's table of what was measured anew.
 """
@@ -22,20 +23,30 @@ def measured() -> str:
     lines = ["| what | command | figure |", "|---|---|---|"]
     for row in ROWS:
         shown = {name: value["value"] for name, value in row["values"].items()}
-        lines.append(f"| {row['what'].format(**shown)} | {row['command']} | {row['figure'].format(**shown)} |".replace("|  |", "| |"))
+        lines.append(
+            f"| {row['what'].format(**shown)} | {row['command']} | {row['figure'].format(**shown)} "
+            "|".replace("|  |", "| |")
+        )
     return "\n".join(lines) + "\n"
 
 
 def recorded(source: dict) -> float:
-    """What the file of a figure holds: at a dotted key of a JSON object or line, in a row and column of a CSV, or `over` the seeds."""
+    """What the file of a figure holds: at a dotted key of a JSON object or line, in a row and
+    column of a CSV, or `over` the seeds."""
     path = ROOT / source["file"]
     keys = source["at"].split(".")
     if path.suffix == ".csv":
         with path.open(encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if source["row"].items() <= row.items() and row.get("measure") != "knn"]
+            rows = [
+                row
+                for row in csv.DictReader(file)
+                if source["row"].items() <= row.items() and row.get("measure") != "knn"
+            ]
         if "over" in source:
             assert len({row["seed"] for row in rows}) == len(rows) > 1
-            return {"mean": statistics.mean, "stdev": statistics.stdev}[source["over"]]([float(row[source["at"]]) for row in rows])
+            return {"mean": statistics.mean, "stdev": statistics.stdev}[source["over"]](
+                [float(row[source["at"]]) for row in rows]
+            )
         (found,) = rows
     else:
         lines = path.read_text(encoding="utf-8")
@@ -54,14 +65,22 @@ def test_each_figure_is_what_its_file_holds(row):
             assert re.search(rf"(?<![\d.]){re.escape(shown)}(?![\d.]*\d)", source["says"]), name
         else:
             half = 0.5 * 10.0 ** -len(shown.partition(".")[2])
-            assert abs(float(shown) - recorded(source)) <= half + 1e-9, (name, shown, recorded(source))
+            assert abs(float(shown) - recorded(source)) <= half + 1e-9, (
+                name,
+                shown,
+                recorded(source),
+            )
 
 
 def test_each_row_says_where_it_was_measured():
     assert all(row["where"] for row in ROWS)
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if "byol_tf.study" in row["command"]], ids=lambda row: row["what"][:40])
+@pytest.mark.parametrize(
+    "row",
+    [row for row in ROWS if "byol_tf.study" in row["command"]],
+    ids=lambda row: row["what"][:40],
+)
 def test_a_studys_row_has_the_command_that_its_table_was_made_with(row):
     """But for `--only`, which leaves rows out that README doesn't show."""
     (folder,) = {(ROOT / source["file"]).parent for source in row["values"].values()}
@@ -87,4 +106,6 @@ def test_the_closing_table_is_the_demos():
 
 
 if __name__ == "__main__":
-    README.write_text(TABLE.sub(lambda _: measured(), README.read_text(encoding="utf-8")), encoding="utf-8")
+    README.write_text(
+        TABLE.sub(lambda _: measured(), README.read_text(encoding="utf-8")), encoding="utf-8"
+    )

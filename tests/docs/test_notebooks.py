@@ -18,8 +18,18 @@ jupytext = pytest.importorskip("jupytext", reason="jupytext isn't installed (ext
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 COLAB = ROOT / "notebooks" / "byol_tf_colab.py"
 SMALL = {
-    "byol_tf_colab": {"EPOCHS": 1, "changes": ["data.pretrain_images=256", "optimizer.warmup_epochs=0", "probe.train_images=50"]},
-    "image_search": {"EPOCHS": 1, "changes": ["data.pretrain_images=128", "optimizer.warmup_epochs=0", "encoder.width=0.5"]},
+    "byol_tf_colab": {
+        "EPOCHS": 1,
+        "changes": [
+            "data.pretrain_images=256",
+            "optimizer.warmup_epochs=0",
+            "probe.train_images=50",
+        ],
+    },
+    "image_search": {
+        "EPOCHS": 1,
+        "changes": ["data.pretrain_images=128", "optimizer.warmup_epochs=0", "encoder.width=0.5"],
+    },
 }
 """What takes the place of the cell `parameters`: an epoch of few images."""
 
@@ -31,8 +41,13 @@ def by_name(path: Path) -> str:
 @pytest.mark.parametrize("script", NOTEBOOKS, ids=by_name)
 def test_the_notebook_is_its_script(script):
     written, made = jupytext.read(script.with_suffix(".ipynb")), jupytext.read(script)
-    cells = [[(cell.cell_type, cell.source, cell.metadata.get("tags")) for cell in notebook.cells] for notebook in (written, made)]
-    assert cells[0] == cells[1], f"jupytext --to ipynb --update notebooks/{script.name} makes it anew"
+    cells = [
+        [(cell.cell_type, cell.source, cell.metadata.get("tags")) for cell in notebook.cells]
+        for notebook in (written, made)
+    ]
+    assert cells[0] == cells[1], (
+        f"jupytext --to ipynb --update notebooks/{script.name} makes it anew"
+    )
 
 
 def test_each_has_a_small_form():
@@ -44,7 +59,9 @@ def test_each_machine_has_its_extra():
     setup.read(ROOT / "setup.cfg")
     machines = set(re.findall(r'MACHINE = "(\w+)"', COLAB.read_text(encoding="utf-8")))
     assert machines == {"cpu", "gpu", "tpu"} and machines <= set(setup["options.extras_require"])
-    assert "tensorflow-tpu==2.19.1" in setup["options.extras_require"]["tpu"]  # as the notebook says
+    assert (
+        "tensorflow-tpu==2.19.1" in setup["options.extras_require"]["tpu"]
+    )  # as the notebook says
 
 
 RECORDING = """
@@ -58,7 +75,9 @@ def run(*words): print(json.dumps(words))
 
 def install(folder: Path, source: str | None) -> subprocess.CompletedProcess:
     """Runs the install cell in a folder, by a Python that sees the standard library and the folder alone."""
-    (cell,) = [cell.source for cell in jupytext.read(COLAB).cells if '"pip", "install"' in cell.source]
+    (cell,) = [
+        cell.source for cell in jupytext.read(COLAB).cells if '"pip", "install"' in cell.source
+    ]
     line = [sys.executable, "-S", "-E", "-c", RECORDING.format(source=source) + cell]
     return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
@@ -74,7 +93,11 @@ WHEEL = "byol_tf-0.1.0-py3-none-any.whl"
         ([WHEEL], None, "{here}/" + WHEEL + "[cpu]"),
         ([f"drive/{WHEEL}"], f"drive/{WHEEL}", "{here}/drive/" + WHEEL + "[cpu]"),
         (["drive/setup.cfg", *CLONE], "drive", "{here}/drive[cpu]"),
-        ([], "git+https://example.org/byol_tf.git", "byol-tf[cpu] @ git+https://example.org/byol_tf.git"),
+        (
+            [],
+            "git+https://example.org/byol_tf.git",
+            "byol-tf[cpu] @ git+https://example.org/byol_tf.git",
+        ),
     ],
     ids=["clone", "wheel", "wheel elsewhere", "folder elsewhere", "git"],
 )
@@ -84,7 +107,13 @@ def test_the_notebook_installs_what_is_there(files, source, wanted, tmp_path):
         (tmp_path / file).touch()
     done = install(tmp_path, source)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == ["-m", "pip", "install", "--quiet", wanted.format(here=tmp_path.resolve())]
+    assert json.loads(done.stdout) == [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        wanted.format(here=tmp_path.resolve()),
+    ]
 
 
 @pytest.mark.parametrize("source", [None, "byol_tf", "elsewhere.whl"])
@@ -92,7 +121,12 @@ def test_the_notebook_says_what_to_do_where_nothing_is_there(source, tmp_path):
     (tmp_path / "byol_tf").mkdir()  # Python would import it, as a namespace
     done = install(tmp_path, source)
     assert done.returncode == 1 and done.stdout == ""
-    for part in ("byol_tf isn't installed", "Upload a wheel", 'SOURCE to "git+https://..."', str(source or tmp_path.resolve())):
+    for part in (
+        "byol_tf isn't installed",
+        "Upload a wheel",
+        'SOURCE to "git+https://..."',
+        str(source or tmp_path.resolve()),
+    ):
         assert part in done.stderr
 
 
@@ -127,14 +161,28 @@ def test_the_notebook_runs_from_top_to_bottom(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # so that byol_tf is the installed one, or that of PYTHONPATH
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")  # the kernel's own
     notebook = jupytext.read(script)
-    (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    (parameters,) = [
+        cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())
+    ]
     small = SMALL[script.stem]
     overrides = [word for change in small["changes"] for word in ("--set", change)]
     parameters.source += f"\nEPOCHS = {small['EPOCHS']}\nOVERRIDES = {overrides}"
-    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
-    pictures = [output for cell in notebook.cells for output in cell.get("outputs", ()) if "image/png" in output.get("data", {})]
+    nbclient.NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+    ).execute()
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", {})
+    ]
     assert len(pictures) >= 3
-    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+    printed = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ())
+    )
     assert "1 epochs, " in printed
     if script.stem == "byol_tf_colab":
         assert "no TPU here: going on with the cpu" in printed and printed.count("top-1 ") >= 2

@@ -1,6 +1,8 @@
-"""TensorBoard on runs, in a real browser: charts with the figures of `history.csv`, pictures, config, hyper-parameters, the projector.
+"""TensorBoard on runs, in a real browser: charts with the figures of `history.csv`, pictures,
+config, hyper-parameters, the projector.
 
-Where `BYOL_TF_TEST_BROWSER` is set a browser has to be there; else the tests are skipped without one.
+Where `BYOL_TF_TEST_BROWSER` is set a browser has to be there; else the tests are skipped without
+one.
 """
 
 import contextlib
@@ -29,8 +31,23 @@ def trained(folder: Path, *overrides: str) -> Path:
     """A run of the demo on few images, in a new folder."""
     from byol_tf.train.__main__ import main
 
-    small = ["data.pretrain_images=256", "optimizer.warmup_epochs=0", "probe.every=1", "probe.supervised=false", *overrides]
-    assert main(["--run-dir", str(folder), *(word for override in small for word in ("--set", override))]) == 0
+    small = [
+        "data.pretrain_images=256",
+        "optimizer.warmup_epochs=0",
+        "probe.every=1",
+        "probe.supervised=false",
+        *overrides,
+    ]
+    assert (
+        main(
+            [
+                "--run-dir",
+                str(folder),
+                *(word for override in small for word in ("--set", override)),
+            ]
+        )
+        == 0
+    )
     return folder
 
 
@@ -49,11 +66,23 @@ def address(run):
 @contextlib.contextmanager
 def served(logs: Path):
     """Gives the address of a TensorBoard server on a folder, at a port that the system chooses."""
-    line = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--host", "127.0.0.1", "--port", "0"]
+    line = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(logs),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+    ]
     server = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         said = iter(server.stderr.readline, "")
-        found = next(filter(None, (re.search(r"http://127\.0\.0\.1:\d+", line) for line in said)), None)
+        found = next(
+            filter(None, (re.search(r"http://127\.0\.0\.1:\d+", line) for line in said)), None
+        )
         assert found, "TensorBoard ended without an address"
         yield found[0]
     finally:
@@ -72,7 +101,9 @@ def browser(tmp_path_factory):
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     driver = shutil.which("chromedriver")
     if program is None or driver is None:
-        missing("no browser: install Debian's chromium and chromium-driver, or Chrome and chromedriver")
+        missing(
+            "no browser: install Debian's chromium and chromium-driver, or Chrome and chromedriver"
+        )
     options = webdriver.ChromeOptions()
     options.binary_location = program
     for argument in (
@@ -97,7 +128,9 @@ def shown(browser, what, seconds=60):
     """What a function of the browser gives as soon as it is true."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
-        assert time.monotonic() < deadline, f"not shown; the page says: {browser.find_element('tag name', 'body').text[:500]}"
+        assert time.monotonic() < deadline, (
+            f"not shown; the page says: {browser.find_element('tag name', 'body').text[:500]}"
+        )
         time.sleep(0.2)
     return found
 
@@ -107,24 +140,43 @@ def pixels(element) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB"))
 
 
-def test_each_column_of_the_history_is_a_chart_with_its_last_value_and_a_line(run, address, browser):
+def test_each_column_of_the_history_is_a_chart_with_its_last_value_and_a_line(
+    run, address, browser
+):
     with (run / "history.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
-    expected = {SCALARS[name][0]: float(value) for name, value in last.items() if value and name != "epoch"}
+    expected = {
+        SCALARS[name][0]: float(value) for name, value in last.items() if value and name != "epoch"
+    }
     assert len(expected) >= 8
     browser.get(f"{address}/#timeseries")
     for tag, value in expected.items():
-        # Cards lie in folded groups and are drawn when they come into sight; a filter of one tag shows its card alone.
+        # Cards lie in folded groups and are drawn when they come into sight; a filter of one tag
+        # shows its card alone.
         browser.get(f"{address}/?tagFilter=^{tag}$#timeseries")
         card = shown(browser, lambda: browser.find_elements("css selector", "scalar-card"))[0]
-        cells = shown(browser, lambda card=card: [c.text.strip() for c in card.find_elements("css selector", "tb-data-table-content-cell")])
+        cells = shown(
+            browser,
+            lambda card=card: [
+                c.text.strip()
+                for c in card.find_elements("css selector", "tb-data-table-content-cell")
+            ],
+        )
         shown(browser, lambda card=card: card.find_elements("css selector", "line-chart canvas"))
-        assert float(cells[3].replace(",", "")) == pytest.approx(value, rel=2e-3, abs=1e-4), (tag, cells)
-        colour = card.find_element("css selector", "tb-data-table-content-cell .row-circle span").value_of_css_property("background-color")
+        assert float(cells[3].replace(",", "")) == pytest.approx(value, rel=2e-3, abs=1e-4), (
+            tag,
+            cells,
+        )
+        colour = card.find_element(
+            "css selector", "tb-data-table-content-cell .row-circle span"
+        ).value_of_css_property("background-color")
         wanted = np.array(re.findall(r"\d+", colour)[:3], int)
         chart = card.find_element("css selector", "line-chart .series-view")
         near = shown(
-            browser, lambda chart=chart, wanted=wanted: (np.abs(pixels(chart).astype(int) - wanted).sum(-1) < 60).any(0).sum() > 20
+            browser,
+            lambda chart=chart, wanted=wanted: (
+                (np.abs(pixels(chart).astype(int) - wanted).sum(-1) < 60).any(0).sum() > 20
+            ),
         )
         assert near
 
@@ -188,7 +240,10 @@ def table(texts: list[str], names: set[str]) -> dict[str, dict[str, str]]:
     """HParams' table view: trial -> column -> cell."""
     first = min(texts.index(name) for name in names)
     columns = texts[texts.index("Show Metrics") + 1 : first]
-    rows = [texts[start : start + 1 + len(columns)] for start in range(first, first + len(names) * (1 + len(columns)), 1 + len(columns))]
+    rows = [
+        texts[start : start + 1 + len(columns)]
+        for start in range(first, first + len(names) * (1 + len(columns)), 1 + len(columns))
+    ]
     return {name: dict(zip(columns, cells, strict=True)) for name, *cells in rows}
 
 
@@ -204,12 +259,16 @@ def test_each_run_is_a_row_of_hparams_with_its_keys_and_last_figures(run, browse
 
         shown(browser, lambda: names <= set(texts()))
         rows = table(texts(), names)
-    assert {name: (float(row["seed"]), float(row["training.epochs"])) for name, row in rows.items()} == {"run": (0, 2), "second": (1, 1)}
+    assert {
+        name: (float(row["seed"]), float(row["training.epochs"])) for name, row in rows.items()
+    } == {"run": (0, 2), "second": (1, 1)}
     for folder in (run, second):
         with (folder / "history.csv").open() as file:
             last = list(csv.DictReader(file))[-1]
         for column in ("knn_accuracy", "probe_accuracy", "effective_rank"):
-            assert float(rows[folder.name][SCALARS[column][0]]) == pytest.approx(float(last[column]), rel=1e-3)
+            assert float(rows[folder.name][SCALARS[column][0]]) == pytest.approx(
+                float(last[column]), rel=1e-3
+            )
 
 
 def test_the_projector_draws_each_image_as_itself(run, address, browser):
@@ -219,10 +278,18 @@ def test_the_projector_draws_each_image_as_itself(run, address, browser):
     browser.refresh()
     try:
         for _ in range(2):  # TensorBoard has it in a frame in a frame
-            browser.switch_to.frame(shown(browser, lambda: browser.execute_script(ALL, "iframe"))[0])
+            browser.switch_to.frame(
+                shown(browser, lambda: browser.execute_script(ALL, "iframe"))[0]
+            )
         # One is for names, and lies over the one with the images: an element's picture shows both.
-        canvas = shown(browser, lambda: [each for each in browser.execute_script(ALL, "canvas") if each.size["width"] > 300])[0]
-        # Textures have dark lines on a light ground. Without the sprite each image is a small light dot, and 0.04% of the canvas is dark.
+        canvas = shown(
+            browser,
+            lambda: [
+                each for each in browser.execute_script(ALL, "canvas") if each.size["width"] > 300
+            ],
+        )[0]
+        # Textures have dark lines on a light ground. Without the sprite each image is a small light
+        # dot, and 0.04% of the canvas is dark.
         shown(browser, lambda: (pixels(canvas).max(-1) < 90).mean() > 0.02)
         assert "1000x96" in browser.execute_script(TEXTS, browser.find_element("tag name", "body"))
     finally:

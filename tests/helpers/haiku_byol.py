@@ -1,7 +1,8 @@
-"""deepmind-research's BYOL in Haiku with weights drawn at random, and its checkpoints: what converting is tested on.
+"""deepmind-research's BYOL in Haiku with weights drawn at random, and its checkpoints: what
+converting is tested on.
 
-Facts (names, order, epsilon, what the checkpoint holds) are those of `byol/utils/networks.py`, `byol_experiment.py` and
-`checkpointing.py` there. Needs dm-haiku, JAX and dill; no TensorFlow.
+Facts (names, order, epsilon, what the checkpoint holds) are those of `byol/utils/networks.py`,
+`byol_experiment.py` and `checkpointing.py` there. Needs dm-haiku, JAX and dill; no TensorFlow.
 """
 
 import collections
@@ -17,7 +18,9 @@ BLOCKS = {"ResNet50": (3, 4, 6, 3), "ResNet200": (3, 24, 36, 3)}
 HIDDEN, PROJECTION = 24, 12
 _BATCH_NORM = {"decay_rate": 0.9, "eps": 1e-5, "create_scale": True, "create_offset": True}
 MEAN, STD = jnp.array([0.485, 0.456, 0.406]), jnp.array([0.229, 0.224, 0.225])
-State = collections.namedtuple("_ByolExperimentState", "online_params target_params online_state target_state opt_state")
+State = collections.namedtuple(
+    "_ByolExperimentState", "online_params target_params online_state target_state opt_state"
+)
 State.__module__ = "byol.byol_experiment"
 MomentumState = collections.namedtuple("ScaleByLarsState", "mu")
 MomentumState.__module__ = "byol.utils.optimizers"
@@ -26,9 +29,13 @@ MomentumState.__module__ = "byol.utils.optimizers"
 class _Torso(hk.Module):
     def __init__(self, blocks, width, namesake):
         super().__init__(name="res_net")
-        if namesake:  # as in the code of the published checkpoints, where Haiku numbered the convolution that is used
+        # as in the code of the published checkpoints, where Haiku numbered the convolution that is
+        # used
+        if namesake:
             hk.Conv2D(64, 7, name="initial_conv")
-        self.conv = hk.Conv2D(round(64 * width), 7, stride=2, with_bias=False, padding="SAME", name="initial_conv")
+        self.conv = hk.Conv2D(
+            round(64 * width), 7, stride=2, with_bias=False, padding="SAME", name="initial_conv"
+        )
         self.batch_norm = hk.BatchNorm(name="initial_batchnorm", **_BATCH_NORM)
         self.groups = [
             hk.nets.ResNet.BlockGroup(
@@ -78,36 +85,51 @@ def _network(blocks, width, hidden, outputs, namesake, images, training=False):
 class HaikuByol:
     """The network; parameters and state are trees of `[module][name]`."""
 
-    def __init__(self, encoder="ResNet50", width=1.0, hidden=HIDDEN, outputs=PROJECTION, namesake=False):
+    def __init__(
+        self, encoder="ResNet50", width=1.0, hidden=HIDDEN, outputs=PROJECTION, namesake=False
+    ):
         blocks = BLOCKS[encoder]
 
         def network(images, training=False):
             return _network(blocks, width, hidden, outputs, namesake, images, training)
 
         self._functions = hk.without_apply_rng(hk.transform_with_state(network))
-        self._run = jax.jit(lambda parameters, state, images: self._functions.apply(parameters, state, images)[0])
+        self._run = jax.jit(
+            lambda parameters, state, images: self._functions.apply(parameters, state, images)[0]
+        )
 
     def shapes(self):
         """(parameters, state) as shapes, without computing anything."""
         images = jnp.zeros((1, 32, 32, 3))
-        return jax.eval_shape(lambda key: self._functions.init(key, images, training=True), jax.random.PRNGKey(0))
+        return jax.eval_shape(
+            lambda key: self._functions.init(key, images, training=True), jax.random.PRNGKey(0)
+        )
 
     def drawn(self, seed):
-        """(parameters, state) with every value drawn, the moving statistics included, of sizes that keep representations near 1."""
+        """(parameters, state) with every value drawn, the moving statistics included, of sizes that
+        keep representations near 1."""
         draw = np.random.default_rng(seed)
 
         def one(path, leaf):
             module, name = (part.key for part in path)
             if name == "w":
-                gain = 2.0 if len(leaf.shape) == 4 else 0.5  # heads don't enlarge what float32 rounds
-                return draw.normal(0.0, np.sqrt(gain / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
+                gain = (
+                    2.0 if len(leaf.shape) == 4 else 0.5
+                )  # heads don't enlarge what float32 rounds
+                return draw.normal(
+                    0.0, np.sqrt(gain / np.prod(leaf.shape[:-1])), leaf.shape
+                ).astype(np.float32)
             if name == "counter":
                 return np.full(leaf.shape, 1000, leaf.dtype)
             spread = name == "scale" or "var_ema" in module
             if name == "hidden":
                 return np.full(leaf.shape, 99.0, np.float32)  # is not what inference uses
-            values = draw.uniform(0.5, 1.5, leaf.shape) if spread else draw.normal(0.0, 0.1, leaf.shape)
-            return (values * (0.1 if name == "scale" and module.endswith("batchnorm_2") else 1.0)).astype(np.float32)
+            values = (
+                draw.uniform(0.5, 1.5, leaf.shape) if spread else draw.normal(0.0, 0.1, leaf.shape)
+            )
+            return (
+                values * (0.1 if name == "scale" and module.endswith("batchnorm_2") else 1.0)
+            ).astype(np.float32)
 
         return tuple(jax.tree_util.tree_map_with_path(one, tree) for tree in self.shapes())
 

@@ -1,4 +1,5 @@
-"""A HEIC of four tiles, as telephones write them, which no encoder for Python does: ISO 14496-12 and 23008-12, by hand."""
+"""A HEIC of four tiles, as telephones write them, which no encoder for Python does: ISO 14496-12
+and 23008-12, by hand."""
 
 import io
 import struct
@@ -11,15 +12,20 @@ GREYS = (30, 90, 150, 210)
 
 
 def grid() -> bytes:
-    """A picture of 128 x 128 pixels; each quarter is of one of `GREYS` with white lines. Needs pillow-heif to be registered."""
+    """A picture of 128 x 128 pixels; each quarter is of one of `GREYS` with white lines. Needs
+    pillow-heif to be registered."""
     files = [_tile(grey) for grey in GREYS]
     pixels = [_found(file, b"mdat")[8:] for file in files]
     tiled = struct.pack(">BBBBHH", 0, 0, 1, 1, 2 * TILE, 2 * TILE)
     entries = [_full(b"infe", 2, struct.pack(">HH", item, 0), b"hvc1\0") for item in (1, 2, 3, 4)]
     entries.append(_full(b"infe", 2, struct.pack(">HH", 5, 0), b"grid\0"))
     sizes = [_full(b"ispe", 0, struct.pack(">II", side, side)) for side in (TILE, 2 * TILE)]
-    properties = _box(b"ipco", _found(files[0], b"hvcC"), *sizes, _full(b"pixi", 0, bytes([3, 8, 8, 8])))
-    owners = b"".join(struct.pack(">HB3B", item, 3, 0x81, 2, 4) for item in (1, 2, 3, 4)) + struct.pack(">HB2B", 5, 2, 3, 4)
+    properties = _box(
+        b"ipco", _found(files[0], b"hvcC"), *sizes, _full(b"pixi", 0, bytes([3, 8, 8, 8]))
+    )
+    owners = b"".join(
+        struct.pack(">HB3B", item, 3, 0x81, 2, 4) for item in (1, 2, 3, 4)
+    ) + struct.pack(">HB2B", 5, 2, 3, 4)
     parts = [
         _full(b"hdlr", 0, bytes(4), b"pict", bytes(13)),
         _full(b"pitm", 0, struct.pack(">H", 5)),
@@ -35,7 +41,9 @@ def grid() -> bytes:
             places.append(struct.pack(">4H2I", item, 0, 0, 1, start, len(data)))
             start += len(data)
         places.append(struct.pack(">4H2I", 5, 1, 0, 1, 0, len(tiled)))
-        return _box(b"ftyp", b"heic", bytes(4), b"mif1heic") + _full(b"meta", 0, *parts, _full(b"iloc", 1, *places))
+        return _box(b"ftyp", b"heic", bytes(4), b"mif1heic") + _full(
+            b"meta", 0, *parts, _full(b"iloc", 1, *places)
+        )
 
     return head(len(head(0)) + 8) + _box(b"mdat", *pixels)
 

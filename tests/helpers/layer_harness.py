@@ -24,13 +24,19 @@ def loss_weights(shape) -> np.ndarray:
 
 
 def gradients_as_tensors(layer: keras.layers.Layer, x) -> list[tf.Tensor]:
-    """Outputs, then the gradients of sum(weights x outputs^2) by the input and by each trainable variable."""
+    """Outputs, then the gradients of sum(weights x outputs^2) by the input and by each trainable
+    variable."""
     x = tf.convert_to_tensor(x)
     with tf.GradientTape() as tape:
         tape.watch(x)
         outputs = layer(x, training=True)
-        total = tf.reduce_sum(loss_weights(x.shape[:1] + outputs.shape[1:]) * tf.square(tf.cast(outputs, tf.float32)))
-    return [outputs, *tape.gradient(total, [x, *(variable.value for variable in layer.trainable_variables)])]
+        total = tf.reduce_sum(
+            loss_weights(x.shape[:1] + outputs.shape[1:]) * tf.square(tf.cast(outputs, tf.float32))
+        )
+    return [
+        outputs,
+        *tape.gradient(total, [x, *(variable.value for variable in layer.trainable_variables)]),
+    ]
 
 
 def gradients(layer: keras.layers.Layer, x, compiled: bool = False) -> list[np.ndarray]:
@@ -48,5 +54,7 @@ def check_serialises(layer: keras.layers.Layer, x: np.ndarray, folder) -> None:
     random_weights(model)
     model.save(folder / "model.keras")
     loaded = keras.models.load_model(folder / "model.keras")
-    assert [variable.name for variable in loaded.variables] == [variable.name for variable in model.variables]
+    assert [variable.name for variable in loaded.variables] == [
+        variable.name for variable in model.variables
+    ]
     np.testing.assert_array_equal(loaded(x).numpy(), model(x).numpy())

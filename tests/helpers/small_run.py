@@ -1,4 +1,5 @@
-"""The folder of a run as training leaves it, but for the training: for tests of what comes after."""
+"""The folder of a run as training leaves it, but for the training: for tests of what comes
+after."""
 
 import json
 from pathlib import Path
@@ -26,7 +27,8 @@ HISTORY = """epoch,loss,probe_accuracy,knn_accuracy,projection_std,projection_co
 
 
 def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
-    """Writes what a run leaves but for its result and figures: config, history, a checkpoint, and the encoder in the forms of every run."""
+    """Writes what a run leaves but for its result and figures: config, history, a checkpoint, and
+    the encoder in the forms of every run."""
     from byol_tf.config.loading import load_config
     from byol_tf.config.schedule import schedule_of
     from byol_tf.devices import set_precision
@@ -40,19 +42,31 @@ def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
     folder.root.mkdir()
     folder.config.write_text(json.dumps(config))
     folder.history.write_text(HISTORY)
-    folder.environment.write_text(json.dumps(environment() | {"command": ["byol-train"], "data_fingerprint": "digits-0"}))
+    folder.environment.write_text(
+        json.dumps(environment() | {"command": ["byol-train"], "data_fingerprint": "digits-0"})
+    )
     resolved = load_config(folder.config)
     set_precision(resolved.devices.precision)
     try:
         model = build_model(resolved)
         compile_model(model, resolved, schedule_of(resolved, 640))
         draw = np.random.default_rng(0)
-        for variable in model.encoder.variables:  # moving statistics too: a mix-up of modes or of variables would show
+        for variable in (
+            model.encoder.variables
+        ):  # moving statistics too: a mix-up of modes or of variables would show
             positive = variable.name == "moving_variance"
-            variable.assign(draw.uniform(0.3, 1.0, variable.shape) if positive else variable + 0.1 * draw.normal(size=variable.shape))
+            variable.assign(
+                draw.uniform(0.3, 1.0, variable.shape)
+                if positive
+                else variable + 0.1 * draw.normal(size=variable.shape)
+            )
         write_checkpoint(folder.checkpoints, 1, 0, model_arrays(model), {})
         views = resolved.views
-        export_encoder(inference_model(model.encoder, views.size, views.mean, views.std), folder.export, resolved)
+        export_encoder(
+            inference_model(model.encoder, views.size, views.mean, views.std),
+            folder.export,
+            resolved,
+        )
     finally:
         set_precision("float32")
     return folder

@@ -13,7 +13,9 @@ SIZE, FEATURES, HIDDEN, PROJECTION = 8, 6, 10, 5
 def encoder() -> keras.Model:
     """A convolution with BN: from `[N, 8, 8, 3]` to `[N, 6]`."""
     inputs = keras.Input((SIZE, SIZE, 3))
-    x = keras.layers.Conv2D(FEATURES, 3, strides=2, padding="same", use_bias=False, name="conv")(inputs)
+    x = keras.layers.Conv2D(FEATURES, 3, strides=2, padding="same", use_bias=False, name="conv")(
+        inputs
+    )
     x = keras.layers.ReLU()(batch_norm("bn")(x))
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x), name="tiny")
 
@@ -26,15 +28,24 @@ def model(seed: int = 0, predictor: bool = True, **options) -> BYOL:
 
 def wrapped(of: keras.Model, predictor: bool = True, **options) -> BYOL:
     """The same around another encoder."""
-    projector = mlp_head(of.output_shape[-1] if hasattr(of, "output_shape") else 7, HIDDEN, PROJECTION, "projector")
-    return BYOL(of, projector, mlp_head(PROJECTION, HIDDEN, PROJECTION, "predictor") if predictor else None, **options)
+    projector = mlp_head(
+        of.output_shape[-1] if hasattr(of, "output_shape") else 7, HIDDEN, PROJECTION, "projector"
+    )
+    return BYOL(
+        of,
+        projector,
+        mlp_head(PROJECTION, HIDDEN, PROJECTION, "predictor") if predictor else None,
+        **options,
+    )
 
 
 def views(batches: int, batch_size: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Two float32 `[batches, batch_size, 8, 8, 3]`; the second is the first with noise."""
     draw = np.random.default_rng(seed)
     first = draw.normal(size=(batches, batch_size, SIZE, SIZE, 3))
-    return first.astype(np.float32), (first + 0.5 * draw.normal(size=first.shape)).astype(np.float32)
+    return first.astype(np.float32), (first + 0.5 * draw.normal(size=first.shape)).astype(
+        np.float32
+    )
 
 
 def dataset(batches: int, batch_size: int = 16, seed: int = 0) -> tf.data.Dataset:
@@ -43,7 +54,13 @@ def dataset(batches: int, batch_size: int = 16, seed: int = 0) -> tf.data.Datase
 
 def fit(byol: BYOL, batches: int, callbacks=(), epochs: int = 1, **options) -> dict[str, list]:
     """Trains on the same few batches each epoch, unshuffled; returns the history."""
-    return byol.fit(dataset(batches, **options), epochs=epochs, callbacks=list(callbacks), verbose=0, shuffle=False).history
+    return byol.fit(
+        dataset(batches, **options),
+        epochs=epochs,
+        callbacks=list(callbacks),
+        verbose=0,
+        shuffle=False,
+    ).history
 
 
 def weights(*parts: keras.Model) -> list[np.ndarray]:

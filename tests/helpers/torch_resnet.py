@@ -1,4 +1,5 @@
-"""torchvision's ResNet in float64 NumPy, straight from its tensors and with PyTorch's padding; and state dicts drawn at random."""
+"""torchvision's ResNet in float64 NumPy, straight from its tensors and with PyTorch's padding; and
+state dicts drawn at random."""
 
 import numpy as np
 
@@ -6,11 +7,14 @@ from byol_tf.models.networks.resnet import BLOCKS, INNER_WIDTHS, TWO_LAYER_BLOCK
 
 
 def state_dict(name="resnet18", width=1 / 16, classes=10, seed=0):
-    """Tensors by torchvision's names, float32, the moving statistics drawn too; sizes that keep representations near 1."""
+    """Tensors by torchvision's names, float32, the moving statistics drawn too; sizes that keep
+    representations near 1."""
     draw, tensors = np.random.default_rng(seed), {}
 
     def conv(module, outputs, inputs, kernel):
-        tensors[f"{module}.weight"] = draw.normal(0.0, np.sqrt(2.0 / (inputs * kernel**2)), (outputs, inputs, kernel, kernel))
+        tensors[f"{module}.weight"] = draw.normal(
+            0.0, np.sqrt(2.0 / (inputs * kernel**2)), (outputs, inputs, kernel, kernel)
+        )
 
     def norm(module, channels, gain=1.0):
         tensors[f"{module}.weight"] = gain * draw.uniform(0.5, 1.5, channels)
@@ -37,15 +41,23 @@ def state_dict(name="resnet18", width=1 / 16, classes=10, seed=0):
                 conv(f"{module}.downsample.0", outputs, channels, 1)
                 norm(f"{module}.downsample.1", outputs)
             channels = outputs
-    tensors["fc.weight"], tensors["fc.bias"] = draw.normal(size=(classes, channels)), draw.normal(size=classes)
-    return {name: value if value.dtype == np.int64 else value.astype(np.float32) for name, value in tensors.items()}
+    tensors["fc.weight"], tensors["fc.bias"] = (
+        draw.normal(size=(classes, channels)),
+        draw.normal(size=classes),
+    )
+    return {
+        name: value if value.dtype == np.int64 else value.astype(np.float32)
+        for name, value in tensors.items()
+    }
 
 
 def representations(tensors, images):
     """`[N, d]` in float64 of normalised images `[N, H, W, 3]`."""
     x = np.asarray(images, np.float64).transpose(0, 3, 1, 2)
     x = np.maximum(_norm(tensors, "bn1", _conv(tensors, "conv1", x, stride=2)), 0.0)
-    x = _windows(np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=-np.inf), 3, 2).max((4, 5))
+    x = _windows(np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=-np.inf), 3, 2).max(
+        (4, 5)
+    )
     for group in range(1, 5):
         block = 0
         while f"layer{group}.{block}.conv1.weight" in tensors:
@@ -58,11 +70,19 @@ def _block(tensors, module, x, stride):
     count = 3 if f"{module}.conv3.weight" in tensors else 2
     y = x
     for number in range(1, count + 1):
-        strided = number == (2 if count == 3 else 1)  # version 1.5: a bottleneck's 3x3 has the stride
-        y = _norm(tensors, f"{module}.bn{number}", _conv(tensors, f"{module}.conv{number}", y, stride if strided else 1))
+        strided = number == (
+            2 if count == 3 else 1
+        )  # version 1.5: a bottleneck's 3x3 has the stride
+        y = _norm(
+            tensors,
+            f"{module}.bn{number}",
+            _conv(tensors, f"{module}.conv{number}", y, stride if strided else 1),
+        )
         y = np.maximum(y, 0.0) if number < count else y
     if f"{module}.downsample.0.weight" in tensors:
-        x = _norm(tensors, f"{module}.downsample.1", _conv(tensors, f"{module}.downsample.0", x, stride))
+        x = _norm(
+            tensors, f"{module}.downsample.1", _conv(tensors, f"{module}.downsample.0", x, stride)
+        )
     return np.maximum(x + y, 0.0)
 
 
@@ -74,11 +94,14 @@ def _conv(tensors, module, x, stride=1):
 
 
 def _windows(x, side, stride):
-    return np.lib.stride_tricks.sliding_window_view(x, (side, side), axis=(2, 3))[:, :, ::stride, ::stride]
+    return np.lib.stride_tricks.sliding_window_view(x, (side, side), axis=(2, 3))[
+        :, :, ::stride, ::stride
+    ]
 
 
 def _norm(tensors, module, x):
     weight, bias, mean, variance = (
-        tensors[f"{module}.{leaf}"].astype(np.float64)[:, None, None] for leaf in ("weight", "bias", "running_mean", "running_var")
+        tensors[f"{module}.{leaf}"].astype(np.float64)[:, None, None]
+        for leaf in ("weight", "bias", "running_mean", "running_var")
     )
     return (x - mean) / np.sqrt(variance + 1e-5) * weight + bias

@@ -1,7 +1,9 @@
-"""torchvision's own ResNet with weights and statistics drawn at random, and what it makes of photos. Runs in the peers' environment.
+"""torchvision's own ResNet with weights and statistics drawn at random, and what it makes of
+photos. Runs in the peers' environment.
 
-`python -m tests.helpers.torchvision_side NAME PHOTOS.npy OUT.npz`: uint8 photos `[N, H, W, 3]` in, `representations` and the state dict's
-tensors, each as `tensor:<name>`, out. Imports neither TensorFlow nor byol_tf.
+`python -m tests.helpers.torchvision_side NAME PHOTOS.npy OUT.npz`: uint8 photos `[N, H, W, 3]` in,
+`representations` and the state dict's tensors, each as `tensor:<name>`, out. Imports neither
+TensorFlow nor byol_tf.
 """
 
 import sys

@@ -1,4 +1,5 @@
-"""Prints what a CPU needs by setup.cfg, each at the lowest version it allows, as constraints for pip: `python tests/lanes/lowest.py`."""
+"""Prints what a CPU needs by setup.cfg, each at the lowest version it allows, as constraints for
+pip: `python tests/lanes/lowest.py`."""
 
 import configparser
 import re
@@ -16,7 +17,10 @@ def lowest(requirements: str) -> list[str]:
     Returns:
         The pins, in the same order; what has no bound is left to pip.
     """
-    found = (re.match(r"([\w.-]+)(?:\[[\w-]+\])?(?:>=|==)([\w.]+)", line.strip()) for line in requirements.splitlines())
+    found = (
+        re.match(r"([\w.-]+)(?:\[[\w-]+\])?(?:>=|==)([\w.]+)", line.strip())
+        for line in requirements.splitlines()
+    )
     return [f"{match[1]}=={match[2]}" for match in found if match]
 
 
@@ -24,6 +28,7 @@ if __name__ == "__main__":
     parser = configparser.ConfigParser()
     parser.read(SETUP)
     print("\n".join(lowest(parser["options.extras_require"]["cpu"])))
-    # As in the extra `tpu`: TensorFlow 2.19 wants a protobuf that later ones, which TFDS takes, refuse.
+    # As in the extra `tpu`: TensorFlow 2.19 wants a protobuf that later ones, which TFDS takes,
+    # refuse.
     print("tensorflow-metadata<1.18")
     print("\n".join(lowest(parser["options"]["install_requires"])))

@@ -12,12 +12,16 @@ from pipelines.sources import Images
 _SHAPE = (10, 12, 3)
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 CROP_ONLY = ViewPolicy(
-    **dict.fromkeys(("flip_probability", "jitter_probability", "grayscale_probability", "blur_probability"), 0.0), crop_area=(0.2, 1.0)
+    **dict.fromkeys(
+        ("flip_probability", "jitter_probability", "grayscale_probability", "blur_probability"), 0.0
+    ),
+    crop_area=(0.2, 1.0),
 )
 
 
 class Coloured(Images):
-    """Image i is of one colour, ten times i in every channel; with `sizes`, no two images are equally large."""
+    """Image i is of one colour, ten times i in every channel; with `sizes`, no two images are
+    equally large."""
 
     def __init__(self, count: int, sizes: bool = False):
         self.count, self.sizes = count, sizes
@@ -36,10 +40,19 @@ class Noise(Coloured):
     """Image i is noise drawn from i."""
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return np.random.default_rng(int(index)).integers(0, 256, super().__getitem__(index).shape, dtype=np.uint8)
+        return np.random.default_rng(int(index)).integers(
+            0, 256, super().__getitem__(index).shape, dtype=np.uint8
+        )
 
 
-def stream(images: Images, policies=(CROP_ONLY, CROP_ONLY), batch_size: int = 4, seed: int = 0, first_step: int = 0, size: int = 8):
+def stream(
+    images: Images,
+    policies=(CROP_ONLY, CROP_ONLY),
+    batch_size: int = 4,
+    seed: int = 0,
+    first_step: int = 0,
+    size: int = 8,
+):
     return view_batches(images, policies, size, batch_size, seed, MEAN, STD, first_step)
 
 
@@ -50,7 +63,9 @@ def taken(dataset: tf.data.Dataset, count: int) -> list[tuple[np.ndarray, np.nda
 def colours(views: np.ndarray) -> list[int]:
     """Which images of `Coloured` these are views of; fails where a view isn't of one colour."""
     values = views * np.float32(STD) + np.float32(MEAN)
-    np.testing.assert_allclose(values, np.broadcast_to(values[:, :1, :1, :1], values.shape), atol=1e-4)
+    np.testing.assert_allclose(
+        values, np.broadcast_to(values[:, :1, :1, :1], values.shape), atol=1e-4
+    )
     return np.rint(values[:, 0, 0, 0] * 25.5).astype(int).tolist()
 
 
@@ -68,7 +83,9 @@ class TestStream:
     def test_it_begins_at_any_step_with_the_same_bits(self, sizes, first_step):
         images = Noise(11, sizes)
         whole = taken(stream(images, preset("byol"), seed=5, size=20), 8)
-        rest = taken(stream(images, preset("byol"), seed=5, size=20, first_step=first_step), 8 - first_step)
+        rest = taken(
+            stream(images, preset("byol"), seed=5, size=20, first_step=first_step), 8 - first_step
+        )
         for expected, received in zip(whole[first_step:], rest, strict=True):
             np.testing.assert_array_equal(received[0], expected[0])
             np.testing.assert_array_equal(received[1], expected[1])
@@ -91,13 +108,16 @@ class TestStream:
             low, high = (0.0 - np.array(MEAN)) / STD, (1.0 - np.array(MEAN)) / STD
             assert (views.min(axis=(0, 1, 2)) >= low - 1e-5).all()
             assert (views.max(axis=(0, 1, 2)) <= high + 1e-5).all()
-        # The first view of `none` is the image itself, so its normalisation can be undone to the pixel.
+        # The first view of `none` is the image itself, so its normalisation can be undone to the
+        # pixel.
         image = Coloured(1, sizes)[0]
         (black, _) = taken(stream(Coloured(1, sizes), preset("none"), batch_size=1), 1)[0]
         np.testing.assert_allclose(black[0, 0, 0], (image[0, 0] / 255.0 - MEAN) / STD, atol=1e-6)
 
     def test_fewer_images_than_a_batch_are_an_error(self, sizes):
-        with pytest.raises(ValueError, match="expected at most the number of images, 3; received 4"):
+        with pytest.raises(
+            ValueError, match="expected at most the number of images, 3; received 4"
+        ):
             stream(Coloured(3, sizes))
 
 
@@ -105,16 +125,29 @@ class TestWorkers:
     """Parts of each batch, which together are the batch that one worker would get."""
 
     def joined(self, make, workers: int) -> list[tuple[np.ndarray, ...]]:
-        """Seven batches from step 3 on, over two ends of an epoch, put together from the workers' parts in their order."""
-        shards = [taken(make(first_step=3, worker=worker, workers=workers), 7) for worker in range(workers)]
-        assert {len(part) for shard in shards for batch in shard for part in batch} == {8 // workers}
-        return [tuple(np.concatenate(parts) for parts in zip(*batches, strict=True)) for batches in zip(*shards, strict=True)]
+        """Seven batches from step 3 on, over two ends of an epoch, put together from the workers'
+        parts in their order."""
+        shards = [
+            taken(make(first_step=3, worker=worker, workers=workers), 7)
+            for worker in range(workers)
+        ]
+        assert {len(part) for shard in shards for batch in shard for part in batch} == {
+            8 // workers
+        }
+        return [
+            tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
+            for batches in zip(*shards, strict=True)
+        ]
 
     def check(self, make, workers: int):
-        for batch, whole in zip(self.joined(make, workers), taken(make(first_step=3), 7), strict=True):
+        for batch, whole in zip(
+            self.joined(make, workers), taken(make(first_step=3), 7), strict=True
+        ):
             for received, expected in zip(batch, whole, strict=True):
                 # Float kernels round differently at the end of a batch.
-                np.testing.assert_allclose(received, expected, rtol=0, atol=0 if received.dtype.kind in "iu" else 1e-5)
+                np.testing.assert_allclose(
+                    received, expected, rtol=0, atol=0 if received.dtype.kind in "iu" else 1e-5
+                )
 
     @pytest.mark.parametrize("workers", [1, 2, 4])
     def test_images_and_their_places_are_those_of_the_whole_batch(self, workers):
@@ -122,10 +155,17 @@ class TestWorkers:
 
     @pytest.mark.parametrize("sizes", [pytest.param(False, marks=pytest.mark.long), True])
     def test_views_are_those_of_the_whole_batch(self, sizes):
-        self.check(lambda **where: view_batches(Noise(23, sizes), preset("byol"), 8, 8, 5, MEAN, STD, **where), 2)
+        self.check(
+            lambda **where: view_batches(
+                Noise(23, sizes), preset("byol"), 8, 8, 5, MEAN, STD, **where
+            ),
+            2,
+        )
 
     def test_crops_are_those_of_the_whole_batch(self):
-        self.check(lambda **where: crop_batches(Noise(23, True), preset("byol"), 8, 8, 5, **where), 2)
+        self.check(
+            lambda **where: crop_batches(Noise(23, True), preset("byol"), 8, 8, 5, **where), 2
+        )
 
     def test_a_worker_reads_its_own_images_only(self):
         class Read(Coloured):
@@ -136,7 +176,11 @@ class TestWorkers:
         for worker in (0, 1):
             read = []
             taken(image_batches(Read(23), 4, 0, worker=worker, workers=2), 3)
-            ahead = [index for step in range(5 * 23) for index in indices_of(step)[2 * worker : 2 * worker + 2]]
+            ahead = [
+                index
+                for step in range(5 * 23)
+                for index in indices_of(step)[2 * worker : 2 * worker + 2]
+            ]
             assert len(read) >= 6
             assert sorted(read) == sorted(ahead[: len(read)])
 
@@ -145,8 +189,14 @@ class TestWorkers:
         [
             ({"workers": 3}, r"workers: expected a divisor of batch_size \(4\); received 3"),
             ({"workers": 0}, r"workers: expected a divisor of batch_size \(4\); received 0"),
-            ({"worker": 2, "workers": 2}, "worker: expected a number from 0 to 1, as there are 2 workers; received 2"),
-            ({"worker": -1}, "worker: expected a number from 0 to 0, as there are 1 workers; received -1"),
+            (
+                {"worker": 2, "workers": 2},
+                "worker: expected a number from 0 to 1, as there are 2 workers; received 2",
+            ),
+            (
+                {"worker": -1},
+                "worker: expected a number from 0 to 0, as there are 1 workers; received -1",
+            ),
         ],
     )
     def test_parts_that_there_are_not(self, where, message):
@@ -160,7 +210,11 @@ def test_one_by_one_and_together_the_draws_are_the_same():
     """Images of one size may come either way; but for the resampling, the views are the same."""
     together, single = Coloured(8), Coloured(8)
     single.shape = None
-    pairs = zip(taken(stream(together, preset("stl10"), seed=2), 3), taken(stream(single, preset("stl10"), seed=2), 3), strict=True)
+    pairs = zip(
+        taken(stream(together, preset("stl10"), seed=2), 3),
+        taken(stream(single, preset("stl10"), seed=2), 3),
+        strict=True,
+    )
     for one, other in pairs:
         for views, same in zip(one, other, strict=True):
             np.testing.assert_allclose(views, same, atol=1e-3)

@@ -34,10 +34,26 @@ EXPECTED = {
     "stl10": (BYOL_BOTH | {"blur_probability": 0.5, "solarize_probability": 0.0},) * 2,
     "simclr": (
         BYOL_BOTH
-        | {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur_probability": 0.5, "solarize_probability": 0.0},
+        | {
+            "brightness": 0.8,
+            "contrast": 0.8,
+            "saturation": 0.8,
+            "hue": 0.2,
+            "blur_probability": 0.5,
+            "solarize_probability": 0.0,
+        },
     )
     * 2,
-    "simsiam": (BYOL_BOTH | {"crop_area": (0.2, 1.0), "saturation": 0.4, "blur_probability": 0.5, "solarize_probability": 0.0},) * 2,
+    "simsiam": (
+        BYOL_BOTH
+        | {
+            "crop_area": (0.2, 1.0),
+            "saturation": 0.4,
+            "blur_probability": 0.5,
+            "solarize_probability": 0.0,
+        },
+    )
+    * 2,
 }
 
 
@@ -50,7 +66,9 @@ def test_presets_hold_the_papers_numbers(name):
 def test_preset_none_changes_nothing():
     first, second = preset("none")
     assert first == second
-    changes = {key: value for key, value in first.model_dump().items() if key.endswith("_probability")}
+    changes = {
+        key: value for key, value in first.model_dump().items() if key.endswith("_probability")
+    }
     assert len(changes) == 7
     assert set(changes.values()) == {0.0}
     assert first.crop_area == first.crop_aspect == (1.0, 1.0)
@@ -62,7 +80,9 @@ def test_an_unknown_preset_is_a_key_error():
         preset("moco")
 
 
-@pytest.mark.parametrize(("size", "width"), [(224, 23), (128, 13), (96, 9), (64, 7), (32, 3), (28, 3), (8, 1)])
+@pytest.mark.parametrize(
+    ("size", "width"), [(224, 23), (128, 13), (96, 9), (64, 7), (32, 3), (28, 3), (8, 1)]
+)
 def test_blur_kernel_spans_a_tenth_of_the_view(size, width):
     assert kernel_size(size) == width
 

@@ -18,7 +18,9 @@ def indices_of(step: int, seed: int = 0, count: int = 23, batch_size: int = 4) -
 
 class TestOneWorker:
     def epoch(self, number: int, seed: int = 0) -> list[int]:
-        return [index for step in range(5 * number, 5 * number + 5) for index in indices_of(step, seed)]
+        return [
+            index for step in range(5 * number, 5 * number + 5) for index in indices_of(step, seed)
+        ]
 
     def test_each_image_comes_once_an_epoch_but_for_the_rest_that_fills_no_batch(self):
         for number in range(4):
@@ -55,7 +57,9 @@ def epoch_read_by(workers: int, count: int, batch_size: int, epoch: int = 0) -> 
     for worker in range(workers):
         order = Order(count, batch_size, 0, worker, workers)
         for step in range(epoch * steps, (epoch + 1) * steps):
-            times[order.at(step_of(step))[2].numpy()] += 1  # one that a part held twice would be missing from the sum
+            times[order.at(step_of(step))[2].numpy()] += (
+                1  # one that a part held twice would be missing from the sum
+            )
     return times
 
 
@@ -67,18 +71,24 @@ class TestManyWorkers:
 
     @pytest.mark.long
     def test_1024_workers_share_a_thousand_million_images(self):
-        """Takes minutes; a worker needs the memory of its part of a batch, whatever the number of images."""
+        """Takes minutes; a worker needs the memory of its part of a batch, whatever the number of
+        images."""
         count, batch_size = 10**9, 2**24
         before = psutil.Process().memory_info().rss
         times = epoch_read_by(1024, count, batch_size)
-        assert psutil.Process().memory_info().rss - before < count + 2**28  # the count of each image is this test's own
+        assert (
+            psutil.Process().memory_info().rss - before < count + 2**28
+        )  # the count of each image is this test's own
         assert times.max() == 1
         assert times.sum(dtype=np.int64) == count // batch_size * batch_size
 
     @pytest.mark.parametrize(("before", "after"), [(1, 8), (8, 1), (8, 512)])
     def test_another_number_of_workers_goes_on_in_the_same_order(self, before, after):
         def batch(workers, step):
-            parts = [Order(10**9, 4096, 7, worker, workers).at(step_of(step)) for worker in range(workers)]
+            parts = [
+                Order(10**9, 4096, 7, worker, workers).at(step_of(step))
+                for worker in range(workers)
+            ]
             return [np.concatenate([part[k] for part in parts]) for k in (1, 2)]
 
         for one, other in zip(batch(before, 300_000), batch(after, 300_000), strict=True):

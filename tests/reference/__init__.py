@@ -1,1 +1,2 @@
-"""The mathematics once more, in NumPy float64 and without the library: what the tests compare with."""
+"""The mathematics once more, in NumPy float64 and without the library: what the tests compare
+with."""

@@ -1,4 +1,5 @@
-"""What the fused views do beyond the papers: antialiased resampling, and colour without clipping in between. Pixels around [0, 1]."""
+"""What the fused views do beyond the papers: antialiased resampling, and colour without clipping in
+between. Pixels around [0, 1]."""
 
 import numpy as np
 
@@ -10,7 +11,8 @@ def hat(x):
 
 
 def keys(x):
-    """Cubic convolution with a = -0.5 (Keys, Cubic Convolution Interpolation for Digital Image Processing, 1981, equation 15)."""
+    """Cubic convolution with a = -0.5 (Keys, Cubic Convolution Interpolation for Digital Image
+    Processing, 1981, equation 15)."""
     x = np.abs(x)
     near, far = 1.5 * x**3 - 2.5 * x**2 + 1.0, -0.5 * x**3 + 2.5 * x**2 - 4.0 * x + 2.0
     return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
@@ -20,16 +22,26 @@ KERNELS = {"bilinear": hat, "bicubic": keys}
 
 
 def crop(image, box, size, kernel):
-    """The box, sampled at the centres of size x size cells; the kernel is as wide as a step where that is more than a pixel."""
+    """The box, sampled at the centres of size x size cells; the kernel is as wide as a step where
+    that is more than a pixel."""
     top, left, height, width = box
-    return _along(_along(np.asarray(image, np.float64), top, height, size, kernel, 0), left, width, size, kernel, 1)
+    return _along(
+        _along(np.asarray(image, np.float64), top, height, size, kernel, 0),
+        left,
+        width,
+        size,
+        kernel,
+        1,
+    )
 
 
 def _along(image, start, extent, size, kernel, axis):
     step, lines = extent / size, []
     pixels = np.moveaxis(image, axis, 0)
     for cell in range(size):
-        weights = kernel((np.arange(len(pixels)) + 0.5 - start - (cell + 0.5) * step) / max(step, 1.0))
+        weights = kernel(
+            (np.arange(len(pixels)) + 0.5 - start - (cell + 0.5) * step) / max(step, 1.0)
+        )
         lines.append(np.tensordot(weights / weights.sum(), pixels, 1))
     return np.moveaxis(np.array(lines), 0, axis)
 
@@ -45,22 +57,39 @@ def saturation(image, factor):
 
 
 def hue(image, turn):
-    """A rotation of RGB space about (1, 1, 1), by Rodrigues' formula; red goes to green in a third of the circle, as in HSV."""
+    """A rotation of RGB space about (1, 1, 1), by Rodrigues' formula; red goes to green in a third
+    of the circle, as in HSV."""
     axis, angle = np.ones(3) / np.sqrt(3.0), 2.0 * np.pi * turn
     along = (image @ axis)[..., None] * axis
-    return image * np.cos(angle) + np.cross(axis, image) * np.sin(angle) + along * (1.0 - np.cos(angle))
+    return (
+        image * np.cos(angle)
+        + np.cross(axis, image) * np.sin(angle)
+        + along * (1.0 - np.cos(angle))
+    )
 
 
 def linear_view(image, numbers, policy, size, kernel):
     """A whole view in the papers' order, jitter in the drawn one, clipped at the end only."""
-    box = views.crop_box(numbers[views.CROP], *image.shape[:2], policy.crop_area, policy.crop_aspect)
+    box = views.crop_box(
+        numbers[views.CROP], *image.shape[:2], policy.crop_area, policy.crop_aspect
+    )
     image = crop(image, box, size, kernel)
     image = image[:, ::-1] if numbers[views.FLIP] < policy.flip_probability else image
     if numbers[views.PERSPECTIVE] < policy.perspective_probability:
         image = views.perspective(image, numbers[views.CORNERS], policy.perspective_distortion)
     if numbers[views.JITTER] < policy.jitter_probability:
-        b, c, s, h = (2.0 * numbers[views.COLOUR] - 1.0) * (policy.brightness, policy.contrast, policy.saturation, policy.hue)
-        operations = (lambda x: x + b, lambda x: contrast(x, 1.0 + c), lambda x: saturation(x, 1.0 + s), lambda x: hue(x, h))
+        b, c, s, h = (2.0 * numbers[views.COLOUR] - 1.0) * (
+            policy.brightness,
+            policy.contrast,
+            policy.saturation,
+            policy.hue,
+        )
+        operations = (
+            lambda x: x + b,
+            lambda x: contrast(x, 1.0 + c),
+            lambda x: saturation(x, 1.0 + s),
+            lambda x: hue(x, h),
+        )
         for index in np.argsort(numbers[views.ORDER]):
             image = operations[index](image)
     image = views.grayscale(image) if numbers[views.GRAY] < policy.grayscale_probability else image
@@ -71,6 +100,8 @@ def linear_view(image, numbers, policy, size, kernel):
     if numbers[views.SOLARIZE] < policy.solarize_probability:
         image = views.solarize(image, policy.solarize_threshold)
     if numbers[views.PATCHES] < policy.patch_drop_probability:
-        boxes = views.rectangles(numbers[views.RECTANGLES], numbers[views.PATCH_COUNT], policy.patch_drop_area)
+        boxes = views.rectangles(
+            numbers[views.RECTANGLES], numbers[views.PATCH_COUNT], policy.patch_drop_area
+        )
         image = views.drop_patches(image, boxes)
     return image

@@ -1,5 +1,5 @@
-"""What BYOL, SimSiam and SimCLR compare and how BYOL's target follows (BYOL paper, sections 3.1 to 3.3 and equation 8; SimSiam report,
-section IV)."""
+"""What BYOL, SimSiam and SimCLR compare and how BYOL's target follows (BYOL paper, sections 3.1 to
+3.3 and equation 8; SimSiam report, section IV)."""
 
 import numpy as np
 
@@ -10,19 +10,23 @@ def normalized(vectors):
 
 
 def regression_loss(prediction, projection):
-    """For each row |p|^2 + |z|^2 - 2 p z of the normalised vectors: 2 - 2 cos, and 1 where one of them is zero."""
+    """For each row |p|^2 + |z|^2 - 2 p z of the normalised vectors: 2 - 2 cos, and 1 where one of
+    them is zero."""
     p, z = normalized(prediction), normalized(projection)
     return (p * p).sum(axis=-1) + (z * z).sum(axis=-1) - 2.0 * (p * z).sum(axis=-1)
 
 
 def byol_loss(predictions, target_projections):
     """Both directions added, mean over the batch; each argument is (of view 1, of view 2)."""
-    directions = regression_loss(predictions[0], target_projections[1]) + regression_loss(predictions[1], target_projections[0])
+    directions = regression_loss(predictions[0], target_projections[1]) + regression_loss(
+        predictions[1], target_projections[0]
+    )
     return directions.mean()
 
 
 def cross_entropy(prediction, projection):
-    """For each row the expected number of nats to say what softmax(projection) draws, in softmax(prediction)'s code."""
+    """For each row the expected number of nats to say what softmax(projection) draws, in
+    softmax(prediction)'s code."""
     p, z = (np.asarray(x, np.float64) for x in (prediction, projection))
     weights = np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True)
     return (weights * (np.log(np.exp(p).sum(axis=-1, keepdims=True)) - p)).sum(axis=-1)
@@ -31,7 +35,8 @@ def cross_entropy(prediction, projection):
 def info_nce(phi, psi, alpha, beta):
     """The BYOL paper's InfoNCE with alpha and beta, term by term as it is printed, to be maximised.
 
-    `phi` and `psi` are each (of views v, of views v'), before normalisation: S(v_i, v'_j) is the cosine of phi(v_i) and psi(v'_j).
+    `phi` and `psi` are each (of views v, of views v'), before normalisation: S(v_i, v'_j) is the
+    cosine of phi(v_i) and psi(v'_j).
     """
     phi, (psi, psi_other) = normalized(phi[0]), (normalized(x) for x in psi)
     count = len(phi)
@@ -44,13 +49,16 @@ def info_nce(phi, psi, alpha, beta):
 
 
 def nt_xent(first, second, temperature):
-    """SimCLR's loss: over all 2 N views, -log of the softmax over the other 2 N - 1, mean (Chen et al. 2020, equation 1)."""
+    """SimCLR's loss: over all 2 N views, -log of the softmax over the other 2 N - 1, mean (Chen et
+    al. 2020, equation 1)."""
     views = normalized(np.concatenate([first, second]))
     count = len(first)
     losses = []
     for i in range(2 * count):
         logits = [views[i] @ views[k] / temperature for k in range(2 * count) if k != i]
-        losses.append(np.log(np.exp(logits).sum()) - views[i] @ views[(i + count) % (2 * count)] / temperature)
+        losses.append(
+            np.log(np.exp(logits).sum()) - views[i] @ views[(i + count) % (2 * count)] / temperature
+        )
     return np.mean(losses)
 
 
@@ -67,7 +75,9 @@ def mean_cosine(vectors):
 
 def cosine_tau(step, total_steps, base, end=1.0):
     if end == 1.0:
-        return 1.0 - (1.0 - base) * (np.cos(np.pi * step / total_steps) + 1.0) / 2.0  # the paper's own form
+        return (
+            1.0 - (1.0 - base) * (np.cos(np.pi * step / total_steps) + 1.0) / 2.0
+        )  # the paper's own form
     return base + (end - base) * np.sin(np.pi / 2.0 * step / total_steps) ** 2
 
 

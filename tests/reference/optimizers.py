@@ -1,4 +1,5 @@
-"""The papers' optimizers on lists of float64 arrays. A weight with at most one axis is a bias or a normalisation parameter, and spared."""
+"""The papers' optimizers on lists of float64 arrays. A weight with at most one axis is a bias or a
+normalisation parameter, and spared."""
 
 import numpy as np
 
@@ -11,8 +12,19 @@ def _norm(array):
     return np.sqrt((array**2).sum())
 
 
-def lars(weights, gradients_by_step, rates, momentum=0.9, l2=0.0, eta=1e-3, spared=(), epsilon=0.0, rate_before_momentum=False):
-    """deepmind-research `byol/utils/optimizers.py`: decay, then trust ratio, then momentum, then the learning rate.
+def lars(
+    weights,
+    gradients_by_step,
+    rates,
+    momentum=0.9,
+    l2=0.0,
+    eta=1e-3,
+    spared=(),
+    epsilon=0.0,
+    rate_before_momentum=False,
+):
+    """deepmind-research `byol/utils/optimizers.py`: decay, then trust ratio, then momentum, then
+    the learning rate.
 
     `spared` names further weights by index. The last two arguments are optax' differences.
     """
@@ -40,13 +52,16 @@ def sgd(weights, gradients_by_step, rates, momentum=0.9, l2=0.0):
     heaps = [np.zeros_like(w) for w in weights]
     for gradients, rate in zip(gradients_by_step, rates, strict=True):
         for index, gradient in enumerate(gradients):
-            heaps[index] = momentum * heaps[index] + _decayed(weights[index], np.asarray(gradient, np.float64), l2)
+            heaps[index] = momentum * heaps[index] + _decayed(
+                weights[index], np.asarray(gradient, np.float64), l2
+            )
             weights[index] = weights[index] - rate * heaps[index]
     return weights
 
 
 def adam(weights, gradients_by_step, rates, beta_1=0.9, beta_2=0.999, epsilon=1e-7, l2=0.0):
-    """Kingma and Ba 2015, in the order of the end of section 2 (epsilon is then "epsilon hat"), which Keras follows."""
+    """Kingma and Ba 2015, in the order of the end of section 2 (epsilon is then "epsilon hat"),
+    which Keras follows."""
     weights = [np.array(w, np.float64) for w in weights]
     first, second = [np.zeros_like(w) for w in weights], [np.zeros_like(w) for w in weights]
     for step, (gradients, rate) in enumerate(zip(gradients_by_step, rates, strict=True), start=1):
@@ -55,7 +70,9 @@ def adam(weights, gradients_by_step, rates, beta_1=0.9, beta_2=0.999, epsilon=1e
             first[index] = beta_1 * first[index] + (1.0 - beta_1) * gradient
             second[index] = beta_2 * second[index] + (1.0 - beta_2) * gradient**2
             corrected = rate * np.sqrt(1.0 - beta_2**step) / (1.0 - beta_1**step)
-            weights[index] = weights[index] - corrected * first[index] / (np.sqrt(second[index]) + epsilon)
+            weights[index] = weights[index] - corrected * first[index] / (
+                np.sqrt(second[index]) + epsilon
+            )
     return weights
 
 
@@ -70,12 +87,17 @@ def adamw(weights, gradients_by_step, rates, weight_decay, beta_1=0.9, beta_2=0.
             second[index] = beta_2 * second[index] + (1.0 - beta_2) * gradient**2
             corrected = rate * np.sqrt(1.0 - beta_2**step) / (1.0 - beta_1**step)
             decay = rate * weight_decay * weights[index] if weights[index].ndim > 1 else 0.0
-            weights[index] = weights[index] - decay - corrected * first[index] / (np.sqrt(second[index]) + epsilon)
+            weights[index] = (
+                weights[index]
+                - decay
+                - corrected * first[index] / (np.sqrt(second[index]) + epsilon)
+            )
     return weights
 
 
 def lamb(weights, gradients_by_step, rates, weight_decay, beta_1=0.9, beta_2=0.999, epsilon=1e-7):
-    """You et al. 2020, algorithm 2 with phi(x) = x, but the decay decoupled: before the step, outside the trust ratio, as Keras has it."""
+    """You et al. 2020, algorithm 2 with phi(x) = x, but the decay decoupled: before the step,
+    outside the trust ratio, as Keras has it."""
     weights = [np.array(w, np.float64) for w in weights]
     first, second = [np.zeros_like(w) for w in weights], [np.zeros_like(w) for w in weights]
     for step, (gradients, rate) in enumerate(zip(gradients_by_step, rates, strict=True), start=1):
@@ -85,7 +107,11 @@ def lamb(weights, gradients_by_step, rates, weight_decay, beta_1=0.9, beta_2=0.9
                 weights[index] = weights[index] * (1.0 - rate * weight_decay)
             first[index] = beta_1 * first[index] + (1.0 - beta_1) * gradient
             second[index] = beta_2 * second[index] + (1.0 - beta_2) * gradient**2
-            update = first[index] / (1.0 - beta_1**step) / (np.sqrt(second[index] / (1.0 - beta_2**step)) + epsilon)
+            update = (
+                first[index]
+                / (1.0 - beta_1**step)
+                / (np.sqrt(second[index] / (1.0 - beta_2**step)) + epsilon)
+            )
             norms = _norm(weights[index]), _norm(update)
             ratio = norms[0] / norms[1] if min(norms) > 0.0 else 1.0
             weights[index] = weights[index] - rate * ratio * update
@@ -107,4 +133,7 @@ def warmup_cosine(step, peak, total_steps, warmup_steps):
     """Linear from 0 to the peak, then half a cosine down to 0."""
     if step < warmup_steps:
         return peak * step / warmup_steps
-    return peak * np.cos(np.pi / 2.0 * min((step - warmup_steps) / (total_steps - warmup_steps), 1.0)) ** 2
+    return (
+        peak
+        * np.cos(np.pi / 2.0 * min((step - warmup_steps) / (total_steps - warmup_steps), 1.0)) ** 2
+    )

@@ -1,4 +1,5 @@
-"""Views of one image, from the papers' definitions (BYOL, appendix B; STL-10 paper, section 3.4). Pixels in [0, 1], `[H, W, 3]`."""
+"""Views of one image, from the papers' definitions (BYOL, appendix B; STL-10 paper, section 3.4).
+Pixels in [0, 1], `[H, W, 3]`."""
 
 import colorsys
 
@@ -15,16 +16,23 @@ def clipped(image):
 
 
 def crop_box(numbers, height, width, area_range, aspect_range):
-    """(top, left, height, width) in pixels of a box with uniform area and log-uniform aspect, cut to the image."""
+    """(top, left, height, width) in pixels of a box with uniform area and log-uniform aspect, cut
+    to the image."""
     area = (area_range[0] + numbers[0] * (area_range[1] - area_range[0])) * height * width
     low, high = np.log(aspect_range[0]), np.log(aspect_range[1])
     aspect = np.exp(low + numbers[1] * (high - low))
     box_height, box_width = min(np.sqrt(area / aspect), height), min(np.sqrt(area * aspect), width)
-    return numbers[2] * (height - box_height), numbers[3] * (width - box_width), box_height, box_width
+    return (
+        numbers[2] * (height - box_height),
+        numbers[3] * (width - box_width),
+        box_height,
+        box_width,
+    )
 
 
 def crop_bilinear(image, box, size):
-    """The box, sampled at the centres of size x size equal cells; beyond the outermost pixel centres the edge goes on."""
+    """The box, sampled at the centres of size x size equal cells; beyond the outermost pixel
+    centres the edge goes on."""
     top, left, box_height, box_width = box
     steps = (np.arange(size) + 0.5) / size
     rows, columns = top + steps * box_height - 0.5, left + steps * box_width - 0.5
@@ -50,7 +58,9 @@ def contrast(image, factor):
 
 
 def _each_pixel(image, change):
-    pixels = [colorsys.hsv_to_rgb(*change(*colorsys.rgb_to_hsv(*pixel))) for pixel in image.reshape(-1, 3)]
+    pixels = [
+        colorsys.hsv_to_rgb(*change(*colorsys.rgb_to_hsv(*pixel))) for pixel in image.reshape(-1, 3)
+    ]
     return clipped(np.array(pixels).reshape(image.shape))
 
 
@@ -63,7 +73,8 @@ def hue(image, turn):
 
 
 def jitter(image, colour, order, strengths):
-    """The four operations in ascending order of the numbers in `order`; `colour` holds how far each goes, `strengths` its range."""
+    """The four operations in ascending order of the numbers in `order`; `colour` holds how far each
+    goes, `strengths` its range."""
     b, c, s, h = (2.0 * np.asarray(colour, np.float64) - 1.0) * strengths
     operations = (
         lambda x: brightness(x, b),
@@ -81,12 +92,17 @@ def grayscale(image):
 
 
 def blur(image, sigma, radius):
-    """Gaussian of 2 radius + 1 pixels across, in both directions at once; zeros outside the image."""
+    """Gaussian of 2 radius + 1 pixels across, in both directions at once; zeros outside the
+    image."""
     taps = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2.0 * sigma**2))
     kernel = np.outer(taps, taps) / taps.sum() ** 2
     padded = np.pad(image, ((radius, radius), (radius, radius), (0, 0)))
     height, width = image.shape[:2]
-    return sum(kernel[y, x] * padded[y : y + height, x : x + width] for y in range(2 * radius + 1) for x in range(2 * radius + 1))
+    return sum(
+        kernel[y, x] * padded[y : y + height, x : x + width]
+        for y in range(2 * radius + 1)
+        for x in range(2 * radius + 1)
+    )
 
 
 def solarize(image, threshold):
@@ -94,12 +110,22 @@ def solarize(image, threshold):
 
 
 def perspective(image, numbers, distortion):
-    """The view's corners (clockwise from the top left) move inwards by `numbers` [8] (x, y each) x distortion x half the side."""
+    """The view's corners (clockwise from the top left) move inwards by `numbers` [8] (x, y each) x
+    distortion x half the side."""
     size = len(image)
     start = np.array([[0, 0], [size - 1, 0], [size - 1, size - 1], [0, size - 1]], np.float64)
-    end = start + np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * np.reshape(numbers, (4, 2)) * distortion * size / 2.0
+    end = (
+        start
+        + np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+        * np.reshape(numbers, (4, 2))
+        * distortion
+        * size
+        / 2.0
+    )
     equations, values = [], []
-    for (x, y), (u, v) in zip(start, end, strict=True):  # u = (a x + b y + c) / (g x + h y + 1), v = (d x + e y + f) / (...)
+    for (x, y), (u, v) in zip(
+        start, end, strict=True
+    ):  # u = (a x + b y + c) / (g x + h y + 1), v = (d x + e y + f) / (...)
         equations += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
         values += [u, v]
     forward = np.append(np.linalg.solve(np.array(equations), np.array(values)), 1.0).reshape(3, 3)
@@ -115,14 +141,18 @@ def perspective(image, numbers, distortion):
 def _bilinear_or_black(image, x, y):
     size, total = len(image), np.zeros(3)
     for row, row_share in ((int(np.floor(y)), 1.0 - y % 1.0), (int(np.floor(y)) + 1, y % 1.0)):
-        for column, column_share in ((int(np.floor(x)), 1.0 - x % 1.0), (int(np.floor(x)) + 1, x % 1.0)):
+        for column, column_share in (
+            (int(np.floor(x)), 1.0 - x % 1.0),
+            (int(np.floor(x)) + 1, x % 1.0),
+        ):
             if 0 <= row < size and 0 <= column < size:
                 total += row_share * column_share * image[row, column]
     return total
 
 
 def rectangles(numbers, count_number, area_range):
-    """1 to 3 boxes (top, left, bottom, right) as fractions of the view, from 12 numbers: area, aspect, place down, place across each."""
+    """1 to 3 boxes (top, left, bottom, right) as fractions of the view, from 12 numbers: area,
+    aspect, place down, place across each."""
     boxes = []
     for area, aspect, down, across in np.reshape(numbers, (3, 4))[: 1 + int(count_number * 3)]:
         area = area_range[0] + area * (area_range[1] - area_range[0])
@@ -145,7 +175,8 @@ def drop_patches(image, boxes):
 
 
 def recolour(image, numbers, policy):
-    """Everything after crop and flip, in the papers' order; `policy` has the attributes of a view policy."""
+    """Everything after crop and flip, in the papers' order; `policy` has the attributes of a view
+    policy."""
     if numbers[PERSPECTIVE] < policy.perspective_probability:
         image = perspective(image, numbers[CORNERS], policy.perspective_distortion)
     if numbers[JITTER] < policy.jitter_probability:
@@ -159,5 +190,7 @@ def recolour(image, numbers, policy):
     if numbers[SOLARIZE] < policy.solarize_probability:
         image = solarize(image, policy.solarize_threshold)
     if numbers[PATCHES] < policy.patch_drop_probability:
-        image = drop_patches(image, rectangles(numbers[RECTANGLES], numbers[PATCH_COUNT], policy.patch_drop_area))
+        image = drop_patches(
+            image, rectangles(numbers[RECTANGLES], numbers[PATCH_COUNT], policy.patch_drop_area)
+        )
     return image

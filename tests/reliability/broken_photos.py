@@ -1,4 +1,5 @@
-"""Photos broken, or odd, in 24 ways. Each kind writes one file and says whether a reader should make a picture of it."""
+"""Photos broken, or odd, in 24 ways. Each kind writes one file and says whether a reader should
+make a picture of it."""
 
 import io
 import os
@@ -49,11 +50,16 @@ def file(suffix: str, make: Callable[[Draw], bytes], good: bool) -> Kind:
 
 
 def picture(suffix: str, kind: str, mode: str, good: bool = True, **options: object) -> Kind:
-    return file(suffix, lambda draw: encoded(Image.fromarray(pixels(draw)).convert(mode), kind, **options), good)
+    return file(
+        suffix,
+        lambda draw: encoded(Image.fromarray(pixels(draw)).convert(mode), kind, **options),
+        good,
+    )
 
 
 def cut(suffix: str, kind: str, **options: object) -> Kind:
-    """Between the header and the last tenth; nearer to the end some kinds lose nothing that counts."""
+    """Between the header and the last tenth; nearer to the end some kinds lose nothing that
+    counts."""
 
     def make(draw: Draw) -> bytes:
         data = encoded(Image.fromarray(pixels(draw)), kind, **options)
@@ -83,9 +89,14 @@ def _half_zeros(draw: Draw) -> bytes:
 
 
 def _bomb(draw: Draw) -> bytes:
-    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(10_000))), (b"IEND", b""))
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes(10_000))),
+        (b"IEND", b""),
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
     )
 
 
@@ -118,7 +129,9 @@ def _odd_name(stem: Path, draw: Draw) -> Path:
     )
     name = words[draw.integers(len(words))] + stem.name.encode() + b".png"
     path = stem.parent / os.fsdecode(name)
-    path.write_bytes(encoded(Image.fromarray(pixels(draw)), "PNG") if draw.random() < 0.5 else b"no")
+    path.write_bytes(
+        encoded(Image.fromarray(pixels(draw)), "PNG") if draw.random() < 0.5 else b"no"
+    )
     return path
 
 
@@ -137,7 +150,9 @@ KINDS: dict[str, Kind] = {
     "palette": picture(".png", "PNG", "P"),
     "transparent": picture(".webp", "WEBP", "RGBA"),
     "animated": file(".gif", _animated, good=True),
-    "HTML": file(".jpg", lambda draw: b"<!DOCTYPE html><title>404</title>" + draw.bytes(50), good=False),
+    "HTML": file(
+        ".jpg", lambda draw: b"<!DOCTYPE html><title>404</title>" + draw.bytes(50), good=False
+    ),
     "PNG as .jpg": picture(".jpg", "PNG", "RGB"),
     "JPEG as .tif": picture(".tif", "JPEG", "L"),
     "EPS as .jpg": file(".jpg", lambda draw: EPS, good=False),
@@ -148,5 +163,7 @@ KINDS: dict[str, Kind] = {
     "link to nothing": _special(lambda path: path.symlink_to("nothing.jpg")),
     "link to itself": _special(lambda path: path.symlink_to(path.name)),
     "no permission": _special(_closed),
-    "odd name": Kind(_odd_name, good=False),  # half of them are pictures: `good` is judged by their bytes
+    "odd name": Kind(
+        _odd_name, good=False
+    ),  # half of them are pictures: `good` is judged by their bytes
 }

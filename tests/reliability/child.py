@@ -1,22 +1,30 @@
-"""What runs inside the processes of these tests: the real command, with a record of each step, and something that goes wrong on purpose.
+"""What runs inside the processes of these tests: the real command, with a record of each step, and
+something that goes wrong on purpose.
 
-`python -m tests.reliability.child` imports all that a run needs, then forks a process for each line of JSON that it reads: seconds of
-import are paid once. TensorFlow's runtime hasn't started when it forks (`no_runtime` makes sure), so a fork is what a new process is after
-its imports. What it writes: `{"pid": ..., "number": ...}` when a process has begun, `{"number": ..., "code": ...}` when it has ended.
+`python -m tests.reliability.child` imports all that a run needs, then forks a process for each line
+of JSON that it reads: seconds of import are paid once. TensorFlow's runtime hasn't started when it
+forks (`no_runtime` makes sure), so a fork is what a new process is after its imports. What it
+writes: `{"pid": ..., "number": ...}` when a process has begun, `{"number": ..., "code": ...}` when
+it has ended.
 
-A line's keys: `number`; `output`, a file; `environment`, to be added; and either `read`, see `reader.py`, or
+A line's keys: `number`; `output`, a file; `environment`, to be added; and either `read`, see
+`reader.py`, or
 
 * `arguments` of `byol_tf.train`;
 * `record`, a file for a line a step;
 * `faults`, each `{"moment", "step", "kind"}`: see `reach`;
-* `patient`: before a step ends, the checkpoint before it is whole, so that there will be one after each;
-* `patience`, seconds after which images count as stuck, and a third more after which a save counts as one that hangs;
+* `patient`: before a step ends, the checkpoint before it is whole, so that there will be one after
+  each;
+* `patience`, seconds after which images count as stuck, and a third more after which a save counts
+  as one that hangs;
 * `light`, by default: without pictures and export, which change nothing that is learned;
-* `shift`, `means`, `scale`, `watched`, `heartbeat` and `keys`, which take a protection out: another batch than the next one, no running
-  means, the loss scale of a first step, nobody who takes note of signals while steps are made, nobody who watches the other machines and
-  the images, new keys for the collectives of each step.
+* `shift`, `means`, `scale`, `watched`, `heartbeat` and `keys`, which take a protection out: another
+  batch than the next one, no running means, the loss scale of a first step, nobody who takes note
+  of signals while steps are made, nobody who watches the other machines and the images, new keys
+  for the collectives of each step.
 
-The loss scale of float16 doubles after 3 steps here, not after 2,000, so that it isn't the first one any more when a run is broken off.
+The loss scale of float16 doubles after 3 steps here, not after 2,000, so that it isn't the first
+one any more when a run is broken off.
 """
 
 import functools
@@ -59,12 +67,16 @@ slowness, one_by_one = {"seconds": 0.0}, threading.Lock()
 
 
 def reach(moment: str) -> None:
-    """Called where a run is now; does what is to go wrong there, once, as soon as `step` steps are done.
+    """Called where a run is now; does what is to go wrong there, once, as soon as `step` steps are
+    done.
 
-    `mark`: a file that is made then. `kind`: a signal's name, sent to this process; `twice` sends SIGTERM two times; `raise`; `stuck`: this
-    thread waits for ever; `slow`: every batch takes 0.3 s from now on.
+    `mark`: a file that is made then. `kind`: a signal's name, sent to this process; `twice` sends
+    SIGTERM two times; `raise`; `stuck`: this thread waits for ever; `slow`: every batch takes 0.3 s
+    from now on.
     """
-    for fault in [fault for fault in faults if fault["moment"] == moment and fault["step"] <= done["steps"]]:
+    for fault in [
+        fault for fault in faults if fault["moment"] == moment and fault["step"] <= done["steps"]
+    ]:
         faults.remove(fault)
         kind = fault["kind"]
         if "mark" in fault:
@@ -81,7 +93,9 @@ def reach(moment: str) -> None:
                 time.sleep(0.1)
         else:
             os.kill(os.getpid(), getattr(signal, kind))
-            time.sleep(0.05)  # the thread that watches takes note of it here, and not a moment later
+            time.sleep(
+                0.05
+            )  # the thread that watches takes note of it here, and not a moment later
 
 
 def before(moment: str, real):
@@ -96,7 +110,8 @@ def before(moment: str, real):
 
 
 class Record(keras.callbacks.Callback):
-    """Writes a line a step: its number in the run, the epoch's means so far to the last bit, and which images it was made of."""
+    """Writes a line a step: its number in the run, the epoch's means so far to the last bit, and
+    which images it was made of."""
 
     def __init__(self, path: str | None, patient: bool):
         super().__init__()
@@ -110,7 +125,12 @@ class Record(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         step = done["steps"] + 1
         digest = hashlib.sha256(b"".join(ids.tobytes() for ids in self.seen)).hexdigest()[:16]
-        line = {"step": step, "epoch": self.epoch, "loss": float(logs["loss"]).hex(), "spread": float(logs["projection_std"]).hex()}
+        line = {
+            "step": step,
+            "epoch": self.epoch,
+            "loss": float(logs["loss"]).hex(),
+            "spread": float(logs["projection_std"]).hex(),
+        }
         self.write(line | {"images": digest, "time": time.time()})
         self.seen.clear()
         done["steps"] = step
@@ -123,7 +143,9 @@ class Record(keras.callbacks.Callback):
         reach("epoch end")
 
     def on_train_end(self, logs=None):
-        digest = hashlib.sha256(b"".join(array.tobytes() for array in model_arrays(self.model).values())).hexdigest()
+        digest = hashlib.sha256(
+            b"".join(array.tobytes() for array in model_arrays(self.model).values())
+        ).hexdigest()
         self.write({"step": done["steps"], "end": digest})
 
     def write(self, line: dict) -> None:
@@ -135,7 +157,11 @@ def prepare(job: dict) -> None:
     """Puts the record, and what goes wrong, around the real functions."""
     faults.extend(job.get("faults", []))
     record = Record(job.get("record"), job.get("patient", False))
-    real_fit, real_step, real_batches = experiment.Experiment._fit, byol.BYOL.reported_step, experiment.batches_of
+    real_fit, real_step, real_batches = (
+        experiment.Experiment._fit,
+        byol.BYOL.reported_step,
+        experiment.batches_of,
+    )
 
     def fit(self, start, watchers, verbose):
         done["steps"] = start.epoch * self.schedule.steps_per_epoch + start.step
@@ -168,7 +194,11 @@ def prepare(job: dict) -> None:
     if "patience" in job:
         experiment.StuckInput = functools.partial(experiment.StuckInput, patience=job["patience"])
         checkpoint_writer.SLOW = 4 / 3 * job["patience"]
-    resumed, compiled, restored = experiment.ResumedEpoch, experiment.compile_model, experiment.restore_model
+    resumed, compiled, restored = (
+        experiment.ResumedEpoch,
+        experiment.compile_model,
+        experiment.restore_model,
+    )
 
     def compile_model(model, *rest):
         compiled(model, *rest)
@@ -176,18 +206,26 @@ def prepare(job: dict) -> None:
             model.optimizer.dynamic_growth_steps = 3
 
     def restore_without_scale(model, arrays):
-        first = {name: array for name, array in model_arrays(model).items() if "dynamic_scale" in name}
+        first = {
+            name: array for name, array in model_arrays(model).items() if "dynamic_scale" in name
+        }
         restored(model, arrays | first)
 
     experiment.compile_model = compile_model
-    experiment.Experiment._fit, byol.BYOL.reported_step, experiment.batches_of = fit, reported_step, batches_of
+    experiment.Experiment._fit, byol.BYOL.reported_step, experiment.batches_of = (
+        fit,
+        reported_step,
+        batches_of,
+    )
     opened_images.open_source = before("start", opened_images.open_source)
     experiment.recover = before("reading", experiment.recover)
     probe.Probe.measure = before("probe", probe.Probe.measure)
     checkpoint_files._sealed = before("save", checkpoint_files._sealed)
     experiment.run_result = before("finish", experiment.run_result)
     if job.get("means") is False:
-        experiment.ResumedEpoch = lambda step, means: resumed(step, dict.fromkeys(means, (0.0, 0.0)))
+        experiment.ResumedEpoch = lambda step, means: resumed(
+            step, dict.fromkeys(means, (0.0, 0.0))
+        )
     if job.get("scale") is False:
         experiment.restore_model = restore_without_scale
     if job.get("watched") is False:
@@ -204,7 +242,9 @@ def prepare(job: dict) -> None:
 def live(job: dict) -> None:
     """The life of a forked process."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        signal.signal(
+            number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        )
     output = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)

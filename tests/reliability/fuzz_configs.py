@@ -1,8 +1,11 @@
-"""`python -m tests.reliability.fuzz_configs CORPUS [-max_total_time=600]`: atheris, guided by coverage, against the config reader.
+"""`python -m tests.reliability.fuzz_configs CORPUS [-max_total_time=600]`: atheris, guided by
+coverage, against the config reader.
 
-The corpus is a folder; an empty one is begun with the recipes. What is tried: whatever the bytes of a file, `load_config` returns a config
-that its resolved form loads to, or raises a `ConfigError` of printable lines that begin with the file's name, within seconds.
-libFuzzer's options follow the corpus. It ends with "DONE" or with the input that broke it, which it writes into the current folder.
+The corpus is a folder; an empty one is begun with the recipes. What is tried: whatever the bytes of
+a file, `load_config` returns a config that its resolved form loads to, or raises a `ConfigError` of
+printable lines that begin with the file's name, within seconds. libFuzzer's options follow the
+corpus. It ends with "DONE" or with the input that broke it, which it writes into the current
+folder.
 """
 
 import sys
@@ -23,7 +26,9 @@ def check(data: bytes, path: Path) -> None:
     try:
         config = load_config(path)
     except ConfigError as error:
-        assert all(line.startswith(f"{path}:") and line.isprintable() for line in str(error).split("\n")), str(error)
+        assert all(
+            line.startswith(f"{path}:") and line.isprintable() for line in str(error).split("\n")
+        ), str(error)
         return
     path.write_text(resolved_json(config), encoding="utf-8")
     assert load_config(path) == config
@@ -39,7 +44,10 @@ def main() -> None:
         path = Path(folder) / "c.json"
         words = Path(folder) / "words.txt"
         words.write_text("".join(f'"\\"{name}\\""\n' for name in sorted(names())))
-        atheris.Setup([*sys.argv, "-timeout=20", "-rss_limit_mb=2048", f"-dict={words}"], lambda data: check(data, path))
+        atheris.Setup(
+            [*sys.argv, "-timeout=20", "-rss_limit_mb=2048", f"-dict={words}"],
+            lambda data: check(data, path),
+        )
         atheris.Fuzz()
 
 

@@ -1,8 +1,11 @@
-"""`python -m tests.reliability.fuzz_images CORPUS [-max_total_time=600]`: atheris, guided by coverage, against the image reader.
+"""`python -m tests.reliability.fuzz_images CORPUS [-max_total_time=600]`: atheris, guided by
+coverage, against the image reader.
 
-The corpus is a folder; an empty one is begun with a small file of each kind. What is tried: whatever the bytes, `decode`, `read_header` and
-`plain_jpeg` return or raise `UnreadableImage`, within seconds and 2 GiB; what `plain_jpeg` gives has the pixels that `decode` states.
-libFuzzer's options follow the corpus. It ends with "DONE" or with the input that broke it, which it writes into the current folder.
+The corpus is a folder; an empty one is begun with a small file of each kind. What is tried:
+whatever the bytes, `decode`, `read_header` and `plain_jpeg` return or raise `UnreadableImage`,
+within seconds and 2 GiB; what `plain_jpeg` gives has the pixels that `decode` states. libFuzzer's
+options follow the corpus. It ends with "DONE" or with the input that broke it, which it writes into
+the current folder.
 """
 
 import io
@@ -34,7 +37,8 @@ KINDS = {
     "heic": {},
 }
 _MOST_PIXELS = 4_000_000
-"""Larger pictures take a second each, in which no new path through the code is found; `test_bombs.py` has those."""
+"""Larger pictures take a second each, in which no new path through the code is found;
+`test_bombs.py` has those."""
 
 
 def seeds(folder: Path) -> None:

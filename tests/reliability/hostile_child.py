@@ -1,8 +1,9 @@
-"""`python -m tests.reliability.hostile_child FOLDER DEEDS`: loads each hostile file below a folder as `evaluate` does, under an audit hook;
-`.keras` files also as `encoder.weights` does.
+"""`python -m tests.reliability.hostile_child FOLDER DEEDS`: loads each hostile file below a folder
+as `evaluate` does, under an audit hook; `.keras` files also as `encoder.weights` does.
 
-Prints a line of JSON for each: name, what refused it and the text, and every event that a file from elsewhere must not cause. Then it
-unpickles each file of another folder, which does such a thing, and prints what was seen of it.
+Prints a line of JSON for each: name, what refused it and the text, and every event that a file from
+elsewhere must not cause. Then it unpickles each file of another folder, which does such a thing,
+and prints what was seen of it.
 """
 
 import contextlib
@@ -20,14 +21,36 @@ from byol_tf.models.from_config import encoder_of
 from byol_tf.runs.encoders import file_encoder, run_encoder, starting_weights
 from byol_tf.runs.folder import RunFolder
 
-_NEVER = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.", "socket.", "ctypes.", "pickle.", "code.__new__")
-_CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "shutil.")
+_NEVER = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "subprocess.",
+    "socket.",
+    "ctypes.",
+    "pickle.",
+    "code.__new__",
+)
+_CHANGES = (
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+    "shutil.",
+)
 
 
 class Watch:
-    """Collects events. Reading is allowed below the folder under test, and of what belongs to Python and the system's own facts.
+    """Collects events. Reading is allowed below the folder under test, and of what belongs to
+    Python and the system's own facts.
 
-    Imports are seen as a finder of modules: of `importlib.import_module`, which Keras calls, an audit hook isn't told.
+    Imports are seen as a finder of modules: of `importlib.import_module`, which Keras calls, an
+    audit hook isn't told.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,9 +66,17 @@ class Watch:
         if not self.on:
             return
         if event == "open" and not isinstance(arguments[0], int):
-            path, mode, flags = os.path.realpath(os.fsdecode(arguments[0])), arguments[1] or "", arguments[2] or 0
-            writes = any(sign in mode for sign in "wax+") or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            ours = path.startswith((str(self.folder), sys.prefix, sys.base_prefix, os.getcwd(), "/proc/", "/sys/"))
+            path, mode, flags = (
+                os.path.realpath(os.fsdecode(arguments[0])),
+                arguments[1] or "",
+                arguments[2] or 0,
+            )
+            writes = any(sign in mode for sign in "wax+") or flags & (
+                os.O_WRONLY | os.O_RDWR | os.O_CREAT
+            )
+            ours = path.startswith(
+                (str(self.folder), sys.prefix, sys.base_prefix, os.getcwd(), "/proc/", "/sys/")
+            )
             if (writes and path != os.devnull) or not ours:
                 self.seen.append(f"open {path} {mode}")
         elif event.startswith((*_NEVER, *_CHANGES)):
@@ -68,7 +99,11 @@ def main() -> None:
     cases = sorted((folder / "hostile").iterdir())
     loads = [(case.name, load, case) for case in cases]
     loads += [
-        (f"{case.name} as encoder.weights", lambda case: starting_weights(str(case), encoder, config.views), case)
+        (
+            f"{case.name} as encoder.weights",
+            lambda case: starting_weights(str(case), encoder, config.views),
+            case,
+        )
         for case in cases
         if case.suffix == ".keras"
     ]

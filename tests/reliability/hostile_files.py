@@ -1,4 +1,5 @@
-"""Model files made to do harm: each function writes one, given where, a good one of its kind, and the path that it tries to write."""
+"""Model files made to do harm: each function writes one, given where, a good one of its kind, and
+the path that it tries to write."""
 
 import importlib
 import io
@@ -29,7 +30,9 @@ _CONV = "layers/conv2d/vars/0"
 def good_model() -> keras.Model:
     """From uint8 images of any size to 4 numbers."""
     images = keras.Input((None, None, 3), dtype="uint8")
-    features = keras.layers.Conv2D(4, 3, activation="relu", name="conv2d")(keras.layers.Rescaling(1 / 255)(images))
+    features = keras.layers.Conv2D(4, 3, activation="relu", name="conv2d")(
+        keras.layers.Rescaling(1 / 255)(images)
+    )
     return keras.Model(images, keras.layers.GlobalAveragePooling2D()(features))
 
 
@@ -50,7 +53,10 @@ def _with_layer(layer: dict[str, Any]) -> Callable[[dict[str, bytes]], dict[str,
     def change(members: dict[str, bytes]) -> dict[str, bytes]:
         tree = json.loads(members["config.json"])
         old = tree["config"]["layers"][1]
-        tree["config"]["layers"][1] = layer | {"name": old["name"], "inbound_nodes": old["inbound_nodes"]}
+        tree["config"]["layers"][1] = layer | {
+            "name": old["name"],
+            "inbound_nodes": old["inbound_nodes"],
+        }
         return members | {"config.json": json.dumps(tree).encode()}
 
     return change
@@ -69,7 +75,9 @@ def _with_members(members: dict[str, bytes]) -> Callable[[dict[str, bytes]], dic
     return lambda good: good | members
 
 
-def _with_weights(change: Callable[[h5py.File], None]) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+def _with_weights(
+    change: Callable[[h5py.File], None],
+) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
     def changed(members: dict[str, bytes]) -> dict[str, bytes]:
         buffer = io.BytesIO(members["model.weights.h5"])
         with h5py.File(buffer, "r+") as file:
@@ -105,7 +113,8 @@ def evil(path: Path) -> Deed:
 
 
 def write_deeds(folder: Path, canary: Path) -> dict[str, str]:
-    """Pickles that do, when they are loaded, what hostile files try: name of each -> the event that it is seen by."""
+    """Pickles that do, when they are loaded, what hostile files try: name of each -> the event that
+    it is seen by."""
     deeds = {
         "writes": (f"open {canary} w", evil(canary)),
         "reads": (f"open {os.path.realpath(SECRET)} ", Deed(open, SECRET)),
@@ -120,7 +129,9 @@ def write_deeds(folder: Path, canary: Path) -> dict[str, str]:
     return {name: event for name, (event, _) in deeds.items()}
 
 
-def _object(module: str | None, name: str, config: Any, registered: str | None = None) -> dict[str, Any]:
+def _object(
+    module: str | None, name: str, config: Any, registered: str | None = None
+) -> dict[str, Any]:
     return {"module": module, "class_name": name, "config": config, "registered_name": registered}
 
 
@@ -134,16 +145,26 @@ def keras_cases(canary: Path) -> dict[str, Callable[[dict[str, bytes]], dict[str
     layer = {"name": "evil"}
     nan = np.full((3, 3, 3, 4), np.nan, np.float32)
     return {
-        "lambda-layer": _with_layer(_object("keras.layers", "Lambda", layer | {"function": _lambda(code)})),
+        "lambda-layer": _with_layer(
+            _object("keras.layers", "Lambda", layer | {"function": _lambda(code)})
+        ),
         "lambda-activation": _with_activation(_lambda(code)),
         "exec": _with_activation(_object("builtins", "function", "exec", "function")),
         "os-system": _with_layer(_object("os", "system", f"touch {canary}")),
         "module-evil": _with_layer(_object("evil", "Layer", layer, "evil>Layer")),
-        "registered": _with_layer(_object("keras.layers", "Rescaling", layer | {"scale": 1}, "keras_cv>Evil")),
+        "registered": _with_layer(
+            _object("keras.layers", "Rescaling", layer | {"scale": 1}, "keras_cv>Evil")
+        ),
         "get-file": _with_activation(_object("keras.utils", "function", "get_file", "get_file")),
-        "savedmodel-layer": _with_layer(_object("keras.layers", "TFSMLayer", layer | {"filepath": str(canary.parent)})),
-        "torch-layer": _with_layer(_object("keras.layers", "TorchModuleWrapper", layer | {"module": "gASV"})),
-        "vocabulary-path": _with_layer(_object("keras.layers", "StringLookup", layer | {"vocabulary": SECRET})),
+        "savedmodel-layer": _with_layer(
+            _object("keras.layers", "TFSMLayer", layer | {"filepath": str(canary.parent)})
+        ),
+        "torch-layer": _with_layer(
+            _object("keras.layers", "TorchModuleWrapper", layer | {"module": "gASV"})
+        ),
+        "vocabulary-path": _with_layer(
+            _object("keras.layers", "StringLookup", layer | {"vocabulary": SECRET})
+        ),
         "typespec": _with_activation(_object("evil", "__typespec__", []) | {"spec_name": "x"}),
         "huge-layer": _with_layer(_object("keras.layers", "Dense", layer | {"units": 10**12})),
         "deep": _with_members({"config.json": b'{"a":' * 100_000 + b"1" + b"}" * 100_000}),
@@ -155,11 +176,21 @@ def keras_cases(canary: Path) -> dict[str, Callable[[dict[str, bytes]], dict[str
         },
         "external-link": _with_weights(lambda file: _link(file, h5py.ExternalLink(SECRET, "/x"))),
         "soft-link": _with_weights(lambda file: _link(file, h5py.SoftLink("/layers"))),
-        "external-data": _with_weights(lambda file: _replace(file, shape=(3, 3, 3, 4), dtype="u1", external=[(SECRET, 0, 108)])),
-        "packed-weights": _with_weights(lambda file: _replace(file, shape=(40_000, 40_000), dtype="f4", chunks=(100, 100), compression=9)),
-        "object-weights": _with_weights(lambda file: _replace(file, data=["x"] * 4, dtype=h5py.string_dtype())),
+        "external-data": _with_weights(
+            lambda file: _replace(file, shape=(3, 3, 3, 4), dtype="u1", external=[(SECRET, 0, 108)])
+        ),
+        "packed-weights": _with_weights(
+            lambda file: _replace(
+                file, shape=(40_000, 40_000), dtype="f4", chunks=(100, 100), compression=9
+            )
+        ),
+        "object-weights": _with_weights(
+            lambda file: _replace(file, data=["x"] * 4, dtype=h5py.string_dtype())
+        ),
         "nan-weights": _with_weights(lambda file: _replace(file, data=nan)),
-        "wrong-shape": _with_weights(lambda file: _replace(file, data=np.zeros((5, 5, 3, 4), np.float32))),
+        "wrong-shape": _with_weights(
+            lambda file: _replace(file, data=np.zeros((5, 5, 3, 4), np.float32))
+        ),
     }
 
 
@@ -173,8 +204,16 @@ def write_hostile_keras(folder: Path, good: Path, canary: Path) -> None:
     members = keras_members(good)
     for name, change in keras_cases(canary).items():
         write_zip(folder / f"{name}.keras", change(dict(members)))
-    write_zip(folder / "zip-bomb.keras", members | {"config.json": bytes(200_000_000)}, zipfile.ZIP_DEFLATED)
-    write_zip(folder / "weights-bomb.keras", members | {"model.weights.h5": bytes(200_000_000)}, zipfile.ZIP_DEFLATED)
+    write_zip(
+        folder / "zip-bomb.keras",
+        members | {"config.json": bytes(200_000_000)},
+        zipfile.ZIP_DEFLATED,
+    )
+    write_zip(
+        folder / "weights-bomb.keras",
+        members | {"model.weights.h5": bytes(200_000_000)},
+        zipfile.ZIP_DEFLATED,
+    )
     (folder / "pickle.keras").write_bytes(pickle.dumps(evil(canary)))
 
 
@@ -183,7 +222,9 @@ def export(folder: Path, function: Callable, **attributes: Any) -> None:
     module = tf.Module()
     for name, value in attributes.items():
         setattr(module, name, value)
-    module.serve = tf.function(function, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
+    module.serve = tf.function(
+        function, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)]
+    )
     tf.saved_model.save(module, str(folder), signatures={"serve": module.serve})
 
 
@@ -206,13 +247,24 @@ def write_hostile_saved_models(folder: Path, good: Path, canary: Path) -> None:
         return _features(images) + tf.cast(tf.strings.length(tf.io.read_file(SECRET)), tf.float32)
 
     def calls_python(images):
-        return tf.ensure_shape(tf.numpy_function(lambda x: x, [_features(images)], tf.float32), (None, 3))
+        return tf.ensure_shape(
+            tf.numpy_function(lambda x: x, [_features(images)], tf.float32), (None, 3)
+        )
 
     def restores(images):
-        return _features(images) + tf.raw_ops.RestoreV2(prefix=SECRET, tensor_names=["x"], shape_and_slices=[""], dtypes=[tf.float32])[0]
+        return (
+            _features(images)
+            + tf.raw_ops.RestoreV2(
+                prefix=SECRET, tensor_names=["x"], shape_and_slices=[""], dtypes=[tf.float32]
+            )[0]
+        )
 
     def hidden(images):
-        return tf.cond(tf.shape(images)[0] > 0, lambda: write_file_on_call(canary)(images), lambda: _features(images))
+        return tf.cond(
+            tf.shape(images)[0] > 0,
+            lambda: write_file_on_call(canary)(images),
+            lambda: _features(images),
+        )
 
     for name, function in {
         "graph-writes": write_file_on_call(canary),
@@ -224,11 +276,18 @@ def write_hostile_saved_models(folder: Path, good: Path, canary: Path) -> None:
         export(folder / name, function)
     vocabulary = folder.parent / "words.txt"
     vocabulary.write_text("a\nb\n")
-    whole_line, line_number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
-    lines = tf.lookup.TextFileInitializer(str(vocabulary), tf.string, whole_line, tf.int64, line_number)
+    whole_line, line_number = (
+        tf.lookup.TextFileIndex.WHOLE_LINE,
+        tf.lookup.TextFileIndex.LINE_NUMBER,
+    )
+    lines = tf.lookup.TextFileInitializer(
+        str(vocabulary), tf.string, whole_line, tf.int64, line_number
+    )
     table = tf.lookup.StaticVocabularyTable(lines, num_oov_buckets=1)
     export(
-        folder / "table-of-a-file", lambda images: _features(images) + tf.cast(table.lookup(tf.constant(["a"])), tf.float32), table=table
+        folder / "table-of-a-file",
+        lambda images: _features(images) + tf.cast(table.lookup(tf.constant(["a"])), tf.float32),
+        table=table,
     )
     variable = tf.Variable([np.nan, 0.0, 0.0])
     export(folder / "nan-variable", lambda images: _features(images) + variable, variable=variable)
@@ -240,7 +299,10 @@ def write_hostile_saved_models(folder: Path, good: Path, canary: Path) -> None:
         change(content)
         (folder / name / "saved_model.pb").write_bytes(content.SerializeToString())
 
-    edited("asset-outside", lambda model: model.meta_graphs[0].asset_file_def.add(filename=f"../../../..{SECRET}"))
+    edited(
+        "asset-outside",
+        lambda model: model.meta_graphs[0].asset_file_def.add(filename=f"../../../..{SECRET}"),
+    )
     edited("no-objects", lambda model: model.meta_graphs[0].ClearField("object_graph_def"))
     copy(good, folder / "linked-variables")
     data = folder / "linked-variables" / "variables" / "variables.data-00000-of-00001"
@@ -251,11 +313,14 @@ def write_hostile_saved_models(folder: Path, good: Path, canary: Path) -> None:
 
 
 def _write_pickled(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
-    """As a checkpoint's arrays are written, but that it takes objects, which only pickle can hold."""
+    """As a checkpoint's arrays are written, but that it takes objects, which only pickle can
+    hold."""
     np.savez(file, **{name.replace("/", "|"): array for name, array in arrays.items()})
 
 
-def write_hostile_runs(folder: Path, config: dict, arrays: dict[str, np.ndarray], canary: Path) -> None:
+def write_hostile_runs(
+    folder: Path, config: dict, arrays: dict[str, np.ndarray], canary: Path
+) -> None:
     """Run folders whose only checkpoint is whole and holds what it shouldn't."""
     first = next(name for name, array in sorted(arrays.items()) if array.ndim == 4)
     for name, changed in {

@@ -1,8 +1,9 @@
-"""`python -m tests.reliability.kills every FOLDER`, `... random FOLDER COUNT`, `... power FOLDER`: what kills at every operation of two
-saves, kills at any moment, and power cuts leave. Prints a JSON object with the times and what shouldn't have been; needs no TensorFlow.
+"""`python -m tests.reliability.kills every FOLDER`, `... random FOLDER COUNT`, `... power FOLDER`:
+what kills at every operation of two saves, kills at any moment, and power cuts leave. Prints a JSON
+object with the times and what shouldn't have been; needs no TensorFlow.
 
-`--without NAME` takes a protection out first: `rename` writes a checkpoint where it is looked for, `hiding` removes one there,
-`file-sync` and `folder-sync` don't wait for the disk.
+`--without NAME` takes a protection out first: `rename` writes a checkpoint where it is looked for,
+`hiding` removes one there, `file-sync` and `folder-sync` don't wait for the disk.
 """
 
 import argparse
@@ -30,7 +31,9 @@ def work(folder: Path, tell) -> None:
     save(folder, _SAVES, lambda _: tell(b"."))
 
 
-def wrongs(folder: Path, before: tuple[int, int], now: tuple[int, int], next_one: tuple[int, int]) -> list[str]:
+def wrongs(
+    folder: Path, before: tuple[int, int], now: tuple[int, int], next_one: tuple[int, int]
+) -> list[str]:
     """What shouldn't be in the folder of a process that died.
 
     Args:
@@ -66,7 +69,11 @@ def every(folder: Path) -> dict:
     place = next(copy)
     with Operations(place, lambda _, operation: done.append(operation.name)):
         work(place, lambda _: None)
-    for number, half in [(number, half) for number, name in enumerate(done) for half in ((False, True) if name == "write" else (False,))]:
+    for number, half in [
+        (number, half)
+        for number, name in enumerate(done)
+        for half in ((False, True) if name == "write" else (False,))
+    ]:
         place = next(copy)
 
         def stopped(tell, place=place, number=number, half=half):
@@ -77,7 +84,10 @@ def every(folder: Path) -> dict:
         if not os.WIFSIGNALED(status):
             wrong.append(f"operation {number}: not killed")
         before, now = _before_and_now(len(told))
-        wrong += [f"operation {number} ({done[number]}{', half' * half}): {text}" for text in wrongs(place, before, now, (6, 0))]
+        wrong += [
+            f"operation {number} ({done[number]}{', half' * half}): {text}"
+            for text in wrongs(place, before, now, (6, 0))
+        ]
         killed += 1
         if wrong:
             break
@@ -92,7 +102,11 @@ def at_random(folder: Path, count: int) -> dict:
 
         def endless(tell, first=first):
             go_on(base)
-            save(base, ((epoch, 0) for epoch in range(first, first + 10_000)), lambda position: tell(b"."))
+            save(
+                base,
+                ((epoch, 0) for epoch in range(first, first + 10_000)),
+                lambda position: tell(b"."),
+            )
 
         pause = draw.uniform(0, 0.05)
         _, told = forked(endless, kill_after=lambda pause=pause: time.sleep(pause))
@@ -106,8 +120,9 @@ def at_random(folder: Path, count: int) -> dict:
 def power_cuts(folder: Path) -> dict:
     """Cuts the power after each operation, on a disk that keeps as little as it may.
 
-    What was written and not synced is gone: of a file its content, of a folder the names that were added (`names`); or the names are there
-    and the contents aren't (`contents`). Removals have happened in both.
+    What was written and not synced is gone: of a file its content, of a folder the names that were
+    added (`names`); or the names are there and the contents aren't (`contents`). Removals have
+    happened in both.
     """
     base, wrong = begun(folder / "base"), []
     made, done = folder / "made", []
@@ -122,26 +137,42 @@ def power_cuts(folder: Path) -> dict:
             place = next(copy)
             _after_power_cut(done[:number], made, place, lost)
             before, now = _before_and_now(done[:number].count(None))
-            wrong += [f"operation {number}, {lost} lost: {text}" for text in wrongs(place, before, now, (6, 0))]
+            wrong += [
+                f"operation {number}, {lost} lost: {text}"
+                for text in wrongs(place, before, now, (6, 0))
+            ]
             cuts += 1
     return {"times": cuts, "wrong": wrong}
 
 
 def _after_power_cut(done: list[Operation | None], made: Path, place: Path, lost: str) -> None:
-    """Makes in `place`, a copy of what was there before, what a disk may keep of operations in `made`."""
+    """Makes in `place`, a copy of what was there before, what a disk may keep of operations in
+    `made`."""
     written: dict[str, bytes] = {}  # what a process would read
     for number, operation in enumerate(done):
         if operation is None:
             continue
-        later = [other for other in done[number + 1 :] if other is not None and other.name == "fsync"]
+        later = [
+            other for other in done[number + 1 :] if other is not None and other.name == "fsync"
+        ]
         path = Path(operation.path.replace(str(made), str(place)))
-        named = lost == "contents" or any(other.path == str(Path(operation.target or operation.path).parent) for other in later)
-        if operation.name == "mkdir" and path.parent.is_dir() and (named or path.name.startswith(".")):
+        named = lost == "contents" or any(
+            other.path == str(Path(operation.target or operation.path).parent) for other in later
+        )
+        if (
+            operation.name == "mkdir"
+            and path.parent.is_dir()
+            and (named or path.name.startswith("."))
+        ):
             path.mkdir(exist_ok=True)  # a hidden one is no name that anybody looks for
         elif operation.name == "write":
             written[operation.path] = written.get(operation.path, b"") + operation.data
             if path.parent.is_dir():
-                path.write_bytes(written[operation.path] if any(other.path == operation.path for other in later) else b"")
+                path.write_bytes(
+                    written[operation.path]
+                    if any(other.path == operation.path for other in later)
+                    else b""
+                )
         elif operation.name == "rename" and path.exists():
             target = Path(operation.target.replace(str(made), str(place)))
             if named or target.name.startswith("."):
@@ -193,7 +224,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.without:
         take_out(options.without)
-    result = {"every": every, "power": power_cuts}.get(options.what, lambda folder: at_random(folder, options.count))(options.folder)
+    result = {"every": every, "power": power_cuts}.get(
+        options.what, lambda folder: at_random(folder, options.count)
+    )(options.folder)
     print(json.dumps(result))
 
 

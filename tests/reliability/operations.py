@@ -1,4 +1,5 @@
-"""Every file operation of a process, by number: recorded, answered with an error, or the last that the process makes."""
+"""Every file operation of a process, by number: recorded, answered with an error, or the last that
+the process makes."""
 
 import io
 import os
@@ -6,7 +7,9 @@ import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-_CHANGING = {name: (os, name) for name in ("open", "write", "fsync", "mkdir", "rename", "unlink", "rmdir")}
+_CHANGING = {
+    name: (os, name) for name in ("open", "write", "fsync", "mkdir", "rename", "unlink", "rmdir")
+}
 _READING = {"open to read": (io, "open"), "list": (os, "scandir")}
 
 
@@ -29,13 +32,15 @@ class Operation(NamedTuple):
 
 
 class Operations:
-    """Stands between Python's functions for files and the system while it is entered, in all threads.
+    """Stands between Python's functions for files and the system while it is entered, in all
+    threads.
 
     Only below one folder: what else a process opens is none of the test's.
 
     Args:
         folder: whose files matter.
-        before: called with the number of each operation, from 0, and the operation. It may raise, or not come back.
+        before: called with the number of each operation, from 0, and the operation. It may raise,
+            or not come back.
         reading: whether those count that leave the disk as it is.
     """
 
@@ -44,7 +49,9 @@ class Operations:
         self._functions = _CHANGING | _READING if reading else _CHANGING
 
     def __enter__(self) -> "Operations":
-        self._real = {name: getattr(module, function) for name, (module, function) in self._functions.items()}
+        self._real = {
+            name: getattr(module, function) for name, (module, function) in self._functions.items()
+        }
         for name, (module, function) in self._functions.items():
             setattr(module, function, self._watched(name))
         return self
@@ -61,7 +68,11 @@ class Operations:
             if where == self.folder or where.startswith(self.folder + "/"):
                 target = _where(rest[0], None) if name == "rename" else None
                 data = bytes(rest[0]) if name == "write" else None
-                half = (lambda: real(path, data[: len(data) // 2])) if name == "write" else (lambda: None)
+                half = (
+                    (lambda: real(path, data[: len(data) // 2]))
+                    if name == "write"
+                    else (lambda: None)
+                )
                 self.count += 1
                 self.before(self.count - 1, Operation(name, where, target, data, half))
             return real(path, *rest, **options)
@@ -91,7 +102,8 @@ def kill_at(number: int, after_half: bool = False) -> Callable[[int, Operation],
 
 
 def fail_at(number: int, error: int, last: int | None = None) -> Callable[[int, Operation], None]:
-    """For `Operations`: those from a number to a last one (the same, if it isn't named) are answered with an error."""
+    """For `Operations`: those from a number to a last one (the same, if it isn't named) are
+    answered with an error."""
 
     def before(count: int, operation: Operation) -> None:
         if number <= count <= (number if last is None else last):

@@ -1,7 +1,9 @@
-"""`python -m tests.reliability.photos_child ROOT LIMIT`: opens a folder of photos as a run does, and says what it found, as JSON.
+"""`python -m tests.reliability.photos_child ROOT LIMIT`: opens a folder of photos as a run does,
+and says what it found, as JSON.
 
-Without root's rights, to whom no file is closed. The files that VANISH.txt beside the folder names disappear once they are listed; those
-that HIDE.txt names are passed over, as a reader would that hides what it can't read.
+Without root's rights, to whom no file is closed. The files that VANISH.txt beside the folder names
+disappear once they are listed; those that HIDE.txt names are passed over, as a reader would that
+hides what it can't read.
 """
 
 import codecs
@@ -45,7 +47,10 @@ def main() -> None:
     except SourceError as error:
         print(json.dumps({"error": str(error)}))
         sys.exit(2)
-    digests = [hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest() for image in source.pretrain]
+    digests = [
+        hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest()
+        for image in source.pretrain
+    ]
     print(json.dumps({"good": digests, "skipped": source.skipped, "notes": source.notes}))
 
 

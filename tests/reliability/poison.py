@@ -1,7 +1,7 @@
 """Numbers that aren't finite, planted into a real run at one step.
 
-As a command: `python -m tests.reliability.poison KIND STEP WORKER ...`, where WORKER is the machine of TF_CONFIG that is hit, and
-the rest are the arguments of `byol_tf.train`.
+As a command: `python -m tests.reliability.poison KIND STEP WORKER ...`, where WORKER is the machine
+of TF_CONFIG that is hit, and the rest are the arguments of `byol_tf.train`.
 """
 
 import contextlib
@@ -28,14 +28,21 @@ SPIKE = "spike"
 
 @contextlib.contextmanager
 def planted(kind: str, step: int) -> Iterator[None]:
-    """While it is entered, runs meet `kind` (`batch-nan` to `scale-inf`, or `spike`) at one step (1 is the first)."""
+    """While it is entered, runs meet `kind` (`batch-nan` to `scale-inf`, or `spike`) at one step (1
+    is the first)."""
     place, _, value = kind.partition("-")
     if place == "batch":
-        where = mock.patch.object(experiment, "batches_of", _with_bad_batch(experiment.batches_of, VALUES[value], step))
+        where = mock.patch.object(
+            experiment, "batches_of", _with_bad_batch(experiment.batches_of, VALUES[value], step)
+        )
     elif place in ("gradient", SPIKE):
-        where = mock.patch.object(BYOL, "_gradients", _with_bad_gradient(BYOL._gradients, VALUES.get(value), step))
+        where = mock.patch.object(
+            BYOL, "_gradients", _with_bad_gradient(BYOL._gradients, VALUES.get(value), step)
+        )
     else:
-        where = mock.patch.object(experiment, "TargetUpdate", _with_bad_state(place, VALUES[value], step))
+        where = mock.patch.object(
+            experiment, "TargetUpdate", _with_bad_state(place, VALUES[value], step)
+        )
     with where:
         yield
 
@@ -47,7 +54,9 @@ def _with_bad_batch(real: Callable, value: float, step: int) -> Callable:
         def plant(index, batch):
             views = list(batch)
             pixel = tf.scatter_nd([[0, 3, 3, 1]], [1.0], views[0].shape) > 0.0
-            views[0] = tf.where(pixel & (index + first_step + 1 == step), tf.cast(value, views[0].dtype), views[0])
+            views[0] = tf.where(
+                pixel & (index + first_step + 1 == step), tf.cast(value, views[0].dtype), views[0]
+            )
             return tuple(views)
 
         return real(config, images, first_step, *rest).enumerate().map(plant)
@@ -56,17 +65,22 @@ def _with_bad_batch(real: Callable, value: float, step: int) -> Callable:
 
 
 def _with_bad_gradient(real: Callable, value: float | None, step: int) -> Callable:
-    """`BYOL._gradients` with one element of a gradient changed; for None, with a loss ten times as large."""
+    """`BYOL._gradients` with one element of a gradient changed; for None, with a loss ten times as
+    large."""
 
     steps = []
 
     def gradients(self, views, variables):
         measures, found = real(self, views, variables)
-        with tf.init_scope():  # the optimizer's count stays where it is when a step is left out, and each after it would be hit
+        # the optimizer's count stays where it is when a step is left out, and each after it would
+        # be hit
+        with tf.init_scope():
             steps.append(steps[0] if steps else tf.Variable(0, trainable=False))
         now = steps[0].assign_add(1) == step
         if value is None:
-            return measures | {"loss": tf.where(now, 10.0 * measures["loss"], measures["loss"])}, found
+            return measures | {
+                "loss": tf.where(now, 10.0 * measures["loss"], measures["loss"])
+            }, found
         first = tf.reshape(found[0], [-1])
         first = tf.where(now & (tf.range(tf.size(first)) == 0), tf.cast(value, first.dtype), first)
         return measures, [tf.reshape(first, tf.shape(found[0])), *found[1:]]
@@ -75,11 +89,16 @@ def _with_bad_gradient(real: Callable, value: float | None, step: int) -> Callab
 
 
 def _with_bad_state(place: str, value: float, step: int) -> type[TargetUpdate]:
-    """A `TargetUpdate` that, before the step, changes an element of a weight or of the target's, or the loss scale."""
+    """A `TargetUpdate` that, before the step, changes an element of a weight or of the target's, or
+    the loss scale."""
 
     class Planting(TargetUpdate):
         def on_train_batch_begin(self, batch, logs=None):
-            if not self.model.steps_seen < step <= self.model.steps_seen + self.model.steps_per_execution:
+            if (
+                not self.model.steps_seen
+                < step
+                <= self.model.steps_seen + self.model.steps_per_execution
+            ):
                 return
             if place == "scale":
                 self.model.optimizer.dynamic_scale.assign(value)

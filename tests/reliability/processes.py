@@ -36,7 +36,12 @@ CONFIG = {
     "training": {"epochs": EPOCHS, "batch_size": BATCH, "deterministic": True},
     "devices": {"strategy": "cpu"},
     "probe": {"train_images": 50, "test_images": 50, "neighbours": 5},
-    "run": {"checkpoint_steps": 1, "checkpoint_minutes": None, "keep_checkpoints": 100, "report": False},
+    "run": {
+        "checkpoint_steps": 1,
+        "checkpoint_minutes": None,
+        "keep_checkpoints": 100,
+        "report": False,
+    },
 }
 """24 steps in 3 epochs of 8; each epoch leaves out another 3 images that fill no batch."""
 
@@ -71,12 +76,19 @@ class Process:
 
 
 class Processes:
-    """Begins processes, each forked from one that has imported TensorFlow and not used it (see `child.py`)."""
+    """Begins processes, each forked from one that has imported TensorFlow and not used it (see
+    `child.py`)."""
 
     def __enter__(self) -> "Processes":
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        environment = os.environ | {
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": str(ROOT),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
         line = [sys.executable, "-m", "tests.reliability.child"]
-        self._server = subprocess.Popen(line, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._server = subprocess.Popen(
+            line, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         self._all: dict[int, Process] = {}
         self._numbers = itertools.count()
         self._hearing = threading.Thread(target=self._hear, daemon=True)
@@ -98,7 +110,12 @@ class Processes:
         number = next(self._numbers)
         run.folder.mkdir(parents=True, exist_ok=True)
         process = self._all[number] = Process(number, run.folder / f"output-{number}.txt")
-        lines = {"number": number, "arguments": run.arguments(), "output": str(process.output_file), "record": str(run.record)}
+        lines = {
+            "number": number,
+            "arguments": run.arguments(),
+            "output": str(process.output_file),
+            "record": str(run.record),
+        }
         self._ask(lines | {"environment": environment or {}} | job)
         return process
 
@@ -122,13 +139,18 @@ class Processes:
 
     def pair(self, run: "Run", jobs: tuple[dict, dict] = ({}, {})) -> tuple[Process, Process]:
         """Two that are machines of one run; the second one has a record of its own."""
-        with socket.socket() as one, socket.socket() as other:  # both at once, or both may get the same port
+        with (
+            socket.socket() as one,
+            socket.socket() as other,
+        ):  # both at once, or both may get the same port
             one.bind(("127.0.0.1", 0))
             other.bind(("127.0.0.1", 0))
             addresses = [f"127.0.0.1:{free.getsockname()[1]}" for free in (one, other)]
         both = []
         for index, job in enumerate(jobs):
-            cluster = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+            cluster = json.dumps(
+                {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            )
             record = {"record": f"{run.record}{'-other' if index else ''}"}
             both.append(self.start(run, {"TF_CONFIG": cluster}, **record | job))
         return tuple(both)
@@ -157,7 +179,12 @@ class Run:
     """
 
     def __init__(self, folder: Path, **changes):
-        self.folder, self.root, self.record, self.changes = folder, folder / "run", folder / "steps.jsonl", changes
+        self.folder, self.root, self.record, self.changes = (
+            folder,
+            folder / "run",
+            folder / "steps.jsonl",
+            changes,
+        )
 
     def arguments(self) -> list[str]:
         config = json.loads(json.dumps(CONFIG))
@@ -172,7 +199,10 @@ class Run:
 
     def steps(self, other: bool = False) -> list[dict]:
         """The lines of the record, in the order in which they were written, without the time."""
-        return [{key: value for key, value in line.items() if key != "time"} for line in self.lines(other)]
+        return [
+            {key: value for key, value in line.items() if key != "time"}
+            for line in self.lines(other)
+        ]
 
     def lines(self, other: bool = False) -> list[dict]:
         """As `steps`, with the time."""
@@ -183,10 +213,13 @@ class Run:
 
     def end(self, other: bool = False) -> str:
         """SHA-256 of the model's variables in a process that came to the end."""
-        return json.loads(Path(f"{self.record}{'-other' if other else ''}").read_text().splitlines()[-1])["end"]
+        return json.loads(
+            Path(f"{self.record}{'-other' if other else ''}").read_text().splitlines()[-1]
+        )["end"]
 
     def as_after(self, step: int, folder: Path) -> "Run":
-        """A copy that holds only the checkpoint after so many steps; none for 0 of them where there is none."""
+        """A copy that holds only the checkpoint after so many steps; none for 0 of them where there
+        is none."""
         copy = Run(folder, **self.changes)
         copy.root.mkdir(parents=True)
         shutil.copy(self.root / "config.json", copy.root / "config.json")
@@ -205,7 +238,8 @@ class Run:
         return epoch * STEPS + step
 
     def digest(self, steps: list[dict] | None = None) -> str:
-        """SHA-256 over every variable, the data position and the steps, each as it was last made (or `steps`)."""
+        """SHA-256 over every variable, the data position and the steps, each as it was last made
+        (or `steps`)."""
         checkpoint, damaged = read_newest(self.root / "checkpoints")
         assert not damaged
         hashed = hashlib.sha256(f"{checkpoint.epoch} {checkpoint.step}".encode())
@@ -216,7 +250,8 @@ class Run:
         return hashed.hexdigest()
 
     def without_contradiction(self) -> bool:
-        """Whether each step that was made several times, since what it made was lost, was made the same each time."""
+        """Whether each step that was made several times, since what it made was lost, was made the
+        same each time."""
         first: dict[int, dict] = {}
         return all(first.setdefault(line["step"], line) == line for line in self.steps())
 
@@ -227,6 +262,10 @@ def no_process_left() -> Iterator[None]:
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     yield
     deadline = time.time() + 10
-    while left := [process for process in psutil.Process().children(recursive=True) if process.pid not in before]:
+    while left := [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if process.pid not in before
+    ]:
         assert time.time() < deadline, left
         time.sleep(0.1)

@@ -1,4 +1,5 @@
-"""A process that reads batches of a run, and writes down which images it got and what the views of each are."""
+"""A process that reads batches of a run, and writes down which images it got and what the views of
+each are."""
 
 import hashlib
 import json
@@ -13,7 +14,8 @@ from pipelines.sources.images import LazyImages
 
 
 def image(index: int) -> np.ndarray:
-    """uint8 `[16, 16 to 19, 3]` that tells its index wherever it is cut out, in red and green; blue tells where that was."""
+    """uint8 `[16, 16 to 19, 3]` that tells its index wherever it is cut out, in red and green; blue
+    tells where that was."""
     pixels = np.empty((16, 16 + index % 4, 3), np.uint8)
     pixels[..., 0], pixels[..., 1] = index % 256, index // 256
     pixels[..., 2] = np.arange(pixels.shape[0])[:, None] * 13 + np.arange(pixels.shape[1])
@@ -21,11 +23,21 @@ def image(index: int) -> np.ndarray:
 
 
 def read(
-    record: str, count: int, batch_size: int, first: int, last: int, threads: int, worker: int = 0, workers: int = 1, shift: int = 0
+    record: str,
+    count: int,
+    batch_size: int,
+    first: int,
+    last: int,
+    threads: int,
+    worker: int = 0,
+    workers: int = 1,
+    shift: int = 0,
 ) -> None:
-    """Reads steps `first` to `last` of a run; a line for each image: `[step, row, index, digest of its two crops]`, a step's lines at once.
+    """Reads steps `first` to `last` of a run; a line for each image: `[step, row, index, digest of
+    its two crops]`, a step's lines at once.
 
-    `shift`: begins so many steps later than it says, a fault. The first line is the seconds until the first batch.
+    `shift`: begins so many steps later than it says, a fault. The first line is the seconds until
+    the first batch.
     """
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     policies = preset("byol")
@@ -35,13 +47,20 @@ def read(
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
     with open(record, "a") as file:
-        for step, (*crops, _) in zip(range(first, last), batches.with_options(options), strict=False):
+        for step, (*crops, _) in zip(
+            range(first, last), batches.with_options(options), strict=False
+        ):
             if step == first:
                 file.write(json.dumps(time.perf_counter() - began) + "\n")
             lines = []
             for row, views in enumerate(zip(*(crop.numpy() for crop in crops), strict=True)):
                 red, green = (int(np.median(views[0][..., channel])) for channel in range(2))
                 digest = hashlib.sha256(b"".join(view.tobytes() for view in views)).hexdigest()[:16]
-                lines.append(json.dumps([step, worker * batch_size // workers + row, red + 256 * green, digest]) + "\n")
+                lines.append(
+                    json.dumps(
+                        [step, worker * batch_size // workers + row, red + 256 * green, digest]
+                    )
+                    + "\n"
+                )
             file.write("".join(lines))
             file.flush()

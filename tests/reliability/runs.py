@@ -32,9 +32,20 @@ def start(run: Path, *more: str) -> subprocess.Popen:
     """A run in a folder; its config is written beside that."""
     config = run.with_suffix(".json")
     config.write_text(json.dumps(CONFIG))
-    line = [sys.executable, "-m", "byol_tf.train", "--config", str(config), "--run-dir", str(run), *more]
+    line = [
+        sys.executable,
+        "-m",
+        "byol_tf.train",
+        "--config",
+        str(config),
+        "--run-dir",
+        str(run),
+        *more,
+    ]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # who waits for a line gets it at once
-    return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def ended(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:

@@ -1,4 +1,5 @@
-"""A process that saves as a run does, but learns nothing: what a checkpoint holds follows from its position. Needs no TensorFlow."""
+"""A process that saves as a run does, but learns nothing: what a checkpoint holds follows from its
+position. Needs no TensorFlow."""
 
 import contextlib
 import os
@@ -12,15 +13,25 @@ from pathlib import Path
 import numpy as np
 
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
-from byol_tf.runs.checkpoints import LoadedCheckpoint, list_checkpoints, position_of, recover, verify, write_checkpoint
+from byol_tf.runs.checkpoints import (
+    LoadedCheckpoint,
+    list_checkpoints,
+    position_of,
+    recover,
+    verify,
+    write_checkpoint,
+)
 
 KEEP = 2
 
 
 @contextlib.contextmanager
 def quick_folder() -> Iterator[Path]:
-    """A temporary folder in memory where there is such a place: the tests here see no difference, and a disk takes its time to sync."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+    """A temporary folder in memory where there is such a place: the tests here see no difference,
+    and a disk takes its time to sync."""
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm" if os.path.isdir("/dev/shm") else None
+    ) as folder:
         yield Path(folder)
 
 
@@ -34,11 +45,17 @@ def arrays_at(epoch: int, step: int = 0) -> dict[str, np.ndarray]:
 
 def state_at(epoch: int) -> dict:
     """The rows have their best probe at epoch 1."""
-    return {"rows": [{"epoch": row, "probe_accuracy": 0.9 if row == 1 else 0.5} for row in range(epoch + 1)], "images": "f1n9e2"}
+    return {
+        "rows": [
+            {"epoch": row, "probe_accuracy": 0.9 if row == 1 else 0.5} for row in range(epoch + 1)
+        ],
+        "images": "f1n9e2",
+    }
 
 
 def begun(folder: Path, epochs: int = 4) -> Path:
-    """A folder of some epochs' checkpoints, with what a killed process and a bad disk may leave: a half one, and a damaged newest."""
+    """A folder of some epochs' checkpoints, with what a killed process and a bad disk may leave: a
+    half one, and a damaged newest."""
     save(folder, [(epoch, 0) for epoch in range(1, epochs + 1)])
     half = folder / f".epoch-{epochs + 1:04d}.part"
     half.mkdir()
@@ -49,7 +66,9 @@ def begun(folder: Path, epochs: int = 4) -> Path:
     return folder
 
 
-def save(folder: Path, positions, before_each: Callable[[tuple[int, int]], object] = lambda _: None) -> CheckpointWriter:
+def save(
+    folder: Path, positions, before_each: Callable[[tuple[int, int]], object] = lambda _: None
+) -> CheckpointWriter:
     """Writes checkpoints one after the other, and returns their writer."""
     writer = CheckpointWriter(folder, KEEP, lambda line: None)
     for epoch, step in positions:
@@ -80,11 +99,16 @@ def is_whole(path: Path) -> bool:
 def unlike(checkpoint: LoadedCheckpoint) -> bool:
     """Whether it holds anything but what was saved at its position."""
     expected = arrays_at(checkpoint.epoch, checkpoint.step)
-    same = set(checkpoint.arrays) == set(expected) and all((checkpoint.arrays[name] == expected[name]).all() for name in expected)
+    same = set(checkpoint.arrays) == set(expected) and all(
+        (checkpoint.arrays[name] == expected[name]).all() for name in expected
+    )
     return not same or checkpoint.state != state_at(checkpoint.epoch)
 
 
-def forked(work: Callable[[Callable[[bytes], object]], object], kill_after: Callable[[], object] | None = None) -> tuple[int, bytes]:
+def forked(
+    work: Callable[[Callable[[bytes], object]], object],
+    kill_after: Callable[[], object] | None = None,
+) -> tuple[int, bytes]:
     """(wait status, what it told) of a child that does some work.
 
     Args:

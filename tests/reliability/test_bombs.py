@@ -1,4 +1,5 @@
-"""Row 10: files that want more memory than their pictures. Refused by their headers, in a process of 4 GiB, with 64 MiB at most."""
+"""Row 10: files that want more memory than their pictures. Refused by their headers, in a process
+of 4 GiB, with 64 MiB at most."""
 
 import io
 import json
@@ -51,7 +52,13 @@ def measured(path: Path, free: bool = False) -> dict:
 
 
 def answered(program: str, *arguments: str) -> dict:
-    done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, (done.returncode, done.stderr[-2000:])
     return json.loads(done.stdout)
 
@@ -61,10 +68,18 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 def png(side: int, *before: bytes, after: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
-    """A PNG of zeros, as many rows of them as compress into little; chunks before and after them."""
+    """A PNG of zeros, as many rows of them as compress into little; chunks before and after
+    them."""
     rows = zlib.compress(bytes(min(side * (3 * side + 1), 50_000_000)))
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, depth, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + chunk(b"IDAT", rows) + after + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + b"".join(before)
+        + chunk(b"IDAT", rows)
+        + after
+        + chunk(b"IEND", b"")
+    )
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -100,7 +115,12 @@ def tiff_of(side: int) -> bytes:
         (278, 4, side),
         (279, 4, 2**31),
     ]
-    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", t, k, 1, v) for t, k, v in tags) + bytes(4)
+    return (
+        b"II*\0\x08\0\0\0"
+        + struct.pack("<H", len(tags))
+        + b"".join(struct.pack("<HHII", t, k, 1, v) for t, k, v in tags)
+        + bytes(4)
+    )
 
 
 def gif_of(side: int) -> bytes:
@@ -124,19 +144,30 @@ REFUSED = {
     "JPEG 65,535 x 65,535": lambda: jpeg_of(65_535),
     "GIF 65,535 x 65,535": lambda: gif_of(65_535),
     "TIFF 60,000 x 60,000": lambda: tiff_of(60_000),
-    "BMP 60,000 x 60,000": lambda: b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0),
+    "BMP 60,000 x 60,000": lambda: (
+        b"BM"
+        + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0)
+    ),
     "PPM 99,999 x 99,999": lambda: b"P6 99999 99999 255\n" + bytes(100),
     "text of 200 MB": lambda: png(8, text(200 * MIB)),
     "text of 200 MB behind the picture": lambda: png(8, after=text(200 * MIB)),
     "packed text of 1 GB": lambda: png(8, packed_text(2**30)),
     "100 packed texts of 1 MB": lambda: png(8, *[packed_text(MIB - 1)] * 100),
-    "packed profile of 1 GB": lambda: png(8, chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(2**30), 9))),
-    "JPEG with 5,000 comments of 64 kB": lambda: jpeg_of(16)[:2] + (b"\xff\xfe\xff\xff" + bytes(65_533)) * 5_000 + jpeg_of(16)[2:],
-    "WebP of 200 MB": lambda: b"RIFF" + struct.pack("<I", 200 * MIB) + b"WEBPVP8 " + bytes(200 * MIB),
+    "packed profile of 1 GB": lambda: png(
+        8, chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(2**30), 9))
+    ),
+    "JPEG with 5,000 comments of 64 kB": lambda: (
+        jpeg_of(16)[:2] + (b"\xff\xfe\xff\xff" + bytes(65_533)) * 5_000 + jpeg_of(16)[2:]
+    ),
+    "WebP of 200 MB": lambda: (
+        b"RIFF" + struct.pack("<I", 200 * MIB) + b"WEBPVP8 " + bytes(200 * MIB)
+    ),
 }
 READ = {
     "GIF of 10,000 frames": lambda: gif_of_many_frames(10_000),
-    "JPEG with 200 MB behind it": lambda: encoded(Image.new("RGB", (16, 16)), "JPEG") + bytes(200 * MIB),
+    "JPEG with 200 MB behind it": lambda: (
+        encoded(Image.new("RGB", (16, 16)), "JPEG") + bytes(200 * MIB)
+    ),
 }
 
 
@@ -148,7 +179,12 @@ def test_the_first_of_them(tmp_path, name):
 @pytest.mark.long
 def test_bombs_take_no_memory(tmp_path, report):
     most = max(_check(tmp_path, name)["MiB"] for name in REFUSED | READ)
-    report(10, f"{len(REFUSED)} bombs refused and {len(READ)} read, with at most {most:.0f} MiB more memory", len(REFUSED | READ))
+    report(
+        10,
+        f"{len(REFUSED)} bombs refused and {len(READ)} read, with at most {most:.0f} MiB more "
+        "memory",
+        len(REFUSED | READ),
+    )
 
 
 def _check(tmp_path: Path, name: str) -> dict:
@@ -164,7 +200,8 @@ def _check(tmp_path: Path, name: str) -> dict:
 
 @pytest.mark.long
 def test_without_the_limits_a_bomb_takes_what_it_wants(tmp_path):
-    """The control: the same PNG header with the limits lifted, its rows cut to 50 MB; and a text that is read into memory."""
+    """The control: the same PNG header with the limits lifted, its rows cut to 50 MB; and a text
+    that is read into memory."""
     for data in (png(12_000), png(8, text(100 * MIB))):
         (tmp_path / "bomb").write_bytes(data)
         assert measured(tmp_path / "bomb", free=True)["MiB"] > 64
@@ -202,7 +239,8 @@ print(json.dumps(answers | {"peak MiB": int(peak.split()[1]) / 1024}))
 
 
 def fuzz(folder: Path, count: int, seed: int) -> dict:
-    """Headers of small files of all kinds with bytes changed, in a process of its own: a crash would take it down."""
+    """Headers of small files of all kinds with bytes changed, in a process of its own: a crash
+    would take it down."""
     folder.mkdir()
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8))
     for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000"):
@@ -223,5 +261,8 @@ def test_fuzzed_headers(tmp_path):
 def test_20000_fuzzed_headers(tmp_path, report):
     answers = fuzz(tmp_path / "seeds", 20_000, seed=1)
     assert answers["read"] + answers["refused"] == 20_000
-    what = f"fuzzed headers: {answers['read']:,} read, {answers['refused']:,} refused, no crash, peak {answers['peak MiB']:.0f} MiB"
+    what = (
+        f"fuzzed headers: {answers['read']:,} read, {answers['refused']:,} refused, no crash, "
+        f"peak {answers['peak MiB']:.0f} MiB"
+    )
     report(10, what, 20_000)

@@ -1,4 +1,5 @@
-"""Row 9: a folder of photos of which many are broken or odd. Good and bad are all that is listed; each bad one once, with its reason."""
+"""Row 9: a folder of photos of which many are broken or odd. Good and bad are all that is listed;
+each bad one once, with its reason."""
 
 import contextlib
 import gzip
@@ -51,7 +52,10 @@ def make(root: Path, photos: int, broken: int) -> tuple[dict[str, str], dict[Pat
         Image.fromarray(pixels(draw)).save(path)
         good[path.name] = digest(path)
     names = list(KINDS)
-    odd = {KINDS[names[n % len(names)]].write(root / f"odd_{n:04d}", draw): names[n % len(names)] for n in range(broken)}
+    odd = {
+        KINDS[names[n % len(names)]].write(root / f"odd_{n:04d}", draw): names[n % len(names)]
+        for n in range(broken)
+    }
     (root / "folder.jpg").mkdir()
     return good, odd
 
@@ -67,7 +71,9 @@ def child(root: Path, limit: float) -> subprocess.CompletedProcess:
     )
 
 
-def check_counts(root: Path, found: dict, good: dict[str, str], odd: dict[Path, str], lost: list[str]) -> int:
+def check_counts(
+    root: Path, found: dict, good: dict[str, str], odd: dict[Path, str], lost: list[str]
+) -> int:
     """Good and bad are all that a folder lists, each bad one once; returns how many those are.
 
     Args:
@@ -76,7 +82,11 @@ def check_counts(root: Path, found: dict, good: dict[str, str], odd: dict[Path, 
         good, odd: what `make` made.
         lost: the names of good ones that vanished.
     """
-    listed = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.name != "folder.jpg"]
+    listed = [
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.name != "folder.jpg"
+    ]
     bad = dict(found["skipped"])
     assert len(found["good"]) + len(found["skipped"]) == len(listed) + len(lost)
     assert len(bad) == len(found["skipped"]), "a file is listed twice"
@@ -93,7 +103,8 @@ def check_counts(root: Path, found: dict, good: dict[str, str], odd: dict[Path, 
     closed = [bad[name] for name, kind in by_name.items() if kind == "no permission"]
     assert set(closed) == {"Permission denied"}
 
-    # What is good is as it would be alone, and no half picture has come in: each is either a photo or a whole odd one.
+    # What is good is as it would be alone, and no half picture has come in: each is either a photo
+    # or a whole odd one.
     counts = Counter(found["good"])
     for name, value in good.items():
         if name not in lost:
@@ -113,11 +124,19 @@ def test_500_broken_files_of_24_kinds(open_to_all, report):
     listed = check_counts(root, found, good, odd, lost)
     assert listed == 800
     read, bad = len(found["good"]), len(found["skipped"])
-    report(9, f"{len(odd)} files of {len(KINDS)} kinds, {len(lost)} vanishing: {read} read, {bad} listed once", listed)
+    report(
+        9,
+        f"{len(odd)} files of {len(KINDS)} kinds, {len(lost)} vanishing: {read} read, {bad} listed "
+        "once",
+        listed,
+    )
 
     stopped = child(root, 0.1)
     assert stopped.returncode == 2
-    assert "more than data.max_bad_fraction = 0.1 allows. For example " in json.loads(stopped.stdout)["error"]
+    assert (
+        "more than data.max_bad_fraction = 0.1 allows. For example "
+        in json.loads(stopped.stdout)["error"]
+    )
 
 
 def test_a_reader_that_hides_a_broken_file_is_noticed(open_to_all):
@@ -154,7 +173,9 @@ def test_without_the_list_of_kinds_ghostscript_would_be_asked(tmp_path, monkeypa
 
 def test_without_the_checksums_half_a_picture_is_read(monkeypatch):
     """The control: PNGs that are zeros from somewhere on, as a disk leaves them that lost power."""
-    whole = (np.arange(64)[:, None, None] * 2 + np.random.default_rng(0).integers(0, 100, (64, 48, 3))).astype(np.uint8)
+    whole = (
+        np.arange(64)[:, None, None] * 2 + np.random.default_rng(0).integers(0, 100, (64, 48, 3))
+    ).astype(np.uint8)
     data = encoded(Image.fromarray(whole), "PNG")
     cut = [data[:start] + bytes(len(data) - start) for start in range(200, len(data) - 200, 20)]
 
@@ -179,7 +200,9 @@ class TestLostInMidRun:
             for name in classes:
                 path = tmp_path / "train" / name / f"{number:02d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(np.full((8 + number % 3, 9, 3), 10 * number + classes.index(name), np.uint8)).save(path)
+                Image.fromarray(
+                    np.full((8 + number % 3, 9, 3), 10 * number + classes.index(name), np.uint8)
+                ).save(path)
         return open_source(
             "folder",
             root=str(tmp_path),
@@ -206,7 +229,9 @@ class TestLostInMidRun:
                     assert int(image[0, 0, 0]) % 10 == labels[index]
                 else:
                     np.testing.assert_array_equal(image, train[index])
-        assert sorted(path for path, _ in told) == sorted(str(path.relative_to(tmp_path)) for path in (gone, cut))
+        assert sorted(path for path, _ in told) == sorted(
+            str(path.relative_to(tmp_path)) for path in (gone, cut)
+        )
         assert source.trouble() is None
 
     def test_too_many_stop_with_examples(self, tmp_path):
@@ -214,7 +239,9 @@ class TestLostInMidRun:
         source = self.opened(tmp_path, 0.1, told)
         for path in list((tmp_path / "train" / "a").iterdir())[:12]:
             path.unlink()
-        with pytest.raises(SourceError, match=r"than data.max_bad_fraction allows. For example train/a/"):
+        with pytest.raises(
+            SourceError, match=r"than data.max_bad_fraction allows. For example train/a/"
+        ):
             for image in source.train:
                 assert image.shape[2] == 3
         assert isinstance(source.trouble(), SourceError)
@@ -233,16 +260,31 @@ class TestLostInMidRun:
 @pytest.mark.long
 @pytest.mark.parametrize(("taken", "code"), [(1, 0), (9, 66)])
 def test_photos_that_vanish_while_the_command_runs(tmp_path, taken, code, report):
-    """One of 200 is told of, listed and replaced; nine are too many, and the run stops with the code that is documented."""
+    """One of 200 is told of, listed and replaced; nine are too many, and the run stops with the
+    code that is documented."""
     draw, root, run = np.random.default_rng(0), tmp_path / "photos", tmp_path / "run"
     root.mkdir()
     for number in range(200):
         Image.fromarray(pixels(draw)).save(root / f"{number:03d}.{'jpg' if number % 2 else 'png'}")
-    settings = ["data.source=folder", f"data.root={root}", "data.cache=none", "data.image_size=null", "data.max_bad_fraction=0.02"]
-    settings += ["training.epochs=4", "training.batch_size=16", "views.size=32", "optimizer.warmup_epochs=1", "data.pretrain_images=null"]
+    settings = [
+        "data.source=folder",
+        f"data.root={root}",
+        "data.cache=none",
+        "data.image_size=null",
+        "data.max_bad_fraction=0.02",
+    ]
+    settings += [
+        "training.epochs=4",
+        "training.batch_size=16",
+        "views.size=32",
+        "optimizer.warmup_epochs=1",
+        "data.pretrain_images=null",
+    ]
     arguments = [word for setting in settings for word in ("--set", setting)]
     command = [sys.executable, "-m", "byol_tf.train", "--run-dir", str(run), *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         while process.poll() is None and not (run / "history.csv").exists():
             time.sleep(0.1)
         for number in range(taken):
@@ -257,11 +299,20 @@ def test_photos_that_vanish_while_the_command_runs(tmp_path, taken, code, report
     assert len(told) == 1 if code == 0 else len(told) > 200 * 0.02
     assert all(row.endswith(",No such file or directory") for row in rows[1:])
     assert ("Bring them back" in err) == (code == 66)
-    report(9, f"{taken} of 200 photos taken away in mid-run: exit code {code}, {len(told)} listed", taken)
+    report(
+        9,
+        f"{taken} of 200 photos taken away in mid-run: exit code {code}, {len(told)} listed",
+        taken,
+    )
 
 
-@pytest.mark.parametrize("layout", ["empty", "fewer than a batch", "one class", "all of one class are broken", "labels outside"])
-def test_what_cannot_be_learned_from_is_an_error_before_training(tmp_path, layout, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "layout",
+    ["empty", "fewer than a batch", "one class", "all of one class are broken", "labels outside"],
+)
+def test_what_cannot_be_learned_from_is_an_error_before_training(
+    tmp_path, layout, capsys, monkeypatch
+):
     from byol_tf.train.__main__ import main
 
     draw = np.random.default_rng(0)
@@ -287,12 +338,27 @@ def test_what_cannot_be_learned_from_is_an_error_before_training(tmp_path, layou
             return laid
 
         monkeypatch.setattr(folder, "lay_out", shifted)
-    arguments = ["--run-dir", str(tmp_path / "run"), "--set", "data.source=folder", "--set", f"data.root={root}"]
-    arguments += ["--set", "data.pretrain_images=null", "--set", "training.batch_size=8", "--set", "data.max_bad_fraction=0.5"]
+    arguments = [
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--set",
+        "data.source=folder",
+        "--set",
+        f"data.root={root}",
+    ]
+    arguments += [
+        "--set",
+        "data.pretrain_images=null",
+        "--set",
+        "training.batch_size=8",
+        "--set",
+        "data.max_bad_fraction=0.5",
+    ]
     assert main(arguments) == 2
     expected = {
         "empty": "holds no photos",
-        "fewer than a batch": "training.batch_size: expected at most the number of pre-training images, 6; received 8",
+        "fewer than a batch": "training.batch_size: expected at most the number of pre-training "
+        "images, 6; received 8",
         "one class": "has one class folder (a)",
         "all of one class are broken": "the readable images of train are all of one class",
         "labels outside": "labels of test: expected 0 to 1; received 1 to 2",
@@ -312,23 +378,37 @@ class TestGoneOnWith:
         """(folder, what it was opened as): of 40 photos, one is no image."""
         TestLostInMidRun.opened(tmp_path, 0.2, [])
         (tmp_path / "train" / "a" / "07.png").write_bytes(b"no")
-        return tmp_path, open_source("folder", root=str(tmp_path), on_lost=lambda *_: None, **OPTIONS)
+        return tmp_path, open_source(
+            "folder", root=str(tmp_path), on_lost=lambda *_: None, **OPTIONS
+        )
 
     def again(self, root, source, told, **options):
         roll = unpacked(source.roll.packed())
         assert roll == source.roll
-        return open_source("folder", root=str(root), on_lost=lambda *lost: told.append(lost), roll=roll, **OPTIONS | options)
+        return open_source(
+            "folder",
+            root=str(root),
+            on_lost=lambda *lost: told.append(lost),
+            roll=roll,
+            **OPTIONS | options,
+        )
 
     @pytest.mark.parametrize("cache", ["none", "memory"])
     def test_order_and_all_other_photos_stay_whatever_became_of_the_folder(self, began, cache):
         root, source = began
         train, told = [image.copy() for image in source.train], []
         size = {"image_size": 8} if cache == "memory" else {}
-        Image.fromarray(np.full((8, 9, 3), 9, np.uint8)).save(root / "train" / "a" / "07.png")  # mended
+        Image.fromarray(np.full((8, 9, 3), 9, np.uint8)).save(
+            root / "train" / "a" / "07.png"
+        )  # mended
         Image.fromarray(np.full((8, 9, 3), 9, np.uint8)).save(root / "train" / "a" / "00-new.png")
         (root / "train" / "b" / "03.png").unlink()
         later = self.again(root, source, told, cache=cache, **size)
-        assert (later.fingerprint, later.skipped, later.roll) == (source.fingerprint, source.skipped, source.roll)
+        assert (later.fingerprint, later.skipped, later.roll) == (
+            source.fingerprint,
+            source.skipped,
+            source.roll,
+        )
         np.testing.assert_array_equal(later.train.labels, source.train.labels)
         lost = [index for index, image in enumerate(train) if image[0, 0, 0] == 31]
         for index, image in enumerate(later.train):
@@ -341,7 +421,9 @@ class TestGoneOnWith:
 
     def test_what_was_read_once_is_not_looked_at_again(self, began, monkeypatch):
         root, source = began
-        monkeypatch.setattr("pipelines.sources.folder.reader.PhotoReader.read", lambda self, path: pytest.fail(path))
+        monkeypatch.setattr(
+            "pipelines.sources.folder.reader.PhotoReader.read", lambda self, path: pytest.fail(path)
+        )
         later = self.again(root, source, [])
         assert len(later.train) == len(source.train) > 30
         assert later.train.shape == source.train.shape
@@ -350,16 +432,30 @@ class TestGoneOnWith:
         root, source = began
         for path in list((root / "train" / "a").iterdir())[:9]:
             path.write_bytes(path.read_bytes() + b" ")
-        with pytest.raises(SourceError, match=r"of 40 photos that this run was begun with are gone or have changed.*use --fresh"):
+        with pytest.raises(
+            SourceError,
+            match=r"of 40 photos that this run was begun with are gone or have changed.*use --fresh",
+        ):
             self.again(root, source, [])
 
     def test_names_that_are_no_text_come_back(self):
-        roll = Roll({os.fsdecode(b"caf\xe9.jpg"): 3, "a\nb.png": 4}, {}, (("x", "y"),), {"train": (2, 3, 3), "test": None})
+        roll = Roll(
+            {os.fsdecode(b"caf\xe9.jpg"): 3, "a\nb.png": 4},
+            {},
+            (("x", "y"),),
+            {"train": (2, 3, 3), "test": None},
+        )
         assert unpacked(roll.packed()) == roll
 
     @pytest.mark.parametrize(
         "content",
-        [b"", b"no", gzip.compress(b"[]"), gzip.compress(b'{"sizes": 1}'), Roll({}, {}, (), {}).packed()[:-9]],
+        [
+            b"",
+            b"no",
+            gzip.compress(b"[]"),
+            gzip.compress(b'{"sizes": 1}'),
+            Roll({}, {}, (), {}).packed()[:-9],
+        ],
         ids=["nothing", "text", "a list", "other fields", "half of it"],
     )
     def test_another_file_is_none(self, content):
@@ -369,15 +465,37 @@ class TestGoneOnWith:
 
 @pytest.mark.long
 def test_a_run_whose_photo_went_goes_on_after_a_break(tmp_path, report):
-    """By the command: stopped after its first epoch; then one photo is gone and another one has come."""
+    """By the command: stopped after its first epoch; then one photo is gone and another one has
+    come."""
     draw, root, run = np.random.default_rng(0), tmp_path / "photos", tmp_path / "run"
     root.mkdir()
     for number in range(64):
         Image.fromarray(pixels(draw)).save(root / f"{number:03d}.png")
-    settings = ["data.source=folder", f"data.root={root}", "data.cache=none", "data.image_size=null", "data.max_bad_fraction=0.02"]
-    settings += ["training.epochs=3", "training.batch_size=16", "views.size=32", "optimizer.warmup_epochs=1", "data.pretrain_images=null"]
-    command = [sys.executable, "-m", "byol_tf.train", "--run-dir", str(run), *(word for each in settings for word in ("--set", each))]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    settings = [
+        "data.source=folder",
+        f"data.root={root}",
+        "data.cache=none",
+        "data.image_size=null",
+        "data.max_bad_fraction=0.02",
+    ]
+    settings += [
+        "training.epochs=3",
+        "training.batch_size=16",
+        "views.size=32",
+        "optimizer.warmup_epochs=1",
+        "data.pretrain_images=null",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "byol_tf.train",
+        "--run-dir",
+        str(run),
+        *(word for each in settings for word in ("--set", each)),
+    ]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         while process.poll() is None and len(list((run / "checkpoints").glob("epoch-*"))) < 1:
             time.sleep(0.05)
         process.terminate()
@@ -385,10 +503,16 @@ def test_a_run_whose_photo_went_goes_on_after_a_break(tmp_path, report):
     assert process.returncode == 143
     (root / "020.png").unlink()
     Image.fromarray(pixels(draw)).save(root / "000-new.png")
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "going on after epoch" in done.stdout
     assert [line for line in done.stdout.splitlines() if line.startswith("lost: ")] == [
         "lost: 020.png: No such file or directory; another photo takes its place"
     ]
-    report(9, "stopped, a photo taken away and another added: goes on with the photos that it began with", 1)
+    report(
+        9,
+        "stopped, a photo taken away and another added: goes on with the photos that it began with",
+        1,
+    )

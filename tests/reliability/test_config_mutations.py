@@ -1,4 +1,5 @@
-"""Configs changed at random: the answer is a config or an error that names the key, soon, and nothing is left on the disk."""
+"""Configs changed at random: the answer is a config or an error that names the key, soon, and
+nothing is left on the disk."""
 
 import json
 import os
@@ -17,8 +18,40 @@ from byol_tf.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = [
-    *(None, True, 0, -1, 1, 2, 7, 1.5, 1e300, -1e-320, 10**40, float("nan"), float("inf"), "", "x", "\ud800", "a\x00\x1b[31m\n", "64"),
-    *("../../etc/passwd", "/", "x" * 5_000, "auto", "none", [], [0.1, 0.2], [[[]]], ["\udfff"], {}, {"a": {"b": 1}}, {"base": 0.5}),
+    *(
+        None,
+        True,
+        0,
+        -1,
+        1,
+        2,
+        7,
+        1.5,
+        1e300,
+        -1e-320,
+        10**40,
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        "\ud800",
+        "a\x00\x1b[31m\n",
+        "64",
+    ),
+    *(
+        "../../etc/passwd",
+        "/",
+        "x" * 5_000,
+        "auto",
+        "none",
+        [],
+        [0.1, 0.2],
+        [[[]]],
+        ["\udfff"],
+        {},
+        {"a": {"b": 1}},
+        {"base": 0.5},
+    ),
 ]
 TEXTS = [
     b"{",
@@ -57,7 +90,9 @@ def mutated(text: str, draw: random.Random) -> bytes:
         data = bytearray(text.encode())
         for _ in range(draw.randint(1, 4)):
             start = draw.randrange(len(data))
-            data[start : start + draw.choice([0, 0, 1, 1, 5, 200])] = draw.choice(TEXTS) * draw.choice([1, 1, 1, 30])
+            data[start : start + draw.choice([0, 0, 1, 1, 5, 200])] = draw.choice(
+                TEXTS
+            ) * draw.choice([1, 1, 1, 30])
         return bytes(data)
     tree = json.loads(text)
     for _ in range(draw.randint(1, 4)):
@@ -69,16 +104,21 @@ def mutated(text: str, draw: random.Random) -> bytes:
         if change == 0:
             section.pop(last, None)
         elif change == 1:
-            section[draw.choice([last[:-1], last + "s", last.upper(), "\ud800", "", "x.y", "\n"])] = section.pop(last, None)
+            section[
+                draw.choice([last[:-1], last + "s", last.upper(), "\ud800", "", "x.y", "\n"])
+            ] = section.pop(last, None)
         elif change == 2:
-            section[last] = json.loads(json.dumps(tree.get(draw.choice(list(tree)) if tree else "x")))
+            section[last] = json.loads(
+                json.dumps(tree.get(draw.choice(list(tree)) if tree else "x"))
+            )
         else:
             section[last] = draw.choice(VALUES)
     return json.dumps(tree).encode()
 
 
 def answer(path: Path, overrides: tuple[str, ...] = ()) -> str | None:
-    """None for a config that loads, and loads again from its resolved form; else the message, whose form is checked."""
+    """None for a config that loads, and loads again from its resolved form; else the message, whose
+    form is checked."""
     try:
         config = load_config(path, overrides)
     except ConfigError as error:
@@ -105,11 +145,24 @@ def mutate(folder: Path, count: int, seed: int) -> tuple[int, int]:
         text = (ROOT / "configs" / f"{name}.json").read_text()
         for _ in range(count):
             path.write_bytes(mutated(text, draw))
-            overrides = draw.choice([(), (), (), ("tau.end=0.5",), ("data=5",), ("views.first.hue=1",), ("a.b=1",), ("run={}",)])
+            overrides = draw.choice(
+                [
+                    (),
+                    (),
+                    (),
+                    ("tau.end=0.5",),
+                    ("data=5",),
+                    ("views.first.hue=1",),
+                    ("a.b=1",),
+                    ("run={}",),
+                ]
+            )
             try:
                 refused_now = answer(path, overrides) is not None
             except Exception as error:
-                raise AssertionError(f"{name} {overrides}: {path.read_bytes()[:3_000]!r}") from error
+                raise AssertionError(
+                    f"{name} {overrides}: {path.read_bytes()[:3_000]!r}"
+                ) from error
             valid, refused = valid + (not refused_now), refused + refused_now
     assert sorted(folder.iterdir()) == [path]
     return valid, refused
@@ -126,7 +179,10 @@ def test_2000_mutations_of_each_config(tmp_path, report):
     count = valid + refused
     assert count == 2_000 * len(recipes())
     report(
-        "config", f"2,000 mutations of each of {len(recipes())} configs: {valid:,} valid, {refused:,} refused by key, no traceback", count
+        "config",
+        f"2,000 mutations of each of {len(recipes())} configs: {valid:,} valid, {refused:,} "
+        "refused by key, no traceback",
+        count,
     )
 
 
@@ -142,7 +198,15 @@ def test_mutations_through_the_command(tmp_path, report):
             continue
         refused += 1
         done = subprocess.run(
-            [sys.executable, "-m", "byol_tf.train", "--config", str(path), "--run-dir", str(tmp_path / "run")],
+            [
+                sys.executable,
+                "-m",
+                "byol_tf.train",
+                "--config",
+                str(path),
+                "--run-dir",
+                str(tmp_path / "run"),
+            ],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -151,14 +215,22 @@ def test_mutations_through_the_command(tmp_path, report):
         )
         assert (done.returncode, done.stdout, done.stderr) == (2, "", message + "\n")
         assert sorted(tmp_path.iterdir()) == [path]
-    report("config", "mutated configs through the command: exit code 2, the message, no run folder", refused)
+    report(
+        "config",
+        "mutated configs through the command: exit code 2, the message, no run folder",
+        refused,
+    )
 
 
 GIANTS = {
     "unknown keys": json.dumps({f"k{number}": number for number in range(60_000)}),
-    "unknown keys alike": json.dumps({"training": {f"epoch{number}": number for number in range(45_000)}}),
+    "unknown keys alike": json.dumps(
+        {"training": {f"epoch{number}": number for number in range(45_000)}}
+    ),
     "one key repeated": "{" + ",".join(['"seed": 1'] * 90_000) + "}",
-    "keys repeated": json.dumps({f"k{number}": 1 for number in range(30_000)})[:-1] + ',"k1": 2' * 30_000 + "}",
+    "keys repeated": json.dumps({f"k{number}": 1 for number in range(30_000)})[:-1]
+    + ',"k1": 2' * 30_000
+    + "}",
     "long string": json.dumps({"name": "a" * 999_000}),
     "long key": json.dumps({"x" * 900_000: 1}),
     "dotted key": json.dumps({".".join("a" * 400_000): 1}),
@@ -191,7 +263,13 @@ def test_giant_configs(tmp_path, report):
 
 def peak() -> int:
     """The most memory that this process has had, in KiB."""
-    return int(next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")).split()[1])
+    return int(
+        next(
+            line
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("VmHWM")
+        ).split()[1]
+    )
 
 
 def _check_giant(tmp_path: Path, name: str) -> None:
@@ -209,7 +287,8 @@ def _check_giant(tmp_path: Path, name: str) -> None:
 
 
 def test_without_the_bound_on_mistakes_each_takes_its_time(tmp_path, monkeypatch):
-    """The control: told one by one, 3,000 mistakes take several times as long as with the bound; a giant has 60,000."""
+    """The control: told one by one, 3,000 mistakes take several times as long as with the bound; a
+    giant has 60,000."""
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"training": {f"epoch{number}": number for number in range(3000)}}))
 
@@ -226,7 +305,8 @@ def test_without_the_bound_on_mistakes_each_takes_its_time(tmp_path, monkeypatch
 
 SCHEMA = json.loads((ROOT / "configs" / "schema.json").read_text())
 FREE = {"data.root", "data.archive", "encoder.weights", "run.root", "devices.tpu"}
-"""The keys that may name a file, a folder or a machine anywhere: a user's own photos lie where they lie."""
+"""The keys that may name a file, a folder or a machine anywhere: a user's own photos lie where they
+lie."""
 
 
 def free_texts(schema: dict, at: str = "") -> set[str]:
@@ -234,7 +314,10 @@ def free_texts(schema: dict, at: str = "") -> set[str]:
     found = set()
     for key, value in schema.get("properties", {}).items():
         ways = value.get("anyOf", [value])
-        if any(way.get("type") == "string" and not {"enum", "const", "pattern"} & set(way) for way in ways):
+        if any(
+            way.get("type") == "string" and not {"enum", "const", "pattern"} & set(way)
+            for way in ways
+        ):
             found.add(f"{at}{key}")
         for way in ways:
             if section := way.get("$ref", "").rpartition("/")[2]:
@@ -243,12 +326,21 @@ def free_texts(schema: dict, at: str = "") -> set[str]:
 
 
 def test_only_five_keys_name_what_lies_elsewhere_and_nothing_of_it_is_run(tmp_path, monkeypatch):
-    """`name`, which becomes a folder's, can't leave `run.root`; nobody looks at `$schema` and `about`; to a config the five are texts."""
+    """`name`, which becomes a folder's, can't leave `run.root`; nobody looks at `$schema` and
+    `about`; to a config the five are texts."""
     assert {key for key in free_texts(SCHEMA) if not key.startswith("about.")} == FREE | {"$schema"}
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "c.json"
     demo = json.loads((ROOT / "configs" / "demo.json").read_text())
-    texts = ("../x", "/etc/passwd", "~/x", "$(touch x)", "a/../../b", "; touch x", "__import__('os').system('touch x')")
+    texts = (
+        "../x",
+        "/etc/passwd",
+        "~/x",
+        "$(touch x)",
+        "a/../../b",
+        "; touch x",
+        "__import__('os').system('touch x')",
+    )
     for name in (*texts, "", ".", "..", "a" * 101):
         path.write_text(json.dumps(demo | {"name": name}))
         assert "name: expected a name" in answer(path)

@@ -1,4 +1,5 @@
-"""A checkpoint that is damaged is found before any of it is used, and the one before it goes on; a whole one is never called damaged."""
+"""A checkpoint that is damaged is found before any of it is used, and the one before it goes on; a
+whole one is never called damaged."""
 
 import json
 import random
@@ -10,7 +11,13 @@ import numpy as np
 import pytest
 
 from byol_tf.runs import checkpoint_format as checkpoint_files
-from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest, recover, write_checkpoint
+from byol_tf.runs.checkpoints import (
+    list_checkpoints,
+    position_of,
+    read_newest,
+    recover,
+    write_checkpoint,
+)
 from tests.reliability import runs
 from tests.reliability.saves import arrays_at, quick_folder, state_at, unlike
 
@@ -24,9 +31,16 @@ def quick():
 
 
 def three(folder: Path) -> Path:
-    """A folder of three checkpoints, with somewhat larger arrays, so that most of a file is no header."""
+    """A folder of three checkpoints, with somewhat larger arrays, so that most of a file is no
+    header."""
     for epoch in (1, 2, 3):
-        write_checkpoint(folder, epoch, 0, arrays_at(epoch) | {"filler": np.full((40, 40), epoch, np.float32)}, state_at(epoch))
+        write_checkpoint(
+            folder,
+            epoch,
+            0,
+            arrays_at(epoch) | {"filler": np.full((40, 40), epoch, np.float32)},
+            state_at(epoch),
+        )
     return folder
 
 
@@ -49,7 +63,11 @@ def zero(draw: random.Random, newest: Path, before: Path, name: str) -> str:
     """As a file system leaves them: blocks that were never written."""
     content = bytearray((newest / name).read_bytes())
     block = min(512, len(content))
-    places = [start for start in range(0, len(content) - block + 1, 64) if any(content[start : start + block])]
+    places = [
+        start
+        for start in range(0, len(content) - block + 1, 64)
+        if any(content[start : start + block])
+    ]
     start = draw.choice(places)
     content[start : start + block] = bytes(block)
     (newest / name).write_bytes(content)
@@ -91,24 +109,36 @@ DAMAGES = [flip, flip, flip, flip, cut, cut, zero, lengthen, remove, older, swap
 
 
 def corrupt(folder: Path, times: int) -> list[str]:
-    """Damages the newest checkpoint again and again, a whole folder each time; what shouldn't have been, in words."""
+    """Damages the newest checkpoint again and again, a whole folder each time; what shouldn't have
+    been, in words."""
     base, draw, wrong = three(folder / "base"), random.Random(1), []
     for number in range(times):
         place = folder / "copy"
         shutil.copytree(base, place)
         before, newest = list_checkpoints(place)[-2:]
-        what = DAMAGES[number % len(DAMAGES)](draw, newest, before, FILES[number // len(DAMAGES) % len(FILES)])
+        what = DAMAGES[number % len(DAMAGES)](
+            draw, newest, before, FILES[number // len(DAMAGES) % len(FILES)]
+        )
         files = {path.name: path.read_bytes() for path in newest.iterdir()}
         said = []
         checkpoint = recover(place, said.append)
         aside = place / "damaged" / newest.name
         if checkpoint is None or (checkpoint.epoch, checkpoint.step) != position_of(before):
             wrong.append(f"{what}: not found")
-        elif unlike(checkpoint._replace(arrays={name: array for name, array in checkpoint.arrays.items() if name != "filler"})):
+        elif unlike(
+            checkpoint._replace(
+                arrays={
+                    name: array for name, array in checkpoint.arrays.items() if name != "filler"
+                }
+            )
+        ):
             wrong.append(f"{what}: another one than was saved")
         elif len(said) != 1 or str(newest) not in said[0]:
             wrong.append(f"{what}: not named")
-        elif not aside.is_dir() or {path.name: path.read_bytes() for path in aside.iterdir()} != files:
+        elif (
+            not aside.is_dir()
+            or {path.name: path.read_bytes() for path in aside.iterdir()} != files
+        ):
             wrong.append(f"{what}: not set aside as it was")
         elif list_checkpoints(place) != list_checkpoints(place)[:2] or read_newest(place)[1]:
             wrong.append(f"{what}: still counts")
@@ -119,8 +149,10 @@ def corrupt(folder: Path, times: int) -> list[str]:
 def test_every_corruption_is_found_named_and_set_aside(quick, report):
     assert corrupt(quick, 300) == []
     what = (
-        "corruptions of the newest checkpoint (bit flips over all files, cuts, zero blocks, bytes added, missing, older and swapped files, "
-        "an older checkpoint under its name): found before any array was given out, named, set aside, the one before read"
+        "corruptions of the newest checkpoint (bit flips over all files, cuts, zero blocks, bytes "
+        "added, missing, older and swapped files, "
+        "an older checkpoint under its name): found before any array was given out, named, set "
+        "aside, the one before read"
     )
     report(4, what, 300)
 
@@ -134,27 +166,43 @@ def test_every_corruption_is_found_for_a_release(quick, report):
 def test_no_whole_one_is_called_damaged(quick, report):
     draw = np.random.default_rng(0)
     for number in range(300):
-        shapes = [tuple(draw.integers(0, 5, size=draw.integers(0, 4))) for _ in range(draw.integers(1, 9))]
+        shapes = [
+            tuple(draw.integers(0, 5, size=draw.integers(0, 4))) for _ in range(draw.integers(1, 9))
+        ]
         types = draw.choice(["f2", "f4", "f8", "i8"], size=len(shapes))
-        drawn = [draw.normal(size=shape).astype(kind) for shape, kind in zip(shapes, types, strict=True)]
+        drawn = [
+            draw.normal(size=shape).astype(kind) for shape, kind in zip(shapes, types, strict=True)
+        ]
         arrays = {f"part/{index:04d}/{'é' * index}": array for index, array in enumerate(drawn)}
-        state = {"rows": [{"epoch": 0, "loss": float(draw.normal() * 10.0 ** draw.integers(-300, 300))}], "text": "é\u2028\x00"}
+        state = {
+            "rows": [{"epoch": 0, "loss": float(draw.normal() * 10.0 ** draw.integers(-300, 300))}],
+            "text": "é\u2028\x00",
+        }
         folder = quick / str(number)
         write_checkpoint(folder, number, number % 7, arrays, state)
         checkpoint, damaged = read_newest(folder)
         assert damaged == []
         assert checkpoint.state == state
         assert set(checkpoint.arrays) == set(arrays)
-        assert all(checkpoint.arrays[name].tobytes() == np.asarray(array).tobytes() for name, array in arrays.items())
+        assert all(
+            checkpoint.arrays[name].tobytes() == np.asarray(array).tobytes()
+            for name, array in arrays.items()
+        )
     report(4, "whole checkpoints of many shapes, types and names: false alarms, 0", 300)
 
 
 def test_without_hashes_damage_is_loaded(quick, monkeypatch):
-    """So the tests here can fail: the zip's own checksums and NumPy's checks don't find all of it."""
+    """So the tests here can fail: the zip's own checksums and NumPy's checks don't find all of
+    it."""
 
     def trusting(folder, epoch, step):
-        with (folder / "arrays.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name.replace("|", "/"): arrays[name] for name in arrays.files}, json.loads((folder / "state.json").read_bytes())
+        with (
+            (folder / "arrays.npz").open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            return {name.replace("|", "/"): arrays[name] for name in arrays.files}, json.loads(
+                (folder / "state.json").read_bytes()
+            )
 
     def lenient(folder, epoch, step):
         try:
@@ -171,9 +219,16 @@ def test_without_hashes_damage_is_loaded(quick, monkeypatch):
 def test_without_the_position_an_older_one_under_a_newer_name_is_loaded(quick, monkeypatch):
     real = checkpoint_files._facts
     monkeypatch.setattr(
-        checkpoint_files, "_facts", lambda manifest: {name: fact for name, fact in real(manifest).items() if name not in ("epoch", "step")}
+        checkpoint_files,
+        "_facts",
+        lambda manifest: {
+            name: fact for name, fact in real(manifest).items() if name not in ("epoch", "step")
+        },
     )
-    assert any("all files are those of the checkpoint before" in line for line in corrupt(quick, len(DAMAGES)))
+    assert any(
+        "all files are those of the checkpoint before" in line
+        for line in corrupt(quick, len(DAMAGES))
+    )
 
 
 @pytest.mark.long
@@ -188,7 +243,10 @@ def test_a_run_falls_back_and_ends_on_the_same_hash(tmp_path, report):
     process.kill()
     process.communicate()
     first, *others = list_checkpoints(run / "checkpoints")
-    damages = {path: damage(draw, path, first, "arrays.npz") for path, damage in zip(others, (flip, cut, whole_older), strict=False)}
+    damages = {
+        path: damage(draw, path, first, "arrays.npz")
+        for path, damage in zip(others, (flip, cut, whole_older), strict=False)
+    }
     printed, _ = runs.ended(runs.start(run))
     for path in damages:
         assert f"damaged checkpoint, not used: {path}: " in printed
@@ -197,6 +255,7 @@ def test_a_run_falls_back_and_ends_on_the_same_hash(tmp_path, report):
     assert runs.digest(run) == runs.digest(tmp_path / "undisturbed")
     report(
         4,
-        "by the command: a killed run's newest three damaged; each named and set aside, the fourth ends on the same hash",
+        "by the command: a killed run's newest three damaged; each named and set aside, the fourth "
+        "ends on the same hash",
         len(damages),
     )

@@ -1,4 +1,5 @@
-"""A disk that takes no more, or answers with errors: no failed save ends a run or harms a checkpoint; three in a row stop it."""
+"""A disk that takes no more, or answers with errors: no failed save ends a run or harms a
+checkpoint; three in a row stop it."""
 
 import contextlib
 import csv
@@ -25,7 +26,18 @@ from byol_tf.train.callbacks.csv_logger import COLUMNS, History
 from byol_tf.train.tensorboard import EventLog
 from tests.reliability import runs
 from tests.reliability.operations import Operation, Operations, fail_at
-from tests.reliability.saves import KEEP, arrays_at, begun, copies, forked, go_on, quick_folder, save, state_at, whole
+from tests.reliability.saves import (
+    KEEP,
+    arrays_at,
+    begun,
+    copies,
+    forked,
+    go_on,
+    quick_folder,
+    save,
+    state_at,
+    whole,
+)
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EMFILE)
 
@@ -34,7 +46,11 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EMFILE)
 def mounted(folder: Path, size: str) -> Iterator[Path]:
     """A disk of its own, in memory; needs root."""
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
     try:
@@ -44,7 +60,8 @@ def mounted(folder: Path, size: str) -> Iterator[Path]:
 
 
 def fill(path: Path, free: int = 0) -> None:
-    """Writes a file until the disk is full but for some bytes (a multiple of its pages of 4 KiB)."""
+    """Writes a file until the disk is full but for some bytes (a multiple of its pages of 4
+    KiB)."""
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
@@ -54,7 +71,9 @@ def fill(path: Path, free: int = 0) -> None:
 def contents(folder: Path) -> dict[str, bytes]:
     """SHA-256 of every file of every checkpoint."""
     files = [path for checkpoint in list_checkpoints(folder) for path in checkpoint.iterdir()]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).digest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).digest() for path in files
+    }
 
 
 def cleared(folder: Path) -> Path:
@@ -98,13 +117,22 @@ def test_an_error_at_every_operation_of_a_save(quick, report):
             assert not list(place.glob(".*"))
             times += 1
     names = ", ".join(errno.errorcode[error] for error in ERRORS)
-    report(5, f"{names} at each of {points} operations of a save: run goes on, earlier checkpoints as they were, next save whole", times)
+    report(
+        5,
+        f"{names} at each of {points} operations of a save: run goes on, earlier checkpoints as "
+        "they were, next save whole",
+        times,
+    )
 
 
 def test_a_disk_that_stays_bad_stops_the_run_after_three_saves(quick, report):
     base = cleared(quick / "base")
     before, copy, times = contents(base), copies(base, quick / "copy"), 0
-    written = [number for number, operation in enumerate(operations_of_a_save(next(copy))) if operation.name in ("mkdir", "write", "fsync")]
+    written = [
+        number
+        for number, operation in enumerate(operations_of_a_save(next(copy)))
+        if operation.name in ("mkdir", "write", "fsync")
+    ]
     for error in ERRORS:
         for number in written:
             place, said = next(copy), []
@@ -116,13 +144,20 @@ def test_a_disk_that_stays_bad_stops_the_run_after_three_saves(quick, report):
                     writer.check()
                 writer.write(5, 3, arrays_at(5, 3), state_at(5))
                 writer.wait()
-            with pytest.raises(SavesFailed, match=r"3 saves in a row failed: \[Errno \d+\]") as raised:
+            with pytest.raises(
+                SavesFailed, match=r"3 saves in a row failed: \[Errno \d+\]"
+            ) as raised:
                 writer.check()
             assert len(str(raised.value).splitlines()) == 1
             assert len(said) == 2
             assert contents(place).items() >= before.items()
             times += 1
-    report(5, "the same errors from an operation on for good: two warnings, one line and the end, all checkpoints as they were", times)
+    report(
+        5,
+        "the same errors from an operation on for good: two warnings, one line and the end, all "
+        "checkpoints as they were",
+        times,
+    )
 
 
 def remove_first(monkeypatch) -> None:
@@ -141,7 +176,12 @@ def test_with_the_old_ones_removed_first_it_shows(quick, monkeypatch):
     base = cleared(quick / "base")
     before = contents(base)
     remove_first(monkeypatch)
-    with Operations(base, lambda count, operation: operation.name == "write" and fail_at(count, errno.ENOSPC)(count, operation)):
+    with Operations(
+        base,
+        lambda count, operation: (
+            operation.name == "write" and fail_at(count, errno.ENOSPC)(count, operation)
+        ),
+    ):
         assert save(base, [(5, 0)]).failed
     assert not contents(base).items() >= before.items()
 
@@ -169,14 +209,22 @@ def test_a_disk_that_is_really_full(tmp_path, report):
         writer.wait()
         assert not writer.failed
         assert whole(disk / "checkpoints") == [(1, 0), (2, 0), (3, 0)]
-    report(5, "a full tmpfs with 0 to 49 pages left: each save failed, earlier checkpoints as they were, then whole again", 50)
+    report(
+        5,
+        "a full tmpfs with 0 to 49 pages left: each save failed, earlier checkpoints as they were, "
+        "then whole again",
+        50,
+    )
 
 
 def test_limits_of_the_system(quick, report):
-    """The size of a file, and the number of open ones; in a child, since they can't be taken back."""
+    """The size of a file, and the number of open ones; in a child, since they can't be taken
+    back."""
     base = cleared(quick / "base")
     before, times = contents(base), 0
-    for kind, limit in [(resource.RLIMIT_FSIZE, size) for size in range(0, 700, 28)] + [(resource.RLIMIT_NOFILE, 200)]:
+    for kind, limit in [(resource.RLIMIT_FSIZE, size) for size in range(0, 700, 28)] + [
+        (resource.RLIMIT_NOFILE, 200)
+    ]:
 
         def limited(tell, kind=kind, limit=limit):
             resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
@@ -192,7 +240,11 @@ def test_limits_of_the_system(quick, report):
         assert (status, told) == (0, b"2 failed"), limit
         assert contents(base) == before
         times += 1
-    report(5, "RLIMIT_FSIZE at 25 values, and RLIMIT_NOFILE, of which none lets a save through: as above", times)
+    report(
+        5,
+        "RLIMIT_FSIZE at 25 values, and RLIMIT_NOFILE, of which none lets a save through: as above",
+        times,
+    )
 
 
 def test_a_disk_that_is_read_only_for_a_while(tmp_path, report):
@@ -212,7 +264,8 @@ def test_a_disk_that_is_read_only_for_a_while(tmp_path, report):
 
 
 def events_of(folder: Path) -> list[tuple[int, str]]:
-    """(step, tag) of every event that a reader finds; it leaves a file at the first that is torn."""
+    """(step, tag) of every event that a reader finds; it leaves a file at the first that is
+    torn."""
     found = []
     for path in sorted(folder.glob("events.*")):
         with contextlib.suppress(tf.errors.DataLossError):
@@ -249,7 +302,12 @@ def test_log_writers_on_a_full_disk(tmp_path, report, protected):
         whole_rows = Counter(step for step, _ in seen) == dict.fromkeys(range(101), len(figures))
         assert whole_rows is protected  # so the test can fail
     if protected:
-        report(5, "history.csv and TensorBoard events on a tmpfs that is full at every other epoch: no row lost, twice or torn", 50)
+        report(
+            5,
+            "history.csv and TensorBoard events on a tmpfs that is full at every other epoch: no "
+            "row lost, twice or torn",
+            50,
+        )
 
 
 @pytest.mark.long
@@ -283,13 +341,19 @@ def test_a_run_on_a_disk_that_is_full_for_a_while_and_then_for_good(tmp_path, re
         _until(lambda: list_checkpoints(run / "checkpoints"), process)
         fill(disk / "filler")
         printed, errors = runs.ended(process, 74)
-        assert errors.count("stopped: 3 saves in a row failed: [Errno 28] No space left on device") == 1
+        assert (
+            errors.count("stopped: 3 saves in a row failed: [Errno 28] No space left on device")
+            == 1
+        )
         assert printed.count("warning: checkpoint not written") == 2
         assert "Traceback" not in errors
         before = contents(run / "checkpoints")
         assert len(before) >= 3
         _, errors = runs.ended(runs.start(run), 2)  # still full
-        assert "expected a folder that can be written; received [Errno 28] No space left on device" in errors
+        assert (
+            "expected a folder that can be written; received [Errno 28] No space left on device"
+            in errors
+        )
         assert contents(run / "checkpoints") == before
         (disk / "filler").unlink()
         process = runs.start(run)
@@ -302,4 +366,9 @@ def test_a_run_on_a_disk_that_is_full_for_a_while_and_then_for_good(tmp_path, re
         printed, _ = runs.ended(process)
         assert "checkpoints are written again" in printed
         assert runs.digest(run) == expected
-    report(5, "by the command on a tmpfs: full for good, exit code 74 after three saves; full for a while, the same hash in the end", 3)
+    report(
+        5,
+        "by the command on a tmpfs: full for good, exit code 74 after three saves; full for a "
+        "while, the same hash in the end",
+        3,
+    )

@@ -1,4 +1,5 @@
-"""Row 8: each image once an epoch, in the same order and with the same views, whoever reads, however often it is killed."""
+"""Row 8: each image once an epoch, in the same order and with the same views, whoever reads,
+however often it is killed."""
 
 import collections
 import json
@@ -19,7 +20,8 @@ STEPS = COUNT // BATCH
 
 
 def lines_of(record: Path) -> tuple[list[float], list[list]]:
-    """(seconds until each process's first batch, `[step, row, index, digest]` of each image). A line that a kill cut off isn't one."""
+    """(seconds until each process's first batch, `[step, row, index, digest]` of each image). A
+    line that a kill cut off isn't one."""
     seconds, images = [], []
     for line in record.read_text().splitlines(keepends=True) if record.exists() else []:
         if line.endswith("]\n"):
@@ -35,8 +37,18 @@ def whole_steps(images: list[list], rows: int) -> list[list]:
     return [line for line in images if counts[line[0]] == rows]
 
 
-def read_through(processes: Processes, folder: Path, last: int, kills: int, threads=(1,), workers=(1,), count=COUNT, shift=0) -> list[list]:
-    """Steps 0 to `last`, by processes of which so many are killed; each next one has another number of threads, and of processes beside."""
+def read_through(
+    processes: Processes,
+    folder: Path,
+    last: int,
+    kills: int,
+    threads=(1,),
+    workers=(1,),
+    count=COUNT,
+    shift=0,
+) -> list[list]:
+    """Steps 0 to `last`, by processes of which so many are killed; each next one has another number
+    of threads, and of processes beside."""
     folder.mkdir(exist_ok=True)
     draw, seen, part = random.Random(7), [], 0
     places = [*sorted(draw.sample(range(1, last), kills)), last]
@@ -47,7 +59,13 @@ def read_through(processes: Processes, folder: Path, last: int, kills: int, thre
         for worker in range(sharing):
             record = folder / f"{part}"
             part += 1
-            how = {"count": count, "batch_size": BATCH, "first": step, "last": last, "threads": threads[turn % len(threads)]}
+            how = {
+                "count": count,
+                "batch_size": BATCH,
+                "first": step,
+                "last": last,
+                "threads": threads[turn % len(threads)],
+            }
             who = {"worker": worker, "workers": sharing, "shift": shift if turn else 0}
             readers.append((record, processes.read(folder, record=str(record), **how, **who)))
         until = time.time() + 100
@@ -81,40 +99,76 @@ def check_once(images: list[list], epochs: int, count: int = COUNT) -> None:
 
 
 def test_kills_threads_and_processes_in_one_small_epoch(processes, tmp_path, report):
-    """The core: 1,003 images, three kills, 1 to 16 threads, 1 -> 2 -> 1 processes; and a resume that skips a batch is found out."""
+    """The core: 1,003 images, three kills, 1 to 16 threads, 1 -> 2 -> 1 processes; and a resume
+    that skips a batch is found out."""
     count, last = 1_003, 1_003 // BATCH
     undisturbed = read_through(processes, tmp_path / "whole", last, kills=0, count=count)
     check_once(undisturbed, 1, count)
-    assert read_through(processes, tmp_path / "killed", last, 3, threads=(1, 16, 4), workers=(1, 2, 1), count=count) == undisturbed
+    assert (
+        read_through(
+            processes,
+            tmp_path / "killed",
+            last,
+            3,
+            threads=(1, 16, 4),
+            workers=(1, 2, 1),
+            count=count,
+        )
+        == undisturbed
+    )
     wrong = read_through(processes, tmp_path / "wrong", last, 1, count=count, shift=1)
     assert wrong != undisturbed
     with pytest.raises(AssertionError):
         check_once(wrong, 1, count)
-    report(8, "1,003 images, 1 epoch, 3 kills, 1 to 16 threads, 1 to 2 processes: each once, same order, same views", 3)
+    report(
+        8,
+        "1,003 images, 1 epoch, 3 kills, 1 to 16 threads, 1 to 2 processes: each once, same order, "
+        "same views",
+        3,
+    )
 
 
 @pytest.mark.long
 def test_three_epochs(processes, tmp_path, report):
-    """Row 8: 10,007 images, 3 epochs, 20 kills, 1 to 16 reader threads, 1 -> 2 -> 1 processes in mid-epoch."""
+    """Row 8: 10,007 images, 3 epochs, 20 kills, 1 to 16 reader threads, 1 -> 2 -> 1 processes in
+    mid-epoch."""
     last, kills = EPOCHS * STEPS, 20
     undisturbed = read_through(processes, tmp_path / "whole", last, kills=0)
     check_once(undisturbed, EPOCHS)
-    assert len({tuple(line[2] for line in undisturbed if line[0] // STEPS == epoch) for epoch in range(EPOCHS)}) == EPOCHS
+    assert (
+        len(
+            {
+                tuple(line[2] for line in undisturbed if line[0] // STEPS == epoch)
+                for epoch in range(EPOCHS)
+            }
+        )
+        == EPOCHS
+    )
     for threads, workers in (((1, 2, 4, 8, 16), (1,)), ((4,), (1, 2, 1))):
         killed = read_through(processes, tmp_path / f"{threads}", last, kills, threads, workers)
         assert killed == undisturbed
-        times = f"{COUNT:,} images, {EPOCHS} epochs, {kills} kills, {min(threads)} to {max(threads)} threads, {max(workers)} processes"
+        times = (
+            f"{COUNT:,} images, {EPOCHS} epochs, {kills} kills, {min(threads)} to "
+            f"{max(threads)} threads, {max(workers)} processes"
+        )
         report(8, f"{times}: each image once an epoch, same order, same views", kills)
 
 
 @pytest.mark.long
 def test_a_late_resume_costs_no_more(processes, tmp_path, report):
-    """The first batch of step 100,000, against that of step 0, in new processes: their medians of three."""
+    """The first batch of step 100,000, against that of step 0, in new processes: their medians of
+    three."""
     seconds = {0: [], 100_000: []}
     for turn in range(3):
         for first, each in seconds.items():
             record = tmp_path / f"{first}-{turn}"
-            how = {"count": COUNT, "batch_size": BATCH, "first": first, "last": first + 1, "threads": 4}
+            how = {
+                "count": COUNT,
+                "batch_size": BATCH,
+                "first": first,
+                "last": first + 1,
+                "threads": 4,
+            }
             assert processes.read(tmp_path, record=str(record), **how).wait() == 0
             each += lines_of(record)[0]
     early, late = map(statistics.median, seconds.values())

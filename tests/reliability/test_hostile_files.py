@@ -1,4 +1,5 @@
-"""Row 11: files made to do harm. Each is refused with a reason; nothing of it runs, nothing outside its folder is opened or changed."""
+"""Row 11: files made to do harm. Each is refused with a reason; nothing of it runs, nothing outside
+its folder is opened or changed."""
 
 import json
 import subprocess
@@ -35,7 +36,10 @@ def good(tmp_path) -> Path:
     model = good_model()
     model.save(tmp_path / "good.keras")
     model.export(
-        tmp_path / "good", format="tf_saved_model", verbose=False, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)]
+        tmp_path / "good",
+        format="tf_saved_model",
+        verbose=False,
+        input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)],
     )
     return tmp_path
 
@@ -49,7 +53,10 @@ def test_every_hostile_file_is_refused_and_nothing_of_it_runs(good, tmp_path_fac
     write_hostile_keras(hostile, good / "good.keras", canary)
     write_hostile_saved_models(hostile, good / "good", canary)
     config = load_config("demo", ["encoder.width=0.25"])
-    arrays = {f"online/encoder/{number:03d}": array for number, array in enumerate(encoder_of(config).get_weights())}
+    arrays = {
+        f"online/encoder/{number:03d}": array
+        for number, array in enumerate(encoder_of(config).get_weights())
+    }
     write_hostile_runs(hostile, json.loads(resolved_json(config)), arrays, canary)
     cases = sorted(path.name for path in hostile.iterdir())
     before = {path: path.stat().st_mtime_ns for path in good.rglob("*") if not path.is_symlink()}
@@ -71,12 +78,22 @@ def test_every_hostile_file_is_refused_and_nothing_of_it_runs(good, tmp_path_fac
         assert len(answer["refused"]) < 900, answer
         assert answer["events"] == [], answer
     refused = {answer["name"]: answer["refused"] for answer in answers}
-    for name, of in as_weights.items():  # by the same look into it, not only since none of them holds the layers of a run's encoder
+    for (
+        name,
+        of,
+    ) in (
+        as_weights.items()
+    ):  # by the same look into it, not only since none of them holds the layers of a run's encoder
         reason, expected = (refused[each].split("; ", 1)[1] for each in (name, of))
         assert reason[:200] == expected[:200]  # Keras' own texts end with numbers that it drew
     after = {path: path.stat().st_mtime_ns for path in good.rglob("*") if not path.is_symlink()}
     assert after == before, "a file was written or removed"
-    report(11, f"{len(cases)} hostile model files and checkpoints: all refused, nothing run, nothing outside opened", len(cases))
+    report(
+        11,
+        f"{len(cases)} hostile model files and checkpoints: all refused, nothing run, nothing "
+        "outside opened",
+        len(cases),
+    )
     report(11, "the .keras files among them as encoder.weights: the same", len(as_weights))
 
 
@@ -91,10 +108,15 @@ def test_without_the_look_into_the_graph_a_saved_model_writes_files(good, monkey
 
 @pytest.mark.parametrize("name", ["external-data", "nan-weights"])
 def test_without_the_look_into_the_weights_keras_loads_them(good, name):
-    """The control: what is refused is in one case what Keras itself takes in safe mode; in the other the look is a second one."""
-    write_zip(good / "evil.keras", keras_cases(good / "canary")[name](keras_members(good / "good.keras")))
+    """The control: what is refused is in one case what Keras itself takes in safe mode; in the
+    other the look is a second one."""
+    write_zip(
+        good / "evil.keras", keras_cases(good / "canary")[name](keras_members(good / "good.keras"))
+    )
     with pytest.raises(model_files.UnsafeModelError):
         model_files.check_keras_file(good / "evil.keras")
     if name == "nan-weights":
-        weights = keras.models.load_model(good / "evil.keras", compile=False, safe_mode=True).get_weights()
+        weights = keras.models.load_model(
+            good / "evil.keras", compile=False, safe_mode=True
+        ).get_weights()
         assert any((array != array).any() for array in weights)

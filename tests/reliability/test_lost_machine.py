@@ -1,8 +1,10 @@
-"""Row 7: of two machines of one run, which are two processes that talk over loopback, one fails. The other notices within a minute, says so
-and ends with exit code 75, or with that of a signal; nothing is left over; both are started again, and end as an undisturbed run does.
+"""Row 7: of two machines of one run, which are two processes that talk over loopback, one fails.
+The other notices within a minute, says so and ends with exit code 75, or with that of a signal;
+nothing is left over; both are started again, and end as an undisturbed run does.
 
-A pair takes half a minute to begin on two cores, so the failures of a kind follow each other in one run, which goes on after each. The
-first machine saves and probes, so it is the one that fails there; the second one fails at the start and in a step.
+A pair takes half a minute to begin on two cores, so the failures of a kind follow each other in one
+run, which goes on after each. The first machine saves and probes, so it is the one that fails
+there; the second one fails at the start and in a step.
 """
 
 import time
@@ -20,7 +22,10 @@ KINDS = {
     "killed": ("SIGKILL", {}),
     "stopped": ("SIGSTOP", {}),
     "exception": ("raise", {"save": "step"}),  # one of the thread that writes ends no run
-    "stuck": ("stuck", {"step": "data", "probe": "data", "save": "data"}),  # images never come, from that step on
+    "stuck": (
+        "stuck",
+        {"step": "data", "probe": "data", "save": "data"},
+    ),  # images never come, from that step on
 }
 """Name -> (what goes wrong, moments that are other ones then)."""
 
@@ -37,8 +42,11 @@ def whole_pair(processes, tmp_path_factory) -> Run:
     return run
 
 
-def fail_once(processes: Processes, run: Run, kind: str, moment: str, step: int, machine: int) -> tuple[float, Process, Process]:
-    """(seconds from the failure to the end of the other one, the one that failed, the other one)."""
+def fail_once(
+    processes: Processes, run: Run, kind: str, moment: str, step: int, machine: int
+) -> tuple[float, Process, Process]:
+    """(seconds from the failure to the end of the other one, the one that failed, the other
+    one)."""
     mark = run.folder / f"failing-{kind}-{step}"
     fault = {"moment": moment, "step": step, "kind": kind, "mark": str(mark)}
     jobs = [{"patient": True}, {}]
@@ -82,7 +90,10 @@ def test_one_fails(kind, processes, whole_pair, tmp_path, report):
         longest = max(longest, seconds)
     processes.finish_pair(run)
     check_same(run, whole_pair)
-    times = f"noticed within {longest:.1f} s, exit code {LOST}, nothing left over, then the same SHA-256 on both"
+    times = (
+        f"noticed within {longest:.1f} s, exit code {LOST}, nothing left over, then the same "
+        "SHA-256 on both"
+    )
     report(7, f"one of two machines {kind} at {', '.join(moments)}: {times}", len(MOMENTS))
 
 
@@ -107,7 +118,12 @@ def test_a_signal_to_one_of_them_alone(machine, processes, whole_pair, tmp_path,
     assert max(line["step"] for line in run.steps()) == run.newest() < ALL_STEPS
     processes.finish_pair(run)
     check_same(run, whole_pair)
-    report(7, f"SIGTERM to machine {machine + 1} of 2 alone: saved, exit code 143 on both, then the same SHA-256", 1)
+    report(
+        7,
+        f"SIGTERM to machine {machine + 1} of 2 alone: saved, exit code 143 on both, then the same "
+        "SHA-256",
+        1,
+    )
 
 
 @pytest.mark.long

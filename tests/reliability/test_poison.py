@@ -1,4 +1,5 @@
-"""Row 12: numbers that aren't finite, jumps of the loss and collapse, planted into runs by the real command."""
+"""Row 12: numbers that aren't finite, jumps of the loss and collapse, planted into runs by the real
+command."""
 
 import contextlib
 import csv
@@ -28,7 +29,12 @@ TINY = {
     "optimizer": {"base_learning_rate": 0.002, "reference_batch": None},
     "training": {"epochs": EPOCHS, "batch_size": 16},
     "probe": {"train_images": 50, "test_images": 50, "neighbours": 5, "every": 1000},
-    "run": {"checkpoint_steps": 1, "checkpoint_minutes": None, "keep_checkpoints": 1000, "report": False},
+    "run": {
+        "checkpoint_steps": 1,
+        "checkpoint_minutes": None,
+        "keep_checkpoints": 1000,
+        "report": False,
+    },
 }
 AT = (1, EPOCHS * STEPS // 2, EPOCHS * STEPS)
 KINDS = [f"{place}-{value}" for place in PLACES for value in VALUES]
@@ -53,8 +59,14 @@ def run(capsys, *line: str) -> tuple[int, str]:
 
 def all_finite(run_dir: Path) -> bool:
     """Whether everything in every checkpoint is, and what was exported too."""
-    files = [file for folder in list_checkpoints(run_dir / "checkpoints") for file in folder.glob("*.np[yz]")]
-    assert files or not list_checkpoints(run_dir / "checkpoints"), "checkpoints hold other files than this looks at"
+    files = [
+        file
+        for folder in list_checkpoints(run_dir / "checkpoints")
+        for file in folder.glob("*.np[yz]")
+    ]
+    assert files or not list_checkpoints(run_dir / "checkpoints"), (
+        "checkpoints hold other files than this looks at"
+    )
     arrays = [array for file in files for array in _arrays(file)]
     if (run_dir / "export").exists():
         import keras
@@ -68,7 +80,9 @@ def _arrays(file: Path) -> list[np.ndarray]:
     return list(loaded.values()) if file.suffix == ".npz" else [loaded]
 
 
-def policy_is_obeyed(kind: str, step: int, policy: str, code: int, printed: str, run_dir: Path) -> None:
+def policy_is_obeyed(
+    kind: str, step: int, policy: str, code: int, printed: str, run_dir: Path
+) -> None:
     """What must hold after a run into which `kind` was planted."""
     assert all_finite(run_dir)
     if policy == "stop" or kind.split("-")[0] in ("weight", "target", "scale"):
@@ -85,7 +99,9 @@ def policy_is_obeyed(kind: str, step: int, policy: str, code: int, printed: str,
         assert (result["skipped_steps"], result["steps"]) == (1, EPOCHS * STEPS - 1)
         with (run_dir / "history.csv").open() as file:
             rows = list(csv.DictReader(file))[1:]
-        assert [float(row["skipped_steps"]) for row in rows] == [float(step <= STEPS * epoch) for epoch in range(1, EPOCHS + 1)]
+        assert [float(row["skipped_steps"]) for row in rows] == [
+            float(step <= STEPS * epoch) for epoch in range(1, EPOCHS + 1)
+        ]
         assert all(math.isfinite(float(row["loss"])) for row in rows)
 
 
@@ -93,14 +109,20 @@ def poison(tmp_path, capsys, kind: str, step: int, policy: str, *overrides: str)
     if kind.startswith("scale"):
         overrides = (*overrides, "devices.precision=mixed_float16")
     with planted(kind, step):
-        code, printed = run(capsys, *arguments(tmp_path, f"monitor.on_nonfinite={policy}", *overrides))
+        code, printed = run(
+            capsys, *arguments(tmp_path, f"monitor.on_nonfinite={policy}", *overrides)
+        )
     policy_is_obeyed(kind, step, policy, code, printed, tmp_path / "run")
 
 
 def test_a_bad_batch_is_left_out_and_a_bad_weight_ends_the_run(tmp_path, capsys, report):
     poison(tmp_path / "batch", capsys, "batch-nan", AT[1], "skip")
     poison(tmp_path / "weight", capsys, "weight-inf", AT[1], "skip")
-    report(12, "NaN in a batch, infinity in a weight in mid-run: noticed in the same step, never saved", 2)
+    report(
+        12,
+        "NaN in a batch, infinity in a weight in mid-run: noticed in the same step, never saved",
+        2,
+    )
 
 
 @pytest.mark.long
@@ -110,20 +132,40 @@ def test_not_finite_anywhere_at_the_first_the_middle_and_the_last_step(tmp_path,
         for step in AT:
             policy = ("stop", "skip")[done % 2]
             # Between the steps of one call nothing can be planted into a variable.
-            calls = ("devices.steps_per_call=5",) if index % 2 and kind.startswith(("batch", "gradient")) else ()
+            calls = (
+                ("devices.steps_per_call=5",)
+                if index % 2 and kind.startswith(("batch", "gradient"))
+                else ()
+            )
             poison(tmp_path / f"{kind}-{step}", capsys, kind, step, policy, *calls)
             done += 1
-    report(12, f"NaN and infinity in {', '.join(PLACES)} at the first, middle and last step: same step, never saved, policy obeyed", done)
+    report(
+        12,
+        f"NaN and infinity in {', '.join(PLACES)} at the first, middle and last step: same step, "
+        "never saved, policy obeyed",
+        done,
+    )
 
 
 @pytest.mark.long
 def test_with_the_protection_taken_out_what_is_bad_is_saved(tmp_path, capsys, monkeypatch, report):
     """The negative control: neither a step is left out, nor does a report end the run."""
-    monkeypatch.setattr("byol_tf.models.nonfinite.either", lambda sound, step, undo: step[0](step[1]))
-    monkeypatch.setattr("byol_tf.models.trainer.CompiledLoop._note", lambda self, reports, waited: None)
-    monkeypatch.setattr("byol_tf.train.callbacks.monitors.StepWatch.on_train_batch_end", lambda *_, **__: None)
-    monkeypatch.setattr("byol_tf.train.callbacks.monitors.InputWatch.on_train_batch_end", lambda *_, **__: None)
-    with planted("batch-nan", AT[1]), contextlib.suppress(np.linalg.LinAlgError):  # the rank of NaN, at the epoch's end
+    monkeypatch.setattr(
+        "byol_tf.models.nonfinite.either", lambda sound, step, undo: step[0](step[1])
+    )
+    monkeypatch.setattr(
+        "byol_tf.models.trainer.CompiledLoop._note", lambda self, reports, waited: None
+    )
+    monkeypatch.setattr(
+        "byol_tf.train.callbacks.monitors.StepWatch.on_train_batch_end", lambda *_, **__: None
+    )
+    monkeypatch.setattr(
+        "byol_tf.train.callbacks.monitors.InputWatch.on_train_batch_end", lambda *_, **__: None
+    )
+    with (
+        planted("batch-nan", AT[1]),
+        contextlib.suppress(np.linalg.LinAlgError),
+    ):  # the rank of NaN, at the epoch's end
         run(capsys, *arguments(tmp_path, "training.epochs=2"))
     assert not all_finite(tmp_path / "run")
     report(12, "negative control: without the guard a bad batch is saved", 1)
@@ -132,7 +174,8 @@ def test_with_the_protection_taken_out_what_is_bad_is_saved(tmp_path, capsys, mo
 @pytest.mark.long
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 def test_two_processes_leave_a_step_out_together(tmp_path, policy, report):
-    """What hits one machine's part of a batch, or its copy of a weight, both act on, in the same step."""
+    """What hits one machine's part of a batch, or its copy of a weight, both act on, in the same
+    step."""
     cases = [("batch-nan", step) for step in AT] + [("weight-nan", AT[1])]
     for kind, step in cases:
         folder = tmp_path / f"{kind}-{step}"
@@ -140,8 +183,14 @@ def test_two_processes_leave_a_step_out_together(tmp_path, policy, report):
         line = [sys.executable, "-m", "tests.reliability.poison", kind, str(step), "1", *words]
         chief, other = together(line, line)
         assert chief.returncode == other.returncode, other.stderr
-        policy_is_obeyed(kind, step, policy, chief.returncode, chief.stdout + chief.stderr, folder / "run")
-    report(12, f"2 processes, one is hit: batch at the first, middle and last step, weight; {policy}", len(cases))
+        policy_is_obeyed(
+            kind, step, policy, chief.returncode, chief.stdout + chief.stderr, folder / "run"
+        )
+    report(
+        12,
+        f"2 processes, one is hit: batch at the first, middle and last step, weight; {policy}",
+        len(cases),
+    )
 
 
 @pytest.mark.long
@@ -150,7 +199,9 @@ def test_a_jump_of_the_loss_is_said_and_nothing_else(tmp_path, capsys, report):
     steps = (101, 110, epochs * STEPS)
     for step in steps:
         with planted(SPIKE, step):
-            code, printed = run(capsys, *arguments(tmp_path / str(step), f"training.epochs={epochs}"))
+            code, printed = run(
+                capsys, *arguments(tmp_path / str(step), f"training.epochs={epochs}")
+            )
         assert code == 0
         assert re.findall(r"the loss jumped at step (\d+):", printed) == [str(step)]
     report(12, "a loss ten times as large: said in the same epoch, nothing done", len(steps))
@@ -158,8 +209,18 @@ def test_a_jump_of_the_loss_is_said_and_nothing_else(tmp_path, capsys, report):
 
 @pytest.mark.long
 def test_ten_thousand_clean_steps_raise_no_alarm(tmp_path, capsys, report):
-    clean = ["data.pretrain_images=2000", "training.batch_size=8", "training.epochs=40", "run.checkpoint_steps=null"]
-    code, printed = run(capsys, *arguments(tmp_path, *clean, "run.keep_checkpoints=2", "optimizer.base_learning_rate=0.0005"))
+    clean = [
+        "data.pretrain_images=2000",
+        "training.batch_size=8",
+        "training.epochs=40",
+        "run.checkpoint_steps=null",
+    ]
+    code, printed = run(
+        capsys,
+        *arguments(
+            tmp_path, *clean, "run.keep_checkpoints=2", "optimizer.base_learning_rate=0.0005"
+        ),
+    )
     result = json.loads(printed.strip().splitlines()[-1])
     assert (code, result["steps"], result["skipped_steps"]) == (0, 10_000, 0)
     assert not re.search("left out|jumped|collapse:", printed)
@@ -187,17 +248,26 @@ SMALL = {
 SIMSIAM = ("tau={}", "projector.layers=3", "projector.normalize_output=true", "predictor.hidden=16")
 COLLAPSES = {
     "no predictor": (("predictor.kind=none",), "predictor.kind"),
-    "neither target network nor predictor": (("predictor.kind=none", "objective.target=online", "tau={}"), "predictor.kind"),
+    "neither target network nor predictor": (
+        ("predictor.kind=none", "objective.target=online", "tau={}"),
+        "predictor.kind",
+    ),
     "no stop-gradient": (("objective.target=online_with_gradient", "tau={}"), "objective.target"),
     "layer normalisation": (
         tuple(f"{part}.normalization=layer" for part in ("encoder", "projector", "predictor")),
         "encoder.normalization",
     ),
     "no normalisation, quick target": (
-        (*(f"{part}.normalization=none" for part in ("encoder", "projector", "predictor")), "tau.base=0.9"),
+        (
+            *(f"{part}.normalization=none" for part in ("encoder", "projector", "predictor")),
+            "tau.base=0.9",
+        ),
         "encoder.normalization",
     ),
-    "SimSiam without stop-gradient": (("objective.target=online_with_gradient", *SIMSIAM), "objective.target"),
+    "SimSiam without stop-gradient": (
+        ("objective.target=online_with_gradient", *SIMSIAM),
+        "objective.target",
+    ),
     "modified init at this rate": (
         tuple(f"{part}.normalization=data_init" for part in ("encoder", "projector", "predictor")),
         "optimizer.base_learning_rate",
@@ -211,26 +281,48 @@ HEALTHY = {
     "BYOL": (),
     "SimSiam": ("objective.target=online", *SIMSIAM),
     "SimCLR": (
-        *("objective.target=online_with_gradient", "tau={}", "predictor.kind=none", "objective.negatives=1", "objective.temperature=0.2"),
+        *(
+            "objective.target=online_with_gradient",
+            "tau={}",
+            "predictor.kind=none",
+            "objective.negatives=1",
+            "objective.temperature=0.2",
+        ),
     ),
     "no augmentation": ('views={"size":32,"preset":"none"}',),
     "one direction": ("objective.directions=one",),
-    "InfoNCE with a target network, beta 0.5": ("objective.negatives=0.5", "objective.temperature=0.3"),
+    "InfoNCE with a target network, beta 0.5": (
+        "objective.negatives=0.5",
+        "objective.temperature=0.3",
+    ),
 }
 
 
-def alarms(capsys, folder: Path, overrides: tuple[str, ...], of: dict = SMALL) -> tuple[list[str], list[dict[str, float]]]:
+def alarms(
+    capsys, folder: Path, overrides: tuple[str, ...], of: dict = SMALL
+) -> tuple[list[str], list[dict[str, float]]]:
     """(lines that tell of a collapse, rows of the history) of a run."""
     code, printed = run(capsys, *arguments(folder, *overrides, of=of))
     assert code == 0, printed
     with (folder / "run" / "history.csv").open() as file:
-        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        rows = [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
     return [line for line in printed.splitlines() if "collapse:" in line], rows
 
 
 def shown_since(rows: list[dict[str, float]]) -> int | None:
-    """The first epoch at which projections are one point, by another rule than the alarm's: a tenth of what scattered ones would have."""
-    return next((int(row["epoch"]) for row in rows[1:] if row["projection_std"] < 0.1 and row["projection_cosine"] > 0.99), None)
+    """The first epoch at which projections are one point, by another rule than the alarm's: a tenth
+    of what scattered ones would have."""
+    return next(
+        (
+            int(row["epoch"])
+            for row in rows[1:]
+            if row["projection_std"] < 0.1 and row["projection_cosine"] > 0.99
+        ),
+        None,
+    )
 
 
 @pytest.mark.long
@@ -256,9 +348,19 @@ def test_a_run_that_does_not_collapse_raises_no_alarm(name, tmp_path, capsys, re
 
 @pytest.mark.long
 def test_photos(photos, tmp_path, capsys, report):
-    """The same on photos. (Without predictor it is half-way there after four epochs: spread 0.16, where it began at 0.24.)"""
-    data = {"source": "folder", "root": str(photos / "cifar10"), "image_size": 32, "pretrain_images": 2048}
-    of = SMALL | {"data": data, "views": {"size": 32, "engine": "fused"}, "probe": SMALL["probe"] | {"neighbours": 5}}
+    """The same on photos. (Without predictor it is half-way there after four epochs: spread 0.16,
+    where it began at 0.24.)"""
+    data = {
+        "source": "folder",
+        "root": str(photos / "cifar10"),
+        "image_size": 32,
+        "pretrain_images": 2048,
+    }
+    of = SMALL | {
+        "data": data,
+        "views": {"size": 32, "engine": "fused"},
+        "probe": SMALL["probe"] | {"neighbours": 5},
+    }
     healthy, _ = alarms(capsys, tmp_path / "byol", (), of)
     collapsed, _ = alarms(capsys, tmp_path / "collapse", COLLAPSES["no stop-gradient"][0], of)
     assert (len(healthy), len(collapsed)) == (0, 1)
@@ -267,7 +369,12 @@ def test_photos(photos, tmp_path, capsys, report):
 
 @pytest.mark.long
 def test_a_collapse_stops_the_run_after_its_checkpoint(tmp_path, capsys, report):
-    code, printed = run(capsys, *arguments(tmp_path, *COLLAPSES["no stop-gradient"][0], "monitor.on_collapse=stop", of=SMALL))
+    code, printed = run(
+        capsys,
+        *arguments(
+            tmp_path, *COLLAPSES["no stop-gradient"][0], "monitor.on_collapse=stop", of=SMALL
+        ),
+    )
     said = re.search(r"stopped: collapse: .* since epoch (\d+) .*docs/collapse.md", printed)
     assert code == COLLAPSED, printed
     newest, damaged = read_newest(tmp_path / "run" / "checkpoints")

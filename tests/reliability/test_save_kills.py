@@ -1,4 +1,5 @@
-"""A process that is killed inside a save, or a machine whose power is cut, goes on from that save or the one before it."""
+"""A process that is killed inside a save, or a machine whose power is cut, goes on from that save
+or the one before it."""
 
 import json
 import os
@@ -32,8 +33,10 @@ def test_sigkill_at_every_file_operation(report):
     assert result["times"] == sum(kinds.values()) + kinds["write"] >= 100
     report(
         3,
-        "SIGKILL before every file operation of a start and two saves, and in the middle of every write "
-        f"({', '.join(f'{kinds[name]} {name}' for name in sorted(kinds))}): goes on from step k or k-1, "
+        "SIGKILL before every file operation of a start and two saves, and in the middle of every "
+        "write "
+        f"({', '.join(f'{kinds[name]} {name}' for name in sorted(kinds))}): goes on from step k or "
+        "k-1, "
         "at least 2 verified, no left-over, no torn load",
         result["times"],
     )
@@ -42,21 +45,31 @@ def test_sigkill_at_every_file_operation(report):
 def test_sigkill_at_any_moment(report):
     result = killed("random", "50")
     assert result["wrong"] == []
-    report(3, f"random SIGKILLs of processes that go on from one another ({result['saves']} saves)", result["times"])
+    report(
+        3,
+        f"random SIGKILLs of processes that go on from one another ({result['saves']} saves)",
+        result["times"],
+    )
 
 
 @pytest.mark.long
 def test_sigkill_at_any_moment_for_a_release(report):
     result = killed("random", "5000")
     assert result["wrong"] == []
-    report(3, f"random SIGKILLs, as many as for a release ({result['saves']} saves)", result["times"])
+    report(
+        3, f"random SIGKILLs, as many as for a release ({result['saves']} saves)", result["times"]
+    )
 
 
 def test_a_power_cut_after_every_file_operation(report):
     """On a simulated disk that forgets all that wasn't synced."""
     result = killed("power")
     assert result["wrong"] == []
-    report(3, "power cut after every file operation, what wasn't synced forgotten: as after a kill", result["times"])
+    report(
+        3,
+        "power cut after every file operation, what wasn't synced forgotten: as after a kill",
+        result["times"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +87,8 @@ def test_without_a_protection_it_shows(what, protection, shows):
 
 
 def test_the_operations_are_those_that_the_system_sees(tmp_path):
-    """What is killed at is counted in Python; a write that went past it would be one at which nobody was killed."""
+    """What is killed at is counted in Python; a write that went past it would be one at which
+    nobody was killed."""
     strace = "/usr/bin/strace"
     if not os.access(strace, os.X_OK):
         pytest.skip("strace isn't here")
@@ -91,17 +105,43 @@ with Operations(folder, lambda _, operation: kinds.update({operation.name: kinds
 print(json.dumps(kinds))
 """
     calls = "trace=open,openat,creat,write,pwrite64,writev,fsync,fdatasync,mkdir,rename,renameat,renameat2,unlink,unlinkat,rmdir,ftruncate"
-    line = [strace, "-f", "-y", "-o", str(tmp_path / "calls"), "-e", calls, sys.executable, "-c", code, str(tmp_path / "folder")]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=100, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    line = [
+        strace,
+        "-f",
+        "-y",
+        "-o",
+        str(tmp_path / "calls"),
+        "-e",
+        calls,
+        sys.executable,
+        "-c",
+        code,
+        str(tmp_path / "folder"),
+    ]
+    done = subprocess.run(
+        line,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr
     kinds = json.loads(done.stdout)
     after_begun = (tmp_path / "calls").read_text().split("/proc/self/comm", 1)[1]
-    seen = [text for text in after_begun.splitlines() if str(tmp_path / "folder") in text and "resumed" not in text]
+    seen = [
+        text
+        for text in after_begun.splitlines()
+        if str(tmp_path / "folder") in text and "resumed" not in text
+    ]
     names = [re.search(r"(\w+)\(", text)[1] for text in seen]
     assert names.count("write") == kinds["write"]
     assert names.count("fsync") == kinds["fsync"]
     assert names.count("rename") == kinds["rename"]
     assert names.count("mkdir") == kinds["mkdir"]
-    assert names.count("unlink") + names.count("unlinkat") + names.count("rmdir") == kinds["unlink"] + kinds["rmdir"]
+    assert (
+        names.count("unlink") + names.count("unlinkat") + names.count("rmdir")
+        == kinds["unlink"] + kinds["rmdir"]
+    )
     assert sum("O_CREAT" in text for text in seen) == 3 * 2  # three files of two saves
     assert not {"pwrite64", "writev", "fdatasync", "ftruncate", "creat"} & set(names)

@@ -1,4 +1,5 @@
-"""A run folder that others look into, that another process wants, that was moved, or whose settings changed."""
+"""A run folder that others look into, that another process wants, that was moved, or whose settings
+changed."""
 
 import csv
 import json
@@ -21,12 +22,20 @@ from byol_tf.runs.lock import RunLock
 from tests.reliability import runs
 from tests.reliability.saves import begun, forked, go_on, quick_folder, save, unlike
 
-HOLDING = "import sys, time\nfrom byol_tf.runs.lock import RunLock\nwith RunLock(sys.argv[1]): print('held', flush=True); time.sleep(600)"
+HOLDING = (
+    "import sys, time\nfrom byol_tf.runs.lock import RunLock\nwith RunLock(sys.argv[1]): "
+    "print('held', flush=True); time.sleep(600)"
+)
 
 
 def holder(folder: Path) -> subprocess.Popen:
     """Another process that has entered a run folder."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDING, str(folder)], cwd=runs.ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(folder)],
+        cwd=runs.ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout.readline() == "held\n"
     return process
 
@@ -36,7 +45,10 @@ def test_a_second_process_is_refused_and_a_dead_ones_folder_taken_over(tmp_path,
     for _ in range(10):
         with holder(tmp_path) as process:
             for _ in range(10):
-                with pytest.raises(RunFolderError, match=f"in use by process {process.pid}"), RunLock(tmp_path):
+                with (
+                    pytest.raises(RunFolderError, match=f"in use by process {process.pid}"),
+                    RunLock(tmp_path),
+                ):
                     pass
             process.kill()
             began = time.monotonic()
@@ -47,7 +59,10 @@ def test_a_second_process_is_refused_and_a_dead_ones_folder_taken_over(tmp_path,
                 except RunFolderError:
                     assert time.monotonic() - began < 5
             waits.append(time.monotonic() - began)
-    taken = f"after SIGKILL of the first, on the same machine, the folder was taken over within {max(waits):.3f} s at most"
+    taken = (
+        "after SIGKILL of the first, on the same machine, the folder was taken over within "
+        f"{max(waits):.3f} s at most"
+    )
     report(14, f"second process refused; {taken}", 110)
 
 
@@ -64,7 +79,9 @@ def test_the_command_refuses_a_folder_in_use_and_one_of_other_settings(tmp_path,
     """Before it imports TensorFlow."""
     run = tmp_path / "run"
     tmp_path.joinpath("run.json").write_text(json.dumps(runs.CONFIG))
-    RunFolder(run).begin(resolved_json(load_config(str(tmp_path / "run.json"), [])), [], "f1n9e2", ())
+    RunFolder(run).begin(
+        resolved_json(load_config(str(tmp_path / "run.json"), [])), [], "f1n9e2", ()
+    )
     with holder(run) as process:
         _, errors = runs.ended(runs.start(run), 2)
         process.kill()
@@ -72,11 +89,17 @@ def test_the_command_refuses_a_folder_in_use_and_one_of_other_settings(tmp_path,
     _, errors = runs.ended(runs.start(run, "--set", "seed=5", "--set", "tau.base=0.5"), 2)
     listed = [line.strip() for line in errors.splitlines() if line.startswith("  ")]
     assert listed == ["seed: 0 there, 5 now", "tau.base: 0.99 there, 0.5 now"]
-    report(14, "by the command: a folder in use refused, and one of other settings, each differing key listed", 2)
+    report(
+        14,
+        "by the command: a folder in use refused, and one of other settings, each differing key "
+        "listed",
+        2,
+    )
 
 
 def torn_reads(folder: Path, reads: int, saves: int) -> tuple[list[str], int]:
-    """(what shouldn't have been, positions seen) in a process that reads while another saves as often as asked, and goes on till then."""
+    """(what shouldn't have been, positions seen) in a process that reads while another saves as
+    often as asked, and goes on till then."""
     base = begun(folder / "base")
     go_on(base)
     wrong, seen = [], []
@@ -121,19 +144,27 @@ def test_readers_see_whole_checkpoints_while_others_are_written(report):
     with quick_folder() as folder:
         wrong, positions = torn_reads(folder, 1000, 100)
     assert wrong == []
-    report(14, f"reads during at least 100 saves, with removals ({positions} different checkpoints seen): none torn, none older", 1000)
+    report(
+        14,
+        f"reads during at least 100 saves, with removals ({positions} different checkpoints seen): "
+        "none torn, none older",
+        1000,
+    )
 
 
 @pytest.mark.long  # it waits for a moment that doesn't always come soon
 def test_a_reader_that_looks_once_loses_the_newest(monkeypatch):
-    """So the test before can fail: a checkpoint that is removed while it is read isn't a damaged one."""
+    """So the test before can fail: a checkpoint that is removed while it is read isn't a damaged
+    one."""
 
     def once(folder):
         damaged = []
         for path in reversed(list_checkpoints(folder)):
             try:
                 position = checkpoints.position_of(path)
-                return checkpoints.LoadedCheckpoint(*position, *checkpoint_files.read_files(path, *position)), damaged
+                return checkpoints.LoadedCheckpoint(
+                    *position, *checkpoint_files.read_files(path, *position)
+                ), damaged
             except checkpoint_files.DamagedCheckpoint as error:
                 damaged.append(str(error))
         return None, damaged
@@ -176,7 +207,12 @@ def test_a_run_in_a_moved_folder_goes_on_to_the_same_bits(undisturbed, tmp_path,
     again = moved.rename(tmp_path / "finished")
     printed, _ = runs.ended(runs.start(again))
     assert json.loads(printed.splitlines()[-1])["run_dir"] == str(again)
-    report(14, "by the command: a killed run in a moved folder names the changed version and goes on to the same hash", 1)
+    report(
+        14,
+        "by the command: a killed run in a moved folder names the changed version and goes on to "
+        "the same hash",
+        1,
+    )
 
 
 @pytest.mark.long
@@ -188,8 +224,15 @@ def test_no_run_begins_anew_over_what_it_lost(undisturbed, tmp_path, report):
         (path / "state.json").unlink()
     before = (run / "history.csv").read_bytes()
     _, errors = runs.ended(runs.start(run), 2)
-    assert f"expected a whole checkpoint among {len(list_checkpoints(run / 'checkpoints'))}" in errors
+    assert (
+        f"expected a whole checkpoint among {len(list_checkpoints(run / 'checkpoints'))}" in errors
+    )
     assert (run / "history.csv").read_bytes() == before
     with (run / "history.csv").open() as file:
         assert len(list(csv.DictReader(file))) == runs.EPOCHS + 1
-    report(14, "by the command: with all checkpoints damaged the run stops with exit code 2, each named, and nothing begins anew", 1)
+    report(
+        14,
+        "by the command: with all checkpoints damaged the run stops with exit code 2, each named, "
+        "and nothing begins anew",
+        1,
+    )

@@ -1,6 +1,6 @@
-"""Row 6: SIGTERM, SIGINT and SIGHUP at twenty moments: no step that was made is lost, the exit code is 128 + n, and the run ends on the
-same bits. A process sends the signal to itself, so that it comes at the moment that is meant; in `tests/byol_tf/train/test_signals.py`
-others do.
+"""Row 6: SIGTERM, SIGINT and SIGHUP at twenty moments: no step that was made is lost, the exit code
+is 128 + n, and the run ends on the same bits. A process sends the signal to itself, so that it
+comes at the moment that is meant; in `tests/byol_tf/train/test_signals.py` others do.
 """
 
 import random
@@ -42,10 +42,14 @@ ONLY_WHERE_ASKED = {"run.checkpoint_steps": None}
 """So that within an epoch only a signal saves."""
 
 
-def stopped(processes: Processes, run: Run, moment: str, step: int, name: str, **job) -> tuple[int, int]:
+def stopped(
+    processes: Processes, run: Run, moment: str, step: int, name: str, **job
+) -> tuple[int, int]:
     """(steps made, steps saved) by a process that got a signal and ended by it."""
     slow = [{"moment": "data", "step": 0, "kind": "slow"}] if moment == "data" else []
-    process = processes.start(run, faults=[*slow, {"moment": moment, "step": step, "kind": name}], **job)
+    process = processes.start(
+        run, faults=[*slow, {"moment": moment, "step": step, "kind": name}], **job
+    )
     assert process.wait() == 128 + getattr(signal, name), (moment, process.output[-3000:])
     return max((line["step"] for line in run.steps()), default=0), run.newest()
 
@@ -54,7 +58,9 @@ def check(processes: Processes, whole: Run, run: Run, moment: str, step: int, na
     made, saved = stopped(processes, run, moment, step, name)
     assert made == saved, (moment, made, saved)
     processes.finish(run)
-    assert [line["step"] for line in run.steps()] == list(range(1, ALL_STEPS + 1)), moment  # so none was made twice
+    assert [line["step"] for line in run.steps()] == list(range(1, ALL_STEPS + 1)), (
+        moment
+    )  # so none was made twice
     assert run.digest() == whole.digest(), moment
 
 
@@ -67,7 +73,9 @@ def test_inside_a_step(processes, whole, tmp_path, report):
 @pytest.mark.long
 def test_without_the_watch_steps_are_lost(processes, tmp_path):
     """So the check can fail."""
-    made, saved = stopped(processes, Run(tmp_path, **ONLY_WHERE_ASKED), "step", 4, "SIGTERM", watched=False)
+    made, saved = stopped(
+        processes, Run(tmp_path, **ONLY_WHERE_ASKED), "step", 4, "SIGTERM", watched=False
+    )
     assert made > saved
 
 
@@ -75,8 +83,20 @@ def test_without_the_watch_steps_are_lost(processes, tmp_path):
 def test_at_twenty_moments(processes, whole, tmp_path, report):
     """Row 6, each moment with one of the three signals."""
     for number, (moment, step) in enumerate(MOMENTS):
-        check(processes, whole, Run(tmp_path / str(number), **ONLY_WHERE_ASKED), moment, step, NAMES[number % 3])
-    report(6, f"a signal at {len(MOMENTS)} moments: all made steps saved, exit code 128 + n, same SHA-256", len(MOMENTS))
+        check(
+            processes,
+            whole,
+            Run(tmp_path / str(number), **ONLY_WHERE_ASKED),
+            moment,
+            step,
+            NAMES[number % 3],
+        )
+    report(
+        6,
+        f"a signal at {len(MOMENTS)} moments: all made steps saved, exit code 128 + n, same "
+        "SHA-256",
+        len(MOMENTS),
+    )
 
 
 def wait_for(text: str, process: Process) -> None:
@@ -90,45 +110,65 @@ def wait_for(text: str, process: Process) -> None:
 
 @pytest.mark.long
 def test_while_a_batch_never_comes(processes, whole, tmp_path, report):
-    """What is made is saved by the thread that watches the input, though the one that trains gets no turn."""
+    """What is made is saved by the thread that watches the input, though the one that trains gets
+    no turn."""
     run = Run(tmp_path, **ONLY_WHERE_ASKED)
-    process = processes.start(run, faults=[{"moment": "data", "step": STEPS + 3, "kind": "stuck"}], patience=6)
+    process = processes.start(
+        run, faults=[{"moment": "data", "step": STEPS + 3, "kind": "stuck"}], patience=6
+    )
     wait_for("has waited 6 s for images", process)
     process.send("SIGTERM")
     assert process.wait(20) == 143
     made = run.steps()[-1]["step"]
     assert made == run.newest() >= STEPS + 3
-    assert f"stopped by SIGTERM after epoch 1 of 3, step {made - STEPS} of {STEPS} in the next; saved. To go on:" in process.output
+    assert (
+        f"stopped by SIGTERM after epoch 1 of 3, step {made - STEPS} of {STEPS} in the next; "
+        "saved. To go on:" in process.output
+    )
     processes.finish(run)
     assert [line["step"] for line in run.steps()] == list(range(1, ALL_STEPS + 1))
     assert run.digest() == whole.digest()
-    report(6, "SIGTERM while a batch never comes: all made steps saved, exit code 143, same SHA-256", 1)
+    report(
+        6, "SIGTERM while a batch never comes: all made steps saved, exit code 143, same SHA-256", 1
+    )
 
 
 @pytest.mark.long
 def test_while_a_save_never_ends(processes, whole, tmp_path, report):
     """It is said what is waited for, and the run ends on the checkpoint before."""
     run = Run(tmp_path, **ONLY_WHERE_ASKED)
-    process = processes.start(run, faults=[{"moment": "save", "step": 2 * STEPS, "kind": "stuck"}], patience=6)
+    process = processes.start(
+        run, faults=[{"moment": "save", "step": 2 * STEPS, "kind": "stuck"}], patience=6
+    )
     wait_for("isn't done. Is that disk still there?", process)
     assert "has waited 6 s for a checkpoint to be written" in process.output
     assert "for images" not in process.output
     process.send("SIGTERM")
     assert process.wait(10) == 143
-    assert f"the save hangs; the newest checkpoint is {run.root / 'checkpoints' / 'epoch-0001'}" in process.output
+    assert (
+        f"the save hangs; the newest checkpoint is {run.root / 'checkpoints' / 'epoch-0001'}"
+        in process.output
+    )
     assert "not saved, so the newest checkpoint before is what counts. To go on:" in process.output
     processes.finish(run)
     assert run.without_contradiction()
     assert run.digest() == whole.digest()
-    report(6, "SIGTERM while a save never ends: exit code 143, the newest checkpoint named, same SHA-256", 1)
+    report(
+        6,
+        "SIGTERM while a save never ends: exit code 143, the newest checkpoint named, same SHA-256",
+        1,
+    )
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("moment", [("save", STEPS), ("step", 4)])
 def test_twice(moment, processes, whole, tmp_path, report):
-    """The second one ends at once: a checkpoint that was being written may be lost, and is whole or not there."""
+    """The second one ends at once: a checkpoint that was being written may be lost, and is whole or
+    not there."""
     run = Run(tmp_path, **ONLY_WHERE_ASKED)
-    process = processes.start(run, faults=[{"moment": moment[0], "step": moment[1], "kind": "twice"}])
+    process = processes.start(
+        run, faults=[{"moment": moment[0], "step": moment[1], "kind": "twice"}]
+    )
     assert process.wait() == 143, process.output[-3000:]
     processes.finish(run)
     assert run.without_contradiction()
@@ -139,17 +179,22 @@ def test_twice(moment, processes, whole, tmp_path, report):
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_while_the_command_is_imported(name, whole, tmp_path, report):
-    """Whole new processes, at random moments of their first three seconds. Before Python has come to the command's first line the system's
-    own rule holds, which shells report as the same exit code."""
+    """Whole new processes, at random moments of their first three seconds. Before Python has come
+    to the command's first line the system's own rule holds, which shells report as the same exit
+    code."""
     run, moments = Run(tmp_path, **ONLY_WHERE_ASKED), 3
     tmp_path.mkdir(exist_ok=True)
     for _ in range(moments):
         line = [sys.executable, "-m", "byol_tf.train", *run.arguments()]
-        process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=listening)
+        process = subprocess.Popen(
+            line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=listening
+        )
         time.sleep(random.uniform(0.05, 3.0))
         process.send_signal(getattr(signal, name))
         printed, _ = process.communicate(timeout=100)
-        assert process.returncode in (128 + getattr(signal, name), -getattr(signal, name)), printed[-3000:]
+        assert process.returncode in (128 + getattr(signal, name), -getattr(signal, name)), printed[
+            -3000:
+        ]
         assert run.newest() == 0
     assert not list(Path(run.root).rglob("*.part"))
     report(6, f"{name} while the command is imported: exit code 128 + n", moments)
@@ -158,4 +203,7 @@ def test_while_the_command_is_imported(name, whole, tmp_path, report):
 def listening() -> None:
     """In the new process: nothing is ignored, as it may be in a shell's background."""
     for name in NAMES:
-        signal.signal(getattr(signal, name), signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL)
+        signal.signal(
+            getattr(signal, name),
+            signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL,
+        )

@@ -9,20 +9,42 @@ from byol_tf.models.networks.group_norm import GroupNorm
 from byol_tf.models.networks.weight_standardization import WSConv2D, WSDense
 
 _KINDS = {
-    *(layers.InputLayer, layers.Reshape, layers.Flatten, layers.Permute, layers.Rescaling, layers.ZeroPadding2D, layers.Cropping2D),
-    *(layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense, Conv2D, WSConv2D, WSDense),
+    *(
+        layers.InputLayer,
+        layers.Reshape,
+        layers.Flatten,
+        layers.Permute,
+        layers.Rescaling,
+        layers.ZeroPadding2D,
+        layers.Cropping2D,
+    ),
+    *(
+        layers.Conv2D,
+        layers.DepthwiseConv2D,
+        layers.SeparableConv2D,
+        layers.Dense,
+        Conv2D,
+        WSConv2D,
+        WSDense,
+    ),
     *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.Softmax),
-    *(layers.MaxPooling2D, layers.AveragePooling2D, layers.GlobalMaxPooling2D, layers.GlobalAveragePooling2D),
+    *(
+        layers.MaxPooling2D,
+        layers.AveragePooling2D,
+        layers.GlobalMaxPooling2D,
+        layers.GlobalAveragePooling2D,
+    ),
     *(layers.GroupNormalization, layers.LayerNormalization, GroupNorm, DataInit),
     *(layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum),
 }
 
 
 def batch_independent(model: keras.Model) -> bool:
-    """True if an image's output is known not to depend on the rest of its batch, so that views may share a forward pass.
+    """True if an image's output is known not to depend on the rest of its batch, so that views may
+    share a forward pass.
 
-    Known are functional and `Sequential` models, nested ones too, whose layers are all of kinds listed here; a subclass of such a model or
-    kind isn't, nor is `BatchNormalization`.
+    Known are functional and `Sequential` models, nested ones too, whose layers are all of kinds
+    listed here; a subclass of such a model or kind isn't, nor is `BatchNormalization`.
     """
     if not type(model).__module__.startswith("keras."):
         return False

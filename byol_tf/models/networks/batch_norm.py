@@ -1,4 +1,5 @@
-"""Batch normalisation as the papers set it, through TensorFlow's fused kernel where that is possible."""
+"""Batch normalisation as the papers set it, through TensorFlow's fused kernel where that is
+possible."""
 
 import keras
 import tensorflow as tf
@@ -8,9 +9,9 @@ import tensorflow as tf
 class BatchNorm(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` with the BYOL paper's defaults and a faster training pass.
 
-    Keras never calls the fused kernel while training; on one replica this layer does, with the same variables and numbers (the moving
-    variance is Keras' biased one). Where statistics must be shared between replicas (`synchronized=True`) Keras' own code runs, since the
-    kernel can't.
+    Keras never calls the fused kernel while training; on one replica this layer does, with the same
+    variables and numbers (the moving variance is Keras' biased one). Where statistics must be
+    shared between replicas (`synchronized=True`) Keras' own code runs, since the kernel can't.
 
     Args:
         momentum: decay of the moving statistics; deepmind-research `byol/configs/byol.py` has 0.9.
@@ -24,13 +25,24 @@ class BatchNorm(keras.layers.BatchNormalization):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
-        fused = training and self.trainable and not self.synchronized and mask is None and inputs.shape.rank in (2, 4)
+        fused = (
+            training
+            and self.trainable
+            and not self.synchronized
+            and mask is None
+            and inputs.shape.rank in (2, 4)
+        )
         fused = fused and self.scale and self.center
         if not fused:
             return super().call(inputs, training=training, mask=mask)
         images = inputs if inputs.shape.rank == 4 else inputs[:, None, None, :]
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            images, self.gamma.value, self.beta.value, epsilon=self.epsilon, data_format="NHWC", is_training=True
+            images,
+            self.gamma.value,
+            self.beta.value,
+            epsilon=self.epsilon,
+            data_format="NHWC",
+            is_training=True,
         )
         # The kernel returns the unbiased variance; Keras averages the biased one.
         count = tf.cast(tf.reduce_prod(tf.shape(images)[:3]), tf.float32)
@@ -43,5 +55,6 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 
 def batch_norm(name: str) -> keras.layers.Layer:
-    """A `BatchNorm` layer, synchronised where the current distribution strategy has several replicas (BYOL paper, section 3.3)."""
+    """A `BatchNorm` layer, synchronised where the current distribution strategy has several
+    replicas (BYOL paper, section 3.3)."""
     return BatchNorm(synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1, name=name)

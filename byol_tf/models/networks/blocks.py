@@ -1,4 +1,5 @@
-"""What networks are put together from: convolutions, linear layers and one kind of normalisation."""
+"""What networks are put together from: convolutions, linear layers and one kind of
+normalisation."""
 
 import keras
 from keras import layers
@@ -10,11 +11,13 @@ from byol_tf.models.networks.group_norm import GroupNorm
 from byol_tf.models.networks.weight_standardization import WSConv2D, WSDense
 
 NORMALIZATIONS = ("batch", "layer", "group", "none", "data_init")
-"""`batch`, `layer` (over channels and places), `group` (16 groups, and all kernels standardised), `none`, and `data_init`: a scale and an
-offset that one batch sets (paper without batch statistics, section 3)."""
+"""`batch`, `layer` (over channels and places), `group` (16 groups, and all kernels standardised),
+`none`, and `data_init`: a scale and an offset that one batch sets (paper without batch statistics,
+section 3)."""
 PADDINGS = ("same", "symmetric")
-"""How a layer with a stride pads: `same` as TensorFlow, one place more at the bottom and right of an even map; `symmetric` as PyTorch,
-`kernel // 2` places on each side. With odd kernels the two differ only where there is a stride."""
+"""How a layer with a stride pads: `same` as TensorFlow, one place more at the bottom and right of
+an even map; `symmetric` as PyTorch, `kernel // 2` places on each side. With odd kernels the two
+differ only where there is a stride."""
 _GROUPS = 16
 _SHORT = {"batch": "bn", "layer": "ln", "group": "gn", "data_init": "di"}
 
@@ -22,7 +25,10 @@ _SHORT = {"batch": "bn", "layer": "ln", "group": "gn", "data_init": "di"}
 def check_normalization(normalization: str) -> None:
     """`ValueError` for a word that isn't in `NORMALIZATIONS`."""
     if normalization not in NORMALIZATIONS:
-        raise ValueError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}; received {normalization!r}")
+        raise ValueError(
+            f"normalization: expected one of {', '.join(NORMALIZATIONS)}; received "
+            f"{normalization!r}"
+        )
 
 
 def check_padding(padding: str) -> None:
@@ -31,15 +37,27 @@ def check_padding(padding: str) -> None:
         raise ValueError(f"padding: expected one of {', '.join(PADDINGS)}; received {padding!r}")
 
 
-def conv(x, filters: int, kernel: int, stride: int, name: str, normalization: str, padding: str = "same"):
-    """Convolution without bias, truncated-normal fan-in initialisation; `kernel` is odd, `padding` a word of `PADDINGS`."""
+def conv(
+    x, filters: int, kernel: int, stride: int, name: str, normalization: str, padding: str = "same"
+):
+    """Convolution without bias, truncated-normal fan-in initialisation; `kernel` is odd, `padding`
+    a word of `PADDINGS`."""
     kind = WSConv2D if normalization == "group" else Conv2D
     x, padding = padded(x, kernel, stride, name, padding)
-    return kind(filters, kernel, strides=stride, padding=padding, use_bias=False, kernel_initializer=_by_fan_in(), name=name)(x)
+    return kind(
+        filters,
+        kernel,
+        strides=stride,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer=_by_fan_in(),
+        name=name,
+    )(x)
 
 
 def padded(x, kernel: int, stride: int, name: str, padding: str):
-    """(The map that a layer of this kernel and stride gets, the word that Keras then has for its padding.)
+    """(The map that a layer of this kernel and stride gets, the word that Keras then has for its
+    padding.)
 
     `symmetric` puts zeros around, which after a ReLU do for max-pooling too.
     """

@@ -1,4 +1,5 @@
-"""Scale and offset that one batch sets, in place of batch normalisation (paper without batch statistics, section 3.2)."""
+"""Scale and offset that one batch sets, in place of batch normalisation (paper without batch
+statistics, section 3.2)."""
 
 from collections.abc import Sequence
 
@@ -8,11 +9,12 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class DataInit(keras.layers.Layer):
-    """`gamma x + beta` for each channel; `initialize_from_data` makes that what batch normalisation gives on one batch.
+    """`gamma x + beta` for each channel; `initialize_from_data` makes that what batch normalisation
+    gives on one batch.
 
     Args:
-        gain: what `gamma` would be after a batch normalisation: 1, or 0 for the last one of a residual block. Until it is initialised the
-            layer has `gamma = gain` and `beta = 0`.
+        gain: what `gamma` would be after a batch normalisation: 1, or 0 for the last one of a
+            residual block. Until it is initialised the layer has `gamma = gain` and `beta = 0`.
         epsilon: added to the variance.
 
     Input and output: `[..., C]` in the compute dtype; computed in float32.
@@ -28,8 +30,15 @@ class DataInit(keras.layers.Layer):
 
     def build(self, input_shape):
         channels = input_shape[-1]
-        self.gamma = self.add_weight(shape=(channels,), initializer=keras.initializers.Constant(self.gain), name="gamma", autocast=False)
-        self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta", autocast=False)
+        self.gamma = self.add_weight(
+            shape=(channels,),
+            initializer=keras.initializers.Constant(self.gain),
+            name="gamma",
+            autocast=False,
+        )
+        self.beta = self.add_weight(
+            shape=(channels,), initializer="zeros", name="beta", autocast=False
+        )
 
     def call(self, inputs):
         inputs = tf.cast(inputs, tf.float32)
@@ -51,16 +60,19 @@ class DataInit(keras.layers.Layer):
 
 
 def initialize_from_data(parts: Sequence[keras.Model], images) -> None:
-    """Sets each `DataInit` layer from the inputs that it gets, in the order in which images pass; without any it does nothing.
+    """Sets each `DataInit` layer from the inputs that it gets, in the order in which images pass;
+    without any it does nothing.
 
     Args:
         parts: built models, each taking what the one before gives: encoder, projector, predictor.
         images: normalised float `[N, H, W, 3]`: one batch of views.
 
-    Runs in training mode, so that batch normalisation in another part gives what it will give in training. To be called eagerly, under
-    `tf.distribute` in cross-replica context.
+    Runs in training mode, so that batch normalisation in another part gives what it will give in
+    training. To be called eagerly, under `tf.distribute` in cross-replica context.
     """
-    found = [layer for part in parts for layer in part._flatten_layers() if isinstance(layer, DataInit)]
+    found = [
+        layer for part in parts for layer in part._flatten_layers() if isinstance(layer, DataInit)
+    ]
     if not found:
         return
     try:

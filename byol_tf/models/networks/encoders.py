@@ -1,4 +1,5 @@
-"""A small convolutional encoder: it sees enough steps in minutes on a laptop, which a ResNet doesn't."""
+"""A small convolutional encoder: it sees enough steps in minutes on a laptop, which a ResNet
+doesn't."""
 
 import keras
 from keras import layers
@@ -18,7 +19,8 @@ def convnet(image_size: int, width: float = 1.0, normalization: str = "batch") -
         normalization: a word of `parts.NORMALIZATIONS`.
 
     Returns:
-        A functional model from normalised float images `[N, image_size, image_size, 3]` to representations `[N, 128 x width]`.
+        A functional model from normalised float images `[N, image_size, image_size, 3]` to
+        representations `[N, 128 x width]`.
     """
     check_normalization(normalization)
     inputs = x = keras.Input((image_size, image_size, 3), name="images")
@@ -30,16 +32,25 @@ def convnet(image_size: int, width: float = 1.0, normalization: str = "batch") -
 
 
 def build_encoder(
-    name: str, image_size: int, width: float = 1.0, stem: str = "7x7", normalization: str = "batch", padding: str = "same"
+    name: str,
+    image_size: int,
+    width: float = 1.0,
+    stem: str = "7x7",
+    normalization: str = "batch",
+    padding: str = "same",
 ) -> keras.Model:
-    """Builds an encoder by name: `convnet` (which has no `stem` and no `padding`) or a key of `resnet.BLOCKS`.
+    """Builds an encoder by name: `convnet` (which has no `stem` and no `padding`) or a key of
+    `resnet.BLOCKS`.
 
-    `normalization` is a word of `parts.NORMALIZATIONS`, `padding` one of `parts.PADDINGS`. Returns a model from normalised float images
-    `[N, image_size, image_size, 3]` to representations `[N, d]`. Raises `ValueError` for another name or word, and for channels that don't
-    divide into the groups of `group`.
+    `normalization` is a word of `parts.NORMALIZATIONS`, `padding` one of `parts.PADDINGS`. Returns
+    a model from normalised float images `[N, image_size, image_size, 3]` to representations `[N,
+    d]`. Raises `ValueError` for another name or word, and for channels that don't divide into the
+    groups of `group`.
     """
     if name == "convnet":
         return convnet(image_size, width, normalization)
     if name in BLOCKS:
         return resnet(name, image_size, width, stem, normalization, padding)
-    raise ValueError(f"encoder: expected one of {', '.join(('convnet', *BLOCKS))}; received {name!r}")
+    raise ValueError(
+        f"encoder: expected one of {', '.join(('convnet', *BLOCKS))}; received {name!r}"
+    )

@@ -14,7 +14,8 @@ def mlp_head(
     normalization: str = "batch",
     normalize_output: bool = False,
 ) -> keras.Model:
-    """Linear layers: hidden ones with bias, normalisation and ReLU, then one without bias, as deepmind-research `byol/utils/networks.py`.
+    """Linear layers: hidden ones with bias, normalisation and ReLU, then one without bias, as
+    deepmind-research `byol/utils/networks.py`.
 
     Args:
         features: width of the input.
@@ -29,7 +30,8 @@ def mlp_head(
         A functional model from `[N, features]` to `[N, outputs]`.
 
     Raises:
-        ValueError: for another word, fewer than one layer, or widths that don't divide into the groups of `group`.
+        ValueError: for another word, fewer than one layer, or widths that don't divide into the
+            groups of `group`.
     """
     check_normalization(normalization)
     if layers < 1:
@@ -37,7 +39,9 @@ def mlp_head(
     inputs = x = keras.Input((features,))
     for number in ["", *range(2, layers)][: layers - 1]:
         x = dense(x, hidden, f"{name}_hidden{number}", normalization)
-        x = keras.layers.ReLU(name=f"{name}_relu{number}")(normalize(x, f"{name}_{{}}{number}", normalization))
+        x = keras.layers.ReLU(name=f"{name}_relu{number}")(
+            normalize(x, f"{name}_{{}}{number}", normalization)
+        )
     x = dense(x, outputs, f"{name}_output", normalization, use_bias=False)
     if normalize_output:
         x = normalize(x, f"{name}_output_{{}}", normalization)

@@ -1,4 +1,5 @@
-"""A network that keeps few of its activations for the backward pass and computes the others again: less memory for more time."""
+"""A network that keeps few of its activations for the backward pass and computes the others again:
+less memory for more time."""
 
 import math
 from collections.abc import Callable
@@ -8,17 +9,18 @@ import tensorflow as tf
 
 
 def recomputed(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The model's training pass, `[N, ...]` to `[N, ...]`, cut into parts of about the square root of its layers.
+    """The model's training pass, `[N, ...]` to `[N, ...]`, cut into parts of about the square root
+    of its layers.
 
-    Only what goes from one part to the next is kept; the backward pass computes a part's activations again. Numbers, gradients and moving
-    statistics are the model's.
+    Only what goes from one part to the next is kept; the backward pass computes a part's
+    activations again. Numbers, gradients and moving statistics are the model's.
 
     Args:
         model: functional or `Sequential`, of one input and one output; its layers are shared.
 
     Raises:
-        ValueError: for another model; one with layers that draw (dropout); or one that can't be cut, since there is no layer that all of it
-            passes through.
+        ValueError: for another model; one with layers that draw (dropout); or one that can't be
+            cut, since there is no layer that all of it passes through.
     """
     parts = [_again(part) for part in _parts(model)]
 
@@ -50,12 +52,28 @@ def _again(part: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
 def _parts(model: keras.Model) -> list[keras.Model]:
     """Models that give the model when one follows the other."""
     functional = getattr(model, "_functional", model)  # what a Sequential model is inside
-    if not isinstance(functional, keras.Model) or not hasattr(functional, "_nodes_by_depth") or len(functional.inputs) != 1:
-        raise ValueError(f'recompute: expected a functional or Sequential encoder; received "{model.name}", whose layers can\'t be seen')
+    if (
+        not isinstance(functional, keras.Model)
+        or not hasattr(functional, "_nodes_by_depth")
+        or len(functional.inputs) != 1
+    ):
+        raise ValueError(
+            f'recompute: expected a functional or Sequential encoder; received "{model.name}", '
+            "whose layers can't be seen"
+        )
     if any(hasattr(layer, "seed_generator") for layer in functional._flatten_layers()):
-        raise ValueError(f'recompute: expected an encoder without layers that draw; "{model.name}" would draw otherwise the second time')
-    nodes = [node for depth in sorted(functional._nodes_by_depth, reverse=True) for node in functional._nodes_by_depth[depth]]
-    last_use = {id(tensor): place for place, node in enumerate(nodes) for tensor in node.input_tensors}
+        raise ValueError(
+            f'recompute: expected an encoder without layers that draw; "{model.name}" would draw '
+            "otherwise the second time"
+        )
+    nodes = [
+        node
+        for depth in sorted(functional._nodes_by_depth, reverse=True)
+        for node in functional._nodes_by_depth[depth]
+    ]
+    last_use = {
+        id(tensor): place for place, node in enumerate(nodes) for tensor in node.input_tensors
+    }
     every = math.isqrt(len(nodes))
     cuts, living, since = [functional.inputs[0]], {}, 0
     for place, node in enumerate(nodes):
@@ -66,6 +84,9 @@ def _parts(model: keras.Model) -> list[keras.Model]:
             cuts.append(next(iter(living.values())))
             since = 0
     if len(cuts) == 1:
-        raise ValueError(f'recompute: expected an encoder with a layer that all passes through; "{model.name}" has none')
+        raise ValueError(
+            f'recompute: expected an encoder with a layer that all passes through; "{model.name}" '
+            "has none"
+        )
     ends = [*cuts[1:], functional.outputs[0]]
     return [keras.Model(start, end) for start, end in zip(cuts, ends, strict=True)]

@@ -1,11 +1,18 @@
-"""ResNet v1.5 (He et al. 2015, stride on the 3x3 convolution) as in deepmind-research `byol/utils/networks.py`."""
+"""ResNet v1.5 (He et al. 2015, stride on the 3x3 convolution) as in deepmind-research
+`byol/utils/networks.py`."""
 
 from functools import partial
 
 import keras
 from keras import layers
 
-from byol_tf.models.networks.blocks import check_normalization, check_padding, conv, normalize, padded
+from byol_tf.models.networks.blocks import (
+    check_normalization,
+    check_padding,
+    conv,
+    normalize,
+    padded,
+)
 
 BLOCKS = {
     "resnet18": (2, 2, 2, 2),
@@ -20,7 +27,8 @@ BLOCKS = {
 TWO_LAYER_BLOCKS = ("resnet18", "resnet34")
 """Those of two 3x3 convolutions; the others have a 1x1, a 3x3 and a 1x1."""
 INNER_WIDTHS = {"wide_resnet50_2": 2}
-"""Times as many channels in the 3x3 convolutions and nowhere else (Zagoruyko and Komodakis 2016), as torchvision counts them."""
+"""Times as many channels in the 3x3 convolutions and nowhere else (Zagoruyko and Komodakis 2016),
+as torchvision counts them."""
 
 
 def _two_layer_block(x, filters: int, stride: int, name: str, normalization: str, padding: str):
@@ -30,7 +38,9 @@ def _two_layer_block(x, filters: int, stride: int, name: str, normalization: str
     return normalize(y, f"{name}_{{}}2", normalization, last_of_block=True)
 
 
-def _bottleneck_block(x, filters: int, stride: int, name: str, normalization: str, padding: str, inner_width: int):
+def _bottleneck_block(
+    x, filters: int, stride: int, name: str, normalization: str, padding: str, inner_width: int
+):
     inner = filters // 4 * inner_width
     y = conv(x, inner, 1, 1, f"{name}_conv1", normalization, padding)
     y = layers.ReLU(name=f"{name}_relu1")(normalize(y, f"{name}_{{}}1", normalization))
@@ -51,7 +61,12 @@ def _stem(x, filters: int, kind: str, normalization: str, padding: str):
 
 
 def resnet(
-    name: str, image_size: int, width: float = 1.0, stem: str = "7x7", normalization: str = "batch", padding: str = "same"
+    name: str,
+    image_size: int,
+    width: float = 1.0,
+    stem: str = "7x7",
+    normalization: str = "batch",
+    padding: str = "same",
 ) -> keras.Model:
     """Builds a ResNet without classifier.
 
@@ -64,13 +79,18 @@ def resnet(
         padding: a word of `parts.PADDINGS`.
 
     Returns:
-        A functional model from normalised float images `[N, image_size, image_size, 3]` to representations `[N, d]`, d = 512 x width for
-        resnet18 and resnet34, 2048 x width for the others.
+        A functional model from normalised float images `[N, image_size, image_size, 3]` to
+        representations `[N, d]`, d = 512 x width for resnet18 and resnet34, 2048 x width for the
+        others.
     """
     check_normalization(normalization)
     check_padding(padding)
     two_layers = name in TWO_LAYER_BLOCKS
-    block = _two_layer_block if two_layers else partial(_bottleneck_block, inner_width=INNER_WIDTHS.get(name, 1))
+    block = (
+        _two_layer_block
+        if two_layers
+        else partial(_bottleneck_block, inner_width=INNER_WIDTHS.get(name, 1))
+    )
     inputs = keras.Input((image_size, image_size, 3), name="images")
     x = _stem(inputs, round(64 * width), stem, normalization, padding)
     for group, blocks in enumerate(BLOCKS[name]):
@@ -80,7 +100,9 @@ def resnet(
             prefix = f"group{group + 1}_block{index + 1}"
             shortcut = x
             if stride != 1 or x.shape[-1] != filters:
-                shortcut = conv(x, filters, 1, stride, f"{prefix}_shortcut_conv", normalization, padding)
+                shortcut = conv(
+                    x, filters, 1, stride, f"{prefix}_shortcut_conv", normalization, padding
+                )
                 shortcut = normalize(shortcut, f"{prefix}_shortcut_{{}}", normalization)
             y = block(x, filters, stride, prefix, normalization, padding)
             x = layers.ReLU(name=f"{prefix}_relu")(layers.Add(name=f"{prefix}_add")([y, shortcut]))

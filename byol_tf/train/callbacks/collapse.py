@@ -14,11 +14,13 @@ from pipelines.sources import Images
 
 
 class Collapse(keras.callbacks.Callback):
-    """Puts three measures of the projections of different images into each epoch's logs. Changes nothing that is learned.
+    """Puts three measures of the projections of different images into each epoch's logs. Changes
+    nothing that is learned.
 
-    `projection_std`: standard deviation of the normalised projections times sqrt(d): near 1 when scattered over the sphere, 0 when
-    collapsed (SimSiam report, section IV.A). `projection_cosine`: mean cosine between different images: near 0, and 1. `effective_rank`: of
-    the representations, how many directions they use.
+    `projection_std`: standard deviation of the normalised projections times sqrt(d): near 1 when
+    scattered over the sphere, 0 when collapsed (SimSiam report, section IV.A). `projection_cosine`:
+    mean cosine between different images: near 0, and 1. `effective_rank`: of the representations,
+    how many directions they use.
 
     Args:
         inference: the inference model around the online encoder (see `models/inference.py`).
@@ -45,7 +47,8 @@ class Collapse(keras.callbacks.Callback):
 
 
 class CollapseAlarm(keras.callbacks.Callback):
-    """Looks at each epoch's measures, once `Collapse` and `History` have put them down; says it once, or stops the run.
+    """Looks at each epoch's measures, once `Collapse` and `History` have put them down; says it
+    once, or stops the run.
 
     Args:
         config: of the run, in which the cause is looked for.
@@ -54,10 +57,17 @@ class CollapseAlarm(keras.callbacks.Callback):
         say: prints a line for people.
 
     Raises:
-        Collapsed: at an epoch's end, if `monitor.on_collapse` is `stop`. `Checkpoint` comes before this callback, so the epoch is saved.
+        Collapsed: at an epoch's end, if `monitor.on_collapse` is `stop`. `Checkpoint` comes before
+            this callback, so the epoch is saved.
     """
 
-    def __init__(self, config: Config, rows: list[dict], steps_per_epoch: int, say: Callable[[str], None] = print):
+    def __init__(
+        self,
+        config: Config,
+        rows: list[dict],
+        steps_per_epoch: int,
+        say: Callable[[str], None] = print,
+    ):
         super().__init__()
         self.config, self.rows, self.steps_per_epoch, self.say = config, rows, steps_per_epoch, say
         self.said = False
@@ -72,9 +82,12 @@ class CollapseAlarm(keras.callbacks.Callback):
         last = max(healthy, default=0)
         cause, remedy = likely_cause(self.config)
         text = (
-            f"collapse: {signs[-1]}, since epoch {last + 1} (steps {last * self.steps_per_epoch + 1:,} to "
-            f"{(last + 1) * self.steps_per_epoch:,}). Likely cause here: {cause}. To try: {remedy}. A collapsed network "
-            "doesn't come back by itself: begin anew with that (--fresh). All causes: docs/collapse.md in the source of byol_tf"
+            f"collapse: {signs[-1]}, since epoch {last + 1} (steps "
+            f"{last * self.steps_per_epoch + 1:,} to "
+            f"{(last + 1) * self.steps_per_epoch:,}). Likely cause here: {cause}. To try: "
+            f"{remedy}. A collapsed network "
+            "doesn't come back by itself: begin anew with that (--fresh). All causes: "
+            "docs/collapse.md in the source of byol_tf"
         )
         if self.config.monitor.on_collapse == "stop":
             raise Collapsed(text)

@@ -14,15 +14,16 @@ _CALLS, _SECONDS = 20, 2.0
 _WINDOWS = 3
 """Windows in a row that must show it, so that one hiccup of a disk doesn't."""
 SHARE = 1 / 3
-"""Of the steps' time spent waiting, from which on it is said. A small run on two cores that other programs wanted too had
-22% and 32%, which says nothing of its input."""
+"""Of the steps' time spent waiting, from which on it is said. A small run on two cores that other
+programs wanted too had 22% and 32%, which says nothing of its input."""
 
 
 class InputWatch(keras.callbacks.Callback):
     """Says once, with the figures, if steps wait for images a third of their time or more.
 
-    What counts is how long a call's first step waits for its batch, when the devices have nothing to do; the steps after it are taken to
-    wait as long. (Where those ask for their batches the devices still compute, so that the host's waiting costs nothing there.) With
+    What counts is how long a call's first step waits for its batch, when the devices have nothing
+    to do; the steps after it are taken to wait as long. (Where those ask for their batches the
+    devices still compute, so that the host's waiting costs nothing there.) With
     `training.deterministic` TensorFlow lets no step look at a clock, and nothing is said.
 
     Args:
@@ -64,8 +65,10 @@ class InputWatch(keras.callbacks.Callback):
             taken = steps * self.batch_size / max(seconds - waited, 1e-9)
             less = f", or less to do for each image: {self.less_work}" if self.less_work else ""
             self.say(
-                f"warning: the input is slower than the step, which waits {waited / seconds:.0%} of the time: {given:,.0f} images/s come, "
-                f"and it could take {taken:,.0f}. More cores would help{less}. --dry-run measures both"
+                f"warning: the input is slower than the step, which waits {waited / seconds:.0%} "
+                f"of the time: {given:,.0f} images/s come, "
+                f"and it could take {taken:,.0f}. More cores would help{less}. --dry-run measures "
+                "both"
             )
 
 
@@ -78,10 +81,12 @@ _LEAST = 0.01
 
 
 class StepWatch(keras.callbacks.Callback):
-    """Puts `skipped_steps`, those of the run so far, into each epoch's logs, and says where steps were left out or the loss jumped.
+    """Puts `skipped_steps`, those of the run so far, into each epoch's logs, and says where steps
+    were left out or the loss jumped.
 
-    A jump is a step's loss above twice the largest of the 100 steps before it. It is said, once an epoch, and nothing else is done: runs
-    get over most of them. Where one doesn't, its numbers cease to be finite or it collapses, and those have policies.
+    A jump is a step's loss above twice the largest of the 100 steps before it. It is said, once an
+    epoch, and nothing else is done: runs get over most of them. Where one doesn't, its numbers
+    cease to be finite or it collapses, and those have policies.
 
     Args:
         say: prints a line for people.
@@ -99,16 +104,24 @@ class StepWatch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         call = self.model.last_call
         first = self.model.steps_seen - len(call.losses) + 1
-        for step, (loss, troubles) in enumerate(zip(call.losses, call.troubles, strict=True), start=first):
+        for step, (loss, troubles) in enumerate(
+            zip(call.losses, call.troubles, strict=True), start=first
+        ):
             if troubles:
                 self._skipped += 1
                 if self._skipped == 1:
-                    self.say(f"step {step:,} left out, not finite: {', '.join(troubles)} ({self.model.skipped_steps:,} in this run so far)")
+                    self.say(
+                        f"step {step:,} left out, not finite: {', '.join(troubles)} "
+                        f"({self.model.skipped_steps:,} in this run so far)"
+                    )
                 continue
             if len(self._losses) == _BEFORE and loss > max(_JUMP * max(self._losses), _LEAST):
                 self._jumps += 1
                 if self._jumps == 1:
-                    self.say(f"the loss jumped at step {step:,}: {loss:.3g}, after at most {max(self._losses):.3g} in the {_BEFORE} before")
+                    self.say(
+                        f"the loss jumped at step {step:,}: {loss:.3g}, after at most "
+                        f"{max(self._losses):.3g} in the {_BEFORE} before"
+                    )
             self._losses.append(float(loss))
 
     def on_epoch_end(self, epoch, logs=None):

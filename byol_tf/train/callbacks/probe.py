@@ -9,7 +9,8 @@ from pipelines.sources import Images
 
 
 class Probe(keras.callbacks.Callback):
-    """Puts `probe_accuracy` and `knn_accuracy` into the logs of every n-th and of the last epoch. Changes nothing that is learned.
+    """Puts `probe_accuracy` and `knn_accuracy` into the logs of every n-th and of the last epoch.
+    Changes nothing that is learned.
 
     Args:
         inference: the inference model around the online encoder (see `models/inference.py`).
@@ -41,7 +42,9 @@ class Probe(keras.callbacks.Callback):
         features_and_labels = (train, self.train.labels, test, self.test.labels)
         return {
             "probe_accuracy": linear_accuracy(*features_and_labels),
-            "knn_accuracy": knn_accuracy(*features_and_labels, neighbours=self.neighbours, temperature=self.temperature),
+            "knn_accuracy": knn_accuracy(
+                *features_and_labels, neighbours=self.neighbours, temperature=self.temperature
+            ),
         }
 
     def on_epoch_end(self, epoch, logs=None):

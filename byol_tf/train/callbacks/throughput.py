@@ -6,7 +6,8 @@ import keras
 
 
 class Throughput(keras.callbacks.Callback):
-    """Puts `images_per_second` of the epoch so far into the logs, without the time of callbacks at the epoch's end.
+    """Puts `images_per_second` of the epoch so far into the logs, without the time of callbacks at
+    the epoch's end.
 
     Args:
         batch_size: images a step, over all replicas.
@@ -15,7 +16,14 @@ class Throughput(keras.callbacks.Callback):
         epoch_seconds, epoch_steps: the part of both that belongs to the epoch that goes on.
     """
 
-    def __init__(self, batch_size: int, seconds: float = 0.0, steps: int = 0, epoch_seconds: float = 0.0, epoch_steps: int = 0):
+    def __init__(
+        self,
+        batch_size: int,
+        seconds: float = 0.0,
+        steps: int = 0,
+        epoch_seconds: float = 0.0,
+        epoch_steps: int = 0,
+    ):
         super().__init__()
         self.batch_size = batch_size
         self.seconds, self.steps = seconds, steps
@@ -31,7 +39,10 @@ class Throughput(keras.callbacks.Callback):
     @property
     def state(self) -> dict[str, float]:
         """What another object of this class takes to go on."""
-        return {name: getattr(self, name) for name in ("seconds", "steps", "epoch_seconds", "epoch_steps")}
+        return {
+            name: getattr(self, name)
+            for name in ("seconds", "steps", "epoch_seconds", "epoch_steps")
+        }
 
     def on_epoch_begin(self, epoch, logs=None):
         self._last, self._batches = time.perf_counter(), 0

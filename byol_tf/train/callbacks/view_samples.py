@@ -20,7 +20,8 @@ _SHOWN = 8
 
 
 class ViewPictures(keras.callbacks.Callback):
-    """Writes `views.png` and a TensorBoard picture of the first batch's first eight images: crop boxes drawn on them, both views below.
+    """Writes `views.png` and a TensorBoard picture of the first batch's first eight images: crop
+    boxes drawn on them, both views below.
 
     Args:
         path: the PNG.
@@ -35,7 +36,9 @@ class ViewPictures(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         config, start = self.config, tf.constant(0, tf.int64)
-        epoch, positions, indices = Order(len(self.images), config.training.batch_size, config.seed).at(start)
+        epoch, positions, indices = Order(
+            len(self.images), config.training.batch_size, config.seed
+        ).at(start)
         positions, indices = positions[:_SHOWN], indices[:_SHOWN].numpy()
         originals = [self.images[int(index)] for index in indices]
         boxes, views = [], []
@@ -48,25 +51,48 @@ class ViewPictures(keras.callbacks.Callback):
             views_figure(self.path, originals, np.array(boxes), np.array(views))
             picture = tf.io.decode_png(self.path.read_bytes(), channels=3)
         except OSError as error:  # a full disk ends no run
-            self.events.say(f"warning: {self.path.name} not written: {error}. The run goes on without it")
+            self.events.say(
+                f"warning: {self.path.name} not written: {error}. The run goes on without it"
+            )
             return
         self.events.add(0, lambda: tf.summary.image("views", picture[None]))
 
-    def _views(self, policy, number: int, originals: list[np.ndarray], epoch, positions) -> tf.Tensor:
+    def _views(
+        self, policy, number: int, originals: list[np.ndarray], epoch, positions
+    ) -> tf.Tensor:
         """float32 `[n, size, size, 3]` in [0, 1], by the engine that training uses."""
         size, seed = self.config.views.size, (self.config.seed, number)
         draws = draw(seed, epoch, positions)
         if self.config.views.engine == "fused":
             ids = tf.stack([tf.repeat(epoch, len(originals)), positions], axis=1)
             if self.images.shape is None:
-                boxes = [pixel_boxes(policy, draws[i : i + 1], *image.shape[:2])[0].numpy() for i, image in enumerate(originals)]
-                parts = [image[y1:y2, x1:x2] for image, (y1, x1, y2, x2) in zip(originals, boxes, strict=True)]
+                boxes = [
+                    pixel_boxes(policy, draws[i : i + 1], *image.shape[:2])[0].numpy()
+                    for i, image in enumerate(originals)
+                ]
+                parts = [
+                    image[y1:y2, x1:x2]
+                    for image, (y1, x1, y2, x2) in zip(originals, boxes, strict=True)
+                ]
                 originals, policy = [resized(part, size) for part in parts], policy.without_crop()
-            layer = FusedViews(policy, size, seed, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), exact=self.config.views.exact, dtype="float32")
+            layer = FusedViews(
+                policy,
+                size,
+                seed,
+                (0.0, 0.0, 0.0),
+                (1.0, 1.0, 1.0),
+                exact=self.config.views.exact,
+                dtype="float32",
+            )
             return layer(np.stack(originals), ids)
         engine = HostViews(policy, size, seed)
         if self.images.shape is not None:
             crops = engine.crop(tf.constant(np.stack(originals)), draws)
         else:
-            crops = tf.stack([engine.crop_one(tf.constant(image), draws[i : i + 1]) for i, image in enumerate(originals)])
+            crops = tf.stack(
+                [
+                    engine.crop_one(tf.constant(image), draws[i : i + 1])
+                    for i, image in enumerate(originals)
+                ]
+            )
         return engine.recolour(crops, draws)

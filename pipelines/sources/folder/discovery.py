@@ -11,8 +11,14 @@ from pipelines.sources import heic
 from pipelines.sources.base import SourceError
 
 MAX_DEPTH = 100
-"""Folders within folders that are looked into. A path of more is longer than most programs can name."""
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}) | heic.SUFFIXES
+"""Folders within folders that are looked into. A path of more is longer than most programs can
+name."""
+SUFFIXES = (
+    frozenset(
+        {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
+    )
+    | heic.SUFFIXES
+)
 
 
 @dataclass
@@ -34,16 +40,23 @@ class Found:
     def no_photos(self, folder: Path) -> str:
         """One line on a folder where no photo is."""
         others = f"; {self.others_note()}" if self.others else ""
-        return f"{folder} holds no photos (.jpg, .png, .webp, .bmp, .gif, .tif, .ppm, .pgm, .jp2, .avif, .heic){others}"
+        return (
+            f"{folder} holds no photos (.jpg, .png, .webp, .bmp, .gif, .tif, .ppm, .pgm, .jp2, "
+            f".avif, .heic){others}"
+        )
 
     def others_note(self) -> str:
         """One line about the other files."""
-        kinds = ", ".join(f"{number:,} {printable(suffix) or 'without suffix'}" for suffix, number in self.others.most_common(5))
+        kinds = ", ".join(
+            f"{number:,} {printable(suffix) or 'without suffix'}"
+            for suffix, number in self.others.most_common(5)
+        )
         return f"not photos by their names: {sum(self.others.values()):,} file(s) ({kinds})"
 
 
 def existing_folder(root: str | None, option: str = "data.root") -> Path:
-    """Returns `root` as an absolute path; "~" is understood. Raises SourceError, which names the `option`, where it is no folder."""
+    """Returns `root` as an absolute path; "~" is understood. Raises SourceError, which names the
+    `option`, where it is no folder."""
     if root is None:
         raise SourceError('data.root is missing: data.source "folder" needs the folder of photos')
     folder = Path(root).expanduser().absolute()
@@ -54,22 +67,27 @@ def existing_folder(root: str | None, option: str = "data.root") -> Path:
         raise SourceError(f"{option}: {folder} is a file; a folder of photos{listed} is needed")
     near: list[str] = []
     if folder.parent.is_dir():
-        near = get_close_matches(folder.name, sorted(path.name for path in folder.parent.iterdir() if path.is_dir()), n=1)
+        near = get_close_matches(
+            folder.name, sorted(path.name for path in folder.parent.iterdir() if path.is_dir()), n=1
+        )
     hint = f"; did you mean {folder.parent / printable(near[0])}?" if near else ""
     raise SourceError(f"{option}: there is no folder {folder}{hint}")
 
 
 def printable(path: str) -> str:
-    r"""A file's name as text that can be written anywhere, no two names alike: bytes that are no UTF-8 become `\xe9`, signs that a terminal
-    might act on `\n`, and a backslash is doubled."""
+    r"""A file's name as text that can be written anywhere, no two names alike: bytes that are no
+    UTF-8 become `\xe9`, signs that a terminal might act on `\n`, and a backslash is doubled."""
     text = os.fsencode(path.replace("\\", "\\\\")).decode("utf-8", "backslashreplace")
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
 
 
 def walk(folder: Path) -> Found:
     """Lists the photos below `folder`, at any depth.
 
-    Names that begin with a dot are passed over. Links are followed; a link to a folder that it lies in is not.
+    Names that begin with a dot are passed over. Links are followed; a link to a folder that it lies
+    in is not.
     """
     found = Found()
     _walk(folder, "", (), found)
@@ -99,7 +117,9 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], found: 
             kind = entry.stat()
         except OSError as error:  # a link to nothing, or to itself
             if suffix in SUFFIXES:
-                found.skipped[path] = "link to nothing" if entry.is_symlink() else str(error.strerror)
+                found.skipped[path] = (
+                    "link to nothing" if entry.is_symlink() else str(error.strerror)
+                )
             continue
         if stat.S_ISDIR(kind.st_mode):
             _walk(folder / entry.name, path + "/", above, found)

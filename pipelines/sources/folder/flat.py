@@ -1,4 +1,5 @@
-"""All photos below a folder, whatever their places say: none has a label, and none is left out for where it lies."""
+"""All photos below a folder, whatever their places say: none has a label, and none is left out for
+where it lies."""
 
 import os
 from collections import deque
@@ -53,7 +54,10 @@ class Heap:
         found = walk(self.folder)
         if not found.sizes:
             raise SourceError(f"{option}: {found.no_photos(self.folder)}")
-        self.photos = [Photo(path, printable(path), size, found.modified[path]) for path, size in found.sizes.items()]
+        self.photos = [
+            Photo(path, printable(path), size, found.modified[path])
+            for path, size in found.sizes.items()
+        ]
         self.skipped = {printable(path): reason for path, reason in found.skipped.items()}
         self._reader = PhotoReader(self.folder, found.sizes, None)
 
@@ -62,7 +66,8 @@ class Heap:
         return self._reader.read(photo.path)
 
     def read_each(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, np.ndarray | None, str]]:
-        """Reads photos with several threads, and yields them in their order: (photo, pixels or None, why there are none).
+        """Reads photos with several threads, and yields them in their order: (photo, pixels or
+        None, why there are none).
 
         Memory: two photos a core.
         """
@@ -86,7 +91,8 @@ class Heap:
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """One photo from anywhere, upright, uint8 `[height, width, 3]`. Raises `OSError`, `UnreadableImage`."""
+    """One photo from anywhere, upright, uint8 `[height, width, 3]`. Raises `OSError`,
+    `UnreadableImage`."""
     return PhotoReader(path.parent, {path.name: path.stat().st_size}, None).read(path.name)
 
 

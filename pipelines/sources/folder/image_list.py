@@ -1,4 +1,5 @@
-"""A list in place of a folder: a text file with the path of a photo a line, and behind it the photo's class, if it has one."""
+"""A list in place of a folder: a text file with the path of a photo a line, and behind it the
+photo's class, if it has one."""
 
 import csv
 import stat
@@ -17,7 +18,8 @@ class PhotoList:
 
     Attributes:
         file: the list, absolute.
-        found: the photos that are there. Paths are as in the list: relative to its folder, or absolute.
+        found: the photos that are there. Paths are as in the list: relative to its folder, or
+            absolute.
         class_of: the class of each path that has one, whether it is there or not.
     """
 
@@ -29,20 +31,30 @@ class PhotoList:
 def read_list(root: str | None) -> PhotoList | None:
     """Reads the list that `root` names; None where it names a folder.
 
-    A line is a path, or a path, a tab and a class; in a `.csv` a comma separates too, and a path with a comma stands in quotes. Empty
-    lines, those that begin with #, and a first line that names the column `path` are passed over.
+    A line is a path, or a path, a tab and a class; in a `.csv` a comma separates too, and a path
+    with a comma stands in quotes. Empty lines, those that begin with #, and a first line that names
+    the column `path` are passed over.
 
     Raises:
-        SourceError: there is no such list, none of its files is there, or a line is wrong, with its number.
+        SourceError: there is no such list, none of its files is there, or a line is wrong, with its
+            number.
     """
     file = Path(root or "").expanduser().absolute()
     if file.suffix.lower() not in (".txt", ".csv") or file.is_dir():
         return None
     try:
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")  # the name of a file may be any bytes
+        text = file.read_bytes().decode(
+            "utf-8-sig", "surrogateescape"
+        )  # the name of a file may be any bytes
     except OSError as error:
-        raise SourceError(f"data.root: {file}: expected a list of photos; {error.strerror or error}") from error
-    rows = {number: line for number, line in enumerate(text.split("\n"), start=1) if line.strip() and not line.startswith("#")}
+        raise SourceError(
+            f"data.root: {file}: expected a list of photos; {error.strerror or error}"
+        ) from error
+    rows = {
+        number: line
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip() and not line.startswith("#")
+    }
     comma = file.suffix.lower() == ".csv" and not any("\t" in line for line in rows.values())
     line_of: dict[str, int] = {}
     class_of: dict[str, str] = {}
@@ -61,11 +73,15 @@ def read_list(root: str | None) -> PhotoList | None:
         if class_:
             class_of[path] = class_
     if wrong:
-        raise SourceError("\n".join(wrong[:_SHOWN]) + (f"\nand {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""))
+        raise SourceError(
+            "\n".join(wrong[:_SHOWN])
+            + (f"\nand {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
+        )
     found = _looked_up(file.parent, sorted(line_of))
     if not found.sizes:
         raise SourceError(
-            f"data.root: {file} lists {len(line_of):,} file(s), and none of them is there. A path is relative to the list's folder; "
+            f"data.root: {file} lists {len(line_of):,} file(s), and none of them is there. A path "
+            "is relative to the list's folder; "
             "a class stands behind a tab, in a .csv behind a comma"
         )
     return PhotoList(file, found, class_of)
@@ -79,7 +95,9 @@ def _parsed(line: str, comma: bool) -> tuple[str, str]:
         raise ValueError(f"expected a path, or a path and a class; {error}") from error
     path, *more = (field.strip() for field in fields)
     if not path or "\0" in path or len(more) > 1:
-        received = "no path" if not path else f"{len(fields)} fields" if len(more) > 1 else "a zero byte"
+        received = (
+            "no path" if not path else f"{len(fields)} fields" if len(more) > 1 else "a zero byte"
+        )
         raise ValueError(f"expected a path, or a path and a class; received {received}")
     return str(PurePosixPath(path)), more[0] if more else ""
 
@@ -95,5 +113,7 @@ def _looked_up(folder: Path, paths: list[str]) -> Found:
         if stat.S_ISREG(kind.st_mode):
             found.sizes[path], found.modified[path] = kind.st_size, kind.st_mtime_ns
         else:  # opening a pipe would wait for ever
-            found.skipped[path] = "a folder, not a photo" if stat.S_ISDIR(kind.st_mode) else "not a regular file"
+            found.skipped[path] = (
+                "a folder, not a photo" if stat.S_ISDIR(kind.st_mode) else "not a regular file"
+            )
     return found

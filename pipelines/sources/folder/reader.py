@@ -14,7 +14,14 @@ from pipelines.sources.decoding import Facts, UnreadableImage, decode, plain_jpe
 from pipelines.sources.folder.scan_cache import Scan
 from pipelines.sources.images import Shape
 
-_CONVERTED = {"L": "grey", "LA": "grey", "1": "black and white", "P": "palette", "PA": "palette", "RGBA": "with transparency"}
+_CONVERTED = {
+    "L": "grey",
+    "LA": "grey",
+    "1": "black and white",
+    "P": "palette",
+    "PA": "palette",
+    "RGBA": "with transparency",
+}
 
 
 class PhotoReader:
@@ -22,12 +29,19 @@ class PhotoReader:
 
     Args:
         folder: what paths are relative to.
-        sizes: bytes of each photo when the folder was looked through. One of another size is another photo, or half of one.
+        sizes: bytes of each photo when the folder was looked through. One of another size is
+            another photo, or half of one.
         image_size: side that photos will be resized to, to count those that are smaller; or None.
         scan: what is known of the photos, and is to be; or None.
     """
 
-    def __init__(self, folder: Path, sizes: Mapping[str, int], image_size: int | None, scan: Scan | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        sizes: Mapping[str, int],
+        image_size: int | None,
+        scan: Scan | None = None,
+    ) -> None:
         self._folder = folder
         self._sizes = sizes
         self._image_size = image_size
@@ -61,7 +75,8 @@ class PhotoReader:
         return pixels
 
     def shape(self, path: str) -> Shape:
-        """The shape of what `read` returns; a photo that the scan knows isn't opened. Raises as `read` does."""
+        """The shape of what `read` returns; a photo that the scan knows isn't opened. Raises as
+        `read` does."""
         facts = None if self._scan is None else self._scan.facts(path)
         if facts is None:
             return self.read(path).shape
@@ -77,15 +92,23 @@ class PhotoReader:
             return None
 
     def _open(self, path: str) -> BinaryIO:
-        """Raises OSError, and UnreadableImage where something else has come into the photo's place."""
+        """Raises OSError, and UnreadableImage where something else has come into the photo's
+        place."""
         # Without O_NONBLOCK, opening a pipe would wait for ever; it makes no difference to a file.
-        file = open(self._folder / path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+        file = open(  # noqa: SIM115 - kept open by the caller
+            self._folder / path,
+            "rb",
+            opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK),
+        )
         try:
             now = os.fstat(file.fileno())
             if not stat.S_ISREG(now.st_mode):
                 raise UnreadableImage("not a regular file")
             if now.st_size != self._sizes[path]:
-                raise UnreadableImage(f"changed while it was used: {now.st_size:,} bytes, {self._sizes[path]:,} before")
+                raise UnreadableImage(
+                    f"changed while it was used: {now.st_size:,} bytes, {self._sizes[path]:,} "
+                    "before"
+                )
         except BaseException:
             file.close()
             raise
@@ -96,17 +119,26 @@ class PhotoReader:
         self._settled = True
         if self._sides is None:
             return []
-        notes = [f"formats: {_listed(self._formats)}; sides {self._sides[0]:,} to {self._sides[1]:,} pixels"]
+        notes = [
+            f"formats: {_listed(self._formats)}; sides {self._sides[0]:,} to {self._sides[1]:,} "
+            "pixels"
+        ]
         converted: Counter[str] = Counter()
         for mode, number in self._modes.items():
             if mode != "RGB":
-                converted[_CONVERTED.get(mode, "16 bits" if mode in ("I", "F") or mode.startswith("I;16") else mode)] += number
+                converted[
+                    _CONVERTED.get(
+                        mode, "16 bits" if mode in ("I", "F") or mode.startswith("I;16") else mode
+                    )
+                ] += number
         if converted:
             notes.append(f"converted to RGB: {_listed(converted)}")
         if self._turned:
             notes.append(f"turned upright as EXIF says: {self._turned:,}")
         if self._smaller:
-            notes.append(f"smaller than data.image_size = {self._image_size}, enlarged: {self._smaller:,}")
+            notes.append(
+                f"smaller than data.image_size = {self._image_size}, enlarged: {self._smaller:,}"
+            )
         return notes
 
     def _count(self, facts: Facts) -> None:
@@ -118,7 +150,11 @@ class PhotoReader:
             self._modes[facts.mode] += 1
             self._turned += facts.turned
             self._smaller += self._image_size is not None and low < self._image_size
-            self._sides = (low, high) if self._sides is None else (min(low, self._sides[0]), max(high, self._sides[1]))
+            self._sides = (
+                (low, high)
+                if self._sides is None
+                else (min(low, self._sides[0]), max(high, self._sides[1]))
+            )
 
 
 def _listed(counts: Counter[str]) -> str:

@@ -1,4 +1,5 @@
-"""Photos that could be read when a run began and can't be any more: a disk fails, someone tidies up."""
+"""Photos that could be read when a run began and can't be any more: a disk fails, someone tidies
+up."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -15,14 +16,15 @@ Of = TypeVar("Of")
 
 
 class Losses:
-    """Has another photo take the place of one that is lost, so that a run of days doesn't end with one file; too many do end it.
+    """Has another photo take the place of one that is lost, so that a run of days doesn't end with
+    one file; too many do end it.
 
     Threads may use it.
 
     Args:
         folder: the root, for messages.
-        on_lost: called once for each lost photo with (path, reason); None where no photo may stand for another, and the first loss is an
-            error.
+        on_lost: called once for each lost photo with (path, reason); None where no photo may stand
+            for another, and the first loss is an error.
     """
 
     def __init__(self, folder: Path, on_lost: Lost | None) -> None:
@@ -39,12 +41,15 @@ class Losses:
 
         Args:
             allowed: the number of losses a run bears.
-            unreadable: paths that couldn't be read from the beginning, as far as nobody has tried to.
+            unreadable: paths that couldn't be read from the beginning, as far as nobody has tried
+                to.
         """
         self._allowed = allowed
         self._unreadable.update(unreadable)
 
-    def read(self, read: Callable[[str], Of], paths: Sequence[str], index: int, labels: np.ndarray | None) -> Of:
+    def read(
+        self, read: Callable[[str], Of], paths: Sequence[str], index: int, labels: np.ndarray | None
+    ) -> Of:
         """Returns photo `index`; if it is lost, the next one of its label that can be read.
 
         Args:
@@ -68,29 +73,39 @@ class Losses:
             self._note(paths[index], str(error))
         for step in range(1, len(paths)):
             other = (index + step) % len(paths)
-            if paths[other] in self._unreadable or (labels is not None and labels[other] != labels[index]):
+            if paths[other] in self._unreadable or (
+                labels is not None and labels[other] != labels[index]
+            ):
                 continue
             try:
                 return read(paths[other])
             except UnreadableImage as error:
                 self._note(paths[other], str(error))
-        raise self._stop(f"{self._folder}: not one photo is left that could stand for {printable(paths[index])}")
+        raise self._stop(
+            f"{self._folder}: not one photo is left that could stand for {printable(paths[index])}"
+        )
 
     def _note(self, path: str, reason: str) -> None:
         """Raises SourceError when it is one too many."""
         name = printable(path)
         if self._on_lost is None:
-            raise self._stop(f"{self._folder / name}: {reason}. It could be read when the run began")
+            raise self._stop(
+                f"{self._folder / name}: {reason}. It could be read when the run began"
+            )
         with self._lock:
             if path in self._lost:
                 return
             self._lost[path] = reason
             self._on_lost(name, reason)
             if len(self._lost) > self._allowed:
-                examples = "; ".join(f"{printable(lost)}: {why}" for lost, why in list(self._lost.items())[:5])
+                examples = "; ".join(
+                    f"{printable(lost)}: {why}" for lost, why in list(self._lost.items())[:5]
+                )
                 raise self._stop(
-                    f"{self._folder}: {len(self._lost):,} photos that could be read when the run began can't be any more; with those that "
-                    f"couldn't be then they are more than data.max_bad_fraction allows. For example {examples}"
+                    f"{self._folder}: {len(self._lost):,} photos that could be read when the run "
+                    "began can't be any more; with those that "
+                    "couldn't be then they are more than data.max_bad_fraction allows. For "
+                    f"example {examples}"
                 )
 
     def _stop(self, text: str) -> SourceError:

@@ -1,8 +1,10 @@
-"""What is known of a folder's photos from an earlier start, so that one whose pixels aren't held needn't decode each of them again.
+"""What is known of a folder's photos from an earlier start, so that one whose pixels aren't held
+needn't decode each of them again.
 
-Kept in one file outside the folder: SHA-256 of what follows, then JSON. Only photos that could be read are kept, so what couldn't be is
-tried at each start; an entry counts while path, size and time of the last change are the same, and the versions of what decodes. Anything
-wrong with the file, and it is as if there were none.
+Kept in one file outside the folder: SHA-256 of what follows, then JSON. Only photos that could be
+read are kept, so what couldn't be is tried at each start; an entry counts while path, size and time
+of the last change are the same, and the versions of what decodes. Anything wrong with the file, and
+it is as if there were none.
 """
 
 import contextlib
@@ -39,7 +41,9 @@ class Scan:
         self._found = found
         self._kept = self._read()
         self._facts = {path: Facts(*entry[2:7]) for path, entry in self._kept.items()}
-        self._digests = {path: entry[7] for path, entry in self._kept.items() if entry[7] is not None}
+        self._digests = {
+            path: entry[7] for path, entry in self._kept.items() if entry[7] is not None
+        }
 
     def facts(self, path: str) -> Facts | None:
         """What `decode` stated of a photo that could be read."""
@@ -60,10 +64,13 @@ class Scan:
         return self._digests[path]
 
     def keep(self) -> None:
-        """Writes what is known for the next start, if that is more than it was. It goes without, where it can't be written."""
+        """Writes what is known for the next start, if that is more than it was. It goes without,
+        where it can't be written."""
         there = self._found.sizes.keys()
         entries = {
-            path: [*self._state(path), *astuple(facts), self._digests.get(path)] for path, facts in self._facts.items() if path in there
+            path: [*self._state(path), *astuple(facts), self._digests.get(path)]
+            for path, facts in self._facts.items()
+            if path in there
         }
         if self._file is None or entries == self._kept:
             return
@@ -88,7 +95,11 @@ class Scan:
         if kept.get("by") != _versions():
             return {}
         there = self._found.sizes.keys()
-        return {path: entry for path, entry in kept["photos"].items() if path in there and tuple(entry[:2]) == self._state(path)}
+        return {
+            path: entry
+            for path, entry in kept["photos"].items()
+            if path in there and tuple(entry[:2]) == self._state(path)
+        }
 
 
 def _versions() -> str:

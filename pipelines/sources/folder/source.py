@@ -1,4 +1,5 @@
-"""Photos of one's own: any tree of image files, or a list of them. They are read and never changed."""
+"""Photos of one's own: any tree of image files, or a list of them. They are read and never
+changed."""
 
 import contextlib
 import hashlib
@@ -21,7 +22,9 @@ from pipelines.sources.folder.replacement import Losses
 from pipelines.sources.folder.scan_cache import Scan
 from pipelines.sources.images import LazyImages, Shape
 
-_HEADERS = 64  # files whose headers tell, before all are decoded, whether the photos seem to have one size
+_HEADERS = (
+    64  # files whose headers tell, before all are decoded, whether the photos seem to have one size
+)
 
 
 @dataclass(frozen=True)
@@ -49,26 +52,42 @@ def _looked_through(request: Request) -> _Photos:
     """Raises SourceError: see `read_list`, `lay_out_list`, `lay_out` and `_as_it_was`."""
     listed, roll = read_list(request.root), request.roll
     if listed is not None:
-        folder, where, found, class_of = listed.file.parent, f"in {listed.file}", listed.found, listed.class_of
+        folder, where, found, class_of = (
+            listed.file.parent,
+            f"in {listed.file}",
+            listed.found,
+            listed.class_of,
+        )
     else:
         folder = existing_folder(request.root)
         where, found, class_of = f"below {folder}", walk(folder), {}
     now = found
     if roll is not None:
         found, class_of = _as_it_was(folder, now, roll, request.max_bad_fraction), roll.class_of
-    layout = lay_out(folder, found, request.seed) if listed is None else lay_out_list(listed.file, found, class_of, request.seed)
+    layout = (
+        lay_out(folder, found, request.seed)
+        if listed is None
+        else lay_out_list(listed.file, found, class_of, request.seed)
+    )
     return _Photos(folder, where, found, now, layout, class_of)
 
 
 def _as_it_was(folder: Path, now: Found, roll: Roll, max_bad_fraction: float) -> Found:
-    """What was found when the run began. Raises SourceError if more of it has gone or changed than may be lost."""
+    """What was found when the run began. Raises SourceError if more of it has gone or changed than
+    may be lost."""
     unreadable = dict(roll.skipped)
     total = len({*map(printable, roll.sizes), *unreadable})
-    gone = [path for path, size in roll.sizes.items() if now.sizes.get(path) != size and printable(path) not in unreadable]
+    gone = [
+        path
+        for path, size in roll.sizes.items()
+        if now.sizes.get(path) != size and printable(path) not in unreadable
+    ]
     if len(gone) + len(unreadable) > max_bad_fraction * total and gone:
         raise SourceError(
-            f"{folder}: {len(gone):,} of {total:,} photos that this run was begun with are gone or have changed, more than "
-            f"data.max_bad_fraction = {max_bad_fraction:g} allows. For example {', '.join(map(printable, gone[:5]))}. Bring those back, or "
+            f"{folder}: {len(gone):,} of {total:,} photos that this run was begun with are gone or "
+            "have changed, more than "
+            f"data.max_bad_fraction = {max_bad_fraction:g} allows. For example "
+            f"{', '.join(map(printable, gone[:5]))}. Bring those back, or "
             "use --fresh"
         )
     return Found(dict(roll.sizes))
@@ -82,20 +101,35 @@ def outline(request: Request) -> Outline:
     notes = _notes(photos)
     shape = _likely_shape(folder, layout)
     if shape is not None:
-        notes.append(f"photos seem to be {shape[1]} x {shape[0]} pixels each, by {min(_HEADERS, sum(counts.values()))} headers")
-    return Outline(counts, len(layout.class_names), shape, unlabelled_from=layout.unlabelled_from, notes=tuple(notes))
+        notes.append(
+            f"photos seem to be {shape[1]} x {shape[0]} pixels each, by "
+            f"{min(_HEADERS, sum(counts.values()))} headers"
+        )
+    return Outline(
+        counts,
+        len(layout.class_names),
+        shape,
+        unlabelled_from=layout.unlabelled_from,
+        notes=tuple(notes),
+    )
 
 
 def parts(request: Request) -> Parts:
-    """Finds the photos; they are decoded when they are read. Raises SourceError: see `_looked_through`."""
+    """Finds the photos; they are decoded when they are read. Raises SourceError: see
+    `_looked_through`."""
     photos = _looked_through(request)
     folder, found, layout = photos.folder, photos.found, photos.layout
     scan, roll = Scan(request.root, photos.now, request.scans), request.roll
-    reader, losses = PhotoReader(folder, found.sizes, request.image_size, scan), Losses(folder, request.on_lost)
+    reader, losses = (
+        PhotoReader(folder, found.sizes, request.image_size, scan),
+        Losses(folder, request.on_lost),
+    )
     unreadable = {} if roll is None else dict(roll.skipped)
 
     def read(path: str) -> np.ndarray:
-        if unreadable and (reason := unreadable.get(printable(path))) is not None:  # it might be readable by now: the order would change
+        if (
+            unreadable and (reason := unreadable.get(printable(path))) is not None
+        ):  # it might be readable by now: the order would change
             raise UnreadableImage(reason)
         return reader.read(path)
 
@@ -114,10 +148,15 @@ def parts(request: Request) -> Parts:
 
     def after_reading(losses_allowed: int) -> tuple[str, ...]:
         losses.settle(losses_allowed)
-        return (*reader.settle(), *(_duplicates_notes(folder, found.sizes, layout, scan) if roll is None else ()))
+        return (
+            *reader.settle(),
+            *(_duplicates_notes(folder, found.sizes, layout, scan) if roll is None else ()),
+        )
 
     return Parts(
-        images={split: images(paths, layout.labels.get(split)) for split, paths in layout.files.items()},
+        images={
+            split: images(paths, layout.labels.get(split)) for split, paths in layout.files.items()
+        },
         class_names=tuple(map(printable, layout.class_names)),
         fingerprint=_fingerprint(found.sizes, photos.class_of),
         notes=tuple(_notes(photos)),
@@ -180,7 +219,9 @@ def _likely_shape(folder: Path, layout: Layout, scan: Scan | None = None) -> Sha
     return (*shapes.pop(), 3) if len(shapes) == 1 else None
 
 
-def _duplicates_notes(folder: Path, sizes: Mapping[str, int], layout: Layout, scan: Scan) -> list[str]:
+def _duplicates_notes(
+    folder: Path, sizes: Mapping[str, int], layout: Layout, scan: Scan
+) -> list[str]:
     """Says how many files are copies of others, and how many test photos a run could have seen."""
     split_of = {path: split for split, paths in layout.files.items() for path in paths}
     by_size: dict[int, list[str]] = defaultdict(list)

@@ -8,7 +8,8 @@ from pipelines.sources.tfds.prepare import Found, Published, find, prepare
 from pipelines.sources.tfds.records import split_images
 
 _DATASETS = {
-    # Coates, Lee, Ng: An analysis of single-layer networks in unsupervised feature learning, AISTATS 2011.
+    # Coates, Lee, Ng: An analysis of single-layer networks in unsupervised feature learning,
+    # AISTATS 2011.
     "stl10": Published(
         name="stl10",
         splits={"unlabelled": "unlabelled", "train": "train", "test": "test"},
@@ -45,7 +46,8 @@ _DATASETS = {
 
 
 def outline(request: Request) -> Outline:
-    """Says what is prepared, or what would be. Writes nothing, uses no network. Raises SourceError: see `find`."""
+    """Says what is prepared, or what would be. Writes nothing, uses no network. Raises SourceError:
+    see `find`."""
     published = _DATASETS[request.source]
     found = find(published, request.root, request.archive)
     if found.prepared:
@@ -58,7 +60,8 @@ def outline(request: Request) -> Outline:
             note = found.missing
         elif found.url:
             note = (
-                f"not here yet: would download {found.url} ({found.size / 1e9:.2f} GB) and prepare it in {found.builder.data_dir}, {disk}"
+                f"not here yet: would download {found.url} ({found.size / 1e9:.2f} GB) and "
+                f"prepare it in {found.builder.data_dir}, {disk}"
             )
         else:
             origin = " and ".join(map(str, found.archives)) or "what TFDS downloaded earlier"
@@ -68,18 +71,27 @@ def outline(request: Request) -> Outline:
 
 
 def parts(request: Request) -> Parts:
-    """Prepares the data set where it isn't, and opens it. Raises SourceError: see `find`, `prepare`, `planned`."""
+    """Prepares the data set where it isn't, and opens it. Raises SourceError: see `find`,
+    `prepare`, `planned`."""
     published = _DATASETS[request.source]
     found = find(published, request.root, request.archive)
     if found.missing:
         raise SourceError(found.missing)
     if not found.prepared:
-        planned(request, outline(request))  # a choice that can't be met shows before hours of preparation
-        request.on_progress(f"preparing {published.name}, once, which takes minutes", 0, sum(published.counts.values()))
+        planned(
+            request, outline(request)
+        )  # a choice that can't be met shows before hours of preparation
+        request.on_progress(
+            f"preparing {published.name}, once, which takes minutes",
+            0,
+            sum(published.counts.values()),
+        )
         prepare(published, found)
     builder = found.builder
     counts = _counts(published, found)
-    identity = f"{published.name} {builder.version} " + " ".join(f"{split} {counts[split]}" for split in SPLITS if split in counts)
+    identity = f"{published.name} {builder.version} " + " ".join(
+        f"{split} {counts[split]}" for split in SPLITS if split in counts
+    )
     return Parts(
         images={
             split: split_images(
@@ -93,11 +105,18 @@ def parts(request: Request) -> Parts:
         },
         class_names=tuple(builder.info.features["label"].names),
         fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
-        notes=(f"{published.name} {builder.version} in {builder.data_dir} ({builder.info.file_format.value})",),
+        notes=(
+            f"{published.name} {builder.version} in {builder.data_dir} "
+            f"({builder.info.file_format.value})",
+        ),
     )
 
 
 def _counts(published: Published, found: Found) -> dict[str, int]:
     """Images in each of our splits that was prepared."""
     splits = found.builder.info.splits
-    return {ours: splits[theirs].num_examples for ours, theirs in published.splits.items() if theirs in splits}
+    return {
+        ours: splits[theirs].num_examples
+        for ours, theirs in published.splits.items()
+        if theirs in splits
+    }

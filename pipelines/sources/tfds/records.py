@@ -1,4 +1,5 @@
-"""The records of a prepared TFDS split, each reached by its index, in either file format and without TensorFlow."""
+"""The records of a prepared TFDS split, each reached by its index, in either file format and
+without TensorFlow."""
 
 import contextlib
 import io
@@ -15,7 +16,9 @@ from pipelines.sources.base import Progress, SourceError
 from pipelines.sources.decoding import UnreadableImage, decode, plain_jpeg
 from pipelines.sources.images import LazyImages, Shape
 
-_HEADER = struct.Struct("<Q4x")  # a TFRecord: length, checksum of the length; then the data and their checksum of 4 bytes
+_HEADER = struct.Struct(
+    "<Q4x"
+)  # a TFRecord: length, checksum of the length; then the data and their checksum of 4 bytes
 _FOOTER = 4
 
 
@@ -32,7 +35,9 @@ class TFRecords:
 
     def __init__(self, files: list[Path], lengths: list[int]) -> None:
         self._files = files
-        self._first = np.concatenate([[0], np.cumsum(lengths)])  # number of each shard's first record
+        self._first = np.concatenate(
+            [[0], np.cumsum(lengths)]
+        )  # number of each shard's first record
         self._places = [_places(file, length) for file, length in zip(files, lengths, strict=True)]
 
     def __len__(self) -> int:
@@ -41,7 +46,9 @@ class TFRecords:
     def __getitem__(self, index: int) -> bytes:
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
         start, length = self._places[shard][index - self._first[shard]]
-        with open(self._files[shard], "rb") as file:  # opened each time: threads would share a position
+        with open(
+            self._files[shard], "rb"
+        ) as file:  # opened each time: threads would share a position
             file.seek(int(start))
             return file.read(int(length))
 
@@ -59,14 +66,21 @@ def _places(file: Path, count: int) -> np.ndarray:
                 places[row] = position + _HEADER.size, length
                 position += _HEADER.size + length + _FOOTER
     except (OSError, struct.error) as error:
-        raise SourceError(f"{file} is not whole ({error}); delete its folder to have the data prepared again") from error
+        raise SourceError(
+            f"{file} is not whole ({error}); delete its folder to have the data prepared again"
+        ) from error
     if position > size:
         raise SourceError(f"{file} is cut short; delete its folder to have the data prepared again")
     return places
 
 
 def split_images(
-    builder: tfds.core.DatasetBuilder, split: str, *, labelled: bool, shape: Shape | None, on_progress: Progress
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    *,
+    labelled: bool,
+    shape: Shape | None,
+    on_progress: Progress,
 ) -> LazyImages:
     """Returns the images of one split of a prepared data set, read when they are asked for.
 
@@ -88,13 +102,18 @@ def split_images(
             return decode(io.BytesIO(examples(index)["image"]), upright=False)[0]
         except UnreadableImage as error:
             raise SourceError(
-                f"image {index} of {split} in {folder}: {error}; delete the folder to have the data prepared again"
+                f"image {index} of {split} in {folder}: {error}; delete the folder to have the "
+                "data prepared again"
             ) from error
 
     def encoded(index: int) -> bytes | None:
         return plain_jpeg(io.BytesIO(examples(index)["image"]), upright=False)
 
-    labels = _labels(Path(folder) / f"labels-{split}.npy", examples, count, split, on_progress) if labelled else None
+    labels = (
+        _labels(Path(folder) / f"labels-{split}.npy", examples, count, split, on_progress)
+        if labelled
+        else None
+    )
     return LazyImages(count, read, labels, shape, encoded)
 
 
@@ -105,11 +124,20 @@ def _examples(builder: tfds.core.DatasetBuilder, split: str) -> Callable[[int], 
         return builder.as_data_source(split, decoders=decoders).__getitem__
     info = builder.info.splits[split]
     records = TFRecords([Path(path) for path in info.filepaths], list(info.shard_lengths))
-    return lambda index: builder.info.features.deserialize_example_np(records[index], decoders=decoders)
+    return lambda index: builder.info.features.deserialize_example_np(
+        records[index], decoders=decoders
+    )
 
 
-def _labels(file: Path, examples: Callable[[int], dict[str, Any]], count: int, split: str, on_progress: Progress) -> np.ndarray:
-    """Labels of a split, int64. Read from the records once, which takes minutes for ImageNet, then from `file` beside them."""
+def _labels(
+    file: Path,
+    examples: Callable[[int], dict[str, Any]],
+    count: int,
+    split: str,
+    on_progress: Progress,
+) -> np.ndarray:
+    """Labels of a split, int64. Read from the records once, which takes minutes for ImageNet, then
+    from `file` beside them."""
     try:
         labels = np.load(file, allow_pickle=False)
         if labels.shape == (count,) and labels.dtype == np.int64:

@@ -1,4 +1,5 @@
-"""One source for every key: what is printed and written about it comes from the types, and is not stale."""
+"""One source for every key: what is printed and written about it comes from the types, and is not
+stale."""
 
 import re
 from pathlib import Path
@@ -22,12 +23,21 @@ def test_every_key_is_documented():
 
 def test_a_key_is_explained(capsys):
     assert main(["--explain", "training.epochs"]) == 0
-    assert capsys.readouterr().out == "training.epochs: a whole number of 1 or more; needed\n  Passes over the pre-training images.\n"
+    assert (
+        capsys.readouterr().out
+        == "training.epochs: a whole number of 1 or more; needed\n  Passes over the pre-training "
+        "images.\n"
+    )
 
 
 def test_a_section_is_explained_with_all_its_keys():
     lines = explain("tau").splitlines()
-    assert [line.split(":")[0] for line in lines if not line.startswith(" ")] == ["tau.schedule", "tau.base", "tau.end", "tau.drop_at"]
+    assert [line.split(":")[0] for line in lines if not line.startswith(" ")] == [
+        "tau.schedule",
+        "tau.base",
+        "tau.end",
+        "tau.drop_at",
+    ]
     assert lines[2] == "tau.base: a number from 0 to 1; default: 0.996"
 
 
@@ -36,15 +46,23 @@ def test_help_names_each_section_and_how_to_see_its_keys(capsys):
         main(["--help"])
     printed = capsys.readouterr().out
     assert printed.endswith("--explain SECTION\n")
-    told = dict(re.findall(r"^  (\S+) +(\S.*)$", printed.partition("sections of a config")[2], re.MULTILINE))
+    told = dict(
+        re.findall(r"^  (\S+) +(\S.*)$", printed.partition("sections of a config")[2], re.MULTILINE)
+    )
     assert set(told) == {".".join(section) for section in SECTIONS if section}
     assert told["training"] == "How long, and in what steps."
-    assert told["monitor"].startswith("What happens when a run goes wrong by itself (docs/collapse.md,")
+    assert told["monitor"].startswith(
+        "What happens when a run goes wrong by itself (docs/collapse.md,"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("epochs", "; did you mean training.epochs?"), ("training.epoch", "; did you mean training.epochs"), ("no.such.thing", "")],
+    [
+        ("epochs", "; did you mean training.epochs?"),
+        ("training.epoch", "; did you mean training.epochs"),
+        ("no.such.thing", ""),
+    ],
 )
 def test_another_key_is_an_error_that_names_near_ones(name, meant, capsys):
     assert main(["--explain", name]) == 2

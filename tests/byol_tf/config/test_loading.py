@@ -1,4 +1,5 @@
-"""What a user reads when a config is wrong, word by word, and that a right one is read as it stands."""
+"""What a user reads when a config is wrong, word by word, and that a right one is read as it
+stands."""
 
 import json
 import math
@@ -52,7 +53,9 @@ def message(content, overrides=(), path="c.json"):
     if isinstance(content, bytes):
         Path(path).write_bytes(content)
     else:
-        Path(path).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        Path(path).write_text(
+            content if isinstance(content, str) else json.dumps(content), encoding="utf-8"
+        )
     with pytest.raises(ConfigError) as caught:
         load_config(path, overrides)
     return str(caught.value)
@@ -64,78 +67,165 @@ SOURCES = '"textures", "digits", "folder", "stl10", "cifar10" or "imagenet"'
 WRONG_KEYS = [
     ({"training__epohcs": 5}, 'training.epohcs: unknown key; did you mean "epochs" (now 100)?'),
     ({"training__Epochs": 5}, 'training.Epochs: unknown key; did you mean "epochs" (now 100)?'),
-    ({"training__batch-size": 5}, 'training.batch-size: unknown key; did you mean "batch_size" (now 64)?'),
-    ({"training__epochs": GONE, "training__epohcs": 5}, 'training.epohcs: unknown key; did you mean "epochs"?'),
+    (
+        {"training__batch-size": 5},
+        'training.batch-size: unknown key; did you mean "batch_size" (now 64)?',
+    ),
+    (
+        {"training__epochs": GONE, "training__epohcs": 5},
+        'training.epohcs: unknown key; did you mean "epochs"?',
+    ),
     ({"trainnig": {"epochs": 5}}, 'trainnig: unknown key; did you mean "training"?'),
     ({"optimizer__epochs": 5}, 'optimizer.epochs: unknown key; it belongs to "training"'),
     ({"epochs": 5}, 'epochs: unknown key; it belongs to "training"'),
-    ({"data__name": "x"}, 'data.name: unknown key; it belongs to the top level, "encoder" or "optimizer"'),
-    ({"views__crop_area": [0.2, 1]}, 'views.crop_area: unknown key; it belongs to "views.first" or "views.second"'),
-    ({"learning_rate": 1}, 'learning_rate: unknown key; did you mean "optimizer.base_learning_rate" (now 0.001)?'),
+    (
+        {"data__name": "x"},
+        'data.name: unknown key; it belongs to the top level, "encoder" or "optimizer"',
+    ),
+    (
+        {"views__crop_area": [0.2, 1]},
+        'views.crop_area: unknown key; it belongs to "views.first" or "views.second"',
+    ),
+    (
+        {"learning_rate": 1},
+        'learning_rate: unknown key; did you mean "optimizer.base_learning_rate" (now 0.001)?',
+    ),
     ({"training.epochs": 5}, '"training.epochs": unknown key; write "epochs" inside "training"'),
     (
         {"training__lr": 5},
-        'training.lr: unknown key; "training" takes "epochs", "batch_size", "accumulation", "recompute" and "deterministic"',
+        'training.lr: unknown key; "training" takes "epochs", "batch_size", "accumulation", '
+        '"recompute" and "deterministic"',
     ),
-    ({"tau__\n\x1b[31m": 5}, r'tau."\n\u001b[31m": unknown key; "tau" takes "schedule", "base", "end" and "drop_at"'),
-    ({"views__first__croparea": [1, 1]}, 'views.first.croparea: unknown key; did you mean "crop_area"?'),
-    ({"name": GONE}, "name: missing; expected a name of at most 100 letters, digits, '.', '_' and '-', a letter or digit first"),
-    ({"optimizer__base_learning_rate": GONE}, "optimizer.base_learning_rate: missing; expected a number above 0"),
+    (
+        {"tau__\n\x1b[31m": 5},
+        r'tau."\n\u001b[31m": unknown key; "tau" takes "schedule", "base", "end" and "drop_at"',
+    ),
+    (
+        {"views__first__croparea": [1, 1]},
+        'views.first.croparea: unknown key; did you mean "crop_area"?',
+    ),
+    (
+        {"name": GONE},
+        "name: missing; expected a name of at most 100 letters, digits, '.', '_' and '-', a letter "
+        "or digit first",
+    ),
+    (
+        {"optimizer__base_learning_rate": GONE},
+        "optimizer.base_learning_rate: missing; expected a number above 0",
+    ),
     ({"training": GONE}, 'training: missing; expected an object with "epochs" and "batch_size"'),
-    ({"about": {"measured": "no", "time": "", "hardware": "", "accuracy": ""}}, "about.reproduces: missing; expected a string"),
+    (
+        {"about": {"measured": "no", "time": "", "hardware": "", "accuracy": ""}},
+        "about.reproduces: missing; expected a string",
+    ),
 ]
 WRONG_VALUES = [
-    ({"training__batch_size": 4.5}, "training.batch_size: expected a whole number of 2 or more; received 4.5"),
-    ({"training__batch_size": 1}, "training.batch_size: expected a whole number of 2 or more; received 1"),
-    ({"training__epochs": 100.0}, "training.epochs: expected a whole number of 1 or more; received 100.0; did you mean 100?"),
+    (
+        {"training__batch_size": 4.5},
+        "training.batch_size: expected a whole number of 2 or more; received 4.5",
+    ),
+    (
+        {"training__batch_size": 1},
+        "training.batch_size: expected a whole number of 2 or more; received 1",
+    ),
+    (
+        {"training__epochs": 100.0},
+        "training.epochs: expected a whole number of 1 or more; received 100.0; did you mean 100?",
+    ),
     (
         {"training__epochs": "100"},
-        'training.epochs: expected a whole number of 1 or more; received "100"; did you mean 100, without quotes?',
+        'training.epochs: expected a whole number of 1 or more; received "100"; did you mean 100, '
+        "without quotes?",
     ),
-    ({"training__epochs": True}, "training.epochs: expected a whole number of 1 or more; received true"),
-    ({"training__epochs": [5]}, "training.epochs: expected a whole number of 1 or more; received [5]"),
+    (
+        {"training__epochs": True},
+        "training.epochs: expected a whole number of 1 or more; received true",
+    ),
+    (
+        {"training__epochs": [5]},
+        "training.epochs: expected a whole number of 1 or more; received [5]",
+    ),
     ({"training__deterministic": 1}, "training.deterministic: expected true or false; received 1"),
     (
         {"training__deterministic": "true"},
-        'training.deterministic: expected true or false; received "true"; did you mean true, without quotes?',
+        'training.deterministic: expected true or false; received "true"; did you mean true, '
+        "without quotes?",
     ),
-    ({"data__source": "textres"}, f'data.source: expected {SOURCES}; received "textres"; did you mean "textures"?'),
-    ({"data__source": "STL-10"}, f'data.source: expected {SOURCES}; received "STL-10"; did you mean "stl10"?'),
+    (
+        {"data__source": "textres"},
+        f'data.source: expected {SOURCES}; received "textres"; did you mean "textures"?',
+    ),
+    (
+        {"data__source": "STL-10"},
+        f'data.source: expected {SOURCES}; received "STL-10"; did you mean "stl10"?',
+    ),
     ({"data__source": None}, f"data.source: expected {SOURCES}; received null"),
-    ({"data__pretrain": 3}, 'data.pretrain: expected "unlabelled", "train", "train+unlabelled" or null; received 3'),
-    ({"data__pretrain_images": 0}, "data.pretrain_images: expected a whole number of 1 or more, or null; received 0"),
+    (
+        {"data__pretrain": 3},
+        'data.pretrain: expected "unlabelled", "train", "train+unlabelled" or null; received 3',
+    ),
+    (
+        {"data__pretrain_images": 0},
+        "data.pretrain_images: expected a whole number of 1 or more, or null; received 0",
+    ),
     ({"data__root": ""}, 'data.root: expected a string that is not empty, or null; received ""'),
-    ({"name": "a/b"}, "name: expected a name of at most 100 letters, digits, '.', '_' and '-', a letter or digit first; received \"a/b\""),
+    (
+        {"name": "a/b"},
+        "name: expected a name of at most 100 letters, digits, '.', '_' and '-', a letter or digit "
+        'first; received "a/b"',
+    ),
     ({"seed": -1}, "seed: expected a whole number from 0 to 2147483647; received -1"),
     ({"seed": 10**30}, "seed: expected a whole number from 0 to 2147483647; received 1e+30"),
     ({"tau__base": 1.5}, "tau.base: expected a number from 0 to 1; received 1.5"),
     ({"tau__base": math.nan}, "tau.base: expected a number from 0 to 1; received NaN"),
-    ({"optimizer__base_learning_rate": math.inf}, "optimizer.base_learning_rate: expected a number above 0; received Infinity"),
-    ({"optimizer__base_learning_rate": 0}, "optimizer.base_learning_rate: expected a number above 0; received 0"),
-    ({"optimizer__momentum": 1}, "optimizer.momentum: expected a number of 0 or more and below 1; received 1"),
+    (
+        {"optimizer__base_learning_rate": math.inf},
+        "optimizer.base_learning_rate: expected a number above 0; received Infinity",
+    ),
+    (
+        {"optimizer__base_learning_rate": 0},
+        "optimizer.base_learning_rate: expected a number above 0; received 0",
+    ),
+    (
+        {"optimizer__momentum": 1},
+        "optimizer.momentum: expected a number of 0 or more and below 1; received 1",
+    ),
     (
         {"optimizer__weight_decay": "1e-6"},
-        'optimizer.weight_decay: expected a number of 0 or more; received "1e-6"; did you mean 1e-6, without quotes?',
+        'optimizer.weight_decay: expected a number of 0 or more; received "1e-6"; did you mean '
+        "1e-6, without quotes?",
     ),
     ({"optimizer": []}, 'optimizer: expected an object with "base_learning_rate"; received []'),
     ({"projector": None}, "projector: expected an object; received null"),
-    ({"views__preset": ["byol"]}, 'views.preset: expected "byol", "stl10", "simclr", "simsiam" or "none"; received ["byol"]'),
+    (
+        {"views__preset": ["byol"]},
+        'views.preset: expected "byol", "stl10", "simclr", "simsiam" or "none"; received ["byol"]',
+    ),
     ({"views__first": [1]}, "views.first: expected an object; received [1]"),
     ({"views__first__hue": 0.6}, "views.first.hue: expected a number from 0 to 0.5; received 0.6"),
     (
         {"views__first__crop_area": [0.5, 0.2]},
-        "views.first.crop_area: expected two numbers [low, high] with 0 < low <= high <= 1; received [0.5, 0.2]",
+        "views.first.crop_area: expected two numbers [low, high] with 0 < low <= high <= 1; "
+        "received [0.5, 0.2]",
     ),
     (
         {"views__first__crop_area": [0.2, 0.5, 1]},
-        "views.first.crop_area: expected two numbers [low, high] with 0 < low <= high <= 1; received [0.2, 0.5, 1]",
+        "views.first.crop_area: expected two numbers [low, high] with 0 < low <= high <= 1; "
+        "received [0.2, 0.5, 1]",
     ),
     (
         {"views__second__blur_sigma": 2},
-        "views.second.blur_sigma: expected two numbers [low, high] with 0 < low <= high <= 100; received 2",
+        "views.second.blur_sigma: expected two numbers [low, high] with 0 < low <= high <= 100; "
+        "received 2",
     ),
-    ({"views__mean": [0.5, "x", None]}, 'views.mean: expected three numbers [red, green, blue]; received [0.5, "x", null]'),
-    ({"views__std": [0.5, 0, 0.5]}, "views.std: expected three numbers above 0 [red, green, blue]; received [0.5, 0, 0.5]"),
+    (
+        {"views__mean": [0.5, "x", None]},
+        'views.mean: expected three numbers [red, green, blue]; received [0.5, "x", null]',
+    ),
+    (
+        {"views__std": [0.5, 0, 0.5]},
+        "views.std: expected three numbers above 0 [red, green, blue]; received [0.5, 0, 0.5]",
+    ),
     (
         {"run__root": ["a" * 100]},
         f'run.root: expected a string that is not empty; received ["{"a" * 55}...',
@@ -143,7 +233,10 @@ WRONG_VALUES = [
     ({"run__root": "\ud800"}, r'run.root: expected a string that is not empty; received "\ud800"'),
 ]
 CLASHES = [
-    ({"data__source": "folder"}, 'data.root: missing; expected the folder that holds the photos, as data.source is "folder"'),
+    (
+        {"data__source": "folder"},
+        'data.root: missing; expected the folder that holds the photos, as data.source is "folder"',
+    ),
     (
         {"data__source": "textures", "views__size": 32, "data__root": "photos"},
         'data.root: expected null, as data.source "textures" reads no folder; received "photos"',
@@ -154,9 +247,14 @@ CLASHES = [
     ),
     (
         {"data__source": "cifar10", "data__pretrain": "unlabelled", "views__size": 32},
-        'data.pretrain: expected "train" or null, as data.source "cifar10" has no unlabelled images; received "unlabelled"',
+        'data.pretrain: expected "train" or null, as data.source "cifar10" has no unlabelled '
+        'images; received "unlabelled"',
     ),
-    ({"data__image_size": 128}, 'data.image_size: expected at most 96, the side of the images of data.source "stl10"; received 128'),
+    (
+        {"data__image_size": 128},
+        'data.image_size: expected at most 96, the side of the images of data.source "stl10"; '
+        "received 128",
+    ),
     (
         {"data__source": "folder", "data__root": "photos", "data__cache": "memory"},
         (
@@ -164,14 +262,26 @@ CLASHES = [
             'as data.cache "memory" holds photos of different sizes as one array'
         ),
     ),
-    ({"views__size": 224}, 'views.size: expected at most 96, the side of the images of data.source "stl10"; received 224'),
+    (
+        {"views__size": 224},
+        'views.size: expected at most 96, the side of the images of data.source "stl10"; received '
+        "224",
+    ),
     ({"data__image_size": 64}, "views.size: expected at most data.image_size (64); received 96"),
-    ({"data__source": "digits"}, "views.size: expected at most 32, at which digits are drawn if data.image_size is null; received 96"),
+    (
+        {"data__source": "digits"},
+        "views.size: expected at most 32, at which digits are drawn if data.image_size is null; "
+        "received 96",
+    ),
     (
         {"views__placement": "host"},
-        'views.placement: expected "step", the default, as views.engine "keras_cv" works in tf.data anyway; received "host"',
+        'views.placement: expected "step", the default, as views.engine "keras_cv" works in '
+        'tf.data anyway; received "host"',
     ),
-    ({"views__exact": True}, 'views.exact: expected false, as views.engine "keras_cv" is exact; received true'),
+    (
+        {"views__exact": True},
+        'views.exact: expected false, as views.engine "keras_cv" is exact; received true',
+    ),
     (
         {"training__accumulation": 5},
         "training.accumulation: expected a divisor of training.batch_size (64); received 5",
@@ -179,75 +289,104 @@ CLASHES = [
     (
         {"devices": {"strategy": "mirrored", "jit": "on"}},
         (
-            'devices.jit: expected "auto" or "off", as with devices.strategy "mirrored" replicas share variables that XLA can\'t reach; '
+            'devices.jit: expected "auto" or "off", as with devices.strategy "mirrored" replicas '
+            "share variables that XLA can't reach; "
             'received "on"'
         ),
     ),
     (
         {"devices": {"strategy": "multi_worker", "jit": "on"}},
         (
-            'devices.jit: expected "auto" or "off", as with devices.strategy "multi_worker" replicas share variables that XLA can\'t '
+            'devices.jit: expected "auto" or "off", as with devices.strategy "multi_worker" '
+            "replicas share variables that XLA can't "
             'reach; received "on"'
         ),
     ),
     (
         {"encoder__width": 0.3},
-        'encoder.width: expected a multiple of 1/64, as the first layer of "resnet50" has 64 x width channels; received 0.3',
+        'encoder.width: expected a multiple of 1/64, as the first layer of "resnet50" has 64 x '
+        "width channels; received 0.3",
     ),
     (
         {"encoder": {"name": "convnet", "width": 1 / 64}},
-        'encoder.width: expected a multiple of 1/32, as the first layer of "convnet" has 32 x width channels; received 0.015625',
+        'encoder.width: expected a multiple of 1/32, as the first layer of "convnet" has 32 x '
+        "width channels; received 0.015625",
     ),
-    ({"tau": {"schedule": "constant", "end": 1}}, 'tau.end: expected null, as tau.schedule "constant" has no end; received 1'),
-    ({"tau": {"base": 0.99, "end": 0.5}}, 'tau.end: expected tau.base (0.99) or more, as tau.schedule "cosine" rises; received 0.5'),
+    (
+        {"tau": {"schedule": "constant", "end": 1}},
+        'tau.end: expected null, as tau.schedule "constant" has no end; received 1',
+    ),
+    (
+        {"tau": {"base": 0.99, "end": 0.5}},
+        'tau.end: expected tau.base (0.99) or more, as tau.schedule "cosine" rises; received 0.5',
+    ),
     (
         {"tau": {"schedule": "inverse_cosine", "base": 0.9, "end": 0.95}},
-        'tau.end: expected tau.base (0.9) or less, as tau.schedule "inverse_cosine" falls; received 0.95',
+        'tau.end: expected tau.base (0.9) or less, as tau.schedule "inverse_cosine" falls; '
+        "received 0.95",
     ),
     (
         {"tau": {"schedule": "inverse_cosine", "base": 0.3}},
-        'tau.end: expected tau.base (0.3) or less, as tau.schedule "inverse_cosine" falls; received null, which stands for 0.5',
+        'tau.end: expected tau.base (0.3) or less, as tau.schedule "inverse_cosine" falls; '
+        "received null, which stands for 0.5",
     ),
-    ({"tau": {"drop_at": 0.5}}, 'tau.drop_at: expected null, as tau.schedule "cosine" drops nothing; received 0.5'),
+    (
+        {"tau": {"drop_at": 0.5}},
+        'tau.drop_at: expected null, as tau.schedule "cosine" drops nothing; received 0.5',
+    ),
     (
         {"tau": {"base": 0.99}, "objective": {"target": "online"}},
-        'tau.schedule: expected no tau, as objective.target "online" averages nothing; received "cosine" from 0.99',
+        'tau.schedule: expected no tau, as objective.target "online" averages nothing; received '
+        '"cosine" from 0.99',
     ),
     (
         {"objective": {"negatives": 0.5}},
         "objective.temperature: missing; expected a number above 0, as objective.negatives is 0.5",
     ),
-    ({"objective": {"temperature": 0.1}}, "objective.temperature: expected null, as objective.negatives is 0; received 0.1"),
+    (
+        {"objective": {"temperature": 0.1}},
+        "objective.temperature: expected null, as objective.negatives is 0; received 0.1",
+    ),
     (
         {"objective": {"negatives": 1, "temperature": 0.1, "similarity": "cross_entropy"}},
-        'objective.negatives: expected 0, as objective.similarity "cross_entropy" knows no negatives; received 1',
+        'objective.negatives: expected 0, as objective.similarity "cross_entropy" knows no '
+        "negatives; received 1",
     ),
     (
         {"predictor": {"kind": "fixed", "schedule": "constant"}},
-        'predictor.schedule: expected null, as predictor.kind "fixed" learns nothing; received "constant"',
+        'predictor.schedule: expected null, as predictor.kind "fixed" learns nothing; received '
+        '"constant"',
     ),
     (
         {"predictor": {"kind": "none", "rate": 10}},
-        'predictor.rate: expected 1, its default, as predictor.kind "none" learns nothing; received 10',
+        'predictor.rate: expected 1, its default, as predictor.kind "none" learns nothing; '
+        "received 10",
     ),
     (
         {"encoder": {"name": "resnet18", "width": 0.125, "normalization": "group"}},
         (
-            'encoder.normalization: expected another one, as "group" divides channels by 16 and the first layer of "resnet18" has 8; '
+            'encoder.normalization: expected another one, as "group" divides channels by 16 and '
+            'the first layer of "resnet18" has 8; '
             'received "group"'
         ),
     ),
     (
         {"projector": {"hidden": 100, "normalization": "group"}},
-        'projector.normalization: expected another one, as "group" divides projector.hidden by 16, and it is 100; received "group"',
+        'projector.normalization: expected another one, as "group" divides projector.hidden by 16, '
+        'and it is 100; received "group"',
     ),
     (
-        {"projector": {"outputs": 100}, "predictor": {"normalization": "group", "normalize_output": True}},
-        'predictor.normalization: expected another one, as "group" divides projector.outputs by 16, and it is 100; received "group"',
+        {
+            "projector": {"outputs": 100},
+            "predictor": {"normalization": "group", "normalize_output": True},
+        },
+        'predictor.normalization: expected another one, as "group" divides projector.outputs by '
+        '16, and it is 100; received "group"',
     ),
     (
         {"optimizer__warmup_epochs": 100},
-        "optimizer.warmup_epochs: expected fewer than training.epochs (100), as the cosine follows the warm-up; received 100",
+        "optimizer.warmup_epochs: expected fewer than training.epochs (100), as the cosine follows "
+        "the warm-up; received 100",
     ),
     (
         {"optimizer__schedule": "constant", "optimizer__warmup_epochs": 100.5},
@@ -255,20 +394,26 @@ CLASHES = [
     ),
     (
         {"data__pretrain_images": 50},
-        "training.batch_size: expected at most data.pretrain_images (50), or no batch is ever full; received 64",
+        "training.batch_size: expected at most data.pretrain_images (50), or no batch is ever "
+        "full; received 64",
     ),
     (
         {"devices": {"strategy": "gpu", "tpu": "grpc://10.0.0.1"}},
-        'devices.tpu: expected "local", its default, as devices.strategy "gpu" uses no TPU; received "grpc://10.0.0.1"',
+        'devices.tpu: expected "local", its default, as devices.strategy "gpu" uses no TPU; '
+        'received "grpc://10.0.0.1"',
     ),
     (
         {"devices": {"strategy": "tpu", "precision": "mixed_float16"}},
         (
-            'devices.precision: expected "float32" or "mixed_bfloat16", as devices.strategy "tpu" has no fast float16; '
+            'devices.precision: expected "float32" or "mixed_bfloat16", as devices.strategy "tpu" '
+            "has no fast float16; "
             'received "mixed_float16"'
         ),
     ),
-    ({"probe__train_images": 10}, "probe.neighbours: expected at most probe.train_images (10); received 20"),
+    (
+        {"probe__train_images": 10},
+        "probe.neighbours: expected at most probe.train_images (10); received 20",
+    ),
 ]
 
 
@@ -283,7 +428,10 @@ BROKEN = [
     ('{"views": [1, 2, ]}', ":1:16: expected no comma before ']'; found one"),
     ('{\n  // mine\n  "name": "x"}', ":2:3: expected no comment, as JSON has none; found //"),
     ('{"name": "x" # mine\n}', ":1:14: expected no comment, as JSON has none; found #"),
-    ('{\n  "seed": 1\n  "name": "x"}', ":3:3: expected ',' or '}'; found \"name\"; is a comma missing before it?"),
+    (
+        '{\n  "seed": 1\n  "name": "x"}',
+        ":3:3: expected ',' or '}'; found \"name\"; is a comma missing before it?",
+    ),
     ('{"a": [1, 2}', ":1:12: expected ',' or ']'; found '}'"),
     ('{"name": "x"', ":1:13: expected ',' or '}'; found the end of the text"),
     ('{"name" "x"}', ":1:9: expected ':' after the key; found \"x\""),
@@ -295,7 +443,10 @@ BROKEN = [
     ('{"a": True}', ":1:7: expected true as JSON writes it; found True"),
     ('{"a": None}', ":1:7: expected null as JSON writes it; found None"),
     ('{"a": .5}', ":1:7: expected a number as JSON writes it, such as 5, 0.5 or 1e-4; found .5"),
-    ('{"a": 1_000}', ":1:7: expected a number as JSON writes it, such as 5, 0.5 or 1e-4; found 1_000"),
+    (
+        '{"a": 1_000}',
+        ":1:7: expected a number as JSON writes it, such as 5, 0.5 or 1e-4; found 1_000",
+    ),
     ('{"name": "x\n}', ":1:12: expected '\"' at the end of this string; found the end of the line"),
     ('{"name": "x}', ":1:10: expected '\"' at the end of this string; found the end of the text"),
     (r'{"root": "C:\photos"}', r":1:13: expected \\ or / in place of a single backslash; found \p"),
@@ -324,7 +475,8 @@ def test_repeated_keys_are_refused_with_their_values():
         .replace('"name"', '"seed": 1, "seed": 2, "name"')
     )
     assert message(text) == (
-        'c.json: seed: expected once; received 2 times (1, 2)\nc.json: training.epochs: expected once; received 3 times (5, "x", 100)'
+        "c.json: seed: expected once; received 2 times (1, 2)\nc.json: training.epochs: expected "
+        'once; received 3 times (5, "x", 100)'
     )
 
 
@@ -334,27 +486,38 @@ def test_every_mistake_at_once_in_the_order_of_the_file():
         "optimizer": {"name": "LARS", "warmup_epochs": 7, "base_learning_rate": -1, "lr": 1},
         "name": "mine",
         "projector": {"hidden": 0},
-        "data": {"source": "cifar10", "pretrain_images": 50, "cache": "disk", "pretrain": "unlabelled"},
+        "data": {
+            "source": "cifar10",
+            "pretrain_images": 50,
+            "cache": "disk",
+            "pretrain": "unlabelled",
+        },
         "devices": {"strategy": "cpu", "precision": "mixed_float16", "gpus": 2},
         "tau": {"schedule": "drop", "end": 0.5, "momentum": 1},
     }
     assert message(tree, ["data.image_size=x", "probe.every=0"]).splitlines() == [
         'c.json: training.epohcs: unknown key; did you mean "epochs"?',
-        "c.json: training.batch_size: expected at most data.pretrain_images (50), or no batch is ever full; received 64",
-        'c.json: optimizer.name: expected "lars", "adam", "adamw", "lamb" or "sgd"; received "LARS"; did you mean "lars"?',
+        "c.json: training.batch_size: expected at most data.pretrain_images (50), or no batch is "
+        "ever full; received 64",
+        'c.json: optimizer.name: expected "lars", "adam", "adamw", "lamb" or "sgd"; received '
+        '"LARS"; did you mean "lars"?',
         "c.json: optimizer.base_learning_rate: expected a number above 0; received -1",
         (
-            'c.json: optimizer.lr: unknown key; "optimizer" takes "name", "base_learning_rate", "reference_batch", "schedule", '
+            'c.json: optimizer.lr: unknown key; "optimizer" takes "name", "base_learning_rate", '
+            '"reference_batch", "schedule", '
             '"warmup_epochs", "weight_decay" and "momentum"'
         ),
         "c.json: projector.hidden: expected a whole number of 1 or more; received 0",
         'c.json: data.cache: expected "auto", "memory" or "none"; received "disk"',
-        'c.json: data.pretrain: expected "train" or null, as data.source "cifar10" has no unlabelled images; received "unlabelled"',
+        'c.json: data.pretrain: expected "train" or null, as data.source "cifar10" has no '
+        'unlabelled images; received "unlabelled"',
         (
-            'c.json: devices.precision: expected "float32" or "mixed_bfloat16", as devices.strategy "cpu" has no fast float16; '
+            'c.json: devices.precision: expected "float32" or "mixed_bfloat16", as '
+            'devices.strategy "cpu" has no fast float16; '
             'received "mixed_float16"'
         ),
-        'c.json: devices.gpus: unknown key; "devices" takes "strategy", "tpu", "precision", "jit" and "steps_per_call"',
+        'c.json: devices.gpus: unknown key; "devices" takes "strategy", "tpu", "precision", "jit" '
+        'and "steps_per_call"',
         'c.json: tau.end: expected null, as tau.schedule "drop" has no end; received 0.5',
         'c.json: tau.momentum: unknown key; it belongs to "optimizer"',
         'c.json: views: missing; expected an object with "size"',
@@ -365,39 +528,75 @@ def test_every_mistake_at_once_in_the_order_of_the_file():
 
 # Changes from the command line -> the whole message. The file is BASE.
 OVERRIDES = [
-    (["training.epohcs=5"], '--set training.epohcs=5: unknown key; did you mean "epochs" (now 100)?'),
-    (["trainnig.epochs=5"], '--set trainnig.epochs=5: trainnig: unknown key; did you mean "training"?'),
-    (["training.epochs=many"], '--set training.epochs=many: expected a whole number of 1 or more; received "many"'),
-    (["training.epochs="], '--set training.epochs=: expected a whole number of 1 or more; received ""'),
+    (
+        ["training.epohcs=5"],
+        '--set training.epohcs=5: unknown key; did you mean "epochs" (now 100)?',
+    ),
+    (
+        ["trainnig.epochs=5"],
+        '--set trainnig.epochs=5: trainnig: unknown key; did you mean "training"?',
+    ),
+    (
+        ["training.epochs=many"],
+        '--set training.epochs=many: expected a whole number of 1 or more; received "many"',
+    ),
+    (
+        ["training.epochs="],
+        '--set training.epochs=: expected a whole number of 1 or more; received ""',
+    ),
     (["tau.base=NaN"], "--set tau.base=NaN: expected a number from 0 to 1; received NaN"),
     (
         ["name=a b"],
-        "--set name=a b: expected a name of at most 100 letters, digits, '.', '_' and '-', a letter or digit first; received \"a b\"",
+        "--set name=a b: expected a name of at most 100 letters, digits, '.', '_' and '-', a "
+        'letter or digit first; received "a b"',
     ),
-    (["data.source=textres"], f'--set data.source=textres: expected {SOURCES}; received "textres"; did you mean "textures"?'),
+    (
+        ["data.source=textres"],
+        f'--set data.source=textres: expected {SOURCES}; received "textres"; did you mean '
+        '"textures"?',
+    ),
     (["projector=5"], "--set projector=5: expected an object; received 5"),
-    (['tau={"base": 2}'], '--set tau={"base": 2}: tau.base: expected a number from 0 to 1; received 2'),
-    (['tau={"base": 0, "base": 1}'], '--set tau={"base": 0, "base": 1}: tau.base: expected once; received 2 times (0, 1)'),
+    (
+        ['tau={"base": 2}'],
+        '--set tau={"base": 2}: tau.base: expected a number from 0 to 1; received 2',
+    ),
+    (
+        ['tau={"base": 0, "base": 1}'],
+        '--set tau={"base": 0, "base": 1}: tau.base: expected once; received 2 times (0, 1)',
+    ),
     (
         ["views.first.crop_area=[0.2,1"],
-        '--set views.first.crop_area=[0.2,1: expected two numbers [low, high] with 0 < low <= high <= 1; received "[0.2,1"',
+        "--set views.first.crop_area=[0.2,1: expected two numbers [low, high] with 0 < low <= high "
+        '<= 1; received "[0.2,1"',
     ),
-    (["training.epochs"], "--set training.epochs: expected KEY=VALUE, for example training.epochs=5"),
+    (
+        ["training.epochs"],
+        "--set training.epochs: expected KEY=VALUE, for example training.epochs=5",
+    ),
     (["=5"], "--set =5: expected KEY=VALUE, for example training.epochs=5"),
-    (["training..epochs=5"], "--set training..epochs=5: expected KEY=VALUE, for example training.epochs=5"),
-    (["training.epochs.x=5"], '--set training.epochs.x=5: unknown key; "training.epochs" is no section'),
+    (
+        ["training..epochs=5"],
+        "--set training..epochs=5: expected KEY=VALUE, for example training.epochs=5",
+    ),
+    (
+        ["training.epochs.x=5"],
+        '--set training.epochs.x=5: unknown key; "training.epochs" is no section',
+    ),
     (
         ["data.source=folder"],
-        '--set data.source=folder: data.root: missing; expected the folder that holds the photos, as data.source is "folder"',
+        "--set data.source=folder: data.root: missing; expected the folder that holds the photos, "
+        'as data.source is "folder"',
     ),
     (
         ["training.epochs=5", "optimizer.warmup_epochs=5"],
-        "--set optimizer.warmup_epochs=5: expected fewer than training.epochs (5), as the cosine follows the warm-up; received 5",
+        "--set optimizer.warmup_epochs=5: expected fewer than training.epochs (5), as the cosine "
+        "follows the warm-up; received 5",
     ),
     (
         ["data.pretrain_images=50"],
         (
-            "--set data.pretrain_images=50: training.batch_size: expected at most data.pretrain_images (50), or no batch is ever full; "
+            "--set data.pretrain_images=50: training.batch_size: expected at most "
+            "data.pretrain_images (50), or no batch is ever full; "
             "received 64"
         ),
     ),
@@ -410,7 +609,8 @@ OVERRIDES = [
         (
             "--set seed=-1: expected a whole number from 0 to 2147483647; received -1\n"
             "--set x: expected KEY=VALUE, for example training.epochs=5\n"
-            '--set probe.k=3: unknown key; "probe" takes "every", "train_images", "test_images", "supervised", "neighbours" and'
+            '--set probe.k=3: unknown key; "probe" takes "every", "train_images", "test_images", '
+            '"supervised", "neighbours" and'
             ' "temperature"'
         ),
     ),
@@ -426,7 +626,8 @@ def test_an_override_is_blamed_together_with_the_file():
     tree = edited(training__epochs="x", tau={"end": 0.5})
     assert message(tree, ["tau.schedule=constant", "training.batch_size=1"]) == (
         'c.json: training.epochs: expected a whole number of 1 or more; received "x"\n'
-        '--set tau.schedule=constant: tau.end: expected null, as tau.schedule "constant" has no end; received 0.5\n'
+        '--set tau.schedule=constant: tau.end: expected null, as tau.schedule "constant" has no '
+        "end; received 0.5\n"
         "--set training.batch_size=1: expected a whole number of 2 or more; received 1"
     )
 
@@ -440,8 +641,14 @@ def test_a_broken_file_hides_no_malformed_override():
 
 def test_an_override_mends_the_file():
     Path("c.json").write_text(json.dumps(edited(training__epochs="x", projector=[], about=None)))
-    config = load_config("c.json", ["training.epochs=7", 'projector={"hidden": 64}', "projector.outputs=32"])
-    assert (config.training.epochs, config.projector.hidden, config.projector.outputs) == (7, 64, 32)
+    config = load_config(
+        "c.json", ["training.epochs=7", 'projector={"hidden": 64}', "projector.outputs=32"]
+    )
+    assert (config.training.epochs, config.projector.hidden, config.projector.outputs) == (
+        7,
+        64,
+        32,
+    )
 
 
 def load(*overrides):
@@ -471,13 +678,22 @@ def test_overrides_are_json_or_else_strings():
 
 @pytest.mark.parametrize(
     ("change", "value"),
-    [("data.root=123", "123"), ("data.root=[1]", "[1]"), ('data.root="a=b"', "a=b"), ("data.root=a=b", "a=b"), ("data.root=null", None)],
+    [
+        ("data.root=123", "123"),
+        ("data.root=[1]", "[1]"),
+        ('data.root="a=b"', "a=b"),
+        ("data.root=a=b", "a=b"),
+        ("data.root=null", None),
+    ],
 )
 def test_a_key_that_takes_a_string_gets_one(change, value):
     assert load(change).data.root == value
 
 
-@pytest.mark.parametrize(("change", "value"), [("name=2024", "2024"), ("name=null", "null"), ("name=true", "true"), ("name=1.50", "1.50")])
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [("name=2024", "2024"), ("name=null", "null"), ("name=true", "true"), ("name=1.50", "1.50")],
+)
 def test_a_name_may_look_like_json(change, value):
     assert load(change).name == value
 
@@ -494,11 +710,17 @@ def test_what_the_file_leaves_out_has_its_default():
 
 def test_a_view_changes_its_preset():
     config = load("views.preset=byol", "views.second.hue=0.2")
-    assert (config.views.first.blur_probability, config.views.second.blur_probability, config.views.second.hue) == (1.0, 0.1, 0.2)
+    assert (
+        config.views.first.blur_probability,
+        config.views.second.blur_probability,
+        config.views.second.hue,
+    ) == (1.0, 0.1, 0.2)
 
 
 def test_the_resolved_config_has_every_key_and_loads_to_the_same():
-    config = load("views.first.crop_aspect=[0.6666666666666666,1.5]", "data.root=\u00fc", "encoder.width=0.5")
+    config = load(
+        "views.first.crop_aspect=[0.6666666666666666,1.5]", "data.root=\u00fc", "encoder.width=0.5"
+    )
     text = resolved_json(config)
     tree = json.loads(text)
     for section, names in SECTIONS.items():
@@ -526,9 +748,18 @@ def failure(path):
 def test_a_missing_file_names_the_nearest():
     Path("mine.json").write_text("{}")
     assert failure("mien.json") == 'mien.json: no such file; did you mean "mine.json"?'
-    assert failure("configs/stl1.json") == 'configs/stl1.json: no such file; did you mean "configs/stl10.json"?'
-    assert failure("elsewhere/imagnette") == 'elsewhere/imagnette: no such file; did you mean "configs/imagenette.json"?'
-    assert failure("q.json") == f"q.json: no such file; the packaged recipes are {', '.join(recipes())}"
+    assert (
+        failure("configs/stl1.json")
+        == 'configs/stl1.json: no such file; did you mean "configs/stl10.json"?'
+    )
+    assert (
+        failure("elsewhere/imagnette")
+        == 'elsewhere/imagnette: no such file; did you mean "configs/imagenette.json"?'
+    )
+    assert (
+        failure("q.json")
+        == f"q.json: no such file; the packaged recipes are {', '.join(recipes())}"
+    )
 
 
 def test_a_folder_is_no_file():
@@ -540,10 +771,15 @@ def test_a_folder_is_no_file():
 
 def test_names_that_no_file_can_have():
     assert failure("a" * 300) == f"{'a' * 197}...: can't be read: File name too long"
-    assert failure("a\nb.json") == rf"a\nb.json: no such file; the packaged recipes are {', '.join(recipes())}"
+    assert (
+        failure("a\nb.json")
+        == rf"a\nb.json: no such file; the packaged recipes are {', '.join(recipes())}"
+    )
 
 
-@pytest.mark.parametrize("path", ["stl10", "stl10.json", "configs/stl10.json", "configs/stl10", Path("stl10")])
+@pytest.mark.parametrize(
+    "path", ["stl10", "stl10.json", "configs/stl10.json", "configs/stl10", Path("stl10")]
+)
 def test_packaged_recipes_are_found_from_anywhere(path):
     assert load_config(path) == load_config(ROOT / "configs/stl10.json")
 
@@ -604,7 +840,12 @@ def test_whatever_stands_in_a_config_the_answer_is_a_config_or_a_config_error():
             section[draw.choice([place[-1], place[-1][:-1], "x.y"])] = draw.choice(values)
         Path("c.json").write_text(json.dumps(tree))
         try:
-            load_config("c.json", draw.choice([(), ("tau.end=0.5",), ("data=5",), ("views.first.hue=1",), ("a.b=1",)]))
+            load_config(
+                "c.json",
+                draw.choice(
+                    [(), ("tau.end=0.5",), ("data=5",), ("views.first.hue=1",), ("a.b=1",)]
+                ),
+            )
         except ConfigError as error:
             lines = str(error).split("\n")
             assert all(line.startswith(("c.json: ", "--set ")) for line in lines)
@@ -623,7 +864,11 @@ def test_a_wrong_config_is_reported_fast_and_without_tensorflow():
         "print(sorted(name for name in ('keras', 'tensorflow', 'numpy') if name in sys.modules))\n"
     )
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     seconds = time.perf_counter() - start
-    assert done.stdout == '--set training.epohcs=6: unknown key; did you mean "epochs" (now 5)?\n[]\n'
+    assert (
+        done.stdout == '--set training.epohcs=6: unknown key; did you mean "epochs" (now 5)?\n[]\n'
+    )
     assert seconds < 3  # about 0.3 s on a free core; TensorFlow alone takes longer than 3

@@ -1,4 +1,5 @@
-"""The command: what it leaves gives the original network's outputs; what isn't such a network is an error and leaves nothing."""
+"""The command: what it leaves gives the original network's outputs; what isn't such a network is an
+error and leaves nothing."""
 
 import functools
 import io
@@ -34,7 +35,8 @@ SHALLOW = 1, 2, 1, 1
 
 @pytest.fixture(scope="module", autouse=True)
 def shallow():
-    """The networks of this file have few blocks, so that all of it takes seconds; test_photos.py has whole ones."""
+    """The networks of this file have few blocks, so that all of it takes seconds; test_photos.py
+    has whole ones."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("resnet18", "resnet50", "wide_resnet50_2"):
             patch.setitem(BLOCKS, name, SHALLOW)
@@ -61,7 +63,9 @@ def normalised(pixels: np.ndarray) -> np.ndarray:
 
 def saved(folder, tensors, prefix=""):
     path = folder / "resnet.safetensors"
-    safetensors.numpy.save_file({f"{prefix}{name}": np.ascontiguousarray(value) for name, value in tensors.items()}, path)
+    safetensors.numpy.save_file(
+        {f"{prefix}{name}": np.ascontiguousarray(value) for name, value in tensors.items()}, path
+    )
     return path
 
 
@@ -69,7 +73,9 @@ def saved(folder, tensors, prefix=""):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2"])
-def test_an_encoder_from_torchvisions_tensors_gives_the_outputs_of_numpy_with_pytorchs_padding(name, tmp_path):
+def test_an_encoder_from_torchvisions_tensors_gives_the_outputs_of_numpy_with_pytorchs_padding(
+    name, tmp_path
+):
     tensors = torch_resnet.state_dict(name)
     converted = read_torchvision(saved(tmp_path, tensors), SIZE)
     assert converted.architecture == (name, 1 / 16)
@@ -92,27 +98,49 @@ def test_prefixes_are_found_and_said(prefix, numbered, others, tmp_path):
     tensors = torch_resnet.state_dict()
     del tensors["fc.weight"], tensors["fc.bias"]
     if numbered:
-        places = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
-        named = {".".join([places[name.split(".")[0]], *name.split(".")[1:]]): value for name, value in tensors.items()}
+        places = {
+            "conv1": "0",
+            "bn1": "1",
+            "layer1": "4",
+            "layer2": "5",
+            "layer3": "6",
+            "layer4": "7",
+        }
+        named = {
+            ".".join([places[name.split(".")[0]], *name.split(".")[1:]]): value
+            for name, value in tensors.items()
+        }
     else:
         named = tensors
-    named = {f"{prefix}{name}": value for name, value in named.items()} | {name: np.ones(2, np.float32) for name in others}
+    named = {f"{prefix}{name}": value for name, value in named.items()} | {
+        name: np.ones(2, np.float32) for name in others
+    }
     converted = read_torchvision(saved(tmp_path, named), SIZE)
     assert f"under the prefix `{prefix}`" in converted.origin
     assert ("numbered" in converted.origin) == numbered
     assert converted.left_out == tuple(f"`{name.split('.')[0]}`" for name in others)
     kernel = converted.encoder.get_layer("group2_block1_shortcut_conv").kernel.numpy()
-    np.testing.assert_array_equal(kernel, tensors["layer2.0.downsample.0.weight"].transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(
+        kernel, tensors["layer2.0.downsample.0.weight"].transpose(2, 3, 1, 0)
+    )
 
 
 def test_of_several_encoders_one_is_named(tmp_path):
     tensors = torch_resnet.state_dict()
-    both = {f"{part}.{name}": value for part in ("backbone", "momentum_backbone") for name, value in tensors.items()}
+    both = {
+        f"{part}.{name}": value
+        for part in ("backbone", "momentum_backbone")
+        for name, value in tensors.items()
+    }
     path = saved(tmp_path, both)
-    with pytest.raises(ConversionError, match=r"found 'backbone.' and 'momentum_backbone.'. Name one with --prefix"):
+    with pytest.raises(
+        ConversionError, match=r"found 'backbone.' and 'momentum_backbone.'. Name one with --prefix"
+    ):
         read_torchvision(path, SIZE)
     assert "`backbone.`" in read_torchvision(path, SIZE, "backbone").origin
-    with pytest.raises(ConversionError, match=r"expected a ResNet under --prefix 'encoder'; found 'backbone.' and"):
+    with pytest.raises(
+        ConversionError, match=r"expected a ResNet under --prefix 'encoder'; found 'backbone.' and"
+    ):
         read_torchvision(path, SIZE, "encoder")
 
 
@@ -125,17 +153,38 @@ def _without(tensors, name):
     ("change", "message"),
     [
         (lambda t: _without(t, "layer2.1.bn2.running_var"), "1 missing: layer2.1.bn2.running_var"),
-        (lambda t: t | {"layer1.0.se.weight": np.ones(3, np.float32)}, "1 unknown: layer1.0.se.weight"),
+        (
+            lambda t: t | {"layer1.0.se.weight": np.ones(3, np.float32)},
+            "1 unknown: layer1.0.se.weight",
+        ),
         (
             lambda t: t | {"layer1.0.conv2.weight": np.ones((4, 4, 5, 5), np.float32)},
             r"1 of another shape: layer1.0.conv2.weight \(expected \[4, 4, 3, 3\]; received \[4, 4, 5, 5\]\)",
         ),
-        (lambda t: t | {"bn1.bias": np.ones(4, np.int32)}, r"1 of a type that isn't read here .*: bn1.bias \(I32\)"),
-        (lambda t: t | {"bn1.bias": np.full(4, np.nan, np.float32)}, "1 with values that aren't finite: bn1.bias"),
-        (lambda t: t | {"bn1.bias": np.full(4, 1e300)}, "1 with values that aren't finite: bn1.bias"),
-        (lambda t: t | {"conv1.weight": np.ones((4, 3, 3, 3), np.float32)}, "expected a first convolution of 7 x 7 on 3 channels"),
-        (lambda t: t | {"layer1.2.conv1.weight": t["layer1.0.conv1.weight"]}, "received groups of 3, 2, 1, 1 blocks of two convolutions"),
-        (lambda t: {"fc.weight": t["fc.weight"]}, 'expected torchvision\'s names, "layer1.0.conv1.weight"'),
+        (
+            lambda t: t | {"bn1.bias": np.ones(4, np.int32)},
+            r"1 of a type that isn't read here .*: bn1.bias \(I32\)",
+        ),
+        (
+            lambda t: t | {"bn1.bias": np.full(4, np.nan, np.float32)},
+            "1 with values that aren't finite: bn1.bias",
+        ),
+        (
+            lambda t: t | {"bn1.bias": np.full(4, 1e300)},
+            "1 with values that aren't finite: bn1.bias",
+        ),
+        (
+            lambda t: t | {"conv1.weight": np.ones((4, 3, 3, 3), np.float32)},
+            "expected a first convolution of 7 x 7 on 3 channels",
+        ),
+        (
+            lambda t: t | {"layer1.2.conv1.weight": t["layer1.0.conv1.weight"]},
+            "received groups of 3, 2, 1, 1 blocks of two convolutions",
+        ),
+        (
+            lambda t: {"fc.weight": t["fc.weight"]},
+            'expected torchvision\'s names, "layer1.0.conv1.weight"',
+        ),
         (lambda t: {}, "found nothing"),
     ],
 )
@@ -146,14 +195,21 @@ def test_a_tensor_that_is_missing_unknown_or_otherwise_is_named(change, message,
 
 @pytest.mark.usefixtures("built_once")
 def test_mistakes_are_told_together(tmp_path):
-    tensors = _without(torch_resnet.state_dict(), "bn1.weight") | {"extra.weight": np.ones(1, np.float32)}
-    with pytest.raises(ConversionError, match=r"(?s)1 missing: bn1.weight.*1 unknown: extra.weight"):
+    tensors = _without(torch_resnet.state_dict(), "bn1.weight") | {
+        "extra.weight": np.ones(1, np.float32)
+    }
+    with pytest.raises(
+        ConversionError, match=r"(?s)1 missing: bn1.weight.*1 unknown: extra.weight"
+    ):
         read_torchvision(saved(tmp_path, tensors), SIZE)
 
 
 def test_half_and_double_precision_are_read(tmp_path):
     tensors = torch_resnet.state_dict()
-    stored = tensors | {"bn1.weight": tensors["bn1.weight"].astype(np.float64), "bn1.bias": tensors["bn1.bias"].astype(np.float16)}
+    stored = tensors | {
+        "bn1.weight": tensors["bn1.weight"].astype(np.float64),
+        "bn1.bias": tensors["bn1.bias"].astype(np.float16),
+    }
     layer = read_torchvision(saved(tmp_path, stored), SIZE).encoder.get_layer("stem_bn")
     np.testing.assert_array_equal(layer.gamma.numpy(), tensors["bn1.weight"])
     np.testing.assert_array_equal(layer.beta.numpy(), stored["bn1.bias"].astype(np.float32))
@@ -164,7 +220,8 @@ def test_half_and_double_precision_are_read(tmp_path):
 
 @pytest.fixture(scope="module")
 def small_checkpoint():
-    """(the Haiku network, its online and target parameters and state), with a block or two of each group."""
+    """(the Haiku network, its online and target parameters and state), with a block or two of each
+    group."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(haiku_byol.BLOCKS, "ResNet50", SHALLOW)
         network = haiku_byol.HaikuByol(width=1 / 16, namesake=True)
@@ -173,12 +230,16 @@ def small_checkpoint():
 
 def test_networks_from_a_checkpoint_give_haikus_outputs(small_checkpoint, tmp_path):
     network, online, target = small_checkpoint
-    converted = read_deepmind(haiku_byol.save(tmp_path / "c.pkl", haiku_byol.checkpoint(online, target)), SIZE)
+    converted = read_deepmind(
+        haiku_byol.save(tmp_path / "c.pkl", haiku_byol.checkpoint(online, target)), SIZE
+    )
     assert converted.architecture == ("resnet50", 1 / 16)
     assert "saved at step 312,500" in converted.origin
     pixels = images()
     x = normalised(pixels)
-    representation, projection, prediction = network.outputs(*online, (pixels / 255.0).astype(np.float32))
+    representation, projection, prediction = network.outputs(
+        *online, (pixels / 255.0).astype(np.float32)
+    )
     ours = converted.encoder(x)
     np.testing.assert_allclose(ours.numpy(), representation, atol=1e-4)
     ours = converted.heads["projector"](ours)
@@ -188,15 +249,22 @@ def test_networks_from_a_checkpoint_give_haikus_outputs(small_checkpoint, tmp_pa
     representation, projection, _ = network.outputs(*target, (pixels / 255.0).astype(np.float32))
     ours = converted.target_encoder(x)
     np.testing.assert_allclose(ours.numpy(), representation, atol=1e-4)
-    np.testing.assert_allclose(converted.target_heads["projector"](ours).numpy(), projection, atol=1e-4)
+    np.testing.assert_allclose(
+        converted.target_heads["projector"](ours).numpy(), projection, atol=1e-4
+    )
     assert set(converted.target_heads) == {"projector"}
 
 
 def test_heads_and_target_are_converted_where_present(small_checkpoint, tmp_path):
     _, (parameters, state), target = small_checkpoint
-    encoder_only = tuple({name: value for name, value in tree.items() if name.startswith("res_net")} for tree in (parameters, state))
+    encoder_only = tuple(
+        {name: value for name, value in tree.items() if name.startswith("res_net")}
+        for tree in (parameters, state)
+    )
     tree = haiku_byol.checkpoint(encoder_only, target)
-    tree["experiment_state"] = tree["experiment_state"]._replace(target_params=None, target_state=None)
+    tree["experiment_state"] = tree["experiment_state"]._replace(
+        target_params=None, target_state=None
+    )
     converted = read_deepmind(haiku_byol.save(tmp_path / "c.pkl", tree), SIZE)
     assert converted.heads == {} and converted.target_encoder is None
     assert converted.left_out == ("the classifier that learned beside it", "the optimizer's state")
@@ -219,15 +287,50 @@ BLOCK = "res_net/~/block_group_1/~/block_1/~/"
 @pytest.mark.parametrize(
     ("which", "module", "change", "message"),
     [
-        (0, f"{BLOCK}conv_1", lambda m: None, "online_params: .*\n  1 missing: res_net/block_group_1/block_1/conv_1/w"),
-        (1, f"{BLOCK}batchnorm_0/~/var_ema", lambda m: None, "1 missing: res_net/block_group_1/block_1/batchnorm_0/var_ema/average"),
-        (0, f"{BLOCK}conv_1", lambda m: m | {"b": np.ones(2, np.float32)}, "1 unknown: res_net/block_group_1/block_1/conv_1/b"),
+        (
+            0,
+            f"{BLOCK}conv_1",
+            lambda m: None,
+            "online_params: .*\n  1 missing: res_net/block_group_1/block_1/conv_1/w",
+        ),
+        (
+            1,
+            f"{BLOCK}batchnorm_0/~/var_ema",
+            lambda m: None,
+            "1 missing: res_net/block_group_1/block_1/batchnorm_0/var_ema/average",
+        ),
+        (
+            0,
+            f"{BLOCK}conv_1",
+            lambda m: m | {"b": np.ones(2, np.float32)},
+            "1 unknown: res_net/block_group_1/block_1/conv_1/b",
+        ),
         (0, "extra", lambda m: {"w": np.ones(2, np.float32)}, "1 unknown tensors: extra/w"),
-        (0, f"{BLOCK}conv_1", lambda m: {"w": m["w"][:1]}, r"\(expected \[3, 3, 8, 8\]; received \[1, 3, 8, 8\]\)"),
-        (0, f"{BLOCK}conv_1", lambda m: {"w": m["w"].transpose(0, 1, 3, 2)[..., :4]}, "1 of another shape"),
-        (0, "projector/linear", lambda m: m | {"w": m["w"][1:]}, r"1 of another shape: projector/linear/w \(expected \[128, 24\]"),
+        (
+            0,
+            f"{BLOCK}conv_1",
+            lambda m: {"w": m["w"][:1]},
+            r"\(expected \[3, 3, 8, 8\]; received \[1, 3, 8, 8\]\)",
+        ),
+        (
+            0,
+            f"{BLOCK}conv_1",
+            lambda m: {"w": m["w"].transpose(0, 1, 3, 2)[..., :4]},
+            "1 of another shape",
+        ),
+        (
+            0,
+            "projector/linear",
+            lambda m: m | {"w": m["w"][1:]},
+            r"1 of another shape: projector/linear/w \(expected \[128, 24\]",
+        ),
         (0, "projector/linear", lambda m: None, "expected projector/linear/w"),
-        (0, "projector/linear_2", lambda m: {"w": np.ones((2, 2), np.float32)}, "1 unknown: projector/linear_2/w"),
+        (
+            0,
+            "projector/linear_2",
+            lambda m: {"w": np.ones((2, 2), np.float32)},
+            "1 unknown: projector/linear_2/w",
+        ),
         (
             0,
             "res_net/~/initial_conv_1",
@@ -241,11 +344,23 @@ BLOCK = "res_net/~/block_group_1/~/block_1/~/"
             "found res_net/initial_conv_1/w, other/initial_conv/w",
         ),
         (0, f"{BLOCK}conv_1", lambda m: {"w": m["w"] * np.nan}, "1 with values that aren't finite"),
-        (0, f"{BLOCK}conv_1", lambda m: {"w": m["w"].astype(np.int32)}, "1 of a type that isn't read here"),
-        (0, f"{BLOCK}conv_1", lambda m: {"w": [1.0]}, "expected an array as res_net/block_group_1/block_1/conv_1/w; received list"),
+        (
+            0,
+            f"{BLOCK}conv_1",
+            lambda m: {"w": m["w"].astype(np.int32)},
+            "1 of a type that isn't read here",
+        ),
+        (
+            0,
+            f"{BLOCK}conv_1",
+            lambda m: {"w": [1.0]},
+            "expected an array as res_net/block_group_1/block_1/conv_1/w; received list",
+        ),
     ],
 )
-def test_a_parameter_that_is_missing_unknown_or_otherwise_is_named(which, module, change, message, small_checkpoint, tmp_path):
+def test_a_parameter_that_is_missing_unknown_or_otherwise_is_named(
+    which, module, change, message, small_checkpoint, tmp_path
+):
     _, online, target = small_checkpoint
     tree = haiku_byol.checkpoint(_edited(online, which, module, change), target)
     with pytest.raises(ConversionError, match=message):
@@ -257,9 +372,18 @@ def test_a_parameter_that_is_missing_unknown_or_otherwise_is_named(which, module
     [
         ([1, 2], 'expected a BYOL checkpoint, with a mapping "experiment_state"; found list'),
         ({"weights": {}}, 'with a mapping "experiment_state"; found weights'),
-        ({"experiment_state": {"backbone_params": {}}}, 'with a mapping "online_params"; found backbone_params'),
-        ({"experiment_state": {"online_params": {}, "online_state": {}}}, "found none among no tensors"),
-        ({"experiment_state": {"online_params": {"a": 1}, "online_state": {}}}, "expected modules with mappings of arrays; received 'a'"),
+        (
+            {"experiment_state": {"backbone_params": {}}},
+            'with a mapping "online_params"; found backbone_params',
+        ),
+        (
+            {"experiment_state": {"online_params": {}, "online_state": {}}},
+            "found none among no tensors",
+        ),
+        (
+            {"experiment_state": {"online_params": {"a": 1}, "online_state": {}}},
+            "expected modules with mappings of arrays; received 'a'",
+        ),
     ],
 )
 def test_another_pickle_is_no_checkpoint(tree, message, tmp_path):
@@ -292,23 +416,47 @@ def test_both_exports_take_uint8_and_give_the_original_outputs(converted):
 
 def test_the_folder_says_what_it_came_from_and_holds_nothing_half_written(converted):
     folder, _ = converted
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "USAGE.md", "config.json", "encoder", "encoder.keras"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "USAGE.md",
+        "config.json",
+        "encoder",
+        "encoder.keras",
+    ]
     assert sorted(path.name for path in folder.parent.iterdir()) == ["out", "resnet.safetensors"]
     card = (folder / "README.md").read_text()
-    for words in ("From `resnet.safetensors`", "SHA-256 `", "224 px", "(0.485, 0.456, 0.406)", "its last layer (`fc`)", "`symmetric`"):
+    for words in (
+        "From `resnet.safetensors`",
+        "SHA-256 `",
+        "224 px",
+        "(0.485, 0.456, 0.406)",
+        "its last layer (`fc`)",
+        "`symmetric`",
+    ):
         assert words in card
     config = load_config(folder / "config.json")
-    assert (config.encoder.name, config.encoder.width, config.encoder.padding) == ("resnet18", 1 / 16, "symmetric")
+    assert (config.encoder.name, config.encoder.width, config.encoder.padding) == (
+        "resnet18",
+        1 / 16,
+        "symmetric",
+    )
     assert config.encoder.weights == str(folder / "encoder.keras")
 
 
-def test_an_error_leaves_nothing_and_says_so_without_a_traceback(converted, tmp_path, capsys, monkeypatch):
+def test_an_error_leaves_nothing_and_says_so_without_a_traceback(
+    converted, tmp_path, capsys, monkeypatch
+):
     folder, tensors = converted
     path = saved(tmp_path, _without(tensors, "bn1.weight"))
     assert main(["torchvision", str(path), "--out", str(tmp_path / "out")]) == 2
     assert "1 missing: bn1.weight" in capsys.readouterr().err
-    assert main(["torchvision", str(folder / ".." / "resnet.safetensors"), "--out", str(folder)]) == 2
-    assert f"--out {folder}: expected a new or empty folder; it holds something" in capsys.readouterr().err
+    assert (
+        main(["torchvision", str(folder / ".." / "resnet.safetensors"), "--out", str(folder)]) == 2
+    )
+    assert (
+        f"--out {folder}: expected a new or empty folder; it holds something"
+        in capsys.readouterr().err
+    )
     assert main(["deepmind", str(tmp_path / "none.pkl"), "--out", str(tmp_path / "out")]) == 2
     assert "expected a file; there is nothing there" in capsys.readouterr().err
     assert main(["torchvision", str(folder / "config.json"), "--out", str(tmp_path / "out")]) == 2
@@ -316,13 +464,26 @@ def test_an_error_leaves_nothing_and_says_so_without_a_traceback(converted, tmp_
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "safetensors", None)
         assert main(["torchvision", str(path), "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == "safetensors isn't installed, which reads such a file: pip install safetensors\n"
+    assert (
+        capsys.readouterr().err
+        == "safetensors isn't installed, which reads such a file: pip install safetensors\n"
+    )
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("byol_tf.convert.writing.export_encoder", full)
-    assert main(["torchvision", str(folder.parent / "resnet.safetensors"), "--out", str(tmp_path / "out")]) == 2
+    assert (
+        main(
+            [
+                "torchvision",
+                str(folder.parent / "resnet.safetensors"),
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 2
+    )
     assert "can't be written: No space left on device" in capsys.readouterr().err
     assert [entry.name for entry in tmp_path.iterdir()] == ["resnet.safetensors"]
 
@@ -354,7 +515,9 @@ def test_a_run_starts_with_the_converted_outputs_in_both_networks(converted, tmp
     pixels = images(2, 32)
     expected = torch_resnet.representations(tensors, normalised(pixels))
     np.testing.assert_allclose(experiment.inference(pixels).numpy(), expected, atol=1e-4)
-    np.testing.assert_allclose(experiment.model.target_encoder(normalised(pixels)).numpy(), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        experiment.model.target_encoder(normalised(pixels)).numpy(), expected, atol=1e-4
+    )
     assert f"the encoder starts from {folder / 'encoder.keras'}" in said
 
 
@@ -401,10 +564,16 @@ def test_a_folder_may_be_named_and_other_sizes_are_fine(loaded):
             r"it has besides 5 layers: group2_block1_conv1_pad, .* and 2 more \(encoder.name, stem, .* or padding differs",
         ),
         ({"name": "resnet50"}, r"it lacks 2\d layers: group1_block1_bn3"),
-        ({"width": 0.125}, r"\d+ layers have other shapes, as stem_conv with \[\(7, 7, 3, 4\)\] for \[\(7, 7, 3, 8\)\]"),
+        (
+            {"width": 0.125},
+            r"\d+ layers have other shapes, as stem_conv with \[\(7, 7, 3, 4\)\] for \[\(7, 7, 3, 8\)\]",
+        ),
         ({"stem": "3x3+pool"}, "it has besides 1 layers: stem_conv_pad"),
         ({"normalization": "layer"}, "it lacks"),
-        ({"weights": "nowhere"}, 'expected an encoder.keras, or a folder that holds one; received "nowhere"'),
+        (
+            {"weights": "nowhere"},
+            'expected an encoder.keras, or a folder that holds one; received "nowhere"',
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_an_error_that_says_how(loaded, encoder, message):
@@ -416,7 +585,10 @@ def test_weights_that_do_not_fit_are_an_error_that_says_how(loaded, encoder, mes
 def test_another_normalisation_of_images_is_an_error(loaded):
     config = config_from(loaded)
     views = config.views.model_copy(update={"mean": (0.5, 0.5, 0.5)})
-    with pytest.raises(ConfigError, match=r"normalised with mean \[0.485, 0.456, 0.406\], and views.mean is \[0.5, 0.5, 0.5\]"):
+    with pytest.raises(
+        ConfigError,
+        match=r"normalised with mean \[0.485, 0.456, 0.406\], and views.mean is \[0.5, 0.5, 0.5\]",
+    ):
         starting_weights(config.encoder.weights, encoder_of(config), views)
 
 
@@ -426,7 +598,9 @@ def test_another_file_is_an_error(converted, tmp_path):
     (tmp_path / "x.keras").write_bytes(b"no archive")
     encoder.save(tmp_path / "bare.keras")
     for name in ("x.keras", "bare.keras"):
-        with pytest.raises(ConfigError, match=r"expected the encoder.keras of a run or a conversion"):
+        with pytest.raises(
+            ConfigError, match=r"expected the encoder.keras of a run or a conversion"
+        ):
             starting_weights(str(tmp_path / name), encoder, config.views)
 
 
@@ -436,9 +610,18 @@ def test_a_file_with_weights_that_are_no_numbers_is_refused(converted, tmp_path)
     members = keras_members(converted[0] / "encoder.keras")
     weights = io.BytesIO(members["model.weights.h5"])
     with h5py.File(weights, "r+") as file:
-        file.visititems(lambda _, item: item.write_direct(np.full(item.shape, np.nan, item.dtype)) if item_holds_numbers(item) else None)
+        file.visititems(
+            lambda _, item: (
+                item.write_direct(np.full(item.shape, np.nan, item.dtype))
+                if item_holds_numbers(item)
+                else None
+            )
+        )
     write_zip(tmp_path / "encoder.keras", members | {"model.weights.h5": weights.getvalue()})
-    with pytest.raises(ConfigError, match=r"encoder.weights: .*encoder.keras: expected .*; weights of it are not finite numbers"):
+    with pytest.raises(
+        ConfigError,
+        match=r"encoder.weights: .*encoder.keras: expected .*; weights of it are not finite numbers",
+    ):
         starting_weights(str(tmp_path), encoder_of(config), config.views)
 
 
@@ -448,8 +631,14 @@ def item_holds_numbers(item: h5py.Group | h5py.Dataset) -> bool:
 
 def test_keys_that_weights_and_padding_do_not_go_with(converted):
     for encoder, message in (
-        ({"normalization": "group", "width": 0.25}, "encoder.weights: expected null, as an exported encoder has other layers in place of"),
-        ({"name": "convnet", "width": 1.0}, 'encoder.padding: expected "same", as encoder.name "convnet" knows no other'),
+        (
+            {"normalization": "group", "width": 0.25},
+            "encoder.weights: expected null, as an exported encoder has other layers in place of",
+        ),
+        (
+            {"name": "convnet", "width": 1.0},
+            'encoder.padding: expected "same", as encoder.name "convnet" knows no other',
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             config_from(converted[0], **encoder)

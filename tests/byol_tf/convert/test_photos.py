@@ -1,4 +1,5 @@
-"""Networks of the published sizes on 32 real photos, through the command: its exports give what Haiku and torchvision themselves give.
+"""Networks of the published sizes on 32 real photos, through the command: its exports give what
+Haiku and torchvision themselves give.
 
 `-s` prints the differences. torchvision runs in the peers' environment (`make peers`).
 """
@@ -27,21 +28,30 @@ TOLERANCE = 1e-4
 def pixels(photos) -> np.ndarray:
     """uint8 `[32, 224, 224, 3]`: every so many of the photos, resized."""
     paths = sorted((photos / "imagenette_stl10like" / "unlabeled").glob("*.JPEG"))
-    chosen = [Image.open(path).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC) for path in paths[:: len(paths) // 32][:32]]
+    chosen = [
+        Image.open(path).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
+        for path in paths[:: len(paths) // 32][:32]
+    ]
     return np.stack([np.asarray(image) for image in chosen])
 
 
 def agree(what: str, ours, theirs) -> None:
-    """Prints and checks the largest difference; representations must tell the photos apart, or it would mean nothing."""
+    """Prints and checks the largest difference; representations must tell the photos apart, or it
+    would mean nothing."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     difference = np.abs(ours - theirs).max()
-    print(f"{what}: largest difference {difference:.1e} of values up to {np.abs(theirs).max():.2f}, spread {theirs.std(axis=0).mean():.3f}")
+    print(
+        f"{what}: largest difference {difference:.1e} of values up to {np.abs(theirs).max():.2f}, "
+        f"spread {theirs.std(axis=0).mean():.3f}"
+    )
     assert theirs.std(axis=0).mean() > 0.01
     assert difference < TOLERANCE
 
 
 def in_parts(model, images, size=8):
-    return np.concatenate([np.asarray(model(images[start : start + size])) for start in range(0, len(images), size)])
+    return np.concatenate(
+        [np.asarray(model(images[start : start + size])) for start in range(0, len(images), size)]
+    )
 
 
 @pytest.mark.long
@@ -52,7 +62,13 @@ def test_deepminds_resnet50_with_its_heads_and_target(pixels, tmp_path):
     assert main(["deepmind", str(path), "--out", str(tmp_path / "out")]) == 0
     out = tmp_path / "out"
     for name, folder, trees in (("online", out, online), ("target", out / "target", target)):
-        theirs = zip(*(network.outputs(*trees, pixels[i : i + 8] / np.float32(255)) for i in range(0, len(pixels), 8)), strict=True)
+        theirs = zip(
+            *(
+                network.outputs(*trees, pixels[i : i + 8] / np.float32(255))
+                for i in range(0, len(pixels), 8)
+            ),
+            strict=True,
+        )
         representation, projection, prediction = map(np.concatenate, theirs)
         x = in_parts(keras.models.load_model(folder / "encoder.keras"), pixels)
         agree(f"DeepMind's ResNet-50, {name} representation", x, representation)
@@ -61,42 +77,72 @@ def test_deepminds_resnet50_with_its_heads_and_target(pixels, tmp_path):
         if name == "online":
             saved = tf.saved_model.load(str(out / "encoder" / "1"))
             agree("DeepMind's ResNet-50, SavedModel", in_parts(saved.serve, pixels), representation)
-            agree("DeepMind's ResNet-50, prediction", in_parts(keras.models.load_model(out / "predictor.keras"), x), prediction)
+            agree(
+                "DeepMind's ResNet-50, prediction",
+                in_parts(keras.models.load_model(out / "predictor.keras"), x),
+                prediction,
+            )
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("theirs", "ours"), [("ResNet50", "resnet50"), ("ResNet200", "resnet200")])
 def test_the_published_architectures_have_haikus_names_shapes_and_outputs(theirs, ours, tmp_path):
-    """At a sixteenth of the width, and on noise: what depth does to names and numbers shows there too."""
+    """At a sixteenth of the width, and on noise: what depth does to names and numbers shows there
+    too."""
     network, shapes = haiku_byol.HaikuByol(theirs, 1 / 16), {}
     for tree in network.shapes():
         for module, leaves in tree.items():
             clean = "/".join(part for part in module.split("/") if part != "~")
-            shapes |= {f"{clean}/{leaf}": leaf_shape.shape for leaf, leaf_shape in leaves.items() if leaf not in ("hidden", "counter")}
+            shapes |= {
+                f"{clean}/{leaf}": leaf_shape.shape
+                for leaf, leaf_shape in leaves.items()
+                if leaf not in ("hidden", "counter")
+            }
     encoder = build_encoder(ours, 32, 1 / 16)
-    slots = [_slot(layer, variable, "res_net/", "initial_conv") for layer in encoder.layers for variable in layer.variables]
+    slots = [
+        _slot(layer, variable, "res_net/", "initial_conv")
+        for layer in encoder.layers
+        for variable in layer.variables
+    ]
     assert {slot.name for slot in slots} == {name for name in shapes if name.startswith("res_net/")}
     assert all(slot.fits(shapes[slot.name]) for slot in slots)
     drawn = network.drawn(0)
-    converted = read_deepmind(haiku_byol.save(tmp_path / "pretrain.pkl", haiku_byol.checkpoint(drawn, drawn)), 64)
+    converted = read_deepmind(
+        haiku_byol.save(tmp_path / "pretrain.pkl", haiku_byol.checkpoint(drawn, drawn)), 64
+    )
     assert converted.architecture == (ours, 1 / 16)
     noise = np.random.default_rng(0).uniform(size=(4, 64, 64, 3)).astype(np.float32)
     expected, _, _ = network.outputs(*drawn, noise)
     normalised = (noise - np.asarray(haiku_byol.MEAN)) / np.asarray(haiku_byol.STD)
-    agree(f"DeepMind's {theirs} of a sixteenth of its width", converted.encoder(normalised), expected)
+    agree(
+        f"DeepMind's {theirs} of a sixteenth of its width", converted.encoder(normalised), expected
+    )
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"]
+)
 def test_torchvisions_own(name, pixels, tmp_path):
     if not PEERS.exists():
         pytest.skip("no .venv-peers; make peers")
     np.save(tmp_path / "photos.npy", pixels)
-    command = [PEERS, "-m", "tests.helpers.torchvision_side", name, tmp_path / "photos.npy", tmp_path / "out.npz"]
+    command = [
+        PEERS,
+        "-m",
+        "tests.helpers.torchvision_side",
+        name,
+        tmp_path / "photos.npy",
+        tmp_path / "out.npz",
+    ]
     subprocess.run(command, cwd=ROOT, check=True, timeout=600)
     with np.load(tmp_path / "out.npz") as file:
         theirs = file["representations"]
-        tensors = {key.removeprefix("tensor:"): file[key] for key in file.files if key.startswith("tensor:")}
+        tensors = {
+            key.removeprefix("tensor:"): file[key]
+            for key in file.files
+            if key.startswith("tensor:")
+        }
     path = tmp_path / "resnet.safetensors"
     safetensors.numpy.save_file(tensors, path)
     assert main(["torchvision", str(path), "--out", str(tmp_path / "out")]) == 0

@@ -1,4 +1,5 @@
-"""A pickle is read as data: what numpy, JAX, Haiku and dill write for arrays comes out, and nothing else is even looked up."""
+"""A pickle is read as data: what numpy, JAX, Haiku and dill write for arrays comes out, and nothing
+else is even looked up."""
 
 import collections
 import os
@@ -47,11 +48,19 @@ ARRAYS = {
 
 @pytest.mark.parametrize(
     ("dumps", "protocol"),
-    [*((pickle.dumps, protocol) for protocol in range(6)), *((dill.dumps, protocol) for protocol in range(2, 6))],
+    [
+        *((pickle.dumps, protocol) for protocol in range(6)),
+        *((dill.dumps, protocol) for protocol in range(2, 6)),
+    ],
     ids=lambda value: getattr(value, "__module__", value),
 )
 def test_arrays_come_out_as_they_went_in(dumps, protocol, tmp_path):
-    tree = {"arrays": ARRAYS, "scalar": np.float32(1.5), "list": [1, "two", None, (True, 2.5)], "ordered": collections.OrderedDict(a=1)}
+    tree = {
+        "arrays": ARRAYS,
+        "scalar": np.float32(1.5),
+        "list": [1, "two", None, (True, 2.5)],
+        "ordered": collections.OrderedDict(a=1),
+    }
     got = plain(read(tmp_path, dumps(tree, protocol=protocol)))
     assert got["list"] == tree["list"]
     assert got["scalar"] == 1.5
@@ -65,31 +74,54 @@ def test_arrays_come_out_as_they_went_in(dumps, protocol, tmp_path):
 def test_jax_haiku_and_named_tuples_are_containers(dumps, tmp_path):
     tree = {
         "jax": jnp.arange(3, dtype=jnp.float32),
-        "haiku": hk.data_structures.to_immutable_dict({"module": {"w": np.ones((1, 2), np.float32)}}),
+        "haiku": hk.data_structures.to_immutable_dict(
+            {"module": {"w": np.ones((1, 2), np.float32)}}
+        ),
     }
-    if dumps is dill.dumps:  # which writes a named tuple's class by its fields; pickle would want to import it
+    if (
+        dumps is dill.dumps
+    ):  # which writes a named tuple's class by its fields; pickle would want to import it
         tree["state"] = State(1, 2, 3, 4, [])
     got = plain(read(tmp_path, dumps(tree)))
     np.testing.assert_array_equal(got["jax"], [0, 1, 2])
     np.testing.assert_array_equal(got["haiku"]["module"]["w"], [[1, 1]])
     if "state" in tree:
-        assert got["state"] == {"online_params": 1, "target_params": 2, "online_state": 3, "target_state": 4, "opt_state": []}
+        assert got["state"] == {
+            "online_params": 1,
+            "target_params": 2,
+            "online_state": 3,
+            "target_state": 4,
+            "opt_state": [],
+        }
 
 
 def test_a_named_tuple_may_be_named_by_its_module(tmp_path):
     fields = pickle.dumps((1, 2, 3, 4, 5), 2)[2:-1]
-    got = read(tmp_path, b"\x80\x02cbyol.byol_experiment\n_ByolExperimentState\n" + fields + b"\x81.")
+    got = read(
+        tmp_path, b"\x80\x02cbyol.byol_experiment\n_ByolExperimentState\n" + fields + b"\x81."
+    )
     assert got["target_params"] == 2
 
 
 def test_older_dill_names_functions_by_module_and_attribute(tmp_path):
-    """`_get_attr(_import_module("numpy.core.multiarray"), "_reconstruct")`: resolved in the table, nothing imported."""
+    """`_get_attr(_import_module("numpy.core.multiarray"), "_reconstruct")`: resolved in the table,
+    nothing imported."""
     array = pickle.dumps(np.arange(3, dtype=np.float32), 2)
-    head = next(head for core in (b"_core", b"core") if (head := b"cnumpy.%b.multiarray\n_reconstruct\nq\x00" % core) in array)
-    other = b"cdill._dill\n_get_attr\n(cdill._dill\n_import_module\n(Vnumpy.core.multiarray\ntRV_reconstruct\ntRq\x00"
+    head = next(
+        head
+        for core in (b"_core", b"core")
+        if (head := b"cnumpy.%b.multiarray\n_reconstruct\nq\x00" % core) in array
+    )
+    other = (
+        b"cdill._dill\n_get_attr\n(cdill._dill\n_import_module\n(Vnumpy.core.multiarray\n"
+        b"tRV_reconstruct\ntRq\x00"
+    )
     np.testing.assert_array_equal(read(tmp_path, array.replace(head, other)).numpy(), [0, 1, 2])
     with pytest.raises(ConversionError, match=r"os\.system"):
-        read(tmp_path, b"\x80\x02cdill._dill\n_get_attr\n(cdill._dill\n_import_module\n(Vos\ntRVsystem\ntR.")
+        read(
+            tmp_path,
+            b"\x80\x02cdill._dill\n_get_attr\n(cdill._dill\n_import_module\n(Vos\ntRVsystem\ntR.",
+        )
 
 
 class Calls:
@@ -120,9 +152,15 @@ class Calls:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_anything_else_is_an_error_that_names_it_and_nothing_runs(forbidden, name, protocol, tmp_path, monkeypatch):
+def test_anything_else_is_an_error_that_names_it_and_nothing_runs(
+    forbidden, name, protocol, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    content = dill.dumps({"a": np.ones(2), "b": forbidden}, protocol=protocol) if name is None else pickle.dumps(forbidden, protocol)
+    content = (
+        dill.dumps({"a": np.ones(2), "b": forbidden}, protocol=protocol)
+        if name is None
+        else pickle.dumps(forbidden, protocol)
+    )
     with pytest.raises(ConversionError) as caught:
         read(tmp_path, content)
     assert "it holds" in str(caught.value) and "Nothing of it was run" in str(caught.value)
@@ -131,13 +169,19 @@ def test_anything_else_is_an_error_that_names_it_and_nothing_runs(forbidden, nam
 
 
 def test_objects_are_no_arrays(tmp_path):
-    with pytest.raises(ConversionError, match="expected arrays of numbers; it holds one of dtype 'O8'"):
+    with pytest.raises(
+        ConversionError, match="expected arrays of numbers; it holds one of dtype 'O8'"
+    ):
         read(tmp_path, pickle.dumps(np.array([{}, None], object)))
 
 
 def _with_state(state: bytes) -> bytes:
     """An array whose state is other than NumPy writes it."""
-    return b"\x80\x03cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R" + state + b"b."
+    return (
+        b"\x80\x03cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
+        + state
+        + b"b."
+    )
 
 
 @pytest.mark.parametrize(
@@ -153,9 +197,14 @@ def _with_state(state: bytes) -> bytes:
         b"\x80\x02cnumpy\nndarray\n}X\x05\x00\x00\x00shapeK\x01sb.",  # a state for a class
         b"\x80\x02cnumpy\nndarray\nN}X\x0c\x00\x00\x00__setstate__K\x01s\x86b.",
         _with_state(b"K\x01"),
-        _with_state(b"(K\x01K\x05\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00t"),  # five numbers without bytes
-        _with_state(b"(K\x01J\xff\xff\xff\xff\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00t"),  # -1 numbers
-        b"\x80\x02cnumpy._core.numeric\n_frombuffer\n(J\xff\xff\xff\x7fcnumpy\ndtype\nX\x02\x00\x00\x00f4\x85RK\x01\x85X\x01\x00\x00\x00CtR.",
+        _with_state(
+            b"(K\x01K\x05\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00t"
+        ),  # five numbers without bytes
+        _with_state(
+            b"(K\x01J\xff\xff\xff\xff\x85cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R\x89C\x00t"
+        ),  # -1 numbers
+        b"\x80\x02cnumpy._core.numeric\n_frombuffer\n(J\xff\xff\xff\x7fcnumpy\ndtype\n"
+        b"X\x02\x00\x00\x00f4\x85RK\x01\x85X\x01\x00\x00\x00CtR.",
         b"\x80\x02cdill._dill\n_create_namedtuple\nX\x01\x00\x00\x00aK\x01\x86R.",
         b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00bX\x03\x00\x00\x00hex\x86R.",
     ],

@@ -1,4 +1,5 @@
-"""The command that uses an encoder at once: what it keeps, what it reuses, what it shows, its errors."""
+"""The command that uses an encoder at once: what it keeps, what it reuses, what it shows, its
+errors."""
 
 import csv
 import json
@@ -21,9 +22,12 @@ BROKEN_NAME = os.fsdecode(b"x $1$ \xff.png")
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> Path:
-    """A `.keras` file that gives the photo itself, 4 x 4 pixels of it: so it is known what is alike."""
+    """A `.keras` file that gives the photo itself, 4 x 4 pixels of it: so it is known what is
+    alike."""
     images = keras.Input((None, None, 3), dtype="uint8")
-    x = keras.layers.Resizing(4, 4, crop_to_aspect_ratio=True, antialias=True, dtype="float32")(images)
+    x = keras.layers.Resizing(4, 4, crop_to_aspect_ratio=True, antialias=True, dtype="float32")(
+        images
+    )
     model = keras.Model(images, keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(x)))
     path = tmp_path_factory.mktemp("encoder") / "encoder.keras"
     model.save(path)
@@ -32,12 +36,17 @@ def encoder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def heap(tmp_path) -> Path:
-    """Nested folders of photos, 15 reddish and 15 bluish ones of two sizes; one with EXIF; an odd name; one that is broken."""
+    """Nested folders of photos, 15 reddish and 15 bluish ones of two sizes; one with EXIF; an odd
+    name; one that is broken."""
     draw, folder = np.random.default_rng(0), tmp_path / "my photos"
     for number in range(30):
         pixels = draw.integers(0, 90, (32, 40, 3) if number % 3 else (48, 30, 3), dtype=np.uint8)
         pixels[..., 0 if number < 15 else 2] += 120
-        path = folder / "red" / f"{number}.png" if number < 15 else folder / "blue" / "deep" / f"{number}.png"
+        path = (
+            folder / "red" / f"{number}.png"
+            if number < 15
+            else folder / "blue" / "deep" / f"{number}.png"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
     shutil.copy(folder / "red" / "3.png", folder / BROKEN_NAME)
@@ -85,7 +94,10 @@ def test_each_photo_has_its_row(encoder, heap, tmp_path, capsys, monkeypatch):
     turned = embeddings[names.index("turned.jpg")].reshape(4, 4, 3)
     assert turned[0].max() < 0.05 and turned[3].min() > 0.95
     with (out / "skipped.csv").open() as file:
-        assert list(csv.reader(file)) == [["path", "reason"], ["broken.jpg", "not an image of a kind that is read"]]
+        assert list(csv.reader(file)) == [
+            ["path", "reason"],
+            ["broken.jpg", "not an image of a kind that is read"],
+        ]
     assert "broken.jpg: not an image" in printed and printed.count("broken.jpg") == 1
     assert "--few labels.csv" in printed and "--nearest" in printed
     assert {path: path.read_bytes() for path in heap.rglob("*") if path.is_file()} == before
@@ -97,9 +109,14 @@ def test_what_is_embedded_is_embedded_once(encoder, heap, tmp_path, capsys, monk
     arguments = ("--encoder", encoder, "--images", heap, "--out", tmp_path / "out")
     first, _ = ran(capsys, *arguments)
     assert first["reused"] == 0
-    before, rows = index(tmp_path / "out"), np.load(tmp_path / "out" / "embeddings.npz")["embeddings"]
+    before, rows = (
+        index(tmp_path / "out"),
+        np.load(tmp_path / "out" / "embeddings.npz")["embeddings"],
+    )
     with monkeypatch.context() as without_encoder:
-        without_encoder.setattr(judged, "file_encoder", lambda path: pytest.fail("it was loaded again"))
+        without_encoder.setattr(
+            judged, "file_encoder", lambda path: pytest.fail("it was loaded again")
+        )
         again, printed = ran(capsys, *arguments, "--nearest", heap / "red" / "3.png")
     assert again["reused"] == 32 and "all kept from before" in printed
     shutil.copy(heap / "red" / "1.png", heap / "red" / "2.png")  # changed
@@ -108,8 +125,13 @@ def test_what_is_embedded_is_embedded_once(encoder, heap, tmp_path, capsys, monk
     Image.new("RGB", (32, 40), "red").save(heap / "a new one.png")
     third, _ = ran(capsys, *arguments)
     assert (third["photos"], third["reused"]) == (32, 30)
-    names, after = index(tmp_path / "out"), np.load(tmp_path / "out" / "embeddings.npz")["embeddings"]
-    np.testing.assert_allclose(after[names.index("red/2.png")], after[names.index("red/1.png")], atol=1e-6)
+    names, after = (
+        index(tmp_path / "out"),
+        np.load(tmp_path / "out" / "embeddings.npz")["embeddings"],
+    )
+    np.testing.assert_allclose(
+        after[names.index("red/2.png")], after[names.index("red/1.png")], atol=1e-6
+    )
     assert "blue/deep/20.png" not in names
     assert (after[names.index("red/14.png")] == rows[before.index("red/14.png")]).all()
 
@@ -133,10 +155,17 @@ def test_neighbours_of_photos_from_here_and_elsewhere(encoder, heap, tmp_path, c
     ran(capsys, "--encoder", encoder, "--images", heap, "--out", out, "--nearest", *photos)
     with (out / "nearest.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["query"] for row in rows[::8]] == ["red/3.png", str(elsewhere), "red/4.png", f"{tmp_path}/x $1$ \\xff.png"]
+    assert [row["query"] for row in rows[::8]] == [
+        "red/3.png",
+        str(elsewhere),
+        "red/4.png",
+        f"{tmp_path}/x $1$ \\xff.png",
+    ]
     first, second, _, fourth = (rows[start : start + 8] for start in (0, 8, 16, 24))
     assert [row["path"] for row in fourth] == [row["path"] for row in second]
-    assert first[0]["path"] == "x $1$ \\xff.png" and float(first[0]["cosine"]) > 0.99999  # its copy, and not itself
+    assert (
+        first[0]["path"] == "x $1$ \\xff.png" and float(first[0]["cosine"]) > 0.99999
+    )  # its copy, and not itself
     assert all(row["path"].startswith(("red/", "x ")) for row in first)
     assert all(row["path"].startswith("blue/") for row in second)
     assert (out / "nearest.png").read_bytes().startswith(b"\x89PNG")
@@ -144,19 +173,35 @@ def test_neighbours_of_photos_from_here_and_elsewhere(encoder, heap, tmp_path, c
 
 def test_a_few_labels_sort_the_rest_and_can_be_added_to(encoder, heap, tmp_path, capsys):
     out, labels = tmp_path / "out", tmp_path / "labels.csv"
-    given = {f"red/{number}.png": "warm" for number in range(5)} | {f"blue/deep/{number}.png": "cold" for number in range(15, 20)}
-    labels.write_text("path,label\n" + "".join(f"{path},{label}\n" for path, label in given.items()) + "broken.jpg,warm\n")
+    given = {f"red/{number}.png": "warm" for number in range(5)} | {
+        f"blue/deep/{number}.png": "cold" for number in range(15, 20)
+    }
+    labels.write_text(
+        "path,label\n"
+        + "".join(f"{path},{label}\n" for path, label in given.items())
+        + "broken.jpg,warm\n"
+    )
     arguments = ("--encoder", encoder, "--images", heap, "--out", out, "--few")
     result, printed = ran(capsys, *arguments, labels)
-    assert "broken.jpg has a label and can't be read (not an image of a kind that is read): left out" in printed
-    assert result["few"] | {"interval": None} == {"labels": 10, "classes": ["cold", "warm"], "accuracy": 1.0, "interval": None}
+    assert (
+        "broken.jpg has a label and can't be read (not an image of a kind that is read): left out"
+        in printed
+    )
+    assert result["few"] | {"interval": None} == {
+        "labels": 10,
+        "classes": ["cold", "warm"],
+        "accuracy": 1.0,
+        "interval": None,
+    }
     with (out / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 32
     assert {row["path"]: row["label"] for row in rows if row["label"]} == given
     assert [row["label"] for row in rows].index("warm") >= 22  # those with labels come last
     open_rows = [row for row in rows if not row["label"]]
-    assert [float(row["probability"]) for row in open_rows] == sorted(float(row["probability"]) for row in open_rows)
+    assert [float(row["probability"]) for row in open_rows] == sorted(
+        float(row["probability"]) for row in open_rows
+    )
     for row in open_rows:
         if row["path"].startswith(("red/", "blue/")):
             assert row["prediction"] == {"red": "warm", "blue": "cold"}[row["path"].split("/")[0]]
@@ -216,18 +261,32 @@ def test_ctrl_c_keeps_what_is_embedded(encoder, heap, tmp_path, capsys, monkeypa
 def test_what_cannot_be_done_is_said_before_anything_is_written(encoder, heap, tmp_path, capsys):
     out = tmp_path / "out"
     where = ("--encoder", encoder, "--images", heap, "--out", out)
-    assert "--encoder nothing: expected a run folder" in refused(capsys, "--encoder", "nothing", *where[2:])
+    assert "--encoder nothing: expected a run folder" in refused(
+        capsys, "--encoder", "nothing", *where[2:]
+    )
     assert "that folder holds none of them" in refused(capsys, "--encoder", tmp_path, *where[2:])
-    assert "--images: there is no folder" in refused(capsys, "--encoder", encoder, "--images", tmp_path / "my photo")
-    assert "did you mean" in refused(capsys, "--encoder", encoder, "--images", tmp_path / "my photo")
+    assert "--images: there is no folder" in refused(
+        capsys, "--encoder", encoder, "--images", tmp_path / "my photo"
+    )
+    assert "did you mean" in refused(
+        capsys, "--encoder", encoder, "--images", tmp_path / "my photo"
+    )
     (tmp_path / "none").mkdir()
     assert "--images:" in refused(capsys, "--encoder", encoder, "--images", tmp_path / "none")
-    assert "--nearest gone.jpg: there is no such file" in refused(capsys, *where, "--nearest", "gone.jpg")
-    assert "expected a photo that can be read; not an image" in refused(capsys, *where, "--nearest", heap / "broken.jpg")
-    assert "expected the folder of a SavedModel or a .keras file" in refused(capsys, "--encoder", heap / "broken.jpg", *where[2:])
+    assert "--nearest gone.jpg: there is no such file" in refused(
+        capsys, *where, "--nearest", "gone.jpg"
+    )
+    assert "expected a photo that can be read; not an image" in refused(
+        capsys, *where, "--nearest", heap / "broken.jpg"
+    )
+    assert "expected the folder of a SavedModel or a .keras file" in refused(
+        capsys, "--encoder", heap / "broken.jpg", *where[2:]
+    )
     labels = tmp_path / "labels.csv"
     labels.write_text("path,label\nred/0.png,a\nred/77.png,b\n")
-    assert f"{labels}:3: red/77.png: no photo of that name" in refused(capsys, *where, "--few", labels)
+    assert f"{labels}:3: red/77.png: no photo of that name" in refused(
+        capsys, *where, "--few", labels
+    )
     assert not out.exists()
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -248,10 +307,22 @@ def test_another_encoder_or_folder_needs_another_out(encoder, heap, tmp_path, ca
     other = tmp_path / "other.keras"
     model = keras.models.load_model(encoder)
     keras.Model(model.inputs, keras.layers.ReLU()(model.outputs[0])).save(other)
-    assert "the embeddings of another encoder" in refused(capsys, "--encoder", other, "--images", heap, "--out", tmp_path / "out")
-    assert "the embeddings of another folder" in refused(capsys, "--encoder", encoder, "--images", heap / "red", "--out", tmp_path / "out")
+    assert "the embeddings of another encoder" in refused(
+        capsys, "--encoder", other, "--images", heap, "--out", tmp_path / "out"
+    )
+    assert "the embeddings of another folder" in refused(
+        capsys, "--encoder", encoder, "--images", heap / "red", "--out", tmp_path / "out"
+    )
 
 
 def test_help_is_quick_and_needs_no_tensorflow():
-    code = "import sys, byol_tf.embed.__main__ as e\ntry: e.main(['--help'])\nexcept SystemExit: assert 'tensorflow' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False).returncode == 0
+    code = (
+        "import sys, byol_tf.embed.__main__ as e\ntry: e.main(['--help'])\nexcept SystemExit: "
+        "assert 'tensorflow' not in sys.modules"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False
+        ).returncode
+        == 0
+    )

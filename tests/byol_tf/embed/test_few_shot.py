@@ -1,4 +1,5 @@
-"""A classifier from a handful of labels: what it finds, and that its estimate is no better than it should be."""
+"""A classifier from a handful of labels: what it finds, and that its estimate is no better than it
+should be."""
 
 import tracemalloc
 
@@ -62,7 +63,11 @@ def test_blocks_change_nothing_and_take_little_memory(monkeypatch):
     features = np.tile(features, 4)  # 12.8 MB
     whole = few_labels(features[:4_000], labelled(classes, 6))
     monkeypatch.setattr(module, "_BLOCK", 1_000)
-    np.testing.assert_allclose(few_labels(features[:4_000], labelled(classes, 6)).probabilities, whole.probabilities, rtol=1e-6)
+    np.testing.assert_allclose(
+        few_labels(features[:4_000], labelled(classes, 6)).probabilities,
+        whole.probabilities,
+        rtol=1e-6,
+    )
     tracemalloc.start()
     few = few_labels(features, labelled(classes, 6))
     peak = tracemalloc.get_traced_memory()[1]

@@ -34,7 +34,10 @@ def test_tables_of_several_programs_are_read(tmp_path, content):
 
 def test_paths_from_here_and_names_with_accents_are_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    content = f"path,label\nphotos/a.jpg,x\n{tmp_path}/photos/sub/b.jpg,y\n{unicodedata.normalize('NFC', 'café.jpg')},y\n"
+    content = (
+        f"path,label\nphotos/a.jpg,x\n{tmp_path}/photos/sub/b.jpg,y\n"
+        f"{unicodedata.normalize('NFC', 'café.jpg')},y\n"
+    )
     assert matched(tmp_path, content) == {"a.jpg": "x", "sub/b.jpg": "y", NAMES[3]: "y"}
 
 
@@ -48,14 +51,37 @@ def test_spaces_around_a_path_are_the_photos_where_there_is_such_a_photo(tmp_pat
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "labels.csv:1: expected a first line that names the columns path and label; received ''"),
-        ("a.jpg,x\n", "labels.csv:1: expected a first line that names the columns path and label; received 'a.jpg,x'"),
-        ("path,label\na.jpg,x\nsub/B.jpg,y\n", r"labels.csv:3: sub/B.jpg: no photo of that name below .*photos; did you mean sub/b.jpg\?"),
-        ("path,label\na.jpg,x\nelsewhere/B.jpg,y\n", r"labels.csv:3: elsewhere/B.jpg: .*; did you mean sub/b.jpg\?"),
-        ("path,label\na.jpg,x\nsub/c_d.jpg,y\n", r"labels.csv:3: sub/c_d.jpg: .*; did you mean sub/c d.jpg\?"),
-        ("path,label\na.jpg,x\nsub/b.jpg,y\na.jpg,y\n", "labels.csv:4: a.jpg is 'y' here and 'x' in line 2"),
+        (
+            "",
+            "labels.csv:1: expected a first line that names the columns path and label; received "
+            "''",
+        ),
+        (
+            "a.jpg,x\n",
+            "labels.csv:1: expected a first line that names the columns path and label; received "
+            "'a.jpg,x'",
+        ),
+        (
+            "path,label\na.jpg,x\nsub/B.jpg,y\n",
+            r"labels.csv:3: sub/B.jpg: no photo of that name below .*photos; did you mean sub/b.jpg\?",
+        ),
+        (
+            "path,label\na.jpg,x\nelsewhere/B.jpg,y\n",
+            r"labels.csv:3: elsewhere/B.jpg: .*; did you mean sub/b.jpg\?",
+        ),
+        (
+            "path,label\na.jpg,x\nsub/c_d.jpg,y\n",
+            r"labels.csv:3: sub/c_d.jpg: .*; did you mean sub/c d.jpg\?",
+        ),
+        (
+            "path,label\na.jpg,x\nsub/b.jpg,y\na.jpg,y\n",
+            "labels.csv:4: a.jpg is 'y' here and 'x' in line 2",
+        ),
         ("path,label\n,x\n", "labels.csv:2: a label .'x'. without a path"),
-        ("path,label\na.jpg,x\nsub/b.jpg,x\n", "labels.csv: expected labels of two classes or more; all 2 are 'x'"),
+        (
+            "path,label\na.jpg,x\nsub/b.jpg,x\n",
+            "labels.csv: expected labels of two classes or more; all 2 are 'x'",
+        ),
         ("path,label\na.jpg,\n", "expected labels of two classes or more; none has a label"),
         (b"path,label\na.jpg,\xe4\n", "labels.csv:2: expected text in UTF-8; found byte 0xe4"),
     ],
@@ -69,13 +95,18 @@ def test_all_mistakes_are_told_together(tmp_path):
     with pytest.raises(EmbedError) as error:
         matched(tmp_path, "path,label\n" + "".join(f"no{number}.jpg,x\n" for number in range(30)))
     lines = str(error.value).splitlines()
-    assert [re.match(r".*csv:(\d+): ", line)[1] for line in lines[:-1]] == [str(number) for number in range(2, 22)]
+    assert [re.match(r".*csv:(\d+): ", line)[1] for line in lines[:-1]] == [
+        str(number) for number in range(2, 22)
+    ]
     assert lines[-1] == "... and 10 more"
 
 
 def test_mistakes_among_200000_photos_are_told_at_once(tmp_path):
     names = [f"{number % 100}/IMG_{number:06}.JPG" for number in range(200_000)]
-    wrong = [Given(number, f"IMG_{number:06}.jpg" if number % 2 else f"no {number}.jpg", "x") for number in range(20)]
+    wrong = [
+        Given(number, f"IMG_{number:06}.jpg" if number % 2 else f"no {number}.jpg", "x")
+        for number in range(20)
+    ]
     began = time.process_time()
     with pytest.raises(EmbedError) as error:
         match_labels(tmp_path / "labels.csv", wrong, names, tmp_path)
@@ -86,5 +117,8 @@ def test_mistakes_among_200000_photos_are_told_at_once(tmp_path):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(EmbedError, match=r"--few nowhere\.csv: expected a table with the columns path and label; No such file"):
+    with pytest.raises(
+        EmbedError,
+        match=r"--few nowhere\.csv: expected a table with the columns path and label; No such file",
+    ):
         read_labels(Path("nowhere.csv"))

@@ -1,4 +1,5 @@
-"""What embedding many photos costs in memory and on the disk, and that a killed command goes on where it was."""
+"""What embedding many photos costs in memory and on the disk, and that a killed command goes on
+where it was."""
 
 import os
 import tracemalloc
@@ -25,7 +26,10 @@ def encoder(tmp_path_factory) -> EncoderFiles:
     """Gives a photo's 48 pixels 2,000 times."""
     images = keras.Input((None, None, 3), dtype="uint8")
     x = keras.layers.Resizing(4, 4, crop_to_aspect_ratio=True, dtype="float32")(images)
-    model = keras.Model(images, keras.layers.Flatten()(keras.layers.RepeatVector(NUMBERS // 48)(keras.layers.Flatten()(x))))
+    model = keras.Model(
+        images,
+        keras.layers.Flatten()(keras.layers.RepeatVector(NUMBERS // 48)(keras.layers.Flatten()(x))),
+    )
     path = tmp_path_factory.mktemp("encoder") / "encoder.keras"
     model.save(path)
     return encoder_files(str(path))
@@ -38,7 +42,9 @@ def small_batches(monkeypatch):
 
 def folder_of(path: Path, count: int) -> Path:
     path.mkdir()
-    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)):
+    for number, pixels in enumerate(
+        np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    ):
         Image.fromarray(pixels).save(path / f"{number:03}.png")
     return path
 
@@ -51,9 +57,15 @@ def opened(encoder: EncoderFiles, images: Path, out: Path) -> EmbeddedPhotos:
 def embedded(encoder: EncoderFiles, images: Path, out: Path) -> EmbeddedPhotos:
     found = opened(encoder, images, out)
     found.embed_missing(lambda line: None)
-    assert [photo.name for photo in found.photos] == sorted(path.name for path in images.glob("[0-9][0-9][0-9].png"))
+    assert [photo.name for photo in found.photos] == sorted(
+        path.name for path in images.glob("[0-9][0-9][0-9].png")
+    )
     for row, photo in enumerate(found.photos):
-        np.testing.assert_allclose(found.embeddings[row, -48:].reshape(4, 4, 3), np.asarray(Image.open(images / photo.path)), atol=0.01)
+        np.testing.assert_allclose(
+            found.embeddings[row, -48:].reshape(4, 4, 3),
+            np.asarray(Image.open(images / photo.path)),
+            atol=0.01,
+        )
     with np.load(out / "embeddings.npz") as arrays:
         np.testing.assert_array_equal(arrays["embeddings"][:, :48], found.embeddings[:, :48])
     return found
@@ -64,7 +76,8 @@ class Killed(BaseException):
 
 
 def kill_after(monkeypatch, encoder: EncoderFiles, images: Path, out: Path, count: int) -> int:
-    """Embeds with a part for each batch, and ends it at the photo with this number; returns how many there are in the parts."""
+    """Embeds with a part for each batch, and ends it at the photo with this number; returns how
+    many there are in the parts."""
     read = Heap.read
 
     def failing(self, photo):
@@ -86,7 +99,9 @@ def kill_after(monkeypatch, encoder: EncoderFiles, images: Path, out: Path, coun
 
 def test_memory_is_that_of_the_embeddings_once(encoder, tmp_path):
     images = folder_of(tmp_path / "images", COUNT)
-    embedded(encoder, folder_of(tmp_path / "few", 4), tmp_path / "first")  # what is imported on the way is not counted
+    embedded(
+        encoder, folder_of(tmp_path / "few", 4), tmp_path / "first"
+    )  # what is imported on the way is not counted
     for reused in (0, COUNT - 2):
         (images / "000.png").write_bytes(b"broken")
         tracemalloc.start()
@@ -95,7 +110,9 @@ def test_memory_is_that_of_the_embeddings_once(encoder, tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert (found.reused, len(found.photos), len(found.skipped)) == (reused, COUNT - 1, 1)
-        assert found.embeddings.nbytes < peak < 2.0 * found.embeddings.nbytes  # NumPy writes 17 MB at once, however many there are
+        assert (
+            found.embeddings.nbytes < peak < 2.0 * found.embeddings.nbytes
+        )  # NumPy writes 17 MB at once, however many there are
         Image.new("RGB", (4, 4), "red").save(images / "050.png")
 
 
@@ -111,17 +128,25 @@ def test_what_is_kept_on_the_way_costs_in_proportion_to_what_is_new(encoder, tmp
     size = embedded(encoder, images, tmp_path / "out").embeddings.nbytes
     assert len([each for each in written if each > size / 20]) > 8  # a part for each batch
     assert sum(written) < 2.1 * size  # each row once in a part, and once in the end
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["about.json", "embeddings.npz", "index.csv"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "about.json",
+        "embeddings.npz",
+        "index.csv",
+    ]
     written.clear()
     (images / "broken.png").write_bytes(b"broken")
     assert embedded(encoder, images, tmp_path / "out").reused == 40
-    assert sum(written) < 1_000  # what can't be read is looked at each time, and has the others not written again
+    assert (
+        sum(written) < 1_000
+    )  # what can't be read is looked at each time, and has the others not written again
 
 
 def test_what_is_new_is_kept_when_it_is_much(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(photos, "_PART_BYTES", 5 * 4 * NUMBERS)
     found = []
-    monkeypatch.setattr(Store, "write_part", lambda self, photos, embeddings: found.append(embeddings.shape))
+    monkeypatch.setattr(
+        Store, "write_part", lambda self, photos, embeddings: found.append(embeddings.shape)
+    )
     embedded(encoder, folder_of(tmp_path / "images", 20), tmp_path / "out")
     assert found == [(8, NUMBERS), (8, NUMBERS)]
 
@@ -137,12 +162,19 @@ def test_a_killed_command_goes_on_where_it_was(encoder, tmp_path, monkeypatch):
     (images / "001.png").unlink()
     found = embedded(encoder, images, out)
     assert found.reused == again - 1
-    assert sorted(path.name for path in out.iterdir()) == ["about.json", "embeddings.npz", "index.csv", "skipped.csv"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "about.json",
+        "embeddings.npz",
+        "index.csv",
+        "skipped.csv",
+    ]
     Image.new("RGB", (4, 4), "red").save(images / "040.png")
     assert embedded(encoder, images, out).reused == 39
 
 
-def test_a_kill_between_the_last_file_and_the_end_of_the_parts_does_no_harm(encoder, tmp_path, monkeypatch):
+def test_a_kill_between_the_last_file_and_the_end_of_the_parts_does_no_harm(
+    encoder, tmp_path, monkeypatch
+):
     images, out = folder_of(tmp_path / "images", 12), tmp_path / "out"
     with monkeypatch.context() as patched:
         patched.setattr(photos, "_PART_SECONDS", -1.0)
@@ -154,7 +186,9 @@ def test_a_kill_between_the_last_file_and_the_end_of_the_parts_does_no_harm(enco
 
 
 @pytest.mark.parametrize(("file", "kept"), [("index.csv", 11), ("about.json", 0)])
-def test_a_kill_between_the_last_files_gives_no_photo_the_row_of_another(encoder, tmp_path, monkeypatch, file, kept):
+def test_a_kill_between_the_last_files_gives_no_photo_the_row_of_another(
+    encoder, tmp_path, monkeypatch, file, kept
+):
     images, out = folder_of(tmp_path / "images", 12), tmp_path / "out"
     embedded(encoder, images, out)
     (images / "003.png").unlink()

@@ -1,4 +1,5 @@
-"""The command that judges an encoder: the same figures for a run and its exports, its files, its errors."""
+"""The command that judges an encoder: the same figures for a run and its exports, its files, its
+errors."""
 
 import errno
 import functools
@@ -29,7 +30,8 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def photos_of_one_class_each(tmp_path) -> Path:
-    """Class folders `a` and `b` of red and of blue photos, 12 of each in train and 6 in test, of several sizes."""
+    """Class folders `a` and `b` of red and of blue photos, 12 of each in train and 6 in test, of
+    several sizes."""
     draw = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 6)):
         for channel, name in ((0, "a"), (2, "b")):
@@ -66,26 +68,48 @@ TRAINED = ("--seeds", 1, "--epochs", 3, "--rates", 0.01)
     [
         (("linear", "--fast"), FORMS),
         (("knn",), FORMS),
-        pytest.param(("linear", "--epochs", 10, "--batch-size", 128, "--rates", 1), FORMS, marks=pytest.mark.long),
-        pytest.param(("finetune", *TRAINED), FORMS[2:], marks=pytest.mark.long),  # a SavedModel can't be trained
+        pytest.param(
+            ("linear", "--epochs", 10, "--batch-size", 128, "--rates", 1),
+            FORMS,
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            ("finetune", *TRAINED), FORMS[2:], marks=pytest.mark.long
+        ),  # a SavedModel can't be trained
         pytest.param(("supervised", *TRAINED), FORMS[2:], marks=pytest.mark.long),
     ],
     ids=lambda value: " ".join(map(str, value[:2])),
 )
-def test_a_run_and_its_exports_give_the_same_figures(run, tmp_path, capsys, monkeypatch, protocol, forms):
-    """Where the network is trained, up to what rounding makes of it: an export's convolutions are Keras' own."""
+def test_a_run_and_its_exports_give_the_same_figures(
+    run, tmp_path, capsys, monkeypatch, protocol, forms
+):
+    """Where the network is trained, up to what rounding makes of it: an export's convolutions are
+    Keras' own."""
     from byol_tf.evaluate import protocols
 
-    monkeypatch.setattr(protocols, "logistic_protocol", functools.partial(protocols.logistic_protocol, strengths=(1e-3, 1e-1)))
+    monkeypatch.setattr(
+        protocols,
+        "logistic_protocol",
+        functools.partial(protocols.logistic_protocol, strengths=(1e-3, 1e-1)),
+    )
     results = [judged(capsys, *protocol, "--run", run)[0]]
     for name in forms:
-        encoder = ("--encoder", run / "export" / name, "--config", run / "config.json", "--out", tmp_path / "out" / name)
+        encoder = (
+            "--encoder",
+            run / "export" / name,
+            "--config",
+            run / "config.json",
+            "--out",
+            tmp_path / "out" / name,
+        )
         results.append(judged(capsys, *protocol, *encoder)[0])
     differing = {"encoder", "seconds", "command"}
     if TRAINED[0] in protocol:
         differing |= {"top1", "top1_each", "top5"}
         assert abs(results[0]["top1"] - results[1]["top1"]) < 0.02
-    first, *others = ({key: value for key, value in result.items() if key not in differing} for result in results)
+    first, *others = (
+        {key: value for key, value in result.items() if key not in differing} for result in results
+    )
     assert others == [first] * len(forms)
     assert 0.15 < results[0]["top1"] < 1.0  # chance is a tenth
 
@@ -103,8 +127,12 @@ def test_knn_is_scikit_learns(run, capsys):
     folder, source = RunFolder(run), open_source(source="digits")
     config = load_config(folder.config)
     encoder = exported_form(run_encoder(config, folder), *config.views.preparation)
-    train, test = (embed(encoder, images).astype(np.float64) for images in (source.train, source.test))
-    classifier = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(train, source.train.labels)
+    train, test = (
+        embed(encoder, images).astype(np.float64) for images in (source.train, source.test)
+    )
+    classifier = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(
+        train, source.train.labels
+    )
     result, printed = judged(capsys, "knn", "--run", run, "--neighbours", 7, "--uniform")
     assert result["top1"] == classifier.score(test, source.test.labels)
     assert f"top-1 {result['top1']:.1%}" in printed
@@ -143,11 +171,18 @@ def test_results_lie_in_folders_of_their_own(run, capsys):
         ),
     ],
 )
-def test_protocols_that_train_run_on_photos_of_several_sizes(run, photos_of_one_class_each, capsys, arguments, name):
+def test_protocols_that_train_run_on_photos_of_several_sizes(
+    run, photos_of_one_class_each, capsys, arguments, name
+):
     photos = ("--set", "data.source=folder", "--set", f"data.root={photos_of_one_class_each}")
     result, _ = judged(capsys, *arguments, "--run", run, *photos)
     assert 0.0 <= result["top1"] <= 1.0
-    assert (result["train_images"], result["test_images"], result["classes"], result["top5"]) == (24, 12, 2, None)
+    assert (result["train_images"], result["test_images"], result["classes"], result["top5"]) == (
+        24,
+        12,
+        2,
+        None,
+    )
     assert list(run.glob(f"evaluation/{name}-set*/result.json"))
     shutil.rmtree(run / "evaluation")
 
@@ -155,18 +190,34 @@ def test_protocols_that_train_run_on_photos_of_several_sizes(run, photos_of_one_
 def test_what_cannot_be_judged_is_said_in_a_line(run, tmp_path, photos_of_one_class_each, capsys):
     keras_file = run / "export" / "encoder.keras"
     where = ("--config", run / "config.json", "--out", tmp_path / "out")
-    assert "expected a run folder, with a config.json; found none" in refused(capsys, "knn", "--run", tmp_path / "nowhere")
-    assert "--config: missing" in refused(capsys, "knn", "--encoder", keras_file, "--out", tmp_path / "out")
-    assert "--out: missing" in refused(capsys, "knn", "--encoder", keras_file, "--config", run / "config.json")
-    assert "there is nothing there" in refused(capsys, "knn", "--encoder", tmp_path / "no.keras", *where)
+    assert "expected a run folder, with a config.json; found none" in refused(
+        capsys, "knn", "--run", tmp_path / "nowhere"
+    )
+    assert "--config: missing" in refused(
+        capsys, "knn", "--encoder", keras_file, "--out", tmp_path / "out"
+    )
+    assert "--out: missing" in refused(
+        capsys, "knn", "--encoder", keras_file, "--config", run / "config.json"
+    )
+    assert "there is nothing there" in refused(
+        capsys, "knn", "--encoder", tmp_path / "no.keras", *where
+    )
     assert "found no saved_model.pb" in refused(capsys, "knn", "--encoder", run, *where)
-    assert "expected a key of data, or seed" in refused(capsys, "knn", "--run", run, "--set", "encoder.width=0.5")
+    assert "expected a key of data, or seed" in refused(
+        capsys, "knn", "--run", run, "--set", "encoder.width=0.5"
+    )
     assert "leave --epochs" in refused(capsys, "linear", "--fast", "--epochs", 3, "--run", run)
-    assert "whose weights can be trained" in refused(capsys, "finetune", "--encoder", run / "export" / "encoder", *where)
-    assert "10 classes; received 0.001" in refused(capsys, "finetune", "--fraction", 0.001, "--run", run)
+    assert "whose weights can be trained" in refused(
+        capsys, "finetune", "--encoder", run / "export" / "encoder", *where
+    )
+    assert "10 classes; received 0.001" in refused(
+        capsys, "finetune", "--fraction", 0.001, "--run", run
+    )
     heap = tmp_path / "heap"
     shutil.copytree(photos_of_one_class_each / "train" / "a", heap)
-    message = refused(capsys, "knn", "--run", run, "--set", "data.source=folder", "--set", f"data.root={heap}")
+    message = refused(
+        capsys, "knn", "--run", run, "--set", "data.source=folder", "--set", f"data.root={heap}"
+    )
     assert "has no train and no test here" in message
     assert not (tmp_path / "out").exists()
 
@@ -174,21 +225,32 @@ def test_what_cannot_be_judged_is_said_in_a_line(run, tmp_path, photos_of_one_cl
 def test_a_checkpoint_that_cannot_be_read_is_said_in_a_line(run, capsys, monkeypatch):
     with monkeypatch.context() as newer:
         newer.setattr(checkpoint_files, "FORMAT", 3)
-        assert "expected a checkpoint of format 1 or 3; received format 2" in refused(capsys, "knn", "--run", run)
+        assert "expected a checkpoint of format 1 or 3; received format 2" in refused(
+            capsys, "knn", "--run", run
+        )
 
     def refuse(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(checkpoint_files, "_facts", refuse)
-    assert "expected checkpoints that can be read; received [Errno 13] Permission denied" in refused(capsys, "knn", "--run", run)
+    assert (
+        "expected checkpoints that can be read; received [Errno 13] Permission denied"
+        in refused(capsys, "knn", "--run", run)
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["liner", "--run", "x"], "invalid choice: 'liner' (choose from"),
-        (["finetune", "--run", "x", "--fraction", "1.5"], "--fraction: expected a number above 0 and at most 1; received '1.5'"),
-        (["knn", "--run", "x", "--neighbours", "0"], "--neighbours: expected a whole number of 1 or more; received '0'"),
+        (
+            ["finetune", "--run", "x", "--fraction", "1.5"],
+            "--fraction: expected a number above 0 and at most 1; received '1.5'",
+        ),
+        (
+            ["knn", "--run", "x", "--neighbours", "0"],
+            "--neighbours: expected a whole number of 1 or more; received '0'",
+        ),
         (["knn"], "one of the arguments --run --encoder is required"),
     ],
 )
@@ -200,6 +262,13 @@ def test_options_are_checked_at_once(capsys, arguments, message):
 
 
 def test_help_is_quick_and_needs_no_tensorflow():
-    code = "import sys\nfrom byol_tf.evaluate import __main__ as e\ntry: e.main(['knn', '--help'])\n"
+    code = (
+        "import sys\nfrom byol_tf.evaluate import __main__ as e\ntry: e.main(['knn', '--help'])\n"
+    )
     code += "except SystemExit: assert 'tensorflow' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False
+        ).returncode
+        == 0
+    )

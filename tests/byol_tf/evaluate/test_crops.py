@@ -21,7 +21,10 @@ class OfSeveralSizes(Images):
 
 
 def of_one_size(count: int) -> ArrayImages:
-    return ArrayImages(np.repeat(np.arange(count, dtype=np.uint8), 10 * 10 * 3).reshape(count, 10, 10, 3), np.arange(count))
+    return ArrayImages(
+        np.repeat(np.arange(count, dtype=np.uint8), 10 * 10 * 3).reshape(count, 10, 10, 3),
+        np.arange(count),
+    )
 
 
 @pytest.mark.parametrize("make", [of_one_size, OfSeveralSizes])
@@ -32,14 +35,17 @@ def test_indices_are_those_of_the_images(make):
     for pixels, ids, indices in labelled_batches(images, 8, 16, seed=5).take(4):
         views = crops(pixels, ids).numpy()
         assert views.shape == (16, 8, 8, 3)
-        np.testing.assert_allclose(views, np.broadcast_to(indices.numpy()[:, None, None, None], views.shape), atol=1e-3)
+        np.testing.assert_allclose(
+            views, np.broadcast_to(indices.numpy()[:, None, None, None], views.shape), atol=1e-3
+        )
         seen.append(indices.numpy())
     assert len(set(np.concatenate(seen[:2]))) == 32  # an epoch shows no image twice
     assert not np.array_equal(seen[0], seen[2])
 
 
 def test_crops_and_flips_and_nothing_else():
-    """Of an image with one red column, crops hold red and black only, and both orientations occur."""
+    """Of an image with one red column, crops hold red and black only, and both orientations
+    occur."""
     image = np.zeros((1, 16, 16, 3), np.uint8)
     image[:, :, 2, 0] = 255
     images = ArrayImages(np.repeat(image, 64, axis=0), np.zeros(64, int))
@@ -52,6 +58,9 @@ def test_crops_and_flips_and_nothing_else():
     assert places.max() > 10
 
 
-@pytest.mark.parametrize(("count", "largest", "expected"), [(300, 1024, 300), (1500, 1024, 750), (5000, 1024, 1000), (7, 2, 1)])
+@pytest.mark.parametrize(
+    ("count", "largest", "expected"),
+    [(300, 1024, 300), (1500, 1024, 750), (5000, 1024, 1000), (7, 2, 1)],
+)
 def test_batches_leave_few_images_out(count, largest, expected):
     assert batch_size_for(count, largest) == expected

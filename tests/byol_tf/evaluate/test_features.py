@@ -9,7 +9,8 @@ from pipelines.sources import Images
 
 
 class Numbered(Images):
-    """Image i holds i in base 256 in its first two channels; with `sizes`, each has another size."""
+    """Image i holds i in base 256 in its first two channels; with `sizes`, each has another
+    size."""
 
     def __init__(self, count: int, sizes: bool = False, size: tuple[int, int] = (2, 3)):
         self.count, self.sizes, self.labels = count, sizes, None
@@ -49,7 +50,9 @@ def test_of_different_sizes(mean_colour):
     np.testing.assert_allclose(features[:, 0] * 256 + features[:, 1], np.arange(13), atol=1e-3)
 
 
-@pytest.mark.parametrize(("height", "width", "most"), [(96, 96, 250), (1080, 1920, 10), (6000, 8000, 1)])
+@pytest.mark.parametrize(
+    ("height", "width", "most"), [(96, 96, 250), (1080, 1920, 10), (6000, 8000, 1)]
+)
 def test_a_batch_of_large_ones_is_small(mean_colour, height, width, most):
     images = Numbered(most + 1, size=(height, width))
     assert embed(mean_colour, images).shape == (most + 1, 3)

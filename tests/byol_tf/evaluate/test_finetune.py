@@ -1,4 +1,5 @@
-"""Fine-tuning begins at the encoder's weights, the baseline doesn't; neither changes the encoder that it was given."""
+"""Fine-tuning begins at the encoder's weights, the baseline doesn't; neither changes the encoder
+that it was given."""
 
 import math
 
@@ -18,10 +19,17 @@ def stripes(count: int, seed: int) -> ArrayImages:
     draw = np.random.default_rng(seed)
     labels = draw.integers(0, 3, count)
     wave = np.sign(np.sin(np.arange(16) * 1.6 + draw.uniform(0, 6, (count, 1))))
-    upright, lying = np.broadcast_to(wave[:, None, :], (count, 16, 16)), np.broadcast_to(wave[:, :, None], (count, 16, 16))
-    grey = np.select([labels[:, None, None] == 0, labels[:, None, None] == 1], [upright, lying], 0.0)
+    upright, lying = (
+        np.broadcast_to(wave[:, None, :], (count, 16, 16)),
+        np.broadcast_to(wave[:, :, None], (count, 16, 16)),
+    )
+    grey = np.select(
+        [labels[:, None, None] == 0, labels[:, None, None] == 1], [upright, lying], 0.0
+    )
     pixels = 128 + 60 * grey + draw.normal(0, 10, (count, 16, 16))
-    return ArrayImages(np.repeat(np.clip(pixels, 0, 255).astype(np.uint8)[..., None], 3, axis=3), labels)
+    return ArrayImages(
+        np.repeat(np.clip(pixels, 0, 255).astype(np.uint8)[..., None], 3, axis=3), labels
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +47,22 @@ def test_it_learns_and_leaves_the_encoder_alone(inference, from_scratch):
         np.testing.assert_array_equal(old, new)
     assert len(result["top1_each"]) == 2
     assert result["top1"] == pytest.approx(np.mean(result["top1_each"]))
-    assert result["top1_spread"] == pytest.approx(abs(np.subtract(*result["top1_each"])) / np.sqrt(2))
-    assert (result["labels"], result["rate"], result["held_out_accuracy"], result["top5"]) == (120, 1e-2, {}, None)
+    assert result["top1_spread"] == pytest.approx(
+        abs(np.subtract(*result["top1_each"])) / np.sqrt(2)
+    )
+    assert (result["labels"], result["rate"], result["held_out_accuracy"], result["top5"]) == (
+        120,
+        1e-2,
+        {},
+        None,
+    )
     assert result["top1"] > 0.6  # chance is a third
 
 
 @pytest.mark.long
 def test_only_fine_tuning_begins_at_the_encoders_weights(inference):
-    """With a rate of nearly 0 the weights stay where they began, so two encoders give two fine-tuned figures and one baseline's."""
+    """With a rate of nearly 0 the weights stay where they began, so two encoders give two
+    fine-tuned figures and one baseline's."""
     blind = keras.models.clone_model(inference)
     blind.set_weights([np.zeros_like(array) for array in inference.get_weights()])
     train, test = stripes(60, 0), stripes(90, 1)
@@ -67,16 +83,29 @@ def test_the_rate_is_chosen_on_training_labels(inference):
     train, test = stripes(150, 0), stripes(60, 1)
     recipe = TuneRecipe(True, (1e-12, 1e-2), seeds=1, epochs=6, batch_size=32)
     lines = []
-    result = tune_protocol(inference, train, ArrayImages(test.batch(np.arange(60)), (test.labels + 1) % 3), recipe, 0, lines.append)
+    result = tune_protocol(
+        inference,
+        train,
+        ArrayImages(test.batch(np.arange(60)), (test.labels + 1) % 3),
+        recipe,
+        0,
+        lines.append,
+    )
     assert result["rate"] == 1e-2
-    assert result["held_out_accuracy"]["0.01"] > 0.5 > result["top1"]  # the wrong test labels had no say
+    assert (
+        result["held_out_accuracy"]["0.01"] > 0.5 > result["top1"]
+    )  # the wrong test labels had no say
     assert [line.split(":")[0] for line in lines] == ["rate 1e-12", "rate 0.01", "seed 0"]
 
 
 def test_a_model_of_another_form_is_refused():
     images = keras.Input((None, None, 3), dtype="uint8")
-    other = keras.Model(images, keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1.0)(images)))
-    with pytest.raises(ProtocolError, match=r"whose weights can be trained: a run, or the encoder\.keras"):
+    other = keras.Model(
+        images, keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1.0)(images))
+    )
+    with pytest.raises(
+        ProtocolError, match=r"whose weights can be trained: a run, or the encoder\.keras"
+    ):
         parts_of(other)
 
 

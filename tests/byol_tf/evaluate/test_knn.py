@@ -53,7 +53,9 @@ def test_more_neighbours_than_features_are_all_of_them():
 @pytest.mark.parametrize("neighbours", [1, 4, 21])
 def test_uniform_votes_equal_scikit_learn_exactly(neighbours):
     train, test = heaps(400, 0), heaps(300, 1)
-    classifier = KNeighborsClassifier(neighbours, weights="uniform", metric="cosine", algorithm="brute").fit(*train)
+    classifier = KNeighborsClassifier(
+        neighbours, weights="uniform", metric="cosine", algorithm="brute"
+    ).fit(*train)
     assert knn_accuracy(*train, *test, neighbours, None) == classifier.score(*test)
 
 
@@ -61,12 +63,18 @@ def test_features_that_hardly_differ_equal_scikit_learn_in_float64():
     """Of a nearly collapsed encoder: in float32 neighbours change places."""
     (train, labels), (test, test_labels) = heaps(400, 0), heaps(300, 1)
     train, test = 1.0 + 1e-3 * train, 1.0 + 1e-3 * test
-    classifier = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(train.astype(np.float64), labels)
-    assert knn_accuracy(train, labels, test, test_labels, 7, None) == classifier.score(test.astype(np.float64), test_labels)
+    classifier = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(
+        train.astype(np.float64), labels
+    )
+    assert knn_accuracy(train, labels, test, test_labels, 7, None) == classifier.score(
+        test.astype(np.float64), test_labels
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.07, None])
-@pytest.mark.parametrize("sizes", [(7, 150), (121, 40), (7, 11), (50, 3), (60, 1)])  # in the last two a block has fewer than are to vote
+@pytest.mark.parametrize(
+    "sizes", [(7, 150), (121, 40), (7, 11), (50, 3), (60, 1)]
+)  # in the last two a block has fewer than are to vote
 def test_blocks_change_nothing(monkeypatch, temperature, sizes):
     train, test = heaps(150, 0), heaps(121, 1)
     whole = knn_accuracy(*train, *test, 10, temperature)
@@ -76,19 +84,30 @@ def test_blocks_change_nothing(monkeypatch, temperature, sizes):
 
 def test_blocks_equal_scikit_learn_exactly(monkeypatch):
     train, test = heaps(400, 0), heaps(300, 1)
-    classifier = KNeighborsClassifier(21, weights="uniform", metric="cosine", algorithm="brute").fit(*train)
+    classifier = KNeighborsClassifier(
+        21, weights="uniform", metric="cosine", algorithm="brute"
+    ).fit(*train)
     monkeypatch.setattr(knn, "_BLOCK_BYTES", 50_000)
     queries, references = knn._block_sizes(12, 21)
     assert 1 < queries < 50 and 1 < references < 50
     assert knn_accuracy(*train, *test, 21, None) == classifier.score(*test)
 
 
-@pytest.mark.parametrize(("count", "queries", "width"), [(10_000, 1_000, 12), (2_000, 500, 256), (500, 2_000, 256)])
-def test_memory_is_a_block_whatever_the_number_of_features_and_queries(monkeypatch, count, queries, width):
+@pytest.mark.parametrize(
+    ("count", "queries", "width"), [(10_000, 1_000, 12), (2_000, 500, 256), (500, 2_000, 256)]
+)
+def test_memory_is_a_block_whatever_the_number_of_features_and_queries(
+    monkeypatch, count, queries, width
+):
     """The whole table of cosines would take 80, 8 and 8 MB, normalised features 1, 4 and 1."""
     monkeypatch.setattr(knn, "_BLOCK_BYTES", 2**20)
-    (train, labels), (test, test_labels) = heaps(count, 0, width=width), heaps(queries, 1, width=width)
-    knn_accuracy(train[:100], labels[:100], test, test_labels)  # what is imported on the way is not counted
+    (train, labels), (test, test_labels) = (
+        heaps(count, 0, width=width),
+        heaps(queries, 1, width=width),
+    )
+    knn_accuracy(
+        train[:100], labels[:100], test, test_labels
+    )  # what is imported on the way is not counted
     tracemalloc.start()
     knn_accuracy(train, labels, test, test_labels)
     peak = tracemalloc.get_traced_memory()[1]
@@ -99,7 +118,10 @@ def test_memory_is_a_block_whatever_the_number_of_features_and_queries(monkeypat
 @pytest.mark.long
 def test_100000_features_of_512_and_10000_queries_take_a_block():
     draw = np.random.default_rng(0)
-    train, test = draw.standard_normal((100_000, 512), np.float32), draw.standard_normal((10_000, 512), np.float32)
+    train, test = (
+        draw.standard_normal((100_000, 512), np.float32),
+        draw.standard_normal((10_000, 512), np.float32),
+    )
     labels, test_labels = draw.integers(0, 1000, len(train)), draw.integers(0, 1000, len(test))
     tracemalloc.start()
     assert knn_accuracy(train, labels, test, test_labels) < 0.01
@@ -114,7 +136,9 @@ def test_nearest_are_those_with_the_largest_cosine():
     embeddings[7] = 0.0
     rows, cosines = nearest(embeddings, embeddings[3], 5, without=3)
     lengths = np.maximum(np.linalg.norm(embeddings.astype(np.float64), axis=1), 1e-300)
-    expected = embeddings.astype(np.float64) @ embeddings[3].astype(np.float64) / lengths / lengths[3]
+    expected = (
+        embeddings.astype(np.float64) @ embeddings[3].astype(np.float64) / lengths / lengths[3]
+    )
     expected[3] = -1
     np.testing.assert_array_equal(rows, np.argsort(-expected)[:5])
     np.testing.assert_allclose(cosines, np.sort(expected)[::-1][:5])

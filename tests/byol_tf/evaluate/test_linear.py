@@ -1,4 +1,5 @@
-"""The BYOL paper's linear protocol: many rates at once are what each would be alone, and the end is logistic regression's."""
+"""The BYOL paper's linear protocol: many rates at once are what each would be alone, and the end is
+logistic regression's."""
 
 import keras
 import numpy as np
@@ -22,11 +23,16 @@ def as_they_are(inputs):
 
 def fixed_batches(features: np.ndarray, batch_size: int) -> tf.data.Dataset:
     """Features in their order again and again, with their indices."""
-    return tf.data.Dataset.from_tensor_slices((features, np.arange(len(features)))).batch(batch_size).repeat()
+    return (
+        tf.data.Dataset.from_tensor_slices((features, np.arange(len(features))))
+        .batch(batch_size)
+        .repeat()
+    )
 
 
 def nesterov(features, labels, seen, classes, rate, batch_size, epochs):
-    """The kernel of one head in NumPy, by the definition (Sutskever et al. 2013, in the form that Keras documents)."""
+    """The kernel of one head in NumPy, by the definition (Sutskever et al. 2013, in the form that
+    Keras documents)."""
     kernel = np.zeros((features.shape[1], classes))
     velocity, steps, step = np.zeros_like(kernel), len(labels) // batch_size * epochs, 0
     for _ in range(epochs):
@@ -44,21 +50,33 @@ def nesterov(features, labels, seen, classes, rate, batch_size, epochs):
 
 def test_each_head_is_what_it_would_be_alone():
     features, labels = heaps(48, 0)
-    with_bias = np.concatenate([features, np.ones((48, 1))], axis=1)  # the reference's bias is the last row of its kernel
+    with_bias = np.concatenate(
+        [features, np.ones((48, 1))], axis=1
+    )  # the reference's bias is the last row of its kernel
     held = held_out(labels, 0)
     rates, seen = (2.0, 40.0, 2.0), np.stack([~held, ~held, np.ones(48, bool)], axis=1)
-    heads = train_heads(as_they_are, 12, fixed_batches(features, 16), labels, seen, 5, rates, 16, epochs=3)
+    heads = train_heads(
+        as_they_are, 12, fixed_batches(features, 16), labels, seen, 5, rates, 16, epochs=3
+    )
     for number, rate in enumerate(rates):
         expected = nesterov(with_bias, labels, seen[:, number], 5, rate, 16, epochs=3)
-        np.testing.assert_allclose(heads.logits(features, number), with_bias @ expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            heads.logits(features, number), with_bias @ expected, rtol=1e-3, atol=1e-4
+        )
 
 
 def test_a_rate_that_diverges_harms_no_other():
     features, labels = heaps(64, 0)
     seen = np.ones((64, 2), bool)
-    alone = train_heads(as_they_are, 12, fixed_batches(features, 32), labels, seen[:, :1], 5, (1.0,), 32, 2)
-    beside = train_heads(as_they_are, 12, fixed_batches(features, 32), labels, seen, 5, (1.0, 1e30), 32, 2)
-    np.testing.assert_allclose(beside.logits(features, 0), alone.logits(features, 0), rtol=1e-5, atol=1e-6)
+    alone = train_heads(
+        as_they_are, 12, fixed_batches(features, 32), labels, seen[:, :1], 5, (1.0,), 32, 2
+    )
+    beside = train_heads(
+        as_they_are, 12, fixed_batches(features, 32), labels, seen, 5, (1.0, 1e30), 32, 2
+    )
+    np.testing.assert_allclose(
+        beside.logits(features, 0), alone.logits(features, 0), rtol=1e-5, atol=1e-6
+    )
 
 
 def regression(train, labels, test, test_labels):
@@ -70,7 +88,9 @@ def test_it_ends_where_logistic_regression_ends():
     """Within half a point, on the same frozen features without crops."""
     (train, labels), (test, test_labels) = heaps(1000, 0), heaps(4000, 1)
     seen = np.ones((1000, 1), bool)
-    heads = train_heads(as_they_are, 12, fixed_batches(train, 250), labels, seen, 5, (1.0,), 250, epochs=40)
+    heads = train_heads(
+        as_they_are, 12, fixed_batches(train, 250), labels, seen, 5, (1.0,), 250, epochs=40
+    )
     accuracy = np.mean(heads.logits(test, 0).argmax(axis=1) == test_labels)
     assert abs(accuracy - regression(train, labels, test, test_labels)) <= 0.005
     assert 0.5 < accuracy < 0.9
@@ -78,10 +98,16 @@ def test_it_ends_where_logistic_regression_ends():
 
 def test_on_real_features_it_agrees_with_logistic_regression(photos):
     """The same on CIFAR-10 photos that an untrained network encodes."""
-    inference = inference_model(build_encoder("convnet", 32, width=0.5), 32, (0.5,) * 3, (0.25,) * 3)
+    inference = inference_model(
+        build_encoder("convnet", 32, width=0.5), 32, (0.5,) * 3, (0.25,) * 3
+    )
     splits = []
     for split in ("train", "test"):
-        files = [file for folder in sorted((photos / "cifar10" / split).iterdir()) for file in sorted(folder.iterdir())[:200]]
+        files = [
+            file
+            for folder in sorted((photos / "cifar10" / split).iterdir())
+            for file in sorted(folder.iterdir())[:200]
+        ]
         pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
         draw = np.random.default_rng(0).permutation(len(files))
         splits.append(ArrayImages(pixels[draw], np.repeat(np.arange(10), 200)[draw]))
@@ -89,7 +115,17 @@ def test_on_real_features_it_agrees_with_logistic_regression(photos):
     mean, std = train.mean(axis=0), train.std(axis=0)
     train, test = (train - mean) / std, (test - mean) / std
     seen = np.ones((2000, 1), bool)
-    heads = train_heads(as_they_are, train.shape[1], fixed_batches(train, 500), splits[0].labels, seen, 10, (1.0,), 500, epochs=300)
+    heads = train_heads(
+        as_they_are,
+        train.shape[1],
+        fixed_batches(train, 500),
+        splits[0].labels,
+        seen,
+        10,
+        (1.0,),
+        500,
+        epochs=300,
+    )
     accuracy = np.mean(heads.logits(test, 0).argmax(axis=1) == splits[1].labels)
     assert abs(accuracy - regression(train, splits[0].labels, test, splits[1].labels)) <= 0.005
     assert accuracy > 0.2
@@ -107,7 +143,14 @@ def test_the_protocol_chooses_among_rates_and_leaves_the_encoder_alone(digits):
     pixels = keras.layers.Rescaling(1 / 128.0, -1.0)(keras.layers.Resizing(8, 8)(images))
     inference = keras.Model(images, keras.layers.Dense(64)(keras.layers.Flatten()(pixels)))
     before = [array.copy() for array in inference.get_weights()]
-    result = linear_protocol(inference, 32, train, test, LinearRecipe(epochs=20, batch_size=128, rates=(1e30, 1.0)), seed=0)
+    result = linear_protocol(
+        inference,
+        32,
+        train,
+        test,
+        LinearRecipe(epochs=20, batch_size=128, rates=(1e30, 1.0)),
+        seed=0,
+    )
     for old, new in zip(before, inference.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     assert result["rate"] == 1.0

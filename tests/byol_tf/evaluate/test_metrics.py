@@ -12,7 +12,9 @@ def test_equals_scikit_learn():
     draw = np.random.default_rng(0)
     scores, labels = draw.normal(size=(200, 12)), draw.integers(0, 12, 200)
     for k in (1, 5):
-        assert top_k_accuracy(scores, labels, k) == top_k_accuracy_score(labels, scores, k=k, labels=np.arange(12))
+        assert top_k_accuracy(scores, labels, k) == top_k_accuracy_score(
+            labels, scores, k=k, labels=np.arange(12)
+        )
 
 
 def test_of_equal_scores_the_first_class_wins():
@@ -32,7 +34,9 @@ def test_top_5_of_five_classes_says_nothing():
 
 @pytest.mark.parametrize("rank", [1, 3, 8])
 def test_of_equally_used_directions_is_their_number(rank):
-    corners = np.concatenate([np.eye(8)[:rank], -np.eye(8)[:rank]])  # centred, all singular values equal
+    corners = np.concatenate(
+        [np.eye(8)[:rank], -np.eye(8)[:rank]]
+    )  # centred, all singular values equal
     assert effective_rank(corners.astype(np.float32)) == pytest.approx(rank, rel=1e-6)
     assert effective_rank(corners * 1e-3 + 7.0) == pytest.approx(rank, rel=1e-6)
 
@@ -57,7 +61,9 @@ def test_two_unequal_directions_by_hand():
 
 @pytest.mark.parametrize("shape", [(60, 10), (10, 60)])
 def test_equals_the_route_over_eigenvalues(shape):
-    vectors = (np.random.default_rng(0).normal(size=shape) * np.linspace(0.1, 3.0, shape[1]) + 5.0).astype(np.float32)
+    vectors = (
+        np.random.default_rng(0).normal(size=shape) * np.linspace(0.1, 3.0, shape[1]) + 5.0
+    ).astype(np.float32)
     received = effective_rank(vectors)
     assert received == pytest.approx(reference.effective_rank(vectors), rel=1e-5)
     assert 1.0 < received <= min(shape[0] - 1, shape[1])

@@ -19,7 +19,9 @@ def test_turns_share_no_image_and_five_take_all_that_can_be_divided():
     parts = np.stack([held_out(LABELS, seed=0, turn=turn) for turn in range(5)])
     assert parts.sum(axis=0).max() == 1
     assert np.bincount(LABELS, weights=parts.sum(axis=0)).tolist() == [50, 30, 10, 2]
-    assert [np.bincount(LABELS[part], minlength=4).tolist() for part in parts[-2:]] == [[10, 6, 2, 0]] * 2
+    assert [np.bincount(LABELS[part], minlength=4).tolist() for part in parts[-2:]] == [
+        [10, 6, 2, 0]
+    ] * 2
     assert (parts[0] == held_out(LABELS, seed=0)).all()
 
 
@@ -47,6 +49,9 @@ def test_a_fraction_is_class_balanced():
 
 def test_a_fraction_that_leaves_a_class_without_images_is_refused():
     labels = np.repeat(np.arange(10), 30)
-    with pytest.raises(ProtocolError, match=r"--fraction: expected at least 0\.0334, .* 10 classes; received 0\.03, which is 9 of 300"):
+    with pytest.raises(
+        ProtocolError,
+        match=r"--fraction: expected at least 0\.0334, .* 10 classes; received 0\.03, which is 9 of 300",
+    ):
         labelled_fraction(labels, 0.03, seed=0)
     assert len(labelled_fraction(labels, 0.0334, seed=0)) == 10

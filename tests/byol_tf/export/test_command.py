@@ -1,4 +1,5 @@
-"""`python -m byol_tf.export` as a user runs it: every format, proven; what it leaves, what it refuses."""
+"""`python -m byol_tf.export` as a user runs it: every format, proven; what it leaves, what it
+refuses."""
 
 import dataclasses
 import functools
@@ -39,8 +40,9 @@ ROOT = Path(__file__).parents[3]
 def exported(tmp_path_factory) -> RunFolder:
     """A run's folder after `--format all`.
 
-    Digits are so alike to weights that weren't trained that nearest neighbours are ties, which int8 may decide otherwise: it alone may be
-    left out. Trained on photos it passes: `test_photos_keep_their_nearest_neighbours_in_every_format`.
+    Digits are so alike to weights that weren't trained that nearest neighbours are ties, which int8
+    may decide otherwise: it alone may be left out. Trained on photos it passes:
+    `test_photos_keep_their_nearest_neighbours_in_every_format`.
     """
     folder = write_run(tmp_path_factory.mktemp("export") / "run")
     code = main(["--run", str(folder.root), "--format", "all"])
@@ -64,12 +66,21 @@ def in_export(exported, tmp_path, monkeypatch) -> Path:
 
 
 def what_is_int8(file: Path) -> str:
-    """By the file itself: zero is 0 in int8 of weights, and -128 in that of activations after a ReLU."""
+    """By the file itself: zero is 0 in int8 of weights, and -128 in that of activations after a
+    ReLU."""
     from ai_edge_litert.interpreter import Interpreter
 
-    tensors = [tensor for tensor in Interpreter(str(file)).get_tensor_details() if tensor["dtype"] is np.int8]
+    tensors = [
+        tensor
+        for tensor in Interpreter(str(file)).get_tensor_details()
+        if tensor["dtype"] is np.int8
+    ]
     assert tensors
-    return INT8_EVERYWHERE if any(tensor["quantization_parameters"]["zero_points"].any() for tensor in tensors) else INT8_WEIGHTS
+    return (
+        INT8_EVERYWHERE
+        if any(tensor["quantization_parameters"]["zero_points"].any() for tensor in tensors)
+        else INT8_WEIGHTS
+    )
 
 
 def failing(capsys, *arguments) -> str:
@@ -99,7 +110,9 @@ def test_every_form_is_proven_and_in_place_and_nothing_else_is_left(exported):
         assert proof["cosine"] >= form.cosine
         assert proof["same_neighbour"] >= (1.0 if form.format != "litert" else form.same_neighbour)
         assert proof["milliseconds"] > 0.0
-        assert proof["int8"] == (what_is_int8(exported.export / INT8) if form.name == INT8 else None)
+        assert proof["int8"] == (
+            what_is_int8(exported.export / INT8) if form.name == INT8 else None
+        )
 
 
 def test_the_files_pages_say_what_of_int8_is_int8(exported, tmp_path):
@@ -114,14 +127,19 @@ def test_the_files_pages_say_what_of_int8_is_int8(exported, tmp_path):
         record_proofs(folder.export, {"LiteRT, int8": of_int8})
         write_usage(folder.export, 32)
         write_card(read_facts(folder), folder.export)
-        assert f"The same with `{INT8}` is LiteRT, int8 ({int8})." in (folder.export / "USAGE.md").read_text()
+        assert (
+            f"The same with `{INT8}` is LiteRT, int8 ({int8})."
+            in (folder.export / "USAGE.md").read_text()
+        )
         assert f"| `{INT8}`: LiteRT, int8 ({int8}) |" in (folder.export / "README.md").read_text()
 
 
 def test_the_saved_model_holds_each_weight_once(exported, plain):
     file = exported.export / "encoder" / "1" / "variables" / "variables.data-00000-of-00001"
     weights = sum(weight.nbytes for weight in plain.get_weights())
-    assert weights <= file.stat().st_size < 1.1 * weights + 4_096  # and TensorFlow's list of objects
+    assert (
+        weights <= file.stat().st_size < 1.1 * weights + 4_096
+    )  # and TensorFlow's list of objects
 
 
 def test_a_file_that_differs_is_left_out_and_leaves_nothing(exported, plain, tmp_path):
@@ -129,31 +147,48 @@ def test_a_file_that_differs_is_left_out_and_leaves_nothing(exported, plain, tmp
     right = np.concatenate([plain.predict_on_batch(photo[None]) for photo in photos])
     for expected, written in ((right, ["encoder.onnx"]), (right[::-1], [])):
         proofs, failures = write_proven(
-            "onnx", plain, tmp_path / "export", [], lambda forms, part, given=expected: prove(forms, part, 32, photos, [], given)
+            "onnx",
+            plain,
+            tmp_path / "export",
+            [],
+            lambda forms, part, given=expected: prove(forms, part, 32, photos, [], given),
         )
         assert len(proofs) == 1
         assert [path.name for path in (tmp_path / "export").iterdir()] == written
         assert bool(failures) != bool(written)
         shutil.rmtree(tmp_path / "export")
-    assert re.fullmatch(r"encoder\.onnx: ONNX: smallest cosine 0\.\d+; at least 0\.9999 passes", failures[-1])
+    assert re.fullmatch(
+        r"encoder\.onnx: ONNX: smallest cosine 0\.\d+; at least 0\.9999 passes", failures[-1]
+    )
 
 
 def test_what_was_there_stays_where_the_new_file_fails(exported, plain, tmp_path):
     (tmp_path / "encoder.onnx").write_text("old")
     photos = odd_photos()[:3]
     wrong = np.zeros((3, plain.output_shape[-1] + 1), np.float32)
-    _, failures = write_proven("onnx", plain, tmp_path, [], lambda forms, part: prove(forms, part, 32, photos, [], wrong))
+    _, failures = write_proven(
+        "onnx", plain, tmp_path, [], lambda forms, part: prove(forms, part, 32, photos, [], wrong)
+    )
     assert failures == ["encoder.onnx: expected [3, 33] numbers; received [3, 32]"]
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("encoder.onnx", "old")]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [
+        ("encoder.onnx", "old")
+    ]
 
 
-def test_what_the_end_of_a_run_writes_removes_other_formats_of_an_earlier_encoder(exported, tmp_path):
+def test_what_the_end_of_a_run_writes_removes_other_formats_of_an_earlier_encoder(
+    exported, tmp_path
+):
     from byol_tf.export.saved_model import export_encoder
 
     folder = shutil.copytree(exported.export, tmp_path / "export")
     config = load_config(exported.config)
     export_encoder(restored_inference(config, exported), folder, config)
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "USAGE.md", "encoder", "encoder.keras"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "USAGE.md",
+        "encoder",
+        "encoder.keras",
+    ]
     assert "onnx" not in (folder / "USAGE.md").read_text()
 
 
@@ -163,15 +198,25 @@ def test_what_the_end_of_a_run_writes_removes_other_formats_of_an_earlier_encode
 def test_a_proof_sees_the_packages_of_its_snippet_alone(tmp_path):
     link_packages(("onnxruntime", "numpy", "PIL"), tmp_path / "packages")
     linked = {path.name for path in (tmp_path / "packages").iterdir()}
-    assert {"onnxruntime", "numpy", "PIL", "google"} <= linked  # google.protobuf is what onnxruntime requires
+    assert {
+        "onnxruntime",
+        "numpy",
+        "PIL",
+        "google",
+    } <= linked  # google.protobuf is what onnxruntime requires
     assert not linked & {"tensorflow", "keras", "byol_tf", "pipelines"}
 
 
 @pytest.mark.parametrize(
     ("packages", "message"),
-    [("with byol_tf", "byol_tf can be imported here; the proof has to do without"), ("none", "No module named 'numpy'")],
+    [
+        ("with byol_tf", "byol_tf can be imported here; the proof has to do without"),
+        ("none", "No module named 'numpy'"),
+    ],
 )
-def test_a_proof_that_could_use_byol_tf_or_lacks_a_package_fails(exported, tmp_path, monkeypatch, packages, message):
+def test_a_proof_that_could_use_byol_tf_or_lacks_a_package_fails(
+    exported, tmp_path, monkeypatch, packages, message
+):
     def linked(modules, folder):
         folder.symlink_to(ROOT if packages == "with byol_tf" else tmp_path)
 
@@ -197,11 +242,17 @@ def test_each_snippet_of_usage_runs_and_is_the_one_that_was_proven(in_export, ca
         assert capsys.readouterr().out == "(32,)\n"
         given = Path("photo.jpg").read_bytes() if "bytes" in block else Image.fromarray(photo)
         cosine = np.dot(namespace["represent"](given), expected) / np.linalg.norm(expected) ** 2
-        assert cosine == pytest.approx(1.0, abs=1e-2 if "litert" in block or "bytes" in block else 1e-5)
+        assert cosine == pytest.approx(
+            1.0, abs=1e-2 if "litert" in block or "bytes" in block else 1e-5
+        )
 
 
 def test_the_keras_encoder_is_fine_tuned_in_ten_lines(in_export):
-    (block,) = [text for text in re.findall(r"```python\n(.*?)```", Path("USAGE.md").read_text(), re.DOTALL) if "Dense(10)" in text]
+    (block,) = [
+        text
+        for text in re.findall(r"```python\n(.*?)```", Path("USAGE.md").read_text(), re.DOTALL)
+        if "Dense(10)" in text
+    ]
     assert len(block.splitlines()) <= 10
     labels = np.arange(40) % 2
     images = np.random.default_rng(0).integers(0, 100, (40, 37, 45, 3), dtype=np.uint8)
@@ -210,7 +261,10 @@ def test_the_keras_encoder_is_fine_tuned_in_ten_lines(in_export):
     before = keras.saving.load_model("encoder.keras").get_weights()
     exec(compile(block.replace("1e-4", "3e-3"), "USAGE.md", "exec"), namespace)
     assert namespace["model"].evaluate(images, labels, verbose=0)[1] == 1.0
-    assert any(np.abs(one - other).max() > 1e-3 for one, other in zip(before, namespace["encoder"].get_weights(), strict=True))
+    assert any(
+        np.abs(one - other).max() > 1e-3
+        for one, other in zip(before, namespace["encoder"].get_weights(), strict=True)
+    )
 
 
 def test_bytes_of_files_of_several_kinds_and_sizes_go_together(in_export):
@@ -220,13 +274,17 @@ def test_bytes_of_files_of_several_kinds_and_sizes_go_together(in_export):
         Image.fromarray(photo).save(f"{number}.png")
     files = [Path(f"{number}.png").read_bytes() for number in range(4)]
     expected = np.concatenate([encoder.serve(photo[None]) for photo in photos])
-    np.testing.assert_allclose(encoder.serve_bytes(tf.constant(files)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        encoder.serve_bytes(tf.constant(files)), expected, rtol=1e-5, atol=1e-6
+    )
     grey = np.repeat(photos[0][..., :1], 3, axis=-1)
     Image.fromarray(grey[..., 0]).save("grey.png")
     Image.fromarray(np.concatenate([photos[1], photos[1][..., :1]], axis=-1)).save("alpha.png")
     Image.fromarray(photos[2]).save("photo.jpg", quality=95)
     Image.fromarray(photos[3]).save("photo.bmp")
-    given = [Path(name).read_bytes() for name in ("grey.png", "alpha.png", "photo.jpg", "photo.bmp")]
+    given = [
+        Path(name).read_bytes() for name in ("grey.png", "alpha.png", "photo.jpg", "photo.bmp")
+    ]
     outputs = encoder.signatures["serve_bytes"](tf.constant(given))["output_0"].numpy()
     np.testing.assert_allclose(outputs[[1, 3]], expected[[1, 3]], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(outputs[0], encoder.serve(grey[None])[0], rtol=1e-5, atol=1e-6)
@@ -237,15 +295,33 @@ def test_bytes_of_files_of_several_kinds_and_sizes_go_together(in_export):
         encoder.serve_bytes(tf.constant([given[2][:1000], files[0]]))
 
 
-@pytest.mark.parametrize("place", [".", "export/encoder/1", "export/encoder", "export/encoder.keras"])
-def test_photos_are_embedded_by_a_run_and_by_each_of_its_exports_alike(exported, plain, tmp_path, place):
+@pytest.mark.parametrize(
+    "place", [".", "export/encoder/1", "export/encoder", "export/encoder.keras"]
+)
+def test_photos_are_embedded_by_a_run_and_by_each_of_its_exports_alike(
+    exported, plain, tmp_path, place
+):
     photos = odd_photos()[:2]
     (tmp_path / "photos").mkdir()
     for number, photo in enumerate(photos):
         Image.fromarray(photo).save(tmp_path / "photos" / f"{number}.png")
-    assert embed(["--encoder", str(exported.root / place), "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "out")]) == 0
+    assert (
+        embed(
+            [
+                "--encoder",
+                str(exported.root / place),
+                "--images",
+                str(tmp_path / "photos"),
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 0
+    )
     expected = np.concatenate([plain.predict_on_batch(photo[None]) for photo in photos])
-    np.testing.assert_allclose(np.load(tmp_path / "out" / "embeddings.npz")["embeddings"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "out" / "embeddings.npz")["embeddings"], expected, rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (40, 57), (427, 640), (17, 113), (1, 5)])
@@ -253,7 +329,9 @@ def test_the_onnx_resize_is_kerass(height, width):
     from byol_tf.export.onnx import centred
 
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    np.testing.assert_allclose(centred(image[None], 32)[0], reference.centre_resized(image, 32), atol=2e-3)
+    np.testing.assert_allclose(
+        centred(image[None], 32)[0], reference.centre_resized(image, 32), atol=2e-3
+    )
 
 
 def test_eager_calls_and_graphs_give_the_same(plain):
@@ -270,18 +348,34 @@ def test_the_card_is_one_that_the_hub_reads(exported, tmp_path):
     shutil.copytree(exported.root, tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     folder.history.write_text(
-        "epoch,loss,probe_accuracy,projection_std,projection_cosine,effective_rank\n0,,0.25,0.9,0.1,20\n1,1.5,0.5,0.8,0.1,30\n"
+        "epoch,loss,probe_accuracy,projection_std,projection_cosine,effective_rank\n"
+        "0,,0.25,0.9,0.1,20\n1,1.5,0.5,0.8,0.1,30\n"
     )
-    result = {"pretrain_images": 1437, "epochs": 1, "steps": 22, "seconds": 4.0, "images_per_second": 359.0, "supervised_accuracy": 0.4}
+    result = {
+        "pretrain_images": 1437,
+        "epochs": 1,
+        "steps": 22,
+        "seconds": 4.0,
+        "images_per_second": 359.0,
+        "supervised_accuracy": 0.4,
+    }
     from byol_tf.export.model_card import write_card
 
     write_card(dataclasses.replace(read_facts(folder), result=result), folder.export)
     card = ModelCard.load(folder.export / "README.md")
     data = card.data
-    assert (data.library_name, data.pipeline_tag, data.license) == ("keras", "image-feature-extraction", "unknown")
+    assert (data.library_name, data.pipeline_tag, data.license) == (
+        "keras",
+        "image-feature-extraction",
+        "unknown",
+    )
     assert {"byol", "convnet", "self-supervised-learning"} <= set(data.tags)
     (judged,) = data.eval_results
-    assert (judged.dataset_name, judged.metric_type, judged.metric_value) == ("digits", "accuracy", 0.5)
+    assert (judged.dataset_name, judged.metric_type, judged.metric_value) == (
+        "digits",
+        "accuracy",
+        0.5,
+    )
     assert data.model_name == "tiny"
     for words in (
         "| linear probe | 25.0% | 50.0% |",
@@ -291,15 +385,23 @@ def test_the_card_is_one_that_the_hub_reads(exported, tmp_path):
     ):
         assert words in card.text
     proof = json.loads((folder.export / "proof.json").read_text())["LiteRT, float16 weights"]
-    assert f"| `encoder-float16.tflite`: LiteRT, float16 weights | {proof['megabytes']:.2f} | {proof['milliseconds']:.2f} |" in card.text
+    assert (
+        f"| `encoder-float16.tflite`: LiteRT, float16 weights | {proof['megabytes']:.2f} | "
+        f"{proof['milliseconds']:.2f} |" in card.text
+    )
     assert str(tmp_path) not in card.content
 
 
 # what is refused
 
 
-def test_what_cannot_be_exported_is_an_error_that_says_what_would_be_right(exported, tmp_path, capsys, monkeypatch):
-    assert f"--run {tmp_path}: expected a run folder, with a config.json; found none there" in failing(capsys, "--run", tmp_path)
+def test_what_cannot_be_exported_is_an_error_that_says_what_would_be_right(
+    exported, tmp_path, capsys, monkeypatch
+):
+    assert (
+        f"--run {tmp_path}: expected a run folder, with a config.json; found none there"
+        in failing(capsys, "--run", tmp_path)
+    )
     asked = ("--run", exported.root, "--set", "views.size=16")
     assert "--set views.size=16: expected a key of data" in failing(capsys, *asked)
     with pytest.raises(SystemExit) as stopped:
@@ -308,30 +410,46 @@ def test_what_cannot_be_exported_is_an_error_that_says_what_would_be_right(expor
     assert "invalid choice: 'pytorch'" in capsys.readouterr().err
     shutil.copytree(exported.root, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    assert "expected a checkpoint; found none that is whole" in failing(capsys, "--run", tmp_path / "run")
+    assert "expected a checkpoint; found none that is whole" in failing(
+        capsys, "--run", tmp_path / "run"
+    )
 
 
 def test_int8_without_the_runs_images_says_where_to_name_them(exported, tmp_path, capsys):
     folder = shutil.copytree(exported.root, tmp_path / "run")
     shutil.rmtree(folder / "export")
-    (folder / "config.json").write_text(json.dumps(CONFIG | {"data": {"source": "folder", "root": str(tmp_path / "gone")}}))
+    (folder / "config.json").write_text(
+        json.dumps(CONFIG | {"data": {"source": "folder", "root": str(tmp_path / "gone")}})
+    )
     error = failing(capsys, "--run", folder, "--format", "litert")
     assert "--format litert: expected the run's images, on which int8 is calibrated" in error
     assert "--set data.root=... says where they are" in error
     assert not (folder / "export").exists()
 
 
-def test_a_missing_package_is_named_with_the_line_that_installs_it_before_tensorflow_is_imported(exported):
+def test_a_missing_package_is_named_with_the_line_that_installs_it_before_tensorflow_is_imported(
+    exported,
+):
     code = (
         "import sys, importlib.util as u; find = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name in ('tf2onnx', 'onnx') else find(name, *rest)\n"
-        f"from byol_tf.export.__main__ import main; code = main(['--run', {str(exported.root)!r}, '--format', 'all'])\n"
+        "u.find_spec = lambda name, *rest: None if name in ('tf2onnx', 'onnx') else find(name, "
+        "*rest)\n"
+        f"from byol_tf.export.__main__ import main; code = main(['--run', {str(exported.root)!r}, "
+        "'--format', 'all'])\n"
         "assert 'tensorflow' not in sys.modules; sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        "--format onnx: expected the packages tf2onnx, onnx, which aren't installed: pip install tf2onnx onnx "
+        "--format onnx: expected the packages tf2onnx, onnx, which aren't installed: pip install "
+        "tf2onnx onnx "
         '(or byol_tf with the extra "export")'
     )
 
@@ -343,14 +461,17 @@ def test_a_missing_package_is_named_with_the_line_that_installs_it_before_tensor
 @pytest.mark.parametrize(
     ("name", "normalization", "precision"),
     [
-        # A ResNet's last places are 1 x 1 here, where group normalisation of weights that weren't trained divides by next to nothing.
+        # A ResNet's last places are 1 x 1 here, where group normalisation of weights that weren't
+        # trained divides by next to nothing.
         ("convnet", "group", "float32"),
         ("convnet", "group", "mixed_bfloat16"),
         ("resnet18", "data_init", "float32"),
         ("resnet18", "layer", "float32"),
     ],
 )
-def test_every_normalisation_and_precision_goes_everywhere(tmp_path, name, normalization, precision):
+def test_every_normalisation_and_precision_goes_everywhere(
+    tmp_path, name, normalization, precision
+):
     config = CONFIG | {
         "encoder": {"name": name, "width": 0.5, "normalization": normalization},
         "devices": {"strategy": "cpu", "precision": precision},
@@ -362,17 +483,27 @@ def test_every_normalisation_and_precision_goes_everywhere(tmp_path, name, norma
     expected = np.concatenate([inference.predict_on_batch(photo[None]) for photo in shown])
     proving = functools.partial(_proven, size=size, photos=shown, expected=expected)
     for written in FORMATS:
-        proofs, failures = write_proven(written, exported_form(inference, *loaded.views.preparation), folder.export, cuts(60), proving)
+        proofs, failures = write_proven(
+            written,
+            exported_form(inference, *loaded.views.preparation),
+            folder.export,
+            cuts(60),
+            proving,
+        )
         assert not failures
         assert len(proofs) == len(forms_of((written,)))
-        if written == "litert":  # of weights that weren't trained, activations in int8 keep too few neighbours
+        if (
+            written == "litert"
+        ):  # of weights that weren't trained, activations in int8 keep too few neighbours
             assert proofs[-1].int8 == what_is_int8(folder.export / INT8) == INT8_WEIGHTS
 
 
 def cuts(count: int) -> list[np.ndarray]:
     """So many squares out of the two photographs."""
     draw, photographs = np.random.default_rng(0), (odd_photos()[0], odd_photos()[6])
-    corners = [(number % 2, draw.integers(0, 300), draw.integers(0, 500)) for number in range(count)]
+    corners = [
+        (number % 2, draw.integers(0, 300), draw.integers(0, 500)) for number in range(count)
+    ]
     return [photographs[which][top : top + 120, left : left + 120] for which, top, left in corners]
 
 
@@ -384,10 +515,27 @@ def _proven(forms, part, size, photos, expected):
 def test_photos_keep_their_nearest_neighbours_in_every_format(photos, tmp_path, capsys):
     from byol_tf.train.__main__ import main as train
 
-    small = ["data.pretrain_images=2000", "training.epochs=3", "probe.supervised=false", "probe.train_images=100", "probe.test_images=100"]
+    small = [
+        "data.pretrain_images=2000",
+        "training.epochs=3",
+        "probe.supervised=false",
+        "probe.train_images=100",
+        "probe.test_images=100",
+    ]
     settings = [f"data.root={photos / 'imagenette_stl10like'}", *small]
     options = [part for setting in settings for part in ("--set", setting)]
-    assert train(["--config", str(ROOT / "configs" / "few-photos.json"), *options, "--run-dir", str(tmp_path / "run")]) == 0
+    assert (
+        train(
+            [
+                "--config",
+                str(ROOT / "configs" / "few-photos.json"),
+                *options,
+                "--run-dir",
+                str(tmp_path / "run"),
+            ]
+        )
+        == 0
+    )
     assert main(["--run", str(tmp_path / "run"), "--format", "all"]) == 0
     proofs = json.loads((tmp_path / "run" / "export" / "proof.json").read_text())
     assert list(proofs) == [form.what for form in FORMS]
@@ -403,7 +551,13 @@ def test_photos_keep_their_nearest_neighbours_in_every_format(photos, tmp_path, 
 @pytest.mark.long
 def test_saved_model_cli_shows_and_runs_both_signatures(in_export):
     cli = [str(Path(sys.executable).parent / "saved_model_cli")]
-    shown = subprocess.run([*cli, "show", "--dir", "encoder/1", "--all"], capture_output=True, text=True, timeout=200, check=True).stdout
+    shown = subprocess.run(
+        [*cli, "show", "--dir", "encoder/1", "--all"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    ).stdout
     for name in (
         "signature_def['serve']",
         "signature_def['serve_bytes']",
@@ -414,8 +568,20 @@ def test_saved_model_cli_shows_and_runs_both_signatures(in_export):
         assert name in shown
     photo = odd_photos()[4]
     np.save("photos.npy", photo[None])
-    line = ["run", "--dir", "encoder/1", "--tag_set", "serve", "--signature_def", "serving_default", "--inputs", "images=photos.npy"]
-    subprocess.run([*cli, *line, "--outdir", "out"], capture_output=True, text=True, timeout=200, check=True)
+    line = [
+        "run",
+        "--dir",
+        "encoder/1",
+        "--tag_set",
+        "serve",
+        "--signature_def",
+        "serving_default",
+        "--inputs",
+        "images=photos.npy",
+    ]
+    subprocess.run(
+        [*cli, *line, "--outdir", "out"], capture_output=True, text=True, timeout=200, check=True
+    )
     encoder = tf.saved_model.load("encoder/1")  # its variables live as long as it does
     expected = encoder.serve(photo[None]).numpy()
     np.testing.assert_allclose(np.load("out/output_0.npy"), expected, rtol=1e-5, atol=1e-6)

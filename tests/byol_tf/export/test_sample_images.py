@@ -1,4 +1,5 @@
-"""The images that an export is measured on: small ones of large photos, and no more than are asked for."""
+"""The images that an export is measured on: small ones of large photos, and no more than are asked
+for."""
 
 import json
 import tracemalloc
@@ -41,7 +42,9 @@ def test_large_photos_are_reduced_and_small_ones_are_not(config, folder):
     Image.new("RGB", (50, 30), (0, 0, 255)).save(folder / "0.png")
     images, calibration, why = compared_and_calibration(config, False)
     assert (len(images), calibration, why) == (COUNT, [], None)
-    assert sorted(image.shape for image in images) == [(30, 50, 3)] + [(2 * SIZE, 3 * SIZE, 3)] * (COUNT - 1)
+    assert sorted(image.shape for image in images) == [(30, 50, 3)] + [(2 * SIZE, 3 * SIZE, 3)] * (
+        COUNT - 1
+    )
     assert sorted(image[0, -1, 0] for image in images) == [20 * number for number in range(COUNT)]
     for image in images:
         assert image.dtype == np.uint8
@@ -54,7 +57,9 @@ def test_images_to_calibrate_on_are_squares_of_the_encoders_size_and_others(conf
     assert [square.shape for square in calibration] == [(SIZE, SIZE, 3)] * (COUNT // 3)
     shades = [int(image[0, -1, 0]) for image in (*images, *calibration)]
     assert sorted(shades) == [20 * number for number in range(COUNT)]
-    inside = keras.layers.Resizing(SIZE, SIZE, "bilinear", crop_to_aspect_ratio=True, antialias=True)  # the encoder that they are for
+    inside = keras.layers.Resizing(
+        SIZE, SIZE, "bilinear", crop_to_aspect_ratio=True, antialias=True
+    )  # the encoder that they are for
     for square in calibration:
         photo = np.asarray(Image.open(folder / f"{square[0, -1, 0] // 20}.png"), np.float32)
         np.testing.assert_allclose(square, inside(photo), atol=1.5)  # Pillow rounds twice
@@ -78,7 +83,9 @@ def test_large_photos_are_not_held(config):
 
 
 def test_why_there_are_none(config, tmp_path):
-    gone = config.model_copy(update={"data": config.data.model_copy(update={"root": str(tmp_path / "gone")})})
+    gone = config.model_copy(
+        update={"data": config.data.model_copy(update={"root": str(tmp_path / "gone")})}
+    )
     images, calibration, why = compared_and_calibration(gone, True)
     assert images == calibration == []
     assert "there is no folder" in why

@@ -31,19 +31,33 @@ class TestStep:
         model, pair = compiled(predictor=predictor), a_pair()
         model.train_step(pair)  # so that online and target differ
         model.reset_metrics()
-        projections = [model.projector(model.encoder(view, training=True), training=True) for view in pair]
+        projections = [
+            model.projector(model.encoder(view, training=True), training=True) for view in pair
+        ]
         predictions = [model.predictor(x, training=True) if predictor else x for x in projections]
-        targets = [model.target_projector(model.target_encoder(view, training=True), training=True).numpy() for view in pair]
+        targets = [
+            model.target_projector(model.target_encoder(view, training=True), training=True).numpy()
+            for view in pair
+        ]
         logs = model.train_step(pair)
-        assert float(logs["loss"]) == pytest.approx(reference.byol_loss(predictions, targets), rel=1e-5)
-        assert float(logs["projection_std"]) == pytest.approx(np.mean([reference.spread(x) for x in projections]), rel=1e-4)
-        assert float(logs["projection_cosine"]) == pytest.approx(np.mean([reference.mean_cosine(x) for x in projections]), abs=1e-5)
+        assert float(logs["loss"]) == pytest.approx(
+            reference.byol_loss(predictions, targets), rel=1e-5
+        )
+        assert float(logs["projection_std"]) == pytest.approx(
+            np.mean([reference.spread(x) for x in projections]), rel=1e-4
+        )
+        assert float(logs["projection_cosine"]) == pytest.approx(
+            np.mean([reference.mean_cosine(x) for x in projections]), abs=1e-5
+        )
         assert float(logs["learning_rate"]) == pytest.approx(0.2)
 
     def test_each_view_has_its_own_batch_statistics(self):
         """BN takes a view's scale out; were both views one batch, it could not."""
         model, (first, second) = compiled(keras.optimizers.SGD(0.0)), a_pair()
-        one, other = ({name: float(value) for name, value in _one_step(model, first, view).items()} for view in (second, second * 9.0))
+        one, other = (
+            {name: float(value) for name, value in _one_step(model, first, view).items()}
+            for view in (second, second * 9.0)
+        )
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
 
     def test_logs_are_running_means_over_the_epoch(self):
@@ -51,7 +65,9 @@ class TestStep:
         losses = [float(_one_step(model, *a_pair(seed))["loss"]) for seed in (0, 1)]
         model.reset_metrics()
         model.train_step(a_pair(0))
-        assert float(model.train_step(a_pair(1))["loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
+        assert float(model.train_step(a_pair(1))["loss"]) == pytest.approx(
+            np.mean(losses), rel=1e-5
+        )
         assert abs(losses[0] - losses[1]) > 1e-3
 
     def test_gradients_equal_those_of_the_loss_written_out(self):
@@ -59,7 +75,8 @@ class TestStep:
         variables = model.trainable_variables
         before = [variable.numpy() for variable in variables]
         target1, target2 = (
-            model.target_projector(model.target_encoder(view, training=True), training=True).numpy() for view in (first, second)
+            model.target_projector(model.target_encoder(view, training=True), training=True).numpy()
+            for view in (first, second)
         )
 
         def cosine(a, b):
@@ -67,14 +84,25 @@ class TestStep:
 
         with tf.GradientTape() as tape:
             online1, online2 = (
-                model.predictor(model.projector(model.encoder(view, training=True), training=True), training=True)
+                model.predictor(
+                    model.projector(model.encoder(view, training=True), training=True),
+                    training=True,
+                )
                 for view in (first, second)
             )
-            loss = tf.reduce_mean(4.0 - 2.0 * cosine(online1, target2) - 2.0 * cosine(online2, target1))
+            loss = tf.reduce_mean(
+                4.0 - 2.0 * cosine(online1, target2) - 2.0 * cosine(online2, target1)
+            )
         gradients = tape.gradient(loss, variables)
         model.train_step((first, second))
         for variable, value, gradient in zip(variables, before, gradients, strict=True):
-            np.testing.assert_allclose(variable.numpy(), value - gradient.numpy(), rtol=1e-3, atol=2e-5, err_msg=variable.path)
+            np.testing.assert_allclose(
+                variable.numpy(),
+                value - gradient.numpy(),
+                rtol=1e-3,
+                atol=2e-5,
+                err_msg=variable.path,
+            )
 
     def test_it_learns(self):
         model = compiled(keras.optimizers.Adam(0.01))
@@ -84,7 +112,8 @@ class TestStep:
 
 
 def _updated(model: BYOL, updates: int) -> dict:
-    """Steps on one pair until the optimizer has moved so often. (float16's loss scale begins too large, and steps are skipped.)"""
+    """Steps on one pair until the optimizer has moved so often. (float16's loss scale begins too
+    large, and steps are skipped.)"""
     for _ in range(20):
         logs = model.train_step(a_pair())
         if int(model.optimizer.iterations.numpy()) == updates:
@@ -100,10 +129,14 @@ def _one_step(model: BYOL, first, second) -> dict:
 class TestWhoLearns:
     def test_encoder_projector_and_predictor_do_and_the_target_does_not(self):
         model = compiled()
-        before = {part: [v.numpy() for v in getattr(model, part).trainable_variables] for part in PARTS}
+        before = {
+            part: [v.numpy() for v in getattr(model, part).trainable_variables] for part in PARTS
+        }
         model.train_step(a_pair())
         for part, values in before.items():
-            for variable, value in zip(getattr(model, part).trainable_variables, values, strict=True):
+            for variable, value in zip(
+                getattr(model, part).trainable_variables, values, strict=True
+            ):
                 moved = np.abs(variable.numpy() - value).max()
                 if part.startswith("target"):
                     assert moved == 0.0, variable.path
@@ -121,24 +154,42 @@ class TestWhoLearns:
         slots = [variable for variable in model.optimizer.variables if "momentum" in variable.path]
         assert sum(slot.numpy().size for slot in slots) == expected
         mine = {id(variable) for variable in model.trainable_variables}
-        theirs = {id(variable) for part in (model.target_encoder, model.target_projector) for variable in part.variables}
+        theirs = {
+            id(variable)
+            for part in (model.target_encoder, model.target_projector)
+            for variable in part.variables
+        }
         assert theirs
         assert not mine & theirs
 
     def test_the_targets_moving_statistics_are_its_own(self):
-        """They follow the target's own batches, view 1 then view 2, and are not averaged from the online network's."""
+        """They follow the target's own batches, view 1 then view 2, and are not averaged from the
+        online network's."""
         model = compiled(keras.optimizers.SGD(0.5), tau=0.5)
         model.train_step(a_pair(0))
         first, second = a_pair(1)
         twin = tiny.model()
-        for mine, theirs in zip((*twin.encoder.variables, *twin.projector.variables), _target_variables(model), strict=True):
+        for mine, theirs in zip(
+            (*twin.encoder.variables, *twin.projector.variables),
+            _target_variables(model),
+            strict=True,
+        ):
             mine.assign(theirs)
         for view in (first, second):
             twin.projector(twin.encoder(view, training=True), training=True)
         model.train_step((first, second))
-        online = {v.path: v.numpy() for v in (*model.encoder.non_trainable_variables, *model.projector.non_trainable_variables)}
+        online = {
+            v.path: v.numpy()
+            for v in (
+                *model.encoder.non_trainable_variables,
+                *model.projector.non_trainable_variables,
+            )
+        }
         expected = (*twin.encoder.non_trainable_variables, *twin.projector.non_trainable_variables)
-        received = (*model.target_encoder.non_trainable_variables, *model.target_projector.non_trainable_variables)
+        received = (
+            *model.target_encoder.non_trainable_variables,
+            *model.target_projector.non_trainable_variables,
+        )
         assert len(received) == 4
         for mine, theirs, online_value in zip(expected, received, online.values(), strict=True):
             np.testing.assert_allclose(theirs.numpy(), mine.numpy(), rtol=1e-5, atol=1e-6)
@@ -212,12 +263,23 @@ def called(encoder: keras.Model) -> keras.Model:
 class TestEncoders:
     def sequential(self):
         return keras.Sequential(
-            [keras.Input((8, 8, 3)), keras.layers.Conv2D(7, 3), keras.layers.BatchNormalization(), keras.layers.GlobalAveragePooling2D()]
+            [
+                keras.Input((8, 8, 3)),
+                keras.layers.Conv2D(7, 3),
+                keras.layers.BatchNormalization(),
+                keras.layers.GlobalAveragePooling2D(),
+            ]
         )
 
     def nested(self):
         inputs = keras.Input((8, 8, 3))
-        inner = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(7, 3, name="inner_conv"), keras.layers.BatchNormalization()])
+        inner = keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                keras.layers.Conv2D(7, 3, name="inner_conv"),
+                keras.layers.BatchNormalization(),
+            ]
+        )
         return keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(inner(inputs)))
 
     @pytest.mark.parametrize("kind", ["sequential", "nested", "subclassed"])
@@ -228,19 +290,27 @@ class TestEncoders:
         TargetUpdate(constant_tau(0.5)).set_model(model)
         assert model.projector.input_shape == (None, 7)
         views = a_pair()
-        np.testing.assert_array_equal(model.target_encoder(views[0]).numpy(), encoder(views[0]).numpy())
+        np.testing.assert_array_equal(
+            model.target_encoder(views[0]).numpy(), encoder(views[0]).numpy()
+        )
         assert len(model.target_pairs()) == 4 + 5
         before = [(online.numpy(), target.numpy()) for online, target in model.target_pairs()]
         logs = model.train_step(views)
         assert np.isfinite(float(logs["loss"]))
         for (online, target), (_, was) in zip(model.target_pairs(), before, strict=True):
-            np.testing.assert_allclose(target.numpy(), (online.numpy() + was) / 2.0, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                target.numpy(), (online.numpy() + was) / 2.0, rtol=1e-5, atol=1e-6
+            )
         assert np.abs(model.encoder.trainable_variables[0].numpy() - before[0][0]).max() > 1e-5
         np.testing.assert_array_equal(model(views[0]).numpy(), encoder(views[0]).numpy())
 
-    @pytest.mark.parametrize("make", [lambda: Subclassed(4), lambda: keras.Sequential([keras.layers.Conv2D(4, 3)])])
+    @pytest.mark.parametrize(
+        "make", [lambda: Subclassed(4), lambda: keras.Sequential([keras.layers.Conv2D(4, 3)])]
+    )
     def test_one_without_weights_yet_is_an_error(self, make):
-        with pytest.raises(ValueError, match=r"encoder: expected a built keras.Model; .* Call it on an image first"):
+        with pytest.raises(
+            ValueError, match=r"encoder: expected a built keras.Model; .* Call it on an image first"
+        ):
             BYOL(make())
 
     def test_one_that_cannot_be_copied_is_an_error(self):
@@ -249,18 +319,27 @@ class TestEncoders:
 
     @pytest.mark.parametrize(
         "make",
-        [lambda: keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)]), lambda: called(Maps(4))],
+        [
+            lambda: keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)]),
+            lambda: called(Maps(4)),
+        ],
         ids=["sequential", "subclassed"],
     )
     def test_one_that_gives_maps_is_an_error(self, make):
         with pytest.raises(
-            ValueError, match=r"expected output of shape \[N, d\]; received \(None, \d, \d, 4\) from .* End it with pooling"
+            ValueError,
+            match=r"expected output of shape \[N, d\]; received \(None, \d, \d, 4\) from .* End it with pooling",
         ):
             BYOL(make())
 
     def test_heads_default_to_the_papers(self):
         model = BYOL(tiny.encoder())
-        assert [layer.units for part in (model.projector, model.predictor) for layer in part.layers if hasattr(layer, "units")] == [
+        assert [
+            layer.units
+            for part in (model.projector, model.predictor)
+            for layer in part.layers
+            if hasattr(layer, "units")
+        ] == [
             4096,
             256,
             4096,
@@ -268,19 +347,34 @@ class TestEncoders:
         ]
 
     def test_a_head_that_does_not_fit_is_an_error(self):
-        with pytest.raises(ValueError, match=r"projector: expected a model that takes \[N, 6\], the output of the encoder; received"):
+        with pytest.raises(
+            ValueError,
+            match=r"projector: expected a model that takes \[N, 6\], the output of the encoder; received",
+        ):
             BYOL(tiny.encoder(), mlp_head(7, 10, 5, "projector"))
-        with pytest.raises(ValueError, match=r"predictor: expected a model that takes \[N, 5\], the output of the projector; received"):
+        with pytest.raises(
+            ValueError,
+            match=r"predictor: expected a model that takes \[N, 5\], the output of the projector; received",
+        ):
             BYOL(tiny.encoder(), mlp_head(6, 10, 5, "projector"), mlp_head(6, 10, 5, "predictor"))
-        with pytest.raises(ValueError, match=r"predictor: expected output of shape \[N, 5\], as projections have; received \[N, 4\]"):
+        with pytest.raises(
+            ValueError,
+            match=r"predictor: expected output of shape \[N, 5\], as projections have; received \[N, 4\]",
+        ):
             BYOL(tiny.encoder(), mlp_head(6, 10, 5, "projector"), mlp_head(5, 10, 4, "predictor"))
 
     def test_another_target_is_an_error(self):
-        with pytest.raises(ValueError, match='target: expected "ema", "online" or "online_with_gradient"; received \'momentum\''):
+        with pytest.raises(
+            ValueError,
+            match='target: expected "ema", "online" or "online_with_gradient"; received '
+            "'momentum'",
+        ):
             tiny.model(target="momentum")
 
 
-def written_out(model: BYOL, views, target: str, stop: bool, directions, train_predictor: bool = True) -> dict[str, np.ndarray]:
+def written_out(
+    model: BYOL, views, target: str, stop: bool, directions, train_predictor: bool = True
+) -> dict[str, np.ndarray]:
     """Path -> gradient of the loss, from the networks alone."""
 
     def cosine(a, b):  # a vector may be 0: ten hidden units can all be off
@@ -290,12 +384,24 @@ def written_out(model: BYOL, views, target: str, stop: bool, directions, train_p
     with tf.GradientTape() as tape:
         z = [model.projector(model.encoder(view, training=True), training=True) for view in views]
         p = [model.predictor(x, training=True) if model.predictor is not None else x for x in z]
-        t = [model.target_projector(model.target_encoder(view, training=True), training=True) for view in views] if target == "ema" else z
+        t = (
+            [
+                model.target_projector(model.target_encoder(view, training=True), training=True)
+                for view in views
+            ]
+            if target == "ema"
+            else z
+        )
         t = [tf.stop_gradient(x) for x in t] if stop else t
         loss = tf.reduce_mean(sum(2.0 - 2.0 * cosine(p[a], t[b]) for a, b in directions))
     variables = model.trainable_variables
-    assert (model.predictor is not None and train_predictor) == any("predictor" in variable.path for variable in variables)
-    return {variable.path: gradient.numpy() for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True)}
+    assert (model.predictor is not None and train_predictor) == any(
+        "predictor" in variable.path for variable in variables
+    )
+    return {
+        variable.path: gradient.numpy()
+        for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True)
+    }
 
 
 BOTH, ONE, TWO_DRAWS = [(0, 1), (1, 0)], [(0, 1)], [(0, 1), (2, 3)]
@@ -316,11 +422,18 @@ class TestFamily:
             ({"objective": Objective(directions="one")}, "ema", True, ONE),
             ({"objective": Objective(directions="one"), "target": "online"}, "online", True, ONE),
             ({"objective": Objective(directions="one_two_draws")}, "ema", True, TWO_DRAWS),
-            ({"objective": Objective(directions="one_two_draws"), "target": "online"}, "online", True, TWO_DRAWS),
+            (
+                {"objective": Objective(directions="one_two_draws"), "target": "online"},
+                "online",
+                True,
+                TWO_DRAWS,
+            ),
         ],
         ids=lambda value: None,
     )
-    def test_a_step_goes_down_the_gradient_of_the_loss_written_out(self, options, target, stop, directions):
+    def test_a_step_goes_down_the_gradient_of_the_loss_written_out(
+        self, options, target, stop, directions
+    ):
         model = compiled(keras.optimizers.SGD(0.05), **options)
         if target == "ema":  # so that online and target differ
             model.train_step((*a_pair(5), *a_pair(6))[: model.objective.view_count])
@@ -332,7 +445,9 @@ class TestFamily:
         model.train_step(views)
         for variable in model.trainable_variables:
             difference = before[variable.path] - variable.numpy()
-            np.testing.assert_allclose(difference, expected[variable.path], rtol=1e-3, atol=2e-5, err_msg=variable.path)
+            np.testing.assert_allclose(
+                difference, expected[variable.path], rtol=1e-3, atol=2e-5, err_msg=variable.path
+            )
         assert max(np.abs(gradient).max() for gradient in expected.values()) > 0.01
         if fixed is not None:
             trainable = [v.name for v in model.predictor.variables]
@@ -341,44 +456,72 @@ class TestFamily:
 
     def test_simclr_s_step_is_that_of_its_own_loss(self):
         objective = Objective(negatives=1.0, temperature=0.5, weight=0.5)
-        model = compiled(keras.optimizers.SGD(0.0), predictor=False, target="online_with_gradient", objective=objective)
-        projections = [model.projector(model.encoder(view, training=True), training=True) for view in a_pair()]
-        assert float(model.train_step(a_pair())["loss"]) == pytest.approx(reference.nt_xent(*projections, 0.5) + 2.0, rel=1e-5)
+        model = compiled(
+            keras.optimizers.SGD(0.0),
+            predictor=False,
+            target="online_with_gradient",
+            objective=objective,
+        )
+        projections = [
+            model.projector(model.encoder(view, training=True), training=True) for view in a_pair()
+        ]
+        assert float(model.train_step(a_pair())["loss"]) == pytest.approx(
+            reference.nt_xent(*projections, 0.5) + 2.0, rel=1e-5
+        )
 
     @pytest.mark.parametrize("target", ["online", "online_with_gradient"])
     def test_only_an_average_has_a_network_of_its_own(self, target):
         model = compiled(target=target)
         assert model.target_encoder is None
         assert model.target_projector is None
-        with pytest.raises(RuntimeError, match=f'target "{target}" has no network that could follow'):
+        with pytest.raises(
+            RuntimeError, match=f'target "{target}" has no network that could follow'
+        ):
             model.target_pairs()
         assert "tau" not in model.train_step(a_pair())
 
     @pytest.mark.parametrize(("directions", "given"), [("both", 4), ("one_two_draws", 2)])
     def test_another_number_of_views_is_an_error(self, directions, given):
         model = compiled(objective=Objective(directions=directions))
-        with pytest.raises(ValueError, match=rf"expected batches of {6 - given} views of each image; received {given}"):
+        with pytest.raises(
+            ValueError,
+            match=rf"expected batches of {6 - given} views of each image; received {given}",
+        ):
             model.train_step((*a_pair(), *a_pair())[:given])
 
-    def test_without_batch_statistics_both_views_are_one_pass_with_the_same_gradients(self, monkeypatch):
+    def test_without_batch_statistics_both_views_are_one_pass_with_the_same_gradients(
+        self, monkeypatch
+    ):
         """And so each kernel is standardised once a step."""
         keras.utils.set_random_seed(0)
         encoder = build_encoder("convnet", 32, 0.5, normalization="group")
-        heads = [mlp_head(width, 32, 16, name, normalization="group") for width, name in ((64, "projector"), (16, "predictor"))]
+        heads = [
+            mlp_head(width, 32, 16, name, normalization="group")
+            for width, name in ((64, "projector"), (16, "predictor"))
+        ]
         model = BYOL(encoder, *heads)
         model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
-        pair = [tf.constant(np.random.default_rng(view).normal(size=(8, 32, 32, 3)), tf.float32) for view in (0, 1)]
+        pair = [
+            tf.constant(np.random.default_rng(view).normal(size=(8, 32, 32, 3)), tf.float32)
+            for view in (0, 1)
+        ]
         expected = written_out(model, pair, "ema", True, BOTH)
         before = {variable.path: variable.numpy() for variable in model.trainable_variables}
         standardized, kernels = weight_standardization.standardized, []
         monkeypatch.setattr(
-            weight_standardization, "standardized", lambda kernel, epsilon: kernels.append(kernel) or standardized(kernel, epsilon)
+            weight_standardization,
+            "standardized",
+            lambda kernel, epsilon: kernels.append(kernel) or standardized(kernel, epsilon),
         )
         model.train_step(pair)
-        assert len(kernels) == 4 + 2 + 2 + 4 + 2  # online encoder, projector and predictor, target encoder and projector
+        assert (
+            len(kernels) == 4 + 2 + 2 + 4 + 2
+        )  # online encoder, projector and predictor, target encoder and projector
         for variable in model.trainable_variables:
             difference = before[variable.path] - variable.numpy()
-            np.testing.assert_allclose(difference, expected[variable.path], rtol=1e-3, atol=1e-4, err_msg=variable.path)
+            np.testing.assert_allclose(
+                difference, expected[variable.path], rtol=1e-3, atol=1e-4, err_msg=variable.path
+            )
 
     def test_data_init_sets_online_and_target_alike(self):
         keras.utils.set_random_seed(0)
@@ -386,7 +529,10 @@ class TestFamily:
         model = BYOL(encoder, mlp_head(64, 10, 5, "projector", normalization="data_init"), None)
         before = model.encoder.get_weights()
         model.initialize_from_data(a_pair()[0])
-        assert any(np.abs(was - now).max() > 0.1 for was, now in zip(before, model.encoder.get_weights(), strict=True))
+        assert any(
+            np.abs(was - now).max() > 0.1
+            for was, now in zip(before, model.encoder.get_weights(), strict=True)
+        )
         for online, target in model.target_pairs():
             np.testing.assert_array_equal(online.numpy(), target.numpy())
 
@@ -397,10 +543,15 @@ class TestSaving:
         model.train_step(a_pair())
         model.save_weights(tmp_path / "model.weights.h5")
         other = tiny.model(seed=1)
-        assert np.abs(other.encoder.variables[0].numpy() - model.encoder.variables[0].numpy()).max() > 0.01
+        assert (
+            np.abs(other.encoder.variables[0].numpy() - model.encoder.variables[0].numpy()).max()
+            > 0.01
+        )
         other.load_weights(tmp_path / "model.weights.h5")
         for part in PARTS:
-            for one, two in zip(getattr(model, part).variables, getattr(other, part).variables, strict=True):
+            for one, two in zip(
+                getattr(model, part).variables, getattr(other, part).variables, strict=True
+            ):
                 np.testing.assert_array_equal(one.numpy(), two.numpy())
 
     def test_calling_and_predicting_give_representations_in_inference_mode(self):
@@ -427,7 +578,9 @@ class TestMixedPrecision:
         assert {tf.convert_to_tensor(value).dtype for value in logs.values()} == {tf.float32}
         assert all(np.isfinite(float(value)) for value in logs.values())
         assert {variable.dtype for variable in model.variables} == {"float32"}
-        assert np.abs(model.target_encoder.trainable_variables[0].numpy() - target_before).max() > 1e-4
+        assert (
+            np.abs(model.target_encoder.trainable_variables[0].numpy() - target_before).max() > 1e-4
+        )
         for variable, value in zip(model.trainable_variables, before, strict=True):
             assert np.isfinite(variable.numpy()).all()
             if variable.name != "bias":

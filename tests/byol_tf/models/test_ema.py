@@ -30,7 +30,9 @@ class TestSchedules:
 
     def test_inverse_cosine_falls(self):
         expected = [reference.cosine_tau(step, 1000, 0.999, 0.5) for step in self.STEPS]
-        np.testing.assert_allclose(at(cosine_tau(0.999, 1000, 0.5), *self.STEPS), expected, atol=1e-6)
+        np.testing.assert_allclose(
+            at(cosine_tau(0.999, 1000, 0.5), *self.STEPS), expected, atol=1e-6
+        )
         assert expected[4] == pytest.approx(0.7495)
 
     def test_it_stays_at_its_end(self):
@@ -39,7 +41,9 @@ class TestSchedules:
 
     def test_constant_and_dropped(self):
         assert at(constant_tau(0.99), 0, 10**6) == pytest.approx([0.99, 0.99])
-        assert at(dropped_tau(0.99, 1000), 0, 249, 250, 999) == pytest.approx([0.99, 0.99, 0.0, 0.0])
+        assert at(dropped_tau(0.99, 1000), 0, 249, 250, 999) == pytest.approx(
+            [0.99, 0.99, 0.0, 0.0]
+        )
         assert at(dropped_tau(0.99, 1000, 0.5), 499, 500) == pytest.approx([0.99, 0.0])
 
     @pytest.mark.parametrize(
@@ -60,13 +64,19 @@ class TestSchedules:
         assert at(tau_schedule(kind, 100, 0.9, *options), 50) == pytest.approx([halfway], abs=1e-6)
 
     def test_another_name_is_an_error(self):
-        with pytest.raises(ValueError, match='expected "constant", "cosine", "inverse_cosine" or "drop"; received \'linear\''):
+        with pytest.raises(
+            ValueError,
+            match='expected "constant", "cosine", "inverse_cosine" or "drop"; received \'linear\'',
+        ):
             tau_schedule("linear", 100, 0.9, 1.0, 0.25)
 
 
 def test_the_update_equals_the_papers_formula_over_several_steps():
     draw = np.random.default_rng(0)
-    online, target = ([keras.Variable(np.float32(draw.normal(size=shape))) for shape in ((3, 4), (4,))] for _ in range(2))
+    online, target = (
+        [keras.Variable(np.float32(draw.normal(size=shape))) for shape in ((3, 4), (4,))]
+        for _ in range(2)
+    )
     expected = [variable.numpy().astype(np.float64) for variable in target]
     update = TargetUpdate(cosine_tau(0.7, 12))
     for step in range(12):
@@ -74,20 +84,33 @@ def test_the_update_equals_the_papers_formula_over_several_steps():
             variable.assign(draw.normal(size=variable.shape))
         tau = float(update.apply(list(zip(online, target, strict=True)), step))
         assert tau == pytest.approx(reference.cosine_tau(step, 12, 0.7), abs=1e-6)
-        expected = [reference.followed(was, now.numpy().astype(np.float64), tau) for was, now in zip(expected, online, strict=True)]
+        expected = [
+            reference.followed(was, now.numpy().astype(np.float64), tau)
+            for was, now in zip(expected, online, strict=True)
+        ]
         for one, other in zip(target, expected, strict=True):
             np.testing.assert_allclose(one.numpy(), other, rtol=1e-5, atol=1e-6)
 
 
-def trained(callbacks, epochs: int = 2, batches: int = 4, **compile_options) -> tuple[tiny.BYOL, dict]:
+def trained(
+    callbacks, epochs: int = 2, batches: int = 4, **compile_options
+) -> tuple[tiny.BYOL, dict]:
     model = tiny.model()
-    model.compile(keras.optimizers.SGD(0.2, momentum=0.9), **{"jit_compile": False} | compile_options)
+    model.compile(
+        keras.optimizers.SGD(0.2, momentum=0.9), **{"jit_compile": False} | compile_options
+    )
     history = tiny.fit(model, batches, callbacks, epochs)
     return model, history
 
 
 def parts(model: tiny.BYOL) -> list[np.ndarray]:
-    networks = (model.encoder, model.projector, model.predictor, model.target_encoder, model.target_projector)
+    networks = (
+        model.encoder,
+        model.projector,
+        model.predictor,
+        model.target_encoder,
+        model.target_projector,
+    )
     return tiny.weights(*networks)
 
 
@@ -98,7 +121,9 @@ class TestInTraining:
         for one, other in zip(parts(inside), parts(after), strict=True):
             np.testing.assert_array_equal(one, other)
         assert inside_history["loss"] == after_history["loss"]
-        expected = [reference.cosine_tau(step, 8, 0.9) for step in (3, 7)]  # of each epoch's last step
+        expected = [
+            reference.cosine_tau(step, 8, 0.9) for step in (3, 7)
+        ]  # of each epoch's last step
         np.testing.assert_allclose(inside_history["tau"], expected, atol=1e-6)
         np.testing.assert_allclose(after_history["tau"], expected, atol=1e-6)
 
@@ -110,7 +135,12 @@ class TestInTraining:
         for placement in ("step", "batch_end"):
             model = tiny.model(on_nonfinite="skip")
             model.compile(keras.optimizers.SGD(0.2, momentum=0.9), jit_compile=False)
-            model.fit(batches, callbacks=[TargetUpdate(constant_tau(0.5), placement)], verbose=0, shuffle=False)
+            model.fit(
+                batches,
+                callbacks=[TargetUpdate(constant_tau(0.5), placement)],
+                verbose=0,
+                shuffle=False,
+            )
             assert model.skipped_steps == 2
             ends.append(parts(model))
         for one, other in zip(*ends, strict=True):
@@ -120,7 +150,11 @@ class TestInTraining:
     def plain(self):
         return parts(trained([TargetUpdate(cosine_tau(0.6, 3))], epochs=1, batches=3)[0])
 
-    @pytest.mark.parametrize("options", [{"steps_per_execution": 3}, {"jit_compile": True}], ids=["three steps at once", "XLA"])
+    @pytest.mark.parametrize(
+        "options",
+        [{"steps_per_execution": 3}, {"jit_compile": True}],
+        ids=["three steps at once", "XLA"],
+    )
     def test_a_compiled_loop_gives_the_same_weights(self, plain, options):
         model, history = trained([TargetUpdate(cosine_tau(0.6, 3))], epochs=1, batches=3, **options)
         for one, other in zip(plain, parts(model), strict=True):
@@ -132,7 +166,9 @@ class TestInTraining:
 
         class Recorder(keras.callbacks.Callback):
             def on_train_batch_end(self, batch, logs=None):
-                online_after.append([online.numpy().astype(np.float64) for online, _ in self.model.target_pairs()])
+                online_after.append(
+                    [online.numpy().astype(np.float64) for online, _ in self.model.target_pairs()]
+                )
 
         model = tiny.model()
         expected = [target.numpy().astype(np.float64) for _, target in model.target_pairs()]
@@ -140,10 +176,15 @@ class TestInTraining:
         tiny.fit(model, 5, [TargetUpdate(cosine_tau(0.6, 5)), Recorder()])
         for step, online in enumerate(online_after):
             tau = reference.cosine_tau(step, 5, 0.6)
-            expected = [reference.followed(was, now, tau) for was, now in zip(expected, online, strict=True)]
+            expected = [
+                reference.followed(was, now, tau) for was, now in zip(expected, online, strict=True)
+            ]
         for (_, target), other in zip(model.target_pairs(), expected, strict=True):
             np.testing.assert_allclose(target.numpy(), other, rtol=1e-4, atol=1e-6)
-        assert any(np.abs(online.numpy() - target.numpy()).max() > 1e-3 for online, target in model.target_pairs())
+        assert any(
+            np.abs(online.numpy() - target.numpy()).max() > 1e-3
+            for online, target in model.target_pairs()
+        )
 
     def test_without_the_callback_the_target_stays_where_it_began(self):
         before = [target.numpy() for _, target in tiny.model().target_pairs()]
@@ -151,7 +192,10 @@ class TestInTraining:
         for (_, target), value in zip(model.target_pairs(), before, strict=True):
             np.testing.assert_array_equal(target.numpy(), value)
         assert "tau" not in history
-        assert any(np.abs(online.numpy() - target.numpy()).max() > 1e-3 for online, target in model.target_pairs())
+        assert any(
+            np.abs(online.numpy() - target.numpy()).max() > 1e-3
+            for online, target in model.target_pairs()
+        )
 
     @pytest.mark.parametrize("placement", ["step", "batch_end"])
     def test_a_later_fit_without_it_leaves_the_target(self, placement):
@@ -166,7 +210,9 @@ class TestInTraining:
         model, _ = trained([TargetUpdate(constant_tau(1.0))], epochs=1)
         for (_, target), value in zip(model.target_pairs(), before, strict=True):
             np.testing.assert_array_equal(target.numpy(), value)
-        tiny.fit(model, 1, [TargetUpdate(constant_tau(0.0))])  # one callback may be exchanged for another
+        tiny.fit(
+            model, 1, [TargetUpdate(constant_tau(0.0))]
+        )  # one callback may be exchanged for another
         for online, target in model.target_pairs():
             np.testing.assert_allclose(target.numpy(), online.numpy(), rtol=1e-6, atol=1e-7)
 
@@ -179,7 +225,9 @@ class TestInTraining:
         tau = reference.cosine_tau(4, 20, 0.4)
         assert history["tau"] == pytest.approx([tau], abs=1e-6)
         for (online, target), (_, now) in zip(before, model.target_pairs(), strict=True):
-            np.testing.assert_allclose(now.numpy(), reference.followed(target, online, tau), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                now.numpy(), reference.followed(target, online, tau), rtol=1e-4, atol=1e-5
+            )
 
 
 def test_another_placement_is_an_error():
@@ -236,7 +284,14 @@ print(json.dumps({
 
 def test_two_replicas_do_what_one_does_with_the_same_global_batch():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_REPLICAS],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["replicas"], found["synchronised"], found["steps"]) == (2, True, 3)

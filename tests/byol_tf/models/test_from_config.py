@@ -18,7 +18,13 @@ from pipelines.batches import view_batches
 from pipelines.sources import ArrayImages
 
 BATCH = 8
-SMALL = ["views.size=32", "data.image_size=null", f"training.batch_size={BATCH}", "projector.hidden=32", "predictor.hidden=16"]
+SMALL = [
+    "views.size=32",
+    "data.image_size=null",
+    f"training.batch_size={BATCH}",
+    "projector.hidden=32",
+    "predictor.hidden=16",
+]
 """What makes a recipe run in seconds: tiny views and batches; kinds, depths and rules stay."""
 
 
@@ -30,7 +36,9 @@ def policy():
 
 
 def images(count: int = 40, side: int = 32) -> ArrayImages:
-    return ArrayImages(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+    return ArrayImages(
+        np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    )
 
 
 def built(config: Config, image_count: int = 40) -> BYOL:
@@ -41,17 +49,31 @@ def built(config: Config, image_count: int = 40) -> BYOL:
 
 
 # The others differ from these in numbers alone.
-QUICK = ("demo", "stl10", "imagenet-gn-ws", "imagenet-modified-init", "imagenet-simsiam", "imagenet-simclr")
+QUICK = (
+    "demo",
+    "stl10",
+    "imagenet-gn-ws",
+    "imagenet-modified-init",
+    "imagenet-simsiam",
+    "imagenet-simclr",
+)
 
 
-@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in recipes()])
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in recipes()],
+)
 def test_every_recipe_takes_a_step_on_its_own_views(name):
     wide = [] if name == "demo" else ["encoder.width=0.25"]
-    config = load_config(name, [*SMALL, *wide, "views.engine=keras_cv"])  # the stream below makes views
+    config = load_config(
+        name, [*SMALL, *wide, "views.engine=keras_cv"]
+    )  # the stream below makes views
     keras.mixed_precision.set_global_policy(config.devices.precision)
     model = built(config)
     policies = (config.views.first, config.views.second)
-    stream = view_batches(images(), policies, 32, BATCH, 0, config.views.mean, config.views.std, first_step=0)
+    stream = view_batches(
+        images(), policies, 32, BATCH, 0, config.views.mean, config.views.std, first_step=0
+    )
     views = next(iter(stream))
     model.initialize_from_data(views[0])
     if config.objective.target == "ema":
@@ -60,7 +82,10 @@ def test_every_recipe_takes_a_step_on_its_own_views(name):
     before = [variable.numpy() for variable in model.encoder.trainable_variables]
     logs = model.train_step(views)
     assert all(np.isfinite(float(value)) for value in logs.values())
-    moved = [np.abs(v.numpy() - was).max() for v, was in zip(model.encoder.trainable_variables, before, strict=True)]
+    moved = [
+        np.abs(v.numpy() - was).max()
+        for v, was in zip(model.encoder.trainable_variables, before, strict=True)
+    ]
     assert max(moved) > 0
     assert all(np.isfinite(moved))
     assert ("tau" in logs) == (config.objective.target == "ema")
@@ -82,7 +107,11 @@ def config(**changes) -> Config:
 
 
 def norm_names(part: keras.Model) -> set[str]:
-    return {type(layer).__name__ for layer in part.layers if "norm" in type(layer).__name__.lower() or hasattr(layer, "gamma")}
+    return {
+        type(layer).__name__
+        for layer in part.layers
+        if "norm" in type(layer).__name__.lower() or hasattr(layer, "gamma")
+    }
 
 
 def test_normalisation_is_chosen_apart_for_each_part():
@@ -91,34 +120,67 @@ def test_normalisation_is_chosen_apart_for_each_part():
     assert norm_names(model.encoder) == {"GroupNorm"}
     assert norm_names(model.projector) == set()
     assert norm_names(model.predictor) == {"GroupNorm"}
-    assert {layer.groups for layer in model.encoder.layers if hasattr(layer, "groups") and hasattr(layer, "gamma")} == {16}
-    assert {layer.groups for layer in model.predictor.layers if hasattr(layer, "groups") and hasattr(layer, "gamma")} == {1}
+    assert {
+        layer.groups
+        for layer in model.encoder.layers
+        if hasattr(layer, "groups") and hasattr(layer, "gamma")
+    } == {16}
+    assert {
+        layer.groups
+        for layer in model.predictor.layers
+        if hasattr(layer, "groups") and hasattr(layer, "gamma")
+    } == {1}
     assert norm_names(build_model(config()).projector) == {"BatchNorm"}
 
 
 def test_simsiams_heads():
-    chosen = config(projector={"hidden": 32, "outputs": 32, "layers": 3, "normalize_output": True}, predictor={"hidden": 8})
+    chosen = config(
+        projector={"hidden": 32, "outputs": 32, "layers": 3, "normalize_output": True},
+        predictor={"hidden": 8},
+    )
     model = build_model(chosen)
     kinds = [type(layer).__name__ for layer in model.projector.layers[1:]]
-    assert kinds == ["Dense", "BatchNorm", "ReLU", "Dense", "BatchNorm", "ReLU", "Dense", "BatchNorm"]
+    assert kinds == [
+        "Dense",
+        "BatchNorm",
+        "ReLU",
+        "Dense",
+        "BatchNorm",
+        "ReLU",
+        "Dense",
+        "BatchNorm",
+    ]
     assert [layer.units for layer in model.predictor.layers if hasattr(layer, "units")] == [8, 32]
-    assert [type(layer).__name__ for layer in model.predictor.layers[1:]] == ["Dense", "BatchNorm", "ReLU", "Dense"]
+    assert [type(layer).__name__ for layer in model.predictor.layers[1:]] == [
+        "Dense",
+        "BatchNorm",
+        "ReLU",
+        "Dense",
+    ]
 
 
 @pytest.mark.parametrize(
     ("kind", "parts", "trained"),
-    [("mlp", ["encoder", "projector", "predictor"], True), ("fixed", ["encoder", "projector", "predictor"], False)],
+    [
+        ("mlp", ["encoder", "projector", "predictor"], True),
+        ("fixed", ["encoder", "projector", "predictor"], False),
+    ],
 )
 def test_a_predictor_learns_or_stays(kind, parts, trained):
     model = build_model(config(predictor={"kind": kind}))
     assert list(model.parts) == parts
     mine = {id(variable) for variable in model.trainable_variables}
-    assert all((id(variable) in mine) == trained for variable in model.predictor.trainable_variables)
+    assert all(
+        (id(variable) in mine) == trained for variable in model.predictor.trainable_variables
+    )
 
 
 def test_without_a_predictor_there_is_none():
     assert list(build_model(config(predictor={"kind": "none"})).parts) == ["encoder", "projector"]
-    assert sizes_of(config(predictor={"kind": "none"})).parameters.keys() == {"convnet", "projector"}
+    assert sizes_of(config(predictor={"kind": "none"})).parameters.keys() == {
+        "convnet",
+        "projector",
+    }
     assert sizes_of(config()).parameters["predictor"] == 16 * 48 + 48 + 2 * 48 + 48 * 16
 
 
@@ -137,11 +199,21 @@ def test_a_checkpoint_is_as_large_as_it_was_said_to_be(changes):
     counters = sum(array.nbytes for array in arrays.values() if array.ndim == 0)
     assert sizes_of(chosen).checkpoint == sum(array.nbytes for array in arrays.values()) - counters
     assert counters < 100
-    assert sizes_of(chosen).encoder == sum(array.nbytes for name, array in arrays.items() if name.startswith("online/encoder"))
+    assert sizes_of(chosen).encoder == sum(
+        array.nbytes for name, array in arrays.items() if name.startswith("online/encoder")
+    )
 
 
 def test_the_objective_arrives():
-    chosen = config(objective={"target": "online", "directions": "one", "negatives": 0.5, "temperature": 0.2, "weight": 3.0})
+    chosen = config(
+        objective={
+            "target": "online",
+            "directions": "one",
+            "negatives": 0.5,
+            "temperature": 0.2,
+            "weight": 3.0,
+        }
+    )
     model = build_model(chosen)
     assert model.target == "online"
     assert (model.objective.directions, model.objective.negatives) == ("one", 0.5)
@@ -149,13 +221,17 @@ def test_the_objective_arrives():
 
 
 def test_only_kernels_decay():
-    """LARS spares biases and normalisation parameters: with no gradient, they stay and kernels shrink."""
+    """LARS spares biases and normalisation parameters: with no gradient, they stay and kernels
+    shrink."""
     model = built(config(optimizer={"name": "lars", "weight_decay": 0.1}))
     assert isinstance(model.optimizer, LARS)
     before = {v.path: v.numpy() + 1.0 for v in model.trainable_variables}
     for variable in model.trainable_variables:
         variable.assign(before[variable.path])
-    model.optimizer.apply([np.zeros(v.shape, np.float32) for v in model.trainable_variables], model.trainable_variables)
+    model.optimizer.apply(
+        [np.zeros(v.shape, np.float32) for v in model.trainable_variables],
+        model.trainable_variables,
+    )
     moved = {v.path: np.abs(v.numpy() - before[v.path]).max() for v in model.trainable_variables}
     for path, distance in moved.items():
         assert (distance > 0) == path.endswith("kernel"), path
@@ -179,7 +255,9 @@ def test_the_predictors_rate_may_stay_constant(name):
 def test_two_draws_come_from_the_stream_as_four_views():
     chosen = config(objective={"directions": "one_two_draws"})
     policies = (chosen.views.first, chosen.views.second) * 2
-    views = next(iter(view_batches(images(), policies, 32, BATCH, 0, chosen.views.mean, chosen.views.std)))
+    views = next(
+        iter(view_batches(images(), policies, 32, BATCH, 0, chosen.views.mean, chosen.views.std))
+    )
     assert len(views) == 4
     assert min(float(np.abs(a - b).mean()) for i, a in enumerate(views) for b in views[:i]) > 0.01
     model = built(chosen)

@@ -10,7 +10,15 @@ import tensorflow as tf
 
 from byol_tf.export.saved_model import write_saved_model
 from byol_tf.models.inference import inference_model, plain_encoder
-from byol_tf.models.networks import NORMALIZATIONS, BatchNorm, DataInit, GroupNorm, WSConv2D, WSDense, build_encoder
+from byol_tf.models.networks import (
+    NORMALIZATIONS,
+    BatchNorm,
+    DataInit,
+    GroupNorm,
+    WSConv2D,
+    WSDense,
+    build_encoder,
+)
 from byol_tf.runs.encoders import file_encoder
 from tests.helpers.layer_harness import random_weights, relative_error
 from tests.reference import networks as reference
@@ -23,7 +31,11 @@ def trained_like(encoder: keras.Model) -> keras.Model:
     """The encoder with moving statistics that differ from their start."""
     draw = np.random.default_rng(0)
     for variable in encoder.non_trainable_variables:
-        values = draw.normal(0.0, 0.1, variable.shape) if variable.name == "moving_mean" else draw.uniform(0.2, 0.8, variable.shape)
+        values = (
+            draw.normal(0.0, 0.1, variable.shape)
+            if variable.name == "moving_mean"
+            else draw.uniform(0.2, 0.8, variable.shape)
+        )
         variable.assign(values)
     return encoder
 
@@ -39,24 +51,34 @@ def photos(height: int, width: int) -> np.ndarray:
 
 @pytest.fixture
 def seeing_a_gpu(monkeypatch):
-    """What Keras looks at when it decides on XLA names a GPU, too. XLA itself is that of the CPU, which lacks what a GPU's lacks."""
-    devices = [*tf.config.list_physical_devices(), SimpleNamespace(device_type="GPU", name="/physical_device:GPU:0")]
+    """What Keras looks at when it decides on XLA names a GPU, too. XLA itself is that of the CPU,
+    which lacks what a GPU's lacks."""
+    devices = [
+        *tf.config.list_physical_devices(),
+        SimpleNamespace(device_type="GPU", name="/physical_device:GPU:0"),
+    ]
     monkeypatch.setattr(
-        tf.config, "list_physical_devices", lambda kind=None: [each for each in devices if kind in (None, each.device_type)]
+        tf.config,
+        "list_physical_devices",
+        lambda kind=None: [each for each in devices if kind in (None, each.device_type)],
     )
 
 
 def test_nothing_is_compiled_where_there_is_a_gpu(encoder, seeing_a_gpu, tmp_path):
     inference = inference_model(encoder, SIZE, MEAN, STD)
     expected = inference(photos(40, 57)).numpy()
-    np.testing.assert_allclose(inference.predict_on_batch(photos(40, 57)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        inference.predict_on_batch(photos(40, 57)), expected, rtol=1e-5, atol=1e-6
+    )
     tuned = keras.Sequential([inference, keras.layers.Dense(2)])
     tuned.predict_on_batch(photos(40, 57))
     plain = inference_model(plain_encoder(encoder), SIZE, MEAN, STD)
     write_saved_model(plain, tmp_path)
     plain.save(tmp_path / "encoder.keras")
     for file in (tmp_path / "1", tmp_path / "encoder.keras"):
-        np.testing.assert_allclose(file_encoder(file).predict_on_batch(photos(40, 57)), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            file_encoder(file).predict_on_batch(photos(40, 57)), expected, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_it_would_be_and_fail(encoder, seeing_a_gpu):
@@ -73,7 +95,9 @@ def test_any_size_equals_preprocessing_by_hand(encoder, height, width):
     normalised = (squares / 255.0 - MEAN) / STD
     assert outputs.dtype == np.float32
     assert outputs.shape == (3, 32)
-    np.testing.assert_allclose(outputs, encoder(normalised.astype(np.float32), training=False), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        outputs, encoder(normalised.astype(np.float32), training=False), rtol=1e-3, atol=1e-4
+    )
     assert outputs.std() > 0.1
 
 
@@ -81,7 +105,9 @@ def test_it_is_in_inference_mode_and_shares_the_encoder(encoder):
     model = inference_model(encoder, SIZE, MEAN, STD)
     before = [variable.numpy() for variable in encoder.variables]
     together = model(photos(16, 16)).numpy()
-    np.testing.assert_allclose(together[1:2], model(photos(16, 16)[1:2]).numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        together[1:2], model(photos(16, 16)[1:2]).numpy(), rtol=1e-5, atol=1e-6
+    )
     for variable, value in zip(encoder.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
     variable = encoder.trainable_variables[0]
@@ -106,9 +132,14 @@ def test_plain_encoder_has_only_keras_own_layers_and_the_same_outputs(name, prec
     assert {layer.compute_dtype for layer in plain.layers} == {"float32"}
     images = np.random.default_rng(0).normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
     assert np.float32(encoder(images, training=False)).std() > 0.1
-    outputs, expected = plain(images, training=False).numpy(), np.float32(encoder(images, training=False))
+    outputs, expected = (
+        plain(images, training=False).numpy(),
+        np.float32(encoder(images, training=False)),
+    )
     tolerance = 1e-5 if precision == "float32" else 0.05
-    np.testing.assert_allclose(outputs, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max())
+    np.testing.assert_allclose(
+        outputs, expected, rtol=tolerance, atol=tolerance * np.abs(expected).max()
+    )
     before = plain.get_weights()
     for variable in encoder.variables:
         variable.assign(variable + 1.0)
@@ -124,7 +155,9 @@ def test_each_normalisation_leaves_with_keras_own_layers_alone(normalization, pr
         encoder = trained_like(build_encoder("resnet18", SIZE, 0.25, normalization=normalization))
     finally:
         keras.mixed_precision.set_global_policy("float32")
-    random_weights(*(layer for layer in encoder.layers if isinstance(layer, BatchNorm | GroupNorm | DataInit)))
+    random_weights(
+        *(layer for layer in encoder.layers if isinstance(layer, BatchNorm | GroupNorm | DataInit))
+    )
     images = np.random.default_rng(0).normal(size=(3, SIZE, SIZE, 3)).astype(np.float32)
     expected = np.float32(encoder(images, training=False))
     path = tmp_path / "plain.keras"
@@ -139,12 +172,17 @@ def test_each_normalisation_leaves_with_keras_own_layers_alone(normalization, pr
 
 def test_standardised_layers_with_bias_and_activation_become_plain_ones():
     inputs = keras.Input((SIZE, SIZE, 3))
-    x = keras.layers.GlobalAveragePooling2D()(WSConv2D(4, 3, strides=2, activation="relu", epsilon=1e-2)(inputs))
+    x = keras.layers.GlobalAveragePooling2D()(
+        WSConv2D(4, 3, strides=2, activation="relu", epsilon=1e-2)(inputs)
+    )
     encoder = keras.Model(inputs, WSDense(5, name="last")(x))
     random_weights(encoder)
     images = np.random.default_rng(0).normal(size=(3, SIZE, SIZE, 3)).astype(np.float32)
     plain = plain_encoder(encoder)
-    assert [type(layer) for layer in plain.layers if layer.weights] == [keras.layers.Conv2D, keras.layers.Dense]
+    assert [type(layer) for layer in plain.layers if layer.weights] == [
+        keras.layers.Conv2D,
+        keras.layers.Dense,
+    ]
     assert relative_error(plain(images), encoder(images)) < 1e-5
 
 

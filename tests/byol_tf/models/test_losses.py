@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_tf.models.losses import Objective, cross_entropy, mean_cosine, negative_term, normalize, regression_loss, spread
+from byol_tf.models.losses import (
+    Objective,
+    cross_entropy,
+    mean_cosine,
+    negative_term,
+    normalize,
+    regression_loss,
+    spread,
+)
 from tests.reference import learning as reference
 
 
@@ -21,45 +29,64 @@ class TestRegressionLoss:
     def test_equals_numpy(self):
         loss = regression_loss(tf.constant(vectors(seed=0)), tf.constant(vectors(seed=1))).numpy()
         assert loss.shape == (12,)
-        np.testing.assert_allclose(loss, reference.regression_loss(vectors(seed=0), vectors(seed=1)), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            loss, reference.regression_loss(vectors(seed=0), vectors(seed=1)), rtol=1e-5, atol=1e-6
+        )
 
     def test_goes_from_0_to_4_in_a_direction_and_is_2_at_right_angles(self):
         here = tf.constant([[3.0, 0.0, 4.0]])
         assert regression_loss(here, here).numpy() == pytest.approx([0.0], abs=1e-6)
         assert regression_loss(here, -here).numpy() == pytest.approx([4.0], abs=1e-6)
-        assert regression_loss(here, tf.constant([[0.0, 7.0, 0.0]])).numpy() == pytest.approx([2.0], abs=1e-6)
+        assert regression_loss(here, tf.constant([[0.0, 7.0, 0.0]])).numpy() == pytest.approx(
+            [2.0], abs=1e-6
+        )
 
     @pytest.mark.parametrize("scale", [1e-4, 1e4])
     def test_does_not_depend_on_length(self, scale):
         one, other = tf.constant(vectors(seed=0)), tf.constant(vectors(seed=1))
-        np.testing.assert_allclose(regression_loss(one * scale, other), regression_loss(one, other / scale), rtol=1e-5)
+        np.testing.assert_allclose(
+            regression_loss(one * scale, other), regression_loss(one, other / scale), rtol=1e-5
+        )
 
     @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
     def test_is_float32_for_half_precision(self, dtype):
-        one, other = tf.cast(vectors(seed=0) * 300.0, dtype), tf.cast(vectors(seed=1), dtype)  # squares overflow float16
+        one, other = (
+            tf.cast(vectors(seed=0) * 300.0, dtype),
+            tf.cast(vectors(seed=1), dtype),
+        )  # squares overflow float16
         loss = regression_loss(one, other)
         assert loss.dtype == tf.float32
-        expected = reference.regression_loss(tf.cast(one, tf.float64).numpy(), tf.cast(other, tf.float64).numpy())
+        expected = reference.regression_loss(
+            tf.cast(one, tf.float64).numpy(), tf.cast(other, tf.float64).numpy()
+        )
         np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
 
     def test_and_its_gradient_are_finite_for_zeros(self):
         zeros = tf.Variable(tf.zeros((2, 4)))
         with tf.GradientTape() as tape:
             loss = regression_loss(zeros, tf.constant(vectors(2, 4)))
-        np.testing.assert_allclose(loss, [1.0, 1.0], atol=1e-6)  # nothing against a vector of length 1
+        np.testing.assert_allclose(
+            loss, [1.0, 1.0], atol=1e-6
+        )  # nothing against a vector of length 1
         assert np.isfinite(tape.gradient(loss, zeros).numpy()).all()
 
     def test_epsilon_is_on_the_squared_sum(self):
-        np.testing.assert_allclose(normalize(tf.constant([[1e-7, 0.0]])).numpy(), [[0.1, 0.0]], rtol=1e-4)
+        np.testing.assert_allclose(
+            normalize(tf.constant([[1e-7, 0.0]])).numpy(), [[0.1, 0.0]], rtol=1e-4
+        )
 
 
 class TestCrossEntropy:
     def test_equals_numpy(self):
         loss = cross_entropy(tf.constant(vectors(seed=0)), tf.constant(vectors(seed=1)))
-        np.testing.assert_allclose(loss, reference.cross_entropy(vectors(seed=0), vectors(seed=1)), rtol=1e-5)
+        np.testing.assert_allclose(
+            loss, reference.cross_entropy(vectors(seed=0), vectors(seed=1)), rtol=1e-5
+        )
 
     def test_is_log_d_for_constant_vectors_and_near_0_for_the_same_sure_one(self):
-        assert cross_entropy(tf.ones((1, 8)), tf.zeros((1, 8))).numpy() == pytest.approx([np.log(8.0)])
+        assert cross_entropy(tf.ones((1, 8)), tf.zeros((1, 8))).numpy() == pytest.approx(
+            [np.log(8.0)]
+        )
         sure = tf.constant([[60.0, 0.0, 0.0]])
         assert cross_entropy(sure, sure).numpy() == pytest.approx([0.0], abs=1e-6)
 
@@ -84,7 +111,10 @@ class TestObjective:
         expected = reference.byol_loss((p[0], p[1]), (z[0], z[1]))
         assert float(Objective()(p, z)) == pytest.approx(expected, rel=1e-5)
 
-    @pytest.mark.parametrize(("similarity", "each"), [("cosine", reference.regression_loss), ("cross_entropy", reference.cross_entropy)])
+    @pytest.mark.parametrize(
+        ("similarity", "each"),
+        [("cosine", reference.regression_loss), ("cross_entropy", reference.cross_entropy)],
+    )
     @pytest.mark.parametrize(
         ("directions", "pairs"),
         [("both", [(0, 1), (1, 0)]), ("one", [(0, 1)]), ("one_two_draws", [(0, 1), (2, 3)])],
@@ -94,7 +124,10 @@ class TestObjective:
         p, z = four(), other_four()
         objective = Objective(similarity, directions, weight=weight)
         expected = weight * sum(each(p[view], z[other]).mean() for view, other in pairs)
-        only = {view: p[view] for view in objective.predicting_views}, {view: z[view] for view in objective.target_views}
+        only = (
+            {view: p[view] for view in objective.predicting_views},
+            {view: z[view] for view in objective.target_views},
+        )
         assert float(objective(*only)) == pytest.approx(expected, rel=1e-5)
         assert objective.view_count == 1 + max(max(pair) for pair in pairs)
 
@@ -113,7 +146,9 @@ class TestObjective:
     def test_without_predictor_and_target_it_is_simclr(self, alpha):
         z = four()
         loss = Objective(negatives=1.0, temperature=alpha, weight=1.0 / (4.0 * alpha))(z, z)
-        assert float(loss) == pytest.approx(reference.nt_xent(z[0], z[1], alpha) + 1.0 / alpha, rel=1e-5)
+        assert float(loss) == pytest.approx(
+            reference.nt_xent(z[0], z[1], alpha) + 1.0 / alpha, rel=1e-5
+        )
 
     def test_negatives_push_apart(self):
         z = tf.Variable(vectors(8, 4, offset=2.0))
@@ -126,11 +161,26 @@ class TestObjective:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"similarity": "dot"}, 'similarity: expected "cosine" or "cross_entropy"; received \'dot\''),
-            ({"directions": "two"}, 'directions: expected "both", "one" or "one_two_draws"; received \'two\''),
-            ({"negatives": 1.5, "temperature": 0.1}, "negatives: expected a number from 0 to 1; received 1.5"),
-            ({"negatives": 0.5}, "temperature: expected a number above 0, as negatives is 0.5; received None"),
-            ({"negatives": 0.5, "temperature": 0.1, "similarity": "cross_entropy"}, 'negatives: expected 0, as similarity "cross_entropy"'),
+            (
+                {"similarity": "dot"},
+                'similarity: expected "cosine" or "cross_entropy"; received \'dot\'',
+            ),
+            (
+                {"directions": "two"},
+                'directions: expected "both", "one" or "one_two_draws"; received \'two\'',
+            ),
+            (
+                {"negatives": 1.5, "temperature": 0.1},
+                "negatives: expected a number from 0 to 1; received 1.5",
+            ),
+            (
+                {"negatives": 0.5},
+                "temperature: expected a number above 0, as negatives is 0.5; received None",
+            ),
+            (
+                {"negatives": 0.5, "temperature": 0.1, "similarity": "cross_entropy"},
+                'negatives: expected 0, as similarity "cross_entropy"',
+            ),
         ],
     )
     def test_what_makes_no_sense_is_an_error(self, options, message):
@@ -140,7 +190,8 @@ class TestObjective:
 
 @pytest.fixture(scope="module")
 def optax():
-    """A second public implementation. jax is told to stay off any accelerator: TensorFlow has it."""
+    """A second public implementation. jax is told to stay off any accelerator: TensorFlow has
+    it."""
     import jax
     import optax
 
@@ -150,18 +201,24 @@ def optax():
 
 class TestAgainstOptax:
     def test_byols_loss_is_twice_its_cosine_distance(self, optax):
-        """optax measures 1 - cos; the paper's equation 2 is the squared distance, 2 - 2 cos. In one direction: optax adds none."""
+        """optax measures 1 - cos; the paper's equation 2 is the squared distance, 2 - 2 cos. In one
+        direction: optax adds none."""
         p, z = vectors(seed=0), vectors(seed=1)
-        np.testing.assert_allclose(regression_loss(p, z), 2.0 * np.asarray(optax.losses.cosine_distance(p, z)), rtol=1e-5)
+        np.testing.assert_allclose(
+            regression_loss(p, z), 2.0 * np.asarray(optax.losses.cosine_distance(p, z)), rtol=1e-5
+        )
 
     @pytest.mark.parametrize("alpha", [0.1, 0.5])
     def test_beta_1_is_its_ntxent(self, optax, alpha):
-        """The extended InfoNCE has 2 - 2 cos where NT-Xent has -cos / alpha: 4 alpha as large, and more by a constant."""
+        """The extended InfoNCE has 2 - 2 cos where NT-Xent has -cos / alpha: 4 alpha as large, and
+        more by a constant."""
         first, second = vectors(seed=0), vectors(seed=1)
         labels = np.concatenate([np.arange(12)] * 2)
         expected = float(optax.losses.ntxent(np.concatenate([first, second]), labels, alpha))
         z = {0: tf.constant(first), 1: tf.constant(second)}
-        assert float(Objective(negatives=1.0, temperature=alpha)(z, z)) == pytest.approx(4.0 * alpha * expected + 4.0, rel=1e-5)
+        assert float(Objective(negatives=1.0, temperature=alpha)(z, z)) == pytest.approx(
+            4.0 * alpha * expected + 4.0, rel=1e-5
+        )
 
 
 TWO_REPLICAS = """
@@ -203,11 +260,20 @@ print(json.dumps({
 
 def test_negatives_come_from_all_replicas_and_gradients_go_back_to_them():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_REPLICAS],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     p, z = found["p"], found["z"]
-    expected = 4.0 - reference.info_nce(p, z, 0.3, 1.0) - reference.info_nce(p[::-1], z[::-1], 0.3, 1.0)
+    expected = (
+        4.0 - reference.info_nce(p, z, 0.3, 1.0) - reference.info_nce(p[::-1], z[::-1], 0.3, 1.0)
+    )
     assert found["replicas"] == 2
     assert found["loss"] == pytest.approx([expected, expected], rel=1e-5)
     assert max(found["errors"]) < 1e-5
@@ -217,11 +283,15 @@ class TestCollapseMeasures:
     def test_spread_and_mean_cosine_equal_numpy(self):
         batch = vectors(30, 10, offset=0.7)
         assert float(spread(tf.constant(batch))) == pytest.approx(reference.spread(batch), rel=1e-5)
-        assert float(mean_cosine(tf.constant(batch))) == pytest.approx(reference.mean_cosine(batch), rel=1e-4)
+        assert float(mean_cosine(tf.constant(batch))) == pytest.approx(
+            reference.mean_cosine(batch), rel=1e-4
+        )
         assert 0.2 < reference.mean_cosine(batch) < 0.5
 
     def test_of_one_vector_for_all(self):
-        collapsed = tf.constant(np.tile(vectors(1, 32), (20, 1)) * np.linspace(1, 9, 20, dtype=np.float32)[:, None])
+        collapsed = tf.constant(
+            np.tile(vectors(1, 32), (20, 1)) * np.linspace(1, 9, 20, dtype=np.float32)[:, None]
+        )
         assert float(spread(collapsed)) == pytest.approx(0.0, abs=1e-3)
         assert float(mean_cosine(collapsed)) == pytest.approx(1.0, abs=1e-5)
 
@@ -239,4 +309,6 @@ class TestCollapseMeasures:
     def test_are_float32_for_half_precision(self, measure):
         batch = tf.cast(vectors(20, 8), tf.bfloat16)
         assert measure(batch).dtype == tf.float32
-        assert float(measure(batch)) == pytest.approx(float(measure(tf.cast(batch, tf.float32))), rel=1e-6)
+        assert float(measure(batch)) == pytest.approx(
+            float(measure(tf.cast(batch, tf.float32))), rel=1e-6
+        )

@@ -1,4 +1,5 @@
-"""A step whose numbers aren't finite changes nothing, whatever they come from and however the step is run."""
+"""A step whose numbers aren't finite changes nothing, whatever they come from and however the step
+is run."""
 
 import keras
 import numpy as np
@@ -16,7 +17,11 @@ from tests.helpers import tiny
 def state(model: BYOL) -> dict[str, np.ndarray]:
     """All that a step may change: both networks, statistics included, and the optimizer."""
     parts = [*model.parts.values(), model.target_encoder, model.target_projector, model.optimizer]
-    return {f"{i}/{j} {v.path.partition('/')[2]}": v.numpy().copy() for i, part in enumerate(parts) for j, v in enumerate(part.variables)}
+    return {
+        f"{i}/{j} {v.path.partition('/')[2]}": v.numpy().copy()
+        for i, part in enumerate(parts)
+        for j, v in enumerate(part.variables)
+    }
 
 
 def changed(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> list[str]:
@@ -31,7 +36,8 @@ def built(on_nonfinite: str = "skip", steps: int = 1, jit: bool = False, **optio
 
 
 def poisoned(batches: int, at: dict[int, float], batch_size: int = 8) -> tf.data.Dataset:
-    """The batches of `tiny`, in which one pixel of the batches `at` (counted from 0) has another value."""
+    """The batches of `tiny`, in which one pixel of the batches `at` (counted from 0) has another
+    value."""
     first, second = tiny.views(batches, batch_size)
     for batch, value in at.items():
         first[batch, -1, 3, 3, 1] = value
@@ -39,7 +45,9 @@ def poisoned(batches: int, at: dict[int, float], batch_size: int = 8) -> tf.data
 
 
 def fit(model: BYOL, data: tf.data.Dataset, callbacks=()) -> dict:
-    return model.fit(data, callbacks=[TargetUpdate(constant_tau(0.9)), *callbacks], verbose=0, shuffle=False).history
+    return model.fit(
+        data, callbacks=[TargetUpdate(constant_tau(0.9)), *callbacks], verbose=0, shuffle=False
+    ).history
 
 
 class TestTotals:
@@ -60,7 +68,8 @@ class TestTotals:
 
 
 class Recorder(keras.callbacks.Callback):
-    """The state before the first step and after each, in one `fit`; `plant(step, model)` may change something between two."""
+    """The state before the first step and after each, in one `fit`; `plant(step, model)` may change
+    something between two."""
 
     def __init__(self, plant=lambda step, model: None):
         super().__init__()
@@ -87,7 +96,10 @@ class TestSkip:
     def test_a_bad_batch_leaves_all_as_it_was(self, options):
         model, recorder = built(**options), Recorder()
         fit(model, poisoned(4, {0: np.inf, 2: np.nan}), [recorder])
-        moved = [changed(before, after) for before, (after, *_) in zip(recorder.before, recorder.after, strict=True)]
+        moved = [
+            changed(before, after)
+            for before, (after, *_) in zip(recorder.before, recorder.after, strict=True)
+        ]
         assert moved[0] == moved[2] == []
         assert len(moved[1]) > 20
         assert len(moved[3]) > 20
@@ -97,14 +109,19 @@ class TestSkip:
 
     def test_without_the_guard_it_would_not_be(self, monkeypatch):
         """So the test above can fail; and weights that have been hit don't go unnoticed."""
-        monkeypatch.setattr("byol_tf.models.nonfinite.either", lambda sound, step, undo: step[0](step[1]))
+        monkeypatch.setattr(
+            "byol_tf.models.nonfinite.either", lambda sound, step, undo: step[0](step[1])
+        )
         model = built()
-        with pytest.raises(NotFiniteError, match=r"step 1: not finite: views.* weight, target network"):
+        with pytest.raises(
+            NotFiniteError, match=r"step 1: not finite: views.* weight, target network"
+        ):
             fit(model, poisoned(1, {0: np.nan}))
         assert not all(np.isfinite(value).all() for value in state(model).values())
 
     def test_what_was_skipped_is_as_if_it_had_not_been_there(self):
-        """In the middle of a call of several steps: the other steps, their running means too, are those of a run without that batch."""
+        """In the middle of a call of several steps: the other steps, their running means too, are
+        those of a run without that batch."""
         first, second = tiny.views(5, 8)
         bad = first.copy()
         bad[2] = np.nan
@@ -113,7 +130,13 @@ class TestSkip:
         a = fit(whole, tf.data.Dataset.from_tensor_slices((bad, second)))
         b = fit(without, tf.data.Dataset.from_tensor_slices((first[kept], second[kept])))
         assert changed(state(whole), state(without)) == []
-        assert [bool(names) for names in whole.last_call.troubles] == [False, False, True, False, False]
+        assert [bool(names) for names in whole.last_call.troubles] == [
+            False,
+            False,
+            True,
+            False,
+            False,
+        ]
         assert {name: a[name] for name in ("loss", "tau", "projection_std")} == {
             name: b[name] for name in ("loss", "tau", "projection_std")
         }
@@ -122,7 +145,8 @@ class TestSkip:
         model = built()
         bad = dict.fromkeys(range(3, 3 + MOST_SKIPPED), np.nan)
         with pytest.raises(
-            NotFiniteError, match=rf"step {3 + MOST_SKIPPED}: not finite: views.*; {MOST_SKIPPED} steps were skipped"
+            NotFiniteError,
+            match=rf"step {3 + MOST_SKIPPED}: not finite: views.*; {MOST_SKIPPED} steps were skipped",
         ) as raised:
             fit(model, poisoned(MOST_SKIPPED + 6, bad))
         assert raised.value.exit_code == NOT_FINITE
@@ -139,7 +163,10 @@ class TestSkip:
         [
             ("predictor", 1),
             ("target_encoder", 3),
-            *(pytest.param(part, 1, marks=pytest.mark.long) for part in ("encoder", "target_projector")),
+            *(
+                pytest.param(part, 1, marks=pytest.mark.long)
+                for part in ("encoder", "target_projector")
+            ),
         ],
     )
     def test_weights_that_are_not_finite_can_not_be_skipped(self, part, steps):
@@ -158,12 +185,25 @@ class TestSkip:
 
 class TestStop:
     @pytest.mark.parametrize(
-        ("steps", "at"), [(3, 4), *(pytest.param(steps, at, marks=pytest.mark.long) for steps in (1, 3, 6) for at in (0, 2, 5))]
+        ("steps", "at"),
+        [
+            (3, 4),
+            *(
+                pytest.param(steps, at, marks=pytest.mark.long)
+                for steps in (1, 3, 6)
+                for at in (0, 2, 5)
+            ),
+        ],
     )
     def test_no_callback_sees_the_step_and_none_is_made_after_it(self, steps, at):
         model, seen = built("stop", steps), []
-        listener = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: seen.append(batch))
-        with pytest.raises(NotFiniteError, match=rf"step {at + 1}: not finite: views.*monitor\.on_nonfinite=skip leaves such") as raised:
+        listener = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: seen.append(batch)
+        )
+        with pytest.raises(
+            NotFiniteError,
+            match=rf"step {at + 1}: not finite: views.*monitor\.on_nonfinite=skip leaves such",
+        ) as raised:
             fit(model, poisoned(6, {at: np.nan}), [listener])
         assert raised.value.change == "monitor.on_nonfinite=skip"
         assert int(model.optimizer.iterations.numpy()) == at
@@ -171,12 +211,15 @@ class TestStop:
         assert all(np.isfinite(value).all() for value in state(model).values())
 
     def test_another_word_is_an_error(self):
-        with pytest.raises(ValueError, match='on_nonfinite: expected "stop" or "skip"; received \'go\''):
+        with pytest.raises(
+            ValueError, match='on_nonfinite: expected "stop" or "skip"; received \'go\''
+        ):
             tiny.model(on_nonfinite="go")
 
 
 FACTOR = tf.Variable(1.0)
-"""Of gradients that pass `BadGradient`. No variable of the layer, or it would be a statistic of the model's."""
+"""Of gradients that pass `BadGradient`. No variable of the layer, or it would be a statistic of the
+model's."""
 
 
 class BadGradient(keras.layers.Layer):
@@ -185,7 +228,10 @@ class BadGradient(keras.layers.Layer):
     def call(self, inputs):
         @tf.custom_gradient
         def passed(x, factor):
-            return tf.identity(x), lambda upstream: (upstream * tf.cast(factor, upstream.dtype), None)
+            return tf.identity(x), lambda upstream: (
+                upstream * tf.cast(factor, upstream.dtype),
+                None,
+            )
 
         return passed(inputs, tf.stop_gradient(FACTOR))
 
@@ -209,7 +255,10 @@ class TestGradient:
         recorder = Recorder(lambda step, _: FACTOR.assign(values[step]))
         fit(model, poisoned(5, {}), [recorder])
         assert [call.troubles[0] for _, call, _ in recorder.after] == [(), *3 * [("gradient",)], ()]
-        moved = [bool(changed(before, after)) for before, (after, *_) in zip(recorder.before, recorder.after, strict=True)]
+        moved = [
+            bool(changed(before, after))
+            for before, (after, *_) in zip(recorder.before, recorder.after, strict=True)
+        ]
         assert moved == [True, False, False, False, True]
 
 
@@ -222,21 +271,32 @@ class TestFloat16:
 
     def test_a_scale_that_is_too_large_is_no_trouble_and_a_bad_batch_leaves_it(self):
         model = built("skip")
-        recorder = Recorder(lambda step, model: step == 1 and model.optimizer.dynamic_scale.assign(2.0**30))
+        recorder = Recorder(
+            lambda step, model: step == 1 and model.optimizer.dynamic_scale.assign(2.0**30)
+        )
         fit(model, poisoned(3, {2: np.nan}), [recorder])
         searched, bad = (changed(recorder.before[step], recorder.after[step][0]) for step in (1, 2))
         assert [bool(call.troubles[0]) for _, call, _ in recorder.after] == [False, False, True]
         assert float(model.optimizer.dynamic_scale.numpy()) == 2.0**29
         assert [name for name in searched if "scale" in name]
-        assert not [name for name in searched if "kernel" in name or "gamma" in name or "beta" in name or "bias" in name]
+        assert not [
+            name
+            for name in searched
+            if "kernel" in name or "gamma" in name or "beta" in name or "bias" in name
+        ]
         assert bad == []
         assert model.skipped_steps == 1
 
-    @pytest.mark.parametrize("value", [np.nan, *(pytest.param(value, marks=pytest.mark.long) for value in (np.inf, 0.0, -1.0))])
+    @pytest.mark.parametrize(
+        "value",
+        [np.nan, *(pytest.param(value, marks=pytest.mark.long) for value in (np.inf, 0.0, -1.0))],
+    )
     def test_a_scale_that_is_none_ends_the_run(self, value):
         """With "skip" too: each later step would be left out for it, and it would be saved."""
         model = built("skip")
-        recorder = Recorder(lambda step, model: step == 1 and model.optimizer.dynamic_scale.assign(value))
+        recorder = Recorder(
+            lambda step, model: step == 1 and model.optimizer.dynamic_scale.assign(value)
+        )
         with pytest.raises(NotFiniteError, match=r"step 2: not finite: .*loss scale"):
             fit(model, poisoned(2, {}), [recorder])
 

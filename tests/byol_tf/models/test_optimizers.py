@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_tf.models.optimizers import LARS, SGD, Adam, AdamW, Lamb, WarmupSchedule, build_optimizer, spare_from_decay, spared
+from byol_tf.models.optimizers import (
+    LARS,
+    SGD,
+    Adam,
+    AdamW,
+    Lamb,
+    WarmupSchedule,
+    build_optimizer,
+    spare_from_decay,
+    spared,
+)
 from tests.reference import optimizers as reference
 
 SHAPES = {"conv": (3, 3, 2, 4), "dense": (5, 4), "bias": (4,), "gamma": (4,), "scalar": ()}
@@ -49,7 +59,10 @@ def start() -> list[np.ndarray]:
 
 def gradients() -> list[list[np.ndarray]]:
     draw = np.random.default_rng(1)
-    return [[draw.normal(0.1, 1.0, shape).astype(np.float32) for shape in SHAPES.values()] for _ in range(STEPS)]
+    return [
+        [draw.normal(0.1, 1.0, shape).astype(np.float32) for shape in SHAPES.values()]
+        for _ in range(STEPS)
+    ]
 
 
 def trained(
@@ -60,7 +73,8 @@ def trained(
     groups: dict[int, float | WarmupSchedule] | None = None,
     traced: bool = True,
 ) -> list[np.ndarray]:
-    """The weights after these gradients; `excluded` are spared decay, and those in `groups` have their own rate."""
+    """The weights after these gradients; `excluded` are spared decay, and those in `groups` have
+    their own rate."""
     variables = [keras.Variable(weight) for weight in weights]
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     if excluded:
@@ -80,12 +94,19 @@ def trained(
 
 def largest_error(received: list[np.ndarray], expected: list[np.ndarray]) -> float:
     """Of any element, relative to the largest one of its weight."""
-    return max(float(np.abs(one - other).max() / np.abs(other).max()) for one, other in zip(received, expected, strict=True))
+    return max(
+        float(np.abs(one - other).max() / np.abs(other).max())
+        for one, other in zip(received, expected, strict=True)
+    )
 
 
-def assert_equal(received: list[np.ndarray], expected: list[np.ndarray], of_largest: float = 1e-6) -> None:
+def assert_equal(
+    received: list[np.ndarray], expected: list[np.ndarray], of_largest: float = 1e-6
+) -> None:
     for name, one, other in zip(SHAPES, received, expected, strict=False):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=of_largest * np.abs(other).max(), err_msg=name)
+        np.testing.assert_allclose(
+            one, other, rtol=1e-5, atol=of_largest * np.abs(other).max(), err_msg=name
+        )
 
 
 class TestLARS:
@@ -95,7 +116,10 @@ class TestLARS:
         received = trained(LARS(0.3, momentum=momentum, l2=l2, eta=0.02), gradients(), start())
         expected = reference.lars(start(), gradients(), [0.3] * STEPS, momentum, l2, 0.02)
         assert_equal(received, expected)
-        assert all(np.abs(after - before).max() > 0.1 for after, before in zip(expected, start(), strict=True))
+        assert all(
+            np.abs(after - before).max() > 0.1
+            for after, before in zip(expected, start(), strict=True)
+        )
 
     def test_defaults_are_the_papers(self):
         config = LARS().get_config()
@@ -108,26 +132,54 @@ class TestLARS:
 
     @pytest.mark.parametrize("excluded", [(), (0,)], ids=["no exclusions", "a kernel excluded"])
     def test_follows_a_schedule(self, excluded):
-        received = trained(LARS(WarmupSchedule(0.5, STEPS, 7), l2=0.05, eta=0.02), gradients(), start(), excluded)
-        expected = reference.lars(start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, spared=excluded)
+        received = trained(
+            LARS(WarmupSchedule(0.5, STEPS, 7), l2=0.05, eta=0.02), gradients(), start(), excluded
+        )
+        expected = reference.lars(
+            start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, spared=excluded
+        )
         assert largest_error(received, expected) < 1e-5
-        other = reference.lars(start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, spared=() if excluded else (0,))
+        other = reference.lars(
+            start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, spared=() if excluded else (0,)
+        )
         assert largest_error(other[:1], expected[:1]) > 0.1
 
     def test_accumulates_gradients(self):
-        received = trained(LARS(0.3, l2=0.05, eta=0.02, gradient_accumulation_steps=2), gradients(), start())
-        means = [[(a + b) / 2.0 for a, b in zip(*pair, strict=True)] for pair in zip(gradients()[::2], gradients()[1::2], strict=True)]
-        assert largest_error(received, reference.lars(start(), means, [0.3] * len(means), l2=0.05, eta=0.02)) < 1e-5
+        received = trained(
+            LARS(0.3, l2=0.05, eta=0.02, gradient_accumulation_steps=2), gradients(), start()
+        )
+        means = [
+            [(a + b) / 2.0 for a, b in zip(*pair, strict=True)]
+            for pair in zip(gradients()[::2], gradients()[1::2], strict=True)
+        ]
+        assert (
+            largest_error(
+                received, reference.lars(start(), means, [0.3] * len(means), l2=0.05, eta=0.02)
+            )
+            < 1e-5
+        )
 
-    @pytest.mark.parametrize(("kind", "clip"), [("clipnorm", reference.clipped), ("global_clipnorm", reference.clipped_together)])
+    @pytest.mark.parametrize(
+        ("kind", "clip"),
+        [("clipnorm", reference.clipped), ("global_clipnorm", reference.clipped_together)],
+    )
     def test_clips_gradients(self, kind, clip):
         received = trained(LARS(0.3, l2=0.05, eta=0.02, **{kind: 1.5}), gradients(), start())
-        expected = reference.lars(start(), [clip(values, 1.5) for values in gradients()], [0.3] * STEPS, l2=0.05, eta=0.02)
+        expected = reference.lars(
+            start(), [clip(values, 1.5) for values in gradients()], [0.3] * STEPS, l2=0.05, eta=0.02
+        )
         assert largest_error(received, expected) < 1e-5
-        assert largest_error(reference.lars(start(), gradients(), [0.3] * STEPS, l2=0.05, eta=0.02), expected) > 0.01
+        assert (
+            largest_error(
+                reference.lars(start(), gradients(), [0.3] * STEPS, l2=0.05, eta=0.02), expected
+            )
+            > 0.01
+        )
 
     def test_unscales_gradients_and_skips_those_that_overflowed(self):
-        optimizer = keras.optimizers.LossScaleOptimizer(LARS(0.3, l2=0.05, eta=0.02), initial_scale=1024.0)
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            LARS(0.3, l2=0.05, eta=0.02), initial_scale=1024.0
+        )
         scaled = [[1024.0 * value for value in values] for values in gradients()]
         scaled[-1] = [np.full_like(value, np.inf) for value in scaled[-1]]
         expected = reference.lars(start(), gradients()[:-1], [0.3] * (STEPS - 1), l2=0.05, eta=0.02)
@@ -153,24 +205,32 @@ class TestLARS:
         steps = [values[:2] for values in gradients()[:3]]
         large = [[1000.0 * value for value in values] for values in steps]
         optimizers = (LARS(0.1, l2=0.0), LARS(0.1, l2=0.0))
-        one, other = (trained(optimizer, values, start()[:2]) for optimizer, values in zip(optimizers, (steps, large), strict=True))
+        one, other = (
+            trained(optimizer, values, start()[:2])
+            for optimizer, values in zip(optimizers, (steps, large), strict=True)
+        )
         for small_gradient, large_gradient in zip(one, other, strict=True):
             np.testing.assert_allclose(small_gradient, large_gradient, rtol=1e-6)
 
 
 class TestLARSAgainstOptax:
-    """`optax.lars` has the same trust ratio, and an `eps` in it that is 0 by default, as in deepmind-research. It multiplies by the rate
-    before the momentum, not after: the same while the rate stays, another method while it changes, for its momentum then remembers the
-    rates of old gradients."""
+    """`optax.lars` has the same trust ratio, and an `eps` in it that is 0 by default, as in
+    deepmind-research. It multiplies by the rate before the momentum, not after: the same while the
+    rate stays, another method while it changes, for its momentum then remembers the rates of old
+    gradients."""
 
     @staticmethod
     def by_optax(rate, weights, steps, **kwargs) -> list[np.ndarray]:
         import jax
         import optax
 
-        jax.config.update("jax_platforms", "cpu")  # before its first use: it would take a TPU or most of a GPU's memory from TensorFlow
+        jax.config.update(
+            "jax_platforms", "cpu"
+        )  # before its first use: it would take a TPU or most of a GPU's memory from TensorFlow
         kernels = [weight.ndim > 1 for weight in weights]
-        optimizer = optax.lars(rate, weight_decay_mask=kernels, trust_ratio_mask=kernels, momentum=0.9, **kwargs)
+        optimizer = optax.lars(
+            rate, weight_decay_mask=kernels, trust_ratio_mask=kernels, momentum=0.9, **kwargs
+        )
         weights = [jax.numpy.asarray(weight) for weight in weights]
         state = optimizer.init(weights)
 
@@ -187,7 +247,13 @@ class TestLARSAgainstOptax:
         weights = [*start(), np.zeros((2, 2), np.float32)]
         steps = [[*values, np.ones((2, 2), np.float32)] for values in gradients()]
         received = trained(LARS(0.3, l2=0.05, eta=0.02), steps, weights)
-        assert largest_error(received, self.by_optax(0.3, weights, steps, weight_decay=0.05, trust_coefficient=0.02)) < 1e-5
+        assert (
+            largest_error(
+                received,
+                self.by_optax(0.3, weights, steps, weight_decay=0.05, trust_coefficient=0.02),
+            )
+            < 1e-5
+        )
 
     def test_under_a_schedule_they_differ_by_the_place_of_the_rate(self):
         schedule = WarmupSchedule(0.5, STEPS, 7)
@@ -200,30 +266,53 @@ class TestLARSAgainstOptax:
         )
         received = trained(LARS(schedule, l2=0.05, eta=0.02), gradients(), start())
         assert largest_error(received, peers) > 0.01
-        explained = reference.lars(start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, rate_before_momentum=True)
+        explained = reference.lars(
+            start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, rate_before_momentum=True
+        )
         assert largest_error(peers, explained) < 1e-5
 
     def test_with_an_eps_they_differ_by_that(self):
-        peers = self.by_optax(0.3, start(), gradients(), weight_decay=0.05, trust_coefficient=0.02, eps=1.0)
+        peers = self.by_optax(
+            0.3, start(), gradients(), weight_decay=0.05, trust_coefficient=0.02, eps=1.0
+        )
         received = trained(LARS(0.3, l2=0.05, eta=0.02), gradients(), start())
         assert largest_error(received[:2], peers[:2]) > 0.01
-        explained = reference.lars(start(), gradients(), [0.3] * STEPS, l2=0.05, eta=0.02, epsilon=1.0)
+        explained = reference.lars(
+            start(), gradients(), [0.3] * STEPS, l2=0.05, eta=0.02, epsilon=1.0
+        )
         assert largest_error(peers, explained) < 1e-5
 
 
 class TestDecoupledDecay:
     @pytest.mark.parametrize("decay", [0.0, 0.5])
-    @pytest.mark.parametrize(("make", "expect"), [(AdamW, reference.adamw), (Lamb, reference.lamb)], ids=["adamw", "lamb"])
+    @pytest.mark.parametrize(
+        ("make", "expect"),
+        [(AdamW, reference.adamw), (Lamb, reference.lamb)],
+        ids=["adamw", "lamb"],
+    )
     def test_equals_numpy_under_a_schedule(self, make, expect, decay):
-        received = trained(make(WarmupSchedule(0.05, STEPS, 7), weight_decay=decay, beta_1=0.8), gradients(), start())
-        expected = expect(start(), gradients(), [rate / 10.0 for rate in SCHEDULED], decay, beta_1=0.8)
+        received = trained(
+            make(WarmupSchedule(0.05, STEPS, 7), weight_decay=decay, beta_1=0.8),
+            gradients(),
+            start(),
+        )
+        expected = expect(
+            start(), gradients(), [rate / 10.0 for rate in SCHEDULED], decay, beta_1=0.8
+        )
         assert largest_error(received, expected) < 1e-5
-        assert all(np.abs(after - before).max() > 0.03 for after, before in zip(expected, start(), strict=True))
+        assert all(
+            np.abs(after - before).max() > 0.03
+            for after, before in zip(expected, start(), strict=True)
+        )
 
-    @pytest.mark.parametrize(("make", "keras_own"), [(AdamW, keras.optimizers.AdamW), (Lamb, keras.optimizers.Lamb)])
+    @pytest.mark.parametrize(
+        ("make", "keras_own"), [(AdamW, keras.optimizers.AdamW), (Lamb, keras.optimizers.Lamb)]
+    )
     def test_equals_keras_own_with_the_same_exclusions(self, make, keras_own):
         received = trained(make(0.01, weight_decay=0.5), gradients(), start(), excluded=(0,))
-        expected = trained(keras_own(0.01, weight_decay=0.5), gradients(), start(), excluded=(0, 2, 3, 4))
+        expected = trained(
+            keras_own(0.01, weight_decay=0.5), gradients(), start(), excluded=(0, 2, 3, 4)
+        )
         assert_equal(received, expected)
 
 
@@ -232,7 +321,9 @@ class TestL2Decay:
     def test_adam_equals_numpy(self, l2):
         received = trained(Adam(0.01, l2=l2), gradients(), start())
         # Keras' 1 - .999^t in float32 is off by up to 6e-5 in the first steps.
-        assert_equal(received, reference.adam(start(), gradients(), [0.01] * STEPS, l2=l2), of_largest=1e-5)
+        assert_equal(
+            received, reference.adam(start(), gradients(), [0.01] * STEPS, l2=l2), of_largest=1e-5
+        )
 
     @pytest.mark.parametrize("l2", [0.0, 0.05])
     def test_sgd_equals_numpy(self, l2):
@@ -252,17 +343,29 @@ class TestSpareFromDecay:
                 np.testing.assert_array_equal(weight, before, err_msg=name)
 
     def test_spared_are_those_with_at_most_one_axis(self):
-        assert [name for name, shape in SHAPES.items() if spared(keras.Variable(np.zeros(shape)))] == ["bias", "gamma", "scalar"]
+        assert [
+            name for name, shape in SHAPES.items() if spared(keras.Variable(np.zeros(shape)))
+        ] == ["bias", "gamma", "scalar"]
 
     @staticmethod
     def network() -> keras.Model:
-        """Layers with misleading names, and with biases and normalisation parameters of two axes. Only the kernels shall decay."""
+        """Layers with misleading names, and with biases and normalisation parameters of two axes.
+        Only the kernels shall decay."""
         images = keras.Input((6, 3))
         x = keras.layers.LayerNormalization(axis=(1, 2), name="kernel")(images)
-        x = keras.layers.SpectralNormalization(keras.layers.Dense(4, name="bias"), name="layer_normalization")(x)
-        x = keras.layers.EinsumDense("abc,cd->abd", output_shape=(6, 4), bias_axes="bd", name="dense")(x)
+        x = keras.layers.SpectralNormalization(
+            keras.layers.Dense(4, name="bias"), name="layer_normalization"
+        )(x)
+        x = keras.layers.EinsumDense(
+            "abc,cd->abd", output_shape=(6, 4), bias_axes="bd", name="dense"
+        )(x)
         inner = keras.Sequential(
-            [keras.Input((6, 4)), Scale(name="conv"), keras.layers.Dense(5, name="batch_normalization_gamma")], name="inner"
+            [
+                keras.Input((6, 4)),
+                Scale(name="conv"),
+                keras.layers.Dense(5, name="batch_normalization_gamma"),
+            ],
+            name="inner",
         )
         x = keras.layers.RMSNormalization()(keras.layers.GroupNormalization(5)(inner(x)))
         network = keras.Model(images, keras.layers.BatchNormalization()(x))
@@ -273,15 +376,29 @@ class TestSpareFromDecay:
     @pytest.mark.parametrize("name", [*MAKERS, "scaled"])
     def test_by_layer_type_whatever_the_shape(self, name):
         network = self.network()
-        optimizer = keras.optimizers.LossScaleOptimizer(LARS(0.1, l2=0.5)) if name == "scaled" else MAKERS[name](0.1)
+        optimizer = (
+            keras.optimizers.LossScaleOptimizer(LARS(0.1, l2=0.5))
+            if name == "scaled"
+            else MAKERS[name](0.1)
+        )
         found = {id(variable) for variable in spare_from_decay(optimizer, network)}
         variables = network.trainable_variables
-        two_axes = [variable.path for variable in variables if id(variable) in found and len(variable.shape) == 2]
-        assert len(two_axes) == 4  # gamma and beta of LayerNormalization, EinsumDense's bias, Scale's factor
+        two_axes = [
+            variable.path
+            for variable in variables
+            if id(variable) in found and len(variable.shape) == 2
+        ]
+        assert (
+            len(two_axes) == 4
+        )  # gamma and beta of LayerNormalization, EinsumDense's bias, Scale's factor
         optimizer.build(variables)
         optimizer.apply_gradients([(tf.zeros(variable.shape), variable) for variable in variables])
         decayed = [variable.path for variable in variables if np.any(variable.numpy() != 1.0)]
-        assert decayed == ["layer_normalization/bias/kernel", "dense/kernel", "inner/batch_normalization_gamma/kernel"]
+        assert decayed == [
+            "layer_normalization/bias/kernel",
+            "dense/kernel",
+            "inner/batch_normalization_gamma/kernel",
+        ]
 
     def test_lars_takes_the_full_rate_for_them(self):
         networks = [self.network(), self.network()]
@@ -295,25 +412,42 @@ class TestSpareFromDecay:
 
     def test_too_late_and_too_early_are_errors(self):
         optimizer, network = LARS(), self.network()
-        with pytest.raises(ValueError, match='expected built models; received "early", which is not'):
-            spare_from_decay(optimizer, [network, keras.Sequential([keras.layers.Dense(2)], name="early")])
+        with pytest.raises(
+            ValueError, match='expected built models; received "early", which is not'
+        ):
+            spare_from_decay(
+                optimizer, [network, keras.Sequential([keras.layers.Dense(2)], name="early")]
+            )
         optimizer.build(network.trainable_variables)
-        with pytest.raises(ValueError, match='expected an optimizer that is not built yet; received "lars", which is'):
+        with pytest.raises(
+            ValueError,
+            match='expected an optimizer that is not built yet; received "lars", which is',
+        ):
             spare_from_decay(optimizer, network)
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 class TestGroupRates:
-    """With one rate for a group and another for the rest, each weight moves as it would where its rate is everybody's."""
+    """With one rate for a group and another for the rest, each weight moves as it would where its
+    rate is everybody's."""
 
     STEPS = gradients()[:6]
 
     def assert_each_moves_at_its_rate(self, build, rest, rate, group=(0, 3), traced=False):
-        mixed = trained(build(rest), self.STEPS, start(), groups=dict.fromkeys(group, rate), traced=traced)
-        ends = {value: trained(build(value), self.STEPS, start(), traced=traced) for value in (rest, rate)}
+        mixed = trained(
+            build(rest), self.STEPS, start(), groups=dict.fromkeys(group, rate), traced=traced
+        )
+        ends = {
+            value: trained(build(value), self.STEPS, start(), traced=traced)
+            for value in (rest, rate)
+        }
         for index, name in enumerate(SHAPES):
-            expected, other = (ends[rate], ends[rest]) if index in group else (ends[rest], ends[rate])
-            np.testing.assert_allclose(mixed[index], expected[index], rtol=1e-6, atol=1e-6, err_msg=name)
+            expected, other = (
+                (ends[rate], ends[rest]) if index in group else (ends[rest], ends[rate])
+            )
+            np.testing.assert_allclose(
+                mixed[index], expected[index], rtol=1e-6, atol=1e-6, err_msg=name
+            )
             assert np.abs(mixed[index] - other[index]).max() > 1e-4, name
 
     def test_constant_for_the_group_and_a_schedule_for_the_rest(self, make):
@@ -346,7 +480,9 @@ class TestGroupRates:
     def test_nothing_or_no_rate_is_an_error(self, make):
         with pytest.raises(ValueError, match="expected at least one variable; received none"):
             make(0.1).set_group_rate([], 0.1)
-        with pytest.raises(ValueError, match="expected a float or a LearningRateSchedule; received 'high'"):
+        with pytest.raises(
+            ValueError, match="expected a float or a LearningRateSchedule; received 'high'"
+        ):
             make(0.1).set_group_rate([keras.Variable(1.0)], "high")
 
 
@@ -400,7 +536,14 @@ print(json.dumps(found))
 @pytest.mark.long
 def test_two_replicas_have_the_groups_and_exclusions_of_one():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_REPLICAS],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["replicas"] == 2
@@ -429,20 +572,30 @@ class TestSerialisation:
         assert type(again) is type(optimizer)
         assert again.get_config() == optimizer.get_config()
         fresh = type(optimizer).from_config(optimizer.get_config())
-        for one, other in zip(trained(again, gradients()[:3], start()), trained(fresh, gradients()[:3], start()), strict=True):
+        for one, other in zip(
+            trained(again, gradients()[:3], start()),
+            trained(fresh, gradients()[:3], start()),
+            strict=True,
+        ):
             np.testing.assert_array_equal(one, other)
 
     def test_its_state_can_be_carried_over(self, optimizer):
-        whole = trained(type(optimizer).from_config(optimizer.get_config()), gradients()[:6], start())
+        whole = trained(
+            type(optimizer).from_config(optimizer.get_config()), gradients()[:6], start()
+        )
         first = type(optimizer).from_config(optimizer.get_config())
         half = trained(first, gradients()[:3], start())
         second = type(optimizer).from_config(optimizer.get_config())
         variables = [keras.Variable(weight) for weight in half]
         second.build(variables)
-        for variable, saved in zip(second.variables, [variable.numpy() for variable in first.variables], strict=True):
+        for variable, saved in zip(
+            second.variables, [variable.numpy() for variable in first.variables], strict=True
+        ):
             variable.assign(saved)
         for values in gradients()[3:6]:
-            second.apply_gradients(zip([tf.constant(value) for value in values], variables, strict=True))
+            second.apply_gradients(
+                zip([tf.constant(value) for value in values], variables, strict=True)
+            )
         for one, other in zip(whole, variables, strict=True):
             np.testing.assert_allclose(one, other.numpy(), rtol=1e-6, atol=1e-6)
 
@@ -452,15 +605,24 @@ class TestWarmupSchedule:
     def test_equals_numpy_at_every_step(self, warmup):
         schedule = WarmupSchedule(0.45, 100, warmup)
         rates = [float(schedule(tf.constant(step, tf.int64))) for step in range(121)]
-        np.testing.assert_allclose(rates, [reference.warmup_cosine(step, 0.45, 100, warmup) for step in range(121)], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            rates,
+            [reference.warmup_cosine(step, 0.45, 100, warmup) for step in range(121)],
+            rtol=1e-5,
+            atol=1e-7,
+        )
 
     def test_its_corners(self):
         schedule = WarmupSchedule(0.45, 100, 10)
-        assert [float(schedule(step)) for step in (0, 5, 10, 55, 100)] == pytest.approx([0.0, 0.225, 0.45, 0.225, 0.0], abs=1e-6)
+        assert [float(schedule(step)) for step in (0, 5, 10, 55, 100)] == pytest.approx(
+            [0.0, 0.225, 0.45, 0.225, 0.0], abs=1e-6
+        )
 
     def test_constant_stays_at_the_peak(self):
         schedule = WarmupSchedule(0.2, 100, 4, "constant")
-        assert [float(schedule(step)) for step in (0, 1, 4, 60, 100)] == pytest.approx([0.0, 0.05, 0.2, 0.2, 0.2])
+        assert [float(schedule(step)) for step in (0, 1, 4, 60, 100)] == pytest.approx(
+            [0.0, 0.05, 0.2, 0.2, 0.2]
+        )
 
     def test_only_warm_up_is_possible(self):
         schedule = WarmupSchedule(1.0, 8, 8)
@@ -468,7 +630,9 @@ class TestWarmupSchedule:
         assert np.isfinite(float(schedule(8)))
 
     def test_another_kind_is_an_error(self):
-        with pytest.raises(ValueError, match='expected "cosine" or "constant"; received \'linear\''):
+        with pytest.raises(
+            ValueError, match='expected "cosine" or "constant"; received \'linear\''
+        ):
             WarmupSchedule(0.1, 10, 0, "linear")
 
 
@@ -487,9 +651,16 @@ class TestBuildOptimizer:
         optimizer = build_optimizer(name, WarmupSchedule(0.1, 10), 0.01, 0.8)
         assert type(optimizer) is kind
         config = optimizer.get_config()
-        assert (config[decay], config[momentum], config.get("nesterov", False)) == (0.01, 0.8, False)
+        assert (config[decay], config[momentum], config.get("nesterov", False)) == (
+            0.01,
+            0.8,
+            False,
+        )
         assert decay == "weight_decay" or config["weight_decay"] is None
 
     def test_another_name_is_an_error(self):
-        with pytest.raises(ValueError, match='expected "lars", "adam", "adamw", "lamb" or "sgd"; received \'rmsprop\''):
+        with pytest.raises(
+            ValueError,
+            match='expected "lars", "adam", "adamw", "lamb" or "sgd"; received \'rmsprop\'',
+        ):
             build_optimizer("rmsprop", WarmupSchedule(0.1, 10))

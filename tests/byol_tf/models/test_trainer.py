@@ -1,4 +1,5 @@
-"""Several steps a call, several replicas, parts of a batch: the same numbers as one step at a time on one device."""
+"""Several steps a call, several replicas, parts of a batch: the same numbers as one step at a time
+on one device."""
 
 import json
 import os
@@ -20,10 +21,16 @@ def parts(model: BYOL) -> list[np.ndarray]:
     return tiny.weights(*model.parts.values(), model.target_encoder, model.target_projector)
 
 
-def trained(batches: int = 6, epochs: int = 2, accumulation: int = 1, **compile_options) -> tuple[BYOL, dict]:
+def trained(
+    batches: int = 6, epochs: int = 2, accumulation: int = 1, **compile_options
+) -> tuple[BYOL, dict]:
     model = tiny.model(accumulation=accumulation)
-    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), **{"jit_compile": False} | compile_options)
-    return model, tiny.fit(model, batches, [TargetUpdate(cosine_tau(0.8, batches * epochs))], epochs)
+    model.compile(
+        keras.optimizers.SGD(0.05, momentum=0.9), **{"jit_compile": False} | compile_options
+    )
+    return model, tiny.fit(
+        model, batches, [TargetUpdate(cosine_tau(0.8, batches * epochs))], epochs
+    )
 
 
 class TestStepsPerExecution:
@@ -42,13 +49,17 @@ class TestStepsPerExecution:
 
         class Listener(keras.callbacks.Callback):
             def on_train_batch_end(self, batch, logs=None):
-                heard.append((batch, int(self.model.optimizer.iterations.numpy()), float(logs["tau"])))
+                heard.append(
+                    (batch, int(self.model.optimizer.iterations.numpy()), float(logs["tau"]))
+                )
 
         model = tiny.model()
         model.compile(keras.optimizers.SGD(0.05), steps_per_execution=3, jit_compile=False)
         tiny.fit(model, 6, [TargetUpdate(cosine_tau(0.8, 6)), Listener()])
         assert [(batch, steps) for batch, steps, _ in heard] == [(2, 3), (5, 6)]
-        assert [tau for *_, tau in heard] == pytest.approx([reference.cosine_tau(step, 6, 0.8) for step in (2, 5)], abs=1e-6)
+        assert [tau for *_, tau in heard] == pytest.approx(
+            [reference.cosine_tau(step, 6, 0.8) for step in (2, 5)], abs=1e-6
+        )
 
     def test_it_is_traced_once(self):
         model = tiny.model()
@@ -70,7 +81,10 @@ def independent(accumulation: int = 1, **options) -> BYOL:
     """Without batch statistics, parts of a batch are as good as the whole."""
     keras.utils.set_random_seed(0)
     encoder = build_encoder("convnet", 32, 0.5, normalization="layer")
-    heads = [mlp_head(width, 32, 16, name, normalization="layer") for width, name in ((64, "projector"), (16, "predictor"))]
+    heads = [
+        mlp_head(width, 32, 16, name, normalization="layer")
+        for width, name in ((64, "projector"), (16, "predictor"))
+    ]
     model = BYOL(encoder, *heads, accumulation=accumulation, **options)
     model.compile(keras.optimizers.SGD(0.05), jit_compile=False)
     return model
@@ -87,21 +101,34 @@ class TestAccumulation:
     def test_parts_of_a_batch_give_the_step_of_the_whole(self, accumulation, recompute):
         whole, in_parts = independent(), independent(accumulation, recompute=recompute)
         histories = [
-            model.fit(images(5), callbacks=[TargetUpdate(cosine_tau(0.8, 5))], verbose=0, shuffle=False).history
+            model.fit(
+                images(5), callbacks=[TargetUpdate(cosine_tau(0.8, 5))], verbose=0, shuffle=False
+            ).history
             for model in (whole, in_parts)
         ]
         for a, b in zip(parts(whole), parts(in_parts), strict=True):
             assert np.abs(a - b).max() <= 1e-5 * max(np.abs(a).max(), 0.1)
         assert histories[0]["loss"] == pytest.approx(histories[1]["loss"], rel=1e-5)
-        assert histories[0]["tau"] == histories[1]["tau"] == pytest.approx([reference.cosine_tau(4, 5, 0.8)], abs=1e-6)
+        assert (
+            histories[0]["tau"]
+            == histories[1]["tau"]
+            == pytest.approx([reference.cosine_tau(4, 5, 0.8)], abs=1e-6)
+        )
         assert int(in_parts.optimizer.iterations.numpy()) == 5
 
     def test_parts_that_do_not_divide_the_batch_are_an_error(self):
-        with pytest.raises(ValueError, match="accumulation: expected a divisor of the 8 images of a replica's batch; received 3"):
+        with pytest.raises(
+            ValueError,
+            match="accumulation: expected a divisor of the 8 images of a replica's batch; received "
+            "3",
+        ):
             independent(3).train_step(next(iter(images(1))))
 
     def test_an_optimizer_that_accumulates_by_itself_is_an_error(self):
-        with pytest.raises(ValueError, match=r"expected no gradient_accumulation_steps, .* BYOL\(accumulation=...\) accumulates"):
+        with pytest.raises(
+            ValueError,
+            match=r"expected no gradient_accumulation_steps, .* BYOL\(accumulation=...\) accumulates",
+        ):
             tiny.model().compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
 
 
@@ -114,14 +141,20 @@ class TestJit:
     @pytest.mark.long  # test_engines has one in the fast suite
     @pytest.mark.parametrize("normalization", ["batch", "group"])
     def test_the_whole_step_compiles_with_xla(self, normalization):
-        """What stands for a TPU here: both networks, loss, LARS and target update have no op that XLA lacks."""
+        """What stands for a TPU here: both networks, loss, LARS and target update have no op that
+        XLA lacks."""
         keras.utils.set_random_seed(0)
         encoder = build_encoder("convnet", 32, 0.5, normalization=normalization)
-        heads = [mlp_head(width, 32, 16, name, normalization=normalization) for width, name in ((64, "projector"), (16, "predictor"))]
+        heads = [
+            mlp_head(width, 32, 16, name, normalization=normalization)
+            for width, name in ((64, "projector"), (16, "predictor"))
+        ]
         model = BYOL(encoder, *heads, Objective(negatives=0.5, temperature=0.2), recompute=True)
         model.compile(LARS(0.1), jit_compile=True)
         before = parts(model)
-        history = model.fit(images(1), callbacks=[TargetUpdate(constant_tau(0.5))], verbose=0, shuffle=False).history
+        history = model.fit(
+            images(1), callbacks=[TargetUpdate(constant_tau(0.5))], verbose=0, shuffle=False
+        ).history
         assert np.isfinite(history["loss"]).all()
         assert max(np.abs(a - b).max() for a, b in zip(before, parts(model), strict=True)) > 1e-5
 
@@ -193,7 +226,14 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def two_replicas() -> dict:
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_REPLICAS],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -212,7 +252,11 @@ def test_an_infinity_on_one_replica_skips_the_step_on_both(two_replicas):
     assert [state["apart"] for state in two_replicas["float16"]] == [0.0, 0.0, 0.0]
     assert [state["steps"] for state in (before, skipped, after)] == [1, 1, 2]
     assert [state["scale"] for state in (before, skipped)] == [4096.0, 2048.0]
-    assert [state["skipped"] for state in two_replicas["float16"]] == [0, 0, 0]  # Keras found its scale; that is no trouble
+    assert [state["skipped"] for state in two_replicas["float16"]] == [
+        0,
+        0,
+        0,
+    ]  # Keras found its scale; that is no trouble
     assert skipped["tau"] == 1.0  # the target stays too
     assert before["tau"] == pytest.approx(0.8, abs=0.01)
     assert two_replicas["moved"][0] == 0.0

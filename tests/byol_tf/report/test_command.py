@@ -1,4 +1,5 @@
-"""The page of a run: one file with everything inside, for runs with labels and without, with images and without."""
+"""The page of a run: one file with everything inside, for runs with labels and without, with images
+and without."""
 
 import base64
 import json
@@ -32,7 +33,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.sources += [value for name, value in attributes if name in ("src", "href", "srcset", "data")]
+        self.sources += [
+            value for name, value in attributes if name in ("src", "href", "srcset", "data")
+        ]
         assert not [name for name, _ in attributes if name.startswith("on")]
         if tag not in self.VOID:
             self._open.append(tag)
@@ -66,7 +69,9 @@ def run(tmp_path_factory) -> Path:
     folder = small_run.write_run(tmp_path_factory.mktemp("report") / "run", CONFIG)
     folder.result.write_text('{"system": "BYOL", "epochs": 1, "supervised_accuracy": 0.4}')
     facts = json.loads(folder.environment.read_text())
-    folder.environment.write_text(json.dumps(facts | {"command": ["python", "-m", "x", "--set", "a=<b> & c"]}))
+    folder.environment.write_text(
+        json.dumps(facts | {"command": ["python", "-m", "x", "--set", "a=<b> & c"]})
+    )
     return folder.root
 
 
@@ -104,12 +109,23 @@ def test_the_neighbours_are_those_of_either_network(run, monkeypatch):
     from pipelines.sources import ArrayImages
 
     drawn = {}
-    monkeypatch.setattr(seen_figures, "save_figure", lambda figure, path: drawn.setdefault("sheet", figure.axes[0].images[0].get_array()))
+    monkeypatch.setattr(
+        seen_figures,
+        "save_figure",
+        lambda figure, path: drawn.setdefault("sheet", figure.axes[0].images[0].get_array()),
+    )
     labels = np.arange(20) % 2
-    by_class = np.eye(2)[labels].astype(np.float32) + 0.01 * np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    by_class = np.eye(2)[labels].astype(np.float32) + 0.01 * np.random.default_rng(0).normal(
+        size=(20, 2)
+    ).astype(np.float32)
     against = np.stack([np.cos(np.arange(20)), np.sin(np.arange(20))], axis=1).astype(np.float32)
     images = ArrayImages(np.zeros((20, 8, 8, 3), np.uint8), labels)
-    seen_figures.neighbours_figure(Path("x"), Seen(images, labels, ("a", "b"), by_class, against, {}, None, None), 0, "untrained")
+    seen_figures.neighbours_figure(
+        Path("x"),
+        Seen(images, labels, ("a", "b"), by_class, against, {}, None, None),
+        0,
+        "untrained",
+    )
     sheet, step = drawn["sheet"], seen_figures._SIDE + 2 * seen_figures._FRAME + seen_figures._GAP
     frames = sheet[1::step, 1 + step :: step]
     blue = (frames == (0x1F, 0x5F, 0xBF)).all(axis=-1)
@@ -119,14 +135,28 @@ def test_the_neighbours_are_those_of_either_network(run, monkeypatch):
 
 
 def test_a_collapsed_encoder_has_a_page_too(tmp_path):
-    from byol_tf.report.figures import collapse_figure, confusion_figure, map_figure, neighbours_figure
+    from byol_tf.report.figures import (
+        collapse_figure,
+        confusion_figure,
+        map_figure,
+        neighbours_figure,
+    )
     from byol_tf.report.representations import Seen
     from pipelines.sources import ArrayImages
 
     labels = np.arange(30) % 3
     same = np.ones((30, 4), np.float32)
     images = ArrayImages(np.zeros((30, 8, 8, 3), np.uint8), labels)
-    seen = Seen(images, labels, ("a", "b $", "日"), same, same, {"trained": np.zeros(4)}, labels, np.zeros(30, np.int64))
+    seen = Seen(
+        images,
+        labels,
+        ("a", "b $", "日"),
+        same,
+        same,
+        {"trained": np.zeros(4)},
+        labels,
+        np.zeros(30, np.int64),
+    )
     collapse_figure(tmp_path / "collapse.png", [{"epoch": 0.0, "projection_std": 0.0}], seen)
     neighbours_figure(tmp_path / "neighbours.png", seen, 0, "untrained")
     assert map_figure(tmp_path / "map.png", seen, 0, "untrained")
@@ -140,20 +170,30 @@ def test_without_labels_what_needs_them_is_left_out(run, tmp_path, capsys):
     shutil.rmtree(copy / "figures", ignore_errors=True)
     photos.mkdir()
     for number in range(12):
-        Image.fromarray(draw.integers(0, 255, (30 + number, 40, 3), dtype=np.uint8)).save(photos / f"{number}.png")
+        Image.fromarray(draw.integers(0, 255, (30 + number, 40, 3), dtype=np.uint8)).save(
+            photos / f"{number}.png"
+        )
     config = CONFIG | {"data": {"source": "folder", "root": str(photos)}}
     (copy / "config.json").write_text(json.dumps(config))
-    (copy / "history.csv").write_text(small_run.HISTORY.replace("0.2,0.1", ",").replace("0.6,0.5", ","))
+    (copy / "history.csv").write_text(
+        small_run.HISTORY.replace("0.2,0.1", ",").replace("0.6,0.5", ",")
+    )
     (copy / "result.json").unlink()
     assert main(["--run", str(copy)]) == 0
     text = " ".join(page_of(copy).text)
     assert text.count("Left out: there are no labelled images.") == 2
     assert "those among 12 images that were learned from" in text
-    assert sorted(path.name for path in (copy / "figures").iterdir()) == ["collapse.png", "neighbours.png"]
+    assert sorted(path.name for path in (copy / "figures").iterdir()) == [
+        "collapse.png",
+        "neighbours.png",
+    ]
     shutil.rmtree(photos)
     capsys.readouterr()
     assert main(["--run", str(copy)]) == 0
-    assert "without the figures that need images and weights: data.root: there is no folder" in capsys.readouterr().err
+    assert (
+        "without the figures that need images and weights: data.root: there is no folder"
+        in capsys.readouterr().err
+    )
     assert " ".join(page_of(copy).text).count("Left out: data.root: there is no folder") == 3
 
 
@@ -177,4 +217,7 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
     folder = small_run.write_run(tmp_path / "run")
     folder.history.write_text("".join(small_run.HISTORY.splitlines(keepends=True)[:2]))
     assert main(["--run", str(folder.root)]) == 2
-    assert "expected a run of one epoch or more; it has none in history.csv yet" in capsys.readouterr().err
+    assert (
+        "expected a run of one epoch or more; it has none in history.csv yet"
+        in capsys.readouterr().err
+    )

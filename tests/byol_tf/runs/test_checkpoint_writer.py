@@ -22,8 +22,13 @@ class Run:
         self.writer = CheckpointWriter(folder, keep, self.said.append)
 
     def write(self, epoch: int, step: int = 0, accuracies: tuple[float, ...] = ()) -> None:
-        rows = [{"epoch": epoch, "probe_accuracy": accuracy} for epoch, accuracy in enumerate(accuracies)]
-        self.writer.write(epoch, step, {"kernel": np.full((2, 3), epoch, np.float32)}, {"rows": rows})
+        rows = [
+            {"epoch": epoch, "probe_accuracy": accuracy}
+            for epoch, accuracy in enumerate(accuracies)
+        ]
+        self.writer.write(
+            epoch, step, {"kernel": np.full((2, 3), epoch, np.float32)}, {"rows": rows}
+        )
 
 
 @pytest.fixture
@@ -35,7 +40,9 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_training_thread_goes_on_while_one_is_written_and_the_next_waits(run, tmp_path, monkeypatch):
+def test_the_training_thread_goes_on_while_one_is_written_and_the_next_waits(
+    run, tmp_path, monkeypatch
+):
     may_end, order = threading.Event(), []
     real = checkpoint_writer.write_checkpoint
 
@@ -60,7 +67,9 @@ def test_the_training_thread_goes_on_while_one_is_written_and_the_next_waits(run
 
 @pytest.mark.parametrize("where", ["zipfile.ZipFile.open", "os.fsync", "pathlib.Path.rename"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
-def test_a_failed_write_is_said_and_leaves_the_earlier_ones(run, tmp_path, monkeypatch, where, number):
+def test_a_failed_write_is_said_and_leaves_the_earlier_ones(
+    run, tmp_path, monkeypatch, where, number
+):
     run.write(1)
     run.writer.wait()
 
@@ -76,7 +85,10 @@ def test_a_failed_write_is_said_and_leaves_the_earlier_ones(run, tmp_path, monke
             assert names(tmp_path) == ["epoch-0001"]  # and nothing half written takes room
     run.writer.check()
     assert len(run.said) == 2
-    assert all(line.startswith(f"warning: checkpoint not written: [Errno {number}] the disk says no") for line in run.said)
+    assert all(
+        line.startswith(f"warning: checkpoint not written: [Errno {number}] the disk says no")
+        for line in run.said
+    )
     assert read_newest(tmp_path)[1] == []
     run.write(1, 3)
     run.writer.wait()
@@ -97,7 +109,9 @@ def test_the_third_failure_in_a_row_ends_the_run_whatever_it_is(run, monkeypatch
         run.writer.check()
     run.write(1)
     run.writer.wait()
-    with pytest.raises(SavesFailed, match="3 saves in a row failed: ZeroDivisionError: a mistake in the writer"):
+    with pytest.raises(
+        SavesFailed, match="3 saves in a row failed: ZeroDivisionError: a mistake in the writer"
+    ):
         run.writer.check()
     assert SavesFailed.exit_code == 74
     assert len(run.said) == 2
@@ -130,7 +144,8 @@ def test_the_last_save_is_tried_again(run, tmp_path, monkeypatch, failures, writ
 
 @pytest.fixture
 def hanging(monkeypatch):
-    """A disk that answers no fsync before the event is set; a save counts as one that hangs after 0.5 s."""
+    """A disk that answers no fsync before the event is set; a save counts as one that hangs after
+    0.5 s."""
     answers = threading.Event()
     monkeypatch.setattr(checkpoint_writer, "SLOW", 0.5)
     monkeypatch.setattr(checkpoint_writer, "_TICK", 0.02)
@@ -149,7 +164,9 @@ def test_a_save_that_hangs_is_said_once_while_the_training_thread_goes_on(run, t
         time.sleep(0.01)
         run.writer.check()
     run.writer.check()
-    assert [line.partition(" has taken ")[0] for line in run.said] == [f"warning: a save into {tmp_path}"]
+    assert [line.partition(" has taken ")[0] for line in run.said] == [
+        f"warning: a save into {tmp_path}"
+    ]
     assert (run.writer.hangs, run.writer.newest) == (True, None)
     hanging.set()
     run.writer.wait()
@@ -180,7 +197,9 @@ def test_a_disk_that_is_always_slow_does_not_hang(run, hanging):
     run.writer.hung = pytest.fail
     real = checkpoint_writer.write_checkpoint
     with pytest.MonkeyPatch.context() as slow:
-        slow.setattr(checkpoint_writer, "write_checkpoint", lambda *parts: time.sleep(0.7) or real(*parts))
+        slow.setattr(
+            checkpoint_writer, "write_checkpoint", lambda *parts: time.sleep(0.7) or real(*parts)
+        )
         run.write(2)
         run.writer.wait()
     assert len(run.said) == 1
@@ -202,7 +221,9 @@ def test_those_of_an_earlier_process_are_read_once_before_they_count(tmp_path, m
     (tmp_path / "epoch-0003" / "state.json").write_text("{")
     second, read = Run(tmp_path), []
     real = checkpoints.verify
-    monkeypatch.setattr(checkpoint_writer, "verify", lambda path: read.append(path.name) or real(path))
+    monkeypatch.setattr(
+        checkpoint_writer, "verify", lambda path: read.append(path.name) or real(path)
+    )
     for step in (1, 2):
         second.write(3, step)
         second.writer.wait()

@@ -12,7 +12,14 @@ import pytest
 from byol_tf.errors import RunFolderError
 from byol_tf.runs import checkpoint_format as checkpoint_files
 from byol_tf.runs.checkpoint_format import DamagedCheckpoint
-from byol_tf.runs.checkpoints import list_checkpoints, read_newest, recover, remove_old, verify, write_checkpoint
+from byol_tf.runs.checkpoints import (
+    list_checkpoints,
+    read_newest,
+    recover,
+    remove_old,
+    verify,
+    write_checkpoint,
+)
 
 
 def arrays(seed: int = 0) -> dict[str, np.ndarray]:
@@ -37,7 +44,10 @@ def names(folder: Path) -> list[str]:
 
 def test_what_was_written_is_read(tmp_path):
     state = {"rows": [{"epoch": 0, "loss": 3.5}], "seconds": 0.1 + 0.2}
-    assert write_checkpoint(tmp_path / "new" / "folder", 3, 0, arrays(), state) == tmp_path / "new" / "folder" / "epoch-0003"
+    assert (
+        write_checkpoint(tmp_path / "new" / "folder", 3, 0, arrays(), state)
+        == tmp_path / "new" / "folder" / "epoch-0003"
+    )
     checkpoint, damaged = read_newest(tmp_path / "new" / "folder")
     assert damaged == []
     assert (checkpoint.epoch, checkpoint.step, checkpoint.state) == (3, 0, state)
@@ -60,7 +70,13 @@ def whole(path: Path) -> bool:
 def test_a_checkpoint_within_an_epoch_is_newer_than_its_start_and_older_than_its_end(tmp_path):
     for epoch, step in ((10, 0), (9, 2_000_000), (9, 0), (9, 17), (10_000, 3)):
         write_checkpoint(tmp_path, epoch, step, arrays(step), {"at": step})
-    expected = ["epoch-0009", "epoch-0009-step-000017", "epoch-0009-step-2000000", "epoch-0010", "epoch-10000-step-000003"]
+    expected = [
+        "epoch-0009",
+        "epoch-0009-step-000017",
+        "epoch-0009-step-2000000",
+        "epoch-0010",
+        "epoch-10000-step-000003",
+    ]
     assert [path.name for path in list_checkpoints(tmp_path)] == expected
     newest = read_newest(tmp_path)[0]
     assert (newest.epoch, newest.step, newest.state) == (10_000, 3, {"at": 3})
@@ -82,7 +98,12 @@ class TestRemoveOld:
         for name in ("epoch-0003", "epoch-0004"):
             flip_a_byte(tmp_path / name / "arrays.npz")
         remove_old(tmp_path, 1, whole, {})
-        assert names(tmp_path) == ["epoch-0002", "epoch-0003", "epoch-0004", "epoch-0004-step-000001"]
+        assert names(tmp_path) == [
+            "epoch-0002",
+            "epoch-0003",
+            "epoch-0004",
+            "epoch-0004-step-000001",
+        ]
 
     def test_the_best_by_probe_stays(self, tmp_path):
         self.write(tmp_path, (1, 0), (2, 0), (3, 0), (4, 0), (5, 0))
@@ -146,7 +167,9 @@ def test_when_all_are_damaged_each_is_named(tmp_path):
     assert [damage.path.name for damage in damaged] == ["epoch-0002", "epoch-0001"]
 
 
-@pytest.mark.parametrize("where", ["zipfile.ZipFile.open", "json.dumps", "os.fsync", "pathlib.Path.rename"])
+@pytest.mark.parametrize(
+    "where", ["zipfile.ZipFile.open", "json.dumps", "os.fsync", "pathlib.Path.rename"]
+)
 def test_an_interrupted_write_leaves_the_last_one_and_no_half_one(tmp_path, monkeypatch, where):
     write_checkpoint(tmp_path, 1, 0, arrays(1), {"at": 1})
 
@@ -190,7 +213,9 @@ def test_a_checkpoint_of_another_position_is_damaged(tmp_path):
 def test_a_manifest_of_format_1_is_read(tmp_path):
     folder = write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
     facts = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({name: facts[name] for name in ("arrays.npz", "state.json")}))
+    (folder / "manifest.json").write_text(
+        json.dumps({name: facts[name] for name in ("arrays.npz", "state.json")})
+    )
     assert read_newest(tmp_path)[0].state == {"at": 1}
 
 
@@ -199,7 +224,10 @@ def test_another_versions_checkpoint_is_no_damaged_one(tmp_path, monkeypatch):
         write_checkpoint(tmp_path, epoch, 0, arrays(), {})
     monkeypatch.setattr(checkpoint_files, "FORMAT", 3)
     for read in (lambda: read_newest(tmp_path), lambda: recover(tmp_path, pytest.fail)):
-        with pytest.raises(RunFolderError, match=r"epoch-0002: expected a checkpoint of format 1 or 3; received format 2"):
+        with pytest.raises(
+            RunFolderError,
+            match=r"epoch-0002: expected a checkpoint of format 1 or 3; received format 2",
+        ):
             read()
     assert names(tmp_path) == ["epoch-0001", "epoch-0002"]
 
@@ -232,7 +260,8 @@ class TestRecover:
         assert names(tmp_path) == ["damaged", "epoch-0001"]
         assert names(tmp_path / "damaged") == ["epoch-0002", "epoch-0002.2"]
         assert said[1] == (
-            f"damaged checkpoint, not used: {tmp_path / 'epoch-0002'}: arrays.npz is not what was written; "
+            f"damaged checkpoint, not used: {tmp_path / 'epoch-0002'}: arrays.npz is not what was "
+            "written; "
             f"set aside as {tmp_path / 'damaged' / 'epoch-0002.2'}"
         )
 
@@ -246,7 +275,10 @@ class TestRecover:
 
     @pytest.mark.parametrize("epochs", [1, 7])
     def test_an_empty_folder_beside_a_history_of_epochs_is_a_missing_disk(self, tmp_path, epochs):
-        with pytest.raises(RunFolderError, match=rf"expected checkpoints, as the run's history has {epochs} epoch\(s\); found none"):
+        with pytest.raises(
+            RunFolderError,
+            match=rf"expected checkpoints, as the run's history has {epochs} epoch\(s\); found none",
+        ):
             recover(tmp_path, pytest.fail, epochs)
 
     @pytest.mark.parametrize("saved", ["nothing yet", "half of it"])
@@ -280,7 +312,9 @@ class TestRecover:
         assert names(tmp_path) == ["damaged", "epoch-0001"]
         assert names(tmp_path / "damaged") == ["epoch-0002", "epoch-0002.2"]
         assert len(said) == 2
-        (tmp_path / "epoch-0002").symlink_to(to)  # one that couldn't be set aside is in no save's way
+        (tmp_path / "epoch-0002").symlink_to(
+            to
+        )  # one that couldn't be set aside is in no save's way
         write_checkpoint(tmp_path, 2, 0, arrays(), {"at": 2})
         assert read_newest(tmp_path)[0].state == {"at": 2}
 
@@ -294,7 +328,11 @@ def test_of_a_link_that_is_removed_nothing_is_left(tmp_path):
     remove_old(tmp_path, 2, whole, {})
     recover(tmp_path, pytest.fail)
     assert names(tmp_path) == ["elsewhere", "epoch-0002", "epoch-0003"]
-    assert names(tmp_path / "elsewhere" / "epoch-0001") == ["arrays.npz", "manifest.json", "state.json"]
+    assert names(tmp_path / "elsewhere" / "epoch-0001") == [
+        "arrays.npz",
+        "manifest.json",
+        "state.json",
+    ]
 
 
 def test_a_disk_that_gives_back_other_bytes_fails_the_save(tmp_path, monkeypatch):

@@ -25,13 +25,20 @@ FILES = sorted((RESULTS / "cifar10").rglob("*.csv"))
 
 
 def objective(name: str) -> Objective:
-    return Objective(target="online_with_gradient", negatives=1.0, temperature=0.2) if name == "simclr" else Objective()
+    return (
+        Objective(target="online_with_gradient", negatives=1.0, temperature=0.2)
+        if name == "simclr"
+        else Objective()
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_measured_runs(path):
     with path.open() as file:
-        untrained, *rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        untrained, *rows = [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
     signs = [sign_of_collapse(row, untrained, objective(path.stem)) for row in rows]
     first = next((int(row["epoch"]) for row, sign in zip(rows, signs, strict=True) if sign), None)
     assert first == COLLAPSED.get(path.stem)
@@ -51,22 +58,37 @@ STUDIES_COLLAPSED = {
 """What the papers call collapsed and what docs/results does, by study and row; all seeds of it."""
 
 
-@pytest.mark.parametrize("path", sorted((RESULTS / "studies").glob("*/results.csv")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "path", sorted((RESULTS / "studies").glob("*/results.csv")), ids=lambda path: path.parent.name
+)
 def test_the_last_epoch_of_each_run_of_the_studies(path):
     name, file, study = load_study(path.parent.name.removesuffix("-12"))
-    planned = {(each.cell.row, each.seed): each.config for each in plan_study(file, study, "small", 3, [], ["data.root=photos"])}
+    planned = {
+        (each.cell.row, each.seed): each.config
+        for each in plan_study(file, study, "small", 3, [], ["data.root=photos"])
+    }
     with path.open() as table:
         rows = [row for row in csv.DictReader(table) if row["projection_std"]]
     found, expected = set(), {row for study_name, row in STUDIES_COLLAPSED if study_name == name}
     for row in rows:
-        measures = {each: float(row[each]) for each in ("projection_std", "projection_cosine", "effective_rank", "loss")}
-        sign = sign_of_collapse(measures, {"projection_std": 0.8}, planned[row["row"], int(row["seed"])].objective)
+        measures = {
+            each: float(row[each])
+            for each in ("projection_std", "projection_cosine", "effective_rank", "loss")
+        }
+        sign = sign_of_collapse(
+            measures, {"projection_std": 0.8}, planned[row["row"], int(row["seed"])].objective
+        )
         assert (sign is not None) == (row["row"] in expected), (row["row"], row["seed"], measures)
         found |= {row["row"]} if sign else set()
     assert rows and found == expected
 
 
-MEASURES = {"projection_std": 0.02, "projection_cosine": 0.999, "effective_rank": 20.0, "loss": 0.01}
+MEASURES = {
+    "projection_std": 0.02,
+    "projection_cosine": 0.999,
+    "effective_rank": 20.0,
+    "loss": 0.01,
+}
 
 
 def test_a_network_that_began_there_has_not_collapsed():
@@ -80,7 +102,12 @@ def test_spread_and_cosine_must_both_show_it(changed):
 
 
 def test_the_loss_is_judged_by_its_own_weight():
-    measures = {"projection_std": 0.5, "projection_cosine": 0.7, "effective_rank": 2.0, "loss": 0.25}
+    measures = {
+        "projection_std": 0.5,
+        "projection_cosine": 0.7,
+        "effective_rank": 2.0,
+        "loss": 0.25,
+    }
     untrained = {"projection_std": 0.5}
     assert "effective rank 2.0" in sign_of_collapse(measures, untrained, Objective())
     assert sign_of_collapse(measures, untrained, Objective(weight=0.25)) is None
@@ -94,7 +121,10 @@ def config(*overrides: str) -> Config:
 
 
 NO_NORMALIZATION = [f"{part}.normalization=none" for part in ("encoder", "projector", "predictor")]
-GROUP = ["encoder.width=2", *(f"{part}.normalization=group" for part in ("encoder", "projector", "predictor"))]
+GROUP = [
+    "encoder.width=2",
+    *(f"{part}.normalization=group" for part in ("encoder", "projector", "predictor")),
+]
 
 
 @pytest.mark.parametrize(
@@ -125,5 +155,10 @@ def test_systems_that_hold_have_no_cause_but_their_rate():
         "objective.negatives=1",
         "objective.temperature=0.2",
     ]
-    for overrides in ([], ["objective.target=online", "tau={}"], simclr, ["tau.schedule=inverse_cosine", "tau.base=0.999"]):
+    for overrides in (
+        [],
+        ["objective.target=online", "tau={}"],
+        simclr,
+        ["tau.schedule=inverse_cosine", "tau.base=0.999"],
+    ):
         assert likely_cause(config(*overrides))[0].startswith("optimizer.base_learning_rate")

@@ -59,18 +59,26 @@ class TestWithoutRunDir:
 
     def test_what_changes_nothing_learned_makes_no_new_folder(self, tmp_path):
         old = begun(choose_folder(config(tmp_path), None, False), config(tmp_path))
-        changed = config(tmp_path) | {"about": "another note", "run": {"root": str(tmp_path), "keep_checkpoints": 9}, "$schema": "x"}
+        changed = config(tmp_path) | {
+            "about": "another note",
+            "run": {"root": str(tmp_path), "keep_checkpoints": 9},
+            "$schema": "x",
+        }
         assert choose_folder(changed, None, False).root == old.root
 
     def test_another_config_gets_the_next_number(self, tmp_path):
         begun(choose_folder(config(tmp_path), None, False), config(tmp_path))
-        assert choose_folder(config(tmp_path, epochs=4), None, False).root.name == "small-2026-11-21-2"
+        assert (
+            choose_folder(config(tmp_path, epochs=4), None, False).root.name == "small-2026-11-21-2"
+        )
 
     def test_a_run_that_another_config_leaves_unfinished_is_named_with_what_differs(self, tmp_path):
         said = []
         begun(choose_folder(config(tmp_path), None, False), config(tmp_path))
         choose_folder(config(tmp_path, epochs=4), None, False, said.append)
-        assert said[0].startswith(f"{tmp_path / 'small-2026-11-21-1'} isn't finished, and was begun with another config")
+        assert said[0].startswith(
+            f"{tmp_path / 'small-2026-11-21-1'} isn't finished, and was begun with another config"
+        )
         assert said[1:] == ["  training.epochs: 3 there, 4 now"]
         write_atomically(tmp_path / "small-2026-11-21-1" / "result.json", "{}")
         choose_folder(config(tmp_path, epochs=4), None, False, pytest.fail)
@@ -95,13 +103,20 @@ class TestWithoutRunDir:
 
 class TestWithRunDir:
     def test_a_new_or_empty_folder_is_taken(self, tmp_path):
-        assert choose_folder(config(tmp_path), str(tmp_path / "mine"), False).root == tmp_path / "mine"
+        assert (
+            choose_folder(config(tmp_path), str(tmp_path / "mine"), False).root == tmp_path / "mine"
+        )
         (tmp_path / "mine").mkdir()
-        assert choose_folder(config(tmp_path), str(tmp_path / "mine"), True).root == tmp_path / "mine"
+        assert (
+            choose_folder(config(tmp_path), str(tmp_path / "mine"), True).root == tmp_path / "mine"
+        )
 
     def test_a_run_of_the_same_config_goes_on(self, tmp_path):
         begun(RunFolder(tmp_path / "mine"), config(tmp_path))
-        assert choose_folder(config(tmp_path / "elsewhere"), str(tmp_path / "mine"), False).root == tmp_path / "mine"
+        assert (
+            choose_folder(config(tmp_path / "elsewhere"), str(tmp_path / "mine"), False).root
+            == tmp_path / "mine"
+        )
 
     def test_each_differing_key_is_listed(self, tmp_path):
         there = config(tmp_path) | {"seed": 0}
@@ -121,10 +136,16 @@ class TestWithRunDir:
         constant = {"tau": {"schedule": "constant"}, "optimizer": {"schedule": "constant"}}
         mine = str(tmp_path / "mine")
         begun(RunFolder(tmp_path / "mine"), config(tmp_path) | constant)
-        assert choose_folder(config(tmp_path, epochs=9) | constant, mine, False).root == tmp_path / "mine"
+        assert (
+            choose_folder(config(tmp_path, epochs=9) | constant, mine, False).root
+            == tmp_path / "mine"
+        )
         moved = config(tmp_path, epochs=9) | constant | {"data": {"root": "elsewhere"}}
         assert choose_folder(moved, mine, False).root == tmp_path / "mine"
-        for changed in (config(tmp_path, epochs=2) | constant, config(tmp_path, epochs=9, batch_size=32) | constant):
+        for changed in (
+            config(tmp_path, epochs=2) | constant,
+            config(tmp_path, epochs=9, batch_size=32) | constant,
+        ):
             with pytest.raises(RunFolderError, match=r"training\.epochs: 3 there, \d now"):
                 choose_folder(changed, mine, False)
 
@@ -141,12 +162,18 @@ class TestWithRunDir:
         begun(RunFolder(tmp_path / "small-2026-11-20-1"), config(tmp_path))
         changed = config(tmp_path) | {section: change}
         for run_dir in (str(tmp_path / "small-2026-11-20-1"), None):
-            assert choose_folder(changed, run_dir, False, pytest.fail).root.name == "small-2026-11-20-1"
+            assert (
+                choose_folder(changed, run_dir, False, pytest.fail).root.name
+                == "small-2026-11-20-1"
+            )
 
     @pytest.mark.parametrize("key", ["root", "archive"])
     def test_images_may_have_moved_for_a_run_that_is_named_and_reads_them(self, tmp_path, key):
-        """Whether they are the same their fingerprint tells, which nobody looks at where a run is finished, or any folder might do."""
-        folder = begun(RunFolder(tmp_path / "small-2026-11-20-1"), config(tmp_path) | {"data": {key: "there"}})
+        """Whether they are the same their fingerprint tells, which nobody looks at where a run is
+        finished, or any folder might do."""
+        folder = begun(
+            RunFolder(tmp_path / "small-2026-11-20-1"), config(tmp_path) | {"data": {key: "there"}}
+        )
         moved = config(tmp_path) | {"data": {key: "here"}}
         assert choose_folder(moved, str(folder.root), False).root == folder.root
         said = []
@@ -160,12 +187,19 @@ class TestWithRunDir:
         ("other", "why"),
         [
             ({"optimizer": {"schedule": "constant"}}, r"tau's does \(tau\.schedule\)"),
-            ({"tau": {"schedule": "constant"}}, r"the learning rate's does \(optimizer\.schedule, predictor\.schedule\)"),
+            (
+                {"tau": {"schedule": "constant"}},
+                r"the learning rate's does \(optimizer\.schedule, predictor\.schedule\)",
+            ),
         ],
     )
     def test_why_a_run_gets_no_more_epochs_is_said(self, tmp_path, other, why):
         begun(RunFolder(tmp_path / "mine"), config(tmp_path) | other)
-        with pytest.raises(RunFolderError, match=f"A run may get more epochs only where no schedule ends with the last one, and {why}"):
+        with pytest.raises(
+            RunFolderError,
+            match="A run may get more epochs only where no schedule ends with the last one, and "
+            f"{why}",
+        ):
             choose_folder(config(tmp_path, epochs=9) | other, str(tmp_path / "mine"), False)
 
     def test_a_folder_that_holds_only_the_lock_of_a_run_that_did_not_begin_is_taken(self, tmp_path):
@@ -175,7 +209,10 @@ class TestWithRunDir:
     @pytest.mark.parametrize("content", ["photo.jpg", "config.txt"])
     def test_a_folder_of_something_else_is_refused(self, tmp_path, content):
         (tmp_path / content).write_text("not ours")
-        with pytest.raises(RunFolderError, match="expected a new or empty folder, or a run's; it holds something else"):
+        with pytest.raises(
+            RunFolderError,
+            match="expected a new or empty folder, or a run's; it holds something else",
+        ):
             choose_folder(config(tmp_path), str(tmp_path), False)
         assert [path.name for path in tmp_path.iterdir()] == [content]
 
@@ -192,7 +229,9 @@ class TestWithRunDir:
 
     def test_fresh_and_a_folder_with_a_run_contradict_each_other(self, tmp_path):
         begun(RunFolder(tmp_path / "mine"), config(tmp_path))
-        with pytest.raises(RunFolderError, match="--fresh starts a run anew, and this folder holds one"):
+        with pytest.raises(
+            RunFolderError, match="--fresh starts a run anew, and this folder holds one"
+        ):
             choose_folder(config(tmp_path), str(tmp_path / "mine"), True)
 
 
@@ -240,7 +279,10 @@ class TestBegin:
         facts["packages"] |= {"keras": "1.0"}
         folder.environment.write_text(json.dumps(facts))
         for command in ("second", "third"):
-            assert [line.split(":")[0] for line in folder.begin("{}", [command], "images", (), goes_on=True)] == ["keras"]
+            assert [
+                line.split(":")[0]
+                for line in folder.begin("{}", [command], "images", (), goes_on=True)
+            ] == ["keras"]
             now = json.loads(folder.environment.read_text())
             assert now["begun"] == facts
             assert (now["command"], now["packages"]["keras"] != "1.0") == ([command], True)
@@ -256,18 +298,26 @@ class TestBegin:
         begun(folder, config(tmp_path))
         assert not folder.history.exists()
         folder.history.write_text("no\ntable\n")
-        with pytest.raises(RunFolderError, match=r"history\.csv: expected the table that a run wrote"):
+        with pytest.raises(
+            RunFolderError, match=r"history\.csv: expected the table that a run wrote"
+        ):
             folder.trained_epochs()
 
     def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(self, tmp_path):
         (tmp_path / "file").write_text("")
-        with pytest.raises(RunFolderError, match=r"expected a folder that can be written; received .*Not a directory"):
+        with pytest.raises(
+            RunFolderError,
+            match=r"expected a folder that can be written; received .*Not a directory",
+        ):
             RunFolder(tmp_path / "file" / "run").begin("{}", [], "", ())
 
     def test_a_moved_folders_result_says_where_it_is_now(self, tmp_path):
         folder = RunFolder(tmp_path / "run")
         folder.begin("{}", [], "", ())
-        write_atomically(folder.result, json.dumps({"loss": 1.5, "run_dir": "old", "export_dir": "old/export/encoder"}))
+        write_atomically(
+            folder.result,
+            json.dumps({"loss": 1.5, "run_dir": "old", "export_dir": "old/export/encoder"}),
+        )
         moved = RunFolder(folder.root.rename(tmp_path / "moved"))
         assert moved.finished() == {
             "loss": 1.5,
@@ -277,7 +327,9 @@ class TestBegin:
 
     def test_a_damaged_result_is_an_error_that_names_it(self, tmp_path):
         (tmp_path / "result.json").write_text("{")
-        with pytest.raises(RunFolderError, match=r"result\.json: expected the JSON that a run wrote"):
+        with pytest.raises(
+            RunFolderError, match=r"result\.json: expected the JSON that a run wrote"
+        ):
             RunFolder(tmp_path).finished()
 
     def test_git_state_is_none_outside_a_repository(self, tmp_path, monkeypatch):
@@ -327,8 +379,12 @@ def test_a_run_from_before_a_key_was_there_goes_on(tmp_path):
 
     now = json.loads(resolved_json(load_config("demo")))
     before = {name: value for name, value in now.items() if name != "monitor"}
-    before["encoder"] = {name: value for name, value in now["encoder"].items() if name not in ("padding", "weights")}
+    before["encoder"] = {
+        name: value for name, value in now["encoder"].items() if name not in ("padding", "weights")
+    }
     folder = begun(RunFolder(tmp_path / "run"), before)
     assert choose_folder(now, str(folder.root), False).root == folder.root
     with pytest.raises(RunFolderError, match=r'encoder.padding: "same" there, "symmetric" now'):
-        choose_folder(now | {"encoder": now["encoder"] | {"padding": "symmetric"}}, str(folder.root), False)
+        choose_folder(
+            now | {"encoder": now["encoder"] | {"padding": "symmetric"}}, str(folder.root), False
+        )

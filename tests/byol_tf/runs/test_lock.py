@@ -1,4 +1,5 @@
-"""One process at a time in a run folder: real processes, and what they leave when they are killed."""
+"""One process at a time in a run folder: real processes, and what they leave when they are
+killed."""
 
 import json
 import os
@@ -15,7 +16,10 @@ from byol_tf.runs import lock as run_lock
 from byol_tf.runs.lock import RunLock
 
 ROOT = Path(__file__).parents[3]
-HOLDING = "import sys, time\nfrom byol_tf.runs.lock import RunLock\nwith RunLock(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+HOLDING = (
+    "import sys, time\nfrom byol_tf.runs.lock import RunLock\nwith RunLock(sys.argv[1]): "
+    "print('held', flush=True); time.sleep(60)"
+)
 
 
 @pytest.fixture
@@ -31,7 +35,10 @@ def holder(tmp_path):
 def test_a_living_process_is_named_and_keeps_the_folder(holder, tmp_path):
     lock = RunLock(tmp_path / "run")
     for claim in (lock.check, lock.__enter__):
-        with pytest.raises(RunFolderError, match=f"in use by process {holder.pid} on {socket.gethostname()}, since 20"):
+        with pytest.raises(
+            RunFolderError,
+            match=f"in use by process {holder.pid} on {socket.gethostname()}, since 20",
+        ):
             claim()
     assert json.loads(lock.path.read_text())["pid"] == holder.pid
 
@@ -84,14 +91,19 @@ with run_lock.RunLock(sys.argv[1]), SignalWatch(None):
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """Begins a process that holds `tmp_path / "run"` as one on another machine does, seen by what it writes alone; dead after 0.6 s."""
+    """Begins a process that holds `tmp_path / "run"` as one on another machine does, seen by what
+    it writes alone; dead after 0.6 s."""
     monkeypatch.setattr(run_lock, "_BEAT", 0.1)
     monkeypatch.setattr(run_lock, "_DEAD_AFTER", 0.6)
     begun = []
 
     def begin(what: str = "lives") -> subprocess.Popen:
         line = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "run"), what]
-        begun.append(subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
+        begun.append(
+            subprocess.Popen(
+                line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        )
         assert begun[-1].stdout.readline() == "held\n"
         return begun[-1]
 
@@ -101,12 +113,18 @@ def elsewhere(tmp_path, monkeypatch):
         process.communicate()
 
 
-def test_one_that_lives_on_another_machine_is_refused_when_it_has_been_waited_for(elsewhere, tmp_path):
+def test_one_that_lives_on_another_machine_is_refused_when_it_has_been_waited_for(
+    elsewhere, tmp_path
+):
     process, said = elsewhere(), []
     lock = RunLock(tmp_path / "run", said.append)
     for number, claim in enumerate((lock.check, lock.__enter__), start=1):
         began = time.monotonic()
-        with pytest.raises(RunFolderError, match=f"in use by process {process.pid} on elsewhere, since 20.*Wait for it, or end it there"):
+        with pytest.raises(
+            RunFolderError,
+            match=f"in use by process {process.pid} on elsewhere, since 20.*Wait for it, or end it "
+            "there",
+        ):
             claim()
         assert 0.6 <= time.monotonic() - began < 10
         assert len(said) == number
@@ -115,7 +133,8 @@ def test_one_that_lives_on_another_machine_is_refused_when_it_has_been_waited_fo
 
 
 def test_one_that_is_killed_on_another_machine_is_taken_over_without_a_hand(elsewhere, tmp_path):
-    """A scheduler starts the run again elsewhere at once, and only 143 and 75 are codes at which it does so again."""
+    """A scheduler starts the run again elsewhere at once, and only 143 and 75 are codes at which it
+    does so again."""
     process, said = elsewhere(), []
     process.kill()
     process.wait()
@@ -139,7 +158,9 @@ def test_one_that_ends_at_once_leaves_nothing_to_wait_for(elsewhere, tmp_path, w
 
 def test_one_that_has_been_silent_for_long_is_not_waited_for(tmp_path):
     lock, said = RunLock(tmp_path), []
-    lock.path.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": "2026-11-21T10:00:00+00:00"}))
+    lock.path.write_text(
+        json.dumps({"pid": 1, "host": "elsewhere", "started": "2026-11-21T10:00:00+00:00"})
+    )
     os.utime(lock.path, (0, time.time() - 300))
     with RunLock(tmp_path, said.append):
         assert json.loads(lock.path.read_text())["host"] == socket.gethostname()
@@ -149,14 +170,26 @@ def test_one_that_has_been_silent_for_long_is_not_waited_for(tmp_path):
 def test_of_this_boot_a_dead_one_is_known_under_any_host_name(tmp_path):
     """As in a container that was killed and started again."""
     lock = RunLock(tmp_path)
-    lock.path.write_text(json.dumps({"pid": 1, "host": "before", "boot": run_lock._boot(), "started": "2026-11-21T10:00:00+00:00"}))
+    lock.path.write_text(
+        json.dumps(
+            {
+                "pid": 1,
+                "host": "before",
+                "boot": run_lock._boot(),
+                "started": "2026-11-21T10:00:00+00:00",
+            }
+        )
+    )
     with lock:
         pass
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="expected a folder that can be written"), RunLock(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(RunFolderError, match="expected a folder that can be written"),
+        RunLock(tmp_path / "file" / "run"),
+    ):
         pass
 
 

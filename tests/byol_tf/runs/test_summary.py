@@ -14,12 +14,16 @@ HEAD = "epoch,loss,probe_accuracy,knn_accuracy,projection_std,projection_cosine,
 LEARNED = HEAD + "0,,0.2,0.1,0.5,0.5,50\n1,2,,,0.6,0.4,40\n2,1.5,0.6,0.5,0.7,0.3,30\n"
 
 
-def run(tmp_path, history: str = LEARNED, result: dict | None = None, skipped: str = "", overrides=()) -> RunFolder:
+def run(
+    tmp_path, history: str = LEARNED, result: dict | None = None, skipped: str = "", overrides=()
+) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
     folder.root.mkdir()
     folder.config.write_text(resolved_json(load_config("demo", overrides)))
     folder.history.write_text(history)
-    folder.environment.write_text('{"python": "3.11", "command": ["python", "-m", "byol_tf.train"]}')
+    folder.environment.write_text(
+        '{"python": "3.11", "command": ["python", "-m", "byol_tf.train"]}'
+    )
     if result is not None:
         folder.result.write_text(json.dumps(result))
     if skipped:
@@ -34,30 +38,60 @@ def run(tmp_path, history: str = LEARNED, result: dict | None = None, skipped: s
             LEARNED,
             {"supervised_accuracy": 0.4},
             [
-                "The encoder has learned: a linear classifier on the frozen encoder is right for 60.0% of the test images, 40.0 points "
+                "The encoder has learned: a linear classifier on the frozen encoder is right for "
+                "60.0% of the test images, 40.0 points "
                 "more than on the untrained network (20.0%).",
-                "That is 20.0 points more than the same network trained from scratch on the same labels (40.0%).",
-                "There is no sign of collapse (spread of projections 0.70, where 1 is scattered and 0 collapsed; effective rank 30.0).",
+                "That is 20.0 points more than the same network trained from scratch on the same "
+                "labels (40.0%).",
+                "There is no sign of collapse (spread of projections 0.70, where 1 is scattered "
+                "and 0 collapsed; effective rank 30.0).",
             ],
         ),
-        (LEARNED, {"supervised_accuracy": 0.65}, ["trained from scratch on the same labels does better, by 5.0 points (65.0%)."]),
-        (LEARNED, {"supervised_accuracy": 0.605}, ["The same network trained from scratch on the same labels does about as well (60.5%)."]),
+        (
+            LEARNED,
+            {"supervised_accuracy": 0.65},
+            ["trained from scratch on the same labels does better, by 5.0 points (65.0%)."],
+        ),
+        (
+            LEARNED,
+            {"supervised_accuracy": 0.605},
+            [
+                "The same network trained from scratch on the same labels does about as well "
+                "(60.5%)."
+            ],
+        ),
         (
             LEARNED.replace("0.6,0.5", "0.205,0.5"),
             {},
             [
                 "The encoder has gained next to nothing",
-                "for 20.5% of the test images, and for 20.0% on the untrained network; a difference of less than 3.6 points",
+                "for 20.5% of the test images, and for 20.0% on the untrained network; a "
+                "difference of less than 3.6 points",
             ],
         ),
         (
             LEARNED.replace("0.6,0.5", "0.15,0.5"),
             {},
-            ["Training has made the encoder worse", "5.0 points less than on the untrained network"],
+            [
+                "Training has made the encoder worse",
+                "5.0 points less than on the untrained network",
+            ],
         ),
-        (LEARNED.replace("0.7,0.3,30", "0.01,0.999,3"), {}, ["It has collapsed: all images get nearly the same projection", "To try: "]),
-        (LEARNED.replace("0.2,0.1", ",").replace("0.6,0.5", ","), {}, ["There are no labelled images, so nothing here says how good"]),
-        (LEARNED, {"skipped_steps": 3}, ["3 steps had numbers that weren't finite and changed nothing."]),
+        (
+            LEARNED.replace("0.7,0.3,30", "0.01,0.999,3"),
+            {},
+            ["It has collapsed: all images get nearly the same projection", "To try: "],
+        ),
+        (
+            LEARNED.replace("0.2,0.1", ",").replace("0.6,0.5", ","),
+            {},
+            ["There are no labelled images, so nothing here says how good"],
+        ),
+        (
+            LEARNED,
+            {"skipped_steps": 3},
+            ["3 steps had numbers that weren't finite and changed nothing."],
+        ),
         (LEARNED, None, ["The run isn't finished: 2 of 24 epochs are done."]),
     ],
 )
@@ -81,7 +115,10 @@ def test_a_start_from_other_weights_is_called_so(tmp_path):
 
 def test_what_differs_from_the_recipe_is_named():
     config = load_config("demo", ["tau.base=0.9", "run.root=elsewhere", "training.epochs=3"])
-    assert recipe_differences(config) == ("configs/demo.json", [("tau.base", "0.99", "0.9"), ("training.epochs", "24", "3")])
+    assert recipe_differences(config) == (
+        "configs/demo.json",
+        [("tau.base", "0.99", "0.9"), ("training.epochs", "24", "3")],
+    )
     assert recipe_differences(load_config("demo")) == ("configs/demo.json", [])
     name, differing = recipe_differences(load_config("demo", ["name=mine"]))
     assert name == "the defaults"
@@ -90,21 +127,31 @@ def test_what_differs_from_the_recipe_is_named():
 
 
 @pytest.mark.parametrize("there", ["edited", "broken"])
-def test_a_recipe_is_the_packaged_one_whatever_the_current_folder_holds(tmp_path, monkeypatch, there):
+def test_a_recipe_is_the_packaged_one_whatever_the_current_folder_holds(
+    tmp_path, monkeypatch, there
+):
     """A config that began as a copy of a recipe, under its name, isn't compared with itself."""
     monkeypatch.chdir(tmp_path)
     edited = load_config("demo", ["tau.base=0.9"])
     (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "demo.json").write_text(resolved_json(edited) if there == "edited" else "{")
+    (tmp_path / "configs" / "demo.json").write_text(
+        resolved_json(edited) if there == "edited" else "{"
+    )
     assert recipe_differences(edited) == ("configs/demo.json", [("tau.base", "0.99", "0.9")])
 
 
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda folder: folder.config.unlink(), "expected a run folder, with a config.json; found none there"),
+        (
+            lambda folder: folder.config.unlink(),
+            "expected a run folder, with a config.json; found none there",
+        ),
         (lambda folder: folder.history.unlink(), "expected the files that a run writes; received"),
-        (lambda folder: folder.environment.write_text("{"), "expected the files that a run writes; received"),
+        (
+            lambda folder: folder.environment.write_text("{"),
+            "expected the files that a run writes; received",
+        ),
     ],
 )
 def test_what_is_no_run_is_said(tmp_path, break_it, message):

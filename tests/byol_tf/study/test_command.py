@@ -1,4 +1,5 @@
-"""The command that runs a study: what it runs, shares and goes on with. The quick tests let a stand-in train and judge."""
+"""The command that runs a study: what it runs, shares and goes on with. The quick tests let a
+stand-in train and judge."""
 
 import csv
 import json
@@ -38,7 +39,10 @@ STUDY = {
     "title": "Three taus",
     "source": "no paper, table 0",
     "question": "Which tau?",
-    "measures": {"linear": {"protocol": "linear", "options": ["--fast"]}, "knn": {"protocol": "knn"}},
+    "measures": {
+        "linear": {"protocol": "linear", "options": ["--fast"]},
+        "knn": {"protocol": "knn"},
+    },
     "scales": {"small": {"config": "base.json", "budget": "Seconds.", "also": ["knn"]}},
     "cells": [
         {"row": "slow", "paper": 70.0, "set": {"tau.base": 0.99}},
@@ -63,7 +67,8 @@ def written(folder: Path, tree: dict) -> Path:
 
 @pytest.fixture
 def heard():
-    """SIGINT is heard, even where the tests are a shell's job in the background, which ignores it."""
+    """SIGINT is heard, even where the tests are a shell's job in the background, which ignores
+    it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -73,7 +78,10 @@ def heard():
 def calls(tmp_path, monkeypatch, request) -> Path:
     """Commands go to the stand-in; the file that it notes them in."""
     stand_in = tmp_path / "python"
-    stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT / "tests" / "helpers" / "study_stand_in.py"} "$@"\n')
+    stand_in.write_text(
+        f"#!/bin/sh\nexec {sys.executable} {ROOT / 'tests' / 'helpers' / 'study_stand_in.py'} "
+        '"$@"\n'
+    )
     stand_in.chmod(stand_in.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(sys, "executable", str(stand_in))
     monkeypatch.setattr("byol_tf.study.runner._POLL_SECONDS", 0.01)
@@ -110,9 +118,17 @@ class TestOrderly:
             ("quick, named again", "knn", "0"): "55.0000",
         }
         row = results(out)[0]
-        assert (row["command"], row["paper"], row["projection_std"], row["weights_digest"]) == ("linear --fast", "70.0", "0.99", "0.99")
+        assert (row["command"], row["paper"], row["projection_std"], row["weights_digest"]) == (
+            "linear --fast",
+            "70.0",
+            "0.99",
+            "0.99",
+        )
         table = (out / "table.md").read_text()
-        assert "| slow | 70.0 | 49.5 | 59.5 |" in table and "The paper's order holds in 1 of 1 pairs" in table
+        assert (
+            "| slow | 70.0 | 49.5 | 59.5 |" in table
+            and "The paper's order holds in 1 of 1 pairs" in table
+        )
         assert "| slow | 70.0 | 49.5 | 59.5 |" in capsys.readouterr().out
 
     def test_draws_figures(self, study, calls):
@@ -146,11 +162,24 @@ class TestOrderly:
 
     def test_seeds_give_mean_and_spread(self, study, calls):
         assert main(line(study, "--seeds", "3")) == 0
-        assert "| slow | 70.0 | 50.5 ± 1.0 | 60.5 ± 1.0 |" in (study.parent / "studies" / "taus-small" / "table.md").read_text()
+        assert (
+            "| slow | 70.0 | 50.5 ± 1.0 | 60.5 ± 1.0 |"
+            in (study.parent / "studies" / "taus-small" / "table.md").read_text()
+        )
 
     def test_only_and_set(self, study, calls):
-        assert main(line(study, "--only", "slow", "--set", "seed=7", "--out", str(study.parent / "here"))) == 0
-        assert figures(study.parent / "here") == {("slow", "", "7"): "56.5000", ("slow", "knn", "7"): "66.5000"}
+        assert (
+            main(
+                line(
+                    study, "--only", "slow", "--set", "seed=7", "--out", str(study.parent / "here")
+                )
+            )
+            == 0
+        )
+        assert figures(study.parent / "here") == {
+            ("slow", "", "7"): "56.5000",
+            ("slow", "knn", "7"): "66.5000",
+        }
 
 
 class TestDisorderly:
@@ -160,19 +189,31 @@ class TestDisorderly:
         out = study.parent / "studies" / "taus-small"
         table = (out / "table.md").read_text()
         assert "| broken |  | failed | failed |  |" in table
-        assert re.search(r"\* failed: broken, seed 0: training ended with 1: loss is no number \(see .*\.log\)", table)
+        assert re.search(
+            r"\* failed: broken, seed 0: training ended with 1: loss is no number \(see .*\.log\)",
+            table,
+        )
         assert figures(out)["slow", "", "0"] == "49.5000" and figures(out)["broken", "", "0"] == ""
         assert "FAILED: broken, seed 0: training ended with 1" in capsys.readouterr().out
-        assert calls.read_text().count("train") == 3, "the run that failed isn't tried again for its second judgement"
+        assert calls.read_text().count("train") == 3, (
+            "the run that failed isn't tried again for its second judgement"
+        )
 
     @pytest.mark.parametrize("content", ["{", '{"top1": null}'])
-    def test_a_damaged_figure_is_a_failed_cell_and_the_others_go_on(self, study, calls, capsys, content):
+    def test_a_damaged_figure_is_a_failed_cell_and_the_others_go_on(
+        self, study, calls, capsys, content
+    ):
         main(line(study, "--only", "slow"))
-        (damaged, _) = sorted((study.parent / "studies" / "runs").glob("tiny-*/evaluation/*/result.json"))
+        (damaged, _) = sorted(
+            (study.parent / "studies" / "runs").glob("tiny-*/evaluation/*/result.json")
+        )
         damaged.write_text(content)
         assert main(line(study)) == 1
         out = study.parent / "studies" / "taus-small"
-        assert f"* failed: slow / knn, seed 0: {damaged}: expected what its command wrote; received" in (out / "table.md").read_text()
+        assert (
+            f"* failed: slow / knn, seed 0: {damaged}: expected what its command wrote; received"
+            in (out / "table.md").read_text()
+        )
         assert figures(out)["slow", "knn", "0"] == "" and figures(out)["slow", "", "0"] == "49.5000"
         assert figures(out)["quick", "knn", "0"] == "55.0000"
         shutil.rmtree(damaged.parent)
@@ -187,11 +228,16 @@ class TestDisorderly:
             path.unlink()
         assert main(line(study)) == 1
         out = study.parent / "studies" / "taus-small"
-        assert f"FAILED: slow, seed 0: {damaged}: expected what its command wrote; received" in capsys.readouterr().out
+        assert (
+            f"FAILED: slow, seed 0: {damaged}: expected what its command wrote; received"
+            in capsys.readouterr().out
+        )
         assert figures(out)["slow", "", "0"] == "" and figures(out)["quick", "", "0"] == "45.0000"
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_a_signal_stops_it_and_the_same_command_goes_on(self, study, calls, monkeypatch, capsys, heard, number):
+    def test_a_signal_stops_it_and_the_same_command_goes_on(
+        self, study, calls, monkeypatch, capsys, heard, number
+    ):
         monkeypatch.setenv("STAND_IN_SECONDS", "0.15")
         runs = study.parent / "studies" / "runs"
 
@@ -210,7 +256,10 @@ class TestDisorderly:
         assert "not yet" in (out / "table.md").read_text()
         monkeypatch.setenv("STAND_IN_SECONDS", "0")
         assert main(line(study)) == 0
-        assert figures(out)["slow", "", "0"] == "49.5000" and figures(out)["quick", "knn", "0"] == "55.0000"
+        assert (
+            figures(out)["slow", "", "0"] == "49.5000"
+            and figures(out)["quick", "knn", "0"] == "55.0000"
+        )
         assert signal.getsignal(number) not in (None, signal.SIG_IGN)
 
     def test_a_signal_between_two_commands_stops_it_too(self, study, calls, monkeypatch):
@@ -269,7 +318,8 @@ class TestProgress:
             "Taus",
             "2 of 8 figures are there",
             "[3/8] a figure; time left: known after the first",
-            "[4/8] a figure; about 50 min left",  # as long as no judgement is known, all are taken for as slow
+            # as long as no judgement is known, all are taken for as slow
+            "[4/8] a figure; about 50 min left",
             "[5/8] the next; about 21 min left",
         ]
 
@@ -288,7 +338,10 @@ class TestProgress:
         progress.begin("one")
         progress.end(None)
         progress.begin("two")
-        assert capsys.readouterr().out.splitlines()[-1] == "[2/2] two; time left: known after the first"
+        assert (
+            capsys.readouterr().out.splitlines()[-1]
+            == "[2/2] two; time left: known after the first"
+        )
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +375,10 @@ def test_stopped_in_a_run_and_started_again_the_figures_are_the_same(study, undi
     assert not list(runs.glob("tiny-*/result.json")), "stopped too late to show anything"
     assert start(study).wait() == 0
     assert figures(study.parent / "studies" / "taus-small") == undisturbed
-    assert undisturbed["quick", "", "0"] == undisturbed["quick, named again", "", "0"] != undisturbed["slow", "", "0"]
+    assert (
+        undisturbed["quick", "", "0"]
+        == undisturbed["quick, named again", "", "0"]
+        != undisturbed["slow", "", "0"]
+    )
     assert len(list(runs.glob("tiny-*/result.json"))) == 2
     assert len(list(runs.glob("tiny-*/evaluation/*/result.json"))) == 4

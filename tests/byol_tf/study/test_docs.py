@@ -1,4 +1,5 @@
-"""The list of studies in `docs/studies.md` is made from their files. Run as a script, this writes it anew."""
+"""The list of studies in `docs/studies.md` is made from their files. Run as a script, this writes
+it anew."""
 
 import json
 import re
@@ -13,15 +14,24 @@ LIST = re.compile(r"(?<=<!-- studies -->\n).*(?=<!-- /studies -->)", re.DOTALL)
 
 def listed() -> str:
     """The table of all studies."""
-    lines = ["| study | question | cells | runs: small | paper | the paper's figures |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| study | question | cells | runs: small | paper | the paper's figures |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in packaged_studies():
         _, file, study = load_study(name)
         runs = [
-            len({each.run_name for each in plan_study(file, study, scale, 1, [], [])}) if scale in study.scales else "" for scale in SCALES
+            len({each.run_name for each in plan_study(file, study, scale, 1, [], [])})
+            if scale in study.scales
+            else ""
+            for scale in SCALES
         ]
         figures = sum(cell.paper is not None for cell in study.cells)
         title = f"[{name}](../configs/studies/{name}.json)"
-        lines.append(f"| {title} | {study.question} | {len(study.cells)} | {runs[0]} | {runs[1]} | {figures} |")
+        lines.append(
+            f"| {title} | {study.question} | {len(study.cells)} | {runs[0]} | {runs[1]} | "
+            f"{figures} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -40,7 +50,9 @@ def test_the_example_is_a_study(tmp_path):
 
 
 def test_every_key_is_explained():
-    keys = json.loads(json.dumps(Study.model_json_schema(by_alias=True)))["$defs"]["Cell"]["properties"]
+    keys = json.loads(json.dumps(Study.model_json_schema(by_alias=True)))["$defs"]["Cell"][
+        "properties"
+    ]
     assert all(f"`{key}`" in DOCS.read_text() for key in keys)
 
 

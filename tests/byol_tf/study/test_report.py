@@ -24,23 +24,45 @@ def study(**changes) -> Study:
         "title": "A table",
         "source": "No one, table 1",
         "question": "Which?",
-        "measures": {"linear": {"protocol": "linear", "options": ["--fast"]}, "knn": {"protocol": "knn"}},
+        "measures": {
+            "linear": {"protocol": "linear", "options": ["--fast"]},
+            "knn": {"protocol": "knn"},
+        },
         "scales": {"small": {"config": "demo", "budget": "Minutes."}},
         "cells": [{"row": "a"}],
     }
     return Study.model_validate(tree | changes)
 
 
-def outcomes(row: str, values, column: str = "", paper: float | None = None, run: str | None = None, words=LINEAR, **more) -> list[Outcome]:
-    """One cell's, a value a seed; None is not yet there. Cells that name the same `run` judge the same one."""
-    cell = Cell(row=row, column=column, measure=words[0], paper=paper, paper_says=more.pop("says", None))
+def outcomes(
+    row: str,
+    values,
+    column: str = "",
+    paper: float | None = None,
+    run: str | None = None,
+    words=LINEAR,
+    **more,
+) -> list[Outcome]:
+    """One cell's, a value a seed; None is not yet there. Cells that name the same `run` judge the
+    same one."""
+    cell = Cell(
+        row=row, column=column, measure=words[0], paper=paper, paper_says=more.pop("says", None)
+    )
     tau = zlib.crc32(f"{run or row}/{run or column}".encode()) % 9973 / 1e4
     made = []
     for seed, value in enumerate(values):
         config = load_config("demo", [f"seed={seed}", f"tau.base={tau}", "tau.schedule=constant"])
         planned = Planned(cell, seed, config, {}, words)
         result = {"probe_accuracy": value / 100, "loss": 1.0} if value is not None else {}
-        made.append(Outcome(planned, value, more.get("result", result), more.get("history", ()), more.get("error", "")))
+        made.append(
+            Outcome(
+                planned,
+                value,
+                more.get("result", result),
+                more.get("history", ()),
+                more.get("error", ""),
+            )
+        )
     return made
 
 
@@ -72,41 +94,81 @@ class TestSpread:
 
 class TestOrderSentence:
     def test_counts_pairs(self):
-        found = by_cell(outcomes("a", [70.0], paper=71.0) + outcomes("b", [60.0], paper=59.0) + outcomes("c", [65.0], paper=50.0))
-        assert order_sentence(found) == "The paper's order holds in 2 of 3 pairs that share a row or a column. Not in: b / c."
+        found = by_cell(
+            outcomes("a", [70.0], paper=71.0)
+            + outcomes("b", [60.0], paper=59.0)
+            + outcomes("c", [65.0], paper=50.0)
+        )
+        assert (
+            order_sentence(found)
+            == "The paper's order holds in 2 of 3 pairs that share a row or a column. Not in: b / "
+            "c."
+        )
 
     def test_agrees_with_numpy(self):
         draw = np.random.default_rng(0)
         ours, papers = draw.uniform(10, 90, 12), draw.permutation(12).astype(float)
-        found = by_cell([one for name, (x, y) in enumerate(zip(ours, papers, strict=True)) for one in outcomes(str(name), [x], paper=y)])
+        found = by_cell(
+            [
+                one
+                for name, (x, y) in enumerate(zip(ours, papers, strict=True))
+                for one in outcomes(str(name), [x], paper=y)
+            ]
+        )
         first, second = np.triu_indices(12, 1)
-        holds = (np.sign(ours[first] - ours[second]) == np.sign(papers[first] - papers[second])).sum()
+        holds = (
+            np.sign(ours[first] - ours[second]) == np.sign(papers[first] - papers[second])
+        ).sum()
         assert f"holds in {holds} of {len(first)} pairs" in order_sentence(found)
 
     def test_pairs_that_seeds_tell_apart_are_counted_again(self):
-        found = by_cell(outcomes("a", [70, 71], paper=9) + outcomes("b", [60, 61], paper=8) + outcomes("c", [60.2, 61.4], paper=8.5))
+        found = by_cell(
+            outcomes("a", [70, 71], paper=9)
+            + outcomes("b", [60, 61], paper=8)
+            + outcomes("c", [60.2, 61.4], paper=8.5)
+        )
         assert order_sentence(found) == (
             "The paper's order holds in 3 of 3 pairs that share a row or a column; "
             "of the 2 that are further apart here than both spreads together, in 2."
         )
 
     def test_rows_and_columns_are_compared_but_not_across(self):
-        found = outcomes("a", [70.0], "x", 71.0) + outcomes("a", [60.0], "y", 75.0) + outcomes("b", [80.0], "y", 76.0)
-        assert order_sentence(by_cell(found)) == ("The paper's order holds in 1 of 2 pairs that share a row or a column. Not in: a: x / y.")
+        found = (
+            outcomes("a", [70.0], "x", 71.0)
+            + outcomes("a", [60.0], "y", 75.0)
+            + outcomes("b", [80.0], "y", 76.0)
+        )
+        assert order_sentence(by_cell(found)) == (
+            "The paper's order holds in 1 of 2 pairs that share a row or a column. Not in: a: x / "
+            "y."
+        )
         apart = by_cell(outcomes("a", [70.0], "x", 71.0) + outcomes("b", [60.0], "y", 75.0))
         assert order_sentence(apart) == ""
 
     def test_many_are_counted_not_named(self):
-        found = by_cell([one for number in range(6) for one in outcomes(str(number), [float(number)], "x", paper=-float(number))])
+        found = by_cell(
+            [
+                one
+                for number in range(6)
+                for one in outcomes(str(number), [float(number)], "x", paper=-float(number))
+            ]
+        )
         sentence = order_sentence(found)
-        assert sentence.startswith("The paper's order holds in 0 of 15 pairs that share a row or a column. Not in: x: 0 / 1; x: 0 / 2;")
+        assert sentence.startswith(
+            "The paper's order holds in 0 of 15 pairs that share a row or a column. Not in: x: 0 / "
+            "1; x: 0 / 2;"
+        )
         assert sentence.endswith("; 8 others.")
 
     def test_equal_figures_have_no_order_and_equal_results_do_not_agree(self):
         same = by_cell(outcomes("a", [70.0], paper=71.0) + outcomes("b", [60.0], paper=71.0))
         assert order_sentence(same) == ""
         tied = by_cell(outcomes("a", [60.0], paper=72.0) + outcomes("b", [60.0], paper=71.0))
-        assert order_sentence(tied) == "The paper's order holds in 0 of 1 pairs that share a row or a column. Not in: a / b."
+        assert (
+            order_sentence(tied)
+            == "The paper's order holds in 0 of 1 pairs that share a row or a column. Not in: a / "
+            "b."
+        )
 
 
 class TestTable:
@@ -121,7 +183,9 @@ class TestTable:
 
     def test_columns_without_a_figure_of_the_paper_have_ours_alone(self, tmp_path):
         found = (
-            outcomes("a", [70.0], "full", 71.3) + outcomes("a", [50.0], "full, knn", words=("knn",)) + outcomes("b", [40.0], "full, knn")
+            outcomes("a", [70.0], "full", 71.3)
+            + outcomes("a", [50.0], "full, knn", words=("knn",))
+            + outcomes("b", [40.0], "full, knn")
         )
         assert table(found, tmp_path) == [
             "|  | full: paper | full: here | full, knn: here |",
@@ -131,33 +195,59 @@ class TestTable:
         ]
 
     def test_the_note_says_what_the_figures_are(self, tmp_path):
-        found = outcomes("a", [70.0, 71.0]) + outcomes("b", [70.0, None]) + outcomes("a", [1.0, 2.0], "knn", words=("knn",))
+        found = (
+            outcomes("a", [70.0, 71.0])
+            + outcomes("b", [70.0, None])
+            + outcomes("a", [1.0, 2.0], "knn", words=("knn",))
+        )
         text = write_report(tmp_path, study(), "small", found, "x")
-        assert "Top-1 in %, mean and standard deviation over 1 to 2 seeds (linear: linear --fast; knn: knn)." in text
+        assert (
+            "Top-1 in %, mean and standard deviation over 1 to 2 seeds (linear: linear --fast; "
+            "knn: knn)." in text
+        )
 
     def test_the_file_has_command_budget_and_failures(self, tmp_path):
-        found = outcomes("a", [70.0]) + outcomes("b", [None], error="training ended with 1: no luck (see b.log)")
+        found = outcomes("a", [70.0]) + outcomes(
+            "b", [None], error="training ended with 1: no luck (see b.log)"
+        )
         write_report(tmp_path, study(), "small", found, "python -m byol_tf.study x")
         text = (tmp_path / "table.md").read_text()
         assert text.startswith(
-            "# A table\n\nWhich?\n\nPaper: No one, table 1. Scale: small. Minutes.\n\n```sh\npython -m byol_tf.study x\n```\n"
+            "# A table\n\nWhich?\n\nPaper: No one, table 1. Scale: small. Minutes.\n\n```sh\n"
+            "python -m byol_tf.study x\n```\n"
         )
         assert "\n* failed: b, seed 0: training ended with 1: no luck (see b.log)\n" in text
 
     def test_runs_are_named_once_with_means_over_their_seeds(self, tmp_path):
-        results = {"probe_accuracy": 0.5, "projection_std": 0.123, "effective_rank": 7.0, "loss": 2.0}
+        results = {
+            "probe_accuracy": 0.5,
+            "projection_std": 0.123,
+            "effective_rank": 7.0,
+            "loss": 2.0,
+        }
         found = (
-            outcomes("a", [70.0, 72.0], run="one") + outcomes("a", [60.0, 61.0], "knn", run="one") + outcomes("b", [1.0], result=results)
+            outcomes("a", [70.0, 72.0], run="one")
+            + outcomes("a", [60.0, 61.0], "knn", run="one")
+            + outcomes("b", [1.0], result=results)
         )
         write_report(tmp_path, study(), "small", found, "x")
         lines = (tmp_path / "table.md").read_text().split("What became of the runs")[1].splitlines()
-        rows = [[text.strip() for text in line.split("|")[1:-1]] for line in lines if re.match(r"\| [ab]", line)]
-        assert rows == [["a", "", "71.0", "", "", "", "", "", "1.000"], ["b", "", "50.0", "", "", "0.12", "", "7.0", "2.000"]]
+        rows = [
+            [text.strip() for text in line.split("|")[1:-1]]
+            for line in lines
+            if re.match(r"\| [ab]", line)
+        ]
+        assert rows == [
+            ["a", "", "71.0", "", "", "", "", "", "1.000"],
+            ["b", "", "50.0", "", "", "0.12", "", "7.0", "2.000"],
+        ]
 
     def test_results_have_a_line_a_cell_and_seed(self, tmp_path):
         write_report(tmp_path, study(), "small", outcomes("a, b", [70.0, None], paper=71.3), "x")
         rows = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
-        assert [(row["row"], row["seed"], row["top1"], row["paper"], row["command"]) for row in rows] == [
+        assert [
+            (row["row"], row["seed"], row["top1"], row["paper"], row["command"]) for row in rows
+        ] == [
             ("a, b", "0", "70.0000", "71.3", "linear --fast"),
             ("a, b", "1", "", "71.3", "linear --fast"),
         ]
@@ -168,10 +258,17 @@ class TestNamesOfRuns:
         return list(by_run(by_cell([one for each in found for one in each])))
 
     def test_a_run_has_its_rows_name(self):
-        assert self.names(outcomes("a", [1.0], run="x"), outcomes("a", [1.0], "knn", run="x"), outcomes("b", [1.0])) == ["a", "b"]
+        assert self.names(
+            outcomes("a", [1.0], run="x"),
+            outcomes("a", [1.0], "knn", run="x"),
+            outcomes("b", [1.0]),
+        ) == ["a", "b"]
 
     def test_with_its_column_where_a_row_has_several_runs(self):
-        assert self.names(outcomes("a", [1.0], "only"), outcomes("a", [1.0], "removed")) == ["a, only", "a, removed"]
+        assert self.names(outcomes("a", [1.0], "only"), outcomes("a", [1.0], "removed")) == [
+            "a, only",
+            "a, removed",
+        ]
 
     def test_or_its_column_where_several_rows_judge_it(self):
         full = [outcomes(row, [1.0], "full byol", run="full") for row in "ab"]
@@ -179,18 +276,29 @@ class TestNamesOfRuns:
         assert self.names(*full, *half) == ["full byol", "half byol"]
 
     def test_or_its_recipes_where_they_share_neither(self):
-        assert self.names(outcomes("a", [1.0], "x", run="one"), outcomes("b", [1.0], "y", run="one")) == ["demo"]
+        assert self.names(
+            outcomes("a", [1.0], "x", run="one"), outcomes("b", [1.0], "y", run="one")
+        ) == ["demo"]
         also = outcomes("b", [1.0], "x, knn", run="one", words=("knn",))
         assert self.names(outcomes("a", [1.0], "x", run="one"), also) == ["x"]
 
     def test_what_is_trained_from_scratch_is_no_run(self):
-        assert self.names(outcomes("a", [1.0], "none", run="x", words=("supervised",)), outcomes("a", [1.0], "byol", run="x")) == ["a"]
+        assert self.names(
+            outcomes("a", [1.0], "none", run="x", words=("supervised",)),
+            outcomes("a", [1.0], "byol", run="x"),
+        ) == ["a"]
 
 
 def test_bars_of_a_column_without_a_name_are_told_by_their_measure(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("byol_tf.study.figures.save_figure", lambda figure, path: drawn.append(figure))
-    bars_figure(tmp_path / "bars.png", "A table", by_cell([*outcomes("a", [50.0]), *outcomes("a", [40.0], "of few", words=("knn",))]))
+    monkeypatch.setattr(
+        "byol_tf.study.figures.save_figure", lambda figure, path: drawn.append(figure)
+    )
+    bars_figure(
+        tmp_path / "bars.png",
+        "A table",
+        by_cell([*outcomes("a", [50.0]), *outcomes("a", [40.0], "of few", words=("knn",))]),
+    )
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["linear", "of few"]
 
 
@@ -206,7 +314,10 @@ def test_figures_have_a_mark_for_each_row_and_stay_within_the_canvas(tmp_path, m
 
     monkeypatch.setattr("byol_tf.study.figures.save_figure", keep)
     monkeypatch.setattr("byol_tf.runs.plots.save_figure", keep)
-    history = tuple({"epoch": float(epoch), "loss": 4.0 - epoch, "probe_accuracy": 0.1 * epoch} for epoch in range(3))
+    history = tuple(
+        {"epoch": float(epoch), "loss": 4.0 - epoch, "probe_accuracy": 0.1 * epoch}
+        for epoch in range(3)
+    )
     found = []
     for number in range(12):
         row = f"row {number} with a name that is rather long"

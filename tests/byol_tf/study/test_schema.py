@@ -1,4 +1,5 @@
-"""Studies: what the packaged ones plan is what the papers say, and what is wrong with one's own is said in its words."""
+"""Studies: what the packaged ones plan is what the papers say, and what is wrong with one's own is
+said in its words."""
 
 import json
 from pathlib import Path
@@ -15,14 +16,18 @@ from pipelines.policy import ViewPolicy
 STUDIES = Path(__file__).resolve().parents[3] / "configs" / "studies"
 
 
-def planned(name: str, scale: str = "paper", seeds: int | None = 1, only=(), overrides=()) -> list[Planned]:
+def planned(
+    name: str, scale: str = "paper", seeds: int | None = 1, only=(), overrides=()
+) -> list[Planned]:
     _, file, study = load_study(name)
     return plan_study(file, study, scale, seeds, only, overrides)
 
 
 def cell(name: str, row: str, column: str = "", scale: str = "paper") -> Planned:
     """The one with this row and column."""
-    (found,) = [each for each in planned(name, scale) if (each.cell.row, each.cell.column) == (row, column)]
+    (found,) = [
+        each for each in planned(name, scale) if (each.cell.row, each.cell.column) == (row, column)
+    ]
     return found
 
 
@@ -41,11 +46,15 @@ def test_these_are_the_studies():
     simsiam = [f"simsiam-{letter}" for letter in "abcdef"]
     byol = ["byol-augmentations", "byol-batch-size", "byol-encoders", "byol-infonce", "byol-tau"]
     own = ["few-labels", "few-photos"]
-    assert packaged_studies() == sorted([*stl10, *simsiam, *byol, "nobatchstats-table1", "nobatchstats-table2", *own])
+    assert packaged_studies() == sorted(
+        [*stl10, *simsiam, *byol, "nobatchstats-table1", "nobatchstats-table2", *own]
+    )
 
 
 def test_the_schema_is_fresh():
-    assert (STUDIES / "schema.json").read_text() == study_schema_json(), "write it anew: see docs/studies.md"
+    assert (STUDIES / "schema.json").read_text() == study_schema_json(), (
+        "write it anew: see docs/studies.md"
+    )
 
 
 @pytest.mark.parametrize("name", packaged_studies())
@@ -58,7 +67,8 @@ class TestEachStudy:
             assert len(rows) > 1, "a table compares"
 
     def test_rows_and_columns_are_other_experiments(self, name):
-        """Two cells with the same config and the same judgement would be one experiment under two names."""
+        """Two cells with the same config and the same judgement would be one experiment under two
+        names."""
         for scale in load_study(name)[2].scales:
             names = [(each.run_name, each.words) for each in planned(name, scale)]
             assert len(set(names)) == len(names)
@@ -84,16 +94,27 @@ def views_of(scale: str) -> tuple[ViewPolicy, ViewPolicy]:
 
 class TestSTL10:
     def test_the_baseline_is_the_recipe(self):
-        for table, row, column in ((2, "Baseline", "BYOL"), (3, "All augmentations (baseline)", ""), (4, "All five (baseline)", "removed")):
-            assert differing(config(f"stl10-table{table}", row, column), load_config("stl10")) == set()
+        for table, row, column in (
+            (2, "Baseline", "BYOL"),
+            (3, "All augmentations (baseline)", ""),
+            (4, "All five (baseline)", "removed"),
+        ):
+            assert (
+                differing(config(f"stl10-table{table}", row, column), load_config("stl10")) == set()
+            )
 
     def test_table_1_varies_both_sets(self):
         quarter = cell("stl10-table1", "1/8 fine-tune", "1/4 byol")
-        assert (quarter.config.data.pretrain_images, quarter.words) == (25_000, ("finetune", "--fraction", "0.125", "--seeds", "1"))
+        assert (quarter.config.data.pretrain_images, quarter.words) == (
+            25_000,
+            ("finetune", "--fraction", "0.125", "--seeds", "1"),
+        )
         assert quarter.cell.paper == 35.9
         none = cell("stl10-table1", "full fine-tune", "no byol")
         assert (none.words, none.cell.paper) == (("supervised", "--seeds", "1"), 55.1)
-        assert config("stl10-table1", "1/8 fine-tune", "1/8 byol", "small").data.pretrain_images == 875
+        assert (
+            config("stl10-table1", "1/8 fine-tune", "1/8 byol", "small").data.pretrain_images == 875
+        )
 
     def test_table_1_needs_four_runs_for_its_twenty_cells(self):
         cells = planned("stl10-table1")
@@ -104,7 +125,11 @@ class TestSTL10:
         without = config("stl10-table2", "No predictor", "BYOL")
         assert (without.predictor.kind, differing(without, base)) == ("none", {"predictor"})
         plain = config("stl10-table2", "No BatchNorm in the heads", "BYOL")
-        assert (plain.projector.normalization, plain.predictor.normalization, plain.encoder.normalization) == ("none", "none", "batch")
+        assert (
+            plain.projector.normalization,
+            plain.predictor.normalization,
+            plain.encoder.normalization,
+        ) == ("none", "none", "batch")
 
     def test_table_2_judges_the_baseline_from_scratch_too(self):
         supervised = cell("stl10-table2", "Baseline", "supervised-only")
@@ -117,7 +142,9 @@ class TestSTL10:
         nothing = config("stl10-table3", "No augmentations", scale=scale)
         assert nothing.views.first == nothing.views.second == plain
         target = config("stl10-table3", "No augmentations on target input", scale=scale)
-        assert target.objective.directions == "one"  # the first view predicts the second, which is the target's
+        assert (
+            target.objective.directions == "one"
+        )  # the first view predicts the second, which is the target's
         assert target.views.second == plain
         assert target.views.first == augmented
 
@@ -139,26 +166,47 @@ class TestSTL10:
 
     def test_table_5_adds_to_all_to_all_but_patches_or_to_nothing(self):
         drop = config("stl10-table5", "Patch drop", "all except patch selection").views.first
-        assert (drop.patch_drop_probability, drop.crop_area, drop.flip_probability) == (1.0, (1.0, 1.0), 0.5)
+        assert (drop.patch_drop_probability, drop.crop_area, drop.flip_probability) == (
+            1.0,
+            (1.0, 1.0),
+            0.5,
+        )
         assert config("stl10-table5", "Patch drop", "only").views.second.flip_probability == 0.0
         assert config("stl10-table5", "Perspective", "all").views.second.crop_area == (0.08, 1.0)
 
     def test_table_6_keeps_tau_constant(self):
-        taus = [(each.config.tau.schedule, each.config.tau.base, each.cell.paper) for each in planned("stl10-table6")]
-        papers = ((0.1, 64.0), (0.5, 65.1), (0.9, 70.2), (0.995, 71.5), (0.999, 71.3), (0.9999, 66.5))
+        taus = [
+            (each.config.tau.schedule, each.config.tau.base, each.cell.paper)
+            for each in planned("stl10-table6")
+        ]
+        papers = (
+            (0.1, 64.0),
+            (0.5, 65.1),
+            (0.9, 70.2),
+            (0.995, 71.5),
+            (0.999, 71.3),
+            (0.9999, 66.5),
+        )
         assert taus == [("constant", tau, figure) for tau, figure in papers]
 
     def test_table_7_drops_the_target(self):
-        drops = [(each.config.tau.schedule, each.config.tau.drop_at) for each in planned("stl10-table7")]
+        drops = [
+            (each.config.tau.schedule, each.config.tau.drop_at) for each in planned("stl10-table7")
+        ]
         assert drops == [("constant", None), ("drop", 0.25), ("drop", 0.5)]
 
     def test_table_8_goes_up_and_down(self):
-        ends = [(each.config.tau.base, each.config.tau.resolved_end) for each in planned("stl10-table8")]
+        ends = [
+            (each.config.tau.base, each.config.tau.resolved_end) for each in planned("stl10-table8")
+        ]
         assert ends == [(0.999, None), (0.996, 1.0), (0.999, 0.5)]
 
     def test_small_tables_share_runs(self):
         """Their baselines are one run, and the constant tau of 7 and 8 is a row of 6."""
-        names = {table: {each.run_name for each in planned(f"stl10-table{table}", "small")} for table in range(1, 9)}
+        names = {
+            table: {each.run_name for each in planned(f"stl10-table{table}", "small")}
+            for table in range(1, 9)
+        }
         assert set.intersection(*(names[table] for table in range(1, 6)))
         assert names[6] & names[7] & names[8]
 
@@ -172,28 +220,48 @@ class TestSimSiam:
     @pytest.mark.parametrize("scale", SCALES)
     def test_a_stops_the_gradient_or_not(self, scale):
         assert config("simsiam-a", "With stop-gradient", scale=scale).objective.target == "online"
-        assert config("simsiam-a", "Without stop-gradient", scale=scale).objective.target == "online_with_gradient"
+        assert (
+            config("simsiam-a", "Without stop-gradient", scale=scale).objective.target
+            == "online_with_gradient"
+        )
 
     @pytest.mark.parametrize("scale", SCALES)
     def test_b_varies_the_predictor(self, scale):
-        kinds = [(each.config.predictor.kind, each.config.predictor.schedule) for each in planned("simsiam-b", scale)]
+        kinds = [
+            (each.config.predictor.kind, each.config.predictor.schedule)
+            for each in planned("simsiam-b", scale)
+        ]
         wanted = [("mlp", None), ("mlp", "constant"), ("none", None), ("fixed", None)]
         assert list(dict.fromkeys(kinds)) == wanted
-        assert config("simsiam-b", "Learned (baseline)", scale=scale).optimizer.schedule == "cosine"  # or "constant" would be the same
+        assert (
+            config("simsiam-b", "Learned (baseline)", scale=scale).optimizer.schedule == "cosine"
+        )  # or "constant" would be the same
 
     def test_c_scales_the_rate_and_warms_up_large_batches(self):
         for each in planned("simsiam-c"):
             optimizer, size = each.config.optimizer, each.config.training.batch_size
             assert (optimizer.base_learning_rate, optimizer.reference_batch) == (0.05, 256)
             assert optimizer.warmup_epochs == (10 if size >= 1024 else 0)
-        rates = {each.config.training.batch_size: each.config.optimizer.base_learning_rate for each in planned("simsiam-c", "small")}
-        assert rates == {size: pytest.approx(0.001 * size / 64) for size in (16, 32, 64, 128, 256, 512)}
+        rates = {
+            each.config.training.batch_size: each.config.optimizer.base_learning_rate
+            for each in planned("simsiam-c", "small")
+        }
+        assert rates == {
+            size: pytest.approx(0.001 * size / 64) for size in (16, 32, 64, 128, 256, 512)
+        }
 
     def test_d_normalises_the_heads_ever_more(self):
         heads = []
         for each in planned("simsiam-d"):
             projector, predictor = each.config.projector, each.config.predictor
-            heads.append((projector.normalization, projector.normalize_output, predictor.normalization, predictor.normalize_output))
+            heads.append(
+                (
+                    projector.normalization,
+                    projector.normalize_output,
+                    predictor.normalization,
+                    predictor.normalize_output,
+                )
+            )
         assert heads == [
             ("none", False, "none", False),
             ("batch", False, "batch", False),
@@ -202,9 +270,13 @@ class TestSimSiam:
         ]
 
     def test_e_and_f_weigh_the_loss_as_the_report_does(self):
-        """Half the sum over both directions; a direction alone, or the mean over two draws, in F."""
+        """Half the sum over both directions; a direction alone, or the mean over two draws, in
+        F."""
         assert config("simsiam-e", "Cross-entropy").objective.weight == 0.5
-        weights = {each.config.objective.directions: each.config.objective.weight for each in planned("simsiam-f")}
+        weights = {
+            each.config.objective.directions: each.config.objective.weight
+            for each in planned("simsiam-f")
+        }
         assert weights == {"both": 0.25, "one": 0.5, "one_two_draws": 0.25}
 
 
@@ -218,21 +290,35 @@ class TestBYOL:
             ("byol-infonce", "predictor, target network, beta 0 (BYOL)", "alpha 0.1"),
         ):
             assert differing(config(name, row, column), recipe) == set()
-        assert differing(config("byol-encoders", "ResNet-50", "1x"), load_config("imagenet-1000")) == set()
+        assert (
+            differing(config("byol-encoders", "ResNet-50", "1x"), load_config("imagenet-1000"))
+            == set()
+        )
 
     def test_simclr_is_the_recipe_with_byols_views(self):
-        assert differing(config("byol-augmentations", "Baseline", "SimCLR"), load_config("imagenet-simclr")) == {"views"}
+        assert differing(
+            config("byol-augmentations", "Baseline", "SimCLR"), load_config("imagenet-simclr")
+        ) == {"views"}
 
     def test_smaller_batches_are_parts_of_a_step(self):
         for each in planned("byol-batch-size"):
             training = each.config.training
-            assert (training.batch_size, training.batch_size // training.accumulation) == (4096, int(each.cell.row))
+            assert (training.batch_size, training.batch_size // training.accumulation) == (
+                4096,
+                int(each.cell.row),
+            )
         for each in planned("byol-batch-size", "small"):
             training = each.config.training
-            assert (training.batch_size, training.batch_size // training.accumulation) == (64, int(each.cell.row))
+            assert (training.batch_size, training.batch_size // training.accumulation) == (
+                64,
+                int(each.cell.row),
+            )
 
     def test_the_targets_of_table_5a(self):
-        taus = [(each.config.tau.schedule, each.config.tau.base, each.cell.paper) for each in planned("byol-tau")]
+        taus = [
+            (each.config.tau.schedule, each.config.tau.base, each.cell.paper)
+            for each in planned("byol-tau")
+        ]
         assert taus == [
             ("constant", 1.0, 18.8),
             ("cosine", 0.999, 69.8),
@@ -246,7 +332,11 @@ class TestBYOL:
         variants = {}
         for each in planned("byol-infonce"):
             if each.cell.column == "alpha 0.1" and each.config.objective.negatives in (0.0, 1.0):
-                key = each.config.predictor.kind == "mlp", each.config.objective.target == "ema", each.config.objective.negatives
+                key = (
+                    each.config.predictor.kind == "mlp",
+                    each.config.objective.target == "ema",
+                    each.config.objective.negatives,
+                )
                 variants[key] = each.cell.paper
         assert variants == {
             (True, True, 0.0): 72.5,
@@ -260,7 +350,10 @@ class TestBYOL:
         }
 
     def test_encoders_are_the_papers_or_small_ones(self):
-        sizes = {(each.config.encoder.name, each.config.encoder.width) for each in planned("byol-encoders")}
+        sizes = {
+            (each.config.encoder.name, each.config.encoder.width)
+            for each in planned("byol-encoders")
+        }
         assert len(sizes) == 12 and ("resnet200", 2.0) in sizes
         small = {each.config.encoder.name for each in planned("byol-encoders", "small")}
         assert small == {"convnet", "resnet18", "resnet34"}
@@ -268,16 +361,29 @@ class TestBYOL:
 
 class TestWithoutBatchStatistics:
     @pytest.mark.parametrize(
-        "row, recipe", [("Vanilla BN", "imagenet-1000"), ("Modified init", "imagenet-modified-init"), ("GN + WS", "imagenet-gn-ws")]
+        "row, recipe",
+        [
+            ("Vanilla BN", "imagenet-1000"),
+            ("Modified init", "imagenet-modified-init"),
+            ("GN + WS", "imagenet-gn-ws"),
+        ],
     )
     def test_table_2_is_the_recipes(self, row, recipe):
         assert differing(config("nobatchstats-table2", row), load_config(recipe)) == set()
 
     def test_gn_and_ws_have_the_papers_numbers(self):
         found = config("nobatchstats-table2", "GN + WS")
-        assert {found.encoder.normalization, found.projector.normalization, found.predictor.normalization} == {"group"}
+        assert {
+            found.encoder.normalization,
+            found.projector.normalization,
+            found.predictor.normalization,
+        } == {"group"}
         optimizer = found.optimizer
-        assert (optimizer.weight_decay, optimizer.base_learning_rate, found.tau.base) == (3e-8, 0.24, 0.999)
+        assert (optimizer.weight_decay, optimizer.base_learning_rate, found.tau.base) == (
+            3e-8,
+            0.24,
+            0.999,
+        )
 
     def test_table_1_normalises_what_its_rows_and_columns_say(self):
         said = {"BN": "batch", "LN": "layer", "-": "none"}
@@ -285,9 +391,15 @@ class TestWithoutBatchStatistics:
         assert len(cells) == 22
         for each in cells:
             encoder, projector = (part.split()[1] for part in each.cell.row.split(", "))
-            assert (each.config.encoder.normalization, each.config.projector.normalization) == (said[encoder], said[projector])
+            assert (each.config.encoder.normalization, each.config.projector.normalization) == (
+                said[encoder],
+                said[projector],
+            )
             if each.cell.column == "SimCLR":
-                assert (each.config.predictor.kind, each.config.objective.negatives) == ("none", 1.0)
+                assert (each.config.predictor.kind, each.config.objective.negatives) == (
+                    "none",
+                    1.0,
+                )
             else:
                 assert each.config.predictor.normalization == said[each.cell.column.split()[-1]]
 
@@ -299,24 +411,43 @@ class TestPlanning:
         assert [each.config.seed for each in cells] == [each.seed for each in cells]
 
     def test_a_scale_may_judge_all_runs_by_more(self):
-        columns = [(each.cell.row, each.cell.column, each.words[0]) for each in planned("stl10-table2", "small")][:4]
+        columns = [
+            (each.cell.row, each.cell.column, each.words[0])
+            for each in planned("stl10-table2", "small")
+        ][:4]
         assert columns == [
-            ("Baseline", "supervised-only", "supervised"),  # which no run has trained: not judged otherwise
+            (
+                "Baseline",
+                "supervised-only",
+                "supervised",
+            ),  # which no run has trained: not judged otherwise
             ("Baseline", "BYOL", "finetune"),
             ("Baseline", "BYOL, probe", "linear"),
             ("No predictor", "BYOL", "finetune"),
         ]
-        assert all(each.cell.paper is None for each in planned("stl10-table2", "small") if each.cell.column.endswith("probe"))
+        assert all(
+            each.cell.paper is None
+            for each in planned("stl10-table2", "small")
+            if each.cell.column.endswith("probe")
+        )
 
     def test_rows_can_be_picked(self):
-        assert [each.cell.row for each in planned("stl10-table6", only=["0.9", "0.1"])] == ["0.1", "0.9"]
+        assert [each.cell.row for each in planned("stl10-table6", only=["0.9", "0.1"])] == [
+            "0.1",
+            "0.9",
+        ]
 
     def test_overrides_come_last(self):
-        assert all(each.config.tau.base == 0.5 for each in planned("stl10-table6", overrides=["tau.base=0.5"]))
+        assert all(
+            each.config.tau.base == 0.5
+            for each in planned("stl10-table6", overrides=["tau.base=0.5"])
+        )
 
     def test_a_name_is_what_was_run(self):
         """The digest of results that exist already: a change here would run all of them anew."""
-        assert run_name(load_config("demo")) == run_name(load_config("demo", ['run.root="elsewhere"']))
+        assert run_name(load_config("demo")) == run_name(
+            load_config("demo", ['run.root="elsewhere"'])
+        )
         assert run_name(load_config("demo")) != run_name(load_config("demo", ["seed=1"]))
         assert run_name(load_config("demo")).startswith("demo-")
         assert len(run_name(load_config("demo"))) == len("demo-") + 10
@@ -328,12 +459,16 @@ TINY = {
     "question": "Which?",
     "measures": {"linear": {"protocol": "linear", "small": ["--fast"]}},
     "scales": {"small": {"config": "demo", "budget": "a minute"}},
-    "cells": [{"row": "slow", "set": {"tau.base": 0.99}}, {"row": "fast", "set": {"tau.base": 0.9}}],
+    "cells": [
+        {"row": "slow", "set": {"tau.base": 0.99}},
+        {"row": "fast", "set": {"tau.base": 0.9}},
+    ],
 }
 
 
 def lines(tmp_path, change=None, scale: str = "small", only=()) -> list[str]:
-    """What is said of the tiny study after a change: a function of its tree, or a text in place of it."""
+    """What is said of the tiny study after a change: a function of its tree, or a text in place of
+    it."""
     file = tmp_path / "mine.json"
     tree = json.loads(json.dumps(TINY))
     if callable(change):
@@ -347,7 +482,9 @@ def lines(tmp_path, change=None, scale: str = "small", only=()) -> list[str]:
 
 class TestMistakes:
     def test_an_unknown_row(self, tmp_path):
-        assert lines(tmp_path, only=["quick"]) == ["--only quick: no such row; the study has slow, fast"]
+        assert lines(tmp_path, only=["quick"]) == [
+            "--only quick: no such row; the study has slow, fast"
+        ]
 
     def test_a_row_that_another_scale_has(self):
         with pytest.raises(ConfigError, match=r"^--only 16: no such row; the study has 64, 128"):
@@ -360,13 +497,18 @@ class TestMistakes:
         def change(tree):
             tree["cells"][1]["set"] = {"tau.bose": 0.9}
 
-        assert lines(tmp_path, change) == ['mine.json, row "fast": --set tau.bose=0.9: unknown key; did you mean "base" (now 0.99)?']
+        assert lines(tmp_path, change) == [
+            'mine.json, row "fast": --set tau.bose=0.9: unknown key; did you mean "base" (now '
+            "0.99)?"
+        ]
 
     def test_a_mistake_of_the_base_is_said_once(self, tmp_path):
         def change(tree):
             tree["scales"]["small"]["config"] = "demos"
 
-        assert lines(tmp_path, change) == ['mine.json: demos: no such file; did you mean "configs/demo.json"?']
+        assert lines(tmp_path, change) == [
+            'mine.json: demos: no such file; did you mean "configs/demo.json"?'
+        ]
 
     def test_a_measure_that_is_none(self, tmp_path):
         def change(tree):
@@ -382,20 +524,27 @@ class TestMistakes:
         def change(tree):
             tree["cells"][0]["system"] = "SimCLR"
 
-        assert lines(tmp_path, change) == ['mine.json: cells.0.system: expected one of none, as there are none; received "SimCLR"']
+        assert lines(tmp_path, change) == [
+            'mine.json: cells.0.system: expected one of none, as there are none; received "SimCLR"'
+        ]
 
     def test_two_cells_at_one_place(self, tmp_path):
         def change(tree):
             tree["cells"].append({"row": "slow"})
 
-        assert lines(tmp_path, change) == ["mine.json: cells.2: there is another cell with this row and column"]
+        assert lines(tmp_path, change) == [
+            "mine.json: cells.2: there is another cell with this row and column"
+        ]
 
     def test_unknown_and_missing_keys(self, tmp_path):
         def change(tree):
             tree["cells"][0]["sets"] = {}
             del tree["question"]
 
-        assert lines(tmp_path, change) == ["mine.json: question: missing", "mine.json: cells.0.sets: unknown key"]
+        assert lines(tmp_path, change) == [
+            "mine.json: question: missing",
+            "mine.json: cells.0.sets: unknown key",
+        ]
 
     def test_no_json(self, tmp_path):
         (line,) = lines(tmp_path, "{cells}")
@@ -404,12 +553,19 @@ class TestMistakes:
     def test_no_file(self):
         with pytest.raises(ConfigError) as error:
             load_study("table9.json")
-        assert str(error.value) == f"table9.json: no such study; those of the package are {', '.join(packaged_studies())}"
+        assert (
+            str(error.value) == "table9.json: no such study; those of the package are "
+            f"{', '.join(packaged_studies())}"
+        )
 
     def test_a_base_may_lie_beside_the_study(self, tmp_path):
-        (tmp_path / "base.json").write_text(json.dumps(json.loads(resolved_json(load_config("demo"))) | {"name": "mine"}))
+        (tmp_path / "base.json").write_text(
+            json.dumps(json.loads(resolved_json(load_config("demo"))) | {"name": "mine"})
+        )
         tree = json.loads(json.dumps(TINY))
         tree["scales"]["small"]["config"] = "base.json"
         (tmp_path / "mine.json").write_text(json.dumps(tree))
         _, file, study = load_study(str(tmp_path / "mine.json"))
-        assert {each.config.name for each in plan_study(file, study, "small", None, [], [])} == {"mine"}
+        assert {each.config.name for each in plan_study(file, study, "small", None, [], [])} == {
+            "mine"
+        }

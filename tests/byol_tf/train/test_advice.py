@@ -26,7 +26,12 @@ def test_it_names_the_batch_what_goes_on_and_what_begins_anew(error):
     assert first == "out of memory: a step on a batch of 128 images of 32 x 32 pixels doesn't fit."
     assert same == "  This run goes on with training.recompute=true (the same numbers, more time)."
     assert anew == "  A run that begins anew (--fresh) may have, to try in this order,"
-    keys = ["training.accumulation=2", "devices.precision=mixed_bfloat16", "training.batch_size", "views.size"]
+    keys = [
+        "training.accumulation=2",
+        "devices.precision=mixed_bfloat16",
+        "training.batch_size",
+        "views.size",
+    ]
     assert [key in way for key, way in zip(keys, ways, strict=True)] == [True] * 4
     assert "OOM" in detail
 
@@ -42,7 +47,9 @@ def test_it_names_the_batch_what_goes_on_and_what_begins_anew(error):
     ],
 )
 def test_a_run_goes_on_with_what_it_says_and_with_nothing_else(tmp_path, change, goes_on):
-    began, now = (json.loads(resolved_json(load_config(None, overrides))) for overrides in ([], [change]))
+    began, now = (
+        json.loads(resolved_json(load_config(None, overrides))) for overrides in ([], [change])
+    )
     RunFolder(tmp_path).begin(json.dumps(began), [], "", ())
     if goes_on:
         assert choose_folder(now, str(tmp_path), False).root == tmp_path
@@ -51,14 +58,24 @@ def test_a_run_goes_on_with_what_it_says_and_with_nothing_else(tmp_path, change,
             choose_folder(now, str(tmp_path), False)
 
 
-def test_a_run_that_meets_it_stops_with_a_code_for_it_and_says_how_it_goes_on(error, monkeypatch, tmp_path, capsys):
-    """The error comes from nowhere here: on a CPU the system ends a process before TensorFlow can say so."""
+def test_a_run_that_meets_it_stops_with_a_code_for_it_and_says_how_it_goes_on(
+    error, monkeypatch, tmp_path, capsys
+):
+    """The error comes from nowhere here: on a CPU the system ends a process before TensorFlow can
+    say so."""
 
     def fit(*_):
         raise error
 
     monkeypatch.setattr(Experiment, "_run", fit)
-    settings = ["--set", "data.pretrain_images=128", "--set", "devices.strategy=cpu", "--set", "training.recompute=false"]
+    settings = [
+        "--set",
+        "data.pretrain_images=128",
+        "--set",
+        "devices.strategy=cpu",
+        "--set",
+        "training.recompute=false",
+    ]
     assert main(["--config", "demo", *settings, "--run-dir", str(tmp_path)]) == OUT_OF_MEMORY == 12
     said = capsys.readouterr().err
     assert "stopped: out of memory: a step on a batch of 128 images" in said
@@ -66,7 +83,11 @@ def test_a_run_that_meets_it_stops_with_a_code_for_it_and_says_how_it_goes_on(er
 
 
 def test_what_is_done_already_is_not_proposed(error):
-    done = ["training.accumulation=4", "training.recompute=true", "devices.precision=mixed_bfloat16"]
+    done = [
+        "training.accumulation=4",
+        "training.recompute=true",
+        "devices.precision=mixed_bfloat16",
+    ]
     stop = out_of_memory(load_config(None, done), error)
     text = str(stop)
     assert stop.change is None

@@ -44,7 +44,9 @@ def test_a_slow_reader_is_found_out():
         return pixels[index]
 
     views = {"size": 16, "engine": "fused"}
-    rates = measure_rates(config(views=views), LazyImages(64, read, shape=(16, 16, 3)), build_strategy("cpu"))
+    rates = measure_rates(
+        config(views=views), LazyImages(64, read, shape=(16, 16, 3)), build_strategy("cpu")
+    )
     assert 20 < rates.input < 200 * 4 * rates.cores
     assert rates.on_cpu
     assert rates.batch == 64  # the images there are
@@ -57,7 +59,10 @@ def test_a_slow_reader_is_found_out():
 def test_on_a_device_a_part_of_an_accumulated_batch_is_tried_out(monkeypatch):
     monkeypatch.setattr("byol_tf.train.dry_run.on_cpu", lambda strategy: False)
     monkeypatch.setattr("byol_tf.train.dry_run._STEPS", 2)
-    accumulating = config(views={"size": 16, "engine": "fused"}, training={"epochs": 1, "batch_size": 32, "accumulation": 4})
+    accumulating = config(
+        views={"size": 16, "engine": "fused"},
+        training={"epochs": 1, "batch_size": 32, "accumulation": 4},
+    )
     assert measure_rates(accumulating, ArrayImages(images()), build_strategy("cpu")).batch == 8
 
 
@@ -71,6 +76,11 @@ def test_a_step_that_memory_does_not_hold_is_said_and_not_thrown(tmp_path, monke
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
     monkeypatch.setattr(rates, "measure_rates", full)
-    ((subject, text),) = train._measured(config(), schedule_of(config(), 1_797), RunFolder(tmp_path))
+    ((subject, text),) = train._measured(
+        config(), schedule_of(config(), 1_797), RunFolder(tmp_path)
+    )
     assert subject == "speed"
-    assert text.startswith("not measured: out of memory: a step on a batch of 128 images") and "OOM when allocating" in text
+    assert (
+        text.startswith("not measured: out of memory: a step on a batch of 128 images")
+        and "OOM when allocating" in text
+    )

@@ -1,4 +1,5 @@
-"""The fused views in training: inside the step, the same draws as the host's, and their keys in the config."""
+"""The fused views in training: inside the step, the same draws as the host's, and their keys in the
+config."""
 
 import json
 
@@ -20,7 +21,12 @@ from pipelines.policy import preset
 from pipelines.sources import ArrayImages
 
 BATCH = 8
-NO_COLOUR = {"jitter_probability": 0.0, "grayscale_probability": 0.0, "blur_probability": 0.0, "solarize_probability": 0.0}
+NO_COLOUR = {
+    "jitter_probability": 0.0,
+    "grayscale_probability": 0.0,
+    "blur_probability": 0.0,
+    "solarize_probability": 0.0,
+}
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
@@ -29,19 +35,36 @@ def config(**changes) -> Config:
         "name": "x",
         "seed": 7,
         "data": {"source": "digits"},
-        "views": {"size": 32, "engine": "fused", "first": NO_COLOUR, "second": NO_COLOUR, "mean": MEAN, "std": STD},
+        "views": {
+            "size": 32,
+            "engine": "fused",
+            "first": NO_COLOUR,
+            "second": NO_COLOUR,
+            "mean": MEAN,
+            "std": STD,
+        },
         "encoder": {"name": "convnet", "width": 0.5},
         "projector": {"hidden": 32, "outputs": 16},
         "predictor": {"hidden": 48},
-        "optimizer": {"name": "sgd", "base_learning_rate": 0.05, "reference_batch": None, "schedule": "constant"},
+        "optimizer": {
+            "name": "sgd",
+            "base_learning_rate": 0.05,
+            "reference_batch": None,
+            "schedule": "constant",
+        },
         "training": {"epochs": 10, "batch_size": BATCH},
     }
-    return Config.model_validate_json(json.dumps(base | {key: base.get(key, {}) | value for key, value in changes.items()}))
+    return Config.model_validate_json(
+        json.dumps(base | {key: base.get(key, {}) | value for key, value in changes.items()})
+    )
 
 
 def images(count: int = 24) -> ArrayImages:
     """Smooth ones, so that two ways to resize agree."""
-    waves = np.sin(np.linspace(0, 3, 32))[None, :, None, None] * np.cos(np.linspace(0, 4, 32) + 1)[None, None, :, None]
+    waves = (
+        np.sin(np.linspace(0, 3, 32))[None, :, None, None]
+        * np.cos(np.linspace(0, 4, 32) + 1)[None, None, :, None]
+    )
     scales = np.random.default_rng(0).uniform(20, 120, (count, 1, 1, 3))
     return ArrayImages((127 + scales * waves).astype(np.uint8))
 
@@ -58,7 +81,9 @@ def test_batches_of_images_follow_the_order_of_batches_of_views():
         assert ids.shape == (BATCH, 2)
         for expected, layer in zip(made, model.views, strict=True):
             difference = np.abs(layer(batch, ids) - expected)
-            assert float(difference.mean()) < 0.02  # bicubic against bilinear; another image or crop differs by ten times that
+            assert (
+                float(difference.mean()) < 0.02
+            )  # bicubic against bilinear; another image or crop differs by ten times that
             assert float(np.abs(layer(batch[::-1], ids) - expected).mean()) > 0.1
 
 
@@ -75,7 +100,14 @@ def trained(steps_per_execution: int = 1, accumulation: int = 1, placement: str 
     model = build_model(chosen)
     compile_model(model, chosen, schedule_of(chosen, 24))
     stream = batches_of(chosen, images())
-    history = model.fit(stream, steps_per_epoch=3, epochs=2, callbacks=[TargetUpdate(constant_tau(0.9))], verbose=0, shuffle=False).history
+    history = model.fit(
+        stream,
+        steps_per_epoch=3,
+        epochs=2,
+        callbacks=[TargetUpdate(constant_tau(0.9))],
+        verbose=0,
+        shuffle=False,
+    ).history
     return model, history
 
 
@@ -104,7 +136,11 @@ def test_crops_become_views_on_the_host_too():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("options", [{"steps_per_execution": 3}, {"accumulation": 2}], ids=["three steps a call", "two parts"])
+@pytest.mark.parametrize(
+    "options",
+    [{"steps_per_execution": 3}, {"accumulation": 2}],
+    ids=["three steps a call", "two parts"],
+)
 def test_views_in_the_step_go_with_calls_and_parts(options, one_step_at_a_time):
     (one, one_history), (other, other_history) = one_step_at_a_time, trained(**options)
     assert other_history["loss"] == pytest.approx(one_history["loss"], rel=1e-4)
@@ -114,16 +150,29 @@ def test_views_in_the_step_go_with_calls_and_parts(options, one_step_at_a_time):
 
 def test_the_whole_step_with_its_views_compiles_with_xla():
     keras.utils.set_random_seed(0)
-    policies = {name: policy.model_dump() for name, policy in zip(("first", "second"), preset("byol"), strict=True)}
+    policies = {
+        name: policy.model_dump()
+        for name, policy in zip(("first", "second"), preset("byol"), strict=True)
+    }
     chosen = config(views=policies, devices={"jit": "on"}, optimizer={"name": "lars"})
     model = build_model(chosen)
     compile_model(model, chosen, schedule_of(chosen, 24))
     assert model.jit_compile is True
-    options = {"steps_per_epoch": 2, "callbacks": [TargetUpdate(constant_tau(0.9))], "verbose": 0, "shuffle": False}
-    assert np.isfinite(model.fit(image_batches(images(), BATCH, 7), **options).history["loss"]).all()
+    options = {
+        "steps_per_epoch": 2,
+        "callbacks": [TargetUpdate(constant_tau(0.9))],
+        "verbose": 0,
+        "shuffle": False,
+    }
+    assert np.isfinite(
+        model.fit(image_batches(images(), BATCH, 7), **options).history["loss"]
+    ).all()
 
 
-@pytest.mark.parametrize(("wanted", "epoch", "expected"), [(None, 60, 1), (16, 60, 15), (16, 97, 1), (16, 64, 16), (100, 60, 60)])
+@pytest.mark.parametrize(
+    ("wanted", "epoch", "expected"),
+    [(None, 60, 1), (16, 60, 15), (16, 97, 1), (16, 64, 16), (100, 60, 60)],
+)
 def test_steps_a_call_divide_an_epoch(wanted, epoch, expected):
     assert steps_per_call(config(devices={"steps_per_call": wanted}), epoch) == expected
 
@@ -134,17 +183,25 @@ def test_images_of_several_shapes_are_an_error():
             super().__init__(array)
             self.shape = None
 
-    with pytest.raises(ValueError, match="images: expected images of one shape; received several, which crop_batches takes"):
+    with pytest.raises(
+        ValueError,
+        match="images: expected images of one shape; received several, which crop_batches takes",
+    ):
         image_batches(Mixed(np.zeros((9, 8, 8, 3), np.uint8)), 4, 0)
 
 
 @pytest.mark.long
 def test_a_run_on_a_folder_of_several_sizes(tmp_path):
-    """From the config to the result: crops from the host, each view from its own, scales set from the first of them."""
+    """From the config to the result: crops from the host, each view from its own, scales set from
+    the first of them."""
     (tmp_path / "photos").mkdir()
-    for number, array in enumerate(np.random.default_rng(0).integers(0, 256, (17, 70, 70, 3), np.uint8)):
+    for number, array in enumerate(
+        np.random.default_rng(0).integers(0, 256, (17, 70, 70, 3), np.uint8)
+    ):
         kind = "png" if number % 3 == 0 else "jpg"
-        Image.fromarray(array[: 40 + number, : 66 - 2 * number]).save(tmp_path / "photos" / f"{number}.{kind}")
+        Image.fromarray(array[: 40 + number, : 66 - 2 * number]).save(
+            tmp_path / "photos" / f"{number}.{kind}"
+        )
     chosen = config(
         data={"source": "folder", "root": str(tmp_path / "photos")},
         training={"epochs": 2},

@@ -1,4 +1,5 @@
-"""Where a run begins: what of its folder it goes on from, and what it refuses before anything there is overwritten."""
+"""Where a run begins: what of its folder it goes on from, and what it refuses before anything there
+is overwritten."""
 
 import json
 import shutil
@@ -24,7 +25,13 @@ def written(tmp_path_factory) -> tuple[Path, Experiment]:
     experiment = Experiment(load_config(folder.config), folder, lambda line: None)
     folder.begin(resolved_json(experiment.config), ["first"], experiment.source.fingerprint, ())
     folder.history.write_text(HISTORY)
-    write_checkpoint(folder.checkpoints, 1, 0, model_arrays(experiment.model), {"images": experiment.source.fingerprint})
+    write_checkpoint(
+        folder.checkpoints,
+        1,
+        0,
+        model_arrays(experiment.model),
+        {"images": experiment.source.fingerprint},
+    )
     return folder.root, experiment
 
 
@@ -38,7 +45,9 @@ def run(written, tmp_path) -> Experiment:
 
 
 def files(folder: RunFolder) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder.config, folder.environment, folder.history)}
+    return {
+        path.name: path.read_bytes() for path in (folder.config, folder.environment, folder.history)
+    }
 
 
 def refused(run: Experiment) -> str:
@@ -59,16 +68,31 @@ def test_it_goes_on_and_keeps_what_it_was_begun_with(run):
 
 
 def test_a_checkpoint_of_another_model_is_refused(run):
-    (path,), (checkpoint, _) = list_checkpoints(run.folder.checkpoints), read_newest(run.folder.checkpoints)
+    (path,), (checkpoint, _) = (
+        list_checkpoints(run.folder.checkpoints),
+        read_newest(run.folder.checkpoints),
+    )
     name = next(name for name, array in checkpoint.arrays.items() if array.ndim == 4)
     shutil.rmtree(path)
-    write_checkpoint(run.folder.checkpoints, 1, 0, checkpoint.arrays | {name: checkpoint.arrays[name][..., :-1]}, {})
-    assert "expected those of the model that config.json describes; the checkpoint doesn't fit this model: 1 variables" in refused(run)
+    write_checkpoint(
+        run.folder.checkpoints,
+        1,
+        0,
+        checkpoint.arrays | {name: checkpoint.arrays[name][..., :-1]},
+        {},
+    )
+    assert (
+        "expected those of the model that config.json describes; the checkpoint doesn't fit this "
+        "model: 1 variables" in refused(run)
+    )
 
 
 def test_a_trained_run_without_its_checkpoints_is_refused(run):
     shutil.rmtree(run.folder.checkpoints / "epoch-0001")
-    assert f"{run.folder.checkpoints}: expected checkpoints, as the run's history has 1 epoch(s); found none" in refused(run)
+    assert (
+        f"{run.folder.checkpoints}: expected checkpoints, as the run's history has 1 epoch(s); "
+        "found none" in refused(run)
+    )
 
 
 def test_one_that_stopped_before_its_first_checkpoint_begins_anew(run):

@@ -35,7 +35,8 @@ for line in sys.stdin:
 
 
 class Three:
-    """A first process and two that have joined it, each of which does the lines of Python that it is told."""
+    """A first process and two that have joined it, each of which does the lines of Python that it
+    is told."""
 
     def __init__(self, silence: float = 30.0):
         self.silence, self.all = silence, []
@@ -50,7 +51,12 @@ class Three:
 
     def _start(self, *arguments: int) -> subprocess.Popen:
         words = [sys.executable, "-c", PROCESS, *map(str, arguments), str(self.silence)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
         self.all.append(subprocess.Popen(words, cwd=ROOT, **pipes))
         return self.all[-1]
 
@@ -84,7 +90,10 @@ def test_one_is_killed_and_the_others_say_which_and_end(three, lost):
     for index in {0, 1, 2} - {lost}:
         code, text = three.end(index)
         assert code == LOST == 75
-        assert f"machine {lost + 1} of 3 was lost: its connection was closed. Start all machines again" in text
+        assert (
+            f"machine {lost + 1} of 3 was lost: its connection was closed. Start all machines again"
+            in text
+        )
     assert time.monotonic() - began < 5
 
 
@@ -166,6 +175,7 @@ def test_a_closed_port_is_an_error_of_the_one_who_knocks(three):
 
 
 def test_the_silence_is_well_above_a_beat():
-    """So that a machine that is ten times slower isn't taken for a lost one; and noticed within a minute."""
+    """So that a machine that is ten times slower isn't taken for a lost one; and noticed within a
+    minute."""
     assert 10 * heartbeat._BEAT < heartbeat.SILENCE < 60
     assert os.EX_TEMPFAIL == LOST

@@ -10,7 +10,9 @@ import tensorflow as tf
 from byol_tf.train.input_watchdog import StuckInput
 
 
-def watched(patience: float, batches: tf.data.Dataset) -> tuple[StuckInput, tf.data.Dataset, list[float]]:
+def watched(
+    patience: float, batches: tf.data.Dataset
+) -> tuple[StuckInput, tf.data.Dataset, list[float]]:
     noticed: list[float] = []
     watch = StuckInput(noticed.append, patience)
     return watch, watch.around(batches), noticed
@@ -33,7 +35,9 @@ def test_one_that_never_comes_is_noticed_once(ahead):
             never.wait(30)
         return number
 
-    batches = tf.data.Dataset.range(9).map(lambda x: tf.ensure_shape(tf.numpy_function(read, [x], tf.int64), ()))
+    batches = tf.data.Dataset.range(9).map(
+        lambda x: tf.ensure_shape(tf.numpy_function(read, [x], tf.int64), ())
+    )
     watch, around, noticed = watched(3.0, batches.prefetch(2) if ahead else batches)
     iterator = iter(around)
     with watch:
@@ -50,7 +54,9 @@ def test_slow_ones_and_ones_that_nobody_asks_for_are_not():
         time.sleep(2.0)
         return number
 
-    watch, around, noticed = watched(3.0, tf.data.Dataset.range(9).map(lambda x: tf.numpy_function(read, [x], tf.int64)))
+    watch, around, noticed = watched(
+        3.0, tf.data.Dataset.range(9).map(lambda x: tf.numpy_function(read, [x], tf.int64))
+    )
     iterator = iter(around)
     with watch:
         for _ in range(2):
@@ -66,14 +72,17 @@ def test_one_that_takes_long_to_be_computed_is_not():
             pass
         return number
 
-    watch, around, noticed = watched(2.0, tf.data.Dataset.range(9).map(lambda x: tf.numpy_function(read, [x], tf.int64)))
+    watch, around, noticed = watched(
+        2.0, tf.data.Dataset.range(9).map(lambda x: tf.numpy_function(read, [x], tf.int64))
+    )
     with watch:
         next(iter(around))
     assert not noticed
 
 
 def test_an_epochs_end_that_waits_is_noticed():
-    """A probe's images may be on the disk that is gone; and before and after it nothing is awaited."""
+    """A probe's images may be on the disk that is gone; and before and after it nothing is
+    awaited."""
     noticed: list[float] = []
     watch = StuckInput(noticed.append, 1.0)
     probe = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: time.sleep(3.5))

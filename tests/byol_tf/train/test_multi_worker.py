@@ -1,4 +1,5 @@
-"""One process alone, and how a process's part of a batch falls on its devices. Two processes are in `test_worker_processes.py`."""
+"""One process alone, and how a process's part of a batch falls on its devices. Two processes are in
+`test_worker_processes.py`."""
 
 from types import SimpleNamespace
 
@@ -14,7 +15,9 @@ def alone() -> Workers:
 
 def batches() -> tf.data.Dataset:
     """The part of one of two workers of batches of eight: 0 to 3, 8 to 11 and so on."""
-    return tf.data.Dataset.range(0, tf.int64.max, 8).map(lambda first: first + tf.range(4, dtype=tf.int64))
+    return tf.data.Dataset.range(0, tf.int64.max, 8).map(
+        lambda first: first + tf.range(4, dtype=tf.int64)
+    )
 
 
 def test_one_alone_is_the_chief_and_waits_for_nobody():
@@ -31,13 +34,20 @@ def shared(replicas: int) -> tf.data.Dataset:
     """What a strategy with so many replicas on two workers is given."""
     workers = alone()
     workers.count = 2
-    workers.strategy = SimpleNamespace(num_replicas_in_sync=replicas, distribute_datasets_from_function=lambda make: make(None))
+    workers.strategy = SimpleNamespace(
+        num_replicas_in_sync=replicas, distribute_datasets_from_function=lambda make: make(None)
+    )
     return workers.share(batches(), 8)
 
 
 def test_each_device_gets_an_element_and_rows_keep_their_order():
-    for replicas, expected in ((2, [[0, 1, 2, 3], [8, 9, 10, 11]]), (4, [[0, 1], [2, 3], [8, 9], [10, 11]])):
+    for replicas, expected in (
+        (2, [[0, 1, 2, 3], [8, 9, 10, 11]]),
+        (4, [[0, 1], [2, 3], [8, 9], [10, 11]]),
+    ):
         dataset = shared(replicas)
-        assert [batch.tolist() for batch in dataset.take(len(expected)).as_numpy_iterator()] == expected
+        assert [
+            batch.tolist() for batch in dataset.take(len(expected)).as_numpy_iterator()
+        ] == expected
         assert dataset.element_spec.shape == (8 // replicas,)
         assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY

@@ -32,7 +32,9 @@ def config(**changes) -> Config:
 
 
 def test_schedule_counts_full_batches_and_scales_the_rate():
-    assert schedule_of(config(), 1000) == Schedule(steps_per_epoch=7, total_steps=70, warmup_steps=10, peak_rate=0.15)
+    assert schedule_of(config(), 1000) == Schedule(
+        steps_per_epoch=7, total_steps=70, warmup_steps=10, peak_rate=0.15
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,12 @@ def test_schedule_counts_full_batches_and_scales_the_rate():
         (1, 3, 3, "expected a multiple of 3, as there are 3 devices on 3 machines; received 128"),
         (1, 6, 2, "expected a multiple of 6, as there are 6 devices on 2 machines; received 128"),
         (1, 3, 1, "expected a multiple of 3, as there are 3 devices; received 128"),
-        (64, 4, 2, r"expected a multiple of 256, as there are 4 devices on 2 machines x training.accumulation \(64\); received 128"),
+        (
+            64,
+            4,
+            2,
+            r"expected a multiple of 256, as there are 4 devices on 2 machines x training.accumulation \(64\); received 128",
+        ),
     ],
 )
 def test_a_batch_is_cut_into_equal_parts(accumulation, replicas, workers, message):
@@ -58,12 +65,16 @@ def test_a_rate_without_reference_batch_stands_as_it_is():
 
 def test_the_papers_rate():
     """BYOL on ImageNet at batch 4096: 0.2 x 4096 / 256 = 3.2 (BYOL paper, section 3.3)."""
-    paper = config(optimizer={"base_learning_rate": 0.2}, training={"epochs": 1000, "batch_size": 4096})
+    paper = config(
+        optimizer={"base_learning_rate": 0.2}, training={"epochs": 1000, "batch_size": 4096}
+    )
     assert schedule_of(paper, 1_281_167).peak_rate == pytest.approx(3.2)
 
 
 def test_too_few_images_for_a_batch():
-    with pytest.raises(ConfigError, match="expected at most the number of pre-training images, 100; received 128"):
+    with pytest.raises(
+        ConfigError, match="expected at most the number of pre-training images, 100; received 128"
+    ):
         schedule_of(config(), 100)
 
 
@@ -78,7 +89,9 @@ def test_too_few_images_for_a_batch():
 )
 def test_plan_names_tau_from_and_to(tau, text, tmp_path):
     chosen = config(tau=tau)
-    lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, RunFolder(tmp_path))
+    lines = plan_lines(
+        chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, RunFolder(tmp_path)
+    )
     assert ("tau", text) in lines
 
 
@@ -88,9 +101,17 @@ def test_plan_names_tau_from_and_to(tau, text, tmp_path):
         ({}, "objective", "cosine, both directions, target ema"),
         ({"objective": {"target": "online"}}, "tau", "none, the online network is its own target"),
         (
-            {"objective": {"target": "online_with_gradient", "negatives": 1, "temperature": 0.1, "weight": 2.5}},
+            {
+                "objective": {
+                    "target": "online_with_gradient",
+                    "negatives": 1,
+                    "temperature": 0.1,
+                    "weight": 2.5,
+                }
+            },
             "objective",
-            "cosine, both directions, target online with gradient, negatives 1 at temperature 0.1, weight 2.5",
+            "cosine, both directions, target online with gradient, negatives 1 at temperature 0.1, "
+            "weight 2.5",
         ),
         (
             {"objective": {"similarity": "cross_entropy", "directions": "one_two_draws"}},
@@ -98,18 +119,29 @@ def test_plan_names_tau_from_and_to(tau, text, tmp_path):
             "cross-entropy, one direction, two draws, target ema",
         ),
         ({}, "normalised", "batch"),
-        ({"encoder": {"normalization": "group"}}, "normalised", "encoder group, projector batch, predictor batch"),
-        ({"encoder": {"normalization": "none"}, "predictor": {"kind": "none"}}, "normalised", "encoder none, projector batch"),
+        (
+            {"encoder": {"normalization": "group"}},
+            "normalised",
+            "encoder group, projector batch, predictor batch",
+        ),
+        (
+            {"encoder": {"normalization": "none"}, "predictor": {"kind": "none"}},
+            "normalised",
+            "encoder none, projector batch",
+        ),
         (
             {"predictor": {"schedule": "constant", "rate": 10}},
             "optimizer",
-            "adam, learning rate 0.15, cosine after 16 warm-up steps (predictor 1.5, constant), weight decay 0",
+            "adam, learning rate 0.15, cosine after 16 warm-up steps (predictor 1.5, constant), "
+            "weight decay 0",
         ),
     ],
 )
 def test_plan_says_what_is_compared_normalised_and_learned(changes, subject, text, tmp_path):
     chosen = config(**changes)
-    lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, RunFolder(tmp_path))
+    lines = plan_lines(
+        chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, RunFolder(tmp_path)
+    )
     assert (subject, text) in lines
 
 
@@ -125,15 +157,25 @@ def test_plan_says_what_is_compared_normalised_and_learned(changes, subject, tex
         ),
         (
             "photos",
-            ["data.root=/a/long/way/to/the/photos", "seed=1", "tau.base=0.9", "tau.end=0.99", "views.exact=true", "views.engine=fused"],
-            'configs/photos.json but for data.root "/a/long/way/to/the/pho… (there "photos"), seed 1 (there 0), tau.base 0.9 (there 0.99), '
+            [
+                "data.root=/a/long/way/to/the/photos",
+                "seed=1",
+                "tau.base=0.9",
+                "tau.end=0.99",
+                "views.exact=true",
+                "views.engine=fused",
+            ],
+            'configs/photos.json but for data.root "/a/long/way/to/the/pho… (there "photos"), seed '
+            "1 (there 0), tau.base 0.9 (there 0.99), "
             "tau.end 0.99 (there null) and 2 more",
         ),
     ],
 )
 def test_plan_says_what_differs_from_the_recipe(name, overrides, text, tmp_path):
     chosen = load_config(name, overrides)
-    lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, RunFolder(tmp_path))
+    lines = plan_lines(
+        chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, RunFolder(tmp_path)
+    )
     assert lines[0] == ("recipe", text)
 
 
@@ -141,17 +183,25 @@ class TestDisk:
     def lines(self, monkeypatch, root, free: int, **changes) -> list[str]:
         monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
         chosen, folder = config(**changes), RunFolder(root / "runs" / "x")
-        lines = plan_lines(chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, folder)
+        lines = plan_lines(
+            chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, folder
+        )
         return [text for subject, text in lines if subject in ("disk", "warning")]
 
     def test_what_it_takes_stands_beside_what_is_free(self, monkeypatch, tmp_path):
         parts = "in checkpoints of 200.0 MB and an encoder of 40.0 MB; 2.5 GB are free there"
-        assert self.lines(monkeypatch, tmp_path, 2_500_000_000) == [f"at most 1.1 GB, {parts}"]  # 3 newest, the best, and the next one
-        assert self.lines(monkeypatch, tmp_path, 2_500_000_000, run={"keep_checkpoints": 2}) == [f"at most 880.0 MB, {parts}"]
+        assert self.lines(monkeypatch, tmp_path, 2_500_000_000) == [
+            f"at most 1.1 GB, {parts}"
+        ]  # 3 newest, the best, and the next one
+        assert self.lines(monkeypatch, tmp_path, 2_500_000_000, run={"keep_checkpoints": 2}) == [
+            f"at most 880.0 MB, {parts}"
+        ]
 
     def test_too_little_is_warned_of_but_not_for_what_is_there_already(self, monkeypatch, tmp_path):
         _, warning = self.lines(monkeypatch, tmp_path, 1_000_000_000)
-        assert warning.startswith(f"the run folder's disk may fill up: 1.1 GB to be written, 1.0 GB free in {tmp_path}. ")
+        assert warning.startswith(
+            f"the run folder's disk may fill up: 1.1 GB to be written, 1.0 GB free in {tmp_path}. "
+        )
         checkpoint = tmp_path / "runs" / "x" / "checkpoints" / "epoch-0001" / "arrays.npz"
         checkpoint.parent.mkdir(parents=True)
         checkpoint.touch()
@@ -161,7 +211,14 @@ class TestDisk:
 
 class TestRates:
     def lines(self, **changes) -> dict[str, str]:
-        usual = {"inputs": (4000.0,), "steps": (500.0,), "cores": 2, "bytes_per_image": 30_000, "batch": 64, "on_cpu": False}
+        usual = {
+            "inputs": (4000.0,),
+            "steps": (500.0,),
+            "cores": 2,
+            "bytes_per_image": 30_000,
+            "batch": 64,
+            "on_cpu": False,
+        }
         rates = Rates(**(usual | changes))
         return dict(rate_lines(rates, 3_600_000, "views.engine=fused"))
 
@@ -169,7 +226,8 @@ class TestRates:
         assert self.lines() == {
             "input": "4,000 images/s alone, on 2 cores; 30.0 kB an image to the step",
             "step": "500 images/s in batches of 64",
-            "to feed": "1 like it: 0.25 cores, 15 MB/s; 8 like it: 2 cores, 120 MB/s; 512 like it: 128 cores, 7,680 MB/s",
+            "to feed": "1 like it: 0.25 cores, 15 MB/s; 8 like it: 2 cores, 120 MB/s; 512 like it: "
+            "128 cores, 7,680 MB/s",
             "time": "about 2.0 hours of steps to go, at 500 images/s",
         }
 
@@ -178,7 +236,10 @@ class TestRates:
         text = self.lines(inputs=(4000.0, 4400.0, 3600.0), steps=steps)["time"]
         assert text == "about 2.0 hours of steps to go (1.6 to 2.5, by 3 timings), at 500 images/s"
         # 3,600,000 images; on a CPU the two add up: 1 / 625 + 1 / 4400 s an image at the best.
-        assert " (1.8 to 2.8, by 3 timings), at 444 " in self.lines(inputs=(4000.0, 4400.0, 3600.0), steps=steps, on_cpu=True)["time"]
+        assert (
+            " (1.8 to 2.8, by 3 timings), at 444 "
+            in self.lines(inputs=(4000.0, 4400.0, 3600.0), steps=steps, on_cpu=True)["time"]
+        )
 
     def test_on_a_cpu_input_and_step_share_the_cores(self):
         assert self.lines(on_cpu=True)["time"].endswith(", at 444 images/s")
@@ -186,7 +247,10 @@ class TestRates:
     def test_a_slow_input_is_warned_of(self):
         lines = self.lines(inputs=(100.0,))
         assert lines["time"] == "about 10.0 hours of steps to go, at 100 images/s"
-        text = "the input is slower than the step, which waits 80% of the time. It would take 10 cores like these"
+        text = (
+            "the input is slower than the step, which waits 80% of the time. It would take 10 "
+            "cores like these"
+        )
         assert lines["warning"] == f"{text}, or less to do for each image: views.engine=fused"
 
 

@@ -1,4 +1,5 @@
-"""The user's own line on real photos: a folder as people have them in, an encoder that tells photos apart out."""
+"""The user's own line on real photos: a folder as people have them in, an encoder that tells photos
+apart out."""
 
 import json
 import shutil
@@ -13,7 +14,8 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def folder(photos, tmp_path_factory) -> Path:
-    """A small copy of the Imagenette photos: 192 unlabelled, 4 + 4 of each of three classes, one rotated by EXIF, one broken."""
+    """A small copy of the Imagenette photos: 192 unlabelled, 4 + 4 of each of three classes, one
+    rotated by EXIF, one broken."""
     source, copy = photos / "imagenette_stl10like", tmp_path_factory.mktemp("photos") / "photos"
     for path in sorted((source / "unlabeled").glob("*.JPEG"))[:190]:
         (copy / "unlabeled").mkdir(parents=True, exist_ok=True)
@@ -27,7 +29,9 @@ def folder(photos, tmp_path_factory) -> Path:
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(copy / "unlabeled" / "rotated.jpg", exif=exif)
-    (copy / "unlabeled" / "broken.jpg").write_bytes((copy / "unlabeled" / "rotated.jpg").read_bytes()[:2000])
+    (copy / "unlabeled" / "broken.jpg").write_bytes(
+        (copy / "unlabeled" / "rotated.jpg").read_bytes()[:2000]
+    )
     return copy
 
 
@@ -65,7 +69,10 @@ def test_photos_json_trains_on_a_folder_and_exports(folder, tmp_path):
     import tensorflow as tf
 
     encoder = tf.saved_model.load(result["export_dir"])
-    several = [np.asarray(Image.open(path).convert("RGB")) for path in sorted((folder / "test").rglob("*.JPEG"))[:6]]
+    several = [
+        np.asarray(Image.open(path).convert("RGB"))
+        for path in sorted((folder / "test").rglob("*.JPEG"))[:6]
+    ]
     representations = np.concatenate([encoder.serve(image[None]).numpy() for image in several])
     assert representations.shape == (6, 64)
     assert np.isfinite(representations).all()

@@ -1,5 +1,5 @@
-"""Runs that are broken off at any step, by the real command, end on the same bits as one that isn't. Views made in the step (fused);
-`test_command.py` has those of keras-cv."""
+"""Runs that are broken off at any step, by the real command, end on the same bits as one that
+isn't. Views made in the step (fused); `test_command.py` has those of keras-cv."""
 
 import csv
 import json
@@ -55,8 +55,14 @@ def arguments(folder: Path, *more: str) -> list[str]:
 
 def start(*line: str) -> subprocess.Popen:
     """Of a command, by `python -m byol_tf.train` if it begins with options."""
-    words = [sys.executable, "-m", "byol_tf.train", *line] if line[0].startswith("-") else [sys.executable, *line[1:]]
-    return subprocess.Popen(words, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = (
+        [sys.executable, "-m", "byol_tf.train", *line]
+        if line[0].startswith("-")
+        else [sys.executable, *line[1:]]
+    )
+    return subprocess.Popen(
+        words, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(process: subprocess.Popen) -> tuple[dict, str]:
@@ -69,7 +75,10 @@ def finish(process: subprocess.Popen) -> tuple[dict, str]:
 def wait_for(folder: Path, epoch: int, step: int, process: subprocess.Popen) -> None:
     """Returns when there is a checkpoint at a step of an epoch or later."""
     deadline = time.time() + 200
-    while not any(position_of(path) >= (epoch, step) for path in list_checkpoints(folder / "run" / "checkpoints")):
+    while not any(
+        position_of(path) >= (epoch, step)
+        for path in list_checkpoints(folder / "run" / "checkpoints")
+    ):
         assert process.poll() is None, process.stderr.read()
         assert time.time() < deadline
         time.sleep(0.005)
@@ -78,7 +87,10 @@ def wait_for(folder: Path, epoch: int, step: int, process: subprocess.Popen) -> 
 def rows(folder: Path) -> list[dict[str, str]]:
     """history.csv but for the speed."""
     with (folder / "run" / "history.csv").open() as file:
-        return [{name: value for name, value in row.items() if name != "images_per_second"} for row in csv.DictReader(file)]
+        return [
+            {name: value for name, value in row.items() if name != "images_per_second"}
+            for row in csv.DictReader(file)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +113,25 @@ def stopped(tmp_path_factory) -> tuple[Path, str, str]:
 
 
 @pytest.mark.long
-def test_a_signal_saves_and_the_printed_command_goes_on_to_the_same_bits(stopped, undisturbed, tmp_path):
+def test_a_signal_saves_and_the_printed_command_goes_on_to_the_same_bits(
+    stopped, undisturbed, tmp_path
+):
     folder, printed, errors = stopped
     assert "SIGTERM: saving and stopping" in errors
     epoch, step = map(
-        int, re.search(rf"stopped by SIGTERM after epoch (\d) of 2, step (\d+) of {STEPS} in the next; saved", printed).groups()
+        int,
+        re.search(
+            rf"stopped by SIGTERM after epoch (\d) of 2, step (\d+) of {STEPS} in the next; saved",
+            printed,
+        ).groups(),
     )
     assert position_of(list_checkpoints(folder / "run" / "checkpoints")[-1]) == (epoch, step)
     assert not list(folder.rglob("*.part"))
     shutil.copytree(folder, tmp_path / "again")
-    words = [word.replace(str(folder), str(tmp_path / "again")) for word in shlex.split(printed.splitlines()[-1])]
+    words = [
+        word.replace(str(folder), str(tmp_path / "again"))
+        for word in shlex.split(printed.splitlines()[-1])
+    ]
     result, printed = finish(start(*words))
     assert f"going on after epoch {epoch} of 2, step {step} of {STEPS} in the next" in printed
     assert result["weights_digest"] == undisturbed[0]["weights_digest"]
@@ -132,7 +153,9 @@ def test_other_images_than_the_run_was_begun_with_are_refused(stopped, tmp_path)
     shutil.copytree(stopped[0], tmp_path / "again")
     folder = tmp_path / "again" / "run" / "checkpoints"
     newest, _ = read_newest(folder)
-    write_checkpoint(folder, newest.epoch, newest.step, newest.arrays, newest.state | {"images": "others"})
+    write_checkpoint(
+        folder, newest.epoch, newest.step, newest.arrays, newest.state | {"images": "others"}
+    )
     process = start(*arguments(tmp_path / "again"))
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 2
@@ -143,7 +166,12 @@ def test_other_images_than_the_run_was_begun_with_are_refused(stopped, tmp_path)
 def test_what_a_run_goes_on_with_all_the_same_changes_no_bit(stopped, undisturbed, tmp_path):
     shutil.copytree(stopped[0], tmp_path / "again")
     changes = ("training.recompute=true", "devices.steps_per_call=5")
-    result, printed = finish(start(*arguments(tmp_path / "again"), *(part for change in changes for part in ("--set", change))))
+    result, printed = finish(
+        start(
+            *arguments(tmp_path / "again"),
+            *(part for change in changes for part in ("--set", change)),
+        )
+    )
     assert "going on after epoch" in printed
     assert result["weights_digest"] == undisturbed[0]["weights_digest"]
     assert rows(tmp_path / "again") == undisturbed[1]
@@ -154,7 +182,9 @@ def test_photos_may_move_and_be_held_or_not(tmp_path):
     draw = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for number in range(16 * STEPS + 3):
-        Image.fromarray(draw.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{number}.png")
+        Image.fromarray(draw.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(
+            tmp_path / "photos" / f"{number}.png"
+        )
 
     def words(folder: Path, root: str, cache: str) -> list[str]:
         folder.mkdir(exist_ok=True)
@@ -173,7 +203,9 @@ def test_photos_may_move_and_be_held_or_not(tmp_path):
     assert rows(tmp_path / "broken off") == rows(tmp_path / "whole")
     (tmp_path / "broken off" / "run" / "result.json").unlink()
     (tmp_path / "moved" / "0.png").unlink()
-    (tmp_path / "broken off" / "run" / "photos.json.gz").unlink()  # else it would go on with those that it was begun with
+    (
+        tmp_path / "broken off" / "run" / "photos.json.gz"
+    ).unlink()  # else it would go on with those that it was begun with
     process = start(*words(tmp_path / "broken off", "moved", "none"))
     assert "begun with other images" in process.communicate(timeout=100)[1]
     assert process.returncode == 2
@@ -195,12 +227,15 @@ def test_a_run_that_is_killed_again_and_again_ends_on_the_same_bits(undisturbed,
 
 @pytest.mark.long
 def test_several_steps_in_a_call_and_a_stop_at_an_epochs_last_step(tmp_path):
-    """Checkpoints fall on the ends of calls; with one call an epoch, the signal's comes between the last step and the epoch's end."""
+    """Checkpoints fall on the ends of calls; with one call an epoch, the signal's comes between the
+    last step and the epoch's end."""
     calls = ["--set", f"devices.steps_per_call={STEPS}"]
     (tmp_path / "whole").mkdir()
     expected, _ = finish(start(*arguments(tmp_path / "whole", *calls)))
     process = start(*arguments(tmp_path, *calls))
-    while not (tmp_path / "run" / "history.csv").exists():  # that of the untrained network: the first call is being traced
+    while not (
+        tmp_path / "run" / "history.csv"
+    ).exists():  # that of the untrained network: the first call is being traced
         time.sleep(0.01)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)

@@ -30,13 +30,16 @@ print("left", flush=True)
 
 
 def listening() -> None:
-    """In the new process: nothing is ignored, as it may be under `nohup` or in a shell's background."""
+    """In the new process: nothing is ignored, as it may be under `nohup` or in a shell's
+    background."""
     for number in NUMBERS:
         signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
-def watching(where: str = "in Python", stays: float = 0.0, before=listening, text: str = WATCHING) -> Iterator[subprocess.Popen]:
+def watching(
+    where: str = "in Python", stays: float = 0.0, before=listening, text: str = WATCHING
+) -> Iterator[subprocess.Popen]:
     """A process that watches already; it doesn't outlive a test that fails."""
     line = [sys.executable, "-c", text, where, str(stays)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -130,6 +133,9 @@ assert state() == before, (state(), before)
 
 
 def test_afterwards_all_is_as_it_was():
-    """In a process of its own: where tests run side by side, they may not be on the main thread, and signals are watched nowhere else."""
-    done = subprocess.run([sys.executable, "-c", AFTERWARDS], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    """In a process of its own: where tests run side by side, they may not be on the main thread,
+    and signals are watched nowhere else."""
+    done = subprocess.run(
+        [sys.executable, "-c", AFTERWARDS], cwd=ROOT, capture_output=True, text=True, timeout=20
+    )
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,11 @@ from byol_tf.train.tensorboard import EventLog
 
 def steps(folder) -> list[int]:
     """Of all events that a reader finds, file by file."""
-    records = (record for path in sorted(folder.glob("events.*")) for record in tf.data.TFRecordDataset(str(path)))
+    records = (
+        record
+        for path in sorted(folder.glob("events.*"))
+        for record in tf.data.TFRecordDataset(str(path))
+    )
     events = (tf.compat.v1.Event.FromString(record.numpy()) for record in records)
     return [event.step for event in events if event.summary.value]
 

@@ -1,4 +1,5 @@
-"""Two machines, as two processes that talk over loopback, by the real command: they learn what one learns, and one of them writes."""
+"""Two machines, as two processes that talk over loopback, by the real command: they learn what one
+learns, and one of them writes."""
 
 import json
 import os
@@ -14,8 +15,9 @@ import pytest
 from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest
 
 ROOT = Path(__file__).resolve().parents[3]
-# LARS, since Adam makes a step of the size of its rate from the rounding error of a gradient that is 0; and a small rate, since a large one
-# makes another sign of an activation out of a rounding error within a few steps.
+# LARS, since Adam makes a step of the size of its rate from the rounding error of a gradient that
+# is 0; and a small rate, since a large one makes another sign of an activation out of a rounding
+# error within a few steps.
 OVERRIDES = [
     "data.pretrain_images=96",
     "encoder.width=0.25",
@@ -39,7 +41,14 @@ OVERRIDES = [
 def command(runs: Path, strategy: str, *overrides: str) -> list[str]:
     """The line that trains a small network on the embedded images for six steps."""
     settings = [*OVERRIDES, f"devices.strategy={strategy}", f"run.root={runs}", *overrides]
-    return [sys.executable, "-m", "byol_tf.train", "--config", str(ROOT / "configs" / "demo.json"), *_each("--set", settings)]
+    return [
+        sys.executable,
+        "-m",
+        "byol_tf.train",
+        "--config",
+        str(ROOT / "configs" / "demo.json"),
+        *_each("--set", settings),
+    ]
 
 
 def _each(option: str, values: list[str]) -> list[str]:
@@ -47,14 +56,20 @@ def _each(option: str, values: list[str]) -> list[str]:
 
 
 def together(*lines: list[str]) -> list[subprocess.CompletedProcess]:
-    """Runs one command line on each of so many machines of one cluster, to their end, with what they printed."""
-    with socket.socket() as one, socket.socket() as other:  # both at once, or both may get the same port
+    """Runs one command line on each of so many machines of one cluster, to their end, with what
+    they printed."""
+    with (
+        socket.socket() as one,
+        socket.socket() as other,
+    ):  # both at once, or both may get the same port
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
         addresses = [f"127.0.0.1:{free.getsockname()[1]}" for free in (one, other)]
     processes = []
     for index, line in enumerate(lines):
-        config = json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+        config = json.dumps(
+            {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        )
         environment = os.environ | {"TF_CONFIG": config, "CUDA_VISIBLE_DEVICES": ""}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes.append(subprocess.Popen(line, env=environment, cwd=ROOT, **pipes))
@@ -64,7 +79,10 @@ def together(*lines: list[str]) -> list[subprocess.CompletedProcess]:
         for process in processes:
             process.kill()
             process.wait()
-    return [subprocess.CompletedProcess(p.args, p.returncode, *texts) for p, texts in zip(processes, printed, strict=True)]
+    return [
+        subprocess.CompletedProcess(p.args, p.returncode, *texts)
+        for p, texts in zip(processes, printed, strict=True)
+    ]
 
 
 def trained(*lines: list[str]) -> list[subprocess.CompletedProcess]:
@@ -79,7 +97,9 @@ def trained(*lines: list[str]) -> list[subprocess.CompletedProcess]:
 def pair(tmp_path_factory) -> tuple[Path, list[subprocess.CompletedProcess]]:
     """(folder, processes) of a run on two machines, each with a run root of its own."""
     folder = tmp_path_factory.mktemp("pair")
-    return folder, trained(command(folder / "chief", "multi_worker"), command(folder / "other", "multi_worker"))
+    return folder, trained(
+        command(folder / "chief", "multi_worker"), command(folder / "other", "multi_worker")
+    )
 
 
 def arrays(runs: Path) -> dict[str, np.ndarray]:
@@ -92,12 +112,15 @@ def arrays(runs: Path) -> dict[str, np.ndarray]:
 
 
 def largest_difference(ones: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> float:
-    """Over all variables and momenta, relative to the largest number of each. Not those of biases before a batch normalisation: their
-    gradient is 0 but for rounding."""
+    """Over all variables and momenta, relative to the largest number of each. Not those of biases
+    before a batch normalisation: their gradient is 0 but for rounding."""
     assert set(ones) == set(others)
     names = [name for name in ones if "hidden/bias" not in name and "hidden_bias" not in name]
     assert 60 < len(names) < len(ones)
-    return max(np.abs(ones[name] - others[name]).max() / max(np.abs(ones[name]).max(), 1e-2) for name in names)
+    return max(
+        np.abs(ones[name] - others[name]).max() / max(np.abs(ones[name]).max(), 1e-2)
+        for name in names
+    )
 
 
 def test_two_machines_learn_what_one_learns(pair, tmp_path):
@@ -116,7 +139,13 @@ def test_the_chief_alone_writes_and_reports(pair):
     run_dir = Path(result["run_dir"])
     assert (result["epochs"], result["steps"]) == (2, 6)
     assert json.loads((run_dir / "result.json").read_text()) == result
-    for name in ("config.json", "history.csv", "figures/views.png", "figures/curves.png", "export/encoder/1/saved_model.pb"):
+    for name in (
+        "config.json",
+        "history.csv",
+        "figures/views.png",
+        "figures/curves.png",
+        "export/encoder/1/saved_model.pb",
+    ):
         assert (run_dir / name).stat().st_size > 100, name
     assert len(list((run_dir / "logs").glob("events.out.tfevents.*"))) == 1
     assert not list(run_dir.rglob("*.part*"))
@@ -135,7 +164,10 @@ def test_both_go_on_from_the_chiefs_checkpoint_and_stop_where_the_run_is_finishe
     lines = command(tmp_path / "chief", "multi_worker"), command(tmp_path / "other", "multi_worker")
     chief, _ = trained(*lines)
     assert epoch == 1
-    assert "going on after epoch 1 of 2" + (f", step {step} of 3 in the next" if step else "") in chief.stdout
+    assert (
+        "going on after epoch 1 of 2" + (f", step {step} of 3 in the next" if step else "")
+        in chief.stdout
+    )
     assert "Epoch 1/2" not in chief.stdout
     assert largest_difference(arrays(tmp_path / "chief"), arrays(folder / "chief")) < 1e-5
     chief, _ = trained(*lines)
@@ -149,10 +181,14 @@ def test_what_cannot_work_together_is_said_on_each_machine(tmp_path):
     """In place of a wait for ever, all read the same error and end, before anything is written."""
     runs = tmp_path / "runs"
     for overrides, message in (
-        ((["seed=0"], ["seed=1"]), "another config on machine 2 of TF_CONFIG than on the first; expected the same on each"),
+        (
+            (["seed=0"], ["seed=1"]),
+            "another config on machine 2 of TF_CONFIG than on the first; expected the same on each",
+        ),
         (
             (["training.batch_size=33"],) * 2,
-            "training.batch_size: expected a multiple of 2, as there are 2 devices on 2 machines; received 33",
+            "training.batch_size: expected a multiple of 2, as there are 2 devices on 2 machines; "
+            "received 33",
         ),
     ):
         for process in together(*(command(runs, "multi_worker", *each) for each in overrides)):

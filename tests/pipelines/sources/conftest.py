@@ -1,4 +1,5 @@
-"""Small archives in the originals' own layouts, made of the shared photos, so that TFDS's own builders can be run."""
+"""Small archives in the originals' own layouts, made of the shared photos, so that TFDS's own
+builders can be run."""
 
 import io
 import os
@@ -14,7 +15,8 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Packed:
-    """An archive and what was put into it: for each split the pixels, or the files, and the labels."""
+    """An archive and what was put into it: for each split the pixels, or the files, and the
+    labels."""
 
     path: Path
     pixels: dict[str, list[np.ndarray]]
@@ -30,7 +32,8 @@ def imagenette(photos: Path) -> Path:
 
 @pytest.fixture
 def record_archive(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, list[Path]], None]:
-    """Makes TFDS take small archives for the published ones: their sizes and checksums take the place of those it has recorded."""
+    """Makes TFDS take small archives for the published ones: their sizes and checksums take the
+    place of those it has recorded."""
     tfds = pytest.importorskip("tensorflow_datasets")
     from tensorflow_datasets.core.download import checksums
 
@@ -38,7 +41,9 @@ def record_archive(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, list[Path]
         builder = tfds.builder_cls(name)
         by_name = {path.name: path for path in archives}
         infos = {
-            url: checksums.compute_url_info(by_name[os.path.basename(url)]) for url in builder.url_infos if os.path.basename(url) in by_name
+            url: checksums.compute_url_info(by_name[os.path.basename(url)])
+            for url in builder.url_infos
+            if os.path.basename(url) in by_name
         }
         assert len(infos) == len(archives)
         monkeypatch.setattr(builder, "url_infos", infos)
@@ -48,16 +53,29 @@ def record_archive(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, list[Path]
 
 @pytest.fixture(scope="session")
 def stl10_archive(imagenette: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
-    """`stl10_binary.tar.gz`: column-major planes, labels 1..10, 30 unlabelled, 20 train, 10 test."""
+    """`stl10_binary.tar.gz`: column-major planes, labels 1..10, 30 unlabelled, 20 train, 10
+    test."""
     names = class_names(imagenette)
     files = {"unlabelled": sorted((imagenette / "unlabeled").iterdir())[:30]}
     for split, number in (("train", 2), ("test", 1)):
-        files[split] = [path for name in names for path in sorted((imagenette / split / name).iterdir())[:number]]
+        files[split] = [
+            path
+            for name in names
+            for path in sorted((imagenette / split / name).iterdir())[:number]
+        ]
     pixels = {split: [crop(path, 96) for path in paths] for split, paths in files.items()}
-    labels = {split: [names.index(path.parent.name) for path in files[split]] for split in ("train", "test")}
-    members = {"class_names.txt": "".join(name + "\n" for name in names).encode(), "fold_indices.txt": b"0 1 2\n"}
+    labels = {
+        split: [names.index(path.parent.name) for path in files[split]]
+        for split in ("train", "test")
+    }
+    members = {
+        "class_names.txt": "".join(name + "\n" for name in names).encode(),
+        "fold_indices.txt": b"0 1 2\n",
+    }
     for split, published in (("unlabelled", "unlabeled"), ("train", "train"), ("test", "test")):
-        planes = np.stack(pixels[split]).transpose(0, 3, 2, 1)  # as the STL-10 page says: channels, then columns, then rows
+        planes = np.stack(pixels[split]).transpose(
+            0, 3, 2, 1
+        )  # as the STL-10 page says: channels, then columns, then rows
         members[f"{published}_X.bin"] = planes.tobytes()
         if split in labels:
             members[f"{published}_y.bin"] = bytes(label + 1 for label in labels[split])
@@ -68,7 +86,8 @@ def stl10_archive(imagenette: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def cifar10_archive(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
-    """`cifar-10-binary.tar.gz`: label byte, then planes; five train batches of 10, a test batch of 10."""
+    """`cifar-10-binary.tar.gz`: label byte, then planes; five train batches of 10, a test batch of
+    10."""
     root = photos / "cifar10"
     names = class_names(root)
     pixels: dict[str, list[np.ndarray]] = {"train": [], "test": []}
@@ -90,8 +109,13 @@ def cifar10_archive(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def imagenet_archives(imagenette: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
-    """The folder with ImageNet's two tars: 3 train photos a class in a tar per wnid, 12 validation photos. `pixels` are the JPEGs' own."""
-    wnids = dict(line.split("\t") for line in (imagenette / "class_names.txt").read_text().splitlines() if "\t" in line)
+    """The folder with ImageNet's two tars: 3 train photos a class in a tar per wnid, 12 validation
+    photos. `pixels` are the JPEGs' own."""
+    wnids = dict(
+        line.split("\t")
+        for line in (imagenette / "class_names.txt").read_text().splitlines()
+        if "\t" in line
+    )
     folder = tmp_path_factory.mktemp("imagenet")
     pixels: dict[str, list[np.ndarray]] = {"train": [], "test": []}
     tars = {}
@@ -104,7 +128,12 @@ def imagenet_archives(imagenette: Path, tmp_path_factory: pytest.TempPathFactory
     validation = sorted((imagenette / "test").glob("*/*"))[:12]
     pixels["test"] = [rgb(path) for path in validation]
     pack(
-        folder / "ILSVRC2012_img_val.tar", {f"ILSVRC2012_val_{n + 1:08d}.JPEG": path.read_bytes() for n, path in enumerate(validation)}, "w"
+        folder / "ILSVRC2012_img_val.tar",
+        {
+            f"ILSVRC2012_val_{n + 1:08d}.JPEG": path.read_bytes()
+            for n, path in enumerate(validation)
+        },
+        "w",
     )
     return Packed(folder, pixels, {}, sorted(wnids.values()))
 

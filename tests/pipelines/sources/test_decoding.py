@@ -13,7 +13,9 @@ from pipelines.sources.decoding import MAX_PIXELS, UnreadableImage, decode, read
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 GREY = RGB[..., 0]
-SMOOTH = np.stack(np.broadcast_arrays(np.arange(64)[:, None] * 4, np.arange(48)[None] * 5, np.uint8(90)), -1).astype(np.uint8)
+SMOOTH = np.stack(
+    np.broadcast_arrays(np.arange(64)[:, None] * 4, np.arange(48)[None] * 5, np.uint8(90)), -1
+).astype(np.uint8)
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -37,7 +39,12 @@ def png(header: bytes, body: bytes) -> bytes:
     """A PNG by hand, of kinds that Pillow can't write."""
     data = b"\x89PNG\r\n\x1a\n"
     for name, chunk in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b"")):
-        data += struct.pack(">I", len(chunk)) + name + chunk + struct.pack(">I", zlib.crc32(name + chunk))
+        data += (
+            struct.pack(">I", len(chunk))
+            + name
+            + chunk
+            + struct.pack(">I", zlib.crc32(name + chunk))
+        )
     return data
 
 
@@ -57,11 +64,15 @@ class TestModes:
 
     def test_black_and_white(self):
         bits = GREY > 127
-        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(bits), "PNG")), grey_rgb(bits.astype(np.uint8) * 255))
+        np.testing.assert_array_equal(
+            pixels(encoded(Image.fromarray(bits), "PNG")), grey_rgb(bits.astype(np.uint8) * 255)
+        )
 
     def test_palette(self):
         image = Image.fromarray(RGB).quantize(54)
-        np.testing.assert_array_equal(pixels(encoded(image, "PNG")), np.asarray(image.convert("RGB")))
+        np.testing.assert_array_equal(
+            pixels(encoded(image, "PNG")), np.asarray(image.convert("RGB"))
+        )
 
     def test_palette_with_a_transparent_colour_lies_on_white(self):
         image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
@@ -73,12 +84,18 @@ class TestModes:
         alpha = np.array([[0, 255], [51, 255]], np.uint8)
         colour = np.full((2, 2, 3), 100, np.uint8)
         rgba = Image.fromarray(np.dstack([colour, alpha]))
-        np.testing.assert_array_equal(pixels(encoded(rgba, "PNG"))[..., 0], [[255, 100], [224, 100]])  # 100 x .2 + 255 x .8
+        np.testing.assert_array_equal(
+            pixels(encoded(rgba, "PNG"))[..., 0], [[255, 100], [224, 100]]
+        )  # 100 x .2 + 255 x .8
         grey = Image.fromarray(np.dstack([colour[..., 0], alpha]), "LA")
-        np.testing.assert_array_equal(pixels(encoded(grey, "PNG"))[..., 2], [[255, 100], [224, 100]])
+        np.testing.assert_array_equal(
+            pixels(encoded(grey, "PNG"))[..., 2], [[255, 100], [224, 100]]
+        )
 
     def test_a_transparent_colour_of_rgb(self):
-        data = encoded(Image.fromarray(RGB), "PNG", transparency=tuple(int(value) for value in RGB[2, 3]))
+        data = encoded(
+            Image.fromarray(RGB), "PNG", transparency=tuple(int(value) for value in RGB[2, 3])
+        )
         expected = RGB.copy()
         expected[2, 3] = 255
         np.testing.assert_array_equal(pixels(data), expected)
@@ -90,22 +107,32 @@ class TestModes:
 
     def test_sixteen_bits_are_not_stretched(self):
         dim = np.array([[0, 2570]], np.uint16)
-        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(dim), "PNG"))[..., 0], [[0, 10]])
+        np.testing.assert_array_equal(
+            pixels(encoded(Image.fromarray(dim), "PNG"))[..., 0], [[0, 10]]
+        )
 
     def test_sixteen_bits_of_colour(self):
         rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in RGB)
-        np.testing.assert_array_equal(pixels(png(struct.pack(">IIBBBBB", 9, 6, 16, 2, 0, 0, 0), zlib.compress(rows))), RGB)
+        np.testing.assert_array_equal(
+            pixels(png(struct.pack(">IIBBBBB", 9, 6, 16, 2, 0, 0, 0), zlib.compress(rows))), RGB
+        )
 
     def test_floats(self):
         values = np.array([[0.0, 0.5, 1.0]], np.float32)
-        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(values), "TIFF"))[..., 1], [[0, 128, 255]])
-        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(values * 20 - 10), "TIFF"))[..., 1], [[0, 128, 255]])
+        np.testing.assert_array_equal(
+            pixels(encoded(Image.fromarray(values), "TIFF"))[..., 1], [[0, 128, 255]]
+        )
+        np.testing.assert_array_equal(
+            pixels(encoded(Image.fromarray(values * 20 - 10), "TIFF"))[..., 1], [[0, 128, 255]]
+        )
         with pytest.raises(UnreadableImage, match="not finite"):
             pixels(encoded(Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF"))
 
     def test_whole_numbers_of_32_bits(self):
         values = np.array([[-1000, 0, 1000]], np.int32)
-        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(values), "TIFF"))[..., 1], [[0, 128, 255]])
+        np.testing.assert_array_equal(
+            pixels(encoded(Image.fromarray(values), "TIFF"))[..., 1], [[0, 128, 255]]
+        )
 
     def test_cmyk(self):
         """White, red and black as inks; JPEGs of CMYK hold them inverted, as Adobe began it."""
@@ -119,7 +146,9 @@ class TestModes:
 
     def test_the_first_frame(self):
         second = Image.fromarray(255 - GREY)
-        data = encoded(Image.fromarray(GREY), "GIF", save_all=True, append_images=[second], duration=50)
+        data = encoded(
+            Image.fromarray(GREY), "GIF", save_all=True, append_images=[second], duration=50
+        )
         np.testing.assert_array_equal(pixels(data), grey_rgb(GREY))
 
 
@@ -137,7 +166,11 @@ class TestOrientation:
         result, facts = decode(io.BytesIO(data))
         np.testing.assert_array_equal(result, expected)
         assert facts.turned == (orientation != 1)
-        assert (facts.height, facts.width) == result.shape[:2] == ((64, 48) if orientation < 5 else (48, 64))
+        assert (
+            (facts.height, facts.width)
+            == result.shape[:2]
+            == ((64, 48) if orientation < 5 else (48, 64))
+        )
         assert read_header(io.BytesIO(data)) == result.shape[:2]
 
     def test_orientation_six_is_a_quarter_turn_clockwise(self):
@@ -148,7 +181,12 @@ class TestOrientation:
         np.testing.assert_array_equal(decode(io.BytesIO(data), upright=False)[0], RGB)
 
     @pytest.mark.parametrize(
-        "exif", [b"Exif\0\0nonsense", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0"]
+        "exif",
+        [
+            b"Exif\0\0nonsense",
+            b"Exif\0\0MM\0*\xff\xff\xff\xff",
+            b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0",
+        ],
     )
     def test_broken_exif_is_no_reason_to_lose_a_photo(self, exif):
         data = encoded(Image.fromarray(RGB), "PNG", exif=exif)
@@ -158,7 +196,9 @@ class TestOrientation:
 
 
 class TestUnreadable:
-    @pytest.mark.parametrize("data", [b"", b"<html>404</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(1000)])
+    @pytest.mark.parametrize(
+        "data", [b"", b"<html>404</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(1000)]
+    )
     def test_not_an_image(self, data):
         with pytest.raises(UnreadableImage) as caught:
             pixels(data)
@@ -166,7 +206,16 @@ class TestUnreadable:
 
     @pytest.mark.parametrize(
         ("kind", "options"),
-        [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("BMP", {}), ("GIF", {}), ("TIFF", {}), ("PPM", {})],
+        [
+            ("JPEG", {}),
+            ("JPEG", {"progressive": True}),
+            ("PNG", {}),
+            ("WEBP", {}),
+            ("BMP", {}),
+            ("GIF", {}),
+            ("TIFF", {}),
+            ("PPM", {}),
+        ],
     )
     def test_a_file_cut_anywhere_is_whole_or_unreadable(self, kind, options):
         """Never half a picture: where decoding succeeds, the pixels are those of the whole file."""
@@ -190,9 +239,14 @@ class TestUnreadable:
                 read(io.BytesIO(data[:41] + noise))
 
     def test_a_png_with_zeros_for_its_second_half_is_not_half_a_picture(self):
-        data = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)), "PNG")
+        data = encoded(
+            Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)), "PNG"
+        )
         for start in range(100, len(data) - 100, 500):
-            with pytest.raises(UnreadableImage, match=r"checksum of the pixels is wrong|broken data stream|truncated"):
+            with pytest.raises(
+                UnreadableImage,
+                match=r"checksum of the pixels is wrong|broken data stream|truncated",
+            ):
                 pixels(data[:start] + bytes(len(data) - start))
 
     @pytest.mark.parametrize("kind", ["ICO", "TGA", "PCX", "EPS"])

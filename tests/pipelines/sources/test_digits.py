@@ -9,9 +9,17 @@ from pipelines.sources import ArrayImages, SourceError, open_source, plan_source
 
 def test_counts_and_classes():
     plan, source = plan_source("digits"), open_source("digits")
-    assert plan.counts == {"pretrain": len(source.pretrain), "train": len(source.train), "test": len(source.test)}
+    assert plan.counts == {
+        "pretrain": len(source.pretrain),
+        "train": len(source.train),
+        "test": len(source.test),
+    }
     assert plan.counts == {"pretrain": 1_437, "train": 1_437, "test": 360}
-    assert (plan.classes, plan.image_shape) == (len(source.class_names), source.train.shape) == (10, (32, 32, 3))
+    assert (
+        (plan.classes, plan.image_shape)
+        == (len(source.class_names), source.train.shape)
+        == (10, (32, 32, 3))
+    )
     assert source.pretrain.labels is None
     assert isinstance(source.train, ArrayImages)
     assert np.ptp(np.bincount(source.test.labels)) <= 2, "not stratified"
@@ -21,9 +29,14 @@ def test_pixels_are_those_of_scikit_learn():
     digits = load_digits()
     source = open_source("digits", image_size=8)
     published = sorted(
-        (np.rint(image / 16 * 255).astype(np.uint8).tobytes(), int(label)) for image, label in zip(*digits_of(digits), strict=True)
+        (np.rint(image / 16 * 255).astype(np.uint8).tobytes(), int(label))
+        for image, label in zip(*digits_of(digits), strict=True)
     )
-    ours = [(images[i][..., 0].tobytes(), int(images.labels[i])) for images in (source.train, source.test) for i in range(len(images))]
+    ours = [
+        (images[i][..., 0].tobytes(), int(images.labels[i]))
+        for images in (source.train, source.test)
+        for i in range(len(images))
+    ]
     assert sorted(ours) == published
 
 
@@ -40,9 +53,16 @@ def test_the_seed_draws_the_split():
 
 
 def test_fewer_to_pretrain_on():
-    assert plan_source("digits", pretrain_images=50).counts["pretrain"] == len(open_source("digits", pretrain_images=50).pretrain) == 50
+    assert (
+        plan_source("digits", pretrain_images=50).counts["pretrain"]
+        == len(open_source("digits", pretrain_images=50).pretrain)
+        == 50
+    )
 
 
 def test_there_are_no_unlabelled_digits():
-    with pytest.raises(SourceError, match=r'data.pretrain: expected "train", which is what digits has here; received "unlabelled"'):
+    with pytest.raises(
+        SourceError,
+        match=r'data.pretrain: expected "train", which is what digits has here; received "unlabelled"',
+    ):
         plan_source("digits", pretrain="unlabelled")

@@ -14,7 +14,9 @@ from pipelines.sources import SourceError, heic, open_source, plan_source
 from pipelines.sources.decoding import MAX_PIXELS, UnreadableImage, decode, plain_jpeg, read_header
 from tests.helpers.heic_grid import GREYS, grid
 
-SMOOTH = np.stack(np.broadcast_arrays(np.arange(64)[:, None] * 4, np.arange(96)[None] * 2, np.uint8(90)), -1).astype(np.uint8)
+SMOOTH = np.stack(
+    np.broadcast_arrays(np.arange(64)[:, None] * 4, np.arange(96)[None] * 2, np.uint8(90)), -1
+).astype(np.uint8)
 OF_HEIC = struct.pack(">I", 24) + b"ftypheic\0\0\0\0mif1heic" + bytes(100)
 """The first box of a telephone's photo, by hand."""
 OF_AVIF = struct.pack(">I", 28) + b"ftypavif\0\0\0\0mif1avifmiaf" + bytes(100)
@@ -24,7 +26,8 @@ INSTALL = "HEIC; to read it: pip install pillow-heif"
 
 @pytest.fixture(params=["HEIF", "AVIF"])
 def kind(request) -> str:
-    """Each of the two that can be written here; the extra `test` brings pillow-heif, and Pillow 11.3 AVIF."""
+    """Each of the two that can be written here; the extra `test` brings pillow-heif, and Pillow
+    11.3 AVIF."""
     if request.param not in heic.readable():
         pytest.skip(f"{request.param} can't be read here")
     return request.param
@@ -59,7 +62,9 @@ def test_it_is_upright(kind, orientation):
     exif = image.getexif()
     exif[0x0112] = orientation
     expected, buffer = np.asarray(ImageOps.exif_transpose(image)), io.BytesIO()
-    image.save(buffer, kind, quality=95, **({"exif": exif} if kind == "AVIF" else {}))  # pillow-heif takes it from the image
+    image.save(
+        buffer, kind, quality=95, **({"exif": exif} if kind == "AVIF" else {})
+    )  # pillow-heif takes it from the image
     assert b"irot" in buffer.getvalue()  # as telephones say it
     np.testing.assert_allclose(decode(buffer)[0].astype(int), expected, atol=12)
     buffer.seek(0)
@@ -67,7 +72,12 @@ def test_it_is_upright(kind, orientation):
 
 
 def test_transparency_lies_on_white(kind):
-    data = encoded(kind, np.dstack([np.zeros_like(SMOOTH), np.repeat([[0] * 48 + [255] * 48], 64, axis=0).astype(np.uint8)]))
+    data = encoded(
+        kind,
+        np.dstack(
+            [np.zeros_like(SMOOTH), np.repeat([[0] * 48 + [255] * 48], 64, axis=0).astype(np.uint8)]
+        ),
+    )
     pixels = decode(io.BytesIO(data))[0]
     assert pixels[:, :40].min() > 240
     assert pixels[:, 56:].max() < 15
@@ -86,7 +96,8 @@ def test_a_file_cut_anywhere_is_whole_or_unreadable(kind):
 
 
 def test_of_a_telephones_tiles_none_is_missing(monkeypatch):
-    """And the control: the decoder itself is content with the tiles that are there, from libheif 1.20 on."""
+    """And the control: the decoder itself is content with the tiles that are there, from libheif
+    1.20 on."""
     pillow_heif = pytest.importorskip("pillow_heif")
     heic.readable()
     data = grid()
@@ -119,10 +130,15 @@ def test_a_bomb_is_refused_before_it_is_decoded(kind):
     for side in (14_000, 60_000):
         with pytest.raises(UnreadableImage) as refused:
             decode(io.BytesIO(data[:at] + struct.pack(">II", side, side) + data[at + 8 :]))
-        assert side > 16_000 or f"more than {MAX_PIXELS:,} pixels" in str(refused.value)  # beyond that their own libraries refuse
+        assert side > 16_000 or f"more than {MAX_PIXELS:,} pixels" in str(
+            refused.value
+        )  # beyond that their own libraries refuse
 
 
-@pytest.mark.parametrize(("start", "reason"), [(OF_HEIC, INSTALL), (OF_AVIF, 'AVIF; to read it: pip install "pillow>=11.3"')])
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [(OF_HEIC, INSTALL), (OF_AVIF, 'AVIF; to read it: pip install "pillow>=11.3"')],
+)
 def test_where_it_cannot_be_read_the_reason_says_what_to_install(neither, start, reason):
     for read in (decode, read_header):
         with pytest.raises(UnreadableImage) as refused:
@@ -166,7 +182,11 @@ def photos(root: Path, pngs: int, heics: int, data: bytes) -> Path:
 def test_a_folder_of_both(tmp_path):
     pytest.importorskip("pillow_heif")
     heic.readable()
-    source = open_source("folder", root=str(photos(tmp_path / "mixed", 40, 10, encoded("HEIF"))), max_bad_fraction=0.02)
+    source = open_source(
+        "folder",
+        root=str(photos(tmp_path / "mixed", 40, 10, encoded("HEIF"))),
+        max_bad_fraction=0.02,
+    )
     assert len(source.pretrain) == 50
     assert source.skipped == (("000-broken.png", "not an image of a kind that is read"),)
     assert any("formats: PNG 40, HEIF 10" in note for note in source.notes)
@@ -178,8 +198,12 @@ def test_a_folder_of_both_without_the_package(tmp_path, neither):
     source = open_source("folder", root=root, max_bad_fraction=0.5)
     assert len(source.pretrain) == 40
     assert dict(source.skipped)["IMG_0009.HEIC"] == INSTALL
-    assert any(note == f"10 photo(s) can't be read here: {INSTALL}" for note in plan_source("folder", root=root).notes)
-    # The commonest reason comes first, though ten files of another reason might come before it by name.
+    assert any(
+        note == f"10 photo(s) can't be read here: {INSTALL}"
+        for note in plan_source("folder", root=root).notes
+    )
+    # The commonest reason comes first, though ten files of another reason might come before it by
+    # name.
     message = rf"11 of 51 files can't be read, .* For example IMG_0000.HEIC and 9 more: {INSTALL}; 000-broken.png: not an image"
     with pytest.raises(SourceError, match=message):
         open_source("folder", root=root)

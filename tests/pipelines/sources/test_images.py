@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.sources import ArrayImages, LazyImages, balanced_indices, concatenated, fitted, held_in_memory, subset, without_labels
+from pipelines.sources import (
+    ArrayImages,
+    LazyImages,
+    balanced_indices,
+    concatenated,
+    fitted,
+    held_in_memory,
+    subset,
+    without_labels,
+)
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.images import fit
 from pipelines.sources.loading import read_through
@@ -30,7 +39,11 @@ def images_and_truth(request):
             chosen = np.array([7, 0, 7, 3])
             return subset(ArrayImages(array, labels), chosen), array[chosen], labels[chosen]
         case "concatenated":
-            return concatenated(ArrayImages(array[:4], labels[:4]), lazy(array[4:], labels[4:])), array, labels
+            return (
+                concatenated(ArrayImages(array[:4], labels[:4]), lazy(array[4:], labels[4:])),
+                array,
+                labels,
+            )
         case "unfit":
             square = pixels(10, 4, 4)
             return fitted(ArrayImages(square, labels), 4), square, labels
@@ -75,10 +88,16 @@ class TestViews:
         assert seen == sorted(seen)
 
     def test_labels_of_one_half_only_are_none(self):
-        assert concatenated(ArrayImages(pixels(2), np.zeros(2, int)), ArrayImages(pixels(2))).labels is None
+        assert (
+            concatenated(ArrayImages(pixels(2), np.zeros(2, int)), ArrayImages(pixels(2))).labels
+            is None
+        )
 
     def test_wrong_arrays(self):
-        with pytest.raises(ValueError, match=r"expected uint8 \[n, height, width, 3\], received float64 \[2, 3, 3, 3\]"):
+        with pytest.raises(
+            ValueError,
+            match=r"expected uint8 \[n, height, width, 3\], received float64 \[2, 3, 3, 3\]",
+        ):
             ArrayImages(np.zeros((2, 3, 3, 3)))
         with pytest.raises(ValueError, match=r"expected integers \[2\], received int64 \[3\]"):
             ArrayImages(pixels(2), np.zeros(3, int))
@@ -165,7 +184,10 @@ class TestBalancedIndices:
 
     def test_a_small_class_gives_all_it_has(self):
         labels = np.repeat([0, 1, 5], [3, 40, 40])
-        np.testing.assert_array_equal(np.bincount(labels[balanced_indices(labels, 43, seed=0)], minlength=6), [3, 20, 0, 0, 0, 20])
+        np.testing.assert_array_equal(
+            np.bincount(labels[balanced_indices(labels, 43, seed=0)], minlength=6),
+            [3, 20, 0, 0, 0, 20],
+        )
 
     @pytest.mark.parametrize("count", [0, 1, 7, 83, 500])
     def test_as_equal_as_possible_and_nested(self, count):
@@ -178,5 +200,7 @@ class TestBalancedIndices:
 
     def test_the_seed_draws(self):
         labels = np.zeros(100, int)
-        np.testing.assert_array_equal(balanced_indices(labels, 10, 1), balanced_indices(labels, 10, 1))
+        np.testing.assert_array_equal(
+            balanced_indices(labels, 10, 1), balanced_indices(labels, 10, 1)
+        )
         assert not np.array_equal(balanced_indices(labels, 10, 1), balanced_indices(labels, 10, 2))

@@ -38,7 +38,8 @@ def test_only_those_to_pretrain_on(tmp_path):
 def test_drawn_ones_are_drawn(tmp_path):
     assert len(sample_source("textures", 7, image_size=16)) == 7
     assert np.array_equal(
-        sample_source("textures", 7, image_size=16)[3], open_source("textures", image_size=16, pretrain_images=7).pretrain[3]
+        sample_source("textures", 7, image_size=16)[3],
+        open_source("textures", image_size=16, pretrain_images=7).pretrain[3],
     )
 
 

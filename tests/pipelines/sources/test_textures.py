@@ -1,4 +1,5 @@
-"""The embedded images: a function of (seed, split, index), told apart by their pattern and by nothing simpler."""
+"""The embedded images: a function of (seed, split, index), told apart by their pattern and by
+nothing simpler."""
 
 import numpy as np
 import pytest
@@ -11,14 +12,22 @@ from pipelines.sources.textures import PATTERNS, draw
 
 @pytest.fixture(scope="module")
 def labelled() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """600 images to learn from and 600 to be judged on, float64 `[600, 48, 48]`, with their labels."""
+    """600 images to learn from and 600 to be judged on, float64 `[600, 48, 48]`, with their
+    labels."""
     numbers = np.arange(600)
-    return draw(0, "train", numbers).astype(float), numbers % 10, draw(0, "test", numbers).astype(float), numbers % 10
+    return (
+        draw(0, "train", numbers).astype(float),
+        numbers % 10,
+        draw(0, "test", numbers).astype(float),
+        numbers % 10,
+    )
 
 
 class TestDraw:
     def test_the_same_seed_gives_the_same_bytes(self):
-        np.testing.assert_array_equal(draw(3, "train", np.arange(40)), draw(3, "train", np.arange(40)))
+        np.testing.assert_array_equal(
+            draw(3, "train", np.arange(40)), draw(3, "train", np.arange(40))
+        )
 
     def test_an_image_does_not_depend_on_its_company(self):
         together = draw(3, "train", np.arange(300))
@@ -26,12 +35,17 @@ class TestDraw:
             np.testing.assert_array_equal(draw(3, "train", np.array(indices)), together[indices])
 
     def test_seeds_and_splits_differ(self):
-        images = [draw(seed, split, np.arange(50)) for seed in (0, 1) for split in ("unlabelled", "train", "test")]
+        images = [
+            draw(seed, split, np.arange(50))
+            for seed in (0, 1)
+            for split in ("unlabelled", "train", "test")
+        ]
         every = {image.tobytes() for one in images for image in one}
         assert len(every) == 6 * 50
 
     def test_images_of_one_pattern_differ(self):
-        """Blobs (pattern 9), which have no period: pixels of two images are as good as uncorrelated."""
+        """Blobs (pattern 9), which have no period: pixels of two images are as good as
+        uncorrelated."""
         images = draw(0, "train", np.arange(9, 2_000, 10)).astype(float).reshape(200, -1)
         images -= images.mean(axis=1, keepdims=True)
         images /= np.linalg.norm(images, axis=1, keepdims=True)
@@ -50,14 +64,23 @@ class TestDraw:
 class TestDifficulty:
     def test_neither_brightness_nor_contrast_tells_the_patterns(self, labelled):
         train, train_labels, test, test_labels = labelled
-        simple = [np.stack([images.mean(axis=(1, 2)), images.std(axis=(1, 2))], 1) for images in (train, test)]
-        score = RandomForestClassifier(50, random_state=0).fit(simple[0], train_labels).score(simple[1], test_labels)
+        simple = [
+            np.stack([images.mean(axis=(1, 2)), images.std(axis=(1, 2))], 1)
+            for images in (train, test)
+        ]
+        score = (
+            RandomForestClassifier(50, random_state=0)
+            .fit(simple[0], train_labels)
+            .score(simple[1], test_labels)
+        )
         assert score < 0.16  # chance is .1
 
     def test_pixels_do_not_tell_the_patterns(self, labelled):
         train, train_labels, test, test_labels = labelled
         flat = [images.reshape(600, -1) / 64 - 2 for images in (train, test)]
-        assert LogisticRegression(C=1e-3).fit(flat[0], train_labels).score(flat[1], test_labels) < 0.3
+        assert (
+            LogisticRegression(C=1e-3).fit(flat[0], train_labels).score(flat[1], test_labels) < 0.3
+        )
 
     def test_the_spectrum_tells_them(self, labelled):
         """Without learning a network: the patterns can be told apart."""
@@ -67,8 +90,11 @@ class TestDifficulty:
 
 
 def spectrum(images: np.ndarray) -> np.ndarray:
-    """Power by distance from the centre of the Fourier plane (mean, median, largest), and skewness: places and orientations drop out."""
-    images = (images - images.mean(axis=(1, 2), keepdims=True)) / images.std(axis=(1, 2), keepdims=True)
+    """Power by distance from the centre of the Fourier plane (mean, median, largest), and skewness:
+    places and orientations drop out."""
+    images = (images - images.mean(axis=(1, 2), keepdims=True)) / images.std(
+        axis=(1, 2), keepdims=True
+    )
     power = np.log(np.abs(np.fft.fft2(images)) ** 2 + 100)
     frequency = np.fft.fftfreq(images.shape[1]) * images.shape[1]
     distance = np.hypot(frequency[:, None], frequency[None])
@@ -83,13 +109,22 @@ class TestSource:
     def test_counts(self):
         plan = plan_source("textures")
         assert plan.counts == {"pretrain": 8_000, "train": 1_000, "test": 2_000}
-        assert (plan.classes, plan.image_shape, plan.in_memory, plan.bytes_in_memory) == (10, (48, 48, 3), True, 11_000 * 48 * 48 * 3)
+        assert (plan.classes, plan.image_shape, plan.in_memory, plan.bytes_in_memory) == (
+            10,
+            (48, 48, 3),
+            True,
+            11_000 * 48 * 48 * 3,
+        )
 
     def test_pretrain_images_are_the_first(self):
-        few, more = (open_source("textures", pretrain_images=number, seed=5) for number in (100, 130))
+        few, more = (
+            open_source("textures", pretrain_images=number, seed=5) for number in (100, 130)
+        )
         assert (len(few.pretrain), len(few.train), len(few.test)) == (100, 1_000, 2_000)
         assert plan_source("textures", pretrain_images=100).counts["pretrain"] == 100
-        np.testing.assert_array_equal(few.pretrain.batch(np.arange(100)), more.pretrain.batch(np.arange(100)))
+        np.testing.assert_array_equal(
+            few.pretrain.batch(np.arange(100)), more.pretrain.batch(np.arange(100))
+        )
         np.testing.assert_array_equal(few.test.batch(np.arange(50)), more.test.batch(np.arange(50)))
         assert few.pretrain.labels is None
         assert few.class_names == tuple(PATTERNS)
@@ -100,9 +135,23 @@ class TestSource:
         np.testing.assert_array_equal(batch[..., 0], batch[..., 1])
         np.testing.assert_array_equal(batch[..., 0], batch[..., 2])
         np.testing.assert_array_equal(batch[..., 0], draw(5, "train", np.arange(30)))
-        assert len({few.fingerprint, more.fingerprint, open_source("textures", pretrain_images=100, seed=6).fingerprint}) == 3
+        assert (
+            len(
+                {
+                    few.fingerprint,
+                    more.fingerprint,
+                    open_source("textures", pretrain_images=100, seed=6).fingerprint,
+                }
+            )
+            == 3
+        )
 
     def test_another_size(self):
         source = open_source("textures", pretrain_images=20, image_size=32)
-        assert source.pretrain.shape == source.test.shape == plan_source("textures", image_size=32).image_shape == (32, 32, 3)
+        assert (
+            source.pretrain.shape
+            == source.test.shape
+            == plan_source("textures", image_size=32).image_shape
+            == (32, 32, 3)
+        )
         assert isinstance(source.pretrain, ArrayImages)

@@ -22,32 +22,55 @@ OFF = {
     "crop_area": (1.0, 1.0),
     "crop_aspect": (1.0, 1.0),
     **dict.fromkeys(
-        (f"{name}_probability" for name in ("flip", "jitter", "grayscale", "blur", "solarize", "patch_drop", "perspective")), 0.0
+        (
+            f"{name}_probability"
+            for name in (
+                "flip",
+                "jitter",
+                "grayscale",
+                "blur",
+                "solarize",
+                "patch_drop",
+                "perspective",
+            )
+        ),
+        0.0,
     ),
 }
 NO_COLOUR = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
 EVERYTHING = {
-    **dict.fromkeys((f"{name}_probability" for name in ("solarize", "patch_drop", "perspective", "blur")), 0.5),
+    **dict.fromkeys(
+        (f"{name}_probability" for name in ("solarize", "patch_drop", "perspective", "blur")), 0.5
+    ),
     "grayscale_probability": 0.3,
     "crop_area": (0.08, 0.9),
 }
 
 
 @functools.cache
-def layer(policy: ViewPolicy, size: int = SIZE, interpolation: str = "bilinear", exact: bool = False, **kwargs) -> FusedViews:
+def layer(
+    policy: ViewPolicy,
+    size: int = SIZE,
+    interpolation: str = "bilinear",
+    exact: bool = False,
+    **kwargs,
+) -> FusedViews:
     """Views in [0, 1]: normalised with mean 0 and deviation 1."""
     return FusedViews(policy, size, SEED, (0.0,) * 3, (1.0,) * 3, interpolation, exact, **kwargs)
 
 
 @pytest.fixture
 def eagerly():
-    """Operation by operation: nothing to compile. `TestLayer` shows that compiled views are the same."""
+    """Operation by operation: nothing to compile. `TestLayer` shows that compiled views are the
+    same."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
 
 
-def photos(count: int = COUNT, height: int = SIZE, width: int = SIZE, low: int = 0, high: int = 255) -> np.ndarray:
+def photos(
+    count: int = COUNT, height: int = SIZE, width: int = SIZE, low: int = 0, high: int = 255
+) -> np.ndarray:
     """Smooth, colourful pictures with hard edges in them, uint8 from `low` to `high`."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:height, 0:width] / 7.0
@@ -58,7 +81,13 @@ def photos(count: int = COUNT, height: int = SIZE, width: int = SIZE, low: int =
 
 
 def ids(count: int = COUNT, epoch: int = 3, first: int = 100) -> tf.Tensor:
-    return tf.stack([tf.fill([count], tf.constant(epoch, tf.int64)), tf.range(first, first + count, dtype=tf.int64)], axis=1)
+    return tf.stack(
+        [
+            tf.fill([count], tf.constant(epoch, tf.int64)),
+            tf.range(first, first + count, dtype=tf.int64),
+        ],
+        axis=1,
+    )
 
 
 def numbers(count: int = COUNT) -> np.ndarray:
@@ -78,10 +107,14 @@ class TestDraws:
         expected = draw(seed, where[0, 0], where[:, 1]).numpy()
         np.testing.assert_array_equal(image_draws(seed, where).numpy(), expected)
         order = [3, 0, 4, 4]
-        np.testing.assert_array_equal(image_draws(seed, tf.gather(where, order)).numpy(), expected[order])
+        np.testing.assert_array_equal(
+            image_draws(seed, tf.gather(where, order)).numpy(), expected[order]
+        )
 
     def test_compiled_they_are_the_same_bits(self):
-        compiled = tf.function(lambda where: image_draws(SEED, where), jit_compile=True, autograph=False)
+        compiled = tf.function(
+            lambda where: image_draws(SEED, where), jit_compile=True, autograph=False
+        )
         np.testing.assert_array_equal(compiled(ids()).numpy(), image_draws(SEED, ids()).numpy())
 
 
@@ -90,7 +123,10 @@ class TestCrop:
     @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
     @pytest.mark.parametrize(("height", "width"), [(20, 20), (61, 44), (9, 90)])
     def test_it_equals_numpy(self, interpolation, height, width):
-        policy = ViewPolicy(**OFF | {"crop_area": (0.08, 0.95), "crop_aspect": (3 / 4, 4 / 3), "flip_probability": 0.5})
+        policy = ViewPolicy(
+            **OFF
+            | {"crop_area": (0.08, 0.95), "crop_aspect": (3 / 4, 4 / 3), "flip_probability": 0.5}
+        )
         images = photos(COUNT, height, width)
         views = layer(policy, interpolation=interpolation)(images, ids()).numpy()
         for image, drawn, view in zip(images / 255.0, numbers(), views, strict=True):
@@ -101,11 +137,17 @@ class TestCrop:
     @pytest.mark.parametrize("size", [13, 20, 47])
     def test_the_whole_image_equals_tensorflows_antialiased_resize(self, interpolation, size):
         images = photos(3, 20, 20)
-        rows, columns = crop_matrices(ViewPolicy(**OFF), image_draws(SEED, ids(3)), (20, 20), size, interpolation)
-        views = tf.transpose(resample(image_lines(images, "float32"), rows, columns), (0, 1, 3, 2)).numpy()
+        rows, columns = crop_matrices(
+            ViewPolicy(**OFF), image_draws(SEED, ids(3)), (20, 20), size, interpolation
+        )
+        views = tf.transpose(
+            resample(image_lines(images, "float32"), rows, columns), (0, 1, 3, 2)
+        ).numpy()
         expected = tf.image.resize(images, (size, size), interpolation, antialias=True).numpy()
         # TensorFlow's kernel looks its bicubic weights up in a table.
-        np.testing.assert_allclose(views, expected, atol=0.01 if interpolation == "bilinear" else 0.6)
+        np.testing.assert_allclose(
+            views, expected, atol=0.01 if interpolation == "bilinear" else 0.6
+        )
 
     def test_bicubic_overshoot_is_clipped(self):
         stripes = np.zeros((2, 20, 20, 3), np.uint8)
@@ -114,7 +156,9 @@ class TestCrop:
         assert (views.min(), views.max()) == (0.0, 1.0)
 
 
-POLICIES = {f"{name}{view}": preset(name)[view] for name in PRESETS for view in (0, 1)} | {"everything": ViewPolicy(**EVERYTHING)}
+POLICIES = {f"{name}{view}": preset(name)[view] for name in PRESETS for view in (0, 1)} | {
+    "everything": ViewPolicy(**EVERYTHING)
+}
 
 
 @pytest.mark.usefixtures("eagerly")
@@ -122,21 +166,31 @@ class TestWhole:
     @pytest.mark.parametrize("name", ["byol0", "byol1", "simclr0", "everything"])
     def test_linear_views_equal_numpy_in_the_drawn_order(self, name):
         policy, images = POLICIES[name], photos(height=30, width=26)
-        views = layer(policy, 24, "bicubic" if name == "byol0" else "bilinear")(images, ids()).numpy()
+        views = layer(policy, 24, "bicubic" if name == "byol0" else "bilinear")(
+            images, ids()
+        ).numpy()
         kernel = linear.keys if name == "byol0" else linear.hat
         for image, drawn, view in zip(images / 255.0, numbers(), views, strict=True):
             error = np.abs(view - linear.linear_view(image, drawn, policy, 24, kernel))
-            # Solarization and the edges of a perspective jump: a pixel within a rounding error of them may fall on either side.
+            # Solarization and the edges of a perspective jump: a pixel within a rounding error of
+            # them may fall on either side.
             assert (error > 1e-4).mean() < 0.01
 
     @pytest.mark.parametrize("name", ["byol1", "everything"])
     def test_exact_views_equal_numpy_and_the_host_views(self, name):
         policy, images = POLICIES[name], photos(height=22, width=24)
-        views, other = layer(policy, 24, exact=True)(images, ids()).numpy(), host(policy, images, 24)
+        views, other = (
+            layer(policy, 24, exact=True)(images, ids()).numpy(),
+            host(policy, images, 24),
+        )
         for image, drawn, view, same in zip(images / 255.0, numbers(), views, other, strict=True):
-            box = reference.crop_box(drawn[reference.CROP], 22, 24, policy.crop_area, policy.crop_aspect)
+            box = reference.crop_box(
+                drawn[reference.CROP], 22, 24, policy.crop_area, policy.crop_aspect
+            )
             expected = reference.crop_bilinear(image, box, 24)
-            expected = expected[:, ::-1] if drawn[reference.FLIP] < policy.flip_probability else expected
+            expected = (
+                expected[:, ::-1] if drawn[reference.FLIP] < policy.flip_probability else expected
+            )
             assert (np.abs(view - reference.recolour(expected, drawn, policy)) > 2e-3).mean() < 0.01
             assert (np.abs(view - same) > 2e-3).mean() < 0.01
 
@@ -144,7 +198,10 @@ class TestWhole:
         stripes = np.zeros((COUNT, 20, 20, 3), np.uint8)
         stripes[:, :, ::4] = 255
         policy = ViewPolicy(**OFF | NO_COLOUR | {"jitter_probability": 1.0, "brightness": 0.4})
-        late, early = (layer(policy, 33, "bicubic", exact)(stripes, ids()).numpy().min(axis=(1, 2, 3)) for exact in (False, True))
+        late, early = (
+            layer(policy, 33, "bicubic", exact)(stripes, ids()).numpy().min(axis=(1, 2, 3))
+            for exact in (False, True)
+        )
         offset = np.maximum(0.4 * (2.0 * numbers()[:, reference.COLOUR][:, 0] - 1.0), 0.0)
         np.testing.assert_allclose(early, offset, atol=1e-5)
         assert (late < offset - 0.02)[offset > 0.1].all()
@@ -152,7 +209,8 @@ class TestWhole:
 
 @pytest.mark.usefixtures("eagerly")
 class TestBothEngines:
-    """One operation at a time, on pictures that leave room so that nothing is clipped: linear views equal host views."""
+    """One operation at a time, on pictures that leave room so that nothing is clipped: linear views
+    equal host views."""
 
     @pytest.mark.parametrize(
         "changes",
@@ -174,26 +232,41 @@ class TestBothEngines:
         policy, images = ViewPolicy(**OFF | NO_COLOUR | changes), photos(low=80, high=170)
         views, expected = layer(policy)(images, ids()).numpy(), host(policy, images)
         assert (np.abs(views - expected) > 2e-4).mean() < 2e-4
-        moved = np.abs(views - layer(ViewPolicy(**OFF))(images, ids()).numpy()).max(axis=(1, 2, 3)) > 1e-3
+        moved = (
+            np.abs(views - layer(ViewPolicy(**OFF))(images, ids()).numpy()).max(axis=(1, 2, 3))
+            > 1e-3
+        )
         assert moved.any()
 
-    @pytest.mark.parametrize(("name", "strength", "closeness"), [("saturation", 0.4, 0.97), ("hue", 0.1, 0.97)])
-    def test_what_is_not_turns_colour_the_same_way_and_about_as_far(self, name, strength, closeness):
+    @pytest.mark.parametrize(
+        ("name", "strength", "closeness"), [("saturation", 0.4, 0.97), ("hue", 0.1, 0.97)]
+    )
+    def test_what_is_not_turns_colour_the_same_way_and_about_as_far(
+        self, name, strength, closeness
+    ):
         """Hue once went the other way round the circle."""
-        images = np.tile(np.random.default_rng(0).integers(80, 170, (200, 1, 1, 3), dtype=np.uint8), (1, 4, 4, 1))
+        images = np.tile(
+            np.random.default_rng(0).integers(80, 170, (200, 1, 1, 3), dtype=np.uint8), (1, 4, 4, 1)
+        )
         policy = ViewPolicy(**OFF | NO_COLOUR | {"jitter_probability": 1.0, name: strength})
         before = images[:, 0, 0] / 255.0
         linear_change = layer(policy, 4)(images, ids(200)).numpy()[:, 0, 0] - before
         hsv_change = host(policy, images, 4)[:, 0, 0] - before
-        # HSV keeps the lightest channel, the linear ones the mean; compared is the colour without either.
-        linear_change, hsv_change = (change - change.mean(axis=1, keepdims=True) for change in (linear_change, hsv_change))
+        # HSV keeps the lightest channel, the linear ones the mean; compared is the colour without
+        # either.
+        linear_change, hsv_change = (
+            change - change.mean(axis=1, keepdims=True) for change in (linear_change, hsv_change)
+        )
         assert np.corrcoef(linear_change.ravel(), hsv_change.ravel())[0, 1] > closeness
         assert 0.85 < linear_change.std() / hsv_change.std() < 1.15
 
     @pytest.mark.parametrize("name", ["byol0", "byol1", "simclr0"])
     def test_whole_recipes_have_the_same_statistics(self, name):
         images = np.tile(photos(40, 24, 24), (5, 1, 1, 1))
-        views, expected = layer(POLICIES[name], 24)(images, ids(200)).numpy(), host(POLICIES[name], images, 24)
+        views, expected = (
+            layer(POLICIES[name], 24)(images, ids(200)).numpy(),
+            host(POLICIES[name], images, 24),
+        )
         for of in (
             lambda v: v.mean(axis=(1, 2, 3)),
             lambda v: v.std(axis=(1, 2)).mean(axis=1),
@@ -204,17 +277,26 @@ class TestBothEngines:
             assert abs(ours.mean() - theirs.mean()) < 0.02
             assert 0.9 < ours.std() / theirs.std() < 1.1
             assert np.corrcoef(ours, theirs)[0, 1] > 0.93
-        gray = [np.isclose(v.max(axis=3), v.min(axis=3), atol=1e-5).all(axis=(1, 2)) for v in (views, expected)]
+        gray = [
+            np.isclose(v.max(axis=3), v.min(axis=3), atol=1e-5).all(axis=(1, 2))
+            for v in (views, expected)
+        ]
         assert (gray[0] == gray[1]).mean() > 0.98
 
 
 class TestLayer:
     @pytest.mark.parametrize(
-        ("name", "exact"), [*((f"{name}0", False) for name in PRESETS), *itertools.product(("byol1", "everything"), (False, True))]
+        ("name", "exact"),
+        [
+            *((f"{name}0", False) for name in PRESETS),
+            *itertools.product(("byol1", "everything"), (False, True)),
+        ],
     )
     def test_every_policy_compiles_and_gives_the_same_views(self, name, exact, request):
         views = layer(POLICIES[name], exact=exact)
-        compiled = tf.function(views, jit_compile=True, autograph=False)(tf.constant(photos()), ids()).numpy()
+        compiled = tf.function(views, jit_compile=True, autograph=False)(
+            tf.constant(photos()), ids()
+        ).numpy()
         request.getfixturevalue("eagerly")
         assert (np.abs(compiled - views(photos(), ids()).numpy()) > 1e-4).mean() < 2e-3
 
@@ -223,17 +305,29 @@ class TestLayer:
         views, images = layer(POLICIES["everything"], exact=exact), photos()
         together = views(images, ids()).numpy()
         np.testing.assert_array_equal(views(images, ids()).numpy(), together)
-        order = np.random.default_rng(0).integers(0, COUNT, COUNT)  # some are missing, some there twice
-        np.testing.assert_allclose(views(images[order], tf.gather(ids(), order)).numpy(), together[order], atol=2e-6)
+        order = np.random.default_rng(0).integers(
+            0, COUNT, COUNT
+        )  # some are missing, some there twice
+        np.testing.assert_allclose(
+            views(images[order], tf.gather(ids(), order)).numpy(), together[order], atol=2e-6
+        )
         if not exact:
-            np.testing.assert_allclose(views(images[order[:3]], tf.gather(ids(), order[:3])).numpy(), together[order[:3]], atol=5e-6)
+            np.testing.assert_allclose(
+                views(images[order[:3]], tf.gather(ids(), order[:3])).numpy(),
+                together[order[:3]],
+                atol=5e-6,
+            )
         another = views(images, ids(epoch=4)).numpy()
         assert np.abs(another - together).max(axis=(1, 2, 3)).min() > 0.01
 
     @pytest.mark.usefixtures("eagerly")
     def test_floats_in_0_to_1_are_the_same_images(self):
         views, images = layer(POLICIES["byol1"]), photos()
-        np.testing.assert_allclose(views(images / np.float32(255.0), ids()).numpy(), views(images, ids()).numpy(), atol=1e-5)
+        np.testing.assert_allclose(
+            views(images / np.float32(255.0), ids()).numpy(),
+            views(images, ids()).numpy(),
+            atol=1e-5,
+        )
 
     @pytest.mark.usefixtures("eagerly")
     @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.004), ("float16", 0.0005)])
@@ -241,7 +335,9 @@ class TestLayer:
         for name in ("byol0", "everything"):
             views = layer(POLICIES[name], dtype=f"mixed_{dtype}")(photos(), ids())
             assert views.dtype == dtype
-            difference = np.abs(tf.cast(views, tf.float32).numpy() - layer(POLICIES[name])(photos(), ids()).numpy())
+            difference = np.abs(
+                tf.cast(views, tf.float32).numpy() - layer(POLICIES[name])(photos(), ids()).numpy()
+            )
             assert difference.mean() < tolerance
 
     @pytest.mark.usefixtures("eagerly")
@@ -253,19 +349,41 @@ class TestLayer:
 
     @pytest.mark.usefixtures("eagerly")
     def test_it_can_be_stored_and_made_again(self):
-        views = FusedViews(POLICIES["everything"], SIZE, SEED, (0.5, 0.4, 0.3), (0.2, 0.25, 0.5), "bilinear", True, name="views")
+        views = FusedViews(
+            POLICIES["everything"],
+            SIZE,
+            SEED,
+            (0.5, 0.4, 0.3),
+            (0.2, 0.25, 0.5),
+            "bilinear",
+            True,
+            name="views",
+        )
         again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(views))
         assert again.get_config() == views.get_config()
-        np.testing.assert_array_equal(again(photos(), ids()).numpy(), views(photos(), ids()).numpy())
+        np.testing.assert_array_equal(
+            again(photos(), ids()).numpy(), views(photos(), ids()).numpy()
+        )
         assert views.weights == []
 
     def test_a_pair_is_both_views_and_works_in_tf_data(self, request):
-        both = [FusedViews(policy, SIZE, (7, view), (0.5,) * 3, (0.2,) * 3) for view, policy in enumerate(preset("byol"))]
-        data = tf.data.Dataset.from_tensor_slices((photos(), ids())).batch(8).map(lambda *batch: fused_view_pair(*both, *batch))
+        both = [
+            FusedViews(policy, SIZE, (7, view), (0.5,) * 3, (0.2,) * 3)
+            for view, policy in enumerate(preset("byol"))
+        ]
+        data = (
+            tf.data.Dataset.from_tensor_slices((photos(), ids()))
+            .batch(8)
+            .map(lambda *batch: fused_view_pair(*both, *batch))
+        )
         pairs = list(data.as_numpy_iterator())
         request.getfixturevalue("eagerly")
         for view in range(2):
-            np.testing.assert_allclose(np.concatenate([pair[view] for pair in pairs]), both[view](photos(), ids()).numpy(), atol=1e-4)
+            np.testing.assert_allclose(
+                np.concatenate([pair[view] for pair in pairs]),
+                both[view](photos(), ids()).numpy(),
+                atol=1e-4,
+            )
         assert np.abs(pairs[0][0] - pairs[0][1]).mean() > 0.1
 
     def test_it_works_in_a_functional_model(self):
@@ -273,11 +391,18 @@ class TestLayer:
         model = keras.Model(inputs, layer(POLICIES["byol0"], 16)(*inputs))
         assert model.output_shape == (None, 16, 16, 3)
         np.testing.assert_allclose(
-            model((tf.constant(photos()), ids())).numpy(), layer(POLICIES["byol0"], 16)(photos(), ids()).numpy(), atol=1e-6
+            model((tf.constant(photos()), ids())).numpy(),
+            layer(POLICIES["byol0"], 16)(photos(), ids()).numpy(),
+            atol=1e-6,
         )
 
     def test_what_makes_no_sense_is_refused(self):
-        with pytest.raises(ValueError, match="interpolation: expected one of bilinear, bicubic; received 'nearest'"):
+        with pytest.raises(
+            ValueError, match="interpolation: expected one of bilinear, bicubic; received 'nearest'"
+        ):
             layer(POLICIES["byol0"], interpolation="nearest")
-        with pytest.raises(ValueError, match=r"images: expected shape \[N, H, W, 3\], all but N known; received \(2, 8, 8, 1\)"):
+        with pytest.raises(
+            ValueError,
+            match=r"images: expected shape \[N, H, W, 3\], all but N known; received \(2, 8, 8, 1\)",
+        ):
             image_lines(np.zeros((2, 8, 8, 1), np.uint8), "float32")

@@ -1,4 +1,5 @@
-"""Photos of several sizes: parts of them are what the whole picture would give, and the fused views of them what keras-cv's are."""
+"""Photos of several sizes: parts of them are what the whole picture would give, and the fused views
+of them what keras-cv's are."""
 
 import io
 
@@ -35,7 +36,9 @@ def turned(image: Image.Image) -> bytes:
 
 def piece(number: int) -> Image.Image:
     """A piece of a photograph, of a size of its own."""
-    return PHOTOS[number % 2].crop((13 * number, 7 * number, 13 * number + 171 + 16 * number, 7 * number + 143 + 9 * number))
+    return PHOTOS[number % 2].crop(
+        (13 * number, 7 * number, 13 * number + 171 + 16 * number, 7 * number + 143 + 9 * number)
+    )
 
 
 PLAIN = {
@@ -47,7 +50,11 @@ PLAIN = {
     "coarse": encoded(piece(5), quality=20),
     "grey": encoded(piece(6).convert("L")),
 }
-OTHERS = {"turned": turned(piece(7)), "CMYK": encoded(piece(8).convert("CMYK")), "PNG": encoded(piece(9), "PNG")}
+OTHERS = {
+    "turned": turned(piece(7)),
+    "CMYK": encoded(piece(8).convert("CMYK")),
+    "PNG": encoded(piece(9), "PNG"),
+}
 FILES = PLAIN | OTHERS
 
 
@@ -68,10 +75,16 @@ class TestParts:
     @pytest.mark.parametrize("name", FILES)
     def test_they_are_those_of_the_whole_picture_to_the_bit(self, name):
         images, policies = photos([FILES[name]]), (ViewPolicy(crop_area=(0.01, 0.2)), ViewPolicy())
-        parts_of = tf.function(lambda *draws: read_parts(images, tf.constant(0, tf.int64), policies, draws), autograph=False)
+        parts_of = tf.function(
+            lambda *draws: read_parts(images, tf.constant(0, tf.int64), policies, draws),
+            autograph=False,
+        )
         whole = images[0]
         for position in range(20):
-            draws = [draw((0, view), tf.constant(0, tf.int64), tf.constant([position], tf.int64)) for view in range(2)]
+            draws = [
+                draw((0, view), tf.constant(0, tf.int64), tf.constant([position], tf.int64))
+                for view in range(2)
+            ]
             for part, policy, drawn in zip(parts_of(*draws), policies, draws, strict=True):
                 y1, x1, y2, x2 = pixel_boxes(policy, drawn, *whole.shape[:2])[0].numpy()
                 np.testing.assert_array_equal(part.numpy(), whole[y1:y2, x1:x2])
@@ -80,7 +93,9 @@ class TestParts:
     def test_of_a_few_pixels_there_is_at_least_one(self, shape):
         for position in range(10):
             drawn = draw((0, 0), tf.constant(0, tf.int64), tf.constant([position], tf.int64))
-            y1, x1, y2, x2 = pixel_boxes(ViewPolicy(crop_area=(0.01, 0.02)), drawn, *map(tf.constant, shape))[0].numpy()
+            y1, x1, y2, x2 = pixel_boxes(
+                ViewPolicy(crop_area=(0.01, 0.02)), drawn, *map(tf.constant, shape)
+            )[0].numpy()
             assert 0 <= y1 < y2 <= shape[0]
             assert 0 <= x1 < x2 <= shape[1]
 
@@ -88,7 +103,9 @@ class TestParts:
         whole = np.asarray(piece(3))
         for height, width in ((143, 171), (60, 150), (30, 25), (1, 1)):
             part = whole[:height, :width]
-            expected = np.asarray(Image.fromarray(part).resize((48, 48), Image.Resampling.BICUBIC)).astype(int)
+            expected = np.asarray(
+                Image.fromarray(part).resize((48, 48), Image.Resampling.BICUBIC)
+            ).astype(int)
             received = resized(tf.constant(part), 48)
             assert received.dtype == tf.uint8
             # Pillow rounds after either axis and has finer weights.
@@ -97,7 +114,9 @@ class TestParts:
 
 class TestEncoded:
     def test_only_what_decodes_in_parts_to_the_same_pixels_is_handed_out(self):
-        assert {name for name, data in FILES.items() if plain_jpeg(io.BytesIO(data)) is not None} == set(PLAIN)
+        assert {
+            name for name, data in FILES.items() if plain_jpeg(io.BytesIO(data)) is not None
+        } == set(PLAIN)
         assert plain_jpeg(io.BytesIO(PLAIN["colour"])) == PLAIN["colour"]
         assert plain_jpeg(io.BytesIO(OTHERS["turned"]), upright=False) == OTHERS["turned"]
         assert plain_jpeg(io.BytesIO(b"not a photo")) is None
@@ -121,13 +140,17 @@ class TestStream:
         return crop_batches(images, self.policies, size, 4, 3, first_step)
 
     def test_it_does_not_depend_on_who_decodes(self):
-        for batch, other in zip(self.crops(mixed()).take(5), self.crops(mixed(partly=False)).take(5), strict=True):
+        for batch, other in zip(
+            self.crops(mixed()).take(5), self.crops(mixed(partly=False)).take(5), strict=True
+        ):
             for one, same in zip(batch, other, strict=True):
                 np.testing.assert_array_equal(one.numpy(), same.numpy())
 
     def test_it_begins_at_any_step_with_the_same_bits(self):
         whole = list(self.crops(mixed()).take(4).as_numpy_iterator())
-        for expected, received in zip(whole[2:], self.crops(mixed(), 2).take(2).as_numpy_iterator(), strict=True):
+        for expected, received in zip(
+            whole[2:], self.crops(mixed(), 2).take(2).as_numpy_iterator(), strict=True
+        ):
             for one, same in zip(expected, received, strict=True):
                 np.testing.assert_array_equal(one, same)
         assert [part.shape for part in whole[0]] == [(4, 24, 24, 3), (4, 24, 24, 3), (4, 2)]
@@ -141,25 +164,43 @@ class TestStream:
             list(self.crops(photos([b"nothing"] * 4)).take(1))
 
     def test_too_few_images_are_an_error(self):
-        with pytest.raises(ValueError, match="expected at most the number of images, 3; received 4"):
+        with pytest.raises(
+            ValueError, match="expected at most the number of images, 3; received 4"
+        ):
             self.crops(photos(list(FILES.values())[:3]))
 
 
 class TestViews:
-    """Fused views of photos of several sizes against keras-cv's, which are resampled bicubically too but without antialiasing."""
+    """Fused views of photos of several sizes against keras-cv's, which are resampled bicubically
+    too but without antialiasing."""
 
     def both(self, policies, size, exact, steps=2):
         """(fused, keras-cv's) of each view, `[n, size, size, 3]` in [0, 1]."""
-        layers = [FusedViews(policy.without_crop(), size, (3, view), ZERO, ONE, exact=exact) for view, policy in enumerate(policies)]
-        data = crop_batches(mixed(), policies, size, 10, 3), view_batches(mixed(), policies, size, 10, 3, ZERO, ONE)
-        (*crops, ids), other = ([np.concatenate(each) for each in zip(*one.take(steps).as_numpy_iterator(), strict=True)] for one in data)
+        layers = [
+            FusedViews(policy.without_crop(), size, (3, view), ZERO, ONE, exact=exact)
+            for view, policy in enumerate(policies)
+        ]
+        data = (
+            crop_batches(mixed(), policies, size, 10, 3),
+            view_batches(mixed(), policies, size, 10, 3, ZERO, ONE),
+        )
+        (*crops, ids), other = (
+            [
+                np.concatenate(each)
+                for each in zip(*one.take(steps).as_numpy_iterator(), strict=True)
+            ]
+            for one in data
+        )
         tf.config.run_functions_eagerly(True)  # nothing to compile
         fused = [layer(crop, ids).numpy() for layer, crop in zip(layers, crops, strict=True)]
         tf.config.run_functions_eagerly(False)
         return list(zip(fused, other, strict=True))
 
     def test_where_crops_are_enlarged_they_differ_by_rounding(self):
-        policies = tuple(policy.model_copy(update={"crop_area": (0.05, 0.1), "blur_probability": 0.5}) for policy in preset("byol"))
+        policies = tuple(
+            policy.model_copy(update={"crop_area": (0.05, 0.1), "blur_probability": 0.5})
+            for policy in preset("byol")
+        )
         for fused, other in self.both(policies, 120, exact=True):
             difference = np.abs(fused - other)
             # Solarization jumps at its threshold, and hue at grey.
@@ -175,7 +216,11 @@ class TestViews:
                 assert np.abs(one - same).mean() < 0.12
 
     def test_without_crop_leaves_a_square_as_it_is(self):
-        policy = ViewPolicy(**dict.fromkeys((f"{name}_probability" for name in ("flip", "jitter", "grayscale", "blur")), 0.0))
+        policy = ViewPolicy(
+            **dict.fromkeys(
+                (f"{name}_probability" for name in ("flip", "jitter", "grayscale", "blur")), 0.0
+            )
+        )
         crops = np.random.default_rng(0).integers(0, 256, (5, 21, 21, 3), dtype=np.uint8)
         ids = np.stack([np.zeros(5, np.int64), np.arange(5)], axis=1)
         views = FusedViews(policy.without_crop(), 21, (0, 0), ZERO, ONE)(crops, ids)
@@ -192,7 +237,13 @@ def test_a_folder_of_all_kinds(tmp_path):
     assert sum(plain) == len(PLAIN)
     policies, size = preset("byol"), 24
     crops = next(iter(crop_batches(images, policies, size, len(images), 0)))
-    other = next(iter(crop_batches(LazyImages(len(images), images.__getitem__), policies, size, len(images), 0)))
+    other = next(
+        iter(
+            crop_batches(
+                LazyImages(len(images), images.__getitem__), policies, size, len(images), 0
+            )
+        )
+    )
     for received, expected in zip(crops, other, strict=True):
         np.testing.assert_array_equal(received.numpy(), expected.numpy())
     assert min(each.numpy().std(axis=(1, 2, 3)).min() for each in crops[:2]) > 5.0

@@ -1,4 +1,5 @@
-"""Each operation of the host views against NumPy given the same draws, and what the draws themselves are like."""
+"""Each operation of the host views against NumPy given the same draws, and what the draws
+themselves are like."""
 
 import itertools
 import math
@@ -18,7 +19,19 @@ OFF = {
     "crop_area": (1.0, 1.0),
     "crop_aspect": (1.0, 1.0),
     **dict.fromkeys(
-        (f"{operation}_probability" for operation in ("flip", "jitter", "grayscale", "blur", "solarize", "patch_drop", "perspective")), 0.0
+        (
+            f"{operation}_probability"
+            for operation in (
+                "flip",
+                "jitter",
+                "grayscale",
+                "blur",
+                "solarize",
+                "patch_drop",
+                "perspective",
+            )
+        ),
+        0.0,
     ),
 }
 EVERYTHING = {
@@ -48,11 +61,14 @@ def random_draws(count: int, seed: int = 1) -> np.ndarray:
 
 
 def recoloured(views: np.ndarray, draws: np.ndarray, **changes) -> np.ndarray:
-    return engine(views.shape[1], **changes).recolour(tf.constant(views), tf.constant(draws)).numpy()
+    return (
+        engine(views.shape[1], **changes).recolour(tf.constant(views), tf.constant(draws)).numpy()
+    )
 
 
 def same_distribution(samples: np.ndarray, low: float, high: float) -> bool:
-    """Kolmogorov-Smirnov against a uniform distribution, at a false alarm in 10,000 (the draws are seeded, so the verdict is fixed)."""
+    """Kolmogorov-Smirnov against a uniform distribution, at a false alarm in 10,000 (the draws are
+    seeded, so the verdict is fixed)."""
     ordered = np.sort((samples - low) / (high - low))
     steps = np.arange(len(ordered) + 1) / len(ordered)
     distance = max(np.abs(ordered - steps[1:]).max(), np.abs(ordered - steps[:-1]).max())
@@ -72,7 +88,12 @@ class TestDraws:
         np.testing.assert_array_equal(self.rows(far, 4)[3], self.rows(far + 3, 1)[0])
 
     def test_rows_epochs_seeds_and_views_share_no_number(self):
-        sets = [self.rows(0, 64), self.rows(0, 64, epoch=1), self.rows(0, 64, (4, 0)), self.rows(0, 64, (3, 1))]
+        sets = [
+            self.rows(0, 64),
+            self.rows(0, 64, epoch=1),
+            self.rows(0, 64, (4, 0)),
+            self.rows(0, 64, (3, 1)),
+        ]
         # Of 12,288 different float32 multiples of 2^-23, about 9 pairs coincide by chance.
         assert len(np.unique(np.concatenate(sets))) > 12_288 - 40
         for one, other in itertools.combinations(sets, 2):
@@ -99,7 +120,9 @@ class TestDraws:
             "perspective": {"perspective_probability": 0.5},
             "patches": {"patch_drop_probability": 0.5, "patch_drop_area": (0.1, 0.2)},
         }
-        base = np.linspace(0.05, 0.45, 48, dtype=np.float32)[np.random.default_rng(0).permutation(48)]
+        base = np.linspace(0.05, 0.45, 48, dtype=np.float32)[
+            np.random.default_rng(0).permutation(48)
+        ]
         base[reference.PATCH_COUNT] = 0.9  # all three rectangles
         draws = np.tile(base, (97, 1))
         draws[np.arange(48), np.arange(48)] = 0.93
@@ -108,8 +131,12 @@ class TestDraws:
         used = {}
         for name, changes in operations.items():
             views = engine(24, **changes)
-            pictures = views.recolour(views.crop(tf.constant(images), tf.constant(draws)), tf.constant(draws)).numpy()
-            used[name] = {row % 48 for row in range(96) if np.abs(pictures[row] - pictures[96]).max() > 1e-4}
+            pictures = views.recolour(
+                views.crop(tf.constant(images), tf.constant(draws)), tf.constant(draws)
+            ).numpy()
+            used[name] = {
+                row % 48 for row in range(96) if np.abs(pictures[row] - pictures[96]).max() > 1e-4
+            }
         counts = {name: len(columns) for name, columns in used.items()}
         assert counts == {
             "crop": 4,
@@ -132,12 +159,15 @@ class TestCrop:
         views = engine(size).crop(tf.constant(images), tf.zeros((3, 48))).numpy()
         assert views.dtype == np.float32
         np.testing.assert_allclose(views, images / 255.0, atol=5e-5)
-        mirrored = engine(size, flip_probability=1.0).crop(tf.constant(images), tf.zeros((3, 48))).numpy()
+        mirrored = (
+            engine(size, flip_probability=1.0).crop(tf.constant(images), tf.zeros((3, 48))).numpy()
+        )
         np.testing.assert_allclose(mirrored, images[:, :, ::-1] / 255.0, atol=5e-5)
 
     @pytest.mark.parametrize("shape", [(8, 8), (1, 1), (5, 40), (40, 3)])
     def test_an_enlarged_white_image_has_no_dark_edge(self, shape):
-        """Samples outside the outermost pixel centres were black once: a frame around every enlarged crop at the image's edge."""
+        """Samples outside the outermost pixel centres were black once: a frame around every
+        enlarged crop at the image's edge."""
         images = np.full((50, *shape, 3), 255, np.uint8)
         views = engine(24, crop_area=(0.08, 1.0), crop_aspect=(0.75, 4 / 3), flip_probability=0.5)
         crops = views.crop(tf.constant(images), tf.constant(random_draws(50))).numpy()
@@ -147,7 +177,11 @@ class TestCrop:
     def test_random_crops_equal_numpy(self, height, width):
         images, draws = random_images(24, height, width), random_draws(24)
         area, aspect = (0.08, 1.0), (3 / 4, 4 / 3)
-        crops = engine(crop_area=area, crop_aspect=aspect, flip_probability=0.5).crop(tf.constant(images), tf.constant(draws)).numpy()
+        crops = (
+            engine(crop_area=area, crop_aspect=aspect, flip_probability=0.5)
+            .crop(tf.constant(images), tf.constant(draws))
+            .numpy()
+        )
         for image, numbers, crop in zip(images, draws.astype(np.float64), crops, strict=True):
             box = reference.crop_box(numbers[reference.CROP], height, width, area, aspect)
             expected = reference.crop_bilinear(image / 255.0, box, SIZE)
@@ -159,34 +193,62 @@ class TestCrop:
         images, draws = random_images(2, 16, 30), random_draws(2)
         views = HostViews(policy, 16, (0, 0))
         expected = images[:, :, 7:23] / 255.0
-        np.testing.assert_allclose(views.crop(tf.constant(images), tf.constant(draws)).numpy(), expected, atol=5e-5)
+        np.testing.assert_allclose(
+            views.crop(tf.constant(images), tf.constant(draws)).numpy(), expected, atol=5e-5
+        )
         for image, numbers, square in zip(images, draws, expected, strict=True):
-            np.testing.assert_allclose(views.crop_one(tf.constant(image), tf.constant(numbers[None])).numpy(), square, atol=1e-6)
+            np.testing.assert_allclose(
+                views.crop_one(tf.constant(image), tf.constant(numbers[None])).numpy(),
+                square,
+                atol=1e-6,
+            )
 
     def test_both_crops_agree_on_a_smooth_image(self):
         y, x = np.mgrid[0:60, 0:80] / 10.0
         smooth = np.stack([np.sin(x) + 1, np.cos(y) + 1, np.sin(x - y) + 1], axis=-1) * 127
         image, draws = smooth.astype(np.uint8), random_draws(20)
         views = engine(24, crop_area=(0.3, 1.0), crop_aspect=(3 / 4, 4 / 3), flip_probability=0.5)
-        together = views.crop(tf.constant(np.tile(image, (20, 1, 1, 1))), tf.constant(draws)).numpy()
-        single = np.stack([views.crop_one(tf.constant(image), tf.constant(numbers[None])).numpy() for numbers in draws])
-        # Single crops begin and end at whole pixels: off by at most half a pixel, across which this image changes by .05.
+        together = views.crop(
+            tf.constant(np.tile(image, (20, 1, 1, 1))), tf.constant(draws)
+        ).numpy()
+        single = np.stack(
+            [
+                views.crop_one(tf.constant(image), tf.constant(numbers[None])).numpy()
+                for numbers in draws
+            ]
+        )
+        # Single crops begin and end at whole pixels: off by at most half a pixel, across which this
+        # image changes by .05.
         assert np.abs(together - single).max() < 0.06
         assert np.abs(together - single).mean() < 0.015
         assert np.abs(together - single[:, :, ::-1]).mean() > 0.1
 
     def test_a_single_crop_begins_at_the_nearest_whole_pixel(self):
         image, draws = random_images(1, 16, 16)[0], random_draws(1)
-        draws[0, reference.CROP] = [0.0, 0.5, 2.6 / 8, 5.4 / 8]  # a box of 8 x 8, 2.6 down and 5.4 across
-        view = engine(8, crop_area=(0.25, 0.25)).crop_one(tf.constant(image), tf.constant(draws)).numpy()
+        draws[0, reference.CROP] = [
+            0.0,
+            0.5,
+            2.6 / 8,
+            5.4 / 8,
+        ]  # a box of 8 x 8, 2.6 down and 5.4 across
+        view = (
+            engine(8, crop_area=(0.25, 0.25))
+            .crop_one(tf.constant(image), tf.constant(draws))
+            .numpy()
+        )
         np.testing.assert_allclose(view, image[3:11, 5:13] / 255.0, atol=1e-6)
 
     def test_a_single_crop_stays_in_range_on_hard_edges(self):
         stripes = np.zeros((40, 40, 3), np.uint8)
         stripes[:, ::4] = 255
         views = engine(64, crop_area=(0.3, 0.3))
-        crops = [views.crop_one(tf.constant(stripes), tf.constant(numbers[None])).numpy() for numbers in random_draws(5)]
-        assert min(crop.min() for crop in crops) == 0.0  # bicubic overshoots, so there is something to clip
+        crops = [
+            views.crop_one(tf.constant(stripes), tf.constant(numbers[None])).numpy()
+            for numbers in random_draws(5)
+        ]
+        assert (
+            min(crop.min() for crop in crops) == 0.0
+        )  # bicubic overshoots, so there is something to clip
         assert max(crop.max() for crop in crops) == 1.0
 
     @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 1), (3, 200)])
@@ -197,11 +259,18 @@ class TestCrop:
         draws = random_draws(20)
         draws[0, reference.CROP] = [0.0, 0.5, 0.999, 0.999]
         for numbers in draws:
-            np.testing.assert_allclose(views.crop_one(white, tf.constant(numbers[None])).numpy(), 1.0, atol=1e-6)
+            np.testing.assert_allclose(
+                views.crop_one(white, tf.constant(numbers[None])).numpy(), 1.0, atol=1e-6
+            )
 
     def test_area_and_log_aspect_are_uniform_and_boxes_lie_anywhere_inside(self):
         policy = ViewPolicy(crop_area=(0.08, 0.7))  # up to .75 every box fits a square image
-        y1, x1, y2, x2 = crop_boxes(policy, draw((0, 0), 0, tf.range(8000, dtype=tf.int64)), 60, 60).numpy().astype(np.float64).T
+        y1, x1, y2, x2 = (
+            crop_boxes(policy, draw((0, 0), 0, tf.range(8000, dtype=tf.int64)), 60, 60)
+            .numpy()
+            .astype(np.float64)
+            .T
+        )
         height, width = y2 - y1, x2 - x1
         assert min(y1.min(), x1.min()) >= 0.0
         assert max(y2.max(), x2.max()) <= 1.0 + 1e-6
@@ -222,7 +291,10 @@ class TestCrop:
         images = np.zeros((3000, 2, 2, 3), np.uint8)
         images[:, :, 1] = 255
         draws = draw((0, 0), 0, tf.range(3000, dtype=tf.int64))
-        flipped = engine(2, flip_probability=0.3).crop(tf.constant(images), draws).numpy()[:, 0, 0, 0] > 0.5
+        flipped = (
+            engine(2, flip_probability=0.3).crop(tf.constant(images), draws).numpy()[:, 0, 0, 0]
+            > 0.5
+        )
         assert abs(flipped.mean() - 0.3) < 4.0 * math.sqrt(0.3 * 0.7 / 3000)
 
 
@@ -234,7 +306,8 @@ class TestColour:
         return recoloured(views, draws, jitter_probability=1.0, **zero | strengths)
 
     @pytest.mark.parametrize(
-        ("name", "strength", "column"), [("brightness", 0.4, 0), ("contrast", 0.9, 1), ("saturation", 0.8, 2), ("hue", 0.5, 3)]
+        ("name", "strength", "column"),
+        [("brightness", 0.4, 0), ("contrast", 0.9, 1), ("saturation", 0.8, 2), ("hue", 0.5, 3)],
     )
     def test_one_operation_equals_numpy(self, name, strength, column):
         views, draws = random_views(8), random_draws(8)
@@ -242,12 +315,16 @@ class TestColour:
         changed = self.jittered(views, draws, **{name: strength})
         operation = getattr(reference, name)
         around = 0.0 if name in ("brightness", "hue") else 1.0
-        for view, numbers, after in zip(views.astype(np.float64), draws.astype(np.float64), changed, strict=True):
+        for view, numbers, after in zip(
+            views.astype(np.float64), draws.astype(np.float64), changed, strict=True
+        ):
             amount = around + strength * (2.0 * numbers[reference.COLOUR][column] - 1.0)
             np.testing.assert_allclose(after, operation(view, amount), atol=2e-5)
 
     def test_jitter_without_strengths_changes_nothing(self):
-        np.testing.assert_allclose(self.jittered(random_views(3), random_draws(3)), random_views(3), atol=1e-6)
+        np.testing.assert_allclose(
+            self.jittered(random_views(3), random_draws(3)), random_views(3), atol=1e-6
+        )
 
     def test_contrast_keeps_each_channels_own_mean(self):
         views = np.float32([0.3, 0.5, 0.7]) + 0.1 * (random_views(4) - 0.5)
@@ -273,11 +350,19 @@ class TestColour:
             numbers[reference.ORDER] = (np.argsort(order) + 0.5) / 4.0
         draws[:, reference.COLOUR] = [0.8, 0.95, 0.9, 0.8]
         views = np.tile(random_views(1, 6), (24, 1, 1, 1))
-        policy = ViewPolicy(**OFF | {"jitter_probability": 1.0, "brightness": 1.0, "contrast": 1.0, "saturation": 0.8})
-        changed = HostViews(policy, 6, (0, 0)).recolour(tf.constant(views), tf.constant(draws)).numpy()
-        for view, numbers, after in zip(views.astype(np.float64), draws.astype(np.float64), changed, strict=True):
+        policy = ViewPolicy(
+            **OFF
+            | {"jitter_probability": 1.0, "brightness": 1.0, "contrast": 1.0, "saturation": 0.8}
+        )
+        changed = (
+            HostViews(policy, 6, (0, 0)).recolour(tf.constant(views), tf.constant(draws)).numpy()
+        )
+        for view, numbers, after in zip(
+            views.astype(np.float64), draws.astype(np.float64), changed, strict=True
+        ):
             np.testing.assert_allclose(after, reference.recolour(view, numbers, policy), atol=5e-5)
-        # So that a wrong order shows: only hue and saturation commute, and they are neighbours in 12 of the 24.
+        # So that a wrong order shows: only hue and saturation commute, and they are neighbours in
+        # 12 of the 24.
         alike = np.abs(changed[:, None] - changed[None]).max(axis=(2, 3, 4)) < 1e-3
         assert len(np.unique(alike, axis=0)) == 18
 
@@ -299,12 +384,23 @@ class TestOtherOperations:
     def test_blur_equals_a_direct_convolution(self, size, radius):
         views, draws = random_views(4, size), random_draws(4)
         changed = recoloured(views, draws, blur_probability=1.0, blur_sigma=(0.1, 2.0))
-        for view, numbers, after in zip(views.astype(np.float64), draws.astype(np.float64), changed, strict=True):
-            np.testing.assert_allclose(after, reference.blur(view, 0.1 + 1.9 * numbers[reference.SIGMA], radius), atol=2e-6)
+        for view, numbers, after in zip(
+            views.astype(np.float64), draws.astype(np.float64), changed, strict=True
+        ):
+            np.testing.assert_allclose(
+                after, reference.blur(view, 0.1 + 1.9 * numbers[reference.SIGMA], radius), atol=2e-6
+            )
 
     def test_blur_darkens_the_edge_and_spares_what_is_flat(self):
-        changed = recoloured(np.ones((1, 96, 96, 3), np.float32), random_draws(1), blur_probability=1.0, blur_sigma=(2.0, 2.0))[0]
-        np.testing.assert_allclose(changed[4:-4, 4:-4], 1.0, atol=1e-6)  # the kernel is 9 wide at 96
+        changed = recoloured(
+            np.ones((1, 96, 96, 3), np.float32),
+            random_draws(1),
+            blur_probability=1.0,
+            blur_sigma=(2.0, 2.0),
+        )[0]
+        np.testing.assert_allclose(
+            changed[4:-4, 4:-4], 1.0, atol=1e-6
+        )  # the kernel is 9 wide at 96
         assert changed[48, 3, 0] < 0.999
         assert 0.25 < changed[0, 0, 0] < 0.45
 
@@ -312,25 +408,42 @@ class TestOtherOperations:
     def test_solarize_inverts_from_its_threshold_on(self, threshold):
         views = random_views(3)
         views[0, 0, 0] = [0.0, 0.5, 1.0]
-        changed = recoloured(views, random_draws(3), solarize_probability=1.0, solarize_threshold=threshold)
+        changed = recoloured(
+            views, random_draws(3), solarize_probability=1.0, solarize_threshold=threshold
+        )
         safe = (np.abs(views - threshold) > 1e-5) | (views == threshold)
-        np.testing.assert_allclose(changed[safe], reference.solarize(views.astype(np.float64), threshold)[safe], atol=1e-6)
+        np.testing.assert_allclose(
+            changed[safe], reference.solarize(views.astype(np.float64), threshold)[safe], atol=1e-6
+        )
 
     @pytest.mark.parametrize("distortion", [0.5, 0.9])
     def test_perspective_equals_numpy(self, distortion):
         y, x = np.mgrid[0:16, 0:16] / 5.0
-        views = np.tile(np.stack([np.sin(x) + 1, np.cos(y) + 1, np.sin(x + y) + 1], axis=-1)[None] / 2.0, (5, 1, 1, 1)).astype(np.float32)
+        views = np.tile(
+            np.stack([np.sin(x) + 1, np.cos(y) + 1, np.sin(x + y) + 1], axis=-1)[None] / 2.0,
+            (5, 1, 1, 1),
+        ).astype(np.float32)
         draws = random_draws(5)
-        changed = recoloured(views, draws, perspective_probability=1.0, perspective_distortion=distortion)
-        for view, numbers, after in zip(views.astype(np.float64), draws.astype(np.float64), changed, strict=True):
-            np.testing.assert_allclose(after, reference.perspective(view, numbers[reference.CORNERS], distortion), atol=1e-3)
+        changed = recoloured(
+            views, draws, perspective_probability=1.0, perspective_distortion=distortion
+        )
+        for view, numbers, after in zip(
+            views.astype(np.float64), draws.astype(np.float64), changed, strict=True
+        ):
+            np.testing.assert_allclose(
+                after,
+                reference.perspective(view, numbers[reference.CORNERS], distortion),
+                atol=1e-3,
+            )
 
     def test_perspective_moves_the_corners_inwards_and_leaves_black(self):
         """It once zoomed in instead: the corner's content left the view, and nothing was black."""
         views = np.ones((1, 17, 17, 3), np.float32)
         views[0, 0, 0] = [1.0, 0.0, 0.0]
         draws = np.full((1, 48), 8 / 17, np.float32)
-        changed = recoloured(views, draws, perspective_probability=1.0, perspective_distortion=1.0)[0]  # by 4 pixels, all four alike
+        changed = recoloured(views, draws, perspective_probability=1.0, perspective_distortion=1.0)[
+            0
+        ]  # by 4 pixels, all four alike
         np.testing.assert_allclose(changed[4, 4], [1.0, 0.0, 0.0], atol=1e-4)
         np.testing.assert_allclose(changed[8, 8], 1.0, atol=1e-4)
         assert changed[:4].max() < 1e-4
@@ -340,12 +453,19 @@ class TestOtherOperations:
         views, draws = random_views(12, 20) + 0.01, random_draws(12)
         changed = recoloured(views, draws, patch_drop_probability=1.0, patch_drop_area=(0.02, 0.2))
         for view, numbers, after in zip(views, draws.astype(np.float64), changed, strict=True):
-            boxes = reference.rectangles(numbers[reference.RECTANGLES], numbers[reference.PATCH_COUNT], (0.02, 0.2))
+            boxes = reference.rectangles(
+                numbers[reference.RECTANGLES], numbers[reference.PATCH_COUNT], (0.02, 0.2)
+            )
             np.testing.assert_array_equal(after, reference.drop_patches(view, boxes))
 
     def test_one_to_three_patches_of_the_asked_area_are_dropped(self):
         rows = draw((0, 0), 0, tf.range(600, dtype=tf.int64)).numpy()
-        changed = recoloured(np.ones((600, 30, 30, 3), np.float32), rows, patch_drop_probability=1.0, patch_drop_area=(0.1, 0.1))
+        changed = recoloured(
+            np.ones((600, 30, 30, 3), np.float32),
+            rows,
+            patch_drop_probability=1.0,
+            patch_drop_area=(0.1, 0.1),
+        )
         black = (changed[..., 0] == 0.0).mean(axis=(1, 2))
         assert black.min() > 0.07  # a rectangle's area in whole pixels
         assert black.max() < 0.33
@@ -371,7 +491,12 @@ class TestWhoIsChanged:
         views, draws = random_views(30, 24), random_draws(30)
         for probability in (0.0, 0.4, 1.0):
             changed = recoloured(views, draws, blur_sigma=(1.0, 2.0), **{field: probability})
-            moved = np.array([np.abs(after - before).max() > 1e-3 for after, before in zip(changed, views, strict=True)])
+            moved = np.array(
+                [
+                    np.abs(after - before).max() > 1e-3
+                    for after, before in zip(changed, views, strict=True)
+                ]
+            )
             np.testing.assert_array_equal(moved, draws[:, column] < probability)
             np.testing.assert_array_equal(changed[~moved], views[~moved])
 
@@ -380,7 +505,12 @@ class TestWhoIsChanged:
     def test_all_or_none_of_a_batch(self, field, column, number):
         views, draws = random_views(3, 24), random_draws(3)
         draws[:, column] = number
-        moved = np.abs(recoloured(views, draws, blur_sigma=(1.0, 2.0), **{field: 0.5}) - views).max(axis=(1, 2, 3)) > 1e-3
+        moved = (
+            np.abs(recoloured(views, draws, blur_sigma=(1.0, 2.0), **{field: 0.5}) - views).max(
+                axis=(1, 2, 3)
+            )
+            > 1e-3
+        )
         assert moved.tolist() == [number < 0.5] * 3
 
 
@@ -388,12 +518,21 @@ class TestWhole:
     def test_everything_together_equals_numpy(self):
         policy = ViewPolicy(**EVERYTHING)
         y, x = np.mgrid[0:24, 0:24] / 6.0
-        smooth = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=-1)[None] * np.linspace(0.2, 0.5, 20)[:, None, None, None] + 0.5
+        smooth = (
+            np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=-1)[None]
+            * np.linspace(0.2, 0.5, 20)[:, None, None, None]
+            + 0.5
+        )
         views, draws = smooth.astype(np.float32), random_draws(20)
-        changed = HostViews(policy, 24, (0, 0)).recolour(tf.constant(views), tf.constant(draws)).numpy()
-        for view, numbers, after in zip(views.astype(np.float64), draws.astype(np.float64), changed, strict=True):
+        changed = (
+            HostViews(policy, 24, (0, 0)).recolour(tf.constant(views), tf.constant(draws)).numpy()
+        )
+        for view, numbers, after in zip(
+            views.astype(np.float64), draws.astype(np.float64), changed, strict=True
+        ):
             error = np.abs(after - reference.recolour(view, numbers, policy))
-            # Solarization has a jump: a pixel within a rounding error of the threshold may fall on either side.
+            # Solarization has a jump: a pixel within a rounding error of the threshold may fall on
+            # either side.
             assert (error > 2e-3).mean() < 0.005
         assert np.abs(changed - views).max(axis=(1, 2, 3)).min() > 1e-3
 
@@ -402,7 +541,9 @@ class TestWhole:
         images, epoch = random_images(9, 26, 22), tf.constant(3, tf.int64)
         together = views(tf.constant(images), epoch, tf.range(100, 109, dtype=tf.int64)).numpy()
         for index in (0, 4, 8):
-            alone = views(tf.constant(images[index : index + 1]), epoch, tf.constant([100 + index], tf.int64)).numpy()
+            alone = views(
+                tf.constant(images[index : index + 1]), epoch, tf.constant([100 + index], tf.int64)
+            ).numpy()
             np.testing.assert_allclose(alone[0], together[index], atol=1e-6)
         another = views(tf.constant(images), epoch + 1, tf.range(100, 109, dtype=tf.int64)).numpy()
         assert np.abs(another - together).max(axis=(1, 2, 3)).min() > 0.01
@@ -416,7 +557,9 @@ class TestWhole:
             keras.mixed_precision.set_global_policy("float32")
         images = random_images(60, 20, 20)
         images[:3], images[3:6] = 0, 255
-        batch = views(tf.constant(images), tf.constant(0, tf.int64), tf.range(60, dtype=tf.int64)).numpy()
+        batch = views(
+            tf.constant(images), tf.constant(0, tf.int64), tf.range(60, dtype=tf.int64)
+        ).numpy()
         assert batch.dtype == np.float32
         assert batch.shape == (60, 20, 20, 3)
         assert np.isfinite(batch).all()

@@ -1,4 +1,5 @@
-"""Which networks may take several views in one pass: the answer by layers, and by what the networks compute."""
+"""Which networks may take several views in one pass: the answer by layers, and by what the networks
+compute."""
 
 import keras
 import numpy as np
@@ -11,7 +12,10 @@ from byol_tf.models.networks import NORMALIZATIONS, batch_independent, build_enc
 @pytest.mark.parametrize("part", ["resnet18", "convnet", "head"])
 def test_an_image_alone_gives_the_same_exactly_where_it_says_so(part, normalization):
     if part == "head":
-        model, shape = mlp_head(6, 16, 16, "projector", normalization=normalization, normalize_output=True), (8, 6)
+        model, shape = (
+            mlp_head(6, 16, 16, "projector", normalization=normalization, normalize_output=True),
+            (8, 6),
+        )
     else:
         model, shape = build_encoder(part, 16, 0.5, normalization=normalization), (8, 16, 16, 3)
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -48,7 +52,11 @@ def test_nested_models_count_with_their_layers():
 
 @pytest.mark.parametrize(
     "layer",
-    [Halves(3), keras.layers.Lambda(lambda x: x), lambda x: x - keras.ops.mean(x, axis=0, keepdims=True)],
+    [
+        Halves(3),
+        keras.layers.Lambda(lambda x: x),
+        lambda x: x - keras.ops.mean(x, axis=0, keepdims=True),
+    ],
     ids=["subclass", "lambda", "operation"],
 )
 def test_what_is_not_known_is_not_trusted(layer):

@@ -22,21 +22,33 @@ def operations(layer, images) -> set[str]:
     def both(images):
         return gradients(layer, images, 1.0)[1]
 
-    return {operation.type for operation in tf.function(both).get_concrete_function(images).graph.get_operations()}
+    return {
+        operation.type
+        for operation in tf.function(both).get_concrete_function(images).graph.get_operations()
+    }
 
 
-@pytest.mark.parametrize(("kernel", "stride", "side", "units"), [(3, 1, 3, 64), (3, 2, 6, 64), (1, 1, 3, 64), (1, 2, 5, 32), (3, 2, 1, 16)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "side", "units"),
+    [(3, 1, 3, 64), (3, 2, 6, 64), (1, 1, 3, 64), (1, 2, 5, 32), (3, 2, 1, 16)],
+)
 def test_in_bfloat16_it_is_float64s_gradient(kernel, stride, side, units):
     draw = np.random.default_rng(0)
     images = tf.constant(draw.normal(size=(8, side, side, 16)), tf.bfloat16)
-    low = Conv2D(units, kernel, strides=stride, padding="same", use_bias=False, dtype="mixed_bfloat16")
+    low = Conv2D(
+        units, kernel, strides=stride, padding="same", use_bias=False, dtype="mixed_bfloat16"
+    )
     low.build(images.shape)
     low.kernel.assign(tf.cast(tf.cast(low.kernel.value, tf.bfloat16), tf.float32))
-    high = keras.layers.Conv2D(units, kernel, strides=stride, padding="same", use_bias=False, dtype="float64")
+    high = keras.layers.Conv2D(
+        units, kernel, strides=stride, padding="same", use_bias=False, dtype="float64"
+    )
     high.build(images.shape)
     high.kernel.assign(low.kernel.numpy().astype(np.float64))
     # Whole numbers, which bfloat16 carries back exactly.
-    upstream = tf.constant(draw.integers(-3, 4, size=(8, -(-side // stride), -(-side // stride), units)), tf.float32)
+    upstream = tf.constant(
+        draw.integers(-3, 4, size=(8, -(-side // stride), -(-side // stride), units)), tf.float32
+    )
     assert "ExtractImagePatches" in operations(low, images) or kernel == stride == 1
     assert "Conv2DBackpropFilter" not in operations(low, images)
     outputs, (to_images, to_kernel) = gradients(low, images, upstream)
@@ -46,7 +58,11 @@ def test_in_bfloat16_it_is_float64s_gradient(kernel, stride, side, units):
         expected = high(wide)
         total = tf.reduce_sum(expected * tf.cast(upstream, tf.float64))
     expected_images, expected_kernel = tape.gradient(total, [wide, high.kernel.value])
-    for computed, wanted in ((outputs, expected), (to_images, expected_images), (to_kernel, expected_kernel)):
+    for computed, wanted in (
+        (outputs, expected),
+        (to_images, expected_images),
+        (to_kernel, expected_kernel),
+    ):
         assert relative_error(tf.cast(computed, tf.float64).numpy(), wanted.numpy()) < 2**-8
 
 

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_tf.models.networks import BatchNorm, DataInit, build_encoder, initialize_from_data, mlp_head
+from byol_tf.models.networks import (
+    BatchNorm,
+    DataInit,
+    build_encoder,
+    initialize_from_data,
+    mlp_head,
+)
 from byol_tf.models.networks.blocks import conv, dense, normalize
 from tests.helpers.layer_harness import check_serialises, relative_error
 from tests.reference import networks as reference
@@ -23,7 +29,9 @@ def images(count: int = 16, size: int = 6) -> np.ndarray:
 def residual_encoder() -> keras.Model:
     """A stem and one residual block of two layers, with four channels."""
     inputs = keras.Input((6, 6, 3))
-    x = keras.layers.ReLU()(normalize(conv(inputs, 4, 3, 1, "stem", "data_init"), "stem_{}", "data_init"))
+    x = keras.layers.ReLU()(
+        normalize(conv(inputs, 4, 3, 1, "stem", "data_init"), "stem_{}", "data_init")
+    )
     y = keras.layers.ReLU()(normalize(conv(x, 4, 3, 1, "conv1", "data_init"), "{}1", "data_init"))
     y = normalize(conv(y, 4, 3, 1, "conv2", "data_init"), "{}2", "data_init", last_of_block=True)
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x + y)))
@@ -40,7 +48,8 @@ def scales(model: keras.Model) -> list[DataInit]:
 
 
 def expected_by_numpy(encoder: keras.Model, projector: keras.Model, x):
-    """Outputs of the network with batch normalisation, and (gain, mean, variance) of each in turn."""
+    """Outputs of the network with batch normalisation, and (gain, mean, variance) of each in
+    turn."""
     kernels = [encoder.get_layer(name).kernel.numpy() for name in ("stem", "conv1", "conv2")]
     seen = []
 
@@ -53,7 +62,9 @@ def expected_by_numpy(encoder: keras.Model, projector: keras.Model, x):
     y = np.maximum(normalized(reference.conv2d(x, kernels[1]), 1.0), 0.0)
     y = normalized(reference.conv2d(y, kernels[2]), 0.0)
     representations = np.maximum(x + y, 0.0).mean(axis=(1, 2))
-    (kernel, bias), (last,) = (projector.get_layer(name).get_weights() for name in ("hidden", "output"))
+    (kernel, bias), (last,) = (
+        projector.get_layer(name).get_weights() for name in ("hidden", "output")
+    )
     hidden = np.maximum(normalized(representations @ kernel + bias, 1.0), 0.0)
     return hidden @ last, seen
 
@@ -63,17 +74,29 @@ def test_scales_offsets_and_outputs_are_those_of_batch_normalisation_by_numpy():
     projector.get_layer("hidden").bias.assign(np.linspace(-2.0, 2.0, 8))
     initialize_from_data([encoder, projector], images())
     expected, seen = expected_by_numpy(encoder, projector, images())
-    for layer, (gain, mean, variance) in zip([*scales(encoder), *scales(projector)], seen, strict=True):
+    for layer, (gain, mean, variance) in zip(
+        [*scales(encoder), *scales(projector)], seen, strict=True
+    ):
         gamma = gain / np.sqrt(variance + 1e-5)
         np.testing.assert_allclose(layer.gamma.numpy(), gamma, rtol=1e-5, err_msg=layer.name)
-        np.testing.assert_allclose(layer.beta.numpy(), -mean * gamma, rtol=1e-4, atol=1e-5, err_msg=layer.name)
+        np.testing.assert_allclose(
+            layer.beta.numpy(), -mean * gamma, rtol=1e-4, atol=1e-5, err_msg=layer.name
+        )
     assert relative_error(projector(encoder(images())), expected) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet18", pytest.param("resnet50", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "name", ["convnet", "resnet18", pytest.param("resnet50", marks=pytest.mark.long)]
+)
 def test_a_network_then_computes_what_it_does_with_batch_normalisation(name):
-    encoder, twin = (build_encoder(name, 16, 0.0625, "3x3", normalization) for normalization in ("data_init", "batch"))
-    projector, twin_projector = (mlp_head(encoder.output_shape[-1], 12, 5, "p", 3, kind, True) for kind in ("data_init", "batch"))
+    encoder, twin = (
+        build_encoder(name, 16, 0.0625, "3x3", normalization)
+        for normalization in ("data_init", "batch")
+    )
+    projector, twin_projector = (
+        mlp_head(encoder.output_shape[-1], 12, 5, "p", 3, kind, True)
+        for kind in ("data_init", "batch")
+    )
     x = images(16, 16)
     for model, other in ((encoder, twin), (projector, twin_projector)):
         for layer in other.layers:
@@ -88,7 +111,9 @@ def test_a_network_then_computes_what_it_does_with_batch_normalisation(name):
     expected = twin_projector(twin(x, training=True), training=True)
     assert relative_error(projector(encoder(x)), expected) < 1e-4
     assert np.std(expected) > 0.5
-    np.testing.assert_allclose(projector(encoder(x[:3])), projector(encoder(x))[:3], atol=1e-5)  # and no batch statistic from then on
+    np.testing.assert_allclose(
+        projector(encoder(x[:3])), projector(encoder(x))[:3], atol=1e-5
+    )  # and no batch statistic from then on
 
 
 def test_before_and_after_it_is_a_scale_and_an_offset():
@@ -101,11 +126,16 @@ def test_before_and_after_it_is_a_scale_and_an_offset():
     model(10.0 * x, training=True)
     for one, other in zip(model.get_weights(), set_to, strict=True):
         np.testing.assert_array_equal(one, other)
-    np.testing.assert_allclose(layer(10.0 * x), 10.0 * x * set_to[0] + set_to[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        layer(10.0 * x), 10.0 * x * set_to[0] + set_to[1], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_batch_normalisation_in_another_part_is_in_training_mode():
-    encoder, projector = build_encoder("convnet", 16, 0.25), mlp_head(32, 12, 5, "p", normalization="data_init")
+    encoder, projector = (
+        build_encoder("convnet", 16, 0.25),
+        mlp_head(32, 12, 5, "p", normalization="data_init"),
+    )
     representations = encoder(images(16, 16), training=True)
     initialize_from_data([encoder, projector], images(16, 16))
     hidden = projector.get_layer("p_hidden")(representations)
@@ -152,8 +182,12 @@ def test_a_whole_network_in_bfloat16():
         keras.mixed_precision.set_global_policy("float32")
     initialize_from_data([encoder], images(16, 16))
     outputs = keras.Model(encoder.input, scales(encoder)[-1].output)(images(16, 16))
-    np.testing.assert_allclose(tf.reduce_mean(tf.cast(outputs, tf.float32), [0, 1, 2]), 0.0, atol=0.02)
-    np.testing.assert_allclose(tf.math.reduce_std(tf.cast(outputs, tf.float32), [0, 1, 2]), 1.0, atol=0.02)
+    np.testing.assert_allclose(
+        tf.reduce_mean(tf.cast(outputs, tf.float32), [0, 1, 2]), 0.0, atol=0.02
+    )
+    np.testing.assert_allclose(
+        tf.math.reduce_std(tf.cast(outputs, tf.float32), [0, 1, 2]), 1.0, atol=0.02
+    )
 
 
 def test_serialises(tmp_path):
@@ -202,7 +236,14 @@ print(json.dumps(found))
 @pytest.mark.long
 def test_every_replica_is_set_alike_and_as_one_would_be():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", TWO_REPLICAS], capture_output=True, text=True, timeout=300, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_REPLICAS],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["replicas"], found["apart"]) == (2, 0.0)

@@ -6,7 +6,14 @@ import pytest
 import tensorflow as tf
 
 from byol_tf.models.networks import GroupNorm
-from tests.helpers.layer_harness import check_serialises, gradients, gradients_as_tensors, loss_weights, random_weights, relative_error
+from tests.helpers.layer_harness import (
+    check_serialises,
+    gradients,
+    gradients_as_tensors,
+    loss_weights,
+    random_weights,
+    relative_error,
+)
 from tests.reference import networks as reference
 
 SHAPES = [(3, 3, 5, 8), (6, 32)]
@@ -46,7 +53,9 @@ def test_outputs_and_gradients_equal_numpy(shape, groups, compiled):
         reference.numeric_gradient(lambda gamma: total(x, gamma, beta), gamma),
         reference.numeric_gradient(lambda beta: total(x, gamma, beta), beta),
     ]
-    for name, one, other in zip(("outputs", "inputs", "gamma", "beta"), gradients(layer, x, compiled), expected, strict=True):
+    for name, one, other in zip(
+        ("outputs", "inputs", "gamma", "beta"), gradients(layer, x, compiled), expected, strict=True
+    ):
         assert relative_error(one, other) < 1e-5, name
 
 
@@ -54,7 +63,9 @@ def test_outputs_and_gradients_equal_numpy(shape, groups, compiled):
 def test_a_mean_much_larger_than_the_spread_costs_few_digits(mean):
     x = inputs((2, 48, 48, 32), mean)
     layer = built(x.shape, 16)
-    expected = reference.group_norm(x, *(variable.numpy() for variable in layer.trainable_variables), 16, 1e-5)
+    expected = reference.group_norm(
+        x, *(variable.numpy() for variable in layer.trainable_variables), 16, 1e-5
+    )
     assert relative_error(layer(x), expected) < 1e-6 * max(10.0, mean)
 
 
@@ -62,9 +73,13 @@ def test_a_mean_much_larger_than_the_spread_costs_few_digits(mean):
 def test_variables_and_numbers_are_those_of_keras_own_layer(shape):
     ours, theirs = built(shape, 4), keras.layers.GroupNormalization(4, epsilon=1e-5)
     theirs.build(shape)
-    assert [(v.name, v.shape, v.dtype) for v in ours.variables] == [(v.name, v.shape, v.dtype) for v in theirs.variables]
+    assert [(v.name, v.shape, v.dtype) for v in ours.variables] == [
+        (v.name, v.shape, v.dtype) for v in theirs.variables
+    ]
     theirs.set_weights(ours.get_weights())
-    for one, other in zip(gradients(ours, inputs(shape)), gradients(theirs, inputs(shape)), strict=True):
+    for one, other in zip(
+        gradients(ours, inputs(shape)), gradients(theirs, inputs(shape)), strict=True
+    ):
         assert relative_error(one, other) < 1e-5
 
 
@@ -89,10 +104,13 @@ def test_bfloat16_takes_its_statistics_and_sums_in_float32():
     assert (outputs.dtype, by_input.dtype, by_gamma.dtype) == (tf.bfloat16, tf.bfloat16, np.float32)
     gamma, beta = (variable.numpy().astype(np.float64) for variable in layer.trainable_variables)
     expected = reference.group_norm(tf.cast(x, tf.float64), gamma, beta, 8, 1e-5)
-    # Rounding the outputs is all that is lost: half of 2^-7 at most. Means in bfloat16 would be off by 2^-8 of ten deviations.
+    # Rounding the outputs is all that is lost: half of 2^-7 at most. Means in bfloat16 would be off
+    # by 2^-8 of ten deviations.
     np.testing.assert_allclose(outputs.astype(np.float64), expected, rtol=2.0**-8, atol=1e-4)
     full = built(shape, 8)
-    for one, other in zip((by_input, by_gamma, by_beta), gradients(full, tf.cast(x, tf.float32))[1:], strict=True):
+    for one, other in zip(
+        (by_input, by_gamma, by_beta), gradients(full, tf.cast(x, tf.float32))[1:], strict=True
+    ):
         assert relative_error(one, other) < 0.01
 
 
@@ -101,7 +119,12 @@ def test_any_number_of_images_and_places():
     run = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 8))])
     gamma, beta = (variable.numpy() for variable in layer.variables)
     for shape in [(1, 1, 1, 8), (2, 3, 5, 8), (5, 4, 2, 8)]:
-        assert relative_error(run(inputs(shape)), reference.group_norm(inputs(shape), gamma, beta, 4, 1e-5)) < 1e-5
+        assert (
+            relative_error(
+                run(inputs(shape)), reference.group_norm(inputs(shape), gamma, beta, 4, 1e-5)
+            )
+            < 1e-5
+        )
     assert layer(inputs((0, 3, 3, 8))).shape == (0, 3, 3, 8)
 
 
@@ -116,7 +139,10 @@ def test_inside_a_replica_it_is_the_same():
 
 
 def test_channels_that_groups_do_not_divide_are_an_error():
-    with pytest.raises(ValueError, match="stem_gn: expected a number of channels that 16 groups divide; received 24"):
+    with pytest.raises(
+        ValueError,
+        match="stem_gn: expected a number of channels that 16 groups divide; received 24",
+    ):
         GroupNorm(16, name="stem_gn").build((None, 24))
 
 

@@ -12,7 +12,12 @@ from tests.reference import networks as reference
 def test_structure_is_linear_with_bias_bn_relu_linear_without():
     head = mlp_head(512, 4096, 256, "projector")
     layers = head.layers[1:]
-    assert [type(layer) for layer in layers] == [keras.layers.Dense, BatchNorm, keras.layers.ReLU, keras.layers.Dense]
+    assert [type(layer) for layer in layers] == [
+        keras.layers.Dense,
+        BatchNorm,
+        keras.layers.ReLU,
+        keras.layers.Dense,
+    ]
     assert [layer.use_bias for layer in (layers[0], layers[3])] == [True, False]
     assert (head.input_shape, head.output_shape) == ((None, 512), (None, 256))
     expected = 512 * 4096 + 4096 + 2 * 4096 + 4096 * 256  # the last layer has neither bias nor BN
@@ -27,14 +32,25 @@ def test_outputs_equal_numpy():
     kernel, bias, gamma, beta, last = (variable.numpy() for variable in head.trainable_variables)
     x = draw.normal(size=(9, 6)).astype(np.float32)
     normalised, _, _ = reference.batch_norm(x @ kernel + bias, gamma, beta, 1e-5)
-    np.testing.assert_allclose(head(x, training=True).numpy(), np.maximum(normalised, 0.0) @ last, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        head(x, training=True).numpy(), np.maximum(normalised, 0.0) @ last, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_three_layers_with_a_normalised_output_are_simsiams_projector():
     head = mlp_head(7, 12, 5, "projector", layers=3, normalize_output=True)
     kinds = [keras.layers.Dense, BatchNorm, keras.layers.ReLU]
-    assert [type(layer) for layer in head.layers[1:]] == [*kinds, *kinds, keras.layers.Dense, BatchNorm]
-    assert [layer.use_bias for layer in head.layers if isinstance(layer, keras.layers.Dense)] == [True, True, False]
+    assert [type(layer) for layer in head.layers[1:]] == [
+        *kinds,
+        *kinds,
+        keras.layers.Dense,
+        BatchNorm,
+    ]
+    assert [layer.use_bias for layer in head.layers if isinstance(layer, keras.layers.Dense)] == [
+        True,
+        True,
+        False,
+    ]
     draw = np.random.default_rng(0)
     for variable in head.trainable_variables:
         variable.assign(draw.normal(size=variable.shape))
@@ -54,8 +70,12 @@ def test_the_group_head_equals_numpy():
     random_weights(head)
     kernel, bias, gamma, beta, last = (variable.numpy() for variable in head.trainable_variables)
     x = np.random.default_rng(0).normal(size=(9, 7)).astype(np.float32)
-    hidden = reference.group_norm(x @ reference.standardized(kernel, 1e-4) + bias, gamma, beta, 16, 1e-5)
-    assert relative_error(head(x), np.maximum(hidden, 0.0) @ reference.standardized(last, 1e-4)) < 1e-5
+    hidden = reference.group_norm(
+        x @ reference.standardized(kernel, 1e-4) + bias, gamma, beta, 16, 1e-5
+    )
+    assert (
+        relative_error(head(x), np.maximum(hidden, 0.0) @ reference.standardized(last, 1e-4)) < 1e-5
+    )
 
 
 def test_one_layer_is_linear_alone_and_none_is_an_error():
@@ -68,7 +88,10 @@ def test_one_layer_is_linear_alone_and_none_is_an_error():
 
 def test_initialisation_is_by_fan_in_and_of_its_own_for_each_layer():
     head = mlp_head(256, 400, 400, "projector")
-    first, last = head.get_layer("projector_hidden").kernel.numpy(), head.get_layer("projector_output").kernel.numpy()
+    first, last = (
+        head.get_layer("projector_hidden").kernel.numpy(),
+        head.get_layer("projector_output").kernel.numpy(),
+    )
     assert np.isclose(first.std(), 256**-0.5, rtol=0.02)
     assert np.isclose(last.std(), 400**-0.5, rtol=0.02)
     assert np.abs(np.corrcoef(first.ravel(), last[:256].ravel())[0, 1]) < 0.02

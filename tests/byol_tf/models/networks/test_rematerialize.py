@@ -30,7 +30,9 @@ def test_gradients_and_statistics_are_those_of_the_whole_pass(name, normalizatio
     start = encoder.get_weights()
     whole = step(encoder, lambda images: encoder(images, training=True))(images())
     moved = encoder.get_weights()
-    assert normalization == "group" or any(not np.array_equal(a, b) for a, b in zip(start, moved, strict=True))
+    assert normalization == "group" or any(
+        not np.array_equal(a, b) for a, b in zip(start, moved, strict=True)
+    )
     encoder.set_weights(start)
     again = step(encoder, recomputed(encoder))(images())
     for one, other in zip(moved, encoder.get_weights(), strict=True):
@@ -52,7 +54,13 @@ def test_convolutions_run_twice_in_the_online_pass_alone():
 
 
 def test_a_sequential_model_and_one_of_layers_without_state():
-    model = keras.Sequential([keras.Input((16, 16, 3)), *(keras.layers.Conv2D(4, 3) for _ in range(5)), keras.layers.Flatten()])
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            *(keras.layers.Conv2D(4, 3) for _ in range(5)),
+            keras.layers.Flatten(),
+        ]
+    )
     np.testing.assert_allclose(recomputed(model)(images()), model(images()), rtol=1e-5)
 
 
@@ -66,7 +74,9 @@ class Opaque(keras.Model):
     [
         (Opaque(name="mine"), r'expected a functional or Sequential encoder; received "mine"'),
         (
-            keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dropout(0.5)], name="mine"),
+            keras.Sequential(
+                [keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dropout(0.5)], name="mine"
+            ),
             '"mine" would draw otherwise',
         ),
     ],

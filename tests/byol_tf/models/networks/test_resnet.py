@@ -34,25 +34,44 @@ def test_the_arithmetic_gives_torchvisions_counts(depth):
 def test_resnet18_has_the_published_size():
     model = build_encoder("resnet18", 32)
     assert trainable(model) == reference.resnet_parameters(18) == 11_176_512
-    assert model.count_params() == 11_176_512 + 9_600  # and two moving statistics a channel of its 4,800
+    assert (
+        model.count_params() == 11_176_512 + 9_600
+    )  # and two moving statistics a channel of its 4,800
 
 
 @pytest.mark.parametrize(
-    ("name", "width"), [("resnet34", 0.25), ("resnet50", 0.125), ("resnet50", 0.0625), ("resnet101", 0.0625), ("resnet200", 0.0625)]
+    ("name", "width"),
+    [
+        ("resnet34", 0.25),
+        ("resnet50", 0.125),
+        ("resnet50", 0.0625),
+        ("resnet101", 0.0625),
+        ("resnet200", 0.0625),
+    ],
 )
 def test_others_have_the_size_that_arithmetic_gives(name, width):
-    assert trainable(build_encoder(name, 32, width)) == reference.resnet_parameters(int(name[6:]), width)
+    assert trainable(build_encoder(name, 32, width)) == reference.resnet_parameters(
+        int(name[6:]), width
+    )
 
 
 def test_resnet50_has_the_published_size_when_built_in_full():
     model = build_encoder("resnet50", 32)
     assert trainable(model) == 23_508_032
-    assert model.count_params() == 23_508_032 + 53_120  # and two moving statistics a channel of its 26,560
+    assert (
+        model.count_params() == 23_508_032 + 53_120
+    )  # and two moving statistics a channel of its 26,560
 
 
 def test_the_papers_largest_have_their_sizes():
-    """BYOL paper, table 1: 24, 94 and 375 million for ResNet-50 (1x, 2x, 4x) and 250 for ResNet-200 (2x)."""
-    expected = {(50, 1): 23_508_032, (50, 2): 93_907_072, (50, 4): 375_378_176, (200, 2): 250_128_512}
+    """BYOL paper, table 1: 24, 94 and 375 million for ResNet-50 (1x, 2x, 4x) and 250 for ResNet-200
+    (2x)."""
+    expected = {
+        (50, 1): 23_508_032,
+        (50, 2): 93_907_072,
+        (50, 4): 375_378_176,
+        (200, 2): 250_128_512,
+    }
     assert {key: reference.resnet_parameters(*key) for key in expected} == expected
     assert [round(count / 1e6) for count in expected.values()] == [24, 94, 375, 250]
 
@@ -65,13 +84,20 @@ def test_published_sizes_at_full_width_need_no_building():
 def test_blocks_of_the_deepest_are_the_papers():
     assert BLOCKS["resnet152"] == (3, 8, 36, 3)
     assert BLOCKS["resnet200"] == (3, 24, 36, 3)
-    assert {name: 2 + sum(blocks) * (2 if name in ("resnet18", "resnet34") else 3) for name, blocks in BLOCKS.items()} == {
-        name: int(name.removeprefix("wide_").removeprefix("resnet").removesuffix("_2")) for name in BLOCKS
+    assert {
+        name: 2 + sum(blocks) * (2 if name in ("resnet18", "resnet34") else 3)
+        for name, blocks in BLOCKS.items()
+    } == {
+        name: int(name.removeprefix("wide_").removeprefix("resnet").removesuffix("_2"))
+        for name in BLOCKS
     }
 
 
 def test_the_wide_one_has_twice_the_channels_inside_its_blocks_and_the_published_size():
-    assert reference.resnet_parameters(50, inner_width=2) + 2048 * 1000 + 1000 == reference.PUBLISHED_WIDE_50
+    assert (
+        reference.resnet_parameters(50, inner_width=2) + 2048 * 1000 + 1000
+        == reference.PUBLISHED_WIDE_50
+    )
     model = build_encoder("wide_resnet50_2", 32, 0.125)
     assert trainable(model) == reference.resnet_parameters(50, 0.125, inner_width=2)
     assert model.get_layer("group2_block1_conv2").kernel.shape == (3, 3, 32, 32)
@@ -79,10 +105,13 @@ def test_the_wide_one_has_twice_the_channels_inside_its_blocks_and_the_published
 
 
 def test_symmetric_padding_surrounds_each_map_that_is_strided_over_and_changes_no_shape():
-    same, symmetric = (build_encoder("resnet18", 64, 0.125, padding=padding) for padding in ("same", "symmetric"))
+    same, symmetric = (
+        build_encoder("resnet18", 64, 0.125, padding=padding) for padding in ("same", "symmetric")
+    )
     pads = {layer.name: layer.padding for layer in layers_of(symmetric, keras.layers.ZeroPadding2D)}
     assert pads == {"stem_conv_pad": ((3, 3), (3, 3))} | {
-        f"{name}_pad": ((1, 1), (1, 1)) for name in ("stem_pool", *(f"group{group}_block1_conv1" for group in (2, 3, 4)))
+        f"{name}_pad": ((1, 1), (1, 1))
+        for name in ("stem_pool", *(f"group{group}_block1_conv1" for group in (2, 3, 4)))
     }
     assert not layers_of(same, keras.layers.ZeroPadding2D)
     for layer in same.layers:
@@ -94,12 +123,16 @@ def test_symmetric_padding_surrounds_each_map_that_is_strided_over_and_changes_n
 
 
 def test_another_padding_is_an_error():
-    with pytest.raises(ValueError, match="padding: expected one of same, symmetric; received 'valid'"):
+    with pytest.raises(
+        ValueError, match="padding: expected one of same, symmetric; received 'valid'"
+    ):
         build_encoder("resnet18", 32, padding="valid")
 
 
 @pytest.mark.parametrize(
-    ("stem", "after_stem", "last"), [("7x7", 16, 2), ("3x3", 64, 8), ("3x3+pool", 32, 4)], ids=["7x7", "3x3", "3x3 and pooling"]
+    ("stem", "after_stem", "last"),
+    [("7x7", 16, 2), ("3x3", 64, 8), ("3x3+pool", 32, 4)],
+    ids=["7x7", "3x3", "3x3 and pooling"],
 )
 def test_stems_set_the_resolution(stem, after_stem, last):
     model = build_encoder("resnet18", 64, width=0.125, stem=stem)
@@ -111,9 +144,15 @@ def test_stems_set_the_resolution(stem, after_stem, last):
 
 
 def test_stride_is_on_the_3x3_of_each_later_groups_first_block(small50):
-    strided = {layer.name for layer in layers_of(small50, keras.layers.Conv2D) if layer.strides != (1, 1)}
+    strided = {
+        layer.name for layer in layers_of(small50, keras.layers.Conv2D) if layer.strides != (1, 1)
+    }
     blocks = [f"group{group}_block1" for group in (2, 3, 4)]
-    assert strided == {"stem_conv", *(f"{block}_conv2" for block in blocks), *(f"{block}_shortcut_conv" for block in blocks)}
+    assert strided == {
+        "stem_conv",
+        *(f"{block}_conv2" for block in blocks),
+        *(f"{block}_shortcut_conv" for block in blocks),
+    }
     assert {small50.get_layer(f"{block}_conv2").kernel_size for block in blocks} == {(3, 3)}
     assert len([layer for layer in small50.layers if layer.name.endswith("shortcut_conv")]) == 4
 
@@ -132,30 +171,45 @@ def test_initialisation_is_truncated_normal_by_fan_in_and_every_gamma_1():
     kernel = model.get_layer("group3_block2_conv1").kernel.numpy()
     fan_in = np.prod(kernel.shape[:3])
     assert kernel.std() == pytest.approx(fan_in**-0.5, rel=0.02)
-    assert np.abs(kernel).max() < 2.0 / 0.8796 / np.sqrt(fan_in) * 1.001  # cut at two of the untruncated deviations
-    assert all((layer.gamma.numpy() == 1.0).all() for layer in layers_of(model, keras.layers.BatchNormalization))
+    assert (
+        np.abs(kernel).max() < 2.0 / 0.8796 / np.sqrt(fan_in) * 1.001
+    )  # cut at two of the untruncated deviations
+    assert all(
+        (layer.gamma.numpy() == 1.0).all()
+        for layer in layers_of(model, keras.layers.BatchNormalization)
+    )
 
 
 def test_representation_is_the_mean_over_places(small50):
     images = np.random.default_rng(0).random((2, 64, 64, 3), dtype=np.float32)
-    maps = keras.Model(small50.input, small50.get_layer("group4_block3_relu").output)(images).numpy()
+    maps = keras.Model(small50.input, small50.get_layer("group4_block3_relu").output)(
+        images
+    ).numpy()
     assert maps.shape == (2, 2, 2, 256)
     assert maps.min() >= 0.0
-    np.testing.assert_allclose(small50(images).numpy(), maps.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        small50(images).numpy(), maps.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_a_block_adds_its_shortcut_before_the_last_relu(small50):
-    outputs = [small50.get_layer(name).output for name in ("group1_block1_relu", "group1_block2_relu")]
+    outputs = [
+        small50.get_layer(name).output for name in ("group1_block1_relu", "group1_block2_relu")
+    ]
     images = np.random.default_rng(0).random((1, 64, 64, 3), dtype=np.float32)
     before, after = keras.Model(small50.input, outputs)(images)
     x = before
     for name in ("conv1", "bn1", "relu1", "conv2", "bn2", "relu2", "conv3", "bn3"):
         x = small50.get_layer(f"group1_block2_{name}")(x)
-    np.testing.assert_allclose(after.numpy(), np.maximum(x.numpy() + before.numpy(), 0.0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        after.numpy(), np.maximum(x.numpy() + before.numpy(), 0.0), rtol=1e-5, atol=1e-6
+    )
     assert np.abs(x.numpy()).max() > 0.1
 
 
-@pytest.mark.parametrize(("normalization", "less"), [("layer", 0), ("group", 0), ("data_init", 0), ("none", 2 * 4800)])
+@pytest.mark.parametrize(
+    ("normalization", "less"), [("layer", 0), ("group", 0), ("data_init", 0), ("none", 2 * 4800)]
+)
 def test_other_normalisations_have_as_many_parameters(normalization, less):
     model = build_encoder("resnet18", 32, normalization=normalization)
     assert trainable(model) == model.count_params() == reference.resnet_parameters(18) - less
@@ -164,7 +218,9 @@ def test_other_normalisations_have_as_many_parameters(normalization, less):
 def test_convnet_has_the_size_that_arithmetic_gives():
     model = build_encoder("convnet", 32)
     channels = (3, 32, 64, 128, 128)
-    expected = sum(9 * inputs * outputs + 2 * outputs for inputs, outputs in itertools.pairwise(channels))
+    expected = sum(
+        9 * inputs * outputs + 2 * outputs for inputs, outputs in itertools.pairwise(channels)
+    )
     assert trainable(model) == expected
     assert model.output_shape == (None, 128)
     assert model.get_layer("relu4").output.shape[1:] == (4, 4, 128)

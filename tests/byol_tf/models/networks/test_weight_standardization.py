@@ -7,7 +7,13 @@ import tensorflow as tf
 
 from byol_tf.models.networks import WSConv2D, WSDense
 from byol_tf.models.networks.weight_standardization import standardized
-from tests.helpers.layer_harness import check_serialises, gradients, loss_weights, random_weights, relative_error
+from tests.helpers.layer_harness import (
+    check_serialises,
+    gradients,
+    loss_weights,
+    random_weights,
+    relative_error,
+)
 from tests.reference import networks as reference
 
 
@@ -61,7 +67,10 @@ def test_a_mean_ten_times_the_spread_costs_few_digits():
 @pytest.mark.parametrize("kind", ["conv", "dense"])
 def test_bfloat16_standardises_in_float32(kind):
     layer, x = make(kind, dtype="mixed_bfloat16")
-    assert [(variable.name, variable.dtype) for variable in layer.variables] == [("kernel", "float32"), ("bias", "float32")]
+    assert [(variable.name, variable.dtype) for variable in layer.variables] == [
+        ("kernel", "float32"),
+        ("bias", "float32"),
+    ]
     # With a mean of a hundred deviations, a kernel that is rounded first has no digit left.
     layer.kernel.assign(layer.kernel + 100.0)
     kernel, bias = (variable.numpy() for variable in layer.variables)
@@ -80,11 +89,15 @@ def test_the_kernel_itself_is_what_is_stored_and_trained(kind):
     layer(x, training=True)
     for one, other in zip(layer.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)
-    # A kernel's scale and each unit's offset have no effect but for epsilon, so the gradient is orthogonal to both.
+    # A kernel's scale and each unit's offset have no effect but for epsilon, so the gradient is
+    # orthogonal to both.
     by_kernel = gradients(layer, x)[2].reshape(-1, 6)
     flat = before[0].reshape(-1, 6)
     assert np.abs(by_kernel.sum(axis=0)).max() < 1e-4 * np.abs(by_kernel).sum(axis=0).min()
-    assert np.abs((by_kernel * flat).sum(axis=0)).max() < 0.02 * np.abs(by_kernel * flat).sum(axis=0).min()
+    assert (
+        np.abs((by_kernel * flat).sum(axis=0)).max()
+        < 0.02 * np.abs(by_kernel * flat).sum(axis=0).min()
+    )
 
 
 @pytest.mark.parametrize("kind", ["conv", "dense"])

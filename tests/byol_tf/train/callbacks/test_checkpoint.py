@@ -39,10 +39,23 @@ def compiled(**options):
     return model
 
 
-def train(model, folder, epochs: int = 1, more=(), signals=None, writer=PatientWriter, **when) -> None:
-    checkpoint = Checkpoint(writer(folder, 99, pytest.fail), lambda: {"rows": []}, signals or SignalWatch(""), **when)
-    batches = tiny.dataset(epochs * STEPS).apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    model.fit(batches, epochs=epochs, steps_per_epoch=STEPS, callbacks=[*more, checkpoint], verbose=0, shuffle=False)
+def train(
+    model, folder, epochs: int = 1, more=(), signals=None, writer=PatientWriter, **when
+) -> None:
+    checkpoint = Checkpoint(
+        writer(folder, 99, pytest.fail), lambda: {"rows": []}, signals or SignalWatch(""), **when
+    )
+    batches = tiny.dataset(epochs * STEPS).apply(
+        tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    )
+    model.fit(
+        batches,
+        epochs=epochs,
+        steps_per_epoch=STEPS,
+        callbacks=[*more, checkpoint],
+        verbose=0,
+        shuffle=False,
+    )
     checkpoint.writer.wait()
 
 
@@ -68,11 +81,15 @@ def test_what_is_written_is_what_was_there_when_it_was_taken(tmp_path, monkeypat
     """The steps after it change the variables while they are written."""
     real = checkpoint_writer.write_checkpoint
     may_write, seen = threading.Event(), {}
-    monkeypatch.setattr(checkpoint_writer, "write_checkpoint", lambda *parts: may_write.wait(60) and real(*parts))
+    monkeypatch.setattr(
+        checkpoint_writer, "write_checkpoint", lambda *parts: may_write.wait(60) and real(*parts)
+    )
 
     class Taken(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            seen[batch + 1] = {name: array.copy() for name, array in model_arrays(self.model).items()}
+            seen[batch + 1] = {
+                name: array.copy() for name, array in model_arrays(self.model).items()
+            }
             if batch + 1 == STEPS:
                 may_write.set()
 
@@ -116,14 +133,23 @@ def test_a_signal_saves_after_the_call_that_runs_and_ends_fit(tmp_path, step, in
                     time.sleep(0.001)
 
     with SignalWatch("stopping") as signals, pytest.raises(Interrupted, match="SIGTERM") as raised:
-        train(compiled(steps_per_execution=in_a_call), tmp_path, more=[Signal()], signals=signals, writer=CheckpointWriter)
+        train(
+            compiled(steps_per_execution=in_a_call),
+            tmp_path,
+            more=[Signal()],
+            signals=signals,
+            writer=CheckpointWriter,
+        )
     assert (raised.value.epoch, raised.value.step, raised.value.saved) == (0, saved_at, True)
     assert positions(tmp_path) == [(0, saved_at)]
 
 
 @pytest.mark.parametrize(("in_a_call", "step", "saved"), [(1, 4, True), (3, 3, False)])
-def test_after_a_signal_a_batch_that_never_comes_is_not_waited_for(tmp_path, monkeypatch, in_a_call, step, saved):
-    """The thread that watches the input saves what the last step left; where that may be in the middle of a call, it only ends the run."""
+def test_after_a_signal_a_batch_that_never_comes_is_not_waited_for(
+    tmp_path, monkeypatch, in_a_call, step, saved
+):
+    """The thread that watches the input saves what the last step left; where that may be in the
+    middle of a call, it only ends the run."""
     monkeypatch.setattr(stuck_input, "_TICK", 0.1)
     monkeypatch.setattr(checkpoint_module, "_STUCK", 0.3)
     monkeypatch.setattr(checkpoint_module, "_LOST", 0.3)
@@ -136,7 +162,9 @@ def test_after_a_signal_a_batch_that_never_comes_is_not_waited_for(tmp_path, mon
 
     def each(seconds, still):
         signals.ask(signal.SIGTERM)  # comes while the batch is awaited
-        checkpoint.batch_awaited(seconds, lambda: False)  # nothing is done where the batch has come meanwhile
+        checkpoint.batch_awaited(
+            seconds, lambda: False
+        )  # nothing is done where the batch has come meanwhile
         checkpoint.batch_awaited(seconds, still)
 
     def end(stopped):
@@ -145,15 +173,27 @@ def test_after_a_signal_a_batch_that_never_comes_is_not_waited_for(tmp_path, mon
 
     class Taken(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            seen[batch + 1] = {name: array.copy() for name, array in model_arrays(self.model).items()}
+            seen[batch + 1] = {
+                name: array.copy() for name, array in model_arrays(self.model).items()
+            }
 
-    numbers = tf.data.Dataset.range(STEPS).map(lambda index: tf.numpy_function(number, [index], tf.int64))
+    numbers = tf.data.Dataset.range(STEPS).map(
+        lambda index: tf.numpy_function(number, [index], tf.int64)
+    )
     watch = StuckInput(pytest.fail, 60.0, each)
-    batches = watch.around(tf.data.Dataset.zip(numbers, tiny.dataset(STEPS)).map(lambda _, views: views))
-    checkpoint = Checkpoint(CheckpointWriter(tmp_path, 99, pytest.fail), lambda: {"rows": []}, signals, end=end)
+    batches = watch.around(
+        tf.data.Dataset.zip(numbers, tiny.dataset(STEPS)).map(lambda _, views: views)
+    )
+    checkpoint = Checkpoint(
+        CheckpointWriter(tmp_path, 99, pytest.fail), lambda: {"rows": []}, signals, end=end
+    )
     with watch, pytest.raises(Interrupted):
         compiled(steps_per_execution=in_a_call).fit(
-            batches, steps_per_epoch=STEPS, callbacks=[Taken(), checkpoint], verbose=0, shuffle=False
+            batches,
+            steps_per_epoch=STEPS,
+            callbacks=[Taken(), checkpoint],
+            verbose=0,
+            shuffle=False,
         )
     assert ended == [(0, step, saved, [(0, step)] * saved)]
     if saved:
@@ -172,23 +212,38 @@ def test_after_a_signal_a_save_that_hangs_is_not_waited_for(tmp_path, monkeypatc
         ended.append((stopped.exit_code, stopped.epoch, stopped.step, stopped.saved))
         answers.set()
 
-    asks = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: batch + 1 == 4 and signals.ask(signal.SIGTERM))
+    asks = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: batch + 1 == 4 and signals.ask(signal.SIGTERM)
+    )
     writer = CheckpointWriter(tmp_path, 99, said.append)
     with pytest.raises(Interrupted):
-        train(compiled(), tmp_path, more=[asks], signals=signals, writer=lambda *_: writer, steps=2, end=end)
+        train(
+            compiled(),
+            tmp_path,
+            more=[asks],
+            signals=signals,
+            writer=lambda *_: writer,
+            steps=2,
+            end=end,
+        )
     assert ended == [(143, 0, 4, False)]
     assert said[-1] == "the save hangs; none was written before it since this process began"
     assert positions(tmp_path) == [(0, 2), (0, 4)]
 
 
 def test_the_loss_scale_of_float16_goes_on(tmp_path):
-    """And the count of steps since it changed: it has changed when the run is broken off, and changes in the two steps after that."""
+    """And the count of steps since it changed: it has changed when the run is broken off, and
+    changes in the two steps after that."""
     keras.mixed_precision.set_global_policy("mixed_float16")
     model = compiled()
     model.optimizer.dynamic_growth_steps = 3  # not 2,000
 
     def scale(arrays):
-        return [float(array) for name, array in arrays.items() if "dynamic_scale" in name or "step_counter" in name]
+        return [
+            float(array)
+            for name, array in arrays.items()
+            if "dynamic_scale" in name or "step_counter" in name
+        ]
 
     train(model, tmp_path, steps=4)
     end = scale(model_arrays(model))

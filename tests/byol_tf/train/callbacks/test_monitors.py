@@ -15,8 +15,11 @@ from tests.helpers import tiny
 BATCH = 16
 
 
-def said(seconds: float, batches: int, batch_size: int = BATCH, hiccup: int | None = None, steps: int = 1) -> list[str]:
-    """What is said in a run whose input takes so long for each batch; for the batch `hiccup` it takes three seconds."""
+def said(
+    seconds: float, batches: int, batch_size: int = BATCH, hiccup: int | None = None, steps: int = 1
+) -> list[str]:
+    """What is said in a run whose input takes so long for each batch; for the batch `hiccup` it
+    takes three seconds."""
     lines = []
     model = tiny.model()
     model.compile(keras.optimizers.SGD(0.01), jit_compile=False, steps_per_execution=steps)
@@ -28,9 +31,14 @@ def said(seconds: float, batches: int, batch_size: int = BATCH, hiccup: int | No
 
     data = tf.data.Dataset.range(batches)
     if seconds or hiccup is not None:
-        data = data.map(lambda index: tf.ensure_shape(tf.numpy_function(slow, [index], tf.int64), ()))
+        data = data.map(
+            lambda index: tf.ensure_shape(tf.numpy_function(slow, [index], tf.int64), ())
+        )
     data = data.map(lambda _: tuple(map(tf.constant, views)))
-    callbacks = [TargetUpdate(constant_tau(0.9)), InputWatch(batch_size, "photos made smaller", lines.append)]
+    callbacks = [
+        TargetUpdate(constant_tau(0.9)),
+        InputWatch(batch_size, "photos made smaller", lines.append),
+    ]
     model.fit(data, callbacks=callbacks, verbose=0, shuffle=False)
     return lines
 
@@ -38,9 +46,15 @@ def said(seconds: float, batches: int, batch_size: int = BATCH, hiccup: int | No
 @pytest.mark.parametrize("steps", [1, pytest.param(5, marks=pytest.mark.long)])
 def test_a_slow_input_is_said_once_with_the_figures(steps):
     (line,) = said(0.05, 330 if steps > 1 else 135, steps=steps)
-    waits, given, taken = (float(number.replace(",", "")) for number in re.findall(r"([\d,]+)(?:%| images|\. More)", line)[:3])
+    waits, given, taken = (
+        float(number.replace(",", ""))
+        for number in re.findall(r"([\d,]+)(?:%| images|\. More)", line)[:3]
+    )
     assert waits > 33
-    assert ". More cores would help, or less to do for each image: photos made smaller. --dry-run" in line
+    assert (
+        ". More cores would help, or less to do for each image: photos made smaller. --dry-run"
+        in line
+    )
     assert given == pytest.approx(BATCH / 0.05, rel=0.35)
     assert taken > given
 
@@ -58,7 +72,10 @@ class Jumps(tiny.BYOL):
 
     def _gradients(self, views, variables):
         measures, gradients = super()._gradients(views, variables)
-        jumps = tf.reduce_any(self.optimizer.iterations.value + 1 == tf.constant(self.at, self.optimizer.iterations.value.dtype))
+        jumps = tf.reduce_any(
+            self.optimizer.iterations.value + 1
+            == tf.constant(self.at, self.optimizer.iterations.value.dtype)
+        )
         return measures | {"loss": tf.where(jumps, 10.0, 1.0) * measures["loss"]}, gradients
 
 
@@ -83,7 +100,8 @@ def test_what_is_said(monkeypatch):
     assert [line.split(",")[0].split(":")[0] for line in lines] == [
         "step 4 left out",
         "2 steps of epoch 1 were left out",
-        # The optimizer's 151st step, as two were left out before it. At its 50th there were fewer than 100 to be held against.
+        # The optimizer's 151st step, as two were left out before it. At its 50th there were fewer
+        # than 100 to be held against.
         "the loss jumped at step 153",
         "step 170 left out",
     ]

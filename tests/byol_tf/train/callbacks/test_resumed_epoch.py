@@ -43,8 +43,20 @@ def compiled(**options):
 
 
 def train(model, first_step: int, callbacks: list) -> None:
-    batches = tiny.dataset(3 * STEPS).skip(first_step).apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    model.fit(batches, epochs=3, initial_epoch=first_step // STEPS, steps_per_epoch=STEPS, callbacks=callbacks, verbose=0, shuffle=False)
+    batches = (
+        tiny.dataset(3 * STEPS)
+        .skip(first_step)
+        .apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    )
+    model.fit(
+        batches,
+        epochs=3,
+        initial_epoch=first_step // STEPS,
+        steps_per_epoch=STEPS,
+        callbacks=callbacks,
+        verbose=0,
+        shuffle=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +76,9 @@ def test_logs_are_those_of_whole_epochs_to_the_last_bit(undisturbed, stop_at, in
     train(model, epoch * STEPS + step, [ResumedEpoch(step, stopped.means), resumed := Listener()])
     assert resumed.begun == list(range(epoch, 3))
     assert [steps for _, steps, *_ in resumed.epochs] == [STEPS - step] + [STEPS] * (2 - epoch)
-    assert [(epoch, *logs) for epoch, _, *logs in resumed.epochs] == [(epoch, *logs) for epoch, _, *logs in undisturbed.epochs[epoch:]]
+    assert [(epoch, *logs) for epoch, _, *logs in resumed.epochs] == [
+        (epoch, *logs) for epoch, _, *logs in undisturbed.epochs[epoch:]
+    ]
 
 
 def test_without_the_means_they_are_not(undisturbed):

@@ -16,7 +16,9 @@ def shelf(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("shelf")
     (folder / "photos").mkdir()
     for number in range(20):
-        Image.fromarray(np.full((8, 9, 3), 10 * number, np.uint8)).save(folder / "photos" / f"{number:02}.png")
+        Image.fromarray(np.full((8, 9, 3), 10 * number, np.uint8)).save(
+            folder / "photos" / f"{number:02}.png"
+        )
     Image.fromarray(np.full((8, 9, 3), 255, np.uint8)).save(folder / "photos" / "a, b.png")
     return folder
 
@@ -24,8 +26,15 @@ def shelf(tmp_path_factory) -> Path:
 def opened(file: Path, text: str, **options):
     """Writes a list and opens it; its plan has to say the same."""
     file.write_text(text, encoding="utf-8")
-    plan, source = plan_source("folder", root=str(file), **options), open_source("folder", root=str(file), **options)
-    found = {"pretrain": len(source.pretrain), "train": len(source.train or ()), "test": len(source.test or ())}
+    plan, source = (
+        plan_source("folder", root=str(file), **options),
+        open_source("folder", root=str(file), **options),
+    )
+    found = {
+        "pretrain": len(source.pretrain),
+        "train": len(source.train or ()),
+        "test": len(source.test or ()),
+    }
     assert plan.counts == found
     assert plan.classes == len(source.class_names)
     return source
@@ -39,16 +48,24 @@ def test_paths_are_relative_to_the_list_or_absolute(shelf, tmp_path):
     elsewhere = tmp_path / "lists"
     elsewhere.mkdir()
     up = os.path.relpath(shelf, elsewhere)
-    text = f"\ufeff# some photos\n\n{up}/photos/03.png\r\n   \n{shelf}/photos/01.png\n./{up}/photos/02.png\n{up}/photos/a, b.png\n"
+    text = (
+        f"\ufeff# some photos\n\n{up}/photos/03.png\r\n   \n{shelf}/photos/01.png\n"
+        f"./{up}/photos/02.png\n{up}/photos/a, b.png\n"
+    )
     source = opened(elsewhere / "list.txt", text)
     assert sorted(greys(source.pretrain)) == [10, 20, 30, 255]
     assert (source.train, source.class_names, source.skipped) == (None, (), ())
     assert f"4 photos in {elsewhere}/list.txt, " in source.notes[0]
 
 
-@pytest.mark.parametrize(("name", "separator", "quote"), [("list.txt", "\t", ""), ("list.csv", ",", '"'), ("tabs.csv", "\t", "")])
+@pytest.mark.parametrize(
+    ("name", "separator", "quote"),
+    [("list.txt", "\t", ""), ("list.csv", ",", '"'), ("tabs.csv", "\t", "")],
+)
 def test_classes_are_divided_as_class_folders_are(shelf, name, separator, quote):
-    rows = [f"photos/{number:02}.png{separator}{('even', 'odd')[number % 2]}\n" for number in range(20)]
+    rows = [
+        f"photos/{number:02}.png{separator}{('even', 'odd')[number % 2]}\n" for number in range(20)
+    ]
     rows += [f"{quote}photos/a, b.png{quote}{separator}odd\n"]
     source = opened(shelf / name, f"path{separator}label\n" + "".join(rows))
     assert source.class_names == ("even", "odd")
@@ -72,24 +89,53 @@ def test_photos_without_a_class_are_unlabelled(shelf):
 def test_what_is_not_there_is_skipped_and_listed(shelf):
     text = "photos/00.png\nphotos/01.png\nphotos\nphotos/99.png\n"
     source = opened(shelf / "gone.txt", text, max_bad_fraction=0.5)
-    assert source.skipped == (("photos", "a folder, not a photo"), ("photos/99.png", "No such file or directory"))
-    with pytest.raises(SourceError, match=r"gone.txt: 2 of 4 files can't be read, .* For example photos: a folder"):
+    assert source.skipped == (
+        ("photos", "a folder, not a photo"),
+        ("photos/99.png", "No such file or directory"),
+    )
+    with pytest.raises(
+        SourceError, match=r"gone.txt: 2 of 4 files can't be read, .* For example photos: a folder"
+    ):
         opened(shelf / "gone.txt", text)
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.txt", "photos/00.png\n\n\tcat\n", r"x\.txt:3: expected a path, or a path and a class; received no path"),
-        ("x.txt", "photos/00.png\ta\tb\n", r"x\.txt:1: expected a path, or a path and a class; received 3 fields"),
-        ("x.csv", "photos/a, b.png,cat\n", r"x\.csv:1: expected a path, or a path and a class; received 3 fields"),
+        (
+            "x.txt",
+            "photos/00.png\n\n\tcat\n",
+            r"x\.txt:3: expected a path, or a path and a class; received no path",
+        ),
+        (
+            "x.txt",
+            "photos/00.png\ta\tb\n",
+            r"x\.txt:1: expected a path, or a path and a class; received 3 fields",
+        ),
+        (
+            "x.csv",
+            "photos/a, b.png,cat\n",
+            r"x\.csv:1: expected a path, or a path and a class; received 3 fields",
+        ),
         ("x.csv", '"photos/00.png,cat\n', r"x\.csv:1: expected a path, or a path and a class; "),
         ("x.txt", "a\0b\n", r"x\.txt:1: .* received a zero byte"),
-        ("x.txt", "photos/00.png\n# again\n./photos/00.png\n", r"x\.txt:3: photos/00.png stands in line 1 already"),
+        (
+            "x.txt",
+            "photos/00.png\n# again\n./photos/00.png\n",
+            r"x\.txt:3: photos/00.png stands in line 1 already",
+        ),
         ("x.txt", "\ta\n" * 9, r"x\.txt:5: [^\n]*\nand 4 more"),
-        ("x.txt", "photos/00.png,cat\n", r"x\.txt lists 1 file\(s\), and none of them is there.* a class stands behind a tab"),
+        (
+            "x.txt",
+            "photos/00.png,cat\n",
+            r"x\.txt lists 1 file\(s\), and none of them is there.* a class stands behind a tab",
+        ),
         ("x.txt", "# none yet\n", r"x\.txt lists 0 file\(s\)"),
-        ("x.csv", "photos/00.png,cat\nphotos/01.png,cat\n", r"x\.csv has one class \(cat\); a probe needs two or more"),
+        (
+            "x.csv",
+            "photos/00.png,cat\nphotos/01.png,cat\n",
+            r"x\.csv has one class \(cat\); a probe needs two or more",
+        ),
     ],
 )
 def test_a_list_that_is_wrong(shelf, name, text, message):
@@ -99,5 +145,8 @@ def test_a_list_that_is_wrong(shelf, name, text, message):
 
 
 def test_no_such_list(tmp_path):
-    with pytest.raises(SourceError, match=rf"data.root: {tmp_path}/list.txt: expected a list of photos; No such file"):
+    with pytest.raises(
+        SourceError,
+        match=rf"data.root: {tmp_path}/list.txt: expected a list of photos; No such file",
+    ):
         plan_source("folder", root=str(tmp_path / "list.txt"))

@@ -39,18 +39,23 @@ def _watch():
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Photos of many sizes, one that is turned, two exact copies, and a broken one; beside it `runs/`."""
+    """Photos of many sizes, one that is turned, two exact copies, and a broken one; beside it
+    `runs/`."""
     folder = tmp_path / "photos"
     (tmp_path / "runs").mkdir()
     draw = np.random.default_rng(0)
     for name in ("a", "b"):
         (folder / name).mkdir(parents=True)
         for number in range(PNGS // 2):
-            Image.fromarray(draw.integers(0, 256, (9 + number, 8, 3), np.uint8)).save(folder / name / f"{number}.png")
+            Image.fromarray(draw.integers(0, 256, (9 + number, 8, 3), np.uint8)).save(
+                folder / name / f"{number}.png"
+            )
     (folder / "b" / "copy.png").write_bytes((folder / "a" / "0.png").read_bytes())
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(draw.integers(0, 256, (30, 20, 3), np.uint8)).save(folder / "a" / "turned.jpg", exif=exif)
+    Image.fromarray(draw.integers(0, 256, (30, 20, 3), np.uint8)).save(
+        folder / "a" / "turned.jpg", exif=exif
+    )
     (folder / "a" / "broken.png").write_bytes(b"no")
     return folder
 
@@ -68,7 +73,11 @@ def opened(root: Path, kept: bool = True, **options) -> tuple[Source, list[str]]
 def same(first: Source, second: Source) -> None:
     for name in ("notes", "skipped", "fingerprint", "class_names"):
         assert getattr(first, name) == getattr(second, name)
-    for one, other in ((first.pretrain, second.pretrain), (first.train, second.train), (first.test, second.test)):
+    for one, other in (
+        (first.pretrain, second.pretrain),
+        (first.train, second.train),
+        (first.test, second.test),
+    ):
         assert (len(one), one.shape) == (len(other), other.shape)
         for index, image in enumerate(one):
             np.testing.assert_array_equal(image, other[index])
@@ -97,13 +106,19 @@ def test_a_changed_photo_is_read_again(root):
     copy.write_bytes((root / "a" / "1.png").read_bytes())
     Image.new("RGB", (8, 8)).save(root / "a" / "new.png")
     changed, names = opened(root)
-    assert {"a/3.png", "a/new.png", "b/2.png"} <= set(names) <= {"a/3.png", "a/new.png", "b/2.png", "a/broken.png"}
+    assert (
+        {"a/3.png", "a/new.png", "b/2.png"}
+        <= set(names)
+        <= {"a/3.png", "a/new.png", "b/2.png", "a/broken.png"}
+    )
     assert {path for path, _ in changed.skipped} == {"a/broken.png", "a/3.png"}
     same(changed, opened(root, kept=False)[0])
     assert opened(root)[1] == ["a/3.png", "a/broken.png"]
 
 
-@pytest.mark.parametrize("wrong", ["cut", "flipped", "empty", "another Pillow", "a folder", "of another folder"])
+@pytest.mark.parametrize(
+    "wrong", ["cut", "flipped", "empty", "another Pillow", "a folder", "of another folder"]
+)
 def test_what_is_kept_counts_only_whole_and_for_the_same_readers(root, wrong, monkeypatch):
     without, all_of_them = opened(root)
     (file,) = (root.parent / "runs").iterdir()
@@ -116,7 +131,13 @@ def test_what_is_kept_counts_only_whole_and_for_the_same_readers(root, wrong, mo
     elif wrong == "of another folder":
         root = root.rename(root.with_name("moved"))
     else:
-        file.write_bytes({"cut": data[:-40], "flipped": data[:200] + bytes([data[200] ^ 1]) + data[201:], "empty": b""}[wrong])
+        file.write_bytes(
+            {
+                "cut": data[:-40],
+                "flipped": data[:200] + bytes([data[200] ^ 1]) + data[201:],
+                "empty": b"",
+            }[wrong]
+        )
     again, names = opened(root)
     assert names == all_of_them
     if wrong != "of another folder":  # whose notes name another place

@@ -14,7 +14,9 @@ from pipelines.sources import ArrayImages, SourceError, open_source, plan_source
 from pipelines.sources.folder.layout import TEST_SHARE
 
 
-def photo(path: Path, seed: int | None = None, size: tuple[int, int] = (12, 10), **options: object) -> None:
+def photo(
+    path: Path, seed: int | None = None, size: tuple[int, int] = (12, 10), **options: object
+) -> None:
     """Writes a photo whose pixels are a function of its path (or seed)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(seed if seed is not None else list(os.fsencode(path.name)))
@@ -30,12 +32,15 @@ def tree(root: Path, counts: dict[str, int], **options: object) -> Path:
 
 def digest(root: Path) -> dict[str, tuple[str, int]]:
     return {
-        str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file()
+        str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if path.is_file()
     }
 
 
 def counts(root: Path, **options: object) -> tuple[int, int, int]:
-    """Opens a folder, compares with its plan, returns the number of images to pre-train, train and test on."""
+    """Opens a folder, compares with its plan, returns the number of images to pre-train, train and
+    test on."""
     plan = plan_source("folder", root=str(root), **options)
     source = open_source("folder", root=str(root), **options)
     found = (len(source.pretrain), len(source.train or ()), len(source.test or ()))
@@ -65,7 +70,11 @@ class TestLayouts:
         root = tree(tmp_path, SPLITS)
         source = open_source("folder", root=str(root))
         for images, split in ((source.train, "train"), (source.test, "test")):
-            paths = [path for name in source.class_names for path in sorted((root / split / name).iterdir())]
+            paths = [
+                path
+                for name in source.class_names
+                for path in sorted((root / split / name).iterdir())
+            ]
             for index, path in enumerate(paths):
                 np.testing.assert_array_equal(images[index], np.asarray(Image.open(path)))
                 assert source.class_names[images.labels[index]] == path.parent.name
@@ -75,7 +84,9 @@ class TestLayouts:
         assert counts(root) == (6, 6, 2)
         tree(tmp_path, {"test/cat": 2, "test/dog": 2})
         assert counts(root) == (6, 6, 4)
-        assert any("val/ is left out" in note for note in plan_source("folder", root=str(root)).notes)
+        assert any(
+            "val/ is left out" in note for note in plan_source("folder", root=str(root)).notes
+        )
 
     def test_train_without_test_is_divided(self, tmp_path):
         root = tree(tmp_path, {"train/cat": 10, "train/dog": 20})
@@ -83,10 +94,14 @@ class TestLayouts:
         source = open_source("folder", root=str(root), seed=1)
         np.testing.assert_array_equal(np.bincount(source.test.labels), [2, 4])
         assert any("there is no test/" in note for note in source.notes)
-        pixels = {image.tobytes() for image in source.train} | {image.tobytes() for image in source.test}
+        pixels = {image.tobytes() for image in source.train} | {
+            image.tobytes() for image in source.test
+        }
         assert len(pixels) == 30, "a photo is in both"
         again, other = (open_source("folder", root=str(root), seed=seed) for seed in (1, 2))
-        np.testing.assert_array_equal(again.test.batch(np.arange(6)), source.test.batch(np.arange(6)))
+        np.testing.assert_array_equal(
+            again.test.batch(np.arange(6)), source.test.batch(np.arange(6))
+        )
         assert not np.array_equal(other.test.batch(np.arange(6)), source.test.batch(np.arange(6)))
 
     def test_class_folders_alone(self, tmp_path):
@@ -102,13 +117,17 @@ class TestLayouts:
     def test_classes_of_one_photo_have_no_probe(self, tmp_path):
         assert counts(tree(tmp_path, {"cat": 1, "dog": 1, "emu": 1})) == (3, 0, 0)
 
-    @pytest.mark.parametrize("layout", [{"": 5}, {"DCIM/100": 3, "DCIM/101": 2}, {"": 2, "a": 2, "b": 1}])
+    @pytest.mark.parametrize(
+        "layout", [{"": 5}, {"DCIM/100": 3, "DCIM/101": 2}, {"": 2, "a": 2, "b": 1}]
+    )
     def test_a_heap(self, tmp_path, layout):
         root = tree(tmp_path, layout)
         assert counts(root) == (5, 0, 0)
         source = open_source("folder", root=str(root))
         assert (source.train, source.test, source.class_names) == (None, None, ())
-        with pytest.raises(SourceError, match=r'data.pretrain: expected "unlabelled", .*; received "train"'):
+        with pytest.raises(
+            SourceError, match=r'data.pretrain: expected "unlabelled", .*; received "train"'
+        ):
             plan_source("folder", root=str(root), pretrain="train")
 
     def test_flat_train_is_unlabelled(self, tmp_path):
@@ -117,12 +136,22 @@ class TestLayouts:
     def test_pretrain_images(self, tmp_path):
         root = tree(tmp_path, {"unlabelled": 30, **SPLITS})
         assert counts(root, pretrain_images=8) == (8, 7, 4)
-        assert counts(root, pretrain_images=8, pretrain="train+unlabelled", cache="none") == (8, 7, 4)
-        few, more, other = (open_source("folder", root=str(root), pretrain_images=n, seed=s).pretrain for n, s in ((8, 0), (12, 0), (8, 1)))
+        assert counts(root, pretrain_images=8, pretrain="train+unlabelled", cache="none") == (
+            8,
+            7,
+            4,
+        )
+        few, more, other = (
+            open_source("folder", root=str(root), pretrain_images=n, seed=s).pretrain
+            for n, s in ((8, 0), (12, 0), (8, 1))
+        )
         few, more, other = ({image.tobytes() for image in images} for images in (few, more, other))
         assert few < more
         assert few != other
-        assert any("asks for 1,000; there are 30" in note for note in plan_source("folder", root=str(root), pretrain_images=1_000).notes)
+        assert any(
+            "asks for 1,000; there are 30" in note
+            for note in plan_source("folder", root=str(root), pretrain_images=1_000).notes
+        )
 
     def test_hidden_and_other_files(self, tmp_path):
         root = tree(tmp_path, {"": 3, ".git": 2, "a/.thumbnails": 2})
@@ -157,14 +186,20 @@ class TestLayouts:
 class TestWrongLayouts:
     def test_no_such_folder(self, tmp_path):
         (tmp_path / "photos").mkdir()
-        with pytest.raises(SourceError, match=rf"data.root: there is no folder {tmp_path}/photo; did you mean {tmp_path}/photos\?"):
+        with pytest.raises(
+            SourceError,
+            match=rf"data.root: there is no folder {tmp_path}/photo; did you mean {tmp_path}/photos\?",
+        ):
             plan_source("folder", root=str(tmp_path / "photo"))
         with pytest.raises(SourceError, match=r"data.root is missing"):
             plan_source("folder")
 
     def test_a_file(self, tmp_path):
         photo(tmp_path / "a.png")
-        with pytest.raises(SourceError, match=r"is a file; a folder of photos, or a list of them \(.txt, .csv\), is needed"):
+        with pytest.raises(
+            SourceError,
+            match=r"is a file; a folder of photos, or a list of them \(.txt, .csv\), is needed",
+        ):
             plan_source("folder", root=str(tmp_path / "a.png"))
 
     def test_no_photos(self, tmp_path):
@@ -177,7 +212,9 @@ class TestWrongLayouts:
             plan_source("folder", root=str(tree(tmp_path, {"": 1})))
 
     def test_one_photo_asked_for(self, tmp_path):
-        with pytest.raises(SourceError, match=r"data.pretrain_images: expected 2 or more, received 1"):
+        with pytest.raises(
+            SourceError, match=r"data.pretrain_images: expected 2 or more, received 1"
+        ):
             plan_source("folder", root=str(tree(tmp_path, {"": 4})), pretrain_images=1)
 
     def test_one_class(self, tmp_path):
@@ -186,12 +223,18 @@ class TestWrongLayouts:
 
     def test_unknown_test_classes(self, tmp_path):
         root = tree(tmp_path, {"train/cat": 2, "train/dog": 2, "test/cat": 1, "test/cow": 1})
-        with pytest.raises(SourceError, match=r"classes of the test photos that train/ has not: cow; train/ has cat, dog"):
+        with pytest.raises(
+            SourceError,
+            match=r"classes of the test photos that train/ has not: cow; train/ has cat, dog",
+        ):
             plan_source("folder", root=str(root))
 
     def test_one_folder_too_high(self, tmp_path):
         tree(tmp_path, {f"set/{name}": count for name, count in SPLITS.items()})
-        with pytest.raises(SourceError, match=rf"holds only set/, which has test/ and train/; data.root should be {tmp_path}/set"):
+        with pytest.raises(
+            SourceError,
+            match=rf"holds only set/, which has test/ and train/; data.root should be {tmp_path}/set",
+        ):
             plan_source("folder", root=str(tmp_path))
 
     def test_keys_that_a_folder_has_no_use_for(self, tmp_path):
@@ -199,7 +242,9 @@ class TestWrongLayouts:
             plan_source("folder", root=str(tmp_path), archive="x")
         with pytest.raises(SourceError, match=r'data.root is "x", but "textures" reads none'):
             plan_source("textures", root="x")
-        with pytest.raises(SourceError, match=r'data.source: expected one of textures, .*; received "folders"'):
+        with pytest.raises(
+            SourceError, match=r'data.source: expected one of textures, .*; received "folders"'
+        ):
             plan_source("folders")
         with pytest.raises(SourceError, match=r"data.cache: expected"):
             plan_source("folder", root=str(tmp_path), cache="disk")
@@ -224,7 +269,9 @@ def spoil(root: Path) -> dict[str, str]:
 
 
 class TestUnreadable:
-    @pytest.mark.parametrize("options", [{"cache": "none"}, {"cache": "auto"}, {"cache": "memory", "image_size": 8}])
+    @pytest.mark.parametrize(
+        "options", [{"cache": "none"}, {"cache": "auto"}, {"cache": "memory", "image_size": 8}]
+    )
     def test_bad_files_are_listed_and_left_out(self, tmp_path, options):
         root = tree(tmp_path, {"": 40})
         bad = spoil(root)
@@ -237,22 +284,37 @@ class TestUnreadable:
         for name, reason in source.skipped:
             assert bad[name] in reason
         assert digest(root) == before
-        paths = sorted(path for path in root.rglob("*.[pj][np]g") if path.is_file() and path.name not in bad and not path.is_fifo())
+        paths = sorted(
+            path
+            for path in root.rglob("*.[pj][np]g")
+            if path.is_file() and path.name not in bad and not path.is_fifo()
+        )
         if "image_size" not in options:
-            for index, path in enumerate(sorted(paths, key=lambda path: path.relative_to(root).as_posix())):
-                np.testing.assert_array_equal(source.pretrain[index], np.asarray(Image.open(path).convert("RGB")))
+            for index, path in enumerate(
+                sorted(paths, key=lambda path: path.relative_to(root).as_posix())
+            ):
+                np.testing.assert_array_equal(
+                    source.pretrain[index], np.asarray(Image.open(path).convert("RGB"))
+                )
 
     def test_too_many(self, tmp_path):
         root = tree(tmp_path, {"": 40})
         spoil(root)
         with pytest.raises(SourceError) as caught:
             open_source("folder", root=str(root), max_bad_fraction=0.05)
-        begins = f"{root}: 5 of 46 files can't be read, more than data.max_bad_fraction = 0.05 allows. For example "
+        begins = (
+            f"{root}: 5 of 46 files can't be read, more than data.max_bad_fraction = 0.05 "
+            "allows. For example "
+        )
         assert str(caught.value).startswith(begins + "cut.jpg: image file is truncated")
 
     def test_labels_stay_with_their_photos(self, tmp_path):
         root = tree(tmp_path, {"train/cat": 5, "train/dog": 5, "test/cat": 3, "test/dog": 3})
-        for name in ("train/cat/train_cat_1.png", "train/dog/train_dog_0.png", "test/cat/test_cat_2.png"):
+        for name in (
+            "train/cat/train_cat_1.png",
+            "train/dog/train_dog_0.png",
+            "test/cat/test_cat_2.png",
+        ):
             (root / name).write_bytes(b"no")
         source = open_source("folder", root=str(root), max_bad_fraction=0.5, pretrain_images=6)
         np.testing.assert_array_equal(source.train.labels, [0, 0, 0, 0, 1, 1, 1, 1])
@@ -261,7 +323,10 @@ class TestUnreadable:
         assert all(image.tobytes() in train for image in source.pretrain)
         assert 4 <= len(source.pretrain) <= 6
         for index, number in enumerate((0, 2, 3, 4)):
-            np.testing.assert_array_equal(source.train[index], np.asarray(Image.open(root / f"train/cat/train_cat_{number}.png")))
+            np.testing.assert_array_equal(
+                source.train[index],
+                np.asarray(Image.open(root / f"train/cat/train_cat_{number}.png")),
+            )
 
     def test_nothing_readable(self, tmp_path):
         for name in ("a.jpg", "b.jpg", "c.jpg"):
@@ -273,7 +338,10 @@ class TestUnreadable:
         root = tree(tmp_path, {"": 4})
         source = open_source("folder", root=str(root), cache="none")
         (root / "_2.png").unlink()
-        with pytest.raises(SourceError, match=rf"{root}/_2.png: No such file or directory. It could be read when the run began"):
+        with pytest.raises(
+            SourceError,
+            match=rf"{root}/_2.png: No such file or directory. It could be read when the run began",
+        ):
             source.pretrain[2]
 
 
@@ -294,7 +362,9 @@ class TestSizesAndMemory:
         assert source.pretrain.shape == (16, 16, 3)
         plan = plan_source("folder", root=str(root), image_size=16)
         assert (plan.image_shape, plan.bytes_in_memory) == ((16, 16, 3), 5 * 16 * 16 * 3)
-        assert any("smaller than data.image_size = 16, enlarged: 5" in note for note in source.notes)
+        assert any(
+            "smaller than data.image_size = 16, enlarged: 5" in note for note in source.notes
+        )
 
     def test_a_common_size_nobody_stated(self, tmp_path):
         root = tree(tmp_path, {"": 4})
@@ -311,7 +381,10 @@ class TestSizesAndMemory:
         photo(root / "test" / "cat" / "odd.png", size=(30, 10))
         assert plan_source("folder", root=str(root)).in_memory
         source = open_source("folder", root=str(root))
-        assert not any(isinstance(images, ArrayImages) for images in (source.train, source.test, source.pretrain))
+        assert not any(
+            isinstance(images, ArrayImages)
+            for images in (source.train, source.test, source.pretrain)
+        )
         assert (source.train.shape, source.test.shape) == ((10, 12, 3), None)
 
     def test_auto_takes_at_most_half_of_what_is_free(self, tmp_path, monkeypatch):
@@ -319,7 +392,9 @@ class TestSizesAndMemory:
         needed = 4 * 12 * 10 * 3
 
         def free(count: int) -> None:
-            monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": count}))
+            monkeypatch.setattr(
+                psutil, "virtual_memory", lambda: type("Memory", (), {"available": count})
+            )
 
         free(2 * needed)
         assert plan_source("folder", root=str(root)).in_memory
@@ -335,7 +410,11 @@ class TestSizesAndMemory:
 
     def test_progress(self, tmp_path):
         seen = []
-        open_source("folder", root=str(tree(tmp_path, {"unlabelled": 20, **SPLITS})), on_progress=lambda *call: seen.append(call))
+        open_source(
+            "folder",
+            root=str(tree(tmp_path, {"unlabelled": 20, **SPLITS})),
+            on_progress=lambda *call: seen.append(call),
+        )
         assert {what for what, _, _ in seen} == {"loading folder"}
         assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
         assert seen[-1][1:] == (31, 31)
@@ -386,24 +465,33 @@ class TestRealPhotos:
                 target.symlink_to(path)
         assert counts(tmp_path) == (60, 60, 60)
         source = open_source("folder", root=str(tmp_path), image_size=96)
-        assert source.class_names == tuple(sorted(path.name for path in (original / "train").iterdir()))
+        assert source.class_names == tuple(
+            sorted(path.name for path in (original / "train").iterdir())
+        )
         assert source.train.shape == (96, 96, 3)
         assert source.skipped == ()
 
 
 @pytest.mark.parametrize("cache", ["auto", "none", "memory"])
 def test_large_photos_of_one_size_are_taken_one_by_one(tmp_path, cache):
-    """A batch of them, worked on as a whole, would take gigabytes; held in memory or not, they are worked on in the same way."""
+    """A batch of them, worked on as a whole, would take gigabytes; held in memory or not, they are
+    worked on in the same way."""
     root = tree(tmp_path, {"": 3}, size=(640, 480))
     source = open_source("folder", root=str(root), cache=cache)
     assert isinstance(source.pretrain, ArrayImages) == (cache != "none")
     assert source.pretrain.shape is None
     assert source.pretrain[0].shape == (480, 640, 3)
-    assert open_source("folder", root=str(root), cache=cache, image_size=96).pretrain.shape == (96, 96, 3)
+    assert open_source("folder", root=str(root), cache=cache, image_size=96).pretrain.shape == (
+        96,
+        96,
+        3,
+    )
 
 
 @pytest.mark.parametrize("name", ["train", "Test", "val"])
 def test_a_class_with_a_splits_name_is_asked_about(tmp_path, name):
     root = tree(tmp_path, {"bus": 3, "car": 3, name: 3})
-    with pytest.raises(SourceError, match=rf"has {name}/ beside bus, car\. If it is a class, give it another name"):
+    with pytest.raises(
+        SourceError, match=rf"has {name}/ beside bus, car\. If it is a class, give it another name"
+    ):
         plan_source("folder", root=str(root))

@@ -19,7 +19,10 @@ Record = Callable[[str, list[Path]], None]
 
 def as_set(pixels: list[np.ndarray], labels: list[int] | None = None) -> list[tuple[bytes, int]]:
     """TFDS stores images in an order of its own, so they are compared as a set."""
-    return sorted((image.tobytes(), -2 if labels is None else int(labels[index])) for index, image in enumerate(pixels))
+    return sorted(
+        (image.tobytes(), -2 if labels is None else int(labels[index]))
+        for index, image in enumerate(pixels)
+    )
 
 
 def read(images: Images) -> list[np.ndarray]:
@@ -41,12 +44,18 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestStl10:
-    def test_archive_gives_the_photos(self, tmp_path, stl10_archive, record_archive: Record, monkeypatch):
+    def test_archive_gives_the_photos(
+        self, tmp_path, stl10_archive, record_archive: Record, monkeypatch
+    ):
         no_network(monkeypatch)
         record_archive("stl10", [stl10_archive.path])
         root, archive = str(tmp_path), str(stl10_archive.path)
         plan = plan_source("stl10", root=root, archive=archive)
-        assert plan.counts == {"pretrain": 100_000, "train": 5_000, "test": 8_000}  # the published ones, as nothing is prepared yet
+        assert plan.counts == {
+            "pretrain": 100_000,
+            "train": 5_000,
+            "test": 8_000,
+        }  # the published ones, as nothing is prepared yet
         assert not files_below(tmp_path)
 
         source = open_source("stl10", root=root, archive=archive)
@@ -55,32 +64,51 @@ class TestStl10:
         assert isinstance(source.pretrain, ArrayImages)
         assert as_set(read(source.pretrain)) == as_set(stl10_archive.pixels["unlabelled"])
         for split, images in (("train", source.train), ("test", source.test)):
-            assert as_set(read(images), images.labels) == as_set(stl10_archive.pixels[split], stl10_archive.labels[split])
+            assert as_set(read(images), images.labels) == as_set(
+                stl10_archive.pixels[split], stl10_archive.labels[split]
+            )
 
         plan = plan_source("stl10", root=root)
         assert plan.counts == {"pretrain": 30, "train": 20, "test": 10}
-        assert (plan.classes, plan.image_shape, plan.in_memory, plan.bytes_in_memory) == (10, (96, 96, 3), True, 60 * 96 * 96 * 3)
-        assert not list((tmp_path / "downloads").glob("unpacked-*")), "what TFDS unpacked stays on the disk"
+        assert (plan.classes, plan.image_shape, plan.in_memory, plan.bytes_in_memory) == (
+            10,
+            (96, 96, 3),
+            True,
+            60 * 96 * 96 * 3,
+        )
+        assert not list((tmp_path / "downloads").glob("unpacked-*")), (
+            "what TFDS unpacked stays on the disk"
+        )
 
         again = open_source("stl10", root=root, cache="none")
         assert not isinstance(again.train, ArrayImages)
         assert again.fingerprint == source.fingerprint
         np.testing.assert_array_equal(again.train.labels, source.train.labels)
-        np.testing.assert_array_equal(again.pretrain.batch(np.array([4, 2])), source.pretrain.batch(np.array([4, 2])))
+        np.testing.assert_array_equal(
+            again.pretrain.batch(np.array([4, 2])), source.pretrain.batch(np.array([4, 2]))
+        )
 
         both = open_source("stl10", root=root, pretrain="train+unlabelled")
         assert both.pretrain.labels is None
-        assert as_set(read(both.pretrain)) == as_set(stl10_archive.pixels["unlabelled"] + stl10_archive.pixels["train"])
+        assert as_set(read(both.pretrain)) == as_set(
+            stl10_archive.pixels["unlabelled"] + stl10_archive.pixels["train"]
+        )
 
-    def test_a_renamed_archive_and_tfrecords_written_earlier(self, tmp_path, stl10_archive, record_archive: Record, monkeypatch):
+    def test_a_renamed_archive_and_tfrecords_written_earlier(
+        self, tmp_path, stl10_archive, record_archive: Record, monkeypatch
+    ):
         no_network(monkeypatch)
         renamed = tmp_path / "stl10_binary (1).tar.gz"
         renamed.write_bytes(stl10_archive.path.read_bytes())
         record_archive("stl10", [stl10_archive.path])
-        array_record = open_source("stl10", root=str(tmp_path / "a"), archive=str(renamed), cache="none")
+        array_record = open_source(
+            "stl10", root=str(tmp_path / "a"), archive=str(renamed), cache="none"
+        )
 
         builder = tfds.builder("stl10", data_dir=tmp_path / "b", file_format="tfrecord")
-        config = tfds.download.DownloadConfig(manual_dir=stl10_archive.path.parent, try_download_gcs=False, num_shards=3)
+        config = tfds.download.DownloadConfig(
+            manual_dir=stl10_archive.path.parent, try_download_gcs=False, num_shards=3
+        )
         builder.download_and_prepare(download_config=config)
         tfrecord = open_source("stl10", root=str(tmp_path / "b"), cache="none")
         assert "tfrecord" in tfrecord.notes[0]
@@ -92,7 +120,9 @@ class TestStl10:
         order = np.random.default_rng(0).integers(0, 30, 600)
         for source in (array_record, tfrecord):
             with ThreadPoolExecutor(8) as pool:
-                sums = list(pool.map(lambda index, images=source.pretrain: int(images[index].sum()), order))
+                sums = list(
+                    pool.map(lambda index, images=source.pretrain: int(images[index].sum()), order)
+                )
             assert sums == [int(source.pretrain[index].sum()) for index in order]
 
         shard = next((tmp_path / "b" / "stl10" / "1.0.0").glob("*train*00001-of*"))
@@ -106,24 +136,38 @@ class TestStl10:
         cut.write_bytes(data[:-1000])
         record_archive("stl10", [stl10_archive.path])
         with pytest.raises(
-            SourceError, match=rf"{cut} is not whole: it has {len(data) - 1000:,} bytes, stl10_binary.tar.gz has {len(data):,}"
+            SourceError,
+            match=rf"{cut} is not whole: it has {len(data) - 1000:,} bytes, stl10_binary.tar.gz has {len(data):,}",
         ):
             plan_source("stl10", root=str(tmp_path / "root"), archive=str(cut))
         cut.write_bytes(data[:-1000] + bytes(1000))
         with pytest.raises(SourceError, match=f"{cut} is no whole tar archive"):
             open_source("stl10", root=str(tmp_path / "root"), archive=str(cut))
-        cut.write_bytes(data[:4] + bytes(4) + data[8:])  # gzip's time: the same content, another file
-        with pytest.raises(SourceError, match="not the file that was published: its checksum differs"):
+        cut.write_bytes(
+            data[:4] + bytes(4) + data[8:]
+        )  # gzip's time: the same content, another file
+        with pytest.raises(
+            SourceError, match="not the file that was published: its checksum differs"
+        ):
             open_source("stl10", root=str(tmp_path / "root"), archive=str(tmp_path))
 
     def test_neither_data_nor_network(self, tmp_path, monkeypatch):
         no_network(monkeypatch)
         plan = plan_source("stl10", root=str(tmp_path))
-        assert "would download http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz (2.64 GB)" in plan.notes[0]
+        assert (
+            "would download http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz (2.64 GB)"
+            in plan.notes[0]
+        )
         with pytest.raises(SourceError) as caught:
             open_source("stl10", root=str(tmp_path))
         text = str(caught.value)
-        for part in (str(tmp_path), "stl10_binary.tar.gz", "http://ai.stanford.edu", "data.archive", "python -m byol_tf.train"):
+        for part in (
+            str(tmp_path),
+            "stl10_binary.tar.gz",
+            "http://ai.stanford.edu",
+            "data.archive",
+            "python -m byol_tf.train",
+        ):
             assert part in text
         assert not files_below(tmp_path)
 
@@ -133,13 +177,17 @@ class TestStl10:
 
 
 class TestCifar10:
-    def test_archive_gives_the_photos(self, tmp_path, cifar10_archive, record_archive: Record, monkeypatch):
+    def test_archive_gives_the_photos(
+        self, tmp_path, cifar10_archive, record_archive: Record, monkeypatch
+    ):
         no_network(monkeypatch)
         record_archive("cifar10", [cifar10_archive.path])
         source = open_source("cifar10", root=str(tmp_path), archive=str(cifar10_archive.path))
         assert source.class_names == tuple(cifar10_archive.class_names)
         for split, images in (("train", source.train), ("test", source.test)):
-            assert as_set(read(images), images.labels) == as_set(cifar10_archive.pixels[split], cifar10_archive.labels[split])
+            assert as_set(read(images), images.labels) == as_set(
+                cifar10_archive.pixels[split], cifar10_archive.labels[split]
+            )
         assert source.pretrain.labels is None
         assert as_set(read(source.pretrain)) == as_set(cifar10_archive.pixels["train"])
 
@@ -149,7 +197,9 @@ class TestCifar10:
         assert (len(fewer.pretrain), len(fewer.train), len(fewer.test)) == (7, 50, 10)
 
     def test_it_has_no_unlabelled_photos(self, tmp_path):
-        with pytest.raises(SourceError, match=r'data.pretrain: expected "train", .*; received "unlabelled"'):
+        with pytest.raises(
+            SourceError, match=r'data.pretrain: expected "train", .*; received "unlabelled"'
+        ):
             open_source("cifar10", root=str(tmp_path), pretrain="unlabelled")
 
 
@@ -163,16 +213,36 @@ class TestImagenet:
         assert len(source.class_names) == 1_000
         assert as_set(read(source.train)) == as_set(imagenet_archives.pixels["train"])
         assert as_set(read(source.test)) == as_set(imagenet_archives.pixels["test"])
-        by_pixels = {image.tobytes(): number // 3 for number, image in enumerate(imagenet_archives.pixels["train"])}
-        assert [imagenet_archives.class_names[by_pixels[image.tobytes()]] for image in read(source.train)] == wnids
-        published = (tfds.core.tfds_path() / "datasets/imagenet2012/validation_labels.txt").read_text().split()
-        assert sorted(source.class_names[label] for label in source.test.labels) == sorted(published[:12])
+        by_pixels = {
+            image.tobytes(): number // 3
+            for number, image in enumerate(imagenet_archives.pixels["train"])
+        }
+        assert [
+            imagenet_archives.class_names[by_pixels[image.tobytes()]]
+            for image in read(source.train)
+        ] == wnids
+        published = (
+            (tfds.core.tfds_path() / "datasets/imagenet2012/validation_labels.txt")
+            .read_text()
+            .split()
+        )
+        assert sorted(source.class_names[label] for label in source.test.labels) == sorted(
+            published[:12]
+        )
         assert source.train.shape is None
-        for index, image in enumerate(read(source.pretrain)):  # photos in colour or grey: parts of each can be decoded
-            np.testing.assert_array_equal(tf.io.decode_jpeg(source.pretrain.encoded(index), 3, dct_method="INTEGER_ACCURATE"), image)
+        for index, image in enumerate(
+            read(source.pretrain)
+        ):  # photos in colour or grey: parts of each can be decoded
+            np.testing.assert_array_equal(
+                tf.io.decode_jpeg(source.pretrain.encoded(index), 3, dct_method="INTEGER_ACCURATE"),
+                image,
+            )
 
         plan = plan_source("imagenet", root=str(tmp_path), image_size=64)
-        assert (plan.counts, plan.image_shape) == ({"pretrain": 30, "train": 30, "test": 12}, (64, 64, 3))
+        assert (plan.counts, plan.image_shape) == (
+            {"pretrain": 30, "train": 30, "test": 12},
+            (64, 64, 3),
+        )
         held = open_source("imagenet", root=str(tmp_path), image_size=64)
         assert isinstance(held.train, ArrayImages)
         np.testing.assert_array_equal(held.train.labels, source.train.labels)
@@ -184,7 +254,12 @@ class TestImagenet:
         text = str(caught.value)
         assert plan.counts == {"pretrain": 1_281_167, "train": 1_281_167, "test": 50_000}
         assert any(text in note for note in plan.notes)
-        for part in (str(tmp_path), "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar", "https://image-net.org", "data.archive"):
+        for part in (
+            str(tmp_path),
+            "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
+            "https://image-net.org",
+            "data.archive",
+        ):
             assert part in text
         with pytest.raises(SourceError, match="the folder with ILSVRC2012_img_train"):
             plan_source("imagenet", root=str(tmp_path), archive=str(tmp_path))

@@ -13,7 +13,9 @@ from tests.pipelines.sources.conftest import pack
 MOST = 1_000_000
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int = 0) -> tarfile.TarInfo:
+def member(
+    name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int = 0
+) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size = kind, target, size
     return info
@@ -58,13 +60,18 @@ def test_broken(tmp_path, kept):
 
 def test_a_data_set_is_not_prepared_from_one(tmp_path, stl10_archive, record_archive):
     """Not even where it has the size and the checksum that TFDS knows."""
-    with tarfile.open(stl10_archive.path) as good, tarfile.open(tmp_path / "stl10_binary.tar.gz", "w:gz") as evil:
+    with (
+        tarfile.open(stl10_archive.path) as good,
+        tarfile.open(tmp_path / "stl10_binary.tar.gz", "w:gz") as evil,
+    ):
         for info in good:
             evil.addfile(info, good.extractfile(info))
         evil.addfile(member("../../escaped.txt", size=3), io.BytesIO(b"out"))
     record_archive("stl10", [tmp_path / "stl10_binary.tar.gz"])
     with pytest.raises(SourceError, match=r"'\.\./\.\./escaped.txt' in it lies outside"):
-        open_source("stl10", root=str(tmp_path / "data"), archive=str(tmp_path / "stl10_binary.tar.gz"))
+        open_source(
+            "stl10", root=str(tmp_path / "data"), archive=str(tmp_path / "stl10_binary.tar.gz")
+        )
     assert not list(tmp_path.rglob("escaped.txt"))
 
 
