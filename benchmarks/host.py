@@ -54,7 +54,7 @@ class _Clock(keras.callbacks.Callback):
             self.began, self.inside = self.ended, 0.0
 
 
-def measure(steps_per_call: int, calls: int, rounds: int) -> dict:
+def measure(steps_per_execution: int, calls: int, rounds: int) -> dict:
     """Milliseconds a step outside and inside the compiled function."""
     keras.utils.set_random_seed(0)
     images = ArrayImages(
@@ -71,12 +71,12 @@ def measure(steps_per_call: int, calls: int, rounds: int) -> dict:
         views=views,
     )
     model.compile(
-        build_optimizer("lars", WarmupSchedule(0.1, 1000)), steps_per_execution=steps_per_call
+        build_optimizer("lars", WarmupSchedule(0.1, 1000)), steps_per_execution=steps_per_execution
     )
     clock = _Clock()
     callbacks = [TargetUpdate(cosine_tau(0.99, 1000)), Throughput(_BATCH), clock]
     outside, inside = [], []
-    steps = steps_per_call * calls
+    steps = steps_per_execution * calls
     for _ in range(rounds + 1):
         model.fit(
             image_batches(images, _BATCH, 0),
@@ -85,12 +85,12 @@ def measure(steps_per_call: int, calls: int, rounds: int) -> dict:
             verbose=0,
             shuffle=False,
         )
-        counted = steps - steps_per_call
+        counted = steps - steps_per_execution
         outside.append((clock.ended - clock.began - clock.inside) / counted * 1e3)
         inside.append(clock.inside / counted * 1e3)
     return {
         "benchmark": "host",
-        "steps_per_call": steps_per_call,
+        "steps_per_execution": steps_per_execution,
         "outside_ms": [round(x, 4) for x in outside[1:]],
         "median_outside_ms": round(statistics.median(outside[1:]), 4),
         "median_inside_ms": round(statistics.median(inside[1:]), 4),

@@ -45,7 +45,7 @@ def _train(root: str, cache: str, engine: str, encoder: str) -> None:
 
     prepare_environment()
     from byol_tf.models.ema import TargetUpdate, constant_tau
-    from byol_tf.runs.data import batches_of
+    from byol_tf.runs.data import train_batches
     from byol_tf.runs.folder import RunFolder
     from byol_tf.train.experiment import Experiment
 
@@ -60,7 +60,7 @@ def _train(root: str, cache: str, engine: str, encoder: str) -> None:
     config = load_config("stl10", [f"{key}={value}" for key, value in keys.items()])
     experiment = Experiment(config, RunFolder(Path(root).parent / "run"), lambda line: None)
     opened = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    batches = batches_of(config, experiment.source.pretrain)
+    batches = train_batches(config, experiment.source.pretrain)
     experiment.model.fit(
         batches,
         steps_per_epoch=_STEPS,

@@ -12,7 +12,7 @@ from pathlib import Path
 _OURS = Path(__file__).resolve().parents[1]
 
 
-def refuse_other_packages() -> None:
+def check_import_path() -> None:
     """Looks whether `pipelines` is the package that is installed beside this one; imports nothing.
 
     `python -m` imports from the current folder first, where a frequent name like that may be the
@@ -41,7 +41,7 @@ def refuse_other_packages() -> None:
     raise ImportError(text)
 
 
-refuse_other_packages()
+check_import_path()
 __version__ = "0.1.0"
 
 _HOMES = {

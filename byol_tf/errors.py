@@ -27,7 +27,7 @@ class ProtocolError(Exception):
     be right."""
 
 
-class ProofError(Exception):
+class VerificationError(Exception):
     """An exported file can't be used where byol_tf isn't. The text says what happened there."""
 
 
@@ -105,7 +105,7 @@ class OutOfMemory(RunStopped):
 
 
 class ImagesLost(RunStopped):
-    """More photos than `data.max_bad_fraction` can't be read any more."""
+    """More photos than `data.max_unreadable_fraction` can't be read any more."""
 
     exit_code = IMAGES_LOST
 

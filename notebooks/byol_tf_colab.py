@@ -210,7 +210,7 @@ del os.environ["TPU_LOAD_LIBRARY"]
 tf.config.set_visible_devices([], "GPU")  # whose memory the commands below need
 
 from byol_tf.config.loading import load_config
-from byol_tf.models.from_config import encoder_of
+from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model
 from byol_tf.runs.data import source_options
 from pipelines.sources import open_source
@@ -220,7 +220,7 @@ test = open_source(**source_options(config)).test
 images = np.stack([test[index] for index in range(500)])
 keras.utils.set_random_seed(config.seed)
 untrained = inference_model(
-    encoder_of(config), config.views.size, config.views.mean, config.views.std
+    build_config_encoder(config), config.views.size, config.views.mean, config.views.std
 )
 saved = tf.saved_model.load(f"{RUN}/export/encoder/1")
 

@@ -13,9 +13,9 @@ import tensorflow as tf
 from pipelines.policy import ViewPolicy
 from pipelines.sampling import Order
 from pipelines.sources import Images
-from pipelines.views.host_crops import read_parts, resized
+from pipelines.views.host_crops import read_crops, resized
 from pipelines.views.keras_cv import HostViews
-from pipelines.views.random_params import draw
+from pipelines.views.random_params import sample_params
 
 _READ_AHEAD = 4
 
@@ -93,8 +93,10 @@ def crop_batches(
 
     @tf.autograph.experimental.do_not_convert
     def cropped(epoch, position, index):
-        draws = [draw((seed, view), epoch, position[None]) for view in range(len(policies))]
-        crops = [resized(part, size) for part in read_parts(images, index, policies, draws)]
+        draws = [
+            sample_params((seed, view), epoch, position[None]) for view in range(len(policies))
+        ]
+        crops = [resized(part, size) for part in read_crops(images, index, policies, draws)]
         return (*crops, tf.stack([epoch, position]))
 
     return _one_by_one(cropped, order, first_step).prefetch(_READ_AHEAD)
@@ -144,8 +146,8 @@ def view_batches(
 
     @tf.autograph.experimental.do_not_convert
     def cropped(epoch, position, index):
-        draws = [draw(engine.seed, epoch, position[None]) for engine in engines]
-        parts = read_parts(images, index, policies, draws)
+        draws = [sample_params(engine.seed, epoch, position[None]) for engine in engines]
+        parts = read_crops(images, index, policies, draws)
         crops = [
             engine.resize_one(part, drawn)
             for engine, part, drawn in zip(engines, parts, draws, strict=True)

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 @dataclass(frozen=True)
-class Rising:
+class IncreasingRange:
     """Checks a range: lowest < low <= high <= highest. Raises `ValueError` otherwise; `expected`
     says what is wanted."""
 
@@ -31,7 +31,7 @@ class Rising:
 
 
 Range = Annotated[tuple[float, float], Field(strict=False)]  # strict would refuse JSON's lists
-AreaRange = Annotated[Range, AfterValidator(Rising(0.0, 1.0))]
+AreaRange = Annotated[Range, AfterValidator(IncreasingRange(0.0, 1.0))]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -50,7 +50,7 @@ class ViewPolicy(BaseModel):
 
     crop_area: AreaRange = (0.08, 1.0)
     """Range of the crop's area as a fraction of the image's, uniform."""
-    crop_aspect: Annotated[Range, AfterValidator(Rising(0.0, 10.0))] = (3 / 4, 4 / 3)
+    crop_aspect: Annotated[Range, AfterValidator(IncreasingRange(0.0, 10.0))] = (3 / 4, 4 / 3)
     """Range of the crop's width / height, log-uniform."""
     flip_probability: Probability = 0.5
     """Probability of a left-right flip."""
@@ -70,7 +70,7 @@ class ViewPolicy(BaseModel):
     blur_probability: Probability = 1.0
     """Probability of a Gaussian blur whose kernel spans a tenth of the view (23 at 224 px, 9 at 96
     px)."""
-    blur_sigma: Annotated[Range, AfterValidator(Rising(0.0, 100.0))] = (0.1, 2.0)
+    blur_sigma: Annotated[Range, AfterValidator(IncreasingRange(0.0, 100.0))] = (0.1, 2.0)
     """Range of the blur's standard deviation in pixels, uniform."""
     solarize_probability: Probability = 0.0
     """Probability that pixels at or above the threshold are inverted."""

@@ -135,14 +135,17 @@ def _only_fused_views_have_two_ways(exact: bool, engine: str) -> str | None:
     )
 
 
-@_check("training.accumulation", "training.batch_size")
-def _parts_divide_the_batch(accumulation: int, batch_size: int) -> str | None:
-    if batch_size % accumulation == 0:
+@_check("training.gradient_accumulation_steps", "training.batch_size")
+def _parts_divide_the_batch(gradient_accumulation_steps: int, batch_size: int) -> str | None:
+    if batch_size % gradient_accumulation_steps == 0:
         return None
-    return f"expected a divisor of training.batch_size ({batch_size}); received {accumulation}"
+    return (
+        f"expected a divisor of training.batch_size ({batch_size}); received "
+        f"{gradient_accumulation_steps}"
+    )
 
 
-@_check("devices.jit", "devices.strategy")
+@_check("devices.jit_compile", "devices.strategy")
 def _jit_is_for_one_device(jit: str, strategy: str) -> str | None:
     if jit != "on" or strategy not in ("mirrored", "multi_worker", "tpu"):
         return None
@@ -199,25 +202,25 @@ def _weights_are_what_was_trained(weights: str | None, normalization: str) -> st
 
 @_check(
     "projector.normalization",
-    "projector.hidden",
-    "projector.outputs",
+    "projector.hidden_size",
+    "projector.output_size",
     "projector.normalize_output",
-    "projector.layers",
+    "projector.num_layers",
 )
 def _groups_divide_projector(
     normalization: str, hidden: int, outputs: int, normalize_output: bool, layers: int
 ) -> str | None:
     widths = {
-        "projector.hidden": hidden if layers > 1 else None,
-        "projector.outputs": outputs if normalize_output else None,
+        "projector.hidden_size": hidden if layers > 1 else None,
+        "projector.output_size": outputs if normalize_output else None,
     }
     return _groups_divide(normalization, widths)
 
 
 @_check(
     "predictor.normalization",
-    "predictor.hidden",
-    "projector.outputs",
+    "predictor.hidden_size",
+    "projector.output_size",
     "predictor.normalize_output",
     "predictor.kind",
 )
@@ -225,8 +228,8 @@ def _groups_divide_predictor(
     normalization: str, hidden: int, outputs: int, normalize_output: bool, kind: str
 ) -> str | None:
     widths = {
-        "predictor.hidden": hidden,
-        "projector.outputs": outputs if normalize_output else None,
+        "predictor.hidden_size": hidden,
+        "projector.output_size": outputs if normalize_output else None,
     }
     return None if kind == "none" else _groups_divide(normalization, widths)
 
@@ -248,7 +251,7 @@ def _learning_predictor_has_a_schedule(schedule: str | None, kind: str) -> str |
     return f'expected null, as predictor.kind "{kind}" learns nothing; received "{schedule}"'
 
 
-@_check("predictor.rate", "predictor.kind")
+@_check("predictor.learning_rate_multiplier", "predictor.kind")
 def _learning_predictor_has_a_rate(rate: float, kind: str) -> str | None:
     if rate == 1.0 or kind == "mlp":
         return None

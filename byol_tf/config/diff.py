@@ -10,10 +10,12 @@ _DOES_NOT_MATTER = ("about", "$schema", "run", "monitor")
 """Keys that change nothing of what is learned."""
 _SAME_STEPS = {
     "data.cache": "pixels are the files', held or read again",
-    "devices.steps_per_call": "the same steps one after the other, however many before Python is "
+    "devices.steps_per_execution": "the same steps one after the other, however many before Python "
+    "is "
     "asked",
     "devices.tpu": "a name",
-    "training.recompute": "what the backward pass needs is computed again from the same numbers",
+    "training.rematerialize": "what the backward pass needs is computed again from the same "
+    "numbers",
 }
 """Keys that are listed where runs are compared, and with which a run goes on all the same, each
 with the reason."""

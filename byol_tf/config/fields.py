@@ -42,6 +42,26 @@ SECTIONS: dict[Key, dict[str, FieldInfo]] = _collect(Config, ())
 """Place of a section -> its keys, in the order of `schema.py`."""
 
 
+RENAMED = {
+    "data.max_bad_fraction": "data.max_unreadable_fraction",
+    "devices.jit": "devices.jit_compile",
+    "devices.steps_per_call": "devices.steps_per_execution",
+    "objective.directions": "objective.symmetrization",
+    "optimizer.reference_batch": "optimizer.reference_batch_size",
+    "predictor.hidden": "predictor.hidden_size",
+    "predictor.rate": "predictor.learning_rate_multiplier",
+    "probe.every": "probe.every_epochs",
+    "projector.hidden": "projector.hidden_size",
+    "projector.layers": "projector.num_layers",
+    "projector.outputs": "projector.output_size",
+    "run.checkpoint_minutes": "run.checkpoint_every_minutes",
+    "run.checkpoint_steps": "run.checkpoint_every_steps",
+    "training.accumulation": "training.gradient_accumulation_steps",
+    "training.recompute": "training.rematerialize",
+}
+"""Keys of configs written before version 0.1.0 -> their names since."""
+
+
 def kind(key: Key) -> Any:
     """The type that a key takes, without `| None`. Raises `KeyError` for a key that the config
     doesn't have."""
@@ -84,7 +104,8 @@ def quoted(word: str) -> str:
 
 def _words(annotation: Any, metadata: list[Any]) -> str:
     for item in metadata:
-        # A `Worded` or `Rising` says it itself; the latter hides in pydantic's AfterValidator.
+        # A `ExpectedText` or `Rising` says it itself; the latter hides in pydantic's
+        # AfterValidator.
         said = getattr(getattr(item, "func", item), "expected", None)
         if said:
             return said
@@ -177,3 +198,19 @@ def dotted(key: Key) -> str:
     """A key as it is written in messages: `training.epochs`; parts that are no plain words stand in
     quotes."""
     return ".".join(part if re.fullmatch(r"[\w$-]{1,60}", part) else shown(part) for part in key)
+
+
+def json_schema(model: type[BaseModel]) -> str:
+    """The JSON schema of a model, as a file's text; each description is on one line."""
+
+    def unwrapped(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                name: " ".join(inner.split())
+                if name == "description" and isinstance(inner, str)
+                else unwrapped(inner)
+                for name, inner in value.items()
+            }
+        return list(map(unwrapped, value)) if isinstance(value, list) else value
+
+    return json.dumps(unwrapped(model.model_json_schema(by_alias=True)), indent=2) + "\n"

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from byol_tf.config.fields import SECTIONS, Key, dotted, kind, printable, shown, takes_null
+from byol_tf.config.fields import (
+    SECTIONS,
+    Key,
+    dotted,
+    json_schema,
+    kind,
+    printable,
+    shown,
+    takes_null,
+)
 from byol_tf.config.json_reader import BrokenJson, Repeat, read_json
-from byol_tf.config.messages import Mistake, mistakes
+from byol_tf.config.messages import ConfigIssue, validate
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError
 
@@ -150,7 +159,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     given = [(None, repeat) for repeat in repeats] + [
         (change, repeat) for change in changes for repeat in change.repeats
     ]
-    config, found = mistakes(
+    config, found = validate(
         tree, [repeat for owner, repeat in given if origins.of(repeat[0]) is owner]
     )
     lines += [_placed(label, mistake, origins) for mistake in found]
@@ -167,7 +176,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
 def schema_json() -> str:
     """The JSON schema of a config, as `configs/schema.json` holds it for editors to complete and
     check keys with."""
-    return json.dumps(Config.model_json_schema(by_alias=True), indent=2) + "\n"
+    return json_schema(Config)
 
 
 def resolved_json(config: Config) -> str:
@@ -190,7 +199,7 @@ def packaged_recipe(name: str) -> Config:
     return load_config(_RECIPES / f"{name}.json")
 
 
-def _placed(label: str, mistake: Mistake, origins: Origins) -> tuple[int, str]:
+def _placed(label: str, mistake: ConfigIssue, origins: Origins) -> tuple[int, str]:
     """A mistake with the file or override that it is in, and where that comes in the order of
     messages."""
     origin = origins.of(mistake.key)

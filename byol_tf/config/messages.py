@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from byol_tf.config.checks import conflicts
 from byol_tf.config.fields import (
+    RENAMED,
     SECTIONS,
     Key,
     dotted,
@@ -30,7 +31,7 @@ look for what was meant takes time."""
 
 
 @dataclass(frozen=True)
-class Mistake:
+class ConfigIssue:
     """One mistake: where it is, what it is, and the other keys that had a part in it."""
 
     key: Key
@@ -38,9 +39,9 @@ class Mistake:
     others: tuple[Key, ...] = ()
 
 
-def mistakes(
+def validate(
     tree: dict[str, Any], repeats: Sequence[Repeat] = ()
-) -> tuple[Config | None, list[Mistake]]:
+) -> tuple[Config | None, list[ConfigIssue]]:
     """Checks a config as read from JSON.
 
     Args:
@@ -52,16 +53,16 @@ def mistakes(
         is missing stands at the end of its section. Of more than `MOST_MISTAKES` the last one
         stands for the rest.
     """
-    found = [Mistake(key, _repeated(values)) for key, values in repeats[:MOST_MISTAKES]]
+    found = [ConfigIssue(key, _repeated(values)) for key, values in repeats[:MOST_MISTAKES]]
     tree, unwritable = _without_unwritable_keys(tree)
-    found += [Mistake(key, "unknown key") for key in unwritable[:MOST_MISTAKES]]
+    found += [ConfigIssue(key, "unknown key") for key in unwritable[:MOST_MISTAKES]]
     tree, left_out = _without_most_unknown_keys(tree)
     config, all_errors = _validate(tree)
     errors = all_errors[:MOST_MISTAKES]
     if len(all_errors) > len(errors):
         key = _key(all_errors[len(errors)])
         found.append(
-            Mistake(
+            ConfigIssue(
                 key,
                 f"unknown or wrong, and so are {len(all_errors) - len(errors) - 1 + left_out:,} "
                 "more keys",
@@ -72,7 +73,7 @@ def mistakes(
         for error in errors
         if error["type"] == "extra_forbidden"
     }
-    found += [Mistake(key, text) for key, (text, _) in unknown.items()]
+    found += [ConfigIssue(key, text) for key, (text, _) in unknown.items()]
     meant = {key for _, key in unknown.values() if key and not _given(tree, key)}
     wrong = set(unknown)
     for error in errors:
@@ -82,9 +83,9 @@ def mistakes(
         if not key or key in wrong:
             continue
         if error["type"] != "missing":
-            found.append(Mistake(key, _wrong_value(key, _value(tree, key))))
+            found.append(ConfigIssue(key, _wrong_value(key, _value(tree, key))))
         elif key not in meant:  # a key that is only misspelt is not missing as well
-            found.append(Mistake(key, f"missing; expected {expected(key)}"))
+            found.append(ConfigIssue(key, f"missing; expected {expected(key)}"))
         wrong.add(key)
     doubtful = (
         wrong
@@ -99,10 +100,11 @@ def mistakes(
 
     for keys, text in conflicts(lambda name: _value(tree, tuple(name.split("."))), knows):
         first, *others = (tuple(name.split(".")) for name in keys)
-        found.append(Mistake(first, text, tuple(others)))
+        found.append(ConfigIssue(first, text, tuple(others)))
     if not found:
         found = [
-            Mistake(key, _wrong_value(key, _value(tree, key))) for key in _unwritable_values(tree)
+            ConfigIssue(key, _wrong_value(key, _value(tree, key)))
+            for key in _unwritable_values(tree)
         ]
     found.sort(key=lambda mistake: _position(tree, mistake.key))
     return (None if found else config), found
@@ -257,6 +259,9 @@ def _nearest(name: str, names: Sequence[str], cutoff: float = 0.6) -> str | None
 def _unknown_key(key: Key, tree: dict[str, Any]) -> tuple[str, Key | None]:
     """The message about a key that isn't one, and the key that was meant, if that is clear."""
     section, name = key[:-1], key[-1]
+    if dotted(key) in RENAMED:
+        new = tuple(RENAMED[dotted(key)].split("."))
+        return f'unknown key; it is now called "{dotted(new)}"', new
     own = [known for known in SECTIONS[section] if not known.startswith("$")]
     same = next((known for known in own if _alike(known) == _alike(name)), None)
     homes = [place for place, names in SECTIONS.items() if name in names]

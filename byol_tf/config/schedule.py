@@ -23,7 +23,7 @@ class Schedule:
     peak_rate: float
 
 
-def schedule_of(config: Config, images: int) -> Schedule:
+def training_schedule(config: Config, images: int) -> Schedule:
     """The steps and rates for so many pre-training images. `ConfigError` if they don't fill a
     batch."""
     batch = config.training.batch_size
@@ -41,11 +41,11 @@ def schedule_of(config: Config, images: int) -> Schedule:
         total_steps=steps_per_epoch * config.training.epochs,
         warmup_steps=round(optimizer.warmup_epochs * steps_per_epoch),
         peak_rate=optimizer.base_learning_rate
-        * (batch / optimizer.reference_batch if optimizer.reference_batch else 1.0),
+        * (batch / optimizer.reference_batch_size if optimizer.reference_batch_size else 1.0),
     )
 
 
-def system_of(config: Config) -> str:
+def method_name(config: Config) -> str:
     """What a config trains, in a word: `BYOL`, `SimCLR`, `SimSiam`, or `trained` where it is none
     of them."""
     objective, predicts = config.objective, config.predictor.kind == "mlp"
@@ -65,11 +65,11 @@ def system_of(config: Config) -> str:
 def check_batch(config: Config, replicas: int, workers: int = 1) -> None:
     """`ConfigError` if so many replicas, on so many machines, don't divide a batch into equal
     parts, and those by the accumulation."""
-    batch, parts = config.training.batch_size, config.training.accumulation
+    batch, parts = config.training.batch_size, config.training.gradient_accumulation_steps
     if batch % (replicas * parts) == 0:
         return
     where = f"{replicas} devices on {workers} machines" if workers > 1 else f"{replicas} devices"
-    by = f" x training.accumulation ({parts})" if parts > 1 else ""
+    by = f" x training.gradient_accumulation_steps ({parts})" if parts > 1 else ""
     raise ConfigError(
         [
             f"training.batch_size: expected a multiple of {replicas * parts}, as there are "

@@ -16,7 +16,7 @@ from pipelines.policy import PRESETS, ViewPolicy
 
 
 @dataclass(frozen=True)
-class Worded:
+class ExpectedText:
     """What a field takes, for messages, where its type alone does not say it."""
 
     expected: str
@@ -28,13 +28,15 @@ Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Text = Annotated[str, Field(min_length=1)]
 # strict would refuse JSON's lists
-Colour = Annotated[
-    tuple[float, float, float], Field(strict=False), Worded("three numbers [red, green, blue]")
+ChannelMean = Annotated[
+    tuple[float, float, float],
+    Field(strict=False),
+    ExpectedText("three numbers [red, green, blue]"),
 ]
-Spread = Annotated[
+ChannelStd = Annotated[
     tuple[Positive, Positive, Positive],
     Field(strict=False),
-    Worded("three numbers above 0 [red, green, blue]"),
+    ExpectedText("three numbers above 0 [red, green, blue]"),
 ]
 
 
@@ -88,7 +90,7 @@ class Data(Section):
     cache: Literal["auto", "memory", "none"] = "auto"
     """`memory`: decoded images are held as uint8; `none`: read again each epoch; `auto`: memory if
     all splits fit into half of what is free."""
-    max_bad_fraction: Fraction = 0.01
+    max_unreadable_fraction: Fraction = 0.01
     """`folder`: a larger share of unreadable files than this stops the run."""
 
 
@@ -115,14 +117,14 @@ class Views(Section):
     """Policy of the first view: only the keys that differ from the preset."""
     second: ViewPolicy = ViewPolicy()
     """Policy of the second view: only the keys that differ from the preset."""
-    mean: Colour = (0.485, 0.456, 0.406)
+    mean: ChannelMean = (0.485, 0.456, 0.406)
     """Subtracted from each channel of an image in [0, 1], after augmentation. Default:
     ImageNet's."""
-    std: Spread = (0.229, 0.224, 0.225)
+    std: ChannelStd = (0.229, 0.224, 0.225)
     """Divides each channel afterwards."""
 
     @property
-    def preparation(self) -> tuple[int, Colour, Colour]:
+    def preparation(self) -> tuple[int, ChannelMean, ChannelMean]:
         """(size, mean, std), as `models.inference.inference_model` takes them."""
         return self.size, self.mean, self.std
 
@@ -181,11 +183,11 @@ class Projector(Section):
     """From representation to projection: Linear, normalisation, ReLU, Linear (BYOL paper, section
     3.3)."""
 
-    hidden: Count = 4096
+    hidden_size: Count = 4096
     """Width of the hidden layers."""
-    outputs: Annotated[int, Field(ge=2)] = 256
+    output_size: Annotated[int, Field(ge=2)] = 256
     """Width of the projection, and of its prediction."""
-    layers: Annotated[int, Field(ge=1, le=8)] = 2
+    num_layers: Annotated[int, Field(ge=1, le=8)] = 2
     """Linear layers; SimSiam has 3."""
     normalization: Normalization = "batch"
     """As encoder.normalization."""
@@ -200,13 +202,13 @@ class Predictor(Section):
     kind: Literal["mlp", "none", "fixed"] = "mlp"
     """`none`: the projection is the prediction (STL-10 paper, table 2; SimCLR); `fixed`: stays as
     it was drawn (SimSiam report, B)."""
-    hidden: Count = 4096
-    """Width of the hidden layer; less than projector.outputs is SimSiam's bottleneck."""
+    hidden_size: Count = 4096
+    """Width of the hidden layer; less than projector.output_size is SimSiam's bottleneck."""
     normalization: Normalization = "batch"
     """As encoder.normalization."""
     normalize_output: bool = False
     """Normalisation on the prediction too (SimSiam report, D)."""
-    rate: Positive = 1.0
+    learning_rate_multiplier: Positive = 1.0
     """The predictor's learning rate is so many times that of the rest."""
     schedule: Literal["cosine", "constant"] | None = None
     """Of the predictor's learning rate after the warm-up. Default: optimizer.schedule. `constant`
@@ -223,9 +225,10 @@ class Objective(Section):
     similarity: Literal["cosine", "cross_entropy"] = "cosine"
     """`cosine`: 2 - 2 cos (BYOL paper, equation 2); `cross_entropy`: between softmaxes (SimSiam
     report, E)."""
-    directions: Literal["both", "one", "one_two_draws"] = "both"
-    """`both`: each view predicts the other, and the losses are added; `one`: the first predicts the
-    second; `one_two_draws`: the same for two pairs of views of each image (SimSiam report, F)."""
+    symmetrization: Literal["symmetric", "asymmetric", "asymmetric_2x"] = "symmetric"
+    """`symmetric`: each view predicts the other, and the losses are added; `asymmetric`: the first
+    predicts the second; `asymmetric_2x`: the same for two pairs of views of each image (SimSiam
+    report, F)."""
     negatives: Fraction = 0.0
     """Weight beta of the other images of the batch in the extended InfoNCE: 0 is BYOL's loss, 1
     SimCLR's (BYOL paper, equation 8)."""
@@ -261,16 +264,16 @@ class Tau(Section):
 
 
 class Optimizer(Section):
-    """How the online network learns. Biases and normalisation parameters are spared weight
+    """How the online network learns. Biases and normalisation parameters are is_excluded weight
     decay."""
 
     name: Literal["lars", "adam", "adamw", "lamb", "sgd"] = "adam"
     """`lars`: the BYOL paper's; `adam`: the STL-10 paper's; `sgd`: with momentum, SimSiam's;
     `adamw` and `lamb`: Keras' own."""
     base_learning_rate: Positive
-    """The rate at `reference_batch`; the effective one is base_learning_rate x training.batch_size
-    / reference_batch."""
-    reference_batch: Count | None = 256
+    """The rate at `reference_batch_size`; the effective one is base_learning_rate x
+    training.batch_size / reference_batch_size."""
+    reference_batch_size: Count | None = 256
     """256 in the BYOL paper, 128 in the STL-10 paper; null: the rate is used as it stands."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """`cosine`: down to 0 over what follows the warm-up; `constant`."""
@@ -291,10 +294,10 @@ class Training(Section):
     batch_size: Annotated[int, Field(ge=2)]
     """Images a step, over all replicas, which divide it. The rest of an epoch that fills no batch
     is left out (another rest each epoch)."""
-    accumulation: Count = 1
+    gradient_accumulation_steps: Count = 1
     """Each replica's batch is taken in so many parts, one after the other, to save memory; batch
     statistics are then a part's."""
-    recompute: bool = False
+    rematerialize: bool = False
     """The backward pass computes most of the encoder's activations again instead of keeping them:
     less memory, more time, same numbers."""
     deterministic: bool = False
@@ -313,9 +316,9 @@ class Devices(Section):
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     """What the networks compute in. Weights, losses, statistics and the target's average stay
     float32."""
-    jit: Literal["auto", "on", "off"] = "auto"
+    jit_compile: Literal["auto", "on", "off"] = "auto"
     """Whether XLA compiles the step: `auto` on one GPU, and nowhere else (a TPU always does)."""
-    steps_per_call: Count | None = None
+    steps_per_execution: Count | None = None
     """At most so many steps run before Python is asked again. Default: 1 on a CPU, 16 elsewhere.
     The next divisor of an epoch's steps is taken."""
 
@@ -324,7 +327,7 @@ class Probe(Section):
     """How the representation is judged while it is learned: a linear classifier and nearest
     neighbours on frozen features."""
 
-    every: Count = 1
+    every_epochs: Count = 1
     """Epochs between two probes; the untrained encoder and the last epoch are always probed."""
     train_images: Count | None = None
     """Labelled images that the probe learns from, class-balanced, drawn by the seed. Default: all
@@ -358,10 +361,10 @@ class Run(Section):
 
     root: Text = "runs"
     """Where run folders are made, each named <name>-<date>-<number>."""
-    checkpoint_steps: Count | None = None
+    checkpoint_every_steps: Count | None = None
     """A checkpoint when so many steps were made since the last one, beside that at each epoch's
     end. Default: none. Where several steps run in one call, after the call."""
-    checkpoint_minutes: Positive | None = 15.0
+    checkpoint_every_minutes: Positive | None = 15.0
     """A checkpoint when so many minutes have passed since the last one. null: none."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     """How many of the newest checkpoints stay; the best by probe stays too. At least two, in case
@@ -381,7 +384,9 @@ class Config(Section):
     name: Annotated[
         str,
         Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"),
-        Worded("a name of at most 100 letters, digits, '.', '_' and '-', a letter or digit first"),
+        ExpectedText(
+            "a name of at most 100 letters, digits, '.', '_' and '-', a letter or digit first"
+        ),
     ]
     """First part of the run folder's name."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

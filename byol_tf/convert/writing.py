@@ -177,12 +177,12 @@ def _config_tree(converted: Converted, out: Path) -> dict:
         "optimizer": {
             "name": "adam",
             "base_learning_rate": 0.0003,
-            "reference_batch": None,
+            "reference_batch_size": None,
             "schedule": "cosine",
             "warmup_epochs": 1,
         },
         "training": {"epochs": 100, "batch_size": 128},
-        "probe": {"every": 5},
+        "probe": {"every_epochs": 5},
     }
     for name, head in converted.heads.items():
         hidden = head.get_layer(f"{name}_hidden").units

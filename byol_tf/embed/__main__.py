@@ -21,7 +21,14 @@ from byol_tf.embed.store import Store, csv_text
 from byol_tf.errors import ConfigError, EmbedError, ProtocolError
 from byol_tf.evaluate.knn import nearest
 from byol_tf.runs.files import write_atomically
-from pipelines.sources import Heap, Photo, SourceError, UnreadableImage, printable, read_photo
+from pipelines.sources import (
+    FlatImageFolder,
+    Photo,
+    SourceError,
+    UnreadableImage,
+    printable,
+    read_photo,
+)
 
 _USAGE_ERROR, _INTERRUPTED = 2, 130
 _NEIGHBOURS = 8  # of a photo, that fit side by side
@@ -91,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 def _command(options: argparse.Namespace, arguments: list[str]) -> int:
     encoder = encoder_files(options.encoder)
     given = None if options.few is None else read_labels(Path(options.few))
-    heap = Heap(options.images, "--images")
+    heap = FlatImageFolder(options.images, "--images")
     labels = None
     if given is not None:
         names = [*(photo.name for photo in heap.photos), *heap.skipped]
@@ -141,7 +148,7 @@ class _Query:
     photo: Photo | None
 
 
-def _query(text: str, heap: Heap) -> _Query:
+def _query(text: str, heap: FlatImageFolder) -> _Query:
     """Reads a photo of the heap, by its path from here or as in index.csv, or a file from
     elsewhere. `EmbedError` if that can't be."""
     path = Path(text).expanduser()
@@ -199,7 +206,7 @@ def _few(embedded: EmbeddedPhotos, labels: dict[str, str], out: Path, file: str)
     """Guesses the labels of all photos from a few; writes predictions.csv and a picture of those to
     label next."""
     from byol_tf.embed.contact_sheet import Shown, sheet_figure, short_name
-    from byol_tf.embed.few_shot import few_labels
+    from byol_tf.embed.few_shot import fit_few_shot
 
     at = {photo.name: row for row, photo in enumerate(embedded.photos)}
     unreadable = sorted(name for name in labels if name not in at)
@@ -214,7 +221,7 @@ def _few(embedded: EmbeddedPhotos, labels: dict[str, str], out: Path, file: str)
             f"{file}: expected readable photos of two classes or more; without those that can't be "
             "read one is left"
         )
-    few = few_labels(embedded.embeddings, by_row)
+    few = fit_few_shot(embedded.embeddings, by_row)
     best, certain = few.probabilities.argmax(axis=1), few.probabilities.max(axis=1)
     order = sorted(
         range(len(best)), key=lambda row: (row in by_row, certain[row], row)
@@ -257,7 +264,7 @@ def _few(embedded: EmbeddedPhotos, labels: dict[str, str], out: Path, file: str)
     }
 
 
-def _thumbnail(heap: Heap, photo: Photo) -> np.ndarray | None:
+def _thumbnail(heap: FlatImageFolder, photo: Photo) -> np.ndarray | None:
     from byol_tf.embed.contact_sheet import thumbnail
 
     try:

@@ -44,7 +44,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Few:
+class FewShotResult:
     """What a few labels let expect of all photos.
 
     Attributes:
@@ -60,7 +60,7 @@ class Few:
     estimate: Estimate | None
 
 
-def few_labels(embeddings: np.ndarray, labels: dict[int, str], seed: int = 0) -> Few:
+def fit_few_shot(embeddings: np.ndarray, labels: dict[int, str], seed: int = 0) -> FewShotResult:
     """Fits logistic regression on the labelled rows and applies it to all.
 
     Features are standardised by all photos, labelled or not. All classes weigh the same, however
@@ -92,7 +92,7 @@ def few_labels(embeddings: np.ndarray, labels: dict[int, str], seed: int = 0) ->
         alone = [
             str(name) for name, count in zip(names, np.bincount(numbers), strict=True) if count == 1
         ]
-        return Few(
+        return FewShotResult(
             [str(name) for name in names], probabilities, alone, _estimate(features, numbers, seed)
         )
 

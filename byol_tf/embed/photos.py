@@ -11,7 +11,7 @@ from byol_tf.embed.encoder_files import EncoderFiles
 from byol_tf.embed.progress import Progress
 from byol_tf.embed.store import Store
 from byol_tf.errors import EmbedError
-from pipelines.sources import Heap
+from pipelines.sources import FlatImageFolder
 
 if TYPE_CHECKING:
     import keras
@@ -93,7 +93,7 @@ class EmbeddedPhotos:
     Memory: the embeddings, once.
     """
 
-    def __init__(self, heap: Heap, encoder: EncoderFiles, store: Store, facts: dict):
+    def __init__(self, heap: FlatImageFolder, encoder: EncoderFiles, store: Store, facts: dict):
         self.heap, self.encoder, self.store, self.facts = heap, encoder, store, facts
         self.skipped = dict(heap.skipped)
         self._model = None
@@ -190,15 +190,17 @@ class EmbeddedPhotos:
         if self._model is None:
             from byol_tf.config.loading import load_config
             from byol_tf.models.inference import exported_form
-            from byol_tf.runs.encoders import file_encoder, run_encoder
+            from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
             from byol_tf.runs.folder import RunFolder
 
             if self.encoder.run:
                 folder = RunFolder(self.encoder.path)
                 config = load_config(folder.config)
-                self._model = exported_form(run_encoder(config, folder), *config.views.preparation)
+                self._model = exported_form(
+                    load_run_encoder(config, folder), *config.views.preparation
+                )
             else:
-                self._model = file_encoder(self.encoder.path)
+                self._model = load_encoder_file(self.encoder.path)
         return self._model
 
     def embedded(self, pixels: np.ndarray) -> np.ndarray:

@@ -271,7 +271,7 @@ def _measure(options: argparse.Namespace, config) -> dict | None:
 
     from byol_tf.errors import ProtocolError
     from byol_tf.evaluate.protocols import labelled_source, run_protocol
-    from byol_tf.runs.encoders import file_encoder, run_encoder
+    from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
     from pipelines.sources import SourceError
 
     tf.get_logger().setLevel(
@@ -281,9 +281,9 @@ def _measure(options: argparse.Namespace, config) -> dict | None:
     try:
         source = labelled_source(config, _say_loaded)
         inference = (
-            run_encoder(config, RunFolder(Path(options.run)))
+            load_run_encoder(config, RunFolder(Path(options.run)))
             if options.run
-            else file_encoder(Path(options.encoder))
+            else load_encoder_file(Path(options.encoder))
         )
         _say(
             f"{options.protocol}: {options.run or options.encoder} on {config.data.source}, "
@@ -318,7 +318,7 @@ def _say_loaded(what: str, done: int, total: int) -> None:
 
 
 def _report(result: dict, out: Path) -> None:
-    spread = result.get("top1_spread")
+    spread = result.get("top1_std")
     line = f"top-1 {result['top1']:.1%}" + (
         f" +- {spread:.1%} over {len(result['top1_each'])} seeds" if spread is not None else ""
     )

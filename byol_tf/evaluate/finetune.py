@@ -18,7 +18,7 @@ from byol_tf.evaluate.crops import batch_size_for, crop_layer, labelled_batches
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.metrics import top_1_and_5, top_k_accuracy
 from byol_tf.evaluate.splits import held_out, labelled_fraction
-from byol_tf.models.inference import parts_of
+from byol_tf.models.inference import split_inference_model
 from byol_tf.models.networks import initialize_from_data
 from pipelines.sources import Images, subset
 
@@ -106,7 +106,7 @@ def tune_protocol(
         verbose: as in `keras.Model.fit`.
 
     Returns:
-        `top1` and `top5`: means over the seeds; `top1_spread`: their standard deviation (n - 1),
+        `top1` and `top5`: means over the seeds; `top1_std`: their standard deviation (n - 1),
         None for one seed; `top1_each`; `fraction`, `labels` (their number), `rate`,
         `held_out_accuracy` of each rate, `epochs`, `batch_size`.
 
@@ -152,7 +152,7 @@ def tune_protocol(
         "top5": None
         if results[0]["top5"] is None
         else float(np.mean([result["top5"] for result in results])),
-        "top1_spread": float(np.std(each, ddof=1)) if len(each) > 1 else None,
+        "top1_std": float(np.std(each, ddof=1)) if len(each) > 1 else None,
         "top1_each": each,
         "fraction": recipe.fraction,
         "labels": len(parts[0]),
@@ -180,7 +180,7 @@ def _trained(
 ) -> keras.Model:
     """A model from uint8 images of any size to logits `[N, classes]`, trained on `images`."""
     keras.utils.set_random_seed(seed)
-    resize, normalise, encoder = parts_of(inference)
+    resize, normalise, encoder = split_inference_model(inference)
     copy = keras.models.clone_model(encoder)
     if not recipe.from_scratch:
         copy.set_weights(encoder.get_weights())

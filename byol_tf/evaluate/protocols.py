@@ -13,16 +13,16 @@ from byol_tf.evaluate.finetune import FINETUNE_RATES, SUPERVISED_RATES, TuneReci
 from byol_tf.evaluate.knn import knn_accuracy
 from byol_tf.evaluate.linear import LinearRecipe, linear_protocol
 from byol_tf.evaluate.logistic import logistic_protocol
-from byol_tf.models.inference import exported_form, parts_of
+from byol_tf.models.inference import exported_form, split_inference_model
 from byol_tf.runs.data import source_options
 from pipelines.sources import Source, open_source, plan_source
 
 
-def crop_size(inference: keras.Model, config: Config) -> int:
+def evaluation_crop_size(inference: keras.Model, config: Config) -> int:
     """Side of the crops that an encoder is judged on: of its own input where it says so, else the
     config's views."""
     try:
-        return parts_of(inference)[2].input_shape[1]
+        return split_inference_model(inference)[2].input_shape[1]
     except ProtocolError:
         return config.views.size
 
@@ -85,7 +85,7 @@ def run_protocol(
     if options.protocol == "linear" and not options.fast:
         return linear_protocol(
             inference,
-            crop_size(inference, config),
+            evaluation_crop_size(inference, config),
             train,
             test,
             LinearRecipe(**training),

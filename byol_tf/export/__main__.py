@@ -101,12 +101,12 @@ def _export(facts: RunFacts, folder: RunFolder, formats: tuple[str, ...]) -> int
 
     from byol_tf.export.formats import record_proofs
     from byol_tf.export.model_card import write_card
-    from byol_tf.export.sample_images import compared_and_calibration, odd_photos
+    from byol_tf.export.sample_images import compared_and_calibration, sample_photos
     from byol_tf.export.usage import write_usage
-    from byol_tf.export.verification import prove
-    from byol_tf.export.writing import write_proven
+    from byol_tf.export.verification import verify
+    from byol_tf.export.writing import write_verified
     from byol_tf.models.inference import exported_form
-    from byol_tf.runs.encoders import restored_inference
+    from byol_tf.runs.encoders import load_checkpoint_encoder
 
     with contextlib.suppress(
         RuntimeError
@@ -115,9 +115,9 @@ def _export(facts: RunFacts, folder: RunFolder, formats: tuple[str, ...]) -> int
             [], "GPU"
         )  # whose convolutions are rounded; the proofs compare on CPUs
     config = facts.config
-    inference = restored_inference(config, folder)
+    inference = load_checkpoint_encoder(config, folder)
     plain, size = exported_form(inference, *config.views.preparation), config.views.size
-    photos = odd_photos()
+    photos = sample_photos()
     images, calibration, why = compared_and_calibration(config, "litert" in formats)
     if "litert" in formats and not calibration:
         raise ValueError(
@@ -140,12 +140,12 @@ def _export(facts: RunFacts, folder: RunFolder, formats: tuple[str, ...]) -> int
     )
     proofs, failures, notes = {}, [], []
     for name in formats:
-        measured, reasons = write_proven(
+        measured, reasons = write_verified(
             name,
             plain,
             folder.export,
             calibration,
-            lambda forms, part: prove(forms, part, size, photos, images, expected),
+            lambda forms, part: verify(forms, part, size, photos, images, expected),
             notes.append,
         )
         for proof in measured:

@@ -13,7 +13,7 @@ VERSION = "1"
 
 
 @dataclass(frozen=True)
-class Form:
+class ExportFormat:
     """One way to use one exported file.
 
     Attributes:
@@ -49,7 +49,7 @@ _LITERT = ("ai-edge-litert pillow", ("ai_edge_litert", "numpy", "PIL"))
 # The same operations give the same numbers but for the order of sums. LiteRT's images are resized
 # by Pillow, to whole numbers; float16 has 11 bits, int8 has 8.
 FORMS = (
-    Form(
+    ExportFormat(
         "saved_model",
         "encoder",
         "SavedModel: uint8 images",
@@ -59,7 +59,7 @@ FORMS = (
         0.9999,
         0.98,
     ),
-    Form(
+    ExportFormat(
         "saved_model",
         "encoder",
         "SavedModel: bytes of JPEG and PNG files",
@@ -69,11 +69,11 @@ FORMS = (
         0.9999,
         0.98,
     ),
-    Form("keras", "encoder.keras", "Keras", "keras", *_TENSORFLOW, 1e-3, 0.9999, 0.98),
-    Form(
+    ExportFormat("keras", "encoder.keras", "Keras", "keras", *_TENSORFLOW, 1e-3, 0.9999, 0.98),
+    ExportFormat(
         "litert", "encoder-float32.tflite", "LiteRT, float32", "litert", *_LITERT, 0.05, 0.999, 0.95
     ),
-    Form(
+    ExportFormat(
         "litert",
         "encoder-float16.tflite",
         "LiteRT, float16 weights",
@@ -83,8 +83,8 @@ FORMS = (
         0.999,
         0.95,
     ),
-    Form("litert", INT8, "LiteRT, int8", "litert", *_LITERT, 0.5, 0.98, 0.95),
-    Form(
+    ExportFormat("litert", INT8, "LiteRT, int8", "litert", *_LITERT, 0.5, 0.98, 0.95),
+    ExportFormat(
         "onnx",
         "encoder.onnx",
         "ONNX",
@@ -106,7 +106,7 @@ _NEEDED = {
 }
 
 
-def forms_of(formats: tuple[str, ...]) -> list[Form]:
+def select_formats(formats: tuple[str, ...]) -> list[ExportFormat]:
     """The forms of some formats, in order."""
     return [form for form in FORMS if form.format in formats]
 
@@ -134,7 +134,7 @@ def read_proofs(export: Path) -> dict[str, dict]:
         return {}
 
 
-def heading(form: Form, proofs: dict[str, dict]) -> str:
+def heading(form: ExportFormat, proofs: dict[str, dict]) -> str:
     """What a form is called on pages for people: an int8 file says what of it is int8, if that is
     known."""
     int8 = proofs.get(form.what, {}).get("int8")

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.export.saved_model import parts_of_export
+from byol_tf.export.saved_model import split_export
 from byol_tf.export.verification import same_neighbours
 
 INT8_EVERYWHERE, INT8_WEIGHTS = "weights and activations", "weights only, activations float32"
@@ -41,7 +41,7 @@ def write_litert(
     Returns:
         `INT8_EVERYWHERE` or `INT8_WEIGHTS`.
     """
-    _, encode = parts_of_export(plain)
+    _, encode = split_export(plain)
     size = encode.input_shape[1]
     archive = keras.export.ExportArchive()
     archive.track(encode)

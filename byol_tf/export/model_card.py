@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from byol_tf import __version__
-from byol_tf.config.schedule import system_of
+from byol_tf.config.schedule import method_name
 from byol_tf.config.schema import Config, Views
 from byol_tf.export.formats import FORMS, heading, read_proofs
 from byol_tf.runs.files import write_atomically
@@ -90,7 +90,7 @@ def _card(facts: RunFacts, export: Path) -> str:
     parts = [
         front_matter(
             config.name,
-            [system_of(config).lower(), config.encoder.name],
+            [method_name(config).lower(), config.encoder.name],
             metrics,
             config.data.source,
         ),
@@ -135,11 +135,11 @@ def _learned_from(facts: RunFacts) -> str:
     if result is None:
         done = facts.rows[-1]["epoch"] if facts.rows else 0
         return (
-            f"{system_of(config)}{start} on `{config.data.source}`, {done:g} of "
+            f"{method_name(config)}{start} on `{config.data.source}`, {done:g} of "
             f"{config.training.epochs} epochs so far."
         )
     return (
-        f"{system_of(config)}{start} on {result['pretrain_images']:,} images of "
+        f"{method_name(config)}{start} on {result['pretrain_images']:,} images of "
         f"`{config.data.source}`, {result['epochs']:g} epochs."
     )
 
@@ -149,7 +149,7 @@ def _figures(facts: RunFacts, figures: list[tuple[str, float, float]]) -> list[s
     lines = [
         "## How good it is\n",
         f"| accuracy on frozen features, `{config.data.source}` | {facts.start} | "
-        f"{system_of(config)} |",
+        f"{method_name(config)} |",
         "|---|---|---|",
     ]
     lines += [f"| {name} | {untrained:.1%} | {value:.1%} |" for name, untrained, value in figures]

@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from byol_tf.export.saved_model import parts_of_export
+from byol_tf.export.saved_model import split_export
 
 _OPSET = 17  # ONNX Runtime has had it since 2022
 
@@ -20,7 +20,7 @@ def write_onnx(plain: keras.Model, path: Path) -> None:
     """
     import tf2onnx
 
-    _, encode = parts_of_export(plain)
+    _, encode = split_export(plain)
     size = encode.input_shape[1]
     signature = [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")]
     represent = tf.function(

@@ -77,7 +77,7 @@ _SIZES = ((427, 640), (427, 333), (211, 640), (97, 61), (31, 47), (17, 113))
 """Height and width in pixels: wide, upright, nearly square, smaller than an encoder's input."""
 
 
-def odd_photos() -> list[np.ndarray]:
+def sample_photos() -> list[np.ndarray]:
     """Twelve uint8 `[H, W, 3]`: cuts of the two photographs that scikit-learn comes with."""
     from sklearn.datasets import load_sample_images
 

@@ -25,7 +25,7 @@ def write_saved_model(plain: keras.Model, folder: Path) -> None:
     size. Both give float32 `[N, d]`. Where one of the files can't be decoded, the whole call raises
     InvalidArgumentError.
     """
-    centre, encode = parts_of_export(plain)
+    centre, encode = split_export(plain)
 
     def square(encoded):
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
@@ -58,7 +58,7 @@ def write_saved_model(plain: keras.Model, folder: Path) -> None:
     tf.saved_model.save(module, str(folder / VERSION), signatures)
 
 
-def parts_of_export(plain: keras.Model) -> tuple[keras.layers.Layer, keras.Model]:
+def split_export(plain: keras.Model) -> tuple[keras.layers.Layer, keras.Model]:
     """(the layer that makes a float32 image `[N, H, W, 3]` or `[H, W, 3]` the square that the
     encoder takes, still 0 to 255; the rest)."""
     centre = plain.get_layer("centre")

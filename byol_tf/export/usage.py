@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from byol_tf.export.formats import FORMS, Form, heading, read_proofs
+from byol_tf.export.formats import FORMS, ExportFormat, heading, read_proofs
 
 _PHOTO = """
 
@@ -117,7 +117,7 @@ TensorFlow, LiteRT or ONNX does it, `serve_bytes` included: a phone's photo that
 its side."""
 
 
-def snippet(form: Form, size: int) -> str:
+def snippet(form: ExportFormat, size: int) -> str:
     """The Python code that uses a form, with the export folder as the current one.
 
     It reads a `photo.jpg` there, prints the shape of its representation, and leaves a function
@@ -142,7 +142,7 @@ def write_usage(folder: Path, size: int) -> None:
     beside.replace(folder / "USAGE.md")
 
 
-def _usage(forms: list[Form], proofs: dict[str, dict], size: int) -> str:
+def _usage(forms: list[ExportFormat], proofs: dict[str, dict], size: int) -> str:
     parts, sections = [_OPENING], {}
     for form in forms:
         sections.setdefault(form.snippet, []).append(form)
@@ -157,7 +157,7 @@ def _usage(forms: list[Form], proofs: dict[str, dict], size: int) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _notes(form: Form, size: int) -> list[str]:
+def _notes(form: ExportFormat, size: int) -> list[str]:
     if form.snippet == "litert":
         fixed = (
             f"It takes one image of {size} x {size} pixels, uint8 `[1, {size}, {size}, 3]`: "

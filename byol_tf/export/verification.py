@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from byol_tf.errors import ProofError
+from byol_tf.errors import VerificationError
 from byol_tf.export import verification_worker as proof_child
-from byol_tf.export.formats import Form
+from byol_tf.export.formats import ExportFormat
 from byol_tf.export.usage import snippet
 
 
@@ -59,7 +59,7 @@ nearest two, and the less says it which is."""
 
 
 @dataclass(frozen=True)
-class Proof:
+class Verification:
     """What was measured of one form.
 
     Attributes:
@@ -89,7 +89,7 @@ class Proof:
     images: int
     int8: str | None = None
 
-    def failures(self, form: Form) -> list[str]:
+    def failures(self, form: ExportFormat) -> list[str]:
         """What isn't as near as the form has to be, in words."""
         failures = []
         if not self.difference <= form.difference:
@@ -109,14 +109,14 @@ class Proof:
         return asdict(self)
 
 
-def prove(
-    forms: Sequence[Form],
+def verify(
+    forms: Sequence[ExportFormat],
     folder: Path,
     size: int,
     photos: Sequence[np.ndarray],
     images: Sequence[np.ndarray],
     expected: np.ndarray,
-) -> list[Proof]:
+) -> list[Verification]:
     """Loads forms of one format in a fresh process, by their snippets, and compares what they give.
 
     Args:
@@ -128,7 +128,7 @@ def prove(
         expected: float32 `[photos + images, d]`, the run's own representations.
 
     Raises:
-        ProofError: if that process fails.
+        VerificationError: if that process fails.
     """
     with tempfile.TemporaryDirectory() as temporary:
         room = Path(temporary)
@@ -182,31 +182,31 @@ def _run(job: Path, what: str) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise ProofError(f"{what}: no answer in {_TIMEOUT:g} s") from error
+        raise VerificationError(f"{what}: no answer in {_TIMEOUT:g} s") from error
     if done.returncode:
         said = [text for text in done.stderr.splitlines() if text.strip()] or [
             f"exit code {done.returncode}"
         ]
-        raise ProofError(f"{what}: {said[-1]}")
+        raise VerificationError(f"{what}: {said[-1]}")
 
 
 def _compared(
-    form: Form,
+    form: ExportFormat,
     folder: Path,
     milliseconds: float,
     outputs: np.ndarray,
     expected: np.ndarray,
     photos: int,
     images: int,
-) -> Proof:
+) -> Verification:
     if outputs.shape != expected.shape:
-        raise ProofError(
+        raise VerificationError(
             f"{form.name}: expected {list(expected.shape)} numbers; received {list(outputs.shape)}"
         )
     same = None
     if images >= _FEWEST_NEIGHBOURS:
         same = same_neighbours(outputs[photos:], expected[photos:])
-    return Proof(
+    return Verification(
         name=form.name,
         what=form.what,
         megabytes=_bytes(folder / form.name) / 1e6,

@@ -8,24 +8,24 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from byol_tf.errors import ProofError
-from byol_tf.export.formats import INT8, Form, forms_of
+from byol_tf.errors import VerificationError
+from byol_tf.export.formats import INT8, ExportFormat, select_formats
 from byol_tf.export.litert import write_litert
 from byol_tf.export.onnx import write_onnx
-from byol_tf.export.saved_model import parts_of_export, write_saved_model
-from byol_tf.export.verification import Proof
+from byol_tf.export.saved_model import split_export, write_saved_model
+from byol_tf.export.verification import Verification
 
-Prove = Callable[[Sequence[Form], Path], list[Proof]]
+Prove = Callable[[Sequence[ExportFormat], Path], list[Verification]]
 
 
-def write_proven(
+def write_verified(
     name: str,
     plain: keras.Model,
     folder: Path,
     calibration: Sequence[np.ndarray],
     prove: Prove,
     say: Callable[[str], None] = lambda line: None,
-) -> tuple[list[Proof], list[str]]:
+) -> tuple[list[Verification], list[str]]:
     """Writes the files of a format, proves them, and puts those in place of which every form is
     near enough.
 
@@ -46,7 +46,7 @@ def write_proven(
         OSError: if the disk refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    beside, forms = folder / ".export.part", forms_of((name,))
+    beside, forms = folder / ".export.part", select_formats((name,))
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
@@ -64,7 +64,7 @@ def write_proven(
             if not why:
                 _place(beside / file, folder / file)
         return proofs, [line for why in reasons.values() for line in why]
-    except ProofError as error:
+    except VerificationError as error:
         return [], [str(error)]
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -87,7 +87,7 @@ def _write(
         elif name == "onnx":
             write_onnx(plain, folder / "encoder.onnx")
         else:
-            centre, _ = parts_of_export(plain)
+            centre, _ = split_export(plain)
             squares = np.stack(
                 [np.asarray(centre(image.astype(np.float32))) for image in calibration]
             )
@@ -98,7 +98,7 @@ def _write(
         Exception
     ) as error:  # converters raise many kinds, and the next format may still be written
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ProofError(f"{name}: can't be written: {text}") from error
+        raise VerificationError(f"{name}: can't be written: {text}") from error
     return None
 
 

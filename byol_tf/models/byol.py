@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from byol_tf.models import nonfinite as guard
 from byol_tf.models.losses import Objective, mean_cosine, spread
-from byol_tf.models.networks import batch_independent, initialize_from_data, mlp_head, recomputed
+from byol_tf.models.networks import batch_independent, initialize_from_data, mlp_head
+from byol_tf.models.networks import rematerialize as rematerialized
 from byol_tf.models.optimizers import gradients_for_all
 from byol_tf.models.trainer import CompiledLoop
 
@@ -37,16 +38,16 @@ class BYOL(CompiledLoop):
             the online one; `online`, the online network with its gradient stopped (SimSiam);
             `online_with_gradient` (SimCLR).
         train_predictor: False leaves the predictor as it was drawn (SimSiam report, section IV.B).
-        accumulation: a replica's batch is taken in so many parts one after the other, to save
-            memory, with one optimizer step and one target update at the end. Batch statistics and
-            negatives are then those of a part.
+        gradient_accumulation_steps: a replica's batch is taken in so many parts one after the
+            other, to save memory, with one optimizer step and one target update at the end. Batch
+            statistics and negatives are then those of a part.
         views: layers that make each view inside the step, such as
             `pipelines.views.fused.FusedViews`: `view(images, ids)`. `fit` then expects batches
             `(images, ids)`, as `pipelines.batches.image_batches` gives them, or `(images1, images2,
             ids)` with each view's own, as `crop_batches` does. Default: batches are views already.
 
-        recompute: the backward pass computes most of the encoder's activations again instead of
-            keeping them: see `networks.recompute.recomputed`.
+        rematerialize: the backward pass computes most of the encoder's activations again instead of
+            keeping them: see `networks.rematerialize.rematerialize`.
         on_nonfinite: what `fit` does when a step's views, loss, gradients or batch statistics
             aren't finite: `stop`, or `skip`. Either way that step changes nothing: neither weights
             nor optimizer, statistics or target. See `loop.CompiledLoop`.
@@ -64,9 +65,9 @@ class BYOL(CompiledLoop):
         objective: Objective | None = None,
         target: Literal["ema", "online", "online_with_gradient"] = "ema",
         train_predictor: bool = True,
-        accumulation: int = 1,
+        gradient_accumulation_steps: int = 1,
         views: Sequence[keras.layers.Layer] | None = None,
-        recompute: bool = False,
+        rematerialize: bool = False,
         on_nonfinite: Literal["stop", "skip"] = "stop",
         **kwargs,
     ):
@@ -97,11 +98,11 @@ class BYOL(CompiledLoop):
         self.objective = Objective() if objective is None else objective
         self.target = target
         self.train_predictor = train_predictor
-        self.accumulation = accumulation
+        self.gradient_accumulation_steps = gradient_accumulation_steps
         self.views = None if views is None else list(views)
         self.target_encoder = _copy(encoder, "encoder") if target == "ema" else None
         self.target_projector = _copy(self.projector, "projector") if target == "ema" else None
-        self._encode = recomputed(encoder) if recompute else None
+        self._encode = rematerialized(encoder) if rematerialize else None
         self.target_update = None
         self._metric_means = {
             name: keras.metrics.Mean(name)
@@ -206,7 +207,7 @@ class BYOL(CompiledLoop):
         moved_before = [tf.convert_to_tensor(variable) for variable in moved]
         measures, gradients = (
             self._accumulated(views, variables)
-            if self.accumulation > 1
+            if self.gradient_accumulation_steps > 1
             else self._gradients(views, variables)
         )
         for name, value in self._over_replicas(measures).items():
@@ -303,12 +304,13 @@ class BYOL(CompiledLoop):
         return measures, tape.gradient(scaled_loss, variables)
 
     def _accumulated(self, views, variables):
-        """As `_gradients`, in `accumulation` equal parts of the batch one after the other: a part's
-        memory at a time."""
-        parts = self.accumulation
+        """As `_gradients`, in `gradient_accumulation_steps` equal parts of the batch one after the
+        other: a part's memory at a time."""
+        parts = self.gradient_accumulation_steps
         if views[0].shape[0] is not None and views[0].shape[0] % parts:
             raise ValueError(
-                f"accumulation: expected a divisor of the {views[0].shape[0]} images of a "
+                f"gradient_accumulation_steps: expected a divisor of the {views[0].shape[0]} "
+                "images of a "
                 f"replica's batch; received {parts}"
             )
         split = {

@@ -11,7 +11,7 @@ from byol_tf.devices import on_cpu
 from byol_tf.models.byol import BYOL
 from byol_tf.models.losses import Objective
 from byol_tf.models.networks import build_encoder, mlp_head
-from byol_tf.models.optimizers import SLOTS, WarmupSchedule, build_optimizer, spare_from_decay
+from byol_tf.models.optimizers import SLOTS, WarmupSchedule, build_optimizer, exclude_norm_and_bias
 from pipelines.policy import ViewPolicy
 from pipelines.views.fused import FusedViews
 
@@ -37,23 +37,23 @@ _BYTES = 4  # of a number: weights are float32 in each precision
 def build_model(config: Config, cropped: bool = False) -> BYOL:
     """The uncompiled model of a config, drawn from its seed; `cropped`: see `fused_views`."""
     projector, predictor = config.projector, config.predictor
-    encoder = encoder_of(config)
+    encoder = build_config_encoder(config)
     head = mlp_head(
         encoder.output_shape[-1],
-        projector.hidden,
-        projector.outputs,
+        projector.hidden_size,
+        projector.output_size,
         "projector",
-        projector.layers,
+        projector.num_layers,
         projector.normalization,
         projector.normalize_output,
     )
     if predictor.kind == "none":
         tail = None
     else:
-        width = projector.outputs
+        width = projector.output_size
         tail = mlp_head(
             width,
-            predictor.hidden,
+            predictor.hidden_size,
             width,
             "predictor",
             2,
@@ -64,11 +64,11 @@ def build_model(config: Config, cropped: bool = False) -> BYOL:
         encoder,
         head,
         tail,
-        objective_of(config),
+        build_objective(config),
         config.objective.target,
         train_predictor=predictor.kind != "fixed",
-        accumulation=config.training.accumulation,
-        recompute=config.training.recompute,
+        gradient_accumulation_steps=config.training.gradient_accumulation_steps,
+        rematerialize=config.training.rematerialize,
         views=fused_views(config, cropped) if views_in_step(config) else None,
         on_nonfinite=config.monitor.on_nonfinite,
     )
@@ -76,10 +76,10 @@ def build_model(config: Config, cropped: bool = False) -> BYOL:
 
 def view_policies(config: Config) -> tuple[ViewPolicy, ...]:
     """The policy of each view of an image: two, or four with two draws."""
-    return (config.views.first, config.views.second) * (objective_of(config).view_count // 2)
+    return (config.views.first, config.views.second) * (build_objective(config).view_count // 2)
 
 
-def objective_of(config: Config) -> Objective:
+def build_objective(config: Config) -> Objective:
     """What a config compares. Its keys are those of `Objective`, and which network gives the
     targets."""
     return Objective(**config.objective.model_dump(exclude={"target"}))
@@ -115,33 +115,36 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
     optimizer = build_optimizer(
         settings.name, rates(1.0, settings.schedule), settings.weight_decay, settings.momentum
     )
-    spare_from_decay(optimizer, list(model.parts.values()))
+    exclude_norm_and_bias(optimizer, list(model.parts.values()))
     if predictor.kind == "mlp" and (
-        predictor.rate != 1.0 or predictor.schedule not in (None, settings.schedule)
+        predictor.learning_rate_multiplier != 1.0
+        or predictor.schedule not in (None, settings.schedule)
     ):
         optimizer.set_group_rate(
             model.predictor.trainable_variables,
-            rates(predictor.rate, predictor.schedule or settings.schedule),
+            rates(predictor.learning_rate_multiplier, predictor.schedule or settings.schedule),
         )
-    jit = {"auto": "auto", "on": True, "off": False}[config.devices.jit]
+    jit = {"auto": "auto", "on": True, "off": False}[config.devices.jit_compile]
     model.compile(
         optimizer,
         jit_compile=jit,
-        steps_per_execution=steps_per_call(config, schedule.steps_per_epoch),
+        steps_per_execution=steps_per_execution(config, schedule.steps_per_epoch),
     )
     # Built here, so that a checkpoint can be restored and `fit` needn't take a batch of the stream
     # to find the shapes.
     model.optimizer.build(model.trainable_variables)
 
 
-def steps_per_call(config: Config, steps_per_epoch: int) -> int:
+def steps_per_execution(config: Config, steps_per_epoch: int) -> int:
     """How many steps run before Python is asked again: the largest divisor of an epoch's steps up
     to what the config allows."""
-    limit = config.devices.steps_per_call or (1 if on_cpu(tf.distribute.get_strategy()) else 16)
+    limit = config.devices.steps_per_execution or (
+        1 if on_cpu(tf.distribute.get_strategy()) else 16
+    )
     return max(steps for steps in range(1, limit + 1) if steps_per_epoch % steps == 0)
 
 
-def encoder_of(config: Config) -> keras.Model:
+def build_config_encoder(config: Config) -> keras.Model:
     """The encoder of a config, drawn from its seed."""
     encoder = config.encoder
     return build_encoder(
@@ -154,7 +157,7 @@ def encoder_of(config: Config) -> keras.Model:
     )
 
 
-def sizes_of(config: Config) -> Sizes:
+def measure_sizes(config: Config) -> Sizes:
     """How large the networks of a config are, on disk too; without the optimizer's variables, of
     which it is known how many there are."""
     model = build_model(config)

@@ -13,7 +13,9 @@ from byol_tf.models.networks.group_norm import GroupNorm
 from byol_tf.models.networks.weight_standardization import WSConv2D, WSDense, standardized
 
 
-def parts_of(inference: keras.Model) -> tuple[keras.layers.Layer, keras.layers.Layer, keras.Model]:
+def split_inference_model(
+    inference: keras.Model,
+) -> tuple[keras.layers.Layer, keras.layers.Layer, keras.Model]:
     """Resize, normalisation and encoder of an inference model. Raises `ProtocolError` for a model
     that isn't put together so."""
     try:

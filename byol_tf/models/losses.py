@@ -101,9 +101,9 @@ class Objective:
 
     Attributes:
         similarity: `cosine`, or `cross_entropy` (SimSiam report, section IV.E).
-        directions: `both`: each view predicts the other; `one`: the first predicts the second;
-            `one_two_draws`: the first predicts the second and the third the fourth, two pairs of
-            views of each image (SimSiam report, section IV.F). Losses are added.
+        symmetrization: `symmetric`: each view predicts the other; `asymmetric`: the first predicts
+            the second; `asymmetric_2x`: the first predicts the second and the third the fourth, two
+            pairs of views of each image (SimSiam report, section IV.F). Losses are added.
         negatives: beta of the extended InfoNCE, 0 to 1: 0 is BYOL's loss, 1 gives 2 alpha times
             SimCLR's, plus a constant (BYOL paper, equation 8).
         temperature: alpha of the same; needed where `negatives` isn't 0.
@@ -115,7 +115,7 @@ class Objective:
     """
 
     similarity: str = "cosine"
-    directions: str = "both"
+    symmetrization: str = "symmetric"
     negatives: float = 0.0
     temperature: float | None = None
     weight: float = 1.0
@@ -125,10 +125,10 @@ class Objective:
             raise ValueError(
                 f'similarity: expected "cosine" or "cross_entropy"; received {self.similarity!r}'
             )
-        if self.directions not in _PREDICTS:
+        if self.symmetrization not in _PREDICTS:
             raise ValueError(
-                'directions: expected "both", "one" or "one_two_draws"; received '
-                f"{self.directions!r}"
+                'symmetrization: expected "symmetric", "asymmetric" or "asymmetric_2x"; received '
+                f"{self.symmetrization!r}"
             )
         if not 0.0 <= self.negatives <= 1.0:
             raise ValueError(
@@ -145,7 +145,7 @@ class Objective:
     @property
     def predicts(self) -> tuple[tuple[int, int], ...]:
         """(view that predicts, view whose target projection is predicted), counted from 0."""
-        return _PREDICTS[self.directions]
+        return _PREDICTS[self.symmetrization]
 
     @property
     def predicting_views(self) -> tuple[int, ...]:
@@ -187,7 +187,11 @@ class Objective:
         return self.weight * total
 
 
-_PREDICTS = {"both": ((0, 1), (1, 0)), "one": ((0, 1),), "one_two_draws": ((0, 1), (2, 3))}
+_PREDICTS = {
+    "symmetric": ((0, 1), (1, 0)),
+    "asymmetric": ((0, 1),),
+    "asymmetric_2x": ((0, 1), (2, 3)),
+}
 
 
 def spread(projection: tf.Tensor) -> tf.Tensor:

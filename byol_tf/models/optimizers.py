@@ -62,13 +62,13 @@ SLOTS = {"lars": 1, "adam": 2, "adamw": 2, "lamb": 2, "sgd": 1}
 """Numbers that an optimizer holds beside each that it trains; `sgd` without momentum holds none."""
 
 
-def spared(variable) -> bool:
+def is_excluded(variable) -> bool:
     """Whether a variable gets no decay and no trust ratio by its shape alone: most biases and
     normalisation parameters have one axis."""
     return len(variable.shape) <= 1
 
 
-def spare_from_decay(
+def exclude_norm_and_bias(
     optimizer: keras.optimizers.Optimizer, models: keras.Model | Iterable[keras.Model]
 ) -> list[keras.Variable]:
     """Gives all biases and normalisation parameters no decay and, in `LARS`, no trust ratio,
@@ -93,13 +93,14 @@ def spare_from_decay(
     models = [models] if isinstance(models, keras.Model) else list(models)
     if optimizer.built:
         raise ValueError(
-            "spare_from_decay: expected an optimizer that is not built yet; received "
+            "exclude_norm_and_bias: expected an optimizer that is not built yet; received "
             f'"{optimizer.name}", which is'
         )
     for model in models:
         if not model.built:
             raise ValueError(
-                f'spare_from_decay: expected built models; received "{model.name}", which is not'
+                f'exclude_norm_and_bias: expected built models; received "{model.name}", which is '
+                "not"
             )
     found = []
     for layer in (layer for model in models for layer in model._flatten_layers()):
@@ -111,9 +112,9 @@ def spare_from_decay(
     return found
 
 
-class _Groups:
-    """What all optimizers here add to Keras': the rule of `spared`, and learning rates of their own
-    for groups of variables."""
+class _ParamGroups:
+    """What all optimizers here add to Keras': the rule of `is_excluded`, and learning rates of
+    their own for groups of variables."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -162,17 +163,17 @@ class _Groups:
         )
 
     def _use_weight_decay(self, variable):
-        return not spared(variable) and super()._use_weight_decay(variable)
+        return not is_excluded(variable) and super()._use_weight_decay(variable)
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
-class LARS(_Groups, keras.optimizers.Optimizer):
+class LARS(_ParamGroups, keras.optimizers.Optimizer):
     """Layer-wise adaptive rate scaling with momentum, exactly as deepmind-research
     `byol/utils/optimizers.py`.
 
     For a kernel w with gradient g: g' = g + l2 w; g'' = eta |w| / |g'| g' (the ratio is 1 where
     either norm is 0); m = momentum m + g''; w -= learning_rate m. Biases and normalisation
-    parameters (see `spare_from_decay`) skip the first two.
+    parameters (see `exclude_norm_and_bias`) skip the first two.
 
     Args:
         learning_rate: a float or a `LearningRateSchedule`.
@@ -210,7 +211,7 @@ class LARS(_Groups, keras.optimizers.Optimizer):
         return super().get_config() | {"momentum": self.momentum, "l2": self.l2, "eta": self.eta}
 
 
-class _L2Decay(_Groups):
+class _L2Decay(_ParamGroups):
     """Adds `l2` x weight to the gradients of kernels, as the papers' weight decay does (Keras' own
     is decoupled, as in AdamW)."""
 
@@ -237,7 +238,7 @@ class SGD(_L2Decay, keras.optimizers.SGD):
     """`keras.optimizers.SGD` with L2 decay."""
 
 
-class _DecoupledDecay(_Groups):
+class _DecoupledDecay(_ParamGroups):
     """Keras' own decay, weight -= rate x weight_decay x weight before the step, at the rate of the
     variable's group."""
 

@@ -88,7 +88,7 @@ class CompiledLoop(keras.Model):
             raise ValueError(
                 "optimizer: expected no gradient_accumulation_steps, which would move the target "
                 "at steps that change nothing; "
-                "BYOL(accumulation=...) accumulates"
+                "BYOL(gradient_accumulation_steps=...) accumulates"
             )
         if jit_compile == "auto":
             strategy = self.distribute_strategy

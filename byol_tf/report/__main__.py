@@ -49,17 +49,17 @@ def _draw(facts: RunFacts, folder: RunFolder) -> None:
     """Looks at the run's images through its newest checkpoint; where either is not to be had the
     page says so."""
     from byol_tf.errors import ProtocolError
-    from byol_tf.report.representations import seen_by
+    from byol_tf.report.representations import analyze_representations
     from byol_tf.report.writing import write_report
     from byol_tf.runs.data import source_options
-    from byol_tf.runs.encoders import run_encoder
+    from byol_tf.runs.encoders import load_run_encoder
     from pipelines.sources import open_source
 
     seen, missing = None, ""
     try:
-        inference = run_encoder(facts.config, folder)
+        inference = load_run_encoder(facts.config, folder)
         source = open_source(**source_options(facts.config), scans=str(folder.root.parent))
-        seen = seen_by(facts.config, inference, source)
+        seen = analyze_representations(facts.config, inference, source)
     except (SourceError, ProtocolError) as error:
         missing = str(error)
         print(f"without the figures that need images and weights: {missing}", file=sys.stderr)

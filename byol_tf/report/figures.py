@@ -10,9 +10,9 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from byol_tf.evaluate.knn import nearest
-from byol_tf.report.representations import Seen
+from byol_tf.report.representations import RepresentationAnalysis
 from byol_tf.runs.plots import ONLINE, QUIET, SECOND, curve, plt, save_figure
-from pipelines.sources import balanced_indices, fit
+from pipelines.sources import balanced_indices, resize_and_center_crop
 
 _QUERIES, _NEIGHBOURS = 5, 8
 _SIDE, _FRAME, _GAP = 96, 4, 6  # pixels of an image, of the frame around it, between two
@@ -21,7 +21,9 @@ _LEAST_FOR_MAP, _MOST_FOR_MAP = 10, 500  # t-SNE of 500 takes a second of a core
 _MAP_DIRECTIONS, _MAP_ITERATIONS = 50, 500
 
 
-def collapse_figure(path: Path, rows: list[dict[str, float]], seen: Seen | None) -> None:
+def collapse_figure(
+    path: Path, rows: list[dict[str, float]], seen: RepresentationAnalysis | None
+) -> None:
     """Draws the collapse measures over epochs, and the spectrum of the representations.
 
     Args:
@@ -76,7 +78,7 @@ def collapse_figure(path: Path, rows: list[dict[str, float]], seen: Seen | None)
     save_figure(figure, path)
 
 
-def neighbours_figure(path: Path, seen: Seen, seed: int, start: str) -> None:
+def neighbours_figure(path: Path, seen: RepresentationAnalysis, seed: int, start: str) -> None:
     """Draws some images with those most like them, by the untrained network above and by the
     trained one below.
 
@@ -105,8 +107,8 @@ def neighbours_figure(path: Path, seen: Seen, seed: int, start: str) -> None:
     def put(row: int, column: int, index: int, frame: str) -> None:
         y, x = row * (cell + _GAP), column * (cell + _GAP)
         sheet[y : y + cell, x : x + cell] = ImageColor.getrgb(frame)
-        sheet[y + _FRAME : y + cell - _FRAME, x + _FRAME : x + cell - _FRAME] = fit(
-            seen.images[index], _SIDE
+        sheet[y + _FRAME : y + cell - _FRAME, x + _FRAME : x + cell - _FRAME] = (
+            resize_and_center_crop(seen.images[index], _SIDE)
         )
 
     for number, query in enumerate(map(int, asked)):
@@ -133,7 +135,7 @@ def neighbours_figure(path: Path, seen: Seen, seed: int, start: str) -> None:
     save_figure(figure, path)
 
 
-def map_figure(path: Path, seen: Seen, seed: int, start: str) -> bool:
+def map_figure(path: Path, seen: RepresentationAnalysis, seed: int, start: str) -> bool:
     """Draws representations in two dimensions, coloured by class, of the untrained network and of
     the trained one. t-SNE of cosines.
 
@@ -201,7 +203,7 @@ def _placed(features: np.ndarray, seed: int) -> np.ndarray:
         return method.fit_transform(directions @ axes[:_MAP_DIRECTIONS].T)
 
 
-def confusion_figure(path: Path, seen: Seen) -> None:
+def confusion_figure(path: Path, seen: RepresentationAnalysis) -> None:
     """Draws what the linear probe takes the test images of each class for, as shares of the class.
     `seen` has labels."""
     shares = confusions(seen)
@@ -232,7 +234,7 @@ def confusion_figure(path: Path, seen: Seen) -> None:
     _save_with_any_sign(figure, path)
 
 
-def confusions(seen: Seen) -> np.ndarray:
+def confusions(seen: RepresentationAnalysis) -> np.ndarray:
     """float64 `[classes, classes]`: of the test images of a class (row), the share that is taken
     for each (column)."""
     size = len(seen.class_names)

@@ -13,7 +13,7 @@ from byol_tf.errors import ConfigError
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.logistic import linear_predictions
 from byol_tf.evaluate.metrics import spectrum
-from byol_tf.models.from_config import encoder_of
+from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model
 from byol_tf.runs.data import probe_images
 from byol_tf.runs.encoders import starting_weights
@@ -25,7 +25,7 @@ _SPECTRUM_IMAGES = 512  # those of which the epochs' effective rank is, see `exp
 
 
 @dataclass(frozen=True)
-class Seen:
+class RepresentationAnalysis:
     """Images through an encoder.
 
     Attributes:
@@ -52,7 +52,9 @@ class Seen:
     predicted: np.ndarray | None
 
 
-def seen_by(config: Config, inference: keras.Model, source: Source) -> Seen:
+def analyze_representations(
+    config: Config, inference: keras.Model, source: Source
+) -> RepresentationAnalysis:
     """Looks at a run's images through its encoder, and through the one that it started as.
 
     Args:
@@ -82,7 +84,7 @@ def seen_by(config: Config, inference: keras.Model, source: Source) -> Seen:
         images = subset(source.pretrain, range(min(_SHOWN, len(source.pretrain))))
         trained = embed(inference, images)
     untrained = None if start is None else embed(start, images)
-    return Seen(
+    return RepresentationAnalysis(
         images, images.labels, source.class_names, trained, untrained, spectra, actual, predicted
     )
 
@@ -92,7 +94,7 @@ def start_model(config: Config) -> keras.Model | None:
     has drawn it, or with the weights that it started from; None if these aren't there any more.
     (`data_init` scales, which come from a batch, are left at 1.)"""
     set_seeds(config.seed, False)
-    encoder = encoder_of(config)
+    encoder = build_config_encoder(config)
     if config.encoder.weights is not None:
         try:
             weights = starting_weights(config.encoder.weights, encoder, config.views)

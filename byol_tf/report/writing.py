@@ -10,7 +10,7 @@ from byol_tf.report.figures import (
     neighbours_figure,
 )
 from byol_tf.report.html import Picture, report_page
-from byol_tf.report.representations import Seen
+from byol_tf.report.representations import RepresentationAnalysis
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import RunFacts
@@ -19,7 +19,9 @@ _NO_LABELS = "there are no labelled images"
 _CONFUSED = 5  # pairs of classes that are named
 
 
-def write_report(facts: RunFacts, folder: RunFolder, seen: Seen | None, missing: str = "") -> None:
+def write_report(
+    facts: RunFacts, folder: RunFolder, seen: RepresentationAnalysis | None, missing: str = ""
+) -> None:
     """Draws collapse, neighbours, map and confusions into `figures/`, and writes `report.html`.
     `OSError` if the disk refuses.
 
@@ -120,7 +122,7 @@ def _picture(
     return Picture(heading, text, path.read_bytes() if drawn and path.exists() else None, missing)
 
 
-def _confused(seen: Seen) -> list[tuple[str, str, float]]:
+def _confused(seen: RepresentationAnalysis) -> list[tuple[str, str, float]]:
     """The pairs of classes that are confused most, by the share of the class."""
     shares = confusions(seen)
     np.fill_diagonal(shares, 0.0)

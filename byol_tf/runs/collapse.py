@@ -42,7 +42,7 @@ def sign_of_collapse(
         )
     if objective.negatives or objective.similarity != "cosine":
         return None
-    directions = 1 if objective.directions == "one" else 2
+    directions = 1 if objective.symmetrization == "asymmetric" else 2
     share = measures["loss"] / (_UNRELATED * directions * objective.weight)
     if rank < RANK and spread < RANK_SPREAD and share < RANK_LOSS:
         return (

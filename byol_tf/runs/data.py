@@ -22,7 +22,7 @@ def source_options(config: Config) -> dict:
         "pretrain_images": data.pretrain_images,
         "image_size": data.image_size,
         "cache": data.cache,
-        "max_bad_fraction": data.max_bad_fraction,
+        "max_unreadable_fraction": data.max_unreadable_fraction,
         "seed": config.seed,
     }
 
@@ -42,7 +42,7 @@ def probe_images(config: Config, source: Source) -> tuple[Images, Images]:
     return train, test
 
 
-def batches_of(
+def train_batches(
     config: Config, images: Images, first_step: int = 0, worker: int = 0, workers: int = 1
 ) -> tf.data.Dataset:
     """Views, or images or crops of which the step makes them (`views.engine`, `views.placement`),
@@ -77,7 +77,7 @@ def batches_of(
     layers = fused_views(config, cropped)
 
     @tf.autograph.experimental.do_not_convert
-    def made(*batch):
+    def make_views(*batch):
         *sources, ids = batch
         return tuple(
             view(source, ids)
@@ -86,4 +86,4 @@ def batches_of(
             )
         )
 
-    return batches.map(made, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return batches.map(make_views, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

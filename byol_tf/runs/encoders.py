@@ -10,7 +10,7 @@ from byol_tf.config.schema import Config, Views
 from byol_tf.devices import set_precision
 from byol_tf.errors import ConfigError, ProtocolError, RunFolderError
 from byol_tf.models.byol import BYOL
-from byol_tf.models.from_config import encoder_of
+from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model
 from byol_tf.models.safe_loading import check_finite, check_keras_file, check_saved_model, in_short
 from byol_tf.runs.checkpoints import read_newest
@@ -18,7 +18,7 @@ from byol_tf.runs.files import newest_version
 from byol_tf.runs.folder import RunFolder
 
 
-def restored_inference(config: Config, folder: RunFolder) -> keras.Model:
+def load_checkpoint_encoder(config: Config, folder: RunFolder) -> keras.Model:
     """The inference model of a run's newest checkpoint, on the CPU in float32, without opening its
     images.
 
@@ -32,7 +32,7 @@ def restored_inference(config: Config, folder: RunFolder) -> keras.Model:
             f"{folder.checkpoints}: expected a checkpoint; found none that is whole. Train first"
         )
     set_precision("float32")
-    encoder = encoder_of(config)
+    encoder = build_config_encoder(config)
     prefix = "online/encoder/"
     arrays = [array for name, array in sorted(checkpoint.arrays.items()) if name.startswith(prefix)]
     for variable, array in zip(encoder.variables, arrays, strict=True):
@@ -40,11 +40,11 @@ def restored_inference(config: Config, folder: RunFolder) -> keras.Model:
     return inference_model(encoder, *config.views.preparation)
 
 
-def run_encoder(config: Config, folder: RunFolder) -> keras.Model:
+def load_run_encoder(config: Config, folder: RunFolder) -> keras.Model:
     """The inference model of a run's newest checkpoint. Raises `ProtocolError` if none can be read,
     or it doesn't fit the config."""
     try:
-        inference = restored_inference(config, folder)
+        inference = load_checkpoint_encoder(config, folder)
         check_finite(map(np.asarray, inference.get_weights()))
     except FileNotFoundError as error:
         raise ProtocolError(str(error)) from error
@@ -65,7 +65,7 @@ def run_encoder(config: Config, folder: RunFolder) -> keras.Model:
     return inference
 
 
-def file_encoder(path: Path) -> keras.Model:
+def load_encoder_file(path: Path) -> keras.Model:
     """A model from uint8 images `[N, H, W, 3]` of any size to representations `[N, d]`, from a
     SavedModel folder or a `.keras` file.
 

@@ -223,7 +223,9 @@ def choose_folder(
                 f"--run-dir {run_dir}: expected a new or empty folder, or a run's; it holds "
                 "something else"
             )
-        differing = [] if saved is None else _in_the_way(saved, config, folder.result.exists())
+        differing = (
+            [] if saved is None else _incompatible_changes(saved, config, folder.result.exists())
+        )
         if fresh and saved is not None:
             raise RunFolderError(
                 f"--run-dir {run_dir}: --fresh starts a run anew, and this folder holds one. Leave "
@@ -234,7 +236,7 @@ def choose_folder(
                 f"--run-dir {run_dir}: this run was begun with another config:\n"
                 + "\n".join(listed(differing))
                 + "\nGo on with the config it has, or name another folder"
-                + _why_not_longer(differing, config)
+                + _epochs_hint(differing, config)
             )
         return folder
     root, name = Path(config["run"]["root"]), config["name"]
@@ -335,7 +337,7 @@ def _numbered(root: Path, name: str) -> list[Path]:
     return [path for _, _, path in sorted(found)]
 
 
-def _in_the_way(saved: dict, config: dict, finished: bool) -> list[tuple[str, str, str]]:
+def _incompatible_changes(saved: dict, config: dict, finished: bool) -> list[tuple[str, str, str]]:
     """What differs, where that keeps a config from going on with the run that the user named.
 
     More epochs don't if each step done would have been the same with them, nor does another place
@@ -351,7 +353,7 @@ def _in_the_way(saved: dict, config: dict, finished: bool) -> list[tuple[str, st
     return [] if longer or (not keys and not finished) else differing
 
 
-def _why_not_longer(differing: list[tuple[str, str, str]], config: dict) -> str:
+def _epochs_hint(differing: list[tuple[str, str, str]], config: dict) -> str:
     """What to add where the number of epochs is among what differs."""
     if "training.epochs" not in [key for key, _, _ in differing] or _scheduled(config) is None:
         return ""

@@ -14,7 +14,7 @@ from typing import Any
 
 from byol_tf.errors import RunFolderError
 from byol_tf.runs.folder import LOCK_NAME
-from byol_tf.runs.process_exit import before_end, not_before_end
+from byol_tf.runs.process_exit import register_exit_hook, unregister_exit_hook
 
 _BEAT = 20.0
 """Seconds after which a process says again that it lives, to those on other machines that share the
@@ -55,20 +55,20 @@ class RunLock:
 
         with self._writable():
             if self.path.exists():
-                self._patiently(claim)
+                self._retry_until_stale(claim)
 
     def __enter__(self) -> "RunLock":
         with self._writable():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = self._patiently(self._taken)
-        before_end(self._empty)
+            self._descriptor = self._retry_until_stale(self._taken)
+        register_exit_hook(self._empty)
         self._over = threading.Event()
         threading.Thread(target=self._beat, name="lock", daemon=True).start()
         return self
 
     def __exit__(self, *_) -> None:
         self._over.set()
-        not_before_end(self._empty)
+        unregister_exit_hook(self._empty)
         self._empty()
         with self._leaving:
             os.close(self._descriptor)
@@ -103,14 +103,14 @@ class RunLock:
             with contextlib.suppress(OSError):  # a disk that comes back is touched the next time
                 os.utime(self.path)
 
-    def _patiently(self, attempt: Callable[[], Any]) -> Any:
+    def _retry_until_stale(self, attempt: Callable[[], Any]) -> Any:
         """What an attempt gives, made again and again while it fails for a process that may be
         dead."""
         began, told = time.monotonic(), False
         while True:
             try:
                 return attempt()
-            except _PerhapsAlive as owner:
+            except PossiblyStaleLock as owner:
                 # Killed while it was waited for, it is silent already and counts as dead soon.
                 dying = 2 * _BEAT < owner.quiet < _DEAD_AFTER
                 if time.monotonic() - began >= _DEAD_AFTER and not dying:
@@ -161,10 +161,10 @@ class RunLock:
             "it, or end it there (SIGTERM saves "
             "first); --fresh begins another run"
         )
-        return RunFolderError(text) if quiet is None else _PerhapsAlive(text, who, quiet)
+        return RunFolderError(text) if quiet is None else PossiblyStaleLock(text, who, quiet)
 
 
-class _PerhapsAlive(RunFolderError):
+class PossiblyStaleLock(RunFolderError):
     """In use by a process that isn't known to live: another machine's, or one whose disk knows no
     locks."""
 

@@ -12,18 +12,18 @@ _PATIENCE = 1.0
 _first: list[Callable[[], object]] = []
 
 
-def before_end(action: Callable[[], object]) -> None:
-    """Has `end_now` do something first, such as to give back what others would wait for; its
+def register_exit_hook(action: Callable[[], object]) -> None:
+    """Has `exit_now` do something first, such as to give back what others would wait for; its
     failures are nobody's."""
     _first.append(action)
 
 
-def not_before_end(action: Callable[[], object]) -> None:
+def unregister_exit_hook(action: Callable[[], object]) -> None:
     """Takes that back."""
     _first.remove(action)
 
 
-def end_now(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """Ends this process at once with an exit code, whatever its other threads do: none of them is
     waited for, nothing is unwound."""
 

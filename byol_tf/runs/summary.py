@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byol_tf.config.loading import load_config
-from byol_tf.config.schedule import system_of
+from byol_tf.config.schedule import method_name
 from byol_tf.config.schema import Config
 from byol_tf.errors import RunFolderError
 from byol_tf.runs.collapse import likely_cause, sign_of_collapse
@@ -44,7 +44,7 @@ class RunFacts:
     def title(self) -> str:
         """`demo: BYOL, convnet on textures`."""
         return (
-            f"{self.config.name}: {system_of(self.config)}, {self.config.encoder.name} on "
+            f"{self.config.name}: {method_name(self.config)}, {self.config.encoder.name} on "
             f"{self.config.data.source}"
         )
 

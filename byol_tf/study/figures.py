@@ -8,12 +8,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from byol_tf.runs.plots import COLOURS, legend_columns, save_figure
-from byol_tf.study.results import Found
+from byol_tf.study.results import CellResult
 
 _INK, _PAPER = "#333333", "#b00020"
 
 
-def bars_figure(path: Path, title: str, found: Sequence[Found]) -> None:
+def bars_figure(path: Path, title: str, found: Sequence[CellResult]) -> None:
     """Draws each cell's mean with its spread and its seeds as dots, and the paper's figure as a
     hollow mark.
 
@@ -75,7 +75,7 @@ def bars_figure(path: Path, title: str, found: Sequence[Found]) -> None:
     save_figure(figure, path)
 
 
-def _bar(axis, place: float, each: Found, colour: str) -> None:
+def _bar(axis, place: float, each: CellResult, colour: str) -> None:
     axis.barh(
         place,
         each.mean,

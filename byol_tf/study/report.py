@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from byol_tf.runs.files import write_atomically
-from byol_tf.study.results import Found, by_cell, by_run
+from byol_tf.study.results import CellResult, by_cell, by_run
 from byol_tf.study.runner import Outcome
 from byol_tf.study.schema import Cell, Study
 
@@ -75,7 +75,7 @@ def draw_report(out: Path, study: Study, outcomes: Sequence[Outcome]) -> None:
         setting_curves_figure(out / "curves.png", study.title, histories)
 
 
-def order_sentence(found: Sequence[Found]) -> str:
+def order_sentence(found: Sequence[CellResult]) -> str:
     """Whether what the paper ranks higher came out higher, pair by pair within each column and each
     row of the table."""
     ranked = [each for each in found if each.cell.paper is not None and each.mean is not None]
@@ -147,7 +147,7 @@ def _csv(outcomes: Sequence[Outcome]) -> str:
     return text.getvalue()
 
 
-def _table(study: Study, found: Sequence[Found]) -> str:
+def _table(study: Study, found: Sequence[CellResult]) -> str:
     """Rows and columns as in the paper; ours beside its figure, where a column has any."""
     columns = list(dict.fromkeys(each.cell.column for each in found))
     printed = {each.cell.column for each in found if each.cell.paper is not None}
@@ -179,7 +179,7 @@ def _table(study: Study, found: Sequence[Found]) -> str:
     return "\n".join([*lines, "", _note(study, found)]) + "\n"
 
 
-def _note(study: Study, found: Sequence[Found]) -> str:
+def _note(study: Study, found: Sequence[CellResult]) -> str:
     """What the figures are, and over how many seeds."""
     counts = sorted({len(each.values) for each in found})
     seeds = " to ".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
@@ -196,7 +196,7 @@ def _line(*texts: str) -> str:
     return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
 
 
-def _runs_table(found: Sequence[Found]) -> str:
+def _runs_table(found: Sequence[CellResult]) -> str:
     lines = [
         _line("run", *(head for _, head, *_ in _MEASURES)),
         "|---" * (1 + len(_MEASURES)) + "|",

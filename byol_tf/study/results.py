@@ -9,7 +9,7 @@ from byol_tf.study.schema import Cell
 
 
 @dataclass(frozen=True)
-class Found:
+class CellResult:
     """A cell over its seeds.
 
     Attributes:
@@ -40,7 +40,7 @@ class Found:
         return f"{self.mean:.1f}" + (f" ± {self.spread:.1f}" if self.spread is not None else "")
 
 
-def by_cell(outcomes: Sequence[Outcome]) -> list[Found]:
+def by_cell(outcomes: Sequence[Outcome]) -> list[CellResult]:
     """The cells in their order, each with all its seeds."""
     cells: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
@@ -48,7 +48,7 @@ def by_cell(outcomes: Sequence[Outcome]) -> list[Found]:
             outcome
         )
     return [
-        Found(
+        CellResult(
             group[0].planned.cell,
             tuple(each.value for each in group if each.value is not None),
             tuple(group),
@@ -57,14 +57,14 @@ def by_cell(outcomes: Sequence[Outcome]) -> list[Found]:
     ]
 
 
-def by_run(found: Sequence[Found]) -> dict[str, tuple[Outcome, ...]]:
+def by_run(found: Sequence[CellResult]) -> dict[str, tuple[Outcome, ...]]:
     """What was pre-trained, each once, over its seeds: a label that tells it from the others, and
     an outcome of each seed.
 
     A run that several cells judge is named by what those cells share: its row, its column where its
     rows differ, or its recipe.
     """
-    groups: dict[tuple[str, ...], list[Found]] = {}
+    groups: dict[tuple[str, ...], list[CellResult]] = {}
     for each in found:
         if (
             each.outcomes[0].planned.words[0] != "supervised"

@@ -1,14 +1,13 @@
 """A study: one table of a paper, as a JSON file. Its base config, what is varied, how it is judged,
 and the paper's figures."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from byol_tf.config.fields import shown
+from byol_tf.config.fields import json_schema, shown
 from byol_tf.config.loading import read_object
 from byol_tf.config.schema import Count, Section, Text
 from byol_tf.errors import ConfigError
@@ -119,7 +118,7 @@ def packaged_studies() -> list[str]:
 
 def study_schema_json() -> str:
     """The JSON schema of a study, as `configs/studies/schema.json` holds it."""
-    return json.dumps(Study.model_json_schema(by_alias=True), indent=2) + "\n"
+    return json_schema(Study)
 
 
 def load_study(path: str) -> tuple[str, Path, Study]:

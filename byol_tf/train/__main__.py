@@ -15,7 +15,7 @@ from byol_tf.devices import Cluster, prepare_environment, read_cluster
 from byol_tf.errors import ConfigError, DeviceError, Interrupted, RunFolderError, RunStopped
 from byol_tf.runs.folder import RunFolder, choose_folder
 from byol_tf.runs.lock import RunLock
-from byol_tf.train.console import outlast_output
+from byol_tf.train.console import ignore_output_errors
 from byol_tf.train.heartbeat import awaited
 from byol_tf.train.signals import SignalWatch
 
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.explain is not None:
         return _explain(options.explain)
-    outlast_output()
+    ignore_output_errors()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(
             line_buffering=True
@@ -171,17 +171,17 @@ def _train(
 
 def _learn(config, folder: RunFolder, workers, options, arguments: list[str]) -> dict | None:
     """Plans the run, says so, and runs it; its result, or None where it was only to be planned."""
-    from byol_tf.config.schedule import schedule_of
-    from byol_tf.models.from_config import sizes_of
+    from byol_tf.config.schedule import training_schedule
+    from byol_tf.models.from_config import measure_sizes
     from byol_tf.runs.data import source_options
     from byol_tf.train.experiment import Experiment
     from byol_tf.train.plan import plan_lines
     from pipelines.sources import plan_source
 
     source = plan_source(**source_options(config))
-    schedule = schedule_of(config, source.counts["pretrain"])
+    schedule = training_schedule(config, source.counts["pretrain"])
     print(f"{config.name}")
-    for subject, text in plan_lines(config, source, schedule, sizes_of(config), folder):
+    for subject, text in plan_lines(config, source, schedule, measure_sizes(config), folder):
         print(f"  {subject:<11} {text}")
     if options.dry_run:
         _check_weights(config)
@@ -226,10 +226,10 @@ def _check_weights(config) -> None:
     """`ConfigError` if the encoder can't start from what the config names. (A real run finds that
     out before it writes anything.)"""
     if config.encoder.weights is not None:
-        from byol_tf.models.from_config import encoder_of
+        from byol_tf.models.from_config import build_config_encoder
         from byol_tf.runs.encoders import starting_weights
 
-        starting_weights(config.encoder.weights, encoder_of(config), config.views)
+        starting_weights(config.encoder.weights, build_config_encoder(config), config.views)
 
 
 def _same_run(options, folder: RunFolder, change: str | None = None) -> str:
@@ -252,8 +252,8 @@ def _measured(config, schedule, folder: RunFolder) -> list[tuple[str, str]]:
     from byol_tf.runs.checkpoints import list_checkpoints, position_of
     from byol_tf.runs.data import source_options
     from byol_tf.train.advice import out_of_memory, remedies
-    from byol_tf.train.dry_run import SAMPLE, measure_rates
-    from byol_tf.train.plan import rate_lines
+    from byol_tf.train.dry_run import SAMPLE, measure_throughput
+    from byol_tf.train.plan import throughput_lines
     from pipelines.sources import sample_source
 
     devices = config.devices
@@ -274,12 +274,12 @@ def _measured(config, schedule, folder: RunFolder) -> list[tuple[str, str]]:
         return [("speed", "not measured: the images have to be prepared first, which a run does")]
     set_precision(devices.precision)
     try:
-        rates = measure_rates(config, images, strategy)
+        rates = measure_throughput(config, images, strategy)
     except tf.errors.ResourceExhaustedError as error:
         return [("speed", f"not measured: {out_of_memory(config, error)}")]
     epochs, steps = max(map(position_of, list_checkpoints(folder.checkpoints)), default=(0, 0))
     left = max(0, schedule.total_steps - epochs * schedule.steps_per_epoch - steps)
-    return rate_lines(rates, left * config.training.batch_size, remedies(config))
+    return throughput_lines(rates, left * config.training.batch_size, remedies(config))
 
 
 def _report(result: dict, folder: RunFolder) -> int:

@@ -3,7 +3,7 @@
 from byol_tf.config.schema import Config
 from byol_tf.errors import OutOfMemory
 
-_SAME_RUN = "training.recompute=true"
+_SAME_RUN = "training.rematerialize=true"
 
 
 def out_of_memory(config: Config, error: Exception) -> OutOfMemory:
@@ -15,16 +15,21 @@ def out_of_memory(config: Config, error: Exception) -> OutOfMemory:
         error: `tf.errors.ResourceExhaustedError`.
     """
     training, views = config.training, config.views
-    parts = f" in {training.accumulation} parts" if training.accumulation > 1 else ""
+    parts = (
+        f" in {training.gradient_accumulation_steps} parts"
+        if training.gradient_accumulation_steps > 1
+        else ""
+    )
     batch = f"{training.batch_size} images of {views.size} x {views.size} pixels{parts}"
     text = [f"out of memory: a step on a batch of {batch} doesn't fit."]
-    if training.recompute:
+    if training.rematerialize:
         text.append("This run goes on only where a device has more memory.")
     else:
         text.append(f"This run goes on with {_SAME_RUN} (the same numbers, more time).")
     text.append("A run that begins anew (--fresh) may have, to try in this order,")
     text.append(
-        f"  training.accumulation={2 * training.accumulation} (one step from parts of the batch, "
+        f"  training.gradient_accumulation_steps={2 * training.gradient_accumulation_steps} (one "
+        "step from parts of the batch, "
         "each with its own batch statistics)"
     )
     if config.devices.precision == "float32":
@@ -35,7 +40,7 @@ def out_of_memory(config: Config, error: Exception) -> OutOfMemory:
     text.append(
         next((line for line in lines if "OOM" in line or "ut of memory" in line), lines[0]).strip()
     )
-    return OutOfMemory("\n  ".join(text), None if training.recompute else _SAME_RUN)
+    return OutOfMemory("\n  ".join(text), None if training.rematerialize else _SAME_RUN)
 
 
 _DRAWN = ("textures", "digits")

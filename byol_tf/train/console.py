@@ -5,7 +5,7 @@ import contextlib
 import sys
 
 
-class _Lasting:
+class _TolerantStream:
     """A text stream whose failures are nobody's. What a full disk didn't take is kept by Python,
     and written when it can be."""
 
@@ -25,10 +25,10 @@ class _Lasting:
         return getattr(self._stream, name)
 
 
-def outlast_output() -> None:
+def ignore_output_errors() -> None:
     """From now on no print fails in this process, nor its end; where a program has put streams of
     its own, they are left alone."""
     if sys.stdout is not None and sys.stdout is sys.__stdout__:
-        sys.stdout = _Lasting(sys.stdout)
+        sys.stdout = _TolerantStream(sys.stdout)
     if sys.stderr is not None and sys.stderr is sys.__stderr__:
-        sys.stderr = _Lasting(sys.stderr)
+        sys.stderr = _TolerantStream(sys.stderr)

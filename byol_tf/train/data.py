@@ -12,7 +12,7 @@ from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RunFolder
 from byol_tf.train.input_watchdog import StuckInput
 from byol_tf.train.multi_worker import Workers
-from pipelines.sources import Roll, Source, SourceError, open_source, unpacked
+from pipelines.sources import PhotoManifest, Source, SourceError, open_source, unpacked
 
 _LOCAL = ("textures", "digits", "folder")
 
@@ -91,7 +91,7 @@ def open_images(
     return source
 
 
-def keep_roll(source: Source, folder: RunFolder, begun: bool) -> None:
+def save_manifest(source: Source, folder: RunFolder, begun: bool) -> None:
     """Writes down which photos a run is about, for whoever goes on with it; one that has begun
     keeps what it has.
 
@@ -107,7 +107,7 @@ def keep_roll(source: Source, folder: RunFolder, begun: bool) -> None:
         ) from error
 
 
-def _roll(folder: RunFolder | None, say: Callable[[str], None]) -> Roll | None:
+def _roll(folder: RunFolder | None, say: Callable[[str], None]) -> PhotoManifest | None:
     """The photos of a run that has begun; None where none has, or where nobody wrote them down."""
     if folder is None or not folder.photos.exists() or not list_checkpoints(folder.checkpoints):
         return None

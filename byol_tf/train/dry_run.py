@@ -15,13 +15,13 @@ from byol_tf.config.schema import Config
 from byol_tf.devices import on_cpu
 from byol_tf.models.ema import TargetUpdate, constant_tau
 from byol_tf.models.from_config import build_model, compile_model
-from byol_tf.runs.data import batches_of
+from byol_tf.runs.data import train_batches
 from pipelines.sources import Images
 
 
 @dataclass(frozen=True)
-class Rates:
-    """How fast input and training step are, each alone, as `rates.measure_rates` found.
+class ThroughputEstimate:
+    """How fast input and training step are, each alone, as `rates.measure_throughput` found.
 
     Attributes:
         inputs: images a second that reading, and what the host makes of images, give; one of each
@@ -79,12 +79,14 @@ _MADE_AHEAD = 6
 _TIMINGS = 3
 """Of input and step each, one after the other, so that it shows how far they can be trusted."""
 _STEPS, _STEPS_ON_CPU = 32, 2
-_RATE = 1e-6
+_LEARNING_RATE = 1e-6
 _PIXELS_ON_CPU = 32 * 96 * 96
 """Of a view's batch, at most: what a CPU does in seconds."""
 
 
-def measure_rates(config: Config, images: Images, strategy: tf.distribute.Strategy) -> Rates:
+def measure_throughput(
+    config: Config, images: Images, strategy: tf.distribute.Strategy
+) -> ThroughputEstimate:
     """Tries out input and step. The step's batch is the config's, or one of the parts that it is
     taken in; on a CPU at most so large that it takes seconds.
 
@@ -100,22 +102,22 @@ def measure_rates(config: Config, images: Images, strategy: tf.distribute.Strate
     if on_cpu(strategy):
         batch_size = min(batch_size, max(8, _PIXELS_ON_CPU // config.views.size**2))
     else:  # what is on a device at a time
-        batch_size //= config.training.accumulation
+        batch_size //= config.training.gradient_accumulation_steps
     replicas = strategy.num_replicas_in_sync
     batch_size = min(batch_size, len(images)) // replicas * replicas
     small = config.model_copy(
         update={
             "training": config.training.model_copy(
-                update={"batch_size": batch_size, "accumulation": 1}
+                update={"batch_size": batch_size, "gradient_accumulation_steps": 1}
             )
         }
     )
-    batches = batches_of(small, images)
+    batches = train_batches(small, images)
     inputs = _input_rates(batches, batch_size)
     batch = next(iter(batches))
     size = sum(tensor.dtype.size * tensor.shape.num_elements() for tensor in batch) // batch_size
     steps = _step_rates(small, strategy, batch, cropped=images.shape is None)
-    return Rates(inputs, steps, os.cpu_count(), size, batch_size, on_cpu(strategy))
+    return ThroughputEstimate(inputs, steps, os.cpu_count(), size, batch_size, on_cpu(strategy))
 
 
 def _input_rates(batches: tf.data.Dataset, batch_size: int) -> tuple[float, ...]:
@@ -153,7 +155,7 @@ def _step_rates(
     steps = _STEPS_ON_CPU if on_cpu(strategy) else _STEPS
     with strategy.scope():
         model = build_model(config, cropped=cropped)
-        compile_model(model, config, Schedule(steps, (1 + _TIMINGS) * steps, 0, _RATE))
+        compile_model(model, config, Schedule(steps, (1 + _TIMINGS) * steps, 0, _LEARNING_RATE))
     clock = _Clock()
     updates = [TargetUpdate(constant_tau(0.99))] if config.objective.target == "ema" else []
     again = tf.data.Dataset.from_tensors(batch).repeat()

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf.config.loading import resolved_json
-from byol_tf.config.schedule import Schedule, check_batch, schedule_of
+from byol_tf.config.schedule import Schedule, check_batch, training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy, set_precision, set_seeds
 from byol_tf.errors import (
@@ -27,11 +27,11 @@ from byol_tf.models.from_config import build_model, compile_model
 from byol_tf.models.inference import inference_model
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import LoadedCheckpoint, list_checkpoints, recover
-from byol_tf.runs.data import batches_of, probe_images
+from byol_tf.runs.data import probe_images, train_batches
 from byol_tf.runs.encoders import start_from, starting_weights
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.lock import RunLock
-from byol_tf.runs.process_exit import end_now
+from byol_tf.runs.process_exit import exit_now
 from byol_tf.train.advice import out_of_memory, remedies
 from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch, model_arrays, restore_model
 from byol_tf.train.callbacks.collapse import Collapse, CollapseAlarm
@@ -40,8 +40,13 @@ from byol_tf.train.callbacks.monitors import InputWatch, StepWatch
 from byol_tf.train.callbacks.probe import Probe
 from byol_tf.train.callbacks.throughput import Throughput
 from byol_tf.train.callbacks.view_samples import ViewPictures
-from byol_tf.train.data import keep_roll, open_images
-from byol_tf.train.finish import leave_behind, leave_report, run_result, supervised_accuracy
+from byol_tf.train.data import open_images, save_manifest
+from byol_tf.train.finish import (
+    run_result,
+    supervised_accuracy,
+    write_artifacts,
+    write_final_report,
+)
 from byol_tf.train.input_watchdog import StuckInput
 from byol_tf.train.multi_worker import Workers
 from byol_tf.train.signals import SignalWatch
@@ -114,7 +119,7 @@ class Experiment:
         self.source: Source = open_images(
             config, folder, self.workers, StuckInput(self._missing_images), say
         )
-        self.schedule: Schedule = schedule_of(config, len(self.source.pretrain))
+        self.schedule: Schedule = training_schedule(config, len(self.source.pretrain))
         set_precision(config.devices.precision)
         with self.strategy.scope():
             self.model = build_model(config, cropped=self.source.pretrain.shape is None)
@@ -205,7 +210,7 @@ class Experiment:
             resolved_json(self.config), command, images, self.source.skipped, checkpoint is not None
         ):
             self.say(f"another version: {line}")
-        keep_roll(self.source, self.folder, begun=checkpoint is not None)
+        save_manifest(self.source, self.folder, begun=checkpoint is not None)
         self.source.keep()
         if checkpoint is None:
             if begun:
@@ -291,8 +296,8 @@ class Experiment:
             with SignalWatch("saving and stopping after the steps that run now") as signals:
                 self.workers.heartbeat.on_signal = signals.ask
                 when = (
-                    run.checkpoint_steps,
-                    run.checkpoint_minutes,
+                    run.checkpoint_every_steps,
+                    run.checkpoint_every_minutes,
                     start.step % self.schedule.steps_per_epoch,
                 )
                 checkpoint = self._checkpoint = Checkpoint(
@@ -341,14 +346,14 @@ class Experiment:
                 history.rows,
                 supervised,
             )
-            leave_behind(config, folder, self.inference, history.rows, result)
+            write_artifacts(config, folder, self.inference, history.rows, result)
         except (OSError, tf.errors.OpError, RunFolderError, ConfigError) as error:
             raise SavesFailed(
                 "all is learned and saved, but figures, encoder and result couldn't be written: "
                 f"{str(error).splitlines()[0]}"
             ) from error
         if config.run.report:
-            leave_report(config, folder, self.inference, self.source, events, self.say)
+            write_final_report(config, folder, self.inference, self.source, events, self.say)
         return result
 
     def _end_epoch(self, start: _Start, watchers: list) -> None:
@@ -364,10 +369,12 @@ class Experiment:
         config, workers, epoch_steps = self.config, self.workers, self.schedule.steps_per_epoch
         first_step = start.epoch * epoch_steps + start.step
         epoch, step = divmod(first_step, epoch_steps)
-        batches = batches_of(config, self.source.pretrain, first_step, workers.index, workers.count)
+        batches = train_batches(
+            config, self.source.pretrain, first_step, workers.index, workers.count
+        )
         alone = self._checkpoint is not None and workers.count == 1  # others may be in mid-step
         watch = StuckInput(
-            self._missing_images, each=self._checkpoint.batch_awaited if alone else None
+            self._missing_images, each=self._checkpoint.on_input_stall if alone else None
         )
         updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
         # On another device than before, so many steps in one call might not divide what is left of
@@ -407,7 +414,7 @@ class Experiment:
         self.tell(stopped)
         if self.workers.count > 1:
             self.workers.heartbeat.end(stopped.exit_code, f"was stopped by {stopped}")
-        end_now(stopped.exit_code)
+        exit_now(stopped.exit_code)
 
     def _tau(self) -> TauSchedule:
         tau = self.config.tau
@@ -440,7 +447,7 @@ class Experiment:
             config.projector.normalization,
             config.predictor.normalization,
         ):
-            batch = next(iter(batches_of(config, self.source.pretrain)))
+            batch = next(iter(train_batches(config, self.source.pretrain)))
             first_view = (
                 batch[0] if self.model.views is None else self.model.views[0](batch[0], batch[-1])
             )
@@ -459,7 +466,7 @@ class Experiment:
                     train,
                     test,
                     config.training.epochs,
-                    probe.every,
+                    probe.every_epochs,
                     probe.neighbours,
                     probe.temperature,
                 )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from byol_tf.config.schedule import Schedule, system_of
+from byol_tf.config.schedule import Schedule, method_name
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError, RunFolderError
 from byol_tf.evaluate.finetune import SUPERVISED_RATES, TuneRecipe, tune_protocol
@@ -18,7 +18,7 @@ from byol_tf.export.formats import VERSION
 from byol_tf.export.model_card import write_card
 from byol_tf.export.saved_model import export_encoder
 from byol_tf.models.byol import BYOL
-from byol_tf.report.representations import seen_by
+from byol_tf.report.representations import analyze_representations
 from byol_tf.report.writing import write_report
 from byol_tf.runs.data import probe_images
 from byol_tf.runs.files import write_atomically
@@ -27,7 +27,7 @@ from byol_tf.runs.plots import curves_figure
 from byol_tf.runs.summary import read_facts
 from byol_tf.train.callbacks.throughput import Throughput
 from byol_tf.train.tensorboard import EventLog
-from byol_tf.train.tensorboard_extras import leave_projector, show_end
+from byol_tf.train.tensorboard_extras import show_end, write_projector_files
 from pipelines.sources import Source, SourceError
 
 
@@ -71,7 +71,7 @@ def run_result(
     untrained, last = rows[0], rows[-1]
     return {
         "name": config.name,
-        "system": system_of(config),
+        "system": method_name(config),
         "starting_weights": config.encoder.weights,
         "run_dir": str(folder.root),
         "export_dir": str(folder.export / "encoder" / VERSION),
@@ -95,7 +95,7 @@ def run_result(
     }
 
 
-def leave_behind(
+def write_artifacts(
     config: Config,
     folder: RunFolder,
     inference: keras.Model,
@@ -107,14 +107,14 @@ def leave_behind(
     Raises `OSError` or TensorFlow's if the disk refuses, `RunFolderError` or `ConfigError` if what
     the run wrote before isn't there any more, or isn't what it was.
     """
-    title = f"{config.name}: {system_of(config)}, {config.encoder.name} on {config.data.source}"
+    title = f"{config.name}: {method_name(config)}, {config.encoder.name} on {config.data.source}"
     curves_figure(folder.figures / "curves.png", rows, title)
     export_encoder(inference, folder.export, config)
     write_card(dataclasses.replace(read_facts(folder), result=result), folder.export)
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
 
 
-def leave_report(
+def write_final_report(
     config: Config,
     folder: RunFolder,
     inference: keras.Model,
@@ -129,9 +129,9 @@ def leave_report(
     """
     say("drawing the report")
     try:
-        facts, seen = read_facts(folder), seen_by(config, inference, source)
+        facts, seen = read_facts(folder), analyze_representations(config, inference, source)
         write_report(facts, folder, seen)
-        leave_projector(folder.logs, seen)
+        write_projector_files(folder.logs, seen)
         show_end(events, facts, folder.figures)
     except (OSError, tf.errors.OpError, SourceError, RunFolderError, ConfigError) as error:
         reason = str(error).partition("\n")[0]

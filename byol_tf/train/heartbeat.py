@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 
 from byol_tf.devices import Cluster
 from byol_tf.errors import LOST
-from byol_tf.runs.process_exit import end_now
+from byol_tf.runs.process_exit import exit_now
 
 SILENCE = 30.0
 """Seconds without a word after which a process counts as lost. A machine that is ten times slower
@@ -42,7 +42,7 @@ class Heartbeat:
             all end with the exit code that they have after a save.
     """
 
-    def __init__(self, index: int, count: int, end: Callable[[int], None] = end_now):
+    def __init__(self, index: int, count: int, end: Callable[[int], None] = exit_now):
         self.index, self.count, self._end = index, count, end
         self.on_signal: Callable[[int], None] | None = None
         self._lines: dict[int, _Line] = {}

@@ -8,7 +8,7 @@ from byol_tf.config.schedule import Schedule
 from byol_tf.config.schema import Config
 from byol_tf.models.from_config import Sizes
 from byol_tf.runs.folder import RunFolder
-from byol_tf.train.dry_run import Rates
+from byol_tf.train.dry_run import ThroughputEstimate
 from pipelines.sources import SourcePlan
 
 _SHOWN = 4
@@ -79,7 +79,8 @@ def plan_lines(
         ("tau", _tau_text(config)),
         (
             "device",
-            f"{config.devices.strategy}, {config.devices.precision}, jit {config.devices.jit}",
+            f"{config.devices.strategy}, {config.devices.precision}, jit "
+            f"{config.devices.jit_compile}",
         ),
         (
             "run folder",
@@ -153,7 +154,9 @@ _DEVICES = (1, 8, 512)
 """Numbers of devices for which a plan says what feeds them."""
 
 
-def rate_lines(rates: Rates, images: int, less_work: str) -> list[tuple[str, str]]:
+def throughput_lines(
+    rates: ThroughputEstimate, images: int, less_work: str
+) -> list[tuple[str, str]]:
     """(subject, what was measured) for people, with a warning where the input is the slower one.
 
     Args:
@@ -195,7 +198,7 @@ def _cores(number: float) -> str:
     return f"{number:,.0f} cores" if number >= 10 else f"{number:.2g} cores"
 
 
-def _time_text(rates: Rates, images: int) -> str:
+def _time_text(rates: ThroughputEstimate, images: int) -> str:
     slowest, fastest = rates.slowest_and_fastest
     seconds, low, high = images / rates.together, images / fastest, images / slowest
     units = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
@@ -226,10 +229,10 @@ def _tau_text(config: Config) -> str:
 def _objective_text(config: Config) -> str:
     objective = config.objective
     directions = {
-        "both": "both directions",
-        "one": "one direction",
-        "one_two_draws": "one direction, two draws",
-    }[objective.directions]
+        "symmetric": "both directions",
+        "asymmetric": "one direction",
+        "asymmetric_2x": "one direction, two draws",
+    }[objective.symmetrization]
     words = [
         objective.similarity.replace("_", "-"),
         directions,
@@ -247,9 +250,12 @@ def _rate_text(config: Config, schedule: Schedule) -> str:
     rate = f"learning rate {schedule.peak_rate:g}, {optimizer.schedule}"
     if schedule.warmup_steps:
         rate += f" after {schedule.warmup_steps:,} warm-up steps"
-    if predictor.rate != 1.0 or predictor.schedule not in (None, optimizer.schedule):
+    if predictor.learning_rate_multiplier != 1.0 or predictor.schedule not in (
+        None,
+        optimizer.schedule,
+    ):
         rate += (
-            f" (predictor {schedule.peak_rate * predictor.rate:g}, "
+            f" (predictor {schedule.peak_rate * predictor.learning_rate_multiplier:g}, "
             f"{predictor.schedule or optimizer.schedule})"
         )
     return rate

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 
-from byol_tf.runs.process_exit import end_now
+from byol_tf.runs.process_exit import exit_now
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -76,7 +76,7 @@ class SignalWatch:
                 2, f"\n{name}: ended; no step was being made\n".encode()
             )  # a print could meet another one in the same buffer
         if self.plan is None or number in self._seen:
-            end_now(128 + number)
+            exit_now(128 + number)
         self._seen.add(number)
         first, self.received = self.received is None, self.received or number
         os.write(2, f"\n{name}: {self.plan}; once more ends at once\n".encode())

@@ -17,11 +17,11 @@ from tensorboard.plugins.hparams import api as hparams
 from byol_tf.config.diff import defaults_beside, flat
 from byol_tf.config.loading import resolved_json
 from byol_tf.config.schema import Config
-from byol_tf.report.representations import Seen
+from byol_tf.report.representations import RepresentationAnalysis
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.summary import RunFacts
 from byol_tf.train.tensorboard import EventLog
-from pipelines.sources import fit
+from pipelines.sources import resize_and_center_crop
 
 _ALWAYS = (
     "seed",
@@ -100,7 +100,7 @@ def show_end(events: EventLog, facts: RunFacts, figures: Path) -> None:
     events.add(epoch, write)
 
 
-def leave_projector(logs: Path, seen: Seen) -> None:
+def write_projector_files(logs: Path, seen: RepresentationAnalysis) -> None:
     """Writes what TensorBoard's projector shows: representations, classes and a sprite of
     thumbnails. `OSError` if the disk refuses.
 
@@ -122,7 +122,9 @@ def leave_projector(logs: Path, seen: Seen) -> None:
     sprite = np.full((side * _THUMBNAIL, side * _THUMBNAIL, 3), 255, np.uint8)
     for number in range(len(names)):
         y, x = (_THUMBNAIL * place for place in divmod(number, side))
-        sprite[y : y + _THUMBNAIL, x : x + _THUMBNAIL] = fit(seen.images[number], _THUMBNAIL)
+        sprite[y : y + _THUMBNAIL, x : x + _THUMBNAIL] = resize_and_center_crop(
+            seen.images[number], _THUMBNAIL
+        )
     Image.fromarray(sprite).save(logs / "sprite.png")
     config = projector.ProjectorConfig()
     embedding = config.embeddings.add(

@@ -11,7 +11,7 @@ from pipelines.sources.images import Images, Shape
 
 
 @dataclass(frozen=True)
-class Roll:
+class PhotoManifest:
     """What was found by name, and what came of reading it.
 
     Attributes:
@@ -32,7 +32,7 @@ class Roll:
         return gzip.compress(json.dumps(asdict(self)).encode(), compresslevel=6, mtime=0)
 
 
-def unpacked(content: bytes) -> Roll:
+def unpacked(content: bytes) -> PhotoManifest:
     """What `packed` gave. Raises ValueError where it is something else."""
     try:
         fields = json.loads(gzip.decompress(content))
@@ -40,7 +40,7 @@ def unpacked(content: bytes) -> Roll:
             split: None if shape is None else tuple(shape)
             for split, shape in fields["shapes"].items()
         }
-        return Roll(
+        return PhotoManifest(
             fields["sizes"],
             fields["class_of"],
             tuple((path, reason) for path, reason in fields["skipped"]),
@@ -121,7 +121,7 @@ class Source:
     notes: tuple[str, ...]
     fingerprint: str
     trouble: Callable[[], SourceError | None] = _no_trouble
-    roll: Roll | None = None
+    roll: PhotoManifest | None = None
     keep: Callable[[], None] = _nothing_to_keep
 
 
@@ -166,8 +166,8 @@ class Request:
             they are (digits: 32).
         cache: "memory" holds all images as uint8, "none" reads them each time, "auto" holds them if
             they fit into half of the free memory.
-        max_bad_fraction: for "folder": a larger share of unreadable files is an error, be it when
-            it is opened or while it is read.
+        max_unreadable_fraction: for "folder": a larger share of unreadable files is an error, be it
+            when it is opened or while it is read.
         seed: of every draw.
         on_progress: called with (what is being done, images done, of how many).
         on_lost: for "folder": called once for each photo that can't be read any more, when another
@@ -187,16 +187,16 @@ class Request:
     pretrain_images: int | None = None
     image_size: int | None = None
     cache: str = "auto"
-    max_bad_fraction: float = 0.01
+    max_unreadable_fraction: float = 0.01
     seed: int = 0
     on_progress: Progress = _silent
     on_lost: Lost | None = None
-    roll: Roll | None = None
+    roll: PhotoManifest | None = None
     scans: str | None = None
 
 
 @dataclass(frozen=True)
-class Outline:
+class SourceInfo:
     """What a source would give before anything is chosen, resized or held.
 
     Attributes:
@@ -219,7 +219,7 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Parts:
+class RawSource:
     """The images themselves, before anything is chosen, resized or held.
 
     Attributes:
@@ -250,7 +250,7 @@ class Parts:
     skipped: tuple[tuple[str, str], ...] = ()
     after_reading: Callable[[int], tuple[str, ...]] = _nothing_read
     trouble: Callable[[], SourceError | None] = _no_trouble
-    roll: Roll | None = None
+    roll: PhotoManifest | None = None
     keep: Callable[[], None] = _nothing_to_keep
 
 

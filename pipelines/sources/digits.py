@@ -4,23 +4,23 @@ import hashlib
 
 import numpy as np
 
-from pipelines.sources.base import Outline, Parts, Request, stream
-from pipelines.sources.images import ArrayImages, fit
+from pipelines.sources.base import RawSource, Request, SourceInfo, stream
+from pipelines.sources.images import ArrayImages, resize_and_center_crop
 
 _SIZE = 32  # 8 x 8 enlarged, so that a network with strides has something to look at
 _TRAIN, _TEST = 1_437, 360  # 80 and 20 in a hundred of 1,797
 
 
-def outline(request: Request) -> Outline:
-    """Counts what `parts` gives."""
+def describe(request: Request) -> SourceInfo:
+    """Counts what `load` gives."""
     size = request.image_size or _SIZE
     notes = (f"{_TRAIN + _TEST:,} digits of 8 x 8 pixels (scikit-learn), enlarged to {size}",)
-    return Outline(
+    return SourceInfo(
         {"train": _TRAIN, "test": _TEST}, 10, (size, size, 3), always_in_memory=True, notes=notes
     )
 
 
-def parts(request: Request) -> Parts:
+def load(request: Request) -> RawSource:
     """Loads the digits and divides them into train and test: stratified, drawn by the seed."""
     from sklearn.datasets import load_digits  # takes a second to import
     from sklearn.model_selection import train_test_split
@@ -28,7 +28,9 @@ def parts(request: Request) -> Parts:
     digits = load_digits()
     size = request.image_size or _SIZE
     grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # 0..16 as published
-    images = np.stack([fit(np.repeat(image[..., None], 3, axis=2), size) for image in grey])
+    images = np.stack(
+        [resize_and_center_crop(np.repeat(image[..., None], 3, axis=2), size) for image in grey]
+    )
     labels = digits.target.astype(np.int64)
     train, test = train_test_split(
         np.arange(len(labels)),
@@ -37,7 +39,7 @@ def parts(request: Request) -> Parts:
         random_state=int(stream(request.seed, "digits").integers(2**31)),
     )
     train, test = np.sort(train), np.sort(test)
-    return Parts(
+    return RawSource(
         images={
             "train": ArrayImages(images[train], labels[train]),
             "test": ArrayImages(images[test], labels[test]),
@@ -46,5 +48,5 @@ def parts(request: Request) -> Parts:
         fingerprint=hashlib.sha256(
             b"digits %d %d %d" % (request.seed, len(train), len(test))
         ).hexdigest(),
-        notes=outline(request).notes,
+        notes=describe(request).notes,
     )

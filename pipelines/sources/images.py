@@ -209,7 +209,7 @@ class _Concatenated(Images):
         return self._first.encoded(index) if index < split else self._second.encoded(index - split)
 
 
-class _Fitted(Images):
+class _Resized(Images):
     """Each image resized and cut to a square when it is read."""
 
     def __init__(self, images: Images, size: int) -> None:
@@ -222,7 +222,7 @@ class _Fitted(Images):
         return len(self._images)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return fit(self._images[index], self._size)
+        return resize_and_center_crop(self._images[index], self._size)
 
     def shape_of(self, index: int) -> Shape:
         self._images.shape_of(index)  # which raises where it can't be read
@@ -254,13 +254,13 @@ def concatenated(first: Images, second: Images) -> Images:
     return _Concatenated(first, second)
 
 
-def fitted(images: Images, size: int) -> Images:
-    """The images as squares of side `size`: see `fit`. Resized when they are read; as they are
-    where they have that shape."""
-    return images if images.shape == (size, size, 3) else _Fitted(images, size)
+def resized(images: Images, size: int) -> Images:
+    """The images as squares of side `size`: see `resize_and_center_crop`. Resized when they are
+    read; as they are where they have that shape."""
+    return images if images.shape == (size, size, 3) else _Resized(images, size)
 
 
-def fit(image: np.ndarray, size: int) -> np.ndarray:
+def resize_and_center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes the shorter side to `size` and cuts out the centre; an image that is so already is
     returned as it is.
 

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from pipelines.sources.base import Request, Source, SourceError, SourcePlan
 from pipelines.sources.images import Images
-from pipelines.sources.splits import assembled, planned, sampled
+from pipelines.sources.splits import build_plan, build_sample, build_source
 
 _MODULES = {  # imported when asked for: scikit-learn and TFDS take their time
     "textures": "pipelines.sources.textures",
@@ -31,7 +31,7 @@ def open_source(source: str, **options) -> Source:
         SourceError: the images can't be had as asked.
     """
     request = Request(source, **options)
-    return assembled(request, _module(request).parts(request))
+    return build_source(request, _module(request).parts(request))
 
 
 def plan_source(source: str, **options) -> SourcePlan:
@@ -42,7 +42,7 @@ def plan_source(source: str, **options) -> SourcePlan:
         SourceError: the images can't be had as asked, as far as that shows without opening them.
     """
     request = Request(source, **options)
-    return planned(request, _module(request).outline(request))
+    return build_plan(request, _module(request).outline(request))
 
 
 def sample_source(source: str, count: int, **options) -> Images | None:
@@ -66,7 +66,7 @@ def sample_source(source: str, count: int, **options) -> Images | None:
     if not outline.ready:
         return None
     few = replace(request, pretrain_images=min(count, request.pretrain_images or count))
-    return sampled(few, module.parts(few), hold=planned(request, outline).in_memory)
+    return build_sample(few, module.parts(few), hold=build_plan(request, outline).in_memory)
 
 
 def _module(request: Request) -> ModuleType:

@@ -11,12 +11,12 @@ import psutil
 
 from pipelines.sources.base import (
     SPLITS,
-    Outline,
-    Parts,
+    PhotoManifest,
+    RawSource,
     Request,
-    Roll,
     Source,
     SourceError,
+    SourceInfo,
     SourcePlan,
     stream,
 )
@@ -24,7 +24,7 @@ from pipelines.sources.images import (
     ArrayImages,
     Images,
     concatenated,
-    fitted,
+    resized,
     subset,
     without_labels,
 )
@@ -46,8 +46,8 @@ class _Use:
     splits: Mapping[str, int]
 
 
-def planned(request: Request, outline: Outline) -> SourcePlan:
-    """Returns what `assembled` would give."""
+def build_plan(request: Request, outline: SourceInfo) -> SourcePlan:
+    """Returns what `build_source` would give."""
     use = _use(request, outline.counts, outline.unlabelled_from)
     size = request.image_size
     shape = (size, size, 3) if size else outline.shape
@@ -64,7 +64,7 @@ def planned(request: Request, outline: Outline) -> SourcePlan:
     return SourcePlan(counts, outline.classes, shape, notes, held, needed if held and needed else 0)
 
 
-def assembled(request: Request, parts: Parts) -> Source:
+def build_source(request: Request, parts: RawSource) -> Source:
     """Chooses, resizes, reads. Raises SourceError: a choice that the source hasn't, unreadable
     files beyond the limit, memory."""
     use = _use(
@@ -76,7 +76,7 @@ def assembled(request: Request, parts: Parts) -> Source:
     if "unlabelled" in wanted:  # nothing but pre-training reads these
         wanted["unlabelled"] = subset(wanted["unlabelled"], use.pretrain["unlabelled"])
     if request.image_size:
-        wanted = {split: fitted(images, request.image_size) for split, images in wanted.items()}
+        wanted = {split: resized(images, request.image_size) for split, images in wanted.items()}
 
     shapes = {split: images.shape or parts.likely_shape for split, images in wanted.items()}
     needed = (
@@ -138,10 +138,10 @@ def assembled(request: Request, parts: Parts) -> Source:
 
 def _roll(
     request: Request,
-    parts: Parts,
+    parts: RawSource,
     readings: Mapping[str, Reading],
     skipped: tuple[tuple[str, str], ...],
-) -> Roll | None:
+) -> PhotoManifest | None:
     """Of a source whose files may be unreadable; the one that it was opened with stays as it is."""
     if parts.roll is None or request.roll is not None:
         return parts.roll
@@ -152,7 +152,7 @@ def _roll(
     )
 
 
-def sampled(request: Request, parts: Parts, *, hold: bool) -> Images:
+def build_sample(request: Request, parts: RawSource, *, hold: bool) -> Images:
     """The images that `request.pretrain_images` chooses, those of one split if it has as many;
     unreadable ones left out."""
     use = _use(
@@ -163,7 +163,7 @@ def sampled(request: Request, parts: Parts, *, hold: bool) -> Images:
     split, indices = max(use.pretrain.items(), key=lambda item: len(item[1]))
     images = subset(parts.images[split], indices)
     if request.image_size:
-        images = fitted(images, request.image_size)
+        images = resized(images, request.image_size)
     return without_labels(read_through(images, hold=hold).images)
 
 
@@ -270,7 +270,7 @@ def _hold(request: Request, needed: int | None) -> str | None:
 
 
 def _read(
-    request: Request, parts: Parts, use: _Use, wanted: Mapping[str, Images], *, hold: str | None
+    request: Request, parts: RawSource, use: _Use, wanted: Mapping[str, Images], *, hold: str | None
 ) -> dict[str, Reading]:
     """One pass over what has to be held or checked. What was checked when a run began needn't be
     when it goes on."""
@@ -310,7 +310,9 @@ def _read(
     return readings
 
 
-def _read_before(roll: Roll, parts: Parts, use: _Use, split: str, images: Images) -> Reading:
+def _read_before(
+    roll: PhotoManifest, parts: RawSource, use: _Use, split: str, images: Images
+) -> Reading:
     """What reading `images` of a split gave when the run began."""
     reasons, originals = (
         dict(roll.skipped),
@@ -325,7 +327,7 @@ def _read_before(roll: Roll, parts: Parts, use: _Use, split: str, images: Images
 
 
 def _skipped(
-    request: Request, parts: Parts, use: _Use, readings: Mapping[str, Reading]
+    request: Request, parts: RawSource, use: _Use, readings: Mapping[str, Reading]
 ) -> tuple[tuple[tuple[str, str], ...], int]:
     """Names the unreadable files, and says how many more there may be. Raises SourceError when they
     are too many."""
@@ -339,13 +341,15 @@ def _skipped(
     total = len(parts.skipped) + sum(
         len(reading.good) + len(reading.bad) for reading in readings.values()
     )
-    if len(reasons) > request.max_bad_fraction * total:
+    if len(reasons) > request.max_unreadable_fraction * total:
         raise SourceError(
             f"{request.root}: {len(reasons):,} of {total:,} files can't be read, more than "
-            "data.max_bad_fraction = "
-            f"{request.max_bad_fraction:g} allows. For example {_examples(reasons)}"
+            "data.max_unreadable_fraction = "
+            f"{request.max_unreadable_fraction:g} allows. For example {_examples(reasons)}"
         )
-    return tuple(sorted(reasons.items())), int(request.max_bad_fraction * total) - len(reasons)
+    return tuple(sorted(reasons.items())), int(request.max_unreadable_fraction * total) - len(
+        reasons
+    )
 
 
 def _examples(reasons: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipelines.sources.base import Outline, Parts, Request
+from pipelines.sources.base import RawSource, Request, SourceInfo
 from pipelines.sources.images import ArrayImages
 
 
@@ -127,14 +127,14 @@ _DRAWS = 32  # random numbers an image, besides its noise
 _NOISE = np.float32(8)
 
 
-def outline(request: Request) -> Outline:
-    """Counts what `parts` gives."""
+def describe(request: Request) -> SourceInfo:
+    """Counts what `load` gives."""
     counts = _counts(request)
     note = f"{sum(counts.values()):,} textures of {len(PATTERNS)} patterns, drawn from the seed"
-    return Outline(counts, len(PATTERNS), (SIDE, SIDE, 3), always_in_memory=True, notes=(note,))
+    return SourceInfo(counts, len(PATTERNS), (SIDE, SIDE, 3), always_in_memory=True, notes=(note,))
 
 
-def parts(request: Request) -> Parts:
+def load(request: Request) -> RawSource:
     """Draws the images. Image i of a split is a function of (seed, split, i), so a smaller set is
     the beginning of a larger one."""
     counts = _counts(request)
@@ -150,11 +150,11 @@ def parts(request: Request) -> Parts:
             drawn, None if split == "unlabelled" else np.arange(count) % len(PATTERNS)
         )
     identity = f"textures {request.seed} {counts}"
-    return Parts(
+    return RawSource(
         images=images,
         class_names=tuple(PATTERNS),
         fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
-        notes=outline(request).notes,
+        notes=describe(request).notes,
     )
 
 

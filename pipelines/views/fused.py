@@ -80,10 +80,10 @@ def image_draws(seed: tuple[int, int], ids: tf.Tensor) -> tf.Tensor:
     key = _philox(
         [*_words(start), *_words(epoch)], [tf.constant(word, tf.uint64) for word in _SCRAMBLE_KEY]
     )
-    steps = draws_of.DRAWS // 4
+    steps = draws_of.PARAMS_PER_VIEW // 4
     ahead = position * tf.constant(steps, tf.uint64) + np.arange(steps, dtype=np.uint64)
     words = _philox([*_words(ahead), *(part + tf.zeros_like(ahead) for part in key[2:])], key[:2])
-    bits = tf.reshape(tf.stack(words, axis=-1), (-1, draws_of.DRAWS))
+    bits = tf.reshape(tf.stack(words, axis=-1), (-1, draws_of.PARAMS_PER_VIEW))
     return (
         tf.cast(tf.cast(bits & tf.constant(0x7FFFFF, tf.uint64), tf.int32), tf.float32) * 2.0**-23
     )
@@ -166,7 +166,7 @@ class FusedViews(keras.layers.Layer):
         lines = resample(lines, tf.cast(rows, lines.dtype), tf.cast(columns, lines.dtype))
         return self._finish(lines if self._in_one else self._recolour(lines, plan), plan)
 
-    def _planned(self, lines, ids):
+    def _plan_fn(self, lines, ids):
         """Everything that is decided before a pixel moves."""
         _, height, _, width = lines.shape
         draws = image_draws(self.seed, ids)
@@ -188,7 +188,7 @@ class FusedViews(keras.layers.Layer):
             blur(columns, taps, 1), self.compute_dtype
         )
 
-    def _recoloured(self, lines, plan):
+    def _color_fn(self, lines, plan):
         """What comes after the crop, to the blur."""
         lines, draws = tf.cast(lines, tf.float32), plan["draws"]
         if self.exact:
@@ -203,7 +203,7 @@ class FusedViews(keras.layers.Layer):
             )
         return blur(blur(lines, plan["taps"], 1), plan["taps"], 3) if self._blurs else lines
 
-    def _finished(self, lines, plan):
+    def _finish_fn(self, lines, plan):
         policy, draws, lines = self.policy, plan["draws"], tf.cast(lines, tf.float32)
         if self._in_one:
             share = None

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from pipelines.policy import ViewPolicy, kernel_size
 from pipelines.views import random_params as draws_of
-from pipelines.views.random_params import between, crop_boxes
+from pipelines.views.random_params import crop_boxes, lerp
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 _PATCHES_AT_MOST = 3
@@ -64,7 +64,7 @@ def _axis_matrix(low, high, flip, length, size, interpolation):
 def blur_taps(policy: ViewPolicy, draws: tf.Tensor, size: int) -> tf.Tensor:
     """float32 `[N, kernel_size(size)]`: each image's Gaussian; a one between zeros where the image
     isn't blurred."""
-    sigma = between(draws[:, draws_of.BLUR + 1], *policy.blur_sigma)[:, None]
+    sigma = lerp(draws[:, draws_of.BLUR + 1], *policy.blur_sigma)[:, None]
     radius = kernel_size(size) // 2
     place = tf.range(-radius, radius + 1, dtype=tf.float32)
     taps = tf.exp(-tf.square(place) / (2.0 * tf.square(sigma)))
@@ -188,8 +188,8 @@ def dropped_pixels(policy: ViewPolicy, draws: tf.Tensor, size: int) -> tf.Tensor
         u[:, 0] < policy.patch_drop_probability, 1.0 + tf.floor(u[:, 13] * _PATCHES_AT_MOST), 0.0
     )
     u = tf.reshape(u[:, 1:13], (-1, _PATCHES_AT_MOST, 4))
-    area = between(u[..., 0], *policy.patch_drop_area)
-    aspect = tf.exp(between(u[..., 1], math.log(0.5), math.log(2.0)))
+    area = lerp(u[..., 0], *policy.patch_drop_area)
+    aspect = tf.exp(lerp(u[..., 1], math.log(0.5), math.log(2.0)))
     height, width = tf.minimum(tf.sqrt(area / aspect), 1.0), tf.minimum(tf.sqrt(area * aspect), 1.0)
     top, left = u[..., 2] * (1.0 - height), u[..., 3] * (1.0 - width)
     used = tf.range(float(_PATCHES_AT_MOST)) < count[:, None]

@@ -20,7 +20,7 @@ them from their neighbours; with these a part is what it would be in the whole p
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
-def read_parts(
+def read_crops(
     images: Images, index: tf.Tensor, policies: Sequence[ViewPolicy], draws: Sequence[tf.Tensor]
 ) -> list[tf.Tensor]:
     """Reads what lies in an image's crop boxes, one for each view.

@@ -31,7 +31,7 @@ from keras_cv.layers import (
 
 from pipelines.policy import ViewPolicy, kernel_size
 from pipelines.views import random_params as draws_of
-from pipelines.views.random_params import between, crop_boxes, draw, pixel_boxes
+from pipelines.views.random_params import crop_boxes, lerp, pixel_boxes, sample_params
 
 _VALUES = (0.0, 1.0)
 
@@ -69,7 +69,7 @@ class HostViews:
         Returns:
             float32 `[N, size, size, 3]` in [0, 1].
         """
-        draws = draw(self.seed, epoch, positions)
+        draws = sample_params(self.seed, epoch, positions)
         return self.recolour(self.crop(images, draws), draws)
 
     def crop(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
@@ -211,7 +211,7 @@ class HostViews:
     def _blur(self, views, draws):
         """Gaussian blur with zero padding, as two products with a band matrix of each image's own
         (keras-cv's loops over the images)."""
-        sigma = between(draws[:, draws_of.BLUR + 1], *self.policy.blur_sigma)
+        sigma = lerp(draws[:, draws_of.BLUR + 1], *self.policy.blur_sigma)
         radius = kernel_size(self.size) // 2
         distance = tf.abs(tf.range(self.size)[:, None] - tf.range(self.size)[None, :])
         weights = tf.exp(
@@ -265,8 +265,8 @@ class HostViews:
         u = draws[:, draws_of.PATCHES + 1 : draws_of.PATCHES + 14]
         count = 1.0 + tf.floor(u[:, 12] * 3.0)
         u = tf.reshape(u[:, :12], (-1, 3, 4))
-        area = between(u[..., 0], *self.policy.patch_drop_area)
-        aspect = tf.exp(between(u[..., 1], math.log(0.5), math.log(2.0)))
+        area = lerp(u[..., 0], *self.policy.patch_drop_area)
+        aspect = tf.exp(lerp(u[..., 1], math.log(0.5), math.log(2.0)))
         height, width = (
             tf.minimum(tf.sqrt(area / aspect), 1.0),
             tf.minimum(tf.sqrt(area * aspect), 1.0),

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pipelines.policy import ViewPolicy
 
-DRAWS = 48
+PARAMS_PER_VIEW = 48
 """Random numbers reserved for an image and view; a multiple of 4, which is what one step of the
 counter yields."""
 CROP, FLIP, JITTER, COLOUR, ORDER, GRAY, BLUR, SOLARIZE, PERSPECTIVE, PATCHES = (
@@ -31,7 +31,7 @@ CROP, FLIP, JITTER, COLOUR, ORDER, GRAY, BLUR, SOLARIZE, PERSPECTIVE, PATCHES = 
 """
 
 
-def draw(seed: tuple[int, int], epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+def sample_params(seed: tuple[int, int], epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     """Uniform numbers in [0, 1) for each image.
 
     Args:
@@ -46,14 +46,18 @@ def draw(seed: tuple[int, int], epoch: tf.Tensor, positions: tf.Tensor) -> tf.Te
     philox = tf.random.Algorithm.PHILOX.value
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=key_seed)
     # A counter step yields four numbers, so image p begins p * 48 / 4 steps on.
-    ahead = tf.cast(positions[0] * (DRAWS // 4), tf.uint64)
+    ahead = tf.cast(positions[0] * (PARAMS_PER_VIEW // 4), tf.uint64)
     counter = tf.stack([counter[0] + ahead, counter[1]])
     return tf.raw_ops.StatelessRandomUniformV2(
-        shape=[tf.size(positions), DRAWS], key=key, counter=counter, alg=philox, dtype=tf.float32
+        shape=[tf.size(positions), PARAMS_PER_VIEW],
+        key=key,
+        counter=counter,
+        alg=philox,
+        dtype=tf.float32,
     )
 
 
-def between(uniform, low, high):
+def lerp(uniform, low, high):
     return low + uniform * (high - low)
 
 
@@ -67,8 +71,8 @@ def crop_boxes(policy: ViewPolicy, draws: tf.Tensor, height, width) -> tf.Tensor
     """
     height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     u = draws[:, CROP : CROP + 4]
-    area = between(u[:, 0], *policy.crop_area) * height * width
-    aspect = tf.exp(between(u[:, 1], *(math.log(a) for a in policy.crop_aspect)))
+    area = lerp(u[:, 0], *policy.crop_area) * height * width
+    aspect = tf.exp(lerp(u[:, 1], *(math.log(a) for a in policy.crop_aspect)))
     box_height = tf.minimum(tf.sqrt(area / aspect), height)
     box_width = tf.minimum(tf.sqrt(area * aspect), width)
     if policy.crop_area[0] == 1.0:

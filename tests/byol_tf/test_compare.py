@@ -126,8 +126,8 @@ def test_many_settings_are_columns_in_the_files_alone(tmp_path, capsys, monkeypa
         "training.batch_size=64",
         "views.size=24",
         "encoder.width=2",
-        "projector.hidden=8",
-        "predictor.hidden=8",
+        "projector.hidden_size=8",
+        "predictor.hidden_size=8",
     )
     assert main([run(tmp_path, "a", 0.5), run(tmp_path, "b", 0.4, *many)]) == 0
     printed = capsys.readouterr().out

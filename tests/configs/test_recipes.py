@@ -53,7 +53,7 @@ class TestEachRecipe:
 
 
 def effective_rate(config):
-    reference = config.optimizer.reference_batch or config.training.batch_size
+    reference = config.optimizer.reference_batch_size or config.training.batch_size
     return config.optimizer.base_learning_rate * config.training.batch_size / reference
 
 
@@ -67,7 +67,7 @@ def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
     from byol_tf.train.__main__ import main
 
     monkeypatch.chdir(tmp_path)
-    sizes = ["encoder.width=0.25", "projector.hidden=64", "predictor.hidden=64"]
+    sizes = ["encoder.width=0.25", "projector.hidden_size=64", "predictor.hidden_size=64"]
     if load_config(name).data.source == "folder":
         for kind in ("train/cat", "train/dog", "test/cat", "test/dog"):
             (tmp_path / "own" / kind).mkdir(parents=True)
@@ -90,7 +90,7 @@ def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
 
 def heads(config):
     """Widths: projector's hidden layer and output, predictor's hidden layer."""
-    return config.projector.hidden, config.projector.outputs, config.predictor.hidden
+    return config.projector.hidden_size, config.projector.output_size, config.predictor.hidden_size
 
 
 def test_stl10_is_the_papers_section_3_4():
@@ -193,7 +193,7 @@ def test_simsiam_is_the_reports_baseline():
     config = load_config("imagenet-simsiam")
     assert heads(config) == (2048, 2048, 512)
     assert (
-        config.projector.layers,
+        config.projector.num_layers,
         config.projector.normalize_output,
         config.predictor.normalize_output,
     ) == (3, True, False)
@@ -204,9 +204,13 @@ def test_simsiam_is_the_reports_baseline():
     )
     assert effective_rate(config) == pytest.approx(0.05 * 2)
     assert (config.optimizer.schedule, config.predictor.schedule) == ("cosine", "constant")
-    assert (config.objective.target, config.objective.directions, config.objective.similarity) == (
+    assert (
+        config.objective.target,
+        config.objective.symmetrization,
+        config.objective.similarity,
+    ) == (
         "online",
-        "both",
+        "symmetric",
         "cosine",
     )
     assert config.objective.weight == 0.25  # 2 - 2 cos, both added -> half the sum of -cos

@@ -147,7 +147,7 @@ def test_the_notebook_leaves_gpu_and_tpu_to_its_commands():
         "import tensorflow as tf",
         'del os.environ["TPU_LOAD_LIBRARY"]',
         'tf.config.set_visible_devices([], "GPU")',
-        "from byol_tf.models.from_config import encoder_of",
+        "from byol_tf.models.from_config import build_config_encoder",
     )
     places = [lines.index(line) for line in order]
     assert places == sorted(places)

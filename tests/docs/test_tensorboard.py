@@ -34,7 +34,7 @@ def trained(folder: Path, *overrides: str) -> Path:
     small = [
         "data.pretrain_images=256",
         "optimizer.warmup_epochs=0",
-        "probe.every=1",
+        "probe.every_epochs=1",
         "probe.supervised=false",
         *overrides,
     ]

@@ -13,8 +13,8 @@ CONFIG = {
     "data": {"source": "digits"},
     "views": {"size": 32},
     "encoder": {"name": "convnet", "width": 0.25},
-    "projector": {"hidden": 16, "outputs": 8},
-    "predictor": {"hidden": 16},
+    "projector": {"hidden_size": 16, "output_size": 8},
+    "predictor": {"hidden_size": 16},
     "optimizer": {"base_learning_rate": 0.001},
     "training": {"epochs": 1, "batch_size": 64},
     "devices": {"strategy": "cpu"},
@@ -30,7 +30,7 @@ def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
     """Writes what a run leaves but for its result and figures: config, history, a checkpoint, and
     the encoder in the forms of every run."""
     from byol_tf.config.loading import load_config
-    from byol_tf.config.schedule import schedule_of
+    from byol_tf.config.schedule import training_schedule
     from byol_tf.devices import set_precision
     from byol_tf.export.saved_model import export_encoder
     from byol_tf.models.from_config import build_model, compile_model
@@ -49,7 +49,7 @@ def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
     set_precision(resolved.devices.precision)
     try:
         model = build_model(resolved)
-        compile_model(model, resolved, schedule_of(resolved, 640))
+        compile_model(model, resolved, training_schedule(resolved, 640))
         draw = np.random.default_rng(0)
         for variable in (
             model.encoder.variables

@@ -46,7 +46,11 @@ def _draw(*shape, seed: int = 0, offset: float = 0.3) -> np.ndarray:
 
 def _losses():
     each = {"cosine": learning.regression_loss, "cross_entropy": learning.cross_entropy}
-    names = {"both": "symmetrised", "one": "one-sided", "one_two_draws": "one-sided, two draws"}
+    names = {
+        "symmetric": "symmetrised",
+        "asymmetric": "one-sided",
+        "asymmetric_2x": "one-sided, two draws",
+    }
     p, z = ({view: _draw(64, 32, seed=start + view) for view in range(4)} for start in (0, 10))
     for (similarity, loss), (directions, name) in itertools.product(each.items(), names.items()):
         objective = Objective(similarity, directions)
@@ -124,13 +128,13 @@ def _optimizers():
         0.5 * k / 10 if k < 10 else 0.25 * (1.0 + np.cos(np.pi * (k - 10) / 40)) for k in range(50)
     ]
     yield "learning rate: warm-up, then cosine", "BYOL 3.3", error([rates], [expected])
-    for name, spared in (("biases spared", ()), ("a kernel spared too", (2,))):
+    for name, is_excluded in (("biases is_excluded", ()), ("a kernel is_excluded too", (2,))):
         variables = [keras.Variable(w) for w in weights]
         optimizer = LARS(schedule, l2=1e-2)
-        optimizer.exclude_from_weight_decay(var_list=[variables[index] for index in spared])
+        optimizer.exclude_from_weight_decay(var_list=[variables[index] for index in is_excluded])
         for step in gradients:
             optimizer.apply([tf.constant(g) for g in step], variables)
-        expected = optimizers.lars(weights, gradients, rates, l2=1e-2, spared=spared)
+        expected = optimizers.lars(weights, gradients, rates, l2=1e-2, is_excluded=is_excluded)
         yield (
             f"LARS, 50 steps, {name}",
             "deepmind-research optimizers.py",

@@ -1,5 +1,5 @@
 """The papers' optimizers on lists of float64 arrays. A weight with at most one axis is a bias or a
-normalisation parameter, and spared."""
+normalisation parameter, and is_excluded."""
 
 import numpy as np
 
@@ -19,14 +19,14 @@ def lars(
     momentum=0.9,
     l2=0.0,
     eta=1e-3,
-    spared=(),
+    is_excluded=(),
     epsilon=0.0,
     rate_before_momentum=False,
 ):
     """deepmind-research `byol/utils/optimizers.py`: decay, then trust ratio, then momentum, then
     the learning rate.
 
-    `spared` names further weights by index. The last two arguments are optax' differences.
+    `is_excluded` names further weights by index. The last two arguments are optax' differences.
     """
     weights = [np.array(w, np.float64) for w in weights]
     heaps = [np.zeros_like(w) for w in weights]
@@ -34,7 +34,7 @@ def lars(
         for index, gradient in enumerate(gradients):
             weight = weights[index]
             gradient = np.asarray(gradient, np.float64)
-            if weight.ndim > 1 and index not in spared:
+            if weight.ndim > 1 and index not in is_excluded:
                 gradient = gradient + l2 * weight
                 if _norm(weight) > 0.0 and _norm(gradient) > 0.0:
                     gradient = gradient * (eta * _norm(weight) / (_norm(gradient) + epsilon))

@@ -160,7 +160,7 @@ def prepare(job: dict) -> None:
     real_fit, real_step, real_batches = (
         experiment.Experiment._fit,
         byol.BYOL.reported_step,
-        experiment.batches_of,
+        experiment.train_batches,
     )
 
     def fit(self, start, watchers, verbose):
@@ -179,7 +179,7 @@ def prepare(job: dict) -> None:
         with tf.control_dependencies([tf.numpy_function(note, [batch[-1]], tf.int64)]):
             return real_step(self, batch)
 
-    def batches_of(config, images, first_step=0, *rest):
+    def train_batches(config, images, first_step=0, *rest):
         whole = images.batch
 
         def batch(indices):
@@ -212,10 +212,10 @@ def prepare(job: dict) -> None:
         restored(model, arrays | first)
 
     experiment.compile_model = compile_model
-    experiment.Experiment._fit, byol.BYOL.reported_step, experiment.batches_of = (
+    experiment.Experiment._fit, byol.BYOL.reported_step, experiment.train_batches = (
         fit,
         reported_step,
-        batches_of,
+        train_batches,
     )
     opened_images.open_source = before("start", opened_images.open_source)
     experiment.recover = before("reading", experiment.recover)

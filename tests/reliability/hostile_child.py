@@ -17,8 +17,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 from byol_tf.config.loading import load_config
 from byol_tf.errors import ConfigError, ProtocolError
-from byol_tf.models.from_config import encoder_of
-from byol_tf.runs.encoders import file_encoder, run_encoder, starting_weights
+from byol_tf.models.from_config import build_config_encoder
+from byol_tf.runs.encoders import load_encoder_file, load_run_encoder, starting_weights
 from byol_tf.runs.folder import RunFolder
 
 _NEVER = (
@@ -85,9 +85,9 @@ class Watch:
 
 def load(case: Path) -> None:
     if (case / "config.json").is_file():
-        run_encoder(load_config(case / "config.json"), RunFolder(case))
+        load_run_encoder(load_config(case / "config.json"), RunFolder(case))
     else:
-        file_encoder(case)
+        load_encoder_file(case)
 
 
 def main() -> None:
@@ -95,7 +95,7 @@ def main() -> None:
     load(folder / "good.keras")  # what is imported at the first load
     load(folder / "good")
     config = load_config("demo", ["encoder.width=0.25"])
-    encoder, watch = encoder_of(config), Watch(folder)
+    encoder, watch = build_config_encoder(config), Watch(folder)
     cases = sorted((folder / "hostile").iterdir())
     loads = [(case.name, load, case) for case in cases]
     loads += [

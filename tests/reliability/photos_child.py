@@ -43,7 +43,7 @@ def main() -> None:
 
     folder.walk = walk_and_lose
     try:
-        source = open_source("folder", root=str(root), cache="none", max_bad_fraction=limit)
+        source = open_source("folder", root=str(root), cache="none", max_unreadable_fraction=limit)
     except SourceError as error:
         print(json.dumps({"error": str(error)}))
         sys.exit(2)

@@ -33,7 +33,9 @@ def planted(kind: str, step: int) -> Iterator[None]:
     place, _, value = kind.partition("-")
     if place == "batch":
         where = mock.patch.object(
-            experiment, "batches_of", _with_bad_batch(experiment.batches_of, VALUES[value], step)
+            experiment,
+            "train_batches",
+            _with_bad_batch(experiment.train_batches, VALUES[value], step),
         )
     elif place in ("gradient", SPIKE):
         where = mock.patch.object(
@@ -48,9 +50,9 @@ def planted(kind: str, step: int) -> Iterator[None]:
 
 
 def _with_bad_batch(real: Callable, value: float, step: int) -> Callable:
-    """`batches_of` with one pixel of one view changed."""
+    """`train_batches` with one pixel of one view changed."""
 
-    def batches_of(config, images, first_step=0, *rest):
+    def train_batches(config, images, first_step=0, *rest):
         def plant(index, batch):
             views = list(batch)
             pixel = tf.scatter_nd([[0, 3, 3, 1]], [1.0], views[0].shape) > 0.0
@@ -61,7 +63,7 @@ def _with_bad_batch(real: Callable, value: float, step: int) -> Callable:
 
         return real(config, images, first_step, *rest).enumerate().map(plant)
 
-    return batches_of
+    return train_batches
 
 
 def _with_bad_gradient(real: Callable, value: float | None, step: int) -> Callable:

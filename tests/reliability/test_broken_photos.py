@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.sources import Roll, SourceError, open_source, unpacked
+from pipelines.sources import PhotoManifest, SourceError, open_source, unpacked
 from pipelines.sources.decoding import UnreadableImage, decode
 from pipelines.sources.folder.discovery import SUFFIXES, printable
 from tests.reliability.broken_photos import EPS, KINDS, encoded, pixels
@@ -134,7 +134,7 @@ def test_500_broken_files_of_24_kinds(open_to_all, report):
     stopped = child(root, 0.1)
     assert stopped.returncode == 2
     assert (
-        "more than data.max_bad_fraction = 0.1 allows. For example "
+        "more than data.max_unreadable_fraction = 0.1 allows. For example "
         in json.loads(stopped.stdout)["error"]
     )
 
@@ -207,7 +207,7 @@ class TestLostInMidRun:
             "folder",
             root=str(tmp_path),
             cache="none",
-            max_bad_fraction=limit,
+            max_unreadable_fraction=limit,
             pretrain="train",
             on_lost=lambda path, reason: told.append((path, reason)),
         )
@@ -240,7 +240,7 @@ class TestLostInMidRun:
         for path in list((tmp_path / "train" / "a").iterdir())[:12]:
             path.unlink()
         with pytest.raises(
-            SourceError, match=r"than data.max_bad_fraction allows. For example train/a/"
+            SourceError, match=r"than data.max_unreadable_fraction allows. For example train/a/"
         ):
             for image in source.train:
                 assert image.shape[2] == 3
@@ -271,7 +271,7 @@ def test_photos_that_vanish_while_the_command_runs(tmp_path, taken, code, report
         f"data.root={root}",
         "data.cache=none",
         "data.image_size=null",
-        "data.max_bad_fraction=0.02",
+        "data.max_unreadable_fraction=0.02",
     ]
     settings += [
         "training.epochs=4",
@@ -352,7 +352,7 @@ def test_what_cannot_be_learned_from_is_an_error_before_training(
         "--set",
         "training.batch_size=8",
         "--set",
-        "data.max_bad_fraction=0.5",
+        "data.max_unreadable_fraction=0.5",
     ]
     assert main(arguments) == 2
     expected = {
@@ -367,7 +367,7 @@ def test_what_cannot_be_learned_from_is_an_error_before_training(
     assert not (tmp_path / "run").exists()
 
 
-OPTIONS = {"cache": "none", "max_bad_fraction": 0.2, "pretrain": "train"}
+OPTIONS = {"cache": "none", "max_unreadable_fraction": 0.2, "pretrain": "train"}
 
 
 class TestGoneOnWith:
@@ -439,7 +439,7 @@ class TestGoneOnWith:
             self.again(root, source, [])
 
     def test_names_that_are_no_text_come_back(self):
-        roll = Roll(
+        roll = PhotoManifest(
             {os.fsdecode(b"caf\xe9.jpg"): 3, "a\nb.png": 4},
             {},
             (("x", "y"),),
@@ -454,7 +454,7 @@ class TestGoneOnWith:
             b"no",
             gzip.compress(b"[]"),
             gzip.compress(b'{"sizes": 1}'),
-            Roll({}, {}, (), {}).packed()[:-9],
+            PhotoManifest({}, {}, (), {}).packed()[:-9],
         ],
         ids=["nothing", "text", "a list", "other fields", "half of it"],
     )
@@ -476,7 +476,7 @@ def test_a_run_whose_photo_went_goes_on_after_a_break(tmp_path, report):
         f"data.root={root}",
         "data.cache=none",
         "data.image_size=null",
-        "data.max_bad_fraction=0.02",
+        "data.max_unreadable_fraction=0.02",
     ]
     settings += [
         "training.epochs=3",

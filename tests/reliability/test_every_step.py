@@ -25,7 +25,7 @@ KINDS = {
         "devices.precision": "mixed_float16",
         "devices.strategy": "auto",
     },  # for a CPU it is refused, being slow there
-    "accumulation": {"training.accumulation": 2},
+    "accumulation": {"training.gradient_accumulation_steps": 2},
     "two processes": {"devices.strategy": "multi_worker"},
 }
 

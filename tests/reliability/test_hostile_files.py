@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from byol_tf.config.loading import load_config, resolved_json
 from byol_tf.models import safe_loading as model_files
-from byol_tf.models.from_config import encoder_of
-from byol_tf.runs.encoders import file_encoder
+from byol_tf.models.from_config import build_config_encoder
+from byol_tf.runs.encoders import load_encoder_file
 from tests.reliability.hostile_files import (
     export,
     good_model,
@@ -55,7 +55,7 @@ def test_every_hostile_file_is_refused_and_nothing_of_it_runs(good, tmp_path_fac
     config = load_config("demo", ["encoder.width=0.25"])
     arrays = {
         f"online/encoder/{number:03d}": array
-        for number, array in enumerate(encoder_of(config).get_weights())
+        for number, array in enumerate(build_config_encoder(config).get_weights())
     }
     write_hostile_runs(hostile, json.loads(resolved_json(config)), arrays, canary)
     cases = sorted(path.name for path in hostile.iterdir())
@@ -101,7 +101,7 @@ def test_without_the_look_into_the_graph_a_saved_model_writes_files(good, monkey
     """The control: the same file, loaded without what is to keep it from harm."""
     export(good / "evil", write_file_on_call(good / "canary"))
     monkeypatch.setattr("byol_tf.runs.encoders.check_saved_model", lambda path: None)
-    model = file_encoder(good / "evil")
+    model = load_encoder_file(good / "evil")
     model(tf.zeros((1, 8, 8, 3), tf.uint8))
     assert (good / "canary").read_text() == "graph"
 

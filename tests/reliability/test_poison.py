@@ -23,15 +23,15 @@ TINY = {
     "data": {"source": "textures", "pretrain_images": 16 * STEPS},
     "views": {"size": 32, "engine": "fused", "placement": "host"},
     "encoder": {"name": "convnet", "width": 0.25},
-    "projector": {"hidden": 32, "outputs": 16},
-    "predictor": {"hidden": 32},
+    "projector": {"hidden_size": 32, "output_size": 16},
+    "predictor": {"hidden_size": 32},
     "tau": {"base": 0.99},
-    "optimizer": {"base_learning_rate": 0.002, "reference_batch": None},
+    "optimizer": {"base_learning_rate": 0.002, "reference_batch_size": None},
     "training": {"epochs": EPOCHS, "batch_size": 16},
-    "probe": {"train_images": 50, "test_images": 50, "neighbours": 5, "every": 1000},
+    "probe": {"train_images": 50, "test_images": 50, "neighbours": 5, "every_epochs": 1000},
     "run": {
-        "checkpoint_steps": 1,
-        "checkpoint_minutes": None,
+        "checkpoint_every_steps": 1,
+        "checkpoint_every_minutes": None,
         "keep_checkpoints": 1000,
         "report": False,
     },
@@ -133,7 +133,7 @@ def test_not_finite_anywhere_at_the_first_the_middle_and_the_last_step(tmp_path,
             policy = ("stop", "skip")[done % 2]
             # Between the steps of one call nothing can be planted into a variable.
             calls = (
-                ("devices.steps_per_call=5",)
+                ("devices.steps_per_execution=5",)
                 if index % 2 and kind.startswith(("batch", "gradient"))
                 else ()
             )
@@ -213,7 +213,7 @@ def test_ten_thousand_clean_steps_raise_no_alarm(tmp_path, capsys, report):
         "data.pretrain_images=2000",
         "training.batch_size=8",
         "training.epochs=40",
-        "run.checkpoint_steps=null",
+        "run.checkpoint_every_steps=null",
     ]
     code, printed = run(
         capsys,
@@ -237,15 +237,20 @@ SMALL = {
         "second": {"crop_area": [0.2, 1.0], "blur_probability": 0.0, "solarize_probability": 0.0},
     },
     "encoder": {"name": "convnet", "width": 0.5},
-    "projector": {"hidden": 128, "outputs": 64},
-    "predictor": {"hidden": 128},
+    "projector": {"hidden_size": 128, "output_size": 64},
+    "predictor": {"hidden_size": 128},
     "tau": {"base": 0.99},
-    "optimizer": {"base_learning_rate": 0.002, "reference_batch": None},
+    "optimizer": {"base_learning_rate": 0.002, "reference_batch_size": None},
     "training": {"epochs": 4, "batch_size": 64},
-    "probe": {"train_images": 50, "test_images": 50, "every": 1000},
+    "probe": {"train_images": 50, "test_images": 50, "every_epochs": 1000},
     "run": {"report": False},
 }
-SIMSIAM = ("tau={}", "projector.layers=3", "projector.normalize_output=true", "predictor.hidden=16")
+SIMSIAM = (
+    "tau={}",
+    "projector.num_layers=3",
+    "projector.normalize_output=true",
+    "predictor.hidden_size=16",
+)
 COLLAPSES = {
     "no predictor": (("predictor.kind=none",), "predictor.kind"),
     "neither target network nor predictor": (
@@ -290,7 +295,7 @@ HEALTHY = {
         ),
     ),
     "no augmentation": ('views={"size":32,"preset":"none"}',),
-    "one direction": ("objective.directions=one",),
+    "one direction": ("objective.symmetrization=asymmetric",),
     "InfoNCE with a target network, beta 0.5": (
         "objective.negatives=0.5",
         "objective.temperature=0.3",

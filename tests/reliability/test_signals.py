@@ -38,7 +38,7 @@ MOMENTS = [
     ("probe", ALL_STEPS),
     ("finish", ALL_STEPS),  # figures and export
 ]
-ONLY_WHERE_ASKED = {"run.checkpoint_steps": None}
+ONLY_WHERE_ASKED = {"run.checkpoint_every_steps": None}
 """So that within an epoch only a signal saves."""
 
 

@@ -157,8 +157,8 @@ def test_soak(tmp_path, report):
         "devices.strategy": "multi_worker",
         "data.pretrain_images": BATCH * EPOCH_STEPS + REST,
         "training.epochs": EPOCHS,
-        "probe.every": EPOCHS,
-        "run.checkpoint_steps": EPOCH_STEPS // 4,
+        "probe.every_epochs": EPOCHS,
+        "run.checkpoint_every_steps": EPOCH_STEPS // 4,
         "run.keep_checkpoints": 3,
     }
     whole, run, draw = (
@@ -220,8 +220,8 @@ def test_the_memory_of_two_machines_is_level(tmp_path, report):
         "training.epochs": 10,
     }
     changes |= {
-        "probe.every": 10,
-        "run.checkpoint_steps": EPOCH_STEPS // 4,
+        "probe.every_epochs": 10,
+        "run.checkpoint_every_steps": EPOCH_STEPS // 4,
         "run.keep_checkpoints": 3,
     }
     slopes = []

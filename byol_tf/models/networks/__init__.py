@@ -8,7 +8,7 @@ from byol_tf.models.networks.data_init import DataInit, initialize_from_data
 from byol_tf.models.networks.encoders import build_encoder
 from byol_tf.models.networks.group_norm import GroupNorm
 from byol_tf.models.networks.heads import mlp_head
-from byol_tf.models.networks.rematerialize import recomputed
+from byol_tf.models.networks.rematerialize import rematerialize
 from byol_tf.models.networks.weight_standardization import WSConv2D, WSDense
 
 __all__ = [
@@ -24,5 +24,5 @@ __all__ = [
     "build_encoder",
     "initialize_from_data",
     "mlp_head",
-    "recomputed",
+    "rematerialize",
 ]

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 
-def recomputed(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+def rematerialize(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """The model's training pass, `[N, ...]` to `[N, ...]`, cut into parts of about the square root
     of its layers.
 
@@ -58,12 +58,13 @@ def _parts(model: keras.Model) -> list[keras.Model]:
         or len(functional.inputs) != 1
     ):
         raise ValueError(
-            f'recompute: expected a functional or Sequential encoder; received "{model.name}", '
+            f'rematerialize: expected a functional or Sequential encoder; received "{model.name}", '
             "whose layers can't be seen"
         )
     if any(hasattr(layer, "seed_generator") for layer in functional._flatten_layers()):
         raise ValueError(
-            f'recompute: expected an encoder without layers that draw; "{model.name}" would draw '
+            f'rematerialize: expected an encoder without layers that draw; "{model.name}" would '
+            "draw "
             "otherwise the second time"
         )
     nodes = [
@@ -85,7 +86,8 @@ def _parts(model: keras.Model) -> list[keras.Model]:
             since = 0
     if len(cuts) == 1:
         raise ValueError(
-            f'recompute: expected an encoder with a layer that all passes through; "{model.name}" '
+            "rematerialize: expected an encoder with a layer that all passes through; "
+            f'"{model.name}" '
             "has none"
         )
     ends = [*cuts[1:], functional.outputs[0]]

@@ -9,7 +9,7 @@ import keras
 from byol_tf.devices import on_cpu
 from byol_tf.errors import Interrupted
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
-from byol_tf.runs.process_exit import end_now
+from byol_tf.runs.process_exit import exit_now
 from byol_tf.train.signals import SignalWatch
 
 
@@ -103,7 +103,7 @@ class Checkpoint(keras.callbacks.Callback):
         steps: int | None = None,
         minutes: float | None = None,
         step: int = 0,
-        end: Callable[[Interrupted], object] = lambda stopped: end_now(stopped.exit_code),
+        end: Callable[[Interrupted], object] = lambda stopped: exit_now(stopped.exit_code),
     ):
         super().__init__()
         self.writer, self.state, self.signals = writer, state, signals
@@ -143,7 +143,7 @@ class Checkpoint(keras.callbacks.Callback):
         if self.signals.received is not None:
             self._stop()
 
-    def batch_awaited(self, seconds: float, still: Callable[[], bool]) -> None:
+    def on_input_stall(self, seconds: float, still: Callable[[], bool]) -> None:
         """To be called again and again, from another thread, while the one that trains waits for a
         batch and this process does nothing.
 
@@ -164,11 +164,11 @@ class Checkpoint(keras.callbacks.Callback):
             return
         try:
             if self._in_call:
-                self._stop_in_call(at_rest, still)
+                self._save_during_stall(at_rest, still)
         finally:
             self._alone.release()
 
-    def _stop_in_call(self, at_rest: bool, still: Callable[[], bool]) -> None:
+    def _save_during_stall(self, at_rest: bool, still: Callable[[], bool]) -> None:
         saved = not self._unsaved_steps
         taken = self._within() if at_rest and not saved else None
         # what was taken may be from before the step and from after it; it is saved when the step is

@@ -14,7 +14,7 @@ from pipelines.sources import Images
 from pipelines.views.fused import FusedViews
 from pipelines.views.host_crops import resized
 from pipelines.views.keras_cv import HostViews
-from pipelines.views.random_params import crop_boxes, draw, pixel_boxes
+from pipelines.views.random_params import crop_boxes, pixel_boxes, sample_params
 
 _SHOWN = 8
 
@@ -43,7 +43,7 @@ class ViewPictures(keras.callbacks.Callback):
         originals = [self.images[int(index)] for index in indices]
         boxes, views = [], []
         for number, policy in enumerate((config.views.first, config.views.second)):
-            draws = draw((config.seed, number), epoch, positions)
+            draws = sample_params((config.seed, number), epoch, positions)
             each = [(image, draws[i : i + 1]) for i, image in enumerate(originals)]
             boxes.append([crop_boxes(policy, d, *image.shape[:2])[0].numpy() for image, d in each])
             views.append(self._views(policy, number, originals, epoch, positions).numpy())
@@ -62,7 +62,7 @@ class ViewPictures(keras.callbacks.Callback):
     ) -> tf.Tensor:
         """float32 `[n, size, size, 3]` in [0, 1], by the engine that training uses."""
         size, seed = self.config.views.size, (self.config.seed, number)
-        draws = draw(seed, epoch, positions)
+        draws = sample_params(seed, epoch, positions)
         if self.config.views.engine == "fused":
             ids = tf.stack([tf.repeat(epoch, len(originals)), positions], axis=1)
             if self.images.shape is None:

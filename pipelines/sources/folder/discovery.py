@@ -22,7 +22,7 @@ SUFFIXES = (
 
 
 @dataclass
-class Found:
+class DiscoveredFiles:
     """What lies below a folder.
 
     Attributes:
@@ -83,19 +83,21 @@ def printable(path: str) -> str:
     )
 
 
-def walk(folder: Path) -> Found:
+def walk(folder: Path) -> DiscoveredFiles:
     """Lists the photos below `folder`, at any depth.
 
     Names that begin with a dot are passed over. Links are followed; a link to a folder that it lies
     in is not.
     """
-    found = Found()
+    found = DiscoveredFiles()
     _walk(folder, "", (), found)
     found.sizes = dict(sorted(found.sizes.items()))
     return found
 
 
-def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...], found: Found) -> None:
+def _walk(
+    folder: Path, prefix: str, above: tuple[tuple[int, int], ...], found: DiscoveredFiles
+) -> None:
     try:
         here = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)

@@ -33,7 +33,7 @@ class Photo:
     modified: int
 
 
-class Heap:
+class FlatImageFolder:
     """The photos below a folder, ascending by path. They are read and never changed.
 
     Args:

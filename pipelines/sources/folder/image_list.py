@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipelines.sources.base import SourceError
-from pipelines.sources.folder.discovery import Found, printable
+from pipelines.sources.folder.discovery import DiscoveredFiles, printable
 
 _SHOWN = 5  # wrong lines in one message
 
@@ -24,7 +24,7 @@ class PhotoList:
     """
 
     file: Path
-    found: Found
+    found: DiscoveredFiles
     class_of: dict[str, str]
 
 
@@ -102,8 +102,8 @@ def _parsed(line: str, comma: bool) -> tuple[str, str]:
     return str(PurePosixPath(path)), more[0] if more else ""
 
 
-def _looked_up(folder: Path, paths: list[str]) -> Found:
-    found = Found()
+def _looked_up(folder: Path, paths: list[str]) -> DiscoveredFiles:
+    found = DiscoveredFiles()
     for path in paths:
         try:
             kind = (folder / path).stat()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.sources.base import SourceError, stream
-from pipelines.sources.folder.discovery import Found, printable
+from pipelines.sources.folder.discovery import DiscoveredFiles, printable
 
 TEST_SHARE = 0.2
 """Share of each class that becomes the test set where a folder has none of its own."""
@@ -48,7 +48,7 @@ class Layout:
     notes: list[str] = field(default_factory=list)
 
 
-def lay_out(folder: Path, found: Found, seed: int) -> Layout:
+def lay_out(folder: Path, found: DiscoveredFiles, seed: int) -> Layout:
     """Sorts the photos of a folder into splits and classes.
 
     `unlabeled/` or `unlabelled/`, `train/<class>/` and `test/<class>/` (or `val/<class>/`) are
@@ -118,7 +118,9 @@ def _check_no_class(folder: Path, by_top: Mapping[str, list[str]]) -> None:
     )
 
 
-def lay_out_list(file: Path, found: Found, class_of: Mapping[str, str], seed: int) -> Layout:
+def lay_out_list(
+    file: Path, found: DiscoveredFiles, class_of: Mapping[str, str], seed: int
+) -> Layout:
     """Sorts the photos of a list: those with a class are divided as class folders are, the others
     are unlabelled.
 
@@ -245,7 +247,9 @@ def _divided(layout: Layout, classes: _Classes, where: str, seed: int) -> None:
     _set(layout, "test", test)
 
 
-def _heap(layout: Layout, folder: Path, found: Found, by_top: dict[str, list[str]]) -> None:
+def _heap(
+    layout: Layout, folder: Path, found: DiscoveredFiles, by_top: dict[str, list[str]]
+) -> None:
     if len(by_top) == 1 and len(next(iter(by_top.values()))) == len(found.sizes):
         top = next(iter(by_top))
         below = sorted(

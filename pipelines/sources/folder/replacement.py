@@ -15,7 +15,7 @@ from pipelines.sources.folder.discovery import printable
 Of = TypeVar("Of")
 
 
-class Losses:
+class MissingPhotos:
     """Has another photo take the place of one that is lost, so that a run of days doesn't end with
     one file; too many do end it.
 
@@ -104,7 +104,7 @@ class Losses:
                 raise self._stop(
                     f"{self._folder}: {len(self._lost):,} photos that could be read when the run "
                     "began can't be any more; with those that "
-                    "couldn't be then they are more than data.max_bad_fraction allows. For "
+                    "couldn't be then they are more than data.max_unreadable_fraction allows. For "
                     f"example {examples}"
                 )
 

@@ -19,7 +19,7 @@ from PIL import __version__ as pillow_version
 
 from pipelines.sources import heic
 from pipelines.sources.decoding import Facts
-from pipelines.sources.folder.discovery import Found
+from pipelines.sources.folder.discovery import DiscoveredFiles
 
 _JUDGEMENT = 1
 """To be counted up when `decode` comes to read other files, or states other facts of them."""
@@ -34,7 +34,7 @@ class Scan:
         place: the folder where the file lies, or will; None keeps nothing.
     """
 
-    def __init__(self, root: str, found: Found, place: str | None) -> None:
+    def __init__(self, root: str, found: DiscoveredFiles, place: str | None) -> None:
         absolute = os.path.abspath(os.path.expanduser(root))
         name = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16]
         self._file = None if place is None else Path(place) / f".photos-{name}.json"

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.sources import heic
-from pipelines.sources.base import Outline, Parts, Request, Roll, SourceError
+from pipelines.sources.base import PhotoManifest, RawSource, Request, SourceError, SourceInfo
 from pipelines.sources.decoding import UnreadableImage, read_header
-from pipelines.sources.folder.discovery import Found, existing_folder, printable, walk
+from pipelines.sources.folder.discovery import DiscoveredFiles, existing_folder, printable, walk
 from pipelines.sources.folder.image_list import read_list
 from pipelines.sources.folder.layout import Layout, lay_out, lay_out_list
 from pipelines.sources.folder.reader import PhotoReader
-from pipelines.sources.folder.replacement import Losses
+from pipelines.sources.folder.replacement import MissingPhotos
 from pipelines.sources.folder.scan_cache import Scan
 from pipelines.sources.images import LazyImages, Shape
 
@@ -42,8 +42,8 @@ class _Photos:
 
     folder: Path
     where: str
-    found: Found
-    now: Found
+    found: DiscoveredFiles
+    now: DiscoveredFiles
     layout: Layout
     class_of: Mapping[str, str]
 
@@ -63,7 +63,10 @@ def _looked_through(request: Request) -> _Photos:
         where, found, class_of = f"below {folder}", walk(folder), {}
     now = found
     if roll is not None:
-        found, class_of = _as_it_was(folder, now, roll, request.max_bad_fraction), roll.class_of
+        found, class_of = (
+            _as_it_was(folder, now, roll, request.max_unreadable_fraction),
+            roll.class_of,
+        )
     layout = (
         lay_out(folder, found, request.seed)
         if listed is None
@@ -72,7 +75,9 @@ def _looked_through(request: Request) -> _Photos:
     return _Photos(folder, where, found, now, layout, class_of)
 
 
-def _as_it_was(folder: Path, now: Found, roll: Roll, max_bad_fraction: float) -> Found:
+def _as_it_was(
+    folder: Path, now: DiscoveredFiles, roll: PhotoManifest, max_unreadable_fraction: float
+) -> DiscoveredFiles:
     """What was found when the run began. Raises SourceError if more of it has gone or changed than
     may be lost."""
     unreadable = dict(roll.skipped)
@@ -82,18 +87,18 @@ def _as_it_was(folder: Path, now: Found, roll: Roll, max_bad_fraction: float) ->
         for path, size in roll.sizes.items()
         if now.sizes.get(path) != size and printable(path) not in unreadable
     ]
-    if len(gone) + len(unreadable) > max_bad_fraction * total and gone:
+    if len(gone) + len(unreadable) > max_unreadable_fraction * total and gone:
         raise SourceError(
             f"{folder}: {len(gone):,} of {total:,} photos that this run was begun with are gone or "
             "have changed, more than "
-            f"data.max_bad_fraction = {max_bad_fraction:g} allows. For example "
+            f"data.max_unreadable_fraction = {max_unreadable_fraction:g} allows. For example "
             f"{', '.join(map(printable, gone[:5]))}. Bring those back, or "
             "use --fresh"
         )
-    return Found(dict(roll.sizes))
+    return DiscoveredFiles(dict(roll.sizes))
 
 
-def outline(request: Request) -> Outline:
+def describe(request: Request) -> SourceInfo:
     """Counts the photos by their names. Raises SourceError: see `_looked_through`."""
     photos = _looked_through(request)
     folder, layout = photos.folder, photos.layout
@@ -105,7 +110,7 @@ def outline(request: Request) -> Outline:
             f"photos seem to be {shape[1]} x {shape[0]} pixels each, by "
             f"{min(_HEADERS, sum(counts.values()))} headers"
         )
-    return Outline(
+    return SourceInfo(
         counts,
         len(layout.class_names),
         shape,
@@ -114,7 +119,7 @@ def outline(request: Request) -> Outline:
     )
 
 
-def parts(request: Request) -> Parts:
+def load(request: Request) -> RawSource:
     """Finds the photos; they are decoded when they are read. Raises SourceError: see
     `_looked_through`."""
     photos = _looked_through(request)
@@ -122,7 +127,7 @@ def parts(request: Request) -> Parts:
     scan, roll = Scan(request.root, photos.now, request.scans), request.roll
     reader, losses = (
         PhotoReader(folder, found.sizes, request.image_size, scan),
-        Losses(folder, request.on_lost),
+        MissingPhotos(folder, request.on_lost),
     )
     unreadable = {} if roll is None else dict(roll.skipped)
 
@@ -144,7 +149,9 @@ def parts(request: Request) -> Parts:
 
     if roll is not None:
         bad = [path for path in found.sizes if printable(path) in unreadable]
-        losses.settle(int(request.max_bad_fraction * len(found.sizes)) - len(unreadable), bad)
+        losses.settle(
+            int(request.max_unreadable_fraction * len(found.sizes)) - len(unreadable), bad
+        )
 
     def after_reading(losses_allowed: int) -> tuple[str, ...]:
         losses.settle(losses_allowed)
@@ -153,7 +160,7 @@ def parts(request: Request) -> Parts:
             *(_duplicates_notes(folder, found.sizes, layout, scan) if roll is None else ()),
         )
 
-    return Parts(
+    return RawSource(
         images={
             split: images(paths, layout.labels.get(split)) for split, paths in layout.files.items()
         },
@@ -166,16 +173,16 @@ def parts(request: Request) -> Parts:
         skipped=_unopened(found) if roll is None else _unopened_then(roll),
         after_reading=after_reading,
         trouble=lambda: losses.error,
-        roll=Roll(found.sizes, photos.class_of) if roll is None else roll,
+        roll=PhotoManifest(found.sizes, photos.class_of) if roll is None else roll,
         keep=scan.keep,
     )
 
 
-def _unopened(found: Found) -> tuple[tuple[str, str], ...]:
+def _unopened(found: DiscoveredFiles) -> tuple[tuple[str, str], ...]:
     return tuple((printable(path), reason) for path, reason in found.skipped.items())
 
 
-def _unopened_then(roll: Roll) -> tuple[tuple[str, str], ...]:
+def _unopened_then(roll: PhotoManifest) -> tuple[tuple[str, str], ...]:
     names = set(map(printable, roll.sizes))
     return tuple((path, reason) for path, reason in roll.skipped if path not in names)
 

@@ -2,9 +2,9 @@
 
 import hashlib
 
-from pipelines.sources.base import SPLITS, Outline, Parts, Request, SourceError
-from pipelines.sources.splits import planned
-from pipelines.sources.tfds.prepare import Found, Published, find, prepare
+from pipelines.sources.base import SPLITS, RawSource, Request, SourceError, SourceInfo
+from pipelines.sources.splits import build_plan
+from pipelines.sources.tfds.prepare import DatasetLocation, Published, find, prepare
 from pipelines.sources.tfds.records import split_images
 
 _DATASETS = {
@@ -45,7 +45,7 @@ _DATASETS = {
 }
 
 
-def outline(request: Request) -> Outline:
+def describe(request: Request) -> SourceInfo:
     """Says what is prepared, or what would be. Writes nothing, uses no network. Raises SourceError:
     see `find`."""
     published = _DATASETS[request.source]
@@ -67,19 +67,19 @@ def outline(request: Request) -> Outline:
             origin = " and ".join(map(str, found.archives)) or "what TFDS downloaded earlier"
             note = f"not prepared yet: would be in {found.builder.data_dir}, from {origin}, {disk}"
     notes = (f"{published.name} {found.builder.version}: {note}",)
-    return Outline(counts, published.classes, published.shape, notes=notes, ready=found.prepared)
+    return SourceInfo(counts, published.classes, published.shape, notes=notes, ready=found.prepared)
 
 
-def parts(request: Request) -> Parts:
+def load(request: Request) -> RawSource:
     """Prepares the data set where it isn't, and opens it. Raises SourceError: see `find`,
-    `prepare`, `planned`."""
+    `prepare`, `build_plan`."""
     published = _DATASETS[request.source]
     found = find(published, request.root, request.archive)
     if found.missing:
         raise SourceError(found.missing)
     if not found.prepared:
-        planned(
-            request, outline(request)
+        build_plan(
+            request, describe(request)
         )  # a choice that can't be met shows before hours of preparation
         request.on_progress(
             f"preparing {published.name}, once, which takes minutes",
@@ -92,7 +92,7 @@ def parts(request: Request) -> Parts:
     identity = f"{published.name} {builder.version} " + " ".join(
         f"{split} {counts[split]}" for split in SPLITS if split in counts
     )
-    return Parts(
+    return RawSource(
         images={
             split: split_images(
                 builder,
@@ -112,7 +112,7 @@ def parts(request: Request) -> Parts:
     )
 
 
-def _counts(published: Published, found: Found) -> dict[str, int]:
+def _counts(published: Published, found: DatasetLocation) -> dict[str, int]:
     """Images in each of our splits that was prepared."""
     splits = found.builder.info.splits
     return {

@@ -103,7 +103,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Found:
+class DatasetLocation:
     """Where a data set is to come from.
 
     Attributes:
@@ -126,7 +126,7 @@ class Found:
     missing: str | None = None
 
 
-def find(published: Published, root: str | None, archive: str | None) -> Found:
+def find(published: Published, root: str | None, archive: str | None) -> DatasetLocation:
     """Looks for a data set. Writes nothing and uses no network.
 
     Args:
@@ -152,7 +152,7 @@ def find(published: Published, root: str | None, archive: str | None) -> Found:
     }
     size = sum(recorded[name][1] for name in published.archives)
     if prepared:
-        return Found(builder, True, (), None, size, 0)
+        return DatasetLocation(builder, True, (), None, size, 0)
     if archive is not None:
         archives = _named_archives(published, Path(archive).expanduser().absolute())
     else:
@@ -161,7 +161,7 @@ def find(published: Published, root: str | None, archive: str | None) -> Found:
         )  # where TFDS itself looks
         missing = [path for path in archives if not path.is_file()]
         if missing and published.by_hand is not None:
-            return Found(
+            return DatasetLocation(
                 builder,
                 False,
                 (),
@@ -180,12 +180,12 @@ def find(published: Published, root: str | None, archive: str | None) -> Found:
     url = recorded[published.archives[0]][0]
     if archives or _is_downloaded(builder, url):
         url = None
-    return Found(
+    return DatasetLocation(
         builder, False, archives, url, size, round(size * (published.disk + (url is not None)))
     )
 
 
-def prepare(published: Published, found: Found) -> None:
+def prepare(published: Published, found: DatasetLocation) -> None:
     """Has TFDS download what is missing and prepare the data set; what it unpacks on the way is
     deleted again.
 
@@ -269,7 +269,7 @@ def _is_downloaded(builder: tfds.core.DatasetBuilder, url: str) -> bool:
     )
 
 
-def _manual_dir(published: Published, found: Found, scratch: Path) -> Path | None:
+def _manual_dir(published: Published, found: DatasetLocation, scratch: Path) -> Path | None:
     """The folder in which TFDS finds the archives under the names that it knows."""
     if not found.archives:
         return None
@@ -284,7 +284,7 @@ def _manual_dir(published: Published, found: Found, scratch: Path) -> Path | Non
     return folder
 
 
-def _reach(published: Published, found: Found) -> None:
+def _reach(published: Published, found: DatasetLocation) -> None:
     """Asks the server once, because TFDS would try for minutes. Raises SourceError where it doesn't
     answer."""
     try:

@@ -93,8 +93,8 @@ WRONG_KEYS = [
     ({"training.epochs": 5}, '"training.epochs": unknown key; write "epochs" inside "training"'),
     (
         {"training__lr": 5},
-        'training.lr: unknown key; "training" takes "epochs", "batch_size", "accumulation", '
-        '"recompute" and "deterministic"',
+        'training.lr: unknown key; "training" takes "epochs", "batch_size", "gradient_accumulation_steps", '
+        '"rematerialize" and "deterministic"',
     ),
     (
         {"tau__\n\x1b[31m": 5},
@@ -283,21 +283,21 @@ CLASHES = [
         'views.exact: expected false, as views.engine "keras_cv" is exact; received true',
     ),
     (
-        {"training__accumulation": 5},
-        "training.accumulation: expected a divisor of training.batch_size (64); received 5",
+        {"training__gradient_accumulation_steps": 5},
+        "training.gradient_accumulation_steps: expected a divisor of training.batch_size (64); received 5",
     ),
     (
-        {"devices": {"strategy": "mirrored", "jit": "on"}},
+        {"devices": {"strategy": "mirrored", "jit_compile": "on"}},
         (
-            'devices.jit: expected "auto" or "off", as with devices.strategy "mirrored" replicas '
+            'devices.jit_compile: expected "auto" or "off", as with devices.strategy "mirrored" replicas '
             "share variables that XLA can't reach; "
             'received "on"'
         ),
     ),
     (
-        {"devices": {"strategy": "multi_worker", "jit": "on"}},
+        {"devices": {"strategy": "multi_worker", "jit_compile": "on"}},
         (
-            'devices.jit: expected "auto" or "off", as with devices.strategy "multi_worker" '
+            'devices.jit_compile: expected "auto" or "off", as with devices.strategy "multi_worker" '
             "replicas share variables that XLA can't "
             'reach; received "on"'
         ),
@@ -358,8 +358,8 @@ CLASHES = [
         '"constant"',
     ),
     (
-        {"predictor": {"kind": "none", "rate": 10}},
-        'predictor.rate: expected 1, its default, as predictor.kind "none" learns nothing; '
+        {"predictor": {"kind": "none", "learning_rate_multiplier": 10}},
+        'predictor.learning_rate_multiplier: expected 1, its default, as predictor.kind "none" learns nothing; '
         "received 10",
     ),
     (
@@ -371,16 +371,16 @@ CLASHES = [
         ),
     ),
     (
-        {"projector": {"hidden": 100, "normalization": "group"}},
-        'projector.normalization: expected another one, as "group" divides projector.hidden by 16, '
+        {"projector": {"hidden_size": 100, "normalization": "group"}},
+        'projector.normalization: expected another one, as "group" divides projector.hidden_size by 16, '
         'and it is 100; received "group"',
     ),
     (
         {
-            "projector": {"outputs": 100},
+            "projector": {"output_size": 100},
             "predictor": {"normalization": "group", "normalize_output": True},
         },
-        'predictor.normalization: expected another one, as "group" divides projector.outputs by '
+        'predictor.normalization: expected another one, as "group" divides projector.output_size by '
         '16, and it is 100; received "group"',
     ),
     (
@@ -485,7 +485,7 @@ def test_every_mistake_at_once_in_the_order_of_the_file():
         "training": {"epohcs": 5, "batch_size": 64},
         "optimizer": {"name": "LARS", "warmup_epochs": 7, "base_learning_rate": -1, "lr": 1},
         "name": "mine",
-        "projector": {"hidden": 0},
+        "projector": {"hidden_size": 0},
         "data": {
             "source": "cifar10",
             "pretrain_images": 50,
@@ -495,7 +495,7 @@ def test_every_mistake_at_once_in_the_order_of_the_file():
         "devices": {"strategy": "cpu", "precision": "mixed_float16", "gpus": 2},
         "tau": {"schedule": "drop", "end": 0.5, "momentum": 1},
     }
-    assert message(tree, ["data.image_size=x", "probe.every=0"]).splitlines() == [
+    assert message(tree, ["data.image_size=x", "probe.every_epochs=0"]).splitlines() == [
         'c.json: training.epohcs: unknown key; did you mean "epochs"?',
         "c.json: training.batch_size: expected at most data.pretrain_images (50), or no batch is "
         "ever full; received 64",
@@ -504,10 +504,10 @@ def test_every_mistake_at_once_in_the_order_of_the_file():
         "c.json: optimizer.base_learning_rate: expected a number above 0; received -1",
         (
             'c.json: optimizer.lr: unknown key; "optimizer" takes "name", "base_learning_rate", '
-            '"reference_batch", "schedule", '
+            '"reference_batch_size", "schedule", '
             '"warmup_epochs", "weight_decay" and "momentum"'
         ),
-        "c.json: projector.hidden: expected a whole number of 1 or more; received 0",
+        "c.json: projector.hidden_size: expected a whole number of 1 or more; received 0",
         'c.json: data.cache: expected "auto", "memory" or "none"; received "disk"',
         'c.json: data.pretrain: expected "train" or null, as data.source "cifar10" has no '
         'unlabelled images; received "unlabelled"',
@@ -517,12 +517,12 @@ def test_every_mistake_at_once_in_the_order_of_the_file():
             'received "mixed_float16"'
         ),
         'c.json: devices.gpus: unknown key; "devices" takes "strategy", "tpu", "precision", "jit" '
-        'and "steps_per_call"',
+        'and "steps_per_execution"',
         'c.json: tau.end: expected null, as tau.schedule "drop" has no end; received 0.5',
         'c.json: tau.momentum: unknown key; it belongs to "optimizer"',
         'c.json: views: missing; expected an object with "size"',
         '--set data.image_size=x: expected a whole number of 8 or more, or null; received "x"',
-        "--set probe.every=0: expected a whole number of 1 or more; received 0",
+        "--set probe.every_epochs=0: expected a whole number of 1 or more; received 0",
     ]
 
 
@@ -642,9 +642,9 @@ def test_a_broken_file_hides_no_malformed_override():
 def test_an_override_mends_the_file():
     Path("c.json").write_text(json.dumps(edited(training__epochs="x", projector=[], about=None)))
     config = load_config(
-        "c.json", ["training.epochs=7", 'projector={"hidden": 64}', "projector.outputs=32"]
+        "c.json", ["training.epochs=7", 'projector={"hidden_size": 64}', "projector.output_size=32"]
     )
-    assert (config.training.epochs, config.projector.hidden, config.projector.outputs) == (
+    assert (config.training.epochs, config.projector.hidden_size, config.projector.output_size) == (
         7,
         64,
         32,
@@ -662,7 +662,7 @@ def test_overrides_are_json_or_else_strings():
         "views.first.crop_area=[0.2,1]",
         "tau.schedule=inverse_cosine",
         "tau.end=null",
-        "optimizer.reference_batch=null",
+        "optimizer.reference_batch_size=null",
         "training.deterministic=true",
         "data.root=photos of mine",
         "optimizer.weight_decay=1e-6",
@@ -670,7 +670,7 @@ def test_overrides_are_json_or_else_strings():
     assert config.training.epochs == 5
     assert config.views.first.crop_area == (0.2, 1.0)
     assert (config.tau.schedule, config.tau.end) == ("inverse_cosine", None)
-    assert config.optimizer.reference_batch is None
+    assert config.optimizer.reference_batch_size is None
     assert config.training.deterministic is True
     assert config.data.root == "photos of mine"
     assert config.optimizer.weight_decay == 1e-6
@@ -705,7 +705,11 @@ def test_the_last_of_two_overrides_holds():
 def test_what_the_file_leaves_out_has_its_default():
     config = load()
     assert config == Config.model_validate(BASE)
-    assert (config.tau.base, config.projector.outputs, config.data.cache) == (0.996, 256, "auto")
+    assert (config.tau.base, config.projector.output_size, config.data.cache) == (
+        0.996,
+        256,
+        "auto",
+    )
 
 
 def test_a_view_changes_its_preset():

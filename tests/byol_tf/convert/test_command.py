@@ -20,7 +20,7 @@ from byol_tf.convert.__main__ import main
 from byol_tf.convert.deepmind import read_deepmind
 from byol_tf.convert.torchvision import read_torchvision
 from byol_tf.errors import ConfigError, ConversionError
-from byol_tf.models.from_config import build_model, encoder_of
+from byol_tf.models.from_config import build_config_encoder, build_model
 from byol_tf.models.networks import build_encoder
 from byol_tf.models.networks.resnet import BLOCKS
 from byol_tf.runs.encoders import start_from, starting_weights
@@ -546,7 +546,7 @@ def test_online_and_target_network_start_with_the_converted_outputs(loaded, conv
 
 def test_a_folder_may_be_named_and_other_sizes_are_fine(loaded):
     config = config_from(loaded)
-    encoder = encoder_of(config)
+    encoder = build_config_encoder(config)
     weights = starting_weights(str(loaded), encoder, config.views)
     assert weights.keys() == {layer.name for layer in encoder.layers if layer.weights}
     given = _LOADED[0].get_layer("resnet18")
@@ -579,7 +579,7 @@ def test_a_folder_may_be_named_and_other_sizes_are_fine(loaded):
 def test_weights_that_do_not_fit_are_an_error_that_says_how(loaded, encoder, message):
     config = config_from(loaded, **encoder)
     with pytest.raises(ConfigError, match=f"encoder.weights: .*{message}"):
-        starting_weights(config.encoder.weights, encoder_of(config), config.views)
+        starting_weights(config.encoder.weights, build_config_encoder(config), config.views)
 
 
 def test_another_normalisation_of_images_is_an_error(loaded):
@@ -589,12 +589,12 @@ def test_another_normalisation_of_images_is_an_error(loaded):
         ConfigError,
         match=r"normalised with mean \[0.485, 0.456, 0.406\], and views.mean is \[0.5, 0.5, 0.5\]",
     ):
-        starting_weights(config.encoder.weights, encoder_of(config), views)
+        starting_weights(config.encoder.weights, build_config_encoder(config), views)
 
 
 def test_another_file_is_an_error(converted, tmp_path):
     config = config_from(converted[0])
-    encoder = encoder_of(config)
+    encoder = build_config_encoder(config)
     (tmp_path / "x.keras").write_bytes(b"no archive")
     encoder.save(tmp_path / "bare.keras")
     for name in ("x.keras", "bare.keras"):
@@ -622,7 +622,7 @@ def test_a_file_with_weights_that_are_no_numbers_is_refused(converted, tmp_path)
         ConfigError,
         match=r"encoder.weights: .*encoder.keras: expected .*; weights of it are not finite numbers",
     ):
-        starting_weights(str(tmp_path), encoder_of(config), config.views)
+        starting_weights(str(tmp_path), build_config_encoder(config), config.views)
 
 
 def item_holds_numbers(item: h5py.Group | h5py.Dataset) -> bool:

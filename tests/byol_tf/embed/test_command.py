@@ -115,7 +115,7 @@ def test_what_is_embedded_is_embedded_once(encoder, heap, tmp_path, capsys, monk
     )
     with monkeypatch.context() as without_encoder:
         without_encoder.setattr(
-            judged, "file_encoder", lambda path: pytest.fail("it was loaded again")
+            judged, "load_encoder_file", lambda path: pytest.fail("it was loaded again")
         )
         again, printed = ran(capsys, *arguments, "--nearest", heap / "red" / "3.png")
     assert again["reused"] == 32 and "all kept from before" in printed
@@ -237,9 +237,9 @@ def test_a_run_is_its_export(encoder, heap, tmp_path):
 
 def test_ctrl_c_keeps_what_is_embedded(encoder, heap, tmp_path, capsys, monkeypatch):
     from byol_tf.embed import photos as embedder
-    from pipelines.sources import Heap
+    from pipelines.sources import FlatImageFolder
 
-    read, done = Heap.read, []
+    read, done = FlatImageFolder.read, []
 
     def interrupted(self, photo):
         done.append(photo)
@@ -250,7 +250,7 @@ def test_ctrl_c_keeps_what_is_embedded(encoder, heap, tmp_path, capsys, monkeypa
     arguments = ["--encoder", str(encoder), "--images", str(heap), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(embedder, "_BATCH", 4)  # so that some are done by then
     with monkeypatch.context() as patched:
-        patched.setattr(Heap, "read", interrupted)
+        patched.setattr(FlatImageFolder, "read", interrupted)
         assert main(arguments) == 130
     assert "The same command goes on" in capsys.readouterr().out
     kept = len(index(tmp_path / "out"))

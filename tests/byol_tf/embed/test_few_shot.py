@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 
 from byol_tf.embed import few_shot as module
-from byol_tf.embed.few_shot import few_labels
+from byol_tf.embed.few_shot import fit_few_shot
 
 
 def heaps(apart: float, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +24,7 @@ def labelled(classes: np.ndarray, count: int) -> dict[int, str]:
 
 def test_thirty_labels_sort_what_can_be_told_apart():
     features, classes = heaps(8.0)
-    few = few_labels(features, labelled(classes, 30))
+    few = fit_few_shot(features, labelled(classes, 30))
     assert few.classes == ["a", "b", "c"]
     np.testing.assert_allclose(few.probabilities.sum(axis=1), 1.0, rtol=1e-6)
     assert np.mean(few.probabilities.argmax(axis=1)[30:] == classes[30:]) > 0.93
@@ -35,7 +35,7 @@ def test_thirty_labels_sort_what_can_be_told_apart():
 def test_labels_without_meaning_promise_nothing():
     features, _ = heaps(0.0)
     classes = np.random.default_rng(1).integers(0, 3, 200)
-    estimate = few_labels(features, labelled(classes, 60)).estimate
+    estimate = fit_few_shot(features, labelled(classes, 60)).estimate
     assert estimate.low < 1 / 3 < estimate.high
     assert (estimate.of, estimate.folds) == (60, 5)
     assert estimate.commonest == np.bincount(classes[:60]).max() / 60
@@ -44,7 +44,7 @@ def test_labels_without_meaning_promise_nothing():
 def test_the_only_label_of_a_class_is_learned_from_and_not_counted():
     features, classes = heaps(8.0)
     given = {row: "abc"[classes[row]] for row in range(60) if classes[row] != 2}
-    few = few_labels(features, given | {int(np.flatnonzero(classes == 2)[0]): "c"})
+    few = fit_few_shot(features, given | {int(np.flatnonzero(classes == 2)[0]): "c"})
     assert few.alone == ["c"] and few.estimate.of == len(given)
     assert few.estimate.right > 0.9 * len(given)
     assert few.probabilities.shape == (200, 3)
@@ -53,7 +53,7 @@ def test_the_only_label_of_a_class_is_learned_from_and_not_counted():
 def test_single_labels_leave_no_estimate():
     features, classes = heaps(20.0)
     rows = [int(np.flatnonzero(classes == number)[0]) for number in range(3)]
-    few = few_labels(features, {row: "abc"[classes[row]] for row in rows})
+    few = fit_few_shot(features, {row: "abc"[classes[row]] for row in rows})
     assert few.estimate is None and few.alone == ["a", "b", "c"]
     assert np.mean(few.probabilities.argmax(axis=1) == classes) > 0.45  # chance is a third
 
@@ -61,15 +61,15 @@ def test_single_labels_leave_no_estimate():
 def test_blocks_change_nothing_and_take_little_memory(monkeypatch):
     features, classes = heaps(8.0, 20_000)
     features = np.tile(features, 4)  # 12.8 MB
-    whole = few_labels(features[:4_000], labelled(classes, 6))
+    whole = fit_few_shot(features[:4_000], labelled(classes, 6))
     monkeypatch.setattr(module, "_BLOCK", 1_000)
     np.testing.assert_allclose(
-        few_labels(features[:4_000], labelled(classes, 6)).probabilities,
+        fit_few_shot(features[:4_000], labelled(classes, 6)).probabilities,
         whole.probabilities,
         rtol=1e-6,
     )
     tracemalloc.start()
-    few = few_labels(features, labelled(classes, 6))
+    few = fit_few_shot(features, labelled(classes, 6))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert few.probabilities.shape == (20_000, 3)

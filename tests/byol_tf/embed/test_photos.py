@@ -15,7 +15,7 @@ from byol_tf.embed import photos as embedder
 from byol_tf.embed.encoder_files import EncoderFiles, encoder_files
 from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.embed.store import Store
-from pipelines.sources import Heap
+from pipelines.sources import FlatImageFolder
 
 COUNT, NUMBERS = 96, 96_000
 """Of photos, and of each one's embedding: 37 MB in all, beside which photos are small."""
@@ -50,7 +50,7 @@ def folder_of(path: Path, count: int) -> Path:
 
 
 def opened(encoder: EncoderFiles, images: Path, out: Path) -> EmbeddedPhotos:
-    heap = Heap(str(images), "--images")
+    heap = FlatImageFolder(str(images), "--images")
     return EmbeddedPhotos(heap, encoder, Store(out, encoder.digest, heap.folder), {})
 
 
@@ -78,7 +78,7 @@ class Killed(BaseException):
 def kill_after(monkeypatch, encoder: EncoderFiles, images: Path, out: Path, count: int) -> int:
     """Embeds with a part for each batch, and ends it at the photo with this number; returns how
     many there are in the parts."""
-    read = Heap.read
+    read = FlatImageFolder.read
 
     def failing(self, photo):
         if photo.name >= f"{count:03}":
@@ -87,7 +87,7 @@ def kill_after(monkeypatch, encoder: EncoderFiles, images: Path, out: Path, coun
 
     with monkeypatch.context() as patched:
         patched.setattr(photos, "_PART_SECONDS", -1.0)
-        patched.setattr(Heap, "read", failing)
+        patched.setattr(FlatImageFolder, "read", failing)
         with pytest.raises(Killed):
             embedded(encoder, images, out)
     kept = 0

@@ -120,13 +120,13 @@ def test_knn_is_scikit_learns(run, capsys):
     from byol_tf.config.loading import load_config
     from byol_tf.evaluate.features import embed
     from byol_tf.models.inference import exported_form
-    from byol_tf.runs.encoders import run_encoder
+    from byol_tf.runs.encoders import load_run_encoder
     from byol_tf.runs.folder import RunFolder
     from pipelines.sources import open_source
 
     folder, source = RunFolder(run), open_source(source="digits")
     config = load_config(folder.config)
-    encoder = exported_form(run_encoder(config, folder), *config.views.preparation)
+    encoder = exported_form(load_run_encoder(config, folder), *config.views.preparation)
     train, test = (
         embed(encoder, images).astype(np.float64) for images in (source.train, source.test)
     )

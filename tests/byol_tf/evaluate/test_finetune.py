@@ -9,7 +9,7 @@ import pytest
 
 from byol_tf.errors import ProtocolError
 from byol_tf.evaluate.finetune import TuneRecipe, best_rate, tried_rates, tune_protocol
-from byol_tf.models.inference import inference_model, parts_of
+from byol_tf.models.inference import inference_model, split_inference_model
 from byol_tf.models.networks import build_encoder
 from pipelines.sources import ArrayImages
 
@@ -47,9 +47,7 @@ def test_it_learns_and_leaves_the_encoder_alone(inference, from_scratch):
         np.testing.assert_array_equal(old, new)
     assert len(result["top1_each"]) == 2
     assert result["top1"] == pytest.approx(np.mean(result["top1_each"]))
-    assert result["top1_spread"] == pytest.approx(
-        abs(np.subtract(*result["top1_each"])) / np.sqrt(2)
-    )
+    assert result["top1_std"] == pytest.approx(abs(np.subtract(*result["top1_each"])) / np.sqrt(2))
     assert (result["labels"], result["rate"], result["held_out_accuracy"], result["top5"]) == (
         120,
         1e-2,
@@ -70,7 +68,7 @@ def test_only_fine_tuning_begins_at_the_encoders_weights(inference):
     def accuracy(encoder, from_scratch):
         recipe = TuneRecipe(from_scratch, (1e-12,), seeds=1, epochs=1, batch_size=30)
         result = tune_protocol(encoder, train, test, recipe, seed=4)
-        assert result["top1_spread"] is None
+        assert result["top1_std"] is None
         return result["top1"]
 
     shares = np.bincount(test.labels, minlength=3) / 90  # features of zeros: one class always wins
@@ -106,7 +104,7 @@ def test_a_model_of_another_form_is_refused():
     with pytest.raises(
         ProtocolError, match=r"whose weights can be trained: a run, or the encoder\.keras"
     ):
-        parts_of(other)
+        split_inference_model(other)
 
 
 def peak_at(rate: float):

@@ -18,16 +18,16 @@ from PIL import Image
 
 from byol_tf.config.loading import load_config
 from byol_tf.embed.__main__ import main as embed
-from byol_tf.errors import ProofError
+from byol_tf.errors import VerificationError
 from byol_tf.export.__main__ import main
-from byol_tf.export.formats import FORMATS, FORMS, INT8, forms_of, record_proofs
+from byol_tf.export.formats import FORMATS, FORMS, INT8, record_proofs, select_formats
 from byol_tf.export.litert import INT8_EVERYWHERE, INT8_WEIGHTS
-from byol_tf.export.sample_images import odd_photos
+from byol_tf.export.sample_images import sample_photos
 from byol_tf.export.usage import snippet
-from byol_tf.export.verification import link_packages, prove
-from byol_tf.export.writing import write_proven
+from byol_tf.export.verification import link_packages, verify
+from byol_tf.export.writing import write_verified
 from byol_tf.models.inference import exported_form
-from byol_tf.runs.encoders import restored_inference
+from byol_tf.runs.encoders import load_checkpoint_encoder
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import read_facts
 from tests.helpers.small_run import CONFIG, write_run
@@ -53,14 +53,14 @@ def exported(tmp_path_factory) -> RunFolder:
 @pytest.fixture(scope="module")
 def plain(exported) -> keras.Model:
     config = load_config(exported.config)
-    return exported_form(restored_inference(config, exported), *config.views.preparation)
+    return exported_form(load_checkpoint_encoder(config, exported), *config.views.preparation)
 
 
 @pytest.fixture
 def in_export(exported, tmp_path, monkeypatch) -> Path:
     """The export folder as the current one, with a `photo.jpg` in it."""
     copy = shutil.copytree(exported.export, tmp_path / "export")
-    Image.fromarray(odd_photos()[0]).save(copy / "photo.jpg", quality=95)
+    Image.fromarray(sample_photos()[0]).save(copy / "photo.jpg", quality=95)
     monkeypatch.chdir(copy)
     return copy
 
@@ -143,15 +143,15 @@ def test_the_saved_model_holds_each_weight_once(exported, plain):
 
 
 def test_a_file_that_differs_is_left_out_and_leaves_nothing(exported, plain, tmp_path):
-    photos = odd_photos()[:3]
+    photos = sample_photos()[:3]
     right = np.concatenate([plain.predict_on_batch(photo[None]) for photo in photos])
     for expected, written in ((right, ["encoder.onnx"]), (right[::-1], [])):
-        proofs, failures = write_proven(
+        proofs, failures = write_verified(
             "onnx",
             plain,
             tmp_path / "export",
             [],
-            lambda forms, part, given=expected: prove(forms, part, 32, photos, [], given),
+            lambda forms, part, given=expected: verify(forms, part, 32, photos, [], given),
         )
         assert len(proofs) == 1
         assert [path.name for path in (tmp_path / "export").iterdir()] == written
@@ -164,10 +164,10 @@ def test_a_file_that_differs_is_left_out_and_leaves_nothing(exported, plain, tmp
 
 def test_what_was_there_stays_where_the_new_file_fails(exported, plain, tmp_path):
     (tmp_path / "encoder.onnx").write_text("old")
-    photos = odd_photos()[:3]
+    photos = sample_photos()[:3]
     wrong = np.zeros((3, plain.output_shape[-1] + 1), np.float32)
-    _, failures = write_proven(
-        "onnx", plain, tmp_path, [], lambda forms, part: prove(forms, part, 32, photos, [], wrong)
+    _, failures = write_verified(
+        "onnx", plain, tmp_path, [], lambda forms, part: verify(forms, part, 32, photos, [], wrong)
     )
     assert failures == ["encoder.onnx: expected [3, 33] numbers; received [3, 32]"]
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [
@@ -182,7 +182,7 @@ def test_what_the_end_of_a_run_writes_removes_other_formats_of_an_earlier_encode
 
     folder = shutil.copytree(exported.export, tmp_path / "export")
     config = load_config(exported.config)
-    export_encoder(restored_inference(config, exported), folder, config)
+    export_encoder(load_checkpoint_encoder(config, exported), folder, config)
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "USAGE.md",
@@ -222,8 +222,15 @@ def test_a_proof_that_could_use_byol_tf_or_lacks_a_package_fails(
 
     monkeypatch.setattr("byol_tf.export.verification.link_packages", linked)
     folder = shutil.copytree(exported.export, tmp_path / "export")
-    with pytest.raises(ProofError, match=message):
-        prove(forms_of(("onnx",)), folder, 32, odd_photos()[:1], [], np.zeros((1, 32), np.float32))
+    with pytest.raises(VerificationError, match=message):
+        verify(
+            select_formats(("onnx",)),
+            folder,
+            32,
+            sample_photos()[:1],
+            [],
+            np.zeros((1, 32), np.float32),
+        )
 
 
 # how each is used
@@ -269,7 +276,7 @@ def test_the_keras_encoder_is_fine_tuned_in_ten_lines(in_export):
 
 def test_bytes_of_files_of_several_kinds_and_sizes_go_together(in_export):
     encoder = tf.saved_model.load("encoder/1")
-    photos = odd_photos()[:4]
+    photos = sample_photos()[:4]
     for number, photo in enumerate(photos):
         Image.fromarray(photo).save(f"{number}.png")
     files = [Path(f"{number}.png").read_bytes() for number in range(4)]
@@ -301,7 +308,7 @@ def test_bytes_of_files_of_several_kinds_and_sizes_go_together(in_export):
 def test_photos_are_embedded_by_a_run_and_by_each_of_its_exports_alike(
     exported, plain, tmp_path, place
 ):
-    photos = odd_photos()[:2]
+    photos = sample_photos()[:2]
     (tmp_path / "photos").mkdir()
     for number, photo in enumerate(photos):
         Image.fromarray(photo).save(tmp_path / "photos" / f"{number}.png")
@@ -335,7 +342,7 @@ def test_the_onnx_resize_is_kerass(height, width):
 
 
 def test_eager_calls_and_graphs_give_the_same(plain):
-    image = odd_photos()[3][None]
+    image = sample_photos()[3][None]
     np.testing.assert_allclose(plain(image), plain.predict_on_batch(image), rtol=1e-5, atol=1e-6)
 
 
@@ -478,12 +485,12 @@ def test_every_normalisation_and_precision_goes_everywhere(
     }
     folder = write_run(tmp_path / "run", config)
     loaded = load_config(folder.config)
-    inference = restored_inference(loaded, folder)
-    shown, size = odd_photos(), 32
+    inference = load_checkpoint_encoder(loaded, folder)
+    shown, size = sample_photos(), 32
     expected = np.concatenate([inference.predict_on_batch(photo[None]) for photo in shown])
     proving = functools.partial(_proven, size=size, photos=shown, expected=expected)
     for written in FORMATS:
-        proofs, failures = write_proven(
+        proofs, failures = write_verified(
             written,
             exported_form(inference, *loaded.views.preparation),
             folder.export,
@@ -491,7 +498,7 @@ def test_every_normalisation_and_precision_goes_everywhere(
             proving,
         )
         assert not failures
-        assert len(proofs) == len(forms_of((written,)))
+        assert len(proofs) == len(select_formats((written,)))
         if (
             written == "litert"
         ):  # of weights that weren't trained, activations in int8 keep too few neighbours
@@ -500,7 +507,7 @@ def test_every_normalisation_and_precision_goes_everywhere(
 
 def cuts(count: int) -> list[np.ndarray]:
     """So many squares out of the two photographs."""
-    draw, photographs = np.random.default_rng(0), (odd_photos()[0], odd_photos()[6])
+    draw, photographs = np.random.default_rng(0), (sample_photos()[0], sample_photos()[6])
     corners = [
         (number % 2, draw.integers(0, 300), draw.integers(0, 500)) for number in range(count)
     ]
@@ -508,7 +515,7 @@ def cuts(count: int) -> list[np.ndarray]:
 
 
 def _proven(forms, part, size, photos, expected):
-    return prove(forms, part, size, photos, [], expected)
+    return verify(forms, part, size, photos, [], expected)
 
 
 @pytest.mark.long
@@ -566,7 +573,7 @@ def test_saved_model_cli_shows_and_runs_both_signatures(in_export):
         "dtype: DT_STRING",
     ):
         assert name in shown
-    photo = odd_photos()[4]
+    photo = sample_photos()[4]
     np.save("photos.npy", photo[None])
     line = [
         "run",

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 
 from byol_tf.export.formats import FORMS, INT8
-from byol_tf.export.verification import Proof, same_neighbours
+from byol_tf.export.verification import Verification, same_neighbours
 
 
 def test_neighbours_are_looked_for_among_a_hundred():
@@ -28,7 +28,7 @@ def test_neighbours_are_looked_for_among_a_hundred():
 
 def test_neighbours_that_a_file_loses_are_counted():
     (form,) = [form for form in FORMS if form.name == INT8]
-    proof = Proof(
+    proof = Verification(
         form.name, form.what, 1.0, 1.0, 0.1, 0.99, same_neighbour=0.91, photos=12, images=300
     )
     assert proof.failures(form) == [

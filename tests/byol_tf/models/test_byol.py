@@ -419,11 +419,16 @@ class TestFamily:
             ({"target": "online"}, "online", True, BOTH),
             ({"target": "online_with_gradient"}, "online", False, BOTH),
             ({"target": "online_with_gradient", "predictor": False}, "online", False, BOTH),
-            ({"objective": Objective(directions="one")}, "ema", True, ONE),
-            ({"objective": Objective(directions="one"), "target": "online"}, "online", True, ONE),
-            ({"objective": Objective(directions="one_two_draws")}, "ema", True, TWO_DRAWS),
+            ({"objective": Objective(symmetrization="asymmetric")}, "ema", True, ONE),
             (
-                {"objective": Objective(directions="one_two_draws"), "target": "online"},
+                {"objective": Objective(symmetrization="asymmetric"), "target": "online"},
+                "online",
+                True,
+                ONE,
+            ),
+            ({"objective": Objective(symmetrization="asymmetric_2x")}, "ema", True, TWO_DRAWS),
+            (
+                {"objective": Objective(symmetrization="asymmetric_2x"), "target": "online"},
                 "online",
                 True,
                 TWO_DRAWS,
@@ -480,9 +485,9 @@ class TestFamily:
             model.target_pairs()
         assert "tau" not in model.train_step(a_pair())
 
-    @pytest.mark.parametrize(("directions", "given"), [("both", 4), ("one_two_draws", 2)])
+    @pytest.mark.parametrize(("directions", "given"), [("symmetric", 4), ("asymmetric_2x", 2)])
     def test_another_number_of_views_is_an_error(self, directions, given):
-        model = compiled(objective=Objective(directions=directions))
+        model = compiled(objective=Objective(symmetrization=directions))
         with pytest.raises(
             ValueError,
             match=rf"expected batches of {6 - given} views of each image; received {given}",

@@ -8,11 +8,11 @@ import pytest
 
 from byol_tf import LARS
 from byol_tf.config.loading import load_config, recipes
-from byol_tf.config.schedule import schedule_of
+from byol_tf.config.schedule import training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, constant_tau
-from byol_tf.models.from_config import build_model, compile_model, sizes_of
+from byol_tf.models.from_config import build_model, compile_model, measure_sizes
 from byol_tf.train.callbacks.checkpoint import model_arrays
 from pipelines.batches import view_batches
 from pipelines.sources import ArrayImages
@@ -22,8 +22,8 @@ SMALL = [
     "views.size=32",
     "data.image_size=null",
     f"training.batch_size={BATCH}",
-    "projector.hidden=32",
-    "predictor.hidden=16",
+    "projector.hidden_size=32",
+    "predictor.hidden_size=16",
 ]
 """What makes a recipe run in seconds: tiny views and batches; kinds, depths and rules stay."""
 
@@ -44,7 +44,7 @@ def images(count: int = 40, side: int = 32) -> ArrayImages:
 def built(config: Config, image_count: int = 40) -> BYOL:
     keras.utils.set_random_seed(config.seed)
     model = build_model(config)
-    compile_model(model, config, schedule_of(config, image_count))
+    compile_model(model, config, training_schedule(config, image_count))
     return model
 
 
@@ -97,9 +97,9 @@ def config(**changes) -> Config:
         "data": {"source": "digits"},
         "views": {"size": 32},
         "encoder": {"name": "convnet", "width": 0.5},
-        "projector": {"hidden": 32, "outputs": 16},
-        "predictor": {"hidden": 48},
-        "optimizer": {"name": "lars", "base_learning_rate": 0.5, "reference_batch": None},
+        "projector": {"hidden_size": 32, "output_size": 16},
+        "predictor": {"hidden_size": 48},
+        "optimizer": {"name": "lars", "base_learning_rate": 0.5, "reference_batch_size": None},
         "training": {"epochs": 10, "batch_size": BATCH},
     }
     merged = base | {key: base.get(key, {}) | value for key, value in changes.items()}
@@ -135,11 +135,11 @@ def test_normalisation_is_chosen_apart_for_each_part():
 
 def test_simsiams_heads():
     chosen = config(
-        projector={"hidden": 32, "outputs": 32, "layers": 3, "normalize_output": True},
-        predictor={"hidden": 8},
+        projector={"hidden_size": 32, "output_size": 32, "num_layers": 3, "normalize_output": True},
+        predictor={"hidden_size": 8},
     )
     model = build_model(chosen)
-    kinds = [type(layer).__name__ for layer in model.projector.layers[1:]]
+    kinds = [type(layer).__name__ for layer in model.projector.num_layers[1:]]
     assert kinds == [
         "Dense",
         "BatchNorm",
@@ -177,11 +177,11 @@ def test_a_predictor_learns_or_stays(kind, parts, trained):
 
 def test_without_a_predictor_there_is_none():
     assert list(build_model(config(predictor={"kind": "none"})).parts) == ["encoder", "projector"]
-    assert sizes_of(config(predictor={"kind": "none"})).parameters.keys() == {
+    assert measure_sizes(config(predictor={"kind": "none"})).parameters.keys() == {
         "convnet",
         "projector",
     }
-    assert sizes_of(config()).parameters["predictor"] == 16 * 48 + 48 + 2 * 48 + 48 * 16
+    assert measure_sizes(config()).parameters["predictor"] == 16 * 48 + 48 + 2 * 48 + 48 * 16
 
 
 @pytest.mark.parametrize(
@@ -197,9 +197,12 @@ def test_a_checkpoint_is_as_large_as_it_was_said_to_be(changes):
     chosen = config(**changes)
     arrays = model_arrays(built(chosen))
     counters = sum(array.nbytes for array in arrays.values() if array.ndim == 0)
-    assert sizes_of(chosen).checkpoint == sum(array.nbytes for array in arrays.values()) - counters
+    assert (
+        measure_sizes(chosen).checkpoint
+        == sum(array.nbytes for array in arrays.values()) - counters
+    )
     assert counters < 100
-    assert sizes_of(chosen).encoder == sum(
+    assert measure_sizes(chosen).encoder == sum(
         array.nbytes for name, array in arrays.items() if name.startswith("online/encoder")
     )
 
@@ -208,7 +211,7 @@ def test_the_objective_arrives():
     chosen = config(
         objective={
             "target": "online",
-            "directions": "one",
+            "symmetrization": "asymmetric",
             "negatives": 0.5,
             "temperature": 0.2,
             "weight": 3.0,
@@ -216,7 +219,7 @@ def test_the_objective_arrives():
     )
     model = build_model(chosen)
     assert model.target == "online"
-    assert (model.objective.directions, model.objective.negatives) == ("one", 0.5)
+    assert (model.objective.symmetrization, model.objective.negatives) == ("asymmetric", 0.5)
     assert (model.objective.temperature, model.objective.weight) == (0.2, 3.0)
 
 
@@ -241,7 +244,7 @@ def test_only_kernels_decay():
 def test_the_predictors_rate_may_stay_constant(name):
     """At the last step the cosine has come to 0, and only the predictor still learns."""
     model = built(config(optimizer={"name": name}, predictor={"schedule": "constant"}))
-    last = schedule_of(config(), 40).total_steps
+    last = training_schedule(config(), 40).total_steps
     model.optimizer.iterations.assign(last)
     before = {v.path: v.numpy() for v in model.trainable_variables}
     gradients = [np.ones(v.shape, np.float32) for v in model.trainable_variables]
@@ -253,7 +256,7 @@ def test_the_predictors_rate_may_stay_constant(name):
 
 
 def test_two_draws_come_from_the_stream_as_four_views():
-    chosen = config(objective={"directions": "one_two_draws"})
+    chosen = config(objective={"symmetrization": "asymmetric_2x"})
     policies = (chosen.views.first, chosen.views.second) * 2
     views = next(
         iter(view_batches(images(), policies, 32, BATCH, 0, chosen.views.mean, chosen.views.std))

@@ -19,7 +19,7 @@ from byol_tf.models.networks import (
     WSDense,
     build_encoder,
 )
-from byol_tf.runs.encoders import file_encoder
+from byol_tf.runs.encoders import load_encoder_file
 from tests.helpers.layer_harness import random_weights, relative_error
 from tests.reference import networks as reference
 
@@ -77,7 +77,7 @@ def test_nothing_is_compiled_where_there_is_a_gpu(encoder, seeing_a_gpu, tmp_pat
     plain.save(tmp_path / "encoder.keras")
     for file in (tmp_path / "1", tmp_path / "encoder.keras"):
         np.testing.assert_allclose(
-            file_encoder(file).predict_on_batch(photos(40, 57)), expected, rtol=1e-4, atol=1e-5
+            load_encoder_file(file).predict_on_batch(photos(40, 57)), expected, rtol=1e-4, atol=1e-5
         )
 
 

@@ -117,7 +117,11 @@ class TestObjective:
     )
     @pytest.mark.parametrize(
         ("directions", "pairs"),
-        [("both", [(0, 1), (1, 0)]), ("one", [(0, 1)]), ("one_two_draws", [(0, 1), (2, 3)])],
+        [
+            ("symmetric", [(0, 1), (1, 0)]),
+            ("asymmetric", [(0, 1)]),
+            ("asymmetric_2x", [(0, 1), (2, 3)]),
+        ],
     )
     @pytest.mark.parametrize("weight", [1.0, 0.25])
     def test_every_variant_equals_numpy(self, similarity, each, directions, pairs, weight):
@@ -132,15 +136,15 @@ class TestObjective:
         assert objective.view_count == 1 + max(max(pair) for pair in pairs)
 
     @pytest.mark.parametrize(("alpha", "beta"), [(0.1, 1.0), (0.5, 0.3), (1.0, 0.0)])
-    @pytest.mark.parametrize("directions", ["both", "one"])
+    @pytest.mark.parametrize("directions", ["symmetric", "asymmetric"])
     def test_negatives_are_the_extended_infonce(self, alpha, beta, directions):
         p, z = four(), other_four()
-        objective = Objective(directions=directions, negatives=beta, temperature=alpha)
+        objective = Objective(symmetrization=directions, negatives=beta, temperature=alpha)
         expected = 2.0 - reference.info_nce((p[0], p[1]), (z[0], z[1]), alpha, beta)
-        if directions == "both":
+        if directions == "symmetric":
             expected += 2.0 - reference.info_nce((p[1], p[0]), (z[1], z[0]), alpha, beta)
         assert float(objective(p, z)) == pytest.approx(expected, rel=1e-5)
-        assert objective.target_views == ((0, 1) if beta or directions == "both" else (1,))
+        assert objective.target_views == ((0, 1) if beta or directions == "symmetric" else (1,))
 
     @pytest.mark.parametrize("alpha", [0.1, 0.5])
     def test_without_predictor_and_target_it_is_simclr(self, alpha):
@@ -166,8 +170,8 @@ class TestObjective:
                 'similarity: expected "cosine" or "cross_entropy"; received \'dot\'',
             ),
             (
-                {"directions": "two"},
-                'directions: expected "both", "one" or "one_two_draws"; received \'two\'',
+                {"symmetrization": "two"},
+                'symmetrization: expected "symmetric", "asymmetric" or "asymmetric_2x"; received \'two\'',
             ),
             (
                 {"negatives": 1.5, "temperature": 0.1},

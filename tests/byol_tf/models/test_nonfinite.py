@@ -88,7 +88,7 @@ class TestSkip:
         "options",
         [
             {},
-            pytest.param({"accumulation": 2}, marks=pytest.mark.long),
+            pytest.param({"gradient_accumulation_steps": 2}, marks=pytest.mark.long),
             pytest.param({"jit": True}, marks=pytest.mark.long),
             pytest.param({"predictor": False}, marks=pytest.mark.long),
         ],

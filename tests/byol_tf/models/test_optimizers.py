@@ -19,8 +19,8 @@ from byol_tf.models.optimizers import (
     Lamb,
     WarmupSchedule,
     build_optimizer,
-    spare_from_decay,
-    spared,
+    exclude_norm_and_bias,
+    is_excluded,
 )
 from tests.reference import optimizers as reference
 
@@ -73,8 +73,8 @@ def trained(
     groups: dict[int, float | WarmupSchedule] | None = None,
     traced: bool = True,
 ) -> list[np.ndarray]:
-    """The weights after these gradients; `excluded` are spared decay, and those in `groups` have
-    their own rate."""
+    """The weights after these gradients; `excluded` are is_excluded decay, and those in `groups`
+    have their own rate."""
     variables = [keras.Variable(weight) for weight in weights]
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     if excluded:
@@ -136,11 +136,11 @@ class TestLARS:
             LARS(WarmupSchedule(0.5, STEPS, 7), l2=0.05, eta=0.02), gradients(), start(), excluded
         )
         expected = reference.lars(
-            start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, spared=excluded
+            start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, is_excluded=excluded
         )
         assert largest_error(received, expected) < 1e-5
         other = reference.lars(
-            start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, spared=() if excluded else (0,)
+            start(), gradients(), SCHEDULED, l2=0.05, eta=0.02, is_excluded=() if excluded else (0,)
         )
         assert largest_error(other[:1], expected[:1]) > 0.1
 
@@ -344,7 +344,7 @@ class TestSpareFromDecay:
 
     def test_spared_are_those_with_at_most_one_axis(self):
         assert [
-            name for name, shape in SHAPES.items() if spared(keras.Variable(np.zeros(shape)))
+            name for name, shape in SHAPES.items() if is_excluded(keras.Variable(np.zeros(shape)))
         ] == ["bias", "gamma", "scalar"]
 
     @staticmethod
@@ -381,7 +381,7 @@ class TestSpareFromDecay:
             if name == "scaled"
             else MAKERS[name](0.1)
         )
-        found = {id(variable) for variable in spare_from_decay(optimizer, network)}
+        found = {id(variable) for variable in exclude_norm_and_bias(optimizer, network)}
         variables = network.trainable_variables
         two_axes = [
             variable.path
@@ -403,7 +403,7 @@ class TestSpareFromDecay:
     def test_lars_takes_the_full_rate_for_them(self):
         networks = [self.network(), self.network()]
         optimizer = LARS(0.25, l2=0.5)
-        spare_from_decay(optimizer, networks)
+        exclude_norm_and_bias(optimizer, networks)
         variables = [variable for network in networks for variable in network.trainable_variables]
         optimizer.build(variables)
         optimizer.apply_gradients([(tf.ones(variable.shape), variable) for variable in variables])
@@ -415,7 +415,7 @@ class TestSpareFromDecay:
         with pytest.raises(
             ValueError, match='expected built models; received "early", which is not'
         ):
-            spare_from_decay(
+            exclude_norm_and_bias(
                 optimizer, [network, keras.Sequential([keras.layers.Dense(2)], name="early")]
             )
         optimizer.build(network.trainable_variables)
@@ -423,7 +423,7 @@ class TestSpareFromDecay:
             ValueError,
             match='expected an optimizer that is not built yet; received "lars", which is',
         ):
-            spare_from_decay(optimizer, network)
+            exclude_norm_and_bias(optimizer, network)
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)

@@ -24,7 +24,7 @@ def parts(model: BYOL) -> list[np.ndarray]:
 def trained(
     batches: int = 6, epochs: int = 2, accumulation: int = 1, **compile_options
 ) -> tuple[BYOL, dict]:
-    model = tiny.model(accumulation=accumulation)
+    model = tiny.model(gradient_accumulation_steps=accumulation)
     model.compile(
         keras.optimizers.SGD(0.05, momentum=0.9), **{"jit_compile": False} | compile_options
     )
@@ -85,7 +85,7 @@ def independent(accumulation: int = 1, **options) -> BYOL:
         mlp_head(width, 32, 16, name, normalization="layer")
         for width, name in ((64, "projector"), (16, "predictor"))
     ]
-    model = BYOL(encoder, *heads, accumulation=accumulation, **options)
+    model = BYOL(encoder, *heads, gradient_accumulation_steps=accumulation, **options)
     model.compile(keras.optimizers.SGD(0.05), jit_compile=False)
     return model
 
@@ -99,7 +99,7 @@ def images(steps: int, batch: int = 8) -> tf.data.Dataset:
 class TestAccumulation:
     @pytest.mark.parametrize(("accumulation", "recompute"), [(2, False), (4, True)])
     def test_parts_of_a_batch_give_the_step_of_the_whole(self, accumulation, recompute):
-        whole, in_parts = independent(), independent(accumulation, recompute=recompute)
+        whole, in_parts = independent(), independent(accumulation, rematerialize=recompute)
         histories = [
             model.fit(
                 images(5), callbacks=[TargetUpdate(cosine_tau(0.8, 5))], verbose=0, shuffle=False
@@ -119,7 +119,7 @@ class TestAccumulation:
     def test_parts_that_do_not_divide_the_batch_are_an_error(self):
         with pytest.raises(
             ValueError,
-            match="accumulation: expected a divisor of the 8 images of a replica's batch; received "
+            match="gradient_accumulation_steps: expected a divisor of the 8 images of a replica's batch; received "
             "3",
         ):
             independent(3).train_step(next(iter(images(1))))
@@ -127,7 +127,7 @@ class TestAccumulation:
     def test_an_optimizer_that_accumulates_by_itself_is_an_error(self):
         with pytest.raises(
             ValueError,
-            match=r"expected no gradient_accumulation_steps, .* BYOL\(accumulation=...\) accumulates",
+            match=r"expected no gradient_accumulation_steps, .* BYOL\(gradient_accumulation_steps=...\) accumulates",
         ):
             tiny.model().compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
 
@@ -149,7 +149,7 @@ class TestJit:
             mlp_head(width, 32, 16, name, normalization=normalization)
             for width, name in ((64, "projector"), (16, "predictor"))
         ]
-        model = BYOL(encoder, *heads, Objective(negatives=0.5, temperature=0.2), recompute=True)
+        model = BYOL(encoder, *heads, Objective(negatives=0.5, temperature=0.2), rematerialize=True)
         model.compile(LARS(0.1), jit_compile=True)
         before = parts(model)
         history = model.fit(

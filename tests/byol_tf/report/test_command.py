@@ -105,7 +105,7 @@ def test_a_page_holds_all_of_a_run(run, capsys):
 def test_the_neighbours_are_those_of_either_network(run, monkeypatch):
     """The picture's rows against neighbours found by hand, by their frames."""
     from byol_tf.report import figures as seen_figures
-    from byol_tf.report.representations import Seen
+    from byol_tf.report.representations import RepresentationAnalysis
     from pipelines.sources import ArrayImages
 
     drawn = {}
@@ -122,7 +122,7 @@ def test_the_neighbours_are_those_of_either_network(run, monkeypatch):
     images = ArrayImages(np.zeros((20, 8, 8, 3), np.uint8), labels)
     seen_figures.neighbours_figure(
         Path("x"),
-        Seen(images, labels, ("a", "b"), by_class, against, {}, None, None),
+        RepresentationAnalysis(images, labels, ("a", "b"), by_class, against, {}, None, None),
         0,
         "untrained",
     )
@@ -141,13 +141,13 @@ def test_a_collapsed_encoder_has_a_page_too(tmp_path):
         map_figure,
         neighbours_figure,
     )
-    from byol_tf.report.representations import Seen
+    from byol_tf.report.representations import RepresentationAnalysis
     from pipelines.sources import ArrayImages
 
     labels = np.arange(30) % 3
     same = np.ones((30, 4), np.float32)
     images = ArrayImages(np.zeros((30, 8, 8, 3), np.uint8), labels)
-    seen = Seen(
+    seen = RepresentationAnalysis(
         images,
         labels,
         ("a", "b $", "日"),
@@ -198,12 +198,12 @@ def test_without_labels_what_needs_them_is_left_out(run, tmp_path, capsys):
 
 
 def test_a_report_that_cannot_be_written_is_told_and_ends_no_run(tmp_path):
-    from byol_tf.train.finish import leave_report
+    from byol_tf.train.finish import write_final_report
 
     folder, said = RunFolder(tmp_path / "my run"), []
     folder.root.mkdir()
     folder.config.write_text('{"name": "changed-while-it-ran", "tau": 3}')
-    leave_report(None, folder, None, None, None, said.append)
+    write_final_report(None, folder, None, None, None, said.append)
     assert said == [
         "drawing the report",
         f"warning: report not written: {folder.config}: tau: expected an object; received 3. "

@@ -112,7 +112,7 @@ def test_the_loss_is_judged_by_its_own_weight():
     assert "effective rank 2.0" in sign_of_collapse(measures, untrained, Objective())
     assert sign_of_collapse(measures, untrained, Objective(weight=0.25)) is None
     assert sign_of_collapse(measures | {"projection_std": 0.8}, untrained, Objective()) is None
-    assert sign_of_collapse(measures, untrained, Objective(directions="one")) is None
+    assert sign_of_collapse(measures, untrained, Objective(symmetrization="asymmetric")) is None
     assert sign_of_collapse(measures, untrained, Objective(similarity="cross_entropy")) is None
 
 

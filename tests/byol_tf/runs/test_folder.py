@@ -153,7 +153,7 @@ class TestWithRunDir:
         ("section", "change"),
         [
             ("data", {"cache": "none"}),
-            ("devices", {"steps_per_call": 4}),
+            ("devices", {"steps_per_execution": 4}),
             ("devices", {"tpu": "another-name"}),
             ("training", {"epochs": 3, "batch_size": 64, "recompute": True}),
         ],

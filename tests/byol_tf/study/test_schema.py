@@ -143,7 +143,7 @@ class TestSTL10:
         assert nothing.views.first == nothing.views.second == plain
         target = config("stl10-table3", "No augmentations on target input", scale=scale)
         assert (
-            target.objective.directions == "one"
+            target.objective.symmetrization == "asymmetric"
         )  # the first view predicts the second, which is the target's
         assert target.views.second == plain
         assert target.views.first == augmented
@@ -240,7 +240,7 @@ class TestSimSiam:
     def test_c_scales_the_rate_and_warms_up_large_batches(self):
         for each in planned("simsiam-c"):
             optimizer, size = each.config.optimizer, each.config.training.batch_size
-            assert (optimizer.base_learning_rate, optimizer.reference_batch) == (0.05, 256)
+            assert (optimizer.base_learning_rate, optimizer.reference_batch_size) == (0.05, 256)
             assert optimizer.warmup_epochs == (10 if size >= 1024 else 0)
         rates = {
             each.config.training.batch_size: each.config.optimizer.base_learning_rate
@@ -274,10 +274,10 @@ class TestSimSiam:
         F."""
         assert config("simsiam-e", "Cross-entropy").objective.weight == 0.5
         weights = {
-            each.config.objective.directions: each.config.objective.weight
+            each.config.objective.symmetrization: each.config.objective.weight
             for each in planned("simsiam-f")
         }
-        assert weights == {"both": 0.25, "one": 0.5, "one_two_draws": 0.25}
+        assert weights == {"symmetric": 0.25, "asymmetric": 0.5, "asymmetric_2x": 0.25}
 
 
 class TestBYOL:
@@ -303,13 +303,19 @@ class TestBYOL:
     def test_smaller_batches_are_parts_of_a_step(self):
         for each in planned("byol-batch-size"):
             training = each.config.training
-            assert (training.batch_size, training.batch_size // training.accumulation) == (
+            assert (
+                training.batch_size,
+                training.batch_size // training.gradient_accumulation_steps,
+            ) == (
                 4096,
                 int(each.cell.row),
             )
         for each in planned("byol-batch-size", "small"):
             training = each.config.training
-            assert (training.batch_size, training.batch_size // training.accumulation) == (
+            assert (
+                training.batch_size,
+                training.batch_size // training.gradient_accumulation_steps,
+            ) == (
                 64,
                 int(each.cell.row),
             )

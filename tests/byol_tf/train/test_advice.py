@@ -24,10 +24,12 @@ def error() -> Exception:
 def test_it_names_the_batch_what_goes_on_and_what_begins_anew(error):
     first, same, anew, *ways, detail = str(out_of_memory(load_config(None, []), error)).splitlines()
     assert first == "out of memory: a step on a batch of 128 images of 32 x 32 pixels doesn't fit."
-    assert same == "  This run goes on with training.recompute=true (the same numbers, more time)."
+    assert (
+        same == "  This run goes on with training.rematerialize=true (the same numbers, more time)."
+    )
     assert anew == "  A run that begins anew (--fresh) may have, to try in this order,"
     keys = [
-        "training.accumulation=2",
+        "training.gradient_accumulation_steps=2",
         "devices.precision=mixed_bfloat16",
         "training.batch_size",
         "views.size",
@@ -39,8 +41,8 @@ def test_it_names_the_batch_what_goes_on_and_what_begins_anew(error):
 @pytest.mark.parametrize(
     ("change", "goes_on"),
     [
-        ("training.recompute=true", True),
-        ("training.accumulation=2", False),
+        ("training.rematerialize=true", True),
+        ("training.gradient_accumulation_steps=2", False),
         ("devices.precision=mixed_bfloat16", False),
         ("training.batch_size=64", False),
         ("views.size=16", False),
@@ -74,26 +76,26 @@ def test_a_run_that_meets_it_stops_with_a_code_for_it_and_says_how_it_goes_on(
         "--set",
         "devices.strategy=cpu",
         "--set",
-        "training.recompute=false",
+        "training.rematerialize=false",
     ]
     assert main(["--config", "demo", *settings, "--run-dir", str(tmp_path)]) == OUT_OF_MEMORY == 12
     said = capsys.readouterr().err
     assert "stopped: out of memory: a step on a batch of 128 images" in said
-    assert said.splitlines()[-1].endswith(f"--set training.recompute=true --run-dir {tmp_path}")
+    assert said.splitlines()[-1].endswith(f"--set training.rematerialize=true --run-dir {tmp_path}")
 
 
 def test_what_is_done_already_is_not_proposed(error):
     done = [
-        "training.accumulation=4",
-        "training.recompute=true",
+        "training.gradient_accumulation_steps=4",
+        "training.rematerialize=true",
         "devices.precision=mixed_bfloat16",
     ]
     stop = out_of_memory(load_config(None, done), error)
     text = str(stop)
     assert stop.change is None
     assert "in 4 parts" in text
-    assert "training.accumulation=8" in text
-    assert "recompute" not in text
+    assert "training.gradient_accumulation_steps=8" in text
+    assert "rematerialize" not in text
     assert "precision" not in text
 
 

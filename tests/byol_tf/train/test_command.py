@@ -23,10 +23,10 @@ SMALL = {
     "data": {"source": "digits"},
     "views": {"size": 32, "first": {"crop_area": [0.4, 1.0]}, "second": {"crop_area": [0.4, 1.0]}},
     "encoder": {"name": "convnet", "width": 0.25},
-    "projector": {"hidden": 64, "outputs": 32},
-    "predictor": {"hidden": 64},
+    "projector": {"hidden_size": 64, "output_size": 32},
+    "predictor": {"hidden_size": 64},
     "tau": {"base": 0.99},
-    "optimizer": {"base_learning_rate": 0.002, "reference_batch": None},
+    "optimizer": {"base_learning_rate": 0.002, "reference_batch_size": None},
     "training": {"epochs": 3, "batch_size": 64, "deterministic": True},
     "devices": {"strategy": "cpu"},
     "probe": {"train_images": 50, "test_images": 100},
@@ -217,9 +217,9 @@ def test_the_report_shows_what_the_run_was(finished):
     from byol_tf.config.loading import load_config
     from byol_tf.evaluate.features import embed
     from byol_tf.evaluate.knn import knn_accuracy
-    from byol_tf.report.representations import seen_by, start_model
+    from byol_tf.report.representations import analyze_representations, start_model
     from byol_tf.runs.data import probe_images, source_options
-    from byol_tf.runs.encoders import restored_inference
+    from byol_tf.runs.encoders import load_checkpoint_encoder
     from byol_tf.runs.folder import RunFolder
     from pipelines.sources import open_source
 
@@ -232,7 +232,7 @@ def test_the_report_shows_what_the_run_was(finished):
         embed(start, train), train.labels, embed(start, test), test.labels, config.probe.neighbours
     )
     assert before == result["untrained_knn_accuracy"]
-    seen = seen_by(config, restored_inference(config, folder), source)
+    seen = analyze_representations(config, load_checkpoint_encoder(config, folder), source)
     assert np.mean(seen.predicted == seen.actual) == pytest.approx(
         result["probe_accuracy"], abs=0.011
     )  # one image
@@ -297,7 +297,7 @@ def test_a_run_that_is_stopped_and_killed_within_epochs_ends_on_the_same_weights
 ):
     """One seed gives one loss curve and the same bits, also to a run that was interrupted: order
     and draws are functions of the step."""
-    often = command(tmp_path, "--set", "run.checkpoint_steps=1")
+    often = command(tmp_path, "--set", "run.checkpoint_every_steps=1")
     code, printed = broken_off(often, tmp_path, 0, random.randint(1, 15), signal.SIGTERM)
     assert code == 128 + signal.SIGTERM
     assert (
@@ -331,7 +331,7 @@ def in_process(capsys, line: list[str]) -> tuple[int, str, str]:
 
 def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
     code, printed, _ = in_process(
-        capsys, command(tmp_path, "--dry-run", "--set", "optimizer.reference_batch=128")
+        capsys, command(tmp_path, "--dry-run", "--set", "optimizer.reference_batch_size=128")
     )
     assert code == 0
     assert "1,437 to learn from" in printed

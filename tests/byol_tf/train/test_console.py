@@ -9,13 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 CODE = (
-    "import sys\nfrom byol_tf.train.console import outlast_output\n{}\nfor _ in range(100):\n   "
+    "import sys\nfrom byol_tf.train.console import ignore_output_errors\n{}\nfor _ in range(100):\n   "
     " print('x' * 1000, flush=True)\nsys.exit(3)"
 )
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-@pytest.mark.parametrize(("protection", "code"), [("outlast_output()", 3), ("", 1)])
+@pytest.mark.parametrize(("protection", "code"), [("ignore_output_errors()", 3), ("", 1)])
 def test_a_full_disk_behind_the_output_ends_nothing(protection, code):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -25,7 +25,7 @@ def test_a_full_disk_behind_the_output_ends_nothing(protection, code):
 
 
 def test_what_is_printed_arrives():
-    code = CODE.format("outlast_output()").replace(
+    code = CODE.format("ignore_output_errors()").replace(
         "sys.exit(3)", "print(sys.stdout.isatty(), sys.stdout.encoding)"
     )
     done = subprocess.run(

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy
-from byol_tf.train.dry_run import measure_rates
+from byol_tf.train.dry_run import measure_throughput
 from pipelines.sources import ArrayImages, LazyImages
 
 
@@ -19,8 +19,8 @@ def config(**changes) -> Config:
         "data": {"source": "digits"},
         "views": {"size": 16},
         "encoder": {"name": "convnet", "width": 0.25},
-        "projector": {"hidden": 16, "outputs": 16},
-        "predictor": {"hidden": 16},
+        "projector": {"hidden_size": 16, "output_size": 16},
+        "predictor": {"hidden_size": 16},
         "optimizer": {"base_learning_rate": 0.3},
         "training": {"epochs": 10, "batch_size": 128},
     }
@@ -44,7 +44,7 @@ def test_a_slow_reader_is_found_out():
         return pixels[index]
 
     views = {"size": 16, "engine": "fused"}
-    rates = measure_rates(
+    rates = measure_throughput(
         config(views=views), LazyImages(64, read, shape=(16, 16, 3)), build_strategy("cpu")
     )
     assert 20 < rates.input < 200 * 4 * rates.cores
@@ -61,13 +61,13 @@ def test_on_a_device_a_part_of_an_accumulated_batch_is_tried_out(monkeypatch):
     monkeypatch.setattr("byol_tf.train.dry_run._STEPS", 2)
     accumulating = config(
         views={"size": 16, "engine": "fused"},
-        training={"epochs": 1, "batch_size": 32, "accumulation": 4},
+        training={"epochs": 1, "batch_size": 32, "gradient_accumulation_steps": 4},
     )
-    assert measure_rates(accumulating, ArrayImages(images()), build_strategy("cpu")).batch == 8
+    assert measure_throughput(accumulating, ArrayImages(images()), build_strategy("cpu")).batch == 8
 
 
 def test_a_step_that_memory_does_not_hold_is_said_and_not_thrown(tmp_path, monkeypatch):
-    from byol_tf.config.schedule import schedule_of
+    from byol_tf.config.schedule import training_schedule
     from byol_tf.runs.folder import RunFolder
     from byol_tf.train import __main__ as train
     from byol_tf.train import dry_run as rates
@@ -75,9 +75,9 @@ def test_a_step_that_memory_does_not_hold_is_said_and_not_thrown(tmp_path, monke
     def full(*_):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr(rates, "measure_rates", full)
+    monkeypatch.setattr(rates, "measure_throughput", full)
     ((subject, text),) = train._measured(
-        config(), schedule_of(config(), 1_797), RunFolder(tmp_path)
+        config(), training_schedule(config(), 1_797), RunFolder(tmp_path)
     )
     assert subject == "speed"
     assert (

@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from byol_tf.config.schedule import schedule_of
+from byol_tf.config.schedule import training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.models.ema import TargetUpdate, constant_tau
-from byol_tf.models.from_config import build_model, compile_model, steps_per_call
-from byol_tf.runs.data import batches_of
+from byol_tf.models.from_config import build_model, compile_model, steps_per_execution
+from byol_tf.runs.data import train_batches
 from byol_tf.runs.folder import RunFolder
 from byol_tf.train.experiment import Experiment
 from pipelines.batches import image_batches, view_batches
@@ -44,12 +44,12 @@ def config(**changes) -> Config:
             "std": STD,
         },
         "encoder": {"name": "convnet", "width": 0.5},
-        "projector": {"hidden": 32, "outputs": 16},
-        "predictor": {"hidden": 48},
+        "projector": {"hidden_size": 32, "output_size": 16},
+        "predictor": {"hidden_size": 48},
         "optimizer": {
             "name": "sgd",
             "base_learning_rate": 0.05,
-            "reference_batch": None,
+            "reference_batch_size": None,
             "schedule": "constant",
         },
         "training": {"epochs": 10, "batch_size": BATCH},
@@ -87,19 +87,21 @@ def test_batches_of_images_follow_the_order_of_batches_of_views():
             assert float(np.abs(layer(batch[::-1], ids) - expected).mean()) > 0.1
 
 
-def trained(steps_per_execution: int = 1, accumulation: int = 1, placement: str = "step"):
+def trained(
+    steps_per_execution: int = 1, gradient_accumulation_steps: int = 1, placement: str = "step"
+):
     keras.utils.set_random_seed(0)
     chosen = config(
         views={"placement": placement},
-        training={"accumulation": accumulation},
+        training={"gradient_accumulation_steps": gradient_accumulation_steps},
         encoder={"normalization": "layer"},
         projector={"normalization": "layer"},
         predictor={"normalization": "layer"},
-        devices={"steps_per_call": steps_per_execution, "strategy": "cpu"},
+        devices={"steps_per_execution": steps_per_execution, "strategy": "cpu"},
     )
     model = build_model(chosen)
-    compile_model(model, chosen, schedule_of(chosen, 24))
-    stream = batches_of(chosen, images())
+    compile_model(model, chosen, training_schedule(chosen, 24))
+    stream = train_batches(chosen, images())
     history = model.fit(
         stream,
         steps_per_epoch=3,
@@ -128,8 +130,8 @@ def test_a_model_that_makes_its_own_views_takes_the_steps_of_one_that_gets_them(
 def test_crops_become_views_on_the_host_too():
     mixed = images()
     mixed.shape = None
-    crops = next(iter(batches_of(config(), mixed)))
-    views = next(iter(batches_of(config(views={"placement": "host"}), mixed)))
+    crops = next(iter(train_batches(config(), mixed)))
+    views = next(iter(train_batches(config(views={"placement": "host"}), mixed)))
     layers = build_model(config(), cropped=True).views
     for layer, crop, view in zip(layers, crops, views, strict=False):
         np.testing.assert_allclose(view, layer(crop, crops[-1]), atol=1e-5)
@@ -138,7 +140,7 @@ def test_crops_become_views_on_the_host_too():
 @pytest.mark.long
 @pytest.mark.parametrize(
     "options",
-    [{"steps_per_execution": 3}, {"accumulation": 2}],
+    [{"steps_per_execution": 3}, {"gradient_accumulation_steps": 2}],
     ids=["three steps a call", "two parts"],
 )
 def test_views_in_the_step_go_with_calls_and_parts(options, one_step_at_a_time):
@@ -154,9 +156,9 @@ def test_the_whole_step_with_its_views_compiles_with_xla():
         name: policy.model_dump()
         for name, policy in zip(("first", "second"), preset("byol"), strict=True)
     }
-    chosen = config(views=policies, devices={"jit": "on"}, optimizer={"name": "lars"})
+    chosen = config(views=policies, devices={"jit_compile": "on"}, optimizer={"name": "lars"})
     model = build_model(chosen)
-    compile_model(model, chosen, schedule_of(chosen, 24))
+    compile_model(model, chosen, training_schedule(chosen, 24))
     assert model.jit_compile is True
     options = {
         "steps_per_epoch": 2,
@@ -174,7 +176,7 @@ def test_the_whole_step_with_its_views_compiles_with_xla():
     [(None, 60, 1), (16, 60, 15), (16, 97, 1), (16, 64, 16), (100, 60, 60)],
 )
 def test_steps_a_call_divide_an_epoch(wanted, epoch, expected):
-    assert steps_per_call(config(devices={"steps_per_call": wanted}), epoch) == expected
+    assert steps_per_execution(config(devices={"steps_per_execution": wanted}), epoch) == expected
 
 
 def test_images_of_several_shapes_are_an_error():
@@ -211,7 +213,7 @@ def test_a_run_on_a_folder_of_several_sizes(tmp_path):
     )
     lines = []
     experiment = Experiment(chosen, RunFolder(tmp_path / "run"), lines.append)
-    *crops, ids = next(iter(batches_of(chosen, experiment.source.pretrain)))
+    *crops, ids = next(iter(train_batches(chosen, experiment.source.pretrain)))
     assert len(crops) == len(experiment.model.views) == 2
     assert {(crop.dtype, *crop.shape) for crop in crops} == {(tf.uint8, BATCH, 32, 32, 3)}
     assert ids.shape == (BATCH, 2)

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from byol_tf.config.loading import load_config
-from byol_tf.config.schedule import Schedule, check_batch, schedule_of, system_of
+from byol_tf.config.schedule import Schedule, check_batch, method_name, training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError
 from byol_tf.models.from_config import Sizes
 from byol_tf.runs.folder import RunFolder
-from byol_tf.train.dry_run import Rates
-from byol_tf.train.plan import plan_lines, rate_lines
+from byol_tf.train.dry_run import ThroughputEstimate
+from byol_tf.train.plan import plan_lines, throughput_lines
 from pipelines.sources import plan_source
 
 SIZES = Sizes({"encoder": 1}, checkpoint=200_000_000, encoder=40_000_000)
@@ -32,7 +32,7 @@ def config(**changes) -> Config:
 
 
 def test_schedule_counts_full_batches_and_scales_the_rate():
-    assert schedule_of(config(), 1000) == Schedule(
+    assert training_schedule(config(), 1000) == Schedule(
         steps_per_epoch=7, total_steps=70, warmup_steps=10, peak_rate=0.15
     )
 
@@ -47,20 +47,22 @@ def test_schedule_counts_full_batches_and_scales_the_rate():
             64,
             4,
             2,
-            r"expected a multiple of 256, as there are 4 devices on 2 machines x training.accumulation \(64\); received 128",
+            r"expected a multiple of 256, as there are 4 devices on 2 machines x training.gradient_accumulation_steps \(64\); received 128",
         ),
     ],
 )
 def test_a_batch_is_cut_into_equal_parts(accumulation, replicas, workers, message):
-    chosen = config(training={"epochs": 10, "batch_size": 128, "accumulation": accumulation})
+    chosen = config(
+        training={"epochs": 10, "batch_size": 128, "gradient_accumulation_steps": accumulation}
+    )
     with pytest.raises(ConfigError, match=f"^training.batch_size: {message}$"):
         check_batch(chosen, replicas, workers)
     check_batch(chosen, 2, workers=2)
 
 
 def test_a_rate_without_reference_batch_stands_as_it_is():
-    unscaled = config(optimizer={"base_learning_rate": 0.3, "reference_batch": None})
-    assert schedule_of(unscaled, 1000).peak_rate == 0.3
+    unscaled = config(optimizer={"base_learning_rate": 0.3, "reference_batch_size": None})
+    assert training_schedule(unscaled, 1000).peak_rate == 0.3
 
 
 def test_the_papers_rate():
@@ -68,14 +70,14 @@ def test_the_papers_rate():
     paper = config(
         optimizer={"base_learning_rate": 0.2}, training={"epochs": 1000, "batch_size": 4096}
     )
-    assert schedule_of(paper, 1_281_167).peak_rate == pytest.approx(3.2)
+    assert training_schedule(paper, 1_281_167).peak_rate == pytest.approx(3.2)
 
 
 def test_too_few_images_for_a_batch():
     with pytest.raises(
         ConfigError, match="expected at most the number of pre-training images, 100; received 128"
     ):
-        schedule_of(config(), 100)
+        training_schedule(config(), 100)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,11 @@ def test_too_few_images_for_a_batch():
 def test_plan_names_tau_from_and_to(tau, text, tmp_path):
     chosen = config(tau=tau)
     lines = plan_lines(
-        chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, RunFolder(tmp_path)
+        chosen,
+        plan_source("digits", seed=0),
+        training_schedule(chosen, 1437),
+        SIZES,
+        RunFolder(tmp_path),
     )
     assert ("tau", text) in lines
 
@@ -114,7 +120,7 @@ def test_plan_names_tau_from_and_to(tau, text, tmp_path):
             "weight 2.5",
         ),
         (
-            {"objective": {"similarity": "cross_entropy", "directions": "one_two_draws"}},
+            {"objective": {"similarity": "cross_entropy", "symmetrization": "asymmetric_2x"}},
             "objective",
             "cross-entropy, one direction, two draws, target ema",
         ),
@@ -130,7 +136,7 @@ def test_plan_names_tau_from_and_to(tau, text, tmp_path):
             "encoder none, projector batch",
         ),
         (
-            {"predictor": {"schedule": "constant", "rate": 10}},
+            {"predictor": {"schedule": "constant", "learning_rate_multiplier": 10}},
             "optimizer",
             "adam, learning rate 0.15, cosine after 16 warm-up steps (predictor 1.5, constant), "
             "weight decay 0",
@@ -140,7 +146,11 @@ def test_plan_names_tau_from_and_to(tau, text, tmp_path):
 def test_plan_says_what_is_compared_normalised_and_learned(changes, subject, text, tmp_path):
     chosen = config(**changes)
     lines = plan_lines(
-        chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, RunFolder(tmp_path)
+        chosen,
+        plan_source("digits", seed=0),
+        training_schedule(chosen, 1437),
+        SIZES,
+        RunFolder(tmp_path),
     )
     assert (subject, text) in lines
 
@@ -174,7 +184,11 @@ def test_plan_says_what_is_compared_normalised_and_learned(changes, subject, tex
 def test_plan_says_what_differs_from_the_recipe(name, overrides, text, tmp_path):
     chosen = load_config(name, overrides)
     lines = plan_lines(
-        chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, RunFolder(tmp_path)
+        chosen,
+        plan_source("digits", seed=0),
+        training_schedule(chosen, 1437),
+        SIZES,
+        RunFolder(tmp_path),
     )
     assert lines[0] == ("recipe", text)
 
@@ -184,7 +198,7 @@ class TestDisk:
         monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
         chosen, folder = config(**changes), RunFolder(root / "runs" / "x")
         lines = plan_lines(
-            chosen, plan_source("digits", seed=0), schedule_of(chosen, 1437), SIZES, folder
+            chosen, plan_source("digits", seed=0), training_schedule(chosen, 1437), SIZES, folder
         )
         return [text for subject, text in lines if subject in ("disk", "warning")]
 
@@ -219,8 +233,8 @@ class TestRates:
             "batch": 64,
             "on_cpu": False,
         }
-        rates = Rates(**(usual | changes))
-        return dict(rate_lines(rates, 3_600_000, "views.engine=fused"))
+        rates = ThroughputEstimate(**(usual | changes))
+        return dict(throughput_lines(rates, 3_600_000, "views.engine=fused"))
 
     def test_an_input_that_keeps_up(self):
         assert self.lines() == {
@@ -267,4 +281,4 @@ class TestRates:
     ],
 )
 def test_a_system_has_its_name_only_whole(recipe, changes, system):
-    assert system_of(load_config(recipe, changes)) == system
+    assert method_name(load_config(recipe, changes)) == system

@@ -27,20 +27,20 @@ TINY = {
     "data": {"source": "textures", "pretrain_images": 16 * STEPS + 3},
     "views": {"size": 32, "engine": "fused"},
     "encoder": {"name": "convnet", "width": 0.25},
-    "projector": {"hidden": 32, "outputs": 16},
-    "predictor": {"hidden": 32},
+    "projector": {"hidden_size": 32, "output_size": 16},
+    "predictor": {"hidden_size": 32},
     "tau": {"base": 0.99},
-    "optimizer": {"base_learning_rate": 0.002, "reference_batch": None},
+    "optimizer": {"base_learning_rate": 0.002, "reference_batch_size": None},
     "training": {"epochs": EPOCHS, "batch_size": 16, "deterministic": True},
     "devices": {"strategy": "cpu"},
     "probe": {"train_images": 50, "test_images": 50, "neighbours": 5},
-    "run": {"checkpoint_steps": 1, "checkpoint_minutes": None, "report": False},
+    "run": {"checkpoint_every_steps": 1, "checkpoint_every_minutes": None, "report": False},
 }
 WITH_NEXT_BATCH = """
 import sys
 from byol_tf.train import experiment
-real = experiment.batches_of
-experiment.batches_of = lambda config, images, first_step=0, *rest: real(config, images, first_step + 1, *rest)
+real = experiment.train_batches
+experiment.train_batches = lambda config, images, first_step=0, *rest: real(config, images, first_step + 1, *rest)
 from byol_tf.train.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -165,7 +165,7 @@ def test_other_images_than_the_run_was_begun_with_are_refused(stopped, tmp_path)
 @pytest.mark.long
 def test_what_a_run_goes_on_with_all_the_same_changes_no_bit(stopped, undisturbed, tmp_path):
     shutil.copytree(stopped[0], tmp_path / "again")
-    changes = ("training.recompute=true", "devices.steps_per_call=5")
+    changes = ("training.rematerialize=true", "devices.steps_per_execution=5")
     result, printed = finish(
         start(
             *arguments(tmp_path / "again"),
@@ -229,7 +229,7 @@ def test_a_run_that_is_killed_again_and_again_ends_on_the_same_bits(undisturbed,
 def test_several_steps_in_a_call_and_a_stop_at_an_epochs_last_step(tmp_path):
     """Checkpoints fall on the ends of calls; with one call an epoch, the signal's comes between the
     last step and the epoch's end."""
-    calls = ["--set", f"devices.steps_per_call={STEPS}"]
+    calls = ["--set", f"devices.steps_per_execution={STEPS}"]
     (tmp_path / "whole").mkdir()
     expected, _ = finish(start(*arguments(tmp_path / "whole", *calls)))
     process = start(*arguments(tmp_path, *calls))

@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[3]
 OVERRIDES = [
     "data.pretrain_images=96",
     "encoder.width=0.25",
-    "projector.hidden=32",
-    "projector.outputs=16",
-    "predictor.hidden=32",
+    "projector.hidden_size=32",
+    "projector.output_size=16",
+    "predictor.hidden_size=32",
     "objective.negatives=0.5",  # so that the objective needs the other machine's images
     "objective.temperature=0.3",
     "optimizer.name=lars",
@@ -34,7 +34,7 @@ OVERRIDES = [
     "probe.train_images=50",
     "probe.test_images=50",
     "run.report=false",
-    "run.checkpoint_steps=1",  # within epochs too, as far as the writing keeps up
+    "run.checkpoint_every_steps=1",  # within epochs too, as far as the writing keeps up
 ]
 
 

@@ -185,7 +185,7 @@ def test_a_folder_of_both(tmp_path):
     source = open_source(
         "folder",
         root=str(photos(tmp_path / "mixed", 40, 10, encoded("HEIF"))),
-        max_bad_fraction=0.02,
+        max_unreadable_fraction=0.02,
     )
     assert len(source.pretrain) == 50
     assert source.skipped == (("000-broken.png", "not an image of a kind that is read"),)
@@ -195,7 +195,7 @@ def test_a_folder_of_both(tmp_path):
 
 def test_a_folder_of_both_without_the_package(tmp_path, neither):
     root = str(photos(tmp_path / "mixed", 40, 10, OF_HEIC))
-    source = open_source("folder", root=root, max_bad_fraction=0.5)
+    source = open_source("folder", root=root, max_unreadable_fraction=0.5)
     assert len(source.pretrain) == 40
     assert dict(source.skipped)["IMG_0009.HEIC"] == INSTALL
     assert any(

@@ -9,13 +9,13 @@ from pipelines.sources import (
     LazyImages,
     balanced_indices,
     concatenated,
-    fitted,
     held_in_memory,
+    resized,
     subset,
     without_labels,
 )
 from pipelines.sources.decoding import UnreadableImage
-from pipelines.sources.images import fit
+from pipelines.sources.images import resize_and_center_crop
 from pipelines.sources.loading import read_through
 
 
@@ -46,7 +46,7 @@ def images_and_truth(request):
             )
         case "unfit":
             square = pixels(10, 4, 4)
-            return fitted(ArrayImages(square, labels), 4), square, labels
+            return resized(ArrayImages(square, labels), 4), square, labels
 
 
 class TestViews:
@@ -107,24 +107,26 @@ class TestFit:
     def test_the_shorter_side_and_the_centre(self):
         wide = np.zeros((20, 60, 3), np.uint8)
         wide[:, 20:40] = 200  # the central square
-        assert fit(wide, 10).min() > 180  # its border mixes a little with what lies beside it
-        assert fit(wide, 10).shape == (10, 10, 3)
-        assert fit(wide.transpose(1, 0, 2), 10).shape == (10, 10, 3)
-        np.testing.assert_array_equal(fit(wide, 20), wide[:, 20:40])
+        assert (
+            resize_and_center_crop(wide, 10).min() > 180
+        )  # its border mixes a little with what lies beside it
+        assert resize_and_center_crop(wide, 10).shape == (10, 10, 3)
+        assert resize_and_center_crop(wide.transpose(1, 0, 2), 10).shape == (10, 10, 3)
+        np.testing.assert_array_equal(resize_and_center_crop(wide, 20), wide[:, 20:40])
 
     def test_a_square_is_resized_as_pillow_does(self):
         square = pixels(1, 33, 33)[0]
         expected = np.asarray(Image.fromarray(square).resize((16, 16), Image.Resampling.BICUBIC))
-        np.testing.assert_array_equal(fit(square, 16), expected)
+        np.testing.assert_array_equal(resize_and_center_crop(square, 16), expected)
 
     def test_antialiased(self):
         fine = np.zeros((64, 64, 3), np.uint8)
         fine[:, ::2] = 255  # without a filter every other column would vanish
-        assert np.ptp(fit(fine, 16)[:, 2:-2].astype(int)) < 40
+        assert np.ptp(resize_and_center_crop(fine, 16)[:, 2:-2].astype(int)) < 40
 
     def test_fitted_gives_a_shape_to_images_of_all_sizes(self):
         shapes = [(5, 9), (12, 7), (8, 8)]
-        images = fitted(LazyImages(3, lambda index: pixels(1, *shapes[index])[0], np.arange(3)), 8)
+        images = resized(LazyImages(3, lambda index: pixels(1, *shapes[index])[0], np.arange(3)), 8)
         assert images.shape == (8, 8, 3)
         assert images.batch(np.arange(3)).shape == (3, 8, 8, 3)
         np.testing.assert_array_equal(images[2], pixels(1, 8, 8)[0])

@@ -12,7 +12,7 @@ from pipelines.policy import PRESETS, ViewPolicy, preset
 from pipelines.views.fused import FusedViews, fused_view_pair, image_draws, image_lines
 from pipelines.views.geometry import crop_matrices, resample
 from pipelines.views.keras_cv import HostViews
-from pipelines.views.random_params import draw
+from pipelines.views.random_params import sample_params
 from tests.reference import fused_views as linear
 from tests.reference import views as reference
 
@@ -104,7 +104,7 @@ class TestDraws:
     @pytest.mark.parametrize("seed", [(0, 0), (2**31 - 1, 1)])
     def test_they_are_the_host_views_to_the_bit(self, seed, epoch):
         where = ids(5, epoch, 2**32 // 12 - 2)  # across the counter's first word
-        expected = draw(seed, where[0, 0], where[:, 1]).numpy()
+        expected = sample_params(seed, where[0, 0], where[:, 1]).numpy()
         np.testing.assert_array_equal(image_draws(seed, where).numpy(), expected)
         order = [3, 0, 4, 4]
         np.testing.assert_array_equal(

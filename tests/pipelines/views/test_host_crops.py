@@ -14,8 +14,8 @@ from pipelines.policy import ViewPolicy, preset
 from pipelines.sources import Images, LazyImages, concatenated, open_source, subset, without_labels
 from pipelines.sources.decoding import decode, plain_jpeg
 from pipelines.views.fused import FusedViews
-from pipelines.views.host_crops import read_parts, resized
-from pipelines.views.random_params import draw, pixel_boxes
+from pipelines.views.host_crops import read_crops, resized
+from pipelines.views.random_params import pixel_boxes, sample_params
 
 PHOTOS = [Image.fromarray(photo) for photo in load_sample_images().images]
 ZERO, ONE = (0.0,) * 3, (1.0,) * 3
@@ -75,24 +75,30 @@ class TestParts:
     @pytest.mark.parametrize("name", FILES)
     def test_they_are_those_of_the_whole_picture_to_the_bit(self, name):
         images, policies = photos([FILES[name]]), (ViewPolicy(crop_area=(0.01, 0.2)), ViewPolicy())
-        parts_of = tf.function(
-            lambda *draws: read_parts(images, tf.constant(0, tf.int64), policies, draws),
+        split_inference_model = tf.function(
+            lambda *draws: read_crops(images, tf.constant(0, tf.int64), policies, draws),
             autograph=False,
         )
         whole = images[0]
         for position in range(20):
             draws = [
-                draw((0, view), tf.constant(0, tf.int64), tf.constant([position], tf.int64))
+                sample_params(
+                    (0, view), tf.constant(0, tf.int64), tf.constant([position], tf.int64)
+                )
                 for view in range(2)
             ]
-            for part, policy, drawn in zip(parts_of(*draws), policies, draws, strict=True):
+            for part, policy, drawn in zip(
+                split_inference_model(*draws), policies, draws, strict=True
+            ):
                 y1, x1, y2, x2 = pixel_boxes(policy, drawn, *whole.shape[:2])[0].numpy()
                 np.testing.assert_array_equal(part.numpy(), whole[y1:y2, x1:x2])
 
     @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 2)])
     def test_of_a_few_pixels_there_is_at_least_one(self, shape):
         for position in range(10):
-            drawn = draw((0, 0), tf.constant(0, tf.int64), tf.constant([position], tf.int64))
+            drawn = sample_params(
+                (0, 0), tf.constant(0, tf.int64), tf.constant([position], tf.int64)
+            )
             y1, x1, y2, x2 = pixel_boxes(
                 ViewPolicy(crop_area=(0.01, 0.02)), drawn, *map(tf.constant, shape)
             )[0].numpy()

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from pipelines.policy import ViewPolicy, preset
 from pipelines.views.keras_cv import HostViews
-from pipelines.views.random_params import crop_boxes, draw
+from pipelines.views.random_params import crop_boxes, sample_params
 from tests.reference import views as reference
 
 SIZE = 12
@@ -78,7 +78,7 @@ def same_distribution(samples: np.ndarray, low: float, high: float) -> bool:
 class TestDraws:
     def rows(self, first, count, seed=(3, 0), epoch=0):
         positions = tf.range(first, first + count, dtype=tf.int64)
-        return draw(seed, tf.constant(epoch, tf.int64), positions).numpy()
+        return sample_params(seed, tf.constant(epoch, tf.int64), positions).numpy()
 
     def test_a_row_depends_on_its_position_and_not_on_the_batch(self):
         together = self.rows(0, 40)
@@ -266,7 +266,7 @@ class TestCrop:
     def test_area_and_log_aspect_are_uniform_and_boxes_lie_anywhere_inside(self):
         policy = ViewPolicy(crop_area=(0.08, 0.7))  # up to .75 every box fits a square image
         y1, x1, y2, x2 = (
-            crop_boxes(policy, draw((0, 0), 0, tf.range(8000, dtype=tf.int64)), 60, 60)
+            crop_boxes(policy, sample_params((0, 0), 0, tf.range(8000, dtype=tf.int64)), 60, 60)
             .numpy()
             .astype(np.float64)
             .T
@@ -290,7 +290,7 @@ class TestCrop:
     def test_flips_happen_as_often_as_asked(self):
         images = np.zeros((3000, 2, 2, 3), np.uint8)
         images[:, :, 1] = 255
-        draws = draw((0, 0), 0, tf.range(3000, dtype=tf.int64))
+        draws = sample_params((0, 0), 0, tf.range(3000, dtype=tf.int64))
         flipped = (
             engine(2, flip_probability=0.3).crop(tf.constant(images), draws).numpy()[:, 0, 0, 0]
             > 0.5
@@ -367,7 +367,9 @@ class TestColour:
         assert len(np.unique(alike, axis=0)) == 18
 
     def test_all_24_orders_are_about_as_frequent(self):
-        rows = draw((5, 1), 2, tf.range(12_000, dtype=tf.int64)).numpy()[:, reference.ORDER]
+        rows = sample_params((5, 1), 2, tf.range(12_000, dtype=tf.int64)).numpy()[
+            :, reference.ORDER
+        ]
         _, counts = np.unique(np.argsort(rows, axis=1), axis=0, return_counts=True)
         assert len(counts) == 24
         chi_square = ((counts - 500.0) ** 2 / 500.0).sum()
@@ -459,7 +461,7 @@ class TestOtherOperations:
             np.testing.assert_array_equal(after, reference.drop_patches(view, boxes))
 
     def test_one_to_three_patches_of_the_asked_area_are_dropped(self):
-        rows = draw((0, 0), 0, tf.range(600, dtype=tf.int64)).numpy()
+        rows = sample_params((0, 0), 0, tf.range(600, dtype=tf.int64)).numpy()
         changed = recoloured(
             np.ones((600, 30, 30, 3), np.float32),
             rows,

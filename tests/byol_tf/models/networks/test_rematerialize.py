@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from byol_tf.models.networks import build_encoder, recomputed
+from byol_tf.models.networks import build_encoder, rematerialize
 
 
 def images() -> tf.Tensor:
@@ -34,7 +34,7 @@ def test_gradients_and_statistics_are_those_of_the_whole_pass(name, normalizatio
         not np.array_equal(a, b) for a, b in zip(start, moved, strict=True)
     )
     encoder.set_weights(start)
-    again = step(encoder, recomputed(encoder))(images())
+    again = step(encoder, rematerialize(encoder))(images())
     for one, other in zip(moved, encoder.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)  # moved once, not twice
     for one, other in zip(whole, again, strict=True):
@@ -50,7 +50,7 @@ def test_convolutions_run_twice_in_the_online_pass_alone():
 
     once = count(lambda images: encoder(images, training=True))
     assert once == 20
-    assert count(recomputed(encoder)) == 2 * once
+    assert count(rematerialize(encoder)) == 2 * once
 
 
 def test_a_sequential_model_and_one_of_layers_without_state():
@@ -61,7 +61,7 @@ def test_a_sequential_model_and_one_of_layers_without_state():
             keras.layers.Flatten(),
         ]
     )
-    np.testing.assert_allclose(recomputed(model)(images()), model(images()), rtol=1e-5)
+    np.testing.assert_allclose(rematerialize(model)(images()), model(images()), rtol=1e-5)
 
 
 class Opaque(keras.Model):
@@ -83,4 +83,4 @@ class Opaque(keras.Model):
 )
 def test_what_cannot_be_computed_again(model, message):
     with pytest.raises(ValueError, match=message):
-        recomputed(model)
+        rematerialize(model)

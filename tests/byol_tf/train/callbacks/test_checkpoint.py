@@ -162,10 +162,10 @@ def test_after_a_signal_a_batch_that_never_comes_is_not_waited_for(
 
     def each(seconds, still):
         signals.ask(signal.SIGTERM)  # comes while the batch is awaited
-        checkpoint.batch_awaited(
+        checkpoint.on_input_stall(
             seconds, lambda: False
         )  # nothing is done where the batch has come meanwhile
-        checkpoint.batch_awaited(seconds, still)
+        checkpoint.on_input_stall(seconds, still)
 
     def end(stopped):
         ended.append((stopped.epoch, stopped.step, stopped.saved, positions(tmp_path)))

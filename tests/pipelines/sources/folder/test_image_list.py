@@ -88,7 +88,7 @@ def test_photos_without_a_class_are_unlabelled(shelf):
 
 def test_what_is_not_there_is_skipped_and_listed(shelf):
     text = "photos/00.png\nphotos/01.png\nphotos\nphotos/99.png\n"
-    source = opened(shelf / "gone.txt", text, max_bad_fraction=0.5)
+    source = opened(shelf / "gone.txt", text, max_unreadable_fraction=0.5)
     assert source.skipped == (
         ("photos", "a folder, not a photo"),
         ("photos/99.png", "No such file or directory"),

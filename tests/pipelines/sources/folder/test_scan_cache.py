@@ -64,7 +64,9 @@ def opened(root: Path, kept: bool = True, **options) -> tuple[Source, list[str]]
     """The source, what it keeps kept, and the photos that were opened for it."""
     scans = str(root.parent / "runs") if kept else None
     _OPENINGS.below, _OPENINGS.names = str(root), []
-    source = open_source("folder", root=str(root), max_bad_fraction=0.2, scans=scans, **options)
+    source = open_source(
+        "folder", root=str(root), max_unreadable_fraction=0.2, scans=scans, **options
+    )
     _OPENINGS.below = ""
     source.keep()
     return source, sorted(set(_OPENINGS.names))

@@ -178,7 +178,7 @@ class TestLayouts:
         strange = os.fsdecode(b"latin\xe9.png")
         shutil.copy(root / "näme.png", root / strange)
         (root / os.fsdecode(b"broken\xe9.png")).write_bytes(b"no")
-        source = open_source("folder", root=str(root), max_bad_fraction=0.5)
+        source = open_source("folder", root=str(root), max_unreadable_fraction=0.5)
         assert len(source.pretrain) == 6
         assert source.skipped == ((r"broken\xe9.png", "not an image of a kind that is read"),)
 
@@ -278,7 +278,7 @@ class TestUnreadable:
         (root / "folder.jpg").mkdir()  # a folder by that name is a folder
         photo(root / "folder.jpg" / "inside.jpg")
         before = digest(root)
-        source = open_source("folder", root=str(root), max_bad_fraction=0.2, **options)
+        source = open_source("folder", root=str(root), max_unreadable_fraction=0.2, **options)
         assert len(source.pretrain) == 42
         assert dict(source.skipped).keys() == bad.keys()
         for name, reason in source.skipped:
@@ -301,9 +301,9 @@ class TestUnreadable:
         root = tree(tmp_path, {"": 40})
         spoil(root)
         with pytest.raises(SourceError) as caught:
-            open_source("folder", root=str(root), max_bad_fraction=0.05)
+            open_source("folder", root=str(root), max_unreadable_fraction=0.05)
         begins = (
-            f"{root}: 5 of 46 files can't be read, more than data.max_bad_fraction = 0.05 "
+            f"{root}: 5 of 46 files can't be read, more than data.max_unreadable_fraction = 0.05 "
             "allows. For example "
         )
         assert str(caught.value).startswith(begins + "cut.jpg: image file is truncated")
@@ -316,7 +316,9 @@ class TestUnreadable:
             "test/cat/test_cat_2.png",
         ):
             (root / name).write_bytes(b"no")
-        source = open_source("folder", root=str(root), max_bad_fraction=0.5, pretrain_images=6)
+        source = open_source(
+            "folder", root=str(root), max_unreadable_fraction=0.5, pretrain_images=6
+        )
         np.testing.assert_array_equal(source.train.labels, [0, 0, 0, 0, 1, 1, 1, 1])
         np.testing.assert_array_equal(source.test.labels, [0, 0, 1, 1, 1])
         train = {image.tobytes() for image in source.train}
@@ -332,7 +334,7 @@ class TestUnreadable:
         for name in ("a.jpg", "b.jpg", "c.jpg"):
             (tmp_path / name).write_bytes(b"no")
         with pytest.raises(SourceError, match="0 readable"):
-            open_source("folder", root=str(tmp_path), max_bad_fraction=1.0)
+            open_source("folder", root=str(tmp_path), max_unreadable_fraction=1.0)
 
     def test_a_file_that_vanishes_later(self, tmp_path):
         root = tree(tmp_path, {"": 4})
