@@ -6,7 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(EXTRA)
 
-.PHONY: demo test test-all test-lanes lint fuzz peers
+.PHONY: demo test test-all test-lanes coverage lint fuzz peers
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -19,6 +19,10 @@ test: $(VENV)/.installed-test
 # One at a time: many of the long tests measure time or memory.
 test-all: $(VENV)/.installed-test
 	$(RUN) -m pytest -m "long or not long"
+
+# The fast suite, with the lines and branches that it doesn't reach.
+coverage: $(VENV)/.installed-test
+	$(RUN) -m pytest -n 3 --dist loadfile --cov --cov-report=term
 
 # The fast suite on each Python and TensorFlow that we say we run on, and with every requirement at its lowest; a venv each, in .venv-lanes.
 PYTHON_tf221 := python3.11
@@ -46,6 +50,7 @@ lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy
 
 # The readers of images and configs against inputs guided by coverage, each for so many seconds; what they learned stays in .fuzz.
 SECONDS ?= 600
