@@ -1,5 +1,8 @@
-"""`python -m byol_tf.compare`: several runs side by side, from their files alone: what differs in
-their configs, and what came of it."""
+"""`python -m byol_tf.compare`: runs side by side, from their files alone.
+
+The table shows which settings differ between the runs, and the accuracy, collapse measures and
+loss of each.
+"""
 
 import argparse
 import statistics
@@ -22,46 +25,93 @@ _MEASURES = (
     ("loss", "loss", 1.0, ".3f"),
 )
 """Column of a history, its heading, factor and format."""
-_OF_ITSELF = ("seed", "name")
-"""Keys that make no other setting: a seed has a column of its own, a name none."""
-_NAMED_KEYS = 3  # more in a legend are no help
-_PRINTED_KEYS = 6  # more columns are no table any more on a screen
+_NOT_SETTINGS = ("seed", "name")
+"""Keys that don't tell settings apart: a seed has a column of its own, a name needs none."""
+_LEGEND_KEYS = 3
+"""Most settings that a legend of the figure names."""
+_PRINTED_KEYS = 6
+"""Most settings that have a column of the table on screen."""
 
 
 @dataclass(frozen=True)
-class Compared:
-    """A run.
+class ComparedRun:
+    """A run that is compared.
 
     Attributes:
-        name: of its folder, or what the user called it.
-        given: whether the user called it so.
-        settings: dotted key -> value as JSON, of what matters for what is learned; None for a
+        name: the folder's name, or the one that the user gave.
+        is_named: whether the user gave the name.
+        settings: dotted key -> value as JSON, of every key that matters for the result; None for a
             history without a config.
-        rows: of its history, the untrained network's first.
-        supervised: accuracy of the same network from scratch, where it was measured.
+        rows: the rows of its history, the untrained network's first.
+        supervised: accuracy of the same network trained from scratch, if it was measured.
     """
 
     name: str
-    given: bool
+    is_named: bool
     settings: dict[str, str] | None
     rows: list[dict[str, float]]
     supervised: float | None
 
     @property
     def seed(self) -> str:
+        """The seed as JSON; empty without a config."""
         return (self.settings or {}).get("seed", "")
 
     def last(self, measure: str) -> float | None:
-        """A column when it was measured last, after the first step; None if it never was."""
+        """Returns the last value of a column after the first step, or None if there is none."""
         return next((row[measure] for row in reversed(self.rows[1:]) if measure in row), None)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints a line a setting and writes table and figure; returns its exit code.
+    """Prints a line for each setting, and writes the table and the figure.
 
-    0, where folders without a history are left out and named; 2 with a message and nothing written
-    if no run remains, or if a path that is no folder is no history either.
+    Args:
+        arguments: of the command line; None for those of this process.
+
+    Returns:
+        The exit code: 0 (folders without a history are skipped and named), or 2 with a message and
+        nothing written if no run remains or a path is neither a folder nor a history.
     """
+    options = _parser().parse_args(arguments)
+    runs, skipped, wrong = [], [], []
+    for text in options.runs:
+        name, path = _split_name(text)
+        try:
+            runs.append(_read_run(name, path))
+        except (OSError, ValueError, RunFolderError) as error:
+            # `runs/*` also matches the folder of studies, and runs without a row yet; a path that
+            # doesn't exist is a typing error.
+            (skipped if path.is_dir() else wrong).append(
+                f"{text}: expected a run folder with a history.csv; {error}"
+            )
+    if wrong or not runs:
+        print("\n".join([*wrong, *skipped]), file=sys.stderr)
+        return 2
+    for line in skipped:
+        print(f"skipped: {line}", file=sys.stderr)
+    keys = differing_keys(runs)
+    groups = group_by_setting(runs, keys)
+    table = markdown_table(groups, keys)
+    figure = Path(options.out)
+    files = {figure.with_suffix(".csv"): _csv(runs, keys), figure.with_suffix(".md"): table}
+    try:
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            write_atomically(path, content)
+        _draw(figure, groups, keys)
+    except OSError as error:
+        print(f"--out {options.out}: can't be written: {error.strerror or error}", file=sys.stderr)
+        return 2
+    if len(keys) > _PRINTED_KEYS:
+        table = (
+            f"{markdown_table(groups, ())}\n{len(keys)} settings differ; "
+            f"{figure.with_suffix('.md')} has their columns\n"
+        )
+    print(f"{table}\n{', '.join(map(str, (figure, *files)))}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m byol_tf.compare",
         description="Compares runs: which settings differ, accuracy, collapse measures, loss. Runs "
@@ -77,199 +127,161 @@ def main(arguments: list[str] | None = None) -> int:
         "--out",
         metavar="PNG",
         default="comparison.png",
-        help="the figure; .csv and .md lie beside it (default: comparison.png)",
+        help="the figure; .csv and .md are written next to it (default: comparison.png)",
     )
-    options = parser.parse_args(arguments)
-    runs, without_history, wrong = [], [], []
-    for text in options.runs:
-        name, path = _named(text)
-        try:
-            runs.append(_read(name, path))
-        except (OSError, ValueError, RunFolderError) as error:
-            # `runs/*` has the folder of studies, and runs before their first row; a path that isn't
-            # there is a slip.
-            (without_history if path.is_dir() else wrong).append(
-                f"{text}: expected a run folder with a history.csv; {error}"
-            )
-    if wrong or not runs:
-        print("\n".join([*wrong, *without_history]), file=sys.stderr)
-        return 2
-    for line in without_history:
-        print(f"left out: {line}", file=sys.stderr)
-    keys = differing_keys(runs)
-    groups = by_setting(runs, keys)
-    table = markdown(groups, keys)
-    figure = Path(options.out)
-    files = {figure.with_suffix(".csv"): _csv(runs, keys), figure.with_suffix(".md"): table}
-    try:
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        for path, content in files.items():
-            write_atomically(path, content)
-        _draw(figure, groups, keys)
-    except OSError as error:
-        print(f"--out {options.out}: can't be written: {error.strerror or error}", file=sys.stderr)
-        return 2
-    if len(keys) > _PRINTED_KEYS:
-        table = (
-            f"{markdown(groups, ())}\n{len(keys)} settings differ; {figure.with_suffix('.md')} "
-            "has their columns\n"
-        )
-    print(f"{table}\n{', '.join(map(str, (figure, *files)))}")
-    return 0
+    return parser
 
 
-def _named(text: str) -> tuple[str, Path]:
-    """(name, path) of `NAME=RUN`; the name of a mere path is ""."""
-    name, path = "", Path(text)
-    if not path.exists() and "=" in text:  # a name may have "=" in it, and so may a path
-        name, _, rest = text.rpartition("=")
-        path = Path(rest)
-    return name, path
+def _split_name(text: str) -> tuple[str, Path]:
+    """Splits `NAME=RUN` into (name, path); the name of a mere path is empty."""
+    if Path(text).exists() or "=" not in text:  # a path may contain "="
+        return "", Path(text)
+    name, _, path = text.rpartition("=")
+    return name, Path(path)
 
 
-def _read(name: str, path: Path) -> Compared:
-    """A run from its files. Raises `OSError`, `ValueError` or `RunFolderError` where they aren't
-    those of a run."""
+def _read_run(name: str, path: Path) -> ComparedRun:
+    """Reads a run from its files.
+
+    Raises:
+        OSError, ValueError, RunFolderError: if the files aren't those of a run.
+    """
     folder = RunFolder(path)
     rows = read_history(folder.history if path.is_dir() else path)
     if not rows or "epoch" not in rows[0]:
         raise ValueError("its history has no epochs")
     saved = folder.saved_config() if path.is_dir() else None
     result = (folder.finished() or {}) if path.is_dir() else {}
-    settings = None if saved is None else flat(saved)
-    called = path.resolve().name if path.is_dir() else path.stem
-    return Compared(name or called, bool(name), settings, rows, result.get("supervised_accuracy"))
-
-
-def differing_keys(runs: Sequence[Compared]) -> list[str]:
-    """The settings that aren't the same in all runs that have a config, in the config's order; seed
-    and name left out."""
-    known = [run.settings for run in runs if run.settings is not None]
-    keys = dict.fromkeys(key for settings in known for key in settings if key not in _OF_ITSELF)
-    return [key for key in keys if len({settings.get(key) for settings in known}) > 1]
-
-
-def by_setting(runs: Sequence[Compared], keys: Sequence[str]) -> list[list[Compared]]:
-    """Runs that differ by their seed at most are together; the best probe comes first, then those
-    without one.
-
-    A run that the user has named, one without a config, and one with a seed that is there already
-    stand for themselves.
-    """
-    groups: dict[tuple, list[Compared]] = {}
-    for number, run in enumerate(runs):
-        place = (
-            ("alone", number)
-            if run.given or run.settings is None
-            else tuple(run.settings.get(key) for key in keys)
-        )
-        if run.seed in [other.seed for other in groups.get(place, ())]:
-            place = ("alone", number)
-        groups.setdefault(place, []).append(run)
-    return sorted(
-        groups.values(), key=lambda group: -(_mean(group, "probe_accuracy") or float("-inf"))
+    return ComparedRun(
+        name=name or (path.resolve().name if path.is_dir() else path.stem),
+        is_named=bool(name),
+        settings=None if saved is None else flat(saved),
+        rows=rows,
+        supervised=result.get("supervised_accuracy"),
     )
 
 
-def _values(group: Sequence[Compared], measure: str) -> list[float]:
+def differing_keys(runs: Sequence[ComparedRun]) -> list[str]:
+    """Returns the settings that differ between runs with a config, in the config's order."""
+    configs = [run.settings for run in runs if run.settings is not None]
+    keys = dict.fromkeys(key for settings in configs for key in settings)
+    return [
+        key
+        for key in keys
+        if key not in _NOT_SETTINGS and len({settings.get(key) for settings in configs}) > 1
+    ]
+
+
+def group_by_setting(runs: Sequence[ComparedRun], keys: Sequence[str]) -> list[list[ComparedRun]]:
+    """Groups runs that differ only by their seed; the best probe comes first.
+
+    A run that the user has named, one without a config, and one whose setting and seed are there
+    already have a group of their own.
+    """
+    groups: dict[tuple, list[ComparedRun]] = {}
+    for number, run in enumerate(runs):
+        if run.is_named or run.settings is None:
+            setting: tuple = ("alone", number)
+        else:
+            setting = tuple(run.settings.get(key) for key in keys)
+        if run.seed in [other.seed for other in groups.get(setting, ())]:
+            setting = ("alone", number)
+        groups.setdefault(setting, []).append(run)
+    return sorted(groups.values(), key=_mean_probe, reverse=True)
+
+
+def _mean_probe(group: Sequence[ComparedRun]) -> float:
+    values = _last_values(group, "probe_accuracy")
+    return statistics.mean(values) if values else float("-inf")
+
+
+def _last_values(group: Sequence[ComparedRun], measure: str) -> list[float]:
     return [value for run in group if (value := run.last(measure)) is not None]
 
 
-def _mean(group: Sequence[Compared], measure: str) -> float | None:
-    values = _values(group, measure)
-    return statistics.mean(values) if values else None
+def markdown_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str]) -> str:
+    """Formats a Markdown table with a line for each group and aligned columns.
 
-
-def markdown(groups: Sequence[Sequence[Compared]], keys: Sequence[str]) -> str:
-    """A table with a line a setting: mean, and standard deviation over seeds where there are
-    several. Columns are aligned."""
-    supervised = any(run.supervised is not None for group in groups for run in group)
-    head = [
-        "run",
-        *keys,
-        "seeds",
-        "epochs",
-        "untrained",
-        *(heading for _, heading, *_ in _MEASURES),
-    ]
-    lines = [[*head, *(["supervised"] if supervised else [])]]
+    Args:
+        groups: runs by setting; several have mean and standard deviation over their seeds.
+        keys: settings with a column each.
+    """
+    with_supervised = any(run.supervised is not None for group in groups for run in group)
+    headings = [heading for _, heading, *_ in _MEASURES]
+    head = ["run", *keys, "seeds", "epochs", "untrained", *headings]
+    lines = [[*head, *(["supervised"] if with_supervised else [])]]
     for group in groups:
         first = group[0]
-        name = first.name if len(group) == 1 else f"{first.name} and {len(group) - 1} more"
-        epochs = sorted({f"{run.rows[-1]['epoch']:.0f}" for run in group}, key=int)
-        line = [
-            name,
-            *(_shown(first, key) for key in keys),
-            ", ".join(sorted(run.seed for run in group)),
-            ", ".join(epochs),
-        ]
-        line.append(
-            _text(
-                [run.rows[0]["probe_accuracy"] for run in group if "probe_accuracy" in run.rows[0]],
-                100.0,
-                ".1f",
-            )
+        untrained = [run.rows[0].get("probe_accuracy") for run in group]
+        supervised = [run.supervised for run in group]
+        lines.append(
+            [
+                first.name if len(group) == 1 else f"{first.name} and {len(group) - 1} more",
+                *(_setting_text(first, key) for key in keys),
+                ", ".join(sorted(run.seed for run in group)),
+                ", ".join(sorted({f"{run.rows[-1]['epoch']:.0f}" for run in group}, key=int)),
+                _mean_text(untrained, 100.0, ".1f"),
+                *(
+                    _mean_text(_last_values(group, measure), factor, spec)
+                    for measure, _, factor, spec in _MEASURES
+                ),
+                *([_mean_text(supervised, 100.0, ".1f")] if with_supervised else []),
+            ]
         )
-        line += [
-            _text(_values(group, measure), factor, form) for measure, _, factor, form in _MEASURES
-        ]
-        if supervised:
-            line.append(
-                _text([run.supervised for run in group if run.supervised is not None], 100.0, ".1f")
-            )
-        lines.append(line)
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
+    rows = [
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
         for line in lines
     ]
-    text.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
-    return "\n".join(text) + "\n"
+    rows.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
+    return "\n".join(rows) + "\n"
 
 
-def _shown(run: Compared, key: str) -> str:
-    """A value as a person writes it."""
+def _setting_text(run: ComparedRun, key: str) -> str:
+    """Formats a setting as a person writes it."""
     return "" if run.settings is None else run.settings.get(key, "absent").strip('"')
 
 
-def _text(values: Sequence[float], factor: float, form: str) -> str:
-    if not values:
+def _mean_text(values: Sequence[float | None], factor: float, spec: str) -> str:
+    """Formats the mean of the values that aren't None, with the standard deviation of several."""
+    measured = [factor * value for value in values if value is not None]
+    if not measured:
         return ""
-    spread = f" ± {factor * statistics.stdev(values):{form}}" if len(values) > 1 else ""
-    return f"{factor * statistics.mean(values):{form}}{spread}"
+    deviation = f" ± {statistics.stdev(measured):{spec}}" if len(measured) > 1 else ""
+    return f"{statistics.mean(measured):{spec}}{deviation}"
 
 
-def _csv(runs: Sequence[Compared], keys: Sequence[str]) -> str:
-    """A line a run, with accuracies as fractions."""
+def _csv(runs: Sequence[ComparedRun], keys: Sequence[str]) -> str:
+    """Formats the runs as CSV, a line each, with accuracies as fractions."""
     measures = [measure for measure, *_ in _MEASURES]
-    before, after = ("seed", "epochs", "untrained_probe_accuracy"), ("supervised_accuracy",)
     rows = []
     for run in runs:
         values = [run.rows[0].get("probe_accuracy"), *map(run.last, measures), run.supervised]
-        settings = [_shown(run, key) for key in keys]
         rows.append(
             [
                 run.name,
-                *settings,
+                *(_setting_text(run, key) for key in keys),
                 run.seed,
                 f"{run.rows[-1]['epoch']:.0f}",
-                *("" if v is None else f"{v:.6g}" for v in values),
+                *("" if value is None else f"{value:.6g}" for value in values),
             ]
         )
-    return csv_text(["run", *keys, *before, *measures, *after], rows)
+    columns = ["run", *keys, "seed", "epochs", "untrained_probe_accuracy", *measures]
+    return csv_text([*columns, "supervised_accuracy"], rows)
 
 
-def _draw(path: Path, groups: Sequence[Sequence[Compared]], keys: Sequence[str]) -> None:
+def _draw(path: Path, groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str]) -> None:
     from byol_tf.runs.plots import setting_curves_figure
 
     labelled: dict[str, list] = {}
     for group in groups:
-        label = group[0].name
-        if not group[0].given and group[0].settings is not None and 0 < len(keys) <= _NAMED_KEYS:
-            label = ", ".join(f"{key}={_shown(group[0], key)}" for key in keys)
+        first = group[0]
+        label = first.name
+        if not first.is_named and first.settings is not None and 0 < len(keys) <= _LEGEND_KEYS:
+            label = ", ".join(f"{key}={_setting_text(first, key)}" for key in keys)
         if label in labelled:
-            label = f"{label} ({group[0].name})"
+            label = f"{label} ({first.name})"
         while label in labelled:
             label += "'"
         labelled[label] = [run.rows for run in group]

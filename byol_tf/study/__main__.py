@@ -1,5 +1,4 @@
-"""`python -m byol_tf.study`: one table of a paper, its runs, its figures. Stopped and started
-again, it goes on."""
+"""`python -m byol_tf.study`: a table of a paper, its runs and its figures; resumable."""
 
 import argparse
 import json
@@ -10,18 +9,25 @@ from pathlib import Path
 
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import ConfigError
-from byol_tf.study.plan import Planned, plan_study
-from byol_tf.study.runner import Stopped, StudyRuns
-from byol_tf.study.schema import SCALES, Study, load_study, packaged_studies
+from byol_tf.study.plan import PlannedCell, plan_study
+from byol_tf.study.runner import Stopped, StudyRunner
+from byol_tf.study.schema import SCALES, ScaleName, Study, load_study, packaged_studies
 
 _USAGE_ERROR, _SOME_FAILED = 2, 1
 _DRAW_SECONDS = 120.0
-"""Figures are drawn anew while a study runs when they are so old."""
+"""Age at which the figures are drawn again while a study runs."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns 0, 1 if a run or judgement failed, 2 with a message if the study is
-    wrong, 128 + n after signal n."""
+    """Runs the command.
+
+    Args:
+        arguments: of the command line; None for those of this process.
+
+    Returns:
+        The exit code: 0; 1 if a run or an evaluation failed; 2 with a message if the study is
+        wrong; 128 + n after signal n.
+    """
     options = _parser().parse_args(arguments)
     if options.study is None:
         for name in packaged_studies():
@@ -38,9 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     root = Path(options.root)
     out = Path(options.out) if options.out else root / f"{name}-{options.scale}"
     if options.list:
-        _list(study, planned, StudyRuns(root / "runs"))
+        _list(study, planned, StudyRunner(root / "runs"))
         return 0
-    prepare_environment()  # else each of its commands would say that there is no TensorFlow
+    prepare_environment()  # or each command would report that TensorFlow is missing
     command = shlex.join(
         ["python", "-m", "byol_tf.study", *(sys.argv[1:] if arguments is None else arguments)]
     )
@@ -50,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m byol_tf.study",
-        description="Runs what is not yet done of a table, and draws it.",
+        description="Runs what is missing of a table, and draws it.",
     )
     parser.add_argument(
         "study",
@@ -103,36 +109,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _list(study: Study, planned: list[Planned], runs: StudyRuns) -> None:
+def _list(study: Study, planned: list[PlannedCell], runs: StudyRunner) -> None:
     print(f"{study.title}\n{study.question}\n")
-    for each in planned:
-        state = "done" if runs.done(each) else "-"
-        changed = ", ".join(f"{key}={json.dumps(value)}" for key, value in each.changes.items())
+    for cell in planned:
+        state = "done" if runs.done(cell) else "-"
+        changes = ", ".join(f"{key}={json.dumps(value)}" for key, value in cell.changes.items())
         print(
-            f"{state:<5} seed {each.seed:<3} {each.cell.measure:<12} {each.cell.place:<44} "
-            f"{changed}"
+            f"{state:<5} seed {cell.seed:<3} {cell.cell.measure:<12} {cell.cell.place:<44} "
+            f"{changes}"
         )
 
 
 def _run(
-    study: Study, planned: list[Planned], root: Path, out: Path, scale: str, command: str
+    study: Study, planned: list[PlannedCell], root: Path, out: Path, scale: ScaleName, command: str
 ) -> int:
+    """Runs what is missing, writes the report after each cell; returns the exit code."""
     from byol_tf.study.progress import StudyProgress
     from byol_tf.study.report import draw_report, write_report
 
     errors: dict[int, str] = {}  # by position in `planned`
     drawn = time.monotonic()
-    runs = StudyRuns(root / "runs")
-    waiting = [(number, each) for number, each in enumerate(planned) if not runs.done(each)]
-    trains = runs.trains([each for _, each in waiting])
-    with StudyProgress(study.title, len(planned), trains) as progress, runs:
-        runs.say = progress.say
+    runs = StudyRunner(root / "runs")
+    waiting = [(number, cell) for number, cell in enumerate(planned) if not runs.done(cell)]
+    needs_training = runs.needs_training([cell for _, cell in waiting])
+    with StudyProgress(study.title, len(planned), needs_training) as progress, runs:
+        runs.on_progress = progress.update
 
         def report(draw: bool) -> tuple[str, bool]:
-            """Writes what is there; returns the table, and whether a cell has failed."""
+            """Writes the report of what is done; returns its table, and whether a cell failed."""
             nonlocal drawn
             outcomes = [
-                runs.outcome(each, errors.get(number, "")) for number, each in enumerate(planned)
+                runs.outcome(cell, errors.get(number, "")) for number, cell in enumerate(planned)
             ]
             text = write_report(out, study, scale, outcomes, command)
             if draw or time.monotonic() - drawn > _DRAW_SECONDS:
@@ -140,27 +147,24 @@ def _run(
                 drawn = time.monotonic()
             return text, any(outcome.error for outcome in outcomes)
 
-        for number, each in waiting:
+        for number, cell in waiting:
+            name = f"{cell.cell.place}, seed {cell.seed}"
             began = time.perf_counter()
-            progress.begin(f"{each.cell.place}, seed {each.seed}")
+            progress.begin(name)
             try:
-                error = runs.do(each)
+                error = runs.run(cell)
             except Stopped as stopped:
                 report(draw=True)
-                progress.print(f"stopped by {stopped}. To go on:\n  {command}")
+                progress.print(f"stopped by {stopped}. To resume:\n  {command}")
                 return 128 + stopped.number
             if error:
                 errors[number] = error
-                progress.print(
-                    f"FAILED: {each.cell.place}, seed {each.seed}: {error}. The others go on"
-                )
+                progress.print(f"FAILED: {name}: {error}. The other cells are run")
             progress.end(None if error else time.perf_counter() - began)
             report(draw=False)
         text, failed = report(draw=True)
-    print(
-        f"\n{text}\n{out / 'table.md'}, {out / 'results.csv'}, {out / 'bars.png'}, "
-        f"{out / 'curves.png'}"
-    )
+    files = (out / name for name in ("table.md", "results.csv", "bars.png", "curves.png"))
+    print(f"\n{text}\n{', '.join(map(str, files))}")
     return _SOME_FAILED if failed else 0
 
 

@@ -1,9 +1,10 @@
-"""The bars of a study, with spread and the paper's figure beside them."""
+"""Bars of a study, with standard deviations and the paper's figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
@@ -13,56 +14,51 @@ from byol_tf.study.results import CellResult
 _INK, _PAPER = "#333333", "#b00020"
 
 
-def bars_figure(path: Path, title: str, found: Sequence[CellResult]) -> None:
-    """Draws each cell's mean with its spread and its seeds as dots, and the paper's figure as a
-    hollow mark.
+def bars_figure(path: Path, title: str, results: Sequence[CellResult]) -> None:
+    """Draws each cell's mean as a bar, its seeds as dots, and the paper's figure as a hollow mark.
 
     A group of bars is a row of the table, a colour a column.
 
     Args:
         path: the PNG to write.
-        title: above it.
-        found: cells over their seeds.
+        title: above the figure.
+        results: cells over their seeds; those without a value are skipped.
     """
-    shown = [each for each in found if each.mean is not None]
-    measures = {
-        each.cell.column: each.cell.measure for each in shown
-    }  # what a column is called that has no name
+    shown = [result for result in results if result.mean is not None]
+    # A column without a name is called by its measure.
+    measures = {result.cell.column: result.cell.measure for result in shown}
     columns = list(measures)
-    rows = list(dict.fromkeys(each.cell.row for each in shown))
+    rows = list(dict.fromkeys(result.cell.row for result in shown))
     figure, axis = plt.subplots(
         figsize=(8.0, 1.3 + 0.27 * len(shown) + 0.16 * len(rows)), layout="constrained"
     )
-    place, ticks = 0.0, []
+    y, ticks = 0.0, []
     for row in rows:
-        group = sorted(
-            (each for each in shown if each.cell.row == row),
-            key=lambda each: columns.index(each.cell.column),
-        )
-        ticks.append(place + (len(group) - 1) / 2)
-        for each in group:
-            _bar(axis, place, each, COLOURS[columns.index(each.cell.column) % len(COLOURS)])
-            place += 1.0
-        place += 0.6
+        group = [result for result in shown if result.cell.row == row]
+        group.sort(key=lambda result: columns.index(result.cell.column))
+        ticks.append(y + (len(group) - 1) / 2)
+        for result in group:
+            _bar(axis, y, result, COLOURS[columns.index(result.cell.column) % len(COLOURS)])
+            y += 1.0
+        y += 0.6
     axis.set_yticks(ticks, rows)
     axis.tick_params(axis="y", length=0)
-    axis.set_ylim(place - 0.9, -0.7)
+    axis.set_ylim(y - 0.9, -0.7)
     axis.set_xlim(left=0.0)
     axis.set_xlabel("top-1 (%)")
     axis.set_title(title, loc="left", fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
-    handles = []
+    handles: list[Patch | Line2D] = []
     if len(columns) > 1:
-        labels = [column or measures[column] for column in columns]
-        handles = [
-            Patch(color=COLOURS[number % len(COLOURS)], alpha=0.55, label=label)
-            for number, label in enumerate(labels)
+        handles += [
+            Patch(color=COLOURS[number % len(COLOURS)], alpha=0.55, label=column or measure)
+            for number, (column, measure) in enumerate(measures.items())
         ]
-    if any(each.spread is not None for each in shown):
+    if any(result.std is not None for result in shown):
         handles.append(
             Line2D([], [], color=_INK, marker=".", label="seeds, their mean ± standard deviation")
         )
-    if any(each.cell.paper is not None for each in shown):
+    if any(result.cell.paper is not None for result in shown):
         handles.append(_mark(label="the paper's, on its own data"))
     if handles:
         figure.legend(
@@ -75,33 +71,34 @@ def bars_figure(path: Path, title: str, found: Sequence[CellResult]) -> None:
     save_figure(figure, path)
 
 
-def _bar(axis, place: float, each: CellResult, colour: str) -> None:
+def _bar(axis: Axes, y: float, result: CellResult, colour: str) -> None:
     axis.barh(
-        place,
-        each.mean,
+        y,
+        result.mean or 0.0,
         color=colour,
         alpha=0.55,
         height=0.86,
-        xerr=each.spread,
+        xerr=result.std,
         ecolor=_INK,
         capsize=3,
     )
-    if len(each.values) > 1:
-        axis.plot(each.values, [place] * len(each.values), ".", color=_INK, markersize=4)
+    if len(result.values) > 1:
+        axis.plot(result.values, [y] * len(result.values), ".", color=_INK, markersize=4)
     axis.annotate(
-        f"{each.mean:.1f}",
-        (0, place),
+        f"{result.mean:.1f}",
+        (0, y),
         xytext=(4, 0),
         textcoords="offset points",
         va="center",
         fontsize=8,
     )
-    if each.cell.paper is not None:
-        axis.add_line(_mark([each.cell.paper], [place]))
-        axis.update_datalim([(each.cell.paper, place)])
+    if result.cell.paper is not None:
+        axis.add_line(_mark([result.cell.paper], [y]))
+        axis.update_datalim([(result.cell.paper, y)])
 
 
 def _mark(x: Sequence[float] = (), y: Sequence[float] = (), label: str | None = None) -> Line2D:
+    """Returns the hollow mark of the paper's figures."""
     return Line2D(
         x,
         y,

@@ -1,5 +1,4 @@
-"""From a study to what has to be run and judged: a config and a command for each of its cells and
-seeds."""
+"""The plan of a study: a config and an evaluation command for each cell and seed."""
 
 import hashlib
 import json
@@ -11,19 +10,19 @@ from typing import Any
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError
-from byol_tf.study.schema import Cell, Study
+from byol_tf.study.schema import Cell, ScaleName, Study
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A cell with one seed: which config is run, how it is judged.
+class PlannedCell:
+    """A cell with one seed: the config that is run, and how it is evaluated.
 
     Attributes:
-        cell: of the study.
+        cell: the cell of the study.
         seed: of the run.
         config: of the run.
         changes: to the base of its scale, by dotted keys.
-        words: of the command that judges it: protocol and options.
+        words: arguments of `byol_tf.evaluate`: the protocol and its options.
     """
 
     cell: Cell
@@ -34,39 +33,41 @@ class Planned:
 
     @property
     def run_name(self) -> str:
-        """Names what was run by its config, so that a run that several cells or studies need is
-        made once."""
+        """The run's name by its config: a run that several cells or studies need is made once."""
         return run_name(self.config)
 
 
 def run_name(config: Config) -> str:
-    """The recipe's name and a digest of what a config says beyond the defaults, so that a key added
-    later leaves older runs alone."""
-    said = config.model_dump(
+    """Returns the recipe's name and a digest of what a config changes of the defaults.
+
+    A key that is added later, with its default, leaves the names of older runs as they are.
+    """
+    changed = config.model_dump(
         mode="json", by_alias=True, exclude_defaults=True, exclude={"about", "schema_", "run"}
     )
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
     return f"{config.name}-{digest[:10]}"
 
 
 def plan_study(
     file: Path,
     study: Study,
-    scale: str,
+    scale: ScaleName,
     seeds: int | None,
     only: Sequence[str],
     overrides: Sequence[str],
-) -> list[Planned]:
-    """Every cell with every seed, all seeds of the first before the second ones: a study that is
-    stopped has whole tables of fewer seeds.
+) -> list[PlannedCell]:
+    """Plans every cell with every seed, the first seed of all cells before the second ones.
+
+    A study that is stopped then has complete tables of fewer seeds.
 
     Args:
-        file: of the study; a base may lie beside it.
-        study: that is planned.
+        file: the study's file; a base config may be in its folder.
+        study: the study.
         scale: "small" or "paper".
-        seeds: how many, in place of the scale's.
-        only: rows; none for all.
-        overrides: `KEY=VALUE` of the command line, after all others.
+        seeds: number of seeds, in place of the scale's.
+        only: rows to plan; empty for all.
+        overrides: `KEY=VALUE` of the command line, applied after all others.
 
     Raises:
         ConfigError: if the study has no such scale or row, or a cell's changes don't fit its
@@ -80,40 +81,37 @@ def plan_study(
         raise ConfigError([f"--only {unknown[0]}: no such row; the study has {', '.join(rows)}"])
     cells = [cell for cell in cells if not only or cell.row in only]
     size = study.scales[scale]
-    beside = file.parent / size.config
-    base = beside if beside.is_file() else size.config
-    planned: list[Planned] = []
-    mistakes: dict[str, list[str]] = {}  # line -> rows
+    own_base = file.parent / size.config
+    base = own_base if own_base.is_file() else size.config
+    planned: list[PlannedCell] = []
+    rows_of_error: dict[str, list[str]] = {}  # a line of an error -> the rows that have it
     for offset in range(seeds or size.seeds):
         for cell in cells:
-            measure = study.measures[cell.measure]
+            measure = study.measures[cell.measure or next(iter(study.measures))]
             # The supervised baseline has no pre-training that could be varied.
             changes = {} if measure.protocol == "supervised" else _changes(study, cell, scale)
             try:
                 config = _varied(base, size.changes | changes, offset, overrides)
             except ConfigError as error:
                 for line in str(error).splitlines():
-                    mistakes.setdefault(line, []).append(cell.row)
+                    rows_of_error.setdefault(line, []).append(cell.row)
                 continue
-            planned.append(Planned(cell, config.seed, config, changes, measure.words(scale)))
-    if mistakes:
-        everywhere = {
-            cell.row for cell in cells
-        }  # what is wrong in all rows is wrong in what they share
-        raise ConfigError(
-            [
-                f"{file.name}: {line}"
-                if len(everywhere) > 1 and set(wrong) == everywhere
-                else f'{file.name}, row "{row}": {line}'
-                for line, wrong in mistakes.items()
-                for row in dict.fromkeys(wrong if set(wrong) != everywhere else wrong[:1])
-            ]
-        )
+            planned.append(PlannedCell(cell, config.seed, config, changes, measure.words(scale)))
+    if rows_of_error:
+        # An error of all rows is one of what they share, and is reported once, without a row.
+        all_rows = {cell.row for cell in cells}
+        lines = []
+        for line, wrong in rows_of_error.items():
+            if len(all_rows) > 1 and set(wrong) == all_rows:
+                lines.append(f"{file.name}: {line}")
+            else:
+                lines += [f'{file.name}, row "{row}": {line}' for row in dict.fromkeys(wrong)]
+        raise ConfigError(lines)
     return planned
 
 
-def _cells(study: Study, scale: str) -> list[Cell]:
-    """The cells of a scale, each with its measure, followed by what it is also judged by."""
+def _cells(study: Study, scale: ScaleName) -> list[Cell]:
+    """Returns the cells of a scale, each followed by those of its further measures."""
     cells = []
     for cell in study.cells:
         if scale not in cell.scales:
@@ -132,12 +130,12 @@ def _cells(study: Study, scale: str) -> list[Cell]:
     return cells
 
 
-def _changes(study: Study, cell: Cell, scale: str) -> dict[str, Any]:
-    """What a cell changes of the base of a scale."""
+def _changes(study: Study, cell: Cell, scale: ScaleName) -> dict[str, Any]:
+    """Returns what a cell changes of the base of a scale."""
     changes: dict[str, Any] = {}
-    for part in (study.systems.get(cell.system), cell):
-        if part is not None:
-            changes |= part.changes | (part.small if scale == "small" else {})
+    for owner in (study.systems.get(cell.system or ""), cell):
+        if owner is not None:
+            changes |= owner.changes | (owner.small if scale == "small" else {})
     return changes
 
 

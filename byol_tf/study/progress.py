@@ -1,29 +1,30 @@
-"""Where a study stands: a bar in a terminal, a line for each step elsewhere."""
+"""Progress of a study: a bar in a terminal, a line for each step elsewhere."""
 
 import sys
 from collections.abc import Sequence
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 _TRAINING_SHARE = 0.8
-"""Of a figure with a run of its own, what the bar shows for the training; the rest is judging, of
-which no share is known."""
+"""Share of a cell's bar that its training fills; the evaluation, which reports no progress, is the
+rest."""
 
 
 class StudyProgress:
-    """Progress over the figures of a study, with the time left as the finished ones let expect.
+    """Progress over the cells of a study, with the time left as estimated from the finished ones.
 
     Args:
-        title: of the study.
-        total: figures that it has.
-        trains: for each figure that is waiting, in their order, whether it needs a run of its own:
-            those that don't are quick.
+        title: the study's title.
+        total: number of cells, over all seeds.
+        needs_training: for each cell that is not done, in order, whether it needs a run of its own;
+            the others are quick.
     """
 
-    def __init__(self, title: str, total: int, trains: Sequence[bool]):
+    def __init__(self, title: str, total: int, needs_training: Sequence[bool]):
         self.total, self.current, self.share = total, "", 0.0
-        self._trains, self._next = list(trains), 0
+        self._needs_training, self._next = list(needs_training), 0
         self._seconds: dict[bool, list[float]] = {True: [], False: []}
         self._terminal = sys.stdout.isatty()
         self._bar = Progress(
@@ -41,73 +42,77 @@ class StudyProgress:
 
     @property
     def finished(self) -> int:
-        """Figures that are there."""
-        return self.total - len(self._trains) + self._next
+        """Number of cells that are done."""
+        return self.total - len(self._needs_training) + self._next
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if self._terminal:
             self._bar.start()
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if self._terminal:
             self._bar.stop()
 
     def print(self, line: str) -> None:
-        """A line that stays."""
+        """Prints a line that stays above the bar."""
         if self._terminal:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(line, flush=True)
+            print(line, flush=True)  # noqa: T201
 
-    def begin(self, what: str) -> None:
-        """The next figure."""
-        self.current, self.share = what, 0.0
+    def begin(self, name: str) -> None:
+        """Begins the next cell."""
+        self.current, self.share = name, 0.0
         if not self._terminal:
-            print(f"[{self.finished + 1}/{self.total}] {what}; {self._left()}", flush=True)
+            self.print(f"[{self.finished + 1}/{self.total}] {name}; {self._time_left()}")
 
-    def say(self, what: str, share: float | None) -> None:
-        """What is done for the current figure, and the share of it that is; None if that is not
-        known."""
+    def update(self, activity: str, share: float | None) -> None:
+        """Shows the progress of the current cell.
+
+        Args:
+            activity: what is in progress: "training", or a protocol.
+            share: the share of it that is done, from 0 to 1; None if that isn't known.
+        """
         if share is not None:
             self.share = _TRAINING_SHARE * share
-        elif self._trains[self._next]:
+        elif self._needs_training[self._next]:
             self.share = _TRAINING_SHARE
         if self._terminal:
-            text = (
-                f"{self.current}: {what}{'' if share is None else f' {share:.0%}'}; {self._left()}"
-            )
+            percent = "" if share is None else f" {share:.0%}"
             self._bar.update(
                 self._task,
                 completed=self.finished + self.share,
-                description=text,
+                description=f"{self.current}: {activity}{percent}; {self._time_left()}",
                 count=f"{self.finished}/{self.total}",
             )
 
     def end(self, seconds: float | None) -> None:
-        """The current figure took so long; None for one that failed, from which nothing is to be
-        expected of others."""
+        """Ends the current cell.
+
+        Args:
+            seconds: the time it took; None for a failed one, which tells nothing about the others.
+        """
         if seconds is not None:
-            self._seconds[self._trains[self._next]].append(seconds)
+            self._seconds[self._needs_training[self._next]].append(seconds)
         self._next, self.share = self._next + 1, 0.0
         if self._terminal:
             self._bar.update(
                 self._task, completed=self.finished, count=f"{self.finished}/{self.total}"
             )
 
-    def _left(self) -> str:
-        """Words on the time that is left."""
-        known = {
-            kind: sum(seconds) / len(seconds) for kind, seconds in self._seconds.items() if seconds
+    def _time_left(self) -> str:
+        """Estimates the time left, in words."""
+        means = {
+            trains: sum(seconds) / len(seconds)
+            for trains, seconds in self._seconds.items()
+            if seconds
         }
-        if not known:
+        if not means:
             return "time left: known after the first"
-        expected = [known.get(kind, known.get(not kind)) for kind in self._trains[self._next :]]
+        waiting = self._needs_training[self._next :]
+        expected = [means.get(trains, means.get(not trains, 0.0)) for trains in waiting]
         left = sum(expected) - (self.share * expected[0] if expected else 0.0)
-        return (
-            f"about {left / 3600:.1f} h left"
-            if left >= 5400
-            else f"about {left / 60:.0f} min left"
-            if left >= 60
-            else f"about {left:.0f} s left"
-        )
+        if left >= 5400:
+            return f"about {left / 3600:.1f} h left"
+        return f"about {left / 60:.0f} min left" if left >= 60 else f"about {left:.0f} s left"

@@ -1,5 +1,4 @@
-"""What a study found: `results.csv`, a Markdown table with the paper's figure beside ours, and two
-figures."""
+"""Report of a study: `results.csv`, a Markdown table with the paper's figures, and two figures."""
 
 import itertools
 import statistics
@@ -7,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from byol_tf.runs.files import write_atomically, write_csv
-from byol_tf.study.results import CellResult, by_cell, by_run
+from byol_tf.study.results import CellResult, group_by_cell, group_by_run
 from byol_tf.study.runner import Outcome
-from byol_tf.study.schema import Cell, Study
+from byol_tf.study.schema import Cell, ScaleName, Study
 
 _MEASURES = (
     ("untrained_probe_accuracy", "untrained probe", 100.0, ".1f"),
@@ -22,90 +21,113 @@ _MEASURES = (
     ("loss", "loss", 1.0, ".3f"),
 )
 """Of a run's `result.json`: key, heading, factor, format."""
-
-
-_NAMED = 8
-"""Pairs in another order than the paper's that are named; of more, the rest is counted."""
+_NAMED_PAIRS = 8
+"""Most pairs in another order than the paper's that are named; the rest is counted."""
 
 
 def write_report(
-    out: Path, study: Study, scale: str, outcomes: Sequence[Outcome], command: str
+    out: Path, study: Study, scale: ScaleName, outcomes: Sequence[Outcome], command: str
 ) -> str:
-    """Writes `results.csv` and `table.md` into a folder; returns the table and what follows from
-    it, as text."""
+    """Writes `results.csv` and `table.md` into a folder.
+
+    Args:
+        out: the folder, which is made if needed.
+        study: the study.
+        scale: the scale that it is run at.
+        outcomes: every cell with every seed.
+        command: that made them.
+
+    Returns:
+        The table and whether the paper's order holds, as text.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    found = by_cell(outcomes)
-    write_csv(out / "results.csv", *_results_table(outcomes))
-    text = "\n".join(filter(None, (_table(study, found), order_sentence(found)))) + "\n"
-    size = study.scales[scale]
-    head = (
-        f"# {study.title}\n\n{study.question}\n\nPaper: {study.source}. Scale: {scale}. "
-        f"{size.budget}\n\n```sh\n{command}\n```\n\n"
-    )
-    failed = [
-        f"* failed: {each.planned.cell.place}, seed {each.planned.seed}: {each.error}"
-        for each in outcomes
-        if each.error
+    results = group_by_cell(outcomes)
+    write_csv(out / "results.csv", *_csv_table(outcomes))
+    text = "\n".join(filter(None, (_table(study, results), order_sentence(results)))) + "\n"
+    failures = [
+        f"* failed: {outcome.planned.cell.place}, seed {outcome.planned.seed}: {outcome.error}"
+        for outcome in outcomes
+        if outcome.error
     ]
-    body = (
-        text
-        + "\n".join(
-            ["", "What became of the runs, mean over seeds:", "", _runs_table(found), *failed]
-        )
-        + "\n"
-    )
-    write_atomically(out / "table.md", head + body)
+    page = [
+        f"# {study.title}",
+        "",
+        study.question,
+        "",
+        f"Paper: {study.source}. Scale: {scale}. {study.scales[scale].budget}",
+        "",
+        "```sh",
+        command,
+        "```",
+        "",
+        text,
+        "What became of the runs, mean over seeds:",
+        "",
+        _runs_table(results),
+        *failures,
+    ]
+    write_atomically(out / "table.md", "\n".join(page) + "\n")
     return text
 
 
 def draw_report(out: Path, study: Study, outcomes: Sequence[Outcome]) -> None:
-    """Draws `bars.png` and `curves.png`, which takes seconds, into the folder of a report, once
-    there is a figure."""
-    found = by_cell(outcomes)
-    if any(each.values for each in found):
+    """Draws `bars.png` and `curves.png` into the folder of a report, once a cell is done."""
+    results = group_by_cell(outcomes)
+    if any(result.values for result in results):
         from byol_tf.runs.plots import setting_curves_figure
         from byol_tf.study.figures import bars_figure
 
-        bars_figure(out / "bars.png", study.title, found)
+        bars_figure(out / "bars.png", study.title, results)
         histories = {
-            label: [each.history for each in outcomes] for label, outcomes in by_run(found).items()
+            label: [outcome.history for outcome in run]
+            for label, run in group_by_run(results).items()
         }
         setting_curves_figure(out / "curves.png", study.title, histories)
 
 
-def order_sentence(found: Sequence[CellResult]) -> str:
-    """Whether what the paper ranks higher came out higher, pair by pair within each column and each
-    row of the table."""
-    ranked = [each for each in found if each.cell.paper is not None and each.mean is not None]
+def order_sentence(results: Sequence[CellResult]) -> str:
+    """Says in how many pairs of cells the one that the paper ranks higher came out higher.
+
+    Args:
+        results: the cells; pairs share a column or a row, and differ in the paper's figures.
+
+    Returns:
+        A sentence; empty if there is no such pair.
+    """
+    ranked = [
+        (result.cell, result.cell.paper, result.mean, result.std)
+        for result in results
+        if result.cell.paper is not None and result.mean is not None
+    ]
+    agreeing = separated = agreeing_separated = 0
+    reversed_pairs = []
     pairs = [
         (a, b)
         for a, b in itertools.combinations(ranked, 2)
-        if (a.cell.column == b.cell.column or a.cell.row == b.cell.row)
-        and a.cell.paper != b.cell.paper
+        if (a[0].column == b[0].column or a[0].row == b[0].row) and a[1] != b[1]
     ]
+    for (cell_a, paper_a, mean_a, std_a), (cell_b, paper_b, mean_b, std_b) in pairs:
+        agrees = (mean_a - mean_b) * (paper_a - paper_b) > 0
+        agreeing += agrees
+        if not agrees:
+            reversed_pairs.append(_pair(cell_a, cell_b))
+        if std_a is not None and std_b is not None and abs(mean_a - mean_b) > std_a + std_b:
+            separated += 1
+            agreeing_separated += agrees
     if not pairs:
-        return ""  # no two figures of the paper to compare the order of
-    agree = [(a.mean - b.mean) * (a.cell.paper - b.cell.paper) > 0 for a, b in pairs]
+        return ""
     sentence = (
-        f"The paper's order holds in {sum(agree)} of {len(pairs)} pairs that share a row or "
-        "a column"
+        f"The paper's order holds in {agreeing} of {len(pairs)} pairs that share a row or a column"
     )
-    clear = [
-        same
-        for same, (a, b) in zip(agree, pairs, strict=True)
-        if a.spread is not None
-        and b.spread is not None
-        and abs(a.mean - b.mean) > a.spread + b.spread
-    ]
-    if clear:
+    if separated:
         sentence += (
-            f"; of the {len(clear)} that are further apart here than both spreads "
-            f"together, in {sum(clear)}"
+            f"; of the {separated} that are further apart here than both spreads together, in "
+            f"{agreeing_separated}"
         )
-    wrong = [_pair(a.cell, b.cell) for same, (a, b) in zip(agree, pairs, strict=True) if not same]
-    if len(wrong) > _NAMED:
-        wrong = [*wrong[: _NAMED - 1], f"{len(wrong) - _NAMED + 1} others"]
-    return sentence + (f". Not in: {'; '.join(wrong)}." if wrong else ".")
+    if len(reversed_pairs) > _NAMED_PAIRS:
+        rest = len(reversed_pairs) - _NAMED_PAIRS + 1
+        reversed_pairs = [*reversed_pairs[: _NAMED_PAIRS - 1], f"{rest} others"]
+    return sentence + (f". Not in: {'; '.join(reversed_pairs)}." if reversed_pairs else ".")
 
 
 def _pair(a: Cell, b: Cell) -> str:
@@ -115,97 +137,91 @@ def _pair(a: Cell, b: Cell) -> str:
     return f"{a.column}: {a.row} / {b.row}" if a.column else f"{a.row} / {b.row}"
 
 
-def _results_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
-    """Returns (columns, rows) of `results.csv`."""
-    names = [name for name, *_ in _MEASURES]
-    before, after = (
-        ("row", "column", "seed", "measure", "command", "top1", "paper"),
-        ("epochs", "steps", "seconds"),
-    )
-    columns = [*before, *names, *after, "run", "weights_digest", "error"]
+def _csv_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
+    """Returns the columns of `results.csv`, and a row for each outcome."""
+    measures = [name for name, *_ in _MEASURES]
+    sizes = ["epochs", "steps", "seconds"]
+    columns = ["row", "column", "seed", "measure", "command", "top1", "paper"]
+    columns += [*measures, *sizes, "run", "weights_digest", "error"]
     rows = []
-    for each in outcomes:
-        planned, result = each.planned, each.result
+    for outcome in outcomes:
+        planned, cell, result = outcome.planned, outcome.planned.cell, outcome.result
         rows.append(
             [
-                planned.cell.row,
-                planned.cell.column,
+                cell.row,
+                cell.column,
                 planned.seed,
-                planned.cell.measure,
+                cell.measure,
                 " ".join(planned.words),
+                "" if outcome.value is None else f"{outcome.value:.4f}",
+                "" if cell.paper is None else cell.paper,
+                *("" if result.get(name) is None else f"{result[name]:.6g}" for name in measures),
+                *(result.get(name, "") for name in sizes),
+                planned.run_name,
+                result.get("weights_digest", ""),
+                outcome.error,
             ]
-            + [
-                "" if each.value is None else f"{each.value:.4f}",
-                "" if planned.cell.paper is None else planned.cell.paper,
-            ]
-            + [f"{result[name]:.6g}" if result.get(name) is not None else "" for name in names]
-            + [result.get(name, "") for name in after]
-            + [planned.run_name, result.get("weights_digest", ""), each.error]
         )
     return columns, rows
 
 
-def _table(study: Study, found: Sequence[CellResult]) -> str:
-    """Rows and columns as in the paper; ours beside its figure, where a column has any."""
-    columns = list(dict.fromkeys(each.cell.column for each in found))
-    printed = {each.cell.column for each in found if each.cell.paper is not None}
-    cells = {(each.cell.row, each.cell.column): each for each in found}
-    heads = []
+def _table(study: Study, results: Sequence[CellResult]) -> str:
+    """Formats the rows and columns of the paper, with its figures beside ours."""
+    columns = list(dict.fromkeys(result.cell.column for result in results))
+    with_paper = {result.cell.column for result in results if result.cell.paper is not None}
+    by_position = {(result.cell.row, result.cell.column): result for result in results}
+    headings = []
     for column in columns:
-        heads += [
-            f"{column + ': ' if column else ''}{who}"
-            for who in (("paper", "here") if column in printed else ("here",))
-        ]
-    says = any(each.cell.paper_says for each in found)
+        prefix = f"{column}: " if column else ""
+        headings += [f"{prefix}paper"] * (column in with_paper) + [f"{prefix}here"]
+    has_remarks = any(result.cell.paper_says for result in results)
     lines = [
-        _line("", *heads, *(["the paper says"] if says else [])),
-        "|---" * (1 + len(heads) + says) + "|",
+        _line("", *headings, *(["the paper says"] if has_remarks else [])),
+        "|---" * (1 + len(headings) + has_remarks) + "|",
     ]
-    for row in dict.fromkeys(each.cell.row for each in found):
-        texts = []
+    for row in dict.fromkeys(result.cell.row for result in results):
+        texts, remarks = [], []
         for column in columns:
-            each = cells.get((row, column))
-            if column in printed:
-                texts.append(
-                    "" if each is None or each.cell.paper is None else f"{each.cell.paper:.1f}"
-                )
-            texts.append("" if each is None else each.text)
-        said = dict.fromkeys(
-            each.cell.paper_says for each in found if each.cell.row == row and each.cell.paper_says
+            result = by_position.get((row, column))
+            paper = None if result is None else result.cell.paper
+            if column in with_paper:
+                texts.append("" if paper is None else f"{paper:.1f}")
+            texts.append("" if result is None else result.text)
+            if result is not None and result.cell.paper_says:
+                remarks.append(result.cell.paper_says)
+        lines.append(
+            _line(row, *texts, *(["; ".join(dict.fromkeys(remarks))] if has_remarks else []))
         )
-        lines.append(_line(row, *texts, *(["; ".join(said)] if says else [])))
-    return "\n".join([*lines, "", _note(study, found)]) + "\n"
+    return "\n".join([*lines, "", _caption(study, results)]) + "\n"
 
 
-def _note(study: Study, found: Sequence[CellResult]) -> str:
-    """What the figures are, and over how many seeds."""
-    counts = sorted({len(each.values) for each in found})
+def _caption(study: Study, results: Sequence[CellResult]) -> str:
+    """Says what the figures are, and over how many seeds."""
+    counts = sorted({len(result.values) for result in results})
     seeds = " to ".join(dict.fromkeys((str(counts[0]), str(counts[-1]))))
-    words = {each.cell.measure: " ".join(each.outcomes[0].planned.words) for each in found}
-    what = "; ".join(f"{name}: {words[name]}" for name in study.measures if name in words)
-    mean = (
-        f"mean{' and standard deviation' if counts[-1] > 1 else ''} over {seeds} "
-        f"seed{'s' if counts[-1] != 1 else ''}"
-    )
-    return f"Top-1 in %, {mean} ({what})."
+    words = {result.cell.measure: " ".join(result.outcomes[0].planned.words) for result in results}
+    measures = "; ".join(f"{name}: {words[name]}" for name in study.measures if name in words)
+    mean = "mean and standard deviation" if counts[-1] > 1 else "mean"
+    plural = "" if counts[-1] == 1 else "s"
+    return f"Top-1 in %, {mean} over {seeds} seed{plural} ({measures})."
 
 
 def _line(*texts: str) -> str:
     return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
 
 
-def _runs_table(found: Sequence[CellResult]) -> str:
+def _runs_table(results: Sequence[CellResult]) -> str:
+    """Formats the measures of each pre-trained run, the mean over its seeds."""
     lines = [
-        _line("run", *(head for _, head, *_ in _MEASURES)),
+        _line("run", *(heading for _, heading, *_ in _MEASURES)),
         "|---" * (1 + len(_MEASURES)) + "|",
     ]
-    for label, outcomes in by_run(found).items():
+    for label, outcomes in group_by_run(results).items():
         texts = []
-        for name, _, factor, form in _MEASURES:
-            values = [
-                factor * each.result[name] for each in outcomes if each.result.get(name) is not None
-            ]
-            texts.append(format(statistics.mean(values), form) if values else "")
+        for name, _, factor, spec in _MEASURES:
+            values = [outcome.result.get(name) for outcome in outcomes]
+            measured = [factor * value for value in values if value is not None]
+            texts.append(format(statistics.mean(measured), spec) if measured else "")
         if any(texts):
             lines.append(_line(label, *texts))
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

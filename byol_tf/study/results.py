@@ -1,4 +1,4 @@
-"""What a study found in each cell of its table, over seeds."""
+"""Results of a study: each cell of its table over the seeds, and each pre-trained run."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ class CellResult:
     """A cell over its seeds.
 
     Attributes:
-        cell: of the study.
-        values: top-1 in %, one a seed that is done.
+        cell: the cell of the study.
+        values: top-1 in %, one for each seed that is done.
         outcomes: of all seeds.
     """
 
@@ -24,64 +24,69 @@ class CellResult:
 
     @property
     def mean(self) -> float | None:
-        """Over the seeds; None without any."""
+        """The mean over the seeds, or None if none is done."""
         return statistics.mean(self.values) if self.values else None
 
     @property
-    def spread(self) -> float | None:
-        """Standard deviation over the seeds (n - 1); None with fewer than two."""
+    def std(self) -> float | None:
+        """The standard deviation over the seeds (n - 1), or None with fewer than two."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     @property
     def text(self) -> str:
-        """`71.3 ± 0.4`, or what is missing."""
+        """The result as the table has it: `71.3 ± 0.4`, `failed` or `not yet`."""
         if self.mean is None:
             return "failed" if any(outcome.error for outcome in self.outcomes) else "not yet"
-        return f"{self.mean:.1f}" + (f" ± {self.spread:.1f}" if self.spread is not None else "")
+        return f"{self.mean:.1f}" + (f" ± {self.std:.1f}" if self.std is not None else "")
 
 
-def by_cell(outcomes: Sequence[Outcome]) -> list[CellResult]:
-    """The cells in their order, each with all its seeds."""
-    cells: dict[tuple[str, str], list[Outcome]] = {}
+def group_by_cell(outcomes: Sequence[Outcome]) -> list[CellResult]:
+    """Groups outcomes by cell, in the order of the table, each with all its seeds."""
+    groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
-        cells.setdefault((outcome.planned.cell.row, outcome.planned.cell.column), []).append(
-            outcome
-        )
+        cell = outcome.planned.cell
+        groups.setdefault((cell.row, cell.column), []).append(outcome)
     return [
         CellResult(
-            group[0].planned.cell,
-            tuple(each.value for each in group if each.value is not None),
-            tuple(group),
+            cell=group[0].planned.cell,
+            values=tuple(outcome.value for outcome in group if outcome.value is not None),
+            outcomes=tuple(group),
         )
-        for group in cells.values()
+        for group in groups.values()
     ]
 
 
-def by_run(found: Sequence[CellResult]) -> dict[str, tuple[Outcome, ...]]:
-    """What was pre-trained, each once, over its seeds: a label that tells it from the others, and
-    an outcome of each seed.
+def group_by_run(results: Sequence[CellResult]) -> dict[str, tuple[Outcome, ...]]:
+    """Groups results by what was pre-trained, each run once.
 
-    A run that several cells judge is named by what those cells share: its row, its column where its
-    rows differ, or its recipe.
+    A run that several cells evaluate is labelled by what those cells share: its row; its column if
+    its rows differ; or its recipe. Networks trained from scratch have no run and are skipped.
+
+    Args:
+        results: the cells of a study.
+
+    Returns:
+        A label that tells the run from the others -> an outcome of each seed.
     """
     groups: dict[tuple[str, ...], list[CellResult]] = {}
-    for each in found:
-        if (
-            each.outcomes[0].planned.words[0] != "supervised"
-        ):  # it judges a network that no run has trained
-            groups.setdefault(
-                tuple(outcome.planned.run_name for outcome in each.outcomes), []
-            ).append(each)
-    rows = [
-        row for group in groups.values() for row in dict.fromkeys(each.cell.row for each in group)
-    ]
+    for result in results:
+        if result.outcomes[0].planned.words[0] != "supervised":
+            run_names = tuple(outcome.planned.run_name for outcome in result.outcomes)
+            groups.setdefault(run_names, []).append(result)
+    runs_of_row: dict[str, int] = {}
+    for group in groups.values():
+        for row in {result.cell.row for result in group}:
+            runs_of_row[row] = runs_of_row.get(row, 0) + 1
     labelled: dict[str, tuple[Outcome, ...]] = {}
-    for names, group in groups.items():
+    for run_names, group in groups.items():
         row, column = group[0].cell.row, group[0].cell.column
-        candidates = [row] if rows.count(row) == 1 or not column else []
-        if len({each.cell.row for each in group}) > 1 and column:
-            columns = {each.cell.column.removesuffix(f", {each.cell.measure}") for each in group}
-            candidates = [column if len(columns) == 1 else group[0].outcomes[0].planned.config.name]
-        candidates += [f"{row}, {column}", f"{row}, {column}, {names[0]}"]
+        candidates = [row] if runs_of_row[row] == 1 or not column else []
+        if column and len({result.cell.row for result in group}) > 1:
+            columns = {
+                result.cell.column.removesuffix(f", {result.cell.measure}") for result in group
+            }
+            recipe = group[0].outcomes[0].planned.config.name
+            candidates = [column if len(columns) == 1 else recipe]
+        candidates += [f"{row}, {column}", f"{row}, {column}, {run_names[0]}"]
         labelled[next(label for label in candidates if label not in labelled)] = group[0].outcomes
     return labelled

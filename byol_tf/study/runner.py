@@ -1,5 +1,7 @@
-"""The runs of a study: what is not yet done is done, by the commands that anyone would type; a
-failure is noted and the rest goes on."""
+"""Runs what is missing of a study, by the commands that anyone would type.
+
+A failure is recorded and the other cells are run all the same.
+"""
 
 import hashlib
 import json
@@ -11,19 +13,24 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 from byol_tf.config.loading import resolved_json
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RunFolder, read_history
-from byol_tf.study.plan import Planned
+from byol_tf.study.plan import PlannedCell
 from byol_tf.train.signals import NUMBERS
 
 _POLL_SECONDS = 0.5
 
 
 class Stopped(Exception):
-    """A signal asked to stop; the run that was on has saved. `number`: of the signal."""
+    """A signal asked to stop; the run that was in progress has saved.
+
+    Attributes:
+        number: of the signal.
+    """
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -32,148 +39,142 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell with one seed.
+    """Result of a cell with one seed.
 
     Attributes:
-        planned: the cell.
-        value: top-1 in %, None if it failed or is not yet done.
-        result: of the run, {} without one.
+        planned: the cell and its seed.
+        value: top-1 in %, or None if it failed or isn't done yet.
+        result: the run's `result.json`, {} without one.
         history: the run's rows, one an epoch.
-        error: the last line that a failed command wrote, or which file of it can't be read.
+        error: the last line that a failed command wrote, or which of its files can't be read.
     """
 
-    planned: Planned
+    planned: PlannedCell
     value: float | None = None
     result: dict = field(default_factory=dict)
     history: tuple[dict[str, float], ...] = ()
     error: str = ""
 
 
-class StudyRuns:
-    """Runs and judgements under a root folder that studies share.
+class StudyRunner:
+    """Runs and evaluations under a root folder that studies share.
 
     ```
     ROOT/<recipe>-<digest of the config>/   a run folder, with
         evaluation/<protocol>-<digest of its words>/result.json
-    ROOT/<recipe>-<digest>.json, .log       the config that was run, what the commands printed
+    ROOT/<recipe>-<digest>.json, .log       the config of the run, the output of its commands
     ```
 
-    While it is entered as a context, the first signal that asks to stop goes on to the command that
-    is on, and no further one is begun.
+    Inside its context, the first signal that asks to stop is passed on to the command in progress,
+    and no other command is started.
 
     Args:
         root: the folder.
-        say: shows where things stand: what is on, and the share of it that is done, None where that
-            is not known.
+        on_progress: called with what is in progress and its share that is done, from 0 to 1, or
+            None if that isn't known.
     """
 
     def __init__(
-        self, root: Path, say: Callable[[str, float | None], None] = lambda what, share: None
+        self,
+        root: Path,
+        on_progress: Callable[[str, float | None], None] = lambda activity, share: None,
     ):
-        self.root, self.say = root, say
+        self.root, self.on_progress = root, on_progress
         self._received: int | None = None
         self._process: subprocess.Popen | None = None
-        self._before: dict[int, object] = {}
+        self._former_handlers: dict[int, Any] = {}
         self._failed: dict[str, str] = {}
 
-    def __enter__(self):
-        # What is ignored already, as SIGHUP under `nohup`, stays ignored, here and in the commands.
-        wanted = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._stop) for number in wanted}
+    def __enter__(self) -> Self:
+        # A signal that is ignored already, as SIGHUP under `nohup`, stays ignored, here and in the
+        # commands.
+        handled = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+        self._former_handlers = {number: signal.signal(number, self._stop) for number in handled}
         return self
 
-    def __exit__(self, *error):
-        for number, former in self._before.items():
-            signal.signal(number, former)
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._former_handlers.items():
+            signal.signal(number, handler)
 
-    def _stop(self, number: int, frame) -> None:
+    def _stop(self, number: int, frame: FrameType | None) -> None:
         self._received = self._received or number
         if self._process is not None:
             self._process.send_signal(number)
 
-    def folder(self, planned: Planned) -> RunFolder:
-        """The run's folder, there or not."""
+    def folder(self, planned: PlannedCell) -> RunFolder:
+        """Returns the run's folder, whether it exists or not."""
         return RunFolder(self.root / planned.run_name)
 
-    def judgement(self, planned: Planned) -> Path:
-        """Where the figure of a cell is, there or not."""
+    def evaluation_path(self, planned: PlannedCell) -> Path:
+        """Returns the file with the figure of a cell, whether it exists or not."""
         digest = hashlib.sha256("\n".join(planned.words).encode()).hexdigest()[:8]
-        return (
-            self.folder(planned).root
-            / "evaluation"
-            / f"{planned.words[0]}-{digest}"
-            / "result.json"
-        )
+        name = f"{planned.words[0]}-{digest}"
+        return self.folder(planned).root / "evaluation" / name / "result.json"
 
-    def done(self, planned: Planned) -> bool:
-        """Whether a cell has its figure."""
-        return self.judgement(planned).exists()
+    def done(self, planned: PlannedCell) -> bool:
+        """Returns whether a cell has its figure."""
+        return self.evaluation_path(planned).exists()
 
-    def trains(self, waiting: Sequence[Planned]) -> list[bool]:
-        """For each, whether it needs a run that is neither there nor made for one before it."""
-        names = [each.run_name for each in waiting]
+    def needs_training(self, waiting: Sequence[PlannedCell]) -> list[bool]:
+        """Returns for each cell whether it needs a run that doesn't exist or come before it."""
+        names = [planned.run_name for planned in waiting]
         return [
-            name not in names[:place] and not any(_read(self.folder(each).result, _object, {}))
-            for place, (name, each) in enumerate(zip(names, waiting, strict=True))
+            name not in names[:index] and not any(_read(self.folder(planned).result, _object, {}))
+            for index, (name, planned) in enumerate(zip(names, waiting, strict=True))
         ]
 
-    def outcome(self, planned: Planned, error: str = "") -> Outcome:
-        """What is there of a cell. A file that can't be read makes it a failed one and ends
-        nothing."""
+    def outcome(self, planned: PlannedCell, error: str = "") -> Outcome:
+        """Returns what exists of a cell; a file that can't be read makes it a failed one.
+
+        Args:
+            planned: the cell and its seed.
+            error: of its commands, for a cell without a figure.
+        """
         folder = self.folder(planned)
-        value, broken_value = _read(
-            self.judgement(planned), lambda path: 100.0 * _object(path)["top1"], None
-        )
+        value, broken_value = _read(self.evaluation_path(planned), _top1, None)
         result, broken_result = _read(folder.result, _object, {})
         history, broken_history = _read(folder.history, read_history, [])
         broken = broken_value or broken_result or broken_history
-        return Outcome(
-            planned, value, result, tuple(history), broken or ("" if value is not None else error)
-        )
+        error = broken or ("" if value is not None else error)
+        return Outcome(planned, value, result, tuple(history), error)
 
-    def do(self, planned: Planned) -> str:
-        """Makes a cell's run and its judgement, as far as they are missing. Returns "", or an error
-        as `Outcome` has it.
+    def run(self, planned: PlannedCell) -> str:
+        """Makes a cell's run and its evaluation, as far as they are missing.
 
         A run that failed for one cell isn't tried again for others that need it.
 
-        Raises `Stopped` after a signal, when the command that was on has saved and ended.
+        Returns:
+            "", or an error as `Outcome` has it.
+
+        Raises:
+            Stopped: after a signal, once the command in progress has saved and ended.
         """
         folder = self.folder(planned)
         if planned.run_name in self._failed:
             return self._failed[planned.run_name]
         self.root.mkdir(parents=True, exist_ok=True)
-        result, broken = _read(folder.result, _object, {})
-        if broken:
-            self._failed[planned.run_name] = broken
-            return broken
-        if not result:
+        result, error = _read(folder.result, _object, {})
+        if not error and not result:
             config = self.root / f"{planned.run_name}.json"
             write_atomically(config, resolved_json(planned.config))
             words = ["byol_tf.train", "--config", str(config), "--run-dir", str(folder.root)]
-            if error := self._command(planned, "training", words, folder):
-                self._failed[planned.run_name] = error
-                return error
-        if not self.done(planned):
-            out = self.judgement(planned).parent
-            words = [
-                "byol_tf.evaluate",
-                *planned.words,
-                "--run",
-                str(folder.root),
-                "--out",
-                str(out),
-            ]
-            if error := self._command(planned, planned.words[0], words, None):
-                return error
-        return ""
+            error = self._command(planned, "training", words, folder)
+        if error:
+            self._failed[planned.run_name] = error
+            return error
+        if self.done(planned):
+            return ""
+        out = self.evaluation_path(planned).parent
+        words = ["byol_tf.evaluate", *planned.words, "--run", str(folder.root), "--out", str(out)]
+        return self._command(planned, planned.words[0], words, None)
 
     def _command(
-        self, planned: Planned, what: str, words: Sequence[str], watched: RunFolder | None
+        self, planned: PlannedCell, activity: str, words: Sequence[str], folder: RunFolder | None
     ) -> str:
-        log, epochs = self.root / f"{planned.run_name}.log", planned.config.training.epochs
+        """Runs a command to its end; returns its error, or "". The folder's history is watched."""
         if self._received:
             raise Stopped(self._received)
+        log, epochs = self.root / f"{planned.run_name}.log", planned.config.training.epochs
         with log.open("ab") as file:
             file.write(f"$ {shlex.join(['python', '-m', *words])}\n".encode())
             file.flush()
@@ -187,45 +188,36 @@ class StudyRuns:
                 stderr=file,
                 start_new_session=True,
             )
-            if self._received:  # it came before there was a process that it could be passed on to
+            if self._received:  # the signal came before the process that it is passed on to
                 process.send_signal(self._received)
             while process.poll() is None:
-                self.say(
-                    what,
-                    None
-                    if watched is None
-                    else max(len(_read(watched.history, read_history, [])[0]) - 1, 0) / epochs,
-                )
+                share = None
+                if folder is not None:
+                    rows, _ = _read(folder.history, read_history, [])
+                    share = max(len(rows) - 1, 0) / epochs  # the first row is the untrained network
+                self.on_progress(activity, share)
                 time.sleep(_POLL_SECONDS)
             self._process = None
         if self._received:
             raise Stopped(self._received)
         if process.returncode == 0:
             return ""
-        lines = [
-            line.strip()
-            for line in log.read_bytes()[start:].decode(errors="replace").splitlines()
-            if line.strip()
-        ]
-        return (
-            f"{what} ended with {process.returncode}: "
-            f"{lines[-1] if lines else 'nothing printed'} (see {log})"
-        )
+        output = log.read_bytes()[start:].decode(errors="replace")
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        last = lines[-1] if lines else "nothing printed"
+        return f"{activity} ended with {process.returncode}: {last} (see {log})"
 
 
-def _read(path: Path, read: Callable[[Path], Any], otherwise: Any) -> tuple[Any, str]:
-    """(what a file says, or `otherwise` without it; "", or why it can't be read)."""
+def _read(path: Path, read: Callable[[Path], Any], default: Any) -> tuple[Any, str]:
+    """Returns (the file's content, ""), or (default, "" or why the file can't be read)."""
     if not path.exists():
-        return otherwise, ""
+        return default, ""
     try:
         return read(path), ""
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         again = ". Remove it to have it made again" if path.name == "result.json" else ""
-        return (
-            otherwise,
-            f"{path}: expected what its command wrote; received {type(error).__name__}: "
-            f"{error}{again}",
-        )
+        received = f"{type(error).__name__}: {error}"
+        return default, f"{path}: expected what its command wrote; received {received}{again}"
 
 
 def _object(path: Path) -> dict:
@@ -233,3 +225,7 @@ def _object(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{content!r:.40}")
     return content
+
+
+def _top1(path: Path) -> float:
+    return 100.0 * _object(path)["top1"]

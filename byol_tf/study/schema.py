@@ -1,5 +1,7 @@
-"""A study: one table of a paper, as a JSON file. Its base config, what is varied, how it is judged,
-and the paper's figures."""
+"""Schema of a study: one table of a paper as a JSON file.
+
+It has the base config, what is varied, how runs are evaluated, and the paper's figures.
+"""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -13,7 +15,8 @@ from byol_tf.config.schema import Count, Section, Text
 from byol_tf.errors import ConfigError
 
 _STUDIES = Path(__file__).resolve().parents[2] / "configs" / "studies"
-SCALES = ("small", "paper")
+ScaleName = Literal["small", "paper"]
+SCALES: tuple[ScaleName, ...] = ("small", "paper")
 
 Word = Annotated[str, Field(min_length=1, max_length=40)]
 
@@ -28,25 +31,25 @@ class Scale(Section):
     seeds: Count = 1
     """Repetitions, each with a seed of its own: the base's, the next one and so on."""
     also: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Names of `measures` by which the run of every pre-trained cell is judged besides its own,
+    """Names of `measures` by which the run of every pre-trained cell is evaluated besides its own,
     each in a column of its own."""
     budget: Text
     """What it takes, and what it can and can't show. Printed above the table."""
 
 
 class Measure(Section):
-    """How a run is judged: a protocol of `python -m byol_tf.evaluate`."""
+    """How a run is evaluated: a protocol of `python -m byol_tf.evaluate`."""
 
     protocol: Literal["linear", "knn", "finetune", "supervised"]
-    """Its name. `supervised` judges the network of the base's first run, from scratch, so that no
+    """Its name. `supervised` trains the network of the base's first run from scratch, so that no
     pre-training of a cell matters to it."""
     options: Annotated[tuple[Word, ...], Field(strict=False)] = ()
-    """Further words of that command: `["--fraction", "0.125"]`."""
+    """Further arguments of that command: `["--fraction", "0.125"]`."""
     small: Annotated[tuple[Word, ...] | None, Field(strict=False)] = None
     """In place of `options` at small scale. Default: the same."""
 
-    def words(self, scale: str) -> tuple[str, ...]:
-        """Protocol and options at a scale."""
+    def words(self, scale: ScaleName) -> tuple[str, ...]:
+        """Returns the protocol and its options at a scale."""
         return (
             self.protocol,
             *(self.small if scale == "small" and self.small is not None else self.options),
@@ -75,7 +78,7 @@ class Cell(Section):
     """What differs from the base, by dotted keys."""
     small: dict[str, Any] = Field(default_factory=dict)
     """Further changes at small scale, such as a batch that so few images still fill."""
-    scales: Annotated[tuple[Literal["small", "paper"], ...], Field(strict=False)] = SCALES
+    scales: Annotated[tuple[ScaleName, ...], Field(strict=False)] = SCALES
     """At which scales the table has it: some thousands of photos fill no batch of 4096."""
     measure: str | None = None
     """A name of `measures`. Default: the first."""
@@ -86,7 +89,7 @@ class Cell(Section):
 
     @property
     def place(self) -> str:
-        """Row and column, as messages name the cell."""
+        """The row and column, as messages name the cell."""
         return f"{self.row} / {self.column}" if self.column else self.row
 
 
@@ -105,19 +108,19 @@ class Study(Section):
     """Names, and how each is measured; the first is the default of all cells."""
     systems: dict[str, System] = Field(default_factory=dict)
     """Names, and what they change of a scale's base."""
-    scales: dict[Literal["small", "paper"], Scale]
+    scales: dict[ScaleName, Scale]
     """How large."""
     cells: Annotated[tuple[Cell, ...], Field(min_length=1, strict=False)]
     """The table's figures, in the order of its rows."""
 
 
 def packaged_studies() -> list[str]:
-    """The names of the studies that come with the package."""
+    """Returns the names of the packaged studies."""
     return sorted(file.stem for file in _STUDIES.glob("*.json") if file.name != "schema.json")
 
 
 def study_schema_json() -> str:
-    """The JSON schema of a study, as `configs/studies/schema.json` holds it."""
+    """Returns the JSON schema of a study, as `configs/studies/schema.json` has it."""
     return json_schema(Study)
 
 
@@ -129,10 +132,10 @@ def load_study(path: str) -> tuple[str, Path, Study]:
             `configs/studies/stl10-table2.json` or `stl10-table2`.
 
     Returns:
-        Its name, the file and the study.
+        The study's name, its file and the study.
 
     Raises:
-        ConfigError: with every mistake, one a line.
+        ConfigError: with every mistake, one on each line.
     """
     file = Path(path)
     if (

@@ -156,8 +156,8 @@ def test_folders_without_a_history_are_left_out_and_named(tmp_path, capsys, monk
     printed = capsys.readouterr()
     assert [cells(line)[0] for line in printed.out.splitlines()[2:3]] == ["a"]
     assert [line.split(": expected a run folder")[0] for line in printed.err.splitlines()] == [
-        "left out: new",
-        "left out: studies",
+        "skipped: new",
+        "skipped: studies",
     ]
     (tmp_path / "comparison.csv").unlink()
     assert main(["a", "new", "nothing"]) == 2  # a slip, and no folder that a glob finds

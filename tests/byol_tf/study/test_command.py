@@ -138,7 +138,7 @@ class TestOrderly:
             with Image.open(out / name) as image:
                 assert image.width > 600 and len(image.convert("RGB").getcolors(1 << 24)) > 20
 
-    def test_cells_with_the_same_config_share_a_run_and_its_judgements(self, study, calls):
+    def test_cells_with_equal_configs_share_a_run(self, study, calls):
         main(line(study))
         assert sorted(call.split()[:2] for call in calls.read_text().splitlines()) == sorted(
             [["train"], ["evaluate", "linear"], ["evaluate", "knn"]] * 2
@@ -200,9 +200,7 @@ class TestDisorderly:
         )
 
     @pytest.mark.parametrize("content", ["{", '{"top1": null}'])
-    def test_a_damaged_figure_is_a_failed_cell_and_the_others_go_on(
-        self, study, calls, capsys, content
-    ):
+    def test_damaged_figure_fails_its_cell_only(self, study, calls, capsys, content):
         main(line(study, "--only", "slow"))
         (damaged, _) = sorted(
             (study.parent / "studies" / "runs").glob("tiny-*/evaluation/*/result.json")
@@ -220,7 +218,7 @@ class TestDisorderly:
         assert main(line(study)) == 0
         assert figures(out)["slow", "knn", "0"] == "59.5000"
 
-    def test_a_damaged_result_of_a_run_is_named_and_the_others_go_on(self, study, calls, capsys):
+    def test_damaged_result_is_named_and_fails_its_cells_only(self, study, calls, capsys):
         main(line(study, "--only", "slow"))
         (damaged,) = (study.parent / "studies" / "runs").glob("tiny-*/result.json")
         damaged.write_text("{")
@@ -251,7 +249,7 @@ class TestDisorderly:
         assert main(line(study)) == 128 + number
         thread.join()
         printed = capsys.readouterr().out
-        assert f"stopped by {number.name}. To go on:\n  python -m byol_tf.study {study}" in printed
+        assert f"stopped by {number.name}. To resume:\n  python -m byol_tf.study {study}" in printed
         out = study.parent / "studies" / "taus-small"
         assert "not yet" in (out / "table.md").read_text()
         monkeypatch.setenv("STAND_IN_SECONDS", "0")
@@ -328,10 +326,10 @@ class TestProgress:
         progress.begin("one")
         progress.end(100.0)
         progress.begin("two")
-        progress.say("training", 0.5)
-        assert progress._left() == "about 1 min left"
-        progress.say("linear", None)
-        assert progress._left() == "about 20 s left"
+        progress.update("training", 0.5)
+        assert progress._time_left() == "about 1 min left"
+        progress.update("linear", None)
+        assert progress._time_left() == "about 20 s left"
 
     def test_a_failure_tells_nothing_of_the_others(self, capsys):
         progress = StudyProgress("Taus", 2, [True, True])
@@ -363,7 +361,7 @@ def start(study: Path) -> subprocess.Popen:
 
 
 @pytest.mark.long
-def test_stopped_in_a_run_and_started_again_the_figures_are_the_same(study, undisturbed):
+def test_stopped_and_restarted_study_has_the_same_figures(study, undisturbed):
     """The real command, stopped by SIGTERM while its first run trains."""
     runs = study.parent / "studies" / "runs"
     process = start(study)

@@ -10,9 +10,9 @@ import pytest
 
 from byol_tf.config.loading import load_config
 from byol_tf.study.figures import bars_figure
-from byol_tf.study.plan import Planned
+from byol_tf.study.plan import PlannedCell
 from byol_tf.study.report import draw_report, order_sentence, write_report
-from byol_tf.study.results import by_cell, by_run
+from byol_tf.study.results import group_by_cell, group_by_run
 from byol_tf.study.runner import Outcome
 from byol_tf.study.schema import Cell, Study
 
@@ -52,7 +52,7 @@ def outcomes(
     made = []
     for seed, value in enumerate(values):
         config = load_config("demo", [f"seed={seed}", f"tau.base={tau}", "tau.schedule=constant"])
-        planned = Planned(cell, seed, config, {}, words)
+        planned = PlannedCell(cell, seed, config, {}, words)
         result = {"probe_accuracy": value / 100, "loss": 1.0} if value is not None else {}
         made.append(
             Outcome(
@@ -75,26 +75,28 @@ def table(found: list[Outcome], tmp_path, **changes) -> list[str]:
 class TestSpread:
     @pytest.mark.parametrize("values", [[70.0], [70.0, 72.5], [61.25, 64.5, 59.75, 63.0]])
     def test_is_the_sample_standard_deviation(self, values):
-        (found,) = by_cell(outcomes("a", values))
+        (found,) = group_by_cell(outcomes("a", values))
         assert found.mean == pytest.approx(np.mean(values))
         if len(values) == 1:
-            assert found.spread is None and found.text == "70.0"
+            assert found.std is None and found.text == "70.0"
         else:
-            assert found.spread == pytest.approx(np.std(values, ddof=1))
+            assert found.std == pytest.approx(np.std(values, ddof=1))
             assert found.text == f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"
 
     def test_a_seed_that_is_not_yet_there_is_left_out(self):
-        (found,) = by_cell(outcomes("a", [70.0, None, 74.0]))
+        (found,) = group_by_cell(outcomes("a", [70.0, None, 74.0]))
         assert (found.values, found.mean) == ((70.0, 74.0), 72.0)
 
     def test_without_any_it_says_why(self):
-        assert by_cell(outcomes("a", [None]))[0].text == "not yet"
-        assert by_cell(outcomes("a", [None], error="training ended with 1"))[0].text == "failed"
+        assert group_by_cell(outcomes("a", [None]))[0].text == "not yet"
+        assert (
+            group_by_cell(outcomes("a", [None], error="training ended with 1"))[0].text == "failed"
+        )
 
 
 class TestOrderSentence:
     def test_counts_pairs(self):
-        found = by_cell(
+        found = group_by_cell(
             outcomes("a", [70.0], paper=71.0)
             + outcomes("b", [60.0], paper=59.0)
             + outcomes("c", [65.0], paper=50.0)
@@ -108,7 +110,7 @@ class TestOrderSentence:
     def test_agrees_with_numpy(self):
         draw = np.random.default_rng(0)
         ours, papers = draw.uniform(10, 90, 12), draw.permutation(12).astype(float)
-        found = by_cell(
+        found = group_by_cell(
             [
                 one
                 for name, (x, y) in enumerate(zip(ours, papers, strict=True))
@@ -122,7 +124,7 @@ class TestOrderSentence:
         assert f"holds in {holds} of {len(first)} pairs" in order_sentence(found)
 
     def test_pairs_that_seeds_tell_apart_are_counted_again(self):
-        found = by_cell(
+        found = group_by_cell(
             outcomes("a", [70, 71], paper=9)
             + outcomes("b", [60, 61], paper=8)
             + outcomes("c", [60.2, 61.4], paper=8.5)
@@ -138,15 +140,15 @@ class TestOrderSentence:
             + outcomes("a", [60.0], "y", 75.0)
             + outcomes("b", [80.0], "y", 76.0)
         )
-        assert order_sentence(by_cell(found)) == (
+        assert order_sentence(group_by_cell(found)) == (
             "The paper's order holds in 1 of 2 pairs that share a row or a column. Not in: a: x / "
             "y."
         )
-        apart = by_cell(outcomes("a", [70.0], "x", 71.0) + outcomes("b", [60.0], "y", 75.0))
+        apart = group_by_cell(outcomes("a", [70.0], "x", 71.0) + outcomes("b", [60.0], "y", 75.0))
         assert order_sentence(apart) == ""
 
     def test_many_are_counted_not_named(self):
-        found = by_cell(
+        found = group_by_cell(
             [
                 one
                 for number in range(6)
@@ -160,10 +162,10 @@ class TestOrderSentence:
         )
         assert sentence.endswith("; 8 others.")
 
-    def test_equal_figures_have_no_order_and_equal_results_do_not_agree(self):
-        same = by_cell(outcomes("a", [70.0], paper=71.0) + outcomes("b", [60.0], paper=71.0))
+    def test_equal_figures_have_no_order(self):
+        same = group_by_cell(outcomes("a", [70.0], paper=71.0) + outcomes("b", [60.0], paper=71.0))
         assert order_sentence(same) == ""
-        tied = by_cell(outcomes("a", [60.0], paper=72.0) + outcomes("b", [60.0], paper=71.0))
+        tied = group_by_cell(outcomes("a", [60.0], paper=72.0) + outcomes("b", [60.0], paper=71.0))
         assert (
             order_sentence(tied)
             == "The paper's order holds in 0 of 1 pairs that share a row or a column. Not in: a / "
@@ -255,7 +257,7 @@ class TestTable:
 
 class TestNamesOfRuns:
     def names(self, *found: list[Outcome]) -> list[str]:
-        return list(by_run(by_cell([one for each in found for one in each])))
+        return list(group_by_run(group_by_cell([one for each in found for one in each])))
 
     def test_a_run_has_its_rows_name(self):
         assert self.names(
@@ -289,7 +291,7 @@ class TestNamesOfRuns:
         ) == ["a"]
 
 
-def test_bars_of_a_column_without_a_name_are_told_by_their_measure(tmp_path, monkeypatch):
+def test_unnamed_column_is_labelled_by_its_measure(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         "byol_tf.study.figures.save_figure", lambda figure, path: drawn.append(figure)
@@ -297,12 +299,12 @@ def test_bars_of_a_column_without_a_name_are_told_by_their_measure(tmp_path, mon
     bars_figure(
         tmp_path / "bars.png",
         "A table",
-        by_cell([*outcomes("a", [50.0]), *outcomes("a", [40.0], "of few", words=("knn",))]),
+        group_by_cell([*outcomes("a", [50.0]), *outcomes("a", [40.0], "of few", words=("knn",))]),
     )
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["linear", "of few"]
 
 
-def test_figures_have_a_mark_for_each_row_and_stay_within_the_canvas(tmp_path, monkeypatch):
+def test_figures_mark_each_row_within_the_canvas(tmp_path, monkeypatch):
     """Many rows, long names: every label is there, and lies within what is saved."""
     import matplotlib.pyplot as plt
 

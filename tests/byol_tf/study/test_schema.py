@@ -9,7 +9,7 @@ import pytest
 from byol_tf.config.loading import load_config, resolved_json
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError
-from byol_tf.study.plan import Planned, plan_study, run_name
+from byol_tf.study.plan import PlannedCell, plan_study, run_name
 from byol_tf.study.schema import SCALES, load_study, packaged_studies, study_schema_json
 from pipelines.policy import ViewPolicy
 
@@ -18,12 +18,12 @@ STUDIES = Path(__file__).resolve().parents[3] / "configs" / "studies"
 
 def planned(
     name: str, scale: str = "paper", seeds: int | None = 1, only=(), overrides=()
-) -> list[Planned]:
+) -> list[PlannedCell]:
     _, file, study = load_study(name)
     return plan_study(file, study, scale, seeds, only, overrides)
 
 
-def cell(name: str, row: str, column: str = "", scale: str = "paper") -> Planned:
+def cell(name: str, row: str, column: str = "", scale: str = "paper") -> PlannedCell:
     """The one with this row and column."""
     (found,) = [
         each for each in planned(name, scale) if (each.cell.row, each.cell.column) == (row, column)
@@ -164,7 +164,7 @@ class TestSTL10:
                 expected = start.model_copy(update={key: getattr(end, key) for key in changed})
                 assert views.first == views.second == expected, (row, column)
 
-    def test_table_5_adds_to_all_to_all_but_patches_or_to_nothing(self):
+    def test_table_5_adds_each_augmentation_three_ways(self):
         drop = config("stl10-table5", "Patch drop", "all except patch selection").views.first
         assert (drop.patch_drop_probability, drop.crop_area, drop.flip_probability) == (
             1.0,
