@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sklearn.metrics
@@ -229,8 +230,8 @@ def confusion_figure(path: Path, analysis: RepresentationAnalysis) -> None:
             fraction = matrix[row, column]
             if fraction >= 0.005:
                 colour = "white" if fraction > 0.55 else "black"
-                text = f"{fraction:.0%}"
-                axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+                centred: dict[str, Any] = {"ha": "center", "va": "center"}
+                axis.text(column, row, f"{fraction:.0%}", **centred, fontsize=7, color=colour)
     figure.colorbar(image, fraction=0.045, label="fraction of the class")
     _save_with_class_names(figure, path)
 

@@ -74,8 +74,9 @@ def analyze_representations(
     test_labels = predicted_labels = None
     if source.train is not None and source.test is not None:
         train, test = probe_images(config, source)
-        features, test_labels = embed(inference, test), test.labels
-        predicted_labels = linear_predictions(embed(inference, train), train.labels, features)
+        train_labels, test_labels = np.asarray(train.labels), np.asarray(test.labels)
+        features = embed(inference, test)
+        predicted_labels = linear_predictions(embed(inference, train), train_labels, features)
         shown = balanced_indices(test_labels, _MAX_IMAGES, config.seed)
         images, trained = subset(test, shown), features[shown]
     else:

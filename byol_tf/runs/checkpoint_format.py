@@ -132,7 +132,7 @@ def _write_arrays(file: io.RawIOBase, arrays: Mapping[str, np.ndarray]) -> None:
                 np.lib.format.write_array_header_1_0(
                     entry, np.lib.format.header_data_from_array_1_0(array)
                 )
-                entry.write(memoryview(array.reshape(-1).view(np.uint8)))
+                entry.write(array.reshape(-1).view(np.uint8).data)
 
 
 class _HashedFile(io.RawIOBase):

@@ -161,7 +161,7 @@ def test_every_corruption_is_found_named_and_set_aside(quick, report):
 
 
 @pytest.mark.long
-def test_every_corruption_is_found_for_a_release(quick, report):
+def test_10000_corruptions_are_found(quick, report):
     assert corrupt(quick, 10_000) == []
     report(4, "the same corruptions, as many as for a release", 10_000)
 

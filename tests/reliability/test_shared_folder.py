@@ -165,9 +165,8 @@ def test_reads_during_saves_are_never_torn(report):
 
 
 @pytest.mark.long  # it waits for a moment that doesn't always come soon
-def test_a_reader_that_looks_once_loses_the_newest(monkeypatch):
-    """So the test before can fail: a checkpoint that is removed while it is read isn't a damaged
-    one."""
+def test_reader_that_lists_once_loses_the_newest(monkeypatch):
+    """Shows that the test before can fail: a checkpoint removed while it is read isn't damaged."""
 
     def once(folder):
         damaged = []
@@ -189,15 +188,15 @@ def test_a_reader_that_looks_once_loses_the_newest(monkeypatch):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
-    """A run that nobody disturbs."""
+    """A run without any disturbance."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     runs.ended(runs.start(run))
     return run
 
 
 @pytest.mark.long
-def test_a_run_in_a_moved_folder_goes_on_to_the_same_bits(undisturbed, tmp_path, report):
-    """And names the version that changed meanwhile."""
+def test_moved_run_folder_resumes_to_the_same_bits(undisturbed, tmp_path, report):
+    """The resumed run also names the package version that changed meanwhile."""
     run = tmp_path / "run"
     process = runs.start(run)
     while len(list_checkpoints(run / "checkpoints")) < 2:
@@ -228,7 +227,7 @@ def test_a_run_in_a_moved_folder_goes_on_to_the_same_bits(undisturbed, tmp_path,
 
 
 @pytest.mark.long
-def test_no_run_begins_anew_over_what_it_lost(undisturbed, tmp_path, report):
+def test_run_is_not_restarted_over_damaged_checkpoints(undisturbed, tmp_path, report):
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)
     (run / "result.json").unlink()
