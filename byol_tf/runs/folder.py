@@ -406,7 +406,7 @@ def _incompatible_changes(
 
 
 def _epochs_hint(differing: list[tuple[str, str, str]], config: dict[str, Any]) -> str:
-    """Returns what a message adds where the number of epochs differs and a schedule forbids it."""
+    """Returns why the number of epochs can't change, as the end of a message; "" if it can."""
     schedule = _schedule_bound_to_epochs(config)
     if schedule is None or "training.epochs" not in [key for key, _, _ in differing]:
         return ""

@@ -339,42 +339,6 @@ class TestBegin:
         assert run_folder.environment()["git"] is None
 
 
-class TestWriteAtomically:
-    def test_replaces_the_content_and_leaves_nothing_else(self, tmp_path):
-        for text in ("first, and longer", "é ü 写"):
-            write_atomically(tmp_path / "file", text)
-            assert (tmp_path / "file").read_bytes() == text.encode()
-        assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-    @pytest.mark.parametrize("operation", ["os.fsync", "pathlib.Path.replace"])
-    def test_failure_keeps_the_old_content(self, tmp_path, monkeypatch, operation):
-        write_atomically(tmp_path / "file", b"old")
-
-        def full(*_):
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(operation, full)
-        with pytest.raises(OSError, match="No space left"):
-            write_atomically(tmp_path / "file", b"new")
-        assert [path.name for path in tmp_path.iterdir()] == ["file"]
-        assert (tmp_path / "file").read_bytes() == b"old"
-
-    @pytest.mark.parametrize("operation", ["os.fsync", "pathlib.Path.replace"])
-    def test_reader_never_sees_a_partial_file(self, tmp_path, monkeypatch, operation):
-        write_atomically(tmp_path / "file", "old")
-
-        def stopped(*_):
-            assert (tmp_path / "file").read_text() == "old"
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
-            interrupted.setattr(operation, stopped)
-            write_atomically(tmp_path / "file", "new")
-        assert (tmp_path / "file").read_text() == "old"
-        write_atomically(tmp_path / "file", "new")
-        assert (tmp_path / "file").read_text() == "new"
-
-
 def test_run_from_before_a_key_was_added_is_resumed(tmp_path):
     from byol_tf.config.loading import load_config, resolved_json
 
