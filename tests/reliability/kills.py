@@ -81,20 +81,20 @@ def _before_and_now(started: int) -> tuple[tuple[int, int], tuple[int, int]]:
 def every(folder: Path) -> dict:
     """Kills before each file operation, and in the middle of each write, until a defect shows."""
     base, wrong, killed = folder_with_left_overs(folder / "base"), [], 0
-    copy, done = copies(base, folder / "copy"), []
-    place = next(copy)
-    with Operations(place, lambda _, operation: done.append(operation.name)):
-        work(place, lambda _: None)
+    fresh_copies, done = copies(base, folder / "copy"), []
+    copy = next(fresh_copies)
+    with Operations(copy, lambda _, operation: done.append(operation.name)):
+        work(copy, lambda _: None)
     for number, half in [
         (number, half)
         for number, name in enumerate(done)
         for half in ((False, True) if name == "write" else (False,))
     ]:
-        place = next(copy)
+        copy = next(fresh_copies)
 
-        def stopped(send, place=place, number=number, half=half):
-            with Operations(place, kill_at(number, after_half=half)):
-                work(place, send)
+        def stopped(send, copy=copy, number=number, half=half):
+            with Operations(copy, kill_at(number, after_half=half)):
+                work(copy, send)
 
         status, sent = run_in_fork(stopped)
         if not os.WIFSIGNALED(status):
@@ -102,7 +102,7 @@ def every(folder: Path) -> dict:
         before, now = _before_and_now(len(sent))
         wrong += [
             f"operation {number} ({done[number]}{', half' * half}): {text}"
-            for text in defects(place, before, now, (6, 0))
+            for text in defects(copy, before, now, (6, 0))
         ]
         killed += 1
         if wrong:
@@ -144,24 +144,24 @@ def power_cuts(folder: Path) -> dict:
     shutil.copytree(base, made)
     with Operations(made, lambda _, operation: done.append(operation)):
         work(made, lambda _: done.append(None))  # marks the start of a save
-    cuts, copy = 0, copies(base, folder / "copy")
+    cuts, fresh_copies = 0, copies(base, folder / "copy")
     for lost in ("names", "contents"):
         for number in range(len(done)):
             if done[number] is None:
                 continue
-            place = next(copy)
-            _after_power_cut(done[:number], made, place, lost)
+            copy = next(fresh_copies)
+            _after_power_cut(done[:number], made, copy, lost)
             before, now = _before_and_now(done[:number].count(None))
             wrong += [
                 f"operation {number}, {lost} lost: {text}"
-                for text in defects(place, before, now, (6, 0))
+                for text in defects(copy, before, now, (6, 0))
             ]
             cuts += 1
     return {"times": cuts, "wrong": wrong}
 
 
-def _after_power_cut(done: list[Operation | None], made: Path, place: Path, lost: str) -> None:
-    """Applies to `place`, a copy of the folder before, what a disk may keep of operations in `made`."""
+def _after_power_cut(done: list[Operation | None], made: Path, copy: Path, lost: str) -> None:
+    """Applies to `copy`, of the folder before, what a disk may keep of operations in `made`."""
     written: dict[str, bytes] = {}  # path -> content that a process would read
     for number, operation in enumerate(done):
         if operation is None:
@@ -169,7 +169,7 @@ def _after_power_cut(done: list[Operation | None], made: Path, place: Path, lost
         later = [
             other for other in done[number + 1 :] if other is not None and other.name == "fsync"
         ]
-        path = Path(operation.path.replace(str(made), str(place)))
+        path = Path(operation.path.replace(str(made), str(copy)))
         named = lost == "contents" or any(
             other.path == str(Path(operation.target or operation.path).parent) for other in later
         )
@@ -188,7 +188,7 @@ def _after_power_cut(done: list[Operation | None], made: Path, place: Path, lost
                     else b""
                 )
         elif operation.name == "rename" and path.exists():
-            target = Path(operation.target.replace(str(made), str(place)))
+            target = Path(operation.target.replace(str(made), str(copy)))
             if named or target.name.startswith("."):
                 path.rename(target)
         elif operation.name == "unlink":

@@ -116,16 +116,16 @@ def corrupt(folder: Path, times: int) -> list[str]:
     """Damages the newest checkpoint of a fresh folder many times; lists what goes undetected."""
     base, draw, wrong = three(folder / "base"), random.Random(1), []
     for number in range(times):
-        place = folder / "copy"
-        shutil.copytree(base, place)
-        before, newest = list_checkpoints(place)[-2:]
+        copy = folder / "copy"
+        shutil.copytree(base, copy)
+        before, newest = list_checkpoints(copy)[-2:]
         damage = DAMAGES[number % len(DAMAGES)](
             draw, newest, before, FILES[number // len(DAMAGES) % len(FILES)]
         )
         files = {path.name: path.read_bytes() for path in newest.iterdir()}
         with logged_messages() as messages:
-            checkpoint = recover(place)
-        aside = place / "damaged" / newest.name
+            checkpoint = recover(copy)
+        aside = copy / "damaged" / newest.name
         if checkpoint is None or (checkpoint.epoch, checkpoint.step) != position_of(before):
             wrong.append(f"{damage}: not found")
         elif differs_from_saved(
@@ -143,9 +143,9 @@ def corrupt(folder: Path, times: int) -> list[str]:
             or {path.name: path.read_bytes() for path in aside.iterdir()} != files
         ):
             wrong.append(f"{damage}: not set aside as it was")
-        elif list_checkpoints(place) != list_checkpoints(place)[:2] or read_newest(place)[1]:
+        elif list_checkpoints(copy) != list_checkpoints(copy)[:2] or read_newest(copy)[1]:
             wrong.append(f"{damage}: still counts")
-        shutil.rmtree(place)
+        shutil.rmtree(copy)
     return wrong
 
 

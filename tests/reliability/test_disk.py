@@ -96,23 +96,23 @@ def quick():
 
 def test_error_at_every_operation_of_a_save(quick, report):
     base = cleared(quick / "base")
-    before, copy, times = contents(base), copies(base, quick / "copy"), 0
-    points = len(operations_of_a_save(next(copy)))
+    before, fresh_copies, times = contents(base), copies(base, quick / "copy"), 0
+    points = len(operations_of_a_save(next(fresh_copies)))
     assert points >= 40
     for error in ERRORS:
         for number in range(points):
-            place = next(copy)
-            with Operations(place, fail_at(number, error), reading=True):
-                writer = save(place, [(5, 0)])
+            copy = next(fresh_copies)
+            with Operations(copy, fail_at(number, error), reading=True):
+                writer = save(copy, [(5, 0)])
             if writer.failed:  # else an old one may have gone, as it should
-                assert contents(place).items() >= before.items(), number
-            assert len(valid_positions(place)) >= 2
+                assert contents(copy).items() >= before.items(), number
+            assert len(valid_positions(copy)) >= 2
             writer.check()  # one failure ends nothing
             writer.write(5, 3, arrays_at(5, 3), state_at(5))
             writer.wait()
             assert not writer.failed
-            assert valid_positions(place)[-1] == (5, 3)
-            assert not list(place.glob(".*"))
+            assert valid_positions(copy)[-1] == (5, 3)
+            assert not list(copy.glob(".*"))
             times += 1
     names = ", ".join(errno.errorcode[error] for error in ERRORS)
     report(
@@ -125,18 +125,18 @@ def test_error_at_every_operation_of_a_save(quick, report):
 
 def test_persistent_disk_error_ends_the_run_after_three_saves(quick, report):
     base = cleared(quick / "base")
-    before, copy, times = contents(base), copies(base, quick / "copy"), 0
+    before, fresh_copies, times = contents(base), copies(base, quick / "copy"), 0
     written = [
         number
-        for number, operation in enumerate(operations_of_a_save(next(copy)))
+        for number, operation in enumerate(operations_of_a_save(next(fresh_copies)))
         if operation.name in ("mkdir", "write", "fsync")
     ]
     for error in ERRORS:
         for number in written:
-            place = next(copy)
-            writer = CheckpointWriter(place, KEEP)
+            copy = next(fresh_copies)
+            writer = CheckpointWriter(copy, KEEP)
             failing = fail_at(number, error, last=10**9)
-            with logged_messages() as messages, Operations(place, failing, reading=True):
+            with logged_messages() as messages, Operations(copy, failing, reading=True):
                 for step in (1, 2):
                     writer.write(5, step, arrays_at(5, step), state_at(5))
                     writer.wait()
@@ -149,7 +149,7 @@ def test_persistent_disk_error_ends_the_run_after_three_saves(quick, report):
                 writer.check()
             assert len(str(raised.value).splitlines()) == 1
             assert len(messages) == 2
-            assert contents(place).items() >= before.items()
+            assert contents(copy).items() >= before.items()
             times += 1
     report(
         5,
