@@ -35,14 +35,14 @@ class BlockLayer(NamedTuple):
         block: index of the block in its group, from 0.
         shortcut: whether the layer is on the shortcut.
         type: `conv` or `bn`.
-        index: index of the layer among those of its type in the block, from 0; 0 on the shortcut.
+        position: index among the block's layers of this type, from 0; 0 on the shortcut.
     """
 
     group: int
     block: int
     shortcut: bool
     type: str
-    index: int
+    position: int
 
 
 def parse_layer_name(name: str) -> BlockLayer:

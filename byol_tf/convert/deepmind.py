@@ -171,10 +171,10 @@ def _slot(layer: keras.layers.Layer, variable: keras.Variable, root: str, stem: 
     if layer.name in ("stem_conv", "stem_bn"):
         module = stem if layer.name == "stem_conv" else "initial_batchnorm"
     else:
-        position = parse_layer_name(layer.name)
-        layer_type = {"conv": "conv", "bn": "batchnorm"}[position.type]
-        module = f"block_group_{position.group}/block_{position.block}/" + (
-            f"shortcut_{layer_type}" if position.shortcut else f"{layer_type}_{position.index}"
+        parsed = parse_layer_name(layer.name)
+        layer_type = {"conv": "conv", "bn": "batchnorm"}[parsed.type]
+        module = f"block_group_{parsed.group}/block_{parsed.block}/" + (
+            f"shortcut_{layer_type}" if parsed.shortcut else f"{layer_type}_{parsed.position}"
         )
     return Slot(
         f"{root}{module}/{_VARIABLES[variable.name]}",
@@ -195,7 +195,8 @@ def _build_head(name: str, tensors: dict[str, Tensor], features: int, source: st
                 f"{received}"
             )
         sizes.append(tensor.shape[1])
-    head = mlp_head(features, *sizes, name)
+    hidden_size, output_size = sizes
+    head = mlp_head(features, hidden_size, output_size, name)
     slots = [
         Slot(
             f"{name}/{_HEAD_MODULES[layer.name.removeprefix(f'{name}_')]}/"

@@ -166,11 +166,11 @@ def _slot(layer: keras.layers.Layer, variable: keras.Variable) -> Slot:
     if layer.name in ("stem_conv", "stem_bn"):
         module = {"stem_conv": "conv1", "stem_bn": "bn1"}[layer.name]
     else:
-        position = parse_layer_name(layer.name)
-        module = f"layer{position.group + 1}.{position.block}." + (
-            f"downsample.{int(position.type == 'bn')}"
-            if position.shortcut
-            else f"{position.type}{position.index + 1}"
+        parsed = parse_layer_name(layer.name)
+        module = f"layer{parsed.group + 1}.{parsed.block}." + (
+            f"downsample.{int(parsed.type == 'bn')}"
+            if parsed.shortcut
+            else f"{parsed.type}{parsed.position + 1}"
         )
     return Slot(
         f"{module}.{_VARIABLES[variable.name]}",

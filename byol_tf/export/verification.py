@@ -111,6 +111,7 @@ def verify(
     Image.fromarray(samples.photos[0]).save(folder / "photo.jpg")
     with tempfile.TemporaryDirectory() as temporary:
         job_folder = Path(temporary)
+        results_path = job_folder / "results.npz"
         job = {
             "blocked": blocked,
             "folder": str(folder.resolve()),
@@ -119,11 +120,11 @@ def verify(
                 for export_format in formats
             ],
             "images": _write_images(job_folder, [*samples.photos, *samples.images]),
-            "results": str(job_folder / "results.npz"),
+            "results": str(results_path),
         }
         (job_folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         _run_worker(job_folder / "job.json", formats[0].name)
-        with np.load(job["results"]) as results:
+        with np.load(results_path) as results:
             milliseconds = results["milliseconds"]
             outputs = [results[f"arr_{number}"] for number in range(len(formats))]
     return [
