@@ -1,10 +1,10 @@
-"""`python -m benchmarks.serving`: an exported SavedModel's two signatures beside the bare Keras
-call, single photos and batches.
+"""Speed of an exported SavedModel against the bare Keras call: `python -m benchmarks.serving`.
 
-Photos are JPEGs of one size from scikit-learn's two. The bare call is the Keras model that was
-exported, as one compiled function, on the same pixels; of JPEGs, on what TensorFlow's decoder makes
-of each, one after the other. Sides take turns in one process; a ratio is the median of the rounds,
-and above 1 where the SavedModel takes longer. What a server's network and queue add is not in it.
+Both signatures are measured, on single photos and batches: JPEGs of one size from scikit-learn's
+two photographs. The bare call is the exported Keras model as one compiled function, on the same
+pixels or, for the files' bytes, on images that TensorFlow decodes one after the other. All calls
+take turns in one process. A ratio is the median of the rounds, above 1 where the SavedModel is
+slower. The network and the queue of a server are not included.
 """
 
 import argparse
@@ -42,8 +42,7 @@ def _jpegs(height: int, width: int, count: int) -> list[bytes]:
 
 
 def _pairs(model: keras.Model, saved, files: list[bytes]) -> dict[str, Callable[[], tf.Tensor]]:
-    """Name -> a call on all the files, or on their pixels: the SavedModel's and the bare one of
-    each kind."""
+    """Returns the calls to measure by name: the SavedModel's two signatures, and the bare ones."""
     bare = tf.function(
         lambda images: model(images, training=False),
         input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)],
@@ -71,7 +70,7 @@ def measure(
     rounds: int,
     seconds: float,
 ) -> dict:
-    """Images a second and milliseconds a call of all sides at each batch size, and the ratios."""
+    """Returns images per second and milliseconds of each call, and the ratios, by batch size."""
     keras.utils.set_random_seed(0)
     model = inference_model(plain_encoder(build_encoder(encoder, size)), size, _MEAN, _STD)
     result = {

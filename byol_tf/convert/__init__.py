@@ -1,1 +1,1 @@
-"""Encoders that others trained, turned into ours: what `python -m byol_tf.convert` is made of."""
+"""Conversion of encoders from deepmind-research and of ResNets with torchvision's names."""

@@ -1,4 +1,4 @@
-"""`python -m byol_tf.convert`: encoders that others trained, as ours."""
+"""`python -m byol_tf.convert`: converts encoders from other projects."""
 
 import argparse
 import sys
@@ -10,28 +10,35 @@ _USAGE_ERROR = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, or 2 with a message and nothing written if the
-    file can't be converted."""
+    """Runs the command.
+
+    Args:
+        arguments: of the command line; those of this process by default.
+
+    Returns:
+        The exit code: 0, or 2 with a message and nothing written if the file can't be converted.
+    """
     options = _parser().parse_args(arguments)
     source, out = Path(options.file), Path(options.out)
     if not source.is_file():
-        what = "that is a folder" if source.is_dir() else "there is nothing there"
-        print(f"{source}: expected a file; {what}", file=sys.stderr)
+        received = "that is a folder" if source.is_dir() else "there is nothing there"
+        print(f"{source}: expected a file; {received}", file=sys.stderr)
         return _USAGE_ERROR
     prepare_environment()
+    from byol_tf.convert.architecture import IMAGE_SIZE
     from byol_tf.convert.deepmind import read_deepmind
     from byol_tf.convert.torchvision import read_torchvision
-    from byol_tf.convert.writing import SIZE, check_free, write_folder
+    from byol_tf.convert.writing import check_out, write_folder
     from byol_tf.devices import set_precision
     from byol_tf.errors import ConversionError
 
     set_precision("float32")
     try:
-        check_free(out)
+        check_out(out)
         converted = (
-            read_deepmind(source, SIZE)
+            read_deepmind(source, IMAGE_SIZE)
             if options.layout == "deepmind"
-            else read_torchvision(source, SIZE, options.prefix)
+            else read_torchvision(source, IMAGE_SIZE, options.prefix)
         )
         files = write_folder(converted, source, out)
     except ConversionError as error:
@@ -43,8 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         f"  {name}, width {width:g}, padding {converted.padding}, "
         f"{converted.encoder.count_params():,} parameters"
     )
-    for left_out in converted.left_out:
-        print(f"  not converted: {left_out}")
+    for skipped in converted.skipped:
+        print(f"  not converted: {skipped}")
     for file in files:
         print(out / file)
     return 0
@@ -53,22 +60,21 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m byol_tf.convert",
-        description="Turns an encoder that others trained into a SavedModel and a .keras file.",
+        description="Converts an encoder from another project to a SavedModel and a .keras file.",
     )
     layouts = parser.add_subparsers(dest="layout", metavar="LAYOUT", required=True)
     deepmind = layouts.add_parser(
-        "deepmind",
-        help="a BYOL checkpoint of deepmind-research (.pkl); read without running any of it",
+        "deepmind", help="BYOL checkpoint of deepmind-research (.pkl); no code in it is run"
     )
     deepmind.add_argument("file", metavar="CHECKPOINT")
     torchvision = layouts.add_parser(
-        "torchvision", help="a ResNet's state dict with torchvision's names (.safetensors)"
+        "torchvision", help="state dict of a ResNet with torchvision's names (.safetensors)"
     )
     torchvision.add_argument("file", metavar="FILE")
     torchvision.add_argument(
         "--prefix",
         metavar="P",
-        help="what stands before the encoder's names: backbone. (default: found, if the file holds "
+        help="prefix of the encoder's names, such as backbone. (default: found, if the file has "
         "one encoder)",
     )
     for layout in (deepmind, torchvision):

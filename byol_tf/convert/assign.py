@@ -1,6 +1,6 @@
-"""What a conversion gives: networks, and what is to be said of them."""
+"""Assigns a file's tensors to the variables of a network, after checking all of them."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,17 +13,18 @@ from byol_tf.errors import ConversionError, named
 
 @dataclass(frozen=True)
 class Converted:
-    """Networks from a file, with all their weights set.
+    """Networks from a file, with their weights assigned.
 
     Attributes:
-        architecture: of the encoder.
-        padding: a word of `parts.PADDINGS`.
+        architecture: the encoder's architecture.
+        padding: the encoder's padding, one of `blocks.PADDINGS`.
         encoder: from normalised images `[N, size, size, 3]` to representations `[N, d]`.
-        origin: what the file was.
-        heads: `projector` `[N, d]` to `[N, p]` and `predictor` `[N, p]` to `[N, p]`, where the file
-            has them.
-        target_encoder, target_heads: the target network's, where the file has one.
-        left_out: what the file has besides.
+        origin: a description of the file for people.
+        heads: `projector`, `[N, d]` to `[N, p]`, and `predictor`, `[N, p]` to `[N, p]`, as far as
+            the file has them.
+        target_encoder: the target network's encoder, if the file has one.
+        target_heads: the target network's heads, as `heads`.
+        skipped: descriptions of what else the file has, which isn't converted.
     """
 
     architecture: Architecture
@@ -33,16 +34,16 @@ class Converted:
     heads: dict[str, keras.Model] = field(default_factory=dict)
     target_encoder: keras.Model | None = None
     target_heads: dict[str, keras.Model] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
 
 class Tensor(NamedTuple):
     """An array in a file.
 
     Attributes:
-        shape: its sides.
-        dtype: its type, as the file words it.
-        read: gives the array.
+        shape: its shape.
+        dtype: its dtype, as safetensors or NumPy spell it.
+        read: returns the array.
     """
 
     shape: tuple[int, ...]
@@ -51,116 +52,99 @@ class Tensor(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """Where an array goes.
+    """A variable, and the tensor that it is assigned.
 
     Attributes:
-        name: of the tensor in the file.
-        variable: that gets its values.
-        axes: the tensor's axes in the variable's order; None where they are the variable's but for
-            sides of 1.
+        name: name of the tensor in the file.
+        variable: the variable.
+        axes: the tensor's axes in the order of the variable's; None if they are the same but for
+            axes of length 1.
     """
 
     name: str
     variable: keras.Variable
     axes: tuple[int, ...] | None = None
 
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether a tensor of this shape goes in here."""
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Returns whether a tensor of this shape can be assigned to the variable."""
         if self.axes is None:
-            return _without_ones(shape) == _without_ones(self.variable.shape)
+            return _squeeze(shape) == _squeeze(self.variable.shape)
         return len(shape) == len(self.axes) and tuple(shape[axis] for axis in self.axes) == tuple(
             self.variable.shape
         )
 
-    def expected(self) -> list[int]:
-        """The shape that fits, for people."""
+    def expected_shape(self) -> list[int]:
+        """Returns the shape of a tensor that can be assigned to the variable."""
         shape = list(self.variable.shape)
-        return (
-            shape
-            if self.axes is None
-            else [shape[self.axes.index(axis)] for axis in range(len(shape))]
-        )
+        if self.axes is None:
+            return shape
+        return [shape[self.axes.index(axis)] for axis in range(len(shape))]
 
 
-def fill(slots: Collection[Slot], tensors: Mapping[str, Tensor], what: str) -> None:
-    """Sets variables from a file's tensors, once all of them are found right.
+_DTYPES = {
+    *("F16", "F32", "F64"),  # safetensors
+    *(f"{order}f{size}" for order in "<>=" for size in (2, 4, 8)),  # NumPy
+}
+
+
+def assign_tensors(slots: Collection[Slot], tensors: Mapping[str, Tensor], source: str) -> None:
+    """Assigns a file's tensors to variables; none is assigned if any tensor is wrong.
 
     Args:
         slots: one for each variable of the network.
-        tensors: by name; every one has to be wanted by a slot.
-        what: the file and its part, for messages.
+        tensors: the tensors by name; each has to be named by a slot.
+        source: the file and the part of it that the tensors are from, for messages.
 
     Raises:
-        ConversionError: naming every kind of mistake: tensors that are missing, unknown, of another
-            shape, of a type that isn't read here, or with values that aren't finite.
+        ConversionError: with all mistakes: tensors that are missing, unknown, of another shape, of
+            an unsupported dtype, or with values that aren't finite.
     """
-    wanted = {slot.name for slot in slots}
-    found = [slot for slot in slots if slot.name in tensors]
-    lines = _list("missing", [slot.name for slot in slots if slot.name not in tensors])
-    lines += _list("unknown", [name for name in tensors if name not in wanted])
-    shapes = [
-        (slot, list(tensors[slot.name].shape))
-        for slot in found
-        if not slot.fits(tensors[slot.name].shape)
+    names = {slot.name for slot in slots}
+    present = [(slot, tensors[slot.name]) for slot in slots if slot.name in tensors]
+    mistakes = [
+        *_mistake("missing", [slot.name for slot in slots if slot.name not in tensors]),
+        *_mistake("unknown", [name for name in tensors if name not in names]),
+        *_mistake(
+            "of another shape",
+            [
+                f"{slot.name} (expected {slot.expected_shape()}; received {list(tensor.shape)})"
+                for slot, tensor in present
+                if not slot.accepts(tensor.shape)
+            ],
+        ),
+        *_mistake(
+            "of an unsupported dtype (float32, float64 and float16 are supported)",
+            [
+                f"{slot.name} ({tensor.dtype})"
+                for slot, tensor in present
+                if tensor.dtype not in _DTYPES
+            ],
+        ),
     ]
-    lines += _list(
-        "of another shape",
-        [f"{slot.name} (expected {slot.expected()}; received {shape})" for slot, shape in shapes],
-    )
-    types = [
-        (slot.name, tensors[slot.name].dtype)
-        for slot in found
-        if tensors[slot.name].dtype not in _TYPES
-    ]
-    lines += _list(
-        "of a type that isn't read here (float32, float64 and float16 are)",
-        [f"{name} ({dtype})" for name, dtype in types],
-    )
-    if not lines:
-        arrays = [(slot, _array(slot, tensors[slot.name])) for slot in slots]
-        lines = _list(
+    arrays = []
+    if not mistakes:
+        arrays = [(slot, _read(slot, tensor)) for slot, tensor in present]
+        mistakes = _mistake(
             "with values that aren't finite",
             [slot.name for slot, array in arrays if not np.isfinite(array).all()],
         )
-    if lines:
+    if mistakes:
         raise ConversionError(
-            "\n".join([f"{what}: the tensors aren't those of this network:", *lines])
+            "\n".join([f"{source}: the tensors aren't those of this network:", *mistakes])
         )
     for slot, array in arrays:
         slot.variable.assign(array)
 
 
-_TYPES = (
-    "F32",
-    "F64",
-    "F16",
-    "f4",
-    "f8",
-    "f2",
-    "<f4",
-    "<f8",
-    "<f2",
-    ">f4",
-    ">f8",
-    ">f2",
-    "=f4",
-    "=f8",
-    "=f2",
-)
-"""As safetensors and as NumPy word them."""
-
-
-def _array(slot: Slot, tensor: Tensor) -> np.ndarray:
-    with np.errstate(
-        over="ignore"
-    ):  # a float64 that float32 can't hold becomes infinite, which is said
+def _read(slot: Slot, tensor: Tensor) -> np.ndarray:
+    with np.errstate(over="ignore"):  # a float64 too large for float32 is reported as not finite
         array = tensor.read().astype(np.float32)
     return (array if slot.axes is None else array.transpose(slot.axes)).reshape(slot.variable.shape)
 
 
-def _list(kind: str, names: list[str]) -> list[str]:
-    return [f"  {len(names)} {kind}: {named(names)}"] if names else []
+def _mistake(description: str, names: list[str]) -> list[str]:
+    return [f"  {len(names)} {description}: {named(names)}"] if names else []
 
 
-def _without_ones(shape) -> list[int]:
+def _squeeze(shape: Sequence[int]) -> list[int]:
     return [side for side in shape if side != 1]

@@ -1,18 +1,15 @@
-"""Reads a pickle of arrays without running what it says: plain containers, NumPy's arrays, and
-JAX's as they pickle. Needs neither library.
+"""Reads pickles of arrays without running code from them.
 
-A pickle is a program that calls whatever it names. Here a name is looked up in one table of
-stand-ins, which hold data and do nothing; whatever isn't in it ends the reading with an error that
-names it. Nothing is imported, and nothing of NumPy, JAX, Haiku or dill called.
-
-The table has what these write for a tree of arrays: `numpy` (1 and 2), `jax` (`jax/_src/array.py`,
-before it `device_array.py`), `haiku` (`_src/data_structures.py`: its mappings pickle as a call with
-a dict) and `dill` (`_dill.py`: named tuples by their fields, arrays, types).
+A pickle is a program that calls the functions it names. As in `torch.load(weights_only=True)`,
+`find_class` has an allow-list; as the files come from elsewhere, even these names aren't imported:
+each has a stand-in here that only builds plain data, and any other name is an error. The list is
+what NumPy 1 and 2, JAX (`jax/_src/array.py`, earlier `device_array.py`), Haiku
+(`haiku/_src/data_structures.py`) and dill (`dill/_dill.py`) write for a tree of arrays.
 """
 
-import math
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,307 +17,172 @@ import numpy as np
 
 from byol_tf.errors import ConversionError
 
-_DTYPE = re.compile(r"[biuf][1248]")
-_MALFORMED = (
-    pickle.UnpicklingError,
-    EOFError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    LookupError,
-    ArithmeticError,
-    MemoryError,
-    RecursionError,
-)
-"""What the unpickler and the stand-ins raise where the instructions make no sense."""
-
-
-class StoredArray:
-    """An array as its pickle has it, as yet bytes."""
-
-    __slots__ = ("_bytes", "_columns_first", "dtype", "shape")
-
-    def __new__(cls):
-        array = super().__new__(cls)
-        array._bytes, array._columns_first, array.dtype, array.shape = b"", False, "b1", (0,)
-        return array
-
-    def __setstate__(self, state):
-        _, shape, dtype, columns_first, content = state
-        _expect(
-            type(shape) is tuple and all(type(side) is int and side >= 0 for side in shape),
-            "an array's shape",
-            shape,
-        )
-        _expect(isinstance(dtype, _DType), "an array's dtype", dtype)
-        _expect(
-            type(content) is bytes and len(content) == math.prod(shape) * dtype.size,
-            "an array's bytes, as many as its shape says",
-            content,
-        )
-        self._bytes, self._columns_first, self.dtype, self.shape = (
-            content,
-            bool(columns_first),
-            dtype.text,
-            shape,
-        )
-
-    def numpy(self) -> np.ndarray:
-        """The array, read-only, of its own dtype."""
-        return np.frombuffer(self._bytes, self.dtype).reshape(
-            self.shape, order="F" if self._columns_first else "C"
-        )
-
 
 def read_arrays(path: Path) -> Any:
-    """The object that a pickle holds: dicts, lists, tuples, numbers, texts and `StoredArray`s; a
-    named tuple is a dict of its fields.
+    """Reads the object in a pickle.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Dicts, lists, tuples, numbers, strings, bytes and `StoredArray`s; a named tuple is a dict of
+        its fields.
 
     Raises:
         ConversionError: if the file can't be read, is no pickle, or names a class or function that
-            isn't data; the message has its name.
+            isn't on the list; the message has its name.
     """
     try:
         with path.open("rb") as file:
-            return _Reader(file).load()
+            return _Unpickler(file).load()
     except OSError as error:
         raise ConversionError(f"{path}: can't be read: {error.strerror or error}") from error
-    except _Refused as error:
-        raise ConversionError(f"{path}: {error}") from None
-    except _MALFORMED as error:
+    except Exception as error:  # a malformed pickle can raise any type
         raise ConversionError(
-            f"{path}: expected a pickle of arrays; {error or type(error).__name__}"
+            f"{path}: expected a pickle of arrays in plain containers; "
+            f"{error or type(error).__name__}"
         ) from None
 
 
-class _Refused(Exception):
-    """The pickle names something that isn't data."""
+class StoredArray:
+    """An array in a pickle, filled after it is created, as pickle does with objects.
+
+    Attributes:
+        array: the NumPy array, read-only where its data are part of the pickle.
+    """
+
+    __slots__ = ("array",)
+
+    def __init__(self) -> None:
+        self.array = np.zeros(0, bool)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran_order, content = state
+        if min(shape, default=0) < 0:  # NumPy would infer a side of -1
+            raise ValueError(f"it holds an array of shape {shape}")
+        flat = np.frombuffer(content, dtype.dtype)
+        self.array = flat.reshape(shape, order="F" if fortran_order else "C")
 
 
-class _Reader(pickle.Unpickler):
-    def find_class(self, module, name):
-        found = _ADMITTED.get((module, name))
-        if found is None:
-            raise _Refused(
-                f"expected arrays in plain containers; it holds {module}.{name}, which is neither. "
-                "Nothing of it was run"
+class _StoredDtype:
+    """`numpy.dtype(code, align, copy)`, whose state has the byte order."""
+
+    __slots__ = ("dtype",)
+
+    def __init__(self, code: str) -> None:
+        if not re.fullmatch("[biuf][1248]", code):
+            raise pickle.UnpicklingError(
+                f"it holds an array of dtype {code!r:.40}, which isn't one of numbers"
             )
-        return found
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
 
 
-def _expect(right: bool, what: str, received: Any) -> None:
-    if not right:
-        raise ValueError(f"expected {what}; received {received!r:.60}")
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        return _find(module, name)
+
+
+def _find(module: str, name: str) -> type:
+    full_name = f"{module}.{name}"
+    if full_name not in _STAND_INS:
+        raise pickle.UnpicklingError(
+            f"it holds {full_name:.100}, which is neither. Nothing of it was run"
+        )
+    return _STAND_INS[full_name]
 
 
 class _StandIn:
-    """What a name of the table stands for. `__new__` gives the data.
+    __slots__ = ()
 
-    Each is a class with a `__setstate__`, since a pickle's BUILD instruction sets attributes of
-    whatever has none.
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("it holds a state for an object that has none")
+
+
+def _stand_in(function: Callable[..., Any]) -> type:
+    """Returns a class whose call returns `function(*arguments)`.
+
+    A class, as pickles create named tuples by `cls.__new__`. It has `__setstate__`, as the pickle
+    instruction BUILD sets attributes of any object without that method: in place of the class, a
+    function's default arguments could be changed for the next file.
     """
 
-    __slots__ = ()
+    def new(_cls: type, *arguments: Any) -> Any:
+        return function(*arguments)
 
-    def __setstate__(self, state):
-        raise ValueError("a state for what has none")
-
-
-class _DType(_StandIn):
-    """`numpy.dtype(code, align, copy)`, whose byte order comes afterwards."""
-
-    __slots__ = ("size", "text")
-
-    def __new__(cls, code, *_):
-        if type(code) is not str or not _DTYPE.fullmatch(code):
-            raise _Refused(f"expected arrays of numbers; it holds one of dtype {code!r:.40}")
-        dtype = super().__new__(cls)
-        dtype.text, dtype.size = code, int(code[1])
-        return dtype
-
-    def __setstate__(self, state):
-        order = state[1]
-        _expect(order in ("<", ">", "|", "="), "a byte order", order)
-        self.text = order + self.text[-2:]
+    return type("StandIn", (_StandIn,), {"__slots__": (), "__new__": new})
 
 
-class _NumpyArray(_StandIn):
-    """`numpy.ndarray`, which pickles name and don't call."""
-
-    __slots__ = ()
-
-    def __new__(cls, *_):
-        raise ValueError("an array without its bytes")
+def _named_tuple(*fields: str) -> type:
+    return _stand_in(lambda *values: dict(zip(fields, values, strict=True)))
 
 
-class _Reconstruct(_StandIn):
-    """NumPy's `_reconstruct(ndarray, (0,), b"b")`: an empty array, whose state comes afterwards."""
-
-    __slots__ = ()
-
-    def __new__(cls, kind, *_):
-        _expect(kind is _NumpyArray, "numpy.ndarray", kind)
-        return StoredArray()
+def _stored_array(shape: tuple, dtype: _StoredDtype, fortran_order: bool, content: Any) -> Any:
+    array = StoredArray()
+    array.__setstate__((1, shape, dtype, fortran_order, content))
+    return array
 
 
-class _FromBuffer(_StandIn):
-    """NumPy's `_frombuffer(bytes, dtype, shape, order)`, of protocol 5."""
-
-    __slots__ = ()
-
-    def __new__(cls, content, dtype, shape, order):
-        _expect(isinstance(content, bytes | bytearray), "an array's bytes", content)
-        array = StoredArray()
-        array.__setstate__((1, shape, dtype, order == "F", bytes(content)))
-        return array
+def _array_type(*_: Any) -> None:
+    raise ValueError("it holds an array without data")
 
 
-class _Scalar(_StandIn):
-    """NumPy's `scalar(dtype, bytes)`."""
-
-    __slots__ = ()
-
-    def __new__(cls, dtype, content=b""):
-        array = StoredArray()
-        array.__setstate__((1, (), dtype, False, content))
-        return array
+def _encode(text: str, codec: str) -> bytes:
+    """Stands for `_codecs.encode(text, "latin1")`, which is how protocols 0 to 2 write bytes."""
+    if codec not in ("latin1", "latin-1"):
+        raise ValueError(f"it holds bytes encoded as {codec!r:.40}")
+    return text.encode("latin-1")
 
 
-class _WithState(_StandIn):
-    """JAX's and dill's `(function, arguments, state, ...)` of a NumPy array."""
-
-    __slots__ = ()
-
-    def __new__(cls, function, arguments, state, *_):
-        _expect(function is _Reconstruct, "NumPy's _reconstruct", function)
-        array = function(*arguments)
-        array.__setstate__(state)
-        return array
+def _dill_type(name: str) -> type:
+    """Stands for dill's `_load_type`, which may use the names of Python 2's module `types`."""
+    return _find("builtins", {"BytesType": "bytes", "DictType": "dict"}.get(name, name))
 
 
-class _Encode(_StandIn):
-    """`_codecs.encode(text, "latin1")`, as protocols 0 to 2 write bytes."""
-
-    __slots__ = ()
-
-    def __new__(cls, text, codec):
-        _expect(type(text) is str and codec in ("latin1", "latin-1"), "bytes as Latin-1", codec)
-        return text.encode("latin-1")
-
-
-class _Empty(_StandIn):
-    """`bytes()`: no bytes, as protocols 0 to 2 write them."""
-
-    __slots__ = ()
-
-    def __new__(cls):
-        return b""
-
-
-class _Mapping(_StandIn):
-    """Haiku's mappings, and `OrderedDict`."""
-
-    __slots__ = ()
-
-    def __new__(cls, content=()):
-        return dict(content)
-
-
-class _Fields(_StandIn):
-    """dill's `_create_namedtuple(name, fields, module, defaults)`: a class whose instances are
-    dicts here."""
-
-    __slots__ = ()
-
-    def __new__(cls, name, fields, *_):
-        _expect(
-            isinstance(fields, tuple | list) and all(type(field) is str for field in fields),
-            "a named tuple's fields",
-            fields,
-        )
-        return _record(*fields)
-
-
-class _TypeByName(_StandIn):
-    """dill's `_load_type(name)`."""
-
-    __slots__ = ()
-
-    def __new__(cls, name):
-        if name not in _DILL_TYPES:
-            raise _Refused(
-                f"expected arrays in plain containers; it holds dill's type {name!r:.40}. Nothing "
-                "of it was run"
-            )
-        return _DILL_TYPES[name]
-
-
-class _Module(_StandIn):
-    """dill's `_import_module(name)`: the name, as nothing is imported."""
-
-    __slots__ = ("name",)
-
-    def __new__(cls, name, *_):
-        module = super().__new__(cls)
-        module.name = name
-        return module
-
-
-class _Attribute(_StandIn):
-    """dill's `_get_attr(module, name)`, as older versions write NumPy's `_reconstruct`: another way
-    to say the same name."""
-
-    __slots__ = ()
-
-    def __new__(cls, module, name):
-        _expect(isinstance(module, _Module), "a module", module)
-        return _Reader.find_class(None, module.name, name)
-
-
-def _record(*fields: str) -> type:
-    """The stand-in of a named tuple's class."""
-
-    def new(cls, *values):
-        _expect(len(values) == len(fields), f"{len(fields)} fields ({', '.join(fields)})", values)
-        return dict(zip(fields, values, strict=True))
-
-    return type("_Record", (_StandIn,), {"__slots__": (), "__new__": new})
-
-
-_DILL_TYPES = {"bytes": _Empty, "BytesType": _Empty, "dict": _Mapping, "DictType": _Mapping}
-_ADMITTED: dict[tuple[str, str], type] = {
-    ("numpy", "dtype"): _DType,
-    ("numpy", "ndarray"): _NumpyArray,
-    ("_codecs", "encode"): _Encode,
-    ("__builtin__", "bytes"): _Empty,
-    ("builtins", "bytes"): _Empty,
-    ("__builtin__", "dict"): _Mapping,
-    ("builtins", "dict"): _Mapping,
-    ("collections", "OrderedDict"): _Mapping,
-    ("byol.byol_experiment", "_ByolExperimentState"): _record(
+_bytes = _stand_in(lambda: b"")
+_mapping = _stand_in(lambda content=(): dict(content))
+# JAX and dill write NumPy's function `_reconstruct`, its arguments and the array's state.
+_array_from_state = _stand_in(lambda _function, _arguments, state, *_: _stored_array(*state[1:]))
+_STAND_INS = {
+    "numpy.dtype": _stand_in(lambda code, *_: _StoredDtype(code)),
+    "numpy.ndarray": _stand_in(_array_type),
+    "_codecs.encode": _stand_in(_encode),
+    "__builtin__.bytes": _bytes,
+    "builtins.bytes": _bytes,
+    "__builtin__.dict": _mapping,
+    "builtins.dict": _mapping,
+    "collections.OrderedDict": _mapping,
+    "haiku._src.data_structures.FlatMapping": _mapping,
+    "haiku._src.data_structures.FlatMap": _mapping,
+    "haiku._src.data_structures.frozendict": _mapping,
+    "jax._src.array._reconstruct_array": _array_from_state,
+    "jax._src.device_array.reconstruct_device_array": _array_from_state,
+    "optax._src.base.EmptyState": _named_tuple(),
+    "optax._src.transform.ScaleState": _named_tuple(),
+    "byol.byol_experiment._ByolExperimentState": _named_tuple(
         "online_params", "target_params", "online_state", "target_state", "opt_state"
     ),
-    ("byol.utils.optimizers", "ScaleByLarsState"): _record("mu"),
-    ("byol.utils.optimizers", "AddWeightDecayState"): _record(),
+    "byol.utils.optimizers.ScaleByLarsState": _named_tuple("mu"),
+    "byol.utils.optimizers.AddWeightDecayState": _named_tuple(),
 }
 for _core in ("numpy.core", "numpy._core"):
-    _ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _Reconstruct
-    _ADMITTED[f"{_core}.multiarray", "scalar"] = _Scalar
-    _ADMITTED[f"{_core}.numeric", "_frombuffer"] = _FromBuffer
-for _module, _name in (
-    ("jax._src.array", "_reconstruct_array"),
-    ("jax._src.device_array", "reconstruct_device_array"),
-):
-    _ADMITTED[_module, _name] = _WithState
-for _name in ("FlatMapping", "FlatMap", "frozendict"):
-    _ADMITTED["haiku._src.data_structures", _name] = _Mapping
-for _module in ("dill._dill", "dill.dill"):
-    _ADMITTED |= {
-        (_module, "_create_namedtuple"): _Fields,
-        (_module, "_create_array"): _WithState,
-        (_module, "_load_type"): _TypeByName,
-        (_module, "_import_module"): _Module,
-        (_module, "_get_attr"): _Attribute,
+    _STAND_INS |= {
+        f"{_core}.multiarray._reconstruct": _stand_in(lambda *_: StoredArray()),
+        f"{_core}.multiarray.scalar": _stand_in(
+            lambda dtype, content: _stored_array((), dtype, False, content)
+        ),
+        f"{_core}.numeric._frombuffer": _stand_in(
+            lambda content, dtype, shape, order: _stored_array(shape, dtype, order == "F", content)
+        ),
     }
-for _module, _name in (("optax._src.base", "EmptyState"), ("optax._src.transform", "ScaleState")):
-    _ADMITTED[_module, _name] = _record()
+for _dill in ("dill._dill", "dill.dill"):
+    _STAND_INS |= {
+        f"{_dill}._create_namedtuple": _stand_in(lambda name, fields, *_: _named_tuple(*fields)),
+        f"{_dill}._create_array": _array_from_state,
+        f"{_dill}._load_type": _stand_in(_dill_type),
+        # Older versions of dill name NumPy's `_reconstruct` by its module and attribute.
+        f"{_dill}._import_module": _stand_in(lambda name, *_: name),
+        f"{_dill}._get_attr": _stand_in(_find),
+    }

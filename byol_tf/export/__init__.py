@@ -1,1 +1,1 @@
-"""The encoder in the formats of others, each proven where byol_tf isn't."""
+"""Exports to SavedModel, Keras, LiteRT and ONNX, each verified without byol_tf."""

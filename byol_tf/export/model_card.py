@@ -1,5 +1,4 @@
-"""The model card of a run's exports: what was learned from what, how good it is, how near each file
-is."""
+"""Model card of an exported encoder: training data, accuracy, and verification of each file."""
 
 import json
 from pathlib import Path
@@ -7,7 +6,8 @@ from pathlib import Path
 from byol_tf import __version__
 from byol_tf.config.schedule import method_name
 from byol_tf.config.schema import Config, Views
-from byol_tf.export.formats import FORMS, heading, read_proofs
+from byol_tf.export.formats import FORMATS
+from byol_tf.export.verification import display_title, read_verifications
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.summary import RunFacts
 
@@ -18,13 +18,13 @@ def front_matter(
     metrics: list[tuple[str, str, float]] | None = None,
     dataset: str = "",
 ) -> str:
-    """The YAML at the top of a card, as `huggingface_hub.ModelCard` reads it.
+    """Returns the YAML block at the top of a card, as `huggingface_hub.ModelCard` reads it.
 
     Args:
-        name: of the model.
-        tags: beside those that every encoder of ours has.
-        metrics: (metric's type, its name, its value) on a data set.
-        dataset: its name.
+        name: name of the model.
+        tags: tags in addition to those that every encoder of byol_tf has.
+        metrics: (type, label, value) of each metric on the data set.
+        dataset: name of the data set of the metrics.
     """
     lines = [
         "library_name: keras",
@@ -44,9 +44,9 @@ def front_matter(
             f"      name: {json.dumps(dataset)}",
             "    metrics:",
         ]
-        for kind, label, value in metrics:
+        for metric_type, label, value in metrics:
             lines += [
-                f"    - type: {kind}",
+                f"    - type: {metric_type}",
                 f"      name: {json.dumps(label)}",
                 f"      value: {value:.4f}",
             ]
@@ -54,27 +54,35 @@ def front_matter(
 
 
 def preparation(views: Views) -> str:
-    """What happens to an image before the network sees it, all of it inside the SavedModel and the
-    `.keras` file."""
+    """Returns a sentence about the preprocessing inside the SavedModel and the `.keras` file."""
     return (
-        f"An image's largest centred square is resized to {views.size} px (bilinear, antialiased), "
-        "then\n"
-        f"  (image / 255 - mean) / deviation with {_numbers(views.mean)} and "
-        f"{_numbers(views.std)}: all of that is inside."
+        f"The model resizes the largest centred square of an image to {views.size} px (bilinear, "
+        "antialiased)\n"
+        f"  and normalises it: (image / 255 - mean) / std with mean {_channels(views.mean)} and "
+        f"std {_channels(views.std)}."
     )
 
 
-def _numbers(three: tuple[float, float, float]) -> str:
-    return f"({', '.join(f'{number:g}' for number in three)})"
+def _channels(values: tuple[float, float, float]) -> str:
+    return f"({', '.join(f'{value:g}' for value in values)})"
 
 
-_HOW_MEASURED = """Each was loaded where byol_tf isn't and compared with the run's own encoder, on a CPU, one photo at a time: photos of odd
-sizes, and images of the run's source for the neighbours. The difference is a share of the largest value of all representations."""
+_METHOD = """Each file was loaded in a process without byol_tf and compared with the run's own encoder, on a CPU,
+one image at a time: on photos of odd sizes, and on images of the run's source for the nearest
+neighbours. Differences are relative to the largest absolute value of all representations."""
 _ACCURACIES = (("linear probe", "probe_accuracy"), ("nearest neighbours", "knn_accuracy"))
 
 
 def write_card(facts: RunFacts, export: Path) -> None:
-    """Writes `README.md` into a run's export folder, which lists what is there."""
+    """Writes the model card, `README.md`, of the files in a run's export folder.
+
+    Args:
+        facts: facts about the run.
+        export: the export folder.
+
+    Raises:
+        OSError: if it can't be written.
+    """
     write_atomically(export / "README.md", _card(facts, export))
 
 
@@ -87,7 +95,7 @@ def _card(facts: RunFacts, export: Path) -> str:
         if untrained is not None and value is not None
     ]
     metrics = [("accuracy", f"{name} on frozen features", value) for name, _, value in figures]
-    parts = [
+    lines = [
         front_matter(
             config.name,
             [method_name(config).lower(), config.encoder.name],
@@ -95,29 +103,29 @@ def _card(facts: RunFacts, export: Path) -> str:
             config.data.source,
         ),
         f"# {config.name}\n",
-        f"An image encoder, {_network(config)}, trained without labels: {_learned_from(facts)}\n",
-        "* Images `[N, H, W, 3]` of any size, 0 to 255, in; float32 representations `[N, d]` out.",
+        f"An image encoder, {_network(config)}, trained without labels: {_summary(facts)}\n",
+        "* Input: images `[N, H, W, 3]` of any size, 0 to 255. Output: float32 representations `[N, d]`.",
         f"* {preparation(config.views)}\n",
     ]
     if figures:
-        parts += _figures(facts, figures)
-    parts += ["## How it learned\n", *_how_it_learned(facts), ""]
-    parts += [
+        lines += _accuracy(facts, figures)
+    lines += ["## Training\n", *_training(facts), ""]
+    lines += [
         "## Files\n",
         *_files(export),
         "",
-        "How to use each, in code that was run: [USAGE.md](USAGE.md).",
+        "Tested code that uses each of them: [USAGE.md](USAGE.md).",
         "",
     ]
-    parts += [
+    lines += [
         "## Limits and license\n",
-        "* What it makes of images unlike those it learned from isn't known. It knows no classes "
-        "and no words.",
-        "* No license was chosen: whose weights these are decides, and writes it in place of "
-        "`unknown` at the top.",
-        "* EXIF orientation has to be applied before it sees a photo.",
+        "* It wasn't tested on images unlike those it was trained on. It predicts neither classes "
+        "nor text.",
+        "* No license was chosen: the owner of the weights chooses one and replaces `unknown` at "
+        "the top.",
+        "* Apply the EXIF orientation of a photo before it is encoded.",
     ]
-    return "\n".join(parts) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _network(config: Config) -> str:
@@ -125,7 +133,7 @@ def _network(config: Config) -> str:
     return f"`{config.encoder.name}`{width} with `{config.encoder.normalization}` normalisation"
 
 
-def _learned_from(facts: RunFacts) -> str:
+def _summary(facts: RunFacts) -> str:
     config, result = facts.config, facts.result
     start = (
         ""
@@ -144,10 +152,10 @@ def _learned_from(facts: RunFacts) -> str:
     )
 
 
-def _figures(facts: RunFacts, figures: list[tuple[str, float, float]]) -> list[str]:
+def _accuracy(facts: RunFacts, figures: list[tuple[str, float, float]]) -> list[str]:
     config = facts.config
     lines = [
-        "## How good it is\n",
+        "## Accuracy\n",
         f"| accuracy on frozen features, `{config.data.source}` | {facts.start} | "
         f"{method_name(config)} |",
         "|---|---|---|",
@@ -155,18 +163,18 @@ def _figures(facts: RunFacts, figures: list[tuple[str, float, float]]) -> list[s
     lines += [f"| {name} | {untrained:.1%} | {value:.1%} |" for name, untrained, value in figures]
     if facts.supervised is not None:
         lines.append(
-            "| the same network from scratch, supervised on the same labels | | "
+            "| the same network trained from scratch, supervised on the same labels | | "
             f"{facts.supervised:.1%} |"
         )
     return [*lines, ""]
 
 
-def _how_it_learned(facts: RunFacts) -> list[str]:
+def _training(facts: RunFacts) -> list[str]:
     config, result = facts.config, facts.result
     lines = [
-        f"* Batches of {config.training.batch_size}, {config.optimizer.name}, views of "
-        f"{config.views.size} px, seed {config.seed}, "
-        f"computed in {config.devices.precision}; exported in float32."
+        f"* Batch size {config.training.batch_size}, {config.optimizer.name}, views of "
+        f"{config.views.size} px, seed {config.seed}; trained in {config.devices.precision}, "
+        "exported in float32."
     ]
     if result is not None:
         lines.append(
@@ -176,9 +184,9 @@ def _how_it_learned(facts: RunFacts) -> list[str]:
     last = facts.rows[-1] if facts.rows else {}
     if {"loss", "projection_std", "effective_rank"} <= last.keys():
         lines.append(
-            f"* At the end: loss {last['loss']:.3f}, spread of projections "
-            f"{last['projection_std']:.2f} (1: scattered, "
-            f"0: collapsed), effective rank of representations {last['effective_rank']:.1f}."
+            f"* At the end: loss {last['loss']:.3f}, std of projections "
+            f"{last['projection_std']:.2f} (1: spread out, 0: collapsed), effective rank of "
+            f"representations {last['effective_rank']:.1f}."
         )
     versions = facts.environment.get("packages", {})
     packages = ", ".join(
@@ -195,32 +203,32 @@ def _how_it_learned(facts: RunFacts) -> list[str]:
 
 
 def _files(export: Path) -> list[str]:
-    proofs = read_proofs(export)
+    verifications = read_verifications(export)
     lines = [
-        "| file | MB | ms a photo | largest difference | smallest cosine | same neighbour |",
+        "| file | MB | ms per photo | largest difference | smallest cosine | same neighbour |",
         "|---|---|---|---|---|---|",
     ]
-    for form in FORMS:
-        if (export / form.name).exists():
-            lines.append(
-                f"| `{form.name}`: {heading(form, proofs)} | {_measured(proofs.get(form.what))} |"
-            )
-    if not proofs:
-        return [
-            *lines,
-            "",
-            "Not yet compared with the run's own encoder: `python -m byol_tf.export --run ...` "
-            "does it.",
-        ]
-    return [*lines, "", _HOW_MEASURED]
+    for export_format in FORMATS:
+        if (export / export_format.file).exists():
+            title = display_title(export_format, verifications)
+            measured = _measurements(verifications.get(export_format.title))
+            lines.append(f"| `{export_format.file}`: {title} | {measured} |")
+    if verifications:
+        return [*lines, "", _METHOD]
+    return [
+        *lines,
+        "",
+        "Not yet compared with the run's own encoder: run `python -m byol_tf.export --run ...`.",
+    ]
 
 
-def _measured(proof: dict | None) -> str:
-    if proof is None:
+def _measurements(verification: dict | None) -> str:
+    if verification is None:
         return "- | - | - | - | -"
-    same = "-" if proof["same_neighbour"] is None else f"{proof['same_neighbour']:.1%}"
+    fraction = verification["same_neighbour"]
+    same = "-" if fraction is None else f"{fraction:.1%}"
     numbers = (
-        f"{proof['megabytes']:.2f} | {proof['milliseconds']:.2f} | {proof['difference']:.1e} "
-        f"| {proof['cosine']:.6f}"
+        f"{verification['megabytes']:.2f} | {verification['milliseconds']:.2f} "
+        f"| {verification['difference']:.1e} | {verification['cosine']:.6f}"
     )
     return f"{numbers} | {same}"

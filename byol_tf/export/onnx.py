@@ -1,4 +1,4 @@
-"""The encoder as an ONNX file for images of any size."""
+"""Export to ONNX, for images of any size."""
 
 from pathlib import Path
 
@@ -10,51 +10,54 @@ from byol_tf.export.saved_model import split_export
 _OPSET = 17  # ONNX Runtime has had it since 2022
 
 
-def write_onnx(plain: keras.Model, path: Path) -> None:
-    """Writes a graph from `images`, uint8 `[N, H, W, 3]` of any size, to `representations`, float32
-    `[N, d]`.
+def write_onnx(model: keras.Model, path: Path) -> None:
+    """Writes a graph from uint8 `images` to float32 `representations`.
 
     Args:
-        plain: of Keras' own layers (see `saved_encoder.exported_form`).
-        path: to write.
+        model: the inference model, made of Keras' own layers (see `inference.exported_form`), from
+            `[N, H, W, 3]` of any size to `[N, d]`.
+        path: the file to write.
     """
     import tf2onnx
 
-    _, encode = split_export(plain)
+    _, encode = split_export(model)
     size = encode.input_shape[1]
     signature = [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")]
     represent = tf.function(
-        lambda images: {"representations": encode(centred(images, size), training=False)},
+        lambda images: {"representations": encode(resize_centre(images, size), training=False)},
         input_signature=signature,
     )
     tf2onnx.convert.from_function(represent, signature, opset=_OPSET, output_path=str(path))
 
 
-def centred(images: tf.Tensor, size: int) -> tf.Tensor:
-    """What `keras.layers.Resizing(size, size, crop_to_aspect_ratio=True, antialias=True)` gives, as
-    matrices: ONNX has no such resize.
+def resize_centre(images: tf.Tensor, size: int) -> tf.Tensor:
+    """Resizes the largest centred squares of images by matrix products, as ONNX has no such resize.
+
+    The result is that of `keras.layers.Resizing(size, size, crop_to_aspect_ratio=True,
+    antialias=True)`: a separable linear map of rows and columns.
 
     Args:
         images: uint8 `[N, H, W, 3]`.
-        size: side of the result.
+        size: side of the result in pixels.
 
     Returns:
-        float32 `[N, size, size, 3]`, 0 to 255: the largest centred square, resized.
+        float32 `[N, size, size, 3]`, 0 to 255.
     """
     height, width = tf.unstack(tf.shape(images)[1:3])
     side = tf.minimum(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = tf.cast(images[:, top : top + side, left : left + side], tf.float32)
     matrix = _resize_matrix(side, size)
-    rows = tf.reshape(
-        tf.matmul(matrix, tf.reshape(square, (-1, side, side * 3))), (-1, size, side, 3)
-    )
+    rows = tf.matmul(matrix, tf.reshape(square, (-1, side, side * 3)))  # [N, size, side * 3]
+    rows = tf.reshape(rows, (-1, size, side, 3))
     return tf.ensure_shape(tf.matmul(matrix, rows), (None, size, size, 3))
 
 
 def _resize_matrix(length: tf.Tensor, size: int) -> tf.Tensor:
-    """`[size, length]`: each row the weights of the pixels around one, a triangle as wide as the
-    reduction, as antialiasing has it."""
+    """Returns `[size, length]`: each row has the weights of the input pixels of one output pixel.
+
+    They are a triangle filter, widened by the scale where the image is reduced (antialiasing).
+    """
     scale = tf.cast(length, tf.float32) / size
     centres = (tf.range(size, dtype=tf.float32) + 0.5) * scale - 0.5
     distances = tf.abs(tf.cast(tf.range(length), tf.float32)[None] - centres[:, None])

@@ -1,4 +1,7 @@
-"""The source's images that an export is measured on."""
+"""Images that exports are compared on, and those that int8 is calibrated on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -8,48 +11,69 @@ from byol_tf.runs.data import source_options
 from pipelines.sources import SourceError, sample_source
 
 _COMPARED, _CALIBRATION = 300, 200
-_SIDES = 2
-"""The shorter side of a compared image is at most so many times the encoder's: each format still
-has to resize it, and 500 photos of 12 megapixels would take 18 GB."""
+_MAX_SIDE = 2
+"""Limit of a compared image's shorter side, relative to the encoder's: each format still has to
+resize it, while 500 photos of 12 megapixels as they are would take 18 GB."""
+_PHOTO_SIZES = ((427, 640), (427, 333), (211, 640), (97, 61), (31, 47), (17, 113))
+"""Height and width in pixels: wide, upright, nearly square, smaller than an encoder's input."""
 
 
-def compared_and_calibration(
-    config: Config, calibrate: bool
-) -> tuple[list[np.ndarray], list[np.ndarray], str | None]:
-    """Images to compare nearest neighbours on, others to measure int8's ranges on, and why there
-    are none, if there are none.
+@dataclass(frozen=True)
+class Samples:
+    """Images for the verification of an export.
+
+    Attributes:
+        photos: uint8 `[H, W, 3]`, photos of odd sizes, the same for every run.
+        images: uint8 `[H, W, 3]`, images from the run's source.
+        calibration: uint8 `[size, size, 3]`, other images from the run's source, on which the
+            ranges of int8 are measured.
+        unavailable: why there are no images from the run's source; None if there are some.
+    """
+
+    photos: Sequence[np.ndarray]
+    images: Sequence[np.ndarray] = ()
+    calibration: Sequence[np.ndarray] = ()
+    unavailable: str | None = None
+
+
+def load_samples(config: Config, calibrate: bool) -> Samples:
+    """Loads twelve photos, up to 300 images of a run's source, and others for calibration.
+
+    Images larger than twice the size of views are reduced to it.
 
     Args:
-        config: of the run, which says where its images are.
-        calibrate: whether there shall be any of the others.
-
-    Returns:
-        Two lists of uint8 images. 300 `[H, W, 3]`, each as it is or reduced to twice the size of
-        views; and 200 or none `[size, size, 3]`. Where there are fewer images, all of them, or all
-        but a third and that third: more of them to judge than to measure ranges, as a wrong verdict
-        costs the file.
+        config: the run's config, with the location of its images.
+        calibrate: whether images for calibration are needed, up to 200 of them. Of a source of
+            fewer than 500 images a third is for calibration: the comparison needs more, as a wrong
+            result discards the file.
     """
-    options = source_options(config) | {
-        "cache": "none"
-    }  # a source that holds photos would hold them as they are
+    photos = sample_photos()
+    # Without a cache: a source that caches photos would hold them at full size.
+    options = source_options(config) | {"cache": "none"}
     try:
-        sample = sample_source(count=_COMPARED + calibrate * _CALIBRATION, **options)
+        source = sample_source(count=_COMPARED + calibrate * _CALIBRATION, **options)
     except SourceError as error:
-        return [], [], str(error)
-    if sample is None:
-        return (
-            [],
-            [],
-            f'data.source "{config.data.source}" has to be prepared first, which a run does',
+        return Samples(photos, unavailable=str(error))
+    if source is None:
+        return Samples(
+            photos,
+            unavailable=f'data.source "{config.data.source}" has to be prepared first, which a run '
+            "does",
         )
-    size, count = config.views.size, len(sample)
-    compared = min(_COMPARED, count - min(_CALIBRATION, max(count // 3, 1))) if calibrate else count
-    images = [_reduced(sample[number], _SIDES * size) for number in range(compared)]
-    return images, [_square(sample[number], size) for number in range(compared, count)], None
+    size, count = config.views.size, len(source)
+    reserved = min(_CALIBRATION, max(count // 3, 1)) if calibrate else 0
+    compared = min(_COMPARED, count - reserved)
+    return Samples(
+        photos,
+        [_reduce(source[index], _MAX_SIDE * size) for index in range(compared)],
+        [centre_square(source[index], size) for index in range(compared, count)]
+        if calibrate
+        else [],
+    )
 
 
-def _reduced(image: np.ndarray, side: int) -> np.ndarray:
-    """An image whose shorter side is at most `side` pixels, of the same proportions."""
+def _reduce(image: np.ndarray, side: int) -> np.ndarray:
+    """Returns the image reduced so that its shorter side has at most `side` pixels."""
     height, width = image.shape[:2]
     scale = side / min(height, width)
     if scale >= 1.0:
@@ -61,8 +85,8 @@ def _reduced(image: np.ndarray, side: int) -> np.ndarray:
     )
 
 
-def _square(image: np.ndarray, size: int) -> np.ndarray:
-    """The largest centred square, resized as the snippet of LiteRT does it."""
+def centre_square(image: np.ndarray, size: int) -> np.ndarray:
+    """Returns the largest centred square resized to `[size, size, 3]`, as LiteRT's snippet does."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -73,17 +97,13 @@ def _square(image: np.ndarray, size: int) -> np.ndarray:
     )
 
 
-_SIZES = ((427, 640), (427, 333), (211, 640), (97, 61), (31, 47), (17, 113))
-"""Height and width in pixels: wide, upright, nearly square, smaller than an encoder's input."""
-
-
 def sample_photos() -> list[np.ndarray]:
-    """Twelve uint8 `[H, W, 3]`: cuts of the two photographs that scikit-learn comes with."""
+    """Returns twelve uint8 `[H, W, 3]`: crops of the two photographs in scikit-learn."""
     from sklearn.datasets import load_sample_images
 
-    cuts = []
+    crops = []
     for photo in load_sample_images().images:
-        for height, width in _SIZES:
+        for height, width in _PHOTO_SIZES:
             top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 3
-            cuts.append(photo[top : top + height, left : left + width])
-    return cuts
+            crops.append(photo[top : top + height, left : left + width])
+    return crops

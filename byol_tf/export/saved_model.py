@@ -1,54 +1,56 @@
-"""The encoder as files: a SavedModel for any TensorFlow program and a `.keras` file for any Keras
-one."""
+"""Exports for TensorFlow and Keras: a SavedModel and a `.keras` file."""
 
+import contextlib
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from byol_tf.config.schema import Config
+from byol_tf.export.formats import DEFAULT_FORMATS, FORMATS
 from byol_tf.export.usage import write_usage
+from byol_tf.export.verification import FILE_NAME as VERIFICATIONS
 from byol_tf.models.inference import exported_form
-from byol_tf.runs.files import SAVED_MODEL_VERSION, atomic_folder
+from byol_tf.runs.files import SAVED_MODEL_VERSION
 
 
-def write_saved_model(plain: keras.Model, folder: Path) -> None:
-    """Writes a SavedModel with two signatures.
+def write_saved_model(model: keras.Model, folder: Path) -> None:
+    """Writes a SavedModel with two signatures into `1/` of a new folder.
+
+    `serve`, which is also `serving_default`, takes `images`, uint8 `[N, H, W, 3]` of any size.
+    `serve_bytes` takes `encoded`, strings `[N]`: the contents of JPEG, PNG, BMP or GIF files, each
+    of its own size. If one of them can't be decoded, the call raises InvalidArgumentError. Both
+    return float32 `[N, d]`.
 
     Args:
-        plain: of Keras' own layers (see `saved_encoder.exported_form`).
-        folder: to make, with a `1/` in it.
-
-    `serve`, also `serving_default`, takes `images`: uint8 `[N, H, W, 3]` of any size. `serve_bytes`
-    takes `encoded`: the bytes of N JPEG, PNG, BMP or GIF files, strings `[N]`, each of its own
-    size. Both give float32 `[N, d]`. Where one of the files can't be decoded, the whole call raises
-    InvalidArgumentError.
+        model: the inference model, made of Keras' own layers (see `inference.exported_form`).
+        folder: the folder to create.
     """
-    centre, encode = split_export(plain)
+    centre, encode = split_export(model)
 
-    def square(encoded):
+    def decode_square(encoded: tf.Tensor) -> tf.Tensor:
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
         return centre(tf.cast(tf.ensure_shape(image, (None, None, 3)), tf.float32))
 
-    def from_bytes(encoded):
-        squares = tf.map_fn(
-            square, encoded, fn_output_signature=tf.TensorSpec(encode.input_shape[1:], tf.float32)
-        )
+    def serve_bytes(encoded: tf.Tensor) -> tf.Tensor:
+        square = tf.TensorSpec(encode.input_shape[1:], tf.float32)
+        squares = tf.map_fn(decode_square, encoded, fn_output_signature=square)
         return encode(squares, training=False)
 
     module = tf.Module()
-    # TensorFlow's variables and not Keras' around them, which `keras.export.ExportArchive` takes:
-    # those are saved beside the ones that the functions read, so that each weight is in the file
-    # twice.
-    module.weights = [variable.value for variable in plain.variables]
+    # TensorFlow's own variables: `keras.export.ExportArchive` tracks Keras' wrappers as well, and
+    # then the file holds each weight twice.
+    module.weights = [variable.value for variable in model.variables]
     module.serve = tf.function(
-        lambda images: plain(images, training=False),
+        lambda images: model(images, training=False),
         [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")],
         autograph=False,
     )
     module.serve_bytes = tf.function(
-        from_bytes, [tf.TensorSpec((None,), tf.string, name="encoded")], autograph=False
+        serve_bytes, [tf.TensorSpec((None,), tf.string, name="encoded")], autograph=False
     )
     signatures = {
         "serving_default": module.serve,
@@ -58,39 +60,60 @@ def write_saved_model(plain: keras.Model, folder: Path) -> None:
     tf.saved_model.save(module, str(folder / SAVED_MODEL_VERSION), signatures)
 
 
-def split_export(plain: keras.Model) -> tuple[keras.layers.Layer, keras.Model]:
-    """(the layer that makes a float32 image `[N, H, W, 3]` or `[H, W, 3]` the square that the
-    encoder takes, still 0 to 255; the rest)."""
-    centre = plain.get_layer("centre")
-    return centre, keras.Model(centre.output, plain.output)
+def split_export(model: keras.Model) -> tuple[keras.layers.Layer, keras.Model]:
+    """Splits an inference model after its resize.
+
+    Returns:
+        The layer from float32 images `[N, H, W, 3]` or `[H, W, 3]` to centred squares of the
+        encoder's size, values 0 to 255; and the model from these squares to representations.
+    """
+    centre = model.get_layer("centre")
+    return centre, keras.Model(centre.output, model.output)
+
+
+@contextlib.contextmanager
+def staging_folder(folder: Path) -> Iterator[Path]:
+    """Creates a folder inside `folder`, creating that if missing, and removes it after use.
+
+    Its name is one of those that `remove_left_overs` removes, in case the process is killed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as staging:
+        yield Path(staging)
+
+
+def replace_path(source: Path, target: Path) -> None:
+    """Moves a file or folder to `target`, replacing what is there."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    source.replace(target)
 
 
 def export_encoder(inference: keras.Model, folder: Path, config: Config) -> None:
-    """Writes `encoder/1/` (SavedModel), `encoder.keras` and `USAGE.md` into a folder, replacing
-    what is there once both are whole.
+    """Writes `encoder/1/` (SavedModel), `encoder.keras` and `USAGE.md` into a folder.
+
+    Both files take images `[N, H, W, 3]` of any size, values 0 to 255 (the SavedModel: uint8, or
+    the contents of image files), and return float32 representations `[N, d]`. Resizing, cropping
+    and normalisation are inside. They are made of Keras' own layers in float32, so that they load
+    without byol_tf. Existing files are replaced; other formats in the folder are of an earlier
+    encoder, and removed.
 
     Args:
-        inference: see `models/inference.py`.
-        folder: made if missing.
-        config: for size, mean and std.
+        inference: the inference model (see `models/inference.py`).
+        folder: the export folder, created if missing.
+        config: the run's config, for size, mean and standard deviation of its views.
 
-    Both take images `[N, H, W, 3]` of any size with values 0 to 255 and give float32
-    representations `[N, d]`; resize, crop and normalisation are inside. The SavedModel takes uint8,
-    or files' bytes. Both hold Keras' own layers in float32, so that neither needs byol_tf. Other
-    formats that are in the folder are of an earlier encoder, and removed.
+    Raises:
+        OSError: if a file can't be written.
     """
-    plain = exported_form(inference, *config.views.preparation)
-    folder.mkdir(parents=True, exist_ok=True)
-    keras_file = folder / ".encoder.part.keras"  # Keras saves only to names that end so
-    with atomic_folder(folder / "encoder") as saved_model:
-        write_saved_model(plain, saved_model)
-        plain.save(keras_file)
-        for path in (
-            *folder.glob("encoder*.tflite"),
-            folder / "encoder.onnx",
-            folder / "proof.json",
-        ):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(folder / "encoder", ignore_errors=True)
-    keras_file.replace(folder / "encoder.keras")
+    model = exported_form(inference, *config.views.preparation)
+    with staging_folder(folder) as staging:
+        write_saved_model(model, staging / "encoder")
+        model.save(staging / "encoder.keras")
+        for export_format in FORMATS:
+            if export_format.name not in DEFAULT_FORMATS:
+                (folder / export_format.file).unlink(missing_ok=True)
+        (folder / VERIFICATIONS).unlink(missing_ok=True)
+        for file in ("encoder", "encoder.keras"):
+            replace_path(staging / file, folder / file)
     write_usage(folder, config.views.size)

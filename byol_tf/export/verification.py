@@ -1,85 +1,56 @@
-"""Exported files are loaded again where byol_tf isn't, and compared with the run's own encoder."""
+"""Comparison of exported files with the run's own encoder, each loaded in a fresh process."""
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from byol_tf.errors import VerificationError
-from byol_tf.export import verification_worker as proof_child
-from byol_tf.export.formats import ExportFormat
-from byol_tf.export.usage import snippet
+from byol_tf.export import verification_worker
+from byol_tf.export.formats import ExportFormat, Tolerance
+from byol_tf.export.sample_images import Samples
+from byol_tf.runs.files import write_atomically
 
-
-def link_packages(modules: Iterable[str], folder: Path) -> None:
-    """Fills a folder with links to the packages that some modules come from, and to all that these
-    require.
-
-    Args:
-        modules: top-level names to import, such as `numpy`; one that isn't installed is left out.
-        folder: a new one.
-    """
-    folder.mkdir()
-    providers = metadata.packages_distributions()
-    waiting, done = [name for module in modules for name in providers.get(module, ())], set()
-    while waiting:
-        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
-        if name in done:
-            continue
-        done.add(name)
-        try:
-            distribution = metadata.distribution(name)
-        except metadata.PackageNotFoundError:  # required on other systems
-            continue
-        for top in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
-            if not (folder / top).exists():
-                (folder / top).symlink_to(Path(distribution.locate_file(top)).resolve())
-        plain = [
-            line for line in distribution.requires or () if not re.search(r";.*\bextra\s*==", line)
-        ]
-        waiting += [re.match(r"[\w.-]+", line)[0] for line in plain]
-
-
-# seconds, of a process that needs some ten with a small encoder: 9 s a photo, for the largest on
-# few cores
+FILE_NAME = "verification.json"
 _TIMEOUT = 2700.0
-_FEWEST_NEIGHBOURS = 20  # below that one photo would decide
-_SET = 100
-"""Neighbours are looked for among so many: the more images, the nearer to each other are the
-nearest two, and the less says it which is."""
+"""Seconds until a worker counts as hanging. A small encoder needs ten, the largest one on a CPU of
+few cores 9 a photo."""
+_MIN_IMAGES = 20
+"""With fewer images one alone would decide about the share of nearest neighbours."""
+_NEIGHBOUR_SET = 100
+"""Nearest neighbours are searched among this many images: the more there are, the smaller is the
+difference between the nearest two, and the less it means which of them is nearer."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was measured of one form.
+    """Measurements of one exported file, used in one way.
 
     Attributes:
-        name: of its file or folder.
-        what: its heading.
-        megabytes: of the file or folder, 10^6 bytes.
-        milliseconds: a photo, the median, one at a time on this machine's CPU, resize included,
-            reading the file not.
-        difference: largest one from the run's own representations, as a share of their largest
-            value.
-        cosine: the smallest one.
-        same_neighbour: share of the source's images whose nearest neighbour, among 100 of them, is
-            the same one; None where there were too few.
-        photos: how many photos of odd sizes there were.
-        images: and how many of the source's.
-        int8: what of an int8 file is int8 (see `litert.py`); None for any other.
+        file: name of the file or folder in the export folder.
+        title: that of the `ExportFormat`.
+        megabytes: size of the file or folder in 10^6 bytes.
+        milliseconds: median time of one photo on this machine's CPU, resizing included, loading
+            the file not.
+        difference: largest absolute difference from the run's own representations, relative to
+            their largest absolute value.
+        cosine: smallest cosine similarity between both representations of an image.
+        same_neighbour: fraction of the source's images whose nearest neighbour, among 100 of them,
+            is the same one; None if there were too few images.
+        photos: number of photos of odd sizes.
+        images: number of images from the run's source.
+        int8: which tensors of an int8 file are int8 (see `litert.py`); None for any other file.
     """
 
-    name: str
-    what: str
+    file: str
+    title: str
     megabytes: float
     milliseconds: float
     difference: float
@@ -89,91 +60,94 @@ class Verification:
     images: int
     int8: str | None = None
 
-    def failures(self, form: ExportFormat) -> list[str]:
-        """What isn't as near as the form has to be, in words."""
+    def failures(self, tolerance: Tolerance) -> list[str]:
+        """Returns a line for each measurement that is outside the tolerance.
+
+        The comparisons are negated so that NaN fails.
+        """
         failures = []
-        if not self.difference <= form.difference:
+        if not self.difference <= tolerance.difference:
             failures.append(
                 f"largest difference {self.difference:.2g} of the largest value; at most "
-                f"{form.difference:g} passes"
+                f"{tolerance.difference:g} passes"
             )
-        if not self.cosine >= form.cosine:
-            failures.append(f"smallest cosine {self.cosine:.6f}; at least {form.cosine:g} passes")
-        if self.same_neighbour is not None and not self.same_neighbour >= form.same_neighbour:
+        if not self.cosine >= tolerance.cosine:
+            failures.append(
+                f"smallest cosine {self.cosine:.6f}; at least {tolerance.cosine:g} passes"
+            )
+        if self.same_neighbour is not None and not self.same_neighbour >= tolerance.same_neighbour:
             kept = f"{self.same_neighbour:.1%} of {self.images} images keep their nearest neighbour"
-            failures.append(f"{kept}; at least {form.same_neighbour:.0%} passes")
+            failures.append(f"{kept}; at least {tolerance.same_neighbour:.0%} passes")
         return failures
-
-    def facts(self) -> dict:
-        """As JSON types."""
-        return asdict(self)
 
 
 def verify(
-    forms: Sequence[ExportFormat],
+    formats: Sequence[ExportFormat],
     folder: Path,
     size: int,
-    photos: Sequence[np.ndarray],
-    images: Sequence[np.ndarray],
+    samples: Samples,
     expected: np.ndarray,
 ) -> list[Verification]:
-    """Loads forms of one format in a fresh process, by their snippets, and compares what they give.
+    """Runs the snippets of some formats in a fresh process, and compares their representations.
+
+    The process can't import byol_tf, nor TensorFlow where the snippets don't need it.
 
     Args:
-        forms: of one format.
-        folder: that holds their files.
-        size: side of the encoder's input.
-        photos: of odd sizes, uint8 `[H, W, 3]`.
-        images: of the source, whose nearest neighbours are compared; there may be none.
+        formats: formats of one name.
+        folder: the folder with their files; a `photo.jpg` is written there.
+        size: side of the encoder's input in pixels.
+        samples: the photos and images to compare on.
         expected: float32 `[photos + images, d]`, the run's own representations.
 
+    Returns:
+        The measurements of each format, in order.
+
     Raises:
-        VerificationError: if that process fails.
+        VerificationError: if the process fails, or the representations have another shape.
     """
+    blocked = ["byol_tf", "pipelines"]
+    if not formats[0].uses_tensorflow:
+        blocked += ["tensorflow", "keras"]
+    Image.fromarray(samples.photos[0]).save(folder / "photo.jpg")
     with tempfile.TemporaryDirectory() as temporary:
-        room = Path(temporary)
-        files = [
-            _written(room / f"{number:04d}.png", pixels)
-            for number, pixels in enumerate((*photos, *images))
-        ]
-        (folder / "photo.jpg").unlink(missing_ok=True)
-        Image.fromarray(photos[0]).save(folder / "photo.jpg")
-        link_packages(forms[0].modules, room / "packages")
-        snippets = {
-            f"{number}": (snippet(form, size), "bytes" if form.snippet == "bytes" else "image")
-            for number, form in enumerate(forms)
-        }
+        job_folder = Path(temporary)
+        results_path = job_folder / "results.npz"
         job = {
-            "packages": str(room / "packages"),
-            "folder": str(folder),
-            "snippets": snippets,
-            "photos": files,
-            "out": str(room),
+            "blocked": blocked,
+            "folder": str(folder.resolve()),
+            "snippets": [
+                {"code": export_format.code(size), "takes_bytes": export_format.snippet.takes_bytes}
+                for export_format in formats
+            ],
+            "images": _write_images(job_folder, [*samples.photos, *samples.images]),
+            "results": str(results_path),
         }
-        (room / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        _run(room / "job.json", forms[0].format)
-        times = json.loads((room / "times.json").read_text(encoding="utf-8"))
-        outputs = [np.load(room / f"{number}.npy") for number in range(len(forms))]
+        (job_folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        _run_worker(job_folder / "job.json", formats[0].name)
+        with np.load(results_path) as results:
+            milliseconds = results["milliseconds"]
+            outputs = [results[f"arr_{number}"] for number in range(len(formats))]
     return [
-        _compared(
-            form, folder, times[f"{number}"], outputs[number], expected, len(photos), len(images)
-        )
-        for number, form in enumerate(forms)
+        _compare(export_format, folder, float(time), representations, expected, samples)
+        for export_format, time, representations in zip(formats, milliseconds, outputs, strict=True)
     ]
 
 
-def _written(path: Path, pixels: np.ndarray) -> str:
-    Image.fromarray(pixels).save(path, compress_level=1)
-    return str(path)
+def _write_images(folder: Path, images: Sequence[np.ndarray]) -> list[str]:
+    paths = [str(folder / f"{number:04d}.png") for number in range(len(images))]
+    for path, pixels in zip(paths, images, strict=True):
+        Image.fromarray(pixels).save(path, compress_level=1)
+    return paths
 
 
-def _run(job: Path, what: str) -> None:
-    # On the CPU: a GPU rounds its convolutions, which would be compared instead of the files.
+def _run_worker(job: Path, format_name: str) -> None:
+    # On the CPU, as a GPU may round convolutions to TF32, a larger difference than the formats'.
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    line = [sys.executable, "-I", "-S", proof_child.__file__, str(job)]
+    # -P: without it the folder of the script, with its onnx.py, would be searched for modules.
+    command = [sys.executable, "-P", verification_worker.__file__, str(job)]
     try:
-        done = subprocess.run(
-            line,
+        process = subprocess.run(
+            command,
             env=environment,
             capture_output=True,
             text=True,
@@ -182,37 +156,37 @@ def _run(job: Path, what: str) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise VerificationError(f"{what}: no answer in {_TIMEOUT:g} s") from error
-    if done.returncode:
-        said = [text for text in done.stderr.splitlines() if text.strip()] or [
-            f"exit code {done.returncode}"
-        ]
-        raise VerificationError(f"{what}: {said[-1]}")
+        raise VerificationError(f"{format_name}: no answer in {_TIMEOUT:g} s") from error
+    if process.returncode:
+        lines = [line for line in process.stderr.splitlines() if line.strip()]
+        reason = lines[-1] if lines else f"exit code {process.returncode}"
+        raise VerificationError(f"{format_name}: {reason}")
 
 
-def _compared(
-    form: ExportFormat,
+def _compare(
+    export_format: ExportFormat,
     folder: Path,
     milliseconds: float,
     outputs: np.ndarray,
     expected: np.ndarray,
-    photos: int,
-    images: int,
+    samples: Samples,
 ) -> Verification:
     if outputs.shape != expected.shape:
         raise VerificationError(
-            f"{form.name}: expected {list(expected.shape)} numbers; received {list(outputs.shape)}"
+            f"{export_format.file}: expected {list(expected.shape)} numbers; received "
+            f"{list(outputs.shape)}"
         )
+    photos, images = len(samples.photos), len(samples.images)
     same = None
-    if images >= _FEWEST_NEIGHBOURS:
+    if images >= _MIN_IMAGES:
         same = same_neighbours(outputs[photos:], expected[photos:])
     return Verification(
-        name=form.name,
-        what=form.what,
-        megabytes=_bytes(folder / form.name) / 1e6,
+        file=export_format.file,
+        title=export_format.title,
+        megabytes=_size(folder / export_format.file) / 1e6,
         milliseconds=milliseconds,
         difference=float(np.abs(outputs - expected).max() / np.abs(expected).max()),
-        cosine=float((_directions(outputs) * _directions(expected)).sum(axis=1).min()),
+        cosine=float((_unit_rows(outputs) * _unit_rows(expected)).sum(axis=1).min()),
         same_neighbour=same,
         photos=photos,
         images=images,
@@ -220,35 +194,73 @@ def _compared(
 
 
 def same_neighbours(outputs: np.ndarray, expected: np.ndarray) -> float:
-    """The share of rows whose nearest other row by cosine is the same one in both `[n, d]`, looked
-    for in sets of up to 100 rows."""
-    sets = np.array_split(np.arange(len(expected)), -(-len(expected) // _SET))
-    return float(
-        np.mean(
-            np.concatenate(
-                [_neighbours(outputs[rows]) == _neighbours(expected[rows]) for rows in sets]
-            )
-        )
-    )
+    """Returns the fraction of rows whose nearest other row is the same one in both arrays.
+
+    Args:
+        outputs: `[n, d]`.
+        expected: `[n, d]`. Rows are compared by cosine, within sets of up to 100 rows.
+    """
+    sets = np.array_split(np.arange(len(expected)), -(-len(expected) // _NEIGHBOUR_SET))
+    same = [_nearest(outputs[rows]) == _nearest(expected[rows]) for rows in sets]
+    return float(np.concatenate(same).mean())
 
 
-def _directions(features: np.ndarray) -> np.ndarray:
-    features = features.astype(np.float64)
-    return features / np.maximum(
-        np.linalg.norm(features, axis=1, keepdims=True), np.finfo(np.float32).tiny
-    )
-
-
-def _neighbours(features: np.ndarray) -> np.ndarray:
-    """The index of each row's nearest other row, by cosine."""
-    cosines = _directions(features) @ _directions(features).T
+def _nearest(rows: np.ndarray) -> np.ndarray:
+    """Returns the index of each row's nearest other row by cosine."""
+    cosines = _unit_rows(rows) @ _unit_rows(rows).T
     np.fill_diagonal(cosines, -np.inf)
     return cosines.argmax(axis=1)
 
 
-def _bytes(path: Path) -> int:
-    return (
-        sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        if path.is_dir()
-        else path.stat().st_size
-    )
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
+    # float64: neighbours of a nearly collapsed encoder differ by less than float32 resolves.
+    rows = rows.astype(np.float64)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def read_verifications(export: Path) -> dict[str, dict]:
+    """Returns the recorded measurements of the files in an export folder.
+
+    Args:
+        export: the export folder.
+
+    Returns:
+        `ExportFormat.title` -> the attributes of its `Verification`; {} if there is no readable
+        `verification.json`.
+    """
+    try:
+        recorded = json.loads((export / FILE_NAME).read_text(encoding="utf-8"))
+        return {
+            title: measured
+            for title, measured in recorded.items()
+            if (export / measured["file"]).exists()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def record_verifications(export: Path, verifications: Sequence[Verification]) -> None:
+    """Writes `verification.json`; earlier measurements of other files in the folder are kept.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    files = {verification.file for verification in verifications}
+    recorded = {
+        title: measured
+        for title, measured in read_verifications(export).items()
+        if measured["file"] not in files
+    }
+    recorded |= {verification.title: asdict(verification) for verification in verifications}
+    write_atomically(export / FILE_NAME, json.dumps(recorded, indent=2) + "\n")
+
+
+def display_title(export_format: ExportFormat, verifications: dict[str, dict]) -> str:
+    """Returns a format's title; for an int8 file followed by which of its tensors are int8."""
+    int8 = verifications.get(export_format.title, {}).get("int8")
+    return export_format.title if int8 is None else f"{export_format.title} ({int8})"

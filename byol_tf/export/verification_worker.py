@@ -1,55 +1,51 @@
-"""Runs the snippets of `USAGE.md` on photos, in a process that has their packages and nothing else.
+"""Runs snippets of `USAGE.md` on images in a process where byol_tf can't be imported.
 
-Run by path, as `python -I -S verification_worker.py JOB.json`: it is no part of the library there,
-and imports nothing of it.
+Run as a script, `python -P verification_worker.py JOB.json`, since `python -m` would import
+byol_tf first.
 """
 
-import importlib.util
 import json
 import os
 import statistics
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 
-def main(path: str) -> None:
-    """Does the job in a JSON file, and writes its answer.
+def main(job_path: str) -> None:
+    """Runs the job that a JSON file describes.
 
-    The job has `packages` (the only folder of packages that is imported from), `folder` (to run
-    in), `snippets` (name -> [code, "bytes" or "image"]), `photos` (PNG files), `out` (a folder).
-    The answer: `<name>.npy` a snippet, float32 `[photos, d]`, and `times.json`, the median
-    milliseconds of a photo.
+    The job has the keys `blocked` (names of packages whose import has to fail), `folder` (the
+    export folder), `snippets` (each with `code` and `takes_bytes`), `images` (PNG files) and
+    `results`: the file for the answer, an `.npz` with the representations of each snippet, float32
+    `[images, d]`, as `arr_0`, `arr_1`, ..., and the median time of one image, `milliseconds`.
     """
-    with open(path, encoding="utf-8") as file:
-        job = json.load(file)
-    sys.path.append(job["packages"])
-    for ours in ("byol_tf", "pipelines"):
-        if importlib.util.find_spec(ours) is not None:
-            raise SystemExit(f"{ours} can be imported here; the proof has to do without")
+    job = json.loads(Path(job_path).read_text(encoding="utf-8"))
+    for package in job["blocked"]:
+        sys.modules[package] = None  # type: ignore[assignment]  # an import raises ImportError
     import numpy as np
 
     os.chdir(job["folder"])
-    times = {}
-    for name, (code, takes) in job["snippets"].items():
-        namespace = {}
-        exec(compile(code, "USAGE.md", "exec"), namespace)
-        photos = [_read(photo, takes) for photo in job["photos"]]
-        outputs = [namespace["represent"](photo) for photo in photos]
-        taken = []
-        for photo in photos:
-            began = time.perf_counter()
-            namespace["represent"](photo)
-            taken.append(time.perf_counter() - began)
-        np.save(os.path.join(job["out"], f"{name}.npy"), np.stack(outputs))
-        times[name] = 1000.0 * statistics.median(taken)
-    with open(os.path.join(job["out"], "times.json"), "w", encoding="utf-8") as file:
-        json.dump(times, file)
+    representations, milliseconds = [], []
+    for snippet in job["snippets"]:
+        namespace: dict[str, Any] = {}
+        exec(compile(snippet["code"], "USAGE.md", "exec"), namespace)
+        images = [_read(path, snippet["takes_bytes"]) for path in job["images"]]
+        # The first call for a size of images compiles a graph, and isn't timed.
+        representations.append(np.stack([namespace["represent"](image) for image in images]))
+        seconds = []
+        for image in images:
+            start = time.perf_counter()
+            namespace["represent"](image)
+            seconds.append(time.perf_counter() - start)
+        milliseconds.append(1000.0 * statistics.median(seconds))
+    np.savez(job["results"], *representations, milliseconds=np.array(milliseconds))
 
 
-def _read(path: str, takes: str):
-    if takes == "bytes":
-        with open(path, "rb") as file:
-            return file.read()
+def _read(path: str, as_bytes: bool) -> Any:
+    if as_bytes:
+        return Path(path).read_bytes()
     from PIL import Image
 
     return Image.open(path).convert("RGB")

@@ -1,7 +1,6 @@
-"""Each format is written beside its place, proven there, and put into place file by file."""
+"""Writes an export format, verifies its files, and keeps those that pass."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,100 +8,85 @@ import keras
 import numpy as np
 
 from byol_tf.errors import VerificationError
-from byol_tf.export.formats import INT8, ExportFormat, select_formats
+from byol_tf.export.formats import INT8_FILE, select_formats
 from byol_tf.export.litert import write_litert
 from byol_tf.export.onnx import write_onnx
-from byol_tf.export.saved_model import split_export, write_saved_model
-from byol_tf.export.verification import Verification
+from byol_tf.export.sample_images import Samples
+from byol_tf.export.saved_model import (
+    replace_path,
+    split_export,
+    staging_folder,
+    write_saved_model,
+)
+from byol_tf.export.verification import Verification, record_verifications, verify
 
-Prove = Callable[[Sequence[ExportFormat], Path], list[Verification]]
+WRITERS: dict[str, Callable[[keras.Model, Path, Sequence[np.ndarray]], str | None]] = {
+    "saved_model": lambda model, folder, _: write_saved_model(model, folder / "encoder"),
+    "keras": lambda model, folder, _: model.save(folder / "encoder.keras"),
+    "litert": write_litert,
+    "onnx": lambda model, folder, _: write_onnx(model, folder / "encoder.onnx"),
+}
+"""Name of a format -> what writes its files, given the model, a folder and images for calibration;
+LiteRT's returns which tensors of its int8 file are int8."""
 
 
 def write_verified(
-    name: str,
-    plain: keras.Model,
-    folder: Path,
-    calibration: Sequence[np.ndarray],
-    prove: Prove,
-    say: Callable[[str], None] = lambda line: None,
+    name: str, model: keras.Model, folder: Path, samples: Samples, expected: np.ndarray
 ) -> tuple[list[Verification], list[str]]:
-    """Writes the files of a format, proves them, and puts those in place of which every form is
-    near enough.
+    """Writes the files of a format and keeps those that represent images as the run's encoder does.
+
+    Their measurements are recorded in `verification.json`.
 
     Args:
-        name: one of `forms.FORMATS`.
-        plain: of Keras' own layers (see `saved_encoder.exported_form`).
-        folder: of the export; made if missing. A file that fails leaves nothing there, and what was
-            in its place stays.
-        calibration: uint8 images `[H, W, 3]` that int8's ranges are measured on.
-        prove: forms, the folder with their files -> what was measured of each (see
-            `verification.py`).
-        say: prints a line for people.
+        name: one of `formats.FORMAT_NAMES`.
+        model: the inference model, made of Keras' own layers (see `inference.exported_form`).
+        folder: the export folder, created if missing. A file that fails isn't left there; an
+            earlier file of its name stays.
+        samples: images to compare on, and to calibrate int8 on.
+        expected: float32 `[photos + images, d]`, the representations of the samples by the run's
+            own encoder.
 
     Returns:
-        What was measured, and a line for each reason why a file was left out.
+        The measurements of each file, and a line for each reason why a file wasn't kept.
 
     Raises:
-        OSError: if the disk refuses.
+        OSError: if a file can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    beside, forms = folder / ".export.part", select_formats((name,))
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        int8 = _write(name, plain, beside, calibration, say)
-        proofs = [
-            dataclasses.replace(proof, int8=int8) if proof.name == INT8 else proof
-            for proof in prove(forms, beside)
+    formats = select_formats((name,))
+    size = split_export(model)[1].input_shape[1]
+    with staging_folder(folder) as staging:
+        try:
+            int8 = _write(name, model, staging, samples.calibration)
+            verifications = verify(formats, staging, size, samples, expected)
+        except VerificationError as error:
+            return [], [str(error)]
+        verifications = [
+            dataclasses.replace(verification, int8=int8)
+            if verification.file == INT8_FILE
+            else verification
+            for verification in verifications
         ]
-        reasons = {form.name: [] for form in forms}
-        for form, proof in zip(forms, proofs, strict=True):
-            reasons[form.name] += [
-                f"{form.name}: {form.what}: {failure}" for failure in proof.failures(form)
+        reasons: dict[str, list[str]] = {export_format.file: [] for export_format in formats}
+        for export_format, verification in zip(formats, verifications, strict=True):
+            reasons[export_format.file] += [
+                f"{export_format.file}: {export_format.title}: {failure}"
+                for failure in verification.failures(export_format.tolerance)
             ]
-        for file, why in reasons.items():
-            if not why:
-                _place(beside / file, folder / file)
-        return proofs, [line for why in reasons.values() for line in why]
-    except VerificationError as error:
-        return [], [str(error)]
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        passed = [file for file, lines in reasons.items() if not lines]
+        for file in passed:
+            replace_path(staging / file, folder / file)
+    if passed:
+        record_verifications(folder, [each for each in verifications if each.file in passed])
+    return verifications, [line for lines in reasons.values() for line in lines]
 
 
 def _write(
-    name: str,
-    plain: keras.Model,
-    folder: Path,
-    calibration: Sequence[np.ndarray],
-    say: Callable[[str], None],
+    name: str, model: keras.Model, folder: Path, calibration: Sequence[np.ndarray]
 ) -> str | None:
-    """Writes the files of a format; returns what is int8 in that which has it (see `litert.py`),
-    None where there is none."""
     try:
-        if name == "saved_model":
-            write_saved_model(plain, folder / "encoder")
-        elif name == "keras":
-            plain.save(folder / "encoder.keras")
-        elif name == "onnx":
-            write_onnx(plain, folder / "encoder.onnx")
-        else:
-            centre, _ = split_export(plain)
-            squares = np.stack(
-                [np.asarray(centre(image.astype(np.float32))) for image in calibration]
-            )
-            return write_litert(plain, folder, np.rint(squares).astype(np.uint8), say)
+        return WRITERS[name](model, folder, calibration)
     except OSError:
         raise
-    except (
-        Exception
-    ) as error:  # converters raise many kinds, and the next format may still be written
-        text = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise VerificationError(f"{name}: can't be written: {text}") from error
-    return None
-
-
-def _place(source: Path, target: Path) -> None:
-    if target.is_dir():
-        shutil.rmtree(target)
-    source.replace(target)
+    except Exception as error:  # converters raise many types, and other formats may succeed
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise VerificationError(f"{name}: can't be written: {reason}") from error

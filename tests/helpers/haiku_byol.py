@@ -1,8 +1,7 @@
-"""deepmind-research's BYOL in Haiku with weights drawn at random, and its checkpoints: what
-converting is tested on.
+"""BYOL of deepmind-research in Haiku with random weights, and checkpoints in its layout.
 
-Facts (names, order, epsilon, what the checkpoint holds) are those of `byol/utils/networks.py`,
-`byol_experiment.py` and `checkpointing.py` there. Needs dm-haiku, JAX and dill; no TensorFlow.
+Names, order, epsilon and the contents of a checkpoint follow `byol/utils/networks.py`,
+`byol_experiment.py` and `checkpointing.py` of google-deepmind/deepmind-research.
 """
 
 import collections
@@ -29,8 +28,8 @@ MomentumState.__module__ = "byol.utils.optimizers"
 class _Torso(hk.Module):
     def __init__(self, blocks, width, namesake):
         super().__init__(name="res_net")
-        # as in the code of the published checkpoints, where Haiku numbered the convolution that is
-        # used
+        # As in the published checkpoints: an unused convolution of this name, so that Haiku calls
+        # the other one `initial_conv_1`.
         if namesake:
             hk.Conv2D(64, 7, name="initial_conv")
         self.conv = hk.Conv2D(
@@ -70,11 +69,11 @@ class _Head(hk.Module):
 
 
 def _network(blocks, width, hidden, outputs, namesake, images, training=False):
-    """Images in [0, 1] `[N, H, W, 3]` -> representation, projection and prediction."""
+    """Returns representation, projection and prediction of images `[N, H, W, 3]` in [0, 1]."""
     torso = _Torso(blocks, width, namesake)
     projector, predictor = _Head(outputs, "projector"), _Head(outputs, "predictor")
     classifier = hk.Linear(10, name="classifier")
-    for _ in range(2 if training else 1):  # a pass for each view
+    for _ in range(2 if training else 1):  # one pass per view
         representation = torso((images - MEAN) / STD, training)
         projection = projector(representation, hidden, training)
         prediction = predictor(projection, hidden, training)
@@ -83,7 +82,7 @@ def _network(blocks, width, hidden, outputs, namesake, images, training=False):
 
 
 class HaikuByol:
-    """The network; parameters and state are trees of `[module][name]`."""
+    """The network; its parameters and state are dicts of modules, which are dicts of arrays."""
 
     def __init__(
         self, encoder="ResNet50", width=1.0, hidden=HIDDEN, outputs=PROJECTION, namesake=False
@@ -99,47 +98,45 @@ class HaikuByol:
         )
 
     def shapes(self):
-        """(parameters, state) as shapes, without computing anything."""
+        """Returns (parameters, state) with shapes in place of arrays, without computing any."""
         images = jnp.zeros((1, 32, 32, 3))
         return jax.eval_shape(
             lambda key: self._functions.init(key, images, training=True), jax.random.PRNGKey(0)
         )
 
-    def drawn(self, seed):
-        """(parameters, state) with every value drawn, the moving statistics included, of sizes that
-        keep representations near 1."""
-        draw = np.random.default_rng(seed)
+    def random_weights(self, seed):
+        """Returns (parameters, state) with random values, moving statistics included.
 
-        def one(path, leaf):
-            module, name = (part.key for part in path)
-            if name == "w":
-                gain = (
-                    2.0 if len(leaf.shape) == 4 else 0.5
-                )  # heads don't enlarge what float32 rounds
-                return draw.normal(
-                    0.0, np.sqrt(gain / np.prod(leaf.shape[:-1])), leaf.shape
-                ).astype(np.float32)
+        Their scale keeps representations near 1.
+        """
+        rng = np.random.default_rng(seed)
+
+        def sample(path, leaf):
+            module, name = (key.key for key in path)
             if name == "counter":
                 return np.full(leaf.shape, 1000, leaf.dtype)
-            spread = name == "scale" or "var_ema" in module
-            if name == "hidden":
-                return np.full(leaf.shape, 99.0, np.float32)  # is not what inference uses
-            values = (
-                draw.uniform(0.5, 1.5, leaf.shape) if spread else draw.normal(0.0, 0.1, leaf.shape)
-            )
-            return (
-                values * (0.1 if name == "scale" and module.endswith("batchnorm_2") else 1.0)
-            ).astype(np.float32)
+            if name == "hidden":  # not used in inference: a mix-up with `average` would show
+                return np.full(leaf.shape, 99.0, np.float32)
+            if name == "w":  # the small gain of heads doesn't amplify rounding errors
+                gain = 2.0 if len(leaf.shape) == 4 else 0.5
+                values = rng.normal(0.0, np.sqrt(gain / np.prod(leaf.shape[:-1])), leaf.shape)
+            elif name == "scale" or "var_ema" in module:
+                values = rng.uniform(0.5, 1.5, leaf.shape)
+            else:
+                values = rng.normal(0.0, 0.1, leaf.shape)
+            if name == "scale" and module.endswith("batchnorm_2"):
+                values *= 0.1
+            return values.astype(np.float32)
 
-        return tuple(jax.tree_util.tree_map_with_path(one, tree) for tree in self.shapes())
+        return tuple(jax.tree_util.tree_map_with_path(sample, tree) for tree in self.shapes())
 
     def outputs(self, parameters, state, images):
-        """(representations, projections, predictions) in inference mode of images in [0, 1]."""
-        return [np.asarray(part) for part in self._run(parameters, state, images)]
+        """Returns representations, projections and predictions of images in [0, 1]."""
+        return [np.asarray(output) for output in self._run(parameters, state, images)]
 
 
 def checkpoint(online, target):
-    """What `Checkpointer` saves, with each network as (parameters, state)."""
+    """Returns what `Checkpointer` saves; each network is given as (parameters, state)."""
     return {
         "experiment_state": State(
             hk.data_structures.to_immutable_dict(online[0]),

@@ -1,5 +1,4 @@
-"""torchvision's ResNet in float64 NumPy, straight from its tensors and with PyTorch's padding; and
-state dicts drawn at random."""
+"""torchvision's ResNet in float64 NumPy, with PyTorch's padding, and random state dicts."""
 
 import numpy as np
 
@@ -7,20 +6,22 @@ from byol_tf.models.networks.resnet import BLOCKS, INNER_WIDTHS, TWO_LAYER_BLOCK
 
 
 def state_dict(name="resnet18", width=1 / 16, classes=10, seed=0):
-    """Tensors by torchvision's names, float32, the moving statistics drawn too; sizes that keep
-    representations near 1."""
-    draw, tensors = np.random.default_rng(seed), {}
+    """Returns random float32 tensors by torchvision's names, moving statistics included.
+
+    Their scale keeps representations near 1.
+    """
+    rng, tensors = np.random.default_rng(seed), {}
 
     def conv(module, outputs, inputs, kernel):
-        tensors[f"{module}.weight"] = draw.normal(
+        tensors[f"{module}.weight"] = rng.normal(
             0.0, np.sqrt(2.0 / (inputs * kernel**2)), (outputs, inputs, kernel, kernel)
         )
 
     def norm(module, channels, gain=1.0):
-        tensors[f"{module}.weight"] = gain * draw.uniform(0.5, 1.5, channels)
-        tensors[f"{module}.bias"] = draw.normal(0.0, 0.1, channels)
-        tensors[f"{module}.running_mean"] = draw.normal(0.0, 0.1, channels)
-        tensors[f"{module}.running_var"] = draw.uniform(0.5, 1.5, channels)
+        tensors[f"{module}.weight"] = gain * rng.uniform(0.5, 1.5, channels)
+        tensors[f"{module}.bias"] = rng.normal(0.0, 0.1, channels)
+        tensors[f"{module}.running_mean"] = rng.normal(0.0, 0.1, channels)
+        tensors[f"{module}.running_var"] = rng.uniform(0.5, 1.5, channels)
         tensors[f"{module}.num_batches_tracked"] = np.array(1000, np.int64)
 
     first = round(64 * width)
@@ -42,8 +43,8 @@ def state_dict(name="resnet18", width=1 / 16, classes=10, seed=0):
                 norm(f"{module}.downsample.1", outputs)
             channels = outputs
     tensors["fc.weight"], tensors["fc.bias"] = (
-        draw.normal(size=(classes, channels)),
-        draw.normal(size=classes),
+        rng.normal(size=(classes, channels)),
+        rng.normal(size=classes),
     )
     return {
         name: value if value.dtype == np.int64 else value.astype(np.float32)
@@ -52,7 +53,7 @@ def state_dict(name="resnet18", width=1 / 16, classes=10, seed=0):
 
 
 def representations(tensors, images):
-    """`[N, d]` in float64 of normalised images `[N, H, W, 3]`."""
+    """Returns float64 `[N, d]` for normalised images `[N, H, W, 3]`."""
     x = np.asarray(images, np.float64).transpose(0, 3, 1, 2)
     x = np.maximum(_norm(tensors, "bn1", _conv(tensors, "conv1", x, stride=2)), 0.0)
     x = _windows(np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)], constant_values=-np.inf), 3, 2).max(
@@ -70,14 +71,10 @@ def _block(tensors, module, x, stride):
     count = 3 if f"{module}.conv3.weight" in tensors else 2
     y = x
     for number in range(1, count + 1):
-        strided = number == (
-            2 if count == 3 else 1
-        )  # version 1.5: a bottleneck's 3x3 has the stride
-        y = _norm(
-            tensors,
-            f"{module}.bn{number}",
-            _conv(tensors, f"{module}.conv{number}", y, stride if strided else 1),
-        )
+        # ResNet v1.5: of a bottleneck's convolutions the 3x3 one has the stride.
+        strided = number == (2 if count == 3 else 1)
+        y = _conv(tensors, f"{module}.conv{number}", y, stride if strided else 1)
+        y = _norm(tensors, f"{module}.bn{number}", y)
         y = np.maximum(y, 0.0) if number < count else y
     if f"{module}.downsample.0.weight" in tensors:
         x = _norm(

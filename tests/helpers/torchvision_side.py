@@ -1,9 +1,8 @@
-"""torchvision's own ResNet with weights and statistics drawn at random, and what it makes of
-photos. Runs in the peers' environment.
+"""Representations of photos by torchvision's own ResNet with random weights and statistics.
 
-`python -m tests.helpers.torchvision_side NAME PHOTOS.npy OUT.npz`: uint8 photos `[N, H, W, 3]` in,
-`representations` and the state dict's tensors, each as `tensor:<name>`, out. Imports neither
-TensorFlow nor byol_tf.
+`python -m tests.helpers.torchvision_side NAME PHOTOS.npy OUT.npz` runs in the peers' environment,
+without TensorFlow and byol_tf. It reads uint8 photos `[N, H, W, 3]`, and writes `representations`
+and each tensor of the state dict as `tensor:<name>`.
 """
 
 import sys
@@ -24,7 +23,7 @@ def main(name: str, photos: str, out: str) -> None:
                 module.bias.normal_(0.0, 0.1)
                 module.running_mean.normal_(0.0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
-        for module in model.modules():  # the sum over the blocks would grow from one to the next
+        for module in model.modules():  # without it the sum grows from block to block
             last = getattr(module, "bn3", getattr(module, "bn2", None))
             if last is not None:
                 last.weight.mul_(0.3)

@@ -1,9 +1,9 @@
-"""`python -m tests.reliability.hostile_child FOLDER DEEDS`: loads each hostile file below a folder
-as `evaluate` does, under an audit hook; `.keras` files also as `encoder.weights` does.
+"""Loads hostile files under an audit hook: `python -m tests.reliability.hostile_child FOLDER CONTROLS`.
 
-Prints a line of JSON for each: name, what refused it and the text, and every event that a file from
-elsewhere must not cause. Then it unpickles each file of another folder, which does such a thing,
-and prints what was seen of it.
+Each file in `FOLDER/hostile` is loaded as `evaluate` loads it, and `.keras` files also as
+`encoder.weights` does. For each a line of JSON is printed: its name, the error message, and every
+event that a file from elsewhere must not cause. Then each pickle in CONTROLS is loaded, which causes
+such an event, and the observed events are printed.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from byol_tf.models.from_config import build_config_encoder
 from byol_tf.runs.encoders import load_encoder_file, load_run_encoder, starting_weights
 from byol_tf.runs.folder import RunFolder
 
-_NEVER = (
+_FORBIDDEN = (
     "os.system",
     "os.exec",
     "os.posix_spawn",
@@ -46,24 +46,24 @@ _CHANGES = (
 
 
 class Watch:
-    """Collects events. Reading is allowed below the folder under test, and of what belongs to
-    Python and the system's own facts.
+    """Collects events while `active`.
 
-    Imports are seen as a finder of modules: of `importlib.import_module`, which Keras calls, an
-    audit hook isn't told.
+    Reading is allowed in the folder under test, in Python's own folders and in /proc and /sys.
+    Imports are observed by a finder of modules, as `importlib.import_module`, which Keras calls,
+    raises no audit event.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.on, self.seen = folder, False, []
+        self.folder, self.active, self.events = folder, False, []
         sys.addaudithook(self.hook)
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if self.on and name.startswith("evil"):
-            self.seen.append(f"import {name}")
+        if self.active and name.startswith("evil"):
+            self.events.append(f"import {name}")
 
     def hook(self, event: str, arguments: tuple) -> None:
-        if not self.on:
+        if not self.active:
             return
         if event == "open" and not isinstance(arguments[0], int):
             path, mode, flags = (
@@ -71,16 +71,16 @@ class Watch:
                 arguments[1] or "",
                 arguments[2] or 0,
             )
-            writes = any(sign in mode for sign in "wax+") or flags & (
+            writes = any(char in mode for char in "wax+") or flags & (
                 os.O_WRONLY | os.O_RDWR | os.O_CREAT
             )
-            ours = path.startswith(
+            allowed = path.startswith(
                 (str(self.folder), sys.prefix, sys.base_prefix, os.getcwd(), "/proc/", "/sys/")
             )
-            if (writes and path != os.devnull) or not ours:
-                self.seen.append(f"open {path} {mode}")
-        elif event.startswith((*_NEVER, *_CHANGES)):
-            self.seen.append(f"{event} {arguments!r:.200}")
+            if (writes and path != os.devnull) or not allowed:
+                self.events.append(f"open {path} {mode}")
+        elif event.startswith((*_FORBIDDEN, *_CHANGES)):
+            self.events.append(f"{event} {arguments!r:.200}")
 
 
 def load(case: Path) -> None:
@@ -92,7 +92,8 @@ def load(case: Path) -> None:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    load(folder / "good.keras")  # what is imported at the first load
+    # The first load imports modules.
+    load(folder / "good.keras")
     load(folder / "good")
     config = load_config("demo", ["encoder.width=0.25"])
     encoder, watch = build_config_encoder(config), Watch(folder)
@@ -108,21 +109,21 @@ def main() -> None:
         if case.suffix == ".keras"
     ]
     for name, loading, case in loads:
-        watch.seen, text = [], None
-        watch.on = True
+        watch.events, message = [], None
+        watch.active = True
         try:
             loading(case)
         except (ProtocolError, ConfigError) as error:
-            text = str(error)
+            message = str(error)
         finally:
-            watch.on = False
-        print(json.dumps({"name": name, "refused": text, "events": watch.seen}), flush=True)
-    for deed in sorted(Path(sys.argv[2]).iterdir()):
-        watch.seen, watch.on = [], True
+            watch.active = False
+        print(json.dumps({"name": name, "refused": message, "events": watch.events}), flush=True)
+    for control in sorted(Path(sys.argv[2]).iterdir()):
+        watch.events, watch.active = [], True
         with contextlib.suppress(ImportError):
-            pickle.loads(deed.read_bytes())
-        watch.on = False
-        print(json.dumps({"deed": deed.name, "events": watch.seen}), flush=True)
+            pickle.loads(control.read_bytes())
+        watch.active = False
+        print(json.dumps({"control": control.name, "events": watch.events}), flush=True)
 
 
 if __name__ == "__main__":

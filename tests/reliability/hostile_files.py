@@ -1,5 +1,7 @@
-"""Model files made to do harm: each function writes one, given where, a good one of its kind, and
-the path that it tries to write."""
+"""Malicious model files: SavedModels, `.keras` files and run folders.
+
+They try to write a file, the canary, or to read `SECRET`, or to crash or exhaust the process.
+"""
 
 import importlib
 import io
@@ -28,7 +30,7 @@ _CONV = "layers/conv2d/vars/0"
 
 
 def good_model() -> keras.Model:
-    """From uint8 images of any size to 4 numbers."""
+    """Returns a model from uint8 images of any size to 4 numbers."""
     images = keras.Input((None, None, 3), dtype="uint8")
     features = keras.layers.Conv2D(4, 3, activation="relu", name="conv2d")(
         keras.layers.Rescaling(1 / 255)(images)
@@ -48,7 +50,7 @@ def write_zip(path: Path, members: dict[str, bytes], compression: int = zipfile.
 
 
 def _with_layer(layer: dict[str, Any]) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
-    """Puts a layer, or any object, in the place of the rescaling."""
+    """Replaces the rescaling by a layer or any other object."""
 
     def change(members: dict[str, bytes]) -> dict[str, bytes]:
         tree = json.loads(members["config.json"])
@@ -97,8 +99,8 @@ def _link(file: h5py.File, link: Any) -> None:
     file[_CONV] = link
 
 
-class Deed:
-    """Unpickled, it calls a function."""
+class Call:
+    """An object that calls a function when it is unpickled."""
 
     def __init__(self, function: Callable, *arguments: Any) -> None:
         self._call = function, arguments
@@ -107,26 +109,29 @@ class Deed:
         return self._call
 
 
-def evil(path: Path) -> Deed:
-    """Unpickled, it writes a file."""
-    return Deed(exec, f"open({str(path)!r}, 'w').write('pickle')")
+def evil(path: Path) -> Call:
+    """Returns an object that writes a file when it is unpickled."""
+    return Call(exec, f"open({str(path)!r}, 'w').write('pickle')")
 
 
-def write_deeds(folder: Path, canary: Path) -> dict[str, str]:
-    """Pickles that do, when they are loaded, what hostile files try: name of each -> the event that
-    it is seen by."""
-    deeds = {
+def write_controls(folder: Path, canary: Path) -> dict[str, str]:
+    """Writes pickles that do, when they are loaded, what hostile files try.
+
+    Returns:
+        The name of each -> the audit event that it causes.
+    """
+    controls = {
         "writes": (f"open {canary} w", evil(canary)),
-        "reads": (f"open {os.path.realpath(SECRET)} ", Deed(open, SECRET)),
-        "makes": ("os.mkdir ", Deed(os.mkdir, str(canary.with_name("made")))),
-        "runs": ("os.system ", Deed(os.system, "true")),
-        "starts": ("subprocess.Popen ", Deed(subprocess.call, ["true"])),
-        "connects": ("socket.", Deed(socket.socket)),
-        "imports": ("import ", Deed(importlib.import_module, "evil")),
+        "reads": (f"open {os.path.realpath(SECRET)} ", Call(open, SECRET)),
+        "makes": ("os.mkdir ", Call(os.mkdir, str(canary.with_name("made")))),
+        "runs": ("os.system ", Call(os.system, "true")),
+        "starts": ("subprocess.Popen ", Call(subprocess.call, ["true"])),
+        "connects": ("socket.", Call(socket.socket)),
+        "imports": ("import ", Call(importlib.import_module, "evil")),
     }
-    for name, (_, deed) in deeds.items():
-        (folder / name).write_bytes(pickle.dumps(deed))
-    return {name: event for name, (event, _) in deeds.items()}
+    for name, (_, call) in controls.items():
+        (folder / name).write_bytes(pickle.dumps(call))
+    return {name: event for name, (event, _) in controls.items()}
 
 
 def _object(
@@ -140,7 +145,7 @@ def _lambda(code: str) -> dict[str, Any]:
 
 
 def keras_cases(canary: Path) -> dict[str, Callable[[dict[str, bytes]], dict[str, bytes]]]:
-    """Name -> members of a good `.keras` file to those of a hostile one."""
+    """Returns functions from the members of a good `.keras` file to those of a hostile one."""
     code = f"open({str(canary)!r}, 'w').write('code')"
     layer = {"name": "evil"}
     nan = np.full((3, 3, 3, 4), np.nan, np.float32)
@@ -218,7 +223,7 @@ def write_hostile_keras(folder: Path, good: Path, canary: Path) -> None:
 
 
 def export(folder: Path, function: Callable, **attributes: Any) -> None:
-    """A SavedModel whose endpoint does what `function` does with the images."""
+    """Writes a SavedModel whose endpoint is `function` of the images."""
     module = tf.Module()
     for name, value in attributes.items():
         setattr(module, name, value)
@@ -233,7 +238,7 @@ def _features(images: tf.Tensor) -> tf.Tensor:
 
 
 def write_file_on_call(path: Path) -> Callable:
-    """The function of an endpoint that writes a file."""
+    """Returns the function of an endpoint that writes a file when it is called."""
 
     def serve(images):
         with tf.control_dependencies([tf.io.write_file(str(path), "graph")]):
@@ -313,15 +318,14 @@ def write_hostile_saved_models(folder: Path, good: Path, canary: Path) -> None:
 
 
 def _write_pickled(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
-    """As a checkpoint's arrays are written, but that it takes objects, which only pickle can
-    hold."""
+    """Writes arrays as a checkpoint does, but also arrays of objects, which are pickled."""
     np.savez(file, **{name.replace("/", "|"): array for name, array in arrays.items()})
 
 
 def write_hostile_runs(
     folder: Path, config: dict, arrays: dict[str, np.ndarray], canary: Path
 ) -> None:
-    """Run folders whose only checkpoint is whole and holds what it shouldn't."""
+    """Writes run folders whose only checkpoint is valid but has malicious or wrong arrays."""
     first = next(name for name, array in sorted(arrays.items()) if array.ndim == 4)
     for name, changed in {
         "run-pickled": arrays | {first: np.array([evil(canary)], dtype=object)},

@@ -1,5 +1,4 @@
-"""The command: what it leaves gives the original network's outputs; what isn't such a network is an
-error and leaves nothing."""
+"""The convert command: outputs of the original network, errors, and runs that start from it."""
 
 import functools
 import io
@@ -30,13 +29,15 @@ from tests.reliability.hostile_files import keras_members, write_zip
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SIZE = 64
 SHALLOW = 1, 2, 1, 1
-"""Blocks in each group: of each kind of block, and stride, one or two will do."""
+"""Blocks in each group: enough for each type of block and each stride."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def shallow():
-    """The networks of this file have few blocks, so that all of it takes seconds; test_photos.py
-    has whole ones."""
+    """Gives the networks of this file few blocks, so that its tests take seconds.
+
+    test_photos.py has the published sizes.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name in ("resnet18", "resnet50", "wide_resnet50_2"):
             patch.setitem(BLOCKS, name, SHALLOW)
@@ -45,7 +46,7 @@ def shallow():
 
 @pytest.fixture
 def built_once(monkeypatch):
-    """For tests of what is refused: nothing is set then, so all may look at one network."""
+    """Builds each network once, for tests in which no weight is assigned."""
     for module in (deepmind, torchvision):
         monkeypatch.setattr(module, "build_encoder", _built)
 
@@ -73,7 +74,7 @@ def saved(folder, tensors, prefix=""):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2"])
-def test_an_encoder_from_torchvisions_tensors_gives_the_outputs_of_numpy_with_pytorchs_padding(
+def test_torchvision_encoder_matches_numpy_reference(
     name, tmp_path
 ):
     tensors = torch_resnet.state_dict(name)
@@ -83,7 +84,7 @@ def test_an_encoder_from_torchvisions_tensors_gives_the_outputs_of_numpy_with_py
     expected = torch_resnet.representations(tensors, x)
     np.testing.assert_allclose(converted.encoder(x).numpy(), expected, atol=1e-4)
     assert expected.std(axis=0).mean() > 0.01
-    assert converted.left_out == ("its last layer (`fc`)",)
+    assert converted.skipped == ("its last layer (`fc`)",)
 
 
 @pytest.mark.parametrize(
@@ -94,11 +95,11 @@ def test_an_encoder_from_torchvisions_tensors_gives_the_outputs_of_numpy_with_py
         ("module.encoder.", False, []),
     ],
 )
-def test_prefixes_are_found_and_said(prefix, numbered, others, tmp_path):
+def test_prefix_is_found_and_reported(prefix, numbered, others, tmp_path):
     tensors = torch_resnet.state_dict()
     del tensors["fc.weight"], tensors["fc.bias"]
     if numbered:
-        places = {
+        indices = {
             "conv1": "0",
             "bn1": "1",
             "layer1": "4",
@@ -107,7 +108,7 @@ def test_prefixes_are_found_and_said(prefix, numbered, others, tmp_path):
             "layer4": "7",
         }
         named = {
-            ".".join([places[name.split(".")[0]], *name.split(".")[1:]]): value
+            ".".join([indices[name.split(".")[0]], *name.split(".")[1:]]): value
             for name, value in tensors.items()
         }
     else:
@@ -118,18 +119,18 @@ def test_prefixes_are_found_and_said(prefix, numbered, others, tmp_path):
     converted = read_torchvision(saved(tmp_path, named), SIZE)
     assert f"under the prefix `{prefix}`" in converted.origin
     assert ("numbered" in converted.origin) == numbered
-    assert converted.left_out == tuple(f"`{name.split('.')[0]}`" for name in others)
+    assert converted.skipped == tuple(f"`{name.split('.')[0]}`" for name in others)
     kernel = converted.encoder.get_layer("group2_block1_shortcut_conv").kernel.numpy()
     np.testing.assert_array_equal(
         kernel, tensors["layer2.0.downsample.0.weight"].transpose(2, 3, 1, 0)
     )
 
 
-def test_of_several_encoders_one_is_named(tmp_path):
+def test_prefix_selects_one_of_several_encoders(tmp_path):
     tensors = torch_resnet.state_dict()
     both = {
-        f"{part}.{name}": value
-        for part in ("backbone", "momentum_backbone")
+        f"{prefix}.{name}": value
+        for prefix in ("backbone", "momentum_backbone")
         for name, value in tensors.items()
     }
     path = saved(tmp_path, both)
@@ -163,7 +164,7 @@ def _without(tensors, name):
         ),
         (
             lambda t: t | {"bn1.bias": np.ones(4, np.int32)},
-            r"1 of a type that isn't read here .*: bn1.bias \(I32\)",
+            r"1 of an unsupported dtype .*: bn1.bias \(I32\)",
         ),
         (
             lambda t: t | {"bn1.bias": np.full(4, np.nan, np.float32)},
@@ -188,13 +189,13 @@ def _without(tensors, name):
         (lambda t: {}, "found nothing"),
     ],
 )
-def test_a_tensor_that_is_missing_unknown_or_otherwise_is_named(change, message, tmp_path):
+def test_wrong_torchvision_tensor_is_named_in_the_error(change, message, tmp_path):
     with pytest.raises(ConversionError, match=message):
         read_torchvision(saved(tmp_path, change(torch_resnet.state_dict())), SIZE)
 
 
 @pytest.mark.usefixtures("built_once")
-def test_mistakes_are_told_together(tmp_path):
+def test_all_mistakes_are_reported_together(tmp_path):
     tensors = _without(torch_resnet.state_dict(), "bn1.weight") | {
         "extra.weight": np.ones(1, np.float32)
     }
@@ -204,7 +205,7 @@ def test_mistakes_are_told_together(tmp_path):
         read_torchvision(saved(tmp_path, tensors), SIZE)
 
 
-def test_half_and_double_precision_are_read(tmp_path):
+def test_float16_and_float64_are_read(tmp_path):
     tensors = torch_resnet.state_dict()
     stored = tensors | {
         "bn1.weight": tensors["bn1.weight"].astype(np.float64),
@@ -220,15 +221,14 @@ def test_half_and_double_precision_are_read(tmp_path):
 
 @pytest.fixture(scope="module")
 def small_checkpoint():
-    """(the Haiku network, its online and target parameters and state), with a block or two of each
-    group."""
+    """Returns a small Haiku network, and the parameters and state of its online and target one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(haiku_byol.BLOCKS, "ResNet50", SHALLOW)
         network = haiku_byol.HaikuByol(width=1 / 16, namesake=True)
-    return network, network.drawn(0), network.drawn(1)
+    return network, network.random_weights(0), network.random_weights(1)
 
 
-def test_networks_from_a_checkpoint_give_haikus_outputs(small_checkpoint, tmp_path):
+def test_deepmind_networks_match_haikus_outputs(small_checkpoint, tmp_path):
     network, online, target = small_checkpoint
     converted = read_deepmind(
         haiku_byol.save(tmp_path / "c.pkl", haiku_byol.checkpoint(online, target)), SIZE
@@ -255,7 +255,7 @@ def test_networks_from_a_checkpoint_give_haikus_outputs(small_checkpoint, tmp_pa
     assert set(converted.target_heads) == {"projector"}
 
 
-def test_heads_and_target_are_converted_where_present(small_checkpoint, tmp_path):
+def test_checkpoint_without_heads_and_target_is_converted(small_checkpoint, tmp_path):
     _, (parameters, state), target = small_checkpoint
     encoder_only = tuple(
         {name: value for name, value in tree.items() if name.startswith("res_net")}
@@ -267,11 +267,14 @@ def test_heads_and_target_are_converted_where_present(small_checkpoint, tmp_path
     )
     converted = read_deepmind(haiku_byol.save(tmp_path / "c.pkl", tree), SIZE)
     assert converted.heads == {} and converted.target_encoder is None
-    assert converted.left_out == ("the classifier that learned beside it", "the optimizer's state")
+    assert converted.skipped == (
+        "the classifier that was trained on the representations",
+        "the optimizer's state",
+    )
 
 
 def _edited(trees, which, module, change):
-    """(parameters, state) with the module's dict in one of them changed; None removes it."""
+    """Returns (parameters, state) with a module's dict changed in one; None removes the module."""
     edited = [dict(tree) for tree in trees]
     value = change(dict(edited[which].get(module, {})))
     edited[which].pop(module, None)
@@ -335,20 +338,20 @@ BLOCK = "res_net/~/block_group_1/~/block_1/~/"
             0,
             "res_net/~/initial_conv_1",
             lambda m: None,
-            'expected one ResNet, with a first convolution "<name>/initial_conv/w"; found none',
+            'expected one ResNet, with a first convolution "<name>/initial_conv/w"; received none',
         ),
         (
             0,
             "other/~/initial_conv",
             lambda m: {"w": np.ones((7, 7, 3, 4), np.float32)},
-            "found res_net/initial_conv_1/w, other/initial_conv/w",
+            "received res_net/initial_conv_1/w, other/initial_conv/w",
         ),
         (0, f"{BLOCK}conv_1", lambda m: {"w": m["w"] * np.nan}, "1 with values that aren't finite"),
         (
             0,
             f"{BLOCK}conv_1",
             lambda m: {"w": m["w"].astype(np.int32)},
-            "1 of a type that isn't read here",
+            "1 of an unsupported dtype",
         ),
         (
             0,
@@ -358,7 +361,7 @@ BLOCK = "res_net/~/block_group_1/~/block_1/~/"
         ),
     ],
 )
-def test_a_parameter_that_is_missing_unknown_or_otherwise_is_named(
+def test_wrong_haiku_parameter_is_named_in_the_error(
     which, module, change, message, small_checkpoint, tmp_path
 ):
     _, online, target = small_checkpoint
@@ -370,15 +373,15 @@ def test_a_parameter_that_is_missing_unknown_or_otherwise_is_named(
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ([1, 2], 'expected a BYOL checkpoint, with a mapping "experiment_state"; found list'),
-        ({"weights": {}}, 'with a mapping "experiment_state"; found weights'),
+        ([1, 2], 'expected a BYOL checkpoint, with a mapping "experiment_state"; received list'),
+        ({"weights": {}}, 'with a mapping "experiment_state"; received weights'),
         (
             {"experiment_state": {"backbone_params": {}}},
-            'with a mapping "online_params"; found backbone_params',
+            'with a mapping "online_params"; received backbone_params',
         ),
         (
             {"experiment_state": {"online_params": {}, "online_state": {}}},
-            "found none among no tensors",
+            "received none among no tensors",
         ),
         (
             {"experiment_state": {"online_params": {"a": 1}, "online_state": {}}},
@@ -386,7 +389,7 @@ def test_a_parameter_that_is_missing_unknown_or_otherwise_is_named(
         ),
     ],
 )
-def test_another_pickle_is_no_checkpoint(tree, message, tmp_path):
+def test_pickle_of_something_else_is_refused(tree, message, tmp_path):
     with pytest.raises(ConversionError, match=message):
         read_deepmind(haiku_byol.save(tmp_path / "c.pkl", tree), SIZE)
 
@@ -396,14 +399,14 @@ def test_another_pickle_is_no_checkpoint(tree, message, tmp_path):
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
-    """(the folder that the command left, the tensors that it came from)."""
+    """Returns the folder that the command wrote, and the tensors that it is from."""
     folder = tmp_path_factory.mktemp("converted")
     tensors = torch_resnet.state_dict()
     assert main(["torchvision", str(saved(folder, tensors)), "--out", str(folder / "out")]) == 0
     return folder / "out", tensors
 
 
-def test_both_exports_take_uint8_and_give_the_original_outputs(converted):
+def test_exports_match_the_original_on_uint8_images(converted):
     folder, tensors = converted
     pixels = images(2, 224)
     expected = torch_resnet.representations(tensors, normalised(pixels))
@@ -414,7 +417,7 @@ def test_both_exports_take_uint8_and_give_the_original_outputs(converted):
     assert expected.shape == (2, 32)
 
 
-def test_the_folder_says_what_it_came_from_and_holds_nothing_half_written(converted):
+def test_folder_has_card_and_config_and_no_temporary_files(converted):
     folder, _ = converted
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
@@ -443,7 +446,7 @@ def test_the_folder_says_what_it_came_from_and_holds_nothing_half_written(conver
     assert config.encoder.weights == str(folder / "encoder.keras")
 
 
-def test_an_error_leaves_nothing_and_says_so_without_a_traceback(
+def test_error_has_a_message_and_leaves_no_folder(
     converted, tmp_path, capsys, monkeypatch
 ):
     folder, tensors = converted
@@ -454,7 +457,7 @@ def test_an_error_leaves_nothing_and_says_so_without_a_traceback(
         main(["torchvision", str(folder / ".." / "resnet.safetensors"), "--out", str(folder)]) == 2
     )
     assert (
-        f"--out {folder}: expected a new or empty folder; it holds something"
+        f"--out {folder}: expected a new or empty folder; it isn't empty"
         in capsys.readouterr().err
     )
     assert main(["deepmind", str(tmp_path / "none.pkl"), "--out", str(tmp_path / "out")]) == 2
@@ -492,24 +495,24 @@ def test_an_error_leaves_nothing_and_says_so_without_a_traceback(
 
 
 def config_from(folder, **encoder) -> Config:
-    """A small run's config that starts from the folder."""
+    """Returns the config of a small run that starts from the folder."""
     tree = json.loads((folder / "config.json").read_text())
     tree["data"] = {"source": "digits", "pretrain_images": 32}
     tree["views"] = {"size": 32}
     tree["encoder"] |= encoder
-    tree["projector"] = tree["predictor"] = {"hidden": 16}
+    tree["projector"] = tree["predictor"] = {"hidden_size": 16}
     tree["training"] = {"epochs": 2, "batch_size": 16}
     return Config.model_validate(tree)
 
 
 @pytest.mark.long
-def test_a_run_starts_with_the_converted_outputs_in_both_networks(converted, tmp_path):
+def test_run_starts_from_the_converted_encoder(converted, tmp_path):
     from byol_tf.runs.folder import RunFolder
     from byol_tf.train.experiment import Experiment
 
     folder, tensors = converted
-    said = []
-    experiment = Experiment(config_from(folder), RunFolder(tmp_path / "run"), said.append)
+    lines = []
+    experiment = Experiment(config_from(folder), RunFolder(tmp_path / "run"), lines.append)
     assert not (tmp_path / "run").exists()
     experiment._begin(["test"])
     pixels = images(2, 32)
@@ -518,12 +521,12 @@ def test_a_run_starts_with_the_converted_outputs_in_both_networks(converted, tmp
     np.testing.assert_allclose(
         experiment.model.target_encoder(normalised(pixels)).numpy(), expected, atol=1e-4
     )
-    assert f"the encoder starts from {folder / 'encoder.keras'}" in said
+    assert f"the encoder starts from {folder / 'encoder.keras'}" in lines
 
 
 @pytest.fixture
 def loaded(converted, monkeypatch):
-    """The folder; its `encoder.keras` is read once for all tests."""
+    """Returns the folder, and has its `encoder.keras` read once for all tests."""
     folder, _ = converted
     if not _LOADED:
         _LOADED.append(keras.models.load_model(folder / "encoder.keras"))
@@ -534,7 +537,7 @@ def loaded(converted, monkeypatch):
 _LOADED = []
 
 
-def test_online_and_target_network_start_with_the_converted_outputs(loaded, converted):
+def test_online_and_target_start_from_the_converted_encoder(loaded, converted):
     config = config_from(loaded)
     model = build_model(config)
     start_from(model, starting_weights(config.encoder.weights, model.encoder, config.views))
@@ -544,15 +547,15 @@ def test_online_and_target_network_start_with_the_converted_outputs(loaded, conv
     np.testing.assert_allclose(model.target_encoder(x).numpy(), expected, atol=1e-4)
 
 
-def test_a_folder_may_be_named_and_other_sizes_are_fine(loaded):
+def test_weights_of_a_folder_fit_another_image_size(loaded):
     config = config_from(loaded)
     encoder = build_config_encoder(config)
     weights = starting_weights(str(loaded), encoder, config.views)
     assert weights.keys() == {layer.name for layer in encoder.layers if layer.weights}
-    given = _LOADED[0].get_layer("resnet18")
-    assert given.input_shape != encoder.input_shape
+    loaded_encoder = _LOADED[0].get_layer("resnet18")
+    assert loaded_encoder.input_shape != encoder.input_shape
     for name, arrays in weights.items():
-        for ours, theirs in zip(arrays, given.get_layer(name).get_weights(), strict=True):
+        for ours, theirs in zip(arrays, loaded_encoder.get_layer(name).get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
 
 
@@ -576,13 +579,13 @@ def test_a_folder_may_be_named_and_other_sizes_are_fine(loaded):
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_an_error_that_says_how(loaded, encoder, message):
+def test_weights_of_another_encoder_are_an_error(loaded, encoder, message):
     config = config_from(loaded, **encoder)
     with pytest.raises(ConfigError, match=f"encoder.weights: .*{message}"):
         starting_weights(config.encoder.weights, build_config_encoder(config), config.views)
 
 
-def test_another_normalisation_of_images_is_an_error(loaded):
+def test_weights_for_another_mean_are_an_error(loaded):
     config = config_from(loaded)
     views = config.views.model_copy(update={"mean": (0.5, 0.5, 0.5)})
     with pytest.raises(
@@ -592,7 +595,7 @@ def test_another_normalisation_of_images_is_an_error(loaded):
         starting_weights(config.encoder.weights, build_config_encoder(config), views)
 
 
-def test_another_file_is_an_error(converted, tmp_path):
+def test_file_without_an_exported_encoder_is_an_error(converted, tmp_path):
     config = config_from(converted[0])
     encoder = build_config_encoder(config)
     (tmp_path / "x.keras").write_bytes(b"no archive")
@@ -604,8 +607,8 @@ def test_another_file_is_an_error(converted, tmp_path):
             starting_weights(str(tmp_path / name), encoder, config.views)
 
 
-def test_a_file_with_weights_that_are_no_numbers_is_refused(converted, tmp_path):
-    """Keras' safe mode takes it, and so would the first step."""
+def test_weights_that_are_not_finite_are_an_error(converted, tmp_path):
+    """Keras' safe mode loads them."""
     config = config_from(converted[0])
     members = keras_members(converted[0] / "encoder.keras")
     weights = io.BytesIO(members["model.weights.h5"])
@@ -629,7 +632,7 @@ def item_holds_numbers(item: h5py.Group | h5py.Dataset) -> bool:
     return isinstance(item, h5py.Dataset) and item.dtype.kind == "f" and item.size > 0
 
 
-def test_keys_that_weights_and_padding_do_not_go_with(converted):
+def test_weights_and_padding_exclude_other_keys(converted):
     for encoder, message in (
         (
             {"normalization": "group", "width": 0.25},

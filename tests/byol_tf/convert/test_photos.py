@@ -1,5 +1,4 @@
-"""Networks of the published sizes on 32 real photos, through the command: its exports give what
-Haiku and torchvision themselves give.
+"""Converted networks of the published sizes against Haiku and torchvision on 32 real photos.
 
 `-s` prints the differences. torchvision runs in the peers' environment (`make peers`).
 """
@@ -22,11 +21,13 @@ from tests.helpers import haiku_byol
 ROOT = Path(__file__).parents[3]
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
 TOLERANCE = 1e-4
+TIMEOUT = 600.0
+"""Seconds; only a guard against hanging."""
 
 
 @pytest.fixture(scope="module")
 def pixels(photos) -> np.ndarray:
-    """uint8 `[32, 224, 224, 3]`: every so many of the photos, resized."""
+    """Returns uint8 `[32, 224, 224, 3]`: photos at equal distances in the list, resized."""
     paths = sorted((photos / "imagenette_stl10like" / "unlabeled").glob("*.JPEG"))
     chosen = [
         Image.open(path).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
@@ -35,29 +36,31 @@ def pixels(photos) -> np.ndarray:
     return np.stack([np.asarray(image) for image in chosen])
 
 
-def agree(what: str, ours, theirs) -> None:
-    """Prints and checks the largest difference; representations must tell the photos apart, or it
-    would mean nothing."""
+def assert_close(label: str, ours, theirs) -> None:
+    """Prints and checks the largest difference.
+
+    The expected values have to differ between photos: of constant ones it would mean nothing.
+    """
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     difference = np.abs(ours - theirs).max()
     print(
-        f"{what}: largest difference {difference:.1e} of values up to {np.abs(theirs).max():.2f}, "
-        f"spread {theirs.std(axis=0).mean():.3f}"
+        f"{label}: largest difference {difference:.1e} of values up to {np.abs(theirs).max():.2f}, "
+        f"standard deviation {theirs.std(axis=0).mean():.3f}"
     )
     assert theirs.std(axis=0).mean() > 0.01
     assert difference < TOLERANCE
 
 
-def in_parts(model, images, size=8):
+def in_batches(model, images, size=8):
     return np.concatenate(
         [np.asarray(model(images[start : start + size])) for start in range(0, len(images), size)]
     )
 
 
 @pytest.mark.long
-def test_deepminds_resnet50_with_its_heads_and_target(pixels, tmp_path):
+def test_deepmind_resnet50_with_heads_and_target(pixels, tmp_path):
     network = haiku_byol.HaikuByol(hidden=4096, outputs=256)
-    online, target = network.drawn(0), network.drawn(1)
+    online, target = network.random_weights(0), network.random_weights(1)
     path = haiku_byol.save(tmp_path / "pretrain.pkl", haiku_byol.checkpoint(online, target))
     assert main(["deepmind", str(path), "--out", str(tmp_path / "out")]) == 0
     out = tmp_path / "out"
@@ -70,25 +73,24 @@ def test_deepminds_resnet50_with_its_heads_and_target(pixels, tmp_path):
             strict=True,
         )
         representation, projection, prediction = map(np.concatenate, theirs)
-        x = in_parts(keras.models.load_model(folder / "encoder.keras"), pixels)
-        agree(f"DeepMind's ResNet-50, {name} representation", x, representation)
-        x = in_parts(keras.models.load_model(folder / "projector.keras"), x)
-        agree(f"DeepMind's ResNet-50, {name} projection", x, projection)
+        x = in_batches(keras.models.load_model(folder / "encoder.keras"), pixels)
+        assert_close(f"DeepMind's ResNet-50, {name} representation", x, representation)
+        x = in_batches(keras.models.load_model(folder / "projector.keras"), x)
+        assert_close(f"DeepMind's ResNet-50, {name} projection", x, projection)
         if name == "online":
             saved = tf.saved_model.load(str(out / "encoder" / "1"))
-            agree("DeepMind's ResNet-50, SavedModel", in_parts(saved.serve, pixels), representation)
-            agree(
+            assert_close("DeepMind's ResNet-50, SavedModel", in_batches(saved.serve, pixels), representation)
+            assert_close(
                 "DeepMind's ResNet-50, prediction",
-                in_parts(keras.models.load_model(out / "predictor.keras"), x),
+                in_batches(keras.models.load_model(out / "predictor.keras"), x),
                 prediction,
             )
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("theirs", "ours"), [("ResNet50", "resnet50"), ("ResNet200", "resnet200")])
-def test_the_published_architectures_have_haikus_names_shapes_and_outputs(theirs, ours, tmp_path):
-    """At a sixteenth of the width, and on noise: what depth does to names and numbers shows there
-    too."""
+def test_published_depths_match_haikus_names_shapes_and_outputs(theirs, ours, tmp_path):
+    """At a sixteenth of the width and on noise, as depth alone decides about names."""
     network, shapes = haiku_byol.HaikuByol(theirs, 1 / 16), {}
     for tree in network.shapes():
         for module, leaves in tree.items():
@@ -105,16 +107,16 @@ def test_the_published_architectures_have_haikus_names_shapes_and_outputs(theirs
         for variable in layer.variables
     ]
     assert {slot.name for slot in slots} == {name for name in shapes if name.startswith("res_net/")}
-    assert all(slot.fits(shapes[slot.name]) for slot in slots)
-    drawn = network.drawn(0)
+    assert all(slot.accepts(shapes[slot.name]) for slot in slots)
+    weights = network.random_weights(0)
     converted = read_deepmind(
-        haiku_byol.save(tmp_path / "pretrain.pkl", haiku_byol.checkpoint(drawn, drawn)), 64
+        haiku_byol.save(tmp_path / "pretrain.pkl", haiku_byol.checkpoint(weights, weights)), 64
     )
     assert converted.architecture == (ours, 1 / 16)
     noise = np.random.default_rng(0).uniform(size=(4, 64, 64, 3)).astype(np.float32)
-    expected, _, _ = network.outputs(*drawn, noise)
+    expected, _, _ = network.outputs(*weights, noise)
     normalised = (noise - np.asarray(haiku_byol.MEAN)) / np.asarray(haiku_byol.STD)
-    agree(
+    assert_close(
         f"DeepMind's {theirs} of a sixteenth of its width", converted.encoder(normalised), expected
     )
 
@@ -123,7 +125,7 @@ def test_the_published_architectures_have_haikus_names_shapes_and_outputs(theirs
 @pytest.mark.parametrize(
     "name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"]
 )
-def test_torchvisions_own(name, pixels, tmp_path):
+def test_torchvisions_resnets(name, pixels, tmp_path):
     if not PEERS.exists():
         pytest.skip("no .venv-peers; make peers")
     np.save(tmp_path / "photos.npy", pixels)
@@ -135,7 +137,7 @@ def test_torchvisions_own(name, pixels, tmp_path):
         tmp_path / "photos.npy",
         tmp_path / "out.npz",
     ]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=600)
+    subprocess.run(command, cwd=ROOT, check=True, timeout=TIMEOUT)
     with np.load(tmp_path / "out.npz") as file:
         theirs = file["representations"]
         tensors = {
@@ -147,4 +149,4 @@ def test_torchvisions_own(name, pixels, tmp_path):
     safetensors.numpy.save_file(tensors, path)
     assert main(["torchvision", str(path), "--out", str(tmp_path / "out")]) == 0
     saved = tf.saved_model.load(str(tmp_path / "out" / "encoder" / "1"))
-    agree(f"torchvision's {name}", in_parts(saved.serve, pixels), theirs)
+    assert_close(f"torchvision's {name}", in_batches(saved.serve, pixels), theirs)

@@ -1,5 +1,4 @@
-"""A pickle is read as data: what numpy, JAX, Haiku and dill write for arrays comes out, and nothing
-else is even looked up."""
+"""The pickle reader: arrays as NumPy, JAX, Haiku and dill write them; anything else is refused."""
 
 import collections
 import os
@@ -12,19 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from byol_tf.convert import safe_pickle as array_pickle
+from byol_tf.convert import safe_pickle
 from byol_tf.convert.safe_pickle import StoredArray, read_arrays
 from byol_tf.errors import ConversionError
 from tests.helpers.haiku_byol import State
 
 
-def plain(tree):
-    """With every stored array as NumPy's."""
+def to_numpy(tree):
+    """Returns the tree with NumPy's arrays in place of `StoredArray`s."""
     if isinstance(tree, dict):
-        return {key: plain(value) for key, value in tree.items()}
+        return {key: to_numpy(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return type(tree)(plain(value) for value in tree)
-    return tree.numpy() if isinstance(tree, StoredArray) else tree
+        return type(tree)(to_numpy(value) for value in tree)
+    return tree.array if isinstance(tree, StoredArray) else tree
 
 
 def read(tmp_path, content):
@@ -54,39 +53,37 @@ ARRAYS = {
     ],
     ids=lambda value: getattr(value, "__module__", value),
 )
-def test_arrays_come_out_as_they_went_in(dumps, protocol, tmp_path):
+def test_arrays_are_read_as_they_were_written(dumps, protocol, tmp_path):
     tree = {
         "arrays": ARRAYS,
         "scalar": np.float32(1.5),
         "list": [1, "two", None, (True, 2.5)],
         "ordered": collections.OrderedDict(a=1),
     }
-    got = plain(read(tmp_path, dumps(tree, protocol=protocol)))
-    assert got["list"] == tree["list"]
-    assert got["scalar"] == 1.5
-    assert got["ordered"] == {"a": 1}
+    result = to_numpy(read(tmp_path, dumps(tree, protocol=protocol)))
+    assert result["list"] == tree["list"]
+    assert result["scalar"] == 1.5
+    assert result["ordered"] == {"a": 1}
     for name, array in ARRAYS.items():
-        np.testing.assert_array_equal(got["arrays"][name], array, name)
-        assert got["arrays"][name].dtype == array.dtype, name
+        np.testing.assert_array_equal(result["arrays"][name], array, name)
+        assert result["arrays"][name].dtype == array.dtype, name
 
 
 @pytest.mark.parametrize("dumps", [pickle.dumps, dill.dumps], ids=["pickle", "dill"])
-def test_jax_haiku_and_named_tuples_are_containers(dumps, tmp_path):
+def test_jax_arrays_haiku_mappings_and_named_tuples_are_read(dumps, tmp_path):
     tree = {
         "jax": jnp.arange(3, dtype=jnp.float32),
         "haiku": hk.data_structures.to_immutable_dict(
             {"module": {"w": np.ones((1, 2), np.float32)}}
         ),
     }
-    if (
-        dumps is dill.dumps
-    ):  # which writes a named tuple's class by its fields; pickle would want to import it
+    if dumps is dill.dumps:  # it writes a named tuple's class by its fields, pickle by its module
         tree["state"] = State(1, 2, 3, 4, [])
-    got = plain(read(tmp_path, dumps(tree)))
-    np.testing.assert_array_equal(got["jax"], [0, 1, 2])
-    np.testing.assert_array_equal(got["haiku"]["module"]["w"], [[1, 1]])
+    result = to_numpy(read(tmp_path, dumps(tree)))
+    np.testing.assert_array_equal(result["jax"], [0, 1, 2])
+    np.testing.assert_array_equal(result["haiku"]["module"]["w"], [[1, 1]])
     if "state" in tree:
-        assert got["state"] == {
+        assert result["state"] == {
             "online_params": 1,
             "target_params": 2,
             "online_state": 3,
@@ -95,17 +92,16 @@ def test_jax_haiku_and_named_tuples_are_containers(dumps, tmp_path):
         }
 
 
-def test_a_named_tuple_may_be_named_by_its_module(tmp_path):
+def test_named_tuple_of_deepminds_module_is_read(tmp_path):
     fields = pickle.dumps((1, 2, 3, 4, 5), 2)[2:-1]
-    got = read(
+    result = read(
         tmp_path, b"\x80\x02cbyol.byol_experiment\n_ByolExperimentState\n" + fields + b"\x81."
     )
-    assert got["target_params"] == 2
+    assert result["target_params"] == 2
 
 
-def test_older_dill_names_functions_by_module_and_attribute(tmp_path):
-    """`_get_attr(_import_module("numpy.core.multiarray"), "_reconstruct")`: resolved in the table,
-    nothing imported."""
+def test_functions_named_by_older_dill_are_found(tmp_path):
+    """Older dill writes `_get_attr(_import_module("numpy.core.multiarray"), "_reconstruct")`."""
     array = pickle.dumps(np.arange(3, dtype=np.float32), 2)
     head = next(
         head
@@ -116,7 +112,7 @@ def test_older_dill_names_functions_by_module_and_attribute(tmp_path):
         b"cdill._dill\n_get_attr\n(cdill._dill\n_import_module\n(Vnumpy.core.multiarray\n"
         b"tRV_reconstruct\ntRq\x00"
     )
-    np.testing.assert_array_equal(read(tmp_path, array.replace(head, other)).numpy(), [0, 1, 2])
+    np.testing.assert_array_equal(read(tmp_path, array.replace(head, other)).array, [0, 1, 2])
     with pytest.raises(ConversionError, match=r"os\.system"):
         read(
             tmp_path,
@@ -124,8 +120,8 @@ def test_older_dill_names_functions_by_module_and_attribute(tmp_path):
         )
 
 
-class Calls:
-    """Pickles as a call of any function."""
+class Call:
+    """Pickles as a call of a function."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -138,21 +134,21 @@ class Calls:
 @pytest.mark.parametrize(
     ("forbidden", "name"),
     [
-        (Calls(os.system, "touch ran"), "system"),
-        (Calls(eval, "1"), "eval"),
-        (Calls(getattr, "a", "upper"), "getattr"),
-        (Calls(__import__, "antigravity"), "__import__"),
+        (Call(os.system, "touch ran"), "system"),
+        (Call(eval, "1"), "eval"),
+        (Call(getattr, "a", "upper"), "getattr"),
+        (Call(__import__, "antigravity"), "__import__"),
         (pickle.loads, "loads"),
-        (Calls(np.load, "x.npy"), "load"),
-        (Calls(np.zeros, 3), "zeros"),
-        (Calls(dill.loads, b""), "loads"),
+        (Call(np.load, "x.npy"), "load"),
+        (Call(np.zeros, 3), "zeros"),
+        (Call(dill.loads, b""), "loads"),
         (collections.Counter("a"), "Counter"),
         (struct.Struct, "Struct"),
         (lambda: 1, None),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_anything_else_is_an_error_that_names_it_and_nothing_runs(
+def test_other_names_are_refused_and_nothing_runs(
     forbidden, name, protocol, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -168,15 +164,15 @@ def test_anything_else_is_an_error_that_names_it_and_nothing_runs(
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pkl"]
 
 
-def test_objects_are_no_arrays(tmp_path):
+def test_array_of_objects_is_refused(tmp_path):
     with pytest.raises(
-        ConversionError, match="expected arrays of numbers; it holds one of dtype 'O8'"
+        ConversionError, match="it holds an array of dtype 'O8', which isn't one of numbers"
     ):
         read(tmp_path, pickle.dumps(np.array([{}, None], object)))
 
 
 def _with_state(state: bytes) -> bytes:
-    """An array whose state is other than NumPy writes it."""
+    """Returns the pickle of an array with a given state."""
     return (
         b"\x80\x03cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
         + state
@@ -210,14 +206,14 @@ def _with_state(state: bytes) -> bytes:
     ],
     ids=range(15),
 )
-def test_what_makes_no_sense_is_an_error_and_changes_nothing(content, tmp_path):
-    before = {name: dict(vars(kind)) for name, kind in array_pickle._ADMITTED.items()}
+def test_malformed_pickle_is_refused_and_changes_nothing(content, tmp_path):
+    before = {name: dict(vars(each)) for name, each in safe_pickle._STAND_INS.items()}
     with pytest.raises(ConversionError, match="expected a pickle of arrays"):
         read(tmp_path, content)
-    assert {name: dict(vars(kind)) for name, kind in array_pickle._ADMITTED.items()} == before
+    assert {name: dict(vars(each)) for name, each in safe_pickle._STAND_INS.items()} == before
 
 
-def test_a_file_that_is_not_there_or_a_folder(tmp_path):
+def test_missing_file_or_folder_is_refused(tmp_path):
     for path in (tmp_path / "none.pkl", tmp_path):
         with pytest.raises(ConversionError, match="can't be read"):
             read_arrays(path)
