@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from byol_tf.config.loading import load_config, recipes, resolved_json, schema_json
+from byol_tf.config.docs import schema_json
+from byol_tf.config.loading import load_config, recipes, resolved_json
 from byol_tf.config.schema import Objective
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -263,6 +264,6 @@ def test_photos_takes_a_folder():
 
 
 def test_the_schema_is_that_of_the_types():
-    """When this fails: `python -c "from byol_tf.config.loading import schema_json;
+    """When this fails: `python -c "from byol_tf.config.docs import schema_json;
     print(schema_json(), end='')" > configs/schema.json`."""
     assert (CONFIGS / "schema.json").read_text() == schema_json()

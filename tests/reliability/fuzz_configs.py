@@ -53,10 +53,10 @@ def main() -> None:
 
 def names() -> set[str]:
     """Every key and every value that is a word."""
-    from byol_tf.config.fields import SECTIONS, options
+    from byol_tf.config.fields import SECTIONS, allowed_values
 
     keys = {(*section, name) for section, fields in SECTIONS.items() for name in fields}
-    return {key[-1] for key in keys} | {word for key in keys for word in options(key)}
+    return {key[-1] for key in keys} | {word for key in keys for word in allowed_values(key)}
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from byol_tf.config.fields import SECTIONS, expected
+from byol_tf.config.fields import SECTIONS
 from byol_tf.config.loading import load_config, recipes, resolved_json
+from byol_tf.config.messages import describe_expected
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError
 
@@ -230,7 +231,7 @@ WRONG_VALUES = [
         {"run__root": ["a" * 100]},
         f'run.root: expected a string that is not empty; received ["{"a" * 55}...',
     ),
-    ({"run__root": "\ud800"}, r'run.root: expected a string that is not empty; received "\ud800"'),
+    ({"run__root": "\ud800"}, r'run.root: expected Unicode text; received "\ud800"'),
 ]
 CLASHES = [
     (
@@ -422,39 +423,49 @@ def test_one_mistake(changes, text):
     assert message(edited(**changes)) == f"c.json: {text}"
 
 
-# Text that is no JSON, or not the kind that is wanted -> the message after "c.json".
+# Text that is no JSON, or not an object -> the message after "c.json". The words behind "invalid
+# JSON" are Python's own; from 3.13 on it has a message of its own for a trailing comma.
+NO_KEY = "invalid JSON: expecting property name enclosed in double quotes"
+NO_VALUE = "invalid JSON: expecting value"
+ILLEGAL_COMMA = sys.version_info >= (3, 13)
 BROKEN = [
-    ('{\n  "name": "x",\n}', ":2:14: expected no comma before '}'; found one"),
-    ('{"views": [1, 2, ]}', ":1:16: expected no comma before ']'; found one"),
-    ('{\n  // mine\n  "name": "x"}', ":2:3: expected no comment, as JSON has none; found //"),
-    ('{"name": "x" # mine\n}', ":1:14: expected no comment, as JSON has none; found #"),
     (
-        '{\n  "seed": 1\n  "name": "x"}',
-        ":3:3: expected ',' or '}'; found \"name\"; is a comma missing before it?",
+        '{\n  "name": "x",\n}',
+        ":2:14: invalid JSON: illegal trailing comma before end of object"
+        if ILLEGAL_COMMA
+        else f":3:1: {NO_KEY}",
     ),
-    ('{"a": [1, 2}', ":1:12: expected ',' or ']'; found '}'"),
-    ('{"name": "x"', ":1:13: expected ',' or '}'; found the end of the text"),
-    ('{"name" "x"}', ":1:9: expected ':' after the key; found \"x\""),
-    ('{"seed": 1, name: "x"}', ":1:13: expected a key in double quotes; found name"),
-    ("{'name': 'x'}", ":1:2: expected a key in double quotes or '}'; found 'name'"),
-    ("{\"name\": 'x'}", ":1:10: expected a value; found 'x'; strings take double quotes"),
-    ('{"name": x}', ":1:10: expected a value; found x; strings take double quotes"),
-    ('{"name": }', ":1:10: expected a value; found '}'"),
-    ('{"a": True}', ":1:7: expected true as JSON writes it; found True"),
-    ('{"a": None}', ":1:7: expected null as JSON writes it; found None"),
-    ('{"a": .5}', ":1:7: expected a number as JSON writes it, such as 5, 0.5 or 1e-4; found .5"),
     (
-        '{"a": 1_000}',
-        ":1:7: expected a number as JSON writes it, such as 5, 0.5 or 1e-4; found 1_000",
+        '{"views": [1, 2, ]}',
+        ":1:16: invalid JSON: illegal trailing comma before end of array"
+        if ILLEGAL_COMMA
+        else f":1:18: {NO_VALUE}",
     ),
-    ('{"name": "x\n}', ":1:12: expected '\"' at the end of this string; found the end of the line"),
-    ('{"name": "x}', ":1:10: expected '\"' at the end of this string; found the end of the text"),
-    (r'{"root": "C:\photos"}', r":1:13: expected \\ or / in place of a single backslash; found \p"),
-    ('{"name": "x"}}', ":1:14: expected the end of the text; found '}'"),
-    ("[" * 100_000, ":1:21: expected at most 20 levels of nesting; found another '['"),
-    ('{"a":' * 100_000, ":1:101: expected at most 20 levels of nesting; found another '{'"),
-    (b'{\n "name": "\xe9t\xe9"}', ":2:11: expected text in UTF-8; found byte 0xe9"),
-    ('{"name": "x"}'.encode("utf-16"), ":1:1: expected text in UTF-8; found byte 0xff"),
+    ('{\n  // mine\n  "name": "x"}', f":2:3: {NO_KEY}"),
+    ('{"name": "x" # mine\n}', ":1:14: invalid JSON: expecting ',' delimiter"),
+    ('{\n  "seed": 1\n  "name": "x"}', ":3:3: invalid JSON: expecting ',' delimiter"),
+    ('{"a": [1, 2}', ":1:12: invalid JSON: expecting ',' delimiter"),
+    ('{"name": "x"', ":1:13: invalid JSON: expecting ',' delimiter"),
+    ('{"name" "x"}', ":1:9: invalid JSON: expecting ':' delimiter"),
+    ('{"seed": 1, name: "x"}', f":1:13: {NO_KEY}"),
+    ("{'name': 'x'}", f":1:2: {NO_KEY}"),
+    ("{\"name\": 'x'}", f":1:10: {NO_VALUE}"),
+    ('{"name": x}', f":1:10: {NO_VALUE}"),
+    ('{"name": }', f":1:10: {NO_VALUE}"),
+    ('{"a": True}', f":1:7: {NO_VALUE}"),
+    ('{"a": None}', f":1:7: {NO_VALUE}"),
+    ('{"a": .5}', f":1:7: {NO_VALUE}"),
+    ('{"a": 1_000}', ":1:8: invalid JSON: expecting ',' delimiter"),
+    ('{"name": "x\n}', ":1:12: invalid JSON: invalid control character at"),
+    ('{"name": "x}', ":1:10: invalid JSON: unterminated string starting at"),
+    (r'{"root": "C:\photos"}', r":1:13: invalid JSON: invalid \escape"),
+    ('{"name": "x"}}', ":1:14: invalid JSON: extra data"),
+    ("[" * 100_000, ": expected at most 100 levels of nesting; received more"),
+    ('{"a":' * 100_000, ": expected at most 100 levels of nesting; received more"),
+    ("[" * 101 + "]" * 101, ": expected at most 100 levels of nesting; received more"),
+    ("[" * 100 + "]" * 100, f": expected an object at the top level; received {'[' * 57}..."),
+    (b'{\n "name": "\xe9t\xe9"}', ":2:11: expected text in UTF-8; received byte 0xe9"),
+    ('{"name": "x"}'.encode("utf-16"), ":1:1: expected text in UTF-8; received byte 0xff"),
     ("", ": expected an object; received an empty file"),
     ("\n \n", ": expected an object; received an empty file"),
     ("[1, 2]", ": expected an object at the top level; received [1, 2]"),
@@ -516,8 +527,8 @@ def test_every_mistake_at_once_in_the_order_of_the_file():
             'devices.strategy "cpu" has no fast float16; '
             'received "mixed_float16"'
         ),
-        'c.json: devices.gpus: unknown key; "devices" takes "strategy", "tpu", "precision", "jit" '
-        'and "steps_per_execution"',
+        'c.json: devices.gpus: unknown key; "devices" takes "strategy", "tpu", "precision", '
+        '"jit_compile" and "steps_per_execution"',
         'c.json: tau.end: expected null, as tau.schedule "drop" has no end; received 0.5',
         'c.json: tau.momentum: unknown key; it belongs to "optimizer"',
         'c.json: views: missing; expected an object with "size"',
@@ -609,9 +620,8 @@ OVERRIDES = [
         (
             "--set seed=-1: expected a whole number from 0 to 2147483647; received -1\n"
             "--set x: expected KEY=VALUE, for example training.epochs=5\n"
-            '--set probe.k=3: unknown key; "probe" takes "every", "train_images", "test_images", '
-            '"supervised", "neighbours" and'
-            ' "temperature"'
+            '--set probe.k=3: unknown key; "probe" takes "every_epochs", "train_images", '
+            '"test_images", "supervised", "neighbours" and "temperature"'
         ),
     ),
 ]
@@ -634,7 +644,7 @@ def test_an_override_is_blamed_together_with_the_file():
 
 def test_a_broken_file_hides_no_malformed_override():
     assert message("{", ["training.epochs"]) == (
-        "c.json:1:2: expected a key in double quotes or '}'; found the end of the text\n"
+        f"c.json:1:2: {NO_KEY}\n"
         "--set training.epochs: expected KEY=VALUE, for example training.epochs=5"
     )
 
@@ -806,7 +816,9 @@ def test_a_config_made_in_python_is_checked_too():
 
 
 def test_every_key_has_words():
-    assert all(expected((*section, name)) for section, names in SECTIONS.items() for name in names)
+    assert all(
+        describe_expected((*section, name)) for section, names in SECTIONS.items() for name in names
+    )
 
 
 def test_whatever_stands_in_a_config_the_answer_is_a_config_or_a_config_error():
