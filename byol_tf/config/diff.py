@@ -31,7 +31,7 @@ def flat(tree: dict[str, Any]) -> dict[str, str]:
 
 
 def _flatten(tree: dict[str, Any], prefix: str) -> dict[str, str]:
-    values = {}
+    values: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
             values |= _flatten(value, f"{prefix}{key}.")

@@ -77,7 +77,7 @@ def field_info(key: Key) -> FieldInfo:
 
 
 def key_type(key: Key) -> Any:
-    """Returns the type of a key's values, without `| None`. Raises `KeyError` for an unknown key."""
+    """Returns the type of a key's values, without `| None`. `KeyError` for an unknown key."""
     return unwrap(field_info(key).annotation)[0]
 
 

@@ -50,10 +50,8 @@ def test_help_names_each_section_and_how_to_see_its_keys(capsys):
         re.findall(r"^  (\S+) +(\S.*)$", printed.partition("sections of a config")[2], re.MULTILINE)
     )
     assert set(told) == {".".join(section) for section in SECTIONS if section}
-    assert told["training"] == "How long, and in what steps."
-    assert told["monitor"].startswith(
-        "What happens when a run goes wrong by itself (docs/collapse.md,"
-    )
+    assert told["training"] == "Epochs and batches of pre-training."
+    assert told["monitor"].startswith("Reactions to collapse and non-finite numbers")
 
 
 @pytest.mark.parametrize(

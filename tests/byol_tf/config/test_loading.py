@@ -260,7 +260,7 @@ CLASHES = [
         {"data__source": "folder", "data__root": "photos", "data__cache": "memory"},
         (
             "data.image_size: missing; expected a whole number of 8 or more, "
-            'as data.cache "memory" holds photos of different sizes as one array'
+            'as data.cache "memory" stores photos of different sizes as one array'
         ),
     ),
     (
@@ -271,13 +271,13 @@ CLASHES = [
     ({"data__image_size": 64}, "views.size: expected at most data.image_size (64); received 96"),
     (
         {"data__source": "digits"},
-        "views.size: expected at most 32, at which digits are drawn if data.image_size is null; "
+        "views.size: expected at most 32, the side of digits if data.image_size is null; "
         "received 96",
     ),
     (
         {"views__placement": "host"},
-        'views.placement: expected "step", the default, as views.engine "keras_cv" works in '
-        'tf.data anyway; received "host"',
+        'views.placement: expected "step", the default, as views.engine "keras_cv" always '
+        'works in tf.data; received "host"',
     ),
     (
         {"views__exact": True},
@@ -350,17 +350,17 @@ CLASHES = [
     ),
     (
         {"objective": {"negatives": 1, "temperature": 0.1, "similarity": "cross_entropy"}},
-        'objective.negatives: expected 0, as objective.similarity "cross_entropy" knows no '
+        'objective.negatives: expected 0, as objective.similarity "cross_entropy" uses no '
         "negatives; received 1",
     ),
     (
         {"predictor": {"kind": "fixed", "schedule": "constant"}},
-        'predictor.schedule: expected null, as predictor.kind "fixed" learns nothing; received '
+        'predictor.schedule: expected null, as predictor.kind "fixed" is not trained; received '
         '"constant"',
     ),
     (
         {"predictor": {"kind": "none", "learning_rate_multiplier": 10}},
-        'predictor.learning_rate_multiplier: expected 1, its default, as predictor.kind "none" learns nothing; '
+        'predictor.learning_rate_multiplier: expected 1, its default, as predictor.kind "none" is not trained; '
         "received 10",
     ),
     (
