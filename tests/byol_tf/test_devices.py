@@ -19,14 +19,14 @@ def read(jobs, task) -> Cluster:
     return read_cluster({"TF_CONFIG": json.dumps({"cluster": jobs, "task": task})})
 
 
-def test_the_first_worker_is_the_chief():
+def test_first_worker_is_the_chief():
     clusters = [read({"worker": TWO}, {"type": "worker", "index": index}) for index in (0, 1)]
     assert [cluster.index for cluster in clusters] == [0, 1]
     assert [cluster.chief for cluster in clusters] == [True, False]
     assert clusters[0].addresses == clusters[1].addresses == tuple(TWO)
 
 
-def test_a_chief_of_its_own_stands_before_the_workers():
+def test_separate_chief_precedes_the_workers():
     jobs = {"chief": ["10.0.0.9:1"], "worker": TWO}
     clusters = [
         read(jobs, {"type": kind, "index": index})
@@ -41,12 +41,12 @@ def test_a_chief_of_its_own_stands_before_the_workers():
     [
         (None, r"with its own index on each; received none$"),
         ("", "received an empty one$"),
-        ("worker 0", "received something that is no JSON"),
+        ("worker 0", "received invalid JSON"),
         ("[]", r"expected an object; received \[\]$"),
         ("{}", 'expected "cluster" as an object; received null$'),
     ],
 )
-def test_what_is_no_description_of_a_cluster(text, message):
+def test_invalid_cluster_description_is_an_error(text, message):
     with pytest.raises(DeviceError, match=message) as caught:
         read_cluster({} if text is None else {"TF_CONFIG": text})
     assert str(caught.value).startswith(
@@ -64,7 +64,7 @@ FIRST = {"type": "worker", "index": 0}
         (
             {"worker": TWO, "ps": TWO},
             FIRST,
-            'expected "worker", and at most "chief" beside it, in "cluster"; received ps$',
+            'expected only "worker" and "chief" in "cluster"; received ps$',
         ),
         (
             {"worker": "10.0.0.1:2222"},
@@ -106,7 +106,7 @@ FIRST = {"type": "worker", "index": 0}
         ),
     ],
 )
-def test_which_part_is_wrong_is_said(jobs, task, message):
+def test_error_names_the_wrong_part(jobs, task, message):
     with pytest.raises(DeviceError, match=message):
         read(jobs, task)
 
@@ -140,7 +140,7 @@ def test_cpu_is_one_replica():
         assert "CPU" in tf.Variable(1.0).device
 
 
-def test_auto_finds_the_cpu_where_there_is_nothing_else(monkeypatch):
+def test_auto_falls_back_to_the_cpu(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
     monkeypatch.setattr(os.path, "exists", lambda path: False)
     for name in ("TPU_NAME", "COLAB_TPU_ADDR"):
@@ -148,7 +148,7 @@ def test_auto_finds_the_cpu_where_there_is_nothing_else(monkeypatch):
     assert build_strategy("auto").num_replicas_in_sync == 1
 
 
-def test_a_device_lent_to_a_virtual_machine_is_no_tpu_without_its_library(monkeypatch):
+def test_vfio_device_without_libtpu_is_no_tpu(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
     monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/vfio/0")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -166,7 +166,7 @@ def _no_tpu(tpu):
 
 
 @pytest.mark.parametrize("name", ["gpu", "mirrored"])
-def test_no_gpu_is_said_with_what_to_do(monkeypatch, name):
+def test_missing_gpu_error_names_the_extra(monkeypatch, name):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
     with pytest.raises(
         DeviceError, match=f'"{name}" needs a GPU and TensorFlow sees none. Install the extra "gpu"'
@@ -174,7 +174,7 @@ def test_no_gpu_is_said_with_what_to_do(monkeypatch, name):
         build_strategy(name)
 
 
-def test_several_machines_need_their_description(monkeypatch):
+def test_multi_worker_needs_tf_config(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(
         DeviceError, match='"multi_worker" reads the environment variable TF_CONFIG'
@@ -182,7 +182,7 @@ def test_several_machines_need_their_description(monkeypatch):
         build_strategy("multi_worker")
 
 
-def test_unknown_strategy():
+def test_unknown_strategy_is_an_error():
     with pytest.raises(
         ValueError,
         match="""expected "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu"; received 'quantum'""",
@@ -190,7 +190,7 @@ def test_unknown_strategy():
         build_strategy("quantum")
 
 
-def test_a_users_own_environment_wins(monkeypatch):
+def test_environment_of_the_user_wins(monkeypatch):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     prepare_environment()
@@ -198,7 +198,7 @@ def test_a_users_own_environment_wins(monkeypatch):
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
 
 
-def test_seeds_repeat_draws():
+def test_same_seed_gives_same_numbers():
     draws = []
     for seed in (3, 3, 4):
         set_seeds(seed, deterministic=False)

@@ -43,7 +43,7 @@ def run(tmp_path) -> Path:
     return folder
 
 
-def test_each_command_names_the_line_that_installs_it_and_ends_with_2(run, tmp_path):
+def test_commands_without_tensorflow_name_the_install_line(run, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.new("RGB", (32, 32)).save(photos / "a.png")

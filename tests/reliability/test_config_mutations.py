@@ -1,4 +1,4 @@
-"""Configs changed at random: the answer is a config or an error that names the key, soon, and
+"""Configs changed at random: the load_or_message is a config or an error that names the key, soon, and
 nothing is left on the disk."""
 
 import json
@@ -74,18 +74,18 @@ TEXTS = [
 ]
 
 
-def places(tree: Any, at: tuple = ()) -> list[tuple]:
+def key_paths(tree: Any, at: tuple = ()) -> list[tuple]:
     """Every key of a tree, by its path."""
     found = []
     for key, value in tree.items():
         found.append((*at, key))
         if isinstance(value, dict):
-            found += places(value, (*at, key))
+            found += key_paths(value, (*at, key))
     return found
 
 
-def mutated(text: str, draw: random.Random) -> bytes:
-    """The text of a config, changed in one to four places: values, keys and sections, or bytes."""
+def mutate_text(text: str, draw: random.Random) -> bytes:
+    """The text of a config, changed in one to four key_paths: values, keys and sections, or bytes."""
     if draw.random() < 0.3:
         data = bytearray(text.encode())
         for _ in range(draw.randint(1, 4)):
@@ -96,7 +96,7 @@ def mutated(text: str, draw: random.Random) -> bytes:
         return bytes(data)
     tree = json.loads(text)
     for _ in range(draw.randint(1, 4)):
-        *path, last = draw.choice(places(tree) or [("name",)])
+        *path, last = draw.choice(key_paths(tree) or [("name",)])
         section = tree
         for part in path:
             section = section[part]
@@ -116,7 +116,7 @@ def mutated(text: str, draw: random.Random) -> bytes:
     return json.dumps(tree).encode()
 
 
-def answer(path: Path, overrides: tuple[str, ...] = ()) -> str | None:
+def load_or_message(path: Path, overrides: tuple[str, ...] = ()) -> str | None:
     """None for a config that loads, and loads again from its resolved form; else the message, whose
     form is checked."""
     try:
@@ -144,7 +144,7 @@ def mutate(folder: Path, count: int, seed: int) -> tuple[int, int]:
     for name in recipes():
         text = (ROOT / "configs" / f"{name}.json").read_text()
         for _ in range(count):
-            path.write_bytes(mutated(text, draw))
+            path.write_bytes(mutate_text(text, draw))
             overrides = draw.choice(
                 [
                     (),
@@ -158,7 +158,7 @@ def mutate(folder: Path, count: int, seed: int) -> tuple[int, int]:
                 ]
             )
             try:
-                refused_now = answer(path, overrides) is not None
+                refused_now = load_or_message(path, overrides) is not None
             except Exception as error:
                 raise AssertionError(
                     f"{name} {overrides}: {path.read_bytes()[:3_000]!r}"
@@ -168,7 +168,7 @@ def mutate(folder: Path, count: int, seed: int) -> tuple[int, int]:
     return valid, refused
 
 
-def test_mutations(tmp_path):
+def test_mutated_configs(tmp_path):
     valid, refused = mutate(tmp_path, 100, seed=0)
     assert min(valid, refused) > 20
 
@@ -192,8 +192,8 @@ def test_mutations_through_the_command(tmp_path, report):
     draw, text = random.Random(2), (ROOT / "configs" / "demo.json").read_text()
     path, refused = tmp_path / "c.json", 0
     while refused < 20:
-        path.write_bytes(mutated(text, draw))
-        message = answer(path)
+        path.write_bytes(mutate_text(text, draw))
+        message = load_or_message(path)
         if message is None:
             continue
         refused += 1
@@ -217,7 +217,7 @@ def test_mutations_through_the_command(tmp_path, report):
         assert sorted(tmp_path.iterdir()) == [path]
     report(
         "config",
-        "mutated configs through the command: exit code 2, the message, no run folder",
+        "mutate_text configs through the command: exit code 2, the message, no run folder",
         refused,
     )
 
@@ -279,14 +279,14 @@ def _check_giant(tmp_path: Path, name: str) -> None:
     load_config("demo")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before, began = peak(), time.thread_time()
-    text = answer(path)
+    text = load_or_message(path)
     assert text is not None
     assert len(text) < 60_000
     assert time.thread_time() - began < 10
     assert peak() - before < 64 * 1024
 
 
-def test_without_the_bound_on_mistakes_each_takes_its_time(tmp_path, monkeypatch):
+def test_limit_on_mistakes_bounds_the_time(tmp_path, monkeypatch):
     """The control: told one by one, 3,000 mistakes take several times as long as with the bound; a
     giant has 60,000."""
     path = tmp_path / "c.json"
@@ -325,7 +325,7 @@ def free_texts(schema: dict, at: str = "") -> set[str]:
     return found
 
 
-def test_only_five_keys_name_what_lies_elsewhere_and_nothing_of_it_is_run(tmp_path, monkeypatch):
+def test_only_five_keys_name_files_and_none_is_executed(tmp_path, monkeypatch):
     """`name`, which becomes a folder's, can't leave `run.root`; nobody looks at `$schema` and
     `about`; to a config the five are texts."""
     assert {key for key in free_texts(SCHEMA) if not key.startswith("about.")} == FREE | {"$schema"}
@@ -343,12 +343,12 @@ def test_only_five_keys_name_what_lies_elsewhere_and_nothing_of_it_is_run(tmp_pa
     )
     for name in (*texts, "", ".", "..", "a" * 101):
         path.write_text(json.dumps(demo | {"name": name}))
-        assert "name: expected a name" in answer(path)
+        assert "name: expected a name" in load_or_message(path)
     path.write_text(json.dumps(demo | {"$schema": "file:///etc/passwd"}))
-    assert answer(path) is None
+    assert load_or_message(path) is None
     for key in FREE:
         section, name = key.split(".")
         for text in texts:
             path.write_text(json.dumps(demo | {section: demo.get(section, {}) | {name: text}}))
-            assert answer(path) is None or key in answer(path)
+            assert load_or_message(path) is None or key in load_or_message(path)
     assert os.listdir(tmp_path) == ["c.json"]

@@ -13,7 +13,7 @@ from byol_tf.train.__main__ import main
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_page_is_fresh():
+def test_config_page_is_up_to_date():
     assert (ROOT / "docs" / "config.md").read_text(encoding="utf-8") == config_markdown()
 
 
@@ -21,7 +21,7 @@ def test_every_key_is_documented():
     assert [key for key, info in keys() if not info.description] == []
 
 
-def test_a_key_is_explained(capsys):
+def test_explain_key(capsys):
     assert main(["--explain", "training.epochs"]) == 0
     assert (
         capsys.readouterr().out
@@ -30,7 +30,7 @@ def test_a_key_is_explained(capsys):
     )
 
 
-def test_a_section_is_explained_with_all_its_keys():
+def test_explain_section_lists_all_its_keys():
     lines = explain("tau").splitlines()
     assert [line.split(":")[0] for line in lines if not line.startswith(" ")] == [
         "tau.schedule",
@@ -41,7 +41,7 @@ def test_a_section_is_explained_with_all_its_keys():
     assert lines[2] == "tau.base: a number from 0 to 1; default: 0.996"
 
 
-def test_help_names_each_section_and_how_to_see_its_keys(capsys):
+def test_help_lists_sections_and_explain_option(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     printed = capsys.readouterr().out
@@ -62,6 +62,6 @@ def test_help_names_each_section_and_how_to_see_its_keys(capsys):
         ("no.such.thing", ""),
     ],
 )
-def test_another_key_is_an_error_that_names_near_ones(name, meant, capsys):
+def test_explain_unknown_key_names_near_ones(name, meant, capsys):
     assert main(["--explain", name]) == 2
     assert f"--explain {name}: no such key{meant}" in capsys.readouterr().err

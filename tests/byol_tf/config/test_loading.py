@@ -419,7 +419,7 @@ CLASHES = [
 
 
 @pytest.mark.parametrize(("changes", "text"), WRONG_KEYS + WRONG_VALUES + CLASHES)
-def test_one_mistake(changes, text):
+def test_message_of_one_mistake(changes, text):
     assert message(edited(**changes)) == f"c.json: {text}"
 
 
@@ -475,11 +475,11 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("text", "expected"), BROKEN, ids=range(len(BROKEN)))
-def test_broken_text(text, expected):
+def test_invalid_file(text, expected):
     assert message(text) == f"c.json{expected}"
 
 
-def test_repeated_keys_are_refused_with_their_values():
+def test_repeated_keys_are_reported_with_their_values():
     text = (
         json.dumps(BASE)
         .replace('"epochs": 100', '"epochs": 5, "epochs": "x", "epochs": 100')
@@ -491,7 +491,7 @@ def test_repeated_keys_are_refused_with_their_values():
     )
 
 
-def test_every_mistake_at_once_in_the_order_of_the_file():
+def test_all_mistakes_are_reported_in_file_order():
     tree = {
         "training": {"epohcs": 5, "batch_size": 64},
         "optimizer": {"name": "LARS", "warmup_epochs": 7, "base_learning_rate": -1, "lr": 1},
@@ -628,11 +628,11 @@ OVERRIDES = [
 
 
 @pytest.mark.parametrize(("changes", "text"), OVERRIDES)
-def test_wrong_overrides(changes, text):
+def test_message_of_wrong_overrides(changes, text):
     assert message(BASE, changes) == text
 
 
-def test_an_override_is_blamed_together_with_the_file():
+def test_mistakes_of_file_and_overrides_are_reported_together():
     tree = edited(training__epochs="x", tau={"end": 0.5})
     assert message(tree, ["tau.schedule=constant", "training.batch_size=1"]) == (
         'c.json: training.epochs: expected a whole number of 1 or more; received "x"\n'
@@ -642,14 +642,14 @@ def test_an_override_is_blamed_together_with_the_file():
     )
 
 
-def test_a_broken_file_hides_no_malformed_override():
+def test_malformed_override_is_reported_with_invalid_file():
     assert message("{", ["training.epochs"]) == (
         f"c.json:1:2: {NO_KEY}\n"
         "--set training.epochs: expected KEY=VALUE, for example training.epochs=5"
     )
 
 
-def test_an_override_mends_the_file():
+def test_override_replaces_wrong_value_of_file():
     Path("c.json").write_text(json.dumps(edited(training__epochs="x", projector=[], about=None)))
     config = load_config(
         "c.json", ["training.epochs=7", 'projector={"hidden_size": 64}', "projector.output_size=32"]
@@ -666,7 +666,7 @@ def load(*overrides):
     return load_config("c.json", overrides)
 
 
-def test_overrides_are_json_or_else_strings():
+def test_override_value_is_json_or_string():
     config = load(
         "training.epochs=5",
         "views.first.crop_area=[0.2,1]",
@@ -696,7 +696,7 @@ def test_overrides_are_json_or_else_strings():
         ("data.root=null", None),
     ],
 )
-def test_a_key_that_takes_a_string_gets_one(change, value):
+def test_override_of_string_key_is_a_string(change, value):
     assert load(change).data.root == value
 
 
@@ -704,15 +704,15 @@ def test_a_key_that_takes_a_string_gets_one(change, value):
     ("change", "value"),
     [("name=2024", "2024"), ("name=null", "null"), ("name=true", "true"), ("name=1.50", "1.50")],
 )
-def test_a_name_may_look_like_json(change, value):
+def test_override_of_name_may_look_like_json(change, value):
     assert load(change).name == value
 
 
-def test_the_last_of_two_overrides_holds():
+def test_last_of_two_overrides_wins():
     assert load("training.epochs=5", "training.epochs=6").training.epochs == 6
 
 
-def test_what_the_file_leaves_out_has_its_default():
+def test_missing_keys_have_their_defaults():
     config = load()
     assert config == Config.model_validate(BASE)
     assert (config.tau.base, config.projector.output_size, config.data.cache) == (
@@ -722,7 +722,7 @@ def test_what_the_file_leaves_out_has_its_default():
     )
 
 
-def test_a_view_changes_its_preset():
+def test_view_key_changes_its_preset():
     config = load("views.preset=byol", "views.second.hue=0.2")
     assert (
         config.views.first.blur_probability,
@@ -731,7 +731,7 @@ def test_a_view_changes_its_preset():
     ) == (1.0, 0.1, 0.2)
 
 
-def test_the_resolved_config_has_every_key_and_loads_to_the_same():
+def test_resolved_config_has_every_key_and_loads_equal():
     config = load(
         "views.first.crop_aspect=[0.6666666666666666,1.5]", "data.root=\u00fc", "encoder.width=0.5"
     )
@@ -748,7 +748,7 @@ def test_the_resolved_config_has_every_key_and_loads_to_the_same():
     assert resolved_json(load_config("resolved.json")) == text
 
 
-def test_a_byte_order_mark_is_no_mistake():
+def test_byte_order_mark_is_accepted():
     Path("c.json").write_text(json.dumps(BASE), encoding="utf-8-sig")
     assert load_config("c.json").name == "mine"
 
@@ -759,7 +759,7 @@ def failure(path):
     return str(caught.value)
 
 
-def test_a_missing_file_names_the_nearest():
+def test_missing_file_message_names_the_nearest():
     Path("mine.json").write_text("{}")
     assert failure("mien.json") == 'mien.json: no such file; did you mean "mine.json"?'
     assert (
@@ -776,14 +776,14 @@ def test_a_missing_file_names_the_nearest():
     )
 
 
-def test_a_folder_is_no_file():
+def test_folder_is_refused_unless_a_recipe_has_its_name():
     Path("photos").mkdir()  # also the name of a recipe, which is meant
     Path("other.json").mkdir()
     assert load_config("photos").name == "photos"
     assert failure("other.json") == "other.json: expected a JSON file; received a folder"
 
 
-def test_names_that_no_file_can_have():
+def test_impossible_file_names_are_reported():
     assert failure("a" * 300) == f"{'a' * 197}...: can't be read: File name too long"
     assert (
         failure("a\nb.json")
@@ -794,34 +794,34 @@ def test_names_that_no_file_can_have():
 @pytest.mark.parametrize(
     "path", ["stl10", "stl10.json", "configs/stl10.json", "configs/stl10", Path("stl10")]
 )
-def test_packaged_recipes_are_found_from_anywhere(path):
+def test_packaged_recipe_is_found_by_any_spelling(path):
     assert load_config(path) == load_config(ROOT / "configs/stl10.json")
 
 
-def test_an_existing_file_goes_before_a_packaged_recipe():
+def test_existing_file_has_priority_over_packaged_recipe():
     Path("stl10.json").write_text(json.dumps(BASE))
     assert load_config("stl10.json").name == "mine"
 
 
-def test_without_a_path_it_is_the_demo():
+def test_default_is_the_demo_recipe():
     assert load_config() == load_config(None) == load_config("demo")
     assert load_config().data.source == "textures"
     with pytest.raises(ConfigError, match=r"^--set data.root=x: expected null"):
         load_config(None, ["data.root=x"])
 
 
-def test_a_config_made_in_python_is_checked_too():
+def test_config_built_in_python_is_validated():
     with pytest.raises(ValidationError, match=r"views.size: expected at most 96"):
         Config.model_validate(edited(views__size=224))
 
 
-def test_every_key_has_words():
+def test_every_key_has_an_expected_text():
     assert all(
         describe_expected((*section, name)) for section, names in SECTIONS.items() for name in names
     )
 
 
-def test_whatever_stands_in_a_config_the_answer_is_a_config_or_a_config_error():
+def test_random_values_give_a_config_or_config_error():
     values = [
         None,
         True,
@@ -869,7 +869,7 @@ def test_whatever_stands_in_a_config_the_answer_is_a_config_or_a_config_error():
             assert all(line.isprintable() for line in lines)
 
 
-def test_a_wrong_config_is_reported_fast_and_without_tensorflow():
+def test_mistake_is_reported_fast_and_without_tensorflow():
     program = (
         "import sys\n"
         "from byol_tf.config.loading import ConfigError, load_config\n"

@@ -18,7 +18,7 @@ from byol_tf.models.networks import (
     mlp_head,
 )
 from byol_tf.models.networks.blocks import conv, dense, normalize
-from tests.helpers.layer_harness import check_serialises, relative_error
+from tests.helpers.layer_harness import check_layer, relative_error
 from tests.reference import networks as reference
 
 
@@ -69,7 +69,7 @@ def expected_by_numpy(encoder: keras.Model, projector: keras.Model, x):
     return hidden @ last, seen
 
 
-def test_scales_offsets_and_outputs_are_those_of_batch_normalisation_by_numpy():
+def test_variables_and_outputs_equal_numpy_batch_norm():
     encoder, projector = residual_encoder(), head()
     projector.get_layer("hidden").bias.assign(np.linspace(-2.0, 2.0, 8))
     initialize_from_data([encoder, projector], images())
@@ -88,7 +88,7 @@ def test_scales_offsets_and_outputs_are_those_of_batch_normalisation_by_numpy():
 @pytest.mark.parametrize(
     "name", ["convnet", "resnet18", pytest.param("resnet50", marks=pytest.mark.long)]
 )
-def test_a_network_then_computes_what_it_does_with_batch_normalisation(name):
+def test_initialized_network_equals_the_one_with_batch_norm(name):
     encoder, twin = (
         build_encoder(name, 16, 0.0625, "3x3", normalization)
         for normalization in ("data_init", "batch")
@@ -116,7 +116,7 @@ def test_a_network_then_computes_what_it_does_with_batch_normalisation(name):
     )  # and no batch statistic from then on
 
 
-def test_before_and_after_it_is_a_scale_and_an_offset():
+def test_layer_is_a_scale_and_an_offset():
     layer = DataInit(gain=0.5)
     x = images()
     np.testing.assert_allclose(layer(x), 0.5 * x, rtol=1e-6)
@@ -131,7 +131,7 @@ def test_before_and_after_it_is_a_scale_and_an_offset():
     )
 
 
-def test_batch_normalisation_in_another_part_is_in_training_mode():
+def test_batch_norm_of_another_network_is_in_training_mode():
     encoder, projector = (
         build_encoder("convnet", 16, 0.25),
         mlp_head(32, 12, 5, "p", normalization="data_init"),
@@ -143,7 +143,7 @@ def test_batch_normalisation_in_another_part_is_in_training_mode():
     assert relative_error(projector.get_layer("p_di")(hidden), expected) < 1e-4
 
 
-def test_without_such_a_layer_nothing_runs():
+def test_network_without_data_init_is_unchanged():
     encoder = build_encoder("convnet", 16, 0.25)
     before = encoder.get_weights()
     initialize_from_data([encoder], images(4, 16))
@@ -151,7 +151,7 @@ def test_without_such_a_layer_nothing_runs():
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_error_on_the_way_leaves_no_layer_waiting():
+def test_error_leaves_no_layer_to_initialize():
     encoder, projector = residual_encoder(), head()
     stranger = keras.Sequential([keras.Input((9,)), keras.layers.Dense(4)])
     with pytest.raises(ValueError, match="incompatible"):
@@ -162,7 +162,7 @@ def test_an_error_on_the_way_leaves_no_layer_waiting():
         np.testing.assert_array_equal(one, other)
 
 
-def test_bfloat16_takes_its_statistics_in_float32():
+def test_bfloat16_computes_statistics_in_float32():
     layer = DataInit(dtype="mixed_bfloat16")
     model = keras.Sequential([keras.Input((6, 6, 3)), layer])
     x = tf.cast(images() + 20.0, tf.bfloat16)
@@ -174,7 +174,7 @@ def test_bfloat16_takes_its_statistics_in_float32():
     assert layer(x).dtype == tf.bfloat16
 
 
-def test_a_whole_network_in_bfloat16():
+def test_network_in_bfloat16_is_normalised():
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         encoder = build_encoder("convnet", 16, 0.25, normalization="data_init")
@@ -190,8 +190,8 @@ def test_a_whole_network_in_bfloat16():
     )
 
 
-def test_serialises(tmp_path):
-    check_serialises(DataInit(gain=0.0, epsilon=1e-3, name="di"), images(), tmp_path)
+def test_keeps_every_layers_promises(tmp_path):
+    check_layer(DataInit, {"gain": 0.5, "epsilon": 1e-3, "name": "di"}, images(), tmp_path)
 
 
 TWO_REPLICAS = """
@@ -202,7 +202,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from byol_tf.models.networks import DataInit, build_encoder, initialize_from_data, mlp_head
-from tests.byol_tf.networks.test_data_init import images
+from tests.byol_tf.models.networks.test_data_init import images
 
 
 def parts(encoder, head):
@@ -234,7 +234,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.long
-def test_every_replica_is_set_alike_and_as_one_would_be():
+def test_replicas_are_initialized_equally():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-c", TWO_REPLICAS],

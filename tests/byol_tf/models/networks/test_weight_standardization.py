@@ -8,7 +8,7 @@ import tensorflow as tf
 from byol_tf.models.networks import WSConv2D, WSDense
 from byol_tf.models.networks.weight_standardization import standardized
 from tests.helpers.layer_harness import (
-    check_serialises,
+    check_layer,
     gradients,
     loss_weights,
     random_weights,
@@ -54,12 +54,12 @@ def test_outputs_and_gradients_equal_numpy(kind, compiled):
 
 @pytest.mark.parametrize("shape", [(3, 3, 16, 12), (300, 8), (1, 1, 4, 2)])
 @pytest.mark.parametrize("scale", [1e-3, 0.02, 1.0])
-def test_epsilon_counts_as_the_paper_says(shape, scale):
+def test_standardized_kernel_equals_numpy_at_any_scale(shape, scale):
     kernel = np.random.default_rng(0).normal(0.2 * scale, scale, shape).astype(np.float32)
     assert relative_error(standardized(kernel, 1e-4), reference.standardized(kernel, 1e-4)) < 1e-5
 
 
-def test_a_mean_ten_times_the_spread_costs_few_digits():
+def test_large_mean_loses_few_digits():
     kernel = np.random.default_rng(0).normal(10.0, 1.0, (3, 3, 256, 16)).astype(np.float32)
     assert relative_error(standardized(kernel, 1e-4), reference.standardized(kernel, 1e-4)) < 1e-5
 
@@ -83,7 +83,7 @@ def test_bfloat16_standardises_in_float32(kind):
 
 
 @pytest.mark.parametrize("kind", ["conv", "dense"])
-def test_the_kernel_itself_is_what_is_stored_and_trained(kind):
+def test_stored_kernel_is_not_standardised(kind):
     layer, x = make(kind)
     before = layer.get_weights()
     layer(x, training=True)
@@ -109,10 +109,10 @@ def test_activation_and_no_bias(kind):
 
 
 @pytest.mark.parametrize("kind", ["conv", "dense"])
-def test_serialises(kind, tmp_path):
-    layer, x = make(kind, epsilon=1e-2, name="ws")
-    check_serialises(layer, x, tmp_path)
-    assert layer.get_config()["epsilon"] == 1e-2
+def test_keeps_every_layers_promises(kind, tmp_path):
+    layer, x = make(kind)
+    sizes = {"filters": 6, "kernel_size": 3} if kind == "conv" else {"units": 6}
+    check_layer(type(layer), sizes | {"epsilon": 1e-2, "name": "ws"}, x, tmp_path)
 
 
 def test_default_epsilon_is_the_papers():
