@@ -1,4 +1,4 @@
-"""What `TF_CONFIG` says, and what is said when it says something else."""
+"""Tests of devices: cluster descriptions, strategies, environment and seeds."""
 
 import importlib.util
 import json
@@ -29,8 +29,8 @@ def test_first_worker_is_the_chief():
 def test_separate_chief_precedes_the_workers():
     jobs = {"chief": ["10.0.0.9:1"], "worker": TWO}
     clusters = [
-        read(jobs, {"type": kind, "index": index})
-        for kind, index in (("chief", 0), ("worker", 0), ("worker", 1))
+        read(jobs, {"type": job, "index": index})
+        for job, index in (("chief", 0), ("worker", 0), ("worker", 1))
     ]
     assert [cluster.index for cluster in clusters] == [0, 1, 2]
     assert clusters[2].addresses == ("10.0.0.9:1", *TWO)
@@ -141,7 +141,7 @@ def test_cpu_is_one_replica():
 
 
 def test_auto_falls_back_to_the_cpu(monkeypatch):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda device_type=None: [])
     monkeypatch.setattr(os.path, "exists", lambda path: False)
     for name in ("TPU_NAME", "COLAB_TPU_ADDR"):
         monkeypatch.delenv(name, raising=False)
@@ -149,7 +149,7 @@ def test_auto_falls_back_to_the_cpu(monkeypatch):
 
 
 def test_vfio_device_without_libtpu_is_no_tpu(monkeypatch):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda device_type=None: [])
     monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/vfio/0")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for name in ("TPU_NAME", "COLAB_TPU_ADDR"):
@@ -167,7 +167,7 @@ def _no_tpu(tpu):
 
 @pytest.mark.parametrize("name", ["gpu", "mirrored"])
 def test_missing_gpu_error_names_the_extra(monkeypatch, name):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda device_type=None: [])
     with pytest.raises(
         DeviceError, match=f'"{name}" needs a GPU and TensorFlow sees none. Install the extra "gpu"'
     ):
@@ -199,8 +199,8 @@ def test_environment_of_the_user_wins(monkeypatch):
 
 
 def test_same_seed_gives_same_numbers():
-    draws = []
+    samples = []
     for seed in (3, 3, 4):
         set_seeds(seed, deterministic=False)
-        draws.append(float(tf.random.uniform(())))
-    assert draws[0] == draws[1] != draws[2]
+        samples.append(float(tf.random.uniform(())))
+    assert samples[0] == samples[1] != samples[2]

@@ -1,4 +1,4 @@
-"""A user's own `pipelines` where a command of ours is run."""
+"""Tests of the check for another package named `pipelines` in the current folder."""
 
 import os
 import subprocess
@@ -27,9 +27,9 @@ def run_python(folder: Path, *words: str) -> subprocess.CompletedProcess:
 def test_other_pipelines_package_is_refused_before_its_import(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("raise SystemExit('it was imported')")
-    there = tmp_path / name.removesuffix("/__init__.py")
+    expected_path = tmp_path / name.removesuffix("/__init__.py")
     line = (
-        f"{there}: expected byol_tf's own pipelines, {ROOT / 'pipelines'}, to be found first; "
+        f"{expected_path}: expected byol_tf's own pipelines, {ROOT / 'pipelines'}, to be found first; "
         "rename that one, or run this elsewhere"
     )
     command = run_python(tmp_path, "-m", "byol_tf.train", "--explain", "tau")

@@ -1,4 +1,4 @@
-"""The recipes hold the papers' numbers, say what to expect, and load."""
+"""Tests of the recipes: they load, have the papers' numbers and state what to expect."""
 
 import json
 from pathlib import Path
@@ -58,11 +58,10 @@ def effective_rate(config):
     return config.optimizer.base_learning_rate * config.training.batch_size / reference
 
 
-@pytest.mark.long  # tests/docs has those that the pages name
+@pytest.mark.long  # tests/docs runs those that the documentation names
 @pytest.mark.parametrize("name", recipes())
 def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
-    """The real command with the recipe as it is, but for the width of its networks and for where
-    photos of one's own lie."""
+    """The real command with the recipe, but for narrow networks and generated photos."""
     from PIL import Image
 
     from byol_tf.train.__main__ import main
@@ -70,14 +69,14 @@ def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sizes = ["encoder.width=0.25", "projector.hidden_size=64", "predictor.hidden_size=64"]
     if load_config(name).data.source == "folder":
-        for kind in ("train/cat", "train/dog", "test/cat", "test/dog"):
-            (tmp_path / "own" / kind).mkdir(parents=True)
+        for class_folder in ("train/cat", "train/dog", "test/cat", "test/dog"):
+            (tmp_path / "own" / class_folder).mkdir(parents=True)
             for number in range(70):
                 Image.new("RGB", (160, 160), (number, 0, 0)).save(
-                    tmp_path / "own" / kind / f"{number}.png"
+                    tmp_path / "own" / class_folder / f"{number}.png"
                 )
-        # Here input and step are tried out too; each recipe's own network takes a step in
-        # test_from_config.py.
+        # Input and step are measured too; test_from_config.py makes a step with each recipe's own
+        # network.
         sizes += ["data.root=own", "training.batch_size=64", "encoder.name=convnet"]
     changes = [word for size in sizes for word in ("--set", size)]
     assert main(["--config", name, *changes, "--dry-run"]) == 0
@@ -90,7 +89,7 @@ def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
 
 
 def heads(config):
-    """Widths: projector's hidden layer and output, predictor's hidden layer."""
+    """Returns the widths of the projector's hidden layer and output, and the predictor's."""
     return config.projector.hidden_size, config.projector.output_size, config.predictor.hidden_size
 
 
@@ -264,6 +263,6 @@ def test_photos_takes_a_folder():
 
 
 def test_schema_file_is_up_to_date():
-    """When this fails: `python -c "from byol_tf.config.docs import schema_json;
-    print(schema_json(), end='')" > configs/schema.json`."""
+    # Update: python -c "from byol_tf.config.docs import schema_json; print(schema_json(), end='')"
+    # > configs/schema.json
     assert (CONFIGS / "schema.json").read_text() == schema_json()

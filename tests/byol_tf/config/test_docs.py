@@ -1,5 +1,4 @@
-"""One source for every key: what is printed and written about it comes from the types, and is not
-stale."""
+"""Tests of the documentation of config keys: `--explain`, `--help` and `docs/config.md`."""
 
 import re
 from pathlib import Path
@@ -46,22 +45,22 @@ def test_help_lists_sections_and_explain_option(capsys):
         main(["--help"])
     printed = capsys.readouterr().out
     assert printed.endswith("--explain SECTION\n")
-    told = dict(
+    help_lines = dict(
         re.findall(r"^  (\S+) +(\S.*)$", printed.partition("sections of a config")[2], re.MULTILINE)
     )
-    assert set(told) == {".".join(section) for section in SECTIONS if section}
-    assert told["training"] == "Epochs and batches of pre-training."
-    assert told["monitor"].startswith("Reactions to collapse and non-finite numbers")
+    assert set(help_lines) == {".".join(section) for section in SECTIONS if section}
+    assert help_lines["training"] == "Epochs and batches of pre-training."
+    assert help_lines["monitor"].startswith("Reactions to collapse and non-finite numbers")
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "hint"),
     [
         ("epochs", "; did you mean training.epochs?"),
         ("training.epoch", "; did you mean training.epochs"),
         ("no.such.thing", ""),
     ],
 )
-def test_explain_unknown_key_names_near_ones(name, meant, capsys):
+def test_explain_unknown_key_names_near_ones(name, hint, capsys):
     assert main(["--explain", name]) == 2
-    assert f"--explain {name}: no such key{meant}" in capsys.readouterr().err
+    assert f"--explain {name}: no such key{hint}" in capsys.readouterr().err

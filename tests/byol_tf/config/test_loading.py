@@ -1,5 +1,4 @@
-"""What a user reads when a config is wrong, word by word, and that a right one is read as it
-stands."""
+"""Tests of loading configs: values, overrides, and the exact message of every mistake."""
 
 import json
 import math
@@ -30,7 +29,7 @@ GONE = object()
 
 
 def edited(**changes):
-    """BASE with values put at dotted keys (`__` for the dot), or taken away by GONE."""
+    """Returns BASE with values set at dotted keys (`__` for the dot); GONE removes a key."""
     tree = json.loads(json.dumps(BASE))
     for name, value in changes.items():
         *path, last = name.split("__")
@@ -50,7 +49,7 @@ def in_empty_folder(tmp_path, monkeypatch):
 
 
 def message(content, overrides=(), path="c.json"):
-    """What `load_config` says about a file that holds this text, bytes or tree."""
+    """Returns the message of `load_config` for a file with this text, bytes or tree."""
     if isinstance(content, bytes):
         Path(path).write_bytes(content)
     else:
@@ -64,7 +63,7 @@ def message(content, overrides=(), path="c.json"):
 
 SOURCES = '"textures", "digits", "folder", "stl10", "cifar10" or "imagenet"'
 
-# Changes to BASE -> the whole message.
+# Changes to BASE -> the complete message.
 WRONG_KEYS = [
     ({"training__epohcs": 5}, 'training.epohcs: unknown key; did you mean "epochs" (now 100)?'),
     ({"training__Epochs": 5}, 'training.Epochs: unknown key; did you mean "epochs" (now 100)?'),
@@ -423,8 +422,8 @@ def test_message_of_one_mistake(changes, text):
     assert message(edited(**changes)) == f"c.json: {text}"
 
 
-# Text that is no JSON, or not an object -> the message after "c.json". The words behind "invalid
-# JSON" are Python's own; from 3.13 on it has a message of its own for a trailing comma.
+# Invalid text -> the message after "c.json". The words after "invalid JSON" are Python's own, which
+# has a message for trailing commas since 3.13.
 NO_KEY = "invalid JSON: expecting property name enclosed in double quotes"
 NO_VALUE = "invalid JSON: expecting value"
 ILLEGAL_COMMA = sys.version_info >= (3, 13)
@@ -537,7 +536,7 @@ def test_all_mistakes_are_reported_in_file_order():
     ]
 
 
-# Changes from the command line -> the whole message. The file is BASE.
+# Overrides -> the complete message. The file is BASE.
 OVERRIDES = [
     (
         ["training.epohcs=5"],
@@ -777,7 +776,7 @@ def test_missing_file_message_names_the_nearest():
 
 
 def test_folder_is_refused_unless_a_recipe_has_its_name():
-    Path("photos").mkdir()  # also the name of a recipe, which is meant
+    Path("photos").mkdir()  # also the name of a recipe, which is loaded
     Path("other.json").mkdir()
     assert load_config("photos").name == "photos"
     assert failure("other.json") == "other.json: expected a JSON file; received a folder"
@@ -842,25 +841,23 @@ def test_random_values_give_a_config_or_config_error():
         {"a": {"b": 1}},
         {"base": 0.5},
     ]
-    places = [(*section, name) for section, names in SECTIONS.items() for name in names]
-    draw = random.Random(0)
+    keys = [(*section, name) for section, names in SECTIONS.items() for name in names]
+    rng = random.Random(0)
     for _ in range(500):
         tree = edited()
-        for _ in range(draw.randint(1, 4)):
-            place = draw.choice(places)
+        for _ in range(rng.randint(1, 4)):
+            key = rng.choice(keys)
             section = tree
-            for part in place[:-1]:
+            for part in key[:-1]:
                 if not isinstance(section.get(part), dict):
                     section[part] = {}
                 section = section[part]
-            section[draw.choice([place[-1], place[-1][:-1], "x.y"])] = draw.choice(values)
+            section[rng.choice([key[-1], key[-1][:-1], "x.y"])] = rng.choice(values)
         Path("c.json").write_text(json.dumps(tree))
         try:
             load_config(
                 "c.json",
-                draw.choice(
-                    [(), ("tau.end=0.5",), ("data=5",), ("views.first.hue=1",), ("a.b=1",)]
-                ),
+                rng.choice([(), ("tau.end=0.5",), ("data=5",), ("views.first.hue=1",), ("a.b=1",)]),
             )
         except ConfigError as error:
             lines = str(error).split("\n")

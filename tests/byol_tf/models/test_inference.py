@@ -1,4 +1,4 @@
-"""What users get: any uint8 image in, the encoder's own float32 representation out."""
+"""Tests of inference models: uint8 images of any size in, float32 representations out."""
 
 import zipfile
 from types import SimpleNamespace
@@ -28,13 +28,13 @@ SIZE = 16
 
 
 def with_random_statistics(encoder: keras.Model) -> keras.Model:
-    """The encoder with moving statistics that differ from their start."""
-    draw = np.random.default_rng(0)
+    """Sets an encoder's moving statistics to random numbers."""
+    rng = np.random.default_rng(0)
     for variable in encoder.non_trainable_variables:
         values = (
-            draw.normal(0.0, 0.1, variable.shape)
+            rng.normal(0.0, 0.1, variable.shape)
             if variable.name == "moving_mean"
-            else draw.uniform(0.2, 0.8, variable.shape)
+            else rng.uniform(0.2, 0.8, variable.shape)
         )
         variable.assign(values)
     return encoder
@@ -51,8 +51,10 @@ def photos(height: int, width: int) -> np.ndarray:
 
 @pytest.fixture
 def seeing_a_gpu(monkeypatch):
-    """What Keras looks at when it decides on XLA names a GPU, too. XLA itself is that of the CPU,
-    which lacks what a GPU's lacks."""
+    """Makes Keras believe that there is a GPU, so that it compiles models with XLA.
+
+    XLA runs on the CPU, where it has no antialiased resize either.
+    """
     devices = [
         *tf.config.list_physical_devices(),
         SimpleNamespace(device_type="GPU", name="/physical_device:GPU:0"),
@@ -60,7 +62,9 @@ def seeing_a_gpu(monkeypatch):
     monkeypatch.setattr(
         tf.config,
         "list_physical_devices",
-        lambda kind=None: [each for each in devices if kind in (None, each.device_type)],
+        lambda device_type=None: [
+            device for device in devices if device_type in (None, device.device_type)
+        ],
     )
 
 

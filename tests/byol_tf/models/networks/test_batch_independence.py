@@ -1,5 +1,4 @@
-"""Which networks may take several views in one pass: the answer by layers, and by what the networks
-compute."""
+"""Tests of `batch_independent` against what the networks compute."""
 
 import keras
 import numpy as np
@@ -9,15 +8,15 @@ from byol_tf.models.networks import NORMALIZATIONS, batch_independent, build_enc
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@pytest.mark.parametrize("part", ["resnet18", "convnet", "head"])
-def test_answer_agrees_with_outputs_of_an_image_alone(part, normalization):
-    if part == "head":
+@pytest.mark.parametrize("network", ["resnet18", "convnet", "head"])
+def test_answer_agrees_with_outputs_of_an_image_alone(network, normalization):
+    if network == "head":
         model, shape = (
             mlp_head(6, 16, 16, "projector", normalization=normalization, normalize_output=True),
             (8, 6),
         )
     else:
-        model, shape = build_encoder(part, 16, 0.5, normalization=normalization), (8, 16, 16, 3)
+        model, shape = build_encoder(network, 16, 0.5, normalization=normalization), (8, 16, 16, 3)
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     alone = np.allclose(model(x[:2], training=True), model(x, training=True)[:2], atol=1e-4)
     assert batch_independent(model) is alone is (normalization != "batch")
@@ -31,7 +30,7 @@ def functional(*layers) -> keras.Model:
 
 
 class MixingDense(keras.layers.Dense):
-    """Mixes neighbours, which no one can see from outside."""
+    """Mixes neighbouring images in its `call`."""
 
     def call(self, inputs):
         return super().call(keras.ops.roll(inputs, 1, axis=0))

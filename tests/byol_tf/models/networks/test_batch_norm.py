@@ -1,4 +1,4 @@
-"""The fused path against Keras' own layer and against NumPy."""
+"""Tests of the fused batch normalisation against Keras' own layer and NumPy."""
 
 import keras
 import numpy as np
@@ -17,16 +17,16 @@ def inputs(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def pair(shape: tuple[int, ...], **options) -> list[keras.layers.Layer]:
-    """Our layer and Keras' with the same numbers in them."""
+    """Returns our layer and Keras' with equal variables."""
     layers = [
         layer_class(momentum=0.9, epsilon=1e-5, **options)
         for layer_class in (BatchNorm, keras.layers.BatchNormalization)
     ]
-    draw = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     for layer in layers:
         layer.build(shape)
     for one, other in zip(layers[0].variables, layers[1].variables, strict=True):
-        value = draw.random(one.shape) + 0.5
+        value = rng.random(one.shape) + 0.5
         one.assign(value)
         other.assign(value)
     return layers
@@ -85,7 +85,7 @@ class TestAgainstKeras:
             tf.cast(outputs, tf.float32), tf.cast(expected, tf.float32), atol=0.03
         )
         assert {variable.dtype for variable in ours.variables} == {"float32"}
-        # Statistics taken in bfloat16 would be off by a few thousandths.
+        # Statistics computed in bfloat16 would be off by a few thousandths.
         _, mean, variance = reference.batch_norm(tf.cast(x, tf.float64).numpy(), 1.0, 0.0, 1e-5)
         start = pair(shape)[0]
         np.testing.assert_allclose(

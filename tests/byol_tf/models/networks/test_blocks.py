@@ -1,4 +1,4 @@
-"""The word for the normalisation: what it puts in, and what it refuses."""
+"""Tests of the building blocks: the layers of each normalisation, and its errors."""
 
 import keras
 import numpy as np
@@ -35,14 +35,14 @@ def test_each_normalization_uses_its_layers(normalization):
     own = {BatchNorm, GroupNorm, DataInit, WSConv2D, WSDense}
     linear = {WSConv2D, WSDense} if normalization == "group" else {Conv2D, keras.layers.Dense}
     for model, count in zip(networks(normalization), (4, 20, 53, 3), strict=True):
-        kinds = [type(layer) for layer in model.layers]
+        classes = [type(layer) for layer in model.layers]
         normalizations = [
             layer for layer in model.layers if type(layer) in own - {WSConv2D, WSDense}
         ]
         assert len(normalizations) == (0 if normalization == "none" else count)
         assert all(type(layer) is NORM_CLASSES[normalization] for layer in normalizations)
         assert (
-            sum(kind in linear for kind in kinds) == count
+            sum(layer_class in linear for layer_class in classes) == count
         )  # one before each normalisation: heads here normalise their output too
         assert not any(
             layer.use_bias for layer in model.layers if isinstance(layer, keras.layers.Conv2D)

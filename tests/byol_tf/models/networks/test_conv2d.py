@@ -1,4 +1,4 @@
-"""Both ways to a kernel's gradient give the same sum."""
+"""Tests of `Conv2D`: its own kernel gradient, and where Keras' is used."""
 
 import keras
 import numpy as np
@@ -33,8 +33,8 @@ def operations(layer, images) -> set[str]:
     [(3, 1, 3, 64), (3, 2, 6, 64), (1, 1, 3, 64), (1, 2, 5, 32), (3, 2, 1, 16)],
 )
 def test_bfloat16_gradients_are_close_to_float64(kernel, stride, side, units):
-    draw = np.random.default_rng(0)
-    images = tf.constant(draw.normal(size=(8, side, side, 16)), tf.bfloat16)
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.normal(size=(8, side, side, 16)), tf.bfloat16)
     low = Conv2D(
         units, kernel, strides=stride, padding="same", use_bias=False, dtype="mixed_bfloat16"
     )
@@ -45,9 +45,9 @@ def test_bfloat16_gradients_are_close_to_float64(kernel, stride, side, units):
     )
     high.build(images.shape)
     high.kernel.assign(low.kernel.numpy().astype(np.float64))
-    # Whole numbers, which bfloat16 carries back exactly.
+    # Integers, which are exact in bfloat16.
     upstream = tf.constant(
-        draw.integers(-3, 4, size=(8, -(-side // stride), -(-side // stride), units)), tf.float32
+        rng.integers(-3, 4, size=(8, -(-side // stride), -(-side // stride), units)), tf.float32
     )
     assert "ExtractImagePatches" in operations(low, images) or kernel == stride == 1
     assert "Conv2DBackpropFilter" not in operations(low, images)
@@ -58,12 +58,12 @@ def test_bfloat16_gradients_are_close_to_float64(kernel, stride, side, units):
         expected = high(wide)
         total = tf.reduce_sum(expected * tf.cast(upstream, tf.float64))
     expected_images, expected_kernel = tape.gradient(total, [wide, high.kernel.value])
-    for computed, wanted in (
+    for computed, reference in (
         (outputs, expected),
         (to_images, expected_images),
         (to_kernel, expected_kernel),
     ):
-        assert relative_error(tf.cast(computed, tf.float64).numpy(), wanted.numpy()) < 2**-8
+        assert relative_error(tf.cast(computed, tf.float64).numpy(), reference.numpy()) < 2**-8
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`data_init` against batch normalisation by hand, in NumPy and in whole networks."""
+"""Tests of `DataInit` against batch normalisation in NumPy and in networks."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def images(count: int = 16, size: int = 6) -> np.ndarray:
 
 
 def residual_encoder() -> keras.Model:
-    """A stem and one residual block of two layers, with four channels."""
+    """Builds a stem and one residual block of two layers, with four channels."""
     inputs = keras.Input((6, 6, 3))
     x = keras.layers.ReLU()(
         normalize(conv(inputs, 4, 3, 1, "stem", "data_init"), "stem_{}", "data_init")
@@ -48,14 +48,13 @@ def scales(model: keras.Model) -> list[DataInit]:
 
 
 def expected_by_numpy(encoder: keras.Model, projector: keras.Model, x):
-    """Outputs of the network with batch normalisation, and (gain, mean, variance) of each in
-    turn."""
+    """Returns the outputs with batch normalisation, and (gain, mean, variance) of each layer."""
     kernels = [encoder.get_layer(name).kernel.numpy() for name in ("stem", "conv1", "conv2")]
-    seen = []
+    statistics = []
 
     def normalized(x, gain):
         outputs, mean, variance = reference.batch_norm(x, gain, 0.0, 1e-5)
-        seen.append((gain, mean, variance))
+        statistics.append((gain, mean, variance))
         return outputs
 
     x = np.maximum(normalized(reference.conv2d(x, kernels[0]), 1.0), 0.0)
@@ -66,16 +65,16 @@ def expected_by_numpy(encoder: keras.Model, projector: keras.Model, x):
         projector.get_layer(name).get_weights() for name in ("hidden", "output")
     )
     hidden = np.maximum(normalized(representations @ kernel + bias, 1.0), 0.0)
-    return hidden @ last, seen
+    return hidden @ last, statistics
 
 
 def test_variables_and_outputs_equal_numpy_batch_norm():
     encoder, projector = residual_encoder(), head()
     projector.get_layer("hidden").bias.assign(np.linspace(-2.0, 2.0, 8))
     initialize_from_data([encoder, projector], images())
-    expected, seen = expected_by_numpy(encoder, projector, images())
+    expected, statistics = expected_by_numpy(encoder, projector, images())
     for layer, (gain, mean, variance) in zip(
-        [*scales(encoder), *scales(projector)], seen, strict=True
+        [*scales(encoder), *scales(projector)], statistics, strict=True
     ):
         gamma = gain / np.sqrt(variance + 1e-5)
         np.testing.assert_allclose(layer.gamma.numpy(), gamma, rtol=1e-5, err_msg=layer.name)
@@ -94,8 +93,8 @@ def test_initialized_network_equals_the_one_with_batch_norm(name):
         for normalization in ("data_init", "batch")
     )
     projector, twin_projector = (
-        mlp_head(encoder.output_shape[-1], 12, 5, "p", 3, kind, True)
-        for kind in ("data_init", "batch")
+        mlp_head(encoder.output_shape[-1], 12, 5, "p", 3, normalization, True)
+        for normalization in ("data_init", "batch")
     )
     x = images(16, 16)
     for model, other in ((encoder, twin), (projector, twin_projector)):
@@ -113,7 +112,7 @@ def test_initialized_network_equals_the_one_with_batch_norm(name):
     assert np.std(expected) > 0.5
     np.testing.assert_allclose(
         projector(encoder(x[:3])), projector(encoder(x))[:3], atol=1e-5
-    )  # and no batch statistic from then on
+    )  # and an image's output doesn't depend on the batch
 
 
 def test_layer_is_a_scale_and_an_offset():
@@ -205,31 +204,31 @@ from byol_tf.models.networks import DataInit, build_encoder, initialize_from_dat
 from tests.byol_tf.models.networks.test_data_init import images
 
 
-def parts(encoder, head):
-    found = [build_encoder("convnet", 16, 0.5, normalization=encoder), mlp_head(64, 32, 16, "projector", normalization=head)]
-    for part in found:
-        for seed, variable in enumerate(part.trainable_variables):
+def build_networks(encoder, head):
+    networks = [build_encoder("convnet", 16, 0.5, normalization=encoder), mlp_head(64, 32, 16, "projector", normalization=head)]
+    for network in networks:
+        for seed, variable in enumerate(network.trainable_variables):
             variable.assign(np.random.default_rng(seed).normal(0.0, 0.3, variable.shape))
-    return found
+    return networks
 
 
 strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
-found = {"replicas": strategy.num_replicas_in_sync, "apart": 0.0, "error": 0.0, "moved": 0.0}
+largest = {"replicas": strategy.num_replicas_in_sync, "difference": 0.0, "error": 0.0, "change": 0.0}
 for words in (("data_init", "data_init"), ("batch", "data_init")):
     with strategy.scope():
-        mirrored = parts(*words)
+        mirrored = build_networks(*words)
         initialize_from_data(mirrored, images(8, 16))
-    alone = parts(*words)
-    before = [layer.gamma.numpy() for part in alone for layer in part.layers if isinstance(layer, DataInit)]
-    initialize_from_data(alone, images(8, 16))
-    layers, expected = ([layer for part in side for layer in part.layers if isinstance(layer, DataInit)] for side in (mirrored, alone))
+    single = build_networks(*words)
+    before = [layer.gamma.numpy() for network in single for layer in network.layers if isinstance(layer, DataInit)]
+    initialize_from_data(single, images(8, 16))
+    layers, expected = ([layer for network in networks for layer in network.layers if isinstance(layer, DataInit)] for networks in (mirrored, single))
     for layer, one, first in zip(layers, expected, before, strict=True):
         for variable, other in ((layer.gamma, one.gamma), (layer.beta, one.beta)):
-            replicas = [part.numpy() for part in strategy.experimental_local_results(variable.value)]
-            found["apart"] = max(found["apart"], float(np.abs(replicas[0] - replicas[1]).max()))
-            found["error"] = max(found["error"], float(np.abs(replicas[1] - other).max() / np.abs(other).max()))
-        found["moved"] = max(found["moved"], float(np.abs(one.gamma - first).max()))
-print(json.dumps(found))
+            replicas = [value.numpy() for value in strategy.experimental_local_results(variable.value)]
+            largest["difference"] = max(largest["difference"], float(np.abs(replicas[0] - replicas[1]).max()))
+            largest["error"] = max(largest["error"], float(np.abs(replicas[1] - other).max() / np.abs(other).max()))
+        largest["change"] = max(largest["change"], float(np.abs(one.gamma - first).max()))
+print(json.dumps(largest))
 """
 
 
@@ -245,7 +244,7 @@ def test_replicas_are_initialized_equally():
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["replicas"], found["apart"]) == (2, 0.0)
-    assert found["error"] < 1e-4
-    assert found["moved"] > 0.1
+    largest = json.loads(done.stdout.splitlines()[-1])
+    assert (largest["replicas"], largest["difference"]) == (2, 0.0)
+    assert largest["error"] < 1e-4
+    assert largest["change"] > 0.1

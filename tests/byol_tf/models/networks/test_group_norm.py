@@ -1,4 +1,4 @@
-"""Group normalisation against NumPy and against Keras' own layer."""
+"""Tests of group normalisation against NumPy and Keras' own layer."""
 
 import keras
 import numpy as np
@@ -20,10 +20,10 @@ SHAPES = [(3, 3, 5, 8), (6, 32)]
 
 
 def inputs(shape: tuple[int, ...], mean: float = 0.7) -> np.ndarray:
-    """Images, each of another scale."""
-    draw = np.random.default_rng(0)
+    """Returns images of different scales."""
+    rng = np.random.default_rng(0)
     scale = np.arange(1.0, 1.0 + shape[0]).reshape(-1, *[1] * (len(shape) - 1))
-    return (scale * draw.normal(mean, 1.0, shape)).astype(np.float32)
+    return (scale * rng.normal(mean, 1.0, shape)).astype(np.float32)
 
 
 def built(shape: tuple[int, ...], groups: int, **options) -> GroupNorm:
@@ -104,7 +104,7 @@ def test_bfloat16_computes_statistics_in_float32():
     assert (outputs.dtype, by_input.dtype, by_gamma.dtype) == (tf.bfloat16, tf.bfloat16, np.float32)
     gamma, beta = (variable.numpy().astype(np.float64) for variable in layer.trainable_variables)
     expected = reference.group_norm(tf.cast(x, tf.float64), gamma, beta, 8, 1e-5)
-    # Rounding the outputs is all that is lost: half of 2^-7 at most. Means in bfloat16 would be off
+    # Only the rounding of the outputs is lost: half of 2^-7 at most. Means in bfloat16 would be off
     # by 2^-8 of ten deviations.
     np.testing.assert_allclose(outputs.astype(np.float64), expected, rtol=2.0**-8, atol=1e-4)
     full = built(shape, 8)
@@ -133,8 +133,8 @@ def test_gradients_in_a_replica_are_the_same():
     alone = built(SHAPES[0], 4)
     with strategy.scope():
         layer = built(SHAPES[0], 4)
-    found = strategy.run(tf.function(lambda: gradients_as_tensors(layer, inputs(SHAPES[0]))))
-    for one, other in zip(found, gradients(alone, inputs(SHAPES[0])), strict=True):
+    results = strategy.run(tf.function(lambda: gradients_as_tensors(layer, inputs(SHAPES[0]))))
+    for one, other in zip(results, gradients(alone, inputs(SHAPES[0])), strict=True):
         assert relative_error(one, other) < 1e-6
 
 

@@ -1,4 +1,4 @@
-"""Projector and predictor: the papers' structure."""
+"""Tests of projector and predictor: the papers' structure, and outputs against NumPy."""
 
 import keras
 import numpy as np
@@ -26,11 +26,11 @@ def test_layers_are_those_of_the_paper():
 
 def test_outputs_equal_numpy():
     head = mlp_head(6, 10, 4, "predictor")
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for variable in head.trainable_variables:
-        variable.assign(draw.normal(size=variable.shape))
+        variable.assign(rng.normal(size=variable.shape))
     kernel, bias, gamma, beta, last = (variable.numpy() for variable in head.trainable_variables)
-    x = draw.normal(size=(9, 6)).astype(np.float32)
+    x = rng.normal(size=(9, 6)).astype(np.float32)
     normalised, _, _ = reference.batch_norm(x @ kernel + bias, gamma, beta, 1e-5)
     np.testing.assert_allclose(
         head(x, training=True).numpy(), np.maximum(normalised, 0.0) @ last, rtol=1e-4, atol=1e-4
@@ -39,10 +39,10 @@ def test_outputs_equal_numpy():
 
 def test_simsiams_projector_has_its_layers_and_equals_numpy():
     head = mlp_head(7, 12, 5, "projector", layers=3, normalize_output=True)
-    kinds = [keras.layers.Dense, BatchNorm, keras.layers.ReLU]
+    hidden_layer = [keras.layers.Dense, BatchNorm, keras.layers.ReLU]
     assert [type(layer) for layer in head.layers[1:]] == [
-        *kinds,
-        *kinds,
+        *hidden_layer,
+        *hidden_layer,
         keras.layers.Dense,
         BatchNorm,
     ]
@@ -51,11 +51,11 @@ def test_simsiams_projector_has_its_layers_and_equals_numpy():
         True,
         False,
     ]
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for variable in head.trainable_variables:
-        variable.assign(draw.normal(size=variable.shape))
+        variable.assign(rng.normal(size=variable.shape))
     weights = iter([variable.numpy() for variable in head.trainable_variables])
-    images = x = draw.normal(size=(9, 7)).astype(np.float32)
+    images = x = rng.normal(size=(9, 7)).astype(np.float32)
     for _ in range(2):
         x = x @ next(weights) + next(weights)
         x = np.maximum(reference.batch_norm(x, next(weights), next(weights), 1e-5)[0], 0.0)

@@ -1,4 +1,4 @@
-"""What is computed again is what was."""
+"""Tests of rematerialization against the plain training pass."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ def images() -> tf.Tensor:
 
 
 def step(encoder: keras.Model, run):
-    """Loss and gradients of a compiled training pass."""
+    """Returns a compiled function: loss and gradients of a training pass."""
 
     @tf.function
     def compiled(images):
@@ -28,16 +28,16 @@ def step(encoder: keras.Model, run):
 def test_gradients_and_statistics_equal_the_plain_pass(name, normalization):
     encoder = build_encoder(name, 16, width=0.5, normalization=normalization)
     start = encoder.get_weights()
-    whole = step(encoder, lambda images: encoder(images, training=True))(images())
-    moved = encoder.get_weights()
+    plain = step(encoder, lambda images: encoder(images, training=True))(images())
+    updated = encoder.get_weights()
     assert normalization == "group" or any(
-        not np.array_equal(a, b) for a, b in zip(start, moved, strict=True)
+        not np.array_equal(a, b) for a, b in zip(start, updated, strict=True)
     )
     encoder.set_weights(start)
-    again = step(encoder, rematerialize(encoder))(images())
-    for one, other in zip(moved, encoder.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)  # moved once, not twice
-    for one, other in zip(whole, again, strict=True):
+    recomputed = step(encoder, rematerialize(encoder))(images())
+    for one, other in zip(updated, encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)  # updated once, not twice
+    for one, other in zip(plain, recomputed, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(one).max())
 
 

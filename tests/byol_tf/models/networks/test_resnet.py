@@ -1,4 +1,4 @@
-"""ResNets by their published sizes, and their structure by the paper."""
+"""Tests of encoders: published parameter counts, and the structure of the papers."""
 
 import itertools
 
@@ -15,13 +15,13 @@ def trainable(model: keras.Model) -> int:
     return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
 
 
-def layers_of(model: keras.Model, kind: type) -> list[keras.layers.Layer]:
-    return [layer for layer in model.layers if isinstance(layer, kind)]
+def layers_of(model: keras.Model, layer_class: type) -> list[keras.layers.Layer]:
+    return [layer for layer in model.layers if isinstance(layer, layer_class)]
 
 
 @pytest.fixture(scope="module")
 def small50() -> keras.Model:
-    """A ResNet-50 with an eighth of the channels, on 64 pixels."""
+    """Builds a ResNet-50 with an eighth of the channels, for 64 pixels."""
     return build_encoder("resnet50", 64, width=0.125)
 
 
@@ -64,8 +64,8 @@ def test_resnet50_has_the_published_size():
 
 
 def test_largest_networks_have_the_papers_sizes():
-    """BYOL paper, table 1: 24, 94 and 375 million for ResNet-50 (1x, 2x, 4x) and 250 for ResNet-200
-    (2x)."""
+    # BYOL paper, table 1, in millions: 24, 94 and 375 for ResNet-50 (1x, 2x, 4x), 250 for
+    # ResNet-200 (2x)
     expected = {
         (50, 1): 23_508_032,
         (50, 2): 93_907_072,
