@@ -637,7 +637,7 @@ def test_keys_that_weights_and_padding_do_not_go_with(converted):
         ),
         (
             {"name": "convnet", "width": 1.0},
-            'encoder.padding: expected "same", as encoder.name "convnet" knows no other',
+            'encoder.padding: expected "same", as encoder.name "convnet" supports no other',
         ),
     ):
         with pytest.raises(ValueError, match=message):
