@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from byol_tf.config.fields import SECTIONS, Key, accepts_null, key_type, split_key
-from byol_tf.config.json_reader import RepeatedKey, read_json
+from byol_tf.config.json_reader import MAX_DEPTH, RepeatedKey, read_json
 from byol_tf.config.messages import escape, join_key
 
 
@@ -45,11 +45,12 @@ def parse_override(position: int, text: str) -> Override:
     be called 2024.
 
     Raises:
-        ValueError: if there is no `=`, or a part of the key is empty; the message is complete.
+        ValueError: if there is no `=`, or a part of the key is empty, or it has more than
+            `MAX_DEPTH` parts; the message is complete.
     """
     name, equals, given = text.partition("=")
     key = tuple(part.strip() for part in split_key(name))
-    if not equals or not all(key):
+    if not equals or not all(key) or len(key) > MAX_DEPTH:
         raise ValueError(f"--set {escape(text)}: expected KEY=VALUE, for example training.epochs=5")
     try:
         value, repeated = read_json(given)

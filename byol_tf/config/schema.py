@@ -135,12 +135,12 @@ class Views(Section):
         preset = value.get("preset", "byol") if isinstance(value, dict) else None
         if not isinstance(preset, str) or preset not in PRESETS:
             return value
-        filled = dict(value)
+        merged = dict(value)
         for name, base in zip(("first", "second"), PRESETS[preset], strict=True):
             changes = value.get(name, {})
             if isinstance(changes, dict):
-                filled[name] = {**base, **changes}
-        return filled
+                merged[name] = {**base, **changes}
+        return merged
 
 
 class Encoder(Section):
@@ -409,7 +409,7 @@ class Config(Section):
     run: Run = Run()
 
     @model_validator(mode="after")
-    def _keys_agree(self) -> Self:
+    def _check_conflicts(self) -> Self:
         lines = [
             f"{keys[0]}: {text}"
             for keys, text in conflicts(lambda key: reduce(getattr, key.split("."), self))

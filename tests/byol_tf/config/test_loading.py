@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from byol_tf.config.fields import SECTIONS
+from byol_tf.config.fields import RENAMED, SECTIONS, split_key
 from byol_tf.config.loading import load_config, recipes, resolved_json
 from byol_tf.config.messages import describe_expected
 from byol_tf.config.schema import Config
@@ -91,6 +91,10 @@ WRONG_KEYS = [
         'learning_rate: unknown key; did you mean "optimizer.base_learning_rate" (now 0.001)?',
     ),
     ({"training.epochs": 5}, '"training.epochs": unknown key; write "epochs" inside "training"'),
+    (
+        {"training__accumulation": 2},
+        'training.accumulation: unknown key; it is now called "training.gradient_accumulation_steps"',
+    ),
     (
         {"training__lr": 5},
         'training.lr: unknown key; "training" takes "epochs", "batch_size", "gradient_accumulation_steps", '
@@ -583,6 +587,10 @@ OVERRIDES = [
         ["training.epochs"],
         "--set training.epochs: expected KEY=VALUE, for example training.epochs=5",
     ),
+    (
+        ["a." * 1000 + "a=5"],
+        f"--set {'a.' * 28}a...: expected KEY=VALUE, for example training.epochs=5",
+    ),
     (["=5"], "--set =5: expected KEY=VALUE, for example training.epochs=5"),
     (
         ["training..epochs=5"],
@@ -728,6 +736,14 @@ def test_view_key_changes_its_preset():
         config.views.second.blur_probability,
         config.views.second.hue,
     ) == (1.0, 0.1, 0.2)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_old_name_of_a_key_names_the_new_one(old, new):
+    assert message(edited(**{old.replace(".", "__"): None})).startswith(
+        f'c.json: {old}: unknown key; it is now called "{new}"'
+    )
+    assert describe_expected(split_key(new))
 
 
 def test_resolved_config_has_every_key_and_loads_equal():

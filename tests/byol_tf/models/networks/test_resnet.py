@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+from byol_tf.config.fields import allowed_values
+from byol_tf.constants import CONVNET_STEM_CHANNELS, RESNET_STEM_CHANNELS
 from byol_tf.models.networks import build_encoder
 from byol_tf.models.networks.resnet import BLOCKS
 from tests.reference import networks as reference
@@ -225,6 +227,18 @@ def test_convnet_has_the_computed_size():
     assert model.output_shape == (None, 128)
     assert model.get_layer("relu4").output.shape[1:] == (4, 4, 128)
     assert build_encoder("convnet", 32, width=0.25).output_shape == (None, 32)
+
+
+def test_config_names_exactly_these_encoders():
+    assert set(allowed_values(("encoder", "name"))) == {"convnet", *BLOCKS}
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("convnet", CONVNET_STEM_CHANNELS), ("resnet18", RESNET_STEM_CHANNELS)]
+)
+def test_first_layer_has_the_channels_that_the_config_checks(name, channels):
+    first = layers_of(build_encoder(name, 32), keras.layers.Conv2D)[0]
+    assert first.filters == channels
 
 
 def test_unknown_encoder_is_an_error():
