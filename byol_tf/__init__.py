@@ -72,7 +72,7 @@ _HOMES = {
     "exclude_norm_and_bias": "byol_tf.models.optimizers",
     "export_encoder": "byol_tf.export.saved_model",
     "inference_model": "byol_tf.models.inference",
-    "load_checkpoint_encoder": "byol_tf.runs.encoders",
+    "load_run_encoder": "byol_tf.runs.encoders",
     "load_config": "byol_tf.config.loading",
     "mlp_head": "byol_tf.models.networks",
 }

@@ -1,4 +1,4 @@
-"""CPU, GPUs, TPU or several machines by one key, and the precision that the networks compute in."""
+"""Devices of a run: distribution strategy, cluster of workers, precision and seeds."""
 
 import importlib.util
 import json
@@ -8,17 +8,22 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from byol_tf import compat
 from byol_tf.errors import DeviceError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The processes of one run, one on each machine.
+    """The worker processes of one run, one on each machine.
 
     Attributes:
-        addresses: host:port of each, the chief's first.
-        index: which of them this process is, counted from 0.
+        addresses: `host:port` of each worker, the chief's first.
+        index: index of this process in `addresses`.
     """
 
     addresses: tuple[str, ...]
@@ -26,48 +31,50 @@ class Cluster:
 
     @property
     def chief(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process is the one that writes the run folder."""
         return self.index == 0
 
 
 def read_cluster(environment: Mapping[str, str]) -> Cluster:
-    """The cluster that `TF_CONFIG` describes: a list `worker`, and before it, where a scheduler
-    sets one, `chief`.
+    """Reads the cluster that `TF_CONFIG` describes.
+
+    It has a list `worker`, and before it, if a scheduler sets one, a list `chief` of one address.
 
     Args:
         environment: such as `os.environ`.
 
     Raises:
-        DeviceError: if `TF_CONFIG` is missing or isn't what TensorFlow takes; the text says which
-            part of it.
+        DeviceError: if `TF_CONFIG` is missing or TensorFlow doesn't accept it; the message names
+            the wrong part.
     """
     text = environment.get("TF_CONFIG")
     if not text:
-        raise _error(_EXAMPLE, "none" if text is None else "an empty one")
+        raise _cluster_error(_EXAMPLE, "none" if text is None else "an empty one")
     try:
         tree = json.loads(text)
     except ValueError as error:
-        raise _error(_EXAMPLE, f"something that is no JSON ({error})") from error
-    tree = _object(tree, "an object")
-    jobs = _object(tree.get("cluster"), '"cluster" as an object')
+        raise _cluster_error(_EXAMPLE, f"invalid JSON ({error})") from error
+    tree = _check_object(tree, "an object")
+    jobs = _check_object(tree.get("cluster"), '"cluster" as an object')
     if unknown := sorted(set(jobs) - {"chief", "worker"}):
-        raise _error('"worker", and at most "chief" beside it, in "cluster"', ", ".join(unknown))
+        raise _cluster_error('only "worker" and "chief" in "cluster"', ", ".join(unknown))
     addresses = []
     for job in ("chief", "worker"):
-        listed = jobs.get(job, [])
-        if not isinstance(listed, list) or not all(
-            isinstance(address, str) and _ADDRESS.fullmatch(address) for address in listed
+        of_job = jobs.get(job, [])
+        if not isinstance(of_job, list) or not all(
+            isinstance(address, str) and _ADDRESS.fullmatch(address) for address in of_job
         ):
-            raise _error(f'"cluster.{job}" as a list of "host:port"', json.dumps(listed))
-        addresses += listed
+            raise _cluster_error(f'"cluster.{job}" as a list of "host:port"', json.dumps(of_job))
+        addresses += of_job
     if not addresses or len(jobs.get("chief", [])) > 1:
-        raise _error(
+        raise _cluster_error(
             'at least one "host:port" in "cluster.worker", and at most one in "cluster.chief"',
             json.dumps(jobs),
         )
     if len(set(addresses)) < len(addresses):
-        raise _error('another "host:port" for each process', json.dumps(addresses))
-    return Cluster(tuple(addresses), _index(_object(tree.get("task"), '"task" as an object'), jobs))
+        raise _cluster_error('another "host:port" for each process', json.dumps(addresses))
+    task = _check_object(tree.get("task"), '"task" as an object')
+    return Cluster(tuple(addresses), _task_index(task, jobs))
 
 
 _EXAMPLE = (
@@ -77,74 +84,70 @@ _EXAMPLE = (
 _ADDRESS = re.compile(r"\S+:\d{1,5}")
 
 
-def _index(task: dict, jobs: dict) -> int:
-    """The place of a task among the chief and the workers."""
-    kind, index = task.get("type"), task.get("index")
-    if not isinstance(kind, str) or kind not in jobs:
-        raise _error(
-            f'"task.type" as one of {", ".join(map(json.dumps, sorted(jobs)))}', json.dumps(kind)
-        )
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(jobs[kind]):
-        raise _error(
-            f'"task.index" from 0 to {len(jobs[kind]) - 1}, as "cluster.{kind}" lists '
-            f"{len(jobs[kind])}",
-            json.dumps(index),
-        )
-    return index + (len(jobs.get("chief", [])) if kind == "worker" else 0)
+def _task_index(task: dict[str, Any], jobs: dict[str, Any]) -> int:
+    """Returns the index of a task among the chief and the workers."""
+    job, index = task.get("type"), task.get("index")
+    if not isinstance(job, str) or job not in jobs:
+        expected = f'"task.type" as one of {", ".join(map(json.dumps, sorted(jobs)))}'
+        raise _cluster_error(expected, json.dumps(job))
+    count = len(jobs[job])
+    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < count:
+        expected = f'"task.index" from 0 to {count - 1}, as "cluster.{job}" lists {count}'
+        raise _cluster_error(expected, json.dumps(index))
+    return index + (len(jobs.get("chief", [])) if job == "worker" else 0)
 
 
-def _object(tree, expected: str) -> dict:
+def _check_object(tree: Any, expected: str) -> dict[str, Any]:
     if not isinstance(tree, dict):
-        raise _error(expected, json.dumps(tree))
+        raise _cluster_error(expected, json.dumps(tree))
     return tree
 
 
-def _error(expected: str, received: str) -> DeviceError:
+def _cluster_error(expected: str, received: str) -> DeviceError:
     return DeviceError(
         'devices.strategy: "multi_worker" reads the environment variable TF_CONFIG, the same on '
-        "each machine but for the task; expected "
-        f"{expected}; received {received:.200}"
+        f"each machine but for the task; expected {expected}; received {received:.200}"
     )
 
 
 _NO_TENSORFLOW = (
     "TensorFlow isn't installed; an extra chooses which of its packages: "
     'pip install "byol_tf[cpu]" (or gpu, for NVIDIA GPUs, or tpu), in a checkout pip install -e '
-    '".[cpu]"'
+    '".[cpu]"\n'
 )
 
 
 def prepare_environment() -> None:
-    """What must be set before TensorFlow is imported; a user's own settings win. Each command that
-    needs TensorFlow calls this first.
+    """Sets the environment variables that TensorFlow reads at its import, unless the user has.
 
-    TensorFlow turns its oneDNN kernels on only for CPUs with AVX-512; on one with AVX2 they made a
-    ResNet-18 step four times as fast (docs/results).
+    Every command that needs TensorFlow calls this first.
 
     Raises:
-        SystemExit: with exit code 2, and a message with the line that installs TensorFlow, where it
+        SystemExit: with exit code 2, and a message with the line that installs TensorFlow, if it
             isn't installed.
     """
     if importlib.util.find_spec("tensorflow") is None:
-        print(_NO_TENSORFLOW, file=sys.stderr)
+        sys.stderr.write(_NO_TENSORFLOW)
         raise SystemExit(2)
+    # TensorFlow enables its oneDNN kernels by itself only for CPUs with AVX-512; on one with AVX2
+    # they made a ResNet-18 step four times as fast (docs/results).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
-def build_strategy(name: str = "auto", tpu: str = "local"):
-    """The `tf.distribute` strategy that a config names.
+def build_strategy(name: str = "auto", tpu: str = "local") -> "tf.distribute.Strategy":
+    """Builds the `tf.distribute` strategy that a config names.
 
     Args:
         name: `auto` (a TPU if the machine has one, else all GPUs, else the CPU), `cpu`, `gpu` (the
-            first), `mirrored` (all GPUs), `tpu` or `multi_worker` (this and other machines, as
-            `TF_CONFIG` says). The last has to be built before TensorFlow computes anything, and
-            waits for the other machines.
-        tpu: the TPU's name or address; `local` on Colab and on TPU VMs.
+            first one), `mirrored` (all GPUs), `tpu` or `multi_worker` (the workers in `TF_CONFIG`).
+            The last one has to be built before TensorFlow computes anything, and waits for the
+            other workers.
+        tpu: name or address of the TPU; `local` on Colab and on TPU VMs.
 
     Raises:
-        DeviceError: if there is no such device, or `TF_CONFIG` isn't right.
+        DeviceError: if there is no such device, or `TF_CONFIG` is wrong.
         ValueError: for another name.
     """
     import tensorflow as tf
@@ -152,59 +155,58 @@ def build_strategy(name: str = "auto", tpu: str = "local"):
     gpus = tf.config.list_physical_devices("GPU")
     if name == "auto":
         name = "tpu" if _has_tpu() else "mirrored" if len(gpus) > 1 else "gpu" if gpus else "cpu"
-    if name == "tpu":
-        try:
-            resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
-            tf.config.experimental_connect_to_cluster(resolver)
-            tf.tpu.experimental.initialize_tpu_system(resolver)
-        except (ValueError, tf.errors.OpError) as error:
-            raise DeviceError(
-                f'devices.strategy: no TPU answers as "{tpu}" ({str(error).splitlines()[0]}). On '
-                "Colab choose a TPU runtime, install "
-                'the extra "tpu" and restart it; else use "auto"'
-            ) from error
-        return tf.distribute.TPUStrategy(resolver)
-    if name == "multi_worker":
-        read_cluster(os.environ)
-        _keep_collective_keys()
-        try:
-            return tf.distribute.MultiWorkerMirroredStrategy()
-        except tf.errors.OpError as error:
-            raise DeviceError(
-                'devices.strategy: "multi_worker" got no connection '
-                f"({str(error).splitlines()[0]}). Each address in TF_CONFIG must be "
-                "reached from each machine, and its port be free there"
-            ) from error
     if name in ("gpu", "mirrored") and not gpus:
         raise DeviceError(
             f'devices.strategy: "{name}" needs a GPU and TensorFlow sees none. Install the extra '
             '"gpu", or use "auto" or "cpu"'
         )
-    if name == "mirrored":
-        return tf.distribute.MirroredStrategy()
-    if name in ("cpu", "gpu"):
-        return tf.distribute.OneDeviceStrategy(f"/{name}:0")
+    match name:
+        case "tpu":
+            return _tpu_strategy(tpu)
+        case "multi_worker":
+            return _multi_worker_strategy()
+        case "mirrored":
+            return tf.distribute.MirroredStrategy()
+        case "cpu" | "gpu":
+            return tf.distribute.OneDeviceStrategy(f"/{name}:0")
     raise ValueError(
         'devices.strategy: expected "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu"; '
         f"received {name!r}"
     )
 
 
-def _keep_collective_keys() -> None:
-    """Has the collectives of a compiled function keep their keys from call to call; to be called
-    before there is a strategy.
+def _tpu_strategy(tpu: str) -> "tf.distribute.Strategy":
+    import tensorflow as tf
 
-    By default each call gets new ones, so that workers may trace a function at different times,
-    which ours don't. TensorFlow forgets no key that was used: the soak's tiny network grew by 168
-    MB in 1,000 steps, see https://github.com/tensorflow/tensorflow/issues/42616.
-    """
-    from tensorflow.python.distribute import cross_device_utils
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        raise DeviceError(
+            f'devices.strategy: no TPU answers as "{tpu}" ({str(error).splitlines()[0]}). On '
+            'Colab choose a TPU runtime, install the extra "tpu" and restart it; else use "auto"'
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
 
-    cross_device_utils.CollectiveReplicaLauncher._prefer_unique_instance_key = False
+
+def _multi_worker_strategy() -> "tf.distribute.Strategy":
+    import tensorflow as tf
+
+    read_cluster(os.environ)  # for its error messages
+    compat.keep_collective_keys()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.OpError as error:
+        raise DeviceError(
+            'devices.strategy: "multi_worker" got no connection '
+            f"({str(error).splitlines()[0]}). Each address in TF_CONFIG must be reached from each "
+            "machine, and its port be free there"
+        ) from error
 
 
-def on_cpu(strategy) -> bool:
-    """Whether a `tf.distribute` strategy, or the default one, computes on CPUs."""
+def on_cpu(strategy: "tf.distribute.Strategy") -> bool:
+    """Returns whether a `tf.distribute` strategy, or the default one, computes on CPUs."""
     import tensorflow as tf
 
     if isinstance(strategy, tf.distribute.TPUStrategy):
@@ -220,16 +222,24 @@ def on_cpu(strategy) -> bool:
 
 
 def set_precision(precision: str) -> None:
-    """Sets what networks built from now on compute in: `float32`, `mixed_bfloat16` or
-    `mixed_float16`."""
+    """Sets Keras' dtype policy for networks that are built from now on.
+
+    Args:
+        precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
+    """
     import keras
 
     keras.mixed_precision.set_global_policy(precision)
 
 
 def set_seeds(seed: int, deterministic: bool) -> None:
-    """Seeds Python, NumPy, TensorFlow and Keras; with `deterministic`, ops give the same bits each
-    time they run on this machine."""
+    """Seeds Python, NumPy, TensorFlow and Keras.
+
+    Args:
+        seed: the seed, 0 or more.
+        deterministic: whether TensorFlow's operations shall give the same bits each time they run
+            on this machine.
+    """
     import keras
     import tensorflow as tf
 
@@ -240,9 +250,11 @@ def set_seeds(seed: int, deterministic: bool) -> None:
 
 
 def _has_tpu() -> bool:
-    """Whether this machine says that it has a TPU. (Asking a resolver where there is none can wait
-    for minutes.)"""
+    """Returns whether this machine has a TPU.
+
+    Read from the environment: a cluster resolver can wait for minutes where there is none.
+    """
     if "TPU_NAME" in os.environ or "COLAB_TPU_ADDR" in os.environ or os.path.exists("/dev/accel0"):
         return True
-    # Newer TPUs are there; so is any device that a virtual machine was given.
+    # Newer TPUs are VFIO devices, as is any device that a virtual machine was given.
     return os.path.exists("/dev/vfio/0") and importlib.util.find_spec("libtpu") is not None

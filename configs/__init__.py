@@ -1,2 +1,4 @@
-"""The recipes: one JSON file each. A package only so that they are installed with the library;
-`byol_tf.config.loading` reads them."""
+"""Recipes, one JSON file each; a package only so that they are installed with the library.
+
+`byol_tf.config.loading` reads them.
+"""

@@ -1,1 +1,1 @@
-"""The experiment as a file: schema, loading and messages."""
+"""Configuration of experiments: schema, loading, validation, documentation."""

@@ -1,49 +1,59 @@
-"""What the keys of a config demand of each other.
+"""Checks between the keys of a config, and the defaults that depend on other keys.
 
-Each check names the keys that it needs, so that it can be run, or left out, whatever is wrong with
-the other keys.
+Each check names the keys that it compares, so that it can run when other keys are invalid.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
+
+from byol_tf.constants import CONVNET_STEM_CHANNELS, GROUPS, RESNET_STEM_CHANNELS
 
 TFDS_SOURCES = ("stl10", "cifar10", "imagenet")
 NATIVE_SIDES = {"textures": 48, "stl10": 96, "cifar10": 32}
-"""Source -> side in pixels of its images, where all are of one size. Beyond it pixels would be
-invented."""
+"""Source -> side of its images in pixels, where all have the same size. Larger views would only
+interpolate."""
 DIGITS_SIDE = 32
-"""Side at which the digits are drawn if data.image_size is null."""
-GROUPS = 16
-"""Of group normalisation (paper without batch statistics, section 3.3)."""
+"""Side of the digits in pixels if data.image_size is null."""
+TAU_SCHEDULE: Final = "cosine"
+"""Default of tau.schedule (BYOL paper, section 3.3)."""
+TAU_BASE = 0.996
+"""Default of tau.base (BYOL paper, section 3.3)."""
 TAU_ENDS = {"cosine": 1.0, "inverse_cosine": 0.5}
-"""tau.schedule -> tau.end if it is null (BYOL paper, section 3.3; STL-10 paper, table 8)."""
+"""tau.schedule -> the value of tau.end if that is null (BYOL paper, section 3.3; STL-10 paper,
+table 8)."""
 TAU_DROP_AT = 0.25
-"""tau.drop_at if it is null (STL-10 paper, table 7)."""
+"""The value of tau.drop_at if that is null (STL-10 paper, table 7)."""
 
 _Check = Callable[..., str | None]
 _CHECKS: list[tuple[tuple[str, ...], _Check]] = []
 
 
 def conflicts(
-    value_of: Callable[[str], Any], knows: Callable[[str], bool] = lambda key: True
+    value_of: Callable[[str], Any], is_valid: Callable[[str], bool] = lambda key: True
 ) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yields (the keys involved, what was expected and received) for each failed check; the first
-    of the keys is the one to blame.
+    """Runs the checks and finds conflicts between keys.
 
     Args:
-        value_of: dotted key -> its value, the default included.
-        knows: dotted key -> whether its value is valid; a check that needs another is left out.
+        value_of: dotted key -> its value, or its default.
+        is_valid: dotted key -> whether its value is valid by itself; a check that compares a key
+            that isn't is skipped.
+
+    Yields:
+        For each failed check the dotted keys that it compares, the wrong one first, and the
+        message, `expected ...; received ...`.
     """
     for keys, check in _CHECKS:
-        if all(map(knows, keys)):
+        if all(map(is_valid, keys)):
             text = check(*map(value_of, keys))
             if text is not None:
                 yield keys, text
 
 
-def _check(*keys: str) -> Callable[[_Check], _Check]:
-    """Registers a function of these keys' values that returns what is wrong with the first of them,
-    or None."""
+def _register(*keys: str) -> Callable[[_Check], _Check]:
+    """Registers a check: a function of the values of these dotted keys.
+
+    It returns the message about the first of the keys, or None if there is no conflict.
+    """
 
     def register(check: _Check) -> _Check:
         _CHECKS.append((keys, check))
@@ -52,8 +62,8 @@ def _check(*keys: str) -> Callable[[_Check], _Check]:
     return register
 
 
-@_check("data.root", "data.source")
-def _root_fits_source(root: str | None, source: str) -> str | None:
+@_register("data.root", "data.source")
+def _check_root(root: str | None, source: str) -> str | None:
     if source == "folder" and root is None:
         return 'missing; expected the folder that holds the photos, as data.source is "folder"'
     if source in ("textures", "digits") and root is not None:
@@ -61,15 +71,15 @@ def _root_fits_source(root: str | None, source: str) -> str | None:
     return None
 
 
-@_check("data.archive", "data.source")
-def _archive_fits_source(archive: str | None, source: str) -> str | None:
+@_register("data.archive", "data.source")
+def _check_archive(archive: str | None, source: str) -> str | None:
     if archive is None or source in TFDS_SOURCES:
         return None
     return f'expected null, as data.source "{source}" has no archive; received "{archive}"'
 
 
-@_check("data.pretrain", "data.source")
-def _split_fits_source(split: str | None, source: str) -> str | None:
+@_register("data.pretrain", "data.source")
+def _check_pretrain_split(split: str | None, source: str) -> str | None:
     if split in (None, "train") or source not in ("digits", "cifar10", "imagenet"):
         return None
     return (
@@ -78,8 +88,8 @@ def _split_fits_source(split: str | None, source: str) -> str | None:
     )
 
 
-@_check("data.image_size", "data.source")
-def _images_are_not_enlarged(image_size: int | None, source: str) -> str | None:
+@_register("data.image_size", "data.source")
+def _check_image_size(image_size: int | None, source: str) -> str | None:
     native = NATIVE_SIDES.get(source)
     if image_size is None or native is None or image_size <= native:
         return None
@@ -89,18 +99,18 @@ def _images_are_not_enlarged(image_size: int | None, source: str) -> str | None:
     )
 
 
-@_check("data.image_size", "data.source", "data.cache")
-def _images_in_memory_have_one_size(image_size: int | None, source: str, cache: str) -> str | None:
+@_register("data.image_size", "data.source", "data.cache")
+def _check_memory_cache(image_size: int | None, source: str, cache: str) -> str | None:
     if image_size is not None or source not in ("folder", "imagenet") or cache != "memory":
         return None
     return (
-        'missing; expected a whole number of 8 or more, as data.cache "memory" holds photos of '
+        'missing; expected a whole number of 8 or more, as data.cache "memory" stores photos of '
         "different sizes as one array"
     )
 
 
-@_check("views.size", "data.image_size", "data.source")
-def _views_are_not_enlarged(size: int, image_size: int | None, source: str) -> str | None:
+@_register("views.size", "data.image_size", "data.source")
+def _check_view_size(size: int, image_size: int | None, source: str) -> str | None:
     native = NATIVE_SIDES.get(source)
     if image_size is not None and (native is None or image_size <= native):
         limit, meaning = image_size, f"data.image_size ({image_size})"
@@ -109,25 +119,25 @@ def _views_are_not_enlarged(size: int, image_size: int | None, source: str) -> s
     elif source == "digits":
         limit, meaning = (
             DIGITS_SIDE,
-            f"{DIGITS_SIDE}, at which digits are drawn if data.image_size is null",
+            f"{DIGITS_SIDE}, the side of digits if data.image_size is null",
         )
     else:
         return None
     return f"expected at most {meaning}; received {size}" if size > limit else None
 
 
-@_check("views.placement", "views.engine")
-def _only_fused_views_have_two_places(placement: str, engine: str) -> str | None:
+@_register("views.placement", "views.engine")
+def _check_placement(placement: str, engine: str) -> str | None:
     if placement == "step" or engine == "fused":
         return None
     return (
-        f'expected "step", the default, as views.engine "{engine}" works in tf.data anyway; '
+        f'expected "step", the default, as views.engine "{engine}" always works in tf.data; '
         f'received "{placement}"'
     )
 
 
-@_check("views.exact", "views.engine")
-def _only_fused_views_have_two_ways(exact: bool, engine: str) -> str | None:
+@_register("views.exact", "views.engine")
+def _check_exact(exact: bool, engine: str) -> str | None:
     return (
         f'expected false, as views.engine "{engine}" is exact; received true'
         if exact and engine != "fused"
@@ -135,8 +145,8 @@ def _only_fused_views_have_two_ways(exact: bool, engine: str) -> str | None:
     )
 
 
-@_check("training.gradient_accumulation_steps", "training.batch_size")
-def _parts_divide_the_batch(gradient_accumulation_steps: int, batch_size: int) -> str | None:
+@_register("training.gradient_accumulation_steps", "training.batch_size")
+def _check_gradient_accumulation(gradient_accumulation_steps: int, batch_size: int) -> str | None:
     if batch_size % gradient_accumulation_steps == 0:
         return None
     return (
@@ -145,8 +155,8 @@ def _parts_divide_the_batch(gradient_accumulation_steps: int, batch_size: int) -
     )
 
 
-@_check("devices.jit_compile", "devices.strategy")
-def _jit_is_for_one_device(jit: str, strategy: str) -> str | None:
+@_register("devices.jit_compile", "devices.strategy")
+def _check_jit_compile(jit: str, strategy: str) -> str | None:
     if jit != "on" or strategy not in ("mirrored", "multi_worker", "tpu"):
         return None
     why = (
@@ -157,13 +167,13 @@ def _jit_is_for_one_device(jit: str, strategy: str) -> str | None:
     return f'expected "auto" or "off", as with devices.strategy "{strategy}" {why}; received "on"'
 
 
-def _first_channels(encoder: str) -> int:
-    return 32 if encoder == "convnet" else 64
+def _stem_channels(encoder: str) -> int:
+    return CONVNET_STEM_CHANNELS if encoder == "convnet" else RESNET_STEM_CHANNELS
 
 
-@_check("encoder.width", "encoder.name")
-def _width_gives_whole_channels(width: float, name: str) -> str | None:
-    channels = _first_channels(name)
+@_register("encoder.width", "encoder.name")
+def _check_width(width: float, name: str) -> str | None:
+    channels = _stem_channels(name)
     if (channels * width) % 1 == 0:
         return None
     return (
@@ -172,9 +182,9 @@ def _width_gives_whole_channels(width: float, name: str) -> str | None:
     )
 
 
-@_check("encoder.normalization", "encoder.width", "encoder.name")
-def _groups_divide_channels(normalization: str, width: float, name: str) -> str | None:
-    channels = _first_channels(name) * width
+@_register("encoder.normalization", "encoder.width", "encoder.name")
+def _check_encoder_groups(normalization: str, width: float, name: str) -> str | None:
+    channels = _stem_channels(name) * width
     if normalization != "group" or channels % GROUPS == 0 or channels % 1:
         return None
     return (
@@ -183,15 +193,15 @@ def _groups_divide_channels(normalization: str, width: float, name: str) -> str 
     )
 
 
-@_check("encoder.padding", "encoder.name")
-def _convnet_has_one_padding(padding: str, name: str) -> str | None:
+@_register("encoder.padding", "encoder.name")
+def _check_padding(padding: str, name: str) -> str | None:
     if padding == "same" or name != "convnet":
         return None
-    return f'expected "same", as encoder.name "convnet" knows no other; received "{padding}"'
+    return f'expected "same", as encoder.name "convnet" supports no other; received "{padding}"'
 
 
-@_check("encoder.weights", "encoder.normalization")
-def _weights_are_what_was_trained(weights: str | None, normalization: str) -> str | None:
+@_register("encoder.weights", "encoder.normalization")
+def _check_weights(weights: str | None, normalization: str) -> str | None:
     if weights is None or normalization not in ("group", "data_init"):
         return None
     return (
@@ -200,41 +210,41 @@ def _weights_are_what_was_trained(weights: str | None, normalization: str) -> st
     )
 
 
-@_check(
+@_register(
     "projector.normalization",
     "projector.hidden_size",
     "projector.output_size",
     "projector.normalize_output",
     "projector.num_layers",
 )
-def _groups_divide_projector(
+def _check_projector_groups(
     normalization: str, hidden: int, outputs: int, normalize_output: bool, layers: int
 ) -> str | None:
     widths = {
         "projector.hidden_size": hidden if layers > 1 else None,
         "projector.output_size": outputs if normalize_output else None,
     }
-    return _groups_divide(normalization, widths)
+    return _check_groups(normalization, widths)
 
 
-@_check(
+@_register(
     "predictor.normalization",
     "predictor.hidden_size",
     "projector.output_size",
     "predictor.normalize_output",
     "predictor.kind",
 )
-def _groups_divide_predictor(
+def _check_predictor_groups(
     normalization: str, hidden: int, outputs: int, normalize_output: bool, kind: str
 ) -> str | None:
     widths = {
         "predictor.hidden_size": hidden,
         "projector.output_size": outputs if normalize_output else None,
     }
-    return None if kind == "none" else _groups_divide(normalization, widths)
+    return None if kind == "none" else _check_groups(normalization, widths)
 
 
-def _groups_divide(normalization: str, widths: dict[str, int | None]) -> str | None:
+def _check_groups(normalization: str, widths: dict[str, int | None]) -> str | None:
     for key, width in widths.items():
         if normalization == "group" and width is not None and width % GROUPS:
             return (
@@ -244,22 +254,22 @@ def _groups_divide(normalization: str, widths: dict[str, int | None]) -> str | N
     return None
 
 
-@_check("predictor.schedule", "predictor.kind")
-def _learning_predictor_has_a_schedule(schedule: str | None, kind: str) -> str | None:
+@_register("predictor.schedule", "predictor.kind")
+def _check_predictor_schedule(schedule: str | None, kind: str) -> str | None:
     if schedule is None or kind == "mlp":
         return None
-    return f'expected null, as predictor.kind "{kind}" learns nothing; received "{schedule}"'
+    return f'expected null, as predictor.kind "{kind}" is not trained; received "{schedule}"'
 
 
-@_check("predictor.learning_rate_multiplier", "predictor.kind")
-def _learning_predictor_has_a_rate(rate: float, kind: str) -> str | None:
+@_register("predictor.learning_rate_multiplier", "predictor.kind")
+def _check_predictor_rate(rate: float, kind: str) -> str | None:
     if rate == 1.0 or kind == "mlp":
         return None
-    return f'expected 1, its default, as predictor.kind "{kind}" learns nothing; received {rate:g}'
+    return f'expected 1, its default, as predictor.kind "{kind}" is not trained; received {rate:g}'
 
 
-@_check("objective.temperature", "objective.negatives")
-def _negatives_have_a_temperature(temperature: float | None, negatives: float) -> str | None:
+@_register("objective.temperature", "objective.negatives")
+def _check_temperature(temperature: float | None, negatives: float) -> str | None:
     if negatives and temperature is None:
         return f"missing; expected a number above 0, as objective.negatives is {negatives:g}"
     if not negatives and temperature is not None:
@@ -267,21 +277,21 @@ def _negatives_have_a_temperature(temperature: float | None, negatives: float) -
     return None
 
 
-@_check("objective.negatives", "objective.similarity")
-def _negatives_are_cosine(negatives: float, similarity: str) -> str | None:
+@_register("objective.negatives", "objective.similarity")
+def _check_negatives(negatives: float, similarity: str) -> str | None:
     if not negatives or similarity == "cosine":
         return None
     return (
-        f'expected 0, as objective.similarity "{similarity}" knows no negatives; received '
+        f'expected 0, as objective.similarity "{similarity}" uses no negatives; received '
         f"{negatives:g}"
     )
 
 
-@_check("tau.schedule", "tau.base", "tau.end", "tau.drop_at", "objective.target")
-def _only_an_average_has_a_tau(
+@_register("tau.schedule", "tau.base", "tau.end", "tau.drop_at", "objective.target")
+def _check_tau_is_used(
     schedule: str, base: float, end: float | None, drop_at: float | None, target: str
 ) -> str | None:
-    if target == "ema" or (schedule, base, end, drop_at) == ("cosine", 0.996, None, None):
+    if target == "ema" or (schedule, base, end, drop_at) == (TAU_SCHEDULE, TAU_BASE, None, None):
         return None
     return (
         f'expected no tau, as objective.target "{target}" averages nothing; received '
@@ -289,8 +299,8 @@ def _only_an_average_has_a_tau(
     )
 
 
-@_check("tau.end", "tau.schedule", "tau.base")
-def _end_is_where_the_schedule_leads(end: float | None, schedule: str, base: float) -> str | None:
+@_register("tau.end", "tau.schedule", "tau.base")
+def _check_tau_end(end: float | None, schedule: str, base: float) -> str | None:
     if schedule in ("constant", "drop"):
         return (
             None
@@ -311,15 +321,15 @@ def _end_is_where_the_schedule_leads(end: float | None, schedule: str, base: flo
     return None
 
 
-@_check("tau.drop_at", "tau.schedule")
-def _only_drop_drops(drop_at: float | None, schedule: str) -> str | None:
+@_register("tau.drop_at", "tau.schedule")
+def _check_tau_drop_at(drop_at: float | None, schedule: str) -> str | None:
     if drop_at is None or schedule == "drop":
         return None
     return f'expected null, as tau.schedule "{schedule}" drops nothing; received {drop_at:g}'
 
 
-@_check("optimizer.warmup_epochs", "optimizer.schedule", "training.epochs")
-def _warmup_ends(warmup: float, schedule: str, epochs: int) -> str | None:
+@_register("optimizer.warmup_epochs", "optimizer.schedule", "training.epochs")
+def _check_warmup(warmup: float, schedule: str, epochs: int) -> str | None:
     if schedule == "cosine" and warmup >= epochs:
         return (
             f"expected fewer than training.epochs ({epochs}), as the cosine follows the "
@@ -330,8 +340,8 @@ def _warmup_ends(warmup: float, schedule: str, epochs: int) -> str | None:
     return None
 
 
-@_check("training.batch_size", "data.pretrain_images")
-def _images_fill_a_batch(batch_size: int, images: int | None) -> str | None:
+@_register("training.batch_size", "data.pretrain_images")
+def _check_batch_size(batch_size: int, images: int | None) -> str | None:
     if images is None or batch_size <= images:
         return None
     return (
@@ -340,8 +350,8 @@ def _images_fill_a_batch(batch_size: int, images: int | None) -> str | None:
     )
 
 
-@_check("devices.tpu", "devices.strategy")
-def _name_is_of_a_tpu(tpu: str, strategy: str) -> str | None:
+@_register("devices.tpu", "devices.strategy")
+def _check_tpu(tpu: str, strategy: str) -> str | None:
     if tpu == "local" or strategy in ("auto", "tpu"):
         return None
     return (
@@ -350,8 +360,8 @@ def _name_is_of_a_tpu(tpu: str, strategy: str) -> str | None:
     )
 
 
-@_check("devices.precision", "devices.strategy")
-def _float16_is_fast(precision: str, strategy: str) -> str | None:
+@_register("devices.precision", "devices.strategy")
+def _check_precision(precision: str, strategy: str) -> str | None:
     if precision != "mixed_float16" or strategy not in ("cpu", "tpu"):
         return None
     return (
@@ -360,8 +370,8 @@ def _float16_is_fast(precision: str, strategy: str) -> str | None:
     )
 
 
-@_check("probe.neighbours", "probe.train_images")
-def _neighbours_exist(neighbours: int, images: int | None) -> str | None:
+@_register("probe.neighbours", "probe.train_images")
+def _check_neighbours(neighbours: int, images: int | None) -> str | None:
     if images is None or neighbours <= images:
         return None
     return f"expected at most probe.train_images ({images}); received {neighbours}"

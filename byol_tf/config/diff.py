@@ -1,104 +1,99 @@
-"""In which keys two configs differ. Needs no TensorFlow."""
+"""Differences between configs: of a run resumed with another one, and of a run and its recipe."""
 
 import json
+from typing import Any
 
-from byol_tf.config.fields import SECTIONS, kind
+from byol_tf.config.fields import SECTIONS, Key, key_type
 from byol_tf.config.loading import packaged_recipe, recipes, resolved_json
 from byol_tf.config.schema import Config
 
-_DOES_NOT_MATTER = ("about", "$schema", "run", "monitor")
-"""Keys that change nothing of what is learned."""
+Difference = tuple[str, str, str]
+"""(dotted key, value in the first config, value in the second); values are JSON, or `absent`."""
+
+_IRRELEVANT = ("about", "$schema", "run", "monitor")
+"""Keys at the top level that don't change what is learned."""
 _SAME_STEPS = {
-    "data.cache": "pixels are the files', held or read again",
-    "devices.steps_per_execution": "the same steps one after the other, however many before Python "
-    "is "
-    "asked",
+    "data.cache": "the same pixels, cached or read again",
+    "devices.steps_per_execution": "the same steps in the same order, however many in one call",
     "devices.tpu": "a name",
-    "training.rematerialize": "what the backward pass needs is computed again from the same "
-    "numbers",
+    "training.rematerialize": "activations are recomputed from the same numbers",
 }
-"""Keys that are listed where runs are compared, and with which a run goes on all the same, each
+"""Keys that are listed where runs are compared and with which a run is resumed all the same, each
 with the reason."""
 SAME_IMAGES = ("data.root", "data.archive")
-"""Where the images are: with the same images a run goes on, and its checkpoint has their
+"""Where the images are. With the same images a run is resumed; its checkpoint has their
 fingerprint."""
 
 
-def flat(tree: dict) -> dict[str, str]:
-    """Dotted key -> value as JSON, of every key of a resolved config that matters for what is
-    learned."""
-    return _flatten({key: value for key, value in tree.items() if key not in _DOES_NOT_MATTER})
+def flat(tree: dict[str, Any]) -> dict[str, str]:
+    """Returns dotted key -> value as JSON, of every relevant key of a resolved config."""
+    return _flatten({key: value for key, value in tree.items() if key not in _IRRELEVANT}, "")
 
 
-def differences(saved: dict, config: dict) -> list[tuple[str, str, str]]:
-    """(dotted key, value there, value now) of every key that matters and differs."""
-    there, now = flat(saved), flat(config)
-    keys = sorted(set(there) | set(now))
+def _flatten(tree: dict[str, Any], prefix: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            values |= _flatten(value, f"{prefix}{key}.")
+        else:
+            values[f"{prefix}{key}"] = json.dumps(value)
+    return values
+
+
+def differences(saved: dict[str, Any], config: dict[str, Any]) -> list[Difference]:
+    """Returns every relevant key in which two resolved configs differ, sorted."""
+    old, new = flat(saved), flat(config)
     return [
-        (key, there.get(key, "absent"), now.get(key, "absent"))
-        for key in keys
-        if there.get(key) != now.get(key)
+        (key, old.get(key, "absent"), new.get(key, "absent"))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
     ]
 
 
-def differences_of_runs(saved: dict, config: dict) -> list[tuple[str, str, str]]:
-    """Those `differences` that make it another run."""
+def differences_of_runs(saved: dict[str, Any], config: dict[str, Any]) -> list[Difference]:
+    """Returns those `differences` with which the second config is another run."""
     return [each for each in differences(saved, config) if each[0] not in _SAME_STEPS]
 
 
-def listed(differing: list[tuple[str, str, str]]) -> list[str]:
-    """A line for people for each."""
-    return [f"  {key}: {was} there, {now} now" for key, was, now in differing]
+def listed(differing: list[Difference]) -> list[str]:
+    """Returns a line of text for each difference between a saved config and the current one."""
+    return [f"  {key}: {old} there, {new} now" for key, old, new in differing]
 
 
-def _flatten(tree: dict, prefix: str = "") -> dict[str, str]:
-    found = {}
-    for key, value in tree.items():
-        found |= (
-            _flatten(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{key}": json.dumps(value)}
-        )
-    return found
+def recipe_differences(config: Config) -> tuple[str, list[Difference]]:
+    """Compares a config with the packaged recipe of its name, or else with the defaults.
 
-
-def recipe_differences(config: Config) -> tuple[str, list[tuple[str, str, str]]]:
-    """What a config is compared with, in words, and (dotted key, value there, value here) of what
-    differs.
-
-    The recipe is the packaged one of the config's name; where there is none, the defaults.
+    Returns:
+        The name of what it is compared with, and the differences, those of `config` second.
     """
-    here = json.loads(resolved_json(config))
+    tree = json.loads(resolved_json(config))
     if config.name in recipes():
-        return f"configs/{config.name}.json", differences(
-            json.loads(resolved_json(packaged_recipe(config.name))), here
-        )
-    return "the defaults", differences(defaults_beside(config), here)
+        recipe = json.loads(resolved_json(packaged_recipe(config.name)))
+        return f"configs/{config.name}.json", differences(recipe, tree)
+    return "the defaults", differences(defaults_for(config), tree)
 
 
-def defaults_beside(config: Config) -> dict:
-    """The resolved config, as JSON types, that has a value of this one only where there is no
-    default.
+def defaults_for(config: Config) -> dict[str, Any]:
+    """Returns a resolved config, as JSON types, of this one's required values and all defaults.
 
-    It needn't be one that could be run: each section has its defaults, whether or not they go
-    together.
+    It needn't be valid: the defaults of the sections may conflict with the required values.
     """
-    here = config.model_dump(mode="json", by_alias=True)
-    defaults = dict(here)
+    tree = config.model_dump(mode="json", by_alias=True)
+    defaults = dict(tree)
     for name in SECTIONS[()]:
-        if (name,) in SECTIONS and here[name] is not None:
-            section = kind((name,)).model_validate(_required(here[name], (name,)))
+        if (name,) in SECTIONS and tree[name] is not None:
+            section = key_type((name,)).model_validate(_required(tree[name], (name,)))
             defaults[name] = section.model_dump(mode="json", by_alias=True)
     return defaults
 
 
-def _required(tree: dict, at: tuple[str, ...]) -> dict:
-    """Of a section's values those that have no default, and those of the sections in it."""
-    found = {}
-    for name, info in SECTIONS[at].items():
-        if (*at, name) in SECTIONS:
-            if tree[name] is not None and (inner := _required(tree[name], (*at, name))):
-                found[name] = inner
+def _required(tree: dict[str, Any], section: Key) -> dict[str, Any]:
+    """Returns the values of a section that have no default, those of inner sections included."""
+    required = {}
+    for name, info in SECTIONS[section].items():
+        if (*section, name) in SECTIONS:
+            if tree[name] is not None and (inner := _required(tree[name], (*section, name))):
+                required[name] = inner
         elif info.is_required():
-            found[name] = tree[name]
-    return found
+            required[name] = tree[name]
+    return required

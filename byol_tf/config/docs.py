@@ -1,72 +1,71 @@
-"""What every key of a config means, for people: read from the types of `schema.py`, so it can't
-differ from what is checked."""
+"""Documentation of every config key for terminals, editors and `docs/config.md`.
+
+It is made from the types and docstrings of `schema.py`, so it can't differ from what is checked.
+"""
 
 import difflib
 import json
 import re
 import textwrap
 from collections.abc import Iterator
+from typing import Any
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from byol_tf.config.fields import SECTIONS, Key, expected, kind
+from byol_tf.config.fields import SECTIONS, Key, key_type
+from byol_tf.config.messages import describe_expected
+from byol_tf.config.schema import Config
 
 
 def explain(name: str) -> str:
-    """What a key or a section is, in lines for a terminal.
+    """Returns the documentation of a key, or of all keys of a section, for a terminal.
 
     Args:
-        name: `training.epochs`, or a section such as `tau`; "" is the whole config.
+        name: `training.epochs`, or a section such as `tau`; "" is the top level.
 
     Raises:
-        KeyError: if there is no such key; the text names near ones.
+        KeyError: if there is no such key; the message names near ones.
     """
     key = tuple(part for part in name.split(".") if part)
     if key in SECTIONS:
-        return (
-            "\n".join(
-                _entry((*key, field), info)
-                for field, info in SECTIONS[key].items()
-                if (*key, field) not in SECTIONS
-            )
-            or name
-        )
+        entries = [_entry(inner, info) for inner, info in _section_keys(key)]
+        return "\n".join(entries) or name
     if key and key[:-1] in SECTIONS and key[-1] in SECTIONS[key[:-1]]:
         return _entry(key, SECTIONS[key[:-1]][key[-1]])
-    known = [".".join(each) for each, _ in keys()] + [
-        ".".join(section) for section in SECTIONS if section
-    ]
-    ends = [other for other in known if other.split(".")[-1] == key[-1]] if key else []
-    near = ends or difflib.get_close_matches(name, known, n=3)
-    raise KeyError(
-        f"--explain {name}: no such key" + (f"; did you mean {' or '.join(near)}?" if near else "")
-    )
+    known = [".".join(other) for other, _ in keys()]
+    known += [".".join(section) for section in SECTIONS if section]
+    same_last_part = [other for other in known if other.split(".")[-1] == key[-1]] if key else []
+    near = same_last_part or difflib.get_close_matches(name, known, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise KeyError(f"--explain {name}: no such key{hint}")
 
 
 def sections_help() -> str:
-    """A line for each section of a config: its name, and the first sentence of what it is."""
+    """Returns a line for each section of a config: its name and its docstring's first sentence."""
     lines = []
     for section in filter(None, SECTIONS):
-        meaning = SECTIONS[section[:-1]][section[-1]].description or kind(section).__doc__
-        first = re.split(r"(?<=\.)\s", " ".join(meaning.split()), maxsplit=1)[0]
-        lines.append(
-            textwrap.fill(
-                first, 120, initial_indent=f"  {'.'.join(section):<13} ", subsequent_indent=" " * 16
-            )
-        )
+        meaning = SECTIONS[section[:-1]][section[-1]].description or key_type(section).__doc__
+        first = re.split(r"(?<=\.)\s", _one_line(meaning), maxsplit=1)[0]
+        label = f"  {'.'.join(section):<13} "
+        lines.append(textwrap.fill(first, 120, initial_indent=label, subsequent_indent=" " * 16))
     return "\n".join(lines)
 
 
 def keys() -> Iterator[tuple[Key, FieldInfo]]:
-    """Every key that holds a value, in the order of `schema.py`."""
-    for section, fields in SECTIONS.items():
-        for field, info in fields.items():
-            if (*section, field) not in SECTIONS:
-                yield (*section, field), info
+    """Yields every key that holds a value, in the order of `schema.py`."""
+    for section in SECTIONS:
+        yield from _section_keys(section)
+
+
+def _section_keys(section: Key) -> Iterator[tuple[Key, FieldInfo]]:
+    for name, info in SECTIONS[section].items():
+        if (*section, name) not in SECTIONS:
+            yield (*section, name), info
 
 
 def config_markdown() -> str:
-    """`docs/config.md`: a table a section."""
+    """Returns the text of `docs/config.md`: a table for each section."""
     lines = [
         "# Every key of a config",
         "",
@@ -77,12 +76,8 @@ def config_markdown() -> str:
         "Any key can be changed on the command line: `--set training.epochs=5`. Editors complete "
         "and check keys by `configs/schema.json`.",
     ]
-    for section, fields in SECTIONS.items():
-        rows = [
-            (field, (*section, field), info)
-            for field, info in fields.items()
-            if (*section, field) not in SECTIONS
-        ]
+    for section in SECTIONS:
+        rows = list(_section_keys(section))
         if not rows:
             continue
         lines += [
@@ -92,21 +87,44 @@ def config_markdown() -> str:
             "| key | what it takes | default | what it is |",
             "|---|---|---|---|",
         ]
-        for field, key, info in rows:
-            cells = (
-                f"`{field}`",
-                expected(key),
-                f"`{_default(info)}`" if not info.is_required() else "needed",
-                info.description or "",
-            )
-            lines.append(f"| {' | '.join(' '.join(cell.split()) for cell in cells)} |")
+        for key, info in rows:
+            default = "needed" if info.is_required() else f"`{_default(info)}`"
+            cells = (f"`{key[-1]}`", describe_expected(key), default, info.description or "")
+            lines.append(f"| {' | '.join(map(_one_line, cells))} |")
     return "\n".join(lines) + "\n"
+
+
+def schema_json() -> str:
+    """Returns the text of `configs/schema.json`, by which editors complete and check keys."""
+    return json_schema(Config)
+
+
+def json_schema(model: type[BaseModel]) -> str:
+    """Returns the JSON schema of a pydantic model as text; each description is on one line."""
+    return json.dumps(_unwrap_descriptions(model.model_json_schema(by_alias=True)), indent=2) + "\n"
+
+
+def _unwrap_descriptions(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(_unwrap_descriptions, value))
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _one_line(inner)
+        if name == "description" and isinstance(inner, str)
+        else _unwrap_descriptions(inner)
+        for name, inner in value.items()
+    }
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _entry(key: Key, info: FieldInfo) -> str:
     default = "needed" if info.is_required() else f"default: {_default(info)}"
-    text = " ".join((info.description or "").split())
-    return f"{'.'.join(key)}: {expected(key)}; {default}\n  {text}"
+    text = _one_line(info.description or "")
+    return f"{'.'.join(key)}: {describe_expected(key)}; {default}\n  {text}"
 
 
 def _default(info: FieldInfo) -> str:
@@ -114,4 +132,4 @@ def _default(info: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    print(config_markdown(), end="")
+    print(config_markdown(), end="")  # noqa: T201 - the text is this command's output

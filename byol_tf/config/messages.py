@@ -1,305 +1,210 @@
-"""What is wrong with a config, all of it at once and in words: what was expected, what was
-received, what may have been meant."""
+"""Wording of messages about a config: keys, values, what was expected, what may have been meant."""
 
 import difflib
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import ValidationError
-
-from byol_tf.config.checks import conflicts
 from byol_tf.config.fields import (
     RENAMED,
     SECTIONS,
     Key,
-    dotted,
-    expected,
-    kind,
-    listed,
-    options,
-    quoted,
-    shown,
+    accepts_null,
+    allowed_values,
+    field_info,
+    is_given,
+    is_section,
+    key_type,
+    split_key,
+    unwrap,
+    value_or_default,
 )
-from byol_tf.config.json_reader import BrokenJson, Repeat, read_json
-from byol_tf.config.schema import Config
-
-MOST_MISTAKES = 100
-"""Mistakes of a kind that are told one by one: more of them are a file that isn't a config, and to
-look for what was meant takes time."""
 
 
-@dataclass(frozen=True)
-class ConfigIssue:
-    """One mistake: where it is, what it is, and the other keys that had a part in it."""
+def escape(text: str, limit: int = 60) -> str:
+    """Returns the text on one line of at most `limit` characters.
 
-    key: Key
-    text: str
-    others: tuple[Key, ...] = ()
-
-
-def validate(
-    tree: dict[str, Any], repeats: Sequence[Repeat] = ()
-) -> tuple[Config | None, list[ConfigIssue]]:
-    """Checks a config as read from JSON.
-
-    Args:
-        tree: the config.
-        repeats: the keys that are given more than once, and their values.
-
-    Returns:
-        The config and no mistakes, or None and every mistake in the order of the tree's keys. What
-        is missing stands at the end of its section. Of more than `MOST_MISTAKES` the last one
-        stands for the rest.
+    Characters that a terminal might act on become escape sequences.
     """
-    found = [ConfigIssue(key, _repeated(values)) for key, values in repeats[:MOST_MISTAKES]]
-    tree, unwritable = _without_unwritable_keys(tree)
-    found += [ConfigIssue(key, "unknown key") for key in unwritable[:MOST_MISTAKES]]
-    tree, left_out = _without_most_unknown_keys(tree)
-    config, all_errors = _validate(tree)
-    errors = all_errors[:MOST_MISTAKES]
-    if len(all_errors) > len(errors):
-        key = _key(all_errors[len(errors)])
-        found.append(
-            ConfigIssue(
-                key,
-                f"unknown or wrong, and so are {len(all_errors) - len(errors) - 1 + left_out:,} "
-                "more keys",
-            )
-        )
-    unknown = {
-        _key(error): _unknown_key(_key(error), tree)
-        for error in errors
-        if error["type"] == "extra_forbidden"
+    text = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in text[: limit + 1]
+    )
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def format_value(value: Any) -> str:
+    """Returns a value as JSON, escaped and shortened as `escape` does."""
+    return escape(json.dumps(value, ensure_ascii=False))
+
+
+def join_key(key: Key) -> str:
+    """Returns a key as messages write it: `training.epochs`; a name with other signs is quoted."""
+    return ".".join(
+        name if re.fullmatch(r"[\w$-]{1,60}", name) else format_value(name) for name in key
+    )
+
+
+def quote(word: str) -> str:
+    """Returns `"word"`."""
+    return f'"{word}"'
+
+
+def join_words(words: Sequence[str], conjunction: str) -> str:
+    """Returns `a, b or c` for the conjunction `or`."""
+    if len(words) == 1:
+        return words[0]
+    return f"{', '.join(words[:-1])} {conjunction} {words[-1]}"
+
+
+def describe_expected(key: Key) -> str:
+    """Returns what a key takes: `a whole number of 2 or more`. Raises `KeyError` if unknown."""
+    info = field_info(key)
+    if not accepts_null(key):
+        return _describe(*unwrap(info.annotation, info.metadata))
+    if allowed_values(key):
+        return join_words([*map(quote, allowed_values(key)), "null"], "or")
+    return f"{_describe(*unwrap(info.annotation, info.metadata))}, or null"
+
+
+def _describe(plain: Any, constraints: list[Any]) -> str:
+    for constraint in constraints:
+        # `ExpectedText`, or the function of an `AfterValidator`, such as `IncreasingRange`
+        text = getattr(getattr(constraint, "func", constraint), "expected", None)
+        if text:
+            return text
+    if get_origin(plain) is Literal:
+        return join_words(list(map(quote, get_args(plain))), "or")
+    if is_section(plain):
+        required = [name for name, info in plain.model_fields.items() if info.is_required()]
+        names = f" with {join_words(list(map(quote, required)), 'and')}" if required else ""
+        return f"an object{names}"
+    bounds = {
+        name: getattr(constraint, name)
+        for constraint in constraints
+        for name in ("ge", "gt", "le", "lt")
+        if getattr(constraint, name, None) is not None
     }
-    found += [ConfigIssue(key, text) for key, (text, _) in unknown.items()]
-    meant = {key for _, key in unknown.values() if key and not _given(tree, key)}
-    wrong = set(unknown)
-    for error in errors:
-        key = _key(error)
-        # One message is enough for the numbers of a list; `conflicts` below says what the whole
-        # config lacks.
-        if not key or key in wrong:
-            continue
-        if error["type"] != "missing":
-            found.append(ConfigIssue(key, _wrong_value(key, _value(tree, key))))
-        elif key not in meant:  # a key that is only misspelt is not missing as well
-            found.append(ConfigIssue(key, f"missing; expected {expected(key)}"))
-        wrong.add(key)
-    doubtful = (
-        wrong
-        | meant
-        | {key for key, _ in repeats}
-        | {_key(error) for error in all_errors[MOST_MISTAKES:]} - {()}
-    )
-
-    def knows(name: str) -> bool:
-        key = tuple(name.split("."))
-        return not any(key[:end] in doubtful for end in range(1, len(key) + 1))
-
-    for keys, text in conflicts(lambda name: _value(tree, tuple(name.split("."))), knows):
-        first, *others = (tuple(name.split(".")) for name in keys)
-        found.append(ConfigIssue(first, text, tuple(others)))
-    if not found:
-        found = [
-            ConfigIssue(key, _wrong_value(key, _value(tree, key)))
-            for key in _unwritable_values(tree)
-        ]
-    found.sort(key=lambda mistake: _position(tree, mistake.key))
-    return (None if found else config), found
+    if plain is bool:
+        return "true or false"
+    if plain is int:
+        return _describe_int(bounds)
+    if plain is float:
+        return _describe_float(bounds)
+    if plain is str:
+        not_empty = any(getattr(constraint, "min_length", 0) for constraint in constraints)
+        return "a string that is not empty" if not_empty else "a string"
+    raise TypeError(f"no words for {plain}")
 
 
-def _repeated(values: Sequence[Any]) -> str:
-    more = ", ..." if len(values) > 5 else ""
-    return (
-        f"expected once; received {len(values)} times ({', '.join(map(shown, values[:5]))}{more})"
-    )
+def _describe_int(bounds: dict[str, int]) -> str:
+    low = bounds.get("ge", bounds["gt"] + 1 if "gt" in bounds else None)
+    high = bounds.get("le", bounds["lt"] - 1 if "lt" in bounds else None)
+    if low is not None and high is not None:
+        return f"a whole number from {low} to {high}"
+    at_least = "" if low is None else f" of {low} or more"
+    at_most = "" if high is None else f" of {high} or less"
+    return f"a whole number{at_least}{at_most}"
 
 
-def _without_unwritable_keys(
-    tree: dict[str, Any], at: Key = ()
-) -> tuple[dict[str, Any], list[Key]]:
-    r"""The tree without keys such as "\ud800", half a character that JSON can name and no file can
-    hold; pydantic gives up at the first."""
-    kept: dict[str, Any] = {}
-    unwritable: list[Key] = []
-    for name, value in tree.items():
-        if _unwritable(name):
-            unwritable.append((*at, name))
-        elif isinstance(value, dict):
-            kept[name], inner = _without_unwritable_keys(value, (*at, name))
-            unwritable += inner
-        else:
-            kept[name] = value
-    return kept, unwritable
+def _describe_float(bounds: dict[str, float]) -> str:
+    if "ge" in bounds and "le" in bounds:
+        return f"a number from {bounds['ge']:g} to {bounds['le']:g}"
+    forms = {
+        "ge": "of {:g} or more",
+        "gt": "above {:g}",
+        "le": "of {:g} or less",
+        "lt": "below {:g}",
+    }
+    limits = " and ".join(forms[name].format(bound) for name, bound in bounds.items())
+    return f"a number {limits}".rstrip()
 
 
-def _without_most_unknown_keys(tree: dict[str, Any], at: Key = ()) -> tuple[dict[str, Any], int]:
-    """The tree with one unknown key more in a section than will be told, and how many were left
-    out: pydantic takes half a KiB for each."""
-    kept: dict[str, Any] = {}
-    left_out = unknown = 0
-    for name, value in tree.items():
-        if (*at, name) in SECTIONS and isinstance(value, dict):
-            kept[name], inner = _without_most_unknown_keys(value, (*at, name))
-            left_out += inner
-        elif name in SECTIONS[at] or unknown <= MOST_MISTAKES:
-            kept[name] = value
-            unknown += name not in SECTIONS[at]
-        else:
-            left_out += 1
-    return kept, left_out
+def describe_wrong_value(key: Key, value: Any) -> str:
+    """Returns the message about a value that a key doesn't take, with a hint if one is likely."""
+    expected = describe_expected(key)
+    return f"expected {expected}; received {format_value(value)}{_hint(key, value)}"
 
 
-def _unwritable(text: str) -> bool:
-    return not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text)
+def describe_missing(key: Key) -> str:
+    """Returns the message about a key that has no default and isn't given."""
+    return f"missing; expected {describe_expected(key)}"
 
 
-def _unwritable_values(tree: dict[str, Any], at: Key = ()) -> list[Key]:
-    """The keys of such strings, which pydantic takes where it needn't look at them."""
-    found = []
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            found += _unwritable_values(value, (*at, name))
-        elif isinstance(value, str) and _unwritable(value):
-            found.append((*at, name))
-    return found
-
-
-def _validate(tree: dict[str, Any]) -> tuple[Config | None, list[Any]]:
-    try:
-        return Config.model_validate(tree), []
-    except ValidationError as error:
-        return None, error.errors(include_url=False)
-
-
-def _key(error: Any) -> Key:
-    """The key that an error is about: positions within a list are left out."""
-    parts = error["loc"]
-    return tuple(
-        parts[
-            : next((index for index, part in enumerate(parts) if isinstance(part, int)), len(parts))
-        ]
-    )
-
-
-def _value(tree: dict[str, Any], key: Key) -> Any:
-    """What the tree holds at a key, or else the default."""
-    value: Any = tree
-    for depth, part in enumerate(key):
-        if part not in value:
-            default = SECTIONS[key[:depth]][part].get_default()
-            for name in key[depth + 1 :]:
-                default = getattr(default, name)
-            return default
-        value = value[part]
-    return value
-
-
-def _position(tree: dict[str, Any], key: Key) -> list[tuple[int, int]]:
-    """Sorts keys as the tree gives them; those that it doesn't have follow in the order of the
-    documentation."""
-    position = []
-    section: Any = tree
-    for depth, part in enumerate(key):
-        present = list(section) if isinstance(section, dict) else []
-        known = list(SECTIONS.get(key[:depth], ()))
-        position.append(
-            (0, present.index(part))
-            if part in present
-            else (1, known.index(part) if part in known else len(known))
-        )
-        section = section.get(part) if isinstance(section, dict) else None
-    return position
-
-
-def _wrong_value(key: Key, value: Any) -> str:
-    return f"expected {expected(key)}; received {shown(value)}{_hint(key, value)}"
+def describe_repeated(values: Sequence[Any]) -> str:
+    """Returns the message about a key that is given several times, with the first five values."""
+    listed = ", ".join(map(format_value, values[:5])) + (", ..." if len(values) > 5 else "")
+    return f"expected once; received {len(values)} times ({listed})"
 
 
 def _hint(key: Key, value: Any) -> str:
-    """What may have been meant by a wrong value, or nothing."""
-    wanted = kind(key)
-    if isinstance(value, str) and options(key):
-        nearest = _nearest(value, options(key))
+    """Returns `; did you mean ...?`, or an empty string."""
+    plain = key_type(key)
+    if isinstance(value, str) and allowed_values(key):
+        nearest = _nearest(value, allowed_values(key))
         return f'; did you mean "{nearest}"?' if nearest else ""
-    if (
-        wanted is int
-        and isinstance(value, float)
-        and math.isfinite(value)
-        and value == int(value)
-        and abs(value) < 1e15
-    ):
+    if plain is int and isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return f"; did you mean {int(value)}?"
-    if isinstance(value, str) and wanted in (int, float, bool):
+    if isinstance(value, str) and plain in (int, float, bool):
         try:
-            inner = read_json(value)[0]
-        except BrokenJson:
+            number = json.loads(value)
+        except (ValueError, RecursionError):
             return ""
-        fits = (
-            isinstance(inner, bool)
-            if wanted is bool
-            else isinstance(inner, int | float) and not isinstance(inner, bool)
-        )
+        fits = type(number) is bool if plain is bool else type(number) in (int, float)
         return f"; did you mean {value.strip()}, without quotes?" if fits else ""
     return ""
 
 
-def _alike(name: str) -> str:
+def describe_unknown_key(key: Key, tree: Mapping[str, Any]) -> tuple[str, Key | None]:
+    """Returns the message about an unknown key, and the key that was meant if that is clear.
+
+    Args:
+        key: the unknown key, in a section that exists.
+        tree: the config as read from JSON, for the values that near keys have in it.
+    """
+    section, name = key[:-1], key[-1]
+    if join_key(key) in RENAMED:
+        renamed = RENAMED[join_key(key)]
+        return f'unknown key; it is now called "{renamed}"', split_key(renamed)
+    own = [known for known in SECTIONS[section] if not known.startswith("$")]
+    same = next((known for known in own if _normalize(known) == _normalize(name)), None)
+    homes = [path for path, fields in SECTIONS.items() if name in fields]
+    if same is None and homes:
+        owners = join_words(list(map(_describe_section, homes)), "or")
+        meant = (*homes[0], name) if len(homes) == 1 else None
+        return f"unknown key; it belongs to {owners}", meant
+    path = split_key(name)
+    if len(path) > 1 and path[-1] in SECTIONS.get(path[:-1], ()):
+        return f'unknown key; write "{path[-1]}" inside "{join_key(path[:-1])}"', path
+    if nearest := same or _nearest(name, own):
+        meant = (*section, nearest)
+        return f'unknown key; did you mean "{nearest}"{_current_value(tree, meant)}?', meant
+    everywhere = {known: (*path, known) for path, fields in SECTIONS.items() for known in fields}
+    if nearest := _nearest(name, list(everywhere), cutoff=0.75):
+        meant = everywhere[nearest]
+        return f'unknown key; did you mean "{join_key(meant)}"{_current_value(tree, meant)}?', meant
+    names = join_words(list(map(quote, own)), "and")
+    return f"unknown key; {_describe_section(section)} takes {names}", None
+
+
+def _describe_section(section: Key) -> str:
+    return quote(join_key(section)) if section else "the top level"
+
+
+def _normalize(name: str) -> str:
     return name.lower().strip().replace("-", "_").replace(" ", "_")
 
 
 def _nearest(name: str, names: Sequence[str], cutoff: float = 0.6) -> str | None:
-    alike = {_alike(known): known for known in names}
-    found = difflib.get_close_matches(_alike(name[:60]), alike, n=1, cutoff=cutoff)
-    return alike[found[0]] if found else None
+    by_normalized = {_normalize(known): known for known in names}
+    # a long name is near to none, and comparing it takes long
+    matches = difflib.get_close_matches(_normalize(name[:60]), by_normalized, n=1, cutoff=cutoff)
+    return by_normalized[matches[0]] if matches else None
 
 
-def _unknown_key(key: Key, tree: dict[str, Any]) -> tuple[str, Key | None]:
-    """The message about a key that isn't one, and the key that was meant, if that is clear."""
-    section, name = key[:-1], key[-1]
-    if dotted(key) in RENAMED:
-        new = tuple(RENAMED[dotted(key)].split("."))
-        return f'unknown key; it is now called "{dotted(new)}"', new
-    own = [known for known in SECTIONS[section] if not known.startswith("$")]
-    same = next((known for known in own if _alike(known) == _alike(name)), None)
-    homes = [place for place, names in SECTIONS.items() if name in names]
-    path = tuple(name.split("."))
-    if same is None and homes:
-        places = [quoted(dotted(place)) if place else "the top level" for place in homes]
-        return f"unknown key; it belongs to {listed(places, 'or')}", (*homes[0], name) if len(
-            homes
-        ) == 1 else None
-    if len(path) > 1 and path[-1] in SECTIONS.get(path[:-1], ()):
-        return f'unknown key; write "{path[-1]}" inside "{dotted(path[:-1])}"', path
-    nearest = same or _nearest(name, own)
-    if nearest:
-        return f'unknown key; did you mean "{nearest}"{_now(tree, (*section, nearest))}?', (
-            *section,
-            nearest,
-        )
-    everywhere = {known: (*place, known) for place, names in SECTIONS.items() for known in names}
-    elsewhere = _nearest(name, list(everywhere), cutoff=0.75)
-    if elsewhere:
-        far = everywhere[elsewhere]
-        return f'unknown key; did you mean "{dotted(far)}"{_now(tree, far)}?', far
-    owner = quoted(dotted(section)) if section else "the top level"
-    return f"unknown key; {owner} takes {listed(list(map(quoted, own)), 'and')}", None
-
-
-def _given(tree: dict[str, Any], key: Key) -> bool:
-    """Whether the tree itself holds a key, rather than its default."""
-    value: Any = tree
-    for part in key:
-        if not isinstance(value, dict) or part not in value:
-            return False
-        value = value[part]
-    return True
-
-
-def _now(tree: dict[str, Any], key: Key) -> str:
-    """` (now 100)` if the tree gives the key a plain value."""
-    if not _given(tree, key) or key in SECTIONS:
+def _current_value(tree: Mapping[str, Any], key: Key) -> str:
+    """Returns ` (now 100)` if the tree gives the key a value that is no section."""
+    if not is_given(tree, key) or key in SECTIONS:
         return ""
-    return f" (now {shown(_value(tree, key))})"
+    return f" (now {format_value(value_or_default(tree, key))})"

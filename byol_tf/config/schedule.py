@@ -1,4 +1,4 @@
-"""TBD."""
+"""Steps and learning rate of a run, derived from its config and the number of its images."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from byol_tf.errors import ConfigError
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps and rates of a run.
+    """Steps and learning rate of a run.
 
     Attributes:
-        steps_per_epoch: full batches in the pre-training images.
-        total_steps: optimizer steps of the run.
-        warmup_steps: of which the learning rate rises.
-        peak_rate: the effective learning rate: base rate x batch / reference batch.
+        steps_per_epoch: number of full batches in the pre-training images.
+        total_steps: number of optimizer steps in the run.
+        warmup_steps: number of first steps over which the learning rate rises.
+        peak_rate: learning rate after the warm-up: base rate x batch size / reference batch size.
     """
 
     steps_per_epoch: int
@@ -24,8 +24,15 @@ class Schedule:
 
 
 def training_schedule(config: Config, images: int) -> Schedule:
-    """The steps and rates for so many pre-training images. `ConfigError` if they don't fill a
-    batch."""
+    """Derives the steps and the learning rate of a run.
+
+    Args:
+        config: the config.
+        images: number of pre-training images.
+
+    Raises:
+        ConfigError: if the images don't fill a batch.
+    """
     batch = config.training.batch_size
     steps_per_epoch = images // batch
     if steps_per_epoch == 0:
@@ -46,12 +53,14 @@ def training_schedule(config: Config, images: int) -> Schedule:
 
 
 def method_name(config: Config) -> str:
-    """What a config trains, in a word: `BYOL`, `SimCLR`, `SimSiam`, or `trained` where it is none
-    of them."""
-    objective, predicts = config.objective, config.predictor.kind == "mlp"
-    if objective.target == "ema" and objective.negatives == 0 and predicts:
+    """Returns the name of the method that a config trains.
+
+    It is `BYOL`, `SimCLR`, `SimSiam`, or `trained` for a variant that has no name.
+    """
+    objective, has_predictor = config.objective, config.predictor.kind == "mlp"
+    if objective.target == "ema" and objective.negatives == 0 and has_predictor:
         return "BYOL"
-    if objective.target == "online" and objective.negatives == 0 and predicts:
+    if objective.target == "online" and objective.negatives == 0 and has_predictor:
         return "SimSiam"
     if (
         objective.target == "online_with_gradient"
@@ -63,16 +72,24 @@ def method_name(config: Config) -> str:
 
 
 def check_batch(config: Config, replicas: int, workers: int = 1) -> None:
-    """`ConfigError` if so many replicas, on so many machines, don't divide a batch into equal
-    parts, and those by the accumulation."""
-    batch, parts = config.training.batch_size, config.training.gradient_accumulation_steps
-    if batch % (replicas * parts) == 0:
+    """Checks that the batch divides into equal micro-batches.
+
+    Args:
+        config: the config.
+        replicas: number of replicas over all workers.
+        workers: number of workers, for the message.
+
+    Raises:
+        ConfigError: if replicas x accumulation steps don't divide the batch size.
+    """
+    batch, accumulation = config.training.batch_size, config.training.gradient_accumulation_steps
+    if batch % (replicas * accumulation) == 0:
         return
-    where = f"{replicas} devices on {workers} machines" if workers > 1 else f"{replicas} devices"
-    by = f" x training.gradient_accumulation_steps ({parts})" if parts > 1 else ""
+    devices = f"{replicas} devices" + (f" on {workers} machines" if workers > 1 else "")
+    by = f" x training.gradient_accumulation_steps ({accumulation})" if accumulation > 1 else ""
     raise ConfigError(
         [
-            f"training.batch_size: expected a multiple of {replicas * parts}, as there are "
-            f"{where}{by}; received {batch}"
+            f"training.batch_size: expected a multiple of {replicas * accumulation}, as there are "
+            f"{devices}{by}; received {batch}"
         ]
     )

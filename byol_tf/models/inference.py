@@ -1,4 +1,4 @@
-"""The encoder as its users get it: uint8 images of any size in, float32 representations out."""
+"""Inference models: uint8 images of any size in, float32 representations out."""
 
 from collections.abc import Sequence
 
@@ -13,96 +13,26 @@ from byol_tf.models.networks.group_norm import GroupNorm
 from byol_tf.models.networks.weight_standardization import WSConv2D, WSDense, standardized
 
 
-def split_inference_model(
-    inference: keras.Model,
-) -> tuple[keras.layers.Layer, keras.layers.Layer, keras.Model]:
-    """Resize, normalisation and encoder of an inference model. Raises `ProtocolError` for a model
-    that isn't put together so."""
-    try:
-        resize, normalise = inference.get_layer("centre"), inference.get_layer("normalise")
-        (encoder,) = [layer for layer in inference.layers if isinstance(layer, keras.Model)]
-    except ValueError:
-        raise ProtocolError(
-            "expected an encoder whose weights can be trained: a run, or the encoder.keras that a "
-            "run exported. A SavedModel is fixed in "
-            "inference mode, and other files don't say where their resize and normalisation end"
-        ) from None
-    return resize, normalise, encoder
-
-
-def exported_form(
-    inference: keras.Model, size: int, mean: Sequence[float], std: Sequence[float]
-) -> keras.Model:
-    """An inference model of Keras' own layers in float32, as exports have it: a run's own features
-    to the last bit.
-
-    Args:
-        inference: an `inference_model`.
-        size, mean, std: those that it was made with.
-    """
-    encoder = next(layer for layer in inference.layers if isinstance(layer, keras.Model))
-    return inference_model(plain_encoder(encoder), size, mean, std)
-
-
-def plain_encoder(encoder: keras.Model) -> keras.Model:
-    """The same encoder of Keras' own layers in float32, with weights of its own: its `.keras` file
-    loads where byol_tf isn't installed.
-
-    Standardised kernels become plain ones with the same values, and `DataInit` the depthwise
-    convolution of one place that it is.
-    """
-    copy = keras.models.clone_model(encoder, clone_function=_plain)
-    for layer in filter(lambda layer: layer.weights, encoder.layers):
-        copy.get_layer(layer.name).set_weights(_plain_weights(layer))
-    return copy
-
-
-def _plain(layer: keras.layers.Layer) -> keras.layers.Layer:
-    config = layer.get_config() | {"dtype": "float32"}
-    if isinstance(layer, BatchNorm):
-        return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})
-    if isinstance(layer, GroupNorm):
-        return keras.layers.GroupNormalization.from_config(config)
-    if isinstance(layer, DataInit):
-        return keras.layers.DepthwiseConv2D(1, name=layer.name, dtype="float32")
-    if isinstance(layer, WSConv2D | WSDense):
-        del config["epsilon"]
-    if isinstance(layer, Conv2D | WSDense):
-        return (
-            keras.layers.Conv2D if isinstance(layer, Conv2D) else keras.layers.Dense
-        ).from_config(config)
-    return type(layer).from_config(config)
-
-
-def _plain_weights(layer: keras.layers.Layer) -> list[np.ndarray]:
-    weights = layer.get_weights()
-    if isinstance(layer, DataInit):
-        gamma, beta = weights
-        return [gamma[None, None, :, None], beta]
-    if isinstance(layer, WSConv2D | WSDense):
-        return [standardized(weights[0], layer.epsilon).numpy(), *weights[1:]]
-    return weights
-
-
 def inference_model(
     encoder: keras.Model, size: int, mean: Sequence[float], std: Sequence[float]
 ) -> keras.Model:
-    """Resize, crop, normalise and encode in one model, in inference mode.
+    """Builds a model that resizes, crops, normalises and encodes images, in inference mode.
 
     Args:
-        encoder: from normalised float images `[N, size, size, 3]` to representations `[N, d]`;
-            shared, not copied.
-        size: side of the encoder's input: the image's largest centred square is resized to it, with
-            antialiasing.
-        mean, std: three numbers each: (image / 255 - mean) / std.
+        encoder: model from normalised float images `[N, size, size, 3]` to representations
+            `[N, d]`; its layers are shared.
+        size: side of the encoder's input in pixels. The largest centred square of an image is
+            resized to it, with antialiasing.
+        mean: three numbers that are subtracted from the channels of image / 255.
+        std: three numbers that divide them afterwards.
 
     Returns:
         A functional model from uint8 images `[N, H, W, 3]` of any size to float32 representations
         `[N, d]`.
     """
     images = keras.Input((None, None, 3), dtype="uint8", name="images")
-    # Without it Keras' resize rounds to whole numbers where it runs eagerly, and doesn't in a
-    # graph.
+    # Without this cast to float32, Keras' resize rounds to whole numbers where it runs eagerly, and
+    # doesn't in a graph.
     x = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
     centre = keras.layers.Resizing(
         size,
@@ -114,7 +44,7 @@ def inference_model(
         name="centre",
     )
     # XLA has no antialiased resize, and where there is a GPU Keras would compile every model that
-    # this layer is in.
+    # contains this layer.
     centre.supports_jit = False
     x = centre(x)
     scale = [1.0 / (255.0 * s) for s in std]
@@ -123,3 +53,81 @@ def inference_model(
     x = encoder(x, training=False)
     outputs = keras.layers.Activation("linear", dtype="float32", name="float32")(x)
     return keras.Model(images, outputs, name="encoder")
+
+
+def split_inference_model(
+    inference: keras.Model,
+) -> tuple[keras.layers.Layer, keras.layers.Layer, keras.Model]:
+    """Returns the resize, the normalisation and the encoder of an inference model.
+
+    Raises:
+        ProtocolError: if the model wasn't built by `inference_model`.
+    """
+    try:
+        resize, normalise = inference.get_layer("centre"), inference.get_layer("normalise")
+        (encoder,) = [layer for layer in inference.layers if isinstance(layer, keras.Model)]
+    except ValueError:
+        raise ProtocolError(
+            "expected an encoder whose weights can be trained: a run, or the encoder.keras that a "
+            "run exported. A SavedModel is fixed in inference mode, and in other files it isn't "
+            "known where resize and normalisation end"
+        ) from None
+    return resize, normalise, encoder
+
+
+def exported_form(
+    inference: keras.Model, size: int, mean: Sequence[float], std: Sequence[float]
+) -> keras.Model:
+    """Builds an inference model of Keras' own layers in float32, as it is exported.
+
+    Args:
+        inference: an inference model of this module.
+        size: side of the encoder's input, as the model was built with.
+        mean: mean of each channel, as the model was built with.
+        std: standard deviation of each channel, as the model was built with.
+
+    Returns:
+        A model with weights of its own.
+    """
+    encoder = next(layer for layer in inference.layers if isinstance(layer, keras.Model))
+    return inference_model(plain_encoder(encoder), size, mean, std)
+
+
+def plain_encoder(encoder: keras.Model) -> keras.Model:
+    """Copies an encoder into Keras' own layers in float32.
+
+    The copy has weights of its own, and its `.keras` file loads without byol_tf. Standardised
+    kernels become plain ones of the same values, and `DataInit` the 1x1 depthwise convolution that
+    it is.
+    """
+    copy = keras.models.clone_model(encoder, clone_function=_plain_layer)
+    for layer in filter(lambda layer: layer.weights, encoder.layers):
+        copy.get_layer(layer.name).set_weights(_plain_weights(layer))
+    return copy
+
+
+def _plain_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+    config = layer.get_config() | {"dtype": "float32"}
+    if isinstance(layer, BatchNorm):
+        return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})
+    if isinstance(layer, GroupNorm):
+        return keras.layers.GroupNormalization.from_config(config)
+    if isinstance(layer, DataInit):
+        return keras.layers.DepthwiseConv2D(1, name=layer.name, dtype="float32")
+    if isinstance(layer, WSConv2D | WSDense):
+        del config["epsilon"]
+    if isinstance(layer, Conv2D):
+        return keras.layers.Conv2D.from_config(config)
+    if isinstance(layer, WSDense):
+        return keras.layers.Dense.from_config(config)
+    return type(layer).from_config(config)
+
+
+def _plain_weights(layer: keras.layers.Layer) -> list[np.ndarray]:
+    weights = layer.get_weights()
+    if isinstance(layer, DataInit):
+        gamma, beta = weights
+        return [gamma[None, None, :, None], beta]
+    if isinstance(layer, WSConv2D | WSDense):
+        return [standardized(weights[0], layer.epsilon).numpy(), *weights[1:]]
+    return weights

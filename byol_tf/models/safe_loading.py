@@ -1,10 +1,9 @@
-"""Model files from elsewhere, looked at before anything in them is loaded: what they may hold, all
-else is refused.
+"""Checks of model files from untrusted sources, before anything in them is loaded.
 
-A list of what is allowed, since every list of what is dangerous has been found too short. Keras'
-safe mode refuses Lambda layers and has been got around: through functions that download,
-vocabularies that are paths, and HDF5's links into other files. TensorFlow says of a SavedModel that
-it is a program; among its operations are some that read and write any file.
+The checks are lists of allowed content, since lists of dangerous content have always proved
+incomplete. Keras' safe mode refuses Lambda layers and has been bypassed: by functions that download,
+vocabularies that are paths, and HDF5 links into other files. A SavedModel is a program, as
+TensorFlow's security guide says; some of its operations read and write any file.
 """
 
 import io
@@ -21,22 +20,22 @@ from tensorflow.core.protobuf import saved_model_pb2
 from byol_tf.errors import UnsafeModelError
 
 
-def _words(text: str) -> frozenset[str]:
+def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_PLAIN_LAYERS = _words("""
+_PLAIN_LAYERS = _names("""
     Activation Add AlphaDropout Average AveragePooling2D BatchNormalization CenterCrop Concatenate Conv1D Conv2D Conv2DTranspose
     Cropping2D Dense DepthwiseConv2D Dot Dropout ELU EinsumDense Embedding Flatten GaussianDropout GaussianNoise
     GlobalAveragePooling1D GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization Identity InputLayer LayerNormalization
     LeakyReLU MaxPooling2D Maximum Minimum MultiHeadAttention Multiply Normalization PReLU Permute ReLU RepeatVector Rescaling Reshape
     Resizing SeparableConv2D Softmax SpatialDropout2D SpectralNormalization Subtract UnitNormalization UpSampling2D ZeroPadding2D
 """)
-_ACTIVATIONS = _words("""
+_ACTIVATIONS = _names("""
     celu elu exponential gelu hard_sigmoid hard_silu hard_swish leaky_relu linear log_softmax mish relu relu6 selu sigmoid silu
     softmax softplus softsign swish tanh
 """)
-_INITIALIZERS = _words("""
+_INITIALIZERS = _names("""
     Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones Orthogonal RandomNormal
     RandomUniform TruncatedNormal VarianceScaling Zeros
 """)
@@ -59,9 +58,9 @@ LAYERS = frozenset(
     ]
     + [("keras", "DTypePolicy"), ("keras.dtype_policies", "DTypePolicy")]
 )
-"""(module, class) as a `.keras` file names them."""
+"""Allowed (module, class) pairs, as a `.keras` file names them."""
 
-OPERATIONS = _words("""
+OPERATIONS = _names("""
     Abs Add AddN AddV2 All Any ArgMax ArgMin AssignVariableOp AvgPool BatchMatMul BatchMatMulV2 BatchMatMulV3 BatchToSpaceND BiasAdd
     Bitcast BroadcastArgs BroadcastTo Cast Ceil ClipByValue ConcatV2 Const Conv2D Conv2DBackpropInput Cos DecodeImage DepthToSpace
     DepthwiseConv2dNative DisableCopyOnRead Div DivNoNan Einsum Elu EnsureShape Equal Erf Erfc Exp ExpandDims Expm1 Fill Floor FloorDiv
@@ -75,30 +74,30 @@ OPERATIONS = _words("""
     TensorListGetItem TensorListReserve TensorListSetItem TensorListStack Tile TopKV2 Transpose Unpack VarHandleOp VarIsInitializedOp
     Where While Xdivy Xlogy ZerosLike
 """)
-"""TensorFlow's operations that compute from their inputs and from the model's own variables."""
+"""Allowed operations: they compute from their inputs and the model's own variables alone."""
 
-SAVER_OPERATIONS = _words(
+SAVER_OPERATIONS = _names(
     "MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch StringJoin"
 )
-"""What TensorFlow puts beside a model, to save and restore its variables under a path that the
-caller gives."""
+"""Operations that TensorFlow adds to each SavedModel, which save and restore its variables under a
+path that the caller gives. Allowed in functions that nothing calls."""
 
-_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
-_CONFIG_BYTES = 16 * 2**20  # that of a ResNet-200 takes 0.3 MB
-_GRAPH_BYTES = 64 * 2**20  # that of a ResNet-18 takes 0.6 MB; weights lie beside it
-_CONSTANT_BYTES = 64 * 2**20
-# of a layer, in any direction; larger ones are built before their weights are found to be missing
-_GREATEST_SIZE = 100_000
+_KERAS_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
+_MAX_CONFIG_BYTES = 16 * 2**20  # that of a ResNet-200 has 0.3 MB
+_MAX_GRAPH_BYTES = 64 * 2**20  # that of a ResNet-18 has 0.6 MB; weights are in other files
+_MAX_CONSTANT_BYTES = 64 * 2**20
+# Of any number in a layer's config: Keras allocates a layer before it finds its weights missing.
+_MAX_LAYER_SIZE = 100_000
 _FOLDERS = {"variables", "assets", "assets.extra"}
 _FILES = {"saved_model.pb", "fingerprint.pb", "keras_metadata.pb"}
-_OBJECTS = {
+_USER_OBJECTS = {
     "_generic_user_object",
     "trackable_list_wrapper",
     "trackable_dict_wrapper",
     "trackable_tuple_wrapper",
     "signature_map",
 }
-_OBJECT_KINDS = {
+_OBJECT_TYPES = {
     "user_object",
     "variable",
     "function",
@@ -109,71 +108,59 @@ _OBJECT_KINDS = {
 
 
 def check_keras_file(path: Path) -> None:
-    """Looks through a `.keras` file. Loads no code, writes nothing.
+    """Checks a `.keras` file. Loads no code, writes nothing.
 
     Raises:
-        UnsafeModelError: it is no zip of exactly the three files that Keras writes; a layer is none
-            of Keras' plain ones, or names code; the weights are links into other files, or not
-            finite numbers, or larger than the file.
+        UnsafeModelError: if the file isn't a zip of exactly the three files that Keras writes; if a
+            layer isn't one of `LAYERS`; or if weights are links into other files, non-finite, or
+            larger than the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             names = [member.filename for member in members]
-            if sorted(names) != sorted(_MEMBERS):
+            if sorted(names) != sorted(_KERAS_MEMBERS):
                 raise UnsafeModelError(
-                    f"expected the files {', '.join(sorted(_MEMBERS))} in it, each once; received "
-                    f"{_some(names)}"
+                    f"expected the files {', '.join(sorted(_KERAS_MEMBERS))} in it, each once; received "
+                    f"{_shorten(names)}"
                 )
             for member in members:
-                # Keras stores without compression, so what unpacks to more than the file is a bomb.
-                most = (
-                    path.stat().st_size if member.filename == "model.weights.h5" else _CONFIG_BYTES
+                # Keras doesn't compress, so a member larger than the file is a decompression bomb.
+                limit = (
+                    path.stat().st_size
+                    if member.filename == "model.weights.h5"
+                    else _MAX_CONFIG_BYTES
                 )
-                if member.file_size > most:
+                if member.file_size > limit:
                     raise UnsafeModelError(
                         f"{member.filename} unpacks to {member.file_size:,} bytes; expected at "
-                        f"most {most:,}"
+                        f"most {limit:,}"
                     )
             _check_layers(json.loads(archive.read("config.json")))
             with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as weights:
                 _check_weights(weights)
     except UnsafeModelError:
         raise
-    # zipfile, json and h5py raise many kinds on broken input, RecursionError among them
+    # zipfile, json and h5py raise many types on broken input, RecursionError among them
     except Exception as error:
         raise UnsafeModelError(
-            f"it is no file that Keras wrote: {type(error).__name__}: {error}"
+            f"it isn't a file that Keras wrote: {type(error).__name__}: {error}"
         ) from error
 
 
 def check_saved_model(folder: Path) -> None:
-    """Looks through the folder of a SavedModel: its files, its graph's operations, its objects.
-    Loads nothing of it.
+    """Checks a SavedModel: its files, the operations of its graph, its objects. Loads nothing.
 
     Raises:
-        UnsafeModelError: there are links or other files in it; or an operation that isn't known to
-            do nothing but compute.
+        UnsafeModelError: if the folder has links or unexpected files, or the graph an operation
+            that isn't one of `OPERATIONS`.
     """
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if path.is_symlink() or not (path.is_dir() or path.is_file()):
-            raise UnsafeModelError(f"{inside} is a link or no file; expected none in a SavedModel")
-        if inside.parts[0] not in _FOLDERS | _FILES:
-            raise UnsafeModelError(f"{inside} is no part of a SavedModel")
-        if (
-            inside.parts[0] != "variables"
-            and path.is_file()
-            and (inside.parts[0] in _FOLDERS or path.stat().st_size > _GRAPH_BYTES)
-        ):
-            raise UnsafeModelError(
-                f"{inside}: expected no assets, and a graph of at most {_GRAPH_BYTES:,} bytes"
-            )
+    _check_files(folder)
     content = saved_model_pb2.SavedModel()
     try:
         content.ParseFromString((folder / "saved_model.pb").read_bytes())
-    except Exception as error:  # DecodeError's place differs between versions of protobuf
-        raise UnsafeModelError(f"saved_model.pb is no graph: {error}") from error
+    except Exception as error:  # the module of DecodeError differs between versions of protobuf
+        raise UnsafeModelError(f"saved_model.pb isn't a graph: {error}") from error
     if len(content.meta_graphs) != 1 or not content.meta_graphs[0].HasField("object_graph_def"):
         raise UnsafeModelError(
             "expected one graph with objects, as TensorFlow 2 writes it; received "
@@ -190,40 +177,61 @@ def check_saved_model(folder: Path) -> None:
     }
     called = _reachable(meta.object_graph_def.concrete_functions, functions)
     for name, nodes in functions.items():
-        # Those that write and read weights take a path, and nothing calls them when a model is
-        # loaded and used.
+        # The functions that save and restore weights take a path; nothing calls them when a model
+        # is loaded and used.
         _check_nodes(nodes, OPERATIONS if name in called else OPERATIONS | SAVER_OPERATIONS)
     _check_nodes(meta.graph_def.node, OPERATIONS)
 
 
 def in_short(error: Exception) -> str:
-    """What is wrong with a model file, on one line: Keras' messages hold whole configs."""
+    """Returns an error's message on one line of at most 500 characters.
+
+    Keras' messages can contain the config of a network.
+    """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 500 else f"{text[:497]}..."
 
 
 def check_finite(weights: Iterator[np.ndarray]) -> None:
-    """Raises UnsafeModelError where weights are no finite numbers: every figure of such an encoder
-    would be noise."""
+    """Raises `UnsafeModelError` if a weight isn't finite, as every result would be meaningless."""
     for array in weights:
         if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
             raise UnsafeModelError("weights of it are not finite numbers")
 
 
+def _check_files(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.is_symlink() or not (path.is_dir() or path.is_file()):
+            raise UnsafeModelError(
+                f"{inside} is a link or a special file; expected none in a SavedModel"
+            )
+        if inside.parts[0] not in _FOLDERS | _FILES:
+            raise UnsafeModelError(f"{inside} doesn't belong in a SavedModel")
+        if (
+            inside.parts[0] != "variables"
+            and path.is_file()
+            and (inside.parts[0] in _FOLDERS or path.stat().st_size > _MAX_GRAPH_BYTES)
+        ):
+            raise UnsafeModelError(
+                f"{inside}: expected no assets, and a graph of at most {_MAX_GRAPH_BYTES:,} bytes"
+            )
+
+
 def _check_layers(config: Any) -> None:
-    waiting = [config]
-    while waiting:  # no recursion: a file decides how deep it is
-        item = waiting.pop()
+    pending = [config]
+    while pending:  # not recursive, as the file decides how deep the nesting is
+        item = pending.pop()
         if isinstance(item, list):
-            waiting += item
+            pending += item
         elif isinstance(item, dict):
             _check_class(item)
-            waiting += [
+            pending += [
                 value for key, value in item.items() if key not in ("seed", "shared_object_id")
             ]
-        elif isinstance(item, int | float) and abs(item) > _GREATEST_SIZE:
+        elif isinstance(item, int | float) and abs(item) > _MAX_LAYER_SIZE:
             raise UnsafeModelError(
-                f"a layer has the number {item:g}; expected at most {_GREATEST_SIZE:,}"
+                f"a layer has the number {item:g}; expected at most {_MAX_LAYER_SIZE:,}"
             )
 
 
@@ -245,11 +253,9 @@ def _check_class(item: dict[str, Any]) -> None:
         or (module, name) not in LAYERS
         or registered not in (None, name)
     ):
-        what = ".".join(str(part)[:60] for part in (module, name))
-        as_registered = (
-            f" registered as {registered!r:.60}" if registered not in (None, name) else ""
-        )
-        raise UnsafeModelError(f"it holds {what}{as_registered}; expected Keras' own plain layers")
+        class_name = ".".join(str(part)[:60] for part in (module, name))
+        alias = f" registered as {registered!r:.60}" if registered not in (None, name) else ""
+        raise UnsafeModelError(f"it contains {class_name}{alias}; expected Keras' own plain layers")
 
 
 def _check_weights(group: h5py.Group) -> None:
@@ -262,28 +268,28 @@ def _check_weights(group: h5py.Group) -> None:
             _check_weights(item)
             continue
         if item.external or item.is_virtual:
-            raise UnsafeModelError(f"weights {name[:60]} lie in another file")
+            raise UnsafeModelError(f"weights {name[:60]} are in another file")
         if item.dtype.kind not in "fiub":
             raise UnsafeModelError(f"weights {name[:60]}: expected numbers; received {item.dtype}")
         if item.id.get_storage_size() < item.nbytes:
             raise UnsafeModelError(
-                f"weights {name[:60]} are packed: {item.nbytes:,} bytes, of which "
-                f"{item.id.get_storage_size():,} are there"
+                f"weights {name[:60]} are compressed: {item.nbytes:,} bytes, of which the file has "
+                f"{item.id.get_storage_size():,}"
             )
         check_finite(iter([item[...]]))
 
 
 def _check_objects(objects: Any) -> None:
     for node in objects.nodes:
-        kind = node.WhichOneof("kind")
-        if kind not in _OBJECT_KINDS or node.saveable_objects or node.registered_saver:
+        object_type = node.WhichOneof("kind")
+        if object_type not in _OBJECT_TYPES or node.saveable_objects or node.registered_saver:
             raise UnsafeModelError(
-                f"it holds a {kind or 'nameless'} object that does something when it is loaded; "
+                f"it contains a {object_type or 'nameless'} object that runs code when it is loaded; "
                 "expected plain ones"
             )
-        if kind == "user_object" and node.user_object.identifier not in _OBJECTS:
+        if object_type == "user_object" and node.user_object.identifier not in _USER_OBJECTS:
             raise UnsafeModelError(
-                f"it holds an object of the kind {node.user_object.identifier!r:.60}; expected "
+                f"it contains an object of the type {node.user_object.identifier!r:.60}; expected "
                 "plain ones"
             )
 
@@ -292,34 +298,33 @@ def _check_nodes(nodes: Any, allowed: frozenset[str]) -> None:
     for node in nodes:
         if node.op not in allowed:
             raise UnsafeModelError(
-                f"its graph has the operation {node.op[:60]}, which isn't known to do nothing but "
-                "compute"
+                f"its graph has the operation {node.op[:60]}, which isn't known to be harmless"
             )
         value = node.attr["value"].tensor if node.op == "Const" else None
         if value is not None:
             count = np.prod([float(max(dimension.size, 0)) for dimension in value.tensor_shape.dim])
-            if count > _CONSTANT_BYTES / 4:
+            if count > _MAX_CONSTANT_BYTES / 4:
                 raise UnsafeModelError(f"its graph has a constant of {count:,.0f} numbers")
 
 
 def _reachable(roots: Any, functions: dict[str, Any]) -> set[str]:
-    """The functions that are called from `roots`, by name, themselves included."""
-    waiting, found = list(roots), set()
-    while waiting:
-        name = waiting.pop()
-        if name in found or name not in functions:
+    """Returns the names of the functions that `roots` call, the roots included."""
+    pending, reachable = list(roots), set()
+    while pending:
+        name = pending.pop()
+        if name in reachable or name not in functions:
             continue
-        found.add(name)
-        waiting += [called for node in functions[name] for called in _called(node)]
-    return found
+        reachable.add(name)
+        pending += [callee for node in functions[name] for callee in _callees(node)]
+    return reachable
 
 
-def _called(node: Any) -> Iterator[str]:
+def _callees(node: Any) -> Iterator[str]:
     for value in node.attr.values():
-        yield from (one.name for one in (value.func, *value.list.func) if one.name)
+        yield from (callee.name for callee in (value.func, *value.list.func) if callee.name)
 
 
-def _some(names: list[str]) -> str:
+def _shorten(names: list[str]) -> str:
     return ", ".join(name[:60] for name in sorted(names)[:6]) + (
         f" and {len(names) - 6} more" if len(names) > 6 else ""
     )

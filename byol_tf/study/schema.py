@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from byol_tf.config.fields import json_schema, shown
+from byol_tf.config.docs import json_schema
 from byol_tf.config.loading import read_object
+from byol_tf.config.messages import format_value
 from byol_tf.config.schema import Count, Section, Text
 from byol_tf.errors import ConfigError
 
@@ -183,7 +184,7 @@ def _unknown(where: str, name: str | None, known: Collection[str]) -> list[str]:
         return []
     return [
         f"{where}: expected one of {', '.join(known) or 'none, as there are none'}; received "
-        f"{shown(name)}"
+        f"{format_value(name)}"
     ]
 
 
@@ -192,7 +193,7 @@ def _line(path: str, error: Any) -> str:
     received = (
         ""
         if error["type"] in ("missing", "extra_forbidden")
-        else f"; received {shown(error['input'])}"
+        else f"; received {format_value(error['input'])}"
     )
     text = {"missing": "missing", "extra_forbidden": "unknown key"}.get(
         error["type"], error["msg"][:1].lower() + error["msg"][1:]

@@ -14,7 +14,7 @@ from PIL import Image
 from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import api as hparams
 
-from byol_tf.config.diff import defaults_beside, flat
+from byol_tf.config.diff import defaults_for, flat
 from byol_tf.config.loading import resolved_json
 from byol_tf.config.schema import Config
 from byol_tf.report.representations import RepresentationAnalysis
@@ -60,7 +60,7 @@ def show_config(config: Config, run: str) -> None:
 def hyperparameters(config: Config) -> dict[str, bool | float | str]:
     """Dotted key -> value, of the keys that studies vary and of those that differ from their
     defaults; lists and null as JSON."""
-    here, default = flat(json.loads(resolved_json(config))), flat(defaults_beside(config))
+    here, default = flat(json.loads(resolved_json(config))), flat(defaults_for(config))
     keys = dict.fromkeys(
         (
             *_ALWAYS,

@@ -1,4 +1,4 @@
-"""What `TF_CONFIG` says, and what is said when it says something else."""
+"""Tests of devices: cluster descriptions, strategies, environment and seeds."""
 
 import importlib.util
 import json
@@ -19,18 +19,18 @@ def read(jobs, task) -> Cluster:
     return read_cluster({"TF_CONFIG": json.dumps({"cluster": jobs, "task": task})})
 
 
-def test_the_first_worker_is_the_chief():
+def test_first_worker_is_the_chief():
     clusters = [read({"worker": TWO}, {"type": "worker", "index": index}) for index in (0, 1)]
     assert [cluster.index for cluster in clusters] == [0, 1]
     assert [cluster.chief for cluster in clusters] == [True, False]
     assert clusters[0].addresses == clusters[1].addresses == tuple(TWO)
 
 
-def test_a_chief_of_its_own_stands_before_the_workers():
+def test_separate_chief_precedes_the_workers():
     jobs = {"chief": ["10.0.0.9:1"], "worker": TWO}
     clusters = [
-        read(jobs, {"type": kind, "index": index})
-        for kind, index in (("chief", 0), ("worker", 0), ("worker", 1))
+        read(jobs, {"type": job, "index": index})
+        for job, index in (("chief", 0), ("worker", 0), ("worker", 1))
     ]
     assert [cluster.index for cluster in clusters] == [0, 1, 2]
     assert clusters[2].addresses == ("10.0.0.9:1", *TWO)
@@ -41,12 +41,12 @@ def test_a_chief_of_its_own_stands_before_the_workers():
     [
         (None, r"with its own index on each; received none$"),
         ("", "received an empty one$"),
-        ("worker 0", "received something that is no JSON"),
+        ("worker 0", "received invalid JSON"),
         ("[]", r"expected an object; received \[\]$"),
         ("{}", 'expected "cluster" as an object; received null$'),
     ],
 )
-def test_what_is_no_description_of_a_cluster(text, message):
+def test_invalid_cluster_description_is_an_error(text, message):
     with pytest.raises(DeviceError, match=message) as caught:
         read_cluster({} if text is None else {"TF_CONFIG": text})
     assert str(caught.value).startswith(
@@ -64,7 +64,7 @@ FIRST = {"type": "worker", "index": 0}
         (
             {"worker": TWO, "ps": TWO},
             FIRST,
-            'expected "worker", and at most "chief" beside it, in "cluster"; received ps$',
+            'expected only "worker" and "chief" in "cluster"; received ps$',
         ),
         (
             {"worker": "10.0.0.1:2222"},
@@ -106,7 +106,7 @@ FIRST = {"type": "worker", "index": 0}
         ),
     ],
 )
-def test_which_part_is_wrong_is_said(jobs, task, message):
+def test_error_names_the_wrong_part(jobs, task, message):
     with pytest.raises(DeviceError, match=message):
         read(jobs, task)
 
@@ -140,16 +140,16 @@ def test_cpu_is_one_replica():
         assert "CPU" in tf.Variable(1.0).device
 
 
-def test_auto_finds_the_cpu_where_there_is_nothing_else(monkeypatch):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+def test_auto_falls_back_to_the_cpu(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda device_type=None: [])
     monkeypatch.setattr(os.path, "exists", lambda path: False)
     for name in ("TPU_NAME", "COLAB_TPU_ADDR"):
         monkeypatch.delenv(name, raising=False)
     assert build_strategy("auto").num_replicas_in_sync == 1
 
 
-def test_a_device_lent_to_a_virtual_machine_is_no_tpu_without_its_library(monkeypatch):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+def test_vfio_device_without_libtpu_is_no_tpu(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda device_type=None: [])
     monkeypatch.setattr(os.path, "exists", lambda path: path == "/dev/vfio/0")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for name in ("TPU_NAME", "COLAB_TPU_ADDR"):
@@ -166,15 +166,15 @@ def _no_tpu(tpu):
 
 
 @pytest.mark.parametrize("name", ["gpu", "mirrored"])
-def test_no_gpu_is_said_with_what_to_do(monkeypatch, name):
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+def test_missing_gpu_error_names_the_extra(monkeypatch, name):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda device_type=None: [])
     with pytest.raises(
         DeviceError, match=f'"{name}" needs a GPU and TensorFlow sees none. Install the extra "gpu"'
     ):
         build_strategy(name)
 
 
-def test_several_machines_need_their_description(monkeypatch):
+def test_multi_worker_needs_tf_config(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(
         DeviceError, match='"multi_worker" reads the environment variable TF_CONFIG'
@@ -182,7 +182,7 @@ def test_several_machines_need_their_description(monkeypatch):
         build_strategy("multi_worker")
 
 
-def test_unknown_strategy():
+def test_unknown_strategy_is_an_error():
     with pytest.raises(
         ValueError,
         match="""expected "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu"; received 'quantum'""",
@@ -190,7 +190,7 @@ def test_unknown_strategy():
         build_strategy("quantum")
 
 
-def test_a_users_own_environment_wins(monkeypatch):
+def test_environment_of_the_user_wins(monkeypatch):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     prepare_environment()
@@ -198,9 +198,9 @@ def test_a_users_own_environment_wins(monkeypatch):
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
 
 
-def test_seeds_repeat_draws():
-    draws = []
+def test_same_seed_gives_same_numbers():
+    samples = []
     for seed in (3, 3, 4):
         set_seeds(seed, deterministic=False)
-        draws.append(float(tf.random.uniform(())))
-    assert draws[0] == draws[1] != draws[2]
+        samples.append(float(tf.random.uniform(())))
+    assert samples[0] == samples[1] != samples[2]

@@ -1,4 +1,4 @@
-"""A user's own `pipelines` where a command of ours is run."""
+"""Tests of the check for another package named `pipelines` in the current folder."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def ran(folder: Path, *words: str) -> subprocess.CompletedProcess:
+def run_python(folder: Path, *words: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, *words],
@@ -24,22 +24,22 @@ def ran(folder: Path, *words: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("name", ["pipelines/__init__.py", "pipelines.py"])
-def test_another_pipelines_is_named_before_anything_of_it_is_imported(tmp_path, name):
+def test_other_pipelines_package_is_refused_before_its_import(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("raise SystemExit('it was imported')")
-    there = tmp_path / name.removesuffix("/__init__.py")
+    expected_path = tmp_path / name.removesuffix("/__init__.py")
     line = (
-        f"{there}: expected byol_tf's own pipelines, {ROOT / 'pipelines'}, to be found first; "
+        f"{expected_path}: expected byol_tf's own pipelines, {ROOT / 'pipelines'}, to be found first; "
         "rename that one, or run this elsewhere"
     )
-    command = ran(tmp_path, "-m", "byol_tf.train", "--explain", "tau")
+    command = run_python(tmp_path, "-m", "byol_tf.train", "--explain", "tau")
     assert (command.returncode, command.stdout, command.stderr) == (2, "", f"{line}\n")
-    program = ran(tmp_path, "-c", "import byol_tf")
+    program = run_python(tmp_path, "-c", "import byol_tf")
     assert (program.returncode, program.stderr.splitlines()[-1]) == (1, f"ImportError: {line}")
 
 
-def test_a_folder_of_that_name_that_is_no_package_is_no_trouble(tmp_path):
+def test_folder_named_pipelines_is_ignored(tmp_path):
     (tmp_path / "pipelines").mkdir()
-    command = ran(tmp_path, "-m", "byol_tf.train", "--explain", "tau")
+    command = run_python(tmp_path, "-m", "byol_tf.train", "--explain", "tau")
     assert command.returncode == 0, command.stderr
     assert "tau.base" in command.stdout

@@ -1,5 +1,4 @@
-"""What is installed without an extra has no TensorFlow: what the commands say then, and which need
-none."""
+"""Tests of the commands without TensorFlow, as in an installation without an extra."""
 
 import json
 import subprocess
@@ -34,7 +33,7 @@ for command, *words in json.loads(sys.argv[1]):
 
 @pytest.fixture
 def run(tmp_path) -> Path:
-    """As much of a run's folder as is read before TensorFlow is needed."""
+    """Writes the part of a run folder that is read before TensorFlow is needed."""
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text(resolved_json(load_config("demo")))
@@ -43,7 +42,7 @@ def run(tmp_path) -> Path:
     return folder
 
 
-def test_each_command_names_the_line_that_installs_it_and_ends_with_2(run, tmp_path):
+def test_commands_without_tensorflow_name_the_install_line(run, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.new("RGB", (32, 32)).save(photos / "a.png")
@@ -85,7 +84,7 @@ def test_each_command_names_the_line_that_installs_it_and_ends_with_2(run, tmp_p
         'pip install "byol_tf[cpu]" (or gpu, for NVIDIA GPUs, or tpu), in a checkout pip install '
         '-e ".[cpu]"'
     )
-    expected = [said for command, *_ in need for said in (line, f"{command}: 2")] + [
+    expected = [text for command, *_ in need for text in (line, f"{command}: 2")] + [
         f"{command}: 0" for command, *_ in need_none
     ]
     assert done.stderr.splitlines() == expected

@@ -1,17 +1,18 @@
-"""The recipes hold the papers' numbers, say what to expect, and load."""
+"""Tests of the recipes: they load, have the papers' numbers and state what to expect."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from byol_tf.config.loading import load_config, recipes, resolved_json, schema_json
+from byol_tf.config.docs import schema_json
+from byol_tf.config.loading import load_config, recipes, resolved_json
 from byol_tf.config.schema import Objective
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
-def test_these_are_the_recipes():
+def test_list_of_recipes():
     assert recipes() == [
         "cifar10",
         "demo",
@@ -31,7 +32,7 @@ def test_these_are_the_recipes():
 
 @pytest.mark.parametrize("name", recipes())
 class TestEachRecipe:
-    def test_says_what_to_expect(self, name):
+    def test_about_is_filled_in(self, name):
         about = load_config(name).about
         assert about is not None
         assert all(
@@ -39,13 +40,13 @@ class TestEachRecipe:
             for text in (about.reproduces, about.hardware, about.time, about.accuracy)
         )
 
-    def test_is_called_as_its_file(self, name):
+    def test_name_is_the_file_name(self, name):
         assert load_config(name).name == name
 
     def test_names_the_schema_for_editors(self, name):
         assert json.loads((CONFIGS / f"{name}.json").read_text())["$schema"] == "schema.json"
 
-    def test_resolves_to_the_same(self, name, tmp_path):
+    def test_resolved_config_loads_equal(self, name, tmp_path):
         config = load_config(name)
         resolved = tmp_path / "config.json"
         resolved.write_text(resolved_json(config), encoding="utf-8")
@@ -57,11 +58,10 @@ def effective_rate(config):
     return config.optimizer.base_learning_rate * config.training.batch_size / reference
 
 
-@pytest.mark.long  # tests/docs has those that the pages name
+@pytest.mark.long  # tests/docs runs those that the documentation names
 @pytest.mark.parametrize("name", recipes())
 def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
-    """The real command with the recipe as it is, but for the width of its networks and for where
-    photos of one's own lie."""
+    """The real command with the recipe, but for narrow networks and generated photos."""
     from PIL import Image
 
     from byol_tf.train.__main__ import main
@@ -69,14 +69,14 @@ def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sizes = ["encoder.width=0.25", "projector.hidden_size=64", "predictor.hidden_size=64"]
     if load_config(name).data.source == "folder":
-        for kind in ("train/cat", "train/dog", "test/cat", "test/dog"):
-            (tmp_path / "own" / kind).mkdir(parents=True)
+        for class_folder in ("train/cat", "train/dog", "test/cat", "test/dog"):
+            (tmp_path / "own" / class_folder).mkdir(parents=True)
             for number in range(70):
                 Image.new("RGB", (160, 160), (number, 0, 0)).save(
-                    tmp_path / "own" / kind / f"{number}.png"
+                    tmp_path / "own" / class_folder / f"{number}.png"
                 )
-        # Here input and step are tried out too; each recipe's own network takes a step in
-        # test_from_config.py.
+        # Input and step are measured too; test_from_config.py makes a step with each recipe's own
+        # network.
         sizes += ["data.root=own", "training.batch_size=64", "encoder.name=convnet"]
     changes = [word for size in sizes for word in ("--set", size)]
     assert main(["--config", name, *changes, "--dry-run"]) == 0
@@ -89,11 +89,11 @@ def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
 
 
 def heads(config):
-    """Widths: projector's hidden layer and output, predictor's hidden layer."""
+    """Returns the widths of the projector's hidden layer and output, and the predictor's."""
     return config.projector.hidden_size, config.projector.output_size, config.predictor.hidden_size
 
 
-def test_stl10_is_the_papers_section_3_4():
+def test_stl10_has_the_numbers_of_section_3_4():
     config = load_config("stl10")
     assert heads(config) == (4096, 256, 4096)
     assert (config.encoder.name, config.predictor.kind) == ("resnet18", "mlp")
@@ -126,7 +126,7 @@ def test_stl10_is_the_papers_section_3_4():
         ("imagenet-modified-init", 1000, 0.2, 1.5e-6, 0.996, 50, "data_init"),
     ],
 )
-def test_imagenet_is_the_authors_presets(
+def test_imagenet_recipes_have_the_authors_presets(
     name, epochs, base_rate, decay, tau, warmup, normalization
 ):
     config = load_config(name)
@@ -168,7 +168,7 @@ def assert_byols_views(config):
         assert view.crop_aspect == pytest.approx((0.75, 1.3333), abs=1e-4)
 
 
-def test_imagenette_is_deepminds_setup_for_fast_iteration():
+def test_imagenette_has_deepminds_preset_for_fast_iteration():
     config = load_config("imagenette")
     assert (config.encoder.name, config.views.size, config.data.pretrain) == (
         "resnet18",
@@ -189,7 +189,7 @@ def test_imagenette_is_deepminds_setup_for_fast_iteration():
     assert_byols_views(config)
 
 
-def test_simsiam_is_the_reports_baseline():
+def test_simsiam_has_the_numbers_of_the_report():
     config = load_config("imagenet-simsiam")
     assert heads(config) == (2048, 2048, 512)
     assert (
@@ -219,7 +219,7 @@ def test_simsiam_is_the_reports_baseline():
     assert config.views.first.crop_area == (0.2, 1.0)
 
 
-def test_simclr_has_negatives_and_neither_predictor_nor_target_network():
+def test_simclr_has_negatives_no_predictor_no_target_network():
     config = load_config("imagenet-simclr")
     assert (config.predictor.kind, config.objective.target) == ("none", "online_with_gradient")
     assert (config.objective.negatives, config.objective.temperature) == (1.0, 0.1)
@@ -235,7 +235,7 @@ def test_simclr_has_negatives_and_neither_predictor_nor_target_network():
     )
 
 
-def test_cifar10_is_garder14s():
+def test_cifar10_has_the_numbers_of_garder14():
     config = load_config("cifar10")
     assert (config.encoder.name, config.encoder.stem) == ("resnet18", "3x3")
     assert heads(config) == (256, 128, 256)
@@ -248,7 +248,7 @@ def test_cifar10_is_garder14s():
     assert config.about.measured == "no"  # its schedules differ from the source's
 
 
-def test_demo_needs_no_network_and_no_accelerator():
+def test_demo_needs_no_download_and_no_accelerator():
     config = load_config("demo")
     assert config.data.source == "textures"
     assert config.encoder.name == "convnet"
@@ -262,7 +262,7 @@ def test_photos_takes_a_folder():
     assert config.views.size <= config.data.image_size
 
 
-def test_the_schema_is_that_of_the_types():
-    """When this fails: `python -c "from byol_tf.config.loading import schema_json;
-    print(schema_json(), end='')" > configs/schema.json`."""
+def test_schema_file_is_up_to_date():
+    # Update: python -c "from byol_tf.config.docs import schema_json; print(schema_json(), end='')"
+    # > configs/schema.json
     assert (CONFIGS / "schema.json").read_text() == schema_json()

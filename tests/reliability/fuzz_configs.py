@@ -1,11 +1,11 @@
-"""`python -m tests.reliability.fuzz_configs CORPUS [-max_total_time=600]`: atheris, guided by
-coverage, against the config reader.
+"""Fuzzing of the config reader with atheris, guided by coverage.
 
-The corpus is a folder; an empty one is begun with the recipes. What is tried: whatever the bytes of
-a file, `load_config` returns a config that its resolved form loads to, or raises a `ConfigError` of
-printable lines that begin with the file's name, within seconds. libFuzzer's options follow the
-corpus. It ends with "DONE" or with the input that broke it, which it writes into the current
-folder.
+`python -m tests.reliability.fuzz_configs CORPUS [-max_total_time=600]`
+
+The corpus is a folder; an empty one is filled with the recipes. For any bytes of a file
+`load_config` must return a config that loads from its resolved form too, or raise a `ConfigError`
+of printable lines that begin with the file's name, within seconds. libFuzzer's options follow the
+corpus. It ends with "DONE", or writes the failing input into the current folder.
 """
 
 import sys
@@ -52,11 +52,11 @@ def main() -> None:
 
 
 def names() -> set[str]:
-    """Every key and every value that is a word."""
-    from byol_tf.config.fields import SECTIONS, options
+    """Returns every key and every word that is a value."""
+    from byol_tf.config.fields import SECTIONS, allowed_values
 
     keys = {(*section, name) for section, fields in SECTIONS.items() for name in fields}
-    return {key[-1] for key in keys} | {word for key in keys for word in options(key)}
+    return {key[-1] for key in keys} | {word for key in keys for word in allowed_values(key)}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Configs changed at random: the answer is a config or an error that names the key, soon, and
-nothing is left on the disk."""
+"""Tests with randomly mutated and giant configs: each is loaded or refused by key, in short time."""
 
 import json
 import os
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from byol_tf.config import messages as config_errors
+from byol_tf.config import validation
 from byol_tf.config.loading import load_config, recipes, resolved_json
 from byol_tf.errors import ConfigError
 
@@ -74,51 +73,54 @@ TEXTS = [
 ]
 
 
-def places(tree: Any, at: tuple = ()) -> list[tuple]:
-    """Every key of a tree, by its path."""
-    found = []
+def key_paths(tree: Any, at: tuple = ()) -> list[tuple]:
+    """Returns the path of every key of a tree."""
+    paths = []
     for key, value in tree.items():
-        found.append((*at, key))
+        paths.append((*at, key))
         if isinstance(value, dict):
-            found += places(value, (*at, key))
-    return found
+            paths += key_paths(value, (*at, key))
+    return paths
 
 
-def mutated(text: str, draw: random.Random) -> bytes:
-    """The text of a config, changed in one to four places: values, keys and sections, or bytes."""
-    if draw.random() < 0.3:
+def mutate_text(text: str, rng: random.Random) -> bytes:
+    """Changes one to four values, keys, sections or bytes of a config's text."""
+    if rng.random() < 0.3:
         data = bytearray(text.encode())
-        for _ in range(draw.randint(1, 4)):
-            start = draw.randrange(len(data))
-            data[start : start + draw.choice([0, 0, 1, 1, 5, 200])] = draw.choice(
-                TEXTS
-            ) * draw.choice([1, 1, 1, 30])
+        for _ in range(rng.randint(1, 4)):
+            start = rng.randrange(len(data))
+            data[start : start + rng.choice([0, 0, 1, 1, 5, 200])] = rng.choice(TEXTS) * rng.choice(
+                [1, 1, 1, 30]
+            )
         return bytes(data)
     tree = json.loads(text)
-    for _ in range(draw.randint(1, 4)):
-        *path, last = draw.choice(places(tree) or [("name",)])
+    for _ in range(rng.randint(1, 4)):
+        *path, last = rng.choice(key_paths(tree) or [("name",)])
         section = tree
         for part in path:
             section = section[part]
-        change = draw.randrange(5)
+        change = rng.randrange(5)
         if change == 0:
             section.pop(last, None)
         elif change == 1:
             section[
-                draw.choice([last[:-1], last + "s", last.upper(), "\ud800", "", "x.y", "\n"])
+                rng.choice([last[:-1], last + "s", last.upper(), "\ud800", "", "x.y", "\n"])
             ] = section.pop(last, None)
         elif change == 2:
             section[last] = json.loads(
-                json.dumps(tree.get(draw.choice(list(tree)) if tree else "x"))
+                json.dumps(tree.get(rng.choice(list(tree)) if tree else "x"))
             )
         else:
-            section[last] = draw.choice(VALUES)
+            section[last] = rng.choice(VALUES)
     return json.dumps(tree).encode()
 
 
-def answer(path: Path, overrides: tuple[str, ...] = ()) -> str | None:
-    """None for a config that loads, and loads again from its resolved form; else the message, whose
-    form is checked."""
+def load_or_message(path: Path, overrides: tuple[str, ...] = ()) -> str | None:
+    """Loads a config and checks the resolved one or the form of the message.
+
+    Returns:
+        None, or the message.
+    """
     try:
         config = load_config(path, overrides)
     except ConfigError as error:
@@ -130,22 +132,22 @@ def answer(path: Path, overrides: tuple[str, ...] = ()) -> str | None:
             assert line.isprintable(), line
             assert len(line) < 1_500 + len(str(path)), line
         return text
-    again = path.with_name("again.json")
-    again.write_text(resolved_json(config), encoding="utf-8")
-    assert load_config(again) == config
-    again.unlink()
+    resolved = path.with_name("resolved.json")
+    resolved.write_text(resolved_json(config), encoding="utf-8")
+    assert load_config(resolved) == config
+    resolved.unlink()
     return None
 
 
 def mutate(folder: Path, count: int, seed: int) -> tuple[int, int]:
-    """(valid, refused) of so many mutations of each recipe."""
-    draw, valid, refused = random.Random(seed), 0, 0
+    """Returns how many of `count` mutations of each recipe are valid, and how many refused."""
+    rng, valid, refused = random.Random(seed), 0, 0
     path = folder / "c.json"
     for name in recipes():
         text = (ROOT / "configs" / f"{name}.json").read_text()
         for _ in range(count):
-            path.write_bytes(mutated(text, draw))
-            overrides = draw.choice(
+            path.write_bytes(mutate_text(text, rng))
+            overrides = rng.choice(
                 [
                     (),
                     (),
@@ -158,7 +160,7 @@ def mutate(folder: Path, count: int, seed: int) -> tuple[int, int]:
                 ]
             )
             try:
-                refused_now = answer(path, overrides) is not None
+                refused_now = load_or_message(path, overrides) is not None
             except Exception as error:
                 raise AssertionError(
                     f"{name} {overrides}: {path.read_bytes()[:3_000]!r}"
@@ -168,7 +170,7 @@ def mutate(folder: Path, count: int, seed: int) -> tuple[int, int]:
     return valid, refused
 
 
-def test_mutations(tmp_path):
+def test_mutated_configs(tmp_path):
     valid, refused = mutate(tmp_path, 100, seed=0)
     assert min(valid, refused) > 20
 
@@ -188,12 +190,12 @@ def test_2000_mutations_of_each_config(tmp_path, report):
 
 @pytest.mark.long
 def test_mutations_through_the_command(tmp_path, report):
-    """What a shell sees: exit code 2, the message alone on standard error, and no run folder."""
-    draw, text = random.Random(2), (ROOT / "configs" / "demo.json").read_text()
+    """A shell gets exit code 2, only the message on standard error, and no run folder."""
+    rng, text = random.Random(2), (ROOT / "configs" / "demo.json").read_text()
     path, refused = tmp_path / "c.json", 0
     while refused < 20:
-        path.write_bytes(mutated(text, draw))
-        message = answer(path)
+        path.write_bytes(mutate_text(text, rng))
+        message = load_or_message(path)
         if message is None:
             continue
         refused += 1
@@ -262,7 +264,7 @@ def test_giant_configs(tmp_path, report):
 
 
 def peak() -> int:
-    """The most memory that this process has had, in KiB."""
+    """Returns the peak memory of this process in KiB."""
     return int(
         next(
             line
@@ -273,61 +275,58 @@ def peak() -> int:
 
 
 def _check_giant(tmp_path: Path, name: str) -> None:
-    """Within seconds, in few lines, and with little more memory."""
+    """Checks CPU time, length of the message and additional memory."""
     path = tmp_path / "c.json"
     path.write_text(GIANTS[name])
     load_config("demo")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before, began = peak(), time.thread_time()
-    text = answer(path)
+    text = load_or_message(path)
     assert text is not None
     assert len(text) < 60_000
     assert time.thread_time() - began < 10
     assert peak() - before < 64 * 1024
 
 
-def test_without_the_bound_on_mistakes_each_takes_its_time(tmp_path, monkeypatch):
-    """The control: told one by one, 3,000 mistakes take several times as long as with the bound; a
-    giant has 60,000."""
+def test_limit_on_mistakes_bounds_the_time(tmp_path, monkeypatch):
+    """Without the limit 3,000 mistakes take several times as long; a giant config has 60,000."""
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"training": {f"epoch{number}": number for number in range(3000)}}))
 
     def seconds() -> float:
-        began = time.thread_time()  # a process counts what other tests' threads still do, too
+        began = time.thread_time()  # process time would count threads of other tests
         with pytest.raises(ConfigError):
             load_config(path)
         return time.thread_time() - began
 
     bounded = min(seconds() for _ in range(3))
-    monkeypatch.setattr(config_errors, "MOST_MISTAKES", 10**9)
+    monkeypatch.setattr(validation, "MAX_ISSUES", 10**9)
     assert seconds() > 4 * bounded
 
 
 SCHEMA = json.loads((ROOT / "configs" / "schema.json").read_text())
 FREE = {"data.root", "data.archive", "encoder.weights", "run.root", "devices.tpu"}
-"""The keys that may name a file, a folder or a machine anywhere: a user's own photos lie where they
-lie."""
+"""Keys that may name any file, folder or machine, such as the folder of a user's photos."""
 
 
 def free_texts(schema: dict, at: str = "") -> set[str]:
-    """The keys of a JSON schema whose value is any text, but for those that only people read."""
-    found = set()
+    """Returns the keys of a JSON schema whose value may be any text."""
+    keys = set()
     for key, value in schema.get("properties", {}).items():
         ways = value.get("anyOf", [value])
         if any(
             way.get("type") == "string" and not {"enum", "const", "pattern"} & set(way)
             for way in ways
         ):
-            found.add(f"{at}{key}")
+            keys.add(f"{at}{key}")
         for way in ways:
             if section := way.get("$ref", "").rpartition("/")[2]:
-                found |= free_texts(SCHEMA["$defs"][section], f"{at}{key}.")
-    return found
+                keys |= free_texts(SCHEMA["$defs"][section], f"{at}{key}.")
+    return keys
 
 
-def test_only_five_keys_name_what_lies_elsewhere_and_nothing_of_it_is_run(tmp_path, monkeypatch):
-    """`name`, which becomes a folder's, can't leave `run.root`; nobody looks at `$schema` and
-    `about`; to a config the five are texts."""
+def test_only_five_keys_name_files_and_none_is_executed(tmp_path, monkeypatch):
+    """The run's name can't leave `run.root`; `$schema` and `about` aren't read; five are free."""
     assert {key for key in free_texts(SCHEMA) if not key.startswith("about.")} == FREE | {"$schema"}
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "c.json"
@@ -343,12 +342,12 @@ def test_only_five_keys_name_what_lies_elsewhere_and_nothing_of_it_is_run(tmp_pa
     )
     for name in (*texts, "", ".", "..", "a" * 101):
         path.write_text(json.dumps(demo | {"name": name}))
-        assert "name: expected a name" in answer(path)
+        assert "name: expected a name" in load_or_message(path)
     path.write_text(json.dumps(demo | {"$schema": "file:///etc/passwd"}))
-    assert answer(path) is None
+    assert load_or_message(path) is None
     for key in FREE:
         section, name = key.split(".")
         for text in texts:
             path.write_text(json.dumps(demo | {section: demo.get(section, {}) | {name: text}}))
-            assert answer(path) is None or key in answer(path)
+            assert load_or_message(path) is None or key in load_or_message(path)
     assert os.listdir(tmp_path) == ["c.json"]

@@ -1,4 +1,4 @@
-"""Encoders, heads and their normalisation."""
+"""Encoders, heads and their normalisation layers."""
 
 from byol_tf.models.networks.batch_independence import batch_independent
 from byol_tf.models.networks.batch_norm import BatchNorm, batch_norm

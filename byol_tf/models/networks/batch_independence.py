@@ -1,4 +1,4 @@
-"""Whether a network treats each image alone."""
+"""Detection of models in which an image's output doesn't depend on the rest of its batch."""
 
 import keras
 from keras import layers
@@ -8,49 +8,64 @@ from byol_tf.models.networks.data_init import DataInit
 from byol_tf.models.networks.group_norm import GroupNorm
 from byol_tf.models.networks.weight_standardization import WSConv2D, WSDense
 
-_KINDS = {
-    *(
-        layers.InputLayer,
-        layers.Reshape,
-        layers.Flatten,
-        layers.Permute,
-        layers.Rescaling,
-        layers.ZeroPadding2D,
-        layers.Cropping2D,
-    ),
-    *(
-        layers.Conv2D,
-        layers.DepthwiseConv2D,
-        layers.SeparableConv2D,
-        layers.Dense,
-        Conv2D,
-        WSConv2D,
-        WSDense,
-    ),
-    *(layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU, layers.Softmax),
-    *(
-        layers.MaxPooling2D,
-        layers.AveragePooling2D,
-        layers.GlobalMaxPooling2D,
-        layers.GlobalAveragePooling2D,
-    ),
-    *(layers.GroupNormalization, layers.LayerNormalization, GroupNorm, DataInit),
-    *(layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum),
+# Compared by type, as a subclass may do anything. `BatchNormalization` is missing on purpose.
+_INDEPENDENT_LAYERS = {
+    # shapes
+    layers.Cropping2D,
+    layers.Flatten,
+    layers.InputLayer,
+    layers.Permute,
+    layers.Rescaling,
+    layers.Reshape,
+    layers.ZeroPadding2D,
+    # convolutions and linear layers
+    Conv2D,
+    WSConv2D,
+    WSDense,
+    layers.Conv2D,
+    layers.Dense,
+    layers.DepthwiseConv2D,
+    layers.SeparableConv2D,
+    # activations
+    layers.Activation,
+    layers.ELU,
+    layers.LeakyReLU,
+    layers.PReLU,
+    layers.ReLU,
+    layers.Softmax,
+    # pooling
+    layers.AveragePooling2D,
+    layers.GlobalAveragePooling2D,
+    layers.GlobalMaxPooling2D,
+    layers.MaxPooling2D,
+    # normalization
+    DataInit,
+    GroupNorm,
+    layers.GroupNormalization,
+    layers.LayerNormalization,
+    # sums of branches
+    layers.Add,
+    layers.Average,
+    layers.Maximum,
+    layers.Minimum,
+    layers.Multiply,
+    layers.Subtract,
 }
 
 
 def batch_independent(model: keras.Model) -> bool:
-    """True if an image's output is known not to depend on the rest of its batch, so that views may
-    share a forward pass.
+    """Returns whether a model is known to treat each image alone.
 
-    Known are functional and `Sequential` models, nested ones too, whose layers are all of kinds
-    listed here; a subclass of such a model or kind isn't, nor is `BatchNormalization`.
+    Then both views can share a forward pass. Known are functional and `Sequential` models, nested
+    ones too, of the layers listed in this module.
     """
     if not type(model).__module__.startswith("keras."):
-        return False
-    # In a functional model there are more operations than layers: `a + b` is one too.
-    return all(map(_independent, getattr(model, "operations", model.layers)))
+        return False  # a subclass may override `call`
+    # A functional model has more operations than layers: `a + b` is an operation.
+    return all(map(_is_independent, getattr(model, "operations", model.layers)))
 
 
-def _independent(layer) -> bool:
-    return batch_independent(layer) if isinstance(layer, keras.Model) else type(layer) in _KINDS
+def _is_independent(operation: keras.Operation) -> bool:
+    if isinstance(operation, keras.Model):
+        return batch_independent(operation)
+    return type(operation) in _INDEPENDENT_LAYERS

@@ -1,5 +1,6 @@
-"""Batch normalisation as the papers set it, through TensorFlow's fused kernel where that is
-possible."""
+"""Batch normalisation with the papers' defaults, through TensorFlow's fused kernel if possible."""
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -9,30 +10,39 @@ import tensorflow as tf
 class BatchNorm(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` with the BYOL paper's defaults and a faster training pass.
 
-    Keras never calls the fused kernel while training; on one replica this layer does, with the same
-    variables and numbers (the moving variance is Keras' biased one). Where statistics must be
-    shared between replicas (`synchronized=True`) Keras' own code runs, since the kernel can't.
+    Keras never calls the fused kernel in training. On one replica this layer does, with the same
+    variables and numbers; the moving variance is that of Keras, of the biased batch variance. Where
+    statistics are shared between replicas (`synchronized=True`) Keras' own code runs, since the
+    kernel can't share them.
+
+    Input and output have the shape `[N, C]` or `[N, H, W, C]` and the compute dtype; statistics are
+    float32.
+
+    Reference:
+        Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167
 
     Args:
-        momentum: decay of the moving statistics; deepmind-research `byol/configs/byol.py` has 0.9.
+        momentum: decay of the moving statistics; 0.9 in deepmind-research `byol/configs/byol.py`.
         epsilon: added to the variance; 1e-5 there.
-        **kwargs: as `keras.layers.BatchNormalization`. `axis` must be the last one.
-
-    Input and output: `[N, C]` or `[N, H, W, C]`, in the compute dtype; statistics are float32.
+        **kwargs: as for `keras.layers.BatchNormalization`. `axis` must be the last one.
     """
 
-    def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Normalises by batch statistics in training, by moving statistics otherwise."""
         fused = (
             training
             and self.trainable
             and not self.synchronized
             and mask is None
             and inputs.shape.rank in (2, 4)
+            and self.scale
+            and self.center
         )
-        fused = fused and self.scale and self.center
         if not fused:
             return super().call(inputs, training=training, mask=mask)
         images = inputs if inputs.shape.rank == 4 else inputs[:, None, None, :]
@@ -46,15 +56,17 @@ class BatchNorm(keras.layers.BatchNormalization):
         )
         # The kernel returns the unbiased variance; Keras averages the biased one.
         count = tf.cast(tf.reduce_prod(tf.shape(images)[:3]), tf.float32)
-        self._follow(self.moving_mean, mean)
-        self._follow(self.moving_variance, variance * (count - 1.0) / count)
+        self._update_moving(self.moving_mean, mean)
+        self._update_moving(self.moving_variance, variance * (count - 1.0) / count)
         return outputs if inputs.shape.rank == 4 else outputs[:, 0, 0, :]
 
-    def _follow(self, moving, batch):
+    def _update_moving(self, moving: keras.Variable, batch: tf.Tensor) -> None:
         moving.assign(moving * self.momentum + tf.stop_gradient(batch) * (1.0 - self.momentum))
 
 
-def batch_norm(name: str) -> keras.layers.Layer:
-    """A `BatchNorm` layer, synchronised where the current distribution strategy has several
-    replicas (BYOL paper, section 3.3)."""
+def batch_norm(name: str) -> BatchNorm:
+    """Builds a `BatchNorm` layer for the current distribution strategy.
+
+    It is synchronised if the strategy has several replicas (BYOL paper, section 3.3).
+    """
     return BatchNorm(synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1, name=name)

@@ -1,34 +1,46 @@
-"""Scale and offset that one batch sets, in place of batch normalisation (paper without batch
-statistics, section 3.2)."""
+"""Scale and offset set by one batch, in place of batch normalisation.
+
+Richemond et al., 2020, "BYOL works even without batch statistics", section 3.2
+(https://arxiv.org/abs/2010.10241).
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from byol_tf import compat
+
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class DataInit(keras.layers.Layer):
-    """`gamma x + beta` for each channel; `initialize_from_data` makes that what batch normalisation
-    gives on one batch.
+    """`gamma x + beta` per channel; `initialize_from_data` sets both from a batch.
+
+    Afterwards the layer gives on that batch what batch normalisation would give.
+
+    Input and output have the shape `[..., C]` and the compute dtype; variables and computation are
+    float32.
 
     Args:
-        gain: what `gamma` would be after a batch normalisation: 1, or 0 for the last one of a
-            residual block. Until it is initialised the layer has `gamma = gain` and `beta = 0`.
+        gain: `gamma` of the batch normalisation that the layer replaces: 1, or 0 for the last one
+            of a residual block. Before it is initialised the layer has `gamma = gain` and
+            `beta = 0`.
         epsilon: added to the variance.
-
-    Input and output: `[..., C]` in the compute dtype; computed in float32.
+        **kwargs: as for `keras.layers.Layer`.
     """
 
     is_normalization = True
 
-    def __init__(self, gain: float = 1.0, epsilon: float = 1e-5, **kwargs):
+    def __init__(self, gain: float = 1.0, epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.gain = gain
         self.epsilon = epsilon
-        self._waits_for_data = False
+        self.initialize_on_call = False
+        """Whether the next call sets the variables from its inputs."""
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Creates `gamma` and `beta`, float32 `[C]`."""
         channels = input_shape[-1]
         self.gamma = self.add_weight(
             shape=(channels,),
@@ -40,47 +52,54 @@ class DataInit(keras.layers.Layer):
             shape=(channels,), initializer="zeros", name="beta", autocast=False
         )
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Scales and shifts `[..., C]`."""
         inputs = tf.cast(inputs, tf.float32)
-        if self._waits_for_data:
+        if self.initialize_on_call:
             self._initialize(inputs)
         return tf.cast(inputs * self.gamma.value + self.beta.value, self.compute_dtype)
 
-    def _initialize(self, inputs):
+    def _initialize(self, inputs: tf.Tensor) -> None:
         mean, variance = tf.nn.moments(inputs, list(range(inputs.shape.rank - 1)))
         gamma = self.gain * tf.math.rsqrt(variance + self.epsilon)
         self.gamma.assign(gamma)
         self.beta.assign(-mean * gamma)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
+        """Returns the input's shape."""
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         return super().get_config() | {"gain": self.gain, "epsilon": self.epsilon}
 
 
-def initialize_from_data(parts: Sequence[keras.Model], images) -> None:
-    """Sets each `DataInit` layer from the inputs that it gets, in the order in which images pass;
-    without any it does nothing.
+def initialize_from_data(networks: Sequence[keras.Model], images: tf.Tensor) -> None:
+    """Sets each `DataInit` layer from its own inputs, layer after layer in one forward pass.
+
+    Runs in training mode, so that batch normalisation in another network gives what it will give in
+    training. Does nothing if there is no such layer. To be called eagerly; under `tf.distribute` in
+    the cross-replica context.
 
     Args:
-        parts: built models, each taking what the one before gives: encoder, projector, predictor.
-        images: normalised float `[N, H, W, 3]`: one batch of views.
-
-    Runs in training mode, so that batch normalisation in another part gives what it will give in
-    training. To be called eagerly, under `tf.distribute` in cross-replica context.
+        networks: built models, each taking the output of the one before: encoder, projector,
+            predictor.
+        images: normalised float `[N, H, W, 3]`, one batch of views.
     """
-    found = [
-        layer for part in parts for layer in part._flatten_layers() if isinstance(layer, DataInit)
+    layers = [
+        layer
+        for network in networks
+        for layer in compat.all_layers(network)
+        if isinstance(layer, DataInit)
     ]
-    if not found:
+    if not layers:
         return
     try:
-        for layer in found:
-            layer._waits_for_data = True
+        for layer in layers:
+            layer.initialize_on_call = True
         x = images
-        for part in parts:
-            x = part(x, training=True)
+        for network in networks:
+            x = network(x, training=True)
     finally:
-        for layer in found:
-            layer._waits_for_data = False
+        for layer in layers:
+            layer.initialize_on_call = False

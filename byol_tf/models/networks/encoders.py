@@ -1,26 +1,29 @@
-"""A small convolutional encoder: it sees enough steps in minutes on a laptop, which a ResNet
-doesn't."""
+"""Encoders by name, and a small convolutional one that trains in minutes on a laptop CPU."""
 
 import keras
 from keras import layers
 
+from byol_tf.constants import CONVNET_STEM_CHANNELS
 from byol_tf.models.networks.blocks import check_normalization, conv, normalize
 from byol_tf.models.networks.resnet import BLOCKS, resnet
 
-_CHANNELS_AND_STRIDES = ((32, 2), (64, 2), (128, 2), (128, 1))
+_CHANNELS_AND_STRIDES = ((CONVNET_STEM_CHANNELS, 2), (64, 2), (128, 2), (128, 1))
 
 
 def convnet(image_size: int, width: float = 1.0, normalization: str = "batch") -> keras.Model:
-    """Builds four 3x3 convolutions, each normalised and with ReLU, then average pooling.
+    """Builds four 3x3 convolutions, each with normalisation and ReLU, then average pooling.
 
     Args:
         image_size: side of the square input in pixels.
         width: multiplies all channels.
-        normalization: a word of `parts.NORMALIZATIONS`.
+        normalization: one of `NORMALIZATIONS`.
 
     Returns:
         A functional model from normalised float images `[N, image_size, image_size, 3]` to
         representations `[N, 128 x width]`.
+
+    Raises:
+        ValueError: for another normalisation, or channels that the groups of `group` don't divide.
     """
     check_normalization(normalization)
     inputs = x = keras.Input((image_size, image_size, 3), name="images")
@@ -39,13 +42,28 @@ def build_encoder(
     normalization: str = "batch",
     padding: str = "same",
 ) -> keras.Model:
-    """Builds an encoder by name: `convnet` (which has no `stem` and no `padding`) or a key of
-    `resnet.BLOCKS`.
+    """Builds an encoder by name.
 
-    `normalization` is a word of `parts.NORMALIZATIONS`, `padding` one of `parts.PADDINGS`. Returns
-    a model from normalised float images `[N, image_size, image_size, 3]` to representations `[N,
-    d]`. Raises `ValueError` for another name or word, and for channels that don't divide into the
-    groups of `group`.
+    Example:
+        >>> encoder = byol_tf.build_encoder("resnet18", 96)
+        >>> encoder(np.zeros((2, 96, 96, 3), np.float32)).shape
+        TensorShape([2, 512])
+
+    Args:
+        name: `convnet`, or a key of `resnet.BLOCKS`.
+        image_size: side of the square input in pixels.
+        width: multiplies all channels.
+        stem: first layers of a ResNet, see `resnet.resnet`; `convnet` ignores it.
+        normalization: one of `NORMALIZATIONS`.
+        padding: one of `PADDINGS`; `convnet` ignores it.
+
+    Returns:
+        A functional model from normalised float images `[N, image_size, image_size, 3]` to
+        representations `[N, d]`.
+
+    Raises:
+        ValueError: for another name, normalisation or padding, or channels that the groups of
+            `group` don't divide.
     """
     if name == "convnet":
         return convnet(image_size, width, normalization)

@@ -1,31 +1,42 @@
-"""Group normalisation (Wu and He 2018), which treats each image alone."""
+"""Group normalisation, whose statistics are those of each image alone.
+
+Wu and He, 2018, https://arxiv.org/abs/1803.08494.
+"""
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from byol_tf.constants import GROUPS
+
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class GroupNorm(keras.layers.Layer):
-    """The variables and numbers of `keras.layers.GroupNormalization`, in fewer passes over the
-    images.
+    """`keras.layers.GroupNormalization` in fewer passes over the images.
+
+    It has the same variables and gives the same numbers.
+
+    Input and output have the shape `[N, C]` or `[N, H, W, C]` and the compute dtype; statistics and
+    variables are float32. Building it raises `ValueError` if C isn't a multiple of `groups`.
 
     Args:
-        groups: of neighbouring channels; 16 in the paper without batch statistics, section 3.3. One
-            is layer normalisation over places and channels.
+        groups: number of groups of neighbouring channels; 16 in "BYOL works even without batch
+            statistics", section 3.3. One group is layer normalisation over positions and channels.
         epsilon: added to the variance.
-
-    Input and output: `[N, C]` or `[N, H, W, C]` in the compute dtype; statistics are float32.
-    `ValueError` if C isn't a multiple of `groups`.
+        **kwargs: as for `keras.layers.Layer`.
     """
 
     is_normalization = True
 
-    def __init__(self, groups: int = 16, epsilon: float = 1e-5, **kwargs):
+    def __init__(self, groups: int = GROUPS, epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.groups = groups
         self.epsilon = epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int]) -> None:
+        """Creates `gamma` and `beta`, float32 `[C]`."""
         channels = input_shape[-1]
         if channels % self.groups:
             raise ValueError(
@@ -39,10 +50,11 @@ class GroupNorm(keras.layers.Layer):
             shape=(channels,), initializer="zeros", name="beta", autocast=False
         )
 
-    def call(self, inputs):
-        places = tf.reshape(inputs, [tf.shape(inputs)[0], -1, inputs.shape[-1]])
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Normalises `[N, ..., C]` over positions and the channels of each group."""
+        flat = tf.reshape(inputs, [tf.shape(inputs)[0], -1, inputs.shape[-1]])
         outputs = _group_norm(
-            places,
+            flat,
             tf.convert_to_tensor(self.gamma),
             tf.convert_to_tensor(self.beta),
             self.groups,
@@ -50,40 +62,42 @@ class GroupNorm(keras.layers.Layer):
         )
         return tf.reshape(outputs, tf.shape(inputs))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int]) -> Sequence[int]:
+        """Returns the input's shape."""
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
         return super().get_config() | {"groups": self.groups, "epsilon": self.epsilon}
 
 
-def _group_norm(x, gamma, beta, groups: int, epsilon: float):
-    """`[N, places, C]` normalised over the places and channels of a group.
+def _group_norm(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, groups: int, epsilon: float
+) -> tf.Tensor:
+    """Normalises `[N, P, C]` over the P positions and the channels of a group.
 
-    Only sums over places and element-wise operations with `[N, C]` see all of `x`, and the gradient
-    is by hand: TensorFlow's own keeps and takes several times as many arrays of that size.
+    With s = 1 / sqrt(variance + epsilon) the output is gamma s (x - mean) + beta. Of all of `x`
+    only sums over positions and element-wise operations with `[N, C]` are taken, and the gradient
+    is written by hand: TensorFlow's own stores and reads several times as many arrays of that size.
     """
 
     @tf.custom_gradient
-    def normalize(x, gamma, beta):
-        count = tf.cast(tf.shape(x)[1], tf.float32)
-        wide = tf.cast(x, tf.float32)
-        mean = _group_mean(tf.reduce_sum(wide, 1) / count, groups)
+    def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, object]:
+        positions = tf.cast(tf.shape(x)[1], tf.float32)
+        x32 = tf.cast(x, tf.float32)
+        mean = _group_mean(tf.reduce_sum(x32, 1) / positions, groups)  # [N, C]
         # Not the mean of squares less the squared mean, which loses digits where the mean is large.
-        variance = _group_mean(
-            tf.reduce_sum(tf.math.squared_difference(wide, mean[:, None]), 1) / count, groups
-        )
-        scale = tf.math.rsqrt(variance + epsilon)
+        squares = tf.reduce_sum(tf.math.squared_difference(x32, mean[:, None]), 1)
+        scale = tf.math.rsqrt(_group_mean(squares / positions, groups) + epsilon)  # [N, C]
 
-        def gradient(by_outputs):
-            by_outputs, centred = (
-                tf.cast(by_outputs, tf.float32),
-                tf.cast(x, tf.float32) - mean[:, None],
-            )
+        def gradient(by_outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            by_outputs = tf.cast(by_outputs, tf.float32)
+            centred = tf.cast(x, tf.float32) - mean[:, None]
             by_beta = tf.reduce_sum(by_outputs, 1)
             by_gamma = scale * tf.reduce_sum(by_outputs * centred, 1)
-            by_mean = -scale * _group_mean(gamma * by_beta, groups) / count
-            by_scale = -(scale**2) * _group_mean(gamma * by_gamma, groups) / count
+            # mean and variance depend on every x of the group: one constant and one linear term
+            by_mean = -scale * _group_mean(gamma * by_beta, groups) / positions
+            by_scale = -(scale**2) * _group_mean(gamma * by_gamma, groups) / positions
             by_x = (
                 by_outputs * (scale * gamma)[:, None]
                 + centred * by_scale[:, None]
@@ -92,14 +106,14 @@ def _group_norm(x, gamma, beta, groups: int, epsilon: float):
             return tf.cast(by_x, x.dtype), tf.reduce_sum(by_gamma, 0), tf.reduce_sum(by_beta, 0)
 
         factor = scale * gamma
-        outputs = wide * factor[:, None] + (beta - mean * factor)[:, None]
+        outputs = x32 * factor[:, None] + (beta - mean * factor)[:, None]
         return tf.cast(outputs, x.dtype), gradient
 
     return normalize(x, gamma, beta)
 
 
-def _group_mean(x, groups: int) -> tf.Tensor:
-    """`[N, C]` to the mean of each one's group, `[N, C]`."""
+def _group_mean(x: tf.Tensor, groups: int) -> tf.Tensor:
+    """Replaces each channel of `[N, C]` by the mean of its group."""
     channels = x.shape[-1]
     means = tf.reduce_mean(tf.reshape(x, [-1, groups, channels // groups]), -1)
     return tf.repeat(means, channels // groups, axis=-1)

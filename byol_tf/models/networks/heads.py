@@ -14,34 +14,41 @@ def mlp_head(
     normalization: str = "batch",
     normalize_output: bool = False,
 ) -> keras.Model:
-    """Linear layers: hidden ones with bias, normalisation and ReLU, then one without bias, as
-    deepmind-research `byol/utils/networks.py`.
+    """Builds a multi-layer perceptron, as deepmind-research `byol/utils/networks.py`.
+
+    Hidden layers are linear with bias, normalisation and ReLU; the last one is linear without bias.
+
+    Example:
+        >>> projector = byol_tf.mlp_head(512, 4096, 256, "projector")
+        >>> projector(np.zeros((8, 512), np.float32)).shape
+        TensorShape([8, 256])
 
     Args:
         features: width of the input.
         hidden: width of the hidden layers; 4096 in the papers.
         outputs: width of the output; 256 in the papers.
         name: `projector` or `predictor`.
-        layers: linear layers, the last one included; 2 in BYOL's heads, 3 in SimSiam's projector.
-        normalization: a word of `parts.NORMALIZATIONS`.
+        layers: number of linear layers, the last one included; 2 in BYOL's heads, 3 in SimSiam's
+            projector.
+        normalization: one of `NORMALIZATIONS`.
         normalize_output: whether the output is normalised too, as SimSiam's projection is.
 
     Returns:
         A functional model from `[N, features]` to `[N, outputs]`.
 
     Raises:
-        ValueError: for another word, fewer than one layer, or widths that don't divide into the
-            groups of `group`.
+        ValueError: for another normalisation, fewer than one layer, or widths that the groups of
+            `group` don't divide.
     """
     check_normalization(normalization)
     if layers < 1:
         raise ValueError(f"{name}: expected at least one layer; received {layers}")
     inputs = x = keras.Input((features,))
-    for number in ["", *range(2, layers)][: layers - 1]:
-        x = dense(x, hidden, f"{name}_hidden{number}", normalization)
-        x = keras.layers.ReLU(name=f"{name}_relu{number}")(
-            normalize(x, f"{name}_{{}}{number}", normalization)
-        )
+    for index in range(1, layers):
+        suffix = "" if index == 1 else str(index)
+        x = dense(x, hidden, f"{name}_hidden{suffix}", normalization)
+        x = normalize(x, f"{name}_{{}}{suffix}", normalization)
+        x = keras.layers.ReLU(name=f"{name}_relu{suffix}")(x)
     x = dense(x, outputs, f"{name}_output", normalization, use_bias=False)
     if normalize_output:
         x = normalize(x, f"{name}_output_{{}}", normalization)

@@ -1,5 +1,4 @@
-"""A network that keeps few of its activations for the backward pass and computes the others again:
-less memory for more time."""
+"""Rematerialization: recomputes activations in the backward pass, for less memory and more time."""
 
 import math
 from collections.abc import Callable
@@ -7,88 +6,93 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from byol_tf import compat
+
 
 def rematerialize(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The model's training pass, `[N, ...]` to `[N, ...]`, cut into parts of about the square root
-    of its layers.
+    """Returns a function that calls the model in training mode and stores few activations.
 
-    Only what goes from one part to the next is kept; the backward pass computes a part's
-    activations again. Numbers, gradients and moving statistics are the model's.
+    The model is cut into segments of about the square root of its number of layers (Chen et al.,
+    2016, https://arxiv.org/abs/1604.06174). Only what passes from one segment to the next is
+    stored; the backward pass recomputes the activations of a segment. Outputs, gradients and moving
+    statistics are those of the model.
+
+    `keras.remat` and `keras.RematScope` store the input of every layer, and of a whole model only
+    its input; they don't cut.
 
     Args:
-        model: functional or `Sequential`, of one input and one output; its layers are shared.
+        model: functional or `Sequential`, with one input and one output. The function shares its
+            layers.
+
+    Returns:
+        A function from the model's input to its output.
 
     Raises:
-        ValueError: for another model; one with layers that draw (dropout); or one that can't be
-            cut, since there is no layer that all of it passes through.
+        ValueError: for another model, for one with random layers such as dropout, or for one that
+            can't be cut, as there is no layer that all of its data passes through.
     """
-    parts = [_again(part) for part in _parts(model)]
+    segments = [_recomputing(segment) for segment in _segments(model)]
 
-    def run(inputs):
-        for part in parts:
-            inputs = part(inputs)
+    def call(inputs: tf.Tensor) -> tf.Tensor:
+        for segment in segments:
+            inputs = segment(inputs)
         return inputs
 
-    return run
+    return call
 
 
-def _again(part: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    def run(inputs):
-        passes = []
+def _recomputing(segment: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    def call(inputs: tf.Tensor) -> tf.Tensor:
+        first = True
 
         @tf.recompute_grad
-        def forward(inputs):
-            passes.append(part)
-            if len(passes) == 1:
-                return part(inputs, training=True)
-            with keras.StatelessScope():  # moving statistics have moved in the first pass
-                return part(inputs, training=True)
+        def forward(inputs: tf.Tensor) -> tf.Tensor:
+            nonlocal first
+            if first:
+                first = False
+                return segment(inputs, training=True)
+            with keras.StatelessScope():  # the first pass has updated the moving statistics
+                return segment(inputs, training=True)
 
         return forward(inputs)
 
-    return run
+    return call
 
 
-def _parts(model: keras.Model) -> list[keras.Model]:
-    """Models that give the model when one follows the other."""
-    functional = getattr(model, "_functional", model)  # what a Sequential model is inside
-    if (
-        not isinstance(functional, keras.Model)
-        or not hasattr(functional, "_nodes_by_depth")
-        or len(functional.inputs) != 1
-    ):
+def _segments(model: keras.Model) -> list[keras.Model]:
+    """Cuts a model into models that give the same output one after the other."""
+    try:
+        calls = compat.graph_calls(model)
+    except TypeError:
+        calls = []
+    if not calls or len(model.inputs) != 1:
         raise ValueError(
             f'rematerialize: expected a functional or Sequential encoder; received "{model.name}", '
             "whose layers can't be seen"
         )
-    if any(hasattr(layer, "seed_generator") for layer in functional._flatten_layers()):
+    if any(hasattr(layer, "seed_generator") for layer in compat.all_layers(model)):
         raise ValueError(
-            f'rematerialize: expected an encoder without layers that draw; "{model.name}" would '
-            "draw "
-            "otherwise the second time"
+            f'rematerialize: expected an encoder without random layers; "{model.name}" would use '
+            "other random numbers the second time"
         )
-    nodes = [
-        node
-        for depth in sorted(functional._nodes_by_depth, reverse=True)
-        for node in functional._nodes_by_depth[depth]
-    ]
     last_use = {
-        id(tensor): place for place, node in enumerate(nodes) for tensor in node.input_tensors
+        id(tensor): index for index, call in enumerate(calls) for tensor in call.input_tensors
     }
-    every = math.isqrt(len(nodes))
-    cuts, living, since = [functional.inputs[0]], {}, 0
-    for place, node in enumerate(nodes):
-        living |= {id(tensor): tensor for tensor in node.output_tensors}
-        living = {key: tensor for key, tensor in living.items() if last_use.get(key, place) > place}
-        since += 1
-        if len(living) == 1 and since >= every:
-            cuts.append(next(iter(living.values())))
-            since = 0
+    length = math.isqrt(len(calls))
+    # A cut is possible behind a call where a single tensor is still needed.
+    needed: dict[int, keras.KerasTensor] = {}
+    cuts, since_cut = [model.inputs[0]], 0
+    for index, call in enumerate(calls):
+        needed |= {id(tensor): tensor for tensor in call.output_tensors}
+        needed = {key: tensor for key, tensor in needed.items() if last_use.get(key, index) > index}
+        since_cut += 1
+        if len(needed) == 1 and since_cut >= length:
+            cuts.append(next(iter(needed.values())))
+            since_cut = 0
     if len(cuts) == 1:
         raise ValueError(
             "rematerialize: expected an encoder with a layer that all passes through; "
-            f'"{model.name}" '
-            "has none"
+            f'"{model.name}" has none'
         )
-    ends = [*cuts[1:], functional.outputs[0]]
+    ends = [*cuts[1:], model.outputs[0]]
     return [keras.Model(start, end) for start, end in zip(cuts, ends, strict=True)]

@@ -1,17 +1,21 @@
-"""ResNet v1.5 (He et al. 2015, stride on the 3x3 convolution) as in deepmind-research
-`byol/utils/networks.py`."""
+"""ResNet v1.5 as in deepmind-research `byol/utils/networks.py`.
+
+He et al., 2015, https://arxiv.org/abs/1512.03385; version 1.5 has the stride on the 3x3
+convolution.
+"""
 
 from functools import partial
 
 import keras
 from keras import layers
 
+from byol_tf.constants import RESNET_STEM_CHANNELS
 from byol_tf.models.networks.blocks import (
     check_normalization,
     check_padding,
     conv,
     normalize,
-    padded,
+    pad,
 )
 
 BLOCKS = {
@@ -23,15 +27,19 @@ BLOCKS = {
     "resnet200": (3, 24, 36, 3),
     "wide_resnet50_2": (3, 4, 6, 3),
 }
-"""Residual blocks in each of the four groups."""
+"""Number of residual blocks in each of the four groups."""
 TWO_LAYER_BLOCKS = ("resnet18", "resnet34")
-"""Those of two 3x3 convolutions; the others have a 1x1, a 3x3 and a 1x1."""
+"""Networks whose blocks have two 3x3 convolutions; the others have a 1x1, a 3x3 and a 1x1."""
 INNER_WIDTHS = {"wide_resnet50_2": 2}
-"""Times as many channels in the 3x3 convolutions and nowhere else (Zagoruyko and Komodakis 2016),
-as torchvision counts them."""
+"""Multiplies the channels of the 3x3 convolutions alone, as torchvision does (Zagoruyko and
+Komodakis, 2016, https://arxiv.org/abs/1605.07146)."""
+_BOTTLENECK_EXPANSION = 4
+"""Output channels of a block of three convolutions, as a multiple of those inside it."""
 
 
-def _two_layer_block(x, filters: int, stride: int, name: str, normalization: str, padding: str):
+def _two_layer_block(
+    x: keras.KerasTensor, filters: int, stride: int, name: str, normalization: str, padding: str
+) -> keras.KerasTensor:
     y = conv(x, filters, 3, stride, f"{name}_conv1", normalization, padding)
     y = layers.ReLU(name=f"{name}_relu1")(normalize(y, f"{name}_{{}}1", normalization))
     y = conv(y, filters, 3, 1, f"{name}_conv2", normalization, padding)
@@ -39,9 +47,15 @@ def _two_layer_block(x, filters: int, stride: int, name: str, normalization: str
 
 
 def _bottleneck_block(
-    x, filters: int, stride: int, name: str, normalization: str, padding: str, inner_width: int
-):
-    inner = filters // 4 * inner_width
+    x: keras.KerasTensor,
+    filters: int,
+    stride: int,
+    name: str,
+    normalization: str,
+    padding: str,
+    inner_width: int,
+) -> keras.KerasTensor:
+    inner = filters // _BOTTLENECK_EXPANSION * inner_width
     y = conv(x, inner, 1, 1, f"{name}_conv1", normalization, padding)
     y = layers.ReLU(name=f"{name}_relu1")(normalize(y, f"{name}_{{}}1", normalization))
     y = conv(y, inner, 3, stride, f"{name}_conv2", normalization, padding)
@@ -50,14 +64,16 @@ def _bottleneck_block(
     return normalize(y, f"{name}_{{}}3", normalization, last_of_block=True)
 
 
-def _stem(x, filters: int, kind: str, normalization: str, padding: str):
-    kernel, stride = (7, 2) if kind == "7x7" else (3, 1)
+def _stem(
+    x: keras.KerasTensor, filters: int, stem: str, normalization: str, padding: str
+) -> keras.KerasTensor:
+    kernel, stride = (7, 2) if stem == "7x7" else (3, 1)
     x = conv(x, filters, kernel, stride, "stem_conv", normalization, padding)
     x = layers.ReLU(name="stem_relu")(normalize(x, "stem_{}", normalization))
-    if kind == "3x3":
+    if stem == "3x3":
         return x
-    x, padding = padded(x, 3, 2, "stem_pool", padding)
-    return layers.MaxPooling2D(3, strides=2, padding=padding, name="stem_pool")(x)
+    x, keras_padding = pad(x, 3, 2, "stem_pool", padding)
+    return layers.MaxPooling2D(3, strides=2, padding=keras_padding, name="stem_pool")(x)
 
 
 def resnet(
@@ -75,13 +91,17 @@ def resnet(
         image_size: side of the square input in pixels.
         width: multiplies all channels; the papers' "(2x)" is 2.
         stem: `7x7` (stride 2, then max-pooling), `3x3` (stride 1, no pooling) or `3x3+pool`.
-        normalization: a word of `parts.NORMALIZATIONS`.
-        padding: a word of `parts.PADDINGS`.
+        normalization: one of `NORMALIZATIONS`.
+        padding: one of `PADDINGS`.
 
     Returns:
         A functional model from normalised float images `[N, image_size, image_size, 3]` to
         representations `[N, d]`, d = 512 x width for resnet18 and resnet34, 2048 x width for the
         others.
+
+    Raises:
+        ValueError: for another normalisation or padding, or channels that the groups of `group`
+            don't divide.
     """
     check_normalization(normalization)
     check_padding(padding)
@@ -91,10 +111,11 @@ def resnet(
         if two_layers
         else partial(_bottleneck_block, inner_width=INNER_WIDTHS.get(name, 1))
     )
+    channels = RESNET_STEM_CHANNELS * (1 if two_layers else _BOTTLENECK_EXPANSION)
     inputs = keras.Input((image_size, image_size, 3), name="images")
-    x = _stem(inputs, round(64 * width), stem, normalization, padding)
+    x = _stem(inputs, round(RESNET_STEM_CHANNELS * width), stem, normalization, padding)
     for group, blocks in enumerate(BLOCKS[name]):
-        filters = round((64 if two_layers else 256) * 2**group * width)
+        filters = round(channels * 2**group * width)
         for index in range(blocks):
             stride = 2 if group > 0 and index == 0 else 1
             prefix = f"group{group + 1}_block{index + 1}"

@@ -1,5 +1,4 @@
-"""One source for every key: what is printed and written about it comes from the types, and is not
-stale."""
+"""Tests of the documentation of config keys: `--explain`, `--help` and `docs/config.md`."""
 
 import re
 from pathlib import Path
@@ -13,7 +12,7 @@ from byol_tf.train.__main__ import main
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_page_is_fresh():
+def test_config_page_is_up_to_date():
     assert (ROOT / "docs" / "config.md").read_text(encoding="utf-8") == config_markdown()
 
 
@@ -21,7 +20,7 @@ def test_every_key_is_documented():
     assert [key for key, info in keys() if not info.description] == []
 
 
-def test_a_key_is_explained(capsys):
+def test_explain_key(capsys):
     assert main(["--explain", "training.epochs"]) == 0
     assert (
         capsys.readouterr().out
@@ -30,7 +29,7 @@ def test_a_key_is_explained(capsys):
     )
 
 
-def test_a_section_is_explained_with_all_its_keys():
+def test_explain_section_lists_all_its_keys():
     lines = explain("tau").splitlines()
     assert [line.split(":")[0] for line in lines if not line.startswith(" ")] == [
         "tau.schedule",
@@ -41,29 +40,27 @@ def test_a_section_is_explained_with_all_its_keys():
     assert lines[2] == "tau.base: a number from 0 to 1; default: 0.996"
 
 
-def test_help_names_each_section_and_how_to_see_its_keys(capsys):
+def test_help_lists_sections_and_explain_option(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     printed = capsys.readouterr().out
     assert printed.endswith("--explain SECTION\n")
-    told = dict(
+    help_lines = dict(
         re.findall(r"^  (\S+) +(\S.*)$", printed.partition("sections of a config")[2], re.MULTILINE)
     )
-    assert set(told) == {".".join(section) for section in SECTIONS if section}
-    assert told["training"] == "How long, and in what steps."
-    assert told["monitor"].startswith(
-        "What happens when a run goes wrong by itself (docs/collapse.md,"
-    )
+    assert set(help_lines) == {".".join(section) for section in SECTIONS if section}
+    assert help_lines["training"] == "Epochs and batches of pre-training."
+    assert help_lines["monitor"].startswith("Reactions to collapse and non-finite numbers")
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "hint"),
     [
         ("epochs", "; did you mean training.epochs?"),
         ("training.epoch", "; did you mean training.epochs"),
         ("no.such.thing", ""),
     ],
 )
-def test_another_key_is_an_error_that_names_near_ones(name, meant, capsys):
+def test_explain_unknown_key_names_near_ones(name, hint, capsys):
     assert main(["--explain", name]) == 2
-    assert f"--explain {name}: no such key{meant}" in capsys.readouterr().err
+    assert f"--explain {name}: no such key{hint}" in capsys.readouterr().err

@@ -640,7 +640,7 @@ def test_weights_and_padding_exclude_other_keys(converted):
         ),
         (
             {"name": "convnet", "width": 1.0},
-            'encoder.padding: expected "same", as encoder.name "convnet" knows no other',
+            'encoder.padding: expected "same", as encoder.name "convnet" supports no other',
         ),
     ):
         with pytest.raises(ValueError, match=message):

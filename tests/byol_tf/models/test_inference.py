@@ -1,4 +1,4 @@
-"""What users get: any uint8 image in, the encoder's own float32 representation out."""
+"""Tests of inference models: uint8 images of any size in, float32 representations out."""
 
 import zipfile
 from types import SimpleNamespace
@@ -27,14 +27,14 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 SIZE = 16
 
 
-def trained_like(encoder: keras.Model) -> keras.Model:
-    """The encoder with moving statistics that differ from their start."""
-    draw = np.random.default_rng(0)
+def with_random_statistics(encoder: keras.Model) -> keras.Model:
+    """Sets an encoder's moving statistics to random numbers."""
+    rng = np.random.default_rng(0)
     for variable in encoder.non_trainable_variables:
         values = (
-            draw.normal(0.0, 0.1, variable.shape)
+            rng.normal(0.0, 0.1, variable.shape)
             if variable.name == "moving_mean"
-            else draw.uniform(0.2, 0.8, variable.shape)
+            else rng.uniform(0.2, 0.8, variable.shape)
         )
         variable.assign(values)
     return encoder
@@ -42,7 +42,7 @@ def trained_like(encoder: keras.Model) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def encoder() -> keras.Model:
-    return trained_like(build_encoder("convnet", SIZE, width=0.25))
+    return with_random_statistics(build_encoder("convnet", SIZE, width=0.25))
 
 
 def photos(height: int, width: int) -> np.ndarray:
@@ -51,8 +51,10 @@ def photos(height: int, width: int) -> np.ndarray:
 
 @pytest.fixture
 def seeing_a_gpu(monkeypatch):
-    """What Keras looks at when it decides on XLA names a GPU, too. XLA itself is that of the CPU,
-    which lacks what a GPU's lacks."""
+    """Makes Keras believe that there is a GPU, so that it compiles models with XLA.
+
+    XLA runs on the CPU, where it has no antialiased resize either.
+    """
     devices = [
         *tf.config.list_physical_devices(),
         SimpleNamespace(device_type="GPU", name="/physical_device:GPU:0"),
@@ -60,11 +62,13 @@ def seeing_a_gpu(monkeypatch):
     monkeypatch.setattr(
         tf.config,
         "list_physical_devices",
-        lambda kind=None: [each for each in devices if kind in (None, each.device_type)],
+        lambda device_type=None: [
+            device for device in devices if device_type in (None, device.device_type)
+        ],
     )
 
 
-def test_nothing_is_compiled_where_there_is_a_gpu(encoder, seeing_a_gpu, tmp_path):
+def test_models_run_without_xla_on_a_gpu(encoder, seeing_a_gpu, tmp_path):
     inference = inference_model(encoder, SIZE, MEAN, STD)
     expected = inference(photos(40, 57)).numpy()
     np.testing.assert_allclose(
@@ -81,7 +85,7 @@ def test_nothing_is_compiled_where_there_is_a_gpu(encoder, seeing_a_gpu, tmp_pat
         )
 
 
-def test_it_would_be_and_fail(encoder, seeing_a_gpu):
+def test_xla_fails_on_the_antialiased_resize(encoder, seeing_a_gpu):
     inference = inference_model(encoder, SIZE, MEAN, STD)
     inference.get_layer("centre").supports_jit = True
     with pytest.raises(tf.errors.InvalidArgumentError, match="ScaleAndTranslate"):
@@ -89,7 +93,7 @@ def test_it_would_be_and_fail(encoder, seeing_a_gpu):
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (40, 57), (61, 20), (9, 12), (16, 33)])
-def test_any_size_equals_preprocessing_by_hand(encoder, height, width):
+def test_any_image_size_equals_reference_preprocessing(encoder, height, width):
     outputs = inference_model(encoder, SIZE, MEAN, STD).predict_on_batch(photos(height, width))
     squares = np.stack([reference.centre_resized(image, SIZE) for image in photos(height, width)])
     normalised = (squares / 255.0 - MEAN) / STD
@@ -101,7 +105,7 @@ def test_any_size_equals_preprocessing_by_hand(encoder, height, width):
     assert outputs.std() > 0.1
 
 
-def test_it_is_in_inference_mode_and_shares_the_encoder(encoder):
+def test_inference_mode_and_shared_weights(encoder):
     model = inference_model(encoder, SIZE, MEAN, STD)
     before = [variable.numpy() for variable in encoder.variables]
     together = model(photos(16, 16)).numpy()
@@ -119,10 +123,10 @@ def test_it_is_in_inference_mode_and_shares_the_encoder(encoder):
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("name", ["convnet", "resnet18"])
-def test_plain_encoder_has_only_keras_own_layers_and_the_same_outputs(name, precision):
+def test_plain_encoder_has_keras_layers_and_equal_outputs(name, precision):
     keras.mixed_precision.set_global_policy(precision)
     try:
-        encoder = trained_like(build_encoder(name, SIZE, width=0.25))
+        encoder = with_random_statistics(build_encoder(name, SIZE, width=0.25))
     finally:
         keras.mixed_precision.set_global_policy("float32")
     plain = plain_encoder(encoder)
@@ -149,10 +153,12 @@ def test_plain_encoder_has_only_keras_own_layers_and_the_same_outputs(name, prec
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_each_normalisation_leaves_with_keras_own_layers_alone(normalization, precision, tmp_path):
+def test_plain_encoder_of_each_normalisation_loads_in_keras(normalization, precision, tmp_path):
     keras.mixed_precision.set_global_policy(precision)
     try:
-        encoder = trained_like(build_encoder("resnet18", SIZE, 0.25, normalization=normalization))
+        encoder = with_random_statistics(
+            build_encoder("resnet18", SIZE, 0.25, normalization=normalization)
+        )
     finally:
         keras.mixed_precision.set_global_policy("float32")
     random_weights(
@@ -170,7 +176,7 @@ def test_each_normalisation_leaves_with_keras_own_layers_alone(normalization, pr
     assert expected.std() > 0.01
 
 
-def test_standardised_layers_with_bias_and_activation_become_plain_ones():
+def test_plain_encoder_keeps_bias_and_activation():
     inputs = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.GlobalAveragePooling2D()(
         WSConv2D(4, 3, strides=2, activation="relu", epsilon=1e-2)(inputs)

@@ -554,7 +554,7 @@ class TestMistakes:
 
     def test_no_json(self, tmp_path):
         (line,) = lines(tmp_path, "{cells}")
-        assert line == "mine.json:1:2: expected a key in double quotes or '}'; found cells"
+        assert line == "mine.json:1:2: invalid JSON: expecting property name enclosed in double quotes"
 
     def test_no_file(self):
         with pytest.raises(ConfigError) as error:

@@ -1,5 +1,4 @@
-"""Which networks may take several views in one pass: the answer by layers, and by what the networks
-compute."""
+"""Tests of `batch_independent` against what the networks compute."""
 
 import keras
 import numpy as np
@@ -9,15 +8,15 @@ from byol_tf.models.networks import NORMALIZATIONS, batch_independent, build_enc
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@pytest.mark.parametrize("part", ["resnet18", "convnet", "head"])
-def test_an_image_alone_gives_the_same_exactly_where_it_says_so(part, normalization):
-    if part == "head":
+@pytest.mark.parametrize("network", ["resnet18", "convnet", "head"])
+def test_answer_agrees_with_outputs_of_an_image_alone(network, normalization):
+    if network == "head":
         model, shape = (
             mlp_head(6, 16, 16, "projector", normalization=normalization, normalize_output=True),
             (8, 6),
         )
     else:
-        model, shape = build_encoder(part, 16, 0.5, normalization=normalization), (8, 16, 16, 3)
+        model, shape = build_encoder(network, 16, 0.5, normalization=normalization), (8, 16, 16, 3)
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     alone = np.allclose(model(x[:2], training=True), model(x, training=True)[:2], atol=1e-4)
     assert batch_independent(model) is alone is (normalization != "batch")
@@ -30,8 +29,8 @@ def functional(*layers) -> keras.Model:
     return keras.Model(inputs, x)
 
 
-class Halves(keras.layers.Dense):
-    """Mixes neighbours, which no one can see from outside."""
+class MixingDense(keras.layers.Dense):
+    """Mixes neighbouring images in its `call`."""
 
     def call(self, inputs):
         return super().call(keras.ops.roll(inputs, 1, axis=0))
@@ -42,7 +41,7 @@ class Subclassed(keras.Model):
         return inputs
 
 
-def test_nested_models_count_with_their_layers():
+def test_layers_of_nested_models_count():
     good, bad = functional(keras.layers.Dense(3)), functional(keras.layers.BatchNormalization())
     assert batch_independent(functional(good, keras.layers.ReLU()))
     assert not batch_independent(functional(bad, keras.layers.ReLU()))
@@ -53,23 +52,23 @@ def test_nested_models_count_with_their_layers():
 @pytest.mark.parametrize(
     "layer",
     [
-        Halves(3),
+        MixingDense(3),
         keras.layers.Lambda(lambda x: x),
         lambda x: x - keras.ops.mean(x, axis=0, keepdims=True),
     ],
     ids=["subclass", "lambda", "operation"],
 )
-def test_what_is_not_known_is_not_trusted(layer):
+def test_unknown_layers_and_operations_are_not_trusted(layer):
     assert not batch_independent(functional(layer))
 
 
-def test_a_subclassed_model_is_not_trusted():
+def test_subclassed_model_is_not_trusted():
     model = Subclassed()
     model(np.zeros((1, 2), np.float32))
     assert not batch_independent(model)
     assert not batch_independent(functional(model))
 
 
-def test_a_batch_norm_that_is_frozen_is_still_none():
+def test_frozen_batch_norm_is_not_trusted():
     frozen = functional(keras.layers.BatchNormalization(trainable=False))
     assert not batch_independent(frozen)

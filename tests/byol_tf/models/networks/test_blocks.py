@@ -1,4 +1,4 @@
-"""The word for the normalisation: what it puts in, and what it refuses."""
+"""Tests of the building blocks: the layers of each normalisation, and its errors."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ from byol_tf.models.networks import (
 )
 from byol_tf.models.networks.blocks import conv, normalize
 
-KINDS = {"batch": BatchNorm, "layer": GroupNorm, "group": GroupNorm, "data_init": DataInit}
+NORM_CLASSES = {"batch": BatchNorm, "layer": GroupNorm, "group": GroupNorm, "data_init": DataInit}
 
 
 def networks(normalization: str) -> list[keras.Model]:
@@ -31,18 +31,18 @@ def networks(normalization: str) -> list[keras.Model]:
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_each_word_puts_in_its_layers(normalization):
+def test_each_normalization_uses_its_layers(normalization):
     own = {BatchNorm, GroupNorm, DataInit, WSConv2D, WSDense}
     linear = {WSConv2D, WSDense} if normalization == "group" else {Conv2D, keras.layers.Dense}
     for model, count in zip(networks(normalization), (4, 20, 53, 3), strict=True):
-        kinds = [type(layer) for layer in model.layers]
+        classes = [type(layer) for layer in model.layers]
         normalizations = [
             layer for layer in model.layers if type(layer) in own - {WSConv2D, WSDense}
         ]
         assert len(normalizations) == (0 if normalization == "none" else count)
-        assert all(type(layer) is KINDS[normalization] for layer in normalizations)
+        assert all(type(layer) is NORM_CLASSES[normalization] for layer in normalizations)
         assert (
-            sum(kind in linear for kind in kinds) == count
+            sum(layer_class in linear for layer_class in classes) == count
         )  # one before each normalisation: heads here normalise their output too
         assert not any(
             layer.use_bias for layer in model.layers if isinstance(layer, keras.layers.Conv2D)
@@ -54,7 +54,7 @@ def test_each_word_puts_in_its_layers(normalization):
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_each_trains_every_variable_in_both_precisions(normalization):
+def test_every_variable_gets_gradients_in_both_precisions(normalization):
     for precision in ("float32", "mixed_bfloat16"):
         keras.mixed_precision.set_global_policy(precision)
         try:
@@ -80,7 +80,7 @@ def test_each_trains_every_variable_in_both_precisions(normalization):
             assert np.abs(gradient).max() > 0.0, variable.path
 
 
-def test_layers_keep_the_names_that_checkpoints_have():
+def test_layer_names_are_those_in_checkpoints():
     names = {layer.name for layer in build_encoder("resnet18", 16, 0.25).layers}
     assert {
         "stem_conv",
@@ -97,7 +97,7 @@ def test_layers_keep_the_names_that_checkpoints_have():
     ]
 
 
-def test_batch_and_others_draw_the_same_kernels():
+def test_initial_kernels_do_not_depend_on_normalization():
     kernels = []
     for normalization in NORMALIZATIONS:
         keras.utils.set_random_seed(0)
@@ -115,7 +115,7 @@ def test_batch_and_others_draw_the_same_kernels():
 
 
 @pytest.mark.parametrize("name", ["convnet", "resnet18", "head"])
-def test_another_word_is_an_error(name):
+def test_unknown_normalization_is_an_error(name):
     with pytest.raises(
         ValueError,
         match="normalization: expected one of batch, layer, group, none, data_init; received "
@@ -126,7 +126,7 @@ def test_another_word_is_an_error(name):
         )
 
 
-def test_group_names_the_layer_whose_channels_do_not_divide():
+def test_group_error_names_layer_with_indivisible_channels():
     with pytest.raises(
         ValueError, match="stem_gn: expected a number of channels that 16 groups divide; received 8"
     ):
@@ -135,7 +135,7 @@ def test_group_names_the_layer_whose_channels_do_not_divide():
         mlp_head(4, 100, 16, "projector", normalization="group")
 
 
-def test_the_group_network_compiles_to_the_same_numbers():
+def test_xla_gives_the_same_numbers_for_group():
     inputs = keras.Input((16, 16, 3))
     features = keras.layers.ReLU()(
         normalize(conv(inputs, 64, 3, 2, "conv", "group"), "{}", "group")

@@ -1,4 +1,4 @@
-"""`data_init` against batch normalisation by hand, in NumPy and in whole networks."""
+"""Tests of `DataInit` against batch normalisation in NumPy and in networks."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from byol_tf.models.networks import (
     mlp_head,
 )
 from byol_tf.models.networks.blocks import conv, dense, normalize
-from tests.helpers.layer_harness import check_serialises, relative_error
+from tests.helpers.layer_harness import check_layer, relative_error
 from tests.reference import networks as reference
 
 
@@ -27,7 +27,7 @@ def images(count: int = 16, size: int = 6) -> np.ndarray:
 
 
 def residual_encoder() -> keras.Model:
-    """A stem and one residual block of two layers, with four channels."""
+    """Builds a stem and one residual block of two layers, with four channels."""
     inputs = keras.Input((6, 6, 3))
     x = keras.layers.ReLU()(
         normalize(conv(inputs, 4, 3, 1, "stem", "data_init"), "stem_{}", "data_init")
@@ -48,14 +48,13 @@ def scales(model: keras.Model) -> list[DataInit]:
 
 
 def expected_by_numpy(encoder: keras.Model, projector: keras.Model, x):
-    """Outputs of the network with batch normalisation, and (gain, mean, variance) of each in
-    turn."""
+    """Returns the outputs with batch normalisation, and (gain, mean, variance) of each layer."""
     kernels = [encoder.get_layer(name).kernel.numpy() for name in ("stem", "conv1", "conv2")]
-    seen = []
+    statistics = []
 
     def normalized(x, gain):
         outputs, mean, variance = reference.batch_norm(x, gain, 0.0, 1e-5)
-        seen.append((gain, mean, variance))
+        statistics.append((gain, mean, variance))
         return outputs
 
     x = np.maximum(normalized(reference.conv2d(x, kernels[0]), 1.0), 0.0)
@@ -66,16 +65,16 @@ def expected_by_numpy(encoder: keras.Model, projector: keras.Model, x):
         projector.get_layer(name).get_weights() for name in ("hidden", "output")
     )
     hidden = np.maximum(normalized(representations @ kernel + bias, 1.0), 0.0)
-    return hidden @ last, seen
+    return hidden @ last, statistics
 
 
-def test_scales_offsets_and_outputs_are_those_of_batch_normalisation_by_numpy():
+def test_variables_and_outputs_equal_numpy_batch_norm():
     encoder, projector = residual_encoder(), head()
     projector.get_layer("hidden").bias.assign(np.linspace(-2.0, 2.0, 8))
     initialize_from_data([encoder, projector], images())
-    expected, seen = expected_by_numpy(encoder, projector, images())
+    expected, statistics = expected_by_numpy(encoder, projector, images())
     for layer, (gain, mean, variance) in zip(
-        [*scales(encoder), *scales(projector)], seen, strict=True
+        [*scales(encoder), *scales(projector)], statistics, strict=True
     ):
         gamma = gain / np.sqrt(variance + 1e-5)
         np.testing.assert_allclose(layer.gamma.numpy(), gamma, rtol=1e-5, err_msg=layer.name)
@@ -88,14 +87,14 @@ def test_scales_offsets_and_outputs_are_those_of_batch_normalisation_by_numpy():
 @pytest.mark.parametrize(
     "name", ["convnet", "resnet18", pytest.param("resnet50", marks=pytest.mark.long)]
 )
-def test_a_network_then_computes_what_it_does_with_batch_normalisation(name):
+def test_initialized_network_equals_the_one_with_batch_norm(name):
     encoder, twin = (
         build_encoder(name, 16, 0.0625, "3x3", normalization)
         for normalization in ("data_init", "batch")
     )
     projector, twin_projector = (
-        mlp_head(encoder.output_shape[-1], 12, 5, "p", 3, kind, True)
-        for kind in ("data_init", "batch")
+        mlp_head(encoder.output_shape[-1], 12, 5, "p", 3, normalization, True)
+        for normalization in ("data_init", "batch")
     )
     x = images(16, 16)
     for model, other in ((encoder, twin), (projector, twin_projector)):
@@ -113,10 +112,10 @@ def test_a_network_then_computes_what_it_does_with_batch_normalisation(name):
     assert np.std(expected) > 0.5
     np.testing.assert_allclose(
         projector(encoder(x[:3])), projector(encoder(x))[:3], atol=1e-5
-    )  # and no batch statistic from then on
+    )  # and an image's output doesn't depend on the batch
 
 
-def test_before_and_after_it_is_a_scale_and_an_offset():
+def test_layer_is_a_scale_and_an_offset():
     layer = DataInit(gain=0.5)
     x = images()
     np.testing.assert_allclose(layer(x), 0.5 * x, rtol=1e-6)
@@ -131,7 +130,7 @@ def test_before_and_after_it_is_a_scale_and_an_offset():
     )
 
 
-def test_batch_normalisation_in_another_part_is_in_training_mode():
+def test_batch_norm_of_another_network_is_in_training_mode():
     encoder, projector = (
         build_encoder("convnet", 16, 0.25),
         mlp_head(32, 12, 5, "p", normalization="data_init"),
@@ -143,7 +142,7 @@ def test_batch_normalisation_in_another_part_is_in_training_mode():
     assert relative_error(projector.get_layer("p_di")(hidden), expected) < 1e-4
 
 
-def test_without_such_a_layer_nothing_runs():
+def test_network_without_data_init_is_unchanged():
     encoder = build_encoder("convnet", 16, 0.25)
     before = encoder.get_weights()
     initialize_from_data([encoder], images(4, 16))
@@ -151,7 +150,7 @@ def test_without_such_a_layer_nothing_runs():
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_error_on_the_way_leaves_no_layer_waiting():
+def test_error_leaves_no_layer_to_initialize():
     encoder, projector = residual_encoder(), head()
     stranger = keras.Sequential([keras.Input((9,)), keras.layers.Dense(4)])
     with pytest.raises(ValueError, match="incompatible"):
@@ -162,7 +161,7 @@ def test_an_error_on_the_way_leaves_no_layer_waiting():
         np.testing.assert_array_equal(one, other)
 
 
-def test_bfloat16_takes_its_statistics_in_float32():
+def test_bfloat16_computes_statistics_in_float32():
     layer = DataInit(dtype="mixed_bfloat16")
     model = keras.Sequential([keras.Input((6, 6, 3)), layer])
     x = tf.cast(images() + 20.0, tf.bfloat16)
@@ -174,7 +173,7 @@ def test_bfloat16_takes_its_statistics_in_float32():
     assert layer(x).dtype == tf.bfloat16
 
 
-def test_a_whole_network_in_bfloat16():
+def test_network_in_bfloat16_is_normalised():
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         encoder = build_encoder("convnet", 16, 0.25, normalization="data_init")
@@ -190,8 +189,8 @@ def test_a_whole_network_in_bfloat16():
     )
 
 
-def test_serialises(tmp_path):
-    check_serialises(DataInit(gain=0.0, epsilon=1e-3, name="di"), images(), tmp_path)
+def test_keeps_every_layers_promises(tmp_path):
+    check_layer(DataInit, {"gain": 0.5, "epsilon": 1e-3, "name": "di"}, images(), tmp_path)
 
 
 TWO_REPLICAS = """
@@ -202,39 +201,39 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from byol_tf.models.networks import DataInit, build_encoder, initialize_from_data, mlp_head
-from tests.byol_tf.networks.test_data_init import images
+from tests.byol_tf.models.networks.test_data_init import images
 
 
-def parts(encoder, head):
-    found = [build_encoder("convnet", 16, 0.5, normalization=encoder), mlp_head(64, 32, 16, "projector", normalization=head)]
-    for part in found:
-        for seed, variable in enumerate(part.trainable_variables):
+def build_networks(encoder, head):
+    networks = [build_encoder("convnet", 16, 0.5, normalization=encoder), mlp_head(64, 32, 16, "projector", normalization=head)]
+    for network in networks:
+        for seed, variable in enumerate(network.trainable_variables):
             variable.assign(np.random.default_rng(seed).normal(0.0, 0.3, variable.shape))
-    return found
+    return networks
 
 
 strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
-found = {"replicas": strategy.num_replicas_in_sync, "apart": 0.0, "error": 0.0, "moved": 0.0}
+largest = {"replicas": strategy.num_replicas_in_sync, "difference": 0.0, "error": 0.0, "change": 0.0}
 for words in (("data_init", "data_init"), ("batch", "data_init")):
     with strategy.scope():
-        mirrored = parts(*words)
+        mirrored = build_networks(*words)
         initialize_from_data(mirrored, images(8, 16))
-    alone = parts(*words)
-    before = [layer.gamma.numpy() for part in alone for layer in part.layers if isinstance(layer, DataInit)]
-    initialize_from_data(alone, images(8, 16))
-    layers, expected = ([layer for part in side for layer in part.layers if isinstance(layer, DataInit)] for side in (mirrored, alone))
+    single = build_networks(*words)
+    before = [layer.gamma.numpy() for network in single for layer in network.layers if isinstance(layer, DataInit)]
+    initialize_from_data(single, images(8, 16))
+    layers, expected = ([layer for network in networks for layer in network.layers if isinstance(layer, DataInit)] for networks in (mirrored, single))
     for layer, one, first in zip(layers, expected, before, strict=True):
         for variable, other in ((layer.gamma, one.gamma), (layer.beta, one.beta)):
-            replicas = [part.numpy() for part in strategy.experimental_local_results(variable.value)]
-            found["apart"] = max(found["apart"], float(np.abs(replicas[0] - replicas[1]).max()))
-            found["error"] = max(found["error"], float(np.abs(replicas[1] - other).max() / np.abs(other).max()))
-        found["moved"] = max(found["moved"], float(np.abs(one.gamma - first).max()))
-print(json.dumps(found))
+            replicas = [value.numpy() for value in strategy.experimental_local_results(variable.value)]
+            largest["difference"] = max(largest["difference"], float(np.abs(replicas[0] - replicas[1]).max()))
+            largest["error"] = max(largest["error"], float(np.abs(replicas[1] - other).max() / np.abs(other).max()))
+        largest["change"] = max(largest["change"], float(np.abs(one.gamma - first).max()))
+print(json.dumps(largest))
 """
 
 
 @pytest.mark.long
-def test_every_replica_is_set_alike_and_as_one_would_be():
+def test_replicas_are_initialized_equally():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-c", TWO_REPLICAS],
@@ -245,7 +244,7 @@ def test_every_replica_is_set_alike_and_as_one_would_be():
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["replicas"], found["apart"]) == (2, 0.0)
-    assert found["error"] < 1e-4
-    assert found["moved"] > 0.1
+    largest = json.loads(done.stdout.splitlines()[-1])
+    assert (largest["replicas"], largest["difference"]) == (2, 0.0)
+    assert largest["error"] < 1e-4
+    assert largest["change"] > 0.1

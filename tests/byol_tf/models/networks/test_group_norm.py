@@ -1,4 +1,4 @@
-"""Group normalisation against NumPy and against Keras' own layer."""
+"""Tests of group normalisation against NumPy and Keras' own layer."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from byol_tf.models.networks import GroupNorm
 from tests.helpers.layer_harness import (
-    check_serialises,
+    check_layer,
     gradients,
     gradients_as_tensors,
     loss_weights,
@@ -20,10 +20,10 @@ SHAPES = [(3, 3, 5, 8), (6, 32)]
 
 
 def inputs(shape: tuple[int, ...], mean: float = 0.7) -> np.ndarray:
-    """Images, each of another scale."""
-    draw = np.random.default_rng(0)
+    """Returns images of different scales."""
+    rng = np.random.default_rng(0)
     scale = np.arange(1.0, 1.0 + shape[0]).reshape(-1, *[1] * (len(shape) - 1))
-    return (scale * draw.normal(mean, 1.0, shape)).astype(np.float32)
+    return (scale * rng.normal(mean, 1.0, shape)).astype(np.float32)
 
 
 def built(shape: tuple[int, ...], groups: int, **options) -> GroupNorm:
@@ -60,7 +60,7 @@ def test_outputs_and_gradients_equal_numpy(shape, groups, compiled):
 
 
 @pytest.mark.parametrize("mean", [0.0, 10.0, 100.0])
-def test_a_mean_much_larger_than_the_spread_costs_few_digits(mean):
+def test_large_mean_loses_few_digits(mean):
     x = inputs((2, 48, 48, 32), mean)
     layer = built(x.shape, 16)
     expected = reference.group_norm(
@@ -70,7 +70,7 @@ def test_a_mean_much_larger_than_the_spread_costs_few_digits(mean):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_variables_and_numbers_are_those_of_keras_own_layer(shape):
+def test_variables_and_gradients_equal_keras(shape):
     ours, theirs = built(shape, 4), keras.layers.GroupNormalization(4, epsilon=1e-5)
     theirs.build(shape)
     assert [(v.name, v.shape, v.dtype) for v in ours.variables] == [
@@ -83,19 +83,19 @@ def test_variables_and_numbers_are_those_of_keras_own_layer(shape):
         assert relative_error(one, other) < 1e-5
 
 
-def test_starts_as_the_plain_normalisation():
+def test_initial_output_is_normalised():
     layer = GroupNorm(2)
     outputs = layer(inputs((3, 4, 4, 6))).numpy().reshape(3, 16, 2, 3)
     np.testing.assert_allclose(outputs.mean(axis=(1, 3)), 0.0, atol=1e-6)
     np.testing.assert_allclose(outputs.std(axis=(1, 3)), 1.0, rtol=1e-5)
 
 
-def test_an_image_is_normalised_alone_in_training_too():
+def test_image_is_normalised_alone_in_training():
     layer, x = built((3, 4, 4, 8), 4), inputs((3, 4, 4, 8))
     np.testing.assert_array_equal(layer(x, training=True)[1:2], layer(x[1:2], training=True))
 
 
-def test_bfloat16_takes_its_statistics_and_sums_in_float32():
+def test_bfloat16_computes_statistics_in_float32():
     shape = (2, 24, 24, 16)
     layer = built(shape, 8, dtype="mixed_bfloat16")
     assert {variable.dtype for variable in layer.variables} == {"float32"}
@@ -104,7 +104,7 @@ def test_bfloat16_takes_its_statistics_and_sums_in_float32():
     assert (outputs.dtype, by_input.dtype, by_gamma.dtype) == (tf.bfloat16, tf.bfloat16, np.float32)
     gamma, beta = (variable.numpy().astype(np.float64) for variable in layer.trainable_variables)
     expected = reference.group_norm(tf.cast(x, tf.float64), gamma, beta, 8, 1e-5)
-    # Rounding the outputs is all that is lost: half of 2^-7 at most. Means in bfloat16 would be off
+    # Only the rounding of the outputs is lost: half of 2^-7 at most. Means in bfloat16 would be off
     # by 2^-8 of ten deviations.
     np.testing.assert_allclose(outputs.astype(np.float64), expected, rtol=2.0**-8, atol=1e-4)
     full = built(shape, 8)
@@ -114,7 +114,7 @@ def test_bfloat16_takes_its_statistics_and_sums_in_float32():
         assert relative_error(one, other) < 0.01
 
 
-def test_any_number_of_images_and_places():
+def test_any_number_of_images_and_positions():
     layer = built((None, None, None, 8), 4)
     run = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 8))])
     gamma, beta = (variable.numpy() for variable in layer.variables)
@@ -128,17 +128,17 @@ def test_any_number_of_images_and_places():
     assert layer(inputs((0, 3, 3, 8))).shape == (0, 3, 3, 8)
 
 
-def test_inside_a_replica_it_is_the_same():
+def test_gradients_in_a_replica_are_the_same():
     strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
     alone = built(SHAPES[0], 4)
     with strategy.scope():
         layer = built(SHAPES[0], 4)
-    found = strategy.run(tf.function(lambda: gradients_as_tensors(layer, inputs(SHAPES[0]))))
-    for one, other in zip(found, gradients(alone, inputs(SHAPES[0])), strict=True):
+    results = strategy.run(tf.function(lambda: gradients_as_tensors(layer, inputs(SHAPES[0]))))
+    for one, other in zip(results, gradients(alone, inputs(SHAPES[0])), strict=True):
         assert relative_error(one, other) < 1e-6
 
 
-def test_channels_that_groups_do_not_divide_are_an_error():
+def test_indivisible_channels_are_an_error():
     with pytest.raises(
         ValueError,
         match="stem_gn: expected a number of channels that 16 groups divide; received 24",
@@ -152,5 +152,5 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_serialises(shape, tmp_path):
-    check_serialises(GroupNorm(4, epsilon=1e-3, name="gn"), inputs(shape), tmp_path)
+def test_keeps_every_layers_promises(shape, tmp_path):
+    check_layer(GroupNorm, {"groups": 4, "epsilon": 1e-3, "name": "gn"}, inputs(shape), tmp_path)

@@ -1,4 +1,4 @@
-"""Projector and predictor: the papers' structure."""
+"""Tests of projector and predictor: the papers' structure, and outputs against NumPy."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from tests.helpers.layer_harness import random_weights, relative_error
 from tests.reference import networks as reference
 
 
-def test_structure_is_linear_with_bias_bn_relu_linear_without():
+def test_layers_are_those_of_the_paper():
     head = mlp_head(512, 4096, 256, "projector")
     layers = head.layers[1:]
     assert [type(layer) for layer in layers] == [
@@ -26,23 +26,23 @@ def test_structure_is_linear_with_bias_bn_relu_linear_without():
 
 def test_outputs_equal_numpy():
     head = mlp_head(6, 10, 4, "predictor")
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for variable in head.trainable_variables:
-        variable.assign(draw.normal(size=variable.shape))
+        variable.assign(rng.normal(size=variable.shape))
     kernel, bias, gamma, beta, last = (variable.numpy() for variable in head.trainable_variables)
-    x = draw.normal(size=(9, 6)).astype(np.float32)
+    x = rng.normal(size=(9, 6)).astype(np.float32)
     normalised, _, _ = reference.batch_norm(x @ kernel + bias, gamma, beta, 1e-5)
     np.testing.assert_allclose(
         head(x, training=True).numpy(), np.maximum(normalised, 0.0) @ last, rtol=1e-4, atol=1e-4
     )
 
 
-def test_three_layers_with_a_normalised_output_are_simsiams_projector():
+def test_simsiams_projector_has_its_layers_and_equals_numpy():
     head = mlp_head(7, 12, 5, "projector", layers=3, normalize_output=True)
-    kinds = [keras.layers.Dense, BatchNorm, keras.layers.ReLU]
+    hidden_layer = [keras.layers.Dense, BatchNorm, keras.layers.ReLU]
     assert [type(layer) for layer in head.layers[1:]] == [
-        *kinds,
-        *kinds,
+        *hidden_layer,
+        *hidden_layer,
         keras.layers.Dense,
         BatchNorm,
     ]
@@ -51,11 +51,11 @@ def test_three_layers_with_a_normalised_output_are_simsiams_projector():
         True,
         False,
     ]
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for variable in head.trainable_variables:
-        variable.assign(draw.normal(size=variable.shape))
+        variable.assign(rng.normal(size=variable.shape))
     weights = iter([variable.numpy() for variable in head.trainable_variables])
-    images = x = draw.normal(size=(9, 7)).astype(np.float32)
+    images = x = rng.normal(size=(9, 7)).astype(np.float32)
     for _ in range(2):
         x = x @ next(weights) + next(weights)
         x = np.maximum(reference.batch_norm(x, next(weights), next(weights), 1e-5)[0], 0.0)
@@ -65,7 +65,7 @@ def test_three_layers_with_a_normalised_output_are_simsiams_projector():
     assert x.min() < -0.1  # no ReLU after the last
 
 
-def test_the_group_head_equals_numpy():
+def test_group_head_equals_numpy():
     head = mlp_head(7, 64, 5, "projector", normalization="group")
     random_weights(head)
     kernel, bias, gamma, beta, last = (variable.numpy() for variable in head.trainable_variables)
@@ -78,7 +78,7 @@ def test_the_group_head_equals_numpy():
     )
 
 
-def test_one_layer_is_linear_alone_and_none_is_an_error():
+def test_one_layer_is_linear_and_zero_an_error():
     head = mlp_head(7, 12, 5, "projector", layers=1)
     assert [type(layer) for layer in head.layers[1:]] == [keras.layers.Dense]
     assert not head.layers[1].use_bias
@@ -86,7 +86,7 @@ def test_one_layer_is_linear_alone_and_none_is_an_error():
         mlp_head(7, 12, 5, "projector", layers=0)
 
 
-def test_initialisation_is_by_fan_in_and_of_its_own_for_each_layer():
+def test_initialisation_is_by_fan_in_and_independent():
     head = mlp_head(256, 400, 400, "projector")
     first, last = (
         head.get_layer("projector_hidden").kernel.numpy(),

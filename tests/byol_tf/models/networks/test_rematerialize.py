@@ -1,4 +1,4 @@
-"""What is computed again is what was."""
+"""Tests of rematerialization against the plain training pass."""
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ def images() -> tf.Tensor:
 
 
 def step(encoder: keras.Model, run):
-    """Loss and gradients of a compiled training pass."""
+    """Returns a compiled function: loss and gradients of a training pass."""
 
     @tf.function
     def compiled(images):
@@ -25,23 +25,23 @@ def step(encoder: keras.Model, run):
 
 
 @pytest.mark.parametrize(("name", "normalization"), [("resnet18", "batch"), ("convnet", "group")])
-def test_gradients_and_statistics_are_those_of_the_whole_pass(name, normalization):
+def test_gradients_and_statistics_equal_the_plain_pass(name, normalization):
     encoder = build_encoder(name, 16, width=0.5, normalization=normalization)
     start = encoder.get_weights()
-    whole = step(encoder, lambda images: encoder(images, training=True))(images())
-    moved = encoder.get_weights()
+    plain = step(encoder, lambda images: encoder(images, training=True))(images())
+    updated = encoder.get_weights()
     assert normalization == "group" or any(
-        not np.array_equal(a, b) for a, b in zip(start, moved, strict=True)
+        not np.array_equal(a, b) for a, b in zip(start, updated, strict=True)
     )
     encoder.set_weights(start)
-    again = step(encoder, rematerialize(encoder))(images())
-    for one, other in zip(moved, encoder.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)  # moved once, not twice
-    for one, other in zip(whole, again, strict=True):
+    recomputed = step(encoder, rematerialize(encoder))(images())
+    for one, other in zip(updated, encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)  # updated once, not twice
+    for one, other in zip(plain, recomputed, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(one).max())
 
 
-def test_convolutions_run_twice_in_the_online_pass_alone():
+def test_each_convolution_runs_twice():
     encoder = build_encoder("resnet18", 16, width=0.25)
 
     def count(run) -> int:
@@ -53,7 +53,7 @@ def test_convolutions_run_twice_in_the_online_pass_alone():
     assert count(rematerialize(encoder)) == 2 * once
 
 
-def test_a_sequential_model_and_one_of_layers_without_state():
+def test_sequential_model_gives_the_same_outputs():
     model = keras.Sequential(
         [
             keras.Input((16, 16, 3)),
@@ -64,7 +64,7 @@ def test_a_sequential_model_and_one_of_layers_without_state():
     np.testing.assert_allclose(rematerialize(model)(images()), model(images()), rtol=1e-5)
 
 
-class Opaque(keras.Model):
+class SubclassedModel(keras.Model):
     def call(self, images):
         return images
 
@@ -72,15 +72,18 @@ class Opaque(keras.Model):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (Opaque(name="mine"), r'expected a functional or Sequential encoder; received "mine"'),
+        (
+            SubclassedModel(name="mine"),
+            r'expected a functional or Sequential encoder; received "mine"',
+        ),
         (
             keras.Sequential(
                 [keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dropout(0.5)], name="mine"
             ),
-            '"mine" would draw otherwise',
+            '"mine" would use other random numbers',
         ),
     ],
 )
-def test_what_cannot_be_computed_again(model, message):
+def test_unsupported_models_are_errors(model, message):
     with pytest.raises(ValueError, match=message):
         rematerialize(model)

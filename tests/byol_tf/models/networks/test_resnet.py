@@ -1,4 +1,4 @@
-"""ResNets by their published sizes, and their structure by the paper."""
+"""Tests of encoders: published parameter counts, and the structure of the papers."""
 
 import itertools
 
@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 
+from byol_tf.config.fields import allowed_values
+from byol_tf.constants import CONVNET_STEM_CHANNELS, RESNET_STEM_CHANNELS
 from byol_tf.models.networks import build_encoder
 from byol_tf.models.networks.resnet import BLOCKS
 from tests.reference import networks as reference
@@ -15,18 +17,18 @@ def trainable(model: keras.Model) -> int:
     return sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
 
 
-def layers_of(model: keras.Model, kind: type) -> list[keras.layers.Layer]:
-    return [layer for layer in model.layers if isinstance(layer, kind)]
+def layers_of(model: keras.Model, layer_class: type) -> list[keras.layers.Layer]:
+    return [layer for layer in model.layers if isinstance(layer, layer_class)]
 
 
 @pytest.fixture(scope="module")
 def small50() -> keras.Model:
-    """A ResNet-50 with an eighth of the channels, on 64 pixels."""
+    """Builds a ResNet-50 with an eighth of the channels, for 64 pixels."""
     return build_encoder("resnet50", 64, width=0.125)
 
 
 @pytest.mark.parametrize("depth", reference.PUBLISHED)
-def test_the_arithmetic_gives_torchvisions_counts(depth):
+def test_reference_arithmetic_gives_torchvisions_counts(depth):
     features = 2048 if depth >= 50 else 512
     assert reference.resnet_parameters(depth) + features * 1000 + 1000 == reference.PUBLISHED[depth]
 
@@ -49,13 +51,13 @@ def test_resnet18_has_the_published_size():
         ("resnet200", 0.0625),
     ],
 )
-def test_others_have_the_size_that_arithmetic_gives(name, width):
+def test_narrow_networks_have_the_computed_size(name, width):
     assert trainable(build_encoder(name, 32, width)) == reference.resnet_parameters(
         int(name[6:]), width
     )
 
 
-def test_resnet50_has_the_published_size_when_built_in_full():
+def test_resnet50_has_the_published_size():
     model = build_encoder("resnet50", 32)
     assert trainable(model) == 23_508_032
     assert (
@@ -63,9 +65,9 @@ def test_resnet50_has_the_published_size_when_built_in_full():
     )  # and two moving statistics a channel of its 26,560
 
 
-def test_the_papers_largest_have_their_sizes():
-    """BYOL paper, table 1: 24, 94 and 375 million for ResNet-50 (1x, 2x, 4x) and 250 for ResNet-200
-    (2x)."""
+def test_largest_networks_have_the_papers_sizes():
+    # BYOL paper, table 1, in millions: 24, 94 and 375 for ResNet-50 (1x, 2x, 4x), 250 for
+    # ResNet-200 (2x)
     expected = {
         (50, 1): 23_508_032,
         (50, 2): 93_907_072,
@@ -76,12 +78,12 @@ def test_the_papers_largest_have_their_sizes():
     assert [round(count / 1e6) for count in expected.values()] == [24, 94, 375, 250]
 
 
-def test_published_sizes_at_full_width_need_no_building():
+def test_computed_sizes_at_full_width_are_the_published():
     expected = {34: 21_284_672, 50: 23_508_032, 101: 42_500_160, 152: 58_143_808}
     assert {depth: reference.resnet_parameters(depth) for depth in expected} == expected
 
 
-def test_blocks_of_the_deepest_are_the_papers():
+def test_block_counts_are_the_papers():
     assert BLOCKS["resnet152"] == (3, 8, 36, 3)
     assert BLOCKS["resnet200"] == (3, 24, 36, 3)
     assert {
@@ -93,7 +95,7 @@ def test_blocks_of_the_deepest_are_the_papers():
     }
 
 
-def test_the_wide_one_has_twice_the_channels_inside_its_blocks_and_the_published_size():
+def test_wide_resnet_inner_width_and_parameter_count():
     assert (
         reference.resnet_parameters(50, inner_width=2) + 2048 * 1000 + 1000
         == reference.PUBLISHED_WIDE_50
@@ -104,7 +106,7 @@ def test_the_wide_one_has_twice_the_channels_inside_its_blocks_and_the_published
     assert model.output_shape == (None, 256)
 
 
-def test_symmetric_padding_surrounds_each_map_that_is_strided_over_and_changes_no_shape():
+def test_symmetric_padding_precedes_strides_and_keeps_shapes():
     same, symmetric = (
         build_encoder("resnet18", 64, 0.125, padding=padding) for padding in ("same", "symmetric")
     )
@@ -122,7 +124,7 @@ def test_symmetric_padding_surrounds_each_map_that_is_strided_over_and_changes_n
     assert np.abs(same(images).numpy() - symmetric(images).numpy()).max() > 1e-3
 
 
-def test_another_padding_is_an_error():
+def test_unknown_padding_is_an_error():
     with pytest.raises(
         ValueError, match="padding: expected one of same, symmetric; received 'valid'"
     ):
@@ -134,7 +136,7 @@ def test_another_padding_is_an_error():
     [("7x7", 16, 2), ("3x3", 64, 8), ("3x3+pool", 32, 4)],
     ids=["7x7", "3x3", "3x3 and pooling"],
 )
-def test_stems_set_the_resolution(stem, after_stem, last):
+def test_stem_sets_the_resolution(stem, after_stem, last):
     model = build_encoder("resnet18", 64, width=0.125, stem=stem)
     assert model.input_shape == (None, 64, 64, 3)
     assert model.output_shape == (None, 64)
@@ -143,7 +145,7 @@ def test_stems_set_the_resolution(stem, after_stem, last):
     assert model.get_layer("stem_conv").kernel.shape[:2] == ((7, 7) if stem == "7x7" else (3, 3))
 
 
-def test_stride_is_on_the_3x3_of_each_later_groups_first_block(small50):
+def test_stride_is_on_the_3x3_convolution(small50):
     strided = {
         layer.name for layer in layers_of(small50, keras.layers.Conv2D) if layer.strides != (1, 1)
     }
@@ -157,7 +159,7 @@ def test_stride_is_on_the_3x3_of_each_later_groups_first_block(small50):
     assert len([layer for layer in small50.layers if layer.name.endswith("shortcut_conv")]) == 4
 
 
-def test_no_convolution_has_a_bias_and_each_is_normalised(small50):
+def test_convolutions_have_no_bias_and_are_normalised(small50):
     convs = layers_of(small50, keras.layers.Conv2D)
     assert not any(conv.use_bias for conv in convs)
     assert len(convs) == len(layers_of(small50, keras.layers.BatchNormalization)) == 53
@@ -166,7 +168,7 @@ def test_no_convolution_has_a_bias_and_each_is_normalised(small50):
     assert "group1_block1_relu3" not in names  # the last ReLU follows the sum
 
 
-def test_initialisation_is_truncated_normal_by_fan_in_and_every_gamma_1():
+def test_initialisation_is_truncated_normal_by_fan_in():
     model = build_encoder("resnet18", 32, width=0.5)
     kernel = model.get_layer("group3_block2_conv1").kernel.numpy()
     fan_in = np.prod(kernel.shape[:3])
@@ -180,7 +182,7 @@ def test_initialisation_is_truncated_normal_by_fan_in_and_every_gamma_1():
     )
 
 
-def test_representation_is_the_mean_over_places(small50):
+def test_representation_is_the_mean_over_positions(small50):
     images = np.random.default_rng(0).random((2, 64, 64, 3), dtype=np.float32)
     maps = keras.Model(small50.input, small50.get_layer("group4_block3_relu").output)(
         images
@@ -192,7 +194,7 @@ def test_representation_is_the_mean_over_places(small50):
     )
 
 
-def test_a_block_adds_its_shortcut_before_the_last_relu(small50):
+def test_block_adds_its_shortcut_before_the_last_relu(small50):
     outputs = [
         small50.get_layer(name).output for name in ("group1_block1_relu", "group1_block2_relu")
     ]
@@ -210,12 +212,12 @@ def test_a_block_adds_its_shortcut_before_the_last_relu(small50):
 @pytest.mark.parametrize(
     ("normalization", "less"), [("layer", 0), ("group", 0), ("data_init", 0), ("none", 2 * 4800)]
 )
-def test_other_normalisations_have_as_many_parameters(normalization, less):
+def test_parameter_counts_of_other_normalisations(normalization, less):
     model = build_encoder("resnet18", 32, normalization=normalization)
     assert trainable(model) == model.count_params() == reference.resnet_parameters(18) - less
 
 
-def test_convnet_has_the_size_that_arithmetic_gives():
+def test_convnet_has_the_computed_size():
     model = build_encoder("convnet", 32)
     channels = (3, 32, 64, 128, 128)
     expected = sum(
@@ -227,6 +229,18 @@ def test_convnet_has_the_size_that_arithmetic_gives():
     assert build_encoder("convnet", 32, width=0.25).output_shape == (None, 32)
 
 
-def test_another_name_is_an_error():
+def test_config_names_exactly_these_encoders():
+    assert set(allowed_values(("encoder", "name"))) == {"convnet", *BLOCKS}
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"), [("convnet", CONVNET_STEM_CHANNELS), ("resnet18", RESNET_STEM_CHANNELS)]
+)
+def test_first_layer_has_the_channels_that_the_config_checks(name, channels):
+    first = layers_of(build_encoder(name, 32), keras.layers.Conv2D)[0]
+    assert first.filters == channels
+
+
+def test_unknown_encoder_is_an_error():
     with pytest.raises(ValueError, match=r"expected one of convnet, resnet18, .*; received 'vgg'"):
         build_encoder("vgg", 32)

@@ -1,0 +1,18 @@
+"""Facts of the networks that both the config's schema and the networks need.
+
+They stand here, below both, because the config may not import TensorFlow, so that a mistake in it
+is reported at once, and the networks may not import the config.
+"""
+
+from typing import Literal
+
+Normalization = Literal["batch", "layer", "group", "none", "data_init"]
+"""Normalization of an encoder or a head, see `byol_tf.models.networks.blocks`."""
+Padding = Literal["same", "symmetric"]
+"""Padding of layers with a stride, see `byol_tf.models.networks.blocks`."""
+GROUPS = 16
+"""Groups of group normalization (paper without batch statistics, section 3.3)."""
+CONVNET_STEM_CHANNELS = 32
+"""Channels of the first layer of the small `convnet`, at width 1."""
+RESNET_STEM_CHANNELS = 64
+"""Channels of a ResNet's first layer, at width 1 (He et al. 2015, table 1)."""
