@@ -7,6 +7,8 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from byol_tf import compat
+
 TauSchedule = Callable[[tf.Tensor], tf.Tensor]
 """Optimizer step k (float32 scalar, 0 for the first) -> tau (float32 scalar in [0, 1])."""
 
@@ -119,9 +121,7 @@ class TargetUpdate(keras.callbacks.Callback):
             for online, target in pairs:
                 strategy.extended.update(target.value, follow, args=(online.value,), group=False)
 
-        tf.__internal__.distribute.interim.maybe_merge_call(
-            update_all, tf.distribute.get_strategy(), pairs
-        )
+        compat.merge_or_call(update_all, pairs)
         return tau
 
     def on_train_batch_end(self, batch, logs=None):

@@ -35,7 +35,12 @@ _BYTES = 4  # of a number: weights are float32 in each precision
 
 
 def build_model(config: Config, cropped: bool = False) -> BYOL:
-    """The uncompiled model of a config, drawn from its seed; `cropped`: see `fused_views`."""
+    """Returns the uncompiled model of a config, initialised from its seed.
+
+    Args:
+        config: valid.
+        cropped: see `fused_views`.
+    """
     projector, predictor = config.projector, config.predictor
     encoder = build_config_encoder(config)
     head = mlp_head(
@@ -115,7 +120,7 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
     optimizer = build_optimizer(
         settings.name, rates(1.0, settings.schedule), settings.weight_decay, settings.momentum
     )
-    exclude_norm_and_bias(optimizer, list(model.parts.values()))
+    exclude_norm_and_bias(optimizer, list(model.networks.values()))
     if predictor.kind == "mlp" and (
         predictor.learning_rate_multiplier != 1.0
         or predictor.schedule not in (None, settings.schedule)
@@ -164,9 +169,9 @@ def measure_sizes(config: Config) -> Sizes:
     names = {"encoder": config.encoder.name}
     parameters = {
         names.get(name, name): _elements(part.trainable_variables)
-        for name, part in model.parts.items()
+        for name, part in model.networks.items()
     }
-    numbers = sum(_elements(part.variables) for part in model.parts.values())
+    numbers = sum(_elements(part.variables) for part in model.networks.values())
     if model.target == "ema":
         numbers += _elements(model.target_encoder.variables) + _elements(
             model.target_projector.variables

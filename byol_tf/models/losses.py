@@ -194,7 +194,7 @@ _PREDICTS = {
 }
 
 
-def spread(projection: tf.Tensor) -> tf.Tensor:
+def projection_std(projection: tf.Tensor) -> tf.Tensor:
     """Standard deviation over the batch of the normalised projection, averaged over its d
     coordinates, times sqrt(d).
 

@@ -8,6 +8,8 @@ import keras
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
+from byol_tf import compat
+
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -103,7 +105,7 @@ def exclude_norm_and_bias(
                 "not"
             )
     found = []
-    for layer in (layer for model in models for layer in model._flatten_layers()):
+    for layer in (layer for model in models for layer in compat.all_layers(model)):
         if isinstance(layer, NORMALIZATIONS) or getattr(layer, "is_normalization", False):
             found += layer.weights
         elif isinstance(getattr(layer, "bias", None), keras.Variable):
@@ -112,7 +114,7 @@ def exclude_norm_and_bias(
     return found
 
 
-class _ParamGroups:
+class _ParamGroups(compat.OptimizerHooks):
     """What all optimizers here add to Keras': the rule of `is_excluded`, and learning rates of
     their own for groups of variables."""
 
@@ -140,7 +142,7 @@ class _ParamGroups:
         Raises:
             ValueError: if there are no variables or the rate is something else.
         """
-        keys = [self._var_key(variable) for variable in variables]
+        keys = [self.variable_key(variable) for variable in variables]
         if not keys:
             raise ValueError(
                 "set_group_rate: expected at least one variable; received none. Is the model built?"
@@ -156,14 +158,14 @@ class _ParamGroups:
         else's."""
         # Under a strategy `variable` is one replica's part; Keras' key of it is the key of the
         # whole.
-        rate = self._group_rates.get(self._var_key(variable), learning_rate)
+        rate = self._group_rates.get(self.variable_key(variable), learning_rate)
         return tf.cast(
-            rate(self._iterations) if isinstance(rate, LearningRateSchedule) else rate,
+            rate(self.gradients_seen) if isinstance(rate, LearningRateSchedule) else rate,
             variable.dtype,
         )
 
-    def _use_weight_decay(self, variable):
-        return not is_excluded(variable) and super()._use_weight_decay(variable)
+    def decays(self, variable):
+        return not is_excluded(variable) and super().decays(variable)
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
@@ -197,8 +199,8 @@ class LARS(_ParamGroups, keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         gradient = tf.cast(gradient, variable.dtype)
-        momentum = self._momenta[self._get_variable_index(variable)]
-        if self._use_weight_decay(variable):
+        momentum = self._momenta[self.variable_index(variable)]
+        if self.decays(variable):
             gradient += self.l2 * variable
             weight_norm, gradient_norm = tf.norm(variable), tf.norm(gradient)
             either_is_zero = (weight_norm == 0.0) | (gradient_norm == 0.0)
@@ -220,7 +222,7 @@ class _L2Decay(_ParamGroups):
         self.l2 = l2
 
     def update_step(self, gradient, variable, learning_rate):
-        if self.l2 and self._use_weight_decay(variable):
+        if self.l2 and self.decays(variable):
             gradient = gradient + tf.cast(self.l2, variable.dtype) * variable
         super().update_step(gradient, variable, self._rate(variable, learning_rate))
 
@@ -242,13 +244,15 @@ class _DecoupledDecay(_ParamGroups):
     """Keras' own decay, weight -= rate x weight_decay x weight before the step, at the rate of the
     variable's group."""
 
-    def _apply_weight_decay(self, variables):
-        """Nothing: Keras would take the optimizer's rate for all; `update_step` takes the
-        variable's."""
+    def apply_decoupled_decay(self, variables):
+        """Does nothing: Keras would take the optimizer's rate for all variables.
+
+        `update_step` takes the variable's.
+        """
 
     def update_step(self, gradient, variable, learning_rate):
         rate = self._rate(variable, learning_rate)
-        if self.weight_decay and self._use_weight_decay(variable):
+        if self.weight_decay and self.decays(variable):
             self.assign_sub(variable, variable * tf.cast(self.weight_decay, variable.dtype) * rate)
         super().update_step(gradient, variable, rate)
 
@@ -266,30 +270,6 @@ class Lamb(_DecoupledDecay, keras.optimizers.Lamb):
 
     Keras decouples the decay, where You et al. 2020 add it to the step before the trust ratio.
     """
-
-
-def gradients_for_all(
-    optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]
-) -> list[tf.Tensor]:
-    """The gradients of this replica, made infinite if those of any replica aren't finite. For
-    float16; else they come back as they are.
-
-    Keras' `LossScaleOptimizer` looks at one replica's gradients to decide whether all skip the
-    step, so an infinity elsewhere would reach the weights.
-    """
-    context = tf.distribute.get_replica_context()
-    if (
-        not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        or context is None
-        or context.num_replicas_in_sync == 1
-    ):
-        return gradients
-    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
-    bad = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~finite, tf.float32))
-    return [
-        tf.where(bad > 0.0, tf.cast(float("inf"), gradient.dtype), gradient)
-        for gradient in gradients
-    ]
 
 
 def build_optimizer(

@@ -104,14 +104,14 @@ class StepWatch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         call = self.model.last_call
         first = self.model.steps_seen - len(call.losses) + 1
-        for step, (loss, troubles) in enumerate(
-            zip(call.losses, call.troubles, strict=True), start=first
+        for step, (loss, failures) in enumerate(
+            zip(call.losses, call.failures, strict=True), start=first
         ):
-            if troubles:
+            if failures:
                 self._skipped += 1
                 if self._skipped == 1:
                     self.say(
-                        f"step {step:,} left out, not finite: {', '.join(troubles)} "
+                        f"step {step:,} left out, not finite: {', '.join(failures)} "
                         f"({self.model.skipped_steps:,} in this run so far)"
                     )
                 continue
