@@ -30,13 +30,12 @@ class BYOL(MultiStepTrainer):
     callback, without which the target network never moves.
 
     Example:
-
-    ```python
-    model = BYOL(build_encoder("resnet18", image_size=96))
-    model.compile(LARS(0.2))
-    model.fit(pairs_of_views, callbacks=[TargetUpdate(cosine_tau(0.996, total_steps))])
-    representations = model(images)  # [N, d]
-    ```
+        ```python
+        model = BYOL(build_encoder("resnet18", image_size=96))
+        model.compile(LARS(0.2))
+        model.fit(pairs_of_views, callbacks=[TargetUpdate(cosine_tau(0.996, total_steps))])
+        representations = model(images)  # [N, d]
+        ```
 
     Args:
         encoder: a built `keras.Model` from images to representations `[N, d]`; it is trained in
@@ -211,7 +210,7 @@ class BYOL(MultiStepTrainer):
             *images, ids = data  # the same images for all views, or for each view its own
             views = [
                 make_view(view_images, ids)
-                for make_view, view_images in zip(self.views, itertools.cycle(images))  # noqa: B905
+                for make_view, view_images in zip(self.views, itertools.cycle(images))
             ]
         if len(views) != self.objective.view_count:
             raise ValueError(
@@ -236,6 +235,13 @@ class BYOL(MultiStepTrainer):
             "predictor": self.predictor,
         }
         return {name: network for name, network in networks.items() if network is not None}
+
+    @property
+    def target_networks(self) -> dict[str, keras.Model]:
+        """The target's encoder and projector by name; {} if the target is the online network."""
+        if self.target != "ema":
+            return {}
+        return {"encoder": self.target_encoder, "projector": self.target_projector}
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
@@ -263,10 +269,7 @@ class BYOL(MultiStepTrainer):
                 'or choose "ema"'
             )
         online = [*self.encoder.trainable_variables, *self.projector.trainable_variables]
-        target = [
-            *self.target_encoder.trainable_variables,
-            *self.target_projector.trainable_variables,
-        ]
+        target = [v for n in self.target_networks.values() for v in n.trainable_variables]
         if not target or [(v.name, v.shape) for v in online] != [(v.name, v.shape) for v in target]:
             raise RuntimeError(
                 f"online and target variables don't pair up: {len(online)} and {len(target)}; is "
@@ -281,9 +284,8 @@ class BYOL(MultiStepTrainer):
         without batch statistics, section 3.2). Without such layers it changes nothing.
         """
         initialize_from_data(list(self.networks.values()), images)
-        if self.target == "ema":
-            self.target_encoder.set_weights(self.encoder.get_weights())
-            self.target_projector.set_weights(self.projector.get_weights())
+        for name, network in self.target_networks.items():
+            network.set_weights(self.networks[name].get_weights())
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -300,9 +302,7 @@ class BYOL(MultiStepTrainer):
             mean.update_state(value, sample_weight=tf.cast(clean, tf.float32))
         return {name: mean.result() for name, mean in self._metric_means.items()}
 
-    def _report(
-        self, measures: dict[str, tf.Tensor], failures: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
+    def _report(self, measures: dict[str, tf.Tensor], failures: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what `MultiStepTrainer` takes out of the logs: the step's loss and failures."""
         online = [v for network in self.networks.values() for v in network.trainable_variables]
         target = [v for _, v in self.target_pairs()] if self.target == "ema" else []
@@ -311,9 +311,8 @@ class BYOL(MultiStepTrainer):
         return {STEP_LOSS: measures["loss"]} | {NONFINITE + name: flag for name, flag in failed}
 
     def _statistics(self) -> list[keras.Variable]:
-        """Returns what a forward pass changes: batch statistics, and state of layers that sample."""
-        target = [self.target_encoder, self.target_projector] if self.target == "ema" else []
-        networks = [*self.networks.values(), *target]
+        """Returns what a forward pass changes: batch statistics, and states of random layers."""
+        networks = [*self.networks.values(), *self.target_networks.values()]
         return [v for network in networks for v in network.non_trainable_variables]
 
     def _mean_over_replicas(self, measures: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

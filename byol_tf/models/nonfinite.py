@@ -59,8 +59,8 @@ class SkipNonFinite:
                 batch statistics; checked, and restored if the step is skipped.
 
         Returns:
-            float32 `[len(PRE_UPDATE)]`, equal on all replicas: 1 for each of `PRE_UPDATE` that isn't
-            finite on some replica, else 0.
+            float32 `[len(PRE_UPDATE)]`, equal on all replicas: 1 for each of `PRE_UPDATE` that
+            isn't finite on some replica, else 0.
         """
         if not self.optimizer.built:
             self.optimizer.build(variables)

@@ -44,8 +44,8 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
     Keras' own loop fails with several replicas and several steps, and has XLA compile around
     `strategy.run` instead of inside it. As in Keras, a subclass overrides `train_step(data)`: it
     returns logs, scalars by name, which callbacks get as the mean over replicas. Two kinds of logs
-    are taken out and kept in `last_call`: `STEP_LOSS` (without it, the log `loss`) and those that
-    begin with `NONFINITE`. A `train_step` that returns none of the latter isn't watched.
+    are taken out and kept in `last_call`: `STEP_LOSS` (without it, the log `loss`, else NaN) and
+    those that begin with `NONFINITE`. A `train_step` that returns none of the latter isn't watched.
 
     `fit` raises `NotFiniteError` before any callback sees the step, so nothing of it is saved: with
     `on_nonfinite` `stop` at the first step that isn't finite, after which none is made; with `skip`
@@ -72,6 +72,7 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
         self.steps_seen = self.skipped_steps = 0
         self.last_call: CallReport | None = None
         self._skipped_in_row = 0
+        self.train_function: Callable[[Iterator], Logs] | None
 
     def compile(
         self,
@@ -126,7 +127,7 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
             if steps == 1:
                 return one_step(iterator)[None]
 
-            def body(step, _, rows):
+            def body(step: tf.Tensor, _: tf.Tensor, rows: tf.TensorArray) -> tuple:
                 row = one_step(iterator)
                 return step + 1, self._ends_run(names, row), rows.write(step, row)
 
@@ -180,9 +181,9 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
 
 def _take_report(logs: Logs, steps: int) -> CallReport:
     """Moves the report of a call out of its logs, `[steps made]` by name."""
-    losses = logs.pop(STEP_LOSS, logs.get("loss"))
+    made = len(next(iter(logs.values())))
+    losses = logs.pop(STEP_LOSS, logs.get("loss", np.full(made, np.nan, np.float32)))
     flags = {name: logs.pop(NONFINITE + name) for name in CHECKS if NONFINITE + name in logs}
-    made = len(next(iter((flags or logs).values())))
     failures = tuple(
         tuple(name for name, flag in flags.items() if flag[step] > 0.0) for step in range(made)
     )

@@ -1,6 +1,5 @@
 """Whether the training step waits for images."""
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -49,7 +48,7 @@ class InputWatch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         seconds, call = time.perf_counter() - self._began, self.model.last_call
         self._calls += 1
-        if self.said or self._calls <= _LEFT_OUT or math.isnan(call.waited):
+        if self.said or self._calls <= _LEFT_OUT or not hasattr(call, "waited"):
             return
         steps = len(call.losses)
         now = 1, steps, seconds, min(call.waited * steps, seconds)

@@ -15,8 +15,8 @@ from byol_tf.models.losses import (
     mean_cosine,
     negative_term,
     normalize,
-    regression_loss,
     projection_std,
+    regression_loss,
 )
 from tests.reference import learning as reference
 

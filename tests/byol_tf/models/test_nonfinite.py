@@ -9,7 +9,7 @@ import tensorflow as tf
 from byol_tf import BYOL
 from byol_tf.errors import NOT_FINITE, NotFiniteError
 from byol_tf.models.ema import TargetUpdate, constant_tau
-from byol_tf.models.nonfinite import MIN_LOSS_SCALE, CHECKS, total, total_of_squares
+from byol_tf.models.nonfinite import CHECKS, MIN_LOSS_SCALE, total, total_of_squares
 from byol_tf.models.trainer import MAX_SKIPPED_IN_ROW, NONFINITE
 from tests.helpers import tiny
 
