@@ -57,6 +57,7 @@ _HOMES = {
     "BYOL": "byol_tf.models.byol",
     "Config": "byol_tf.config.schema",
     "Experiment": "byol_tf.train.experiment",
+    "FusedViews": "pipelines.views.fused",
     "LARS": "byol_tf.models.optimizers",
     "Objective": "byol_tf.models.losses",
     "RunFolder": "byol_tf.runs.folder",
@@ -71,10 +72,14 @@ _HOMES = {
     "dropped_tau": "byol_tf.models.ema",
     "exclude_norm_and_bias": "byol_tf.models.optimizers",
     "export_encoder": "byol_tf.export.saved_model",
+    "image_batches": "pipelines.batches",
     "inference_model": "byol_tf.models.inference",
-    "load_run_encoder": "byol_tf.runs.encoders",
+    "linear_accuracy": "byol_tf.evaluate.logistic",
     "load_config": "byol_tf.config.loading",
+    "load_run_encoder": "byol_tf.runs.encoders",
     "mlp_head": "byol_tf.models.networks",
+    "open_source": "pipelines.sources",
+    "preset": "pipelines.policy",
 }
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are the keys
 

@@ -144,7 +144,7 @@ def weights_digest(model: BYOL) -> str:
     """SHA-256 in hexadecimal over the online network's weights, moving statistics included, in
     order."""
     digest = hashlib.sha256()
-    for part in model.parts.values():
+    for part in model.networks.values():
         for array in part.get_weights():
             digest.update(array.tobytes())
     return digest.hexdigest()

@@ -46,7 +46,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from byol_tf import devices
+from byol_tf import compat
 from byol_tf.models import byol
 from byol_tf.runs import checkpoint_format, checkpoint_writer
 from byol_tf.train import data as opened_images
@@ -158,7 +158,7 @@ def prepare(job: dict) -> None:
     record = Record(job.get("record"), job.get("patient", False))
     real_fit, real_step, real_batches = (
         experiment.Experiment._fit,
-        byol.BYOL.reported_step,
+        byol.BYOL.train_step,
         experiment.train_batches,
     )
 
@@ -167,7 +167,7 @@ def prepare(job: dict) -> None:
         reach("before the first step")
         return real_fit(self, start, [record, *watchers], verbose)
 
-    def reported_step(self, batch):
+    def train_step(self, batch):
         reach("tracing")
 
         def note(ids):
@@ -211,9 +211,9 @@ def prepare(job: dict) -> None:
         restored(model, arrays | first)
 
     experiment.compile_model = compile_model
-    experiment.Experiment._fit, byol.BYOL.reported_step, experiment.train_batches = (
+    experiment.Experiment._fit, byol.BYOL.train_step, experiment.train_batches = (
         fit,
-        reported_step,
+        train_step,
         train_batches,
     )
     opened_images.open_source = before("start", opened_images.open_source)
@@ -232,7 +232,7 @@ def prepare(job: dict) -> None:
     if job.get("heartbeat") is False:
         Workers._connect = experiment.Experiment._missing_images = lambda *_: None
     if job.get("keys") is False:
-        devices._keep_collective_keys = lambda: None
+        compat.keep_collective_keys = lambda: None
     if job.get("light", True):
         experiment.ViewPictures = lambda *_: keras.callbacks.Callback()
         outcome.curves_figure = outcome.export_encoder = outcome.write_card = lambda *_: None

@@ -28,7 +28,7 @@ class ResumedEpoch(keras.callbacks.Callback):
     def __init__(self, step: int, means: dict[str, tuple[float, float]]):
         super().__init__()
         self.step, self.means = step, means
-        self._whole: int | None = None
+        self._remaining: int | None = None
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.step:
@@ -41,12 +41,16 @@ class ResumedEpoch(keras.callbacks.Callback):
                         self.model, variable
                     ):  # `assign` would share it out among the replicas, and round
                         copy.assign(value)
-            self._whole = self.model.epoch_steps
-            self.model.epoch_steps = self._whole - self.step
+            self._remaining = self.params["steps"] - self.step
             self.step = 0
-        elif self._whole is not None:
-            self.model.epoch_steps = self._whole
-            self._whole = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._remaining is not None and batch + 1 >= self._remaining:
+            self.model.stop_training = True  # ends the epoch; `fit` resumes after `on_epoch_end`
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._remaining is not None:
+            self.model.stop_training, self._remaining = False, None
 
 
 def running_means(model: keras.Model) -> dict[str, tuple[float, float]]:
@@ -120,7 +124,7 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch, self._step = epoch, self._earlier
-        self._whole = self._earlier + self.model.epoch_steps
+        self._whole = self.params["steps"]
         self._first, self._earlier = self._earlier, 0
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -246,7 +250,7 @@ def restore_model(model, arrays: dict) -> None:
 
 
 def _named_variables(model) -> dict[str, keras.Variable]:
-    parts = {f"online/{name}": part.variables for name, part in model.parts.items()}
+    parts = {f"online/{name}": part.variables for name, part in model.networks.items()}
     if model.target == "ema":
         parts |= {
             "target/encoder": model.target_encoder.variables,
