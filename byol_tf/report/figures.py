@@ -9,7 +9,7 @@ from PIL import ImageColor
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from byol_tf.evaluate.knn import nearest
+from byol_tf.evaluate.knn import nearest_neighbours
 from byol_tf.report.representations import RepresentationAnalysis
 from byol_tf.runs.plots import ONLINE, QUIET, SECOND, curve, plt, save_figure
 from pipelines.sources import balanced_indices, resize_and_center_crop
@@ -111,12 +111,15 @@ def neighbours_figure(path: Path, seen: RepresentationAnalysis, seed: int, start
             resize_and_center_crop(seen.images[index], _SIDE)
         )
 
+    neighbours = [
+        nearest_neighbours(features[asked], features, _NEIGHBOURS, exclude=asked)[0]
+        for _, features in sides
+    ]
     for number, query in enumerate(map(int, asked)):
-        for side, (_, features) in enumerate(sides):
+        for side, indices in enumerate(neighbours):
             row = number * len(sides) + side
             put(row, 0, query, "white")
-            found, _ = nearest(features, features[query], _NEIGHBOURS, query)
-            for column, index in enumerate(map(int, found), start=1):
+            for column, index in enumerate(map(int, indices[number]), start=1):
                 same = None if seen.labels is None else seen.labels[index] == seen.labels[query]
                 put(row, column, index, "white" if same is None else ONLINE if same else SECOND)
     height, width = sheet.shape[:2]
