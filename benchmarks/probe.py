@@ -1,4 +1,4 @@
-"""`python -m benchmarks.probe --run DIR`: probes the encoder of a finished run and the untrained one.
+"""`python -m benchmarks.probe --run DIR`: probes a run's encoder and the untrained one.
 
 The linear and nearest-neighbour probe of training, on any number of labels: the usual protocol on
 CIFAR-10 takes all 50,000.

@@ -106,14 +106,10 @@ def _estimate(features: np.ndarray, targets: np.ndarray, seed: int) -> AccuracyE
     folds = _folds(targets, seed)
     if not folds:
         return None
-    correct = sum(
-        int(
-            np.sum(
-                _fit(features[~fold], targets[~fold], seed).predict(features[fold]) == targets[fold]
-            )
-        )
-        for fold in folds
-    )
+    correct = 0
+    for fold in folds:
+        predictions = _fit(features[~fold], targets[~fold], seed).predict(features[fold])
+        correct += int(np.sum(predictions == targets[fold]))
     held_out = targets[np.any(folds, axis=0)]
     interval = binomtest(correct, len(held_out)).proportion_ci(method="wilson")
     majority = float(np.bincount(held_out).max() / len(held_out))

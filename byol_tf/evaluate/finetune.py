@@ -94,11 +94,11 @@ def tune_protocol(
     best, accuracies = recipe.rates[0], {}
     if len(recipe.rates) > 1:
         held_out = stratified_folds(require_labels(samples[0]), seed)[0]
-        kept = subset(samples[0], np.flatnonzero(~held_out))
+        training = subset(samples[0], np.flatnonzero(~held_out))
         validation = subset(samples[0], np.flatnonzero(held_out))
 
         def accuracy(rate: float) -> float:
-            scores = embed(trained(kept, rate, seed), validation)
+            scores = embed(trained(training, rate, seed), validation)
             top1 = top_k_accuracy(scores, require_labels(validation))
             logger.info("rate %g: %.1f%% of the held-out labels", rate, 100 * top1)
             return top1
@@ -161,7 +161,7 @@ def best_rate(accuracies: dict[float, float]) -> float:
     return max(accuracies, key=lambda rate: accuracies[rate])
 
 
-class _CroppingClassifier(keras.Model):
+class CroppingClassifier(keras.Model):
     """Crops, flips and classifies (pixels, ids) of `labelled_batches`."""
 
     def __init__(self, crops: keras.layers.Layer, network: keras.Model):
@@ -170,6 +170,7 @@ class _CroppingClassifier(keras.Model):
         self.built = True
 
     def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Returns logits `[N, classes]`."""
         return self.network(self.crops(*inputs), training=training)
 
 
@@ -197,7 +198,7 @@ def _train_classifier(
         initialize_from_data([encoder], normalize(crops(pixels, ids)[:_DATA_INIT_IMAGES]))
     linear = keras.layers.Dense(classes, dtype="float32", name="classifier")
     crop = keras.Input((size, size, 3))
-    model = _CroppingClassifier(crops, keras.Model(crop, linear(encoder(normalize(crop)))))
+    model = CroppingClassifier(crops, keras.Model(crop, linear(encoder(normalize(crop)))))
     labels, steps = tf.constant(require_labels(images), tf.int64), len(images) // batch_size
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps * recipe.epochs)),

@@ -1,7 +1,7 @@
 """The evaluation protocols: their options on the command line, and how each is run.
 
-To add one: a function that measures it in a module of this package, here a function that calls it
-and an entry of `PROTOCOLS`. TensorFlow is imported when a protocol runs, so that `--help` is quick.
+A new protocol is a module of this package that measures it, and here a function that calls it and
+an entry of `PROTOCOLS`. TensorFlow is imported when a protocol runs, so that `--help` is quick.
 """
 
 import argparse
@@ -104,14 +104,10 @@ def run_tuning(
     )
 
     from_scratch = options.protocol == "supervised"
-    settings: dict[str, Any] = {
-        "rates": SUPERVISED_RATES if from_scratch else FINETUNE_RATES,
-        "widen": True,
-    }
-    if options.rates is not None:
-        settings["widen"] = False
+    settings = {"rates": SUPERVISED_RATES if from_scratch else FINETUNE_RATES}
     recipe = TuneRecipe(
         from_scratch,
+        widen=options.rates is None,
         fraction=options.fraction,
         seeds=options.seeds,
         **(settings | _training_settings(options)),
@@ -266,7 +262,8 @@ def _features(
     return train_features, require_labels(train), test_features, require_labels(test)
 
 
-def _training_settings(options: argparse.Namespace) -> dict:
+def _training_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The training options that the user gave, by the names of the recipes' attributes."""
     settings = {name: getattr(options, name) for name in ("epochs", "batch_size", "rates")}
     return {
         name: tuple(value) if name == "rates" else value

@@ -176,12 +176,12 @@ def test_similar_photos_of_queries_inside_and_outside(encoder, photos, tmp_path,
 
 def test_few_labels_predict_the_rest_and_can_be_extended(encoder, photos, tmp_path, capsys):
     out, labels = tmp_path / "out", tmp_path / "labels.csv"
-    given = {f"red/{number}.png": "warm" for number in range(5)} | {
+    labels_by_path = {f"red/{number}.png": "warm" for number in range(5)} | {
         f"blue/deep/{number}.png": "cold" for number in range(15, 20)
     }
     labels.write_text(
         "path,label\n"
-        + "".join(f"{path},{label}\n" for path, label in given.items())
+        + "".join(f"{path},{label}\n" for path, label in labels_by_path.items())
         + "broken.jpg,warm\n"
     )
     arguments = ("--encoder", encoder, "--images", photos, "--out", out, "--few")
@@ -199,7 +199,7 @@ def test_few_labels_predict_the_rest_and_can_be_extended(encoder, photos, tmp_pa
     with (out / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 32
-    assert {row["path"]: row["label"] for row in rows if row["label"]} == given
+    assert {row["path"]: row["label"] for row in rows if row["label"]} == labels_by_path
     assert [row["label"] for row in rows].index("warm") >= 22  # those with labels come last
     open_rows = [row for row in rows if not row["label"]]
     assert [float(row["probability"]) for row in open_rows] == sorted(

@@ -154,8 +154,8 @@ def test_part_is_written_when_new_rows_are_many(encoder, tmp_path, monkeypatch):
 def test_killed_command_resumes_with_the_stored_photos(encoder, tmp_path, monkeypatch):
     images, out = make_folder(tmp_path / "images", 40), tmp_path / "out"
     (images / "00.png").write_bytes(b"broken")
-    kept = kill_after(monkeypatch, encoder, images, out, 22)
-    assert kept == 20
+    stored = kill_after(monkeypatch, encoder, images, out, 22)
+    assert stored == 20
     again = kill_after(monkeypatch, encoder, images, out, 30)
     assert again == 28
     (out / "parts" / ".0009.npz.part").write_bytes(b"cut")
@@ -183,8 +183,10 @@ def test_kill_before_parts_are_removed_is_harmless(encoder, tmp_path, monkeypatc
     assert not (out / "parts").exists()
 
 
-@pytest.mark.parametrize(("file", "kept"), [("index.csv", 11), ("about.json", 0)])
-def test_kill_between_files_gives_no_photo_anothers_row(encoder, tmp_path, monkeypatch, file, kept):
+@pytest.mark.parametrize(("file", "stored"), [("index.csv", 11), ("about.json", 0)])
+def test_kill_between_files_gives_no_photo_anothers_row(
+    encoder, tmp_path, monkeypatch, file, stored
+):
     images, out = make_folder(tmp_path / "images", 12), tmp_path / "out"
     embed_folder(encoder, images, out)
     (images / "003.png").unlink()
@@ -200,7 +202,7 @@ def test_kill_between_files_gives_no_photo_anothers_row(encoder, tmp_path, monke
         patched.setattr(store, "write_atomically", failing)
         with pytest.raises(Killed):
             embed_folder(encoder, images, out)
-    assert embed_folder(encoder, images, out).reused == kept
+    assert embed_folder(encoder, images, out).reused == stored
 
 
 @pytest.mark.parametrize("file", ["embeddings.npz", "parts/0002.npz"])
@@ -208,10 +210,10 @@ def test_damaged_file_is_ignored(encoder, tmp_path, monkeypatch, file):
     images, out = make_folder(tmp_path / "images", 20), tmp_path / "out"
     if file == "embeddings.npz":
         embed_folder(encoder, images, out)
-        kept = 0
+        stored = 0
     else:
-        kept = kill_after(monkeypatch, encoder, images, out, 18) - 4
+        stored = kill_after(monkeypatch, encoder, images, out, 18) - 4
     content = bytearray((out / file).read_bytes())
     content[len(content) // 2] ^= 1  # one bit of a number
     (out / file).write_bytes(content)
-    assert embed_folder(encoder, images, out).reused == kept
+    assert embed_folder(encoder, images, out).reused == stored
