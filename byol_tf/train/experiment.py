@@ -191,7 +191,7 @@ class Experiment:
         has it, or for its first epoch."""
         images = self.source.fingerprint
         try:
-            checkpoint = recover(self.folder.checkpoints, self.say, self.folder.trained_epochs())
+            checkpoint = recover(self.folder.checkpoints, self.folder.trained_epochs())
         except OSError as error:  # it may be whole, so no other one is taken
             raise RunFolderError(
                 f"{self.folder.checkpoints}: expected checkpoints that can be read; received "
@@ -288,7 +288,7 @@ class Experiment:
             }
 
         saving, run = (
-            CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints, self.say),
+            CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints),
             config.run,
         )
         try:
@@ -302,7 +302,7 @@ class Experiment:
                 checkpoint = self._checkpoint = Checkpoint(
                     saving, state_now, signals, *when, self._end
                 )
-                alarm = CollapseAlarm(config, history.rows, self.schedule.steps_per_epoch, self.say)
+                alarm = CollapseAlarm(config, history.rows, self.schedule.steps_per_epoch)
                 at_epoch_ends = [
                     throughput,
                     StepWatch(self.say),

@@ -48,8 +48,7 @@ from tensorflow.python.eager import context
 
 from byol_tf import devices
 from byol_tf.models import byol
-from byol_tf.runs import checkpoint_format as checkpoint_files
-from byol_tf.runs import checkpoint_writer
+from byol_tf.runs import checkpoint_format, checkpoint_writer
 from byol_tf.train import data as opened_images
 from byol_tf.train import experiment
 from byol_tf.train import finish as outcome
@@ -193,7 +192,7 @@ def prepare(job: dict) -> None:
 
     if "patience" in job:
         experiment.StuckInput = functools.partial(experiment.StuckInput, patience=job["patience"])
-        checkpoint_writer.SLOW = 4 / 3 * job["patience"]
+        checkpoint_writer.HANG_SECONDS = 4 / 3 * job["patience"]
     resumed, compiled, restored = (
         experiment.ResumedEpoch,
         experiment.compile_model,
@@ -220,7 +219,7 @@ def prepare(job: dict) -> None:
     opened_images.open_source = before("start", opened_images.open_source)
     experiment.recover = before("reading", experiment.recover)
     probe.Probe.measure = before("probe", probe.Probe.measure)
-    checkpoint_files._sealed = before("save", checkpoint_files._sealed)
+    checkpoint_format._with_own_digest = before("save", checkpoint_format._with_own_digest)
     experiment.run_result = before("finish", experiment.run_result)
     if job.get("means") is False:
         experiment.ResumedEpoch = lambda step, means: resumed(

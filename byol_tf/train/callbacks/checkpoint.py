@@ -1,5 +1,6 @@
 """When checkpoints are taken, and what is in them."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from byol_tf.errors import Interrupted
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.process_exit import exit_now
 from byol_tf.train.signals import SignalWatch
+
+logger = logging.getLogger(__name__)
 
 
 class ResumedEpoch(keras.callbacks.Callback):
@@ -108,7 +111,7 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self.writer, self.state, self.signals = writer, state, signals
         self.steps, self.minutes = steps, minutes
-        self.end, writer.hung = end, self._give_up
+        self.end, writer.on_hang = end, self._give_up
         self._epoch, self._step, self._earlier = 0, step, step
         self._unsaved_steps = 0
         self._saved_at = time.monotonic()
@@ -190,7 +193,7 @@ class Checkpoint(keras.callbacks.Callback):
                 if newest is None
                 else f"the newest checkpoint is {newest}"
             )
-            self.writer.say(f"the save hangs; {before}")
+            logger.info("the save hangs; %s", before)
             self.end(self._stopped(False))
 
     def _due(self) -> bool:

@@ -219,7 +219,7 @@ def test_the_report_shows_what_the_run_was(finished):
     from byol_tf.evaluate.knn import knn_accuracy
     from byol_tf.report.representations import analyze_representations, start_model
     from byol_tf.runs.data import probe_images, source_options
-    from byol_tf.runs.encoders import load_checkpoint_encoder
+    from byol_tf.runs.encoders import load_run_encoder
     from byol_tf.runs.folder import RunFolder
     from pipelines.sources import open_source
 
@@ -232,7 +232,7 @@ def test_the_report_shows_what_the_run_was(finished):
         embed(start, train), train.labels, embed(start, test), test.labels, config.probe.neighbours
     )
     assert before == result["untrained_knn_accuracy"]
-    seen = analyze_representations(config, load_checkpoint_encoder(config, folder), source)
+    seen = analyze_representations(config, load_run_encoder(config, folder), source)
     assert np.mean(seen.predicted == seen.actual) == pytest.approx(
         result["probe_accuracy"], abs=0.011
     )  # one image
