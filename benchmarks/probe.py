@@ -1,8 +1,7 @@
-"""`python -m benchmarks.probe --run DIR`: linear and nearest-neighbour accuracy of a finished run's
-encoder and of the untrained one.
+"""`python -m benchmarks.probe --run DIR`: probes a run's encoder and the untrained one.
 
-The same probe as during training, with as many labels as wanted: the usual protocol on CIFAR-10
-takes all 50,000.
+The linear and nearest-neighbour probe of training, on any number of labels: the usual protocol on
+CIFAR-10 takes all 50,000.
 """
 
 import argparse
@@ -15,7 +14,7 @@ from byol_tf.runs.folder import RunFolder
 
 
 def main() -> None:
-    """Parses the command line and prints the result as one JSON line."""
+    """Prints the accuracies as a line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.probe", description=__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--train-images", type=int, default=50_000)
@@ -31,8 +30,8 @@ def main() -> None:
     config = load_config(options.run / "config.json")
     views = config.views
     source = open_source(**source_options(config))
-    wanted = min(options.train_images, len(source.train))
-    train = subset(source.train, balanced_indices(source.train.labels, wanted, config.seed))
+    train_images = min(options.train_images, len(source.train))
+    train = subset(source.train, balanced_indices(source.train.labels, train_images, config.seed))
     set_seeds(config.seed, False)
     encoders = {
         "untrained": inference_model(
@@ -43,14 +42,14 @@ def main() -> None:
     result = {
         "benchmark": "probe",
         "run": options.run.name,
-        "train_images": wanted,
+        "train_images": train_images,
         "test_images": len(source.test),
     }
     for name, encoder in encoders.items():
-        measured = Probe(
+        probe = Probe(
             encoder, train, source.test, 1, 1, config.probe.neighbours, config.probe.temperature
-        ).measure()
-        result[name] = {key: round(value, 4) for key, value in measured.items()}
+        )
+        result[name] = {key: round(value, 4) for key, value in probe.measure().items()}
     print(json.dumps(result))
 
 

@@ -1,2 +1,1 @@
-"""A folder of photos seen through an encoder: what is kept of it, which photos are alike, a
-classifier from a few labels."""
+"""Embeddings of a folder of photos: similar photos, and labels predicted from a few."""

@@ -1,4 +1,4 @@
-"""Photos side by side, with a line or two under each."""
+"""Sheets of photos with captions."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,38 +10,38 @@ from PIL import Image
 
 from byol_tf.runs.plots import plt, save_figure
 
-THUMBNAIL = 240
-"""Longest side in pixels that a photo is shrunk to."""
+THUMBNAIL_SIZE = 240
+"""Longest side of a thumbnail in pixels."""
 
 
 @dataclass(frozen=True)
-class Shown:
+class Cell:
     """A photo on a sheet.
 
     Attributes:
-        pixels: uint8 `[height, width, 3]`; None where it can't be read any more.
-        text: under it.
-        marked: drawn with a frame, as what the others of its row are compared with.
+        pixels: uint8 `[height, width, 3]`; None leaves the cell empty.
+        caption: the text below the photo.
+        framed: whether to draw a frame, as around the photo that others are compared with.
     """
 
     pixels: np.ndarray | None
-    text: str
-    marked: bool = False
+    caption: str
+    framed: bool = False
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """A photo at a size for a sheet."""
+    """Shrinks a photo, uint8 `[height, width, 3]`, to `THUMBNAIL_SIZE`."""
     image = Image.fromarray(pixels)
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
-def short_name(name: str, most: int = 24) -> str:
-    """The end of a path, which tells photos apart more often than its beginning."""
-    return name if len(name) <= most else f"…{name[-most + 1 :]}"
+def short_name(name: str, length: int = 24) -> str:
+    """The end of a path, which distinguishes photos more often than its beginning."""
+    return name if len(name) <= length else f"…{name[-length + 1 :]}"
 
 
-def sheet_figure(path: Path, rows: Sequence[Sequence[Shown]], title: str) -> None:
+def write_sheet(path: Path, rows: Sequence[Sequence[Cell]], title: str) -> None:
     """Draws rows of photos as a PNG."""
     columns = max(map(len, rows))
     figure, axes = plt.subplots(
@@ -51,19 +51,18 @@ def sheet_figure(path: Path, rows: Sequence[Sequence[Shown]], title: str) -> Non
         squeeze=False,
         layout="constrained",
     )
-    for line, row in zip(axes, rows, strict=True):
-        for axis in line:
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        for axis, shown in zip(line, row, strict=False):
-            if shown.pixels is not None:
-                axis.imshow(shown.pixels)
-            axis.set_xlabel(shown.text, fontsize=7, parse_math=False)
-            if shown.marked:
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for row_axes, row in zip(axes, rows, strict=True):
+        for axis, cell in zip(row_axes, row, strict=False):
+            if cell.pixels is not None:
+                axis.imshow(cell.pixels)
+            axis.set_xlabel(cell.caption, fontsize=7, parse_math=False)
+            if cell.framed:
                 axis.spines[:].set(visible=True, edgecolor="#1f5fbf", linewidth=3)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, parse_math=False)
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph"
-        )  # a file's name may have signs that the font hasn't
+        # The font may lack a character of a file's name.
+        warnings.filterwarnings("ignore", "Glyph")
         save_figure(figure, path)

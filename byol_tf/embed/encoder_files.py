@@ -1,5 +1,4 @@
-"""Which encoder a path means, and how to tell whether it is still the same one. Needs no
-TensorFlow."""
+"""The files of an encoder that a user named, and a digest that changes with them."""
 
 import hashlib
 import os
@@ -14,25 +13,29 @@ from byol_tf.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class EncoderFiles:
-    """Where an encoder is.
+    """Location and version of an encoder.
 
     Attributes:
         path: a run folder, the folder of a SavedModel, or a `.keras` file.
-        run: whether it is a run, whose newest checkpoint counts.
-        digest: SHA-256 in hexadecimal over the files that decide what it gives.
+        is_run: whether it is a run folder, of which the newest checkpoint is used.
+        digest: SHA-256 in hexadecimal of the files that determine its outputs.
     """
 
     path: Path
-    run: bool
+    is_run: bool
     digest: str
 
 
 def encoder_files(text: str) -> EncoderFiles:
-    """Finds the encoder that a user named: a run, an export, a converted folder or one of their
-    files. `EmbedError` without any.
+    """Finds the encoder in a run folder, an export, a converted folder or one of their files.
 
-    Of a folder of numbered SavedModels, as TensorFlow Serving has them, the highest is taken, as
-    Serving does.
+    Of a folder of numbered SavedModels the highest number is taken, as TensorFlow Serving does.
+
+    Args:
+        text: the path as the user wrote it.
+
+    Raises:
+        EmbedError: if there is no encoder.
     """
     path = newest_version(Path(text).expanduser())
     if path.is_file():
@@ -43,9 +46,8 @@ def encoder_files(text: str) -> EncoderFiles:
             "file; there is nothing there"
         )
     if (path / "saved_model.pb").is_file():
-        return EncoderFiles(
-            path, False, _digest(sorted(file for file in path.rglob("*") if file.is_file()))
-        )
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return EncoderFiles(path, False, _digest(files))
     run = RunFolder(path)
     checkpoints = list_checkpoints(run.checkpoints) if run.config.is_file() else []
     if checkpoints:
@@ -55,21 +57,19 @@ def encoder_files(text: str) -> EncoderFiles:
             return EncoderFiles(exported, False, _digest([exported]))
     raise EmbedError(
         f"--encoder {text}: expected a run folder with a checkpoint or an export, the folder of a "
-        "SavedModel or a .keras file; "
-        "that folder holds none of them"
+        "SavedModel or a .keras file; that folder holds none of them"
     )
 
 
 def _digest(files: list[Path]) -> str:
     digest = hashlib.sha256()
-    for file in files:
+    for path in files:
         try:
-            with file.open("rb") as stream:
-                digest.update(
-                    os.fsencode(file.name) + hashlib.file_digest(stream, "sha256").digest()
-                )
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise EmbedError(
-                f"--encoder: {file} can't be read: {error.strerror or error}"
+                f"--encoder: {path} can't be read: {error.strerror or error}"
             ) from error
+        digest.update(os.fsencode(path.name) + content)
     return digest.hexdigest()

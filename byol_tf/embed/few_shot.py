@@ -1,171 +1,162 @@
-"""A classifier from a handful of labels on frozen embeddings, and an honest guess at how good it
-is. Needs no TensorFlow."""
+"""Classification of frozen embeddings from a few labels, with a cross-validated accuracy."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import binomtest
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
-from threadpoolctl import threadpool_limits
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from byol_tf.evaluate.logistic import fit_logistic
 
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Values of scikit-learn's C that are tried; small is strong regularisation."""
-# where no class can spare a label to choose by: what did best with 3 and with 10 labels a class of
-# photos
+"""Values of scikit-learn's C to try; small is strong regularisation."""
 _DEFAULT_STRENGTH = 1e-1
+"""Where no label can be held out; the best with 3 and with 10 labels per class of photos."""
 _FOLDS, _ITERATIONS = 5, 500
-# rows that are float64 at once: of a million photos they would take four times the memory of their
-# embeddings
-_BLOCK = 4_096
+_BLOCK_ROWS = 4_096
+"""Rows that are converted to float64 at once, lest a million photos take three times the memory."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """How often the classifier is right about labels that it hasn't seen, by cross-validation.
+class AccuracyEstimate:
+    """A cross-validated accuracy.
 
     Attributes:
-        right, of: labels that were guessed right, and those that were guessed: each by a classifier
-            that learned from others. The only label of a class can't be one of them.
-        low, high: a 95% interval for the share (Wilson's), as if labelled photos had been drawn at
-            random from all.
-        commonest: share of the commonest class among those, which always guessing it would get.
+        correct: number of labels that a classifier predicted which hadn't seen them.
+        count: number of labels that were held out. The only label of a class can't be.
+        low: lower end of the 95% interval (Wilson's) of the accuracy on all photos, if those with
+            labels were chosen at random.
+        high: upper end of that interval.
+        majority: accuracy of always predicting the most frequent class.
         folds: of the cross-validation.
     """
 
-    right: int
-    of: int
+    correct: int
+    count: int
     low: float
     high: float
-    commonest: float
+    majority: float
     folds: int
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the held-out labels that were predicted."""
+        return self.correct / self.count
 
 
 @dataclass(frozen=True)
 class FewShotResult:
-    """What a few labels let expect of all photos.
+    """Predictions for all photos.
 
     Attributes:
-        classes: ascending.
-        probabilities: float64 `[n, classes]`, of each photo.
-        alone: classes with a single label.
+        classes: in ascending order.
+        probabilities: float64 `[n, classes]`.
+        single_label_classes: classes with a single label, which no estimate covers.
         estimate: None where fewer than two classes have two labels.
     """
 
     classes: list[str]
     probabilities: np.ndarray
-    alone: list[str]
-    estimate: Estimate | None
+    single_label_classes: list[str]
+    estimate: AccuracyEstimate | None
 
 
 def fit_few_shot(embeddings: np.ndarray, labels: dict[int, str], seed: int = 0) -> FewShotResult:
-    """Fits logistic regression on the labelled rows and applies it to all.
+    """Fits logistic regression on the labelled rows and applies it to all rows.
 
-    Features are standardised by all photos, labelled or not. All classes weigh the same, however
-    many labels they have: a handful says little about how frequent they are. The strength of
-    regularisation is chosen by the probability of held-out labels, anew for each part of the
-    cross-validation, so that the estimate counts only labels that chose nothing.
+    Features are standardised by all photos, labelled or not. Classes are weighted equally however
+    many labels they have: a handful tells little about their frequency. The strength of
+    regularisation is chosen by cross-validation, within each fold of the accuracy's estimate again,
+    so that no label both chooses a strength and counts for the estimate.
 
     Args:
         embeddings: float `[n, d]`.
-        labels: row -> class, of two classes or more.
+        labels: from row to class; of two classes or more.
         seed: of the folds.
+
+    Example:
+        >>> embeddings = np.array([[0.0], [0.1], [1.0], [1.1], [0.2]], np.float32)
+        >>> result = fit_few_shot(embeddings, {0: "cat", 1: "cat", 2: "dog", 3: "dog"})
+        >>> result.classes[result.probabilities[4].argmax()]
+        'cat'
     """
-    blocks = [slice(first, first + _BLOCK) for first in range(0, len(embeddings), _BLOCK)]
-    mean = embeddings.mean(axis=0, dtype=np.float64)
-    deviation = np.sqrt(
-        sum(((embeddings[block] - mean) ** 2).sum(axis=0) for block in blocks) / len(embeddings)
-    )
-    scale = np.where(deviation > 0.0, deviation, 1.0)
+    blocks = [slice(row, row + _BLOCK_ROWS) for row in range(0, len(embeddings), _BLOCK_ROWS)]
+    scaler = StandardScaler()
+    for block in blocks:
+        scaler.partial_fit(embeddings[block].astype(np.float64))
     rows = np.array(sorted(labels))
-    names, numbers = np.unique([labels[row] for row in rows], return_inverse=True)
-    features = (embeddings[rows] - mean) / scale
-    # Hundreds of tiny fits: threads that wait for each other made them six times as slow on two
-    # busy cores.
-    with threadpool_limits(1):
-        model = _fitted(features, numbers, seed)
-        probabilities = np.concatenate(
-            [model.predict_proba((embeddings[block] - mean) / scale) for block in blocks]
-        )
-        alone = [
-            str(name) for name, count in zip(names, np.bincount(numbers), strict=True) if count == 1
-        ]
-        return FewShotResult(
-            [str(name) for name in names], probabilities, alone, _estimate(features, numbers, seed)
-        )
-
-
-def _estimate(features: np.ndarray, numbers: np.ndarray, seed: int) -> Estimate | None:
-    splits = _splits(numbers, seed)
-    if not splits:
-        return None
-    guessed = np.concatenate([held for _, held in splits])
-    right = sum(
-        int(
-            np.count_nonzero(
-                _fitted(features[learned], numbers[learned], seed).predict(features[held])
-                == numbers[held]
-            )
-        )
-        for learned, held in splits
-    )
-    interval = binomtest(right, len(guessed)).proportion_ci(method="wilson")
-    commonest = float(np.bincount(numbers[guessed]).max() / len(guessed))
-    return Estimate(
-        right, len(guessed), float(interval.low), float(interval.high), commonest, len(splits)
-    )
-
-
-def _fitted(features: np.ndarray, numbers: np.ndarray, seed: int) -> LogisticRegression:
-    """A classifier, its strength chosen by cross-validation where classes have labels for that."""
-    best, splits = _DEFAULT_STRENGTH, _splits(numbers, seed)
-    if splits:
-        best = max(
-            _STRENGTHS,
-            key=lambda strength: sum(
-                _log_probability(features, numbers, *split, strength) for split in splits
-            ),
-        )
-    return _regression(features, numbers, best)
-
-
-def _log_probability(
-    features: np.ndarray,
-    numbers: np.ndarray,
-    learned: np.ndarray,
-    held: np.ndarray,
-    strength: float,
-) -> float:
-    """Sum over held-out labels of the logarithm of what they were given."""
-    model = _regression(features[learned], numbers[learned], strength)
-    columns = np.searchsorted(model.classes_, numbers[held])
-    return float(model.predict_log_proba(features[held])[np.arange(len(held)), columns].sum())
-
-
-def _regression(features: np.ndarray, numbers: np.ndarray, strength: float) -> LogisticRegression:
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # the last tenth of a point isn't what few labels can give
-        return LogisticRegression(C=strength, class_weight="balanced", max_iter=_ITERATIONS).fit(
-            features, numbers
-        )
-
-
-def _splits(numbers: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(rows to learn from, rows held out), at most five times. Of each class some stay to be
-    learned from, so single ones always do.
-
-    Empty where fewer than two classes have two rows.
-    """
-    counts = np.bincount(numbers)
-    shared = np.flatnonzero(counts[numbers] > 1)
-    if len(np.unique(numbers[shared])) < 2:
-        return []
-    folds = StratifiedKFold(min(_FOLDS, counts[counts > 1].min()), shuffle=True, random_state=seed)
-    return [
-        (np.setdiff1d(np.arange(len(numbers)), shared[held]), shared[held])
-        for _, held in folds.split(shared, numbers[shared])
+    classes, targets = np.unique([labels[row] for row in rows], return_inverse=True)
+    features = scaler.transform(embeddings[rows].astype(np.float64))
+    model = _fit(features, targets, seed)
+    probabilities = [
+        model.predict_proba(scaler.transform(embeddings[block].astype(np.float64)))
+        for block in blocks
     ]
+    return FewShotResult(
+        classes.tolist(),
+        np.concatenate(probabilities),
+        classes[np.bincount(targets) == 1].tolist(),
+        _estimate(features, targets, seed),
+    )
+
+
+def _estimate(features: np.ndarray, targets: np.ndarray, seed: int) -> AccuracyEstimate | None:
+    folds = _folds(targets, seed)
+    if not folds:
+        return None
+    correct = 0
+    for fold in folds:
+        predictions = _fit(features[~fold], targets[~fold], seed).predict(features[fold])
+        correct += int(np.sum(predictions == targets[fold]))
+    held_out = targets[np.any(folds, axis=0)]
+    interval = binomtest(correct, len(held_out)).proportion_ci(method="wilson")
+    majority = float(np.bincount(held_out).max() / len(held_out))
+    return AccuracyEstimate(
+        correct, len(held_out), float(interval.low), float(interval.high), majority, len(folds)
+    )
+
+
+def _fit(features: np.ndarray, targets: np.ndarray, seed: int) -> Pipeline:
+    """Fits with the strength under which held-out labels are the most probable."""
+    folds = _folds(targets, seed)
+
+    def log_likelihood(strength: float) -> float:
+        return sum(_held_out_log_likelihood(features, targets, fold, strength) for fold in folds)
+
+    best = max(_STRENGTHS, key=log_likelihood) if folds else _DEFAULT_STRENGTH
+    return _fit_strength(features, targets, best)
+
+
+def _held_out_log_likelihood(
+    features: np.ndarray, targets: np.ndarray, fold: np.ndarray, strength: float
+) -> float:
+    model = _fit_strength(features[~fold], targets[~fold], strength)
+    columns = np.searchsorted(model.classes_, targets[fold])
+    return float(model.predict_log_proba(features[fold])[np.arange(len(columns)), columns].sum())
+
+
+def _fit_strength(features: np.ndarray, targets: np.ndarray, strength: float) -> Pipeline:
+    return fit_logistic(
+        features, targets, strength, _ITERATIONS, standardize=False, class_weight="balanced"
+    )
+
+
+def _folds(targets: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Masks of the labels to hold out, bool `[n]`: each label once but for a class's only one.
+
+    There are none where fewer than two classes have two labels.
+    """
+    counts = np.bincount(targets)
+    if np.count_nonzero(counts > 1) < 2:
+        return []
+    candidates = np.flatnonzero(counts[targets] > 1)
+    splitter = StratifiedKFold(
+        min(_FOLDS, counts[counts > 1].min()), shuffle=True, random_state=seed
+    )
+    folds = []
+    for _, held_out in splitter.split(candidates, targets[candidates]):
+        folds.append(np.zeros(len(targets), bool))
+        folds[-1][candidates[held_out]] = True
+    return folds

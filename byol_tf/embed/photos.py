@@ -1,208 +1,231 @@
-"""Photos of many sizes through an encoder, in batches of one size and in bounded memory."""
+"""Photos of all sizes through an encoder, in batches of one size and in bounded memory."""
 
+import functools
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from byol_tf.embed.encoder_files import EncoderFiles
-from byol_tf.embed.progress import Progress
 from byol_tf.embed.store import Store
 from byol_tf.errors import EmbedError
-from pipelines.sources import FlatImageFolder
+from pipelines.sources import FlatImageFolder, Photo
 
 if TYPE_CHECKING:
     import keras
 
-_BATCH, _BATCH_BYTES, _WAITING_BYTES = 250, 2**25, 2**27
-"""Of one batch: images, and bytes of their pixels (the encoder makes floats of them, which takes
-four times as much); and of the photos of all sizes that wait for others of their size."""
+_BATCH_SIZE = 250
+_BATCH_BYTES = 2**25  # of uint8 pixels: the encoder converts them to floats, four times as large
+_PENDING_BYTES = 2**27  # of photos of all sizes that wait for others of their size
+_PART_SECONDS = 300.0  # lest a power cut cost an afternoon
+_PART_BYTES = 2**28  # of new rows: writing a part copies them
+_MOVE_BYTES = 2**22  # of rows that are moved at once
+
+logger = logging.getLogger(__name__)
 
 
-class Embedder:
+class EmbeddingInterrupted(Exception):
+    """Ctrl-C while photos were embedded; the finished ones are stored.
+
+    Attributes:
+        count: number of photos that are embedded.
+    """
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.count = count
+
+
+class BatchEmbedder:
     """Collects photos, and embeds those of one size together.
 
     Args:
         model: from uint8 images `[N, H, W, 3]` of any size to `[N, d]`, in inference mode.
-        done: called with (what was given with a photo, its representation float32 `[d]`), in no
-            order.
+        on_embedded: called with (key, embedding float32 `[d]`) of each photo, in no order.
     """
 
-    def __init__(self, model: "keras.Model", done: Callable[[object, np.ndarray], None]):
-        self.model, self.done = model, done
-        self._waiting: dict[tuple[int, ...], list[tuple[object, np.ndarray]]] = defaultdict(list)
+    def __init__(self, model: "keras.Model", on_embedded: Callable[[int, np.ndarray], None]):
+        self.model, self.on_embedded = model, on_embedded
+        self._pending: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = defaultdict(list)
         self._bytes = 0
 
-    def add(self, key: object, pixels: np.ndarray) -> None:
+    def add(self, key: int, pixels: np.ndarray) -> None:
         """Takes a photo, uint8 `[height, width, 3]`."""
-        group = self._waiting[pixels.shape]
+        group = self._pending[pixels.shape]
         group.append((key, pixels))
         self._bytes += pixels.nbytes
-        if len(group) == _BATCH or len(group) * pixels.nbytes >= _BATCH_BYTES:
+        if len(group) == _BATCH_SIZE or len(group) * pixels.nbytes >= _BATCH_BYTES:
             self._embed(pixels.shape)
-        elif self._bytes >= _WAITING_BYTES:
+        elif self._bytes >= _PENDING_BYTES:
             self.finish()
 
     def finish(self) -> None:
-        """Embeds what waits."""
-        for shape in list(self._waiting):
+        """Embeds the photos that wait for others."""
+        for shape in list(self._pending):
             self._embed(shape)
 
     def _embed(self, shape: tuple[int, ...]) -> None:
-        group = self._waiting.pop(shape)
-        self._bytes -= sum(pixels.nbytes for _, pixels in group)
-        for (key, _), row in zip(
-            group,
-            self.model.predict_on_batch(np.stack([pixels for _, pixels in group])),
-            strict=True,
-        ):
-            self.done(key, np.asarray(row, np.float32))
-
-
-_PART_SECONDS, _PART_BYTES = 300.0, 2**28
-"""What is new is kept so often: somebody's afternoon shouldn't end with a power cut; and when it is
-so much: what is written is a copy."""
-_BLOCK_BYTES = 2**22  # of rows that are moved at once
-
-
-class Interrupted(Exception):
-    """Ctrl-C; what was embedded until then is kept. `photos`: how many those are."""
-
-    def __init__(self, photos: int):
-        super().__init__()
-        self.photos = photos
+        keys, photos = zip(*self._pending.pop(shape), strict=True)
+        self._bytes -= sum(pixels.nbytes for pixels in photos)
+        embeddings = self.model.predict_on_batch(np.stack(photos))
+        for key, embedding in zip(keys, embeddings, strict=True):
+            self.on_embedded(key, np.asarray(embedding, np.float32))
 
 
 class EmbeddedPhotos:
-    """Photos and their embeddings.
+    """Photos and their embeddings. Memory: the embeddings, once.
 
     Args:
-        heap: the photos.
-        encoder: which encoder.
-        store: where embeddings are kept.
+        images: the folder of photos.
+        encoder: the encoder's files.
+        store: keeps the embeddings.
         facts: for the store's `about.json`.
 
     Attributes:
         photos: those with an embedding, ascending by path; from `embed_missing` on.
-        embeddings: float32 `[n, d]`, a row a photo; from `embed_missing` on.
-        skipped: name -> reason, of the others.
-        reused: how many of the embeddings were there before.
-
-    Memory: the embeddings, once.
+        embeddings: float32 `[n, d]`, a row per photo; from `embed_missing` on.
+        skipped: from name to reason, of the other photos.
+        reused: number of embeddings that were stored before.
     """
 
-    def __init__(self, heap: FlatImageFolder, encoder: EncoderFiles, store: Store, facts: dict):
-        self.heap, self.encoder, self.store, self.facts = heap, encoder, store, facts
-        self.skipped = dict(heap.skipped)
-        self._model = None
-        kept = store.read(heap.photos)
-        self._rows, self._there, self._complete = kept.rows, kept.there, kept.complete
-        self._new: list[int] = []  # rows that no file has yet
-        self.reused = int(np.count_nonzero(self._there))
+    embeddings: np.ndarray
 
-    def embed_missing(self, say: Callable[[str], None]) -> None:
-        """Embeds what isn't there yet, and keeps it.
+    def __init__(self, images: FlatImageFolder, encoder: EncoderFiles, store: Store, facts: dict):
+        self.images, self.encoder, self.store, self.facts = images, encoder, store, facts
+        self.photos: list[Photo] = []
+        self.skipped = dict(images.skipped)
+        stored = store.read(images.photos)
+        self._rows, self._present, self._complete = stored.rows, stored.present, stored.complete
+        self._unsaved: list[int] = []  # rows that no file has yet
+        self._last_save = 0.0
+        self.reused = int(np.count_nonzero(self._present))
+
+    @functools.cached_property
+    def model(self) -> "keras.Model":
+        """The encoder from uint8 images `[N, H, W, 3]` to `[N, d]`, loaded on first use."""
+        from byol_tf.config.loading import load_config
+        from byol_tf.models.inference import exported_form
+        from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
+        from byol_tf.runs.folder import RunFolder
+
+        if not self.encoder.is_run:
+            return load_encoder_file(self.encoder.path)
+        folder = RunFolder(self.encoder.path)
+        config = load_config(folder.config)
+        return exported_form(load_run_encoder(config, folder), *config.views.preparation)
+
+    def embed_image(self, pixels: np.ndarray) -> np.ndarray:
+        """Embeds any image, uint8 `[height, width, 3]`: float32 `[d]`."""
+        return np.asarray(self.model.predict_on_batch(pixels[None])[0], np.float32)
+
+    def embed_missing(self) -> None:
+        """Embeds the photos that are new or changed, and stores all embeddings.
 
         Raises:
-            EmbedError: not one photo can be read, or the encoder gives no numbers for one.
-            ProtocolError: see `runs/encoders.py`.
-            Interrupted: by Ctrl-C.
+            EmbedError: if no photo can be read, or the encoder returns NaN or infinity.
+            EmbeddingInterrupted: on Ctrl-C.
+            ProtocolError: if the encoder can't be loaded (see `runs/encoders.py`).
         """
-        missing = np.flatnonzero(~self._there)
+        missing = np.flatnonzero(~self._present)
         if len(missing):
             try:
-                self._embed(missing, say)
+                self._embed(missing)
             except KeyboardInterrupt:
-                self._finish()
-                raise Interrupted(len(self.photos)) from None
-        if not self._there.any():
+                self._store()
+                raise EmbeddingInterrupted(len(self.photos)) from None
+        if not self._present.any():
             examples = "; ".join(
                 f"{name}: {reason}" for name, reason in sorted(self.skipped.items())[:5]
             )
             raise EmbedError(
-                f"--images {self.heap.folder}: not one photo can be read. For example {examples}"
+                f"--images {self.images.folder}: no photo can be read. For example {examples}"
             )
-        self._finish()
+        self._store()
 
-    def _embed(self, missing: np.ndarray, say: Callable[[str], None]) -> None:
-
-        embedder, saved = None, time.monotonic()
-        read = self.heap.read_each([self.heap.photos[row] for row in missing])
-        with Progress("embedding", len(missing), say) as progress:
-            for number, (row, (photo, pixels, reason)) in enumerate(
-                zip(missing, read, strict=True), start=1
-            ):
+    def _embed(self, missing: np.ndarray) -> None:
+        logger.info("embedding %s photos", f"{len(missing):,}")
+        embedder = None
+        start = self._last_save = time.monotonic()
+        photos = self.images.read_each([self.images.photos[row] for row in missing])
+        with _progress_bar() as bar:
+            task = bar.add_task("", total=len(missing))
+            for row, (photo, pixels, reason) in zip(missing, photos, strict=True):
                 if pixels is None:
                     self.skipped[photo.name] = reason
                 else:
                     if embedder is None:
-                        embedder = Embedder(self.model(), self._put)
-                        progress.restart()  # what it took to load the encoder is no photo's time
+                        embedder = BatchEmbedder(self.model, self._put)
+                        start = time.monotonic()  # without the time to load the encoder
                     embedder.add(row, pixels)
-                progress.done(number)
-                if self._new and (
-                    time.monotonic() - saved > _PART_SECONDS
-                    or len(self._new) * self._rows[0].nbytes > _PART_BYTES
-                ):
-                    self.store.write_part(
-                        [self.heap.photos[new] for new in self._new], self._rows[self._new]
-                    )
-                    self._new, saved = [], time.monotonic()
+                bar.advance(task)
+                self._save_part()
             if embedder is not None:
                 embedder.finish()
+        seconds = time.monotonic() - start
+        rate = len(missing) / max(seconds, 1e-9)
+        logger.info("%s photos, %.1f photos/s, %.1f s", f"{len(missing):,}", rate, seconds)
 
     def _put(self, row: int, embedding: np.ndarray) -> None:
         if not np.isfinite(embedding).all():
-            name = self.heap.photos[row].name
+            name = self.images.photos[row].name
             raise EmbedError(
                 f"--encoder {self.encoder.path}: expected finite numbers for {name}; received NaN "
                 "or infinity"
             )
         if self._rows is None:
-            self._rows = np.empty((len(self._there), len(embedding)), np.float32)
-        self._rows[row], self._there[row] = embedding, True
-        self._new.append(row)
+            self._rows = np.empty((len(self._present), len(embedding)), np.float32)
+        self._rows[row], self._present[row] = embedding, True
+        self._unsaved.append(row)
         self._complete = False
 
-    def _finish(self) -> None:
-        """Moves the rows together and has the files hold them all."""
-        there = np.flatnonzero(self._there)
-        self.photos = [self.heap.photos[row] for row in there]
-        if not len(there):
+    def _save_part(self) -> None:
+        """Saves the new rows where they are many, or the last part is long ago."""
+        if self._rows is None or not self._unsaved:
             return
-        if len(there) < len(self._there):
-            some = max(1, _BLOCK_BYTES // self._rows[0].nbytes)
-            for first in range(
-                0, len(there), some
-            ):  # in place: rows move up only, so none is overwritten before it has moved
-                block = there[first : first + some]
-                self._rows[first : first + len(block)] = self._rows[block]
-        self.embeddings = self._rows[: len(there)]
+        if (
+            time.monotonic() - self._last_save > _PART_SECONDS
+            or len(self._unsaved) * self._rows[0].nbytes > _PART_BYTES
+        ):
+            photos = [self.images.photos[row] for row in self._unsaved]
+            self.store.write_part(photos, self._rows[self._unsaved])
+            count = np.count_nonzero(self._present)
+            logger.info("%s of %s photos embedded", f"{count:,}", f"{len(self._present):,}")
+            self._unsaved, self._last_save = [], time.monotonic()
+
+    def _store(self) -> None:
+        """Closes the gaps between rows, and writes the files unless they have all rows."""
+        present = np.flatnonzero(self._present)
+        self.photos = [self.images.photos[row] for row in present]
+        if self._rows is None or not len(present):
+            return
+        if len(present) < len(self._present):
+            block_rows = max(1, _MOVE_BYTES // self._rows[0].nbytes)
+            # In place: rows only move up, so that none is overwritten before it has moved.
+            for start in range(0, len(present), block_rows):
+                block = present[start : start + block_rows]
+                self._rows[start : start + len(block)] = self._rows[block]
+        self.embeddings = self._rows[: len(present)]
         if not self._complete:
             self.store.write(self.photos, self.embeddings, self.skipped, self.facts)
-        elif len(there) < len(self._there):
+        elif len(present) < len(self._present):
             self.store.write_skipped(self.skipped)
 
-    def model(self):
-        """The encoder, loaded when it is needed first."""
-        if self._model is None:
-            from byol_tf.config.loading import load_config
-            from byol_tf.models.inference import exported_form
-            from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
-            from byol_tf.runs.folder import RunFolder
 
-            if self.encoder.run:
-                folder = RunFolder(self.encoder.path)
-                config = load_config(folder.config)
-                self._model = exported_form(
-                    load_run_encoder(config, folder), *config.views.preparation
-                )
-            else:
-                self._model = load_encoder_file(self.encoder.path)
-        return self._model
-
-    def embedded(self, pixels: np.ndarray) -> np.ndarray:
-        """The embedding of any image, uint8 `[height, width, 3]`: float32 `[d]`."""
-        return np.asarray(self.model().predict_on_batch(pixels[None])[0], np.float32)
+def _progress_bar() -> Progress:
+    """A bar in a terminal, and nothing elsewhere."""
+    console = Console()
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("photos,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

@@ -1,13 +1,12 @@
-"""The embeddings of a folder's photos, kept so that no photo is embedded twice. Needs no
-TensorFlow.
+"""Files that keep the embeddings of a folder's photos, so that no photo is embedded twice.
 
 ```
 OUT/
   embeddings.npz   `embeddings`, float32 [n, d]
   index.csv        row, path, bytes, modified: the photo of each row
-  skipped.csv      path, reason: what couldn't be read
-  about.json       which encoder, which photos, with which command
-  parts/           only until all photos are embedded: 0001.npz and so on, each with what was new
+  skipped.csv      path, reason: photos that couldn't be read
+  about.json       encoder, folder of photos, command
+  parts/           until all photos are embedded: 0001.npz, ..., each with the latest rows
 ```
 """
 
@@ -35,32 +34,32 @@ from byol_tf.runs.files import (
 )
 from pipelines.sources import Photo
 
-_BLOCK_BYTES = 2**22
+_READ_BYTES = 2**22
 """Of embeddings that are read at once."""
-_NOT_WHOLE = (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError)
+_INVALID_FILE = (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError)
 
-_Key = tuple[str, int, int]
-"""Name, bytes and time of a photo's last change: what tells whether it is still the same one."""
+PhotoKey = tuple[str, int, int]
+"""Name, bytes and modification time, by which an unchanged photo is recognised."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is kept of some photos.
+class StoredEmbeddings:
+    """The rows of some photos, as far as they are stored.
 
     Attributes:
-        rows: float32 `[n, d]`, a row a photo, to be filled in where `there` is false; None where
-            nothing is kept.
-        there: bool `[n]`, whether a photo's row is kept.
-        complete: whether `embeddings.npz` holds all of these rows, and no others.
+        rows: float32 `[n, d]`, a row per photo, undefined where `present` is False; None where
+            no row is stored.
+        present: bool `[n]`.
+        complete: whether `embeddings.npz` has exactly these rows, and there are no parts.
     """
 
     rows: np.ndarray | None
-    there: np.ndarray
+    present: np.ndarray
     complete: bool
 
 
 class Store:
-    """The folder. Making the object touches nothing.
+    """The folder that keeps embeddings. Nothing is written until a method does.
 
     Args:
         root: the folder.
@@ -68,19 +67,18 @@ class Store:
         images: the folder of photos, absolute.
 
     Raises:
-        EmbedError: if the folder holds something else, or what another encoder or other photos
-            gave.
+        EmbedError: if the folder holds something else, or embeddings of another encoder or of
+            other photos.
     """
 
     def __init__(self, root: Path, encoder: str, images: Path):
         self.root = root
-        self.embeddings, self.index = root / "embeddings.npz", root / "index.csv"
-        self.skipped, self.about, self.parts = (
-            root / "skipped.csv",
-            root / "about.json",
-            root / "parts",
-        )
-        self.mark = {
+        self.embeddings = root / "embeddings.npz"
+        self.index = root / "index.csv"
+        self.skipped = root / "skipped.csv"
+        self.about = root / "about.json"
+        self.parts = root / "parts"
+        self.identity = {
             "encoder_digest": encoder,
             "images": os.fsencode(images).decode("utf-8", "backslashreplace"),
         }
@@ -88,8 +86,7 @@ class Store:
 
     def _check(self) -> None:
         if not self.root.exists() or (
-            self.root.is_dir()
-            and not any(not path.name.startswith(".") for path in self.root.iterdir())
+            self.root.is_dir() and all(path.name.startswith(".") for path in self.root.iterdir())
         ):
             return
         about = self._read_about()
@@ -98,14 +95,14 @@ class Store:
                 f"--out {self.root}: expected a new or empty folder, or one that this command "
                 "made; it holds something else"
             )
-        for name, what in (
-            ("encoder_digest", "another encoder, or of this one before it learned on"),
+        for key, difference in (
+            ("encoder_digest", "another encoder, or of this one before further training"),
             ("images", "another folder"),
         ):
-            if about.get(name) != self.mark[name]:
+            if about.get(key) != self.identity[key]:
                 raise EmbedError(
-                    f"--out {self.root}: it holds the embeddings of {what}; name another folder, "
-                    "or leave --out out"
+                    f"--out {self.root}: it holds the embeddings of {difference}; name another "
+                    "folder, or remove --out"
                 )
 
     def _read_about(self) -> dict | None:
@@ -115,75 +112,82 @@ class Store:
             return None
         return about if isinstance(about, dict) and "encoder_digest" in about else None
 
-    def read(self, photos: Sequence[Photo]) -> Kept:
-        """Reads what is kept of some photos; a file that isn't whole is passed over.
+    def read(self, photos: Sequence[Photo]) -> StoredEmbeddings:
+        """Reads the stored rows of some photos; damaged or incomplete files are ignored.
 
         Memory: the rows, once.
         """
-        at = {(photo.name, photo.bytes, photo.modified): row for row, photo in enumerate(photos)}
-        rows, there = None, np.zeros(len(photos), bool)
-        held, parts = 0, self._parts()
+        row_of = {_key(photo): row for row, photo in enumerate(photos)}
+        rows, present = None, np.zeros(len(photos), bool)
+        count, parts = 0, self._part_files()
         for file in (self.embeddings, *parts):
-            with contextlib.suppress(*_NOT_WHOLE):
-                keys = _keys(self._index() if file == self.embeddings else _part_index(file))
-                targets = np.array([at.get(key, -1) for key in keys], np.int64)
-                targets[
-                    there[targets]
-                ] = -1  # what was whole stays; for -1 itself it makes no difference
-                first = 0
-                for block in _blocks(file, len(keys)):
+            with contextlib.suppress(*_INVALID_FILE):
+                index = self._read_index() if file == self.embeddings else _part_index(file)
+                keys = _parse_index(index)
+                targets = np.array([row_of.get(key, -1) for key in keys], np.int64)
+                targets[present[targets]] = -1  # the first one read stays
+                start = 0
+                for block in _read_blocks(file, len(keys)):
                     if rows is None:  # pages of np.empty cost nothing until they are written
                         rows = np.empty((len(photos), block.shape[1]), np.float32)
-                    to = targets[first : first + len(block)]
-                    rows[to[to >= 0]] = block[to >= 0]
-                    first += len(block)
-                there[targets[targets >= 0]] = True
+                    block_targets = targets[start : start + len(block)]
+                    rows[block_targets[block_targets >= 0]] = block[block_targets >= 0]
+                    start += len(block)
+                present[targets[targets >= 0]] = True
                 if file == self.embeddings:
-                    held = len(keys)
-        return Kept(
-            rows if there.any() else None, there, not parts and held == np.count_nonzero(there)
-        )
+                    count = len(keys)
+        complete = not parts and count == np.count_nonzero(present)
+        return StoredEmbeddings(rows if present.any() else None, present, complete)
 
-    def _index(self) -> bytes:
-        """`index.csv`. `ValueError` where it isn't the one that was written last: `embeddings.npz`
-        may be of another."""
+    def _read_index(self) -> bytes:
+        """Reads `index.csv`.
+
+        Raises:
+            ValueError: if it isn't the one that was completed last: `embeddings.npz` may belong to
+                another.
+        """
         about, text = self._read_about(), self.index.read_bytes()
         if about is None or about.get("index_sha256") != hashlib.sha256(text).hexdigest():
             raise ValueError(f"{self.index}: expected the digest of about.json")
         return text
 
-    def _parts(self) -> list[Path]:
+    def _part_files(self) -> list[Path]:
         return sorted(self.parts.glob("*.npz"), key=lambda path: (len(path.name), path.name))
 
     def write_part(self, photos: Sequence[Photo], embeddings: np.ndarray) -> None:
-        """Writes what is new, beside what is there.
+        """Writes new rows to a file of their own.
 
         Args:
             photos: of the rows.
             embeddings: float32 `[n, d]`.
+
+        Raises:
+            EmbedError: if the disk refuses.
         """
         with self._writing():
             self.parts.mkdir(exist_ok=True)
-            taken = [path.stem for path in self._parts()]
-            number = int(taken[-1]) + 1 if taken else 1
+            existing = self._part_files()
+            number = int(existing[-1].stem) + 1 if existing else 1
             index = np.frombuffer(_index_text(photos).encode(), np.uint8)
-            part = self.parts / f"{number:04d}.npz"
-            with atomic_file(part) as file:
+            with atomic_file(self.parts / f"{number:04d}.npz") as file:
                 np.savez(file, index=index, embeddings=embeddings)
 
     def write(
         self, photos: Sequence[Photo], embeddings: np.ndarray, skipped: dict[str, str], facts: dict
     ) -> None:
-        """Writes all of it, each file beside its place and renamed.
+        """Writes all rows and removes the parts. Each file replaces its old version at once.
 
-        `index.csv` comes before its rows, and last `about.json` with the digest of the index: what
-        was broken off in between isn't taken for whole.
+        `index.csv` is replaced before its rows, and last `about.json` with the digest of the index:
+        after a crash in between, `read` ignores the rows.
 
         Args:
             photos: of the rows.
             embeddings: float32 `[n, d]`.
-            skipped: name -> reason.
+            skipped: from name to reason.
             facts: for `about.json`.
+
+        Raises:
+            EmbedError: if the disk refuses.
         """
         with self._writing():
             index = _index_text(photos)
@@ -192,12 +196,20 @@ class Store:
                 file.flush()  # a full disk shows before the index is replaced
                 write_atomically(self.index, index)
             self._write_skipped(skipped)
-            about = self.mark | facts | {"index_sha256": hashlib.sha256(index.encode()).hexdigest()}
+            digest = hashlib.sha256(index.encode()).hexdigest()
+            about = self.identity | facts | {"index_sha256": digest}
             write_atomically(self.about, json.dumps(about, indent=2) + "\n")
             shutil.rmtree(self.parts, ignore_errors=True)
 
     def write_skipped(self, skipped: dict[str, str]) -> None:
-        """Writes `skipped.csv` alone, name -> reason."""
+        """Writes `skipped.csv` alone.
+
+        Args:
+            skipped: from name to reason.
+
+        Raises:
+            EmbedError: if the disk refuses.
+        """
         with self._writing():
             self._write_skipped(skipped)
 
@@ -209,13 +221,12 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """The folder is ours from its first file on, also if what follows is broken off.
-        `EmbedError` if the disk refuses."""
+        """Makes the folder with an `about.json`, so that after a crash it is known as a store."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             remove_left_overs(self.root)
             if not self.about.exists():
-                write_atomically(self.about, json.dumps(self.mark, indent=2) + "\n")
+                write_atomically(self.about, json.dumps(self.identity, indent=2) + "\n")
             yield
         except OSError as error:
             raise EmbedError(
@@ -223,12 +234,16 @@ class Store:
             ) from error
 
 
+def _key(photo: Photo) -> PhotoKey:
+    return photo.name, photo.bytes, photo.modified
+
+
 def _index_text(photos: Sequence[Photo]) -> str:
-    rows = ((row, photo.name, photo.bytes, photo.modified) for row, photo in enumerate(photos))
+    rows = ((row, *_key(photo)) for row, photo in enumerate(photos))
     return csv_text(("row", "path", "bytes", "modified"), rows)
 
 
-def _keys(index: bytes) -> list[_Key]:
+def _parse_index(index: bytes) -> list[PhotoKey]:
     """The photos of an index, in the order of its rows, which ascend from 0."""
     table = csv.DictReader(io.StringIO(index.decode("utf-8"), newline=""))
     return [(row["path"], int(row["bytes"]), int(row["modified"])) for row in table]
@@ -239,23 +254,22 @@ def _part_index(file: Path) -> bytes:
         return arrays["index"].tobytes()
 
 
-def _blocks(file: Path, count: int) -> Iterator[np.ndarray]:
-    """The `embeddings` of a file, float32 `[count, d]`, some rows at a time. `_NOT_WHOLE` at the
-    latest after the last one."""
+def _read_blocks(file: Path, count: int) -> Iterator[np.ndarray]:
+    """Reads the `embeddings` of a file, float32 `[count, d]`, in blocks of rows.
+
+    Raises:
+        One of `_INVALID_FILE`: if the file is invalid; where its content is damaged, after the
+            last block.
+    """
     with zipfile.ZipFile(file) as archive, archive.open("embeddings.npy") as stream:
         np.lib.format.read_magic(stream)
-        shape, columns_first, dtype = np.lib.format.read_array_header_1_0(stream)
-        if (
-            len(shape) != 2
-            or shape[0] != count
-            or not shape[1]
-            or columns_first
-            or dtype != np.float32
-        ):
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+        if len(shape) != 2 or shape[0] != count or not shape[1] or fortran_order or dtype != "f4":
             raise ValueError(
                 f"{file}: expected float32 [{count}, d]; received {dtype} {list(shape)}"
             )
-        some = max(1, _BLOCK_BYTES // (4 * shape[1]))
-        for first in range(0, count, some):
-            size = min(some, count - first), shape[1]
-            yield np.frombuffer(stream.read(4 * size[0] * size[1]), np.float32).reshape(size)
+        width = shape[1]
+        block_rows = max(1, _READ_BYTES // (4 * width))
+        for start in range(0, count, block_rows):
+            rows = min(block_rows, count - start)
+            yield np.frombuffer(stream.read(4 * rows * width), np.float32).reshape(rows, width)

@@ -1,1 +1,1 @@
-"""How good a frozen representation is."""
+"""Evaluation of frozen encoders: linear probe, k-NN, fine-tuning."""

@@ -1,5 +1,4 @@
-"""Random crops with flips of labelled images: what the papers' protocols train a classifier on
-(BYOL paper, appendix C)."""
+"""Random crops with flips of labelled images, to train classifiers on (BYOL paper, appendix C)."""
 
 import math
 
@@ -12,21 +11,21 @@ from pipelines.sources import Images
 from pipelines.views.fused import FusedViews
 
 CROP_AND_FLIP = ViewPolicy(jitter_probability=0.0, grayscale_probability=0.0, blur_probability=0.0)
-_BLACK, _WHITE = (0.0, 0.0, 0.0), (1.0 / 255.0, 1.0 / 255.0, 1.0 / 255.0)
+# mean and std that leave pixels in [0, 255]
+_MEAN, _STD = (0.0, 0.0, 0.0), (1.0 / 255.0, 1.0 / 255.0, 1.0 / 255.0)
 
 
-def batch_size_for(count: int, largest: int) -> int:
-    """Images a batch, at most `largest`: equal parts of an epoch, so that few images are left out
-    of it."""
+def even_batch_size(count: int, largest: int) -> int:
+    """Divides an epoch into batches of at most `largest` images, with few images left over."""
     return count // math.ceil(count / largest)
 
 
 def labelled_batches(images: Images, size: int, batch_size: int, seed: int) -> tf.data.Dataset:
-    """Endless batches for `crop_layer`, with their labels.
+    """Returns endless batches for `crop_layer`, with the index of each image.
 
     Args:
         images: with labels.
-        size: side of a crop.
+        size: side of a crop in pixels.
         batch_size: at most the number of images.
         seed: decides order and crops.
 
@@ -41,17 +40,19 @@ def labelled_batches(images: Images, size: int, batch_size: int, seed: int) -> t
     order = Order(len(images), batch_size, seed)
 
     @tf.autograph.experimental.do_not_convert
-    def indices(step):
+    def batch_indices(step: tf.Tensor) -> tf.Tensor:
         return order.at(step)[2]
 
-    # Order is a function of the step, so the images' indices needn't travel with them through
-    # batches that know no labels.
-    where = tf.data.Dataset.range(tf.int64.max).map(indices)
-    return tf.data.Dataset.zip(pixels, where).map(lambda batch, indices: (*batch, indices))
+    # The order is a function of the step, so the indices can be computed beside batches that carry
+    # none.
+    indices = tf.data.Dataset.range(tf.int64.max).map(batch_indices)
+    return tf.data.Dataset.zip(pixels, indices).map(lambda batch, indices: (*batch, indices))
 
 
 def crop_layer(images: Images, size: int, seed: int) -> FusedViews:
-    """From a batch of `labelled_batches` (pixels, ids) to crops, float32 `[N, size, size, 3]` in
-    [0, 255]."""
+    """Returns a layer from (pixels, ids) of `labelled_batches` to crops.
+
+    The crops are float32 `[N, size, size, 3]` in [0, 255].
+    """
     policy = CROP_AND_FLIP if images.shape is not None else CROP_AND_FLIP.without_crop()
-    return FusedViews(policy, size, (seed, 0), _BLACK, _WHITE, dtype="float32")
+    return FusedViews(policy, size, (seed, 0), _MEAN, _STD, dtype="float32")

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipelines.sources import Images
 
-_BATCH = 250
+_BATCH_SIZE = 250
 _BATCH_BYTES = 2**26  # of uint8 pixels: resizing takes several times as much, in float32
 
 
@@ -17,18 +17,18 @@ def embed(model: keras.Model, images: Images) -> np.ndarray:
     Args:
         model: from uint8 images `[N, H, W, 3]` to `[N, d]`, in inference mode (see
             `models/inference.py`).
-        images: n images; where their sizes differ they are fed one by one, and large ones few at a
-            time.
+        images: n images. Those of different sizes are embedded one by one, large ones in small
+            batches.
 
     Returns:
         float32 `[n, d]`.
     """
-    together = (
-        1 if images.shape is None else min(_BATCH, max(1, _BATCH_BYTES // math.prod(images.shape)))
-    )
+    batch_size = 1
+    if images.shape is not None:
+        batch_size = min(_BATCH_SIZE, max(1, _BATCH_BYTES // math.prod(images.shape)))
     outputs = []
-    for first in range(0, len(images), together):
-        indices = np.arange(first, min(first + together, len(images)))
+    for first in range(0, len(images), batch_size):
+        indices = np.arange(first, min(first + batch_size, len(images)))
         batch = images.batch(indices) if images.shape is not None else images[first][None]
         outputs.append(model.predict_on_batch(batch))
     return np.concatenate(outputs).astype(np.float32, copy=False)

@@ -1,12 +1,12 @@
-"""Fine-tuning on few labels, and the same network from scratch on the same labels (STL-10 paper,
-section 3.2).
+"""Fine-tuning on few labels, and the same network trained from scratch on the same labels.
 
-The paper trains encoder and linear layer for 25 epochs, and names neither optimizer, rate nor
-augmentation of that. Here: Adam, which is its optimizer of pre-training, at rates from its 1e-4 for
-a batch of 128 upwards, cosine down to 0; random crops with flips, as in the BYOL paper's
-semi-supervised protocol.
+The STL-10 paper (section 3.2) trains encoder and linear layer for 25 epochs, and names neither
+optimizer, learning rate nor augmentation of that. Here: Adam, its optimizer of pre-training, with
+rates from its 1e-4 for a batch of 128 upwards and a cosine decay to 0; random crops with flips, as
+in the BYOL paper's semi-supervised protocol.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,66 +14,35 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.evaluate.crops import batch_size_for, crop_layer, labelled_batches
+from byol_tf.evaluate.crops import crop_layer, even_batch_size, labelled_batches
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.metrics import top_1_and_5, top_k_accuracy
-from byol_tf.evaluate.splits import held_out, labelled_fraction
+from byol_tf.evaluate.splits import labelled_fraction, require_labels, stratified_folds
 from byol_tf.models.inference import split_inference_model
 from byol_tf.models.networks import initialize_from_data
 from pipelines.sources import Images, subset
 
-_FACTOR, _TIMES = 3.0, 3
-
-
-def tried_rates(
-    rates: Sequence[float], accuracy: Callable[[float], float], widen: bool
-) -> dict[float, float]:
-    """Rate -> accuracy on held-out images, of all that were tried, in that order. The first of the
-    best is the one to take.
-
-    Args:
-        rates: that are tried in any case.
-        accuracy: trains with a rate and judges.
-        widen: whether a rate three times beyond an end of those tried is tried too while that end
-            is the best, three times at most. A grid that is right for some images can be off by
-            orders for others, and its end then looks like a choice.
-    """
-    tried = {rate: accuracy(rate) for rate in rates}
-    for _ in range(_TIMES if widen else 0):
-        best = best_rate(tried)
-        if best == max(tried):
-            beyond = best * _FACTOR
-        elif best == min(tried):
-            beyond = best / _FACTOR
-        else:
-            break
-        tried[beyond] = accuracy(beyond)
-    return tried
-
-
-def best_rate(tried: dict[float, float]) -> float:
-    """The first of those with the highest accuracy."""
-    return max(tried, key=tried.get)
-
-
 FINETUNE_RATES = (1e-4, 3e-4, 1e-3)
 SUPERVISED_RATES = (3e-4, 1e-3, 3e-3)
 _DATA_INIT_IMAGES = 256  # as in pre-training
+_WIDENING_FACTOR, _WIDENINGS = 3.0, 3
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TuneRecipe:
-    """How encoder and linear layer are trained.
+    """Settings of the training of encoder and linear layer.
 
     Attributes:
-        from_scratch: whether the encoder's weights are drawn anew: the supervised baseline.
-        rates: that are tried; a single one is used as it is and no image held out.
-        widen: whether others are tried beyond an end of them (see `rate_search.py`).
-        fraction: of the labelled images that is used.
-        seeds: how often it is repeated, each time with another draw of images, order, crops and
-            first weights.
+        from_scratch: whether the encoder is initialised anew: the supervised baseline.
+        rates: learning rates to try. A single one is used as it is, and no image is held out.
+        widen: whether rates beyond these are tried too (see `search_rates`).
+        fraction: of the labelled images to use, above 0 and at most 1.
+        seeds: number of repetitions, each with its own sample of images, order, crops and
+            initial weights.
         epochs: passes over those images.
-        batch_size: images a step, fewer where there are fewer.
+        batch_size: images per step, at most.
     """
 
     from_scratch: bool
@@ -91,18 +60,16 @@ def tune_protocol(
     test: Images,
     recipe: TuneRecipe,
     seed: int,
-    say: Callable[[str], None] = lambda line: None,
     verbose: int | str = 0,
 ) -> dict:
-    """Chooses the rate on a held-out part of the first seed's labels, then trains with each seed on
-    all of that seed's.
+    """Chooses the learning rate on held-out labels of the first seed, then trains with each seed.
 
     Args:
         inference: see `models/inference.py`; its encoder is copied.
-        train, test: with labels. Test images are judged by their centre, as `inference` takes it.
+        train: images with labels.
+        test: images with labels, evaluated by the centre crop of `inference`.
         recipe: of the training.
         seed: the first one.
-        say: prints a line for people after each training.
         verbose: as in `keras.Model.fit`.
 
     Returns:
@@ -111,96 +78,134 @@ def tune_protocol(
         `held_out_accuracy` of each rate, `epochs`, `batch_size`.
 
     Raises:
-        ProtocolError: if a class would be left without an image, none can be held out, or
-            `inference` is of another form.
+        ProtocolError: if there are fewer labels than classes, none can be held out, or
+            `inference` is a model of another form.
     """
-    classes = int(max(train.labels.max(), test.labels.max())) + 1
-    parts = [
-        subset(train, labelled_fraction(train.labels, recipe.fraction, seed + number))
+    labels, test_labels = require_labels(train), require_labels(test)
+    classes = int(max(labels.max(), test_labels.max())) + 1
+    samples = [
+        subset(train, labelled_fraction(labels, recipe.fraction, seed + number))
         for number in range(recipe.seeds)
     ]
-    best, tried = recipe.rates[0], {}
+
+    def trained(images: Images, rate: float, seed: int) -> keras.Model:
+        return _train_classifier(inference, images, classes, rate, recipe, seed, verbose)
+
+    best, accuracies = recipe.rates[0], {}
     if len(recipe.rates) > 1:
-        held = held_out(parts[0].labels, seed)
-        kept, judged = (
-            subset(parts[0], np.flatnonzero(~held)),
-            subset(parts[0], np.flatnonzero(held)),
-        )
+        held_out = stratified_folds(require_labels(samples[0]), seed)[0]
+        training = subset(samples[0], np.flatnonzero(~held_out))
+        validation = subset(samples[0], np.flatnonzero(held_out))
 
         def accuracy(rate: float) -> float:
-            scores = embed(_trained(inference, kept, classes, rate, recipe, seed, verbose), judged)
-            reached = top_k_accuracy(scores, judged.labels)
-            say(f"rate {rate:g}: {reached:.1%} of the held-out labels")
-            return reached
+            scores = embed(trained(training, rate, seed), validation)
+            top1 = top_k_accuracy(scores, require_labels(validation))
+            logger.info("rate %g: %.1f%% of the held-out labels", rate, 100 * top1)
+            return top1
 
-        tried = tried_rates(recipe.rates, accuracy, recipe.widen)
-        best = best_rate(tried)
+        accuracies = search_rates(recipe.rates, accuracy, recipe.widen)
+        best = best_rate(accuracies)
     results = []
-    for number, part in enumerate(parts):
-        results.append(
-            top_1_and_5(
-                embed(
-                    _trained(inference, part, classes, best, recipe, seed + number, verbose), test
-                ),
-                test.labels,
-            )
-        )
-        say(f"seed {seed + number}: {results[-1]['top1']:.1%}")
-    each = [result["top1"] for result in results]
+    for number, images in enumerate(samples):
+        scores = embed(trained(images, best, seed + number), test)
+        results.append(top_1_and_5(scores, test_labels))
+        logger.info("seed %d: %.1f%%", seed + number, 100 * results[-1]["top1"])
+    top1 = [result["top1"] for result in results]
+    top5 = [result["top5"] for result in results if result["top5"] is not None]
     return {
-        "top1": float(np.mean(each)),
-        "top5": None
-        if results[0]["top5"] is None
-        else float(np.mean([result["top5"] for result in results])),
-        "top1_std": float(np.std(each, ddof=1)) if len(each) > 1 else None,
-        "top1_each": each,
+        "top1": float(np.mean(top1)),
+        "top5": float(np.mean(top5)) if top5 else None,
+        "top1_std": float(np.std(top1, ddof=1)) if len(top1) > 1 else None,
+        "top1_each": top1,
         "fraction": recipe.fraction,
-        "labels": len(parts[0]),
+        "labels": len(samples[0]),
         "rate": best,
-        "held_out_accuracy": {f"{rate:g}": value for rate, value in tried.items()},
+        "held_out_accuracy": {f"{rate:g}": value for rate, value in accuracies.items()},
         "epochs": recipe.epochs,
-        "batch_size": batch_size_for(len(parts[0]), recipe.batch_size),
+        "batch_size": even_batch_size(len(samples[0]), recipe.batch_size),
     }
 
 
-class Classifier(keras.Model):
-    """Crops, flips and classifies (pixels, ids) in `fit`."""
+def search_rates(
+    rates: Sequence[float], accuracy: Callable[[float], float], widen: bool
+) -> dict[float, float]:
+    """Tries learning rates, and further ones while the best is the smallest or largest.
+
+    A grid that suits some images can be off by orders of magnitude for others; the best of it is
+    then merely its end.
+
+    Args:
+        rates: those that are tried in any case.
+        accuracy: trains with a rate and returns the accuracy on held-out images.
+        widen: whether to try a rate three times beyond an end of those tried while that end is the
+            best, three times at most.
+
+    Returns:
+        The accuracy of each rate, in the order of trial.
+    """
+    accuracies = {rate: accuracy(rate) for rate in rates}
+    for _ in range(_WIDENINGS if widen else 0):
+        best = best_rate(accuracies)
+        if best == max(accuracies):
+            beyond = best * _WIDENING_FACTOR
+        elif best == min(accuracies):
+            beyond = best / _WIDENING_FACTOR
+        else:
+            break
+        accuracies[beyond] = accuracy(beyond)
+    return accuracies
+
+
+def best_rate(accuracies: dict[float, float]) -> float:
+    """The first of the rates with the highest accuracy."""
+    return max(accuracies, key=lambda rate: accuracies[rate])
+
+
+class CroppingClassifier(keras.Model):
+    """Crops, flips and classifies (pixels, ids) of `labelled_batches`."""
 
     def __init__(self, crops: keras.layers.Layer, network: keras.Model):
         super().__init__()
         self.crops, self.network = crops, network
         self.built = True
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Returns logits `[N, classes]`."""
         return self.network(self.crops(*inputs), training=training)
 
 
-def _trained(
-    inference, images: Images, classes: int, rate: float, recipe: TuneRecipe, seed: int, verbose
+def _train_classifier(
+    inference: keras.Model,
+    images: Images,
+    classes: int,
+    rate: float,
+    recipe: TuneRecipe,
+    seed: int,
+    verbose: int | str,
 ) -> keras.Model:
-    """A model from uint8 images of any size to logits `[N, classes]`, trained on `images`."""
+    """Trains a model from uint8 images of any size to logits `[N, classes]`."""
     keras.utils.set_random_seed(seed)
-    resize, normalise, encoder = split_inference_model(inference)
-    copy = keras.models.clone_model(encoder)
+    resize, normalize, pretrained = split_inference_model(inference)
+    encoder = keras.models.clone_model(pretrained)
     if not recipe.from_scratch:
-        copy.set_weights(encoder.get_weights())
-    size, batch_size = encoder.input_shape[1], batch_size_for(len(images), recipe.batch_size)
+        encoder.set_weights(pretrained.get_weights())
+    size = pretrained.input_shape[1]
+    batch_size = even_batch_size(len(images), recipe.batch_size)
     crops = crop_layer(images, size, seed)
     batches = labelled_batches(images, size, batch_size, seed)
     if recipe.from_scratch:
         pixels, ids, _ = next(iter(batches))
-        initialize_from_data([copy], normalise(crops(pixels, ids)[:_DATA_INIT_IMAGES]))
+        initialize_from_data([encoder], normalize(crops(pixels, ids)[:_DATA_INIT_IMAGES]))
     linear = keras.layers.Dense(classes, dtype="float32", name="classifier")
-    pixels = keras.Input((size, size, 3))
-    network = keras.Model(pixels, linear(copy(normalise(pixels))))
-    labels, steps = tf.constant(images.labels, tf.int64), len(images) // batch_size
-    model = Classifier(crops, network)
+    crop = keras.Input((size, size, 3))
+    model = CroppingClassifier(crops, keras.Model(crop, linear(encoder(normalize(crop)))))
+    labels, steps = tf.constant(require_labels(images), tf.int64), len(images) // batch_size
     model.compile(
         keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps * recipe.epochs)),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    stream = batches.map(lambda pixels, ids, indices: ((pixels, ids), tf.gather(labels, indices)))
-    model.fit(stream, epochs=recipe.epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose)
-    uint8 = keras.Input((None, None, 3), dtype="uint8")
-    return keras.Model(uint8, linear(copy(normalise(resize(uint8)), training=False)))
+    dataset = batches.map(lambda pixels, ids, indices: ((pixels, ids), tf.gather(labels, indices)))
+    model.fit(dataset, epochs=recipe.epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose)
+    photo = keras.Input((None, None, 3), dtype="uint8")
+    return keras.Model(photo, linear(encoder(normalize(resize(photo)), training=False)))

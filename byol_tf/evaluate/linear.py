@@ -1,40 +1,41 @@
-"""The BYOL paper's linear protocol (section 4, appendix C): a linear layer on the frozen encoder,
-trained on random crops with flips.
+"""The BYOL paper's linear protocol: a linear layer on the frozen encoder, trained on random crops.
 
-All rates that are tried are trained at once, each in a linear head of its own: the encoder, which
-is nearly all of the work, then sees each crop once. For the same reason each rate has two heads,
-one that learns from all training images and one that doesn't see those held out.
+See section 4 and appendix C of the paper. All learning rates are trained at once, each with a
+linear head of its own: the encoder, which is nearly all of the work, then sees each crop once. For
+the same reason each rate has two heads, one that learns from all training images and one that
+doesn't see the held-out ones.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.evaluate.crops import batch_size_for, crop_layer, labelled_batches
+from byol_tf.evaluate.crops import crop_layer, even_batch_size, labelled_batches
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.metrics import top_1_and_5, top_k_accuracy
-from byol_tf.evaluate.splits import held_out
+from byol_tf.evaluate.splits import require_labels, stratified_folds
 from pipelines.sources import Images, subset
 
 RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 """Learning rates at a batch of 1024 images. The first five are the paper's; few images, hence few
-steps, and small features need more."""
+steps, and small features need larger ones."""
 _MOMENTUM = 0.9
-_REFERENCE_BATCH = 1024
+_REFERENCE_BATCH_SIZE = 1024
 
 
 @dataclass(frozen=True)
 class LinearRecipe:
-    """How the heads are trained. The defaults are the paper's.
+    """Settings of the training of the heads. The defaults are the paper's.
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step, fewer where there are fewer.
-        rates: that are tried, at a batch of 1024 images; a single one is used as it is and no image
-            held out.
+        batch_size: images per step, at most.
+        rates: learning rates to try, at a batch of 1024 images. A single one is used as it is, and
+            no image is held out.
     """
 
     epochs: int = 80
@@ -43,36 +44,39 @@ class LinearRecipe:
 
 
 class Heads(keras.Model):
-    """Several linear classifiers side by side on the same frozen features.
+    """Several linear classifiers of the same frozen features.
+
+    Calling it returns logits `[N, count, classes]`. The kernels are initialised with zeros, so that
+    all rates start at the same point.
 
     Args:
-        encode: from what `fit` is given to features `[N, width]`; no gradient reaches it.
+        encode: from the inputs of `fit` to features `[N, width]`; no gradient reaches it.
         width: of the features.
-        count: of heads.
-        classes: of each.
-
-    Calling it gives logits `[N, count, classes]`. They begin at zero, so all rates begin at the
-    same point.
+        count: number of heads.
+        classes: of each head.
     """
 
     def __init__(self, encode: Callable, width: int, count: int, classes: int):
         super().__init__()
-        self.encode, self.shape_of_logits = encode, (-1, count, classes)
+        self.encode, self.count, self.classes = encode, count, classes
         self.linear = keras.layers.Dense(
             count * classes, kernel_initializer="zeros", dtype="float32"
         )
         self.linear.build((None, width))
         self.built = True
 
-    def call(self, inputs):
-        return tf.reshape(self.linear(tf.stop_gradient(self.encode(inputs))), self.shape_of_logits)
+    def call(self, inputs: Any) -> tf.Tensor:
+        """Returns the logits of all heads, float32 `[N, count, classes]`."""
+        logits = self.linear(tf.stop_gradient(self.encode(inputs)))
+        return tf.reshape(logits, (-1, self.count, self.classes))
 
     def logits(self, features: np.ndarray, head: int) -> np.ndarray:
-        """One head's logits `[n, classes]` of features `[n, width]`. (Those of all heads and images
-        could fill the memory.)"""
+        """Applies one head to features `[n, width]`: logits `[n, classes]`.
+
+        (Those of all heads and images could fill the memory.)
+        """
         kernel, bias = self.linear.get_weights()
-        classes = self.shape_of_logits[2]
-        columns = slice(head * classes, (head + 1) * classes)
+        columns = slice(head * self.classes, (head + 1) * self.classes)
         return features @ kernel[:, columns] + bias[columns]
 
 
@@ -88,11 +92,11 @@ def train_heads(
     epochs: int,
     verbose: int | str = 0,
 ) -> Heads:
-    """Trains a head for each rate by SGD with Nesterov momentum and a cosine rate, without weight
-    decay.
+    """Trains a head for each rate: SGD with Nesterov momentum, cosine decay, no weight decay.
 
     Args:
-        encode, width: see `Heads`.
+        encode: see `Heads`.
+        width: see `Heads`.
         batches: endless, of (inputs of `encode`, int64 indices `[N]` of the images).
         labels: int `[n]` of all images.
         seen: bool `[n, heads]`: which images each head learns from.
@@ -103,21 +107,15 @@ def train_heads(
         verbose: as in `keras.Model.fit`.
     """
     steps, count = len(labels) // batch_size, len(rates)
-    scale = tf.constant(np.asarray(rates, np.float32) * batch_size / _REFERENCE_BATCH)
+    scales = tf.constant(np.asarray(rates, np.float32) * batch_size / _REFERENCE_BATCH_SIZE)
     all_labels, all_seen = tf.constant(labels, tf.int64), tf.constant(seen, tf.float32)
 
-    def labelled(inputs, indices):
-        shares = tf.gather(all_seen, indices)
-        shares = tf.math.divide_no_nan(
-            shares, tf.reduce_sum(shares, axis=0)
-        )  # the mean over the images that a head sees
-        # Without decay SGD is linear in the gradient, also with momentum: a head's rate can be a
-        # factor of its loss.
-        return (
-            inputs,
-            tf.repeat(tf.gather(all_labels, indices)[:, None], count, axis=1),
-            shares * scale,
-        )
+    def with_labels_and_weights(inputs: Any, indices: tf.Tensor) -> tuple:
+        # Without weight decay SGD with momentum is linear in the gradient, so that the weight of a
+        # head's loss can be its rate, over the number of images in the batch that the head sees.
+        weights = tf.gather(all_seen, indices)
+        weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=0)) * scales
+        return inputs, tf.repeat(tf.gather(all_labels, indices)[:, None], count, axis=1), weights
 
     heads = Heads(encode, width, count, classes)
     heads.compile(
@@ -130,7 +128,11 @@ def train_heads(
         jit_compile=False,
     )
     heads.fit(
-        batches.map(labelled), epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose
+        batches.map(with_labels_and_weights),
+        epochs=epochs,
+        steps_per_epoch=steps,
+        shuffle=False,
+        verbose=verbose,
     )
     return heads
 
@@ -144,14 +146,16 @@ def linear_protocol(
     seed: int,
     verbose: int | str = 0,
 ) -> dict:
-    """Trains the heads, chooses the rate by the held-out images and reports the head of that rate
-    which saw all images.
+    """Trains the heads and reports the one with the best rate that saw all images.
+
+    The best rate is that of the head with the highest accuracy on the images held out from it.
 
     Args:
-        inference: from uint8 images to representations (see `models/inference.py`); left as it is.
-        size: side of a crop.
-        train, test: with labels. Held-out and test images are judged by their centre, as
-            `inference` takes it.
+        inference: from uint8 images to representations (see `models/inference.py`); not changed.
+        size: side of a crop in pixels.
+        train: images with labels.
+        test: images with labels. They and held-out images are evaluated by the centre crop of
+            `inference`.
         recipe: of the training.
         seed: decides held-out images, order and crops.
         verbose: as in `keras.Model.fit`.
@@ -160,46 +164,54 @@ def linear_protocol(
         `top1`, `top5`, `rate`, `held_out_accuracy` of each rate, `epochs`, `batch_size`.
 
     Raises:
-        ProtocolError: see `held_out`.
+        ProtocolError: if no class has two images, so that none can be held out.
     """
-    labels, rates = train.labels, recipe.rates
-    classes = int(max(labels.max(), test.labels.max())) + 1
-    held = held_out(labels, seed) if len(rates) > 1 else np.zeros(len(labels), bool)
-    batch_size = batch_size_for(len(train), recipe.batch_size)
+    labels, test_labels = require_labels(train), require_labels(test)
+    rates = recipe.rates
+    classes = int(max(labels.max(), test_labels.max())) + 1
+    batch_size = even_batch_size(len(train), recipe.batch_size)
     crops = crop_layer(train, size, seed)
 
-    def encode(inputs):
+    def encode(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         # uint8, as any export takes them
         return inference(tf.saturate_cast(tf.round(crops(*inputs)), tf.uint8), training=False)
 
     batches = labelled_batches(train, size, batch_size, seed).map(
         lambda pixels, ids, indices: ((pixels, ids), indices)
     )
-    seen = np.concatenate(
-        [np.ones((len(labels), len(rates)), bool), np.repeat(~held[:, None], len(rates), axis=1)],
-        axis=1,
-    )
-    seen = seen if held.any() else seen[:, : len(rates)]
-    each = rates * (seen.shape[1] // len(rates))
+    seen: np.ndarray = np.ones((len(labels), len(rates)), bool)
+    held_out = None
+    if len(rates) > 1:
+        held_out = stratified_folds(labels, seed)[0]
+        seen = np.concatenate([seen, np.repeat(~held_out[:, None], len(rates), axis=1)], axis=1)
+    head_rates = rates * (seen.shape[1] // len(rates))
     width = inference.output_shape[-1]
     heads = train_heads(
-        encode, width, batches, labels, seen, classes, each, batch_size, recipe.epochs, verbose
+        encode,
+        width,
+        batches,
+        labels,
+        seen,
+        classes,
+        head_rates,
+        batch_size,
+        recipe.epochs,
+        verbose,
     )
-    best, tried = 0, {}
-    if held.any():
-        features = embed(inference, subset(train, np.flatnonzero(held)))
+    accuracies = []
+    if held_out is not None:
+        features = embed(inference, subset(train, np.flatnonzero(held_out)))
         accuracies = [
-            top_k_accuracy(heads.logits(features, len(rates) + number), labels[held])
+            top_k_accuracy(heads.logits(features, len(rates) + number), labels[held_out])
             for number in range(len(rates))
         ]
-        best, tried = (
-            int(np.argmax(accuracies)),
-            {f"{rate:g}": value for rate, value in zip(rates, accuracies, strict=True)},
-        )
-    measured = top_1_and_5(heads.logits(embed(inference, test), best), test.labels)
-    return measured | {
+    best = int(np.argmax(accuracies)) if accuracies else 0
+    return {
+        **top_1_and_5(heads.logits(embed(inference, test), best), test_labels),
         "rate": rates[best],
-        "held_out_accuracy": tried,
+        "held_out_accuracy": {
+            f"{rate:g}": value for rate, value in zip(rates, accuracies, strict=False)
+        },
         "epochs": recipe.epochs,
         "batch_size": batch_size,
     }

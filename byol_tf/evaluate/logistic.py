@@ -1,4 +1,4 @@
-"""Linear accuracy on frozen features (STL-10 paper, section 3.4)."""
+"""Logistic regression on frozen features (STL-10 paper, section 3.4)."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,60 +11,80 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from byol_tf.evaluate.metrics import top_1_and_5, top_k_accuracy
-from byol_tf.evaluate.splits import HELD_OUT, held_out
+from byol_tf.evaluate.splits import stratified_folds
 
-_SMALL = 2**22
+STRENGTHS = tuple(float(f"{10.0**exponent:.2g}") for exponent in np.arange(-4.0, 1.5, 0.5))
+"""Values of scikit-learn's C to try, half a power of ten apart; small is strong regularisation."""
+_SMALL_FIT = 2**22  # numbers
+_PROBE_ITERATIONS = 200
+"""A probe runs after many epochs: a comparable figure in seconds, not the last tenth of a point."""
+_ITERATIONS = 1000
+_HELD_OUT_IMAGES = 2000
+"""Held-out images that choose a strength, where there are as many: with 200 of them the choice is
+off by several points by chance."""
+
+
+def fit_logistic(
+    features: np.ndarray,
+    labels: np.ndarray,
+    strength: float = 1.0,
+    max_iter: int = _ITERATIONS,
+    *,
+    standardize: bool = True,
+    class_weight: str | None = None,
+) -> Pipeline:
+    """Fits scikit-learn's logistic regression; not converging raises no warning.
+
+    Args:
+        features: float `[n, d]`.
+        labels: int `[n]`, of at least two classes.
+        strength: scikit-learn's C, the inverse strength of regularisation.
+        max_iter: iterations of L-BFGS, at most.
+        standardize: whether the pipeline begins with a `StandardScaler`.
+        class_weight: as in `LogisticRegression`.
+
+    Returns:
+        The fitted pipeline; its last step is the `LogisticRegression`.
+    """
+    classifier = LogisticRegression(C=strength, max_iter=max_iter, class_weight=class_weight)
+    pipeline = make_pipeline(*([StandardScaler()] if standardize else []), classifier)
+    with threads_for(features), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return pipeline.fit(features, labels)
 
 
 def threads_for(features: np.ndarray) -> threadpool_limits:
-    """A context in which linear algebra on small features, fewer than four million numbers, takes
-    one thread.
+    """A context in which linear algebra on fewer than four million numbers takes one thread.
 
-    Threads wait for each other after each of a fit's hundreds of steps; on two cores that other
-    programs want too, eleven fits of 1,000 x 96 features took 7 s with them and 0.24 s without.
-    Large ones keep as many as the process has.
+    Threads wait for each other after each of a fit's hundreds of iterations: on two cores shared
+    with other programs, eleven fits of 1,000 x 96 features took 7 s with threads, 0.24 s without.
+    Large features keep the threads of the process.
 
     Args:
         features: float `[n, d]`.
     """
-    return threadpool_limits(1 if features.size < _SMALL else None)
-
-
-# a probe is run after many epochs: a comparable figure in seconds, not the last tenth of a point
-_ITERATIONS = 200
+    return threadpool_limits(1 if features.size < _SMALL_FIT else None)
 
 
 def linear_accuracy(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray
 ) -> float:
-    """The fraction of test labels, int `[n]`, that `linear_predictions` has right."""
+    """The fraction of test labels, int `[m]`, that `linear_predictions` predicts."""
     return float(np.mean(linear_predictions(train, train_labels, test) == test_labels))
 
 
 def linear_predictions(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Fits scikit-learn's logistic regression on standardised features and applies it.
+    """Fits the probe's logistic regression and applies it.
 
     Args:
-        train, test: features, float `[n, d]`.
+        train: features, float `[n, d]`.
         train_labels: int `[n]`.
+        test: features, float `[m, d]`.
 
     Returns:
-        A label for each test row, int `[n]`.
+        Predicted labels, int `[m]`.
     """
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_ITERATIONS))
-    with threads_for(train), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        classifier.fit(train, train_labels)
-    return classifier.predict(test)
-
-
-STRENGTHS = tuple(float(f"{10.0**exponent:.2g}") for exponent in np.arange(-4.0, 1.5, 0.5))
-"""Values of scikit-learn's C that are tried, in steps of half a power of ten; small is strong
-regularisation."""
-_ITERATIONS = 1000
-_ENOUGH = 2000
-"""Held-out images by which a strength is chosen, where there are so many: among 200 of them chance
-decides by several points."""
+    return fit_logistic(train, train_labels, max_iter=_PROBE_ITERATIONS).predict(test)
 
 
 def logistic_protocol(
@@ -75,77 +95,64 @@ def logistic_protocol(
     seed: int,
     strengths: Sequence[float] = STRENGTHS,
 ) -> dict:
-    """Tries each strength on held-out training labels, then fits the best on all of them.
+    """Chooses C on held-out training labels, then fits on all of them.
 
-    A fifth of each class is held out. Where that is less than 2,000 images, the next fifths are in
+    A fifth of each class is held out. Where that is fewer than 2,000 images, further fifths are in
     turn, up to all five: cross-validation.
 
     Args:
-        train, test: features, float `[n, d]`; standardised inside, by the training features' means
-            and deviations.
-        train_labels, test_labels: int `[n]`.
+        train: features, float `[n, d]`, which are standardised here.
+        train_labels: int `[n]`.
+        test: features, float `[m, d]`, standardised by the training features' means and deviations.
+        test_labels: int `[m]`.
         seed: decides which images are held out.
-        strengths: of C; of equals the first wins. A single one is used as it is.
+        strengths: values of C to try; of equally accurate ones the first wins. A single one is used
+            as it is.
 
     Returns:
-        `top1`, `top5` (see `top_1_and_5`), `C`, `held_out_accuracy` of each strength over the
+        `top1` and `top5` (see `top_1_and_5`), `C`, `held_out_accuracy` of each C over the
         `held_out_images`, and whether the last fit `converged`.
 
     Raises:
-        ProtocolError: see `held_out`.
+        ProtocolError: if no class has two images, so that none can be held out.
     """
     classes = int(max(train_labels.max(), test_labels.max())) + 1
-    parts = _parts(train_labels, seed) if len(strengths) > 1 else []
-    tried = (
-        {
-            strength: _held_out_accuracy(train, train_labels, strength, parts, classes)
+    best, accuracies, held_out_images = strengths[0], {}, 0
+    if len(strengths) > 1:
+        folds = stratified_folds(train_labels, seed)
+        folds = folds[: np.searchsorted(np.cumsum(folds.sum(axis=1)), _HELD_OUT_IMAGES) + 1]
+        held_out_images = int(folds.sum())
+        accuracies = {
+            strength: _held_out_accuracy(train, train_labels, strength, folds, classes)
             for strength in strengths
         }
-        if parts
-        else {}
-    )
-    best = max(tried, key=tried.get) if tried else strengths[0]
-    model = _fitted(train, train_labels, best)
-    converged = bool(np.max(model[-1].n_iter_) < _ITERATIONS)
-    measured = top_1_and_5(_scores(model, test, classes), test_labels)
-    return measured | {
+        best = max(strengths, key=lambda strength: accuracies[strength])
+    model = fit_logistic(train, train_labels, best)
+    return {
+        **top_1_and_5(_scores(model, test, classes), test_labels),
         "C": best,
-        "held_out_images": int(np.sum(parts)),
-        "held_out_accuracy": {f"{strength:g}": value for strength, value in tried.items()},
-        "converged": converged,
+        "held_out_images": held_out_images,
+        "held_out_accuracy": {f"{strength:g}": value for strength, value in accuracies.items()},
+        "converged": bool(np.max(model[-1].n_iter_) < _ITERATIONS),
     }
 
 
-def _parts(labels: np.ndarray, seed: int) -> list[np.ndarray]:
-    """The parts that are held out in turn."""
-    parts = [held_out(labels, seed)]
-    while len(parts) < round(1 / HELD_OUT) and np.sum(parts) < _ENOUGH:
-        parts.append(held_out(labels, seed, turn=len(parts)))
-    return [part for part in parts if part.any()]
-
-
 def _held_out_accuracy(
-    features: np.ndarray, labels: np.ndarray, strength: float, parts: list[np.ndarray], classes: int
+    features: np.ndarray, labels: np.ndarray, strength: float, folds: np.ndarray, classes: int
 ) -> float:
-    """Top-1 over all parts, each judged by a model that saw the other images."""
-    right = 0.0
-    for held in parts:
-        model = _fitted(features[~held], labels[~held], strength)
-        right += held.sum() * top_k_accuracy(_scores(model, features[held], classes), labels[held])
-    return right / np.sum(parts)
-
-
-def _fitted(features: np.ndarray, labels: np.ndarray, strength: float) -> Pipeline:
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_ITERATIONS))
-    with threads_for(features), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the result says it
-        return model.fit(features, labels)
+    """Top-1 over all folds, each predicted by a model of the other images."""
+    correct = 0.0
+    for fold in folds:
+        model = fit_logistic(features[~fold], labels[~fold], strength)
+        scores = _scores(model, features[fold], classes)
+        correct += fold.sum() * top_k_accuracy(scores, labels[fold])
+    return correct / folds.sum()
 
 
 def _scores(model: Pipeline, features: np.ndarray, classes: int) -> np.ndarray:
-    """Logits `[n, classes]`; -inf for a class that has no training image."""
+    """Logits `[n, classes]`; -inf for a class without a training image."""
     logits = model.decision_function(features)
-    if logits.ndim == 1:  # of two classes scikit-learn gives the second one's
+    if logits.ndim == 1:  # of two classes scikit-learn returns the second one's
         logits = np.stack([np.zeros_like(logits), logits], axis=1)
     scores = np.full((len(features), classes), -np.inf)
     scores[:, model.classes_] = logits

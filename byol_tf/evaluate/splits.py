@@ -1,66 +1,77 @@
-"""Which labelled images a protocol learns from, and which it holds out to choose by. Test labels
-choose nothing."""
+"""Selection and hold-out of labelled images. Test labels decide nothing."""
 
 import numpy as np
 
 from byol_tf.errors import ProtocolError
-from pipelines.sources import balanced_indices
+from pipelines.sources import Images, balanced_indices
 
-HELD_OUT = 0.2
-"""Share of the training labels by which a rate or a strength is chosen (the BYOL paper holds out
-10,009 of ImageNet's 1.28 million)."""
+_FOLDS = 5
+"""A fifth of the training labels chooses learning rate and regularisation (the BYOL paper holds out
+10,009 of ImageNet's 1.28 million images)."""
+
+
+def require_labels(images: Images) -> np.ndarray:
+    """Returns the labels of images, int64 `[n]`.
+
+    Raises:
+        ProtocolError: if they have none.
+    """
+    if images.labels is None:
+        raise ProtocolError("expected images with labels; these have none")
+    return images.labels
 
 
 def labelled_fraction(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Draws a fraction of the labelled images, as many of each class as there are images for.
+    """Samples a fraction of the labelled images, class-balanced as far as there are images for it.
 
     Args:
         labels: int `[n]`.
         fraction: of n, above 0 and at most 1.
-        seed: of the draw.
+        seed: of the sample.
 
     Returns:
         int64, ascending indices.
 
     Raises:
-        ProtocolError: if a class would be left without an image.
+        ProtocolError: if there would be fewer images than classes.
     """
     count, classes = round(fraction * len(labels)), len(np.unique(labels))
     if count < classes:
+        smallest = np.ceil(1e4 * classes / len(labels)) / 1e4
         raise ProtocolError(
-            f"--fraction: expected at least {np.ceil(1e4 * classes / len(labels)) / 1e4:g}, an "
-            f"image of each of the {classes} classes; "
-            f"received {fraction:g}, which is {count} of {len(labels):,} labelled images"
+            f"--fraction: expected at least {smallest:g}, an image of each of the {classes} "
+            f"classes; received {fraction:g}, which is {count} of {len(labels):,} labelled images"
         )
     return balanced_indices(labels, count, seed)
 
 
-def held_out(labels: np.ndarray, seed: int, share: float = HELD_OUT, turn: int = 0) -> np.ndarray:
-    """Draws a part of each class to choose by.
+def stratified_folds(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Samples up to five disjoint sets of images to hold out, each with a fifth of every class.
+
+    A fold has at least one image of a class with two, and never all images of a class; of a class
+    with few images only the first folds have one. (scikit-learn's `StratifiedKFold` chooses other
+    images than those that this repository's figures were measured with.)
 
     Args:
         labels: int `[n]`.
-        seed: of the draw.
-        share: of each class, rounded; at least one image of a class that has two, and never all of
-            a class.
-        turn: which part of the draw, from 0; no image is in two of them. Later ones have fewer
-            images of a class that has too few.
+        seed: of the sample.
 
     Returns:
-        bool `[n]`, True where an image is held out.
+        bool `[folds, n]`, True where a fold holds an image out; no fold is empty.
 
     Raises:
         ProtocolError: if no class has two images.
     """
-    draw = np.random.default_rng(seed)
-    held = np.zeros(len(labels), bool)
-    for number in np.unique(labels):
-        members = np.flatnonzero(labels == number)
-        count = min(max(1, round(share * len(members))), len(members) - 1)
-        held[draw.permutation(members)[turn * count : (turn + 1) * count]] = True
-    if turn == 0 and not held.any():
+    rng = np.random.default_rng(seed)
+    folds = np.zeros((_FOLDS, len(labels)), bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        size = min(max(1, round(len(members) / _FOLDS)), len(members) - 1)
+        for number, fold in enumerate(folds):
+            fold[members[number * size : (number + 1) * size]] = True
+    if not folds.any():
         raise ProtocolError(
-            "expected a class with two labelled images or more, so that one can be held out to "
-            "choose by; each has one"
+            "expected a class with at least two labelled images, so that one can be held out to "
+            "choose settings; each has one"
         )
-    return held
+    return folds[folds.any(axis=1)]

@@ -13,7 +13,7 @@ from PIL import ImageColor
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from byol_tf.evaluate.knn import nearest
+from byol_tf.evaluate.knn import nearest_neighbours
 from byol_tf.report.representations import RepresentationAnalysis
 from byol_tf.runs.plots import ONLINE, QUIET, SECOND, History, curve, plt, save_figure
 from pipelines.sources import balanced_indices, resize_and_center_crop
@@ -127,8 +127,10 @@ def _query_and_neighbours(
 ) -> Iterator[tuple[int, str]]:
     """Yields (index of an image, colour of its frame): the query, then its nearest neighbours."""
     yield query, "white"
-    neighbours, _ = nearest(features, features[query], _NEIGHBOURS, query)
-    for index in map(int, neighbours):
+    neighbours, _ = nearest_neighbours(
+        features[[query]], features, _NEIGHBOURS, exclude=np.array([query])
+    )
+    for index in neighbours[0].tolist():
         if analysis.labels is None:
             yield index, "white"
         else:

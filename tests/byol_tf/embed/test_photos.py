@@ -1,5 +1,4 @@
-"""What embedding many photos costs in memory and on the disk, and that a killed command goes on
-where it was."""
+"""Memory and disk use of embedding many photos, and resuming after a kill."""
 
 import os
 import tracemalloc
@@ -11,19 +10,18 @@ import pytest
 from PIL import Image
 
 from byol_tf.embed import photos, store
-from byol_tf.embed import photos as embedder
 from byol_tf.embed.encoder_files import EncoderFiles, encoder_files
 from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.embed.store import Store
 from pipelines.sources import FlatImageFolder
 
 COUNT, NUMBERS = 96, 96_000
-"""Of photos, and of each one's embedding: 37 MB in all, beside which photos are small."""
+"""Number of photos and width of embeddings: 37 MB in all, against which the photos are small."""
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> EncoderFiles:
-    """Gives a photo's 48 pixels 2,000 times."""
+    """Repeats a photo's 48 values 2,000 times."""
     images = keras.Input((None, None, 3), dtype="uint8")
     x = keras.layers.Resizing(4, 4, crop_to_aspect_ratio=True, dtype="float32")(images)
     model = keras.Model(
@@ -37,10 +35,10 @@ def encoder(tmp_path_factory) -> EncoderFiles:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(embedder, "_BATCH", 4)
+    monkeypatch.setattr(photos, "_BATCH_SIZE", 4)
 
 
-def folder_of(path: Path, count: int) -> Path:
+def make_folder(path: Path, count: int) -> Path:
     path.mkdir()
     for number, pixels in enumerate(
         np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
@@ -49,35 +47,34 @@ def folder_of(path: Path, count: int) -> Path:
     return path
 
 
-def opened(encoder: EncoderFiles, images: Path, out: Path) -> EmbeddedPhotos:
-    heap = FlatImageFolder(str(images), "--images")
-    return EmbeddedPhotos(heap, encoder, Store(out, encoder.digest, heap.folder), {})
+def open_photos(encoder: EncoderFiles, images: Path, out: Path) -> EmbeddedPhotos:
+    folder = FlatImageFolder(str(images), "--images")
+    return EmbeddedPhotos(folder, encoder, Store(out, encoder.digest, folder.folder), {})
 
 
-def embedded(encoder: EncoderFiles, images: Path, out: Path) -> EmbeddedPhotos:
-    found = opened(encoder, images, out)
-    found.embed_missing(lambda line: None)
-    assert [photo.name for photo in found.photos] == sorted(
+def embed_folder(encoder: EncoderFiles, images: Path, out: Path) -> EmbeddedPhotos:
+    embedded = open_photos(encoder, images, out)
+    embedded.embed_missing()
+    assert [photo.name for photo in embedded.photos] == sorted(
         path.name for path in images.glob("[0-9][0-9][0-9].png")
     )
-    for row, photo in enumerate(found.photos):
+    for row, photo in enumerate(embedded.photos):
         np.testing.assert_allclose(
-            found.embeddings[row, -48:].reshape(4, 4, 3),
+            embedded.embeddings[row, -48:].reshape(4, 4, 3),
             np.asarray(Image.open(images / photo.path)),
             atol=0.01,
         )
     with np.load(out / "embeddings.npz") as arrays:
-        np.testing.assert_array_equal(arrays["embeddings"][:, :48], found.embeddings[:, :48])
-    return found
+        np.testing.assert_array_equal(arrays["embeddings"][:, :48], embedded.embeddings[:, :48])
+    return embedded
 
 
 class Killed(BaseException):
-    """As when the power fails."""
+    """A power cut."""
 
 
 def kill_after(monkeypatch, encoder: EncoderFiles, images: Path, out: Path, count: int) -> int:
-    """Embeds with a part for each batch, and ends it at the photo with this number; returns how
-    many there are in the parts."""
+    """Embeds with a part per batch until photo number `count`; returns the rows in the parts."""
     read = FlatImageFolder.read
 
     def failing(self, photo):
@@ -89,35 +86,37 @@ def kill_after(monkeypatch, encoder: EncoderFiles, images: Path, out: Path, coun
         patched.setattr(photos, "_PART_SECONDS", -1.0)
         patched.setattr(FlatImageFolder, "read", failing)
         with pytest.raises(Killed):
-            embedded(encoder, images, out)
-    kept = 0
+            embed_folder(encoder, images, out)
+    stored = 0
     for path in (out / "parts").iterdir():
         with np.load(path) as arrays:
-            kept += len(arrays["embeddings"])
-    return kept
+            stored += len(arrays["embeddings"])
+    return stored
 
 
 def test_memory_is_that_of_the_embeddings_once(encoder, tmp_path):
-    images = folder_of(tmp_path / "images", COUNT)
-    embedded(
-        encoder, folder_of(tmp_path / "few", 4), tmp_path / "first"
-    )  # what is imported on the way is not counted
+    images = make_folder(tmp_path / "images", COUNT)
+    # without the memory of imports
+    embed_folder(encoder, make_folder(tmp_path / "few", 4), tmp_path / "first")
     for reused in (0, COUNT - 2):
         (images / "000.png").write_bytes(b"broken")
         tracemalloc.start()
-        found = opened(encoder, images, tmp_path / "out")
-        found.embed_missing(lambda line: None)
+        embedded = open_photos(encoder, images, tmp_path / "out")
+        embedded.embed_missing()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert (found.reused, len(found.photos), len(found.skipped)) == (reused, COUNT - 1, 1)
-        assert (
-            found.embeddings.nbytes < peak < 2.0 * found.embeddings.nbytes
-        )  # NumPy writes 17 MB at once, however many there are
+        assert (embedded.reused, len(embedded.photos), len(embedded.skipped)) == (
+            reused,
+            COUNT - 1,
+            1,
+        )
+        # 2.0, as NumPy copies up to 17 MB when it writes, however large the array is
+        assert embedded.embeddings.nbytes < peak < 2.0 * embedded.embeddings.nbytes
         Image.new("RGB", (4, 4), "red").save(images / "050.png")
 
 
-def test_what_is_kept_on_the_way_costs_in_proportion_to_what_is_new(encoder, tmp_path, monkeypatch):
-    images, written, sync = folder_of(tmp_path / "images", 40), [], os.fsync
+def test_bytes_written_are_proportional_to_new_rows(encoder, tmp_path, monkeypatch):
+    images, written, sync = make_folder(tmp_path / "images", 40), [], os.fsync
 
     def counted(file):
         written.append(os.fstat(file).st_size)
@@ -125,9 +124,9 @@ def test_what_is_kept_on_the_way_costs_in_proportion_to_what_is_new(encoder, tmp
 
     monkeypatch.setattr(photos, "_PART_SECONDS", -1.0)
     monkeypatch.setattr(os, "fsync", counted)
-    size = embedded(encoder, images, tmp_path / "out").embeddings.nbytes
-    assert len([each for each in written if each > size / 20]) > 8  # a part for each batch
-    assert sum(written) < 2.1 * size  # each row once in a part, and once in the end
+    total = embed_folder(encoder, images, tmp_path / "out").embeddings.nbytes
+    assert len([size for size in written if size > total / 20]) > 8  # a part per batch
+    assert sum(written) < 2.1 * total  # each row once in a part, and once at the end
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "about.json",
         "embeddings.npz",
@@ -135,33 +134,32 @@ def test_what_is_kept_on_the_way_costs_in_proportion_to_what_is_new(encoder, tmp
     ]
     written.clear()
     (images / "broken.png").write_bytes(b"broken")
-    assert embedded(encoder, images, tmp_path / "out").reused == 40
-    assert (
-        sum(written) < 1_000
-    )  # what can't be read is looked at each time, and has the others not written again
+    assert embed_folder(encoder, images, tmp_path / "out").reused == 40
+    # an unreadable photo is tried each time, and doesn't cause the others to be written again
+    assert sum(written) < 1_000
 
 
-def test_what_is_new_is_kept_when_it_is_much(encoder, tmp_path, monkeypatch):
+def test_part_is_written_when_new_rows_are_many(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(photos, "_PART_BYTES", 5 * 4 * NUMBERS)
-    found = []
+    shapes = []
     monkeypatch.setattr(
-        Store, "write_part", lambda self, photos, embeddings: found.append(embeddings.shape)
+        Store, "write_part", lambda self, photos, embeddings: shapes.append(embeddings.shape)
     )
-    embedded(encoder, folder_of(tmp_path / "images", 20), tmp_path / "out")
-    assert found == [(8, NUMBERS), (8, NUMBERS)]
+    embed_folder(encoder, make_folder(tmp_path / "images", 20), tmp_path / "out")
+    assert shapes == [(8, NUMBERS), (8, NUMBERS)]
 
 
-def test_a_killed_command_goes_on_where_it_was(encoder, tmp_path, monkeypatch):
-    images, out = folder_of(tmp_path / "images", 40), tmp_path / "out"
+def test_killed_command_resumes_with_the_stored_photos(encoder, tmp_path, monkeypatch):
+    images, out = make_folder(tmp_path / "images", 40), tmp_path / "out"
     (images / "00.png").write_bytes(b"broken")
-    kept = kill_after(monkeypatch, encoder, images, out, 22)
-    assert kept == 20
+    stored = kill_after(monkeypatch, encoder, images, out, 22)
+    assert stored == 20
     again = kill_after(monkeypatch, encoder, images, out, 30)
     assert again == 28
     (out / "parts" / ".0009.npz.part").write_bytes(b"cut")
     (images / "001.png").unlink()
-    found = embedded(encoder, images, out)
-    assert found.reused == again - 1
+    embedded = embed_folder(encoder, images, out)
+    assert embedded.reused == again - 1
     assert sorted(path.name for path in out.iterdir()) == [
         "about.json",
         "embeddings.npz",
@@ -169,28 +167,26 @@ def test_a_killed_command_goes_on_where_it_was(encoder, tmp_path, monkeypatch):
         "skipped.csv",
     ]
     Image.new("RGB", (4, 4), "red").save(images / "040.png")
-    assert embedded(encoder, images, out).reused == 39
+    assert embed_folder(encoder, images, out).reused == 39
 
 
-def test_a_kill_between_the_last_file_and_the_end_of_the_parts_does_no_harm(
-    encoder, tmp_path, monkeypatch
-):
-    images, out = folder_of(tmp_path / "images", 12), tmp_path / "out"
+def test_kill_before_parts_are_removed_is_harmless(encoder, tmp_path, monkeypatch):
+    images, out = make_folder(tmp_path / "images", 12), tmp_path / "out"
     with monkeypatch.context() as patched:
         patched.setattr(photos, "_PART_SECONDS", -1.0)
         patched.setattr(store.shutil, "rmtree", lambda path, ignore_errors: None)
-        embedded(encoder, images, out)
+        embed_folder(encoder, images, out)
     assert len(list((out / "parts").iterdir())) > 1
-    assert embedded(encoder, images, out).reused == 12
+    assert embed_folder(encoder, images, out).reused == 12
     assert not (out / "parts").exists()
 
 
-@pytest.mark.parametrize(("file", "kept"), [("index.csv", 11), ("about.json", 0)])
-def test_a_kill_between_the_last_files_gives_no_photo_the_row_of_another(
-    encoder, tmp_path, monkeypatch, file, kept
+@pytest.mark.parametrize(("file", "stored"), [("index.csv", 11), ("about.json", 0)])
+def test_kill_between_files_gives_no_photo_anothers_row(
+    encoder, tmp_path, monkeypatch, file, stored
 ):
-    images, out = folder_of(tmp_path / "images", 12), tmp_path / "out"
-    embedded(encoder, images, out)
+    images, out = make_folder(tmp_path / "images", 12), tmp_path / "out"
+    embed_folder(encoder, images, out)
     (images / "003.png").unlink()
     Image.new("RGB", (4, 4), "red").save(images / "012.png")  # as many as before, in other rows
     write = store.write_atomically
@@ -203,19 +199,19 @@ def test_a_kill_between_the_last_files_gives_no_photo_the_row_of_another(
     with monkeypatch.context() as patched:
         patched.setattr(store, "write_atomically", failing)
         with pytest.raises(Killed):
-            embedded(encoder, images, out)
-    assert embedded(encoder, images, out).reused == kept
+            embed_folder(encoder, images, out)
+    assert embed_folder(encoder, images, out).reused == stored
 
 
 @pytest.mark.parametrize("file", ["embeddings.npz", "parts/0002.npz"])
-def test_a_file_that_is_not_whole_is_passed_over(encoder, tmp_path, monkeypatch, file):
-    images, out = folder_of(tmp_path / "images", 20), tmp_path / "out"
+def test_damaged_file_is_ignored(encoder, tmp_path, monkeypatch, file):
+    images, out = make_folder(tmp_path / "images", 20), tmp_path / "out"
     if file == "embeddings.npz":
-        embedded(encoder, images, out)
-        kept = 0
+        embed_folder(encoder, images, out)
+        stored = 0
     else:
-        kept = kill_after(monkeypatch, encoder, images, out, 18) - 4
+        stored = kill_after(monkeypatch, encoder, images, out, 18) - 4
     content = bytearray((out / file).read_bytes())
     content[len(content) // 2] ^= 1  # one bit of a number
     (out / file).write_bytes(content)
-    assert embedded(encoder, images, out).reused == kept
+    assert embed_folder(encoder, images, out).reused == stored

@@ -1,5 +1,4 @@
-"""The command that judges an encoder: the same figures for a run and its exports, its files, its
-errors."""
+"""`python -m byol_tf.evaluate`: figures of a run and its exports, result files, errors."""
 
 import errno
 import functools
@@ -18,34 +17,34 @@ from byol_tf.runs import checkpoint_format
 from tests.helpers.small_run import write_run
 
 ROOT = Path(__file__).parents[3]
+TIMEOUT = 600.0  # seconds; a guard against hanging
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """The folder of a run as training leaves it, but for the training."""
+    """The folder of a run that was written without training."""
     folder = write_run(tmp_path_factory.mktemp("evaluate") / "run")
     folder.result.write_text('{"name": "tiny"}\n')
     return folder.root
 
 
 @pytest.fixture
-def photos_of_one_class_each(tmp_path) -> Path:
-    """Class folders `a` and `b` of red and of blue photos, 12 of each in train and 6 in test, of
-    several sizes."""
-    draw = np.random.default_rng(0)
+def photos(tmp_path) -> Path:
+    """Class folders `a` and `b` of red and of blue photos of several sizes, 12 and 6 per split."""
+    rng = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 6)):
         for channel, name in ((0, "a"), (2, "b")):
             folder = tmp_path / "photos" / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                pixels = draw.integers(0, 80, (40 + number, 36, 3), dtype=np.uint8)
+                pixels = rng.integers(0, 80, (40 + number, 36, 3), dtype=np.uint8)
                 pixels[..., channel] += 150
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     return tmp_path / "photos"
 
 
-def judged(capsys, *arguments) -> tuple[dict, str]:
-    """(result, all that was printed); the last line is the result."""
+def evaluate(capsys, *arguments) -> tuple[dict, str]:
+    """Returns (result, all that was printed); the last line is the result."""
     assert main([str(argument) for argument in arguments]) == 0
     printed = capsys.readouterr().out
     return json.loads(printed.splitlines()[-1]), printed
@@ -59,41 +58,40 @@ def refused(capsys, *arguments) -> str:
     return received.err
 
 
-FORMS = ("encoder", "encoder/1", "encoder.keras")
-TRAINED = ("--seeds", 1, "--epochs", 3, "--rates", 0.01)
+EXPORTS = ("encoder", "encoder/1", "encoder.keras")
+TRAINING = ("--seeds", 1, "--epochs", 3, "--rates", 0.01)
 
 
 @pytest.mark.parametrize(
-    ("protocol", "forms"),
+    ("protocol", "exports"),
     [
-        (("linear", "--fast"), FORMS),
-        (("knn",), FORMS),
+        (("linear", "--fast"), EXPORTS),
+        (("knn",), EXPORTS),
         pytest.param(
             ("linear", "--epochs", 10, "--batch-size", 128, "--rates", 1),
-            FORMS,
+            EXPORTS,
             marks=pytest.mark.long,
         ),
         pytest.param(
-            ("finetune", *TRAINED), FORMS[2:], marks=pytest.mark.long
+            ("finetune", *TRAINING), EXPORTS[2:], marks=pytest.mark.long
         ),  # a SavedModel can't be trained
-        pytest.param(("supervised", *TRAINED), FORMS[2:], marks=pytest.mark.long),
+        pytest.param(("supervised", *TRAINING), EXPORTS[2:], marks=pytest.mark.long),
     ],
     ids=lambda value: " ".join(map(str, value[:2])),
 )
-def test_a_run_and_its_exports_give_the_same_figures(
-    run, tmp_path, capsys, monkeypatch, protocol, forms
+def test_run_and_its_exports_give_the_same_figures(
+    run, tmp_path, capsys, monkeypatch, protocol, exports
 ):
-    """Where the network is trained, up to what rounding makes of it: an export's convolutions are
-    Keras' own."""
-    from byol_tf.evaluate import protocols
+    """Where the network is trained, up to rounding: an export's convolutions are Keras' own."""
+    from byol_tf.evaluate import logistic
 
     monkeypatch.setattr(
-        protocols,
+        logistic,
         "logistic_protocol",
-        functools.partial(protocols.logistic_protocol, strengths=(1e-3, 1e-1)),
+        functools.partial(logistic.logistic_protocol, strengths=(1e-3, 1e-1)),
     )
-    results = [judged(capsys, *protocol, "--run", run)[0]]
-    for name in forms:
+    results = [evaluate(capsys, *protocol, "--run", run)[0]]
+    for name in exports:
         encoder = (
             "--encoder",
             run / "export" / name,
@@ -102,19 +100,19 @@ def test_a_run_and_its_exports_give_the_same_figures(
             "--out",
             tmp_path / "out" / name,
         )
-        results.append(judged(capsys, *protocol, *encoder)[0])
+        results.append(evaluate(capsys, *protocol, *encoder)[0])
     differing = {"encoder", "seconds", "command"}
-    if TRAINED[0] in protocol:
+    if TRAINING[0] in protocol:
         differing |= {"top1", "top1_each", "top5"}
         assert abs(results[0]["top1"] - results[1]["top1"]) < 0.02
     first, *others = (
         {key: value for key, value in result.items() if key not in differing} for result in results
     )
-    assert others == [first] * len(forms)
+    assert others == [first] * len(exports)
     assert 0.15 < results[0]["top1"] < 1.0  # chance is a tenth
 
 
-def test_knn_is_scikit_learns(run, capsys):
+def test_knn_equals_scikit_learn(run, capsys):
     from sklearn.neighbors import KNeighborsClassifier
 
     from byol_tf.config.loading import load_config
@@ -133,25 +131,25 @@ def test_knn_is_scikit_learns(run, capsys):
     classifier = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(
         train, source.train.labels
     )
-    result, printed = judged(capsys, "knn", "--run", run, "--neighbours", 7, "--uniform")
+    result, printed = evaluate(capsys, "knn", "--run", run, "--neighbours", 7, "--uniform")
     assert result["top1"] == classifier.score(test, source.test.labels)
     assert f"top-1 {result['top1']:.1%}" in printed
     assert (result["neighbours"], result["temperature"], result["classes"]) == (7, None, 10)
 
 
-def test_results_lie_in_folders_of_their_own(run, capsys):
+def test_results_with_other_options_have_other_folders(run, capsys):
     before = (run / "result.json").read_text()
     for arguments, name in (
         (("--neighbours", 3), "knn-k3"),
         (("--temperature", 0.5), "knn-t0.5"),
         (("--set", "seed=1"), "knn-set*"),
     ):
-        result, _ = judged(capsys, "knn", "--run", run, *arguments)
+        result, _ = evaluate(capsys, "knn", "--run", run, *arguments)
         (folder,) = run.glob(f"evaluation/{name}")
         assert json.loads((folder / "result.json").read_text()) == result
     assert result["overrides"] == ["seed=1"]
     assert (run / "result.json").read_text() == before
-    assert "no evaluation's" in refused(capsys, "knn", "--run", run, "--out", run)
+    assert "not from an evaluation" in refused(capsys, "knn", "--run", run, "--out", run)
     assert (run / "result.json").read_text() == before
 
 
@@ -171,11 +169,9 @@ def test_results_lie_in_folders_of_their_own(run, capsys):
         ),
     ],
 )
-def test_protocols_that_train_run_on_photos_of_several_sizes(
-    run, photos_of_one_class_each, capsys, arguments, name
-):
-    photos = ("--set", "data.source=folder", "--set", f"data.root={photos_of_one_class_each}")
-    result, _ = judged(capsys, *arguments, "--run", run, *photos)
+def test_training_protocols_take_photos_of_several_sizes(run, photos, capsys, arguments, name):
+    photos = ("--set", "data.source=folder", "--set", f"data.root={photos}")
+    result, _ = evaluate(capsys, *arguments, "--run", run, *photos)
     assert 0.0 <= result["top1"] <= 1.0
     assert (result["train_images"], result["test_images"], result["classes"], result["top5"]) == (
         24,
@@ -187,7 +183,7 @@ def test_protocols_that_train_run_on_photos_of_several_sizes(
     shutil.rmtree(run / "evaluation")
 
 
-def test_what_cannot_be_judged_is_said_in_a_line(run, tmp_path, photos_of_one_class_each, capsys):
+def test_errors_are_one_line(run, tmp_path, photos, capsys):
     keras_file = run / "export" / "encoder.keras"
     where = ("--config", run / "config.json", "--out", tmp_path / "out")
     assert "expected a run folder, with a config.json; found none" in refused(
@@ -206,23 +202,23 @@ def test_what_cannot_be_judged_is_said_in_a_line(run, tmp_path, photos_of_one_cl
     assert "expected a key of data, or seed" in refused(
         capsys, "knn", "--run", run, "--set", "encoder.width=0.5"
     )
-    assert "leave --epochs" in refused(capsys, "linear", "--fast", "--epochs", 3, "--run", run)
+    assert "remove --epochs" in refused(capsys, "linear", "--fast", "--epochs", 3, "--run", run)
     assert "whose weights can be trained" in refused(
         capsys, "finetune", "--encoder", run / "export" / "encoder", *where
     )
     assert "10 classes; received 0.001" in refused(
         capsys, "finetune", "--fraction", 0.001, "--run", run
     )
-    heap = tmp_path / "heap"
-    shutil.copytree(photos_of_one_class_each / "train" / "a", heap)
+    flat = tmp_path / "flat"
+    shutil.copytree(photos / "train" / "a", flat)
     message = refused(
-        capsys, "knn", "--run", run, "--set", "data.source=folder", "--set", f"data.root={heap}"
+        capsys, "knn", "--run", run, "--set", "data.source=folder", "--set", f"data.root={flat}"
     )
     assert "has no train and no test here" in message
     assert not (tmp_path / "out").exists()
 
 
-def test_a_checkpoint_that_cannot_be_read_is_said_in_a_line(run, capsys, monkeypatch):
+def test_unreadable_checkpoint_is_one_line(run, capsys, monkeypatch):
     with monkeypatch.context() as newer:
         newer.setattr(checkpoint_format, "FORMAT", 3)
         assert "expected a checkpoint of format 1 or 3; received format 2" in refused(
@@ -254,21 +250,25 @@ def test_a_checkpoint_that_cannot_be_read_is_said_in_a_line(run, capsys, monkeyp
         (["knn"], "one of the arguments --run --encoder is required"),
     ],
 )
-def test_options_are_checked_at_once(capsys, arguments, message):
+def test_invalid_options_are_refused(capsys, arguments, message):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
 
 
-def test_help_is_quick_and_needs_no_tensorflow():
+def test_help_does_not_import_tensorflow():
     code = (
         "import sys\nfrom byol_tf.evaluate import __main__ as e\ntry: e.main(['knn', '--help'])\n"
     )
     code += "except SystemExit: assert 'tensorflow' not in sys.modules"
     assert (
         subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
         ).returncode
         == 0
     )

@@ -1,14 +1,14 @@
-"""Labels stay with their images, crops are crops."""
+"""Random crops of labelled images, and the labels that go with them."""
 
 import numpy as np
 import pytest
 
-from byol_tf.evaluate.crops import batch_size_for, crop_layer, labelled_batches
+from byol_tf.evaluate.crops import crop_layer, even_batch_size, labelled_batches
 from pipelines.sources import ArrayImages, Images
 
 
-class OfSeveralSizes(Images):
-    """Image i is all of colour i."""
+class MixedSizes(Images):
+    """Images of several sizes; all pixels of image i are i."""
 
     def __init__(self, count: int):
         self.count, self.labels, self.shape = count, np.arange(count), None
@@ -20,32 +20,31 @@ class OfSeveralSizes(Images):
         return np.full((9 + index % 3, 12 - index % 2, 3), index, np.uint8)
 
 
-def of_one_size(count: int) -> ArrayImages:
+def equal_sizes(count: int) -> ArrayImages:
     return ArrayImages(
         np.repeat(np.arange(count, dtype=np.uint8), 10 * 10 * 3).reshape(count, 10, 10, 3),
         np.arange(count),
     )
 
 
-@pytest.mark.parametrize("make", [of_one_size, OfSeveralSizes])
-def test_indices_are_those_of_the_images(make):
+@pytest.mark.parametrize("make", [equal_sizes, MixedSizes])
+def test_indices_are_those_of_the_crops(make):
     images = make(40)
     crops = crop_layer(images, 8, seed=5)
-    seen = []
+    batches = []
     for pixels, ids, indices in labelled_batches(images, 8, 16, seed=5).take(4):
         views = crops(pixels, ids).numpy()
         assert views.shape == (16, 8, 8, 3)
         np.testing.assert_allclose(
             views, np.broadcast_to(indices.numpy()[:, None, None, None], views.shape), atol=1e-3
         )
-        seen.append(indices.numpy())
-    assert len(set(np.concatenate(seen[:2]))) == 32  # an epoch shows no image twice
-    assert not np.array_equal(seen[0], seen[2])
+        batches.append(indices.numpy())
+    assert len(set(np.concatenate(batches[:2]))) == 32  # an epoch has no image twice
+    assert not np.array_equal(batches[0], batches[2])
 
 
-def test_crops_and_flips_and_nothing_else():
-    """Of an image with one red column, crops hold red and black only, and both orientations
-    occur."""
+def test_views_are_crops_and_flips_only():
+    """Crops of an image with one red column are red and black, and both orientations occur."""
     image = np.zeros((1, 16, 16, 3), np.uint8)
     image[:, :, 2, 0] = 255
     images = ArrayImages(np.repeat(image, 64, axis=0), np.zeros(64, int))
@@ -53,14 +52,14 @@ def test_crops_and_flips_and_nothing_else():
     views = crop_layer(images, 16, seed=0)(pixels, ids).numpy()
     assert views[..., 1:].max() == 0.0
     assert 0.0 <= views.min() <= views.max() <= 255.0
-    places = views[..., 0].mean(axis=1).argmax(axis=1)[views[..., 0].max(axis=(1, 2)) > 100.0]
-    assert places.min() < 6
-    assert places.max() > 10
+    columns = views[..., 0].mean(axis=1).argmax(axis=1)[views[..., 0].max(axis=(1, 2)) > 100.0]
+    assert columns.min() < 6
+    assert columns.max() > 10
 
 
 @pytest.mark.parametrize(
     ("count", "largest", "expected"),
     [(300, 1024, 300), (1500, 1024, 750), (5000, 1024, 1000), (7, 2, 1)],
 )
-def test_batches_leave_few_images_out(count, largest, expected):
-    assert batch_size_for(count, largest) == expected
+def test_batch_size_leaves_few_images_over(count, largest, expected):
+    assert even_batch_size(count, largest) == expected

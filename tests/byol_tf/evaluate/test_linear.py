@@ -1,5 +1,4 @@
-"""The BYOL paper's linear protocol: many rates at once are what each would be alone, and the end is
-logistic regression's."""
+"""The BYOL paper's linear protocol: heads trained together, against each alone and scikit-learn."""
 
 import keras
 import numpy as np
@@ -10,19 +9,19 @@ from sklearn.linear_model import LogisticRegression
 
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.linear import LinearRecipe, linear_protocol, train_heads
-from byol_tf.evaluate.splits import held_out
+from byol_tf.evaluate.splits import stratified_folds
 from byol_tf.models.inference import inference_model
 from byol_tf.models.networks import build_encoder
 from pipelines.sources import ArrayImages, open_source, subset
-from tests.helpers.clusters import heaps
+from tests.helpers.clusters import gaussian_clusters
 
 
-def as_they_are(inputs):
+def identity(inputs):
     return inputs
 
 
 def fixed_batches(features: np.ndarray, batch_size: int) -> tf.data.Dataset:
-    """Features in their order again and again, with their indices."""
+    """Endless batches of features in their order, with their indices."""
     return (
         tf.data.Dataset.from_tensor_slices((features, np.arange(len(features))))
         .batch(batch_size)
@@ -31,32 +30,34 @@ def fixed_batches(features: np.ndarray, batch_size: int) -> tf.data.Dataset:
 
 
 def nesterov(features, labels, seen, classes, rate, batch_size, epochs):
-    """The kernel of one head in NumPy, by the definition (Sutskever et al. 2013, in the form that
-    Keras documents)."""
+    """The kernel of one head in NumPy, by the definition.
+
+    Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning", in
+    the form that Keras documents.
+    """
     kernel = np.zeros((features.shape[1], classes))
     velocity, steps, step = np.zeros_like(kernel), len(labels) // batch_size * epochs, 0
     for _ in range(epochs):
         for first in range(0, len(labels), batch_size):
             rows = [row for row in range(first, first + batch_size) if seen[row]]
             logits = features[rows] @ kernel
-            shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-            shares /= shares.sum(axis=1, keepdims=True)
-            gradient = features[rows].T @ (shares - np.eye(classes)[labels[rows]]) / len(rows)
-            now = rate * batch_size / 1024 * (1.0 + np.cos(np.pi * step / steps)) / 2.0
-            velocity = 0.9 * velocity - now * gradient
-            kernel, step = kernel + 0.9 * velocity - now * gradient, step + 1
+            softmax = np.exp(logits - logits.max(axis=1, keepdims=True))
+            softmax /= softmax.sum(axis=1, keepdims=True)
+            gradient = features[rows].T @ (softmax - np.eye(classes)[labels[rows]]) / len(rows)
+            decayed = rate * batch_size / 1024 * (1.0 + np.cos(np.pi * step / steps)) / 2.0
+            velocity = 0.9 * velocity - decayed * gradient
+            kernel, step = kernel + 0.9 * velocity - decayed * gradient, step + 1
     return kernel
 
 
-def test_each_head_is_what_it_would_be_alone():
-    features, labels = heaps(48, 0)
-    with_bias = np.concatenate(
-        [features, np.ones((48, 1))], axis=1
-    )  # the reference's bias is the last row of its kernel
-    held = held_out(labels, 0)
-    rates, seen = (2.0, 40.0, 2.0), np.stack([~held, ~held, np.ones(48, bool)], axis=1)
+def test_each_head_equals_sgd_of_it_alone():
+    features, labels = gaussian_clusters(48, 0)
+    # the reference's bias is the last row of its kernel
+    with_bias = np.concatenate([features, np.ones((48, 1))], axis=1)
+    held_out = stratified_folds(labels, 0)[0]
+    rates, seen = (2.0, 40.0, 2.0), np.stack([~held_out, ~held_out, np.ones(48, bool)], axis=1)
     heads = train_heads(
-        as_they_are, 12, fixed_batches(features, 16), labels, seen, 5, rates, 16, epochs=3
+        identity, 12, fixed_batches(features, 16), labels, seen, 5, rates, 16, epochs=3
     )
     for number, rate in enumerate(rates):
         expected = nesterov(with_bias, labels, seen[:, number], 5, rate, 16, epochs=3)
@@ -65,17 +66,17 @@ def test_each_head_is_what_it_would_be_alone():
         )
 
 
-def test_a_rate_that_diverges_harms_no_other():
-    features, labels = heaps(64, 0)
+def test_diverging_rate_does_not_affect_others():
+    features, labels = gaussian_clusters(64, 0)
     seen = np.ones((64, 2), bool)
     alone = train_heads(
-        as_they_are, 12, fixed_batches(features, 32), labels, seen[:, :1], 5, (1.0,), 32, 2
+        identity, 12, fixed_batches(features, 32), labels, seen[:, :1], 5, (1.0,), 32, 2
     )
-    beside = train_heads(
-        as_they_are, 12, fixed_batches(features, 32), labels, seen, 5, (1.0, 1e30), 32, 2
+    together = train_heads(
+        identity, 12, fixed_batches(features, 32), labels, seen, 5, (1.0, 1e30), 32, 2
     )
     np.testing.assert_allclose(
-        beside.logits(features, 0), alone.logits(features, 0), rtol=1e-5, atol=1e-6
+        together.logits(features, 0), alone.logits(features, 0), rtol=1e-5, atol=1e-6
     )
 
 
@@ -84,20 +85,20 @@ def regression(train, labels, test, test_labels):
     return LogisticRegression(C=1e3, max_iter=5000).fit(train, labels).score(test, test_labels)
 
 
-def test_it_ends_where_logistic_regression_ends():
-    """Within half a point, on the same frozen features without crops."""
-    (train, labels), (test, test_labels) = heaps(1000, 0), heaps(4000, 1)
+def test_accuracy_equals_logistic_regression():
+    """To half a point, on the same frozen features without crops."""
+    (train, labels), (test, test_labels) = gaussian_clusters(1000, 0), gaussian_clusters(4000, 1)
     seen = np.ones((1000, 1), bool)
     heads = train_heads(
-        as_they_are, 12, fixed_batches(train, 250), labels, seen, 5, (1.0,), 250, epochs=40
+        identity, 12, fixed_batches(train, 250), labels, seen, 5, (1.0,), 250, epochs=40
     )
     accuracy = np.mean(heads.logits(test, 0).argmax(axis=1) == test_labels)
     assert abs(accuracy - regression(train, labels, test, test_labels)) <= 0.005
     assert 0.5 < accuracy < 0.9
 
 
-def test_on_real_features_it_agrees_with_logistic_regression(photos):
-    """The same on CIFAR-10 photos that an untrained network encodes."""
+def test_accuracy_on_photos_equals_logistic_regression(photos):
+    """On features of CIFAR-10 photos by an untrained network."""
     inference = inference_model(
         build_encoder("convnet", 32, width=0.5), 32, (0.5,) * 3, (0.25,) * 3
     )
@@ -109,14 +110,14 @@ def test_on_real_features_it_agrees_with_logistic_regression(photos):
             for file in sorted(folder.iterdir())[:200]
         ]
         pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
-        draw = np.random.default_rng(0).permutation(len(files))
-        splits.append(ArrayImages(pixels[draw], np.repeat(np.arange(10), 200)[draw]))
+        order = np.random.default_rng(0).permutation(len(files))
+        splits.append(ArrayImages(pixels[order], np.repeat(np.arange(10), 200)[order]))
     train, test = (embed(inference, images) for images in splits)
     mean, std = train.mean(axis=0), train.std(axis=0)
     train, test = (train - mean) / std, (test - mean) / std
     seen = np.ones((2000, 1), bool)
     heads = train_heads(
-        as_they_are,
+        identity,
         train.shape[1],
         fixed_batches(train, 500),
         splits[0].labels,
@@ -137,7 +138,7 @@ def digits():
     return subset(source.train, np.arange(300)), source.test
 
 
-def test_the_protocol_chooses_among_rates_and_leaves_the_encoder_alone(digits):
+def test_protocol_chooses_a_rate_and_leaves_the_encoder_unchanged(digits):
     train, test = digits
     images = keras.Input((None, None, 3), dtype="uint8")
     pixels = keras.layers.Rescaling(1 / 128.0, -1.0)(keras.layers.Resizing(8, 8)(images))
