@@ -61,7 +61,7 @@ def measure(steps_per_execution: int, calls: int, rounds: int) -> dict:
         np.random.default_rng(0).integers(0, 256, (256, _SIZE, _SIZE, 3), dtype=np.uint8)
     )
     views = [
-        FusedViews(policy, _SIZE, (0, view), (0.5,) * 3, (0.5,) * 3)
+        FusedViews(policy, _SIZE, view, (0.5,) * 3, (0.5,) * 3)
         for view, policy in enumerate(preset("byol"))
     ]
     model = BYOL(

@@ -23,8 +23,9 @@ import tensorflow as tf
 from benchmarks.peers import Peer
 from benchmarks.turns import Side, median_ratio, rounded, take_turns, timed
 from pipelines.policy import kernel_size, preset
-from pipelines.views.fused import FusedViews, fused_view_pair
+from pipelines.views.fused import FusedViews
 from pipelines.views.keras_cv import HostViews
+from pipelines.views.random_params import sample_params
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SEED = 0
@@ -48,21 +49,22 @@ def photo_tiles(count: int, size: int) -> np.ndarray:
 
 def _layers(size, **options):
     return [
-        FusedViews(policy, size, (_SEED, view), _MEAN, _STD, **options)
+        FusedViews(policy, size, view, _MEAN, _STD, **options)
         for view, policy in enumerate(preset("byol"))
     ]
 
 
-def _ids(count):
-    return tf.stack([tf.zeros(count, tf.int64), tf.range(count, dtype=tf.int64)], axis=1)
+def _params(count: int) -> tf.Tensor:
+    epoch = tf.constant(0, tf.int64)
+    return sample_params(_SEED, 2, epoch, tf.range(count, dtype=tf.int64))
 
 
 def exact_difference(images: np.ndarray) -> dict[str, float]:
     """Mean and 99th percentile of the absolute difference between linear and exact views, pixels in
     [0, 1]."""
-    ids = _ids(len(images))
+    params = _params(len(images))
     views = [
-        np.stack([layer(images, ids) * _STD for layer in _layers(images.shape[1], exact=exact)])
+        np.stack([layer(images, params) * _STD for layer in _layers(images.shape[1], exact=exact)])
         for exact in (False, True)
     ]
     difference = np.abs(views[0] - views[1])
@@ -73,8 +75,8 @@ def exact_difference(images: np.ndarray) -> dict[str, float]:
 
 
 def _stream(images: np.ndarray, batch: int, views: Callable) -> Side:
-    """`views(images, ids)` in a tf.data map."""
-    data = tf.data.Dataset.from_tensors((tf.constant(images[:batch]), _ids(batch))).repeat()
+    """`views(images, params)` in a tf.data map."""
+    data = tf.data.Dataset.from_tensors((tf.constant(images[:batch]), _params(batch))).repeat()
     iterator = iter(data.map(views, num_parallel_calls=2))
 
     def run(batches):
@@ -91,11 +93,11 @@ def _stream(images: np.ndarray, batch: int, views: Callable) -> Side:
 
 
 def _calls(images: np.ndarray, batch: int, views: Callable) -> Side:
-    images, ids = tf.constant(images[:batch]), _ids(batch)
+    images, params = tf.constant(images[:batch]), _params(batch)
 
     def run(batches):
         for _ in range(batches):
-            last = views(images, ids)
+            last = views(images, params)
         last[1].numpy()
 
     return timed(run)
@@ -104,15 +106,17 @@ def _calls(images: np.ndarray, batch: int, views: Callable) -> Side:
 def sides_of(images: np.ndarray, batch: int) -> dict[str, Side]:
     """Our own ways to make the views of a batch."""
     size = images.shape[1]
-    host = [HostViews(policy, size, (_SEED, view)) for view, policy in enumerate(preset("byol"))]
+    host = [HostViews(policy, size) for policy in preset("byol")]
     mean, std = tf.constant(_MEAN), tf.constant(_STD)
 
-    def keras_cv(images, ids):
-        return tuple((views(images, ids[0, 0], ids[:, 1]) - mean) / std for views in host)
+    def keras_cv(images: tf.Tensor, params: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return tuple(
+            (views(images, params[:, view]) - mean) / std for view, views in enumerate(host)
+        )
 
     def fused(dtype, exact=False):
         layers = _layers(size, dtype=dtype, exact=exact)
-        return lambda images, ids: fused_view_pair(*layers, images, ids)
+        return lambda images, params: tuple(layer(images, params) for layer in layers)
 
     def function(views, jit_compile=False):
         return tf.function(views, jit_compile=jit_compile, autograph=False)

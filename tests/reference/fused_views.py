@@ -78,7 +78,7 @@ def linear_view(image, numbers, policy, size, kernel):
     if numbers[views.PERSPECTIVE] < policy.perspective_probability:
         image = views.perspective(image, numbers[views.CORNERS], policy.perspective_distortion)
     if numbers[views.JITTER] < policy.jitter_probability:
-        b, c, s, h = (2.0 * numbers[views.COLOUR] - 1.0) * (
+        b, c, s, h = (2.0 * numbers[views.COLOR] - 1.0) * (
             policy.brightness,
             policy.contrast,
             policy.saturation,

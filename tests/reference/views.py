@@ -6,7 +6,7 @@ import colorsys
 import numpy as np
 
 # An image's 48 numbers: which of them each operation takes.
-CROP, FLIP, JITTER, COLOUR, ORDER = slice(0, 4), 4, 5, slice(6, 10), slice(10, 14)
+CROP, FLIP, JITTER, COLOR, ORDER = slice(0, 4), 4, 5, slice(6, 10), slice(10, 14)
 GRAY, BLUR, SIGMA, SOLARIZE = 14, 15, 16, 17
 PERSPECTIVE, CORNERS, PATCHES, RECTANGLES, PATCH_COUNT = 18, slice(19, 27), 27, slice(28, 40), 40
 
@@ -174,14 +174,14 @@ def drop_patches(image, boxes):
     return image
 
 
-def recolour(image, numbers, policy):
+def augment(image, numbers, policy):
     """Everything after crop and flip, in the papers' order; `policy` has the attributes of a view
     policy."""
     if numbers[PERSPECTIVE] < policy.perspective_probability:
         image = perspective(image, numbers[CORNERS], policy.perspective_distortion)
     if numbers[JITTER] < policy.jitter_probability:
         strengths = (policy.brightness, policy.contrast, policy.saturation, policy.hue)
-        image = jitter(image, numbers[COLOUR], numbers[ORDER], strengths)
+        image = jitter(image, numbers[COLOR], numbers[ORDER], strengths)
     if numbers[GRAY] < policy.grayscale_probability:
         image = grayscale(image)
     if numbers[BLUR] < policy.blur_probability:

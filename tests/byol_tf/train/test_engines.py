@@ -76,15 +76,15 @@ def test_batches_of_images_follow_the_order_of_batches_of_views():
     host = view_batches(images(), policies, 32, BATCH, 7, MEAN, STD, first_step=2)
     raw = image_batches(images(), BATCH, 7, first_step=2)
     model = build_model(chosen)
-    for made, (batch, ids) in zip(host.take(3), raw.take(3), strict=True):
+    for made, (batch, params) in zip(host.take(3), raw.take(3), strict=True):
         assert batch.dtype == tf.uint8
-        assert ids.shape == (BATCH, 2)
+        assert params.shape == (BATCH, 2, 48)
         for expected, layer in zip(made, model.views, strict=True):
-            difference = np.abs(layer(batch, ids) - expected)
+            difference = np.abs(layer(batch, params) - expected)
             assert (
                 float(difference.mean()) < 0.02
             )  # bicubic against bilinear; another image or crop differs by ten times that
-            assert float(np.abs(layer(batch[::-1], ids) - expected).mean()) > 0.1
+            assert float(np.abs(layer(batch[::-1], params) - expected).mean()) > 0.1
 
 
 def trained(
@@ -213,10 +213,10 @@ def test_a_run_on_a_folder_of_several_sizes(tmp_path):
     )
     lines = []
     experiment = Experiment(chosen, RunFolder(tmp_path / "run"), lines.append)
-    *crops, ids = next(iter(train_batches(chosen, experiment.source.pretrain)))
+    *crops, params = next(iter(train_batches(chosen, experiment.source.pretrain)))
     assert len(crops) == len(experiment.model.views) == 2
     assert {(crop.dtype, *crop.shape) for crop in crops} == {(tf.uint8, BATCH, 32, 32, 3)}
-    assert ids.shape == (BATCH, 2)
+    assert params.shape == (BATCH, 2, 48)
     result = experiment.run(["test"], verbose=0)
     assert (result["steps"], result["pretrain_images"]) == (4, 17)
     assert np.isfinite(result["loss"])

@@ -14,7 +14,7 @@ from pipelines.policy import ViewPolicy, preset
 from pipelines.sources import Images, LazyImages, concatenated, open_source, subset, without_labels
 from pipelines.sources.decoding import decode, plain_jpeg
 from pipelines.views.fused import FusedViews
-from pipelines.views.host_crops import read_crops, resized
+from pipelines.views.host_crops import read_crops, resize_crop
 from pipelines.views.random_params import pixel_boxes, sample_params
 
 PHOTOS = [Image.fromarray(photo) for photo in load_sample_images().images]
@@ -75,32 +75,27 @@ class TestParts:
     @pytest.mark.parametrize("name", FILES)
     def test_they_are_those_of_the_whole_picture_to_the_bit(self, name):
         images, policies = photos([FILES[name]]), (ViewPolicy(crop_area=(0.01, 0.2)), ViewPolicy())
-        split_inference_model = tf.function(
-            lambda *draws: read_crops(images, tf.constant(0, tf.int64), policies, draws),
+        crops = tf.function(
+            lambda params: read_crops(images, tf.constant(0, tf.int64), policies, params),
             autograph=False,
         )
         whole = images[0]
         for position in range(20):
-            draws = [
-                sample_params(
-                    (0, view), tf.constant(0, tf.int64), tf.constant([position], tf.int64)
-                )
-                for view in range(2)
-            ]
-            for part, policy, drawn in zip(
-                split_inference_model(*draws), policies, draws, strict=True
-            ):
-                y1, x1, y2, x2 = pixel_boxes(policy, drawn, *whole.shape[:2])[0].numpy()
-                np.testing.assert_array_equal(part.numpy(), whole[y1:y2, x1:x2])
+            params = sample_params(
+                0, 2, tf.constant(0, tf.int64), tf.constant([position], tf.int64)
+            )
+            for view, (crop, policy) in enumerate(zip(crops(params), policies, strict=True)):
+                y1, x1, y2, x2 = pixel_boxes(policy, params[:, view], *whole.shape[:2])[0].numpy()
+                np.testing.assert_array_equal(crop.numpy(), whole[y1:y2, x1:x2])
 
     @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 2)])
     def test_of_a_few_pixels_there_is_at_least_one(self, shape):
         for position in range(10):
-            drawn = sample_params(
-                (0, 0), tf.constant(0, tf.int64), tf.constant([position], tf.int64)
-            )
+            params = sample_params(
+                0, 1, tf.constant(0, tf.int64), tf.constant([position], tf.int64)
+            )[:, 0]
             y1, x1, y2, x2 = pixel_boxes(
-                ViewPolicy(crop_area=(0.01, 0.02)), drawn, *map(tf.constant, shape)
+                ViewPolicy(crop_area=(0.01, 0.02)), params, *map(tf.constant, shape)
             )[0].numpy()
             assert 0 <= y1 < y2 <= shape[0]
             assert 0 <= x1 < x2 <= shape[1]
@@ -112,7 +107,7 @@ class TestParts:
             expected = np.asarray(
                 Image.fromarray(part).resize((48, 48), Image.Resampling.BICUBIC)
             ).astype(int)
-            received = resized(tf.constant(part), 48)
+            received = resize_crop(tf.constant(part), 48)
             assert received.dtype == tf.uint8
             # Pillow rounds after either axis and has finer weights.
             assert np.abs(received.numpy() - expected).max() <= 4
@@ -159,8 +154,8 @@ class TestStream:
         ):
             for one, same in zip(expected, received, strict=True):
                 np.testing.assert_array_equal(one, same)
-        assert [part.shape for part in whole[0]] == [(4, 24, 24, 3), (4, 24, 24, 3), (4, 2)]
-        assert [part.dtype for part in whole[0]] == [np.uint8, np.uint8, np.int64]
+        assert [part.shape for part in whole[0]] == [(4, 24, 24, 3), (4, 24, 24, 3), (4, 2, 48)]
+        assert [part.dtype for part in whole[0]] == [np.uint8, np.uint8, np.float32]
 
     def test_an_unreadable_photo_is_an_error_and_not_a_hole(self):
         broken = FILES["colour"][: len(FILES["colour"]) // 3]
@@ -183,14 +178,14 @@ class TestViews:
     def both(self, policies, size, exact, steps=2):
         """(fused, keras-cv's) of each view, `[n, size, size, 3]` in [0, 1]."""
         layers = [
-            FusedViews(policy.without_crop(), size, (3, view), ZERO, ONE, exact=exact)
+            FusedViews(policy.without_crop(), size, view, ZERO, ONE, exact=exact)
             for view, policy in enumerate(policies)
         ]
         data = (
             crop_batches(mixed(), policies, size, 10, 3),
             view_batches(mixed(), policies, size, 10, 3, ZERO, ONE),
         )
-        (*crops, ids), other = (
+        (*crops, params), other = (
             [
                 np.concatenate(each)
                 for each in zip(*one.take(steps).as_numpy_iterator(), strict=True)
@@ -198,7 +193,7 @@ class TestViews:
             for one in data
         )
         tf.config.run_functions_eagerly(True)  # nothing to compile
-        fused = [layer(crop, ids).numpy() for layer, crop in zip(layers, crops, strict=True)]
+        fused = [layer(crop, params).numpy() for layer, crop in zip(layers, crops, strict=True)]
         tf.config.run_functions_eagerly(False)
         return list(zip(fused, other, strict=True))
 
@@ -228,8 +223,8 @@ class TestViews:
             )
         )
         crops = np.random.default_rng(0).integers(0, 256, (5, 21, 21, 3), dtype=np.uint8)
-        ids = np.stack([np.zeros(5, np.int64), np.arange(5)], axis=1)
-        views = FusedViews(policy.without_crop(), 21, (0, 0), ZERO, ONE)(crops, ids)
+        params = sample_params(0, 1, tf.constant(0, tf.int64), tf.range(5, dtype=tf.int64))
+        views = FusedViews(policy.without_crop(), 21, 0, ZERO, ONE)(crops, params)
         np.testing.assert_allclose(views.numpy(), crops / 255.0, atol=1e-6)
 
 
