@@ -71,16 +71,16 @@ def train_batches(
     if cropped:
         batches = crop_batches(images, policies, views.size, batch_size, seed, **where)
     else:
-        batches = image_batches(images, batch_size, seed, **where)
+        batches = image_batches(images, batch_size, seed, **where, view_count=len(policies))
     if views_in_step(config):
         return batches
     layers = fused_views(config, cropped)
 
     @tf.autograph.experimental.do_not_convert
     def make_views(*batch):
-        *sources, ids = batch
+        *sources, params = batch
         return tuple(
-            view(source, ids)
+            view(source, params)
             for view, source in zip(
                 layers, sources if cropped else sources * len(layers), strict=True
             )
