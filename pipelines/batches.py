@@ -201,7 +201,7 @@ def _steps(first_step: int) -> tf.data.Dataset:
 def _read(images: Images, indices: tf.Tensor) -> tf.Tensor:
     """Returns uint8 `[N, H, W, 3]` of a set whose images have one shape."""
     batch = tf.numpy_function(images.batch, [indices], tf.uint8, stateful=False)
-    return tf.ensure_shape(batch, (*indices.shape, *images.shape))
+    return tf.ensure_shape(batch, (*indices.shape, *(images.shape or ())))
 
 
 def _one_by_one(make: Callable, order: Order, first_step: int) -> tf.data.Dataset:

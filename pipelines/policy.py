@@ -14,7 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 @dataclass(frozen=True)
 class IncreasingRange:
     """Checks a range: lowest < low <= high <= highest. Raises `ValueError` otherwise; `expected`
-    says what is wanted."""
+    says what is wanted.
+    """
 
     lowest: float
     highest: float
@@ -89,7 +90,8 @@ class ViewPolicy(BaseModel):
 
     def without_crop(self) -> Self:
         """The same for images that have been cropped and resized already: a square is left as it
-        is. Other draws stay what they are."""
+        is. Other draws stay what they are.
+        """
         return self.model_copy(update={"crop_area": (1.0, 1.0), "crop_aspect": (1.0, 1.0)})
 
 
@@ -137,5 +139,6 @@ def preset(name: str) -> tuple[ViewPolicy, ViewPolicy]:
 
 def kernel_size(view_size: int) -> int:
     """Width in pixels of the blur's kernel for a view of this side: a tenth of it, made odd as in
-    `augmentations.py` (23 at 224, 9 at 96, 3 at 32)."""
+    `augmentations.py` (23 at 224, 9 at 96, 3 at 32).
+    """
     return 2 * (view_size // 10 // 2) + 1

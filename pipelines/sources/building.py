@@ -1,24 +1,20 @@
-"""From what a source has to what is used of it: which images to pre-train on, their size, where
-they are kept."""
+"""Builds a `Source` from what a data source has: selects, resizes, checks and caches images."""
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 import psutil
 
 from pipelines.sources.base import (
-    SPLITS,
-    PhotoManifest,
+    ImageFiles,
     RawSource,
     Request,
     Source,
     SourceError,
     SourceInfo,
-    SourcePlan,
-    stream,
 )
 from pipelines.sources.images import (
     ArrayImages,
@@ -29,147 +25,138 @@ from pipelines.sources.images import (
     without_labels,
 )
 from pipelines.sources.loading import Reading, read_through
+from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.selection import select_pretrain, selection_notes, used_counts
 
-_SHARE_OF_MEMORY = 0.5  # "auto" takes at most this much of what is free
-
-
-@dataclass(frozen=True)
-class _Use:
-    """Which images of each split are used.
-
-    Attributes:
-        pretrain: for the splits to pre-train on, indices into the split, ascending.
-        splits: every split that is used at all, with the number of its images that are.
-    """
-
-    pretrain: Mapping[str, np.ndarray]
-    splits: Mapping[str, int]
+_MEMORY_FRACTION = 0.5  # of the free memory, that "auto" takes at most
+_Pretrain = Mapping[str, np.ndarray]
 
 
-def build_plan(request: Request, outline: SourceInfo) -> SourcePlan:
-    """Returns what `build_source` would give."""
-    use = _use(request, outline.counts, outline.unlabelled_from)
+def build_plan(request: Request, info: SourceInfo) -> SourceInfo:
+    """Returns what `build_source` would give, from what the source says that it has."""
+    pretrain = select_pretrain(request, info.counts, info.unlabelled_from)
     size = request.image_size
-    shape = (size, size, 3) if size else outline.shape
-    needed = sum(use.splits.values()) * prod(shape) if shape else None
-    held = _hold(request, needed) is not None or (
-        outline.always_in_memory and shape == outline.shape
+    shape = (size, size, 3) if size else info.image_shape
+    used = used_counts(info.counts, pretrain)
+    needed = sum(used.values()) * prod(shape) if shape else None
+    in_memory = _cache_mode(request, needed) is not None or (
+        info.in_memory and shape == info.image_shape
     )
     counts = {
-        "pretrain": sum(map(len, use.pretrain.values())),
-        "train": outline.counts.get("train", 0),
-        "test": outline.counts.get("test", 0),
+        "pretrain": sum(map(len, pretrain.values())),
+        "train": info.counts.get("train", 0),
+        "test": info.counts.get("test", 0),
     }
-    notes = (*outline.notes, *_pretrain_notes(request, use), *_memory_notes(request, held, needed))
-    return SourcePlan(counts, outline.classes, shape, notes, held, needed if held and needed else 0)
-
-
-def build_source(request: Request, parts: RawSource) -> Source:
-    """Chooses, resizes, reads. Raises SourceError: a choice that the source hasn't, unreadable
-    files beyond the limit, memory."""
-    use = _use(
-        request,
-        {split: len(images) for split, images in parts.images.items()},
-        parts.unlabelled_from,
+    notes = (
+        *info.notes,
+        *selection_notes(request, pretrain),
+        *_memory_notes(request, in_memory, needed),
     )
-    wanted = {split: parts.images[split] for split in use.splits}
-    if "unlabelled" in wanted:  # nothing but pre-training reads these
-        wanted["unlabelled"] = subset(wanted["unlabelled"], use.pretrain["unlabelled"])
-    if request.image_size:
-        wanted = {split: resized(images, request.image_size) for split, images in wanted.items()}
-
-    shapes = {split: images.shape or parts.likely_shape for split, images in wanted.items()}
-    needed = (
-        None
-        if None in shapes.values()
-        else sum(len(images) * prod(shapes[split]) for split, images in wanted.items())
+    return replace(
+        info,
+        counts=counts,
+        image_shape=shape,
+        notes=notes,
+        in_memory=in_memory,
+        bytes_in_memory=needed if in_memory and needed else 0,
     )
-    readings = _read(request, parts, use, wanted, hold=_hold(request, needed))
-    skipped, losses_allowed = _skipped(request, parts, use, readings)
-    held = all(isinstance(reading.images, ArrayImages) for reading in readings.values())
+
+
+def build_source(request: Request, raw: RawSource) -> Source:
+    """Selects, resizes and reads the images.
+
+    Raises:
+        SourceError: the source hasn't the split to pre-train on, too many files are unreadable, or
+            the images don't fit into memory.
+    """
+    pretrain = _select(request, raw)
+    used = _used_images(request, raw, pretrain)
+    needed = _bytes_needed(raw, used)
+    readings = _read(request, raw, pretrain, used, cache=_cache_mode(request, needed))
+    skipped, losses_allowed = _check_unreadable(request, raw.files, pretrain, readings)
+    in_memory = all(isinstance(reading.images, ArrayImages) for reading in readings.values())
     if not all(reading.images.shape for reading in readings.values()):
         needed = None
 
-    chosen = []
-    for split, indices in use.pretrain.items():
-        reading = readings[split]
-        # Indices point into the split as it was; those of unreadable files are gone and the later
-        # ones have moved up.
-        kept = (
-            np.arange(len(reading.good))
-            if split == "unlabelled"
-            else np.flatnonzero(np.isin(reading.good, indices))
-        )
-        chosen.append(
-            without_labels(
-                reading.images if len(kept) == len(reading.images) else subset(reading.images, kept)
-            )
-        )
-    pretrain = chosen[0] if len(chosen) == 1 else concatenated(*chosen)
-    if len(pretrain) < 2:
+    pretrain_images = _pretrain_images(pretrain, readings)
+    if len(pretrain_images) < 2:
         raise SourceError(
-            f"{request.source}: {len(pretrain)} readable image(s) to pre-train on; at least 2 are "
-            "needed"
+            f"{request.source}: {len(pretrain_images)} readable image(s) to pre-train on; at least "
+            "2 are needed"
         )
     labelled = {split: readings[split].images for split in ("train", "test") if split in readings}
     for split, images in labelled.items():
         if not len(images):
             raise SourceError(f"{request.source}: not one image of {split} can be read")
-        _check_labels(request.source, split, images.labels, len(parts.class_names))
+        if images.labels is not None:
+            _check_labels(request.source, split, images.labels, len(raw.class_names))
     return Source(
         name=request.source,
-        pretrain=pretrain,
+        pretrain=pretrain_images,
         train=labelled.get("train"),
         test=labelled.get("test"),
-        class_names=parts.class_names,
+        class_names=raw.class_names,
         skipped=skipped,
         notes=(
-            *parts.notes,
-            *_pretrain_notes(request, use),
-            *_memory_notes(request, held, needed),
-            *parts.after_reading(losses_allowed),
+            *raw.notes,
+            *selection_notes(request, pretrain),
+            *_memory_notes(request, in_memory, needed),
+            *(() if raw.files is None else raw.files.finish_reading(losses_allowed)),
         ),
-        fingerprint=parts.fingerprint,
-        trouble=parts.trouble,
-        roll=_roll(request, parts, readings, skipped),
-        keep=parts.keep,
+        fingerprint=raw.fingerprint,
+        manifest=_manifest(request, raw.files, readings, skipped),
+        files=raw.files,
     )
 
 
-def _roll(
-    request: Request,
-    parts: RawSource,
-    readings: Mapping[str, Reading],
-    skipped: tuple[tuple[str, str], ...],
-) -> PhotoManifest | None:
-    """Of a source whose files may be unreadable; the one that it was opened with stays as it is."""
-    if parts.roll is None or request.roll is not None:
-        return parts.roll
-    return replace(
-        parts.roll,
-        skipped=skipped,
-        shapes={split: reading.images.shape for split, reading in readings.items()},
-    )
+def build_sample(request: Request, raw: RawSource, *, in_memory: bool) -> Images:
+    """Returns the readable images that `request.pretrain_images` selects.
 
-
-def build_sample(request: Request, parts: RawSource, *, hold: bool) -> Images:
-    """The images that `request.pretrain_images` chooses, those of one split if it has as many;
-    unreadable ones left out."""
-    use = _use(
-        request,
-        {split: len(images) for split, images in parts.images.items()},
-        parts.unlabelled_from,
-    )
-    split, indices = max(use.pretrain.items(), key=lambda item: len(item[1]))
-    images = subset(parts.images[split], indices)
+    They are of one split, the one with most of them.
+    """
+    split, indices = max(_select(request, raw).items(), key=lambda item: len(item[1]))
+    images = subset(raw.images[split], indices)
     if request.image_size:
         images = resized(images, request.image_size)
-    return without_labels(read_through(images, hold=hold).images)
+    return without_labels(read_through(images, in_memory=in_memory).images)
+
+
+def _select(request: Request, raw: RawSource) -> dict[str, np.ndarray]:
+    counts = {split: len(images) for split, images in raw.images.items()}
+    return select_pretrain(request, counts, raw.unlabelled_from)
+
+
+def _used_images(request: Request, raw: RawSource, pretrain: _Pretrain) -> dict[str, Images]:
+    """Returns the images in use by split, resized."""
+    counts = {split: len(images) for split, images in raw.images.items()}
+    used = {split: raw.images[split] for split in used_counts(counts, pretrain)}
+    if "unlabelled" in used:
+        used["unlabelled"] = subset(used["unlabelled"], pretrain["unlabelled"])
+    if request.image_size:
+        used = {split: resized(images, request.image_size) for split, images in used.items()}
+    return used
+
+
+def _pretrain_images(pretrain: _Pretrain, readings: Mapping[str, Reading]) -> Images:
+    """Returns the readable ones of the images to pre-train on, without labels."""
+    selected = []
+    for split, indices in pretrain.items():
+        reading = readings[split]
+        # Indices count all images of the split; among the readable ones, later ones have moved up.
+        rows = (
+            np.arange(len(reading.readable))
+            if split == "unlabelled"  # of these, none but the selected ones were read
+            else np.flatnonzero(np.isin(reading.readable, indices))
+        )
+        every_one = len(rows) == len(reading.images)
+        selected.append(
+            without_labels(reading.images if every_one else subset(reading.images, rows))
+        )
+    return selected[0] if len(selected) == 1 else concatenated(*selected)
 
 
 def _check_labels(source: str, split: str, labels: np.ndarray, classes: int) -> None:
-    """Raises SourceError where a probe would learn nothing, or count wrong, which shows only after
-    the first epoch."""
+    """Checks what a probe would otherwise show only after the first epoch. Raises SourceError."""
     present = np.unique(labels)
     if present[0] < 0 or present[-1] >= classes:
         raise SourceError(
@@ -183,78 +170,23 @@ def _check_labels(source: str, split: str, labels: np.ndarray, classes: int) -> 
         )
 
 
-def _use(request: Request, counts: Mapping[str, int], unlabelled_from: tuple[str, ...]) -> _Use:
-    """Chooses the splits to pre-train on and draws `pretrain_images` of them."""
-    choices: dict[str, set[str]] = {}
-    if set(unlabelled_from) <= set(counts):
-        choices["unlabelled"] = set(unlabelled_from)
-    if "train" in counts:
-        choices["train"] = {"train"}
-    if len(choices) == 2:
-        choices["train+unlabelled"] = choices["train"] | choices["unlabelled"]
-    if not choices:
-        raise SourceError(
-            f"{request.source} has nothing to pre-train on here; it has {', '.join(counts)}"
-        )
-    asked = request.pretrain or next(iter(choices))
-    if asked not in choices:
-        allowed = " or ".join(f'"{name}"' for name in choices)
-        raise SourceError(
-            f"data.pretrain: expected {allowed}, which is what {request.source} has here; received "
-            f'"{asked}"'
-        )
-    splits = [split for split in SPLITS if split in choices[asked]]
-    total = sum(counts[split] for split in splits)
-    if total < 2:
-        raise SourceError(
-            f"{request.source}: {total} image(s) to pre-train on; at least 2 are needed"
-        )
-    drawn = np.arange(total)
-    if request.pretrain_images is not None and request.pretrain_images < total:
-        # The first of one permutation, so that a larger number contains every smaller one.
-        drawn = np.sort(
-            stream(request.seed, "pretrain_images").permutation(total)[: request.pretrain_images]
-        )
-    if len(drawn) < 2:
-        raise SourceError(
-            f"data.pretrain_images: expected 2 or more, received {request.pretrain_images}"
-        )
-    pretrain, start = {}, 0
-    for split in splits:
-        within = drawn[(drawn >= start) & (drawn < start + counts[split])] - start
-        if len(within):
-            pretrain[split] = within
-        start += counts[split]
-    used = {split: counts[split] for split in ("train", "test") if split in counts}
-    if "unlabelled" in pretrain:
-        used["unlabelled"] = len(pretrain["unlabelled"])
-    return _Use(pretrain, used)
+def _bytes_needed(raw: RawSource, used: Mapping[str, Images]) -> int | None:
+    """Returns the size of the images in memory, or None where they differ in shape."""
+    needed = 0
+    for images in used.values():
+        shape = images.shape or raw.likely_shape
+        if shape is None:
+            return None
+        needed += len(images) * prod(shape)
+    return needed
 
 
-def _pretrain_notes(request: Request, use: _Use) -> tuple[str, ...]:
-    count = sum(map(len, use.pretrain.values()))
-    if request.pretrain_images is not None and request.pretrain_images > count:
-        return (f"data.pretrain_images asks for {request.pretrain_images:,}; there are {count:,}",)
-    return ()
+def _cache_mode(request: Request, needed: int | None) -> str | None:
+    """Decides whether images of `needed` bytes (None: unknown) are kept in memory.
 
-
-def _memory_notes(request: Request, held: bool, needed: int | None) -> tuple[str, ...]:
-    if held or request.cache != "auto":
-        return ()
-    if needed is None:
-        return (
-            "images differ in size, so they are read anew each epoch; to hold them in memory takes "
-            "data.image_size",
-        )
-    return (
-        f"images are read anew each epoch: in memory they would take {_gigabytes(needed)}, more "
-        "than half of what is free",
-    )
-
-
-def _hold(request: Request, needed: int | None) -> str | None:
-    """Whether to hold images of `needed` bytes (None: unknown): "must", "may" (unless shapes differ
-    after all), or None."""
+    Returns:
+        "must"; "may", unless they turn out to differ in shape; or None.
+    """
     if request.cache == "none":
         return None
     free = psutil.virtual_memory().available
@@ -262,108 +194,143 @@ def _hold(request: Request, needed: int | None) -> str | None:
         if needed is not None and needed > free:
             raise SourceError(
                 f'data.cache is "memory": the images take {_gigabytes(needed)}, {_gigabytes(free)} '
-                "are free; "
-                'a smaller data.image_size or data.cache "none" would do'
+                'are free; a smaller data.image_size or data.cache "none" would do'
             )
         return "must"
-    return "may" if needed is not None and needed <= free * _SHARE_OF_MEMORY else None
+    return "may" if needed is not None and needed <= free * _MEMORY_FRACTION else None
 
 
-def _read(
-    request: Request, parts: RawSource, use: _Use, wanted: Mapping[str, Images], *, hold: str | None
-) -> dict[str, Reading]:
-    """One pass over what has to be held or checked. What was checked when a run began needn't be
-    when it goes on."""
-    total, done = sum(map(len, wanted.values())), 0
-    readings: dict[str, Reading] = {}
-    what = f"{'loading' if hold else 'checking'} {request.source}"
-    for split, images in wanted.items():
-        whole = np.arange(len(images), dtype=np.int64)
-        if isinstance(images, ArrayImages) or (hold is None and parts.file_name is None):
-            readings[split] = Reading(images, isinstance(images, ArrayImages), whole, ())
-        elif hold is None and request.roll is not None and split in request.roll.shapes:
-            readings[split] = _read_before(request.roll, parts, use, split, images)
-        else:
-            start = done
-            reading = read_through(
-                images,
-                hold=hold is not None,
-                progress=lambda count, start=start: request.on_progress(what, start + count, total),
-            )
-            if hold is not None and len(reading.good) and not reading.held:
-                if hold == "must":
-                    raise SourceError(
-                        f'data.cache is "memory", but the images of {request.source} differ in '
-                        "size: "
-                        'data.image_size gives them one (or data.cache "none" reads them each time)'
-                    )
-                hold = None
-            readings[split] = reading
-        done += len(images)
-    if (
-        hold is None
-    ):  # given up on the way: what was held already is let go, so that "auto" means all or nothing
-        for split, reading in readings.items():
-            if reading.held and not isinstance(wanted[split], ArrayImages):
-                again = subset(wanted[split], reading.good, shape=reading.images.shape)
-                readings[split] = replace(reading, images=again, held=False)
-    return readings
-
-
-def _read_before(
-    roll: PhotoManifest, parts: RawSource, use: _Use, split: str, images: Images
-) -> Reading:
-    """What reading `images` of a split gave when the run began."""
-    reasons, originals = (
-        dict(roll.skipped),
-        use.pretrain[split] if split == "unlabelled" else range(len(images)),
-    )
-    names = enumerate(parts.file_name(split, int(original)) for original in originals)
-    bad = tuple((index, reasons[name]) for index, name in names if name in reasons)
-    good = np.setdiff1d(
-        np.arange(len(images), dtype=np.int64), np.array([index for index, _ in bad], np.int64)
-    )
-    return Reading(subset(images, good, shape=roll.shapes[split]), False, good, bad)
-
-
-def _skipped(
-    request: Request, parts: RawSource, use: _Use, readings: Mapping[str, Reading]
-) -> tuple[tuple[tuple[str, str], ...], int]:
-    """Names the unreadable files, and says how many more there may be. Raises SourceError when they
-    are too many."""
-    if parts.file_name is None:
-        return (), 0
-    reasons = dict(parts.skipped)
-    for split, reading in readings.items():
-        for index, reason in reading.bad:
-            original = int(use.pretrain[split][index]) if split == "unlabelled" else index
-            reasons[parts.file_name(split, original)] = reason
-    total = len(parts.skipped) + sum(
-        len(reading.good) + len(reading.bad) for reading in readings.values()
-    )
-    if len(reasons) > request.max_unreadable_fraction * total:
-        raise SourceError(
-            f"{request.root}: {len(reasons):,} of {total:,} files can't be read, more than "
-            "data.max_unreadable_fraction = "
-            f"{request.max_unreadable_fraction:g} allows. For example {_examples(reasons)}"
+def _memory_notes(request: Request, in_memory: bool, needed: int | None) -> tuple[str, ...]:
+    if in_memory or request.cache != "auto":
+        return ()
+    if needed is None:
+        return (
+            "images differ in size, so they are read again each epoch; to keep them in memory, set "
+            "data.image_size",
         )
-    return tuple(sorted(reasons.items())), int(request.max_unreadable_fraction * total) - len(
-        reasons
-    )
-
-
-def _examples(reasons: Mapping[str, str]) -> str:
-    """The first file of each reason, the commonest reasons first: what would help the most has to
-    be among them."""
-    files: dict[str, list[str]] = defaultdict(list)
-    for name, reason in sorted(reasons.items()):
-        files[reason].append(name)
-    commonest = sorted(files.items(), key=lambda item: -len(item[1]))[:5]
-    return "; ".join(
-        f"{names[0]}{f' and {len(names) - 1:,} more' if names[1:] else ''}: {reason}"
-        for reason, names in commonest
+    return (
+        f"images are read again each epoch: in memory they would take {_gigabytes(needed)}, more "
+        "than half of what is free",
     )
 
 
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB"
+
+
+def _read(
+    request: Request,
+    raw: RawSource,
+    pretrain: _Pretrain,
+    used: Mapping[str, Images],
+    *,
+    cache: str | None,
+) -> dict[str, Reading]:
+    """Reads once what has to be cached or checked.
+
+    Files that were checked when the run began aren't checked again when it is resumed.
+    """
+    manifest, readings = request.manifest, {}
+    total, done = sum(map(len, used.values())), 0
+    work = f"{'loading' if cache else 'checking'} {request.source}"
+    for split, images in used.items():
+        if isinstance(images, ArrayImages) or (cache is None and raw.files is None):
+            readings[split] = Reading(images, np.arange(len(images), dtype=np.int64), ())
+        elif cache is None and raw.files and manifest and split in manifest.shapes:
+            readings[split] = _restored_reading(manifest, raw.files, pretrain, split, images)
+        else:
+
+            def report(count: int, start: int = done) -> None:
+                request.on_progress(work, start + count, total)
+
+            reading = read_through(images, in_memory=cache is not None, progress=report)
+            if cache is not None and len(reading.readable) and not reading.in_memory:
+                if cache == "must":
+                    raise SourceError(
+                        f'data.cache is "memory", but the images of {request.source} differ in '
+                        'size: data.image_size gives them one (or data.cache "none" reads them '
+                        "each time)"
+                    )
+                cache = None
+            readings[split] = reading
+        done += len(images)
+    if cache is None:  # "auto" caches all or nothing: splits that were cached already are dropped
+        for split, reading in readings.items():
+            if reading.in_memory and not isinstance(used[split], ArrayImages):
+                uncached = subset(used[split], reading.readable, shape=reading.images.shape)
+                readings[split] = replace(reading, images=uncached)
+    return readings
+
+
+def _restored_reading(
+    manifest: PhotoManifest, files: ImageFiles, pretrain: _Pretrain, split: str, images: Images
+) -> Reading:
+    """Returns what reading a split gave when the run began."""
+    reasons = dict(manifest.skipped)
+    originals = pretrain[split] if split == "unlabelled" else range(len(images))
+    names = enumerate(files.name(split, int(original)) for original in originals)
+    unreadable = tuple((index, reasons[name]) for index, name in names if name in reasons)
+    readable = np.setdiff1d(
+        np.arange(len(images), dtype=np.int64), np.array([i for i, _ in unreadable], np.int64)
+    )
+    return Reading(subset(images, readable, shape=manifest.shapes[split]), readable, unreadable)
+
+
+def _manifest(
+    request: Request,
+    files: ImageFiles | None,
+    readings: Mapping[str, Reading],
+    skipped: tuple[tuple[str, str], ...],
+) -> PhotoManifest | None:
+    """Returns the manifest of a new run; a resumed run keeps its own."""
+    if files is None:
+        return None
+    if request.manifest is not None:
+        return request.manifest
+    shapes = {split: reading.images.shape for split, reading in readings.items()}
+    return replace(files.manifest, skipped=skipped, shapes=shapes)
+
+
+def _check_unreadable(
+    request: Request,
+    files: ImageFiles | None,
+    pretrain: _Pretrain,
+    readings: Mapping[str, Reading],
+) -> tuple[tuple[tuple[str, str], ...], int]:
+    """Returns (path, reason) of the unreadable files, and how many more there may be.
+
+    Raises:
+        SourceError: there are too many.
+    """
+    if files is None:
+        return (), 0
+    reasons = dict(files.unreadable)
+    for split, reading in readings.items():
+        for index, reason in reading.unreadable:
+            original = int(pretrain[split][index]) if split == "unlabelled" else index
+            reasons[files.name(split, original)] = reason
+    total = len(files.unreadable) + sum(
+        len(reading.readable) + len(reading.unreadable) for reading in readings.values()
+    )
+    allowed = request.max_unreadable_fraction
+    if len(reasons) > allowed * total:
+        raise SourceError(
+            f"{request.root}: {len(reasons):,} of {total:,} files can't be read, more than "
+            f"data.max_unreadable_fraction = {allowed:g} allows. For example {_examples(reasons)}"
+        )
+    return tuple(sorted(reasons.items())), int(allowed * total) - len(reasons)
+
+
+def _examples(reasons: Mapping[str, str]) -> str:
+    """Returns the first file of each of the five most frequent reasons.
+
+    The most frequent reason is the one that is worth removing.
+    """
+    files: dict[str, list[str]] = defaultdict(list)
+    for name, reason in sorted(reasons.items()):
+        files[reason].append(name)
+    most_frequent = sorted(files.items(), key=lambda item: -len(item[1]))[:5]
+    return "; ".join(
+        f"{names[0]}{f' and {len(names) - 1:,} more' if names[1:] else ''}: {reason}"
+        for reason, names in most_frequent
+    )

@@ -11,7 +11,7 @@ import tensorflow as tf
 from pipelines.policy import ViewPolicy
 from pipelines.views.random_params import COLOR, GRAYSCALE, JITTER, ORDER
 
-GRAY_WEIGHTS = np.float32([0.2989, 0.587, 0.114])
+GRAY_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
 # A colour is its mean over the three channels plus a difference from it: saturation scales the
 # difference, hue rotates it about the grey axis, (1, 1, 1).
 _MEAN = np.full((3, 3), 1.0 / 3.0)

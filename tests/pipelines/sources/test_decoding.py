@@ -165,7 +165,7 @@ class TestOrientation:
             expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
         result, facts = decode(io.BytesIO(data))
         np.testing.assert_array_equal(result, expected)
-        assert facts.turned == (orientation != 1)
+        assert facts.rotated == (orientation != 1)
         assert (
             (facts.height, facts.width)
             == result.shape[:2]

@@ -9,7 +9,7 @@ from pipelines.sources import (
     LazyImages,
     balanced_indices,
     concatenated,
-    held_in_memory,
+    load_into_memory,
     resized,
     subset,
     without_labels,
@@ -78,10 +78,10 @@ class TestViews:
         np.testing.assert_array_equal(bare.batch(np.arange(len(truth))), truth)
         assert subset(bare, [1, 2]).labels is None
 
-    def test_held_in_memory(self, images_and_truth):
+    def test_load_into_memory(self, images_and_truth):
         images, truth, labels = images_and_truth
         seen = []
-        held = held_in_memory(images, seen.append)
+        held = load_into_memory(images, seen.append)
         assert isinstance(held, ArrayImages)
         np.testing.assert_array_equal(held.batch(np.arange(len(truth))), truth)
         np.testing.assert_array_equal(held.labels, labels)
@@ -141,39 +141,41 @@ class TestReadThrough:
                 raise UnreadableImage(f"broken {index}")
             return array[index]
 
-        for hold in (True, False):
-            reading = read_through(LazyImages(50, read, labels), hold=hold)
-            good = np.flatnonzero(np.arange(50) % 7 != 3)
-            np.testing.assert_array_equal(reading.good, good)
-            assert reading.bad == tuple((index, f"broken {index}") for index in range(3, 50, 7))
-            assert reading.held == hold
-            assert reading.images.shape == (5, 4, 3)
-            np.testing.assert_array_equal(reading.images.batch(np.arange(len(good))), array[good])
-            np.testing.assert_array_equal(reading.images.labels, labels[good])
+        readable = np.flatnonzero(np.arange(50) % 7 != 3)
+        unreadable = tuple((index, f"broken {index}") for index in range(3, 50, 7))
+        for in_memory in (True, False):
+            reading = read_through(LazyImages(50, read, labels), in_memory=in_memory)
+            np.testing.assert_array_equal(reading.readable, readable)
+            assert reading.unreadable == unreadable
+            assert reading.in_memory == in_memory
+            images = reading.images
+            assert images.shape == (5, 4, 3)
+            np.testing.assert_array_equal(images.batch(np.arange(len(readable))), array[readable])
+            np.testing.assert_array_equal(images.labels, labels[readable])
 
     def test_images_of_two_sizes_are_not_held(self):
         images = LazyImages(20, lambda index: pixels(1, 5 if index < 15 else 6)[0])
-        reading = read_through(images, hold=True)
-        assert not reading.held
+        reading = read_through(images, in_memory=True)
+        assert not reading.in_memory
         assert reading.images.shape is None
         with pytest.raises(ValueError, match="one shape"):
             reading.images.batch(np.arange(3))
         with pytest.raises(ValueError, match="one shape"):
-            held_in_memory(images)
+            load_into_memory(images)
 
-    def test_held_in_memory_does_not_skip(self):
+    def test_load_into_memory_does_not_skip(self):
         def read(index: int) -> np.ndarray:
             raise UnreadableImage("broken")
 
         with pytest.raises(UnreadableImage, match="image 0: broken"):
-            held_in_memory(LazyImages(2, read))
+            load_into_memory(LazyImages(2, read))
 
     def test_another_error_ends_the_pass(self):
         def read(index: int) -> np.ndarray:
             raise RuntimeError("a mistake of the program")
 
         with pytest.raises(RuntimeError, match="a mistake"):
-            read_through(LazyImages(100, read), hold=False)
+            read_through(LazyImages(100, read), in_memory=False)
 
 
 class TestBalancedIndices:

@@ -65,10 +65,10 @@ def opened(root: Path, kept: bool = True, **options) -> tuple[Source, list[str]]
     scans = str(root.parent / "runs") if kept else None
     _OPENINGS.below, _OPENINGS.names = str(root), []
     source = open_source(
-        "folder", root=str(root), max_unreadable_fraction=0.2, scans=scans, **options
+        "folder", root=str(root), max_unreadable_fraction=0.2, scan_folder=scans, **options
     )
     _OPENINGS.below = ""
-    source.keep()
+    source.save_scan()
     return source, sorted(set(_OPENINGS.names))
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipelines.sources import ArrayImages, SourceError, open_source, plan_source
-from pipelines.sources.folder.layout import TEST_SHARE
+from pipelines.sources.folder.layout import TEST_FRACTION
 
 
 def photo(
@@ -85,7 +85,7 @@ class TestLayouts:
         tree(tmp_path, {"test/cat": 2, "test/dog": 2})
         assert counts(root) == (6, 6, 4)
         assert any(
-            "val/ is left out" in note for note in plan_source("folder", root=str(root)).notes
+            "val/ is skipped" in note for note in plan_source("folder", root=str(root)).notes
         )
 
     def test_train_without_test_is_divided(self, tmp_path):
@@ -111,7 +111,7 @@ class TestLayouts:
         source = open_source("folder", root=str(root))
         assert source.class_names == ("cat", "dog", "emu")
         np.testing.assert_array_equal(np.bincount(source.test.labels), [2, 1, 1])
-        assert any(f"{TEST_SHARE:.0%} of each" in note for note in source.notes)
+        assert any(f"{TEST_FRACTION:.0%} of each" in note for note in source.notes)
         assert len({image.tobytes() for image in source.pretrain}) == 20
 
     def test_classes_of_one_photo_have_no_probe(self, tmp_path):
@@ -356,7 +356,7 @@ class TestSizesAndMemory:
         source = open_source("folder", root=str(root))
         assert source.pretrain.shape is None
         for notes in (plan.notes, source.notes):
-            assert any("to hold them in memory takes data.image_size" in note for note in notes)
+            assert any("to keep them in memory, set data.image_size" in note for note in notes)
         with pytest.raises(SourceError, match=r"differ in size: data.image_size gives them one"):
             open_source("folder", root=str(root), cache="memory")
         source = open_source("folder", root=str(root), image_size=16)
@@ -494,6 +494,6 @@ def test_large_photos_of_one_size_are_taken_one_by_one(tmp_path, cache):
 def test_a_class_with_a_splits_name_is_asked_about(tmp_path, name):
     root = tree(tmp_path, {"bus": 3, "car": 3, name: 3})
     with pytest.raises(
-        SourceError, match=rf"has {name}/ beside bus, car\. If it is a class, give it another name"
+        SourceError, match=rf"has {name}/ next to bus, car\. If it is a class, give it another name"
     ):
         plan_source("folder", root=str(root))

@@ -127,7 +127,7 @@ class TestStl10:
 
         shard = next((tmp_path / "b" / "stl10" / "1.0.0").glob("*train*00001-of*"))
         shard.write_bytes(shard.read_bytes()[:-40])
-        with pytest.raises(SourceError, match="cut short"):
+        with pytest.raises(SourceError, match="truncated"):
             open_source("stl10", root=str(tmp_path / "b"))
 
     def test_an_archive_that_is_not_whole(self, tmp_path, stl10_archive, record_archive: Record):
@@ -137,11 +137,11 @@ class TestStl10:
         record_archive("stl10", [stl10_archive.path])
         with pytest.raises(
             SourceError,
-            match=rf"{cut} is not whole: it has {len(data) - 1000:,} bytes, stl10_binary.tar.gz has {len(data):,}",
+            match=rf"{cut} is incomplete: it has {len(data) - 1000:,} bytes, stl10_binary.tar.gz has {len(data):,}",
         ):
             plan_source("stl10", root=str(tmp_path / "root"), archive=str(cut))
         cut.write_bytes(data[:-1000] + bytes(1000))
-        with pytest.raises(SourceError, match=f"{cut} is no whole tar archive"):
+        with pytest.raises(SourceError, match=f"{cut} is no complete tar archive"):
             open_source("stl10", root=str(tmp_path / "root"), archive=str(cut))
         cut.write_bytes(
             data[:4] + bytes(4) + data[8:]
@@ -267,6 +267,7 @@ class TestImagenet:
 
 def test_a_tfds_that_cannot_be_imported_is_told_with_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets.core.download", None)
-    monkeypatch.delitem(sys.modules, "pipelines.sources.tfds.prepare")
+    for module in ("pipelines.compat", "pipelines.sources.tfds.prepare"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(SourceError, match=r"pip install 'tensorflow-metadata<1\.18'"):
         importlib.import_module("pipelines.sources.tfds.prepare")

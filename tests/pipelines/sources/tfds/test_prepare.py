@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.sources import SourceError, open_source
-from pipelines.sources.tfds.prepare import check_tar
+from pipelines.sources.tfds.archives import check_tar
 from tests.pipelines.sources.conftest import pack
 
 MOST = 1_000_000
@@ -54,7 +54,7 @@ def test_broken(tmp_path, kept):
     check_tar(path, MOST)
     data = path.read_bytes()
     path.write_bytes(data[: int(kept if kept >= 1 or kept == 0 else kept * len(data))])
-    with pytest.raises(SourceError, match="is no whole tar archive"):
+    with pytest.raises(SourceError, match="is no complete tar archive"):
         check_tar(path, MOST)
 
 
