@@ -58,7 +58,7 @@ def _draw(facts: RunFacts, folder: RunFolder) -> None:
     seen, missing = None, ""
     try:
         inference = load_run_encoder(facts.config, folder)
-        source = open_source(**source_options(facts.config), scans=str(folder.root.parent))
+        source = open_source(**source_options(facts.config), scan_folder=str(folder.root.parent))
         seen = analyze_representations(facts.config, inference, source)
     except (SourceError, ProtocolError) as error:
         missing = str(error)
