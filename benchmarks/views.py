@@ -1,10 +1,10 @@
-"""`python -m benchmarks.views`: images a second, each with both views of the BYOL recipe, from
-uint8 images held in memory.
+"""`python -m benchmarks.views`: throughput of the engines that make views.
 
-keras-cv in tf.data (host views), fused views in tf.data, called directly, and compiled as a whole,
-in turns; ratios are the medians of the rounds. With `--peer` also torchvision + PIL in two
-DataLoader workers, and kornia. The images are tiles of scikit-learn's two photographs, on which it
-also prints how far linear views lie from exact ones, in [0, 1].
+Images per second, each with both views of the BYOL recipe, from uint8 images in memory: keras-cv in
+tf.data (host views), fused views in tf.data, called directly, and compiled as a whole. They take
+turns; ratios are the medians of the rounds. With `--peer` also torchvision + PIL in two DataLoader
+workers, and kornia. The images are tiles of scikit-learn's two photographs, on which it also prints
+how far linear views lie from exact ones, in [0, 1].
 """
 
 import argparse
@@ -30,11 +30,11 @@ from pipelines.views.random_params import sample_params
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SEED = 0
 _UNCOUNTED = 5
-"""Batches before the clock starts: more than a DataLoader or tf.data makes ahead in a pause."""
+"""Batches before the measurement: more than a DataLoader or tf.data prefetches in a pause."""
 
 
 def photo_tiles(count: int, size: int) -> np.ndarray:
-    """uint8 `[count, size, size, 3]` cut at random from two photographs of 427 x 640 pixels."""
+    """Returns uint8 `[count, size, size, 3]`, cut at random from two photos of 427 x 640 pixels."""
     from sklearn.datasets import load_sample_images
 
     rng = np.random.default_rng(_SEED)
@@ -60,8 +60,10 @@ def _params(count: int) -> tf.Tensor:
 
 
 def exact_difference(images: np.ndarray) -> dict[str, float]:
-    """Mean and 99th percentile of the absolute difference between linear and exact views, pixels in
-    [0, 1]."""
+    """Returns mean and 99th percentile of the difference between linear and exact views.
+
+    Pixels are in [0, 1].
+    """
     params = _params(len(images))
     views = [
         np.stack([layer(images, params) * _STD for layer in _layers(images.shape[1], exact=exact)])
@@ -75,7 +77,7 @@ def exact_difference(images: np.ndarray) -> dict[str, float]:
 
 
 def _stream(images: np.ndarray, batch: int, views: Callable) -> Side:
-    """`views(images, params)` in a tf.data map."""
+    """Returns a side that calls `views(images, params)` in a tf.data map."""
     data = tf.data.Dataset.from_tensors((tf.constant(images[:batch]), _params(batch))).repeat()
     iterator = iter(data.map(views, num_parallel_calls=2))
 
@@ -104,7 +106,7 @@ def _calls(images: np.ndarray, batch: int, views: Callable) -> Side:
 
 
 def sides_of(images: np.ndarray, batch: int) -> dict[str, Side]:
-    """Our own ways to make the views of a batch."""
+    """Returns our own engines."""
     size = images.shape[1]
     host = [HostViews(policy, size) for policy in preset("byol")]
     mean, std = tf.constant(_MEAN), tf.constant(_STD)
@@ -133,7 +135,7 @@ def sides_of(images: np.ndarray, batch: int) -> dict[str, Side]:
 
 
 def measure(size: int, batch: int, pairs: int, seconds: float, peer: bool) -> dict:
-    """Images a second of every side, and medians of the ratios over the rounds."""
+    """Returns images per second of every side, and medians of the ratios over the rounds."""
     images = photo_tiles(max(batch, 256), size)
     sides = sides_of(images, batch)
     with tempfile.TemporaryDirectory() as folder:

@@ -255,7 +255,7 @@ def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
 def _reason(error: Exception, file: BinaryIO) -> str:
     if isinstance(error, UnidentifiedImageError):
         file.seek(0)
-        return heic.missing_reader(file.read(64)) or "not an image of a kind that is read"
+        return heic.missing_reader(file.read(64)) or "not an image of a supported format"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS:,} pixels"
     if isinstance(error, MemoryError):

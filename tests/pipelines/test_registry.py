@@ -12,7 +12,7 @@ from pipelines.sources import ArrayImages, SourceError, open_source, plan_source
 from tests.pipelines.sources.folder.test_source import photo, tree
 
 
-def test_they_are_photos_of_the_folder_and_the_others_are_left_alone(tmp_path):
+def test_sample_reads_only_some_photos_of_the_folder(tmp_path):
     root = tree(tmp_path, {"": 9})
     few = sample_source("folder", 4, root=str(root))
     assert isinstance(few, ArrayImages)  # as the run would hold them
@@ -22,7 +22,7 @@ def test_they_are_photos_of_the_folder_and_the_others_are_left_alone(tmp_path):
     assert {image.tobytes() for image in few} <= whole
 
 
-def test_unreadable_ones_are_left_out_and_sizes_may_differ(tmp_path):
+def test_sample_skips_unreadable_photos_and_allows_several_sizes(tmp_path):
     for number in range(6):
         photo(tmp_path / f"{number}.png", size=(10 + number, 10))
     (tmp_path / "broken.png").write_bytes(b"no")
@@ -32,7 +32,7 @@ def test_unreadable_ones_are_left_out_and_sizes_may_differ(tmp_path):
     assert sample_source("folder", 100, root=str(tmp_path), image_size=8).shape == (8, 8, 3)
 
 
-def test_only_those_to_pretrain_on(tmp_path):
+def test_sample_is_of_the_images_to_pretrain_on(tmp_path):
     root = tree(tmp_path, {"train/cat": 3, "train/dog": 3, "unlabelled": 5})
     unlabelled = {image.tobytes() for image in sample_source("folder", 100, root=str(root))}
     assert len(unlabelled) == 5
@@ -40,7 +40,7 @@ def test_only_those_to_pretrain_on(tmp_path):
     assert len(sample_source("folder", 100, root=str(root), pretrain="train")) == len(whole)
 
 
-def test_drawn_ones_are_drawn(tmp_path):
+def test_sample_of_textures_is_the_beginning_of_the_set(tmp_path):
     assert len(sample_source("textures", 7, image_size=16)) == 7
     assert np.array_equal(
         sample_source("textures", 7, image_size=16)[3],
@@ -48,12 +48,12 @@ def test_drawn_ones_are_drawn(tmp_path):
     )
 
 
-def test_what_has_to_be_prepared_is_not_prepared(tmp_path):
+def test_sample_of_unprepared_data_set_is_none(tmp_path):
     assert sample_source("cifar10", 5, root=str(tmp_path)) is None
     assert not list(tmp_path.iterdir())
 
 
-def test_errors_are_those_of_the_source(tmp_path):
+def test_sample_raises_the_errors_of_the_source(tmp_path):
     with pytest.raises(SourceError, match="there is no folder"):
         sample_source("folder", 4, root=str(tmp_path / "none"))
 
@@ -108,7 +108,7 @@ def test_registry_agrees_with_what_sources_describe(name, tmp_path):
 
 
 def test_importing_registry_imports_nothing_heavy():
-    """Configs take the sources from it, before NumPy or TensorFlow is imported."""
+    """Configs are checked with it before NumPy or TensorFlow is imported."""
     heavy = "{'numpy', 'PIL', 'tensorflow', 'keras', 'tensorflow_datasets', 'sklearn'}"
     code = f"import sys, pipelines.registry; sys.exit(len({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

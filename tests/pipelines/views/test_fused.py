@@ -1,4 +1,4 @@
-"""The fused views against NumPy and against the host views, which make the same draws."""
+"""Fused views against NumPy and against host views of the same parameters."""
 
 import functools
 import itertools
@@ -55,14 +55,16 @@ def layer(
     exact: bool = False,
     **kwargs,
 ) -> FusedViews:
-    """Views in [0, 1]: normalised with mean 0 and deviation 1."""
+    """Returns a layer whose views are in [0, 1]."""
     return FusedViews(policy, size, VIEW, (0.0,) * 3, (1.0,) * 3, interpolation, exact, **kwargs)
 
 
 @pytest.fixture
 def eagerly():
-    """Operation by operation: nothing to compile. `TestLayer` shows that compiled views are the
-    same."""
+    """Runs functions eagerly, so that nothing is compiled.
+
+    `TestLayer` shows that compiled views are the same.
+    """
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -71,7 +73,7 @@ def eagerly():
 def photos(
     count: int = COUNT, height: int = SIZE, width: int = SIZE, low: int = 0, high: int = 255
 ) -> np.ndarray:
-    """Smooth, colourful pictures with hard edges in them, uint8 from `low` to `high`."""
+    """Returns smooth, colourful images with hard edges in them, uint8 from `low` to `high`."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:height, 0:width] / 7.0
     phase, speed = rng.random((2, count, 3, 1, 1)) * 6.0
@@ -81,7 +83,7 @@ def photos(
 
 
 def params(count: int = COUNT, epoch: int = 3, first: int = 100) -> tf.Tensor:
-    """Those of both views, `[count, 2, 48]`."""
+    """Returns the parameters of both views, `[count, 2, 48]`."""
     positions = tf.range(first, first + count, dtype=tf.int64)
     return sample_params(7, 2, tf.constant(epoch, tf.int64), positions)
 
@@ -98,7 +100,7 @@ def host(policy: ViewPolicy, images: np.ndarray, size: int = SIZE) -> np.ndarray
 class TestCrop:
     @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
     @pytest.mark.parametrize(("height", "width"), [(20, 20), (61, 44), (9, 90)])
-    def test_it_equals_numpy(self, interpolation, height, width):
+    def test_crop_equals_numpy(self, interpolation, height, width):
         policy = ViewPolicy(
             **OFF
             | {"crop_area": (0.08, 0.95), "crop_aspect": (3 / 4, 4 / 3), "flip_probability": 0.5}
@@ -111,7 +113,7 @@ class TestCrop:
 
     @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
     @pytest.mark.parametrize("size", [13, 20, 47])
-    def test_the_whole_image_equals_tensorflows_antialiased_resize(self, interpolation, size):
+    def test_full_crop_equals_tensorflow_antialiased_resize(self, interpolation, size):
         images = photos(3, 20, 20)
         rows, columns = crop_matrices(
             ViewPolicy(**OFF), params(3)[:, VIEW], (20, 20), size, interpolation
@@ -140,7 +142,7 @@ POLICIES = {f"{name}{view}": preset(name)[view] for name in PRESETS for view in 
 @pytest.mark.usefixtures("eagerly")
 class TestWhole:
     @pytest.mark.parametrize("name", ["byol0", "byol1", "simclr0", "everything"])
-    def test_linear_views_equal_numpy_in_the_drawn_order(self, name):
+    def test_linear_views_equal_numpy_in_jitter_order(self, name):
         policy, images = POLICIES[name], photos(height=30, width=26)
         views = layer(policy, 24, "bicubic" if name == "byol0" else "bilinear")(
             images, params()
@@ -153,7 +155,7 @@ class TestWhole:
             assert (error > 1e-4).mean() < 0.01
 
     @pytest.mark.parametrize("name", ["byol1", "everything"])
-    def test_exact_views_equal_numpy_and_the_host_views(self, name):
+    def test_exact_views_equal_numpy_and_host_views(self, name):
         policy, images = POLICIES[name], photos(height=22, width=24)
         views, other = (
             layer(policy, 24, exact=True)(images, params()).numpy(),
@@ -170,7 +172,7 @@ class TestWhole:
             assert (np.abs(view - reference.augment(expected, drawn, policy)) > 2e-3).mean() < 0.01
             assert (np.abs(view - same) > 2e-3).mean() < 0.01
 
-    def test_exact_bicubic_clips_before_the_colours(self):
+    def test_exact_bicubic_clips_before_colours(self):
         stripes = np.zeros((COUNT, 20, 20, 3), np.uint8)
         stripes[:, :, ::4] = 255
         policy = ViewPolicy(**OFF | NO_COLOR | {"jitter_probability": 1.0, "brightness": 0.4})
@@ -185,8 +187,10 @@ class TestWhole:
 
 @pytest.mark.usefixtures("eagerly")
 class TestBothEngines:
-    """One operation at a time, on pictures that leave room so that nothing is clipped: linear views
-    equal host views."""
+    """Linear views against host views, one operation at a time.
+
+    The images are so far from black and white that nothing is clipped.
+    """
 
     @pytest.mark.parametrize(
         "changes",
@@ -204,7 +208,7 @@ class TestBothEngines:
         ],
         ids=lambda changes: "+".join(changes),
     )
-    def test_what_is_linear_is_equal(self, changes):
+    def test_linear_operations_are_equal(self, changes):
         policy, images = ViewPolicy(**OFF | NO_COLOR | changes), photos(low=80, high=170)
         views, expected = layer(policy)(images, params()).numpy(), host(policy, images)
         assert (np.abs(views - expected) > 2e-4).mean() < 2e-4
@@ -217,10 +221,8 @@ class TestBothEngines:
     @pytest.mark.parametrize(
         ("name", "strength", "closeness"), [("saturation", 0.4, 0.97), ("hue", 0.1, 0.97)]
     )
-    def test_what_is_not_turns_colour_the_same_way_and_about_as_far(
-        self, name, strength, closeness
-    ):
-        """Hue once went the other way round the circle."""
+    def test_saturation_and_hue_change_colour_alike(self, name, strength, closeness):
+        """Hue was once rotated in the wrong direction."""
         images = np.tile(
             np.random.default_rng(0).integers(80, 170, (200, 1, 1, 3), dtype=np.uint8), (1, 4, 4, 1)
         )
@@ -237,7 +239,7 @@ class TestBothEngines:
         assert 0.85 < linear_change.std() / hsv_change.std() < 1.15
 
     @pytest.mark.parametrize("name", ["byol0", "byol1", "simclr0"])
-    def test_whole_recipes_have_the_same_statistics(self, name):
+    def test_recipes_have_the_same_statistics(self, name):
         images = np.tile(photos(40, 24, 24), (5, 1, 1, 1))
         views, expected = (
             layer(POLICIES[name], 24)(images, params(200)).numpy(),
@@ -268,7 +270,7 @@ class TestLayer:
             *itertools.product(("byol1", "everything"), (False, True)),
         ],
     )
-    def test_every_policy_compiles_and_gives_the_same_views(self, name, exact, request):
+    def test_compiled_views_equal_eager_views(self, name, exact, request):
         views = layer(POLICIES[name], exact=exact)
         compiled = tf.function(views, jit_compile=True, autograph=False)(
             tf.constant(photos()), params()
@@ -277,7 +279,7 @@ class TestLayer:
         assert (np.abs(compiled - views(photos(), params()).numpy()) > 1e-4).mean() < 2e-3
 
     @pytest.mark.parametrize("exact", [False, True])
-    def test_a_view_depends_on_its_ids_and_not_on_the_batch(self, exact):
+    def test_view_depends_on_its_parameters_and_not_on_the_batch(self, exact):
         views, images = layer(POLICIES["everything"], exact=exact), photos()
         together = views(images, params()).numpy()
         np.testing.assert_array_equal(views(images, params()).numpy(), together)
@@ -297,7 +299,7 @@ class TestLayer:
         assert np.abs(another - together).max(axis=(1, 2, 3)).min() > 0.01
 
     @pytest.mark.usefixtures("eagerly")
-    def test_floats_in_0_to_1_are_the_same_images(self):
+    def test_float_images_give_the_views_of_uint8_images(self):
         views, images = layer(POLICIES["byol1"]), photos()
         np.testing.assert_allclose(
             views(images / np.float32(255.0), params()).numpy(),
@@ -307,7 +309,7 @@ class TestLayer:
 
     @pytest.mark.usefixtures("eagerly")
     @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.004), ("float16", 0.0005)])
-    def test_half_precision_stays_near(self, dtype, tolerance):
+    def test_half_precision_is_close_to_float32(self, dtype, tolerance):
         for name in ("byol0", "everything"):
             views = layer(POLICIES[name], dtype=f"mixed_{dtype}")(photos(), params())
             assert views.dtype == dtype
@@ -318,14 +320,14 @@ class TestLayer:
             assert difference.mean() < tolerance
 
     @pytest.mark.usefixtures("eagerly")
-    def test_normalisation_is_last(self):
+    def test_normalisation_is_the_last_operation(self):
         mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
         views = FusedViews(POLICIES["byol1"], SIZE, VIEW, mean, std)(photos(), params()).numpy()
         plain = layer(POLICIES["byol1"], interpolation="bicubic")(photos(), params()).numpy()
         np.testing.assert_allclose(views, (plain - mean) / std, atol=1e-5)
 
     @pytest.mark.usefixtures("eagerly")
-    def test_it_can_be_stored_and_made_again(self):
+    def test_layer_is_serializable(self):
         views = FusedViews(
             POLICIES["everything"],
             SIZE,
@@ -343,7 +345,7 @@ class TestLayer:
         )
         assert views.weights == []
 
-    def test_a_pair_is_both_views_and_works_in_tf_data(self, request):
+    def test_layers_of_both_views_work_in_tf_data(self, request):
         both = [
             FusedViews(policy, SIZE, view, (0.5,) * 3, (0.2,) * 3)
             for view, policy in enumerate(preset("byol"))
@@ -363,7 +365,7 @@ class TestLayer:
             )
         assert np.abs(pairs[0][0] - pairs[0][1]).mean() > 0.1
 
-    def test_it_works_in_a_functional_model(self):
+    def test_layer_works_in_functional_model(self):
         inputs = keras.Input((SIZE, SIZE, 3), dtype="uint8"), keras.Input((2, 48), dtype="float32")
         model = keras.Model(inputs, layer(POLICIES["byol0"], 16)(*inputs))
         assert model.output_shape == (None, 16, 16, 3)
@@ -373,7 +375,7 @@ class TestLayer:
             atol=1e-6,
         )
 
-    def test_what_makes_no_sense_is_refused(self):
+    def test_invalid_interpolation_and_shape_are_rejected(self):
         with pytest.raises(
             ValueError, match="interpolation: expected one of bilinear, bicubic; received 'nearest'"
         ):

@@ -11,8 +11,10 @@ RECORDED = [
     [[0.5675666332244873, 0.8787081241607666], [0.3952605724334717, 0.406663179397583]],
     [[0.21636009216308594, 0.2507598400115967], [0.10187971591949463, 0.22067499160766602]],
 ]
-"""Seed 7, epoch 5, positions from 357,913,939 on (across the counter's first word): the first two
-numbers of both views."""
+"""First two numbers of both views for seed 7, epoch 5 and three positions from 357,913,939 on.
+
+The middle position is the first whose counter exceeds 32 bits.
+"""
 
 
 def params(
