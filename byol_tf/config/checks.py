@@ -7,13 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from byol_tf.constants import CONVNET_STEM_CHANNELS, GROUPS, RESNET_STEM_CHANNELS
+from pipelines.registry import SOURCES
 
-TFDS_SOURCES = ("stl10", "cifar10", "imagenet")
-NATIVE_SIDES = {"textures": 48, "stl10": 96, "cifar10": 32}
-"""Source -> side of its images in pixels, where all have the same size. Larger views would only
-interpolate."""
-DIGITS_SIDE = 32
-"""Side of the digits in pixels if data.image_size is null."""
 TAU_SCHEDULE: Final = "cosine"
 """Default of tau.schedule (BYOL paper, section 3.3)."""
 TAU_BASE = 0.996
@@ -66,21 +61,21 @@ def _register(*keys: str) -> Callable[[_Check], _Check]:
 def _check_root(root: str | None, source: str) -> str | None:
     if source == "folder" and root is None:
         return 'missing; expected the folder that holds the photos, as data.source is "folder"'
-    if source in ("textures", "digits") and root is not None:
+    if "root" not in SOURCES[source].takes and root is not None:
         return f'expected null, as data.source "{source}" reads no folder; received "{root}"'
     return None
 
 
 @_register("data.archive", "data.source")
 def _check_archive(archive: str | None, source: str) -> str | None:
-    if archive is None or source in TFDS_SOURCES:
+    if archive is None or "archive" in SOURCES[source].takes:
         return None
     return f'expected null, as data.source "{source}" has no archive; received "{archive}"'
 
 
 @_register("data.pretrain", "data.source")
 def _check_pretrain_split(split: str | None, source: str) -> str | None:
-    if split in (None, "train") or source not in ("digits", "cifar10", "imagenet"):
+    if split in (None, "train") or SOURCES[source].has_unlabelled:
         return None
     return (
         f'expected "train" or null, as data.source "{source}" has no unlabelled images; '
@@ -90,7 +85,7 @@ def _check_pretrain_split(split: str | None, source: str) -> str | None:
 
 @_register("data.image_size", "data.source")
 def _check_image_size(image_size: int | None, source: str) -> str | None:
-    native = NATIVE_SIDES.get(source)
+    native = SOURCES[source].image_side
     if image_size is None or native is None or image_size <= native:
         return None
     return (
@@ -101,7 +96,7 @@ def _check_image_size(image_size: int | None, source: str) -> str | None:
 
 @_register("data.image_size", "data.source", "data.cache")
 def _check_memory_cache(image_size: int | None, source: str, cache: str) -> str | None:
-    if image_size is not None or source not in ("folder", "imagenet") or cache != "memory":
+    if image_size is not None or not SOURCES[source].sizes_differ or cache != "memory":
         return None
     return (
         'missing; expected a whole number of 8 or more, as data.cache "memory" stores photos of '
@@ -111,16 +106,13 @@ def _check_memory_cache(image_size: int | None, source: str, cache: str) -> str 
 
 @_register("views.size", "data.image_size", "data.source")
 def _check_view_size(size: int, image_size: int | None, source: str) -> str | None:
-    native = NATIVE_SIDES.get(source)
+    native = SOURCES[source].image_side
     if image_size is not None and (native is None or image_size <= native):
         limit, meaning = image_size, f"data.image_size ({image_size})"
     elif native is not None:
         limit, meaning = native, f'{native}, the side of the images of data.source "{source}"'
-    elif source == "digits":
-        limit, meaning = (
-            DIGITS_SIDE,
-            f"{DIGITS_SIDE}, the side of digits if data.image_size is null",
-        )
+    elif (limit := SOURCES[source].default_side) is not None:
+        meaning = f"{limit}, the side of {source} if data.image_size is null"
     else:
         return None
     return f"expected at most {meaning}; received {size}" if size > limit else None

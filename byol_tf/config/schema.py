@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from byol_tf.config.checks import TAU_BASE, TAU_DROP_AT, TAU_ENDS, TAU_SCHEDULE, conflicts
 from byol_tf.constants import Normalization, Padding
 from pipelines.policy import PRESETS, ViewPolicy
+from pipelines.registry import SOURCES
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class About(Section):
 class Data(Section):
     """The images, and how they are cached. Labels never reach pre-training."""
 
-    source: Literal["textures", "digits", "folder", "stl10", "cifar10", "imagenet"]
+    source: Literal[*SOURCES]
     """`textures`: generated from the seed, nothing to download; `digits`: scikit-learn's
     handwritten digits; `folder`: your own photos; the others: TFDS."""
     root: Text | None = None

@@ -162,10 +162,10 @@ def best_rate(accuracies: dict[float, float]) -> float:
 
 
 class CroppingClassifier(keras.Model):
-    """Crops, flips and classifies (pixels, ids) of `labelled_batches`."""
+    """Crops, flips and classifies (pixels, params) of `labelled_batches`."""
 
     def __init__(self, crops: keras.layers.Layer, network: keras.Model):
-        super().__init__()
+        super().__init__(dtype="float32")  # no lower precision would hold the crops' parameters
         self.crops, self.network = crops, network
         self.built = True
 
@@ -191,11 +191,11 @@ def _train_classifier(
         encoder.set_weights(pretrained.get_weights())
     size = pretrained.input_shape[1]
     batch_size = even_batch_size(len(images), recipe.batch_size)
-    crops = crop_layer(images, size, seed)
+    crops = crop_layer(images, size)
     batches = labelled_batches(images, size, batch_size, seed)
     if recipe.from_scratch:
-        pixels, ids, _ = next(iter(batches))
-        initialize_from_data([encoder], normalize(crops(pixels, ids)[:_DATA_INIT_IMAGES]))
+        pixels, params, _ = next(iter(batches))
+        initialize_from_data([encoder], normalize(crops(pixels, params)[:_DATA_INIT_IMAGES]))
     linear = keras.layers.Dense(classes, dtype="float32", name="classifier")
     crop = keras.Input((size, size, 3))
     model = CroppingClassifier(crops, keras.Model(crop, linear(encoder(normalize(crop)))))
@@ -205,7 +205,7 @@ def _train_classifier(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    dataset = batches.map(lambda pixels, ids, indices: ((pixels, ids), tf.gather(labels, indices)))
+    dataset = batches.map(lambda pixels, params, indices: ((pixels, params), tf.gather(labels, indices)))
     model.fit(dataset, epochs=recipe.epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose)
     photo = keras.Input((None, None, 3), dtype="uint8")
     return keras.Model(photo, linear(encoder(normalize(resize(photo)), training=False)))

@@ -170,14 +170,14 @@ def linear_protocol(
     rates = recipe.rates
     classes = int(max(labels.max(), test_labels.max())) + 1
     batch_size = even_batch_size(len(train), recipe.batch_size)
-    crops = crop_layer(train, size, seed)
+    crops = crop_layer(train, size)
 
     def encode(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         # uint8, as any export takes them
         return inference(tf.saturate_cast(tf.round(crops(*inputs)), tf.uint8), training=False)
 
     batches = labelled_batches(train, size, batch_size, seed).map(
-        lambda pixels, ids, indices: ((pixels, ids), indices)
+        lambda pixels, params, indices: ((pixels, params), indices)
     )
     seen: np.ndarray = np.ones((len(labels), len(rates)), bool)
     held_out = None

@@ -107,7 +107,7 @@ def fused_views(config: Config, cropped: bool = False) -> list[FusedViews]:
     policies = [policy.without_crop() if cropped else policy for policy in view_policies(config)]
     return [
         FusedViews(
-            policy, views.size, (config.seed, view), views.mean, views.std, exact=views.exact
+            policy, views.size, view, views.mean, views.std, exact=views.exact
         )
         for view, policy in enumerate(policies)
     ]

@@ -12,9 +12,8 @@ from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RunFolder
 from byol_tf.train.input_watchdog import StuckInput
 from byol_tf.train.multi_worker import Workers
-from pipelines.sources import PhotoManifest, Source, SourceError, open_source, unpacked
-
-_LOCAL = ("textures", "digits", "folder")
+from pipelines.registry import SOURCES
+from pipelines.sources import PhotoManifest, Source, SourceError, open_source
 
 
 def open_images(
@@ -71,14 +70,15 @@ def open_images(
 
     # A download may be slow without a sign of life; local files that don't answer for so long
     # won't.
-    with stuck if config.data.source in _LOCAL else contextlib.nullcontext(), stuck.waiting():
+    downloads = SOURCES[config.data.source].downloads
+    with contextlib.nullcontext() if downloads else stuck, stuck.waiting():
         scans = None if folder is None else str(folder.root.parent)
         source = open_source(
             **source_options(config),
             on_progress=progress,
             on_lost=lost,
-            roll=_roll(folder, say),
-            scans=scans,
+            manifest=_manifest(folder, say),
+            scan_folder=scans,
         )
     if workers.chief:
         workers.wait()
@@ -97,22 +97,22 @@ def save_manifest(source: Source, folder: RunFolder, begun: bool) -> None:
 
     Raises `RunFolderError` if the file can't be written.
     """
-    if source.roll is None or (begun and folder.photos.exists()):
+    if source.manifest is None or (begun and folder.photos.exists()):
         return
     try:
-        write_atomically(folder.photos, source.roll.packed())
+        write_atomically(folder.photos, source.manifest.to_bytes())
     except OSError as error:
         raise RunFolderError(
             f"{folder.photos}: expected a file that can be written; received {error}"
         ) from error
 
 
-def _roll(folder: RunFolder | None, say: Callable[[str], None]) -> PhotoManifest | None:
+def _manifest(folder: RunFolder | None, say: Callable[[str], None]) -> PhotoManifest | None:
     """The photos of a run that has begun; None where none has, or where nobody wrote them down."""
     if folder is None or not folder.photos.exists() or not list_checkpoints(folder.checkpoints):
         return None
     try:
-        return unpacked(folder.photos.read_bytes())
+        return PhotoManifest.from_bytes(folder.photos.read_bytes())
     except (OSError, ValueError) as error:
         say(
             f"warning: {folder.photos}: {error}. Going on with the photos that are there now, if "

@@ -157,7 +157,7 @@ class Experiment:
             raise
         except Exception as error:
             if (
-                lost := self.source.trouble()
+                lost := self.source.failure()
             ) is not None:  # of what came out of tf.data only this is for people
                 raise ImagesLost(f"{lost}. Bring them back") from error
             if isinstance(error, tf.errors.ResourceExhaustedError):
@@ -210,7 +210,7 @@ class Experiment:
         ):
             self.say(f"another version: {line}")
         save_manifest(self.source, self.folder, begun=checkpoint is not None)
-        self.source.keep()
+        self.source.save_scan()
         if checkpoint is None:
             if begun:
                 self.say("no checkpoint here yet: beginning with the first step")

@@ -9,14 +9,14 @@ from byol_tf.config.schema import Config
 from byol_tf.models.from_config import Sizes
 from byol_tf.runs.folder import RunFolder
 from byol_tf.train.dry_run import ThroughputEstimate
-from pipelines.sources import SourcePlan
+from pipelines.sources import SourceInfo
 
 _SHOWN = 4
 """Keys that a plan names of those that differ from the recipe."""
 
 
 def plan_lines(
-    config: Config, source: SourcePlan, schedule: Schedule, sizes: Sizes, folder: RunFolder
+    config: Config, source: SourceInfo, schedule: Schedule, sizes: Sizes, folder: RunFolder
 ) -> list[tuple[str, str]]:
     """(subject, what is going to be) for people, in reading order.
 

@@ -12,7 +12,7 @@ from byol_tf.train.tensorboard import EventLog
 from pipelines.sampling import Order
 from pipelines.sources import Images
 from pipelines.views.fused import FusedViews
-from pipelines.views.host_crops import resized
+from pipelines.views.host_crops import resize_crop
 from pipelines.views.keras_cv import HostViews
 from pipelines.views.random_params import crop_boxes, pixel_boxes, sample_params
 
@@ -41,12 +41,16 @@ class ViewPictures(keras.callbacks.Callback):
         ).at(start)
         positions, indices = positions[:_SHOWN], indices[:_SHOWN].numpy()
         originals = [self.images[int(index)] for index in indices]
+        params = sample_params(config.seed, 2, epoch, positions)
         boxes, views = [], []
         for number, policy in enumerate((config.views.first, config.views.second)):
-            draws = sample_params((config.seed, number), epoch, positions)
-            each = [(image, draws[i : i + 1]) for i, image in enumerate(originals)]
-            boxes.append([crop_boxes(policy, d, *image.shape[:2])[0].numpy() for image, d in each])
-            views.append(self._views(policy, number, originals, epoch, positions).numpy())
+            boxes.append(
+                [
+                    crop_boxes(policy, params[i : i + 1, number], *image.shape[:2])[0].numpy()
+                    for i, image in enumerate(originals)
+                ]
+            )
+            views.append(self._views(policy, number, originals, params).numpy())
         try:
             views_figure(self.path, originals, np.array(boxes), np.array(views))
             picture = tf.io.decode_png(self.path.read_bytes(), channels=3)
@@ -58,41 +62,40 @@ class ViewPictures(keras.callbacks.Callback):
         self.events.add(0, lambda: tf.summary.image("views", picture[None]))
 
     def _views(
-        self, policy, number: int, originals: list[np.ndarray], epoch, positions
+        self, policy, number: int, originals: list[np.ndarray], params: tf.Tensor
     ) -> tf.Tensor:
         """float32 `[n, size, size, 3]` in [0, 1], by the engine that training uses."""
-        size, seed = self.config.views.size, (self.config.seed, number)
-        draws = sample_params(seed, epoch, positions)
+        size, own = self.config.views.size, params[:, number]
         if self.config.views.engine == "fused":
-            ids = tf.stack([tf.repeat(epoch, len(originals)), positions], axis=1)
             if self.images.shape is None:
                 boxes = [
-                    pixel_boxes(policy, draws[i : i + 1], *image.shape[:2])[0].numpy()
+                    pixel_boxes(policy, own[i : i + 1], *image.shape[:2])[0].numpy()
                     for i, image in enumerate(originals)
                 ]
                 parts = [
                     image[y1:y2, x1:x2]
                     for image, (y1, x1, y2, x2) in zip(originals, boxes, strict=True)
                 ]
-                originals, policy = [resized(part, size) for part in parts], policy.without_crop()
+                originals = [resize_crop(part, size) for part in parts]
+                policy = policy.without_crop()
             layer = FusedViews(
                 policy,
                 size,
-                seed,
+                number,
                 (0.0, 0.0, 0.0),
                 (1.0, 1.0, 1.0),
                 exact=self.config.views.exact,
                 dtype="float32",
             )
-            return layer(np.stack(originals), ids)
-        engine = HostViews(policy, size, seed)
+            return layer(np.stack(originals), params)
+        engine = HostViews(policy, size)
         if self.images.shape is not None:
-            crops = engine.crop(tf.constant(np.stack(originals)), draws)
+            crops = engine.crop(tf.constant(np.stack(originals)), own)
         else:
             crops = tf.stack(
                 [
-                    engine.crop_one(tf.constant(image), draws[i : i + 1])
+                    engine.crop_one(tf.constant(image), own[i : i + 1])
                     for i, image in enumerate(originals)
                 ]
             )
-        return engine.recolour(crops, draws)
+        return engine.augment(crops, own)

@@ -99,7 +99,7 @@ def test_each_photo_has_its_row(encoder, photos, tmp_path, capsys, monkeypatch):
     with (out / "skipped.csv").open() as file:
         assert list(csv.reader(file)) == [
             ["path", "reason"],
-            ["broken.jpg", "not an image of a kind that is read"],
+            ["broken.jpg", "not an image of a supported format"],
         ]
     assert "broken.jpg: not an image" in printed and printed.count("broken.jpg") == 1
     assert "--few labels.csv" in printed and "--nearest" in printed
@@ -187,7 +187,7 @@ def test_few_labels_predict_the_rest_and_can_be_extended(encoder, photos, tmp_pa
     arguments = ("--encoder", encoder, "--images", photos, "--out", out, "--few")
     result, printed = run(capsys, *arguments, labels)
     assert (
-        "broken.jpg has a label and can't be read (not an image of a kind that is read): skipped"
+        "broken.jpg has a label and can't be read (not an image of a supported format): skipped"
         in printed
     )
     assert result["few"] | {"interval": None} == {

@@ -1,5 +1,4 @@
-"""The fused views in training: inside the step, the same draws as the host's, and their keys in the
-config."""
+"""Fused views in training: in the step or on the host, with the parameters of host views."""
 
 import json
 
@@ -60,7 +59,7 @@ def config(**changes) -> Config:
 
 
 def images(count: int = 24) -> ArrayImages:
-    """Smooth ones, so that two ways to resize agree."""
+    """Returns smooth images, so that two ways to resize agree."""
     waves = (
         np.sin(np.linspace(0, 3, 32))[None, :, None, None]
         * np.cos(np.linspace(0, 4, 32) + 1)[None, None, :, None]
@@ -69,22 +68,22 @@ def images(count: int = 24) -> ArrayImages:
     return ArrayImages((127 + scales * waves).astype(np.uint8))
 
 
-def test_batches_of_images_follow_the_order_of_batches_of_views():
+def test_image_batches_have_the_order_of_view_batches():
     chosen = config()
     views = chosen.views
     policies = (views.first, views.second)
     host = view_batches(images(), policies, 32, BATCH, 7, MEAN, STD, first_step=2)
     raw = image_batches(images(), BATCH, 7, first_step=2)
     model = build_model(chosen)
-    for made, (batch, ids) in zip(host.take(3), raw.take(3), strict=True):
+    for made, (batch, params) in zip(host.take(3), raw.take(3), strict=True):
         assert batch.dtype == tf.uint8
-        assert ids.shape == (BATCH, 2)
+        assert params.shape == (BATCH, 2, 48)
         for expected, layer in zip(made, model.views, strict=True):
-            difference = np.abs(layer(batch, ids) - expected)
+            difference = np.abs(layer(batch, params) - expected)
             assert (
                 float(difference.mean()) < 0.02
             )  # bicubic against bilinear; another image or crop differs by ten times that
-            assert float(np.abs(layer(batch[::-1], ids) - expected).mean()) > 0.1
+            assert float(np.abs(layer(batch[::-1], params) - expected).mean()) > 0.1
 
 
 def trained(
@@ -118,7 +117,7 @@ def one_step_at_a_time():
     return trained()
 
 
-def test_a_model_that_makes_its_own_views_takes_the_steps_of_one_that_gets_them(one_step_at_a_time):
+def test_views_in_step_and_on_host_train_alike(one_step_at_a_time):
     (model, history), (other, expected) = one_step_at_a_time, trained(placement="host")
     assert model.views is not None
     assert other.views is None
@@ -127,7 +126,7 @@ def test_a_model_that_makes_its_own_views_takes_the_steps_of_one_that_gets_them(
         np.testing.assert_allclose(one.numpy(), same.numpy(), rtol=1e-3, atol=1e-5)
 
 
-def test_crops_become_views_on_the_host_too():
+def test_crops_become_views_on_the_host():
     mixed = images()
     mixed.shape = None
     crops = next(iter(train_batches(config(), mixed)))
@@ -143,14 +142,14 @@ def test_crops_become_views_on_the_host_too():
     [{"steps_per_execution": 3}, {"gradient_accumulation_steps": 2}],
     ids=["three steps a call", "two parts"],
 )
-def test_views_in_the_step_go_with_calls_and_parts(options, one_step_at_a_time):
+def test_views_in_step_with_several_steps_and_accumulation(options, one_step_at_a_time):
     (one, one_history), (other, other_history) = one_step_at_a_time, trained(**options)
     assert other_history["loss"] == pytest.approx(one_history["loss"], rel=1e-4)
     for a, b in zip(one.trainable_variables, other.trainable_variables, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5)
 
 
-def test_the_whole_step_with_its_views_compiles_with_xla():
+def test_step_with_views_compiles_with_xla():
     keras.utils.set_random_seed(0)
     policies = {
         name: policy.model_dump()
@@ -175,7 +174,7 @@ def test_the_whole_step_with_its_views_compiles_with_xla():
     ("wanted", "epoch", "expected"),
     [(None, 60, 1), (16, 60, 15), (16, 97, 1), (16, 64, 16), (100, 60, 60)],
 )
-def test_steps_a_call_divide_an_epoch(wanted, epoch, expected):
+def test_steps_per_execution_divide_an_epoch(wanted, epoch, expected):
     assert steps_per_execution(config(devices={"steps_per_execution": wanted}), epoch) == expected
 
 
@@ -193,9 +192,8 @@ def test_images_of_several_shapes_are_an_error():
 
 
 @pytest.mark.long
-def test_a_run_on_a_folder_of_several_sizes(tmp_path):
-    """From the config to the result: crops from the host, each view from its own, scales set from
-    the first of them."""
+def test_run_on_photos_of_several_sizes(tmp_path):
+    """Trains on crops from the host, with scales set from the first batch."""
     (tmp_path / "photos").mkdir()
     for number, array in enumerate(
         np.random.default_rng(0).integers(0, 256, (17, 70, 70, 3), np.uint8)
@@ -213,10 +211,10 @@ def test_a_run_on_a_folder_of_several_sizes(tmp_path):
     )
     lines = []
     experiment = Experiment(chosen, RunFolder(tmp_path / "run"), lines.append)
-    *crops, ids = next(iter(train_batches(chosen, experiment.source.pretrain)))
+    *crops, params = next(iter(train_batches(chosen, experiment.source.pretrain)))
     assert len(crops) == len(experiment.model.views) == 2
     assert {(crop.dtype, *crop.shape) for crop in crops} == {(tf.uint8, BATCH, 32, 32, 3)}
-    assert ids.shape == (BATCH, 2)
+    assert params.shape == (BATCH, 2, 48)
     result = experiment.run(["test"], verbose=0)
     assert (result["steps"], result["pretrain_images"]) == (4, 17)
     assert np.isfinite(result["loss"])

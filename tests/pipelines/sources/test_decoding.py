@@ -1,4 +1,4 @@
-"""Every kind of image file -> RGB, each against pixels known beforehand."""
+"""Every image_format of image file -> RGB, each against pixels known beforehand."""
 
 import io
 import struct
@@ -18,9 +18,9 @@ SMOOTH = np.stack(
 ).astype(np.uint8)
 
 
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
@@ -49,18 +49,24 @@ def png(header: bytes, body: bytes) -> bytes:
 
 
 class TestModes:
-    @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
-    def test_rgb_without_loss(self, kind):
-        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(RGB), kind)), RGB)
+    @pytest.mark.parametrize("image_format", ["PNG", "BMP", "TIFF", "PPM"])
+    def test_rgb_without_loss(self, image_format):
+        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(RGB), image_format)), RGB)
 
-    @pytest.mark.parametrize("kind", ["WEBP", "JPEG2000"])
-    def test_rgb_of_newer_formats(self, kind):
-        data = encoded(Image.fromarray(RGB), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    @pytest.mark.parametrize("image_format", ["WEBP", "JPEG2000"])
+    def test_rgb_of_newer_formats(self, image_format):
+        data = encoded(
+            Image.fromarray(RGB),
+            image_format,
+            **({"lossless": True} if image_format == "WEBP" else {}),
+        )
         np.testing.assert_array_equal(pixels(data), RGB)
 
-    @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "PPM"])
-    def test_grey(self, kind):
-        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(GREY), kind)), grey_rgb(GREY))
+    @pytest.mark.parametrize("image_format", ["PNG", "GIF", "TIFF", "PPM"])
+    def test_grey(self, image_format):
+        np.testing.assert_array_equal(
+            pixels(encoded(Image.fromarray(GREY), image_format)), grey_rgb(GREY)
+        )
 
     def test_black_and_white(self):
         bits = GREY > 127
@@ -74,13 +80,13 @@ class TestModes:
             pixels(encoded(image, "PNG")), np.asarray(image.convert("RGB"))
         )
 
-    def test_palette_with_a_transparent_colour_lies_on_white(self):
+    def test_transparent_palette_colour_is_blended_with_white(self):
         image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
         image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
         expected = [[[10, 20, 30], [255, 255, 255]], [[70, 80, 90], [255, 255, 255]]]
         np.testing.assert_array_equal(pixels(encoded(image, "PNG", transparency=1)), expected)
 
-    def test_transparency_lies_on_white(self):
+    def test_transparency_is_blended_with_white(self):
         alpha = np.array([[0, 255], [51, 255]], np.uint8)
         colour = np.full((2, 2, 3), 100, np.uint8)
         rgba = Image.fromarray(np.dstack([colour, alpha]))
@@ -92,7 +98,7 @@ class TestModes:
             pixels(encoded(grey, "PNG"))[..., 2], [[255, 100], [224, 100]]
         )
 
-    def test_a_transparent_colour_of_rgb(self):
+    def test_transparent_rgb_colour(self):
         data = encoded(
             Image.fromarray(RGB), "PNG", transparency=tuple(int(value) for value in RGB[2, 3])
         )
@@ -100,12 +106,14 @@ class TestModes:
         expected[2, 3] = 255
         np.testing.assert_array_equal(pixels(data), expected)
 
-    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
-    def test_sixteen_bits(self, kind):
+    @pytest.mark.parametrize("image_format", ["PNG", "TIFF", "PPM"])
+    def test_sixteen_bits(self, image_format):
         deep = GREY.astype(np.uint16) * 257
-        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(deep), kind)), grey_rgb(GREY))
+        np.testing.assert_array_equal(
+            pixels(encoded(Image.fromarray(deep), image_format)), grey_rgb(GREY)
+        )
 
-    def test_sixteen_bits_are_not_stretched(self):
+    def test_sixteen_bits_are_not_rescaled(self):
         dim = np.array([[0, 2570]], np.uint16)
         np.testing.assert_array_equal(
             pixels(encoded(Image.fromarray(dim), "PNG"))[..., 0], [[0, 10]]
@@ -128,7 +136,7 @@ class TestModes:
         with pytest.raises(UnreadableImage, match="not finite"):
             pixels(encoded(Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF"))
 
-    def test_whole_numbers_of_32_bits(self):
+    def test_integers_of_32_bits(self):
         values = np.array([[-1000, 0, 1000]], np.int32)
         np.testing.assert_array_equal(
             pixels(encoded(Image.fromarray(values), "TIFF"))[..., 1], [[0, 128, 255]]
@@ -139,12 +147,12 @@ class TestModes:
         inks = np.zeros((16, 48, 4), np.uint8)
         inks[:, 16:32] = (0, 255, 255, 0)
         inks[:, 32:] = (0, 0, 0, 255)
-        for kind in ("TIFF", "JPEG"):
-            result = pixels(encoded(Image.fromarray(inks, "CMYK"), kind))
+        for image_format in ("TIFF", "JPEG"):
+            result = pixels(encoded(Image.fromarray(inks, "CMYK"), image_format))
             for column, colour in ((8, (255, 255, 255)), (24, (255, 0, 0)), (40, (0, 0, 0))):
                 np.testing.assert_allclose(result[8, column], colour, atol=6)
 
-    def test_the_first_frame(self):
+    def test_first_frame_is_decoded(self):
         second = Image.fromarray(255 - GREY)
         data = encoded(
             Image.fromarray(GREY), "GIF", save_all=True, append_images=[second], duration=50
@@ -154,18 +162,18 @@ class TestModes:
 
 class TestOrientation:
     @pytest.mark.parametrize("orientation", range(1, 9))
-    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
-    def test_upright(self, orientation, kind):
+    @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+    def test_upright(self, orientation, image_format):
         image = Image.fromarray(SMOOTH)
         exif = Image.Exif()
         exif[0x0112] = orientation
-        options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
-        data = encoded(image, kind, exif=exif, **options)
+        options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(image_format, {})
+        data = encoded(image, image_format, exif=exif, **options)
         with Image.open(io.BytesIO(data)) as opened:
             expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
         result, facts = decode(io.BytesIO(data))
         np.testing.assert_array_equal(result, expected)
-        assert facts.turned == (orientation != 1)
+        assert facts.rotated == (orientation != 1)
         assert (
             (facts.height, facts.width)
             == result.shape[:2]
@@ -173,7 +181,7 @@ class TestOrientation:
         )
         assert read_header(io.BytesIO(data)) == result.shape[:2]
 
-    def test_orientation_six_is_a_quarter_turn_clockwise(self):
+    def test_orientation_six_rotates_clockwise(self):
         exif = Image.Exif()
         exif[0x0112] = 6
         data = encoded(Image.fromarray(RGB), "PNG", exif=exif)
@@ -188,7 +196,7 @@ class TestOrientation:
             b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0",
         ],
     )
-    def test_broken_exif_is_no_reason_to_lose_a_photo(self, exif):
+    def test_photo_with_broken_exif_is_readable(self, exif):
         data = encoded(Image.fromarray(RGB), "PNG", exif=exif)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about the EXIF block
@@ -205,7 +213,7 @@ class TestUnreadable:
         assert str(caught.value)
 
     @pytest.mark.parametrize(
-        ("kind", "options"),
+        ("image_format", "options"),
         [
             ("JPEG", {}),
             ("JPEG", {"progressive": True}),
@@ -217,9 +225,9 @@ class TestUnreadable:
             ("PPM", {}),
         ],
     )
-    def test_a_file_cut_anywhere_is_whole_or_unreadable(self, kind, options):
+    def test_truncated_file_is_complete_or_unreadable(self, image_format, options):
         """Never half a picture: where decoding succeeds, the pixels are those of the whole file."""
-        data = encoded(Image.fromarray(SMOOTH), kind, **options)
+        data = encoded(Image.fromarray(SMOOTH), image_format, **options)
         whole = pixels(data)
         refused = 0
         with warnings.catch_warnings():
@@ -231,14 +239,14 @@ class TestUnreadable:
                     refused += 1
         assert refused >= 45  # some cuts only take what comes after the pixels
 
-    def test_a_png_with_noise_for_pixels_is_no_black_picture(self):
+    def test_png_with_noise_for_pixels_is_unreadable(self):
         data = encoded(Image.fromarray(RGB), "PNG")
         noise = np.random.default_rng(0).bytes(len(data) - 41)
         for read in (decode, read_header):
             with pytest.raises(UnreadableImage, match="broken data stream"):
                 read(io.BytesIO(data[:41] + noise))
 
-    def test_a_png_with_zeros_for_its_second_half_is_not_half_a_picture(self):
+    def test_png_with_zeroed_second_half_is_unreadable(self):
         data = encoded(
             Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)), "PNG"
         )
@@ -249,24 +257,24 @@ class TestUnreadable:
             ):
                 pixels(data[:start] + bytes(len(data) - start))
 
-    @pytest.mark.parametrize("kind", ["ICO", "TGA", "PCX", "EPS"])
-    def test_kinds_that_are_not_read(self, kind):
-        with pytest.raises(UnreadableImage, match="not an image of a kind that is read"):
-            pixels(encoded(Image.fromarray(RGB), kind))
+    @pytest.mark.parametrize("image_format", ["ICO", "TGA", "PCX", "EPS"])
+    def test_unsupported_formats_are_unreadable(self, image_format):
+        with pytest.raises(UnreadableImage, match="not an image of a supported format"):
+            pixels(encoded(Image.fromarray(RGB), image_format))
 
     @pytest.mark.parametrize("side", [20_000, 60_000])
-    def test_a_bomb_is_refused_by_its_header(self, side):
+    def test_bomb_is_rejected_by_its_header(self, side):
         data = png(struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0), zlib.compress(bytes(1000)))
         with pytest.raises(UnreadableImage, match=rf"more than {MAX_PIXELS:,} pixels"):
             pixels(data)
 
     def test_noise_in_a_file_never_crashes(self):
-        draw = np.random.default_rng(0)
-        for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000"):
-            original = np.frombuffer(encoded(Image.fromarray(RGB), kind), np.uint8)
+        rng = np.random.default_rng(0)
+        for image_format in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000"):
+            original = np.frombuffer(encoded(Image.fromarray(RGB), image_format), np.uint8)
             for _ in range(40):
                 data = original.copy()
-                data[draw.integers(0, len(data), 5)] = draw.integers(0, 256, 5)
+                data[rng.integers(0, len(data), 5)] = rng.integers(0, 256, 5)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # Pillow's, about what is odd in the file
                     try:
