@@ -205,7 +205,9 @@ def _train_classifier(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    dataset = batches.map(lambda pixels, params, indices: ((pixels, params), tf.gather(labels, indices)))
+    dataset = batches.map(
+        lambda pixels, params, indices: ((pixels, params), tf.gather(labels, indices))
+    )
     model.fit(dataset, epochs=recipe.epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose)
     photo = keras.Input((None, None, 3), dtype="uint8")
     return keras.Model(photo, linear(encoder(normalize(resize(photo)), training=False)))

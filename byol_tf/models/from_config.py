@@ -106,9 +106,7 @@ def fused_views(config: Config, cropped: bool = False) -> list[FusedViews]:
     views = config.views
     policies = [policy.without_crop() if cropped else policy for policy in view_policies(config)]
     return [
-        FusedViews(
-            policy, views.size, view, views.mean, views.std, exact=views.exact
-        )
+        FusedViews(policy, views.size, view, views.mean, views.std, exact=views.exact)
         for view, policy in enumerate(policies)
     ]
 

@@ -74,9 +74,7 @@ def saved(folder, tensors, prefix=""):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2"])
-def test_torchvision_encoder_matches_numpy_reference(
-    name, tmp_path
-):
+def test_torchvision_encoder_matches_numpy_reference(name, tmp_path):
     tensors = torch_resnet.state_dict(name)
     converted = read_torchvision(saved(tmp_path, tensors), SIZE)
     assert converted.architecture == (name, 1 / 16)
@@ -446,9 +444,7 @@ def test_folder_has_card_and_config_and_no_temporary_files(converted):
     assert config.encoder.weights == str(folder / "encoder.keras")
 
 
-def test_error_has_a_message_and_leaves_no_folder(
-    converted, tmp_path, capsys, monkeypatch
-):
+def test_error_has_a_message_and_leaves_no_folder(converted, tmp_path, capsys, monkeypatch):
     folder, tensors = converted
     path = saved(tmp_path, _without(tensors, "bn1.weight"))
     assert main(["torchvision", str(path), "--out", str(tmp_path / "out")]) == 2
@@ -457,8 +453,7 @@ def test_error_has_a_message_and_leaves_no_folder(
         main(["torchvision", str(folder / ".." / "resnet.safetensors"), "--out", str(folder)]) == 2
     )
     assert (
-        f"--out {folder}: expected a new or empty folder; it isn't empty"
-        in capsys.readouterr().err
+        f"--out {folder}: expected a new or empty folder; it isn't empty" in capsys.readouterr().err
     )
     assert main(["deepmind", str(tmp_path / "none.pkl"), "--out", str(tmp_path / "out")]) == 2
     assert "expected a file; there is nothing there" in capsys.readouterr().err

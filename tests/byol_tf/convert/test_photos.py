@@ -79,7 +79,9 @@ def test_deepmind_resnet50_with_heads_and_target(pixels, tmp_path):
         assert_close(f"DeepMind's ResNet-50, {name} projection", x, projection)
         if name == "online":
             saved = tf.saved_model.load(str(out / "encoder" / "1"))
-            assert_close("DeepMind's ResNet-50, SavedModel", in_batches(saved.serve, pixels), representation)
+            assert_close(
+                "DeepMind's ResNet-50, SavedModel", in_batches(saved.serve, pixels), representation
+            )
             assert_close(
                 "DeepMind's ResNet-50, prediction",
                 in_batches(keras.models.load_model(out / "predictor.keras"), x),

@@ -148,9 +148,7 @@ class Call:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_other_names_are_refused_and_nothing_runs(
-    forbidden, name, protocol, tmp_path, monkeypatch
-):
+def test_other_names_are_refused_and_nothing_runs(forbidden, name, protocol, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = (
         dill.dumps({"a": np.ones(2), "b": forbidden}, protocol=protocol)

@@ -375,9 +375,7 @@ def test_wrong_arguments_are_errors_with_the_expected_value(exported, tmp_path, 
     assert "invalid choice: 'pytorch'" in capsys.readouterr().err
     shutil.copytree(exported.root, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    assert "expected a valid checkpoint; found none" in failing(
-        capsys, "--run", tmp_path / "run"
-    )
+    assert "expected a valid checkpoint; found none" in failing(capsys, "--run", tmp_path / "run")
 
 
 def test_int8_without_images_is_an_error(exported, tmp_path, capsys):

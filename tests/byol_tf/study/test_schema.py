@@ -554,7 +554,9 @@ class TestMistakes:
 
     def test_no_json(self, tmp_path):
         (line,) = lines(tmp_path, "{cells}")
-        assert line == "mine.json:1:2: invalid JSON: expecting property name enclosed in double quotes"
+        assert (
+            line == "mine.json:1:2: invalid JSON: expecting property name enclosed in double quotes"
+        )
 
     def test_no_file(self):
         with pytest.raises(ConfigError) as error:
