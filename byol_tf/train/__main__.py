@@ -15,7 +15,7 @@ from byol_tf.devices import Cluster, prepare_environment, read_cluster
 from byol_tf.errors import ConfigError, DeviceError, Interrupted, RunFolderError, RunStopped
 from byol_tf.runs.folder import RunFolder, choose_folder
 from byol_tf.runs.lock import RunLock
-from byol_tf.train.console import ignore_output_errors
+from byol_tf.logs import configure_logging, ignore_output_errors
 from byol_tf.train.heartbeat import awaited
 from byol_tf.train.signals import SignalWatch
 
@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.explain is not None:
         return _explain(options.explain)
     ignore_output_errors()
+    configure_logging()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(
             line_buffering=True

@@ -1,0 +1,78 @@
+"""Log lines of the commands, and output on a device that is always full."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from byol_tf.logs import configure_logging
+
+ROOT = Path(__file__).parents[2]
+MANY_LINES = "\nfor _ in range(100):\n    print('x' * 1000, flush=True)"
+EXIT_3 = "\nsys.exit(3)"
+IGNORE = "import sys\nfrom byol_tf.logs import ignore_output_errors\nignore_output_errors()"
+LOG_LINES = (
+    "import logging, sys\nfrom byol_tf.logs import configure_logging\nconfigure_logging()\n"
+    "for _ in range(100):\n    logging.getLogger('byol_tf.train').info('x' * 1000)"
+)
+# Python's exit code is 120 where it can't flush its streams at its end.
+EXITS_AT_ONCE = "\nimport os\nos._exit(3)"
+
+
+@pytest.fixture
+def package_loggers():
+    """Leaves the loggers as they were before the test."""
+    loggers = [logging.getLogger(name) for name in ("byol_tf", "pipelines")]
+    before = [(list(each.handlers), each.level) for each in loggers]
+    yield
+    for each, (handlers, level) in zip(loggers, before, strict=True):
+        each.handlers[:] = handlers
+        each.setLevel(level)
+
+
+def test_records_are_printed_as_plain_lines(package_loggers, capsys):
+    configure_logging()
+    configure_logging()
+    logging.getLogger("byol_tf.train.experiment").info("resuming after epoch %d", 3)
+    logging.getLogger("pipelines.sources").warning("%s is missing", "a.png")
+    logging.getLogger("byol_tf").debug("nobody sees this")
+    logging.getLogger("another_package").error("nor this")
+    assert capsys.readouterr().out == "resuming after epoch 3\nwarning: a.png is missing\n"
+
+
+def test_level_warning_hides_info(package_loggers, capsys):
+    configure_logging(logging.WARNING)
+    logging.getLogger("byol_tf.train").info("hidden")
+    logging.getLogger("byol_tf.train").warning("shown")
+    assert capsys.readouterr().out == "warning: shown\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize(
+    ("code", "exit_code"),
+    [
+        (IGNORE + MANY_LINES + EXIT_3, 3),
+        ("import sys" + MANY_LINES + EXIT_3, 1),
+        (LOG_LINES + EXITS_AT_ONCE, 3),
+    ],
+    ids=["tolerant", "plain", "logged"],
+)
+def test_full_disk_behind_the_output_ends_nothing(code, exit_code):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=full, stderr=full)
+    assert done.returncode == exit_code
+
+
+def test_tolerant_streams_pass_everything_on():
+    code = IGNORE + MANY_LINES + "\nprint(sys.stdout.isatty(), sys.stdout.encoding)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
+    assert done.stdout == ("x" * 1000 + "\n") * 100 + f"False {sys.getdefaultencoding()}\n"
