@@ -31,7 +31,7 @@ def open_source(source: str, **options) -> Source:
         SourceError: the images can't be had as asked.
     """
     request = Request(source, **options)
-    return build_source(request, _module(request).parts(request))
+    return build_source(request, _module(request).load(request))
 
 
 def plan_source(source: str, **options) -> SourcePlan:
@@ -42,7 +42,7 @@ def plan_source(source: str, **options) -> SourcePlan:
         SourceError: the images can't be had as asked, as far as that shows without opening them.
     """
     request = Request(source, **options)
-    return build_plan(request, _module(request).outline(request))
+    return build_plan(request, _module(request).describe(request))
 
 
 def sample_source(source: str, count: int, **options) -> Images | None:
@@ -62,11 +62,11 @@ def sample_source(source: str, count: int, **options) -> Images | None:
     """
     request = Request(source, **options)
     module = _module(request)
-    outline = module.outline(request)
+    outline = module.describe(request)
     if not outline.ready:
         return None
     few = replace(request, pretrain_images=min(count, request.pretrain_images or count))
-    return build_sample(few, module.parts(few), hold=build_plan(request, outline).in_memory)
+    return build_sample(few, module.load(few), hold=build_plan(request, outline).in_memory)
 
 
 def _module(request: Request) -> ModuleType:
