@@ -15,13 +15,12 @@ from byol_tf.evaluate.logistic import linear_predictions
 from byol_tf.evaluate.metrics import spectrum
 from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model
-from byol_tf.runs.data import probe_images
+from byol_tf.runs.data import probe_images, sample_pretrain_images
 from byol_tf.runs.encoders import starting_weights
 from pipelines.sources import Images, Source, balanced_indices, subset
 
 # images for neighbours and map: a second of t-SNE each thousand, and an eye takes in no more
 _SHOWN = 1000
-_SPECTRUM_IMAGES = 512  # those of which the epochs' effective rank is, see `experiment.py`
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def analyze_representations(
         "ERROR"
     )  # it would warn that two networks are traced, and anew for batches of another size
     start = start_model(config)
-    spectrum_images = subset(source.pretrain, range(min(_SPECTRUM_IMAGES, len(source.pretrain))))
+    spectrum_images = sample_pretrain_images(config, source)
     spectra = {"trained": spectrum(embed(inference, spectrum_images))}
     if start is not None:
         spectra["untrained"] = spectrum(embed(start, spectrum_images))
@@ -81,7 +80,7 @@ def analyze_representations(
         shown = balanced_indices(actual, _SHOWN, config.seed)
         images, trained = subset(test, shown), features[shown]
     else:
-        images = subset(source.pretrain, range(min(_SHOWN, len(source.pretrain))))
+        images = sample_pretrain_images(config, source, _SHOWN)
         trained = embed(inference, images)
     untrained = None if start is None else embed(start, images)
     return RepresentationAnalysis(

@@ -1,6 +1,7 @@
 """Which images a config means: what a source is asked for, and which of its labelled images a probe
 takes."""
 
+import numpy as np
 import tensorflow as tf
 
 from byol_tf.config.schema import Config
@@ -8,6 +9,9 @@ from byol_tf.models.from_config import fused_views, view_policies, views_in_step
 from pipelines.batches import crop_batches, image_batches, view_batches
 from pipelines.sources import Images, Source, balanced_indices, subset
 
+COLLAPSE_IMAGES = 512
+"""Images that collapse is measured on: as many as ResNet-18's representation has features, so that
+its effective rank can show."""
 _PROBE_TRAIN_LIMIT, _PROBE_TEST_LIMIT = 50_000, 10_000
 
 
@@ -40,6 +44,24 @@ def probe_images(config: Config, source: Source) -> tuple[Images, Images]:
         for each, count, limit in wanted
     )
     return train, test
+
+
+def sample_pretrain_images(config: Config, source: Source, count: int = COLLAPSE_IMAGES) -> Images:
+    """Draws a random sample of the images to learn from.
+
+    Sources list their images in the order of their paths, so that the first ones of a folder with
+    class folders all show one class. A larger `count` contains every smaller one.
+
+    Args:
+        config: of the run, whose seed decides which images are drawn.
+        source: the run's images.
+        count: size of the sample; with fewer images than that, all of them.
+
+    Returns:
+        The sampled images, in the order of the source.
+    """
+    order = np.random.default_rng(config.seed).permutation(len(source.pretrain))
+    return subset(source.pretrain, np.sort(order[:count]))
 
 
 def train_batches(

@@ -27,7 +27,7 @@ from byol_tf.models.from_config import build_model, compile_model
 from byol_tf.models.inference import inference_model
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import LoadedCheckpoint, list_checkpoints, recover
-from byol_tf.runs.data import probe_images, train_batches
+from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
 from byol_tf.runs.encoders import start_from, starting_weights
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.lock import RunLock
@@ -52,9 +52,8 @@ from byol_tf.train.multi_worker import Workers
 from byol_tf.train.signals import SignalWatch
 from byol_tf.train.tensorboard import EventLog
 from byol_tf.train.tensorboard_extras import show_config
-from pipelines.sources import Source, subset
+from pipelines.sources import Source
 
-_COLLAPSE_IMAGES = 512  # as many as ResNet-18's representation is wide, so that its rank can show
 _DATA_INIT_IMAGES = 256  # enough for each channel's mean and deviation, and little memory
 
 
@@ -456,8 +455,8 @@ class Experiment:
 
     def _watchers(self) -> list:
         config, source = self.config, self.source
-        pretrain = subset(source.pretrain, range(min(_COLLAPSE_IMAGES, len(source.pretrain))))
-        watchers = [Collapse(self.inference, self.model.projector, pretrain)]
+        sample = sample_pretrain_images(config, source)
+        watchers = [Collapse(self.inference, self.model.projector, sample)]
         if source.train is not None and source.test is not None:
             probe, (train, test) = config.probe, probe_images(config, source)
             watchers.append(
