@@ -24,9 +24,9 @@ import tensorflow as tf
 
 from benchmarks.turns import median_ratio, take_turns, timed
 from byol_tf import build_encoder
-from byol_tf.export.formats import VERSION
 from byol_tf.export.saved_model import write_saved_model
 from byol_tf.models.inference import inference_model, plain_encoder
+from byol_tf.runs.files import SAVED_MODEL_VERSION
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -82,7 +82,7 @@ def measure(
     }
     with tempfile.TemporaryDirectory() as folder:
         write_saved_model(model, Path(folder) / "encoder")
-        saved = tf.saved_model.load(str(Path(folder) / "encoder" / VERSION))
+        saved = tf.saved_model.load(str(Path(folder) / "encoder" / SAVED_MODEL_VERSION))
         photos = _jpegs(height, width, max(batches))
         for batch in batches:
             calls = _pairs(model, saved, photos[:batch])

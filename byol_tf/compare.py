@@ -2,8 +2,6 @@
 their configs, and what came of it."""
 
 import argparse
-import csv
-import io
 import statistics
 import sys
 from collections.abc import Sequence
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from byol_tf.config.diff import flat
 from byol_tf.errors import RunFolderError
-from byol_tf.runs.files import write_atomically
+from byol_tf.runs.files import csv_text, write_atomically
 from byol_tf.runs.folder import RunFolder, read_history
 
 _MEASURES = (
@@ -102,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     groups = by_setting(runs, keys)
     table = markdown(groups, keys)
     figure = Path(options.out)
-    files = {figure.with_suffix(".csv"): csv_text(runs, keys), figure.with_suffix(".md"): table}
+    files = {figure.with_suffix(".csv"): _csv(runs, keys), figure.with_suffix(".md"): table}
     try:
         figure.parent.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
@@ -242,26 +240,15 @@ def _text(values: Sequence[float], factor: float, form: str) -> str:
     return f"{factor * statistics.mean(values):{form}}{spread}"
 
 
-def csv_text(runs: Sequence[Compared], keys: Sequence[str]) -> str:
+def _csv(runs: Sequence[Compared], keys: Sequence[str]) -> str:
     """A line a run, with accuracies as fractions."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     measures = [measure for measure, *_ in _MEASURES]
-    table.writerow(
-        [
-            "run",
-            *keys,
-            "seed",
-            "epochs",
-            "untrained_probe_accuracy",
-            *measures,
-            "supervised_accuracy",
-        ]
-    )
+    before, after = ("seed", "epochs", "untrained_probe_accuracy"), ("supervised_accuracy",)
+    rows = []
     for run in runs:
         values = [run.rows[0].get("probe_accuracy"), *map(run.last, measures), run.supervised]
         settings = [_shown(run, key) for key in keys]
-        table.writerow(
+        rows.append(
             [
                 run.name,
                 *settings,
@@ -270,7 +257,7 @@ def csv_text(runs: Sequence[Compared], keys: Sequence[str]) -> str:
                 *("" if v is None else f"{v:.6g}" for v in values),
             ]
         )
-    return text.getvalue()
+    return csv_text(["run", *keys, *before, *measures, *after], rows)
 
 
 def _draw(path: Path, groups: Sequence[Sequence[Compared]], keys: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shlex
-import shutil
 from pathlib import Path
 
 import keras
@@ -15,6 +14,7 @@ from byol_tf.errors import ConversionError
 from byol_tf.export.model_card import front_matter, preparation
 from byol_tf.export.saved_model import export_encoder
 from byol_tf.models.inference import inference_model, plain_encoder
+from byol_tf.runs.files import SAVED_MODEL_VERSION, atomic_folder
 
 
 def card(
@@ -64,7 +64,7 @@ are the file's, in float32. Who may use the weights, and for what, is for those 
 ```python
 import tensorflow as tf
 
-encoder = tf.saved_model.load({str(out / "encoder" / "1")!r})
+encoder = tf.saved_model.load({str(out / "encoder" / SAVED_MODEL_VERSION)!r})
 representations = encoder.serve(images)  # uint8 [N, H, W, 3]
 ```
 
@@ -100,28 +100,21 @@ def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
         ConversionError: if there is something, or it can't be written. Then nothing is left of it.
     """
     check_free(out)
-    beside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
     tree = _config_tree(converted, out)
     config = Config.model_validate(tree)
     try:
-        beside.mkdir(parents=True)
-        files = _write_networks(converted, beside, config)
-        (beside / "config.json").write_text(
-            json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        (beside / "README.md").write_text(
-            card(converted, config, source.name, _digest(source), files, out), encoding="utf-8"
-        )
-        if out.exists():
-            out.rmdir()
-        beside.rename(out)
+        with atomic_folder(out) as folder:
+            files = _write_networks(converted, folder, config)
+            (folder / "config.json").write_text(
+                json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
+            (folder / "README.md").write_text(
+                card(converted, config, source.name, _digest(source), files, out), encoding="utf-8"
+            )
     except OSError as error:
         raise ConversionError(
             f"--out {out}: can't be written: {error.strerror or error}"
         ) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return ["README.md", "USAGE.md", "config.json", *files]
 
 

@@ -17,10 +17,10 @@ from byol_tf.devices import prepare_environment
 from byol_tf.embed.encoder_files import encoder_files
 from byol_tf.embed.labels import match_labels, read_labels
 from byol_tf.embed.photos import EmbeddedPhotos, Interrupted
-from byol_tf.embed.store import Store, csv_text
+from byol_tf.embed.store import Store
 from byol_tf.errors import ConfigError, EmbedError, ProtocolError
 from byol_tf.evaluate.knn import nearest
-from byol_tf.runs.files import write_atomically
+from byol_tf.runs.files import write_csv
 from pipelines.sources import (
     FlatImageFolder,
     Photo,
@@ -197,7 +197,7 @@ def _nearest(embedded: EmbeddedPhotos, queries: list[_Query], out: Path) -> None
         rows,
         "framed: the photo asked for; then the nearest, with the cosine of their embeddings",
     )
-    write_atomically(out / "nearest.csv", csv_text(("query", "rank", "path", "cosine"), table))
+    write_csv(out / "nearest.csv", ("query", "rank", "path", "cosine"), table)
     print(*found, sep="")
     print(f"  {out / 'nearest.png'}   the picture\n  {out / 'nearest.csv'}   the same as a table")
 
@@ -237,7 +237,7 @@ def _few(embedded: EmbeddedPhotos, labels: dict[str, str], out: Path, file: str)
         for row in order
     )
     head = ("path", "label", "prediction", "probability", *(f"p({name})" for name in few.classes))
-    write_atomically(out / "predictions.csv", csv_text(head, table))
+    write_csv(out / "predictions.csv", head, table)
     open_rows = [row for row in order if row not in by_row]
     shown = [
         Shown(

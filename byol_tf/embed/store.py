@@ -26,7 +26,13 @@ from pathlib import Path
 import numpy as np
 
 from byol_tf.errors import EmbedError
-from byol_tf.runs.files import remove_left_overs, write_atomically
+from byol_tf.runs.files import (
+    atomic_file,
+    csv_text,
+    remove_left_overs,
+    write_atomically,
+    write_csv,
+)
 from pipelines.sources import Photo
 
 _BLOCK_BYTES = 2**22
@@ -162,7 +168,8 @@ class Store:
             number = int(taken[-1]) + 1 if taken else 1
             index = np.frombuffer(_index_text(photos).encode(), np.uint8)
             part = self.parts / f"{number:04d}.npz"
-            _written_beside(part, index=index, embeddings=embeddings).replace(part)
+            with atomic_file(part) as file:
+                np.savez(file, index=index, embeddings=embeddings)
 
     def write(
         self, photos: Sequence[Photo], embeddings: np.ndarray, skipped: dict[str, str], facts: dict
@@ -179,12 +186,12 @@ class Store:
             facts: for `about.json`.
         """
         with self._writing():
-            beside, index = (
-                _written_beside(self.embeddings, embeddings=embeddings),
-                _index_text(photos),
-            )
-            write_atomically(self.index, index)
-            beside.replace(self.embeddings)
+            index = _index_text(photos)
+            with atomic_file(self.embeddings) as file:
+                np.savez(file, embeddings=embeddings)
+                file.flush()
+                os.fsync(file.fileno())  # a full disk shows before the index is replaced
+                write_atomically(self.index, index)
             self._write_skipped(skipped)
             about = self.mark | facts | {"index_sha256": hashlib.sha256(index.encode()).hexdigest()}
             write_atomically(self.about, json.dumps(about, indent=2) + "\n")
@@ -197,7 +204,7 @@ class Store:
 
     def _write_skipped(self, skipped: dict[str, str]) -> None:
         if skipped:
-            write_atomically(self.skipped, csv_text(("path", "reason"), sorted(skipped.items())))
+            write_csv(self.skipped, ("path", "reason"), sorted(skipped.items()))
         else:
             self.skipped.unlink(missing_ok=True)
 
@@ -253,27 +260,3 @@ def _blocks(file: Path, count: int) -> Iterator[np.ndarray]:
         for first in range(0, count, some):
             size = min(some, count - first), shape[1]
             yield np.frombuffer(stream.read(4 * size[0] * size[1]), np.float32).reshape(size)
-
-
-def _written_beside(path: Path, **arrays: np.ndarray) -> Path:
-    """Writes an `.npz` beside its place, for its caller to rename. Memory: no copy of an array."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with beside.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
-    return beside
-
-
-def csv_text(head: Sequence[str], rows) -> str:
-    """A table as CSV."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(head)
-    table.writerows(rows)
-    return text.getvalue()

@@ -8,9 +8,6 @@ from pathlib import Path
 
 from byol_tf.runs.files import write_atomically
 
-VERSION = "1"
-"""The folder inside a model's folder that TensorFlow Serving looks for: a number."""
-
 
 @dataclass(frozen=True)
 class ExportFormat:

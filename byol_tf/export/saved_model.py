@@ -8,9 +8,9 @@ import keras
 import tensorflow as tf
 
 from byol_tf.config.schema import Config
-from byol_tf.export.formats import VERSION
 from byol_tf.export.usage import write_usage
 from byol_tf.models.inference import exported_form
+from byol_tf.runs.files import SAVED_MODEL_VERSION, atomic_folder
 
 
 def write_saved_model(plain: keras.Model, folder: Path) -> None:
@@ -55,7 +55,7 @@ def write_saved_model(plain: keras.Model, folder: Path) -> None:
         "serve": module.serve,
         "serve_bytes": module.serve_bytes,
     }
-    tf.saved_model.save(module, str(folder / VERSION), signatures)
+    tf.saved_model.save(module, str(folder / SAVED_MODEL_VERSION), signatures)
 
 
 def split_export(plain: keras.Model) -> tuple[keras.layers.Layer, keras.Model]:
@@ -81,13 +81,16 @@ def export_encoder(inference: keras.Model, folder: Path, config: Config) -> None
     """
     plain = exported_form(inference, *config.views.preparation)
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / ".encoder.part"
-    shutil.rmtree(beside, ignore_errors=True)
-    write_saved_model(plain, beside)
-    plain.save(folder / ".encoder.part.keras")
-    for path in (*folder.glob("encoder*.tflite"), folder / "encoder.onnx", folder / "proof.json"):
-        path.unlink(missing_ok=True)
-    shutil.rmtree(folder / "encoder", ignore_errors=True)
-    beside.rename(folder / "encoder")
-    (folder / ".encoder.part.keras").replace(folder / "encoder.keras")
+    keras_file = folder / ".encoder.part.keras"  # Keras saves only to names that end so
+    with atomic_folder(folder / "encoder") as saved_model:
+        write_saved_model(plain, saved_model)
+        plain.save(keras_file)
+        for path in (
+            *folder.glob("encoder*.tflite"),
+            folder / "encoder.onnx",
+            folder / "proof.json",
+        ):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(folder / "encoder", ignore_errors=True)
+    keras_file.replace(folder / "encoder.keras")
     write_usage(folder, config.views.size)

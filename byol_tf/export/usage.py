@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from byol_tf.export.formats import FORMS, ExportFormat, heading, read_proofs
+from byol_tf.runs.files import write_atomically
 
 _PHOTO = """
 
@@ -137,9 +138,7 @@ def write_usage(folder: Path, size: int) -> None:
     text = _usage(
         [form for form in FORMS if (folder / form.name).exists()], read_proofs(folder), size
     )
-    beside = folder / ".USAGE.md.part"
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(folder / "USAGE.md")
+    write_atomically(folder / "USAGE.md", text)
 
 
 def _usage(forms: list[ExportFormat], proofs: dict[str, dict], size: int) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from byol_tf.errors import RunFolderError
 from byol_tf.runs import checkpoint_format as checkpoint_files
 from byol_tf.runs.checkpoint_format import DamagedCheckpoint
-from byol_tf.runs.files import remove_left_overs
+from byol_tf.runs.files import atomic_folder, remove_left_overs, temporary_path
 
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{6,}))?")
 LEAST_KEPT = 2
@@ -73,19 +73,11 @@ def write_checkpoint(
         checkpoint_files.sync(folder.parent)
     final = folder / (f"epoch-{epoch:04d}-step-{step:06d}" if step else f"epoch-{epoch:04d}")
     remove_left_overs(folder)
-    beside = _hidden(final)
-    beside.mkdir()
-    try:
-        checkpoint_files.write_files(beside, epoch, step, arrays, state)
-        checkpoint_files.verify(beside, epoch, step)
+    with atomic_folder(final) as temporary:
+        checkpoint_files.write_files(temporary, epoch, step, arrays, state)
+        checkpoint_files.verify(temporary, epoch, step)
         if os.path.lexists(final):  # damaged, or the run wouldn't have come here again
             set_aside(final)
-        beside.rename(final)
-    except Exception:
-        shutil.rmtree(
-            beside, ignore_errors=True
-        )  # on a full disk it would be in the way of everything else
-        raise
     checkpoint_files.sync(folder)
     return final
 
@@ -112,9 +104,8 @@ def remove_old(
     for path in newest_first:
         if whole >= max(keep, LEAST_KEPT) and path is not ends.get((best, 0)):
             with contextlib.suppress(OSError):  # it may go the next time
-                shutil.rmtree(
-                    path.rename(_hidden(path))
-                )  # hidden first: nobody shall take half of it for a damaged one
+                # Renamed first, so that a partial deletion isn't read as a damaged checkpoint.
+                shutil.rmtree(path.rename(temporary_path(path)))
         else:
             whole += is_whole(path)
 
@@ -219,8 +210,3 @@ def set_aside(path: Path) -> Path:
         [aside / path.name], (aside / f"{path.name}.{number}" for number in itertools.count(2))
     )
     return path.rename(next(place for place in places if not os.path.lexists(place)))
-
-
-def _hidden(path: Path) -> Path:
-    """The name under which a checkpoint comes and goes."""
-    return path.with_name(f".{path.name}.part")

@@ -12,7 +12,6 @@ runs/stl10-2026-11-21-1/
 import contextlib
 import csv
 import datetime
-import io
 import json
 import os
 import platform
@@ -28,7 +27,13 @@ from pydantic import ValidationError
 from byol_tf.config.diff import SAME_IMAGES, differences_of_runs, listed
 from byol_tf.config.schema import Config
 from byol_tf.errors import RunFolderError
-from byol_tf.runs.files import remove_left_overs, write_atomically
+from byol_tf.runs.files import (
+    SAVED_MODEL_VERSION,
+    csv_text,
+    remove_left_overs,
+    write_atomically,
+    write_csv,
+)
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
@@ -80,6 +85,7 @@ class RunFolder:
         self.logs = self.root / "logs"
         self.figures = self.root / "figures"
         self.export = self.root / "export"
+        self.saved_model = self.export / "encoder" / SAVED_MODEL_VERSION
 
     def begin(
         self,
@@ -124,7 +130,7 @@ class RunFolder:
             if not goes_on:
                 self.history.unlink(missing_ok=True)
             if skipped:
-                write_atomically(self.skipped, _rows(("path", "reason"), *skipped))
+                write_csv(self.skipped, ("path", "reason"), skipped)
         except OSError as error:
             raise RunFolderError(
                 f"{self.root}: expected a folder that can be written; received {error}"
@@ -154,9 +160,8 @@ class RunFolder:
         """Adds a photo that was lost in mid-run to those that couldn't be read from the beginning.
         A full disk is no reason to stop."""
         with contextlib.suppress(OSError), self.skipped.open("a", encoding="utf-8") as file:
-            file.write(
-                _rows((path, reason)) if file.tell() else _rows(("path", "reason"), (path, reason))
-            )
+            table = csv_text(("path", "reason"), [(path, reason)])
+            file.write(table.partition("\n")[2] if file.tell() else table)
 
     def finished(self) -> dict | None:
         """The result of a finished run, with the folders where it is now, or None. `RunFolderError`
@@ -164,7 +169,7 @@ class RunFolder:
         result = _json_object(self.result)
         if result is None:
             return None
-        moved = {"run_dir": str(self.root), "export_dir": str(self.export / "encoder" / "1")}
+        moved = {"run_dir": str(self.root), "export_dir": str(self.saved_model)}
         return result | {name: path for name, path in moved.items() if name in result}
 
     def saved_config(self) -> dict | None:
@@ -263,13 +268,6 @@ def choose_folder(
             for line in listed(differences_of_runs(saved, config)):
                 say(line)
     return folder
-
-
-def _rows(*rows: tuple[str, str]) -> str:
-    """Lines of CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def _json_object(path: Path) -> dict | None:

@@ -1,14 +1,12 @@
 """What a study found: `results.csv`, a Markdown table with the paper's figure beside ours, and two
 figures."""
 
-import csv
-import io
 import itertools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from byol_tf.runs.files import write_atomically
+from byol_tf.runs.files import write_atomically, write_csv
 from byol_tf.study.results import CellResult, by_cell, by_run
 from byol_tf.study.runner import Outcome
 from byol_tf.study.schema import Cell, Study
@@ -37,7 +35,7 @@ def write_report(
     it, as text."""
     out.mkdir(parents=True, exist_ok=True)
     found = by_cell(outcomes)
-    write_atomically(out / "results.csv", _csv(outcomes))
+    write_csv(out / "results.csv", *_results_table(outcomes))
     text = "\n".join(filter(None, (_table(study, found), order_sentence(found)))) + "\n"
     size = study.scales[scale]
     head = (
@@ -117,18 +115,18 @@ def _pair(a: Cell, b: Cell) -> str:
     return f"{a.column}: {a.row} / {b.row}" if a.column else f"{a.row} / {b.row}"
 
 
-def _csv(outcomes: Sequence[Outcome]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
+def _results_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object]]]:
+    """Returns (columns, rows) of `results.csv`."""
     names = [name for name, *_ in _MEASURES]
     before, after = (
         ("row", "column", "seed", "measure", "command", "top1", "paper"),
         ("epochs", "steps", "seconds"),
     )
-    table.writerow([*before, *names, *after, "run", "weights_digest", "error"])
+    columns = [*before, *names, *after, "run", "weights_digest", "error"]
+    rows = []
     for each in outcomes:
         planned, result = each.planned, each.result
-        table.writerow(
+        rows.append(
             [
                 planned.cell.row,
                 planned.cell.column,
@@ -144,7 +142,7 @@ def _csv(outcomes: Sequence[Outcome]) -> str:
             + [result.get(name, "") for name in after]
             + [planned.run_name, result.get("weights_digest", ""), each.error]
         )
-    return text.getvalue()
+    return columns, rows
 
 
 def _table(study: Study, found: Sequence[CellResult]) -> str:

@@ -312,7 +312,7 @@ def _report(result: dict, folder: RunFolder) -> int:
         f"\n  look:  {page}\n         {run}/figures/curves.png, {run}/figures/views.png\n         "
         f"tensorboard --logdir {run}/logs"
     )
-    saved_model = os.fspath(folder.export / "encoder" / "1")
+    saved_model = os.fspath(folder.saved_model)
     print(
         f"  use:   encoder = tf.saved_model.load({saved_model!r}); encoder.serve(images)  # uint8 "
         "[N, H, W, 3]"

@@ -14,7 +14,6 @@ from byol_tf.config.schedule import Schedule, method_name
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError, RunFolderError
 from byol_tf.evaluate.finetune import SUPERVISED_RATES, TuneRecipe, tune_protocol
-from byol_tf.export.formats import VERSION
 from byol_tf.export.model_card import write_card
 from byol_tf.export.saved_model import export_encoder
 from byol_tf.models.byol import BYOL
@@ -74,7 +73,7 @@ def run_result(
         "system": method_name(config),
         "starting_weights": config.encoder.weights,
         "run_dir": str(folder.root),
-        "export_dir": str(folder.export / "encoder" / VERSION),
+        "export_dir": str(folder.saved_model),
         "epochs": last["epoch"],
         "steps": int(model.optimizer.iterations.numpy()),
         "seconds": round(throughput.seconds, 3),

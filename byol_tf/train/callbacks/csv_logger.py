@@ -1,14 +1,12 @@
 """One row an epoch: in memory, in `history.csv` and in TensorBoard."""
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from byol_tf.runs.files import write_atomically
+from byol_tf.runs.files import write_csv
 from byol_tf.train.tensorboard import EventLog
 
 COLUMNS = (
@@ -70,11 +68,8 @@ class History(keras.callbacks.Callback):
 
     def write(self) -> None:
         """Writes all rows. `OSError` if the disk refuses: then what was there stays."""
-        text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-        table.writeheader()
-        table.writerows(self.rows)
-        write_atomically(self.path, text.getvalue())
+        rows = [[row.get(column) for column in COLUMNS] for row in self.rows]
+        write_csv(self.path, COLUMNS, rows)
 
     def on_epoch_end(self, epoch, logs=None):
         self.add(epoch + 1, logs or {})

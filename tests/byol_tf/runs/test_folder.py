@@ -155,7 +155,7 @@ class TestWithRunDir:
             ("data", {"cache": "none"}),
             ("devices", {"steps_per_execution": 4}),
             ("devices", {"tpu": "another-name"}),
-            ("training", {"epochs": 3, "batch_size": 64, "recompute": True}),
+            ("training", {"epochs": 3, "batch_size": 64, "rematerialize": True}),
         ],
     )
     def test_what_leaves_the_steps_the_same_ones_is_the_same_run(self, tmp_path, section, change):

@@ -19,7 +19,7 @@ def test_a_row_that_could_not_be_written_comes_with_the_next(tmp_path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(history, "write_atomically", full)
+        broken.setattr(history, "write_csv", full)
         rows.add(1, {"loss": 3.0})
     assert len(said) == 1
     assert said[0].startswith(
