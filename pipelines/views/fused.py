@@ -147,12 +147,12 @@ class FusedViews(keras.layers.Layer):
         self._blurs = self.policy.blur_probability > 0.0
         # Linear colour commutes with crop and blur, so both are one product; a clip or a
         # perspective in between parts them.
-        self._in_one = not exact and self.policy.perspective_probability == 0.0
+        self._single_matmul = not exact and self.policy.perspective_probability == 0.0
         self._plan, self._blur_matrices = (
-            _compiled(self._planned),
+            _compiled(self._plan_fn),
             _compiled(self._blurred_matrices),
         )
-        self._recolour, self._finish = _compiled(self._recoloured), _compiled(self._finished)
+        self._recolour, self._finish = _compiled(self._color_fn), _compiled(self._finish_fn)
 
     def call(self, images, ids):
         return self.from_lines(image_lines(images, self.compute_dtype), ids)
@@ -161,10 +161,10 @@ class FusedViews(keras.layers.Layer):
         """`call` for what `image_lines` returned."""
         plan = self._plan(lines, ids)
         rows, columns = plan["rows"], plan["columns"]
-        if self._in_one and self._blurs:
+        if self._single_matmul and self._blurs:
             rows, columns = self._blur_matrices(rows, columns, plan["taps"])
         lines = resample(lines, tf.cast(rows, lines.dtype), tf.cast(columns, lines.dtype))
-        return self._finish(lines if self._in_one else self._recolour(lines, plan), plan)
+        return self._finish(lines if self._single_matmul else self._recolour(lines, plan), plan)
 
     def _plan_fn(self, lines, ids):
         """Everything that is decided before a pixel moves."""
@@ -175,7 +175,7 @@ class FusedViews(keras.layers.Layer):
         )
         columns *= 1.0 / _WHITE
         plan = {"draws": draws, "rows": rows, "columns": columns}
-        if self._in_one:
+        if self._single_matmul:
             plan["matrix"], plan["offset"] = colour_matrices(
                 self.policy, draws, _channel_means(lines, rows, columns)
             )
@@ -205,7 +205,7 @@ class FusedViews(keras.layers.Layer):
 
     def _finish_fn(self, lines, plan):
         policy, draws, lines = self.policy, plan["draws"], tf.cast(lines, tf.float32)
-        if self._in_one:
+        if self._single_matmul:
             share = None
             if self._blurs:  # the blur darkens the view's edge, and the offset with it
                 share = blur(tf.ones((tf.shape(lines)[0], self.size)), plan["taps"], 1)
