@@ -231,7 +231,7 @@ def prepare(job: dict) -> None:
     if job.get("watched") is False:
         experiment.SignalWatch = lambda *_: SignalWatch(None)
     if job.get("heartbeat") is False:
-        Workers._connect = experiment.Experiment._missing_images = lambda *_: None
+        Workers._connect = experiment.Experiment._on_stalled_input = lambda *_: None
     if job.get("keys") is False:
         devices._keep_collective_keys = lambda: None
     if job.get("light", True):

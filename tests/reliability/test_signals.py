@@ -123,7 +123,7 @@ def test_while_a_batch_never_comes(processes, whole, tmp_path, report):
     assert made == run.newest() >= STEPS + 3
     assert (
         f"stopped by SIGTERM after epoch 1 of 3, step {made - STEPS} of {STEPS} in the next; "
-        "saved. To go on:" in process.output
+        "saved. To resume:" in process.output
     )
     processes.finish(run)
     assert [line["step"] for line in run.steps()] == list(range(1, ALL_STEPS + 1))
@@ -149,7 +149,7 @@ def test_while_a_save_never_ends(processes, whole, tmp_path, report):
         f"the save hangs; the newest checkpoint is {run.root / 'checkpoints' / 'epoch-0001'}"
         in process.output
     )
-    assert "not saved, so the newest checkpoint before is what counts. To go on:" in process.output
+    assert "not saved: the newest earlier checkpoint is used. To resume:" in process.output
     processes.finish(run)
     assert run.without_contradiction()
     assert run.digest() == whole.digest()

@@ -4,6 +4,7 @@ error and leaves nothing."""
 import functools
 import io
 import json
+import logging
 import sys
 
 import h5py
@@ -503,22 +504,22 @@ def config_from(folder, **encoder) -> Config:
 
 
 @pytest.mark.long
-def test_a_run_starts_with_the_converted_outputs_in_both_networks(converted, tmp_path):
-    from byol_tf.runs.folder import RunFolder
+def test_a_run_starts_with_the_converted_outputs_in_both_networks(converted, tmp_path, caplog):
     from byol_tf.train.experiment import Experiment
 
     folder, tensors = converted
-    said = []
-    experiment = Experiment(config_from(folder), RunFolder(tmp_path / "run"), said.append)
+    experiment = Experiment(config_from(folder), tmp_path / "run")
+    experiment.prepare()
     assert not (tmp_path / "run").exists()
-    experiment._begin(["test"])
+    with caplog.at_level(logging.INFO):
+        experiment._initialize_or_resume(["test"])
     pixels = images(2, 32)
     expected = torch_resnet.representations(tensors, normalised(pixels))
     np.testing.assert_allclose(experiment.inference(pixels).numpy(), expected, atol=1e-4)
     np.testing.assert_allclose(
         experiment.model.target_encoder(normalised(pixels)).numpy(), expected, atol=1e-4
     )
-    assert f"the encoder starts from {folder / 'encoder.keras'}" in said
+    assert f"the encoder starts from {folder / 'encoder.keras'}" in caplog.messages
 
 
 @pytest.fixture
