@@ -458,7 +458,10 @@ class Experiment:
         events.add(0, lambda: show_config(self.config, self.folder.root.name))
         pretrained = self.config.encoder.weights is not None
         logger.info("probing the %s encoder", "starting" if pretrained else "untrained")
-        history.add(0, {name: value for each in measures for name, value in each.measure().items()})
+        values: dict[str, float] = {}
+        for callback in measures:
+            values |= callback.measure()
+        history.add(0, values)
 
     def _end_epoch(self, start: ResumePoint, callbacks: list[keras.callbacks.Callback]) -> None:
         """Does what `fit` does at an epoch's end, for a run that was stopped just before it."""

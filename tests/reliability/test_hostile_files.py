@@ -14,6 +14,7 @@ from byol_tf.config.loading import load_config, resolved_json
 from byol_tf.models import safe_loading as model_files
 from byol_tf.models.from_config import build_config_encoder
 from byol_tf.runs.encoders import load_encoder_file
+from tests.helpers.waiting import HANG
 from tests.reliability.hostile_files import (
     export,
     good_model,
@@ -61,7 +62,7 @@ def test_every_hostile_file_is_refused_and_nothing_of_it_runs(good, tmp_path_fac
     cases = sorted(path.name for path in hostile.iterdir())
     before = {path: path.stat().st_mtime_ns for path in good.rglob("*") if not path.is_symlink()}
     line = [sys.executable, "-m", "tests.reliability.hostile_child", str(good), str(deeds)]
-    child = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    child = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert child.returncode == 0, child.stderr[-3000:]
     printed = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
     seen = {answer["deed"]: answer["events"] for answer in printed if "deed" in answer}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import HANG
 from tests.reliability.saves import quick_folder
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +21,7 @@ def killed(*words: str) -> dict:
     with quick_folder() as folder:
         what, *rest = words
         line = [sys.executable, "-m", "tests.reliability.kills", what, str(folder), *rest]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=800)
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -123,7 +124,7 @@ print(json.dumps(kinds))
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr

@@ -29,8 +29,8 @@ STEPS = 6
 class PatientWriter(CheckpointWriter):
     """Waits for each checkpoint: one that is due is skipped while another is being written."""
 
-    def write(self, *parts):
-        super().write(*parts)
+    def write(self, *args):
+        super().write(*args)
         self.wait()
 
 
@@ -170,7 +170,7 @@ def test_signal_during_a_stalled_batch_ends_the_run(
 
     def end(stopped):
         ended.append((stopped.epoch, stopped.step, stopped.saved, positions(tmp_path)))
-        comes.set()  # in a test the process goes on
+        comes.set()  # here the process continues
 
     class Snapshots(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

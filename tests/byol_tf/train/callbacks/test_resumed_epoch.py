@@ -20,11 +20,11 @@ class Listener(keras.callbacks.Callback):
 
     def __init__(self, stop_at: tuple[int, int] | None = None):
         super().__init__()
-        self.stop_at, self.epochs, self.begun = stop_at, [], []
+        self.stop_at, self.epochs, self.started = stop_at, [], []
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch, self.steps = epoch, 0
-        self.begun.append(epoch)
+        self.started.append(epoch)
 
     def on_train_batch_end(self, batch, logs=None):
         self.steps = batch + 1
@@ -74,7 +74,7 @@ def test_resumed_logs_are_bit_identical(uninterrupted, stop_at, steps_per_execut
     with pytest.raises(Stop):
         train(model, 0, [stopped := Listener(stop_at)])
     train(model, epoch * STEPS + step, [ResumedEpoch(step, stopped.means), resumed := Listener()])
-    assert resumed.begun == list(range(epoch, 3))
+    assert resumed.started == list(range(epoch, 3))
     assert [steps for _, steps, *_ in resumed.epochs] == [STEPS - step] + [STEPS] * (2 - epoch)
     assert [(epoch, *logs) for epoch, _, *logs in resumed.epochs] == [
         (epoch, *logs) for epoch, _, *logs in uninterrupted.epochs[epoch:]
