@@ -46,7 +46,6 @@ def _train(root: str, cache: str, engine: str, encoder: str) -> None:
     prepare_environment()
     from byol_tf.models.ema import TargetUpdate, constant_tau
     from byol_tf.runs.data import train_batches
-    from byol_tf.runs.folder import RunFolder
     from byol_tf.train.experiment import Experiment
 
     keys = {
@@ -58,7 +57,8 @@ def _train(root: str, cache: str, engine: str, encoder: str) -> None:
     }
     keys |= {"views.engine": engine, "encoder.name": encoder, "training.batch_size": 64}
     config = load_config("stl10", [f"{key}={value}" for key, value in keys.items()])
-    experiment = Experiment(config, RunFolder(Path(root).parent / "run"), lambda line: None)
+    experiment = Experiment(config, Path(root).parent / "run")
+    experiment.prepare()
     opened = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     batches = train_batches(config, experiment.source.pretrain)
     experiment.model.fit(

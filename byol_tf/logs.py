@@ -20,6 +20,8 @@ def configure_logging(level: int = logging.INFO) -> None:
     for name in _PACKAGES:
         package_logger = logging.getLogger(name)
         package_logger.setLevel(level)
+        # Some dependency installs a handler on the root logger, which would print each line again.
+        package_logger.propagate = False
         if not any(isinstance(handler, _LineHandler) for handler in package_logger.handlers):
             package_logger.addHandler(_LineHandler())
 

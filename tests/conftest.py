@@ -1,5 +1,6 @@
-"""What all tests share."""
+"""Set-up that all tests share."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -11,14 +12,18 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Seeds every test, fixtures included: weights drawn by the clock would make a margin a matter
-    of luck.
+    """Seeds every test, and undoes what a command left in this process.
 
-    And each begins in float32: a command that ran in an earlier test's process may have left its
-    config's precision.
+    That is its config's precision, and the handlers of its log lines, behind which `caplog` would
+    see nothing.
     """
     keras.utils.set_random_seed(0)
     keras.mixed_precision.set_global_policy("float32")
+    for package in ("byol_tf", "pipelines"):
+        logger = logging.getLogger(package)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""Training: from a config to a run folder."""
+"""Training: from a config to a finished run folder."""

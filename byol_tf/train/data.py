@@ -1,8 +1,8 @@
-"""A run's images: opened when it begins and when it goes on, the same ones on all machines and at
-all times."""
+"""Opens a run's images: the same ones on every worker, and again when the run is resumed."""
 
 import contextlib
-from collections.abc import Callable
+import logging
+from typing import Any
 
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError, RunFolderError
@@ -15,89 +15,73 @@ from byol_tf.train.multi_worker import Workers
 from pipelines.registry import SOURCES
 from pipelines.sources import PhotoManifest, Source, SourceError, open_source
 
+logger = logging.getLogger(__name__)
+
+_DIFFERS_PER_WORKER: Any = {
+    "about": True,
+    "schema_": True,
+    "run": True,
+    "data": {"root", "archive"},
+    "encoder": {"weights"},
+}
+"""Keys of the config that workers needn't agree on: paths, and what only the chief reads."""
+
 
 def open_images(
-    config: Config,
-    folder: RunFolder | None,
-    workers: Workers,
-    stuck: StuckInput,
-    say: Callable[[str], None],
+    config: Config, folder: RunFolder, workers: Workers, watchdog: StuckInput
 ) -> Source:
-    """Opens the images that the config names; those of a run that has begun, where its folder lists
-    them.
+    """Opens the images that a config names.
+
+    A resumed run uses the photos that its folder lists, whatever has been added since.
 
     Args:
         config: of the run.
-        folder: its run folder; None where this process isn't the chief.
-        workers: the processes of the run.
-        stuck: watches while local files are read.
-        say: prints a line for people.
+        folder: its run folder, which only the chief reads and writes.
+        workers: of the run; each calls this.
+        watchdog: observes the reading of local files.
 
     Raises:
-        ConfigError: if the machines have different configs.
-        SourceError: if the images can't be had, too many of those that the run began with are gone,
-            or the machines have different ones.
+        ConfigError: if the workers have different configs.
+        SourceError: if the images can't be opened, too many of a resumed run's photos are gone, or
+            the workers have different images.
     """
-    # What a path is on one machine it needn't be on another; all else has to be the same.
-    text = config.model_dump_json(
-        exclude={
-            "about": True,
-            "schema_": True,
-            "run": True,
-            "data": {"root", "archive"},
-            "encoder": {"weights"},
-        }
-    )
-    if differing := workers.differing(text):
-        raise ConfigError(
-            [
-                f"another config on machine {differing[0] + 1} of TF_CONFIG than on the first; "
-                "expected the same on each"
-            ]
-        )
+    _check_same_config(config, workers)
     if not workers.chief:
-        # the chief may have to prepare a data set in a folder where the others find it then
-        workers.wait()
-
-    def progress(what: str, done: int, total: int) -> None:
-        if done == total:
-            say(f"{what}: {total:,} images")
-
-    def lost(path: str, reason: str) -> None:
-        say(f"lost: {path}: {reason}; another photo takes its place")
-        if folder is not None:
-            folder.list_skipped(path, reason)
-
-    # A download may be slow without a sign of life; local files that don't answer for so long
-    # won't.
+        workers.wait()  # the chief may have to prepare a data set that the others find then
+    # A download may be slow without a sign of life; local files that don't answer for long won't.
     downloads = SOURCES[config.data.source].downloads
-    with contextlib.nullcontext() if downloads else stuck, stuck.waiting():
-        scans = None if folder is None else str(folder.root.parent)
+    watched = contextlib.nullcontext() if downloads else watchdog
+    with watched, watchdog.waiting():
         source = open_source(
             **source_options(config),
-            on_progress=progress,
-            on_lost=lost,
-            manifest=_manifest(folder, say),
-            scan_folder=scans,
+            on_progress=_log_progress,
+            on_lost=lambda path, reason: _log_lost(path, reason, folder if workers.chief else None),
+            manifest=_saved_manifest(folder) if workers.chief else None,
+            scan_folder=str(folder.root.parent) if workers.chief else None,
         )
     if workers.chief:
         workers.wait()
     if differing := workers.differing(f"{source.fingerprint} {len(source.pretrain)}"):
         raise SourceError(
-            f"data.source: expected the same images on each machine; machine {differing[0] + 1} of "
-            "TF_CONFIG holds others than the "
-            f"first (here: {len(source.pretrain):,} to learn from)"
+            f"data.source: expected the same images on each worker; worker {differing[0] + 1} of "
+            "TF_CONFIG has others than the first "
+            f"(here: {len(source.pretrain):,} for pre-training)"
         )
     return source
 
 
-def save_manifest(source: Source, folder: RunFolder, begun: bool) -> None:
-    """Writes down which photos a run is about, for whoever goes on with it; one that has begun
-    keeps what it has.
+def save_manifest(source: Source, folder: RunFolder, resumed: bool) -> None:
+    """Writes the list of the run's photos, which a resumed run is opened with.
 
-    Raises `RunFolderError` if the file can't be written.
+    Args:
+        source: of the run.
+        folder: of the run.
+        resumed: whether the run has a checkpoint: then a list that is there stays.
+
+    Raises:
+        RunFolderError: if the file can't be written.
     """
-    if source.manifest is None or (begun and folder.photos.exists()):
+    if source.manifest is None or (resumed and folder.photos.exists()):
         return
     try:
         write_atomically(folder.photos, source.manifest.to_bytes())
@@ -107,15 +91,38 @@ def save_manifest(source: Source, folder: RunFolder, begun: bool) -> None:
         ) from error
 
 
-def _manifest(folder: RunFolder | None, say: Callable[[str], None]) -> PhotoManifest | None:
-    """The photos of a run that has begun; None where none has, or where nobody wrote them down."""
-    if folder is None or not folder.photos.exists() or not list_checkpoints(folder.checkpoints):
+def _check_same_config(config: Config, workers: Workers) -> None:
+    text = config.model_dump_json(exclude=_DIFFERS_PER_WORKER)
+    if differing := workers.differing(text):
+        raise ConfigError(
+            [
+                "expected the same config on each worker; worker "
+                f"{differing[0] + 1} of TF_CONFIG has another one than the first"
+            ]
+        )
+
+
+def _saved_manifest(folder: RunFolder) -> PhotoManifest | None:
+    """Returns the photos of a run that has a checkpoint, or None where they aren't known."""
+    if not folder.photos.exists() or not list_checkpoints(folder.checkpoints):
         return None
     try:
         return PhotoManifest.from_bytes(folder.photos.read_bytes())
     except (OSError, ValueError) as error:
-        say(
-            f"warning: {folder.photos}: {error}. Going on with the photos that are there now, if "
-            "they are the same"
+        logger.warning(
+            "%s: %s. Resuming with the photos that are there now, if they are the same",
+            folder.photos,
+            error,
         )
         return None
+
+
+def _log_progress(action: str, done: int, total: int) -> None:
+    if done == total:
+        logger.info("%s: %s images", action, f"{total:,}")
+
+
+def _log_lost(path: str, reason: str, folder: RunFolder | None) -> None:
+    logger.warning("%s can't be read any more: %s; another photo takes its place", path, reason)
+    if folder is not None:
+        folder.list_skipped(path, reason)

@@ -1,10 +1,10 @@
-"""How fast a config's input and its training step are on this machine, each alone, tried out for a
-few seconds."""
+"""Throughput of the input and of the training step on this machine, measured for `--dry-run`."""
 
 import os
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,24 +12,42 @@ import tensorflow as tf
 
 from byol_tf.config.schedule import Schedule
 from byol_tf.config.schema import Config
-from byol_tf.devices import on_cpu
+from byol_tf.devices import build_strategy, on_cpu, set_precision
+from byol_tf.errors import DeviceError
 from byol_tf.models.ema import TargetUpdate, constant_tau
-from byol_tf.models.from_config import build_model, compile_model
-from byol_tf.runs.data import train_batches
-from pipelines.sources import Images
+from byol_tf.models.from_config import build_config_encoder, build_model, compile_model
+from byol_tf.runs.checkpoints import list_checkpoints, position_of
+from byol_tf.runs.data import source_options, train_batches
+from byol_tf.runs.encoders import starting_weights
+from byol_tf.runs.folder import RunFolder
+from byol_tf.train.out_of_memory import out_of_memory
+from pipelines.sources import Images, sample_source
+
+_SAMPLE_IMAGES = 512
+"""Images that are read for the measurement."""
+_INPUT_SECONDS = 2.0
+_PREFETCHED_BATCHES = 6
+"""Batches that a pipeline may hold before the first is asked for; they aren't timed."""
+_TIMINGS = 3
+"""Timings of input and step each, so that their range shows how far they can be trusted."""
+_STEPS, _STEPS_ON_CPU = 32, 2
+_LEARNING_RATE = 1e-6
+_PIXELS_ON_CPU = 32 * 96 * 96
+"""The largest batch of views that a CPU is timed on, in pixels: a step takes about a second."""
+_DEVICES = (1, 8, 512)
+"""Numbers of devices for which the cores that feed them are given."""
 
 
 @dataclass(frozen=True)
 class ThroughputEstimate:
-    """How fast input and training step are, each alone, as `rates.measure_throughput` found.
+    """Images per second of input and training step, each alone, as `measure_throughput` found.
 
     Attributes:
-        inputs: images a second that reading, and what the host makes of images, give; one of each
-            timing.
-        steps: images a second that the training step takes, over all devices; one of each timing.
-        cores: that the input had.
-        bytes_per_image: that go from the host to the devices.
-        batch: images in the step that was tried.
+        inputs: images per second that the host reads and prepares, one for each timing.
+        steps: images per second that the training step takes over all devices, likewise.
+        cores: CPU cores that the input had.
+        bytes_per_image: bytes that go from the host to the devices.
+        batch_size: images in the measured step.
         on_cpu: whether the step ran on the cores that the input needs.
     """
 
@@ -37,7 +55,7 @@ class ThroughputEstimate:
     steps: tuple[float, ...]
     cores: int
     bytes_per_image: int
-    batch: int
+    batch_size: int
     on_cpu: bool
 
     @property
@@ -52,48 +70,75 @@ class ThroughputEstimate:
 
     @property
     def cores_needed(self) -> float:
-        """Cores that would feed the step."""
+        """Cores like these that would feed the step."""
         return self.step / self.input * self.cores
 
     @property
-    def together(self) -> float:
-        """Images a second to be expected of both."""
-        return self._of_both(self.input, self.step)
+    def combined(self) -> float:
+        """Expected images per second of a run."""
+        return self._combine(self.input, self.step)
 
     @property
-    def slowest_and_fastest(self) -> tuple[float, float]:
-        """The same where all goes as in the slowest timings, and where all goes as in the
-        fastest."""
-        return self._of_both(min(self.inputs), min(self.steps)), self._of_both(
-            max(self.inputs), max(self.steps)
+    def combined_range(self) -> tuple[float, float]:
+        """Expected images per second by the slowest timings and by the fastest."""
+        return (
+            self._combine(min(self.inputs), min(self.steps)),
+            self._combine(max(self.inputs), max(self.steps)),
         )
 
-    def _of_both(self, input: float, step: float) -> float:
+    def _combine(self, input: float, step: float) -> float:
+        # On a CPU input and step take turns on the same cores.
         return 1.0 / (1.0 / step + 1.0 / input) if self.on_cpu else min(step, input)
 
 
-SAMPLE = 512
-"""Images that are tried out."""
-_SECONDS = 2.0
-_MADE_AHEAD = 6
-_TIMINGS = 3
-"""Of input and step each, one after the other, so that it shows how far they can be trusted."""
-_STEPS, _STEPS_ON_CPU = 32, 2
-_LEARNING_RATE = 1e-6
-_PIXELS_ON_CPU = 32 * 96 * 96
-"""Of a view's batch, at most: what a CPU does in seconds."""
+def measure_lines(config: Config, folder: RunFolder, schedule: Schedule) -> list[tuple[str, str]]:
+    """Returns lines (subject, text) on the speed here and the time that is left.
+
+    Args:
+        config: of the run.
+        folder: its run folder, whose newest checkpoint shortens the time.
+        schedule: of the run.
+
+    Raises:
+        ConfigError: if the encoder can't start from `encoder.weights`.
+        SourceError: if the images can't be opened.
+    """
+    devices = config.devices
+    if config.encoder.weights is not None:
+        starting_weights(config.encoder.weights, build_config_encoder(config), config.views)
+    if devices.strategy == "multi_worker":
+        return _not_measured(
+            "that takes all workers. With devices.strategy=auto it is measured for this machine"
+        )
+    try:
+        strategy = build_strategy(devices.strategy, devices.tpu)
+    except DeviceError as error:
+        return _not_measured(str(error))
+    images = sample_source(count=_SAMPLE_IMAGES, **source_options(config))
+    if images is None:
+        return _not_measured("a run downloads or prepares the images first")
+    set_precision(devices.precision)
+    try:
+        estimate = measure_throughput(config, images, strategy)
+    except tf.errors.ResourceExhaustedError as error:
+        return _not_measured(str(out_of_memory(config, error)))
+    epochs, steps = max(map(position_of, list_checkpoints(folder.checkpoints)), default=(0, 0))
+    steps_left = max(0, schedule.total_steps - epochs * schedule.steps_per_epoch - steps)
+    return throughput_lines(estimate, steps_left * config.training.batch_size, remedies(config))
 
 
 def measure_throughput(
     config: Config, images: Images, strategy: tf.distribute.Strategy
 ) -> ThroughputEstimate:
-    """Tries out input and step. The step's batch is the config's, or one of the parts that it is
-    taken in; on a CPU at most so large that it takes seconds.
+    """Measures input and training step, each alone.
+
+    The step's batch is the config's, or one of its micro-batches; on a CPU at most so large that it
+    takes seconds.
 
     Args:
         config: of the run.
-        images: some of those to learn from.
-        strategy: that the config names.
+        images: a sample of the pre-training images.
+        strategy: the `tf.distribute` strategy that the config names.
 
     Raises:
         tf.errors.ResourceExhaustedError: if a device's memory doesn't hold the step.
@@ -101,7 +146,7 @@ def measure_throughput(
     batch_size = config.training.batch_size
     if on_cpu(strategy):
         batch_size = min(batch_size, max(8, _PIXELS_ON_CPU // config.views.size**2))
-    else:  # what is on a device at a time
+    else:
         batch_size //= config.training.gradient_accumulation_steps
     replicas = strategy.num_replicas_in_sync
     batch_size = min(batch_size, len(images)) // replicas * replicas
@@ -115,56 +160,147 @@ def measure_throughput(
     batches = train_batches(small, images)
     inputs = _input_rates(batches, batch_size)
     batch = next(iter(batches))
-    size = sum(tensor.dtype.size * tensor.shape.num_elements() for tensor in batch) // batch_size
+    batch_bytes = sum(tensor.dtype.size * tensor.shape.num_elements() for tensor in batch)
     steps = _step_rates(small, strategy, batch, cropped=images.shape is None)
-    return ThroughputEstimate(inputs, steps, os.cpu_count(), size, batch_size, on_cpu(strategy))
+    return ThroughputEstimate(
+        inputs,
+        steps,
+        os.cpu_count() or 1,
+        batch_bytes // batch_size,
+        batch_size,
+        on_cpu(strategy),
+    )
+
+
+def throughput_lines(
+    estimate: ThroughputEstimate, images: int, remedies: str
+) -> list[tuple[str, str]]:
+    """Returns lines (subject, text), with a warning where the input is slower than the step.
+
+    Args:
+        estimate: as measured.
+        images: that the run has still to process, over all epochs.
+        remedies: see the function `remedies`.
+    """
+    megabytes = estimate.step * estimate.bytes_per_image / 1e6
+    lines = [
+        (
+            "input",
+            f"{estimate.input:,.0f} images/s alone, on {estimate.cores} cores; "
+            f"{estimate.bytes_per_image / 1e3:,.1f} kB an image to the step",
+        ),
+        ("step", f"{estimate.step:,.0f} images/s in batches of {estimate.batch_size}"),
+        (
+            "feeding",
+            "; ".join(
+                f"{count} such device{'s' if count > 1 else ''}: "
+                f"{_cores_text(count * estimate.cores_needed)}, {count * megabytes:,.0f} MB/s"
+                for count in _DEVICES
+            ),
+        ),
+        ("time", _time_text(estimate, images)),
+    ]
+    if estimate.input < estimate.step:
+        less_work = f", or less work for each image: {remedies}" if remedies else ""
+        lines.append(
+            (
+                "warning",
+                "the input is slower than the step, which waits "
+                f"{1.0 - estimate.input / estimate.step:.0%} of the time. It would take "
+                f"{estimate.cores_needed:,.0f} cores like these{less_work}",
+            )
+        )
+    return lines
+
+
+def remedies(config: Config) -> str:
+    """Returns the keys that would lower the host's work for each image, in words; may be empty."""
+    views, data = config.views, config.data
+    changes = []
+    if views.engine == "keras_cv":
+        changes.append("views.engine=fused")
+    elif views.placement == "host":
+        changes.append("views.placement=step")
+    reads_files = data.source not in ("textures", "digits")
+    if reads_files and (data.image_size is None or data.cache == "none"):
+        changes.append("photos made smaller once (data.image_size with data.cache=memory)")
+    return ", or ".join(changes)
+
+
+def _not_measured(reason: str) -> list[tuple[str, str]]:
+    return [("speed", f"not measured: {reason}")]
 
 
 def _input_rates(batches: tf.data.Dataset, batch_size: int) -> tuple[float, ...]:
-    """Of as many batches as fit into the time, at least one, in so many parts as there are
-    timings."""
+    """Returns images per second of the input, for `_TIMINGS` parts of `_INPUT_SECONDS`.
+
+    There are fewer timings where fewer batches come in that time.
+    """
     iterator = iter(batches)
-    for _ in range(_MADE_AHEAD):
+    for _ in range(_PREFETCHED_BATCHES):
         next(iterator)
     times = [time.perf_counter()]
-    while times[-1] - times[0] < _SECONDS:
+    while times[-1] - times[0] < _INPUT_SECONDS:
         next(iterator)
         times.append(time.perf_counter())
-    parts = np.array_split(np.diff(times), min(_TIMINGS, len(times) - 1))
-    return tuple(float(batch_size * len(part) / part.sum()) for part in parts)
+    timings = np.array_split(np.diff(times), min(_TIMINGS, len(times) - 1))
+    return tuple(float(batch_size * len(seconds) / seconds.sum()) for seconds in timings)
 
 
-class _Clock(keras.callbacks.Callback):
+class _EpochTimer(keras.callbacks.Callback):
     """Times each epoch; at its end the logs have been fetched, so the device is done."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.seconds = []
+        self.seconds: list[float] = []
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._began = time.perf_counter()
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._started_at = time.perf_counter()
 
-    def on_epoch_end(self, epoch, logs=None):
-        self.seconds.append(time.perf_counter() - self._began)
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.seconds.append(time.perf_counter() - self._started_at)
 
 
 def _step_rates(
     config: Config, strategy: tf.distribute.Strategy, batch: tuple[tf.Tensor, ...], cropped: bool
 ) -> tuple[float, ...]:
-    """By `fit` on one batch again and again: an epoch that compiles, and one for each timing."""
+    """Returns images per second of `fit` on one repeated batch; a first epoch compiles."""
     steps = _STEPS_ON_CPU if on_cpu(strategy) else _STEPS
     with strategy.scope():
         model = build_model(config, cropped=cropped)
         compile_model(model, config, Schedule(steps, (1 + _TIMINGS) * steps, 0, _LEARNING_RATE))
-    clock = _Clock()
+    timer = _EpochTimer()
     updates = [TargetUpdate(constant_tau(0.99))] if config.objective.target == "ema" else []
-    again = tf.data.Dataset.from_tensors(batch).repeat()
     model.fit(
-        again,
+        tf.data.Dataset.from_tensors(batch).repeat(),
         epochs=1 + _TIMINGS,
         steps_per_epoch=steps,
-        callbacks=[*updates, clock],
+        callbacks=[*updates, timer],
         verbose=0,
         shuffle=False,
     )
-    return tuple(steps * config.training.batch_size / seconds for seconds in clock.seconds[1:])
+    return tuple(steps * config.training.batch_size / seconds for seconds in timer.seconds[1:])
+
+
+def _cores_text(cores: float) -> str:
+    return f"{cores:,.0f} cores" if cores >= 10 else f"{cores:.2g} cores"
+
+
+def _time_text(estimate: ThroughputEstimate, images: int) -> str:
+    slowest, fastest = estimate.combined_range
+    seconds = images / estimate.combined
+    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
+    unit, length = next(
+        (name, length) for name, length in units if seconds >= 2 * length or length == 1
+    )
+    timings = min(len(estimate.inputs), len(estimate.steps))
+    spread = ""
+    if timings > 1:
+        spread = (
+            f" ({images / fastest / length:,.1f} to {images / slowest / length:,.1f}, "
+            f"from {timings} timings)"
+        )
+    return (
+        f"about {seconds / length:,.1f} {unit} of training left{spread}, at "
+        f"{estimate.combined:,.0f} images/s"
+    )

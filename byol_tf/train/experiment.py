@@ -1,11 +1,14 @@
-"""A config becomes a run: devices, images, views, model, callbacks and the run folder. The one
-place that knows them all."""
+"""Runs the experiment that a config describes: images, model, callbacks and run folder."""
 
 import contextlib
+import logging
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -22,25 +25,26 @@ from byol_tf.errors import (
     RunStopped,
     SavesFailed,
 )
+from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.models.from_config import build_model, compile_model
 from byol_tf.models.inference import inference_model
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import LoadedCheckpoint, list_checkpoints, recover
 from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
-from byol_tf.runs.encoders import start_from, starting_weights
+from byol_tf.runs.encoders import Weights, start_from, starting_weights
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.lock import RunLock
 from byol_tf.runs.process_exit import exit_now
-from byol_tf.train.advice import out_of_memory, remedies
 from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch, model_arrays, restore_model
 from byol_tf.train.callbacks.collapse import Collapse, CollapseAlarm
-from byol_tf.train.callbacks.csv_logger import History
+from byol_tf.train.callbacks.history import History
 from byol_tf.train.callbacks.monitors import InputWatch, StepWatch
 from byol_tf.train.callbacks.probe import Probe
 from byol_tf.train.callbacks.throughput import Throughput
 from byol_tf.train.callbacks.view_samples import ViewPictures
 from byol_tf.train.data import open_images, save_manifest
+from byol_tf.train.dry_run import measure_lines, remedies
 from byol_tf.train.finish import (
     run_result,
     supervised_accuracy,
@@ -49,21 +53,24 @@ from byol_tf.train.finish import (
 )
 from byol_tf.train.input_watchdog import StuckInput
 from byol_tf.train.multi_worker import Workers
+from byol_tf.train.out_of_memory import out_of_memory
+from byol_tf.train.plan import Plan, make_plan
 from byol_tf.train.signals import SignalWatch
-from byol_tf.train.tensorboard import EventLog
-from byol_tf.train.tensorboard_extras import show_config
+from byol_tf.train.tensorboard import EventLog, show_config
 from pipelines.sources import Source
+
+logger = logging.getLogger(__name__)
 
 _DATA_INIT_IMAGES = 256  # enough for each channel's mean and deviation, and little memory
 
 
-class _Start(NamedTuple):
-    """Where a process of a run begins.
+class ResumePoint(NamedTuple):
+    """The position at which a process starts to train.
 
     Attributes:
-        epoch: whole epochs done.
-        step: steps done of the next, at most all of them.
-        state: of the callbacks, as a checkpoint has it.
+        epoch: completed epochs.
+        step: completed steps of the next epoch, at most all of them.
+        state: of the callbacks, as saved in the checkpoint.
     """
 
     epoch: int
@@ -72,269 +79,433 @@ class _Start(NamedTuple):
 
 
 class Experiment:
-    """One run of a config, from its last checkpoint if the folder holds one.
+    """One run of a config, resumed from its newest checkpoint if its folder has one.
 
-    With several machines this object is made and run on each; only the chief reads and writes the
-    folder and watches the run.
+    Making the object costs nothing: no image is opened, no folder made, no device used. `plan` and
+    `measure` write nothing either; `run` trains.
+
+    In a multi-worker run each worker makes the object and runs it; only the chief reads and writes
+    the folder and reports.
+
+    Example:
+        >>> from byol_tf.config.loading import load_config
+        >>> experiment = Experiment(load_config("demo", ["training.epochs=1"]), "runs/short")
+        >>> print(experiment.plan())
+        >>> result = experiment.run()
 
     Args:
         config: of the run.
-        folder: its run folder; None where this process isn't the chief.
-        say: prints a line for people.
-        workers: the processes of the run, where they had to meet before; None where this one is
-            alone.
-        tell: says that a signal has stopped the run, where nothing can be raised: its thread waits
-            for a disk, so the process ends.
+        run_dir: the run folder; it needn't exist.
+        workers: the workers of a multi-worker run, which had to be connected before; None for a run
+            in this process alone.
+        on_interrupt: called before the process is ended after a signal while its main thread waits
+            for a disk and can't raise `Interrupted`.
 
     Attributes:
-        model: the compiled model.
-        source: its images.
-
-    Raises:
-        ConfigError: if the images, or the replicas, don't go with the batch, the machines have
-            different configs, or the encoder can't start from `encoder.weights`.
-        SourceError: if the images can't be had, or the machines have different ones.
-        DeviceError: if there is no such device.
+        folder: the run folder.
+        workers: the workers of the run, from `prepare` on.
+        source: the images, from `prepare` on.
+        schedule: steps and learning rate, from `prepare` on.
+        model: the compiled model, from `prepare` on.
+        inference: the model from uint8 images to representations, around the online encoder, from
+            `prepare` on.
     """
+
+    workers: Workers
+    source: Source
+    schedule: Schedule
+    model: BYOL
+    inference: keras.Model
 
     def __init__(
         self,
         config: Config,
-        folder: RunFolder | None,
-        say: Callable[[str], None] = print,
+        run_dir: str | os.PathLike[str],
         workers: Workers | None = None,
-        tell: Callable[[Interrupted], object] = lambda stopped: None,
+        on_interrupt: Callable[[Interrupted], object] = lambda stopped: None,
     ):
-        self.config, self.folder, self.say, self.tell = config, folder, say, tell
+        self.config, self.folder, self.on_interrupt = config, RunFolder(Path(run_dir)), on_interrupt
+        self._connected_workers = workers
+        self._plan: Plan | None = None
+        self._prepared = False
+        self._weights: Weights | None = None
         self._checkpoint: Checkpoint | None = None
-        set_seeds(config.seed, config.training.deterministic)
-        self.workers = (
-            Workers(build_strategy(config.devices.strategy, config.devices.tpu))
-            if workers is None
-            else workers
-        )
-        self.strategy = self.workers.strategy
-        check_batch(config, self.strategy.num_replicas_in_sync, self.workers.count)
-        self.source: Source = open_images(
-            config, folder, self.workers, StuckInput(self._missing_images), say
-        )
-        self.schedule: Schedule = training_schedule(config, len(self.source.pretrain))
-        set_precision(config.devices.precision)
-        with self.strategy.scope():
-            self.model = build_model(config, cropped=self.source.pretrain.shape is None)
-            compile_model(self.model, config, self.schedule)
-        views = config.views
-        # Read before the folder is made, and only for a run that hasn't begun: another one goes on
-        # without the file.
-        begins = (
-            folder is not None
-            and config.encoder.weights is not None
-            and not list_checkpoints(folder.checkpoints)
-        )
-        self._weights = (
-            starting_weights(config.encoder.weights, self.model.encoder, views) if begins else None
-        )
-        self.inference = inference_model(self.model.encoder, *views.preparation)
 
-    def run(self, command: list[str], verbose: int | str = 1) -> dict | None:
-        """Trains what is left to train, then writes figures, the encoder and `result.json`; returns
-        its object, on the chief alone.
-
-        Args:
-            command: the command line, for the record.
-            verbose: as in `keras.Model.fit`, on the chief.
+    def plan(self) -> Plan:
+        """Returns what the run would do, without opening an image or writing anything.
 
         Raises:
-            RunFolderError: if the folder is in use, can't be written, has lost its checkpoints,
-                holds no whole one or one of another model, or its run was begun with other images.
-            Interrupted: if a signal asked to stop; the chief has saved then.
-            RunStopped: if the run can't go on, or went wrong and the config says to stop then: one
-                of `errors.py`.
+            ConfigError: if the images don't make a batch.
+            SourceError: if the images can't be found.
         """
+        if self._plan is None:
+            self._plan = make_plan(self.config, self.folder)
+        return self._plan
+
+    def measure(self) -> list[tuple[str, str]]:
+        """Returns lines (subject, text) on the speed of input and training step on this machine.
+
+        Takes some seconds and writes nothing.
+
+        Raises:
+            ConfigError: if the encoder can't start from `encoder.weights`.
+            SourceError: if the images can't be opened.
+        """
+        return measure_lines(self.config, self.folder, self.plan().schedule)
+
+    def prepare(self) -> None:
+        """Opens the images and builds devices, model and optimizer; writes nothing.
+
+        `run` calls it; a second call does nothing.
+
+        Raises:
+            ConfigError: if the images or replicas don't fit the batch, the workers have different
+                configs, or the encoder can't start from `encoder.weights`.
+            SourceError: if the images can't be opened, or differ between workers.
+            DeviceError: if there is no such device.
+        """
+        if self._prepared:
+            return
+        config = self.config
+        set_seeds(config.seed, config.training.deterministic)
+        self.workers = self._connected_workers or Workers(
+            build_strategy(config.devices.strategy, config.devices.tpu)
+        )
+        strategy = self.workers.strategy
+        check_batch(config, strategy.num_replicas_in_sync, self.workers.count)
+        self.source = open_images(
+            config, self.folder, self.workers, StuckInput(self._on_stalled_input)
+        )
+        self.schedule = training_schedule(config, len(self.source.pretrain))
+        set_precision(config.devices.precision)
+        with strategy.scope():
+            self.model = build_model(config, cropped=self.source.pretrain.shape is None)
+            compile_model(self.model, config, self.schedule)
+        if (
+            self.workers.chief
+            and config.encoder.weights is not None
+            and not list_checkpoints(self.folder.checkpoints)
+        ):  # now, before the folder is made; a resumed run doesn't need the file
+            self._weights = starting_weights(
+                config.encoder.weights, self.model.encoder, config.views
+            )
+        self.inference = inference_model(self.model.encoder, *config.views.preparation)
+        self._prepared = True
+
+    def run(self, command: Sequence[str] = (), verbose: int | str = 1) -> dict[str, Any] | None:
+        """Trains the remaining steps, then writes figures, the encoder and `result.json`.
+
+        Args:
+            command: the command line, kept in `environment.json`.
+            verbose: as in `keras.Model.fit`, on the chief.
+
+        Returns:
+            The content of `result.json` on the chief; None on other workers.
+
+        Raises:
+            ConfigError, SourceError, DeviceError: as `prepare`.
+            RunFolderError: if the folder is in use or can't be written, has lost its checkpoints,
+                has no valid one or one of another model, or its run used other images.
+            Interrupted: if a signal asked to stop; the chief has saved.
+            RunStopped: if the run can't continue, or met what the config says to stop at: one of
+                the subclasses in `errors.py`.
+        """
+        self.prepare()
         try:
-            return self._run(command, verbose)
+            if self.workers.chief:
+                return self._run_chief(list(command), verbose)
+            self._run_worker()
+            return None
         except (Interrupted, RunStopped):
             raise
         except Exception as error:
-            if (
-                lost := self.source.failure()
-            ) is not None:  # of what came out of tf.data only this is for people
+            # tf.data hides the original exception of an unreadable image.
+            if (lost := self.source.failure()) is not None:
                 raise ImagesLost(f"{lost}. Bring them back") from error
             if isinstance(error, tf.errors.ResourceExhaustedError):
                 raise out_of_memory(self.config, error) from error
             raise
 
-    def _run(self, command: list[str], verbose: int | str) -> dict | None:
-        workers = self.workers
-        if not workers.chief:
-            # A scheduler may signal all machines at once. One that left first would take the step
-            # that the first saves with it. Or it takes one machine away alone: then the first one
-            # saves, and all stop.
-            with SignalWatch("stopping when the first machine does", workers.heartbeat.say_signal):
-                self._fit(self._together(None), [], 0)
-            workers.wait()
-            return None
+    def _run_chief(self, command: list[str], verbose: int | str) -> dict[str, Any]:
         with (
             RunLock(self.folder.root),
-            contextlib.closing(EventLog(self.folder.logs, self.say)) as events,
+            contextlib.closing(EventLog(self.folder.logs)) as events,
         ):
-            start = self._begin(command)
-            if workers.count > 1:
-                start = self._together(start)
-            result = self._train_and_watch(start, events, verbose)
-        # a machine that left while the chief still writes would be taken for a lost one
-        workers.wait()
+            start = self._initialize_or_resume(command)
+            if self.workers.count > 1:
+                start = self._broadcast_state(start)
+            history, throughput = self._train(start, events, verbose)
+            result = self._finish(history, throughput, events)
+        # Other workers would take a chief that is still writing for a lost one.
+        self.workers.wait()
         return result
 
-    def _begin(self, command: list[str]) -> _Start:
-        """Writes what is known before the first step, and sets the model as the newest checkpoint
-        has it, or for its first epoch."""
-        images = self.source.fingerprint
+    def _run_worker(self) -> None:
+        # A scheduler may signal all workers at once: one that left first would lose the step that
+        # the chief saves. Or it signals one alone: then the chief saves, and all stop.
+        with SignalWatch("stopping when the chief does", self.workers.heartbeat.say_signal):
+            start = self._broadcast_state(None)
+            self._fit(start, self._learning_callbacks(start), 0)
+        self.workers.wait()
+
+    def _initialize_or_resume(self, command: list[str]) -> ResumePoint:
+        """Restores the newest checkpoint, or initializes the model; writes what is known by now."""
+        folder, images = self.folder, self.source.fingerprint
         try:
-            checkpoint = recover(self.folder.checkpoints, self.folder.trained_epochs())
-        except OSError as error:  # it may be whole, so no other one is taken
+            checkpoint = recover(folder.checkpoints, folder.trained_epochs())
+        except OSError as error:  # the newest may be valid, so no older one is used
             raise RunFolderError(
-                f"{self.folder.checkpoints}: expected checkpoints that can be read; received "
-                f"{error}"
+                f"{folder.checkpoints}: expected checkpoints that can be read; received {error}"
             ) from error
-        if checkpoint is not None and checkpoint.state.get("images", images) != images:
-            raise RunFolderError(
-                f"{self.folder.root}: this run was begun with other images than data.source has "
-                "now. Bring those back, or use --fresh"
-            )
         if checkpoint is not None:
+            if checkpoint.state.get("images", images) != images:
+                raise RunFolderError(
+                    f"{folder.root}: this run was started with other images than data.source has "
+                    "now. Restore those, or use --fresh"
+                )
             self._restore(checkpoint)
-        begun = self.folder.config.exists()
-        for line in self.folder.begin(
+        folder_existed = folder.config.exists()
+        for change in folder.begin(
             resolved_json(self.config), command, images, self.source.skipped, checkpoint is not None
         ):
-            self.say(f"another version: {line}")
-        save_manifest(self.source, self.folder, begun=checkpoint is not None)
+            logger.info("version changed: %s", change)
+        save_manifest(self.source, folder, resumed=checkpoint is not None)
         self.source.save_scan()
         if checkpoint is None:
-            if begun:
-                self.say("no checkpoint here yet: beginning with the first step")
+            if folder_existed:
+                logger.info("no checkpoint yet: starting with the first step")
             self._initialize_from_file()
             self._initialize_from_data()
-            return _Start(0, 0, {"rows": [], "seconds": 0.0, "steps": 0})
-        within = (
+            return ResumePoint(0, 0, {"rows": [], "seconds": 0.0, "steps": 0})
+        within_epoch = (
             f", step {checkpoint.step} of {self.schedule.steps_per_epoch} in the next"
             if checkpoint.step
             else ""
         )
-        self.say(
-            f"going on after epoch {checkpoint.epoch} of {self.config.training.epochs}{within}"
+        logger.info(
+            "resuming after epoch %d of %d%s",
+            checkpoint.epoch,
+            self.config.training.epochs,
+            within_epoch,
         )
-        return _Start(checkpoint.epoch, checkpoint.step, checkpoint.state)
+        return ResumePoint(checkpoint.epoch, checkpoint.step, checkpoint.state)
 
     def _restore(self, checkpoint: LoadedCheckpoint) -> None:
-        """Sets the model as a checkpoint has it."""
         try:
             restore_model(self.model, checkpoint.arrays)
         except ValueError as error:
             raise RunFolderError(
                 f"{self.folder.checkpoints}: expected those of the model that config.json "
-                f"describes; {error}. Use the config and the "
-                "version of byol_tf that the run was begun with (environment.json), or --fresh"
+                f"describes; {error}. Use the config and the version of byol_tf that the run was "
+                "started with (environment.json), or --fresh"
             ) from error
 
-    def _together(self, start: _Start | None) -> _Start:
-        """What the chief read or made is where all begin, so no other machine has to see its
-        folder. The others give None."""
+    def _initialize_from_file(self) -> None:
+        """Sets the encoder's weights from `encoder.weights`, if the config names a file."""
+        path = self.config.encoder.weights
+        if path is None:
+            return
+        if self._weights is None:  # `prepare` found checkpoints, and all of them are damaged
+            self._weights = starting_weights(path, self.model.encoder, self.config.views)
+        start_from(self.model, self._weights)
+        self._weights = None
+        logger.info("the encoder starts from %s", path)
+
+    def _initialize_from_data(self) -> None:
+        """Sets scales and offsets of `data_init` layers from the first views of the first batch."""
+        config = self.config
+        if "data_init" not in (
+            config.encoder.normalization,
+            config.projector.normalization,
+            config.predictor.normalization,
+        ):
+            return
+        batch = next(iter(train_batches(config, self.source.pretrain)))
+        views = batch[0] if self.model.views is None else self.model.views[0](batch[0], batch[-1])
+        views = views[:_DATA_INIT_IMAGES]
+        self.model.initialize_from_data(views)
+        logger.info("scales and offsets set from %d views", len(views))
+
+    def _broadcast_state(self, start: ResumePoint | None) -> ResumePoint:
+        """Gives every worker the chief's model and position, so that only the chief needs a folder.
+
+        Args:
+            start: of the chief; None on other workers.
+        """
         workers, names = self.workers, [metric.name for metric in self.model.metrics]
-        mine = start or _Start(0, 0, {})
-        epoch, step = (workers.gathered(number)[0] for number in (mine.epoch, mine.step))
+        own = start or ResumePoint(0, 0, {})
+        epoch, step = (workers.gathered(number)[0] for number in (own.epoch, own.step))
         restore_model(self.model, workers.from_chief(model_arrays(self.model)))
-        means = mine.state.get("means") or dict.fromkeys(names, (0.0, 0.0))
+        means = own.state.get("means") or dict.fromkeys(names, (0.0, 0.0))
         shared = workers.from_chief(
             {"means": np.array([means[name] for name in names], np.float32)}
         )["means"]
-        return _Start(
-            epoch, step, mine.state | {"means": dict(zip(names, shared.tolist(), strict=True))}
+        return ResumePoint(
+            epoch, step, own.state | {"means": dict(zip(names, shared.tolist(), strict=True))}
         )
 
-    def _train_and_watch(self, start: _Start, events: EventLog, verbose: int | str) -> dict:
-        """The chief's part of a run. Its callbacks must ask nothing of the other processes, which
-        wait at the next step."""
-        config, folder, state = self.config, self.folder, start.state
-        done = {
-            name: state[name]
-            for name in ("seconds", "steps", "epoch_seconds", "epoch_steps")
-            if name in state
-        }
-        throughput = Throughput(config.training.batch_size, **done)
-        history = History(folder.history, events, list(state["rows"]), self.say)
-        watchers = self._watchers()
-        if not history.rows:
-            events.add(0, lambda: show_config(config, folder.root.name))
-            self.say(
-                "probing the untrained encoder"
-                if config.encoder.weights is None
-                else "probing the encoder as it starts"
-            )
-            history.add(
-                0,
-                {name: value for watcher in watchers for name, value in watcher.measure().items()},
-            )
-        pictures = ViewPictures(folder.figures / "views.png", events, self.source.pretrain, config)
+    def _train(
+        self, start: ResumePoint, events: EventLog, verbose: int | str
+    ) -> tuple[History, Throughput]:
+        """Trains with all callbacks of the chief, saving checkpoints.
 
-        def state_now():
-            skipped = {"skipped_steps": self.model.skipped_steps}
+        None of the callbacks may ask anything of other workers, which wait at their next step.
+        """
+        config, folder, steps_per_epoch = self.config, self.folder, self.schedule.steps_per_epoch
+        throughput = Throughput.resumed(config.training.batch_size, start.state)
+        history = History(folder.history, events, list(start.state["rows"]))
+        measures = self._measures()
+        if not history.rows:
+            self._measure_untrained(history, measures, events)
+        writer = CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints)
+
+        def state() -> dict[str, Any]:
             return {
                 "rows": list(history.rows),
                 "images": self.source.fingerprint,
-                **skipped,
+                "skipped_steps": self.model.skipped_steps,
                 **throughput.state,
             }
 
-        saving, run = (
-            CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints),
-            config.run,
-        )
         try:
-            with SignalWatch("saving and stopping after the steps that run now") as signals:
-                self.workers.heartbeat.on_signal = signals.ask
-                when = (
-                    run.checkpoint_every_steps,
-                    run.checkpoint_every_minutes,
-                    start.step % self.schedule.steps_per_epoch,
-                )
+            with SignalWatch("saving and stopping after the current steps") as signals:
+                self.workers.heartbeat.on_signal = signals.receive
                 checkpoint = self._checkpoint = Checkpoint(
-                    saving, state_now, signals, *when, self._end
+                    writer,
+                    state,
+                    signals,
+                    every_steps=config.run.checkpoint_every_steps,
+                    every_minutes=config.run.checkpoint_every_minutes,
+                    first_step=start.step % steps_per_epoch,
+                    end=self._exit_interrupted,
                 )
-                alarm = CollapseAlarm(config, history.rows, self.schedule.steps_per_epoch)
-                at_epoch_ends = [
+                # In the order in which they run. Each may read what those before it put into the
+                # logs, and a checkpoint holds the epoch's row of the history.
+                epoch_end_callbacks = [
                     throughput,
-                    StepWatch(self.say),
-                    *watchers,
+                    StepWatch(),
+                    *measures,
                     history,
                     checkpoint,
-                    alarm,
+                    CollapseAlarm(config, history.rows, steps_per_epoch),
                 ]
-                if start.step == self.schedule.steps_per_epoch:
-                    self._end_epoch(start, at_epoch_ends)
-                self._fit(
-                    start,
-                    [
-                        pictures,
-                        InputWatch(config.training.batch_size, remedies(config), self.say),
-                        *at_epoch_ends,
-                    ],
-                    verbose,
-                )
-                saving.finish()
-                if (
-                    signals.received is not None
-                ):  # after the last epoch's end, where nobody looked any more
+                callbacks = [
+                    *self._learning_callbacks(start),
+                    ViewPictures(
+                        folder.figures / "views.png", events, self.source.pretrain, config
+                    ),
+                    InputWatch(config.training.batch_size, remedies(config)),
+                    *epoch_end_callbacks,
+                ]
+                if start.step == steps_per_epoch:  # stopped before the epoch's end was saved
+                    self._end_epoch(start, epoch_end_callbacks)
+                self._fit(start, callbacks, verbose)
+                writer.finish()
+                if signals.received is not None:  # after the last epoch's end
                     raise Interrupted(
-                        signals.received, config.training.epochs, 0, not saving.failed
+                        signals.received, config.training.epochs, 0, not writer.failed
                     )
-                saving.check()
+                writer.check()
         finally:
-            saving.wait()
-        supervised = supervised_accuracy(config, self.inference, self.source, self.say)
+            writer.wait()
+        return history, throughput
+
+    def _learning_callbacks(self, start: ResumePoint) -> list[keras.callbacks.Callback]:
+        """Returns the callbacks that every worker needs; all others only observe."""
+        resumed = ResumedEpoch(
+            start.step % self.schedule.steps_per_epoch, start.state.get("means", {})
+        )
+        if self.config.objective.target != "ema":
+            return [resumed]
+        return [resumed, TargetUpdate(self._tau_schedule())]
+
+    def _tau_schedule(self) -> TauSchedule:
+        tau = self.config.tau
+        return tau_schedule(
+            tau.schedule,
+            self.schedule.total_steps,
+            tau.base,
+            tau.resolved_end,
+            tau.resolved_drop_at,
+        )
+
+    def _measures(self) -> list[Collapse | Probe]:
+        """Returns the callbacks that measure the frozen encoder, before training too."""
+        config, source = self.config, self.source
+        sample = sample_pretrain_images(config, source)
+        measures: list[Collapse | Probe] = [
+            Collapse(self.inference, self.model.projector, sample),
+        ]
+        if source.train is not None and source.test is not None:
+            train, test = probe_images(config, source)
+            measures.append(
+                Probe(
+                    self.inference,
+                    train,
+                    test,
+                    config.training.epochs,
+                    config.probe.every_epochs,
+                    config.probe.neighbours,
+                    config.probe.temperature,
+                )
+            )
+        return measures
+
+    def _measure_untrained(
+        self, history: History, measures: list[Collapse | Probe], events: EventLog
+    ) -> None:
+        """Adds row 0 of the history, and the config to TensorBoard."""
+        events.add(0, lambda: show_config(self.config, self.folder.root.name))
+        pretrained = self.config.encoder.weights is not None
+        logger.info("probing the %s encoder", "starting" if pretrained else "untrained")
+        values: dict[str, float] = {}
+        for callback in measures:
+            values |= callback.measure()
+        history.add(0, values)
+
+    def _end_epoch(self, start: ResumePoint, callbacks: list[keras.callbacks.Callback]) -> None:
+        """Does what `fit` does at an epoch's end, for a run that was stopped just before it."""
+        logs = dict(start.state["logs"])
+        for callback in callbacks:
+            callback.set_model(self.model)
+            callback.on_epoch_end(start.epoch, logs)
+
+    def _fit(
+        self, start: ResumePoint, callbacks: list[keras.callbacks.Callback], verbose: int | str
+    ) -> None:
+        """Trains the remaining steps on this worker's rows of each batch."""
+        config, workers, model = self.config, self.workers, self.model
+        steps_per_epoch = self.schedule.steps_per_epoch
+        first_step = start.epoch * steps_per_epoch + start.step
+        epoch, step = divmod(first_step, steps_per_epoch)
+        # The run may have been started on a device with another number of steps per execution.
+        model.steps_per_execution = math.gcd(model.steps_per_execution, step)
+        model.steps_seen = first_step
+        model.skipped_steps = start.state.get("skipped_steps", 0)
+        batches = train_batches(
+            config, self.source.pretrain, first_step, workers.index, workers.count
+        )
+        on_stall = None
+        if self._checkpoint is not None and workers.count == 1:  # others may be within a step
+            on_stall = self._checkpoint.on_input_stall
+        watchdog = StuckInput(self._on_stalled_input, each=on_stall)
+        with watchdog:
+            model.fit(
+                workers.share(watchdog.around(batches), config.training.batch_size),
+                epochs=config.training.epochs,
+                initial_epoch=epoch,
+                steps_per_epoch=steps_per_epoch,
+                callbacks=watchdog.with_epoch_ends(callbacks),
+                verbose=verbose,
+                shuffle=False,  # the batches are shuffled already
+            )
+
+    def _finish(self, history: History, throughput: Throughput, events: EventLog) -> dict[str, Any]:
+        """Writes what a finished run leaves; returns its result."""
+        config, folder = self.config, self.folder
+        supervised = supervised_accuracy(config, self.inference, self.source)
         try:
-            history.write()  # the last epoch's may have met a full disk, or the file be gone
+            history.write()  # the last epoch may have met a full disk
             result = run_result(
                 config,
                 folder,
@@ -348,126 +519,27 @@ class Experiment:
             write_artifacts(config, folder, self.inference, history.rows, result)
         except (OSError, tf.errors.OpError, RunFolderError, ConfigError) as error:
             raise SavesFailed(
-                "all is learned and saved, but figures, encoder and result couldn't be written: "
-                f"{str(error).splitlines()[0]}"
+                "training is complete and its last checkpoint saved, but figures, encoder and "
+                f"result couldn't be written: {str(error).splitlines()[0]}"
             ) from error
         if config.run.report:
-            write_final_report(config, folder, self.inference, self.source, events, self.say)
+            write_final_report(config, folder, self.inference, self.source, events)
         return result
 
-    def _end_epoch(self, start: _Start, watchers: list) -> None:
-        """What `fit` does at an epoch's end, for a run that was stopped between the epoch's last
-        step and that."""
-        logs = dict(start.state["logs"])
-        for watcher in watchers:
-            watcher.set_model(self.model)
-            watcher.on_epoch_end(start.epoch, logs)
-
-    def _fit(self, start: _Start, watchers: list, verbose: int | str) -> None:
-        """Trains the steps that are left, with this process's part of each batch."""
-        config, workers, epoch_steps = self.config, self.workers, self.schedule.steps_per_epoch
-        first_step = start.epoch * epoch_steps + start.step
-        epoch, step = divmod(first_step, epoch_steps)
-        batches = train_batches(
-            config, self.source.pretrain, first_step, workers.index, workers.count
-        )
-        alone = self._checkpoint is not None and workers.count == 1  # others may be in mid-step
-        watch = StuckInput(
-            self._missing_images, each=self._checkpoint.on_input_stall if alone else None
-        )
-        updates = [TargetUpdate(self._tau())] if config.objective.target == "ema" else []
-        # On another device than before, so many steps in one call might not divide what is left of
-        # the epoch.
-        self.model.steps_per_execution = math.gcd(self.model.steps_per_execution, step)
-        self.model.steps_seen, self.model.skipped_steps = (
-            first_step,
-            start.state.get("skipped_steps", 0),
-        )
-        with watch:
-            self.model.fit(
-                workers.share(watch.around(batches), config.training.batch_size),
-                epochs=config.training.epochs,
-                initial_epoch=epoch,
-                steps_per_epoch=epoch_steps,
-                callbacks=[
-                    ResumedEpoch(step, start.state.get("means", {})),
-                    *updates,
-                    *watch.with_epoch_ends(watchers),
-                ],
-                verbose=verbose,
-                shuffle=False,  # the stream is shuffled already; Keras would warn that it can't
-            )
-
-    def _missing_images(self, seconds: float) -> None:
-        """One alone may wait for its disk; where others wait for this process too, all end, so that
-        they can be started again."""
+    def _on_stalled_input(self, seconds: float) -> None:
+        """Warns if this is the only worker; else ends all, so that the scheduler restarts them."""
         saving = self._checkpoint is not None and self._checkpoint.writer.awaited
-        why = f"has waited {seconds:g} s for {'a checkpoint to be written' if saving else 'images'}"
-        if self.workers.count == 1:
-            self.say(f"warning: this run {why}. Is its disk still there?")
+        reason = (
+            f"has waited {seconds:g} s for {'a checkpoint to be written' if saving else 'images'}"
+        )
+        if self.workers.count > 1:
+            self.workers.heartbeat.end(LOST, reason)
         else:
-            self.workers.heartbeat.end(LOST, why)
+            logger.warning("this run %s. Is its disk still there?", reason)
 
-    def _end(self, stopped: Interrupted) -> None:
-        """Ends the process, and those of the other machines."""
-        self.tell(stopped)
+    def _exit_interrupted(self, stopped: Interrupted) -> None:
+        """Ends this process and other workers after a signal, whatever their threads wait for."""
+        self.on_interrupt(stopped)
         if self.workers.count > 1:
             self.workers.heartbeat.end(stopped.exit_code, f"was stopped by {stopped}")
         exit_now(stopped.exit_code)
-
-    def _tau(self) -> TauSchedule:
-        tau = self.config.tau
-        return tau_schedule(
-            tau.schedule,
-            self.schedule.total_steps,
-            tau.base,
-            tau.resolved_end,
-            tau.resolved_drop_at,
-        )
-
-    def _initialize_from_file(self) -> None:
-        """Sets the encoder's weights from the file that the config names, if it names one."""
-        path = self.config.encoder.weights
-        if path is None:
-            return
-        if (
-            self._weights is None
-        ):  # there were checkpoints when this object was made, and all of them are damaged
-            self._weights = starting_weights(path, self.model.encoder, self.config.views)
-        start_from(self.model, self._weights)
-        self._weights = None
-        self.say(f"the encoder starts from {path}")
-
-    def _initialize_from_data(self) -> None:
-        """Sets scales and offsets of `data_init` from the first views of the first batch."""
-        config = self.config
-        if "data_init" in (
-            config.encoder.normalization,
-            config.projector.normalization,
-            config.predictor.normalization,
-        ):
-            batch = next(iter(train_batches(config, self.source.pretrain)))
-            first_view = (
-                batch[0] if self.model.views is None else self.model.views[0](batch[0], batch[-1])
-            )
-            self.model.initialize_from_data(first_view[:_DATA_INIT_IMAGES])
-            self.say(f"scales and offsets set from {min(len(first_view), _DATA_INIT_IMAGES)} views")
-
-    def _watchers(self) -> list:
-        config, source = self.config, self.source
-        sample = sample_pretrain_images(config, source)
-        watchers = [Collapse(self.inference, self.model.projector, sample)]
-        if source.train is not None and source.test is not None:
-            probe, (train, test) = config.probe, probe_images(config, source)
-            watchers.append(
-                Probe(
-                    self.inference,
-                    train,
-                    test,
-                    config.training.epochs,
-                    probe.every_epochs,
-                    probe.neighbours,
-                    probe.temperature,
-                )
-            )
-        return watchers

@@ -1,11 +1,11 @@
-"""What a finished run leaves: its result, the supervised baseline, the curves, the exported encoder
-and the report."""
+"""What a finished run writes: result, supervised baseline, curves, exported encoder and report."""
 
 import dataclasses
 import hashlib
 import json
+import logging
 import shlex
-from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -25,22 +25,23 @@ from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.plots import curves_figure
 from byol_tf.runs.summary import read_facts
 from byol_tf.train.callbacks.throughput import Throughput
-from byol_tf.train.tensorboard import EventLog
-from byol_tf.train.tensorboard_extras import show_end, write_projector_files
+from byol_tf.train.tensorboard import EventLog, add_final_figures, write_projector_files
 from pipelines.sources import Source, SourceError
 
+logger = logging.getLogger(__name__)
 
-def supervised_accuracy(
-    config: Config, inference: keras.Model, source: Source, say: Callable[[str], None]
-) -> float | None:
-    """Accuracy of the same network from scratch on the probe's labels; None where there are none,
-    or the config doesn't ask for it."""
+
+def supervised_accuracy(config: Config, inference: keras.Model, source: Source) -> float | None:
+    """Trains the same network from scratch on the probe's labels; returns its top-1 accuracy.
+
+    Returns:
+        A fraction, or None where there are no labels or the config doesn't ask for it.
+    """
     if not config.probe.supervised or source.train is None or source.test is None:
         return None
-    say("training the same network from scratch on the probe's labels")
-    tf.get_logger().setLevel(
-        "ERROR"
-    )  # it would warn that each training is traced anew, as it has to be
+    logger.info("training the same network from scratch on the probe's labels")
+    # TensorFlow would warn that each training is traced again, as it has to be.
+    tf.get_logger().setLevel("ERROR")
     recipe = TuneRecipe(from_scratch=True, rates=SUPERVISED_RATES, widen=True, seeds=1)
     return tune_protocol(inference, *probe_images(config, source), recipe, config.seed)["top1"]
 
@@ -54,17 +55,17 @@ def run_result(
     throughput: Throughput,
     rows: list[dict[str, float]],
     supervised: float | None,
-) -> dict:
-    """What `result.json` holds.
+) -> dict[str, Any]:
+    """Returns the content of `result.json`.
 
     Args:
         config: of the run.
         folder: of the run.
-        model: as it ended.
+        model: after its last step.
         schedule: of the run.
-        pretrain_images: that it learned from.
-        throughput: of the whole run.
-        rows: of its history, the untrained network's first.
+        pretrain_images: number of images that it was trained on.
+        throughput: of the complete run.
+        rows: of its history, that of the untrained network first.
         supervised: see `supervised_accuracy`.
     """
     untrained, last = rows[0], rows[-1]
@@ -99,12 +100,21 @@ def write_artifacts(
     folder: RunFolder,
     inference: keras.Model,
     rows: list[dict[str, float]],
-    result: dict,
+    result: dict[str, Any],
 ) -> None:
-    """Writes curves, encoder, card, and last `result.json`, with which a run is finished.
+    """Writes curves, encoder, model card, and last `result.json`, which marks the run as finished.
 
-    Raises `OSError` or TensorFlow's if the disk refuses, `RunFolderError` or `ConfigError` if what
-    the run wrote before isn't there any more, or isn't what it was.
+    Args:
+        config: of the run.
+        folder: of the run.
+        inference: the model to export.
+        rows: of its history.
+        result: from `run_result`.
+
+    Raises:
+        OSError: if the disk refuses.
+        tf.errors.OpError: if TensorFlow can't write the SavedModel.
+        RunFolderError, ConfigError: if files of the run are missing or were changed.
     """
     title = f"{config.name}: {method_name(config)}, {config.encoder.name} on {config.data.source}"
     curves_figure(folder.figures / "curves.png", rows, title)
@@ -114,35 +124,28 @@ def write_artifacts(
 
 
 def write_final_report(
-    config: Config,
-    folder: RunFolder,
-    inference: keras.Model,
-    source: Source,
-    events: EventLog,
-    say: Callable[[str], None],
+    config: Config, folder: RunFolder, inference: keras.Model, source: Source, events: EventLog
 ) -> None:
-    """Draws the figures that need the encoder, and writes the page of a finished run and what
-    TensorBoard shows of its end.
+    """Writes report, the figures that need the encoder, and TensorBoard's last events.
 
-    A failure is told and ends nothing: all that was learned is written by then.
+    A failure is logged and ends nothing: all that was trained is saved by then.
     """
-    say("drawing the report")
+    logger.info("writing the report")
     try:
-        facts, seen = read_facts(folder), analyze_representations(config, inference, source)
-        write_report(facts, folder, seen)
-        write_projector_files(folder.logs, seen)
-        show_end(events, facts, folder.figures)
+        facts, analysis = read_facts(folder), analyze_representations(config, inference, source)
+        write_report(facts, folder, analysis)
+        write_projector_files(folder.logs, analysis)
+        add_final_figures(events, facts, folder.figures)
     except (OSError, tf.errors.OpError, SourceError, RunFolderError, ConfigError) as error:
-        reason = str(error).partition("\n")[0]
-        say(
-            f"warning: report not written: {reason}. To make it: python -m byol_tf.report --run "
-            f"{shlex.quote(str(folder.root))}"
+        logger.warning(
+            "report not written: %s. To write it: python -m byol_tf.report --run %s",
+            str(error).partition("\n")[0],
+            shlex.quote(str(folder.root)),
         )
 
 
 def weights_digest(model: BYOL) -> str:
-    """SHA-256 in hexadecimal over the online network's weights, moving statistics included, in
-    order."""
+    """Returns the SHA-256 of the online network's weights and moving statistics, in hexadecimal."""
     digest = hashlib.sha256()
     for part in model.networks.values():
         for array in part.get_weights():

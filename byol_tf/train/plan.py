@@ -1,74 +1,99 @@
-"""What a config comes to: images, steps, rates, sizes and files, found out before anything is
-trained or written."""
+"""The training plan of a config: images, steps, learning rates, sizes and disk use."""
 
 import shutil
+from dataclasses import dataclass
 
 from byol_tf.config.diff import recipe_differences
-from byol_tf.config.schedule import Schedule
+from byol_tf.config.schedule import Schedule, training_schedule
 from byol_tf.config.schema import Config
-from byol_tf.models.from_config import Sizes
+from byol_tf.models.from_config import Sizes, measure_sizes
+from byol_tf.runs.data import source_options
 from byol_tf.runs.folder import RunFolder
-from byol_tf.train.dry_run import ThroughputEstimate
-from pipelines.sources import SourceInfo
+from pipelines.sources import SourceInfo, plan_source
 
-_SHOWN = 4
+_KEYS_SHOWN = 4
 """Keys that a plan names of those that differ from the recipe."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do. Its text, `str(plan)`, is what the command prints.
+
+    Attributes:
+        name: of the config.
+        schedule: steps and peak learning rate.
+        lines: (subject, text) of each line, in reading order.
+    """
+
+    name: str
+    schedule: Schedule
+    lines: list[tuple[str, str]]
+
+    def __str__(self) -> str:
+        return f"{self.name}\n{format_lines(self.lines)}"
+
+
+def make_plan(config: Config, folder: RunFolder) -> Plan:
+    """Returns the plan of a config; opens no image and writes nothing.
+
+    Args:
+        config: of the run.
+        folder: the run folder, which needn't exist.
+
+    Raises:
+        ConfigError: if there are fewer images than a batch has.
+        SourceError: if the images can't be found.
+    """
+    source = plan_source(**source_options(config))
+    schedule = training_schedule(config, source.counts["pretrain"])
+    return Plan(
+        config.name, schedule, plan_lines(config, source, schedule, measure_sizes(config), folder)
+    )
+
+
+def format_lines(lines: list[tuple[str, str]]) -> str:
+    """Returns lines (subject, text) as an indented table of two columns."""
+    return "\n".join(f"  {subject:<13} {text}" for subject, text in lines)
 
 
 def plan_lines(
     config: Config, source: SourceInfo, schedule: Schedule, sizes: Sizes, folder: RunFolder
 ) -> list[tuple[str, str]]:
-    """(subject, what is going to be) for people, in reading order.
+    """Returns (subject, text) of each line of a plan, in reading order.
 
     Args:
         config: of the run.
-        source: its images.
-        schedule: its steps.
-        sizes: of its networks.
-        folder: where it will be written.
+        source: counts, shape and memory of its images.
+        schedule: its steps and peak learning rate.
+        sizes: parameters and bytes of its networks.
+        folder: the run folder.
     """
-    counts = source.counts
-    labelled = (
-        f"{counts['train']:,} train, {counts['test']:,} test, {source.classes} classes"
-        if counts["train"]
-        else "none, so no probe"
-    )
-    held = (
-        f"in memory, {source.bytes_in_memory / 1e6:,.0f} MB"
-        if source.in_memory
-        else "read again each epoch"
-    )
-    shape = (
-        "of their own sizes"
-        if source.image_shape is None
-        else "{} x {}".format(*source.image_shape[:2])
-    )
-    return [
+    counts, training = source.counts, config.training
+    has_probe = bool(counts["train"] and counts["test"])
+    lines = [
         ("recipe", _recipe_text(config)),
-        ("images", f"{config.data.source}: {counts['pretrain']:,} to learn from, {shape}, {held}"),
-        ("labels", labelled),
+        ("images", _images_text(config, source)),
+        ("labels", _labels_text(source)),
         *(("", note) for note in source.notes),
         (
             "views",
-            f"{config.views.size} x {config.views.size}, preset {config.views.preset}, by "
-            f"{config.views.engine.replace('_', '-')}",
+            f"{config.views.size} x {config.views.size}, preset {config.views.preset}, engine "
+            f"{config.views.engine}",
         ),
         (
             "network",
-            ", ".join(f"{name} {number:,}" for name, number in sizes.parameters.items())
+            ", ".join(f"{name} {count:,}" for name, count in sizes.parameters.items())
             + " parameters",
         ),
-        ("normalised", _normalization_text(config)),
-        *(
-            [("starts from", f"encoder: {config.encoder.weights}")]
-            if config.encoder.weights
-            else []
-        ),
+        ("normalization", _normalization_text(config)),
+    ]
+    if config.encoder.weights:
+        lines.append(("starts from", f"encoder: {config.encoder.weights}"))
+    lines += [
         (
             "training",
-            f"{config.training.epochs} epochs of {schedule.steps_per_epoch:,} steps of "
-            f"{config.training.batch_size} images: "
-            f"{schedule.total_steps:,} steps",
+            f"{training.epochs} epochs of {schedule.steps_per_epoch:,} steps of "
+            f"{training.batch_size} images: {schedule.total_steps:,} steps",
         ),
         (
             "optimizer",
@@ -87,132 +112,91 @@ def plan_lines(
             f"{folder.root}: config, history, figures, TensorBoard logs, checkpoints (newest "
             f"{config.run.keep_checkpoints}), encoder",
         ),
-        *_disk_lines(config, bool(counts["train"] and counts["test"]), sizes, folder),
+        *_disk_lines(config, has_probe, sizes, folder),
     ]
+    return lines
 
 
 def _recipe_text(config: Config) -> str:
-    name, differing = recipe_differences(config)
-    if not differing:
-        return f"{name} as it is"
+    recipe, differences = recipe_differences(config)
+    if not differences:
+        return f"{recipe}, unchanged"
     shown = ", ".join(
-        f"{key} {_short(here)} (there {_short(there)})" for key, there, here in differing[:_SHOWN]
+        f"{key} {_shorten(value)} instead of {_shorten(recipe_value)}"
+        for key, recipe_value, value in differences[:_KEYS_SHOWN]
     )
-    return f"{name} but for {shown}" + (
-        f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
-    )
+    more = len(differences) - _KEYS_SHOWN
+    return f"{recipe} with {shown}" + (f" and {more} more" if more > 0 else "")
 
 
-def _short(value: str) -> str:
+def _shorten(value: str) -> str:
     return value if len(value) <= 24 else f"{value[:23]}…"
 
 
-def _disk_lines(
-    config: Config, probed: bool, sizes: Sizes, folder: RunFolder
-) -> list[tuple[str, str]]:
-    """What checkpoints and encoder take at most, beside what is free; with a warning where that is
-    less than is still to be written."""
-    most = (
-        config.run.keep_checkpoints + probed + 1
-    )  # the best by probe stays too, and one is being written
-    needed = most * sizes.checkpoint + 2 * sizes.encoder  # which is exported in two formats
-    text = (
-        f"at most {_megabytes(needed)}, in checkpoints of {_megabytes(sizes.checkpoint)} and an "
-        f"encoder of {_megabytes(sizes.encoder)}"
+def _images_text(config: Config, source: SourceInfo) -> str:
+    shape = (
+        "of several sizes"
+        if source.image_shape is None
+        else f"{source.image_shape[0]} x {source.image_shape[1]}"
     )
-    place = next(
-        path for path in (folder.root.absolute(), *folder.root.absolute().parents) if path.is_dir()
-    )
-    try:
-        free = shutil.disk_usage(place).free
-        there = sum(
-            path.stat().st_size
-            for part in (folder.checkpoints, folder.export)
-            for path in part.rglob("*")
-            if path.is_file()
-        )
-    except OSError:  # a part of the plan that no run needs
-        return [("disk", text)]
-    lines = [("disk", f"{text}; {_megabytes(free)} are free there")]
-    if free + there < needed:
-        lines.append(
-            (
-                "warning",
-                f"the run folder's disk may fill up: {_megabytes(needed - there)} to be written, "
-                f"{_megabytes(free)} free in {place}. "
-                "run.keep_checkpoints=2 takes the least; run.root names another place",
-            )
-        )
-    return lines
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
-
-
-_DEVICES = (1, 8, 512)
-"""Numbers of devices for which a plan says what feeds them."""
-
-
-def throughput_lines(
-    rates: ThroughputEstimate, images: int, less_work: str
-) -> list[tuple[str, str]]:
-    """(subject, what was measured) for people, with a warning where the input is the slower one.
-
-    Args:
-        rates: what was measured.
-        images: that the run has still to show, epoch by epoch.
-        less_work: what could be changed for less to do for each image, in words; may be empty.
-    """
-    moved = rates.step * rates.bytes_per_image / 1e6
-    lines = [
-        (
-            "input",
-            f"{rates.input:,.0f} images/s alone, on {rates.cores} cores; "
-            f"{rates.bytes_per_image / 1e3:,.1f} kB an image to the step",
-        ),
-        ("step", f"{rates.step:,.0f} images/s in batches of {rates.batch}"),
-        (
-            "to feed",
-            "; ".join(
-                f"{n} like it: {_cores(n * rates.cores_needed)}, {n * moved:,.0f} MB/s"
-                for n in _DEVICES
-            ),
-        ),
-        ("time", _time_text(rates, images)),
-    ]
-    if rates.input < rates.step:
-        less = f", or less to do for each image: {less_work}" if less_work else ""
-        lines.append(
-            (
-                "warning",
-                "the input is slower than the step, which waits "
-                f"{1.0 - rates.input / rates.step:.0%} of the time. It would take "
-                f"{rates.cores_needed:,.0f} cores like these{less}",
-            )
-        )
-    return lines
-
-
-def _cores(number: float) -> str:
-    return f"{number:,.0f} cores" if number >= 10 else f"{number:.2g} cores"
-
-
-def _time_text(rates: ThroughputEstimate, images: int) -> str:
-    slowest, fastest = rates.slowest_and_fastest
-    seconds, low, high = images / rates.together, images / fastest, images / slowest
-    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
-    unit, length = next(each for each in units if seconds >= 2 * each[1] or each[1] == 1)
-    timings = min(len(rates.inputs), len(rates.steps))
-    spread = (
-        f" ({low / length:,.1f} to {high / length:,.1f}, by {timings} timings)"
-        if timings > 1
-        else ""
+    cached = (
+        f"in memory, {source.bytes_in_memory / 1e6:,.0f} MB"
+        if source.in_memory
+        else "read again each epoch"
     )
     return (
-        f"about {seconds / length:,.1f} {unit} of steps to go{spread}, at {rates.together:,.0f} "
-        "images/s"
+        f"{config.data.source}: {source.counts['pretrain']:,} for pre-training, {shape}, {cached}"
     )
+
+
+def _labels_text(source: SourceInfo) -> str:
+    counts = source.counts
+    if not counts["train"]:
+        return "none, so no probe"
+    return f"{counts['train']:,} train, {counts['test']:,} test, {source.classes} classes"
+
+
+def _normalization_text(config: Config) -> str:
+    by_network: dict[str, str] = {
+        "encoder": config.encoder.normalization,
+        "projector": config.projector.normalization,
+    }
+    if config.predictor.kind != "none":
+        by_network["predictor"] = config.predictor.normalization
+    if len(set(by_network.values())) == 1:
+        return config.encoder.normalization
+    return ", ".join(f"{network} {name}" for network, name in by_network.items())
+
+
+def _rate_text(config: Config, schedule: Schedule) -> str:
+    optimizer, predictor = config.optimizer, config.predictor
+    text = f"learning rate {schedule.peak_rate:g}, {optimizer.schedule}"
+    if schedule.warmup_steps:
+        text += f" after {schedule.warmup_steps:,} warm-up steps"
+    predictor_schedule = predictor.schedule or optimizer.schedule
+    if predictor.learning_rate_multiplier != 1.0 or predictor_schedule != optimizer.schedule:
+        predictor_rate = schedule.peak_rate * predictor.learning_rate_multiplier
+        text += f" (predictor {predictor_rate:g}, {predictor_schedule})"
+    return text
+
+
+def _objective_text(config: Config) -> str:
+    objective = config.objective
+    directions = {
+        "symmetric": "both directions",
+        "asymmetric": "one direction",
+        "asymmetric_2x": "one direction, two pairs of views",
+    }[objective.symmetrization]
+    terms = [
+        objective.similarity.replace("_", "-"),
+        directions,
+        f"target {objective.target.replace('_', ' ')}",
+    ]
+    if objective.negatives:
+        terms.append(f"negatives {objective.negatives:g} at temperature {objective.temperature:g}")
+    if objective.weight != 1.0:
+        terms.append(f"weight {objective.weight:g}")
+    return ", ".join(terms)
 
 
 def _tau_text(config: Config) -> str:
@@ -226,45 +210,41 @@ def _tau_text(config: Config) -> str:
     return f"{tau.base:g} to {tau.resolved_end:g}, {tau.schedule.replace('_', ' ')}"
 
 
-def _objective_text(config: Config) -> str:
-    objective = config.objective
-    directions = {
-        "symmetric": "both directions",
-        "asymmetric": "one direction",
-        "asymmetric_2x": "one direction, two draws",
-    }[objective.symmetrization]
-    words = [
-        objective.similarity.replace("_", "-"),
-        directions,
-        f"target {objective.target.replace('_', ' ')}",
-    ]
-    if objective.negatives:
-        words.append(f"negatives {objective.negatives:g} at temperature {objective.temperature:g}")
-    if objective.weight != 1.0:
-        words.append(f"weight {objective.weight:g}")
-    return ", ".join(words)
-
-
-def _rate_text(config: Config, schedule: Schedule) -> str:
-    optimizer, predictor = config.optimizer, config.predictor
-    rate = f"learning rate {schedule.peak_rate:g}, {optimizer.schedule}"
-    if schedule.warmup_steps:
-        rate += f" after {schedule.warmup_steps:,} warm-up steps"
-    if predictor.learning_rate_multiplier != 1.0 or predictor.schedule not in (
-        None,
-        optimizer.schedule,
-    ):
-        rate += (
-            f" (predictor {schedule.peak_rate * predictor.learning_rate_multiplier:g}, "
-            f"{predictor.schedule or optimizer.schedule})"
+def _disk_lines(
+    config: Config, has_probe: bool, sizes: Sizes, folder: RunFolder
+) -> list[tuple[str, str]]:
+    """Returns a line on the disk space needed and free, and a warning if it may not suffice."""
+    # The newest, the best by probe, and one that is being written; the encoder in two formats.
+    checkpoints = config.run.keep_checkpoints + has_probe + 1
+    needed = checkpoints * sizes.checkpoint + 2 * sizes.encoder
+    text = (
+        f"at most {_bytes_text(needed)}, in checkpoints of {_bytes_text(sizes.checkpoint)} and an "
+        f"encoder of {_bytes_text(sizes.encoder)}"
+    )
+    root = folder.root.absolute()
+    existing = next(path for path in (root, *root.parents) if path.is_dir())
+    try:
+        free = shutil.disk_usage(existing).free
+        written = sum(
+            path.stat().st_size
+            for directory in (folder.checkpoints, folder.export)
+            for path in directory.rglob("*")
+            if path.is_file()
         )
-    return rate
+    except OSError:  # no run needs this line
+        return [("disk", text)]
+    lines = [("disk", f"{text}; {_bytes_text(free)} are free there")]
+    if free + written < needed:
+        lines.append(
+            (
+                "warning",
+                f"the run folder's disk may fill up: {_bytes_text(needed - written)} to be "
+                f"written, {_bytes_text(free)} free in {existing}. run.keep_checkpoints=2 takes "
+                "the least; run.root names another folder",
+            )
+        )
+    return lines
 
 
-def _normalization_text(config: Config) -> str:
-    parts = {"encoder": config.encoder.normalization, "projector": config.projector.normalization}
-    if config.predictor.kind != "none":
-        parts["predictor"] = config.predictor.normalization
-    if len(set(parts.values())) == 1:
-        return config.encoder.normalization
-    return ", ".join(f"{part} {kind}" for part, kind in parts.items())
+def _bytes_text(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

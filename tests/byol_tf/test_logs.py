@@ -1,5 +1,6 @@
 """Log lines of the commands, and output on a device that is always full."""
 
+import io
 import logging
 import os
 import subprocess
@@ -18,22 +19,11 @@ LOG_LINES = (
     "import logging, sys\nfrom byol_tf.logs import configure_logging\nconfigure_logging()\n"
     "for _ in range(100):\n    logging.getLogger('byol_tf.train').info('x' * 1000)"
 )
-# Python's exit code is 120 where it can't flush its streams at its end.
+# At its own end Python exits with 120 where it can't flush its streams.
 EXITS_AT_ONCE = "\nimport os\nos._exit(3)"
 
 
-@pytest.fixture
-def package_loggers():
-    """Leaves the loggers as they were before the test."""
-    loggers = [logging.getLogger(name) for name in ("byol_tf", "pipelines")]
-    before = [(list(each.handlers), each.level) for each in loggers]
-    yield
-    for each, (handlers, level) in zip(loggers, before, strict=True):
-        each.handlers[:] = handlers
-        each.setLevel(level)
-
-
-def test_records_are_printed_as_plain_lines(package_loggers, capsys):
+def test_records_are_printed_as_plain_lines(capsys):
     configure_logging()
     configure_logging()
     logging.getLogger("byol_tf.train.experiment").info("resuming after epoch %d", 3)
@@ -43,7 +33,19 @@ def test_records_are_printed_as_plain_lines(package_loggers, capsys):
     assert capsys.readouterr().out == "resuming after epoch 3\nwarning: a.png is missing\n"
 
 
-def test_level_warning_hides_info(package_loggers, capsys):
+def test_handlers_of_dependencies_print_no_line_twice(capsys):
+    stream = io.StringIO()
+    root_handler = logging.StreamHandler(stream)
+    logging.getLogger().addHandler(root_handler)
+    try:
+        configure_logging()
+        logging.getLogger("byol_tf.train").info("once")
+    finally:
+        logging.getLogger().removeHandler(root_handler)
+    assert (capsys.readouterr().out, stream.getvalue()) == ("once\n", "")
+
+
+def test_level_warning_hides_info(capsys):
     configure_logging(logging.WARNING)
     logging.getLogger("byol_tf.train").info("hidden")
     logging.getLogger("byol_tf.train").warning("shown")

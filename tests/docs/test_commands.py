@@ -29,6 +29,7 @@ from tests.docs.commands import (
     not_run,
 )
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, links
+from tests.helpers.waiting import HANG
 
 COMMANDS = list({str(command): command for command in commands()}.values())
 MODULES = [command for command in COMMANDS if not_run(command) is None]
@@ -370,7 +371,7 @@ def test_help_is_quick_and_needs_no_tensorflow():
     )
     assert (
         subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=HANG, check=False
         ).returncode
         == 0
     )

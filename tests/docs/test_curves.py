@@ -6,7 +6,7 @@ is written there by hand.
 
 import re
 
-from byol_tf.train.callbacks.csv_logger import COLUMNS, SCALARS
+from byol_tf.train.callbacks.history import COLUMNS, SCALARS
 from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "curves.md"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.docs.pages import ROOT
+from tests.helpers.waiting import HANG
 
 jupytext = pytest.importorskip("jupytext", reason="jupytext isn't installed (extra test)")
 
@@ -79,7 +80,9 @@ def install(folder: Path, source: str | None) -> subprocess.CompletedProcess:
         cell.source for cell in jupytext.read(COLAB).cells if '"pip", "install"' in cell.source
     ]
     line = [sys.executable, "-S", "-E", "-c", RECORDING.format(source=source) + cell]
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        line, cwd=folder, capture_output=True, text=True, timeout=HANG, check=False
+    )
 
 
 CLONE = ("byol_tf/setup.cfg", "byol_tf/byol_tf/__init__.py")
@@ -169,7 +172,7 @@ def test_the_notebook_runs_from_top_to_bottom(script, tmp_path, monkeypatch):
     parameters.source += f"\nEPOCHS = {small['EPOCHS']}\nOVERRIDES = {overrides}"
     nbclient.NotebookClient(
         notebook,
-        timeout=600,
+        timeout=HANG,
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path)}},
     ).execute()

@@ -13,14 +13,14 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from byol_tf.train.callbacks.csv_logger import SCALARS
+from byol_tf.train.callbacks.history import SCALARS
+from tests.helpers.waiting import HANG, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -87,7 +87,7 @@ def served(logs: Path):
         yield found[0]
     finally:
         server.terminate()
-        server.communicate(timeout=30)
+        server.communicate(timeout=HANG)
 
 
 @pytest.fixture(scope="module")
@@ -124,15 +124,16 @@ def browser(tmp_path_factory):
     driver.quit()
 
 
-def shown(browser, what, seconds=60):
-    """What a function of the browser gives as soon as it is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, (
-            f"not shown; the page says: {browser.find_element('tag name', 'body').text[:500]}"
-        )
-        time.sleep(0.2)
-    return found
+def shown(browser, query):
+    """Returns what a query of the browser gives as soon as it is true."""
+    results = []
+
+    def is_shown() -> bool:
+        results[:] = [query()]
+        return bool(results[0])
+
+    wait_until(is_shown, lambda: browser.find_element("tag name", "body").text[:500], pause=0.2)
+    return results[0]
 
 
 def pixels(element) -> np.ndarray:

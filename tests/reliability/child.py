@@ -1,30 +1,28 @@
-"""What runs inside the processes of these tests: the real command, with a record of each step, and
-something that goes wrong on purpose.
+"""The process that reliability tests run: the real command, a record of its steps, and faults.
 
 `python -m tests.reliability.child` imports all that a run needs, then forks a process for each line
 of JSON that it reads: seconds of import are paid once. TensorFlow's runtime hasn't started when it
-forks (`no_runtime` makes sure), so a fork is what a new process is after its imports. What it
-writes: `{"pid": ..., "number": ...}` when a process has begun, `{"number": ..., "code": ...}` when
-it has ended.
+forks (`check_no_runtime`), so a fork is what a new process is after its imports. It writes
+`{"pid": ..., "number": ...}` when a process has started and `{"number": ..., "code": ...}` when one
+has ended.
 
-A line's keys: `number`; `output`, a file; `environment`, to be added; and either `read`, see
-`reader.py`, or
+A line's keys: `number`; `output`, a file; `environment`, variables to add; and either `read`, the
+arguments of `reader.py`, or
 
 * `arguments` of `byol_tf.train`;
-* `record`, a file for a line a step;
+* `record`, a file that gets a line for each step;
 * `faults`, each `{"moment", "step", "kind"}`: see `reach`;
-* `patient`: before a step ends, the checkpoint before it is whole, so that there will be one after
-  each;
-* `patience`, seconds after which images count as stuck, and a third more after which a save counts
-  as one that hangs;
-* `light`, by default: without pictures and export, which change nothing that is learned;
-* `shift`, `means`, `scale`, `watched`, `heartbeat` and `keys`, which take a protection out: another
-  batch than the next one, no running means, the loss scale of a first step, nobody who takes note
-  of signals while steps are made, nobody who watches the other machines and the images, new keys
-  for the collectives of each step.
+* `patient`: a step ends when the checkpoint before it is written, so that there is one after each;
+* `patience`, seconds after which the input counts as stalled; a save counts as hanging after a
+  third more;
+* `light`, on by default: no figures and no export, which change nothing that is learned;
+* `shift`, `means`, `scale`, `watched`, `heartbeat` and `keys`, which remove a protection: another
+  batch than the next one, no running means, the loss scale of a first step, no signal watch while
+  steps run, no failure detection between workers nor of stalled input, new collective keys at each
+  step.
 
-The loss scale of float16 doubles after 3 steps here, not after 2,000, so that it isn't the first
-one any more when a run is broken off.
+The loss scale of float16 doubles after 3 steps here, not after 2,000, so that it has changed when a
+run is interrupted.
 """
 
 import functools
@@ -49,9 +47,7 @@ from tensorflow.python.eager import context
 from byol_tf import compat
 from byol_tf.models import byol
 from byol_tf.runs import checkpoint_format, checkpoint_writer
-from byol_tf.train import data as opened_images
-from byol_tf.train import experiment
-from byol_tf.train import finish as outcome
+from byol_tf.train import data, experiment, finish
 from byol_tf.train.__main__ import command
 from byol_tf.train.callbacks import probe
 from byol_tf.train.callbacks.checkpoint import model_arrays
@@ -59,22 +55,23 @@ from byol_tf.train.multi_worker import Workers
 from byol_tf.train.signals import SignalWatch
 from tests.reliability.reader import read
 
-EVER = threading.Event()
-done = {"steps": 0}
+NEVER = threading.Event()
+completed = {"steps": 0}
 faults: list[dict] = []
-slowness, one_by_one = {"seconds": 0.0}, threading.Lock()
+slowness, reading = {"seconds": 0.0}, threading.Lock()
 
 
 def reach(moment: str) -> None:
-    """Called where a run is now; does what is to go wrong there, once, as soon as `step` steps are
-    done.
+    """Causes the faults of a moment, each once, as soon as its `step` steps are completed.
 
-    `mark`: a file that is made then. `kind`: a signal's name, sent to this process; `twice` sends
-    SIGTERM two times; `raise`; `stuck`: this thread waits for ever; `slow`: every batch takes 0.3 s
-    from now on.
+    A fault's `kind` is a signal's name, sent to this process; `twice`, which sends SIGTERM two
+    times; `raise`; `stuck`, which blocks this thread for ever; or `slow`, from which on every batch
+    takes 0.3 s. Its `mark` is a file that is made then.
     """
     for fault in [
-        fault for fault in faults if fault["moment"] == moment and fault["step"] <= done["steps"]
+        fault
+        for fault in faults
+        if fault["moment"] == moment and fault["step"] <= completed["steps"]
     ]:
         faults.remove(fault)
         kind = fault["kind"]
@@ -83,7 +80,7 @@ def reach(moment: str) -> None:
         if kind == "raise":
             raise RuntimeError("wrong on purpose")
         if kind == "stuck":
-            EVER.wait()
+            NEVER.wait()
         elif kind == "slow":
             slowness["seconds"] = 0.3
         elif kind == "twice":
@@ -92,38 +89,35 @@ def reach(moment: str) -> None:
                 time.sleep(0.1)
         else:
             os.kill(os.getpid(), getattr(signal, kind))
-            time.sleep(
-                0.05
-            )  # the thread that watches takes note of it here, and not a moment later
+            time.sleep(0.05)  # the thread that records signals sees it here, and not later
 
 
 def before(moment: str, real):
-    """A function that is the real one, but for what goes wrong before."""
+    """Returns the real function, with the faults of a moment before it."""
 
     @functools.wraps(real)
-    def wrapped(*arguments, **named):
+    def wrapped(*args, **kwargs):
         reach(moment)
-        return real(*arguments, **named)
+        return real(*args, **kwargs)
 
     return wrapped
 
 
 class Record(keras.callbacks.Callback):
-    """Writes a line a step: its number in the run, the epoch's means so far to the last bit, and
-    which images it was made of."""
+    """Writes a line for each step: its number, the epoch's means so far, and its images' digest."""
 
     def __init__(self, path: str | None, patient: bool):
         super().__init__()
         self.patient, self.seen = patient, []
-        # Held open, as a run may be out of files on purpose.
+        # Kept open, as a run may be out of file descriptors on purpose.
         self.file = None if path is None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        step = done["steps"] + 1
-        digest = hashlib.sha256(b"".join(params.tobytes() for params in self.seen)).hexdigest()[:16]
+        step = completed["steps"] + 1
+        digest = hashlib.sha256(b"".join(ids.tobytes() for ids in self.seen)).hexdigest()[:16]
         line = {
             "step": step,
             "epoch": self.epoch,
@@ -132,7 +126,7 @@ class Record(keras.callbacks.Callback):
         }
         self.write(line | {"images": digest, "time": time.time()})
         self.seen.clear()
-        done["steps"] = step
+        completed["steps"] = step
         for thread in threading.enumerate():
             if self.patient and thread.name == "checkpoint":
                 thread.join()
@@ -145,15 +139,15 @@ class Record(keras.callbacks.Callback):
         digest = hashlib.sha256(
             b"".join(array.tobytes() for array in model_arrays(self.model).values())
         ).hexdigest()
-        self.write({"step": done["steps"], "end": digest})
+        self.write({"step": completed["steps"], "end": digest})
 
     def write(self, line: dict) -> None:
         if self.file is not None:
             os.write(self.file, json.dumps(line).encode() + b"\n")
 
 
-def prepare(job: dict) -> None:
-    """Puts the record, and what goes wrong, around the real functions."""
+def add_record_and_faults(job: dict) -> None:
+    """Wraps the real functions with the record and the faults of a job."""
     faults.extend(job.get("faults", []))
     record = Record(job.get("record"), job.get("patient", False))
     real_fit, real_step, real_batches = (
@@ -162,10 +156,10 @@ def prepare(job: dict) -> None:
         experiment.train_batches,
     )
 
-    def fit(self, start, watchers, verbose):
-        done["steps"] = start.epoch * self.schedule.steps_per_epoch + start.step
+    def fit(self, start, callbacks, verbose):
+        completed["steps"] = start.epoch * self.schedule.steps_per_epoch + start.step
         reach("before the first step")
-        return real_fit(self, start, [record, *watchers], verbose)
+        return real_fit(self, start, [record, *callbacks], verbose)
 
     def train_step(self, batch):
         reach("tracing")
@@ -179,50 +173,59 @@ def prepare(job: dict) -> None:
             return real_step(self, batch)
 
     def train_batches(config, images, first_step=0, *rest):
-        whole = images.batch
+        real_batch = images.batch
 
         def batch(indices):
             reach("data")
-            with one_by_one:  # or many slow ones at once would be as fast as before
+            with reading:  # else many slow reads at once would be as fast as before
                 time.sleep(slowness["seconds"])
-            return whole(indices)
+            return real_batch(indices)
 
         images.batch = batch
         return real_batches(config, images, first_step + job.get("shift", 0), *rest)
 
+    experiment.Experiment._fit, byol.BYOL.reported_step, experiment.train_batches = (
+        fit,
+        train_step,
+        train_batches,
+    )
+    data.open_source = before("start", data.open_source)
+    experiment.recover = before("reading", experiment.recover)
+    probe.Probe.measure = before("probe", probe.Probe.measure)
+    checkpoint_format._sealed = before("save", checkpoint_format._sealed)
+    experiment.run_result = before("finish", experiment.run_result)
+
+
+def configure(job: dict) -> None:
+    """Sets a job's waiting times and a short loss scale, and skips what isn't about learning."""
     if "patience" in job:
         experiment.StuckInput = functools.partial(experiment.StuckInput, patience=job["patience"])
-        checkpoint_writer.HANG_SECONDS = 4 / 3 * job["patience"]
-    resumed, compiled, restored = (
-        experiment.ResumedEpoch,
-        experiment.compile_model,
-        experiment.restore_model,
-    )
+        checkpoint_writer.SLOW = 4 / 3 * job["patience"]
+    real_compile = experiment.compile_model
 
     def compile_model(model, *rest):
-        compiled(model, *rest)
+        real_compile(model, *rest)
         if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
             model.optimizer.dynamic_growth_steps = 3
+
+    experiment.compile_model = compile_model
+    if job.get("light", True):
+        experiment.ViewPictures = lambda *_: keras.callbacks.Callback()
+        finish.curves_figure = finish.export_encoder = finish.write_card = lambda *_: None
+
+
+def remove_protections(job: dict) -> None:
+    """Removes the protections that a job names, for the control of a test."""
+    resumed_epoch, restore_model = experiment.ResumedEpoch, experiment.restore_model
 
     def restore_without_scale(model, arrays):
         first = {
             name: array for name, array in model_arrays(model).items() if "dynamic_scale" in name
         }
-        restored(model, arrays | first)
+        restore_model(model, arrays | first)
 
-    experiment.compile_model = compile_model
-    experiment.Experiment._fit, byol.BYOL.train_step, experiment.train_batches = (
-        fit,
-        train_step,
-        train_batches,
-    )
-    opened_images.open_source = before("start", opened_images.open_source)
-    experiment.recover = before("reading", experiment.recover)
-    probe.Probe.measure = before("probe", probe.Probe.measure)
-    checkpoint_format._with_own_digest = before("save", checkpoint_format._with_own_digest)
-    experiment.run_result = before("finish", experiment.run_result)
     if job.get("means") is False:
-        experiment.ResumedEpoch = lambda step, means: resumed(
+        experiment.ResumedEpoch = lambda step, means: resumed_epoch(
             step, dict.fromkeys(means, (0.0, 0.0))
         )
     if job.get("scale") is False:
@@ -230,16 +233,13 @@ def prepare(job: dict) -> None:
     if job.get("watched") is False:
         experiment.SignalWatch = lambda *_: SignalWatch(None)
     if job.get("heartbeat") is False:
-        Workers._connect = experiment.Experiment._missing_images = lambda *_: None
+        Workers._connect = experiment.Experiment._on_stalled_input = lambda *_: None
     if job.get("keys") is False:
         compat.keep_collective_keys = lambda: None
-    if job.get("light", True):
-        experiment.ViewPictures = lambda *_: keras.callbacks.Callback()
-        outcome.curves_figure = outcome.export_encoder = outcome.write_card = lambda *_: None
 
 
-def live(job: dict) -> None:
-    """The life of a forked process."""
+def run_job(job: dict) -> None:
+    """Runs a job in a forked process."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(
             number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
@@ -252,23 +252,27 @@ def live(job: dict) -> None:
     if "read" in job:
         read(**job["read"])
         os._exit(0)  # what it read is written, and Python's own end takes a second
-    prepare(job)
+    add_record_and_faults(job)
+    configure(job)
+    remove_protections(job)
     sys.argv = ["train", *job["arguments"]]
     command()
 
 
-def no_runtime() -> None:
-    """`RuntimeError` if TensorFlow's runtime has started in this process."""
+def check_no_runtime() -> None:
+    """Raises RuntimeError if TensorFlow's runtime has started in this process."""
     if context.context()._context_handle is not None:
-        raise RuntimeError("TensorFlow's runtime has started: what is forked now is no new process")
+        raise RuntimeError(
+            "TensorFlow's runtime has started: a fork would not be like a new process"
+        )
 
 
 def serve() -> None:
-    """Forks until nothing is left to read; see the module."""
+    """Forks a process for each line until the input ends; see the module."""
     numbers: dict[int, int] = {}
     pending = b""
 
-    def tell(**message) -> None:
+    def report(**message) -> None:
         os.write(1, json.dumps(message).encode() + b"\n")
 
     while True:
@@ -280,17 +284,17 @@ def serve() -> None:
             *lines, pending = (pending + text).split(b"\n")
             for line in lines:
                 job = json.loads(line)
-                no_runtime()
+                check_no_runtime()
                 pid = os.fork()
                 if pid == 0:
-                    live(job)
+                    run_job(job)
                 numbers[pid] = job["number"]
-                tell(number=job["number"], pid=pid)
+                report(number=job["number"], pid=pid)
         while numbers:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 break
-            tell(number=numbers.pop(pid), code=os.waitstatus_to_exitcode(status))
+            report(number=numbers.pop(pid), code=os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":

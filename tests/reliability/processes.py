@@ -1,4 +1,4 @@
-"""Real processes that run the real command on a tiny experiment, and what they leave behind."""
+"""Real processes that run the real command on a tiny experiment, and what they write."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ import psutil
 import pytest
 
 from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest
+from tests.helpers.waiting import HANG, wait_until
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS, BATCH, REST = 3, 8, 16, 3
@@ -43,12 +43,12 @@ CONFIG = {
         "report": False,
     },
 }
-"""24 steps in 3 epochs of 8; each epoch leaves out another 3 images that fill no batch."""
+"""24 steps in 3 epochs of 8; each epoch skips another 3 images, which fill no batch."""
 
 
 @dataclass
 class Process:
-    """One that `Processes` has begun; `output` is what it printed."""
+    """A process that `Processes` has started; `output` is what it printed so far."""
 
     number: int
     output_file: Path
@@ -57,8 +57,8 @@ class Process:
     begun: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
 
-    def wait(self, seconds: float = 200.0) -> int:
-        """Its exit code, negative for a signal; fails the test if it takes longer."""
+    def wait(self, seconds: float = HANG) -> int:
+        """Returns its exit code, negative for a signal; fails the test if it takes longer."""
         if not self.ended.wait(seconds):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -66,8 +66,9 @@ class Process:
         return self.code
 
     def send(self, name: str) -> None:
-        self.begun.wait(20)
-        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+        """Sends it the signal of a name, if it hasn't ended."""
+        self.begun.wait(HANG)
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, getattr(signal, name))
 
     @property
@@ -76,8 +77,10 @@ class Process:
 
 
 class Processes:
-    """Begins processes, each forked from one that has imported TensorFlow and not used it (see
-    `child.py`)."""
+    """Starts processes, forked from one that has imported TensorFlow and not used it.
+
+    See `child.py`.
+    """
 
     def __enter__(self) -> "Processes":
         environment = os.environ | {
@@ -91,8 +94,8 @@ class Processes:
         )
         self._all: dict[int, Process] = {}
         self._numbers = itertools.count()
-        self._hearing = threading.Thread(target=self._hear, daemon=True)
-        self._hearing.start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         return self
 
     def __exit__(self, *_) -> None:
@@ -101,65 +104,64 @@ class Processes:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
         self._server.stdin.close()
-        self._server.wait(60)
-        self._hearing.join()
+        self._server.wait(HANG)
+        self._listener.join(HANG)
         self._server.stdout.close()
 
     def start(self, run: "Run", environment: dict[str, str] | None = None, **job) -> Process:
-        """Trains in a run's folder; `job`: the keys that `child.py` lists."""
+        """Starts a training in a run's folder; `job` has the keys that `child.py` lists."""
         number = next(self._numbers)
         run.folder.mkdir(parents=True, exist_ok=True)
         process = self._all[number] = Process(number, run.folder / f"output-{number}.txt")
-        lines = {
+        request = {
             "number": number,
             "arguments": run.arguments(),
             "output": str(process.output_file),
             "record": str(run.record),
         }
-        self._ask(lines | {"environment": environment or {}} | job)
+        self._request(request | {"environment": environment or {}} | job)
         return process
 
-    def read(self, folder: Path, **how) -> Process:
-        """Reads batches: see `reader.py`."""
+    def read(self, folder: Path, **options) -> Process:
+        """Starts a reader of batches: see `reader.py`."""
         number = next(self._numbers)
         process = self._all[number] = Process(number, folder / f"output-{number}.txt")
-        self._ask({"number": number, "output": str(process.output_file), "read": how})
+        self._request({"number": number, "output": str(process.output_file), "read": options})
         return process
 
-    def _ask(self, job: dict) -> None:
+    def _request(self, job: dict) -> None:
         text = json.dumps(job) + "\n"
         self._server.stdin.write(text.encode())
         self._server.stdin.flush()
 
     def finish(self, run: "Run", **job) -> Process:
-        """One that is to end well."""
+        """Trains to the end; fails the test at another exit code than 0."""
         process = self.start(run, **job)
         assert process.wait() == 0, process.output[-3000:]
         return process
 
     def pair(self, run: "Run", jobs: tuple[dict, dict] = ({}, {})) -> tuple[Process, Process]:
-        """Two that are machines of one run; the second one has a record of its own."""
-        with (
-            socket.socket() as one,
-            socket.socket() as other,
-        ):  # both at once, or both may get the same port
+        """Starts the two workers of one run; the second has a record of its own."""
+        # Both sockets at once, or both may get the same port.
+        with socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", 0))
             other.bind(("127.0.0.1", 0))
-            addresses = [f"127.0.0.1:{free.getsockname()[1]}" for free in (one, other)]
-        both = []
+            addresses = [f"127.0.0.1:{bound.getsockname()[1]}" for bound in (one, other)]
+        pair = []
         for index, job in enumerate(jobs):
             cluster = json.dumps(
                 {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             )
             record = {"record": f"{run.record}{'-other' if index else ''}"}
-            both.append(self.start(run, {"TF_CONFIG": cluster}, **record | job))
-        return tuple(both)
+            pair.append(self.start(run, {"TF_CONFIG": cluster}, **record | job))
+        return tuple(pair)
 
     def finish_pair(self, run: "Run", jobs: tuple[dict, dict] = ({}, {})) -> None:
+        """Trains to the end with two workers; fails the test at another exit code than 0."""
         for process in self.pair(run, jobs):
             assert process.wait() == 0, process.output[-3000:]
 
-    def _hear(self) -> None:
+    def _listen(self) -> None:
         for line in self._server.stdout:
             message = json.loads(line)
             process = self._all[message["number"]]
@@ -171,11 +173,11 @@ class Processes:
 
 
 class Run:
-    """A folder in which the tiny experiment is run.
+    """The folder of a run of the tiny experiment.
 
     Args:
         folder: of its config, its outputs and its record; the run folder is `run` in it.
-        changes: of CONFIG, dotted keys.
+        **changes: dotted keys of CONFIG, with other values.
     """
 
     def __init__(self, folder: Path, **changes):
@@ -187,6 +189,7 @@ class Run:
         )
 
     def arguments(self) -> list[str]:
+        """Writes the config; returns the arguments of the command."""
         config = json.loads(json.dumps(CONFIG))
         for key, value in self.changes.items():
             section, _, name = key.partition(".")
@@ -198,28 +201,30 @@ class Run:
         return ["--config", str(self.folder / "tiny.json"), "--run-dir", str(self.root)]
 
     def steps(self, other: bool = False) -> list[dict]:
-        """The lines of the record, in the order in which they were written, without the time."""
+        """Returns the lines of the record, as written, without the time."""
         return [
             {key: value for key, value in line.items() if key != "time"}
             for line in self.lines(other)
         ]
 
     def lines(self, other: bool = False) -> list[dict]:
-        """As `steps`, with the time."""
+        """Returns the lines of the record, with the time."""
         path = Path(f"{self.record}-other") if other else self.record
         texts = path.read_text().splitlines(keepends=True) if path.exists() else []
         lines = [json.loads(text) for text in texts if text.endswith("\n")]
         return [line for line in lines if "loss" in line]
 
     def end(self, other: bool = False) -> str:
-        """SHA-256 of the model's variables in a process that came to the end."""
+        """Returns the SHA-256 of the model's variables in a process that finished."""
         return json.loads(
             Path(f"{self.record}{'-other' if other else ''}").read_text().splitlines()[-1]
         )["end"]
 
     def as_after(self, step: int, folder: Path) -> "Run":
-        """A copy that holds only the checkpoint after so many steps; none for 0 of them where there
-        is none."""
+        """Returns a copy of the run that has only the checkpoint after a number of steps.
+
+        It has none for 0 steps.
+        """
         copy = Run(folder, **self.changes)
         copy.root.mkdir(parents=True)
         shutil.copy(self.root / "config.json", copy.root / "config.json")
@@ -229,17 +234,21 @@ class Run:
         return copy
 
     def newest(self) -> int:
-        """How many steps the newest checkpoint has."""
+        """Returns the number of steps of the newest checkpoint, 0 if there is none."""
         return max(map(self.count, list_checkpoints(self.root / "checkpoints")), default=0)
 
     @staticmethod
     def count(path: Path) -> int:
+        """Returns the number of steps of a checkpoint."""
         epoch, step = position_of(path)
         return epoch * STEPS + step
 
     def digest(self, steps: list[dict] | None = None) -> str:
-        """SHA-256 over every variable, the data position and the steps, each as it was last made
-        (or `steps`)."""
+        """Returns the SHA-256 of every variable, the position and the record of steps.
+
+        Args:
+            steps: of the record; by default the last line of each step.
+        """
         checkpoint, damaged = read_newest(self.root / "checkpoints")
         assert not damaged
         hashed = hashlib.sha256(f"{checkpoint.epoch} {checkpoint.step}".encode())
@@ -250,22 +259,18 @@ class Run:
         return hashed.hexdigest()
 
     def without_contradiction(self) -> bool:
-        """Whether each step that was made several times, since what it made was lost, was made the
-        same each time."""
+        """Returns whether each step that was repeated, its result being lost, gave the same."""
         first: dict[int, dict] = {}
         return all(first.setdefault(line["step"], line) == line for line in self.steps())
 
 
 @contextlib.contextmanager
 def no_process_left() -> Iterator[None]:
-    """Fails if something that was begun inside is still there ten seconds after."""
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    """Fails the test if a process that was started inside doesn't end."""
+
+    def children() -> set[int]:
+        return {process.pid for process in psutil.Process().children(recursive=True)}
+
+    before = children()
     yield
-    deadline = time.time() + 10
-    while left := [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if process.pid not in before
-    ]:
-        assert time.time() < deadline, left
-        time.sleep(0.1)
+    wait_until(lambda: not children() - before, lambda: children() - before, pause=0.1)

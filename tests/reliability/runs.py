@@ -1,4 +1,4 @@
-"""Short runs by the real command, and what has to be the same of two of them."""
+"""Short runs of the real command, and a digest of what two equal runs share."""
 
 import csv
 import hashlib
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from byol_tf.runs.checkpoints import read_newest
+from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 6, 4
@@ -29,7 +30,7 @@ CONFIG = {
 
 
 def start(run: Path, *more: str) -> subprocess.Popen:
-    """A run in a folder; its config is written beside that."""
+    """Starts a run in a folder; its config is written next to that."""
     config = run.with_suffix(".json")
     config.write_text(json.dumps(CONFIG))
     line = [
@@ -42,21 +43,21 @@ def start(run: Path, *more: str) -> subprocess.Popen:
         str(run),
         *more,
     ]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # who waits for a line gets it at once
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}  # a line can be waited for
     return subprocess.Popen(
         line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
 def ended(process: subprocess.Popen, code: int = 0) -> tuple[str, str]:
-    """(standard output, standard error) of a process that ends with a code."""
-    printed, errors = process.communicate(timeout=400)
+    """Returns stdout and stderr of a process that must exit with a code."""
+    printed, errors = process.communicate(timeout=HANG)
     assert process.returncode == code, errors
     return printed, errors
 
 
 def digest(run: Path) -> str:
-    """SHA-256 over every variable, the position, and each epoch's figures but for its speed."""
+    """Returns the SHA-256 of every variable, the position and the history without its speeds."""
     checkpoint, damaged = read_newest(run / "checkpoints")
     assert damaged == []
     total = hashlib.sha256(repr((checkpoint.epoch, checkpoint.step)).encode())

@@ -22,6 +22,7 @@ from PIL import Image
 from pipelines.sources import PhotoManifest, SourceError, open_source
 from pipelines.sources.decoding import UnreadableImage, decode
 from pipelines.sources.folder.discovery import SUFFIXES, printable
+from tests.helpers.waiting import HANG
 from tests.reliability.broken_photos import EPS, KINDS, encoded, pixels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +67,7 @@ def child(root: Path, limit: float) -> subprocess.CompletedProcess:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG,
         check=False,
     )
 
@@ -289,11 +290,11 @@ def test_photos_that_vanish_while_the_command_runs(tmp_path, taken, code, report
             time.sleep(0.1)
         for number in range(taken):
             (root / f"{20 * number:03d}.png").unlink()
-        out, err = process.communicate(timeout=400)
+        out, err = process.communicate(timeout=HANG)
     assert process.returncode == code, err[-2000:]
     assert len(list(tmp_path.glob(".photos-*.json"))) == 1  # for the next start
     rows = (run / "skipped.csv").read_text().splitlines()
-    told = [line for line in out.splitlines() if line.startswith("lost: ")]
+    told = [line for line in out.splitlines() if "can't be read any more" in line]
     assert rows[0] == "path,reason"
     assert len(rows) - 1 == len(set(rows[1:])) == len(told)
     assert len(told) == 1 if code == 0 else len(told) > 200 * 0.02
@@ -499,17 +500,18 @@ def test_a_run_whose_photo_went_goes_on_after_a_break(tmp_path, report):
         while process.poll() is None and len(list((run / "checkpoints").glob("epoch-*"))) < 1:
             time.sleep(0.05)
         process.terminate()
-        assert process.communicate(timeout=200)[1] is not None
+        assert process.communicate(timeout=HANG)[1] is not None
     assert process.returncode == 143
     (root / "020.png").unlink()
     Image.fromarray(pixels(draw)).save(root / "000-new.png")
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=HANG, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "going on after epoch" in done.stdout
-    assert [line for line in done.stdout.splitlines() if line.startswith("lost: ")] == [
-        "lost: 020.png: No such file or directory; another photo takes its place"
+    assert "resuming after epoch" in done.stdout
+    assert [line for line in done.stdout.splitlines() if line.startswith("warning: 020.png")] == [
+        "warning: 020.png can't be read any more: No such file or directory; another photo takes "
+        "its place"
     ]
     report(
         9,

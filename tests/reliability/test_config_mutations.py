@@ -14,6 +14,7 @@ import pytest
 from byol_tf.config import validation
 from byol_tf.config.loading import load_config, recipes, resolved_json
 from byol_tf.errors import ConfigError
+from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES = [
@@ -212,7 +213,7 @@ def test_mutations_through_the_command(tmp_path, report):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=HANG,
             check=False,
         )
         assert (done.returncode, done.stdout, done.stderr) == (2, "", message + "\n")

@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from byol_tf.runs.checkpoints import (
     recover,
     write_checkpoint,
 )
+from tests.helpers.waiting import wait_until
 from tests.reliability import runs
 from tests.reliability.saves import (
     arrays_at,
@@ -240,9 +240,12 @@ def test_run_falls_back_and_ends_on_the_same_hash(tmp_path, report):
     runs.ended(runs.start(tmp_path / "undisturbed"))
     run, draw = tmp_path / "run", random.Random(2)
     process = runs.start(run)
-    while len(list_checkpoints(run / "checkpoints")) < 4:
+
+    def has_four_checkpoints() -> bool:
         assert process.poll() is None, process.stderr.read()
-        time.sleep(0.005)
+        return len(list_checkpoints(run / "checkpoints")) >= 4
+
+    wait_until(has_four_checkpoints, pause=0.005)
     process.kill()
     process.communicate()
     first, *others = list_checkpoints(run / "checkpoints")
@@ -254,7 +257,7 @@ def test_run_falls_back_and_ends_on_the_same_hash(tmp_path, report):
     for path in damages:
         assert f"damaged checkpoint, not used: {path}: " in printed
         assert (run / "checkpoints" / "damaged" / path.name).is_dir()
-    assert f"going on after epoch {position_of(first)[0]} of {runs.EPOCHS}" in printed
+    assert f"resuming after epoch {position_of(first)[0]} of {runs.EPOCHS}" in printed
     assert runs.digest(run) == runs.digest(tmp_path / "undisturbed")
     report(
         4,

@@ -7,7 +7,6 @@ import hashlib
 import os
 import resource
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +20,9 @@ from byol_tf.runs import checkpoint_writer
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints, recover
 from byol_tf.runs.plots import curves_figure
-from byol_tf.train.callbacks.csv_logger import COLUMNS, History
+from byol_tf.train.callbacks.history import COLUMNS, History
 from byol_tf.train.tensorboard import EventLog
+from tests.helpers.waiting import wait_until
 from tests.reliability import runs
 from tests.reliability.operations import Operation, Operations, fail_at
 from tests.reliability.saves import (
@@ -273,14 +273,13 @@ def events_of(folder: Path) -> list[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("protected", [True, pytest.param(False, marks=pytest.mark.long)])
-def test_log_writers_on_a_full_disk(tmp_path, report, protected):
+def test_log_writers_on_a_full_disk(tmp_path, report, protected, caplog):
     """History and events on a disk that is filled up after each row."""
     with mounted(tmp_path / "disk", "1m") as disk:
-        said = []
-        events = EventLog(disk / "logs", said.append)
+        events = EventLog(disk / "logs")
         if not protected:
-            events._abandon = lambda: None
-        history = History(disk / "history.csv", events, [], said.append)
+            events._discard_incomplete = lambda: None
+        history = History(disk / "history.csv", events, [])
         figures = dict.fromkeys(COLUMNS[1:], 0.5)
         for epoch in range(100):
             history.add(epoch, figures)
@@ -293,7 +292,7 @@ def test_log_writers_on_a_full_disk(tmp_path, report, protected):
         (disk / "filler").unlink(missing_ok=True)
         history.add(100, figures)
         events.close()
-        assert any("events not written" in line for line in said)
+        assert any("events not written" in line for line in caplog.messages)
         assert not list(disk.glob(".*"))
         seen = events_of(disk / "logs")
         whole_rows = Counter(step for step, _ in seen) == dict.fromkeys(range(101), len(figures))
@@ -322,10 +321,12 @@ def test_figure_on_full_disk_stays_the_old_one(tmp_path, report):
     report(5, "a figure on a full tmpfs: the old one stays", 2)
 
 
-def _until(done, process: subprocess.Popen) -> None:
-    while not done():
+def _until(condition, process: subprocess.Popen) -> None:
+    def reached() -> bool:
         assert process.poll() is None, process.stderr.read()
-        time.sleep(0.005)
+        return condition()
+
+    wait_until(reached, pause=0.005)
 
 
 @pytest.mark.long

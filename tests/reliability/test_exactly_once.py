@@ -7,11 +7,11 @@ import os
 import random
 import signal
 import statistics
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import wait_until
 from tests.reliability.processes import Processes
 
 COUNT, BATCH, EPOCHS = 10_007, 64, 3
@@ -68,15 +68,17 @@ def read_through(
             }
             who = {"worker": worker, "workers": sharing, "shift": shift if turn else 0}
             readers.append((record, processes.read(folder, record=str(record), **how, **who)))
-        until = time.time() + 100
         for record, process in readers:
             rows = BATCH // sharing
             if place == last:
                 assert process.wait() == 0, process.output
             else:  # while it reads on, some steps after the place
-                while (lines_of(record)[1] or [[-1]])[-1][0] < place and process.code is None:
-                    assert time.time() < until
-                    time.sleep(0.005)
+                wait_until(
+                    lambda record=record, process=process, place=place: (
+                        (lines_of(record)[1] or [[-1]])[-1][0] >= place or process.code is not None
+                    ),
+                    pause=0.005,
+                )
                 if process.code is None:
                     os.kill(process.pid, signal.SIGKILL)
                 process.wait()

@@ -13,6 +13,7 @@ from byol_tf.config.loading import load_config, resolved_json
 from byol_tf.models import safe_loading
 from byol_tf.models.from_config import build_config_encoder
 from byol_tf.runs.encoders import load_encoder_file
+from tests.helpers.waiting import HANG
 from tests.reliability.hostile_files import (
     export,
     good_model,
@@ -27,8 +28,6 @@ from tests.reliability.hostile_files import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 600.0
-"""Seconds; only a guard against hanging."""
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def test_hostile_files_are_refused_and_nothing_runs(good, tmp_path_factory, repo
     cases = sorted(path.name for path in hostile.iterdir())
     before = {path: path.stat().st_mtime_ns for path in good.rglob("*") if not path.is_symlink()}
     line = [sys.executable, "-m", "tests.reliability.hostile_child", str(good), str(controls)]
-    child = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
+    child = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert child.returncode == 0, child.stderr[-3000:]
     printed = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
     observed = {answer["control"]: answer["events"] for answer in printed if "control" in answer}

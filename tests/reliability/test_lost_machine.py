@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from byol_tf.errors import LOST
+from tests.helpers.waiting import wait_until
 from tests.reliability.processes import ALL_STEPS, STEPS, Process, Processes, Run
 
 NOTICED = 60.0
@@ -52,14 +53,14 @@ def fail_once(
     jobs = [{"patient": True}, {}]
     jobs[machine]["faults"] = [fault]
     pair = processes.pair(run, tuple(jobs))
-    deadline = time.time() + 200
-    while not mark.exists():
-        assert time.time() < deadline, [process.output[-2000:] for process in pair]
-        time.sleep(0.05)
-    # Images are asked for ahead: until the steps before are made there is work.
-    while fault["moment"] == "data" and run.newest() < step - 1:
-        assert time.time() < deadline, [process.output[-2000:] for process in pair]
-        time.sleep(0.05)
+
+    def outputs() -> list[str]:
+        return [process.output[-2000:] for process in pair]
+
+    wait_until(mark.exists, outputs, pause=0.05)
+    if fault["moment"] == "data":
+        # Images are prefetched: until the steps before are done there is work.
+        wait_until(lambda: run.newest() >= step - 1, outputs, pause=0.05)
     began = time.time()
     other, failed = pair[1 - machine], pair[machine]
     assert other.wait(NOTICED) == LOST, other.output[-3000:]
@@ -86,7 +87,7 @@ def test_one_fails(kind, processes, whole_pair, tmp_path, report):
         assert f"machine {machine + 1} of 2" in other.output
         if kind == "stopped":
             failed.send("SIGCONT")
-        assert failed.wait(30) != 0
+        assert failed.wait() != 0
         longest = max(longest, seconds)
     processes.finish_pair(run)
     check_same(run, whole_pair)
@@ -133,10 +134,7 @@ def test_without_the_heartbeat_one_that_is_stuck_is_waited_for(processes, tmp_pa
     mark = tmp_path / "mark"
     fault = {"moment": "data", "step": 3, "kind": "stuck", "mark": str(mark)}
     pair = processes.pair(run, ({"heartbeat": False}, {"heartbeat": False, "faults": [fault]}))
-    deadline = time.time() + 200
-    while not mark.exists():
-        assert time.time() < deadline
-        time.sleep(0.05)
+    wait_until(mark.exists, pause=0.05)
     assert not pair[0].ended.wait(NOTICED)
     for process in pair:
         process.send("SIGKILL")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import HANG
 from tests.reliability.saves import memory_folder
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +20,7 @@ def killed(*words: str) -> dict:
     with memory_folder() as folder:
         mode, *rest = words
         line = [sys.executable, "-m", "tests.reliability.kills", mode, str(folder), *rest]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=800)
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -94,8 +95,11 @@ def test_intercepted_operations_are_the_system_calls(tmp_path):
     code = """
 import json, sys
 from pathlib import Path
+from tests.helpers.waiting import HANG
 from tests.reliability.kills import work
+from tests.helpers.waiting import HANG
 from tests.reliability.operations import Operations
+from tests.helpers.waiting import HANG
 from tests.reliability.saves import folder_with_left_overs
 folder, kinds = folder_with_left_overs(Path(sys.argv[1])), {}
 open("/proc/self/comm").close()  # marks the start in the list of calls
@@ -122,7 +126,7 @@ print(json.dumps(kinds))
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,8 @@
-"""Row 6: SIGTERM, SIGINT and SIGHUP at twenty moments: no step that was made is lost, the exit code
-is 128 + n, and the run ends on the same bits. A process sends the signal to itself, so that it
-comes at the moment that is meant; in `tests/byol_tf/train/test_signals.py` others do.
+"""Row 6: SIGTERM, SIGINT and SIGHUP at twenty moments of a run.
+
+No completed step is lost, the exit code is 128 + n, and the resumed run ends on the same bits. A
+process sends the signal to itself, so that it comes at an exact moment;
+`tests/byol_tf/train/test_signals.py` sends signals from outside.
 """
 
 import random
@@ -12,16 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import HANG, wait_until
 from tests.reliability.processes import ALL_STEPS, ROOT, STEPS, Process, Processes, Run
 
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP")
 MOMENTS = [
-    ("start", 0),  # the images are opened
-    ("reading", 0),  # a checkpoint is looked for
+    ("start", 0),  # images are being opened
+    ("reading", 0),  # before the newest checkpoint is read
     ("probe", 0),  # of the untrained encoder
     ("before the first step", 0),
     ("tracing", 0),
-    ("data", 0),  # a batch is waited for
+    ("data", 0),  # a batch is awaited
     ("data", 11),
     ("inside the step", 0),
     ("inside the step", 3),
@@ -38,14 +41,14 @@ MOMENTS = [
     ("probe", ALL_STEPS),
     ("finish", ALL_STEPS),  # figures and export
 ]
-ONLY_WHERE_ASKED = {"run.checkpoint_every_steps": None}
-"""So that within an epoch only a signal saves."""
+SAVE_ON_SIGNAL_ONLY = {"run.checkpoint_every_steps": None}
+"""Within an epoch only a signal saves."""
 
 
 def stopped(
     processes: Processes, run: Run, moment: str, step: int, name: str, **job
 ) -> tuple[int, int]:
-    """(steps made, steps saved) by a process that got a signal and ended by it."""
+    """Returns the steps completed and the steps saved by a process that a signal ended."""
     slow = [{"moment": "data", "step": 0, "kind": "slow"}] if moment == "data" else []
     process = processes.start(
         run, faults=[*slow, {"moment": moment, "step": step, "kind": name}], **job
@@ -55,88 +58,90 @@ def stopped(
 
 
 def check(processes: Processes, whole: Run, run: Run, moment: str, step: int, name: str) -> None:
-    made, saved = stopped(processes, run, moment, step, name)
-    assert made == saved, (moment, made, saved)
+    """A signal at a moment loses no step, and the resumed run ends on the same bits."""
+    completed, saved = stopped(processes, run, moment, step, name)
+    assert completed == saved, (moment, completed, saved)
     processes.finish(run)
-    assert [line["step"] for line in run.steps()] == list(range(1, ALL_STEPS + 1)), (
-        moment
-    )  # so none was made twice
+    each_once = list(range(1, ALL_STEPS + 1))
+    assert [line["step"] for line in run.steps()] == each_once, moment
     assert run.digest() == whole.digest(), moment
 
 
-def test_inside_a_step(processes, whole, tmp_path, report):
+def test_signal_inside_a_step(processes, whole, tmp_path, report):
     """The core of row 6."""
-    check(processes, whole, Run(tmp_path, **ONLY_WHERE_ASKED), "inside the step", 3, "SIGINT")
+    check(processes, whole, Run(tmp_path, **SAVE_ON_SIGNAL_ONLY), "inside the step", 3, "SIGINT")
     report(6, "SIGINT inside a step: saved, exit code 130, same SHA-256", 1)
 
 
 @pytest.mark.long
-def test_without_the_watch_steps_are_lost(processes, tmp_path):
-    """So the check can fail."""
-    made, saved = stopped(
-        processes, Run(tmp_path, **ONLY_WHERE_ASKED), "step", 4, "SIGTERM", watched=False
+def test_steps_are_lost_without_the_watch(processes, tmp_path):
+    """The control of the test above."""
+    completed, saved = stopped(
+        processes, Run(tmp_path, **SAVE_ON_SIGNAL_ONLY), "step", 4, "SIGTERM", watched=False
     )
-    assert made > saved
+    assert completed > saved
 
 
 @pytest.mark.long
-def test_at_twenty_moments(processes, whole, tmp_path, report):
+def test_signal_at_twenty_moments(processes, whole, tmp_path, report):
     """Row 6, each moment with one of the three signals."""
     for number, (moment, step) in enumerate(MOMENTS):
         check(
             processes,
             whole,
-            Run(tmp_path / str(number), **ONLY_WHERE_ASKED),
+            Run(tmp_path / str(number), **SAVE_ON_SIGNAL_ONLY),
             moment,
             step,
             NAMES[number % 3],
         )
     report(
         6,
-        f"a signal at {len(MOMENTS)} moments: all made steps saved, exit code 128 + n, same "
-        "SHA-256",
+        f"a signal at {len(MOMENTS)} moments: all completed steps saved, exit code 128 + n, "
+        "same SHA-256",
         len(MOMENTS),
     )
 
 
 def wait_for(text: str, process: Process) -> None:
-    """Returns when a process has printed it."""
-    deadline = time.time() + 200
-    while not process.output_file.exists() or text not in process.output:
+    """Returns once a process has printed a text."""
+
+    def printed() -> bool:
         assert process.code is None, process.output[-3000:]
-        assert time.time() < deadline, process.output[-3000:]
-        time.sleep(0.05)
+        return process.output_file.exists() and text in process.output
+
+    wait_until(printed, lambda: process.output[-3000:], pause=0.05)
 
 
 @pytest.mark.long
-def test_while_a_batch_never_comes(processes, whole, tmp_path, report):
-    """What is made is saved by the thread that watches the input, though the one that trains gets
-    no turn."""
-    run = Run(tmp_path, **ONLY_WHERE_ASKED)
+def test_signal_while_a_batch_never_comes(processes, whole, tmp_path, report):
+    """The watchdog's thread saves the completed steps while the training thread is blocked."""
+    run = Run(tmp_path, **SAVE_ON_SIGNAL_ONLY)
     process = processes.start(
         run, faults=[{"moment": "data", "step": STEPS + 3, "kind": "stuck"}], patience=6
     )
     wait_for("has waited 6 s for images", process)
     process.send("SIGTERM")
-    assert process.wait(20) == 143
-    made = run.steps()[-1]["step"]
-    assert made == run.newest() >= STEPS + 3
+    assert process.wait() == 143
+    completed = run.steps()[-1]["step"]
+    assert completed == run.newest() >= STEPS + 3
     assert (
-        f"stopped by SIGTERM after epoch 1 of 3, step {made - STEPS} of {STEPS} in the next; "
-        "saved. To go on:" in process.output
+        f"stopped by SIGTERM after epoch 1 of 3, step {completed - STEPS} of {STEPS} in the next; "
+        "saved. To resume:" in process.output
     )
     processes.finish(run)
     assert [line["step"] for line in run.steps()] == list(range(1, ALL_STEPS + 1))
     assert run.digest() == whole.digest()
     report(
-        6, "SIGTERM while a batch never comes: all made steps saved, exit code 143, same SHA-256", 1
+        6,
+        "SIGTERM while a batch never comes: all completed steps saved, exit code 143, same SHA-256",
+        1,
     )
 
 
 @pytest.mark.long
-def test_while_a_save_never_ends(processes, whole, tmp_path, report):
-    """It is said what is waited for, and the run ends on the checkpoint before."""
-    run = Run(tmp_path, **ONLY_WHERE_ASKED)
+def test_signal_while_a_save_never_ends(processes, whole, tmp_path, report):
+    """The hanging save is reported, and the run ends on the checkpoint before it."""
+    run = Run(tmp_path, **SAVE_ON_SIGNAL_ONLY)
     process = processes.start(
         run, faults=[{"moment": "save", "step": 2 * STEPS, "kind": "stuck"}], patience=6
     )
@@ -144,12 +149,12 @@ def test_while_a_save_never_ends(processes, whole, tmp_path, report):
     assert "has waited 6 s for a checkpoint to be written" in process.output
     assert "for images" not in process.output
     process.send("SIGTERM")
-    assert process.wait(10) == 143
+    assert process.wait() == 143
     assert (
         f"the save hangs; the newest checkpoint is {run.root / 'checkpoints' / 'epoch-0001'}"
         in process.output
     )
-    assert "not saved, so the newest checkpoint before is what counts. To go on:" in process.output
+    assert "not saved: the newest earlier checkpoint is used. To resume:" in process.output
     processes.finish(run)
     assert run.without_contradiction()
     assert run.digest() == whole.digest()
@@ -162,10 +167,9 @@ def test_while_a_save_never_ends(processes, whole, tmp_path, report):
 
 @pytest.mark.long
 @pytest.mark.parametrize("moment", [("save", STEPS), ("step", 4)])
-def test_twice(moment, processes, whole, tmp_path, report):
-    """The second one ends at once: a checkpoint that was being written may be lost, and is whole or
-    not there."""
-    run = Run(tmp_path, **ONLY_WHERE_ASKED)
+def test_second_signal_exits_at_once(moment, processes, whole, tmp_path, report):
+    """A checkpoint that was being written may be lost; it is valid or not there."""
+    run = Run(tmp_path, **SAVE_ON_SIGNAL_ONLY)
     process = processes.start(
         run, faults=[{"moment": moment[0], "step": moment[1], "kind": "twice"}]
     )
@@ -178,20 +182,26 @@ def test_twice(moment, processes, whole, tmp_path, report):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
-def test_while_the_command_is_imported(name, whole, tmp_path, report):
-    """Whole new processes, at random moments of their first three seconds. Before Python has come
-    to the command's first line the system's own rule holds, which shells report as the same exit
-    code."""
-    run, moments = Run(tmp_path, **ONLY_WHERE_ASKED), 3
+def test_signal_while_the_command_is_imported(name, whole, tmp_path, report):
+    """New processes get it at a random moment of their first three seconds.
+
+    Before Python has reached the command's first line the system's default action holds, which
+    shells report as the same exit code.
+    """
+    run, moments = Run(tmp_path, **SAVE_ON_SIGNAL_ONLY), 3
     tmp_path.mkdir(exist_ok=True)
     for _ in range(moments):
         line = [sys.executable, "-m", "byol_tf.train", *run.arguments()]
         process = subprocess.Popen(
-            line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=listening
+            line,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=reset_handlers,
         )
         time.sleep(random.uniform(0.05, 3.0))
         process.send_signal(getattr(signal, name))
-        printed, _ = process.communicate(timeout=100)
+        printed, _ = process.communicate(timeout=HANG)
         assert process.returncode in (128 + getattr(signal, name), -getattr(signal, name)), printed[
             -3000:
         ]
@@ -200,8 +210,8 @@ def test_while_the_command_is_imported(name, whole, tmp_path, report):
     report(6, f"{name} while the command is imported: exit code 128 + n", moments)
 
 
-def listening() -> None:
-    """In the new process: nothing is ignored, as it may be in a shell's background."""
+def reset_handlers() -> None:
+    """In the new process: ignores no signal, as a shell's background job would."""
     for name in NAMES:
         signal.signal(
             getattr(signal, name),

@@ -24,6 +24,7 @@ import pytest
 
 from byol_tf.errors import LOST
 from byol_tf.runs.checkpoints import list_checkpoints
+from tests.helpers.waiting import HANG, wait_until
 from tests.reliability.processes import BATCH, REST, Process, Processes, Run, no_process_left
 
 MINUTES = float(os.environ.get("BYOL_TF_SOAK_MINUTES", "15"))
@@ -61,7 +62,7 @@ def stopped(pair: tuple[Process, Process], run: Run, draw: random.Random) -> Non
     one.send("SIGSTOP")
     for other in pair:
         if other is not one:
-            assert other.wait(60) == LOST
+            assert other.wait() == LOST
     one.send("SIGCONT")
 
 
@@ -69,7 +70,7 @@ def damaged(pair: tuple[Process, Process], run: Run, draw: random.Random) -> Non
     """Killed, and a bit of the newest checkpoint is another one afterwards."""
     pair[0].send("SIGKILL")
     for process in pair:
-        process.wait(60)
+        process.wait()
     path = list_checkpoints(run.root / "checkpoints")[-1] / "arrays.npz"
     content = bytearray(path.read_bytes())
     content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
@@ -168,16 +169,20 @@ def test_soak(tmp_path, report):
     )
     with no_process_left(), Processes() as processes, hogs():
         pair = processes.pair(whole)
-        pair[0].begun.wait(20)
+        pair[0].begun.wait(HANG)
         samples = measured(pair, whole)
         assert [process.wait() for process in pair] == [0, 0], pair[0].output[-3000:]
         faults, began = [], time.time()
         while True:
             pair = processes.pair(run)
-            begins, deadline = len(run.lines()), time.time() + 200
-            while len(run.lines()) < begins + WARM_UP and pair[0].code is None:
-                assert time.time() < deadline, pair[0].output[-3000:]
-                time.sleep(0.2)
+            first = len(run.lines())
+            wait_until(
+                lambda pair=pair, first=first: (
+                    len(run.lines()) >= first + WARM_UP or pair[0].code is not None
+                ),
+                lambda pair=pair: pair[0].output[-3000:],
+                pause=0.2,
+            )
             if not pair[0].ended.wait(60) and seconds_left(run, whole) > LAST_FAULT:
                 fault = (
                     FAULTS[len(faults) % len(FAULTS)]
@@ -186,7 +191,7 @@ def test_soak(tmp_path, report):
                 )
                 fault(pair, run, draw)
                 faults.append(fault.__name__)
-            codes = [process.wait(200) for process in pair]
+            codes = [process.wait() for process in pair]
             if codes == [0, 0]:
                 break
             assert 0 not in codes, (codes, pair[0].output[-3000:])
@@ -229,7 +234,7 @@ def test_the_memory_of_two_machines_is_level(tmp_path, report):
         for name, job in (("level", {}), ("growing", {"keys": False})):
             run = Run(tmp_path / name, **changes)
             pair = processes.pair(run, (job, job))
-            pair[0].begun.wait(20)
+            pair[0].begun.wait(HANG)
             samples = measured(pair, run)
             assert [process.wait() for process in pair] == [0, 0], pair[0].output[-3000:]
             slopes.append(growth(samples)[0] / 2**20)

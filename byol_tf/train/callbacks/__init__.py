@@ -1,1 +1,1 @@
-"""What watches a run. Nothing here changes what is learned."""
+"""Keras callbacks for monitoring and checkpointing; none changes what is learned."""

@@ -1,100 +1,108 @@
-"""When checkpoints are taken, and what is in them."""
+"""Callbacks that save checkpoints and resume within an epoch."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from byol_tf.devices import on_cpu
 from byol_tf.errors import Interrupted
+from byol_tf.models.byol import BYOL
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.process_exit import exit_now
 from byol_tf.train.signals import SignalWatch
 
+Logs = dict[str, Any] | None
 logger = logging.getLogger(__name__)
 
 
 class ResumedEpoch(keras.callbacks.Callback):
-    """Makes the first epoch of a `fit` the rest of one, with the running means that it had: its
-    logs are those of the whole epoch.
+    """Makes the first epoch of a `fit` the rest of one that was interrupted.
+
+    The metrics' running means continue too, so the epoch's logs are those of the complete epoch.
 
     Args:
-        step: steps of that epoch that are done, fewer than it has; 0 changes nothing.
-        means: name of a metric -> (total, count) after them (see `running_means`).
+        step: completed steps of that epoch, fewer than it has; 0 changes nothing.
+        means: name of a metric -> its (total, count) after them (see `running_means`).
     """
 
-    def __init__(self, step: int, means: dict[str, tuple[float, float]]):
+    def __init__(self, step: int, means: Mapping[str, tuple[float, float]]):
         super().__init__()
         self.step, self.means = step, means
         self._remaining: int | None = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Restores the running means of the first epoch."""
         if self.step:
-            # Here, since Keras has just set all metrics to 0.
+            # Here, since Keras has just reset all metrics.
             for metric in self.model.metrics:
                 for variable, value in zip(
                     (metric.total, metric.count), self.means[metric.name], strict=True
                 ):
-                    for copy in _copies(
-                        self.model, variable
-                    ):  # `assign` would share it out among the replicas, and round
-                        copy.assign(value)
+                    # `variable.assign` would divide the value among replicas, and round.
+                    for replica_variable in _replica_values(self.model, variable):
+                        replica_variable.assign(value)
             self._remaining = self.params["steps"] - self.step
             self.step = 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Ends the first epoch after its remaining steps."""
         if self._remaining is not None and batch + 1 >= self._remaining:
             self.model.stop_training = True  # ends the epoch; `fit` resumes after `on_epoch_end`
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Has `fit` continue with complete epochs."""
         if self._remaining is not None:
             self.model.stop_training, self._remaining = False, None
 
 
 def running_means(model: keras.Model) -> dict[str, tuple[float, float]]:
-    """Name of each of the model's metrics, which are means over an epoch -> its (total, count).
+    """Returns the (total, count) of each of the model's metrics, which are means over an epoch.
 
-    Those of any replica, which all hold the same numbers: BYOL's step takes the mean over them
-    before it adds. So nobody has to ask the other processes, which wait at their next step.
+    They are read on any replica, as all have the same: BYOL's step averages over replicas before it
+    adds. So no other worker has to be asked, which would wait at its next step.
     """
     return {
-        metric.name: tuple(
-            float(_copies(model, variable)[0]) for variable in (metric.total, metric.count)
+        metric.name: (
+            float(_replica_values(model, metric.total)[0]),
+            float(_replica_values(model, metric.count)[0]),
         )
         for metric in model.metrics
     }
 
 
-def _copies(model: keras.Model, variable: keras.Variable) -> tuple:
-    """A variable's part on each of this process's replicas."""
+def _replica_values(model: keras.Model, variable: keras.Variable) -> tuple[tf.Variable, ...]:
+    """Returns a variable's TensorFlow variables, one for each of this process's replicas."""
     return model.distribute_strategy.experimental_local_results(variable.value)
 
 
-_STUCK = 5.0
-"""Seconds after which a batch doesn't come, once a signal has: a scheduler mostly gives 30 in
-all."""
-_LOST = 25.0
-"""The same where the steps since the last checkpoint are lost by it."""
+_STALLED = 5.0
+"""Seconds to wait for a batch once a signal has come; schedulers mostly give 30 in all."""
+_STALLED_UNSAVED = 25.0
+"""The same where the steps since the last checkpoint would be lost."""
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Saves the model, its optimizer and whatever the run must know to go on: at each epoch's end,
-    and between if that is wanted.
+    """Saves model, optimizer and callback state at each epoch's end and, if wanted, within epochs.
 
-    Between two steps it copies the variables and lets the writer do the rest. When a signal has
-    come, it saves after the call that runs then, and stops. Where that call waits for a batch that
-    doesn't come, or a save hangs, nobody gets as far: then `end` ends the process.
+    It copies the variables between two steps and lets the writer do the rest. After a signal it
+    saves once the current call of the compiled step is done, and stops. `fit` never gets that far
+    where that call waits for a batch that doesn't come, or a save hangs: then `end` ends the
+    process.
 
     Args:
-        writer: what writes checkpoints.
-        state: gives what else to keep, as a JSON object; asked after the other callbacks.
-        signals: that may ask to stop.
-        steps: a checkpoint when so many steps were made since the last, as far as several steps in
-            one call allow; None for none.
-        minutes: one when so many have passed since the last; None for none.
-        step: steps that the first epoch had before this `fit`.
+        writer: writes the checkpoints in a thread.
+        state: returns what else to save, as a JSON object; called after the other callbacks.
+        signals: whose first signal asks to stop.
+        every_steps: steps between checkpoints, as far as `steps_per_execution` allows; None saves
+            at each epoch's end only.
+        every_minutes: minutes between checkpoints, likewise.
+        first_step: steps of the first epoch that were done before this `fit`.
         end: ends the process after a signal, whatever its threads wait for.
 
     Raises:
@@ -105,136 +113,153 @@ class Checkpoint(keras.callbacks.Callback):
     def __init__(
         self,
         writer: CheckpointWriter,
-        state: Callable[[], dict],
+        state: Callable[[], dict[str, Any]],
         signals: SignalWatch,
-        steps: int | None = None,
-        minutes: float | None = None,
-        step: int = 0,
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        first_step: int = 0,
         end: Callable[[Interrupted], object] = lambda stopped: exit_now(stopped.exit_code),
     ):
         super().__init__()
         self.writer, self.state, self.signals = writer, state, signals
-        self.steps, self.minutes = steps, minutes
-        self.end, writer.on_hang = end, self._give_up
-        self._epoch, self._step, self._earlier = 0, step, step
+        self.every_steps, self.every_minutes = every_steps, every_minutes
+        self.end = end
+        writer.on_hang = self._on_hanging_save
+        # Position: completed epochs, and steps of the current one.
+        self._epoch, self._step = 0, first_step
+        self._steps_before_fit = first_step
         self._unsaved_steps = 0
         self._saved_at = time.monotonic()
-        self._logs: dict | None = None
-        self._in_call, self._alone = False, threading.Lock()
+        self._logs: Logs = None
+        # The thread that watches the input saves only while the training thread is inside a call.
+        self._in_call, self._lock = False, threading.Lock()
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._epoch, self._step = epoch, self._earlier
-        self._whole = self.params["steps"]
-        self._first, self._earlier = self._earlier, 0
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        """Sets the position to the epoch's first step, or to the resumed one."""
+        self._epoch, self._step = epoch, self._steps_before_fit
+        self._epoch_offset, self._steps_before_fit = self._steps_before_fit, 0
+        self._steps_per_epoch = self.params["steps"]
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
+        """Notes that the compiled step is called."""
         self._in_call = True
 
-    def on_train_batch_end(self, batch, logs=None):
-        with self._alone:
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Saves if a checkpoint is due or a signal has come; stops after a signal."""
+        with self._lock:
             self._in_call, self._logs = False, logs
-            self._unsaved_steps += self._first + batch + 1 - self._step
-            self._step = self._first + batch + 1
-            asked = self.signals.received is not None
-            # At an epoch's last step the checkpoint of its end is near. If the last one is still
+            step = self._epoch_offset + batch + 1
+            self._unsaved_steps += step - self._step
+            self._step = step
+            signal_number = self.signals.received
+            # At an epoch's last step the one of its end is near. If the last checkpoint is still
             # being written, the next call will do.
-            if asked or (self._due() and self._step < self._whole and not self.writer.busy):
-                self._save(*self._within())
-            if asked:
-                self._stop()
+            if signal_number is not None or (
+                self._due() and self._step < self._steps_per_epoch and not self.writer.busy
+            ):
+                self._save(*self._snapshot_within_epoch())
+            if signal_number is not None:
+                self._stop(signal_number)
             self.writer.check()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Saves; stops after a signal."""
         self._epoch, self._step = epoch + 1, 0
         self._save(model_arrays(self.model), self.state())
         if self.signals.received is not None:
-            self._stop()
+            self._stop(self.signals.received)
 
-    def on_input_stall(self, seconds: float, still: Callable[[], bool]) -> None:
-        """To be called again and again, from another thread, while the one that trains waits for a
-        batch and this process does nothing.
+    def on_input_stall(self, seconds: float, still_waiting: Callable[[], bool]) -> None:
+        """Saves the last completed step and ends the process, if a signal came during a stall.
 
-        After a signal it saves what the step before left, and ends the process. Of a CPU's
-        variables it is known that none changes before the batch is there, if each call makes one
-        step; elsewhere the checkpoint before is what counts.
+        To be called again and again from another thread while the training thread waits for a batch
+        and this process is idle. A CPU's variables don't change before the batch is there if each
+        call runs one step; elsewhere the newest earlier checkpoint has to do.
 
         Args:
             seconds: that the batch has been awaited.
-            still: whether it still is.
+            still_waiting: returns whether it still is.
         """
-        at_rest = on_cpu(self.model.distribute_strategy) and self.model.steps_per_execution == 1
+        can_save = on_cpu(self.model.distribute_strategy) and self.model.steps_per_execution == 1
+        signal_number = self.signals.received
         if (
-            self.signals.received is None
-            or seconds < (_STUCK if at_rest else _LOST)
-            or not self._alone.acquire(blocking=False)
+            signal_number is None
+            or seconds < (_STALLED if can_save else _STALLED_UNSAVED)
+            or not self._lock.acquire(blocking=False)
         ):
             return
         try:
             if self._in_call:
-                self._save_during_stall(at_rest, still)
+                self._end_during_stall(signal_number, can_save, still_waiting)
         finally:
-            self._alone.release()
+            self._lock.release()
 
-    def _save_during_stall(self, at_rest: bool, still: Callable[[], bool]) -> None:
+    def _end_during_stall(
+        self, signal_number: int, can_save: bool, still_waiting: Callable[[], bool]
+    ) -> None:
         saved = not self._unsaved_steps
-        taken = self._within() if at_rest and not saved else None
-        # what was taken may be from before the step and from after it; it is saved when the step is
-        # made
-        if not still():
+        snapshot = self._snapshot_within_epoch() if can_save and not saved else None
+        # If the batch has come meanwhile, the snapshot may mix variables from before and after the
+        # step; the training thread saves once the step is done.
+        if not still_waiting():
             return
-        if taken is not None:
-            self._save(*taken)
+        if snapshot is not None:
+            self._save(*snapshot)
             saved = True
         self.writer.finish()
-        self.end(self._stopped(saved))
+        self.end(self._interrupted(signal_number, saved))
 
-    def _give_up(self) -> None:
-        """Called while a save is awaited that hangs."""
-        if self.signals.received is not None:
-            newest = self.writer.newest
-            before = (
-                "none was written before it since this process began"
-                if newest is None
-                else f"the newest checkpoint is {newest}"
-            )
-            logger.info("the save hangs; %s", before)
-            self.end(self._stopped(False))
+    def _on_hanging_save(self) -> None:
+        """Ends the process after a signal; called while a hanging save is awaited."""
+        if self.signals.received is None:
+            return
+        newest = self.writer.newest
+        available = (
+            "none was written before it since this process started"
+            if newest is None
+            else f"the newest checkpoint is {newest}"
+        )
+        logger.info("the save hangs; %s", available)
+        self.end(self._interrupted(self.signals.received, saved=False))
 
     def _due(self) -> bool:
-        by_steps = self.steps is not None and self._unsaved_steps >= self.steps
-        return by_steps or (
-            self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes
-        )
+        if self.every_steps is not None and self._unsaved_steps >= self.every_steps:
+            return True
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return self.every_minutes is not None and minutes >= self.every_minutes
 
-    def _within(self) -> tuple[dict, dict]:
-        """What a checkpoint within an epoch holds."""
+    def _snapshot_within_epoch(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return model_arrays(self.model), self.state() | {
             "logs": self._logs,
             "means": running_means(self.model),
         }
 
-    def _save(self, arrays: dict, state: dict) -> None:
+    def _save(self, arrays: dict[str, np.ndarray], state: dict[str, Any]) -> None:
         self.writer.write(self._epoch, self._step, arrays, state)
         self._unsaved_steps, self._saved_at = 0, time.monotonic()
 
-    def _stop(self) -> None:
+    def _stop(self, signal_number: int) -> None:
         self.writer.finish()
-        raise self._stopped(True)
+        raise self._interrupted(signal_number, saved=True)
 
-    def _stopped(self, saved: bool) -> Interrupted:
-        return Interrupted(
-            self.signals.received, self._epoch, self._step, saved and not self.writer.failed
-        )
+    def _interrupted(self, signal_number: int, saved: bool) -> Interrupted:
+        return Interrupted(signal_number, self._epoch, self._step, saved and not self.writer.failed)
 
 
-def model_arrays(model) -> dict:
-    """Every variable of a compiled BYOL model as a NumPy array, by role and path."""
+def model_arrays(model: BYOL) -> dict[str, np.ndarray]:
+    """Returns every variable of a compiled BYOL model as an array, by role and path."""
     return {name: variable.numpy() for name, variable in _named_variables(model).items()}
 
 
-def restore_model(model, arrays: dict) -> None:
-    """Sets every variable of a compiled BYOL model from `model_arrays`' output; `ValueError` that
-    names what is missing, unknown or misshapen.
+def restore_model(model: BYOL, arrays: Mapping[str, np.ndarray]) -> None:
+    """Sets every variable of a compiled BYOL model.
+
+    Args:
+        model: with the variables that `model_arrays` was called on.
+        arrays: what it returned.
+
+    Raises:
+        ValueError: if arrays are missing, unknown or of other shapes; the text names some.
     """
     variables = _named_variables(model)
     wrong = sorted(set(variables) ^ set(arrays)) or sorted(
@@ -249,18 +274,19 @@ def restore_model(model, arrays: dict) -> None:
         variable.assign(arrays[name])
 
 
-def _named_variables(model) -> dict[str, keras.Variable]:
-    parts = {f"online/{name}": part.variables for name, part in model.networks.items()}
-    if model.target == "ema":
-        parts |= {
-            "target/encoder": model.target_encoder.variables,
-            "target/projector": model.target_projector.variables,
-        }
-    parts["optimizer"] = model.optimizer.variables
-    named = {}
-    for role, variables in parts.items():
-        for index, variable in enumerate(variables):
-            # Keras gives copies of a layer the same path, and the optimizer's slots long ones; the
-            # index makes names unique and the order checked.
-            named[f"{role}/{index:04d}/{variable.path}"] = variable
-    return named
+def _named_variables(model: BYOL) -> dict[str, keras.Variable]:
+    by_role = {f"online/{name}": part.variables for name, part in model.networks.items()}
+    for name, network in (
+        ("encoder", model.target_encoder),
+        ("projector", model.target_projector),
+    ):
+        if network is not None:
+            by_role[f"target/{name}"] = network.variables
+    by_role["optimizer"] = model.optimizer.variables
+    # Keras gives copies of a layer the same path, and the optimizer's slots long ones; the index
+    # makes names unique and has `restore_model` check the order.
+    return {
+        f"{role}/{index:04d}/{variable.path}": variable
+        for role, variables in by_role.items()
+        for index, variable in enumerate(variables)
+    }

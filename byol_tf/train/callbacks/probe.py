@@ -1,4 +1,6 @@
-"""How good the representation is while it is learned (STL-10 paper, section 3.4)."""
+"""Accuracy of the frozen encoder during training (STL-10 paper, section 3.4)."""
+
+from typing import Any
 
 import keras
 
@@ -10,15 +12,15 @@ from pipelines.sources import Images
 
 class Probe(keras.callbacks.Callback):
     """Puts `probe_accuracy` and `knn_accuracy` into the logs of every n-th and of the last epoch.
-    Changes nothing that is learned.
 
     Args:
-        inference: the inference model around the online encoder (see `models/inference.py`).
-        train: labelled images that the classifiers learn from.
-        test: labelled images that they are judged on.
-        epochs: of the whole run, the last of which is always probed.
+        inference: the model from uint8 images to representations, around the online encoder.
+        train: labelled images that the classifiers are fitted on.
+        test: labelled images that they are evaluated on.
+        epochs: of the complete run.
         every: epochs between probes.
-        neighbours, temperature: of the nearest-neighbour vote.
+        neighbours: number of neighbours that vote.
+        temperature: of their votes' weights.
     """
 
     def __init__(
@@ -37,16 +39,20 @@ class Probe(keras.callbacks.Callback):
         self.neighbours, self.temperature = neighbours, temperature
 
     def measure(self) -> dict[str, float]:
-        """`probe_accuracy` and `knn_accuracy` of the encoder as it is now, as fractions."""
+        """Returns `probe_accuracy` and `knn_accuracy` of the encoder now, as fractions."""
         train, test = embed(self.inference, self.train), embed(self.inference, self.test)
         features_and_labels = (train, self.train.labels, test, self.test.labels)
         return {
-            "probe_accuracy": linear_accuracy(*features_and_labels),
+            "probe_accuracy": linear_accuracy(*features_and_labels),  # type: ignore[arg-type]  # labelled
             "knn_accuracy": knn_accuracy(
-                *features_and_labels, neighbours=self.neighbours, temperature=self.temperature
+                *features_and_labels,  # type: ignore[arg-type]  # labelled
+                neighbours=self.neighbours,
+                temperature=self.temperature,
             ),
         }
 
-    def on_epoch_end(self, epoch, logs=None):
-        if (epoch + 1) % self.every == 0 or epoch + 1 == self.epochs:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Measures, if this epoch is to be probed."""
+        due = (epoch + 1) % self.every == 0 or epoch + 1 == self.epochs
+        if due and logs is not None:
             logs.update(self.measure())

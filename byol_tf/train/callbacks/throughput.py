@@ -1,19 +1,25 @@
-"""Images a second, measured over training steps alone."""
+"""Images per second of the training steps alone."""
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
+_STATE = ("seconds", "steps", "epoch_seconds", "epoch_steps")
+
 
 class Throughput(keras.callbacks.Callback):
-    """Puts `images_per_second` of the epoch so far into the logs, without the time of callbacks at
-    the epoch's end.
+    """Puts `images_per_second` of the epoch so far into the logs.
+
+    What callbacks do at an epoch's end, such as a probe, isn't counted.
 
     Args:
-        batch_size: images a step, over all replicas.
+        batch_size: images per step, over all replicas.
         seconds: training time of an earlier part of the same run.
-        steps: its steps.
-        epoch_seconds, epoch_steps: the part of both that belongs to the epoch that goes on.
+        steps: steps of that part.
+        epoch_seconds: of `seconds`, those of the epoch that is being resumed.
+        epoch_steps: of `steps`, likewise.
     """
 
     def __init__(
@@ -28,8 +34,13 @@ class Throughput(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.seconds, self.steps = seconds, steps
         self.epoch_seconds, self.epoch_steps = epoch_seconds, epoch_steps
-        self._last = 0.0
-        self._batches = 0
+        self._last_time = 0.0
+        self._last_batch = 0
+
+    @classmethod
+    def resumed(cls, batch_size: int, state: Mapping[str, Any]) -> "Throughput":
+        """Returns one that continues from a `state`, whose other keys are ignored."""
+        return cls(batch_size, **{name: state[name] for name in _STATE if name in state})
 
     @property
     def images_per_second(self) -> float:
@@ -38,24 +49,28 @@ class Throughput(keras.callbacks.Callback):
 
     @property
     def state(self) -> dict[str, float]:
-        """What another object of this class takes to go on."""
-        return {
-            name: getattr(self, name)
-            for name in ("seconds", "steps", "epoch_seconds", "epoch_steps")
-        }
+        """What `resumed` continues from."""
+        return {name: getattr(self, name) for name in _STATE}
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self._last, self._batches = time.perf_counter(), 0
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Starts the clock."""
+        self._last_time, self._last_batch = time.perf_counter(), 0
 
-    def on_train_batch_end(self, batch, logs=None):
-        now, done = time.perf_counter(), batch + 1 - self._batches
-        self.seconds += now - self._last
-        self.epoch_seconds += now - self._last
-        self.steps += done
-        self.epoch_steps += done
-        self._last, self._batches = now, batch + 1
-        logs["images_per_second"] = self.epoch_steps * self.batch_size / self.epoch_seconds
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Counts the steps since the last call."""
+        now, steps = time.perf_counter(), batch + 1 - self._last_batch
+        self.seconds += now - self._last_time
+        self.epoch_seconds += now - self._last_time
+        self.steps += steps
+        self.epoch_steps += steps
+        self._last_time, self._last_batch = now, batch + 1
+        self._log(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
-        logs["images_per_second"] = self.epoch_steps * self.batch_size / self.epoch_seconds
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Logs the epoch's mean and starts to count the next."""
+        self._log(logs)
         self.epoch_seconds, self.epoch_steps = 0.0, 0
+
+    def _log(self, logs: dict[str, Any] | None) -> None:
+        if logs is not None:
+            logs["images_per_second"] = self.epoch_steps * self.batch_size / self.epoch_seconds

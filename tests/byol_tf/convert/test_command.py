@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import logging
 import sys
 
 import h5py
@@ -501,22 +502,22 @@ def config_from(folder, **encoder) -> Config:
 
 
 @pytest.mark.long
-def test_run_starts_from_the_converted_encoder(converted, tmp_path):
+def test_run_starts_from_the_converted_encoder(converted, tmp_path, caplog):
     from byol_tf.runs.folder import RunFolder
     from byol_tf.train.experiment import Experiment
 
     folder, tensors = converted
-    lines = []
-    experiment = Experiment(config_from(folder), RunFolder(tmp_path / "run"), lines.append)
+    experiment = Experiment(config_from(folder), RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
-    experiment._begin(["test"])
+    with caplog.at_level(logging.INFO):
+        experiment._initialize_or_resume(["test"])
     pixels = images(2, 32)
     expected = torch_resnet.representations(tensors, normalised(pixels))
     np.testing.assert_allclose(experiment.inference(pixels).numpy(), expected, atol=1e-4)
     np.testing.assert_allclose(
         experiment.model.target_encoder(normalised(pixels)).numpy(), expected, atol=1e-4
     )
-    assert f"the encoder starts from {folder / 'encoder.keras'}" in lines
+    assert f"the encoder starts from {folder / 'encoder.keras'}" in caplog.messages
 
 
 @pytest.fixture

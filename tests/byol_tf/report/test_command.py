@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -207,17 +208,18 @@ def test_page_without_labels_or_images(run, tmp_path, capsys):
     assert " ".join(page_of(copy).text).count("Not shown: data.root: there is no folder") == 3
 
 
-def test_failed_report_is_logged_and_ends_no_run(tmp_path):
+def test_failed_report_is_logged_and_ends_no_run(tmp_path, caplog):
     from byol_tf.train.finish import write_final_report
 
-    folder, said = RunFolder(tmp_path / "my run"), []
+    folder = RunFolder(tmp_path / "my run")
     folder.root.mkdir()
     folder.config.write_text('{"name": "changed-while-it-ran", "tau": 3}')
-    write_final_report(None, folder, None, None, None, said.append)
-    assert said == [
-        "drawing the report",
-        f"warning: report not written: {folder.config}: tau: expected an object; received 3. "
-        f"To make it: python -m byol_tf.report --run '{folder.root}'",
+    with caplog.at_level(logging.INFO):
+        write_final_report(None, folder, None, None, None)
+    assert caplog.messages == [
+        "writing the report",
+        f"report not written: {folder.config}: tau: expected an object; received 3. "
+        f"To write it: python -m byol_tf.report --run '{folder.root}'",
     ]
 
 

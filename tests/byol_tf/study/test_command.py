@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from PIL import Image
 from byol_tf.study.__main__ import main
 from byol_tf.study.progress import StudyProgress
 from byol_tf.study.schema import packaged_studies
+from tests.helpers.waiting import HANG, wait_until
 
 ROOT = Path(__file__).parents[3]
 BASE = {
@@ -240,14 +240,13 @@ class TestDisorderly:
         runs = study.parent / "studies" / "runs"
 
         def stop():
-            while not list(runs.glob("tiny-*/history.csv")):
-                time.sleep(0.01)
+            wait_until(lambda: list(runs.glob("tiny-*/history.csv")))
             os.kill(os.getpid(), number)
 
         thread = threading.Thread(target=stop)
         thread.start()
         assert main(line(study)) == 128 + number
-        thread.join()
+        thread.join(HANG)
         printed = capsys.readouterr().out
         assert f"stopped by {number.name}. To resume:\n  python -m byol_tf.study {study}" in printed
         out = study.parent / "studies" / "taus-small"
@@ -348,7 +347,7 @@ def undisturbed(tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "base.json").write_text(json.dumps(BASE))
     process = start(written(folder, STUDY))
-    assert process.wait() == 0
+    assert process.wait(HANG) == 0
     return figures(folder / "studies" / "taus-small")
 
 
@@ -365,13 +364,16 @@ def test_stopped_and_restarted_study_has_the_same_figures(study, undisturbed):
     """The real command, stopped by SIGTERM while its first run trains."""
     runs = study.parent / "studies" / "runs"
     process = start(study)
-    while not list(runs.glob("tiny-*/history.csv")):
+
+    def has_trained() -> bool:
         assert process.poll() is None, (study.parent / "log").read_text()
-        time.sleep(0.1)
+        return bool(list(runs.glob("tiny-*/history.csv")))
+
+    wait_until(has_trained, pause=0.1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait() == 128 + signal.SIGTERM
+    assert process.wait(HANG) == 128 + signal.SIGTERM
     assert not list(runs.glob("tiny-*/result.json")), "stopped too late to show anything"
-    assert start(study).wait() == 0
+    assert start(study).wait(HANG) == 0
     assert figures(study.parent / "studies" / "taus-small") == undisturbed
     assert (
         undisturbed["quick", "", "0"]

@@ -1,4 +1,4 @@
-"""The main command, as a user runs it: real processes, real images, a real run folder."""
+"""The training command as a user runs it: real processes, images and run folder."""
 
 import csv
 import json
@@ -9,13 +9,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
+from tests.helpers.waiting import HANG, wait_until
 
 ROOT = Path(__file__).parents[3]
 SMALL = {
@@ -39,7 +39,7 @@ FIGURES = tuple(
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
-    """The line that trains SMALL in a folder."""
+    """Returns the command line that trains SMALL in a folder."""
     config = folder / "small.json"
     config.write_text(json.dumps(SMALL))
     return [
@@ -55,31 +55,35 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 
 def run(*line: str, **environment: str) -> subprocess.CompletedProcess:
-    """Runs a command line to its end, with what it printed."""
+    """Runs a command line to its end."""
     return subprocess.run(
-        line, capture_output=True, text=True, timeout=300, env=os.environ | environment, check=False
+        line,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        env=os.environ | environment,
+        check=False,
     )
 
 
-def offline(tries: Path) -> dict[str, str]:
-    """The environment of a process that may ask nothing of the network; what it asks all the same
-    is listed in the file `tries`."""
-    found = os.pathsep.join(
+def offline(attempts: Path) -> dict[str, str]:
+    """Returns the environment of a process that has no network; `attempts` lists what it tried."""
+    path = os.pathsep.join(
         filter(None, [str(ROOT / "tests" / "helpers" / "offline"), os.environ.get("PYTHONPATH")])
     )
-    return {"PYTHONPATH": found, "BYOL_TF_TEST_TRIES": str(tries)}
+    return {"PYTHONPATH": path, "BYOL_TF_TEST_TRIES": str(attempts)}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess, dict]:
-    """(folder, process, result) of one undisturbed run, without network."""
+    """(folder, process, result) of one uninterrupted run, without network."""
     folder = tmp_path_factory.mktemp("train")
     done = run(*command(folder, "--set", "probe.supervised=true"), **offline(folder / "tries.txt"))
     assert done.returncode == 0, done.stderr
     return folder, done, json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_run_asks_nothing_of_the_network(finished):
+def test_run_uses_no_network(finished):
     assert not (finished[0] / "tries.txt").exists(), (finished[0] / "tries.txt").read_text()
 
 
@@ -94,8 +98,8 @@ def test_a_run_asks_nothing_of_the_network(finished):
         'socket.gethostbyname("host.invalid")\'])',
     ],
 )
-def test_a_run_that_asked_would_be_found_out(tmp_path, attempt):
-    """The control: refused, and listed though the error is caught. This machine may be asked."""
+def test_network_use_would_be_detected(tmp_path, attempt):
+    """The control: refused, and listed though the error is caught. Loopback is allowed."""
     caught = f"try:\n    {attempt}\nexcept Exception: pass\nelse: raise SystemExit(3)\n"
     here = (
         "import socket; s = socket.create_server(('127.0.0.1', 0)); "
@@ -127,7 +131,7 @@ def test_last_line_is_the_result(finished):
     assert 0.0 < result["loss"] < 4.0
 
 
-def test_the_same_network_from_scratch_stands_beside_it(finished):
+def test_supervised_baseline_is_reported(finished):
     _, done, result = finished
     assert result["system"] == "BYOL"
     assert 0.2 < result["supervised_accuracy"] <= 1.0  # chance is a tenth
@@ -160,15 +164,18 @@ def test_run_folder_is_complete(finished):
     assert float(rows[1]["tau"]) < float(rows[2]["tau"]) < float(rows[3]["tau"])
 
 
-def test_the_plan_said_what_the_run_took(finished):
+def test_plan_matches_the_size_of_checkpoints(finished):
     _, done, result = finished
-    said = float(re.search(r"disk .*checkpoints of ([\d.]+) MB", done.stdout)[1])
+    planned = float(re.search(r"disk .*checkpoints of ([\d.]+) MB", done.stdout)[1])
     sizes = [
         sum(file.stat().st_size for file in path.iterdir())
         for path in (Path(result["run_dir"]) / "checkpoints").iterdir()
     ]
-    assert all(0.95 * said - 0.05 < size / 1e6 < 1.3 * said + 0.1 for size in sizes), (said, sizes)
-    assert re.search(r"recipe +the defaults but for ", done.stdout)
+    assert all(0.95 * planned - 0.05 < size / 1e6 < 1.3 * planned + 0.1 for size in sizes), (
+        planned,
+        sizes,
+    )
+    assert re.search(r"recipe +the defaults with ", done.stdout)
 
 
 def test_tensorboard_holds_the_curves(finished):
@@ -211,9 +218,8 @@ def test_tensorboard_holds_the_hyperparameters_and_the_projector(finished):
     assert len((run_dir / "logs" / "classes.tsv").read_text().splitlines()) == 100
 
 
-def test_the_report_shows_what_the_run_was(finished):
-    """Its untrained network is the one that the run began with, and its probe the one that was
-    measured."""
+def test_report_agrees_with_the_run(finished):
+    """On its untrained network, its probe, its effective rank and its accuracies."""
     from byol_tf.config.loading import load_config
     from byol_tf.evaluate.features import embed
     from byol_tf.evaluate.knn import knn_accuracy
@@ -232,11 +238,11 @@ def test_the_report_shows_what_the_run_was(finished):
         embed(start, train), train.labels, embed(start, test), test.labels, config.probe.neighbours
     )
     assert before == result["untrained_knn_accuracy"]
-    seen = analyze_representations(config, load_run_encoder(config, folder), source)
-    assert np.mean(seen.predicted == seen.actual) == pytest.approx(
+    analysis = analyze_representations(config, load_run_encoder(config, folder), source)
+    assert np.mean(analysis.predicted == analysis.actual) == pytest.approx(
         result["probe_accuracy"], abs=0.011
     )  # one image
-    shares = seen.spectra["trained"][seen.spectra["trained"] > 0]
+    shares = analysis.spectra["trained"][analysis.spectra["trained"] > 0]
     assert np.exp(-(shares * np.log(shares)).sum()) == pytest.approx(
         result["effective_rank"], rel=1e-3
     )
@@ -247,7 +253,7 @@ def test_the_report_shows_what_the_run_was(finished):
     assert f"look:  {folder.report}" in done.stdout
 
 
-def test_the_same_command_again_trains_nothing(finished, capsys):
+def test_finished_run_is_not_trained_again(finished, capsys):
     folder, _, result = finished
     code, printed, _ = in_process(capsys, command(folder, "--set", "probe.supervised=true"))
     assert code == 0
@@ -256,8 +262,8 @@ def test_the_same_command_again_trains_nothing(finished, capsys):
     assert json.loads(printed.splitlines()[-1]) == result
 
 
-def but_for_speed(history: Path) -> list[dict[str, str]]:
-    """The rows as they were written, without the column that no two runs share."""
+def rows_without_speed(history: Path) -> list[dict[str, str]]:
+    """Returns the rows as written, without the column that no two runs share."""
     with history.open() as file:
         return [
             {name: value for name, value in row.items() if name != "images_per_second"}
@@ -265,64 +271,64 @@ def but_for_speed(history: Path) -> list[dict[str, str]]:
         ]
 
 
-def broken_off(
+def interrupted(
     line: list[str], folder: Path, epoch: int, step: int, number: int
 ) -> tuple[int, str]:
-    """(exit code, what it printed) of a command that gets a signal when there is a checkpoint at a
-    step of an epoch, or later in it."""
-    at_once = os.environ | {
-        "PYTHONUNBUFFERED": "1"
-    }  # or a killed process takes with it what it said
+    """Sends a command a signal once it has a checkpoint at or after a step of an epoch.
+
+    Returns:
+        Its exit code, and what it printed.
+    """
+    unbuffered = os.environ | {"PYTHONUNBUFFERED": "1"}  # else a killed process prints nothing
     process = subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=at_once
+        line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=unbuffered
     )
-    deadline = time.time() + 200
-    while not any(
-        position_of(path) >= (epoch, step)
-        for runs in folder.glob("runs/*")
-        for path in list_checkpoints(runs / "checkpoints")
-    ):
+
+    def has_checkpoint() -> bool:
         assert process.poll() is None
-        assert time.time() < deadline
-        time.sleep(0.005)
+        return any(
+            position_of(path) >= (epoch, step)
+            for run_dir in folder.glob("runs/*")
+            for path in list_checkpoints(run_dir / "checkpoints")
+        )
+
+    wait_until(has_checkpoint, pause=0.005)
     process.send_signal(number)
-    printed, _ = process.communicate(timeout=100)
+    printed, _ = process.communicate(timeout=HANG)
     return process.returncode, printed
 
 
-# with fused views, a step is a second's: tests/reliability/test_every_step.py has those
+# Views by keras-cv; tests/reliability/test_every_step.py has those made in the step.
 @pytest.mark.long
-def test_a_run_that_is_stopped_and_killed_within_epochs_ends_on_the_same_weights(
-    finished, tmp_path
-):
-    """One seed gives one loss curve and the same bits, also to a run that was interrupted: order
-    and draws are functions of the step."""
+def test_interrupted_run_ends_on_the_same_bits(finished, tmp_path):
+    """Stopped by SIGTERM, then killed: order and random parameters are functions of the step."""
     often = command(tmp_path, "--set", "run.checkpoint_every_steps=1")
-    code, printed = broken_off(often, tmp_path, 0, random.randint(1, 15), signal.SIGTERM)
+    code, printed = interrupted(often, tmp_path, 0, random.randint(1, 15), signal.SIGTERM)
     assert code == 128 + signal.SIGTERM
     assert (
         where := re.search(
             r"stopped by SIGTERM after epoch 0 of 3, step (\d+) of 22 in the next; saved", printed
         )
     )
-    going_on = [sys.executable, *shlex.split(printed.splitlines()[-1])[1:]]
-    code, printed = broken_off(going_on, tmp_path, 1, random.randint(1, 15), signal.SIGKILL)
+    resume = [sys.executable, *shlex.split(printed.splitlines()[-1])[1:]]
+    code, printed = interrupted(resume, tmp_path, 1, random.randint(1, 15), signal.SIGKILL)
     assert code == -signal.SIGKILL
-    assert f"going on after epoch 0 of 3, step {where[1]} of 22 in the next" in printed
+    assert f"resuming after epoch 0 of 3, step {where[1]} of 22 in the next" in printed
     resumed = run(*often)
     assert resumed.returncode == 0, resumed.stderr
-    assert re.search(r"going on after epoch 1 of 3, step \d+ of 22 in the next", resumed.stdout)
+    assert re.search(r"resuming after epoch 1 of 3, step \d+ of 22 in the next", resumed.stdout)
     assert len(list((tmp_path / "runs").iterdir())) == 1
     result = json.loads(resumed.stdout.splitlines()[-1])
     assert result["weights_digest"] == finished[2]["weights_digest"]
     assert result["steps"] == finished[2]["steps"]
-    curves = [but_for_speed(Path(run["run_dir"]) / "history.csv") for run in (result, finished[2])]
+    curves = [
+        rows_without_speed(Path(run["run_dir"]) / "history.csv") for run in (result, finished[2])
+    ]
     assert curves[0] == curves[1]
 
 
 def in_process(capsys, line: list[str]) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of a command line without the seconds that a new process
-    takes."""
+    """Runs a command line in this process; returns its exit code, stdout and stderr."""
     from byol_tf.train.__main__ import main
 
     code = main(line[3:])
@@ -334,12 +340,12 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
         capsys, command(tmp_path, "--dry-run", "--set", "optimizer.reference_batch_size=128")
     )
     assert code == 0
-    assert "1,437 to learn from" in printed
+    assert "1,437 for pre-training" in printed
     assert "3 epochs of 22 steps of 64 images: 66 steps" in printed
     assert "learning rate 0.001, cosine" in printed  # 0.002 x 64 / 128
     assert "0.99 to 1, cosine" in printed
     assert re.search(
-        r"time +about [\d.,]+ \w+ of steps to go \([\d.,]+ to [\d.,]+, by [23] timings\), at ",
+        r"time +about [\d.,]+ \w+ of training left \([\d.,]+ to [\d.,]+, from [23] timings\), at ",
         printed,
     )
     assert [path.name for path in tmp_path.iterdir()] == ["small.json"]
@@ -360,7 +366,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, capsys):
         ),
     ],
 )
-def test_what_cannot_work_is_said_before_a_folder_is_made(
+def test_mistakes_are_reported_before_a_folder_is_made(
     tmp_path, capsys, monkeypatch, overrides, message
 ):
     import tensorflow as tf
@@ -374,7 +380,7 @@ def test_what_cannot_work_is_said_before_a_folder_is_made(
     assert [path.name for path in tmp_path.iterdir()] == ["small.json"]
 
 
-def test_a_folder_of_another_config_is_refused(finished, capsys):
+def test_folder_of_another_config_is_refused(finished, capsys):
     folder, _, result = finished
     code, _, errors = in_process(
         capsys, command(folder, "--run-dir", result["run_dir"], "--set", "training.epochs=9")

@@ -1,4 +1,4 @@
-"""Input and step are tried out for real."""
+"""Throughput of input and step, measured and in words."""
 
 import json
 import time
@@ -7,9 +7,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from byol_tf.config.loading import load_config
+from byol_tf.config.schedule import training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy
-from byol_tf.train.dry_run import measure_throughput
+from byol_tf.runs.folder import RunFolder
+from byol_tf.train import dry_run
+from byol_tf.train.dry_run import (
+    ThroughputEstimate,
+    measure_lines,
+    measure_throughput,
+    remedies,
+    throughput_lines,
+)
 from pipelines.sources import ArrayImages, LazyImages
 
 
@@ -33,10 +43,11 @@ def images(count: int = 64) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    monkeypatch.setattr("byol_tf.train.dry_run._SECONDS", 0.3)
+    monkeypatch.setattr(dry_run, "_INPUT_SECONDS", 0.3)
 
 
-def test_a_slow_reader_is_found_out():
+def test_a_slow_reader_lowers_the_measured_input():
+    """One image takes 5 ms, so a thread gives at most 200 a second; there are at most 4 per core."""
     pixels = images()
 
     def read(index):
@@ -44,43 +55,102 @@ def test_a_slow_reader_is_found_out():
         return pixels[index]
 
     views = {"size": 16, "engine": "fused"}
-    rates = measure_throughput(
+    estimate = measure_throughput(
         config(views=views), LazyImages(64, read, shape=(16, 16, 3)), build_strategy("cpu")
     )
-    assert 20 < rates.input < 200 * 4 * rates.cores
-    assert rates.on_cpu
-    assert rates.batch == 64  # the images there are
-    assert rates.bytes_per_image == 16 * 16 * 3 + 16
-    assert rates.step > 0
-    assert len(rates.steps) == 3
-    assert 1 <= len(rates.inputs) <= 3
+    assert 0 < estimate.input < 200 * 4 * estimate.cores
+    assert estimate.on_cpu
+    assert estimate.batch_size == 64  # all the images
+    assert estimate.bytes_per_image == 16 * 16 * 3 + 16
+    assert estimate.step > 0
+    assert len(estimate.steps) == 3
+    assert 1 <= len(estimate.inputs) <= 3
 
 
-def test_on_a_device_a_part_of_an_accumulated_batch_is_tried_out(monkeypatch):
-    monkeypatch.setattr("byol_tf.train.dry_run.on_cpu", lambda strategy: False)
-    monkeypatch.setattr("byol_tf.train.dry_run._STEPS", 2)
+def test_accelerator_is_timed_on_one_micro_batch(monkeypatch):
+    monkeypatch.setattr(dry_run, "on_cpu", lambda strategy: False)
+    monkeypatch.setattr(dry_run, "_STEPS", 2)
     accumulating = config(
         views={"size": 16, "engine": "fused"},
         training={"epochs": 1, "batch_size": 32, "gradient_accumulation_steps": 4},
     )
-    assert measure_throughput(accumulating, ArrayImages(images()), build_strategy("cpu")).batch == 8
+    estimate = measure_throughput(accumulating, ArrayImages(images()), build_strategy("cpu"))
+    assert estimate.batch_size == 8
 
 
-def test_a_step_that_memory_does_not_hold_is_said_and_not_thrown(tmp_path, monkeypatch):
-    from byol_tf.config.schedule import training_schedule
-    from byol_tf.runs.folder import RunFolder
-    from byol_tf.train import __main__ as train
-    from byol_tf.train import dry_run as rates
-
-    def full(*_):
+def test_out_of_memory_is_reported_not_raised(tmp_path, monkeypatch):
+    def fail(*_):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
-    monkeypatch.setattr(rates, "measure_throughput", full)
-    ((subject, text),) = train._measured(
-        config(), training_schedule(config(), 1_797), RunFolder(tmp_path)
+    monkeypatch.setattr(dry_run, "measure_throughput", fail)
+    ((subject, text),) = measure_lines(
+        config(), RunFolder(tmp_path), training_schedule(config(), 1_797)
     )
     assert subject == "speed"
-    assert (
-        text.startswith("not measured: out of memory: a step on a batch of 128 images")
-        and "OOM when allocating" in text
-    )
+    assert text.startswith("not measured: out of memory: a step on a batch of 128 images")
+    assert "OOM when allocating" in text
+
+
+class TestLines:
+    def lines(self, **changes) -> dict[str, str]:
+        usual = {
+            "inputs": (4000.0,),
+            "steps": (500.0,),
+            "cores": 2,
+            "bytes_per_image": 30_000,
+            "batch_size": 64,
+            "on_cpu": False,
+        }
+        estimate = ThroughputEstimate(**(usual | changes))
+        return dict(throughput_lines(estimate, 3_600_000, "views.engine=fused"))
+
+    def test_fast_input(self):
+        assert self.lines() == {
+            "input": "4,000 images/s alone, on 2 cores; 30.0 kB an image to the step",
+            "step": "500 images/s in batches of 64",
+            "feeding": "1 such device: 0.25 cores, 15 MB/s; 8 such devices: 2 cores, 120 MB/s; 512 "
+            "such devices: 128 cores, 7,680 MB/s",
+            "time": "about 2.0 hours of training left, at 500 images/s",
+        }
+
+    def test_several_timings_give_a_range(self):
+        steps = (500.0, 400.0, 625.0)
+        text = self.lines(inputs=(4000.0, 4400.0, 3600.0), steps=steps)["time"]
+        assert text == (
+            "about 2.0 hours of training left (1.6 to 2.5, from 3 timings), at 500 images/s"
+        )
+        # 3,600,000 images; on a CPU the two add up: 1 / 625 + 1 / 4400 s an image at the best.
+        assert (
+            " (1.8 to 2.8, from 3 timings), at 444 "
+            in self.lines(inputs=(4000.0, 4400.0, 3600.0), steps=steps, on_cpu=True)["time"]
+        )
+
+    def test_input_and_step_share_a_cpu(self):
+        assert self.lines(on_cpu=True)["time"].endswith(", at 444 images/s")
+
+    def test_slow_input_gives_a_warning(self):
+        lines = self.lines(inputs=(100.0,))
+        assert lines["time"] == "about 10.0 hours of training left, at 100 images/s"
+        text = (
+            "the input is slower than the step, which waits 80% of the time. It would take 10 "
+            "cores like these"
+        )
+        assert lines["warning"] == f"{text}, or less work for each image: views.engine=fused"
+
+
+SMALLER = "photos made smaller once (data.image_size with data.cache=memory)"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "text"),
+    [
+        ("demo", (), "views.engine=fused"),
+        ("demo", ("views.engine=fused",), ""),
+        ("demo", ("views.engine=fused", "views.placement=host"), "views.placement=step"),
+        ("few-photos", (), ""),
+        ("few-photos", ("data.cache=none",), SMALLER),
+        ("imagenet-300", ("views.engine=keras_cv",), f"views.engine=fused, or {SMALLER}"),
+    ],
+)
+def test_remedies_for_slow_input(recipe, changes, text):
+    assert remedies(load_config(recipe, changes)) == text

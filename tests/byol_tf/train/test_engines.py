@@ -1,6 +1,7 @@
-"""Fused views in training: in the step or on the host, with the parameters of host views."""
+"""Training with fused views in the step and on the host, by the keys of the config."""
 
 import json
+import logging
 
 import keras
 import numpy as np
@@ -13,7 +14,6 @@ from byol_tf.config.schema import Config
 from byol_tf.models.ema import TargetUpdate, constant_tau
 from byol_tf.models.from_config import build_model, compile_model, steps_per_execution
 from byol_tf.runs.data import train_batches
-from byol_tf.runs.folder import RunFolder
 from byol_tf.train.experiment import Experiment
 from pipelines.batches import image_batches, view_batches
 from pipelines.policy import preset
@@ -80,9 +80,8 @@ def test_image_batches_have_the_order_of_view_batches():
         assert params.shape == (BATCH, 2, 48)
         for expected, layer in zip(made, model.views, strict=True):
             difference = np.abs(layer(batch, params) - expected)
-            assert (
-                float(difference.mean()) < 0.02
-            )  # bicubic against bilinear; another image or crop differs by ten times that
+            # Bicubic against bilinear; another image or crop differs by ten times that.
+            assert float(difference.mean()) < 0.02
             assert float(np.abs(layer(batch[::-1], params) - expected).mean()) > 0.1
 
 
@@ -126,7 +125,7 @@ def test_views_in_step_and_on_host_train_alike(one_step_at_a_time):
         np.testing.assert_allclose(one.numpy(), same.numpy(), rtol=1e-3, atol=1e-5)
 
 
-def test_crops_become_views_on_the_host():
+def test_host_makes_views_of_crops_too():
     mixed = images()
     mixed.shape = None
     crops = next(iter(train_batches(config(), mixed)))
@@ -140,9 +139,9 @@ def test_crops_become_views_on_the_host():
 @pytest.mark.parametrize(
     "options",
     [{"steps_per_execution": 3}, {"gradient_accumulation_steps": 2}],
-    ids=["three steps a call", "two parts"],
+    ids=["three steps per execution", "two micro-batches"],
 )
-def test_views_in_step_with_several_steps_and_accumulation(options, one_step_at_a_time):
+def test_views_in_step_with_several_steps_and_micro_batches(options, one_step_at_a_time):
     (one, one_history), (other, other_history) = one_step_at_a_time, trained(**options)
     assert other_history["loss"] == pytest.approx(one_history["loss"], rel=1e-4)
     for a, b in zip(one.trainable_variables, other.trainable_variables, strict=True):
@@ -171,14 +170,15 @@ def test_step_with_views_compiles_with_xla():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "epoch", "expected"),
+    ("limit", "epoch_steps", "expected"),
     [(None, 60, 1), (16, 60, 15), (16, 97, 1), (16, 64, 16), (100, 60, 60)],
 )
-def test_steps_per_execution_divide_an_epoch(wanted, epoch, expected):
-    assert steps_per_execution(config(devices={"steps_per_execution": wanted}), epoch) == expected
+def test_steps_per_execution_divide_an_epoch(limit, epoch_steps, expected):
+    chosen = config(devices={"steps_per_execution": limit})
+    assert steps_per_execution(chosen, epoch_steps) == expected
 
 
-def test_images_of_several_shapes_are_an_error():
+def test_batching_images_of_several_shapes_is_refused():
     class Mixed(ArrayImages):
         def __init__(self, array):
             super().__init__(array)
@@ -192,15 +192,15 @@ def test_images_of_several_shapes_are_an_error():
 
 
 @pytest.mark.long
-def test_run_on_photos_of_several_sizes(tmp_path):
-    """Trains on crops from the host, with scales set from the first batch."""
+def test_run_on_photos_of_several_sizes(tmp_path, caplog):
+    """The host makes a crop for each view, and the first of them set the scales."""
     (tmp_path / "photos").mkdir()
-    for number, array in enumerate(
+    for index, array in enumerate(
         np.random.default_rng(0).integers(0, 256, (17, 70, 70, 3), np.uint8)
     ):
-        kind = "png" if number % 3 == 0 else "jpg"
-        Image.fromarray(array[: 40 + number, : 66 - 2 * number]).save(
-            tmp_path / "photos" / f"{number}.{kind}"
+        suffix = "png" if index % 3 == 0 else "jpg"
+        Image.fromarray(array[: 40 + index, : 66 - 2 * index]).save(
+            tmp_path / "photos" / f"{index}.{suffix}"
         )
     chosen = config(
         data={"source": "folder", "root": str(tmp_path / "photos")},
@@ -209,14 +209,15 @@ def test_run_on_photos_of_several_sizes(tmp_path):
         devices={"strategy": "cpu"},
         run={"report": False},
     )
-    lines = []
-    experiment = Experiment(chosen, RunFolder(tmp_path / "run"), lines.append)
-    *crops, params = next(iter(train_batches(chosen, experiment.source.pretrain)))
+    experiment = Experiment(chosen, tmp_path / "run")
+    experiment.prepare()
+    *crops, ids = next(iter(train_batches(chosen, experiment.source.pretrain)))
     assert len(crops) == len(experiment.model.views) == 2
     assert {(crop.dtype, *crop.shape) for crop in crops} == {(tf.uint8, BATCH, 32, 32, 3)}
-    assert params.shape == (BATCH, 2, 48)
-    result = experiment.run(["test"], verbose=0)
+    assert ids.shape == (BATCH, 2)
+    with caplog.at_level(logging.INFO):
+        result = experiment.run(verbose=0)
     assert (result["steps"], result["pretrain_images"]) == (4, 17)
     assert np.isfinite(result["loss"])
-    assert "scales and offsets set from 8 views" in lines
+    assert "scales and offsets set from 8 views" in caplog.messages
     assert (tmp_path / "run" / "figures" / "views.png").is_file()

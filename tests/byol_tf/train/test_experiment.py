@@ -1,11 +1,14 @@
-"""Where a run begins: what of its folder it goes on from, and what it refuses before anything there
-is overwritten."""
+"""Experiments: what making one costs, and what a run resumes from or refuses."""
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from byol_tf.config.loading import load_config, resolved_json
 from byol_tf.errors import RunFolderError
@@ -14,88 +17,129 @@ from byol_tf.runs.folder import RunFolder
 from byol_tf.train.callbacks.checkpoint import model_arrays
 from byol_tf.train.experiment import Experiment
 from tests.helpers.small_run import CONFIG, HISTORY
+from tests.helpers.waiting import HANG
+
+ROOT = Path(__file__).parents[3]
+CONSTRUCTING = """
+import sys
+from byol_tf.config.loading import load_config
+from byol_tf.train.experiment import Experiment
+from tensorflow.python.eager import context
+
+folder, photos = sys.argv[1:]
+configs = [
+    load_config("stl10", [f"data.root={folder}/absent"]),  # it would have to be downloaded
+    load_config("photos", [f"data.root={photos}"]),
+]
+events = []
+sys.addaudithook(lambda event, arguments: events.append(event))
+for config in configs:
+    Experiment(config, f"{folder}/run")
+touched = [event for event in events if event.startswith(("open", "os.", "socket.", "shutil.", "subprocess."))]
+print(touched, context.context()._context_handle)
+"""
+
+
+def test_constructing_touches_nothing(tmp_path):
+    """No file, folder or socket, and TensorFlow's runtime isn't started; in a new process."""
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "photos" / "1.png")
+    done = subprocess.run(
+        [sys.executable, "-c", CONSTRUCTING, str(tmp_path), str(tmp_path / "photos")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.stdout == "[] None\n", done.stderr
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["1.png", "photos"]
+
+
+def test_plan_and_run_come_from_one_object(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    experiment = Experiment(load_config(tmp_path / "config.json"), tmp_path / "run")
+    plan = experiment.plan()
+    assert experiment.plan() is plan
+    assert not experiment.folder.root.exists()
+    experiment.prepare()
+    assert experiment.schedule == plan.schedule
+    model = experiment.model
+    experiment.prepare()
+    assert experiment.model is model
+    assert not experiment.folder.root.exists()
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory) -> tuple[Path, Experiment]:
-    """The folder of a run after its only epoch, and what is to go on with it."""
-    folder = RunFolder(tmp_path_factory.mktemp("experiment") / "run")
-    folder.root.mkdir()
-    folder.config.write_text(json.dumps(CONFIG))
-    experiment = Experiment(load_config(folder.config), folder, lambda line: None)
-    folder.begin(resolved_json(experiment.config), ["first"], experiment.source.fingerprint, ())
+def trained(tmp_path_factory) -> tuple[Path, Experiment]:
+    """The folder of a run after its only epoch, and a prepared experiment of its config."""
+    root = tmp_path_factory.mktemp("experiment") / "run"
+    root.mkdir()
+    (root / "config.json").write_text(json.dumps(CONFIG))
+    experiment = Experiment(load_config(root / "config.json"), root)
+    experiment.prepare()
+    folder, images = experiment.folder, experiment.source.fingerprint
+    folder.begin(resolved_json(experiment.config), ["first"], images, ())
     folder.history.write_text(HISTORY)
-    write_checkpoint(
-        folder.checkpoints,
-        1,
-        0,
-        model_arrays(experiment.model),
-        {"images": experiment.source.fingerprint},
-    )
-    return folder.root, experiment
+    write_checkpoint(folder.checkpoints, 1, 0, model_arrays(experiment.model), {"images": images})
+    return root, experiment
 
 
 @pytest.fixture
-def run(written, tmp_path) -> Experiment:
-    """That, in a copy of the folder."""
-    root, experiment = written
+def experiment(trained, tmp_path) -> Experiment:
+    """The same experiment in a copy of the folder."""
+    root, experiment = trained
     shutil.copytree(root, tmp_path / "run")
-    experiment.folder, experiment.say = RunFolder(tmp_path / "run"), lambda line: None
+    experiment.folder = RunFolder(tmp_path / "run")
     return experiment
 
 
-def files(folder: RunFolder) -> dict[str, bytes]:
+def contents(folder: RunFolder) -> dict[str, bytes]:
     return {
         path.name: path.read_bytes() for path in (folder.config, folder.environment, folder.history)
     }
 
 
-def refused(run: Experiment) -> str:
-    """Why a run doesn't begin; nothing of it has changed."""
-    before = files(run.folder)
+def refusal(experiment: Experiment) -> str:
+    """Why a run isn't resumed; its files are unchanged."""
+    before = contents(experiment.folder)
     with pytest.raises(RunFolderError) as raised:
-        run._begin(["again"])
-    assert files(run.folder) == before
+        experiment._initialize_or_resume(["again"])
+    assert contents(experiment.folder) == before
     return str(raised.value)
 
 
-def test_it_goes_on_and_keeps_what_it_was_begun_with(run):
-    begun = json.loads(run.folder.environment.read_text())
-    assert run._begin(["again"])[:2] == (1, 0)
-    now = json.loads(run.folder.environment.read_text())
-    assert (now["command"], now["begun"]) == (["again"], begun)
-    assert run.folder.history.read_text() == HISTORY
+def test_resuming_keeps_the_first_environment_and_history(experiment):
+    folder = experiment.folder
+    first = json.loads(folder.environment.read_text())
+    assert experiment._initialize_or_resume(["again"])[:2] == (1, 0)
+    now = json.loads(folder.environment.read_text())
+    assert (now["command"], now["begun"]) == (["again"], first)
+    assert folder.history.read_text() == HISTORY
 
 
-def test_a_checkpoint_of_another_model_is_refused(run):
-    (path,), (checkpoint, _) = (
-        list_checkpoints(run.folder.checkpoints),
-        read_newest(run.folder.checkpoints),
-    )
+def test_checkpoint_of_another_model_is_refused(experiment):
+    checkpoints = experiment.folder.checkpoints
+    (path,), (checkpoint, _) = list_checkpoints(checkpoints), read_newest(checkpoints)
     name = next(name for name, array in checkpoint.arrays.items() if array.ndim == 4)
     shutil.rmtree(path)
-    write_checkpoint(
-        run.folder.checkpoints,
-        1,
-        0,
-        checkpoint.arrays | {name: checkpoint.arrays[name][..., :-1]},
-        {},
-    )
+    smaller = checkpoint.arrays | {name: checkpoint.arrays[name][..., :-1]}
+    write_checkpoint(checkpoints, 1, 0, smaller, {})
     assert (
         "expected those of the model that config.json describes; the checkpoint doesn't fit this "
-        "model: 1 variables" in refused(run)
+        "model: 1 variables" in refusal(experiment)
     )
 
 
-def test_a_trained_run_without_its_checkpoints_is_refused(run):
-    shutil.rmtree(run.folder.checkpoints / "epoch-0001")
+def test_history_without_checkpoints_is_refused(experiment):
+    shutil.rmtree(experiment.folder.checkpoints / "epoch-0001")
     assert (
-        f"{run.folder.checkpoints}: expected checkpoints, as the run's history has 1 epoch(s); "
-        "found none" in refused(run)
+        f"{experiment.folder.checkpoints}: expected checkpoints, as the run's history has 1 "
+        "epoch(s); found none" in refusal(experiment)
     )
 
 
-def test_one_that_stopped_before_its_first_checkpoint_begins_anew(run):
-    run.folder.history.write_text("".join(HISTORY.splitlines(keepends=True)[:2]))
-    shutil.rmtree(run.folder.checkpoints / "epoch-0001")
-    assert run._begin(["again"])[:2] == (0, 0)
+def test_run_without_a_trained_epoch_restarts(experiment):
+    folder = experiment.folder
+    folder.history.write_text("".join(HISTORY.splitlines(keepends=True)[:2]))
+    shutil.rmtree(folder.checkpoints / "epoch-0001")
+    assert experiment._initialize_or_resume(["again"])[:2] == (0, 0)

@@ -1,4 +1,4 @@
-"""Steps and rates by hand."""
+"""Schedules, batches and plans, with steps and rates computed by hand."""
 
 import json
 import os
@@ -12,8 +12,7 @@ from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError
 from byol_tf.models.from_config import Sizes
 from byol_tf.runs.folder import RunFolder
-from byol_tf.train.dry_run import ThroughputEstimate
-from byol_tf.train.plan import plan_lines, throughput_lines
+from byol_tf.train.plan import format_lines, make_plan, plan_lines
 from pipelines.sources import plan_source
 
 SIZES = Sizes({"encoder": 1}, checkpoint=200_000_000, encoder=40_000_000)
@@ -51,7 +50,7 @@ def test_schedule_counts_full_batches_and_scales_the_rate():
         ),
     ],
 )
-def test_a_batch_is_cut_into_equal_parts(accumulation, replicas, workers, message):
+def test_batch_must_divide_among_devices(accumulation, replicas, workers, message):
     chosen = config(
         training={"epochs": 10, "batch_size": 128, "gradient_accumulation_steps": accumulation}
     )
@@ -60,12 +59,12 @@ def test_a_batch_is_cut_into_equal_parts(accumulation, replicas, workers, messag
     check_batch(chosen, 2, workers=2)
 
 
-def test_a_rate_without_reference_batch_stands_as_it_is():
+def test_rate_without_reference_batch_is_not_scaled():
     unscaled = config(optimizer={"base_learning_rate": 0.3, "reference_batch_size": None})
     assert training_schedule(unscaled, 1000).peak_rate == 0.3
 
 
-def test_the_papers_rate():
+def test_learning_rate_of_the_byol_paper():
     """BYOL on ImageNet at batch 4096: 0.2 x 4096 / 256 = 3.2 (BYOL paper, section 3.3)."""
     paper = config(
         optimizer={"base_learning_rate": 0.2}, training={"epochs": 1000, "batch_size": 4096}
@@ -73,7 +72,7 @@ def test_the_papers_rate():
     assert training_schedule(paper, 1_281_167).peak_rate == pytest.approx(3.2)
 
 
-def test_too_few_images_for_a_batch():
+def test_batch_larger_than_the_images_is_refused():
     with pytest.raises(
         ConfigError, match="expected at most the number of pre-training images, 100; received 128"
     ):
@@ -89,7 +88,7 @@ def test_too_few_images_for_a_batch():
         ({"schedule": "drop", "base": 0.999}, "0.999, and 0 after 25% of the steps"),
     ],
 )
-def test_plan_names_tau_from_and_to(tau, text, tmp_path):
+def test_plan_shows_tau_schedule(tau, text, tmp_path):
     chosen = config(tau=tau)
     lines = plan_lines(
         chosen,
@@ -122,17 +121,17 @@ def test_plan_names_tau_from_and_to(tau, text, tmp_path):
         (
             {"objective": {"similarity": "cross_entropy", "symmetrization": "asymmetric_2x"}},
             "objective",
-            "cross-entropy, one direction, two draws, target ema",
+            "cross-entropy, one direction, two pairs of views, target ema",
         ),
-        ({}, "normalised", "batch"),
+        ({}, "normalization", "batch"),
         (
             {"encoder": {"normalization": "group"}},
-            "normalised",
+            "normalization",
             "encoder group, projector batch, predictor batch",
         ),
         (
             {"encoder": {"normalization": "none"}, "predictor": {"kind": "none"}},
-            "normalised",
+            "normalization",
             "encoder none, projector batch",
         ),
         (
@@ -143,7 +142,7 @@ def test_plan_names_tau_from_and_to(tau, text, tmp_path):
         ),
     ],
 )
-def test_plan_says_what_is_compared_normalised_and_learned(changes, subject, text, tmp_path):
+def test_plan_shows_objective_normalization_and_optimizer(changes, subject, text, tmp_path):
     chosen = config(**changes)
     lines = plan_lines(
         chosen,
@@ -158,12 +157,12 @@ def test_plan_says_what_is_compared_normalised_and_learned(changes, subject, tex
 @pytest.mark.parametrize(
     ("name", "overrides", "text"),
     [
-        ("demo", [], "configs/demo.json as it is"),
-        ("demo", ["run.root=elsewhere"], "configs/demo.json as it is"),
+        ("demo", [], "configs/demo.json, unchanged"),
+        ("demo", ["run.root=elsewhere"], "configs/demo.json, unchanged"),
         (
             "demo",
             ["tau.base=0.9", "training.epochs=3"],
-            "configs/demo.json but for tau.base 0.9 (there 0.99), training.epochs 3 (there 24)",
+            "configs/demo.json with tau.base 0.9 instead of 0.99, training.epochs 3 instead of 24",
         ),
         (
             "photos",
@@ -175,13 +174,13 @@ def test_plan_says_what_is_compared_normalised_and_learned(changes, subject, tex
                 "views.exact=true",
                 "views.engine=fused",
             ],
-            'configs/photos.json but for data.root "/a/long/way/to/the/pho… (there "photos"), seed '
-            "1 (there 0), tau.base 0.9 (there 0.99), "
-            "tau.end 0.99 (there null) and 2 more",
+            'configs/photos.json with data.root "/a/long/way/to/the/pho… instead of "photos", seed '
+            "1 instead of 0, tau.base 0.9 instead of 0.99, "
+            "tau.end 0.99 instead of null and 2 more",
         ),
     ],
 )
-def test_plan_says_what_differs_from_the_recipe(name, overrides, text, tmp_path):
+def test_plan_shows_differences_from_the_recipe(name, overrides, text, tmp_path):
     chosen = load_config(name, overrides)
     lines = plan_lines(
         chosen,
@@ -193,6 +192,16 @@ def test_plan_says_what_differs_from_the_recipe(name, overrides, text, tmp_path)
     assert lines[0] == ("recipe", text)
 
 
+def test_plan_as_text(tmp_path):
+    plan = make_plan(load_config("demo", []), RunFolder(tmp_path / "run"))
+    assert plan.schedule.total_steps == 24 * (8000 // 128)
+    title, first, *_ = str(plan).splitlines()
+    assert title == "demo"
+    assert first == "  recipe        configs/demo.json, unchanged"
+    assert format_lines([("", "a note")]) == "                a note"
+    assert list(tmp_path.iterdir()) == []
+
+
 class TestDisk:
     def lines(self, monkeypatch, root, free: int, **changes) -> list[str]:
         monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
@@ -202,7 +211,7 @@ class TestDisk:
         )
         return [text for subject, text in lines if subject in ("disk", "warning")]
 
-    def test_what_it_takes_stands_beside_what_is_free(self, monkeypatch, tmp_path):
+    def test_needed_and_free_space(self, monkeypatch, tmp_path):
         parts = "in checkpoints of 200.0 MB and an encoder of 40.0 MB; 2.5 GB are free there"
         assert self.lines(monkeypatch, tmp_path, 2_500_000_000) == [
             f"at most 1.1 GB, {parts}"
@@ -211,7 +220,7 @@ class TestDisk:
             f"at most 880.0 MB, {parts}"
         ]
 
-    def test_too_little_is_warned_of_but_not_for_what_is_there_already(self, monkeypatch, tmp_path):
+    def test_warning_counts_what_is_written_already(self, monkeypatch, tmp_path):
         _, warning = self.lines(monkeypatch, tmp_path, 1_000_000_000)
         assert warning.startswith(
             f"the run folder's disk may fill up: 1.1 GB to be written, 1.0 GB free in {tmp_path}. "
@@ -221,51 +230,6 @@ class TestDisk:
         checkpoint.touch()
         os.truncate(checkpoint, 200_000_000)
         assert len(self.lines(monkeypatch, tmp_path, 1_000_000_000)) == 1
-
-
-class TestRates:
-    def lines(self, **changes) -> dict[str, str]:
-        usual = {
-            "inputs": (4000.0,),
-            "steps": (500.0,),
-            "cores": 2,
-            "bytes_per_image": 30_000,
-            "batch": 64,
-            "on_cpu": False,
-        }
-        rates = ThroughputEstimate(**(usual | changes))
-        return dict(throughput_lines(rates, 3_600_000, "views.engine=fused"))
-
-    def test_an_input_that_keeps_up(self):
-        assert self.lines() == {
-            "input": "4,000 images/s alone, on 2 cores; 30.0 kB an image to the step",
-            "step": "500 images/s in batches of 64",
-            "to feed": "1 like it: 0.25 cores, 15 MB/s; 8 like it: 2 cores, 120 MB/s; 512 like it: "
-            "128 cores, 7,680 MB/s",
-            "time": "about 2.0 hours of steps to go, at 500 images/s",
-        }
-
-    def test_the_time_has_a_spread(self):
-        steps = (500.0, 400.0, 625.0)
-        text = self.lines(inputs=(4000.0, 4400.0, 3600.0), steps=steps)["time"]
-        assert text == "about 2.0 hours of steps to go (1.6 to 2.5, by 3 timings), at 500 images/s"
-        # 3,600,000 images; on a CPU the two add up: 1 / 625 + 1 / 4400 s an image at the best.
-        assert (
-            " (1.8 to 2.8, by 3 timings), at 444 "
-            in self.lines(inputs=(4000.0, 4400.0, 3600.0), steps=steps, on_cpu=True)["time"]
-        )
-
-    def test_on_a_cpu_input_and_step_share_the_cores(self):
-        assert self.lines(on_cpu=True)["time"].endswith(", at 444 images/s")
-
-    def test_a_slow_input_is_warned_of(self):
-        lines = self.lines(inputs=(100.0,))
-        assert lines["time"] == "about 10.0 hours of steps to go, at 100 images/s"
-        text = (
-            "the input is slower than the step, which waits 80% of the time. It would take 10 "
-            "cores like these"
-        )
-        assert lines["warning"] == f"{text}, or less to do for each image: views.engine=fused"
 
 
 @pytest.mark.parametrize(
@@ -280,5 +244,5 @@ class TestRates:
         ("stl10", ["objective.negatives=0.5", "objective.temperature=0.1"], "trained"),
     ],
 )
-def test_a_system_has_its_name_only_whole(recipe, changes, system):
+def test_method_name_needs_every_part_of_the_method(recipe, changes, system):
     assert method_name(load_config(recipe, changes)) == system

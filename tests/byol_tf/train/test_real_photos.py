@@ -1,5 +1,4 @@
-"""The user's own line on real photos: a folder as people have them in, an encoder that tells photos
-apart out."""
+"""The training command on a folder of real photos, as users have them."""
 
 import json
 import shutil
@@ -11,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.waiting import HANG
+
 
 @pytest.fixture(scope="module")
 def folder(photos, tmp_path_factory) -> Path:
-    """A small copy of the Imagenette photos: 192 unlabelled, 4 + 4 of each of three classes, one
-    rotated by EXIF, one broken."""
+    """A copy of some Imagenette photos: 192 unlabelled, of which one is rotated by EXIF and one
+    broken, and 4 + 4 of each of three classes.
+    """
     source, copy = photos / "imagenette_stl10like", tmp_path_factory.mktemp("photos") / "photos"
     for path in sorted((source / "unlabeled").glob("*.JPEG"))[:190]:
         (copy / "unlabeled").mkdir(parents=True, exist_ok=True)
@@ -35,7 +37,7 @@ def folder(photos, tmp_path_factory) -> Path:
     return copy
 
 
-def test_photos_json_trains_on_a_folder_and_exports(folder, tmp_path):
+def test_photos_recipe_trains_and_exports(folder, tmp_path):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     overrides = [
         f"data.root={folder}",
@@ -55,7 +57,7 @@ def test_photos_json_trains_on_a_folder_and_exports(folder, tmp_path):
         [*line, *(part for override in overrides for part in ("--set", override))],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANG,
         check=False,
         cwd=Path(__file__).parents[3],
     )

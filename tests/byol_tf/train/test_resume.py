@@ -1,5 +1,7 @@
-"""Runs that are broken off at any step, by the real command, end on the same bits as one that
-isn't. Views made in the step (fused); `test_command.py` has those of keras-cv."""
+"""Runs of the real command that are interrupted at any step end on the same bits.
+
+Views are made in the step (fused); `test_command.py` has those of keras-cv.
+"""
 
 import csv
 import json
@@ -19,6 +21,7 @@ import pytest
 from PIL import Image
 
 from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest, write_checkpoint
+from tests.helpers.waiting import HANG, wait_until
 
 ROOT = Path(__file__).parents[3]
 EPOCHS, STEPS = 2, 25
@@ -47,14 +50,14 @@ sys.exit(main(sys.argv[1:]))
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
-    """Those that train TINY in a folder."""
+    """Returns the arguments that train TINY in a folder."""
     config = folder / "tiny.json"
     config.write_text(json.dumps(TINY))
     return ["--config", str(config), "--run-dir", str(folder / "run"), *more]
 
 
 def start(*line: str) -> subprocess.Popen:
-    """Of a command, by `python -m byol_tf.train` if it begins with options."""
+    """Starts a command; `python -m byol_tf.train` if the line begins with options."""
     words = (
         [sys.executable, "-m", "byol_tf.train", *line]
         if line[0].startswith("-")
@@ -66,26 +69,27 @@ def start(*line: str) -> subprocess.Popen:
 
 
 def finish(process: subprocess.Popen) -> tuple[dict, str]:
-    """(result, what it printed) of a process that ends well."""
-    printed, errors = process.communicate(timeout=300)
+    """Returns the result of a process that ends well, and what it printed."""
+    printed, errors = process.communicate(timeout=HANG)
     assert process.returncode == 0, errors
     return json.loads(printed.splitlines()[-1]), printed
 
 
 def wait_for(folder: Path, epoch: int, step: int, process: subprocess.Popen) -> None:
-    """Returns when there is a checkpoint at a step of an epoch or later."""
-    deadline = time.time() + 200
-    while not any(
-        position_of(path) >= (epoch, step)
-        for path in list_checkpoints(folder / "run" / "checkpoints")
-    ):
+    """Returns once there is a checkpoint at a step of an epoch or later."""
+
+    def has_checkpoint() -> bool:
         assert process.poll() is None, process.stderr.read()
-        assert time.time() < deadline
-        time.sleep(0.005)
+        return any(
+            position_of(path) >= (epoch, step)
+            for path in list_checkpoints(folder / "run" / "checkpoints")
+        )
+
+    wait_until(has_checkpoint, pause=0.005)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """history.csv but for the speed."""
+    """Returns the rows of history.csv without the speed."""
     with (folder / "run" / "history.csv").open() as file:
         return [
             {name: value for name, value in row.items() if name != "images_per_second"}
@@ -94,9 +98,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> tuple[dict, list]:
-    """(result, rows) of a run that nobody disturbs."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(tmp_path_factory) -> tuple[dict, list]:
+    """(result, rows) of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     return finish(start(*arguments(folder)))[0], rows(folder)
 
 
@@ -107,15 +111,13 @@ def stopped(tmp_path_factory) -> tuple[Path, str, str]:
     process = start(*arguments(folder))
     wait_for(folder, 0, random.randint(1, STEPS - 5), process)
     process.send_signal(signal.SIGTERM)
-    printed, errors = process.communicate(timeout=100)
+    printed, errors = process.communicate(timeout=HANG)
     assert process.returncode == 128 + signal.SIGTERM, errors
     return folder, printed, errors
 
 
 @pytest.mark.long
-def test_a_signal_saves_and_the_printed_command_goes_on_to_the_same_bits(
-    stopped, undisturbed, tmp_path
-):
+def test_printed_command_resumes_to_the_same_bits(stopped, uninterrupted, tmp_path):
     folder, printed, errors = stopped
     assert "SIGTERM: saving and stopping" in errors
     epoch, step = map(
@@ -133,23 +135,23 @@ def test_a_signal_saves_and_the_printed_command_goes_on_to_the_same_bits(
         for word in shlex.split(printed.splitlines()[-1])
     ]
     result, printed = finish(start(*words))
-    assert f"going on after epoch {epoch} of 2, step {step} of {STEPS} in the next" in printed
-    assert result["weights_digest"] == undisturbed[0]["weights_digest"]
+    assert f"resuming after epoch {epoch} of 2, step {step} of {STEPS} in the next" in printed
+    assert result["weights_digest"] == uninterrupted[0]["weights_digest"]
     assert (result["steps"], result["epochs"]) == (EPOCHS * STEPS, EPOCHS)
-    assert rows(tmp_path / "again") == undisturbed[1]
+    assert rows(tmp_path / "again") == uninterrupted[1]
 
 
 @pytest.mark.long
-def test_another_batch_than_the_next_gives_other_bits(stopped, undisturbed, tmp_path):
-    """So the tests here can fail."""
+def test_skipping_a_batch_gives_other_bits(stopped, uninterrupted, tmp_path):
+    """The control of the tests here."""
     shutil.copytree(stopped[0], tmp_path / "again")
     result, _ = finish(start("python", "-c", WITH_NEXT_BATCH, *arguments(tmp_path / "again")))
-    assert result["weights_digest"] != undisturbed[0]["weights_digest"]
-    assert rows(tmp_path / "again") != undisturbed[1]
+    assert result["weights_digest"] != uninterrupted[0]["weights_digest"]
+    assert rows(tmp_path / "again") != uninterrupted[1]
 
 
 @pytest.mark.long
-def test_other_images_than_the_run_was_begun_with_are_refused(stopped, tmp_path):
+def test_resuming_with_other_images_is_refused(stopped, tmp_path):
     shutil.copytree(stopped[0], tmp_path / "again")
     folder = tmp_path / "again" / "run" / "checkpoints"
     newest, _ = read_newest(folder)
@@ -157,13 +159,13 @@ def test_other_images_than_the_run_was_begun_with_are_refused(stopped, tmp_path)
         folder, newest.epoch, newest.step, newest.arrays, newest.state | {"images": "others"}
     )
     process = start(*arguments(tmp_path / "again"))
-    _, errors = process.communicate(timeout=100)
+    _, errors = process.communicate(timeout=HANG)
     assert process.returncode == 2
-    assert "this run was begun with other images than data.source has now" in errors
+    assert "this run was started with other images than data.source has now" in errors
 
 
 @pytest.mark.long
-def test_what_a_run_goes_on_with_all_the_same_changes_no_bit(stopped, undisturbed, tmp_path):
+def test_changes_allowed_when_resuming_keep_the_bits(stopped, uninterrupted, tmp_path):
     shutil.copytree(stopped[0], tmp_path / "again")
     changes = ("training.rematerialize=true", "devices.steps_per_execution=5")
     result, printed = finish(
@@ -172,17 +174,17 @@ def test_what_a_run_goes_on_with_all_the_same_changes_no_bit(stopped, undisturbe
             *(part for change in changes for part in ("--set", change)),
         )
     )
-    assert "going on after epoch" in printed
-    assert result["weights_digest"] == undisturbed[0]["weights_digest"]
-    assert rows(tmp_path / "again") == undisturbed[1]
+    assert "resuming after epoch" in printed
+    assert result["weights_digest"] == uninterrupted[0]["weights_digest"]
+    assert rows(tmp_path / "again") == uninterrupted[1]
 
 
 @pytest.mark.long
-def test_photos_may_move_and_be_held_or_not(tmp_path):
-    draw = np.random.default_rng(0)
+def test_photos_may_be_moved_and_cached_or_not(tmp_path):
+    generator = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
     for number in range(16 * STEPS + 3):
-        Image.fromarray(draw.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(
+        Image.fromarray(generator.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(
             tmp_path / "photos" / f"{number}.png"
         )
 
@@ -192,27 +194,26 @@ def test_photos_may_move_and_be_held_or_not(tmp_path):
         return arguments(folder, "--set", f"data={json.dumps(data)}")
 
     expected, _ = finish(start(*words(tmp_path / "whole", "photos", "memory")))
-    process = start(*words(tmp_path / "broken off", "photos", "memory"))
-    wait_for(tmp_path / "broken off", 0, 5, process)
+    process = start(*words(tmp_path / "interrupted", "photos", "memory"))
+    wait_for(tmp_path / "interrupted", 0, 5, process)
     process.kill()
     process.communicate()
     (tmp_path / "photos").rename(tmp_path / "moved")
-    result, printed = finish(start(*words(tmp_path / "broken off", "moved", "none")))
-    assert "going on after epoch" in printed
+    result, printed = finish(start(*words(tmp_path / "interrupted", "moved", "none")))
+    assert "resuming after epoch" in printed
     assert result["weights_digest"] == expected["weights_digest"]
-    assert rows(tmp_path / "broken off") == rows(tmp_path / "whole")
-    (tmp_path / "broken off" / "run" / "result.json").unlink()
+    assert rows(tmp_path / "interrupted") == rows(tmp_path / "whole")
+    (tmp_path / "interrupted" / "run" / "result.json").unlink()
     (tmp_path / "moved" / "0.png").unlink()
-    (
-        tmp_path / "broken off" / "run" / "photos.json.gz"
-    ).unlink()  # else it would go on with those that it was begun with
-    process = start(*words(tmp_path / "broken off", "moved", "none"))
-    assert "begun with other images" in process.communicate(timeout=100)[1]
+    # Else it would use the photos that it was started with.
+    (tmp_path / "interrupted" / "run" / "photos.json.gz").unlink()
+    process = start(*words(tmp_path / "interrupted", "moved", "none"))
+    assert "started with other images" in process.communicate(timeout=HANG)[1]
     assert process.returncode == 2
 
 
 @pytest.mark.long
-def test_a_run_that_is_killed_again_and_again_ends_on_the_same_bits(undisturbed, tmp_path):
+def test_run_killed_three_times_ends_on_the_same_bits(uninterrupted, tmp_path):
     for epoch, first, last in ((0, 1, 12), (0, 13, STEPS - 3), (1, 1, STEPS - 3)):
         process = start(*arguments(tmp_path))
         wait_for(tmp_path, epoch, random.randint(first, last), process)
@@ -220,26 +221,23 @@ def test_a_run_that_is_killed_again_and_again_ends_on_the_same_bits(undisturbed,
         process.communicate()
     result, printed = finish(start(*arguments(tmp_path)))
     assert re.search(rf"step \d+ of {STEPS} in the next", printed)
-    assert result["weights_digest"] == undisturbed[0]["weights_digest"]
-    assert rows(tmp_path) == undisturbed[1]
+    assert result["weights_digest"] == uninterrupted[0]["weights_digest"]
+    assert rows(tmp_path) == uninterrupted[1]
     assert not list(tmp_path.rglob("*.part"))
 
 
 @pytest.mark.long
-def test_several_steps_in_a_call_and_a_stop_at_an_epochs_last_step(tmp_path):
-    """Checkpoints fall on the ends of calls; with one call an epoch, the signal's comes between the
-    last step and the epoch's end."""
+def test_stop_between_the_last_step_and_the_epochs_end(tmp_path):
+    """Checkpoints fall on the ends of calls: here the only one is the epoch's last step."""
     calls = ["--set", f"devices.steps_per_execution={STEPS}"]
     (tmp_path / "whole").mkdir()
     expected, _ = finish(start(*arguments(tmp_path / "whole", *calls)))
     process = start(*arguments(tmp_path, *calls))
-    while not (
-        tmp_path / "run" / "history.csv"
-    ).exists():  # that of the untrained network: the first call is being traced
-        time.sleep(0.01)
+    # With the untrained network's row: the first call is being traced then.
+    wait_until((tmp_path / "run" / "history.csv").exists)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=100)
+    printed, _ = process.communicate(timeout=HANG)
     assert process.returncode == 128 + signal.SIGTERM
     assert f"after epoch 0 of 2, step {STEPS} of {STEPS} in the next; saved" in printed
     result, _ = finish(start(*arguments(tmp_path, *calls)))
@@ -248,17 +246,17 @@ def test_several_steps_in_a_call_and_a_stop_at_an_epochs_last_step(tmp_path):
 
 
 @pytest.mark.long
-def test_a_constant_schedule_may_get_more_epochs(tmp_path):
+def test_constant_schedule_allows_more_epochs(tmp_path):
     constant = ["--set", "optimizer.schedule=constant", "--set", "tau.schedule=constant"]
     (tmp_path / "whole").mkdir()
     expected, _ = finish(start(*arguments(tmp_path / "whole", *constant)))
     finish(start(*arguments(tmp_path, *constant, "--set", "training.epochs=1")))
     result, printed = finish(start(*arguments(tmp_path, *constant)))
-    assert "going on after epoch 1 of 2" in printed
+    assert "resuming after epoch 1 of 2" in printed
     assert result["weights_digest"] == expected["weights_digest"]
 
 
-def test_a_folder_that_a_living_process_is_at_is_refused(tmp_path, capsys):
+def test_folder_in_use_is_refused(tmp_path, capsys):
     from byol_tf.runs.lock import RunLock
     from byol_tf.train.__main__ import main
 

@@ -1,4 +1,4 @@
-"""Signals, sent to real processes."""
+"""Signals sent to real processes."""
 
 import contextlib
 import signal
@@ -12,6 +12,7 @@ import pytest
 
 from byol_tf.errors import Interrupted
 from byol_tf.train.signals import NUMBERS
+from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).parents[3]
 WATCHING = """
@@ -29,18 +30,17 @@ print("left", flush=True)
 """
 
 
-def listening() -> None:
-    """In the new process: nothing is ignored, as it may be under `nohup` or in a shell's
-    background."""
+def reset_handlers() -> None:
+    """In the new process: ignores no signal, as a shell's background job would."""
     for number in NUMBERS:
         signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def watching(
-    where: str = "in Python", stays: float = 0.0, before=listening, text: str = WATCHING
+    where: str = "in Python", stays: float = 0.0, before=reset_handlers, text: str = WATCHING
 ) -> Iterator[subprocess.Popen]:
-    """A process that watches already; it doesn't outlive a test that fails."""
+    """A process inside a `SignalWatch`, killed at the end."""
     line = [sys.executable, "-c", text, where, str(stays)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(line, cwd=ROOT, preexec_fn=before, **pipes) as process:
@@ -52,17 +52,17 @@ def watching(
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_the_first_is_noted_and_the_process_goes_on(number):
+def test_first_signal_is_recorded_and_the_process_continues(number):
     with watching() as process:
         process.send_signal(number)
-        printed, errors = process.communicate(timeout=20)
+        printed, errors = process.communicate(timeout=HANG)
     assert process.returncode == 0
     assert printed.split() == ["received", str(int(number)), "left"]
-    assert f"{signal.Signals(number).name}: stopping soon; once more ends at once" in errors
+    assert f"{signal.Signals(number).name}: stopping soon; a second one exits at once" in errors
     assert Interrupted(number, 1, 2, True).exit_code == 128 + number
 
 
-def test_a_second_of_the_same_kind_ends_at_once_and_one_of_another_kind_does_not():
+def test_second_signal_of_the_same_number_exits_at_once():
     with watching(stays=60.0) as process:
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == f"received {int(signal.SIGTERM)}\n"
@@ -70,16 +70,16 @@ def test_a_second_of_the_same_kind_ends_at_once_and_one_of_another_kind_does_not
         time.sleep(0.2)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=5) == 128 + signal.SIGTERM
+        assert process.wait(timeout=HANG) == 128 + signal.SIGTERM
 
 
-def test_a_second_one_ends_also_a_thread_that_is_inside_c():
+def test_second_signal_exits_within_c_code():
     with watching("inside C") as process:
         process.send_signal(signal.SIGINT)
         time.sleep(0.3)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=5) == 128 + signal.SIGINT
+        assert process.wait(timeout=HANG) == 128 + signal.SIGINT
 
 
 ENDING = """
@@ -96,26 +96,26 @@ with SignalWatch(None):
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_where_no_step_is_made_the_first_ends_at_once(number):
-    """Also after a watch inside that has taken note of one of the same kind."""
+def test_first_signal_exits_where_no_step_runs(number):
+    """Even after an inner watch that has recorded one of the same number."""
     with watching(text=ENDING) as process:
         process.send_signal(number)
         assert process.stdout.readline() == "received\n"
         process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=HANG)
     assert process.returncode == 128 + number
-    assert f"{signal.Signals(number).name}: ended; no step was being made" in errors
+    assert f"{signal.Signals(number).name}: exiting at once; no training step is running" in errors
 
 
-def test_what_is_ignored_stays_ignored():
-    """As SIGHUP under `nohup`."""
+def test_ignored_signal_stays_ignored():
+    """Such as SIGHUP under `nohup`."""
     with watching(before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
         for _ in range(2):
             process.send_signal(signal.SIGHUP)
         time.sleep(0.2)
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
-        printed, _ = process.communicate(timeout=20)
+        printed, _ = process.communicate(timeout=HANG)
     assert printed.split() == ["received", str(int(signal.SIGTERM)), "left"]
 
 
@@ -132,10 +132,9 @@ assert state() == before, (state(), before)
 """
 
 
-def test_afterwards_all_is_as_it_was():
-    """In a process of its own: where tests run side by side, they may not be on the main thread,
-    and signals are watched nowhere else."""
+def test_handlers_are_restored():
+    """In a process of its own, as tests may not run on the main thread."""
     done = subprocess.run(
-        [sys.executable, "-c", AFTERWARDS], cwd=ROOT, capture_output=True, text=True, timeout=20
+        [sys.executable, "-c", AFTERWARDS], cwd=ROOT, capture_output=True, text=True, timeout=HANG
     )
     assert done.returncode == 0, done.stderr

@@ -150,7 +150,7 @@ def test_the_chief_alone_writes_and_reports(pair):
     assert len(list((run_dir / "logs").glob("events.out.tfevents.*"))) == 1
     assert not list(run_dir.rglob("*.part*"))
     assert other.stdout.count("\n") == 1
-    assert other.stdout.startswith("demo: machine 2 of 2; 127.0.0.1:")
+    assert other.stdout.startswith("demo: worker 2 of 2; the chief, 127.0.0.1:")
 
 
 @pytest.mark.long
@@ -165,7 +165,7 @@ def test_both_go_on_from_the_chiefs_checkpoint_and_stop_where_the_run_is_finishe
     chief, _ = trained(*lines)
     assert epoch == 1
     assert (
-        "going on after epoch 1 of 2" + (f", step {step} of 3 in the next" if step else "")
+        "resuming after epoch 1 of 2" + (f", step {step} of 3 in the next" if step else "")
         in chief.stdout
     )
     assert "Epoch 1/2" not in chief.stdout
@@ -183,7 +183,7 @@ def test_what_cannot_work_together_is_said_on_each_machine(tmp_path):
     for overrides, message in (
         (
             (["seed=0"], ["seed=1"]),
-            "another config on machine 2 of TF_CONFIG than on the first; expected the same on each",
+            "expected the same config on each worker; worker 2 of TF_CONFIG has another one than the first",
         ),
         (
             (["training.batch_size=33"],) * 2,

@@ -1,6 +1,5 @@
-"""When checkpoints are taken, and that they hold the moment at which they were."""
+"""Checkpoints during `fit`: when they are taken, and that they hold one moment."""
 
-import logging
 import os
 import shutil
 import signal
@@ -16,21 +15,22 @@ from byol_tf.errors import Interrupted, SavesFailed
 from byol_tf.runs import checkpoint_writer
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest
-from byol_tf.train import input_watchdog as stuck_input
+from byol_tf.train import input_watchdog
 from byol_tf.train.callbacks import checkpoint as checkpoint_module
 from byol_tf.train.callbacks.checkpoint import Checkpoint, model_arrays, restore_model
 from byol_tf.train.input_watchdog import StuckInput
 from byol_tf.train.signals import SignalWatch
 from tests.helpers import tiny
+from tests.helpers.waiting import HANG
 
 STEPS = 6
 
 
 class PatientWriter(CheckpointWriter):
-    """Waits for each checkpoint, so that none is left out since the last is still being written."""
+    """Waits for each checkpoint: one that is due is skipped while another is being written."""
 
-    def write(self, *parts):
-        super().write(*parts)
+    def write(self, *args):
+        super().write(*args)
         self.wait()
 
 
@@ -41,10 +41,10 @@ def compiled(**options):
 
 
 def train(
-    model, folder, epochs: int = 1, more=(), signals=None, writer=PatientWriter, **when
+    model, folder, epochs: int = 1, more=(), signals=None, writer=PatientWriter, **options
 ) -> None:
     checkpoint = Checkpoint(
-        writer(folder, 99), lambda: {"rows": []}, signals or SignalWatch(""), **when
+        writer(folder, 99, pytest.fail), lambda: {"rows": []}, signals or SignalWatch(""), **options
     )
     batches = tiny.dataset(epochs * STEPS).apply(
         tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
@@ -65,28 +65,28 @@ def positions(folder) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("in_a_call", "when", "expected"),
+    ("steps_per_execution", "options", "expected"),
     [
-        (1, {"steps": 4}, [(0, 4), (1, 0), (1, 4), (2, 0)]),
-        (3, {"steps": 2}, [(0, 3), (1, 0), (1, 3), (2, 0)]),
-        (2, {"minutes": 1e-9}, [(0, 2), (0, 4), (1, 0), (1, 2), (1, 4), (2, 0)]),
-        (1, {"minutes": 60.0}, [(1, 0), (2, 0)]),
+        (1, {"every_steps": 4}, [(0, 4), (1, 0), (1, 4), (2, 0)]),
+        (3, {"every_steps": 2}, [(0, 3), (1, 0), (1, 3), (2, 0)]),
+        (2, {"every_minutes": 1e-9}, [(0, 2), (0, 4), (1, 0), (1, 2), (1, 4), (2, 0)]),
+        (1, {"every_minutes": 60.0}, [(1, 0), (2, 0)]),
     ],
 )
-def test_at_each_epochs_end_and_between_at_the_ends_of_calls(tmp_path, in_a_call, when, expected):
-    train(compiled(steps_per_execution=in_a_call), tmp_path, epochs=2, **when)
+def test_positions_of_checkpoints(tmp_path, steps_per_execution, options, expected):
+    train(compiled(steps_per_execution=steps_per_execution), tmp_path, epochs=2, **options)
     assert positions(tmp_path) == expected
 
 
-def test_what_is_written_is_what_was_there_when_it_was_taken(tmp_path, monkeypatch):
-    """The steps after it change the variables while they are written."""
+def test_checkpoint_holds_one_moment_while_training_continues(tmp_path, monkeypatch):
+    """The steps after it change the variables while it is being written."""
     real = checkpoint_writer.write_checkpoint
     may_write, seen = threading.Event(), {}
     monkeypatch.setattr(
-        checkpoint_writer, "write_checkpoint", lambda *parts: may_write.wait(60) and real(*parts)
+        checkpoint_writer, "write_checkpoint", lambda *args: may_write.wait(HANG) and real(*args)
     )
 
-    class Taken(keras.callbacks.Callback):
+    class Snapshots(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             seen[batch + 1] = {
                 name: array.copy() for name, array in model_arrays(self.model).items()
@@ -94,7 +94,7 @@ def test_what_is_written_is_what_was_there_when_it_was_taken(tmp_path, monkeypat
             if batch + 1 == STEPS:
                 may_write.set()
 
-    train(compiled(), tmp_path, more=[Taken()], writer=CheckpointWriter, steps=2)
+    train(compiled(), tmp_path, more=[Snapshots()], writer=CheckpointWriter, every_steps=2)
     assert positions(tmp_path) == [(0, 2), (1, 0)]  # the disk was busy at step 4
     last, _ = read_newest(tmp_path)
     assert_same(last.arrays, seen[6])
@@ -111,15 +111,23 @@ def assert_same(received: dict, expected: dict) -> None:
         np.testing.assert_array_equal(received[name], array)
 
 
-def test_saves_that_fail_one_after_the_other_end_fit(tmp_path, caplog):
+def test_failed_saves_in_a_row_end_fit(tmp_path):
     (tmp_path / "checkpoints").write_text("in the way")
+    messages = []
+
+    class Failing(PatientWriter):
+        def __init__(self, folder, keep, say):
+            super().__init__(folder, keep, messages.append)
+
     with pytest.raises(SavesFailed, match="3 saves in a row failed"):
-        train(compiled(), tmp_path / "checkpoints", steps=1)
-    assert len(caplog.messages) == 2
+        train(compiled(), tmp_path / "checkpoints", every_steps=1, writer=Failing)
+    assert len(messages) == 2
 
 
-@pytest.mark.parametrize(("step", "in_a_call", "saved_at"), [(2, 3, 3), (6, 1, 6)])
-def test_a_signal_saves_after_the_call_that_runs_and_ends_fit(tmp_path, step, in_a_call, saved_at):
+@pytest.mark.parametrize(("step", "steps_per_execution", "saved_at"), [(2, 3, 3), (6, 1, 6)])
+def test_signal_saves_after_the_current_call_and_ends_fit(
+    tmp_path, step, steps_per_execution, saved_at
+):
     class Signal(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if batch + 1 >= step:
@@ -129,7 +137,7 @@ def test_a_signal_saves_after_the_call_that_runs_and_ends_fit(tmp_path, step, in
 
     with SignalWatch("stopping") as signals, pytest.raises(Interrupted, match="SIGTERM") as raised:
         train(
-            compiled(steps_per_execution=in_a_call),
+            compiled(steps_per_execution=steps_per_execution),
             tmp_path,
             more=[Signal()],
             signals=signals,
@@ -139,34 +147,32 @@ def test_a_signal_saves_after_the_call_that_runs_and_ends_fit(tmp_path, step, in
     assert positions(tmp_path) == [(0, saved_at)]
 
 
-@pytest.mark.parametrize(("in_a_call", "step", "saved"), [(1, 4, True), (3, 3, False)])
-def test_after_a_signal_a_batch_that_never_comes_is_not_waited_for(
-    tmp_path, monkeypatch, in_a_call, step, saved
+@pytest.mark.parametrize(("steps_per_execution", "step", "saved"), [(1, 4, True), (3, 3, False)])
+def test_signal_during_a_stalled_batch_ends_the_run(
+    tmp_path, monkeypatch, steps_per_execution, step, saved
 ):
-    """The thread that watches the input saves what the last step left; where that may be in the
-    middle of a call, it only ends the run."""
-    monkeypatch.setattr(stuck_input, "_TICK", 0.1)
-    monkeypatch.setattr(checkpoint_module, "_STUCK", 0.3)
-    monkeypatch.setattr(checkpoint_module, "_LOST", 0.3)
+    """The watchdog's thread saves the last step, but only ends the run within a call of several."""
+    monkeypatch.setattr(input_watchdog, "_TICK", 0.1)
+    monkeypatch.setattr(checkpoint_module, "_STALLED", 0.3)
+    monkeypatch.setattr(checkpoint_module, "_STALLED_UNSAVED", 0.3)
     comes, ended, seen, signals = threading.Event(), [], {}, SignalWatch("")
 
     def number(index):
         if index == 4:
-            comes.wait(60)
+            comes.wait(HANG)
         return index
 
-    def each(seconds, still):
-        signals.ask(signal.SIGTERM)  # comes while the batch is awaited
-        checkpoint.on_input_stall(
-            seconds, lambda: False
-        )  # nothing is done where the batch has come meanwhile
-        checkpoint.on_input_stall(seconds, still)
+    def on_stall(seconds, still_waiting):
+        signals.receive(signal.SIGTERM)  # comes while the batch is awaited
+        # Nothing is done if the batch has come meanwhile.
+        checkpoint.on_input_stall(seconds, lambda: False)
+        checkpoint.on_input_stall(seconds, still_waiting)
 
     def end(stopped):
         ended.append((stopped.epoch, stopped.step, stopped.saved, positions(tmp_path)))
-        comes.set()  # in a test the process goes on
+        comes.set()  # here the process continues
 
-    class Taken(keras.callbacks.Callback):
+    class Snapshots(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             seen[batch + 1] = {
                 name: array.copy() for name, array in model_arrays(self.model).items()
@@ -175,16 +181,16 @@ def test_after_a_signal_a_batch_that_never_comes_is_not_waited_for(
     numbers = tf.data.Dataset.range(STEPS).map(
         lambda index: tf.numpy_function(number, [index], tf.int64)
     )
-    watch = StuckInput(pytest.fail, 60.0, each)
+    watch = StuckInput(pytest.fail, HANG, on_stall)
     batches = watch.around(
         tf.data.Dataset.zip(numbers, tiny.dataset(STEPS)).map(lambda _, views: views)
     )
     checkpoint = Checkpoint(CheckpointWriter(tmp_path, 99), lambda: {"rows": []}, signals, end=end)
     with watch, pytest.raises(Interrupted):
-        compiled(steps_per_execution=in_a_call).fit(
+        compiled(steps_per_execution=steps_per_execution).fit(
             batches,
             steps_per_epoch=STEPS,
-            callbacks=[Taken(), checkpoint],
+            callbacks=[Snapshots(), checkpoint],
             verbose=0,
             shuffle=False,
         )
@@ -196,40 +202,36 @@ def test_after_a_signal_a_batch_that_never_comes_is_not_waited_for(
         assert set(checkpoint.state) == {"rows", "logs", "means"}
 
 
-def test_after_a_signal_a_save_that_hangs_is_not_waited_for(tmp_path, monkeypatch, caplog):
-    caplog.set_level(logging.INFO)
-    monkeypatch.setattr(checkpoint_writer, "HANG_SECONDS", 0.1)
-    answers, ended, signals = threading.Event(), [], SignalWatch("")
-    monkeypatch.setattr(os, "fsync", lambda descriptor: answers.wait(60))
+def test_signal_during_a_hanging_save_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_writer, "SLOW", 0.1)
+    answers, ended, messages, signals = threading.Event(), [], [], SignalWatch("")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: answers.wait(HANG))
 
     def end(stopped):
         ended.append((stopped.exit_code, stopped.epoch, stopped.step, stopped.saved))
         answers.set()
 
-    asks = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: batch + 1 == 4 and signals.ask(signal.SIGTERM)
+    signal_at_4 = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: batch + 1 == 4 and signals.receive(signal.SIGTERM)
     )
-    writer = CheckpointWriter(tmp_path, 99)
+    writer = CheckpointWriter(tmp_path, 99, messages.append)
     with pytest.raises(Interrupted):
         train(
             compiled(),
             tmp_path,
-            more=[asks],
+            more=[signal_at_4],
             signals=signals,
             writer=lambda *_: writer,
-            steps=2,
+            every_steps=2,
             end=end,
         )
     assert ended == [(143, 0, 4, False)]
-    assert (
-        caplog.messages[-1] == "the save hangs; none was written before it since this process began"
-    )
+    assert messages[-1] == "the save hangs; none was written before it since this process started"
     assert positions(tmp_path) == [(0, 2), (0, 4)]
 
 
-def test_the_loss_scale_of_float16_goes_on(tmp_path):
-    """And the count of steps since it changed: it has changed when the run is broken off, and
-    changes in the two steps after that."""
+def test_loss_scale_of_float16_is_restored(tmp_path):
+    """With its count of steps: it has changed at the checkpoint, and changes within 2 steps."""
     keras.mixed_precision.set_global_policy("mixed_float16")
     model = compiled()
     model.optimizer.dynamic_growth_steps = 3  # not 2,000
@@ -241,7 +243,7 @@ def test_the_loss_scale_of_float16_goes_on(tmp_path):
             if "dynamic_scale" in name or "step_counter" in name
         ]
 
-    train(model, tmp_path, steps=4)
+    train(model, tmp_path, every_steps=4)
     end = scale(model_arrays(model))
     shutil.rmtree(tmp_path / "epoch-0001")
     within, _ = read_newest(tmp_path)

@@ -1,0 +1,60 @@
+"""The text that closes a run: accuracies before and after training, and what to do next."""
+
+import json
+import os
+import shlex
+from typing import Any
+
+from byol_tf.runs.folder import RunFolder
+
+
+def closing_text(result: dict[str, Any], folder: RunFolder) -> str:
+    """Returns the table, the next commands, and on the last line the result as JSON.
+
+    Args:
+        result: the content of `result.json`.
+        folder: of the run.
+    """
+    return "\n".join(
+        ["", *_table(result), "", *_next_steps(folder), "", json.dumps(result)],
+    )
+
+
+def _table(result: dict[str, Any]) -> list[str]:
+    start = "untrained" if result.get("starting_weights") is None else "at start"
+    lines = [
+        f"  {'accuracy on frozen features':<30} {start:>10} {result.get('system', 'trained'):>8}"
+    ]
+    for name, key in (("linear probe", "probe_accuracy"), ("nearest neighbours", "knn_accuracy")):
+        if result[key] is None:
+            lines.append(f"  {name:<30} {'no labels':>10}")
+        else:
+            lines.append(f"  {name:<30} {result[f'untrained_{key}']:>10.1%} {result[key]:>8.1%}")
+    if (supervised := result.get("supervised_accuracy")) is not None:
+        lines.append(f"  {'supervised on the same labels':<30} {'':>10} {supervised:>8.1%}")
+    return [
+        *lines,
+        "",
+        f"  {result['epochs']} epochs, {result['steps']:,} steps, "
+        f"{result['images_per_second']:,.0f} images/s, spread of projections "
+        f"{result['projection_std']:.2f} (1: scattered, 0: collapsed)",
+    ]
+
+
+def _next_steps(folder: RunFolder) -> list[str]:
+    run = shlex.quote(os.fspath(folder.root))
+    report = (
+        f"{run}/report.html" if folder.report.exists() else f"python -m byol_tf.report --run {run}"
+    )
+    saved_model = os.fspath(folder.saved_model)
+    return [
+        f"  look:  {report}",
+        f"         {run}/figures/curves.png, {run}/figures/views.png",
+        f"         tensorboard --logdir {run}/logs",
+        f"  use:   encoder = tf.saved_model.load({saved_model!r}); encoder.serve(images)  # uint8 "
+        "[N, H, W, 3]",
+        f"         python -m byol_tf.embed --encoder {run} --images DIR  # similar photos; labels "
+        "from a handful",
+        f"         python -m byol_tf.export --run {run} --format all  # also LiteRT and ONNX; "
+        f"{run}/export/USAGE.md",
+    ]
