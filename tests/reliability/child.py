@@ -18,9 +18,9 @@ A line's keys: `number`; `output`, a file; `environment`, to be added; and eithe
 * `patience`, seconds after which images count as stuck, and a third more after which a save counts
   as one that hangs;
 * `light`, by default: without pictures and export, which change nothing that is learned;
-* `shift`, `means`, `scale`, `watched`, `heartbeat` and `keys`, which take a protection out: another
+* `shift`, `means`, `scale`, `watched`, `stall_exit` and `keys`, which take a protection out: another
   batch than the next one, no running means, the loss scale of a first step, nobody who takes note
-  of signals while steps are made, nobody who watches the other machines and the images, new keys
+  of signals while steps are made, no exit when images never arrive, new keys
   for the collectives of each step.
 
 The loss scale of float16 doubles after 3 steps here, not after 2,000, so that it isn't the first
@@ -56,7 +56,6 @@ from byol_tf.train import finish as outcome
 from byol_tf.train.__main__ import command
 from byol_tf.train.callbacks import probe
 from byol_tf.train.callbacks.checkpoint import model_arrays
-from byol_tf.train.multi_worker import Workers
 from byol_tf.train.signals import SignalWatch
 from tests.reliability.reader import read
 
@@ -230,8 +229,8 @@ def prepare(job: dict) -> None:
         experiment.restore_model = restore_without_scale
     if job.get("watched") is False:
         experiment.SignalWatch = lambda *_: SignalWatch(None)
-    if job.get("heartbeat") is False:
-        Workers._connect = experiment.Experiment._on_stalled_input = lambda *_: None
+    if job.get("stall_exit") is False:
+        experiment.Experiment._on_stalled_input = lambda *_: None
     if job.get("keys") is False:
         devices._keep_collective_keys = lambda: None
     if job.get("light", True):

@@ -83,7 +83,7 @@ def test_one_fails(kind, processes, whole_pair, tmp_path, report):
         moment = instead.get(meant, meant)
         moments.append(f"{moment} {step}" if step else moment)
         seconds, failed, other = fail_once(processes, run, wrong, moment, step, machine)
-        assert f"machine {machine + 1} of 2" in other.output
+        assert f"worker {machine + 1} of 2" in other.output
         if kind == "stopped":
             failed.send("SIGCONT")
         assert failed.wait(30) != 0
@@ -132,7 +132,7 @@ def test_without_the_heartbeat_one_that_is_stuck_is_waited_for(processes, tmp_pa
     run = run_of_two(tmp_path)
     mark = tmp_path / "mark"
     fault = {"moment": "data", "step": 3, "kind": "stuck", "mark": str(mark)}
-    pair = processes.pair(run, ({"heartbeat": False}, {"heartbeat": False, "faults": [fault]}))
+    pair = processes.pair(run, ({"stall_exit": False}, {"stall_exit": False, "faults": [fault]}))
     deadline = time.time() + 200
     while not mark.exists():
         assert time.time() < deadline
