@@ -191,7 +191,7 @@ def prepare(job: dict) -> None:
         return real_batches(config, images, first_step + job.get("shift", 0), *rest)
 
     if "patience" in job:
-        experiment.StuckInput = functools.partial(experiment.StuckInput, patience=job["patience"])
+        experiment.InputWatchdog = functools.partial(experiment.InputWatchdog, patience=job["patience"])
         checkpoint_writer.SLOW = 4 / 3 * job["patience"]
     resumed, compiled, restored = (
         experiment.ResumedEpoch,
