@@ -16,9 +16,9 @@ arguments of `reader.py`, or
 * `patience`, seconds after which the input counts as stalled; a save counts as hanging after a
   third more;
 * `light`, on by default: no figures and no export, which change nothing that is learned;
-* `shift`, `means`, `scale`, `watched`, `heartbeat` and `keys`, which remove a protection: another
+* `shift`, `means`, `scale`, `watched`, `stall_exit` and `keys`, which remove a protection: another
   batch than the next one, no running means, the loss scale of a first step, no signal watch while
-  steps run, no failure detection between workers nor of stalled input, new collective keys at each
+  steps run, no exit when the input stalls, new collective keys at each
   step.
 
 The loss scale of float16 doubles after 3 steps here, not after 2,000, so that it has changed when a
@@ -51,7 +51,6 @@ from byol_tf.train import data, experiment, finish
 from byol_tf.train.__main__ import command
 from byol_tf.train.callbacks import probe
 from byol_tf.train.callbacks.checkpoint import model_arrays
-from byol_tf.train.multi_worker import Workers
 from byol_tf.train.signals import SignalWatch
 from tests.reliability.reader import read
 
@@ -184,7 +183,7 @@ def add_record_and_faults(job: dict) -> None:
         images.batch = batch
         return real_batches(config, images, first_step + job.get("shift", 0), *rest)
 
-    experiment.Experiment._fit, byol.BYOL.reported_step, experiment.train_batches = (
+    experiment.Experiment._fit, byol.BYOL.train_step, experiment.train_batches = (
         fit,
         train_step,
         train_batches,
@@ -192,15 +191,17 @@ def add_record_and_faults(job: dict) -> None:
     data.open_source = before("start", data.open_source)
     experiment.recover = before("reading", experiment.recover)
     probe.Probe.measure = before("probe", probe.Probe.measure)
-    checkpoint_format._sealed = before("save", checkpoint_format._sealed)
+    checkpoint_format._with_own_digest = before("save", checkpoint_format._with_own_digest)
     experiment.run_result = before("finish", experiment.run_result)
 
 
 def configure(job: dict) -> None:
     """Sets a job's waiting times and a short loss scale, and skips what isn't about learning."""
     if "patience" in job:
-        experiment.StuckInput = functools.partial(experiment.StuckInput, patience=job["patience"])
-        checkpoint_writer.SLOW = 4 / 3 * job["patience"]
+        experiment.InputWatchdog = functools.partial(
+            experiment.InputWatchdog, patience=job["patience"]
+        )
+        checkpoint_writer.HANG_SECONDS = 4 / 3 * job["patience"]
     real_compile = experiment.compile_model
 
     def compile_model(model, *rest):
@@ -232,8 +233,8 @@ def remove_protections(job: dict) -> None:
         experiment.restore_model = restore_without_scale
     if job.get("watched") is False:
         experiment.SignalWatch = lambda *_: SignalWatch(None)
-    if job.get("heartbeat") is False:
-        Workers._connect = experiment.Experiment._on_stalled_input = lambda *_: None
+    if job.get("stall_exit") is False:
+        experiment.Experiment._on_stalled_input = lambda *_: None
     if job.get("keys") is False:
         compat.keep_collective_keys = lambda: None
 
