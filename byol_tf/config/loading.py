@@ -193,6 +193,6 @@ def _read_text(label: str, file: Path) -> str:
     except UnicodeDecodeError as error:
         before = error.object[: error.start]
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
-        found = f"byte 0x{error.object[error.start]:02x}"
-        message = f"{label}:{line}:{column}: expected text in UTF-8; received {found}"
+        byte = f"byte 0x{error.object[error.start]:02x}"
+        message = f"{label}:{line}:{column}: expected text in UTF-8; received {byte}"
         raise ConfigError([message]) from None

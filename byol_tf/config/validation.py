@@ -20,7 +20,7 @@ from byol_tf.config.schema import Config
 
 MAX_ISSUES = 100
 """Mistakes that are described; the rest is counted. A file with more of them is no config, and the
-search for the known key that an unknown one is nearest to takes about a millisecond."""
+search for the known key that is nearest to an unknown one takes time."""
 
 
 @dataclass(frozen=True)
