@@ -18,7 +18,7 @@ have moved together, and the loss is a small fraction of that of unrelated vecto
 second form of collapse in docs/results: SimSiam without stop-gradient or without predictor, whose
 projections are normalised over the batch, has rank 2.8 to 5.6, std 0.37 to 0.55 and a loss of 2% to
 9%. SimSiam itself, which is healthy, has 5.7, 0.59 and 13% to 17% where its rank is lowest, so that
-the loss decides. The loss alone isn't enough either: without augmentation BYOL comes to 2% with rank
+the loss decides. It alone isn't enough either: without augmentation BYOL comes to 2% with rank
 66, and GN+WS to 7% with std 0.48 and rank 64."""
 _UNRELATED_LOSS = 2.0
 """Value of 2 - 2 cos for unrelated vectors, in each direction."""
