@@ -1,7 +1,7 @@
 """`python -m benchmarks.step`: the bare compiled BYOL step on one fixed batch.
 
-With `--peer` also PyTorch with lightly's parts. Both sides take turns; the figure is the median ratio of the pairs. SGD with momentum on both sides,
-as in lightly's example.
+With `--peer` also PyTorch with lightly's parts. Both sides take turns; the figure is the median
+ratio of the pairs. SGD with momentum on both sides, as in lightly's example.
 """
 
 import argparse

@@ -73,7 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
         nothing written if no run remains or a path is neither a folder nor a history.
     """
     options = _parser().parse_args(arguments)
-    runs, skipped, wrong = [], [], []
+    runs: list[ComparedRun] = []
+    skipped: list[str] = []
+    wrong: list[str] = []
     for text in options.runs:
         name, path = _split_name(text)
         try:

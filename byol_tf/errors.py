@@ -1,56 +1,71 @@
-"""Why a run stops by itself, and with which exit code. Needs no TensorFlow.
+"""Exceptions of byol_tf, and the exit codes of its commands.
 
-2 is for what is wrong before a run begins, 75 for another worker that was lost
-(`train/failure_channel.py`), and 128 + n for signal n (`train/signals.py`). 66 and 74 are
-EX_NOINPUT and EX_IOERR of sysexits.h.
+| exit code | meaning |
+|---|---|
+| 1 | an unexpected error, or a file that failed its verification |
+| 2 | wrong use or config; nothing was started or written |
+| 10 to 12 | the run can't continue: not finite, collapsed, out of memory |
+| 66, 74 | images lost, saves failed (EX_NOINPUT and EX_IOERR of sysexits.h) |
+| 75 | another worker was lost; start all again (EX_TEMPFAIL) |
+| 128 + n | stopped by signal n, as shells have it |
+
+The text of each exception says what is wrong and what would be right.
 """
 
 import signal
 from collections.abc import Sequence
 
+NOT_FINITE, COLLAPSED, OUT_OF_MEMORY, IMAGES_LOST, SAVES_FAILED, LOST = 10, 11, 12, 66, 74, 75
+
 
 class ConfigError(Exception):
-    """A config that can't be used. The message is complete: one mistake a line, each with its file
-    or override, its key, and what was expected and received."""
+    """A config that can't be used.
+
+    Args:
+        lines: one for each mistake: its file or override, its key, and what was expected and
+            received.
+    """
 
     def __init__(self, lines: Sequence[str]):
         super().__init__("\n".join(lines))
 
 
 class DeviceError(Exception):
-    """The device, or the machines, that a config names aren't there. The text says what would be
-    right."""
-
-
-class ProtocolError(Exception):
-    """A protocol can't be run on these images, labels or encoder; the text says why and what would
-    be right."""
-
-
-class VerificationError(Exception):
-    """An exported file can't be used where byol_tf isn't. The text says what happened there."""
-
-
-class UnsafeModelError(ValueError):
-    """A model file that isn't loaded. The text says what is in it that has no place there."""
+    """The devices or workers of a config aren't available."""
 
 
 class RunFolderError(Exception):
-    """A run folder can't be used; the text says why and what would be right."""
+    """A run folder can't be used."""
 
 
-LOST = 75
-"""Exit code of a process that can't go on without another one: "temporary failure, try again" in
-BSD's sysexits.h."""
+class ProtocolError(Exception):
+    """An evaluation protocol can't be run on these images, labels or encoder."""
+
+
+class UnsafeModelError(ValueError):
+    """A model file holds something that it has no use for, and is not loaded."""
+
+
+class VerificationError(Exception):
+    """An exported file can't be used without byol_tf."""
+
+
+class EmbedError(Exception):
+    """Photos can't be embedded, or labels not predicted, as asked."""
+
+
+class ConversionError(Exception):
+    """A checkpoint of another project can't be converted; the text names the file or tensors."""
 
 
 class Interrupted(Exception):
-    """A run has stopped because a signal asked for it.
+    """A run was stopped by a signal.
 
     Attributes:
         number: of the signal.
-        epoch, step: where it stopped: whole epochs done, and steps of the next.
-        saved: whether that could be saved.
+        epoch: completed epochs.
+        step: completed steps of the next epoch.
+        saved: whether a checkpoint has them.
     """
 
     def __init__(self, number: int, epoch: int, step: int, saved: bool):
@@ -59,20 +74,17 @@ class Interrupted(Exception):
 
     @property
     def exit_code(self) -> int:
-        """By the convention of shells: 128 and the signal's number."""
+        """128 plus the signal's number, as shells have it."""
         return 128 + self.number
 
 
-NOT_FINITE, COLLAPSED, OUT_OF_MEMORY, IMAGES_LOST, SAVES_FAILED = 10, 11, 12, 66, 74
-
-
 class RunStopped(Exception):
-    """A run has stopped by itself; the text says why and what to do.
+    """A run has stopped by itself.
 
     Args:
-        text: as above.
-        change: of the config, as KEY=VALUE, with which the same run gets beyond what stopped it;
-            None where there is none.
+        text: why, and what to do.
+        change: a change of the config, as KEY=VALUE, with which the same run can be resumed beyond
+            that point; None if there is none.
 
     Attributes:
         exit_code: of the command.
@@ -86,14 +98,8 @@ class RunStopped(Exception):
         self.change = change
 
 
-class WorkerLost(RunStopped):
-    """Another worker of the run is missing or has failed."""
-
-    exit_code = LOST
-
-
 class NotFiniteError(RunStopped, ArithmeticError):
-    """Loss, gradient, weights or target aren't finite."""
+    """Loss, gradients, weights or target aren't finite."""
 
     exit_code = NOT_FINITE
 
@@ -105,37 +111,24 @@ class Collapsed(RunStopped):
 
 
 class OutOfMemory(RunStopped):
-    """The device has no memory left for a step."""
+    """The device has too little memory for a step."""
 
     exit_code = OUT_OF_MEMORY
 
 
 class ImagesLost(RunStopped):
-    """More photos than `data.max_unreadable_fraction` can't be read any more."""
+    """More photos than `data.max_unreadable_fraction` have become unreadable."""
 
     exit_code = IMAGES_LOST
 
 
 class SavesFailed(RunStopped):
-    """What was learned can't be written any more; earlier checkpoints are intact."""
+    """Checkpoints can't be written any more; earlier ones are intact."""
 
     exit_code = SAVES_FAILED
 
 
-class EmbedError(Exception):
-    """What the command was asked for can't be done; the text says why and what would be right."""
+class WorkerLost(RunStopped):
+    """Another worker of the run is missing or has failed."""
 
-
-_SHOWN = 8
-"""Names in a message; a network has hundreds, and when one is wrong, often all are."""
-
-
-class ConversionError(Exception):
-    """A file can't be converted; the text names the file or its tensors and says what was
-    expected."""
-
-
-def named(names: Sequence[str]) -> str:
-    """`a, b, c and 40 more`."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    exit_code = LOST

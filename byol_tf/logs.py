@@ -43,9 +43,9 @@ def ignore_output_errors() -> None:
     Streams that a program has put in their place are left alone.
     """
     if sys.stdout is not None and sys.stdout is sys.__stdout__:
-        sys.stdout = _TolerantStream(sys.stdout)
+        sys.stdout = _TolerantStream(sys.stdout)  # type: ignore[arg-type]  # narrowed to None
     if sys.stderr is not None and sys.stderr is sys.__stderr__:
-        sys.stderr = _TolerantStream(sys.stderr)
+        sys.stderr = _TolerantStream(sys.stderr)  # type: ignore[arg-type]  # narrowed to None
 
 
 class _TolerantStream:

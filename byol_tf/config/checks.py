@@ -111,8 +111,9 @@ def _check_view_size(size: int, image_size: int | None, source: str) -> str | No
         limit, meaning = image_size, f"data.image_size ({image_size})"
     elif native is not None:
         limit, meaning = native, f'{native}, the side of the images of data.source "{source}"'
-    elif (limit := SOURCES[source].default_side) is not None:
-        meaning = f"{limit}, the side of {source} if data.image_size is null"
+    elif (default := SOURCES[source].default_side) is not None:
+        limit = default
+        meaning = f"{default}, the side of {source} if data.image_size is null"
     else:
         return None
     return f"expected at most {meaning}; received {size}" if size > limit else None

@@ -68,7 +68,7 @@ class About(Section):
 class Data(Section):
     """The images, and how they are cached. Labels never reach pre-training."""
 
-    source: Literal[*SOURCES]
+    source: Literal[*SOURCES]  # type: ignore[valid-type]  # the names of the registry
     """`textures`: generated from the seed, nothing to download; `digits`: scikit-learn's
     handwritten digits; `folder`: your own photos; the others: TFDS."""
     root: Text | None = None

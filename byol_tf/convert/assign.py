@@ -8,7 +8,16 @@ import keras
 import numpy as np
 
 from byol_tf.convert.architecture import Architecture
-from byol_tf.errors import ConversionError, named
+from byol_tf.errors import ConversionError
+
+_MAX_LISTED = 8
+"""Most names in a message; a network has hundreds, and when one is wrong, often all are."""
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Returns `a, b, c and 40 more`."""
+    more = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ def _read(slot: Slot, tensor: Tensor) -> np.ndarray:
 
 
 def _mistake(description: str, names: list[str]) -> list[str]:
-    return [f"  {len(names)} {description}: {named(names)}"] if names else []
+    return [f"  {len(names)} {description}: {list_names(names)}"] if names else []
 
 
 def _squeeze(shape: Sequence[int]) -> list[int]:

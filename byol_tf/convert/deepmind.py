@@ -17,9 +17,9 @@ import keras
 import numpy as np
 
 from byol_tf.convert.architecture import Architecture, infer_architecture, parse_layer_name
-from byol_tf.convert.assign import Converted, Slot, Tensor, assign_tensors
+from byol_tf.convert.assign import Converted, Slot, Tensor, assign_tensors, list_names
 from byol_tf.convert.safe_pickle import StoredArray, read_arrays
-from byol_tf.errors import ConversionError, named
+from byol_tf.errors import ConversionError
 from byol_tf.models.networks import build_encoder, mlp_head
 
 _STEM = re.compile(r"(?:(?P<root>.+)/)?(?P<stem>initial_conv(?:_1)?)/w")
@@ -132,7 +132,7 @@ def _read_networks(state: dict, prefix: str, path: Path, size: int) -> _Networks
             features = heads[head].output_shape[-1]
     unknown = [name for name in others if name.split("/")[0] not in (*heads, *_SKIPPED_MODULES)]
     if unknown:
-        raise ConversionError(f"{source}: {len(unknown)} unknown tensors: {named(unknown)}")
+        raise ConversionError(f"{source}: {len(unknown)} unknown tensors: {list_names(unknown)}")
     return _Networks(architecture, encoder, heads)
 
 
@@ -141,9 +141,9 @@ def _find_stem(tensors: dict[str, Tensor], source: str) -> tuple[str, str]:
     matches = [match for match in map(_STEM.fullmatch, tensors) if match]
     if len(matches) != 1:
         if matches:
-            received = named([match[0] for match in matches])
+            received = list_names([match[0] for match in matches])
         else:
-            received = f"none among {named(list(tensors)) or 'no tensors'}"
+            received = f"none among {list_names(list(tensors)) or 'no tensors'}"
         raise ConversionError(
             f'{source}: expected one ResNet, with a first convolution "<name>/initial_conv/w"; '
             f"received {received}"
@@ -216,7 +216,9 @@ def _mapping(tree: Any, name: str, path: Path) -> dict:
     value = tree.get(name) if isinstance(tree, dict) else None
     if not isinstance(value, dict):
         received = (
-            named([str(key) for key in tree]) if isinstance(tree, dict) else type(tree).__name__
+            list_names([str(key) for key in tree])
+            if isinstance(tree, dict)
+            else type(tree).__name__
         )
         raise ConversionError(
             f'{path}: expected a BYOL checkpoint, with a mapping "{name}"; received '

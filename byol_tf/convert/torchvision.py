@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 from byol_tf.convert.architecture import infer_architecture, parse_layer_name
-from byol_tf.convert.assign import Converted, Slot, Tensor, assign_tensors
-from byol_tf.errors import ConversionError, named
+from byol_tf.convert.assign import Converted, Slot, Tensor, assign_tensors, list_names
+from byol_tf.errors import ConversionError
 from byol_tf.models.networks import build_encoder
 
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
@@ -139,7 +139,7 @@ def _find_prefix(path: Path, names: list[str], requested: str | None) -> tuple[s
     if not prefixes:
         raise ConversionError(
             f'{path}: expected torchvision\'s names, "layer1.0.conv1.weight" or that with a '
-            f"prefix; found {named(names) or 'nothing'}"
+            f"prefix; found {list_names(names) or 'nothing'}"
         )
     if len(prefixes) > 1:
         raise ConversionError(

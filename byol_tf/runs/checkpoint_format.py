@@ -124,7 +124,7 @@ def _write_arrays(file: io.RawIOBase, arrays: Mapping[str, np.ndarray]) -> None:
     That function copies each array once more, and in older NumPys leaves its archive open when a
     write fails.
     """
-    with zipfile.ZipFile(file, "w") as archive:  # type: ignore[arg-type]  # needs only `write`
+    with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             # Of a Fortran-ordered array the header would state that order.
             array = np.asarray(array, order="C")
