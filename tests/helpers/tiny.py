@@ -48,8 +48,8 @@ def normalized(normalization: str, **options) -> BYOL:
     x = keras.layers.Conv2D(32, 3, strides=2, name="conv")(inputs)
     x = keras.layers.ReLU()(normalize(x, "{}", normalization))
     encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x), name="tiny")
-    projector = mlp_head(32, 32, 32, "projector", normalization=normalization)
-    predictor = mlp_head(32, 32, 32, "predictor", normalization=normalization)
+    projector = mlp_head(32, 128, 32, "projector", normalization=normalization)
+    predictor = mlp_head(32, 128, 32, "predictor", normalization=normalization)
     return BYOL(encoder, projector, predictor, **options)
 
 
