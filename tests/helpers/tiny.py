@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf import BYOL
-from byol_tf.models.networks import batch_norm, build_encoder, mlp_head
+from byol_tf.models.networks import batch_norm, mlp_head
+from byol_tf.models.networks.blocks import normalize
 
 SIZE, FEATURES, HIDDEN, PROJECTION = 8, 6, 10, 5
 
@@ -43,9 +44,12 @@ def wrapped(
 
 def normalized(normalization: str, **options) -> BYOL:
     """An uncompiled model of the library's layers with one normalisation everywhere."""
-    encoder = build_encoder("convnet", SIZE, 0.5, normalization=normalization)
-    projector = mlp_head(64, 32, 32, "projector", normalization=normalization)
-    predictor = mlp_head(32, 32, 32, "predictor", normalization=normalization)
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(32, 3, strides=2, name="conv")(inputs)
+    x = keras.layers.ReLU()(normalize(x, "{}", normalization))
+    encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x), name="tiny")
+    projector = mlp_head(32, 128, 32, "projector", normalization=normalization)
+    predictor = mlp_head(32, 128, 32, "predictor", normalization=normalization)
     return BYOL(encoder, projector, predictor, **options)
 
 
