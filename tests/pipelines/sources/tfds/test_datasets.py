@@ -266,7 +266,7 @@ class TestImagenet:
 
 
 def test_tfds_import_error_names_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets.core.download", None)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets.core.download.download_manager", None)
     for module in ("pipelines.compat", "pipelines.sources.tfds.prepare"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(SourceError, match=r"pip install 'tensorflow-metadata<1\.18'"):
