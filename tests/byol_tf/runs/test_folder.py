@@ -40,8 +40,8 @@ def config(root: Path, name: str = "small", **training) -> dict:
     }
 
 
-def started(folder: RunFolder, of: dict, skipped=()) -> RunFolder:
-    folder.begin(json.dumps(of), ["byol-train", "--config", "x.json"], "f1n9e2", skipped)
+def started(folder: RunFolder, config: dict, skipped=()) -> RunFolder:
+    folder.begin(json.dumps(config), ["byol-train", "--config", "x.json"], "f1n9e2", skipped)
     return folder
 
 
