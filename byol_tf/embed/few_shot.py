@@ -24,8 +24,8 @@ class AccuracyEstimate:
     """A cross-validated accuracy.
 
     Attributes:
-        correct: number of labels that a classifier predicted which hadn't seen them.
-        count: number of labels that were held out. The only label of a class can't be.
+        correct: number of held-out labels that a classifier of the other labels predicted.
+        count: number of labels that were held out; the only label of a class isn't.
         low: lower end of the 95% interval (Wilson's) of the accuracy on all photos, if those with
             labels were chosen at random.
         high: upper end of that interval.

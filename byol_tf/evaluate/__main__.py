@@ -13,7 +13,7 @@ from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import ConfigError, ProtocolError
-from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, labelled_source
+from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
 from byol_tf.logs import configure_logging
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RunFolder
@@ -218,7 +218,8 @@ def _evaluate(options: argparse.Namespace, config: Config) -> dict:
         f"{len(test):,}",
         len(source.class_names),
     )
-    results = PROTOCOLS[options.protocol].run(options, config, inference, train, test)
+    evaluation = Evaluation(options, config, inference, train, test)
+    results = PROTOCOLS[options.protocol].run(evaluation)
     facts = {
         "protocol": options.protocol,
         "encoder": options.run or options.encoder,

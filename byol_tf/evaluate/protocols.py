@@ -22,7 +22,49 @@ if TYPE_CHECKING:
 
 DEFAULT_SEEDS = 3
 
-Run = Callable[[argparse.Namespace, Config, "keras.Model", Images, Images], dict]
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An encoder and the labelled images to evaluate it on.
+
+    Attributes:
+        options: of the command.
+        config: of the run, or the one that names the images.
+        inference: from uint8 images `[N, H, W, 3]` to representations `[N, d]`.
+        train: images with labels to learn from.
+        test: images with labels to test on.
+    """
+
+    options: argparse.Namespace
+    config: Config
+    inference: "keras.Model"
+    train: Images
+    test: Images
+
+    def plain_model(self) -> "keras.Model":
+        """The inference model as an export has it, so that a run and its exports agree exactly."""
+        from byol_tf.models.inference import exported_form
+
+        if not self.options.run:
+            return self.inference
+        return exported_form(self.inference, *self.config.views.preparation)
+
+    def features(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Features and labels of the training images, then those of the test images."""
+        from byol_tf.evaluate.features import embed
+
+        model = self.plain_model()
+        train, test = embed(model, self.train), embed(model, self.test)
+        return train, require_labels(self.train), test, require_labels(self.test)
+
+    def training_settings(self) -> dict[str, Any]:
+        """The training options that the user gave, by the names of the recipes' attributes."""
+        settings = {name: getattr(self.options, name) for name in ("epochs", "batch_size", "rates")}
+        return {
+            name: tuple(value) if name == "rates" else value
+            for name, value in settings.items()
+            if value is not None
+        }
 
 
 @dataclass(frozen=True)
@@ -32,87 +74,80 @@ class Protocol:
     Attributes:
         summary: for the command's help.
         add_options: adds its options to a parser. Options without a value are None.
-        run: from (options, config, inference model, training images, test images) to its results
-            as JSON types. Raises `ProtocolError` if labels or encoder don't suit it.
+        run: returns its results as JSON types. Raises `ProtocolError` if labels or encoder don't
+            suit it.
     """
 
     summary: str
     add_options: Callable[[argparse.ArgumentParser], None]
-    run: Run
+    run: Callable[[Evaluation], dict]
 
 
-def run_linear(
-    options: argparse.Namespace,
-    config: Config,
-    inference: "keras.Model",
-    train: Images,
-    test: Images,
-) -> dict:
+def run_linear(evaluation: Evaluation) -> dict:
     """Runs `linear_protocol`, or with --fast `logistic_protocol`."""
-    inference = _plain_model(options, config, inference)
-    if options.fast:
+    seed = evaluation.config.seed
+    if evaluation.options.fast:
         from byol_tf.evaluate.logistic import logistic_protocol
 
-        return {"fast": True} | logistic_protocol(*_features(inference, train, test), config.seed)
+        return {"fast": True} | logistic_protocol(*evaluation.features(), seed)
 
     from byol_tf.evaluate.linear import LinearRecipe, linear_protocol
 
+    model = evaluation.plain_model()
+    size = evaluation_crop_size(model, evaluation.config)
+    recipe = LinearRecipe(**evaluation.training_settings())
     return linear_protocol(
-        inference,
-        evaluation_crop_size(inference, config),
-        train,
-        test,
-        LinearRecipe(**_training_settings(options)),
-        config.seed,
-        _verbose(),
+        model, size, evaluation.train, evaluation.test, recipe, seed, _keras_verbosity()
     )
 
 
-def run_knn(
-    options: argparse.Namespace,
-    config: Config,
-    inference: "keras.Model",
-    train: Images,
-    test: Images,
-) -> dict:
+def run_knn(evaluation: Evaluation) -> dict:
     """Runs `knn_accuracy`."""
     from byol_tf.evaluate.knn import knn_accuracy
 
-    neighbours = options.neighbours or config.probe.neighbours
-    temperature = None if options.uniform else options.temperature or config.probe.temperature
-    features = _features(_plain_model(options, config, inference), train, test)
+    options, defaults = evaluation.options, evaluation.config.probe
+    neighbours = options.neighbours or defaults.neighbours
+    temperature = None if options.uniform else options.temperature or defaults.temperature
     return {
-        "top1": knn_accuracy(*features, neighbours, temperature),
+        "top1": knn_accuracy(*evaluation.features(), neighbours, temperature),
         "neighbours": neighbours,
         "temperature": temperature,
     }
 
 
-def run_tuning(
-    options: argparse.Namespace,
-    config: Config,
-    inference: "keras.Model",
-    train: Images,
-    test: Images,
-) -> dict:
-    """Runs `tune_protocol`, from the encoder's weights or (supervised) from scratch."""
-    from byol_tf.evaluate.finetune import (
-        FINETUNE_RATES,
-        SUPERVISED_RATES,
-        TuneRecipe,
-        tune_protocol,
-    )
+def run_finetune(evaluation: Evaluation) -> dict:
+    """Runs `tune_protocol` from the encoder's weights."""
+    from byol_tf.evaluate.finetune import FINETUNE_RATES
 
-    from_scratch = options.protocol == "supervised"
-    settings = {"rates": SUPERVISED_RATES if from_scratch else FINETUNE_RATES}
+    return _tune(evaluation, from_scratch=False, rates=FINETUNE_RATES)
+
+
+def run_supervised(evaluation: Evaluation) -> dict:
+    """Runs `tune_protocol` from scratch."""
+    from byol_tf.evaluate.finetune import SUPERVISED_RATES
+
+    return _tune(evaluation, from_scratch=True, rates=SUPERVISED_RATES)
+
+
+def _tune(evaluation: Evaluation, from_scratch: bool, rates: tuple[float, ...]) -> dict:
+    from byol_tf.evaluate.finetune import TuneRecipe, tune_protocol
+
+    options = evaluation.options
     recipe = TuneRecipe(
         from_scratch,
         widen=options.rates is None,
         fraction=options.fraction,
         seeds=options.seeds,
-        **(settings | _training_settings(options)),
+        **({"rates": rates} | evaluation.training_settings()),
     )
-    return tune_protocol(inference, train, test, recipe, config.seed, _verbose())
+    return tune_protocol(
+        evaluation.inference,
+        evaluation.train,
+        evaluation.test,
+        recipe,
+        evaluation.config.seed,
+        _keras_verbosity(),
+    )
 
 
 def _linear_options(parser: argparse.ArgumentParser) -> None:
@@ -190,12 +225,14 @@ PROTOCOLS = {
     ),
     "knn": Protocol("a vote of the nearest training images", _knn_options, run_knn),
     "finetune": Protocol(
-        "encoder and linear layer trained on a fraction of the labels", _tuning_options, run_tuning
+        "encoder and linear layer trained on a fraction of the labels",
+        _tuning_options,
+        run_finetune,
     ),
     "supervised": Protocol(
         "the same network from scratch on the same labels: the baseline",
         _tuning_options,
-        run_tuning,
+        run_supervised,
     ),
 }
 
@@ -243,36 +280,7 @@ def evaluation_crop_size(inference: "keras.Model", config: Config) -> int:
         return config.views.size
 
 
-def _plain_model(
-    options: argparse.Namespace, config: Config, inference: "keras.Model"
-) -> "keras.Model":
-    """The inference model as an export has it, so that a run and its exports agree exactly."""
-    from byol_tf.models.inference import exported_form
-
-    return exported_form(inference, *config.views.preparation) if options.run else inference
-
-
-def _features(
-    inference: "keras.Model", train: Images, test: Images
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Features and labels of the training images, then those of the test images."""
-    from byol_tf.evaluate.features import embed
-
-    train_features, test_features = embed(inference, train), embed(inference, test)
-    return train_features, require_labels(train), test_features, require_labels(test)
-
-
-def _training_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The training options that the user gave, by the names of the recipes' attributes."""
-    settings = {name: getattr(options, name) for name in ("epochs", "batch_size", "rates")}
-    return {
-        name: tuple(value) if name == "rates" else value
-        for name, value in settings.items()
-        if value is not None
-    }
-
-
-def _verbose() -> int:
+def _keras_verbosity() -> int:
     return 1 if sys.stdout.isatty() else 0
 
 
