@@ -16,7 +16,7 @@ RANK, RANK_STD, RANK_LOSS = 6.0, 0.7, 0.1
 """Effective rank, std and loss below all three: representations use few directions, projections
 have moved together, and the loss is a small fraction of that of unrelated vectors. This is the
 second form of collapse in docs/results: SimSiam without stop-gradient or without predictor, whose
-projections are normalised over the batch, has rank 2.8 to 5.6, std 0.37 to 0.55 and a loss of 2% to
+projections are normalised over the batch, has rank 2.8 to 5.6, std 0.33 to 0.55 and a loss of 2% to
 9%. SimSiam itself, which is healthy, has 5.7, 0.59 and 13% to 17% where its rank is lowest, so that
 the loss decides. It alone isn't enough either: without augmentation BYOL comes to 2% with rank
 66, and GN+WS to 7% with std 0.48 and rank 64."""

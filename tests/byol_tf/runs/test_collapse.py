@@ -20,6 +20,7 @@ COLLAPSED = {
     "simsiam-no-stop-gradient-plain": 1,
     "byol-no-target-no-predictor": 1,
     "photos-simsiam-no-predictor-seed-0": 4,
+    "photos-simsiam-no-stop-gradient-seed-0": 3,
 }
 """Run -> the first epoch after which docs/results calls it collapsed."""
 FILES = sorted((*(RESULTS / "cifar10").rglob("*.csv"), *(RESULTS / "collapse").glob("*.csv")))
@@ -171,3 +172,23 @@ def test_stable_systems_have_no_cause_but_their_learning_rate():
         ["tau.schedule=inverse_cosine", "tau.base=0.999"],
     ):
         assert likely_cause(config(*overrides))[0].startswith("optimizer.base_learning_rate")
+
+
+@pytest.mark.parametrize("path", sorted((RESULTS / "collapse").glob("*.csv")), ids=lambda p: p.stem)
+def test_both_samples_show_the_same(path):
+    """Collapse is detected at the same epochs on the first 512 images and on a random sample."""
+    prefix = "first_512_"
+    with path.open() as file:
+        rows = [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+    first_rows = [
+        row | {name.removeprefix(prefix): row[name] for name in row if name.startswith(prefix)}
+        for row in rows
+    ]
+    detected = [
+        [detect_collapse(row, table[0], objective(path.stem)) is not None for row in table[1:]]
+        for table in (rows, first_rows)
+    ]
+    assert detected[0] == detected[1]
