@@ -9,8 +9,8 @@ from byol_tf.runs.files import write_atomically
 _INTRODUCTION = """# Using this encoder
 
 Each snippet runs in this folder on a file `photo.jpg`; none needs byol_tf. All return the same
-float32 vector for a photo, up to the precision of the file. Compare vectors by cosine similarity, or
-train a linear classifier on them.
+float32 vector for a photo, up to the precision of the file. Compare vectors by cosine similarity,
+or train a linear classifier on them.
 
 Apply a photo's EXIF orientation before it is encoded, as `ImageOps.exif_transpose` does below.
 TensorFlow, LiteRT and ONNX don't, and neither does `serve_bytes`: a phone's photo that is stored

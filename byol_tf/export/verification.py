@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from byol_tf.errors import VerificationError
+from byol_tf.evaluate.knn import nearest_neighbours
 from byol_tf.export import verification_worker
 from byol_tf.export.formats import ExportFormat, Tolerance
 from byol_tf.export.sample_images import Samples
@@ -207,15 +208,7 @@ def same_neighbours(outputs: np.ndarray, expected: np.ndarray) -> float:
 
 def _nearest(rows: np.ndarray) -> np.ndarray:
     """Returns the index of each row's nearest other row by cosine."""
-    cosines = _unit_rows(rows) @ _unit_rows(rows).T
-    np.fill_diagonal(cosines, -np.inf)
-    return cosines.argmax(axis=1)
-
-
-def _unit_rows(rows: np.ndarray) -> np.ndarray:
-    # float64: neighbours of a nearly collapsed encoder differ by less than float32 resolves.
-    rows = rows.astype(np.float64)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return nearest_neighbours(rows, rows, k=1, exclude=np.arange(len(rows)))[0][:, 0]
 
 
 def _size(path: Path) -> int:
