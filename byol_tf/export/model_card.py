@@ -67,9 +67,10 @@ def _channels(values: tuple[float, float, float]) -> str:
     return f"({', '.join(f'{value:g}' for value in values)})"
 
 
-_METHOD = """Each file was loaded in a process without byol_tf and compared with the run's own encoder,
-on a CPU, one image at a time: on photos of odd sizes, and on images of the run's source for the
-nearest neighbours. Differences are relative to the largest absolute value of all representations."""
+_METHOD = """Each file was loaded in a process without byol_tf and compared with the run's own
+encoder, on a CPU, one image at a time: on photos of odd sizes, and on images of the run's source
+for the nearest neighbours. Differences are relative to the largest absolute value of all
+representations."""
 _ACCURACIES = (("linear probe", "probe_accuracy"), ("nearest neighbours", "knn_accuracy"))
 
 

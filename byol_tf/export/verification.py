@@ -211,6 +211,11 @@ def _nearest(rows: np.ndarray) -> np.ndarray:
     return nearest_neighbours(rows, rows, k=1, exclude=np.arange(len(rows)))[0][:, 0]
 
 
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
+    rows = rows.astype(np.float64)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
 def _size(path: Path) -> int:
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
