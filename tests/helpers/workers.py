@@ -6,9 +6,9 @@ import socket
 import subprocess
 from pathlib import Path
 
+from tests.helpers.waiting import HANG
+
 ROOT = Path(__file__).parents[2]
-HANG = 600.0
-"""Seconds after which a process counts as hanging: ten times what a run of two workers takes."""
 
 
 def free_addresses(count: int) -> list[str]:

@@ -9,7 +9,8 @@ import pytest
 
 from byol_tf.errors import LOST
 from byol_tf.train.failure_channel import FailureChannel
-from tests.helpers.workers import HANG, ROOT, free_addresses
+from tests.helpers.waiting import HANG
+from tests.helpers.workers import ROOT, free_addresses
 
 WORKER = """
 import sys, time

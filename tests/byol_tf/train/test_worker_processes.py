@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest
-from tests.helpers.workers import HANG, ROOT, free_addresses, run_workers, start_worker
+from tests.helpers.waiting import HANG
+from tests.helpers.workers import ROOT, free_addresses, run_workers, start_worker
 
 # LARS, since Adam turns the rounding error of a zero gradient into a step as long as its rate; and
 # a small rate, since a large one flips the sign of an activation within a few steps.
