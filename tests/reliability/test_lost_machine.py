@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from byol_tf.errors import LOST
+from tests.helpers.waiting import wait_until
 from tests.helpers.workers import HANG
 from tests.reliability.processes import ALL_STEPS, STEPS, Process, Processes, Run
 
