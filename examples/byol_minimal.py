@@ -1,4 +1,4 @@
-"""BYOL in one file: learns from unlabelled images, then asks how good its features are.
+"""BYOL in one file: learns from unlabelled images, then evaluates the features.
 
     python examples/byol_minimal.py
 
@@ -52,7 +52,7 @@ def main() -> None:
     # the paper), made inside the training step.
     batches = image_batches(source.pretrain, options.batch_size, seed=0)
     views = [
-        FusedViews(policy, SIZE, (0, number), MEAN, STD)
+        FusedViews(policy, SIZE, number, MEAN, STD)
         for number, policy in enumerate(preset("byol"))
     ]
 

@@ -100,7 +100,10 @@ def schema_json() -> str:
 
 
 def json_schema(model: type[BaseModel]) -> str:
-    """Returns the JSON schema of a pydantic model as text; each description is on one line."""
+    """Returns the JSON schema of a pydantic model as text.
+
+    Each description is on one line, without its example.
+    """
     return json.dumps(_unwrap_descriptions(model.model_json_schema(by_alias=True)), indent=2) + "\n"
 
 
@@ -110,7 +113,7 @@ def _unwrap_descriptions(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        name: _one_line(inner)
+        name: _one_line(inner.partition("Example:")[0])
         if name == "description" and isinstance(inner, str)
         else _unwrap_descriptions(inner)
         for name, inner in value.items()
