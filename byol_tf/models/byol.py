@@ -55,9 +55,10 @@ class BYOL(MultiStepTrainer):
             save memory, with one optimizer step and one target update at the end. Batch statistics
             and negatives are then those of a micro-batch.
         views: layers that make each view inside the step, such as
-            `pipelines.views.fused.FusedViews`: `view(images, ids)`. `fit` then expects batches
-            `(images, ids)`, as `pipelines.batches.image_batches` gives them, or `(images1, images2,
-            ids)` with each view's own, as `crop_batches` does. Default: batches are views already.
+            `pipelines.views.fused.FusedViews`: `view(images, params)`. `fit` then expects batches
+            `(images, params)`, as `pipelines.batches.image_batches` gives them, or `(images1,
+            images2, params)` with each view's own, as `crop_batches` does. Default: batches are
+            views already.
         rematerialize: the backward pass computes most of the encoder's activations again instead of
             keeping them: see `networks.rematerialize.rematerialize`.
         on_nonfinite: what `fit` does when a step's views, loss, gradients or batch statistics
@@ -207,9 +208,9 @@ class BYOL(MultiStepTrainer):
         """Returns the views of a batch, `[N, H, W, 3]` each; made here if the model has `views`."""
         views = list(data)
         if self.views is not None:
-            *images, ids = data  # the same images for all views, or for each view its own
+            *images, params = data  # the same images for all views, or for each view its own
             views = [
-                make_view(view_images, ids)
+                make_view(view_images, params)
                 for make_view, view_images in zip(self.views, itertools.cycle(images))
             ]
         if len(views) != self.objective.view_count:
