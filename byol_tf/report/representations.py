@@ -1,5 +1,4 @@
-"""What a run's encoder makes of its images, beside the network that it was before its first
-step."""
+"""Representations of a run's images before and after training."""
 
 from dataclasses import dataclass
 
@@ -12,33 +11,34 @@ from byol_tf.devices import set_seeds
 from byol_tf.errors import ConfigError
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.logistic import linear_predictions
-from byol_tf.evaluate.metrics import spectrum
+from byol_tf.evaluate.metrics import effective_rank, spectrum
 from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model
 from byol_tf.runs.data import probe_images, sample_pretrain_images
 from byol_tf.runs.encoders import starting_weights
 from pipelines.sources import Images, Source, balanced_indices, subset
 
-# images for neighbours and map: a second of t-SNE each thousand, and an eye takes in no more
-_SHOWN = 1000
+_MAX_IMAGES = 1000
+"""Images for neighbours and map: t-SNE takes a second a thousand, and more can't be surveyed."""
 
 
 @dataclass(frozen=True)
 class RepresentationAnalysis:
-    """Images through an encoder.
+    """Representations of a run's images, of the trained network and of the one before training.
 
     Attributes:
-        images: at most 1,000: of the probe's test images, each class its share; without labels, of
-            those that were learned from.
-        labels: int64 of `images`, or None.
-        class_names: of labels.
-        trained: representations of `images`, float32 `[n, d]`.
-        untrained: the same of the network as it was before its first step; None where its weights
-            aren't to be had any more.
-        spectra: "trained" and, where it is to be had, "untrained": see `spectrum`, of images that
-            were learned from.
-        actual: labels of all the probe's test images, int64; None without labels.
-        predicted: what the linear probe takes them for.
+        images: at most 1,000 of the probe's test images, class-balanced; without labels, a random
+            sample of the images to learn from.
+        labels: int64 `[n]`, of `images`; None without labels.
+        class_names: names of the labels.
+        trained: float32 `[n, d]`, representations of `images` by the trained network.
+        untrained: the same by the network before its first step; None where its weights aren't
+            available any more.
+        spectra: "trained" and, where available, "untrained" -> the singular values as fractions of
+            their sum (see `evaluate.metrics.spectrum`), of the images that collapse is measured on.
+        effective_ranks: the same keys -> the effective rank of the same representations.
+        test_labels: int64, labels of all the probe's test images; None without labels.
+        predicted_labels: int64, the linear probe's predictions for them; None without labels.
     """
 
     images: Images
@@ -47,51 +47,68 @@ class RepresentationAnalysis:
     trained: np.ndarray
     untrained: np.ndarray | None
     spectra: dict[str, np.ndarray]
-    actual: np.ndarray | None
-    predicted: np.ndarray | None
+    effective_ranks: dict[str, float]
+    test_labels: np.ndarray | None
+    predicted_labels: np.ndarray | None
 
 
 def analyze_representations(
     config: Config, inference: keras.Model, source: Source
 ) -> RepresentationAnalysis:
-    """Looks at a run's images through its encoder, and through the one that it started as.
+    """Embeds a run's images by its trained encoder, and by the encoder as it started.
 
     Args:
         config: of the run.
         inference: the inference model around the trained encoder.
-        source: its images.
+        source: the run's images.
 
     Raises:
         SourceError: if images can't be read any more.
     """
-    tf.get_logger().setLevel(
-        "ERROR"
-    )  # it would warn that two networks are traced, and anew for batches of another size
+    # It would warn that two networks are traced, and again for batches of another size.
+    tf.get_logger().setLevel("ERROR")
     start = start_model(config)
-    spectrum_images = sample_pretrain_images(config, source)
-    spectra = {"trained": spectrum(embed(inference, spectrum_images))}
-    if start is not None:
-        spectra["untrained"] = spectrum(embed(start, spectrum_images))
-    actual = predicted = None
+    models = {"trained": inference} if start is None else {"trained": inference, "untrained": start}
+    sample = sample_pretrain_images(config, source)
+    sample_features = {name: embed(model, sample) for name, model in models.items()}
+    test_labels = predicted_labels = None
     if source.train is not None and source.test is not None:
         train, test = probe_images(config, source)
-        features, actual = embed(inference, test), test.labels
-        predicted = linear_predictions(embed(inference, train), train.labels, features)
-        shown = balanced_indices(actual, _SHOWN, config.seed)
+        train_labels, test_labels = np.asarray(train.labels), np.asarray(test.labels)
+        features = embed(inference, test)
+        predicted_labels = linear_predictions(embed(inference, train), train_labels, features)
+        shown = balanced_indices(test_labels, _MAX_IMAGES, config.seed)
         images, trained = subset(test, shown), features[shown]
     else:
-        images = sample_pretrain_images(config, source, _SHOWN)
+        images = sample_pretrain_images(config, source, _MAX_IMAGES)
         trained = embed(inference, images)
-    untrained = None if start is None else embed(start, images)
     return RepresentationAnalysis(
-        images, images.labels, source.class_names, trained, untrained, spectra, actual, predicted
+        images=images,
+        labels=images.labels,
+        class_names=source.class_names,
+        trained=trained,
+        untrained=None if start is None else embed(start, images),
+        spectra={name: spectrum(features) for name, features in sample_features.items()},
+        effective_ranks={
+            name: effective_rank(features) for name, features in sample_features.items()
+        },
+        test_labels=test_labels,
+        predicted_labels=predicted_labels,
     )
 
 
 def start_model(config: Config) -> keras.Model | None:
-    """The inference model of a run's network before its first step: drawn from its seed as the run
-    has drawn it, or with the weights that it started from; None if these aren't there any more.
-    (`data_init` scales, which come from a batch, are left at 1.)"""
+    """Rebuilds the inference model of a run's network before its first step.
+
+    Its weights are initialised from the run's seed as they were then, or read from the file that
+    the run started from. The scales of `data_init`, which come from a batch, stay at 1.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        The model; None if the file isn't available any more.
+    """
     set_seeds(config.seed, False)
     encoder = build_config_encoder(config)
     if config.encoder.weights is not None:

@@ -1,135 +1,142 @@
-"""The page of a run and the figures on it, as files."""
+"""Writes a run's report: its figures as PNGs, and the page."""
 
 import numpy as np
 
 from byol_tf.report.figures import (
     collapse_figure,
     confusion_figure,
-    confusions,
+    confusion_matrix,
     map_figure,
     neighbours_figure,
 )
-from byol_tf.report.html import Picture, report_page
+from byol_tf.report.html import ClassConfusion, Picture, report_page
 from byol_tf.report.representations import RepresentationAnalysis
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import RunFacts
 
 _NO_LABELS = "there are no labelled images"
-_CONFUSED = 5  # pairs of classes that are named
+_NOT_DRAWN = "the run has drawn none"
+_NAMED_CONFUSIONS = 5
 
 
 def write_report(
-    facts: RunFacts, folder: RunFolder, seen: RepresentationAnalysis | None, missing: str = ""
+    facts: RunFacts, folder: RunFolder, analysis: RepresentationAnalysis | None, missing: str = ""
 ) -> None:
-    """Draws collapse, neighbours, map and confusions into `figures/`, and writes `report.html`.
-    `OSError` if the disk refuses.
+    """Draws a run's figures into `figures/` and writes `report.html`.
 
     Args:
         facts: of the run.
         folder: of the run.
-        seen: its images through its encoder; None where these aren't to be had.
-        missing: why they aren't.
+        analysis: its representations; None where images or weights aren't available.
+        missing: why they aren't, as a clause.
+
+    Raises:
+        OSError: if a file can't be written.
     """
+    drawn = _draw_figures(facts, folder, analysis)
+    confusions = (
+        [] if analysis is None or analysis.test_labels is None else _top_confusions(analysis)
+    )
+    page = report_page(facts, _pictures(facts, folder, analysis, missing, drawn), confusions)
+    write_atomically(folder.report, page)
+
+
+def _draw_figures(
+    facts: RunFacts, folder: RunFolder, analysis: RepresentationAnalysis | None
+) -> set[str]:
+    """Draws the figures of representations; returns the names of those that could be drawn."""
     figures, seed, start = folder.figures, facts.config.seed, facts.start
-    collapse_figure(figures / "collapse.png", facts.rows, seen)
+    collapse_figure(figures / "collapse.png", facts.rows, analysis)
     drawn = {"collapse"}
-    if seen is not None:
-        neighbours_figure(figures / "neighbours.png", seen, seed, start)
+    if analysis is not None:
+        neighbours_figure(figures / "neighbours.png", analysis, seed, start)
         drawn.add("neighbours")
-        if map_figure(figures / "map.png", seen, seed, start):
+        if map_figure(figures / "map.png", analysis, seed, start):
             drawn.add("map")
-        if seen.predicted is not None:
-            confusion_figure(figures / "confusion.png", seen)
+        if analysis.predicted_labels is not None:
+            confusion_figure(figures / "confusion.png", analysis)
             drawn.add("confusion")
-    whose = (
-        "test images"
-        if seen is not None and seen.labels is not None
-        else "images that were learned from"
-    )
-    frames = (
-        " Blue frames: the same class; orange ones: another."
-        if seen is not None and seen.labels is not None
-        else ""
-    )
-    without = missing or _NO_LABELS
-    shown = 0 if seen is None else len(seen.images)
-    never = "the run drew none"
-    pictures = [
-        _picture(
-            folder,
+    return drawn
+
+
+def _pictures(
+    facts: RunFacts,
+    folder: RunFolder,
+    analysis: RepresentationAnalysis | None,
+    missing: str,
+    drawn: set[str],
+) -> list[Picture]:
+    """Returns the pictures of the page in reading order.
+
+    Those of representations are shown only if they have just been drawn, as a file may be left
+    from an earlier report.
+    """
+    labelled = analysis is not None and analysis.labels is not None
+    shown = 0 if analysis is None else len(analysis.images)
+    images = "test images" if labelled else "images that were learned from"
+    frames = " Blue frames: the same class; orange ones: another." if labelled else ""
+    missing_labels = missing or _NO_LABELS
+
+    def picture(name: str, heading: str, text: str, reason: str, shown: bool = True) -> Picture:
+        path = folder.figures / f"{name}.png"
+        png = path.read_bytes() if shown and path.exists() else None
+        return Picture(heading, text, png, reason)
+
+    return [
+        picture(
             "curves",
             "Curves",
             "Over epochs; dotted lines are the network before its first step.",
-            never,
+            _NOT_DRAWN,
         ),
-        _picture(
-            folder,
+        picture(
             "collapse",
             "Collapse",
-            "A collapsed network gives all images nearly the same projection; of a spectrum that "
-            "falls steeply few directions are used.",
+            "A collapsed network gives all images nearly the same projection; a spectrum that "
+            "falls steeply uses few directions.",
+            _NOT_DRAWN,
         ),
-        _picture(
-            folder,
+        picture(
             "neighbours",
             "Neighbours",
-            f"Left an image, then those among {shown:,} {whose} that are most like it: by the "
-            "network as it was "
-            f"({start}), and by the trained one below.{frames}",
-            without,
+            f"Left an image, then those among {shown:,} {images} that are most like it: by the "
+            f"network as it was ({facts.start}), and by the trained one below.{frames}",
+            missing_labels,
             "neighbours" in drawn,
         ),
-        _picture(
-            folder,
+        picture(
             "map",
             "Map",
             "Representations of test images in two dimensions (t-SNE): near is alike, and "
             "distances across the map mean little.",
-            without
-            if seen is None or seen.labels is None
-            else "there are fewer than ten test images",
+            "there are fewer than ten test images" if labelled else missing_labels,
             "map" in drawn,
         ),
-        _picture(
-            folder,
+        picture(
             "views",
-            "What the network saw",
+            "Views",
             "Images with the boxes of their crops, and both views of each.",
-            never,
+            _NOT_DRAWN,
         ),
-        _picture(
-            folder,
+        picture(
             "confusion",
-            "What the probe mistakes",
-            "Rows are classes, columns what they are taken for.",
-            without,
+            "Confusions of the probe",
+            "Rows are classes, columns the probe's predictions.",
+            missing_labels,
             "confusion" in drawn,
         ),
     ]
-    write_atomically(
-        folder.report,
-        report_page(
-            facts, pictures, [] if seen is None or seen.predicted is None else _confused(seen)
-        ),
-    )
 
 
-def _picture(
-    folder: RunFolder, name: str, heading: str, text: str, missing: str = "", drawn: bool = True
-) -> Picture:
-    path = folder.figures / f"{name}.png"
-    return Picture(heading, text, path.read_bytes() if drawn and path.exists() else None, missing)
-
-
-def _confused(seen: RepresentationAnalysis) -> list[tuple[str, str, float]]:
-    """The pairs of classes that are confused most, by the share of the class."""
-    shares = confusions(seen)
-    np.fill_diagonal(shares, 0.0)
-    most = np.argsort(-shares, axis=None, kind="stable")[:_CONFUSED]
-    pairs = [np.unravel_index(place, shares.shape) for place in most]
+def _top_confusions(analysis: RepresentationAnalysis) -> list[ClassConfusion]:
+    """Returns the most frequent confusions of two classes."""
+    matrix = confusion_matrix(analysis)
+    np.fill_diagonal(matrix, 0.0)
+    most_frequent = np.argsort(-matrix, axis=None, kind="stable")[:_NAMED_CONFUSIONS]
+    pairs = [np.unravel_index(position, matrix.shape) for position in most_frequent]
     return [
-        (seen.class_names[row], seen.class_names[column], float(shares[row, column]))
+        (analysis.class_names[row], analysis.class_names[column], float(matrix[row, column]))
         for row, column in pairs
-        if shares[row, column] > 0
+        if matrix[row, column] > 0
     ]

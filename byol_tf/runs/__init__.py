@@ -1,1 +1,1 @@
-"""The run folder: files, lock, checkpoints and what can be read from them."""
+"""Run folders: their files, their lock, their checkpoints, and readers of all three."""

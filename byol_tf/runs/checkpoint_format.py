@@ -1,9 +1,8 @@
-"""The files of one checkpoint: written so that each damage shows, and read so that each is found.
-Needs no TensorFlow and loads no code.
+"""File format of one checkpoint, in which every damage shows; reading it runs no code.
 
-A checkpoint's folder holds `arrays.npz`, `state.json` and `manifest.json`. The manifest has SHA-256
-of both files as they were meant, the position, and SHA-256 of itself: a flipped bit, a cut, a
-missing file and one of another checkpoint all show.
+A checkpoint is a folder with `arrays.npz`, `state.json` and `manifest.json`. The manifest has the
+SHA-256 of both files as they were meant, the position, and a SHA-256 of itself: a flipped bit, a
+truncated file, a missing one and one of another checkpoint are all detected.
 """
 
 import contextlib
@@ -22,65 +21,90 @@ import numpy as np
 from byol_tf.errors import RunFolderError
 
 FORMAT = 2
-"""Of the manifest. Format 1 had neither the position nor a digest of itself; it is still read."""
+"""Version of the manifest. Version 1, without the position and a digest of itself, is still
+read."""
 _ARRAYS, _STATE, _MANIFEST = "arrays.npz", "state.json", "manifest.json"
 _DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-"""Failures of a read that the files are to blame for. For others (no right to read, too many open
-files) the checkpoint may be whole."""
+"""Errors of a read that mean damaged files. With others, such as a missing permission or too many
+open files, the checkpoint may be valid."""
 
 
 class DamagedCheckpoint(ValueError):
-    """The bytes of a checkpoint aren't those that were written; the text says which."""
+    """A checkpoint's bytes aren't those that were written; the text says which."""
 
 
 def write_files(
     folder: Path, epoch: int, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]
 ) -> None:
-    """Writes a checkpoint's files into an empty folder and syncs them; `OSError` if that fails.
+    """Writes and syncs a checkpoint's files.
 
-    What is hashed is what was to be written, not what the disk says it has: `verify` compares the
-    two.
+    The digests are of the bytes that were to be written, not of those that the disk returns:
+    `verify` compares the two.
+
+    Args:
+        folder: an empty folder.
+        epoch: completed epochs.
+        step: completed steps of the epoch after them.
+        arrays: name -> variable.
+        state: JSON types.
+
+    Raises:
+        OSError: if a file can't be written.
     """
-    facts = {"format": FORMAT, "epoch": epoch, "step": step}
+    manifest: dict[str, Any] = {"format": FORMAT, "epoch": epoch, "step": step}
     with _HashedFile(folder / _ARRAYS) as file:
         _write_arrays(file, arrays)
-        facts[_ARRAYS] = file.finish()
+        manifest[_ARRAYS] = file.finish()
     with _HashedFile(folder / _STATE) as file:
         file.write(json.dumps(state).encode())
-        facts[_STATE] = file.finish()
+        manifest[_STATE] = file.finish()
     with _HashedFile(folder / _MANIFEST) as file:
-        file.write(_sealed(facts))
+        file.write(_with_own_digest(manifest))
         file.finish()
     sync(folder)
 
 
 def verify(folder: Path, epoch: int, step: int) -> None:
-    """Reads all bytes of a checkpoint.
+    """Reads a checkpoint completely and compares it with its manifest.
 
     Args:
         folder: of its files.
-        epoch, step: the position that it should have.
+        epoch: completed epochs that it should have.
+        step: completed steps of the next epoch that it should have.
 
     Raises:
-        DamagedCheckpoint: if they aren't those that were written, or at that position.
+        DamagedCheckpoint: if the bytes aren't those that were written, or are those of another
+            position.
         RunFolderError: if another version of byol_tf wrote it.
-        OSError: if they can't be read, for a reason that isn't theirs.
+        OSError: if it can't be read although it may be valid.
     """
-    with _checked(folder, epoch, step):
+    with _open_verified(folder, epoch, step):
         pass
 
 
 def read_files(folder: Path, epoch: int, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(arrays, state) of a checkpoint; raises what `verify` does. The bytes that it gives are the
-    bytes that were checked."""
-    with _checked(folder, epoch, step) as (file, state):
+    """Reads a checkpoint; the bytes that it returns are the ones that it verified.
+
+    Args:
+        folder: of its files.
+        epoch: see `verify`.
+        step: see `verify`.
+
+    Returns:
+        (arrays, state) as they were given to `write_files`.
+
+    Raises:
+        DamagedCheckpoint: as `verify`.
+        RunFolderError: as `verify`.
+        OSError: as `verify`.
+    """
+    with _open_verified(folder, epoch, step) as (file, state):
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name.replace("|", "/"): arrays[name] for name in arrays.files}, json.loads(
-                    state
-                )
-        # A disk that gives other bytes the second time: the zip has checksums too. Or what no run
-        # writes: pickled objects, deep nesting.
+            with np.load(file, allow_pickle=False) as archive:
+                arrays = {name.replace("|", "/"): archive[name] for name in archive.files}
+            return arrays, json.loads(state)
+        # A disk that returns other bytes the second time: zip has checksums too. Or content that
+        # no run writes: pickled objects, deep nesting.
         except (zipfile.BadZipFile, EOFError, ValueError, RecursionError) as error:
             raise DamagedCheckpoint(f"{_ARRAYS}: {error}") from error
 
@@ -94,24 +118,27 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write_arrays(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
-    """The bytes of `np.savez`, which copies each array once more, and in older NumPys leaves its
-    archive open when a write fails."""
-    with zipfile.ZipFile(file, "w") as archive:
+def _write_arrays(file: io.RawIOBase, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes the bytes of `np.savez`.
+
+    That function copies each array once more, and in older NumPys leaves its archive open when a
+    write fails.
+    """
+    with zipfile.ZipFile(file, "w") as archive:  # type: ignore[arg-type]  # needs only `write`
         for name, array in arrays.items():
-            # Its header would say Fortran's order of one that lies so.
+            # Of a Fortran-ordered array the header would state that order.
             array = np.asarray(array, order="C")
             with archive.open(f"{name.replace('/', '|')}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array_header_1_0(
                     entry, np.lib.format.header_data_from_array_1_0(array)
                 )
-                entry.write(array.reshape(-1).view(np.uint8))
+                entry.write(array.reshape(-1).view(np.uint8).data)
 
 
 class _HashedFile(io.RawIOBase):
-    """A new file that is written from its beginning to its end, and hashed on the way."""
+    """A new file that is written front to back and hashed as it is written."""
 
-    _descriptor = -1  # of one that couldn't be opened, which is closed too when it is collected
+    _descriptor = -1  # of a file that couldn't be opened, which is closed too when collected
 
     def __init__(self, path: Path):
         super().__init__()
@@ -119,47 +146,48 @@ class _HashedFile(io.RawIOBase):
         self._digest = hashlib.sha256()
 
     def writable(self) -> bool:
+        """Returns True, which `zipfile` asks for."""
         return True
 
-    def write(self, data) -> int:
-        """All of it: on a disk that fills up the system takes a part at first, and says so only
-        when asked again."""
-        left = memoryview(data).cast("B")
-        self._digest.update(left)
-        total = len(left)
-        while left:
-            left = left[os.write(self._descriptor, left) :]
+    def write(self, data: Any) -> int:
+        """Writes all of `data`; returns its length in bytes.
+
+        On a disk that fills up the system takes a part at first, and fails only the next call.
+        """
+        remaining = memoryview(data).cast("B")
+        self._digest.update(remaining)
+        total = len(remaining)
+        while remaining:
+            remaining = remaining[os.write(self._descriptor, remaining) :]
         return total
 
     def finish(self) -> str:
-        """Syncs it; returns SHA-256 of all that was written, in hexadecimal."""
+        """Syncs the file; returns the SHA-256 of all that was written, in hexadecimal."""
         os.fsync(self._descriptor)
-        if hasattr(
-            os, "posix_fadvise"
-        ):  # forgotten in memory, so that who reads it back reads the disk
+        if hasattr(os, "posix_fadvise"):
+            # Dropped from the page cache, so that reading it back reads the disk.
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         return self._digest.hexdigest()
 
     def close(self) -> None:
+        """Closes the file; called again, it does nothing."""
         if not self.closed:
             super().close()
-            descriptor, self._descriptor = (
-                self._descriptor,
-                -1,
-            )  # its number may soon be another file's
+            # Forgotten before it is closed: its number may soon be another file's.
+            descriptor, self._descriptor = self._descriptor, -1
             if descriptor >= 0:
                 os.close(descriptor)
 
 
 @contextlib.contextmanager
-def _checked(folder: Path, epoch: int, step: int) -> Iterator[tuple[BinaryIO, bytes]]:
-    """(arrays.npz, opened; content of state.json), of a checkpoint that is whole.
+def _open_verified(folder: Path, epoch: int, step: int) -> Iterator[tuple[BinaryIO, bytes]]:
+    """Yields (arrays.npz, opened; content of state.json) of a checkpoint that it has verified.
 
-    The file stays open from the check to its use: what happens to the name meanwhile changes
-    nothing.
+    The file stays open from its verification to its use, so that renaming or replacing it
+    meanwhile changes nothing.
     """
     try:
-        facts = _facts((folder / _MANIFEST).read_bytes())
+        manifest = _parse_manifest((folder / _MANIFEST).read_bytes())
         state = (folder / _STATE).read_bytes()
         with (folder / _ARRAYS).open("rb") as file:
             digests = {
@@ -167,12 +195,10 @@ def _checked(folder: Path, epoch: int, step: int) -> Iterator[tuple[BinaryIO, by
                 _STATE: hashlib.sha256(state).hexdigest(),
             }
             for name, digest in digests.items():
-                if facts.get(name) != digest:
+                if manifest.get(name) != digest:
                     raise DamagedCheckpoint(f"{name} is not what was written")
-            if (written_at := (facts.get("epoch", epoch), facts.get("step", step))) != (
-                epoch,
-                step,
-            ):
+            written_at = manifest.get("epoch", epoch), manifest.get("step", step)
+            if written_at != (epoch, step):
                 raise DamagedCheckpoint(
                     f"expected the files of (epoch, step) {(epoch, step)}; received those of "
                     f"{written_at}"
@@ -182,37 +208,34 @@ def _checked(folder: Path, epoch: int, step: int) -> Iterator[tuple[BinaryIO, by
     except OSError as error:
         if error.errno not in _DAMAGE:
             raise
-        raise DamagedCheckpoint(
-            f"{Path(error.filename).name if error.filename else folder.name}: {error.strerror}"
-        ) from error
+        name = Path(error.filename).name if error.filename else folder.name
+        raise DamagedCheckpoint(f"{name}: {error.strerror}") from error
 
 
-def _facts(manifest: bytes) -> dict[str, Any]:
-    """What a manifest says, if it is whole."""
+def _parse_manifest(content: bytes) -> dict[str, Any]:
+    """Returns the content of a manifest; raises if it is damaged or of another version."""
     try:
-        facts = json.loads(manifest)
-        if isinstance(facts, dict) and facts.keys() == {_ARRAYS, _STATE}:
-            return facts  # format 1
-        whole = isinstance(facts, dict) and manifest == _sealed(
-            {name: fact for name, fact in facts.items() if name != _MANIFEST}
+        manifest = json.loads(content)
+        if isinstance(manifest, dict) and manifest.keys() == {_ARRAYS, _STATE}:
+            return manifest  # format 1
+        valid = isinstance(manifest, dict) and content == _with_own_digest(
+            {key: value for key, value in manifest.items() if key != _MANIFEST}
         )
-    except (
-        ValueError,
-        RecursionError,
-    ):  # UnicodeDecodeError is a ValueError; deep nesting is what no run writes
-        whole = False
-    if not whole:
+    # UnicodeDecodeError is a ValueError. No run writes deep nesting.
+    except (ValueError, RecursionError):
+        valid = False
+    if not valid:
         raise DamagedCheckpoint(f"{_MANIFEST} is not what was written")
-    if facts.get("format") != FORMAT:  # whole, so it is no damage
+    if manifest.get("format") != FORMAT:  # undamaged, or its digest would differ
         raise RunFolderError(
             f"expected a checkpoint of format 1 or {FORMAT}; received format "
-            f"{facts.get('format')}. Use the version of byol_tf that "
+            f"{manifest.get('format')}. Use the version of byol_tf that "
             "environment.json names, or --fresh"
         )
-    return facts
+    return manifest
 
 
-def _sealed(facts: dict[str, Any]) -> bytes:
-    """The bytes of a manifest: the facts and SHA-256 of them."""
-    text = json.dumps(facts)
-    return json.dumps(facts | {_MANIFEST: hashlib.sha256(text.encode()).hexdigest()}).encode()
+def _with_own_digest(manifest: dict[str, Any]) -> bytes:
+    """Returns the bytes of a manifest: its content and the SHA-256 of that."""
+    text = json.dumps(manifest)
+    return json.dumps(manifest | {_MANIFEST: hashlib.sha256(text.encode()).hexdigest()}).encode()

@@ -1,7 +1,7 @@
-"""Checkpoints are written while training goes on: one thread, at most one of them at a time. Needs
-no TensorFlow."""
+"""Background writer of checkpoints: one thread, one checkpoint at a time, while training runs."""
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,167 +13,179 @@ import numpy as np
 from byol_tf.errors import SavesFailed
 from byol_tf.runs.checkpoints import remove_old, verify, write_checkpoint
 
-MOST_FAILURES = 3
-"""Saves in a row that may fail before a run ends: one may be a moment's trouble, and a run that
-can't save learns for nothing."""
-SLOW = 60.0
-"""Seconds after which a save counts as one that hangs, if it also takes three times as long as any
-before it."""
-_PAUSE = 2.0
-"""Seconds before a last save is tried again: a scheduler that wants a run to end mostly gives it
-30."""
-_TICK = 0.5
+MAX_FAILURES = 3
+"""Consecutive failed saves that end a run: one may have a passing cause, but a run that can't save
+trains for nothing."""
+HANG_SECONDS = 60.0
+"""Time after which a save counts as hanging, if it also takes three times as long as any before
+it."""
+_RETRY_DELAY = 2.0
+"""Seconds before a last save is tried again: a scheduler that stops a run mostly allows 30."""
+_POLL_INTERVAL = 0.5
+
+logger = logging.getLogger(__name__)
 
 
 class CheckpointWriter:
-    """Writes checkpoints in the background, and removes old ones.
+    """Writes checkpoints in the background and removes old ones.
 
-    A failure, such as a full disk, is said and the next checkpoint is another try; the third in a
-    row ends the run, by `check`. A disk that doesn't answer fails nothing: a save hangs there, and
-    none is begun meanwhile. That is said too.
+    A failed save, on a full disk say, is logged, and the next checkpoint is another try; the third
+    failure in a row ends the run, by `check`. A disk that doesn't answer makes a save hang, which
+    is logged; no other save starts meanwhile.
 
     Args:
-        folder: of all checkpoints. Nobody else writes there.
-        keep: how many of the newest whole ones stay, at least two; and the best by probe.
-        say: prints a line for people. May be called from the writing thread.
+        folder: of all checkpoints. No other process writes there.
+        keep: how many of the newest valid checkpoints are kept, at least two. The one with the
+            best probe accuracy is kept too.
 
     Attributes:
-        failures: how many of the last saves failed, in a row. Wait first.
-        newest: the last checkpoint that this writer wrote whole; None before there is one.
-        awaited: whether somebody waits until all is written.
-        hung: called again and again while a save is awaited that hangs. It may end the process;
-            nothing else would.
+        failures: consecutive failed saves, up to the last one. Call `wait` first.
+        newest: the last checkpoint that this writer completed; None before there is one.
+        awaited: whether a thread is waiting for the save to end.
+        on_hang: called repeatedly while a thread waits for a save that hangs. It may end the
+            process; nothing else would.
     """
 
-    def __init__(self, folder: Path, keep: int, say: Callable[[str], None]):
-        self.folder, self.keep, self.say = folder, keep, say
+    def __init__(self, folder: Path, keep: int):
+        self.folder, self.keep = folder, keep
         self.failures = 0
         self.newest: Path | None = None
         self.awaited = False
-        self.hung: Callable[[], None] = lambda: None
-        self._began = self._longest = 0.0
-        self._told = False
+        self.on_hang: Callable[[], None] = lambda: None
+        self._save_started = self._longest_save = 0.0
+        self._hang_reported = False
         self._error: Exception | None = None
-        self._last: tuple = ()
+        self._last_arguments: tuple[Any, ...] = ()  # of `write`; empty once they are written
         self._thread: threading.Thread | None = None
-        self._whole: dict[Path, bool] = {}
+        self._is_valid: dict[Path, bool] = {}
 
     @property
     def busy(self) -> bool:
-        """Whether one is being written."""
+        """Whether a checkpoint is being written."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
     def hangs(self) -> bool:
-        """Whether the one that is being written takes so long that its disk may be gone."""
-        return self.busy and time.monotonic() - self._began > max(SLOW, 3 * self._longest)
+        """Whether the current save takes so long that its disk may be gone."""
+        return self.busy and self._save_seconds > max(HANG_SECONDS, 3 * self._longest_save)
 
     @property
     def failed(self) -> bool:
-        """Whether the last one couldn't be written. Wait first."""
+        """Whether the last save failed. Call `wait` first."""
         return self.failures > 0
 
     def write(
         self, epoch: int, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]
     ) -> None:
-        """Begins to write a checkpoint, after the one before it.
+        """Starts to write a checkpoint, once the one before it is done.
 
         Args:
-            epoch, step: whole epochs done, and steps of the next.
-            arrays: the writer's own; nobody changes them afterwards.
-            state: likewise, JSON types. `rows` are the run's, with `probe_accuracy` where an epoch
-                was probed.
+            epoch: completed epochs.
+            step: completed steps of the next epoch.
+            arrays: name -> variable; belong to the writer, so nothing may change them afterwards.
+            state: JSON types; likewise. `rows` are those of the run's history, with
+                `probe_accuracy` where an epoch was probed.
         """
         self.wait()
-        self._last = (epoch, step, arrays, state)
-        self._began, self._told = time.monotonic(), False
-        # Not a daemon: a process that ends by an error still finishes what it began to write.
-        self._thread = threading.Thread(target=self._write, args=self._last, name="checkpoint")
+        self._last_arguments = (epoch, step, arrays, state)
+        self._save_started, self._hang_reported = time.monotonic(), False
+        # Not a daemon: a process that ends by an exception still completes the save.
+        self._thread = threading.Thread(
+            target=self._write, args=self._last_arguments, name="checkpoint"
+        )
         try:
             self._thread.start()
         except RuntimeError as error:  # the system gives no more threads
             self._thread = None
-            self._fail(error)
+            self._record_failure(error)
 
     def wait(self) -> None:
-        """Returns when nothing is being written."""
+        """Returns when no checkpoint is being written."""
         self.awaited = True
-        while self.busy:
-            self._thread.join(_TICK)
-            self._look()
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(_POLL_INTERVAL)
+            self._report_hang()
             if self.hangs:
-                self.hung()
+                self.on_hang()
         self._thread, self.awaited = None, False
 
     def finish(self) -> None:
-        """Returns when the last checkpoint is written, or failed as often as may be in a row: no
-        later one would make up for it."""
+        """Returns when the last checkpoint is written, or has failed as often as is allowed.
+
+        It is tried again here, as no later checkpoint would replace it.
+        """
         self.wait()
-        while 0 < self.failures < MOST_FAILURES:
-            time.sleep(_PAUSE)
-            self.write(*self._last)
+        while 0 < self.failures < MAX_FAILURES:
+            time.sleep(_RETRY_DELAY)
+            self.write(*self._last_arguments)
             self.wait()
 
     def check(self) -> None:
-        """Raises `SavesFailed` if too many failed in a row, and says once if one hangs; to be
-        called often."""
-        self._look()
-        if self.failures >= MOST_FAILURES:
+        """Logs a save that hangs, once; to be called often.
+
+        Raises:
+            SavesFailed: if too many saves in a row have failed.
+        """
+        self._report_hang()
+        if self.failures >= MAX_FAILURES:
             raise SavesFailed(
-                f"{self.failures} saves in a row failed: {_told(self._error)}. The checkpoints "
-                "before them are as they were"
+                f"{self.failures} saves in a row failed: {_one_line(self._error)}. The checkpoints "
+                "before them are unchanged"
             )
+
+    @property
+    def _save_seconds(self) -> float:
+        return time.monotonic() - self._save_started
 
     def _write(
         self, epoch: int, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]
     ) -> None:
         try:
             path = write_checkpoint(self.folder, epoch, step, arrays, state)
-            self._whole[path], self.newest = True, path
-        # a thread's error would end nothing and be seen by nobody; and it mustn't pass for a save
+            self._is_valid[path], self.newest = True, path
+        # Of any type: an exception in a thread would end nothing, and the save would look done.
         except Exception as error:
-            self._fail(error)
+            self._record_failure(error)
             return
-        self._longest = max(self._longest, time.monotonic() - self._began)
-        failed, self.failures, self._last = self.failed, 0, ()
-        if failed:
-            self.say("checkpoints are written again")
+        self._longest_save = max(self._longest_save, self._save_seconds)
+        recovered, self.failures, self._last_arguments = self.failed, 0, ()
+        if recovered:
+            logger.info("checkpoints are written again")
         scores = {
             row["epoch"]: row["probe_accuracy"] for row in state["rows"] if "probe_accuracy" in row
         }
-        with contextlib.suppress(OSError):  # they may go after the next save
-            remove_old(self.folder, self.keep, self._is_whole, scores)
+        with contextlib.suppress(OSError):  # they are removed after the next save
+            remove_old(self.folder, self.keep, self._verified, scores)
 
-    def _look(self) -> None:
-        if self.hangs and not self._told:
-            self._told = True
-            seconds = time.monotonic() - self._began
-            self.say(
-                f"warning: a save into {self.folder} has taken {seconds:.0f} s and isn't done. Is "
-                "that disk still there?"
+    def _report_hang(self) -> None:
+        if self.hangs and not self._hang_reported:
+            self._hang_reported = True
+            logger.warning(
+                "a save into %s has taken %.0f s and isn't done. Is that disk still mounted?",
+                self.folder,
+                self._save_seconds,
             )
 
-    def _fail(self, error: Exception) -> None:
+    def _record_failure(self, error: Exception) -> None:
         self.failures, self._error = self.failures + 1, error
-        if self.failures < MOST_FAILURES:
-            self.say(
-                f"warning: checkpoint not written: {_told(error)}. The run goes on, and tries "
-                "again at the next one; "
-                f"it ends when {MOST_FAILURES} in a row fail"
+        if self.failures < MAX_FAILURES:
+            logger.warning(
+                "checkpoint not written: %s. The run continues and tries again at the next one; "
+                "it ends when %d in a row fail",
+                _one_line(error),
+                MAX_FAILURES,
             )
 
-    def _is_whole(self, path: Path) -> bool:
-        """Whether its bytes are those that were written. One of an earlier process is read once to
-        know."""
-        if path not in self._whole:
+    def _verified(self, path: Path) -> bool:
+        """Whether a checkpoint is valid; one of an earlier process is read once to find out."""
+        if path not in self._is_valid:
             try:
                 verify(path)
-                self._whole[path] = True
-            except Exception:  # whatever it is, this one isn't to be counted on
-                self._whole[path] = False
-        return self._whole[path]
+                self._is_valid[path] = True
+            except Exception:  # whatever the cause, this one can't be relied on
+                self._is_valid[path] = False
+        return self._is_valid[path]
 
 
-def _told(error: Exception | None) -> str:
-    """An error in one line."""
+def _one_line(error: Exception | None) -> str:
     return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"

@@ -1,60 +1,72 @@
-"""When a network has collapsed, by what an epoch measures of it, and what in a config makes that
-likely. Needs no TensorFlow."""
+"""Detection of a collapse from an epoch's measures, and its likely cause in the config."""
 
 from byol_tf.config.schema import Config, Objective
+from pipelines.policy import ViewPolicy
 
-SPREAD, COSINE = 0.07, 0.995
-"""Below and above: projections of different images are one point. 1 and 0 are vectors scattered
-over the sphere, 0 and 1 a single one (SimSiam report, section IV.A). docs/results has 0.053 and
-0.997, then less, of five systems that collapse, and 0.100 and 0.988 of the nearest that doesn't
-(BYOL with GN+WS and LARS, which still learns: 19.0 to 26.2)."""
-FALLEN = 0.5
-"""Spread against the untrained network's, at most. Networks without normalisation, or deep ones,
-begin close to one point themselves, and a slow warm-up leaves them there for a while."""
-RANK, RANK_SPREAD, RANK_LOSS = 6.0, 0.7, 0.1
-"""Below all three: representations have few directions left, projections are drawn together, and
-the loss, as a share of that of unrelated vectors, is small. The second kind of collapse in
-docs/results: SimSiam without stop-gradient or without predictor, whose normalised projections can't
-become one point, have rank 2.8 to 5.0, spread 0.38 to 0.55 and 2% to 8%. SimSiam itself, healthy,
-has 4.1, 0.91 and 13% where its rank is lowest. A small loss alone is none: without augmentation
-BYOL comes to 2% and rank 66; nor is a low spread with one: GN+WS has 0.48, 7% and rank 64."""
-_UNRELATED = 2.0
-"""Of 2 - 2 cos, in each direction."""
+STD, COSINE = 0.07, 0.995
+"""Std below and cosine above these: the projections of different images are one point. Vectors
+scattered over the sphere have 1 and 0, a single one has 0 and 1 (SimSiam report, section IV.A).
+docs/results has a std of at most 0.053 and a cosine of 0.997 or more of the systems that collapse,
+and 0.100 and 0.988 of the nearest that doesn't (BYOL with GN+WS and LARS, which still learns: 19.0
+to 26.2)."""
+STD_DROP = 0.5
+"""Std as a fraction of the untrained network's, at most. Networks without normalisation, or deep
+ones, start close to one point themselves, and a slow warm-up leaves them there for a while."""
+RANK, RANK_STD, RANK_LOSS = 6.0, 0.7, 0.1
+"""Effective rank, std and loss below all three: representations use few directions, projections
+have moved together, and the loss is a small fraction of that of unrelated vectors. This is the
+second form of collapse in docs/results: SimSiam without stop-gradient or without predictor, whose
+normalised projections can't become one point, has rank 2.8 to 5.0, std 0.38 to 0.55 and a loss of
+2% to 8%. SimSiam itself, which is healthy, has 4.1, 0.91 and 13% where its rank is lowest. None of
+the three is enough alone: without augmentation BYOL comes to a loss of 2% with rank 66, and GN+WS
+has std 0.48 and a loss of 7% with rank 64."""
+_UNRELATED_LOSS = 2.0
+"""Value of 2 - 2 cos for unrelated vectors, in each direction."""
 
 
-def sign_of_collapse(
+def detect_collapse(
     measures: dict[str, float], untrained: dict[str, float], objective: Objective
 ) -> str | None:
-    """What shows a collapse, in words, or None.
+    """Describes the collapse that an epoch's measures show.
 
     Args:
         measures: `projection_std`, `projection_cosine`, `effective_rank` and `loss` of an epoch.
-        untrained: the first of them of the network before its first step.
-        objective: of the run: with negatives, or cross-entropy, a loss has another floor, and the
-            rank isn't judged.
+        untrained: `projection_std` of the network before its first step.
+        objective: of the run. With negatives, or with cross-entropy, a loss has another minimum,
+            so that the effective rank isn't considered.
+
+    Returns:
+        A clause with the figures that show the collapse, or None where there is none.
     """
-    spread, cosine, rank = (
+    std, cosine, rank = (
         measures[name] for name in ("projection_std", "projection_cosine", "effective_rank")
     )
-    if spread < SPREAD and cosine > COSINE and spread <= FALLEN * untrained["projection_std"]:
-        return (
-            f"all images get nearly the same projection (spread {spread:.3f}, cosine {cosine:.4f})"
-        )
+    if std < STD and cosine > COSINE and std <= STD_DROP * untrained["projection_std"]:
+        return f"all images get nearly the same projection (std {std:.3f}, cosine {cosine:.4f})"
     if objective.negatives or objective.similarity != "cosine":
         return None
     directions = 1 if objective.symmetrization == "asymmetric" else 2
-    share = measures["loss"] / (_UNRELATED * directions * objective.weight)
-    if rank < RANK and spread < RANK_SPREAD and share < RANK_LOSS:
+    relative_loss = measures["loss"] / (_UNRELATED_LOSS * directions * objective.weight)
+    if rank < RANK and std < RANK_STD and relative_loss < RANK_LOSS:
         return (
-            f"representations have few directions left (effective rank {rank:.1f}), and the "
-            f"loss is {share:.0%} of a scattered one's"
+            f"representations use few directions (effective rank {rank:.1f}), and the loss is "
+            f"{relative_loss:.0%} of that of unrelated vectors"
         )
     return None
 
 
 def likely_cause(config: Config) -> tuple[str, str]:
-    """(what makes a collapse likely in this config, what to try), the surest cause first. Sources:
-    docs/collapse.md."""
+    """Finds what makes a collapse likely in a config.
+
+    The causes are checked in the order of how certain they are; docs/collapse.md has their
+    sources.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        (cause, what to try), two clauses that name config keys.
+    """
     objective, predictor, tau = config.objective, config.predictor, config.tau
     if objective.target == "online_with_gradient" and not objective.negatives:
         return (
@@ -68,27 +80,26 @@ def likely_cause(config: Config) -> tuple[str, str]:
             'predictor.kind "none": nothing keeps the online network from agreeing with itself',
             'predictor.kind "mlp"',
         )
-    kinds = {"encoder": config.encoder.normalization, "projector": config.projector.normalization}
+    normalizations = {config.encoder.normalization, config.projector.normalization}
     if predictor.kind != "none":
-        kinds["predictor"] = predictor.normalization
-    if config.encoder.normalization in ("none", "layer") or set(kinds.values()) == {"none"}:
+        normalizations.add(predictor.normalization)
+    if config.encoder.normalization in ("none", "layer"):
         return (
-            f'encoder.normalization "{kinds["encoder"]}": without batch statistics BYOL depends on '
-            "how its weights were drawn",
+            f'encoder.normalization "{config.encoder.normalization}": without batch statistics '
+            "BYOL depends on the initial weights",
             '"batch" in the encoder; or "group" in all parts with optimizer.name "lars" and '
             'tau.base of 0.999; or "data_init"',
         )
-    if objective.target == "ema" and (low := _lowest_tau(config)) < 0.9:
+    if objective.target == "ema" and (lowest_tau := _lowest_tau(config)) < 0.9:
         return (
-            f'tau of {low:g} (tau.schedule "{tau.schedule}"): the target follows so fast that both '
-            "networks can agree on anything",
+            f'tau of {lowest_tau:g} (tau.schedule "{tau.schedule}"): the target follows so fast '
+            "that both networks can agree on anything",
             'tau.base of 0.99 or more, without "drop"',
         )
-    if "group" in kinds.values() and config.optimizer.name != "lars":
+    if "group" in normalizations and config.optimizer.name != "lars":
         return (
-            f'normalisation "group" with optimizer.name "{config.optimizer.name}", which moves '
-            "biases and normalisation parameters as "
-            "fast as everything else",
+            f'normalisation "group" with optimizer.name "{config.optimizer.name}", which changes '
+            "biases and normalisation parameters as fast as everything else",
             'optimizer.name "lars" and tau.base of 0.999',
         )
     if not any(_changes_much(view) for view in (config.views.first, config.views.second)):
@@ -108,11 +119,13 @@ def likely_cause(config: Config) -> tuple[str, str]:
 
 
 def _lowest_tau(config: Config) -> float:
-    """Where the target is nearly the online network. (An inverse cosine comes down late, from a
-    base that has done its work by then.)"""
+    """Returns the tau at which the target is closest to the online network.
+
+    The end of an inverse cosine doesn't count: it comes late, when training is nearly done.
+    """
     return 0.0 if config.tau.schedule == "drop" else config.tau.base
 
 
-def _changes_much(view) -> bool:
-    """Whether a view policy crops, or changes colours."""
+def _changes_much(view: ViewPolicy) -> bool:
+    """Whether a view policy crops or changes colours."""
     return view.crop_area[0] < 0.9 or view.jitter_probability > 0

@@ -1,5 +1,6 @@
-"""Which images a config means: what a source is asked for, and which of its labelled images a probe
-takes."""
+"""Images of a run: options of its source, samples of it, and training batches."""
+
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,8 +16,8 @@ its effective rank can show."""
 _PROBE_TRAIN_LIMIT, _PROBE_TEST_LIMIT = 50_000, 10_000
 
 
-def source_options(config: Config) -> dict:
-    """What `open_source` and `plan_source` need to know of a config."""
+def source_options(config: Config) -> dict[str, Any]:
+    """Returns the arguments for `open_source` and `plan_source` that a config names."""
     data = config.data
     return {
         "source": data.source,
@@ -32,18 +33,31 @@ def source_options(config: Config) -> dict:
 
 
 def probe_images(config: Config, source: Source) -> tuple[Images, Images]:
-    """The labelled images that the probe learns from, and those that it is judged on:
-    class-balanced, drawn by the seed."""
-    probe, seed = config.probe, config.seed
-    wanted = (
-        (source.train, probe.train_images, _PROBE_TRAIN_LIMIT),
-        (source.test, probe.test_images, _PROBE_TEST_LIMIT),
+    """Draws the probe's labelled images, class-balanced, by the run's seed.
+
+    Args:
+        config: of the run.
+        source: the run's images, with labelled ones.
+
+    Returns:
+        (images that the probe is fitted on, images that it is evaluated on).
+
+    Raises:
+        ValueError: if the source has no labelled images.
+    """
+    if source.train is None or source.test is None:
+        raise ValueError("source: expected labelled images; received none")
+    probe = config.probe
+    return (
+        _balanced(source.train, probe.train_images or _PROBE_TRAIN_LIMIT, config.seed),
+        _balanced(source.test, probe.test_images or _PROBE_TEST_LIMIT, config.seed),
     )
-    train, test = (
-        subset(each, balanced_indices(each.labels, min(count or limit, len(each)), seed))
-        for each, count, limit in wanted
-    )
-    return train, test
+
+
+def _balanced(images: Images, count: int, seed: int) -> Images:
+    if images.labels is None:
+        raise ValueError("images: expected labelled ones; received none")
+    return subset(images, balanced_indices(images.labels, min(count, len(images)), seed))
 
 
 def sample_pretrain_images(config: Config, source: Source, count: int = COLLAPSE_IMAGES) -> Images:
@@ -67,45 +81,45 @@ def sample_pretrain_images(config: Config, source: Source, count: int = COLLAPSE
 def train_batches(
     config: Config, images: Images, first_step: int = 0, worker: int = 0, workers: int = 1
 ) -> tf.data.Dataset:
-    """Views, or images or crops of which the step makes them (`views.engine`, `views.placement`),
-    without end.
+    """Builds the endless stream of training batches.
+
+    Depending on `views.engine` and `views.placement` a batch has views, or images or crops of
+    which the training step makes views.
 
     Args:
         config: of the run.
         images: to learn from.
-        first_step: the step to begin at.
-        worker, workers: whose part of each batch.
+        first_step: the step that the stream starts at.
+        worker: index of the worker that the stream is for.
+        workers: number of workers that share each batch.
+
+    Returns:
+        The dataset.
 
     Raises:
         ValueError: if there are fewer images than a batch holds, or the workers don't divide a
             batch.
     """
     views, batch_size, seed = config.views, config.training.batch_size, config.seed
-    policies, where = (
-        view_policies(config),
-        {"first_step": first_step, "worker": worker, "workers": workers},
-    )
+    policies = view_policies(config)
+    position = {"first_step": first_step, "worker": worker, "workers": workers}
     if views.engine == "keras_cv":
         return view_batches(
-            images, policies, views.size, batch_size, seed, views.mean, views.std, **where
+            images, policies, views.size, batch_size, seed, views.mean, views.std, **position
         )
     cropped = images.shape is None
     if cropped:
-        batches = crop_batches(images, policies, views.size, batch_size, seed, **where)
+        batches = crop_batches(images, policies, views.size, batch_size, seed, **position)
     else:
-        batches = image_batches(images, batch_size, seed, **where)
+        batches = image_batches(images, batch_size, seed, **position)
     if views_in_step(config):
         return batches
     layers = fused_views(config, cropped)
 
     @tf.autograph.experimental.do_not_convert
-    def make_views(*batch):
-        *sources, ids = batch
-        return tuple(
-            view(source, ids)
-            for view, source in zip(
-                layers, sources if cropped else sources * len(layers), strict=True
-            )
-        )
+    def make_views(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        *inputs, ids = batch  # a tensor of crops for each view, or one of images for both
+        inputs = inputs if cropped else inputs * len(layers)
+        return tuple(layer(pixels, ids) for layer, pixels in zip(layers, inputs, strict=True))
 
     return batches.map(make_views, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -1,6 +1,6 @@
-"""The encoder of a run's newest checkpoint."""
+"""Loads encoders: of a run's newest checkpoint, of an exported file, and as starting weights."""
 
-import sys
+import logging
 from pathlib import Path
 
 import keras
@@ -17,63 +17,69 @@ from byol_tf.runs.checkpoints import read_newest
 from byol_tf.runs.files import newest_version
 from byol_tf.runs.folder import RunFolder
 
+_ENCODER_PREFIX = "online/encoder/"  # of its variables in a checkpoint
+_MAX_NAMED_LAYERS = 3
 
-def load_checkpoint_encoder(config: Config, folder: RunFolder) -> keras.Model:
-    """The inference model of a run's newest checkpoint, on the CPU in float32, without opening its
-    images.
-
-    Raises `FileNotFoundError` if the run has no whole checkpoint.
-    """
-    checkpoint, damaged = read_newest(folder.checkpoints)
-    for damage in damaged:
-        print(f"damaged checkpoint, not used: {damage}", file=sys.stderr)
-    if checkpoint is None:
-        raise FileNotFoundError(
-            f"{folder.checkpoints}: expected a checkpoint; found none that is whole. Train first"
-        )
-    set_precision("float32")
-    encoder = build_config_encoder(config)
-    prefix = "online/encoder/"
-    arrays = [array for name, array in sorted(checkpoint.arrays.items()) if name.startswith(prefix)]
-    for variable, array in zip(encoder.variables, arrays, strict=True):
-        variable.assign(array)
-    return inference_model(encoder, *config.views.preparation)
+logger = logging.getLogger(__name__)
 
 
 def load_run_encoder(config: Config, folder: RunFolder) -> keras.Model:
-    """The inference model of a run's newest checkpoint. Raises `ProtocolError` if none can be read,
-    or it doesn't fit the config."""
+    """Loads the encoder of a run's newest valid checkpoint, in float32; opens no images.
+
+    Args:
+        config: of the run.
+        folder: of the run. Each newer, damaged checkpoint is logged.
+
+    Returns:
+        The inference model, from uint8 images `[N, H, W, 3]` to representations `[N, d]`.
+
+    Raises:
+        ProtocolError: if the run has no valid checkpoint, it can't be read, its weights aren't
+            finite, or it doesn't fit the config.
+    """
     try:
-        inference = load_checkpoint_encoder(config, folder)
-        check_finite(map(np.asarray, inference.get_weights()))
-    except FileNotFoundError as error:
-        raise ProtocolError(str(error)) from error
-    except (
-        RunFolderError,
-        OSError,
-    ) as error:  # another version wrote it, or there is no right to read it
+        checkpoint, damaged = read_newest(folder.checkpoints)
+    except (RunFolderError, OSError) as error:  # of another version, or a missing permission
         raise ProtocolError(
             f"--run {folder.root}: expected checkpoints that can be read; received {error}"
         ) from error
-    except (
-        ValueError
-    ) as error:  # arrays of other shapes than the config's network has, or too few of them
+    for damage in damaged:
+        logger.warning("damaged checkpoint, not used: %s", damage)
+    if checkpoint is None:
+        raise ProtocolError(
+            f"{folder.checkpoints}: expected a valid checkpoint; found none. Train first"
+        )
+    set_precision("float32")
+    encoder = build_config_encoder(config)
+    arrays = [
+        array
+        for name, array in sorted(checkpoint.arrays.items())
+        if name.startswith(_ENCODER_PREFIX)
+    ]
+    try:
+        for variable, array in zip(encoder.variables, arrays, strict=True):
+            variable.assign(array)
+        check_finite(iter(arrays))
+    except ValueError as error:  # other shapes than the config's network has, or another number
         raise ProtocolError(
             f"--run {folder.root}: expected weights of the encoder that config.json describes; "
             f"{in_short(error)}"
         ) from error
-    return inference
+    return inference_model(encoder, *config.views.preparation)
 
 
 def load_encoder_file(path: Path) -> keras.Model:
-    """A model from uint8 images `[N, H, W, 3]` of any size to representations `[N, d]`, from a
-    SavedModel folder or a `.keras` file.
+    """Loads an exported encoder from a SavedModel folder or a `.keras` file.
 
-    Of a folder of numbered versions, as TensorFlow Serving has them, the highest is taken, as
-    Serving does.
+    The file may come from an untrusted source: it is checked before it is loaded, and one that
+    could do more than compute is rejected.
 
-    The file may come from anywhere: it is looked through before it is loaded, and what could do
-    more than compute is refused.
+    Args:
+        path: of the file or folder. Of a folder of numbered versions, as TensorFlow Serving has
+            them, the highest is loaded, as Serving does.
+
+    Returns:
+        A model from uint8 images `[N, H, W, 3]` of any size to representations `[N, d]`.
 
     Raises:
         ProtocolError: if there is no such file, or it holds something else.
@@ -81,31 +87,11 @@ def load_encoder_file(path: Path) -> keras.Model:
     set_precision("float32")
     path = newest_version(path)
     if path.is_dir() and (path / "saved_model.pb").is_file():
-        images = keras.Input((None, None, 3), dtype="uint8", name="images")
-        try:
-            check_saved_model(path)
-            # Keras' own layer around the endpoint that its `export` writes
-            outputs = keras.layers.TFSMLayer(str(path), call_endpoint="serve", trainable=False)(
-                images
-            )
-            model = keras.Model(images, outputs)
-            check_finite(map(np.asarray, model.get_weights()))
-        # on a broken one TensorFlow raises OpError, AttributeError, KeyError, RuntimeError, ...
-        except Exception as error:
-            raise ProtocolError(
-                f'--encoder {path}: expected a SavedModel with an endpoint "serve" for uint8 '
-                f"images; {in_short(error)}"
-            ) from error
+        model = _load_saved_model(path)
     elif path.suffix == ".keras" and path.is_file():
-        try:
-            check_keras_file(path)
-            model = keras.models.load_model(path, compile=False, safe_mode=True)
-        except Exception as error:  # as above
-            raise ProtocolError(
-                f"--encoder {path}: expected a .keras file of a model; {in_short(error)}"
-            ) from error
+        model = _load_keras_file(path)
     else:
-        what = (
+        received = (
             "found no saved_model.pb in that folder"
             if path.is_dir()
             else "it is neither"
@@ -113,20 +99,19 @@ def load_encoder_file(path: Path) -> keras.Model:
             else "there is nothing there"
         )
         raise ProtocolError(
-            f"--encoder {path}: expected the folder of a SavedModel or a .keras file; {what}"
+            f"--encoder {path}: expected the folder of a SavedModel or a .keras file; {received}"
         )
-    shapes = (
-        (model.input_shape, model.output_shape)
-        if len(model.inputs) == len(model.outputs) == 1
-        else (None, None)
-    )
-    if shapes[0] != (None, None, None, 3) or len(shapes[1] or ()) != 2:
+    single = len(model.inputs) == len(model.outputs) == 1
+    if (
+        not single
+        or model.input_shape != (None, None, None, 3)
+        or len(model.output_shape or ()) != 2
+    ):
         raise ProtocolError(
             f"--encoder {path}: expected a model from images [N, H, W, 3] of any size to "
-            "representations [N, d]; "
-            f"received {model.input_shape} to {model.output_shape}"
+            f"representations [N, d]; received {model.input_shape} to {model.output_shape}"
         )
-    # As in `inference_model`, which a file can't say: XLA has no antialiased resize. For this
+    # As in `inference_model`, which a file can't state: XLA has no antialiased resize. For this
     # model, and for others of its layers.
     model.jit_compile = False
     for layer in model.layers:
@@ -134,21 +119,51 @@ def load_encoder_file(path: Path) -> keras.Model:
     return model
 
 
+def _load_saved_model(path: Path) -> keras.Model:
+    images = keras.Input((None, None, 3), dtype="uint8", name="images")
+    try:
+        check_saved_model(path)
+        # Keras' own layer around the endpoint that its `export` writes.
+        endpoint = keras.layers.TFSMLayer(str(path), call_endpoint="serve", trainable=False)
+        model = keras.Model(images, endpoint(images))
+        check_finite(map(np.asarray, model.get_weights()))
+    # Of a broken one TensorFlow raises OpError, AttributeError, KeyError, RuntimeError, ...
+    except Exception as error:
+        raise ProtocolError(
+            f'--encoder {path}: expected a SavedModel with an endpoint "serve" for uint8 '
+            f"images; {in_short(error)}"
+        ) from error
+    return model
+
+
+def _load_keras_file(path: Path) -> keras.Model:
+    try:
+        check_keras_file(path)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # of any type, as above
+        raise ProtocolError(
+            f"--encoder {path}: expected a .keras file of a model; {in_short(error)}"
+        ) from error
+
+
 Weights = dict[str, list[np.ndarray]]
 """Name of a layer -> its arrays, in Keras' order."""
 
 
 def starting_weights(path: str, encoder: keras.Model, views: Views) -> Weights:
-    """The weights for an encoder from a file, once the file's network is found to be the same.
+    """Reads the weights that an encoder starts from, and checks that they are of the same network.
 
-    The file may come from anywhere: it is looked through before it is loaded, and what could do
-    more than compute is refused.
+    The file may come from an untrusted source: it is checked before it is loaded, and one that
+    could do more than compute is rejected.
 
     Args:
         path: an `encoder.keras`, or a folder that holds one.
         encoder: of the run, from normalised images to representations.
-        views: of the run: the file's encoder has to be used to the same mean and deviation. Sizes
-            may differ.
+        views: of the run. Their mean and standard deviation have to be those of the file's
+            encoder; sizes may differ.
+
+    Returns:
+        The weights of each layer that has some.
 
     Raises:
         ConfigError: if there is no such file, it holds something else, or a network with other
@@ -165,81 +180,86 @@ def starting_weights(path: str, encoder: keras.Model, views: Views) -> Weights:
     try:
         check_keras_file(file)
         inference = keras.models.load_model(file, compile=False, safe_mode=True)
-        (given,) = [layer for layer in inference.layers if isinstance(layer, keras.Model)]
+        (file_encoder,) = [layer for layer in inference.layers if isinstance(layer, keras.Model)]
         normalise = inference.get_layer("normalise")
-        scale, offset = (
-            np.array(normalise.scale, np.float64),
-            np.array(normalise.offset, np.float64),
-        )
-    except Exception as error:  # of what isn't such a file, Keras raises many kinds
+        scale = np.array(normalise.scale, np.float64)
+        offset = np.array(normalise.offset, np.float64)
+    except Exception as error:  # of another file Keras raises many types
         raise ConfigError(
             [
                 f"encoder.weights: {file}: expected the encoder.keras of a run or a conversion; "
                 f"{in_short(error)}"
             ]
         ) from error
-    lines = _differences(given, encoder)
+    differences = _differences(file_encoder, encoder)
     std = 1.0 / (255.0 * scale)
     mean = -offset * std
-    for name, theirs, ours in (("mean", mean, views.mean), ("std", std, views.std)):
-        if not np.allclose(theirs, ours, rtol=1e-4, atol=1e-6):
-            lines.append(
-                f"its images are normalised with {name} {[round(float(x), 4) for x in theirs]}, "
-                f"and views.{name} is {list(ours)}"
+    for name, in_file, in_config in (("mean", mean, views.mean), ("std", std, views.std)):
+        if not np.allclose(in_file, in_config, rtol=1e-4, atol=1e-6):
+            differences.append(
+                f"its images are normalised with {name} {[round(float(x), 4) for x in in_file]}, "
+                f"and views.{name} is {list(in_config)}"
             )
-    if lines:
+    if differences:
         raise ConfigError(
             [
-                f"encoder.weights: {file}: expected an encoder as this config's: {line}"
-                for line in lines
+                f"encoder.weights: {file}: expected an encoder as this config's: {difference}"
+                for difference in differences
             ]
         )
-    return {layer.name: layer.get_weights() for layer in given.layers if layer.weights}
+    return {layer.name: layer.get_weights() for layer in file_encoder.layers if layer.weights}
 
 
 def start_from(model: BYOL, weights: Weights) -> None:
-    """Sets the encoder's weights, and its target's where there is one: both networks start
-    alike."""
+    """Sets the weights of the encoder, and of the target encoder where there is one.
+
+    Args:
+        model: a BYOL model.
+        weights: see `starting_weights`.
+    """
     encoders = [model.encoder, *([model.target_encoder] if model.target == "ema" else [])]
     for encoder in encoders:
         for name, arrays in weights.items():
             encoder.get_layer(name).set_weights(arrays)
 
 
-def _differences(given: keras.Model, encoder: keras.Model) -> list[str]:
-    """What the file's network has otherwise. Layers are compared by name: padding and pooling have
-    layers, and no weights."""
-    theirs, ours = (
+def _differences(file_encoder: keras.Model, encoder: keras.Model) -> list[str]:
+    """Lists in which layers two networks differ.
+
+    Layers are compared by name, as padding and pooling are layers without weights.
+    """
+    file_layers, own_layers = (
         {
             layer.name: layer
             for layer in model.layers
             if not isinstance(layer, keras.layers.InputLayer)
         }
-        for model in (given, encoder)
+        for model in (file_encoder, encoder)
     )
     lines = []
     for names, text in (
-        (sorted(set(ours) - set(theirs)), "it lacks"),
-        (sorted(set(theirs) - set(ours)), "it has besides"),
+        (sorted(set(own_layers) - set(file_layers)), "it lacks"),
+        (sorted(set(file_layers) - set(own_layers)), "it has besides"),
     ):
         if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            hidden = len(names) - _MAX_NAMED_LAYERS
+            more = f" and {hidden} more" if hidden > 0 else ""
             lines.append(
-                f"{text} {len(names)} layers: {', '.join(names[:3])}{more} (encoder.name, stem, "
-                "normalization or padding differs)"
+                f"{text} {len(names)} layers: {', '.join(names[:_MAX_NAMED_LAYERS])}{more} "
+                "(encoder.name, stem, normalization or padding differs)"
             )
-    if not lines:
-        shapes = [
-            (
-                name,
-                [tuple(w.shape) for w in theirs[name].weights],
-                [tuple(w.shape) for w in ours[name].weights],
-            )
-            for name in ours
-        ]
-        wrong = [(name, its, mine) for name, its, mine in shapes if its != mine]
-        lines += [
-            f"{len(wrong)} layers have other shapes, as {name} with {its} for {mine}"
-            for name, its, mine in wrong[:1]
-        ]
-    return lines
+    if lines:
+        return lines
+    shapes = [
+        (name, _shapes(file_layers[name]), _shapes(own_layer))
+        for name, own_layer in own_layers.items()
+    ]
+    differing = [(name, theirs, ours) for name, theirs, ours in shapes if theirs != ours]
+    return [
+        f"{len(differing)} layers have other shapes, as {name} with {theirs} for {ours}"
+        for name, theirs, ours in differing[:1]
+    ]
+
+
+def _shapes(layer: keras.Layer) -> list[tuple[int, ...]]:
+    return [tuple(weight.shape) for weight in layer.weights]

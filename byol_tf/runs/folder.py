@@ -1,4 +1,4 @@
-"""What a run leaves behind, and where. Needs no TensorFlow.
+"""A run's folder: its files, what is written at a start, and which folder a command uses.
 
 ```
 runs/stl10-2026-11-21-1/
@@ -13,14 +13,15 @@ import contextlib
 import csv
 import datetime
 import json
+import logging
 import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -35,10 +36,22 @@ from byol_tf.runs.files import (
     write_csv,
 )
 
+logger = logging.getLogger(__name__)
+
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Its rows, one an epoch, the untrained first; empty cells are left out. `OSError` without it,
-    `ValueError` if it is something else."""
+    """Reads a `history.csv`.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        Its rows, one an epoch, that of the untrained network first; without empty cells.
+
+    Raises:
+        OSError: if there is no such file, or it can't be read.
+        ValueError: if it is something else.
+    """
     with path.open(encoding="utf-8") as file:
         return [
             {name: float(value) for name, value in row.items() if value}
@@ -62,14 +75,21 @@ _PACKAGES = (
 
 
 LOCK_NAME = ".lock"
-"""The file in a run folder that says which process is at it (see `lock.py`)."""
+"""Name of the lock file in a run folder (see `lock.py`)."""
+_SKIPPED_COLUMNS = ("path", "reason")
 
 
 class RunFolder:
-    """Paths inside one run's folder. Making the object touches nothing.
+    """Paths inside a run's folder, and the files that are written at a start.
+
+    Making the object reads and writes nothing.
 
     Args:
         root: the folder.
+
+    Example:
+        >>> RunFolder(Path("runs/demo-2026-11-21-1")).history.name
+        'history.csv'
     """
 
     def __init__(self, root: Path):
@@ -93,58 +113,62 @@ class RunFolder:
         command: list[str],
         data_fingerprint: str,
         skipped: tuple[tuple[str, str], ...],
-        goes_on: bool = False,
+        resumed: bool = False,
     ) -> list[str]:
-        """Makes the folder, clears up what a killed process left, and writes what is known before
-        the first step.
+        """Makes the folder and writes what is known before the first step.
 
-        `environment.json` has the facts of this start, and under `begun` those of the run's first
-        one.
+        Temporary files of a killed process are removed. `environment.json` describes this start,
+        and under `begun` the run's first one.
 
         Args:
-            config_text: of the resolved config.
+            config_text: the resolved config, as JSON.
             command: the command line.
             data_fingerprint: of the images.
-            skipped: (path, reason) of each that can't be read.
-            goes_on: whether the run has a checkpoint. Else it begins here, and what an earlier try
-                left of its history goes.
+            skipped: (path, reason) of each image that can't be read.
+            resumed: whether the run has a checkpoint. Else it starts here, and the history of an
+                earlier attempt is removed.
 
         Returns:
-            A line for each version that isn't the one that the run was begun with: the same bits
-            can't be promised then.
+            A line for each package whose version differs from that of the run's first start:
+            bit-identical results can't be promised then.
 
         Raises:
             RunFolderError: if the folder can't be written.
         """
-        facts = environment() | {"command": command, "data_fingerprint": data_fingerprint}
+        start = environment() | {"command": command, "data_fingerprint": data_fingerprint}
         try:
             self.figures.mkdir(parents=True, exist_ok=True)
             for folder in (self.root, self.figures, self.export):
                 remove_left_overs(folder)
-            begun = self._begun() if goes_on else {}
+            first_start = self._first_start() if resumed else {}
             write_atomically(self.config, config_text)
             write_atomically(
                 self.environment,
-                json.dumps(facts | ({"begun": begun} if begun else {}), indent=2) + "\n",
+                json.dumps(start | ({"begun": first_start} if first_start else {}), indent=2)
+                + "\n",
             )
-            if not goes_on:
+            if not resumed:
                 self.history.unlink(missing_ok=True)
             if skipped:
-                write_csv(self.skipped, ("path", "reason"), skipped)
+                write_csv(self.skipped, _SKIPPED_COLUMNS, skipped)
         except OSError as error:
             raise RunFolderError(
                 f"{self.root}: expected a folder that can be written; received {error}"
             ) from error
-        was, now = begun.get("packages", {}), facts["packages"]
+        first, current = first_start.get("packages", {}), start["packages"]
         return [
-            f"{name}: {was.get(name, 'absent')} when the run was begun, {now.get(name, 'absent')} "
-            "now"
-            for name in sorted(set(was) | set(now))
-            if begun and was.get(name) != now.get(name)
+            f"{name}: {first.get(name, 'absent')} when the run was started, "
+            f"{current.get(name, 'absent')} now"
+            for name in sorted(set(first) | set(current))
+            if first_start and first.get(name) != current.get(name)
         ]
 
     def trained_epochs(self) -> int:
-        """The last epoch in the history, 0 without one. `RunFolderError` if it can't be read."""
+        """Returns the last epoch in the history; 0 where there is none.
+
+        Raises:
+            RunFolderError: if the file can't be read.
+        """
         try:
             rows = read_history(self.history)
             return int(max((row["epoch"] for row in rows), default=0))
@@ -157,121 +181,146 @@ class RunFolder:
             ) from error
 
     def list_skipped(self, path: str, reason: str) -> None:
-        """Adds a photo that was lost in mid-run to those that couldn't be read from the beginning.
-        A full disk is no reason to stop."""
+        """Appends a photo that became unreadable during the run to `skipped.csv`.
+
+        A full disk is ignored, as it is no reason to stop.
+
+        Args:
+            path: of the photo.
+            reason: of the failure.
+        """
         with contextlib.suppress(OSError), self.skipped.open("a", encoding="utf-8") as file:
-            table = csv_text(("path", "reason"), [(path, reason)])
+            table = csv_text(_SKIPPED_COLUMNS, [(path, reason)])
             file.write(table.partition("\n")[2] if file.tell() else table)
 
-    def finished(self) -> dict | None:
-        """The result of a finished run, with the folders where it is now, or None. `RunFolderError`
-        if it can't be read."""
+    def finished(self) -> dict[str, Any] | None:
+        """Returns the content of `result.json`, with the present paths of a moved folder.
+
+        Returns:
+            The result; None while the run isn't finished.
+
+        Raises:
+            RunFolderError: if the file can't be read.
+        """
         result = _json_object(self.result)
         if result is None:
             return None
-        moved = {"run_dir": str(self.root), "export_dir": str(self.saved_model)}
-        return result | {name: path for name, path in moved.items() if name in result}
+        paths = {"run_dir": str(self.root), "export_dir": str(self.saved_model)}
+        return result | {key: path for key, path in paths.items() if key in result}
 
-    def saved_config(self) -> dict | None:
-        """The resolved config that the folder was made with, or None. `RunFolderError` if it can't
-        be read.
+    def saved_config(self) -> dict[str, Any] | None:
+        """Returns the resolved config that the folder was made with.
 
-        A key that byol_tf didn't have then has its default, which does what was done before there
-        was one.
+        A key that byol_tf didn't have then has its default, which does what was done before the
+        key was added.
+
+        Returns:
+            The config as JSON types; None where there is none.
+
+        Raises:
+            RunFolderError: if the file can't be read.
         """
         saved = _json_object(self.config)
         if saved is None:
             return None
         try:
             return Config.model_validate(saved).model_dump(mode="json", by_alias=True)
-        # of a version with other keys, or changed by hand: as it is, so that differing keys show
+        # Of a version with other keys, or edited: as it is, so that the differing keys are listed.
         except ValidationError:
             return saved
 
-    def _begun(self) -> dict:
-        """What is written of the run's first start, or {}."""
+    def _first_start(self) -> dict[str, Any]:
+        """Returns what `environment.json` has on the run's first start, or {}."""
         try:
             last = _json_object(self.environment) or {}
-        except RunFolderError:  # a record for people: no run depends on it
+        except RunFolderError:  # a record that no run depends on
             return {}
         return last.get("begun", last)
 
 
-def choose_folder(
-    config: dict, run_dir: str | None, fresh: bool, say: Callable[[str], None] = print
-) -> RunFolder:
-    """The folder that a command goes on in, or a new one's path.
+def choose_folder(config: dict[str, Any], run_dir: str | None, fresh: bool) -> RunFolder:
+    """Chooses the folder of the run to resume, or a path for a new one.
 
     Args:
         config: the resolved config, as JSON types.
-        run_dir: the folder that the user named; None looks for the newest run of the same config
-            under `run.root`.
-        fresh: a new numbered folder in any case.
-        say: prints a line for people, here on a run that is left unfinished since its config
-            differs.
+        run_dir: the folder that the user named; None for the newest run of the same config under
+            `run.root`.
+        fresh: whether to start a new run in a new numbered folder in any case.
+
+    Returns:
+        The folder. It isn't made here.
 
     Raises:
         RunFolderError: if the named folder holds a run of another config (the differing keys are
             listed) or something that is no run.
     """
     if run_dir is not None:
-        folder = RunFolder(Path(run_dir))
-        saved = folder.saved_config()
-        if (
-            saved is None
-            and folder.root.exists()
-            and (
-                not folder.root.is_dir() or any(p.name != LOCK_NAME for p in folder.root.iterdir())
-            )
-        ):
-            raise RunFolderError(
-                f"--run-dir {run_dir}: expected a new or empty folder, or a run's; it holds "
-                "something else"
-            )
-        differing = (
-            [] if saved is None else _incompatible_changes(saved, config, folder.result.exists())
-        )
-        if fresh and saved is not None:
-            raise RunFolderError(
-                f"--run-dir {run_dir}: --fresh starts a run anew, and this folder holds one. Leave "
-                "one of the two out"
-            )
-        if differing:
-            raise RunFolderError(
-                f"--run-dir {run_dir}: this run was begun with another config:\n"
-                + "\n".join(listed(differing))
-                + "\nGo on with the config it has, or name another folder"
-                + _epochs_hint(differing, config)
-            )
-        return folder
+        return _named_folder(config, run_dir, fresh)
     root, name = Path(config["run"]["root"]), config["name"]
+    earlier_runs = _numbered_runs(root, name)
     if not fresh:
-        for path in reversed(_numbered(root, name)):
+        for path in reversed(earlier_runs):
             saved = RunFolder(path).saved_config()
             if saved is not None and not differences_of_runs(saved, config):
                 return RunFolder(path)
     prefix = f"{name}-{datetime.date.today().isoformat()}-"
     taken = [
-        int(path.name.removeprefix(prefix))
-        for path in _numbered(root, name)
-        if path.name.startswith(prefix)
+        int(path.name.removeprefix(prefix)) for path in earlier_runs if path.name.startswith(prefix)
     ]
     folder = RunFolder(root / f"{prefix}{max(taken, default=0) + 1}")
-    if not fresh and (others := _numbered(root, name)):
-        unfinished = RunFolder(others[-1])
-        saved = unfinished.saved_config()
-        if saved is not None and not unfinished.result.exists():
-            say(
-                f"{unfinished.root} isn't finished, and was begun with another config; "
-                f"{folder.root} begins anew:"
-            )
-            for line in listed(differences_of_runs(saved, config)):
-                say(line)
+    if not fresh and earlier_runs:
+        _log_unfinished(RunFolder(earlier_runs[-1]), folder, config)
     return folder
 
 
-def _json_object(path: Path) -> dict | None:
-    """What a run wrote, or None. `RunFolderError` if it can't be read or is something else."""
+def _named_folder(config: dict[str, Any], run_dir: str, fresh: bool) -> RunFolder:
+    """Returns the folder that the user named; raises if this config can't run there."""
+    folder = RunFolder(Path(run_dir))
+    saved = folder.saved_config()
+    if saved is None:
+        if folder.root.exists() and not _is_empty(folder.root):
+            raise RunFolderError(
+                f"--run-dir {run_dir}: expected a new or empty folder, or a run's; it holds "
+                "something else"
+            )
+        return folder
+    if fresh:
+        raise RunFolderError(
+            f"--run-dir {run_dir}: --fresh starts a new run, and this folder holds one. Leave "
+            "one of the two out"
+        )
+    differing = _incompatible_changes(saved, config, folder.result.exists())
+    if differing:
+        raise RunFolderError(
+            f"--run-dir {run_dir}: this run was started with another config:\n"
+            + "\n".join(listed(differing))
+            + "\nResume it with the config it has, or name another folder"
+            + _epochs_hint(differing, config)
+        )
+    return folder
+
+
+def _is_empty(root: Path) -> bool:
+    """Whether a path is a folder that holds at most a lock file."""
+    return root.is_dir() and all(path.name == LOCK_NAME for path in root.iterdir())
+
+
+def _log_unfinished(earlier: RunFolder, folder: RunFolder, config: dict[str, Any]) -> None:
+    """Logs that the earlier run isn't resumed, if it isn't finished, and the keys that differ."""
+    saved = earlier.saved_config()
+    if saved is None or earlier.result.exists():
+        return
+    logger.info(
+        "%s isn't finished, and was started with another config; %s is a new run:",
+        earlier.root,
+        folder.root,
+    )
+    for line in listed(differences_of_runs(saved, config)):
+        logger.info("%s", line)
+
+
+def _json_object(path: Path) -> dict[str, Any] | None:
+    """Reads a JSON object; None where there is no file, `RunFolderError` if it can't be read."""
     if not path.exists():
         return None
     try:
@@ -288,8 +337,8 @@ def _json_object(path: Path) -> dict | None:
     return content
 
 
-def environment() -> dict:
-    """Versions, machine and git state, as JSON types."""
+def environment() -> dict[str, Any]:
+    """Returns versions, machine and git state, as JSON types."""
     versions = {}
     for package in _PACKAGES:
         try:
@@ -307,11 +356,13 @@ def environment() -> dict:
 
 
 def _git_state() -> str | None:
-    """`git describe` of the code that runs, with `-dirty` where it was changed; None outside a
-    repository."""
+    """Returns `git describe` of the running code, with `-dirty` where it was changed.
+
+    None outside a repository.
+    """
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             command,
             cwd=Path(__file__).parent,
             capture_output=True,
@@ -321,49 +372,54 @@ def _git_state() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return completed.stdout.strip()
 
 
-def _numbered(root: Path, name: str) -> list[Path]:
-    """Run folders of this name, oldest first."""
+def _numbered_runs(root: Path, name: str) -> list[Path]:
+    """Returns the run folders of a name, oldest first."""
     pattern = re.compile(rf"{re.escape(name)}-(\d{{4}}-\d{{2}}-\d{{2}})-(\d+)")
-    found = [
+    runs = [
         (match[1], int(match[2]), path)
         for path in root.glob(f"{name}-*")
         if (match := pattern.fullmatch(path.name))
     ]
-    return [path for _, _, path in sorted(found)]
+    return [path for _, _, path in sorted(runs)]
 
 
-def _incompatible_changes(saved: dict, config: dict, finished: bool) -> list[tuple[str, str, str]]:
-    """What differs, where that keeps a config from going on with the run that the user named.
+def _incompatible_changes(
+    saved: dict[str, Any], config: dict[str, Any], finished: bool
+) -> list[tuple[str, str, str]]:
+    """Returns the differing keys, if they keep a config from resuming the run that the user named.
 
-    More epochs don't if each step done would have been the same with them, nor does another place
-    of the images; but a finished run looks at none, so that other ones wouldn't be noticed.
+    More epochs are compatible if each completed step would have been the same with them, and so is
+    another location of the images: a checkpoint has their fingerprint. But a finished run opens no
+    images, so that other ones wouldn't be noticed.
     """
     differing = differences_of_runs(saved, config)
     keys = {key for key, _, _ in differing} - set(SAME_IMAGES)
     longer = (
         keys == {"training.epochs"}
         and config["training"]["epochs"] > saved["training"]["epochs"]
-        and _scheduled(config) is None
+        and _schedule_bound_to_epochs(config) is None
     )
     return [] if longer or (not keys and not finished) else differing
 
 
-def _epochs_hint(differing: list[tuple[str, str, str]], config: dict) -> str:
-    """What to add where the number of epochs is among what differs."""
-    if "training.epochs" not in [key for key, _, _ in differing] or _scheduled(config) is None:
+def _epochs_hint(differing: list[tuple[str, str, str]], config: dict[str, Any]) -> str:
+    """Returns why the number of epochs can't change, as the end of a message; "" if it can."""
+    schedule = _schedule_bound_to_epochs(config)
+    if schedule is None or "training.epochs" not in [key for key, _, _ in differing]:
         return ""
     return (
-        ". A run may get more epochs only where no schedule ends with the last one, and "
-        f"{_scheduled(config)}"
+        f". A run may get more epochs only where no schedule ends with the last one, and {schedule}"
     )
 
 
-def _scheduled(config: dict) -> str | None:
-    """A schedule that runs to the last epoch, so that with more epochs all its values would have
-    been others; None if there is none."""
+def _schedule_bound_to_epochs(config: dict[str, Any]) -> str | None:
+    """Names a schedule that runs to the last epoch; None if there is none.
+
+    With more epochs all its values so far would have been others.
+    """
     predictor, tau = config["predictor"], config["tau"]
     if config["optimizer"]["schedule"] != "constant" or predictor["schedule"] not in (
         None,

@@ -1,85 +1,100 @@
-"""A run folder is written by one process at a time. Needs no TensorFlow."""
+"""Lock of a run folder: one process at a time writes it."""
 
 import contextlib
 import datetime
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
 
 from byol_tf.errors import RunFolderError
 from byol_tf.runs.folder import LOCK_NAME
 from byol_tf.runs.process_exit import register_exit_hook, unregister_exit_hook
 
-_BEAT = 20.0
-"""Seconds after which a process says again that it lives, to those on other machines that share the
-disk."""
-_DEAD_AFTER = 6 * _BEAT
+_HEARTBEAT = 20.0
+"""Seconds between two touches of the lock file, which show processes on other machines that share
+the disk that this one is alive."""
+_STALE_AFTER = 6 * _HEARTBEAT
+
+_Result = TypeVar("_Result")
+
+logger = logging.getLogger(__name__)
 
 
 class RunLock:
-    """Holds a run folder for this process while it is entered.
+    """Context manager that locks a run folder for this process.
 
-    The system's own lock on the file `.lock` says whether a process of this machine lives; it goes
-    with the process. The file names process, machine and time. A process on another machine counts
-    as dead when it hasn't touched the file for two minutes, and is waited for until then: a
-    scheduler starts a run again on another machine as soon as the first is lost. The file stays,
-    emptied: to remove it could remove that of the next process.
+    An operating system's lock on the file `.lock` shows whether a process of this machine is
+    alive; the system releases it when the process ends. The file also names process, machine and
+    start. A process on another machine is taken for dead when it hasn't touched the file for two
+    minutes, and waited for until then: a scheduler restarts a run on another machine as soon as
+    the first one is lost. On exit the file is emptied and not removed, since that could remove the
+    file of the next process.
 
     Args:
         root: the run folder.
-        say: prints a line for people, where one on another machine is waited for.
 
     Raises:
-        RunFolderError: from `check` and on entering, if a living process holds it (its text names
-            that process) or it can't be written. At once where that process is on this machine;
-            else after two to four minutes.
+        RunFolderError: from `check` and on entering, if a running process has the lock (the text
+            names that process) or the lock file can't be written. At once where that process is
+            on this machine; after two to four minutes where it is on another.
     """
 
-    def __init__(self, root: Path, say: Callable[[str], None] = print):
-        self.path, self.say = Path(root) / LOCK_NAME, say
+    def __init__(self, root: Path):
+        self.path = Path(root) / LOCK_NAME
         self._descriptor: int | None = None
-        self._leaving = threading.Lock()
+        self._descriptor_lock = threading.Lock()
+        self._released = threading.Event()
 
     def check(self) -> None:
-        """Raises if the folder is in use; writes nothing."""
+        """Raises `RunFolderError` if the folder is in use; writes nothing."""
 
         def claim() -> None:
             with self.path.open("r+b") as file:  # a network disk locks only what may be written
-                self._claim(file.fileno())  # given back with the file
+                self._claim(file.fileno())  # released when the file is closed
 
-        with self._writable():
+        with self._disk_errors():
             if self.path.exists():
                 self._retry_until_stale(claim)
 
     def __enter__(self) -> "RunLock":
-        with self._writable():
+        with self._disk_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = self._retry_until_stale(self._taken)
-        register_exit_hook(self._empty)
-        self._over = threading.Event()
-        threading.Thread(target=self._beat, name="lock", daemon=True).start()
+            self._descriptor = self._retry_until_stale(self._acquire)
+        register_exit_hook(self._clear_owner)
+        self._released = threading.Event()
+        threading.Thread(
+            target=self._touch_regularly, args=(self._released,), name="lock", daemon=True
+        ).start()
         return self
 
-    def __exit__(self, *_) -> None:
-        self._over.set()
-        unregister_exit_hook(self._empty)
-        self._empty()
-        with self._leaving:
-            os.close(self._descriptor)
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._released.set()
+        unregister_exit_hook(self._clear_owner)
+        self._clear_owner()
+        with self._descriptor_lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
             self._descriptor = None
 
-    def _taken(self) -> int:
-        """The descriptor of the file, claimed, with this process's name in it."""
+    def _acquire(self) -> int:
+        """Claims the lock file and writes this process into it; returns its descriptor."""
         owner = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "boot": _boot(),
+            "boot": _boot_id(),
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         }
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -92,56 +107,60 @@ class RunLock:
             raise
         return descriptor
 
-    def _empty(self) -> None:
-        """Takes this process's name out: nobody has to wait for it, on whatever machine."""
-        with self._leaving, contextlib.suppress(OSError):
+    def _clear_owner(self) -> None:
+        """Empties the lock file, so that no process on any machine waits for this one."""
+        with self._descriptor_lock, contextlib.suppress(OSError):
             if self._descriptor is not None:
                 os.ftruncate(self._descriptor, 0)
 
-    def _beat(self) -> None:
-        while not self._over.wait(_BEAT):
+    def _touch_regularly(self, released: threading.Event) -> None:
+        while not released.wait(_HEARTBEAT):
             with contextlib.suppress(OSError):  # a disk that comes back is touched the next time
                 os.utime(self.path)
 
-    def _retry_until_stale(self, attempt: Callable[[], Any]) -> Any:
-        """What an attempt gives, made again and again while it fails for a process that may be
-        dead."""
-        began, told = time.monotonic(), False
+    def _retry_until_stale(self, attempt: Callable[[], _Result]) -> _Result:
+        """Calls `attempt` until it raises no `PossiblyStaleLock`, for two minutes or a bit more."""
+        start, reported = time.monotonic(), False
         while True:
             try:
                 return attempt()
-            except PossiblyStaleLock as owner:
-                # Killed while it was waited for, it is silent already and counts as dead soon.
-                dying = 2 * _BEAT < owner.quiet < _DEAD_AFTER
-                if time.monotonic() - began >= _DEAD_AFTER and not dying:
+            except PossiblyStaleLock as lock:
+                # An owner that was killed meanwhile is silent already, and stale soon.
+                almost_stale = 2 * _HEARTBEAT < lock.silent_seconds < _STALE_AFTER
+                if time.monotonic() - start >= _STALE_AFTER and not almost_stale:
                     raise
-                if not told:
-                    self.say(
-                        f"{self.path.parent}: waiting, since {owner.who} may still be at it; "
-                        f"{_DEAD_AFTER:g} s of silence will tell"
+                if not reported:
+                    logger.info(
+                        "%s: waiting, since %s may still use it; it counts as dead after %g s "
+                        "without a sign of life",
+                        self.path.parent,
+                        lock.owner,
+                        _STALE_AFTER,
                     )
-                    told = True
-            time.sleep(_BEAT / 20)
+                    reported = True
+            time.sleep(_HEARTBEAT / 20)
 
     def _claim(self, descriptor: int) -> None:
-        """Takes the system's lock on an open file, where no living process holds it or wrote itself
-        into it."""
-        owner = _owner(os.pread(descriptor, 1000, 0))
-        # The same boot of the same kernel: the system's lock tells. A container that is started
-        # again has another host name.
-        known = owner.get("host") == socket.gethostname() or owner.get("boot", "") == _boot() != ""
-        quiet = time.time() - os.fstat(descriptor).st_mtime
+        """Takes the system's lock on the open file; raises if a running process owns it."""
+        owner = _parse_owner(os.pread(descriptor, 1000, 0))
+        # On the same machine the system's lock is conclusive. The kernel's boot is compared too,
+        # as a container that is started again has another host name.
+        same_machine = owner.get("host") == socket.gethostname() or (
+            owner.get("boot", "") == _boot_id() != ""
+        )
+        silent_seconds = time.time() - os.fstat(descriptor).st_mtime
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise self._in_use(owner, None if known else quiet) from None
+            raise self._in_use(owner, None if same_machine else silent_seconds) from None
         except OSError:  # a disk without locks
-            known = False
-        if owner and not known and quiet < _DEAD_AFTER:
-            raise self._in_use(owner, quiet)
+            same_machine = False
+        if owner and not same_machine and silent_seconds < _STALE_AFTER:
+            raise self._in_use(owner, silent_seconds)
 
     @contextlib.contextmanager
-    def _writable(self) -> Iterator[None]:
+    def _disk_errors(self) -> Iterator[None]:
+        """Turns an `OSError` into a `RunFolderError`."""
         try:
             yield
         except OSError as error:
@@ -149,39 +168,50 @@ class RunLock:
                 f"{self.path.parent}: expected a folder that can be written; received {error}"
             ) from error
 
-    def _in_use(self, owner: dict, quiet: float | None) -> RunFolderError:
-        """The error that names who is at it; `quiet`: for so many seconds, where only that tells
-        whether it lives."""
-        who = (
+    def _in_use(self, owner: dict[str, Any], silent_seconds: float | None) -> RunFolderError:
+        """Returns the error that names the owner.
+
+        Args:
+            owner: content of the lock file.
+            silent_seconds: since the owner touched the file, where nothing else shows whether it
+                is alive; None where the system's lock shows that it is.
+        """
+        description = (
             f"process {owner.get('pid', '?')} on {owner.get('host', '?')}, since "
             f"{owner.get('started', '?')}"
         )
         text = (
-            f"{self.path.parent}: expected a run that no process is at; in use by {who}. Wait for "
-            "it, or end it there (SIGTERM saves "
-            "first); --fresh begins another run"
+            f"{self.path.parent}: expected a run that no process uses; in use by {description}. "
+            "Wait for it, or end it there (SIGTERM saves first); --fresh starts another run"
         )
-        return RunFolderError(text) if quiet is None else PossiblyStaleLock(text, who, quiet)
+        if silent_seconds is None:
+            return RunFolderError(text)
+        return PossiblyStaleLock(text, description, silent_seconds)
 
 
 class PossiblyStaleLock(RunFolderError):
-    """In use by a process that isn't known to live: another machine's, or one whose disk knows no
-    locks."""
+    """A lock whose owner may be dead: on another machine, or on a disk without locks.
 
-    def __init__(self, text: str, who: str, quiet: float):
+    Args:
+        text: of the error.
+        owner: a description of the process.
+        silent_seconds: since that process touched the file.
+    """
+
+    def __init__(self, text: str, owner: str, silent_seconds: float):
         super().__init__(text)
-        self.who, self.quiet = who, quiet
+        self.owner, self.silent_seconds = owner, silent_seconds
 
 
-def _boot() -> str:
-    """What the running kernel calls its start; empty where there is no such name."""
+def _boot_id() -> str:
+    """Returns the identifier of the running kernel's boot; empty where there is none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
 
 
-def _owner(content: bytes) -> dict:
+def _parse_owner(content: bytes) -> dict[str, Any]:
     try:
         owner = json.loads(content)
     except ValueError:  # empty, or its process died while it wrote

@@ -1,4 +1,4 @@
-"""Figures of a run: the views before it, the curves after it."""
+"""Figures of runs: sample views, and curves of one run or of several settings."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -7,20 +7,44 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from byol_tf.runs.files import write_atomically
 
-matplotlib.use("Agg")
-
+matplotlib.use("Agg")  # needs no display
 
 ONLINE, SECOND, QUIET = "#1f5fbf", "#d9662b", "#8a8a8a"
-"""Colours of a run's figures: what it is about first, what stands beside it, what lies in the
-background."""
+"""Colours of a run's figures: the subject, what it is compared with, and the background."""
+COLOURS = ("#1f5fbf", "#d9662b", "#2a9d5c", "#8d4fb3", "#c2a11c", "#17a2b8", "#b5336c", "#6b6b6b")
+"""Colours of settings, chosen to differ for colour-blind readers too, as far as eight can."""
+_STYLES = ("-", "--", ":", "-.")
+
+History = Sequence[dict[str, float]]
+"""Rows of a run, one an epoch, that of the untrained network first (see `folder.read_history`)."""
+
+_PANELS = (
+    ("probe_accuracy", "linear probe (%)", 100.0),
+    ("knn_accuracy", "nearest neighbours (%)", 100.0),
+    ("projection_std", "std of projections\n1: scattered, 0: collapsed", 1.0),
+    ("effective_rank", "effective rank of representations", 1.0),
+    ("loss", "loss", 1.0),
+)
+"""Column of a history, title and factor of each panel of `setting_curves_figure`."""
 
 
-def save_figure(figure, path: Path) -> None:
-    """Writes a figure as a PNG, makes its folder if needed, and closes it."""
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as a PNG, makes its folder if needed, and closes it.
+
+    Args:
+        figure: closed afterwards.
+        path: of the PNG.
+
+    Raises:
+        OSError: if it can't be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     png = io.BytesIO()
     figure.savefig(png, dpi=130, bbox_inches="tight", facecolor="white", format="png")
@@ -34,10 +58,10 @@ def views_figure(
     """Draws images with the crop boxes of their two views, and the views below them.
 
     Args:
-        path: the PNG to write.
+        path: of the PNG.
         originals: n images, uint8 `[H, W, 3]`.
-        boxes: `[2, n, 4]`: y1, x1, y2, x2 as fractions of the image, for each view.
-        views: `[2, n, size, size, 3]` in [0, 1].
+        boxes: float `[2, n, 4]`: y1, x1, y2, x2 as fractions of the image, for each view.
+        views: float `[2, n, size, size, 3]`, values from 0 to 1.
     """
     count = len(originals)
     figure, axes = plt.subplots(3, count, figsize=(1.35 * count, 4.3), squeeze=False)
@@ -68,13 +92,13 @@ def views_figure(
     save_figure(figure, path)
 
 
-def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
-    """Draws accuracy, loss, collapse measures and schedules over epochs.
+def curves_figure(path: Path, rows: History, title: str) -> None:
+    """Draws accuracy, loss, collapse measures and schedules of a run over its epochs.
 
     Args:
-        path: the PNG to write.
-        rows: one a epoch, row 0 being the untrained network (see `train/callbacks/csv_logger.py`).
-        title: above the figure.
+        path: of the PNG.
+        rows: of the run's history.
+        title: text above the figure.
     """
     figure, axes = plt.subplots(1, 4, figsize=(13.5, 3.9), layout="constrained")
     accuracy, loss, collapse, schedules = axes
@@ -86,7 +110,7 @@ def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
     accuracy.set(title="accuracy on frozen features (%)\ndotted: untrained")
     curve(loss, rows, "loss", "loss", ONLINE)
     loss.set(title="loss")
-    curve(collapse, rows, "projection_std", "spread (1: scattered, 0: collapsed)", ONLINE)
+    curve(collapse, rows, "projection_std", "std (1: scattered, 0: collapsed)", ONLINE)
     curve(collapse, rows, "projection_cosine", "cosine between images (1: collapsed)", SECOND)
     collapse.set(title="projections of different images", ylim=(-0.1, 1.15))
     rank = collapse.twinx()
@@ -117,9 +141,18 @@ def curves_figure(path: Path, rows: list[dict[str, float]], title: str) -> None:
 
 
 def curve(
-    axis, rows: list[dict[str, float]], name: str, label: str, colour: str, scale: float = 1.0
+    axis: Axes, rows: History, name: str, label: str, colour: str, scale: float = 1.0
 ) -> None:
-    """Draws a column of a history over its epochs, where the epochs have it."""
+    """Draws a column of a history over the epochs in which it was measured.
+
+    Args:
+        axis: to draw on.
+        rows: of the history.
+        name: of the column.
+        label: in the legend.
+        colour: of the line.
+        scale: factor of the values.
+    """
     points = [(row["epoch"], row[name] * scale) for row in rows if name in row]
     if points:
         axis.plot(
@@ -130,29 +163,14 @@ def curve(
         )
 
 
-History = Sequence[dict[str, float]]
-"""The rows of a run (see `train/callbacks/csv_logger.py`)."""
-
-_PANELS = (
-    ("probe_accuracy", "linear probe (%)", 100.0),
-    ("knn_accuracy", "nearest neighbours (%)", 100.0),
-    ("projection_std", "spread of projections\n1: scattered, 0: collapsed", 1.0),
-    ("effective_rank", "effective rank of representations", 1.0),
-    ("loss", "loss", 1.0),
-)
-COLOURS = ("#1f5fbf", "#d9662b", "#2a9d5c", "#8d4fb3", "#c2a11c", "#17a2b8", "#b5336c", "#6b6b6b")
-"""Told apart by colour-blind people too, as far as eight can be."""
-_STYLES = ("-", "--", ":", "-.")
-
-
 def setting_curves_figure(
     path: Path, title: str, settings: Mapping[str, Sequence[History]]
 ) -> None:
     """Draws the measures of runs over epochs: a colour and style a setting, a line a seed.
 
     Args:
-        path: the PNG to write.
-        title: above it.
+        path: of the PNG.
+        title: text above the figure.
         settings: label -> the history of each seed.
     """
     drawn = {
@@ -182,7 +200,7 @@ def setting_curves_figure(
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
-        if key != "loss":  # from nothing, so that a difference looks as large as it is
+        if key != "loss":  # from 0, so that a difference looks as large as it is
             axis.set_ylim(bottom=0.0)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     handles, _ = axes[-1].get_legend_handles_labels()
@@ -197,8 +215,14 @@ def setting_curves_figure(
     save_figure(figure, path)
 
 
-def legend_columns(figure, handles: Sequence, size: float) -> int:
-    """How many entries fit side by side: letters are about 0.6 of the font's size wide, a handle is
-    as wide as some five."""
-    letters = 5 + max(len(handle.get_label()) for handle in handles)
+def legend_columns(figure: Figure, handles: Sequence[Artist], size: float) -> int:
+    """Returns how many entries of a legend fit side by side.
+
+    Args:
+        figure: that the legend is below.
+        handles: of the entries, with their labels.
+        size: of the font, in points.
+    """
+    # A letter is about 0.6 of the font's size wide, a line's sample as wide as five of them.
+    letters = 5 + max(len(str(handle.get_label())) for handle in handles)
     return max(1, min(len(handles), int(figure.get_figwidth() * 72 / (0.6 * size * letters))))

@@ -1,5 +1,4 @@
-"""The end of a process whose other threads may wait for ever, for a disk or for another machine.
-Needs no TensorFlow."""
+"""Immediate end of a process whose other threads may wait forever for a disk or another machine."""
 
 import contextlib
 import os
@@ -7,33 +6,35 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-_PATIENCE = 1.0
-"""Seconds for what is done before: the disk that it needs may be the one that doesn't answer."""
-_first: list[Callable[[], object]] = []
+_HOOKS_TIMEOUT = 1.0
+"""Seconds that all hooks get together: the disk that they need may be the one that doesn't
+answer."""
+_hooks: list[Callable[[], object]] = []
 
 
-def register_exit_hook(action: Callable[[], object]) -> None:
-    """Has `exit_now` do something first, such as to give back what others would wait for; its
-    failures are nobody's."""
-    _first.append(action)
+def register_exit_hook(hook: Callable[[], object]) -> None:
+    """Registers a hook that `exit_now` runs first; its exceptions are ignored."""
+    _hooks.append(hook)
 
 
-def unregister_exit_hook(action: Callable[[], object]) -> None:
-    """Takes that back."""
-    _first.remove(action)
+def unregister_exit_hook(hook: Callable[[], object]) -> None:
+    """Unregisters a hook."""
+    _hooks.remove(hook)
 
 
 def exit_now(code: int) -> NoReturn:
-    """Ends this process at once with an exit code, whatever its other threads do: none of them is
-    waited for, nothing is unwound."""
+    """Ends this process with an exit code, without waiting for any other thread.
 
-    def do_first() -> None:
-        for action in list(_first):
+    The hooks run first, for a second at most. Nothing is unwound: no `finally` and no `atexit`.
+    """
+
+    def run_hooks() -> None:
+        for hook in list(_hooks):
             with contextlib.suppress(Exception):
-                action()
+                hook()
 
     with contextlib.suppress(RuntimeError):  # the system gives no more threads
-        thread = threading.Thread(target=do_first, name="end", daemon=True)
+        thread = threading.Thread(target=run_hooks, name="exit-hooks", daemon=True)
         thread.start()
-        thread.join(_PATIENCE)
+        thread.join(_HOOKS_TIMEOUT)
     os._exit(code)

@@ -1,48 +1,49 @@
-"""What a run's files say, and what follows from it in plain words: for its report and for its model
-card. Needs no TensorFlow."""
+"""Facts of a run, read from its files, and a verdict in sentences, for report and model card."""
 
 import csv
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from byol_tf.config.loading import load_config
 from byol_tf.config.schedule import method_name
 from byol_tf.config.schema import Config
 from byol_tf.errors import RunFolderError
-from byol_tf.runs.collapse import likely_cause, sign_of_collapse
+from byol_tf.runs.collapse import detect_collapse, likely_cause
 from byol_tf.runs.folder import RunFolder, read_history
 
-_NO_GAIN = 0.01
-"""A difference of accuracies below this is called none; so is one below two standard errors, where
+_LEAST_GAIN = 0.01
+"""A smaller difference of accuracies counts as none; so does one below two standard errors, where
 the number of test images is known."""
+_COLLAPSE_MEASURES = ("projection_std", "projection_cosine", "effective_rank", "loss")
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of a run from its files.
+    """Facts of a run, as its files have them.
 
     Attributes:
-        root: its folder.
-        config: with all keys.
-        rows: of its history, that of the untrained network first; none or only that one while no
-            epoch is done.
-        result: `result.json`, or None while the run isn't finished.
+        root: the run's folder.
+        config: the config, with all keys.
+        rows: of the history, that of the untrained network first; empty or only that one while no
+            epoch is complete.
+        result: content of `result.json`; None while the run isn't finished.
         environment: versions, machine, git state and command.
-        skipped: (path, reason) of the photos that couldn't be read.
+        skipped: (path, reason) of each photo that couldn't be read.
     """
 
     root: Path
     config: Config
     rows: list[dict[str, float]]
-    result: dict | None
-    environment: dict
+    result: dict[str, Any] | None
+    environment: dict[str, Any]
     skipped: tuple[tuple[str, str], ...]
 
     @property
     def title(self) -> str:
-        """`demo: BYOL, convnet on textures`."""
+        """Title such as `demo: BYOL, convnet on textures`."""
         return (
             f"{self.config.name}: {method_name(self.config)}, {self.config.encoder.name} on "
             f"{self.config.data.source}"
@@ -50,27 +51,37 @@ class RunFacts:
 
     @property
     def start(self) -> str:
-        """What the network was before its first step, in a word or two."""
+        """Name of the network before its first step: `untrained`, or `at its start`."""
         return "untrained" if self.config.encoder.weights is None else "at its start"
 
     def first_and_last(self, measure: str) -> tuple[float | None, float | None]:
-        """A column of the history, of the network before its first step and when it was measured
-        last; None where it wasn't."""
+        """Returns the first and the last value of a column of the history.
+
+        Args:
+            measure: name of the column.
+
+        Returns:
+            (value before the first step, last value that was measured), each None where it wasn't
+            measured.
+        """
         measured = [row[measure] for row in self.rows[1:] if measure in row]
         return self.rows[0].get(measure) if self.rows else None, measured[-1] if measured else None
 
     @property
     def supervised(self) -> float | None:
-        """Accuracy of the same network from scratch on the probe's labels, if it was measured."""
+        """Accuracy of the same network trained from scratch on the probe's labels, if measured."""
         return (self.result or {}).get("supervised_accuracy")
 
 
 def read_facts(folder: RunFolder) -> RunFacts:
-    """Reads a run's files.
+    """Reads the facts of a run from its files.
+
+    Args:
+        folder: of the run.
 
     Raises:
-        RunFolderError: it isn't a run, or a file can't be read.
-        ConfigError: its config is wrong.
+        RunFolderError: if it isn't a run, or a file can't be read.
+        ConfigError: if its config is invalid.
     """
     if not folder.config.is_file():
         raise RunFolderError(
@@ -96,8 +107,11 @@ def _skipped(path: Path) -> tuple[tuple[str, str], ...]:
 
 
 def verdict(facts: RunFacts) -> list[str]:
-    """Sentences on what came of a run: what was gained, against which baselines, whether it
-    collapsed, what was left out."""
+    """Returns sentences on a run: its gain, against which baselines, collapse, and skipped data.
+
+    Args:
+        facts: of the run, with one row or more.
+    """
     sentences = [*_gain(facts), *_collapse(facts)]
     if facts.result is None:
         sentences.append(
@@ -107,7 +121,7 @@ def verdict(facts: RunFacts) -> list[str]:
     if facts.skipped:
         count = len(facts.skipped)
         sentences.append(
-            f"{_photos(count)} couldn't be read and {'was' if count == 1 else 'were'} left out."
+            f"{_photos(count)} couldn't be read and {'was' if count == 1 else 'were'} skipped."
         )
     if steps := (facts.result or {}).get("skipped_steps"):
         sentences.append(
@@ -122,7 +136,7 @@ def _gain(facts: RunFacts) -> list[str]:
     if before is None or after is None:
         return [
             "There are no labelled images, so nothing here says how good the encoder is; the "
-            "neighbours below show what it takes for alike."
+            "neighbours below show which images it finds alike."
         ]
     network = (
         "the untrained network"
@@ -130,67 +144,69 @@ def _gain(facts: RunFacts) -> list[str]:
         else "the network it started from"
     )
     gain, least = after - before, _least_gain(facts, after)
-    right = f"a linear classifier on the frozen encoder is right for {after:.1%} of the test images"
+    accuracy = (
+        f"a linear classifier on the frozen encoder is right for {after:.1%} of the test images"
+    )
     if gain >= least:
-        sentences = [
-            f"The encoder has learned: {right}, {_points(gain)} more than on {network} "
+        sentence = (
+            f"The encoder has learned: {accuracy}, {_points(gain)} more than on {network} "
             f"({before:.1%})."
-        ]
+        )
     elif gain > -least:
-        sentences = [
-            f"The encoder has gained next to nothing: {right}, and for {before:.1%} on {network}; "
-            "a difference of less than "
-            f"{_points(least)} may be chance."
-        ]
+        sentence = (
+            f"The encoder has gained next to nothing: {accuracy}, and for {before:.1%} on "
+            f"{network}; a difference of less than {_points(least)} may be chance."
+        )
     else:
-        sentences = [
-            f"Training has made the encoder worse: {right}, {_points(-gain)} less than on "
+        sentence = (
+            f"Training has made the encoder worse: {accuracy}, {_points(-gain)} less than on "
             f"{network} ({before:.1%})."
-        ]
-    if (scratch := facts.supervised) is not None:
-        ahead = after - scratch
-        if ahead >= least:
-            sentences.append(
-                f"That is {_points(ahead)} more than the same network trained from scratch on the "
-                f"same labels ({scratch:.1%})."
-            )
-        elif ahead > -least:
-            sentences.append(
-                "The same network trained from scratch on the same labels does about as well "
-                f"({scratch:.1%})."
-            )
-        else:
-            sentences.append(
-                "The same network trained from scratch on the same labels does better, by "
-                f"{_points(-ahead)} ({scratch:.1%})."
-            )
-    return sentences
+        )
+    if facts.supervised is None:
+        return [sentence]
+    return [sentence, _supervised_comparison(after, facts.supervised, least)]
+
+
+def _supervised_comparison(accuracy: float, supervised: float, least: float) -> str:
+    """Returns a sentence on the probe's accuracy and that of the supervised baseline."""
+    gain = accuracy - supervised
+    if gain >= least:
+        return (
+            f"That is {_points(gain)} more than the same network trained from scratch on the "
+            f"same labels ({supervised:.1%})."
+        )
+    if gain > -least:
+        return (
+            "The same network trained from scratch on the same labels does about as well "
+            f"({supervised:.1%})."
+        )
+    return (
+        "The same network trained from scratch on the same labels does better, by "
+        f"{_points(-gain)} ({supervised:.1%})."
+    )
 
 
 def _least_gain(facts: RunFacts, accuracy: float) -> float:
-    """The least difference of two accuracies that isn't called none."""
+    """Returns the least difference of two accuracies that counts as one."""
     count = facts.config.probe.test_images
-    return (
-        _NO_GAIN
-        if count is None
-        else max(_NO_GAIN, 2.0 * math.sqrt(2.0 * accuracy * (1.0 - accuracy) / count))
-    )
+    if count is None:
+        return _LEAST_GAIN
+    return max(_LEAST_GAIN, 2.0 * math.sqrt(2.0 * accuracy * (1.0 - accuracy) / count))
 
 
 def _collapse(facts: RunFacts) -> list[str]:
     untrained, *trained = facts.rows
-    measured = ("projection_std", "projection_cosine", "effective_rank", "loss")
-    if not all(name in trained[-1] for name in measured) or "projection_std" not in untrained:
-        return []
     last = trained[-1]
-    sign = sign_of_collapse(last, untrained, facts.config.objective)
-    if sign is not None:
+    if not last.keys() >= set(_COLLAPSE_MEASURES) or "projection_std" not in untrained:
+        return []
+    collapse = detect_collapse(last, untrained, facts.config.objective)
+    if collapse is not None:
         cause, remedy = likely_cause(facts.config)
-        return [f"It has collapsed: {sign}. Likely cause here: {cause}. To try: {remedy}."]
-    where = (
-        f"spread of projections {last['projection_std']:.2f}, where 1 is scattered and 0 collapsed"
-    )
-    return [f"There is no sign of collapse ({where}; effective rank {last['effective_rank']:.1f})."]
+        return [f"It has collapsed: {collapse}. Likely cause here: {cause}. To try: {remedy}."]
+    return [
+        f"There is no sign of collapse (std of projections {last['projection_std']:.2f}, where 1 "
+        f"is scattered and 0 collapsed; effective rank {last['effective_rank']:.1f})."
+    ]
 
 
 def _points(difference: float) -> str:

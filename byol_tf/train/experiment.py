@@ -252,7 +252,7 @@ class Experiment:
         """Restores the newest checkpoint, or initializes the model; writes what is known by now."""
         folder, images = self.folder, self.source.fingerprint
         try:
-            checkpoint = recover(folder.checkpoints, logger.info, folder.trained_epochs())
+            checkpoint = recover(folder.checkpoints, folder.trained_epochs())
         except OSError as error:  # the newest may be valid, so no older one is used
             raise RunFolderError(
                 f"{folder.checkpoints}: expected checkpoints that can be read; received {error}"
@@ -357,7 +357,7 @@ class Experiment:
         measures = self._measures()
         if not history.rows:
             self._measure_untrained(history, measures, events)
-        writer = CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints, logger.info)
+        writer = CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints)
 
         def state() -> dict[str, Any]:
             return {

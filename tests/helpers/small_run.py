@@ -1,5 +1,4 @@
-"""The folder of a run as training leaves it, but for the training: for tests of what comes
-after."""
+"""A run folder as training leaves it, made without training, for tests of what follows it."""
 
 import json
 from pathlib import Path
@@ -27,8 +26,12 @@ HISTORY = """epoch,loss,probe_accuracy,knn_accuracy,projection_std,projection_co
 
 
 def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
-    """Writes what a run leaves but for its result and figures: config, history, a checkpoint, and
-    the encoder in the forms of every run."""
+    """Writes a run's config, history, checkpoint and exported encoder, without result and figures.
+
+    Args:
+        root: of the run folder, which is made.
+        config: as JSON types.
+    """
     from byol_tf.config.loading import load_config
     from byol_tf.config.schedule import training_schedule
     from byol_tf.devices import set_precision
@@ -51,9 +54,8 @@ def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
         model = build_model(resolved)
         compile_model(model, resolved, training_schedule(resolved, 640))
         draw = np.random.default_rng(0)
-        for variable in (
-            model.encoder.variables
-        ):  # moving statistics too: a mix-up of modes or of variables would show
+        # Moving statistics too, so that a mix-up of modes or of variables shows.
+        for variable in model.encoder.variables:
             positive = variable.name == "moving_variance"
             variable.assign(
                 draw.uniform(0.3, 1.0, variable.shape)

@@ -192,7 +192,7 @@ def add_record_and_faults(job: dict) -> None:
     data.open_source = before("start", data.open_source)
     experiment.recover = before("reading", experiment.recover)
     probe.Probe.measure = before("probe", probe.Probe.measure)
-    checkpoint_format._sealed = before("save", checkpoint_format._sealed)
+    checkpoint_format._with_own_digest = before("save", checkpoint_format._with_own_digest)
     experiment.run_result = before("finish", experiment.run_result)
 
 
@@ -200,7 +200,7 @@ def configure(job: dict) -> None:
     """Sets a job's waiting times and a short loss scale, and skips what isn't about learning."""
     if "patience" in job:
         experiment.StuckInput = functools.partial(experiment.StuckInput, patience=job["patience"])
-        checkpoint_writer.SLOW = 4 / 3 * job["patience"]
+        checkpoint_writer.HANG_SECONDS = 4 / 3 * job["patience"]
     real_compile = experiment.compile_model
 
     def compile_model(model, *rest):

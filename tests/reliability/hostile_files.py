@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from byol_tf.runs import checkpoint_format as checkpoint_files
+from byol_tf.runs import checkpoint_format
 from byol_tf.runs.checkpoints import write_checkpoint
 
 SECRET = "/etc/hostname"
@@ -331,7 +331,7 @@ def write_hostile_runs(
     }.items():
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(json.dumps(config))
-        with patch.object(checkpoint_files, "_write_arrays", _write_pickled):
+        with patch.object(checkpoint_format, "_write_arrays", _write_pickled):
             write_checkpoint(folder / name / "checkpoints", 1, 0, changed, {"rows": []})
 
 

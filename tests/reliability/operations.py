@@ -1,5 +1,4 @@
-"""Every file operation of a process, by number: recorded, answered with an error, or the last that
-the process makes."""
+"""Intercepts every file operation of a process: to record it, to fail it, or to kill the process."""
 
 import io
 import os
@@ -14,14 +13,14 @@ _READING = {"open to read": (io, "open"), "list": (os, "scandir")}
 
 
 class Operation(NamedTuple):
-    """One that is about to be made.
+    """A file operation that is about to be made.
 
     Attributes:
-        name: of the system's call.
-        path: that it is for.
-        target: the new name, of a rename.
-        data: of a write.
-        first_half: makes the first half of a write.
+        name: of the system call.
+        path: of the file or folder.
+        target: new path of a rename; None otherwise.
+        data: bytes of a write; None otherwise.
+        first_half: makes the first half of a write; does nothing otherwise.
     """
 
     name: str
@@ -32,16 +31,13 @@ class Operation(NamedTuple):
 
 
 class Operations:
-    """Stands between Python's functions for files and the system while it is entered, in all
-    threads.
-
-    Only below one folder: what else a process opens is none of the test's.
+    """Context manager that intercepts Python's file functions, in all threads.
 
     Args:
-        folder: whose files matter.
+        folder: the operations below it are intercepted.
         before: called with the number of each operation, from 0, and the operation. It may raise,
-            or not come back.
-        reading: whether those count that leave the disk as it is.
+            or not return.
+        reading: whether to intercept operations that only read, too.
     """
 
     def __init__(self, folder, before: Callable[[int, Operation], None], reading: bool = False):
@@ -64,9 +60,9 @@ class Operations:
         real = self._real[name]
 
         def function(path, *rest, **options):
-            where = _where(path, options.get("dir_fd", options.get("src_dir_fd")))
-            if where == self.folder or where.startswith(self.folder + "/"):
-                target = _where(rest[0], None) if name == "rename" else None
+            location = _location(path, options.get("dir_fd", options.get("src_dir_fd")))
+            if location == self.folder or location.startswith(self.folder + "/"):
+                target = _location(rest[0], None) if name == "rename" else None
                 data = bytes(rest[0]) if name == "write" else None
                 half = (
                     (lambda: real(path, data[: len(data) // 2]))
@@ -74,14 +70,14 @@ class Operations:
                     else (lambda: None)
                 )
                 self.count += 1
-                self.before(self.count - 1, Operation(name, where, target, data, half))
+                self.before(self.count - 1, Operation(name, location, target, data, half))
             return real(path, *rest, **options)
 
         return function
 
 
-def _where(path, directory: int | None) -> str:
-    """The absolute path that a path, or an open file's number, stands for."""
+def _location(path, directory: int | None) -> str:
+    """Returns the absolute path of a path or of an open file's descriptor."""
     if isinstance(path, int):
         return os.readlink(f"/proc/self/fd/{path}")
     if directory is not None:
@@ -90,7 +86,12 @@ def _where(path, directory: int | None) -> str:
 
 
 def kill_at(number: int, after_half: bool = False) -> Callable[[int, Operation], None]:
-    """For `Operations`: SIGKILL before an operation, or in the middle of it if it is a write."""
+    """Returns a `before` for `Operations` that kills the process before an operation.
+
+    Args:
+        number: of the operation.
+        after_half: whether to make the first half of it first, if it is a write.
+    """
 
     def before(count: int, operation: Operation) -> None:
         if count == number:
@@ -102,8 +103,13 @@ def kill_at(number: int, after_half: bool = False) -> Callable[[int, Operation],
 
 
 def fail_at(number: int, error: int, last: int | None = None) -> Callable[[int, Operation], None]:
-    """For `Operations`: those from a number to a last one (the same, if it isn't named) are
-    answered with an error."""
+    """Returns a `before` for `Operations` that fails some operations.
+
+    Args:
+        number: of the first that fails.
+        error: error number.
+        last: number of the last that fails; None for the first alone.
+    """
 
     def before(count: int, operation: Operation) -> None:
         if number <= count <= (number if last is None else last):

@@ -1,13 +1,13 @@
-"""A process that saves as a run does, but learns nothing: what a checkpoint holds follows from its
-position. Needs no TensorFlow."""
+"""Checkpoints saved as a run saves them, without training: the content follows from the position."""
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from byol_tf.runs.checkpoints import (
     LoadedCheckpoint,
     list_checkpoints,
     position_of,
-    recover,
     verify,
     write_checkpoint,
 )
@@ -26,9 +25,8 @@ KEEP = 2
 
 
 @contextlib.contextmanager
-def quick_folder() -> Iterator[Path]:
-    """A temporary folder in memory where there is such a place: the tests here see no difference,
-    and a disk takes its time to sync."""
+def memory_folder() -> Iterator[Path]:
+    """Makes a temporary folder, in memory where possible: syncing a disk takes time."""
     with tempfile.TemporaryDirectory(
         dir="/dev/shm" if os.path.isdir("/dev/shm") else None
     ) as folder:
@@ -36,6 +34,7 @@ def quick_folder() -> Iterator[Path]:
 
 
 def arrays_at(epoch: int, step: int = 0) -> dict[str, np.ndarray]:
+    """Returns the arrays of the checkpoint at a position."""
     draw = np.random.default_rng((epoch, step))
     return {
         "online/encoder/0000/kernel": draw.normal(size=(3, 3, 2)).astype(np.float32),
@@ -44,7 +43,7 @@ def arrays_at(epoch: int, step: int = 0) -> dict[str, np.ndarray]:
 
 
 def state_at(epoch: int) -> dict:
-    """The rows have their best probe at epoch 1."""
+    """Returns the state of the checkpoint after an epoch; the best probe is that of epoch 1."""
     return {
         "rows": [
             {"epoch": row, "probe_accuracy": 0.9 if row == 1 else 0.5} for row in range(epoch + 1)
@@ -53,13 +52,15 @@ def state_at(epoch: int) -> dict:
     }
 
 
-def begun(folder: Path, epochs: int = 4) -> Path:
-    """A folder of some epochs' checkpoints, with what a killed process and a bad disk may leave: a
-    half one, and a damaged newest."""
+def folder_with_left_overs(folder: Path, epochs: int = 4) -> Path:
+    """Makes a folder of checkpoints as a killed process and a bad disk may leave it.
+
+    It has a valid checkpoint for each epoch, a damaged newest one, and two temporary folders.
+    """
     save(folder, [(epoch, 0) for epoch in range(1, epochs + 1)])
-    half = folder / f".epoch-{epochs + 1:04d}.part"
-    half.mkdir()
-    (half / "arrays.npz").write_bytes(b"half of it")
+    partial = folder / f".epoch-{epochs + 1:04d}.part"
+    partial.mkdir()
+    (partial / "arrays.npz").write_bytes(b"half of it")
     damaged = write_checkpoint(folder, epochs, 9, arrays_at(epochs, 9), state_at(epochs))
     (damaged / "state.json").write_bytes(b"{}")
     (folder / ".epoch-0099.part").mkdir()
@@ -67,10 +68,12 @@ def begun(folder: Path, epochs: int = 4) -> Path:
 
 
 def save(
-    folder: Path, positions, before_each: Callable[[tuple[int, int]], object] = lambda _: None
+    folder: Path,
+    positions: Iterable[tuple[int, int]],
+    before_each: Callable[[tuple[int, int]], object] = lambda _: None,
 ) -> CheckpointWriter:
-    """Writes checkpoints one after the other, and returns their writer."""
-    writer = CheckpointWriter(folder, KEEP, lambda line: None)
+    """Writes a checkpoint at each position; returns the writer."""
+    writer = CheckpointWriter(folder, KEEP)
     for epoch, step in positions:
         before_each((epoch, step))
         writer.write(epoch, step, arrays_at(epoch, step), state_at(epoch))
@@ -78,17 +81,29 @@ def save(
     return writer
 
 
-def go_on(folder: Path, said: Callable[[str], None] = lambda line: None) -> LoadedCheckpoint | None:
-    """What a run begins with."""
-    return recover(folder, said)
+@contextlib.contextmanager
+def logged_messages() -> Iterator[list[str]]:
+    """Collects what byol_tf logs inside the context."""
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    messages: list[str] = []
+    handler, logger = Collector(), logging.getLogger("byol_tf")
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
 
 
-def whole(folder: Path) -> list[tuple[int, int]]:
-    """The positions of all checkpoints that can be verified."""
-    return [position_of(path) for path in list_checkpoints(folder) if is_whole(path)]
+def valid_positions(folder: Path) -> list[tuple[int, int]]:
+    """Returns the positions of all valid checkpoints."""
+    return [position_of(path) for path in list_checkpoints(folder) if is_valid(path)]
 
 
-def is_whole(path: Path) -> bool:
+def is_valid(path: Path) -> bool:
     try:
         verify(path)
     except (OSError, ValueError):
@@ -96,8 +111,8 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def unlike(checkpoint: LoadedCheckpoint) -> bool:
-    """Whether it holds anything but what was saved at its position."""
+def differs_from_saved(checkpoint: LoadedCheckpoint) -> bool:
+    """Whether a checkpoint has another content than was saved at its position."""
     expected = arrays_at(checkpoint.epoch, checkpoint.step)
     same = set(checkpoint.arrays) == set(expected) and all(
         (checkpoint.arrays[name] == expected[name]).all() for name in expected
@@ -105,15 +120,19 @@ def unlike(checkpoint: LoadedCheckpoint) -> bool:
     return not same or checkpoint.state != state_at(checkpoint.epoch)
 
 
-def forked(
+def run_in_fork(
     work: Callable[[Callable[[bytes], object]], object],
     kill_after: Callable[[], object] | None = None,
 ) -> tuple[int, bytes]:
-    """(wait status, what it told) of a child that does some work.
+    """Runs some work in a forked child.
 
     Args:
-        work: called with a function that tells the parent something.
-        kill_after: waits; then the child is killed. None lets it end.
+        work: called in the child, with a function that sends bytes to the parent.
+        kill_after: called in the parent; when it returns, the child is killed. None lets the child
+            end by itself.
+
+    Returns:
+        (wait status of the child, bytes that it sent).
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -130,15 +149,15 @@ def forked(
     if kill_after is not None:
         kill_after()
         os.kill(child, signal.SIGKILL)
-    told = b""
-    while part := os.read(reader, 4096):
-        told += part
+    received = b""
+    while chunk := os.read(reader, 4096):
+        received += chunk
     os.close(reader)
-    return os.waitpid(child, 0)[1], told
+    return os.waitpid(child, 0)[1], received
 
 
 def copies(folder: Path, into: Path) -> Iterator[Path]:
-    """Fresh copies of a folder, one at a time."""
+    """Yields fresh copies of a folder, one at a time at the same path."""
     while True:
         shutil.rmtree(into, ignore_errors=True)
         shutil.copytree(folder, into)

@@ -1,5 +1,4 @@
-"""A checkpoint that is damaged is found before any of it is used, and the one before it goes on; a
-whole one is never called damaged."""
+"""A damaged checkpoint is detected before any of it is used, and a valid one is never rejected."""
 
 import json
 import random
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from byol_tf.runs import checkpoint_format as checkpoint_files
+from byol_tf.runs import checkpoint_format
 from byol_tf.runs.checkpoints import (
     list_checkpoints,
     position_of,
@@ -19,20 +18,25 @@ from byol_tf.runs.checkpoints import (
 )
 from tests.helpers.waiting import wait_until
 from tests.reliability import runs
-from tests.reliability.saves import arrays_at, quick_folder, state_at, unlike
+from tests.reliability.saves import (
+    arrays_at,
+    differs_from_saved,
+    logged_messages,
+    memory_folder,
+    state_at,
+)
 
 FILES = ("arrays.npz", "state.json", "manifest.json")
 
 
 @pytest.fixture
 def quick():
-    with quick_folder() as folder:
+    with memory_folder() as folder:
         yield folder
 
 
 def three(folder: Path) -> Path:
-    """A folder of three checkpoints, with somewhat larger arrays, so that most of a file is no
-    header."""
+    """Makes a folder of three checkpoints, with arrays that are larger than the files' headers."""
     for epoch in (1, 2, 3):
         write_checkpoint(
             folder,
@@ -60,7 +64,7 @@ def cut(draw: random.Random, newest: Path, before: Path, name: str) -> str:
 
 
 def zero(draw: random.Random, newest: Path, before: Path, name: str) -> str:
-    """As a file system leaves them: blocks that were never written."""
+    """Leaves a block that was never written, as file systems do."""
     content = bytearray((newest / name).read_bytes())
     block = min(512, len(content))
     places = [
@@ -99,50 +103,49 @@ def swap(draw: random.Random, newest: Path, before: Path, name: str) -> str:
     return f"{name} and {other} swapped"
 
 
-def whole_older(draw: random.Random, newest: Path, before: Path, name: str) -> str:
-    for each in FILES:
-        shutil.copy(before / each, newest / each)
+def replace_all(draw: random.Random, newest: Path, before: Path, name: str) -> str:
+    for file in FILES:
+        shutil.copy(before / file, newest / file)
     return "all files are those of the checkpoint before"
 
 
-DAMAGES = [flip, flip, flip, flip, cut, cut, zero, lengthen, remove, older, swap, whole_older]
+DAMAGES = [flip, flip, flip, flip, cut, cut, zero, lengthen, remove, older, swap, replace_all]
 
 
 def corrupt(folder: Path, times: int) -> list[str]:
-    """Damages the newest checkpoint again and again, a whole folder each time; what shouldn't have
-    been, in words."""
+    """Damages the newest checkpoint of a fresh folder many times; lists what goes undetected."""
     base, draw, wrong = three(folder / "base"), random.Random(1), []
     for number in range(times):
-        place = folder / "copy"
-        shutil.copytree(base, place)
-        before, newest = list_checkpoints(place)[-2:]
-        what = DAMAGES[number % len(DAMAGES)](
+        copy = folder / "copy"
+        shutil.copytree(base, copy)
+        before, newest = list_checkpoints(copy)[-2:]
+        damage = DAMAGES[number % len(DAMAGES)](
             draw, newest, before, FILES[number // len(DAMAGES) % len(FILES)]
         )
         files = {path.name: path.read_bytes() for path in newest.iterdir()}
-        said = []
-        checkpoint = recover(place, said.append)
-        aside = place / "damaged" / newest.name
+        with logged_messages() as messages:
+            checkpoint = recover(copy)
+        aside = copy / "damaged" / newest.name
         if checkpoint is None or (checkpoint.epoch, checkpoint.step) != position_of(before):
-            wrong.append(f"{what}: not found")
-        elif unlike(
+            wrong.append(f"{damage}: not found")
+        elif differs_from_saved(
             checkpoint._replace(
                 arrays={
                     name: array for name, array in checkpoint.arrays.items() if name != "filler"
                 }
             )
         ):
-            wrong.append(f"{what}: another one than was saved")
-        elif len(said) != 1 or str(newest) not in said[0]:
-            wrong.append(f"{what}: not named")
+            wrong.append(f"{damage}: another one than was saved")
+        elif len(messages) != 1 or str(newest) not in messages[0]:
+            wrong.append(f"{damage}: not named")
         elif (
             not aside.is_dir()
             or {path.name: path.read_bytes() for path in aside.iterdir()} != files
         ):
-            wrong.append(f"{what}: not set aside as it was")
-        elif list_checkpoints(place) != list_checkpoints(place)[:2] or read_newest(place)[1]:
-            wrong.append(f"{what}: still counts")
-        shutil.rmtree(place)
+            wrong.append(f"{damage}: not set aside as it was")
+        elif list_checkpoints(copy) != list_checkpoints(copy)[:2] or read_newest(copy)[1]:
+            wrong.append(f"{damage}: still counts")
+        shutil.rmtree(copy)
     return wrong
 
 
@@ -158,12 +161,12 @@ def test_every_corruption_is_found_named_and_set_aside(quick, report):
 
 
 @pytest.mark.long
-def test_every_corruption_is_found_for_a_release(quick, report):
+def test_10000_corruptions_are_found(quick, report):
     assert corrupt(quick, 10_000) == []
     report(4, "the same corruptions, as many as for a release", 10_000)
 
 
-def test_no_whole_one_is_called_damaged(quick, report):
+def test_valid_checkpoints_are_never_rejected(quick, report):
     draw = np.random.default_rng(0)
     for number in range(300):
         shapes = [
@@ -171,7 +174,8 @@ def test_no_whole_one_is_called_damaged(quick, report):
         ]
         types = draw.choice(["f2", "f4", "f8", "i8"], size=len(shapes))
         drawn = [
-            draw.normal(size=shape).astype(kind) for shape, kind in zip(shapes, types, strict=True)
+            draw.normal(size=shape).astype(dtype)
+            for shape, dtype in zip(shapes, types, strict=True)
         ]
         arrays = {f"part/{index:04d}/{'é' * index}": array for index, array in enumerate(drawn)}
         state = {
@@ -192,8 +196,7 @@ def test_no_whole_one_is_called_damaged(quick, report):
 
 
 def test_without_hashes_damage_is_loaded(quick, monkeypatch):
-    """So the tests here can fail: the zip's own checksums and NumPy's checks don't find all of
-    it."""
+    """Shows that the tests here can fail: zip's and NumPy's own checks don't find all damages."""
 
     def trusting(folder, epoch, step):
         with (
@@ -208,19 +211,19 @@ def test_without_hashes_damage_is_loaded(quick, monkeypatch):
         try:
             return trusting(folder, epoch, step)
         except Exception as error:
-            raise checkpoint_files.DamagedCheckpoint(str(error)) from error
+            raise checkpoint_format.DamagedCheckpoint(str(error)) from error
 
-    monkeypatch.setattr(checkpoint_files, "read_files", lenient)
+    monkeypatch.setattr(checkpoint_format, "read_files", lenient)
     wrong = corrupt(quick, 120)
     assert sum("not found" in line for line in wrong) > 10
     assert any("flipped" in line for line in wrong)
 
 
-def test_without_the_position_an_older_one_under_a_newer_name_is_loaded(quick, monkeypatch):
-    real = checkpoint_files._facts
+def test_without_the_position_a_renamed_older_checkpoint_is_loaded(quick, monkeypatch):
+    real = checkpoint_format._parse_manifest
     monkeypatch.setattr(
-        checkpoint_files,
-        "_facts",
+        checkpoint_format,
+        "_parse_manifest",
         lambda manifest: {
             name: fact for name, fact in real(manifest).items() if name not in ("epoch", "step")
         },
@@ -232,8 +235,8 @@ def test_without_the_position_an_older_one_under_a_newer_name_is_loaded(quick, m
 
 
 @pytest.mark.long
-def test_a_run_falls_back_and_ends_on_the_same_hash(tmp_path, report):
-    """The newest checkpoints of a killed run are damaged, each in another way."""
+def test_run_falls_back_and_ends_on_the_same_hash(tmp_path, report):
+    """Damages the newest three checkpoints of a killed run, each in another way."""
     runs.ended(runs.start(tmp_path / "undisturbed"))
     run, draw = tmp_path / "run", random.Random(2)
     process = runs.start(run)
@@ -248,7 +251,7 @@ def test_a_run_falls_back_and_ends_on_the_same_hash(tmp_path, report):
     first, *others = list_checkpoints(run / "checkpoints")
     damages = {
         path: damage(draw, path, first, "arrays.npz")
-        for path, damage in zip(others, (flip, cut, whole_older), strict=False)
+        for path, damage in zip(others, (flip, cut, replace_all), strict=False)
     }
     printed, _ = runs.ended(runs.start(run))
     for path in damages:

@@ -1,5 +1,4 @@
-"""A disk that takes no more, or answers with errors: no failed save ends a run or harms a
-checkpoint; three in a row stop it."""
+"""Full or failing disks: a failed save harms no checkpoint, and three in a row end the run."""
 
 import contextlib
 import csv
@@ -19,7 +18,7 @@ import tensorflow as tf
 from byol_tf.errors import SavesFailed
 from byol_tf.runs import checkpoint_writer
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
-from byol_tf.runs.checkpoints import list_checkpoints
+from byol_tf.runs.checkpoints import list_checkpoints, recover
 from byol_tf.runs.plots import curves_figure
 from byol_tf.train.callbacks.history import COLUMNS, History
 from byol_tf.train.tensorboard import EventLog
@@ -29,14 +28,14 @@ from tests.reliability.operations import Operation, Operations, fail_at
 from tests.reliability.saves import (
     KEEP,
     arrays_at,
-    begun,
     copies,
-    forked,
-    go_on,
-    quick_folder,
+    folder_with_left_overs,
+    logged_messages,
+    memory_folder,
+    run_in_fork,
     save,
     state_at,
-    whole,
+    valid_positions,
 )
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EMFILE)
@@ -44,7 +43,7 @@ ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.EMFILE)
 
 @contextlib.contextmanager
 def mounted(folder: Path, size: str) -> Iterator[Path]:
-    """A disk of its own, in memory; needs root."""
+    """Mounts a disk in memory; needs root."""
     folder.mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
@@ -60,8 +59,7 @@ def mounted(folder: Path, size: str) -> Iterator[Path]:
 
 
 def fill(path: Path, free: int = 0) -> None:
-    """Writes a file until the disk is full but for some bytes (a multiple of its pages of 4
-    KiB)."""
+    """Writes a file until the disk has only `free` bytes left, a multiple of its pages of 4 KiB."""
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
@@ -69,7 +67,7 @@ def fill(path: Path, free: int = 0) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """SHA-256 of every file of every checkpoint."""
+    """Returns the SHA-256 of every file of every checkpoint."""
     files = [path for checkpoint in list_checkpoints(folder) for path in checkpoint.iterdir()]
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).digest() for path in files
@@ -77,9 +75,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def cleared(folder: Path) -> Path:
-    """A folder of checkpoints as a run has it that goes on."""
-    begun(folder)
-    go_on(folder)
+    """Makes a folder of checkpoints as a resumed run has it."""
+    folder_with_left_overs(folder)
+    recover(folder)
     return folder
 
 
@@ -92,29 +90,29 @@ def operations_of_a_save(folder: Path) -> list[Operation]:
 
 @pytest.fixture
 def quick():
-    with quick_folder() as folder:
+    with memory_folder() as folder:
         yield folder
 
 
-def test_an_error_at_every_operation_of_a_save(quick, report):
+def test_error_at_every_operation_of_a_save(quick, report):
     base = cleared(quick / "base")
-    before, copy, times = contents(base), copies(base, quick / "copy"), 0
-    points = len(operations_of_a_save(next(copy)))
+    before, fresh_copies, times = contents(base), copies(base, quick / "copy"), 0
+    points = len(operations_of_a_save(next(fresh_copies)))
     assert points >= 40
     for error in ERRORS:
         for number in range(points):
-            place = next(copy)
-            with Operations(place, fail_at(number, error), reading=True):
-                writer = save(place, [(5, 0)])
+            copy = next(fresh_copies)
+            with Operations(copy, fail_at(number, error), reading=True):
+                writer = save(copy, [(5, 0)])
             if writer.failed:  # else an old one may have gone, as it should
-                assert contents(place).items() >= before.items(), number
-            assert len(whole(place)) >= 2
+                assert contents(copy).items() >= before.items(), number
+            assert len(valid_positions(copy)) >= 2
             writer.check()  # one failure ends nothing
             writer.write(5, 3, arrays_at(5, 3), state_at(5))
             writer.wait()
             assert not writer.failed
-            assert whole(place)[-1] == (5, 3)
-            assert not list(place.glob(".*"))
+            assert valid_positions(copy)[-1] == (5, 3)
+            assert not list(copy.glob(".*"))
             times += 1
     names = ", ".join(errno.errorcode[error] for error in ERRORS)
     report(
@@ -125,19 +123,20 @@ def test_an_error_at_every_operation_of_a_save(quick, report):
     )
 
 
-def test_a_disk_that_stays_bad_stops_the_run_after_three_saves(quick, report):
+def test_persistent_disk_error_ends_the_run_after_three_saves(quick, report):
     base = cleared(quick / "base")
-    before, copy, times = contents(base), copies(base, quick / "copy"), 0
+    before, fresh_copies, times = contents(base), copies(base, quick / "copy"), 0
     written = [
         number
-        for number, operation in enumerate(operations_of_a_save(next(copy)))
+        for number, operation in enumerate(operations_of_a_save(next(fresh_copies)))
         if operation.name in ("mkdir", "write", "fsync")
     ]
     for error in ERRORS:
         for number in written:
-            place, said = next(copy), []
-            writer = CheckpointWriter(place, KEEP, said.append)
-            with Operations(place, fail_at(number, error, last=10**9), reading=True):
+            copy = next(fresh_copies)
+            writer = CheckpointWriter(copy, KEEP)
+            failing = fail_at(number, error, last=10**9)
+            with logged_messages() as messages, Operations(copy, failing, reading=True):
                 for step in (1, 2):
                     writer.write(5, step, arrays_at(5, step), state_at(5))
                     writer.wait()
@@ -149,8 +148,8 @@ def test_a_disk_that_stays_bad_stops_the_run_after_three_saves(quick, report):
             ) as raised:
                 writer.check()
             assert len(str(raised.value).splitlines()) == 1
-            assert len(said) == 2
-            assert contents(place).items() >= before.items()
+            assert len(messages) == 2
+            assert contents(copy).items() >= before.items()
             times += 1
     report(
         5,
@@ -161,18 +160,18 @@ def test_a_disk_that_stays_bad_stops_the_run_after_three_saves(quick, report):
 
 
 def remove_first(monkeypatch) -> None:
-    """Saves as a simpler program does: the old ones go first, to make room."""
+    """Makes the writer remove old checkpoints before it saves, as a simpler program does."""
     real = checkpoint_writer.write_checkpoint
 
-    def old_first(folder, *parts):
+    def old_first(folder, *arguments):
         checkpoint_writer.remove_old(folder, KEEP - 1, lambda path: True, {})
-        return real(folder, *parts)
+        return real(folder, *arguments)
 
     monkeypatch.setattr(checkpoint_writer, "write_checkpoint", old_first)
 
 
-def test_with_the_old_ones_removed_first_it_shows(quick, monkeypatch):
-    """So the tests here can fail."""
+def test_removing_old_checkpoints_first_loses_one(quick, monkeypatch):
+    """Shows that the tests here can fail."""
     base = cleared(quick / "base")
     before = contents(base)
     remove_first(monkeypatch)
@@ -186,17 +185,17 @@ def test_with_the_old_ones_removed_first_it_shows(quick, monkeypatch):
     assert not contents(base).items() >= before.items()
 
 
-def test_a_disk_that_is_really_full(tmp_path, report):
-    """At 50 amounts of what is left."""
+def test_full_disk(tmp_path, report):
+    """A full tmpfs, with 50 different amounts of free space."""
     with mounted(tmp_path / "disk", "2m") as disk:
         big = {"filler": np.zeros(50_000, np.float32)}
-        writer = CheckpointWriter(disk / "checkpoints", KEEP, lambda line: None)
+        writer = CheckpointWriter(disk / "checkpoints", KEEP)
         for epoch in (1, 2):
             writer.write(epoch, 0, big, state_at(epoch))
         writer.wait()
         before, failures = contents(disk / "checkpoints"), 0
         for pages in range(50):
-            writer = CheckpointWriter(disk / "checkpoints", KEEP, lambda line: None)
+            writer = CheckpointWriter(disk / "checkpoints", KEEP)
             fill(disk / "filler", free=4096 * pages)
             writer.write(3, 0, big, state_at(3))
             writer.wait()
@@ -208,7 +207,7 @@ def test_a_disk_that_is_really_full(tmp_path, report):
         writer.write(3, 0, big, state_at(3))
         writer.wait()
         assert not writer.failed
-        assert whole(disk / "checkpoints") == [(1, 0), (2, 0), (3, 0)]
+        assert valid_positions(disk / "checkpoints") == [(1, 0), (2, 0), (3, 0)]
     report(
         5,
         "a full tmpfs with 0 to 49 pages left: each save failed, earlier checkpoints as they were, "
@@ -218,15 +217,14 @@ def test_a_disk_that_is_really_full(tmp_path, report):
 
 
 def test_limits_of_the_system(quick, report):
-    """The size of a file, and the number of open ones; in a child, since they can't be taken
-    back."""
+    """Limits of file size and of open files, set in a child as they can't be raised again."""
     base = cleared(quick / "base")
     before, times = contents(base), 0
     for kind, limit in [(resource.RLIMIT_FSIZE, size) for size in range(0, 700, 28)] + [
         (resource.RLIMIT_NOFILE, 200)
     ]:
 
-        def limited(tell, kind=kind, limit=limit):
+        def limited(send, kind=kind, limit=limit):
             resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
             opened = []
             with contextlib.suppress(OSError):
@@ -234,10 +232,10 @@ def test_limits_of_the_system(quick, report):
                     opened.append(os.open("/dev/null", os.O_RDONLY))
             writer = save(base, [(5, 0), (5, 1)])
             writer.check()
-            tell(b"%d failed" % writer.failures)
+            send(b"%d failed" % writer.failures)
 
-        status, told = forked(limited)
-        assert (status, told) == (0, b"2 failed"), limit
+        status, sent = run_in_fork(limited)
+        assert (status, sent) == (0, b"2 failed"), limit
         assert contents(base) == before
         times += 1
     report(
@@ -247,7 +245,7 @@ def test_limits_of_the_system(quick, report):
     )
 
 
-def test_a_disk_that_is_read_only_for_a_while(tmp_path, report):
+def test_temporarily_read_only_disk(tmp_path, report):
     with mounted(tmp_path / "disk", "2m") as disk:
         cleared(disk / "checkpoints")
         before = contents(disk / "checkpoints")
@@ -259,25 +257,24 @@ def test_a_disk_that_is_read_only_for_a_while(tmp_path, report):
         writer.write(5, 2, arrays_at(5, 2), state_at(5))
         writer.wait()
         assert not writer.failed
-        assert whole(disk / "checkpoints")[-1] == (5, 2)
+        assert valid_positions(disk / "checkpoints")[-1] == (5, 2)
     report(5, "a disk remounted read-only during two saves: as above", 2)
 
 
 def events_of(folder: Path) -> list[tuple[int, str]]:
-    """(step, tag) of every event that a reader finds; it leaves a file at the first that is
-    torn."""
-    found = []
+    """Returns (step, tag) of every event up to the first torn one of each file."""
+    events = []
     for path in sorted(folder.glob("events.*")):
         with contextlib.suppress(tf.errors.DataLossError):
             for record in tf.data.TFRecordDataset(str(path)):
                 event = tf.compat.v1.Event.FromString(record.numpy())
-                found += [(event.step, value.tag) for value in event.summary.value]
-    return found
+                events += [(event.step, value.tag) for value in event.summary.value]
+    return events
 
 
 @pytest.mark.parametrize("protected", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_log_writers_on_a_full_disk(tmp_path, report, protected, caplog):
-    """History and events, filled up after each row, with less and less left."""
+    """History and events on a disk that is filled up after each row."""
     with mounted(tmp_path / "disk", "1m") as disk:
         events = EventLog(disk / "logs")
         if not protected:
@@ -310,7 +307,7 @@ def test_log_writers_on_a_full_disk(tmp_path, report, protected, caplog):
 
 
 @pytest.mark.long
-def test_a_figure_is_whole_or_the_old_one(tmp_path, report):
+def test_figure_on_full_disk_stays_the_old_one(tmp_path, report):
     with mounted(tmp_path / "disk", "1m") as disk:
         rows = [{"epoch": epoch, "loss": 3.0, "tau": 0.9} for epoch in range(3)]
         curves_figure(disk / "curves.png", rows, "old")
@@ -333,7 +330,7 @@ def _until(condition, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.long
-def test_a_run_on_a_disk_that_is_full_for_a_while_and_then_for_good(tmp_path, report):
+def test_run_on_a_temporarily_and_on_a_permanently_full_disk(tmp_path, report):
     with mounted(tmp_path / "disk", "48m") as disk:
         runs.ended(runs.start(tmp_path / "undisturbed"))
         expected = runs.digest(tmp_path / "undisturbed")

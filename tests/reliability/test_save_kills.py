@@ -1,5 +1,4 @@
-"""A process that is killed inside a save, or a machine whose power is cut, goes on from that save
-or the one before it."""
+"""A process killed inside a save, or after a power cut, resumes from that save or the one before."""
 
 import json
 import os
@@ -11,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.waiting import HANG
-from tests.reliability.saves import quick_folder
+from tests.reliability.saves import memory_folder
 
 ROOT = Path(__file__).parents[2]
 
 
 def killed(*words: str) -> dict:
-    """What `tests.reliability.kills` tells."""
-    with quick_folder() as folder:
-        what, *rest = words
-        line = [sys.executable, "-m", "tests.reliability.kills", what, str(folder), *rest]
+    """Runs `tests.reliability.kills`; returns its result."""
+    with memory_folder() as folder:
+        mode, *rest = words
+        line = [sys.executable, "-m", "tests.reliability.kills", mode, str(folder), *rest]
         done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -43,7 +42,7 @@ def test_sigkill_at_every_file_operation(report):
     )
 
 
-def test_sigkill_at_any_moment(report):
+def test_sigkill_at_random_moments(report):
     result = killed("random", "50")
     assert result["wrong"] == []
     report(
@@ -54,7 +53,7 @@ def test_sigkill_at_any_moment(report):
 
 
 @pytest.mark.long
-def test_sigkill_at_any_moment_for_a_release(report):
+def test_sigkill_at_5000_random_moments(report):
     result = killed("random", "5000")
     assert result["wrong"] == []
     report(
@@ -62,8 +61,8 @@ def test_sigkill_at_any_moment_for_a_release(report):
     )
 
 
-def test_a_power_cut_after_every_file_operation(report):
-    """On a simulated disk that forgets all that wasn't synced."""
+def test_power_cut_after_every_file_operation(report):
+    """Power cuts on a simulated disk that loses all that wasn't synced."""
     result = killed("power")
     assert result["wrong"] == []
     report(
@@ -74,7 +73,7 @@ def test_a_power_cut_after_every_file_operation(report):
 
 
 @pytest.mark.parametrize(
-    ("what", "protection", "shows"),
+    ("mode", "protection", "defect"),
     [
         ("every", "rename", "damaged checkpoint, not used"),
         pytest.param("every", "hiding", r"half a checkpoint at \(3, 0\)", marks=pytest.mark.long),
@@ -82,14 +81,14 @@ def test_a_power_cut_after_every_file_operation(report):
         pytest.param("power", "folder-sync", "1 verified", marks=pytest.mark.long),
     ],
 )
-def test_without_a_protection_it_shows(what, protection, shows):
-    """So the tests here can fail."""
-    assert any(re.search(shows, wrong) for wrong in killed(what, "--without", protection)["wrong"])
+def test_missing_protection_shows_a_defect(mode, protection, defect):
+    """Shows that the tests here can fail."""
+    wrong = killed(mode, "--without", protection)["wrong"]
+    assert any(re.search(defect, line) for line in wrong)
 
 
-def test_the_operations_are_those_that_the_system_sees(tmp_path):
-    """What is killed at is counted in Python; a write that went past it would be one at which
-    nobody was killed."""
+def test_intercepted_operations_are_the_system_calls(tmp_path):
+    """Kills happen at calls of Python's functions; a write past them would go untested."""
     strace = "/usr/bin/strace"
     if not os.access(strace, os.X_OK):
         pytest.skip("strace isn't here")
@@ -98,9 +97,9 @@ import json, sys
 from pathlib import Path
 from tests.reliability.kills import work
 from tests.reliability.operations import Operations
-from tests.reliability.saves import begun
-folder, kinds = begun(Path(sys.argv[1])), {}
-open("/proc/self/comm").close()  # what is before it in the list of calls isn't meant
+from tests.reliability.saves import folder_with_left_overs
+folder, kinds = folder_with_left_overs(Path(sys.argv[1])), {}
+open("/proc/self/comm").close()  # marks the start in the list of calls
 with Operations(folder, lambda _, operation: kinds.update({operation.name: kinds.get(operation.name, 0) + 1})):
     work(folder, lambda _: None)
 print(json.dumps(kinds))

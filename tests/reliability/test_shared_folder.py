@@ -1,5 +1,4 @@
-"""A run folder that others look into, that another process wants, that was moved, or whose settings
-changed."""
+"""A run folder that other processes read or want to write, that was moved or reconfigured."""
 
 import csv
 import json
@@ -14,25 +13,30 @@ import pytest
 
 from byol_tf.config.loading import load_config, resolved_json
 from byol_tf.errors import RunFolderError
-from byol_tf.runs import checkpoint_format as checkpoint_files
-from byol_tf.runs import checkpoints
-from byol_tf.runs.checkpoints import list_checkpoints, read_newest
+from byol_tf.runs import checkpoint_format, checkpoints
+from byol_tf.runs.checkpoints import list_checkpoints, read_newest, recover
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.lock import RunLock
 from tests.helpers.waiting import HANG, wait_until
 from tests.reliability import runs
-from tests.reliability.saves import begun, forked, go_on, quick_folder, save, unlike
+from tests.reliability.saves import (
+    differs_from_saved,
+    folder_with_left_overs,
+    memory_folder,
+    run_in_fork,
+    save,
+)
 
-HOLDING = (
+HOLD_LOCK = (
     "import sys, time\nfrom byol_tf.runs.lock import RunLock\nwith RunLock(sys.argv[1]): "
     "print('held', flush=True); time.sleep(600)"
 )
 
 
 def holder(folder: Path) -> subprocess.Popen:
-    """Another process that has entered a run folder."""
+    """Starts another process that has the lock of a run folder."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDING, str(folder)],
+        [sys.executable, "-c", HOLD_LOCK, str(folder)],
         cwd=runs.ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -41,7 +45,7 @@ def holder(folder: Path) -> subprocess.Popen:
     return process
 
 
-def test_a_second_process_is_refused_and_a_dead_ones_folder_taken_over(tmp_path, report):
+def test_second_process_is_refused_and_dead_one_replaced(tmp_path, report):
     waits = []
     for _ in range(10):
         with holder(tmp_path) as process:
@@ -67,8 +71,8 @@ def test_a_second_process_is_refused_and_a_dead_ones_folder_taken_over(tmp_path,
     report(14, f"second process refused; {taken}", 110)
 
 
-def test_without_the_systems_lock_two_processes_get_in(tmp_path, monkeypatch):
-    """So the test before can fail."""
+def test_without_system_lock_two_processes_get_in(tmp_path, monkeypatch):
+    """Shows that the test before can fail."""
     monkeypatch.setattr("byol_tf.runs.lock.fcntl.flock", lambda *_: None)
     with holder(tmp_path) as process:
         with RunLock(tmp_path):
@@ -76,8 +80,8 @@ def test_without_the_systems_lock_two_processes_get_in(tmp_path, monkeypatch):
         process.kill()
 
 
-def test_the_command_refuses_a_folder_in_use_and_one_of_other_settings(tmp_path, report):
-    """Before it imports TensorFlow."""
+def test_command_refuses_folder_in_use_or_of_other_config(tmp_path, report):
+    """The command refuses both before it imports TensorFlow."""
     run = tmp_path / "run"
     tmp_path.joinpath("run.json").write_text(json.dumps(runs.CONFIG))
     RunFolder(run).begin(
@@ -99,25 +103,33 @@ def test_the_command_refuses_a_folder_in_use_and_one_of_other_settings(tmp_path,
 
 
 def torn_reads(folder: Path, reads: int, saves: int) -> tuple[list[str], int]:
-    """(what shouldn't have been, positions seen) in a process that reads while another saves as
-    often as asked, and goes on till then."""
-    base = begun(folder / "base")
-    go_on(base)
+    """Reads in one process while another saves.
+
+    Args:
+        folder: to work in.
+        reads: number of reads.
+        saves: least number of saves meanwhile.
+
+    Returns:
+        (what is wrong, number of different positions that were read).
+    """
+    base = folder_with_left_overs(folder / "base")
+    recover(base)
     wrong, seen = [], []
 
-    def reading(tell):
-        tell(b"r")
+    def reading(send):
+        send(b"r")
         for number in range(reads):
             if wrong:
                 break
             checkpoint, damaged = read_newest(base)
             if checkpoint is None or damaged:
                 wrong.append(f"read {number}: {checkpoint and checkpoint[:2]}, {damaged}")
-            elif unlike(checkpoint) or (seen and checkpoint[:2] < seen[-1]):
+            elif differs_from_saved(checkpoint) or (seen and checkpoint[:2] < seen[-1]):
                 wrong.append(f"read {number}: {checkpoint[:2]} after {seen[-1:]}")
             else:
                 seen.append(checkpoint[:2])
-        tell(json.dumps([wrong, len(set(seen))]).encode())
+        send(json.dumps([wrong, len(set(seen))]).encode())
 
     reader, writer = os.pipe()
     child = os.fork()
@@ -134,15 +146,15 @@ def torn_reads(folder: Path, reads: int, saves: int) -> tuple[list[str], int]:
                 over = False
         os._exit(0)
     os.close(reader)
-    _, told = forked(reading)
+    _, sent = run_in_fork(reading)
     os.close(writer)
     assert os.waitpid(child, 0)[1] == 0
-    wrong, positions = json.loads(told[1:])
+    wrong, positions = json.loads(sent[1:])
     return wrong, positions
 
 
-def test_readers_see_whole_checkpoints_while_others_are_written(report):
-    with quick_folder() as folder:
+def test_reads_during_saves_are_never_torn(report):
+    with memory_folder() as folder:
         wrong, positions = torn_reads(folder, 1000, 100)
     assert wrong == []
     report(
@@ -154,9 +166,8 @@ def test_readers_see_whole_checkpoints_while_others_are_written(report):
 
 
 @pytest.mark.long  # it waits for a moment that doesn't always come soon
-def test_a_reader_that_looks_once_loses_the_newest(monkeypatch):
-    """So the test before can fail: a checkpoint that is removed while it is read isn't a damaged
-    one."""
+def test_reader_that_lists_once_loses_the_newest(monkeypatch):
+    """Shows that the test before can fail: a checkpoint removed while it is read isn't damaged."""
 
     def once(folder):
         damaged = []
@@ -164,29 +175,29 @@ def test_a_reader_that_looks_once_loses_the_newest(monkeypatch):
             try:
                 position = checkpoints.position_of(path)
                 return checkpoints.LoadedCheckpoint(
-                    *position, *checkpoint_files.read_files(path, *position)
+                    *position, *checkpoint_format.read_files(path, *position)
                 ), damaged
-            except checkpoint_files.DamagedCheckpoint as error:
+            except checkpoint_format.DamagedCheckpoint as error:
                 damaged.append(str(error))
         return None, damaged
 
     monkeypatch.setattr(sys.modules[__name__], "read_newest", once)
-    with quick_folder() as folder:
+    with memory_folder() as folder:
         wrong, _ = torn_reads(folder, 20_000, 1)
     assert wrong
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
-    """A run that nobody disturbs."""
+    """A run without any disturbance."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     runs.ended(runs.start(run))
     return run
 
 
 @pytest.mark.long
-def test_a_run_in_a_moved_folder_goes_on_to_the_same_bits(undisturbed, tmp_path, report):
-    """And names the version that changed meanwhile."""
+def test_moved_run_folder_resumes_to_the_same_bits(undisturbed, tmp_path, report):
+    """The resumed run also names the package version that changed meanwhile."""
     run = tmp_path / "run"
     process = runs.start(run)
 
@@ -205,7 +216,7 @@ def test_a_run_in_a_moved_folder_goes_on_to_the_same_bits(undisturbed, tmp_path,
     (moved / "environment.json").write_text(json.dumps(facts))
     printed, _ = runs.ended(runs.start(moved))
     assert "resuming after epoch" in printed
-    assert "version changed: keras: 1.0 when the run was begun" in printed
+    assert "version changed: keras: 1.0 when the run was started" in printed
     assert runs.digest(moved) == runs.digest(undisturbed)
     assert json.loads(printed.splitlines()[-1])["run_dir"] == str(moved)
     again = moved.rename(tmp_path / "finished")
@@ -220,7 +231,7 @@ def test_a_run_in_a_moved_folder_goes_on_to_the_same_bits(undisturbed, tmp_path,
 
 
 @pytest.mark.long
-def test_no_run_begins_anew_over_what_it_lost(undisturbed, tmp_path, report):
+def test_run_is_not_restarted_over_damaged_checkpoints(undisturbed, tmp_path, report):
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)
     (run / "result.json").unlink()
@@ -229,7 +240,7 @@ def test_no_run_begins_anew_over_what_it_lost(undisturbed, tmp_path, report):
     before = (run / "history.csv").read_bytes()
     _, errors = runs.ended(runs.start(run), 2)
     assert (
-        f"expected a whole checkpoint among {len(list_checkpoints(run / 'checkpoints'))}" in errors
+        f"expected a valid checkpoint among {len(list_checkpoints(run / 'checkpoints'))}" in errors
     )
     assert (run / "history.csv").read_bytes() == before
     with (run / "history.csv").open() as file:

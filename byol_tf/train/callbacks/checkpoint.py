@@ -1,5 +1,6 @@
 """Callbacks that save checkpoints and resume within an epoch."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from byol_tf.models.byol import BYOL
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.process_exit import exit_now
 from byol_tf.train.signals import SignalWatch
+
+logger = logging.getLogger(__name__)
 
 Logs = dict[str, Any] | None
 
@@ -116,7 +119,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.writer, self.state, self.signals = writer, state, signals
         self.every_steps, self.every_minutes = every_steps, every_minutes
         self.end = end
-        writer.hung = self._on_hanging_save
+        writer.on_hang = self._on_hanging_save
         # Position: completed epochs, and steps of the current one.
         self._epoch, self._step = 0, first_step
         self._steps_before_fit = first_step
@@ -211,7 +214,7 @@ class Checkpoint(keras.callbacks.Callback):
             if newest is None
             else f"the newest checkpoint is {newest}"
         )
-        self.writer.say(f"the save hangs; {available}")
+        logger.info("the save hangs; %s", available)
         self.end(self._interrupted(self.signals.received, saved=False))
 
     def _due(self) -> bool:

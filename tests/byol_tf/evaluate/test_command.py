@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from byol_tf.evaluate.__main__ import main
-from byol_tf.runs import checkpoint_format as checkpoint_files
+from byol_tf.runs import checkpoint_format
 from tests.helpers.small_run import write_run
 
 ROOT = Path(__file__).parents[3]
@@ -224,7 +224,7 @@ def test_what_cannot_be_judged_is_said_in_a_line(run, tmp_path, photos_of_one_cl
 
 def test_a_checkpoint_that_cannot_be_read_is_said_in_a_line(run, capsys, monkeypatch):
     with monkeypatch.context() as newer:
-        newer.setattr(checkpoint_files, "FORMAT", 3)
+        newer.setattr(checkpoint_format, "FORMAT", 3)
         assert "expected a checkpoint of format 1 or 3; received format 2" in refused(
             capsys, "knn", "--run", run
         )
@@ -232,7 +232,7 @@ def test_a_checkpoint_that_cannot_be_read_is_said_in_a_line(run, capsys, monkeyp
     def refuse(*_):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(checkpoint_files, "_facts", refuse)
+    monkeypatch.setattr(checkpoint_format, "_parse_manifest", refuse)
     assert (
         "expected checkpoints that can be read; received [Errno 13] Permission denied"
         in refused(capsys, "knn", "--run", run)

@@ -27,7 +27,7 @@ from byol_tf.export.usage import snippet
 from byol_tf.export.verification import link_packages, verify
 from byol_tf.export.writing import write_verified
 from byol_tf.models.inference import exported_form
-from byol_tf.runs.encoders import load_checkpoint_encoder
+from byol_tf.runs.encoders import load_run_encoder
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import read_facts
 from tests.helpers.small_run import CONFIG, write_run
@@ -53,7 +53,7 @@ def exported(tmp_path_factory) -> RunFolder:
 @pytest.fixture(scope="module")
 def plain(exported) -> keras.Model:
     config = load_config(exported.config)
-    return exported_form(load_checkpoint_encoder(config, exported), *config.views.preparation)
+    return exported_form(load_run_encoder(config, exported), *config.views.preparation)
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_what_the_end_of_a_run_writes_removes_other_formats_of_an_earlier_encode
 
     folder = shutil.copytree(exported.export, tmp_path / "export")
     config = load_config(exported.config)
-    export_encoder(load_checkpoint_encoder(config, exported), folder, config)
+    export_encoder(load_run_encoder(config, exported), folder, config)
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "USAGE.md",
@@ -417,7 +417,7 @@ def test_what_cannot_be_exported_is_an_error_that_says_what_would_be_right(
     assert "invalid choice: 'pytorch'" in capsys.readouterr().err
     shutil.copytree(exported.root, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    assert "expected a checkpoint; found none that is whole" in failing(
+    assert "expected a valid checkpoint; found none" in failing(
         capsys, "--run", tmp_path / "run"
     )
 
@@ -485,7 +485,7 @@ def test_every_normalisation_and_precision_goes_everywhere(
     }
     folder = write_run(tmp_path / "run", config)
     loaded = load_config(folder.config)
-    inference = load_checkpoint_encoder(loaded, folder)
+    inference = load_run_encoder(loaded, folder)
     shown, size = sample_photos(), 32
     expected = np.concatenate([inference.predict_on_batch(photo[None]) for photo in shown])
     proving = functools.partial(_proven, size=size, photos=shown, expected=expected)

@@ -1,5 +1,4 @@
-"""The page of a run: one file with everything inside, for runs with labels and without, with images
-and without."""
+"""The report: one self-contained file, for runs with and without labels, with and without images."""
 
 import base64
 import json
@@ -20,7 +19,7 @@ CONFIG = small_run.CONFIG | {"probe": {"train_images": 100, "test_images": 60}}
 
 
 class Page(HTMLParser):
-    """What a page has in it. Raises where a tag isn't closed."""
+    """Tags, sources, headings and text of a page; a tag that isn't closed is an error."""
 
     VOID = ("meta", "img", "link", "br", "hr", "input")
 
@@ -54,29 +53,29 @@ class Page(HTMLParser):
 
 
 def page_of(run: Path) -> Page:
-    """The page, once it is seen to need nothing but itself."""
+    """Returns a run's page, after a check that it needs no other file."""
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
     for source in page.sources:
-        kind, _, data = source.partition(",")
-        assert kind == "data:image/png;base64"
+        encoding, _, data = source.partition(",")
+        assert encoding == "data:image/png;base64"
         assert base64.b64decode(data, validate=True).startswith(b"\x89PNG")
     return page
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """A run folder but for the training, with a command that has to be quoted."""
+    """A finished run's folder without its training, and with a command that has to be quoted."""
     folder = small_run.write_run(tmp_path_factory.mktemp("report") / "run", CONFIG)
     folder.result.write_text('{"system": "BYOL", "epochs": 1, "supervised_accuracy": 0.4}')
-    facts = json.loads(folder.environment.read_text())
+    environment = json.loads(folder.environment.read_text())
     folder.environment.write_text(
-        json.dumps(facts | {"command": ["python", "-m", "x", "--set", "a=<b> & c"]})
+        json.dumps(environment | {"command": ["python", "-m", "x", "--set", "a=<b> & c"]})
     )
     return folder.root
 
 
-def test_a_page_holds_all_of_a_run(run, capsys):
+def test_page_has_all_sections_of_a_run(run, capsys):
     assert main(["--run", str(run)]) == 0
     assert capsys.readouterr().out == f"{run / 'report.html'}\n"
     page = page_of(run)
@@ -87,8 +86,8 @@ def test_a_page_holds_all_of_a_run(run, capsys):
         "Collapse",
         "Neighbours",
         "Map",
-        "What the network saw",
-        "What the probe mistakes",
+        "Views",
+        "Confusions of the probe",
         "What differs from the defaults",
         "How it was run",
         "All settings",
@@ -97,21 +96,21 @@ def test_a_page_holds_all_of_a_run(run, capsys):
     assert "40.0 points more than on the untrained network" in text
     assert "python -m x --set 'a=<b> & c'" in text
     assert len(page.sources) == 4  # this run has drawn neither curves nor views
-    assert text.count("the run drew none") == 2
+    assert text.count("the run has drawn none") == 2
     for name in ("collapse", "neighbours", "map", "confusion"):
         with Image.open(run / "figures" / f"{name}.png") as image:
             assert image.width > 300
 
 
-def test_the_neighbours_are_those_of_either_network(run, monkeypatch):
-    """The picture's rows against neighbours found by hand, by their frames."""
-    from byol_tf.report import figures as seen_figures
+def test_neighbours_figure_shows_those_of_both_networks(monkeypatch):
+    """The frames show whether a neighbour is of the query's class."""
+    from byol_tf.report import figures
     from byol_tf.report.representations import RepresentationAnalysis
     from pipelines.sources import ArrayImages
 
     drawn = {}
     monkeypatch.setattr(
-        seen_figures,
+        figures,
         "save_figure",
         lambda figure, path: drawn.setdefault("sheet", figure.axes[0].images[0].get_array()),
     )
@@ -119,15 +118,25 @@ def test_the_neighbours_are_those_of_either_network(run, monkeypatch):
     by_class = np.eye(2)[labels].astype(np.float32) + 0.01 * np.random.default_rng(0).normal(
         size=(20, 2)
     ).astype(np.float32)
-    against = np.stack([np.cos(np.arange(20)), np.sin(np.arange(20))], axis=1).astype(np.float32)
+    unrelated = np.stack([np.cos(np.arange(20)), np.sin(np.arange(20))], axis=1).astype(np.float32)
     images = ArrayImages(np.zeros((20, 8, 8, 3), np.uint8), labels)
-    seen_figures.neighbours_figure(
+    figures.neighbours_figure(
         Path("x"),
-        RepresentationAnalysis(images, labels, ("a", "b"), by_class, against, {}, None, None),
+        RepresentationAnalysis(
+            images=images,
+            labels=labels,
+            class_names=("a", "b"),
+            trained=by_class,
+            untrained=unrelated,
+            spectra={},
+            effective_ranks={},
+            test_labels=None,
+            predicted_labels=None,
+        ),
         0,
         "untrained",
     )
-    sheet, step = drawn["sheet"], seen_figures._SIDE + 2 * seen_figures._FRAME + seen_figures._GAP
+    sheet, step = drawn["sheet"], figures._CELL + figures._GAP
     frames = sheet[1::step, 1 + step :: step]
     blue = (frames == (0x1F, 0x5F, 0xBF)).all(axis=-1)
     assert blue.shape == (10, 8)
@@ -135,7 +144,7 @@ def test_the_neighbours_are_those_of_either_network(run, monkeypatch):
     assert 0.1 < blue[::2].mean() < 0.9
 
 
-def test_a_collapsed_encoder_has_a_page_too(tmp_path):
+def test_figures_of_a_collapsed_encoder(tmp_path):
     from byol_tf.report.figures import (
         collapse_figure,
         confusion_figure,
@@ -148,24 +157,25 @@ def test_a_collapsed_encoder_has_a_page_too(tmp_path):
     labels = np.arange(30) % 3
     same = np.ones((30, 4), np.float32)
     images = ArrayImages(np.zeros((30, 8, 8, 3), np.uint8), labels)
-    seen = RepresentationAnalysis(
-        images,
-        labels,
-        ("a", "b $", "日"),
-        same,
-        same,
-        {"trained": np.zeros(4)},
-        labels,
-        np.zeros(30, np.int64),
+    analysis = RepresentationAnalysis(
+        images=images,
+        labels=labels,
+        class_names=("a", "b $", "日"),
+        trained=same,
+        untrained=same,
+        spectra={"trained": np.zeros(4)},
+        effective_ranks={"trained": 1.0},
+        test_labels=labels,
+        predicted_labels=np.zeros(30, np.int64),
     )
-    collapse_figure(tmp_path / "collapse.png", [{"epoch": 0.0, "projection_std": 0.0}], seen)
-    neighbours_figure(tmp_path / "neighbours.png", seen, 0, "untrained")
-    assert map_figure(tmp_path / "map.png", seen, 0, "untrained")
-    confusion_figure(tmp_path / "confusion.png", seen)
+    collapse_figure(tmp_path / "collapse.png", [{"epoch": 0.0, "projection_std": 0.0}], analysis)
+    neighbours_figure(tmp_path / "neighbours.png", analysis, 0, "untrained")
+    assert map_figure(tmp_path / "map.png", analysis, 0, "untrained")
+    confusion_figure(tmp_path / "confusion.png", analysis)
     assert len(list(tmp_path.glob("*.png"))) == 4
 
 
-def test_without_labels_what_needs_them_is_left_out(run, tmp_path, capsys):
+def test_page_without_labels_or_images(run, tmp_path, capsys):
     draw, copy, photos = np.random.default_rng(0), tmp_path / "run", tmp_path / "photos"
     shutil.copytree(run, copy)
     shutil.rmtree(copy / "figures", ignore_errors=True)
@@ -182,7 +192,7 @@ def test_without_labels_what_needs_them_is_left_out(run, tmp_path, capsys):
     (copy / "result.json").unlink()
     assert main(["--run", str(copy)]) == 0
     text = " ".join(page_of(copy).text)
-    assert text.count("Left out: there are no labelled images.") == 2
+    assert text.count("Not shown: there are no labelled images.") == 2
     assert "those among 12 images that were learned from" in text
     assert sorted(path.name for path in (copy / "figures").iterdir()) == [
         "collapse.png",
@@ -195,10 +205,10 @@ def test_without_labels_what_needs_them_is_left_out(run, tmp_path, capsys):
         "without the figures that need images and weights: data.root: there is no folder"
         in capsys.readouterr().err
     )
-    assert " ".join(page_of(copy).text).count("Left out: data.root: there is no folder") == 3
+    assert " ".join(page_of(copy).text).count("Not shown: data.root: there is no folder") == 3
 
 
-def test_a_report_that_cannot_be_written_is_logged_and_ends_no_run(tmp_path, caplog):
+def test_failed_report_is_logged_and_ends_no_run(tmp_path, caplog):
     from byol_tf.train.finish import write_final_report
 
     folder = RunFolder(tmp_path / "my run")
@@ -213,7 +223,7 @@ def test_a_report_that_cannot_be_written_is_logged_and_ends_no_run(tmp_path, cap
     ]
 
 
-def test_what_is_no_run_is_refused(tmp_path, capsys):
+def test_folder_without_a_run_is_refused(tmp_path, capsys):
     assert main(["--run", str(tmp_path)]) == 2
     assert "expected a run folder, with a config.json; found none there" in capsys.readouterr().err
     folder = small_run.write_run(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or it isn't there."""
+"""Checkpoints are complete or absent, and every damage is detected."""
 
 import errno
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from byol_tf.errors import RunFolderError
-from byol_tf.runs import checkpoint_format as checkpoint_files
+from byol_tf.runs import checkpoint_format
 from byol_tf.runs.checkpoint_format import DamagedCheckpoint
 from byol_tf.runs.checkpoints import (
     list_checkpoints,
@@ -42,7 +42,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_was_written_is_read(tmp_path):
+def test_read_returns_what_was_written(tmp_path):
     state = {"rows": [{"epoch": 0, "loss": 3.5}], "seconds": 0.1 + 0.2}
     assert (
         write_checkpoint(tmp_path / "new" / "folder", 3, 0, arrays(), state)
@@ -54,12 +54,12 @@ def test_what_was_written_is_read(tmp_path):
     assert_same(checkpoint.arrays, arrays())
 
 
-def test_none_in_an_empty_or_missing_folder(tmp_path):
+def test_empty_or_missing_folder_has_no_checkpoint(tmp_path):
     assert read_newest(tmp_path) == (None, [])
     assert read_newest(tmp_path / "missing") == (None, [])
 
 
-def whole(path: Path) -> bool:
+def is_valid(path: Path) -> bool:
     try:
         verify(path)
     except (OSError, ValueError):
@@ -67,7 +67,7 @@ def whole(path: Path) -> bool:
     return True
 
 
-def test_a_checkpoint_within_an_epoch_is_newer_than_its_start_and_older_than_its_end(tmp_path):
+def test_checkpoints_are_ordered_by_epoch_then_step(tmp_path):
     for epoch, step in ((10, 0), (9, 2_000_000), (9, 0), (9, 17), (10_000, 3)):
         write_checkpoint(tmp_path, epoch, step, arrays(step), {"at": step})
     expected = [
@@ -88,16 +88,16 @@ class TestRemoveOld:
         for epoch, step in positions:
             write_checkpoint(folder, epoch, step, arrays(), {})
 
-    def test_the_newest_stay_by_number_and_not_by_name(self, tmp_path):
+    def test_newest_by_number_not_by_name(self, tmp_path):
         self.write(tmp_path, (1, 0), (9_999, 0), (9_999, 5), (10_000, 0))
-        remove_old(tmp_path, 3, whole, {})
+        remove_old(tmp_path, 3, is_valid, {})
         assert names(tmp_path) == ["epoch-10000", "epoch-9999", "epoch-9999-step-000005"]
 
-    def test_damaged_ones_do_not_count_so_that_two_whole_ones_always_stay(self, tmp_path):
+    def test_two_valid_checkpoints_are_kept_besides_damaged_ones(self, tmp_path):
         self.write(tmp_path, (1, 0), (2, 0), (3, 0), (4, 0), (4, 1))
         for name in ("epoch-0003", "epoch-0004"):
             flip_a_byte(tmp_path / name / "arrays.npz")
-        remove_old(tmp_path, 1, whole, {})
+        remove_old(tmp_path, 1, is_valid, {})
         assert names(tmp_path) == [
             "epoch-0002",
             "epoch-0003",
@@ -105,20 +105,20 @@ class TestRemoveOld:
             "epoch-0004-step-000001",
         ]
 
-    def test_the_best_by_probe_stays(self, tmp_path):
+    def test_best_by_probe_is_kept(self, tmp_path):
         self.write(tmp_path, (1, 0), (2, 0), (3, 0), (4, 0), (5, 0))
-        remove_old(tmp_path, 2, whole, {0: 0.99, 1: 0.2, 2: 0.6, 3: 0.4, 5: 0.5})
+        remove_old(tmp_path, 2, is_valid, {0: 0.99, 1: 0.2, 2: 0.6, 3: 0.4, 5: 0.5})
         assert names(tmp_path) == ["epoch-0002", "epoch-0004", "epoch-0005"]
 
-    def test_what_is_no_checkpoint_is_left_alone(self, tmp_path):
+    def test_other_files_are_left_alone(self, tmp_path):
         (tmp_path / "epoch-best").mkdir()
         (tmp_path / "notes.txt").write_text("mine")
         self.write(tmp_path, (1, 0), (2, 0), (3, 0))
-        remove_old(tmp_path, 2, whole, {})
+        remove_old(tmp_path, 2, is_valid, {})
         assert names(tmp_path) == ["epoch-0002", "epoch-0003", "epoch-best", "notes.txt"]
 
 
-def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+def test_left_overs_are_removed_by_the_next_write(tmp_path):
     (tmp_path / ".epoch-0001-step-000003.part").mkdir()
     write_checkpoint(tmp_path, 2, 0, arrays(), {})
     assert names(tmp_path) == ["epoch-0002"]
@@ -146,7 +146,7 @@ def flip_a_byte(path: Path) -> None:
         ("manifest.json", Path.unlink),
     ],
 )
-def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path, name, damage):
+def test_damaged_checkpoint_is_named_and_previous_is_read(tmp_path, name, damage):
     write_checkpoint(tmp_path, 1, 0, arrays(1), {"at": 1})
     write_checkpoint(tmp_path, 2, 0, arrays(2), {"at": 2})
     damage(tmp_path / "epoch-0002" / name)
@@ -155,10 +155,10 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path, name, damag
     assert_same(checkpoint.arrays, arrays(1))
     assert len(damaged) == 1
     assert damaged[0].path == tmp_path / "epoch-0002"
-    assert damaged[0].why.startswith(name)
+    assert damaged[0].reason.startswith(name)
 
 
-def test_when_all_are_damaged_each_is_named(tmp_path):
+def test_every_damaged_checkpoint_is_named(tmp_path):
     for epoch in (1, 2):
         write_checkpoint(tmp_path, epoch, 0, arrays(), {"at": epoch})
         (tmp_path / f"epoch-000{epoch}" / "state.json").write_text("{")
@@ -168,16 +168,16 @@ def test_when_all_are_damaged_each_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "where", ["zipfile.ZipFile.open", "json.dumps", "os.fsync", "pathlib.Path.rename"]
+    "operation", ["zipfile.ZipFile.open", "json.dumps", "os.fsync", "pathlib.Path.rename"]
 )
-def test_an_interrupted_write_leaves_the_last_one_and_no_half_one(tmp_path, monkeypatch, where):
+def test_interrupted_write_leaves_earlier_checkpoints_only(tmp_path, monkeypatch, operation):
     write_checkpoint(tmp_path, 1, 0, arrays(1), {"at": 1})
 
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
-        interrupted.setattr(where, stopped)
+        interrupted.setattr(operation, stopped)
         write_checkpoint(tmp_path, 2, 0, arrays(2), {"at": 2})
     assert [path.name for path in list_checkpoints(tmp_path)] == ["epoch-0001"]
     assert read_newest(tmp_path)[1] == []
@@ -187,43 +187,45 @@ def test_an_interrupted_write_leaves_the_last_one_and_no_half_one(tmp_path, monk
     assert_same(read_newest(tmp_path)[0].arrays, arrays(2))
 
 
-def test_an_epoch_may_be_written_again(tmp_path):
+def test_damaged_checkpoint_is_written_again(tmp_path):
     write_checkpoint(tmp_path, 1, 0, arrays(1), {"at": 1})
     (tmp_path / "epoch-0001" / "arrays.npz").write_bytes(b"damaged")
     write_checkpoint(tmp_path, 1, 0, arrays(2), {"at": 2})
     assert_same(read_newest(tmp_path)[0].arrays, arrays(2))
 
 
-def test_it_holds_plain_arrays_and_no_pickled_object(tmp_path):
+def test_arrays_are_plain_and_not_pickled(tmp_path):
     folder = write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
     assert names(folder) == ["arrays.npz", "manifest.json", "state.json"]
     with np.load(folder / "arrays.npz", allow_pickle=False) as file:
         assert all(file[name].dtype != object for name in file.files)
 
 
-def test_a_checkpoint_of_another_position_is_damaged(tmp_path):
+def test_checkpoint_of_another_position_is_damaged(tmp_path):
     for epoch in (1, 2):
         write_checkpoint(tmp_path, epoch, 0, arrays(epoch), {"at": epoch})
     (tmp_path / "epoch-0002").rename(tmp_path / "epoch-0009-step-000004")
     checkpoint, damaged = read_newest(tmp_path)
     assert checkpoint.epoch == 1
-    assert damaged[0].why == "expected the files of (epoch, step) (9, 4); received those of (2, 0)"
+    assert (
+        damaged[0].reason == "expected the files of (epoch, step) (9, 4); received those of (2, 0)"
+    )
 
 
-def test_a_manifest_of_format_1_is_read(tmp_path):
+def test_manifest_of_format_1_is_read(tmp_path):
     folder = write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
-    facts = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(
-        json.dumps({name: facts[name] for name in ("arrays.npz", "state.json")})
+        json.dumps({name: manifest[name] for name in ("arrays.npz", "state.json")})
     )
     assert read_newest(tmp_path)[0].state == {"at": 1}
 
 
-def test_another_versions_checkpoint_is_no_damaged_one(tmp_path, monkeypatch):
+def test_checkpoint_of_another_version_is_not_damaged(tmp_path, monkeypatch):
     for epoch in (1, 2):
         write_checkpoint(tmp_path, epoch, 0, arrays(), {})
-    monkeypatch.setattr(checkpoint_files, "FORMAT", 3)
-    for read in (lambda: read_newest(tmp_path), lambda: recover(tmp_path, pytest.fail)):
+    monkeypatch.setattr(checkpoint_format, "FORMAT", 3)
+    for read in (lambda: read_newest(tmp_path), lambda: recover(tmp_path)):
         with pytest.raises(
             RunFolderError,
             match=r"epoch-0002: expected a checkpoint of format 1 or 3; received format 2",
@@ -233,7 +235,7 @@ def test_another_versions_checkpoint_is_no_damaged_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.ENOMEM])
-def test_what_cannot_be_read_now_is_no_damaged_one(tmp_path, monkeypatch, number):
+def test_temporary_read_error_is_not_damage(tmp_path, monkeypatch, number):
     write_checkpoint(tmp_path, 1, 0, arrays(), {})
 
     def refused(*_):
@@ -241,92 +243,91 @@ def test_what_cannot_be_read_now_is_no_damaged_one(tmp_path, monkeypatch, number
 
     monkeypatch.setattr("pathlib.Path.read_bytes", refused)
     with pytest.raises(OSError, match="not now"):
-        recover(tmp_path, pytest.fail)
+        recover(tmp_path)
     assert names(tmp_path) == ["epoch-0001"]
 
 
 class TestRecover:
-    def test_nothing_is_said_where_all_is_well(self, tmp_path):
-        assert recover(tmp_path / "missing", pytest.fail) is None
+    def test_nothing_is_logged_without_damage(self, tmp_path, caplog):
+        assert recover(tmp_path / "missing") is None
         write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
-        assert recover(tmp_path, pytest.fail).state == {"at": 1}
+        assert recover(tmp_path).state == {"at": 1}
+        assert caplog.messages == []
 
-    def test_a_damaged_one_is_named_and_set_aside_each_time(self, tmp_path):
-        said = []
+    def test_damaged_checkpoint_is_logged_and_set_aside(self, tmp_path, caplog):
         write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
         for _ in range(2):
             flip_a_byte(write_checkpoint(tmp_path, 2, 0, arrays(), {"at": 2}) / "arrays.npz")
-            assert recover(tmp_path, said.append).state == {"at": 1}
+            assert recover(tmp_path).state == {"at": 1}
         assert names(tmp_path) == ["damaged", "epoch-0001"]
         assert names(tmp_path / "damaged") == ["epoch-0002", "epoch-0002.2"]
-        assert said[1] == (
+        assert caplog.messages[1] == (
             f"damaged checkpoint, not used: {tmp_path / 'epoch-0002'}: arrays.npz is not what was "
             "written; "
-            f"set aside as {tmp_path / 'damaged' / 'epoch-0002.2'}"
+            f"moved to {tmp_path / 'damaged' / 'epoch-0002.2'}"
         )
 
-    def test_where_none_is_whole_nothing_is_moved_and_no_run_begins(self, tmp_path):
+    def test_no_valid_checkpoint_is_an_error_and_moves_nothing(self, tmp_path):
         for epoch in (1, 2):
             (write_checkpoint(tmp_path, epoch, 0, arrays(), {}) / "state.json").write_text("{")
-        with pytest.raises(RunFolderError, match="expected a whole checkpoint among 2") as raised:
-            recover(tmp_path, pytest.fail)
+        with pytest.raises(RunFolderError, match="expected a valid checkpoint among 2") as raised:
+            recover(tmp_path)
         assert all(name in str(raised.value) for name in ("epoch-0001", "epoch-0002"))
         assert names(tmp_path) == ["epoch-0001", "epoch-0002"]
 
     @pytest.mark.parametrize("epochs", [1, 7])
-    def test_an_empty_folder_beside_a_history_of_epochs_is_a_missing_disk(self, tmp_path, epochs):
+    def test_history_without_checkpoints_is_an_error(self, tmp_path, epochs):
         with pytest.raises(
             RunFolderError,
             match=rf"expected checkpoints, as the run's history has {epochs} epoch\(s\); found none",
         ):
-            recover(tmp_path, pytest.fail, epochs)
+            recover(tmp_path, epochs)
 
-    @pytest.mark.parametrize("saved", ["nothing yet", "half of it"])
-    def test_a_run_that_was_killed_in_its_first_save_has_lost_nothing(self, tmp_path, saved):
+    @pytest.mark.parametrize("partial", [False, True])
+    def test_run_killed_in_its_first_save_restarts(self, tmp_path, partial):
         """The history has the epoch by then."""
-        if saved == "half of it":
+        if partial:
             (tmp_path / "checkpoints" / ".epoch-0001.part").mkdir(parents=True)
-        assert recover(tmp_path / "checkpoints", pytest.fail, 1) is None
+        assert recover(tmp_path / "checkpoints", 1) is None
 
-    def test_a_folder_that_is_gone_with_its_second_epoch_is_missing_too(self, tmp_path):
+    def test_missing_folder_after_the_second_epoch_is_an_error(self, tmp_path):
         with pytest.raises(RunFolderError, match="history has 2 epoch"):
-            recover(tmp_path / "checkpoints", pytest.fail, 2)
+            recover(tmp_path / "checkpoints", 2)
 
-    @pytest.mark.parametrize("to", ["nowhere", "epoch-0002"])  # the second is a link to itself
-    def test_a_link_to_nothing_is_a_damaged_one(self, tmp_path, to):
-        """It was looked at for ever."""
+    @pytest.mark.parametrize("target", ["nowhere", "epoch-0002"])  # the second links to itself
+    def test_dangling_link_is_damage(self, tmp_path, target, caplog):
+        """Reading it once never ended."""
 
         def too_long(*_):
             raise TimeoutError
 
-        said, before = [], signal.signal(signal.SIGALRM, too_long)
+        before = signal.signal(signal.SIGALRM, too_long)
         write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
         signal.alarm(10)
         try:
             for _ in range(2):
-                (tmp_path / "epoch-0002").symlink_to(to)
-                assert recover(tmp_path, said.append).state == {"at": 1}
+                (tmp_path / "epoch-0002").symlink_to(target)
+                assert recover(tmp_path).state == {"at": 1}
         finally:
             signal.alarm(0)
             signal.signal(signal.SIGALRM, before)
         assert names(tmp_path) == ["damaged", "epoch-0001"]
         assert names(tmp_path / "damaged") == ["epoch-0002", "epoch-0002.2"]
-        assert len(said) == 2
-        (tmp_path / "epoch-0002").symlink_to(
-            to
-        )  # one that couldn't be set aside is in no save's way
+        assert len(caplog.messages) == 2
+        # One that couldn't be set aside doesn't keep a save from its name.
+        (tmp_path / "epoch-0002").symlink_to(target)
         write_checkpoint(tmp_path, 2, 0, arrays(), {"at": 2})
         assert read_newest(tmp_path)[0].state == {"at": 2}
 
 
-def test_of_a_link_that_is_removed_nothing_is_left(tmp_path):
+def test_removing_a_link_keeps_its_target(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     for epoch in (1, 2, 3):
         write_checkpoint(tmp_path, epoch, 0, arrays(), {})
     (tmp_path / "epoch-0001").rename(tmp_path / "elsewhere" / "epoch-0001")
     (tmp_path / "epoch-0001").symlink_to(tmp_path / "elsewhere" / "epoch-0001")
-    remove_old(tmp_path, 2, whole, {})
-    recover(tmp_path, pytest.fail)
+    remove_old(tmp_path, 2, is_valid, {})
+    recover(tmp_path)
     assert names(tmp_path) == ["elsewhere", "epoch-0002", "epoch-0003"]
     assert names(tmp_path / "elsewhere" / "epoch-0001") == [
         "arrays.npz",
@@ -335,7 +336,7 @@ def test_of_a_link_that_is_removed_nothing_is_left(tmp_path):
     ]
 
 
-def test_a_disk_that_gives_back_other_bytes_fails_the_save(tmp_path, monkeypatch):
+def test_disk_that_returns_other_bytes_fails_the_save(tmp_path, monkeypatch):
     write_checkpoint(tmp_path, 1, 0, arrays(), {"at": 1})
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, bytes(data)[::-1]))

@@ -1,4 +1,4 @@
-"""The rule of a collapse, held against every run in docs/results, and the causes that it names."""
+"""Collapse detection on every run in docs/results, and the causes that it names."""
 
 import csv
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config, Objective
-from byol_tf.runs.collapse import likely_cause, sign_of_collapse
+from byol_tf.runs.collapse import detect_collapse, likely_cause
 from byol_tf.study.plan import plan_study
 from byol_tf.study.schema import load_study
 
@@ -33,18 +33,21 @@ def objective(name: str) -> Objective:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_measured_runs(path):
+def test_cifar10_run_collapses_when_docs_say_so(path):
     with path.open() as file:
         untrained, *rows = [
             {name: float(value) for name, value in row.items() if value}
             for row in csv.DictReader(file)
         ]
-    signs = [sign_of_collapse(row, untrained, objective(path.stem)) for row in rows]
-    first = next((int(row["epoch"]) for row, sign in zip(rows, signs, strict=True) if sign), None)
-    assert first == COLLAPSED.get(path.stem)
+    collapsed_epochs = [
+        int(row["epoch"])
+        for row in rows
+        if detect_collapse(row, untrained, objective(path.stem)) is not None
+    ]
+    assert min(collapsed_epochs, default=None) == COLLAPSED.get(path.stem)
 
 
-def test_all_of_them_are_there():
+def test_every_collapsed_run_has_a_file():
     assert set(COLLAPSED) < {path.stem for path in FILES}
     assert len(FILES) > 16
 
@@ -55,32 +58,39 @@ STUDIES_COLLAPSED = {
     ("simsiam-b", "None"),
     ("stl10-table2", "No predictor"),
 }
-"""What the papers call collapsed and what docs/results does, by study and row; all seeds of it."""
+"""(study, row) that the papers or docs/results call collapsed, with all seeds."""
 
 
 @pytest.mark.parametrize(
     "path", sorted((RESULTS / "studies").glob("*/results.csv")), ids=lambda path: path.parent.name
 )
-def test_the_last_epoch_of_each_run_of_the_studies(path):
+def test_study_runs_collapse_when_docs_say_so(path):
     name, file, study = load_study(path.parent.name.removesuffix("-12"))
     planned = {
-        (each.cell.row, each.seed): each.config
-        for each in plan_study(file, study, "small", 3, [], ["data.root=photos"])
+        (planned_run.cell.row, planned_run.seed): planned_run.config
+        for planned_run in plan_study(file, study, "small", 3, [], ["data.root=photos"])
     }
     with path.open() as table:
         rows = [row for row in csv.DictReader(table) if row["projection_std"]]
-    found, expected = set(), {row for study_name, row in STUDIES_COLLAPSED if study_name == name}
+    collapsed, expected = (
+        set(),
+        {row for study_name, row in STUDIES_COLLAPSED if study_name == name},
+    )
     for row in rows:
         measures = {
-            each: float(row[each])
-            for each in ("projection_std", "projection_cosine", "effective_rank", "loss")
+            measure: float(row[measure])
+            for measure in ("projection_std", "projection_cosine", "effective_rank", "loss")
         }
-        sign = sign_of_collapse(
+        collapse = detect_collapse(
             measures, {"projection_std": 0.8}, planned[row["row"], int(row["seed"])].objective
         )
-        assert (sign is not None) == (row["row"] in expected), (row["row"], row["seed"], measures)
-        found |= {row["row"]} if sign else set()
-    assert rows and found == expected
+        assert (collapse is not None) == (row["row"] in expected), (
+            row["row"],
+            row["seed"],
+            measures,
+        )
+        collapsed |= {row["row"]} if collapse else set()
+    assert rows and collapsed == expected
 
 
 MEASURES = {
@@ -91,17 +101,17 @@ MEASURES = {
 }
 
 
-def test_a_network_that_began_there_has_not_collapsed():
-    assert sign_of_collapse(MEASURES, {"projection_std": 0.5}, Objective())
-    assert sign_of_collapse(MEASURES, {"projection_std": 0.03}, Objective()) is None
+def test_network_that_started_there_has_not_collapsed():
+    assert detect_collapse(MEASURES, {"projection_std": 0.5}, Objective())
+    assert detect_collapse(MEASURES, {"projection_std": 0.03}, Objective()) is None
 
 
 @pytest.mark.parametrize("changed", [{"projection_std": 0.08}, {"projection_cosine": 0.99}])
-def test_spread_and_cosine_must_both_show_it(changed):
-    assert sign_of_collapse(MEASURES | changed, {"projection_std": 0.5}, Objective()) is None
+def test_std_and_cosine_must_both_show_it(changed):
+    assert detect_collapse(MEASURES | changed, {"projection_std": 0.5}, Objective()) is None
 
 
-def test_the_loss_is_judged_by_its_own_weight():
+def test_loss_is_relative_to_its_weight():
     measures = {
         "projection_std": 0.5,
         "projection_cosine": 0.7,
@@ -109,11 +119,11 @@ def test_the_loss_is_judged_by_its_own_weight():
         "loss": 0.25,
     }
     untrained = {"projection_std": 0.5}
-    assert "effective rank 2.0" in sign_of_collapse(measures, untrained, Objective())
-    assert sign_of_collapse(measures, untrained, Objective(weight=0.25)) is None
-    assert sign_of_collapse(measures | {"projection_std": 0.8}, untrained, Objective()) is None
-    assert sign_of_collapse(measures, untrained, Objective(symmetrization="asymmetric")) is None
-    assert sign_of_collapse(measures, untrained, Objective(similarity="cross_entropy")) is None
+    assert "effective rank 2.0" in detect_collapse(measures, untrained, Objective())
+    assert detect_collapse(measures, untrained, Objective(weight=0.25)) is None
+    assert detect_collapse(measures | {"projection_std": 0.8}, untrained, Objective()) is None
+    assert detect_collapse(measures, untrained, Objective(symmetrization="asymmetric")) is None
+    assert detect_collapse(measures, untrained, Objective(similarity="cross_entropy")) is None
 
 
 def config(*overrides: str) -> Config:
@@ -141,13 +151,13 @@ GROUP = [
         ([], "optimizer.base_learning_rate 0.002", "tau.base"),
     ],
 )
-def test_causes(overrides, cause, remedy):
-    found, to_try = likely_cause(config(*overrides))
-    assert found.startswith(cause)
-    assert remedy in to_try
+def test_likely_cause_and_remedy(overrides, cause, remedy):
+    found_cause, found_remedy = likely_cause(config(*overrides))
+    assert found_cause.startswith(cause)
+    assert remedy in found_remedy
 
 
-def test_systems_that_hold_have_no_cause_but_their_rate():
+def test_stable_systems_have_no_cause_but_their_learning_rate():
     simclr = [
         "objective.target=online_with_gradient",
         "tau={}",

@@ -1,12 +1,13 @@
-"""Which images of a source a run samples."""
+"""Random samples of a source's images."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from byol_tf.config.loading import load_config
+from byol_tf.config.schema import Config
 from byol_tf.runs.data import COLLAPSE_IMAGES, sample_pretrain_images, source_options
-from pipelines.sources import Source, open_source
+from pipelines.sources import Images, Source, open_source
 
 CLASSES, PER_CLASS = 4, 10
 
@@ -23,11 +24,11 @@ def source(tmp_path_factory) -> Source:
     return open_source(**source_options(config(root)))
 
 
-def config(root, seed: int = 0):
+def config(root: str, seed: int = 0) -> Config:
     return load_config(None, ["data.source=folder", f"data.root={root}", f"seed={seed}"])
 
 
-def photos(images) -> list[tuple[int, int]]:
+def photos(images: Images) -> list[tuple[int, int]]:
     """Returns (class, number) of each photo."""
     return [tuple(images[index][0, 0, :2].tolist()) for index in range(len(images))]
 

@@ -1,4 +1,4 @@
-"""What a run's files say, in plain words."""
+"""Facts and verdict of a run, from hand-written files."""
 
 import json
 
@@ -43,7 +43,7 @@ def run(
                 "more than on the untrained network (20.0%).",
                 "That is 20.0 points more than the same network trained from scratch on the same "
                 "labels (40.0%).",
-                "There is no sign of collapse (spread of projections 0.70, where 1 is scattered "
+                "There is no sign of collapse (std of projections 0.70, where 1 is scattered "
                 "and 0 collapsed; effective rank 30.0).",
             ],
         ),
@@ -95,25 +95,25 @@ def run(
         (LEARNED, None, ["The run isn't finished: 2 of 24 epochs are done."]),
     ],
 )
-def test_the_verdict_follows_from_the_facts(tmp_path, history, result, sentences):
+def test_verdict_follows_from_the_facts(tmp_path, history, result, sentences):
     text = " ".join(verdict(read_facts(run(tmp_path, history, result))))
     for sentence in sentences:
         assert sentence in text
 
 
-def test_photos_that_were_left_out_are_counted(tmp_path):
+def test_skipped_photos_are_counted(tmp_path):
     facts = read_facts(run(tmp_path, result={}, skipped="a.jpg,cut short\n"))
     assert facts.skipped == (("a.jpg", "cut short"),)
-    assert verdict(facts)[-1] == "1 photo couldn't be read and was left out."
+    assert verdict(facts)[-1] == "1 photo couldn't be read and was skipped."
 
 
-def test_a_start_from_other_weights_is_called_so(tmp_path):
+def test_start_from_other_weights_is_named(tmp_path):
     facts = read_facts(run(tmp_path, result={}, overrides=["encoder.weights=encoder.keras"]))
     assert facts.start == "at its start"
     assert "more than on the network it started from (20.0%)" in verdict(facts)[0]
 
 
-def test_what_differs_from_the_recipe_is_named():
+def test_differences_from_the_recipe_are_listed():
     config = load_config("demo", ["tau.base=0.9", "run.root=elsewhere", "training.epochs=3"])
     assert recipe_differences(config) == (
         "configs/demo.json",
@@ -126,22 +126,20 @@ def test_what_differs_from_the_recipe_is_named():
     assert "training.batch_size" not in [key for key, *_ in differing]  # it has no default
 
 
-@pytest.mark.parametrize("there", ["edited", "broken"])
-def test_a_recipe_is_the_packaged_one_whatever_the_current_folder_holds(
-    tmp_path, monkeypatch, there
-):
-    """A config that began as a copy of a recipe, under its name, isn't compared with itself."""
+@pytest.mark.parametrize("local_recipe", ["edited", "broken"])
+def test_recipe_is_the_packaged_one(tmp_path, monkeypatch, local_recipe):
+    """A config that is an edited copy of a recipe, under its name, isn't compared with itself."""
     monkeypatch.chdir(tmp_path)
     edited = load_config("demo", ["tau.base=0.9"])
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "demo.json").write_text(
-        resolved_json(edited) if there == "edited" else "{"
+        resolved_json(edited) if local_recipe == "edited" else "{"
     )
     assert recipe_differences(edited) == ("configs/demo.json", [("tau.base", "0.99", "0.9")])
 
 
 @pytest.mark.parametrize(
-    ("break_it", "message"),
+    ("damage", "message"),
     [
         (
             lambda folder: folder.config.unlink(),
@@ -154,8 +152,8 @@ def test_a_recipe_is_the_packaged_one_whatever_the_current_folder_holds(
         ),
     ],
 )
-def test_what_is_no_run_is_said(tmp_path, break_it, message):
+def test_missing_or_broken_file_is_an_error(tmp_path, damage, message):
     folder = run(tmp_path)
-    break_it(folder)
+    damage(folder)
     with pytest.raises(RunFolderError, match=message):
         read_facts(folder)

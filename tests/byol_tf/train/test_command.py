@@ -225,7 +225,7 @@ def test_report_agrees_with_the_run(finished):
     from byol_tf.evaluate.knn import knn_accuracy
     from byol_tf.report.representations import analyze_representations, start_model
     from byol_tf.runs.data import probe_images, source_options
-    from byol_tf.runs.encoders import load_checkpoint_encoder
+    from byol_tf.runs.encoders import load_run_encoder
     from byol_tf.runs.folder import RunFolder
     from pipelines.sources import open_source
 
@@ -238,7 +238,7 @@ def test_report_agrees_with_the_run(finished):
         embed(start, train), train.labels, embed(start, test), test.labels, config.probe.neighbours
     )
     assert before == result["untrained_knn_accuracy"]
-    analysis = analyze_representations(config, load_checkpoint_encoder(config, folder), source)
+    analysis = analyze_representations(config, load_run_encoder(config, folder), source)
     assert np.mean(analysis.predicted == analysis.actual) == pytest.approx(
         result["probe_accuracy"], abs=0.011
     )  # one image
