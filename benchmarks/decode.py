@@ -1,10 +1,9 @@
-"""`python -m benchmarks.decode`: images a second, each with what the host makes for both views,
-from JPEGs of about ImageNet's size.
+"""`python -m benchmarks.decode`: throughput of the host for JPEGs of about ImageNet's size.
 
-The crops that fused views take (`views.engine=fused`), decoded whole by Pillow or where the crops
-lie; and whole views by keras-cv. They take turns; ratios are medians of the rounds. The JPEGs are
-two photographs of scikit-learn, resized. Files come out of the page cache: what a disk adds is not
-in it.
+Images per second, each with two crops for fused views (`views.engine=fused`), decoded completely by
+Pillow or only where the crops lie; and with two views by keras-cv. They take turns; ratios are
+medians of the rounds. The JPEGs are two photographs of scikit-learn, resized. Files come from the
+page cache: the time of a disk is not included.
 """
 
 import argparse
@@ -31,7 +30,7 @@ _SEED = 0
 _FILES = 64
 _QUALITY = 95
 _UNCOUNTED = 8
-"""Batches before the clock starts: more than a stream makes ahead."""
+"""Batches before the measurement: more than a stream prefetches."""
 
 
 def write_photos(folder: Path, height: int, width: int) -> None:
@@ -47,7 +46,7 @@ def write_photos(folder: Path, height: int, width: int) -> None:
 
 
 def _side(stream: Callable[[], tf.data.Dataset]) -> Side:
-    """Batches of a stream of its own each time: another side's would go on decoding ahead."""
+    """Returns a side with a new stream each time: another side's would continue to decode ahead."""
 
     def side(batches):
         iterator = iter(stream())
@@ -62,7 +61,7 @@ def _side(stream: Callable[[], tf.data.Dataset]) -> Side:
 
 
 def measure(height: int, width: int, size: int, batch: int, pairs: int, batches: int) -> dict:
-    """Images a second of all sides, and medians of the ratios."""
+    """Returns images per second of all sides, and medians of the ratios."""
     policies = preset("byol")
     with tempfile.TemporaryDirectory() as folder:
         write_photos(Path(folder), height, width)

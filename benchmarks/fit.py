@@ -55,7 +55,7 @@ def fit(engine: str, encoder: str, size: int, batch: int) -> Side:
     if engine == "fused":
         stream = image_batches(images, batch, 0)
         views = [
-            FusedViews(policy, size, (0, view), _MEAN, _STD) for view, policy in enumerate(policies)
+            FusedViews(policy, size, view, _MEAN, _STD) for view, policy in enumerate(policies)
         ]
     else:
         stream, views = view_batches(images, policies, size, batch, 0, _MEAN, _STD), None

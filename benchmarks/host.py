@@ -1,8 +1,7 @@
-"""`python -m benchmarks.host`: host time a step outside the compiled function, in `fit` with the
-callbacks of a run.
+"""`python -m benchmarks.host`: host time per step outside the compiled function, in `fit`.
 
-Both are clocked in one `fit` of a small network on a CPU, where the function returns when it is
-done; figures are medians of the rounds.
+A small network is trained with the callbacks of a run on a CPU, where the function returns when it
+is done. Figures are medians of the rounds.
 """
 
 import argparse
@@ -29,8 +28,10 @@ _SIZE, _BATCH = 32, 16
 
 
 class _Clock(keras.callbacks.Callback):
-    """Time from the end of a round's first call to the end of its last, and what of it was spent in
-    the compiled function."""
+    """Measures a round, from the end of its first call to the end of its last.
+
+    `inside` is the part of it spent in the compiled function.
+    """
 
     def on_train_begin(self, logs=None):
         self._function = self.model.train_function
@@ -55,13 +56,13 @@ class _Clock(keras.callbacks.Callback):
 
 
 def measure(steps_per_execution: int, calls: int, rounds: int) -> dict:
-    """Milliseconds a step outside and inside the compiled function."""
+    """Returns milliseconds per step outside and inside the compiled function."""
     keras.utils.set_random_seed(0)
     images = ArrayImages(
         np.random.default_rng(0).integers(0, 256, (256, _SIZE, _SIZE, 3), dtype=np.uint8)
     )
     views = [
-        FusedViews(policy, _SIZE, (0, view), (0.5,) * 3, (0.5,) * 3)
+        FusedViews(policy, _SIZE, view, (0.5,) * 3, (0.5,) * 3)
         for view, policy in enumerate(preset("byol"))
     ]
     model = BYOL(

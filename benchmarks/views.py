@@ -1,10 +1,10 @@
-"""`python -m benchmarks.views`: images a second, each with both views of the BYOL recipe, from
-uint8 images held in memory.
+"""`python -m benchmarks.views`: throughput of the engines that make views.
 
-keras-cv in tf.data (host views), fused views in tf.data, called directly, and compiled as a whole,
-in turns; ratios are the medians of the rounds. With `--peer` also torchvision + PIL in two
-DataLoader workers, and kornia. The images are tiles of scikit-learn's two photographs, on which it
-also prints how far linear views lie from exact ones, in [0, 1].
+Images per second, each with both views of the BYOL recipe, from uint8 images in memory: keras-cv in
+tf.data (host views), fused views in tf.data, called directly, and compiled as a whole. They take
+turns; ratios are the medians of the rounds. With `--peer` also torchvision + PIL in two DataLoader
+workers, and kornia. The images are tiles of scikit-learn's two photographs, on which it also prints
+how far linear views lie from exact ones, in [0, 1].
 """
 
 import argparse
@@ -23,17 +23,18 @@ import tensorflow as tf
 from benchmarks.peers import Peer
 from benchmarks.turns import Side, median_ratio, rounded, take_turns, timed
 from pipelines.policy import kernel_size, preset
-from pipelines.views.fused import FusedViews, fused_view_pair
+from pipelines.views.fused import FusedViews
 from pipelines.views.keras_cv import HostViews
+from pipelines.views.random_params import sample_params
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SEED = 0
 _UNCOUNTED = 5
-"""Batches before the clock starts: more than a DataLoader or tf.data makes ahead in a pause."""
+"""Batches before the measurement: more than a DataLoader or tf.data prefetches in a pause."""
 
 
 def photo_tiles(count: int, size: int) -> np.ndarray:
-    """uint8 `[count, size, size, 3]` cut at random from two photographs of 427 x 640 pixels."""
+    """Returns uint8 `[count, size, size, 3]`, cut at random from two photos of 427 x 640 pixels."""
     from sklearn.datasets import load_sample_images
 
     rng = np.random.default_rng(_SEED)
@@ -48,21 +49,24 @@ def photo_tiles(count: int, size: int) -> np.ndarray:
 
 def _layers(size, **options):
     return [
-        FusedViews(policy, size, (_SEED, view), _MEAN, _STD, **options)
+        FusedViews(policy, size, view, _MEAN, _STD, **options)
         for view, policy in enumerate(preset("byol"))
     ]
 
 
-def _ids(count):
-    return tf.stack([tf.zeros(count, tf.int64), tf.range(count, dtype=tf.int64)], axis=1)
+def _params(count: int) -> tf.Tensor:
+    epoch = tf.constant(0, tf.int64)
+    return sample_params(_SEED, 2, epoch, tf.range(count, dtype=tf.int64))
 
 
 def exact_difference(images: np.ndarray) -> dict[str, float]:
-    """Mean and 99th percentile of the absolute difference between linear and exact views, pixels in
-    [0, 1]."""
-    ids = _ids(len(images))
+    """Returns mean and 99th percentile of the difference between linear and exact views.
+
+    Pixels are in [0, 1].
+    """
+    params = _params(len(images))
     views = [
-        np.stack([layer(images, ids) * _STD for layer in _layers(images.shape[1], exact=exact)])
+        np.stack([layer(images, params) * _STD for layer in _layers(images.shape[1], exact=exact)])
         for exact in (False, True)
     ]
     difference = np.abs(views[0] - views[1])
@@ -73,8 +77,8 @@ def exact_difference(images: np.ndarray) -> dict[str, float]:
 
 
 def _stream(images: np.ndarray, batch: int, views: Callable) -> Side:
-    """`views(images, ids)` in a tf.data map."""
-    data = tf.data.Dataset.from_tensors((tf.constant(images[:batch]), _ids(batch))).repeat()
+    """Returns a side that calls `views(images, params)` in a tf.data map."""
+    data = tf.data.Dataset.from_tensors((tf.constant(images[:batch]), _params(batch))).repeat()
     iterator = iter(data.map(views, num_parallel_calls=2))
 
     def run(batches):
@@ -91,28 +95,30 @@ def _stream(images: np.ndarray, batch: int, views: Callable) -> Side:
 
 
 def _calls(images: np.ndarray, batch: int, views: Callable) -> Side:
-    images, ids = tf.constant(images[:batch]), _ids(batch)
+    images, params = tf.constant(images[:batch]), _params(batch)
 
     def run(batches):
         for _ in range(batches):
-            last = views(images, ids)
+            last = views(images, params)
         last[1].numpy()
 
     return timed(run)
 
 
 def sides_of(images: np.ndarray, batch: int) -> dict[str, Side]:
-    """Our own ways to make the views of a batch."""
+    """Returns our own engines."""
     size = images.shape[1]
-    host = [HostViews(policy, size, (_SEED, view)) for view, policy in enumerate(preset("byol"))]
+    host = [HostViews(policy, size) for policy in preset("byol")]
     mean, std = tf.constant(_MEAN), tf.constant(_STD)
 
-    def keras_cv(images, ids):
-        return tuple((views(images, ids[0, 0], ids[:, 1]) - mean) / std for views in host)
+    def keras_cv(images: tf.Tensor, params: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return tuple(
+            (views(images, params[:, view]) - mean) / std for view, views in enumerate(host)
+        )
 
     def fused(dtype, exact=False):
         layers = _layers(size, dtype=dtype, exact=exact)
-        return lambda images, ids: fused_view_pair(*layers, images, ids)
+        return lambda images, params: tuple(layer(images, params) for layer in layers)
 
     def function(views, jit_compile=False):
         return tf.function(views, jit_compile=jit_compile, autograph=False)
@@ -129,7 +135,7 @@ def sides_of(images: np.ndarray, batch: int) -> dict[str, Side]:
 
 
 def measure(size: int, batch: int, pairs: int, seconds: float, peer: bool) -> dict:
-    """Images a second of every side, and medians of the ratios over the rounds."""
+    """Returns images per second of every side, and medians of the ratios over the rounds."""
     images = photo_tiles(max(batch, 256), size)
     sides = sides_of(images, batch)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,9 +1,8 @@
-"""Images and view policies -> an endless, seeded tf.data stream of views that can begin at any
-step.
+"""Endless, seeded tf.data streams of images, crops or views that can begin at any step.
 
-Order and draws are functions of (seed, epoch, position): step k's batch is the same whether the
-stream began at 0 or at k, and nothing is replayed to get there. Several workers take a part of each
-batch, and each reads its own images only.
+Order and random parameters are functions of (seed, epoch, position): step k's batch is the same
+whether the stream began at 0 or at k, and nothing is replayed to get there. Several workers take
+equal parts of each batch, and each reads its own images only.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +12,11 @@ import tensorflow as tf
 from pipelines.policy import ViewPolicy
 from pipelines.sampling import Order
 from pipelines.sources import Images
-from pipelines.views.host_crops import read_crops, resized
+from pipelines.views.host_crops import read_crops, resize_crop
 from pipelines.views.keras_cv import HostViews
 from pipelines.views.random_params import sample_params
 
-_READ_AHEAD = 4
+_PREFETCH = 4
 
 
 def image_batches(
@@ -27,25 +26,34 @@ def image_batches(
     first_step: int = 0,
     worker: int = 0,
     workers: int = 1,
+    view_count: int = 2,
 ) -> tf.data.Dataset:
-    """Endless batches of images as they are, for views that are made where the network runs: an
-    eighth of the bytes of two float views.
+    """Returns endless batches of unchanged images, for views that `FusedViews` makes in the step.
+
+    They are an eighth of the bytes of two float views.
 
     Args:
         images: the set to learn from, all of one shape.
-        batch_size: images a step, over all replicas.
-        seed: decides the order.
+        batch_size: images per step, over all workers.
+        seed: decides the order and the parameters of the views.
         first_step: the step to begin at.
-        worker: whose part of each batch, counted from 0.
-        workers: how many equal parts each batch has.
+        worker: which part of each batch is read, counted from 0.
+        workers: number of equal parts of each batch.
+        view_count: number of views of each image.
 
     Returns:
-        A dataset of (uint8 `[N, H, W, 3]`, int64 `[N, 2]`: epoch and position of each, as
-        `FusedViews` takes them), N being batch_size / workers.
+        A dataset of (images uint8 `[N, H, W, 3]`, params float32 `[N, view_count, 48]`), N being
+        batch_size / workers.
 
     Raises:
-        ValueError: if there are fewer images than a batch holds, they are of several shapes, or the
+        ValueError: there are fewer images than a batch holds, they are of several shapes, or the
             workers don't divide a batch.
+
+    Example:
+        ```python
+        for images, params in image_batches(source.pretrain, batch_size=64, seed=0).take(10):
+            views = [layer(images, params) for layer in fused_views]
+        ```
     """
     order = Order(len(images), batch_size, seed, worker, workers)
     if images.shape is None:
@@ -54,11 +62,12 @@ def image_batches(
         )
 
     @tf.autograph.experimental.do_not_convert
-    def batch(step):
+    def make_batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         epoch, positions, indices = order.at(step)
-        return _read(images, indices), tf.stack([tf.repeat(epoch, order.share), positions], axis=1)
+        return _read(images, indices), sample_params(seed, view_count, epoch, positions)
 
-    return _steps(first_step).map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(_READ_AHEAD)
+    batches = _steps(first_step).map(make_batch, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.prefetch(_PREFETCH)
 
 
 def crop_batches(
@@ -71,35 +80,37 @@ def crop_batches(
     worker: int = 0,
     workers: int = 1,
 ) -> tf.data.Dataset:
-    """Endless batches of crops, for views whose other operations run where the network does: a
-    quarter of the bytes of float views.
+    """Returns endless batches of crops, for views that are made in the step but for the crop.
+
+    They are a quarter of the bytes of float views.
 
     Args:
         images: the set to learn from, of any shapes.
-        policies: what each view is. Only its crop is made here; the flip and what follows are
-            `FusedViews(policy.without_crop(), ...)`'s.
+        policies: one for each view. Only its crop is made here; the flip and what follows are left
+            to `FusedViews(policy.without_crop(), ...)`.
         size: side of a view in pixels.
-        batch_size, seed, first_step, worker, workers: as `image_batches`.
+        batch_size: images per step, over all workers.
+        seed: decides the order and the parameters of the views.
+        first_step: the step to begin at.
+        worker: which part of each batch is read, counted from 0.
+        workers: number of equal parts of each batch.
 
     Returns:
-        A dataset of (crop1, crop2, ..., ids): each crop uint8 `[N, size, size, 3]`; N and ids as
-        `image_batches` gives them.
+        A dataset of (crop1, crop2, ..., params): each crop uint8 `[N, size, size, 3]`, params
+        float32 `[N, views, 48]`, N being batch_size / workers.
 
     Raises:
-        ValueError: if there are fewer images than a batch holds, or the workers don't divide a
-            batch.
+        ValueError: there are fewer images than a batch holds, or the workers don't divide a batch.
     """
     order = Order(len(images), batch_size, seed, worker, workers)
 
     @tf.autograph.experimental.do_not_convert
-    def cropped(epoch, position, index):
-        draws = [
-            sample_params((seed, view), epoch, position[None]) for view in range(len(policies))
-        ]
-        crops = [resized(part, size) for part in read_crops(images, index, policies, draws)]
-        return (*crops, tf.stack([epoch, position]))
+    def make_crops(epoch: tf.Tensor, position: tf.Tensor, index: tf.Tensor) -> tuple:
+        params = sample_params(seed, len(policies), epoch, position[None])
+        crops = read_crops(images, index, policies, params)
+        return (*(resize_crop(crop, size) for crop in crops), params[0])
 
-    return _one_by_one(cropped, order, first_step).prefetch(_READ_AHEAD)
+    return _one_by_one(make_crops, order, first_step).prefetch(_PREFETCH)
 
 
 def view_batches(
@@ -114,61 +125,73 @@ def view_batches(
     worker: int = 0,
     workers: int = 1,
 ) -> tf.data.Dataset:
-    """Endless batches of views for BYOL, all of an image made in the same map.
+    """Returns endless batches of views, made on the host by keras-cv.
 
     Args:
         images: the set to learn from. Where all have one shape, views are made batch by batch, else
             image by image.
-        policies: what each view is; two for BYOL.
+        policies: one for each view; two for BYOL.
         size: side of a view in pixels.
-        batch_size, seed, first_step, worker, workers: as `image_batches`; the seed decides the
-            draws too.
-        mean, std: three numbers each: (view - mean) / std is the last operation.
+        batch_size: images per step, over all workers.
+        seed: decides the order and the parameters of the views.
+        mean: three numbers; (view - mean) / std is the last operation.
+        std: three numbers.
+        first_step: the step to begin at.
+        worker: which part of each batch is read, counted from 0.
+        workers: number of equal parts of each batch.
 
     Returns:
         A dataset of (view1, view2, ...), each float32 `[batch_size / workers, size, size, 3]`.
 
     Raises:
-        ValueError: if there are fewer images than a batch holds, or the workers don't divide a
-            batch.
+        ValueError: there are fewer images than a batch holds, or the workers don't divide a batch.
+
+    Example:
+        ```python
+        images = open_source("stl10").pretrain
+        batches = view_batches(images, preset("byol"), 96, 256, 0, (0.5,) * 3, (0.25,) * 3)
+        ```
     """
     order = Order(len(images), batch_size, seed, worker, workers)
-    engines = [HostViews(policy, size, (seed, view)) for view, policy in enumerate(policies)]
+    engines = [HostViews(policy, size) for policy in policies]
 
-    def normalised(views):
+    def normalized(views: tf.Tensor) -> tf.Tensor:
         return (views - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
 
     @tf.autograph.experimental.do_not_convert
-    def batch_of_views(step):
+    def make_batch(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         epoch, positions, indices = order.at(step)
+        params = sample_params(seed, len(engines), epoch, positions)
         batch = _read(images, indices)
-        return tuple(normalised(engine(batch, epoch, positions)) for engine in engines)
-
-    @tf.autograph.experimental.do_not_convert
-    def cropped(epoch, position, index):
-        draws = [sample_params(engine.seed, epoch, position[None]) for engine in engines]
-        parts = read_crops(images, index, policies, draws)
-        crops = [
-            engine.resize_one(part, drawn)
-            for engine, part, drawn in zip(engines, parts, draws, strict=True)
-        ]
-        return (*crops, *(drawn[0] for drawn in draws))
-
-    @tf.autograph.experimental.do_not_convert
-    def recoloured(*crops_and_draws):
-        crops, draws = crops_and_draws[: len(engines)], crops_and_draws[len(engines) :]
         return tuple(
-            normalised(engine.recolour(*both))
-            for engine, *both in zip(engines, crops, draws, strict=True)
+            normalized(engine(batch, params[:, view])) for view, engine in enumerate(engines)
+        )
+
+    @tf.autograph.experimental.do_not_convert
+    def make_crops(epoch: tf.Tensor, position: tf.Tensor, index: tf.Tensor) -> tuple:
+        params = sample_params(seed, len(engines), epoch, position[None])
+        crops = read_crops(images, index, policies, params)
+        resized = (
+            engine.resize_one(crop, params[:, view])
+            for view, (engine, crop) in enumerate(zip(engines, crops, strict=True))
+        )
+        return (*resized, params[0])
+
+    @tf.autograph.experimental.do_not_convert
+    def augment_crops(*crops_and_params: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        *crops, params = crops_and_params
+        return tuple(
+            normalized(engine.augment(crop, params[:, view]))
+            for view, (engine, crop) in enumerate(zip(engines, crops, strict=True))
         )
 
     if images.shape is not None:
-        batches = _steps(first_step).map(batch_of_views, num_parallel_calls=tf.data.AUTOTUNE)
+        batches = _steps(first_step).map(make_batch, num_parallel_calls=tf.data.AUTOTUNE)
     else:
-        batches = _one_by_one(cropped, order, first_step).map(
-            recoloured, num_parallel_calls=tf.data.AUTOTUNE
+        batches = _one_by_one(make_crops, order, first_step).map(
+            augment_crops, num_parallel_calls=tf.data.AUTOTUNE
         )
-    return batches.prefetch(_READ_AHEAD)
+    return batches.prefetch(_PREFETCH)
 
 
 def _steps(first_step: int) -> tf.data.Dataset:
@@ -176,20 +199,20 @@ def _steps(first_step: int) -> tf.data.Dataset:
 
 
 def _read(images: Images, indices: tf.Tensor) -> tf.Tensor:
-    """uint8 `[N, H, W, 3]` of a set whose images have one shape."""
+    """Returns uint8 `[N, H, W, 3]` of a set whose images have one shape."""
     batch = tf.numpy_function(images.batch, [indices], tf.uint8, stateful=False)
-    return tf.ensure_shape(batch, (*indices.shape, *images.shape))
+    return tf.ensure_shape(batch, (*indices.shape, *(images.shape or ())))
 
 
 def _one_by_one(make: Callable, order: Order, first_step: int) -> tf.data.Dataset:
-    """Batches of what `make(epoch, position, index)` gives for one image."""
+    """Returns batches of what `make(epoch, position, index)` returns for one image."""
 
     @tf.autograph.experimental.do_not_convert
-    def each_image(step):
+    def split_batch(step: tf.Tensor) -> tf.data.Dataset:
         epoch, positions, indices = order.at(step)
         return tf.data.Dataset.from_tensor_slices(
-            (tf.repeat(epoch, order.share), positions, indices)
+            (tf.repeat(epoch, order.images_per_worker), positions, indices)
         )
 
-    images = _steps(first_step).flat_map(each_image).map(make, num_parallel_calls=tf.data.AUTOTUNE)
-    return images.batch(order.share, drop_remainder=True)
+    images = _steps(first_step).flat_map(split_batch).map(make, num_parallel_calls=tf.data.AUTOTUNE)
+    return images.batch(order.images_per_worker, drop_remainder=True)

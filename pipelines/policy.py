@@ -1,8 +1,8 @@
-"""What a view is: probabilities and strengths, and each paper's preset.
+"""View policies: probabilities and strengths of augmentations, and each paper's preset.
 
-A policy is data. The engines that realise it (`views/keras_cv.py`) read it and nothing else, so two
-engines can be compared number by number. Every number means what it means in the papers; engines
-translate to their library's conventions. This module imports no TensorFlow.
+A policy is data. The engines that apply it (`views/fused.py`, `views/keras_cv.py`) read nothing
+else, so they can be compared number by number. Every number has the meaning that it has in the
+papers; engines translate it to their library's conventions.
 """
 
 from dataclasses import dataclass
@@ -13,35 +13,47 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 @dataclass(frozen=True)
 class IncreasingRange:
-    """Checks a range: lowest < low <= high <= highest. Raises `ValueError` otherwise; `expected`
-    says what is wanted."""
+    """Validator of a range: lowest < low <= high <= highest.
+
+    Attributes:
+        lowest: exclusive lower bound.
+        highest: inclusive upper bound.
+    """
 
     lowest: float
     highest: float
 
     @property
     def expected(self) -> str:
+        """Description of a valid range, for messages."""
         return f"two numbers [low, high] with {self.lowest:g} < low <= high <= {self.highest:g}"
 
     def __call__(self, value: tuple[float, float]) -> tuple[float, float]:
+        """Returns the range. Raises ValueError for an invalid one."""
         low, high = value
         if not self.lowest < low <= high <= self.highest:
             raise ValueError(f"expected {self.expected}; received [{low:g}, {high:g}]")
         return value
 
 
-Range = Annotated[tuple[float, float], Field(strict=False)]  # strict would refuse JSON's lists
+Range = Annotated[tuple[float, float], Field(strict=False)]  # strict would reject JSON's lists
 AreaRange = Annotated[Range, AfterValidator(IncreasingRange(0.0, 1.0))]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class ViewPolicy(BaseModel):
-    """How one view of an image is drawn (BYOL paper, appendix B; deepmind-research
-    `byol/utils/augmentations.py`).
+    """Augmentations of one view: their probabilities and strengths.
 
-    Order: crop, flip, perspective, jitter, grayscale, blur, solarize, patch drop. Pixel values lie
-    in [0, 1] and are clipped after each operation.
+    They are those of the BYOL paper, appendix B, and deepmind-research
+    `byol/utils/augmentations.py`. Their order is crop, flip, perspective, jitter, grayscale, blur,
+    solarize, patch drop. Pixel values lie in [0, 1] and are clipped after each operation.
+
+    Example:
+        ```python
+        first, second = preset("byol")
+        mild = first.model_copy(update={"crop_area": (0.4, 1.0), "hue": 0.0})
+        ```
     """
 
     model_config = ConfigDict(
@@ -88,8 +100,10 @@ class ViewPolicy(BaseModel):
     default; the paper used Kornia and names no value)."""
 
     def without_crop(self) -> Self:
-        """The same for images that have been cropped and resized already: a square is left as it
-        is. Other draws stay what they are."""
+        """Returns the policy for images that are cropped and resized already.
+
+        Its crop leaves a square unchanged; all other operations and their parameters are the same.
+        """
         return self.model_copy(update={"crop_area": (1.0, 1.0), "crop_aspect": (1.0, 1.0)})
 
 
@@ -125,17 +139,19 @@ PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "simsiam": (_SIMSIAM, _SIMSIAM),
     "none": (_NONE, _NONE),
 }
-"""Name -> what (first view, second view) change of `ViewPolicy`'s defaults. `none` is the largest
+"""Name -> changes of `ViewPolicy`'s defaults for (first view, second view). `none` is the largest
 centred square, resized: no augmentation."""
 
 
 def preset(name: str) -> tuple[ViewPolicy, ViewPolicy]:
-    """The two view policies of a preset; KeyError for a name that is not in `PRESETS`."""
+    """Returns the two view policies of a preset. Raises KeyError for an unknown name."""
     first, second = PRESETS[name]
     return ViewPolicy(**first), ViewPolicy(**second)
 
 
 def kernel_size(view_size: int) -> int:
-    """Width in pixels of the blur's kernel for a view of this side: a tenth of it, made odd as in
-    `augmentations.py` (23 at 224, 9 at 96, 3 at 32)."""
+    """Returns the width of the blur's kernel in pixels: a tenth of the view's side, made odd.
+
+    It is 23 at 224 px, 9 at 96 and 3 at 32, as in deepmind-research's `augmentations.py`.
+    """
     return 2 * (view_size // 10 // 2) + 1

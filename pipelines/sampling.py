@@ -1,5 +1,4 @@
-"""Which images each step of a run sees, on one machine or shared by many: a function of (seed,
-epoch, position), held nowhere."""
+"""Order of a run's images: a function of (seed, epoch, position), stored nowhere."""
 
 from dataclasses import dataclass
 
@@ -8,22 +7,21 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Order:
-    """The images of each step, a permutation drawn for each epoch. Each epoch leaves out another
-    remainder that fills no batch.
+    """The images of each step: a new permutation each epoch.
 
-    Nothing is stored: any step of any worker can be asked for, and costs the same. Workers take a
-    part of each batch, so together they see what one would see, whatever their number.
+    The images that fill no batch are skipped; they are others in each epoch. Nothing is stored: any
+    step of any worker can be asked for, at the same cost. Workers take parts of each batch, so
+    together they read what a single worker would read, whatever their number.
 
     Args:
         count: images in the set.
-        batch_size: images a step, over all workers.
+        batch_size: images per step, over all workers.
         seed: the run's.
-        worker: whose part of each batch, counted from 0.
-        workers: how many equal parts each batch has.
+        worker: which part of each batch is read, counted from 0.
+        workers: number of equal parts of each batch.
 
     Raises:
-        ValueError: if there are fewer images than a batch holds, or the workers don't divide a
-            batch.
+        ValueError: there are fewer images than a batch holds, or the workers don't divide a batch.
     """
 
     count: int
@@ -32,7 +30,7 @@ class Order:
     worker: int = 0
     workers: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.count < self.batch_size:
             raise ValueError(
                 f"batch_size: expected at most the number of images, {self.count}; received "
@@ -50,25 +48,25 @@ class Order:
             )
 
     @property
-    def share(self) -> int:
-        """Images of a batch that are this worker's."""
+    def images_per_worker(self) -> int:
+        """Number of images of a batch that this worker reads."""
         return self.batch_size // self.workers
 
     def at(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What the worker reads for a step.
+        """Returns which images this worker reads in a step.
 
         Args:
             step: int64 scalar, 0 for the first of the run.
 
         Returns:
-            epoch (int64 scalar), positions in the epoch (int64 `[share]`, consecutive) and image
-            indices (int64 `[share]`).
+            epoch (int64 scalar), positions in the epoch (int64 `[images_per_worker]`, consecutive)
+            and image indices (int64 `[images_per_worker]`).
         """
         steps_per_epoch = self.count // self.batch_size
         epoch = step // steps_per_epoch
-        first = self.worker * self.share
+        first = self.worker * self.images_per_worker
         positions = (step % steps_per_epoch) * self.batch_size + tf.range(
-            first, first + self.share, dtype=tf.int64
+            first, first + self.images_per_worker, dtype=tf.int64
         )
         order_seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
         indices = tf.random.experimental.index_shuffle(

@@ -7,12 +7,8 @@ the other keys.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-TFDS_SOURCES = ("stl10", "cifar10", "imagenet")
-NATIVE_SIDES = {"textures": 48, "stl10": 96, "cifar10": 32}
-"""Source -> side in pixels of its images, where all are of one size. Beyond it pixels would be
-invented."""
-DIGITS_SIDE = 32
-"""Side at which the digits are drawn if data.image_size is null."""
+from pipelines.registry import SOURCES
+
 GROUPS = 16
 """Of group normalisation (paper without batch statistics, section 3.3)."""
 TAU_ENDS = {"cosine": 1.0, "inverse_cosine": 0.5}
@@ -56,21 +52,21 @@ def _check(*keys: str) -> Callable[[_Check], _Check]:
 def _root_fits_source(root: str | None, source: str) -> str | None:
     if source == "folder" and root is None:
         return 'missing; expected the folder that holds the photos, as data.source is "folder"'
-    if source in ("textures", "digits") and root is not None:
+    if "root" not in SOURCES[source].takes and root is not None:
         return f'expected null, as data.source "{source}" reads no folder; received "{root}"'
     return None
 
 
 @_check("data.archive", "data.source")
 def _archive_fits_source(archive: str | None, source: str) -> str | None:
-    if archive is None or source in TFDS_SOURCES:
+    if archive is None or "archive" in SOURCES[source].takes:
         return None
     return f'expected null, as data.source "{source}" has no archive; received "{archive}"'
 
 
 @_check("data.pretrain", "data.source")
 def _split_fits_source(split: str | None, source: str) -> str | None:
-    if split in (None, "train") or source not in ("digits", "cifar10", "imagenet"):
+    if split in (None, "train") or SOURCES[source].has_unlabelled:
         return None
     return (
         f'expected "train" or null, as data.source "{source}" has no unlabelled images; '
@@ -80,7 +76,7 @@ def _split_fits_source(split: str | None, source: str) -> str | None:
 
 @_check("data.image_size", "data.source")
 def _images_are_not_enlarged(image_size: int | None, source: str) -> str | None:
-    native = NATIVE_SIDES.get(source)
+    native = SOURCES[source].image_side
     if image_size is None or native is None or image_size <= native:
         return None
     return (
@@ -91,7 +87,7 @@ def _images_are_not_enlarged(image_size: int | None, source: str) -> str | None:
 
 @_check("data.image_size", "data.source", "data.cache")
 def _images_in_memory_have_one_size(image_size: int | None, source: str, cache: str) -> str | None:
-    if image_size is not None or source not in ("folder", "imagenet") or cache != "memory":
+    if image_size is not None or not SOURCES[source].sizes_differ or cache != "memory":
         return None
     return (
         'missing; expected a whole number of 8 or more, as data.cache "memory" holds photos of '
@@ -101,16 +97,13 @@ def _images_in_memory_have_one_size(image_size: int | None, source: str, cache: 
 
 @_check("views.size", "data.image_size", "data.source")
 def _views_are_not_enlarged(size: int, image_size: int | None, source: str) -> str | None:
-    native = NATIVE_SIDES.get(source)
+    native = SOURCES[source].image_side
     if image_size is not None and (native is None or image_size <= native):
         limit, meaning = image_size, f"data.image_size ({image_size})"
     elif native is not None:
         limit, meaning = native, f'{native}, the side of the images of data.source "{source}"'
-    elif source == "digits":
-        limit, meaning = (
-            DIGITS_SIDE,
-            f"{DIGITS_SIDE}, at which digits are drawn if data.image_size is null",
-        )
+    elif (limit := SOURCES[source].default_side) is not None:
+        meaning = f"{limit}, at which {source} are drawn if data.image_size is null"
     else:
         return None
     return f"expected at most {meaning}; received {size}" if size > limit else None

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from byol_tf.config.checks import TAU_DROP_AT, TAU_ENDS, conflicts
 from pipelines.policy import PRESETS, ViewPolicy
+from pipelines.registry import SOURCES
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class About(Section):
 class Data(Section):
     """Which images, and how they are held. Labels never reach pre-training."""
 
-    source: Literal["textures", "digits", "folder", "stl10", "cifar10", "imagenet"]
+    source: Literal[*SOURCES]
     """`textures`: drawn from the seed, nothing to download; `digits`: scikit-learn's handwriting;
     `folder`: photos of one's own; the others: TFDS."""
     root: Text | None = None

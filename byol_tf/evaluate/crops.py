@@ -31,13 +31,13 @@ def labelled_batches(images: Images, size: int, batch_size: int, seed: int) -> t
         seed: decides order and crops.
 
     Returns:
-        A dataset of (images or crops uint8 `[N, H, W, 3]`, ids int64 `[N, 2]`, indices int64
-        `[N]`).
+        A dataset of (images or crops uint8 `[N, H, W, 3]`, params float32 `[N, 1, 48]`, indices
+        int64 `[N]`).
     """
     if images.shape is None:
         pixels = crop_batches(images, (CROP_AND_FLIP,), size, batch_size, seed)
     else:
-        pixels = image_batches(images, batch_size, seed)
+        pixels = image_batches(images, batch_size, seed, view_count=1)
     order = Order(len(images), batch_size, seed)
 
     @tf.autograph.experimental.do_not_convert
@@ -50,8 +50,8 @@ def labelled_batches(images: Images, size: int, batch_size: int, seed: int) -> t
     return tf.data.Dataset.zip(pixels, where).map(lambda batch, indices: (*batch, indices))
 
 
-def crop_layer(images: Images, size: int, seed: int) -> FusedViews:
-    """From a batch of `labelled_batches` (pixels, ids) to crops, float32 `[N, size, size, 3]` in
+def crop_layer(images: Images, size: int) -> FusedViews:
+    """From a batch of `labelled_batches` (pixels, params) to crops, float32 `[N, size, size, 3]` in
     [0, 255]."""
     policy = CROP_AND_FLIP if images.shape is not None else CROP_AND_FLIP.without_crop()
-    return FusedViews(policy, size, (seed, 0), _BLACK, _WHITE, dtype="float32")
+    return FusedViews(policy, size, 0, _BLACK, _WHITE, dtype="float32")

@@ -164,10 +164,10 @@ def tune_protocol(
 
 
 class Classifier(keras.Model):
-    """Crops, flips and classifies (pixels, ids) in `fit`."""
+    """Crops, flips and classifies (pixels, params) in `fit`."""
 
     def __init__(self, crops: keras.layers.Layer, network: keras.Model):
-        super().__init__()
+        super().__init__(dtype="float32")  # no lower precision would hold the crops' parameters
         self.crops, self.network = crops, network
         self.built = True
 
@@ -185,11 +185,11 @@ def _trained(
     if not recipe.from_scratch:
         copy.set_weights(encoder.get_weights())
     size, batch_size = encoder.input_shape[1], batch_size_for(len(images), recipe.batch_size)
-    crops = crop_layer(images, size, seed)
+    crops = crop_layer(images, size)
     batches = labelled_batches(images, size, batch_size, seed)
     if recipe.from_scratch:
-        pixels, ids, _ = next(iter(batches))
-        initialize_from_data([copy], normalise(crops(pixels, ids)[:_DATA_INIT_IMAGES]))
+        pixels, params, _ = next(iter(batches))
+        initialize_from_data([copy], normalise(crops(pixels, params)[:_DATA_INIT_IMAGES]))
     linear = keras.layers.Dense(classes, dtype="float32", name="classifier")
     pixels = keras.Input((size, size, 3))
     network = keras.Model(pixels, linear(copy(normalise(pixels))))
@@ -200,7 +200,7 @@ def _trained(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    stream = batches.map(lambda pixels, ids, indices: ((pixels, ids), tf.gather(labels, indices)))
+    stream = batches.map(lambda pixels, params, indices: ((pixels, params), tf.gather(labels, indices)))
     model.fit(stream, epochs=recipe.epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose)
     uint8 = keras.Input((None, None, 3), dtype="uint8")
     return keras.Model(uint8, linear(copy(normalise(resize(uint8)), training=False)))

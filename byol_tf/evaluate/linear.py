@@ -166,14 +166,14 @@ def linear_protocol(
     classes = int(max(labels.max(), test.labels.max())) + 1
     held = held_out(labels, seed) if len(rates) > 1 else np.zeros(len(labels), bool)
     batch_size = batch_size_for(len(train), recipe.batch_size)
-    crops = crop_layer(train, size, seed)
+    crops = crop_layer(train, size)
 
     def encode(inputs):
         # uint8, as any export takes them
         return inference(tf.saturate_cast(tf.round(crops(*inputs)), tf.uint8), training=False)
 
     batches = labelled_batches(train, size, batch_size, seed).map(
-        lambda pixels, ids, indices: ((pixels, ids), indices)
+        lambda pixels, params, indices: ((pixels, params), indices)
     )
     seen = np.concatenate(
         [np.ones((len(labels), len(rates)), bool), np.repeat(~held[:, None], len(rates), axis=1)],

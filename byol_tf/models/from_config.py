@@ -96,9 +96,7 @@ def fused_views(config: Config, cropped: bool = False) -> list[FusedViews]:
     views = config.views
     policies = [policy.without_crop() if cropped else policy for policy in view_policies(config)]
     return [
-        FusedViews(
-            policy, views.size, (config.seed, number), views.mean, views.std, exact=views.exact
-        )
+        FusedViews(policy, views.size, number, views.mean, views.std, exact=views.exact)
         for number, policy in enumerate(policies)
     ]
 

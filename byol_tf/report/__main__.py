@@ -65,7 +65,7 @@ def _write(facts: RunFacts, folder: RunFolder) -> None:
     analysis, missing = None, ""
     try:
         inference = load_run_encoder(facts.config, folder)
-        source = open_source(**source_options(facts.config), scans=str(folder.root.parent))
+        source = open_source(**source_options(facts.config), scan_folder=str(folder.root.parent))
         analysis = analyze_representations(facts.config, inference, source)
     except (SourceError, ProtocolError) as error:
         missing = str(error)

@@ -111,15 +111,15 @@ def train_batches(
     if cropped:
         batches = crop_batches(images, policies, views.size, batch_size, seed, **position)
     else:
-        batches = image_batches(images, batch_size, seed, **position)
+        batches = image_batches(images, batch_size, seed, **position, view_count=len(policies))
     if views_in_step(config):
         return batches
     layers = fused_views(config, cropped)
 
     @tf.autograph.experimental.do_not_convert
     def make_views(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        *inputs, ids = batch  # a tensor of crops for each view, or one of images for both
+        *inputs, params = batch  # a tensor of crops for each view, or one of images for both
         inputs = inputs if cropped else inputs * len(layers)
-        return tuple(layer(pixels, ids) for layer, pixels in zip(layers, inputs, strict=True))
+        return tuple(layer(pixels, params) for layer, pixels in zip(layers, inputs, strict=True))
 
     return batches.map(make_views, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -12,11 +12,11 @@ from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RunFolder
 from byol_tf.train.input_watchdog import StuckInput
 from byol_tf.train.multi_worker import Workers
-from pipelines.sources import PhotoManifest, Source, SourceError, open_source, unpacked
+from pipelines.registry import SOURCES
+from pipelines.sources import PhotoManifest, Source, SourceError, open_source
 
 logger = logging.getLogger(__name__)
 
-_LOCAL_SOURCES = ("textures", "digits", "folder")
 _DIFFERS_PER_WORKER: Any = {
     "about": True,
     "schema_": True,
@@ -49,14 +49,14 @@ def open_images(
     if not workers.chief:
         workers.wait()  # the chief may have to prepare a data set that the others find then
     # A download may be slow without a sign of life; local files that don't answer for long won't.
-    watched = watchdog if config.data.source in _LOCAL_SOURCES else contextlib.nullcontext()
-    with watched, watchdog.waiting():
+    downloads = SOURCES[config.data.source].downloads
+    with contextlib.nullcontext() if downloads else watchdog, watchdog.waiting():
         source = open_source(
             **source_options(config),
             on_progress=_log_progress,
             on_lost=lambda path, reason: _log_lost(path, reason, folder if workers.chief else None),
-            roll=_saved_manifest(folder) if workers.chief else None,
-            scans=str(folder.root.parent) if workers.chief else None,
+            manifest=_saved_manifest(folder) if workers.chief else None,
+            scan_folder=str(folder.root.parent) if workers.chief else None,
         )
     if workers.chief:
         workers.wait()
@@ -80,10 +80,10 @@ def save_manifest(source: Source, folder: RunFolder, resumed: bool) -> None:
     Raises:
         RunFolderError: if the file can't be written.
     """
-    if source.roll is None or (resumed and folder.photos.exists()):
+    if source.manifest is None or (resumed and folder.photos.exists()):
         return
     try:
-        write_atomically(folder.photos, source.roll.packed())
+        write_atomically(folder.photos, source.manifest.to_bytes())
     except OSError as error:
         raise RunFolderError(
             f"{folder.photos}: expected a file that can be written; received {error}"
@@ -106,7 +106,7 @@ def _saved_manifest(folder: RunFolder) -> PhotoManifest | None:
     if not folder.photos.exists() or not list_checkpoints(folder.checkpoints):
         return None
     try:
-        return unpacked(folder.photos.read_bytes())
+        return PhotoManifest.from_bytes(folder.photos.read_bytes())
     except (OSError, ValueError) as error:
         logger.warning(
             "%s: %s. Resuming with the photos that are there now, if they are the same",

@@ -220,7 +220,7 @@ class Experiment:
             raise
         except Exception as error:
             # tf.data hides the original exception of an unreadable image.
-            if (lost := self.source.trouble()) is not None:
+            if (lost := self.source.failure()) is not None:
                 raise ImagesLost(f"{lost}. Bring them back") from error
             if isinstance(error, tf.errors.ResourceExhaustedError):
                 raise out_of_memory(self.config, error) from error
@@ -270,7 +270,7 @@ class Experiment:
         ):
             logger.info("version changed: %s", change)
         save_manifest(self.source, folder, resumed=checkpoint is not None)
-        self.source.keep()
+        self.source.save_scan()
         if checkpoint is None:
             if folder_existed:
                 logger.info("no checkpoint yet: starting with the first step")

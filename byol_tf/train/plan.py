@@ -9,7 +9,7 @@ from byol_tf.config.schema import Config
 from byol_tf.models.from_config import Sizes, measure_sizes
 from byol_tf.runs.data import source_options
 from byol_tf.runs.folder import RunFolder
-from pipelines.sources import SourcePlan, plan_source
+from pipelines.sources import SourceInfo, plan_source
 
 _KEYS_SHOWN = 4
 """Keys that a plan names of those that differ from the recipe."""
@@ -57,7 +57,7 @@ def format_lines(lines: list[tuple[str, str]]) -> str:
 
 
 def plan_lines(
-    config: Config, source: SourcePlan, schedule: Schedule, sizes: Sizes, folder: RunFolder
+    config: Config, source: SourceInfo, schedule: Schedule, sizes: Sizes, folder: RunFolder
 ) -> list[tuple[str, str]]:
     """Returns (subject, text) of each line of a plan, in reading order.
 
@@ -133,7 +133,7 @@ def _shorten(value: str) -> str:
     return value if len(value) <= 24 else f"{value[:23]}…"
 
 
-def _images_text(config: Config, source: SourcePlan) -> str:
+def _images_text(config: Config, source: SourceInfo) -> str:
     shape = (
         "of several sizes"
         if source.image_shape is None
@@ -149,7 +149,7 @@ def _images_text(config: Config, source: SourcePlan) -> str:
     )
 
 
-def _labels_text(source: SourcePlan) -> str:
+def _labels_text(source: SourceInfo) -> str:
     counts = source.counts
     if not counts["train"]:
         return "none, so no probe"

@@ -1,6 +1,6 @@
-"""Images by index, from wherever they lie."""
+"""Image sources: images by index from folders, lists, TFDS, scikit-learn or the seed."""
 
-from pipelines.sources.base import PhotoManifest, Source, SourceError, SourcePlan, unpacked
+from pipelines.sources.base import RawSource, Request, Source, SourceError, SourceInfo
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.flat import FlatImageFolder, Photo, read_photo
@@ -15,8 +15,9 @@ from pipelines.sources.images import (
     subset,
     without_labels,
 )
-from pipelines.sources.loading import held_in_memory
-from pipelines.sources.registry import open_source, plan_source, sample_source
+from pipelines.sources.loading import load_into_memory
+from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.opening import open_source, plan_source, sample_source
 
 __all__ = [
     "ArrayImages",
@@ -25,13 +26,15 @@ __all__ = [
     "LazyImages",
     "Photo",
     "PhotoManifest",
+    "RawSource",
+    "Request",
     "Source",
     "SourceError",
-    "SourcePlan",
+    "SourceInfo",
     "UnreadableImage",
     "balanced_indices",
     "concatenated",
-    "held_in_memory",
+    "load_into_memory",
     "open_source",
     "plan_source",
     "printable",
@@ -40,6 +43,5 @@ __all__ = [
     "resized",
     "sample_source",
     "subset",
-    "unpacked",
     "without_labels",
 ]

@@ -1,8 +1,7 @@
-"""Images that are reached by their index, and views of them.
+"""Sets of images accessed by index: in memory, lazy, subsets, concatenated, resized.
 
-Order, resume and sharding are then functions of (seed, epoch, position) and of nothing else:
-whoever reads can begin anywhere. Nothing here holds a state that reading changes, so several
-threads may read at once.
+Order, resuming and sharding are then functions of (seed, epoch, position) alone: a reader can begin
+anywhere. Reading changes no state, so several threads may read at once.
 """
 
 from abc import ABC, abstractmethod
@@ -15,12 +14,12 @@ Shape = tuple[int, int, int]
 
 
 class Images(ABC):
-    """A set of images, each reached by its index.
+    """A set of images, each accessed by its index.
 
     Attributes:
-        labels: int64 `[n]`, one class number an image, or None where the images have no labels.
-        shape: `(height, width, 3)` of every image, or None where they differ or where nobody has
-            looked yet.
+        labels: int64 `[n]`, the class of each image, or None where the images have no labels.
+        shape: `(height, width, 3)` of every image, or None where they differ, aren't all decoded
+            yet, or are too large for batches.
     """
 
     labels: np.ndarray | None
@@ -32,17 +31,37 @@ class Images(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> np.ndarray:
-        """Returns image `index` as uint8 `[height, width, 3]`, RGB. Raises IndexError outside
-        0..n-1."""
+        """Returns an image.
+
+        Args:
+            index: 0 to n - 1.
+
+        Returns:
+            uint8 `[height, width, 3]`, RGB.
+
+        Raises:
+            IndexError: the index lies outside.
+        """
 
     def shape_of(self, index: int) -> Shape:
-        """The shape of `self[index]`, which may be known without reading it. Raises as that
-        does."""
+        """Returns the shape of `self[index]`, which may be known without reading it.
+
+        Raises what `self[index]` raises.
+        """
         return self[index].shape
 
     def batch(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the images at `indices`, int `[k]`, as uint8 `[k, height, width, 3]`. Raises
-        ValueError where `shape` is None."""
+        """Returns several images.
+
+        Args:
+            indices: int `[k]`.
+
+        Returns:
+            uint8 `[k, height, width, 3]`.
+
+        Raises:
+            ValueError: `shape` is None.
+        """
         if self.shape is None:
             raise ValueError("batch: expected images of one shape; these differ in size")
         out = np.empty((len(indices), *self.shape), np.uint8)
@@ -51,31 +70,33 @@ class Images(ABC):
         return out
 
     def encoded(self, index: int) -> bytes | None:
-        """Returns image `index` as it lies there, if it is a JPEG of which any part can be decoded
-        to the pixels of `self[index]`.
+        """Returns an image's file, if it is a JPEG of which any part decodes to `self[index]`.
 
-        None where it is anything else, or where `self[index]` would say why it can't be read.
-        Raises IndexError as that does.
+        Returns:
+            The bytes; None for any other file, unreadable ones included.
+
+        Raises:
+            IndexError: the index lies outside 0..n-1.
         """
         _check_index(index, len(self))
         return None
 
 
 class ArrayImages(Images):
-    """Images held in memory.
+    """Images in memory.
 
     Args:
         images: uint8 `[n, height, width, 3]`.
         labels: integers `[n]`, or None.
-        together: False for images that are too large to be worked on in batches: their `shape` is
-            None then, as if they differed.
+        batchable: False for images that are too large to be processed in batches; their `shape`
+            is None then, as if they differed.
 
     Raises:
-        ValueError: another type or shape.
+        ValueError: images or labels are of another type or shape.
     """
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray | None = None, *, together: bool = True
+        self, images: np.ndarray, labels: np.ndarray | None = None, *, batchable: bool = True
     ) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(
@@ -84,7 +105,7 @@ class ArrayImages(Images):
             )
         self._images = images
         self.labels = _checked_labels(labels, len(images))
-        self.shape = (images.shape[1], images.shape[2], 3) if together else None
+        self.shape = (images.shape[1], images.shape[2], 3) if batchable else None
 
     def __len__(self) -> int:
         return len(self._images)
@@ -94,21 +115,20 @@ class ArrayImages(Images):
         return self._images[index]
 
     def batch(self, indices: np.ndarray) -> np.ndarray:
+        """See `Images`."""
         return self._images[np.asarray(indices, np.int64)]
 
 
 class LazyImages(Images):
-    """Images that a function reads, each time anew.
+    """Images that a function reads each time they are accessed.
 
     Args:
-        count: how many there are.
+        count: number of images.
         read: index -> uint8 `[height, width, 3]`. Called from several threads at once.
         labels: integers `[count]`, or None.
         shape: of every image, or None where they differ.
-        encoded: index -> see `Images.encoded`, called like `read`; or None where no image is such a
-            JPEG.
-        shape_of: index -> see `Images.shape_of`, called like `read`; or None where it takes
-            reading.
+        encoded: index -> what `Images.encoded` returns; None where no image is such a JPEG.
+        shape_of: index -> what `Images.shape_of` returns; None where that takes reading.
     """
 
     def __init__(
@@ -135,15 +155,17 @@ class LazyImages(Images):
         return self._read(index)
 
     def shape_of(self, index: int) -> Shape:
+        """See `Images`."""
         _check_index(index, self._count)
         return super().shape_of(index) if self._shape_of is None else self._shape_of(index)
 
     def encoded(self, index: int) -> bytes | None:
+        """See `Images`."""
         return super().encoded(index) if self._encoded is None else self._encoded(index)
 
 
-class _Chosen(Images):
-    """The images of another set at given indices; nothing is copied."""
+class _Subset(Images):
+    """Images of another set at given indices; nothing is copied."""
 
     def __init__(
         self, images: Images, indices: np.ndarray, labels: np.ndarray | None, shape: Shape | None
@@ -161,21 +183,24 @@ class _Chosen(Images):
         return self._images[int(self._indices[index])]
 
     def shape_of(self, index: int) -> Shape:
+        """See `Images`."""
         _check_index(index, len(self))
         return self._images.shape_of(int(self._indices[index]))
 
     def batch(self, indices: np.ndarray) -> np.ndarray:
-        if self._images.shape is None:  # the set knows no common shape, this choice of it may
+        """See `Images`."""
+        if self._images.shape is None:  # all images have no common shape, these may
             return super().batch(indices)
         return self._images.batch(self._indices[np.asarray(indices, np.int64)])
 
     def encoded(self, index: int) -> bytes | None:
+        """See `Images`."""
         _check_index(index, len(self))
         return self._images.encoded(int(self._indices[index]))
 
 
 class _Concatenated(Images):
-    """One set after another; nothing is copied."""
+    """Two sets, one after the other; nothing is copied."""
 
     def __init__(self, first: Images, second: Images) -> None:
         self._first = first
@@ -193,6 +218,7 @@ class _Concatenated(Images):
         return self._first[index] if index < split else self._second[index - split]
 
     def batch(self, indices: np.ndarray) -> np.ndarray:
+        """See `Images`."""
         if self.shape is None:
             return super().batch(indices)
         indices = np.asarray(indices, np.int64)
@@ -204,13 +230,14 @@ class _Concatenated(Images):
         return out
 
     def encoded(self, index: int) -> bytes | None:
+        """See `Images`."""
         _check_index(index, len(self))
         split = len(self._first)
         return self._first.encoded(index) if index < split else self._second.encoded(index - split)
 
 
 class _Resized(Images):
-    """Each image resized and cut to a square when it is read."""
+    """Images resized and cropped to a square when they are read."""
 
     def __init__(self, images: Images, size: int) -> None:
         self._images = images
@@ -225,44 +252,51 @@ class _Resized(Images):
         return resize_and_center_crop(self._images[index], self._size)
 
     def shape_of(self, index: int) -> Shape:
-        self._images.shape_of(index)  # which raises where it can't be read
-        return self.shape
+        """See `Images`."""
+        self._images.shape_of(index)  # raises where the image can't be read
+        return (self._size, self._size, 3)
 
 
 def subset(
     images: Images, indices: np.ndarray | Sequence[int], *, shape: Shape | None = None
 ) -> Images:
-    """The images at `indices`, int `[k]`, with their labels, in that order. Nothing is copied.
+    """Returns some of the images, with their labels, in the order given. Nothing is copied.
 
-    `shape` states the common shape of the chosen ones where `images` itself has none.
+    Args:
+        images: the set.
+        indices: int `[k]`.
+        shape: common shape of these images, where `images` itself has none.
     """
     indices = np.asarray(indices, np.int64)
     labels = None if images.labels is None else images.labels[indices]
-    return _Chosen(images, indices, labels, shape or images.shape)
+    return _Subset(images, indices, labels, shape or images.shape)
 
 
 def without_labels(images: Images) -> Images:
-    """The same images with `labels` None."""
+    """Returns the same images with `labels` None."""
     if images.labels is None:
         return images
-    return _Chosen(images, np.arange(len(images), dtype=np.int64), None, images.shape)
+    return _Subset(images, np.arange(len(images), dtype=np.int64), None, images.shape)
 
 
 def concatenated(first: Images, second: Images) -> Images:
-    """The images of `first`, then those of `second`; labels where both have them, a shape where
-    both have the same."""
+    """Returns the images of `first`, then those of `second`.
+
+    They have labels where both have them, and a shape where both have the same.
+    """
     return _Concatenated(first, second)
 
 
 def resized(images: Images, size: int) -> Images:
-    """The images as squares of side `size`: see `resize_and_center_crop`. Resized when they are
-    read; as they are where they have that shape."""
+    """Returns the images as squares of side `size`, resized when they are read.
+
+    See `resize_and_center_crop`; unchanged where they all have that shape.
+    """
     return images if images.shape == (size, size, 3) else _Resized(images, size)
 
 
 def resize_and_center_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """Resizes the shorter side to `size` and cuts out the centre; an image that is so already is
-    returned as it is.
+    """Resizes the shorter side to `size` and crops the centre.
 
     Args:
         image: uint8 `[height, width, 3]`.
@@ -273,7 +307,7 @@ def resize_and_center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """
     height, width = image.shape[:2]
     side = min(height, width)
-    if side == size:  # only cut, so that pixels stay what they are
+    if side == size:  # only cropped, so that pixels stay unchanged
         top, left = (height - side) // 2, (width - side) // 2
         return image[top : top + side, left : left + side]
     top, left = (height - side) / 2, (width - side) / 2
@@ -284,30 +318,30 @@ def resize_and_center_crop(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def balanced_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Draws `count` images with as equal a number of each class as there are images for.
+    """Samples images with class counts as equal as possible.
 
-    A larger `count` with the same seed contains every smaller one.
+    A larger sample of the same seed contains every smaller one.
 
     Args:
         labels: int `[n]`.
-        count: how many to draw; n or more gives all.
-        seed: of the draw.
+        count: size of the sample; n or more gives all.
+        seed: of the sample.
 
     Returns:
         int64 `[min(count, n)]`, ascending.
     """
     labels = np.asarray(labels)
-    draw = np.random.default_rng(seed)
-    order = draw.permutation(len(labels))
-    classes, numbers = np.unique(labels[order], return_inverse=True)
-    by_class = np.argsort(numbers, kind="stable")
-    starts = np.searchsorted(numbers[by_class], np.arange(len(classes)))
-    rank = np.empty(len(labels), np.int64)  # the how-manieth of its class each image is
-    rank[by_class] = np.arange(len(labels)) - starts[numbers[by_class]]
-    turn = draw.permutation(
-        len(classes)
-    )  # who goes first in a round, so that a remainder favours no class
-    return np.sort(order[np.lexsort((turn[numbers], rank))[:count]]).astype(np.int64)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    classes, class_index = np.unique(labels[order], return_inverse=True)
+    by_class = np.argsort(class_index, kind="stable")
+    starts = np.searchsorted(class_index[by_class], np.arange(len(classes)))
+    rank = np.empty(len(labels), np.int64)  # of each image within its class
+    rank[by_class] = np.arange(len(labels)) - starts[class_index[by_class]]
+    # Images of one rank are taken in a random order of classes: a remainder favours none.
+    class_order = rng.permutation(len(classes))
+    sample = order[np.lexsort((class_order[class_index], rank))[:count]]
+    return np.sort(sample).astype(np.int64)
 
 
 def _check_index(index: int, count: int) -> None:

@@ -1,9 +1,8 @@
-"""Where each pixel of a view comes from: crop, flip, resize and blur as matrices, one per image and
-axis; perspective and dropped patches.
+"""Geometry of views: crop, flip, resize and blur as matrices; perspective; dropped patches.
 
-Images are held as lines, `[N, height, 3, width]`: then a product from either side is one matrix
-product per image, without a turn in between. Every function has static shapes and uses operations
-that XLA has on every device.
+Images are lines, `[N, height, 3, width]`: a product from either side is then one matrix product per
+image, without a transposition in between. Every function has static shapes and uses operations that
+XLA has on every device.
 """
 
 import math
@@ -11,49 +10,61 @@ import math
 import tensorflow as tf
 
 from pipelines.policy import ViewPolicy, kernel_size
-from pipelines.views import random_params as draws_of
-from pipelines.views.random_params import crop_boxes, lerp
+from pipelines.views.random_params import (
+    BLUR,
+    BLUR_SIGMA,
+    CORNERS,
+    FLIP,
+    PATCH_COUNT,
+    PATCH_DROP,
+    PATCHES,
+    PERSPECTIVE,
+    crop_boxes,
+    lerp,
+)
 
 INTERPOLATIONS = ("bilinear", "bicubic")
-_PATCHES_AT_MOST = 3
+_MAX_PATCHES = 3
 
 
 def crop_matrices(
-    policy: ViewPolicy, draws: tf.Tensor, shape: tuple[int, int], size: int, interpolation: str
+    policy: ViewPolicy, params: tf.Tensor, shape: tuple[int, int], size: int, interpolation: str
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Crop, flip and resize to `size` x `size`.
+    """Returns the matrices that crop, flip and resize images to `size` x `size`.
 
     Args:
-        policy: what a view is.
-        draws: float32 `[N, 48]`, an image's random numbers.
+        policy: the view's policy.
+        params: float32 `[N, 48]`.
         shape: height and width of the images.
         size: side of the view in pixels.
-        interpolation: `bilinear` or `bicubic` (Keys, a = -0.5, as `tf.image.resize`); both are
-            antialiased, that is: the kernel widens with the step where the view is smaller than the
-            box.
+        interpolation: "bilinear" or "bicubic" (Keys, a = -0.5, as `tf.image.resize`). Both are
+            antialiased: where the view is smaller than the box, the kernel is as wide as a step.
 
     Returns:
         float32 rows `[N, size, height]` and columns `[N, size, width]`; each of their rows adds up
         to 1. Samples near the box's edge look beyond it, into the image.
     """
-    boxes = crop_boxes(policy, draws, *shape)
-    flip = draws[:, draws_of.FLIP] < policy.flip_probability
+    boxes = crop_boxes(policy, params, *shape)
+    flip = params[:, FLIP] < policy.flip_probability
     rows = _axis_matrix(
         boxes[:, 0], boxes[:, 2], tf.zeros_like(flip), shape[0], size, interpolation
     )
     return rows, _axis_matrix(boxes[:, 1], boxes[:, 3], flip, shape[1], size, interpolation)
 
 
-def _axis_matrix(low, high, flip, length, size, interpolation):
+def _axis_matrix(
+    low: tf.Tensor, high: tf.Tensor, flip: tf.Tensor, length: int, size: int, interpolation: str
+) -> tf.Tensor:
+    """Returns float32 `[N, size, length]`, which resamples one axis of the boxes [low, high]."""
     step = (high - low) * (length / size)
-    place = tf.range(size, dtype=tf.float32) + 0.5
-    place = tf.where(flip[:, None], size - place, place)
-    centres = low[:, None] * length + place * step[:, None] - 0.5
+    cells = tf.range(size, dtype=tf.float32) + 0.5
+    cells = tf.where(flip[:, None], size - cells, cells)
+    centres = low[:, None] * length + cells * step[:, None] - 0.5
     distance = tf.range(length, dtype=tf.float32) - centres[..., None]
     distance = tf.abs(distance) / tf.maximum(step, 1.0)[:, None, None]
     weights = tf.nn.relu(1.0 - distance)
     if interpolation == "bicubic":
-        # Keys' kernel in powers that end by themselves: no case distinction.
+        # Keys' piecewise cubic, written with clipped powers: no case distinction.
         outer = tf.nn.relu(2.0 - distance)
         weights = 0.5 * tf.square(outer) * (outer - 1.0) + tf.square(weights) * (
             1.0 - 2.0 * weights
@@ -61,39 +72,43 @@ def _axis_matrix(low, high, flip, length, size, interpolation):
     return weights * (1.0 / tf.reduce_sum(weights, axis=2, keepdims=True))
 
 
-def blur_taps(policy: ViewPolicy, draws: tf.Tensor, size: int) -> tf.Tensor:
-    """float32 `[N, kernel_size(size)]`: each image's Gaussian; a one between zeros where the image
-    isn't blurred."""
-    sigma = lerp(draws[:, draws_of.BLUR + 1], *policy.blur_sigma)[:, None]
+def blur_taps(policy: ViewPolicy, params: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns each image's Gaussian kernel, float32 `[N, kernel_size(size)]`.
+
+    It is a one between zeros where the image isn't blurred.
+    """
+    sigma = lerp(params[:, BLUR_SIGMA], *policy.blur_sigma)[:, None]
     radius = kernel_size(size) // 2
-    place = tf.range(-radius, radius + 1, dtype=tf.float32)
-    taps = tf.exp(-tf.square(place) / (2.0 * tf.square(sigma)))
-    blurred = draws[:, draws_of.BLUR, None] < policy.blur_probability
+    offset = tf.range(-radius, radius + 1, dtype=tf.float32)
+    taps = tf.exp(-tf.square(offset) / (2.0 * tf.square(sigma)))
+    blurred = params[:, BLUR, None] < policy.blur_probability
     return tf.where(
         blurred,
         taps / tf.reduce_sum(taps, axis=1, keepdims=True),
-        tf.cast(place == 0.0, tf.float32),
+        tf.cast(offset == 0.0, tf.float32),
     )
 
 
 def blur(values: tf.Tensor, taps: tf.Tensor, axis: int) -> tf.Tensor:
-    """Float32 `[N, ...]` of any shape blurred along one axis with its image's taps `[N, T]`, zeros
-    beyond the edge.
+    """Blurs float32 `[N, ...]` along one axis with each image's kernel `[N, T]`, zero-padded.
 
-    A sum of shifted copies, which XLA computes in one pass.
+    It is a sum of shifted copies, which XLA computes in one pass.
     """
     rank, size, radius = values.shape.rank, values.shape[axis], taps.shape[1] // 2
     padded = tf.pad(values, [(radius, radius) if i == axis else (0, 0) for i in range(rank)])
     total = 0.0
-    for number in range(taps.shape[1]):
-        shifted = padded[(slice(None),) * axis + (slice(number, number + size),)]
-        total += tf.reshape(taps[:, number], (-1, *(1,) * (rank - 1))) * shifted
+    for tap in range(taps.shape[1]):
+        shifted = padded[(slice(None),) * axis + (slice(tap, tap + size),)]
+        total += tf.reshape(taps[:, tap], (-1, *(1,) * (rank - 1))) * shifted
     return total
 
 
 def resample(lines: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Lines `[N, H, 3, W]`, rows `[N, S, H]`, columns `[N, S, W]`, all of one dtype -> lines `[N,
-    S, 3, S]`."""
+    """Resamples lines `[N, H, 3, W]` by rows `[N, S, H]` and columns `[N, S, W]` of their dtype.
+
+    Returns:
+        Lines `[N, S, 3, S]`.
+    """
     _, height, channels, width = lines.shape
     size = rows.shape[1]
     across = tf.matmul(tf.reshape(lines, (-1, height * channels, width)), columns, transpose_b=True)
@@ -103,62 +118,75 @@ def resample(lines: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor
     )
 
 
-def warp(policy: ViewPolicy, draws: tf.Tensor, lines: tf.Tensor) -> tf.Tensor:
-    """A random perspective of the images that drew one: each corner moves inwards by up to
-    distortion x half the side, and the view with it.
+def perspective_matrices(policy: ViewPolicy, params: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns a perspective for each image, whether or not the image is to have one.
+
+    Each corner of the view moves inwards by up to distortion x half the side, and the view with it
+    (Kornia's `RandomPerspective`).
 
     Args:
-        policy: what a view is.
-        draws: float32 `[N, 48]`.
+        policy: the view's policy.
+        params: float32 `[N, 48]`.
+        size: side of the views in pixels.
+
+    Returns:
+        float32 `[N, 3, 3]`: (x, y, 1) of a pixel of the result -> homogeneous coordinates of the
+        pixel that it shows, as fractions of size - 1.
+    """
+    inwards = tf.constant([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
+    moves = tf.reshape(params[:, CORNERS], (-1, 4, 2)) * policy.perspective_distortion * size / 2.0
+    corners = tf.constant([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]) * (size - 1.0)
+    return _to_unit_square(corners + moves * inwards)
+
+
+def warp(policy: ViewPolicy, params: tf.Tensor, lines: tf.Tensor) -> tf.Tensor:
+    """Applies a random perspective to the images that have one: see `perspective_matrices`.
+
+    Args:
+        policy: the view's policy.
+        params: float32 `[N, 48]`.
         lines: float `[N, S, 3, S]`.
 
     Returns:
-        The same shape and dtype; bilinear, black where the view has left. It isn't separable, so it
-        is four gathers and not a product.
+        The same shape and dtype; bilinear, black outside the view. A perspective isn't separable,
+        so it is four gathers and not a product.
     """
     size = lines.shape[1]
-    moves = (
-        tf.reshape(draws[:, draws_of.PERSPECTIVE + 1 : draws_of.PERSPECTIVE + 9], (-1, 4, 2))
-        * policy.perspective_distortion
-        * size
-        / 2.0
-    )
-    inwards = tf.constant([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
-    chosen = draws[:, draws_of.PERSPECTIVE] < policy.perspective_probability
-    moves = tf.where(chosen[:, None, None], moves * inwards, 0.0)
-    corners = tf.constant([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]) * (size - 1.0) + moves
-    place = tf.range(size, dtype=tf.float32)
-    x, y = tf.meshgrid(place, place)
+    steps = tf.range(size, dtype=tf.float32)
+    x, y = tf.meshgrid(steps, steps)
     points = tf.reshape(tf.stack([x, y, tf.ones_like(x)], axis=-1), (-1, 3))
-    source = tf.matmul(points, _to_unit_square(corners), transpose_b=True)
+    source = tf.matmul(points, perspective_matrices(policy, params, size), transpose_b=True)
     source = source[..., :2] / source[..., 2:] * (size - 1.0)
     # Far outside is as black as just outside, and stays a number that fits an index.
     source = tf.clip_by_value(source, -2.0, size + 1.0)
-    whole = tf.floor(source)
-    share = source - whole
+    corner = tf.floor(source)
+    fraction = source - corner
     pixels = tf.reshape(tf.transpose(lines, (0, 1, 3, 2)), (-1, size * size, 3))
     total = 0.0
     for right in (0, 1):
         for down in (0, 1):
-            column, row = whole[..., 0] + right, whole[..., 1] + down
+            column, row = corner[..., 0] + right, corner[..., 1] + down
             inside = (column >= 0) & (column < size) & (row >= 0) & (row < size)
-            weight = (share[..., 0] if right else 1.0 - share[..., 0]) * (
-                share[..., 1] if down else 1.0 - share[..., 1]
+            weight = (fraction[..., 0] if right else 1.0 - fraction[..., 0]) * (
+                fraction[..., 1] if down else 1.0 - fraction[..., 1]
             )
             index = tf.cast(tf.where(inside, row * size + column, 0.0), tf.int32)
             weight = tf.cast(tf.where(inside, weight, 0.0), lines.dtype)
             total += weight[..., None] * tf.gather(pixels, index, axis=1, batch_dims=1)
     warped = tf.transpose(tf.reshape(total, (-1, size, size, 3)), (0, 1, 3, 2))
+    chosen = params[:, PERSPECTIVE] < policy.perspective_probability
     return tf.where(chosen[:, None, None, None], warped, lines)
 
 
-def _to_unit_square(corners):
-    """Projective matrices `[N, 3, 3]` that take the corners `[N, 4, 2]` (x, y; clockwise from the
-    top left) to those of the unit square.
+def _to_unit_square(corners: tf.Tensor) -> tf.Tensor:
+    """Returns projective matrices `[N, 3, 3]` that take corners to those of the unit square.
 
-    The other way round they have a closed form (Heckbert, Fundamentals of Texture Mapping and Image
-    Warping, 1989, section 2.2.3); the inverse of a projective matrix is its adjugate, whose rows
+    The opposite direction has a closed form (Heckbert, Fundamentals of Texture Mapping and Image
+    Warping, 1989, section 2.2.3). The inverse of a projective matrix is its adjugate, whose rows
     are cross products of its columns.
+
+    Args:
+        corners: float32 `[N, 4, 2]`: x and y, clockwise from the top left.
     """
     (x0, y0), (x1, y1), (x2, y2), (x3, y3) = (
         tf.unstack(corner, axis=1) for corner in tf.unstack(corners, axis=1)
@@ -180,19 +208,28 @@ def _to_unit_square(corners):
     )
 
 
-def dropped_pixels(policy: ViewPolicy, draws: tf.Tensor, size: int) -> tf.Tensor:
-    """bool `[N, size, size]`: the pixels that lie in one of the 1 to 3 rectangles which turn black,
-    in the images that drew some."""
-    u = draws[:, draws_of.PATCHES : draws_of.PATCHES + 14]
+def dropped_pixels(policy: ViewPolicy, params: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns which pixels lie in one of the 1 to 3 rectangles that turn black.
+
+    Args:
+        policy: the view's policy.
+        params: float32 `[N, 48]`.
+        size: side of the views in pixels.
+
+    Returns:
+        bool `[N, size, size]`; all False for an image without dropped patches.
+    """
     count = tf.where(
-        u[:, 0] < policy.patch_drop_probability, 1.0 + tf.floor(u[:, 13] * _PATCHES_AT_MOST), 0.0
+        params[:, PATCH_DROP] < policy.patch_drop_probability,
+        1.0 + tf.floor(params[:, PATCH_COUNT] * _MAX_PATCHES),
+        0.0,
     )
-    u = tf.reshape(u[:, 1:13], (-1, _PATCHES_AT_MOST, 4))
-    area = lerp(u[..., 0], *policy.patch_drop_area)
-    aspect = tf.exp(lerp(u[..., 1], math.log(0.5), math.log(2.0)))
+    uniform = tf.reshape(params[:, PATCHES], (-1, _MAX_PATCHES, 4))
+    area = lerp(uniform[..., 0], *policy.patch_drop_area)
+    aspect = tf.exp(lerp(uniform[..., 1], math.log(0.5), math.log(2.0)))
     height, width = tf.minimum(tf.sqrt(area / aspect), 1.0), tf.minimum(tf.sqrt(area * aspect), 1.0)
-    top, left = u[..., 2] * (1.0 - height), u[..., 3] * (1.0 - width)
-    used = tf.range(float(_PATCHES_AT_MOST)) < count[:, None]
+    top, left = uniform[..., 2] * (1.0 - height), uniform[..., 3] * (1.0 - width)
+    used = tf.range(float(_MAX_PATCHES)) < count[:, None]
     centres = (tf.range(size, dtype=tf.float32) + 0.5) / size
     rows = (centres >= top[..., None]) & (centres < (top + height)[..., None]) & used[..., None]
     columns = (centres >= left[..., None]) & (centres < (left + width)[..., None])

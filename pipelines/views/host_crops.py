@@ -1,5 +1,4 @@
-"""What the host does for photos of several sizes: it reads them, decodes what the views need and
-resizes it.
+"""Crops of photos of several sizes, made on the host: read, decode what the views need, resize.
 
 Both views of an image are cut from one decoded region, the smallest that holds both boxes: two
 regions of a JPEG would have the scan lines above and between them decoded twice.
@@ -15,21 +14,21 @@ from pipelines.sources import Images
 from pipelines.views.random_params import pixel_boxes
 
 _MARGIN = 2
-"""Pixels decoded around the region: a JPEG holds colours at half the resolution and interpolates
-them from their neighbours; with these a part is what it would be in the whole picture."""
+"""Pixels decoded around the region. A JPEG holds colours at half the resolution and interpolates
+them from their neighbours; with these a region is what it would be in the complete picture."""
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 def read_crops(
-    images: Images, index: tf.Tensor, policies: Sequence[ViewPolicy], draws: Sequence[tf.Tensor]
+    images: Images, index: tf.Tensor, policies: Sequence[ViewPolicy], params: tf.Tensor
 ) -> list[tf.Tensor]:
-    """Reads what lies in an image's crop boxes, one for each view.
+    """Reads the pixels in an image's crop boxes, one box for each view.
 
     Args:
         images: of any shapes.
         index: int64 scalar.
-        policies: what each view is.
-        draws: float32 `[1, 48]` for each view.
+        policies: one for each view.
+        params: float32 `[1, views, 48]`.
 
     Returns:
         uint8 `[h, w, 3]` for each view, h and w at least 1.
@@ -38,7 +37,7 @@ def read_crops(
         tf.errors.OpError: when it runs, if the image can't be read; the text says why.
     """
 
-    def read(number):
+    def read(number: np.ndarray) -> tuple[bytes, np.ndarray]:
         data = images.encoded(int(number))
         return (b"", images[int(number)]) if data is None else (data, _NO_PIXELS)
 
@@ -50,27 +49,29 @@ def read_crops(
     )
     boxes = tf.concat(
         [
-            pixel_boxes(policy, drawn, height, width)
-            for policy, drawn in zip(policies, draws, strict=True)
+            pixel_boxes(policy, params[:, view], height, width)
+            for view, policy in enumerate(policies)
         ],
         axis=0,
     )
     low = tf.maximum(tf.reduce_min(boxes[:, :2], axis=0) - _MARGIN, 0)
     high = tf.minimum(tf.reduce_max(boxes[:, 2:], axis=0) + _MARGIN, [height, width])
 
-    def decoded():
-        # The slower inverse DCT is the one that Pillow takes: pixels don't depend on who decodes.
+    def decode_region() -> tf.Tensor:
+        # The slower inverse DCT is Pillow's: pixels don't depend on who decodes.
         return tf.io.decode_and_crop_jpeg(
             data, tf.concat([low, high - low], axis=0), channels=3, dct_method="INTEGER_ACCURATE"
         )
 
-    region = tf.cond(is_jpeg, decoded, lambda: pixels[low[0] : high[0], low[1] : high[1]])
-    corners = tf.unstack(boxes - tf.tile(low, [2]))
-    return [region[y1:y2, x1:x2] for y1, x1, y2, x2 in map(tf.unstack, corners)]
+    region = tf.cond(is_jpeg, decode_region, lambda: pixels[low[0] : high[0], low[1] : high[1]])
+    boxes_in_region = tf.unstack(boxes - tf.tile(low, [2]))
+    return [region[y1:y2, x1:x2] for y1, x1, y2, x2 in map(tf.unstack, boxes_in_region)]
 
 
-def resized(part: tf.Tensor, size: int) -> tf.Tensor:
-    """uint8 `[h, w, 3]` -> uint8 `[size, size, 3]`, bicubic and antialiased, as `FusedViews`
-    resizes images of one size."""
-    resampled = tf.image.resize(part, (size, size), "bicubic", antialias=True)
-    return tf.saturate_cast(tf.round(resampled), tf.uint8)
+def resize_crop(crop: tf.Tensor, size: int) -> tf.Tensor:
+    """Resizes uint8 `[h, w, 3]` to uint8 `[size, size, 3]`, bicubic and antialiased.
+
+    `FusedViews` resizes images of one size in the same way.
+    """
+    resized = tf.image.resize(crop, (size, size), "bicubic", antialias=True)
+    return tf.saturate_cast(tf.round(resized), tf.uint8)

@@ -1,8 +1,7 @@
-"""What is drawn for a view: 48 uniform numbers of each image and view, which of them each operation
-takes, and the crop's box.
+"""Random parameters of views: 48 uniform numbers per image and view, and the crop box they give.
 
-Every engine makes its views from these, so they crop the same boxes and change the same images by
-the same amounts.
+Every engine makes its views from these numbers, so all of them crop the same boxes and change the
+same images by the same amounts.
 """
 
 import math
@@ -12,75 +11,94 @@ import tensorflow as tf
 from pipelines.policy import ViewPolicy
 
 PARAMS_PER_VIEW = 48
-"""Random numbers reserved for an image and view; a multiple of 4, which is what one step of the
-counter yields."""
-CROP, FLIP, JITTER, COLOUR, ORDER, GRAY, BLUR, SOLARIZE, PERSPECTIVE, PATCHES = (
-    0,
-    4,
-    5,
-    6,
-    10,
-    14,
-    15,
-    17,
-    18,
-    27,
-)
-"""Where each operation's numbers begin: crop 4, flip 1, jitter 1, colour 4, order 4, gray 1, blur
-2, solarize 1, perspective 9, patches 14.
-"""
+"""Uniform numbers of an image and view; a multiple of 4, which is what one step of Philox yields.
+Those from 41 on are spare."""
+
+CROP = slice(0, 4)  # area, aspect, y, x
+FLIP = 4
+JITTER = 5
+COLOR = slice(6, 10)  # amounts of brightness, contrast, saturation, hue
+ORDER = slice(10, 14)  # the four colour operations are applied in ascending order of these
+GRAYSCALE = 14
+BLUR = 15
+BLUR_SIGMA = 16
+SOLARIZE = 17
+PERSPECTIVE = 18
+CORNERS = slice(19, 27)  # x and y of four corners
+PATCH_DROP = 27
+PATCHES = slice(28, 40)  # area, aspect, y, x of three rectangles
+PATCH_COUNT = 40
 
 
-def sample_params(seed: tuple[int, int], epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-    """Uniform numbers in [0, 1) for each image.
+def sample_params(seed: int, view_count: int, epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Samples the parameters of all views of some images.
 
     Args:
-        seed: two ints: the run's seed and the view's number.
+        seed: the run's seed.
+        view_count: number of views of each image.
         epoch: int64 scalar.
         positions: int64 `[N]`, consecutive: the images' positions in the epoch.
 
     Returns:
-        float32 `[N, 48]`. A row depends on (seed, epoch, position) alone, not on N.
+        float32 `[N, view_count, 48]` in [0, 1). Each entry is a function of (seed, view, epoch,
+        position) alone: neither of N nor of where the batch begins.
     """
-    key_seed = tf.random.experimental.stateless_fold_in(tf.constant(seed, tf.int64), epoch)
-    philox = tf.random.Algorithm.PHILOX.value
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=key_seed)
-    # A counter step yields four numbers, so image p begins p * 48 / 4 steps on.
-    ahead = tf.cast(positions[0] * (PARAMS_PER_VIEW // 4), tf.uint64)
-    counter = tf.stack([counter[0] + ahead, counter[1]])
+    views = [_sample_view((seed, view), epoch, positions) for view in range(view_count)]
+    return tf.stack(views, axis=1)
+
+
+def _sample_view(seed: tuple[int, int], epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Returns float32 `[N, 48]`: Philox4x32-10, keyed by (seed, view, epoch), counting positions.
+
+    `tf.random.stateless_uniform` would begin at position 0. Its two raw operations let the counter
+    begin at any position, so that nothing is generated only to be thrown away.
+    """
+    epoch_seed = tf.random.experimental.stateless_fold_in(tf.constant(seed, tf.int64), epoch)
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=epoch_seed)
+    first_step = tf.cast(positions[0] * (PARAMS_PER_VIEW // 4), tf.uint64)
     return tf.raw_ops.StatelessRandomUniformV2(
         shape=[tf.size(positions), PARAMS_PER_VIEW],
         key=key,
-        counter=counter,
-        alg=philox,
+        counter=tf.stack([counter[0] + first_step, counter[1]]),
+        alg=tf.random.Algorithm.PHILOX.value,
         dtype=tf.float32,
     )
 
 
-def lerp(uniform, low, high):
+def lerp(uniform: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    """Maps numbers in [0, 1) to [low, high)."""
     return low + uniform * (high - low)
 
 
-def crop_boxes(policy: ViewPolicy, draws: tf.Tensor, height, width) -> tf.Tensor:
-    """Crop boxes for images of `height` x `width` pixels.
+def crop_boxes(
+    policy: ViewPolicy, params: tf.Tensor, height: int | tf.Tensor, width: int | tf.Tensor
+) -> tf.Tensor:
+    """Returns the crop boxes of images of `height` x `width` pixels.
+
+    Args:
+        policy: the view's policy.
+        params: float32 `[N, 48]`.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
 
     Returns:
-        float32 `[N, 4]`: y1, x1, y2, x2 as fractions of the image. Area uniform, aspect
-        log-uniform; a box that is higher or wider than the image is cut to it (torchvision and
-        deepmind-research first draw others).
+        float32 `[N, 4]`: y1, x1, y2, x2 as fractions of the image. Area is uniform, aspect
+        log-uniform; a box that is higher or wider than the image is cut to it, as in
+        deepmind-research (`byol/utils/dataset.py`, `_decode_and_random_crop`). torchvision first
+        samples up to ten other boxes.
     """
     height, width = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    u = draws[:, CROP : CROP + 4]
-    area = lerp(u[:, 0], *policy.crop_area) * height * width
-    aspect = tf.exp(lerp(u[:, 1], *(math.log(a) for a in policy.crop_aspect)))
+    uniform = params[:, CROP]
+    area = lerp(uniform[:, 0], *policy.crop_area) * height * width
+    aspect = tf.exp(lerp(uniform[:, 1], *(math.log(limit) for limit in policy.crop_aspect)))
     box_height = tf.minimum(tf.sqrt(area / aspect), height)
     box_width = tf.minimum(tf.sqrt(area * aspect), width)
     if policy.crop_area[0] == 1.0:
-        # The whole image has one aspect: what is asked for is its largest box of the drawn aspect.
+        # No box of another aspect has the area of the whole image: take the largest that fits.
         box_height = tf.minimum(height, width / aspect)
         box_width = box_height * aspect
-    y = u[:, 2] * (height - box_height)
-    x = u[:, 3] * (width - box_width)
+    y = uniform[:, 2] * (height - box_height)
+    x = uniform[:, 3] * (width - box_width)
     if policy.crop_area == (1.0, 1.0) and policy.crop_aspect == (1.0, 1.0):
         y, x = (height - box_height) / 2.0, (width - box_width) / 2.0
     return tf.stack(
@@ -89,15 +107,20 @@ def crop_boxes(policy: ViewPolicy, draws: tf.Tensor, height, width) -> tf.Tensor
 
 
 def pixel_boxes(
-    policy: ViewPolicy, draws: tf.Tensor, height: tf.Tensor, width: tf.Tensor
+    policy: ViewPolicy, params: tf.Tensor, height: tf.Tensor, width: tf.Tensor
 ) -> tf.Tensor:
-    """`crop_boxes` to the nearest whole pixel, for photos that are cropped one by one.
+    """Returns `crop_boxes` rounded to pixels, for photos that are cropped one by one.
+
+    Args:
+        policy: the view's policy.
+        params: float32 `[N, 48]`.
+        height: int32 scalar, in pixels.
+        width: int32 scalar, in pixels.
 
     Returns:
-        int32 `[N, 4]`: y1, x1, y2, x2; each box holds at least a pixel, of images of a few pixels
-        too.
+        int32 `[N, 4]`: y1, x1, y2, x2. Each box holds at least one pixel.
     """
-    boxes = crop_boxes(policy, draws, height, width) * tf.cast(
+    boxes = crop_boxes(policy, params, height, width) * tf.cast(
         tf.stack([height, width, height, width]), tf.float32
     )
     y1, x1, y2, x2 = tf.unstack(tf.cast(tf.round(boxes), tf.int32), axis=1)

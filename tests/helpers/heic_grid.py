@@ -1,5 +1,7 @@
-"""A HEIC of four tiles, as telephones write them, which no encoder for Python does: ISO 14496-12
-and 23008-12, by hand."""
+"""Writer of a HEIC with four tiles, as telephones make them.
+
+No encoder for Python writes these: the boxes are made by hand (ISO 14496-12 and 23008-12).
+"""
 
 import io
 import struct
@@ -12,8 +14,10 @@ GREYS = (30, 90, 150, 210)
 
 
 def grid() -> bytes:
-    """A picture of 128 x 128 pixels; each quarter is of one of `GREYS` with white lines. Needs
-    pillow-heif to be registered."""
+    """Returns a file of 128 x 128 pixels; each quarter is one of `GREYS` with white lines.
+
+    Needs pillow-heif to be registered.
+    """
     files = [_tile(grey) for grey in GREYS]
     pixels = [_found(file, b"mdat")[8:] for file in files]
     tiled = struct.pack(">BBBBHH", 0, 0, 1, 1, 2 * TILE, 2 * TILE)

@@ -1,4 +1,4 @@
-"""The stream of view pairs: who is in it, in which order, and that it can begin anywhere."""
+"""Streams of batches: their images, their order, and that they can begin at any step."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,7 @@ CROP_ONLY = ViewPolicy(
 
 
 class Coloured(Images):
-    """Image i is of one colour, ten times i in every channel; with `sizes`, no two images are
-    equally large."""
+    """Images of one colour, 10 i in every channel; with `sizes`, each of another size."""
 
     def __init__(self, count: int, sizes: bool = False):
         self.count, self.sizes = count, sizes
@@ -37,7 +36,7 @@ class Coloured(Images):
 
 
 class Noise(Coloured):
-    """Image i is noise drawn from i."""
+    """Images of noise, seeded by their index."""
 
     def __getitem__(self, index: int) -> np.ndarray:
         return np.random.default_rng(int(index)).integers(
@@ -61,7 +60,10 @@ def taken(dataset: tf.data.Dataset, count: int) -> list[tuple[np.ndarray, np.nda
 
 
 def colours(views: np.ndarray) -> list[int]:
-    """Which images of `Coloured` these are views of; fails where a view isn't of one colour."""
+    """Returns the indices of the `Coloured` images that the views are of.
+
+    Fails where a view isn't of one colour.
+    """
     values = views * np.float32(STD) + np.float32(MEAN)
     np.testing.assert_allclose(
         values, np.broadcast_to(values[:, :1, :1, :1], values.shape), atol=1e-4
@@ -75,12 +77,12 @@ def indices_of(step: int, seed: int = 0, count: int = 23, batch_size: int = 4) -
 
 @pytest.mark.parametrize("sizes", [False, True])
 class TestStream:
-    def test_both_views_come_from_the_image_that_the_order_names(self, sizes):
+    def test_both_views_are_of_the_image_in_order(self, sizes):
         for step, (first, second) in enumerate(taken(stream(Coloured(23, sizes)), 7)):
             assert colours(first) == colours(second) == indices_of(step)
 
     @pytest.mark.parametrize("first_step", [1, 6])
-    def test_it_begins_at_any_step_with_the_same_bits(self, sizes, first_step):
+    def test_stream_begins_at_any_step_with_same_bits(self, sizes, first_step):
         images = Noise(11, sizes)
         whole = taken(stream(images, preset("byol"), seed=5, size=20), 8)
         rest = taken(
@@ -90,7 +92,7 @@ class TestStream:
             np.testing.assert_array_equal(received[0], expected[0])
             np.testing.assert_array_equal(received[1], expected[1])
 
-    def test_views_differ_between_each_other_and_from_seed_to_seed_and_epoch_to_epoch(self, sizes):
+    def test_views_differ_by_number_seed_and_epoch(self, sizes):
         images = Noise(4, sizes)
         (first, second), (later, _) = taken(stream(images, preset("byol")), 2)
         (other, _), _ = taken(stream(images, preset("byol"), seed=1), 2)
@@ -99,7 +101,7 @@ class TestStream:
             for place, index in enumerate(indices_of(step, seed, count=4)):
                 assert np.abs(batch[place] - first[row[index]]).mean() > 0.05
 
-    def test_views_are_normalised_last(self, sizes):
+    def test_normalisation_is_the_last_operation(self, sizes):
         first, second = taken(stream(Noise(4, sizes), preset("byol")), 1)[0]
         for views in (first, second):
             assert views.dtype == np.float32
@@ -122,11 +124,13 @@ class TestStream:
 
 
 class TestWorkers:
-    """Parts of each batch, which together are the batch that one worker would get."""
+    """Batches of several workers, which together are the batch of a single one."""
 
     def joined(self, make, workers: int) -> list[tuple[np.ndarray, ...]]:
-        """Seven batches from step 3 on, over two ends of an epoch, put together from the workers'
-        parts in their order."""
+        """Returns seven batches from step 3 on, concatenated from the workers' parts.
+
+        They span two ends of an epoch.
+        """
         shards = [
             taken(make(first_step=3, worker=worker, workers=workers), 7)
             for worker in range(workers)
@@ -150,11 +154,11 @@ class TestWorkers:
                 )
 
     @pytest.mark.parametrize("workers", [1, 2, 4])
-    def test_images_and_their_places_are_those_of_the_whole_batch(self, workers):
+    def test_worker_images_and_parameters_make_up_the_batch(self, workers):
         self.check(lambda **where: image_batches(Noise(23), 8, 5, **where), workers)
 
     @pytest.mark.parametrize("sizes", [pytest.param(False, marks=pytest.mark.long), True])
-    def test_views_are_those_of_the_whole_batch(self, sizes):
+    def test_worker_views_make_up_the_batch(self, sizes):
         self.check(
             lambda **where: view_batches(
                 Noise(23, sizes), preset("byol"), 8, 8, 5, MEAN, STD, **where
@@ -162,12 +166,12 @@ class TestWorkers:
             2,
         )
 
-    def test_crops_are_those_of_the_whole_batch(self):
+    def test_worker_crops_make_up_the_batch(self):
         self.check(
             lambda **where: crop_batches(Noise(23, True), preset("byol"), 8, 8, 5, **where), 2
         )
 
-    def test_a_worker_reads_its_own_images_only(self):
+    def test_worker_reads_its_own_images_only(self):
         class Read(Coloured):
             def __getitem__(self, index):
                 read.append(int(index))
@@ -199,15 +203,15 @@ class TestWorkers:
             ),
         ],
     )
-    def test_parts_that_there_are_not(self, where, message):
+    def test_invalid_workers_are_an_error(self, where, message):
         with pytest.raises(ValueError, match=message):
             image_batches(Noise(23), 4, 0, **where)
         with pytest.raises(ValueError, match=message):
             view_batches(Noise(23), preset("none"), 8, 4, 0, MEAN, STD, **where)
 
 
-def test_one_by_one_and_together_the_draws_are_the_same():
-    """Images of one size may come either way; but for the resampling, the views are the same."""
+def test_views_one_by_one_have_the_parameters_of_batches():
+    """Views of images of one size are the same both ways, but for the resampling."""
     together, single = Coloured(8), Coloured(8)
     single.shape = None
     pairs = zip(
@@ -220,7 +224,7 @@ def test_one_by_one_and_together_the_draws_are_the_same():
             np.testing.assert_allclose(views, same, atol=1e-3)
 
 
-def test_an_unreadable_image_is_an_error_and_not_a_hole():
+def test_unreadable_image_is_an_error():
     class Broken(Coloured):
         def __getitem__(self, index):
             raise OSError("the disk is gone")

@@ -1,4 +1,4 @@
-"""The numbers of each preset, written out by hand from the papers."""
+"""View policies: the numbers of each preset, copied by hand from the papers."""
 
 import subprocess
 import sys
@@ -58,7 +58,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_presets_hold_the_papers_numbers(name):
+def test_presets_have_the_numbers_of_the_papers(name):
     for policy, expected in zip(preset(name), EXPECTED[name], strict=True):
         assert policy.model_dump() == expected
 
@@ -74,7 +74,7 @@ def test_preset_none_changes_nothing():
     assert first.crop_area == first.crop_aspect == (1.0, 1.0)
 
 
-def test_an_unknown_preset_is_a_key_error():
+def test_unknown_preset_is_a_key_error():
     assert set(PRESETS) == {"byol", "stl10", "simclr", "simsiam", "none"}
     with pytest.raises(KeyError):
         preset("moco")
@@ -103,24 +103,24 @@ def test_blur_kernel_spans_a_tenth_of_the_view(size, width):
         ("solarise_probability", 0.5, "not permitted"),
     ],
 )
-def test_what_makes_no_sense_is_refused(field, value, expected):
+def test_invalid_fields_are_rejected(field, value, expected):
     with pytest.raises(ValidationError) as raised:
         ViewPolicy(**{field: value})
     assert field in str(raised.value)
     assert expected in str(raised.value)
 
 
-def test_a_range_may_be_a_list_and_a_policy_is_frozen():
+def test_range_may_be_a_list_and_policy_is_frozen():
     policy = ViewPolicy(crop_area=[0.2, 0.2])
     assert policy.crop_area == (0.2, 0.2)
     with pytest.raises(ValidationError, match="frozen"):
         policy.hue = 0.2
 
 
-def test_every_field_says_what_it_means():
+def test_every_field_has_a_description():
     assert all(field.description for field in ViewPolicy.model_fields.values())
 
 
-def test_importing_it_loads_no_tensorflow():
+def test_importing_policy_loads_no_tensorflow():
     code = "import sys, pipelines.policy; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

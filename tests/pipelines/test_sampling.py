@@ -1,4 +1,4 @@
-"""Each image once an epoch, whoever reads; at the size of the largest sets by simulation."""
+"""Order of images: each once an epoch, for any number of workers and images."""
 
 import numpy as np
 import psutil
@@ -22,36 +22,36 @@ class TestOneWorker:
             index for step in range(5 * number, 5 * number + 5) for index in indices_of(step, seed)
         ]
 
-    def test_each_image_comes_once_an_epoch_but_for_the_rest_that_fills_no_batch(self):
+    def test_images_that_fill_batches_come_once_an_epoch(self):
         for number in range(4):
             seen = self.epoch(number)
             assert len(set(seen)) == len(seen) == 20
             assert set(seen) <= set(range(23))
 
-    def test_epochs_and_seeds_have_their_own_orders_and_rests(self):
+    def test_epochs_and_seeds_differ_in_order_and_remainder(self):
         epochs = [self.epoch(number) for number in range(12)] + [self.epoch(0, seed=1)]
         assert len({tuple(epoch) for epoch in epochs}) == 13
         assert len({frozenset(epoch) for epoch in epochs}) > 8
         assert set().union(*epochs) == set(range(23))
         assert self.epoch(0) == self.epoch(0)
 
-    def test_every_image_is_about_as_likely_at_every_place(self):
+    def test_images_are_equally_likely_at_first_position(self):
         first = np.array([indices_of(5 * number)[0] for number in range(460)])
         counts = np.bincount(first, minlength=23)
         chi_square = ((counts - 20.0) ** 2 / 20.0).sum()
         assert chi_square < 55.0  # 22 degrees of freedom, 1 in 10,000
 
-    def test_positions_count_the_epochs_images(self):
+    def test_positions_count_images_of_the_epoch(self):
         epoch, positions, _ = Order(23, 4, 0).at(step_of(13))
         assert (int(epoch), positions.numpy().tolist()) == (2, [12, 13, 14, 15])
 
-    def test_one_batch_may_be_the_whole_set(self):
+    def test_batch_may_hold_all_images(self):
         assert sorted(indices_of(3, count=4)) == [0, 1, 2, 3]
         assert indices_of(3, count=1, batch_size=1) == [0]
 
 
 def epoch_read_by(workers: int, count: int, batch_size: int, epoch: int = 0) -> np.ndarray:
-    """How often each image is read in an epoch, as uint8 `[count]`, worker after worker."""
+    """Returns how often each image is read in an epoch, as uint8 `[count]`."""
     times = np.zeros(count, np.uint8)
     steps = count // batch_size
     for worker in range(workers):
@@ -70,9 +70,8 @@ class TestManyWorkers:
         assert times.sum() == 2 * 4096  # all but the remainder that fills no batch
 
     @pytest.mark.long
-    def test_1024_workers_share_a_thousand_million_images(self):
-        """Takes minutes; a worker needs the memory of its part of a batch, whatever the number of
-        images."""
+    def test_1024_workers_share_a_billion_images(self):
+        """Takes minutes. A worker needs memory for its part of a batch only."""
         count, batch_size = 10**9, 2**24
         before = psutil.Process().memory_info().rss
         times = epoch_read_by(1024, count, batch_size)
@@ -83,7 +82,7 @@ class TestManyWorkers:
         assert times.sum(dtype=np.int64) == count // batch_size * batch_size
 
     @pytest.mark.parametrize(("before", "after"), [(1, 8), (8, 1), (8, 512)])
-    def test_another_number_of_workers_goes_on_in_the_same_order(self, before, after):
+    def test_order_is_independent_of_number_of_workers(self, before, after):
         def batch(workers, step):
             parts = [
                 Order(10**9, 4096, 7, worker, workers).at(step_of(step))
@@ -94,8 +93,8 @@ class TestManyWorkers:
         for one, other in zip(batch(before, 300_000), batch(after, 300_000), strict=True):
             np.testing.assert_array_equal(one, other)
 
-    def test_any_step_of_any_worker_costs_the_same(self):
-        """Nothing is held that grows with the images or the steps."""
+    def test_last_step_of_huge_set_needs_no_memory(self):
+        """Nothing is stored that grows with the images or the steps."""
         epoch, positions, indices = Order(10**12, 4096, 0, 1023, 1024).at(step_of(10**10))
         assert int(epoch) == 10**10 // (10**12 // 4096)
         assert positions.shape == indices.shape == (4,)

@@ -1,5 +1,7 @@
-"""What the fused views do beyond the papers: antialiased resampling, and colour without clipping in
-between. Pixels around [0, 1]."""
+"""NumPy reference of linear views: antialiased resampling, colour without clipping in between.
+
+Pixels are around [0, 1].
+"""
 
 import numpy as np
 
@@ -11,8 +13,10 @@ def hat(x):
 
 
 def keys(x):
-    """Cubic convolution with a = -0.5 (Keys, Cubic Convolution Interpolation for Digital Image
-    Processing, 1981, equation 15)."""
+    """Returns the cubic convolution kernel with a = -0.5.
+
+    Keys, Cubic Convolution Interpolation for Digital Image Processing, 1981, equation 15.
+    """
     x = np.abs(x)
     near, far = 1.5 * x**3 - 2.5 * x**2 + 1.0, -0.5 * x**3 + 2.5 * x**2 - 4.0 * x + 2.0
     return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
@@ -22,8 +26,7 @@ KERNELS = {"bilinear": hat, "bicubic": keys}
 
 
 def crop(image, box, size, kernel):
-    """The box, sampled at the centres of size x size cells; the kernel is as wide as a step where
-    that is more than a pixel."""
+    """Samples the box at the centres of size x size cells; the kernel spans at least a step."""
     top, left, height, width = box
     return _along(
         _along(np.asarray(image, np.float64), top, height, size, kernel, 0),
@@ -57,8 +60,10 @@ def saturation(image, factor):
 
 
 def hue(image, turn):
-    """A rotation of RGB space about (1, 1, 1), by Rodrigues' formula; red goes to green in a third
-    of the circle, as in HSV."""
+    """Rotates RGB space about (1, 1, 1), by Rodrigues' formula.
+
+    Red goes to green in a third of the circle, as in HSV.
+    """
     axis, angle = np.ones(3) / np.sqrt(3.0), 2.0 * np.pi * turn
     along = (image @ axis)[..., None] * axis
     return (
@@ -69,7 +74,7 @@ def hue(image, turn):
 
 
 def linear_view(image, numbers, policy, size, kernel):
-    """A whole view in the papers' order, jitter in the drawn one, clipped at the end only."""
+    """Returns a view in the papers' order of operations, clipped at the end only."""
     box = views.crop_box(
         numbers[views.CROP], *image.shape[:2], policy.crop_area, policy.crop_aspect
     )
@@ -78,7 +83,7 @@ def linear_view(image, numbers, policy, size, kernel):
     if numbers[views.PERSPECTIVE] < policy.perspective_probability:
         image = views.perspective(image, numbers[views.CORNERS], policy.perspective_distortion)
     if numbers[views.JITTER] < policy.jitter_probability:
-        b, c, s, h = (2.0 * numbers[views.COLOUR] - 1.0) * (
+        b, c, s, h = (2.0 * numbers[views.COLOR] - 1.0) * (
             policy.brightness,
             policy.contrast,
             policy.saturation,

@@ -1,12 +1,14 @@
-"""Views of one image, from the papers' definitions (BYOL, appendix B; STL-10 paper, section 3.4).
-Pixels in [0, 1], `[H, W, 3]`."""
+"""NumPy reference of views, from the papers' definitions; pixels in [0, 1], `[H, W, 3]`.
+
+BYOL, appendix B; STL-10 paper, section 3.4.
+"""
 
 import colorsys
 
 import numpy as np
 
 # An image's 48 numbers: which of them each operation takes.
-CROP, FLIP, JITTER, COLOUR, ORDER = slice(0, 4), 4, 5, slice(6, 10), slice(10, 14)
+CROP, FLIP, JITTER, COLOR, ORDER = slice(0, 4), 4, 5, slice(6, 10), slice(10, 14)
 GRAY, BLUR, SIGMA, SOLARIZE = 14, 15, 16, 17
 PERSPECTIVE, CORNERS, PATCHES, RECTANGLES, PATCH_COUNT = 18, slice(19, 27), 27, slice(28, 40), 40
 
@@ -16,8 +18,10 @@ def clipped(image):
 
 
 def crop_box(numbers, height, width, area_range, aspect_range):
-    """(top, left, height, width) in pixels of a box with uniform area and log-uniform aspect, cut
-    to the image."""
+    """Returns (top, left, height, width) in pixels of a crop box, cut to the image.
+
+    Area is uniform, aspect log-uniform.
+    """
     area = (area_range[0] + numbers[0] * (area_range[1] - area_range[0])) * height * width
     low, high = np.log(aspect_range[0]), np.log(aspect_range[1])
     aspect = np.exp(low + numbers[1] * (high - low))
@@ -31,8 +35,7 @@ def crop_box(numbers, height, width, area_range, aspect_range):
 
 
 def crop_bilinear(image, box, size):
-    """The box, sampled at the centres of size x size equal cells; beyond the outermost pixel
-    centres the edge goes on."""
+    """Samples the box at the centres of size x size cells; edge pixels are repeated."""
     top, left, box_height, box_width = box
     steps = (np.arange(size) + 0.5) / size
     rows, columns = top + steps * box_height - 0.5, left + steps * box_width - 0.5
@@ -72,10 +75,12 @@ def hue(image, turn):
     return _each_pixel(image, lambda h, s, v: ((h + turn) % 1.0, s, v))
 
 
-def jitter(image, colour, order, strengths):
-    """The four operations in ascending order of the numbers in `order`; `colour` holds how far each
-    goes, `strengths` its range."""
-    b, c, s, h = (2.0 * np.asarray(colour, np.float64) - 1.0) * strengths
+def jitter(image, color, order, strengths):
+    """Applies the four operations in ascending order of `order`.
+
+    `color` holds their amounts in [0, 1), `strengths` their ranges.
+    """
+    b, c, s, h = (2.0 * np.asarray(color, np.float64) - 1.0) * strengths
     operations = (
         lambda x: brightness(x, b),
         lambda x: contrast(x, 1.0 + c),
@@ -92,8 +97,7 @@ def grayscale(image):
 
 
 def blur(image, sigma, radius):
-    """Gaussian of 2 radius + 1 pixels across, in both directions at once; zeros outside the
-    image."""
+    """Applies a Gaussian of 2 radius + 1 pixels in both directions at once; zeros outside."""
     taps = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2.0 * sigma**2))
     kernel = np.outer(taps, taps) / taps.sum() ** 2
     padded = np.pad(image, ((radius, radius), (radius, radius), (0, 0)))
@@ -110,8 +114,10 @@ def solarize(image, threshold):
 
 
 def perspective(image, numbers, distortion):
-    """The view's corners (clockwise from the top left) move inwards by `numbers` [8] (x, y each) x
-    distortion x half the side."""
+    """Moves the corners, clockwise from the top left, inwards by `numbers` x distortion x side / 2.
+
+    `numbers` are x and y of each, `[8]`.
+    """
     size = len(image)
     start = np.array([[0, 0], [size - 1, 0], [size - 1, size - 1], [0, size - 1]], np.float64)
     end = (
@@ -151,8 +157,10 @@ def _bilinear_or_black(image, x, y):
 
 
 def rectangles(numbers, count_number, area_range):
-    """1 to 3 boxes (top, left, bottom, right) as fractions of the view, from 12 numbers: area,
-    aspect, place down, place across each."""
+    """Returns 1 to 3 boxes (top, left, bottom, right) as fractions of the view.
+
+    `numbers` are area, aspect, y and x of each, `[12]`.
+    """
     boxes = []
     for area, aspect, down, across in np.reshape(numbers, (3, 4))[: 1 + int(count_number * 3)]:
         area = area_range[0] + area * (area_range[1] - area_range[0])
@@ -164,7 +172,7 @@ def rectangles(numbers, count_number, area_range):
 
 
 def drop_patches(image, boxes):
-    """Every pixel whose centre lies in a box turns black."""
+    """Makes every pixel black whose centre lies in a box."""
     size, image = len(image), image.copy()
     for row in range(size):
         for column in range(size):
@@ -174,14 +182,13 @@ def drop_patches(image, boxes):
     return image
 
 
-def recolour(image, numbers, policy):
-    """Everything after crop and flip, in the papers' order; `policy` has the attributes of a view
-    policy."""
+def augment(image, numbers, policy):
+    """Applies everything after crop and flip, in the papers' order."""
     if numbers[PERSPECTIVE] < policy.perspective_probability:
         image = perspective(image, numbers[CORNERS], policy.perspective_distortion)
     if numbers[JITTER] < policy.jitter_probability:
         strengths = (policy.brightness, policy.contrast, policy.saturation, policy.hue)
-        image = jitter(image, numbers[COLOUR], numbers[ORDER], strengths)
+        image = jitter(image, numbers[COLOR], numbers[ORDER], strengths)
     if numbers[GRAY] < policy.grayscale_probability:
         image = grayscale(image)
     if numbers[BLUR] < policy.blur_probability:

@@ -117,7 +117,7 @@ class Record(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         step = completed["steps"] + 1
-        digest = hashlib.sha256(b"".join(ids.tobytes() for ids in self.seen)).hexdigest()[:16]
+        digest = hashlib.sha256(b"".join(params.tobytes() for params in self.seen)).hexdigest()[:16]
         line = {
             "step": step,
             "epoch": self.epoch,
@@ -164,12 +164,12 @@ def add_record_and_faults(job: dict) -> None:
     def reported_step(self, batch):
         reach("tracing")
 
-        def note(ids):
-            record.seen.append(ids)
+        def note(params):
+            record.seen.append(params)
             reach("inside the step")
-            return ids
+            return params
 
-        with tf.control_dependencies([tf.numpy_function(note, [batch[-1]], tf.int64)]):
+        with tf.control_dependencies([tf.numpy_function(note, [batch[-1]], batch[-1].dtype)]):
             return real_step(self, batch)
 
     def train_batches(config, images, first_step=0, *rest):

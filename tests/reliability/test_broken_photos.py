@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.sources import PhotoManifest, SourceError, open_source, unpacked
+from pipelines.sources import PhotoManifest, SourceError, open_source
 from pipelines.sources.decoding import UnreadableImage, decode
 from pipelines.sources.folder.discovery import SUFFIXES, printable
 from tests.helpers.waiting import HANG
@@ -233,7 +233,7 @@ class TestLostInMidRun:
         assert sorted(path for path, _ in told) == sorted(
             str(path.relative_to(tmp_path)) for path in (gone, cut)
         )
-        assert source.trouble() is None
+        assert source.failure() is None
 
     def test_too_many_stop_with_examples(self, tmp_path):
         told = []
@@ -245,7 +245,7 @@ class TestLostInMidRun:
         ):
             for image in source.train:
                 assert image.shape[2] == 3
-        assert isinstance(source.trouble(), SourceError)
+        assert isinstance(source.failure(), SourceError)
         assert len(told) == 5  # of 40 photos 4 may be lost
 
     def test_a_pipe_in_its_place_is_not_waited_for(self, tmp_path):
@@ -384,13 +384,13 @@ class TestGoneOnWith:
         )
 
     def again(self, root, source, told, **options):
-        roll = unpacked(source.roll.packed())
-        assert roll == source.roll
+        manifest = PhotoManifest.from_bytes(source.manifest.to_bytes())
+        assert manifest == source.manifest
         return open_source(
             "folder",
             root=str(root),
             on_lost=lambda *lost: told.append(lost),
-            roll=roll,
+            manifest=manifest,
             **OPTIONS | options,
         )
 
@@ -405,10 +405,10 @@ class TestGoneOnWith:
         Image.fromarray(np.full((8, 9, 3), 9, np.uint8)).save(root / "train" / "a" / "00-new.png")
         (root / "train" / "b" / "03.png").unlink()
         later = self.again(root, source, told, cache=cache, **size)
-        assert (later.fingerprint, later.skipped, later.roll) == (
+        assert (later.fingerprint, later.skipped, later.manifest) == (
             source.fingerprint,
             source.skipped,
-            source.roll,
+            source.manifest,
         )
         np.testing.assert_array_equal(later.train.labels, source.train.labels)
         lost = [index for index, image in enumerate(train) if image[0, 0, 0] == 31]
@@ -435,18 +435,18 @@ class TestGoneOnWith:
             path.write_bytes(path.read_bytes() + b" ")
         with pytest.raises(
             SourceError,
-            match=r"of 40 photos that this run was begun with are gone or have changed.*use --fresh",
+            match=r"of 40 photos that this run began with are gone or have changed.*use --fresh",
         ):
             self.again(root, source, [])
 
     def test_names_that_are_no_text_come_back(self):
-        roll = PhotoManifest(
+        manifest = PhotoManifest(
             {os.fsdecode(b"caf\xe9.jpg"): 3, "a\nb.png": 4},
             {},
             (("x", "y"),),
             {"train": (2, 3, 3), "test": None},
         )
-        assert unpacked(roll.packed()) == roll
+        assert PhotoManifest.from_bytes(manifest.to_bytes()) == manifest
 
     @pytest.mark.parametrize(
         "content",
@@ -455,13 +455,13 @@ class TestGoneOnWith:
             b"no",
             gzip.compress(b"[]"),
             gzip.compress(b'{"sizes": 1}'),
-            PhotoManifest({}, {}, (), {}).packed()[:-9],
+            PhotoManifest({}, {}, (), {}).to_bytes()[:-9],
         ],
         ids=["nothing", "text", "a list", "other fields", "half of it"],
     )
     def test_another_file_is_none(self, content):
         with pytest.raises(ValueError, match="expected the list of photos that a run wrote"):
-            unpacked(content)
+            PhotoManifest.from_bytes(content)
 
 
 @pytest.mark.long

@@ -15,7 +15,7 @@ from pipelines.policy import ViewPolicy
 from pipelines.sampling import Order
 from pipelines.sources import Images
 from pipelines.views.fused import FusedViews
-from pipelines.views.host_crops import resized
+from pipelines.views.host_crops import resize_crop
 from pipelines.views.keras_cv import HostViews
 from pipelines.views.random_params import crop_boxes, pixel_boxes, sample_params
 
@@ -49,16 +49,16 @@ class ViewPictures(keras.callbacks.Callback):
         ).at(first_step)
         positions, indices = positions[:_IMAGES_SHOWN], indices[:_IMAGES_SHOWN].numpy()
         originals = [self.images[int(index)] for index in indices]
+        params = sample_params(config.seed, 2, epoch, positions)
         boxes, views = [], []
         for number, policy in enumerate((config.views.first, config.views.second)):
-            params = sample_params((config.seed, number), epoch, positions)
             boxes.append(
                 [
-                    crop_boxes(policy, params[i : i + 1], *image.shape[:2])[0].numpy()
+                    crop_boxes(policy, params[i : i + 1, number], *image.shape[:2])[0].numpy()
                     for i, image in enumerate(originals)
                 ]
             )
-            views.append(self._views(policy, number, originals, epoch, positions).numpy())
+            views.append(self._views(policy, number, originals, params).numpy())
         try:
             views_figure(self.path, originals, np.array(boxes), np.array(views))
             picture = tf.io.decode_png(self.path.read_bytes(), channels=3)
@@ -70,46 +70,39 @@ class ViewPictures(keras.callbacks.Callback):
         self.events.add(0, lambda: tf.summary.image("views", picture[None]))
 
     def _views(
-        self,
-        policy: ViewPolicy,
-        number: int,
-        originals: list[np.ndarray],
-        epoch: tf.Tensor,
-        positions: tf.Tensor,
+        self, policy: ViewPolicy, number: int, originals: list[np.ndarray], params: tf.Tensor
     ) -> tf.Tensor:
         """Returns one view of each image, float32 `[n, size, size, 3]` in [0, 1]."""
-        size, seed = self.config.views.size, (self.config.seed, number)
-        params = sample_params(seed, epoch, positions)
+        size, own = self.config.views.size, params[:, number]
         if self.config.views.engine == "fused":
-            ids = tf.stack([tf.repeat(epoch, len(originals)), positions], axis=1)
             if self.images.shape is None:  # as in training, the host crops photos of several sizes
                 boxes = [
-                    pixel_boxes(policy, params[i : i + 1], *image.shape[:2])[0].numpy()
+                    pixel_boxes(policy, own[i : i + 1], *image.shape[:2])[0].numpy()
                     for i, image in enumerate(originals)
                 ]
                 originals = [
-                    resized(image[y1:y2, x1:x2], size)
+                    resize_crop(image[y1:y2, x1:x2], size)
                     for image, (y1, x1, y2, x2) in zip(originals, boxes, strict=True)
                 ]
                 policy = policy.without_crop()
             layer = FusedViews(
                 policy,
                 size,
-                seed,
+                number,
                 (0.0, 0.0, 0.0),
                 (1.0, 1.0, 1.0),
                 exact=self.config.views.exact,
                 dtype="float32",
             )
-            return layer(np.stack(originals), ids)
-        engine = HostViews(policy, size, seed)
+            return layer(np.stack(originals), params)
+        engine = HostViews(policy, size)
         if self.images.shape is not None:
-            crops = engine.crop(tf.constant(np.stack(originals)), params)
+            crops = engine.crop(tf.constant(np.stack(originals)), own)
         else:
             crops = tf.stack(
                 [
-                    engine.crop_one(tf.constant(image), params[i : i + 1])
+                    engine.crop_one(tf.constant(image), own[i : i + 1])
                     for i, image in enumerate(originals)
                 ]
             )
-        return engine.recolour(crops, params)
+        return engine.augment(crops, own)

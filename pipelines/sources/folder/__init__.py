@@ -1,1 +1,1 @@
-"""Photos in folders and lists."""
+"""Photos in folders and lists: the source "folder", and `FlatImageFolder`."""

@@ -1,10 +1,9 @@
-"""All photos below a folder, whatever their places say: none has a label, and none is left out for
-where it lies."""
+"""All photos below a folder, without labels, wherever they lie."""
 
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +22,8 @@ class Photo:
     Attributes:
         path: below the root, with "/".
         name: the same as text that can be written anywhere (see `printable`).
-        bytes: its length.
-        modified: when it was last changed, in nanoseconds.
+        bytes: its size.
+        modified: time of its last change, in nanoseconds.
     """
 
     path: str
@@ -34,16 +33,16 @@ class Photo:
 
 
 class FlatImageFolder:
-    """The photos below a folder, ascending by path. They are read and never changed.
+    """Photos below a folder, ascending by path. They are never changed.
 
     Args:
         root: the folder.
-        option: how messages name it.
+        option: its name in messages.
 
     Attributes:
         folder: absolute.
         photos: those that may be readable.
-        skipped: name -> reason, of those that are seen to be unreadable without opening them.
+        skipped: name -> reason, of those known to be unreadable without opening them.
 
     Raises:
         SourceError: there is no such folder, or no photo in it.
@@ -51,52 +50,51 @@ class FlatImageFolder:
 
     def __init__(self, root: str, option: str) -> None:
         self.folder = existing_folder(root, option)
-        found = walk(self.folder)
-        if not found.sizes:
-            raise SourceError(f"{option}: {found.no_photos(self.folder)}")
+        files = walk(self.folder)
+        if not files.sizes:
+            raise SourceError(f"{option}: {files.no_photos_message()}")
         self.photos = [
-            Photo(path, printable(path), size, found.modified[path])
-            for path, size in found.sizes.items()
+            Photo(path, printable(path), size, files.modified[path])
+            for path, size in files.sizes.items()
         ]
-        self.skipped = {printable(path): reason for path, reason in found.skipped.items()}
-        self._reader = PhotoReader(self.folder, found.sizes, None)
+        self.skipped = {printable(path): reason for path, reason in files.skipped.items()}
+        self._reader = PhotoReader(self.folder, files.sizes, None)
 
     def read(self, photo: Photo) -> np.ndarray:
-        """Its pixels, upright, uint8 `[height, width, 3]`. Raises `UnreadableImage`."""
+        """Returns a photo, upright, uint8 `[height, width, 3]`. Raises `UnreadableImage`."""
         return self._reader.read(photo.path)
 
     def read_each(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, np.ndarray | None, str]]:
-        """Reads photos with several threads, and yields them in their order: (photo, pixels or
-        None, why there are none).
+        """Reads photos with several threads, in their order; two photos per core are in memory.
 
-        Memory: two photos a core.
+        Yields:
+            (photo, pixels or None, the reason why there are none).
         """
         workers = min(16, os.cpu_count() or 1)
         with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
-            waiting: deque = deque()
+            waiting: deque[tuple[Photo, Future[np.ndarray]]] = deque()
             try:
                 for photo in photos:
                     waiting.append((photo, pool.submit(self.read, photo)))
                     if len(waiting) == 2 * workers:
-                        yield _outcome(*waiting.popleft())
+                        yield _result(*waiting.popleft())
                 while waiting:
-                    yield _outcome(*waiting.popleft())
-            finally:  # also on Ctrl-C: what hasn't begun is dropped
+                    yield _result(*waiting.popleft())
+            finally:  # also on Ctrl-C: photos that haven't begun are dropped
                 for _, future in waiting:
                     future.cancel()
 
     def notes(self) -> list[str]:
-        """Lines for people on what the photos were that have been read."""
-        return self._reader.settle()
+        """Returns lines for people about the photos that have been read."""
+        return self._reader.finish_counting()
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """One photo from anywhere, upright, uint8 `[height, width, 3]`. Raises `OSError`,
-    `UnreadableImage`."""
+    """Returns any photo, upright, uint8 `[height, width, 3]`. Raises OSError, UnreadableImage."""
     return PhotoReader(path.parent, {path.name: path.stat().st_size}, None).read(path.name)
 
 
-def _outcome(photo: Photo, future) -> tuple[Photo, np.ndarray | None, str]:
+def _result(photo: Photo, future: "Future[np.ndarray]") -> tuple[Photo, np.ndarray | None, str]:
     try:
         return photo, future.result(), ""
     except UnreadableImage as error:

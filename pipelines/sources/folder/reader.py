@@ -1,4 +1,4 @@
-"""Reads the photos of a folder, and keeps count of what they were."""
+"""Reads the photos of a folder, and counts formats, modes and sizes."""
 
 import os
 import stat
@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.sources.decoding import Facts, UnreadableImage, decode, plain_jpeg
-from pipelines.sources.folder.scan_cache import Scan
+from pipelines.sources.decoding import ImageFacts, UnreadableImage, decode, plain_jpeg
+from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import Shape
 
 _CONVERTED = {
@@ -25,14 +25,14 @@ _CONVERTED = {
 
 
 class PhotoReader:
-    """Decodes one photo after another; several threads may use it.
+    """Decodes photos; several threads may use it.
 
     Args:
         folder: what paths are relative to.
-        sizes: bytes of each photo when the folder was looked through. One of another size is
-            another photo, or half of one.
-        image_size: side that photos will be resized to, to count those that are smaller; or None.
-        scan: what is known of the photos, and is to be; or None.
+        sizes: bytes of each photo when it was discovered. A file of another size is another photo,
+            or half of one.
+        image_size: side to which photos will be resized, to count those that are smaller; or None.
+        scan: cache of facts about the photos; or None.
     """
 
     def __init__(
@@ -40,25 +40,25 @@ class PhotoReader:
         folder: Path,
         sizes: Mapping[str, int],
         image_size: int | None,
-        scan: Scan | None = None,
+        scan: ScanCache | None = None,
     ) -> None:
         self._folder = folder
         self._sizes = sizes
         self._image_size = image_size
         self._scan = scan
-        self._settled = False
+        self._counting = True
         self._lock = threading.Lock()
         self._formats: Counter[str] = Counter()
         self._modes: Counter[str] = Counter()
-        self._turned = 0
+        self._rotated = 0
         self._smaller = 0
         self._sides: tuple[int, int] | None = None
 
     def read(self, path: str) -> np.ndarray:
-        """Returns the photo at `path` as uint8 `[height, width, 3]`.
+        """Returns a photo's pixels, uint8 `[height, width, 3]`.
 
         Raises:
-            UnreadableImage: it can't be decoded, or isn't the file any more that it was.
+            UnreadableImage: it can't be decoded, or the file has changed.
         """
         facts = None
         try:
@@ -69,14 +69,16 @@ class PhotoReader:
         except OSError as error:
             raise UnreadableImage(error.strerror or str(error)) from error
         finally:
-            if self._scan is not None and not self._settled:
-                self._scan.note(path, facts)
+            if self._scan is not None and self._counting:
+                self._scan.record(path, facts)
         self._count(facts)
         return pixels
 
     def shape(self, path: str) -> Shape:
-        """The shape of what `read` returns; a photo that the scan knows isn't opened. Raises as
-        `read` does."""
+        """Returns the shape of what `read` returns; a photo in the cache isn't opened.
+
+        Raises what `read` raises.
+        """
         facts = None if self._scan is None else self._scan.facts(path)
         if facts is None:
             return self.read(path).shape
@@ -84,29 +86,28 @@ class PhotoReader:
         return facts.height, facts.width, 3
 
     def encoded(self, path: str) -> bytes | None:
-        """Returns the photo's file if `plain_jpeg` does; None for all else, which `read` takes."""
+        """Returns the photo's file if `plain_jpeg` does; None for any other, which `read` takes."""
         try:
             with self._open(path) as file:
                 return plain_jpeg(file)
-        except (OSError, UnreadableImage):  # `read` says what is wrong
+        except (OSError, UnreadableImage):  # `read` raises the reason
             return None
 
     def _open(self, path: str) -> BinaryIO:
-        """Raises OSError, and UnreadableImage where something else has come into the photo's
-        place."""
+        """Opens a photo. Raises OSError, and UnreadableImage where the file has been replaced."""
         # Without O_NONBLOCK, opening a pipe would wait for ever; it makes no difference to a file.
-        file = open(  # noqa: SIM115 - kept open by the caller
+        file = open(  # noqa: SIM115 - closed by the caller
             self._folder / path,
             "rb",
             opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK),
         )
         try:
-            now = os.fstat(file.fileno())
-            if not stat.S_ISREG(now.st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise UnreadableImage("not a regular file")
-            if now.st_size != self._sizes[path]:
+            if status.st_size != self._sizes[path]:
                 raise UnreadableImage(
-                    f"changed while it was used: {now.st_size:,} bytes, {self._sizes[path]:,} "
+                    f"changed while it was used: {status.st_size:,} bytes, {self._sizes[path]:,} "
                     "before"
                 )
         except BaseException:
@@ -114,9 +115,9 @@ class PhotoReader:
             raise
         return file
 
-    def settle(self) -> list[str]:
-        """Ends the counting, once every photo has been read. Returns lines for people."""
-        self._settled = True
+    def finish_counting(self) -> list[str]:
+        """Returns lines for people about all photos read so far, and counts no more."""
+        self._counting = False
         if self._sides is None:
             return []
         notes = [
@@ -126,29 +127,26 @@ class PhotoReader:
         converted: Counter[str] = Counter()
         for mode, number in self._modes.items():
             if mode != "RGB":
-                converted[
-                    _CONVERTED.get(
-                        mode, "16 bits" if mode in ("I", "F") or mode.startswith("I;16") else mode
-                    )
-                ] += number
+                deep = mode in ("I", "F") or mode.startswith("I;16")
+                converted["16 bits" if deep else _CONVERTED.get(mode, mode)] += number
         if converted:
             notes.append(f"converted to RGB: {_listed(converted)}")
-        if self._turned:
-            notes.append(f"turned upright as EXIF says: {self._turned:,}")
+        if self._rotated:
+            notes.append(f"turned upright as EXIF says: {self._rotated:,}")
         if self._smaller:
             notes.append(
                 f"smaller than data.image_size = {self._image_size}, enlarged: {self._smaller:,}"
             )
         return notes
 
-    def _count(self, facts: Facts) -> None:
-        if self._settled:
+    def _count(self, facts: ImageFacts) -> None:
+        if not self._counting:
             return
         low, high = sorted((facts.width, facts.height))
         with self._lock:
             self._formats[facts.format] += 1
             self._modes[facts.mode] += 1
-            self._turned += facts.turned
+            self._rotated += facts.rotated
             self._smaller += self._image_size is not None and low < self._image_size
             self._sides = (
                 (low, high)

@@ -1,5 +1,4 @@
-"""Photos that could be read when a run began and can't be any more: a disk fails, someone tidies
-up."""
+"""Replaces photos that become unreadable during a run."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -8,59 +7,65 @@ from typing import TypeVar
 
 import numpy as np
 
-from pipelines.sources.base import Lost, SourceError
+from pipelines.sources.base import OnLost, SourceError
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.discovery import printable
 
-Of = TypeVar("Of")
+T = TypeVar("T")
 
 
-class MissingPhotos:
-    """Has another photo take the place of one that is lost, so that a run of days doesn't end with
-    one file; too many do end it.
+class LostPhotos:
+    """Replaces each lost photo by another one, so that one file doesn't end a run of days.
 
-    Threads may use it.
+    Too many lost photos do end it. Several threads may use it.
 
     Args:
         folder: the root, for messages.
-        on_lost: called once for each lost photo with (path, reason); None where no photo may stand
-            for another, and the first loss is an error.
+        on_lost: called once for each lost photo with (path, reason); None: no photo is replaced,
+            and the first one lost is an error.
+
+    Attributes:
+        failure: the error that ended the run, or None.
     """
 
-    def __init__(self, folder: Path, on_lost: Lost | None) -> None:
+    def __init__(self, folder: Path, on_lost: OnLost | None) -> None:
         self._folder = folder
         self._on_lost = on_lost
         self._lock = threading.Lock()
         self._unreadable: set[str] = set()
         self._lost: dict[str, str] = {}
         self._allowed: int | None = None
-        self.error: SourceError | None = None
+        self.failure: SourceError | None = None
 
-    def settle(self, allowed: int, unreadable: Iterable[str] = ()) -> None:
-        """From now on what can't be read is lost, not unreadable from the beginning.
+    def begin(self, allowed: int, unreadable: Iterable[str] = ()) -> None:
+        """Treats photos that can't be read from now on as lost, not as unreadable from the start.
 
         Args:
-            allowed: the number of losses a run bears.
-            unreadable: paths that couldn't be read from the beginning, as far as nobody has tried
-                to.
+            allowed: number of photos that may be lost.
+            unreadable: paths that couldn't be read at the start, in so far as `read` wasn't called
+                for them.
         """
         self._allowed = allowed
         self._unreadable.update(unreadable)
 
     def read(
-        self, read: Callable[[str], Of], paths: Sequence[str], index: int, labels: np.ndarray | None
-    ) -> Of:
-        """Returns photo `index`; if it is lost, the next one of its label that can be read.
+        self, read: Callable[[str], T], paths: Sequence[str], index: int, labels: np.ndarray | None
+    ) -> T:
+        """Reads a photo; if it is lost, the next readable one of its label.
 
         Args:
-            read: path -> pixels, or what else is wanted of a photo that can be read.
+            read: path -> pixels, or another property of a readable photo.
             paths: of one split.
             index: into `paths`.
             labels: of the split, or None.
 
+        Returns:
+            What `read` returns.
+
         Raises:
-            UnreadableImage: it can't be read, before `settle`; or couldn't be from the beginning.
-            SourceError: it is lost, and with it more than are allowed. Then `error` is set as well.
+            UnreadableImage: it was unreadable from the start, or `begin` hasn't been called yet.
+            SourceError: it is lost, and with it more photos than are allowed. It is also stored in
+                `failure`.
         """
         try:
             return read(paths[index])
@@ -70,9 +75,9 @@ class MissingPhotos:
                     self._unreadable.add(paths[index])
             if paths[index] in self._unreadable:
                 raise
-            self._note(paths[index], str(error))
-        for step in range(1, len(paths)):
-            other = (index + step) % len(paths)
+            self._record(paths[index], str(error))
+        for offset in range(1, len(paths)):
+            other = (index + offset) % len(paths)
             if paths[other] in self._unreadable or (
                 labels is not None and labels[other] != labels[index]
             ):
@@ -80,16 +85,16 @@ class MissingPhotos:
             try:
                 return read(paths[other])
             except UnreadableImage as error:
-                self._note(paths[other], str(error))
-        raise self._stop(
-            f"{self._folder}: not one photo is left that could stand for {printable(paths[index])}"
+                self._record(paths[other], str(error))
+        raise self._fail(
+            f"{self._folder}: no readable photo could replace {printable(paths[index])}"
         )
 
-    def _note(self, path: str, reason: str) -> None:
-        """Raises SourceError when it is one too many."""
+    def _record(self, path: str, reason: str) -> None:
+        """Counts and reports a lost photo. Raises SourceError when it is one too many."""
         name = printable(path)
         if self._on_lost is None:
-            raise self._stop(
+            raise self._fail(
                 f"{self._folder / name}: {reason}. It could be read when the run began"
             )
         with self._lock:
@@ -97,17 +102,16 @@ class MissingPhotos:
                 return
             self._lost[path] = reason
             self._on_lost(name, reason)
-            if len(self._lost) > self._allowed:
+            if self._allowed is not None and len(self._lost) > self._allowed:
                 examples = "; ".join(
                     f"{printable(lost)}: {why}" for lost, why in list(self._lost.items())[:5]
                 )
-                raise self._stop(
+                raise self._fail(
                     f"{self._folder}: {len(self._lost):,} photos that could be read when the run "
-                    "began can't be any more; with those that "
-                    "couldn't be then they are more than data.max_unreadable_fraction allows. For "
-                    f"example {examples}"
+                    "began can't be read any more; with those that couldn't be read then they are "
+                    f"more than data.max_unreadable_fraction allows. For example {examples}"
                 )
 
-    def _stop(self, text: str) -> SourceError:
-        self.error = SourceError(text)
-        return self.error
+    def _fail(self, message: str) -> SourceError:
+        self.failure = SourceError(message)
+        return self.failure

@@ -1,110 +1,36 @@
-"""Photos of one's own: any tree of image files, or a list of them. They are read and never
-changed."""
+"""The source "folder": any tree of image files, or a list of them. They are never changed."""
 
 import contextlib
 import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.sources import heic
-from pipelines.sources.base import PhotoManifest, RawSource, Request, SourceError, SourceInfo
+from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
 from pipelines.sources.decoding import UnreadableImage, read_header
 from pipelines.sources.folder.discovery import DiscoveredFiles, existing_folder, printable, walk
 from pipelines.sources.folder.image_list import read_list
-from pipelines.sources.folder.layout import Layout, lay_out, lay_out_list
+from pipelines.sources.folder.layout import Layout, lay_out
 from pipelines.sources.folder.reader import PhotoReader
-from pipelines.sources.folder.replacement import MissingPhotos
-from pipelines.sources.folder.scan_cache import Scan
+from pipelines.sources.folder.replacement import LostPhotos
+from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import LazyImages, Shape
+from pipelines.sources.manifest import PhotoManifest
 
-_HEADERS = (
-    64  # files whose headers tell, before all are decoded, whether the photos seem to have one size
-)
-
-
-@dataclass(frozen=True)
-class _Photos:
-    """What `data.root` leads to.
-
-    Attributes:
-        folder: what paths are relative to.
-        where: the photos' place, for people.
-        found: all of them, for a run that goes on as they were when it began.
-        now: as they are.
-        layout: the same by split.
-        class_of: of a list, the class of each path that has one.
-    """
-
-    folder: Path
-    where: str
-    found: DiscoveredFiles
-    now: DiscoveredFiles
-    layout: Layout
-    class_of: Mapping[str, str]
-
-
-def _looked_through(request: Request) -> _Photos:
-    """Raises SourceError: see `read_list`, `lay_out_list`, `lay_out` and `_as_it_was`."""
-    listed, roll = read_list(request.root), request.roll
-    if listed is not None:
-        folder, where, found, class_of = (
-            listed.file.parent,
-            f"in {listed.file}",
-            listed.found,
-            listed.class_of,
-        )
-    else:
-        folder = existing_folder(request.root)
-        where, found, class_of = f"below {folder}", walk(folder), {}
-    now = found
-    if roll is not None:
-        found, class_of = (
-            _as_it_was(folder, now, roll, request.max_unreadable_fraction),
-            roll.class_of,
-        )
-    layout = (
-        lay_out(folder, found, request.seed)
-        if listed is None
-        else lay_out_list(listed.file, found, class_of, request.seed)
-    )
-    return _Photos(folder, where, found, now, layout, class_of)
-
-
-def _as_it_was(
-    folder: Path, now: DiscoveredFiles, roll: PhotoManifest, max_unreadable_fraction: float
-) -> DiscoveredFiles:
-    """What was found when the run began. Raises SourceError if more of it has gone or changed than
-    may be lost."""
-    unreadable = dict(roll.skipped)
-    total = len({*map(printable, roll.sizes), *unreadable})
-    gone = [
-        path
-        for path, size in roll.sizes.items()
-        if now.sizes.get(path) != size and printable(path) not in unreadable
-    ]
-    if len(gone) + len(unreadable) > max_unreadable_fraction * total and gone:
-        raise SourceError(
-            f"{folder}: {len(gone):,} of {total:,} photos that this run was begun with are gone or "
-            "have changed, more than "
-            f"data.max_unreadable_fraction = {max_unreadable_fraction:g} allows. For example "
-            f"{', '.join(map(printable, gone[:5]))}. Bring those back, or "
-            "use --fresh"
-        )
-    return DiscoveredFiles(dict(roll.sizes))
+_HEADERS = 64  # files whose headers are compared to tell whether the photos seem to have one size
 
 
 def describe(request: Request) -> SourceInfo:
-    """Counts the photos by their names. Raises SourceError: see `_looked_through`."""
-    photos = _looked_through(request)
-    folder, layout = photos.folder, photos.layout
+    """Counts the photos by their names. Raises SourceError."""
+    files, _ = _discover(request)
+    layout = lay_out(files, request.seed)
     counts = {split: len(paths) for split, paths in layout.files.items()}
-    notes = _notes(photos)
-    shape = _likely_shape(folder, layout)
+    notes = _notes(files, layout)
+    shape = _likely_shape(files.folder, layout)
     if shape is not None:
         notes.append(
             f"photos seem to be {shape[1]} x {shape[0]} pixels each, by "
@@ -114,103 +40,184 @@ def describe(request: Request) -> SourceInfo:
         counts,
         len(layout.class_names),
         shape,
-        unlabelled_from=layout.unlabelled_from,
         notes=tuple(notes),
+        unlabelled_from=layout.unlabelled_from,
     )
 
 
 def load(request: Request) -> RawSource:
-    """Finds the photos; they are decoded when they are read. Raises SourceError: see
-    `_looked_through`."""
-    photos = _looked_through(request)
-    folder, found, layout = photos.folder, photos.found, photos.layout
-    scan, roll = Scan(request.root, photos.now, request.scans), request.roll
-    reader, losses = (
-        PhotoReader(folder, found.sizes, request.image_size, scan),
-        MissingPhotos(folder, request.on_lost),
+    """Finds the photos, which are decoded when they are read. Raises SourceError."""
+    photos = _Photos(request)
+    files, layout = photos.discovered, photos.layout
+    return RawSource(
+        images={split: photos.images(split) for split in layout.files},
+        class_names=tuple(map(printable, layout.class_names)),
+        fingerprint=_fingerprint(files),
+        notes=tuple(_notes(files, layout)),
+        unlabelled_from=layout.unlabelled_from,
+        likely_shape=None
+        if request.image_size
+        else _likely_shape(files.folder, layout, photos.scan),
+        files=photos,
     )
-    unreadable = {} if roll is None else dict(roll.skipped)
 
-    def read(path: str) -> np.ndarray:
-        if (
-            unreadable and (reason := unreadable.get(printable(path))) is not None
-        ):  # it might be readable by now: the order would change
-            raise UnreadableImage(reason)
-        return reader.read(path)
 
-    def images(paths: list[str], labels: np.ndarray | None) -> LazyImages:
+class _Photos:
+    """Photos of a run, and the files that they are read from: an `ImageFiles`.
+
+    A resumed run has the photos of its manifest, whatever has become of the folder since.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.discovered, current = _discover(request)
+        self.layout = lay_out(self.discovered, request.seed)
+        folder, sizes = self.discovered.folder, self.discovered.sizes
+        self.scan = ScanCache(request.root or "", current, request.scan_folder)
+        self._reader = PhotoReader(folder, sizes, request.image_size, self.scan)
+        self._lost = LostPhotos(folder, request.on_lost)
+        self._resumed = request.manifest is not None
+        self._skipped: dict[str, str] = {}  # printable path -> reason, of a resumed run
+        if request.manifest is None:
+            self.manifest = PhotoManifest(sizes, self.discovered.class_of)
+            self.unreadable = tuple(
+                (printable(path), reason) for path, reason in self.discovered.skipped.items()
+            )
+            return
+        self.manifest = request.manifest
+        self._skipped = dict(request.manifest.skipped)
+        names = set(map(printable, sizes))
+        self.unreadable = tuple(item for item in request.manifest.skipped if item[0] not in names)
+        self._lost.begin(
+            int(request.max_unreadable_fraction * len(sizes)) - len(self._skipped),
+            [path for path in sizes if printable(path) in self._skipped],
+        )
+
+    @property
+    def failure(self) -> SourceError | None:
+        return self._lost.failure
+
+    def images(self, split: str) -> LazyImages:
+        """Returns the photos of a split."""
+        paths, labels = self.layout.files[split], self.layout.labels.get(split)
+        reader, lost = self._reader, self._lost
         return LazyImages(
             len(paths),
-            lambda index: losses.read(read, paths, index, labels),
+            lambda index: lost.read(self._read, paths, index, labels),
             labels,
             encoded=lambda index: reader.encoded(paths[index]),
-            shape_of=lambda index: losses.read(reader.shape, paths, index, labels),
+            shape_of=lambda index: lost.read(reader.shape, paths, index, labels),
         )
 
-    if roll is not None:
-        bad = [path for path in found.sizes if printable(path) in unreadable]
-        losses.settle(
-            int(request.max_unreadable_fraction * len(found.sizes)) - len(unreadable), bad
-        )
+    def name(self, split: str, index: int) -> str:
+        return printable(self.layout.files[split][index])
 
-    def after_reading(losses_allowed: int) -> tuple[str, ...]:
-        losses.settle(losses_allowed)
-        return (
-            *reader.settle(),
-            *(_duplicates_notes(folder, found.sizes, layout, scan) if roll is None else ()),
-        )
+    def finish_reading(self, losses_allowed: int) -> tuple[str, ...]:
+        self._lost.begin(losses_allowed)
+        duplicates = () if self._resumed else self._duplicate_notes()
+        return (*self._reader.finish_counting(), *duplicates)
 
-    return RawSource(
-        images={
-            split: images(paths, layout.labels.get(split)) for split, paths in layout.files.items()
-        },
-        class_names=tuple(map(printable, layout.class_names)),
-        fingerprint=_fingerprint(found.sizes, photos.class_of),
-        notes=tuple(_notes(photos)),
-        unlabelled_from=layout.unlabelled_from,
-        likely_shape=None if request.image_size else _likely_shape(folder, layout, scan),
-        file_name=lambda split, index: printable(layout.files[split][index]),
-        skipped=_unopened(found) if roll is None else _unopened_then(roll),
-        after_reading=after_reading,
-        trouble=lambda: losses.error,
-        roll=PhotoManifest(found.sizes, photos.class_of) if roll is None else roll,
-        keep=scan.keep,
+    def save_scan(self) -> None:
+        self.scan.save()
+
+    def _read(self, path: str) -> np.ndarray:
+        # A photo that is readable by now stays skipped, or the order would change.
+        if self._skipped and (reason := self._skipped.get(printable(path))) is not None:
+            raise UnreadableImage(reason)
+        return self._reader.read(path)
+
+    def _duplicate_notes(self) -> list[str]:
+        """Returns lines on copies of other files, and on test photos that are also in train."""
+        split_of = {path: split for split, paths in self.layout.files.items() for path in paths}
+        by_size: dict[int, list[str]] = defaultdict(list)
+        for path in split_of:
+            by_size[self.discovered.sizes[path]].append(path)
+        copies, leaked = 0, 0
+        for paths in by_size.values():
+            if len(paths) < 2:
+                continue
+            by_digest: dict[str, list[str]] = defaultdict(list)
+            for path in paths:
+                with contextlib.suppress(OSError):  # reported already
+                    by_digest[self.scan.digest(self.discovered.folder, path)].append(path)
+            for group in by_digest.values():
+                copies += len(group) - 1
+                tests = sum(split_of[path] == "test" for path in group)
+                leaked += tests if tests < len(group) else 0
+        notes = []
+        if copies:
+            notes.append(f"{copies:,} file(s) are exact copies of others")
+        if leaked:
+            notes.append(f"{leaked:,} test photo(s) are also among the photos to learn from")
+        return notes
+
+
+def _discover(request: Request) -> tuple[DiscoveredFiles, DiscoveredFiles]:
+    """Returns the photos of the run, and those that are there now.
+
+    Raises:
+        SourceError: there is no such folder or list, or too many photos of a resumed run are gone.
+    """
+    current = read_list(request.root)
+    if current is None:
+        current = walk(existing_folder(request.root))
+    if request.manifest is None:
+        return current, current
+    _check_still_there(current, request.manifest, request.max_unreadable_fraction)
+    restored = replace(
+        current,
+        sizes=dict(request.manifest.sizes),
+        class_of=request.manifest.class_of,
+        modified={},
+        skipped={},
+        others=Counter(),
     )
+    return restored, current
 
 
-def _unopened(found: DiscoveredFiles) -> tuple[tuple[str, str], ...]:
-    return tuple((printable(path), reason) for path, reason in found.skipped.items())
+def _check_still_there(
+    current: DiscoveredFiles, manifest: PhotoManifest, max_unreadable_fraction: float
+) -> None:
+    """Raises SourceError if more photos of a resumed run are gone or changed than may be lost."""
+    unreadable = dict(manifest.skipped)
+    total = len({*map(printable, manifest.sizes), *unreadable})
+    gone = [
+        path
+        for path, size in manifest.sizes.items()
+        if current.sizes.get(path) != size and printable(path) not in unreadable
+    ]
+    if gone and len(gone) + len(unreadable) > max_unreadable_fraction * total:
+        raise SourceError(
+            f"{current.folder}: {len(gone):,} of {total:,} photos that this run began with are "
+            "gone or have changed, more than data.max_unreadable_fraction = "
+            f"{max_unreadable_fraction:g} allows. For example "
+            f"{', '.join(map(printable, gone[:5]))}. Bring those back, or use --fresh"
+        )
 
 
-def _unopened_then(roll: PhotoManifest) -> tuple[tuple[str, str], ...]:
-    names = set(map(printable, roll.sizes))
-    return tuple((path, reason) for path, reason in roll.skipped if path not in names)
-
-
-def _notes(photos: _Photos) -> list[str]:
-    found, layout = photos.found, photos.layout
+def _notes(files: DiscoveredFiles, layout: Layout) -> list[str]:
     total = sum(map(len, layout.files.values()))
-    bytes_ = sum(found.sizes[path] for paths in layout.files.values() for path in paths)
-    notes = [f"{total:,} photos {photos.where}, {bytes_ / 1e6:,.1f} MB"]
+    megabytes = sum(files.sizes[path] for paths in layout.files.values() for path in paths) / 1e6
+    origin = f"below {files.folder}" if files.list_file is None else f"in {files.list_file}"
+    notes = [f"{total:,} photos {origin}, {megabytes:,.1f} MB"]
     notes += layout.notes
-    notes += heic.notes(found.sizes)
-    if found.others:
-        notes.append(found.others_note())
+    notes += heic.notes(files.sizes)
+    if files.others:
+        notes.append(files.others_note())
     return notes
 
 
-def _fingerprint(sizes: Mapping[str, int], class_of: Mapping[str, str]) -> str:
-    """Of paths and sizes, and of the classes that aren't in the paths."""
+def _fingerprint(files: DiscoveredFiles) -> str:
+    """Returns a digest of paths and sizes, and of the classes that aren't in the paths."""
     digest = hashlib.sha256()
-    for path, size in sizes.items():
+    for path, size in files.sizes.items():
         digest.update(os.fsencode(path) + b"\0" + str(size).encode() + b"\n")
-        if path in class_of:
-            digest.update(os.fsencode(class_of[path]) + b"\n")
+        if path in files.class_of:
+            digest.update(os.fsencode(files.class_of[path]) + b"\n")
     return digest.hexdigest()
 
 
-def _likely_shape(folder: Path, layout: Layout, scan: Scan | None = None) -> Shape | None:
-    """The shape that headers from all over the folder agree on, or None."""
+def _likely_shape(folder: Path, layout: Layout, scan: ScanCache | None = None) -> Shape | None:
+    """Returns the shape on which headers from all over the folder agree, or None."""
     paths = [path for split in layout.files.values() for path in split]
     shapes = set()
     for index in np.unique(np.linspace(0, len(paths) - 1, _HEADERS).astype(int)):
@@ -224,31 +231,3 @@ def _likely_shape(folder: Path, layout: Layout, scan: Scan | None = None) -> Sha
         except (OSError, UnreadableImage):  # the pass over all files reports it
             continue
     return (*shapes.pop(), 3) if len(shapes) == 1 else None
-
-
-def _duplicates_notes(
-    folder: Path, sizes: Mapping[str, int], layout: Layout, scan: Scan
-) -> list[str]:
-    """Says how many files are copies of others, and how many test photos a run could have seen."""
-    split_of = {path: split for split, paths in layout.files.items() for path in paths}
-    by_size: dict[int, list[str]] = defaultdict(list)
-    for path in split_of:
-        by_size[sizes[path]].append(path)
-    copies, seen_in_test = 0, 0
-    for paths in by_size.values():
-        if len(paths) < 2:
-            continue
-        same: dict[str, list[str]] = defaultdict(list)
-        for path in paths:
-            with contextlib.suppress(OSError):  # reported already
-                same[scan.digest(folder, path)].append(path)
-        for group in same.values():
-            copies += len(group) - 1
-            tests = sum(split_of[path] == "test" for path in group)
-            seen_in_test += tests if tests < len(group) else 0
-    notes = []
-    if copies:
-        notes.append(f"{copies:,} file(s) are exact copies of others")
-    if seen_in_test:
-        notes.append(f"{seen_in_test:,} test photo(s) are also among the photos to learn from")
-    return notes

@@ -1,5 +1,4 @@
-"""A TFDS data set, prepared: from what lies here already, from an archive downloaded by hand, or
-from the network."""
+"""Prepares a TFDS data set from what is there already, a downloaded archive, or the network."""
 
 import contextlib
 import importlib.util
@@ -7,9 +6,8 @@ import io
 import os
 import shutil
 import sys
-import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,103 +16,31 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from pipelines.sources.base import SourceError
-from pipelines.sources.images import Shape
+from pipelines.sources.tfds.archives import check_tar
+from pipelines.sources.tfds.published import PublishedDataset
 
+try:
+    from pipelines.compat import NonMatchingChecksumError, get_dl_fname, is_locally_cached
+except ImportError as error:
+    raise SourceError(str(error)) from error
 
-def check_tar(path: Path, most: int) -> None:
-    """Reads the headers of a tar archive, packed or not; a packed one has to be unpacked for that,
-    into nothing.
-
-    Args:
-        path: of the archive.
-        most: bytes that its files may have together.
-
-    Raises:
-        SourceError: it can't be read, holds anything but files and folders, a path that climbs out,
-            or more than `most` bytes.
-    """
-    total = 0
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                name = repr(member.name)[:80]
-                if not (member.isreg() or member.isdir()):
-                    raise SourceError(
-                        f"{path}: {name} in it is a link or a device; expected files and folders "
-                        "alone. Download it again"
-                    )
-                if os.path.isabs(member.name) or ".." in member.name.split("/"):
-                    raise SourceError(
-                        f"{path}: {name} in it lies outside the folder that it is unpacked into. "
-                        "Download it again"
-                    )
-                total += member.size
-                if total > most:
-                    raise SourceError(
-                        f"{path}: expected at most {most:,} bytes in it; it unpacks to more. "
-                        "Download it again"
-                    )
-    except (
-        OSError,
-        EOFError,
-        tarfile.TarError,
-        ValueError,
-    ) as error:  # zlib's and lzma's errors come as one of these
-        raise SourceError(f"{path} is no whole tar archive: {error}. Download it again") from error
-
-
-try:  # the line above succeeds whatever fails inside, and leaves a package that is empty
-    from tensorflow_datasets.core.download import resource
-    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
-except Exception as error:  # protobuf has errors of its own for messages that are newer than itself
-    raise SourceError(
-        f"tensorflow-datasets can't be imported here: {error}. Beside TensorFlow 2.19: pip install "
-        "'tensorflow-metadata<1.18'"
-    ) from error
-
-_TIMEOUT = 10  # seconds that a server may take to answer; TFDS itself tries for 200 s
+_TIMEOUT = 10  # seconds for a server to answer; TFDS itself retries for 200 s
 _EXAMPLE = "`python -m byol_tf.train` alone needs no data: it learns from images that it draws."
 
 
 @dataclass(frozen=True)
-class Published:
-    """What is known of a data set without having it.
-
-    Attributes:
-        name: as TFDS calls it.
-        splits: our names of its splits -> TFDS's.
-        counts: images in each of our splits.
-        classes: number of classes.
-        shape: of every image, or None.
-        archives: the files that it comes as.
-        by_hand: where people get them, if TFDS can't download them; else None.
-        disk: how many times the archives' size preparing takes on the disk, beside the archives
-            themselves.
-    """
-
-    name: str
-    splits: Mapping[str, str]
-    counts: Mapping[str, int]
-    classes: int
-    shape: Shape | None
-    archives: tuple[str, ...]
-    by_hand: str | None
-    disk: float
-
-
-@dataclass(frozen=True)
 class DatasetLocation:
-    """Where a data set is to come from.
+    """Location of a data set: prepared, or the archives or address that it is prepared from.
 
     Attributes:
-        builder: TFDS's.
-        prepared: nothing is left to do.
-        archives: the archives that lie here, in a folder of TFDS's or where the user said; else
+        builder: TFDS's builder of it.
+        prepared: whether it is prepared.
+        archives: the archives on this disk, in a folder of TFDS's or where the user says; else
             empty.
         url: what would be downloaded, or None.
-        size: of the archives in bytes, as TFDS recorded it.
-        disk: bytes that preparing takes on the disk at most, with a download where there is one.
-        missing: what people must do before it can be prepared, or None.
+        size: of the archives in bytes, as TFDS records it.
+        disk: bytes that preparing takes on the disk at most, including the download if any.
+        missing: instructions to people, if something has to be downloaded by hand; else None.
     """
 
     builder: tfds.core.DatasetBuilder
@@ -126,24 +52,26 @@ class DatasetLocation:
     missing: str | None = None
 
 
-def find(published: Published, root: str | None, archive: str | None) -> DatasetLocation:
-    """Looks for a data set. Writes nothing and uses no network.
+def find_dataset(
+    published: PublishedDataset, root: str | None, archive: str | None
+) -> DatasetLocation:
+    """Finds a data set on this disk. Writes nothing and uses no network.
 
     Args:
-        published: which one.
-        root: where prepared data sets lie; None: TFDS's own place.
-        archive: the archive or, for several, their folder; None: only TFDS's own folders are looked
-            in.
+        published: the data set.
+        root: the folder of prepared data sets; None: TFDS's default.
+        archive: the archive or, for several, their folder; None: only TFDS's own folders are
+            searched.
 
     Raises:
-        SourceError: `archive` is missing or not whole.
+        SourceError: `archive` is missing or incomplete.
     """
     data_dir = None if root is None else os.path.abspath(os.path.expanduser(root))
     with _errors_only():  # TFDS warns of a folder that isn't there yet
         builder = tfds.builder(published.name, data_dir=data_dir)
         prepared = builder.is_prepared()
-        # Its wheels exist for Linux only; where it is missing TFDS writes TFRecords, which are read
-        # by index as well.
+        # array_record's wheels exist for Linux only; without it TFDS writes TFRecords, which are
+        # read by index as well.
         if not prepared and importlib.util.find_spec("array_record") is not None:
             builder = tfds.builder(published.name, data_dir=data_dir, file_format="array_record")
     recorded = {
@@ -158,75 +86,79 @@ def find(published: Published, root: str | None, archive: str | None) -> Dataset
     else:
         archives = tuple(
             _downloads(builder) / "manual" / name for name in published.archives
-        )  # where TFDS itself looks
+        )  # TFDS's own folder
         missing = [path for path in archives if not path.is_file()]
-        if missing and published.by_hand is not None:
+        if missing and published.manual_download is not None:
             return DatasetLocation(
                 builder,
                 False,
                 (),
                 None,
                 size,
-                round(size * published.disk),
-                _missing_by_hand(published, builder, missing),
+                round(size * published.disk_factor),
+                _manual_download_message(published, builder, missing),
             )
         archives = () if missing else archives
     for path, name in zip(archives, published.archives[: len(archives)], strict=True):
         if path.stat().st_size != recorded[name][1]:
             raise SourceError(
-                f"{path} is not whole: it has {path.stat().st_size:,} bytes, {name} has "
+                f"{path} is incomplete: it has {path.stat().st_size:,} bytes, {name} has "
                 f"{recorded[name][1]:,}. Download it again"
             )
     url = recorded[published.archives[0]][0]
     if archives or _is_downloaded(builder, url):
         url = None
     return DatasetLocation(
-        builder, False, archives, url, size, round(size * (published.disk + (url is not None)))
+        builder,
+        False,
+        archives,
+        url,
+        size,
+        round(size * (published.disk_factor + (url is not None))),
     )
 
 
-def prepare(published: Published, found: DatasetLocation) -> None:
-    """Has TFDS download what is missing and prepare the data set; what it unpacks on the way is
-    deleted again.
+def prepare(published: PublishedDataset, location: DatasetLocation) -> None:
+    """Has TFDS download what is missing and prepare the data set.
+
+    What it unpacks meanwhile is deleted again.
 
     Raises:
         SourceError: no network, a wrong checksum, a broken archive or one that reaches outside its
             folder, a full disk.
     """
-    folder = Path(found.builder.data_dir)
-    home = next(path for path in folder.parents if path.exists())
-    free = shutil.disk_usage(home).free
-    if free < found.disk:
+    folder = Path(location.builder.data_dir)
+    existing = next(path for path in folder.parents if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < location.disk:
         raise SourceError(
-            f"data.root: {home} has {free / 1e9:.1f} GB free, preparing {published.name} takes "
-            f"{found.disk / 1e9:.1f} GB; "
+            f"data.root: {existing} has {free / 1e9:.1f} GB free, preparing {published.name} takes "
+            f"{location.disk / 1e9:.1f} GB; "
             "name a folder on another disk"
         )
-    if found.url is not None:
-        _reach(published, found)
-    for archive in (
-        found.archives
-    ):  # TFDS compares checksums of some data sets only, and passes over odd members without a word
-        check_tar(archive, found.disk)
+    if location.url is not None:
+        _check_server(published, location, location.url)
+    # TFDS compares the checksums of some data sets only, and ignores suspicious members.
+    for archive in location.archives:
+        check_tar(archive, location.disk)
     try:
-        downloads = _downloads(found.builder)
+        downloads = _downloads(location.builder)
         downloads.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="unpacked-", dir=downloads) as unpacked, _quiet():
             config = tfds.download.DownloadConfig(
                 extract_dir=unpacked,
-                manual_dir=_manual_dir(published, found, Path(unpacked)),
+                manual_dir=_manual_dir(published, location, Path(unpacked)),
                 try_download_gcs=False,
             )
-            found.builder.download_and_prepare(download_config=config)
+            location.builder.download_and_prepare(download_config=config)
     except NonMatchingChecksumError as error:
-        where = found.archives[0] if found.archives else found.url
+        origin = location.archives[0] if location.archives else location.url
         raise SourceError(
-            f"{where} is not the file that was published: its checksum differs from TFDS's. "
+            f"{origin} is not the file that was published: its checksum differs from TFDS's. "
             "Download it again"
         ) from error
-    except (
-        Exception
-    ) as error:  # of TFDS, requests, tarfile, TensorFlow's file system: all end the preparation
+    # TFDS, requests, tarfile and TensorFlow's file system raise what they like.
+    except Exception as error:
         raise SourceError(
             f"{published.name} could not be prepared in {folder}: {type(error).__name__}: {error}"
         ) from error
@@ -236,60 +168,62 @@ def _downloads(builder: tfds.core.DatasetBuilder) -> Path:
     return Path(builder.data_dir_root) / "downloads"
 
 
-def _named_archives(published: Published, archive: Path) -> tuple[Path, ...]:
-    """What the user's `archive` means. Raises SourceError."""
+def _named_archives(published: PublishedDataset, archive: Path) -> tuple[Path, ...]:
+    """Returns the files that the user's `archive` names. Raises SourceError."""
     if archive.is_file() and len(published.archives) == 1:
         return (archive,)
     folder = archive.parent if archive.is_file() else archive
     archives = tuple(folder / name for name in published.archives)
     missing = [path.name for path in archives if not path.is_file()]
     if missing:
-        where = (
+        reason = (
             f"{folder} has no {' and no '.join(missing)}"
             if folder.is_dir()
             else f"there is no {archive}"
         )
-        what = (
+        needed = (
             f"the file {published.archives[0]}"
             if len(archives) == 1
             else f"the folder with {' and '.join(published.archives)}"
         )
-        raise SourceError(f"data.archive: {where}; {what} is needed, packed as it was downloaded")
+        raise SourceError(
+            f"data.archive: {reason}; {needed} is needed, packed as it was downloaded"
+        )
     return archives
 
 
 def _is_downloaded(builder: tfds.core.DatasetBuilder, url: str) -> bool:
-    """Whether an earlier run of TFDS left the archive, in the place and under the name that TFDS
-    gives it."""
-    name = resource.get_dl_fname(url, builder.url_infos[url].checksum)
+    """Returns whether TFDS has downloaded the archive before."""
+    name = get_dl_fname(url, builder.url_infos[url].checksum)
     downloads = _downloads(builder)
     return any(
-        resource.is_locally_cached(tfds.core.Path(folder / name))
+        is_locally_cached(tfds.core.Path(folder / name))
         for folder in (downloads / builder.name, downloads)
     )
 
 
-def _manual_dir(published: Published, found: DatasetLocation, scratch: Path) -> Path | None:
-    """The folder in which TFDS finds the archives under the names that it knows."""
-    if not found.archives:
+def _manual_dir(
+    published: PublishedDataset, location: DatasetLocation, scratch: Path
+) -> Path | None:
+    """Returns a folder with the archives under the names that TFDS expects."""
+    if not location.archives:
         return None
     if all(
-        path.name == name for path, name in zip(found.archives, published.archives, strict=True)
+        path.name == name for path, name in zip(location.archives, published.archives, strict=True)
     ):
-        return found.archives[0].parent
+        return location.archives[0].parent
     folder = scratch / "manual"
     folder.mkdir()
-    for path, name in zip(found.archives, published.archives, strict=True):
+    for path, name in zip(location.archives, published.archives, strict=True):
         (folder / name).symlink_to(path)
     return folder
 
 
-def _reach(published: Published, found: DatasetLocation) -> None:
-    """Asks the server once, because TFDS would try for minutes. Raises SourceError where it doesn't
-    answer."""
+def _check_server(published: PublishedDataset, location: DatasetLocation, url: str) -> None:
+    """Sends one request, because TFDS would retry for minutes. Raises SourceError if it fails."""
     try:
-        with requests.get(found.url, stream=True, timeout=_TIMEOUT) as answer:
-            answer.raise_for_status()
+        with requests.get(url, stream=True, timeout=_TIMEOUT) as response:
+            response.raise_for_status()
     except requests.RequestException as error:
         reason = (
             f"status {error.response.status_code}"
@@ -299,27 +233,28 @@ def _reach(published: Published, found: DatasetLocation) -> None:
         name = published.archives[0]
         raise SourceError(
             f"{published.name} is not here and can't be downloaded. It is not prepared in "
-            f"{found.builder.data_dir}; {name} is not in "
-            f"{_downloads(found.builder) / 'manual'}; {found.url} does not answer ({reason}). "
-            "Download it where there is a network "
-            f"({found.size / 1e9:.2f} GB) and name the file in data.archive. {_EXAMPLE}"
+            f"{location.builder.data_dir}; {name} is not in "
+            f"{_downloads(location.builder) / 'manual'}; {url} does not answer "
+            f"({reason}). Download it where there is a network ({location.size / 1e9:.2f} GB) and "
+            f"name the file in data.archive. {_EXAMPLE}"
         ) from error
 
 
-def _missing_by_hand(
-    published: Published, builder: tfds.core.DatasetBuilder, missing: list[Path]
+def _manual_download_message(
+    published: PublishedDataset, builder: tfds.core.DatasetBuilder, missing: list[Path]
 ) -> str:
     return (
         f"{published.name} is not here and has to be downloaded by hand. It is not prepared in "
         f"{builder.data_dir}; "
         f"{' and '.join(path.name for path in missing)} not found in {missing[0].parent}. "
-        f"{published.by_hand} Put the files there, "
+        f"{published.manual_download} Put the files there, "
         f"or name their folder in data.archive. {_EXAMPLE}"
     )
 
 
 @contextlib.contextmanager
 def _errors_only() -> Iterator[None]:
+    """Hides TFDS's warnings."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -330,7 +265,7 @@ def _errors_only() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """TFDS's progress bars are for a terminal; elsewhere they fill a log."""
+    """Hides TFDS's progress bars where there is no terminal: they would fill a log."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(_errors_only())
         if not sys.stderr.isatty():

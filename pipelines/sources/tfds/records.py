@@ -1,5 +1,4 @@
-"""The records of a prepared TFDS split, each reached by its index, in either file format and
-without TensorFlow."""
+"""Random access to the records of a prepared TFDS split, in either file format."""
 
 import contextlib
 import io
@@ -16,46 +15,41 @@ from pipelines.sources.base import Progress, SourceError
 from pipelines.sources.decoding import UnreadableImage, decode, plain_jpeg
 from pipelines.sources.images import LazyImages, Shape
 
-_HEADER = struct.Struct(
-    "<Q4x"
-)  # a TFRecord: length, checksum of the length; then the data and their checksum of 4 bytes
-_FOOTER = 4
+# A TFRecord: its length, the length's checksum; then the data and their checksum.
+_HEADER = struct.Struct("<Q4x")
+_FOOTER = 4  # bytes
 
 
 class TFRecords:
-    """Random access to the TFRecord files of a split, which TFDS reads from beginning to end only.
+    """TFRecord files of a split, accessed by index; TFDS reads them sequentially only.
 
     Args:
         files: the shards, in order.
-        lengths: records in each, as TFDS noted them.
+        lengths: number of records in each, as TFDS records it.
 
     Raises:
-        SourceError: a shard is cut short or missing.
+        SourceError: a shard is truncated or missing.
     """
 
     def __init__(self, files: list[Path], lengths: list[int]) -> None:
         self._files = files
-        self._first = np.concatenate(
-            [[0], np.cumsum(lengths)]
-        )  # number of each shard's first record
-        self._places = [_places(file, length) for file, length in zip(files, lengths, strict=True)]
+        self._first = np.concatenate([[0], np.cumsum(lengths)])  # index of a shard's first record
+        self._spans = [_spans(file, length) for file, length in zip(files, lengths, strict=True)]
 
     def __len__(self) -> int:
         return int(self._first[-1])
 
     def __getitem__(self, index: int) -> bytes:
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
-        start, length = self._places[shard][index - self._first[shard]]
-        with open(
-            self._files[shard], "rb"
-        ) as file:  # opened each time: threads would share a position
+        start, length = self._spans[shard][index - self._first[shard]]
+        with open(self._files[shard], "rb") as file:  # each time: threads would share a position
             file.seek(int(start))
             return file.read(int(length))
 
 
-def _places(file: Path, count: int) -> np.ndarray:
-    """int64 `[count, 2]`: where each record's data begin, and how long they are."""
-    places = np.empty((count, 2), np.int64)
+def _spans(file: Path, count: int) -> np.ndarray:
+    """Returns int64 `[count, 2]`: offset and length of each record's data."""
+    spans = np.empty((count, 2), np.int64)
     try:
         size = file.stat().st_size
         with open(file, "rb") as opened:
@@ -63,15 +57,15 @@ def _places(file: Path, count: int) -> np.ndarray:
             for row in range(count):
                 opened.seek(position)
                 (length,) = _HEADER.unpack(opened.read(_HEADER.size))
-                places[row] = position + _HEADER.size, length
+                spans[row] = position + _HEADER.size, length
                 position += _HEADER.size + length + _FOOTER
     except (OSError, struct.error) as error:
         raise SourceError(
-            f"{file} is not whole ({error}); delete its folder to have the data prepared again"
+            f"{file} is incomplete ({error}); delete its folder to have the data prepared again"
         ) from error
     if position > size:
-        raise SourceError(f"{file} is cut short; delete its folder to have the data prepared again")
-    return places
+        raise SourceError(f"{file} is truncated; delete its folder to have the data prepared again")
+    return spans
 
 
 def split_images(
@@ -82,14 +76,14 @@ def split_images(
     shape: Shape | None,
     on_progress: Progress,
 ) -> LazyImages:
-    """Returns the images of one split of a prepared data set, read when they are asked for.
+    """Returns the images of one split of a prepared data set, read when they are accessed.
 
-    EXIF orientation is not obeyed: TFDS's readers, with which results are published, don't.
+    EXIF orientation is ignored, as in TFDS's readers, with which results are published.
 
     Args:
         builder: of a prepared data set.
-        split: TFDS's name of it.
-        labelled: whether to give labels.
+        split: TFDS's name of the split.
+        labelled: whether the images get labels.
         shape: of every image, or None.
         on_progress: called while labels are read for the first time.
     """
@@ -118,7 +112,7 @@ def split_images(
 
 
 def _examples(builder: tfds.core.DatasetBuilder, split: str) -> Callable[[int], dict[str, Any]]:
-    """index -> example, its image still encoded. Threads may call it."""
+    """Returns a function index -> example, its image still encoded, that threads may call."""
     decoders = {"image": tfds.decode.SkipDecoding()}
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
         return builder.as_data_source(split, decoders=decoders).__getitem__
@@ -136,25 +130,28 @@ def _labels(
     split: str,
     on_progress: Progress,
 ) -> np.ndarray:
-    """Labels of a split, int64. Read from the records once, which takes minutes for ImageNet, then
-    from `file` beside them."""
+    """Returns the labels of a split, int64.
+
+    They are read from the records once, which takes minutes for ImageNet, then from `file` next to
+    them.
+    """
     try:
         labels = np.load(file, allow_pickle=False)
         if labels.shape == (count,) and labels.dtype == np.int64:
             return labels
-    except (OSError, ValueError, EOFError):  # not there yet, or not whole
+    except (OSError, ValueError, EOFError):  # missing or incomplete
         pass
     labels = np.empty(count, np.int64)
     for index in range(count):
         labels[index] = examples(index)["label"]
         if index % 1_000 == 999:
             on_progress(f"reading labels of {split}", index + 1, count)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb") as opened:
+        with open(temporary, "wb") as opened:
             np.save(opened, labels)
-        os.replace(part, file)
+        os.replace(temporary, file)
     except OSError:  # a full disk or a folder that can't be written: read again next time
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     return labels

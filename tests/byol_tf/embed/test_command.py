@@ -96,7 +96,7 @@ def test_each_photo_has_its_row(encoder, heap, tmp_path, capsys, monkeypatch):
     with (out / "skipped.csv").open() as file:
         assert list(csv.reader(file)) == [
             ["path", "reason"],
-            ["broken.jpg", "not an image of a kind that is read"],
+            ["broken.jpg", "not an image of a supported format"],
         ]
     assert "broken.jpg: not an image" in printed and printed.count("broken.jpg") == 1
     assert "--few labels.csv" in printed and "--nearest" in printed
@@ -184,7 +184,7 @@ def test_a_few_labels_sort_the_rest_and_can_be_added_to(encoder, heap, tmp_path,
     arguments = ("--encoder", encoder, "--images", heap, "--out", out, "--few")
     result, printed = ran(capsys, *arguments, labels)
     assert (
-        "broken.jpg has a label and can't be read (not an image of a kind that is read): left out"
+        "broken.jpg has a label and can't be read (not an image of a supported format): left out"
         in printed
     )
     assert result["few"] | {"interval": None} == {

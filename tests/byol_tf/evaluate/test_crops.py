@@ -30,10 +30,10 @@ def of_one_size(count: int) -> ArrayImages:
 @pytest.mark.parametrize("make", [of_one_size, OfSeveralSizes])
 def test_indices_are_those_of_the_images(make):
     images = make(40)
-    crops = crop_layer(images, 8, seed=5)
+    crops = crop_layer(images, 8)
     seen = []
-    for pixels, ids, indices in labelled_batches(images, 8, 16, seed=5).take(4):
-        views = crops(pixels, ids).numpy()
+    for pixels, params, indices in labelled_batches(images, 8, 16, seed=5).take(4):
+        views = crops(pixels, params).numpy()
         assert views.shape == (16, 8, 8, 3)
         np.testing.assert_allclose(
             views, np.broadcast_to(indices.numpy()[:, None, None, None], views.shape), atol=1e-3
@@ -49,8 +49,8 @@ def test_crops_and_flips_and_nothing_else():
     image = np.zeros((1, 16, 16, 3), np.uint8)
     image[:, :, 2, 0] = 255
     images = ArrayImages(np.repeat(image, 64, axis=0), np.zeros(64, int))
-    pixels, ids, _ = next(iter(labelled_batches(images, 16, 64, seed=0)))
-    views = crop_layer(images, 16, seed=0)(pixels, ids).numpy()
+    pixels, params, _ = next(iter(labelled_batches(images, 16, 64, seed=0)))
+    views = crop_layer(images, 16)(pixels, params).numpy()
     assert views[..., 1:].max() == 0.0
     assert 0.0 <= views.min() <= views.max() <= 255.0
     places = views[..., 0].mean(axis=1).argmax(axis=1)[views[..., 0].max(axis=(1, 2)) > 100.0]

@@ -1,4 +1,4 @@
-"""Training with fused views in the step and on the host, by the keys of the config."""
+"""Fused views in training: in the step or on the host, with the parameters of host views."""
 
 import json
 import logging
@@ -68,21 +68,21 @@ def images(count: int = 24) -> ArrayImages:
     return ArrayImages((127 + scales * waves).astype(np.uint8))
 
 
-def test_batches_of_images_follow_the_order_of_batches_of_views():
+def test_image_batches_have_the_order_of_view_batches():
     chosen = config()
     views = chosen.views
     policies = (views.first, views.second)
     host = view_batches(images(), policies, 32, BATCH, 7, MEAN, STD, first_step=2)
     raw = image_batches(images(), BATCH, 7, first_step=2)
     model = build_model(chosen)
-    for made, (batch, ids) in zip(host.take(3), raw.take(3), strict=True):
+    for made, (batch, params) in zip(host.take(3), raw.take(3), strict=True):
         assert batch.dtype == tf.uint8
-        assert ids.shape == (BATCH, 2)
+        assert params.shape == (BATCH, 2, 48)
         for expected, layer in zip(made, model.views, strict=True):
-            difference = np.abs(layer(batch, ids) - expected)
+            difference = np.abs(layer(batch, params) - expected)
             # Bicubic against bilinear; another image or crop differs by ten times that.
             assert float(difference.mean()) < 0.02
-            assert float(np.abs(layer(batch[::-1], ids) - expected).mean()) > 0.1
+            assert float(np.abs(layer(batch[::-1], params) - expected).mean()) > 0.1
 
 
 def trained(
@@ -116,7 +116,7 @@ def one_step_at_a_time():
     return trained()
 
 
-def test_a_model_that_makes_its_own_views_takes_the_steps_of_one_that_gets_them(one_step_at_a_time):
+def test_views_in_step_and_on_host_train_alike(one_step_at_a_time):
     (model, history), (other, expected) = one_step_at_a_time, trained(placement="host")
     assert model.views is not None
     assert other.views is None
@@ -125,7 +125,7 @@ def test_a_model_that_makes_its_own_views_takes_the_steps_of_one_that_gets_them(
         np.testing.assert_allclose(one.numpy(), same.numpy(), rtol=1e-3, atol=1e-5)
 
 
-def test_host_makes_views_of_crops_too():
+def test_crops_become_views_on_the_host():
     mixed = images()
     mixed.shape = None
     crops = next(iter(train_batches(config(), mixed)))
@@ -211,10 +211,10 @@ def test_run_on_photos_of_several_sizes(tmp_path, caplog):
     )
     experiment = Experiment(chosen, tmp_path / "run")
     experiment.prepare()
-    *crops, ids = next(iter(train_batches(chosen, experiment.source.pretrain)))
+    *crops, params = next(iter(train_batches(chosen, experiment.source.pretrain)))
     assert len(crops) == len(experiment.model.views) == 2
     assert {(crop.dtype, *crop.shape) for crop in crops} == {(tf.uint8, BATCH, 32, 32, 3)}
-    assert ids.shape == (BATCH, 2)
+    assert params.shape == (BATCH, 2, 48)
     with caplog.at_level(logging.INFO):
         result = experiment.run(verbose=0)
     assert (result["steps"], result["pretrain_images"]) == (4, 17)

@@ -1,5 +1,4 @@
-"""Small archives in the originals' own layouts, made of the shared photos, so that TFDS's own
-builders can be run."""
+"""Small archives in the originals' layouts, made of the shared photos, for TFDS's own builders."""
 
 import io
 import os
@@ -15,8 +14,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Packed:
-    """An archive and what was put into it: for each split the pixels, or the files, and the
-    labels."""
+    """An archive and its content: for each split the pixels, or the files, and the labels."""
 
     path: Path
     pixels: dict[str, list[np.ndarray]]
@@ -32,8 +30,10 @@ def imagenette(photos: Path) -> Path:
 
 @pytest.fixture
 def record_archive(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, list[Path]], None]:
-    """Makes TFDS take small archives for the published ones: their sizes and checksums take the
-    place of those it has recorded."""
+    """Returns a function that makes TFDS accept small archives in place of the published ones.
+
+    Their sizes and checksums replace those that TFDS records.
+    """
     tfds = pytest.importorskip("tensorflow_datasets")
     from tensorflow_datasets.core.download import checksums
 
@@ -53,8 +53,7 @@ def record_archive(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, list[Path]
 
 @pytest.fixture(scope="session")
 def stl10_archive(imagenette: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
-    """`stl10_binary.tar.gz`: column-major planes, labels 1..10, 30 unlabelled, 20 train, 10
-    test."""
+    """`stl10_binary.tar.gz`: column-major planes, labels 1..10; 60 images."""
     names = class_names(imagenette)
     files = {"unlabelled": sorted((imagenette / "unlabeled").iterdir())[:30]}
     for split, number in (("train", 2), ("test", 1)):
@@ -86,8 +85,7 @@ def stl10_archive(imagenette: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def cifar10_archive(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
-    """`cifar-10-binary.tar.gz`: label byte, then planes; five train batches of 10, a test batch of
-    10."""
+    """`cifar-10-binary.tar.gz`: label byte, then planes; 5 train batches and a test batch of 10."""
     root = photos / "cifar10"
     names = class_names(root)
     pixels: dict[str, list[np.ndarray]] = {"train": [], "test": []}
@@ -109,8 +107,10 @@ def cifar10_archive(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def imagenet_archives(imagenette: Path, tmp_path_factory: pytest.TempPathFactory) -> Packed:
-    """The folder with ImageNet's two tars: 3 train photos a class in a tar per wnid, 12 validation
-    photos. `pixels` are the JPEGs' own."""
+    """The folder with ImageNet's tars: 3 train photos per class and wnid tar, 12 validation photos.
+
+    `pixels` are those of the JPEGs.
+    """
     wnids = dict(
         line.split("\t")
         for line in (imagenette / "class_names.txt").read_text().splitlines()

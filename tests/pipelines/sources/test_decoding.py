@@ -74,13 +74,13 @@ class TestModes:
             pixels(encoded(image, "PNG")), np.asarray(image.convert("RGB"))
         )
 
-    def test_palette_with_a_transparent_colour_lies_on_white(self):
+    def test_transparent_palette_colour_is_blended_with_white(self):
         image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
         image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
         expected = [[[10, 20, 30], [255, 255, 255]], [[70, 80, 90], [255, 255, 255]]]
         np.testing.assert_array_equal(pixels(encoded(image, "PNG", transparency=1)), expected)
 
-    def test_transparency_lies_on_white(self):
+    def test_transparency_is_blended_with_white(self):
         alpha = np.array([[0, 255], [51, 255]], np.uint8)
         colour = np.full((2, 2, 3), 100, np.uint8)
         rgba = Image.fromarray(np.dstack([colour, alpha]))
@@ -92,7 +92,7 @@ class TestModes:
             pixels(encoded(grey, "PNG"))[..., 2], [[255, 100], [224, 100]]
         )
 
-    def test_a_transparent_colour_of_rgb(self):
+    def test_transparent_rgb_colour(self):
         data = encoded(
             Image.fromarray(RGB), "PNG", transparency=tuple(int(value) for value in RGB[2, 3])
         )
@@ -105,7 +105,7 @@ class TestModes:
         deep = GREY.astype(np.uint16) * 257
         np.testing.assert_array_equal(pixels(encoded(Image.fromarray(deep), kind)), grey_rgb(GREY))
 
-    def test_sixteen_bits_are_not_stretched(self):
+    def test_sixteen_bits_are_not_rescaled(self):
         dim = np.array([[0, 2570]], np.uint16)
         np.testing.assert_array_equal(
             pixels(encoded(Image.fromarray(dim), "PNG"))[..., 0], [[0, 10]]
@@ -128,7 +128,7 @@ class TestModes:
         with pytest.raises(UnreadableImage, match="not finite"):
             pixels(encoded(Image.fromarray(np.array([[0, np.nan]], np.float32)), "TIFF"))
 
-    def test_whole_numbers_of_32_bits(self):
+    def test_integers_of_32_bits(self):
         values = np.array([[-1000, 0, 1000]], np.int32)
         np.testing.assert_array_equal(
             pixels(encoded(Image.fromarray(values), "TIFF"))[..., 1], [[0, 128, 255]]
@@ -144,7 +144,7 @@ class TestModes:
             for column, colour in ((8, (255, 255, 255)), (24, (255, 0, 0)), (40, (0, 0, 0))):
                 np.testing.assert_allclose(result[8, column], colour, atol=6)
 
-    def test_the_first_frame(self):
+    def test_first_frame_is_decoded(self):
         second = Image.fromarray(255 - GREY)
         data = encoded(
             Image.fromarray(GREY), "GIF", save_all=True, append_images=[second], duration=50
@@ -165,7 +165,7 @@ class TestOrientation:
             expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
         result, facts = decode(io.BytesIO(data))
         np.testing.assert_array_equal(result, expected)
-        assert facts.turned == (orientation != 1)
+        assert facts.rotated == (orientation != 1)
         assert (
             (facts.height, facts.width)
             == result.shape[:2]
@@ -173,7 +173,7 @@ class TestOrientation:
         )
         assert read_header(io.BytesIO(data)) == result.shape[:2]
 
-    def test_orientation_six_is_a_quarter_turn_clockwise(self):
+    def test_orientation_six_rotates_clockwise(self):
         exif = Image.Exif()
         exif[0x0112] = 6
         data = encoded(Image.fromarray(RGB), "PNG", exif=exif)
@@ -188,7 +188,7 @@ class TestOrientation:
             b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0",
         ],
     )
-    def test_broken_exif_is_no_reason_to_lose_a_photo(self, exif):
+    def test_photo_with_broken_exif_is_readable(self, exif):
         data = encoded(Image.fromarray(RGB), "PNG", exif=exif)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, about the EXIF block
@@ -217,7 +217,7 @@ class TestUnreadable:
             ("PPM", {}),
         ],
     )
-    def test_a_file_cut_anywhere_is_whole_or_unreadable(self, kind, options):
+    def test_truncated_file_is_complete_or_unreadable(self, kind, options):
         """Never half a picture: where decoding succeeds, the pixels are those of the whole file."""
         data = encoded(Image.fromarray(SMOOTH), kind, **options)
         whole = pixels(data)
@@ -231,14 +231,14 @@ class TestUnreadable:
                     refused += 1
         assert refused >= 45  # some cuts only take what comes after the pixels
 
-    def test_a_png_with_noise_for_pixels_is_no_black_picture(self):
+    def test_png_with_noise_for_pixels_is_unreadable(self):
         data = encoded(Image.fromarray(RGB), "PNG")
         noise = np.random.default_rng(0).bytes(len(data) - 41)
         for read in (decode, read_header):
             with pytest.raises(UnreadableImage, match="broken data stream"):
                 read(io.BytesIO(data[:41] + noise))
 
-    def test_a_png_with_zeros_for_its_second_half_is_not_half_a_picture(self):
+    def test_png_with_zeroed_second_half_is_unreadable(self):
         data = encoded(
             Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)), "PNG"
         )
@@ -250,12 +250,12 @@ class TestUnreadable:
                 pixels(data[:start] + bytes(len(data) - start))
 
     @pytest.mark.parametrize("kind", ["ICO", "TGA", "PCX", "EPS"])
-    def test_kinds_that_are_not_read(self, kind):
-        with pytest.raises(UnreadableImage, match="not an image of a kind that is read"):
+    def test_unsupported_formats_are_unreadable(self, kind):
+        with pytest.raises(UnreadableImage, match="not an image of a supported format"):
             pixels(encoded(Image.fromarray(RGB), kind))
 
     @pytest.mark.parametrize("side", [20_000, 60_000])
-    def test_a_bomb_is_refused_by_its_header(self, side):
+    def test_bomb_is_rejected_by_its_header(self, side):
         data = png(struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0), zlib.compress(bytes(1000)))
         with pytest.raises(UnreadableImage, match=rf"more than {MAX_PIXELS:,} pixels"):
             pixels(data)

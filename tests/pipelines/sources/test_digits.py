@@ -25,7 +25,7 @@ def test_counts_and_classes():
     assert np.ptp(np.bincount(source.test.labels)) <= 2, "not stratified"
 
 
-def test_pixels_are_those_of_scikit_learn():
+def test_pixels_equal_those_of_scikit_learn():
     digits = load_digits()
     source = open_source("digits", image_size=8)
     published = sorted(
@@ -44,7 +44,7 @@ def digits_of(digits) -> tuple[np.ndarray, np.ndarray]:
     return digits.images, digits.target
 
 
-def test_the_seed_draws_the_split():
+def test_seed_decides_the_split():
     first, again, other = (open_source("digits", seed=seed, image_size=8) for seed in (0, 0, 1))
     everything = np.arange(360)
     np.testing.assert_array_equal(first.test.batch(everything), again.test.batch(everything))
@@ -52,7 +52,7 @@ def test_the_seed_draws_the_split():
     assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
-def test_fewer_to_pretrain_on():
+def test_pretrain_images_limits_the_sample():
     assert (
         plan_source("digits", pretrain_images=50).counts["pretrain"]
         == len(open_source("digits", pretrain_images=50).pretrain)
@@ -60,7 +60,7 @@ def test_fewer_to_pretrain_on():
     )
 
 
-def test_there_are_no_unlabelled_digits():
+def test_unlabelled_digits_are_an_error():
     with pytest.raises(
         SourceError,
         match=r'data.pretrain: expected "train", which is what digits has here; received "unlabelled"',

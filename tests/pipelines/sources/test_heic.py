@@ -26,8 +26,10 @@ INSTALL = "HEIC; to read it: pip install pillow-heif"
 
 @pytest.fixture(params=["HEIF", "AVIF"])
 def kind(request) -> str:
-    """Each of the two that can be written here; the extra `test` brings pillow-heif, and Pillow
-    11.3 AVIF."""
+    """Returns each of the two formats that can be written here.
+
+    The extra `test` brings pillow-heif, and Pillow writes AVIF from 11.3 on.
+    """
     if request.param not in heic.readable():
         pytest.skip(f"{request.param} can't be read here")
     return request.param
@@ -45,7 +47,7 @@ def encoded(kind: str, pixels: np.ndarray = SMOOTH, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def test_it_is_read_like_any_photo(kind):
+def test_photo_is_decoded(kind):
     data = encoded(kind)
     pixels, facts = decode(io.BytesIO(data))
     assert pixels.dtype == np.uint8
@@ -57,7 +59,7 @@ def test_it_is_read_like_any_photo(kind):
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 7])
-def test_it_is_upright(kind, orientation):
+def test_photo_is_upright(kind, orientation):
     image = Image.fromarray(SMOOTH)
     exif = image.getexif()
     exif[0x0112] = orientation
@@ -71,7 +73,7 @@ def test_it_is_upright(kind, orientation):
     assert read_header(buffer) == expected.shape[:2]
 
 
-def test_transparency_lies_on_white(kind):
+def test_transparency_is_blended_with_white(kind):
     data = encoded(
         kind,
         np.dstack(
@@ -83,7 +85,7 @@ def test_transparency_lies_on_white(kind):
     assert pixels[:, 56:].max() < 15
 
 
-def test_a_file_cut_anywhere_is_whole_or_unreadable(kind):
+def test_truncated_file_is_complete_or_unreadable(kind):
     data = encoded(kind, np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
     whole = decode(io.BytesIO(data))[0]
     for length in np.linspace(0, len(data) - 1, 60).astype(int):
@@ -95,9 +97,8 @@ def test_a_file_cut_anywhere_is_whole_or_unreadable(kind):
             pytest.fail(f"whole with {length} of {len(data)} bytes")
 
 
-def test_of_a_telephones_tiles_none_is_missing(monkeypatch):
-    """And the control: the decoder itself is content with the tiles that are there, from libheif
-    1.20 on."""
+def test_truncated_grid_of_tiles_is_unreadable(monkeypatch):
+    """The control: the decoder itself accepts the tiles that are there, from libheif 1.18 on."""
     pillow_heif = pytest.importorskip("pillow_heif")
     heic.readable()
     data = grid()
@@ -108,7 +109,7 @@ def test_of_a_telephones_tiles_none_is_missing(monkeypatch):
         with pytest.raises(UnreadableImage):
             decode(io.BytesIO(data[:length]))
         with monkeypatch.context() as patch, contextlib.suppress(UnreadableImage):
-            patch.setattr(heic, "cut_short", lambda file: False)
+            patch.setattr(heic, "is_truncated", lambda file: False)
             half += not np.array_equal(decode(io.BytesIO(data[:length]))[0], whole)
     assert half or pillow_heif.__version__.startswith("0.")
 
@@ -124,7 +125,7 @@ def test_noise_in_a_file_never_crashes(kind):
             assert 0 < len(str(error)) <= 120
 
 
-def test_a_bomb_is_refused_before_it_is_decoded(kind):
+def test_bomb_is_rejected_before_decoding(kind):
     data = encoded(kind)
     at = data.index(b"ispe") + 8
     for side in (14_000, 60_000):
@@ -139,7 +140,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(kind):
     ("start", "reason"),
     [(OF_HEIC, INSTALL), (OF_AVIF, 'AVIF; to read it: pip install "pillow>=11.3"')],
 )
-def test_where_it_cannot_be_read_the_reason_says_what_to_install(neither, start, reason):
+def test_reason_says_what_to_install(neither, start, reason):
     for read in (decode, read_header):
         with pytest.raises(UnreadableImage) as refused:
             read(io.BytesIO(start))
@@ -147,12 +148,12 @@ def test_where_it_cannot_be_read_the_reason_says_what_to_install(neither, start,
 
 
 @pytest.mark.parametrize("start", [OF_VIDEO, b"\0\0\0\0ftyp", b"", b"\xff\xff\xff\xffftypqt  "])
-def test_other_files_are_not_taken_for_it(neither, start):
-    with pytest.raises(UnreadableImage, match=r"^not an image of a kind that is read$"):
+def test_other_files_are_not_mistaken_for_heic(neither, start):
+    with pytest.raises(UnreadableImage, match=r"^not an image of a supported format$"):
         decode(io.BytesIO(start))
 
 
-def test_a_broken_one_has_nothing_to_install():
+def test_broken_file_has_nothing_to_install():
     readable = {"AVIF": OF_AVIF, "HEIF": OF_HEIC}
     for kind in heic.readable():
         with pytest.raises(UnreadableImage) as refused:
@@ -160,7 +161,7 @@ def test_a_broken_one_has_nothing_to_install():
         assert "pip" not in str(refused.value)
 
 
-def test_without_the_package_it_is_not_read(monkeypatch):
+def test_heic_without_package_is_unreadable(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     heic.readable.cache_clear()
     try:
@@ -179,7 +180,7 @@ def photos(root: Path, pngs: int, heics: int, data: bytes) -> Path:
     return root
 
 
-def test_a_folder_of_both(tmp_path):
+def test_folder_of_heic_and_avif(tmp_path):
     pytest.importorskip("pillow_heif")
     heic.readable()
     source = open_source(
@@ -188,12 +189,12 @@ def test_a_folder_of_both(tmp_path):
         max_unreadable_fraction=0.02,
     )
     assert len(source.pretrain) == 50
-    assert source.skipped == (("000-broken.png", "not an image of a kind that is read"),)
+    assert source.skipped == (("000-broken.png", "not an image of a supported format"),)
     assert any("formats: PNG 40, HEIF 10" in note for note in source.notes)
     np.testing.assert_allclose(source.pretrain[49].astype(int), SMOOTH, atol=12)
 
 
-def test_a_folder_of_both_without_the_package(tmp_path, neither):
+def test_folder_of_heic_and_avif_without_package(tmp_path, neither):
     root = str(photos(tmp_path / "mixed", 40, 10, OF_HEIC))
     source = open_source("folder", root=root, max_unreadable_fraction=0.5)
     assert len(source.pretrain) == 40

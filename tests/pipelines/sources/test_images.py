@@ -1,4 +1,4 @@
-"""Images by index: every view of a set gives what NumPy indexing gives."""
+"""Sets of images: every subset, concatenation and resized set equals NumPy indexing."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from pipelines.sources import (
     LazyImages,
     balanced_indices,
     concatenated,
-    held_in_memory,
+    load_into_memory,
     resized,
     subset,
     without_labels,
@@ -78,22 +78,22 @@ class TestViews:
         np.testing.assert_array_equal(bare.batch(np.arange(len(truth))), truth)
         assert subset(bare, [1, 2]).labels is None
 
-    def test_held_in_memory(self, images_and_truth):
+    def test_load_into_memory(self, images_and_truth):
         images, truth, labels = images_and_truth
         seen = []
-        held = held_in_memory(images, seen.append)
+        held = load_into_memory(images, seen.append)
         assert isinstance(held, ArrayImages)
         np.testing.assert_array_equal(held.batch(np.arange(len(truth))), truth)
         np.testing.assert_array_equal(held.labels, labels)
         assert seen == sorted(seen)
 
-    def test_labels_of_one_half_only_are_none(self):
+    def test_concatenation_with_unlabelled_set_has_no_labels(self):
         assert (
             concatenated(ArrayImages(pixels(2), np.zeros(2, int)), ArrayImages(pixels(2))).labels
             is None
         )
 
-    def test_wrong_arrays(self):
+    def test_invalid_arrays_are_rejected(self):
         with pytest.raises(
             ValueError,
             match=r"expected uint8 \[n, height, width, 3\], received float64 \[2, 3, 3, 3\]",
@@ -104,7 +104,7 @@ class TestViews:
 
 
 class TestFit:
-    def test_the_shorter_side_and_the_centre(self):
+    def test_shorter_side_is_resized_and_centre_cropped(self):
         wide = np.zeros((20, 60, 3), np.uint8)
         wide[:, 20:40] = 200  # the central square
         assert (
@@ -114,17 +114,17 @@ class TestFit:
         assert resize_and_center_crop(wide.transpose(1, 0, 2), 10).shape == (10, 10, 3)
         np.testing.assert_array_equal(resize_and_center_crop(wide, 20), wide[:, 20:40])
 
-    def test_a_square_is_resized_as_pillow_does(self):
+    def test_square_is_resized_as_by_pillow(self):
         square = pixels(1, 33, 33)[0]
         expected = np.asarray(Image.fromarray(square).resize((16, 16), Image.Resampling.BICUBIC))
         np.testing.assert_array_equal(resize_and_center_crop(square, 16), expected)
 
-    def test_antialiased(self):
+    def test_resize_is_antialiased(self):
         fine = np.zeros((64, 64, 3), np.uint8)
         fine[:, ::2] = 255  # without a filter every other column would vanish
         assert np.ptp(resize_and_center_crop(fine, 16)[:, 2:-2].astype(int)) < 40
 
-    def test_fitted_gives_a_shape_to_images_of_all_sizes(self):
+    def test_resized_images_have_a_common_shape(self):
         shapes = [(5, 9), (12, 7), (8, 8)]
         images = resized(LazyImages(3, lambda index: pixels(1, *shapes[index])[0], np.arange(3)), 8)
         assert images.shape == (8, 8, 3)
@@ -133,7 +133,7 @@ class TestFit:
 
 
 class TestReadThrough:
-    def test_unreadable_images_leave_the_others_in_order(self):
+    def test_readable_images_keep_their_order(self):
         array, labels = pixels(50), np.arange(50)
 
         def read(index: int) -> np.ndarray:
@@ -141,50 +141,52 @@ class TestReadThrough:
                 raise UnreadableImage(f"broken {index}")
             return array[index]
 
-        for hold in (True, False):
-            reading = read_through(LazyImages(50, read, labels), hold=hold)
-            good = np.flatnonzero(np.arange(50) % 7 != 3)
-            np.testing.assert_array_equal(reading.good, good)
-            assert reading.bad == tuple((index, f"broken {index}") for index in range(3, 50, 7))
-            assert reading.held == hold
-            assert reading.images.shape == (5, 4, 3)
-            np.testing.assert_array_equal(reading.images.batch(np.arange(len(good))), array[good])
-            np.testing.assert_array_equal(reading.images.labels, labels[good])
+        readable = np.flatnonzero(np.arange(50) % 7 != 3)
+        unreadable = tuple((index, f"broken {index}") for index in range(3, 50, 7))
+        for in_memory in (True, False):
+            reading = read_through(LazyImages(50, read, labels), in_memory=in_memory)
+            np.testing.assert_array_equal(reading.readable, readable)
+            assert reading.unreadable == unreadable
+            assert reading.in_memory == in_memory
+            images = reading.images
+            assert images.shape == (5, 4, 3)
+            np.testing.assert_array_equal(images.batch(np.arange(len(readable))), array[readable])
+            np.testing.assert_array_equal(images.labels, labels[readable])
 
-    def test_images_of_two_sizes_are_not_held(self):
+    def test_images_of_two_sizes_are_not_cached(self):
         images = LazyImages(20, lambda index: pixels(1, 5 if index < 15 else 6)[0])
-        reading = read_through(images, hold=True)
-        assert not reading.held
+        reading = read_through(images, in_memory=True)
+        assert not reading.in_memory
         assert reading.images.shape is None
         with pytest.raises(ValueError, match="one shape"):
             reading.images.batch(np.arange(3))
         with pytest.raises(ValueError, match="one shape"):
-            held_in_memory(images)
+            load_into_memory(images)
 
-    def test_held_in_memory_does_not_skip(self):
+    def test_load_into_memory_does_not_skip(self):
         def read(index: int) -> np.ndarray:
             raise UnreadableImage("broken")
 
         with pytest.raises(UnreadableImage, match="image 0: broken"):
-            held_in_memory(LazyImages(2, read))
+            load_into_memory(LazyImages(2, read))
 
-    def test_another_error_ends_the_pass(self):
+    def test_other_errors_end_the_pass(self):
         def read(index: int) -> np.ndarray:
             raise RuntimeError("a mistake of the program")
 
         with pytest.raises(RuntimeError, match="a mistake"):
-            read_through(LazyImages(100, read), hold=False)
+            read_through(LazyImages(100, read), in_memory=False)
 
 
 class TestBalancedIndices:
-    def test_equal_numbers(self):
+    def test_class_counts_are_equal(self):
         labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 30))
         indices = balanced_indices(labels, 100, seed=4)
         np.testing.assert_array_equal(np.bincount(labels[indices]), 10)
         assert np.all(np.diff(indices) > 0)
         assert indices.dtype == np.int64
 
-    def test_a_small_class_gives_all_it_has(self):
+    def test_small_class_is_sampled_completely(self):
         labels = np.repeat([0, 1, 5], [3, 40, 40])
         np.testing.assert_array_equal(
             np.bincount(labels[balanced_indices(labels, 43, seed=0)], minlength=6),
@@ -192,7 +194,7 @@ class TestBalancedIndices:
         )
 
     @pytest.mark.parametrize("count", [0, 1, 7, 83, 500])
-    def test_as_equal_as_possible_and_nested(self, count):
+    def test_samples_are_balanced_and_nested(self, count):
         labels = np.repeat([0, 1, 5], [3, 40, 40])
         indices = balanced_indices(labels, count, seed=2)
         assert len(indices) == min(count, 83)
@@ -200,7 +202,7 @@ class TestBalancedIndices:
         taken = np.bincount(labels[indices], minlength=6)[[1, 5]]
         assert abs(int(taken[0]) - int(taken[1])) <= 1
 
-    def test_the_seed_draws(self):
+    def test_seed_decides_the_sample(self):
         labels = np.zeros(100, int)
         np.testing.assert_array_equal(
             balanced_indices(labels, 10, 1), balanced_indices(labels, 10, 1)

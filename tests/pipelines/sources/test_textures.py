@@ -1,5 +1,4 @@
-"""The embedded images: a function of (seed, split, index), told apart by their pattern and by
-nothing simpler."""
+"""Textures: a function of (seed, split, index), separable by their pattern only."""
 
 import numpy as np
 import pytest
@@ -24,12 +23,12 @@ def labelled() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 class TestDraw:
-    def test_the_same_seed_gives_the_same_bytes(self):
+    def test_same_seed_gives_same_bytes(self):
         np.testing.assert_array_equal(
             draw(3, "train", np.arange(40)), draw(3, "train", np.arange(40))
         )
 
-    def test_an_image_does_not_depend_on_its_company(self):
+    def test_image_is_independent_of_batch(self):
         together = draw(3, "train", np.arange(300))
         for indices in ([7], [299, 0, 150], [20, 20]):
             np.testing.assert_array_equal(draw(3, "train", np.array(indices)), together[indices])
@@ -44,8 +43,7 @@ class TestDraw:
         assert len(every) == 6 * 50
 
     def test_images_of_one_pattern_differ(self):
-        """Blobs (pattern 9), which have no period: pixels of two images are as good as
-        uncorrelated."""
+        """Blobs (pattern 9) have no period: pixels of two images are nearly uncorrelated."""
         images = draw(0, "train", np.arange(9, 2_000, 10)).astype(float).reshape(200, -1)
         images -= images.mean(axis=1, keepdims=True)
         images /= np.linalg.norm(images, axis=1, keepdims=True)
@@ -53,7 +51,7 @@ class TestDraw:
         assert abs(between.mean()) < 0.01
         assert np.abs(between).max() < 0.6
 
-    def test_values(self):
+    def test_values_use_the_range_without_clipping(self):
         images = draw(0, "train", np.arange(500)).astype(float)
         assert images.shape == (500, 48, 48)
         assert 110 < images.mean() < 146
@@ -62,7 +60,7 @@ class TestDraw:
 
 
 class TestDifficulty:
-    def test_neither_brightness_nor_contrast_tells_the_patterns(self, labelled):
+    def test_brightness_and_contrast_do_not_separate_patterns(self, labelled):
         train, train_labels, test, test_labels = labelled
         simple = [
             np.stack([images.mean(axis=(1, 2)), images.std(axis=(1, 2))], 1)
@@ -75,14 +73,14 @@ class TestDifficulty:
         )
         assert score < 0.16  # chance is .1
 
-    def test_pixels_do_not_tell_the_patterns(self, labelled):
+    def test_pixels_do_not_separate_patterns(self, labelled):
         train, train_labels, test, test_labels = labelled
         flat = [images.reshape(600, -1) / 64 - 2 for images in (train, test)]
         assert (
             LogisticRegression(C=1e-3).fit(flat[0], train_labels).score(flat[1], test_labels) < 0.3
         )
 
-    def test_the_spectrum_tells_them(self, labelled):
+    def test_spectrum_separates_patterns(self, labelled):
         """Without learning a network: the patterns can be told apart."""
         train, train_labels, test, test_labels = labelled
         forest = RandomForestClassifier(100, random_state=0).fit(spectrum(train), train_labels)
@@ -90,8 +88,7 @@ class TestDifficulty:
 
 
 def spectrum(images: np.ndarray) -> np.ndarray:
-    """Power by distance from the centre of the Fourier plane (mean, median, largest), and skewness:
-    places and orientations drop out."""
+    """Returns power by distance from the Fourier plane's centre, and skewness of pixels."""
     images = (images - images.mean(axis=(1, 2), keepdims=True)) / images.std(
         axis=(1, 2), keepdims=True
     )
@@ -116,7 +113,7 @@ class TestSource:
             11_000 * 48 * 48 * 3,
         )
 
-    def test_pretrain_images_are_the_first(self):
+    def test_smaller_set_is_the_beginning_of_a_larger_one(self):
         few, more = (
             open_source("textures", pretrain_images=number, seed=5) for number in (100, 130)
         )
@@ -146,7 +143,7 @@ class TestSource:
             == 3
         )
 
-    def test_another_size(self):
+    def test_image_size_resizes_textures(self):
         source = open_source("textures", pretrain_images=20, image_size=32)
         assert (
             source.pretrain.shape

@@ -1,4 +1,4 @@
-"""The fused views against NumPy and against the host views, which make the same draws."""
+"""Fused views against NumPy and against host views of the same parameters."""
 
 import functools
 import itertools
@@ -9,14 +9,14 @@ import pytest
 import tensorflow as tf
 
 from pipelines.policy import PRESETS, ViewPolicy, preset
-from pipelines.views.fused import FusedViews, fused_view_pair, image_draws, image_lines
+from pipelines.views.fused import FusedViews, image_lines
 from pipelines.views.geometry import crop_matrices, resample
 from pipelines.views.keras_cv import HostViews
 from pipelines.views.random_params import sample_params
 from tests.reference import fused_views as linear
 from tests.reference import views as reference
 
-SEED = (7, 1)
+VIEW = 1
 COUNT, SIZE = 24, 20
 OFF = {
     "crop_area": (1.0, 1.0),
@@ -37,7 +37,7 @@ OFF = {
         0.0,
     ),
 }
-NO_COLOUR = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+NO_COLOR = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
 EVERYTHING = {
     **dict.fromkeys(
         (f"{name}_probability" for name in ("solarize", "patch_drop", "perspective", "blur")), 0.5
@@ -55,14 +55,16 @@ def layer(
     exact: bool = False,
     **kwargs,
 ) -> FusedViews:
-    """Views in [0, 1]: normalised with mean 0 and deviation 1."""
-    return FusedViews(policy, size, SEED, (0.0,) * 3, (1.0,) * 3, interpolation, exact, **kwargs)
+    """Returns a layer whose views are in [0, 1]."""
+    return FusedViews(policy, size, VIEW, (0.0,) * 3, (1.0,) * 3, interpolation, exact, **kwargs)
 
 
 @pytest.fixture
 def eagerly():
-    """Operation by operation: nothing to compile. `TestLayer` shows that compiled views are the
-    same."""
+    """Runs functions eagerly, so that nothing is compiled.
+
+    `TestLayer` shows that compiled views are the same.
+    """
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -71,7 +73,7 @@ def eagerly():
 def photos(
     count: int = COUNT, height: int = SIZE, width: int = SIZE, low: int = 0, high: int = 255
 ) -> np.ndarray:
-    """Smooth, colourful pictures with hard edges in them, uint8 from `low` to `high`."""
+    """Returns smooth, colourful images with hard edges in them, uint8 from `low` to `high`."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:height, 0:width] / 7.0
     phase, speed = rng.random((2, count, 3, 1, 1)) * 6.0
@@ -80,65 +82,41 @@ def photos(
     return np.moveaxis(np.rint(low + pictures * (high - low)), 1, -1).astype(np.uint8)
 
 
-def ids(count: int = COUNT, epoch: int = 3, first: int = 100) -> tf.Tensor:
-    return tf.stack(
-        [
-            tf.fill([count], tf.constant(epoch, tf.int64)),
-            tf.range(first, first + count, dtype=tf.int64),
-        ],
-        axis=1,
-    )
+def params(count: int = COUNT, epoch: int = 3, first: int = 100) -> tf.Tensor:
+    """Returns the parameters of both views, `[count, 2, 48]`."""
+    positions = tf.range(first, first + count, dtype=tf.int64)
+    return sample_params(7, 2, tf.constant(epoch, tf.int64), positions)
 
 
 def numbers(count: int = COUNT) -> np.ndarray:
-    return image_draws(SEED, ids(count)).numpy().astype(np.float64)
+    return params(count)[:, VIEW].numpy().astype(np.float64)
 
 
 def host(policy: ViewPolicy, images: np.ndarray, size: int = SIZE) -> np.ndarray:
-    where = ids(len(images))
-    return HostViews(policy, size, SEED)(tf.constant(images), where[0, 0], where[:, 1]).numpy()
-
-
-class TestDraws:
-    @pytest.mark.parametrize("epoch", [0, 5, 2**40])
-    @pytest.mark.parametrize("seed", [(0, 0), (2**31 - 1, 1)])
-    def test_they_are_the_host_views_to_the_bit(self, seed, epoch):
-        where = ids(5, epoch, 2**32 // 12 - 2)  # across the counter's first word
-        expected = sample_params(seed, where[0, 0], where[:, 1]).numpy()
-        np.testing.assert_array_equal(image_draws(seed, where).numpy(), expected)
-        order = [3, 0, 4, 4]
-        np.testing.assert_array_equal(
-            image_draws(seed, tf.gather(where, order)).numpy(), expected[order]
-        )
-
-    def test_compiled_they_are_the_same_bits(self):
-        compiled = tf.function(
-            lambda where: image_draws(SEED, where), jit_compile=True, autograph=False
-        )
-        np.testing.assert_array_equal(compiled(ids()).numpy(), image_draws(SEED, ids()).numpy())
+    return HostViews(policy, size)(tf.constant(images), params(len(images))[:, VIEW]).numpy()
 
 
 @pytest.mark.usefixtures("eagerly")
 class TestCrop:
     @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
     @pytest.mark.parametrize(("height", "width"), [(20, 20), (61, 44), (9, 90)])
-    def test_it_equals_numpy(self, interpolation, height, width):
+    def test_crop_equals_numpy(self, interpolation, height, width):
         policy = ViewPolicy(
             **OFF
             | {"crop_area": (0.08, 0.95), "crop_aspect": (3 / 4, 4 / 3), "flip_probability": 0.5}
         )
         images = photos(COUNT, height, width)
-        views = layer(policy, interpolation=interpolation)(images, ids()).numpy()
+        views = layer(policy, interpolation=interpolation)(images, params()).numpy()
         for image, drawn, view in zip(images / 255.0, numbers(), views, strict=True):
             expected = linear.linear_view(image, drawn, policy, SIZE, linear.KERNELS[interpolation])
             np.testing.assert_allclose(view, expected, atol=1e-4)
 
     @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
     @pytest.mark.parametrize("size", [13, 20, 47])
-    def test_the_whole_image_equals_tensorflows_antialiased_resize(self, interpolation, size):
+    def test_full_crop_equals_tensorflow_antialiased_resize(self, interpolation, size):
         images = photos(3, 20, 20)
         rows, columns = crop_matrices(
-            ViewPolicy(**OFF), image_draws(SEED, ids(3)), (20, 20), size, interpolation
+            ViewPolicy(**OFF), params(3)[:, VIEW], (20, 20), size, interpolation
         )
         views = tf.transpose(
             resample(image_lines(images, "float32"), rows, columns), (0, 1, 3, 2)
@@ -152,7 +130,7 @@ class TestCrop:
     def test_bicubic_overshoot_is_clipped(self):
         stripes = np.zeros((2, 20, 20, 3), np.uint8)
         stripes[:, :, ::4] = 255
-        views = layer(ViewPolicy(**OFF), 33, "bicubic")(stripes, ids(2)).numpy()
+        views = layer(ViewPolicy(**OFF), 33, "bicubic")(stripes, params(2)).numpy()
         assert (views.min(), views.max()) == (0.0, 1.0)
 
 
@@ -164,10 +142,10 @@ POLICIES = {f"{name}{view}": preset(name)[view] for name in PRESETS for view in 
 @pytest.mark.usefixtures("eagerly")
 class TestWhole:
     @pytest.mark.parametrize("name", ["byol0", "byol1", "simclr0", "everything"])
-    def test_linear_views_equal_numpy_in_the_drawn_order(self, name):
+    def test_linear_views_equal_numpy_in_jitter_order(self, name):
         policy, images = POLICIES[name], photos(height=30, width=26)
         views = layer(policy, 24, "bicubic" if name == "byol0" else "bilinear")(
-            images, ids()
+            images, params()
         ).numpy()
         kernel = linear.keys if name == "byol0" else linear.hat
         for image, drawn, view in zip(images / 255.0, numbers(), views, strict=True):
@@ -177,10 +155,10 @@ class TestWhole:
             assert (error > 1e-4).mean() < 0.01
 
     @pytest.mark.parametrize("name", ["byol1", "everything"])
-    def test_exact_views_equal_numpy_and_the_host_views(self, name):
+    def test_exact_views_equal_numpy_and_host_views(self, name):
         policy, images = POLICIES[name], photos(height=22, width=24)
         views, other = (
-            layer(policy, 24, exact=True)(images, ids()).numpy(),
+            layer(policy, 24, exact=True)(images, params()).numpy(),
             host(policy, images, 24),
         )
         for image, drawn, view, same in zip(images / 255.0, numbers(), views, other, strict=True):
@@ -191,26 +169,28 @@ class TestWhole:
             expected = (
                 expected[:, ::-1] if drawn[reference.FLIP] < policy.flip_probability else expected
             )
-            assert (np.abs(view - reference.recolour(expected, drawn, policy)) > 2e-3).mean() < 0.01
+            assert (np.abs(view - reference.augment(expected, drawn, policy)) > 2e-3).mean() < 0.01
             assert (np.abs(view - same) > 2e-3).mean() < 0.01
 
-    def test_exact_bicubic_clips_before_the_colours(self):
+    def test_exact_bicubic_clips_before_colours(self):
         stripes = np.zeros((COUNT, 20, 20, 3), np.uint8)
         stripes[:, :, ::4] = 255
-        policy = ViewPolicy(**OFF | NO_COLOUR | {"jitter_probability": 1.0, "brightness": 0.4})
+        policy = ViewPolicy(**OFF | NO_COLOR | {"jitter_probability": 1.0, "brightness": 0.4})
         late, early = (
-            layer(policy, 33, "bicubic", exact)(stripes, ids()).numpy().min(axis=(1, 2, 3))
+            layer(policy, 33, "bicubic", exact)(stripes, params()).numpy().min(axis=(1, 2, 3))
             for exact in (False, True)
         )
-        offset = np.maximum(0.4 * (2.0 * numbers()[:, reference.COLOUR][:, 0] - 1.0), 0.0)
+        offset = np.maximum(0.4 * (2.0 * numbers()[:, reference.COLOR][:, 0] - 1.0), 0.0)
         np.testing.assert_allclose(early, offset, atol=1e-5)
         assert (late < offset - 0.02)[offset > 0.1].all()
 
 
 @pytest.mark.usefixtures("eagerly")
 class TestBothEngines:
-    """One operation at a time, on pictures that leave room so that nothing is clipped: linear views
-    equal host views."""
+    """Linear views against host views, one operation at a time.
+
+    The images are so far from black and white that nothing is clipped.
+    """
 
     @pytest.mark.parametrize(
         "changes",
@@ -228,12 +208,12 @@ class TestBothEngines:
         ],
         ids=lambda changes: "+".join(changes),
     )
-    def test_what_is_linear_is_equal(self, changes):
-        policy, images = ViewPolicy(**OFF | NO_COLOUR | changes), photos(low=80, high=170)
-        views, expected = layer(policy)(images, ids()).numpy(), host(policy, images)
+    def test_linear_operations_are_equal(self, changes):
+        policy, images = ViewPolicy(**OFF | NO_COLOR | changes), photos(low=80, high=170)
+        views, expected = layer(policy)(images, params()).numpy(), host(policy, images)
         assert (np.abs(views - expected) > 2e-4).mean() < 2e-4
         moved = (
-            np.abs(views - layer(ViewPolicy(**OFF))(images, ids()).numpy()).max(axis=(1, 2, 3))
+            np.abs(views - layer(ViewPolicy(**OFF))(images, params()).numpy()).max(axis=(1, 2, 3))
             > 1e-3
         )
         assert moved.any()
@@ -241,16 +221,14 @@ class TestBothEngines:
     @pytest.mark.parametrize(
         ("name", "strength", "closeness"), [("saturation", 0.4, 0.97), ("hue", 0.1, 0.97)]
     )
-    def test_what_is_not_turns_colour_the_same_way_and_about_as_far(
-        self, name, strength, closeness
-    ):
-        """Hue once went the other way round the circle."""
+    def test_saturation_and_hue_change_colour_alike(self, name, strength, closeness):
+        """Hue was once rotated in the wrong direction."""
         images = np.tile(
             np.random.default_rng(0).integers(80, 170, (200, 1, 1, 3), dtype=np.uint8), (1, 4, 4, 1)
         )
-        policy = ViewPolicy(**OFF | NO_COLOUR | {"jitter_probability": 1.0, name: strength})
+        policy = ViewPolicy(**OFF | NO_COLOR | {"jitter_probability": 1.0, name: strength})
         before = images[:, 0, 0] / 255.0
-        linear_change = layer(policy, 4)(images, ids(200)).numpy()[:, 0, 0] - before
+        linear_change = layer(policy, 4)(images, params(200)).numpy()[:, 0, 0] - before
         hsv_change = host(policy, images, 4)[:, 0, 0] - before
         # HSV keeps the lightest channel, the linear ones the mean; compared is the colour without
         # either.
@@ -261,10 +239,10 @@ class TestBothEngines:
         assert 0.85 < linear_change.std() / hsv_change.std() < 1.15
 
     @pytest.mark.parametrize("name", ["byol0", "byol1", "simclr0"])
-    def test_whole_recipes_have_the_same_statistics(self, name):
+    def test_recipes_have_the_same_statistics(self, name):
         images = np.tile(photos(40, 24, 24), (5, 1, 1, 1))
         views, expected = (
-            layer(POLICIES[name], 24)(images, ids(200)).numpy(),
+            layer(POLICIES[name], 24)(images, params(200)).numpy(),
             host(POLICIES[name], images, 24),
         )
         for of in (
@@ -292,67 +270,68 @@ class TestLayer:
             *itertools.product(("byol1", "everything"), (False, True)),
         ],
     )
-    def test_every_policy_compiles_and_gives_the_same_views(self, name, exact, request):
+    def test_compiled_views_equal_eager_views(self, name, exact, request):
         views = layer(POLICIES[name], exact=exact)
         compiled = tf.function(views, jit_compile=True, autograph=False)(
-            tf.constant(photos()), ids()
+            tf.constant(photos()), params()
         ).numpy()
         request.getfixturevalue("eagerly")
-        assert (np.abs(compiled - views(photos(), ids()).numpy()) > 1e-4).mean() < 2e-3
+        assert (np.abs(compiled - views(photos(), params()).numpy()) > 1e-4).mean() < 2e-3
 
     @pytest.mark.parametrize("exact", [False, True])
-    def test_a_view_depends_on_its_ids_and_not_on_the_batch(self, exact):
+    def test_view_depends_on_its_parameters_and_not_on_the_batch(self, exact):
         views, images = layer(POLICIES["everything"], exact=exact), photos()
-        together = views(images, ids()).numpy()
-        np.testing.assert_array_equal(views(images, ids()).numpy(), together)
+        together = views(images, params()).numpy()
+        np.testing.assert_array_equal(views(images, params()).numpy(), together)
         order = np.random.default_rng(0).integers(
             0, COUNT, COUNT
         )  # some are missing, some there twice
         np.testing.assert_allclose(
-            views(images[order], tf.gather(ids(), order)).numpy(), together[order], atol=2e-6
+            views(images[order], tf.gather(params(), order)).numpy(), together[order], atol=2e-6
         )
         if not exact:
             np.testing.assert_allclose(
-                views(images[order[:3]], tf.gather(ids(), order[:3])).numpy(),
+                views(images[order[:3]], tf.gather(params(), order[:3])).numpy(),
                 together[order[:3]],
                 atol=5e-6,
             )
-        another = views(images, ids(epoch=4)).numpy()
+        another = views(images, params(epoch=4)).numpy()
         assert np.abs(another - together).max(axis=(1, 2, 3)).min() > 0.01
 
     @pytest.mark.usefixtures("eagerly")
-    def test_floats_in_0_to_1_are_the_same_images(self):
+    def test_float_images_give_the_views_of_uint8_images(self):
         views, images = layer(POLICIES["byol1"]), photos()
         np.testing.assert_allclose(
-            views(images / np.float32(255.0), ids()).numpy(),
-            views(images, ids()).numpy(),
+            views(images / np.float32(255.0), params()).numpy(),
+            views(images, params()).numpy(),
             atol=1e-5,
         )
 
     @pytest.mark.usefixtures("eagerly")
     @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.004), ("float16", 0.0005)])
-    def test_half_precision_stays_near(self, dtype, tolerance):
+    def test_half_precision_is_close_to_float32(self, dtype, tolerance):
         for name in ("byol0", "everything"):
-            views = layer(POLICIES[name], dtype=f"mixed_{dtype}")(photos(), ids())
+            views = layer(POLICIES[name], dtype=f"mixed_{dtype}")(photos(), params())
             assert views.dtype == dtype
             difference = np.abs(
-                tf.cast(views, tf.float32).numpy() - layer(POLICIES[name])(photos(), ids()).numpy()
+                tf.cast(views, tf.float32).numpy()
+                - layer(POLICIES[name])(photos(), params()).numpy()
             )
             assert difference.mean() < tolerance
 
     @pytest.mark.usefixtures("eagerly")
-    def test_normalisation_is_last(self):
+    def test_normalisation_is_the_last_operation(self):
         mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
-        views = FusedViews(POLICIES["byol1"], SIZE, SEED, mean, std)(photos(), ids()).numpy()
-        plain = layer(POLICIES["byol1"], interpolation="bicubic")(photos(), ids()).numpy()
+        views = FusedViews(POLICIES["byol1"], SIZE, VIEW, mean, std)(photos(), params()).numpy()
+        plain = layer(POLICIES["byol1"], interpolation="bicubic")(photos(), params()).numpy()
         np.testing.assert_allclose(views, (plain - mean) / std, atol=1e-5)
 
     @pytest.mark.usefixtures("eagerly")
-    def test_it_can_be_stored_and_made_again(self):
+    def test_layer_is_serializable(self):
         views = FusedViews(
             POLICIES["everything"],
             SIZE,
-            SEED,
+            VIEW,
             (0.5, 0.4, 0.3),
             (0.2, 0.25, 0.5),
             "bilinear",
@@ -362,41 +341,41 @@ class TestLayer:
         again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(views))
         assert again.get_config() == views.get_config()
         np.testing.assert_array_equal(
-            again(photos(), ids()).numpy(), views(photos(), ids()).numpy()
+            again(photos(), params()).numpy(), views(photos(), params()).numpy()
         )
         assert views.weights == []
 
-    def test_a_pair_is_both_views_and_works_in_tf_data(self, request):
+    def test_layers_of_both_views_work_in_tf_data(self, request):
         both = [
-            FusedViews(policy, SIZE, (7, view), (0.5,) * 3, (0.2,) * 3)
+            FusedViews(policy, SIZE, view, (0.5,) * 3, (0.2,) * 3)
             for view, policy in enumerate(preset("byol"))
         ]
         data = (
-            tf.data.Dataset.from_tensor_slices((photos(), ids()))
+            tf.data.Dataset.from_tensor_slices((photos(), params()))
             .batch(8)
-            .map(lambda *batch: fused_view_pair(*both, *batch))
+            .map(lambda *batch: tuple(view(*batch) for view in both))
         )
         pairs = list(data.as_numpy_iterator())
         request.getfixturevalue("eagerly")
         for view in range(2):
             np.testing.assert_allclose(
                 np.concatenate([pair[view] for pair in pairs]),
-                both[view](photos(), ids()).numpy(),
+                both[view](photos(), params()).numpy(),
                 atol=1e-4,
             )
         assert np.abs(pairs[0][0] - pairs[0][1]).mean() > 0.1
 
-    def test_it_works_in_a_functional_model(self):
-        inputs = keras.Input((SIZE, SIZE, 3), dtype="uint8"), keras.Input((2,), dtype="int64")
+    def test_layer_works_in_functional_model(self):
+        inputs = keras.Input((SIZE, SIZE, 3), dtype="uint8"), keras.Input((2, 48), dtype="float32")
         model = keras.Model(inputs, layer(POLICIES["byol0"], 16)(*inputs))
         assert model.output_shape == (None, 16, 16, 3)
         np.testing.assert_allclose(
-            model((tf.constant(photos()), ids())).numpy(),
-            layer(POLICIES["byol0"], 16)(photos(), ids()).numpy(),
+            model((tf.constant(photos()), params())).numpy(),
+            layer(POLICIES["byol0"], 16)(photos(), params()).numpy(),
             atol=1e-6,
         )
 
-    def test_what_makes_no_sense_is_refused(self):
+    def test_invalid_interpolation_and_shape_are_rejected(self):
         with pytest.raises(
             ValueError, match="interpolation: expected one of bilinear, bicubic; received 'nearest'"
         ):

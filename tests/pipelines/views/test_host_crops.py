@@ -1,5 +1,4 @@
-"""Photos of several sizes: parts of them are what the whole picture would give, and the fused views
-of them what keras-cv's are."""
+"""Crops of photos of several sizes: equal to those of complete photos; views of both engines."""
 
 import io
 
@@ -14,7 +13,7 @@ from pipelines.policy import ViewPolicy, preset
 from pipelines.sources import Images, LazyImages, concatenated, open_source, subset, without_labels
 from pipelines.sources.decoding import decode, plain_jpeg
 from pipelines.views.fused import FusedViews
-from pipelines.views.host_crops import read_crops, resized
+from pipelines.views.host_crops import read_crops, resize_crop
 from pipelines.views.random_params import pixel_boxes, sample_params
 
 PHOTOS = [Image.fromarray(photo) for photo in load_sample_images().images]
@@ -35,7 +34,7 @@ def turned(image: Image.Image) -> bytes:
 
 
 def piece(number: int) -> Image.Image:
-    """A piece of a photograph, of a size of its own."""
+    """Returns a piece of a photo, of a size of its own."""
     return PHOTOS[number % 2].crop(
         (13 * number, 7 * number, 13 * number + 171 + 16 * number, 7 * number + 143 + 9 * number)
     )
@@ -59,7 +58,7 @@ FILES = PLAIN | OTHERS
 
 
 def photos(files: list[bytes], partly: bool = True) -> Images:
-    """With `partly` False every file is decoded whole, by Pillow."""
+    """Returns photos; with `partly` False every file is decoded completely, by Pillow."""
     return LazyImages(
         len(files),
         lambda index: decode(io.BytesIO(files[index]))[0],
@@ -73,34 +72,29 @@ def mixed(partly: bool = True) -> Images:
 
 class TestParts:
     @pytest.mark.parametrize("name", FILES)
-    def test_they_are_those_of_the_whole_picture_to_the_bit(self, name):
+    def test_crops_equal_those_of_the_decoded_photo_bitwise(self, name):
         images, policies = photos([FILES[name]]), (ViewPolicy(crop_area=(0.01, 0.2)), ViewPolicy())
-        split_inference_model = tf.function(
-            lambda *draws: read_crops(images, tf.constant(0, tf.int64), policies, draws),
+        crops = tf.function(
+            lambda params: read_crops(images, tf.constant(0, tf.int64), policies, params),
             autograph=False,
         )
         whole = images[0]
         for position in range(20):
-            draws = [
-                sample_params(
-                    (0, view), tf.constant(0, tf.int64), tf.constant([position], tf.int64)
-                )
-                for view in range(2)
-            ]
-            for part, policy, drawn in zip(
-                split_inference_model(*draws), policies, draws, strict=True
-            ):
-                y1, x1, y2, x2 = pixel_boxes(policy, drawn, *whole.shape[:2])[0].numpy()
-                np.testing.assert_array_equal(part.numpy(), whole[y1:y2, x1:x2])
+            params = sample_params(
+                0, 2, tf.constant(0, tf.int64), tf.constant([position], tf.int64)
+            )
+            for view, (crop, policy) in enumerate(zip(crops(params), policies, strict=True)):
+                y1, x1, y2, x2 = pixel_boxes(policy, params[:, view], *whole.shape[:2])[0].numpy()
+                np.testing.assert_array_equal(crop.numpy(), whole[y1:y2, x1:x2])
 
     @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 2)])
-    def test_of_a_few_pixels_there_is_at_least_one(self, shape):
+    def test_box_of_tiny_image_holds_a_pixel(self, shape):
         for position in range(10):
-            drawn = sample_params(
-                (0, 0), tf.constant(0, tf.int64), tf.constant([position], tf.int64)
-            )
+            params = sample_params(
+                0, 1, tf.constant(0, tf.int64), tf.constant([position], tf.int64)
+            )[:, 0]
             y1, x1, y2, x2 = pixel_boxes(
-                ViewPolicy(crop_area=(0.01, 0.02)), drawn, *map(tf.constant, shape)
+                ViewPolicy(crop_area=(0.01, 0.02)), params, *map(tf.constant, shape)
             )[0].numpy()
             assert 0 <= y1 < y2 <= shape[0]
             assert 0 <= x1 < x2 <= shape[1]
@@ -112,14 +106,14 @@ class TestParts:
             expected = np.asarray(
                 Image.fromarray(part).resize((48, 48), Image.Resampling.BICUBIC)
             ).astype(int)
-            received = resized(tf.constant(part), 48)
+            received = resize_crop(tf.constant(part), 48)
             assert received.dtype == tf.uint8
             # Pillow rounds after either axis and has finer weights.
             assert np.abs(received.numpy() - expected).max() <= 4
 
 
 class TestEncoded:
-    def test_only_what_decodes_in_parts_to_the_same_pixels_is_handed_out(self):
+    def test_encoded_files_are_jpegs_that_decode_in_parts(self):
         assert {
             name for name, data in FILES.items() if plain_jpeg(io.BytesIO(data)) is not None
         } == set(PLAIN)
@@ -127,7 +121,7 @@ class TestEncoded:
         assert plain_jpeg(io.BytesIO(OTHERS["turned"]), upright=False) == OTHERS["turned"]
         assert plain_jpeg(io.BytesIO(b"not a photo")) is None
 
-    def test_choices_of_a_set_hand_out_their_own(self):
+    def test_subsets_and_concatenations_return_their_encoded_files(self):
         images, files = mixed(), list(FILES.values())
         assert [images.encoded(index) for index in range(2)] == files[:2]
         assert subset(images, [3, 9]).encoded(0) == files[3]
@@ -145,24 +139,24 @@ class TestStream:
     def crops(self, images, first_step=0, size=24):
         return crop_batches(images, self.policies, size, 4, 3, first_step)
 
-    def test_it_does_not_depend_on_who_decodes(self):
+    def test_crops_are_independent_of_the_decoder(self):
         for batch, other in zip(
             self.crops(mixed()).take(5), self.crops(mixed(partly=False)).take(5), strict=True
         ):
             for one, same in zip(batch, other, strict=True):
                 np.testing.assert_array_equal(one.numpy(), same.numpy())
 
-    def test_it_begins_at_any_step_with_the_same_bits(self):
+    def test_stream_begins_at_any_step_with_same_bits(self):
         whole = list(self.crops(mixed()).take(4).as_numpy_iterator())
         for expected, received in zip(
             whole[2:], self.crops(mixed(), 2).take(2).as_numpy_iterator(), strict=True
         ):
             for one, same in zip(expected, received, strict=True):
                 np.testing.assert_array_equal(one, same)
-        assert [part.shape for part in whole[0]] == [(4, 24, 24, 3), (4, 24, 24, 3), (4, 2)]
-        assert [part.dtype for part in whole[0]] == [np.uint8, np.uint8, np.int64]
+        assert [part.shape for part in whole[0]] == [(4, 24, 24, 3), (4, 24, 24, 3), (4, 2, 48)]
+        assert [part.dtype for part in whole[0]] == [np.uint8, np.uint8, np.float32]
 
-    def test_an_unreadable_photo_is_an_error_and_not_a_hole(self):
+    def test_unreadable_photo_is_an_error(self):
         broken = FILES["colour"][: len(FILES["colour"]) // 3]
         with pytest.raises(tf.errors.OpError):
             list(self.crops(photos([broken] * 4)).take(1))
@@ -177,20 +171,22 @@ class TestStream:
 
 
 class TestViews:
-    """Fused views of photos of several sizes against keras-cv's, which are resampled bicubically
-    too but without antialiasing."""
+    """Fused views of photos of several sizes against keras-cv's.
+
+    Both are resampled bicubically, keras-cv's without antialiasing.
+    """
 
     def both(self, policies, size, exact, steps=2):
-        """(fused, keras-cv's) of each view, `[n, size, size, 3]` in [0, 1]."""
+        """Returns (fused, keras-cv's) views, each `[n, size, size, 3]` in [0, 1]."""
         layers = [
-            FusedViews(policy.without_crop(), size, (3, view), ZERO, ONE, exact=exact)
+            FusedViews(policy.without_crop(), size, view, ZERO, ONE, exact=exact)
             for view, policy in enumerate(policies)
         ]
         data = (
             crop_batches(mixed(), policies, size, 10, 3),
             view_batches(mixed(), policies, size, 10, 3, ZERO, ONE),
         )
-        (*crops, ids), other = (
+        (*crops, params), other = (
             [
                 np.concatenate(each)
                 for each in zip(*one.take(steps).as_numpy_iterator(), strict=True)
@@ -198,11 +194,11 @@ class TestViews:
             for one in data
         )
         tf.config.run_functions_eagerly(True)  # nothing to compile
-        fused = [layer(crop, ids).numpy() for layer, crop in zip(layers, crops, strict=True)]
+        fused = [layer(crop, params).numpy() for layer, crop in zip(layers, crops, strict=True)]
         tf.config.run_functions_eagerly(False)
         return list(zip(fused, other, strict=True))
 
-    def test_where_crops_are_enlarged_they_differ_by_rounding(self):
+    def test_enlarged_crops_of_both_engines_differ_by_rounding(self):
         policies = tuple(
             policy.model_copy(update={"crop_area": (0.05, 0.1), "blur_probability": 0.5})
             for policy in preset("byol")
@@ -213,7 +209,7 @@ class TestViews:
             assert (difference > 0.02).mean() < 0.005
             assert difference.mean() < 0.5 / 255.0
 
-    def test_where_they_shrink_they_are_like_each_other(self):
+    def test_reduced_crops_of_both_engines_are_similar(self):
         for fused, other in self.both(preset("byol"), 32, exact=False, steps=4):
             assert abs(fused.mean() - other.mean()) < 0.01
             assert abs(fused.std() - other.std()) < 0.02
@@ -221,20 +217,20 @@ class TestViews:
             for one, same in zip(fused, other, strict=True):
                 assert np.abs(one - same).mean() < 0.12
 
-    def test_without_crop_leaves_a_square_as_it_is(self):
+    def test_policy_without_crop_keeps_a_square(self):
         policy = ViewPolicy(
             **dict.fromkeys(
                 (f"{name}_probability" for name in ("flip", "jitter", "grayscale", "blur")), 0.0
             )
         )
         crops = np.random.default_rng(0).integers(0, 256, (5, 21, 21, 3), dtype=np.uint8)
-        ids = np.stack([np.zeros(5, np.int64), np.arange(5)], axis=1)
-        views = FusedViews(policy.without_crop(), 21, (0, 0), ZERO, ONE)(crops, ids)
+        params = sample_params(0, 1, tf.constant(0, tf.int64), tf.range(5, dtype=tf.int64))
+        views = FusedViews(policy.without_crop(), 21, 0, ZERO, ONE)(crops, params)
         np.testing.assert_allclose(views.numpy(), crops / 255.0, atol=1e-6)
 
 
-def test_a_folder_of_all_kinds(tmp_path):
-    """Through the source as a run opens it: read once to check, then in parts."""
+def test_crops_of_a_folder_with_all_formats(tmp_path):
+    """Opens the photos as a run does: read once to check them, then in parts."""
     for name, data in FILES.items():
         (tmp_path / f"{name}.{'png' if name == 'PNG' else 'jpg'}").write_bytes(data)
     images = open_source("folder", root=str(tmp_path), seed=0).pretrain

@@ -1,4 +1,4 @@
-"""A list of photos in place of a folder of them."""
+"""Lists of photos in place of a folder."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ def shelf(tmp_path_factory) -> Path:
 
 
 def opened(file: Path, text: str, **options):
-    """Writes a list and opens it; its plan has to say the same."""
+    """Writes a list, opens it, and compares the source with its plan."""
     file.write_text(text, encoding="utf-8")
     plan, source = (
         plan_source("folder", root=str(file), **options),
@@ -79,14 +79,14 @@ def test_classes_are_divided_as_class_folders_are(shelf, name, separator, quote)
     assert other.fingerprint != source.fingerprint
 
 
-def test_photos_without_a_class_are_unlabelled(shelf):
+def test_photos_without_class_are_unlabelled(shelf):
     rows = [f"photos/{number:02}.png" + f"\t{number % 3}" * (number < 12) for number in range(20)]
     source = opened(shelf / "some.txt", "\n".join(rows))
     assert greys(source.pretrain) == [10 * number for number in range(12, 20)]
     assert len(source.train) + len(source.test) == 12
 
 
-def test_what_is_not_there_is_skipped_and_listed(shelf):
+def test_missing_files_are_skipped_and_listed(shelf):
     text = "photos/00.png\nphotos/01.png\nphotos\nphotos/99.png\n"
     source = opened(shelf / "gone.txt", text, max_unreadable_fraction=0.5)
     assert source.skipped == (
@@ -138,13 +138,13 @@ def test_what_is_not_there_is_skipped_and_listed(shelf):
         ),
     ],
 )
-def test_a_list_that_is_wrong(shelf, name, text, message):
+def test_invalid_list_is_rejected(shelf, name, text, message):
     (shelf / name).write_text(text)
     with pytest.raises(SourceError, match=message):
         plan_source("folder", root=str(shelf / name))
 
 
-def test_no_such_list(tmp_path):
+def test_missing_list_is_rejected(tmp_path):
     with pytest.raises(
         SourceError,
         match=rf"data.root: {tmp_path}/list.txt: expected a list of photos; No such file",

@@ -1,4 +1,4 @@
-"""A second start doesn't read again what it knows, and gives what a first one does."""
+"""Scan cache: a later start gives the same source without reading known photos."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ PNGS = 12
 
 @dataclass
 class Openings:
-    """The files below a folder that this process opens while `watched`."""
+    """Names of the files below a folder that this process opens while `below` is set."""
 
     below: str = ""
     names: list[str] = field(default_factory=list)
@@ -39,8 +39,7 @@ def _watch():
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Photos of many sizes, one that is turned, two exact copies, and a broken one; beside it
-    `runs/`."""
+    """Photos of many sizes, one of them rotated, two exact copies, a broken one; and `runs/`."""
     folder = tmp_path / "photos"
     (tmp_path / "runs").mkdir()
     draw = np.random.default_rng(0)
@@ -61,14 +60,14 @@ def root(tmp_path) -> Path:
 
 
 def opened(root: Path, kept: bool = True, **options) -> tuple[Source, list[str]]:
-    """The source, what it keeps kept, and the photos that were opened for it."""
+    """Returns the source, its scan saved, and the photos that were opened."""
     scans = str(root.parent / "runs") if kept else None
     _OPENINGS.below, _OPENINGS.names = str(root), []
     source = open_source(
-        "folder", root=str(root), max_unreadable_fraction=0.2, scans=scans, **options
+        "folder", root=str(root), max_unreadable_fraction=0.2, scan_folder=scans, **options
     )
     _OPENINGS.below = ""
-    source.keep()
+    source.save_scan()
     return source, sorted(set(_OPENINGS.names))
 
 
@@ -86,7 +85,7 @@ def same(first: Source, second: Source) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"image_size": 8, "cache": "none"}, {"pretrain": "train"}])
-def test_a_second_start_opens_no_unchanged_photo_and_gives_the_same(root, options):
+def test_second_start_opens_no_unchanged_photo(root, options):
     without, all_of_them = opened(root, kept=False, **options)
     assert len(all_of_them) == PNGS + 3
     assert list((root.parent / "runs").iterdir()) == []
@@ -98,7 +97,7 @@ def test_a_second_start_opens_no_unchanged_photo_and_gives_the_same(root, option
     same(second, without)
 
 
-def test_a_changed_photo_is_read_again(root):
+def test_changed_photo_is_read_again(root):
     opened(root)
     photo, copy = root / "a" / "3.png", root / "b" / "2.png"
     before = photo.stat()
@@ -121,7 +120,7 @@ def test_a_changed_photo_is_read_again(root):
 @pytest.mark.parametrize(
     "wrong", ["cut", "flipped", "empty", "another Pillow", "a folder", "of another folder"]
 )
-def test_what_is_kept_counts_only_whole_and_for_the_same_readers(root, wrong, monkeypatch):
+def test_damaged_or_outdated_cache_is_ignored(root, wrong, monkeypatch):
     without, all_of_them = opened(root)
     (file,) = (root.parent / "runs").iterdir()
     data = file.read_bytes()
@@ -147,8 +146,8 @@ def test_what_is_kept_counts_only_whole_and_for_the_same_readers(root, wrong, mo
     assert (opened(root)[1] == ["a/broken.png"]) == (wrong != "a folder")
 
 
-def test_what_has_the_size_and_time_that_it_had_is_taken_for_unchanged(root):
-    """The control: it is the time that gives a photo of as many bytes away."""
+def test_photo_of_same_size_and_time_counts_as_unchanged(root):
+    """The control: only the time tells apart photos of equal size."""
     opened(root)
     photo = root / "a" / "3.png"
     before = photo.stat()

@@ -1,4 +1,4 @@
-"""Photo folders of every layout and condition."""
+"""Folders of photos: layouts, unreadable files, sizes and memory, notes."""
 
 import hashlib
 import os
@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from pipelines.sources import ArrayImages, SourceError, open_source, plan_source
-from pipelines.sources.folder.layout import TEST_SHARE
+from pipelines.sources.folder.layout import TEST_FRACTION
 
 
 def photo(
     path: Path, seed: int | None = None, size: tuple[int, int] = (12, 10), **options: object
 ) -> None:
-    """Writes a photo whose pixels are a function of its path (or seed)."""
+    """Writes a photo whose pixels are a function of its name (or of the seed)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(seed if seed is not None else list(os.fsencode(path.name)))
     Image.fromarray(draw.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(path, **options)
@@ -39,8 +39,7 @@ def digest(root: Path) -> dict[str, tuple[str, int]]:
 
 
 def counts(root: Path, **options: object) -> tuple[int, int, int]:
-    """Opens a folder, compares with its plan, returns the number of images to pre-train, train and
-    test on."""
+    """Opens a folder, compares it with its plan, and returns the number of images by split."""
     plan = plan_source("folder", root=str(root), **options)
     source = open_source("folder", root=str(root), **options)
     found = (len(source.pretrain), len(source.train or ()), len(source.test or ()))
@@ -79,13 +78,13 @@ class TestLayouts:
                 np.testing.assert_array_equal(images[index], np.asarray(Image.open(path)))
                 assert source.class_names[images.labels[index]] == path.parent.name
 
-    def test_val_is_the_test_set_where_there_is_no_other(self, tmp_path):
+    def test_val_is_the_test_set_without_test(self, tmp_path):
         root = tree(tmp_path, {"train/cat": 3, "train/dog": 3, "val/cat": 1, "val/dog": 1})
         assert counts(root) == (6, 6, 2)
         tree(tmp_path, {"test/cat": 2, "test/dog": 2})
         assert counts(root) == (6, 6, 4)
         assert any(
-            "val/ is left out" in note for note in plan_source("folder", root=str(root)).notes
+            "val/ is skipped" in note for note in plan_source("folder", root=str(root)).notes
         )
 
     def test_train_without_test_is_divided(self, tmp_path):
@@ -111,7 +110,7 @@ class TestLayouts:
         source = open_source("folder", root=str(root))
         assert source.class_names == ("cat", "dog", "emu")
         np.testing.assert_array_equal(np.bincount(source.test.labels), [2, 1, 1])
-        assert any(f"{TEST_SHARE:.0%} of each" in note for note in source.notes)
+        assert any(f"{TEST_FRACTION:.0%} of each" in note for note in source.notes)
         assert len({image.tobytes() for image in source.pretrain}) == 20
 
     def test_classes_of_one_photo_have_no_probe(self, tmp_path):
@@ -120,7 +119,7 @@ class TestLayouts:
     @pytest.mark.parametrize(
         "layout", [{"": 5}, {"DCIM/100": 3, "DCIM/101": 2}, {"": 2, "a": 2, "b": 1}]
     )
-    def test_a_heap(self, tmp_path, layout):
+    def test_flat_or_mixed_folder_is_unlabelled(self, tmp_path, layout):
         root = tree(tmp_path, layout)
         assert counts(root) == (5, 0, 0)
         source = open_source("folder", root=str(root))
@@ -171,7 +170,7 @@ class TestLayouts:
         (root / "unlabelled" / "one.png").symlink_to(elsewhere / "more" / "more_0.png")
         assert counts(root) == (6, 0, 0)
 
-    def test_names_of_every_kind(self, tmp_path):
+    def test_unusual_file_names_are_read(self, tmp_path):
         root = tmp_path
         for name in ("with space.png", "näme.png", "名前.png", "quo'te\".png", "new\nline.png"):
             photo(root / name)
@@ -180,11 +179,11 @@ class TestLayouts:
         (root / os.fsdecode(b"broken\xe9.png")).write_bytes(b"no")
         source = open_source("folder", root=str(root), max_unreadable_fraction=0.5)
         assert len(source.pretrain) == 6
-        assert source.skipped == ((r"broken\xe9.png", "not an image of a kind that is read"),)
+        assert source.skipped == ((r"broken\xe9.png", "not an image of a supported format"),)
 
 
 class TestWrongLayouts:
-    def test_no_such_folder(self, tmp_path):
+    def test_missing_folder_is_rejected(self, tmp_path):
         (tmp_path / "photos").mkdir()
         with pytest.raises(
             SourceError,
@@ -194,7 +193,7 @@ class TestWrongLayouts:
         with pytest.raises(SourceError, match=r"data.root is missing"):
             plan_source("folder")
 
-    def test_a_file(self, tmp_path):
+    def test_file_as_root_is_rejected(self, tmp_path):
         photo(tmp_path / "a.png")
         with pytest.raises(
             SourceError,
@@ -202,26 +201,26 @@ class TestWrongLayouts:
         ):
             plan_source("folder", root=str(tmp_path / "a.png"))
 
-    def test_no_photos(self, tmp_path):
+    def test_folder_without_photos_is_rejected(self, tmp_path):
         (tmp_path / "a.cr2").write_bytes(b"x")
         with pytest.raises(SourceError, match=r"holds no photos .*1 \.cr2"):
             plan_source("folder", root=str(tmp_path))
 
-    def test_one_photo(self, tmp_path):
+    def test_one_photo_is_rejected(self, tmp_path):
         with pytest.raises(SourceError, match="1 image"):
             plan_source("folder", root=str(tree(tmp_path, {"": 1})))
 
-    def test_one_photo_asked_for(self, tmp_path):
+    def test_pretrain_images_of_one_is_rejected(self, tmp_path):
         with pytest.raises(
             SourceError, match=r"data.pretrain_images: expected 2 or more, received 1"
         ):
             plan_source("folder", root=str(tree(tmp_path, {"": 4})), pretrain_images=1)
 
-    def test_one_class(self, tmp_path):
+    def test_one_class_is_rejected(self, tmp_path):
         with pytest.raises(SourceError, match=r"train/ has one class folder \(cat\)"):
             plan_source("folder", root=str(tree(tmp_path, {"train/cat": 3, "unlabelled": 3})))
 
-    def test_unknown_test_classes(self, tmp_path):
+    def test_test_classes_unknown_to_train_are_rejected(self, tmp_path):
         root = tree(tmp_path, {"train/cat": 2, "train/dog": 2, "test/cat": 1, "test/cow": 1})
         with pytest.raises(
             SourceError,
@@ -229,7 +228,7 @@ class TestWrongLayouts:
         ):
             plan_source("folder", root=str(root))
 
-    def test_one_folder_too_high(self, tmp_path):
+    def test_parent_of_the_root_is_rejected(self, tmp_path):
         tree(tmp_path, {f"set/{name}": count for name, count in SPLITS.items()})
         with pytest.raises(
             SourceError,
@@ -237,7 +236,7 @@ class TestWrongLayouts:
         ):
             plan_source("folder", root=str(tmp_path))
 
-    def test_keys_that_a_folder_has_no_use_for(self, tmp_path):
+    def test_options_of_other_sources_are_rejected(self, tmp_path):
         with pytest.raises(SourceError, match=r'data.archive is "x"'):
             plan_source("folder", root=str(tmp_path), archive="x")
         with pytest.raises(SourceError, match=r'data.root is "x", but "textures" reads none'):
@@ -251,7 +250,7 @@ class TestWrongLayouts:
 
 
 def spoil(root: Path) -> dict[str, str]:
-    """Adds files that can't be read; returns their paths with a part of the reason for each."""
+    """Adds unreadable files; returns their paths with a part of the reason for each."""
     photo(root / "whole.jpg", size=(64, 64))
     data = (root / "whole.jpg").read_bytes()
     (root / "empty.jpg").write_bytes(b"")
@@ -272,7 +271,7 @@ class TestUnreadable:
     @pytest.mark.parametrize(
         "options", [{"cache": "none"}, {"cache": "auto"}, {"cache": "memory", "image_size": 8}]
     )
-    def test_bad_files_are_listed_and_left_out(self, tmp_path, options):
+    def test_unreadable_files_are_listed_and_skipped(self, tmp_path, options):
         root = tree(tmp_path, {"": 40})
         bad = spoil(root)
         (root / "folder.jpg").mkdir()  # a folder by that name is a folder
@@ -297,7 +296,7 @@ class TestUnreadable:
                     source.pretrain[index], np.asarray(Image.open(path).convert("RGB"))
                 )
 
-    def test_too_many(self, tmp_path):
+    def test_too_many_unreadable_files_are_an_error(self, tmp_path):
         root = tree(tmp_path, {"": 40})
         spoil(root)
         with pytest.raises(SourceError) as caught:
@@ -330,13 +329,13 @@ class TestUnreadable:
                 np.asarray(Image.open(root / f"train/cat/train_cat_{number}.png")),
             )
 
-    def test_nothing_readable(self, tmp_path):
+    def test_folder_without_readable_photo_is_rejected(self, tmp_path):
         for name in ("a.jpg", "b.jpg", "c.jpg"):
             (tmp_path / name).write_bytes(b"no")
         with pytest.raises(SourceError, match="0 readable"):
             open_source("folder", root=str(tmp_path), max_unreadable_fraction=1.0)
 
-    def test_a_file_that_vanishes_later(self, tmp_path):
+    def test_vanished_file_without_on_lost_is_an_error(self, tmp_path):
         root = tree(tmp_path, {"": 4})
         source = open_source("folder", root=str(root), cache="none")
         (root / "_2.png").unlink()
@@ -348,7 +347,7 @@ class TestUnreadable:
 
 
 class TestSizesAndMemory:
-    def test_photos_of_all_sizes(self, tmp_path):
+    def test_photos_of_several_sizes_are_cached_with_image_size(self, tmp_path):
         root = tree(tmp_path, {"": 4})
         photo(root / "wide.png", size=(30, 10))
         plan = plan_source("folder", root=str(root))
@@ -356,7 +355,7 @@ class TestSizesAndMemory:
         source = open_source("folder", root=str(root))
         assert source.pretrain.shape is None
         for notes in (plan.notes, source.notes):
-            assert any("to hold them in memory takes data.image_size" in note for note in notes)
+            assert any("to keep them in memory, set data.image_size" in note for note in notes)
         with pytest.raises(SourceError, match=r"differ in size: data.image_size gives them one"):
             open_source("folder", root=str(root), cache="memory")
         source = open_source("folder", root=str(root), image_size=16)
@@ -368,14 +367,14 @@ class TestSizesAndMemory:
             "smaller than data.image_size = 16, enlarged: 5" in note for note in source.notes
         )
 
-    def test_a_common_size_nobody_stated(self, tmp_path):
+    def test_common_size_is_found_by_headers(self, tmp_path):
         root = tree(tmp_path, {"": 4})
         assert plan_source("folder", root=str(root)).image_shape == (10, 12, 3)
         lazy = open_source("folder", root=str(root), cache="none").pretrain
         assert not isinstance(lazy, ArrayImages)
         assert lazy.batch(np.arange(4)).shape == (4, 10, 12, 3)  # known since all were checked
 
-    def test_one_odd_photo_among_many_that_headers_missed(self, tmp_path, monkeypatch):
+    def test_size_missed_by_headers_prevents_caching(self, tmp_path, monkeypatch):
         from pipelines.sources.folder import source as folder
 
         monkeypatch.setattr(folder, "_HEADERS", 2)
@@ -389,7 +388,7 @@ class TestSizesAndMemory:
         )
         assert (source.train.shape, source.test.shape) == ((10, 12, 3), None)
 
-    def test_auto_takes_at_most_half_of_what_is_free(self, tmp_path, monkeypatch):
+    def test_auto_caches_in_half_of_free_memory(self, tmp_path, monkeypatch):
         root = tree(tmp_path, {"": 4})
         needed = 4 * 12 * 10 * 3
 
@@ -451,14 +450,14 @@ class TestFacts:
 
 
 class TestRealPhotos:
-    def test_plans_of_the_whole_folders(self, photos):
+    def test_plans_of_real_folders(self, photos):
         plan = plan_source("folder", root=str(photos / "imagenette_stl10like"))
         assert plan.counts == {"pretrain": 7_000, "train": 1_000, "test": 2_000}
         assert (plan.classes, plan.image_shape) == (10, (224, 224, 3))
         plan = plan_source("folder", root=str(photos / "cifar10"))
         assert plan.counts == {"pretrain": 50_000, "train": 50_000, "test": 10_000}
 
-    def test_some_of_them_opened(self, photos, tmp_path):
+    def test_real_photos_are_opened(self, photos, tmp_path):
         original = photos / "imagenette_stl10like"
         for pattern, number in (("unlabeled/*", 60), ("train/*/*", 1_000), ("test/*/*", 2_000)):
             for path in sorted(original.glob(pattern))[:: max(1, number // 60)][:60]:
@@ -475,9 +474,8 @@ class TestRealPhotos:
 
 
 @pytest.mark.parametrize("cache", ["auto", "none", "memory"])
-def test_large_photos_of_one_size_are_taken_one_by_one(tmp_path, cache):
-    """A batch of them, worked on as a whole, would take gigabytes; held in memory or not, they are
-    worked on in the same way."""
+def test_large_photos_of_one_size_have_no_batch_shape(tmp_path, cache):
+    """A float batch of them would take gigabytes, whether or not they are cached as uint8."""
     root = tree(tmp_path, {"": 3}, size=(640, 480))
     source = open_source("folder", root=str(root), cache=cache)
     assert isinstance(source.pretrain, ArrayImages) == (cache != "none")
@@ -491,9 +489,9 @@ def test_large_photos_of_one_size_are_taken_one_by_one(tmp_path, cache):
 
 
 @pytest.mark.parametrize("name", ["train", "Test", "val"])
-def test_a_class_with_a_splits_name_is_asked_about(tmp_path, name):
+def test_class_with_name_of_a_split_is_rejected(tmp_path, name):
     root = tree(tmp_path, {"bus": 3, "car": 3, name: 3})
     with pytest.raises(
-        SourceError, match=rf"has {name}/ beside bus, car\. If it is a class, give it another name"
+        SourceError, match=rf"has {name}/ next to bus, car\. If it is a class, give it another name"
     ):
         plan_source("folder", root=str(root))

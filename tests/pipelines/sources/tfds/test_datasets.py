@@ -1,4 +1,4 @@
-"""TFDS's own builders, run on small archives in the originals' layouts."""
+"""Data sets of TFDS: its own builders, run on small archives in the originals' layouts."""
 
 import importlib
 import sys
@@ -18,7 +18,7 @@ Record = Callable[[str, list[Path]], None]
 
 
 def as_set(pixels: list[np.ndarray], labels: list[int] | None = None) -> list[tuple[bytes, int]]:
-    """TFDS stores images in an order of its own, so they are compared as a set."""
+    """Returns images and labels sorted, as TFDS stores them in an order of its own."""
     return sorted(
         (image.tobytes(), -2 if labels is None else int(labels[index]))
         for index, image in enumerate(pixels)
@@ -94,7 +94,7 @@ class TestStl10:
             stl10_archive.pixels["unlabelled"] + stl10_archive.pixels["train"]
         )
 
-    def test_a_renamed_archive_and_tfrecords_written_earlier(
+    def test_renamed_archive_and_tfrecords_give_the_same_photos(
         self, tmp_path, stl10_archive, record_archive: Record, monkeypatch
     ):
         no_network(monkeypatch)
@@ -127,21 +127,21 @@ class TestStl10:
 
         shard = next((tmp_path / "b" / "stl10" / "1.0.0").glob("*train*00001-of*"))
         shard.write_bytes(shard.read_bytes()[:-40])
-        with pytest.raises(SourceError, match="cut short"):
+        with pytest.raises(SourceError, match="truncated"):
             open_source("stl10", root=str(tmp_path / "b"))
 
-    def test_an_archive_that_is_not_whole(self, tmp_path, stl10_archive, record_archive: Record):
+    def test_incomplete_archive_is_rejected(self, tmp_path, stl10_archive, record_archive: Record):
         cut = tmp_path / "stl10_binary.tar.gz"
         data = stl10_archive.path.read_bytes()
         cut.write_bytes(data[:-1000])
         record_archive("stl10", [stl10_archive.path])
         with pytest.raises(
             SourceError,
-            match=rf"{cut} is not whole: it has {len(data) - 1000:,} bytes, stl10_binary.tar.gz has {len(data):,}",
+            match=rf"{cut} is incomplete: it has {len(data) - 1000:,} bytes, stl10_binary.tar.gz has {len(data):,}",
         ):
             plan_source("stl10", root=str(tmp_path / "root"), archive=str(cut))
         cut.write_bytes(data[:-1000] + bytes(1000))
-        with pytest.raises(SourceError, match=f"{cut} is no whole tar archive"):
+        with pytest.raises(SourceError, match=f"{cut} is no complete tar archive"):
             open_source("stl10", root=str(tmp_path / "root"), archive=str(cut))
         cut.write_bytes(
             data[:4] + bytes(4) + data[8:]
@@ -151,7 +151,7 @@ class TestStl10:
         ):
             open_source("stl10", root=str(tmp_path / "root"), archive=str(tmp_path))
 
-    def test_neither_data_nor_network(self, tmp_path, monkeypatch):
+    def test_missing_data_without_network_is_explained(self, tmp_path, monkeypatch):
         no_network(monkeypatch)
         plan = plan_source("stl10", root=str(tmp_path))
         assert (
@@ -171,7 +171,7 @@ class TestStl10:
             assert part in text
         assert not files_below(tmp_path)
 
-    def test_an_archive_that_is_not_there(self, tmp_path):
+    def test_missing_archive_is_rejected(self, tmp_path):
         with pytest.raises(SourceError, match=r"data.archive: .* has no stl10_binary.tar.gz"):
             plan_source("stl10", root=str(tmp_path), archive=str(tmp_path))
 
@@ -196,7 +196,7 @@ class TestCifar10:
         assert plan.counts == {"pretrain": 7, "train": 50, "test": 10}
         assert (len(fewer.pretrain), len(fewer.train), len(fewer.test)) == (7, 50, 10)
 
-    def test_it_has_no_unlabelled_photos(self, tmp_path):
+    def test_cifar10_has_no_unlabelled_photos(self, tmp_path):
         with pytest.raises(
             SourceError, match=r'data.pretrain: expected "train", .*; received "unlabelled"'
         ):
@@ -247,7 +247,7 @@ class TestImagenet:
         assert isinstance(held.train, ArrayImages)
         np.testing.assert_array_equal(held.train.labels, source.train.labels)
 
-    def test_without_the_tars(self, tmp_path):
+    def test_missing_imagenet_tars_are_explained(self, tmp_path):
         plan = plan_source("imagenet", root=str(tmp_path))
         with pytest.raises(SourceError) as caught:
             open_source("imagenet", root=str(tmp_path))
@@ -265,8 +265,9 @@ class TestImagenet:
             plan_source("imagenet", root=str(tmp_path), archive=str(tmp_path))
 
 
-def test_a_tfds_that_cannot_be_imported_is_told_with_what_to_install(monkeypatch):
+def test_tfds_import_error_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets.core.download", None)
-    monkeypatch.delitem(sys.modules, "pipelines.sources.tfds.prepare")
+    for module in ("pipelines.compat", "pipelines.sources.tfds.prepare"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(SourceError, match=r"pip install 'tensorflow-metadata<1\.18'"):
         importlib.import_module("pipelines.sources.tfds.prepare")

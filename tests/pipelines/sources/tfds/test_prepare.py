@@ -1,4 +1,4 @@
-"""Archives made to do harm are refused before anything of them is unpacked."""
+"""Hostile and broken archives are rejected before anything of them is unpacked."""
 
 import io
 import tarfile
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.sources import SourceError, open_source
-from pipelines.sources.tfds.prepare import check_tar
+from pipelines.sources.tfds.archives import check_tar
 from tests.pipelines.sources.conftest import pack
 
 MOST = 1_000_000
@@ -41,25 +41,25 @@ def hostile(path: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile(tmp_path, name):
+def test_hostile_archive_is_rejected(tmp_path, name):
     with pytest.raises(SourceError, match=HOSTILE[name][1]) as caught:
         check_tar(hostile(tmp_path / "a.tar.gz", name), MOST)
     assert str(tmp_path / "a.tar.gz") in str(caught.value)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 20, 0.5, 0.9])
-def test_broken(tmp_path, kept):
+def test_broken_archive_is_rejected(tmp_path, kept):
     path = tmp_path / "a.tar.gz"
     pack(path, {str(number): bytes(range(256)) * 400 for number in range(5)}, "w:gz")
     check_tar(path, MOST)
     data = path.read_bytes()
     path.write_bytes(data[: int(kept if kept >= 1 or kept == 0 else kept * len(data))])
-    with pytest.raises(SourceError, match="is no whole tar archive"):
+    with pytest.raises(SourceError, match="is no complete tar archive"):
         check_tar(path, MOST)
 
 
-def test_a_data_set_is_not_prepared_from_one(tmp_path, stl10_archive, record_archive):
-    """Not even where it has the size and the checksum that TFDS knows."""
+def test_data_set_is_not_prepared_from_hostile_archive(tmp_path, stl10_archive, record_archive):
+    """It has the size and the checksum that TFDS expects."""
     with (
         tarfile.open(stl10_archive.path) as good,
         tarfile.open(tmp_path / "stl10_binary.tar.gz", "w:gz") as evil,
@@ -75,8 +75,8 @@ def test_a_data_set_is_not_prepared_from_one(tmp_path, stl10_archive, record_arc
     assert not list(tmp_path.rglob("escaped.txt"))
 
 
-def test_without_the_look_python_may_write_outside(tmp_path):
-    """The control: the same archive, unpacked as tarfile does by default before Python 3.14."""
+def test_unchecked_archive_writes_outside_its_folder(tmp_path):
+    """The control: tarfile unpacks the same archive, as it does by default before Python 3.14."""
     path, inside = hostile(tmp_path / "a.tar.gz", "climbs"), tmp_path / "deep" / "er"
     inside.mkdir(parents=True)
     with tarfile.open(path) as archive:
