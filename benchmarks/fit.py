@@ -1,5 +1,4 @@
-"""`python -m benchmarks.fit`: whole `fit`, views included, against the bare compiled step on one
-fixed batch.
+"""`python -m benchmarks.fit`: `fit`, views included, against the bare compiled step.
 
 With `--peer` also against lightly's BYOL end to end: its transforms, a DataLoader with a worker a
 core, its parts. All take turns; figures are medians of the ratios. Batches that were made ahead in
@@ -44,7 +43,7 @@ class _Clock(keras.callbacks.Callback):
 
 
 def fit(engine: str, encoder: str, size: int, batch: int) -> Side:
-    """Steps of `fit` on images held in memory, under the precision that is set."""
+    """Steps of `fit` on images in memory, in the global precision."""
     keras.utils.set_random_seed(0)
     images = ArrayImages(
         np.random.default_rng(0).integers(
@@ -86,7 +85,7 @@ def measure(
     pairs: int,
     peer: bool,
 ) -> dict:
-    """Images a second of all sides, and the median of what `fit` did to what the others did."""
+    """Measures images per second of all sides, and the median ratios of `fit` to the others."""
     set_precision(precision)
     settings = {"encoder": encoder, "size": size, "batch": batch, "precision": precision}
     sides = {"fit": fit(engine, encoder, size, batch), "bare": bare_step(encoder, size, batch)}

@@ -1,8 +1,7 @@
-"""`python -m benchmarks.guard`: what it costs a step to look whether its numbers are finite, on the
-bare step of `benchmarks.step`.
+"""`python -m benchmarks.guard`: the cost of checking that a step is finite.
 
-Both sides take turns; the figure is the median ratio of the pairs, above 1 where the guard takes
-time.
+On the bare step of `benchmarks.step`. Both sides take turns; the figure is the median ratio of the
+pairs, above 1 where the checks take time.
 """
 
 import argparse
@@ -17,15 +16,16 @@ import tensorflow as tf
 
 from benchmarks.step import bare_step
 from benchmarks.turns import Side, median_ratio, rounded, take_turns
-from byol_tf.models import nonfinite as guard
+from byol_tf.models import byol, nonfinite
 
 
 def unguarded_step(encoder: str, size: int, batch: int) -> Side:
-    """The same step, traced with nothing looked at and nothing left out."""
+    """The same step, traced with nothing checked and nothing skipped."""
+    no_failures = tf.zeros(len(nonfinite.PRE_UPDATE))
     with (
-        mock.patch.object(guard, "flags_before", lambda *_: tf.zeros(len(guard.BEFORE))),
-        mock.patch.object(guard, "total", lambda _: tf.zeros(())),
-        mock.patch.object(guard, "either", lambda _, step, __: step[0](step[1])),
+        mock.patch.object(nonfinite.SkipNonFinite, "_check", lambda *_: no_failures),
+        mock.patch.object(byol, "total", lambda _: tf.zeros(())),
+        mock.patch.object(nonfinite, "apply_or_rollback", lambda _, apply, __: apply[0](apply[1])),
     ):
         side = bare_step(encoder, size, batch)
         side(1)
@@ -33,7 +33,7 @@ def unguarded_step(encoder: str, size: int, batch: int) -> Side:
 
 
 def measure(encoder: str, size: int, batch: int, steps: int, pairs: int) -> dict:
-    """Images a second of both sides, and how much longer the guarded step takes."""
+    """Measures images per second of both sides, and how much longer the guarded step takes."""
     sides = {
         "without": unguarded_step(encoder, size, batch),
         "guarded": bare_step(encoder, size, batch),

@@ -1,7 +1,6 @@
-"""`python -m benchmarks.step`: the bare compiled BYOL step on one fixed batch; with `--peer` beside
-PyTorch with lightly's parts.
+"""`python -m benchmarks.step`: the bare compiled BYOL step on one fixed batch.
 
-Both sides take turns; the figure is the median ratio of the pairs. SGD with momentum on both sides,
+With `--peer` also PyTorch with lightly's parts. Both sides take turns; the figure is the median ratio of the pairs. SGD with momentum on both sides,
 as in lightly's example.
 """
 
@@ -24,8 +23,7 @@ from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
 
 
 def bare_step(encoder: str, size: int, batch: int, jit: str = "auto") -> Side:
-    """Steps of BYOL with the paper's heads on one batch of noise, under the precision that is
-    set."""
+    """Steps of BYOL with the paper's heads on one batch of noise, in the global precision."""
     keras.utils.set_random_seed(0)
     model = BYOL(build_encoder(encoder, size))
     model.compile(
@@ -59,7 +57,7 @@ def measure(
     pairs: int,
     peer: bool,
 ) -> dict:
-    """Images a second of both sides, and the median of ours to theirs."""
+    """Measures images per second of both sides, and the median ratio of ours to theirs."""
     set_precision(precision)
     sides = {"byol_tf": bare_step(encoder, size, batch, jit)}
     if peer:

@@ -46,16 +46,25 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BYOL": "byol_tf.models.byol",
+    "FusedViews": "pipelines.views.fused",
     "LARS": "byol_tf.models.optimizers",
     "Objective": "byol_tf.models.losses",
     "TargetUpdate": "byol_tf.models.ema",
     "WSConv2D": "byol_tf.models.networks",
     "WSDense": "byol_tf.models.networks",
+    "WarmupSchedule": "byol_tf.models.optimizers",
     "build_encoder": "byol_tf.models.networks",
+    "build_optimizer": "byol_tf.models.optimizers",
     "constant_tau": "byol_tf.models.ema",
     "cosine_tau": "byol_tf.models.ema",
     "dropped_tau": "byol_tf.models.ema",
+    "exclude_norm_and_bias": "byol_tf.models.optimizers",
+    "image_batches": "pipelines.batches",
+    "inference_model": "byol_tf.models.inference",
+    "linear_accuracy": "byol_tf.evaluate.logistic",
     "mlp_head": "byol_tf.models.networks",
+    "open_source": "pipelines.sources",
+    "preset": "pipelines.policy",
 }
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are the keys
 

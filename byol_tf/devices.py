@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from byol_tf import compat
 from byol_tf.errors import DeviceError
 
 
@@ -166,7 +167,7 @@ def build_strategy(name: str = "auto", tpu: str = "local"):
         return tf.distribute.TPUStrategy(resolver)
     if name == "multi_worker":
         read_cluster(os.environ)
-        _keep_collective_keys()
+        compat.keep_collective_keys()
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
@@ -188,19 +189,6 @@ def build_strategy(name: str = "auto", tpu: str = "local"):
         'devices.strategy: expected "auto", "cpu", "gpu", "mirrored", "multi_worker" or "tpu"; '
         f"received {name!r}"
     )
-
-
-def _keep_collective_keys() -> None:
-    """Has the collectives of a compiled function keep their keys from call to call; to be called
-    before there is a strategy.
-
-    By default each call gets new ones, so that workers may trace a function at different times,
-    which ours don't. TensorFlow forgets no key that was used: the soak's tiny network grew by 168
-    MB in 1,000 steps, see https://github.com/tensorflow/tensorflow/issues/42616.
-    """
-    from tensorflow.python.distribute import cross_device_utils
-
-    cross_device_utils.CollectiveReplicaLauncher._prefer_unique_instance_key = False
 
 
 def on_cpu(strategy) -> bool:

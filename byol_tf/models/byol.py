@@ -8,22 +8,34 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from byol_tf.models import nonfinite as guard
-from byol_tf.models.losses import Objective, mean_cosine, spread
+from byol_tf.models.construction import check_input_width, copy_network, output_width
+from byol_tf.models.losses import Objective, mean_cosine, projection_std
+from byol_tf.models.micro_batches import average_over_micro_batches
 from byol_tf.models.networks import batch_independent, initialize_from_data, mlp_head
 from byol_tf.models.networks import rematerialize as rematerialized
-from byol_tf.models.optimizers import gradients_for_all
-from byol_tf.models.trainer import CompiledLoop
+from byol_tf.models.nonfinite import CHECKS, SkipNonFinite, flags, total
+from byol_tf.models.trainer import NONFINITE, STEP_LOSS, MultiStepTrainer
+
+PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE = 4096, 256
+"""Of projector and predictor (BYOL paper, section 3.3)."""
 
 
-class BYOL(CompiledLoop):
-    """Bootstrap your own latent: the online network learns to predict the target network's
-    projection of another view of the same image.
+class BYOL(MultiStepTrainer):
+    """Bootstrap your own latent: the online network predicts the target network's projection.
 
-    With other settings it is SimSiam, SimCLR or what lies between: see `Objective` and `target`.
-    Calling the model gives representations; `fit` expects batches `(view1, view2)`, each `[N, H, W,
-    3]` floats as the encoder takes them (four views for an objective with two draws), and the
-    `TargetUpdate` callback, without which the target network never moves.
+    Each view of an image predicts the target's projection of another view. With other settings the
+    model is SimSiam, SimCLR or what lies between: see `Objective` and `target`. Calling it gives
+    representations. `fit` expects batches `(view1, view2)`, each `[N, H, W, 3]` floats as the
+    encoder takes them (four views for an objective with two pairs), and the `TargetUpdate`
+    callback, without which the target network never moves.
+
+    Example:
+        ```python
+        model = BYOL(build_encoder("resnet18", image_size=96))
+        model.compile(LARS(0.2))
+        model.fit(pairs_of_views, callbacks=[TargetUpdate(cosine_tau(0.996, total_steps))])
+        representations = model(images)  # [N, d]
+        ```
 
     Args:
         encoder: a built `keras.Model` from images to representations `[N, d]`; it is trained in
@@ -33,28 +45,28 @@ class BYOL(CompiledLoop):
             BYOL paper's, 4096 to 256.
         predictor: one from projections to predictions `[N, p]`; None to compare projections
             directly. Default: the BYOL paper's.
-        objective: what is compared. Default: BYOL's loss.
-        target: where the predicted projections come from: `ema`, a network of its own that follows
-            the online one; `online`, the online network with its gradient stopped (SimSiam);
-            `online_with_gradient` (SimCLR).
-        train_predictor: False leaves the predictor as it was drawn (SimSiam report, section IV.B).
-        gradient_accumulation_steps: a replica's batch is taken in so many parts one after the
-            other, to save memory, with one optimizer step and one target update at the end. Batch
-            statistics and negatives are then those of a part.
+        objective: the loss, and which view predicts which. Default: BYOL's.
+        target: which network gives the projections to predict: `ema`, a network of its own that
+            follows the online one; `online`, the online network with its gradient stopped
+            (SimSiam); `online_with_gradient` (SimCLR).
+        train_predictor: False leaves the predictor's weights at their initial values (SimSiam
+            report, section IV.B).
+        gradient_accumulation_steps: number of micro-batches that a replica's batch is taken in, to
+            save memory, with one optimizer step and one target update at the end. Batch statistics
+            and negatives are then those of a micro-batch.
         views: layers that make each view inside the step, such as
             `pipelines.views.fused.FusedViews`: `view(images, ids)`. `fit` then expects batches
             `(images, ids)`, as `pipelines.batches.image_batches` gives them, or `(images1, images2,
             ids)` with each view's own, as `crop_batches` does. Default: batches are views already.
-
         rematerialize: the backward pass computes most of the encoder's activations again instead of
             keeping them: see `networks.rematerialize.rematerialize`.
         on_nonfinite: what `fit` does when a step's views, loss, gradients or batch statistics
             aren't finite: `stop`, or `skip`. Either way that step changes nothing: neither weights
-            nor optimizer, statistics or target. See `loop.CompiledLoop`.
+            nor optimizer, statistics or target. See `trainer.MultiStepTrainer`.
 
     Raises:
-        ValueError: if a part isn't built, gives another shape than the next one takes, can't be
-            copied, or `target` or `on_nonfinite` is another word.
+        ValueError: if a network isn't built, has another output shape than the next one takes or
+            can't be copied, or for another `target` or `on_nonfinite`.
     """
 
     def __init__(
@@ -76,189 +88,235 @@ class BYOL(CompiledLoop):
             raise ValueError(
                 f'target: expected "ema", "online" or "online_with_gradient"; received {target!r}'
             )
-        features = _width(encoder, "encoder")
         self.encoder = encoder
-        self.projector = (
-            mlp_head(features, 4096, 256, "projector") if projector == "paper" else projector
-        )
-        _check_takes(self.projector, features, "projector", "encoder")
-        projection = _width(self.projector, "projector")
-        self.predictor = (
-            mlp_head(projection, 4096, projection, "predictor")
-            if predictor == "paper"
-            else predictor
-        )
-        if self.predictor is not None:
-            _check_takes(self.predictor, projection, "predictor", "projector")
-            if (width := _width(self.predictor, "predictor")) != projection:
-                raise ValueError(
-                    f"predictor: expected output of shape [N, {projection}], as projections have; "
-                    f"received [N, {width}]"
-                )
+        self.projector, self.predictor = _build_heads(encoder, projector, predictor)
         self.objective = Objective() if objective is None else objective
         self.target = target
         self.train_predictor = train_predictor
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.views = None if views is None else list(views)
-        self.target_encoder = _copy(encoder, "encoder") if target == "ema" else None
-        self.target_projector = _copy(self.projector, "projector") if target == "ema" else None
+        self.target_encoder = copy_network(encoder, "encoder") if target == "ema" else None
+        self.target_projector = (
+            copy_network(self.projector, "projector") if target == "ema" else None
+        )
         self._encode = rematerialized(encoder) if rematerialize else None
-        self.target_update = None
+        self.target_update = None  # set by the callback `TargetUpdate`
         self._metric_means = {
             name: keras.metrics.Mean(name)
             for name in ("loss", "projection_std", "projection_cosine")
         }
         self.built = True
 
-    @property
-    def metrics(self):
-        return list(self._metric_means.values())
+    def train_step(self, data: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Makes one optimizer step on the views of a batch, then the target's update.
+
+        Returns:
+            float32 scalars: the epoch's means of loss and collapse measures so far,
+            `learning_rate`, `tau` if there is a target update, and the report that
+            `MultiStepTrainer` takes out.
+        """
+        optimizer, variables = self.optimizer, self.trainable_variables
+        views = self.make_views(data)  # one [N, H, W, 3] for each view
+        state = [(variable, tf.convert_to_tensor(variable)) for variable in self._statistics()]
+        measures, gradients = self._average_gradients(views)  # {name: []}, one for each variable
+        measures = self._mean_over_replicas(measures)
+        logs = {"learning_rate": tf.identity(optimizer.learning_rate)}
+        step = tf.identity(optimizer.iterations.value)  # []
+        failures = SkipNonFinite(optimizer).apply_gradients(
+            gradients, variables, views=views, loss=measures["loss"], state=state
+        )  # [len(PRE_UPDATE)]
+        if self.target_update is not None:
+            # Where the optimizer skipped its step, the target stays too.
+            updated = optimizer.iterations.value > step
+            logs["tau"] = self.target_update.apply(self.target_pairs(), step, updated)
+        return self._update_metrics(measures, failures) | logs | self._report(measures, failures)
+
+    def _average_gradients(
+        self, views: Sequence[tf.Tensor]
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        """Returns `loss_and_gradients`, averaged over the micro-batches."""
+        if self.gradient_accumulation_steps == 1:
+            return self.loss_and_gradients(views)
+        zeros = (
+            {name: tf.zeros(()) for name in self._metric_means},
+            [tf.zeros(variable.shape) for variable in self.trainable_variables],
+        )
+        return average_over_micro_batches(
+            self.loss_and_gradients, views, self.gradient_accumulation_steps, zeros
+        )
+
+    def loss_and_gradients(
+        self, views: Sequence[tf.Tensor]
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        """Returns loss and collapse measures, and the gradient of each trainable variable.
+
+        Args:
+            views: `[N, H, W, 3]` each.
+
+        Returns:
+            (float32 scalars by name; gradients, on several replicas a share of the global ones).
+        """
+        targets = self._target_projections(views)  # {view: [N, p]}; the tape records none of it
+        with tf.GradientTape() as tape:
+            projections = self._online_projections(views)  # {view: [N, p]}
+            if self.target == "online":
+                targets = {view: tf.stop_gradient(z) for view, z in projections.items()}
+            elif self.target == "online_with_gradient":
+                targets = projections
+            predictions = {view: projections[view] for view in self.objective.predicting_views}
+            if self.predictor is not None:
+                predictions = _forward(self.predictor, predictions)  # {view: [N, p]}
+            loss = self.objective(predictions, targets)  # []
+            # Gradients are summed over replicas, each of which holds its share of the global batch.
+            scaled_loss = self.optimizer.scale_loss(
+                loss / self.distribute_strategy.num_replicas_in_sync
+            )
+        gradients = tape.gradient(scaled_loss, self.trainable_variables)
+        predicting = [projections[view] for view in self.objective.predicting_views]
+        return {
+            "loss": loss,
+            "projection_std": tf.reduce_mean([projection_std(z) for z in predicting]),
+            "projection_cosine": tf.reduce_mean([mean_cosine(z) for z in predicting]),
+        }, gradients
+
+    def _online_projections(self, views: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
+        """Returns view -> the online network's projection `[N, p]`."""
+        # With the online network as target, its projections of the predicted views are needed too.
+        needed = (
+            self.objective.predicting_views
+            if self.target == "ema"
+            else range(self.objective.view_count)
+        )
+        representations = _forward(
+            self.encoder, {view: views[view] for view in needed}, self._encode
+        )
+        return _forward(self.projector, representations)
+
+    def _target_projections(self, views: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
+        """Returns view -> the target network's projection `[N, p]`; {} if there is no such network.
+
+        The target uses batch statistics, as the online network does.
+        """
+        if self.target != "ema":
+            return {}
+        needed = {view: views[view] for view in self.objective.target_views}
+        projections = _forward(self.target_projector, _forward(self.target_encoder, needed))
+        return {view: tf.stop_gradient(z) for view, z in projections.items()}
+
+    def make_views(self, data: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the views of a batch, `[N, H, W, 3]` each; made here if the model has `views`."""
+        views = list(data)
+        if self.views is not None:
+            *images, ids = data  # the same images for all views, or for each view its own
+            views = [
+                make_view(view_images, ids)
+                for make_view, view_images in zip(self.views, itertools.cycle(images))
+            ]
+        if len(views) != self.objective.view_count:
+            raise ValueError(
+                f"expected batches of {self.objective.view_count} views of each image; received "
+                f"{len(views)}"
+            )
+        return views
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Returns the online encoder's representations `[N, d]` of images `[N, H, W, 3]`."""
+        return self.encoder(images, training=training)
 
     @property
-    def parts(self) -> dict[str, keras.Model]:
-        """Name -> online network, in the order in which an image passes them: encoder, projector
-        and, if there is one, predictor."""
-        parts = {"encoder": self.encoder, "projector": self.projector, "predictor": self.predictor}
-        return {name: part for name, part in parts.items() if part is not None}
+    def networks(self) -> dict[str, keras.Model]:
+        """The online networks by name, in the order in which an image passes them.
+
+        Encoder, projector and, if there is one, predictor.
+        """
+        networks = {
+            "encoder": self.encoder,
+            "projector": self.projector,
+            "predictor": self.predictor,
+        }
+        return {name: network for name, network in networks.items() if network is not None}
 
     @property
-    def trainable_variables(self):
-        """What the optimizer gets: encoder, projector and predictor. The target stays `trainable`
-        for Keras (frozen BN would use its moving statistics) but is never among these, nor is a
-        predictor that isn't trained."""
-        learning = [
-            part for name, part in self.parts.items() if name != "predictor" or self.train_predictor
+    def target_networks(self) -> dict[str, keras.Model]:
+        """The target's encoder and projector by name; {} if the target is the online network."""
+        if self.target != "ema":
+            return {}
+        return {"encoder": self.target_encoder, "projector": self.target_projector}
+
+    @property
+    def trainable_variables(self) -> list[keras.Variable]:
+        """The optimizer's variables: of encoder, projector and, if it is trained, predictor.
+
+        The target stays `trainable` for Keras (frozen BN would use its moving statistics) but is
+        never among these.
+        """
+        return [
+            variable
+            for name, network in self.networks.items()
+            if name != "predictor" or self.train_predictor
+            for variable in network.trainable_variables
         ]
-        return [variable for part in learning for variable in part.trainable_variables]
 
     def target_pairs(self) -> list[tuple[keras.Variable, keras.Variable]]:
-        """(online, target) for every trainable variable of encoder and projector; `RuntimeError` if
-        the two don't match one to one."""
+        """Returns (online, target) for every trainable variable of encoder and projector.
+
+        Raises:
+            RuntimeError: if there is no target network, or the two don't match one to one.
+        """
         if self.target != "ema":
             raise RuntimeError(
                 f'target "{self.target}" has no network that could follow; leave TargetUpdate out, '
                 'or choose "ema"'
             )
         online = [*self.encoder.trainable_variables, *self.projector.trainable_variables]
-        target = [
-            *self.target_encoder.trainable_variables,
-            *self.target_projector.trainable_variables,
-        ]
+        target = [v for n in self.target_networks.values() for v in n.trainable_variables]
         if not target or [(v.name, v.shape) for v in online] != [(v.name, v.shape) for v in target]:
             raise RuntimeError(
                 f"online and target variables don't pair up: {len(online)} and {len(target)}; is "
-                "the encoder or its target frozen? "
-                "Both must stay trainable"
+                "the encoder or its target frozen? Both must stay trainable"
             )
         return list(zip(online, target, strict=True))
 
-    def initialize_from_data(self, images) -> None:
-        """Sets every `data_init` normalisation from a batch of views `[N, H, W, 3]`, then makes the
-        target network equal the online one.
+    def initialize_from_data(self, images: tf.Tensor) -> None:
+        """Sets every `data_init` normalisation from a batch of views `[N, H, W, 3]`.
 
-        To be called once, before training (paper without batch statistics, section 3.2). Without
-        such layers it changes nothing.
+        The target network then equals the online one. To be called once, before training (paper
+        without batch statistics, section 3.2). Without such layers it changes nothing.
         """
-        initialize_from_data(list(self.parts.values()), images)
-        if self.target == "ema":
-            self.target_encoder.set_weights(self.encoder.get_weights())
-            self.target_projector.set_weights(self.projector.get_weights())
+        initialize_from_data(list(self.networks.values()), images)
+        for name, network in self.target_networks.items():
+            network.set_weights(self.networks[name].get_weights())
 
-    def call(self, images, training=False):
-        """Representations `[N, d]` of normalised images `[N, H, W, 3]`, from the online encoder."""
-        return self.encoder(images, training=training)
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Means over the epoch, which `fit` resets."""
+        return list(self._metric_means.values())
 
-    def log_names(self):
-        return [
-            *self._metric_means,
-            "learning_rate",
-            *(["tau"] if self.target_update is not None else []),
-        ]
+    def _update_metrics(
+        self, measures: dict[str, tf.Tensor], failures: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Returns the epoch's means, after a step's measures were added unless it was skipped."""
+        clean = tf.reduce_all(failures == 0.0)
+        for name, mean in self._metric_means.items():
+            value = tf.where(clean, measures[name], 0.0)
+            mean.update_state(value, sample_weight=tf.cast(clean, tf.float32))
+        return {name: mean.result() for name, mean in self._metric_means.items()}
 
-    def reported_step(self, data):
-        """One optimizer step on the views of a batch, then the target's update.
-
-        Returns:
-            (running means of the epoch so far by name, float32 `[1 + len(guard.TROUBLES)]`: the
-            loss, and flags of what isn't finite).
-        """
-        if self.views is not None:
-            *images, ids = data  # the same images for all views, or for each view its own
-            data = [
-                view(each, ids)
-                for view, each in zip(self.views, itertools.cycle(images), strict=False)
-            ]
-        views = dict(enumerate(data))
-        if len(views) != self.objective.view_count:
-            raise ValueError(
-                f"expected batches of {self.objective.view_count} views of each image; received "
-                f"{len(views)}"
-            )
-        variables, statistics = self.trainable_variables, self._statistics()
-        # What moves before the numbers are looked at.
-        moved = [
-            *statistics,
-            *(
-                variable
-                for mean in self._metric_means.values()
-                for variable in (mean.total, mean.count)
-            ),
-        ]
-        moved_before = [tf.convert_to_tensor(variable) for variable in moved]
-        measures, gradients = (
-            self._accumulated(views, variables)
-            if self.gradient_accumulation_steps > 1
-            else self._gradients(views, variables)
-        )
-        for name, value in self._over_replicas(measures).items():
-            self._metric_means[name].update_state(value)
-        if not self.optimizer.built:
-            self.optimizer.build(variables)
-        # The step's loss by what its running sum has become: asked for the loss itself,
-        # TensorFlow's graph would round it otherwise in a clean run than without this question.
-        loss = self._metric_means["loss"].total - moved_before[len(statistics)]
-        found = guard.flags_before(self.optimizer, data, loss, gradients, statistics)
-        sound = tf.reduce_all(found == 0.0)
-        logs = {"learning_rate": tf.identity(self.optimizer.learning_rate)}
-        step = tf.identity(self.optimizer.iterations.value)
-
-        def apply(gradients):
-            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
-
-        def restore(values):
-            for variable, value in zip(moved, values, strict=True):
-                variable.assign(value)
-
-        guard.either(
-            sound, (apply, gradients_for_all(self.optimizer, gradients)), (restore, moved_before)
-        )
-        if self.target_update is not None:
-            # A step was left out, or float16's loss scale skipped one whose gradients aren't
-            # finite.
-            logs["tau"] = self.target_update.apply(
-                self.target_pairs(), step, self.optimizer.iterations.value > step
-            )
-        found = tf.concat([found, guard.flags(*map(guard.total, self._learned()))], axis=0)
-        logs = {name: mean.result() for name, mean in self._metric_means.items()} | logs
-        return logs, tf.concat([loss[None], found], axis=0)
+    def _report(self, measures: dict[str, tf.Tensor], failures: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what `MultiStepTrainer` takes out of the logs: the step's loss and failures."""
+        online = [v for network in self.networks.values() for v in network.trainable_variables]
+        target = [v for _, v in self.target_pairs()] if self.target == "ema" else []
+        failures = tf.concat([failures, flags(total(online), total(target))], axis=0)
+        failed = zip(CHECKS, tf.unstack(failures), strict=True)
+        return {STEP_LOSS: measures["loss"]} | {NONFINITE + name: flag for name, flag in failed}
 
     def _statistics(self) -> list[keras.Variable]:
-        """What a forward pass moves: batch statistics of both networks, and states of layers that
-        draw."""
-        parts = [
-            *self.parts.values(),
-            *([self.target_encoder, self.target_projector] if self.target == "ema" else []),
-        ]
-        return [variable for part in parts for variable in part.non_trainable_variables]
+        """Returns what a forward pass changes: batch statistics, and states of random layers."""
+        networks = [*self.networks.values(), *self.target_networks.values()]
+        return [v for network in networks for v in network.non_trainable_variables]
 
-    def _learned(self) -> tuple[list[keras.Variable], list[keras.Variable]]:
-        """Weights of the online network and of the target, as in `guard.AFTER`."""
-        online = [variable for part in self.parts.values() for variable in part.trainable_variables]
-        return online, [target for _, target in self.target_pairs()] if self.target == "ema" else []
-
-    def _over_replicas(self, measures: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """The mean over the replicas of each measure, on all of them: any one's running means are
-        everyone's, to the last bit."""
+    def _mean_over_replicas(self, measures: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns the mean of each measure over the replicas, so that all hold the same bits."""
         if self.distribute_strategy.num_replicas_in_sync == 1:
             return measures
         values = tf.distribute.get_replica_context().all_reduce(
@@ -266,154 +324,47 @@ class BYOL(CompiledLoop):
         )
         return dict(zip(measures, tf.unstack(values), strict=True))
 
-    def _gradients(self, views, variables):
-        """(loss and collapse measures by name, a gradient for each variable), each gradient this
-        replica's share of the global one."""
-        objective = self.objective
-        targets = self._target_projections(views)
-        with tf.GradientTape() as tape:
-            # With the online network as target, its projections of the predicted views are needed
-            # too.
-            wanted = (
-                objective.predicting_views if self.target == "ema" else range(objective.view_count)
-            )
-            representations = _each(
-                self.encoder, {view: views[view] for view in wanted}, self._encode
-            )
-            projections = _each(self.projector, representations)
-            if self.target == "online":
-                targets = {
-                    view: tf.stop_gradient(projections[view]) for view in objective.target_views
-                }
-            elif self.target == "online_with_gradient":
-                targets = projections
-            predicting = {view: projections[view] for view in objective.predicting_views}
-            predictions = (
-                predicting if self.predictor is None else _each(self.predictor, predicting)
-            )
-            loss = objective(predictions, targets)
-            # Gradients are summed over replicas, each of which holds its share of the global batch.
-            scaled_loss = self.optimizer.scale_loss(
-                loss / self.distribute_strategy.num_replicas_in_sync
-            )
-        measures = {"loss": loss}
-        for name, measure in (("projection_std", spread), ("projection_cosine", mean_cosine)):
-            measures[name] = tf.reduce_mean(
-                [measure(projections[view]) for view in objective.predicting_views]
-            )
-        return measures, tape.gradient(scaled_loss, variables)
 
-    def _accumulated(self, views, variables):
-        """As `_gradients`, in `gradient_accumulation_steps` equal parts of the batch one after the
-        other: a part's memory at a time."""
-        parts = self.gradient_accumulation_steps
-        if views[0].shape[0] is not None and views[0].shape[0] % parts:
-            raise ValueError(
-                f"gradient_accumulation_steps: expected a divisor of the {views[0].shape[0]} "
-                "images of a "
-                f"replica's batch; received {parts}"
-            )
-        split = {
-            view: tf.reshape(images, (parts, -1, *images.shape[1:]))
-            for view, images in views.items()
-        }
-
-        def add_part(part, measures, gradients):
-            new_measures, new = self._gradients(
-                {view: images[part] for view, images in split.items()}, variables
-            )
-            measures = {
-                name: value + new_measures[name] / parts for name, value in measures.items()
-            }
-            return (
-                part + 1,
-                measures,
-                [total + gradient / parts for total, gradient in zip(gradients, new, strict=True)],
-            )
-
-        nothing = (
-            {name: tf.zeros(()) for name in self._metric_means},
-            [tf.zeros(variable.shape) for variable in variables],
-        )
-        _, measures, gradients = tf.while_loop(
-            lambda part, *_: part < parts, add_part, (tf.constant(0), *nothing)
-        )
-        return measures, gradients
-
-    def _target_projections(self, views):
-        """View -> the target network's projection `[N, p]`. It uses batch statistics, as the online
-        network does."""
-        if self.target != "ema":
-            return {}
-        wanted = {view: views[view] for view in self.objective.target_views}
-        projections = _each(self.target_projector, _each(self.target_encoder, wanted))
-        return {view: tf.stop_gradient(projection) for view, projection in projections.items()}
-
-
-def _each(
-    part: keras.Model,
+def _forward(
+    network: keras.Model,
     inputs: dict[int, tf.Tensor],
     run: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> dict[int, tf.Tensor]:
-    """The part's output for each view, in training mode; `run` is another way to compute it.
+    """Returns view -> the network's output in training mode.
 
-    Batch statistics are per view, so each view is a forward pass of its own; without any, one pass
-    serves all, and kernels are standardised once a step.
+    Batch statistics are per view, so each view is a forward pass of its own. Without any, one pass
+    serves all views, and kernels are standardised once a step.
+
+    Args:
+        network: built.
+        inputs: view -> `[N, ...]`.
+        run: another way to compute the network's output.
     """
-    run = run or partial(part, training=True)
-    if len(inputs) == 1 or not batch_independent(part):
+    run = run or partial(network, training=True)
+    if len(inputs) == 1 or not batch_independent(network):
         return {view: run(value) for view, value in inputs.items()}
     outputs = run(tf.concat(list(inputs.values()), axis=0))
     return dict(zip(inputs, tf.split(outputs, len(inputs)), strict=True))
 
 
-def _width(part: keras.Model, name: str) -> int:
-    """The d of a part's output `[N, d]`."""
-    if not getattr(part, "built", False) or not part.weights:
-        raise ValueError(
-            f'{name}: expected a built keras.Model; received "{getattr(part, "name", part)}", '
-            "which has no weights yet. Call it on "
-            f"{'an image' if name == 'encoder' else 'its input'} first"
-        )
-    shape = getattr(part(_symbolic_input(part)), "shape", None)
-    if shape is None or len(shape) != 2 or shape[-1] is None:
-        raise ValueError(
-            f'{name}: expected output of shape [N, d]; received {shape} from "{part.name}". End it '
-            "with pooling"
-        )
-    return shape[-1]
-
-
-def _check_takes(part: keras.Model, features: int, name: str, before: str) -> None:
-    _width(part, name)
-    shape = _symbolic_input(part).shape
-    if shape[1:] != (features,):
-        raise ValueError(
-            f"{name}: expected a model that takes [N, {features}], the output of the {before}; "
-            f"received one for {shape}"
-        )
-
-
-def _symbolic_input(model: keras.Model) -> keras.KerasTensor:
-    """What the model was built for. (A subclassed model has no `input_shape`.)"""
-    shape = (
-        model.input_shape
-        if hasattr(model, "input_shape")
-        else model.get_build_config()["input_shape"]
-    )
-    return keras.Input(shape[1:])
-
-
-def _copy(model: keras.Model, name: str) -> keras.Model:
-    """The same network with weights of its own, equal now. (`clone_model` copies none.)"""
-    try:
-        copy = keras.models.clone_model(model)
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{name}: expected a model that can be copied: functional, Sequential, or with its "
-            "arguments in get_config(); Keras can't copy "
-            f'"{model.name}"'
-        ) from error
-    copy(_symbolic_input(model))  # a subclassed model gets its weights when it is called
-    copy.set_weights(model.get_weights())
-    return copy
+def _build_heads(
+    encoder: keras.Model,
+    projector: keras.Model | Literal["paper"],
+    predictor: keras.Model | Literal["paper"] | None,
+) -> tuple[keras.Model, keras.Model | None]:
+    """Returns projector and predictor, the paper's where it is asked for, checked to fit."""
+    features = output_width(encoder, "encoder")
+    if projector == "paper":
+        projector = mlp_head(features, PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE, "projector")
+    check_input_width(projector, features, "projector", "encoder")
+    projection = output_width(projector, "projector")
+    if predictor == "paper":
+        predictor = mlp_head(projection, PAPER_HIDDEN_SIZE, projection, "predictor")
+    if predictor is not None:
+        check_input_width(predictor, projection, "predictor", "projector")
+        if (width := output_width(predictor, "predictor")) != projection:
+            raise ValueError(
+                f"predictor: expected output of shape [N, {projection}], as projections have; "
+                f"received [N, {width}]"
+            )
+    return projector, predictor

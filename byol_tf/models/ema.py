@@ -1,11 +1,12 @@
-"""The target network's average of the online one: tau schedules and the callback that applies
-them."""
+"""The target network's moving average: schedules of tau, and the callback that applies them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import tensorflow as tf
+
+from byol_tf import compat
 
 TauSchedule = Callable[[tf.Tensor], tf.Tensor]
 """Optimizer step k (float32 scalar, 0 for the first) -> tau (float32 scalar in [0, 1])."""
@@ -17,13 +18,13 @@ def constant_tau(base: float) -> TauSchedule:
 
 
 def cosine_tau(base: float, total_steps: int, end: float = 1.0) -> TauSchedule:
-    """From `base` at step 0 to `end` at `total_steps`: end - (end - base) (cos(pi k / K) + 1) / 2
-    (BYOL paper, section 3.3).
+    """Tau goes from `base` at step 0 to `end` at `total_steps` by a half cosine.
 
-    With `end` below `base` it is the STL-10 paper's inverse cosine (table 8: 0.999 down to 0.5).
+    tau = end - (end - base) (cos(pi k / K) + 1) / 2 at step k of K (BYOL paper, section 3.3). With
+    `end` below `base` it is the STL-10 paper's inverse cosine (table 8: 0.999 down to 0.5).
     """
 
-    def schedule(step):
+    def schedule(step: tf.Tensor) -> tf.Tensor:
         progress = tf.minimum(step / max(total_steps, 1), 1.0)
         return end - (end - base) * (tf.cos(math.pi * progress) + 1.0) / 2.0
 
@@ -31,25 +32,37 @@ def cosine_tau(base: float, total_steps: int, end: float = 1.0) -> TauSchedule:
 
 
 def dropped_tau(base: float, total_steps: int, drop_at: float = 0.25) -> TauSchedule:
-    """`base`, and 0 from step `drop_at` x `total_steps` on: the target is the online network from
-    then (STL-10 paper, table 7)."""
+    """Tau is `base`, and 0 from step `drop_at` x `total_steps` on (STL-10 paper, table 7).
+
+    At 0 the target is the online network.
+    """
     return lambda step: tf.where(step < drop_at * total_steps, tf.constant(base, tf.float32), 0.0)
 
 
 def tau_schedule(
-    kind: str, total_steps: int, base: float, end: float | None, drop_at: float
+    name: str, total_steps: int, base: float, end: float | None, drop_at: float
 ) -> TauSchedule:
-    """The schedule that a config names: `constant`, `cosine`, `inverse_cosine` or `drop`. Raises
-    `ValueError` for another kind."""
-    if kind == "constant":
+    """Returns the schedule of a name in configs.
+
+    Args:
+        name: `constant`, `cosine`, `inverse_cosine` or `drop`.
+        total_steps: optimizer steps of the run.
+        base: tau of the first step.
+        end: tau of the last step; for the cosines, which need it.
+        drop_at: part of the steps after which tau is 0; for `drop` only.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name == "constant":
         return constant_tau(base)
-    if kind in ("cosine", "inverse_cosine"):
+    if name in ("cosine", "inverse_cosine") and end is not None:
         return cosine_tau(base, total_steps, end)
-    if kind == "drop":
+    if name == "drop":
         return dropped_tau(base, total_steps, drop_at)
     raise ValueError(
         'tau schedule: expected "constant", "cosine", "inverse_cosine" or "drop"; received '
-        f"{kind!r}"
+        f"{name!r}"
     )
 
 
@@ -59,6 +72,9 @@ class TargetUpdate(keras.callbacks.Callback):
     Only trainable parameters are averaged, in float32, from the online network as the optimizer has
     just left it; the target's batch statistics are its own (deepmind-research
     `byol/byol_experiment.py`).
+
+    Example:
+        `model.fit(pairs_of_views, callbacks=[TargetUpdate(cosine_tau(0.996, total_steps))])`
 
     Args:
         schedule: tau for optimizer step k, the first being 0.
@@ -79,8 +95,8 @@ class TargetUpdate(keras.callbacks.Callback):
         self.schedule = schedule
         self.placement = placement
 
-    def set_model(self, model):
-        """Attaches the update to the model, and has the compiled step built anew to hold it."""
+    def set_model(self, model: keras.Model) -> None:
+        """Attaches the update to the model, whose compiled step is rebuilt to contain it."""
         super().set_model(model)
         if not hasattr(model, "target_pairs"):
             raise TypeError(
@@ -90,50 +106,58 @@ class TargetUpdate(keras.callbacks.Callback):
         model.target_update = self if self.placement == "step" else None
         model.train_function = None
 
-    def on_train_begin(self, logs=None):
-        self._followed, self._last_tau = (
-            int(tf.convert_to_tensor(self.model.optimizer.iterations)),
-            1.0,
-        )
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Notes how many optimizer steps the target has followed."""
+        self._steps_followed = int(tf.convert_to_tensor(self.model.optimizer.iterations))
+        self._last_tau = 1.0
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         """Detaches the update: a later `fit` without this callback leaves the target as it is."""
         self.model.target_update = None
         self.model.train_function = None
 
-    def tau(self, step) -> tf.Tensor:
-        """Tau of optimizer step `step` (any number; 0 is the first), as a float32 scalar."""
+    def tau(self, step: float | tf.Tensor) -> tf.Tensor:
+        """Returns tau of an optimizer step (0 is the first), a float32 scalar."""
         return tf.cast(self.schedule(tf.cast(step, tf.float32)), tf.float32)
 
-    def apply(self, pairs, step, moved=True) -> tf.Tensor:
-        """Updates each (online, target) pair of `keras.Variable`s for optimizer step `step`;
-        returns tau. May be traced, in replica context too. If the online network has not `moved`,
-        since its step was skipped, neither does the target, and tau is 1.
-        """
-        tau = tf.where(moved, self.tau(step), 1.0)
+    def apply(
+        self,
+        pairs: Sequence[tuple[keras.Variable, keras.Variable]],
+        step: int | tf.Tensor,
+        updated: bool | tf.Tensor = True,
+    ) -> tf.Tensor:
+        """Updates the target variables; may be traced, in replica context too.
 
-        def follow(target, online):
+        Args:
+            pairs: (online, target).
+            step: number of the optimizer step, 0 for the first.
+            updated: whether the optimizer updated the online network, instead of skipping the step.
+
+        Returns:
+            tau, a float32 scalar: 1, so that the target stays, where the step was skipped.
+        """
+        tau = tf.where(updated, self.tau(step), 1.0)
+
+        def follow(target: tf.Variable, online: tf.Tensor) -> None:
             target.assign_add((1.0 - tau) * (online - target))
 
-        def update_all(strategy, pairs):
+        def update_all(strategy: tf.distribute.Strategy, pairs: Sequence) -> None:
             for online, target in pairs:
                 strategy.extended.update(target.value, follow, args=(online.value,), group=False)
 
-        tf.__internal__.distribute.interim.maybe_merge_call(
-            update_all, tf.distribute.get_strategy(), pairs
-        )
+        compat.merge_or_call(update_all, pairs)
         return tau
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Updates the target after a batch, if that is its placement."""
         if self.placement == "batch_end":
             iterations = int(tf.convert_to_tensor(self.model.optimizer.iterations))
             self._last_tau = self.apply(
-                self.model.target_pairs(), iterations - 1, iterations > self._followed
+                self.model.target_pairs(), iterations - 1, iterations > self._steps_followed
             )
-            self._followed = iterations
+            self._steps_followed = iterations
 
-    def on_epoch_end(self, epoch, logs=None):
-        if (
-            self.placement == "batch_end" and logs is not None
-        ):  # Keras drops what is put into a batch's logs
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Logs tau, since Keras drops what is added to a batch's logs."""
+        if self.placement == "batch_end" and logs is not None:
             logs["tau"] = float(self._last_tau)

@@ -1,4 +1,4 @@
-"""A config's model and optimizer."""
+"""Builds the model and the optimizer of a config."""
 
 from dataclasses import dataclass
 
@@ -18,11 +18,11 @@ from pipelines.views.fused import FusedViews
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the networks of a run come to.
+    """Sizes of a run's networks.
 
     Attributes:
         parameters: name -> number of trainable parameters, for encoder, projector and predictor.
-        checkpoint: bytes of all that a checkpoint holds: networks, target and optimizer.
+        checkpoint: bytes of the arrays in a checkpoint: networks, target and optimizer.
         encoder: bytes of the encoder's weights.
     """
 
@@ -31,42 +31,48 @@ class Sizes:
     encoder: int
 
 
-_BYTES = 4  # of a number: weights are float32 in each precision
+_DEVICE_STEPS_PER_EXECUTION = 16
+"""Enough to hide Python's time between calls behind an accelerator's steps."""
+_BYTES_PER_ELEMENT = 4  # weights are float32 in every precision
 
 
 def build_model(config: Config, cropped: bool = False) -> BYOL:
-    """The uncompiled model of a config, drawn from its seed; `cropped`: see `fused_views`."""
-    projector, predictor = config.projector, config.predictor
+    """Returns the uncompiled model of a config, initialised from its seed.
+
+    Args:
+        config: valid.
+        cropped: see `fused_views`.
+    """
     encoder = build_config_encoder(config)
-    head = mlp_head(
+    settings = config.projector
+    projection_size = settings.output_size
+    projector = mlp_head(
         encoder.output_shape[-1],
-        projector.hidden_size,
-        projector.output_size,
+        settings.hidden_size,
+        projection_size,
         "projector",
-        projector.num_layers,
-        projector.normalization,
-        projector.normalize_output,
+        settings.num_layers,
+        settings.normalization,
+        settings.normalize_output,
     )
-    if predictor.kind == "none":
-        tail = None
-    else:
-        width = projector.output_size
-        tail = mlp_head(
-            width,
-            predictor.hidden_size,
-            width,
+    predictor = None
+    if config.predictor.kind != "none":
+        predictor = mlp_head(
+            projection_size,
+            config.predictor.hidden_size,
+            projection_size,
             "predictor",
             2,
-            predictor.normalization,
-            predictor.normalize_output,
+            config.predictor.normalization,
+            config.predictor.normalize_output,
         )
     return BYOL(
         encoder,
-        head,
-        tail,
+        projector,
+        predictor,
         build_objective(config),
         config.objective.target,
-        train_predictor=predictor.kind != "fixed",
+        train_predictor=config.predictor.kind != "fixed",
         gradient_accumulation_steps=config.training.gradient_accumulation_steps,
         rematerialize=config.training.rematerialize,
         views=fused_views(config, cropped) if views_in_step(config) else None,
@@ -75,57 +81,71 @@ def build_model(config: Config, cropped: bool = False) -> BYOL:
 
 
 def view_policies(config: Config) -> tuple[ViewPolicy, ...]:
-    """The policy of each view of an image: two, or four with two draws."""
+    """Returns the policy of each view of an image: two, or four for an objective of two pairs."""
     return (config.views.first, config.views.second) * (build_objective(config).view_count // 2)
 
 
 def build_objective(config: Config) -> Objective:
-    """What a config compares. Its keys are those of `Objective`, and which network gives the
-    targets."""
+    """Returns the loss of a config, whose keys are those of `Objective` and `target`."""
     return Objective(**config.objective.model_dump(exclude={"target"}))
 
 
 def views_in_step(config: Config) -> bool:
-    """Whether the step makes the views, and not tf.data."""
+    """Returns whether the training step makes the views, instead of tf.data."""
     return config.views.engine == "fused" and config.views.placement == "step"
 
 
 def fused_views(config: Config, cropped: bool = False) -> list[FusedViews]:
-    """A layer for each view, which makes it inside the step: from uint8 images, or from the crops
-    that the host makes of photos of several sizes (`cropped`)."""
+    """Returns a layer for each view, which makes it inside the step.
+
+    Args:
+        config: valid.
+        cropped: the layers take crops, which the host makes of photos of several sizes, instead of
+            uint8 images.
+    """
     views = config.views
     policies = [policy.without_crop() if cropped else policy for policy in view_policies(config)]
     return [
-        FusedViews(policy, views.size, number, views.mean, views.std, exact=views.exact)
-        for number, policy in enumerate(policies)
+        FusedViews(policy, views.size, view, views.mean, views.std, exact=views.exact)
+        for view, policy in enumerate(policies)
     ]
 
 
 def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
-    """Compiles the model of a config with its optimizer, built, for so many steps."""
+    """Compiles the model of a config with its optimizer, which is built too.
 
-    def rates(factor: float, kind: str) -> WarmupSchedule:
+    Args:
+        model: of `build_model`.
+        config: valid.
+        schedule: of the training steps.
+    """
+
+    def rates(factor: float, decay: str) -> WarmupSchedule:
         return WarmupSchedule(
-            factor * schedule.peak_rate, schedule.total_steps, schedule.warmup_steps, kind
+            factor * schedule.peak_rate, schedule.total_steps, schedule.warmup_steps, decay
         )
 
     settings, predictor = config.optimizer, config.predictor
     optimizer = build_optimizer(
         settings.name, rates(1.0, settings.schedule), settings.weight_decay, settings.momentum
     )
-    exclude_norm_and_bias(optimizer, list(model.parts.values()))
-    if predictor.kind == "mlp" and (
-        predictor.learning_rate_multiplier != 1.0
-        or predictor.schedule not in (None, settings.schedule)
+    exclude_norm_and_bias(optimizer, list(model.networks.values()))
+    if (
+        model.predictor is not None
+        and predictor.kind == "mlp"
+        and (
+            predictor.learning_rate_multiplier != 1.0
+            or predictor.schedule not in (None, settings.schedule)
+        )
     ):
         optimizer.set_group_rate(
             model.predictor.trainable_variables,
             rates(predictor.learning_rate_multiplier, predictor.schedule or settings.schedule),
         )
-    jit = {"auto": "auto", "on": True, "off": False}[config.devices.jit_compile]
+    jit: dict[str, bool | str] = {"auto": "auto", "on": True, "off": False}
     model.compile(
         optimizer,
-        jit_compile=jit,
+        jit_compile=jit[config.devices.jit_compile],
         steps_per_execution=steps_per_execution(config, schedule.steps_per_epoch),
     )
     # Built here, so that a checkpoint can be restored and `fit` needn't take a batch of the stream
@@ -134,16 +154,19 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
 
 
 def steps_per_execution(config: Config, steps_per_epoch: int) -> int:
-    """How many steps run before Python is asked again: the largest divisor of an epoch's steps up
-    to what the config allows."""
+    """Returns the steps of one compiled call.
+
+    The largest divisor of an epoch's steps up to `devices.steps_per_execution`, by default 1 on a
+    CPU and `_DEVICE_STEPS_PER_EXECUTION` elsewhere.
+    """
     limit = config.devices.steps_per_execution or (
-        1 if on_cpu(tf.distribute.get_strategy()) else 16
+        1 if on_cpu(tf.distribute.get_strategy()) else _DEVICE_STEPS_PER_EXECUTION
     )
     return max(steps for steps in range(1, limit + 1) if steps_per_epoch % steps == 0)
 
 
 def build_config_encoder(config: Config) -> keras.Model:
-    """The encoder of a config, drawn from its seed."""
+    """Returns the encoder of a config, initialised from its seed."""
     encoder = config.encoder
     return build_encoder(
         encoder.name,
@@ -156,26 +179,26 @@ def build_config_encoder(config: Config) -> keras.Model:
 
 
 def measure_sizes(config: Config) -> Sizes:
-    """How large the networks of a config are, on disk too; without the optimizer's variables, of
-    which it is known how many there are."""
+    """Returns the sizes of a config's networks, without building the optimizer's variables."""
     model = build_model(config)
     names = {"encoder": config.encoder.name}
     parameters = {
-        names.get(name, name): _elements(part.trainable_variables)
-        for name, part in model.parts.items()
+        names.get(name, name): _elements(network.trainable_variables)
+        for name, network in model.networks.items()
     }
-    numbers = sum(_elements(part.variables) for part in model.parts.values())
-    if model.target == "ema":
-        numbers += _elements(model.target_encoder.variables) + _elements(
-            model.target_projector.variables
-        )
+    elements = sum(_elements(network.variables) for network in model.networks.values())
+    elements += sum(_elements(network.variables) for network in model.target_networks.values())
     slots = (
         SLOTS[config.optimizer.name]
         if config.optimizer.name != "sgd" or config.optimizer.momentum
         else 0
     )
-    numbers += slots * _elements(model.trainable_variables)
-    return Sizes(parameters, _BYTES * numbers, _BYTES * _elements(model.encoder.variables))
+    elements += slots * _elements(model.trainable_variables)
+    return Sizes(
+        parameters,
+        _BYTES_PER_ELEMENT * elements,
+        _BYTES_PER_ELEMENT * _elements(model.encoder.variables),
+    )
 
 
 def _elements(variables: list[keras.Variable]) -> int:

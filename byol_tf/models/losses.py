@@ -1,4 +1,4 @@
-"""How far a prediction is from its target projection, and from those of other images."""
+"""Losses of BYOL, SimSiam and SimCLR, and measures of collapse."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ _EPSILON = 1e-12  # on the squared sum, as deepmind-research byol/utils/helpers.
 
 
 def normalize(vectors: tf.Tensor) -> tf.Tensor:
-    """Scales each row of `[N, d]` to length 1, in float32."""
+    """Returns the rows of `[N, d]` scaled to length 1, in float32."""
     return tf.math.l2_normalize(tf.cast(vectors, tf.float32), axis=-1, epsilon=_EPSILON)
 
 
@@ -17,8 +17,8 @@ def regression_loss(prediction: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
 
     Args:
         prediction: `[N, d]`, any float dtype.
-        projection: `[N, d]`, any float dtype; whether gradients flow through it is the caller's
-            matter.
+        projection: `[N, d]`, any float dtype; apply `tf.stop_gradient` before the call if it is a
+            target.
 
     Returns:
         float32 `[N]`, from 0 (same direction) to 4 (opposite); about 2 for unrelated vectors.
@@ -29,8 +29,7 @@ def regression_loss(prediction: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
 
 
 def cross_entropy(prediction: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
-    """-softmax(projection) log softmax(prediction), summed over the d coordinates (SimSiam report,
-    section IV.E).
+    """Cross-entropy of the softmax of prediction and projection (SimSiam report, section IV.E).
 
     Args:
         prediction: logits `[N, d]`, any float dtype.
@@ -48,11 +47,11 @@ def cross_entropy(prediction: tf.Tensor, projection: tf.Tensor) -> tf.Tensor:
 def negative_term(
     prediction: tf.Tensor, same_view: tf.Tensor, other_view: tf.Tensor, temperature: float
 ) -> tf.Tensor:
-    """What the extended InfoNCE adds for beta = 1: 2 alpha ln(sum of exp(cosine / alpha)) over all
-    of the batch (BYOL paper, equation 8).
+    """The term that the extended InfoNCE adds for beta = 1 (BYOL paper, equation 8).
 
-    The sum runs over the projections of both views of every image but the prediction's own view.
-    Other replicas' images count too, and gradients flow to them.
+    2 alpha ln(sum of exp(cosine / alpha)): the sum runs over the projections of both views of every
+    image of the batch but the prediction's own view. Other replicas' images count too, and
+    gradients flow to them.
 
     Args:
         prediction: `[N, d]`.
@@ -83,21 +82,24 @@ def negative_term(
 
 
 def gather_over_replicas(rows: tf.Tensor) -> tf.Tensor:
-    """The rows `[N, d]` of all R replicas, `[R N, d]` in their order, with gradients back to each
-    of them."""
+    """Returns the rows `[N, d]` of all R replicas, `[R N, d]`, with gradients back to each."""
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
     if replicas == 1:
         return rows
     # A sum of slices, as its gradient is known on every device; that of `all_gather` is not.
-    place = tf.one_hot(context.replica_id_in_sync_group, replicas, dtype=rows.dtype)
-    placed = tf.reshape(place, (replicas, 1, 1)) * rows[None]
-    return tf.reshape(context.all_reduce(tf.distribute.ReduceOp.SUM, placed), (-1, rows.shape[-1]))
+    own_slice = tf.one_hot(context.replica_id_in_sync_group, replicas, dtype=rows.dtype)
+    slices = tf.reshape(own_slice, (replicas, 1, 1)) * rows[None]  # [R, N, d], 0 but for its own
+    return tf.reshape(context.all_reduce(tf.distribute.ReduceOp.SUM, slices), (-1, rows.shape[-1]))
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of a family: BYOL, SimSiam, SimCLR, and what lies between.
+    """Configurable loss of BYOL, SimSiam and SimCLR (extended InfoNCE).
+
+    Example:
+        `Objective()` is BYOL's loss, `Objective(weight=0.25)` SimSiam's and
+        `Objective(negatives=1.0, temperature=0.2)` SimCLR's up to a factor and a constant.
 
     Attributes:
         similarity: `cosine`, or `cross_entropy` (SimSiam report, section IV.E).
@@ -110,8 +112,8 @@ class Objective:
         weight: multiplies the loss.
 
     Raises:
-        ValueError: for another word, negatives outside 0 to 1, without temperature or with
-            cross-entropy.
+        ValueError: for another similarity or symmetrization, and for negatives outside 0 to 1,
+            without temperature or with cross-entropy.
     """
 
     similarity: str = "cosine"
@@ -120,7 +122,7 @@ class Objective:
     temperature: float | None = None
     weight: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.similarity not in ("cosine", "cross_entropy"):
             raise ValueError(
                 f'similarity: expected "cosine" or "cross_entropy"; received {self.similarity!r}'
@@ -135,7 +137,7 @@ class Objective:
                 f"negatives: expected a number from 0 to 1; received {self.negatives!r}"
             )
         if self.negatives and self.similarity != "cosine":
-            raise ValueError('negatives: expected 0, as similarity "cross_entropy" knows none')
+            raise ValueError('negatives: expected 0, as similarity "cross_entropy" has none')
         if self.negatives and not (self.temperature or 0.0) > 0.0:
             raise ValueError(
                 f"temperature: expected a number above 0, as negatives is {self.negatives:g}; "
@@ -144,18 +146,20 @@ class Objective:
 
     @property
     def predicts(self) -> tuple[tuple[int, int], ...]:
-        """(view that predicts, view whose target projection is predicted), counted from 0."""
+        """Pairs (predicting view, view whose target projection it predicts), counted from 0."""
         return _PREDICTS[self.symmetrization]
 
     @property
     def predicting_views(self) -> tuple[int, ...]:
-        """Views of which predictions are needed."""
+        """Views that predictions are made from."""
         return tuple(view for view, _ in self.predicts)
 
     @property
     def target_views(self) -> tuple[int, ...]:
-        """Views of which target projections are needed; negatives also come from the predicting
-        view."""
+        """Views that target projections are made from.
+
+        Negatives also come from the predicting view.
+        """
         views = {other for _, other in self.predicts} | (
             set(self.predicting_views) if self.negatives else set()
         )
@@ -163,27 +167,28 @@ class Objective:
 
     @property
     def view_count(self) -> int:
-        """Views of each image."""
+        """Number of views of each image."""
         return 1 + max(max(pair) for pair in self.predicts)
 
     def __call__(
         self, predictions: dict[int, tf.Tensor], targets: dict[int, tf.Tensor]
     ) -> tf.Tensor:
-        """The loss, a float32 scalar: mean over the batch, directions added.
+        """Returns the loss, a float32 scalar: the mean over the batch, directions added.
 
         Args:
             predictions: view -> `[N, d]`, for `predicting_views`.
-            targets: view -> `[N, d]`, for `target_views`; their gradient is the caller's matter.
+            targets: view -> `[N, d]`, for `target_views`, with gradients stopped where they should
+                be.
         """
         loss = regression_loss if self.similarity == "cosine" else cross_entropy
         total = 0.0
         for view, other in self.predicts:
-            each = loss(predictions[view], targets[other])
-            if self.negatives:
-                each += self.negatives * negative_term(
+            losses = loss(predictions[view], targets[other])  # [N]
+            if self.negatives and self.temperature:
+                losses += self.negatives * negative_term(
                     predictions[view], targets[view], targets[other], self.temperature
                 )
-            total += tf.reduce_mean(each)
+            total += tf.reduce_mean(losses)
         return self.weight * total
 
 
@@ -194,12 +199,11 @@ _PREDICTS = {
 }
 
 
-def spread(projection: tf.Tensor) -> tf.Tensor:
-    """Standard deviation over the batch of the normalised projection, averaged over its d
-    coordinates, times sqrt(d).
+def projection_std(projection: tf.Tensor) -> tf.Tensor:
+    """Returns the standard deviation of normalised projections `[N, d]`, times sqrt(d).
 
-    float32 scalar: near 1 for vectors scattered over the sphere, 0 for collapsed ones (SimSiam
-    report, section IV.A).
+    It is taken over the batch and averaged over the d coordinates: a float32 scalar near 1 for
+    vectors scattered over the sphere, 0 for collapsed ones (SimSiam report, section IV.A).
     """
     vectors = normalize(projection)
     deviation = tf.math.reduce_std(vectors, axis=0)
@@ -207,8 +211,10 @@ def spread(projection: tf.Tensor) -> tf.Tensor:
 
 
 def mean_cosine(projection: tf.Tensor) -> tf.Tensor:
-    """Mean cosine between the projections `[N, d]` of different images: float32 scalar, near 0 when
-    healthy, 1 when collapsed."""
+    """Returns the mean cosine between projections `[N, d]` of different images.
+
+    A float32 scalar: near 0 for scattered projections, 1 for collapsed ones.
+    """
     vectors = normalize(projection)
     count = tf.cast(tf.shape(vectors)[0], tf.float32)
     total = tf.reduce_sum(tf.square(tf.reduce_sum(vectors, axis=0)))

@@ -1,33 +1,141 @@
-"""A training step whose numbers aren't finite changes nothing: what is looked at, and how such a
-step is left out."""
+"""Skips optimizer steps whose numbers aren't finite, as `optax.apply_if_finite` does."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import tensorflow as tf
 
-BEFORE = ("views", "loss", "gradient", "batch statistics", "loss scale")
-"""What is looked at before the optimizer moves anything. Trouble here leaves the step out."""
-AFTER = ("weight", "target network")
-"""What is looked at after it. Trouble here can't be left out: it is in what the next step would
-begin with."""
-LASTING = ("loss scale", *AFTER)
-"""What each step after it would meet too, and each run that goes on from a checkpoint after it:
-that always ends the run."""
-TROUBLES = BEFORE + AFTER
-"""What may be not finite, in the order of a step's flags."""
+from byol_tf import compat
 
-LEAST_SCALE = 2.0**-14
-"""The smallest loss scale that float16's gradients may ask for: its smallest normal number. Below 1
-it is unusual, but right where a batch normalisation divides by a variance next to 0."""
+PRE_UPDATE = ("views", "loss", "gradient", "batch statistics", "loss scale")
+"""Checked before the optimizer's update; a non-finite one skips the step."""
+POST_UPDATE = ("weight", "target network")
+"""Checked after it. These can't be skipped: the next step would begin with them."""
+FATAL = ("loss scale", *POST_UPDATE)
+"""Persist in the state that a checkpoint holds, and therefore always end the run."""
+CHECKS = PRE_UPDATE + POST_UPDATE
+
+MIN_LOSS_SCALE = 2.0**-14
+"""The smallest loss scale that float16 gradients may need: float16's smallest normal number.
+
+Below 1 a scale is unusual, but right where a batch normalisation divides by a variance near 0.
+"""
+
+
+class SkipNonFinite:
+    """Wraps an optimizer: a step that isn't finite changes nothing.
+
+    To `keras.optimizers.Optimizer.apply_gradients` it is what `optax.apply_if_finite` is to an
+    optax update, and like Keras' `LossScaleOptimizer` it has all replicas skip together. It holds
+    no state: who counts skipped steps reads the flags.
+
+    Args:
+        optimizer: may be a `LossScaleOptimizer`, which skips steps to find its scale. That is no
+            failure until the scale is down to `MIN_LOSS_SCALE`.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer):
+        self.optimizer = optimizer
+
+    def apply_gradients(
+        self,
+        gradients: Sequence[tf.Tensor],
+        variables: Sequence[keras.Variable],
+        *,
+        views: Iterable[tf.Tensor],
+        loss: tf.Tensor,
+        state: Sequence[tuple[keras.Variable, tf.Tensor]],
+    ) -> tf.Tensor:
+        """Applies the gradients if all that the step computed is finite, else restores the state.
+
+        To be called in replica context; may be traced.
+
+        Args:
+            gradients: this replica's, one for each variable.
+            variables: all that the optimizer trains; it is built with them if it isn't yet.
+            views: what the networks were given; checked.
+            loss: float32 scalar, equal on all replicas; checked.
+            state: (variable, its value before the step) of what the forward pass changed, such as
+                batch statistics; checked, and restored if the step is skipped.
+
+        Returns:
+            float32 `[len(PRE_UPDATE)]`, equal on all replicas: 1 for each of `PRE_UPDATE` that
+            isn't finite on some replica, else 0.
+        """
+        if not self.optimizer.built:
+            self.optimizer.build(variables)
+        failures = self._check(views, loss, gradients, [variable for variable, _ in state])
+
+        def update(gradients: list[tf.Tensor]) -> None:
+            self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+        def restore(values: list[tf.Tensor]) -> None:
+            for (variable, _), value in zip(state, values, strict=True):
+                variable.assign(value)
+
+        apply_or_rollback(
+            tf.reduce_all(failures == 0.0),
+            (update, self._agreed(gradients)),
+            (restore, [value for _, value in state]),
+        )
+        return failures
+
+    def _check(
+        self,
+        views: Iterable[tf.Tensor],
+        loss: tf.Tensor,
+        gradients: Iterable[tf.Tensor],
+        statistics: Iterable[keras.Variable],
+    ) -> tf.Tensor:
+        """Returns the flags of `PRE_UPDATE` after an exchange between replicas."""
+        scale = tf.constant(MIN_LOSS_SCALE)  # without a loss scale no search for one goes on
+        if self._scales_loss:
+            scale = self.optimizer.dynamic_scale.value
+        valid_scale = tf.where(scale > 0.0, scale, float("nan"))
+        failures = _any_replica(
+            flags(total(views), loss, total_of_squares(gradients), total(statistics), valid_scale)
+        )
+        searching = (
+            (scale > MIN_LOSS_SCALE)
+            & (failures[PRE_UPDATE.index("loss")] == 0.0)
+            & (failures[PRE_UPDATE.index("views")] == 0.0)
+        )
+        without_gradient = tf.constant([float(name != "gradient") for name in PRE_UPDATE])
+        return failures * tf.where(searching, without_gradient, 1.0)
+
+    def _agreed(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the gradients, made infinite if those of any replica aren't finite.
+
+        Keras' `LossScaleOptimizer` looks at one replica's gradients to decide whether all skip the
+        step, so an infinity on another would reach the weights.
+        """
+        if not self._scales_loss or _replicas() == 1:
+            return list(gradients)
+        finite = tf.reduce_all(
+            [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
+        )
+        failed = _any_replica(tf.cast(~finite, tf.float32)) > 0.0
+        return [
+            tf.where(failed, tf.cast(float("inf"), gradient.dtype), gradient)
+            for gradient in gradients
+        ]
+
+    @property
+    def _scales_loss(self) -> bool:
+        return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
 
 
 def total(values: Iterable) -> tf.Tensor:
-    """The sum of all elements of tensors or variables, a float32 scalar, which isn't finite if one
-    of them isn't.
+    """Returns the sum of all elements, which isn't finite if one of them isn't.
 
-    One pass over each, without a tensor of booleans as `is_finite` makes: on two CPU cores a sum
-    takes less than half as long. Finite values whose sum isn't, beyond 3e38, count as not finite.
+    One pass over each tensor, without a tensor of booleans as `is_finite` makes: on two CPU cores a
+    sum takes less than half as long. Finite values whose sum is beyond 3e38 count as not finite.
+
+    Args:
+        values: tensors or variables; those of integers are ignored.
+
+    Returns:
+        float32 scalar.
     """
     tensors = [tf.convert_to_tensor(value) for value in values]
     return _sum(
@@ -40,8 +148,11 @@ def total(values: Iterable) -> tf.Tensor:
 
 
 def total_of_squares(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
-    """As `total`, of half the squares: those of gradients beyond 1e19 would be infinite in an
-    optimizer's second moment for ever."""
+    """Returns half the sum of squares, a float32 scalar, which isn't finite if an element isn't.
+
+    Gradients beyond 1e19 count too: their squares would stay infinite in an optimizer's second
+    moment.
+    """
     return _sum([tf.nn.l2_loss(tf.cast(tensor, tf.float32)) for tensor in tensors])
 
 
@@ -50,76 +161,48 @@ def _sum(scalars: list[tf.Tensor]) -> tf.Tensor:
 
 
 def flags(*totals: tf.Tensor) -> tf.Tensor:
-    """float32 `[number of totals]`: 1 where one isn't finite, else 0."""
+    """Returns float32 `[number of totals]`: 1 where one isn't finite, else 0."""
     return tf.cast(~tf.math.is_finite(tf.stack(totals)), tf.float32)
 
 
-def of_all_replicas(found: tf.Tensor) -> tf.Tensor:
-    """Flags that are 1 where those of any replica are: all of them leave a step out, or none."""
+def _any_replica(failures: tf.Tensor) -> tf.Tensor:
+    """Returns flags that are 1 where those of any replica are."""
+    if _replicas() == 1:
+        return failures
     context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return found
-    return tf.minimum(context.all_reduce(tf.distribute.ReduceOp.SUM, found), 1.0)
+    return tf.minimum(context.all_reduce(tf.distribute.ReduceOp.SUM, failures), 1.0)
 
 
-def flags_before(
-    optimizer: keras.optimizers.Optimizer,
-    views: Iterable,
-    loss: tf.Tensor,
-    gradients: Iterable[tf.Tensor],
-    statistics: Iterable,
-) -> tf.Tensor:
-    """Flags of `BEFORE`, agreed on by all replicas; `optimizer` is built.
+def _replicas() -> int:
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
 
-    With float16 a gradient that isn't finite is how `LossScaleOptimizer` finds its scale: it skips
-    the step and halves the scale by itself, and that is no trouble until the scale is down to
-    `LEAST_SCALE`.
+
+Branch = tuple[Callable[[list[tf.Tensor]], None], list[tf.Tensor]]
+"""A function, and the tensors that each replica calls it with."""
+
+
+def apply_or_rollback(finite: tf.Tensor, apply: Branch, rollback: Branch) -> None:
+    """Runs `apply` if `finite` (a boolean scalar, equal on all replicas), else `rollback`.
+
+    Replicas branch together in one `tf.cond`, since the optimizer's update in a branch merges them
+    (Keras' `LossScaleOptimizer` does the same).
     """
-    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    scale = (
-        optimizer.dynamic_scale.value if scaled else tf.constant(LEAST_SCALE)
-    )  # without one there is none to be found
-    usable = tf.where(scale > 0.0, scale, float("nan"))
-    found = of_all_replicas(
-        flags(total(views), loss, total_of_squares(gradients), total(statistics), usable)
-    )
-    searching = (
-        (scale > LEAST_SCALE)
-        & (found[BEFORE.index("loss")] == 0.0)
-        & (found[BEFORE.index("views")] == 0.0)
-    )
-    return found * tf.where(
-        searching, tf.constant([float(name != "gradient") for name in BEFORE]), 1.0
-    )
-
-
-Branch = tuple[Callable[[list[tf.Tensor]], object], list[tf.Tensor]]
-"""A function, and what a replica calls it with."""
-
-
-def either(sound: tf.Tensor, step: Branch, undo: Branch) -> None:
-    """Runs `step` if `sound` (a boolean scalar, the same on all replicas), else `undo`. In replica
-    context; may be traced.
-
-    Several replicas branch together and not each for itself, since what an optimizer does in a step
-    is a matter of all of them (Keras' `LossScaleOptimizer` does the same).
-    """
-    if tf.__internal__.distribute.strategy_supports_no_merge_call():
-        tf.cond(sound, lambda: _nothing(step[0](step[1])), lambda: _nothing(undo[0](undo[1])))
+    if not compat.branches_must_merge():
+        tf.cond(finite, lambda: apply[0](apply[1]), lambda: rollback[0](rollback[1]))
         return
 
-    def across(strategy, sound, step_values, undo_values):
-        one = strategy.experimental_local_results(sound)[0]
+    def branch(
+        strategy: tf.distribute.Strategy,
+        finite: tf.Tensor,
+        apply_values: list[tf.Tensor],
+        rollback_values: list[tf.Tensor],
+    ) -> None:
+        tf.cond(
+            strategy.experimental_local_results(finite)[0],
+            lambda: compat.call_on_each_replica(strategy, apply[0], [apply_values]),
+            lambda: compat.call_on_each_replica(strategy, rollback[0], [rollback_values]),
+        )
 
-        def on_each(run, values):
-            strategy.extended.call_for_each_replica(
-                lambda values: _nothing(run(values)), args=(values,)
-            )
-
-        tf.cond(one, lambda: on_each(step[0], step_values), lambda: on_each(undo[0], undo_values))
-
-    tf.distribute.get_replica_context().merge_call(across, args=(sound, step[1], undo[1]))
-
-
-def _nothing(_: object) -> None:
-    """Both branches of a `tf.cond` must return the same."""
+    context = tf.distribute.get_replica_context()
+    context.merge_call(branch, args=(finite, apply[1], rollback[1]))

@@ -1,5 +1,8 @@
-"""LARS, and Keras' Adam, AdamW, Lamb and SGD: decay spares biases and normalisation parameters, and
-groups may have their own rate."""
+"""LARS, and Keras' Adam, AdamW, Lamb and SGD with the rules of the papers.
+
+Weight decay excludes biases and normalisation parameters, and groups of variables may have a
+learning rate of their own.
+"""
 
 import math
 from collections.abc import Iterable
@@ -8,45 +11,49 @@ import keras
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
+from byol_tf import compat
+
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from 0, then cosine to 0 over the rest, or constant (deepmind-research
-    `byol/utils/schedules.py`).
+    """Linear warm-up from 0, then a half cosine to 0 over the rest, or a constant rate.
+
+    As deepmind-research `byol/utils/schedules.py`.
 
     Args:
         peak: the rate at the end of the warm-up.
-        total_steps: optimizer steps of the whole run.
+        total_steps: optimizer steps of the run.
         warmup_steps: steps of the warm-up; 0 for none.
-        kind: `cosine` or `constant`.
+        decay: after the warm-up, `cosine` or `constant`.
+
+    Raises:
+        ValueError: for another decay.
     """
 
-    def __init__(self, peak: float, total_steps: int, warmup_steps: int = 0, kind: str = "cosine"):
-        if kind not in ("cosine", "constant"):
-            raise ValueError(f'schedule: expected "cosine" or "constant"; received {kind!r}')
-        self.peak, self.total_steps, self.warmup_steps, self.kind = (
-            peak,
-            total_steps,
-            warmup_steps,
-            kind,
-        )
+    def __init__(self, peak: float, total_steps: int, warmup_steps: int = 0, decay: str = "cosine"):
+        if decay not in ("cosine", "constant"):
+            raise ValueError(f'schedule: expected "cosine" or "constant"; received {decay!r}')
+        self.peak, self.total_steps = peak, total_steps
+        self.warmup_steps, self.decay = warmup_steps, decay
 
-    def __call__(self, step):
+    def __call__(self, step: int | tf.Tensor) -> tf.Tensor:
+        """Returns the rate of a step (0 is the first), a float32 scalar."""
         step = tf.cast(step, tf.float32)
         rate = tf.constant(self.peak, tf.float32)
-        if self.kind == "cosine":
+        if self.decay == "cosine":
             progress = (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
             rate *= (tf.cos(math.pi * tf.clip_by_value(progress, 0.0, 1.0)) + 1.0) / 2.0
         if self.warmup_steps:
             rate = tf.where(step < self.warmup_steps, self.peak * step / self.warmup_steps, rate)
         return rate
 
-    def get_config(self):
+    def get_config(self) -> dict:
+        """Returns the arguments."""
         return {
             "peak": self.peak,
             "total_steps": self.total_steps,
             "warmup_steps": self.warmup_steps,
-            "kind": self.kind,
+            "decay": self.decay,
         }
 
 
@@ -59,32 +66,37 @@ NORMALIZATIONS = (
 
 
 SLOTS = {"lars": 1, "adam": 2, "adamw": 2, "lamb": 2, "sgd": 1}
-"""Numbers that an optimizer holds beside each that it trains; `sgd` without momentum holds none."""
+"""State variables of each optimizer for every trained one; `sgd` without momentum has none."""
 
 
-def is_excluded(variable) -> bool:
-    """Whether a variable gets no decay and no trust ratio by its shape alone: most biases and
-    normalisation parameters have one axis."""
+def is_excluded(variable: keras.Variable | tf.Variable) -> bool:
+    """Returns whether a variable gets no weight decay and no trust ratio by its shape alone.
+
+    Most biases and normalisation parameters have one axis.
+    """
     return len(variable.shape) <= 1
 
 
 def exclude_norm_and_bias(
     optimizer: keras.optimizers.Optimizer, models: keras.Model | Iterable[keras.Model]
 ) -> list[keras.Variable]:
-    """Gives all biases and normalisation parameters no decay and, in `LARS`, no trust ratio,
-    whatever their shape.
+    """Excludes biases and normalisation parameters, whatever their shape, from weight decay.
 
-    A normalisation layer is one of `NORMALIZATIONS`, a subclass, or a layer with the attribute
-    `is_normalization = True`. A bias is the `bias` of a layer. No name is looked at.
+    `LARS` gives them no trust ratio either. A normalisation layer is one of `NORMALIZATIONS`, a
+    subclass, or a layer with the attribute `is_normalization = True`. A bias is the `bias` of a
+    layer. Names don't matter.
+
+    Example:
+        `exclude_norm_and_bias(optimizer, model.networks.values())` before `model.compile`
 
     Args:
-        optimizer: not built yet; in a `LossScaleOptimizer`, the inner one is meant.
+        optimizer: not built yet; of a `LossScaleOptimizer`, its inner optimizer is meant.
         models: built. All in one call, which replaces an earlier one or an earlier
             `exclude_from_weight_decay`. Like the latter, which it calls, it is no part of
             `get_config`.
 
     Returns:
-        The variables found, those with at most one axis included.
+        The excluded variables, those with at most one axis included.
 
     Raises:
         ValueError: if the optimizer is built or a model isn't.
@@ -102,33 +114,32 @@ def exclude_norm_and_bias(
                 f'exclude_norm_and_bias: expected built models; received "{model.name}", which is '
                 "not"
             )
-    found = []
-    for layer in (layer for model in models for layer in model._flatten_layers()):
+    excluded = []
+    for layer in (layer for model in models for layer in compat.all_layers(model)):
         if isinstance(layer, NORMALIZATIONS) or getattr(layer, "is_normalization", False):
-            found += layer.weights
+            excluded += layer.weights
         elif isinstance(getattr(layer, "bias", None), keras.Variable):
-            found.append(layer.bias)
-    optimizer.exclude_from_weight_decay(var_list=found)
-    return found
+            excluded.append(layer.bias)
+    optimizer.exclude_from_weight_decay(var_list=excluded)
+    return excluded
 
 
-class _ParamGroups:
-    """What all optimizers here add to Keras': the rule of `is_excluded`, and learning rates of
-    their own for groups of variables."""
+class _ParamGroups(compat.OptimizerHooks):
+    """Adds the rule of `is_excluded`, and learning rates of groups, to a Keras optimizer."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self._group_rates = {}
+        self._group_rates: dict = {}
 
     def set_group_rate(
         self, variables: Iterable[keras.Variable], rate: float | LearningRateSchedule
     ) -> None:
-        """Gives some variables a learning rate of their own (SimSiam report, appendix B: a constant
-        one for the predictor).
+        """Gives some variables a learning rate of their own.
 
-        A schedule is evaluated where Keras evaluates the optimizer's own: at the number of
-        gradients applied, which with gradient accumulation is not that of updates. A later call for
-        the same variable replaces an earlier one. Like `exclude_from_weight_decay`, groups are no
+        The SimSiam report has a constant one for the predictor (appendix B). A schedule is
+        evaluated where Keras evaluates the optimizer's own: at the number of gradients applied,
+        which with gradient accumulation is not that of updates. A later call for the same variable
+        replaces an earlier one. Like `exclude_from_weight_decay`, groups are no
         part of `get_config`: set them again on a deserialised optimizer. With a
         `LossScaleOptimizer`, set them on the inner one.
 
@@ -140,7 +151,7 @@ class _ParamGroups:
         Raises:
             ValueError: if there are no variables or the rate is something else.
         """
-        keys = [self._var_key(variable) for variable in variables]
+        keys = [self.variable_key(variable) for variable in variables]
         if not keys:
             raise ValueError(
                 "set_group_rate: expected at least one variable; received none. Is the model built?"
@@ -151,54 +162,76 @@ class _ParamGroups:
             )
         self._group_rates.update(dict.fromkeys(keys, rate))
 
-    def _rate(self, variable, learning_rate):
-        """The rate of a variable in this step, in its dtype; `learning_rate` is everybody
-        else's."""
-        # Under a strategy `variable` is one replica's part; Keras' key of it is the key of the
-        # whole.
-        rate = self._group_rates.get(self._var_key(variable), learning_rate)
+    def _rate(self, variable: tf.Variable, learning_rate: tf.Tensor) -> tf.Tensor:
+        """Returns the rate of a variable in this step, in its dtype.
+
+        Args:
+            variable: under a strategy, one replica's copy.
+            learning_rate: of variables without a group.
+        """
+        rate = self._group_rates.get(self.variable_key(variable), learning_rate)
         return tf.cast(
-            rate(self._iterations) if isinstance(rate, LearningRateSchedule) else rate,
+            rate(self.gradients_seen) if isinstance(rate, LearningRateSchedule) else rate,
             variable.dtype,
         )
 
-    def _use_weight_decay(self, variable):
-        return not is_excluded(variable) and super()._use_weight_decay(variable)
+    def decays(self, variable: tf.Variable) -> bool:
+        return not is_excluded(variable) and super().decays(variable)
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class LARS(_ParamGroups, keras.optimizers.Optimizer):
-    """Layer-wise adaptive rate scaling with momentum, exactly as deepmind-research
-    `byol/utils/optimizers.py`.
+    """Layer-wise adaptive rate scaling with momentum (You et al. 2017).
 
-    For a kernel w with gradient g: g' = g + l2 w; g'' = eta |w| / |g'| g' (the ratio is 1 where
-    either norm is 0); m = momentum m + g''; w -= learning_rate m. Biases and normalisation
-    parameters (see `exclude_norm_and_bias`) skip the first two.
+    Exactly as deepmind-research `byol/utils/optimizers.py`. For a kernel w with gradient g:
+
+        g' = g + l2 w
+        g'' = eta |w| / |g'| g'    (the ratio is 1 where either norm is 0)
+        m = momentum m + g''
+        w -= learning_rate m
+
+    Biases and normalisation parameters (see `exclude_norm_and_bias`) skip the first two.
+
+    Example:
+        `LARS(WarmupSchedule(0.2, total_steps, warmup_steps), l2=1.5e-6)`
 
     Args:
         learning_rate: a float or a `LearningRateSchedule`.
         momentum: decay of the accumulated gradient.
         l2: weight decay, added to the gradient before the trust ratio.
         eta: trust coefficient.
+        name: of the optimizer.
         **kwargs: as `keras.optimizers.Optimizer`.
     """
 
-    def __init__(self, learning_rate=0.2, momentum=0.9, l2=1.5e-6, eta=1e-3, name="lars", **kwargs):
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.2,
+        momentum: float = 0.9,
+        l2: float = 1.5e-6,
+        eta: float = 1e-3,
+        name: str = "lars",
+        **kwargs,
+    ):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
         self.l2 = l2
         self.eta = eta
 
-    def build(self, variables):
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Creates a momentum for each variable."""
         if self.built:
             return
         super().build(variables)
         self._momenta = self.add_optimizer_variables(variables, "momentum")
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        """Updates one variable and its momentum."""
         gradient = tf.cast(gradient, variable.dtype)
-        momentum = self._momenta[self._get_variable_index(variable)]
-        if self._use_weight_decay(variable):
+        momentum = self._momenta[self.variable_index(variable)]
+        if self.decays(variable):
             gradient += self.l2 * variable
             weight_norm, gradient_norm = tf.norm(variable), tf.norm(gradient)
             either_is_zero = (weight_norm == 0.0) | (gradient_norm == 0.0)
@@ -207,24 +240,31 @@ class LARS(_ParamGroups, keras.optimizers.Optimizer):
         self.assign(momentum, self.momentum * momentum + gradient)
         self.assign_sub(variable, self._rate(variable, learning_rate) * momentum)
 
-    def get_config(self):
+    def get_config(self) -> dict:
+        """Returns the arguments."""
         return super().get_config() | {"momentum": self.momentum, "l2": self.l2, "eta": self.eta}
 
 
-class _L2Decay(_ParamGroups):
-    """Adds `l2` x weight to the gradients of kernels, as the papers' weight decay does (Keras' own
-    is decoupled, as in AdamW)."""
+class _L2Decay(_ParamGroups, keras.optimizers.Optimizer):
+    """Adds `l2` x weight to the gradients of kernels, as the papers' weight decay does.
 
-    def __init__(self, learning_rate=1e-3, l2=0.0, **kwargs):
+    Keras' own decay is decoupled, as in AdamW.
+    """
+
+    def __init__(
+        self, learning_rate: float | LearningRateSchedule = 1e-3, l2: float = 0.0, **kwargs
+    ):
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.l2 = l2
 
-    def update_step(self, gradient, variable, learning_rate):
-        if self.l2 and self._use_weight_decay(variable):
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        if self.l2 and self.decays(variable):
             gradient = gradient + tf.cast(self.l2, variable.dtype) * variable
         super().update_step(gradient, variable, self._rate(variable, learning_rate))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return super().get_config() | {"l2": self.l2}
 
 
@@ -238,64 +278,45 @@ class SGD(_L2Decay, keras.optimizers.SGD):
     """`keras.optimizers.SGD` with L2 decay."""
 
 
-class _DecoupledDecay(_ParamGroups):
-    """Keras' own decay, weight -= rate x weight_decay x weight before the step, at the rate of the
-    variable's group."""
+class _DecoupledDecay(_ParamGroups, keras.optimizers.Optimizer):
+    """Decays weights before the step, weight -= rate x weight_decay x weight, as Keras does.
 
-    def _apply_weight_decay(self, variables):
-        """Nothing: Keras would take the optimizer's rate for all; `update_step` takes the
-        variable's."""
+    The rate is that of the variable's group.
+    """
 
-    def update_step(self, gradient, variable, learning_rate):
+    def apply_decoupled_decay(self, variables: list) -> None:
+        """Does nothing: Keras would take the optimizer's rate for all variables.
+
+        `update_step` takes the variable's.
+        """
+
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
         rate = self._rate(variable, learning_rate)
-        if self.weight_decay and self._use_weight_decay(variable):
+        if self.weight_decay and self.decays(variable):
             self.assign_sub(variable, variable * tf.cast(self.weight_decay, variable.dtype) * rate)
         super().update_step(gradient, variable, rate)
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class AdamW(_DecoupledDecay, keras.optimizers.AdamW):
-    """`keras.optimizers.AdamW` (Loshchilov and Hutter 2019), whose decay spares biases and
-    normalisation parameters."""
+    """`keras.optimizers.AdamW` (Loshchilov and Hutter 2019) with the rules of this module."""
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
 class Lamb(_DecoupledDecay, keras.optimizers.Lamb):
-    """`keras.optimizers.Lamb`, whose decay spares biases and normalisation parameters; as in Keras,
-    the trust ratio doesn't.
+    """`keras.optimizers.Lamb`, whose decay excludes biases and normalisation parameters.
 
-    Keras decouples the decay, where You et al. 2020 add it to the step before the trust ratio.
+    They get a trust ratio, as in Keras. Keras decouples the decay, where You et al. 2020 add it to
+    the step before the trust ratio.
     """
-
-
-def gradients_for_all(
-    optimizer: keras.optimizers.Optimizer, gradients: list[tf.Tensor]
-) -> list[tf.Tensor]:
-    """The gradients of this replica, made infinite if those of any replica aren't finite. For
-    float16; else they come back as they are.
-
-    Keras' `LossScaleOptimizer` looks at one replica's gradients to decide whether all skip the
-    step, so an infinity elsewhere would reach the weights.
-    """
-    context = tf.distribute.get_replica_context()
-    if (
-        not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        or context is None
-        or context.num_replicas_in_sync == 1
-    ):
-        return gradients
-    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
-    bad = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~finite, tf.float32))
-    return [
-        tf.where(bad > 0.0, tf.cast(float("inf"), gradient.dtype), gradient)
-        for gradient in gradients
-    ]
 
 
 def build_optimizer(
     name: str, schedule: WarmupSchedule, weight_decay: float = 0.0, momentum: float = 0.9
 ) -> keras.optimizers.Optimizer:
-    """The optimizer that a config names.
+    """Returns the optimizer of a name in configs.
 
     Args:
         name: `lars`, `adam`, `adamw`, `lamb` or `sgd` (Nesterov off).

@@ -1,62 +1,64 @@
-"""The training loop that `fit` calls: several steps at once, on one replica or many, compiled where
-that pays."""
+"""A Keras model whose `fit` runs several training steps in one compiled call."""
 
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from byol_tf import compat
 from byol_tf.devices import on_cpu
 from byol_tf.errors import NotFiniteError
-from byol_tf.models.nonfinite import BEFORE, LASTING, TROUBLES
+from byol_tf.models.nonfinite import CHECKS, FATAL, PRE_UPDATE
 
-MOST_SKIPPED = 20
-"""Steps left out one after the other at which a run stops: a bad batch now and then isn't that, and
-by then nothing else will come."""
+MAX_SKIPPED_IN_ROW = 20
+"""Consecutive skipped steps after which training stops: that is no longer a bad batch now and
+then."""
+
+STEP_LOSS, NONFINITE = "step_loss", "nonfinite/"
+"""Logs of a `train_step` that `fit` keeps in `last_call` instead of passing them to callbacks: the
+loss of this step alone; and with a name of `CHECKS` appended, 1 where it wasn't finite, else 0."""
+
+Logs = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Call:
+class CallReport:
     """What `fit`'s last call of the compiled function did.
 
     Attributes:
-        losses: float32 `[steps]`, of each step that was made, over all replicas.
-        troubles: for each of them the names of `guard.TROUBLES` that were not finite; () for a
-            clean step.
-        waited: seconds in which the first of them waited for its batch, with nothing to do for the
-            devices; NaN under op determinism.
-        steps: as many as were to be made; fewer were where trouble stopped them.
+        losses: float32 `[steps made]`, the loss of each step over all replicas.
+        failures: for each of them the names of `CHECKS` that weren't finite; () for a clean step.
+        steps: steps of the call; fewer are made where one ends the run.
     """
 
     losses: np.ndarray
-    troubles: tuple[tuple[str, ...], ...]
-    waited: float
+    failures: tuple[tuple[str, ...], ...]
     steps: int
 
 
-class CompiledLoop(keras.Model):
-    """A Keras model whose `fit` runs `steps_per_execution` steps in one call, on any number of
-    replicas.
+class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
+    """A built Keras model whose `fit` runs `steps_per_execution` of its `train_step` in one call.
 
     Keras' own loop fails with several replicas and several steps, and has XLA compile around
-    `strategy.run` instead of inside it. The model's `reported_step` must give float32 scalars,
-    named by `log_names()`, and the step's loss and flags (see there).
+    `strategy.run` instead of inside it. As in Keras, a subclass overrides `train_step(data)`: it
+    returns logs, scalars by name, which callbacks get as the mean over replicas. Two kinds of logs
+    are taken out and kept in `last_call`: `STEP_LOSS` (without it, the log `loss`, else NaN) and
+    those that begin with `NONFINITE`. A `train_step` that returns none of the latter isn't watched.
 
     `fit` raises `NotFiniteError` before any callback sees the step, so nothing of it is saved: with
-    `on_nonfinite` `stop` at the first step that `guard.BEFORE` finds trouble in, and none is made
-    after it; with `skip` after 20 such steps one after the other; with either when weights or
-    target aren't finite themselves, which no step that is left out mends.
+    `on_nonfinite` `stop` at the first step that isn't finite, after which none is made; with `skip`
+    after `MAX_SKIPPED_IN_ROW` such steps in a row; with either as soon as one of `FATAL` isn't
+    finite, which no skipped step mends.
 
     Args:
         on_nonfinite: `stop` or `skip`.
 
     Attributes:
-        steps_seen: steps that were made or left out; set it where a run goes on.
-        skipped_steps: of which were left out; likewise.
-        last_call: what the last call did, or None.
+        steps_seen: steps made or skipped so far; set it where a run is resumed.
+        skipped_steps: how many of them were skipped; likewise.
+        last_call: report of the last call, or None.
 
     Raises:
         ValueError: for another `on_nonfinite`.
@@ -68,16 +70,22 @@ class CompiledLoop(keras.Model):
             raise ValueError(f'on_nonfinite: expected "stop" or "skip"; received {on_nonfinite!r}')
         self.on_nonfinite = on_nonfinite
         self.steps_seen = self.skipped_steps = 0
-        self.last_call: Call | None = None
+        self.last_call: CallReport | None = None
         self._skipped_in_row = 0
+        self.train_function: Callable[[Iterator], Logs] | None
 
-    def compile(self, optimizer="rmsprop", *, jit_compile="auto", **kwargs):
-        """As `keras.Model.compile`, with another meaning of `jit_compile="auto"`: XLA on one GPU,
-        and nowhere else.
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "rmsprop",
+        *,
+        jit_compile: bool | str = "auto",
+        **kwargs,
+    ) -> None:
+        """Compiles as `keras.Model.compile`; `jit_compile="auto"` is XLA on one GPU, else none.
 
-        On CPU XLA's matrix products are slower (docs/results has that of the views), a TPU compiles
-        everything by itself, and what is compiled for one of several replicas can't reach the
-        others' variables.
+        On a CPU XLA's matrix products are slower (docs/results has that of the views), a TPU
+        compiles everything by itself, and what is compiled for one of several replicas can't reach
+        the others' variables.
 
         Raises:
             ValueError: for an optimizer that accumulates gradients by itself: the target would move
@@ -96,153 +104,87 @@ class CompiledLoop(keras.Model):
             jit_compile = strategy.num_replicas_in_sync == 1 and not on_cpu(strategy) and not on_tpu
         super().compile(optimizer, jit_compile=jit_compile, **kwargs)
 
-    @property
-    def epoch_steps(self) -> int:
-        """Steps of an epoch, while `fit` runs. A callback's `on_epoch_begin` may set it, for that
-        epoch and those after it.
-
-        `fit` takes one number for all epochs, and one that goes on in the middle of an epoch has a
-        shorter first one.
-        """
-        return self._epoch_iterator().steps_per_epoch
-
-    @epoch_steps.setter
-    def epoch_steps(self, steps: int) -> None:
-        self._epoch_iterator().steps_per_epoch = steps
-
-    def log_names(self) -> list[str]:
-        """The keys of what `train_step` returns."""
-        raise NotImplementedError
-
-    def reported_step(self, data) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """(logs, float32 `[1 + len(TROUBLES)]`: this replica's loss, and 1 for each of `TROUBLES`
-        that it found) of one step."""
-        raise NotImplementedError
-
-    def train_step(self, data):
-        """One step; returns its logs."""
-        return self.reported_step(data)[0]
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Builds the optimizer. Keras would take a batch of the stream to find shapes, which a
-        built model has, and pass it to `call`."""
-        if iterator is not None:
-            self._epoch_iterator = weakref.ref(
-                iterator
-            )  # `fit` hands it out here and nowhere else, and lets go of it at its end
-        if not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-
-    def make_train_function(self, force=False):
+    def make_train_function(self, force: bool = False) -> Callable[[Iterator], Logs]:
         """Builds what `fit` calls with its iterator; see the class."""
         if self.train_function is not None and not force:
             return self.train_function
         strategy, steps = self.distribute_strategy, self.steps_per_execution
-        replica_step = self.reported_step
+        names: list[str] = []  # of a step's L logs, known once it is traced
+
+        def replica_step(batch: object) -> tf.Tensor:  # [L]
+            logs = self.train_step(batch)
+            names[:] = logs
+            return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
+
         if self.jit_compile and not self.run_eagerly:
             replica_step = tf.function(replica_step, jit_compile=True, autograph=False)
 
-        now = _clock()
+        def one_step(iterator: Iterator) -> tf.Tensor:  # [L], mean over replicas
+            logs = strategy.run(replica_step, args=(next(iterator),))
+            return strategy.reduce(tf.distribute.ReduceOp.MEAN, logs, axis=None)
 
-        def one_step(iterator):
-            began = now()
-            with tf.control_dependencies([began]):
-                batch = next(iterator)
-            with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-                waited = now() - began
-            logs, report = strategy.run(replica_step, args=(batch,))
-            mean = {
-                name: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
-                for name, value in logs.items()
-            }
-            return mean, strategy.reduce(tf.distribute.ReduceOp.MEAN, report, axis=None), waited
-
-        def all_steps(iterator):
+        def all_steps(iterator: Iterator) -> tf.Tensor:  # [steps made, L]
             if steps == 1:
-                logs, report, waited = one_step(iterator)
-                return logs, report[None], waited
+                return one_step(iterator)[None]
 
-            def again(done, logs, reports, waited):
-                logs, report, now_waited = one_step(iterator)
-                # The devices have nothing to do before a call's first step only; later ones may
-                # wait while those still compute.
-                return (
-                    done + 1,
-                    logs,
-                    tf.tensor_scatter_nd_update(reports, [[done]], [report]),
-                    tf.where(done == 0, now_waited, waited),
-                )
+            def body(step: tf.Tensor, _: tf.Tensor, rows: tf.TensorArray) -> tuple:
+                row = one_step(iterator)
+                return step + 1, self._ends_run(names, row), rows.write(step, row)
 
-            start = (
-                {name: tf.zeros(()) for name in self.log_names()},
-                tf.zeros((steps, 1 + len(TROUBLES))),
-                tf.zeros((), tf.float64),
+            made, _, rows = tf.while_loop(
+                lambda step, stop, _: (step < steps) & ~stop,
+                body,
+                (0, False, tf.TensorArray(tf.float32, steps, element_shape=[None])),
             )
-            _, logs, reports, waited = tf.while_loop(
-                lambda done, _, reports, __: (done < steps) & ~self._must_stop(reports),
-                again,
-                (tf.constant(0), *start),
-            )
-            return logs, reports, waited
+            return rows.gather(tf.range(made))
 
         if not self.run_eagerly:
             all_steps = tf.function(all_steps, autograph=False, reduce_retracing=True)
 
-        def call(iterator):
-            logs, reports, waited = all_steps(iterator)
-            self._note(reports.numpy(), float(waited))
-            return logs
+        def train_function(iterator: Iterator) -> Logs:
+            rows = all_steps(iterator).numpy()
+            logs = dict(zip(names, rows.T, strict=True))  # [steps made] each
+            self._handle_report(_take_report(logs, steps))
+            return {name: values[-1] for name, values in logs.items()}
 
-        self.train_function = call
-        return self.train_function
+        self.train_function = train_function
+        return train_function
 
-    def _must_stop(self, reports: tf.Tensor) -> tf.Tensor:
-        """Whether a step of a call found what ends the run."""
-        ending = TROUBLES if self.on_nonfinite == "stop" else LASTING
-        return tf.reduce_any(reports[:, 1 + len(TROUBLES) - len(ending) :] > 0.0)
+    @property
+    def _ending_checks(self) -> tuple[str, ...]:
+        return CHECKS if self.on_nonfinite == "stop" else FATAL
 
-    def _note(self, reports: np.ndarray, waited: float) -> None:
+    def _ends_run(self, names: list[str], row: tf.Tensor) -> tf.Tensor:
+        """Returns whether a step's logs `[L]` hold a failure after which no step is made."""
+        ending = {NONFINITE + name for name in self._ending_checks}
+        failed = [row[index] > 0.0 for index, name in enumerate(names) if name in ending]
+        return tf.reduce_any(failed) if failed else tf.constant(False)
+
+    def _handle_report(self, report: CallReport) -> None:
         """Keeps a call's report for callbacks, or raises `NotFiniteError`."""
-        found = [
-            tuple(name for name, flag in zip(TROUBLES, report[1:], strict=True) if flag > 0.0)
-            for report in reports
-        ]
-        ending = TROUBLES if self.on_nonfinite == "stop" else LASTING
-        ended = [index for index, names in enumerate(found) if set(names) & set(ending)]
-        made = ended[0] + 1 if ended else len(found)
-        self.last_call = Call(reports[:made, 0], tuple(found[:made]), waited, len(found))
-        for names in self.last_call.troubles:
+        self.last_call = report
+        for failures in report.failures:
             self.steps_seen += 1
-            if set(names) & set(LASTING):
-                raise NotFiniteError(_text(self.steps_seen, names))
-            if set(names) & set(ending):
+            text = f"step {self.steps_seen:,}: not finite: {', '.join(failures)}"
+            if set(failures) & set(FATAL):
+                raise NotFiniteError(text)
+            if set(failures) & set(self._ending_checks):
                 change = "monitor.on_nonfinite=skip"
-                text = (
-                    f"{_text(self.steps_seen, names)}. It comes again from a checkpoint before "
-                    f"it; {change} leaves such a step out"
-                )
+                text += f". It comes again from a checkpoint before it; {change} skips such a step"
                 raise NotFiniteError(text, change)
-            skipped = bool(set(names) & set(BEFORE))
+            skipped = bool(set(failures) & set(PRE_UPDATE))
             self.skipped_steps += skipped
             self._skipped_in_row = self._skipped_in_row + 1 if skipped else 0
-            if self._skipped_in_row >= MOST_SKIPPED:
-                raise NotFiniteError(
-                    f"{_text(self.steps_seen, names)}; {MOST_SKIPPED} steps were skipped one after "
-                    "the other"
-                )
+            if self._skipped_in_row >= MAX_SKIPPED_IN_ROW:
+                raise NotFiniteError(f"{text}; {MAX_SKIPPED_IN_ROW} steps were skipped in a row")
 
 
-def _clock() -> Callable[[], tf.Tensor]:
-    """Seconds, a float64 scalar, where a graph may ask for them; NaN where TensorFlow's op
-    determinism forbids it."""
-    try:
-        tf.timestamp()
-    except tf.errors.FailedPreconditionError:
-        return lambda: tf.constant(float("nan"), tf.float64)
-    return tf.timestamp
-
-
-def _text(step: int, names: tuple[str, ...]) -> str:
-    """What a step found, for people; steps are counted from 1."""
-    return f"step {step:,}: not finite: {', '.join(names)}"
+def _take_report(logs: Logs, steps: int) -> CallReport:
+    """Moves the report of a call out of its logs, `[steps made]` by name."""
+    made = len(next(iter(logs.values())))
+    losses = logs.pop(STEP_LOSS, logs.get("loss", np.full(made, np.nan, np.float32)))
+    flags = {name: logs.pop(NONFINITE + name) for name in CHECKS if NONFINITE + name in logs}
+    failures = tuple(
+        tuple(name for name, flag in flags.items() if flag[step] > 0.0) for step in range(made)
+    )
+    return CallReport(losses, failures, steps)

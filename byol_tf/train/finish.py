@@ -147,7 +147,7 @@ def write_final_report(
 def weights_digest(model: BYOL) -> str:
     """Returns the SHA-256 of the online network's weights and moving statistics, in hexadecimal."""
     digest = hashlib.sha256()
-    for part in model.parts.values():
+    for part in model.networks.values():
         for array in part.get_weights():
             digest.update(array.tobytes())
     return digest.hexdigest()

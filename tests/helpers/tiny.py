@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf import BYOL
-from byol_tf.models.networks import batch_norm, mlp_head
+from byol_tf.models.networks import batch_norm, build_encoder, mlp_head
 
 SIZE, FEATURES, HIDDEN, PROJECTION = 8, 6, 10, 5
 
@@ -26,17 +26,27 @@ def model(seed: int = 0, predictor: bool = True, **options) -> BYOL:
     return wrapped(encoder(), predictor, **options)
 
 
-def wrapped(of: keras.Model, predictor: bool = True, **options) -> BYOL:
-    """The same around another encoder."""
+def wrapped(
+    of: keras.Model, predictor: bool = True, of_class: type[BYOL] = BYOL, **options
+) -> BYOL:
+    """The same around another encoder, or of a subclass."""
     projector = mlp_head(
         of.output_shape[-1] if hasattr(of, "output_shape") else 7, HIDDEN, PROJECTION, "projector"
     )
-    return BYOL(
+    return of_class(
         of,
         projector,
         mlp_head(PROJECTION, HIDDEN, PROJECTION, "predictor") if predictor else None,
         **options,
     )
+
+
+def normalized(normalization: str, **options) -> BYOL:
+    """An uncompiled model of the library's layers with one normalisation everywhere."""
+    encoder = build_encoder("convnet", SIZE, 0.5, normalization=normalization)
+    projector = mlp_head(64, 32, 32, "projector", normalization=normalization)
+    predictor = mlp_head(32, 32, 32, "predictor", normalization=normalization)
+    return BYOL(encoder, projector, predictor, **options)
 
 
 def views(batches: int, batch_size: int = 16, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -61,6 +71,17 @@ def fit(byol: BYOL, batches: int, callbacks=(), epochs: int = 1, **options) -> d
         verbose=0,
         shuffle=False,
     ).history
+
+
+def all_variables(byol: BYOL) -> list[keras.Variable]:
+    """Those of online networks and target, moving statistics included."""
+    networks = [*byol.networks.values(), byol.target_encoder, byol.target_projector]
+    return [variable for network in networks for variable in network.variables]
+
+
+def all_weights(byol: BYOL) -> list[np.ndarray]:
+    """Copies of `all_variables`."""
+    return [variable.numpy().copy() for variable in all_variables(byol)]
 
 
 def weights(*parts: keras.Model) -> list[np.ndarray]:

@@ -44,7 +44,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from byol_tf import devices
+from byol_tf import compat
 from byol_tf.models import byol
 from byol_tf.runs import checkpoint_format, checkpoint_writer
 from byol_tf.train import data, experiment, finish
@@ -152,7 +152,7 @@ def add_record_and_faults(job: dict) -> None:
     record = Record(job.get("record"), job.get("patient", False))
     real_fit, real_step, real_batches = (
         experiment.Experiment._fit,
-        byol.BYOL.reported_step,
+        byol.BYOL.train_step,
         experiment.train_batches,
     )
 
@@ -161,7 +161,7 @@ def add_record_and_faults(job: dict) -> None:
         reach("before the first step")
         return real_fit(self, start, [record, *callbacks], verbose)
 
-    def reported_step(self, batch):
+    def train_step(self, batch):
         reach("tracing")
 
         def note(params):
@@ -184,9 +184,9 @@ def add_record_and_faults(job: dict) -> None:
         images.batch = batch
         return real_batches(config, images, first_step + job.get("shift", 0), *rest)
 
-    experiment.Experiment._fit, byol.BYOL.reported_step, experiment.train_batches = (
+    experiment.Experiment._fit, byol.BYOL.train_step, experiment.train_batches = (
         fit,
-        reported_step,
+        train_step,
         train_batches,
     )
     data.open_source = before("start", data.open_source)
@@ -235,7 +235,7 @@ def remove_protections(job: dict) -> None:
     if job.get("heartbeat") is False:
         Workers._connect = experiment.Experiment._on_stalled_input = lambda *_: None
     if job.get("keys") is False:
-        devices._keep_collective_keys = lambda: None
+        compat.keep_collective_keys = lambda: None
 
 
 def run_job(job: dict) -> None:

@@ -39,7 +39,9 @@ def planted(kind: str, step: int) -> Iterator[None]:
         )
     elif place in ("gradient", SPIKE):
         where = mock.patch.object(
-            BYOL, "_gradients", _with_bad_gradient(BYOL._gradients, VALUES.get(value), step)
+            BYOL,
+            "loss_and_gradients",
+            _with_bad_gradient(BYOL.loss_and_gradients, VALUES.get(value), step),
         )
     else:
         where = mock.patch.object(
@@ -67,13 +69,13 @@ def _with_bad_batch(real: Callable, value: float, step: int) -> Callable:
 
 
 def _with_bad_gradient(real: Callable, value: float | None, step: int) -> Callable:
-    """`BYOL._gradients` with one element of a gradient changed; for None, with a loss ten times as
+    """`BYOL.loss_and_gradients` with one element of a gradient changed; for None, with a loss ten times as
     large."""
 
     steps = []
 
-    def gradients(self, views, variables):
-        measures, found = real(self, views, variables)
+    def gradients(self, views):
+        measures, found = real(self, views)
         # the optimizer's count stays where it is when a step is left out, and each after it would
         # be hit
         with tf.init_scope():

@@ -151,10 +151,11 @@ def test_not_finite_anywhere_at_the_first_the_middle_and_the_last_step(tmp_path,
 def test_with_the_protection_taken_out_what_is_bad_is_saved(tmp_path, capsys, monkeypatch, report):
     """The negative control: neither a step is left out, nor does a report end the run."""
     monkeypatch.setattr(
-        "byol_tf.models.nonfinite.either", lambda sound, step, undo: step[0](step[1])
+        "byol_tf.models.nonfinite.apply_or_rollback",
+        lambda finite, apply, rollback: apply[0](apply[1]),
     )
     monkeypatch.setattr(
-        "byol_tf.models.trainer.CompiledLoop._note", lambda self, reports, waited: None
+        "byol_tf.models.trainer.MultiStepTrainer._handle_report", lambda self, report: None
     )
     monkeypatch.setattr(
         "byol_tf.train.callbacks.monitors.StepWatch.on_train_batch_end", lambda *_, **__: None

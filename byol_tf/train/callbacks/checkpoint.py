@@ -35,10 +35,10 @@ class ResumedEpoch(keras.callbacks.Callback):
     def __init__(self, step: int, means: Mapping[str, tuple[float, float]]):
         super().__init__()
         self.step, self.means = step, means
-        self._steps_per_epoch: int | None = None
+        self._remaining_steps: int | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Shortens the first epoch; restores the number of steps for the second."""
+        """Restores the running means, before the first epoch only."""
         if self.step:
             # Here, since Keras has just reset all metrics.
             for metric in self.model.metrics:
@@ -48,12 +48,18 @@ class ResumedEpoch(keras.callbacks.Callback):
                     # `variable.assign` would divide the value among replicas, and round.
                     for replica_variable in _replica_values(self.model, variable):
                         replica_variable.assign(value)
-            self._steps_per_epoch = self.model.epoch_steps
-            self.model.epoch_steps = self._steps_per_epoch - self.step
+            self._remaining_steps = self.params["steps"] - self.step
             self.step = 0
-        elif self._steps_per_epoch is not None:
-            self.model.epoch_steps = self._steps_per_epoch
-            self._steps_per_epoch = None
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Ends the resumed epoch after its last step; `fit` continues with the next epoch."""
+        if self._remaining_steps is not None and batch + 1 >= self._remaining_steps:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Lets `fit` continue."""
+        if self._remaining_steps is not None:
+            self.model.stop_training, self._remaining_steps = False, None
 
 
 def running_means(model: keras.Model) -> dict[str, tuple[float, float]]:
@@ -133,7 +139,7 @@ class Checkpoint(keras.callbacks.Callback):
         """Sets the position to the epoch's first step, or to the resumed one."""
         self._epoch, self._step = epoch, self._steps_before_fit
         self._epoch_offset, self._steps_before_fit = self._steps_before_fit, 0
-        self._steps_per_epoch = self._epoch_offset + self.model.epoch_steps
+        self._steps_per_epoch = self.params["steps"]
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Notes that the compiled step is called."""
@@ -270,7 +276,7 @@ def restore_model(model: BYOL, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _named_variables(model: BYOL) -> dict[str, keras.Variable]:
-    by_role = {f"online/{name}": part.variables for name, part in model.parts.items()}
+    by_role = {f"online/{name}": part.variables for name, part in model.networks.items()}
     for name, network in (
         ("encoder", model.target_encoder),
         ("projector", model.target_projector),

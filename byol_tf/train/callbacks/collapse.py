@@ -9,7 +9,7 @@ from byol_tf.config.schema import Config
 from byol_tf.errors import Collapsed
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.metrics import effective_rank
-from byol_tf.models.losses import mean_cosine, spread
+from byol_tf.models.losses import mean_cosine, projection_std
 from byol_tf.runs.collapse import detect_collapse, likely_cause
 from pipelines.sources import Images
 
@@ -40,7 +40,7 @@ class Collapse(keras.callbacks.Callback):
         representations = embed(self.inference, self.images)
         projections = self.projector(representations, training=False)
         return {
-            "projection_std": float(spread(projections)),
+            "projection_std": float(projection_std(projections)),
             "projection_cosine": float(mean_cosine(projections)),
             "effective_rank": effective_rank(representations),
         }

@@ -1,6 +1,5 @@
 """Whether the training step waits for images."""
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -49,7 +48,7 @@ class InputWatch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         seconds, call = time.perf_counter() - self._began, self.model.last_call
         self._calls += 1
-        if self.said or self._calls <= _LEFT_OUT or math.isnan(call.waited):
+        if self.said or self._calls <= _LEFT_OUT or not hasattr(call, "waited"):
             return
         steps = len(call.losses)
         now = 1, steps, seconds, min(call.waited * steps, seconds)
@@ -104,14 +103,14 @@ class StepWatch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         call = self.model.last_call
         first = self.model.steps_seen - len(call.losses) + 1
-        for step, (loss, troubles) in enumerate(
-            zip(call.losses, call.troubles, strict=True), start=first
+        for step, (loss, failures) in enumerate(
+            zip(call.losses, call.failures, strict=True), start=first
         ):
-            if troubles:
+            if failures:
                 self._skipped += 1
                 if self._skipped == 1:
                     self.say(
-                        f"step {step:,} left out, not finite: {', '.join(troubles)} "
+                        f"step {step:,} left out, not finite: {', '.join(failures)} "
                         f"({self.model.skipped_steps:,} in this run so far)"
                     )
                 continue

@@ -168,7 +168,7 @@ def test_simsiams_heads():
 )
 def test_a_predictor_learns_or_stays(kind, parts, trained):
     model = build_model(config(predictor={"kind": kind}))
-    assert list(model.parts) == parts
+    assert list(model.networks) == parts
     mine = {id(variable) for variable in model.trainable_variables}
     assert all(
         (id(variable) in mine) == trained for variable in model.predictor.trainable_variables
@@ -176,7 +176,7 @@ def test_a_predictor_learns_or_stays(kind, parts, trained):
 
 
 def test_without_a_predictor_there_is_none():
-    assert list(build_model(config(predictor={"kind": "none"})).parts) == ["encoder", "projector"]
+    assert list(build_model(config(predictor={"kind": "none"})).networks) == ["encoder", "projector"]
     assert measure_sizes(config(predictor={"kind": "none"})).parameters.keys() == {
         "convnet",
         "projector",

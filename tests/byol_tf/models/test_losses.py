@@ -15,8 +15,8 @@ from byol_tf.models.losses import (
     mean_cosine,
     negative_term,
     normalize,
+    projection_std,
     regression_loss,
-    spread,
 )
 from tests.reference import learning as reference
 
@@ -286,7 +286,7 @@ def test_negatives_come_from_all_replicas_and_gradients_go_back_to_them():
 class TestCollapseMeasures:
     def test_spread_and_mean_cosine_equal_numpy(self):
         batch = vectors(30, 10, offset=0.7)
-        assert float(spread(tf.constant(batch))) == pytest.approx(reference.spread(batch), rel=1e-5)
+        assert float(projection_std(tf.constant(batch))) == pytest.approx(reference.spread(batch), rel=1e-5)
         assert float(mean_cosine(tf.constant(batch))) == pytest.approx(
             reference.mean_cosine(batch), rel=1e-4
         )
@@ -296,12 +296,12 @@ class TestCollapseMeasures:
         collapsed = tf.constant(
             np.tile(vectors(1, 32), (20, 1)) * np.linspace(1, 9, 20, dtype=np.float32)[:, None]
         )
-        assert float(spread(collapsed)) == pytest.approx(0.0, abs=1e-3)
+        assert float(projection_std(collapsed)) == pytest.approx(0.0, abs=1e-3)
         assert float(mean_cosine(collapsed)) == pytest.approx(1.0, abs=1e-5)
 
     def test_of_vectors_in_all_directions(self):
         scattered = tf.constant(vectors(4000, 32, offset=0.0))
-        assert float(spread(scattered)) == pytest.approx(1.0, abs=0.01)
+        assert float(projection_std(scattered)) == pytest.approx(1.0, abs=0.01)
         assert float(mean_cosine(scattered)) == pytest.approx(0.0, abs=0.002)
 
     def test_of_two_opposite_heaps(self):
@@ -309,7 +309,7 @@ class TestCollapseMeasures:
         both = tf.constant(np.concatenate([heap, -heap]))
         assert float(mean_cosine(both)) == pytest.approx((9 - 10) / 19, abs=1e-5)
 
-    @pytest.mark.parametrize("measure", [spread, mean_cosine])
+    @pytest.mark.parametrize("measure", [projection_std, mean_cosine])
     def test_are_float32_for_half_precision(self, measure):
         batch = tf.cast(vectors(20, 8), tf.bfloat16)
         assert measure(batch).dtype == tf.float32

@@ -9,14 +9,14 @@ import tensorflow as tf
 from byol_tf import BYOL
 from byol_tf.errors import NOT_FINITE, NotFiniteError
 from byol_tf.models.ema import TargetUpdate, constant_tau
-from byol_tf.models.nonfinite import LEAST_SCALE, TROUBLES, total, total_of_squares
-from byol_tf.models.trainer import MOST_SKIPPED
+from byol_tf.models.nonfinite import CHECKS, MIN_LOSS_SCALE, total, total_of_squares
+from byol_tf.models.trainer import MAX_SKIPPED_IN_ROW, NONFINITE
 from tests.helpers import tiny
 
 
 def state(model: BYOL) -> dict[str, np.ndarray]:
     """All that a step may change: both networks, statistics included, and the optimizer."""
-    parts = [*model.parts.values(), model.target_encoder, model.target_projector, model.optimizer]
+    parts = [*model.networks.values(), model.target_encoder, model.target_projector, model.optimizer]
     return {
         f"{i}/{j} {v.path.partition('/')[2]}": v.numpy().copy()
         for i, part in enumerate(parts)
@@ -103,14 +103,15 @@ class TestSkip:
         assert moved[0] == moved[2] == []
         assert len(moved[1]) > 20
         assert len(moved[3]) > 20
-        assert all("views" in call.troubles[0] for _, call, _ in recorder.after[::2])
+        assert all("views" in call.failures[0] for _, call, _ in recorder.after[::2])
         assert [logs["tau"] for *_, logs in recorder.after] == pytest.approx([1.0, 0.9, 1.0, 0.9])
         assert (model.skipped_steps, model.steps_seen) == (2, 4)
 
     def test_without_the_guard_it_would_not_be(self, monkeypatch):
         """So the test above can fail; and weights that have been hit don't go unnoticed."""
         monkeypatch.setattr(
-            "byol_tf.models.nonfinite.either", lambda sound, step, undo: step[0](step[1])
+            "byol_tf.models.nonfinite.apply_or_rollback",
+            lambda finite, apply, rollback: apply[0](apply[1]),
         )
         model = built()
         with pytest.raises(
@@ -130,7 +131,7 @@ class TestSkip:
         a = fit(whole, tf.data.Dataset.from_tensor_slices((bad, second)))
         b = fit(without, tf.data.Dataset.from_tensor_slices((first[kept], second[kept])))
         assert changed(state(whole), state(without)) == []
-        assert [bool(names) for names in whole.last_call.troubles] == [
+        assert [bool(names) for names in whole.last_call.failures] == [
             False,
             False,
             True,
@@ -143,14 +144,14 @@ class TestSkip:
 
     def test_too_many_in_a_row_end_it(self):
         model = built()
-        bad = dict.fromkeys(range(3, 3 + MOST_SKIPPED), np.nan)
+        bad = dict.fromkeys(range(3, 3 + MAX_SKIPPED_IN_ROW), np.nan)
         with pytest.raises(
             NotFiniteError,
-            match=rf"step {3 + MOST_SKIPPED}: not finite: views.*; {MOST_SKIPPED} steps were skipped",
+            match=rf"step {3 + MAX_SKIPPED_IN_ROW}: not finite: views.*; {MAX_SKIPPED_IN_ROW} steps were skipped",
         ) as raised:
-            fit(model, poisoned(MOST_SKIPPED + 6, bad))
+            fit(model, poisoned(MAX_SKIPPED_IN_ROW + 6, bad))
         assert raised.value.exit_code == NOT_FINITE
-        assert (model.skipped_steps, int(model.optimizer.iterations.numpy())) == (MOST_SKIPPED, 3)
+        assert (model.skipped_steps, int(model.optimizer.iterations.numpy())) == (MAX_SKIPPED_IN_ROW, 3)
 
     @pytest.mark.long
     def test_many_that_are_not_in_a_row_do_not(self):
@@ -202,7 +203,7 @@ class TestStop:
         )
         with pytest.raises(
             NotFiniteError,
-            match=rf"step {at + 1}: not finite: views.*monitor\.on_nonfinite=skip leaves such",
+            match=rf"step {at + 1}: not finite: views.*monitor\.on_nonfinite=skip skips such",
         ) as raised:
             fit(model, poisoned(6, {at: np.nan}), [listener])
         assert raised.value.change == "monitor.on_nonfinite=skip"
@@ -254,7 +255,7 @@ class TestGradient:
         values = [1.0, np.nan, np.inf, 1e30, 1.0]
         recorder = Recorder(lambda step, _: FACTOR.assign(values[step]))
         fit(model, poisoned(5, {}), [recorder])
-        assert [call.troubles[0] for _, call, _ in recorder.after] == [(), *3 * [("gradient",)], ()]
+        assert [call.failures[0] for _, call, _ in recorder.after] == [(), *3 * [("gradient",)], ()]
         moved = [
             bool(changed(before, after))
             for before, (after, *_) in zip(recorder.before, recorder.after, strict=True)
@@ -276,7 +277,7 @@ class TestFloat16:
         )
         fit(model, poisoned(3, {2: np.nan}), [recorder])
         searched, bad = (changed(recorder.before[step], recorder.after[step][0]) for step in (1, 2))
-        assert [bool(call.troubles[0]) for _, call, _ in recorder.after] == [False, False, True]
+        assert [bool(call.failures[0]) for _, call, _ in recorder.after] == [False, False, True]
         assert float(model.optimizer.dynamic_scale.numpy()) == 2.0**29
         assert [name for name in searched if "scale" in name]
         assert not [
@@ -303,11 +304,11 @@ class TestFloat16:
     def test_gradients_that_overflow_without_a_scale_are(self):
         model = with_bad_gradient(on_nonfinite="stop")
         FACTOR.assign(np.inf)
-        model.optimizer.dynamic_scale.assign(2 * LEAST_SCALE)
+        model.optimizer.dynamic_scale.assign(2 * MIN_LOSS_SCALE)
         with pytest.raises(NotFiniteError, match="step 2: not finite: gradient"):
             fit(model, poisoned(2, {}))
 
 
 def test_flags_have_their_names():
-    report = built().reported_step(tuple(tf.constant(view[0]) for view in tiny.views(1, 8)))[1]
-    assert report.shape == (1 + len(TROUBLES),)
+    logs = built().train_step(tuple(tf.constant(view[0]) for view in tiny.views(1, 8)))
+    assert [name for name in logs if name.startswith(NONFINITE)] == [NONFINITE + x for x in CHECKS]

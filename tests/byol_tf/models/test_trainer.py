@@ -18,7 +18,7 @@ from tests.reference import learning as reference
 
 
 def parts(model: BYOL) -> list[np.ndarray]:
-    return tiny.weights(*model.parts.values(), model.target_encoder, model.target_projector)
+    return tiny.weights(*model.networks.values(), model.target_encoder, model.target_projector)
 
 
 def trained(
@@ -64,8 +64,8 @@ class TestStepsPerExecution:
     def test_it_is_traced_once(self):
         model = tiny.model()
         model.compile(keras.optimizers.SGD(0.05), steps_per_execution=2, jit_compile=False)
-        traces, step = [], model.reported_step
-        model.reported_step = lambda data: traces.append(1) or step(data)
+        traces, step = [], model.train_step
+        model.train_step = lambda data: traces.append(1) or step(data)
         tiny.fit(model, 6, [TargetUpdate(constant_tau(0.9))], epochs=3)
         assert len(traces) == 1
 
@@ -180,7 +180,7 @@ def trained(strategy, steps):
         model.compile(keras.optimizers.SGD(0.05), steps_per_execution=steps, jit_compile=False)
         model.optimizer.build(model.trainable_variables)
     history = tiny.fit(model, 5 if steps == 1 else 3, [TargetUpdate(cosine_tau(0.8, 5))])
-    return history, tiny.weights(*model.parts.values(), model.target_encoder, model.target_projector)
+    return history, tiny.weights(*model.networks.values(), model.target_encoder, model.target_projector)
 
 
 def errors(ones, others):

@@ -70,8 +70,8 @@ class Jumps(tiny.BYOL):
 
     at = (50, 151)
 
-    def _gradients(self, views, variables):
-        measures, gradients = super()._gradients(views, variables)
+    def loss_and_gradients(self, views):
+        measures, gradients = super().loss_and_gradients(views)
         jumps = tf.reduce_any(
             self.optimizer.iterations.value + 1
             == tf.constant(self.at, self.optimizer.iterations.value.dtype)

@@ -1,0 +1,122 @@
+"""Private names of Keras and TensorFlow that byol_tf depends on, one small function each.
+
+Test lanes cover Keras 3.12 to 3.15 and TensorFlow 2.19 to 2.21. A release that renames one of these
+breaks this file and no other. TensorFlow is imported inside the functions, since `devices` has to
+set its environment variables first.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+
+class PrebuiltModel:
+    """Mixin for a `keras.Model` that is built, with its optimizer, before `fit` is called.
+
+    Keras' `fit` takes a batch of the stream to find shapes, passes it to `call` and then starts the
+    stream again. There is no public switch: `Model._maybe_symbolic_build` always asks the stream
+    under a `tf.distribute` strategy.
+    """
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Builds nothing but the optimizer."""
+        if not self.optimizer.built:  # type: ignore[attr-defined]  # of keras.Model
+            with self.distribute_strategy.scope():  # type: ignore[attr-defined]  # of keras.Model
+                self.optimizer.build(self.trainable_variables)  # type: ignore[attr-defined]
+
+
+class OptimizerHooks:
+    """Mixin for a `keras.optimizers.Optimizer`: public names for hooks that Keras keeps private.
+
+    The public `exclude_from_weight_decay` takes one list before the variables are known, so a rule
+    by shape, and a decay at the rate of a variable's group, can only be had by these hooks.
+    """
+
+    def variable_key(self, variable: Any) -> Any:
+        """Returns the same key for a variable and for one replica's copy of it."""
+        return self._var_key(variable)  # type: ignore[attr-defined]  # of Optimizer
+
+    def variable_index(self, variable: Any) -> int:
+        """Returns the position of a variable among those that the optimizer was built with."""
+        return self._get_variable_index(variable)  # type: ignore[attr-defined]  # of Optimizer
+
+    @property
+    def gradients_seen(self) -> Any:
+        """How many gradients were applied, where Keras evaluates learning rate schedules.
+
+        The public `iterations` counts updates, fewer with `gradient_accumulation_steps`.
+        """
+        return self._iterations  # type: ignore[attr-defined]  # of Optimizer
+
+    def decays(self, variable: Any) -> bool:
+        """Returns whether a variable gets weight decay; `exclude_from_weight_decay` sets which."""
+        return super()._use_weight_decay(variable)  # type: ignore[misc]  # of Optimizer
+
+    def apply_decoupled_decay(self, variables: Any) -> None:
+        """Applies Keras' own decay to all variables, ahead of the updates."""
+        super()._apply_weight_decay(variables)  # type: ignore[misc]  # of Optimizer
+
+    def _use_weight_decay(self, variable: Any) -> bool:
+        return self.decays(variable)
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        self.apply_decoupled_decay(variables)
+
+
+def all_layers(model: "keras.Model") -> "list[keras.layers.Layer]":
+    """Returns a model and every layer inside it, at any depth.
+
+    The public `Model.layers` lists the first level only, and of a subclassed layer nothing.
+    """
+    return list(model._flatten_layers())  # noqa: SLF001
+
+
+def branches_must_merge() -> bool:
+    """Returns whether all-reduces of this strategy are `merge_call`s, as on several CPUs or GPUs.
+
+    Such an operation can stand in no `tf.cond` or `tf.while_loop` of a replica. Keras'
+    `LossScaleOptimizer` asks the same function; there is no public one.
+    """
+    import tensorflow as tf
+
+    return not tf.__internal__.distribute.strategy_supports_no_merge_call()
+
+
+def merge_or_call(function: Callable[..., object], *args: Any) -> Any:
+    """Calls `function(strategy, *args)` once for all replicas, where the strategy needs it.
+
+    Keras' optimizers update variables by the same function. The public `merge_call` fails inside
+    `jit_compile=True` on several GPUs, where none is needed.
+    """
+    import tensorflow as tf
+
+    return tf.__internal__.distribute.interim.maybe_merge_call(
+        function, tf.distribute.get_strategy(), *args
+    )
+
+
+def call_on_each_replica(
+    strategy: "tf.distribute.Strategy", function: Callable[..., object], args: Sequence[Any]
+) -> None:
+    """Calls a function in each replica's context, from a `merge_call`.
+
+    The public `Strategy.run` would start a second set of replicas inside the first. Keras'
+    `LossScaleOptimizer` calls the same method.
+    """
+    strategy.extended.call_for_each_replica(function, args=tuple(args))
+
+
+def keep_collective_keys() -> None:
+    """Has collectives of a compiled function keep their keys from call to call.
+
+    To be called before a strategy is built. By default each call gets new keys, so that workers may
+    trace a function at different times, which ours don't. TensorFlow never frees a used key: the
+    soak test's tiny network grew by 168 MB in 1,000 steps
+    (https://github.com/tensorflow/tensorflow/issues/42616). There is no public switch.
+    """
+    from tensorflow.python.distribute import cross_device_utils
+
+    cross_device_utils.CollectiveReplicaLauncher._prefer_unique_instance_key = False  # noqa: SLF001
