@@ -1,8 +1,8 @@
 """Why a run stops by itself, and with which exit code. Needs no TensorFlow.
 
-2 is for what is wrong before a run begins, 75 for another machine that was lost
-(`train/heartbeat.py`), and 128 + n for signal n (`train/signals.py`). 66 and 74 are EX_NOINPUT and
-EX_IOERR of sysexits.h.
+2 is for what is wrong before a run begins, 75 for another worker that was lost
+(`train/failure_channel.py`), and 128 + n for signal n (`train/signals.py`). 66 and 74 are
+EX_NOINPUT and EX_IOERR of sysexits.h.
 """
 
 import signal
@@ -84,6 +84,12 @@ class RunStopped(Exception):
     def __init__(self, text: str, change: str | None = None):
         super().__init__(text)
         self.change = change
+
+
+class WorkerLost(RunStopped):
+    """Another worker of the run is missing or has failed."""
+
+    exit_code = LOST
 
 
 class NotFiniteError(RunStopped, ArithmeticError):

@@ -20,7 +20,6 @@ from byol_tf.logs import configure_logging, ignore_output_errors
 from byol_tf.runs.folder import RunFolder, choose_folder
 from byol_tf.runs.lock import RunLock
 from byol_tf.train.closing import closing_text
-from byol_tf.train.heartbeat import awaited
 from byol_tf.train.signals import SignalWatch
 
 if TYPE_CHECKING:  # it imports TensorFlow, which a mistake in the config needn't wait for
@@ -219,13 +218,11 @@ def _connected(cluster: Cluster | None, finished: bool = False) -> Iterator["Wor
         yield None
         return
     prepare_environment()
-    with awaited(cluster):
-        from byol_tf.devices import build_strategy
-        from byol_tf.train.multi_worker import Workers
+    from byol_tf.train.multi_worker import join_workers
 
-        workers = Workers(build_strategy("multi_worker"))
-    with workers.meet():
-        finished = any(workers.gathered(finished))
+    workers = join_workers(cluster)
+    with workers.exit_together():
+        finished = any(workers.gather(finished))
         yield None if finished else workers
 
 

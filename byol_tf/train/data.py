@@ -47,7 +47,7 @@ def open_images(
     """
     _check_same_config(config, workers)
     if not workers.chief:
-        workers.wait()  # the chief may have to prepare a data set that the others find then
+        workers.barrier()  # the chief may have to prepare a data set that the others find then
     # A download may be slow without a sign of life; local files that don't answer for long won't.
     downloads = SOURCES[config.data.source].downloads
     with contextlib.nullcontext() if downloads else watchdog, watchdog.waiting():
@@ -59,10 +59,10 @@ def open_images(
             scan_folder=str(folder.root.parent) if workers.chief else None,
         )
     if workers.chief:
-        workers.wait()
-    if differing := workers.differing(f"{source.fingerprint} {len(source.pretrain)}"):
+        workers.barrier()
+    if mismatches := workers.find_mismatches(f"{source.fingerprint} {len(source.pretrain)}"):
         raise SourceError(
-            f"data.source: expected the same images on each worker; worker {differing[0] + 1} of "
+            f"data.source: expected the same images on each worker; worker {mismatches[0] + 1} of "
             "TF_CONFIG has others than the first "
             f"(here: {len(source.pretrain):,} for pre-training)"
         )
@@ -92,11 +92,11 @@ def save_manifest(source: Source, folder: RunFolder, resumed: bool) -> None:
 
 def _check_same_config(config: Config, workers: Workers) -> None:
     text = config.model_dump_json(exclude=_DIFFERS_PER_WORKER)
-    if differing := workers.differing(text):
+    if mismatches := workers.find_mismatches(text):
         raise ConfigError(
             [
                 "expected the same config on each worker; worker "
-                f"{differing[0] + 1} of TF_CONFIG has another one than the first"
+                f"{mismatches[0] + 1} of TF_CONFIG has another one than the first"
             ]
         )
 

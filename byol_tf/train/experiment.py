@@ -237,16 +237,16 @@ class Experiment:
             history, throughput = self._train(start, events, verbose)
             result = self._finish(history, throughput, events)
         # Other workers would take a chief that is still writing for a lost one.
-        self.workers.wait()
+        self.workers.barrier()
         return result
 
     def _run_worker(self) -> None:
         # A scheduler may signal all workers at once: one that left first would lose the step that
         # the chief saves. Or it signals one alone: then the chief saves, and all stop.
-        with SignalWatch("stopping when the chief does", self.workers.heartbeat.say_signal):
+        with SignalWatch("stopping when the chief does", self.workers.channel.send_signal):
             start = self._broadcast_state(None)
             self._fit(start, self._learning_callbacks(start), 0)
-        self.workers.wait()
+        self.workers.barrier()
 
     def _initialize_or_resume(self, command: list[str]) -> ResumePoint:
         """Restores the newest checkpoint, or initializes the model; writes what is known by now."""
@@ -334,10 +334,10 @@ class Experiment:
         """
         workers, names = self.workers, [metric.name for metric in self.model.metrics]
         own = start or ResumePoint(0, 0, {})
-        epoch, step = (workers.gathered(number)[0] for number in (own.epoch, own.step))
-        restore_model(self.model, workers.from_chief(model_arrays(self.model)))
+        epoch, step = (workers.gather(number)[0] for number in (own.epoch, own.step))
+        restore_model(self.model, workers.broadcast(model_arrays(self.model)))
         means = own.state.get("means") or dict.fromkeys(names, (0.0, 0.0))
-        shared = workers.from_chief(
+        shared = workers.broadcast(
             {"means": np.array([means[name] for name in names], np.float32)}
         )["means"]
         return ResumePoint(
@@ -369,7 +369,7 @@ class Experiment:
 
         try:
             with SignalWatch("saving and stopping after the current steps") as signals:
-                self.workers.heartbeat.on_signal = signals.receive
+                self.workers.channel.on_signal = signals.receive
                 checkpoint = self._checkpoint = Checkpoint(
                     writer,
                     state,
@@ -491,7 +491,7 @@ class Experiment:
         watchdog = StuckInput(self._on_stalled_input, each=on_stall)
         with watchdog:
             model.fit(
-                workers.share(watchdog.around(batches), config.training.batch_size),
+                workers.distribute(watchdog.around(batches), config.training.batch_size),
                 epochs=config.training.epochs,
                 initial_epoch=epoch,
                 steps_per_epoch=steps_per_epoch,
@@ -533,7 +533,7 @@ class Experiment:
             f"has waited {seconds:g} s for {'a checkpoint to be written' if saving else 'images'}"
         )
         if self.workers.count > 1:
-            self.workers.heartbeat.end(LOST, reason)
+            self.workers.channel.abort(LOST, reason)
         else:
             logger.warning("this run %s. Is its disk still there?", reason)
 
@@ -541,5 +541,5 @@ class Experiment:
         """Ends this process and other workers after a signal, whatever their threads wait for."""
         self.on_interrupt(stopped)
         if self.workers.count > 1:
-            self.workers.heartbeat.end(stopped.exit_code, f"was stopped by {stopped}")
+            self.workers.channel.abort(stopped.exit_code, f"was stopped by {stopped}")
         exit_now(stopped.exit_code)

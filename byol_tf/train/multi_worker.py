@@ -1,155 +1,180 @@
-"""What the processes of one run tell each other: one process, or one on each of several
-machines."""
+"""The workers of a run: one process, or several that train together."""
 
 import contextlib
+import faulthandler
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.devices import read_cluster
-from byol_tf.errors import LOST, ConfigError, DeviceError, Interrupted, RunFolderError, RunStopped
-from byol_tf.train.heartbeat import Heartbeat
+from byol_tf.devices import Cluster, build_strategy, read_cluster
+from byol_tf.errors import (
+    LOST,
+    ConfigError,
+    DeviceError,
+    Interrupted,
+    RunFolderError,
+    RunStopped,
+    WorkerLost,
+)
+from byol_tf.train.failure_channel import (
+    START_TIMEOUT,
+    FailureChannel,
+    restart_advice,
+    write_to_stderr,
+)
 from pipelines.sources import SourceError
 
 _USAGE_ERROR = 2
 
 
-class Workers:
-    """The processes that train together under a strategy. One alone is its own chief, and nothing
-    waits.
+def join_workers(cluster: Cluster, timeout: float = START_TIMEOUT) -> "Workers":
+    """Waits for the other workers of a run, then builds their strategy.
 
-    Each method but `share` must be called by all of them, in the same order: it waits for the
-    others.
+    To be called before TensorFlow computes anything.
 
     Args:
-        strategy: of the run.
+        cluster: the workers of the run.
+        timeout: seconds to wait for them.
+
+    Raises:
+        DeviceError: if this worker's port is in use, or TensorFlow's servers can't connect.
+        WorkerLost: if a worker is still missing after `timeout`.
+    """
+    channel = FailureChannel(cluster.index, len(cluster.addresses))
+    channel.connect(cluster.addresses, timeout)
+    # All workers are there, so this takes a moment. If one ends in that moment, TensorFlow waits
+    # for it while it holds Python's lock, and only a timer outside Python can end this process.
+    faulthandler.dump_traceback_later(timeout, exit=True)
+    try:
+        strategy = build_strategy("multi_worker")
+    except DeviceError as error:
+        channel.announce(_USAGE_ERROR, f"can't continue: {error}")
+        raise
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    return Workers(strategy, channel)
+
+
+class Workers:
+    """The workers that train together under a strategy; one alone is its own chief.
+
+    All of them must call each method but `distribute` in the same order: it waits for the others.
+
+    Args:
+        strategy: the strategy of the run.
+        channel: their connections; None for a channel without connections.
 
     Attributes:
-        count: of processes.
-        index: which of them this is, counted from 0.
-        chief: whether it is the one that writes.
-        heartbeat: how they know of each other's end; nobody watches before `meet`, and nobody has
-            to where there is one alone.
+        count: number of workers.
+        index: index of this one, from 0.
+        chief: whether this one is the chief, which writes the run folder.
+        channel: how they report failures to each other.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy):
+    def __init__(
+        self, strategy: tf.distribute.Strategy, channel: FailureChannel | None = None
+    ) -> None:
         self.strategy = strategy
-        self._summed = None
-        several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        cluster = read_cluster(os.environ) if several else None
-        self.count = len(cluster.addresses) if several else 1
-        self.index = cluster.index if several else 0
-        self.chief = self.index == 0
-        self._host = cluster.addresses[0].rpartition(":")[0].strip("[]") if several else ""
-        self.heartbeat = Heartbeat(self.index, self.count)
+        multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        cluster = read_cluster(os.environ) if multi_worker else Cluster(("",), 0)
+        self.count, self.index, self.chief = len(cluster.addresses), cluster.index, cluster.chief
+        self._addresses = cluster.addresses
+        self.channel = FailureChannel(self.index, self.count) if channel is None else channel
+        # Compiled once: a new function in each call would be traced again.
+        self._sum_over_replicas = tf.function(self._sum_on_replicas, autograph=False)
 
     @contextlib.contextmanager
-    def meet(self) -> Iterator[None]:
-        """While this is entered, the end of one process is the end of all, whatever they wait for:
-        see `Heartbeat`.
+    def exit_together(self) -> Iterator[None]:
+        """If one worker exits inside this context, all exit, whatever they wait for.
 
-        One that fails says so, and raises its own error; the others end with `LOST`, or with its
-        exit code where nothing has failed: 2 for what the user has to change, 128 + n after a
-        signal, when the chief has saved.
+        A worker that fails reports the reason and raises its own error. The others exit with
+        `LOST`, or with its exit code if nothing is broken: 2 for what the user has to change, and
+        128 + n after signal n, once the chief has saved.
+
+        Raises:
+            WorkerLost: in place of TensorFlow's error where a collective failed because of
+                another worker.
         """
-        if self.count > 1:
-            self._connect()
         try:
             yield
         except Interrupted as stopped:
-            self.heartbeat.give_up(stopped.exit_code, f"was stopped by {stopped}")
+            self.channel.announce(stopped.exit_code, f"was stopped by {stopped}")
             raise
         except RunStopped as stopped:
-            self.heartbeat.give_up(stopped.exit_code, f"stopped: {stopped}")
+            self.channel.announce(stopped.exit_code, f"stopped: {stopped}")
             raise
         except (ConfigError, DeviceError, RunFolderError, SourceError) as error:
-            self.heartbeat.give_up(_USAGE_ERROR, f"can't go on: {error}")
+            self.channel.announce(_USAGE_ERROR, f"can't continue: {error}")
             raise
         except Exception as error:
-            if isinstance(error, tf.errors.OpError) and "ollective" in str(
-                error
-            ):  # most likely not this process's own failure
-                self.heartbeat.wait_for_verdict()
-            self.heartbeat.give_up(
-                LOST,
-                f"failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}",
-            )
+            reason = self._lost_worker(error)
+            if reason is not None:
+                self.channel.wait_for_failure()  # it knows more, and exits if it has heard of it
+                write_to_stderr(f"{reason}{restart_advice()}")
+                self.channel.announce(LOST, f"stopped: {reason}")
+                raise WorkerLost(reason) from error
+            first_line = str(error).strip().partition("\n")[0]
+            self.channel.announce(LOST, f"failed: {type(error).__name__}: {first_line:.200}")
             raise
-        self.heartbeat.leave()
+        self.channel.close()
 
-    def _connect(self) -> None:
-        port, secret = (
-            self.gathered(number)[0]
-            for number in (self.heartbeat.listen() if self.chief else (0, 0))
-        )
-        if not self.chief:
-            try:
-                self.heartbeat.connect(self._host, port, secret)
-            except OSError as error:
-                # Behind a firewall that opens TF_CONFIG's ports only. TensorFlow's own connections
-                # notice some ends, with its own errors.
-                text = (
-                    f"warning: machine {self.index + 1} can't reach {self._host}:{port} "
-                    f"({error}): lost machines may go unnoticed\n"
-                )
-                os.write(2, text.encode())
-        self.wait()
-        self.heartbeat.start()
-
-    def gathered(self, number: int) -> list[int]:
-        """Each process's number (64 bits), in their order, on all of them."""
+    def gather(self, number: int) -> list[int]:
+        """Returns every worker's 64-bit number, in the order of the workers, on all of them."""
         if self.count == 1:
             return [number]
-        mine = np.zeros(self.count, np.int64)
-        mine[self.index] = number
-        return self._sum([mine])[0].tolist()
+        numbers = np.zeros(self.count, np.int64)
+        numbers[self.index] = number
+        return self._sum([numbers])[0].tolist()
 
-    def differing(self, text: str) -> list[int]:
-        """The processes whose text isn't the chief's."""
-        numbers = self.gathered(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]))
-        return [index for index, number in enumerate(numbers) if number != numbers[0]]
+    def find_mismatches(self, text: str) -> list[int]:
+        """Returns the indices of the workers whose text differs from the chief's."""
+        hashes = self.gather(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]))
+        return [index for index, number in enumerate(hashes) if number != hashes[0]]
 
-    def from_chief(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The chief's arrays on all processes; each gives as many, of the same names, shapes and
-        dtypes."""
+    def broadcast(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the chief's arrays on all workers.
+
+        Args:
+            arrays: this worker's; names, shapes and dtypes are the same on all workers.
+        """
         if self.count == 1:
             return arrays
-        # Collectives know no small integers.
-        wide = [
+        # Collectives take no small integers.
+        summable = [
             array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
             for array in arrays.values()
         ]
-        summed = self._sum(wide if self.chief else [np.zeros_like(array) for array in wide])
+        sums = self._sum(summable if self.chief else [np.zeros_like(array) for array in summable])
         return {
-            name: array.astype(arrays[name].dtype)
-            for name, array in zip(arrays, summed, strict=True)
+            name: total.astype(arrays[name].dtype) for name, total in zip(arrays, sums, strict=True)
         }
 
-    def wait(self) -> None:
-        """Returns when all processes have come here."""
-        self.gathered(0)
+    def barrier(self) -> None:
+        """Returns once all workers have called it."""
+        self.gather(0)
 
-    def share(
+    def distribute(
         self, batches: tf.data.Dataset, batch_size: int
     ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-        """What `fit` takes, of an endless dataset of this process's part of each batch.
+        """Returns an endless dataset of this worker's part of each batch, as `fit` takes it.
 
-        Keras would shard what it is given once more, by leaving out elements; what is made from a
+        Keras would shard a plain dataset once more, by skipping elements; one that comes from a
         function it takes as it is.
 
         Args:
-            batches: `[batch_size / count, ...]` each, in the order of the whole batch's rows.
-            batch_size: of the whole batch; a multiple of the strategy's replicas.
+            batches: elements of `[batch_size / count, ...]`, in the order of the global batch.
+            batch_size: images of the global batch, a multiple of the strategy's replicas.
         """
         if self.count == 1:
             return batches
         replicas = self.strategy.num_replicas_in_sync
-        if replicas > self.count:  # a replica takes an element, so each gets one of its own
+        if replicas > self.count:  # each replica takes one element
             batches = batches.rebatch(batch_size // replicas, drop_remainder=True)
-        # Said to be endless, or the workers would ask each other at each step whether all have
+        # Declared endless, or the workers would ask each other at each step whether all have
         # images left.
         endless = batches.apply(
             tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
@@ -157,24 +182,37 @@ class Workers:
         return self.strategy.distribute_datasets_from_function(lambda _: endless)
 
     def _sum(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """Sums over the processes."""
+        """Returns the sums of the workers' arrays."""
+        sums = self._sum_over_replicas([tf.constant(array) for array in arrays])
+        return [self.strategy.experimental_local_results(value)[0].numpy() for value in sums]
+
+    def _sum_on_replicas(self, values: list[tf.Tensor]) -> list[tf.Tensor]:
         local_replicas = self.strategy.num_replicas_in_sync // self.count
 
-        def of_replica(values):
+        def sum_on_replica(values: list[tf.Tensor]) -> list[tf.Tensor]:
             context = tf.distribute.get_replica_context()
-            counts = (
-                context.replica_id_in_sync_group % local_replicas == 0
-            )  # one replica of each process
+            is_first = context.replica_id_in_sync_group % local_replicas == 0  # of its worker
             return [
                 context.all_reduce(
-                    tf.distribute.ReduceOp.SUM, tf.where(counts, value, tf.zeros_like(value))
+                    tf.distribute.ReduceOp.SUM, tf.where(is_first, value, tf.zeros_like(value))
                 )
                 for value in values
             ]
 
-        if self._summed is None:
-            self._summed = tf.function(
-                lambda values: self.strategy.run(of_replica, args=(values,)), autograph=False
-            )
-        summed = self._summed([tf.constant(array) for array in arrays])
-        return [self.strategy.experimental_local_results(value)[0].numpy() for value in summed]
+        return self.strategy.run(sum_on_replica, args=(values,))
+
+    def _lost_worker(self, error: Exception) -> str | None:
+        """Returns a sentence on the worker that TensorFlow lost, if an error is about that."""
+        text = str(error)
+        lost = (tf.errors.UnavailableError, tf.errors.DeadlineExceededError)
+        if not isinstance(error, lost) or "ollective" not in text:
+            return None
+        index = None
+        if "CoordinationService/Heartbeat" in text:  # the chief answers every worker's
+            index = 0
+        elif task := re.search(r"unhealthy.*?/job:(\w+)/replica:0/task:(\d+)", text, re.DOTALL):
+            tasks = self.strategy.cluster_resolver.cluster_spec()
+            index = self._addresses.index(tasks.task_address(task[1], int(task[2])))
+        if index is None:
+            return "a worker was lost: TensorFlow's connection to it failed"
+        return f"worker {index + 1} of {self.count} was lost: it sends no heartbeat to TensorFlow"

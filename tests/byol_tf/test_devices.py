@@ -3,14 +3,12 @@
 import importlib.util
 import json
 import os
-import time
 
 import pytest
 import tensorflow as tf
 
 from byol_tf.devices import Cluster, build_strategy, prepare_environment, read_cluster, set_seeds
-from byol_tf.errors import LOST, DeviceError
-from byol_tf.train.heartbeat import awaited
+from byol_tf.errors import DeviceError
 
 TWO = ["10.0.0.1:2222", "10.0.0.2:2222"]
 
@@ -109,28 +107,6 @@ FIRST = {"type": "worker", "index": 0}
 def test_which_part_is_wrong_is_said(jobs, task, message):
     with pytest.raises(DeviceError, match=message):
         read(jobs, task)
-
-
-def test_those_who_wait_for_the_others_say_so_and_end_at_the_limit(capfd):
-    ended = []
-    with awaited(Cluster(tuple(TWO), 1), limit=0.6, reminder=0.3, end=ended.append):
-        time.sleep(0.75)
-    first, last = capfd.readouterr().err.split("\n\n")[:2]
-    assert first.strip() == "machine 2 of 2 has waited 0.3 s for 10.0.0.1:2222; ends at 0.6 s"
-    assert (
-        last.strip()
-        == "machine 2 of 2 has waited 0.6 s for 10.0.0.1:2222; ended. Start all machines again"
-    )
-    assert ended == [LOST]
-    time.sleep(0.5)
-    assert capfd.readouterr().err == ""
-
-
-def test_those_who_have_met_say_nothing(capfd):
-    with awaited(Cluster(tuple(TWO), 0), limit=0.4, reminder=0.2, end=pytest.fail):
-        pass
-    time.sleep(0.5)
-    assert capfd.readouterr().err == ""
 
 
 def test_cpu_is_one_replica():

@@ -16,10 +16,9 @@ arguments of `reader.py`, or
 * `patience`, seconds after which the input counts as stalled; a save counts as hanging after a
   third more;
 * `light`, on by default: no figures and no export, which change nothing that is learned;
-* `shift`, `means`, `scale`, `watched`, `heartbeat` and `keys`, which remove a protection: another
+* `shift`, `means`, `scale`, `watched`, `stall_exit` and `keys`, which remove a protection: another
   batch than the next one, no running means, the loss scale of a first step, no signal watch while
-  steps run, no failure detection between workers nor of stalled input, new collective keys at each
-  step.
+  steps run, no exit when the input stalls, new collective keys at each step.
 
 The loss scale of float16 doubles after 3 steps here, not after 2,000, so that it has changed when a
 run is interrupted.
@@ -51,7 +50,6 @@ from byol_tf.train import data, experiment, finish
 from byol_tf.train.__main__ import command
 from byol_tf.train.callbacks import probe
 from byol_tf.train.callbacks.checkpoint import model_arrays
-from byol_tf.train.multi_worker import Workers
 from byol_tf.train.signals import SignalWatch
 from tests.reliability.reader import read
 
@@ -232,8 +230,8 @@ def remove_protections(job: dict) -> None:
         experiment.restore_model = restore_without_scale
     if job.get("watched") is False:
         experiment.SignalWatch = lambda *_: SignalWatch(None)
-    if job.get("heartbeat") is False:
-        Workers._connect = experiment.Experiment._on_stalled_input = lambda *_: None
+    if job.get("stall_exit") is False:
+        experiment.Experiment._on_stalled_input = lambda *_: None
     if job.get("keys") is False:
         compat.keep_collective_keys = lambda: None
 

@@ -84,7 +84,7 @@ def test_one_fails(kind, processes, whole_pair, tmp_path, report):
         moment = instead.get(meant, meant)
         moments.append(f"{moment} {step}" if step else moment)
         seconds, failed, other = fail_once(processes, run, wrong, moment, step, machine)
-        assert f"machine {machine + 1} of 2" in other.output
+        assert f"worker {machine + 1} of 2" in other.output
         if kind == "stopped":
             failed.send("SIGCONT")
         assert failed.wait() != 0
@@ -133,7 +133,7 @@ def test_without_the_heartbeat_one_that_is_stuck_is_waited_for(processes, tmp_pa
     run = run_of_two(tmp_path)
     mark = tmp_path / "mark"
     fault = {"moment": "data", "step": 3, "kind": "stuck", "mark": str(mark)}
-    pair = processes.pair(run, ({"heartbeat": False}, {"heartbeat": False, "faults": [fault]}))
+    pair = processes.pair(run, ({"stall_exit": False}, {"stall_exit": False, "faults": [fault]}))
     wait_until(mark.exists, pause=0.05)
     assert not pair[0].ended.wait(NOTICED)
     for process in pair:

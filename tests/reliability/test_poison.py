@@ -14,7 +14,7 @@ import pytest
 
 from byol_tf.errors import COLLAPSED, NOT_FINITE
 from byol_tf.runs.checkpoints import list_checkpoints, read_newest
-from tests.byol_tf.train.test_worker_processes import together
+from tests.helpers.workers import run_workers
 from tests.reliability.poison import PLACES, SPIKE, VALUES, planted
 
 EPOCHS, STEPS = 3, 10
@@ -182,7 +182,7 @@ def test_two_processes_leave_a_step_out_together(tmp_path, policy, report):
         folder = tmp_path / f"{kind}-{step}"
         words = arguments(folder, f"monitor.on_nonfinite={policy}", "devices.strategy=multi_worker")
         line = [sys.executable, "-m", "tests.reliability.poison", kind, str(step), "1", *words]
-        chief, other = together(line, line)
+        chief, other = run_workers(line, line)
         assert chief.returncode == other.returncode, other.stderr
         policy_is_obeyed(
             kind, step, policy, chief.returncode, chief.stdout + chief.stderr, folder / "run"

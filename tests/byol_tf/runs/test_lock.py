@@ -76,7 +76,7 @@ HOLD_LOCK_ELSEWHERE = """
 import fcntl, socket, sys, threading, time
 from byol_tf.runs import lock as run_lock
 from byol_tf.errors import LOST
-from byol_tf.train.heartbeat import Heartbeat
+from byol_tf.train.failure_channel import FailureChannel
 from byol_tf.train.signals import SignalWatch
 run_lock._HEARTBEAT = 0.1
 socket.gethostname, run_lock._boot_id = lambda: "elsewhere", lambda: "another"  # two machines see no locks of each other
@@ -84,7 +84,7 @@ fcntl.flock = lambda *_: None
 with run_lock.RunLock(sys.argv[1]), SignalWatch(None):
     print("held", flush=True)
     if sys.argv[2] == "lost":
-        threading.Thread(target=Heartbeat(0, 2).end, args=(LOST, "has waited")).start()
+        threading.Thread(target=FailureChannel(0, 2).abort, args=(LOST, "has waited")).start()
     time.sleep(60)
 """
 
