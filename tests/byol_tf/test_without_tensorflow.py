@@ -11,6 +11,7 @@ from PIL import Image
 
 from byol_tf.config.loading import load_config, resolved_json
 from tests.helpers.small_run import HISTORY
+from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).parents[2]
 CHILD = """
@@ -77,7 +78,7 @@ def test_each_command_names_the_line_that_installs_it_and_ends_with_2(run, tmp_p
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG,
         check=False,
     )
     line = (
