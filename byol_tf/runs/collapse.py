@@ -6,9 +6,9 @@ from pipelines.policy import ViewPolicy
 STD, COSINE = 0.07, 0.995
 """Std below and cosine above these: the projections of different images are one point. Vectors
 scattered over the sphere have 1 and 0, a single one has 0 and 1 (SimSiam report, section IV.A).
-docs/results has a std of at most 0.053 and a cosine of 0.997 or more of the systems that collapse,
-and 0.100 and 0.988 of the nearest that doesn't (BYOL with GN+WS and LARS, which still learns: 19.0
-to 26.2)."""
+docs/results has a std of at most 0.054 and a cosine of 0.997 or more of the systems that collapse,
+and 0.113 and 0.984 of the nearest that doesn't (BYOL with GN+WS and LARS, which still learns: 19.0
+to 27.3)."""
 STD_DROP = 0.5
 """Std as a fraction of the untrained network's, at most. Networks without normalisation, or deep
 ones, start close to one point themselves, and a slow warm-up leaves them there for a while."""
@@ -16,10 +16,10 @@ RANK, RANK_STD, RANK_LOSS = 6.0, 0.7, 0.1
 """Effective rank, std and loss below all three: representations use few directions, projections
 have moved together, and the loss is a small fraction of that of unrelated vectors. This is the
 second form of collapse in docs/results: SimSiam without stop-gradient or without predictor, whose
-normalised projections can't become one point, has rank 2.8 to 5.0, std 0.38 to 0.55 and a loss of
-2% to 8%. SimSiam itself, which is healthy, has 4.1, 0.91 and 13% where its rank is lowest. None of
-the three is enough alone: without augmentation BYOL comes to a loss of 2% with rank 66, and GN+WS
-has std 0.48 and a loss of 7% with rank 64."""
+projections are normalised over the batch, has rank 2.8 to 5.6, std 0.37 to 0.55 and a loss of 2% to
+9%. SimSiam itself, which is healthy, has 5.7, 0.59 and 13% to 17% where its rank is lowest, so that
+the loss decides. It alone isn't enough either: without augmentation BYOL comes to 2% with rank
+66, and GN+WS to 7% with std 0.48 and rank 64."""
 _UNRELATED_LOSS = 2.0
 """Value of 2 - 2 cos for unrelated vectors, in each direction."""
 
