@@ -200,7 +200,9 @@ def _trained(
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
-    stream = batches.map(lambda pixels, params, indices: ((pixels, params), tf.gather(labels, indices)))
+    stream = batches.map(
+        lambda pixels, params, indices: ((pixels, params), tf.gather(labels, indices))
+    )
     model.fit(stream, epochs=recipe.epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose)
     uint8 = keras.Input((None, None, 3), dtype="uint8")
     return keras.Model(uint8, linear(copy(normalise(resize(uint8)), training=False)))

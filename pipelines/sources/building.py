@@ -74,7 +74,7 @@ def build_source(request: Request, raw: RawSource) -> Source:
     needed = _bytes_needed(raw, used)
     readings = _read(request, raw, pretrain, used, cache=_cache_mode(request, needed))
     skipped, losses_allowed = _check_unreadable(request, raw.files, pretrain, readings)
-    in_memory = all(isinstance(reading.images, ArrayImages) for reading in readings.values())
+    in_memory = all(reading.in_memory for reading in readings.values())
     if not all(reading.images.shape for reading in readings.values()):
         needed = None
 

@@ -1,15 +1,19 @@
 """One pass over images with several threads: to cache them in memory, or to check them."""
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.images import ArrayImages, Images, Shape, subset
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _BLOCK = 8  # images that a thread reads at once
 _MAX_BATCH_PIXELS = 512 * 512  # of an image that is still processed in batches
@@ -138,16 +142,29 @@ def _read_blocks(images: Images, *, keep_pixels: bool) -> Iterator[list[_Result]
     def read_block(start: int) -> list[_Result]:
         return [read(index) for index in range(start, min(start + _BLOCK, len(images)))]
 
+    return map_in_order(read_block, range(0, len(images), _BLOCK))
+
+
+def map_in_order(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """Calls a function for each item with several threads.
+
+    Args:
+        function: called from several threads at once.
+        items: its arguments.
+
+    Yields:
+        The results in the order of the items. At most two per thread are computed ahead, which
+        bounds their memory.
+    """
     workers = min(16, os.cpu_count() or 1)
-    ahead = 2 * workers  # blocks in flight, which bounds the memory of pixels that wait
     pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
     try:
-        starts = range(0, len(images), _BLOCK)
-        waiting = [pool.submit(read_block, start) for start in starts[:ahead]]
-        for position in range(len(starts)):
-            block = waiting.pop(0).result()
-            if position + ahead < len(starts):
-                waiting.append(pool.submit(read_block, starts[position + ahead]))
-            yield block
-    finally:  # also on Ctrl-C: blocks that haven't begun are dropped
+        futures: deque[Future[R]] = deque()
+        for item in items:
+            futures.append(pool.submit(function, item))
+            if len(futures) == 2 * workers:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
+    finally:  # also on Ctrl-C: calls that haven't begun are dropped
         pool.shutdown(cancel_futures=True)

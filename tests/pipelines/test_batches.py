@@ -96,10 +96,10 @@ class TestStream:
         images = Noise(4, sizes)
         (first, second), (later, _) = taken(stream(images, preset("byol")), 2)
         (other, _), _ = taken(stream(images, preset("byol"), seed=1), 2)
-        row = {index: place for place, index in enumerate(indices_of(0, count=4))}
+        row = {index: position for position, index in enumerate(indices_of(0, count=4))}
         for step, seed, batch in ((0, 0, second), (1, 0, later), (0, 1, other)):
-            for place, index in enumerate(indices_of(step, seed, count=4)):
-                assert np.abs(batch[place] - first[row[index]]).mean() > 0.05
+            for position, index in enumerate(indices_of(step, seed, count=4)):
+                assert np.abs(batch[position] - first[row[index]]).mean() > 0.05
 
     def test_normalisation_is_the_last_operation(self, sizes):
         first, second = taken(stream(Noise(4, sizes), preset("byol")), 1)[0]

@@ -58,7 +58,7 @@ def epoch_read_by(workers: int, count: int, batch_size: int, epoch: int = 0) -> 
         order = Order(count, batch_size, 0, worker, workers)
         for step in range(epoch * steps, (epoch + 1) * steps):
             times[order.at(step_of(step))[2].numpy()] += (
-                1  # one that a part held twice would be missing from the sum
+                1  # an image twice in one part would be missing from the sum
             )
     return times
 

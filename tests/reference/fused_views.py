@@ -59,12 +59,12 @@ def saturation(image, factor):
     return mean + factor * (image - mean)
 
 
-def hue(image, turn):
+def hue(image, shift):
     """Rotates RGB space about (1, 1, 1), by Rodrigues' formula.
 
     Red goes to green in a third of the circle, as in HSV.
     """
-    axis, angle = np.ones(3) / np.sqrt(3.0), 2.0 * np.pi * turn
+    axis, angle = np.ones(3) / np.sqrt(3.0), 2.0 * np.pi * shift
     along = (image @ axis)[..., None] * axis
     return (
         image * np.cos(angle)

@@ -46,9 +46,9 @@ def _along(image, where, axis):
     last = image.shape[axis] - 1
     where = np.clip(where, 0.0, last)
     below = np.minimum(np.floor(where).astype(int), max(last - 1, 0))
-    share = (where - below).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+    fraction = (where - below).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
     first, second = np.take(image, below, axis), np.take(image, np.minimum(below + 1, last), axis)
-    return first * (1.0 - share) + second * share
+    return first * (1.0 - fraction) + second * fraction
 
 
 def brightness(image, offset):
@@ -71,8 +71,8 @@ def saturation(image, factor):
     return _each_pixel(image, lambda h, s, v: (h, min(max(s * factor, 0.0), 1.0), v))
 
 
-def hue(image, turn):
-    return _each_pixel(image, lambda h, s, v: ((h + turn) % 1.0, s, v))
+def hue(image, shift):
+    return _each_pixel(image, lambda h, s, v: ((h + shift) % 1.0, s, v))
 
 
 def jitter(image, color, order, strengths):
@@ -146,13 +146,13 @@ def perspective(image, numbers, distortion):
 
 def _bilinear_or_black(image, x, y):
     size, total = len(image), np.zeros(3)
-    for row, row_share in ((int(np.floor(y)), 1.0 - y % 1.0), (int(np.floor(y)) + 1, y % 1.0)):
-        for column, column_share in (
+    for row, row_fraction in ((int(np.floor(y)), 1.0 - y % 1.0), (int(np.floor(y)) + 1, y % 1.0)):
+        for column, column_fraction in (
             (int(np.floor(x)), 1.0 - x % 1.0),
             (int(np.floor(x)) + 1, x % 1.0),
         ):
             if 0 <= row < size and 0 <= column < size:
-                total += row_share * column_share * image[row, column]
+                total += row_fraction * column_fraction * image[row, column]
     return total
 
 

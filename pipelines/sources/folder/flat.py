@@ -1,9 +1,6 @@
 """All photos below a folder, without labels, wherever they lie."""
 
-import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +10,7 @@ from pipelines.sources.base import SourceError
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.discovery import existing_folder, printable, walk
 from pipelines.sources.folder.reader import PhotoReader
+from pipelines.sources.loading import map_in_order
 
 
 @dataclass(frozen=True)
@@ -67,22 +65,17 @@ class FlatImageFolder:
     def read_each(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, np.ndarray | None, str]]:
         """Reads photos with several threads, in their order; two photos per core are in memory.
 
-        Yields:
-            (photo, pixels or None, the reason why there are none).
+        Returns:
+            An iterator of (photo, pixels or None, the reason why there are none).
         """
-        workers = min(16, os.cpu_count() or 1)
-        with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
-            waiting: deque[tuple[Photo, Future[np.ndarray]]] = deque()
+
+        def read(photo: Photo) -> tuple[Photo, np.ndarray | None, str]:
             try:
-                for photo in photos:
-                    waiting.append((photo, pool.submit(self.read, photo)))
-                    if len(waiting) == 2 * workers:
-                        yield _result(*waiting.popleft())
-                while waiting:
-                    yield _result(*waiting.popleft())
-            finally:  # also on Ctrl-C: photos that haven't begun are dropped
-                for _, future in waiting:
-                    future.cancel()
+                return photo, self.read(photo), ""
+            except UnreadableImage as error:
+                return photo, None, str(error)
+
+        return map_in_order(read, photos)
 
     def notes(self) -> list[str]:
         """Returns lines for people about the photos that have been read."""
@@ -92,10 +85,3 @@ class FlatImageFolder:
 def read_photo(path: Path) -> np.ndarray:
     """Returns any photo, upright, uint8 `[height, width, 3]`. Raises OSError, UnreadableImage."""
     return PhotoReader(path.parent, {path.name: path.stat().st_size}, None).read(path.name)
-
-
-def _result(photo: Photo, future: "Future[np.ndarray]") -> tuple[Photo, np.ndarray | None, str]:
-    try:
-        return photo, future.result(), ""
-    except UnreadableImage as error:
-        return photo, None, str(error)

@@ -1,4 +1,4 @@
-"""Every kind of image file -> RGB, each against pixels known beforehand."""
+"""Every image_format of image file -> RGB, each against pixels known beforehand."""
 
 import io
 import struct
@@ -18,9 +18,9 @@ SMOOTH = np.stack(
 ).astype(np.uint8)
 
 
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 
@@ -49,18 +49,24 @@ def png(header: bytes, body: bytes) -> bytes:
 
 
 class TestModes:
-    @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
-    def test_rgb_without_loss(self, kind):
-        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(RGB), kind)), RGB)
+    @pytest.mark.parametrize("image_format", ["PNG", "BMP", "TIFF", "PPM"])
+    def test_rgb_without_loss(self, image_format):
+        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(RGB), image_format)), RGB)
 
-    @pytest.mark.parametrize("kind", ["WEBP", "JPEG2000"])
-    def test_rgb_of_newer_formats(self, kind):
-        data = encoded(Image.fromarray(RGB), kind, **({"lossless": True} if kind == "WEBP" else {}))
+    @pytest.mark.parametrize("image_format", ["WEBP", "JPEG2000"])
+    def test_rgb_of_newer_formats(self, image_format):
+        data = encoded(
+            Image.fromarray(RGB),
+            image_format,
+            **({"lossless": True} if image_format == "WEBP" else {}),
+        )
         np.testing.assert_array_equal(pixels(data), RGB)
 
-    @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "PPM"])
-    def test_grey(self, kind):
-        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(GREY), kind)), grey_rgb(GREY))
+    @pytest.mark.parametrize("image_format", ["PNG", "GIF", "TIFF", "PPM"])
+    def test_grey(self, image_format):
+        np.testing.assert_array_equal(
+            pixels(encoded(Image.fromarray(GREY), image_format)), grey_rgb(GREY)
+        )
 
     def test_black_and_white(self):
         bits = GREY > 127
@@ -100,10 +106,12 @@ class TestModes:
         expected[2, 3] = 255
         np.testing.assert_array_equal(pixels(data), expected)
 
-    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
-    def test_sixteen_bits(self, kind):
+    @pytest.mark.parametrize("image_format", ["PNG", "TIFF", "PPM"])
+    def test_sixteen_bits(self, image_format):
         deep = GREY.astype(np.uint16) * 257
-        np.testing.assert_array_equal(pixels(encoded(Image.fromarray(deep), kind)), grey_rgb(GREY))
+        np.testing.assert_array_equal(
+            pixels(encoded(Image.fromarray(deep), image_format)), grey_rgb(GREY)
+        )
 
     def test_sixteen_bits_are_not_rescaled(self):
         dim = np.array([[0, 2570]], np.uint16)
@@ -139,8 +147,8 @@ class TestModes:
         inks = np.zeros((16, 48, 4), np.uint8)
         inks[:, 16:32] = (0, 255, 255, 0)
         inks[:, 32:] = (0, 0, 0, 255)
-        for kind in ("TIFF", "JPEG"):
-            result = pixels(encoded(Image.fromarray(inks, "CMYK"), kind))
+        for image_format in ("TIFF", "JPEG"):
+            result = pixels(encoded(Image.fromarray(inks, "CMYK"), image_format))
             for column, colour in ((8, (255, 255, 255)), (24, (255, 0, 0)), (40, (0, 0, 0))):
                 np.testing.assert_allclose(result[8, column], colour, atol=6)
 
@@ -154,13 +162,13 @@ class TestModes:
 
 class TestOrientation:
     @pytest.mark.parametrize("orientation", range(1, 9))
-    @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
-    def test_upright(self, orientation, kind):
+    @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+    def test_upright(self, orientation, image_format):
         image = Image.fromarray(SMOOTH)
         exif = Image.Exif()
         exif[0x0112] = orientation
-        options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
-        data = encoded(image, kind, exif=exif, **options)
+        options = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(image_format, {})
+        data = encoded(image, image_format, exif=exif, **options)
         with Image.open(io.BytesIO(data)) as opened:
             expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
         result, facts = decode(io.BytesIO(data))
@@ -205,7 +213,7 @@ class TestUnreadable:
         assert str(caught.value)
 
     @pytest.mark.parametrize(
-        ("kind", "options"),
+        ("image_format", "options"),
         [
             ("JPEG", {}),
             ("JPEG", {"progressive": True}),
@@ -217,9 +225,9 @@ class TestUnreadable:
             ("PPM", {}),
         ],
     )
-    def test_truncated_file_is_complete_or_unreadable(self, kind, options):
+    def test_truncated_file_is_complete_or_unreadable(self, image_format, options):
         """Never half a picture: where decoding succeeds, the pixels are those of the whole file."""
-        data = encoded(Image.fromarray(SMOOTH), kind, **options)
+        data = encoded(Image.fromarray(SMOOTH), image_format, **options)
         whole = pixels(data)
         refused = 0
         with warnings.catch_warnings():
@@ -249,10 +257,10 @@ class TestUnreadable:
             ):
                 pixels(data[:start] + bytes(len(data) - start))
 
-    @pytest.mark.parametrize("kind", ["ICO", "TGA", "PCX", "EPS"])
-    def test_unsupported_formats_are_unreadable(self, kind):
+    @pytest.mark.parametrize("image_format", ["ICO", "TGA", "PCX", "EPS"])
+    def test_unsupported_formats_are_unreadable(self, image_format):
         with pytest.raises(UnreadableImage, match="not an image of a supported format"):
-            pixels(encoded(Image.fromarray(RGB), kind))
+            pixels(encoded(Image.fromarray(RGB), image_format))
 
     @pytest.mark.parametrize("side", [20_000, 60_000])
     def test_bomb_is_rejected_by_its_header(self, side):
@@ -261,12 +269,12 @@ class TestUnreadable:
             pixels(data)
 
     def test_noise_in_a_file_never_crashes(self):
-        draw = np.random.default_rng(0)
-        for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000"):
-            original = np.frombuffer(encoded(Image.fromarray(RGB), kind), np.uint8)
+        rng = np.random.default_rng(0)
+        for image_format in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM", "JPEG2000"):
+            original = np.frombuffer(encoded(Image.fromarray(RGB), image_format), np.uint8)
             for _ in range(40):
                 data = original.copy()
-                data[draw.integers(0, len(data), 5)] = draw.integers(0, 256, 5)
+                data[rng.integers(0, len(data), 5)] = rng.integers(0, 256, 5)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # Pillow's, about what is odd in the file
                     try:

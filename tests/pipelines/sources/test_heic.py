@@ -25,7 +25,7 @@ INSTALL = "HEIC; to read it: pip install pillow-heif"
 
 
 @pytest.fixture(params=["HEIF", "AVIF"])
-def kind(request) -> str:
+def image_format(request) -> str:
     """Returns each of the two formats that can be written here.
 
     The extra `test` brings pillow-heif, and Pillow writes AVIF from 11.3 on.
@@ -41,31 +41,31 @@ def neither(monkeypatch):
     monkeypatch.setattr(heic, "readable", lambda: ())
 
 
-def encoded(kind: str, pixels: np.ndarray = SMOOTH, **options: object) -> bytes:
+def encoded(image_format: str, pixels: np.ndarray = SMOOTH, **options: object) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, quality=95, **options)
+    Image.fromarray(pixels).save(buffer, image_format, quality=95, **options)
     return buffer.getvalue()
 
 
-def test_photo_is_decoded(kind):
-    data = encoded(kind)
+def test_photo_is_decoded(image_format):
+    data = encoded(image_format)
     pixels, facts = decode(io.BytesIO(data))
     assert pixels.dtype == np.uint8
     np.testing.assert_allclose(pixels.astype(int), SMOOTH, atol=12)
     assert np.abs(pixels.astype(int) - SMOOTH).mean() < 2
-    assert (facts.format, facts.mode, facts.width, facts.height) == (kind, "RGB", 96, 64)
+    assert (facts.format, facts.mode, facts.width, facts.height) == (image_format, "RGB", 96, 64)
     assert read_header(io.BytesIO(data)) == (64, 96)
     assert plain_jpeg(io.BytesIO(data)) is None
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 7])
-def test_photo_is_upright(kind, orientation):
+def test_photo_is_upright(image_format, orientation):
     image = Image.fromarray(SMOOTH)
     exif = image.getexif()
     exif[0x0112] = orientation
     expected, buffer = np.asarray(ImageOps.exif_transpose(image)), io.BytesIO()
     image.save(
-        buffer, kind, quality=95, **({"exif": exif} if kind == "AVIF" else {})
+        buffer, image_format, quality=95, **({"exif": exif} if image_format == "AVIF" else {})
     )  # pillow-heif takes it from the image
     assert b"irot" in buffer.getvalue()  # as telephones say it
     np.testing.assert_allclose(decode(buffer)[0].astype(int), expected, atol=12)
@@ -73,9 +73,9 @@ def test_photo_is_upright(kind, orientation):
     assert read_header(buffer) == expected.shape[:2]
 
 
-def test_transparency_is_blended_with_white(kind):
+def test_transparency_is_blended_with_white(image_format):
     data = encoded(
-        kind,
+        image_format,
         np.dstack(
             [np.zeros_like(SMOOTH), np.repeat([[0] * 48 + [255] * 48], 64, axis=0).astype(np.uint8)]
         ),
@@ -85,8 +85,8 @@ def test_transparency_is_blended_with_white(kind):
     assert pixels[:, 56:].max() < 15
 
 
-def test_truncated_file_is_complete_or_unreadable(kind):
-    data = encoded(kind, np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
+def test_truncated_file_is_complete_or_unreadable(image_format):
+    data = encoded(image_format, np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
     whole = decode(io.BytesIO(data))[0]
     for length in np.linspace(0, len(data) - 1, 60).astype(int):
         try:
@@ -114,19 +114,19 @@ def test_truncated_grid_of_tiles_is_unreadable(monkeypatch):
     assert half or pillow_heif.__version__.startswith("0.")
 
 
-def test_noise_in_a_file_never_crashes(kind):
-    draw, original = np.random.default_rng(0), np.frombuffer(encoded(kind), np.uint8)
+def test_noise_in_a_file_never_crashes(image_format):
+    rng, original = np.random.default_rng(0), np.frombuffer(encoded(image_format), np.uint8)
     for _ in range(40):
         data = original.copy()
-        data[draw.integers(0, len(data), 5)] = draw.integers(0, 256, 5)
+        data[rng.integers(0, len(data), 5)] = rng.integers(0, 256, 5)
         try:
             decode(io.BytesIO(data.tobytes()))
         except UnreadableImage as error:
             assert 0 < len(str(error)) <= 120
 
 
-def test_bomb_is_rejected_before_decoding(kind):
-    data = encoded(kind)
+def test_bomb_is_rejected_before_decoding(image_format):
+    data = encoded(image_format)
     at = data.index(b"ispe") + 8
     for side in (14_000, 60_000):
         with pytest.raises(UnreadableImage) as refused:
@@ -155,9 +155,9 @@ def test_other_files_are_not_mistaken_for_heic(neither, start):
 
 def test_broken_file_has_nothing_to_install():
     readable = {"AVIF": OF_AVIF, "HEIF": OF_HEIC}
-    for kind in heic.readable():
+    for image_format in heic.readable():
         with pytest.raises(UnreadableImage) as refused:
-            decode(io.BytesIO(readable[kind]))
+            decode(io.BytesIO(readable[image_format]))
         assert "pip" not in str(refused.value)
 
 

@@ -80,12 +80,12 @@ class TestViews:
 
     def test_load_into_memory(self, images_and_truth):
         images, truth, labels = images_and_truth
-        seen = []
-        held = load_into_memory(images, seen.append)
-        assert isinstance(held, ArrayImages)
-        np.testing.assert_array_equal(held.batch(np.arange(len(truth))), truth)
-        np.testing.assert_array_equal(held.labels, labels)
-        assert seen == sorted(seen)
+        progress = []
+        cached = load_into_memory(images, progress.append)
+        assert isinstance(cached, ArrayImages)
+        np.testing.assert_array_equal(cached.batch(np.arange(len(truth))), truth)
+        np.testing.assert_array_equal(cached.labels, labels)
+        assert progress == sorted(progress)
 
     def test_concatenation_with_unlabelled_set_has_no_labels(self):
         assert (
@@ -109,7 +109,7 @@ class TestFit:
         wide[:, 20:40] = 200  # the central square
         assert (
             resize_and_center_crop(wide, 10).min() > 180
-        )  # its border mixes a little with what lies beside it
+        )  # its border mixes a little with its neighbours
         assert resize_and_center_crop(wide, 10).shape == (10, 10, 3)
         assert resize_and_center_crop(wide.transpose(1, 0, 2), 10).shape == (10, 10, 3)
         np.testing.assert_array_equal(resize_and_center_crop(wide, 20), wide[:, 20:40])

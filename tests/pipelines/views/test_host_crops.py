@@ -21,9 +21,9 @@ ZERO, ONE = (0.0,) * 3, (1.0,) * 3
 _ORIENTATION = 0x0112
 
 
-def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
+def encoded(image: Image.Image, image_format: str = "JPEG", **options) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
+    image.save(buffer, image_format, **options)
     return buffer.getvalue()
 
 

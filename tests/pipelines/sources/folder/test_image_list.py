@@ -30,12 +30,12 @@ def opened(file: Path, text: str, **options):
         plan_source("folder", root=str(file), **options),
         open_source("folder", root=str(file), **options),
     )
-    found = {
+    sizes = {
         "pretrain": len(source.pretrain),
         "train": len(source.train or ()),
         "test": len(source.test or ()),
     }
-    assert plan.counts == found
+    assert plan.counts == sizes
     assert plan.classes == len(source.class_names)
     return source
 

@@ -42,17 +42,17 @@ def root(tmp_path) -> Path:
     """Photos of many sizes, one of them rotated, two exact copies, a broken one; and `runs/`."""
     folder = tmp_path / "photos"
     (tmp_path / "runs").mkdir()
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for name in ("a", "b"):
         (folder / name).mkdir(parents=True)
         for number in range(PNGS // 2):
-            Image.fromarray(draw.integers(0, 256, (9 + number, 8, 3), np.uint8)).save(
+            Image.fromarray(rng.integers(0, 256, (9 + number, 8, 3), np.uint8)).save(
                 folder / name / f"{number}.png"
             )
     (folder / "b" / "copy.png").write_bytes((folder / "a" / "0.png").read_bytes())
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(draw.integers(0, 256, (30, 20, 3), np.uint8)).save(
+    Image.fromarray(rng.integers(0, 256, (30, 20, 3), np.uint8)).save(
         folder / "a" / "turned.jpg", exif=exif
     )
     (folder / "a" / "broken.png").write_bytes(b"no")
@@ -141,7 +141,7 @@ def test_damaged_or_outdated_cache_is_ignored(root, wrong, monkeypatch):
         )
     again, names = opened(root)
     assert names == all_of_them
-    if wrong != "of another folder":  # whose notes name another place
+    if wrong != "of another folder":  # its notes name another folder
         same(again, without)
     assert (opened(root)[1] == ["a/broken.png"]) == (wrong != "a folder")
 

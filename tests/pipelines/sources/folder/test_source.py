@@ -19,8 +19,8 @@ def photo(
 ) -> None:
     """Writes a photo whose pixels are a function of its name (or of the seed)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw = np.random.default_rng(seed if seed is not None else list(os.fsencode(path.name)))
-    Image.fromarray(draw.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(path, **options)
+    rng = np.random.default_rng(seed if seed is not None else list(os.fsencode(path.name)))
+    Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).save(path, **options)
 
 
 def tree(root: Path, counts: dict[str, int], **options: object) -> Path:
@@ -42,12 +42,12 @@ def counts(root: Path, **options: object) -> tuple[int, int, int]:
     """Opens a folder, compares it with its plan, and returns the number of images by split."""
     plan = plan_source("folder", root=str(root), **options)
     source = open_source("folder", root=str(root), **options)
-    found = (len(source.pretrain), len(source.train or ()), len(source.test or ()))
-    assert found == (plan.counts["pretrain"], plan.counts["train"], plan.counts["test"])
+    sizes = (len(source.pretrain), len(source.train or ()), len(source.test or ()))
+    assert sizes == (plan.counts["pretrain"], plan.counts["train"], plan.counts["test"])
     assert plan.classes == len(source.class_names)
     assert plan.in_memory == isinstance(source.test or source.pretrain, ArrayImages)
     assert source.pretrain.labels is None
-    return found
+    return sizes
 
 
 SPLITS = {"train/cat": 3, "train/dog": 4, "test/cat": 2, "test/dog": 2}
@@ -410,15 +410,15 @@ class TestSizesAndMemory:
             plan_source("folder", root=str(root), cache="memory")
 
     def test_progress(self, tmp_path):
-        seen = []
+        calls = []
         open_source(
             "folder",
             root=str(tree(tmp_path, {"unlabelled": 20, **SPLITS})),
-            on_progress=lambda *call: seen.append(call),
+            on_progress=lambda *call: calls.append(call),
         )
-        assert {what for what, _, _ in seen} == {"loading folder"}
-        assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
-        assert seen[-1][1:] == (31, 31)
+        assert {work for work, _, _ in calls} == {"loading folder"}
+        assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
+        assert calls[-1][1:] == (31, 31)
 
 
 class TestFacts:

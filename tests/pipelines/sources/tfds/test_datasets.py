@@ -243,9 +243,9 @@ class TestImagenet:
             {"pretrain": 30, "train": 30, "test": 12},
             (64, 64, 3),
         )
-        held = open_source("imagenet", root=str(tmp_path), image_size=64)
-        assert isinstance(held.train, ArrayImages)
-        np.testing.assert_array_equal(held.train.labels, source.train.labels)
+        cached = open_source("imagenet", root=str(tmp_path), image_size=64)
+        assert isinstance(cached.train, ArrayImages)
+        np.testing.assert_array_equal(cached.train.labels, source.train.labels)
 
     def test_missing_imagenet_tars_are_explained(self, tmp_path):
         plan = plan_source("imagenet", root=str(tmp_path))

@@ -14,10 +14,10 @@ MOST = 1_000_000
 
 
 def member(
-    name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int = 0
+    name: str, member_type: bytes = tarfile.REGTYPE, target: str = "", size: int = 0
 ) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size = kind, target, size
+    info.type, info.linkname, info.size = member_type, target, size
     return info
 
 
