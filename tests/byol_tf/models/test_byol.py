@@ -1,4 +1,4 @@
-"""One step of BYOL against its parts, and who learns from it."""
+"""BYOL's step against the algorithm written out, its variables, and its checks."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ def compiled(optimizer=None, tau: float | None = None, **options) -> BYOL:
 
 class TestStep:
     @pytest.mark.parametrize("predictor", [True, False])
-    def test_loss_and_measures_equal_numpy_on_the_networks_own_outputs(self, predictor):
+    def test_loss_and_measures_equal_numpy(self, predictor):
         model, pair = compiled(predictor=predictor), a_pair()
         model.train_step(pair)  # so that online and target differ
         model.reset_metrics()
@@ -70,7 +70,7 @@ class TestStep:
         )
         assert abs(losses[0] - losses[1]) > 1e-3
 
-    def test_gradients_equal_those_of_the_loss_written_out(self):
+    def test_gradients_equal_those_of_the_explicit_loss(self):
         model, (first, second) = compiled(keras.optimizers.SGD(1.0)), a_pair()
         variables = model.trainable_variables
         before = [variable.numpy() for variable in variables]
@@ -104,7 +104,7 @@ class TestStep:
                 err_msg=variable.path,
             )
 
-    def test_it_learns(self):
+    def test_loss_falls_in_training(self):
         model = compiled(keras.optimizers.Adam(0.01))
         history = tiny.fit(model, 4, [TargetUpdate(constant_tau(0.9))], epochs=20)
         assert history["loss"][-1] < 0.4 * history["loss"][0]
@@ -127,7 +127,7 @@ def _one_step(model: BYOL, first, second) -> dict:
 
 
 class TestWhoLearns:
-    def test_encoder_projector_and_predictor_do_and_the_target_does_not(self):
+    def test_step_updates_online_networks_and_not_the_target(self):
         model = compiled()
         before = {
             part: [v.numpy() for v in getattr(model, part).trainable_variables] for part in PARTS
@@ -145,7 +145,7 @@ class TestWhoLearns:
                 else:
                     assert moved > 1e-4, variable.path
 
-    def test_the_optimizer_never_sees_the_target(self):
+    def test_optimizer_has_no_target_variables(self):
         model = tiny.model()
         model.compile(LARS(0.1), jit_compile=False)
         model.optimizer.build(model.trainable_variables)
@@ -162,7 +162,7 @@ class TestWhoLearns:
         assert theirs
         assert not mine & theirs
 
-    def test_the_targets_moving_statistics_are_its_own(self):
+    def test_target_has_its_own_moving_statistics(self):
         """They follow the target's own batches, view 1 then view 2, and are not averaged from the
         online network's."""
         model = compiled(keras.optimizers.SGD(0.5), tau=0.5)
@@ -196,21 +196,21 @@ class TestWhoLearns:
             assert theirs.name in ("moving_mean", "moving_variance")
             assert np.abs(theirs.numpy() - online_value).max() > 1e-5
 
-    def test_the_target_begins_as_a_copy_that_shares_nothing(self):
+    def test_target_starts_as_independent_copy(self):
         model = tiny.model()
         for online, target in model.target_pairs():
             np.testing.assert_array_equal(online.numpy(), target.numpy())
             online.assign_add(tf.ones(online.shape))
             assert np.abs(online.numpy() - target.numpy()).min() > 0.9
 
-    def test_a_frozen_target_is_an_error_and_not_a_silent_nothing(self):
+    def test_frozen_target_is_an_error(self):
         model = tiny.model()
         assert len(model.target_pairs()) == 3 + 5
         model.target_encoder.trainable = False
         with pytest.raises(RuntimeError, match="don't pair up: 8 and 5"):
             model.target_pairs()
 
-    def test_without_a_predictor_there_is_none(self):
+    def test_model_without_predictor_has_fewer_variables(self):
         model = tiny.model(predictor=False)
         assert model.predictor is None
         assert len(model.trainable_variables) == 3 + 5
@@ -283,7 +283,7 @@ class TestEncoders:
         return keras.Model(inputs, keras.layers.GlobalMaxPooling2D()(inner(inputs)))
 
     @pytest.mark.parametrize("kind", ["sequential", "nested", "subclassed"])
-    def test_a_users_own_model_works(self, kind):
+    def test_custom_encoder_trains(self, kind):
         encoder = called(Subclassed(7)) if kind == "subclassed" else getattr(self, kind)()
         model = tiny.wrapped(encoder)
         model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
@@ -307,13 +307,13 @@ class TestEncoders:
     @pytest.mark.parametrize(
         "make", [lambda: Subclassed(4), lambda: keras.Sequential([keras.layers.Conv2D(4, 3)])]
     )
-    def test_one_without_weights_yet_is_an_error(self, make):
+    def test_unbuilt_encoder_is_an_error(self, make):
         with pytest.raises(
             ValueError, match=r"encoder: expected a built keras.Model; .* Call it on an image first"
         ):
             BYOL(make())
 
-    def test_one_that_cannot_be_copied_is_an_error(self):
+    def test_encoder_that_cannot_be_copied_is_an_error(self):
         with pytest.raises(ValueError, match="encoder: expected a model that can be copied"):
             tiny.wrapped(called(Uncopyable(7)))
 
@@ -325,7 +325,7 @@ class TestEncoders:
         ],
         ids=["sequential", "subclassed"],
     )
-    def test_one_that_gives_maps_is_an_error(self, make):
+    def test_encoder_without_pooling_is_an_error(self, make):
         with pytest.raises(
             ValueError,
             match=r"expected output of shape \[N, d\]; received \(None, \d, \d, 4\) from .* End it with pooling",
@@ -346,7 +346,7 @@ class TestEncoders:
             256,
         ]
 
-    def test_a_head_that_does_not_fit_is_an_error(self):
+    def test_mismatched_head_is_an_error(self):
         with pytest.raises(
             ValueError,
             match=r"projector: expected a model that takes \[N, 6\], the output of the encoder; received",
@@ -363,7 +363,7 @@ class TestEncoders:
         ):
             BYOL(tiny.encoder(), mlp_head(6, 10, 5, "projector"), mlp_head(5, 10, 4, "predictor"))
 
-    def test_another_target_is_an_error(self):
+    def test_unknown_target_is_an_error(self):
         with pytest.raises(
             ValueError,
             match='target: expected "ema", "online" or "online_with_gradient"; received '
@@ -436,7 +436,7 @@ class TestFamily:
         ],
         ids=lambda value: None,
     )
-    def test_a_step_goes_down_the_gradient_of_the_loss_written_out(
+    def test_step_follows_the_gradient_of_the_explicit_loss(
         self, options, target, stop, directions
     ):
         model = compiled(keras.optimizers.SGD(0.05), **options)
@@ -459,7 +459,7 @@ class TestFamily:
             for name, was, now in zip(trainable, fixed, model.predictor.get_weights(), strict=True):
                 assert name.startswith("moving") or np.array_equal(was, now), name
 
-    def test_simclr_s_step_is_that_of_its_own_loss(self):
+    def test_simclr_loss_equals_nt_xent(self):
         objective = Objective(negatives=1.0, temperature=0.5, weight=0.5)
         model = compiled(
             keras.optimizers.SGD(0.0),
@@ -475,7 +475,7 @@ class TestFamily:
         )
 
     @pytest.mark.parametrize("target", ["online", "online_with_gradient"])
-    def test_only_an_average_has_a_network_of_its_own(self, target):
+    def test_only_ema_target_has_its_own_network(self, target):
         model = compiled(target=target)
         assert model.target_encoder is None
         assert model.target_projector is None
@@ -486,7 +486,7 @@ class TestFamily:
         assert "tau" not in model.train_step(a_pair())
 
     @pytest.mark.parametrize(("directions", "given"), [("symmetric", 4), ("asymmetric_2x", 2)])
-    def test_another_number_of_views_is_an_error(self, directions, given):
+    def test_wrong_number_of_views_is_an_error(self, directions, given):
         model = compiled(objective=Objective(symmetrization=directions))
         with pytest.raises(
             ValueError,
@@ -494,9 +494,7 @@ class TestFamily:
         ):
             model.train_step((*a_pair(), *a_pair())[:given])
 
-    def test_without_batch_statistics_both_views_are_one_pass_with_the_same_gradients(
-        self, monkeypatch
-    ):
+    def test_views_share_one_pass_without_batch_statistics(self, monkeypatch):
         """And so each kernel is standardised once a step."""
         keras.utils.set_random_seed(0)
         encoder = build_encoder("convnet", 32, 0.5, normalization="group")
@@ -559,7 +557,7 @@ class TestSaving:
             ):
                 np.testing.assert_array_equal(one.numpy(), two.numpy())
 
-    def test_calling_and_predicting_give_representations_in_inference_mode(self):
+    def test_call_and_predict_return_inference_representations(self):
         model, (view, _) = tiny.model(), a_pair()
         expected = model.encoder(view, training=False).numpy()
         np.testing.assert_array_equal(model(view).numpy(), expected)
@@ -575,7 +573,7 @@ class TestMixedPrecision:
         yield
         keras.mixed_precision.set_global_policy("float32")
 
-    def test_a_step_has_a_finite_float32_loss_and_moves_float32_weights(self, precision):
+    def test_loss_and_weights_are_float32(self, precision):
         model = compiled(tau=0.5)
         before = [variable.numpy() for variable in model.trainable_variables]
         target_before = model.target_encoder.trainable_variables[0].numpy()
@@ -592,7 +590,7 @@ class TestMixedPrecision:
                 assert np.abs(variable.numpy() - value).max() > 1e-4, variable.path
         assert model.encoder(a_pair()[0]).dtype == precision.removeprefix("mixed_")
 
-    def test_the_first_step_is_close_to_float32s(self, precision):
+    def test_first_step_is_close_to_float32(self, precision):
         model = compiled()
         half = float(_updated(model, 1)["loss"])
         moved = model.predictor.get_layer("predictor_output").kernel.numpy()

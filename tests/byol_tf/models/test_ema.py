@@ -1,4 +1,4 @@
-"""Tau at every step, and the target that follows."""
+"""Schedules of tau, and the target update in training."""
 
 import json
 import os
@@ -28,18 +28,18 @@ class TestSchedules:
         assert expected[0] == 0.996
         assert expected[-1] == 1.0
 
-    def test_inverse_cosine_falls(self):
+    def test_inverse_cosine_equals_the_papers_formula(self):
         expected = [reference.cosine_tau(step, 1000, 0.999, 0.5) for step in self.STEPS]
         np.testing.assert_allclose(
             at(cosine_tau(0.999, 1000, 0.5), *self.STEPS), expected, atol=1e-6
         )
         assert expected[4] == pytest.approx(0.7495)
 
-    def test_it_stays_at_its_end(self):
+    def test_cosine_stays_at_its_end(self):
         assert at(cosine_tau(0.9, 10), 10, 11, 500) == [1.0, 1.0, 1.0]
         assert at(cosine_tau(0.9, 10, 0.5), 10, 500) == pytest.approx([0.5, 0.5])
 
-    def test_constant_and_dropped(self):
+    def test_constant_and_dropped_tau(self):
         assert at(constant_tau(0.99), 0, 10**6) == pytest.approx([0.99, 0.99])
         assert at(dropped_tau(0.99, 1000), 0, 249, 250, 999) == pytest.approx(
             [0.99, 0.99, 0.0, 0.0]
@@ -60,10 +60,10 @@ class TestSchedules:
             ("drop", (None, 0.0), 0.0),
         ],
     )
-    def test_a_name_gives_its_schedule(self, kind, options, halfway):
+    def test_schedule_by_name(self, kind, options, halfway):
         assert at(tau_schedule(kind, 100, 0.9, *options), 50) == pytest.approx([halfway], abs=1e-6)
 
-    def test_another_name_is_an_error(self):
+    def test_unknown_schedule_is_an_error(self):
         with pytest.raises(
             ValueError,
             match='expected "constant", "cosine", "inverse_cosine" or "drop"; received \'linear\'',
@@ -71,7 +71,7 @@ class TestSchedules:
             tau_schedule("linear", 100, 0.9, 1.0, 0.25)
 
 
-def test_the_update_equals_the_papers_formula_over_several_steps():
+def test_update_equals_the_papers_formula():
     draw = np.random.default_rng(0)
     online, target = (
         [keras.Variable(np.float32(draw.normal(size=shape))) for shape in ((3, 4), (4,))]
@@ -115,7 +115,7 @@ def parts(model: tiny.BYOL) -> list[np.ndarray]:
 
 
 class TestInTraining:
-    def test_after_each_batch_and_inside_the_step_give_the_same_bits(self):
+    def test_both_placements_give_the_same_bits(self):
         inside, inside_history = trained([TargetUpdate(cosine_tau(0.9, 8))])
         after, after_history = trained([TargetUpdate(cosine_tau(0.9, 8), placement="batch_end")])
         for one, other in zip(parts(inside), parts(after), strict=True):
@@ -127,7 +127,7 @@ class TestInTraining:
         np.testing.assert_allclose(inside_history["tau"], expected, atol=1e-6)
         np.testing.assert_allclose(after_history["tau"], expected, atol=1e-6)
 
-    def test_it_stays_where_it_is_after_a_step_that_was_left_out_in_either_placement(self):
+    def test_target_stays_after_a_skipped_step(self):
         first, second = tiny.views(4)
         first[0], first[2] = np.nan, np.nan
         batches = tf.data.Dataset.from_tensor_slices((first, second))
@@ -155,13 +155,13 @@ class TestInTraining:
         [{"steps_per_execution": 3}, {"jit_compile": True}],
         ids=["three steps at once", "XLA"],
     )
-    def test_a_compiled_loop_gives_the_same_weights(self, plain, options):
+    def test_compiled_loop_gives_the_same_weights(self, plain, options):
         model, history = trained([TargetUpdate(cosine_tau(0.6, 3))], epochs=1, batches=3, **options)
         for one, other in zip(plain, parts(model), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
         assert history["tau"] == pytest.approx([reference.cosine_tau(2, 3, 0.6)], abs=1e-6)
 
-    def test_the_target_is_the_average_of_the_online_weights_that_each_step_left(self):
+    def test_target_averages_online_weights_after_each_step(self):
         online_after = []
 
         class Recorder(keras.callbacks.Callback):
@@ -186,7 +186,7 @@ class TestInTraining:
             for online, target in model.target_pairs()
         )
 
-    def test_without_the_callback_the_target_stays_where_it_began(self):
+    def test_target_stays_without_the_callback(self):
         before = [target.numpy() for _, target in tiny.model().target_pairs()]
         model, history = trained([])
         for (_, target), value in zip(model.target_pairs(), before, strict=True):
@@ -198,14 +198,14 @@ class TestInTraining:
         )
 
     @pytest.mark.parametrize("placement", ["step", "batch_end"])
-    def test_a_later_fit_without_it_leaves_the_target(self, placement):
+    def test_later_fit_without_callback_leaves_the_target(self, placement):
         model, _ = trained([TargetUpdate(constant_tau(0.5), placement)], epochs=1)
         before = [target.numpy() for _, target in model.target_pairs()]
         tiny.fit(model, 2)
         for (_, target), value in zip(model.target_pairs(), before, strict=True):
             np.testing.assert_array_equal(target.numpy(), value)
 
-    def test_at_tau_1_it_stays_and_at_tau_0_it_is_the_online_network(self):
+    def test_tau_1_keeps_the_target_and_tau_0_copies(self):
         before = [target.numpy() for _, target in tiny.model().target_pairs()]
         model, _ = trained([TargetUpdate(constant_tau(1.0))], epochs=1)
         for (_, target), value in zip(model.target_pairs(), before, strict=True):
@@ -216,7 +216,7 @@ class TestInTraining:
         for online, target in model.target_pairs():
             np.testing.assert_allclose(target.numpy(), online.numpy(), rtol=1e-6, atol=1e-7)
 
-    def test_in_a_second_fit_it_counts_on_and_moves_once_a_step_in_either_placement(self):
+    def test_second_fit_continues_the_schedule(self):
         model, _ = trained([TargetUpdate(cosine_tau(0.9, 20))], epochs=1)
         before = [(online.numpy(), target.numpy()) for online, target in model.target_pairs()]
         model.optimizer.learning_rate = 0.0
@@ -230,12 +230,12 @@ class TestInTraining:
             )
 
 
-def test_another_placement_is_an_error():
+def test_unknown_placement_is_an_error():
     with pytest.raises(ValueError, match='expected "step" or "batch_end"; received \'epoch_end\''):
         TargetUpdate(constant_tau(0.9), "epoch_end")
 
 
-def test_another_model_is_an_error():
+def test_model_without_target_is_an_error():
     with pytest.raises(TypeError, match=r"needs a byol_tf.BYOL model, .*; received Functional"):
         TargetUpdate(constant_tau(0.9)).set_model(tiny.encoder())
 
@@ -282,7 +282,7 @@ print(json.dumps({
 """
 
 
-def test_two_replicas_do_what_one_does_with_the_same_global_batch():
+def test_two_replicas_equal_one_with_the_same_global_batch():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-c", TWO_REPLICAS],

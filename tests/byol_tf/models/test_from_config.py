@@ -1,4 +1,4 @@
-"""A config's model and optimizer: every recipe takes a step, and every switch reaches its part."""
+"""Model and optimizer of a config: every recipe takes a step, and every key has its effect."""
 
 import json
 
@@ -63,7 +63,7 @@ QUICK = (
     "name",
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in recipes()],
 )
-def test_every_recipe_takes_a_step_on_its_own_views(name):
+def test_recipe_takes_a_step_on_its_views(name):
     wide = [] if name == "demo" else ["encoder.width=0.25"]
     config = load_config(
         name, [*SMALL, *wide, "views.engine=keras_cv"]
@@ -114,7 +114,7 @@ def norm_names(part: keras.Model) -> set[str]:
     }
 
 
-def test_normalisation_is_chosen_apart_for_each_part():
+def test_normalization_is_set_per_network():
     parts = {"encoder": "group", "projector": "none", "predictor": "layer"}
     model = build_model(config(**{part: {"normalization": kind} for part, kind in parts.items()}))
     assert norm_names(model.encoder) == {"GroupNorm"}
@@ -133,7 +133,7 @@ def test_normalisation_is_chosen_apart_for_each_part():
     assert norm_names(build_model(config()).projector) == {"BatchNorm"}
 
 
-def test_simsiams_heads():
+def test_simsiam_heads():
     chosen = config(
         projector={"hidden_size": 32, "output_size": 32, "num_layers": 3, "normalize_output": True},
         predictor={"hidden_size": 8},
@@ -166,7 +166,7 @@ def test_simsiams_heads():
         ("fixed", ["encoder", "projector", "predictor"], False),
     ],
 )
-def test_a_predictor_learns_or_stays(kind, parts, trained):
+def test_predictor_is_trained_or_fixed(kind, parts, trained):
     model = build_model(config(predictor={"kind": kind}))
     assert list(model.networks) == parts
     mine = {id(variable) for variable in model.trainable_variables}
@@ -175,8 +175,11 @@ def test_a_predictor_learns_or_stays(kind, parts, trained):
     )
 
 
-def test_without_a_predictor_there_is_none():
-    assert list(build_model(config(predictor={"kind": "none"})).networks) == ["encoder", "projector"]
+def test_predictor_none_builds_no_predictor():
+    assert list(build_model(config(predictor={"kind": "none"})).networks) == [
+        "encoder",
+        "projector",
+    ]
     assert measure_sizes(config(predictor={"kind": "none"})).parameters.keys() == {
         "convnet",
         "projector",
@@ -193,7 +196,7 @@ def test_without_a_predictor_there_is_none():
     ],
     ids=str,
 )
-def test_a_checkpoint_is_as_large_as_it_was_said_to_be(changes):
+def test_checkpoint_has_the_measured_size(changes):
     chosen = config(**changes)
     arrays = model_arrays(built(chosen))
     counters = sum(array.nbytes for array in arrays.values() if array.ndim == 0)
@@ -207,7 +210,7 @@ def test_a_checkpoint_is_as_large_as_it_was_said_to_be(changes):
     )
 
 
-def test_the_objective_arrives():
+def test_objective_is_that_of_the_config():
     chosen = config(
         objective={
             "target": "online",
@@ -241,7 +244,7 @@ def test_only_kernels_decay():
 
 
 @pytest.mark.parametrize("name", ["lars", "sgd", "adam", "adamw", "lamb"])
-def test_the_predictors_rate_may_stay_constant(name):
+def test_predictor_rate_may_be_constant(name):
     """At the last step the cosine has come to 0, and only the predictor still learns."""
     model = built(config(optimizer={"name": name}, predictor={"schedule": "constant"}))
     last = training_schedule(config(), 40).total_steps
@@ -255,7 +258,7 @@ def test_the_predictors_rate_may_stay_constant(name):
         assert moved > 1e-5 or moved < 1e-7, variable.path
 
 
-def test_two_draws_come_from_the_stream_as_four_views():
+def test_asymmetric_2x_streams_four_views():
     chosen = config(objective={"symmetrization": "asymmetric_2x"})
     policies = (chosen.views.first, chosen.views.second) * 2
     views = next(

@@ -33,7 +33,7 @@ class TestRegressionLoss:
             loss, reference.regression_loss(vectors(seed=0), vectors(seed=1)), rtol=1e-5, atol=1e-6
         )
 
-    def test_goes_from_0_to_4_in_a_direction_and_is_2_at_right_angles(self):
+    def test_range_is_0_to_4(self):
         here = tf.constant([[3.0, 0.0, 4.0]])
         assert regression_loss(here, here).numpy() == pytest.approx([0.0], abs=1e-6)
         assert regression_loss(here, -here).numpy() == pytest.approx([4.0], abs=1e-6)
@@ -42,7 +42,7 @@ class TestRegressionLoss:
         )
 
     @pytest.mark.parametrize("scale", [1e-4, 1e4])
-    def test_does_not_depend_on_length(self, scale):
+    def test_ignores_vector_length(self, scale):
         one, other = tf.constant(vectors(seed=0)), tf.constant(vectors(seed=1))
         np.testing.assert_allclose(
             regression_loss(one * scale, other), regression_loss(one, other / scale), rtol=1e-5
@@ -61,7 +61,7 @@ class TestRegressionLoss:
         )
         np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
 
-    def test_and_its_gradient_are_finite_for_zeros(self):
+    def test_loss_and_gradient_are_finite_for_zeros(self):
         zeros = tf.Variable(tf.zeros((2, 4)))
         with tf.GradientTape() as tape:
             loss = regression_loss(zeros, tf.constant(vectors(2, 4)))
@@ -83,7 +83,7 @@ class TestCrossEntropy:
             loss, reference.cross_entropy(vectors(seed=0), vectors(seed=1)), rtol=1e-5
         )
 
-    def test_is_log_d_for_constant_vectors_and_near_0_for_the_same_sure_one(self):
+    def test_extremes(self):
         assert cross_entropy(tf.ones((1, 8)), tf.zeros((1, 8))).numpy() == pytest.approx(
             [np.log(8.0)]
         )
@@ -154,7 +154,7 @@ class TestObjective:
             reference.nt_xent(z[0], z[1], alpha) + 1.0 / alpha, rel=1e-5
         )
 
-    def test_negatives_push_apart(self):
+    def test_negatives_lower_the_cosine(self):
         z = tf.Variable(vectors(8, 4, offset=2.0))
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(negative_term(z, z, z, 0.2))
@@ -187,7 +187,7 @@ class TestObjective:
             ),
         ],
     )
-    def test_what_makes_no_sense_is_an_error(self, options, message):
+    def test_invalid_settings_are_errors(self, options, message):
         with pytest.raises(ValueError, match=message):
             Objective(**options)
 
@@ -262,7 +262,7 @@ print(json.dumps({
 """
 
 
-def test_negatives_come_from_all_replicas_and_gradients_go_back_to_them():
+def test_negatives_cross_replicas_with_gradients():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-c", TWO_REPLICAS],
@@ -284,33 +284,35 @@ def test_negatives_come_from_all_replicas_and_gradients_go_back_to_them():
 
 
 class TestCollapseMeasures:
-    def test_spread_and_mean_cosine_equal_numpy(self):
+    def test_projection_std_and_mean_cosine_equal_numpy(self):
         batch = vectors(30, 10, offset=0.7)
-        assert float(projection_std(tf.constant(batch))) == pytest.approx(reference.spread(batch), rel=1e-5)
+        assert float(projection_std(tf.constant(batch))) == pytest.approx(
+            reference.spread(batch), rel=1e-5
+        )
         assert float(mean_cosine(tf.constant(batch))) == pytest.approx(
             reference.mean_cosine(batch), rel=1e-4
         )
         assert 0.2 < reference.mean_cosine(batch) < 0.5
 
-    def test_of_one_vector_for_all(self):
+    def test_identical_vectors_are_collapsed(self):
         collapsed = tf.constant(
             np.tile(vectors(1, 32), (20, 1)) * np.linspace(1, 9, 20, dtype=np.float32)[:, None]
         )
         assert float(projection_std(collapsed)) == pytest.approx(0.0, abs=1e-3)
         assert float(mean_cosine(collapsed)) == pytest.approx(1.0, abs=1e-5)
 
-    def test_of_vectors_in_all_directions(self):
+    def test_scattered_vectors_are_healthy(self):
         scattered = tf.constant(vectors(4000, 32, offset=0.0))
         assert float(projection_std(scattered)) == pytest.approx(1.0, abs=0.01)
         assert float(mean_cosine(scattered)) == pytest.approx(0.0, abs=0.002)
 
-    def test_of_two_opposite_heaps(self):
+    def test_two_opposite_clusters(self):
         heap = np.tile(vectors(1, 8), (10, 1))
         both = tf.constant(np.concatenate([heap, -heap]))
         assert float(mean_cosine(both)) == pytest.approx((9 - 10) / 19, abs=1e-5)
 
     @pytest.mark.parametrize("measure", [projection_std, mean_cosine])
-    def test_are_float32_for_half_precision(self, measure):
+    def test_measures_are_float32_for_half_precision(self, measure):
         batch = tf.cast(vectors(20, 8), tf.bfloat16)
         assert measure(batch).dtype == tf.float32
         assert float(measure(batch)) == pytest.approx(

@@ -1,5 +1,4 @@
-"""A step whose numbers aren't finite changes nothing, whatever they come from and however the step
-is run."""
+"""A step that isn't finite changes nothing, whatever its cause and however the step is run."""
 
 import keras
 import numpy as np
@@ -16,11 +15,16 @@ from tests.helpers import tiny
 
 def state(model: BYOL) -> dict[str, np.ndarray]:
     """All that a step may change: both networks, statistics included, and the optimizer."""
-    parts = [*model.networks.values(), model.target_encoder, model.target_projector, model.optimizer]
+    owners = [
+        *model.networks.values(),
+        model.target_encoder,
+        model.target_projector,
+        model.optimizer,
+    ]
     return {
         f"{i}/{j} {v.path.partition('/')[2]}": v.numpy().copy()
-        for i, part in enumerate(parts)
-        for j, v in enumerate(part.variables)
+        for i, owner in enumerate(owners)
+        for j, v in enumerate(owner.variables)
     }
 
 
@@ -52,7 +56,7 @@ def fit(model: BYOL, data: tf.data.Dataset, callbacks=()) -> dict:
 
 class TestTotals:
     @pytest.mark.parametrize("total", [total, total_of_squares])
-    def test_one_value_among_many_is_enough(self, total):
+    def test_one_nonfinite_value_makes_the_total_nonfinite(self, total):
         sound = [tf.random.normal((40, 50)), tf.random.normal((7,))]
         assert np.isfinite(total(sound))
         for value in (np.nan, np.inf, -np.inf):
@@ -60,7 +64,7 @@ class TestTotals:
             bad[17, 3] = value
             assert not np.isfinite(total([tf.constant(bad), sound[1]]))
 
-    def test_integers_have_nothing_to_say(self):
+    def test_integers_are_ignored(self):
         assert total([tf.constant([1, 2])]) == 0.0
 
     def test_opposite_infinities_do_not_cancel(self):
@@ -93,7 +97,7 @@ class TestSkip:
             pytest.param({"predictor": False}, marks=pytest.mark.long),
         ],
     )
-    def test_a_bad_batch_leaves_all_as_it_was(self, options):
+    def test_nonfinite_batch_changes_no_variable(self, options):
         model, recorder = built(**options), Recorder()
         fit(model, poisoned(4, {0: np.inf, 2: np.nan}), [recorder])
         moved = [
@@ -107,7 +111,7 @@ class TestSkip:
         assert [logs["tau"] for *_, logs in recorder.after] == pytest.approx([1.0, 0.9, 1.0, 0.9])
         assert (model.skipped_steps, model.steps_seen) == (2, 4)
 
-    def test_without_the_guard_it_would_not_be(self, monkeypatch):
+    def test_without_rollback_weights_become_nonfinite(self, monkeypatch):
         """So the test above can fail; and weights that have been hit don't go unnoticed."""
         monkeypatch.setattr(
             "byol_tf.models.nonfinite.apply_or_rollback",
@@ -120,7 +124,7 @@ class TestSkip:
             fit(model, poisoned(1, {0: np.nan}))
         assert not all(np.isfinite(value).all() for value in state(model).values())
 
-    def test_what_was_skipped_is_as_if_it_had_not_been_there(self):
+    def test_run_with_skipped_step_equals_run_without_its_batch(self):
         """In the middle of a call of several steps: the other steps, their running means too, are
         those of a run without that batch."""
         first, second = tiny.views(5, 8)
@@ -142,7 +146,7 @@ class TestSkip:
             name: b[name] for name in ("loss", "tau", "projection_std")
         }
 
-    def test_too_many_in_a_row_end_it(self):
+    def test_run_ends_after_twenty_skipped_steps_in_a_row(self):
         model = built()
         bad = dict.fromkeys(range(3, 3 + MAX_SKIPPED_IN_ROW), np.nan)
         with pytest.raises(
@@ -151,10 +155,13 @@ class TestSkip:
         ) as raised:
             fit(model, poisoned(MAX_SKIPPED_IN_ROW + 6, bad))
         assert raised.value.exit_code == NOT_FINITE
-        assert (model.skipped_steps, int(model.optimizer.iterations.numpy())) == (MAX_SKIPPED_IN_ROW, 3)
+        assert (model.skipped_steps, int(model.optimizer.iterations.numpy())) == (
+            MAX_SKIPPED_IN_ROW,
+            3,
+        )
 
     @pytest.mark.long
-    def test_many_that_are_not_in_a_row_do_not(self):
+    def test_skipped_steps_that_alternate_do_not_end_the_run(self):
         model = built(steps=4)
         fit(model, poisoned(48, dict.fromkeys(range(0, 48, 2), np.inf)))
         assert (model.skipped_steps, int(model.optimizer.iterations.numpy())) == (24, 24)
@@ -170,7 +177,7 @@ class TestSkip:
             ),
         ],
     )
-    def test_weights_that_are_not_finite_can_not_be_skipped(self, part, steps):
+    def test_nonfinite_weights_end_the_run(self, part, steps):
         model = built(steps=steps)
 
         def plant(step, model):
@@ -196,7 +203,7 @@ class TestStop:
             ),
         ],
     )
-    def test_no_callback_sees_the_step_and_none_is_made_after_it(self, steps, at):
+    def test_no_callback_sees_the_step_and_none_follows(self, steps, at):
         model, seen = built("stop", steps), []
         listener = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: seen.append(batch)
@@ -211,7 +218,7 @@ class TestStop:
         assert seen == [batch for batch in range(steps - 1, at, steps)]
         assert all(np.isfinite(value).all() for value in state(model).values())
 
-    def test_another_word_is_an_error(self):
+    def test_unknown_policy_is_an_error(self):
         with pytest.raises(
             ValueError, match='on_nonfinite: expected "stop" or "skip"; received \'go\''
         ):
@@ -250,7 +257,7 @@ def with_bad_gradient(**options) -> BYOL:
 
 
 class TestGradient:
-    def test_it_alone_is_noticed(self):
+    def test_nonfinite_gradient_alone_skips_the_step(self):
         model = with_bad_gradient(on_nonfinite="skip")
         values = [1.0, np.nan, np.inf, 1e30, 1.0]
         recorder = Recorder(lambda step, _: FACTOR.assign(values[step]))
@@ -270,7 +277,7 @@ class TestFloat16:
         yield
         keras.mixed_precision.set_global_policy("float32")
 
-    def test_a_scale_that_is_too_large_is_no_trouble_and_a_bad_batch_leaves_it(self):
+    def test_search_for_loss_scale_is_no_failure(self):
         model = built("skip")
         recorder = Recorder(
             lambda step, model: step == 1 and model.optimizer.dynamic_scale.assign(2.0**30)
@@ -292,7 +299,7 @@ class TestFloat16:
         "value",
         [np.nan, *(pytest.param(value, marks=pytest.mark.long) for value in (np.inf, 0.0, -1.0))],
     )
-    def test_a_scale_that_is_none_ends_the_run(self, value):
+    def test_invalid_loss_scale_ends_the_run(self, value):
         """With "skip" too: each later step would be left out for it, and it would be saved."""
         model = built("skip")
         recorder = Recorder(
@@ -301,7 +308,7 @@ class TestFloat16:
         with pytest.raises(NotFiniteError, match=r"step 2: not finite: .*loss scale"):
             fit(model, poisoned(2, {}), [recorder])
 
-    def test_gradients_that_overflow_without_a_scale_are(self):
+    def test_gradient_overflow_at_the_smallest_scale_is_a_failure(self):
         model = with_bad_gradient(on_nonfinite="stop")
         FACTOR.assign(np.inf)
         model.optimizer.dynamic_scale.assign(2 * MIN_LOSS_SCALE)
@@ -309,6 +316,6 @@ class TestFloat16:
             fit(model, poisoned(2, {}))
 
 
-def test_flags_have_their_names():
+def test_logs_hold_a_flag_for_each_check():
     logs = built().train_step(tuple(tf.constant(view[0]) for view in tiny.views(1, 8)))
     assert [name for name in logs if name.startswith(NONFINITE)] == [NONFINITE + x for x in CHECKS]

@@ -186,14 +186,14 @@ class TestLARS:
         assert largest_error(trained(optimizer, scaled, start()), expected) < 1e-5
         assert float(optimizer.dynamic_scale) == 512.0
 
-    def test_ratio_is_1_for_zero_weights_and_nothing_moves_for_zero_gradients(self):
+    def test_trust_ratio_is_1_for_zero_norms(self):
         weights = [np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32)]
         steps = [[np.ones((2, 2), np.float32), np.zeros((2, 2), np.float32)]]
         zero, one = trained(LARS(0.5, l2=0.0), steps, weights)
         np.testing.assert_allclose(zero, -0.5)
         np.testing.assert_array_equal(one, 1.0)
 
-    def test_a_bias_moves_as_with_momentum_sgd(self):
+    def test_bias_update_is_momentum_sgd(self):
         steps = [[values[2], values[3]] for values in gradients()]
         weights = start()[2:4]
         received = trained(LARS(0.3, l2=0.5, eta=0.001), steps, weights)
@@ -201,7 +201,7 @@ class TestLARS:
         for one, other in zip(received, expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
-    def test_trust_ratio_makes_a_kernels_step_independent_of_the_gradients_size(self):
+    def test_kernel_step_is_independent_of_gradient_size(self):
         steps = [values[:2] for values in gradients()[:3]]
         large = [[1000.0 * value for value in values] for values in steps]
         optimizers = (LARS(0.1, l2=0.0), LARS(0.1, l2=0.0))
@@ -255,7 +255,7 @@ class TestLARSAgainstOptax:
             < 1e-5
         )
 
-    def test_under_a_schedule_they_differ_by_the_place_of_the_rate(self):
+    def test_differs_under_a_schedule_by_where_the_rate_applies(self):
         schedule = WarmupSchedule(0.5, STEPS, 7)
         peers = self.by_optax(
             lambda count: np.float32(SCHEDULED) @ (np.arange(STEPS) == count),
@@ -271,7 +271,7 @@ class TestLARSAgainstOptax:
         )
         assert largest_error(peers, explained) < 1e-5
 
-    def test_with_an_eps_they_differ_by_that(self):
+    def test_differs_with_an_epsilon(self):
         peers = self.by_optax(
             0.3, start(), gradients(), weight_decay=0.05, trust_coefficient=0.02, eps=1.0
         )
@@ -331,7 +331,7 @@ class TestL2Decay:
         assert_equal(received, reference.sgd(start(), gradients(), [0.01] * STEPS, l2=l2))
 
 
-class TestSpareFromDecay:
+class TestExcludeNormAndBias:
     @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
     def test_only_kernels_decay(self, make):
         zeros = [[np.zeros(shape, np.float32) for shape in SHAPES.values()]] * 5
@@ -342,7 +342,7 @@ class TestSpareFromDecay:
             else:
                 np.testing.assert_array_equal(weight, before, err_msg=name)
 
-    def test_spared_are_those_with_at_most_one_axis(self):
+    def test_variables_of_at_most_one_axis_are_excluded(self):
         assert [
             name for name, shape in SHAPES.items() if is_excluded(keras.Variable(np.zeros(shape)))
         ] == ["bias", "gamma", "scalar"]
@@ -374,7 +374,7 @@ class TestSpareFromDecay:
         return network
 
     @pytest.mark.parametrize("name", [*MAKERS, "scaled"])
-    def test_by_layer_type_whatever_the_shape(self, name):
+    def test_exclusion_by_layer_type_ignores_shape(self, name):
         network = self.network()
         optimizer = (
             keras.optimizers.LossScaleOptimizer(LARS(0.1, l2=0.5))
@@ -400,7 +400,7 @@ class TestSpareFromDecay:
             "inner/batch_normalization_gamma/kernel",
         ]
 
-    def test_lars_takes_the_full_rate_for_them(self):
+    def test_lars_has_no_trust_ratio_for_excluded(self):
         networks = [self.network(), self.network()]
         optimizer = LARS(0.25, l2=0.5)
         exclude_norm_and_bias(optimizer, networks)
@@ -410,7 +410,7 @@ class TestSpareFromDecay:
         full = [variable.path for variable in variables if np.all(variable.numpy() == 0.75)]
         assert full == [variable.path for variable in variables if variable.name != "kernel"]
 
-    def test_too_late_and_too_early_are_errors(self):
+    def test_built_optimizer_or_unbuilt_model_is_an_error(self):
         optimizer, network = LARS(), self.network()
         with pytest.raises(
             ValueError, match='expected built models; received "early", which is not'
@@ -450,22 +450,22 @@ class TestGroupRates:
             )
             assert np.abs(mixed[index] - other[index]).max() > 1e-4, name
 
-    def test_constant_for_the_group_and_a_schedule_for_the_rest(self, make):
+    def test_constant_rate_for_the_group(self, make):
         self.assert_each_moves_at_its_rate(make, WarmupSchedule(0.1, 8, 2), 0.02, traced=True)
 
-    def test_a_schedule_for_the_group_with_accumulated_gradients_clipped_together(self, make):
+    def test_schedule_for_the_group_with_accumulation_and_clipping(self, make):
         def build(rate):
             return make(rate, gradient_accumulation_steps=2, global_clipnorm=1.0)
 
         self.assert_each_moves_at_its_rate(build, 0.02, WarmupSchedule(0.1, 8, 2))
 
-    def test_with_scaled_losses_and_each_gradient_clipped(self, make):
+    def test_group_rates_with_loss_scale_and_clipping(self, make):
         def build(rate):
             return keras.optimizers.LossScaleOptimizer(make(rate, clipnorm=1.0), initial_scale=1.0)
 
         self.assert_each_moves_at_its_rate(build, 0.02, 0.1)
 
-    def test_the_last_call_counts_and_the_config_has_no_groups(self, make):
+    def test_last_call_replaces_and_config_has_no_groups(self, make):
         variable, optimizer = keras.Variable(np.ones((2, 2), np.float32)), make(0.1)
         optimizer.set_group_rate([variable], 0.5)
         optimizer.set_group_rate(iter([variable]), 0.0)
@@ -477,7 +477,7 @@ class TestGroupRates:
         again.apply_gradients([(tf.ones((2, 2)), variable)])
         assert np.all(variable.numpy() < 1.0)
 
-    def test_nothing_or_no_rate_is_an_error(self, make):
+    def test_empty_group_or_invalid_rate_is_an_error(self, make):
         with pytest.raises(ValueError, match="expected at least one variable; received none"):
             make(0.1).set_group_rate([], 0.1)
         with pytest.raises(
@@ -534,7 +534,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.long
-def test_two_replicas_have_the_groups_and_exclusions_of_one():
+def test_two_replicas_equal_one_with_groups_and_exclusions():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [sys.executable, "-c", TWO_REPLICAS],
@@ -567,7 +567,7 @@ def test_two_replicas_have_the_groups_and_exclusions_of_one():
     ids=["lars", "lars and schedule", "adam", "adamw and schedule", "lamb", "sgd and schedule"],
 )
 class TestSerialisation:
-    def test_a_deserialised_optimizer_does_the_same(self, optimizer):
+    def test_deserialised_optimizer_equals_the_original(self, optimizer):
         again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
         assert type(again) is type(optimizer)
         assert again.get_config() == optimizer.get_config()
@@ -579,7 +579,7 @@ class TestSerialisation:
         ):
             np.testing.assert_array_equal(one, other)
 
-    def test_its_state_can_be_carried_over(self, optimizer):
+    def test_state_can_be_restored(self, optimizer):
         whole = trained(
             type(optimizer).from_config(optimizer.get_config()), gradients()[:6], start()
         )
@@ -612,7 +612,7 @@ class TestWarmupSchedule:
             atol=1e-7,
         )
 
-    def test_its_corners(self):
+    def test_values_at_warmup_boundaries(self):
         schedule = WarmupSchedule(0.45, 100, 10)
         assert [float(schedule(step)) for step in (0, 5, 10, 55, 100)] == pytest.approx(
             [0.0, 0.225, 0.45, 0.225, 0.0], abs=1e-6
@@ -624,12 +624,12 @@ class TestWarmupSchedule:
             [0.0, 0.05, 0.2, 0.2, 0.2]
         )
 
-    def test_only_warm_up_is_possible(self):
+    def test_warmup_may_last_the_whole_run(self):
         schedule = WarmupSchedule(1.0, 8, 8)
         assert [float(schedule(step)) for step in (0, 4, 7)] == pytest.approx([0.0, 0.5, 0.875])
         assert np.isfinite(float(schedule(8)))
 
-    def test_another_kind_is_an_error(self):
+    def test_unknown_decay_is_an_error(self):
         with pytest.raises(
             ValueError, match='expected "cosine" or "constant"; received \'linear\''
         ):
@@ -647,7 +647,7 @@ class TestBuildOptimizer:
             ("sgd", SGD, "l2", "momentum"),
         ],
     )
-    def test_a_name_gives_its_optimizer(self, name, kind, decay, momentum):
+    def test_optimizer_by_name(self, name, kind, decay, momentum):
         optimizer = build_optimizer(name, WarmupSchedule(0.1, 10), 0.01, 0.8)
         assert type(optimizer) is kind
         config = optimizer.get_config()
@@ -658,7 +658,7 @@ class TestBuildOptimizer:
         )
         assert decay == "weight_decay" or config["weight_decay"] is None
 
-    def test_another_name_is_an_error(self):
+    def test_unknown_optimizer_is_an_error(self):
         with pytest.raises(
             ValueError,
             match='expected "lars", "adam", "adamw", "lamb" or "sgd"; received \'rmsprop\'',

@@ -1,5 +1,4 @@
-"""Several steps a call, several replicas, parts of a batch: the same numbers as one step at a time
-on one device."""
+"""Several steps per call, replicas and micro-batches give the numbers of single steps."""
 
 import json
 import os
@@ -35,7 +34,7 @@ def trained(
 
 class TestStepsPerExecution:
     @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.long)])
-    def test_several_steps_a_call_are_the_same_steps(self, jit):
+    def test_several_steps_per_call_equal_single_steps(self, jit):
         one, one_history = trained()
         several, several_history = trained(steps_per_execution=3, jit_compile=jit)
         for a, b in zip(parts(one), parts(several), strict=True):
@@ -44,7 +43,7 @@ class TestStepsPerExecution:
             assert several_history[name] == pytest.approx(one_history[name], rel=1e-4), name
         assert int(several.optimizer.iterations.numpy()) == 12
 
-    def test_callbacks_hear_of_the_last_step_of_each_call(self):
+    def test_callbacks_get_logs_of_the_last_step_per_call(self):
         heard = []
 
         class Listener(keras.callbacks.Callback):
@@ -61,7 +60,7 @@ class TestStepsPerExecution:
             [reference.cosine_tau(step, 6, 0.8) for step in (2, 5)], abs=1e-6
         )
 
-    def test_it_is_traced_once(self):
+    def test_step_is_traced_once(self):
         model = tiny.model()
         model.compile(keras.optimizers.SGD(0.05), steps_per_execution=2, jit_compile=False)
         traces, step = [], model.train_step
@@ -69,7 +68,7 @@ class TestStepsPerExecution:
         tiny.fit(model, 6, [TargetUpdate(constant_tau(0.9))], epochs=3)
         assert len(traces) == 1
 
-    def test_eagerly_for_whoever_looks_for_a_fault(self):
+    def test_eager_run_equals_graph(self):
         eager, history = trained(epochs=1, run_eagerly=True)
         graph, expected = trained(epochs=1)
         assert history["loss"] == pytest.approx(expected["loss"], rel=1e-4)
@@ -78,7 +77,7 @@ class TestStepsPerExecution:
 
 
 def independent(accumulation: int = 1, **options) -> BYOL:
-    """Without batch statistics, parts of a batch are as good as the whole."""
+    """Without batch statistics, micro-batches give the gradients of the batch."""
     keras.utils.set_random_seed(0)
     encoder = build_encoder("convnet", 32, 0.5, normalization="layer")
     heads = [
@@ -98,15 +97,15 @@ def images(steps: int, batch: int = 8) -> tf.data.Dataset:
 
 class TestAccumulation:
     @pytest.mark.parametrize(("accumulation", "recompute"), [(2, False), (4, True)])
-    def test_parts_of_a_batch_give_the_step_of_the_whole(self, accumulation, recompute):
-        whole, in_parts = independent(), independent(accumulation, rematerialize=recompute)
+    def test_micro_batches_give_the_step_of_the_batch(self, accumulation, recompute):
+        at_once, accumulated = independent(), independent(accumulation, rematerialize=recompute)
         histories = [
             model.fit(
                 images(5), callbacks=[TargetUpdate(cosine_tau(0.8, 5))], verbose=0, shuffle=False
             ).history
-            for model in (whole, in_parts)
+            for model in (at_once, accumulated)
         ]
-        for a, b in zip(parts(whole), parts(in_parts), strict=True):
+        for a, b in zip(parts(at_once), parts(accumulated), strict=True):
             assert np.abs(a - b).max() <= 1e-5 * max(np.abs(a).max(), 0.1)
         assert histories[0]["loss"] == pytest.approx(histories[1]["loss"], rel=1e-5)
         assert (
@@ -114,9 +113,9 @@ class TestAccumulation:
             == histories[1]["tau"]
             == pytest.approx([reference.cosine_tau(4, 5, 0.8)], abs=1e-6)
         )
-        assert int(in_parts.optimizer.iterations.numpy()) == 5
+        assert int(accumulated.optimizer.iterations.numpy()) == 5
 
-    def test_parts_that_do_not_divide_the_batch_are_an_error(self):
+    def test_steps_that_do_not_divide_the_batch_are_an_error(self):
         with pytest.raises(
             ValueError,
             match="gradient_accumulation_steps: expected a divisor of the 8 images of a replica's batch; received "
@@ -124,7 +123,7 @@ class TestAccumulation:
         ):
             independent(3).train_step(next(iter(images(1))))
 
-    def test_an_optimizer_that_accumulates_by_itself_is_an_error(self):
+    def test_accumulating_optimizer_is_an_error(self):
         with pytest.raises(
             ValueError,
             match=r"expected no gradient_accumulation_steps, .* BYOL\(gradient_accumulation_steps=...\) accumulates",
@@ -141,7 +140,7 @@ class TestJit:
     @pytest.mark.long  # test_engines has one in the fast suite
     @pytest.mark.parametrize("normalization", ["batch", "group"])
     def test_the_whole_step_compiles_with_xla(self, normalization):
-        """What stands for a TPU here: both networks, loss, LARS and target update have no op that
+        """A stand-in for a TPU: both networks, loss, LARS and target update have no op that
         XLA lacks."""
         keras.utils.set_random_seed(0)
         encoder = build_encoder("convnet", 32, 0.5, normalization=normalization)
@@ -238,15 +237,15 @@ def two_replicas() -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.long  # test_target has two replicas in the fast suite
+@pytest.mark.long  # test_train_step has two replicas in the fast suite
 @pytest.mark.parametrize("steps", ["1", "3"])
-def test_two_replicas_do_what_one_does_with_any_number_of_steps_a_call(two_replicas, steps):
+def test_two_replicas_equal_one_for_any_steps_per_call(two_replicas, steps):
     found = two_replicas[steps]
     assert found["error"] < 1e-5
     assert found["loss"][0] == pytest.approx(found["loss"][1], rel=1e-5)
 
 
-def test_an_infinity_on_one_replica_skips_the_step_on_both(two_replicas):
+def test_infinity_on_one_replica_skips_the_step_on_both(two_replicas):
     before, skipped, after = two_replicas["float16"]
     assert all(state["finite"] for state in two_replicas["float16"])
     assert [state["apart"] for state in two_replicas["float16"]] == [0.0, 0.0, 0.0]
