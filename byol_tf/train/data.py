@@ -10,7 +10,7 @@ from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.data import source_options
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RunFolder
-from byol_tf.train.input_watchdog import StuckInput
+from byol_tf.train.input_watchdog import InputWatchdog
 from byol_tf.train.multi_worker import Workers
 from pipelines.registry import SOURCES
 from pipelines.sources import PhotoManifest, Source, SourceError, open_source
@@ -28,7 +28,7 @@ _DIFFERS_PER_WORKER: Any = {
 
 
 def open_images(
-    config: Config, folder: RunFolder, workers: Workers, watchdog: StuckInput
+    config: Config, folder: RunFolder, workers: Workers, watchdog: InputWatchdog
 ) -> Source:
     """Opens the images that a config names.
 

@@ -39,7 +39,7 @@ from byol_tf.runs.process_exit import exit_now
 from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch, model_arrays, restore_model
 from byol_tf.train.callbacks.collapse import Collapse, CollapseAlarm
 from byol_tf.train.callbacks.history import History
-from byol_tf.train.callbacks.monitors import InputWatch, StepWatch
+from byol_tf.train.callbacks.monitors import DataWait, StepMonitor
 from byol_tf.train.callbacks.probe import Probe
 from byol_tf.train.callbacks.throughput import Throughput
 from byol_tf.train.callbacks.view_samples import ViewPictures
@@ -51,7 +51,7 @@ from byol_tf.train.finish import (
     write_artifacts,
     write_final_report,
 )
-from byol_tf.train.input_watchdog import StuckInput
+from byol_tf.train.input_watchdog import InputWatchdog
 from byol_tf.train.multi_worker import Workers
 from byol_tf.train.out_of_memory import out_of_memory
 from byol_tf.train.plan import Plan, make_plan
@@ -174,7 +174,7 @@ class Experiment:
         strategy = self.workers.strategy
         check_batch(config, strategy.num_replicas_in_sync, self.workers.count)
         self.source = open_images(
-            config, self.folder, self.workers, StuckInput(self._on_stalled_input)
+            config, self.folder, self.workers, InputWatchdog(self._on_stalled_input)
         )
         self.schedule = training_schedule(config, len(self.source.pretrain))
         set_precision(config.devices.precision)
@@ -383,7 +383,7 @@ class Experiment:
                 # logs, and a checkpoint holds the epoch's row of the history.
                 epoch_end_callbacks = [
                     throughput,
-                    StepWatch(),
+                    StepMonitor(),
                     *measures,
                     history,
                     checkpoint,
@@ -394,7 +394,6 @@ class Experiment:
                     ViewPictures(
                         folder.figures / "views.png", events, self.source.pretrain, config
                     ),
-                    InputWatch(config.training.batch_size, remedies(config)),
                     *epoch_end_callbacks,
                 ]
                 if start.step == steps_per_epoch:  # stopped before the epoch's end was saved
@@ -485,17 +484,18 @@ class Experiment:
         batches = train_batches(
             config, self.source.pretrain, first_step, workers.index, workers.count
         )
-        on_stall = None
+        while_waiting = None
         if self._checkpoint is not None and workers.count == 1:  # others may be within a step
-            on_stall = self._checkpoint.on_input_stall
-        watchdog = StuckInput(self._on_stalled_input, each=on_stall)
+            while_waiting = self._checkpoint.on_input_stall
+        watchdog = InputWatchdog(self._on_stalled_input, while_waiting=while_waiting)
+        data_wait = DataWait(watchdog, config.training.batch_size, remedies(config))
         with watchdog:
             model.fit(
-                workers.distribute(watchdog.around(batches), config.training.batch_size),
+                workers.distribute(watchdog.watch(batches), config.training.batch_size),
                 epochs=config.training.epochs,
                 initial_epoch=epoch,
                 steps_per_epoch=steps_per_epoch,
-                callbacks=watchdog.with_epoch_ends(callbacks),
+                callbacks=[data_wait, *watchdog.with_epoch_ends(callbacks)],
                 verbose=verbose,
                 shuffle=False,  # the batches are shuffled already
             )

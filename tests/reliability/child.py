@@ -197,7 +197,9 @@ def add_record_and_faults(job: dict) -> None:
 def configure(job: dict) -> None:
     """Sets a job's waiting times and a short loss scale, and skips what isn't about learning."""
     if "patience" in job:
-        experiment.StuckInput = functools.partial(experiment.StuckInput, patience=job["patience"])
+        experiment.InputWatchdog = functools.partial(
+            experiment.InputWatchdog, patience=job["patience"]
+        )
         checkpoint_writer.HANG_SECONDS = 4 / 3 * job["patience"]
     real_compile = experiment.compile_model
 

@@ -24,6 +24,7 @@ COLUMNS = (
     "projection_cosine",
     "effective_rank",
     "images_per_second",
+    "data_wait",
     "skipped_steps",
 )
 """Columns of `history.csv`; a cell is empty where nothing was measured."""
@@ -51,6 +52,10 @@ SCALARS = {
     "images_per_second": (
         "training/images_per_second",
         "Images per second of the epoch's training steps.",
+    ),
+    "data_wait": (
+        "training/data_wait",
+        "Fraction of the epoch's training time in which steps waited for their batch.",
     ),
     "probe_accuracy": (
         "accuracy/linear",

@@ -1,131 +1,174 @@
-"""Whether the training step waits for images."""
+"""Monitors of the training steps: waiting for data, skipped steps, jumps of the loss."""
 
+import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from typing import Any
 
 import keras
 
-_LEFT_OUT = 5
-"""First calls of a `fit`: they trace, compile and fill buffers."""
-_CALLS, _SECONDS = 20, 2.0
-"""At least so many calls, and so long, make a window."""
-_WINDOWS = 3
-"""Windows in a row that must show it, so that one hiccup of a disk doesn't."""
-SHARE = 1 / 3
-"""Of the steps' time spent waiting, from which on it is said. A small run on two cores that other
-programs wanted too had 22% and 32%, which says nothing of its input."""
+from byol_tf.train.input_watchdog import InputWatchdog
+
+logger = logging.getLogger(__name__)
+
+SLOW_INPUT = 1 / 3
+"""Fraction of the time spent waiting for data from which on a warning is logged. A small run whose
+two cores other programs used too had 22% and 32%, which says nothing about its input."""
+_WINDOW = 30.0
+"""Seconds of training that must show it, so that one hiccup of a disk doesn't."""
 
 
-class InputWatch(keras.callbacks.Callback):
-    """Says once, with the figures, if steps wait for images a third of their time or more.
+class DataWait(keras.callbacks.Callback):
+    """Logs `data_wait`, the fraction of an epoch's training time spent waiting for batches.
 
-    What counts is how long a call's first step waits for its batch, when the devices have nothing
-    to do; the steps after it are taken to wait as long. (Where those ask for their batches the
-    devices still compute, so that the host's waiting costs nothing there.) With
-    `training.deterministic` TensorFlow lets no step look at a clock, and nothing is said.
+    Warns once, with both speeds, if the steps of half a minute waited for a third of their time.
+    The time of other callbacks at an epoch's end counts neither as waiting nor as training.
 
     Args:
-        batch_size: images of a step, over all replicas.
-        less_work: what could be changed for less to do for each image, in words; may be empty.
-        say: prints a line for people.
+        watchdog: of the batches that `fit` is given.
+        batch_size: images per step, over all replicas.
+        remedies: what could be changed so that the host does less per image; may be empty.
+        window: seconds of training over which the warning is decided.
     """
 
-    def __init__(self, batch_size: int, less_work: str, say: Callable[[str], None] = print):
+    def __init__(
+        self, watchdog: InputWatchdog, batch_size: int, remedies: str, window: float = _WINDOW
+    ) -> None:
         super().__init__()
-        self.batch_size, self.less_work, self.say = batch_size, less_work, say
-        self.said = False
-        self._calls = 0
-        self._begin_window(())
+        self.watchdog, self.batch_size = watchdog, batch_size
+        self.remedies, self.window = remedies, window
+        self._warned = False
+        self._window_steps, self._window_seconds, self._window_waited = 0, 0.0, 0.0
 
-    def _begin_window(self, shares: tuple[float, ...]) -> None:
-        self._shares = shares
-        self._window = [0, 0, 0.0, 0.0]  # calls, steps, seconds, seconds waited
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Starts an epoch's sums."""
+        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
+        self._last_end = time.perf_counter()
 
-    def on_train_batch_begin(self, batch, logs=None):
-        self._began = time.perf_counter()
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Notes when a call of one or several steps begins."""
+        self._call_begin = time.perf_counter()
 
-    def on_train_batch_end(self, batch, logs=None):
-        seconds, call = time.perf_counter() - self._began, self.model.last_call
-        self._calls += 1
-        if self.said or self._calls <= _LEFT_OUT or not hasattr(call, "waited"):
-            return
-        steps = len(call.losses)
-        now = 1, steps, seconds, min(call.waited * steps, seconds)
-        self._window = [had + more for had, more in zip(self._window, now, strict=True)]
-        calls, steps, seconds, waited = self._window
-        if calls < _CALLS or seconds < _SECONDS:
-            return
-        shares = (*self._shares, waited / seconds)[-_WINDOWS:]
-        self._begin_window(shares)
-        if len(shares) == _WINDOWS and min(shares) >= SHARE:
-            self.said = True
-            given = steps * self.batch_size / seconds
-            taken = steps * self.batch_size / max(seconds - waited, 1e-9)
-            less = f", or less to do for each image: {self.less_work}" if self.less_work else ""
-            self.say(
-                f"warning: the input is slower than the step, which waits {waited / seconds:.0%} "
-                f"of the time: {given:,.0f} images/s come, "
-                f"and it could take {taken:,.0f}. More cores would help{less}. --dry-run measures "
-                "both"
-            )
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Adds up what the steps of a call waited, and logs the epoch's fraction so far."""
+        now, steps = time.perf_counter(), batch + 1 - self._steps
+        waited = estimate_wait(self._call_begin, now, self.watchdog.pop_times(steps))
+        self._steps += steps
+        self._seconds += now - self._last_end
+        self._waited += waited
+        logs["data_wait"] = self._waited / self._seconds
+        self._window_steps += steps
+        self._window_seconds += now - self._last_end
+        self._window_waited += waited
+        self._last_end = now
+        if self._window_seconds >= self.window:
+            if not self._warned and self._window_waited >= SLOW_INPUT * self._window_seconds:
+                self._warned = True
+                self._warn()
+            self._window_steps, self._window_seconds, self._window_waited = 0, 0.0, 0.0
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Logs the epoch's fraction."""
+        logs["data_wait"] = self._waited / self._seconds
+
+    def _warn(self) -> None:
+        images, seconds = self._window_steps * self.batch_size, self._window_seconds
+        computing = max(seconds - self._window_waited, 1e-9)
+        remedies = f", or less work per image: {self.remedies}" if self.remedies else ""
+        logger.warning(
+            f"the input is slower than the training step, which waits for data "
+            f"{self._window_waited / seconds:.0%} of the time: {images / seconds:,.0f} images/s "
+            f"arrive, and it could take {images / computing:,.0f}. More cores would "
+            f"help{remedies}. --dry-run measures both"
+        )
 
 
-_BEFORE = 100
-"""Steps whose largest loss a step is held against."""
+def estimate_wait(began: float, ended: float, batches: list[tuple[float, float]]) -> float:
+    """Estimates how long the steps of one call waited for their batches.
+
+    Where the steps request their own batches, as on a CPU, they wait from each request to its
+    arrival. Where a buffer on the device requests ahead, the first request came before the call,
+    and nobody sees when a step takes a batch: then the steps are assumed to be equally long. Each
+    is at most the time from a batch's arrival to the call's end, divided by the steps left.
+
+    Args:
+        began: when the call began.
+        ended: when it ended.
+        batches: when the batch of each step was requested and arrived.
+
+    Returns:
+        Seconds, from 0 to `ended - began`.
+    """
+    if batches[0][0] >= began:
+        return sum(arrived - requested for requested, arrived in batches)
+    step = min(
+        (ended - max(arrived, began)) / (len(batches) - index)
+        for index, (_, arrived) in enumerate(batches)
+    )
+    return max(0.0, ended - began - len(batches) * step)
+
+
+_HISTORY = 100
+"""Steps with whose largest loss a step's is compared."""
 _JUMP = 2.0
-"""Times that largest loss: well above the noise of batches."""
-_LEAST = 0.01
-"""Below it a loss tells nothing apart: unrelated vectors have 2 in each direction."""
+"""Multiple of that largest loss: well above the noise of batches."""
+_LEAST_LOSS = 0.01
+"""A smaller loss is no jump: that of unrelated vectors is 2 per direction."""
 
 
-class StepWatch(keras.callbacks.Callback):
-    """Puts `skipped_steps`, those of the run so far, into each epoch's logs, and says where steps
-    were left out or the loss jumped.
+class StepMonitor(keras.callbacks.Callback):
+    """Logs `skipped_steps`, the skipped steps of the run so far, and reports jumps of the loss.
 
-    A jump is a step's loss above twice the largest of the 100 steps before it. It is said, once an
-    epoch, and nothing else is done: runs get over most of them. Where one doesn't, its numbers
-    cease to be finite or it collapses, and those have policies.
-
-    Args:
-        say: prints a line for people.
+    A jump is a step whose loss is above twice the largest of the 100 steps before it. The first
+    jump and the first skipped step of an epoch are logged when they happen, their numbers at its
+    end. Nothing else is done: most runs recover. Where one doesn't, its numbers become non-finite
+    or it collapses, and the config has policies for both.
     """
 
-    def __init__(self, say: Callable[[str], None] = print):
+    def __init__(self) -> None:
         super().__init__()
-        self.say = say
-        self._losses: deque[float] = deque(maxlen=_BEFORE)
+        self._losses: deque[float] = deque(maxlen=_HISTORY)
         self._skipped = self._jumps = 0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Starts an epoch's counts."""
         self._skipped = self._jumps = 0
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Looks at each step of the call that has ended."""
         call = self.model.last_call
         first = self.model.steps_seen - len(call.losses) + 1
-        for step, (loss, failures) in enumerate(
+        for step, (loss, non_finite) in enumerate(
             zip(call.losses, call.failures, strict=True), start=first
         ):
-            if failures:
-                self._skipped += 1
-                if self._skipped == 1:
-                    self.say(
-                        f"step {step:,} left out, not finite: {', '.join(failures)} "
-                        f"({self.model.skipped_steps:,} in this run so far)"
-                    )
-                continue
-            if len(self._losses) == _BEFORE and loss > max(_JUMP * max(self._losses), _LEAST):
-                self._jumps += 1
-                if self._jumps == 1:
-                    self.say(
-                        f"the loss jumped at step {step:,}: {loss:.3g}, after at most "
-                        f"{max(self._losses):.3g} in the {_BEFORE} before"
-                    )
-            self._losses.append(float(loss))
+            if non_finite:
+                self._report_skipped(step, non_finite)
+            else:
+                self._report_jump(step, float(loss))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Logs the run's skipped steps, and reports how many steps of the epoch stood out."""
         logs["skipped_steps"] = self.model.skipped_steps
         if self._skipped > 1:
-            self.say(f"{self._skipped:,} steps of epoch {epoch + 1} were left out")
+            logger.info(f"{self._skipped:,} steps of epoch {epoch + 1} were skipped")
         if self._jumps > 1:
-            self.say(f"the loss jumped at {self._jumps:,} steps of epoch {epoch + 1}")
+            logger.info(f"the loss jumped at {self._jumps:,} steps of epoch {epoch + 1}")
+
+    def _report_skipped(self, step: int, non_finite: tuple[str, ...]) -> None:
+        self._skipped += 1
+        if self._skipped == 1:
+            logger.info(
+                f"step {step:,} skipped, not finite: {', '.join(non_finite)} "
+                f"({self.model.skipped_steps:,} in this run so far)"
+            )
+
+    def _report_jump(self, step: int, loss: float) -> None:
+        full = len(self._losses) == _HISTORY
+        if full and loss > max(_JUMP * max(self._losses), _LEAST_LOSS):
+            self._jumps += 1
+            if self._jumps == 1:
+                logger.info(
+                    f"the loss jumped at step {step:,}: {loss:.3g}, after at most "
+                    f"{max(self._losses):.3g} in the {_HISTORY} steps before"
+                )
+        self._losses.append(loss)

@@ -266,7 +266,11 @@ def rows_without_speed(history: Path) -> list[dict[str, str]]:
     """Returns the rows as written, without the column that no two runs share."""
     with history.open() as file:
         return [
-            {name: value for name, value in row.items() if name != "images_per_second"}
+            {
+                name: value
+                for name, value in row.items()
+                if name not in ("images_per_second", "data_wait")
+            }
             for row in csv.DictReader(file)
         ]
 

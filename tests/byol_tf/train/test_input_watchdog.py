@@ -1,4 +1,4 @@
-"""Batches that never come, and batches that are only slow."""
+"""Input that never arrives, and input that is only slow."""
 
 import threading
 import time
@@ -7,89 +7,132 @@ import keras
 import pytest
 import tensorflow as tf
 
-from byol_tf.train.input_watchdog import StuckInput
+from byol_tf.train import input_watchdog
+from byol_tf.train.input_watchdog import InputWatchdog
+
+HANG = 600.0
+"""Seconds after which a test counts as hanging."""
 
 
-def watched(
-    patience: float, batches: tf.data.Dataset
-) -> tuple[StuckInput, tf.data.Dataset, list[float]]:
-    noticed: list[float] = []
-    watch = StuckInput(noticed.append, patience)
-    return watch, watch.around(batches), noticed
+class Stalls(list):
+    """The stalls that a watchdog reported, in seconds of waiting."""
+
+    def __init__(self):
+        super().__init__()
+        self.reported = threading.Event()
+
+    def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+        self.reported.set()
 
 
-def test_batches_are_what_they_were():
+@pytest.fixture(autouse=True)
+def short_ticks(monkeypatch):
+    monkeypatch.setattr(input_watchdog, "_TICK", 0.05)
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """This process uses no CPU time that the watchdog sees: other threads of the tests may."""
+    monkeypatch.setattr(input_watchdog.time, "process_time", lambda: 0.0)
+
+
+def blocking_batches(block_at: int, released: threading.Event) -> tf.data.Dataset:
+    """Batches of which one isn't read before `released` is set."""
+
+    def read(index):
+        if index == block_at:
+            released.wait(HANG)
+        return index
+
+    return tf.data.Dataset.range(9).map(
+        lambda index: tf.ensure_shape(tf.numpy_function(read, [index], tf.int64), ())
+    )
+
+
+def test_watched_batches_are_unchanged():
     batches = tf.data.Dataset.range(8).map(lambda x: (tf.fill([2, 3], x), {"id": x}))
-    _, around, _ = watched(1.0, batches)
-    assert around.element_spec == batches.element_spec
-    pairs = zip(around.as_numpy_iterator(), batches.as_numpy_iterator(), strict=True)
+    watched = InputWatchdog(pytest.fail).watch(batches)
+    assert watched.element_spec == batches.element_spec
+    pairs = zip(watched.as_numpy_iterator(), batches.as_numpy_iterator(), strict=True)
     assert all((one[0] == other[0]).all() and one[1] == other[1] for one, other in pairs)
 
 
-@pytest.mark.parametrize("ahead", [False, True])
-def test_one_that_never_comes_is_noticed_once(ahead):
-    never = threading.Event()
-
-    def read(number):
-        if number == 3:
-            never.wait(30)
-        return number
-
-    batches = tf.data.Dataset.range(9).map(
-        lambda x: tf.ensure_shape(tf.numpy_function(read, [x], tf.int64), ())
-    )
-    watch, around, noticed = watched(3.0, batches.prefetch(2) if ahead else batches)
-    iterator = iter(around)
-    with watch:
-        taken = threading.Thread(target=lambda: [next(iterator) for _ in range(5)])
-        taken.start()
-        time.sleep(6.5)
-        assert noticed == [3.0]
-        never.set()
-        taken.join()
+def test_times_are_those_of_request_and_arrival():
+    released = threading.Event()
+    watchdog = InputWatchdog(pytest.fail)
+    iterator = iter(watchdog.watch(blocking_batches(1, released)))
+    next(iterator)
+    began = time.perf_counter()
+    threading.Timer(0.3, released.set).start()
+    next(iterator)
+    first, second = watchdog.pop_times(2)
+    assert first[0] <= first[1] <= began <= second[0] <= second[1] - 0.2
+    next(iterator)
+    assert len(watchdog.pop_times(1)) == 1
 
 
-def test_slow_ones_and_ones_that_nobody_asks_for_are_not():
-    def read(number):
-        time.sleep(2.0)
-        return number
-
-    watch, around, noticed = watched(
-        3.0, tf.data.Dataset.range(9).map(lambda x: tf.numpy_function(read, [x], tf.int64))
-    )
-    iterator = iter(around)
-    with watch:
-        for _ in range(2):
-            next(iterator)
-        time.sleep(4.0)
-    assert not noticed
-
-
-def test_one_that_takes_long_to_be_computed_is_not():
-    def read(number):
-        end = time.monotonic() + 5.0
-        while time.monotonic() < end:
-            pass
-        return number
-
-    watch, around, noticed = watched(
-        2.0, tf.data.Dataset.range(9).map(lambda x: tf.numpy_function(read, [x], tf.int64))
-    )
-    with watch:
-        next(iter(around))
-    assert not noticed
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_batch_that_never_arrives_is_reported_once(idle, prefetch):
+    released, stalls = threading.Event(), Stalls()
+    batches = blocking_batches(3, released)
+    watchdog = InputWatchdog(stalls, patience=0.2)
+    iterator = iter(watchdog.watch(batches.prefetch(2) if prefetch else batches))
+    with watchdog:
+        reader = threading.Thread(target=lambda: [next(iterator) for _ in range(5)])
+        reader.start()
+        assert stalls.reported.wait(HANG)
+        time.sleep(0.5)  # ten more looks
+        released.set()
+        reader.join()
+    assert stalls == [pytest.approx(0.2)]
 
 
-def test_an_epochs_end_that_waits_is_noticed():
-    """A probe's images may be on the disk that is gone; and before and after it nothing is
-    awaited."""
-    noticed: list[float] = []
-    watch = StuckInput(noticed.append, 1.0)
-    probe = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: time.sleep(3.5))
-    with watch:
-        time.sleep(2.5)
-        assert noticed == []
-        for callback in watch.with_epoch_ends([probe]):
+def test_wait_is_reported_in_each_tick_until_the_arrival(idle):
+    released, seen = threading.Event(), []
+
+    def while_waiting(seconds, still_waiting):
+        seen.append((seconds, still_waiting()))
+        if len(seen) == 3:
+            released.set()
+
+    watchdog = InputWatchdog(pytest.fail, 1000.0, while_waiting)
+    iterator = iter(watchdog.watch(blocking_batches(0, released)))
+    with watchdog:
+        next(iterator)
+    assert [pytest.approx(0.05 * count) for count in (1, 2, 3)] == [
+        seconds for seconds, _ in seen[:3]
+    ]
+    assert all(waiting for _, waiting in seen[:3])
+
+
+def test_batch_that_nobody_requested_is_not_waited_for(idle):
+    watchdog = InputWatchdog(pytest.fail, patience=0.2)
+    iterator = iter(watchdog.watch(blocking_batches(9, threading.Event())))
+    with watchdog:
+        next(iterator)
+        time.sleep(1.0)
+
+
+def test_batch_that_takes_long_to_compute_is_not_reported(monkeypatch):
+    """The process is seen busy in every tick."""
+    busy_seconds = iter(range(10**9))
+    monkeypatch.setattr(input_watchdog.time, "process_time", lambda: float(next(busy_seconds)))
+    released = threading.Event()
+    watchdog = InputWatchdog(pytest.fail, patience=0.2)
+    threading.Timer(1.0, released.set).start()
+    with watchdog:
+        next(iter(watchdog.watch(blocking_batches(0, released))))
+
+
+def test_epoch_end_that_stalls_is_reported(idle):
+    """A probe's images may be on the disk that is gone."""
+    stalls = Stalls()
+    watchdog = InputWatchdog(stalls, patience=0.2)
+    probe = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: stalls.reported.wait(HANG))
+    with watchdog:
+        time.sleep(0.5)  # before it, nothing is waited for
+        assert stalls == []
+        for callback in watchdog.with_epoch_ends([probe]):
             callback.on_epoch_end(0)
-    assert noticed == [1.0]
-    assert watch._asked == watch._came == 1
+    assert stalls == [pytest.approx(0.2)]

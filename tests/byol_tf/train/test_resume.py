@@ -92,7 +92,11 @@ def rows(folder: Path) -> list[dict[str, str]]:
     """Returns the rows of history.csv without the speed."""
     with (folder / "run" / "history.csv").open() as file:
         return [
-            {name: value for name, value in row.items() if name != "images_per_second"}
+            {
+                name: value
+                for name, value in row.items()
+                if name not in ("images_per_second", "data_wait")
+            }
             for row in csv.DictReader(file)
         ]
 

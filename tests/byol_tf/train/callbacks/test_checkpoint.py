@@ -19,7 +19,7 @@ from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest
 from byol_tf.train import input_watchdog
 from byol_tf.train.callbacks import checkpoint as checkpoint_module
 from byol_tf.train.callbacks.checkpoint import Checkpoint, model_arrays, restore_model
-from byol_tf.train.input_watchdog import StuckInput
+from byol_tf.train.input_watchdog import InputWatchdog
 from byol_tf.train.signals import SignalWatch
 from tests.helpers import tiny
 from tests.helpers.waiting import HANG
@@ -176,8 +176,8 @@ def test_signal_during_a_stalled_batch_ends_the_run(
     numbers = tf.data.Dataset.range(STEPS).map(
         lambda index: tf.numpy_function(number, [index], tf.int64)
     )
-    watch = StuckInput(pytest.fail, HANG, on_stall)
-    batches = watch.around(
+    watch = InputWatchdog(pytest.fail, HANG, on_stall)
+    batches = watch.watch(
         tf.data.Dataset.zip(numbers, tiny.dataset(STEPS)).map(lambda _, views: views)
     )
     checkpoint = Checkpoint(CheckpointWriter(tmp_path, 99), lambda: {"rows": []}, signals, end=end)

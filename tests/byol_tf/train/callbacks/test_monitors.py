@@ -1,7 +1,11 @@
-"""A run whose input is too slow says so once; one whose input is fast enough doesn't."""
+"""Logs and warnings of the monitors of training steps."""
 
+import json
 import re
+import subprocess
+import sys
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -9,64 +13,142 @@ import pytest
 import tensorflow as tf
 
 from byol_tf.models.ema import TargetUpdate, constant_tau
-from byol_tf.train.callbacks.monitors import InputWatch, StepWatch
+from byol_tf.train.callbacks.monitors import DataWait, StepMonitor, estimate_wait
+from byol_tf.train.input_watchdog import InputWatchdog
 from tests.helpers import tiny
+from tests.helpers.workers import HANG, ROOT
 
 BATCH = 16
 
 
-def said(
-    seconds: float, batches: int, batch_size: int = BATCH, hiccup: int | None = None, steps: int = 1
-) -> list[str]:
-    """What is said in a run whose input takes so long for each batch; for the batch `hiccup` it
-    takes three seconds."""
-    lines = []
-    model = tiny.model()
-    model.compile(keras.optimizers.SGD(0.01), jit_compile=False, steps_per_execution=steps)
-    views = [view[0] for view in tiny.views(1, batch_size)]
+class TestEstimateWait:
+    def test_one_step_waits_until_the_arrival(self):
+        assert estimate_wait(10.0, 13.0, [(9.0, 12.0)]) == pytest.approx(2.0)
 
-    def slow(index):
-        time.sleep(3.0 if index == hiccup else seconds)
+    def test_batch_that_arrived_before_the_call_costs_nothing(self):
+        assert estimate_wait(10.0, 13.0, [(5.0, 9.0)]) == 0.0
+
+    def test_tracing_before_the_first_request_is_no_wait(self):
+        assert estimate_wait(10.0, 33.0, [(30.0, 30.5)]) == pytest.approx(0.5)
+
+    def test_requests_inside_a_call_are_added_up(self):
+        """Steps of 2, 1 and 3 s, each of which requests its own batch and waits 1 s."""
+        batches = [(0.0, 1.0), (3.0, 4.0), (5.0, 6.0)]
+        assert estimate_wait(0.0, 9.0, batches) == pytest.approx(3.0)
+
+    @pytest.mark.parametrize("interval", [0.5, 1.0, 1.5, 4.0])
+    def test_batches_requested_ahead_count_only_where_steps_wait(self, interval):
+        """A batch comes every `interval` seconds, a step takes 1 s, a buffer requests ahead."""
+        count, end, waited = 16, 0.0, 0.0
+        batches = [(index * interval, (index + 1) * interval) for index in range(count)]
+        for _, arrived in batches:
+            waited += max(0.0, arrived - end)
+            end = max(end, arrived) + 1.0
+        early = [(requested - 0.1, arrived) for requested, arrived in batches]
+        assert estimate_wait(0.0, end, early) == pytest.approx(waited)
+
+
+def fit(
+    caplog,
+    seconds: float,
+    batches: int,
+    steps_per_execution: int = 1,
+) -> tuple[dict[str, list[float]], list[str]]:
+    """History and log lines of an epoch whose input takes `seconds` per batch."""
+    model = tiny.model()
+    model.compile(
+        keras.optimizers.SGD(0.01), jit_compile=False, steps_per_execution=steps_per_execution
+    )
+    views = [view[0] for view in tiny.views(1, BATCH)]
+
+    def read(index):
+        time.sleep(seconds)
         return np.int64(index)
 
-    data = tf.data.Dataset.range(batches)
-    if seconds or hiccup is not None:
-        data = data.map(
-            lambda index: tf.ensure_shape(tf.numpy_function(slow, [index], tf.int64), ())
-        )
+    data = tf.data.Dataset.range(batches).map(
+        lambda index: tf.ensure_shape(tf.numpy_function(read, [index], tf.int64), ())
+    )
     data = data.map(lambda _: tuple(map(tf.constant, views)))
+    watchdog = InputWatchdog(pytest.fail)
     callbacks = [
         TargetUpdate(constant_tau(0.9)),
-        InputWatch(batch_size, "photos made smaller", lines.append),
+        DataWait(watchdog, BATCH, "smaller photos", window=1.0),
     ]
-    model.fit(data, callbacks=callbacks, verbose=0, shuffle=False)
-    return lines
+    with caplog.at_level("INFO"):
+        history = model.fit(watchdog.watch(data), callbacks=callbacks, verbose=0, shuffle=False)
+    return history.history, caplog.messages
 
 
-@pytest.mark.parametrize("steps", [1, pytest.param(5, marks=pytest.mark.long)])
-def test_a_slow_input_is_said_once_with_the_figures(steps):
-    (line,) = said(0.05, 330 if steps > 1 else 135, steps=steps)
-    waits, given, taken = (
+@pytest.mark.parametrize("steps_per_execution", [1, 5])
+def test_slow_input_is_logged_and_warned_of_once(caplog, steps_per_execution):
+    seconds = 0.3  # ten times what a step takes
+    history, (warning,) = fit(caplog, seconds, 20, steps_per_execution)
+    assert 0.34 < history["data_wait"][0] <= 1.0
+    percent, arriving, possible = (
         float(number.replace(",", ""))
-        for number in re.findall(r"([\d,]+)(?:%| images|\. More)", line)[:3]
+        for number in re.findall(r"([\d,]+)(?:%| images/s|\. More)", warning)
     )
-    assert waits > 33
-    assert (
-        ". More cores would help, or less to do for each image: photos made smaller. --dry-run"
-        in line
+    assert percent > 33
+    assert arriving < 1.5 * BATCH / seconds  # the first batch may be read before the epoch begins
+    assert possible > arriving
+    assert warning.endswith(
+        ". More cores would help, or less work per image: smaller photos. --dry-run measures both"
     )
-    assert given == pytest.approx(BATCH / 0.05, rel=0.35)
-    assert taken > given
 
 
-@pytest.mark.long
-def test_a_fast_input_or_one_hiccup_is_not():
-    assert said(0.0, 1500, 256) == []
-    assert said(0.0, 1500, 256, hiccup=300) == []
+def warnings_of(
+    monkeypatch, caplog, steps: list[tuple[float, float]], window: float
+) -> tuple[float, list[str]]:
+    """`data_wait` and warnings of an epoch of steps that wait and compute for given seconds."""
+    now, times = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monitor = DataWait(SimpleNamespace(pop_times=lambda _: [times.pop()]), BATCH, "", window)
+    logs: dict[str, float] = {}
+    monitor.on_epoch_begin(0)
+    for index, (wait, compute) in enumerate(steps):
+        monitor.on_train_batch_begin(index)
+        times.append((now[0], now[0] + wait))
+        now[0] += wait + compute
+        monitor.on_train_batch_end(index, logs)
+    monitor.on_epoch_end(0, logs)
+    return logs["data_wait"], caplog.messages
+
+
+@pytest.mark.parametrize(("wait", "count"), [(1.9, 0), (2.1, 1)])
+def test_warning_comes_once_from_a_third_of_the_time_on(monkeypatch, caplog, wait, count):
+    data_wait, lines = warnings_of(monkeypatch, caplog, [(wait, 4.0)] * 30, window=30.0)
+    assert data_wait == pytest.approx(wait / (wait + 4.0))
+    assert len(lines) == count
+
+
+def test_one_late_batch_in_a_window_is_not_warned_of(monkeypatch, caplog):
+    steps = [(0.0, 1.0)] * 40 + [(9.0, 1.0)] + [(0.0, 1.0)] * 40
+    data_wait, lines = warnings_of(monkeypatch, caplog, steps, window=30.0)
+    assert data_wait == pytest.approx(9 / 90)
+    assert lines == []
+
+
+def test_data_wait_is_logged_under_op_determinism():
+    """In a process of its own: determinism can't be switched off again."""
+    code = (
+        "import tensorflow as tf, contextlib\n"
+        "from types import SimpleNamespace\n"
+        "tf.keras.utils.set_random_seed(0)\n"
+        "tf.config.experimental.enable_op_determinism()\n"
+        "from tests.byol_tf.train.callbacks.test_monitors import fit\n"
+        "caplog = SimpleNamespace(at_level=lambda _: contextlib.nullcontext(), messages=[])\n"
+        "print(fit(caplog, 0.1, 5)[0]['data_wait'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=HANG
+    )
+    assert done.returncode == 0, done.stderr
+    (share,) = json.loads(done.stdout)
+    assert 0.0 < share < 1.0
 
 
 class Jumps(tiny.BYOL):
-    """Its loss is ten times as large at some steps (1 is the first)."""
+    """A model whose loss is ten times as large at two of its steps, counted from 1."""
 
     at = (50, 151)
 
@@ -79,29 +161,29 @@ class Jumps(tiny.BYOL):
         return measures | {"loss": tf.where(jumps, 10.0, 1.0) * measures["loss"]}, gradients
 
 
-def test_what_is_said(monkeypatch):
+def test_skipped_steps_and_jumps_are_reported(monkeypatch, caplog):
     monkeypatch.setattr(tiny, "BYOL", Jumps)
-    lines = []
     model = tiny.model(on_nonfinite="skip")
     model.compile(keras.optimizers.SGD(1e-4), jit_compile=False, steps_per_execution=3)
     first, second = tiny.views(180, 8)
     for batch in (3, 5, 169):
         first[batch, 0, 0, 0, 0] = np.nan
     data = tf.data.Dataset.from_tensor_slices((first, second))
-    history = model.fit(
-        data.repeat(),
-        epochs=2,
-        steps_per_epoch=90,
-        verbose=0,
-        shuffle=False,
-        callbacks=[TargetUpdate(constant_tau(0.9)), StepWatch(lines.append)],
-    ).history
+    with caplog.at_level("INFO"):
+        history = model.fit(
+            data.repeat(),
+            epochs=2,
+            steps_per_epoch=90,
+            verbose=0,
+            shuffle=False,
+            callbacks=[TargetUpdate(constant_tau(0.9)), StepMonitor()],
+        ).history
     assert history["skipped_steps"] == [2, 3]
-    assert [line.split(",")[0].split(":")[0] for line in lines] == [
-        "step 4 left out",
-        "2 steps of epoch 1 were left out",
-        # The optimizer's 151st step, as two were left out before it. At its 50th there were fewer
-        # than 100 to be held against.
+    assert [line.split(",")[0].split(":")[0] for line in caplog.messages] == [
+        "step 4 skipped",
+        "2 steps of epoch 1 were skipped",
+        # The optimizer's 151st step, as two were skipped before it. At its 50th there were fewer
+        # than 100 to compare with.
         "the loss jumped at step 153",
-        "step 170 left out",
+        "step 170 skipped",
     ]
