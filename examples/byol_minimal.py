@@ -52,8 +52,7 @@ def main() -> None:
     # the paper), made inside the training step.
     batches = image_batches(source.pretrain, options.batch_size, seed=0)
     views = [
-        FusedViews(policy, SIZE, number, MEAN, STD)
-        for number, policy in enumerate(preset("byol"))
+        FusedViews(policy, SIZE, number, MEAN, STD) for number, policy in enumerate(preset("byol"))
     ]
 
     # 3. The online network: encoder, projector, predictor. The target network is a copy of the

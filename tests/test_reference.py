@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+from tests.helpers.waiting import HANG
 from tests.reference.__main__ import LIMIT, error
 
 
@@ -11,7 +12,7 @@ def test_every_formula_is_in_the_table_and_below_the_limit():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     line = [sys.executable, "-m", "tests.reference"]
     done = subprocess.run(
-        line, capture_output=True, text=True, timeout=300, env=environment, check=False
+        line, capture_output=True, text=True, timeout=HANG, env=environment, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split("|")[1:4] for line in done.stdout.splitlines() if line.startswith("|")][2:]

@@ -50,8 +50,7 @@ def open_images(
         workers.barrier()  # the chief may have to prepare a data set that the others find then
     # A download may be slow without a sign of life; local files that don't answer for long won't.
     downloads = SOURCES[config.data.source].downloads
-    watched = contextlib.nullcontext() if downloads else watchdog
-    with watched, watchdog.waiting():
+    with contextlib.nullcontext() if downloads else watchdog, watchdog.waiting():
         source = open_source(
             **source_options(config),
             on_progress=_log_progress,

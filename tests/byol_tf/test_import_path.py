@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import HANG
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -18,7 +20,7 @@ def run_python(folder: Path, *words: str) -> subprocess.CompletedProcess:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
         check=False,
     )
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from byol_tf.config.loading import load_config, resolved_json
 from tests.helpers.small_run import HISTORY
+from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).parents[2]
 CHILD = """
@@ -76,7 +77,7 @@ def test_commands_without_tensorflow_name_the_install_line(run, tmp_path):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=HANG,
         check=False,
     )
     line = (

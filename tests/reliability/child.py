@@ -18,8 +18,7 @@ arguments of `reader.py`, or
 * `light`, on by default: no figures and no export, which change nothing that is learned;
 * `shift`, `means`, `scale`, `watched`, `stall_exit` and `keys`, which remove a protection: another
   batch than the next one, no running means, the loss scale of a first step, no signal watch while
-  steps run, no exit when the input stalls, new collective keys at each
-  step.
+  steps run, no exit when the input stalls, new collective keys at each step.
 
 The loss scale of float16 doubles after 3 steps here, not after 2,000, so that it has changed when a
 run is interrupted.
@@ -116,7 +115,7 @@ class Record(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         step = completed["steps"] + 1
-        digest = hashlib.sha256(b"".join(ids.tobytes() for ids in self.seen)).hexdigest()[:16]
+        digest = hashlib.sha256(b"".join(params.tobytes() for params in self.seen)).hexdigest()[:16]
         line = {
             "step": step,
             "epoch": self.epoch,

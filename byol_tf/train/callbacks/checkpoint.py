@@ -17,8 +17,9 @@ from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.process_exit import exit_now
 from byol_tf.train.signals import SignalWatch
 
-Logs = dict[str, Any] | None
 logger = logging.getLogger(__name__)
+
+Logs = dict[str, Any] | None
 
 
 class ResumedEpoch(keras.callbacks.Callback):
@@ -34,10 +35,10 @@ class ResumedEpoch(keras.callbacks.Callback):
     def __init__(self, step: int, means: Mapping[str, tuple[float, float]]):
         super().__init__()
         self.step, self.means = step, means
-        self._remaining: int | None = None
+        self._remaining_steps: int | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        """Restores the running means of the first epoch."""
+        """Restores the running means, before the first epoch only."""
         if self.step:
             # Here, since Keras has just reset all metrics.
             for metric in self.model.metrics:
@@ -47,18 +48,18 @@ class ResumedEpoch(keras.callbacks.Callback):
                     # `variable.assign` would divide the value among replicas, and round.
                     for replica_variable in _replica_values(self.model, variable):
                         replica_variable.assign(value)
-            self._remaining = self.params["steps"] - self.step
+            self._remaining_steps = self.params["steps"] - self.step
             self.step = 0
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Ends the first epoch after its remaining steps."""
-        if self._remaining is not None and batch + 1 >= self._remaining:
-            self.model.stop_training = True  # ends the epoch; `fit` resumes after `on_epoch_end`
+        """Ends the resumed epoch after its last step; `fit` continues with the next epoch."""
+        if self._remaining_steps is not None and batch + 1 >= self._remaining_steps:
+            self.model.stop_training = True
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        """Has `fit` continue with complete epochs."""
-        if self._remaining is not None:
-            self.model.stop_training, self._remaining = False, None
+        """Lets `fit` continue."""
+        if self._remaining_steps is not None:
+            self.model.stop_training, self._remaining_steps = False, None
 
 
 def running_means(model: keras.Model) -> dict[str, tuple[float, float]]:

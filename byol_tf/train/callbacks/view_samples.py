@@ -71,18 +71,14 @@ class ViewPictures(keras.callbacks.Callback):
         self.events.add(0, lambda: tf.summary.image("views", picture[None]))
 
     def _views(
-        self,
-        policy: ViewPolicy,
-        number: int,
-        originals: list[np.ndarray],
-        params: tf.Tensor,
+        self, policy: ViewPolicy, number: int, originals: list[np.ndarray], params: tf.Tensor
     ) -> tf.Tensor:
         """Returns one view of each image, float32 `[n, size, size, 3]` in [0, 1]."""
-        size, view_params = self.config.views.size, params[:, number]
+        size, own = self.config.views.size, params[:, number]
         if self.config.views.engine == "fused":
             if self.images.shape is None:  # as in training, the host crops photos of several sizes
                 boxes = [
-                    pixel_boxes(policy, view_params[i : i + 1], *image.shape[:2])[0].numpy()
+                    pixel_boxes(policy, own[i : i + 1], *image.shape[:2])[0].numpy()
                     for i, image in enumerate(originals)
                 ]
                 originals = [
@@ -102,12 +98,12 @@ class ViewPictures(keras.callbacks.Callback):
             return layer(np.stack(originals), params)
         engine = HostViews(policy, size)
         if self.images.shape is not None:
-            crops = engine.crop(tf.constant(np.stack(originals)), view_params)
+            crops = engine.crop(tf.constant(np.stack(originals)), own)
         else:
             crops = tf.stack(
                 [
-                    engine.crop_one(tf.constant(image), view_params[i : i + 1])
+                    engine.crop_one(tf.constant(image), own[i : i + 1])
                     for i, image in enumerate(originals)
                 ]
             )
-        return engine.augment(crops, view_params)
+        return engine.augment(crops, own)

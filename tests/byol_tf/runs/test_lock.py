@@ -14,6 +14,7 @@ import pytest
 from byol_tf.errors import RunFolderError
 from byol_tf.runs import lock as run_lock
 from byol_tf.runs.lock import RunLock
+from tests.helpers.waiting import HANG, wait_until
 
 ROOT = Path(__file__).parents[3]
 HOLD_LOCK = (
@@ -153,7 +154,7 @@ def test_immediate_exit_releases_the_lock(elsewhere, tmp_path, behaviour, code, 
     process = elsewhere(behaviour)
     if behaviour == "signalled":
         process.terminate()
-    assert process.wait(20) == code
+    assert process.wait(HANG) == code
     with RunLock(tmp_path / "run"):
         assert caplog.messages == []
 
@@ -200,7 +201,4 @@ def test_lock_file_is_touched_regularly(tmp_path, monkeypatch):
     monkeypatch.setattr(run_lock, "_HEARTBEAT", 0.02)
     with RunLock(tmp_path) as lock:
         os.utime(lock.path, (0, 0))
-        deadline = time.time() + 10
-        while lock.path.stat().st_mtime == 0 and time.time() < deadline:
-            time.sleep(0.02)
-        assert lock.path.stat().st_mtime > 0
+        wait_until(lambda: lock.path.stat().st_mtime > 0)

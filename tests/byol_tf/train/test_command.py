@@ -239,7 +239,7 @@ def test_report_agrees_with_the_run(finished):
     )
     assert before == result["untrained_knn_accuracy"]
     analysis = analyze_representations(config, load_run_encoder(config, folder), source)
-    assert np.mean(analysis.predicted == analysis.actual) == pytest.approx(
+    assert np.mean(analysis.predicted_labels == analysis.test_labels) == pytest.approx(
         result["probe_accuracy"], abs=0.011
     )  # one image
     shares = analysis.spectra["trained"][analysis.spectra["trained"] > 0]

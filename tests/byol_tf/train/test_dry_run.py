@@ -61,7 +61,8 @@ def test_a_slow_reader_lowers_the_measured_input():
     assert 0 < estimate.input < 200 * 4 * estimate.cores
     assert estimate.on_cpu
     assert estimate.batch_size == 64  # all the images
-    assert estimate.bytes_per_image == 16 * 16 * 3 + 16
+    # The image, and 48 random parameters for each of two views.
+    assert estimate.bytes_per_image == 16 * 16 * 3 + 2 * 48 * 4
     assert estimate.step > 0
     assert len(estimate.steps) == 3
     assert 1 <= len(estimate.inputs) <= 3

@@ -1,4 +1,4 @@
-"""Training with fused views in the step and on the host, by the keys of the config."""
+"""Fused views in training: in the step or on the host, with the parameters of host views."""
 
 import json
 import logging
@@ -125,7 +125,7 @@ def test_views_in_step_and_on_host_train_alike(one_step_at_a_time):
         np.testing.assert_allclose(one.numpy(), same.numpy(), rtol=1e-3, atol=1e-5)
 
 
-def test_host_makes_views_of_crops_too():
+def test_crops_become_views_on_the_host():
     mixed = images()
     mixed.shape = None
     crops = next(iter(train_batches(config(), mixed)))
@@ -211,10 +211,10 @@ def test_run_on_photos_of_several_sizes(tmp_path, caplog):
     )
     experiment = Experiment(chosen, tmp_path / "run")
     experiment.prepare()
-    *crops, ids = next(iter(train_batches(chosen, experiment.source.pretrain)))
+    *crops, params = next(iter(train_batches(chosen, experiment.source.pretrain)))
     assert len(crops) == len(experiment.model.views) == 2
     assert {(crop.dtype, *crop.shape) for crop in crops} == {(tf.uint8, BATCH, 32, 32, 3)}
-    assert ids.shape == (BATCH, 2)
+    assert params.shape == (BATCH, 2, 48)
     with caplog.at_level(logging.INFO):
         result = experiment.run(verbose=0)
     assert (result["steps"], result["pretrain_images"]) == (4, 17)

@@ -198,6 +198,7 @@ def test_signal_during_a_stalled_batch_ends_the_run(
 
 
 def test_signal_during_a_hanging_save_ends_the_run(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(checkpoint_writer, "HANG_SECONDS", 0.1)
     caplog.set_level(logging.INFO)
     answers, ended, signals = threading.Event(), [], SignalWatch("")
