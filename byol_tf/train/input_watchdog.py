@@ -24,10 +24,10 @@ class InputWatchdog:
     Slow input still decodes, copies or computes: as long as the process uses more than a twentieth
     of one core's time in one of six seconds, nothing is reported, however long a batch takes.
 
-    Batches are counted by two Python functions in the pipeline, 0.15 ms a batch on a busy machine
-    (`python -m benchmarks.host`). One wouldn't do: a worker with several steps in a call that waits
-    for another worker looks like one that waits for its disk, unless it is known that a batch was
-    requested. TensorFlow's own health check doesn't notice stalled input (docs/devices.md).
+    Two Python functions in the pipeline count each batch, in about 0.1 ms
+    (`python -m benchmarks.input_watchdog`). One wouldn't do: where a call has several steps, a
+    worker that waits for another one looks like one that waits for its disk, unless it is known
+    that a batch was requested. TensorFlow's own health check doesn't notice stalled input.
 
     Args:
         on_stall: called once, from a thread, with the seconds that a batch has been waited for.
