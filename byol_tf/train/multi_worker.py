@@ -20,12 +20,8 @@ from byol_tf.errors import (
     RunStopped,
     WorkerLost,
 )
-from byol_tf.train.failure_channel import (
-    START_TIMEOUT,
-    FailureChannel,
-    restart_advice,
-    write_to_stderr,
-)
+from byol_tf.train.failure_channel import FailureChannel
+from byol_tf.train.rendezvous import START_TIMEOUT, connect_workers, report_exit
 from pipelines.sources import SourceError
 
 _USAGE_ERROR = 2
@@ -45,7 +41,7 @@ def join_workers(cluster: Cluster, timeout: float = START_TIMEOUT) -> "Workers":
         WorkerLost: if a worker is still missing after `timeout`.
     """
     channel = FailureChannel(cluster.index, len(cluster.addresses))
-    channel.connect(cluster.addresses, timeout)
+    channel.start(connect_workers(cluster.index, cluster.addresses, timeout))
     # All workers are there, so this takes a moment. If one ends in that moment, TensorFlow waits
     # for it while it holds Python's lock, and only a timer outside Python can end this process.
     faulthandler.dump_traceback_later(timeout, exit=True)
@@ -114,7 +110,7 @@ class Workers:
             reason = self._lost_worker(error)
             if reason is not None:
                 self.channel.wait_for_failure()  # it knows more, and exits if it has heard of it
-                write_to_stderr(f"{reason}{restart_advice()}")
+                report_exit(LOST, reason)
                 self.channel.announce(LOST, f"stopped: {reason}")
                 raise WorkerLost(reason) from error
             first_line = str(error).strip().partition("\n")[0]

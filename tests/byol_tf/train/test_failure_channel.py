@@ -2,14 +2,12 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
-from byol_tf.errors import LOST, DeviceError, WorkerLost
+from byol_tf.errors import LOST
 from byol_tf.train.failure_channel import FailureChannel
 from tests.helpers.waiting import HANG
 from tests.helpers.workers import ROOT, free_addresses
@@ -17,11 +15,12 @@ from tests.helpers.workers import ROOT, free_addresses
 WORKER = """
 import sys, time
 from byol_tf.train.failure_channel import FailureChannel
+from byol_tf.train.rendezvous import connect_workers
 index, addresses = int(sys.argv[1]), sys.argv[2:]
 channel = FailureChannel(index, len(addresses))
 if index == 0:
     channel.on_signal = lambda number: print("signal", number, flush=True)
-channel.connect(addresses)
+channel.start(connect_workers(index, addresses))
 print("connected", flush=True)
 for line in sys.stdin:
     exec(line)
@@ -127,62 +126,6 @@ def test_signal_ends_all_while_no_step_runs(three):
     three.send(1, line="channel.send_signal(15)")
     for index in range(3):
         assert three.exit_of(index) == (143, "\nworker 2 of 3 was stopped by SIGTERM\n")
-
-
-def test_start_waits_past_strangers_and_restarted_workers():
-    addresses = free_addresses(2)
-    host, port = addresses[0].split(":")
-    chief = subprocess.Popen(
-        [sys.executable, "-c", WORKER, "0", *addresses],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        for hello in (b"GET / HTTP/1.1\n", b'{"index": 7}\n', b'"text"\n', b'{"index": 1}\n'):
-            deadline = time.monotonic() + HANG
-            while True:
-                try:
-                    stranger = socket.create_connection((host, int(port)))
-                    break
-                except ConnectionRefusedError:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.1)
-            with stranger:
-                stranger.sendall(hello)
-                if b'"index": 1' not in hello:
-                    assert stranger.recv(1) == b""  # refused
-        # The last one had the worker's index, was taken for it, and ended. The chief has left the
-        # start by then, so it ends too.
-        assert chief.wait(HANG) == LOST
-    finally:
-        chief.kill()
-        chief.communicate()
-
-
-@pytest.mark.parametrize("index", [0, 1])
-def test_missing_worker_is_named_and_waited_for_until_timeout(index, capfd, caplog):
-    addresses = free_addresses(2)
-    channel = FailureChannel(index, 2)
-    with caplog.at_level("INFO"), pytest.raises(WorkerLost, match=addresses[1 - index]) as raised:
-        channel.connect(addresses, timeout=3.0, reminder_interval=0.1)
-    assert raised.value.exit_code == LOST
-    reminder = caplog.messages[0]
-    assert reminder.startswith(f"worker {index + 1} of 2 has waited ")
-    assert reminder.endswith(f" s for {addresses[1 - index]}, and gives up after 3 s")
-    assert "and gives up. Start all workers again" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("index", [0, 1])
-def test_port_in_use_is_refused_with_its_address(index):
-    addresses = free_addresses(2)
-    host, port = addresses[index].split(":")
-    with (
-        socket.create_server((host, int(port))),
-        pytest.raises(DeviceError, match=rf"can't open port {port}.*\({addresses[index]}\)"),
-    ):
-        FailureChannel(index, 2).connect(addresses)
 
 
 def test_channel_without_connections_does_nothing():
