@@ -9,9 +9,7 @@ import tensorflow as tf
 
 from byol_tf.train import input_watchdog
 from byol_tf.train.input_watchdog import InputWatchdog
-
-HANG = 600.0
-"""Seconds after which a test counts as hanging."""
+from tests.helpers.waiting import HANG
 
 
 class Stalls(list):

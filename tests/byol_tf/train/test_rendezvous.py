@@ -9,7 +9,8 @@ import pytest
 
 from byol_tf.errors import LOST, DeviceError, WorkerLost
 from byol_tf.train.rendezvous import connect_workers
-from tests.helpers.workers import HANG, ROOT, free_addresses
+from tests.helpers.waiting import HANG
+from tests.helpers.workers import ROOT, free_addresses
 
 CHIEF = """
 import sys

@@ -16,7 +16,8 @@ from byol_tf.models.ema import TargetUpdate, constant_tau
 from byol_tf.train.callbacks.monitors import DataWait, StepMonitor, estimate_wait
 from byol_tf.train.input_watchdog import InputWatchdog
 from tests.helpers import tiny
-from tests.helpers.workers import HANG, ROOT
+from tests.helpers.waiting import HANG
+from tests.helpers.workers import ROOT
 
 BATCH = 16
 
