@@ -86,10 +86,10 @@ class DataWait(keras.callbacks.Callback):
 def estimate_wait(began: float, ended: float, batches: list[tuple[float, float]]) -> float:
     """Estimates how long the steps of one call waited for their batches.
 
-    Where the steps request their own batches, as on a CPU, they wait from each request to its
-    arrival. Where a buffer on the device requests ahead, the first request came before the call,
-    and nobody sees when a step takes a batch: then the steps are assumed to be equally long. Each
-    is at most the time from a batch's arrival to the call's end, divided by the steps left.
+    Where the steps request their own batches, they wait from each request to its arrival. Where a
+    buffer of tf.data or of the device requests ahead, the first request came before the call, and
+    nobody sees when a step takes a batch: then the steps are assumed to be equally long. Each is at
+    most the time from a batch's arrival to the call's end, divided by the steps left.
 
     Args:
         began: when the call began.

@@ -61,11 +61,13 @@ def test_times_are_those_of_request_and_arrival():
     watchdog = InputWatchdog(pytest.fail)
     iterator = iter(watchdog.watch(blocking_batches(1, released)))
     next(iterator)
-    began = time.perf_counter()
-    threading.Timer(0.3, released.set).start()
+    released_at = time.perf_counter()
+    released.set()
     next(iterator)
     first, second = watchdog.pop_times(2)
-    assert first[0] <= first[1] <= began <= second[0] <= second[1] - 0.2
+    # tf.data may request the second batch before it is asked for it.
+    assert first[0] <= first[1] <= second[0] <= second[1]
+    assert second[1] >= released_at
     next(iterator)
     assert len(watchdog.pop_times(1)) == 1
 
