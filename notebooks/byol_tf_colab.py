@@ -198,9 +198,8 @@ display(Image(f"{RUN}/figures/curves.png"))
 
 # %%
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ["TPU_LOAD_LIBRARY"] = (
-    "0"  # for the import alone, which else takes the TPU from the commands below
-)
+# For the import alone, which would take the TPU from the commands below.
+os.environ["TPU_LOAD_LIBRARY"] = "0"
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
@@ -209,11 +208,9 @@ import tensorflow as tf
 del os.environ["TPU_LOAD_LIBRARY"]
 tf.config.set_visible_devices([], "GPU")  # whose memory the commands below need
 
-from byol_tf.config.loading import load_config
+from byol_tf import inference_model, load_config, open_source
 from byol_tf.models.from_config import build_config_encoder
-from byol_tf.models.inference import inference_model
 from byol_tf.runs.data import source_options
-from pipelines.sources import open_source
 
 config = load_config(f"{RUN}/config.json")
 test = open_source(**source_options(config)).test

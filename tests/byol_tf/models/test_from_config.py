@@ -139,7 +139,7 @@ def test_simsiam_heads():
         predictor={"hidden_size": 8},
     )
     model = build_model(chosen)
-    kinds = [type(layer).__name__ for layer in model.projector.num_layers[1:]]
+    kinds = [type(layer).__name__ for layer in model.projector.layers[1:]]
     assert kinds == [
         "Dense",
         "BatchNorm",
