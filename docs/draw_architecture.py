@@ -1,8 +1,8 @@
 """Draws docs/images/architecture.png from the code: layers, packages and their imports.
 
 The rows are the layers of the import-linter contract in setup.cfg. An arrow is a direct import
-between two packages; one that follows from others (a imports b, b imports c, a imports c) is left
-out, so that the picture stays readable.
+between two packages; one that follows from others (a imports b, b imports c, a imports c) isn't
+drawn, so that the picture stays readable.
 
     python docs/draw_architecture.py
 """
@@ -26,6 +26,7 @@ WIDTH, HEIGHT, GAP = 2.1, 0.62, 0.6  # of a box, and between rows, in inches
 PURPOSE = {
     "compare": "runs side by side",
     "compat": "private names of Keras",
+    "constants": "of configs and networks",
     "config": "schema, loading, messages",
     "convert": "encoders of others",
     "devices": "strategy, precision, seeds",

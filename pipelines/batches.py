@@ -30,7 +30,7 @@ def image_batches(
 ) -> tf.data.Dataset:
     """Returns endless batches of unchanged images, for views that `FusedViews` makes in the step.
 
-    They are an eighth of the bytes of two float views.
+    They take an eighth of the bytes of two float32 views of the same size.
 
     Args:
         images: the set to learn from, all of one shape.
@@ -80,7 +80,7 @@ def crop_batches(
     worker: int = 0,
     workers: int = 1,
 ) -> tf.data.Dataset:
-    """Returns endless batches of crops, for views that are made in the step but for the crop.
+    """Returns endless batches of crops; the rest of each view is made in the step.
 
     They are a quarter of the bytes of float views.
 
@@ -205,7 +205,7 @@ def _read(images: Images, indices: tf.Tensor) -> tf.Tensor:
 
 
 def _one_by_one(make: Callable, order: Order, first_step: int) -> tf.data.Dataset:
-    """Returns batches of what `make(epoch, position, index)` returns for one image."""
+    """Applies `make(epoch, position, index)` to each image; returns batches of the results."""
 
     @tf.autograph.experimental.do_not_convert
     def split_batch(step: tf.Tensor) -> tf.data.Dataset:

@@ -19,8 +19,8 @@ from byol_tf.config.messages import (
 from byol_tf.config.schema import Config
 
 MAX_ISSUES = 100
-"""Mistakes that are described; the rest is counted. A file with more of them is no config, and the
-search for the known key that is nearest to an unknown one takes time."""
+"""Most mistakes that are described; the rest is counted. A file with more of them is no config, and
+the search for the known key that is nearest to an unknown one takes time."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _is_encodable(text: str) -> bool:
 def _describe_errors(
     tree: dict[str, Any], errors: Sequence[Any], repeated: set[Key]
 ) -> list[ConfigIssue]:
-    """Words pydantic's errors, and the conflicts between the keys that have none."""
+    """Returns issues for pydantic's errors, and for conflicts between valid keys."""
     unknown = {
         key: describe_unknown_key(key, tree)
         for key, error in ((_key(error), error) for error in errors[:MAX_ISSUES])

@@ -42,7 +42,7 @@ class Evaluation:
     test: Images
 
     def plain_model(self) -> "keras.Model":
-        """The inference model as an export has it, so that a run and its exports agree exactly."""
+        """The inference model as exported, so that a run and its exports agree exactly."""
         from byol_tf.models.inference import exported_form
 
         if not self.options.run:
@@ -50,7 +50,7 @@ class Evaluation:
         return exported_form(self.inference, *self.config.views.preparation)
 
     def features(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Features and labels of the training images, then those of the test images."""
+        """Returns features and labels of the training images, then of the test images."""
         from byol_tf.evaluate.features import embed
 
         model = self.plain_model()
@@ -58,7 +58,7 @@ class Evaluation:
         return train, require_labels(self.train), test, require_labels(self.test)
 
     def training_settings(self) -> dict[str, Any]:
-        """The training options that the user gave, by the names of the recipes' attributes."""
+        """Returns the training options that were given, by the names of the recipes' attributes."""
         settings = {name: getattr(self.options, name) for name in ("epochs", "batch_size", "rates")}
         return {
             name: tuple(value) if name == "rates" else value
@@ -271,7 +271,7 @@ def labelled_source(
 
 
 def evaluation_crop_size(inference: "keras.Model", config: Config) -> int:
-    """Side of the encoder's input in pixels; of a model that doesn't tell, `views.size`."""
+    """Returns the side of the encoder's input in pixels; `views.size` if it isn't known."""
     from byol_tf.models.inference import split_inference_model
 
     try:

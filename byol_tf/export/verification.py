@@ -24,7 +24,7 @@ _TIMEOUT = 2700.0
 """Seconds until a worker counts as hanging. A small encoder needs ten, the largest one on a CPU of
 few cores 9 a photo."""
 _MIN_IMAGES = 20
-"""With fewer images one alone would decide about the share of nearest neighbours."""
+"""With fewer images, one would change the share of nearest neighbours by more than 5%."""
 _NEIGHBOUR_SET = 100
 """Nearest neighbours are searched among this many images: the more there are, the smaller is the
 difference between the nearest two, and the less it means which of them is nearer."""

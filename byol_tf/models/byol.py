@@ -17,7 +17,7 @@ from byol_tf.models.nonfinite import CHECKS, SkipNonFinite, flags, total
 from byol_tf.models.trainer import NONFINITE, STEP_LOSS, MultiStepTrainer
 
 PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE = 4096, 256
-"""Of projector and predictor (BYOL paper, section 3.3)."""
+"""Widths of the paper's projector and predictor (BYOL paper, section 3.3)."""
 
 
 class BYOL(MultiStepTrainer):
@@ -118,8 +118,9 @@ class BYOL(MultiStepTrainer):
         """
         optimizer, variables = self.optimizer, self.trainable_variables
         views = self.make_views(data)  # one [N, H, W, 3] for each view
+        # What the forward pass changes, with its values before, restored if the step is skipped.
         state = [(variable, tf.convert_to_tensor(variable)) for variable in self._statistics()]
-        measures, gradients = self._average_gradients(views)  # {name: []}, one for each variable
+        measures, gradients = self._average_gradients(views)  # {name: []}; one for each variable
         measures = self._mean_over_replicas(measures)
         logs = {"learning_rate": tf.identity(optimizer.learning_rate)}
         step = tf.identity(optimizer.iterations.value)  # []
@@ -296,7 +297,7 @@ class BYOL(MultiStepTrainer):
     def _update_metrics(
         self, measures: dict[str, tf.Tensor], failures: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Returns the epoch's means, after a step's measures were added unless it was skipped."""
+        """Adds a step's measures to the epoch's means unless it was skipped; returns the means."""
         clean = tf.reduce_all(failures == 0.0)
         for name, mean in self._metric_means.items():
             value = tf.where(clean, measures[name], 0.0)
@@ -304,7 +305,7 @@ class BYOL(MultiStepTrainer):
         return {name: mean.result() for name, mean in self._metric_means.items()}
 
     def _report(self, measures: dict[str, tf.Tensor], failures: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what `MultiStepTrainer` takes out of the logs: the step's loss and failures."""
+        """Returns the logs that `MultiStepTrainer` removes: the step's loss and failures."""
         online = [v for network in self.networks.values() for v in network.trainable_variables]
         target = [v for _, v in self.target_pairs()] if self.target == "ema" else []
         failures = tf.concat([failures, flags(total(online), total(target))], axis=0)

@@ -8,11 +8,11 @@ import tensorflow as tf
 from byol_tf import compat
 
 PRE_UPDATE = ("views", "loss", "gradient", "batch statistics", "loss scale")
-"""Checked before the optimizer's update; a non-finite one skips the step."""
+"""Checks before the optimizer's update; a failure skips the step."""
 POST_UPDATE = ("weight", "target network")
-"""Checked after it. These can't be skipped: the next step would begin with them."""
+"""Checks after it. A failure can't be skipped: the next step would start from it."""
 FATAL = ("loss scale", *POST_UPDATE)
-"""Persist in the state that a checkpoint holds, and therefore always end the run."""
+"""Failures that persist in a checkpoint's state and therefore always end the run."""
 CHECKS = PRE_UPDATE + POST_UPDATE
 
 MIN_LOSS_SCALE = 2.0**-14
@@ -27,7 +27,7 @@ class SkipNonFinite:
 
     To `keras.optimizers.Optimizer.apply_gradients` it is what `optax.apply_if_finite` is to an
     optax update, and like Keras' `LossScaleOptimizer` it has all replicas skip together. It holds
-    no state: who counts skipped steps reads the flags.
+    no state: skipped steps are counted from the flags that it returns.
 
     Args:
         optimizer: may be a `LossScaleOptimizer`, which skips steps to find its scale. That is no
@@ -88,7 +88,7 @@ class SkipNonFinite:
         statistics: Iterable[keras.Variable],
     ) -> tf.Tensor:
         """Returns the flags of `PRE_UPDATE` after an exchange between replicas."""
-        scale = tf.constant(MIN_LOSS_SCALE)  # without a loss scale no search for one goes on
+        scale = tf.constant(MIN_LOSS_SCALE)  # without a loss scale none is being searched for
         if self._scales_loss:
             scale = self.optimizer.dynamic_scale.value
         valid_scale = tf.where(scale > 0.0, scale, float("nan"))

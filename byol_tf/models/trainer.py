@@ -13,8 +13,7 @@ from byol_tf.errors import NotFiniteError
 from byol_tf.models.nonfinite import CHECKS, FATAL, PRE_UPDATE
 
 MAX_SKIPPED_IN_ROW = 20
-"""Consecutive skipped steps after which training stops: that is no longer a bad batch now and
-then."""
+"""Consecutive skipped steps after which training stops: more than an occasional bad batch."""
 
 STEP_LOSS, NONFINITE = "step_loss", "nonfinite/"
 """Logs of a `train_step` that `fit` keeps in `last_call` instead of passing them to callbacks: the
@@ -25,7 +24,7 @@ Logs = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class CallReport:
-    """What `fit`'s last call of the compiled function did.
+    """Report of `fit`'s last call of the compiled function.
 
     Attributes:
         losses: float32 `[steps made]`, the loss of each step over all replicas.
@@ -105,7 +104,7 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
         super().compile(optimizer, jit_compile=jit_compile, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Callable[[Iterator], Logs]:
-        """Builds what `fit` calls with its iterator; see the class."""
+        """Builds the function that `fit` calls with its iterator; see the class."""
         if self.train_function is not None and not force:
             return self.train_function
         strategy, steps = self.distribute_strategy, self.steps_per_execution
@@ -170,7 +169,7 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
                 raise NotFiniteError(text)
             if set(failures) & set(self._ending_checks):
                 change = "monitor.on_nonfinite=skip"
-                text += f". It comes again from a checkpoint before it; {change} skips such a step"
+                text += f". It recurs when the run is resumed; {change} skips such a step"
                 raise NotFiniteError(text, change)
             skipped = bool(set(failures) & set(PRE_UPDATE))
             self.skipped_steps += skipped

@@ -177,7 +177,7 @@ class CheckpointWriter:
             )
 
     def _verified(self, path: Path) -> bool:
-        """Whether a checkpoint is valid; one of an earlier process is read once to find out."""
+        """Returns whether a checkpoint is valid; one of an earlier process is read once."""
         if path not in self._is_valid:
             try:
                 verify(path)

@@ -133,7 +133,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def position_of(path: Path) -> tuple[int, int]:
-    """Returns (completed epochs, completed steps of the next) from the name of a checkpoint."""
+    """Returns (completed epochs, completed steps of the next epoch) from a checkpoint's name."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         raise ValueError(f"expected the name of a checkpoint's folder; received {path.name}")
@@ -197,8 +197,8 @@ def recover(folder: Path, trained_epochs: int = 0) -> LoadedCheckpoint | None:
             there is none, or another version of byol_tf wrote the newest. Nothing is moved then.
         OSError: as `read_newest`.
     """
-    # The history has an epoch before its checkpoint is written. A process that was killed in
-    # between has lost nothing that was saved.
+    # The history lists an epoch before the epoch's checkpoint is written. A process that was killed
+    # in between has lost nothing that was saved.
     killed_before_first_save = any(folder.glob(".*.part")) or (
         trained_epochs == 1 and not os.path.lexists(folder)
     )

@@ -127,5 +127,5 @@ def _lowest_tau(config: Config) -> float:
 
 
 def _changes_much(view: ViewPolicy) -> bool:
-    """Whether a view policy crops or changes colours."""
+    """Returns whether a view policy crops or changes colours."""
     return view.crop_area[0] < 0.9 or view.jitter_probability > 0

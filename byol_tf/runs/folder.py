@@ -3,7 +3,7 @@
 ```
 runs/stl10-2026-11-21-1/
   config.json  environment.json  photos.json.gz  skipped.csv  history.csv  result.json  report.html
-  checkpoints/  logs/ (TensorBoard)  figures/ (PNG)
+  checkpoints/  logs/ (TensorBoard)  figures/ (PNG)  evaluation/ (results of byol_tf.evaluate)
   export/encoder/1/ (SavedModel)  export/encoder.keras
   export/USAGE.md  export/README.md (model card)
 ```
@@ -301,7 +301,7 @@ def _named_folder(config: dict[str, Any], run_dir: str, fresh: bool) -> RunFolde
 
 
 def _is_empty(root: Path) -> bool:
-    """Whether a path is a folder that holds at most a lock file."""
+    """Returns whether a path is a folder that holds at most a lock file."""
     return root.is_dir() and all(path.name == LOCK_NAME for path in root.iterdir())
 
 

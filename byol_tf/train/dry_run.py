@@ -21,6 +21,7 @@ from byol_tf.runs.data import source_options, train_batches
 from byol_tf.runs.encoders import starting_weights
 from byol_tf.runs.folder import RunFolder
 from byol_tf.train.out_of_memory import out_of_memory
+from pipelines.registry import SOURCES
 from pipelines.sources import Images, sample_source
 
 _SAMPLE_IMAGES = 512
@@ -221,7 +222,7 @@ def remedies(config: Config) -> str:
         changes.append("views.engine=fused")
     elif views.placement == "host":
         changes.append("views.placement=step")
-    reads_files = data.source not in ("textures", "digits")
+    reads_files = bool(SOURCES[data.source].takes)
     if reads_files and (data.image_size is None or data.cache == "none"):
         changes.append("photos made smaller once (data.image_size with data.cache=memory)")
     return ", or ".join(changes)

@@ -154,7 +154,7 @@ class Experiment:
         return measure_lines(self.config, self.folder, self.plan().schedule)
 
     def prepare(self) -> None:
-        """Opens the images and builds devices, model and optimizer; writes nothing.
+        """Opens the images and builds devices, model and optimizer; the run folder isn't touched.
 
         `run` calls it; a second call does nothing.
 
@@ -249,7 +249,7 @@ class Experiment:
         self.workers.barrier()
 
     def _initialize_or_resume(self, command: list[str]) -> ResumePoint:
-        """Restores the newest checkpoint, or initializes the model; writes what is known by now."""
+        """Restores the newest checkpoint or initializes the model; starts the folder's files."""
         folder, images = self.folder, self.source.fingerprint
         try:
             checkpoint = recover(folder.checkpoints, folder.trained_epochs())
