@@ -45,7 +45,7 @@ class OptimizerHooks:
 
     @property
     def gradients_seen(self) -> Any:
-        """How many gradients were applied, where Keras evaluates learning rate schedules.
+        """The number of gradients applied, at which Keras evaluates learning rate schedules.
 
         The public `iterations` counts updates, fewer with `gradient_accumulation_steps`.
         """

@@ -29,12 +29,10 @@ class CallReport:
     Attributes:
         losses: float32 `[steps made]`, the loss of each step over all replicas.
         failures: for each of them the names of `CHECKS` that weren't finite; () for a clean step.
-        steps: steps of the call; fewer are made where one ends the run.
     """
 
     losses: np.ndarray
     failures: tuple[tuple[str, ...], ...]
-    steps: int
 
 
 class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
@@ -143,7 +141,7 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
         def train_function(iterator: Iterator) -> Logs:
             rows = all_steps(iterator).numpy()
             logs = dict(zip(names, rows.T, strict=True))  # [steps made] each
-            self._handle_report(_take_report(logs, steps))
+            self._handle_report(_take_report(logs))
             return {name: values[-1] for name, values in logs.items()}
 
         self.train_function = train_function
@@ -178,7 +176,7 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
                 raise NotFiniteError(f"{text}; {MAX_SKIPPED_IN_ROW} steps were skipped in a row")
 
 
-def _take_report(logs: Logs, steps: int) -> CallReport:
+def _take_report(logs: Logs) -> CallReport:
     """Moves the report of a call out of its logs, `[steps made]` by name."""
     made = len(next(iter(logs.values())))
     losses = logs.pop(STEP_LOSS, logs.get("loss", np.full(made, np.nan, np.float32)))
@@ -186,4 +184,4 @@ def _take_report(logs: Logs, steps: int) -> CallReport:
     failures = tuple(
         tuple(name for name, flag in flags.items() if flag[step] > 0.0) for step in range(made)
     )
-    return CallReport(losses, failures, steps)
+    return CallReport(losses, failures)

@@ -1,10 +1,5 @@
 """Schedules of tau, and the target update in training."""
 
-import json
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -12,6 +7,7 @@ import tensorflow as tf
 
 from byol_tf.models.ema import TargetUpdate, constant_tau, cosine_tau, dropped_tau, tau_schedule
 from tests.helpers import tiny
+from tests.helpers.child_code import run_code
 from tests.reference import learning as reference
 
 
@@ -283,17 +279,7 @@ print(json.dumps({
 
 
 def test_two_replicas_equal_one_with_the_same_global_batch():
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_REPLICAS],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = run_code(TWO_REPLICAS)
     assert (found["replicas"], found["synchronised"], found["steps"]) == (2, True, 3)
     assert found["error"] < 1e-5
     assert found["loss"][0] == pytest.approx(found["loss"][1], rel=1e-5)

@@ -1,10 +1,5 @@
 """The losses and the collapse measures against NumPy, and at their limits."""
 
-import json
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,6 +13,7 @@ from byol_tf.models.losses import (
     projection_std,
     regression_loss,
 )
+from tests.helpers.child_code import run_code
 from tests.reference import learning as reference
 
 
@@ -263,17 +259,7 @@ print(json.dumps({
 
 
 def test_negatives_cross_replicas_with_gradients():
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_REPLICAS],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = run_code(TWO_REPLICAS)
     p, z = found["p"], found["z"]
     expected = (
         4.0 - reference.info_nce(p, z, 0.3, 1.0) - reference.info_nce(p[::-1], z[::-1], 0.3, 1.0)

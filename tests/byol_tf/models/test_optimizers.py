@@ -1,10 +1,6 @@
 """Optimizers and rates against NumPy float64 and, for LARS, optax, step by step."""
 
 import functools
-import json
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -22,6 +18,7 @@ from byol_tf.models.optimizers import (
     exclude_norm_and_bias,
     is_excluded,
 )
+from tests.helpers.child_code import run_code
 from tests.reference import optimizers as reference
 
 SHAPES = {"conv": (3, 3, 2, 4), "dense": (5, 4), "bias": (4,), "gamma": (4,), "scalar": ()}
@@ -495,7 +492,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from byol_tf.models.optimizers import WarmupSchedule
-from tests.byol_tf.test_optimizers import MAKERS, SHAPES, gradients, largest_error, start, trained
+from tests.byol_tf.models.test_optimizers import MAKERS, SHAPES, gradients, largest_error, start, trained
 
 STEPS, GROUP = gradients()[:6], {0: WarmupSchedule(0.1, 8, 2), 3: 0.3}
 strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
@@ -535,17 +532,7 @@ print(json.dumps(found))
 
 @pytest.mark.long
 def test_two_replicas_equal_one_with_groups_and_exclusions():
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_REPLICAS],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = run_code(TWO_REPLICAS)
     assert found["replicas"] == 2
     assert set(found["cases"]) == {*MAKERS, "scaled"}
     for name, case in found["cases"].items():

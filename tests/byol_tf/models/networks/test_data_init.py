@@ -1,10 +1,5 @@
 """Tests of `DataInit` against batch normalisation in NumPy and in networks."""
 
-import json
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -18,6 +13,7 @@ from byol_tf.models.networks import (
     mlp_head,
 )
 from byol_tf.models.networks.blocks import conv, dense, normalize
+from tests.helpers.child_code import run_code
 from tests.helpers.layer_harness import check_layer, relative_error
 from tests.reference import networks as reference
 
@@ -234,17 +230,7 @@ print(json.dumps(largest))
 
 @pytest.mark.long
 def test_replicas_are_initialized_equally():
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_REPLICAS],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    largest = json.loads(done.stdout.splitlines()[-1])
+    largest = run_code(TWO_REPLICAS)
     assert (largest["replicas"], largest["difference"]) == (2, 0.0)
     assert largest["error"] < 1e-4
     assert largest["change"] > 0.1
