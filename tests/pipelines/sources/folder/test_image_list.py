@@ -105,7 +105,7 @@ def test_missing_files_are_skipped_and_listed(shelf):
         (
             "x.txt",
             "photos/00.png\n\n\tcat\n",
-            r"x\.txt:3: expected a path, or a path and a class; received no path",
+            r"x\.txt:3: a label \('cat'\) without a path",
         ),
         (
             "x.txt",
@@ -117,14 +117,18 @@ def test_missing_files_are_skipped_and_listed(shelf):
             "photos/a, b.png,cat\n",
             r"x\.csv:1: expected a path, or a path and a class; received 3 fields",
         ),
-        ("x.csv", '"photos/00.png,cat\n', r"x\.csv:1: expected a path, or a path and a class; "),
+        (
+            "x.csv",
+            '"photos/00.png,cat\n',
+            r"x\.csv:1: expected a quote at both ends of a field, or at none ",
+        ),
         ("x.txt", "a\0b\n", r"x\.txt:1: .* received a zero byte"),
         (
             "x.txt",
             "photos/00.png\n# again\n./photos/00.png\n",
             r"x\.txt:3: photos/00.png stands in line 1 already",
         ),
-        ("x.txt", "\ta\n" * 9, r"x\.txt:5: [^\n]*\nand 4 more"),
+        ("x.txt", "\ta\n" * 29, r"x\.txt:20: [^\n]*\n... and 9 more"),
         (
             "x.txt",
             "photos/00.png,cat\n",
