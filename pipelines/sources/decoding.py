@@ -29,8 +29,6 @@ MAX_PIXELS = 200_000_000
 HALVED_PIXELS = 2**26
 """A picture of more pixels is read at half its width and height, and one at a time, so that no
 photo takes more memory than one of 67 megapixels."""
-# Pillow has one limit for the whole process: it warns beyond it, and refuses twice as many pixels.
-Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or MAX_PIXELS, MAX_PIXELS)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 """Formats that are opened, by Pillow's names and whatever the file is called, as are those of
@@ -243,8 +241,8 @@ def _opened(file: BinaryIO) -> Image.Image:
     read_whole = start[8:] == b"WEBP" or start[4:8] == b"ftyp"
     budget = WHOLE_FILE_BYTES if read_whole else HEADER_BYTES
     limited = _LimitedReader(file, budget)
-    image = Image.open(limited, formats=(*FORMATS, *heic.readable()))
-    if image.width * image.height > MAX_PIXELS:  # others may have raised Pillow's own limit
+    image = _identified(limited)
+    if image.width * image.height > MAX_PIXELS:
         image.close()
         raise Image.DecompressionBombError
     limited.budget += _budget(image.size) - budget
@@ -252,6 +250,24 @@ def _opened(file: BinaryIO) -> Image.Image:
         image.close()
         raise UnreadableImage(_TOO_LONG)
     return image
+
+
+def _identified(file: _LimitedReader) -> Image.Image:
+    """Opens an image as `Image.open` does, but without its limit of pixels.
+
+    That is one for the whole process, lower than `MAX_PIXELS`, and beyond half of it Pillow warns.
+    """
+    Image.init()
+    start = file.read(16)
+    for name in (*FORMATS, *heic.readable()):
+        factory, accepts = Image.OPEN[name]
+        accepted = accepts is None or accepts(start)
+        if not accepted or isinstance(accepted, str):  # text: why it can't be read here
+            continue
+        file.seek(0)
+        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
+            return factory(file, "")
+    raise UnidentifiedImageError
 
 
 def _budget(size: tuple[int, int]) -> int:
@@ -289,7 +305,7 @@ def _repaired(file: BinaryIO, error: Exception) -> BinaryIO | None:
     if start[:2] == _JPEG_START and "truncated" in str(error):
         with _opened(file) as image:
             file.seek(0)
-            data = file.read(_budget(image.size))
+            data = file.read(_budget(image.size)).removesuffix(b"\xff")  # half an end marker
         if _is_complete_jpeg(data):
             return io.BytesIO(data + _JPEG_END)
     return None
@@ -317,7 +333,7 @@ def _is_complete_jpeg(data: bytes) -> bool:
     if _JPEG_END in data[scan:]:
         return True
     digests = set()
-    for end in (b"", b"\x55" * 64):
+    for end in (b"", b"\x55" * 64, b"\xaa" * 64):
         with _opened(io.BytesIO(data + end + _JPEG_END)) as image, _one_at_a_time(image.size):
             if "progressive" in image.info or data[scan + 4] != image.layers:
                 return False
@@ -449,7 +465,7 @@ def _reason(error: Exception, file: BinaryIO) -> str:
     if isinstance(error, UnidentifiedImageError):
         file.seek(0)
         return heic.missing_reader(file.read(64)) or "not an image of a supported format"
-    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+    if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS:,} pixels"
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
