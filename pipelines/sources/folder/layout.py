@@ -322,7 +322,14 @@ def _lay_out_splits(
     elif "val" in paths:
         roles = {top: "test" if role == "val" else role for top, role in roles.items()}
         paths["test"] = paths.pop("val")
-    _assign_splits(layout, {role: paths[role] for role in paths if paths[role]}, roles, seed)
+    paths = {split: paths[split] for split in paths if paths[split]}
+    layout.notes.append(
+        "splits: "
+        + "; ".join(
+            f"{split} from {_folders(roles, split) or 'all others'}" for split in sorted(paths)
+        )
+    )
+    _assign_splits(layout, paths, roles, seed)
     return layout
 
 

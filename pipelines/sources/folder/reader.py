@@ -176,4 +176,6 @@ class PhotoReader:
 
 
 def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {number:,}" for name, number in counts.most_common())
+    # Equal numbers by name: several threads count.
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {number:,}" for name, number in ordered)

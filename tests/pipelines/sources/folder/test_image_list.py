@@ -154,3 +154,30 @@ def test_missing_list_is_rejected(tmp_path):
         match=rf"data.root: {tmp_path}/list.txt: expected a list of photos; No such file",
     ):
         plan_source("folder", root=str(tmp_path / "list.txt"))
+
+
+def test_plan_counts_missing_photos_and_unread_columns(shelf):
+    (shelf / "some.csv").write_text(
+        "path,label,split\n"
+        + "".join(f"photos/{number:02}.png,{number % 2},train\n" for number in range(30))
+    )
+    plan = plan_source("folder", root=str(shelf / "some.csv"), max_unreadable_fraction=0.5)
+    assert (
+        "skipped: 10 that can't be read: photos/20.png and 9 more: No such file or directory"
+    ) in plan.notes
+    assert "columns that aren't read: split" in plan.notes
+    assert plan.class_counts == {"0": 10, "1": 10}
+    with pytest.raises(
+        SourceError,
+        match=r"some\.csv: 10 of 30 files can't be read.*max_unreadable_fraction=0\.34 skips them",
+    ):
+        plan_source("folder", root=str(shelf / "some.csv"))
+
+
+@pytest.mark.parametrize("choice", ["classes", "splits"])
+def test_list_has_no_folders_to_lay_out(shelf, choice):
+    (shelf / "x.txt").write_text("photos/00.png\tcat\nphotos/01.png\tdog\n")
+    with pytest.raises(SourceError, match=r'data\.layout: expected "auto" or "flat" for a list'):
+        plan_source("folder", root=str(shelf / "x.txt"), layout=choice)
+    plan = plan_source("folder", root=str(shelf / "x.txt"), layout="flat")
+    assert (dict(plan.counts), plan.classes) == ({"pretrain": 2, "train": 0, "test": 0}, 0)
