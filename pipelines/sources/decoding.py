@@ -15,10 +15,10 @@ import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar, cast
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pipelines.sources import heic
 
@@ -204,14 +204,14 @@ def _decode(file: BinaryIO, upright: bool) -> tuple[np.ndarray, ImageFacts]:
         orientation = _orientation(image) if upright else 1
         if image.format in heic.readable() and heic.is_truncated(file):
             raise UnreadableImage("image file is truncated")
-        if _is_large(size):
-            image.draft(None, _half(size))  # a JPEG is decoded at half its size, others aren't
+        # A JPEG is decoded at half its size, others can't be.
+        halve = _is_large(size) and image.draft(None, _half(size)) is None
         image.load()
         if image.format == "PNG":
             _check_png(_LimitedReader(file, _budget(size)))
         elif image.format in _JPEG:
             _check_jpeg(file, _budget(size))
-        picture, bits = _to_rgb(image, deep, halve=_is_large(size) and image.size == size)
+        picture, bits = _to_rgb(image, deep, halve)
         # Pillow's TIFF reader rotates the picture itself while it loads.
         if orientation != 1 and _orientation(image) != 1:
             picture = picture.transpose(_TRANSPOSITIONS[orientation])
@@ -234,7 +234,7 @@ def _read_header(file: BinaryIO) -> tuple[int, int]:
         return (width, height) if sideways else (height, width)
 
 
-def _opened(file: BinaryIO) -> Image.Image:
+def _opened(file: BinaryIO) -> ImageFile.ImageFile:
     """Opens an image by its header. Raises what Pillow raises, and UnreadableImage."""
     start = file.read(12)
     file.seek(0)
@@ -252,7 +252,7 @@ def _opened(file: BinaryIO) -> Image.Image:
     return image
 
 
-def _identified(file: _LimitedReader) -> Image.Image:
+def _identified(file: _LimitedReader) -> ImageFile.ImageFile:
     """Opens an image as `Image.open` does, but without its limit of pixels.
 
     That is one for the whole process, lower than `MAX_PIXELS`, and beyond half of it Pillow warns.
@@ -266,7 +266,7 @@ def _identified(file: _LimitedReader) -> Image.Image:
             continue
         file.seek(0)
         with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
-            return factory(file, "")
+            return factory(cast(IO[bytes], file), "")
     raise UnidentifiedImageError
 
 
@@ -335,7 +335,7 @@ def _is_complete_jpeg(data: bytes) -> bool:
     digests = set()
     for end in (b"", b"\x55" * 64, b"\xaa" * 64):
         with _opened(io.BytesIO(data + end + _JPEG_END)) as image, _one_at_a_time(image.size):
-            if "progressive" in image.info or data[scan + 4] != image.layers:
+            if "progressive" in image.info or data[scan + 4] != getattr(image, "layers", 0):
                 return False
             digests.add(hashlib.sha256(image.tobytes()).digest())
     return len(digests) == 1
@@ -426,7 +426,7 @@ def _eight_bits(image: Image.Image) -> tuple[Image.Image, int]:
     """Scales grey of more than 8 bits to mode "L"; returns it and `ImageFacts.bits`."""
     if image.mode != "F":
         image = image.convert("I")
-        low, high = image.getextrema()
+        low, high = cast(tuple[int, int], image.getextrema())
         if low >= 0 and high < 2**16:
             bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
             return image.point(_scale_to_255(2**bits - 1), "L"), bits % 16
@@ -442,7 +442,7 @@ def _eight_bits(image: Image.Image) -> tuple[Image.Image, int]:
 def _brightened(image: Image.Image) -> tuple[Image.Image, int]:
     """Scales colours of 16 bits that hold 10, 12 or 14; Pillow has kept their upper 8 bits."""
     colours = image.convert("RGB")
-    high = max(maximum for _, maximum in colours.getextrema())
+    high = np.asarray(colours).max()
     bits = next((bits for bits in (10, 12, 14) if 0 < high < 2 ** (bits - 8)), 0)
     if not bits:
         return image, 0
