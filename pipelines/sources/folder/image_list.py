@@ -27,8 +27,8 @@ def read_list(root: str | None) -> DiscoveredFiles | None:
         SourceError: there is no such list, none of its files exists, a photo is listed twice, or a
             line is wrong, with its number.
     """
-    file = Path(root or "").expanduser().absolute()
-    if file.suffix.lower() not in (".txt", ".csv", ".tsv") or file.is_dir():
+    file = Path(os.path.expanduser(root or "")).absolute()
+    if file.suffix.lower() not in (".txt", ".csv", ".tsv") or os.path.isdir(file):
         return None
     try:
         table = read_table(file)
