@@ -66,6 +66,13 @@ def _check_root(root: str | None, source: str) -> str | None:
     return None
 
 
+@_register("data.layout", "data.source")
+def _check_layout(layout: str, source: str) -> str | None:
+    if layout == "auto" or source == "folder":
+        return None
+    return f'expected "auto", as data.source "{source}" has no folders; received "{layout}"'
+
+
 @_register("data.archive", "data.source")
 def _check_archive(archive: str | None, source: str) -> str | None:
     if archive is None or "archive" in SOURCES[source].takes:

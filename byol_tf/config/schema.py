@@ -72,9 +72,13 @@ class Data(Section):
     """`textures`: generated from the seed, nothing to download; `digits`: scikit-learn's
     handwritten digits; `folder`: your own photos; the others: TFDS."""
     root: Text | None = None
-    """`folder`: the folder of photos, or a `.txt` or `.csv` file that lists them, with or without
-    classes (docs/photos.md). TFDS sources: the folder of prepared data sets (default: TFDS's own,
-    ~/tensorflow_datasets)."""
+    """`folder`: the folder of photos, or a `.txt`, `.csv` or `.tsv` file that lists them, with or
+    without classes (docs/photos.md). TFDS sources: the folder of prepared data sets (default:
+    TFDS's own, ~/tensorflow_datasets)."""
+    layout: Literal["auto", "classes", "splits", "flat"] = "auto"
+    """`folder`: what its subfolders are. `classes`: each is a class; `splits`: `train`, `test`,
+    `unlabelled` and the like, with classes in them; `flat`: of no meaning, without labels; `auto`:
+    decided by their names, and an error where they don't tell."""
     archive: Text | None = None
     """TFDS sources without network: the archive, downloaded by hand (`stl10_binary.tar.gz`,
     `cifar-10-binary.tar.gz`), or for `imagenet` the folder with `ILSVRC2012_img_train.tar` and

@@ -14,6 +14,8 @@ from pipelines.sources import SourceInfo, plan_source
 _KEYS_SHOWN = 4
 """Keys that a plan names of those that differ from the recipe."""
 
+_CLASSES_SHOWN = 10
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -74,6 +76,7 @@ def plan_lines(
         ("recipe", _recipe_text(config)),
         ("images", _images_text(config, source)),
         ("labels", _labels_text(source)),
+        *_class_lines(source),
         *(("", note) for note in source.notes),
         (
             "views",
@@ -154,6 +157,17 @@ def _labels_text(source: SourceInfo) -> str:
     if not counts["train"]:
         return "none, so no probe"
     return f"{counts['train']:,} train, {counts['test']:,} test, {source.classes} classes"
+
+
+def _class_lines(source: SourceInfo) -> list[tuple[str, str]]:
+    """Returns a line with the classes, so that a folder that is read wrongly is seen."""
+    counts = source.class_counts
+    if not counts:
+        return []
+    text = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:_CLASSES_SHOWN])
+    if more := len(counts) - _CLASSES_SHOWN:
+        text += f" and {more:,} more" if more > 0 else ""
+    return [("classes", text)]
 
 
 def _normalization_text(config: Config) -> str:
