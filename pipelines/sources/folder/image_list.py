@@ -4,7 +4,7 @@ import csv
 import stat
 from pathlib import Path, PurePosixPath
 
-from pipelines.sources.base import SourceError
+from pipelines.sources.base import SourceError, check_reachable
 from pipelines.sources.folder.discovery import DiscoveredFiles, printable
 
 _MAX_REPORTED = 5  # wrong lines in one message
@@ -29,6 +29,7 @@ def read_list(root: str | None) -> DiscoveredFiles | None:
             number.
     """
     file = Path(root or "").expanduser().absolute()
+    check_reachable(file, "data.root")
     if file.suffix.lower() not in (".txt", ".csv") or file.is_dir():
         return None
     line_of, class_of = _parse(file)
