@@ -6,11 +6,14 @@ set its environment variables first.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+
+_Built = TypeVar("_Built")
 
 
 class PrebuiltModel:
@@ -64,6 +67,25 @@ class OptimizerHooks:
 
     def _apply_weight_decay(self, variables: Any) -> None:
         self.apply_decoupled_decay(variables)
+
+
+def build_without_values(build: Callable[[], _Built]) -> _Built:
+    """Builds models whose variables have shapes and no values, so that they take no memory.
+
+    When a public `StatelessScope` ends, or the next one, Keras gives values to the variables that
+    were made in it, by a list that has no public name.
+
+    Args:
+        build: returns the models.
+    """
+    import keras
+    from keras.src.backend.common import global_state
+
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            return build()
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", [])
 
 
 def all_layers(model: "keras.Model") -> "list[keras.layers.Layer]":

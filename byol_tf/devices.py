@@ -52,7 +52,7 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster:
         raise _cluster_error(_EXAMPLE, "none" if text is None else "an empty one")
     try:
         tree = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _cluster_error(_EXAMPLE, f"invalid JSON ({error})") from error
     tree = _check_object(tree, "an object")
     jobs = _check_object(tree.get("cluster"), '"cluster" as an object')

@@ -28,6 +28,9 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Text = Annotated[str, Field(min_length=1)]
+# Larger numbers overflow where TensorFlow and NumPy count elements.
+_MAX_WIDTH, _MAX_IMAGES = 10**6, 10**9
+Width = Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
 # not strict, as JSON has lists and no tuples
 ChannelMean = Annotated[
     tuple[float, float, float],
@@ -86,7 +89,7 @@ class Data(Section):
     pretrain: Literal["unlabelled", "train", "train+unlabelled"] | None = None
     """Split to pre-train on. Default: the unlabelled one if the source has it, else `train` without
     its labels."""
-    pretrain_images: Count | None = None
+    pretrain_images: Annotated[int, Field(ge=1, le=_MAX_IMAGES)] | None = None
     """Number of images to pre-train on, sampled by the seed (STL-10 paper, table 1). Default:
     all."""
     image_size: Annotated[int, Field(ge=8)] | None = None
@@ -163,7 +166,7 @@ class Encoder(Section):
     ] = "resnet50"
     """ResNet v1.5 as in deepmind-research, torchvision's ResNet-50 with wider 3x3 convolutions
     (`wide_resnet50_2`), or a small `convnet` for the demo."""
-    width: Positive = 1.0
+    width: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
     """Multiplies the number of channels: 2 is the papers' "(2x)"."""
     stem: Literal["7x7", "3x3", "3x3+pool"] = "7x7"
     """`7x7`: stride 2 and max-pooling, for photos; `3x3`: stride 1, no pooling, for 32 px images;
@@ -186,9 +189,9 @@ class Projector(Section):
     BYOL paper, section 3.3.
     """
 
-    hidden_size: Count = 4096
+    hidden_size: Width = 4096
     """Width of the hidden layers."""
-    output_size: Annotated[int, Field(ge=2)] = 256
+    output_size: Annotated[int, Field(ge=2, le=_MAX_WIDTH)] = 256
     """Width of the projection, and of its prediction."""
     num_layers: Annotated[int, Field(ge=1, le=8)] = 2
     """Number of linear layers; SimSiam has 3."""
@@ -207,7 +210,7 @@ class Predictor(Section):
     kind: Literal["mlp", "none", "fixed"] = "mlp"
     """`none`: the projection is the prediction (STL-10 paper, table 2; SimCLR); `fixed`: keeps its
     random initial weights (SimSiam report, B)."""
-    hidden_size: Count = 4096
+    hidden_size: Width = 4096
     """Width of the hidden layer; less than projector.output_size is SimSiam's bottleneck."""
     normalization: Normalization = "batch"
     """See encoder.normalization."""

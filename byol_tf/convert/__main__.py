@@ -1,10 +1,12 @@
 """`python -m byol_tf.convert`: converts encoders from other projects."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from byol_tf.devices import prepare_environment
+from byol_tf.errors import describe_path
 
 _USAGE_ERROR = 2
 
@@ -20,9 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     source, out = Path(options.file), Path(options.out)
-    if not source.is_file():
-        received = "that is a folder" if source.is_dir() else "there is nothing there"
-        print(f"{source}: expected a file; {received}", file=sys.stderr)
+    if not os.path.isfile(source):
+        print(f"{source}: expected a file; {describe_path(source)}", file=sys.stderr)
         return _USAGE_ERROR
     prepare_environment()
     from byol_tf.convert.architecture import IMAGE_SIZE

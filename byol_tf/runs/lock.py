@@ -57,8 +57,12 @@ class RunLock:
         """Raises `RunFolderError` if the folder is in use; writes nothing."""
 
         def claim() -> None:
-            with self.path.open("r+b") as file:  # a network disk locks only what may be written
-                self._claim(file.fileno())  # released when the file is closed
+            # A network disk locks only what may be written; a link isn't followed.
+            descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                self._claim(descriptor)  # released when the file is closed
+            finally:
+                os.close(descriptor)
 
         with self._disk_errors():
             if self.path.exists():
@@ -97,7 +101,7 @@ class RunLock:
             "boot": _boot_id(),
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             self._claim(descriptor)
             os.ftruncate(descriptor, 0)

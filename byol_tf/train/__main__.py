@@ -17,7 +17,7 @@ from byol_tf.config.schema import Config
 from byol_tf.devices import Cluster, prepare_environment, read_cluster
 from byol_tf.errors import ConfigError, DeviceError, Interrupted, RunFolderError, RunStopped
 from byol_tf.logs import configure_logging, ignore_output_errors
-from byol_tf.runs.folder import RunFolder, choose_folder
+from byol_tf.runs.folder import RESULT_FIGURES, RunFolder, choose_folder
 from byol_tf.runs.lock import RunLock
 from byol_tf.train.closing import closing_text
 from byol_tf.train.signals import SignalWatch
@@ -112,8 +112,11 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         return _run_worker(config, cluster)
     folder = choose_folder(json.loads(resolved_json(config)), options.run_dir, options.fresh)
     result = folder.finished()
-    if result is not None and result["epochs"] < config.training.epochs:
-        result = None  # the same run, with more epochs
+    # The same run with more epochs, or a file that isn't complete and is written again.
+    if result is not None and (
+        not result.keys() >= RESULT_FIGURES or result["epochs"] < config.training.epochs
+    ):
+        result = None
     if options.dry_run:
         return _dry_run(config, folder)
     if result is not None:

@@ -8,7 +8,7 @@ from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError, RunFolderError
 from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.data import source_options
-from byol_tf.runs.files import write_atomically, write_csv
+from byol_tf.runs.files import check_fits_memory, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
 from byol_tf.train.input_watchdog import InputWatchdog
 from byol_tf.train.multi_worker import Workers
@@ -119,6 +119,7 @@ def _saved_manifest(folder: RunFolder) -> PhotoManifest | None:
     if not folder.photos.exists() or not list_checkpoints(folder.checkpoints):
         return None
     try:
+        check_fits_memory([folder.photos])
         return PhotoManifest.from_bytes(folder.photos.read_bytes())
     except (OSError, ValueError) as error:
         logger.warning(

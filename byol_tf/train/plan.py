@@ -3,9 +3,12 @@
 import shutil
 from dataclasses import dataclass
 
+import psutil
+
 from byol_tf.config.diff import recipe_differences
 from byol_tf.config.schedule import Schedule, training_schedule
 from byol_tf.config.schema import Config
+from byol_tf.errors import ConfigError
 from byol_tf.models.from_config import Sizes, measure_sizes
 from byol_tf.runs.data import source_options
 from byol_tf.runs.folder import RunFolder
@@ -43,14 +46,30 @@ def make_plan(config: Config, folder: RunFolder) -> Plan:
         folder: the run folder, which needn't exist.
 
     Raises:
-        ConfigError: if there are fewer images than a batch has.
+        ConfigError: if there are fewer images than a batch has, or the networks don't fit into
+            memory.
         SourceError: if the images can't be found.
     """
     source = plan_source(**source_options(config))
     schedule = training_schedule(config, source.counts["pretrain"])
-    return Plan(
-        config.name, schedule, plan_lines(config, source, schedule, measure_sizes(config), folder)
-    )
+    sizes = measure_sizes(config)
+    _check_fits_memory(sizes)
+    return Plan(config.name, schedule, plan_lines(config, source, schedule, sizes, folder))
+
+
+def _check_fits_memory(sizes: Sizes) -> None:
+    """Raises `ConfigError` if networks, target and optimizer need more memory than there is."""
+    total = psutil.virtual_memory().total
+    if sizes.checkpoint > total:
+        parameters = ", ".join(f"{name} {count:,}" for name, count in sizes.parameters.items())
+        raise ConfigError(
+            [
+                "encoder.width, projector.hidden_size, projector.output_size, "
+                "predictor.hidden_size: expected networks that fit, with target and optimizer, "
+                f"into the {_bytes_text(total)} of this machine's memory; received ones of "
+                f"{_bytes_text(sizes.checkpoint)} ({parameters} parameters)"
+            ]
+        )
 
 
 def format_lines(lines: list[tuple[str, str]]) -> str:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipelines.sources import heic
-from pipelines.sources.base import SourceError
+from pipelines.sources.base import SourceError, check_reachable
 
 MAX_DEPTH = 100
 """Levels of folders that are searched. A longer path is one that most programs can't name."""
@@ -105,6 +105,7 @@ def existing_folder(root: str | None, option: str = "data.root") -> Path:
     if root is None:
         raise SourceError('data.root is missing: data.source "folder" needs the folder of photos')
     folder = Path(root).expanduser().absolute()
+    check_reachable(folder, option)
     if folder.is_dir():
         return folder
     if folder.exists():
