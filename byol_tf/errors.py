@@ -14,6 +14,7 @@ The text of each exception says what is wrong and what would be right.
 
 import signal
 from collections.abc import Sequence
+from typing import Any
 
 NOT_FINITE, COLLAPSED, OUT_OF_MEMORY, IMAGES_LOST, SAVES_FAILED, LOST = 10, 11, 12, 66, 74, 75
 
@@ -56,6 +57,26 @@ class EmbedError(Exception):
 
 class ConversionError(Exception):
     """A checkpoint of another project can't be converted; the text names the file or tensors."""
+
+
+class OutputError(Exception):
+    """A file or folder that a command was asked to write can't be written."""
+
+
+class WorkKept(KeyboardInterrupt):
+    """A command was stopped by Ctrl-C or another signal, and keeps the work that it had finished.
+
+    Args:
+        text: says what is kept; empty if that is said elsewhere.
+        result: of the finished part, as JSON types.
+
+    Attributes:
+        result: as given.
+    """
+
+    def __init__(self, text: str = "", result: dict[str, Any] | None = None):
+        super().__init__(text)
+        self.result = result or {}
 
 
 class Interrupted(Exception):
