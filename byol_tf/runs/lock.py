@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import fcntl
 import json
 import logging
 import os
@@ -14,6 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from byol_tf.errors import RunFolderError
 from byol_tf.runs.folder import LOCK_NAME
 from byol_tf.runs.process_exit import register_exit_hook, unregister_exit_hook
@@ -22,6 +26,7 @@ _HEARTBEAT = 20.0
 """Seconds between two touches of the lock file, which show processes on other machines that share
 the disk that this one is alive."""
 _STALE_AFTER = 6 * _HEARTBEAT
+_ADVICE = "Wait for it, or end it there (SIGTERM saves first); --fresh starts another run"
 
 _Result = TypeVar("_Result")
 
@@ -39,7 +44,9 @@ class RunLock:
     file of the next process.
 
     Args:
-        root: the run folder.
+        root: the folder.
+        subject: what the folder is, in the message.
+        advice: what to do while another process uses it.
 
     Raises:
         RunFolderError: from `check` and on entering, if a running process has the lock (the text
@@ -47,8 +54,9 @@ class RunLock:
             on this machine; after two to four minutes where it is on another.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, subject: str = "run", advice: str = _ADVICE):
         self.path = Path(root) / LOCK_NAME
+        self._subject, self._advice = subject, advice
         self._descriptor: int | None = None
         self._descriptor_lock = threading.Lock()
         self._released = threading.Event()
@@ -69,6 +77,11 @@ class RunLock:
                 self._retry_until_stale(claim)
 
     def __enter__(self) -> "RunLock":
+        if fcntl is None:
+            raise RunFolderError(
+                f"{self.path.parent}: this system has no locks of files as Linux, macOS and WSL "
+                "have them, so that no run can be written here"
+            )
         with self._disk_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = self._retry_until_stale(self._acquire)
@@ -185,8 +198,8 @@ class RunLock:
             f"{owner.get('started', '?')}"
         )
         text = (
-            f"{self.path.parent}: expected a run that no process uses; in use by {description}. "
-            "Wait for it, or end it there (SIGTERM saves first); --fresh starts another run"
+            f"{self.path.parent}: expected a {self._subject} that no process uses; in use by "
+            f"{description}. {self._advice}"
         )
         if silent_seconds is None:
             return RunFolderError(text)
