@@ -91,7 +91,7 @@ def verify(
         RunFolderError: if another version of byol_tf wrote it.
         OSError: if it can't be read although it may be valid.
     """
-    with _open_verified(folder, epoch, step, on_progress):
+    with _open_verified(folder, epoch, step, on_progress=on_progress):
         pass
 
 
