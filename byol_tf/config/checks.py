@@ -251,6 +251,11 @@ def _check_groups(normalization: str, widths: dict[str, int | None]) -> str | No
                 f'expected another one, as "group" divides {key} by {GROUPS}, and it is '
                 f'{width}; received "group"'
             )
+        if normalization == "group" and width == GROUPS:
+            return (
+                f'expected another one, as "group" would normalise each of the {GROUPS} units of '
+                f'{key} alone, to 0; received "group"'
+            )
     return None
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from byol_tf.errors import EmbedError
+from byol_tf.runs.files import name_of_cell
 from pipelines.sources import SourceError, TableRow, read_table
 
 _MAX_ERRORS = 20
@@ -140,6 +141,7 @@ def _candidate_names(path: str, folder: Path) -> Iterator[str]:
     for written in dict.fromkeys((path, path.strip())):
         yield written
         yield unicodedata.normalize("NFC", written)
+        yield name_of_cell(written)
         absolute = Path(written).expanduser().absolute()
         yield os.path.relpath(absolute, folder).replace(os.sep, "/")
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError, RunFolderError
+from byol_tf.logs import ProgressLog
 from byol_tf.runs.checkpoints import list_checkpoints
-from byol_tf.runs.data import source_options
-from byol_tf.runs.files import write_atomically, write_csv
+from byol_tf.runs.files import check_fits_memory, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.sources import source_options
 from byol_tf.train.input_watchdog import InputWatchdog
 from byol_tf.train.multi_worker import Workers
 from pipelines.registry import SOURCES
@@ -61,11 +62,11 @@ def open_images(
         try:
             source = open_source(
                 **source_options(config),
-                on_progress=_log_progress,
+                on_progress=ProgressLog(logger),
                 on_lost=lambda path, reason: _log_lost(
                     path, reason, folder if workers.chief else None
                 ),
-                manifest=_saved_manifest(folder) if workers.chief else None,
+                manifest=saved_manifest(folder) if workers.chief else None,
                 scan_folder=str(folder.root.parent) if workers.chief else None,
             )
         except TooManyUnreadable as error:
@@ -114,11 +115,12 @@ def _check_same_config(config: Config, workers: Workers) -> None:
         )
 
 
-def _saved_manifest(folder: RunFolder) -> PhotoManifest | None:
+def saved_manifest(folder: RunFolder) -> PhotoManifest | None:
     """Returns the photos of a run that has a checkpoint, or None where they aren't known."""
     if not folder.photos.exists() or not list_checkpoints(folder.checkpoints):
         return None
     try:
+        check_fits_memory([folder.photos])
         return PhotoManifest.from_bytes(folder.photos.read_bytes())
     except (OSError, ValueError) as error:
         logger.warning(
@@ -153,11 +155,6 @@ def _log_findings(source: Source) -> None:
             f"{len(source.skipped):,}",
             unreadable_examples(dict(source.skipped)),
         )
-
-
-def _log_progress(action: str, done: int, total: int) -> None:
-    if done == total:
-        logger.info("%s: %s images", action, f"{total:,}")
 
 
 def _log_lost(path: str, reason: str, folder: RunFolder | None) -> None:

@@ -6,6 +6,7 @@ For a `Request`, a source describes what it has (`SourceInfo`) and loads it (`Ra
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,22 @@ class SourceError(Exception):
 
     The text says what is wrong, with the path or key, and what would be right.
     """
+
+
+def check_reachable(path: Path, key: str) -> None:
+    """Raises `SourceError` if the system can't look at a path: a dead disk, too long a name.
+
+    Args:
+        path: that may be missing.
+        key: its key or option.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"{key}: {path} can't be read: {reason}") from error
 
 
 def _ignore_progress(work: str, done: int, total: int) -> None:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from pipelines.sources import heic
-from pipelines.sources.base import SourceError
+from pipelines.sources.base import SourceError, check_reachable
 from pipelines.sources.unreadable import unreadable_examples
 
 MAX_DEPTH = 100
@@ -115,17 +115,15 @@ def existing_folder(root: str | None, option: str = "data.root") -> Path:
     if root is None:
         raise SourceError('data.root is missing: data.source "folder" needs the folder of photos')
     folder = Path(os.path.expanduser(root)).absolute()
-    try:
-        if stat.S_ISDIR(folder.stat().st_mode):
-            return folder
-    except (FileNotFoundError, NotADirectoryError):
-        raise SourceError(f"{option}: there is no folder {folder}{_similar_hint(folder)}") from None
-    except (OSError, ValueError) as error:
+    check_reachable(folder, option)
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        alternative = ", or a list of them (.txt, .csv, .tsv)," if option == "data.root" else ""
         raise SourceError(
-            f"{option}: {folder} can't be read: {getattr(error, 'strerror', error)}"
-        ) from error
-    alternative = ", or a list of them (.txt, .csv, .tsv)," if option == "data.root" else ""
-    raise SourceError(f"{option}: {folder} is a file; a folder of photos{alternative} is needed")
+            f"{option}: {folder} is a file; a folder of photos{alternative} is needed"
+        )
+    raise SourceError(f"{option}: there is no folder {folder}{_similar_hint(folder)}")
 
 
 def _similar_hint(folder: Path) -> str:

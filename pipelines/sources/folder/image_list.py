@@ -5,7 +5,7 @@ import stat
 import unicodedata
 from pathlib import Path, PurePosixPath
 
-from pipelines.sources.base import SourceError
+from pipelines.sources.base import SourceError, check_reachable
 from pipelines.sources.folder.discovery import DiscoveredFiles, printable
 from pipelines.sources.folder.table import TableRow, raise_errors, read_table
 
@@ -28,7 +28,8 @@ def read_list(root: str | None) -> DiscoveredFiles | None:
             line is wrong, with its number.
     """
     file = Path(os.path.expanduser(root or "")).absolute()
-    if file.suffix.lower() not in (".txt", ".csv", ".tsv") or os.path.isdir(file):
+    check_reachable(file, "data.root")
+    if file.suffix.lower() not in (".txt", ".csv", ".tsv") or file.is_dir():
         return None
     try:
         table = read_table(file)

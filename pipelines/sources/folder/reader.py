@@ -28,6 +28,9 @@ _CONVERTED = {
     "PA": "palette",
     "RGBA": "with transparency",
 }
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+"""Without it, opening a pipe would wait for ever; it makes no difference to a file. Windows has
+none."""
 
 
 class PhotoReader:
@@ -103,11 +106,10 @@ class PhotoReader:
 
     def _open(self, path: str) -> BinaryIO:
         """Opens a photo. Raises OSError, and UnreadableImage where the file has been replaced."""
-        # Without O_NONBLOCK, opening a pipe would wait for ever; it makes no difference to a file.
         file = open(  # noqa: SIM115 - closed by the caller
             self._folder / path,
             "rb",
-            opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK),
+            opener=lambda name, flags: os.open(name, flags | _NONBLOCK),
         )
         try:
             status = os.fstat(file.fileno())

@@ -74,7 +74,9 @@ class ScanCache:
         text = json.dumps({"by": _decoder_versions(), "photos": entries}).encode()
         temporary = self._file.with_name(f"{self._file.name}.part")
         with contextlib.suppress(OSError):
-            temporary.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:  # not through a link of that name
+                file.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
             temporary.replace(self._file)
 
     def _state(self, path: str) -> tuple[int, int]:

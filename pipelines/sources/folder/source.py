@@ -34,10 +34,15 @@ _HEADERS = 64  # files whose headers are compared to tell whether the photos see
 
 def describe(request: Request) -> SourceInfo:
     """Counts the photos by their names. Raises SourceError."""
-    files, _ = _discover(request)
+    files, current = _discover(request)
     layout = lay_out(files, request.seed, request.layout)
     counts = {split: len(paths) for split, paths in layout.files.items()}
     notes = _notes(files, layout)
+    if new := current.sizes.keys() - files.sizes.keys():
+        notes.append(
+            f"{len(new):,} photo(s) have come since the run was started, and aren't used; a new "
+            "run uses them"
+        )
     shape = _likely_shape(files.folder, layout)
     if shape is not None:
         notes.append(
@@ -208,7 +213,8 @@ def _check_still_there(
             f"{current.folder}: {len(gone):,} of {total:,} photos that this run began with are "
             "gone or have changed, more than data.max_unreadable_fraction = "
             f"{max_unreadable_fraction:g} allows. For example "
-            f"{', '.join(map(printable, gone[:5]))}. Bring those back, or use --fresh"
+            f"{', '.join(map(printable, gone[:5]))}. Bring those back, or start a new run in "
+            "another folder"
         )
 
 
