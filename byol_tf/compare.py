@@ -102,8 +102,9 @@ def main(arguments: list[str] | None = None) -> int:
         for path, content in files.items():
             write_atomically(path, content)
         _draw(figure, groups, keys)
-    except OSError as error:
-        print(f"--out {options.out}: can't be written: {error.strerror or error}", file=sys.stderr)
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = getattr(error, "strerror", None) or error
+        print(f"--out {options.out}: can't be written: {reason}", file=sys.stderr)
         return 2
     if len(keys) > _PRINTED_KEYS:
         table = (

@@ -162,17 +162,17 @@ class NameHints:
 def _read_text(file: Path) -> str:
     try:
         return file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise EmbedError(
-            f"--few {file}: expected a table with the columns path and label; "
-            f"{error.strerror or error}"
-        ) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise EmbedError(
             f"{file}:{line}: expected text in UTF-8; received byte "
             f"0x{error.object[error.start]:02x}"
         ) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        raise EmbedError(
+            f"--few {file}: expected a table with the columns path and label; "
+            f"{getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def _candidate_names(path: str, folder: Path) -> Iterator[str]:
