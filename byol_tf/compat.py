@@ -96,6 +96,26 @@ def all_layers(model: "keras.Model") -> "list[keras.layers.Layer]":
     return list(model._flatten_layers())  # noqa: SLF001
 
 
+def call_losses(model: "keras.Model") -> "list[tf.Tensor]":
+    """Returns the losses that layers added in the model's last call.
+
+    They are those of `add_loss` and of activity regularisers. The public `Model.losses` also has
+    weight regularisers, which don't depend on the call, and nothing tells them apart.
+    """
+    return [loss for layer in all_layers(model) for loss in layer._get_own_losses()]  # noqa: SLF001
+
+
+def unknown_variables(
+    optimizer: "keras.optimizers.Optimizer", variables: "Sequence[keras.Variable]"
+) -> "list[keras.Variable]":
+    """Returns the variables that an optimizer wasn't built for.
+
+    The public `apply_gradients` raises only inside the compiled step.
+    """
+    known = optimizer._trainable_variables_indices  # noqa: SLF001
+    return [variable for variable in variables if optimizer._var_key(variable) not in known]  # noqa: SLF001
+
+
 def branches_must_merge() -> bool:
     """Returns whether all-reduces of this strategy are `merge_call`s, as on several CPUs or GPUs.
 

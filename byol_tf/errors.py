@@ -16,6 +16,7 @@ import os
 import signal
 import stat
 from collections.abc import Sequence
+from typing import Any
 
 NOT_FINITE, COLLAPSED, OUT_OF_MEMORY, IMAGES_LOST, SAVES_FAILED, LOST = 10, 11, 12, 66, 74, 75
 
@@ -108,6 +109,26 @@ class ConversionError(Exception):
 
     def __init__(self, text: str):
         super().__init__("\n".join(escape(line, 4000) for line in text.split("\n")))
+
+
+class OutputError(Exception):
+    """A file or folder that a command was asked to write can't be written."""
+
+
+class WorkKept(KeyboardInterrupt):
+    """A command was stopped by Ctrl-C or another signal, and keeps the work that it had finished.
+
+    Args:
+        text: says what is kept; empty if that is said elsewhere.
+        result: of the finished part, as JSON types.
+
+    Attributes:
+        result: as given.
+    """
+
+    def __init__(self, text: str = "", result: dict[str, Any] | None = None):
+        super().__init__(text)
+        self.result = result or {}
 
 
 class Interrupted(Exception):

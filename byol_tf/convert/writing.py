@@ -6,6 +6,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from byol_tf import __version__
 from byol_tf.config.schema import Config
 from byol_tf.convert.architecture import IMAGE_SIZE
@@ -42,10 +44,9 @@ def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
             )
             card = _card(converted, config, source.name, _sha256(source), files, out)
             (folder / "README.md").write_text(card, encoding="utf-8")
-    except OSError as error:
-        raise ConversionError(
-            f"--out {out}: can't be written: {error.strerror or error}"
-        ) from error
+    except (OSError, tf.errors.OpError) as error:  # TensorFlow's own of a full disk
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ConversionError(f"--out {out}: can't be written: {reason}") from error
     return ["README.md", "USAGE.md", "config.json", *files]
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from byol_tf.errors import EmbedError
+from byol_tf.errors import EmbedError, RunFolderError
 from byol_tf.runs.files import (
     atomic_file,
     csv_text,
@@ -35,6 +35,8 @@ from byol_tf.runs.files import (
     write_atomically,
     write_csv,
 )
+from byol_tf.runs.folder import LOCK_NAME
+from byol_tf.runs.lock import RunLock
 from pipelines.sources import Photo
 
 _READ_BYTES = 2**22
@@ -117,6 +119,26 @@ class Store:
         except (OSError, ValueError):
             return None
         return about if "encoder_digest" in about else None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from writing the folder; one that stays empty is removed again.
+
+        Raises:
+            EmbedError: if another process writes there, or the folder can't be made.
+        """
+        is_new = not self.root.exists()
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = RunLock(self.root, "folder", "Wait for it, or name another --out")
+                stack.enter_context(lock)
+            except RunFolderError as error:
+                raise EmbedError(f"--out {error}") from error
+            try:
+                yield
+            finally:
+                if is_new and [path.name for path in self.root.iterdir()] == [LOCK_NAME]:
+                    shutil.rmtree(self.root, ignore_errors=True)
 
     def read(self, photos: Sequence[Photo]) -> StoredEmbeddings:
         """Reads the stored rows of some photos; damaged or incomplete files are ignored.

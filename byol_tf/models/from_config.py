@@ -157,9 +157,6 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
         jit_compile=jit[config.devices.jit_compile],
         steps_per_execution=steps_per_execution(config, schedule.steps_per_epoch),
     )
-    # Built here, so that a checkpoint can be restored and `fit` needn't take a batch of the stream
-    # to find the shapes.
-    model.optimizer.build(model.trainable_variables)
 
 
 def steps_per_execution(config: Config, steps_per_epoch: int) -> int:

@@ -12,7 +12,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +25,8 @@ FORMAT = 2
 """Version of the manifest. Version 1, without the position and a digest of itself, is still
 read."""
 _ARRAYS, _STATE, _MANIFEST = "arrays.npz", "state.json", "manifest.json"
+_CHUNK = 1 << 24
+"""Bytes that are written and synced, or read, at a time, so that progress shows on a slow disk."""
 _DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 """Errors of a read that mean damaged files. With others, such as a missing permission or too many
 open files, the checkpoint may be valid."""
@@ -36,7 +38,12 @@ class DamagedCheckpoint(ValueError):
 
 
 def write_files(
-    folder: Path, epoch: int, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]
+    folder: Path,
+    epoch: int,
+    step: int,
+    arrays: Mapping[str, np.ndarray],
+    state: dict[str, Any],
+    on_progress: Callable[[], object] = lambda: None,
 ) -> None:
     """Writes and syncs a checkpoint's files.
 
@@ -49,30 +56,34 @@ def write_files(
         step: completed steps of the epoch after them.
         arrays: name -> variable.
         state: JSON types.
+        on_progress: called each time that bytes have been written or synced.
 
     Raises:
         OSError: if a file can't be written.
     """
     manifest: dict[str, Any] = {"format": FORMAT, "epoch": epoch, "step": step}
-    with _HashedFile(folder / _ARRAYS) as file:
+    with _HashedFile(folder / _ARRAYS, on_progress) as file:
         _write_arrays(file, arrays)
         manifest[_ARRAYS] = file.finish()
-    with _HashedFile(folder / _STATE) as file:
+    with _HashedFile(folder / _STATE, on_progress) as file:
         file.write(json.dumps(state).encode())
         manifest[_STATE] = file.finish()
-    with _HashedFile(folder / _MANIFEST) as file:
+    with _HashedFile(folder / _MANIFEST, on_progress) as file:
         file.write(_with_own_digest(manifest))
         file.finish()
     sync(folder)
 
 
-def verify(folder: Path, epoch: int, step: int) -> None:
+def verify(
+    folder: Path, epoch: int, step: int, on_progress: Callable[[], object] = lambda: None
+) -> None:
     """Reads a checkpoint completely and compares it with its manifest.
 
     Args:
         folder: of its files.
         epoch: completed epochs that it should have.
         step: completed steps of the next epoch that it should have.
+        on_progress: called each time that bytes have been read.
 
     Raises:
         DamagedCheckpoint: if the bytes aren't those that were written, or are those of another
@@ -80,7 +91,7 @@ def verify(folder: Path, epoch: int, step: int) -> None:
         RunFolderError: if another version of byol_tf wrote it.
         OSError: if it can't be read although it may be valid.
     """
-    with _open_verified(folder, epoch, step):
+    with _open_verified(folder, epoch, step, on_progress=on_progress):
         pass
 
 
@@ -146,14 +157,18 @@ def _write_arrays(file: io.RawIOBase, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 class _HashedFile(io.RawIOBase):
-    """A new file that is written front to back and hashed as it is written."""
+    """A new file that is written front to back and hashed as it is written.
+
+    It is synced every 16 MiB: with one sync at the end, a slow disk would show no progress for
+    minutes.
+    """
 
     _descriptor = -1  # of a file that couldn't be opened, which is closed too when collected
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, on_progress: Callable[[], object]):
         super().__init__()
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        self._digest = hashlib.sha256()
+        self._digest, self._on_progress, self._unsynced = hashlib.sha256(), on_progress, 0
 
     def writable(self) -> bool:
         """Returns True, which `zipfile` asks for."""
@@ -168,12 +183,19 @@ class _HashedFile(io.RawIOBase):
         self._digest.update(remaining)
         total = len(remaining)
         while remaining:
-            remaining = remaining[os.write(self._descriptor, remaining) :]
+            written = os.write(self._descriptor, remaining[:_CHUNK])
+            remaining = remaining[written:]
+            self._unsynced += written
+            if self._unsynced >= _CHUNK:
+                os.fsync(self._descriptor)
+                self._unsynced = 0
+            self._on_progress()
         return total
 
     def finish(self) -> str:
         """Syncs the file; returns the SHA-256 of all that was written, in hexadecimal."""
         os.fsync(self._descriptor)
+        self._on_progress()
         if hasattr(os, "posix_fadvise"):
             # Dropped from the page cache, so that reading it back reads the disk.
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -191,7 +213,11 @@ class _HashedFile(io.RawIOBase):
 
 @contextlib.contextmanager
 def _open_verified(
-    folder: Path, epoch: int, step: int, in_memory: bool = False
+    folder: Path,
+    epoch: int,
+    step: int,
+    in_memory: bool = False,
+    on_progress: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[BinaryIO, bytes]]:
     """Yields (arrays.npz, opened; content of state.json) of a checkpoint that it has verified.
 
@@ -205,7 +231,7 @@ def _open_verified(
         state = _read(folder / _STATE)
         with (folder / _ARRAYS).open("rb") as file:
             digests = {
-                _ARRAYS: hashlib.file_digest(file, "sha256").hexdigest(),
+                _ARRAYS: _file_digest(file, on_progress),
                 _STATE: hashlib.sha256(state).hexdigest(),
             }
             for name, digest in digests.items():
@@ -231,6 +257,15 @@ def _read(path: Path) -> bytes:
     if path.stat().st_size > _MAX_JSON_BYTES:
         raise DamagedCheckpoint(f"{path.name} has more than {_MAX_JSON_BYTES:,} bytes")
     return path.read_bytes()
+
+
+def _file_digest(file: BinaryIO, on_progress: Callable[[], object]) -> str:
+    """Returns the SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+        on_progress()
+    return digest.hexdigest()
 
 
 def _parse_manifest(content: bytes) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,80 @@ class RunFolder:
         return last.get("begun", last)
 
 
+@contextlib.contextmanager
+def claimed_folder(config: dict[str, Any], run_dir: str | None, fresh: bool) -> Iterator[RunFolder]:
+    """Chooses a run's folder and, if it is new, makes it for this run alone.
+
+    Of several processes that choose the same number at the same time one makes the folder, and the
+    others take the next numbers. A new folder has its `config.json` from the beginning. If the run
+    fails before it has begun, the folder is removed again.
+
+    Args:
+        config: as of `choose_folder`, and so are the others.
+        run_dir: the folder that the user named, or None.
+        fresh: whether to start a new run in any case.
+
+    Yields:
+        The folder.
+
+    Raises:
+        RunFolderError: as of `choose_folder`, or if the folder can't be made.
+    """
+    folder, is_new = _choose(config, run_dir, fresh)
+    made: list[Path] = []
+    try:
+        if is_new:
+            made = _make_parents(folder.root)
+            while not (is_mine := _make(folder.root)) and run_dir is None:
+                folder = RunFolder(_next_number(folder.root))
+            if is_mine:
+                made.insert(0, folder.root)
+                text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+                write_atomically(folder.config, text)
+    except OSError as error:
+        _remove_unused(folder, made)
+        raise RunFolderError(
+            f"{folder.root}: expected a folder that can be written; received {error}"
+        ) from error
+    try:
+        yield folder
+    except BaseException:
+        if not folder.environment.exists():
+            _remove_unused(folder, made)
+        raise
+
+
+def _make_parents(root: Path) -> list[Path]:
+    """Makes the folders above a run's; returns those that weren't there, the lowest first."""
+    missing = [parent for parent in root.parents if not parent.exists()]
+    root.parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _make(root: Path) -> bool:
+    """Makes a folder; returns whether it is new."""
+    try:
+        root.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _next_number(root: Path) -> Path:
+    prefix, _, number = root.name.rpartition("-")
+    return root.with_name(f"{prefix}-{int(number) + 1}")
+
+
+def _remove_unused(folder: RunFolder, made: list[Path]) -> None:
+    """Removes the folders that this process has made for a run which hasn't begun."""
+    with contextlib.suppress(OSError):
+        if folder.root in made:
+            for path in (folder.config, folder.root / LOCK_NAME):
+                path.unlink(missing_ok=True)
+        for path in made:
+            path.rmdir()
+
+
 def choose_folder(config: dict[str, Any], run_dir: str | None, fresh: bool) -> RunFolder:
     """Chooses the folder of the run to resume, or a path for a new one.
 
@@ -303,8 +378,14 @@ def choose_folder(config: dict[str, Any], run_dir: str | None, fresh: bool) -> R
         RunFolderError: if the named folder holds a run of another config (the differing keys are
             listed) or something that is no run.
     """
+    return _choose(config, run_dir, fresh)[0]
+
+
+def _choose(config: dict[str, Any], run_dir: str | None, fresh: bool) -> tuple[RunFolder, bool]:
+    """Returns the folder that `choose_folder` does, and whether it has to be made."""
     if run_dir is not None:
-        return _named_folder(config, run_dir, fresh)
+        folder = _named_folder(config, run_dir, fresh)
+        return folder, not folder.root.exists()
     root, name = Path(config["run"]["root"]), config["name"]
     if reason := why_no_folder(root):
         raise RunFolderError(f"run.root: expected a folder, new or not; received {root}: {reason}")
@@ -313,7 +394,7 @@ def choose_folder(config: dict[str, Any], run_dir: str | None, fresh: bool) -> R
         for path in reversed(earlier_runs):
             saved = RunFolder(path).saved_config()
             if saved is not None and not differences_of_runs(saved, config):
-                return RunFolder(path)
+                return RunFolder(path), False
     prefix = f"{name}-{datetime.date.today().isoformat()}-"
     taken = [
         int(path.name.removeprefix(prefix)) for path in earlier_runs if path.name.startswith(prefix)
@@ -321,7 +402,7 @@ def choose_folder(config: dict[str, Any], run_dir: str | None, fresh: bool) -> R
     folder = RunFolder(root / f"{prefix}{max(taken, default=0) + 1}")
     if not fresh and earlier_runs:
         _log_unfinished(RunFolder(earlier_runs[-1]), folder, config)
-    return folder
+    return folder, True
 
 
 def _named_folder(config: dict[str, Any], run_dir: str, fresh: bool) -> RunFolder:
@@ -342,15 +423,31 @@ def _named_folder(config: dict[str, Any], run_dir: str, fresh: bool) -> RunFolde
             f"--run-dir {run_dir}: --fresh starts a new run, and this folder holds one. Leave "
             "one of the two out"
         )
-    differing = _incompatible_changes(saved, config, folder.result.exists())
-    if differing:
+    check_same_run(folder, config, f"--run-dir {run_dir}")
+    return folder
+
+
+def check_same_run(folder: RunFolder, config: dict[str, Any], name: str = "") -> None:
+    """Checks that a config resumes the run in a folder; one without a run takes any config.
+
+    Args:
+        folder: of the run.
+        config: the resolved config, as JSON types.
+        name: of the folder in the message; by default its path.
+
+    Raises:
+        RunFolderError: if the folder's run has another config; the differing keys are listed.
+    """
+    saved = folder.saved_config()
+    if saved is None:
+        return
+    if differing := _incompatible_changes(saved, config, folder.result.exists()):
         raise RunFolderError(
-            f"--run-dir {run_dir}: this run was started with another config:\n"
+            f"{name or folder.root}: this run was started with another config:\n"
             + "\n".join(listed(differing))
             + "\nResume it with the config it has, or name another folder"
             + _epochs_hint(differing, config)
         )
-    return folder
 
 
 def _is_empty(root: Path) -> bool:

@@ -125,6 +125,11 @@ def verdict(facts: RunFacts) -> list[str]:
         sentences.append(
             f"{_photos(count)} couldn't be read and {'was' if count == 1 else 'were'} skipped."
         )
+    if leaked := (facts.result or {}).get("leaked_test_images"):
+        sentences.append(
+            f"{leaked:,} test photo{'s are' if leaked != 1 else ' is'} also among the photos to "
+            "learn from, as exact copies, so the accuracies are too high."
+        )
     if steps := (facts.result or {}).get("skipped_steps"):
         sentences.append(
             f"{steps:,} step{'s' if steps != 1 else ''} had numbers that weren't finite and "

@@ -5,6 +5,7 @@ import os
 import shlex
 from typing import Any
 
+from byol_tf.logs import counted
 from byol_tf.runs.folder import RunFolder
 
 
@@ -37,7 +38,7 @@ def _table(result: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"  {result['epochs']} epochs, {result['steps']:,} steps, "
+        f"  {counted(result['epochs'], 'epoch')}, {counted(result['steps'], 'step')}, "
         f"{result['images_per_second']:,.0f} images/s"
         + (f", spread of projections {spread}" if spread else ""),
     ]

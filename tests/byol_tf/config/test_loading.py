@@ -402,6 +402,11 @@ CLASHES = [
         'and it is 100; received "group"',
     ),
     (
+        {"predictor": {"hidden_size": 16, "normalization": "group"}},
+        'predictor.normalization: expected another one, as "group" would normalise each of the 16 '
+        'units of predictor.hidden_size alone, to 0; received "group"',
+    ),
+    (
         {
             "projector": {"output_size": 100},
             "predictor": {"normalization": "group", "normalize_output": True},

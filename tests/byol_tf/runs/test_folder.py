@@ -4,6 +4,8 @@ import csv
 import datetime
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,10 @@ import pytest
 from byol_tf.errors import RunFolderError
 from byol_tf.runs import folder as run_folder
 from byol_tf.runs.files import write_atomically
-from byol_tf.runs.folder import RunFolder, choose_folder
+from byol_tf.runs.folder import RunFolder, choose_folder, claimed_folder
+from tests.helpers.waiting import HANG
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +115,93 @@ class TestWithoutRunDir:
         odd = config(tmp_path, name="a+b.")
         started(RunFolder(tmp_path / "a+b.-2026-11-21-3"), odd)
         assert choose_folder(odd, None, False).root.name == "a+b.-2026-11-21-3"
+
+
+CLAIMING = """
+import json, sys, time
+from pathlib import Path
+from byol_tf.runs.folder import claimed_folder
+
+root, rounds, config = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+print("begun", flush=True)
+for number in range(rounds):
+    while not (root / f"go-{number}").exists():
+        time.sleep(0.0005)
+    with claimed_folder(config | {"run": {"root": f"{root}/runs/{number}"}}, None, False) as folder:
+        folder.environment.write_text("{}")  # as if the run had begun
+    print(folder.root, flush=True)
+"""
+
+
+class TestClaimed:
+    @pytest.mark.parametrize(
+        ("count", "rounds"),
+        [
+            (4, 5),
+            *(pytest.param(count, 50, marks=pytest.mark.long) for count in (2, 4, 8)),
+        ],
+    )
+    def test_commands_started_at_once_have_folders_of_their_own(self, tmp_path, count, rounds):
+        """Each with its own config; the processes begin each round together."""
+        processes = [
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-c", CLAIMING, str(tmp_path), str(rounds)),
+                    json.dumps(config(tmp_path) | {"seed": seed}),
+                ],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for seed in range(count)
+        ]
+        for process in processes:
+            assert process.stdout.readline() == "begun\n"
+        for number in range(rounds):
+            (tmp_path / f"go-{number}").touch()
+            folders = [Path(process.stdout.readline().strip()) for process in processes]
+            assert len(set(folders)) == count
+            seeds = [json.loads((folder / "config.json").read_text())["seed"] for folder in folders]
+            assert seeds == list(range(count))
+            assert sorted((tmp_path / "runs" / str(number)).iterdir()) == sorted(folders)
+        for process in processes:
+            process.communicate(timeout=HANG)
+            assert process.returncode == 0
+
+    def test_new_folder_has_its_config_at_once(self, tmp_path):
+        with claimed_folder(config(tmp_path / "runs"), None, False) as folder:
+            assert folder.saved_config() == config(tmp_path / "runs")
+            folder.environment.write_text("{}")
+        with claimed_folder(config(tmp_path / "runs"), None, False) as again:
+            assert again.root == folder.root
+        with claimed_folder(config(tmp_path / "runs"), None, True) as fresh:
+            assert fresh.root.name.endswith("-2")
+            fresh.environment.write_text("{}")
+
+    @pytest.mark.parametrize("run_dir", [None, "a/mine"])
+    def test_run_that_does_not_begin_leaves_no_folder(self, tmp_path, run_dir, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit), claimed_folder(config("new/runs"), run_dir, False) as folder:  # fmt: skip
+            (folder.root / ".lock").touch()
+            raise SystemExit(2)
+        assert not list(tmp_path.iterdir())
+
+    def test_folder_of_another_process_stays(self, tmp_path):
+        """One that chose the same config, and reads its photos now."""
+        with claimed_folder(config(tmp_path), None, False) as folder:
+            with pytest.raises(SystemExit), claimed_folder(config(tmp_path), None, False) as other:
+                assert other.root == folder.root
+                raise SystemExit(2)
+            assert folder.config.exists()
+            folder.environment.write_text("{}")
+
+    def test_folder_that_can_not_be_made_is_an_error(self, tmp_path):
+        (tmp_path / "file").touch()
+        with (
+            pytest.raises(RunFolderError, match=r"run\.root: expected a folder"),
+            claimed_folder(config(tmp_path / "file"), None, False),
+        ):
+            pass
 
 
 class TestWithRunDir:

@@ -92,6 +92,11 @@ def run(
             {"skipped_steps": 3},
             ["3 steps had numbers that weren't finite and changed nothing."],
         ),
+        (
+            LEARNED,
+            {"leaked_test_images": 1},
+            ["1 test photo is also among the photos to learn from, as exact copies"],
+        ),
         (LEARNED, None, ["The run isn't finished: 2 of 24 epochs are done."]),
     ],
 )
