@@ -133,7 +133,7 @@ def prepare_environment() -> None:
     # TensorFlow enables its oneDNN kernels by itself only for CPUs with AVX-512; on one with AVX2
     # they made a ResNet-18 step four times as fast (docs/results).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    # Without a GPU, level 2 has an error line on CUDA; what is wrong is also raised as an exception.
+    # Without a GPU, level 2 prints an error about CUDA; real errors are raised as exceptions too.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if os.path.expanduser("~") == "~":  # no HOME and no user, as in a container; libraries want one
