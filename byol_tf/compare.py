@@ -22,8 +22,8 @@ from byol_tf.command_line import (
     run_command,
 )
 from byol_tf.config.diff import flat
-from byol_tf.errors import OutputError, RunFolderError
-from byol_tf.runs.files import csv_text, write_atomically
+from byol_tf.errors import OutputError, RunFolderError, escape
+from byol_tf.runs.files import csv_text, path_cell, write_atomically
 from byol_tf.runs.folder import RunFolder, read_history
 
 _MEASURES = (
@@ -98,9 +98,9 @@ def main(arguments: list[str]) -> int:
         try:
             runs.append(_read_run(name, path))
         except _NOT_A_RUN as error:
-            # `runs/*` also matches the folder of studies, and runs without a row yet; a path that
-            # doesn't exist is a typing error.
-            (skipped if path.is_dir() else wrong).append(
+            # `runs/*` also matches the folder of studies, runs without a row yet, and damaged ones;
+            # a path that doesn't exist is a typing error.
+            (skipped if os.path.isdir(path) else wrong).append(
                 f"{text}: expected a run folder with a history.csv; {error}"
             )
     if wrong or not runs:
@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
 def _split_name(text: str) -> tuple[str, Path]:
     """Splits `NAME=RUN` into (name, path); the name of a mere path is empty."""
     whole = Path(os.path.expanduser(text))
-    if whole.exists() or "=" not in text:  # a path may contain "="
+    if os.path.exists(whole) or "=" not in text:  # a path may contain "="
         return "", whole
     name, _, path = text.rpartition("=")
     return name, Path(os.path.expanduser(path))
@@ -181,14 +181,14 @@ def _read_run(name: str, path: Path) -> ComparedRun:
     Raises:
         One of `_NOT_A_RUN`: if the files aren't those of a run.
     """
-    folder = RunFolder(path)
-    rows = read_history(folder.history if path.is_dir() else path)
-    if not rows or "epoch" not in rows[0]:
+    folder, is_folder = RunFolder(path), os.path.isdir(path)
+    rows = read_history(folder.history if is_folder else path)
+    if not rows:
         raise ValueError("its history has no epochs")
-    saved = folder.saved_config() if path.is_dir() else None
-    result = (folder.finished() or {}) if path.is_dir() else {}
+    saved = folder.saved_config() if is_folder else None
+    result = (folder.finished() or {}) if is_folder else {}
     return ComparedRun(
-        name=name or (path.resolve().name if path.is_dir() else path.stem),
+        name=name or escape(path.resolve().name if is_folder else path.stem, 200),
         is_named=bool(name),
         settings=None if saved is None else flat(saved),
         rows=rows,
@@ -295,8 +295,7 @@ def _csv(runs: Sequence[ComparedRun], keys: Sequence[str]) -> str:
         values = [run.rows[0].get("probe_accuracy"), *map(run.last, measures), run.supervised]
         rows.append(
             [
-                run.name,
-                *(_setting_text(run, key) for key in keys),
+                *map(path_cell, (run.name, *(_setting_text(run, key) for key in keys))),
                 run.seed,
                 f"{run.rows[-1]['epoch']:.0f}",
                 *("" if value is None else f"{value:.6g}" for value in values),

@@ -9,11 +9,11 @@ from typing import Any
 
 from byol_tf.config.fields import SECTIONS
 from byol_tf.config.json_reader import MAX_DEPTH, RepeatedKey, read_json
-from byol_tf.config.messages import escape, format_value, join_key
+from byol_tf.config.messages import format_value, join_key
 from byol_tf.config.overrides import Origins, Override, apply_overrides, parse_override
 from byol_tf.config.schema import Config
 from byol_tf.config.validation import ConfigIssue, validate
-from byol_tf.errors import ConfigError
+from byol_tf.errors import ConfigError, escape
 
 DEFAULT_RECIPE = "demo"
 MAX_BYTES = 1_000_000

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, run_command
 from byol_tf.devices import prepare_environment
-from byol_tf.errors import ConversionError
+from byol_tf.errors import ConversionError, describe_path
 
 
 @ends_with_exit_code
@@ -23,9 +23,8 @@ def main(arguments: list[str]) -> int:
     """
     options = _parser().parse_args(arguments)
     source, out = Path(options.file), Path(options.out)
-    if not source.is_file():
-        received = "that is a folder" if source.is_dir() else "there is nothing there"
-        raise ConversionError(f"{source}: expected a file; {received}")
+    if not os.path.isfile(source):
+        raise ConversionError(f"{source}: expected a file; {describe_path(source)}")
     check_writable(out, "--out")
     prepare_environment()
     from byol_tf.convert.architecture import IMAGE_SIZE

@@ -12,11 +12,11 @@ from byol_tf import __version__
 from byol_tf.config.schema import Config
 from byol_tf.convert.architecture import IMAGE_SIZE
 from byol_tf.convert.assign import Converted
-from byol_tf.errors import ConversionError
+from byol_tf.errors import ConversionError, code_span
 from byol_tf.export.model_card import front_matter, preparation
 from byol_tf.export.saved_model import export_encoder
 from byol_tf.models.inference import inference_model, plain_encoder
-from byol_tf.runs.files import SAVED_MODEL_VERSION, atomic_folder
+from byol_tf.runs.files import SAVED_MODEL_VERSION, atomic_folder, why_no_folder
 
 
 def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
@@ -52,7 +52,9 @@ def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
 
 def check_out(out: Path) -> None:
     """Raises `ConversionError` unless the folder is new or empty."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if reason := why_no_folder(out):
+        raise ConversionError(f"--out {out}: expected a new or empty folder; {reason}")
+    if out.exists() and any(out.iterdir()):
         raise ConversionError(f"--out {out}: expected a new or empty folder; it isn't empty")
 
 
@@ -111,7 +113,7 @@ def _card(
     return f"""{front_matter(name, [name])}
 # {name}{f" ({width:g}x)" if width != 1 else ""}, converted
 
-From `{source}`: {converted.origin}. SHA-256 `{sha256}`. Converted to float32 by byol_tf
+From {code_span(source)}: {converted.origin}. SHA-256 `{sha256}`. Converted to float32 by byol_tf
 {__version__}; the values are unchanged. The terms of use of the weights are those of their
 publisher.
 

@@ -68,7 +68,7 @@ def read_query(text: str, images: FlatImageFolder) -> Query:
     path = Path(text).expanduser()
     relative = os.path.relpath(path.absolute(), images.folder).replace(os.sep, "/")
     photo = {photo.path: photo for photo in images.photos}.get(relative)
-    if photo is None and not path.is_file():
+    if photo is None and not os.path.isfile(path):
         photo = {photo.name: photo for photo in images.photos}.get(text)
         if photo is None:
             raise EmbedError(

@@ -28,7 +28,10 @@ from byol_tf.errors import EmbedError, RunFolderError
 from byol_tf.runs.files import (
     atomic_file,
     csv_text,
+    name_of_cell,
+    read_json_object,
     remove_left_overs,
+    why_no_folder,
     write_atomically,
     write_csv,
 )
@@ -38,7 +41,7 @@ from pipelines.sources import Photo
 
 _READ_BYTES = 2**22
 """Of embeddings that are read at once."""
-_INVALID_FILE = (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError)
+_INVALID_FILE = (OSError, ValueError, KeyError, TypeError, csv.Error, zipfile.BadZipFile, EOFError)
 
 PhotoKey = tuple[str, int, int]
 """Name, bytes and modification time, by which an unchanged photo is recognised."""
@@ -87,9 +90,12 @@ class Store:
         self._check()
 
     def _check(self) -> None:
-        if not self.root.exists() or (
-            self.root.is_dir() and all(path.name.startswith(".") for path in self.root.iterdir())
-        ):
+        if reason := why_no_folder(self.root):
+            raise EmbedError(f"--out {self.root}: expected a folder, new or not; {reason}")
+        try:
+            if all(path.name.startswith(".") for path in self.root.iterdir()):
+                return
+        except FileNotFoundError:
             return
         about = self._read_about()
         if about is None:
@@ -109,10 +115,10 @@ class Store:
 
     def _read_about(self) -> dict | None:
         try:
-            about = json.loads(self.about.read_text(encoding="utf-8"))
+            about = read_json_object(self.about)
         except (OSError, ValueError):
             return None
-        return about if isinstance(about, dict) and "encoder_digest" in about else None
+        return about if "encoder_digest" in about else None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -268,7 +274,7 @@ def _index_text(photos: Sequence[Photo]) -> str:
 def _parse_index(index: bytes) -> list[PhotoKey]:
     """The photos of an index, in the order of its rows, which ascend from 0."""
     table = csv.DictReader(io.StringIO(index.decode("utf-8"), newline=""))
-    return [(row["path"], int(row["bytes"]), int(row["modified"])) for row in table]
+    return [(name_of_cell(row["path"]), int(row["bytes"]), int(row["modified"])) for row in table]
 
 
 def _part_index(file: Path) -> bytes:

@@ -15,10 +15,15 @@ from byol_tf.command_line import check_writable, command_parser, ends_with_exit_
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
-from byol_tf.errors import SAVES_FAILED, ProtocolError, WorkKept
+from byol_tf.errors import (
+    SAVES_FAILED,
+    ProtocolError,
+    WorkKept,
+    describe_path,
+)
 from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
 from byol_tf.logs import ProgressLog
-from byol_tf.runs.files import write_atomically
+from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically
 from byol_tf.runs.folder import RunFolder
 
 _RUN_KEYS = ("data.", "seed=")
@@ -154,9 +159,10 @@ def _load_config(options: argparse.Namespace) -> Config:
                 )
         return load_config(options.config, options.overrides)
     folder = RunFolder(Path(options.run))
-    if not folder.config.exists():
+    if not os.path.exists(folder.config):
         raise ProtocolError(
-            f"--run {folder.root}: expected a run folder, with a config.json; found none there"
+            f"--run {folder.root}: expected a run folder, with a config.json; "
+            f"{describe_path(folder.config, 'found none there')}"
         )
     if options.config is not None:
         raise ProtocolError(
@@ -176,15 +182,22 @@ def _output_folder(options: argparse.Namespace) -> Path:
     """The folder for `result.json`.
 
     Raises:
-        ProtocolError: if a `result.json` of something else is there.
+        ProtocolError: if a `result.json` of something else is there, or there can be no folder.
+        RunFolderError: if the run's folder for it is a link.
     """
     if options.out is None:
-        return RunFolder(Path(options.run)).root / "evaluation" / _result_name(options)
+        evaluations = RunFolder(Path(options.run)).root / "evaluation"
+        folder = evaluations / _result_name(options)
+        check_no_link(evaluations)
+        check_no_link(folder)
+        return folder
+    if reason := why_no_folder(Path(options.out)):
+        raise ProtocolError(f"--out {options.out}: expected a folder, new or not; {reason}")
     result = Path(options.out) / "result.json"
-    if result.exists():
+    if os.path.exists(result):
         try:
             is_evaluation = "protocol" in json.loads(result.read_text(encoding="utf-8"))
-        except (ValueError, OSError, TypeError):
+        except (ValueError, OSError, TypeError, RecursionError):
             is_evaluation = False
         if not is_evaluation:
             raise ProtocolError(

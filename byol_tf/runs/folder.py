@@ -10,10 +10,10 @@ runs/stl10-2026-11-21-1/
 """
 
 import contextlib
-import csv
 import datetime
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -31,8 +31,13 @@ from byol_tf.config.schema import Config
 from byol_tf.errors import RunFolderError
 from byol_tf.runs.files import (
     SAVED_MODEL_VERSION,
+    append_to,
+    check_no_link,
     csv_text,
+    read_csv,
+    read_json_object,
     remove_left_overs,
+    why_no_folder,
     write_atomically,
     write_csv,
 )
@@ -53,11 +58,31 @@ def read_history(path: Path) -> list[dict[str, float]]:
         OSError: if there is no such file, or it can't be read.
         ValueError: if it is something else.
     """
-    with path.open(encoding="utf-8") as file:
-        return [
-            {name: float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
+    rows = []
+    for row in read_csv(path, ("epoch",)):
+        try:
+            rows.append({name: float(value) for name, value in row.items() if value})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        if not math.isfinite(rows[-1].get("epoch", math.nan)):
+            raise ValueError(f"{path}: expected the number of an epoch; received {row['epoch']!r}")
+    return rows
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """Reads an `environment.json`.
+
+    Raises:
+        OSError: if there is no such file, or it can't be read.
+        ValueError: if it is something else.
+    """
+    content = read_json_object(path)
+    for record in (content, content.get("begun", {})):
+        for key, expected in (("packages", dict), ("command", list)):
+            value = record.get(key, expected()) if isinstance(record, dict) else None
+            if not isinstance(value, expected) or not all(isinstance(word, str) for word in value):
+                raise ValueError(f"{path}: expected the {key} of a run; received {value!r:.40}")
+    return content
 
 
 _PACKAGES = (
@@ -77,7 +102,20 @@ _PACKAGES = (
 
 LOCK_NAME = ".lock"
 """Name of the lock file in a run folder (see `lock.py`)."""
-_SKIPPED_COLUMNS = ("path", "reason")
+SKIPPED_COLUMNS = ("path", "reason")
+RESULT_FIGURES = frozenset(("epochs", "steps", "seconds", "images_per_second", "pretrain_images"))
+"""Numbers in the `result.json` of every finished run."""
+_MEASURES = frozenset(
+    (
+        "projection_std",
+        "probe_accuracy",
+        "untrained_probe_accuracy",
+        "knn_accuracy",
+        "untrained_knn_accuracy",
+        "supervised_accuracy",
+    )
+)
+"""Numbers there that are null where nothing was measured."""
 
 
 class RunFolder:
@@ -138,6 +176,8 @@ class RunFolder:
         """
         start = environment() | {"command": command, "data_fingerprint": data_fingerprint}
         try:
+            for folder in (self.figures, self.export, self.logs):
+                check_no_link(folder)
             self.figures.mkdir(parents=True, exist_ok=True)
             for folder in (self.root, self.figures, self.export):
                 remove_left_overs(folder)
@@ -151,7 +191,7 @@ class RunFolder:
             if not resumed:
                 self.history.unlink(missing_ok=True)
             if skipped:
-                write_csv(self.skipped, _SKIPPED_COLUMNS, skipped)
+                write_csv(self.skipped, SKIPPED_COLUMNS, skipped)
         except OSError as error:
             raise RunFolderError(
                 f"{self.root}: expected a folder that can be written; received {error}"
@@ -190,9 +230,9 @@ class RunFolder:
             path: of the photo.
             reason: of the failure.
         """
-        with contextlib.suppress(OSError), self.skipped.open("a", encoding="utf-8") as file:
-            table = csv_text(_SKIPPED_COLUMNS, [(path, reason)])
-            file.write(table.partition("\n")[2] if file.tell() else table)
+        with contextlib.suppress(OSError), append_to(self.skipped) as file:
+            table = csv_text(SKIPPED_COLUMNS, [(path, reason)])
+            file.write((table.partition("\n")[2] if file.tell() else table).encode())
 
     def finished(self) -> dict[str, Any] | None:
         """Returns the content of `result.json`, with the present paths of a moved folder.
@@ -201,11 +241,20 @@ class RunFolder:
             The result; None while the run isn't finished.
 
         Raises:
-            RunFolderError: if the file can't be read.
+            RunFolderError: if the file can't be read, or isn't what a run wrote.
         """
         result = _json_object(self.result)
         if result is None:
             return None
+        for key in (RESULT_FIGURES | _MEASURES) & result.keys():
+            if not isinstance(result[key], int | float | None) or (
+                result[key] is None and key in RESULT_FIGURES
+            ):
+                raise RunFolderError(
+                    f"{self.result}: expected the result that a run wrote, with a number {key}; "
+                    f"received {result[key]!r:.40}. Remove it, and the same training command "
+                    "writes it again"
+                )
         paths = {"run_dir": str(self.root), "export_dir": str(self.saved_model)}
         return result | {key: path for key, path in paths.items() if key in result}
 
@@ -233,8 +282,8 @@ class RunFolder:
     def _first_start(self) -> dict[str, Any]:
         """Returns what `environment.json` has on the run's first start, or {}."""
         try:
-            last = _json_object(self.environment) or {}
-        except RunFolderError:  # a record that no run depends on
+            last = read_environment(self.environment)
+        except (OSError, ValueError):  # a record that no run depends on
             return {}
         return last.get("begun", last)
 
@@ -338,6 +387,8 @@ def _choose(config: dict[str, Any], run_dir: str | None, fresh: bool) -> tuple[R
         folder = _named_folder(config, run_dir, fresh)
         return folder, not folder.root.exists()
     root, name = Path(config["run"]["root"]), config["name"]
+    if reason := why_no_folder(root):
+        raise RunFolderError(f"run.root: expected a folder, new or not; received {root}: {reason}")
     earlier_runs = _numbered_runs(root, name)
     if not fresh:
         for path in reversed(earlier_runs):
@@ -357,6 +408,8 @@ def _choose(config: dict[str, Any], run_dir: str | None, fresh: bool) -> tuple[R
 def _named_folder(config: dict[str, Any], run_dir: str, fresh: bool) -> RunFolder:
     """Returns the folder that the user named; raises if this config can't run there."""
     folder = RunFolder(Path(run_dir))
+    if (reason := why_no_folder(folder.root)) and not os.path.isfile(run_dir):
+        raise RunFolderError(f"--run-dir {run_dir}: expected a folder, new or not; {reason}")
     saved = folder.saved_config()
     if saved is None:
         if folder.root.exists() and not _is_empty(folder.root):
@@ -418,20 +471,14 @@ def _log_unfinished(earlier: RunFolder, folder: RunFolder, config: dict[str, Any
 
 def _json_object(path: Path) -> dict[str, Any] | None:
     """Reads a JSON object; None where there is no file, `RunFolderError` if it can't be read."""
-    if not path.exists():
-        return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError) as error:
         raise RunFolderError(
             f"{path}: expected the JSON that a run wrote; received {error}. Name another --run-dir"
         ) from error
-    if not isinstance(content, dict):
-        raise RunFolderError(
-            f"{path}: expected the JSON object that a run wrote; received {content!r:.40}. Name "
-            "another --run-dir"
-        )
-    return content
 
 
 def environment() -> dict[str, Any]:

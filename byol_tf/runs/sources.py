@@ -17,6 +17,7 @@ def source_options(config: Config) -> dict[str, Any]:
     return {
         "source": data.source,
         "root": data.root,
+        "layout": data.layout,
         "archive": data.archive,
         "pretrain": data.pretrain,
         "pretrain_images": data.pretrain_images,

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from byol_tf.command_line import PARENT_VARIABLE, STOP_SIGNALS
 from byol_tf.config.loading import resolved_json
-from byol_tf.runs.files import write_atomically
+from byol_tf.runs.files import append_to, write_atomically
 from byol_tf.runs.folder import RunFolder, read_history
 from byol_tf.study.plan import PlannedCell
 
@@ -178,7 +178,7 @@ class StudyRunner:
         if self._received:
             raise Stopped(self._received)
         log, epochs = self.root / f"{planned.run_name}.log", planned.config.training.epochs
-        with log.open("ab") as file:
+        with append_to(log) as file:
             file.write(f"$ {shlex.join(['python', '-m', *words])}\n".encode())
             file.flush()
             start = file.tell()

@@ -25,7 +25,7 @@ from byol_tf.config.schema import Config
 from byol_tf.devices import Cluster, prepare_environment, read_cluster
 from byol_tf.errors import Interrupted, RunStopped
 from byol_tf.logs import configure_logging
-from byol_tf.runs.folder import RunFolder, choose_folder, claimed_folder
+from byol_tf.runs.folder import RESULT_FIGURES, RunFolder, choose_folder, claimed_folder
 from byol_tf.runs.lock import RunLock
 from byol_tf.train.closing import closing_text
 from byol_tf.train.signals import SignalWatch
@@ -122,8 +122,11 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         return _dry_run(config, choose_folder(tree, options.run_dir, options.fresh))
     with claimed_folder(tree, options.run_dir, options.fresh) as folder:
         result = folder.finished()
-        if result is not None and result["epochs"] < config.training.epochs:
-            result = None  # the same run, with more epochs
+        # The same run with more epochs, or a file that isn't complete and is written again.
+        if result is not None and (
+            not result.keys() >= RESULT_FIGURES or result["epochs"] < config.training.epochs
+        ):
+            result = None
         if result is not None:
             with _connected(cluster, finished=True):
                 print(f"{folder.root}: this run is finished; --fresh starts a new one")

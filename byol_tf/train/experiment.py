@@ -524,7 +524,7 @@ class Experiment:
                 folder,
                 self.model,
                 self.schedule,
-                len(self.source.pretrain),
+                self.source,
                 throughput,
                 history.rows,
                 supervised,

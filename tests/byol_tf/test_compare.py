@@ -245,3 +245,29 @@ def test_damaged_run_among_others_is_named_and_skipped(tmp_path, capsys, name, c
     assert "good" in printed.out
     if name != "config.json":  # whose other keys are compared
         assert printed.err.startswith(f"skipped: {bad}: expected a run folder")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("history.csv", "epoch,loss\n0,1,2,3\n"),
+        ("history.csv", HISTORY[:-3]),
+        ("history.csv", "epoch,loss\n0,\0\n"),
+        ("result.json", '{"supervised_accuracy": "X"}'),
+        ("result.json", '{"a":' * 100_000),
+        ("config.json", "[]"),
+    ],
+)
+def test_damaged_run_is_named_and_the_others_are_compared(
+    tmp_path, capsys, monkeypatch, file, content
+):
+    monkeypatch.chdir(tmp_path)
+    good, bad = run(tmp_path, "good", 0.3), run(tmp_path, "bad", 0.5)
+    (tmp_path / "bad" / file).write_text(content)
+    assert main([bad, good]) == 0
+    printed = capsys.readouterr()
+    assert f"skipped: {bad}: " in printed.err and file in printed.err
+    assert [cells(line)[0] for line in printed.out.splitlines()[2:3]] == ["good"]
+    assert main([bad]) == 2
+    assert main(["a" * 300, good]) == 2
+    assert "File name too long" in capsys.readouterr().err

@@ -50,6 +50,14 @@ def started(folder: RunFolder, config: dict, skipped=()) -> RunFolder:
     return folder
 
 
+@pytest.mark.parametrize("root", ["/dev/null", "/dev/null/runs", "a" * 300, "b/" * 3000])
+def test_place_that_holds_no_folder_is_refused_before_anything(tmp_path, root):
+    with pytest.raises(RunFolderError, match=r"run\.root: expected a folder, new or not; received"):
+        choose_folder(config(Path(root)), None, False)
+    with pytest.raises(RunFolderError, match=r"--run-dir .*: expected a folder, new or not; "):
+        choose_folder(config(tmp_path), root, False)
+
+
 class TestWithoutRunDir:
     def test_first_folder_is_numbered_1_and_not_made(self, tmp_path):
         folder = choose_folder(config(tmp_path / "runs"), None, False)
@@ -190,7 +198,7 @@ class TestClaimed:
     def test_folder_that_can_not_be_made_is_an_error(self, tmp_path):
         (tmp_path / "file").touch()
         with (
-            pytest.raises(RunFolderError, match="expected a folder that can be written"),
+            pytest.raises(RunFolderError, match="run.root: expected a folder"),
             claimed_folder(config(tmp_path / "file"), None, False),
         ):
             pass
@@ -424,6 +432,49 @@ class TestBegin:
             RunFolderError, match=r"result\.json: expected the JSON that a run wrote"
         ):
             RunFolder(tmp_path).finished()
+
+    @pytest.mark.parametrize(
+        "content",
+        ['{"epochs": "two"}', '{"steps": null}', '{"supervised_accuracy": "\\u001b[31mX"}', "[]"],
+    )
+    def test_result_of_other_types_is_an_error_that_names_it(self, tmp_path, content):
+        (tmp_path / "result.json").write_text(content)
+        with pytest.raises(RunFolderError, match=r"result\.json: expected the") as error:
+            RunFolder(tmp_path).finished()
+        assert str(error.value).isprintable()
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "",
+            "[1]",
+            '{"packages": [1]}',
+            '{"begun": 3}',
+            '{"begun": {"packages": "x"}}',
+            '{"a":' * 100_000 + "1" + "}" * 100_000,
+        ],
+    )
+    def test_damaged_environment_does_not_keep_a_run_from_resuming(self, tmp_path, content):
+        folder = started(RunFolder(tmp_path / "run"), config(tmp_path))
+        folder.environment.write_text(content)
+        assert folder.begin("{}", ["again"], "images", (), resumed=True) == []
+        assert json.loads(folder.environment.read_text())["command"] == ["again"]
+
+    @pytest.mark.parametrize("name", ["figures", "export", "logs"])
+    def test_run_is_not_written_through_a_link(self, tmp_path, name):
+        folder = RunFolder(tmp_path / "run")
+        folder.root.mkdir()
+        (tmp_path / "mine").mkdir()
+        (folder.root / name).symlink_to(tmp_path / "mine")
+        with pytest.raises(RunFolderError, match=f"{name}: expected a folder; it is a link"):
+            folder.begin("{}", [], "", ())
+        assert not list((tmp_path / "mine").iterdir())
+
+    def test_skipped_photos_are_not_appended_through_a_link(self, tmp_path):
+        (tmp_path / "mine").write_text("mine")
+        (tmp_path / "skipped.csv").symlink_to(tmp_path / "mine")
+        RunFolder(tmp_path).list_skipped("a.jpg", "truncated")
+        assert (tmp_path / "mine").read_text() == "mine"
 
     def test_git_state_is_none_outside_a_repository(self, tmp_path, monkeypatch):
         monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "folder.py"))

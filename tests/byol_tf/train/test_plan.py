@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 from types import SimpleNamespace
 
 import pytest
@@ -71,6 +72,21 @@ def test_learning_rate_of_the_byol_paper():
         optimizer={"base_learning_rate": 0.2}, training={"epochs": 1000, "batch_size": 4096}
     )
     assert training_schedule(paper, 1_281_167).peak_rate == pytest.approx(3.2)
+
+
+def test_networks_larger_than_memory_are_refused_and_not_built(tmp_path):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for changes in (
+        {"encoder": {"width": 1000}},
+        {"projector": {"hidden_size": 10**6, "output_size": 10**6}},
+        {"predictor": {"hidden_size": 10**6}, "projector": {"output_size": 10**6}},
+    ):
+        with pytest.raises(
+            ConfigError, match=r"^encoder.width, .* of this machine's memory; .* GB"
+        ):
+            make_plan(config(**changes), RunFolder(tmp_path))
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < 300, f"{grown:.0f} MB"
 
 
 def test_batch_larger_than_the_images_is_refused():
