@@ -25,6 +25,7 @@ from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, lab
 from byol_tf.logs import ProgressLog
 from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically
 from byol_tf.runs.folder import RunFolder
+from pipelines.sources import SourceError
 
 _RUN_KEYS = ("data.", "seed=")
 """Overrides that a run allows: other images or another sample. The rest determined its encoder."""
@@ -240,7 +241,13 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
     # Each of several trainings is traced anew, of which TensorFlow would warn.
     tf.get_logger().setLevel("ERROR")
     start = time.perf_counter()
-    source, train, test = labelled_source(config, ProgressLog(logger))
+    try:
+        source, train, test = labelled_source(config, ProgressLog(logger))
+    except SourceError as error:
+        hint = (
+            f"{error}. --set data.root=... names the place of the images" if options.run else error
+        )
+        raise ProtocolError(str(hint)) from error
     if options.run and not options.overrides:
         warn_of_other_images(RunFolder(Path(options.run)), source)
     inference = (

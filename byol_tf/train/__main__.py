@@ -16,7 +16,6 @@ from byol_tf.command_line import (
     check_writable,
     command_parser,
     ends_with_exit_code,
-    hint_at_options,
     run_command,
 )
 from byol_tf.config.docs import explain, sections_help
@@ -47,12 +46,7 @@ def main(arguments: list[str]) -> int:
         folder are wrong; 128 + n after signal n, once the run has saved; 75 if another worker was
         lost; or one of `errors.py`.
     """
-    parser = _parser()
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        keys = [".".join((*section, name)) for section, keys in SECTIONS.items() for name in keys]
-        hint = hint_at_options(unknown, keys, recipes())
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    options = _parser().parse_args(arguments)
     if options.explain is not None:
         return _explain(options.explain)
     with SignalWatch(None):
@@ -64,6 +58,8 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
+        keys=[".".join((*section, name)) for section, keys in SECTIONS.items() for name in keys],
+        recipes=recipes(),
         prog="python -m byol_tf.train",
         description="Pre-trains an encoder with BYOL and exports it.",
         epilog=f"packaged recipes for --config:\n  {', '.join(recipes())}\n\nsections of a config, "
