@@ -52,7 +52,7 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster:
         raise _cluster_error(_EXAMPLE, "none" if text is None else "an empty one")
     try:
         tree = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _cluster_error(_EXAMPLE, f"invalid JSON ({error})") from error
     tree = _check_object(tree, "an object")
     jobs = _check_object(tree.get("cluster"), '"cluster" as an object')
@@ -61,10 +61,9 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster:
     addresses = []
     for job in ("chief", "worker"):
         of_job = jobs.get(job, [])
-        if not isinstance(of_job, list) or not all(
-            isinstance(address, str) and _ADDRESS.fullmatch(address) for address in of_job
-        ):
-            raise _cluster_error(f'"cluster.{job}" as a list of "host:port"', json.dumps(of_job))
+        if not isinstance(of_job, list) or not all(map(_is_address, of_job)):
+            expected = f'"cluster.{job}" as a list of "host:port", ports from 1 to 65535'
+            raise _cluster_error(expected, json.dumps(of_job))
         addresses += of_job
     if not addresses or len(jobs.get("chief", [])) > 1:
         raise _cluster_error(
@@ -81,7 +80,12 @@ _EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", '
     '"index": 0}}, with its own index on each'
 )
-_ADDRESS = re.compile(r"\S+:\d{1,5}")
+_ADDRESS = re.compile(r"[!-~]+:([0-9]{1,5})")
+
+
+def _is_address(value: Any) -> bool:
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    return match is not None and 0 < int(match[1]) < 2**16
 
 
 def _task_index(task: dict[str, Any], jobs: dict[str, Any]) -> int:

@@ -221,7 +221,9 @@ def test_signal_during_a_hanging_save_ends_the_run(tmp_path, monkeypatch, caplog
             end=end,
         )
     assert ended == [(143, 0, 4, False)]
-    assert "the save hangs; none was written before it since this process started" in caplog.messages
+    assert (
+        "the save hangs; none was written before it since this process started" in caplog.messages
+    )
     assert positions(tmp_path) == [(0, 2), (0, 4)]
 
 
