@@ -143,8 +143,9 @@ def set_coordination_timeouts(start: float, heartbeat: float) -> None:
             cluster_register_timeout_in_ms=round(1000 * start),
             heartbeat_timeout_in_ms=round(1000 * heartbeat),
         )
-        # Without it, a worker that has connected waits for the others without a time-out.
-        current.coordination_service.cluster_register_with_barrier = True
+        # Else a worker that has connected waits for the others without a time-out.
+        if hasattr(current.coordination_service, "cluster_register_with_barrier"):  # a newer field
+            current.coordination_service.cluster_register_with_barrier = True
 
     current.configure_coordination_service = configure_with_timeouts
 

@@ -1,6 +1,7 @@
 """The workers of a run: one process, or several that train together."""
 
 import contextlib
+import faulthandler
 import hashlib
 import os
 import re
@@ -51,8 +52,10 @@ def join_workers(cluster: Cluster, devices: Devices) -> "Workers":
     compat.set_coordination_timeouts(silence, silence)
     try:
         # All workers are there, so this takes a moment. If one ends in that moment, TensorFlow
-        # waits for it with Python's lock held: no thread and no handler of this process runs, and
-        # only TensorFlow's own time-out or the system's default action ends it.
+        # waits for it with Python's lock held, so that no thread and no handler of this process
+        # runs. TensorFlow's own time-out ends that, or the system's action at SIGINT or SIGHUP; at
+        # SIGTERM TensorFlow sets a handler of its own, which we replace again.
+        faulthandler.dump_traceback_later(2 * silence, exit=True)  # older ones wait for ever
         with default_signal_actions():
             strategy = build_strategy("multi_worker")
     except DeviceError as error:
@@ -64,6 +67,8 @@ def join_workers(cluster: Cluster, devices: Devices) -> "Workers":
             raise WorkerLost(reason) from error
         channel.announce(_USAGE_ERROR, f"can't continue: {error}")
         raise
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return Workers(strategy, channel)
 
 
