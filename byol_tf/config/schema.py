@@ -27,6 +27,7 @@ class ExpectedText:
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Minutes = Annotated[float, Field(ge=0.05, le=7 * 24 * 60)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Text = Annotated[str, Field(min_length=1)]
 # Larger numbers overflow where TensorFlow and NumPy count elements.
@@ -333,6 +334,11 @@ class Devices(Section):
     steps_per_execution: Count | None = None
     """Largest number of steps in one call of the compiled function; the next smaller divisor of an
     epoch's steps is used. Default: 1 on a CPU, 16 elsewhere."""
+    start_timeout_minutes: Minutes = 10.0
+    """`multi_worker`: minutes that the workers wait for each other at the start."""
+    worker_timeout_minutes: Minutes = 5.0
+    """`multi_worker`: minutes without a sign of life from a worker after which the others exit. One
+    that ends is noticed at once."""
 
 
 class Probe(Section):
@@ -382,6 +388,9 @@ class Run(Section):
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     """Number of newest checkpoints to keep; the best by probe is kept too. At least two, in case
     one is damaged."""
+    stall_timeout_minutes: Minutes = 5.0
+    """Minutes that a disk may take to answer. If it takes longer, a multi-worker run exits; a
+    single worker waits on, and a signal ends it without the checkpoint that is being written."""
     report: bool = True
     """Whether a finished run writes `report.html`, its figures and TensorBoard's projector, which
     takes some seconds; `python -m byol_tf.report` writes the page later."""

@@ -215,6 +215,36 @@ def test_checkpoint_has_the_measured_size(changes):
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "precision"),
+    [
+        ({"optimizer": {"name": "adam"}}, "float32"),
+        ({"optimizer": {"name": "lars"}, "encoder": {"normalization": "group"}}, "mixed_float16"),
+        *(
+            pytest.param(changes, "float32", marks=pytest.mark.long)
+            for changes in (
+                *({"optimizer": {"name": name}} for name in ("adamw", "lamb", "sgd")),
+                *({"encoder": {"normalization": name}} for name in ("layer", "data_init")),
+                {"encoder": {"name": "resnet18", "width": 0.25}},
+                {"objective": {"target": "online"}, "predictor": {"kind": "fixed"}},
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_checkpoint_has_the_same_names_in_any_process(changes, precision):
+    """Whatever was built before: Keras numbers the layers and optimizers of a process."""
+    chosen = config(**changes)
+    keras.mixed_precision.set_global_policy(precision)
+    first = list(model_arrays(built(chosen)))
+    for _ in range(2):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        for optimizer in (keras.optimizers.Adam(), LARS(), keras.optimizers.SGD()):
+            optimizer.build(model.trainable_variables)
+    assert list(model_arrays(built(chosen))) == first
+    assert "optimizer/0000/iteration" in first
+
+
 def test_objective_is_that_of_the_config():
     chosen = config(
         objective={
