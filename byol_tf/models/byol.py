@@ -54,6 +54,8 @@ class BYOL(MultiStepTrainer):
         gradient_accumulation_steps: number of micro-batches that a replica's batch is taken in, to
             save memory, with one optimizer step and one target update at the end. Batch statistics
             and negatives are then those of a micro-batch.
+        joint_batch_statistics: whether batch statistics are those of all views together, as in
+            SimCLR's code, instead of each view's own.
         views: layers that make each view inside the step, such as
             `pipelines.views.fused.FusedViews`: `view(images, params)`. `fit` then expects batches
             `(images, params)`, as `pipelines.batches.image_batches` gives them, or `(images1,
@@ -79,6 +81,7 @@ class BYOL(MultiStepTrainer):
         target: Literal["ema", "online", "online_with_gradient"] = "ema",
         train_predictor: bool = True,
         gradient_accumulation_steps: int = 1,
+        joint_batch_statistics: bool = False,
         views: Sequence[keras.layers.Layer] | None = None,
         rematerialize: bool = False,
         on_nonfinite: Literal["stop", "skip"] = "stop",
@@ -95,6 +98,7 @@ class BYOL(MultiStepTrainer):
         self.target = target
         self.train_predictor = train_predictor
         self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.joint_batch_statistics = joint_batch_statistics
         self.views = None if views is None else list(views)
         self.target_encoder = copy_network(encoder, "encoder") if target == "ema" else None
         self.target_projector = (
@@ -167,7 +171,7 @@ class BYOL(MultiStepTrainer):
                 targets = projections
             predictions = {view: projections[view] for view in self.objective.predicting_views}
             if self.predictor is not None:
-                predictions = _forward(self.predictor, predictions)  # {view: [N, p]}
+                predictions = self._forward_views(self.predictor, predictions)  # {view: [N, p]}
             loss = self.objective(predictions, targets)  # []
             # Gradients are summed over replicas, each of which holds its share of the global batch.
             scaled_loss = self.optimizer.scale_loss(
@@ -189,10 +193,10 @@ class BYOL(MultiStepTrainer):
             if self.target == "ema"
             else range(self.objective.view_count)
         )
-        representations = _forward(
+        representations = self._forward_views(
             self.encoder, {view: views[view] for view in needed}, self._encode
         )
-        return _forward(self.projector, representations)
+        return self._forward_views(self.projector, representations)
 
     def _target_projections(self, views: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
         """Returns view -> the target network's projection `[N, p]`; {} if there is no such network.
@@ -202,8 +206,18 @@ class BYOL(MultiStepTrainer):
         if self.target != "ema":
             return {}
         needed = {view: views[view] for view in self.objective.target_views}
-        projections = _forward(self.target_projector, _forward(self.target_encoder, needed))
+        representations = self._forward_views(self.target_encoder, needed)
+        projections = self._forward_views(self.target_projector, representations)
         return {view: tf.stop_gradient(z) for view, z in projections.items()}
+
+    def _forward_views(
+        self,
+        network: keras.Model,
+        inputs: dict[int, tf.Tensor],
+        run: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    ) -> dict[int, tf.Tensor]:
+        """Returns `_forward` of the views, with joint batch statistics if the model has them."""
+        return _forward(network, inputs, run, self.joint_batch_statistics)
 
     def make_views(self, data: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the views of a batch, `[N, H, W, 3]` each; made here if the model has `views`."""
@@ -331,19 +345,21 @@ def _forward(
     network: keras.Model,
     inputs: dict[int, tf.Tensor],
     run: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    joint: bool = False,
 ) -> dict[int, tf.Tensor]:
     """Returns view -> the network's output in training mode.
 
-    Batch statistics are per view, so each view is a forward pass of its own. Without any, one pass
-    serves all views, and kernels are standardised once a step.
+    Batch statistics are per view, so each view is a forward pass of its own. Without any, or with
+    joint ones, one pass serves all views, and kernels are standardised once a step.
 
     Args:
         network: built.
         inputs: view -> `[N, ...]`.
         run: another way to compute the network's output.
+        joint: whether batch statistics are those of all views together.
     """
     run = run or partial(network, training=True)
-    if len(inputs) == 1 or not batch_independent(network):
+    if len(inputs) == 1 or not (joint or batch_independent(network)):
         return {view: run(value) for view, value in inputs.items()}
     outputs = run(tf.concat(list(inputs.values()), axis=0))
     return dict(zip(inputs, tf.split(outputs, len(inputs)), strict=True))
