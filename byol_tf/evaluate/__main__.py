@@ -32,6 +32,7 @@ _NAME_PREFIXES = {
     "batch_size": "batch",
     "seeds": "seeds",
     "rates": "rates",
+    "preset": "",
 }
 """Of the options that change a figure, in the name of the result's folder."""
 
@@ -61,7 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     result["command"] = shlex.join(
         ["python", "-m", "byol_tf.evaluate", *(sys.argv[1:] if arguments is None else arguments)]
     )
+    curve = result.pop("curve", None)
     folder.mkdir(parents=True, exist_ok=True)
+    if curve:
+        lines = [",".join(curve[0]), *(",".join(map(str, row.values())) for row in curve)]
+        write_atomically(folder / "curve.csv", "\n".join(lines) + "\n")
     write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
     _print_result(result, folder)
     return 0
@@ -182,7 +187,9 @@ def _result_name(options: argparse.Namespace) -> str:
         if value is None or value is False or (name == "seeds" and value == DEFAULT_SEEDS):
             continue
         values = [] if value is True else value if isinstance(value, list) else [value]
-        words.append(prefix + "_".join(f"{number:g}" for number in values))
+        words.append(
+            prefix + "_".join(item if isinstance(item, str) else f"{item:g}" for item in values)
+        )
     if options.overrides:  # values such as paths can't be part of a file name
         digest = hashlib.sha256("\n".join(options.overrides).encode()).hexdigest()
         words.append(f"set{digest[:8]}")
