@@ -246,8 +246,10 @@ def test_unknown_encoder_is_an_error():
         build_encoder("vgg", 32)
 
 
-@pytest.mark.parametrize("normalization", ["batch", "group"])
-@pytest.mark.parametrize(("name", "last"), [("resnet18", "2"), ("resnet50", "3")])
+@pytest.mark.parametrize(
+    ("name", "last", "normalization"),
+    [("resnet18", "2", "batch"), ("resnet18", "2", "group"), ("resnet50", "3", "batch")],
+)
 def test_zero_init_residual_starts_blocks_as_the_identity(name, last, normalization):
     """As torchvision's `zero_init_residual` and SimCLR's `init_zero`."""
     model = build_encoder(name, 32, 0.25, normalization=normalization, zero_init_residual=True)
