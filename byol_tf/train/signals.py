@@ -20,7 +20,7 @@ def default_signal_actions() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python lets no other thread set handlers
         return
-    before = {number: signal.getsignal(number) for number in NUMBERS}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     handled = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}
     for number in handled:
         signal.signal(number, signal.SIG_DFL)

@@ -164,6 +164,26 @@ def test_simsiam_heads():
     ]
 
 
+def test_keys_of_other_systems_reach_networks_and_optimizer():
+    chosen = config(
+        encoder={"name": "resnet18", "width": 0.25, "zero_init_residual": True},
+        projector={"output_bias": True, "normalize_output": True, "output_center": False},
+        predictor={"output_bias": True},
+        optimizer={"name": "sgd", "weight_decay": 0.1, "exclude_norm_and_bias": False},
+        training={"joint_batch_statistics": True},
+    )
+    model = built(chosen)
+    assert not model.encoder.get_layer("group1_block1_bn2").gamma.numpy().any()
+    assert model.projector.get_layer("projector_output").use_bias
+    assert (model.projector.layers[-1].scale, model.projector.layers[-1].center) == (True, False)
+    assert model.predictor.layers[-1].use_bias
+    assert model.joint_batch_statistics
+    beta = model.encoder.get_layer("stem_bn").gamma
+    zeros = [np.zeros(v.shape, np.float32) for v in model.trainable_variables]
+    model.optimizer.apply(zeros, model.trainable_variables)
+    assert (beta.numpy() < 1.0).all()
+
+
 @pytest.mark.parametrize(
     ("kind", "parts", "trained"),
     [
