@@ -187,7 +187,8 @@ class _ParamGroups(compat.OptimizerHooks):
         return not (self.exclude_1d and is_excluded(variable)) and super().decays(variable)
 
     def get_config(self) -> dict:
-        return super().get_config() | {"exclude_1d": self.exclude_1d}
+        config = super().get_config()  # type: ignore[misc]  # of Optimizer
+        return config | {"exclude_1d": self.exclude_1d}
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
