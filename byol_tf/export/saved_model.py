@@ -14,7 +14,7 @@ from byol_tf.export.formats import DEFAULT_FORMATS, FORMATS
 from byol_tf.export.usage import write_usage
 from byol_tf.export.verification import FILE_NAME as VERIFICATIONS
 from byol_tf.models.inference import exported_form
-from byol_tf.runs.files import SAVED_MODEL_VERSION
+from byol_tf.runs.files import SAVED_MODEL_VERSION, check_no_link
 
 
 def write_saved_model(model: keras.Model, folder: Path) -> None:
@@ -77,6 +77,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
     Its name is one of those that `remove_left_overs` removes, in case the process is killed.
     """
+    check_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as staging:
         yield Path(staging)
@@ -84,7 +85,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
 def replace_path(source: Path, target: Path) -> None:
     """Moves a file or folder to `target`, replacing what is there."""
-    if target.is_dir():
+    if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     source.replace(target)
 
