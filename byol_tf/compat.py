@@ -66,8 +66,8 @@ class OptimizerHooks:
         self.apply_decoupled_decay(variables)
 
 
-def all_layers(model: "keras.Model") -> "list[keras.layers.Layer]":
-    """Returns a model and every layer inside it, at any depth.
+def all_layers(model: "keras.Layer") -> "list[keras.Layer]":
+    """Returns a model or layer and every layer inside it, at any depth.
 
     The public `Model.layers` lists the first level only, and of a subclassed layer nothing.
     """

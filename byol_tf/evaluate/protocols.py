@@ -47,7 +47,7 @@ class Evaluation:
 
         if not self.options.run:
             return self.inference
-        return exported_form(self.inference, *self.config.views.preparation)
+        return exported_form(self.inference)
 
     def features(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Returns features and labels of the training images, then of the test images."""
