@@ -7,11 +7,11 @@ Example:
     ```python
     import keras
 
-    from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
+    from byol_tf import BYOL, build_encoder, cosine_tau
 
-    model = BYOL(build_encoder("resnet18", image_size=96))
+    model = BYOL(build_encoder("resnet18", image_size=96), tau=cosine_tau(0.99, total_steps=5000))
     model.compile(keras.optimizers.Adam(3e-4))
-    model.fit(views, epochs=10, callbacks=[TargetUpdate(cosine_tau(0.99, total_steps=5000))])
+    model.fit(views, epochs=10)
     ```
 """
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from byol_tf.config.fields import SECTIONS, Key, accepts_null, key_type, split_key
 from byol_tf.config.json_reader import MAX_DEPTH, RepeatedKey, read_json
-from byol_tf.config.messages import escape, join_key
+from byol_tf.config.messages import join_key
+from byol_tf.errors import escape
 
 
 @dataclass(frozen=True)

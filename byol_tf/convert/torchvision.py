@@ -14,7 +14,7 @@ import numpy as np
 
 from byol_tf.convert.architecture import infer_architecture, parse_layer_name
 from byol_tf.convert.assign import Converted, Slot, Tensor, assign_tensors, list_names
-from byol_tf.errors import ConversionError
+from byol_tf.errors import ConversionError, code_span
 from byol_tf.models.networks import build_encoder
 
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
@@ -88,14 +88,14 @@ def read_torchvision(path: Path, size: int, prefix: str | None = None) -> Conver
         padding="symmetric",
         encoder=encoder,
         origin="a state dict with torchvision's names for a ResNet, in safetensors"
-        + (f", under the prefix `{prefix}`" if prefix else "")
+        + (f", under the prefix {code_span(prefix)}" if prefix else "")
         + (" with numbered children" if numbered else ""),
         assumed="torchvision's strides (in the 3x3 convolution of a block, where detectron2 and "
         "Caffe have them in the first 1x1; 2 in the stem, with pooling) and no dilation, which "
         "tensors don't determine",
         skipped=(
             *(("its last layer (`fc`)",) if "fc" in heads else ()),
-            *(f"`{name}`" for name in others),
+            *map(code_span, others),
         ),
     )
 

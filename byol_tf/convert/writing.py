@@ -6,15 +6,17 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from byol_tf import __version__
 from byol_tf.config.schema import Config
 from byol_tf.convert.architecture import IMAGE_SIZE
 from byol_tf.convert.assign import Converted
-from byol_tf.errors import ConversionError
+from byol_tf.errors import ConversionError, code_span
 from byol_tf.export.model_card import front_matter, preparation
 from byol_tf.export.saved_model import export_encoder
 from byol_tf.models.inference import inference_model, plain_encoder
-from byol_tf.runs.files import SAVED_MODEL_VERSION, atomic_folder
+from byol_tf.runs.files import SAVED_MODEL_VERSION, atomic_folder, why_no_folder
 
 
 def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
@@ -42,16 +44,17 @@ def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
             )
             card = _card(converted, config, source.name, _sha256(source), files, out)
             (folder / "README.md").write_text(card, encoding="utf-8")
-    except OSError as error:
-        raise ConversionError(
-            f"--out {out}: can't be written: {error.strerror or error}"
-        ) from error
+    except (OSError, tf.errors.OpError) as error:  # TensorFlow's own of a full disk
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ConversionError(f"--out {out}: can't be written: {reason}") from error
     return ["README.md", "USAGE.md", "config.json", *files]
 
 
 def check_out(out: Path) -> None:
     """Raises `ConversionError` unless the folder is new or empty."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if reason := why_no_folder(out):
+        raise ConversionError(f"--out {out}: expected a new or empty folder; {reason}")
+    if out.exists() and any(out.iterdir()):
         raise ConversionError(f"--out {out}: expected a new or empty folder; it isn't empty")
 
 
@@ -111,7 +114,7 @@ def _card(
     return f"""{front_matter(name, [name])}
 # {name}{f" ({width:g}x)" if width != 1 else ""}, converted
 
-From `{source}`: {converted.origin}. SHA-256 `{sha256}`. Converted to float32 by byol_tf
+From {code_span(source)}: {converted.origin}. SHA-256 `{sha256}`. Converted to float32 by byol_tf
 {__version__}; the values are unchanged. The terms of use of the weights are those of their
 publisher.
 

@@ -14,10 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from byol_tf.errors import WorkKept
 from byol_tf.evaluate.crops import crop_layer, even_batch_size, labelled_batches
 from byol_tf.evaluate.features import embed
-from byol_tf.evaluate.metrics import top_1_and_5, top_k_accuracy
+from byol_tf.evaluate.metrics import TopAccuracies, top_1_and_5, top_k_accuracy
 from byol_tf.evaluate.splits import labelled_fraction, require_labels, stratified_folds
+from byol_tf.logs import counted
 from byol_tf.models.inference import split_inference_model
 from byol_tf.models.networks import initialize_from_data
 from pipelines.sources import Images, subset
@@ -80,6 +82,7 @@ def tune_protocol(
     Raises:
         ProtocolError: if there are fewer labels than classes, none can be held out, or
             `inference` is a model of another form.
+        WorkKept: on Ctrl-C after the first seed, with the result of the finished ones.
     """
     labels, test_labels = require_labels(train), require_labels(test)
     classes = int(max(labels.max(), test_labels.max())) + 1
@@ -105,11 +108,33 @@ def tune_protocol(
 
         accuracies = search_rates(recipe.rates, accuracy, recipe.widen)
         best = best_rate(accuracies)
-    results = []
-    for number, images in enumerate(samples):
-        scores = embed(trained(images, best, seed + number), test)
-        results.append(top_1_and_5(scores, test_labels))
-        logger.info("seed %d: %.1f%%", seed + number, 100 * results[-1]["top1"])
+    results: list[TopAccuracies] = []
+
+    def summary() -> dict:
+        return _over_seeds(results) | {
+            "fraction": recipe.fraction,
+            "labels": len(samples[0]),
+            "rate": best,
+            "held_out_accuracy": {f"{rate:g}": value for rate, value in accuracies.items()},
+            "epochs": recipe.epochs,
+            "batch_size": even_batch_size(len(samples[0]), recipe.batch_size),
+        }
+
+    try:
+        for number, images in enumerate(samples):
+            scores = embed(trained(images, best, seed + number), test)
+            results.append(top_1_and_5(scores, test_labels))
+            logger.info("seed %d: %.1f%%", seed + number, 100 * results[-1]["top1"])
+    except KeyboardInterrupt:
+        if not results:
+            raise
+        text = f"{len(results)} of {counted(len(samples), 'seed')} finished"
+        raise WorkKept(text, summary()) from None
+    return summary()
+
+
+def _over_seeds(results: Sequence[TopAccuracies]) -> dict:
+    """Returns means and standard deviation of the accuracies of several seeds."""
     top1 = [result["top1"] for result in results]
     top5 = [result["top5"] for result in results if result["top5"] is not None]
     return {
@@ -117,12 +142,6 @@ def tune_protocol(
         "top5": float(np.mean(top5)) if top5 else None,
         "top1_std": float(np.std(top1, ddof=1)) if len(top1) > 1 else None,
         "top1_each": top1,
-        "fraction": recipe.fraction,
-        "labels": len(samples[0]),
-        "rate": best,
-        "held_out_accuracy": {f"{rate:g}": value for rate, value in accuracies.items()},
-        "epochs": recipe.epochs,
-        "batch_size": even_batch_size(len(samples[0]), recipe.batch_size),
     }
 
 

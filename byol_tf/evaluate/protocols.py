@@ -253,7 +253,7 @@ def labelled_source(
         ProtocolError: if there are no labelled images to learn from, or none to test on.
         SourceError: if images can't be read.
     """
-    from byol_tf.runs.data import source_options
+    from byol_tf.runs.sources import source_options
     from pipelines.sources import open_source, plan_source
 
     options = source_options(config)

@@ -3,26 +3,33 @@
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from byol_tf.command_line import (
+    USAGE_ERROR,
+    check_writable,
+    command_parser,
+    ends_with_exit_code,
+    run_command,
+)
 from byol_tf.config.loading import load_config
 from byol_tf.devices import prepare_environment
-from byol_tf.errors import ConfigError, ProtocolError, RunFolderError
 from byol_tf.export.formats import DEFAULT_FORMATS, FORMAT_NAMES, FORMATS, missing_packages
-from byol_tf.logs import configure_logging
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import RunFacts, read_facts
 
 if TYPE_CHECKING:
     from byol_tf.export.verification import Verification
 
-_FAILED, _USAGE_ERROR = 1, 2
+_FAILED = 1
 
 
-def main(arguments: list[str] | None = None) -> int:
+@ends_with_exit_code
+def main(arguments: list[str]) -> int:
     """Runs the command.
 
     Args:
@@ -31,9 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0; 1 if a file differs too much from the run's own encoder or can't be used
         without byol_tf, and wasn't kept; 2, with a message and nothing written, if the run can't be
-        exported.
+        exported; 128 + n after signal n.
     """
-    configure_logging()
     options = _parser().parse_args(arguments)
     names = FORMAT_NAMES if "all" in options.formats else tuple(options.formats)
     folder = RunFolder(Path(options.run))
@@ -41,14 +47,15 @@ def main(arguments: list[str] | None = None) -> int:
         _check(options.overrides, names)
         facts = read_facts(folder)
         facts = dataclasses.replace(facts, config=load_config(folder.config, options.overrides))
+        check_writable(folder.export, "--run")
         return _export(facts, folder, [name for name in FORMAT_NAMES if name in names])
-    except (ConfigError, ProtocolError, RunFolderError, OSError, ValueError) as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
-        return _USAGE_ERROR
+        return USAGE_ERROR
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command_parser(
         prog="python -m byol_tf.export",
         description="Exports the encoder of a run. Each file is loaded in a process without "
         "byol_tf, and compared with the run's own encoder.",
@@ -56,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--run",
         metavar="DIR",
+        type=os.path.expanduser,
         required=True,
         help="run folder whose newest checkpoint is exported to DIR/export",
     )
@@ -97,8 +105,6 @@ def _check(overrides: list[str], names: tuple[str, ...]) -> None:
 
 
 def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
-    # LiteRT's converter logs optimisations that don't apply as errors.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     prepare_environment()
     import numpy as np
     import tensorflow as tf
@@ -161,5 +167,7 @@ def _row(verification: "Verification") -> str:
     )
 
 
+command = functools.partial(run_command, main)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

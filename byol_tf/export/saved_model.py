@@ -16,7 +16,7 @@ from byol_tf.export.usage import write_usage
 from byol_tf.export.verification import FILE_NAME as VERIFICATIONS
 from byol_tf.models.inference import exported_form
 from byol_tf.models.safe_loading import check_keras_file, in_short
-from byol_tf.runs.files import SAVED_MODEL_VERSION
+from byol_tf.runs.files import SAVED_MODEL_VERSION, check_no_link
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
     Its name is one of those that `remove_left_overs` removes, in case the process is killed.
     """
+    check_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as staging:
         yield Path(staging)
@@ -88,7 +89,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
 def replace_path(source: Path, target: Path) -> None:
     """Moves a file or folder to `target`, replacing what is there."""
-    if target.is_dir():
+    if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     source.replace(target)
 

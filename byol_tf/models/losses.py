@@ -225,9 +225,9 @@ def projection_std(projection: tf.Tensor) -> tf.Tensor:
 def mean_cosine(projection: tf.Tensor) -> tf.Tensor:
     """Returns the mean cosine between projections `[N, d]` of different images.
 
-    A float32 scalar: near 0 for scattered projections, 1 for collapsed ones.
+    A float32 scalar: near 0 for scattered projections, 1 for collapsed ones; 0 for a single one.
     """
     vectors = normalize(projection)
     count = tf.cast(tf.shape(vectors)[0], tf.float32)
     total = tf.reduce_sum(tf.square(tf.reduce_sum(vectors, axis=0)))
-    return (total - count) / (count * (count - 1.0))
+    return tf.math.divide_no_nan(total - count, count * (count - 1.0))

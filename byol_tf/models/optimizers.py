@@ -167,11 +167,11 @@ class _ParamGroups(compat.OptimizerHooks):
         """Returns the arguments; warns where groups have rates, which aren't among them."""
         if self._group_rates:
             warnings.warn(
-                f"{self.name}: the rates of set_group_rate are not saved; set them again on the "
-                "loaded optimizer before it trains",
+                "the rates of set_group_rate are not saved with an optimizer; set them again on "
+                "the loaded one before it trains",
                 stacklevel=2,
             )
-        return super().get_config()
+        return super().get_config()  # type: ignore[misc]  # of Optimizer
 
     def _rate(self, variable: tf.Variable, learning_rate: tf.Tensor) -> tf.Tensor:
         """Returns the rate of a variable in this step, in its dtype.

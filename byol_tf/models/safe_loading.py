@@ -6,18 +6,25 @@ vocabularies that are paths, and HDF5 links into other files. A SavedModel is a 
 TensorFlow's security guide says; some of its operations read and write any file.
 """
 
+import contextlib
 import io
 import json
+import math
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
+import keras
 import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import function_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
-from byol_tf.errors import UnsafeModelError
+from byol_tf.compat import build_without_values
+from byol_tf.errors import UnsafeModelError, escape
 
 
 def _names(text: str) -> frozenset[str]:
@@ -105,20 +112,13 @@ OPERATIONS = _names("""
 """)
 """Allowed operations: they compute from their inputs and the model's own variables alone."""
 
-SAVER_OPERATIONS = _names(
-    "MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch StringJoin"
-)
-"""Operations that TensorFlow adds to each SavedModel, which save and restore its variables under a
-path that the caller gives. Allowed in functions that nothing calls."""
-
 _ARGUMENTS = {"__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"}
 """Arguments of calls that JSON has no type for: arrays are lists of numbers, slices three numbers."""
 _KERAS_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 _MAX_CONFIG_BYTES = 16 * 2**20  # that of a ResNet-200 has 0.3 MB
 _MAX_GRAPH_BYTES = 64 * 2**20  # that of a ResNet-18 has 0.6 MB; weights are in other files
 _MAX_CONSTANT_BYTES = 64 * 2**20
-# Of any number in a layer's config: Keras allocates a layer before it finds its weights missing.
-_MAX_LAYER_SIZE = 100_000
+_MAX_LAYER_SIZE = 100_000  # of any number in a layer's config
 _FOLDERS = {"variables", "assets", "assets.extra"}
 _FILES = {"saved_model.pb", "fingerprint.pb", "keras_metadata.pb"}
 _USER_OBJECTS = {
@@ -143,8 +143,8 @@ def check_keras_file(path: Path) -> None:
 
     Raises:
         UnsafeModelError: if the file isn't a zip of exactly the three files that Keras writes; if a
-            layer isn't one of `LAYERS`; or if weights are links into other files, non-finite, or
-            larger than the file.
+            layer isn't one of `LAYERS`; if the layers have more weights than the file; or if
+            weights are links into other files, non-finite, or larger than the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -167,7 +167,9 @@ def check_keras_file(path: Path) -> None:
                         f"{member.filename} unpacks to {member.file_size:,} bytes; expected at "
                         f"most {limit:,}"
                     )
-            _check_layers(json.loads(archive.read("config.json")))
+            config = json.loads(archive.read("config.json"))
+            _check_layers(config)
+            _check_size(config, archive.getinfo("model.weights.h5").file_size)
             with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as weights:
                 _check_weights(weights)
     except UnsafeModelError:
@@ -179,13 +181,33 @@ def check_keras_file(path: Path) -> None:
         ) from error
 
 
-def check_saved_model(folder: Path) -> None:
-    """Checks a SavedModel: its files, the operations of its graph, its objects. Loads nothing.
+@contextlib.contextmanager
+def checked_saved_model(folder: Path) -> Iterator[Path]:
+    """Checks a SavedModel, and makes a temporary copy of it without the functions it doesn't call.
+
+    Those read and write files: TensorFlow adds some to each SavedModel, which save and restore its
+    variables under any path. They aren't loaded at all, since there are many ways to call a
+    function, as by the name of an operation or of another implementation.
+
+    Args:
+        folder: of the SavedModel.
+
+    Yields:
+        The folder to load. Its graph is a copy, its variables are a link to those of `folder`.
 
     Raises:
-        UnsafeModelError: if the folder has links or unexpected files, or the graph an operation
-            that isn't one of `OPERATIONS`.
+        UnsafeModelError: if the folder has links or unexpected files, the graph an operation that
+            isn't one of `OPERATIONS`, or a function the name of one.
     """
+    content = _checked_graph(folder)
+    with tempfile.TemporaryDirectory() as copy:
+        (Path(copy) / "saved_model.pb").write_bytes(content.SerializeToString())
+        (Path(copy) / "variables").symlink_to((folder / "variables").absolute())
+        yield Path(copy)
+
+
+def _checked_graph(folder: Path) -> saved_model_pb2.SavedModel:
+    """Returns the content of saved_model.pb with only the functions that endpoints call."""
     _check_files(folder)
     content = saved_model_pb2.SavedModel()
     try:
@@ -203,24 +225,28 @@ def check_saved_model(folder: Path) -> None:
             f"it names the file {meta.asset_file_def[0].filename!r:.80}; an encoder needs no assets"
         )
     _check_objects(meta.object_graph_def)
-    functions = {
-        function.signature.name: function.node_def for function in meta.graph_def.library.function
-    }
+    functions = {function.signature.name: function for function in meta.graph_def.library.function}
+    if shadowed := sorted(OPERATIONS.intersection(functions)):
+        raise UnsafeModelError(
+            f"its graph has a function named like the operation {shadowed[0]}, which TensorFlow "
+            "would call in its place"
+        )
     called = _reachable(meta.object_graph_def.concrete_functions, functions)
-    for name, nodes in functions.items():
-        # The functions that save and restore weights take a path; nothing calls them when a model
-        # is loaded and used.
-        _check_nodes(nodes, OPERATIONS if name in called else OPERATIONS | SAVER_OPERATIONS)
-    _check_nodes(meta.graph_def.node, OPERATIONS)
+    for name in called:
+        _check_nodes(functions[name].node_def)
+    _check_nodes(meta.graph_def.node)
+    meta.graph_def.library.CopyFrom(
+        function_pb2.FunctionDefLibrary(function=[functions[name] for name in sorted(called)])
+    )
+    return content
 
 
 def in_short(error: Exception) -> str:
-    """Returns an error's message on one line of at most 500 characters.
+    """Returns an error's message on one printable line of at most 500 characters.
 
-    Keras' messages can contain the config of a network.
+    Keras' messages can contain the config of a network, and names from the file.
     """
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 500 else f"{text[:497]}..."
+    return escape(" ".join(str(error).split()) or type(error).__name__, 500)
 
 
 def check_finite(weights: Iterator[np.ndarray]) -> None:
@@ -264,6 +290,25 @@ def _check_layers(config: Any) -> None:
             raise UnsafeModelError(
                 f"a layer has the number {item:g}; expected at most {_MAX_LAYER_SIZE:,}"
             )
+
+
+def _check_size(config: dict[str, Any], available: int) -> None:
+    """Compares the weights that the layers need with the bytes of those in the file.
+
+    Keras allocates all layers before it finds that weights are missing.
+    """
+    model = build_without_values(
+        lambda: keras.saving.deserialize_keras_object(
+            config | {"compile_config": None}, safe_mode=True
+        )
+    )
+    needed = sum(
+        math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.weights
+    )
+    if needed > available:
+        raise UnsafeModelError(
+            f"its layers need {needed:,} bytes of weights; model.weights.h5 has {available:,}"
+        )
 
 
 def _check_class(item: dict[str, Any]) -> None:
@@ -325,9 +370,9 @@ def _check_objects(objects: Any) -> None:
             )
 
 
-def _check_nodes(nodes: Any, allowed: frozenset[str]) -> None:
+def _check_nodes(nodes: Any) -> None:
     for node in nodes:
-        if node.op not in allowed:
+        if node.op not in OPERATIONS:
             raise UnsafeModelError(
                 f"its graph has the operation {node.op[:60]}, which isn't known to be harmless"
             )
@@ -346,7 +391,7 @@ def _reachable(roots: Any, functions: dict[str, Any]) -> set[str]:
         if name in reachable or name not in functions:
             continue
         reachable.add(name)
-        pending += [callee for node in functions[name] for callee in _callees(node)]
+        pending += [callee for node in functions[name].node_def for callee in _callees(node)]
     return reachable
 
 

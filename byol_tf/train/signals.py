@@ -6,9 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from byol_tf.command_line import STOP_SIGNALS
 from byol_tf.runs.process_exit import exit_now
-
-NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class SignalWatch:
@@ -41,7 +40,7 @@ class SignalWatch:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in NUMBERS:
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._handlers_before[number] = signal.signal(number, lambda *_: None)
         self._thread = threading.Thread(target=self._read, name="signals", daemon=True)

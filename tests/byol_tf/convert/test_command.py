@@ -125,6 +125,22 @@ def test_prefix_is_found_and_reported(prefix, numbered, others, tmp_path):
     )
 
 
+def test_names_of_tensors_are_no_markup_and_no_terminal_codes(tmp_path, capsys):
+    tensors = torch_resnet.state_dict()
+    hostile = "\x1b]0;title\x07\r`\n\n# Trusted\n\n<img src=x>`"
+    others = {f"m.{name}": value for name, value in tensors.items()} | {
+        hostile: np.zeros(1, np.float32)
+    }
+    path = saved(tmp_path, others)
+    (description,) = read_torchvision(path, SIZE).skipped[1:]
+    assert description.isprintable() and description.count("`") == 2
+    assert description.startswith(r"`\x1b]0;title\x07\r'\n\n# Trusted")
+    path = saved(tmp_path, tensors | {hostile: np.zeros(1, np.float32)})
+    with pytest.raises(ConversionError) as error:
+        read_torchvision(path, SIZE)
+    assert all(line.isprintable() for line in str(error.value).split("\n"))
+
+
 def test_prefix_selects_one_of_several_encoders(tmp_path):
     tensors = torch_resnet.state_dict()
     both = {

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from byol_tf.embed.labels import LabelRow, NameHints, match_labels, read_labels
+from byol_tf.embed.labels import NameHints, match_labels, read_labels
 from byol_tf.errors import EmbedError
+from pipelines.sources import TableRow
 
 NAMES = ["a.jpg", "sub/b.jpg", "sub/c d.jpg", unicodedata.normalize("NFD", "café.jpg")]
 
@@ -117,7 +118,7 @@ def test_hints_compare_at_most_20000_names(tmp_path):
 def test_wrong_paths_among_200000_photos_get_hints(tmp_path):
     names = [f"{number % 100}/IMG_{number:06}.JPG" for number in range(200_000)]
     rows = [
-        LabelRow(number, f"IMG_{number:06}.jpg" if number % 2 else f"no {number}.jpg", "x")
+        TableRow(number, f"IMG_{number:06}.jpg" if number % 2 else f"no {number}.jpg", "x")
         for number in range(20)
     ]
     with pytest.raises(EmbedError) as error:

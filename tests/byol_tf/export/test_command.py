@@ -145,6 +145,30 @@ def test_pages_tell_which_tensors_are_int8(exported, tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "nope",
+        "[]",
+        '{"SavedModel": {"file": "encoder"}}',
+        '{"SavedModel": {"file": "encoder", "title": "x", "megabytes": "x"}}',
+        '{"a":' * 100_000,
+    ],
+)
+def test_damaged_verifications_count_as_none(exported, tmp_path, content):
+    from byol_tf.export.model_card import write_card
+
+    folder = RunFolder(shutil.copytree(exported.root, tmp_path / "run"))
+    (folder.export / "verification.json").write_text(content)
+    environment = json.loads(folder.environment.read_text())
+    environment["python"], environment["packages"] = "<img src=x>", {"keras`": "\x1b[31m"}
+    folder.environment.write_text(json.dumps(environment))
+    write_card(read_facts(folder), folder.export)
+    card = (folder.export / "README.md").read_text()
+    assert "Not yet compared with the run's own encoder" in card
+    assert "Python _img_src_x_, keras_ __31m." in card
+
+
 def test_saved_model_has_each_weight_once(exported, plain):
     file = exported.export / "encoder" / "1" / "variables" / "variables.data-00000-of-00001"
     weights = sum(weight.nbytes for weight in plain.get_weights())

@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 
 from byol_tf import LARS
+from byol_tf.compat import build_without_values
 from byol_tf.config.loading import load_config, recipes
 from byol_tf.config.schedule import training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, constant_tau
-from byol_tf.models.from_config import build_model, compile_model, measure_sizes
+from byol_tf.models.from_config import (
+    build_config_encoder,
+    build_model,
+    compile_model,
+    measure_sizes,
+)
 from byol_tf.train.callbacks.checkpoint import model_arrays
 from pipelines.batches import view_batches
 from pipelines.sources import ArrayImages
@@ -269,3 +275,16 @@ def test_asymmetric_2x_streams_four_views():
     model = built(chosen)
     TargetUpdate(constant_tau(0.9)).set_model(model)
     assert np.isfinite(float(model.train_step(views)["loss"]))
+
+
+def test_networks_without_values_leave_later_ones_as_they_are():
+    """Keras keeps a list of variables to give values to; those of the outline aren't in it."""
+    outline = build_without_values(lambda: build_config_encoder(config()))
+    encoder = build_config_encoder(config())
+    assert [tuple(each.shape) for each in outline.variables] == [
+        tuple(each.shape) for each in encoder.variables
+    ]
+    with keras.StatelessScope():
+        pass
+    assert not any(hasattr(each.value, "numpy") for each in outline.variables)
+    assert all(hasattr(each.value, "numpy") for each in encoder.variables)
