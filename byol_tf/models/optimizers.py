@@ -5,6 +5,7 @@ learning rate of their own.
 """
 
 import math
+import warnings
 from collections.abc import Iterable
 
 import keras
@@ -169,6 +170,16 @@ class _ParamGroups(compat.OptimizerHooks):
                 f"set_group_rate: expected a float or a LearningRateSchedule; received {rate!r}"
             )
         self._group_rates.update(dict.fromkeys(keys, rate))
+
+    def get_config(self) -> dict:
+        """Returns the arguments; warns where groups have rates, which aren't among them."""
+        if self._group_rates:
+            warnings.warn(
+                "the rates of set_group_rate are not saved with an optimizer; set them again on "
+                "the loaded one before it trains",
+                stacklevel=2,
+            )
+        return super().get_config()  # type: ignore[misc]  # of Optimizer
 
     def _rate(self, variable: tf.Variable, learning_rate: tf.Tensor) -> tf.Tensor:
         """Returns the rate of a variable in this step, in its dtype.
