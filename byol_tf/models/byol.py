@@ -443,6 +443,7 @@ class BYOL(MultiStepTrainer):
             "tau": self.tau,
             "train_predictor": self.train_predictor,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "joint_batch_statistics": self.joint_batch_statistics,
             "views": self.views,
             "rematerialize": self.rematerialize,
             "on_nonfinite": self.on_nonfinite,
