@@ -128,14 +128,14 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         ):
             result = None
         if result is not None:
-            with _connected(cluster, finished=True):
+            with _connected(cluster, config, finished=True):
                 print(f"{folder.root}: this run is finished; --fresh starts a new one")
         else:
             RunLock(folder.root).check()
             if cluster is None:  # others would wait for a chief that never connects
                 _check_photos(config)
             prepare_environment()
-            with _connected(cluster) as workers:
+            with _connected(cluster, config) as workers:
                 result = _train(config, folder, workers, options, arguments)
     if result is not None:
         print(closing_text(result, folder))
@@ -213,7 +213,7 @@ def _run_worker(config: Config, cluster: Cluster) -> int:
         flush=True,
     )
     prepare_environment()
-    with _connected(cluster) as workers:
+    with _connected(cluster, config) as workers:
         if workers is None:
             return 0
         from byol_tf.train.experiment import Experiment
@@ -227,11 +227,14 @@ def _run_worker(config: Config, cluster: Cluster) -> int:
 
 
 @contextlib.contextmanager
-def _connected(cluster: Cluster | None, finished: bool = False) -> Iterator["Workers | None"]:
+def _connected(
+    cluster: Cluster | None, config: Config, finished: bool = False
+) -> Iterator["Workers | None"]:
     """Connects the workers of a multi-worker run, before TensorFlow computes anything.
 
     Args:
         cluster: of the run; None for a run in this process alone.
+        config: of the run.
         finished: whether the run is finished, which only the chief knows.
 
     Yields:
@@ -243,7 +246,7 @@ def _connected(cluster: Cluster | None, finished: bool = False) -> Iterator["Wor
     prepare_environment()
     from byol_tf.train.multi_worker import join_workers
 
-    workers = join_workers(cluster)
+    workers = join_workers(cluster, config.devices)
     with workers.exit_together():
         finished = any(workers.gather(finished))
         yield None if finished else workers

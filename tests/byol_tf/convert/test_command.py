@@ -161,6 +161,39 @@ def test_prefix_selects_one_of_several_encoders(tmp_path):
         read_torchvision(path, SIZE, "encoder")
 
 
+def test_swav_heads_beside_the_encoder_are_set_aside(tmp_path):
+    """Names as in the files that facebookresearch/swav publishes."""
+    tensors = _without(_without(torch_resnet.state_dict(), "fc.weight"), "fc.bias")
+    heads = {
+        "projection_head.0.weight": np.ones((4, 8), np.float32),
+        "projection_head.1.running_mean": np.ones(4, np.float32),
+        "projection_head.1.num_batches_tracked": np.array(7, np.int64),
+        "prototypes.weight": np.ones((6, 4), np.float32),
+    }
+    converted = read_torchvision(saved(tmp_path, tensors | heads, prefix="module."), SIZE)
+    assert converted.skipped == ("`module.projection_head`", "`module.prototypes`")
+    np.testing.assert_array_equal(
+        converted.encoder.get_layer("stem_bn").gamma.numpy(), tensors["bn1.weight"]
+    )
+
+
+def test_moco_queue_and_key_encoder_are_named_in_full(tmp_path):
+    tensors = torch_resnet.state_dict()
+    named = {f"module.encoder_q.{name}": value for name, value in tensors.items()}
+    named |= {
+        "module.queue": np.ones((4, 6), np.float32),
+        "module.queue_ptr": np.zeros(1, np.int64),
+    }
+    named |= {f"module.encoder_k.{name}": value for name, value in tensors.items()}
+    converted = read_torchvision(saved(tmp_path, named), SIZE, "module.encoder_q")
+    assert converted.skipped == (
+        "its last layer (`fc`)",
+        "`module.encoder_k`",
+        "`module.queue`",
+        "`module.queue_ptr`",
+    )
+
+
 def _without(tensors, name):
     return {key: value for key, value in tensors.items() if key != name}
 
@@ -451,6 +484,8 @@ def test_folder_has_card_and_config_and_no_temporary_files(converted):
         "(0.485, 0.456, 0.406)",
         "its last layer (`fc`)",
         "`symmetric`",
+        "* Assumed: torchvision's strides",
+        "no dilation",
     ):
         assert words in card
     config = load_config(folder / "config.json")
