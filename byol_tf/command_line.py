@@ -56,13 +56,30 @@ Main = Callable[[list[str] | None], int]
 """The `main` of a command: from its arguments (None: those of the process) to its exit code."""
 
 
-def command_parser(**options: Any) -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """A parser whose error on unknown arguments names the options that they may stand for."""
+
+    keys: Sequence[str] = ()
+    recipes: Sequence[str] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Prints usage and message, and exits with 2."""
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        super().error(message + hint_at_options(unknown, self.keys, self.recipes))
+
+
+def command_parser(
+    keys: Sequence[str] = (), recipes: Sequence[str] = (), **options: Any
+) -> argparse.ArgumentParser:
     """Returns a parser of a command's arguments, with `--version`.
 
     Args:
+        keys: of the config that the command's `--set` changes.
+        recipes: the packaged configs that its `--config` takes.
         **options: as of `argparse.ArgumentParser`.
     """
-    parser = argparse.ArgumentParser(**options)
+    parser = _Parser(**options)
+    parser.keys, parser.recipes = keys, recipes
     parser.add_argument("--version", action="version", version=f"byol_tf {__version__}")
     return parser
 

@@ -5,7 +5,6 @@ loss of each.
 """
 
 import argparse
-import csv
 import functools
 import os
 import statistics
@@ -42,8 +41,6 @@ _LEGEND_KEYS = 3
 _PRINTED_KEYS = 6
 """Most settings that have a column of the table on screen."""
 _DEFAULT_OUT = "comparison.png"
-_NOT_A_RUN = (OSError, ValueError, TypeError, KeyError, RecursionError, csv.Error, RunFolderError)
-"""What reading a run's files raises where they are missing, damaged or something else."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,7 @@ def main(arguments: list[str]) -> int:
         name, path = _split_name(text)
         try:
             runs.append(_read_run(name, path))
-        except _NOT_A_RUN as error:
+        except (OSError, ValueError, RunFolderError) as error:
             # `runs/*` also matches the folder of studies, runs without a row yet, and damaged ones;
             # a path that doesn't exist is a typing error.
             (skipped if os.path.isdir(path) else wrong).append(
@@ -179,7 +176,7 @@ def _read_run(name: str, path: Path) -> ComparedRun:
     """Reads a run from its files.
 
     Raises:
-        One of `_NOT_A_RUN`: if the files aren't those of a run.
+        OSError, ValueError, RunFolderError: if the files aren't those of a run.
     """
     folder, is_folder = RunFolder(path), os.path.isdir(path)
     rows = read_history(folder.history if is_folder else path)

@@ -164,6 +164,34 @@ def keep_collective_keys() -> None:
     cross_device_utils.CollectiveReplicaLauncher._prefer_unique_instance_key = False  # noqa: SLF001
 
 
+def set_coordination_timeouts(start: float, heartbeat: float) -> None:
+    """Sets how long the workers of a strategy wait for each other inside TensorFlow.
+
+    To be called before the strategy is built, which configures the rest and has no argument for
+    these. TensorFlow's defaults are an hour and ten seconds.
+
+    Args:
+        start: seconds until all workers have connected.
+        heartbeat: seconds without a heartbeat after which a worker counts as lost.
+    """
+    from tensorflow.python.eager import context
+
+    current = context.context()
+    configure = current.configure_coordination_service
+
+    def configure_with_timeouts(**options: Any) -> None:
+        configure(
+            **options,
+            cluster_register_timeout_in_ms=round(1000 * start),
+            heartbeat_timeout_in_ms=round(1000 * heartbeat),
+        )
+        # Else a worker that has connected waits for the others without a time-out.
+        if hasattr(current.coordination_service, "cluster_register_with_barrier"):  # a newer field
+            current.coordination_service.cluster_register_with_barrier = True
+
+    current.configure_coordination_service = configure_with_timeouts
+
+
 def graph_calls(model: "keras.Model") -> list[Any]:
     """Returns the calls of layers in a functional or `Sequential` model, in the order they run.
 

@@ -62,10 +62,9 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster:
     addresses = []
     for job in ("chief", "worker"):
         of_job = jobs.get(job, [])
-        if not isinstance(of_job, list) or not all(
-            isinstance(address, str) and _ADDRESS.fullmatch(address) for address in of_job
-        ):
-            raise _cluster_error(f'"cluster.{job}" as a list of "host:port"', json.dumps(of_job))
+        if not isinstance(of_job, list) or not all(map(_is_address, of_job)):
+            expected = f'"cluster.{job}" as a list of "host:port", ports from 1 to 65535'
+            raise _cluster_error(expected, json.dumps(of_job))
         addresses += of_job
     if not addresses or len(jobs.get("chief", [])) > 1:
         raise _cluster_error(
@@ -82,7 +81,12 @@ _EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", '
     '"index": 0}}, with its own index on each'
 )
-_ADDRESS = re.compile(r"\S+:\d{1,5}")
+_ADDRESS = re.compile(r"[!-~]+:([0-9]{1,5})")
+
+
+def _is_address(value: Any) -> bool:
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    return match is not None and 0 < int(match[1]) < 2**16
 
 
 def _task_index(task: dict[str, Any], jobs: dict[str, Any]) -> int:

@@ -3,7 +3,7 @@
 | exit code | meaning |
 |---|---|
 | 1 | an unexpected error, or a file that failed its verification |
-| 2 | wrong use or config; nothing was started or written |
+| 2 | wrong use or config, and nothing was started or written; or another process took the run |
 | 10 to 12 | the run can't continue: not finite, collapsed, out of memory |
 | 66, 74 | images lost, saves failed (EX_NOINPUT and EX_IOERR of sysexits.h) |
 | 75 | another worker was lost; start all again (EX_TEMPFAIL) |

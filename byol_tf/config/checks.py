@@ -200,6 +200,13 @@ def _check_padding(padding: str, name: str) -> str | None:
     return f'expected "same", as encoder.name "convnet" supports no other; received "{padding}"'
 
 
+@_register("encoder.zero_init_residual", "encoder.name")
+def _check_zero_init_residual(zero: bool, name: str) -> str | None:
+    if not zero or name != "convnet":
+        return None
+    return 'expected false, as encoder.name "convnet" has no residual blocks; received true'
+
+
 @_register("encoder.weights", "encoder.normalization")
 def _check_weights(weights: str | None, normalization: str) -> str | None:
     if weights is None or normalization not in ("group", "data_init"):
@@ -225,6 +232,27 @@ def _check_projector_groups(
         "projector.output_size": outputs if normalize_output else None,
     }
     return _check_groups(normalization, widths)
+
+
+@_register("projector.output_scale", "projector.output_center", "projector.normalize_output")
+def _check_output_affine(scale: bool, center: bool, normalize_output: bool) -> str | None:
+    if normalize_output or (scale and center):
+        return None
+    return (
+        "expected true, and projector.output_center true, as projector.normalize_output is false; "
+        f"received {str(scale).lower()} and {str(center).lower()}"
+    )
+
+
+@_register("projector.output_scale", "projector.output_center", "projector.normalization")
+def _check_output_affine_data_init(scale: bool, center: bool, normalization: str) -> str | None:
+    if normalization != "data_init" or (scale and center):
+        return None
+    return (
+        "expected true, and projector.output_center true, as projector.normalization "
+        f'"data_init" is a scale and an offset; received {str(scale).lower()} and '
+        f"{str(center).lower()}"
+    )
 
 
 @_register(

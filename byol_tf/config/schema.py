@@ -27,6 +27,7 @@ class ExpectedText:
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Minutes = Annotated[float, Field(ge=0.05, le=7 * 24 * 60)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Text = Annotated[str, Field(min_length=1)]
 # Larger numbers overflow where TensorFlow and NumPy count elements.
@@ -180,6 +181,9 @@ class Encoder(Section):
     padding: Padding = "same"
     """Padding of layers with a stride: `same` as TensorFlow and deepmind-research; `symmetric` as
     PyTorch, for weights that come from there."""
+    zero_init_residual: bool = False
+    """Initialises the scale of the last normalisation of each residual block with 0 instead of 1,
+    so that a block is the identity at first, as in SimCLR's and SimSiam's code."""
     weights: FilePath | None = None
     """Initial weights: the `encoder.keras` that `python -m byol_tf.convert` or another run wrote,
     or its folder. Default: random, from the seed."""
@@ -199,8 +203,15 @@ class Projector(Section):
     """Number of linear layers; SimSiam has 3."""
     normalization: Normalization = "batch"
     """See encoder.normalization."""
+    output_bias: bool = False
+    """Whether the last linear layer has a bias, as in the STL-10 paper's code."""
     normalize_output: bool = False
     """Normalises the projection too, as SimSiam does."""
+    output_scale: bool = True
+    """Whether the projection's normalisation has a trainable scale; false in SimSiam's code."""
+    output_center: bool = True
+    """Whether the projection's normalisation has a trainable offset; false in the code of SimSiam
+    and of SimCLR."""
 
 
 class Predictor(Section):
@@ -216,6 +227,9 @@ class Predictor(Section):
     """Width of the hidden layer; less than projector.output_size is SimSiam's bottleneck."""
     normalization: Normalization = "batch"
     """See encoder.normalization."""
+    output_bias: bool = False
+    """Whether the last linear layer has a bias, as in the code of SimSiam and of the STL-10
+    paper."""
     normalize_output: bool = False
     """Normalises the prediction too (SimSiam report, D)."""
     learning_rate_multiplier: Positive = 1.0
@@ -246,7 +260,8 @@ class Objective(Section):
     """Temperature alpha of the extended InfoNCE; needed if `negatives` isn't 0."""
     weight: Positive = 1.0
     """Multiplies the loss. SimSiam's is 0.25 x BYOL's with `cosine` (half the sum of -cos), 0.5
-    with `cross_entropy`."""
+    with `cross_entropy`; 1 / (2 x temperature) is the scale of SimCLR's code, 1 / (4 x temperature)
+    that of its paper."""
 
 
 class Tau(Section):
@@ -274,10 +289,7 @@ class Tau(Section):
 
 
 class Optimizer(Section):
-    """The optimizer of the online network.
-
-    Biases and normalisation parameters are excluded from weight decay.
-    """
+    """The optimizer of the online network."""
 
     name: Literal["lars", "adam", "adamw", "lamb", "sgd"] = "adam"
     """`lars`: the BYOL paper's; `adam`: the STL-10 paper's; `sgd`: with momentum, SimSiam's;
@@ -294,6 +306,9 @@ class Optimizer(Section):
     weight_decay: NotNegative = 0.0
     """Adds decay x weight to the gradient before the optimizer's update (L2, as in the papers);
     `adamw` and `lamb` decouple it."""
+    exclude_norm_and_bias: bool = True
+    """Whether biases and normalisation parameters get no weight decay, and with `lars` no trust
+    ratio, as in the BYOL paper; false in the code of SimSiam and of the STL-10 paper."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Momentum of `lars` and `sgd`, and decay of the first moment of the others."""
 
@@ -309,6 +324,9 @@ class Training(Section):
     gradient_accumulation_steps: Count = 1
     """Number of micro-batches that each replica's batch is split into, to save memory; batch
     statistics are then those of a micro-batch."""
+    joint_batch_statistics: bool = False
+    """Whether batch statistics are those of all views together, as in SimCLR's code; otherwise each
+    view has its own, as in BYOL's and SimSiam's."""
     rematerialize: bool = False
     """Recomputes most of the encoder's activations in the backward pass instead of storing them:
     less memory, more time, same numbers."""
@@ -333,6 +351,11 @@ class Devices(Section):
     steps_per_execution: Count | None = None
     """Largest number of steps in one call of the compiled function; the next smaller divisor of an
     epoch's steps is used. Default: 1 on a CPU, 16 elsewhere."""
+    start_timeout_minutes: Minutes = 10.0
+    """`multi_worker`: minutes that the workers wait for each other at the start."""
+    worker_timeout_minutes: Minutes = 5.0
+    """`multi_worker`: minutes without a sign of life from a worker after which the others exit. One
+    that ends is noticed at once."""
 
 
 class Probe(Section):
@@ -382,6 +405,9 @@ class Run(Section):
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     """Number of newest checkpoints to keep; the best by probe is kept too. At least two, in case
     one is damaged."""
+    stall_timeout_minutes: Minutes = 5.0
+    """Minutes that a disk may take to answer. If it takes longer, a multi-worker run exits; a
+    single worker waits on, and a signal ends it without the checkpoint that is being written."""
     report: bool = True
     """Whether a finished run writes `report.html`, its figures and TensorBoard's projector, which
     takes some seconds; `python -m byol_tf.report` writes the page later."""

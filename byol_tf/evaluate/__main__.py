@@ -23,8 +23,9 @@ from byol_tf.errors import (
 )
 from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
 from byol_tf.logs import ProgressLog
-from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically
+from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
+from pipelines.sources import SourceError
 
 _RUN_KEYS = ("data.", "seed=")
 """Overrides that a run allows: other images or another sample. The rest determined its encoder."""
@@ -38,6 +39,7 @@ _NAME_PREFIXES = {
     "batch_size": "batch",
     "seeds": "seeds",
     "rates": "rates",
+    "preset": "",
 }
 """Of the options that change a figure, in the name of the result's folder."""
 
@@ -65,8 +67,9 @@ def main(arguments: list[str]) -> int:
     result, stopped = _evaluate(options, config)
     result["command"] = shlex.join(["python", "-m", "byol_tf.evaluate", *arguments])
     file = folder / ("result.json" if stopped is None else "partial.json")
+    curve = result.pop("curve", None)
     _print_result(result)
-    error = _write_result(file, result)
+    error = _write_result(file, result, curve)
     print(f"  {file if error is None else 'not saved'}\n")
     print(json.dumps(result))
     if stopped is not None:
@@ -77,10 +80,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _write_result(file: Path, result: dict) -> OSError | None:
-    """Writes the result; returns why it can't be, for a message after the figures."""
+def _write_result(file: Path, result: dict, curve: list[dict] | None) -> OSError | None:
+    """Writes result and curve; returns why they can't be, for a message after the figures."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if curve:
+            write_csv(
+                file.with_name("curve.csv"), tuple(curve[0]), (tuple(row.values()) for row in curve)
+            )
         write_atomically(file, json.dumps(result, indent=2) + "\n")
     except OSError as error:
         return error
@@ -215,7 +222,9 @@ def _result_name(options: argparse.Namespace) -> str:
         if value is None or value is False or (name == "seeds" and value == DEFAULT_SEEDS):
             continue
         values = [] if value is True else value if isinstance(value, list) else [value]
-        words.append(prefix + "_".join(f"{number:g}" for number in values))
+        words.append(
+            prefix + "_".join(item if isinstance(item, str) else f"{item:g}" for item in values)
+        )
     if options.overrides:  # values such as paths can't be part of a file name
         digest = hashlib.sha256("\n".join(options.overrides).encode()).hexdigest()
         words.append(f"set{digest[:8]}")
@@ -240,7 +249,13 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
     # Each of several trainings is traced anew, of which TensorFlow would warn.
     tf.get_logger().setLevel("ERROR")
     start = time.perf_counter()
-    source, train, test = labelled_source(config, ProgressLog(logger))
+    try:
+        source, train, test = labelled_source(config, ProgressLog(logger))
+    except SourceError as error:
+        hint = (
+            f"{error}. --set data.root=... names the place of the images" if options.run else error
+        )
+        raise ProtocolError(str(hint)) from error
     if options.run and not options.overrides:
         warn_of_other_images(RunFolder(Path(options.run)), source)
     inference = (

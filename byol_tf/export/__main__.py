@@ -17,6 +17,7 @@ from byol_tf.command_line import (
     run_command,
 )
 from byol_tf.config.loading import load_config
+from byol_tf.config.overrides import check_data_overrides
 from byol_tf.devices import prepare_environment
 from byol_tf.export.formats import DEFAULT_FORMATS, FORMAT_NAMES, FORMATS, missing_packages
 from byol_tf.runs.folder import RunFolder
@@ -89,13 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(overrides: list[str], names: tuple[str, ...]) -> None:
-    """Raises `ValueError` for an override outside `data`, or if a format's packages are missing."""
-    for override in overrides:
-        if not override.startswith("data."):
-            raise ValueError(
-                f"--set {override}: expected a key of data; the other keys of a run's config "
-                "determined its encoder"
-            )
+    """Raises an error for an override outside `data`, or if a format's packages are missing."""
+    check_data_overrides(overrides)
     for name, packages in missing_packages(names).items():
         raise ValueError(
             f"--format {name}: expected the packages {', '.join(packages)}, which aren't "

@@ -97,4 +97,4 @@ def _only_if(
 def refusal(error: tf.errors.InvalidArgumentError) -> str | None:
     """Returns the sentence of a check of this module that failed in a step, else None."""
     found = re.search(rf"\[{_MARK}(.*?)\] \[(\d+)\]", str(error), re.DOTALL)
-    return found and f"{found[1]} {found[2]}"
+    return found and f"{found[1]} {found[2]}".replace("\\'", "'")

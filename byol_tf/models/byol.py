@@ -76,6 +76,8 @@ class BYOL(MultiStepTrainer):
         gradient_accumulation_steps: number of micro-batches that a replica's batch is taken in, to
             save memory, with one optimizer step and one target update at the end. Batch statistics
             and negatives are then those of a micro-batch.
+        joint_batch_statistics: whether batch statistics are those of all views together, as in
+            SimCLR's code, instead of each view's own.
         views: layers that make each view inside the step, such as
             `pipelines.views.fused.FusedViews`: `view(images, params)`. `fit` then expects batches
             `(images, params)`, as `pipelines.batches.image_batches` gives them, or `(images1,
@@ -111,6 +113,7 @@ class BYOL(MultiStepTrainer):
         tau: float | TauSchedule | None = None,
         train_predictor: bool = True,
         gradient_accumulation_steps: int = 1,
+        joint_batch_statistics: bool = False,
         views: Sequence[keras.layers.Layer] | None = None,
         rematerialize: bool = False,
         on_nonfinite: Literal["stop", "skip"] = "stop",
@@ -139,6 +142,7 @@ class BYOL(MultiStepTrainer):
         self.target = target
         self.train_predictor = train_predictor
         self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.joint_batch_statistics = joint_batch_statistics
         self.views = None if views is None else list(views)
         self.target_encoder = self.target_projector = None
         if target == "ema":
@@ -355,18 +359,26 @@ class BYOL(MultiStepTrainer):
             if self.target == "ema"
             else range(self.objective.view_count)
         )
+        joint = self.joint_batch_statistics
         losses = [v.regularizer(v) for v in self.trainable_variables if v.regularizer is not None]
         representations = forward(
-            self.encoder, {view: views[view] for view in needed}, losses, training, self._encode
+            self.encoder,
+            {view: views[view] for view in needed},
+            losses,
+            training,
+            self._encode,
+            joint,
         )
-        projections = forward(self.projector, representations, losses, training)
+        projections = forward(self.projector, representations, losses, training, joint=joint)
         if self.target == "online":
             targets = {view: tf.stop_gradient(z) for view, z in projections.items()}
         elif self.target == "online_with_gradient":
             targets = projections
         predictions = {view: projections[view] for view in self.objective.predicting_views}
         if self.predictor is not None:
-            predictions = forward(self.predictor, predictions, losses, training)  # {view: [N, p]}
+            predictions = forward(
+                self.predictor, predictions, losses, training, joint=joint
+            )  # {view: [N, p]}
         loss = self.objective(predictions, targets)  # []
         if losses:
             loss = tf.add_n([loss, *(tf.cast(tf.reduce_sum(x), tf.float32) for x in losses)])
@@ -391,8 +403,9 @@ class BYOL(MultiStepTrainer):
         if self.target != "ema":
             return {}
         needed = {view: views[view] for view in self.objective.target_views}
-        representations = forward(self.target_encoder, needed, [], training)
-        projections = forward(self.target_projector, representations, [], training)
+        joint = self.joint_batch_statistics
+        representations = forward(self.target_encoder, needed, [], training, joint=joint)
+        projections = forward(self.target_projector, representations, [], training, joint=joint)
         return {view: tf.stop_gradient(z) for view, z in projections.items()}
 
     def make_views(self, data: Sequence[tf.Tensor]) -> list[tf.Tensor]:

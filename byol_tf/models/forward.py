@@ -15,11 +15,12 @@ def forward(
     losses: list[tf.Tensor],
     training: bool,
     rematerialized: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    joint: bool = False,
 ) -> dict[int, tf.Tensor]:
     """Returns view -> the network's output.
 
-    Batch statistics are per view, so each view is a forward pass of its own. Without any, one pass
-    serves all views of one size, and kernels are standardised once a step.
+    Batch statistics are per view, so each view is a forward pass of its own. Without any, or with
+    joint ones, one pass serves all views of one size, and kernels are standardised once a step.
 
     Args:
         network: built.
@@ -27,6 +28,7 @@ def forward(
         losses: those that layers add in the passes are appended.
         training: whether the network uses batch statistics.
         rematerialized: another way to compute the network's output in training.
+        joint: whether batch statistics are those of all views together.
 
     Raises:
         ValueError: if layers of a rematerialised network add losses.
@@ -45,7 +47,7 @@ def forward(
         return outputs
 
     sizes = {tuple(value.shape[1:]) for value in inputs.values()}
-    if len(inputs) == 1 or len(sizes) > 1 or not batch_independent(network):
+    if len(inputs) == 1 or len(sizes) > 1 or not (joint or batch_independent(network)):
         return {view: run(value) for view, value in inputs.items()}
     outputs = run(tf.concat(list(inputs.values()), axis=0))
     return dict(zip(inputs, tf.split(outputs, len(inputs)), strict=True))

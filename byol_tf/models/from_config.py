@@ -55,6 +55,7 @@ def build_model(config: Config, cropped: bool = False) -> BYOL:
         train_predictor=config.predictor.kind != "fixed",
         gradient_accumulation_steps=config.training.gradient_accumulation_steps,
         rematerialize=config.training.rematerialize,
+        joint_batch_statistics=config.training.joint_batch_statistics,
         views=fused_views(config, cropped) if views_in_step(config) else None,
         on_nonfinite=config.monitor.on_nonfinite,
     )
@@ -73,6 +74,9 @@ def _build_networks(config: Config) -> tuple[keras.Model, keras.Model, keras.Mod
         settings.num_layers,
         settings.normalization,
         settings.normalize_output,
+        settings.output_bias,
+        settings.output_scale,
+        settings.output_center,
     )
     if config.predictor.kind == "none":
         return encoder, projector, None
@@ -84,6 +88,7 @@ def _build_networks(config: Config) -> tuple[keras.Model, keras.Model, keras.Mod
         2,
         config.predictor.normalization,
         config.predictor.normalize_output,
+        config.predictor.output_bias,
     )
     predictor.trainable = config.predictor.kind != "fixed"
     return encoder, projector, predictor
@@ -136,9 +141,14 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
 
     settings, predictor = config.optimizer, config.predictor
     optimizer = build_optimizer(
-        settings.name, rates(1.0, settings.schedule), settings.weight_decay, settings.momentum
+        settings.name,
+        rates(1.0, settings.schedule),
+        settings.weight_decay,
+        settings.momentum,
+        settings.exclude_norm_and_bias,
     )
-    exclude_norm_and_bias(optimizer, list(model.networks.values()))
+    if settings.exclude_norm_and_bias:
+        exclude_norm_and_bias(optimizer, list(model.networks.values()))
     if (
         model.predictor is not None
         and predictor.kind == "mlp"
@@ -181,6 +191,7 @@ def build_config_encoder(config: Config) -> keras.Model:
         encoder.stem,
         encoder.normalization,
         encoder.padding,
+        encoder.zero_init_residual,
     )
 
 

@@ -102,7 +102,8 @@ class Objective:
 
     Example:
         `Objective()` is BYOL's loss, `Objective(weight=0.25)` SimSiam's and
-        `Objective(negatives=1.0, temperature=0.2)` SimCLR's up to a factor and a constant.
+        `Objective(negatives=1.0, temperature=0.1, weight=5.0)` that of SimCLR's code plus a
+        constant.
 
     Attributes:
         similarity: `cosine`, or `cross_entropy` (SimSiam report, section IV.E).
@@ -112,7 +113,9 @@ class Objective:
         negatives: beta of the extended InfoNCE, 0 to 1: 0 is BYOL's loss, 1 gives 2 alpha times
             SimCLR's, plus a constant (BYOL paper, equation 8).
         temperature: alpha of the same; needed where `negatives` isn't 0.
-        weight: multiplies the loss.
+        weight: multiplies the loss. With beta 1, 1 / (2 alpha) gives the scale of SimCLR's code
+            (google-research/simclr `tf2/objective.py`), which adds the means of both directions,
+            and 1 / (4 alpha) that of its paper, the mean over all 2 N views.
 
     Raises:
         ValueError: for another similarity or symmetrization, and for negatives outside 0 to 1,

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, run_command
+from byol_tf.config.loading import load_config
+from byol_tf.config.overrides import check_data_overrides
+from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import RunFolderError
 from byol_tf.logs import ProgressLog
@@ -40,7 +43,17 @@ def main(arguments: list[str]) -> int:
         required=True,
         help="a run folder; the run needn't be finished",
     )
-    folder = RunFolder(Path(parser.parse_args(arguments).run))
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="key of data, such as the new location of the images: data.root=photos",
+    )
+    options = parser.parse_args(arguments)
+    folder = RunFolder(Path(options.run))
+    check_data_overrides(options.overrides)
     facts = read_facts(folder)
     if len(facts.rows) < 2:
         raise RunFolderError(
@@ -49,13 +62,13 @@ def main(arguments: list[str]) -> int:
         )
     check_writable(folder.root, "--run")
     prepare_environment()
-    _write(facts, folder)
+    _write(facts, load_config(folder.config, options.overrides), folder)
     print(folder.report)
     return 0
 
 
-def _write(facts: RunFacts, folder: RunFolder) -> None:
-    """Writes the report of the newest checkpoint.
+def _write(facts: RunFacts, config: Config, folder: RunFolder) -> None:
+    """Writes the report of the newest checkpoint on the images that a config names.
 
     Where its weights or the images aren't available, the page has a reason in place of the figures.
     """
@@ -68,17 +81,21 @@ def _write(facts: RunFacts, folder: RunFolder) -> None:
 
     analysis, missing = None, ""
     try:
-        inference = load_run_encoder(facts.config, folder)
+        inference = load_run_encoder(config, folder)
         source = open_source(
-            **source_options(facts.config),
+            **source_options(config),
             scan_folder=str(folder.root.parent),
             on_progress=ProgressLog(logger),
         )
         warn_of_other_images(folder, source)
-        analysis = analyze_representations(facts.config, inference, source)
+        analysis = analyze_representations(config, inference, source)
     except (SourceError, ProtocolError) as error:
         missing = str(error)
-        print(f"without the figures that need images and weights: {missing}", file=sys.stderr)
+        print(
+            f"without the figures that need images and weights: {missing}. --set data.root=... "
+            "names the place of the images",
+            file=sys.stderr,
+        )
     write_report(facts, folder, analysis, missing)
 
 

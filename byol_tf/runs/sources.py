@@ -1,11 +1,10 @@
 """Image sources of configs; importable without TensorFlow."""
 
-import json
 import logging
 from typing import Any
 
 from byol_tf.config.schema import Config
-from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.folder import RunFolder, read_environment
 from pipelines.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -36,9 +35,8 @@ def warn_of_other_images(folder: RunFolder, source: Source) -> None:
         source: the images that its config names, as they are now.
     """
     try:
-        start = json.loads(folder.environment.read_text(encoding="utf-8"))
-        fingerprint = start["data_fingerprint"]
-    except (OSError, ValueError, TypeError, KeyError):  # a record that nothing depends on
+        fingerprint = read_environment(folder.environment)["data_fingerprint"]
+    except (OSError, ValueError, KeyError):  # a record that nothing depends on
         return
     if source.manifest is not None and source.fingerprint != fingerprint:
         logger.warning(

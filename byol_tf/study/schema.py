@@ -42,7 +42,7 @@ class Scale(Section):
 class Measure(Section):
     """How a run is evaluated: a protocol of `python -m byol_tf.evaluate`."""
 
-    protocol: Literal["linear", "knn", "finetune", "supervised"]
+    protocol: Literal["linear", "knn", "transfer", "semi-supervised", "finetune", "supervised"]
     """Its name. `supervised` trains the network of the base's first run from scratch, so that no
     pre-training of a cell matters to it."""
     options: Annotated[tuple[Word, ...], Field(strict=False)] = ()

@@ -16,7 +16,6 @@ from byol_tf.command_line import (
     check_writable,
     command_parser,
     ends_with_exit_code,
-    hint_at_options,
     run_command,
 )
 from byol_tf.config.docs import explain, sections_help
@@ -47,12 +46,7 @@ def main(arguments: list[str]) -> int:
         folder are wrong; 128 + n after signal n, once the run has saved; 75 if another worker was
         lost; or one of `errors.py`.
     """
-    parser = _parser()
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        keys = [".".join((*section, name)) for section, keys in SECTIONS.items() for name in keys]
-        hint = hint_at_options(unknown, keys, recipes())
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    options = _parser().parse_args(arguments)
     if options.explain is not None:
         return _explain(options.explain)
     with SignalWatch(None):
@@ -64,6 +58,8 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
+        keys=[".".join((*section, name)) for section, keys in SECTIONS.items() for name in keys],
+        recipes=recipes(),
         prog="python -m byol_tf.train",
         description="Pre-trains an encoder with BYOL and exports it.",
         epilog=f"packaged recipes for --config:\n  {', '.join(recipes())}\n\nsections of a config, "
@@ -132,14 +128,14 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         ):
             result = None
         if result is not None:
-            with _connected(cluster, finished=True):
+            with _connected(cluster, config, finished=True):
                 print(f"{folder.root}: this run is finished; --fresh starts a new one")
         else:
             RunLock(folder.root).check()
             if cluster is None:  # others would wait for a chief that never connects
                 _check_photos(config)
             prepare_environment()
-            with _connected(cluster) as workers:
+            with _connected(cluster, config) as workers:
                 result = _train(config, folder, workers, options, arguments)
     if result is not None:
         print(closing_text(result, folder))
@@ -217,7 +213,7 @@ def _run_worker(config: Config, cluster: Cluster) -> int:
         flush=True,
     )
     prepare_environment()
-    with _connected(cluster) as workers:
+    with _connected(cluster, config) as workers:
         if workers is None:
             return 0
         from byol_tf.train.experiment import Experiment
@@ -231,11 +227,14 @@ def _run_worker(config: Config, cluster: Cluster) -> int:
 
 
 @contextlib.contextmanager
-def _connected(cluster: Cluster | None, finished: bool = False) -> Iterator["Workers | None"]:
+def _connected(
+    cluster: Cluster | None, config: Config, finished: bool = False
+) -> Iterator["Workers | None"]:
     """Connects the workers of a multi-worker run, before TensorFlow computes anything.
 
     Args:
         cluster: of the run; None for a run in this process alone.
+        config: of the run.
         finished: whether the run is finished, which only the chief knows.
 
     Yields:
@@ -247,7 +246,7 @@ def _connected(cluster: Cluster | None, finished: bool = False) -> Iterator["Wor
     prepare_environment()
     from byol_tf.train.multi_worker import join_workers
 
-    workers = join_workers(cluster)
+    workers = join_workers(cluster, config.devices)
     with workers.exit_together():
         finished = any(workers.gather(finished))
         yield None if finished else workers

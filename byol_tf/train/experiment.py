@@ -174,9 +174,7 @@ class Experiment:
         )
         strategy = self.workers.strategy
         check_batch(config, strategy.num_replicas_in_sync, self.workers.count)
-        self.source = open_images(
-            config, self.folder, self.workers, InputWatchdog(self._on_stalled_input)
-        )
+        self.source = open_images(config, self.folder, self.workers, self._watchdog())
         self.schedule = training_schedule(config, len(self.source.pretrain))
         set_precision(config.devices.precision)
         with strategy.scope():
@@ -214,14 +212,14 @@ class Experiment:
         """
         chief = self._connected_workers is None or self._connected_workers.chief
         # Locked before the images are read, which may take an hour: no other process enters.
-        with RunLock(self.folder.root) if chief else contextlib.nullcontext():
-            if chief:
+        with RunLock(self.folder.root) if chief else contextlib.nullcontext() as lock:
+            if lock is not None:
                 check_same_run(self.folder, json.loads(self._config_text()))
             self.prepare()
             result = None
             with self._named_failures():
-                if chief:
-                    result = self._run_chief(list(command), verbose)
+                if lock is not None:
+                    result = self._run_chief(lock, list(command), verbose)
                 else:
                     self._run_worker()
         # Other workers would take a chief that is still writing for a lost one.
@@ -243,12 +241,13 @@ class Experiment:
                 raise out_of_memory(self.config, error) from error
             raise
 
-    def _run_chief(self, command: list[str], verbose: int | str) -> dict[str, Any]:
+    def _run_chief(self, lock: RunLock, command: list[str], verbose: int | str) -> dict[str, Any]:
         with contextlib.closing(EventLog(self.folder.logs)) as events:
             start = self._initialize_or_resume(command)
             if self.workers.count > 1:
                 start = self._broadcast_state(start)
-            history, throughput = self._train(start, events, verbose)
+            history, throughput = self._train(start, events, verbose, lock)
+            lock.check_owner()
             return self._finish(history, throughput, events)
 
     def _run_worker(self) -> None:
@@ -358,7 +357,7 @@ class Experiment:
         )
 
     def _train(
-        self, start: ResumePoint, events: EventLog, verbose: int | str
+        self, start: ResumePoint, events: EventLog, verbose: int | str, lock: RunLock
     ) -> tuple[History, Throughput]:
         """Trains with all callbacks of the chief, saving checkpoints.
 
@@ -370,7 +369,12 @@ class Experiment:
         measures = self._measures()
         if not history.rows:
             self._measure_untrained(history, measures, events)
-        writer = CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints)
+        writer = CheckpointWriter(
+            folder.checkpoints,
+            config.run.keep_checkpoints,
+            60 * config.run.stall_timeout_minutes,
+            lock.check_owner,
+        )
 
         def state() -> dict[str, Any]:
             return {
@@ -395,6 +399,7 @@ class Experiment:
                 # In the order in which they run. Each may read what those before it put into the
                 # logs, and a checkpoint holds the epoch's row of the history.
                 epoch_end_callbacks = [
+                    keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: lock.check_owner()),
                     throughput,
                     StepMonitor(),
                     *measures,
@@ -497,10 +502,7 @@ class Experiment:
         batches = train_batches(
             config, self.source.pretrain, first_step, workers.index, workers.count
         )
-        while_waiting = None
-        if self._checkpoint is not None and workers.count == 1:  # others may be within a step
-            while_waiting = self._checkpoint.on_input_stall
-        watchdog = InputWatchdog(self._on_stalled_input, while_waiting=while_waiting)
+        watchdog = self._watchdog()
         data_wait = DataWait(watchdog, config.training.batch_size, remedies(config))
         with watchdog:
             model.fit(
@@ -539,16 +541,33 @@ class Experiment:
             write_final_report(config, folder, self.inference, self.source, events)
         return result
 
-    def _on_stalled_input(self, seconds: float) -> None:
-        """Warns if this is the only worker; else ends all, so that the scheduler restarts them."""
+    def _watchdog(self) -> InputWatchdog:
+        return InputWatchdog(self._warn_of_stall, while_waiting=self._while_stalled)
+
+    def _stall(self, seconds: float) -> str:
         saving = self._checkpoint is not None and self._checkpoint.writer.awaited
-        reason = (
+        return (
             f"has waited {seconds:g} s for {'a checkpoint to be written' if saving else 'images'}"
         )
-        if self.workers.count > 1:
-            self.workers.channel.abort(LOST, reason)
-        else:
-            logger.warning("this run %s. Is its disk still there?", reason)
+
+    def _warn_of_stall(self, seconds: float) -> None:
+        logger.warning("this run %s. Is its disk still there?", self._stall(seconds))
+
+    def _while_stalled(self, seconds: float, still_waiting: Callable[[], bool]) -> None:
+        """Ends a stalled multi-worker run, so that the scheduler restarts it.
+
+        A single worker waits on; if a signal comes, it saves and ends. Where others are, they may
+        be within a step, and their signal comes to the chief.
+        """
+        checkpoint = self._checkpoint
+        if self.workers.count == 1:
+            if checkpoint is not None:
+                checkpoint.on_input_stall(seconds, still_waiting)
+        elif seconds >= 60 * self.config.run.stall_timeout_minutes and not (
+            # A slow save takes no processor time, so that the watchdog sees no progress.
+            checkpoint is not None and checkpoint.writer.awaited and not checkpoint.writer.hangs
+        ):
+            self.workers.channel.abort(LOST, self._stall(seconds))
 
     def _exit_interrupted(self, stopped: Interrupted) -> None:
         """Ends this process and other workers after a signal, whatever their threads wait for."""

@@ -42,6 +42,7 @@ def test_separate_chief_precedes_the_workers():
         ("worker 0", "received invalid JSON"),
         ("[]", r"expected an object; received \[\]$"),
         ("{}", 'expected "cluster" as an object; received null$'),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "received invalid JSON"),
     ],
 )
 def test_invalid_cluster_description_is_an_error(text, message):
@@ -67,13 +68,18 @@ FIRST = {"type": "worker", "index": 0}
         (
             {"worker": "10.0.0.1:2222"},
             FIRST,
-            'expected "cluster.worker" as a list of "host:port"; received "10.0.0.1:2222"$',
+            'expected "cluster.worker" as a list of "host:port", ports from 1 to 65535; '
+            'received "10.0.0.1:2222"$',
         ),
         (
             {"worker": ["10.0.0.1"]},
             FIRST,
-            r'expected "cluster.worker" as a list of "host:port"; received \["10.0.0.1"\]$',
+            r'expected "cluster.worker" as a list of "host:port", .*; received \["10.0.0.1"\]$',
         ),
+        ({"worker": ["10.0.0.1:65536"]}, FIRST, r"from 1 to 65535; received .*:65536"),
+        ({"worker": ["10.0.0.1:0"]}, FIRST, r"from 1 to 65535; received .*:0"),
+        ({"worker": ["h\u00f6st:1"]}, FIRST, r"from 1 to 65535; received"),
+        ({"worker": ["\ud800:1"]}, FIRST, r"from 1 to 65535; received"),
         ({"worker": [TWO[0], TWO[0]]}, FIRST, 'expected another "host:port" for each process'),
         ({"chief": TWO, "worker": []}, FIRST, 'at most one in "cluster.chief"'),
         ({"worker": TWO}, None, 'expected "task" as an object; received null$'),

@@ -27,18 +27,31 @@ class GroupNorm(keras.layers.Layer):
         groups: number of groups of neighbouring channels; 16 in "BYOL works even without batch
             statistics", section 3.3. One group is layer normalisation over positions and channels.
         epsilon: added to the variance.
+        scale: whether there is a trainable `gamma`; otherwise it is 1.
+        center: whether there is a trainable `beta`; otherwise it is 0.
+        gamma_initializer: of `gamma`.
         **kwargs: as for `keras.layers.Layer`.
     """
 
     is_normalization = True
 
-    def __init__(self, groups: int = GROUPS, epsilon: float = 1e-5, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        groups: int = GROUPS,
+        epsilon: float = 1e-5,
+        scale: bool = True,
+        center: bool = True,
+        gamma_initializer: str | keras.initializers.Initializer = "ones",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.groups = groups
         self.epsilon = epsilon
+        self.scale, self.center = scale, center
+        self.gamma_initializer = keras.initializers.get(gamma_initializer)
 
     def build(self, input_shape: Sequence[int]) -> None:
-        """Creates `gamma` and `beta`, float32 `[C]`."""
+        """Creates `gamma` and `beta`, float32 `[C]`, if the layer has them."""
         channels = input_shape[-1]
         if channels % self.groups:
             raise ValueError(
@@ -50,20 +63,20 @@ class GroupNorm(keras.layers.Layer):
                 f"{self.name}: expected several numbers in each of {self.groups} groups, as one "
                 f"alone is normalised to 0; received {channels} channels at one position"
             )
-        self.gamma = self.add_weight(
-            shape=(channels,), initializer="ones", name="gamma", dtype="float32", autocast=False
-        )
-        self.beta = self.add_weight(
-            shape=(channels,), initializer="zeros", name="beta", dtype="float32", autocast=False
-        )
+        common = {"shape": (channels,), "dtype": "float32", "autocast": False}
+        if self.scale:
+            self.gamma = self.add_weight(initializer=self.gamma_initializer, name="gamma", **common)
+        if self.center:
+            self.beta = self.add_weight(initializer="zeros", name="beta", **common)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Normalises `[N, ..., C]` over positions and the channels of each group."""
-        flat = tf.reshape(inputs, [tf.shape(inputs)[0], -1, inputs.shape[-1]])
+        channels = inputs.shape[-1]
+        flat = tf.reshape(inputs, [tf.shape(inputs)[0], -1, channels])
         outputs = _group_norm(
             flat,
-            tf.convert_to_tensor(self.gamma),
-            tf.convert_to_tensor(self.beta),
+            tf.convert_to_tensor(self.gamma) if self.scale else tf.ones([channels]),
+            tf.convert_to_tensor(self.beta) if self.center else tf.zeros([channels]),
             self.groups,
             self.epsilon,
         )
@@ -75,7 +88,13 @@ class GroupNorm(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        return super().get_config() | {"groups": self.groups, "epsilon": self.epsilon}
+        return super().get_config() | {
+            "groups": self.groups,
+            "epsilon": self.epsilon,
+            "scale": self.scale,
+            "center": self.center,
+            "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
+        }
 
 
 def _group_norm(

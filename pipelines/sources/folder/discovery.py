@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipelines.sources import heic
 from pipelines.sources.base import SourceError, check_reachable
+from pipelines.sources.unreadable import unreadable_examples
 
 MAX_DEPTH = 100
 """Levels of folders that are searched. A longer path is one that most programs can't name."""
@@ -67,7 +68,9 @@ class DiscoveredFiles:
 
     def no_photos_message(self) -> str:
         """Returns a line about a folder without photos."""
-        notes = [*self.passed_over_notes(), *([self.others_note()] if self.others else [])]
+        notes = [*self.skipped_notes(), *self.passed_over_notes()]
+        if self.others:
+            notes.append(self.others_note())
         return "; ".join(
             [
                 f"{self.folder} holds no photos (.jpg, .png, .webp, .bmp, .gif, .tif, .ppm, .pgm, "
@@ -75,6 +78,13 @@ class DiscoveredFiles:
                 *notes,
             ]
         )
+
+    def skipped_notes(self) -> list[str]:
+        """Returns a line about the files that can't be read, if there are any."""
+        if not self.skipped:
+            return []
+        reasons = {printable(path): reason for path, reason in self.skipped.items()}
+        return [f"skipped: {len(reasons):,} that can't be read: {unreadable_examples(reasons)}"]
 
     def passed_over_notes(self) -> list[str]:
         """Returns a line for each reason why folders aren't searched."""
@@ -104,7 +114,7 @@ def existing_folder(root: str | None, option: str = "data.root") -> Path:
     """
     if root is None:
         raise SourceError('data.root is missing: data.source "folder" needs the folder of photos')
-    folder = Path(root).expanduser().absolute()
+    folder = Path(os.path.expanduser(root)).absolute()
     check_reachable(folder, option)
     if folder.is_dir():
         return folder
@@ -113,12 +123,17 @@ def existing_folder(root: str | None, option: str = "data.root") -> Path:
         raise SourceError(
             f"{option}: {folder} is a file; a folder of photos{alternative} is needed"
         )
-    similar: list[str] = []
-    if folder.parent.is_dir():
+    raise SourceError(f"{option}: there is no folder {folder}{_similar_hint(folder)}")
+
+
+def _similar_hint(folder: Path) -> str:
+    """Returns a question about the folder that may have been meant, or an empty text."""
+    try:
         siblings = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
-        similar = get_close_matches(folder.name, siblings, n=1)
-    hint = f"; did you mean {folder.parent / printable(similar[0])}?" if similar else ""
-    raise SourceError(f"{option}: there is no folder {folder}{hint}")
+    except OSError:
+        return ""
+    similar = get_close_matches(folder.name, siblings, n=1)
+    return f"; did you mean {folder.parent / printable(similar[0])}?" if similar else ""
 
 
 def printable(path: str) -> str:
@@ -189,7 +204,9 @@ class _Search:
         try:
             status = entry.stat()
         except OSError as error:  # a link to nothing or to itself; a disk that doesn't answer
-            if suffix in SUFFIXES or not suffix or _is_folder(entry):
+            if _is_folder(entry):
+                files.skipped[path + "/"] = f"folder can't be read: {error.strerror}"
+            elif suffix in SUFFIXES or not suffix:
                 dangling = isinstance(error, FileNotFoundError) and entry.is_symlink()
                 files.skipped[path] = "link to nothing" if dangling else str(error.strerror)
             return

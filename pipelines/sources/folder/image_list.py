@@ -27,7 +27,7 @@ def read_list(root: str | None) -> DiscoveredFiles | None:
         SourceError: there is no such list, none of its files exists, a photo is listed twice, or a
             line is wrong, with its number.
     """
-    file = Path(root or "").expanduser().absolute()
+    file = Path(os.path.expanduser(root or "")).absolute()
     check_reachable(file, "data.root")
     if file.suffix.lower() not in (".txt", ".csv", ".tsv") or file.is_dir():
         return None

@@ -27,7 +27,7 @@ from pipelines.sources.folder.replacement import LostPhotos
 from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.manifest import PhotoManifest
-from pipelines.sources.unreadable import check_unreadable, unreadable_examples
+from pipelines.sources.unreadable import check_unreadable
 
 _HEADERS = 64  # files whose headers are compared to tell whether the photos seem to have one size
 
@@ -223,11 +223,7 @@ def _notes(files: DiscoveredFiles, layout: Layout) -> list[str]:
     megabytes = sum(files.sizes[path] for paths in layout.files.values() for path in paths) / 1e6
     origin = f"below {files.folder}" if files.list_file is None else f"in {files.list_file}"
     notes = [f"{total:,} photos {origin}, {megabytes:,.1f} MB"]
-    if files.skipped:
-        reasons = {printable(path): reason for path, reason in files.skipped.items()}
-        notes.append(
-            f"skipped: {len(reasons):,} that can't be read: {unreadable_examples(reasons)}"
-        )
+    notes += files.skipped_notes()
     notes += layout.notes
     notes += files.passed_over_notes()
     if files.ignored_columns:

@@ -98,7 +98,7 @@ WRONG_KEYS = [
     (
         {"training__lr": 5},
         'training.lr: unknown key; "training" takes "epochs", "batch_size", "gradient_accumulation_steps", '
-        '"rematerialize" and "deterministic"',
+        '"joint_batch_statistics", "rematerialize" and "deterministic"',
     ),
     (
         {"tau__\n\x1b[31m": 5},
@@ -307,6 +307,27 @@ CLASHES = [
     (
         {"views__exact": True},
         'views.exact: expected false, as views.engine "keras_cv" is exact; received true',
+    ),
+    (
+        {"encoder": {"name": "convnet", "zero_init_residual": True}},
+        'encoder.zero_init_residual: expected false, as encoder.name "convnet" has no residual '
+        "blocks; received true",
+    ),
+    (
+        {"projector": {"output_center": False}},
+        "projector.output_scale: expected true, and projector.output_center true, as "
+        "projector.normalize_output is false; received true and false",
+    ),
+    (
+        {
+            "projector": {
+                "normalization": "data_init",
+                "normalize_output": True,
+                "output_scale": False,
+            }
+        },
+        "projector.output_scale: expected true, and projector.output_center true, as "
+        'projector.normalization "data_init" is a scale and an offset; received false and true',
     ),
     (
         {"training__gradient_accumulation_steps": 5},

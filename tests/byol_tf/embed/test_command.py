@@ -382,18 +382,18 @@ def test_errors_are_reported_before_anything_is_written(encoder, photos, tmp_pat
     assert not out.exists()
 
 
-def test_encoder_that_cannot_be_read_is_an_error(photos, tmp_path, capsys):
+def test_paths_that_cannot_be_read_or_written_are_errors(encoder, photos, tmp_path, capsys):
     sparse = tmp_path / "sparse.keras"
     sparse.touch()
     os.truncate(sparse, 10**13)
-    for encoder, message in (
+    for path, message in (
         (sparse, "10,000.0 GB, and "),
         ("a" * 300, "it can't be read: File name too long"),
         ("b/" * 3000, "it can't be read: File name too long"),
     ):
-        assert message in refused(capsys, "--encoder", encoder, "--images", photos)
-    assert "--out /dev/null: expected a folder, new or not; /dev/null is no folder" in refused(
-        capsys, "--encoder", photos, "--images", photos, "--out", "/dev/null"
+        assert message in refused(capsys, "--encoder", path, "--images", photos)
+    assert "--out /dev/null: can't be written: Not a directory" in refused(
+        capsys, "--encoder", encoder, "--images", photos, "--out", "/dev/null"
     )
 
 

@@ -26,6 +26,9 @@ def matched(tmp_path, content: str | bytes) -> dict[str, str]:
         "\ufeffPath;Label\r\na.jpg;x\r\nsub/b.jpg;y\r\n",
         "row\tlabel\tpath\n0\tx\ta.jpg\n1\ty\tsub/b.jpg\n2\t\tsub/c d.jpg\n3\n",
         'path,label,note\n"a.jpg", x ,"why, indeed"\nsub/b.jpg,y\n',
+        "path,class\na.jpg,x\nsub/b.jpg,y\n",
+        "Filename;Category\ra.jpg;x\rsub/b.jpg;y\r",
+        "path,label\na.jpg,x\nsub/b.jpg,y\n".encode("utf-16"),
     ],
 )
 def test_tables_of_several_programs_are_read(tmp_path, content):
@@ -83,6 +86,7 @@ def test_spaces_around_a_path_may_belong_to_the_photo(tmp_path):
             "labels.csv: expected labels of two classes or more; all 2 are 'x'",
         ),
         ("path,label\na.jpg,\n", "expected labels of two classes or more; none has a label"),
+        ('path,label\na.jpg,"x\nsub/b.jpg,y\n', "labels.csv:2: expected a quote at both ends"),
         (b"path,label\na.jpg,\xe4\n", "labels.csv:2: expected text in UTF-8; received byte 0xe4"),
     ],
 )

@@ -294,7 +294,7 @@ def test_output_folder_is_tried_before_the_evaluation(run, tmp_path, capsys):
     (tmp_path / "file").touch()
     out = tmp_path / "file" / "out"
     error = refused(capsys, "knn", "--run", run, "--out", out)
-    assert error == f"--out {out}: can't be written: Not a directory\n"
+    assert error.startswith(f"--out {out}: ") and error.endswith("Not a directory\n")
 
 
 def test_seeds_that_are_finished_are_kept(run, tmp_path, capsys, monkeypatch):

@@ -60,6 +60,29 @@ class TestStep:
         )
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
 
+    def test_joint_batch_statistics_are_those_of_both_views(self):
+        """As one batch of both views, as in SimCLR's code."""
+        model = compiled(
+            keras.optimizers.SGD(0.0),
+            target="online_with_gradient",
+            objective=Objective(negatives=1.0, temperature=0.1),
+            joint_batch_statistics=True,
+        )
+        pair = a_pair()
+        logs = model.train_step((pair[0], pair[1] * 9.0))
+        both = tf.concat([pair[0], pair[1] * 9.0], axis=0)
+        outputs = model.projector(model.encoder(both, training=True), training=True)
+        predictions, targets = (
+            dict(enumerate(tf.split(x, 2)))
+            for x in (model.predictor(outputs, training=True), outputs)
+        )
+        expected = float(model.objective(predictions, targets))
+        assert float(logs["loss"]) == pytest.approx(expected, rel=1e-5)
+        model.joint_batch_statistics = False
+        assert float(_one_step(model, pair[0], pair[1] * 9.0)["loss"]) != pytest.approx(
+            expected, rel=1e-3
+        )
+
     def test_logs_are_running_means_over_the_epoch(self):
         model = compiled(keras.optimizers.SGD(0.0))
         losses = [float(_one_step(model, *a_pair(seed))["loss"]) for seed in (0, 1)]

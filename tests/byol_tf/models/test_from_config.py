@@ -14,7 +14,6 @@ from byol_tf.config.schema import Config
 from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, constant_tau
 from byol_tf.models.from_config import (
-    build_config_encoder,
     build_model,
     compile_model,
     measure_sizes,
@@ -165,6 +164,26 @@ def test_simsiam_heads():
     ]
 
 
+def test_keys_of_other_systems_reach_networks_and_optimizer():
+    chosen = config(
+        encoder={"name": "resnet18", "width": 0.25, "zero_init_residual": True},
+        projector={"output_bias": True, "normalize_output": True, "output_center": False},
+        predictor={"output_bias": True},
+        optimizer={"name": "sgd", "weight_decay": 0.1, "exclude_norm_and_bias": False},
+        training={"joint_batch_statistics": True},
+    )
+    model = built(chosen)
+    assert not model.encoder.get_layer("group1_block1_bn2").gamma.numpy().any()
+    assert model.projector.get_layer("projector_output").use_bias
+    assert (model.projector.layers[-1].scale, model.projector.layers[-1].center) == (True, False)
+    assert model.predictor.layers[-1].use_bias
+    assert model.joint_batch_statistics
+    beta = model.encoder.get_layer("stem_bn").gamma
+    zeros = [np.zeros(v.shape, np.float32) for v in model.trainable_variables]
+    model.optimizer.apply(zeros, model.trainable_variables)
+    assert (beta.numpy() < 1.0).all()
+
+
 @pytest.mark.parametrize(
     ("kind", "parts", "trained"),
     [
@@ -214,6 +233,36 @@ def test_checkpoint_has_the_measured_size(changes):
     assert measure_sizes(chosen).encoder == sum(
         array.nbytes for name, array in arrays.items() if name.startswith("online/encoder")
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision"),
+    [
+        ({"optimizer": {"name": "adam"}}, "float32"),
+        ({"optimizer": {"name": "lars"}, "encoder": {"normalization": "group"}}, "mixed_float16"),
+        *(
+            pytest.param(changes, "float32", marks=pytest.mark.long)
+            for changes in (
+                *({"optimizer": {"name": name}} for name in ("adamw", "lamb", "sgd")),
+                *({"encoder": {"normalization": name}} for name in ("layer", "data_init")),
+                {"encoder": {"name": "resnet18", "width": 0.25}},
+                {"objective": {"target": "online"}, "predictor": {"kind": "fixed"}},
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_checkpoint_has_the_same_names_in_any_process(changes, precision):
+    """Whatever was built before: Keras numbers the layers and optimizers of a process."""
+    chosen = config(**changes)
+    keras.mixed_precision.set_global_policy(precision)
+    first = list(model_arrays(built(chosen)))
+    for _ in range(2):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        for optimizer in (keras.optimizers.Adam(), LARS(), keras.optimizers.SGD()):
+            optimizer.build(model.trainable_variables)
+    assert list(model_arrays(built(chosen))) == first
+    assert "optimizer/0000/iteration" in first
 
 
 def test_objective_is_that_of_the_config():
@@ -277,14 +326,12 @@ def test_asymmetric_2x_streams_four_views():
     assert np.isfinite(float(model.train_step(views)["loss"]))
 
 
-def test_networks_without_values_leave_later_ones_as_they_are():
-    """Keras keeps a list of variables to give values to; those of the outline aren't in it."""
-    outline = build_without_values(lambda: build_config_encoder(config()))
-    encoder = build_config_encoder(config())
-    assert [tuple(each.shape) for each in outline.variables] == [
-        tuple(each.shape) for each in encoder.variables
-    ]
+def test_networks_without_values_never_take_memory():
+    """Keras keeps a list of variables to give values to when the next scope ends."""
+    inputs = keras.Input((10**6,))
+    outline = build_without_values(
+        lambda: keras.Model(inputs, keras.layers.Dense(10**6)(inputs))  # 4 TB
+    )
     with keras.StatelessScope():
         pass
-    assert not any(hasattr(each.value, "numpy") for each in outline.variables)
-    assert all(hasattr(each.value, "numpy") for each in encoder.variables)
+    assert [variable.shape for variable in outline.variables] == [(10**6, 10**6), (10**6,)]

@@ -20,7 +20,7 @@ import byol_tf
 from byol_tf import LARS, Objective, TargetUpdate, constant_tau, cosine_tau, mlp_head
 from byol_tf.models.optimizers import Lamb
 
-SIZE, BATCH, IMAGES, EPOCHS, TAU = 8, 6, 18, 2, 0.7
+SIZE, BATCH, IMAGES, EPOCHS, TAU, RATE = 8, 6, 18, 2, 0.7, 1e-2
 
 
 class Linear(keras.layers.Layer):
@@ -132,8 +132,7 @@ def subclassed(draw: random.Random) -> keras.Model:
     return model
 
 
-def optimizer(draw: random.Random) -> keras.optimizers.Optimizer | str:
-    rate = draw.choice([1e-2, keras.optimizers.schedules.ExponentialDecay(1e-2, 10, 0.9)])
+def optimizer(draw: random.Random, rate) -> keras.optimizers.Optimizer | str:
     makers = [
         lambda: "adam",
         lambda: keras.optimizers.SGD(rate, momentum=0.9),
@@ -154,13 +153,17 @@ def optimizer(draw: random.Random) -> keras.optimizers.Optimizer | str:
     return draw.choice(makers)()
 
 
-def callbacks(draw: random.Random, folder: str) -> list[keras.callbacks.Callback]:
+def callbacks(draw: random.Random, folder: str, rate) -> list[keras.callbacks.Callback]:
     known = keras.callbacks
     makers = [
         lambda: known.EarlyStopping("loss", patience=5, restore_best_weights=True),
         lambda: known.CSVLogger(f"{folder}/log.csv"),
         lambda: known.TerminateOnNaN(),
-        lambda: known.LearningRateScheduler(lambda epoch, rate: rate * 0.9),
+        lambda: (
+            known.LearningRateScheduler(lambda epoch, now: now * 0.9)
+            if rate == RATE  # Keras can't set a schedule's
+            else known.ProgbarLogger()
+        ),
         lambda: known.BackupAndRestore(f"{folder}/backup"),
         lambda: known.LambdaCallback(on_epoch_end=lambda epoch, logs: logs["loss"]),
         lambda: known.ModelCheckpoint(f"{folder}/last.weights.h5", save_weights_only=True),
@@ -221,6 +224,7 @@ def run(seed: int) -> str:
         draw.choice([None, TAU, cosine_tau(TAU, 10), 1.0, 1.5]) if draw.random() < 0.7 else None
     )
     replaced = draw.random() < 0.4 and target == "ema"
+    rate = draw.choice([RATE, keras.optimizers.schedules.ExponentialDecay(RATE, 10, 0.9)])
     frozen = draw.choice(["nothing"] * 5 + ["first", "encoder", "everything"])
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -233,7 +237,7 @@ def run(seed: int) -> str:
                 draw.choice([predictor, predictor, None]),
                 objective,
                 target,
-                tau=own_tau if target == "ema" or draw.random() < 0.2 else None,
+                tau=own_tau if target == "ema" or draw.random() < 0.1 else None,
                 gradient_accumulation_steps=draw.choice([1, 1, 1, 2, 3]),
                 rematerialize=draw.random() < 0.1,
             )
@@ -245,7 +249,7 @@ def run(seed: int) -> str:
                 model.trainable = False
             steps = draw.choice([1, 1, 1, 2, 3])
             model.compile(
-                optimizer(draw),
+                optimizer(draw, rate),
                 steps_per_execution=steps,
                 run_eagerly=draw.random() < 0.05,
                 jit_compile=draw.random() < 0.05,
@@ -256,7 +260,7 @@ def run(seed: int) -> str:
             history = model.fit(
                 **arguments,
                 epochs=EPOCHS,
-                callbacks=[*callbacks(draw, folder), *([update] if replaced else [])],
+                callbacks=[*callbacks(draw, folder, rate), *([update] if replaced else [])],
                 verbose=0,
             ).history
             check(model, before, history, replaced)

@@ -21,13 +21,16 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "python.md"
 FIRST, SECOND = (views[0] for views in tiny.views(1, 8))
 FEATURES: dict[str, Callable] = {}
 ON_REPLICAS: dict[str, Callable] = {}
+LONG: set[str] = set()
 
 
-def feature(row: str, replicas: bool = False) -> Callable:
-    """Registers the function of a row, which takes a temporary folder."""
+def feature(row: str, replicas: bool = False, long: bool = False) -> Callable:
+    """Registers the function of a row, which takes a temporary folder, or a strategy."""
 
     def register(function: Callable) -> Callable:
         (ON_REPLICAS if replicas else FEATURES)[row] = function
+        if long:  # another fast test has it
+            LONG.add(row)
         return function
 
     return register
@@ -73,7 +76,7 @@ def moved(byol: BYOL) -> float:
     )
 
 
-@feature("`fit` on a dataset of `(view1, view2)`, or on two arrays, `fit(view1, view2)`")
+@feature("`fit` on a dataset of `(view1, view2)`, or on two arrays, `fit(view1, view2)`", long=True)
 def _(folder):
     byol = compiled()
     a = byol.fit(pairs(), verbose=0).history
@@ -81,12 +84,12 @@ def _(folder):
     assert a.keys() == b.keys() >= {"loss", "tau", "projection_std"}
 
 
-@feature("any other batch")
+@feature("any other batch", long=True)
 def _(folder):
     compiled().fit(tf.data.Dataset.from_tensors((FIRST, np.zeros(8, np.float32))), verbose=0)
 
 
-@feature("`BYOL(tau=0.99)`, `BYOL(tau=cosine_tau(...))`, the callback `TargetUpdate`")
+@feature("`BYOL(tau=0.99)`, `BYOL(tau=cosine_tau(...))`, the callback `TargetUpdate`", long=True)
 def _(folder):
     byol = compiled(tau=cosine_tau(0.5, 4))
     assert byol.fit(pairs(), verbose=0).history["tau"] == [0.5]
@@ -95,7 +98,7 @@ def _(folder):
     assert byol.fit(pairs(), verbose=0).history["tau"][0] > 0.5
 
 
-@feature("`fit` with neither")
+@feature("`fit` with neither", long=True)
 def _(folder):
     with pytest.warns(UserWarning, match="the target network won't move"):
         compiled(tau=None).fit(pairs(), verbose=0)
@@ -117,7 +120,10 @@ def _(folder):
     compiled(metrics=["mae"])
 
 
-@feature("Keras' optimizers, learning rate schedules, clipping, `use_ema`, `loss_scale_factor`")
+@feature(
+    "Keras' optimizers, learning rate schedules, clipping, `use_ema`, `loss_scale_factor`",
+    long=True,
+)
 def _(folder):
     rate = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     options = {"clipnorm": 1.0, "use_ema": True, "loss_scale_factor": 8.0}
@@ -130,7 +136,7 @@ def _(folder):
     compiled(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
 
 
-@feature("a batch that `BYOL(gradient_accumulation_steps=4)` doesn't divide")
+@feature("a batch that `BYOL(gradient_accumulation_steps=4)` doesn't divide", long=True)
 def _(folder):
     compiled(options={"gradient_accumulation_steps": 4}).fit(partial(14, 8), verbose=0)
 
@@ -164,7 +170,7 @@ def _(folder):
     np.testing.assert_allclose(byol.predict(FIRST, verbose=0), byol(FIRST).numpy(), atol=1e-6)
 
 
-@feature("`steps_per_execution`, `jit_compile=True`, `run_eagerly=True`")
+@feature("`steps_per_execution`, `jit_compile=True`, `run_eagerly=True`", long=True)
 def _(folder):
     for options in ({"steps_per_execution": 2}, {"run_eagerly": True}):
         assert compiled(**options).fit(pairs(2), verbose=0).history["tau"]
@@ -180,19 +186,19 @@ def _(folder):
     assert len(traces) == 1
 
 
-@feature("`add_loss`, `kernel_regularizer`, `activity_regularizer`: added to the loss")
+@feature("`add_loss`, `kernel_regularizer`, `activity_regularizer`: added to the loss", long=True)
 def _(folder):
     conv = keras.layers.Conv2D(6, 3, kernel_regularizer=keras.regularizers.L2(1e6))
     assert trained(encoder(conv))["loss"][0] > 1000.0
 
 
-@feature("those that a call adds, with `rematerialize=True`")
+@feature("those that a call adds, with `rematerialize=True`", long=True)
 def _(folder):
     convs = [keras.layers.Conv2D(6, 3, activity_regularizer="l2") for _ in range(3)]
     trained(encoder(*convs), rematerialize=True)
 
 
-@feature("layers frozen before `compile`, and unfrozen before another one")
+@feature("layers frozen before `compile`, and unfrozen before another one", long=True)
 def _(folder):
     byol = model()
     byol.encoder.trainable = False
@@ -250,7 +256,9 @@ def _(folder):
     assert trained(encoder(Unnamed()))["tau"]
 
 
-@feature("weights loaded into `model.encoder` before the first step: the target gets them too")
+@feature(
+    "weights loaded into `model.encoder` before the first step: the target gets them too", long=True
+)
 def _(folder):
     byol = compiled(keras.optimizers.SGD(0.0))
     byol.encoder.set_weights([weight + 1.0 for weight in byol.encoder.get_weights()])
@@ -267,7 +275,7 @@ def _(folder):
     assert int(other.optimizer.iterations) == 3
 
 
-@feature("policies `mixed_bfloat16` and `mixed_float16`")
+@feature("policies `mixed_bfloat16` and `mixed_float16`", long=True)
 def _(folder):
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     assert np.isfinite(compiled().fit(pairs(), verbose=0).history["loss"])
@@ -279,14 +287,17 @@ def _(folder):
     model()
 
 
-@feature("views of two sizes, for an encoder that takes both")
+@feature("views of two sizes, for an encoder that takes both", long=True)
 def _(folder):
     inputs = keras.Input((None, None, 3))
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(6, 3)(inputs))
     trained(keras.Model(inputs, x), tf.data.Dataset.from_tensors((FIRST, SECOND[:, :6, :6])))
 
 
-@feature("`EarlyStopping`, `CSVLogger`, `LearningRateScheduler`, `BackupAndRestore` and the like")
+@feature(
+    "`EarlyStopping`, `CSVLogger`, `LearningRateScheduler`, `BackupAndRestore` and the like",
+    long=True,
+)
 def _(folder):
     watch = [
         keras.callbacks.EarlyStopping("loss", patience=3),
@@ -439,7 +450,11 @@ def test_table_has_a_row_for_each_feature():
     assert list(rows()) == [*FEATURES, *ON_REPLICAS]
 
 
-@pytest.mark.parametrize("row", FEATURES)
+def rows_marked() -> list:
+    return [pytest.param(row, marks=pytest.mark.long if row in LONG else []) for row in FEATURES]
+
+
+@pytest.mark.parametrize("row", rows_marked())
 def test_feature_does_what_its_row_says(row, tmp_path):
     check(rows()[row], sentence_of(FEATURES[row], tmp_path))
 

@@ -171,6 +171,15 @@ def test_likely_cause_and_remedy(overrides, cause, remedy):
     assert remedy in found_remedy
 
 
+@pytest.mark.parametrize("normalization", ["none", "layer"])
+def test_encoder_without_batch_norm_is_no_cause_if_the_predictor_has_it(normalization):
+    """61.1 and 62.6% in the paper without batch statistics, table 1."""
+    changes = [f"encoder.normalization={normalization}", "projector.normalization=none"]
+    assert likely_cause(config(*changes))[0].startswith("optimizer.base_learning_rate")
+    cause, _ = likely_cause(config(*changes, "predictor.normalization=layer"))
+    assert 'predictor.normalization "layer"' in cause
+
+
 def test_stable_systems_have_no_cause_but_their_learning_rate():
     simclr = [
         "objective.target=online_with_gradient",

@@ -198,7 +198,7 @@ class TestClaimed:
     def test_folder_that_can_not_be_made_is_an_error(self, tmp_path):
         (tmp_path / "file").touch()
         with (
-            pytest.raises(RunFolderError, match="run.root: expected a folder"),
+            pytest.raises(RunFolderError, match=r"run\.root: expected a folder"),
             claimed_folder(config(tmp_path / "file"), None, False),
         ):
             pass

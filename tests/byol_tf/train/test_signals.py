@@ -121,7 +121,8 @@ def test_ignored_signal_stays_ignored():
 
 AFTERWARDS = """
 import os, signal
-from byol_tf.command_line import STOP_SIGNALS, SignalWatch
+from byol_tf.command_line import STOP_SIGNALS
+from byol_tf.train.signals import SignalWatch
 def state():
     files = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
     return [signal.getsignal(number) for number in STOP_SIGNALS], signal.set_wakeup_fd(-1), files

@@ -83,6 +83,19 @@ def test_variables_and_gradients_equal_keras(shape):
         assert relative_error(one, other) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "options", [{"scale": False}, {"center": False}, {"gamma_initializer": "zeros"}]
+)
+def test_options_equal_keras(options):
+    shape = SHAPES[0]
+    ours = GroupNorm(4, **options)
+    theirs = keras.layers.GroupNormalization(4, epsilon=1e-5, **options)
+    assert relative_error(ours(inputs(shape)) + 1.0, theirs(inputs(shape)) + 1.0) < 1e-5
+    assert [(v.name, v.shape) for v in ours.variables] == [
+        (v.name, v.shape) for v in theirs.variables
+    ]
+
+
 def test_initial_output_is_normalised():
     layer = GroupNorm(2)
     outputs = layer(inputs((3, 4, 4, 6))).numpy().reshape(3, 16, 2, 3)

@@ -255,6 +255,20 @@ def test_folder_that_cannot_be_read_is_listed(tmp_path):
     assert source.skipped == (("b/", "folder can't be read: Permission denied"),)
 
 
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        ("x" * 300, "can't be read: File name too long"),
+        ("a\0b", "can't be read: embedded null byte"),
+        ("~nobody-of-this-name/photos", "there is no folder "),
+        ("x" * 300 + ".txt", "can't be read: File name too long"),
+    ],
+)
+def test_impossible_root_is_an_error(root, message):
+    with pytest.raises(SourceError, match=message):
+        plan_source("folder", root=root)
+
+
 def test_folder_whose_state_is_unknown_is_listed(tmp_path, monkeypatch):
     """A mount whose server died is shown by its parent, and doesn't answer itself."""
     tree(tmp_path, {"a": 3, "2024": 3})
@@ -275,6 +289,6 @@ def test_folder_whose_state_is_unknown_is_listed(tmp_path, monkeypatch):
     source = open_source("folder", root=str(tmp_path), layout="flat", max_unreadable_fraction=0.5)
     assert len(source.pretrain) == 3
     assert source.skipped == (
-        ("2024", "Transport endpoint is not connected"),
+        ("2024/", "folder can't be read: Transport endpoint is not connected"),
         ("phone", "link to nothing"),
     )
