@@ -88,7 +88,7 @@ def copy_network(network: keras.Model, role: str) -> keras.Model:
     except (NotImplementedError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{role}: expected a model that Keras can copy, with the constructor arguments of each "
+            f"{role}: expected a model that can be copied, with the constructor arguments of each "
             f'class of its own in get_config(); received "{network.name}" ({reason}). Or build it '
             f"a second time, and pass that as target_{role}"
         ) from error
