@@ -38,7 +38,7 @@ HEADER_BYTES = 24 * 2**20
 """Largest part of a file that is read before the size of the picture is known. Metadata of real
 photos stay below 16 MB: a JPEG's colour profile has at most 255 parts of 64 kB."""
 WHOLE_FILE_BYTES = 2**28
-"""The same for WebP, AVIF and HEIC, whose decoders read a file whole before they state its size."""
+"""Largest file of WebP, AVIF and HEIC, whose decoders read all of it before they state its size."""
 _BYTES_PER_PIXEL = 16  # the most that a format needs: four numbers of 32 bits
 _TOO_LONG = "more bytes than its picture could need"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -237,9 +237,13 @@ def _read_header(file: BinaryIO) -> tuple[int, int]:
 def _opened(file: BinaryIO) -> ImageFile.ImageFile:
     """Opens an image by its header. Raises what Pillow raises, and UnreadableImage."""
     start = file.read(12)
+    budget = HEADER_BYTES
+    if start[8:] == b"WEBP" or start[4:8] == b"ftyp":
+        length = file.seek(0, os.SEEK_END)
+        if length > WHOLE_FILE_BYTES:
+            raise UnreadableImage(_TOO_LONG)
+        budget += length
     file.seek(0)
-    read_whole = start[8:] == b"WEBP" or start[4:8] == b"ftyp"
-    budget = WHOLE_FILE_BYTES if read_whole else HEADER_BYTES
     limited = _LimitedReader(file, budget)
     image = _identified(limited)
     if image.width * image.height > MAX_PIXELS:

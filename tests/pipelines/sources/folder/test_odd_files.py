@@ -272,3 +272,15 @@ def test_photos_at_the_limit_take_bounded_memory(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
     # One picture in decoding, and two results of 134 MB for each of at most 16 threads.
     assert int(done.stdout) < 6_000
+
+
+@pytest.mark.parametrize("length", [30_000_000, decoding.WHOLE_FILE_BYTES + 1])
+def test_webp_with_more_bytes_than_its_picture_needs_is_refused(tmp_path, length):
+    """A sparse file, which takes no disk space."""
+    file = tmp_path / "a.webp"
+    file.write_bytes(encoded(RGB, "WEBP"))
+    with file.open("r+b") as opened:
+        opened.truncate(length)
+        opened.seek(0)
+        with pytest.raises(UnreadableImage, match="more bytes than its picture could need"):
+            decode(opened)
