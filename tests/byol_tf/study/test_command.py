@@ -398,7 +398,7 @@ def test_stopped_and_restarted_study_has_the_same_figures(study, undisturbed):
     process.send_signal(signal.SIGTERM)
     assert process.wait(HANG) == 128 + signal.SIGTERM
     assert not list(runs.glob("tiny-*/result.json")), "stopped too late to show anything"
-    assert start(study).wait(HANG) == 0
+    assert start(study).wait(HANG) == 0, (study.parent / "log").read_text()
     assert figures(study.parent / "studies" / "taus-small") == undisturbed
     assert (
         undisturbed["quick", "", "0"]
@@ -425,4 +425,4 @@ def test_killed_study_leaves_no_training_behind(study):
     wait_until(has_ended, pause=0.1)
     (log,) = runs.glob("*.log")
     assert (folder / "result.json").exists() or "stopped by SIGTERM" in log.read_text()
-    assert start(study).wait(HANG) == 0
+    assert start(study).wait(HANG) == 0, (study.parent / "log").read_text()
