@@ -6,11 +6,14 @@ set its environment variables first.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+
+_Built = TypeVar("_Built")
 
 
 class PrebuiltModel:
@@ -66,12 +69,51 @@ class OptimizerHooks:
         self.apply_decoupled_decay(variables)
 
 
-def all_layers(model: "keras.Model") -> "list[keras.layers.Layer]":
-    """Returns a model and every layer inside it, at any depth.
+def build_without_values(build: Callable[[], _Built]) -> _Built:
+    """Builds models whose variables have shapes and no values, so that they take no memory.
+
+    When a public `StatelessScope` ends, or the next one, Keras gives values to the variables that
+    were made in it, by a list that has no public name.
+
+    Args:
+        build: returns the models.
+    """
+    import keras
+    from keras.src.backend.common import global_state
+
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            return build()
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", [])
+
+
+def all_layers(model: "keras.Layer") -> "list[keras.Layer]":
+    """Returns a model or layer and every layer inside it, at any depth.
 
     The public `Model.layers` lists the first level only, and of a subclassed layer nothing.
     """
     return list(model._flatten_layers())  # noqa: SLF001
+
+
+def call_losses(model: "keras.Model") -> "list[tf.Tensor]":
+    """Returns the losses that layers added in the model's last call.
+
+    They are those of `add_loss` and of activity regularisers. The public `Model.losses` also has
+    weight regularisers, which don't depend on the call, and nothing tells them apart.
+    """
+    return [loss for layer in all_layers(model) for loss in layer._get_own_losses()]  # noqa: SLF001
+
+
+def unknown_variables(
+    optimizer: "keras.optimizers.Optimizer", variables: "Sequence[keras.Variable]"
+) -> "list[keras.Variable]":
+    """Returns the variables that an optimizer wasn't built for.
+
+    The public `apply_gradients` raises only inside the compiled step.
+    """
+    known = optimizer._trainable_variables_indices  # noqa: SLF001
+    return [variable for variable in variables if optimizer._var_key(variable) not in known]  # noqa: SLF001
 
 
 def branches_must_merge() -> bool:
@@ -120,6 +162,34 @@ def keep_collective_keys() -> None:
     from tensorflow.python.distribute import cross_device_utils
 
     cross_device_utils.CollectiveReplicaLauncher._prefer_unique_instance_key = False  # noqa: SLF001
+
+
+def set_coordination_timeouts(start: float, heartbeat: float) -> None:
+    """Sets how long the workers of a strategy wait for each other inside TensorFlow.
+
+    To be called before the strategy is built, which configures the rest and has no argument for
+    these. TensorFlow's defaults are an hour and ten seconds.
+
+    Args:
+        start: seconds until all workers have connected.
+        heartbeat: seconds without a heartbeat after which a worker counts as lost.
+    """
+    from tensorflow.python.eager import context
+
+    current = context.context()
+    configure = current.configure_coordination_service
+
+    def configure_with_timeouts(**options: Any) -> None:
+        configure(
+            **options,
+            cluster_register_timeout_in_ms=round(1000 * start),
+            heartbeat_timeout_in_ms=round(1000 * heartbeat),
+        )
+        # Else a worker that has connected waits for the others without a time-out.
+        if hasattr(current.coordination_service, "cluster_register_with_barrier"):  # a newer field
+            current.coordination_service.cluster_register_with_barrier = True
+
+    current.configure_coordination_service = configure_with_timeouts
 
 
 def graph_calls(model: "keras.Model") -> list[Any]:

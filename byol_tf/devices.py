@@ -6,6 +6,7 @@ import os
 import random
 import re
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster:
         raise _cluster_error(_EXAMPLE, "none" if text is None else "an empty one")
     try:
         tree = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _cluster_error(_EXAMPLE, f"invalid JSON ({error})") from error
     tree = _check_object(tree, "an object")
     jobs = _check_object(tree.get("cluster"), '"cluster" as an object')
@@ -61,10 +62,9 @@ def read_cluster(environment: Mapping[str, str]) -> Cluster:
     addresses = []
     for job in ("chief", "worker"):
         of_job = jobs.get(job, [])
-        if not isinstance(of_job, list) or not all(
-            isinstance(address, str) and _ADDRESS.fullmatch(address) for address in of_job
-        ):
-            raise _cluster_error(f'"cluster.{job}" as a list of "host:port"', json.dumps(of_job))
+        if not isinstance(of_job, list) or not all(map(_is_address, of_job)):
+            expected = f'"cluster.{job}" as a list of "host:port", ports from 1 to 65535'
+            raise _cluster_error(expected, json.dumps(of_job))
         addresses += of_job
     if not addresses or len(jobs.get("chief", [])) > 1:
         raise _cluster_error(
@@ -81,7 +81,12 @@ _EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", '
     '"index": 0}}, with its own index on each'
 )
-_ADDRESS = re.compile(r"\S+:\d{1,5}")
+_ADDRESS = re.compile(r"[!-~]+:([0-9]{1,5})")
+
+
+def _is_address(value: Any) -> bool:
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    return match is not None and 0 < int(match[1]) < 2**16
 
 
 def _task_index(task: dict[str, Any], jobs: dict[str, Any]) -> int:
@@ -132,8 +137,11 @@ def prepare_environment() -> None:
     # TensorFlow enables its oneDNN kernels by itself only for CPUs with AVX-512; on one with AVX2
     # they made a ResNet-18 step four times as fast (docs/results).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Without a GPU, level 2 has an error line on CUDA; every error is also raised as an exception.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if os.path.expanduser("~") == "~":  # no HOME and no user, as in a container; libraries want one
+        os.environ["HOME"] = tempfile.gettempdir()
 
 
 def build_strategy(name: str = "auto", tpu: str = "local") -> "tf.distribute.Strategy":

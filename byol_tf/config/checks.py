@@ -66,6 +66,13 @@ def _check_root(root: str | None, source: str) -> str | None:
     return None
 
 
+@_register("data.layout", "data.source")
+def _check_layout(layout: str, source: str) -> str | None:
+    if layout == "auto" or source == "folder":
+        return None
+    return f'expected "auto", as data.source "{source}" has no folders; received "{layout}"'
+
+
 @_register("data.archive", "data.source")
 def _check_archive(archive: str | None, source: str) -> str | None:
     if archive is None or "archive" in SOURCES[source].takes:
@@ -271,6 +278,11 @@ def _check_groups(normalization: str, widths: dict[str, int | None]) -> str | No
             return (
                 f'expected another one, as "group" divides {key} by {GROUPS}, and it is '
                 f'{width}; received "group"'
+            )
+        if normalization == "group" and width == GROUPS:
+            return (
+                f'expected another one, as "group" would normalise each of the {GROUPS} units of '
+                f'{key} alone, to 0; received "group"'
             )
     return None
 

@@ -16,6 +16,8 @@ _SAME_STEPS = {
     "data.cache": "the same pixels, cached or read again",
     "devices.steps_per_execution": "the same steps in the same order, however many in one call",
     "devices.tpu": "a name",
+    "devices.start_timeout_minutes": "a waiting time",
+    "devices.worker_timeout_minutes": "a waiting time",
     "training.rematerialize": "activations are recomputed from the same numbers",
 }
 """Keys that are listed where runs are compared and with which a run is resumed all the same, each

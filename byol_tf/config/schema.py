@@ -4,11 +4,12 @@
 string under a key is its documentation, for `--explain`, `docs/config.md` and editors.
 """
 
+import os.path
 from dataclasses import dataclass
 from functools import reduce
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from byol_tf.config.checks import TAU_BASE, TAU_DROP_AT, TAU_ENDS, TAU_SCHEDULE, conflicts
 from byol_tf.constants import Normalization, Padding
@@ -26,8 +27,13 @@ class ExpectedText:
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+Minutes = Annotated[float, Field(ge=0.05, le=7 * 24 * 60)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Text = Annotated[str, Field(min_length=1)]
+# Larger numbers overflow where TensorFlow and NumPy count elements.
+_MAX_WIDTH, _MAX_IMAGES = 10**6, 10**9
+Width = Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 # not strict, as JSON has lists and no tuples
 ChannelMean = Annotated[
     tuple[float, float, float],
@@ -71,18 +77,22 @@ class Data(Section):
     source: Literal[*SOURCES]  # type: ignore[valid-type]  # the names of the registry
     """`textures`: generated from the seed, nothing to download; `digits`: scikit-learn's
     handwritten digits; `folder`: your own photos; the others: TFDS."""
-    root: Text | None = None
-    """`folder`: the folder of photos, or a `.txt` or `.csv` file that lists them, with or without
-    classes (docs/photos.md). TFDS sources: the folder of prepared data sets (default: TFDS's own,
-    ~/tensorflow_datasets)."""
-    archive: Text | None = None
+    root: FilePath | None = None
+    """`folder`: the folder of photos, or a `.txt`, `.csv` or `.tsv` file that lists them, with or
+    without classes (docs/photos.md). TFDS sources: the folder of prepared data sets (default:
+    TFDS's own, ~/tensorflow_datasets)."""
+    layout: Literal["auto", "classes", "splits", "flat"] = "auto"
+    """`folder`: what its subfolders are. `classes`: each is a class; `splits`: `train`, `test`,
+    `unlabelled` and the like, with classes in them; `flat`: of no meaning, without labels; `auto`:
+    decided by their names, and an error where they don't tell."""
+    archive: FilePath | None = None
     """TFDS sources without network: the archive, downloaded by hand (`stl10_binary.tar.gz`,
     `cifar-10-binary.tar.gz`), or for `imagenet` the folder with `ILSVRC2012_img_train.tar` and
     `ILSVRC2012_img_val.tar`."""
     pretrain: Literal["unlabelled", "train", "train+unlabelled"] | None = None
     """Split to pre-train on. Default: the unlabelled one if the source has it, else `train` without
     its labels."""
-    pretrain_images: Count | None = None
+    pretrain_images: Annotated[int, Field(ge=1, le=_MAX_IMAGES)] | None = None
     """Number of images to pre-train on, sampled by the seed (STL-10 paper, table 1). Default:
     all."""
     image_size: Annotated[int, Field(ge=8)] | None = None
@@ -159,7 +169,7 @@ class Encoder(Section):
     ] = "resnet50"
     """ResNet v1.5 as in deepmind-research, torchvision's ResNet-50 with wider 3x3 convolutions
     (`wide_resnet50_2`), or a small `convnet` for the demo."""
-    width: Positive = 1.0
+    width: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
     """Multiplies the number of channels: 2 is the papers' "(2x)"."""
     stem: Literal["7x7", "3x3", "3x3+pool"] = "7x7"
     """`7x7`: stride 2 and max-pooling, for photos; `3x3`: stride 1, no pooling, for 32 px images;
@@ -174,7 +184,7 @@ class Encoder(Section):
     zero_init_residual: bool = False
     """Initialises the scale of the last normalisation of each residual block with 0 instead of 1,
     so that a block is the identity at first, as in SimCLR's and SimSiam's code."""
-    weights: Text | None = None
+    weights: FilePath | None = None
     """Initial weights: the `encoder.keras` that `python -m byol_tf.convert` or another run wrote,
     or its folder. Default: random, from the seed."""
 
@@ -185,9 +195,9 @@ class Projector(Section):
     BYOL paper, section 3.3.
     """
 
-    hidden_size: Count = 4096
+    hidden_size: Width = 4096
     """Width of the hidden layers."""
-    output_size: Annotated[int, Field(ge=2)] = 256
+    output_size: Annotated[int, Field(ge=2, le=_MAX_WIDTH)] = 256
     """Width of the projection, and of its prediction."""
     num_layers: Annotated[int, Field(ge=1, le=8)] = 2
     """Number of linear layers; SimSiam has 3."""
@@ -213,7 +223,7 @@ class Predictor(Section):
     kind: Literal["mlp", "none", "fixed"] = "mlp"
     """`none`: the projection is the prediction (STL-10 paper, table 2; SimCLR); `fixed`: keeps its
     random initial weights (SimSiam report, B)."""
-    hidden_size: Count = 4096
+    hidden_size: Width = 4096
     """Width of the hidden layer; less than projector.output_size is SimSiam's bottleneck."""
     normalization: Normalization = "batch"
     """See encoder.normalization."""
@@ -341,6 +351,11 @@ class Devices(Section):
     steps_per_execution: Count | None = None
     """Largest number of steps in one call of the compiled function; the next smaller divisor of an
     epoch's steps is used. Default: 1 on a CPU, 16 elsewhere."""
+    start_timeout_minutes: Minutes = 10.0
+    """`multi_worker`: minutes that the workers wait for each other at the start."""
+    worker_timeout_minutes: Minutes = 5.0
+    """`multi_worker`: minutes without a sign of life from a worker after which the others exit. One
+    that ends is noticed at once."""
 
 
 class Probe(Section):
@@ -380,7 +395,7 @@ class Monitor(Section):
 class Run(Section):
     """The run folder: checkpoints and report."""
 
-    root: Text = "runs"
+    root: FilePath = "runs"
     """Folder in which run folders are created, each named <name>-<date>-<number>."""
     checkpoint_every_steps: Count | None = None
     """Steps between checkpoints, in addition to the one at each epoch's end; after the call, if
@@ -390,6 +405,9 @@ class Run(Section):
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
     """Number of newest checkpoints to keep; the best by probe is kept too. At least two, in case
     one is damaged."""
+    stall_timeout_minutes: Minutes = 5.0
+    """Minutes that a disk may take to answer. If it takes longer, a multi-worker run exits; a
+    single worker waits on, and a signal ends it without the checkpoint that is being written."""
     report: bool = True
     """Whether a finished run writes `report.html`, its figures and TensorBoard's projector, which
     takes some seconds; `python -m byol_tf.report` writes the page later."""

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from byol_tf.errors import WorkKept
 from byol_tf.evaluate.crops import (
     CROP_AND_FLIP,
     NO_AUGMENTATION,
@@ -25,8 +26,9 @@ from byol_tf.evaluate.crops import (
     labelled_batches,
 )
 from byol_tf.evaluate.features import embed
-from byol_tf.evaluate.metrics import top_1_and_5, top_k_accuracy
+from byol_tf.evaluate.metrics import TopAccuracies, top_1_and_5, top_k_accuracy
 from byol_tf.evaluate.splits import labelled_fraction, require_labels, stratified_folds
+from byol_tf.logs import counted
 from byol_tf.models.inference import split_inference_model
 from byol_tf.models.networks import initialize_from_data
 from byol_tf.models.optimizers import Adam
@@ -127,6 +129,7 @@ def tune_protocol(
     Raises:
         ProtocolError: if there are fewer labels than classes, none can be held out, or
             `inference` is a model of another form.
+        WorkKept: on Ctrl-C after the first seed, with the result of the finished ones.
     """
     labels, test_labels = require_labels(train), require_labels(test)
     classes = int(max(labels.max(), test_labels.max())) + 1
@@ -164,16 +167,40 @@ def tune_protocol(
         epochs = max(searches, key=lambda tried: max(searches[tried].values()))
         accuracies = searches[epochs]
         best = best_rate(accuracies)
-    results, curve = [], []
-    for number, images in enumerate(samples):
-        classifier, history = trained(images, best, epochs, seed + number)
-        results.append(top_1_and_5(embed(classifier, test, crop), test_labels))
-        logger.info("seed %d: %.1f%%", seed + number, 100 * results[-1]["top1"])
-        values = zip(history["loss"], history["accuracy"], strict=True)
-        curve += [
-            {"seed": seed + number, "epoch": epoch, "loss": loss, "accuracy": top1}
-            for epoch, (loss, top1) in enumerate(values, start=1)
-        ]
+    results: list[TopAccuracies] = []
+    curve: list[dict[str, float]] = []
+
+    def summary() -> dict:
+        return _over_seeds(results) | {
+            "fraction": recipe.fraction,
+            "labels": len(samples[0]),
+            "rate": best,
+            "held_out_accuracy": {f"{rate:g}": value for rate, value in accuracies.items()},
+            "epochs": epochs,
+            "batch_size": even_batch_size(len(samples[0]), recipe.batch_size),
+            "curve": curve,
+        }
+
+    try:
+        for number, images in enumerate(samples):
+            classifier, history = trained(images, best, epochs, seed + number)
+            results.append(top_1_and_5(embed(classifier, test, crop), test_labels))
+            logger.info("seed %d: %.1f%%", seed + number, 100 * results[-1]["top1"])
+            values = zip(history["loss"], history["accuracy"], strict=True)
+            curve += [
+                {"seed": seed + number, "epoch": epoch, "loss": loss, "accuracy": top1}
+                for epoch, (loss, top1) in enumerate(values, start=1)
+            ]
+    except KeyboardInterrupt:
+        if not results:
+            raise
+        text = f"{len(results)} of {counted(len(samples), 'seed')} finished"
+        raise WorkKept(text, summary()) from None
+    return summary()
+
+
+def _over_seeds(results: Sequence[TopAccuracies]) -> dict:
+    """Returns means and standard deviation of the accuracies of several seeds."""
     top1 = [result["top1"] for result in results]
     top5 = [result["top5"] for result in results if result["top5"] is not None]
     return {
@@ -181,13 +208,6 @@ def tune_protocol(
         "top5": float(np.mean(top5)) if top5 else None,
         "top1_std": float(np.std(top1, ddof=1)) if len(top1) > 1 else None,
         "top1_each": top1,
-        "fraction": recipe.fraction,
-        "labels": len(samples[0]),
-        "rate": best,
-        "held_out_accuracy": {f"{rate:g}": value for rate, value in accuracies.items()},
-        "epochs": epochs,
-        "batch_size": even_batch_size(len(samples[0]), recipe.batch_size),
-        "curve": curve,
     }
 
 

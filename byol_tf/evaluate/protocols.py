@@ -48,7 +48,7 @@ class Evaluation:
 
         if not self.options.run:
             return self.inference
-        return exported_form(self.inference, *self.config.views.preparation)
+        return exported_form(self.inference)
 
     def features(
         self, crop: Callable[[np.ndarray], np.ndarray] | None = None
@@ -308,7 +308,7 @@ def labelled_source(
         ProtocolError: if there are no labelled images to learn from, or none to test on.
         SourceError: if images can't be read.
     """
-    from byol_tf.runs.data import source_options
+    from byol_tf.runs.sources import source_options
     from pipelines.sources import open_source, plan_source
 
     options = source_options(config)

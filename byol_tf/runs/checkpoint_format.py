@@ -12,21 +12,25 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from byol_tf.errors import RunFolderError
+from byol_tf.runs.files import check_fits_memory
 
 FORMAT = 2
 """Version of the manifest. Version 1, without the position and a digest of itself, is still
 read."""
 _ARRAYS, _STATE, _MANIFEST = "arrays.npz", "state.json", "manifest.json"
+_CHUNK = 1 << 24
+"""Bytes that are written and synced, or read, at a time, so that progress shows on a slow disk."""
 _DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 """Errors of a read that mean damaged files. With others, such as a missing permission or too many
 open files, the checkpoint may be valid."""
+_MAX_JSON_BYTES = 2**26  # an epoch's row in state.json has some 300
 
 
 class DamagedCheckpoint(ValueError):
@@ -34,7 +38,12 @@ class DamagedCheckpoint(ValueError):
 
 
 def write_files(
-    folder: Path, epoch: int, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]
+    folder: Path,
+    epoch: int,
+    step: int,
+    arrays: Mapping[str, np.ndarray],
+    state: dict[str, Any],
+    on_progress: Callable[[], object] = lambda: None,
 ) -> None:
     """Writes and syncs a checkpoint's files.
 
@@ -47,30 +56,34 @@ def write_files(
         step: completed steps of the epoch after them.
         arrays: name -> variable.
         state: JSON types.
+        on_progress: called each time that bytes have been written or synced.
 
     Raises:
         OSError: if a file can't be written.
     """
     manifest: dict[str, Any] = {"format": FORMAT, "epoch": epoch, "step": step}
-    with _HashedFile(folder / _ARRAYS) as file:
+    with _HashedFile(folder / _ARRAYS, on_progress) as file:
         _write_arrays(file, arrays)
         manifest[_ARRAYS] = file.finish()
-    with _HashedFile(folder / _STATE) as file:
+    with _HashedFile(folder / _STATE, on_progress) as file:
         file.write(json.dumps(state).encode())
         manifest[_STATE] = file.finish()
-    with _HashedFile(folder / _MANIFEST) as file:
+    with _HashedFile(folder / _MANIFEST, on_progress) as file:
         file.write(_with_own_digest(manifest))
         file.finish()
     sync(folder)
 
 
-def verify(folder: Path, epoch: int, step: int) -> None:
+def verify(
+    folder: Path, epoch: int, step: int, on_progress: Callable[[], object] = lambda: None
+) -> None:
     """Reads a checkpoint completely and compares it with its manifest.
 
     Args:
         folder: of its files.
         epoch: completed epochs that it should have.
         step: completed steps of the next epoch that it should have.
+        on_progress: called each time that bytes have been read.
 
     Raises:
         DamagedCheckpoint: if the bytes aren't those that were written, or are those of another
@@ -78,7 +91,7 @@ def verify(folder: Path, epoch: int, step: int) -> None:
         RunFolderError: if another version of byol_tf wrote it.
         OSError: if it can't be read although it may be valid.
     """
-    with _open_verified(folder, epoch, step):
+    with _open_verified(folder, epoch, step, on_progress=on_progress):
         pass
 
 
@@ -94,19 +107,27 @@ def read_files(folder: Path, epoch: int, step: int) -> tuple[dict[str, np.ndarra
         (arrays, state) as they were given to `write_files`.
 
     Raises:
-        DamagedCheckpoint: as `verify`.
+        DamagedCheckpoint: as `verify`; or if no run writes such content.
         RunFolderError: as `verify`.
-        OSError: as `verify`.
+        OSError: as `verify`; or if the arrays are larger than the free memory.
     """
-    with _open_verified(folder, epoch, step) as (file, state):
+    with _open_verified(folder, epoch, step, in_memory=True) as (file, state):
         try:
             with np.load(file, allow_pickle=False) as archive:
+                _check_not_packed(archive, os.fstat(file.fileno()).st_size)
                 arrays = {name.replace("|", "/"): archive[name] for name in archive.files}
             return arrays, json.loads(state)
         # A disk that returns other bytes the second time: zip has checksums too. Or content that
-        # no run writes: pickled objects, deep nesting.
-        except (zipfile.BadZipFile, EOFError, ValueError, RecursionError) as error:
+        # no run writes: pickled objects, deep nesting, an array larger than the file.
+        except (zipfile.BadZipFile, EOFError, ValueError, RecursionError, MemoryError) as error:
             raise DamagedCheckpoint(f"{_ARRAYS}: {error}") from error
+
+
+def _check_not_packed(archive: Any, size: int) -> None:
+    """Raises `ValueError` if the arrays of a zip are larger than the file: 3 MB could hold 3 GB."""
+    unpacked = sum(member.file_size for member in archive.zip.infolist())
+    if unpacked > size:
+        raise ValueError(f"it unpacks to {unpacked:,} bytes; a run doesn't compress its {size:,}")
 
 
 def sync(path: Path) -> None:
@@ -136,14 +157,18 @@ def _write_arrays(file: io.RawIOBase, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 class _HashedFile(io.RawIOBase):
-    """A new file that is written front to back and hashed as it is written."""
+    """A new file that is written front to back and hashed as it is written.
+
+    It is synced every 16 MiB: with one sync at the end, a slow disk would show no progress for
+    minutes.
+    """
 
     _descriptor = -1  # of a file that couldn't be opened, which is closed too when collected
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, on_progress: Callable[[], object]):
         super().__init__()
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        self._digest = hashlib.sha256()
+        self._digest, self._on_progress, self._unsynced = hashlib.sha256(), on_progress, 0
 
     def writable(self) -> bool:
         """Returns True, which `zipfile` asks for."""
@@ -158,12 +183,19 @@ class _HashedFile(io.RawIOBase):
         self._digest.update(remaining)
         total = len(remaining)
         while remaining:
-            remaining = remaining[os.write(self._descriptor, remaining) :]
+            written = os.write(self._descriptor, remaining[:_CHUNK])
+            remaining = remaining[written:]
+            self._unsynced += written
+            if self._unsynced >= _CHUNK:
+                os.fsync(self._descriptor)
+                self._unsynced = 0
+            self._on_progress()
         return total
 
     def finish(self) -> str:
         """Syncs the file; returns the SHA-256 of all that was written, in hexadecimal."""
         os.fsync(self._descriptor)
+        self._on_progress()
         if hasattr(os, "posix_fadvise"):
             # Dropped from the page cache, so that reading it back reads the disk.
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -180,18 +212,26 @@ class _HashedFile(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def _open_verified(folder: Path, epoch: int, step: int) -> Iterator[tuple[BinaryIO, bytes]]:
+def _open_verified(
+    folder: Path,
+    epoch: int,
+    step: int,
+    in_memory: bool = False,
+    on_progress: Callable[[], object] = lambda: None,
+) -> Iterator[tuple[BinaryIO, bytes]]:
     """Yields (arrays.npz, opened; content of state.json) of a checkpoint that it has verified.
 
     The file stays open from its verification to its use, so that renaming or replacing it
-    meanwhile changes nothing.
+    meanwhile changes nothing. `in_memory` tells whether the arrays are going to be read.
     """
     try:
-        manifest = _parse_manifest((folder / _MANIFEST).read_bytes())
-        state = (folder / _STATE).read_bytes()
+        if in_memory:
+            check_fits_memory([folder / _ARRAYS])
+        manifest = _parse_manifest(_read(folder / _MANIFEST))
+        state = _read(folder / _STATE)
         with (folder / _ARRAYS).open("rb") as file:
             digests = {
-                _ARRAYS: hashlib.file_digest(file, "sha256").hexdigest(),
+                _ARRAYS: _file_digest(file, on_progress),
                 _STATE: hashlib.sha256(state).hexdigest(),
             }
             for name, digest in digests.items():
@@ -210,6 +250,22 @@ def _open_verified(folder: Path, epoch: int, step: int) -> Iterator[tuple[Binary
             raise
         name = Path(error.filename).name if error.filename else folder.name
         raise DamagedCheckpoint(f"{name}: {error.strerror}") from error
+
+
+def _read(path: Path) -> bytes:
+    """Reads a JSON file, but not one that is larger than any that a run writes."""
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise DamagedCheckpoint(f"{path.name} has more than {_MAX_JSON_BYTES:,} bytes")
+    return path.read_bytes()
+
+
+def _file_digest(file: BinaryIO, on_progress: Callable[[], object]) -> str:
+    """Returns the SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+        on_progress()
+    return digest.hexdigest()
 
 
 def _parse_manifest(content: bytes) -> dict[str, Any]:

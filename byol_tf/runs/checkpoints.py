@@ -63,7 +63,13 @@ class Damage(NamedTuple):
 
 
 def write_checkpoint(
-    folder: Path, epoch: int, step: int, arrays: Mapping[str, np.ndarray], state: dict[str, Any]
+    folder: Path,
+    epoch: int,
+    step: int,
+    arrays: Mapping[str, np.ndarray],
+    state: dict[str, Any],
+    on_progress: Callable[[], object] = lambda: None,
+    check_owner: Callable[[], object] = lambda: None,
 ) -> Path:
     """Writes a checkpoint atomically and reads it back.
 
@@ -73,6 +79,9 @@ def write_checkpoint(
         step: see `LoadedCheckpoint`.
         arrays: see `LoadedCheckpoint`.
         state: see `LoadedCheckpoint`.
+        on_progress: called each time that bytes have been written or read back.
+        check_owner: raises `RunFolderError` if another process has taken over the run. Called
+            before anything is written and again before the checkpoint gets its name.
 
     Returns:
         The checkpoint's folder.
@@ -81,15 +90,18 @@ def write_checkpoint(
         OSError: if it can't be written. Nothing is left of it then, and the checkpoints before it
             are unchanged.
         DamagedCheckpoint: if the disk returns other bytes than were written; likewise.
+        RunFolderError: from `check_owner`; likewise.
     """
+    check_owner()
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         checkpoint_format.sync(folder.parent)
     final = folder / (f"epoch-{epoch:04d}-step-{step:06d}" if step else f"epoch-{epoch:04d}")
     remove_left_overs(folder)
     with atomic_folder(final) as temporary:
-        checkpoint_format.write_files(temporary, epoch, step, arrays, state)
-        checkpoint_format.verify(temporary, epoch, step)
+        checkpoint_format.write_files(temporary, epoch, step, arrays, state, on_progress)
+        checkpoint_format.verify(temporary, epoch, step, on_progress)
+        check_owner()  # the process may have been suspended while it wrote
         if os.path.lexists(final):  # damaged, or the run wouldn't have come here again
             set_aside(final)
     checkpoint_format.sync(folder)
@@ -141,9 +153,9 @@ def position_of(path: Path) -> tuple[int, int]:
     return int(epoch), int(step)
 
 
-def verify(path: Path) -> None:
+def verify(path: Path, on_progress: Callable[[], object] = lambda: None) -> None:
     """Reads a checkpoint completely; raises what `checkpoint_format.verify` does."""
-    checkpoint_format.verify(path, *position_of(path))
+    checkpoint_format.verify(path, *position_of(path), on_progress)
 
 
 def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, list[Damage]]:

@@ -41,6 +41,11 @@ def detect_collapse(
     std, cosine, rank = (
         measures[name] for name in ("projection_std", "projection_cosine", "effective_rank")
     )
+    if std < STD and cosine <= 0.0:  # the cosine of vectors of length 0 isn't 1
+        return (
+            f"the projections of all images are zero (std {std:.3f}, cosine {cosine:.4f}), so that "
+            "no gradient reaches the encoder"
+        )
     if std < STD and cosine > COSINE and std <= STD_DROP * untrained["projection_std"]:
         return f"all images get nearly the same projection (std {std:.3f}, cosine {cosine:.4f})"
     if objective.negatives or objective.similarity != "cosine":

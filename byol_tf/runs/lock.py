@@ -2,26 +2,35 @@
 
 import contextlib
 import datetime
-import fcntl
 import json
 import logging
 import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from byol_tf.errors import RunFolderError
 from byol_tf.runs.folder import LOCK_NAME
+from byol_tf.runs.idle_timer import IdleTimer
 from byol_tf.runs.process_exit import register_exit_hook, unregister_exit_hook
 
 _HEARTBEAT = 20.0
 """Seconds between two touches of the lock file, which show processes on other machines that share
 the disk that this one is alive."""
 _STALE_AFTER = 6 * _HEARTBEAT
+_ADVICE = "Wait for it, or end it there (SIGTERM saves first); --fresh starts another run"
+_idle_timers: dict[Path, IdleTimer] = {}
+"""Of the lock files that this process has waited for, so that a second wait continues the first."""
 
 _Result = TypeVar("_Result")
 
@@ -33,13 +42,19 @@ class RunLock:
 
     An operating system's lock on the file `.lock` shows whether a process of this machine is
     alive; the system releases it when the process ends. The file also names process, machine and
-    start. A process on another machine is taken for dead when it hasn't touched the file for two
-    minutes, and waited for until then: a scheduler restarts a run on another machine as soon as
-    the first one is lost. On exit the file is emptied and not removed, since that could remove the
-    file of the next process.
+    start. A process on another machine touches the file as long as it is alive: if nothing has
+    touched it in two minutes of watching, whatever either clock shows, that process is taken for
+    dead. It is waited for because a scheduler restarts a run on another machine as soon as the
+    first one is lost. On exit the file is emptied and not removed, since that could remove the file
+    of the next process.
+
+    A process that is suspended for longer loses the lock on a disk without working locks:
+    `check_owner` shows that.
 
     Args:
-        root: the run folder.
+        root: the folder.
+        subject: what the folder is, in the message.
+        advice: what to do while another process uses it.
 
     Raises:
         RunFolderError: from `check` and on entering, if a running process has the lock (the text
@@ -47,9 +62,11 @@ class RunLock:
             on this machine; after two to four minutes where it is on another.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, subject: str = "run", advice: str = _ADVICE):
         self.path = Path(root) / LOCK_NAME
+        self._subject, self._advice = subject, advice
         self._descriptor: int | None = None
+        self._content = b""  # of the file while this process has the lock
         self._descriptor_lock = threading.Lock()
         self._released = threading.Event()
 
@@ -57,14 +74,36 @@ class RunLock:
         """Raises `RunFolderError` if the folder is in use; writes nothing."""
 
         def claim() -> None:
-            with self.path.open("r+b") as file:  # a network disk locks only what may be written
-                self._claim(file.fileno())  # released when the file is closed
+            # A network disk locks only what may be written; a link isn't followed.
+            descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                self._claim(descriptor)  # released when the file is closed
+            finally:
+                os.close(descriptor)
 
         with self._disk_errors():
             if self.path.exists():
                 self._retry_until_stale(claim)
 
+    def check_owner(self) -> None:
+        """Raises `RunFolderError` if another process has taken the lock from this one.
+
+        To be called before anything is written into the folder.
+        """
+        owner = self._successor()
+        if owner is not None:
+            raise RunFolderError(
+                f"{self.path.parent}: expected to have this run alone; while this process was "
+                f"suspended, or couldn't reach the disk, it was taken over by {owner}. This "
+                "process writes nothing more"
+            )
+
     def __enter__(self) -> "RunLock":
+        if fcntl is None:
+            raise RunFolderError(
+                f"{self.path.parent}: this system has no locks of files as Linux, macOS and WSL "
+                "have them, so that no run can be written here"
+            )
         with self._disk_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = self._retry_until_stale(self._acquire)
@@ -95,13 +134,15 @@ class RunLock:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "boot": _boot_id(),
+            "token": uuid.uuid4().hex,
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             self._claim(descriptor)
+            self._content = json.dumps(owner).encode()
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+            os.pwrite(descriptor, self._content, 0)
         except (OSError, RunFolderError):
             os.close(descriptor)
             raise
@@ -110,24 +151,35 @@ class RunLock:
     def _clear_owner(self) -> None:
         """Empties the lock file, so that no process on any machine waits for this one."""
         with self._descriptor_lock, contextlib.suppress(OSError):
-            if self._descriptor is not None:
+            if self._descriptor is not None and self._successor() is None:
                 os.ftruncate(self._descriptor, 0)
+
+    def _successor(self) -> str | None:
+        """Returns a description of the process that took the lock from this one; None if none."""
+        try:
+            content = self.path.read_bytes()  # opened anew: network disks cache open files
+        except OSError:  # missing, or not to be read now: no other process has written it
+            return None
+        if content == self._content:
+            return None
+        return _describe(_parse_owner(content)) if content else "a process that has ended"
 
     def _touch_regularly(self, released: threading.Event) -> None:
         while not released.wait(_HEARTBEAT):
             with contextlib.suppress(OSError):  # a disk that comes back is touched the next time
-                os.utime(self.path)
+                if self._successor() is None:
+                    os.utime(self.path)
 
     def _retry_until_stale(self, attempt: Callable[[], _Result]) -> _Result:
         """Calls `attempt` until it raises no `PossiblyStaleLock`, for two minutes or a bit more."""
-        start, reported = time.monotonic(), False
+        waited, reported = 0.0, False
         while True:
             try:
                 return attempt()
             except PossiblyStaleLock as lock:
                 # An owner that was killed meanwhile is silent already, and stale soon.
                 almost_stale = 2 * _HEARTBEAT < lock.silent_seconds < _STALE_AFTER
-                if time.monotonic() - start >= _STALE_AFTER and not almost_stale:
+                if waited >= _STALE_AFTER and not almost_stale:
                     raise
                 if not reported:
                     logger.info(
@@ -139,16 +191,22 @@ class RunLock:
                     )
                     reported = True
             time.sleep(_HEARTBEAT / 20)
+            waited += _HEARTBEAT / 20
 
     def _claim(self, descriptor: int) -> None:
         """Takes the system's lock on the open file; raises if a running process owns it."""
-        owner = _parse_owner(os.pread(descriptor, 1000, 0))
-        # On the same machine the system's lock is conclusive. The kernel's boot is compared too,
-        # as a container that is started again has another host name.
-        same_machine = owner.get("host") == socket.gethostname() or (
-            owner.get("boot", "") == _boot_id() != ""
+        content = os.pread(descriptor, 1000, 0)
+        owner = _parse_owner(content)
+        # On the same machine the system's lock is conclusive. The kernel's boot shows that it is
+        # the same: machines and containers may share a host name, or change it.
+        boot = _boot_id()
+        same_machine = (
+            owner.get("boot") == boot
+            if boot and owner.get("boot")
+            else owner.get("host") == socket.gethostname()
         )
-        silent_seconds = time.time() - os.fstat(descriptor).st_mtime
+        timer = _idle_timers.setdefault(self.path.absolute(), IdleTimer())
+        silent_seconds = timer.look((content, os.fstat(descriptor).st_mtime_ns))
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -173,16 +231,13 @@ class RunLock:
 
         Args:
             owner: content of the lock file.
-            silent_seconds: since the owner touched the file, where nothing else shows whether it
-                is alive; None where the system's lock shows that it is.
+            silent_seconds: of watching in which nothing has touched the file, where nothing else
+                shows whether the owner is alive; None where the system's lock shows that it is.
         """
-        description = (
-            f"process {owner.get('pid', '?')} on {owner.get('host', '?')}, since "
-            f"{owner.get('started', '?')}"
-        )
+        description = _describe(owner)
         text = (
-            f"{self.path.parent}: expected a run that no process uses; in use by {description}. "
-            "Wait for it, or end it there (SIGTERM saves first); --fresh starts another run"
+            f"{self.path.parent}: expected a {self._subject} that no process uses; in use by "
+            f"{description}. {self._advice}"
         )
         if silent_seconds is None:
             return RunFolderError(text)
@@ -195,7 +250,7 @@ class PossiblyStaleLock(RunFolderError):
     Args:
         text: of the error.
         owner: a description of the process.
-        silent_seconds: since that process touched the file.
+        silent_seconds: of watching in which nothing has touched the file.
     """
 
     def __init__(self, text: str, owner: str, silent_seconds: float):
@@ -209,6 +264,13 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+def _describe(owner: dict[str, Any]) -> str:
+    return (
+        f"process {owner.get('pid', '?')} on {owner.get('host', '?')}, since "
+        f"{owner.get('started', '?')}"
+    )
 
 
 def _parse_owner(content: bytes) -> dict[str, Any]:

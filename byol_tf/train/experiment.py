@@ -1,10 +1,11 @@
 """Runs the experiment that a config describes: images, model, callbacks and run folder."""
 
 import contextlib
+import json
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.config.loading import resolved_json
+from byol_tf.config.loading import absolute_paths, resolved_json
 from byol_tf.config.schedule import Schedule, check_batch, training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy, set_precision, set_seeds
@@ -33,7 +34,7 @@ from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import LoadedCheckpoint, list_checkpoints, recover
 from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
 from byol_tf.runs.encoders import Weights, start_from, starting_weights
-from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.folder import RunFolder, check_same_run
 from byol_tf.runs.lock import RunLock
 from byol_tf.runs.process_exit import exit_now
 from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch, model_arrays, restore_model
@@ -173,9 +174,7 @@ class Experiment:
         )
         strategy = self.workers.strategy
         check_batch(config, strategy.num_replicas_in_sync, self.workers.count)
-        self.source = open_images(
-            config, self.folder, self.workers, InputWatchdog(self._on_stalled_input)
-        )
+        self.source = open_images(config, self.folder, self.workers, self._watchdog())
         self.schedule = training_schedule(config, len(self.source.pretrain))
         set_precision(config.devices.precision)
         with strategy.scope():
@@ -204,18 +203,34 @@ class Experiment:
 
         Raises:
             ConfigError, SourceError, DeviceError: as `prepare`.
-            RunFolderError: if the folder is in use or can't be written, has lost its checkpoints,
-                has no valid one or one of another model, or its run used other images.
+            RunFolderError: if the folder is in use or can't be written, its run has another config
+                or used other images, has lost its checkpoints, or has no valid one or one of
+                another model.
             Interrupted: if a signal asked to stop; the chief has saved.
             RunStopped: if the run can't continue, or met what the config says to stop at: one of
                 the subclasses in `errors.py`.
         """
-        self.prepare()
+        chief = self._connected_workers is None or self._connected_workers.chief
+        # Locked before the images are read, which may take an hour: no other process enters.
+        with RunLock(self.folder.root) if chief else contextlib.nullcontext() as lock:
+            if lock is not None:
+                check_same_run(self.folder, json.loads(self._config_text()))
+            self.prepare()
+            result = None
+            with self._named_failures():
+                if lock is not None:
+                    result = self._run_chief(lock, list(command), verbose)
+                else:
+                    self._run_worker()
+        # Other workers would take a chief that is still writing for a lost one.
+        self.workers.barrier()
+        return result
+
+    @contextlib.contextmanager
+    def _named_failures(self) -> Iterator[None]:
+        """Raises `ImagesLost` or `OutOfMemory` where a failure of TensorFlow hides one of them."""
         try:
-            if self.workers.chief:
-                return self._run_chief(list(command), verbose)
-            self._run_worker()
-            return None
+            yield
         except (Interrupted, RunStopped):
             raise
         except Exception as error:
@@ -226,19 +241,14 @@ class Experiment:
                 raise out_of_memory(self.config, error) from error
             raise
 
-    def _run_chief(self, command: list[str], verbose: int | str) -> dict[str, Any]:
-        with (
-            RunLock(self.folder.root),
-            contextlib.closing(EventLog(self.folder.logs)) as events,
-        ):
+    def _run_chief(self, lock: RunLock, command: list[str], verbose: int | str) -> dict[str, Any]:
+        with contextlib.closing(EventLog(self.folder.logs)) as events:
             start = self._initialize_or_resume(command)
             if self.workers.count > 1:
                 start = self._broadcast_state(start)
-            history, throughput = self._train(start, events, verbose)
-            result = self._finish(history, throughput, events)
-        # Other workers would take a chief that is still writing for a lost one.
-        self.workers.barrier()
-        return result
+            history, throughput = self._train(start, events, verbose, lock)
+            lock.check_owner()
+            return self._finish(history, throughput, events)
 
     def _run_worker(self) -> None:
         # A scheduler may signal all workers at once: one that left first would lose the step that
@@ -246,7 +256,6 @@ class Experiment:
         with SignalWatch("stopping when the chief does", self.workers.channel.send_signal):
             start = self._broadcast_state(None)
             self._fit(start, self._learning_callbacks(start), 0)
-        self.workers.barrier()
 
     def _initialize_or_resume(self, command: list[str]) -> ResumePoint:
         """Restores the newest checkpoint or initializes the model; starts the folder's files."""
@@ -261,18 +270,18 @@ class Experiment:
             if checkpoint.state.get("images", images) != images:
                 raise RunFolderError(
                     f"{folder.root}: this run was started with other images than data.source has "
-                    "now. Restore those, or use --fresh"
+                    "now. Restore those, or start a new run in another folder"
                 )
             self._restore(checkpoint)
-        folder_existed = folder.config.exists()
+        began_before = folder.environment.exists()
         for change in folder.begin(
-            resolved_json(self.config), command, images, self.source.skipped, checkpoint is not None
+            self._config_text(), command, images, self.source.skipped, checkpoint is not None
         ):
             logger.info("version changed: %s", change)
         save_manifest(self.source, folder, resumed=checkpoint is not None)
         self.source.save_scan()
         if checkpoint is None:
-            if folder_existed:
+            if began_before:
                 logger.info("no checkpoint yet: starting with the first step")
             self._initialize_from_file()
             self._initialize_from_data()
@@ -290,6 +299,9 @@ class Experiment:
         )
         return ResumePoint(checkpoint.epoch, checkpoint.step, checkpoint.state)
 
+    def _config_text(self) -> str:
+        return resolved_json(absolute_paths(self.config))
+
     def _restore(self, checkpoint: LoadedCheckpoint) -> None:
         try:
             restore_model(self.model, checkpoint.arrays)
@@ -297,7 +309,7 @@ class Experiment:
             raise RunFolderError(
                 f"{self.folder.checkpoints}: expected those of the model that config.json "
                 f"describes; {error}. Use the config and the version of byol_tf that the run was "
-                "started with (environment.json), or --fresh"
+                "started with (environment.json), or start a new run in another folder"
             ) from error
 
     def _initialize_from_file(self) -> None:
@@ -345,7 +357,7 @@ class Experiment:
         )
 
     def _train(
-        self, start: ResumePoint, events: EventLog, verbose: int | str
+        self, start: ResumePoint, events: EventLog, verbose: int | str, lock: RunLock
     ) -> tuple[History, Throughput]:
         """Trains with all callbacks of the chief, saving checkpoints.
 
@@ -357,7 +369,12 @@ class Experiment:
         measures = self._measures()
         if not history.rows:
             self._measure_untrained(history, measures, events)
-        writer = CheckpointWriter(folder.checkpoints, config.run.keep_checkpoints)
+        writer = CheckpointWriter(
+            folder.checkpoints,
+            config.run.keep_checkpoints,
+            60 * config.run.stall_timeout_minutes,
+            lock.check_owner,
+        )
 
         def state() -> dict[str, Any]:
             return {
@@ -382,6 +399,7 @@ class Experiment:
                 # In the order in which they run. Each may read what those before it put into the
                 # logs, and a checkpoint holds the epoch's row of the history.
                 epoch_end_callbacks = [
+                    keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: lock.check_owner()),
                     throughput,
                     StepMonitor(),
                     *measures,
@@ -484,10 +502,7 @@ class Experiment:
         batches = train_batches(
             config, self.source.pretrain, first_step, workers.index, workers.count
         )
-        while_waiting = None
-        if self._checkpoint is not None and workers.count == 1:  # others may be within a step
-            while_waiting = self._checkpoint.on_input_stall
-        watchdog = InputWatchdog(self._on_stalled_input, while_waiting=while_waiting)
+        watchdog = self._watchdog()
         data_wait = DataWait(watchdog, config.training.batch_size, remedies(config))
         with watchdog:
             model.fit(
@@ -511,7 +526,7 @@ class Experiment:
                 folder,
                 self.model,
                 self.schedule,
-                len(self.source.pretrain),
+                self.source,
                 throughput,
                 history.rows,
                 supervised,
@@ -526,16 +541,33 @@ class Experiment:
             write_final_report(config, folder, self.inference, self.source, events)
         return result
 
-    def _on_stalled_input(self, seconds: float) -> None:
-        """Warns if this is the only worker; else ends all, so that the scheduler restarts them."""
+    def _watchdog(self) -> InputWatchdog:
+        return InputWatchdog(self._warn_of_stall, while_waiting=self._while_stalled)
+
+    def _stall(self, seconds: float) -> str:
         saving = self._checkpoint is not None and self._checkpoint.writer.awaited
-        reason = (
+        return (
             f"has waited {seconds:g} s for {'a checkpoint to be written' if saving else 'images'}"
         )
-        if self.workers.count > 1:
-            self.workers.channel.abort(LOST, reason)
-        else:
-            logger.warning("this run %s. Is its disk still there?", reason)
+
+    def _warn_of_stall(self, seconds: float) -> None:
+        logger.warning("this run %s. Is its disk still there?", self._stall(seconds))
+
+    def _while_stalled(self, seconds: float, still_waiting: Callable[[], bool]) -> None:
+        """Ends a stalled multi-worker run, so that the scheduler restarts it.
+
+        A single worker waits on; if a signal comes, it saves and ends. Where others are, they may
+        be within a step, and their signal comes to the chief.
+        """
+        checkpoint = self._checkpoint
+        if self.workers.count == 1:
+            if checkpoint is not None:
+                checkpoint.on_input_stall(seconds, still_waiting)
+        elif seconds >= 60 * self.config.run.stall_timeout_minutes and not (
+            # A slow save takes no processor time, so that the watchdog sees no progress.
+            checkpoint is not None and checkpoint.writer.awaited and not checkpoint.writer.hangs
+        ):
+            self.workers.channel.abort(LOST, self._stall(seconds))
 
     def _exit_interrupted(self, stopped: Interrupted) -> None:
         """Ends this process and other workers after a signal, whatever their threads wait for."""

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 PATIENCE = 45.0
-"""Seconds that a batch may be waited for while this process is idle."""
+"""Seconds that a batch is waited for, while this process is idle, before that is reported."""
 _TICK = 1.0
 _IDLE_FRACTION = 0.05
 

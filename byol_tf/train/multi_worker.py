@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from byol_tf import compat
+from byol_tf.config.schema import Devices
 from byol_tf.devices import Cluster, build_strategy, read_cluster
 from byol_tf.errors import (
     LOST,
@@ -21,33 +23,48 @@ from byol_tf.errors import (
     WorkerLost,
 )
 from byol_tf.train.failure_channel import FailureChannel
-from byol_tf.train.rendezvous import START_TIMEOUT, connect_workers, report_exit
+from byol_tf.train.rendezvous import connect_workers, report_exit
+from byol_tf.train.signals import default_signal_actions
 from pipelines.sources import SourceError
 
 _USAGE_ERROR = 2
 
 
-def join_workers(cluster: Cluster, timeout: float = START_TIMEOUT) -> "Workers":
+def join_workers(cluster: Cluster, devices: Devices) -> "Workers":
     """Waits for the other workers of a run, then builds their strategy.
 
     To be called before TensorFlow computes anything.
 
     Args:
         cluster: the workers of the run.
-        timeout: seconds to wait for them.
+        devices: section of the config, which says how long to wait.
 
     Raises:
         DeviceError: if this worker's port is in use, or TensorFlow's servers can't connect.
-        WorkerLost: if a worker is still missing after `timeout`.
+        WorkerLost: if a worker is still missing after the start's time-out.
     """
+    silence = 60 * devices.worker_timeout_minutes
+    connections = connect_workers(
+        cluster.index, cluster.addresses, 60 * devices.start_timeout_minutes, silence
+    )
     channel = FailureChannel(cluster.index, len(cluster.addresses))
-    channel.start(connect_workers(cluster.index, cluster.addresses, timeout))
-    # All workers are there, so this takes a moment. If one ends in that moment, TensorFlow waits
-    # for it while it holds Python's lock, and only a timer outside Python can end this process.
-    faulthandler.dump_traceback_later(timeout, exit=True)
+    channel.start(connections)
+    compat.set_coordination_timeouts(silence, silence)
     try:
-        strategy = build_strategy("multi_worker")
+        # All workers are there, so this takes a moment. If one ends in that moment, TensorFlow
+        # waits for it with Python's lock held, so that no thread and no handler of this process
+        # runs. TensorFlow's own time-out ends that, or the system's action at SIGINT or SIGHUP; at
+        # SIGTERM TensorFlow sets a handler of its own, which we replace again.
+        faulthandler.dump_traceback_later(2 * silence, exit=True)  # older ones wait for ever
+        with default_signal_actions():
+            strategy = build_strategy("multi_worker")
     except DeviceError as error:
+        channel.wait_for_failure()  # of a worker that has ended, which is the better reason
+        if isinstance(error.__cause__, tf.errors.DeadlineExceededError):
+            reason = f"a worker was lost: TensorFlow has waited {silence:.0f} s to connect all"
+            report_exit(LOST, reason)
+            channel.announce(LOST, f"stopped: {reason}")
+            raise WorkerLost(reason) from error
         channel.announce(_USAGE_ERROR, f"can't continue: {error}")
         raise
     finally:

@@ -6,6 +6,7 @@ up or react to a signal. Their connections stay open, for `FailureChannel`.
 """
 
 import contextlib
+import ipaddress
 import json
 import logging
 import os
@@ -20,19 +21,16 @@ from byol_tf.errors import LOST, DeviceError, WorkerLost
 
 logger = logging.getLogger(__name__)
 
-START_TIMEOUT = 600.0
-"""Seconds that workers wait for each other: they are rarely started at the same moment."""
 _REMINDER_INTERVAL = 30.0
 _RETRY_INTERVAL = 1.0
 _REPLY_TIMEOUT = 5.0
-_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""Seconds idle before a probe, seconds between probes, unanswered probes: 25 s in all."""
 
 
 def connect_workers(
     index: int,
     addresses: Sequence[str],
-    timeout: float = START_TIMEOUT,
+    timeout: float,
+    silence: float,
     reminder_interval: float = _REMINDER_INTERVAL,
 ) -> "dict[int, Connection]":
     """Waits until all workers of the run are connected to the chief.
@@ -41,6 +39,7 @@ def connect_workers(
         index: index of this worker, from 0; 0 is the chief.
         addresses: host:port of each worker, the chief's first.
         timeout: seconds to wait.
+        silence: seconds after which a connection to a machine that is cut off is closed.
         reminder_interval: seconds between two log lines that name who is missing.
 
     Returns:
@@ -52,9 +51,9 @@ def connect_workers(
     """
     wait = _Wait(index, addresses, timeout, reminder_interval)
     with _listen(addresses[index]) as server:  # on other workers: is the port free?
-        connections = _accept_workers(server, len(addresses), wait) if index == 0 else {}
+        connections = _accept_workers(server, len(addresses), silence, wait) if index == 0 else {}
     if index != 0:
-        return {0: _join_chief(addresses, index, wait)}
+        return {0: _join_chief(addresses, index, silence, wait)}
     for connection in connections.values():
         connection.send({"start": True})
     return connections
@@ -77,23 +76,39 @@ class Connection:
 
     Args:
         connected: the socket.
+        silence: seconds without an answer of the other machine after which the system closes the
+            connection: half of them idle, then five probes.
         index: index of the other worker.
     """
 
-    def __init__(self, connected: socket.socket, index: int = 0) -> None:
+    def __init__(self, connected: socket.socket, silence: float, index: int = 0) -> None:
         self.socket, self.index, self.ended = connected, index, threading.Event()
         connected.settimeout(_REPLY_TIMEOUT)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE.items():
+        options = {"TCP_KEEPIDLE": silence / 2, "TCP_KEEPINTVL": silence / 10, "TCP_KEEPCNT": 5}
+        for name, value in options.items():
             if hasattr(socket, name):  # macOS and Windows have other names, and longer defaults
-                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                number = min(max(round(value), 1), 32_767)  # Linux' limits
+                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)
         self._file = connected.makefile("rb")
         self._lock = threading.Lock()
 
     def receive(self) -> dict[str, Any] | None:
-        """Returns the next object, or None if the other worker closed the connection."""
+        """Returns the next object, or None if the other worker closed the connection.
+
+        Raises:
+            ValueError: if a line is something else.
+        """
         line = self._file.readline(10_000)
-        return json.loads(line) if line else None
+        if not line:
+            return None
+        try:
+            message = json.loads(line)
+        except RecursionError as error:
+            raise ValueError("deeply nested") from error
+        if not isinstance(message, dict):
+            raise ValueError(f"expected a JSON object; received {message!r}")
+        return message
 
     def send(self, message: dict[str, Any]) -> None:
         """Sends an object; one that the other worker can't take now is dropped."""
@@ -107,39 +122,52 @@ class Connection:
         self.socket.close()
 
 
-def _accept_workers(server: socket.socket, count: int, wait: "_Wait") -> dict[int, Connection]:
+def _accept_workers(
+    server: socket.socket, count: int, silence: float, wait: "_Wait"
+) -> dict[int, Connection]:
     """Accepts a connection of every other worker."""
     connections: dict[int, Connection] = {}
     while missing := set(range(1, count)) - set(connections):
-        if not select.select([server], [], [], _RETRY_INTERVAL)[0]:
+        sockets = [connection.socket for connection in connections.values()]
+        readable = select.select([server, *sockets], [], [], _RETRY_INTERVAL)[0]
+        for index, connection in list(connections.items()):
+            if connection.socket in readable:  # it has ended, as it has nothing to send yet
+                connections.pop(index).close()
+        if server not in readable:
             wait.check(missing)
             continue
-        connection = Connection(server.accept()[0])
-        index = None
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            index = (connection.receive() or {}).get("index")
-        if isinstance(index, int) and 0 < index < count:
-            connection.index = index
-            connections[index] = connection  # in place of an earlier one that restarted
+        connection = Connection(server.accept()[0], silence)
+        sender: Any = None
+        with contextlib.suppress(OSError, ValueError):
+            sender = (connection.receive() or {}).get("index")
+        if type(sender) is int and 0 < sender < count:
+            connection.index = sender
+            connections[sender] = connection  # in place of an earlier one that restarted
         else:
             connection.close()  # no worker of this run
     return connections
 
 
-def _join_chief(addresses: Sequence[str], index: int, wait: "_Wait") -> Connection:
+def _join_chief(addresses: Sequence[str], index: int, silence: float, wait: "_Wait") -> Connection:
     """Connects to the chief, which replies once all workers have."""
     host, port = _host_and_port(addresses[0])
     others = set(range(1, len(addresses))) - {index}
     while True:
-        with contextlib.suppress(OSError, ValueError):
-            connection = Connection(socket.create_connection((host, port), _REPLY_TIMEOUT))
+        problem = ""
+        try:
+            connected = socket.create_connection((host, port), _REPLY_TIMEOUT)
+            connection = Connection(connected, silence)
             connection.send({"index": index})
             while not select.select([connection.socket], [], [], _RETRY_INTERVAL)[0]:
                 wait.check(others or {0})
             if connection.receive() == {"start": True}:
                 return connection
             connection.close()  # the chief ended, and may be started again
-        wait.check({0})
+        except socket.gaierror as error:
+            problem = f" ({error.strerror})"
+        except (OSError, ValueError):
+            pass
+        wait.check({0}, problem)
         time.sleep(_RETRY_INTERVAL)
 
 
@@ -152,14 +180,18 @@ class _Wait:
         self._began = time.monotonic()
         self._next_reminder = interval
 
-    def check(self, missing: set[int]) -> None:
+    def check(self, missing: set[int], problem: str = "") -> None:
         """Logs a reminder if one is due.
+
+        Args:
+            missing: indices of the workers that are waited for.
+            problem: why, in brackets, where that is known.
 
         Raises:
             WorkerLost: once the time is over.
         """
         waited = time.monotonic() - self._began
-        names = ", ".join(self._addresses[index] for index in sorted(missing))
+        names = ", ".join(self._addresses[index] for index in sorted(missing)) + problem
         if waited >= self._timeout:
             error = f"{self._worker} has waited {waited:.0f} s for {names} and gives up"
             report_exit(LOST, error)
@@ -173,17 +205,40 @@ class _Wait:
 
 
 def _listen(address: str) -> socket.socket:
-    """Opens the port of an address on all interfaces."""
-    _, port = _host_and_port(address)
-    dual = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if dual else socket.AF_INET
+    """Opens the port of this worker's address, on that address alone where others use it too."""
+    host, port = _host_and_port(address)
     try:
+        own = _own_address(host)
+        if own is not None:
+            return socket.create_server((own, port), family=_family(own))
+        dual = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if dual else socket.AF_INET
         return socket.create_server(("", port), family=family, dualstack_ipv6=dual)
     except OSError as error:
         raise DeviceError(
             f'devices.strategy: "multi_worker" can\'t open port {port}, which TF_CONFIG gives this '
             f"worker ({address}): {error}"
         ) from error
+
+
+def _own_address(host: str) -> str | None:
+    """Returns the IP address of a host name, or None where others reach this machine by another.
+
+    That is so behind a router and in containers, where the address is of no interface here; and
+    where /etc/hosts has a machine's own name as a loopback address, or doesn't know it.
+    """
+    try:
+        address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+        with socket.socket(_family(address)) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return None
+    is_name = host != address and host != "localhost"
+    return None if is_name and ipaddress.ip_address(address).is_loopback else address
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

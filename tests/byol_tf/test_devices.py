@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import pwd
 
 import pytest
 import tensorflow as tf
@@ -42,6 +43,7 @@ def test_separate_chief_precedes_the_workers():
         ("worker 0", "received invalid JSON"),
         ("[]", r"expected an object; received \[\]$"),
         ("{}", 'expected "cluster" as an object; received null$'),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "received invalid JSON"),
     ],
 )
 def test_invalid_cluster_description_is_an_error(text, message):
@@ -67,13 +69,18 @@ FIRST = {"type": "worker", "index": 0}
         (
             {"worker": "10.0.0.1:2222"},
             FIRST,
-            'expected "cluster.worker" as a list of "host:port"; received "10.0.0.1:2222"$',
+            'expected "cluster.worker" as a list of "host:port", ports from 1 to 65535; '
+            'received "10.0.0.1:2222"$',
         ),
         (
             {"worker": ["10.0.0.1"]},
             FIRST,
-            r'expected "cluster.worker" as a list of "host:port"; received \["10.0.0.1"\]$',
+            r'expected "cluster.worker" as a list of "host:port", .*; received \["10.0.0.1"\]$',
         ),
+        ({"worker": ["10.0.0.1:65536"]}, FIRST, r"from 1 to 65535; received .*:65536"),
+        ({"worker": ["10.0.0.1:0"]}, FIRST, r"from 1 to 65535; received .*:0"),
+        ({"worker": ["h\u00f6st:1"]}, FIRST, r"from 1 to 65535; received"),
+        ({"worker": ["\ud800:1"]}, FIRST, r"from 1 to 65535; received"),
         ({"worker": [TWO[0], TWO[0]]}, FIRST, 'expected another "host:port" for each process'),
         ({"chief": TWO, "worker": []}, FIRST, 'at most one in "cluster.chief"'),
         ({"worker": TWO}, None, 'expected "task" as an object; received null$'),
@@ -172,6 +179,20 @@ def test_environment_of_the_user_wins(monkeypatch):
     prepare_environment()
     assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "0"
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
+
+
+def test_user_without_a_home_gets_one(monkeypatch):
+    """As in a container: libraries that look for it would fail."""
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setenv("HOME", "")  # restored afterwards
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert os.path.expanduser("~") == "~"
+    prepare_environment()
+    assert os.path.isdir(os.path.expanduser("~"))
 
 
 def test_same_seed_gives_same_numbers():

@@ -13,8 +13,7 @@ arguments of `reader.py`, or
 * `record`, a file that gets a line for each step;
 * `faults`, each `{"moment", "step", "kind"}`: see `reach`;
 * `patient`: a step ends when the checkpoint before it is written, so that there is one after each;
-* `patience`, seconds after which the input counts as stalled; a save counts as hanging after a
-  third more;
+* `patience`, seconds after which stalled input is logged;
 * `light`, on by default: no figures and no export, which change nothing that is learned;
 * `shift`, `means`, `scale`, `watched`, `stall_exit` and `keys`, which remove a protection: another
   batch than the next one, no running means, the loss scale of a first step, no signal watch while
@@ -45,7 +44,7 @@ from tensorflow.python.eager import context
 
 from byol_tf import compat
 from byol_tf.models import byol
-from byol_tf.runs import checkpoint_format, checkpoint_writer
+from byol_tf.runs import checkpoint_format
 from byol_tf.train import data, experiment, finish
 from byol_tf.train.__main__ import command
 from byol_tf.train.callbacks import probe
@@ -200,7 +199,6 @@ def configure(job: dict) -> None:
         experiment.InputWatchdog = functools.partial(
             experiment.InputWatchdog, patience=job["patience"]
         )
-        checkpoint_writer.HANG_SECONDS = 4 / 3 * job["patience"]
     real_compile = experiment.compile_model
 
     def compile_model(model, *rest):
@@ -233,7 +231,7 @@ def remove_protections(job: dict) -> None:
     if job.get("watched") is False:
         experiment.SignalWatch = lambda *_: SignalWatch(None)
     if job.get("stall_exit") is False:
-        experiment.Experiment._on_stalled_input = lambda *_: None
+        experiment.Experiment._while_stalled = lambda *_: None
     if job.get("keys") is False:
         compat.keep_collective_keys = lambda: None
 

@@ -1,6 +1,7 @@
 """Checkpoints saved as a run saves them, without training: the content follows from the position."""
 
 import contextlib
+import gc
 import logging
 import os
 import shutil
@@ -137,6 +138,7 @@ def run_in_fork(
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        forget_tensorflow()
         status = 1
         try:
             os.close(reader)
@@ -154,6 +156,14 @@ def run_in_fork(
         received += chunk
     os.close(reader)
     return os.waitpid(child, 0)[1], received
+
+
+def forget_tensorflow() -> None:
+    """Keeps the garbage collector from a forked child's copies of TensorFlow's objects.
+
+    Their threads weren't copied: collecting one has ended a child by SIGSEGV.
+    """
+    gc.freeze()
 
 
 def copies(folder: Path, into: Path) -> Iterator[Path]:

@@ -31,7 +31,8 @@ FAILURES = {
 
 
 def run_of_two(folder: Path) -> Run:
-    return Run(folder, **{"devices.strategy": "multi_worker"})
+    quick = {"devices.worker_timeout_minutes": 0.25, "run.stall_timeout_minutes": 0.5}
+    return Run(folder, **{"devices.strategy": "multi_worker"} | quick)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from tests.reliability import runs
 from tests.reliability.saves import (
     differs_from_saved,
     folder_with_left_overs,
+    forget_tensorflow,
     memory_folder,
     run_in_fork,
     save,
@@ -134,6 +135,7 @@ def torn_reads(folder: Path, reads: int, saves: int) -> tuple[list[str], int]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:  # saves, until the reader is done
+        forget_tensorflow()
         os.close(writer)
         os.set_blocking(reader, False)
         epoch, over = 4, False

@@ -141,11 +141,11 @@ def test_signal_while_a_batch_never_comes(processes, whole, tmp_path, report):
 @pytest.mark.long
 def test_signal_while_a_save_never_ends(processes, whole, tmp_path, report):
     """The hanging save is reported, and the run ends on the checkpoint before it."""
-    run = Run(tmp_path, **SAVE_ON_SIGNAL_ONLY)
+    run = Run(tmp_path, **SAVE_ON_SIGNAL_ONLY | {"run.stall_timeout_minutes": 8 / 60})
     process = processes.start(
         run, faults=[{"moment": "save", "step": 2 * STEPS, "kind": "stuck"}], patience=6
     )
-    wait_for("isn't done. Is that disk still there?", process)
+    wait_for("has made no progress for 8 s. Is that disk still mounted?", process)
     assert "has waited 6 s for a checkpoint to be written" in process.output
     assert "for images" not in process.output
     process.send("SIGTERM")

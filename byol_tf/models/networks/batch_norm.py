@@ -40,6 +40,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             and not self.synchronized
             and mask is None
             and inputs.shape.rank in (2, 4)
+            and self.variable_dtype == "float32"  # the kernel's only dtype of gamma and beta
         )
         if not fused:
             return super().call(inputs, training=training, mask=mask)

@@ -3,6 +3,7 @@
 Wu and He, 2018, https://arxiv.org/abs/1803.08494.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,8 @@ class GroupNorm(keras.layers.Layer):
     It has the same variables and gives the same numbers.
 
     Input and output have the shape `[N, C]` or `[N, H, W, C]` and the compute dtype; statistics and
-    variables are float32. Building it raises `ValueError` if C isn't a multiple of `groups`.
+    variables are float32. Building it raises `ValueError` if C isn't a multiple of `groups`, or if
+    a group of an image has a single number, whose normalised value is always 0.
 
     Args:
         groups: number of groups of neighbouring channels; 16 in "BYOL works even without batch
@@ -56,14 +58,16 @@ class GroupNorm(keras.layers.Layer):
                 f"{self.name}: expected a number of channels that {self.groups} groups divide; "
                 f"received {channels}"
             )
+        if None not in input_shape[1:] and math.prod(input_shape[1:]) == self.groups:
+            raise ValueError(
+                f"{self.name}: expected several numbers in each of {self.groups} groups, as one "
+                f"alone is normalised to 0; received {channels} channels at one position"
+            )
+        common = {"shape": (channels,), "dtype": "float32", "autocast": False}
         if self.scale:
-            self.gamma = self.add_weight(
-                shape=(channels,), initializer=self.gamma_initializer, name="gamma", autocast=False
-            )
+            self.gamma = self.add_weight(initializer=self.gamma_initializer, name="gamma", **common)
         if self.center:
-            self.beta = self.add_weight(
-                shape=(channels,), initializer="zeros", name="beta", autocast=False
-            )
+            self.beta = self.add_weight(initializer="zeros", name="beta", **common)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Normalises `[N, ..., C]` over positions and the channels of each group."""

@@ -1,5 +1,6 @@
 """Callbacks that save checkpoints and resume within an epoch."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf.devices import on_cpu
-from byol_tf.errors import Interrupted
+from byol_tf.errors import Interrupted, RunFolderError, escape
 from byol_tf.models.byol import BYOL
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.process_exit import exit_now
@@ -109,6 +110,7 @@ class Checkpoint(keras.callbacks.Callback):
     Raises:
         Interrupted: in `fit`, after a signal, when the checkpoint is written.
         SavesFailed: in `fit`, when too many couldn't be written in a row.
+        RunFolderError: in `fit`, if another process has taken over the run.
     """
 
     def __init__(
@@ -204,10 +206,11 @@ class Checkpoint(keras.callbacks.Callback):
         # step; the training thread saves once the step is done.
         if not still_waiting():
             return
-        if snapshot is not None:
-            self._save(*snapshot)
-            saved = True
-        self.writer.finish()
+        with contextlib.suppress(RunFolderError):  # another process has the run: not saved
+            if snapshot is not None:
+                self._save(*snapshot)
+                saved = True
+            self.writer.finish()
         self.end(self._interrupted(signal_number, saved))
 
     def _on_hanging_save(self) -> None:
@@ -269,7 +272,7 @@ def restore_model(model: BYOL, arrays: Mapping[str, np.ndarray]) -> None:
     if wrong:
         raise ValueError(
             f"the checkpoint doesn't fit this model: {len(wrong)} variables differ, among them "
-            f"{', '.join(wrong[:3])}"
+            f"{', '.join(map(escape, wrong[:3]))}"
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])
@@ -283,11 +286,15 @@ def _named_variables(model: BYOL) -> dict[str, keras.Variable]:
     ):
         if network is not None:
             by_role[f"target/{name}"] = network.variables
-    by_role["optimizer"] = model.optimizer.variables
-    # Keras gives copies of a layer the same path, and the optimizer's slots long ones; the index
-    # makes names unique and has `restore_model` check the order.
-    return {
+    # Keras gives copies of a layer the same path; the index makes names unique and has
+    # `restore_model` check the order.
+    named = {
         f"{role}/{index:04d}/{variable.path}": variable
         for role, variables in by_role.items()
         for index, variable in enumerate(variables)
+    }
+    # An optimizer's paths begin with its name, which Keras counts in each process: adam, adam_1.
+    return named | {
+        f"optimizer/{index:04d}/{variable.name}": variable
+        for index, variable in enumerate(model.optimizer.variables)
     }

@@ -170,7 +170,20 @@ WRONG_VALUES = [
     ),
     (
         {"data__pretrain_images": 0},
-        "data.pretrain_images: expected a whole number of 1 or more, or null; received 0",
+        "data.pretrain_images: expected a whole number from 1 to 1000000000, or null; received 0",
+    ),
+    (
+        {"data__pretrain_images": 10**17},
+        "data.pretrain_images: expected a whole number from 1 to 1000000000, or null; received "
+        "100000000000000000",
+    ),
+    (
+        {"encoder__width": 1e300},
+        "encoder.width: expected a number above 0 and of 1000 or less; received 1e+300",
+    ),
+    (
+        {"projector__output_size": 10**12},
+        "projector.output_size: expected a whole number from 2 to 1000000; received 1000000000000",
     ),
     ({"data__root": ""}, 'data.root: expected a string that is not empty, or null; received ""'),
     (
@@ -235,6 +248,15 @@ WRONG_VALUES = [
         f'run.root: expected a string that is not empty; received ["{"a" * 55}...',
     ),
     ({"run__root": "\ud800"}, r'run.root: expected Unicode text; received "\ud800"'),
+    (
+        {"data__root": "caf\udce9"},
+        r'data.root: expected Unicode text; received "caf\udce9"; a folder with such a name can be '
+        "named by a link (ln -s)",
+    ),
+    (
+        {"data__root": "a\0b"},
+        r'data.root: expected text without NUL characters; received "a\u0000b"',
+    ),
 ]
 CLASHES = [
     (
@@ -401,6 +423,11 @@ CLASHES = [
         'and it is 100; received "group"',
     ),
     (
+        {"predictor": {"hidden_size": 16, "normalization": "group"}},
+        'predictor.normalization: expected another one, as "group" would normalise each of the 16 '
+        'units of predictor.hidden_size alone, to 0; received "group"',
+    ),
+    (
         {
             "projector": {"output_size": 100},
             "predictor": {"normalization": "group", "normalize_output": True},
@@ -542,7 +569,7 @@ def test_all_mistakes_are_reported_in_file_order():
             '"reference_batch_size", "schedule", '
             '"warmup_epochs", "weight_decay" and "momentum"'
         ),
-        "c.json: projector.hidden_size: expected a whole number of 1 or more; received 0",
+        "c.json: projector.hidden_size: expected a whole number from 1 to 1000000; received 0",
         'c.json: data.cache: expected "auto", "memory" or "none"; received "disk"',
         'c.json: data.pretrain: expected "train" or null, as data.source "cifar10" has no '
         'unlabelled images; received "unlabelled"',

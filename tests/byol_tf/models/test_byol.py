@@ -20,8 +20,8 @@ def a_pair(seed: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
 def compiled(optimizer=None, tau: float | None = None, **options) -> BYOL:
     model = tiny.model(**options)
     model.compile(optimizer or keras.optimizers.SGD(0.2), jit_compile=False)
-    if tau is not None:
-        TargetUpdate(constant_tau(tau)).set_model(model)
+    if model.target == "ema":
+        model.tau = 1.0 if tau is None else tau
     return model
 
 
@@ -171,7 +171,6 @@ class TestWhoLearns:
     def test_optimizer_has_no_target_variables(self):
         model = tiny.model()
         model.compile(LARS(0.1), jit_compile=False)
-        model.optimizer.build(model.trainable_variables)
         online = [model.encoder, model.projector, model.predictor]
         expected = sum(v.numpy().size for part in online for v in part.trainable_variables)
         slots = [variable for variable in model.optimizer.variables if "momentum" in variable.path]
@@ -226,12 +225,13 @@ class TestWhoLearns:
             online.assign_add(tf.ones(online.shape))
             assert np.abs(online.numpy() - target.numpy()).min() > 0.9
 
-    def test_frozen_target_is_an_error(self):
+    def test_frozen_layers_have_no_pairs(self):
         model = tiny.model()
         assert len(model.target_pairs()) == 3 + 5
         model.target_encoder.trainable = False
-        with pytest.raises(RuntimeError, match="don't pair up: 8 and 5"):
-            model.target_pairs()
+        assert len(model.target_pairs()) == 3 + 5
+        model.encoder.trainable = False
+        assert len(model.target_pairs()) == 5
 
     def test_model_without_predictor_has_fewer_variables(self):
         model = tiny.model(predictor=False)
@@ -310,7 +310,7 @@ class TestEncoders:
         encoder = called(Subclassed(7)) if kind == "subclassed" else getattr(self, kind)()
         model = tiny.wrapped(encoder)
         model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
-        TargetUpdate(constant_tau(0.5)).set_model(model)
+        model.tau = 0.5
         assert model.projector.input_shape == (None, 7)
         views = a_pair()
         np.testing.assert_array_equal(
@@ -513,7 +513,7 @@ class TestFamily:
         model = compiled(objective=Objective(symmetrization=directions))
         with pytest.raises(
             ValueError,
-            match=rf"expected batches of {6 - given} views of each image; received {given}",
+            match=rf"expected batches of {6 - given} views of each image, .* received {given}: ",
         ):
             model.train_step((*a_pair(), *a_pair())[:given])
 

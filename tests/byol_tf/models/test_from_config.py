@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 
 from byol_tf import LARS
+from byol_tf.compat import build_without_values
 from byol_tf.config.loading import load_config, recipes
 from byol_tf.config.schedule import training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, constant_tau
-from byol_tf.models.from_config import build_model, compile_model, measure_sizes
+from byol_tf.models.from_config import (
+    build_model,
+    compile_model,
+    measure_sizes,
+)
 from byol_tf.train.callbacks.checkpoint import model_arrays
 from pipelines.batches import view_batches
 from pipelines.sources import ArrayImages
@@ -230,6 +235,36 @@ def test_checkpoint_has_the_measured_size(changes):
     )
 
 
+@pytest.mark.parametrize(
+    ("changes", "precision"),
+    [
+        ({"optimizer": {"name": "adam"}}, "float32"),
+        ({"optimizer": {"name": "lars"}, "encoder": {"normalization": "group"}}, "mixed_float16"),
+        *(
+            pytest.param(changes, "float32", marks=pytest.mark.long)
+            for changes in (
+                *({"optimizer": {"name": name}} for name in ("adamw", "lamb", "sgd")),
+                *({"encoder": {"normalization": name}} for name in ("layer", "data_init")),
+                {"encoder": {"name": "resnet18", "width": 0.25}},
+                {"objective": {"target": "online"}, "predictor": {"kind": "fixed"}},
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_checkpoint_has_the_same_names_in_any_process(changes, precision):
+    """Whatever was built before: Keras numbers the layers and optimizers of a process."""
+    chosen = config(**changes)
+    keras.mixed_precision.set_global_policy(precision)
+    first = list(model_arrays(built(chosen)))
+    for _ in range(2):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        for optimizer in (keras.optimizers.Adam(), LARS(), keras.optimizers.SGD()):
+            optimizer.build(model.trainable_variables)
+    assert list(model_arrays(built(chosen))) == first
+    assert "optimizer/0000/iteration" in first
+
+
 def test_objective_is_that_of_the_config():
     chosen = config(
         objective={
@@ -289,3 +324,14 @@ def test_asymmetric_2x_streams_four_views():
     model = built(chosen)
     TargetUpdate(constant_tau(0.9)).set_model(model)
     assert np.isfinite(float(model.train_step(views)["loss"]))
+
+
+def test_networks_without_values_never_take_memory():
+    """Keras keeps a list of variables to give values to when the next scope ends."""
+    inputs = keras.Input((10**6,))
+    outline = build_without_values(
+        lambda: keras.Model(inputs, keras.layers.Dense(10**6)(inputs))  # 4 TB
+    )
+    with keras.StatelessScope():
+        pass
+    assert [variable.shape for variable in outline.variables] == [(10**6, 10**6), (10**6,)]

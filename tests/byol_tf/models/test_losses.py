@@ -306,6 +306,9 @@ class TestCollapseMeasures:
         both = tf.constant(np.concatenate([heap, -heap]))
         assert float(mean_cosine(both)) == pytest.approx((9 - 10) / 19, abs=1e-5)
 
+    def test_mean_cosine_of_one_vector_is_zero(self):
+        assert float(mean_cosine(tf.constant([[3.0, 4.0]]))) == 0.0
+
     @pytest.mark.parametrize("measure", [projection_std, mean_cosine])
     def test_measures_are_float32_for_half_precision(self, measure):
         batch = tf.cast(vectors(20, 8), tf.bfloat16)

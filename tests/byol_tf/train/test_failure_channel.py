@@ -20,7 +20,7 @@ index, addresses = int(sys.argv[1]), sys.argv[2:]
 channel = FailureChannel(index, len(addresses))
 if index == 0:
     channel.on_signal = lambda number: print("signal", number, flush=True)
-channel.start(connect_workers(index, addresses))
+channel.start(connect_workers(index, addresses, timeout=600, silence=600))
 print("connected", flush=True)
 for line in sys.stdin:
     exec(line)

@@ -47,6 +47,26 @@ experiment.train_batches = lambda config, images, first_step=0, *rest: real(conf
 from byol_tf.train.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
+NOTEBOOK = """
+import sys
+from pathlib import Path
+from byol_tf.devices import prepare_environment
+prepare_environment()
+import keras
+import numpy as np
+from byol_tf import Experiment, load_config
+from byol_tf.errors import Interrupted
+for _ in range(2):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile(keras.optimizers.Adam(), "mse")
+    model.fit(np.zeros((4, 3)), np.zeros((4, 2)), verbose=0)
+try:
+    Experiment(load_config(sys.argv[2]), Path(sys.argv[4])).run(verbose=0)
+except Interrupted as stopped:
+    sys.exit(stopped.exit_code)
+print((Path(sys.argv[4]) / "result.json").read_text().replace("\\n", " "))
+"""
+"""A process that has built other models and optimizers, and then runs the experiment."""
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
@@ -228,6 +248,27 @@ def test_run_killed_three_times_ends_on_the_same_bits(uninterrupted, tmp_path):
     assert result["weights_digest"] == uninterrupted[0]["weights_digest"]
     assert rows(tmp_path) == uninterrupted[1]
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.long
+def test_notebook_resumes_what_the_command_started(stopped, uninterrupted, tmp_path):
+    shutil.copytree(stopped[0], tmp_path / "again")
+    result, _ = finish(start("python", "-c", NOTEBOOK, *arguments(tmp_path / "again")))
+    assert result["weights_digest"] == uninterrupted[0]["weights_digest"]
+    assert rows(tmp_path / "again") == uninterrupted[1]
+
+
+@pytest.mark.long
+def test_command_resumes_what_a_notebook_started(uninterrupted, tmp_path):
+    process = start("python", "-c", NOTEBOOK, *arguments(tmp_path))
+    wait_for(tmp_path, 0, random.randint(1, STEPS - 5), process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=HANG)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    result, printed = finish(start(*arguments(tmp_path)))
+    assert "resuming after epoch" in printed
+    assert result["weights_digest"] == uninterrupted[0]["weights_digest"]
+    assert rows(tmp_path) == uninterrupted[1]
 
 
 @pytest.mark.long

@@ -2,19 +2,15 @@
 
 import json
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest
-from tests.helpers.waiting import HANG
-from tests.helpers.workers import ROOT, free_addresses, run_workers, start_worker
+from tests.helpers.workers import ROOT, run_workers
 
 # LARS, since Adam turns the rounding error of a zero gradient into a step as long as its rate; and
 # a small rate, since a large one flips the sign of an activation within a few steps.
@@ -162,27 +158,3 @@ def test_incompatible_workers_all_exit_with_the_error(tmp_path):
             assert process.returncode == 2, process.stderr
             assert message in process.stderr
     assert not runs.exists()
-
-
-def test_signal_ends_a_worker_that_waits_for_the_others(tmp_path):
-    """TensorFlow waits with Python's lock held, and lets no signal through."""
-    addresses = free_addresses(2)
-    host, port = addresses[0].split(":")
-    chief = start_worker(command(tmp_path, "multi_worker"), addresses, 0)
-    try:
-        deadline = time.monotonic() + HANG
-        while True:
-            with socket.socket() as visitor:
-                if visitor.connect_ex((host, int(port))) == 0:
-                    break  # the chief listens
-            assert time.monotonic() < deadline
-            assert chief.poll() is None
-            time.sleep(0.1)
-        chief.send_signal(signal.SIGTERM)
-        _, text = chief.communicate(timeout=HANG)
-    finally:
-        chief.kill()
-        chief.wait()
-    assert chief.returncode == 128 + signal.SIGTERM
-    assert "SIGTERM: " in text
-    assert list(tmp_path.iterdir()) == []

@@ -141,3 +141,14 @@ def test_batch_norm_is_not_synchronised_on_one_replica():
     assert not batch_norm("bn").synchronized
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
         assert not batch_norm("bn").synchronized
+
+
+@pytest.mark.parametrize("policy", ["bfloat16", "float16", "float64"])
+def test_policies_without_float32_weights_use_keras_code(policy):
+    """The kernel has no such gamma."""
+    outputs = [
+        layer_class(dtype=policy)(inputs(SHAPES[1]), training=True)
+        for layer_class in (BatchNorm, keras.layers.BatchNormalization)
+    ]
+    assert outputs[0].dtype == policy
+    np.testing.assert_allclose(*(tf.cast(x, tf.float32) for x in outputs), atol=0.05)

@@ -159,6 +159,15 @@ def test_indivisible_channels_are_an_error():
         GroupNorm(16, name="stem_gn").build((None, 24))
 
 
+@pytest.mark.parametrize("shape", [(None, 16), (None, 1, 1, 16)])
+def test_groups_of_one_number_are_an_error(shape):
+    """Each would be normalised to 0."""
+    with pytest.raises(ValueError, match="expected several numbers in each of 16 groups"):
+        GroupNorm(16).build(shape)
+    GroupNorm(16).build((None, 2, 1, 16))
+    GroupNorm(16).build((None, None, None, 16))
+
+
 def test_defaults_are_the_papers():
     layer = GroupNorm()
     assert (layer.groups, layer.epsilon) == (16, 1e-5)

@@ -199,8 +199,6 @@ def test_signal_during_a_stalled_batch_ends_the_run(
 
 def test_signal_during_a_hanging_save_ends_the_run(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(checkpoint_writer, "HANG_SECONDS", 0.1)
-    caplog.set_level(logging.INFO)
     answers, ended, signals = threading.Event(), [], SignalWatch("")
     monkeypatch.setattr(os, "fsync", lambda descriptor: answers.wait(HANG))
 
@@ -211,7 +209,7 @@ def test_signal_during_a_hanging_save_ends_the_run(tmp_path, monkeypatch, caplog
     signal_at_4 = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: batch + 1 == 4 and signals.receive(signal.SIGTERM)
     )
-    writer = CheckpointWriter(tmp_path, 99)
+    writer = CheckpointWriter(tmp_path, 99, patience=0.1)
     with pytest.raises(Interrupted):
         train(
             compiled(),
@@ -224,8 +222,7 @@ def test_signal_during_a_hanging_save_ends_the_run(tmp_path, monkeypatch, caplog
         )
     assert ended == [(143, 0, 4, False)]
     assert (
-        caplog.messages[-1]
-        == "the save hangs; none was written before it since this process started"
+        "the save hangs; none was written before it since this process started" in caplog.messages
     )
     assert positions(tmp_path) == [(0, 2), (0, 4)]
 
