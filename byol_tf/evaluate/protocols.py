@@ -275,7 +275,7 @@ PROTOCOLS = {
         run_transfer,
     ),
     "semi-supervised": Protocol(
-        "the BYOL paper's for 1% and 10% of the labels: encoder and linear layer, SGD",
+        "the BYOL paper's for few labels: encoder and linear layer trained by SGD",
         _semi_supervised_options,
         run_semi_supervised,
     ),
