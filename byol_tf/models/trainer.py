@@ -168,7 +168,7 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
                 stacklevel=3,
             )
 
-    def _trace_settings(self) -> Hashable:
+    def _trace_settings(self) -> tuple[Hashable, ...]:
         """Returns what a traced step depends on; `fit` traces it again where this has changed."""
         return tuple(id(variable) for variable in self.trainable_variables)
 
