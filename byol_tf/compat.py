@@ -88,8 +88,8 @@ def build_without_values(build: Callable[[], _Built]) -> _Built:
         global_state.set_global_attribute("uninitialized_variables", [])
 
 
-def all_layers(model: "keras.Model") -> "list[keras.layers.Layer]":
-    """Returns a model and every layer inside it, at any depth.
+def all_layers(model: "keras.Layer") -> "list[keras.Layer]":
+    """Returns a model or layer and every layer inside it, at any depth.
 
     The public `Model.layers` lists the first level only, and of a subclassed layer nothing.
     """

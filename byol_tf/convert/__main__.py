@@ -47,6 +47,8 @@ def main(arguments: list[str]) -> int:
         f"  {name}, width {width:g}, padding {converted.padding}, "
         f"{converted.encoder.count_params():,} parameters"
     )
+    if converted.assumed:
+        print(f"  assumed: {converted.assumed}")
     for skipped in converted.skipped:
         print(f"  not converted: {skipped}")
     for file in files:

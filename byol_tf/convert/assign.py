@@ -36,6 +36,7 @@ class Converted:
         target_encoder: the target network's encoder, if the file has one.
         target_heads: the target network's heads, as `heads`.
         skipped: descriptions of what else the file has, which isn't converted.
+        assumed: a description of what the tensors don't determine.
     """
 
     architecture: Architecture
@@ -46,6 +47,7 @@ class Converted:
     target_encoder: keras.Model | None = None
     target_heads: dict[str, keras.Model] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    assumed: str = ""
 
 
 class Tensor(NamedTuple):

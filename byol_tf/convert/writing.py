@@ -61,7 +61,7 @@ def check_out(out: Path) -> None:
 def _write_networks(converted: Converted, folder: Path, config: Config) -> dict[str, str]:
     """Writes the networks; returns the name of each file with its inputs and outputs."""
     preparation = config.views.preparation
-    export_encoder(inference_model(converted.encoder, *preparation), folder, config)
+    export_encoder(inference_model(converted.encoder, *preparation), folder)
     signature = (
         "images `[N, H, W, 3]` of any size, 0 to 255, to representations `[N, "
         f"{converted.encoder.output_shape[-1]}]`"
@@ -108,6 +108,7 @@ def _card(
         if converted.skipped
         else "All tensors of the file were converted."
     )
+    assumed = f"* Assumed: {converted.assumed}.\n" if converted.assumed else ""
     encoder, settings = (shlex.quote(str(out / file)) for file in ("encoder.keras", "config.json"))
     rows = "\n".join(f"| `{file}` | {signature} |" for file, signature in files.items())
     return f"""{front_matter(name, [name])}
@@ -125,7 +126,7 @@ publisher.
 * {preparation(config.views)}
   On square images of {config.views.size} px the representations are those of the original network; on other images
   they differ as far as the original's resizing and cropping differs from this.
-* {skipped}
+{assumed}* {skipped}
 
 ```python
 import tensorflow as tf

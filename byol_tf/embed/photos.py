@@ -106,7 +106,7 @@ class EmbeddedPhotos:
             return load_encoder_file(self.encoder.path)
         folder = RunFolder(self.encoder.path)
         config = load_config(folder.config)
-        return exported_form(load_run_encoder(config, folder), *config.views.preparation)
+        return exported_form(load_run_encoder(config, folder))
 
     def embed_image(self, pixels: np.ndarray) -> np.ndarray:
         """Embeds any image, uint8 `[height, width, 3]`: float32 `[d]`."""

@@ -48,7 +48,7 @@ class Evaluation:
 
         if not self.options.run:
             return self.inference
-        return exported_form(self.inference, *self.config.views.preparation)
+        return exported_form(self.inference)
 
     def features(
         self, crop: Callable[[np.ndarray], np.ndarray] | None = None

@@ -127,7 +127,7 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
     expected = np.concatenate(
         [inference.predict_on_batch(image[None]) for image in (*samples.photos, *samples.images)]
     )
-    model = exported_form(inference, *config.views.preparation)
+    model = exported_form(inference)
     print(
         f"{folder.export}: representations of {expected.shape[1]} numbers, compared on "
         f"{len(samples.photos)} photos of odd sizes and {len(samples.images)} images of "

@@ -4,13 +4,19 @@ import functools
 import itertools
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import keras
 import tensorflow as tf
 
 from byol_tf.models.batches import check_views, equal_shares
-from byol_tf.models.construction import check_input_width, copy_network, output_width
+from byol_tf.models.construction import (
+    check_input_width,
+    output_width,
+    set_weights,
+    symbolic_input,
+    target_copy,
+)
 from byol_tf.models.ema import (
     TargetUpdate,
     TauSchedule,
@@ -30,6 +36,7 @@ PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE = 4096, 256
 """Widths of the paper's projector and predictor (BYOL paper, section 3.3)."""
 
 
+@keras.saving.register_keras_serializable(package="byol_tf")
 class BYOL(MultiStepTrainer):
     """Bootstrap your own latent: the online network predicts the target network's projection.
 
@@ -51,8 +58,7 @@ class BYOL(MultiStepTrainer):
 
     Args:
         encoder: a built `keras.Model` from images to representations `[N, d]`; it is trained in
-            place. A subclassed one needs what Keras needs to copy it: constructor arguments in
-            `get_config()`.
+            place.
         projector: a built `keras.Model` from representations to projections `[N, p]`. Default: the
             BYOL paper's, 4096 to 256.
         predictor: one from projections to predictions `[N, p]`; None to compare projections
@@ -82,11 +88,19 @@ class BYOL(MultiStepTrainer):
         on_nonfinite: what `fit` does when a step's views, loss, gradients or batch statistics
             aren't finite: `stop`, or `skip`. Either way that step changes nothing: neither weights
             nor optimizer, statistics or target. See `trainer.MultiStepTrainer`.
+        target_encoder: the target's encoder, a second model built as `encoder` was; it gets that
+            one's weights. Default: a copy that Keras makes, which it can't of a subclassed model
+            whose constructor arguments aren't in its `get_config()`.
+        target_projector: likewise for `projector`.
+        name: of the model.
+        trainable: as for `keras.Model`.
+        dtype: as for `keras.Model`.
 
     Raises:
         ValueError: if a network isn't built, has weights of another dtype than float32 or another
-            output shape than the next one takes, or can't be copied; for another `target` or
-            `on_nonfinite`; and for tau outside [0, 1] or without a target network.
+            output shape than the next one takes, or can't be copied; if a target network has other
+            weights than its online network or shares them; for another `target` or `on_nonfinite`;
+            and for tau outside [0, 1] or without a target network.
     """
 
     def __init__(
@@ -103,9 +117,13 @@ class BYOL(MultiStepTrainer):
         views: Sequence[keras.layers.Layer] | None = None,
         rematerialize: bool = False,
         on_nonfinite: Literal["stop", "skip"] = "stop",
-        **kwargs,
+        target_encoder: keras.Model | None = None,
+        target_projector: keras.Model | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | keras.DTypePolicy | None = None,
     ):
-        super().__init__(on_nonfinite, **kwargs)
+        super().__init__(on_nonfinite, name=name, trainable=trainable, dtype=dtype)
         if target not in ("ema", "online", "online_with_gradient"):
             raise ValueError(
                 f'target: expected "ema", "online" or "online_with_gradient"; received {target!r}'
@@ -126,12 +144,18 @@ class BYOL(MultiStepTrainer):
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.joint_batch_statistics = joint_batch_statistics
         self.views = None if views is None else list(views)
-        self.target_encoder = copy_network(encoder, "encoder") if target == "ema" else None
-        self.target_projector = (
-            copy_network(self.projector, "projector") if target == "ema" else None
-        )
+        self.target_encoder = self.target_projector = None
+        if target == "ema":
+            self.target_encoder = target_copy(encoder, target_encoder, "encoder")
+            self.target_projector = target_copy(self.projector, target_projector, "projector")
+        elif target_encoder is not None or target_projector is not None:
+            raise ValueError(
+                'target_encoder, target_projector: expected None, as without target "ema" there is '
+                "no target network"
+            )
         for name, network in self.target_networks.items():
             network.name = f"target_{name}"  # in `summary`
+        self.rematerialize = rematerialize
         self._encode = rematerialized(encoder) if rematerialize else None
         self._own_update: TargetUpdate | None = None
         self.target_update: TargetUpdate | None = None  # the own one, or that of a `fit`'s callback
@@ -237,7 +261,7 @@ class BYOL(MultiStepTrainer):
     def reset_target(self) -> None:
         """Copies the online encoder and projector to the target, moving statistics included."""
         for name, network in self.target_networks.items():
-            network.set_weights(self.networks[name].get_weights())
+            set_weights(network, self.networks[name].get_weights())
 
     def _trace_settings(self) -> tuple[Hashable, ...]:
         update: Hashable = self.target_update
@@ -395,6 +419,43 @@ class BYOL(MultiStepTrainer):
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns the online encoder's representations `[N, d]` of images `[N, H, W, 3]`."""
         return self.encoder(images, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments in Keras' serialised form."""
+        arguments = {
+            "encoder": self.encoder,
+            "projector": self.projector,
+            "predictor": self.predictor,
+            "objective": self.objective,
+            "target": self.target,
+            "tau": self.tau,
+            "train_predictor": self.train_predictor,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "joint_batch_statistics": self.joint_batch_statistics,
+            "views": self.views,
+            "rematerialize": self.rematerialize,
+            "on_nonfinite": self.on_nonfinite,
+            "target_encoder": self.target_encoder,
+            "target_projector": self.target_projector,
+        }
+        return super().get_config() | keras.saving.serialize_keras_object(arguments)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+        """Builds a model from what `get_config` returns; its weights are initialised anew."""
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as the saved one was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def export(self, *args, **kwargs) -> None:
+        """Exports the encoder from normalised images to representations, as `keras.Model.export`.
+
+        `byol_tf.export_encoder` writes files that take uint8 images of any size.
+        """
+        kwargs.setdefault("input_signature", [symbolic_input(self.encoder)])
+        super().export(*args, **kwargs)
 
     @property
     def networks(self) -> dict[str, keras.Model]:

@@ -1,7 +1,9 @@
 """Losses of BYOL, SimSiam and SimCLR, and measures of collapse."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
+import keras
 import tensorflow as tf
 
 _EPSILON = 1e-12  # on the squared sum, as deepmind-research byol/utils/helpers.py
@@ -93,6 +95,7 @@ def gather_over_replicas(rows: tf.Tensor) -> tf.Tensor:
     return tf.reshape(context.all_reduce(tf.distribute.ReduceOp.SUM, slices), (-1, rows.shape[-1]))
 
 
+@keras.saving.register_keras_serializable(package="byol_tf")
 @dataclass(frozen=True)
 class Objective:
     """Configurable loss of BYOL, SimSiam and SimCLR (extended InfoNCE).
@@ -146,6 +149,15 @@ class Objective:
                 f"temperature: expected a number above 0, as negatives is {self.negatives:g}; "
                 f"received {self.temperature!r}"
             )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments, for Keras to save a model with."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Builds an objective from what `get_config` returns."""
+        return cls(**config)
 
     @property
     def predicts(self) -> tuple[tuple[int, int], ...]:

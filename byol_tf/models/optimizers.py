@@ -5,6 +5,7 @@ learning rate of their own.
 """
 
 import math
+import warnings
 from collections.abc import Iterable
 
 import keras
@@ -170,6 +171,17 @@ class _ParamGroups(compat.OptimizerHooks):
             )
         self._group_rates.update(dict.fromkeys(keys, rate))
 
+    def get_config(self) -> dict:
+        """Returns the arguments; warns where groups have rates, which aren't among them."""
+        if self._group_rates:
+            warnings.warn(
+                "the rates of set_group_rate are not saved with an optimizer; set them again on "
+                "the loaded one before it trains",
+                stacklevel=2,
+            )
+        config = super().get_config()  # type: ignore[misc]  # of Optimizer
+        return config | {"exclude_1d": self.exclude_1d}
+
     def _rate(self, variable: tf.Variable, learning_rate: tf.Tensor) -> tf.Tensor:
         """Returns the rate of a variable in this step, in its dtype.
 
@@ -185,9 +197,6 @@ class _ParamGroups(compat.OptimizerHooks):
 
     def decays(self, variable: tf.Variable) -> bool:
         return not (self.exclude_1d and is_excluded(variable)) and super().decays(variable)
-
-    def get_config(self) -> dict:
-        return super().get_config() | {"exclude_1d": self.exclude_1d}
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")

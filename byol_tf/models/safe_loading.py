@@ -46,6 +46,27 @@ _INITIALIZERS = _names("""
     Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones Orthogonal RandomNormal
     RandomUniform TruncatedNormal VarianceScaling Zeros
 """)
+_KERAS_OPERATIONS = {
+    "numpy": _names("""
+        Absolute Add Amax Amin Arctan Average BroadcastTo Ceil Clip Concatenate Cos Divide DivideNoNan Einsum Equal Exp ExpandDims
+        Expm1 Flip Floor FloorDivide GetItem Greater GreaterEqual Less LessEqual Log Log1p LogicalAnd LogicalNot LogicalOr Matmul Max
+        Maximum Mean Min Minimum Mod Moveaxis Multiply Negative NotEqual OnesLike Pad Power Prod Reciprocal Repeat Reshape Roll Round
+        Sign Sin Split Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes Take Tanh Tensordot Tile Transpose TrueDivide Var Where
+        ZerosLike
+    """),
+    "nn": _names("""
+        AdaptiveAveragePool AdaptiveMaxPool AveragePool BatchNorm Celu Conv ConvTranspose DepthToSpace DepthwiseConv
+        DotProductAttention Elu Gelu Glu HardSigmoid HardSilu HardTanh LayerNorm LeakyRelu LogSigmoid LogSoftmax MaxPool Moments
+        Normalize RMSNorm Relu Relu6 Selu SeparableConv Sigmoid Silu Softmax Softplus Softsign SpaceToDepth Squareplus TanhShrink
+    """),
+    "math": _names("Erf Erfc Logsumexp Rsqrt TopK"),
+    "core": _names("Cast SaturateCast Slice StopGradient Unstack"),
+    "linalg": _names("Norm"),
+    "image": _names("ExtractPatches Resize"),
+    "einops": _names("Rearrange"),
+}
+"""Module of `keras.src.ops` -> operations that a functional model may call, such as that of `x * 2`.
+Those that take functions, or make arrays from sizes alone, aren't among them."""
 
 LAYERS = frozenset(
     [("keras.layers", name) for name in _PLAIN_LAYERS]
@@ -64,6 +85,14 @@ LAYERS = frozenset(
         ("keras.models", "Sequential"),
     ]
     + [("keras", "DTypePolicy"), ("keras.dtype_policies", "DTypePolicy")]
+    + [
+        (f"keras.src.ops.{module}", name)
+        for module, names in _KERAS_OPERATIONS.items()
+        for name in names
+    ]
+    # Layers of keras.applications that have no public name.
+    + [("keras.src.applications.convnext", name) for name in ("LayerScale", "StochasticDepth")]
+    + [("keras.src.applications.inception_resnet_v2", "CustomScaleLayer")]
 )
 """Allowed (module, class) pairs, as a `.keras` file names them."""
 
@@ -83,6 +112,8 @@ OPERATIONS = _names("""
 """)
 """Allowed operations: they compute from their inputs and the model's own variables alone."""
 
+_ARGUMENTS = {"__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"}
+"""Arguments of calls that JSON has no type for: arrays are lists of numbers, slices three numbers."""
 _KERAS_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 _MAX_CONFIG_BYTES = 16 * 2**20  # that of a ResNet-200 has 0.3 MB
 _MAX_GRAPH_BYTES = 64 * 2**20  # that of a ResNet-18 has 0.6 MB; weights are in other files
@@ -285,7 +316,7 @@ def _check_class(item: dict[str, Any]) -> None:
     if name is None and "module" not in item and "registered_name" not in item:
         return
     module, registered = item.get("module"), item.get("registered_name")
-    if name == "__keras_tensor__" and module is None:
+    if name in _ARGUMENTS and module is None and registered is None:
         return
     if (
         (module, name) == ("builtins", "function")

@@ -20,7 +20,7 @@ from byol_tf.errors import (
 )
 from byol_tf.models.byol import BYOL
 from byol_tf.models.from_config import build_config_encoder
-from byol_tf.models.inference import inference_model
+from byol_tf.models.inference import inference_model, takes_pixels
 from byol_tf.models.safe_loading import (
     check_finite,
     check_keras_file,
@@ -33,6 +33,10 @@ from byol_tf.runs.folder import RunFolder
 
 _ENCODER_PREFIX = "online/encoder/"  # of its variables in a checkpoint
 _MAX_NAMED_LAYERS = 3
+_HINT = (
+    "In Python, byol_tf.export_encoder(byol_tf.inference_model(encoder, size, mean, std), folder) "
+    "writes a file that states them"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +138,13 @@ def load_encoder_file(path: Path) -> keras.Model:
     ):
         raise ProtocolError(
             f"--encoder {path}: expected a model from images [N, H, W, 3] of any size to "
-            f"representations [N, d]; received {model.input_shape} to {model.output_shape}"
+            f"representations [N, d]; received {model.input_shape} to {model.output_shape}. {_HINT}"
+        )
+    if not takes_pixels(model):
+        raise ProtocolError(
+            f"--encoder {path}: expected a model of uint8 images, or one that begins with a "
+            f"Rescaling or Normalization of pixels from 0 to 255; received one of "
+            f"{model.inputs[0].dtype} images, whose normalisation isn't known. {_HINT}"
         )
     # As in `inference_model`, which a file can't state: XLA has no antialiased resize. For this
     # model, and for others of its layers.

@@ -119,7 +119,7 @@ def write_artifacts(
     """
     title = f"{config.name}: {method_name(config)}, {config.encoder.name} on {config.data.source}"
     curves_figure(folder.figures / "curves.png", rows, title)
-    export_encoder(inference, folder.export, config)
+    export_encoder(inference, folder.export)
     write_card(dataclasses.replace(read_facts(folder), result=result), folder.export)
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
 

@@ -1,6 +1,6 @@
 """Building blocks of encoders and heads: convolutions, linear layers, normalisation."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import keras
 from keras import layers
@@ -127,7 +127,7 @@ def normalize(
     name = name.format(_SHORT_NAMES[normalization])
     if normalization == "data_init":
         return DataInit(gain=0.0 if last_of_block else 1.0, name=name)(x)
-    settings = {
+    settings: dict[str, Any] = {
         "scale": scale,
         "center": center,
         "gamma_initializer": "zeros" if zero_init else "ones",

@@ -392,7 +392,7 @@ def test_paths_that_cannot_be_read_or_written_are_errors(encoder, photos, tmp_pa
         ("b/" * 3000, "it can't be read: File name too long"),
     ):
         assert message in refused(capsys, "--encoder", path, "--images", photos)
-    assert "--out /dev/null: expected a folder, new or not; /dev/null is no folder" in refused(
+    assert "--out /dev/null: can't be written: Not a directory" in refused(
         capsys, "--encoder", encoder, "--images", photos, "--out", "/dev/null"
     )
 

@@ -126,7 +126,7 @@ def test_knn_equals_scikit_learn(run, capsys):
 
     folder, source = RunFolder(run), open_source(source="digits")
     config = load_config(folder.config)
-    encoder = exported_form(load_run_encoder(config, folder), *config.views.preparation)
+    encoder = exported_form(load_run_encoder(config, folder))
     train, test = (
         embed(encoder, images).astype(np.float64) for images in (source.train, source.test)
     )

@@ -159,7 +159,8 @@ def test_test_images_are_the_centre_of_224_in_256(digits):
     images = keras.Input((None, None, 3), dtype="uint8")
     pixels = keras.layers.Rescaling(1 / 128.0, -1.0)(keras.layers.Resizing(8, 8)(images))
     inference = keras.Model(images, keras.layers.Flatten()(pixels))
-    bordered = test.batch(np.arange(len(test))).copy()
+    test = subset(test, np.arange(64))
+    bordered = test.batch(np.arange(64)).copy()
     for edge in (bordered[:, :2], bordered[:, -2:], bordered[:, :, :2], bordered[:, :, -2:]):
         edge[...] = 255
     recipe = LinearRecipe(epochs=1, batch_size=60, rates=(1.0,))

@@ -62,7 +62,9 @@ def test_semi_supervised_chooses_rate_and_epochs(run, few, capsys):
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
 
 
-@pytest.mark.parametrize("protocol", ["finetune", "supervised"])
+@pytest.mark.parametrize(
+    "protocol", ["finetune", pytest.param("supervised", marks=pytest.mark.long)]
+)
 def test_preset_stl10_takes_the_authors_rate(run, few, capsys, protocol):
     arguments = (protocol, "--preset", "stl10", "--seeds", "1", "--epochs", "3")
     result, _ = evaluate(capsys, run, few, *arguments)

@@ -51,7 +51,7 @@ def exported(tmp_path_factory) -> RunFolder:
 @pytest.fixture(scope="module")
 def plain(exported) -> keras.Model:
     config = load_config(exported.config)
-    return exported_form(load_run_encoder(config, exported), *config.views.preparation)
+    return exported_form(load_run_encoder(config, exported))
 
 
 @pytest.fixture
@@ -207,7 +207,7 @@ def test_end_of_a_run_removes_formats_of_an_earlier_encoder(exported, tmp_path):
 
     folder = shutil.copytree(exported.export, tmp_path / "export")
     config = load_config(exported.config)
-    export_encoder(load_run_encoder(config, exported), folder, config)
+    export_encoder(load_run_encoder(config, exported), folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "USAGE.md",
@@ -462,7 +462,7 @@ def test_all_formats_of_every_normalization_and_precision(tmp_path, name, normal
     folder = write_run(tmp_path / "run", config)
     loaded = load_config(folder.config)
     inference = load_run_encoder(loaded, folder)
-    model = exported_form(inference, *loaded.views.preparation)
+    model = exported_form(inference)
     photos = sample_photos()
     samples = Samples(photos, calibration=random_squares(60, 32))
     for format_name in FORMAT_NAMES:

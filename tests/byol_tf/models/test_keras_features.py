@@ -1,6 +1,8 @@
 """Each row of "Keras features" in docs/python.md: it works, or raises the sentence of the row."""
 
+import copy
 import json
+import pickle
 import re
 import warnings
 from collections.abc import Callable
@@ -315,6 +317,71 @@ def _(folder):
     count = sum(variable.shape.num_elements() for variable in byol.trainable_variables)
     assert f" Trainable params: {count:,} " in "\n".join(lines)
     assert len({layer.name for layer in byol.layers}) == len(byol.layers)
+
+
+@feature("`save`, `load_model`, `ModelCheckpoint()`: the whole model")
+def _(folder):
+    byol = compiled("adam", run_eagerly=True)
+    byol.fit(pairs(), callbacks=[keras.callbacks.ModelCheckpoint(folder / "c.keras")], verbose=0)
+    loaded = keras.models.load_model(folder / "c.keras")
+    assert (int(loaded.optimizer.iterations), loaded.tau) == (1, byol.tau)
+    np.testing.assert_equal(tiny.all_weights(loaded), tiny.all_weights(byol))
+
+
+@feature("`clone_model`, pickle, `copy.deepcopy`")
+def _(folder):
+    byol = compiled()
+    assert moved(keras.models.clone_model(byol)) == 0.0
+    for same in (pickle.loads(pickle.dumps(byol)), copy.deepcopy(byol)):
+        np.testing.assert_equal(tiny.all_weights(same), tiny.all_weights(byol))
+
+
+@feature("`export`: the encoder, from normalised images")
+def _(folder):
+    byol = compiled()
+    byol.export(folder / "exported", verbose=False)
+    exported = tf.saved_model.load(str(folder / "exported"))
+    np.testing.assert_allclose(
+        exported.serve(tf.constant(FIRST)), byol(FIRST), rtol=1e-5, atol=1e-6
+    )
+
+
+@feature("an encoder with a `Lambda`, which `load_model(..., safe_mode=False)` loads")
+def _(folder):
+    byol = tiny.wrapped(encoder(keras.layers.Lambda(lambda x: x / 2), keras.layers.Conv2D(6, 3)))
+    byol.save(folder / "byol.keras")
+    loaded = keras.models.load_model(folder / "byol.keras", safe_mode=False)
+    np.testing.assert_allclose(loaded(FIRST), byol(FIRST), rtol=1e-5, atol=1e-6)
+
+
+class Wired(keras.Model):
+    """A subclassed encoder that Keras can't copy."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = keras.layers.Conv2D(7, 3)
+        self(FIRST)
+
+    def call(self, images):
+        return tf.reduce_mean(self.conv(images), (1, 2))
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+@feature("a subclassed encoder without `get_config`")
+def _(folder):
+    tiny.wrapped(Wired())
+
+
+@feature("such an encoder with `target_encoder`, except for `save`")
+def _(folder):
+    byol = tiny.wrapped(Wired(), target_encoder=Wired(), tau=0.9)
+    byol.compile("sgd", run_eagerly=True, jit_compile=False)
+    byol.fit(pairs(), verbose=0)
+    assert moved(byol) > 0.0
+    with pytest.raises(NotImplementedError):
+        byol.save(folder / "byol.keras")
 
 
 @feature("a batch that the replicas don't divide", replicas=True)

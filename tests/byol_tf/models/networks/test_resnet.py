@@ -248,7 +248,11 @@ def test_unknown_encoder_is_an_error():
 
 @pytest.mark.parametrize(
     ("name", "last", "normalization"),
-    [("resnet18", "2", "batch"), ("resnet18", "2", "group"), ("resnet50", "3", "batch")],
+    [
+        ("resnet18", "2", "batch"),
+        pytest.param("resnet18", "2", "group", marks=pytest.mark.long),
+        pytest.param("resnet50", "3", "batch", marks=pytest.mark.long),
+    ],
 )
 def test_zero_init_residual_starts_blocks_as_the_identity(name, last, normalization):
     """As torchvision's `zero_init_residual` and SimCLR's `init_zero`."""
