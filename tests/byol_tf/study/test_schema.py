@@ -522,7 +522,9 @@ class TestMistakes:
         ]
 
     def test_a_row_that_another_scale_has(self):
-        with pytest.raises(ConfigError, match=r'^--only 16: no such row; the study has "64", "128"'):
+        with pytest.raises(
+            ConfigError, match=r'^--only 16: no such row; the study has "64", "128"'
+        ):
             planned("simsiam-c", "paper", only=["16"])
 
     def test_an_unknown_scale(self, tmp_path):
