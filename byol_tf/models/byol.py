@@ -157,6 +157,8 @@ class BYOL(MultiStepTrainer):
             network.name = f"target_{name}"  # in `summary`
         self.rematerialize = rematerialize
         self._encode = rematerialized(encoder) if rematerialize else None
+        self._own_update: TargetUpdate | None = None
+        self.target_update: TargetUpdate | None = None  # the own one, or that of a `fit`'s callback
         self.tau = tau
         self._initial_sum = sum_of_weights(self.target_networks) if target == "ema" else None
         self._warnings: set[str] = set()
@@ -261,8 +263,8 @@ class BYOL(MultiStepTrainer):
         for name, network in self.target_networks.items():
             set_weights(network, self.networks[name].get_weights())
 
-    def _trace_settings(self) -> Hashable:
-        update = self.target_update
+    def _trace_settings(self) -> tuple[Hashable, ...]:
+        update: Hashable = self.target_update
         if type(update) is TargetUpdate:  # a subclass may do anything
             update = (update.schedule, update.placement)
         return (*super()._trace_settings(), update)
@@ -411,22 +413,8 @@ class BYOL(MultiStepTrainer):
     def make_views(self, data: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the views of a batch, `[N, H, W, 3]` each; made here if the model has `views`."""
         if self.views is not None:
-            data = self._made_here(data)
+            data = _made_here(self.views, data)
         return check_views(data, self.objective.view_count)
-
-    def _made_here(self, data: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns the views that the layers in `views` make of a batch `(images, params)`."""
-        batch = [part for part in data if part is not None] if isinstance(data, tuple) else []
-        if len(batch) < 2:
-            raise ValueError(
-                "expected batches (images, params), as pipelines.batches.image_batches gives them, "
-                f"since the model makes the views; received a {type(data).__name__}"
-            )
-        *images, params = batch  # the same images for all views, or for each view its own
-        return [
-            make_view(view_images, params)
-            for make_view, view_images in zip(self.views, itertools.cycle(images))
-        ]
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns the online encoder's representations `[N, d]` of images `[N, H, W, 3]`."""
@@ -582,6 +570,21 @@ class BYOL(MultiStepTrainer):
             tf.distribute.ReduceOp.MEAN, tf.stack(list(measures.values()))
         )
         return dict(zip(measures, tf.unstack(values), strict=True))
+
+
+def _made_here(layers: Sequence[keras.layers.Layer], data: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns the views that layers make of a batch `(images, params)`."""
+    batch = [part for part in data if part is not None] if isinstance(data, tuple) else []
+    if len(batch) < 2:
+        raise ValueError(
+            "expected batches (images, params), as pipelines.batches.image_batches gives them, "
+            f"since the model makes the views; received a {type(data).__name__}"
+        )
+    *images, params = batch  # the same images for all views, or for each view its own
+    return [
+        make_view(view_images, params)
+        for make_view, view_images in zip(layers, itertools.cycle(images))
+    ]
 
 
 def _build_heads(

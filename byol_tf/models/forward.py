@@ -31,7 +31,7 @@ def forward(
         joint: whether batch statistics are those of all views together.
 
     Raises:
-        ValueError: if layers of a rematerialised network add losses.
+        ValueError: if layers of a rematerialised network add losses, or joint views differ in size.
     """
 
     def run(x: tf.Tensor) -> tf.Tensor:
@@ -47,6 +47,11 @@ def forward(
         return outputs
 
     sizes = {tuple(value.shape[1:]) for value in inputs.values()}
+    if joint and len(sizes) > 1:
+        raise ValueError(
+            "joint_batch_statistics: expected views of one size; received "
+            f"{', '.join(map(str, sorted(sizes, key=str)))}"
+        )
     if len(inputs) == 1 or len(sizes) > 1 or not (joint or batch_independent(network)):
         return {view: run(value) for view, value in inputs.items()}
     outputs = run(tf.concat(list(inputs.values()), axis=0))

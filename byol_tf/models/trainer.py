@@ -51,6 +51,9 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
     (without it, the log `loss`, else NaN) and those that begin with `NONFINITE`. A `train_step`
     that returns none of the latter isn't watched.
 
+    If an epoch's batches end within a call, its steps are made but callbacks get no logs of them:
+    choose `steps_per_execution` as a divisor of the batches.
+
     `fit` raises `NotFiniteError` before any callback sees the step, so nothing of it is saved: with
     `on_nonfinite` `stop` at the first step that isn't finite, after which none is made; with `skip`
     after `MAX_SKIPPED_IN_ROW` such steps in a row; with either as soon as one of `FATAL` isn't
@@ -168,7 +171,7 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
                 stacklevel=3,
             )
 
-    def _trace_settings(self) -> Hashable:
+    def _trace_settings(self) -> tuple[Hashable, ...]:
         """Returns what a traced step depends on; `fit` traces it again where this has changed."""
         return tuple(id(variable) for variable in self.trainable_variables)
 

@@ -525,7 +525,7 @@ class TestFamily:
             mlp_head(width, 32, 16, name, normalization="group")
             for width, name in ((64, "projector"), (16, "predictor"))
         ]
-        model = BYOL(encoder, *heads)
+        model = BYOL(encoder, *heads, tau=1.0)
         model.compile(keras.optimizers.SGD(1.0), jit_compile=False)
         pair = [
             tf.constant(np.random.default_rng(view).normal(size=(8, 32, 32, 3)), tf.float32)

@@ -384,6 +384,17 @@ def _(folder):
         byol.save(folder / "byol.keras")
 
 
+@feature("`ModelCheckpoint`, `save`, `load_model`, `clone_model`", long=True)
+def _(folder):
+    byol, path = compiled(), folder / "model.keras"
+    byol.fit(pairs(), callbacks=[keras.callbacks.ModelCheckpoint(path)], verbose=0)
+    loaded = keras.models.load_model(path)
+    assert int(loaded.optimizer.iterations) == 1
+    for one, other in zip(tiny.all_weights(byol), tiny.all_weights(loaded), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert keras.models.clone_model(byol).tau == byol.tau
+
+
 @feature("a batch that the replicas don't divide", replicas=True)
 def _(strategy):
     with strategy.scope():

@@ -36,7 +36,7 @@ class PatientWriter(CheckpointWriter):
 
 
 def compiled(**options):
-    model = tiny.model()
+    model = tiny.model(tau=1.0)
     model.compile(keras.optimizers.Adam(0.01), jit_compile=False, **options)
     return model
 

@@ -81,7 +81,7 @@ def fit(
     caplog, batches: int, steps_per_execution: int = 1
 ) -> tuple[dict[str, list[float]], list[str], float]:
     """History and log lines of two epochs of `SlowInput`, and the seconds that a batch takes."""
-    model = tiny.model()
+    model = tiny.model(tau=1.0)
     model.compile(
         keras.optimizers.SGD(0.01), jit_compile=False, steps_per_execution=steps_per_execution
     )

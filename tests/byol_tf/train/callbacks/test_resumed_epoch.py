@@ -37,7 +37,7 @@ class Listener(keras.callbacks.Callback):
 
 
 def compiled(**options):
-    model = tiny.model()
+    model = tiny.model(tau=1.0)
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), jit_compile=False, **options)
     return model
 
