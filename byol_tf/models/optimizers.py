@@ -179,7 +179,8 @@ class _ParamGroups(compat.OptimizerHooks):
                 "the loaded one before it trains",
                 stacklevel=2,
             )
-        return super().get_config()  # type: ignore[misc]  # of Optimizer
+        config = super().get_config()  # type: ignore[misc]  # of Optimizer
+        return config | {"exclude_1d": self.exclude_1d}
 
     def _rate(self, variable: tf.Variable, learning_rate: tf.Tensor) -> tf.Tensor:
         """Returns the rate of a variable in this step, in its dtype.
@@ -196,10 +197,6 @@ class _ParamGroups(compat.OptimizerHooks):
 
     def decays(self, variable: tf.Variable) -> bool:
         return not (self.exclude_1d and is_excluded(variable)) and super().decays(variable)
-
-    def get_config(self) -> dict:
-        config = super().get_config()  # type: ignore[misc]  # of Optimizer
-        return config | {"exclude_1d": self.exclude_1d}
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")

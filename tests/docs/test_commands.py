@@ -214,7 +214,8 @@ def desk(tmp_path_factory) -> Path:
     )
     network = haiku_byol.HaikuByol(width=1 / 16)
     haiku_byol.save(
-        folder / "pretrain_res50x1.pkl", haiku_byol.checkpoint(network.drawn(0), network.drawn(1))
+        folder / "pretrain_res50x1.pkl",
+        haiku_byol.checkpoint(network.random_weights(0), network.random_weights(1)),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
