@@ -445,6 +445,7 @@ class BYOL(MultiStepTrainer):
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
             "views": self.views,
             "rematerialize": self.rematerialize,
+            "joint_batch_statistics": self.joint_batch_statistics,
             "on_nonfinite": self.on_nonfinite,
             "target_encoder": self.target_encoder,
             "target_projector": self.target_projector,
@@ -455,6 +456,17 @@ class BYOL(MultiStepTrainer):
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
         """Builds a model from what `get_config` returns; its weights are initialised anew."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns the arguments of `compile`; warns of what an optimizer's config doesn't have."""
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if getattr(optimizer, "has_group_rates", False):
+            warnings.warn(
+                "the rates of set_group_rate are not saved; set them again on the loaded model's "
+                "optimizer before it trains",
+                stacklevel=2,
+            )
+        return super().get_compile_config()
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as the saved one was."""
