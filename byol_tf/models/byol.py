@@ -443,9 +443,9 @@ class BYOL(MultiStepTrainer):
             "tau": self.tau,
             "train_predictor": self.train_predictor,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "joint_batch_statistics": self.joint_batch_statistics,
             "views": self.views,
             "rematerialize": self.rematerialize,
-            "joint_batch_statistics": self.joint_batch_statistics,
             "on_nonfinite": self.on_nonfinite,
             "target_encoder": self.target_encoder,
             "target_projector": self.target_projector,
@@ -459,8 +459,8 @@ class BYOL(MultiStepTrainer):
 
     def get_compile_config(self) -> dict[str, Any]:
         """Returns the arguments of `compile`; warns of what an optimizer's config doesn't have."""
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if getattr(optimizer, "has_group_rates", False):
+        optimizer = getattr(self, "optimizer", None)  # none before `compile`
+        if getattr(getattr(optimizer, "inner_optimizer", optimizer), "has_group_rates", False):
             warnings.warn(
                 "the rates of set_group_rate are not saved; set them again on the loaded model's "
                 "optimizer before it trains",

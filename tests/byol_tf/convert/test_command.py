@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import sys
+from unittest import mock
 
 import h5py
 import keras
@@ -519,22 +520,21 @@ def test_error_has_a_message_and_leaves_no_folder(converted, tmp_path, capsys, m
         == "safetensors isn't installed, which reads such a file: pip install safetensors\n"
     )
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("byol_tf.convert.writing.export_encoder", full)
-    assert (
-        main(
-            [
-                "torchvision",
-                str(folder.parent / "resnet.safetensors"),
-                "--out",
-                str(tmp_path / "out"),
-            ]
-        )
-        == 2
-    )
-    assert "can't be written: No space left on device" in capsys.readouterr().err
+    line = [
+        "torchvision",
+        str(folder.parent / "resnet.safetensors"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    for error in (
+        OSError(28, "No space left on device"),
+        tf.errors.ResourceExhaustedError(None, None, "No space left on device\nmore"),
+    ):
+        full = mock.Mock(side_effect=error)
+        monkeypatch.setattr("byol_tf.convert.writing.export_encoder", full)
+        assert main(line) == 2
+        message = f"--out {tmp_path / 'out'}: can't be written: No space left on device\n"
+        assert capsys.readouterr().err == message
     assert [entry.name for entry in tmp_path.iterdir()] == ["resnet.safetensors"]
 
 

@@ -518,11 +518,11 @@ def lines(tmp_path, change=None, scale: str = "small", only=()) -> list[str]:
 class TestMistakes:
     def test_an_unknown_row(self, tmp_path):
         assert lines(tmp_path, only=["quick"]) == [
-            "--only quick: no such row; the study has slow, fast"
+            '--only quick: no such row; the study has "slow", "fast"'
         ]
 
     def test_a_row_that_another_scale_has(self):
-        with pytest.raises(ConfigError, match=r"^--only 16: no such row; the study has 64, 128"):
+        with pytest.raises(ConfigError, match=r'^--only 16: no such row; the study has "64", "128"'):
             planned("simsiam-c", "paper", only=["16"])
 
     def test_an_unknown_scale(self, tmp_path):

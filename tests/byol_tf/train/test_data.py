@@ -14,13 +14,14 @@ from PIL import Image
 
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
+from byol_tf.embed.store import Store
 from byol_tf.runs.folder import RunFolder
 from byol_tf.train.data import open_images
 from byol_tf.train.experiment import Experiment
 from byol_tf.train.input_watchdog import InputWatchdog
 from byol_tf.train.multi_worker import Workers
 from byol_tf.train.plan import make_plan
-from pipelines.sources import Source, SourceError
+from pipelines.sources import Source, SourceError, plan_source
 from tests.helpers.small_run import CONFIG
 
 
@@ -104,3 +105,17 @@ def test_run_reads_what_the_check_admits_and_reports_leaks(leaky, tmp_path):
     assert result["leaked_test_images"] == 4
     report = (tmp_path / "run" / "report.html").read_text()
     assert "4 test photos are also among the photos to learn from" in report
+
+
+def test_photos_in_outputs_of_byol_tf_are_passed_over(tmp_path):
+    """They are recognised by files that the commands write, not by what their folders are called."""
+    run, store = RunFolder(tmp_path / "a" / "1"), Store(tmp_path / "b", "digest", tmp_path)
+    for file in (run.config, run.environment, store.about, store.index):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    for folder in (run.figures, store.root, tmp_path / "runs"):
+        for number in range(2):
+            photo(folder / f"{number}.png", number)
+    plan = plan_source("folder", root=str(tmp_path))
+    assert plan.counts["pretrain"] == 2
+    assert "passed over: 2 folder(s) that byol_tf wrote (a/1, b)" in plan.notes
