@@ -445,6 +445,17 @@ class BYOL(MultiStepTrainer):
         """Builds a model from what `get_config` returns; its weights are initialised anew."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns the arguments of `compile`; warns of what an optimizer's config doesn't have."""
+        optimizer = getattr(self, "optimizer", None)  # none before `compile`
+        if getattr(getattr(optimizer, "inner_optimizer", optimizer), "has_group_rates", False):
+            warnings.warn(
+                "the rates of set_group_rate are not saved; set them again on the loaded model's "
+                "optimizer before it trains",
+                stacklevel=2,
+            )
+        return super().get_compile_config()
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model as the saved one was."""
         self.compile(**keras.saving.deserialize_keras_object(config))

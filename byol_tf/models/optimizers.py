@@ -5,7 +5,6 @@ learning rate of their own.
 """
 
 import math
-import warnings
 from collections.abc import Iterable
 
 import keras
@@ -171,14 +170,12 @@ class _ParamGroups(compat.OptimizerHooks):
             )
         self._group_rates.update(dict.fromkeys(keys, rate))
 
+    @property
+    def has_group_rates(self) -> bool:
+        """Whether `set_group_rate` was called."""
+        return bool(self._group_rates)
+
     def get_config(self) -> dict:
-        """Returns the arguments; warns where groups have rates, which aren't among them."""
-        if self._group_rates:
-            warnings.warn(
-                "the rates of set_group_rate are not saved with an optimizer; set them again on "
-                "the loaded one before it trains",
-                stacklevel=2,
-            )
         config = super().get_config()  # type: ignore[misc]  # of Optimizer
         return config | {"exclude_1d": self.exclude_1d}
 

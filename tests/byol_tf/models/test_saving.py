@@ -72,6 +72,7 @@ def test_every_argument_is_saved(tmp_path):
         "tau": cosine_tau(0.9, 10),
         "views": [view, view],
         "rematerialize": True,
+        "joint_batch_statistics": True,
         "on_nonfinite": "skip",
         "name": "mine",
     }
