@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.turns import take_turns, timed
-from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
+from byol_tf import BYOL, build_encoder, cosine_tau
 from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.train.callbacks.checkpoint import model_arrays
@@ -53,10 +53,8 @@ def measure(
         The figures, as JSON types.
     """
     keras.utils.set_random_seed(0)
-    model = BYOL(build_encoder(encoder, size))
+    model = BYOL(build_encoder(encoder, size), tau=cosine_tau(0.99, 1000))
     model.compile(build_optimizer(optimizer, WarmupSchedule(1e-4, 1000)))
-    model.optimizer.build(model.trainable_variables)
-    TargetUpdate(cosine_tau(0.99, 1000)).set_model(model)
     views = tuple(
         tf.constant(
             np.random.default_rng(view).normal(size=(batch, size, size, 3)).astype(np.float32)

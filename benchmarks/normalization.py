@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.turns import median_ratio, rounded, take_turns, timed
-from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
+from byol_tf import BYOL, build_encoder, cosine_tau
 from byol_tf.devices import set_precision
 from byol_tf.models.networks import mlp_head
 from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
@@ -30,11 +30,12 @@ def _step(encoder: str, size: int, normalization: str):
         network.output_shape[-1], 4096, 256, "projector", normalization=normalization
     )
     model = BYOL(
-        network, projector, mlp_head(256, 4096, 256, "predictor", normalization=normalization)
+        network,
+        projector,
+        mlp_head(256, 4096, 256, "predictor", normalization=normalization),
+        tau=cosine_tau(0.99, 1000),
     )
     model.compile(build_optimizer("adam", WarmupSchedule(1e-4, 1000)), jit_compile=False)
-    model.optimizer.build(model.trainable_variables)
-    TargetUpdate(cosine_tau(0.99, 1000)).set_model(model)
     return tf.function(model.train_step, autograph=False)
 
 

@@ -22,8 +22,8 @@ def main() -> None:
     prepare_environment()
     from byol_tf.models.from_config import build_model
     from byol_tf.models.inference import inference_model
-    from byol_tf.runs.data import source_options
     from byol_tf.runs.encoders import load_run_encoder
+    from byol_tf.runs.sources import source_options
     from byol_tf.train.callbacks.probe import Probe
     from pipelines.sources import balanced_indices, open_source, subset
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from benchmarks.peers import Peer
 from benchmarks.turns import Side, median_ratio, rounded, take_turns, timed
-from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
+from byol_tf import BYOL, build_encoder, cosine_tau
 from byol_tf.devices import set_precision
 from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
 
@@ -25,13 +25,11 @@ from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
 def bare_step(encoder: str, size: int, batch: int, jit: str = "auto") -> Side:
     """Steps of BYOL with the paper's heads on one batch of noise, in the global precision."""
     keras.utils.set_random_seed(0)
-    model = BYOL(build_encoder(encoder, size))
+    model = BYOL(build_encoder(encoder, size), tau=cosine_tau(0.99, 1000))
     model.compile(
         build_optimizer("sgd", WarmupSchedule(1e-4, 1000)),
         jit_compile={"auto": "auto", "on": True, "off": False}[jit],
     )
-    model.optimizer.build(model.trainable_variables)
-    TargetUpdate(cosine_tau(0.99, 1000)).set_model(model)
     views = tuple(
         tf.constant(
             np.random.default_rng(view).normal(size=(batch, size, size, 3)).astype(np.float32)

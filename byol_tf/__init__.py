@@ -7,11 +7,11 @@ Example:
     ```python
     import keras
 
-    from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
+    from byol_tf import BYOL, build_encoder, cosine_tau
 
-    model = BYOL(build_encoder("resnet18", image_size=96))
+    model = BYOL(build_encoder("resnet18", image_size=96), tau=cosine_tau(0.99, total_steps=5000))
     model.compile(keras.optimizers.Adam(3e-4))
-    model.fit(views, epochs=10, callbacks=[TargetUpdate(cosine_tau(0.99, total_steps=5000))])
+    model.fit(views, epochs=10)
     ```
 """
 
@@ -19,7 +19,35 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers, the names that `_HOMES` lists
+    from byol_tf.config.loading import load_config as load_config
+    from byol_tf.config.schema import Config as Config
+    from byol_tf.evaluate.logistic import linear_accuracy as linear_accuracy
+    from byol_tf.export.saved_model import export_encoder as export_encoder
+    from byol_tf.models.byol import BYOL as BYOL
+    from byol_tf.models.ema import TargetUpdate as TargetUpdate
+    from byol_tf.models.ema import constant_tau as constant_tau
+    from byol_tf.models.ema import cosine_tau as cosine_tau
+    from byol_tf.models.ema import dropped_tau as dropped_tau
+    from byol_tf.models.inference import inference_model as inference_model
+    from byol_tf.models.losses import Objective as Objective
+    from byol_tf.models.networks import WSConv2D as WSConv2D
+    from byol_tf.models.networks import WSDense as WSDense
+    from byol_tf.models.networks import build_encoder as build_encoder
+    from byol_tf.models.networks import mlp_head as mlp_head
+    from byol_tf.models.optimizers import LARS as LARS
+    from byol_tf.models.optimizers import WarmupSchedule as WarmupSchedule
+    from byol_tf.models.optimizers import build_optimizer as build_optimizer
+    from byol_tf.models.optimizers import exclude_norm_and_bias as exclude_norm_and_bias
+    from byol_tf.runs.encoders import load_run_encoder as load_run_encoder
+    from byol_tf.runs.folder import RunFolder as RunFolder
+    from byol_tf.train.experiment import Experiment as Experiment
+    from pipelines.batches import image_batches as image_batches
+    from pipelines.policy import preset as preset
+    from pipelines.sources import open_source as open_source
+    from pipelines.views.fused import FusedViews as FusedViews
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -84,10 +112,12 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604 - the names are the keys
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'byol_tf' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+if not TYPE_CHECKING:  # with it, a misspelt name would have a type
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'byol_tf' has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -5,15 +5,24 @@ loss of each.
 """
 
 import argparse
+import functools
+import os
 import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from byol_tf.command_line import (
+    USAGE_ERROR,
+    check_writable,
+    command_parser,
+    ends_with_exit_code,
+    run_command,
+)
 from byol_tf.config.diff import flat
-from byol_tf.errors import RunFolderError
-from byol_tf.runs.files import csv_text, write_atomically
+from byol_tf.errors import OutputError, RunFolderError, escape
+from byol_tf.runs.files import csv_text, path_cell, write_atomically
 from byol_tf.runs.folder import RunFolder, read_history
 
 _MEASURES = (
@@ -31,6 +40,7 @@ _LEGEND_KEYS = 3
 """Most settings that a legend of the figure names."""
 _PRINTED_KEYS = 6
 """Most settings that have a column of the table on screen."""
+_DEFAULT_OUT = "comparison.png"
 
 
 @dataclass(frozen=True)
@@ -62,17 +72,21 @@ class ComparedRun:
         return next((row[measure] for row in reversed(self.rows[1:]) if measure in row), None)
 
 
-def main(arguments: list[str] | None = None) -> int:
+@ends_with_exit_code
+def main(arguments: list[str]) -> int:
     """Prints a line for each setting, and writes the table and the figure.
 
     Args:
         arguments: of the command line; None for those of this process.
 
     Returns:
-        The exit code: 0 (folders without a history are skipped and named), or 2 with a message and
-        nothing written if no run remains or a path is neither a folder nor a history.
+        The exit code: 0 (folders without a history are skipped and named); 2 with a message and
+        nothing written if no run remains, a path is neither a folder nor a history, or the output
+        can't be written; 128 + n after signal n.
     """
     options = _parser().parse_args(arguments)
+    figure = _figure_path(options.out)
+    check_writable(figure.parent, "--out")
     runs: list[ComparedRun] = []
     skipped: list[str] = []
     wrong: list[str] = []
@@ -81,40 +95,53 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             runs.append(_read_run(name, path))
         except (OSError, ValueError, RunFolderError) as error:
-            # `runs/*` also matches the folder of studies, and runs without a row yet; a path that
-            # doesn't exist is a typing error.
-            (skipped if path.is_dir() else wrong).append(
+            # `runs/*` also matches the folder of studies, runs without a row yet, and damaged ones;
+            # a path that doesn't exist is a typing error.
+            (skipped if os.path.isdir(path) else wrong).append(
                 f"{text}: expected a run folder with a history.csv; {error}"
             )
     if wrong or not runs:
         print("\n".join([*wrong, *skipped]), file=sys.stderr)
-        return 2
+        return USAGE_ERROR
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
     keys = differing_keys(runs)
     groups = group_by_setting(runs, keys)
     table = markdown_table(groups, keys)
-    figure = Path(options.out)
     files = {figure.with_suffix(".csv"): _csv(runs, keys), figure.with_suffix(".md"): table}
-    try:
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        for path, content in files.items():
-            write_atomically(path, content)
-        _draw(figure, groups, keys)
-    except OSError as error:
-        print(f"--out {options.out}: can't be written: {error.strerror or error}", file=sys.stderr)
-        return 2
     if len(keys) > _PRINTED_KEYS:
         table = (
             f"{markdown_table(groups, ())}\n{len(keys)} settings differ; "
             f"{figure.with_suffix('.md')} has their columns\n"
         )
-    print(f"{table}\n{', '.join(map(str, (figure, *files)))}")
+    print(table)
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    for path, content in files.items():
+        write_atomically(path, content)
+    _draw(figure, groups, keys)
+    print(", ".join(map(str, (figure, *files))))
     return 0
 
 
+def _figure_path(out: str) -> Path:
+    """Returns the path of the figure that `--out` names: a PNG, its stem, or a folder for it.
+
+    Raises:
+        OutputError: for the suffix of another format.
+    """
+    path = Path(out)
+    if path.is_dir() or out.endswith(os.sep):
+        return path / _DEFAULT_OUT
+    if path.suffix.lower() in ("", ".png", ".csv", ".md"):
+        return path.with_suffix(".png")
+    raise OutputError(
+        f"--out {out}: expected a PNG, next to which .csv and .md are written; received "
+        f"{path.suffix}"
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command_parser(
         prog="python -m byol_tf.compare",
         description="Compares runs: which settings differ, accuracy, collapse measures, loss. Runs "
         "that differ by their seed are one line.",
@@ -128,18 +155,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         metavar="PNG",
-        default="comparison.png",
-        help="the figure; .csv and .md are written next to it (default: comparison.png)",
+        type=os.path.expanduser,
+        default=_DEFAULT_OUT,
+        help=f"the figure, or a folder for it; .csv and .md are written next to it (default: "
+        f"{_DEFAULT_OUT})",
     )
     return parser
 
 
 def _split_name(text: str) -> tuple[str, Path]:
     """Splits `NAME=RUN` into (name, path); the name of a mere path is empty."""
-    if Path(text).exists() or "=" not in text:  # a path may contain "="
-        return "", Path(text)
+    whole = Path(os.path.expanduser(text))
+    if os.path.exists(whole) or "=" not in text:  # a path may contain "="
+        return "", whole
     name, _, path = text.rpartition("=")
-    return name, Path(path)
+    return name, Path(os.path.expanduser(path))
 
 
 def _read_run(name: str, path: Path) -> ComparedRun:
@@ -148,14 +178,14 @@ def _read_run(name: str, path: Path) -> ComparedRun:
     Raises:
         OSError, ValueError, RunFolderError: if the files aren't those of a run.
     """
-    folder = RunFolder(path)
-    rows = read_history(folder.history if path.is_dir() else path)
-    if not rows or "epoch" not in rows[0]:
+    folder, is_folder = RunFolder(path), os.path.isdir(path)
+    rows = read_history(folder.history if is_folder else path)
+    if not rows:
         raise ValueError("its history has no epochs")
-    saved = folder.saved_config() if path.is_dir() else None
-    result = (folder.finished() or {}) if path.is_dir() else {}
+    saved = folder.saved_config() if is_folder else None
+    result = (folder.finished() or {}) if is_folder else {}
     return ComparedRun(
-        name=name or (path.resolve().name if path.is_dir() else path.stem),
+        name=name or escape(path.resolve().name if is_folder else path.stem, 200),
         is_named=bool(name),
         settings=None if saved is None else flat(saved),
         rows=rows,
@@ -262,8 +292,7 @@ def _csv(runs: Sequence[ComparedRun], keys: Sequence[str]) -> str:
         values = [run.rows[0].get("probe_accuracy"), *map(run.last, measures), run.supervised]
         rows.append(
             [
-                run.name,
-                *(_setting_text(run, key) for key in keys),
+                *map(path_cell, (run.name, *(_setting_text(run, key) for key in keys))),
                 run.seed,
                 f"{run.rows[-1]['epoch']:.0f}",
                 *("" if value is None else f"{value:.6g}" for value in values),
@@ -290,5 +319,7 @@ def _draw(path: Path, groups: Sequence[Sequence[ComparedRun]], keys: Sequence[st
     setting_curves_figure(path, "", labelled)
 
 
+command = functools.partial(run_command, main)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -6,11 +6,14 @@ set its environment variables first.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+
+_Built = TypeVar("_Built")
 
 
 class PrebuiltModel:
@@ -66,12 +69,51 @@ class OptimizerHooks:
         self.apply_decoupled_decay(variables)
 
 
-def all_layers(model: "keras.Model") -> "list[keras.layers.Layer]":
-    """Returns a model and every layer inside it, at any depth.
+def build_without_values(build: Callable[[], _Built]) -> _Built:
+    """Builds models whose variables have shapes and no values, so that they take no memory.
+
+    When a public `StatelessScope` ends, or the next one, Keras gives values to the variables that
+    were made in it, by a list that has no public name.
+
+    Args:
+        build: returns the models.
+    """
+    import keras
+    from keras.src.backend.common import global_state
+
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            return build()
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", [])
+
+
+def all_layers(model: "keras.Layer") -> "list[keras.Layer]":
+    """Returns a model or layer and every layer inside it, at any depth.
 
     The public `Model.layers` lists the first level only, and of a subclassed layer nothing.
     """
     return list(model._flatten_layers())  # noqa: SLF001
+
+
+def call_losses(model: "keras.Model") -> "list[tf.Tensor]":
+    """Returns the losses that layers added in the model's last call.
+
+    They are those of `add_loss` and of activity regularisers. The public `Model.losses` also has
+    weight regularisers, which don't depend on the call, and nothing tells them apart.
+    """
+    return [loss for layer in all_layers(model) for loss in layer._get_own_losses()]  # noqa: SLF001
+
+
+def unknown_variables(
+    optimizer: "keras.optimizers.Optimizer", variables: "Sequence[keras.Variable]"
+) -> "list[keras.Variable]":
+    """Returns the variables that an optimizer wasn't built for.
+
+    The public `apply_gradients` raises only inside the compiled step.
+    """
+    known = optimizer._trainable_variables_indices  # noqa: SLF001
+    return [variable for variable in variables if optimizer._var_key(variable) not in known]  # noqa: SLF001
 
 
 def branches_must_merge() -> bool:

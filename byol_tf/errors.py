@@ -12,10 +12,49 @@
 The text of each exception says what is wrong and what would be right.
 """
 
+import os
 import signal
+import stat
 from collections.abc import Sequence
+from typing import Any
 
 NOT_FINITE, COLLAPSED, OUT_OF_MEMORY, IMAGES_LOST, SAVES_FAILED, LOST = 10, 11, 12, 66, 74, 75
+
+
+def escape(text: str, limit: int = 60) -> str:
+    """Returns text from a file or a user on one line of at most `limit` characters.
+
+    Characters that a terminal might act on become escape sequences: a name in a file from somebody
+    else could set the window's title or write lines of its own.
+    """
+    text = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in text[: limit + 1]
+    )
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def code_span(text: str) -> str:
+    """Returns text from elsewhere as a code span of Markdown, in which nothing of it is markup."""
+    return f"`{escape(text, 100).replace('`', chr(39))}`"
+
+
+def describe_path(path: str | os.PathLike[str], missing: str = "there is nothing there") -> str:
+    """Returns what is at a path that should hold something else, as a clause of a message.
+
+    A path that the system can't look at, as on a disk that is gone or with too long a name, is no
+    missing one: the clause has the system's reason then. (`os.path.isfile` and its like return
+    False there, where pathlib's methods raise.)
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return missing
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        return f"it can't be read: {getattr(error, 'strerror', None) or error}"
+    if stat.S_ISDIR(mode):
+        return "that is a folder"
+    return "that is a file" if stat.S_ISREG(mode) else "that is neither a file nor a folder"
 
 
 class ConfigError(Exception):
@@ -43,7 +82,14 @@ class ProtocolError(Exception):
 
 
 class UnsafeModelError(ValueError):
-    """A model file holds something that it has no use for, and is not loaded."""
+    """A model file holds something that it has no use for, and is not loaded.
+
+    Args:
+        text: the reason; names from the file in it are escaped.
+    """
+
+    def __init__(self, text: str):
+        super().__init__(escape(text, 500))
 
 
 class VerificationError(Exception):
@@ -55,7 +101,34 @@ class EmbedError(Exception):
 
 
 class ConversionError(Exception):
-    """A checkpoint of another project can't be converted; the text names the file or tensors."""
+    """A checkpoint of another project can't be converted; the text names the file or tensors.
+
+    Args:
+        text: one line or more; names from the file in it are escaped.
+    """
+
+    def __init__(self, text: str):
+        super().__init__("\n".join(escape(line, 4000) for line in text.split("\n")))
+
+
+class OutputError(Exception):
+    """A file or folder that a command was asked to write can't be written."""
+
+
+class WorkKept(KeyboardInterrupt):
+    """A command was stopped by Ctrl-C or another signal, and keeps the work that it had finished.
+
+    Args:
+        text: says what is kept; empty if that is said elsewhere.
+        result: of the finished part, as JSON types.
+
+    Attributes:
+        result: as given.
+    """
+
+    def __init__(self, text: str = "", result: dict[str, Any] | None = None):
+        super().__init__(text)
+        self.result = result or {}
 
 
 class Interrupted(Exception):

@@ -1,11 +1,14 @@
-"""Output of the commands: log records as plain lines, and streams that ignore write errors."""
+"""Output of the commands: log lines, progress, counts, and streams that ignore write errors."""
 
 import contextlib
 import logging
+import os
 import sys
+import time
 from typing import Any, TextIO
 
 _PACKAGES = ("byol_tf", "pipelines")
+_FIRST_PROGRESS_SECONDS, _PROGRESS_SECONDS = 3.0, 10.0
 
 
 def configure_logging(level: int = logging.INFO) -> None:
@@ -38,14 +41,61 @@ class _LineHandler(logging.Handler):
 
 
 def ignore_output_errors() -> None:
-    """Has later writes to stdout and stderr fail silently on a full disk or a closed terminal.
+    """Has later writes to stdout and stderr fail silently: on a full disk, in a closed pipe.
 
-    Streams that a program has put in their place are left alone.
+    Characters that the terminal can't show are written as escapes, and each line at once. A stream
+    that was closed before (`>&-`) takes everything and shows nothing. Streams that a program has
+    put in their place stay.
     """
-    if sys.stdout is not None and sys.stdout is sys.__stdout__:
-        sys.stdout = _TolerantStream(sys.stdout)  # type: ignore[arg-type]  # narrowed to None
-    if sys.stderr is not None and sys.stderr is sys.__stderr__:
-        sys.stderr = _TolerantStream(sys.stderr)  # type: ignore[arg-type]  # narrowed to None
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+            continue
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
+        if stream is getattr(sys, f"__{name}__"):
+            setattr(sys, name, _TolerantStream(stream))
+
+
+class ProgressLog:
+    """Logs the progress of long work: a line after 3 s, then every 10 s, and one at its end.
+
+    Called with (a description of the work, number of images done, their total number), as
+    `pipelines.sources` does while it reads images.
+
+    Args:
+        logger: that the lines go to.
+    """
+
+    def __init__(self, logger: logging.Logger):
+        self._logger = logger
+        self._start = time.monotonic()
+        self._next = self._start + _FIRST_PROGRESS_SECONDS
+
+    def __call__(self, work: str, done: int, total: int) -> None:
+        """Logs a line if one is due."""
+        now = time.monotonic()
+        if done == total:
+            self._logger.info("%s: %s", work, counted(total, "image"))
+        elif now >= self._next and done:
+            left = (now - self._start) / done * (total - done)
+            self._logger.info(
+                "%s: %s of %s images, %s", work, f"{done:,}", f"{total:,}", time_left(left)
+            )
+            self._next = now + _PROGRESS_SECONDS
+
+
+def time_left(seconds: float) -> str:
+    """Returns an estimate of the time left in words, such as `about 5 min left`."""
+    if seconds >= 5400:
+        return f"about {seconds / 3600:.1f} h left"
+    return f"about {seconds / 60:.0f} min left" if seconds >= 60 else f"about {seconds:.0f} s left"
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns a number with its noun, such as `1 epoch` or `1,200 epochs`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 class _TolerantStream:

@@ -15,7 +15,6 @@ import numpy as np
 from byol_tf import (
     BYOL,
     FusedViews,
-    TargetUpdate,
     WarmupSchedule,
     build_encoder,
     build_optimizer,
@@ -60,7 +59,9 @@ def main() -> None:
     encoder = build_encoder("convnet", SIZE)
     projector = mlp_head(encoder.output_shape[-1], 256, 64, "projector")
     predictor = mlp_head(64, 256, 64, "predictor")
-    model = BYOL(encoder, projector, predictor, views=views)
+    # The target network follows the online one by tau, from 0.99 for a short run up to 1.
+    tau = cosine_tau(0.99, total_steps)
+    model = BYOL(encoder, projector, predictor, views=views, tau=tau)
 
     # 4. Adam with weight decay on kernels alone, and a learning rate that warms up, then falls.
     optimizer = build_optimizer(
@@ -79,10 +80,7 @@ def main() -> None:
         return linear_accuracy(train, source.train.labels[some], test, source.test.labels[some])
 
     untrained = accuracy()
-    # The target network follows the online one by tau, from 0.99 for a short run up to 1.
-    update = TargetUpdate(cosine_tau(0.99, total_steps))
-    epochs = {"epochs": options.epochs, "steps_per_epoch": steps_per_epoch}
-    model.fit(batches, **epochs, callbacks=[update], shuffle=False, verbose=2)
+    model.fit(batches, epochs=options.epochs, steps_per_epoch=steps_per_epoch, verbose=2)
     print(f"accuracy: {untrained:.1%} untrained, {accuracy():.1%} trained without labels")
 
 

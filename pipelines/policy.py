@@ -6,7 +6,7 @@ papers; engines translate it to their library's conventions.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -33,6 +33,19 @@ class IncreasingRange:
         low, high = value
         if not self.lowest < low <= high <= self.highest:
             raise ValueError(f"expected {self.expected}; received [{low:g}, {high:g}]")
+        return value
+
+
+@dataclass(frozen=True)
+class OddNumber:
+    """Validator of a kernel's width: odd, so that the kernel has a centre."""
+
+    expected: str = "an odd whole number of 1 or more"
+
+    def __call__(self, value: int) -> int:
+        """Returns the number. Raises ValueError for an even one or one below 1."""
+        if value < 1 or value % 2 == 0:
+            raise ValueError(f"expected {self.expected}; received {value}")
         return value
 
 
@@ -72,7 +85,10 @@ class ViewPolicy(BaseModel):
     brightness: Strength = 0.4
     """An offset drawn from [-b, b] is added to every pixel."""
     contrast: Strength = 0.4
-    """Distance to the channel's mean is scaled by a factor from [1 - c, 1 + c]."""
+    """Distance to `contrast_center` is scaled by a factor from [1 - c, 1 + c]."""
+    contrast_center: Literal["mean", "zero"] = "mean"
+    """The value that contrast leaves as it is: `mean`, of each channel, as the BYOL paper's code;
+    `zero`, so that pixels are multiplied by the factor, as in Kornia."""
     saturation: Strength = 0.2
     """HSV saturation is scaled by a factor from [1 - s, 1 + s]."""
     hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
@@ -80,8 +96,10 @@ class ViewPolicy(BaseModel):
     grayscale_probability: Probability = 0.2
     """Probability that colour is removed (weights .2989, .587, .114)."""
     blur_probability: Probability = 1.0
-    """Probability of a Gaussian blur whose kernel spans a tenth of the view (23 at 224 px, 9 at 96
-    px)."""
+    """Probability of a Gaussian blur."""
+    blur_kernel_size: Annotated[int, AfterValidator(OddNumber())] | None = None
+    """Width of the blur's kernel in pixels. Default: a tenth of the view, made odd (23 at 224 px, 9
+    at 96 px)."""
     blur_sigma: Annotated[Range, AfterValidator(IncreasingRange(0.0, 100.0))] = (0.1, 2.0)
     """Range of the blur's standard deviation in pixels, uniform."""
     solarize_probability: Probability = 0.0
@@ -89,10 +107,11 @@ class ViewPolicy(BaseModel):
     solarize_threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Where solarization begins, on the scale of [0, 1]."""
     patch_drop_probability: Probability = 0.0
-    """Probability that 1 to 3 random rectangles turn black (STL-10 paper, section 3.4)."""
-    patch_drop_area: AreaRange = (0.02, 0.2)
-    """Range of each dropped rectangle's area as a fraction of the view's, uniform. The paper gives
-    none."""
+    """Probability that three random rectangles, which may overlap, turn black (STL-10 paper,
+    section 3.4, and its authors' code)."""
+    patch_drop_side: AreaRange = (0.1, 0.3)
+    """Range of height and width of a dropped rectangle, each uniform, as fractions of the view's
+    side."""
     perspective_probability: Probability = 0.0
     """Probability of a random perspective (STL-10 paper, section 3.4)."""
     perspective_distortion: Strength = 0.5
@@ -106,12 +125,25 @@ class ViewPolicy(BaseModel):
         """
         return self.model_copy(update={"crop_area": (1.0, 1.0), "crop_aspect": (1.0, 1.0)})
 
+    def kernel_size(self, view_size: int) -> int:
+        """Returns the width of the blur's kernel in pixels, for views of this side."""
+        return self.blur_kernel_size or kernel_size(view_size)
+
 
 _BYOL_FIRST: dict[str, Any] = {}
 _BYOL_SECOND = {"blur_probability": 0.1, "solarize_probability": 0.2}
-# The STL-10 paper lists crop, flip, jitter, grayscale and blur, the same for both views, and names
-# no strengths: BYOL's, with SimCLR's blur probability.
-_STL10 = {"blur_probability": 0.5}
+# The STL-10 paper lists crop, flip, jitter, grayscale and blur, the same for both views; the
+# numbers are those of its authors' code, zhihua-zhang/BYOL `utils.py`.
+_STL10 = {
+    "brightness": 0.8,
+    "contrast": 0.8,
+    "contrast_center": "zero",
+    "saturation": 0.8,
+    "hue": 0.2,
+    "blur_probability": 0.1,
+    "blur_kernel_size": 3,
+    "blur_sigma": (1.5, 1.5),
+}
 # SimCLR's strengths (twice BYOL's, saturation four times) and those of MoCo v2, which SimSiam took
 # over; both with SimCLR's blur probability.
 _SIMCLR = {

@@ -66,6 +66,13 @@ def _check_root(root: str | None, source: str) -> str | None:
     return None
 
 
+@_register("data.layout", "data.source")
+def _check_layout(layout: str, source: str) -> str | None:
+    if layout == "auto" or source == "folder":
+        return None
+    return f'expected "auto", as data.source "{source}" has no folders; received "{layout}"'
+
+
 @_register("data.archive", "data.source")
 def _check_archive(archive: str | None, source: str) -> str | None:
     if archive is None or "archive" in SOURCES[source].takes:
@@ -193,6 +200,13 @@ def _check_padding(padding: str, name: str) -> str | None:
     return f'expected "same", as encoder.name "convnet" supports no other; received "{padding}"'
 
 
+@_register("encoder.zero_init_residual", "encoder.name")
+def _check_zero_init_residual(zero: bool, name: str) -> str | None:
+    if not zero or name != "convnet":
+        return None
+    return 'expected false, as encoder.name "convnet" has no residual blocks; received true'
+
+
 @_register("encoder.weights", "encoder.normalization")
 def _check_weights(weights: str | None, normalization: str) -> str | None:
     if weights is None or normalization not in ("group", "data_init"):
@@ -220,6 +234,27 @@ def _check_projector_groups(
     return _check_groups(normalization, widths)
 
 
+@_register("projector.output_scale", "projector.output_center", "projector.normalize_output")
+def _check_output_affine(scale: bool, center: bool, normalize_output: bool) -> str | None:
+    if normalize_output or (scale and center):
+        return None
+    return (
+        "expected true, and projector.output_center true, as projector.normalize_output is false; "
+        f"received {str(scale).lower()} and {str(center).lower()}"
+    )
+
+
+@_register("projector.output_scale", "projector.output_center", "projector.normalization")
+def _check_output_affine_data_init(scale: bool, center: bool, normalization: str) -> str | None:
+    if normalization != "data_init" or (scale and center):
+        return None
+    return (
+        "expected true, and projector.output_center true, as projector.normalization "
+        f'"data_init" is a scale and an offset; received {str(scale).lower()} and '
+        f"{str(center).lower()}"
+    )
+
+
 @_register(
     "predictor.normalization",
     "predictor.hidden_size",
@@ -243,6 +278,11 @@ def _check_groups(normalization: str, widths: dict[str, int | None]) -> str | No
             return (
                 f'expected another one, as "group" divides {key} by {GROUPS}, and it is '
                 f'{width}; received "group"'
+            )
+        if normalization == "group" and width == GROUPS:
+            return (
+                f'expected another one, as "group" would normalise each of the {GROUPS} units of '
+                f'{key} alone, to 0; received "group"'
             )
     return None
 

@@ -2,17 +2,18 @@
 
 import difflib
 import json
+import os.path
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from byol_tf.config.fields import SECTIONS
 from byol_tf.config.json_reader import MAX_DEPTH, RepeatedKey, read_json
-from byol_tf.config.messages import escape, format_value, join_key
+from byol_tf.config.messages import format_value, join_key
 from byol_tf.config.overrides import Origins, Override, apply_overrides, parse_override
 from byol_tf.config.schema import Config
 from byol_tf.config.validation import ConfigIssue, validate
-from byol_tf.errors import ConfigError
+from byol_tf.errors import ConfigError, escape
 
 DEFAULT_RECIPE = "demo"
 MAX_BYTES = 1_000_000
@@ -83,6 +84,25 @@ def resolved_json(config: Config) -> str:
     return json.dumps(tree, indent=2, ensure_ascii=False) + "\n"
 
 
+def absolute_paths(config: Config) -> Config:
+    """Returns a config whose images and starting weights are found from any working directory.
+
+    A run is saved and compared in this form: the same words name other images elsewhere.
+    """
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else os.path.abspath(path)
+
+    data, encoder = config.data, config.encoder
+    paths = {"root": absolute(data.root), "archive": absolute(data.archive)}
+    return config.model_copy(
+        update={
+            "data": data.model_copy(update=paths),
+            "encoder": encoder.model_copy(update={"weights": absolute(encoder.weights)}),
+        }
+    )
+
+
 def recipes() -> list[str]:
     """Returns the names of the packaged recipes, such as `stl10`."""
     return sorted(file.stem for file in _RECIPES.glob("*.json") if file.name != "schema.json")
@@ -120,7 +140,7 @@ def _locate(path: str | Path | None) -> tuple[str, Path]:
     """
     if path is None:
         return f"configs/{DEFAULT_RECIPE}.json", _RECIPES / f"{DEFAULT_RECIPE}.json"
-    label, file = escape(str(path), 200), Path(path)
+    label, file = escape(str(path), 200), Path(os.path.expanduser(path))
     try:
         if file.is_file():
             return label, file

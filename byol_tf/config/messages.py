@@ -20,18 +20,7 @@ from byol_tf.config.fields import (
     unwrap,
     value_or_default,
 )
-
-
-def escape(text: str, limit: int = 60) -> str:
-    """Returns the text on one line of at most `limit` characters.
-
-    Characters that a terminal might act on become escape sequences.
-    """
-    text = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in text[: limit + 1]
-    )
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+from byol_tf.errors import escape
 
 
 def format_value(value: Any) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 from byol_tf.config.fields import SECTIONS, Key, accepts_null, key_type, split_key
 from byol_tf.config.json_reader import MAX_DEPTH, RepeatedKey, read_json
-from byol_tf.config.messages import escape, join_key
+from byol_tf.config.messages import join_key
+from byol_tf.errors import ConfigError, escape
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,22 @@ def parse_override(position: int, text: str) -> Override:
         return Override(position, text, key, value if isinstance(value, str) or is_null else given)
     paths = tuple(((*key, *path), values) for path, values in repeated)
     return Override(position, text, key, value, paths)
+
+
+def check_data_overrides(overrides: Sequence[str]) -> None:
+    """Checks that overrides of a run's config change only where its images are.
+
+    Raises:
+        ConfigError: for another key than those of `data`.
+    """
+    for override in overrides:
+        if not override.startswith("data."):
+            raise ConfigError(
+                [
+                    f"--set {override}: expected a key of data; the other keys of a run's config "
+                    "determined its encoder"
+                ]
+            )
 
 
 class Origins:

@@ -4,11 +4,12 @@
 string under a key is its documentation, for `--explain`, `docs/config.md` and editors.
 """
 
+import os.path
 from dataclasses import dataclass
 from functools import reduce
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from byol_tf.config.checks import TAU_BASE, TAU_DROP_AT, TAU_ENDS, TAU_SCHEDULE, conflicts
 from byol_tf.constants import Normalization, Padding
@@ -29,6 +30,10 @@ Positive = Annotated[float, Field(gt=0.0)]
 Minutes = Annotated[float, Field(ge=0.05, le=7 * 24 * 60)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Text = Annotated[str, Field(min_length=1)]
+# Larger numbers overflow where TensorFlow and NumPy count elements.
+_MAX_WIDTH, _MAX_IMAGES = 10**6, 10**9
+Width = Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 # not strict, as JSON has lists and no tuples
 ChannelMean = Annotated[
     tuple[float, float, float],
@@ -72,18 +77,22 @@ class Data(Section):
     source: Literal[*SOURCES]  # type: ignore[valid-type]  # the names of the registry
     """`textures`: generated from the seed, nothing to download; `digits`: scikit-learn's
     handwritten digits; `folder`: your own photos; the others: TFDS."""
-    root: Text | None = None
-    """`folder`: the folder of photos, or a `.txt` or `.csv` file that lists them, with or without
-    classes (docs/photos.md). TFDS sources: the folder of prepared data sets (default: TFDS's own,
-    ~/tensorflow_datasets)."""
-    archive: Text | None = None
+    root: FilePath | None = None
+    """`folder`: the folder of photos, or a `.txt`, `.csv` or `.tsv` file that lists them, with or
+    without classes (docs/photos.md). TFDS sources: the folder of prepared data sets (default:
+    TFDS's own, ~/tensorflow_datasets)."""
+    layout: Literal["auto", "classes", "splits", "flat"] = "auto"
+    """`folder`: what its subfolders are. `classes`: each is a class; `splits`: `train`, `test`,
+    `unlabelled` and the like, with classes in them; `flat`: of no meaning, without labels; `auto`:
+    decided by their names, and an error where they don't tell."""
+    archive: FilePath | None = None
     """TFDS sources without network: the archive, downloaded by hand (`stl10_binary.tar.gz`,
     `cifar-10-binary.tar.gz`), or for `imagenet` the folder with `ILSVRC2012_img_train.tar` and
     `ILSVRC2012_img_val.tar`."""
     pretrain: Literal["unlabelled", "train", "train+unlabelled"] | None = None
     """Split to pre-train on. Default: the unlabelled one if the source has it, else `train` without
     its labels."""
-    pretrain_images: Count | None = None
+    pretrain_images: Annotated[int, Field(ge=1, le=_MAX_IMAGES)] | None = None
     """Number of images to pre-train on, sampled by the seed (STL-10 paper, table 1). Default:
     all."""
     image_size: Annotated[int, Field(ge=8)] | None = None
@@ -160,7 +169,7 @@ class Encoder(Section):
     ] = "resnet50"
     """ResNet v1.5 as in deepmind-research, torchvision's ResNet-50 with wider 3x3 convolutions
     (`wide_resnet50_2`), or a small `convnet` for the demo."""
-    width: Positive = 1.0
+    width: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
     """Multiplies the number of channels: 2 is the papers' "(2x)"."""
     stem: Literal["7x7", "3x3", "3x3+pool"] = "7x7"
     """`7x7`: stride 2 and max-pooling, for photos; `3x3`: stride 1, no pooling, for 32 px images;
@@ -172,7 +181,10 @@ class Encoder(Section):
     padding: Padding = "same"
     """Padding of layers with a stride: `same` as TensorFlow and deepmind-research; `symmetric` as
     PyTorch, for weights that come from there."""
-    weights: Text | None = None
+    zero_init_residual: bool = False
+    """Initialises the scale of the last normalisation of each residual block with 0 instead of 1,
+    so that a block is the identity at first, as in SimCLR's and SimSiam's code."""
+    weights: FilePath | None = None
     """Initial weights: the `encoder.keras` that `python -m byol_tf.convert` or another run wrote,
     or its folder. Default: random, from the seed."""
 
@@ -183,16 +195,23 @@ class Projector(Section):
     BYOL paper, section 3.3.
     """
 
-    hidden_size: Count = 4096
+    hidden_size: Width = 4096
     """Width of the hidden layers."""
-    output_size: Annotated[int, Field(ge=2)] = 256
+    output_size: Annotated[int, Field(ge=2, le=_MAX_WIDTH)] = 256
     """Width of the projection, and of its prediction."""
     num_layers: Annotated[int, Field(ge=1, le=8)] = 2
     """Number of linear layers; SimSiam has 3."""
     normalization: Normalization = "batch"
     """See encoder.normalization."""
+    output_bias: bool = False
+    """Whether the last linear layer has a bias, as in the STL-10 paper's code."""
     normalize_output: bool = False
     """Normalises the projection too, as SimSiam does."""
+    output_scale: bool = True
+    """Whether the projection's normalisation has a trainable scale; false in SimSiam's code."""
+    output_center: bool = True
+    """Whether the projection's normalisation has a trainable offset; false in the code of SimSiam
+    and of SimCLR."""
 
 
 class Predictor(Section):
@@ -204,10 +223,13 @@ class Predictor(Section):
     kind: Literal["mlp", "none", "fixed"] = "mlp"
     """`none`: the projection is the prediction (STL-10 paper, table 2; SimCLR); `fixed`: keeps its
     random initial weights (SimSiam report, B)."""
-    hidden_size: Count = 4096
+    hidden_size: Width = 4096
     """Width of the hidden layer; less than projector.output_size is SimSiam's bottleneck."""
     normalization: Normalization = "batch"
     """See encoder.normalization."""
+    output_bias: bool = False
+    """Whether the last linear layer has a bias, as in the code of SimSiam and of the STL-10
+    paper."""
     normalize_output: bool = False
     """Normalises the prediction too (SimSiam report, D)."""
     learning_rate_multiplier: Positive = 1.0
@@ -238,7 +260,8 @@ class Objective(Section):
     """Temperature alpha of the extended InfoNCE; needed if `negatives` isn't 0."""
     weight: Positive = 1.0
     """Multiplies the loss. SimSiam's is 0.25 x BYOL's with `cosine` (half the sum of -cos), 0.5
-    with `cross_entropy`."""
+    with `cross_entropy`; 1 / (2 x temperature) is the scale of SimCLR's code, 1 / (4 x temperature)
+    that of its paper."""
 
 
 class Tau(Section):
@@ -266,10 +289,7 @@ class Tau(Section):
 
 
 class Optimizer(Section):
-    """The optimizer of the online network.
-
-    Biases and normalisation parameters are excluded from weight decay.
-    """
+    """The optimizer of the online network."""
 
     name: Literal["lars", "adam", "adamw", "lamb", "sgd"] = "adam"
     """`lars`: the BYOL paper's; `adam`: the STL-10 paper's; `sgd`: with momentum, SimSiam's;
@@ -286,6 +306,9 @@ class Optimizer(Section):
     weight_decay: NotNegative = 0.0
     """Adds decay x weight to the gradient before the optimizer's update (L2, as in the papers);
     `adamw` and `lamb` decouple it."""
+    exclude_norm_and_bias: bool = True
+    """Whether biases and normalisation parameters get no weight decay, and with `lars` no trust
+    ratio, as in the BYOL paper; false in the code of SimSiam and of the STL-10 paper."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Momentum of `lars` and `sgd`, and decay of the first moment of the others."""
 
@@ -301,6 +324,9 @@ class Training(Section):
     gradient_accumulation_steps: Count = 1
     """Number of micro-batches that each replica's batch is split into, to save memory; batch
     statistics are then those of a micro-batch."""
+    joint_batch_statistics: bool = False
+    """Whether batch statistics are those of all views together, as in SimCLR's code; otherwise each
+    view has its own, as in BYOL's and SimSiam's."""
     rematerialize: bool = False
     """Recomputes most of the encoder's activations in the backward pass instead of storing them:
     less memory, more time, same numbers."""
@@ -369,7 +395,7 @@ class Monitor(Section):
 class Run(Section):
     """The run folder: checkpoints and report."""
 
-    root: Text = "runs"
+    root: FilePath = "runs"
     """Folder in which run folders are created, each named <name>-<date>-<number>."""
     checkpoint_every_steps: Count | None = None
     """Steps between checkpoints, in addition to the one at each epoch's end; after the call, if

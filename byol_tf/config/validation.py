@@ -1,5 +1,6 @@
 """Validation of a config as read from JSON: every mistake at once, each with its key."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,13 +76,23 @@ def validate(
 
 
 def _unencodable(tree: dict[str, Any], path: Key) -> Iterator[ConfigIssue]:
-    r"""Finds lone surrogates such as "\ud800", which JSON can express and no file can hold."""
+    r"""Finds lone surrogates such as "\ud800", which JSON can express and no file can hold.
+
+    NUL characters are found too, which can be in no path. Python reads the name of a folder that
+    isn't UTF-8 as a string with surrogates from U+DC80 to U+DCFF.
+    """
     for name, value in tree.items():
         for text in (name, value):
-            if isinstance(text, str) and not _is_encodable(text):
+            if isinstance(text, str) and "\0" in text:
+                message = f"expected text without NUL characters; received {format_value(text)}"
+            elif isinstance(text, str) and not _is_encodable(text):
                 message = f"expected Unicode text; received {format_value(text)}"
-                yield ConfigIssue((*path, name), message)
-                break
+                if re.search("[\udc80-\udcff]", text):
+                    message += "; a folder with such a name can be named by a link (ln -s)"
+            else:
+                continue
+            yield ConfigIssue((*path, name), message)
+            break
         else:
             if isinstance(value, dict):
                 yield from _unencodable(value, (*path, name))

@@ -1,55 +1,54 @@
 """`python -m byol_tf.convert`: converts encoders from other projects."""
 
 import argparse
-import sys
+import functools
+import os
 from pathlib import Path
 
+from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, run_command
 from byol_tf.devices import prepare_environment
+from byol_tf.errors import ConversionError, describe_path
 
-_USAGE_ERROR = 2
 
-
-def main(arguments: list[str] | None = None) -> int:
+@ends_with_exit_code
+def main(arguments: list[str]) -> int:
     """Runs the command.
 
     Args:
         arguments: of the command line; those of this process by default.
 
     Returns:
-        The exit code: 0, or 2 with a message and nothing written if the file can't be converted.
+        The exit code: 0; 2 with a message and nothing written if the file can't be converted;
+        128 + n after signal n.
     """
     options = _parser().parse_args(arguments)
     source, out = Path(options.file), Path(options.out)
-    if not source.is_file():
-        received = "that is a folder" if source.is_dir() else "there is nothing there"
-        print(f"{source}: expected a file; {received}", file=sys.stderr)
-        return _USAGE_ERROR
+    if not os.path.isfile(source):
+        raise ConversionError(f"{source}: expected a file; {describe_path(source)}")
+    check_writable(out, "--out")
     prepare_environment()
     from byol_tf.convert.architecture import IMAGE_SIZE
     from byol_tf.convert.deepmind import read_deepmind
     from byol_tf.convert.torchvision import read_torchvision
     from byol_tf.convert.writing import check_out, write_folder
     from byol_tf.devices import set_precision
-    from byol_tf.errors import ConversionError
 
     set_precision("float32")
-    try:
-        check_out(out)
-        converted = (
-            read_deepmind(source, IMAGE_SIZE)
-            if options.layout == "deepmind"
-            else read_torchvision(source, IMAGE_SIZE, options.prefix)
-        )
-        files = write_folder(converted, source, out)
-    except ConversionError as error:
-        print(error, file=sys.stderr)
-        return _USAGE_ERROR
+    check_out(out)
+    converted = (
+        read_deepmind(source, IMAGE_SIZE)
+        if options.layout == "deepmind"
+        else read_torchvision(source, IMAGE_SIZE, options.prefix)
+    )
+    files = write_folder(converted, source, out)
     name, width = converted.architecture
     print(f"{source}: {converted.origin}")
     print(
         f"  {name}, width {width:g}, padding {converted.padding}, "
         f"{converted.encoder.count_params():,} parameters"
     )
+    if converted.assumed:
+        print(f"  assumed: {converted.assumed}")
     for skipped in converted.skipped:
         print(f"  not converted: {skipped}")
     for file in files:
@@ -58,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command_parser(
         prog="python -m byol_tf.convert",
         description="Converts an encoder from another project to a SavedModel and a .keras file.",
     )
@@ -66,11 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     deepmind = layouts.add_parser(
         "deepmind", help="BYOL checkpoint of deepmind-research (.pkl); no code in it is run"
     )
-    deepmind.add_argument("file", metavar="CHECKPOINT")
+    deepmind.add_argument("file", metavar="CHECKPOINT", type=os.path.expanduser)
     torchvision = layouts.add_parser(
         "torchvision", help="state dict of a ResNet with torchvision's names (.safetensors)"
     )
-    torchvision.add_argument("file", metavar="FILE")
+    torchvision.add_argument("file", metavar="FILE", type=os.path.expanduser)
     torchvision.add_argument(
         "--prefix",
         metavar="P",
@@ -78,9 +77,17 @@ def _parser() -> argparse.ArgumentParser:
         "one encoder)",
     )
     for layout in (deepmind, torchvision):
-        layout.add_argument("--out", metavar="DIR", required=True, help="a new or empty folder")
+        layout.add_argument(
+            "--out",
+            metavar="DIR",
+            type=os.path.expanduser,
+            required=True,
+            help="a new or empty folder",
+        )
     return parser
 
 
+command = functools.partial(run_command, main)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

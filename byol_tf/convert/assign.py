@@ -8,16 +8,18 @@ import keras
 import numpy as np
 
 from byol_tf.convert.architecture import Architecture
-from byol_tf.errors import ConversionError
+from byol_tf.errors import ConversionError, escape
 
 _MAX_LISTED = 8
 """Most names in a message; a network has hundreds, and when one is wrong, often all are."""
 
 
 def list_names(names: Sequence[str]) -> str:
-    """Returns `a, b, c and 40 more`."""
+    """Returns `a, b, c and 40 more`, printable whatever the names in the file are."""
     more = len(names) - _MAX_LISTED
-    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(escape(name, 120) for name in names[:_MAX_LISTED]) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Converted:
         target_encoder: the target network's encoder, if the file has one.
         target_heads: the target network's heads, as `heads`.
         skipped: descriptions of what else the file has, which isn't converted.
+        assumed: a description of what the tensors don't determine.
     """
 
     architecture: Architecture
@@ -44,6 +47,7 @@ class Converted:
     target_encoder: keras.Model | None = None
     target_heads: dict[str, keras.Model] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    assumed: str = ""
 
 
 class Tensor(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 
 from byol_tf.convert.architecture import infer_architecture, parse_layer_name
 from byol_tf.convert.assign import Converted, Slot, Tensor, assign_tensors, list_names
-from byol_tf.errors import ConversionError
+from byol_tf.errors import ConversionError, code_span
 from byol_tf.models.networks import build_encoder
 
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
@@ -22,6 +22,9 @@ _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer
 which lightly's examples use."""
 _MARKERS = {"layer1.0.conv1.weight": False, "4.0.conv1.weight": True}
 """A tensor that every ResNet has -> whether the children are numbered."""
+_HEADS = ("fc", "projection_head", "prototypes", "projector", "predictor", "head", "classifier")
+"""Modules behind the pooling that some projects keep beside the ResNet's layers: torchvision's
+classifier, SwAV's heads (`facebookresearch/swav`, `src/resnet50.py`), and other usual names."""
 _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.")
 _VARIABLES = {
     "kernel": "weight",
@@ -54,11 +57,10 @@ def read_torchvision(path: Path, size: int, prefix: str | None = None) -> Conver
     }
     if numbered:
         tensors = _rename_children(tensors)
-    classifier = [name for name in tensors if name.startswith("fc.")]
     encoder_tensors = {
         name: tensor
         for name, tensor in tensors.items()
-        if name not in classifier and not name.endswith(".num_batches_tracked")
+        if name.split(".")[0] not in _HEADS and not name.endswith(".num_batches_tracked")
     }
     source = f"{path}, prefix {prefix!r}" if prefix else f"{path}"
     blocks = [match for match in map(_BLOCK.match, encoder_tensors) if match]
@@ -76,17 +78,24 @@ def read_torchvision(path: Path, size: int, prefix: str | None = None) -> Conver
     encoder = build_encoder(architecture.name, size, architecture.width, padding="symmetric")
     slots = [_slot(layer, variable) for layer in encoder.layers for variable in layer.variables]
     assign_tensors(slots, encoder_tensors, source)
-    others = sorted({name.split(".")[0] for name in all_tensors if not name.startswith(prefix)})
+    heads = {name.split(".")[0] for name in tensors} & set(_HEADS)
+    others = sorted(
+        {_module(name, prefix) for name in all_tensors if not name.startswith(prefix)}
+        | {f"{prefix}{head}" for head in heads - {"fc"}}
+    )
     return Converted(
         architecture=architecture,
         padding="symmetric",
         encoder=encoder,
         origin="a state dict with torchvision's names for a ResNet, in safetensors"
-        + (f", under the prefix `{prefix}`" if prefix else "")
+        + (f", under the prefix {code_span(prefix)}" if prefix else "")
         + (" with numbered children" if numbered else ""),
+        assumed="torchvision's strides (in the 3x3 convolution of a block, where detectron2 and "
+        "Caffe have them in the first 1x1; 2 in the stem, with pooling) and no dilation, which "
+        "tensors don't determine",
         skipped=(
-            *(("its last layer (`fc`)",) if classifier else ()),
-            *(f"`{name}`" for name in others),
+            *(("its last layer (`fc`)",) if "fc" in heads else ()),
+            *map(code_span, others),
         ),
     )
 
@@ -146,6 +155,19 @@ def _find_prefix(path: Path, names: list[str], requested: str | None) -> tuple[s
             f"{path}: expected one ResNet; found {listed}. Name one with --prefix"
         )
     return next(iter(prefixes.items()))
+
+
+def _module(name: str, prefix: str) -> str:
+    """Returns the module of a tensor outside of the encoder.
+
+    It is the first part of the name in which it differs from the encoder's prefix, with what comes
+    before: of MoCo's `module.queue`, where the encoder is `module.encoder_q.`, all of it.
+    """
+    parts, own = name.split("."), prefix.split(".")
+    shared = 0
+    while shared < len(parts) - 1 and parts[shared] == own[shared]:
+        shared += 1
+    return ".".join(parts[: shared + 1])
 
 
 def _rename_children(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,15 +6,17 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from byol_tf import __version__
 from byol_tf.config.schema import Config
 from byol_tf.convert.architecture import IMAGE_SIZE
 from byol_tf.convert.assign import Converted
-from byol_tf.errors import ConversionError
+from byol_tf.errors import ConversionError, code_span
 from byol_tf.export.model_card import front_matter, preparation
 from byol_tf.export.saved_model import export_encoder
 from byol_tf.models.inference import inference_model, plain_encoder
-from byol_tf.runs.files import SAVED_MODEL_VERSION, atomic_folder
+from byol_tf.runs.files import SAVED_MODEL_VERSION, atomic_folder, why_no_folder
 
 
 def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
@@ -42,23 +44,24 @@ def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
             )
             card = _card(converted, config, source.name, _sha256(source), files, out)
             (folder / "README.md").write_text(card, encoding="utf-8")
-    except OSError as error:
-        raise ConversionError(
-            f"--out {out}: can't be written: {error.strerror or error}"
-        ) from error
+    except (OSError, tf.errors.OpError) as error:  # TensorFlow's own of a full disk
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ConversionError(f"--out {out}: can't be written: {reason}") from error
     return ["README.md", "USAGE.md", "config.json", *files]
 
 
 def check_out(out: Path) -> None:
     """Raises `ConversionError` unless the folder is new or empty."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if reason := why_no_folder(out):
+        raise ConversionError(f"--out {out}: expected a new or empty folder; {reason}")
+    if out.exists() and any(out.iterdir()):
         raise ConversionError(f"--out {out}: expected a new or empty folder; it isn't empty")
 
 
 def _write_networks(converted: Converted, folder: Path, config: Config) -> dict[str, str]:
     """Writes the networks; returns the name of each file with its inputs and outputs."""
     preparation = config.views.preparation
-    export_encoder(inference_model(converted.encoder, *preparation), folder, config)
+    export_encoder(inference_model(converted.encoder, *preparation), folder)
     signature = (
         "images `[N, H, W, 3]` of any size, 0 to 255, to representations `[N, "
         f"{converted.encoder.output_shape[-1]}]`"
@@ -105,12 +108,13 @@ def _card(
         if converted.skipped
         else "All tensors of the file were converted."
     )
+    assumed = f"* Assumed: {converted.assumed}.\n" if converted.assumed else ""
     encoder, settings = (shlex.quote(str(out / file)) for file in ("encoder.keras", "config.json"))
     rows = "\n".join(f"| `{file}` | {signature} |" for file, signature in files.items())
     return f"""{front_matter(name, [name])}
 # {name}{f" ({width:g}x)" if width != 1 else ""}, converted
 
-From `{source}`: {converted.origin}. SHA-256 `{sha256}`. Converted to float32 by byol_tf
+From {code_span(source)}: {converted.origin}. SHA-256 `{sha256}`. Converted to float32 by byol_tf
 {__version__}; the values are unchanged. The terms of use of the weights are those of their
 publisher.
 
@@ -122,7 +126,7 @@ publisher.
 * {preparation(config.views)}
   On square images of {config.views.size} px the representations are those of the original network; on other images
   they differ as far as the original's resizing and cropping differs from this.
-* {skipped}
+{assumed}* {skipped}
 
 ```python
 import tensorflow as tf

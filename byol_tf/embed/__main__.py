@@ -1,58 +1,46 @@
 """`python -m byol_tf.embed`: embeds a folder of photos, finds similar ones, predicts labels."""
 
 import argparse
+import functools
 import hashlib
-import io
 import json
 import os
 import shlex
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from byol_tf import __version__
+from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, run_command
 from byol_tf.devices import prepare_environment
 from byol_tf.embed.encoder_files import encoder_files
 from byol_tf.embed.labels import match_labels, read_labels
-from byol_tf.embed.photos import EmbeddedPhotos, EmbeddingInterrupted
+from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.embed.store import Store
-from byol_tf.errors import ConfigError, EmbedError, ProtocolError
-from byol_tf.logs import configure_logging
-from pipelines.sources import FlatImageFolder, SourceError
+from byol_tf.logs import counted
+from pipelines.sources import FlatImageFolder
 
-_USAGE_ERROR, _INTERRUPTED = 2, 130
+if TYPE_CHECKING:
+    from byol_tf.embed.similar import Query
 
 
-def main(arguments: list[str] | None = None) -> int:
+@ends_with_exit_code
+def main(arguments: list[str]) -> int:
     """Runs the command.
 
     Args:
         arguments: of the command line; those of the process by default.
 
     Returns:
-        The exit code: 0, 2 with a message if encoder, photos or labels are wrong, 130 after Ctrl-C.
-        What was embedded until then is stored, and the same command resumes.
+        The exit code: 0, 2 with a message if encoder, photos, labels or output folder are wrong,
+        128 + n after signal n. What was embedded until then is stored, and the same command
+        resumes.
     """
-    options = _parser().parse_args(arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name needn't be valid text
-    configure_logging()
-    try:
-        result = _run(options, sys.argv[1:] if arguments is None else arguments)
-    except (EmbedError, SourceError, ConfigError, ProtocolError) as error:
-        print(error, file=sys.stderr)
-        return _USAGE_ERROR
-    except EmbeddingInterrupted as interrupt:
-        print(f"\nstopped; {interrupt.count:,} photos are embedded. The same command resumes")
-        return _INTERRUPTED
-    except KeyboardInterrupt:  # before or after the photos are embedded
-        print("\nstopped")
-        return _INTERRUPTED
-    print(json.dumps(result))
+    print(json.dumps(_run(_parser().parse_args(arguments), arguments)))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command_parser(
         prog="python -m byol_tf.embed",
         description="Embeds all photos below a folder, each once; finds similar ones; predicts "
         "labels from a few. Changes no photo.",
@@ -60,15 +48,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--encoder",
         metavar="PATH",
+        type=os.path.expanduser,
         required=True,
         help="a run folder, the folder of a SavedModel, or a .keras file",
     )
     parser.add_argument(
-        "--images", metavar="DIR", required=True, help="the folder of photos, flat or nested"
+        "--images",
+        metavar="DIR",
+        type=os.path.expanduser,
+        required=True,
+        help="the folder of photos, flat or nested",
     )
     parser.add_argument(
         "--nearest",
         metavar="PHOTO",
+        type=os.path.expanduser,
         nargs="+",
         default=[],
         help="show the photos most similar to these, from DIR or elsewhere",
@@ -76,11 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--few",
         metavar="LABELS",
+        type=os.path.expanduser,
         help="a table with the columns path and label: predict the labels of all other photos",
     )
     parser.add_argument(
         "--out",
         metavar="DIR",
+        type=os.path.expanduser,
         help="the output folder (default: embeddings/<folder>-<digest of encoder and folder>)",
     )
     return parser
@@ -100,29 +96,30 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         from byol_tf.embed.similar import read_query
 
         queries = [read_query(text, images) for text in options.nearest]
-    store = Store(
-        _output_folder(options, encoder.digest, images.folder), encoder.digest, images.folder
-    )
+    out = _output_folder(options, encoder.digest, images.folder)
+    check_writable(out, "--out")
+    store = Store(out, encoder.digest, images.folder)
     facts = {
         "encoder": str(encoder.path),
         "byol_tf": __version__,
         "command": shlex.join(["python", "-m", "byol_tf.embed", *arguments]),
     }
-    embedded = EmbeddedPhotos(images, encoder, store, facts)
     prepare_environment()
-    embedded.embed_missing()
-    _print_photos(embedded)
-    result = {
-        "out": str(store.root),
-        "photos": len(embedded.photos),
-        "dimensions": embedded.embeddings.shape[1],
-        "reused": embedded.reused,
-        "skipped": len(embedded.skipped),
-    }
-    if queries:
-        _find_similar(embedded, queries)
-    if labels is not None:
-        result["few"] = _predict_labels(embedded, labels, options.few)
+    with store.locked():
+        embedded = EmbeddedPhotos(images, encoder, store, facts)
+        embedded.embed_missing()
+        _print_photos(embedded)
+        result = {
+            "out": str(store.root),
+            "photos": len(embedded.photos),
+            "dimensions": embedded.embeddings.shape[1],
+            "reused": embedded.reused,
+            "skipped": len(embedded.skipped),
+        }
+        if queries:
+            _find_similar(embedded, queries)
+        if labels is not None:
+            result["few"] = _predict_labels(embedded, labels, options.few)
     _print_next_commands(options, embedded)
     return result
 
@@ -135,24 +132,34 @@ def _output_folder(options: argparse.Namespace, digest: str, images: Path) -> Pa
     return Path("embeddings") / f"{images.name or 'photos'}-{name_digest}"
 
 
-def _find_similar(embedded: EmbeddedPhotos, queries: list) -> None:
-    from byol_tf.embed.similar import write_similar
+def _find_similar(embedded: EmbeddedPhotos, queries: list["Query"]) -> None:
+    from byol_tf.embed.similar import SHEET_QUERIES, find_similar, write_nearest_sheet, write_table
 
     table, sheet = embedded.store.root / "nearest.csv", embedded.store.root / "nearest.png"
-    similar = write_similar(embedded, queries, table, sheet)
-    for query, names in zip(queries, similar, strict=True):
-        print(f"\n  most similar to {query.name}: {', '.join(names[:3])}", end="")
-    print(f"\n  {sheet}   the sheet\n  {table}   the same as a table")
+    similar = find_similar(embedded, queries)
+    write_table(table, similar)
+    print()
+    for matches in similar:
+        names = ", ".join(photo.name for photo, _ in matches.photos[:3])
+        print(f"  most similar to {matches.query.name}: {names}")
+    print(f"  {table}   all as a table")
+    write_nearest_sheet(sheet, embedded, similar)
+    shown = f"the first {SHEET_QUERIES} as" if len(similar) > SHEET_QUERIES else "the same as"
+    print(f"  {sheet}   {shown} a sheet")
 
 
 def _predict_labels(embedded: EmbeddedPhotos, labels: dict[str, str], file: str) -> dict:
     from byol_tf.embed.few_shot import fit_few_shot
-    from byol_tf.embed.predictions import label_rows, write_predictions
+    from byol_tf.embed.predictions import (
+        label_rows,
+        write_predictions,
+        write_uncertain_sheet,
+    )
 
     rows = label_rows(embedded, labels, file)
     result = fit_few_shot(embedded.embeddings, rows)
     table, sheet = embedded.store.root / "predictions.csv", embedded.store.root / "uncertain.png"
-    counts = write_predictions(embedded, rows, result, table, sheet)
+    counts = write_predictions(embedded, rows, result, table)
     print(f"\n  {len(rows)} labels of {len(counts)} classes; predicted for the others: ", end="")
     print(", ".join(f"{name} {count:,}" for name, count in counts.items()))
     facts = {"labels": len(rows), "classes": result.classes, "accuracy": None, "interval": None}
@@ -173,7 +180,9 @@ def _predict_labels(embedded: EmbeddedPhotos, labels: dict[str, str], file: str)
             )
         facts["accuracy"] = round(estimate.accuracy, 4)
         facts["interval"] = [round(estimate.low, 4), round(estimate.high, 4)]
-    print(f"  {table}   the least certain first\n  {sheet}   a sheet of those")
+    print(f"  {table}   the least certain first")
+    if write_uncertain_sheet(embedded, rows, result, sheet):
+        print(f"  {sheet}   a sheet of those")
     return facts
 
 
@@ -182,8 +191,8 @@ def _print_photos(embedded: EmbeddedPhotos) -> None:
     reused = min(embedded.reused, count)
     stored = "all" if reused == count else f"{reused:,}" if reused else "none"
     print(
-        f"\n  {count:,} photos below {embedded.images.folder}, {dimensions:,} numbers each "
-        f"({stored} stored before)"
+        f"\n  {counted(count, 'photo')} below {embedded.images.folder}, "
+        f"{counted(dimensions, 'number')} each ({stored} stored before)"
     )
     if not reused:  # otherwise the notes would be about a part of the photos
         for note in embedded.images.notes():
@@ -221,5 +230,7 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
     print(f"    embeddings = numpy.load({str(store.embeddings)!r})['embeddings']\n")
 
 
+command = functools.partial(run_command, main)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

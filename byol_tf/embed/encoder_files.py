@@ -5,9 +5,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from byol_tf.errors import EmbedError
+from byol_tf.errors import EmbedError, describe_path
 from byol_tf.runs.checkpoints import list_checkpoints
-from byol_tf.runs.files import newest_version
+from byol_tf.runs.files import check_fits_memory, newest_version
 from byol_tf.runs.folder import RunFolder
 
 
@@ -37,14 +37,21 @@ def encoder_files(text: str) -> EncoderFiles:
     Raises:
         EmbedError: if there is no encoder.
     """
-    path = newest_version(Path(text).expanduser())
-    if path.is_file():
+    path = Path(text).expanduser()
+    if os.path.isfile(path):
         return EncoderFiles(path, False, _digest([path]))
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise EmbedError(
             f"--encoder {text}: expected a run folder, the folder of a SavedModel or a .keras "
-            "file; there is nothing there"
+            f"file; {describe_path(path)}"
         )
+    try:
+        return _in_folder(text, newest_version(path))
+    except OSError as error:
+        raise EmbedError(f"--encoder {text}: can't be read: {error.strerror or error}") from error
+
+
+def _in_folder(text: str, path: Path) -> EncoderFiles:
     if (path / "saved_model.pb").is_file():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return EncoderFiles(path, False, _digest(files))
@@ -65,6 +72,7 @@ def _digest(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         try:
+            check_fits_memory([path])
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").digest()
         except OSError as error:

@@ -1,80 +1,58 @@
 """Tables of a few labels, as people write them."""
 
-import csv
 import difflib
-import io
 import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from byol_tf.errors import EmbedError
+from byol_tf.runs.files import name_of_cell
+from pipelines.sources import SourceError, TableRow, read_table
 
 _MAX_ERRORS = 20
 _MAX_COMPARISONS = 20_000  # of a wrong path with a name, for all hints: about a second
 
 
-@dataclass(frozen=True)
-class LabelRow:
-    """A label in a table.
+def read_labels(file: Path) -> list[TableRow]:
+    """Reads a table whose first line names a column of paths and one of labels.
 
-    Attributes:
-        line: its number in the file.
-        path: as written, with the spaces around it.
-        label: without spaces around it.
-    """
-
-    line: int
-    path: str
-    label: str
-
-
-def read_labels(file: Path) -> list[LabelRow]:
-    """Reads a table with the columns `path` and `label`, separated by commas, semicolons or tabs.
-
-    Other columns and rows without a label are ignored: `index.csv` with a column `label` of which
-    some cells are filled in is such a table, and so is `predictions.csv`.
+    Rows without a label are ignored: `index.csv` with a column `label` of which some cells are
+    filled in is such a table, and so is `predictions.csv`. See `pipelines.sources.read_table`.
 
     Raises:
         EmbedError: if the file can't be read, lacks a column, or has wrong rows, each with its
             line.
     """
-    text = _read_text(file)
-    header = text.split("\n", 1)[0].strip()
-    separator = max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    columns = [name.strip().lower() for name in next(reader, [])]
-    if any(columns.count(name) != 1 for name in ("path", "label")):
+    try:
+        table = read_table(file)
+    except OSError as error:
+        raise EmbedError(
+            f"--few {file}: expected a table with the columns path and label; "
+            f"{error.strerror or error}"
+        ) from error
+    except SourceError as error:
+        raise EmbedError(str(error)) from error
+    if not table.names_classes:
         raise EmbedError(
             f"{file}:1: expected a first line that names the columns path and label; received "
-            f"{header[:80]!r}"
+            f"{table.first_line[:80]!r}"
         )
-    path_column, label_column = columns.index("path"), columns.index("label")
-    rows: list[LabelRow] = []
-    errors: list[str] = []
-    try:
-        for cells in reader:
-            # a short row has empty cells at its end
-            path, label = (
-                cells[column] if column < len(cells) else ""
-                for column in (path_column, label_column)
-            )
-            label = label.strip()
-            if label and path.strip():
-                rows.append(LabelRow(reader.line_num, path, label))
-            elif label:
-                errors.append(f"{file}:{reader.line_num}: a label ({label[:40]!r}) without a path")
-    except csv.Error as error:
-        errors.append(f"{file}:{reader.line_num}: {error}")
-    _raise_errors(errors)
+    rows = [row for row in table.rows if row.label]
+    for row in rows:
+        for character in row.path + row.label:
+            if "\udc80" <= character <= "\udcff":  # a byte that is no UTF-8
+                raise EmbedError(
+                    f"{file}:{row.line}: expected text in UTF-8; received byte "
+                    f"0x{ord(character) - 0xDC00:02x}"
+                )
     return rows
 
 
 def match_labels(
-    file: Path, rows: Iterable[LabelRow], names: Iterable[str], folder: Path
+    file: Path, rows: Iterable[TableRow], names: Iterable[str], folder: Path
 ) -> dict[str, str]:
     """Returns the label of each photo in a table.
 
@@ -158,27 +136,12 @@ class NameHints:
         return names
 
 
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise EmbedError(
-            f"--few {file}: expected a table with the columns path and label; "
-            f"{error.strerror or error}"
-        ) from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise EmbedError(
-            f"{file}:{line}: expected text in UTF-8; received byte "
-            f"0x{error.object[error.start]:02x}"
-        ) from None
-
-
 def _candidate_names(path: str, folder: Path) -> Iterator[str]:
     """The names that a path may mean, the most likely first."""
     for written in dict.fromkeys((path, path.strip())):
         yield written
         yield unicodedata.normalize("NFC", written)
+        yield name_of_cell(written)
         absolute = Path(written).expanduser().absolute()
         yield os.path.relpath(absolute, folder).replace(os.sep, "/")
 

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from byol_tf.embed.encoder_files import EncoderFiles
 from byol_tf.embed.store import Store
-from byol_tf.errors import EmbedError
+from byol_tf.errors import EmbedError, WorkKept
+from byol_tf.logs import counted
 from pipelines.sources import FlatImageFolder, Photo
 
 if TYPE_CHECKING:
@@ -27,18 +28,6 @@ _PART_BYTES = 2**28  # of new rows: writing a part copies them
 _MOVE_BYTES = 2**22  # of rows that are moved at once
 
 logger = logging.getLogger(__name__)
-
-
-class EmbeddingInterrupted(Exception):
-    """Ctrl-C while photos were embedded; the finished ones are stored.
-
-    Attributes:
-        count: number of photos that are embedded.
-    """
-
-    def __init__(self, count: int):
-        super().__init__()
-        self.count = count
 
 
 class BatchEmbedder:
@@ -117,7 +106,7 @@ class EmbeddedPhotos:
             return load_encoder_file(self.encoder.path)
         folder = RunFolder(self.encoder.path)
         config = load_config(folder.config)
-        return exported_form(load_run_encoder(config, folder), *config.views.preparation)
+        return exported_form(load_run_encoder(config, folder))
 
     def embed_image(self, pixels: np.ndarray) -> np.ndarray:
         """Embeds any image, uint8 `[height, width, 3]`: float32 `[d]`."""
@@ -128,7 +117,7 @@ class EmbeddedPhotos:
 
         Raises:
             EmbedError: if no photo can be read, or the encoder returns NaN or infinity.
-            EmbeddingInterrupted: on Ctrl-C.
+            WorkKept: on Ctrl-C, once the finished rows are stored.
             ProtocolError: if the encoder can't be loaded (see `runs/encoders.py`).
         """
         missing = np.flatnonzero(~self._present)
@@ -137,7 +126,8 @@ class EmbeddedPhotos:
                 self._embed(missing)
             except KeyboardInterrupt:
                 self._store()
-                raise EmbeddingInterrupted(len(self.photos)) from None
+                count = counted(len(self.photos), "embedded photo")
+                raise WorkKept(f"{count} stored. The same command resumes") from None
         if not self._present.any():
             examples = "; ".join(
                 f"{name}: {reason}" for name, reason in sorted(self.skipped.items())[:5]
@@ -148,7 +138,7 @@ class EmbeddedPhotos:
         self._store()
 
     def _embed(self, missing: np.ndarray) -> None:
-        logger.info("embedding %s photos", f"{len(missing):,}")
+        logger.info("embedding %s", counted(len(missing), "photo"))
         embedder = None
         start = self._last_save = time.monotonic()
         photos = self.images.read_each([self.images.photos[row] for row in missing])
@@ -168,7 +158,7 @@ class EmbeddedPhotos:
                 embedder.finish()
         seconds = time.monotonic() - start
         rate = len(missing) / max(seconds, 1e-9)
-        logger.info("%s photos, %.1f photos/s, %.1f s", f"{len(missing):,}", rate, seconds)
+        logger.info("%s, %.1f photos/s, %.1f s", counted(len(missing), "photo"), rate, seconds)
 
     def _put(self, row: int, embedding: np.ndarray) -> None:
         if not np.isfinite(embedding).all():

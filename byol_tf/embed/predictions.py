@@ -42,11 +42,7 @@ def label_rows(embedded: EmbeddedPhotos, labels: dict[str, str], file: str) -> d
 
 
 def write_predictions(
-    embedded: EmbeddedPhotos,
-    labels: dict[int, str],
-    result: FewShotResult,
-    table: Path,
-    sheet: Path,
+    embedded: EmbeddedPhotos, labels: dict[int, str], result: FewShotResult, table: Path
 ) -> dict[str, int]:
     """Writes the predicted label of each photo, the least certain first and labelled ones last.
 
@@ -55,7 +51,6 @@ def write_predictions(
         labels: from row to label.
         result: of `fit_few_shot` with these labels.
         table: the CSV file to write: path, label, prediction, probability, and that of each class.
-        sheet: the PNG to write, with the least certain photos.
 
     Returns:
         For each class the number of photos without a label that are predicted to be of it.
@@ -63,7 +58,7 @@ def write_predictions(
     names = [photo.name for photo in embedded.photos]
     predictions = result.probabilities.argmax(axis=1)
     certainty = result.probabilities.max(axis=1)
-    order = sorted(range(len(names)), key=lambda row: (row in labels, certainty[row], row))
+    order = _least_certain_first(labels, result)
     write_csv(
         table,
         (
@@ -77,15 +72,39 @@ def write_predictions(
         ),
     )
     unlabelled = [row for row in order if row not in labels]
-    cells = [
-        Cell(
-            read_thumbnail(embedded.images, embedded.photos[row]),
-            f"{short_name(names[row])}\n{result.classes[predictions[row]]}? {certainty[row]:.0%}",
-        )
-        for row in unlabelled[:_SHEET_PHOTOS]
-    ]
-    if cells:
-        rows = [cells[i : i + _SHEET_COLUMNS] for i in range(0, len(cells), _SHEET_COLUMNS)]
-        write_sheet(sheet, rows, "the least certain photos: label these next")
     counts = np.bincount(predictions[unlabelled], minlength=len(result.classes))
     return dict(zip(result.classes, counts.tolist(), strict=True))
+
+
+def write_uncertain_sheet(
+    embedded: EmbeddedPhotos, labels: dict[int, str], result: FewShotResult, sheet: Path
+) -> bool:
+    """Draws the photos whose labels are the least certain.
+
+    Args:
+        embedded: the photos.
+        labels: from row to label.
+        result: of `fit_few_shot` with these labels.
+        sheet: the PNG to write.
+
+    Returns:
+        Whether it was written: not if each photo has a label.
+    """
+    unlabelled = [row for row in _least_certain_first(labels, result) if row not in labels]
+    cells = []
+    for row in unlabelled[:_SHEET_PHOTOS]:
+        photo, probabilities = embedded.photos[row], result.probabilities[row]
+        prediction = f"{result.classes[probabilities.argmax()]}? {probabilities.max():.0%}"
+        caption = f"{short_name(photo.name)}\n{prediction}"
+        cells.append(Cell(read_thumbnail(embedded.images, photo), caption))
+    if not cells:
+        return False
+    rows = [cells[i : i + _SHEET_COLUMNS] for i in range(0, len(cells), _SHEET_COLUMNS)]
+    write_sheet(sheet, rows, "the least certain photos: label these next")
+    return True
+
+
+def _least_certain_first(labels: dict[int, str], result: FewShotResult) -> list[int]:
+    """Returns the rows in the order of the table."""
+    certainty = result.probabilities.max(axis=1)
+    return sorted(range(len(certainty)), key=lambda row: (row in labels, certainty[row], row))

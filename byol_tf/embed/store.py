@@ -24,19 +24,24 @@ from pathlib import Path
 
 import numpy as np
 
-from byol_tf.errors import EmbedError
+from byol_tf.errors import EmbedError, RunFolderError
 from byol_tf.runs.files import (
     atomic_file,
     csv_text,
+    name_of_cell,
+    read_json_object,
     remove_left_overs,
+    why_no_folder,
     write_atomically,
     write_csv,
 )
+from byol_tf.runs.folder import LOCK_NAME
+from byol_tf.runs.lock import RunLock
 from pipelines.sources import Photo
 
 _READ_BYTES = 2**22
 """Of embeddings that are read at once."""
-_INVALID_FILE = (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError)
+_INVALID_FILE = (OSError, ValueError, KeyError, TypeError, csv.Error, zipfile.BadZipFile, EOFError)
 
 PhotoKey = tuple[str, int, int]
 """Name, bytes and modification time, by which an unchanged photo is recognised."""
@@ -85,9 +90,12 @@ class Store:
         self._check()
 
     def _check(self) -> None:
-        if not self.root.exists() or (
-            self.root.is_dir() and all(path.name.startswith(".") for path in self.root.iterdir())
-        ):
+        if reason := why_no_folder(self.root):
+            raise EmbedError(f"--out {self.root}: expected a folder, new or not; {reason}")
+        try:
+            if all(path.name.startswith(".") for path in self.root.iterdir()):
+                return
+        except FileNotFoundError:
             return
         about = self._read_about()
         if about is None:
@@ -107,10 +115,30 @@ class Store:
 
     def _read_about(self) -> dict | None:
         try:
-            about = json.loads(self.about.read_text(encoding="utf-8"))
+            about = read_json_object(self.about)
         except (OSError, ValueError):
             return None
-        return about if isinstance(about, dict) and "encoder_digest" in about else None
+        return about if "encoder_digest" in about else None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from writing the folder; one that stays empty is removed again.
+
+        Raises:
+            EmbedError: if another process writes there, or the folder can't be made.
+        """
+        is_new = not self.root.exists()
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = RunLock(self.root, "folder", "Wait for it, or name another --out")
+                stack.enter_context(lock)
+            except RunFolderError as error:
+                raise EmbedError(f"--out {error}") from error
+            try:
+                yield
+            finally:
+                if is_new and [path.name for path in self.root.iterdir()] == [LOCK_NAME]:
+                    shutil.rmtree(self.root, ignore_errors=True)
 
     def read(self, photos: Sequence[Photo]) -> StoredEmbeddings:
         """Reads the stored rows of some photos; damaged or incomplete files are ignored.
@@ -246,7 +274,7 @@ def _index_text(photos: Sequence[Photo]) -> str:
 def _parse_index(index: bytes) -> list[PhotoKey]:
     """The photos of an index, in the order of its rows, which ascend from 0."""
     table = csv.DictReader(io.StringIO(index.decode("utf-8"), newline=""))
-    return [(row["path"], int(row["bytes"]), int(row["modified"])) for row in table]
+    return [(name_of_cell(row["path"]), int(row["bytes"]), int(row["modified"])) for row in table]
 
 
 def _part_index(file: Path) -> bytes:

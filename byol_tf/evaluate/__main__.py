@@ -1,25 +1,32 @@
 """`python -m byol_tf.evaluate`: evaluates an encoder on labelled images."""
 
 import argparse
+import functools
 import hashlib
 import json
 import logging
+import os
 import shlex
 import sys
 import time
 from pathlib import Path
 
+from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, run_command
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
-from byol_tf.errors import ConfigError, ProtocolError
+from byol_tf.errors import (
+    SAVES_FAILED,
+    ProtocolError,
+    WorkKept,
+    describe_path,
+)
 from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
-from byol_tf.logs import configure_logging
-from byol_tf.runs.files import write_atomically
+from byol_tf.logs import ProgressLog
+from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
 from pipelines.sources import SourceError
 
-_USAGE_ERROR = 2
 _RUN_KEYS = ("data.", "seed=")
 """Overrides that a run allows: other images or another sample. The rest determined its encoder."""
 _NAME_PREFIXES = {
@@ -32,50 +39,74 @@ _NAME_PREFIXES = {
     "batch_size": "batch",
     "seeds": "seeds",
     "rates": "rates",
+    "preset": "",
 }
 """Of the options that change a figure, in the name of the result's folder."""
 
 logger = logging.getLogger("byol_tf.evaluate")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@ends_with_exit_code
+def main(arguments: list[str]) -> int:
     """Runs the command.
 
     Args:
         arguments: of the command line; those of the process by default.
 
     Returns:
-        The exit code: 0, or 2 with a message and nothing written if encoder, images or options are
-        wrong.
+        The exit code: 0; 2 with a message and nothing written if encoder, images, options or
+        output folder are wrong; 74 if the result can't be written, which is printed then; 128 + n
+        after signal n. The seeds that were finished by then are printed and kept in
+        `partial.json`.
     """
     options = _parser().parse_args(arguments)
-    configure_logging()
-    try:
-        config = _load_config(options)
-        folder = _output_folder(options)
-        prepare_environment()
-        result = _evaluate(options, config)
-    except (ConfigError, ProtocolError, SourceError) as error:
-        print(error, file=sys.stderr)
-        return _USAGE_ERROR
-    result["command"] = shlex.join(
-        ["python", "-m", "byol_tf.evaluate", *(sys.argv[1:] if arguments is None else arguments)]
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "result.json", json.dumps(result, indent=2) + "\n")
-    _print_result(result, folder)
+    config = _load_config(options)
+    folder = _output_folder(options)
+    check_writable(folder, "--run" if options.out is None else "--out")
+    prepare_environment()
+    result, stopped = _evaluate(options, config)
+    result["command"] = shlex.join(["python", "-m", "byol_tf.evaluate", *arguments])
+    file = folder / ("result.json" if stopped is None else "partial.json")
+    curve = result.pop("curve", None)
+    _print_result(result)
+    error = _write_result(file, result, curve)
+    print(f"  {file if error is None else 'not saved'}\n")
+    print(json.dumps(result))
+    if stopped is not None:
+        raise WorkKept(f"{stopped}; they are in {file}" if error is None else str(stopped))
+    if error is not None:
+        print(f"{file}: can't be written: {error.strerror or error}", file=sys.stderr)
+        return SAVES_FAILED
     return 0
+
+
+def _write_result(file: Path, result: dict, curve: list[dict] | None) -> OSError | None:
+    """Writes result and curve; returns why they can't be, for a message after the figures."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if curve:
+            write_csv(
+                file.with_name("curve.csv"), tuple(curve[0]), (tuple(row.values()) for row in curve)
+            )
+        write_atomically(file, json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        return error
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     encoder = common.add_mutually_exclusive_group(required=True)
     encoder.add_argument(
-        "--run", metavar="DIR", help="a run folder: its newest checkpoint, its images"
+        "--run",
+        metavar="DIR",
+        type=os.path.expanduser,
+        help="a run folder: its newest checkpoint, its images",
     )
     encoder.add_argument(
         "--encoder",
         metavar="PATH",
+        type=os.path.expanduser,
         help="an exported encoder: the folder of a SavedModel, or a .keras file",
     )
     common.add_argument(
@@ -94,9 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--out",
         metavar="DIR",
+        type=os.path.expanduser,
         help="folder for result.json (default: RUN/evaluation/<protocol>; required with --encoder)",
     )
-    parser = argparse.ArgumentParser(
+    parser = command_parser(
         prog="python -m byol_tf.evaluate",
         description="Evaluates an encoder on labelled images. Test labels decide nothing.",
     )
@@ -134,9 +166,10 @@ def _load_config(options: argparse.Namespace) -> Config:
                 )
         return load_config(options.config, options.overrides)
     folder = RunFolder(Path(options.run))
-    if not folder.config.exists():
+    if not os.path.exists(folder.config):
         raise ProtocolError(
-            f"--run {folder.root}: expected a run folder, with a config.json; found none there"
+            f"--run {folder.root}: expected a run folder, with a config.json; "
+            f"{describe_path(folder.config, 'found none there')}"
         )
     if options.config is not None:
         raise ProtocolError(
@@ -156,15 +189,22 @@ def _output_folder(options: argparse.Namespace) -> Path:
     """The folder for `result.json`.
 
     Raises:
-        ProtocolError: if a `result.json` of something else is there.
+        ProtocolError: if a `result.json` of something else is there, or there can be no folder.
+        RunFolderError: if the run's folder for it is a link.
     """
     if options.out is None:
-        return RunFolder(Path(options.run)).root / "evaluation" / _result_name(options)
+        evaluations = RunFolder(Path(options.run)).root / "evaluation"
+        folder = evaluations / _result_name(options)
+        check_no_link(evaluations)
+        check_no_link(folder)
+        return folder
+    if reason := why_no_folder(Path(options.out)):
+        raise ProtocolError(f"--out {options.out}: expected a folder, new or not; {reason}")
     result = Path(options.out) / "result.json"
-    if result.exists():
+    if os.path.exists(result):
         try:
             is_evaluation = "protocol" in json.loads(result.read_text(encoding="utf-8"))
-        except (ValueError, OSError, TypeError):
+        except (ValueError, OSError, TypeError, RecursionError):
             is_evaluation = False
         if not is_evaluation:
             raise ProtocolError(
@@ -182,15 +222,20 @@ def _result_name(options: argparse.Namespace) -> str:
         if value is None or value is False or (name == "seeds" and value == DEFAULT_SEEDS):
             continue
         values = [] if value is True else value if isinstance(value, list) else [value]
-        words.append(prefix + "_".join(f"{number:g}" for number in values))
+        words.append(
+            prefix + "_".join(item if isinstance(item, str) else f"{item:g}" for item in values)
+        )
     if options.overrides:  # values such as paths can't be part of a file name
         digest = hashlib.sha256("\n".join(options.overrides).encode()).hexdigest()
         words.append(f"set{digest[:8]}")
     return "-".join(words)
 
 
-def _evaluate(options: argparse.Namespace, config: Config) -> dict:
-    """Runs the protocol; returns its results and what they are of.
+def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKept | None]:
+    """Runs the protocol.
+
+    Returns:
+        Its results and what they are of, and what stopped it with a part of them.
 
     Raises:
         ProtocolError: if encoder or images don't suit the protocol.
@@ -199,11 +244,20 @@ def _evaluate(options: argparse.Namespace, config: Config) -> dict:
     import tensorflow as tf
 
     from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
+    from byol_tf.runs.sources import warn_of_other_images
 
     # Each of several trainings is traced anew, of which TensorFlow would warn.
     tf.get_logger().setLevel("ERROR")
     start = time.perf_counter()
-    source, train, test = labelled_source(config, _log_loaded)
+    try:
+        source, train, test = labelled_source(config, ProgressLog(logger))
+    except SourceError as error:
+        hint = (
+            f"{error}. --set data.root=... names the place of the images" if options.run else error
+        )
+        raise ProtocolError(str(hint)) from error
+    if options.run and not options.overrides:
+        warn_of_other_images(RunFolder(Path(options.run)), source)
     inference = (
         load_run_encoder(config, RunFolder(Path(options.run)))
         if options.run
@@ -219,7 +273,11 @@ def _evaluate(options: argparse.Namespace, config: Config) -> dict:
         len(source.class_names),
     )
     evaluation = Evaluation(options, config, inference, train, test)
-    results = PROTOCOLS[options.protocol].run(evaluation)
+    stopped = None
+    try:
+        results = PROTOCOLS[options.protocol].run(evaluation)
+    except WorkKept as error:
+        results, stopped = error.result, error
     facts = {
         "protocol": options.protocol,
         "encoder": options.run or options.encoder,
@@ -231,16 +289,11 @@ def _evaluate(options: argparse.Namespace, config: Config) -> dict:
         "seed": config.seed,
         "overrides": options.overrides,
     }
-    return facts | results | {"seconds": round(time.perf_counter() - start, 3)}
+    return facts | results | {"seconds": round(time.perf_counter() - start, 3)}, stopped
 
 
-def _log_loaded(name: str, done: int, total: int) -> None:
-    if done == total:
-        logger.info("%s: %s images", name, f"{total:,}")
-
-
-def _print_result(result: dict, folder: Path) -> None:
-    """Prints the figures for people, then as a last line the result as JSON."""
+def _print_result(result: dict) -> None:
+    """Prints the figures for people."""
     line = f"top-1 {result['top1']:.1%}"
     if result.get("top1_std") is not None:
         line += f" +- {result['top1_std']:.1%} over {len(result['top1_each'])} seeds"
@@ -259,9 +312,9 @@ def _print_result(result: dict, folder: Path) -> None:
             "  the regression stopped at its iteration limit: more iterations might give a higher "
             "figure"
         )
-    print(f"  {folder / 'result.json'}\n")
-    print(json.dumps(result))
 
+
+command = functools.partial(run_command, main)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

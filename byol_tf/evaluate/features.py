@@ -1,6 +1,7 @@
 """Representations of a set of images."""
 
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -11,7 +12,11 @@ _BATCH_SIZE = 250
 _BATCH_BYTES = 2**26  # of uint8 pixels: resizing takes several times as much, in float32
 
 
-def embed(model: keras.Model, images: Images) -> np.ndarray:
+def embed(
+    model: keras.Model,
+    images: Images,
+    crop: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
     """Embeds images in the order of their indices.
 
     Args:
@@ -19,6 +24,8 @@ def embed(model: keras.Model, images: Images) -> np.ndarray:
             `models/inference.py`).
         images: n images. Those of different sizes are embedded one by one, large ones in small
             batches.
+        crop: applied to uint8 images `[N, H, W, 3]` before the model. Default: the model's own
+            resize alone.
 
     Returns:
         float32 `[n, d]`.
@@ -30,5 +37,5 @@ def embed(model: keras.Model, images: Images) -> np.ndarray:
     for first in range(0, len(images), batch_size):
         indices = np.arange(first, min(first + batch_size, len(images)))
         batch = images.batch(indices) if images.shape is not None else images[first][None]
-        outputs.append(model.predict_on_batch(batch))
+        outputs.append(model.predict_on_batch(batch if crop is None else crop(batch)))
     return np.concatenate(outputs).astype(np.float32, copy=False)

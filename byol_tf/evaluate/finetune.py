@@ -1,29 +1,62 @@
 """Fine-tuning on few labels, and the same network trained from scratch on the same labels.
 
-The STL-10 paper (section 3.2) trains encoder and linear layer for 25 epochs, and names neither
-optimizer, learning rate nor augmentation of that. Here: Adam, its optimizer of pre-training, with
-rates from its 1e-4 for a batch of 128 upwards and a cosine decay to 0; random crops with flips, as
-in the BYOL paper's semi-supervised protocol.
+Encoder and linear layer are trained for 25 epochs, as in the STL-10 paper (section 3.2). The
+default is meant for few photos: Adam with a rate that is searched and a cosine decay to 0, on
+random crops with flips. `STL10` are the settings of the STL-10 paper's authors, `SEMI_SUPERVISED`
+those of the BYOL paper.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.evaluate.crops import crop_layer, even_batch_size, labelled_batches
+from byol_tf.errors import WorkKept
+from byol_tf.evaluate.crops import (
+    CROP_AND_FLIP,
+    NO_AUGMENTATION,
+    centre_crop,
+    crop_layer,
+    even_batch_size,
+    labelled_batches,
+)
 from byol_tf.evaluate.features import embed
-from byol_tf.evaluate.metrics import top_1_and_5, top_k_accuracy
+from byol_tf.evaluate.metrics import TopAccuracies, top_1_and_5, top_k_accuracy
 from byol_tf.evaluate.splits import labelled_fraction, require_labels, stratified_folds
+from byol_tf.logs import counted
 from byol_tf.models.inference import split_inference_model
 from byol_tf.models.networks import initialize_from_data
+from byol_tf.models.optimizers import Adam
 from pipelines.sources import Images, subset
 
 FINETUNE_RATES = (1e-4, 3e-4, 1e-3)
 SUPERVISED_RATES = (3e-4, 1e-3, 3e-3)
+STL10: dict[str, Any] = {
+    "rates": (8e-4,),
+    "batch_size": 1024,
+    "schedule": "constant",
+    "weight_decay": 1e-6,
+    "augment": False,
+}
+"""Settings of zhihua-zhang/BYOL (`main.py`; `SupervisedLightningModule` in `models.py`), for
+fine-tuning and from scratch: 1e-4 x 1024 / 128, five steps an epoch of 5,000 images."""
+SEMI_SUPERVISED: dict[str, Any] = {
+    "rates": (0.005, 0.01, 0.02, 0.05, 0.1),
+    "epochs": (30, 50),
+    "batch_size": 1024,
+    "reference_batch_size": 256,
+    "optimizer": "sgd",
+    "test_crop": True,
+}
+"""Settings of the BYOL paper, appendix C.1, for 1% and 10% of ImageNet's labels. The paper names no
+schedule: as in the authors' code for linear evaluation, rates are those at a batch of 256 and
+decay by a cosine."""
+_MOMENTUM = 0.9
 _DATA_INIT_IMAGES = 256  # as in pre-training
 _WIDENING_FACTOR, _WIDENINGS = 3.0, 3
 
@@ -41,8 +74,17 @@ class TuneRecipe:
         fraction: of the labelled images to use, above 0 and at most 1.
         seeds: number of repetitions, each with its own sample of images, order, crops and
             initial weights.
-        epochs: passes over those images.
+        epochs: numbers of passes over those images to try.
         batch_size: images per step, at most.
+        reference_batch_size: the rate of a step is rate x batch size / this. None: the rate isn't
+            scaled.
+        optimizer: `adam`, or `sgd` with Nesterov momentum of 0.9.
+        schedule: `cosine`, from the rate down to 0, or `constant`.
+        weight_decay: L2, of all parameters; of `adam` only.
+        augment: whether training images are random crops with flips; otherwise they are the
+            largest centred square.
+        test_crop: whether test and held-out images are their centre, 224 / 256 of the shorter side,
+            instead of the largest centred square.
     """
 
     from_scratch: bool
@@ -50,8 +92,14 @@ class TuneRecipe:
     widen: bool = False
     fraction: float = 1.0
     seeds: int = 3
-    epochs: int = 25
+    epochs: tuple[int, ...] = (25,)
     batch_size: int = 128
+    reference_batch_size: int | None = None
+    optimizer: Literal["adam", "sgd"] = "adam"
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.0
+    augment: bool = True
+    test_crop: bool = False
 
 
 def tune_protocol(
@@ -62,12 +110,12 @@ def tune_protocol(
     seed: int,
     verbose: int | str = 0,
 ) -> dict:
-    """Chooses the learning rate on held-out labels of the first seed, then trains with each seed.
+    """Chooses rate and epochs on held-out labels of the first seed, then trains with each seed.
 
     Args:
         inference: see `models/inference.py`; its encoder is copied.
         train: images with labels.
-        test: images with labels, evaluated by the centre crop of `inference`.
+        test: images with labels.
         recipe: of the training.
         seed: the first one.
         verbose: as in `keras.Model.fit`.
@@ -75,11 +123,13 @@ def tune_protocol(
     Returns:
         `top1` and `top5`: means over the seeds; `top1_std`: their standard deviation (n - 1),
         None for one seed; `top1_each`; `fraction`, `labels` (their number), `rate`,
-        `held_out_accuracy` of each rate, `epochs`, `batch_size`.
+        `held_out_accuracy` of each rate with the chosen `epochs`, `batch_size`; `curve`: loss and
+        accuracy of the training images in each epoch of each seed.
 
     Raises:
         ProtocolError: if there are fewer labels than classes, none can be held out, or
             `inference` is a model of another form.
+        WorkKept: on Ctrl-C after the first seed, with the result of the finished ones.
     """
     labels, test_labels = require_labels(train), require_labels(test)
     classes = int(max(labels.max(), test_labels.max())) + 1
@@ -88,28 +138,69 @@ def tune_protocol(
         for number in range(recipe.seeds)
     ]
 
-    def trained(images: Images, rate: float, seed: int) -> keras.Model:
-        return _train_classifier(inference, images, classes, rate, recipe, seed, verbose)
+    size = split_inference_model(inference)[2].input_shape[1]
+    crop = partial(centre_crop, size=size) if recipe.test_crop else None
 
-    best, accuracies = recipe.rates[0], {}
-    if len(recipe.rates) > 1:
+    def trained(
+        images: Images, rate: float, epochs: int, seed: int
+    ) -> tuple[keras.Model, dict[str, list[float]]]:
+        return _train_classifier(inference, images, classes, rate, epochs, recipe, seed, verbose)
+
+    best, epochs, accuracies = recipe.rates[0], recipe.epochs[0], {}
+    if len(recipe.rates) > 1 or len(recipe.epochs) > 1:
         held_out = stratified_folds(require_labels(samples[0]), seed)[0]
         training = subset(samples[0], np.flatnonzero(~held_out))
         validation = subset(samples[0], np.flatnonzero(held_out))
 
-        def accuracy(rate: float) -> float:
-            scores = embed(trained(training, rate, seed), validation)
+        def accuracy(rate: float, epochs: int) -> float:
+            scores = embed(trained(training, rate, epochs, seed)[0], validation, crop)
             top1 = top_k_accuracy(scores, require_labels(validation))
-            logger.info("rate %g: %.1f%% of the held-out labels", rate, 100 * top1)
+            logger.info(
+                "rate %g, %d epochs: %.1f%% of the held-out labels", rate, epochs, 100 * top1
+            )
             return top1
 
-        accuracies = search_rates(recipe.rates, accuracy, recipe.widen)
+        searches = {
+            tried: search_rates(recipe.rates, partial(accuracy, epochs=tried), recipe.widen)
+            for tried in recipe.epochs
+        }
+        epochs = max(searches, key=lambda tried: max(searches[tried].values()))
+        accuracies = searches[epochs]
         best = best_rate(accuracies)
-    results = []
-    for number, images in enumerate(samples):
-        scores = embed(trained(images, best, seed + number), test)
-        results.append(top_1_and_5(scores, test_labels))
-        logger.info("seed %d: %.1f%%", seed + number, 100 * results[-1]["top1"])
+    results: list[TopAccuracies] = []
+    curve: list[dict[str, float]] = []
+
+    def summary() -> dict:
+        return _over_seeds(results) | {
+            "fraction": recipe.fraction,
+            "labels": len(samples[0]),
+            "rate": best,
+            "held_out_accuracy": {f"{rate:g}": value for rate, value in accuracies.items()},
+            "epochs": epochs,
+            "batch_size": even_batch_size(len(samples[0]), recipe.batch_size),
+            "curve": curve,
+        }
+
+    try:
+        for number, images in enumerate(samples):
+            classifier, history = trained(images, best, epochs, seed + number)
+            results.append(top_1_and_5(embed(classifier, test, crop), test_labels))
+            logger.info("seed %d: %.1f%%", seed + number, 100 * results[-1]["top1"])
+            values = zip(history["loss"], history["accuracy"], strict=True)
+            curve += [
+                {"seed": seed + number, "epoch": epoch, "loss": loss, "accuracy": top1}
+                for epoch, (loss, top1) in enumerate(values, start=1)
+            ]
+    except KeyboardInterrupt:
+        if not results:
+            raise
+        text = f"{len(results)} of {counted(len(samples), 'seed')} finished"
+        raise WorkKept(text, summary()) from None
+    return summary()
+
+
+def _over_seeds(results: Sequence[TopAccuracies]) -> dict:
+    """Returns means and standard deviation of the accuracies of several seeds."""
     top1 = [result["top1"] for result in results]
     top5 = [result["top5"] for result in results if result["top5"] is not None]
     return {
@@ -117,12 +208,6 @@ def tune_protocol(
         "top5": float(np.mean(top5)) if top5 else None,
         "top1_std": float(np.std(top1, ddof=1)) if len(top1) > 1 else None,
         "top1_each": top1,
-        "fraction": recipe.fraction,
-        "labels": len(samples[0]),
-        "rate": best,
-        "held_out_accuracy": {f"{rate:g}": value for rate, value in accuracies.items()},
-        "epochs": recipe.epochs,
-        "batch_size": even_batch_size(len(samples[0]), recipe.batch_size),
     }
 
 
@@ -179,11 +264,16 @@ def _train_classifier(
     images: Images,
     classes: int,
     rate: float,
+    epochs: int,
     recipe: TuneRecipe,
     seed: int,
     verbose: int | str,
-) -> keras.Model:
-    """Trains a model from uint8 images of any size to logits `[N, classes]`."""
+) -> tuple[keras.Model, dict[str, list[float]]]:
+    """Trains a model from uint8 images of any size to logits `[N, classes]`.
+
+    Returns:
+        The model, and `loss` and `accuracy` of each epoch.
+    """
     keras.utils.set_random_seed(seed)
     resize, normalize, pretrained = split_inference_model(inference)
     encoder = keras.models.clone_model(pretrained)
@@ -191,8 +281,9 @@ def _train_classifier(
         encoder.set_weights(pretrained.get_weights())
     size = pretrained.input_shape[1]
     batch_size = even_batch_size(len(images), recipe.batch_size)
-    crops = crop_layer(images, size)
-    batches = labelled_batches(images, size, batch_size, seed)
+    policy = CROP_AND_FLIP if recipe.augment else NO_AUGMENTATION
+    crops = crop_layer(images, size, policy)
+    batches = labelled_batches(images, size, batch_size, seed, policy)
     if recipe.from_scratch:
         pixels, params, _ = next(iter(batches))
         initialize_from_data([encoder], normalize(crops(pixels, params)[:_DATA_INIT_IMAGES]))
@@ -201,13 +292,31 @@ def _train_classifier(
     model = CroppingClassifier(crops, keras.Model(crop, linear(encoder(normalize(crop)))))
     labels, steps = tf.constant(require_labels(images), tf.int64), len(images) // batch_size
     model.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps * recipe.epochs)),
+        _optimizer(recipe, rate, batch_size, steps * epochs),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
         jit_compile=False,
     )
     dataset = batches.map(
         lambda pixels, params, indices: ((pixels, params), tf.gather(labels, indices))
     )
-    model.fit(dataset, epochs=recipe.epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose)
+    history = model.fit(
+        dataset, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose
+    )
     photo = keras.Input((None, None, 3), dtype="uint8")
-    return keras.Model(photo, linear(encoder(normalize(resize(photo)), training=False)))
+    classifier = keras.Model(photo, linear(encoder(normalize(resize(photo)), training=False)))
+    return classifier, history.history
+
+
+def _optimizer(
+    recipe: TuneRecipe, rate: float, batch_size: int, steps: int
+) -> keras.optimizers.Optimizer:
+    """Builds the optimizer of a recipe for a training of so many steps."""
+    if recipe.reference_batch_size:
+        rate *= batch_size / recipe.reference_batch_size
+    schedule = (
+        keras.optimizers.schedules.CosineDecay(rate, steps) if recipe.schedule == "cosine" else rate
+    )
+    if recipe.optimizer == "sgd":
+        return keras.optimizers.SGD(schedule, momentum=_MOMENTUM, nesterov=True)
+    return Adam(schedule, l2=recipe.weight_decay, exclude_1d=False)

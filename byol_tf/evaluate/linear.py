@@ -8,23 +8,24 @@ doesn't see the held-out ones.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.evaluate.crops import crop_layer, even_batch_size, labelled_batches
+from byol_tf.evaluate.crops import centre_crop, crop_layer, even_batch_size, labelled_batches
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.metrics import top_1_and_5, top_k_accuracy
 from byol_tf.evaluate.splits import require_labels, stratified_folds
 from pipelines.sources import Images, subset
 
-RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-"""Learning rates at a batch of 1024 images. The first five are the paper's; few images, hence few
+RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+"""Learning rates at a batch of 256 images. The first five are the paper's; few images, hence few
 steps, and small features need larger ones."""
 _MOMENTUM = 0.9
-_REFERENCE_BATCH_SIZE = 1024
+_REFERENCE_BATCH_SIZE = 256  # deepmind-research byol/utils/schedules.py
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class LinearRecipe:
     Attributes:
         epochs: passes over the training images.
         batch_size: images per step, at most.
-        rates: learning rates to try, at a batch of 1024 images. A single one is used as it is, and
-            no image is held out.
+        rates: learning rates to try, at a batch of 256 images: that of a step is rate x batch size
+            / 256. A single one is taken without a search, and no image is held out.
     """
 
     epochs: int = 80
@@ -101,7 +102,7 @@ def train_heads(
         labels: int `[n]` of all images.
         seen: bool `[n, heads]`: which images each head learns from.
         classes: number of classes.
-        rates: of each head, at a batch of 1024.
+        rates: of each head, at a batch of 256.
         batch_size: of `batches`.
         epochs: of `n // batch_size` steps.
         verbose: as in `keras.Model.fit`.
@@ -154,8 +155,8 @@ def linear_protocol(
         inference: from uint8 images to representations (see `models/inference.py`); not changed.
         size: side of a crop in pixels.
         train: images with labels.
-        test: images with labels. They and held-out images are evaluated by the centre crop of
-            `inference`.
+        test: images with labels. They and held-out images are evaluated by their centre, 224 / 256
+            of the shorter side.
         recipe: of the training.
         seed: decides held-out images, order and crops.
         verbose: as in `keras.Model.fit`.
@@ -198,16 +199,17 @@ def linear_protocol(
         recipe.epochs,
         verbose,
     )
+    centre = partial(centre_crop, size=size)
     accuracies = []
     if held_out is not None:
-        features = embed(inference, subset(train, np.flatnonzero(held_out)))
+        features = embed(inference, subset(train, np.flatnonzero(held_out)), centre)
         accuracies = [
             top_k_accuracy(heads.logits(features, len(rates) + number), labels[held_out])
             for number in range(len(rates))
         ]
     best = int(np.argmax(accuracies)) if accuracies else 0
     return {
-        **top_1_and_5(heads.logits(embed(inference, test), best), test_labels),
+        **top_1_and_5(heads.logits(embed(inference, test, centre), best), test_labels),
         "rate": rates[best],
         "held_out_accuracy": {
             f"{rate:g}": value for rate, value in zip(rates, accuracies, strict=False)

@@ -1,4 +1,4 @@
-"""Logistic regression on frozen features (STL-10 paper, section 3.4)."""
+"""Logistic regression on frozen features (STL-10 paper, section 3.4; BYOL paper, appendix D.2)."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,11 +10,14 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from byol_tf.evaluate.metrics import top_1_and_5, top_k_accuracy
+from byol_tf.evaluate.metrics import mean_per_class_accuracy, top_1_and_5, top_k_accuracy
 from byol_tf.evaluate.splits import stratified_folds
 
 STRENGTHS = tuple(float(f"{10.0**exponent:.2g}") for exponent in np.arange(-4.0, 1.5, 0.5))
 """Values of scikit-learn's C to try, half a power of ten apart; small is strong regularisation."""
+TRANSFER_STRENGTHS = tuple(float(strength) for strength in np.logspace(-5.0, 6.0, 45))
+"""Values of C of the BYOL paper's transfer protocol: 1 over its 45 weights of the L2 penalty,
+logarithmically spaced from 1e-6 to 1e5."""
 _SMALL_FIT = 2**22  # numbers
 _PROBE_ITERATIONS = 200
 """A probe runs after many epochs: a comparable figure in seconds, not the last tenth of a point."""
@@ -94,6 +97,7 @@ def logistic_protocol(
     test_labels: np.ndarray,
     seed: int,
     strengths: Sequence[float] = STRENGTHS,
+    standardize: bool = True,
 ) -> dict:
     """Chooses C on held-out training labels, then fits on all of them.
 
@@ -101,17 +105,19 @@ def logistic_protocol(
     turn, up to all five: cross-validation.
 
     Args:
-        train: features, float `[n, d]`, which are standardised here.
+        train: features, float `[n, d]`.
         train_labels: int `[n]`.
-        test: features, float `[m, d]`, standardised by the training features' means and deviations.
+        test: features, float `[m, d]`.
         test_labels: int `[m]`.
         seed: decides which images are held out.
         strengths: values of C to try; of equally accurate ones the first wins. A single one is used
             as it is.
+        standardize: whether features are standardised, by the training features' means and
+            deviations.
 
     Returns:
-        `top1` and `top5` (see `top_1_and_5`), `C`, `held_out_accuracy` of each C over the
-        `held_out_images`, and whether the last fit `converged`.
+        `top1` and `top5` (see `top_1_and_5`), `mean_per_class`, `C`, `held_out_accuracy` of each C
+        over the `held_out_images`, and whether the last fit `converged`.
 
     Raises:
         ProtocolError: if no class has two images, so that none can be held out.
@@ -123,13 +129,15 @@ def logistic_protocol(
         folds = folds[: np.searchsorted(np.cumsum(folds.sum(axis=1)), _HELD_OUT_IMAGES) + 1]
         held_out_images = int(folds.sum())
         accuracies = {
-            strength: _held_out_accuracy(train, train_labels, strength, folds, classes)
+            strength: _held_out_accuracy(train, train_labels, strength, folds, classes, standardize)
             for strength in strengths
         }
         best = max(strengths, key=lambda strength: accuracies[strength])
-    model = fit_logistic(train, train_labels, best)
+    model = fit_logistic(train, train_labels, best, standardize=standardize)
+    scores = _scores(model, test, classes)
     return {
-        **top_1_and_5(_scores(model, test, classes), test_labels),
+        **top_1_and_5(scores, test_labels),
+        "mean_per_class": mean_per_class_accuracy(scores, test_labels),
         "C": best,
         "held_out_images": held_out_images,
         "held_out_accuracy": {f"{strength:g}": value for strength, value in accuracies.items()},
@@ -138,12 +146,17 @@ def logistic_protocol(
 
 
 def _held_out_accuracy(
-    features: np.ndarray, labels: np.ndarray, strength: float, folds: np.ndarray, classes: int
+    features: np.ndarray,
+    labels: np.ndarray,
+    strength: float,
+    folds: np.ndarray,
+    classes: int,
+    standardize: bool,
 ) -> float:
     """Top-1 over all folds, each predicted by a model of the other images."""
     correct = 0.0
     for fold in folds:
-        model = fit_logistic(features[~fold], labels[~fold], strength)
+        model = fit_logistic(features[~fold], labels[~fold], strength, standardize=standardize)
         scores = _scores(model, features[fold], classes)
         correct += fold.sum() * top_k_accuracy(scores, labels[fold])
     return correct / folds.sum()

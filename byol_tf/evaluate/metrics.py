@@ -39,6 +39,20 @@ def top_1_and_5(scores: np.ndarray, labels: np.ndarray) -> TopAccuracies:
     }
 
 
+def mean_per_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The mean over the classes of their images' top-1 accuracy (BYOL paper, appendix D.1).
+
+    Args:
+        scores: float `[n, classes]`, as for `top_k_accuracy`.
+        labels: int `[n]`. Classes without an image don't count.
+    """
+    each = [
+        top_k_accuracy(scores[labels == label], labels[labels == label])
+        for label in np.unique(labels)
+    ]
+    return float(np.mean(each))
+
+
 def effective_rank(vectors: np.ndarray) -> float:
     """The exponential of the entropy of `spectrum` (Roy and Vetterli 2007, "The effective rank").
 

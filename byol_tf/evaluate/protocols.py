@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,14 +48,20 @@ class Evaluation:
 
         if not self.options.run:
             return self.inference
-        return exported_form(self.inference, *self.config.views.preparation)
+        return exported_form(self.inference)
 
-    def features(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Returns features and labels of the training images, then of the test images."""
+    def features(
+        self, crop: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Returns features and labels of the training images, then of the test images.
+
+        Args:
+            crop: as for `embed`.
+        """
         from byol_tf.evaluate.features import embed
 
         model = self.plain_model()
-        train, test = embed(model, self.train), embed(model, self.test)
+        train, test = embed(model, self.train, crop), embed(model, self.test, crop)
         return train, require_labels(self.train), test, require_labels(self.test)
 
     def training_settings(self) -> dict[str, Any]:
@@ -115,30 +122,53 @@ def run_knn(evaluation: Evaluation) -> dict:
     }
 
 
+def run_transfer(evaluation: Evaluation) -> dict:
+    """Runs `logistic_protocol` with the settings of the BYOL paper's transfer protocol."""
+    from byol_tf.evaluate.crops import centre_crop
+    from byol_tf.evaluate.logistic import TRANSFER_STRENGTHS, logistic_protocol
+
+    size = evaluation_crop_size(evaluation.inference, evaluation.config)
+    features = evaluation.features(partial(centre_crop, size=size, fraction=1.0))
+    seed = evaluation.config.seed
+    return logistic_protocol(*features, seed, TRANSFER_STRENGTHS, standardize=False)
+
+
 def run_finetune(evaluation: Evaluation) -> dict:
     """Runs `tune_protocol` from the encoder's weights."""
-    from byol_tf.evaluate.finetune import FINETUNE_RATES
+    from byol_tf.evaluate.finetune import FINETUNE_RATES, STL10
 
-    return _tune(evaluation, from_scratch=False, rates=FINETUNE_RATES)
+    stl10 = evaluation.options.preset == "stl10"
+    settings = STL10 if stl10 else {"rates": FINETUNE_RATES, "widen": True}
+    return _tune(evaluation, settings, from_scratch=False)
 
 
 def run_supervised(evaluation: Evaluation) -> dict:
     """Runs `tune_protocol` from scratch."""
-    from byol_tf.evaluate.finetune import SUPERVISED_RATES
+    from byol_tf.evaluate.finetune import STL10, SUPERVISED_RATES
 
-    return _tune(evaluation, from_scratch=True, rates=SUPERVISED_RATES)
+    stl10 = evaluation.options.preset == "stl10"
+    settings = STL10 if stl10 else {"rates": SUPERVISED_RATES, "widen": True}
+    return _tune(evaluation, settings, from_scratch=True)
 
 
-def _tune(evaluation: Evaluation, from_scratch: bool, rates: tuple[float, ...]) -> dict:
+def run_semi_supervised(evaluation: Evaluation) -> dict:
+    """Runs `tune_protocol` with the settings of the BYOL paper's semi-supervised protocol."""
+    from byol_tf.evaluate.finetune import SEMI_SUPERVISED
+
+    return _tune(evaluation, SEMI_SUPERVISED, from_scratch=False)
+
+
+def _tune(evaluation: Evaluation, settings: dict[str, Any], from_scratch: bool) -> dict:
+    """Runs `tune_protocol` with a protocol's settings, changed by the options that were given."""
     from byol_tf.evaluate.finetune import TuneRecipe, tune_protocol
 
-    options = evaluation.options
+    options, given = evaluation.options, evaluation.training_settings()
+    if "rates" in given:
+        given["widen"] = False
+    if "epochs" in given:
+        given["epochs"] = (given["epochs"],)
     recipe = TuneRecipe(
-        from_scratch,
-        widen=options.rates is None,
-        fraction=options.fraction,
-        seeds=options.seeds,
-        **({"rates": rates} | evaluation.training_settings()),
+        from_scratch, fraction=options.fraction, seeds=options.seeds, **settings | given
     )
     return tune_protocol(
         evaluation.inference,
@@ -154,7 +184,7 @@ def _linear_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fast", action="store_true", help="logistic regression on features computed once"
     )
-    _training_options(parser, "80", "the BYOL paper's, and larger ones")
+    _training_options(parser, "80", "the BYOL paper's, at a batch of 256, and larger ones")
 
 
 def _knn_options(parser: argparse.ArgumentParser) -> None:
@@ -176,11 +206,29 @@ def _knn_options(parser: argparse.ArgumentParser) -> None:
 
 def _tuning_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--preset",
+        choices=("stl10",),
+        help="settings of the STL-10 paper's authors: Adam at a constant 8e-4, decay 1e-6, batches "
+        "of 1024, no augmentation",
+    )
+    _label_options(parser, 1.0)
+    _training_options(
+        parser, "25", "three, half a power of ten apart, and further ones beyond the best end"
+    )
+
+
+def _semi_supervised_options(parser: argparse.ArgumentParser) -> None:
+    _label_options(parser, 0.1)
+    _training_options(parser, "30 and 50 are tried", "the BYOL paper's")
+
+
+def _label_options(parser: argparse.ArgumentParser, fraction: float) -> None:
+    parser.add_argument(
         "--fraction",
         type=_fraction,
-        default=1.0,
+        default=fraction,
         metavar="F",
-        help="fraction of the labelled images to use (default: 1)",
+        help=f"fraction of the labelled images to use (default: {fraction:g})",
     )
     parser.add_argument(
         "--seeds",
@@ -188,9 +236,6 @@ def _tuning_options(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_SEEDS,
         metavar="N",
         help=f"repetitions, for mean and standard deviation (default: {DEFAULT_SEEDS})",
-    )
-    _training_options(
-        parser, "25", "three, half a power of ten apart, and further ones beyond the best end"
     )
 
 
@@ -224,6 +269,16 @@ PROTOCOLS = {
         run_linear,
     ),
     "knn": Protocol("a vote of the nearest training images", _knn_options, run_knn),
+    "transfer": Protocol(
+        "logistic regression on other images, as in the BYOL paper: 45 penalties, no augmentation",
+        lambda parser: None,
+        run_transfer,
+    ),
+    "semi-supervised": Protocol(
+        "the BYOL paper's for 1% and 10% of the labels: encoder and linear layer, SGD",
+        _semi_supervised_options,
+        run_semi_supervised,
+    ),
     "finetune": Protocol(
         "encoder and linear layer trained on a fraction of the labels",
         _tuning_options,
@@ -253,7 +308,7 @@ def labelled_source(
         ProtocolError: if there are no labelled images to learn from, or none to test on.
         SourceError: if images can't be read.
     """
-    from byol_tf.runs.data import source_options
+    from byol_tf.runs.sources import source_options
     from pipelines.sources import open_source, plan_source
 
     options = source_options(config)

@@ -3,26 +3,34 @@
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from byol_tf.command_line import (
+    USAGE_ERROR,
+    check_writable,
+    command_parser,
+    ends_with_exit_code,
+    run_command,
+)
 from byol_tf.config.loading import load_config
+from byol_tf.config.overrides import check_data_overrides
 from byol_tf.devices import prepare_environment
-from byol_tf.errors import ConfigError, ProtocolError, RunFolderError
 from byol_tf.export.formats import DEFAULT_FORMATS, FORMAT_NAMES, FORMATS, missing_packages
-from byol_tf.logs import configure_logging
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import RunFacts, read_facts
 
 if TYPE_CHECKING:
     from byol_tf.export.verification import Verification
 
-_FAILED, _USAGE_ERROR = 1, 2
+_FAILED = 1
 
 
-def main(arguments: list[str] | None = None) -> int:
+@ends_with_exit_code
+def main(arguments: list[str]) -> int:
     """Runs the command.
 
     Args:
@@ -31,9 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code: 0; 1 if a file differs too much from the run's own encoder or can't be used
         without byol_tf, and wasn't kept; 2, with a message and nothing written, if the run can't be
-        exported.
+        exported; 128 + n after signal n.
     """
-    configure_logging()
     options = _parser().parse_args(arguments)
     names = FORMAT_NAMES if "all" in options.formats else tuple(options.formats)
     folder = RunFolder(Path(options.run))
@@ -41,14 +48,15 @@ def main(arguments: list[str] | None = None) -> int:
         _check(options.overrides, names)
         facts = read_facts(folder)
         facts = dataclasses.replace(facts, config=load_config(folder.config, options.overrides))
+        check_writable(folder.export, "--run")
         return _export(facts, folder, [name for name in FORMAT_NAMES if name in names])
-    except (ConfigError, ProtocolError, RunFolderError, OSError, ValueError) as error:
+    except ValueError as error:
         print(error, file=sys.stderr)
-        return _USAGE_ERROR
+        return USAGE_ERROR
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command_parser(
         prog="python -m byol_tf.export",
         description="Exports the encoder of a run. Each file is loaded in a process without "
         "byol_tf, and compared with the run's own encoder.",
@@ -56,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--run",
         metavar="DIR",
+        type=os.path.expanduser,
         required=True,
         help="run folder whose newest checkpoint is exported to DIR/export",
     )
@@ -81,13 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(overrides: list[str], names: tuple[str, ...]) -> None:
-    """Raises `ValueError` for an override outside `data`, or if a format's packages are missing."""
-    for override in overrides:
-        if not override.startswith("data."):
-            raise ValueError(
-                f"--set {override}: expected a key of data; the other keys of a run's config "
-                "determined its encoder"
-            )
+    """Raises an error for an override outside `data`, or if a format's packages are missing."""
+    check_data_overrides(overrides)
     for name, packages in missing_packages(names).items():
         raise ValueError(
             f"--format {name}: expected the packages {', '.join(packages)}, which aren't "
@@ -97,8 +101,6 @@ def _check(overrides: list[str], names: tuple[str, ...]) -> None:
 
 
 def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
-    # LiteRT's converter logs optimisations that don't apply as errors.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     prepare_environment()
     import numpy as np
     import tensorflow as tf
@@ -125,7 +127,7 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
     expected = np.concatenate(
         [inference.predict_on_batch(image[None]) for image in (*samples.photos, *samples.images)]
     )
-    model = exported_form(inference, *config.views.preparation)
+    model = exported_form(inference)
     print(
         f"{folder.export}: representations of {expected.shape[1]} numbers, compared on "
         f"{len(samples.photos)} photos of odd sizes and {len(samples.images)} images of "
@@ -161,5 +163,7 @@ def _row(verification: "Verification") -> str:
     )
 
 
+command = functools.partial(run_command, main)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

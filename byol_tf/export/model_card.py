@@ -1,14 +1,18 @@
 """Model card of an exported encoder: training data, accuracy, and verification of each file."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from byol_tf import __version__
 from byol_tf.config.schedule import method_name
 from byol_tf.config.schema import Config, Views
+from byol_tf.errors import code_span
 from byol_tf.export.formats import FORMATS
 from byol_tf.export.verification import display_title, read_verifications
 from byol_tf.runs.files import write_atomically
+from byol_tf.runs.folder import RESULT_FIGURES
 from byol_tf.runs.summary import RunFacts
 
 
@@ -136,11 +140,11 @@ def _network(config: Config) -> str:
 
 
 def _summary(facts: RunFacts) -> str:
-    config, result = facts.config, facts.result
+    config, result = facts.config, _complete_result(facts)
     start = (
         ""
         if config.encoder.weights is None
-        else f" from the weights `{Path(config.encoder.weights).name}`"
+        else f" from the weights {code_span(Path(config.encoder.weights).name)}"
     )
     if result is None:
         done = facts.rows[-1]["epoch"] if facts.rows else 0
@@ -172,7 +176,7 @@ def _accuracy(facts: RunFacts, figures: list[tuple[str, float, float]]) -> list[
 
 
 def _training(facts: RunFacts) -> list[str]:
-    config, result = facts.config, facts.result
+    config, result = facts.config, _complete_result(facts)
     lines = [
         f"* Batch size {config.training.batch_size}, {config.optimizer.name}, views of "
         f"{config.views.size} px, seed {config.seed}; trained in {config.devices.precision}, "
@@ -192,7 +196,7 @@ def _training(facts: RunFacts) -> list[str]:
         )
     versions = facts.environment.get("packages", {})
     packages = ", ".join(
-        f"{name} {version}"
+        f"{_word(name)} {_word(version)}"
         for name, version in versions.items()
         if name.startswith(("tensorflow", "keras", "numpy"))
     )
@@ -200,8 +204,22 @@ def _training(facts: RunFacts) -> list[str]:
         facts.environment.get("python", "unknown"),
         facts.environment.get("data_fingerprint", "unknown"),
     )
-    lines.append(f"* byol_tf {__version__}, Python {python}, {packages}. Images: `{images}`.")
+    lines.append(
+        f"* byol_tf {__version__}, Python {_word(python)}, {packages}. Images: "
+        f"{code_span(str(images))}."
+    )
     return lines
+
+
+def _complete_result(facts: RunFacts) -> dict[str, Any] | None:
+    """Returns the run's result, if it has all figures that the card gives."""
+    result = facts.result
+    return result if result is not None and result.keys() >= RESULT_FIGURES else None
+
+
+def _word(text: object) -> str:
+    """Returns a name or a version without what could be markup: the run may be somebody else's."""
+    return re.sub(r"[^\w.+-]", "_", str(text))[:60]
 
 
 def _files(export: Path) -> list[str]:

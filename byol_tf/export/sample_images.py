@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from byol_tf.config.schema import Config
-from byol_tf.runs.data import source_options
+from byol_tf.runs.sources import source_options
 from pipelines.sources import SourceError, sample_source
 
 _COMPARED, _CALIBRATION = 300, 200

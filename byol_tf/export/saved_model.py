@@ -1,6 +1,7 @@
 """Exports for TensorFlow and Keras: a SavedModel and a `.keras` file."""
 
 import contextlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,12 +10,15 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from byol_tf.config.schema import Config
+from byol_tf.errors import UnsafeModelError
 from byol_tf.export.formats import DEFAULT_FORMATS, FORMATS
 from byol_tf.export.usage import write_usage
 from byol_tf.export.verification import FILE_NAME as VERIFICATIONS
 from byol_tf.models.inference import exported_form
-from byol_tf.runs.files import SAVED_MODEL_VERSION
+from byol_tf.models.safe_loading import check_keras_file, in_short
+from byol_tf.runs.files import SAVED_MODEL_VERSION, check_no_link
+
+logger = logging.getLogger(__name__)
 
 
 def write_saved_model(model: keras.Model, folder: Path) -> None:
@@ -77,6 +81,7 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
     Its name is one of those that `remove_left_overs` removes, in case the process is killed.
     """
+    check_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as staging:
         yield Path(staging)
@@ -84,12 +89,12 @@ def staging_folder(folder: Path) -> Iterator[Path]:
 
 def replace_path(source: Path, target: Path) -> None:
     """Moves a file or folder to `target`, replacing what is there."""
-    if target.is_dir():
+    if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
     source.replace(target)
 
 
-def export_encoder(inference: keras.Model, folder: Path, config: Config) -> None:
+def export_encoder(inference: keras.Model, folder: Path | str) -> None:
     """Writes `encoder/1/` (SavedModel), `encoder.keras` and `USAGE.md` into a folder.
 
     Both files take images `[N, H, W, 3]` of any size, values 0 to 255 (the SavedModel: uint8, or
@@ -98,22 +103,36 @@ def export_encoder(inference: keras.Model, folder: Path, config: Config) -> None
     without byol_tf. Existing files are replaced; other formats in the folder are of an earlier
     encoder, and removed.
 
+    An encoder with other layers than Keras' and byol_tf's, such as a `Lambda`, is exported as a
+    SavedModel only: its `.keras` file couldn't be loaded without the code of these layers.
+
+    Example:
+        `export_encoder(inference_model(model.encoder, 96, mean, std), "exported")`
+
     Args:
-        inference: the inference model (see `models/inference.py`).
+        inference: the inference model, of `inference_model` or `load_run_encoder`.
         folder: the export folder, created if missing.
-        config: the run's config, for size, mean and standard deviation of its views.
 
     Raises:
+        ValueError: for another model.
         OSError: if a file can't be written.
     """
-    model = exported_form(inference, *config.views.preparation)
+    folder = Path(folder)
+    model = exported_form(inference)
+    files = ["encoder", "encoder.keras"]
     with staging_folder(folder) as staging:
         write_saved_model(model, staging / "encoder")
-        model.save(staging / "encoder.keras")
+        try:
+            model.save(staging / "encoder.keras")
+            check_keras_file(staging / "encoder.keras")
+        except (NotImplementedError, UnsafeModelError) as error:
+            files.remove("encoder.keras")
+            (folder / "encoder.keras").unlink(missing_ok=True)
+            logger.warning("%s: not written: %s", folder / "encoder.keras", in_short(error))
         for export_format in FORMATS:
             if export_format.name not in DEFAULT_FORMATS:
                 (folder / export_format.file).unlink(missing_ok=True)
         (folder / VERIFICATIONS).unlink(missing_ok=True)
-        for file in ("encoder", "encoder.keras"):
+        for file in files:
             replace_path(staging / file, folder / file)
-    write_usage(folder, config.views.size)
+    write_usage(folder, model.get_layer("centre").height)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from pydantic import TypeAdapter
 
-from byol_tf.errors import VerificationError
+from byol_tf.errors import VerificationError, escape
 from byol_tf.evaluate.knn import nearest_neighbours
 from byol_tf.export import verification_worker
 from byol_tf.export.formats import ExportFormat, Tolerance
 from byol_tf.export.sample_images import Samples
-from byol_tf.runs.files import write_atomically
+from byol_tf.runs.files import read_text, write_atomically
 
 FILE_NAME = "verification.json"
 _TIMEOUT = 2700.0
@@ -221,6 +222,10 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
+_RECORDED = TypeAdapter(dict[str, Verification])
+"""Content of `verification.json`, which may be damaged or somebody else's."""
+
+
 def read_verifications(export: Path) -> dict[str, dict]:
     """Returns the recorded measurements of the files in an export folder.
 
@@ -232,14 +237,14 @@ def read_verifications(export: Path) -> dict[str, dict]:
         `verification.json`.
     """
     try:
-        recorded = json.loads((export / FILE_NAME).read_text(encoding="utf-8"))
-        return {
-            title: measured
-            for title, measured in recorded.items()
-            if (export / measured["file"]).exists()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        recorded = _RECORDED.validate_json(read_text(export / FILE_NAME))
+    except (OSError, ValueError):
         return {}
+    return {
+        title: asdict(measured)
+        for title, measured in recorded.items()
+        if os.path.exists(export / measured.file)
+    }
 
 
 def record_verifications(export: Path, verifications: Sequence[Verification]) -> None:
@@ -261,4 +266,4 @@ def record_verifications(export: Path, verifications: Sequence[Verification]) ->
 def display_title(export_format: ExportFormat, verifications: dict[str, dict]) -> str:
     """Returns a format's title; for an int8 file followed by which of its tensors are int8."""
     int8 = verifications.get(export_format.title, {}).get("int8")
-    return export_format.title if int8 is None else f"{export_format.title} ({int8})"
+    return export_format.title if int8 is None else f"{export_format.title} ({escape(int8)})"

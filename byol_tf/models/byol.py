@@ -1,17 +1,33 @@
 """BYOL as a Keras model (Grill et al. 2020; deepmind-research `byol/byol_experiment.py`)."""
 
+import functools
 import itertools
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Literal
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal, Self
 
 import keras
 import tensorflow as tf
 
-from byol_tf.models.construction import check_input_width, copy_network, output_width
+from byol_tf.models.batches import check_views, equal_shares
+from byol_tf.models.construction import (
+    check_input_width,
+    output_width,
+    set_weights,
+    symbolic_input,
+    target_copy,
+)
+from byol_tf.models.ema import (
+    TargetUpdate,
+    TauSchedule,
+    match_trainable,
+    pair_weights,
+    sum_of_weights,
+)
+from byol_tf.models.forward import forward
 from byol_tf.models.losses import Objective, mean_cosine, projection_std
 from byol_tf.models.micro_batches import average_over_micro_batches
-from byol_tf.models.networks import batch_independent, initialize_from_data, mlp_head
+from byol_tf.models.networks import initialize_from_data, mlp_head
 from byol_tf.models.networks import rematerialize as rematerialized
 from byol_tf.models.nonfinite import CHECKS, SkipNonFinite, flags, total
 from byol_tf.models.trainer import NONFINITE, STEP_LOSS, MultiStepTrainer
@@ -20,27 +36,29 @@ PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE = 4096, 256
 """Widths of the paper's projector and predictor (BYOL paper, section 3.3)."""
 
 
+@keras.saving.register_keras_serializable(package="byol_tf")
 class BYOL(MultiStepTrainer):
     """Bootstrap your own latent: the online network predicts the target network's projection.
 
     Each view of an image predicts the target's projection of another view. With other settings the
     model is SimSiam, SimCLR or what lies between: see `Objective` and `target`. Calling it gives
     representations. `fit` expects batches `(view1, view2)`, each `[N, H, W, 3]` floats as the
-    encoder takes them (four views for an objective with two pairs), and the `TargetUpdate`
-    callback, without which the target network never moves.
+    encoder takes them (four views for an objective with two pairs).
+
+    Losses of the layers of the online network (`add_loss`, weight and activity regularisers) are
+    added to the objective, for each view.
 
     Example:
         ```python
-        model = BYOL(build_encoder("resnet18", image_size=96))
+        model = BYOL(build_encoder("resnet18", image_size=96), tau=cosine_tau(0.996, total_steps))
         model.compile(LARS(0.2))
-        model.fit(pairs_of_views, callbacks=[TargetUpdate(cosine_tau(0.996, total_steps))])
+        model.fit(pairs_of_views)
         representations = model(images)  # [N, d]
         ```
 
     Args:
         encoder: a built `keras.Model` from images to representations `[N, d]`; it is trained in
-            place. A subclassed one needs what Keras needs to copy it: constructor arguments in
-            `get_config()`.
+            place.
         projector: a built `keras.Model` from representations to projections `[N, p]`. Default: the
             BYOL paper's, 4096 to 256.
         predictor: one from projections to predictions `[N, p]`; None to compare projections
@@ -49,11 +67,17 @@ class BYOL(MultiStepTrainer):
         target: which network gives the projections to predict: `ema`, a network of its own that
             follows the online one; `online`, the online network with its gradient stopped
             (SimSiam); `online_with_gradient` (SimCLR).
+        tau: of the target's update, target += (1 - tau) (online - target), after each step: a
+            number, or a schedule such as `cosine_tau`. A `TargetUpdate` callback replaces it during
+            a `fit`. Without either the target never moves, of which `fit` warns; 1 keeps it where
+            it is without a warning. It can be set later: `model.tau = 0.99`.
         train_predictor: False leaves the predictor's weights at their initial values (SimSiam
             report, section IV.B).
         gradient_accumulation_steps: number of micro-batches that a replica's batch is taken in, to
             save memory, with one optimizer step and one target update at the end. Batch statistics
             and negatives are then those of a micro-batch.
+        joint_batch_statistics: whether batch statistics are those of all views together, as in
+            SimCLR's code, instead of each view's own.
         views: layers that make each view inside the step, such as
             `pipelines.views.fused.FusedViews`: `view(images, params)`. `fit` then expects batches
             `(images, params)`, as `pipelines.batches.image_batches` gives them, or `(images1,
@@ -64,10 +88,19 @@ class BYOL(MultiStepTrainer):
         on_nonfinite: what `fit` does when a step's views, loss, gradients or batch statistics
             aren't finite: `stop`, or `skip`. Either way that step changes nothing: neither weights
             nor optimizer, statistics or target. See `trainer.MultiStepTrainer`.
+        target_encoder: the target's encoder, a second model built as `encoder` was; it gets that
+            one's weights. Default: a copy that Keras makes, which it can't of a subclassed model
+            whose constructor arguments aren't in its `get_config()`.
+        target_projector: likewise for `projector`.
+        name: of the model.
+        trainable: as for `keras.Model`.
+        dtype: as for `keras.Model`.
 
     Raises:
-        ValueError: if a network isn't built, has another output shape than the next one takes or
-            can't be copied, or for another `target` or `on_nonfinite`.
+        ValueError: if a network isn't built, has weights of another dtype than float32 or another
+            output shape than the next one takes, or can't be copied; if a target network has other
+            weights than its online network or shares them; for another `target` or `on_nonfinite`;
+            and for tau outside [0, 1] or without a target network.
     """
 
     def __init__(
@@ -77,31 +110,56 @@ class BYOL(MultiStepTrainer):
         predictor: keras.Model | Literal["paper"] | None = "paper",
         objective: Objective | None = None,
         target: Literal["ema", "online", "online_with_gradient"] = "ema",
+        tau: float | TauSchedule | None = None,
         train_predictor: bool = True,
         gradient_accumulation_steps: int = 1,
+        joint_batch_statistics: bool = False,
         views: Sequence[keras.layers.Layer] | None = None,
         rematerialize: bool = False,
         on_nonfinite: Literal["stop", "skip"] = "stop",
-        **kwargs,
+        target_encoder: keras.Model | None = None,
+        target_projector: keras.Model | None = None,
+        name: str | None = None,
+        trainable: bool = True,
+        dtype: str | keras.DTypePolicy | None = None,
     ):
-        super().__init__(on_nonfinite, **kwargs)
+        super().__init__(on_nonfinite, name=name, trainable=trainable, dtype=dtype)
         if target not in ("ema", "online", "online_with_gradient"):
             raise ValueError(
                 f'target: expected "ema", "online" or "online_with_gradient"; received {target!r}'
             )
         self.encoder = encoder
         self.projector, self.predictor = _build_heads(encoder, projector, predictor)
+        for name, network in self.networks.items():
+            for weight in network.weights:
+                if "float" in weight.dtype and weight.dtype != "float32":
+                    raise ValueError(
+                        f"{name}: expected float32 weights, which the target's small steps need "
+                        '(dtype policy "float32", "mixed_bfloat16" or "mixed_float16"); received '
+                        f'{weight.dtype} of "{weight.path}"'
+                    )
         self.objective = Objective() if objective is None else objective
         self.target = target
         self.train_predictor = train_predictor
         self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.joint_batch_statistics = joint_batch_statistics
         self.views = None if views is None else list(views)
-        self.target_encoder = copy_network(encoder, "encoder") if target == "ema" else None
-        self.target_projector = (
-            copy_network(self.projector, "projector") if target == "ema" else None
-        )
+        self.target_encoder = self.target_projector = None
+        if target == "ema":
+            self.target_encoder = target_copy(encoder, target_encoder, "encoder")
+            self.target_projector = target_copy(self.projector, target_projector, "projector")
+        elif target_encoder is not None or target_projector is not None:
+            raise ValueError(
+                'target_encoder, target_projector: expected None, as without target "ema" there is '
+                "no target network"
+            )
+        for name, network in self.target_networks.items():
+            network.name = f"target_{name}"  # in `summary`
+        self.rematerialize = rematerialize
         self._encode = rematerialized(encoder) if rematerialize else None
-        self.target_update = None  # set by the callback `TargetUpdate`
+        self.tau = tau
+        self._initial_sum = sum_of_weights(self.target_networks) if target == "ema" else None
+        self._warnings: set[str] = set()
         self._metric_means = {
             name: keras.metrics.Mean(name)
             for name in ("loss", "projection_std", "projection_cosine")
@@ -117,113 +175,299 @@ class BYOL(MultiStepTrainer):
             `MultiStepTrainer` takes out.
         """
         optimizer, variables = self.optimizer, self.trainable_variables
-        views = self.make_views(data)  # one [N, H, W, 3] for each view
+        views = equal_shares(self.make_views(data))  # one [N, H, W, 3] for each view
         # What the forward pass changes, with its values before, restored if the step is skipped.
         state = [(variable, tf.convert_to_tensor(variable)) for variable in self._statistics()]
         measures, gradients = self._average_gradients(views)  # {name: []}; one for each variable
         measures = self._mean_over_replicas(measures)
+        gradients, variables = self._reached(gradients, variables)
         logs = {"learning_rate": tf.identity(optimizer.learning_rate)}
         step = tf.identity(optimizer.iterations.value)  # []
         failures = SkipNonFinite(optimizer).apply_gradients(
             gradients, variables, views=views, loss=measures["loss"], state=state
         )  # [len(PRE_UPDATE)]
-        if self.target_update is not None:
+        if self.target_update is None:
+            self._warn_of_idle_target()
+        elif self.target_update.placement == "step":
             # Where the optimizer skipped its step, the target stays too.
             updated = optimizer.iterations.value > step
             logs["tau"] = self.target_update.apply(self.target_pairs(), step, updated)
         return self._update_metrics(measures, failures) | logs | self._report(measures, failures)
 
+    def test_step(self, data: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Computes loss and collapse measures of a batch, as `evaluate` does; changes nothing.
+
+        All networks run as for inference, with their moving statistics.
+
+        Returns:
+            float32 scalars: the means of loss and collapse measures over the images so far.
+        """
+        views = self.make_views(data)
+        if self.objective.negatives:  # of the images of all replicas
+            views = equal_shares(views)
+        targets = self._target_projections(views, training=False)
+        measures = self._measures(*self._loss(views, targets, training=False))
+        images = tf.cast(tf.shape(views[0])[0], tf.float32)
+        sums = tf.where(images > 0.0, tf.stack(list(measures.values())) * images, 0.0)
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            sums, images = tf.distribute.get_replica_context().all_reduce(
+                tf.distribute.ReduceOp.SUM, [sums, images]
+            )
+        for mean, value in zip(self._metric_means.values(), tf.unstack(sums / images), strict=True):
+            mean.update_state(value, sample_weight=images)
+        return {name: mean.result() for name, mean in self._metric_means.items()}
+
+    @functools.wraps(keras.Model.fit, assigned=())
+    def fit(self, x: Any = None, *args, **kwargs) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit`; `x` is a dataset of batches, or a view and `y` the other."""
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # Keras warns of its own default
+        try:
+            return super().fit(x, *args, **kwargs)
+        finally:
+            # An interrupted `fit` doesn't call its callbacks again.
+            self.target_update = self._own_update
+
+    @property
+    def tau(self) -> TauSchedule | None:
+        """The schedule of the model's own target update; None if it has none."""
+        return None if self._own_update is None else self._own_update.schedule
+
+    @tau.setter
+    def tau(self, tau: float | TauSchedule | None) -> None:
+        if tau is not None and self.target != "ema":
+            raise ValueError(
+                f'tau: expected None, as target "{self.target}" has no network that could follow; '
+                f"received {tau!r}"
+            )
+        self._own_update = self.target_update = None if tau is None else TargetUpdate(tau)
+
+    def make_train_function(self, force: bool = False) -> Callable:
+        """Builds the function that `fit` calls, as `MultiStepTrainer` does.
+
+        Before the first step of all, weights that were loaded into the online networks are copied
+        to a target that is unchanged since it was made.
+        """
+        targets = self.target_networks
+        online = {name: self.networks[name] for name in targets}
+        initial, self._initial_sum = self._initial_sum, None
+        if self.optimizer.iterations.numpy() == 0 and initial == sum_of_weights(targets):
+            self.reset_target()
+        match_trainable(online, targets)
+        return super().make_train_function(force)
+
+    def reset_target(self) -> None:
+        """Copies the online encoder and projector to the target, moving statistics included."""
+        for name, network in self.target_networks.items():
+            set_weights(network, self.networks[name].get_weights())
+
+    def _trace_settings(self) -> Hashable:
+        update = self.target_update
+        if type(update) is TargetUpdate:  # a subclass may do anything
+            update = (update.schedule, update.placement)
+        return (*super()._trace_settings(), update)
+
+    def _warn_of_idle_target(self) -> None:
+        if self.target == "ema":
+            self._warn_once(
+                "the target network won't move, as there is neither BYOL(tau=...) nor a "
+                "TargetUpdate callback; tau=1.0 keeps it where it is without this warning"
+            )
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warnings:
+            self._warnings.add(text)
+            warnings.warn(text, stacklevel=2)
+
+    def _reached(
+        self, gradients: Sequence[tf.Tensor | None], variables: Sequence[keras.Variable]
+    ) -> tuple[list[tf.Tensor], list[keras.Variable]]:
+        """Returns those variables that have a gradient, and warns of the others, as Keras does."""
+        pairs = list(zip(gradients, variables, strict=True))
+        reached = [pair for pair in pairs if pair[0] is not None]
+        if missed := [variable.path for gradient, variable in pairs if gradient is None]:
+            if not reached:
+                raise ValueError("no trainable weight has a gradient: the loss depends on none")
+            self._warn_once(
+                f"no gradient reaches {len(missed)} trainable weights, which stay as they are: "
+                f"{', '.join(missed)}"
+            )
+        return [gradient for gradient, _ in reached], [variable for _, variable in reached]
+
     def _average_gradients(
         self, views: Sequence[tf.Tensor]
-    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor | None]]:
         """Returns `loss_and_gradients`, averaged over the micro-batches."""
         if self.gradient_accumulation_steps == 1:
             return self.loss_and_gradients(views)
-        zeros = (
-            {name: tf.zeros(()) for name in self._metric_means},
-            [tf.zeros(variable.shape) for variable in self.trainable_variables],
+        zeros = [tf.zeros(variable.shape) for variable in self.trainable_variables]
+        missed: set[int] = set()  # positions of variables without a gradient, known once traced
+
+        def compute(views: list[tf.Tensor]) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+            measures, gradients = self.loss_and_gradients(views)
+            missed.update(i for i, gradient in enumerate(gradients) if gradient is None)
+            return measures, [
+                zero if gradient is None else gradient
+                for gradient, zero in zip(gradients, zeros, strict=True)
+            ]
+
+        measures, gradients = average_over_micro_batches(
+            compute,
+            views,
+            self.gradient_accumulation_steps,
+            ({name: tf.zeros(()) for name in self._metric_means}, zeros),
         )
-        return average_over_micro_batches(
-            self.loss_and_gradients, views, self.gradient_accumulation_steps, zeros
-        )
+        return measures, [None if i in missed else g for i, g in enumerate(gradients)]
 
     def loss_and_gradients(
         self, views: Sequence[tf.Tensor]
-    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor | None]]:
         """Returns loss and collapse measures, and the gradient of each trainable variable.
 
         Args:
             views: `[N, H, W, 3]` each.
 
         Returns:
-            (float32 scalars by name; gradients, on several replicas a share of the global ones).
+            (float32 scalars by name; gradients, on several replicas a share of the global ones,
+            None where the loss doesn't depend on the variable).
         """
         targets = self._target_projections(views)  # {view: [N, p]}; the tape records none of it
         with tf.GradientTape() as tape:
-            projections = self._online_projections(views)  # {view: [N, p]}
-            if self.target == "online":
-                targets = {view: tf.stop_gradient(z) for view, z in projections.items()}
-            elif self.target == "online_with_gradient":
-                targets = projections
-            predictions = {view: projections[view] for view in self.objective.predicting_views}
-            if self.predictor is not None:
-                predictions = _forward(self.predictor, predictions)  # {view: [N, p]}
-            loss = self.objective(predictions, targets)  # []
+            loss, projections = self._loss(views, targets)
             # Gradients are summed over replicas, each of which holds its share of the global batch.
             scaled_loss = self.optimizer.scale_loss(
                 loss / self.distribute_strategy.num_replicas_in_sync
             )
         gradients = tape.gradient(scaled_loss, self.trainable_variables)
-        predicting = [projections[view] for view in self.objective.predicting_views]
-        return {
-            "loss": loss,
-            "projection_std": tf.reduce_mean([projection_std(z) for z in predicting]),
-            "projection_cosine": tf.reduce_mean([mean_cosine(z) for z in predicting]),
-        }, gradients
+        dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+        return self._measures(loss, projections), dense
 
-    def _online_projections(self, views: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
-        """Returns view -> the online network's projection `[N, p]`."""
+    def _loss(
+        self, views: Sequence[tf.Tensor], targets: dict[int, tf.Tensor], training: bool = True
+    ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
+        """Returns the loss `[]` and the online network's projections, view -> `[N, p]`.
+
+        Args:
+            views: `[N, H, W, 3]` each.
+            targets: view -> the target network's projection `[N, p]`; {} if there is no such
+                network.
+            training: whether the networks use batch statistics.
+        """
         # With the online network as target, its projections of the predicted views are needed too.
         needed = (
             self.objective.predicting_views
             if self.target == "ema"
             else range(self.objective.view_count)
         )
-        representations = _forward(
-            self.encoder, {view: views[view] for view in needed}, self._encode
+        joint = self.joint_batch_statistics
+        losses = [v.regularizer(v) for v in self.trainable_variables if v.regularizer is not None]
+        representations = forward(
+            self.encoder,
+            {view: views[view] for view in needed},
+            losses,
+            training,
+            self._encode,
+            joint,
         )
-        return _forward(self.projector, representations)
+        projections = forward(self.projector, representations, losses, training, joint=joint)
+        if self.target == "online":
+            targets = {view: tf.stop_gradient(z) for view, z in projections.items()}
+        elif self.target == "online_with_gradient":
+            targets = projections
+        predictions = {view: projections[view] for view in self.objective.predicting_views}
+        if self.predictor is not None:
+            predictions = forward(
+                self.predictor, predictions, losses, training, joint=joint
+            )  # {view: [N, p]}
+        loss = self.objective(predictions, targets)  # []
+        if losses:
+            loss = tf.add_n([loss, *(tf.cast(tf.reduce_sum(x), tf.float32) for x in losses)])
+        return loss, projections
 
-    def _target_projections(self, views: Sequence[tf.Tensor]) -> dict[int, tf.Tensor]:
+    def _measures(self, loss: tf.Tensor, projections: dict[int, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns loss and collapse measures, float32 scalars by name."""
+        predicting = [projections[view] for view in self.objective.predicting_views]
+        return {
+            "loss": loss,
+            "projection_std": tf.reduce_mean([projection_std(z) for z in predicting]),
+            "projection_cosine": tf.reduce_mean([mean_cosine(z) for z in predicting]),
+        }
+
+    def _target_projections(
+        self, views: Sequence[tf.Tensor], training: bool = True
+    ) -> dict[int, tf.Tensor]:
         """Returns view -> the target network's projection `[N, p]`; {} if there is no such network.
 
-        The target uses batch statistics, as the online network does.
+        In training the target uses batch statistics, as the online network does.
         """
         if self.target != "ema":
             return {}
         needed = {view: views[view] for view in self.objective.target_views}
-        projections = _forward(self.target_projector, _forward(self.target_encoder, needed))
+        joint = self.joint_batch_statistics
+        representations = forward(self.target_encoder, needed, [], training, joint=joint)
+        projections = forward(self.target_projector, representations, [], training, joint=joint)
         return {view: tf.stop_gradient(z) for view, z in projections.items()}
 
     def make_views(self, data: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the views of a batch, `[N, H, W, 3]` each; made here if the model has `views`."""
-        views = list(data)
         if self.views is not None:
-            *images, params = data  # the same images for all views, or for each view its own
-            views = [
-                make_view(view_images, params)
-                for make_view, view_images in zip(self.views, itertools.cycle(images))
-            ]
-        if len(views) != self.objective.view_count:
+            data = self._made_here(data)
+        return check_views(data, self.objective.view_count)
+
+    def _made_here(self, data: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the views that the layers in `views` make of a batch `(images, params)`."""
+        batch = [part for part in data if part is not None] if isinstance(data, tuple) else []
+        if len(batch) < 2:
             raise ValueError(
-                f"expected batches of {self.objective.view_count} views of each image; received "
-                f"{len(views)}"
+                "expected batches (images, params), as pipelines.batches.image_batches gives them, "
+                f"since the model makes the views; received a {type(data).__name__}"
             )
-        return views
+        *images, params = batch  # the same images for all views, or for each view its own
+        return [
+            make_view(view_images, params)
+            for make_view, view_images in zip(self.views, itertools.cycle(images))
+        ]
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns the online encoder's representations `[N, d]` of images `[N, H, W, 3]`."""
         return self.encoder(images, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments in Keras' serialised form."""
+        arguments = {
+            "encoder": self.encoder,
+            "projector": self.projector,
+            "predictor": self.predictor,
+            "objective": self.objective,
+            "target": self.target,
+            "tau": self.tau,
+            "train_predictor": self.train_predictor,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "joint_batch_statistics": self.joint_batch_statistics,
+            "views": self.views,
+            "rematerialize": self.rematerialize,
+            "on_nonfinite": self.on_nonfinite,
+            "target_encoder": self.target_encoder,
+            "target_projector": self.target_projector,
+        }
+        return super().get_config() | keras.saving.serialize_keras_object(arguments)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+        """Builds a model from what `get_config` returns; its weights are initialised anew."""
+        return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as the saved one was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def export(self, *args, **kwargs) -> None:
+        """Exports the encoder from normalised images to representations, as `keras.Model.export`.
+
+        `byol_tf.export_encoder` writes files that take uint8 images of any size.
+        """
+        kwargs.setdefault("input_signature", [symbolic_input(self.encoder)])
+        super().export(*args, **kwargs)
 
     @property
     def networks(self) -> dict[str, keras.Model]:
@@ -250,34 +494,48 @@ class BYOL(MultiStepTrainer):
         """The optimizer's variables: of encoder, projector and, if it is trained, predictor.
 
         The target stays `trainable` for Keras (frozen BN would use its moving statistics) but is
-        never among these.
+        never among these. A weight of a layer that two networks share is listed once.
         """
-        return [
-            variable
+        trained = {
+            id(variable): variable
             for name, network in self.networks.items()
             if name != "predictor" or self.train_predictor
             for variable in network.trainable_variables
-        ]
+        }
+        return list(trained.values())
+
+    @property
+    def non_trainable_variables(self) -> list[keras.Variable]:
+        """All others, those of the target included."""
+        trained = {id(variable) for variable in self.trainable_variables}
+        return [variable for variable in self.variables if id(variable) not in trained]
+
+    @property
+    def trainable_weights(self) -> list[keras.Variable]:
+        """The same as `trainable_variables`, for `summary`."""
+        return self.trainable_variables
+
+    @property
+    def non_trainable_weights(self) -> list[keras.Variable]:
+        """`non_trainable_variables` without the states of random layers."""
+        trained = {id(variable) for variable in self.trainable_variables}
+        return [weight for weight in self.weights if id(weight) not in trained]
 
     def target_pairs(self) -> list[tuple[keras.Variable, keras.Variable]]:
         """Returns (online, target) for every trainable variable of encoder and projector.
 
+        The networks are copies of each other, so variables are paired by their position.
+
         Raises:
-            RuntimeError: if there is no target network, or the two don't match one to one.
+            RuntimeError: if there is no target network.
         """
         if self.target != "ema":
             raise RuntimeError(
                 f'target "{self.target}" has no network that could follow; leave TargetUpdate out, '
                 'or choose "ema"'
             )
-        online = [*self.encoder.trainable_variables, *self.projector.trainable_variables]
-        target = [v for n in self.target_networks.values() for v in n.trainable_variables]
-        if not target or [(v.name, v.shape) for v in online] != [(v.name, v.shape) for v in target]:
-            raise RuntimeError(
-                f"online and target variables don't pair up: {len(online)} and {len(target)}; is "
-                "the encoder or its target frozen? Both must stay trainable"
-            )
-        return list(zip(online, target, strict=True))
+        pairs = pair_weights(self.networks, self.target_networks)
+        return [(online, target) for online, target in pairs if online.trainable]
 
     def initialize_from_data(self, images: tf.Tensor) -> None:
         """Sets every `data_init` normalisation from a batch of views `[N, H, W, 3]`.
@@ -286,8 +544,7 @@ class BYOL(MultiStepTrainer):
         without batch statistics, section 3.2). Without such layers it changes nothing.
         """
         initialize_from_data(list(self.networks.values()), images)
-        for name, network in self.target_networks.items():
-            network.set_weights(self.networks[name].get_weights())
+        self.reset_target()
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -325,28 +582,6 @@ class BYOL(MultiStepTrainer):
             tf.distribute.ReduceOp.MEAN, tf.stack(list(measures.values()))
         )
         return dict(zip(measures, tf.unstack(values), strict=True))
-
-
-def _forward(
-    network: keras.Model,
-    inputs: dict[int, tf.Tensor],
-    run: Callable[[tf.Tensor], tf.Tensor] | None = None,
-) -> dict[int, tf.Tensor]:
-    """Returns view -> the network's output in training mode.
-
-    Batch statistics are per view, so each view is a forward pass of its own. Without any, one pass
-    serves all views, and kernels are standardised once a step.
-
-    Args:
-        network: built.
-        inputs: view -> `[N, ...]`.
-        run: another way to compute the network's output.
-    """
-    run = run or partial(network, training=True)
-    if len(inputs) == 1 or not batch_independent(network):
-        return {view: run(value) for view, value in inputs.items()}
-    outputs = run(tf.concat(list(inputs.values()), axis=0))
-    return dict(zip(inputs, tf.split(outputs, len(inputs)), strict=True))
 
 
 def _build_heads(

@@ -1,6 +1,9 @@
 """Checks and copies the networks that a BYOL model is made of."""
 
 import keras
+import numpy as np
+
+from byol_tf import compat
 
 
 def output_width(network: keras.Model, role: str) -> int:
@@ -19,7 +22,7 @@ def output_width(network: keras.Model, role: str) -> int:
             " which has no weights yet. Call it on "
             f"{'an image' if role == 'encoder' else 'its input'} first"
         )
-    shape = getattr(network(_symbolic_input(network)), "shape", None)
+    shape = getattr(network(symbolic_input(network)), "shape", None)
     if shape is None or len(shape) != 2 or shape[-1] is None:
         raise ValueError(
             f'{role}: expected output of shape [N, d]; received {shape} from "{network.name}". End '
@@ -31,12 +34,43 @@ def output_width(network: keras.Model, role: str) -> int:
 def check_input_width(network: keras.Model, width: int, role: str, source: str) -> None:
     """Raises `ValueError` unless a built network takes `[N, width]`, the output of `source`."""
     output_width(network, role)
-    shape = _symbolic_input(network).shape
+    shape = symbolic_input(network).shape
     if shape[1:] != (width,):
         raise ValueError(
             f"{role}: expected a model that takes [N, {width}], the output of the {source}; "
             f"received one for {shape}"
         )
+
+
+def target_copy(network: keras.Model, target: keras.Model | None, role: str) -> keras.Model:
+    """Returns a target network that equals the online one now.
+
+    Args:
+        network: the online network, built.
+        target: a second network, which gets the weights of the first; None to copy the first.
+        role: what an error calls the online network, such as `encoder`.
+
+    Raises:
+        ValueError: if Keras can't copy the network, or `target` has other weights than it or
+            shares some with it.
+    """
+    if target is None:
+        return copy_network(network, role)
+    shapes, target_shapes = (
+        [tuple(weight.shape) for weight in each.weights] for each in (network, target)
+    )
+    if shapes != target_shapes:
+        raise ValueError(
+            f"target_{role}: expected a model with the {len(shapes)} weights of the {role}, in its "
+            f'order and shapes; received "{target.name}" with {len(target_shapes)}'
+        )
+    if {id(weight) for weight in network.weights} & {id(weight) for weight in target.weights}:
+        raise ValueError(
+            f"target_{role}: expected weights of its own; some are the {role}'s. Build the model a "
+            "second time"
+        )
+    set_weights(target, network.get_weights())
+    return target
 
 
 def copy_network(network: keras.Model, role: str) -> keras.Model:
@@ -46,18 +80,47 @@ def copy_network(network: keras.Model, role: str) -> keras.Model:
         ValueError: if Keras can't copy it.
     """
     try:
-        copy = keras.models.clone_model(network)
+        copy = (
+            keras.models.clone_model(network, clone_function=_copy_layer, recursive=True)
+            if is_graph(network)
+            else keras.models.clone_model(network)
+        )
     except (NotImplementedError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{role}: expected a model that can be copied: functional, Sequential, or with its "
-            f'arguments in get_config(); Keras can\'t copy "{network.name}"'
+            f"{role}: expected a model that can be copied, with the constructor arguments of each "
+            f'class of its own in get_config(); received "{network.name}" ({reason}). Or build it '
+            f"a second time, and pass that as target_{role}"
         ) from error
-    copy(_symbolic_input(network))  # a subclassed model gets its weights when it is called
-    copy.set_weights(network.get_weights())
+    copy(symbolic_input(network))  # a subclassed model gets its weights when it is called
+    set_weights(copy, network.get_weights())
     return copy
 
 
-def _symbolic_input(network: keras.Model) -> keras.KerasTensor:
+def _copy_layer(layer: keras.Operation) -> keras.Operation:
+    # A Lambda has no weights, and Keras refuses to copy its function from a config.
+    if isinstance(layer, keras.layers.Lambda):
+        return layer
+    return type(layer).from_config(layer.get_config())
+
+
+def is_graph(network: keras.Model) -> bool:
+    """Returns whether a model is functional or `Sequential`: Keras knows which layers it calls."""
+    return isinstance(network, keras.Sequential) or hasattr(network, "operations")
+
+
+def set_weights(layer: keras.Layer, weights: list[np.ndarray]) -> None:
+    """Sets the weights of a layer or model, as Keras' `set_weights`.
+
+    That method leaves the constants as they were that `Normalization` computes from its weights.
+    """
+    layer.set_weights(weights)
+    for inner in compat.all_layers(layer):
+        if isinstance(inner, keras.layers.Normalization):
+            inner.finalize_state()
+
+
+def symbolic_input(network: keras.Model) -> keras.KerasTensor:
     """Returns an input of the shape that the network was built for.
 
     A subclassed model has no `input_shape`.

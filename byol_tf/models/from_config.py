@@ -1,10 +1,12 @@
 """Builds the model and the optimizer of a config."""
 
+import math
 from dataclasses import dataclass
 
 import keras
 import tensorflow as tf
 
+from byol_tf.compat import build_without_values
 from byol_tf.config.schedule import Schedule
 from byol_tf.config.schema import Config
 from byol_tf.devices import on_cpu
@@ -43,6 +45,24 @@ def build_model(config: Config, cropped: bool = False) -> BYOL:
         config: valid.
         cropped: see `fused_views`.
     """
+    encoder, projector, predictor = _build_networks(config)
+    return BYOL(
+        encoder,
+        projector,
+        predictor,
+        build_objective(config),
+        config.objective.target,
+        train_predictor=config.predictor.kind != "fixed",
+        gradient_accumulation_steps=config.training.gradient_accumulation_steps,
+        rematerialize=config.training.rematerialize,
+        joint_batch_statistics=config.training.joint_batch_statistics,
+        views=fused_views(config, cropped) if views_in_step(config) else None,
+        on_nonfinite=config.monitor.on_nonfinite,
+    )
+
+
+def _build_networks(config: Config) -> tuple[keras.Model, keras.Model, keras.Model | None]:
+    """Returns encoder, projector and predictor of a config; None where it has no predictor."""
     encoder = build_config_encoder(config)
     settings = config.projector
     projection_size = settings.output_size
@@ -54,30 +74,24 @@ def build_model(config: Config, cropped: bool = False) -> BYOL:
         settings.num_layers,
         settings.normalization,
         settings.normalize_output,
+        settings.output_bias,
+        settings.output_scale,
+        settings.output_center,
     )
-    predictor = None
-    if config.predictor.kind != "none":
-        predictor = mlp_head(
-            projection_size,
-            config.predictor.hidden_size,
-            projection_size,
-            "predictor",
-            2,
-            config.predictor.normalization,
-            config.predictor.normalize_output,
-        )
-    return BYOL(
-        encoder,
-        projector,
-        predictor,
-        build_objective(config),
-        config.objective.target,
-        train_predictor=config.predictor.kind != "fixed",
-        gradient_accumulation_steps=config.training.gradient_accumulation_steps,
-        rematerialize=config.training.rematerialize,
-        views=fused_views(config, cropped) if views_in_step(config) else None,
-        on_nonfinite=config.monitor.on_nonfinite,
+    if config.predictor.kind == "none":
+        return encoder, projector, None
+    predictor = mlp_head(
+        projection_size,
+        config.predictor.hidden_size,
+        projection_size,
+        "predictor",
+        2,
+        config.predictor.normalization,
+        config.predictor.normalize_output,
+        config.predictor.output_bias,
     )
+    predictor.trainable = config.predictor.kind != "fixed"
+    return encoder, projector, predictor
 
 
 def view_policies(config: Config) -> tuple[ViewPolicy, ...]:
@@ -127,9 +141,14 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
 
     settings, predictor = config.optimizer, config.predictor
     optimizer = build_optimizer(
-        settings.name, rates(1.0, settings.schedule), settings.weight_decay, settings.momentum
+        settings.name,
+        rates(1.0, settings.schedule),
+        settings.weight_decay,
+        settings.momentum,
+        settings.exclude_norm_and_bias,
     )
-    exclude_norm_and_bias(optimizer, list(model.networks.values()))
+    if settings.exclude_norm_and_bias:
+        exclude_norm_and_bias(optimizer, list(model.networks.values()))
     if (
         model.predictor is not None
         and predictor.kind == "mlp"
@@ -148,9 +167,6 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
         jit_compile=jit[config.devices.jit_compile],
         steps_per_execution=steps_per_execution(config, schedule.steps_per_epoch),
     )
-    # Built here, so that a checkpoint can be restored and `fit` needn't take a batch of the stream
-    # to find the shapes.
-    model.optimizer.build(model.trainable_variables)
 
 
 def steps_per_execution(config: Config, steps_per_epoch: int) -> int:
@@ -175,31 +191,33 @@ def build_config_encoder(config: Config) -> keras.Model:
         encoder.stem,
         encoder.normalization,
         encoder.padding,
+        encoder.zero_init_residual,
     )
 
 
 def measure_sizes(config: Config) -> Sizes:
-    """Returns the sizes of a config's networks, without building the optimizer's variables."""
-    model = build_model(config)
-    names = {"encoder": config.encoder.name}
+    """Returns the sizes of a config's networks, without memory for their variables."""
+    encoder, projector, predictor = build_without_values(lambda: _build_networks(config))
+    networks = {config.encoder.name: encoder, "projector": projector}
+    if predictor is not None:
+        networks["predictor"] = predictor
     parameters = {
-        names.get(name, name): _elements(network.trainable_variables)
-        for name, network in model.networks.items()
+        name: _elements(network.trainable_variables) for name, network in networks.items()
     }
-    elements = sum(_elements(network.variables) for network in model.networks.values())
-    elements += sum(_elements(network.variables) for network in model.target_networks.values())
+    targets = (encoder, projector) if config.objective.target == "ema" else ()
+    elements = sum(_elements(network.variables) for network in (*networks.values(), *targets))
     slots = (
         SLOTS[config.optimizer.name]
         if config.optimizer.name != "sgd" or config.optimizer.momentum
         else 0
     )
-    elements += slots * _elements(model.trainable_variables)
+    elements += slots * sum(parameters.values())
     return Sizes(
         parameters,
         _BYTES_PER_ELEMENT * elements,
-        _BYTES_PER_ELEMENT * _elements(model.encoder.variables),
+        _BYTES_PER_ELEMENT * _elements(encoder.variables),
     )
 
 
 def _elements(variables: list[keras.Variable]) -> int:
-    return sum(variable.shape.num_elements() for variable in variables)
+    return sum(math.prod(variable.shape) for variable in variables)

@@ -5,12 +5,18 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from byol_tf import compat
 from byol_tf.errors import ProtocolError
+from byol_tf.models.construction import is_graph, set_weights, symbolic_input
 from byol_tf.models.networks.batch_norm import BatchNorm
 from byol_tf.models.networks.conv2d import Conv2D
 from byol_tf.models.networks.data_init import DataInit
 from byol_tf.models.networks.group_norm import GroupNorm
 from byol_tf.models.networks.weight_standardization import WSConv2D, WSDense, standardized
+
+_MIN_PIXEL_SCALE = 10.0
+"""Standard deviation or factor that a layer divides by at least where its input is 0 to 255. It is
+57 for ImageNet's statistics, and below 1 for images in [0, 1]."""
 
 
 def inference_model(
@@ -75,22 +81,55 @@ def split_inference_model(
     return resize, normalise, encoder
 
 
-def exported_form(
-    inference: keras.Model, size: int, mean: Sequence[float], std: Sequence[float]
-) -> keras.Model:
-    """Builds an inference model of Keras' own layers in float32, as it is exported.
+def takes_pixels(model: keras.Model) -> bool:
+    """Returns whether a model is known to take images with values from 0 to 255.
+
+    Either its input is of an integer type, or the first layer scales it down, as those of several
+    `keras.applications` do.
+
+    Args:
+        model: with one input; functional or `Sequential`.
+    """
+    (images,) = model.inputs
+    if not keras.backend.is_float_dtype(images.dtype):
+        return True
+    consumers = {
+        call.operation
+        for call in compat.graph_calls(model)
+        if any(tensor is images for tensor in call.input_tensors)
+    }
+    if len(consumers) != 1:
+        return False
+    (first,) = consumers
+    if isinstance(first, keras.Model):
+        return is_graph(first) and takes_pixels(first)
+    if isinstance(first, keras.layers.Rescaling):
+        return bool(np.max(np.abs(first.scale)) <= 1.0 / _MIN_PIXEL_SCALE)
+    if isinstance(first, keras.layers.Normalization):
+        return bool(np.min(first.variance) >= _MIN_PIXEL_SCALE**2)
+    return False
+
+
+def exported_form(inference: keras.Model) -> keras.Model:
+    """Copies an inference model into Keras' own layers in float32, as it is exported.
 
     Args:
         inference: an inference model of this module.
-        size: side of the encoder's input, as the model was built with.
-        mean: mean of each channel, as the model was built with.
-        std: standard deviation of each channel, as the model was built with.
 
     Returns:
         A model with weights of its own.
+
+    Raises:
+        ValueError: for another model.
     """
-    encoder = next(layer for layer in inference.layers if isinstance(layer, keras.Model))
-    return inference_model(plain_encoder(encoder), size, mean, std)
+    if "centre" not in {layer.name for layer in inference.layers}:
+        raise ValueError(
+            "expected an inference model, from uint8 images of any size to representations; "
+            f'received "{inference.name}". inference_model(encoder, size, mean, std) builds one'
+        )
+    copy = plain_encoder(inference)
+    copy.get_layer("centre").supports_jit = False  # as in `inference_model`: no config states it
+    return copy
 
 
 def plain_encoder(encoder: keras.Model) -> keras.Model:
@@ -98,29 +137,61 @@ def plain_encoder(encoder: keras.Model) -> keras.Model:
 
     The copy has weights of its own, and its `.keras` file loads without byol_tf. Standardised
     kernels become plain ones of the same values, and `DataInit` the 1x1 depthwise convolution that
-    it is.
+    it is. A subclassed model becomes a functional one of the layers that it calls; one whose `call`
+    computes something else, and a layer that has no `get_config`, are used as they are.
     """
-    copy = keras.models.clone_model(encoder, clone_function=_plain_layer)
-    for layer in filter(lambda layer: layer.weights, encoder.layers):
-        copy.get_layer(layer.name).set_weights(_plain_weights(layer))
-    return copy
+    if not is_graph(encoder):
+        return _plain_layer(encoder)
+    copies: list[tuple[keras.Layer, keras.Layer]] = []
+
+    def copy_layer(layer: keras.Operation) -> keras.Operation:
+        copy = _plain_layer(layer)
+        if copy is not layer and not isinstance(layer, keras.Model):
+            copies.append((layer, copy))
+        return copy
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # of the layers that a layer builds inside it
+    try:
+        plain = keras.models.clone_model(encoder, clone_function=copy_layer, recursive=True)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for layer, copy in copies:
+        set_weights(copy, _plain_weights(layer))
+    return plain
 
 
-def _plain_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
-    config = layer.get_config() | {"dtype": "float32"}
-    if isinstance(layer, BatchNorm):
-        return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})
-    if isinstance(layer, GroupNorm):
-        return keras.layers.GroupNormalization.from_config(config)
-    if isinstance(layer, DataInit):
-        return keras.layers.DepthwiseConv2D(1, name=layer.name, dtype="float32")
-    if isinstance(layer, WSConv2D | WSDense):
-        del config["epsilon"]
-    if isinstance(layer, Conv2D):
-        return keras.layers.Conv2D.from_config(config)
-    if isinstance(layer, WSDense):
-        return keras.layers.Dense.from_config(config)
-    return type(layer).from_config(config)
+def _plain_layer(layer: keras.Operation) -> keras.Operation:
+    if isinstance(layer, keras.Model):
+        return _plain_subclassed_model(layer)
+    if not isinstance(layer, keras.Layer):
+        return layer  # an operation, such as that of `x * 2`, has neither weights nor dtype
+    try:
+        config = layer.get_config() | {"dtype": "float32"}
+        if isinstance(layer, BatchNorm):
+            return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})
+        if isinstance(layer, GroupNorm):
+            return keras.layers.GroupNormalization.from_config(config)
+        if isinstance(layer, DataInit):
+            return keras.layers.DepthwiseConv2D(1, name=layer.name, dtype="float32")
+        if isinstance(layer, WSConv2D | WSDense):
+            del config["epsilon"]
+        if isinstance(layer, Conv2D):
+            return keras.layers.Conv2D.from_config(config)
+        if isinstance(layer, WSDense):
+            return keras.layers.Dense.from_config(config)
+        return type(layer).from_config(config)
+    except (NotImplementedError, TypeError, ValueError):  # a Lambda, or a class without get_config
+        return layer
+
+
+def _plain_subclassed_model(model: keras.Model) -> keras.Model:
+    try:
+        images = symbolic_input(model)
+        graph = keras.Model(images, model.call(images), name=model.name)
+    except Exception:  # on symbolic tensors, TensorFlow's functions raise many types
+        return model
+    return plain_encoder(graph)
 
 
 def _plain_weights(layer: keras.layers.Layer) -> list[np.ndarray]:

@@ -1,7 +1,9 @@
 """Losses of BYOL, SimSiam and SimCLR, and measures of collapse."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
+import keras
 import tensorflow as tf
 
 _EPSILON = 1e-12  # on the squared sum, as deepmind-research byol/utils/helpers.py
@@ -93,13 +95,15 @@ def gather_over_replicas(rows: tf.Tensor) -> tf.Tensor:
     return tf.reshape(context.all_reduce(tf.distribute.ReduceOp.SUM, slices), (-1, rows.shape[-1]))
 
 
+@keras.saving.register_keras_serializable(package="byol_tf")
 @dataclass(frozen=True)
 class Objective:
     """Configurable loss of BYOL, SimSiam and SimCLR (extended InfoNCE).
 
     Example:
         `Objective()` is BYOL's loss, `Objective(weight=0.25)` SimSiam's and
-        `Objective(negatives=1.0, temperature=0.2)` SimCLR's up to a factor and a constant.
+        `Objective(negatives=1.0, temperature=0.1, weight=5.0)` that of SimCLR's code plus a
+        constant.
 
     Attributes:
         similarity: `cosine`, or `cross_entropy` (SimSiam report, section IV.E).
@@ -109,7 +113,9 @@ class Objective:
         negatives: beta of the extended InfoNCE, 0 to 1: 0 is BYOL's loss, 1 gives 2 alpha times
             SimCLR's, plus a constant (BYOL paper, equation 8).
         temperature: alpha of the same; needed where `negatives` isn't 0.
-        weight: multiplies the loss.
+        weight: multiplies the loss. With beta 1, 1 / (2 alpha) gives the scale of SimCLR's code
+            (google-research/simclr `tf2/objective.py`), which adds the means of both directions,
+            and 1 / (4 alpha) that of its paper, the mean over all 2 N views.
 
     Raises:
         ValueError: for another similarity or symmetrization, and for negatives outside 0 to 1,
@@ -143,6 +149,15 @@ class Objective:
                 f"temperature: expected a number above 0, as negatives is {self.negatives:g}; "
                 f"received {self.temperature!r}"
             )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments, for Keras to save a model with."""
+        return asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Builds an objective from what `get_config` returns."""
+        return cls(**config)
 
     @property
     def predicts(self) -> tuple[tuple[int, int], ...]:
@@ -213,9 +228,9 @@ def projection_std(projection: tf.Tensor) -> tf.Tensor:
 def mean_cosine(projection: tf.Tensor) -> tf.Tensor:
     """Returns the mean cosine between projections `[N, d]` of different images.
 
-    A float32 scalar: near 0 for scattered projections, 1 for collapsed ones.
+    A float32 scalar: near 0 for scattered projections, 1 for collapsed ones; 0 for a single one.
     """
     vectors = normalize(projection)
     count = tf.cast(tf.shape(vectors)[0], tf.float32)
     total = tf.reduce_sum(tf.square(tf.reduce_sum(vectors, axis=0)))
-    return (total - count) / (count * (count - 1.0))
+    return tf.math.divide_no_nan(total - count, count * (count - 1.0))

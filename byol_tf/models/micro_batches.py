@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import tensorflow as tf
 
+from byol_tf.models.batches import micro_batches
+
 Results = TypeVar("Results")
 
 
@@ -27,14 +29,9 @@ def average_over_micro_batches(
         zeros: tensors of 0 in the structure that `compute` returns.
 
     Raises:
-        ValueError: if `count` doesn't divide N.
+        ValueError: if `count` doesn't divide N; see `batches.micro_batches`.
     """
-    if views[0].shape[0] is not None and views[0].shape[0] % count:
-        raise ValueError(
-            f"gradient_accumulation_steps: expected a divisor of the {views[0].shape[0]} images of "
-            f"a replica's batch; received {count}"
-        )
-    parts = [tf.reshape(view, (count, -1, *view.shape[1:])) for view in views]
+    parts = micro_batches(views, count)
 
     def add(index: int | tf.Tensor, sums: Results) -> tuple[int | tf.Tensor, Results]:
         # The dependency keeps unrolled parts from being computed at the same time.

@@ -5,6 +5,7 @@ learning rate of their own.
 """
 
 import math
+import warnings
 from collections.abc import Iterable
 
 import keras
@@ -125,10 +126,18 @@ def exclude_norm_and_bias(
 
 
 class _ParamGroups(compat.OptimizerHooks):
-    """Adds the rule of `is_excluded`, and learning rates of groups, to a Keras optimizer."""
+    """Adds the rule of `is_excluded`, and learning rates of groups, to a Keras optimizer.
 
-    def __init__(self, *args, **kwargs) -> None:
+    Args:
+        *args: as the optimizer's.
+        exclude_1d: whether the rule holds; otherwise variables of every shape get weight decay, and
+            with `LARS` a trust ratio.
+        **kwargs: as the optimizer's.
+    """
+
+    def __init__(self, *args, exclude_1d: bool = True, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self.exclude_1d = exclude_1d
         self._group_rates: dict = {}
 
     def set_group_rate(
@@ -136,7 +145,7 @@ class _ParamGroups(compat.OptimizerHooks):
     ) -> None:
         """Gives some variables a learning rate of their own.
 
-        The SimSiam report has a constant one for the predictor (appendix B). A schedule is
+        The SimSiam report has a constant one for the predictor (section IV.B). A schedule is
         evaluated where Keras evaluates the optimizer's own: at the number of gradients applied,
         which with gradient accumulation is not that of updates. A later call for the same variable
         replaces an earlier one. Like `exclude_from_weight_decay`, groups are no
@@ -162,6 +171,17 @@ class _ParamGroups(compat.OptimizerHooks):
             )
         self._group_rates.update(dict.fromkeys(keys, rate))
 
+    def get_config(self) -> dict:
+        """Returns the arguments; warns where groups have rates, which aren't among them."""
+        if self._group_rates:
+            warnings.warn(
+                "the rates of set_group_rate are not saved with an optimizer; set them again on "
+                "the loaded one before it trains",
+                stacklevel=2,
+            )
+        config = super().get_config()  # type: ignore[misc]  # of Optimizer
+        return config | {"exclude_1d": self.exclude_1d}
+
     def _rate(self, variable: tf.Variable, learning_rate: tf.Tensor) -> tf.Tensor:
         """Returns the rate of a variable in this step, in its dtype.
 
@@ -176,7 +196,7 @@ class _ParamGroups(compat.OptimizerHooks):
         )
 
     def decays(self, variable: tf.Variable) -> bool:
-        return not is_excluded(variable) and super().decays(variable)
+        return not (self.exclude_1d and is_excluded(variable)) and super().decays(variable)
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
@@ -314,7 +334,11 @@ class Lamb(_DecoupledDecay, keras.optimizers.Lamb):
 
 
 def build_optimizer(
-    name: str, schedule: WarmupSchedule, weight_decay: float = 0.0, momentum: float = 0.9
+    name: str,
+    schedule: WarmupSchedule,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    exclude_1d: bool = True,
 ) -> keras.optimizers.Optimizer:
     """Returns the optimizer of a name in configs.
 
@@ -323,20 +347,22 @@ def build_optimizer(
         schedule: of the learning rate.
         weight_decay: L2 (`lars`, `adam`, `sgd`) or decoupled (`adamw`, `lamb`).
         momentum: of `lars` and `sgd`; the others' first moment.
+        exclude_1d: whether variables with at most one axis, biases and normalisation parameters,
+            get no weight decay.
 
     Raises:
         ValueError: for another name.
     """
     if name == "lars":
-        return LARS(schedule, momentum=momentum, l2=weight_decay)
+        return LARS(schedule, momentum=momentum, l2=weight_decay, exclude_1d=exclude_1d)
     if name == "adam":
-        return Adam(schedule, l2=weight_decay, beta_1=momentum)
+        return Adam(schedule, l2=weight_decay, beta_1=momentum, exclude_1d=exclude_1d)
     if name == "adamw":
-        return AdamW(schedule, weight_decay=weight_decay, beta_1=momentum)
+        return AdamW(schedule, weight_decay=weight_decay, beta_1=momentum, exclude_1d=exclude_1d)
     if name == "lamb":
-        return Lamb(schedule, weight_decay=weight_decay, beta_1=momentum)
+        return Lamb(schedule, weight_decay=weight_decay, beta_1=momentum, exclude_1d=exclude_1d)
     if name == "sgd":
-        return SGD(schedule, l2=weight_decay, momentum=momentum)
+        return SGD(schedule, l2=weight_decay, momentum=momentum, exclude_1d=exclude_1d)
     raise ValueError(
         f'optimizer: expected "lars", "adam", "adamw", "lamb" or "sgd"; received {name!r}'
     )

@@ -6,18 +6,25 @@ vocabularies that are paths, and HDF5 links into other files. A SavedModel is a 
 TensorFlow's security guide says; some of its operations read and write any file.
 """
 
+import contextlib
 import io
 import json
+import math
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
+import keras
 import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import function_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
-from byol_tf.errors import UnsafeModelError
+from byol_tf.compat import build_without_values
+from byol_tf.errors import UnsafeModelError, escape
 
 
 def _names(text: str) -> frozenset[str]:
@@ -39,6 +46,27 @@ _INITIALIZERS = _names("""
     Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones Orthogonal RandomNormal
     RandomUniform TruncatedNormal VarianceScaling Zeros
 """)
+_KERAS_OPERATIONS = {
+    "numpy": _names("""
+        Absolute Add Amax Amin Arctan Average BroadcastTo Ceil Clip Concatenate Cos Divide DivideNoNan Einsum Equal Exp ExpandDims
+        Expm1 Flip Floor FloorDivide GetItem Greater GreaterEqual Less LessEqual Log Log1p LogicalAnd LogicalNot LogicalOr Matmul Max
+        Maximum Mean Min Minimum Mod Moveaxis Multiply Negative NotEqual OnesLike Pad Power Prod Reciprocal Repeat Reshape Roll Round
+        Sign Sin Split Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes Take Tanh Tensordot Tile Transpose TrueDivide Var Where
+        ZerosLike
+    """),
+    "nn": _names("""
+        AdaptiveAveragePool AdaptiveMaxPool AveragePool BatchNorm Celu Conv ConvTranspose DepthToSpace DepthwiseConv
+        DotProductAttention Elu Gelu Glu HardSigmoid HardSilu HardTanh LayerNorm LeakyRelu LogSigmoid LogSoftmax MaxPool Moments
+        Normalize RMSNorm Relu Relu6 Selu SeparableConv Sigmoid Silu Softmax Softplus Softsign SpaceToDepth Squareplus TanhShrink
+    """),
+    "math": _names("Erf Erfc Logsumexp Rsqrt TopK"),
+    "core": _names("Cast SaturateCast Slice StopGradient Unstack"),
+    "linalg": _names("Norm"),
+    "image": _names("ExtractPatches Resize"),
+    "einops": _names("Rearrange"),
+}
+"""Module of `keras.src.ops` -> operations that a functional model may call, such as that of `x * 2`.
+Those that take functions, or make arrays from sizes alone, aren't among them."""
 
 LAYERS = frozenset(
     [("keras.layers", name) for name in _PLAIN_LAYERS]
@@ -57,6 +85,14 @@ LAYERS = frozenset(
         ("keras.models", "Sequential"),
     ]
     + [("keras", "DTypePolicy"), ("keras.dtype_policies", "DTypePolicy")]
+    + [
+        (f"keras.src.ops.{module}", name)
+        for module, names in _KERAS_OPERATIONS.items()
+        for name in names
+    ]
+    # Layers of keras.applications that have no public name.
+    + [("keras.src.applications.convnext", name) for name in ("LayerScale", "StochasticDepth")]
+    + [("keras.src.applications.inception_resnet_v2", "CustomScaleLayer")]
 )
 """Allowed (module, class) pairs, as a `.keras` file names them."""
 
@@ -76,18 +112,13 @@ OPERATIONS = _names("""
 """)
 """Allowed operations: they compute from their inputs and the model's own variables alone."""
 
-SAVER_OPERATIONS = _names(
-    "MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename StaticRegexFullMatch StringJoin"
-)
-"""Operations that TensorFlow adds to each SavedModel, which save and restore its variables under a
-path that the caller gives. Allowed in functions that nothing calls."""
-
+_ARGUMENTS = {"__keras_tensor__", "__tensor__", "__numpy__", "__slice__", "__ellipsis__"}
+"""Arguments of calls that JSON has no type for: arrays are lists of numbers, slices three numbers."""
 _KERAS_MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 _MAX_CONFIG_BYTES = 16 * 2**20  # that of a ResNet-200 has 0.3 MB
 _MAX_GRAPH_BYTES = 64 * 2**20  # that of a ResNet-18 has 0.6 MB; weights are in other files
 _MAX_CONSTANT_BYTES = 64 * 2**20
-# Of any number in a layer's config: Keras allocates a layer before it finds its weights missing.
-_MAX_LAYER_SIZE = 100_000
+_MAX_LAYER_SIZE = 100_000  # of any number in a layer's config
 _FOLDERS = {"variables", "assets", "assets.extra"}
 _FILES = {"saved_model.pb", "fingerprint.pb", "keras_metadata.pb"}
 _USER_OBJECTS = {
@@ -112,8 +143,8 @@ def check_keras_file(path: Path) -> None:
 
     Raises:
         UnsafeModelError: if the file isn't a zip of exactly the three files that Keras writes; if a
-            layer isn't one of `LAYERS`; or if weights are links into other files, non-finite, or
-            larger than the file.
+            layer isn't one of `LAYERS`; if the layers have more weights than the file; or if
+            weights are links into other files, non-finite, or larger than the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -136,7 +167,9 @@ def check_keras_file(path: Path) -> None:
                         f"{member.filename} unpacks to {member.file_size:,} bytes; expected at "
                         f"most {limit:,}"
                     )
-            _check_layers(json.loads(archive.read("config.json")))
+            config = json.loads(archive.read("config.json"))
+            _check_layers(config)
+            _check_size(config, archive.getinfo("model.weights.h5").file_size)
             with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as weights:
                 _check_weights(weights)
     except UnsafeModelError:
@@ -148,13 +181,33 @@ def check_keras_file(path: Path) -> None:
         ) from error
 
 
-def check_saved_model(folder: Path) -> None:
-    """Checks a SavedModel: its files, the operations of its graph, its objects. Loads nothing.
+@contextlib.contextmanager
+def checked_saved_model(folder: Path) -> Iterator[Path]:
+    """Checks a SavedModel, and makes a temporary copy of it without the functions it doesn't call.
+
+    Those read and write files: TensorFlow adds some to each SavedModel, which save and restore its
+    variables under any path. They aren't loaded at all, since there are many ways to call a
+    function, as by the name of an operation or of another implementation.
+
+    Args:
+        folder: of the SavedModel.
+
+    Yields:
+        The folder to load. Its graph is a copy, its variables are a link to those of `folder`.
 
     Raises:
-        UnsafeModelError: if the folder has links or unexpected files, or the graph an operation
-            that isn't one of `OPERATIONS`.
+        UnsafeModelError: if the folder has links or unexpected files, the graph an operation that
+            isn't one of `OPERATIONS`, or a function the name of one.
     """
+    content = _checked_graph(folder)
+    with tempfile.TemporaryDirectory() as copy:
+        (Path(copy) / "saved_model.pb").write_bytes(content.SerializeToString())
+        (Path(copy) / "variables").symlink_to((folder / "variables").absolute())
+        yield Path(copy)
+
+
+def _checked_graph(folder: Path) -> saved_model_pb2.SavedModel:
+    """Returns the content of saved_model.pb with only the functions that endpoints call."""
     _check_files(folder)
     content = saved_model_pb2.SavedModel()
     try:
@@ -172,24 +225,28 @@ def check_saved_model(folder: Path) -> None:
             f"it names the file {meta.asset_file_def[0].filename!r:.80}; an encoder needs no assets"
         )
     _check_objects(meta.object_graph_def)
-    functions = {
-        function.signature.name: function.node_def for function in meta.graph_def.library.function
-    }
+    functions = {function.signature.name: function for function in meta.graph_def.library.function}
+    if shadowed := sorted(OPERATIONS.intersection(functions)):
+        raise UnsafeModelError(
+            f"its graph has a function named like the operation {shadowed[0]}, which TensorFlow "
+            "would call in its place"
+        )
     called = _reachable(meta.object_graph_def.concrete_functions, functions)
-    for name, nodes in functions.items():
-        # The functions that save and restore weights take a path; nothing calls them when a model
-        # is loaded and used.
-        _check_nodes(nodes, OPERATIONS if name in called else OPERATIONS | SAVER_OPERATIONS)
-    _check_nodes(meta.graph_def.node, OPERATIONS)
+    for name in called:
+        _check_nodes(functions[name].node_def)
+    _check_nodes(meta.graph_def.node)
+    meta.graph_def.library.CopyFrom(
+        function_pb2.FunctionDefLibrary(function=[functions[name] for name in sorted(called)])
+    )
+    return content
 
 
 def in_short(error: Exception) -> str:
-    """Returns an error's message on one line of at most 500 characters.
+    """Returns an error's message on one printable line of at most 500 characters.
 
-    Keras' messages can contain the config of a network.
+    Keras' messages can contain the config of a network, and names from the file.
     """
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 500 else f"{text[:497]}..."
+    return escape(" ".join(str(error).split()) or type(error).__name__, 500)
 
 
 def check_finite(weights: Iterator[np.ndarray]) -> None:
@@ -235,12 +292,31 @@ def _check_layers(config: Any) -> None:
             )
 
 
+def _check_size(config: dict[str, Any], available: int) -> None:
+    """Compares the weights that the layers need with the bytes of those in the file.
+
+    Keras allocates all layers before it finds that weights are missing.
+    """
+    model = build_without_values(
+        lambda: keras.saving.deserialize_keras_object(
+            config | {"compile_config": None}, safe_mode=True
+        )
+    )
+    needed = sum(
+        math.prod(weight.shape) * tf.as_dtype(weight.dtype).size for weight in model.weights
+    )
+    if needed > available:
+        raise UnsafeModelError(
+            f"its layers need {needed:,} bytes of weights; model.weights.h5 has {available:,}"
+        )
+
+
 def _check_class(item: dict[str, Any]) -> None:
     name = item.get("class_name")
     if name is None and "module" not in item and "registered_name" not in item:
         return
     module, registered = item.get("module"), item.get("registered_name")
-    if name == "__keras_tensor__" and module is None:
+    if name in _ARGUMENTS and module is None and registered is None:
         return
     if (
         (module, name) == ("builtins", "function")
@@ -294,9 +370,9 @@ def _check_objects(objects: Any) -> None:
             )
 
 
-def _check_nodes(nodes: Any, allowed: frozenset[str]) -> None:
+def _check_nodes(nodes: Any) -> None:
     for node in nodes:
-        if node.op not in allowed:
+        if node.op not in OPERATIONS:
             raise UnsafeModelError(
                 f"its graph has the operation {node.op[:60]}, which isn't known to be harmless"
             )
@@ -315,7 +391,7 @@ def _reachable(roots: Any, functions: dict[str, Any]) -> set[str]:
         if name in reachable or name not in functions:
             continue
         reachable.add(name)
-        pending += [callee for node in functions[name] for callee in _callees(node)]
+        pending += [callee for node in functions[name].node_def for callee in _callees(node)]
     return reachable
 
 

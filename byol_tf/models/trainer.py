@@ -1,6 +1,8 @@
 """A Keras model whose `fit` runs several training steps in one compiled call."""
 
-from collections.abc import Callable, Iterator
+import contextlib
+import warnings
+from collections.abc import Callable, Generator, Hashable, Iterator
 from dataclasses import dataclass
 
 import keras
@@ -10,6 +12,7 @@ import tensorflow as tf
 from byol_tf import compat
 from byol_tf.devices import on_cpu
 from byol_tf.errors import NotFiniteError
+from byol_tf.models.batches import refusal
 from byol_tf.models.nonfinite import CHECKS, FATAL, PRE_UPDATE
 
 MAX_SKIPPED_IN_ROW = 20
@@ -18,6 +21,9 @@ MAX_SKIPPED_IN_ROW = 20
 STEP_LOSS, NONFINITE = "step_loss", "nonfinite/"
 """Logs of a `train_step` that `fit` keeps in `last_call` instead of passing them to callbacks: the
 loss of this step alone; and with a name of `CHECKS` appended, 1 where it wasn't finite, else 0."""
+
+_CLIPPING = ("clipnorm", "global_clipnorm", "clipvalue")
+_UNUSED = ("loss", "loss_weights", "metrics", "weighted_metrics")  # arguments of `compile`
 
 Logs = dict[str, np.ndarray]
 
@@ -39,10 +45,11 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
     """A built Keras model whose `fit` runs `steps_per_execution` of its `train_step` in one call.
 
     Keras' own loop fails with several replicas and several steps, and has XLA compile around
-    `strategy.run` instead of inside it. As in Keras, a subclass overrides `train_step(data)`: it
-    returns logs, scalars by name, which callbacks get as the mean over replicas. Two kinds of logs
-    are taken out and kept in `last_call`: `STEP_LOSS` (without it, the log `loss`, else NaN) and
-    those that begin with `NONFINITE`. A `train_step` that returns none of the latter isn't watched.
+    `strategy.run` instead of inside it. As in Keras, a subclass overrides `train_step(data)` and
+    `test_step(data)`: they return logs, scalars by name, which callbacks get as the mean over
+    replicas. Two kinds of logs of `train_step` are taken out and kept in `last_call`: `STEP_LOSS`
+    (without it, the log `loss`, else NaN) and those that begin with `NONFINITE`. A `train_step`
+    that returns none of the latter isn't watched.
 
     `fit` raises `NotFiniteError` before any callback sees the step, so nothing of it is saved: with
     `on_nonfinite` `stop` at the first step that isn't finite, after which none is made; with `skip`
@@ -69,64 +76,180 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
         self.steps_seen = self.skipped_steps = 0
         self.last_call: CallReport | None = None
         self._skipped_in_row = 0
+        self._traced_settings: Hashable = None
         self.train_function: Callable[[Iterator], Logs] | None
+        self.test_function: Callable[[Iterator], Logs] | None
 
     def compile(
         self,
         optimizer: str | keras.optimizers.Optimizer = "rmsprop",
+        loss: None = None,
         *,
         jit_compile: bool | str = "auto",
         **kwargs,
     ) -> None:
-        """Compiles as `keras.Model.compile`; `jit_compile="auto"` is XLA on one GPU, else none.
+        """Compiles as `keras.Model.compile`, and builds the optimizer.
 
-        On a CPU XLA's matrix products are slower (docs/results has that of the views), a TPU
-        compiles everything by itself, and what is compiled for one of several replicas can't reach
-        the others' variables.
+        With `jit_compile="auto"` XLA compiles on one GPU, else not. On a CPU XLA's matrix products
+        are slower (docs/results has that of the views), a TPU compiles everything by itself, and
+        what is compiled for one of several replicas can't reach the others' variables.
 
         Raises:
-            ValueError: for an optimizer that accumulates gradients by itself: the target would move
-                at steps that change nothing.
+            ValueError: for a loss or metrics, which `train_step` wouldn't use; for an optimizer
+                that accumulates gradients by itself, as the target would move at steps that change
+                nothing, or that clips those of each replica alone; and if networks or optimizer
+                were created outside the model's strategy.
         """
-        optimizer = keras.optimizers.get(optimizer)
-        if getattr(optimizer, "inner_optimizer", optimizer).gradient_accumulation_steps:
+        for name, value in {"loss": loss, **kwargs}.items():
+            if name in _UNUSED and value is not None:
+                raise ValueError(
+                    f"{name}: expected None, as the model's train_step and test_step compute loss "
+                    f"and metrics by themselves; received {value!r}"
+                )
+        strategy = self.distribute_strategy
+        if tf.distribute.get_strategy() is not strategy and tf.distribute.has_strategy():
+            raise ValueError(
+                f"compile: expected a model that was created in the strategy.scope() that it is "
+                f'compiled in; "{self.name}" was created outside'
+            )
+        with strategy.scope():
+            optimizer = keras.optimizers.get(optimizer)
+            self._check_optimizer(optimizer)
+            if jit_compile == "auto":
+                on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+                replicas = strategy.num_replicas_in_sync
+                jit_compile = replicas == 1 and not on_cpu(strategy) and not on_tpu
+            super().compile(optimizer, jit_compile=jit_compile, **kwargs)
+            # Before the first step, so that `load_weights` restores its state.
+            if not self.optimizer.built and self.trainable_variables:
+                self.optimizer.build(self.trainable_variables)
+        self._warn_of_local_statistics()
+
+    def _check_optimizer(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Raises `ValueError` for an optimizer that `compile` refuses."""
+        strategy = self.distribute_strategy
+        replicas = strategy.num_replicas_in_sync
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        if inner.gradient_accumulation_steps:
             raise ValueError(
                 "optimizer: expected no gradient_accumulation_steps, which would move the target "
                 "at steps that change nothing; "
                 "BYOL(gradient_accumulation_steps=...) accumulates"
             )
-        if jit_compile == "auto":
-            strategy = self.distribute_strategy
-            on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
-            jit_compile = strategy.num_replicas_in_sync == 1 and not on_cpu(strategy) and not on_tpu
-        super().compile(optimizer, jit_compile=jit_compile, **kwargs)
+        clipping = [name for name in _CLIPPING if getattr(inner, name)]
+        if clipping and replicas > 1:
+            raise ValueError(
+                f"optimizer: expected no {clipping[0]} on {replicas} replicas, as Keras clips the "
+                "gradients of each replica before it adds them"
+            )
+        for variable in (*self.variables, *optimizer.variables):
+            if not strategy.extended.variable_created_in_scope(variable.value):
+                raise ValueError(
+                    f'compile: expected "{variable.path}" to be created in the strategy.scope() '
+                    "that the model was created in; create encoder, heads, model and optimizer in "
+                    "one"
+                )
+
+    def _warn_of_local_statistics(self) -> None:
+        """Warns of batch normalisation by the statistics of each replica alone."""
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return
+        local = [
+            layer.name
+            for layer in compat.all_layers(self)
+            if isinstance(layer, keras.layers.BatchNormalization)
+            and layer.trainable
+            and not layer.synchronized
+        ]
+        if local:
+            warnings.warn(
+                f"{', '.join(dict.fromkeys(local))}: batch statistics are those of each replica, "
+                "not of the batch; BatchNormalization(synchronized=True) shares them",
+                stacklevel=3,
+            )
+
+    def _trace_settings(self) -> Hashable:
+        """Returns what a traced step depends on; `fit` traces it again where this has changed."""
+        return tuple(id(variable) for variable in self.trainable_variables)
 
     def make_train_function(self, force: bool = False) -> Callable[[Iterator], Logs]:
-        """Builds the function that `fit` calls with its iterator; see the class."""
-        if self.train_function is not None and not force:
+        """Builds the function that `fit` calls with its iterator, unless the last one still fits.
+
+        Raises:
+            ValueError: if nothing is trainable, or weights are that the optimizer wasn't built for.
+        """
+        variables = self.trainable_variables
+        if not variables:
+            raise ValueError(
+                "fit: expected a model with weights to train; all of them are frozen (trainable is "
+                "False)"
+            )
+        if unknown := compat.unknown_variables(self.optimizer, variables):
+            raise ValueError(
+                f"optimizer: was built without {len(unknown)} of the weights that are trainable "
+                f'now, among them "{unknown[0].path}"; compile the model again, with a new '
+                "optimizer"
+            )
+        settings = self._trace_settings()
+        if self.train_function is not None and not force and settings == self._traced_settings:
             return self.train_function
+        call = self._build_function(self.train_step, self._ends_run)
+
+        def train_function(iterator: Iterator) -> Logs:
+            logs = call(iterator)  # [steps made] each
+            self._handle_report(_take_report(logs))
+            return {name: values[-1] for name, values in logs.items()}
+
+        self.train_function, self._traced_settings = train_function, settings
+        return train_function
+
+    def make_test_function(self, force: bool = False) -> Callable[[Iterator], Logs]:
+        """Builds the function that `evaluate` calls with its iterator."""
+        if self.test_function is None or force:
+            call = self._build_function(self.test_step, lambda names, row: tf.constant(False))
+            self.test_function = lambda iterator: {
+                name: values[-1] for name, values in call(iterator).items()
+            }
+        return self.test_function
+
+    def _build_function(
+        self,
+        step: Callable[[object], dict[str, tf.Tensor]],
+        ends: Callable[[list[str], tf.Tensor], tf.Tensor],
+    ) -> Callable[[Iterator], Logs]:
+        """Compiles a step.
+
+        Args:
+            step: gives the logs, L scalars, of a replica's batch.
+            ends: whether no further step is made after one, from the names and values `[L]` of its
+                logs.
+
+        Returns:
+            A function that makes `steps_per_execution` steps on the batches of an iterator, or one
+            on that of a generator. It returns the logs, `[steps made]` each.
+        """
         strategy, steps = self.distribute_strategy, self.steps_per_execution
         names: list[str] = []  # of a step's L logs, known once it is traced
 
         def replica_step(batch: object) -> tf.Tensor:  # [L]
-            logs = self.train_step(batch)
+            logs = step(batch)
             names[:] = logs
             return tf.stack([tf.cast(value, tf.float32) for value in logs.values()])
 
         if self.jit_compile and not self.run_eagerly:
             replica_step = tf.function(replica_step, jit_compile=True, autograph=False)
 
-        def one_step(iterator: Iterator) -> tf.Tensor:  # [L], mean over replicas
-            logs = strategy.run(replica_step, args=(next(iterator),))
+        def one_step(batch: object) -> tf.Tensor:  # [L], mean over replicas
+            logs = strategy.run(replica_step, args=(batch,))
             return strategy.reduce(tf.distribute.ReduceOp.MEAN, logs, axis=None)
 
         def all_steps(iterator: Iterator) -> tf.Tensor:  # [steps made, L]
             if steps == 1:
-                return one_step(iterator)[None]
+                return one_step(next(iterator))[None]
 
             def body(step: tf.Tensor, _: tf.Tensor, rows: tf.TensorArray) -> tuple:
-                row = one_step(iterator)
-                return step + 1, self._ends_run(names, row), rows.write(step, row)
+                row = one_step(next(iterator))
+                return step + 1, ends(names, row), rows.write(step, row)
 
             made, _, rows = tf.while_loop(
                 lambda step, stop, _: (step < steps) & ~stop,
@@ -135,17 +258,22 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
             )
             return rows.gather(tf.range(made))
 
+        def on_batch(batch: object) -> tf.Tensor:  # [1, L]
+            return one_step(batch)[None]
+
         if not self.run_eagerly:
             all_steps = tf.function(all_steps, autograph=False, reduce_retracing=True)
+            on_batch = tf.function(on_batch, autograph=False, reduce_retracing=True)
 
-        def train_function(iterator: Iterator) -> Logs:
-            rows = all_steps(iterator).numpy()
-            logs = dict(zip(names, rows.T, strict=True))  # [steps made] each
-            self._handle_report(_take_report(logs))
-            return {name: values[-1] for name, values in logs.items()}
+        def call(iterator: Iterator) -> Logs:
+            with _refusals():
+                if isinstance(iterator, Generator):  # of `train_on_batch`: arrays and None
+                    rows = on_batch(tf.nest.map_structure(_tensor_or_none, next(iterator)))
+                else:
+                    rows = all_steps(iterator)
+            return dict(zip(names, rows.numpy().T, strict=True))
 
-        self.train_function = train_function
-        return train_function
+        return call
 
     @property
     def _ending_checks(self) -> tuple[str, ...]:
@@ -166,14 +294,28 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
             if set(failures) & set(FATAL):
                 raise NotFiniteError(text)
             if set(failures) & set(self._ending_checks):
-                change = "monitor.on_nonfinite=skip"
-                text += f". It recurs when the run is resumed; {change} skips such a step"
-                raise NotFiniteError(text, change)
+                text += '. The step changed nothing; on_nonfinite="skip" skips such steps'
+                raise NotFiniteError(text, "monitor.on_nonfinite=skip")
             skipped = bool(set(failures) & set(PRE_UPDATE))
             self.skipped_steps += skipped
             self._skipped_in_row = self._skipped_in_row + 1 if skipped else 0
             if self._skipped_in_row >= MAX_SKIPPED_IN_ROW:
                 raise NotFiniteError(f"{text}; {MAX_SKIPPED_IN_ROW} steps were skipped in a row")
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Raises the sentence of a check of `batches` that failed in a compiled step."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        if (text := refusal(error)) is None:
+            raise
+        raise ValueError(text) from None
+
+
+def _tensor_or_none(value: object) -> tf.Tensor | None:
+    return None if value is None else tf.convert_to_tensor(value)
 
 
 def _take_report(logs: Logs) -> CallReport:

@@ -15,7 +15,16 @@ from threadpoolctl import threadpool_limits
 
 from byol_tf.evaluate.knn import nearest_neighbours
 from byol_tf.report.representations import RepresentationAnalysis
-from byol_tf.runs.plots import ONLINE, QUIET, SECOND, History, curve, plt, save_figure
+from byol_tf.runs.plots import (
+    ONLINE,
+    QUIET,
+    SECOND,
+    History,
+    curve,
+    plt,
+    save_figure,
+    set_legend_texts,
+)
 from pipelines.sources import balanced_indices, resize_and_center_crop
 
 _QUERIES, _NEIGHBOURS = 5, 8
@@ -168,29 +177,26 @@ def map_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: s
     colours = plt.get_cmap("tab20" if len(classes) > 10 else "tab10")
     for axis, (name, features) in zip(axes[0], networks, strict=True):
         points = _t_sne(features, seed)
-        for number, label in enumerate(classes):
+        dots = [
             axis.scatter(
-                *points[labels == label].T,
-                s=7,
-                color=colours(number % colours.N),
-                label=analysis.class_names[label],
-                linewidths=0,
+                *points[labels == label].T, s=7, color=colours(number % colours.N), linewidths=0
             )
+            for number, label in enumerate(classes)
+        ]
         axis.set(xticks=[], yticks=[], title=name)
         axis.spines[:].set(color="#cccccc")
     if len(classes) <= _MAX_NAMED_CLASSES:
-        handles, names = axes[0, 0].get_legend_handles_labels()
+        names = [analysis.class_names[label] for label in classes]
         legend = figure.legend(
-            handles,
-            names,
+            dots,
+            [str(number) for number in range(len(names))],
             loc="outside lower center",
             ncols=5,
             fontsize=8,
             frameon=False,
             markerscale=2,
         )
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a class may be named `$`
+        set_legend_texts(legend, names)
     _save_with_class_names(figure, path)
     return True
 

@@ -123,7 +123,7 @@ def _accuracies(facts: RunFacts) -> str:
         rows.append(("supervised on the same labels", "", f"{facts.supervised:.1%}"))
     if not rows:
         return '<p class="quiet">No accuracy: there are no labelled images.</p>'
-    system = (facts.result or {}).get("system", "trained")
+    system = str((facts.result or {}).get("system", "trained"))
     return "<h2>Accuracy on frozen features</h2>" + _table(
         ("", facts.start, system), rows, numbers=True
     )
@@ -172,11 +172,11 @@ def _environment(facts: RunFacts) -> str:
         (
             "time of steps",
             f"{result['seconds']:,.0f} s, {result['images_per_second']:,.0f} images/s"
-            if "seconds" in result
+            if {"seconds", "images_per_second"} <= result.keys()
             else "",
         ),
-        ("python", environment.get("python", "")),
-        ("platform", environment.get("platform", "")),
+        ("python", str(environment.get("python", ""))),
+        ("platform", str(environment.get("platform", ""))),
         ("processors", str(environment.get("processors", ""))),
         (
             "packages",
@@ -184,9 +184,9 @@ def _environment(facts: RunFacts) -> str:
                 f"{name} {version}" for name, version in environment.get("packages", {}).items()
             ),
         ),
-        ("code", environment.get("git") or "no git repository"),
-        ("images", environment.get("data_fingerprint", "")),
-        ("weights", result.get("weights_digest", "")),
+        ("code", str(environment.get("git") or "no git repository")),
+        ("images", str(environment.get("data_fingerprint", ""))),
+        ("weights", str(result.get("weights_digest", ""))),
     ]
     command = shlex.join(environment.get("command", []))
     return (

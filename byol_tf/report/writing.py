@@ -11,7 +11,7 @@ from byol_tf.report.figures import (
 )
 from byol_tf.report.html import ClassConfusion, Picture, report_page
 from byol_tf.report.representations import RepresentationAnalysis
-from byol_tf.runs.files import write_atomically
+from byol_tf.runs.files import check_no_link, write_atomically
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import RunFacts
 
@@ -34,6 +34,7 @@ def write_report(
     Raises:
         OSError: if a file can't be written.
     """
+    check_no_link(folder.figures)
     drawn = _draw_figures(facts, folder, analysis)
     confusions = (
         [] if analysis is None or analysis.test_labels is None else _top_confusions(analysis)

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from byol_tf.errors import RunFolderError
+from byol_tf.runs.files import check_fits_memory
 
 FORMAT = 2
 """Version of the manifest. Version 1, without the position and a digest of itself, is still
@@ -29,6 +30,7 @@ _CHUNK = 1 << 24
 _DAMAGE = (errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 """Errors of a read that mean damaged files. With others, such as a missing permission or too many
 open files, the checkpoint may be valid."""
+_MAX_JSON_BYTES = 2**26  # an epoch's row in state.json has some 300
 
 
 class DamagedCheckpoint(ValueError):
@@ -89,7 +91,7 @@ def verify(
         RunFolderError: if another version of byol_tf wrote it.
         OSError: if it can't be read although it may be valid.
     """
-    with _open_verified(folder, epoch, step, on_progress):
+    with _open_verified(folder, epoch, step, on_progress=on_progress):
         pass
 
 
@@ -105,19 +107,27 @@ def read_files(folder: Path, epoch: int, step: int) -> tuple[dict[str, np.ndarra
         (arrays, state) as they were given to `write_files`.
 
     Raises:
-        DamagedCheckpoint: as `verify`.
+        DamagedCheckpoint: as `verify`; or if no run writes such content.
         RunFolderError: as `verify`.
-        OSError: as `verify`.
+        OSError: as `verify`; or if the arrays are larger than the free memory.
     """
-    with _open_verified(folder, epoch, step) as (file, state):
+    with _open_verified(folder, epoch, step, in_memory=True) as (file, state):
         try:
             with np.load(file, allow_pickle=False) as archive:
+                _check_not_packed(archive, os.fstat(file.fileno()).st_size)
                 arrays = {name.replace("|", "/"): archive[name] for name in archive.files}
             return arrays, json.loads(state)
         # A disk that returns other bytes the second time: zip has checksums too. Or content that
-        # no run writes: pickled objects, deep nesting.
-        except (zipfile.BadZipFile, EOFError, ValueError, RecursionError) as error:
+        # no run writes: pickled objects, deep nesting, an array larger than the file.
+        except (zipfile.BadZipFile, EOFError, ValueError, RecursionError, MemoryError) as error:
             raise DamagedCheckpoint(f"{_ARRAYS}: {error}") from error
+
+
+def _check_not_packed(archive: Any, size: int) -> None:
+    """Raises `ValueError` if the arrays of a zip are larger than the file: 3 MB could hold 3 GB."""
+    unpacked = sum(member.file_size for member in archive.zip.infolist())
+    if unpacked > size:
+        raise ValueError(f"it unpacks to {unpacked:,} bytes; a run doesn't compress its {size:,}")
 
 
 def sync(path: Path) -> None:
@@ -203,16 +213,22 @@ class _HashedFile(io.RawIOBase):
 
 @contextlib.contextmanager
 def _open_verified(
-    folder: Path, epoch: int, step: int, on_progress: Callable[[], object] = lambda: None
+    folder: Path,
+    epoch: int,
+    step: int,
+    in_memory: bool = False,
+    on_progress: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[BinaryIO, bytes]]:
     """Yields (arrays.npz, opened; content of state.json) of a checkpoint that it has verified.
 
     The file stays open from its verification to its use, so that renaming or replacing it
-    meanwhile changes nothing.
+    meanwhile changes nothing. `in_memory` tells whether the arrays are going to be read.
     """
     try:
-        manifest = _parse_manifest((folder / _MANIFEST).read_bytes())
-        state = (folder / _STATE).read_bytes()
+        if in_memory:
+            check_fits_memory([folder / _ARRAYS])
+        manifest = _parse_manifest(_read(folder / _MANIFEST))
+        state = _read(folder / _STATE)
         with (folder / _ARRAYS).open("rb") as file:
             digests = {
                 _ARRAYS: _file_digest(file, on_progress),
@@ -234,6 +250,13 @@ def _open_verified(
             raise
         name = Path(error.filename).name if error.filename else folder.name
         raise DamagedCheckpoint(f"{name}: {error.strerror}") from error
+
+
+def _read(path: Path) -> bytes:
+    """Reads a JSON file, but not one that is larger than any that a run writes."""
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise DamagedCheckpoint(f"{path.name} has more than {_MAX_JSON_BYTES:,} bytes")
+    return path.read_bytes()
 
 
 def _file_digest(file: BinaryIO, on_progress: Callable[[], object]) -> str:

@@ -1,6 +1,4 @@
-"""Images of a run: options of its source, samples of it, and training batches."""
-
-from typing import Any
+"""Images of a run: samples of its source, and training batches."""
 
 import numpy as np
 import tensorflow as tf
@@ -14,22 +12,6 @@ COLLAPSE_IMAGES = 512
 """Images that collapse is measured on: as many as ResNet-18's representation has features, so that
 its effective rank can show."""
 _PROBE_TRAIN_LIMIT, _PROBE_TEST_LIMIT = 50_000, 10_000
-
-
-def source_options(config: Config) -> dict[str, Any]:
-    """Returns the arguments for `open_source` and `plan_source` that a config names."""
-    data = config.data
-    return {
-        "source": data.source,
-        "root": data.root,
-        "archive": data.archive,
-        "pretrain": data.pretrain,
-        "pretrain_images": data.pretrain_images,
-        "image_size": data.image_size,
-        "cache": data.cache,
-        "max_unreadable_fraction": data.max_unreadable_fraction,
-        "seed": config.seed,
-    }
 
 
 def probe_images(config: Config, source: Source) -> tuple[Images, Images]:

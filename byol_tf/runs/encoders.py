@@ -1,24 +1,42 @@
 """Loads encoders: of a run's newest checkpoint, of an exported file, and as starting weights."""
 
 import logging
+import math
+import os
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from byol_tf.compat import build_without_values
 from byol_tf.config.schema import Config, Views
 from byol_tf.devices import set_precision
-from byol_tf.errors import ConfigError, ProtocolError, RunFolderError
+from byol_tf.errors import (
+    ConfigError,
+    ProtocolError,
+    RunFolderError,
+    UnsafeModelError,
+    describe_path,
+)
 from byol_tf.models.byol import BYOL
 from byol_tf.models.from_config import build_config_encoder
-from byol_tf.models.inference import inference_model
-from byol_tf.models.safe_loading import check_finite, check_keras_file, check_saved_model, in_short
+from byol_tf.models.inference import inference_model, takes_pixels
+from byol_tf.models.safe_loading import (
+    check_finite,
+    check_keras_file,
+    checked_saved_model,
+    in_short,
+)
 from byol_tf.runs.checkpoints import read_newest
-from byol_tf.runs.files import newest_version
+from byol_tf.runs.files import check_fits_memory, newest_version
 from byol_tf.runs.folder import RunFolder
 
 _ENCODER_PREFIX = "online/encoder/"  # of its variables in a checkpoint
 _MAX_NAMED_LAYERS = 3
+_HINT = (
+    "In Python, byol_tf.export_encoder(byol_tf.inference_model(encoder, size, mean, std), folder) "
+    "writes a file that states them"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -50,22 +68,33 @@ def load_run_encoder(config: Config, folder: RunFolder) -> keras.Model:
             f"{folder.checkpoints}: expected a valid checkpoint; found none. Train first"
         )
     set_precision("float32")
-    encoder = build_config_encoder(config)
     arrays = [
         array
         for name, array in sorted(checkpoint.arrays.items())
         if name.startswith(_ENCODER_PREFIX)
     ]
-    try:
-        for variable, array in zip(encoder.variables, arrays, strict=True):
-            variable.assign(array)
-        check_finite(iter(arrays))
-    except ValueError as error:  # other shapes than the config's network has, or another number
+    # Before the encoder takes memory: config.json may ask for any width.
+    outline = build_without_values(lambda: build_config_encoder(config))
+    expected, received = (
+        [tuple(each.shape) for each in group] for group in (outline.variables, arrays)
+    )
+    if expected != received:
         raise ProtocolError(
-            f"--run {folder.root}: expected weights of the encoder that config.json describes; "
-            f"{in_short(error)}"
-        ) from error
+            f"--run {folder.root}: expected weights of the encoder that config.json describes, "
+            f"{_describe_shapes(expected)}; received {_describe_shapes(received)}"
+        )
+    encoder = build_config_encoder(config)
+    for variable, array in zip(encoder.variables, arrays, strict=True):
+        variable.assign(array)
+    try:
+        check_finite(iter(arrays))
+    except UnsafeModelError as error:
+        raise ProtocolError(f"--run {folder.root}: {error}") from error
     return inference_model(encoder, *config.views.preparation)
+
+
+def _describe_shapes(shapes: list[tuple[int, ...]]) -> str:
+    return f"{len(shapes)} arrays of {sum(map(math.prod, shapes)):,} numbers"
 
 
 def load_encoder_file(path: Path) -> keras.Model:
@@ -75,8 +104,10 @@ def load_encoder_file(path: Path) -> keras.Model:
     could do more than compute is rejected.
 
     Args:
-        path: of the file or folder. Of a folder of numbered versions, as TensorFlow Serving has
-            them, the highest is loaded, as Serving does.
+        path: of the file or folder. Of an export folder its `encoder.keras` is loaded, of which
+            only arrays and Keras' own layers are read; a SavedModel is a program. Of a folder of
+            numbered SavedModels, as TensorFlow Serving has them, the highest is loaded, as Serving
+            does.
 
     Returns:
         A model from uint8 images `[N, H, W, 3]` of any size to representations `[N, d]`.
@@ -85,18 +116,16 @@ def load_encoder_file(path: Path) -> keras.Model:
         ProtocolError: if there is no such file, or it holds something else.
     """
     set_precision("float32")
+    if os.path.isfile(path / "encoder.keras"):
+        path = path / "encoder.keras"
     path = newest_version(path)
-    if path.is_dir() and (path / "saved_model.pb").is_file():
+    if os.path.isfile(path / "saved_model.pb"):
         model = _load_saved_model(path)
-    elif path.suffix == ".keras" and path.is_file():
+    elif path.suffix == ".keras" and os.path.isfile(path):
         model = _load_keras_file(path)
     else:
         received = (
-            "found no saved_model.pb in that folder"
-            if path.is_dir()
-            else "it is neither"
-            if path.exists()
-            else "there is nothing there"
+            "found no saved_model.pb in that folder" if os.path.isdir(path) else describe_path(path)
         )
         raise ProtocolError(
             f"--encoder {path}: expected the folder of a SavedModel or a .keras file; {received}"
@@ -109,7 +138,13 @@ def load_encoder_file(path: Path) -> keras.Model:
     ):
         raise ProtocolError(
             f"--encoder {path}: expected a model from images [N, H, W, 3] of any size to "
-            f"representations [N, d]; received {model.input_shape} to {model.output_shape}"
+            f"representations [N, d]; received {model.input_shape} to {model.output_shape}. {_HINT}"
+        )
+    if not takes_pixels(model):
+        raise ProtocolError(
+            f"--encoder {path}: expected a model of uint8 images, or one that begins with a "
+            f"Rescaling or Normalization of pixels from 0 to 255; received one of "
+            f"{model.inputs[0].dtype} images, whose normalisation isn't known. {_HINT}"
         )
     # As in `inference_model`, which a file can't state: XLA has no antialiased resize. For this
     # model, and for others of its layers.
@@ -122,9 +157,10 @@ def load_encoder_file(path: Path) -> keras.Model:
 def _load_saved_model(path: Path) -> keras.Model:
     images = keras.Input((None, None, 3), dtype="uint8", name="images")
     try:
-        check_saved_model(path)
-        # Keras' own layer around the endpoint that its `export` writes.
-        endpoint = keras.layers.TFSMLayer(str(path), call_endpoint="serve", trainable=False)
+        check_fits_memory(file for file in path.rglob("*") if file.is_file())
+        with checked_saved_model(path) as copy:
+            # Keras' own layer around the endpoint that its `export` writes.
+            endpoint = keras.layers.TFSMLayer(str(copy), call_endpoint="serve", trainable=False)
         model = keras.Model(images, endpoint(images))
         check_finite(map(np.asarray, model.get_weights()))
     # Of a broken one TensorFlow raises OpError, AttributeError, KeyError, RuntimeError, ...
@@ -138,6 +174,7 @@ def _load_saved_model(path: Path) -> keras.Model:
 
 def _load_keras_file(path: Path) -> keras.Model:
     try:
+        check_fits_memory([path])
         check_keras_file(path)
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # of any type, as above
@@ -169,15 +206,16 @@ def starting_weights(path: str, encoder: keras.Model, views: Views) -> Weights:
         ConfigError: if there is no such file, it holds something else, or a network with other
             layers or shapes.
     """
-    file = Path(path) / "encoder.keras" if Path(path).is_dir() else Path(path)
-    if file.suffix != ".keras" or not file.is_file():
+    file = Path(path) / "encoder.keras" if os.path.isdir(path) else Path(path)
+    if file.suffix != ".keras" or not os.path.isfile(file):
         raise ConfigError(
             [
                 "encoder.weights: expected an encoder.keras, or a folder that holds one; received "
-                f'"{path}"'
+                f'"{path}": {describe_path(file)}'
             ]
         )
     try:
+        check_fits_memory([file])
         check_keras_file(file)
         inference = keras.models.load_model(file, compile=False, safe_mode=True)
         (file_encoder,) = [layer for layer in inference.layers if isinstance(layer, keras.Model)]

@@ -1,16 +1,32 @@
-"""Files and folders that are written completely or not at all, and tables as CSV."""
+"""Files and folders that are written completely or not at all, JSON, and tables as CSV.
+
+A folder may come from somebody else: what is read from it is bounded and may be damaged, and no
+link in it is written through.
+"""
 
 import contextlib
 import csv
+import errno
 import io
+import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import psutil
+
+from byol_tf.errors import RunFolderError
 
 SAVED_MODEL_VERSION = "1"
 """Name of the subfolder that an exported SavedModel is in: TensorFlow Serving expects numbers."""
+_MAX_TEXT_BYTES = 2**28
+"""Of a table or a JSON file. A run writes no larger one; a sparse one takes no disk space."""
+_FORMULA_STARTS = ("=", "+", "-", "@")
+_PATH_COLUMNS = ("path", "query")
+"""Columns of tables that hold the names of photos."""
 
 
 def temporary_path(path: Path) -> Path:
@@ -55,8 +71,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         OSError: if it can't be written. The temporary folder is removed then.
     """
     temporary = temporary_path(path)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove(temporary)
+    temporary.mkdir()
     try:
         yield temporary
         temporary.rename(path)
@@ -70,18 +87,149 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def append_to(path: Path) -> BinaryIO:
+    """Opens a file to append to; raises `OSError` if it is a link."""
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
+def check_no_link(folder: Path) -> None:
+    """Raises `RunFolderError` if a folder inside a run's folder is a link; a run makes none.
+
+    Files would be written, and earlier ones removed, wherever it leads.
+    """
+    if folder.is_symlink():
+        raise RunFolderError(
+            f"{folder}: expected a folder; it is a link, and nothing is written through one that "
+            "may be somebody else's. Move the folder here that it leads to, or remove the link"
+        )
+
+
+def why_no_folder(path: Path) -> str | None:
+    """Returns why no folder can be at a path, or be made there; None if one can, as far as is seen.
+
+    Nothing is written, so that a missing permission or a full disk don't show.
+    """
+    for existing in (path, *path.parents):
+        try:
+            if stat.S_ISDIR(os.stat(existing).st_mode):
+                return None
+            return f"{existing} is no folder"
+        except FileNotFoundError:
+            if os.path.islink(existing):
+                return f"{existing} is a link to nothing"
+        except (OSError, ValueError) as error:  # ValueError: a NUL character
+            return f"{getattr(error, 'strerror', None) or error}"
+    return None
+
+
+def check_fits_memory(files: Iterable[Path]) -> None:
+    """Raises `OSError` if files that have to be in memory at once are larger than what is free.
+
+    To be called before they are hashed or read: a sparse file of any size takes no disk space.
+    """
+    free = psutil.virtual_memory().available
+    for path in files:
+        if (size := path.stat().st_size) > free:
+            raise OSError(
+                errno.EFBIG,
+                f"it has {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB of memory are free",
+                str(path),
+            )
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file.
+
+    Raises:
+        OSError: if it can't be read.
+        ValueError: if it isn't text in UTF-8, or larger than any that a run writes.
+    """
+    with path.open("rb") as file:
+        content = file.read(_MAX_TEXT_BYTES + 1)
+    if len(content) > _MAX_TEXT_BYTES:
+        raise ValueError(f"{path}: expected at most {_MAX_TEXT_BYTES:,} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Reads a file that holds a JSON object.
+
+    Raises:
+        OSError: if it can't be read.
+        ValueError: if it holds something else.
+    """
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON; {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object; received {content!r:.40}")
+    return content
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Reads a table that `write_csv` wrote.
+
+    Args:
+        path: of the file.
+        columns: that it has to have, perhaps among others.
+
+    Returns:
+        Column -> cell, for each row.
+
+    Raises:
+        OSError: if it can't be read.
+        ValueError: if it is something else, damaged, or cut off.
+    """
+    text = read_text(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: {error}") from error
+    names = reader.fieldnames or ()
+    if missing := [column for column in columns if column not in names]:
+        raise ValueError(f"{path}: expected the column {missing[0]}; it has none")
+    for number, row in enumerate(rows, start=1):
+        if None in row or None in row.values():
+            raise ValueError(f"{path}: expected {len(names)} cells in row {number}")
+    if not text.endswith("\n"):
+        raise ValueError(f"{path}: its last line is cut off")
+    return rows
+
+
+def path_cell(name: str) -> str:
+    """Returns a relative path as a table has it.
+
+    One that a spreadsheet would run as a formula gets `./` before it, which is the same file.
+    """
+    return f"./{name}" if name.startswith(_FORMULA_STARTS) else name
+
+
+def name_of_cell(cell: str) -> str:
+    """Returns the path that `path_cell` was given."""
+    return cell.removeprefix("./")
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     r"""Formats a table as CSV: a line with the columns' names, then one a row, each ending in `\n`.
 
     Args:
         columns: names of the columns.
         rows: cells in the order of `columns`; floats are written with all their digits, None as
-            an empty cell.
+            an empty cell, paths as `path_cell` returns them.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    is_path = [column in _PATH_COLUMNS for column in columns]
+    for row in rows:
+        cells = zip(row, is_path, strict=True)
+        writer.writerow([path_cell(str(cell)) if path else cell for cell, path in cells])
     return text.getvalue()
 
 
@@ -97,11 +245,16 @@ def remove_left_overs(folder: Path) -> None:
         folder: its entries named `.*.part` or `.*.part.*` are removed.
     """
     for path in (*folder.glob(".*.part"), *folder.glob(".*.part.*")):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, a folder or a link, but not what the link leads to; errors are ignored."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def newest_version(path: Path) -> Path:
@@ -109,11 +262,11 @@ def newest_version(path: Path) -> Path:
 
     TensorFlow Serving loads the same one. Any other path is returned as it is.
     """
-    if not path.is_dir() or (path / "saved_model.pb").exists():
+    if not os.path.isdir(path) or os.path.exists(path / "saved_model.pb"):
         return path
     versions = [
         folder
         for folder in path.iterdir()
-        if folder.name.isdecimal() and (folder / "saved_model.pb").is_file()
+        if folder.name.isdecimal() and os.path.isfile(folder / "saved_model.pb")
     ]
     return max(versions, key=lambda folder: int(folder.name), default=path)

@@ -10,15 +10,16 @@ runs/stl10-2026-11-21-1/
 """
 
 import contextlib
-import csv
 import datetime
 import json
 import logging
+import math
 import os
 import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,13 @@ from byol_tf.config.schema import Config
 from byol_tf.errors import RunFolderError
 from byol_tf.runs.files import (
     SAVED_MODEL_VERSION,
+    append_to,
+    check_no_link,
     csv_text,
+    read_csv,
+    read_json_object,
     remove_left_overs,
+    why_no_folder,
     write_atomically,
     write_csv,
 )
@@ -52,11 +58,31 @@ def read_history(path: Path) -> list[dict[str, float]]:
         OSError: if there is no such file, or it can't be read.
         ValueError: if it is something else.
     """
-    with path.open(encoding="utf-8") as file:
-        return [
-            {name: float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
+    rows = []
+    for row in read_csv(path, ("epoch",)):
+        try:
+            rows.append({name: float(value) for name, value in row.items() if value})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        if not math.isfinite(rows[-1].get("epoch", math.nan)):
+            raise ValueError(f"{path}: expected the number of an epoch; received {row['epoch']!r}")
+    return rows
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """Reads an `environment.json`.
+
+    Raises:
+        OSError: if there is no such file, or it can't be read.
+        ValueError: if it is something else.
+    """
+    content = read_json_object(path)
+    for record in (content, content.get("begun", {})):
+        for key, expected in (("packages", dict), ("command", list)):
+            value = record.get(key, expected()) if isinstance(record, dict) else None
+            if not isinstance(value, expected) or not all(isinstance(word, str) for word in value):
+                raise ValueError(f"{path}: expected the {key} of a run; received {value!r:.40}")
+    return content
 
 
 _PACKAGES = (
@@ -76,7 +102,20 @@ _PACKAGES = (
 
 LOCK_NAME = ".lock"
 """Name of the lock file in a run folder (see `lock.py`)."""
-_SKIPPED_COLUMNS = ("path", "reason")
+SKIPPED_COLUMNS = ("path", "reason")
+RESULT_FIGURES = frozenset(("epochs", "steps", "seconds", "images_per_second", "pretrain_images"))
+"""Numbers in the `result.json` of every finished run."""
+_MEASURES = frozenset(
+    (
+        "projection_std",
+        "probe_accuracy",
+        "untrained_probe_accuracy",
+        "knn_accuracy",
+        "untrained_knn_accuracy",
+        "supervised_accuracy",
+    )
+)
+"""Numbers there that are null where nothing was measured."""
 
 
 class RunFolder:
@@ -137,6 +176,8 @@ class RunFolder:
         """
         start = environment() | {"command": command, "data_fingerprint": data_fingerprint}
         try:
+            for folder in (self.figures, self.export, self.logs):
+                check_no_link(folder)
             self.figures.mkdir(parents=True, exist_ok=True)
             for folder in (self.root, self.figures, self.export):
                 remove_left_overs(folder)
@@ -150,7 +191,7 @@ class RunFolder:
             if not resumed:
                 self.history.unlink(missing_ok=True)
             if skipped:
-                write_csv(self.skipped, _SKIPPED_COLUMNS, skipped)
+                write_csv(self.skipped, SKIPPED_COLUMNS, skipped)
         except OSError as error:
             raise RunFolderError(
                 f"{self.root}: expected a folder that can be written; received {error}"
@@ -189,9 +230,9 @@ class RunFolder:
             path: of the photo.
             reason: of the failure.
         """
-        with contextlib.suppress(OSError), self.skipped.open("a", encoding="utf-8") as file:
-            table = csv_text(_SKIPPED_COLUMNS, [(path, reason)])
-            file.write(table.partition("\n")[2] if file.tell() else table)
+        with contextlib.suppress(OSError), append_to(self.skipped) as file:
+            table = csv_text(SKIPPED_COLUMNS, [(path, reason)])
+            file.write((table.partition("\n")[2] if file.tell() else table).encode())
 
     def finished(self) -> dict[str, Any] | None:
         """Returns the content of `result.json`, with the present paths of a moved folder.
@@ -200,11 +241,20 @@ class RunFolder:
             The result; None while the run isn't finished.
 
         Raises:
-            RunFolderError: if the file can't be read.
+            RunFolderError: if the file can't be read, or isn't what a run wrote.
         """
         result = _json_object(self.result)
         if result is None:
             return None
+        for key in (RESULT_FIGURES | _MEASURES) & result.keys():
+            if not isinstance(result[key], int | float | None) or (
+                result[key] is None and key in RESULT_FIGURES
+            ):
+                raise RunFolderError(
+                    f"{self.result}: expected the result that a run wrote, with a number {key}; "
+                    f"received {result[key]!r:.40}. Remove it, and the same training command "
+                    "writes it again"
+                )
         paths = {"run_dir": str(self.root), "export_dir": str(self.saved_model)}
         return result | {key: path for key, path in paths.items() if key in result}
 
@@ -232,10 +282,84 @@ class RunFolder:
     def _first_start(self) -> dict[str, Any]:
         """Returns what `environment.json` has on the run's first start, or {}."""
         try:
-            last = _json_object(self.environment) or {}
-        except RunFolderError:  # a record that no run depends on
+            last = read_environment(self.environment)
+        except (OSError, ValueError):  # a record that no run depends on
             return {}
         return last.get("begun", last)
+
+
+@contextlib.contextmanager
+def claimed_folder(config: dict[str, Any], run_dir: str | None, fresh: bool) -> Iterator[RunFolder]:
+    """Chooses a run's folder and, if it is new, makes it for this run alone.
+
+    Of several processes that choose the same number at the same time one makes the folder, and the
+    others take the next numbers. A new folder has its `config.json` from the beginning. If the run
+    fails before it has begun, the folder is removed again.
+
+    Args:
+        config: as of `choose_folder`, and so are the others.
+        run_dir: the folder that the user named, or None.
+        fresh: whether to start a new run in any case.
+
+    Yields:
+        The folder.
+
+    Raises:
+        RunFolderError: as of `choose_folder`, or if the folder can't be made.
+    """
+    folder, is_new = _choose(config, run_dir, fresh)
+    made: list[Path] = []
+    try:
+        if is_new:
+            made = _make_parents(folder.root)
+            while not (is_mine := _make(folder.root)) and run_dir is None:
+                folder = RunFolder(_next_number(folder.root))
+            if is_mine:
+                made.insert(0, folder.root)
+                text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+                write_atomically(folder.config, text)
+    except OSError as error:
+        _remove_unused(folder, made)
+        raise RunFolderError(
+            f"{folder.root}: expected a folder that can be written; received {error}"
+        ) from error
+    try:
+        yield folder
+    except BaseException:
+        if not folder.environment.exists():
+            _remove_unused(folder, made)
+        raise
+
+
+def _make_parents(root: Path) -> list[Path]:
+    """Makes the folders above a run's; returns those that weren't there, the lowest first."""
+    missing = [parent for parent in root.parents if not parent.exists()]
+    root.parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _make(root: Path) -> bool:
+    """Makes a folder; returns whether it is new."""
+    try:
+        root.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _next_number(root: Path) -> Path:
+    prefix, _, number = root.name.rpartition("-")
+    return root.with_name(f"{prefix}-{int(number) + 1}")
+
+
+def _remove_unused(folder: RunFolder, made: list[Path]) -> None:
+    """Removes the folders that this process has made for a run which hasn't begun."""
+    with contextlib.suppress(OSError):
+        if folder.root in made:
+            for path in (folder.config, folder.root / LOCK_NAME):
+                path.unlink(missing_ok=True)
+        for path in made:
+            path.rmdir()
 
 
 def choose_folder(config: dict[str, Any], run_dir: str | None, fresh: bool) -> RunFolder:
@@ -254,15 +378,23 @@ def choose_folder(config: dict[str, Any], run_dir: str | None, fresh: bool) -> R
         RunFolderError: if the named folder holds a run of another config (the differing keys are
             listed) or something that is no run.
     """
+    return _choose(config, run_dir, fresh)[0]
+
+
+def _choose(config: dict[str, Any], run_dir: str | None, fresh: bool) -> tuple[RunFolder, bool]:
+    """Returns the folder that `choose_folder` does, and whether it has to be made."""
     if run_dir is not None:
-        return _named_folder(config, run_dir, fresh)
+        folder = _named_folder(config, run_dir, fresh)
+        return folder, not folder.root.exists()
     root, name = Path(config["run"]["root"]), config["name"]
+    if reason := why_no_folder(root):
+        raise RunFolderError(f"run.root: expected a folder, new or not; received {root}: {reason}")
     earlier_runs = _numbered_runs(root, name)
     if not fresh:
         for path in reversed(earlier_runs):
             saved = RunFolder(path).saved_config()
             if saved is not None and not differences_of_runs(saved, config):
-                return RunFolder(path)
+                return RunFolder(path), False
     prefix = f"{name}-{datetime.date.today().isoformat()}-"
     taken = [
         int(path.name.removeprefix(prefix)) for path in earlier_runs if path.name.startswith(prefix)
@@ -270,12 +402,14 @@ def choose_folder(config: dict[str, Any], run_dir: str | None, fresh: bool) -> R
     folder = RunFolder(root / f"{prefix}{max(taken, default=0) + 1}")
     if not fresh and earlier_runs:
         _log_unfinished(RunFolder(earlier_runs[-1]), folder, config)
-    return folder
+    return folder, True
 
 
 def _named_folder(config: dict[str, Any], run_dir: str, fresh: bool) -> RunFolder:
     """Returns the folder that the user named; raises if this config can't run there."""
     folder = RunFolder(Path(run_dir))
+    if (reason := why_no_folder(folder.root)) and not os.path.isfile(run_dir):
+        raise RunFolderError(f"--run-dir {run_dir}: expected a folder, new or not; {reason}")
     saved = folder.saved_config()
     if saved is None:
         if folder.root.exists() and not _is_empty(folder.root):
@@ -289,15 +423,31 @@ def _named_folder(config: dict[str, Any], run_dir: str, fresh: bool) -> RunFolde
             f"--run-dir {run_dir}: --fresh starts a new run, and this folder holds one. Leave "
             "one of the two out"
         )
-    differing = _incompatible_changes(saved, config, folder.result.exists())
-    if differing:
+    check_same_run(folder, config, f"--run-dir {run_dir}")
+    return folder
+
+
+def check_same_run(folder: RunFolder, config: dict[str, Any], name: str = "") -> None:
+    """Checks that a config resumes the run in a folder; one without a run takes any config.
+
+    Args:
+        folder: of the run.
+        config: the resolved config, as JSON types.
+        name: of the folder in the message; by default its path.
+
+    Raises:
+        RunFolderError: if the folder's run has another config; the differing keys are listed.
+    """
+    saved = folder.saved_config()
+    if saved is None:
+        return
+    if differing := _incompatible_changes(saved, config, folder.result.exists()):
         raise RunFolderError(
-            f"--run-dir {run_dir}: this run was started with another config:\n"
+            f"{name or folder.root}: this run was started with another config:\n"
             + "\n".join(listed(differing))
             + "\nResume it with the config it has, or name another folder"
             + _epochs_hint(differing, config)
         )
-    return folder
 
 
 def _is_empty(root: Path) -> bool:
@@ -321,20 +471,14 @@ def _log_unfinished(earlier: RunFolder, folder: RunFolder, config: dict[str, Any
 
 def _json_object(path: Path) -> dict[str, Any] | None:
     """Reads a JSON object; None where there is no file, `RunFolderError` if it can't be read."""
-    if not path.exists():
-        return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (OSError, ValueError) as error:
         raise RunFolderError(
             f"{path}: expected the JSON that a run wrote; received {error}. Name another --run-dir"
         ) from error
-    if not isinstance(content, dict):
-        raise RunFolderError(
-            f"{path}: expected the JSON object that a run wrote; received {content!r:.40}. Name "
-            "another --run-dir"
-        )
-    return content
 
 
 def environment() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import fcntl
 import json
 import logging
 import os
@@ -15,6 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from byol_tf.errors import RunFolderError
 from byol_tf.runs.folder import LOCK_NAME
 from byol_tf.runs.idle_timer import IdleTimer
@@ -24,6 +28,7 @@ _HEARTBEAT = 20.0
 """Seconds between two touches of the lock file, which show processes on other machines that share
 the disk that this one is alive."""
 _STALE_AFTER = 6 * _HEARTBEAT
+_ADVICE = "Wait for it, or end it there (SIGTERM saves first); --fresh starts another run"
 _idle_timers: dict[Path, IdleTimer] = {}
 """Of the lock files that this process has waited for, so that a second wait continues the first."""
 
@@ -47,7 +52,9 @@ class RunLock:
     `check_owner` shows that.
 
     Args:
-        root: the run folder.
+        root: the folder.
+        subject: what the folder is, in the message.
+        advice: what to do while another process uses it.
 
     Raises:
         RunFolderError: from `check` and on entering, if a running process has the lock (the text
@@ -55,8 +62,9 @@ class RunLock:
             on this machine; after two to four minutes where it is on another.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, subject: str = "run", advice: str = _ADVICE):
         self.path = Path(root) / LOCK_NAME
+        self._subject, self._advice = subject, advice
         self._descriptor: int | None = None
         self._content = b""  # of the file while this process has the lock
         self._descriptor_lock = threading.Lock()
@@ -66,8 +74,12 @@ class RunLock:
         """Raises `RunFolderError` if the folder is in use; writes nothing."""
 
         def claim() -> None:
-            with self.path.open("r+b") as file:  # a network disk locks only what may be written
-                self._claim(file.fileno())  # released when the file is closed
+            # A network disk locks only what may be written; a link isn't followed.
+            descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                self._claim(descriptor)  # released when the file is closed
+            finally:
+                os.close(descriptor)
 
         with self._disk_errors():
             if self.path.exists():
@@ -87,6 +99,11 @@ class RunLock:
             )
 
     def __enter__(self) -> "RunLock":
+        if fcntl is None:
+            raise RunFolderError(
+                f"{self.path.parent}: this system has no locks of files as Linux, macOS and WSL "
+                "have them, so that no run can be written here"
+            )
         with self._disk_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = self._retry_until_stale(self._acquire)
@@ -120,7 +137,7 @@ class RunLock:
             "token": uuid.uuid4().hex,
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             self._claim(descriptor)
             self._content = json.dumps(owner).encode()
@@ -219,8 +236,8 @@ class RunLock:
         """
         description = _describe(owner)
         text = (
-            f"{self.path.parent}: expected a run that no process uses; in use by {description}. "
-            "Wait for it, or end it there (SIGTERM saves first); --fresh starts another run"
+            f"{self.path.parent}: expected a {self._subject} that no process uses; in use by "
+            f"{description}. {self._advice}"
         )
         if silent_seconds is None:
             return RunFolderError(text)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -10,6 +11,8 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from byol_tf.runs.files import write_atomically
@@ -136,7 +139,7 @@ def curves_figure(path: Path, rows: History, title: str) -> None:
             )
         if twin is not None:
             twin.spines[["top"]].set_visible(False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, parse_math=False)
     save_figure(figure, path)
 
 
@@ -181,8 +184,9 @@ def setting_curves_figure(
     figure, axes = plt.subplots(
         1, len(_PANELS), figsize=(18, 3.9 + 0.07 * len(drawn)), layout="constrained"
     )
-    for number, (label, histories) in enumerate(drawn.items()):
-        look = {
+    handles: list[Artist] = []
+    for number, histories in enumerate(drawn.values()):
+        look: dict[str, Any] = {
             "color": COLOURS[number % len(COLOURS)],
             "linestyle": _STYLES[number // len(COLOURS) % len(_STYLES)],
             "linewidth": 1.4,
@@ -194,7 +198,7 @@ def setting_curves_figure(
                     axis.plot(
                         *zip(*points, strict=True), **look, marker="." if len(points) < 3 else None
                     )
-        axes[-1].plot([], [], **look, label=label)
+        handles.append(Line2D([], [], **look))
     for axis, (key, text, _) in zip(axes, _PANELS, strict=True):
         axis.set_title(text, fontsize=9)
         axis.set_xlabel("epoch")
@@ -202,27 +206,49 @@ def setting_curves_figure(
         axis.spines[["top", "right"]].set_visible(False)
         if key != "loss":  # from 0, so that a difference looks as large as it is
             axis.set_ylim(bottom=0.0)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    handles, _ = axes[-1].get_legend_handles_labels()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
     if handles:
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=legend_columns(figure, handles, 9),
-            frameon=False,
-            fontsize=9,
-        )
+        legend_below(figure, handles, list(drawn), 9)
     save_figure(figure, path)
 
 
-def legend_columns(figure: Figure, handles: Sequence[Artist], size: float) -> int:
-    """Returns how many entries of a legend fit side by side.
+def legend_below(
+    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], size: float
+) -> None:
+    """Draws a legend below a figure, with as many entries side by side as fit.
+
+    Labels are shown as they are, though they may have dollars or begin with an underscore.
 
     Args:
         figure: that the legend is below.
-        handles: of the entries, with their labels.
+        handles: of the entries.
+        labels: of the entries.
         size: of the font, in points.
     """
     # A letter is about 0.6 of the font's size wide, a line's sample as wide as five of them.
-    letters = 5 + max(len(str(handle.get_label())) for handle in handles)
-    return max(1, min(len(handles), int(figure.get_figwidth() * 72 / (0.6 * size * letters))))
+    letters = 5 + max(map(len, labels))
+    columns = max(1, min(len(handles), int(figure.get_figwidth() * 72 / (0.6 * size * letters))))
+    legend = figure.legend(
+        handles,
+        [str(number) for number in range(len(labels))],
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=size,
+    )
+    set_legend_texts(legend, labels)
+
+
+def set_legend_texts(legend: Legend, labels: Sequence[str]) -> None:
+    """Sets the texts of a legend as they are.
+
+    Given as labels, one that begins with an underscore would be missing in some versions of
+    matplotlib, and dollars would be mathematics.
+
+    Args:
+        legend: with as many entries.
+        labels: of its entries.
+    """
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_parse_math(False)
+        text.set_text(label)

@@ -1,8 +1,7 @@
 """Facts of a run, read from its files, and a verdict in sentences, for report and model card."""
 
-import csv
-import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 from byol_tf.config.loading import load_config
 from byol_tf.config.schedule import method_name
 from byol_tf.config.schema import Config
-from byol_tf.errors import RunFolderError
+from byol_tf.errors import RunFolderError, describe_path
 from byol_tf.runs.collapse import detect_collapse, likely_cause
-from byol_tf.runs.folder import RunFolder, read_history
+from byol_tf.runs.files import name_of_cell, read_csv
+from byol_tf.runs.folder import SKIPPED_COLUMNS, RunFolder, read_environment, read_history
 
 _LEAST_GAIN = 0.01
 """A smaller difference of accuracies counts as none; so does one below two standard errors, where
@@ -83,14 +83,15 @@ def read_facts(folder: RunFolder) -> RunFacts:
         RunFolderError: if it isn't a run, or a file can't be read.
         ConfigError: if its config is invalid.
     """
-    if not folder.config.is_file():
+    if not os.path.isfile(folder.config):
         raise RunFolderError(
-            f"--run {folder.root}: expected a run folder, with a config.json; found none there"
+            f"--run {folder.root}: expected a run folder, with a config.json; "
+            f"{describe_path(folder.config, 'found none there')}"
         )
     config = load_config(folder.config)
     try:
         rows = read_history(folder.history)
-        environment = json.loads(folder.environment.read_text(encoding="utf-8"))
+        environment = read_environment(folder.environment)
         skipped = _skipped(folder.skipped)
     except (OSError, ValueError) as error:
         raise RunFolderError(
@@ -100,10 +101,11 @@ def read_facts(folder: RunFolder) -> RunFacts:
 
 
 def _skipped(path: Path) -> tuple[tuple[str, str], ...]:
-    if not path.exists():
+    try:
+        rows = read_csv(path, SKIPPED_COLUMNS)
+    except FileNotFoundError:
         return ()
-    with path.open(encoding="utf-8", newline="") as file:
-        return tuple((row["path"], row["reason"]) for row in csv.DictReader(file))
+    return tuple((name_of_cell(row["path"]), row["reason"]) for row in rows)
 
 
 def verdict(facts: RunFacts) -> list[str]:
@@ -122,6 +124,11 @@ def verdict(facts: RunFacts) -> list[str]:
         count = len(facts.skipped)
         sentences.append(
             f"{_photos(count)} couldn't be read and {'was' if count == 1 else 'were'} skipped."
+        )
+    if leaked := (facts.result or {}).get("leaked_test_images"):
+        sentences.append(
+            f"{leaked:,} test photo{'s are' if leaked != 1 else ' is'} also among the photos to "
+            "learn from, as exact copies, so the accuracies are too high."
         )
     if steps := (facts.result or {}).get("skipped_steps"):
         sentences.append(

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from byol_tf.runs.plots import COLOURS, legend_columns, save_figure
+from byol_tf.runs.plots import COLOURS, legend_below, save_figure
 from byol_tf.study.results import CellResult
 
 _INK, _PAPER = "#333333", "#b00020"
@@ -41,33 +41,25 @@ def bars_figure(path: Path, title: str, results: Sequence[CellResult]) -> None:
             _bar(axis, y, result, COLOURS[columns.index(result.cell.column) % len(COLOURS)])
             y += 1.0
         y += 0.6
-    axis.set_yticks(ticks, rows)
+    axis.set_yticks(ticks, rows, parse_math=False)
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(y - 0.9, -0.7)
     axis.set_xlim(left=0.0)
     axis.set_xlabel("top-1 (%)")
-    axis.set_title(title, loc="left", fontsize=10)
+    axis.set_title(title, loc="left", fontsize=10, parse_math=False)
     axis.spines[["top", "right"]].set_visible(False)
-    handles: list[Patch | Line2D] = []
+    entries: dict[str, Patch | Line2D] = {}
     if len(columns) > 1:
-        handles += [
-            Patch(color=COLOURS[number % len(COLOURS)], alpha=0.55, label=column or measure)
+        entries |= {
+            column or measure or "": Patch(color=COLOURS[number % len(COLOURS)], alpha=0.55)
             for number, (column, measure) in enumerate(measures.items())
-        ]
+        }
     if any(result.std is not None for result in shown):
-        handles.append(
-            Line2D([], [], color=_INK, marker=".", label="seeds, their mean ± standard deviation")
-        )
+        entries["seeds, their mean ± standard deviation"] = Line2D([], [], color=_INK, marker=".")
     if any(result.cell.paper is not None for result in shown):
-        handles.append(_mark(label="the paper's, on its own data"))
-    if handles:
-        figure.legend(
-            handles=handles,
-            loc="outside lower center",
-            ncols=legend_columns(figure, handles, 8),
-            frameon=False,
-            fontsize=8,
-        )
+        entries["the paper's, on its own data"] = _mark()
+    if entries:
+        legend_below(figure, list(entries.values()), list(entries), 8)
     save_figure(figure, path)
 
 
@@ -97,7 +89,7 @@ def _bar(axis: Axes, y: float, result: CellResult, colour: str) -> None:
         axis.update_datalim([(result.cell.paper, y)])
 
 
-def _mark(x: Sequence[float] = (), y: Sequence[float] = (), label: str | None = None) -> Line2D:
+def _mark(x: Sequence[float] = (), y: Sequence[float] = ()) -> Line2D:
     """Returns the hollow mark of the paper's figures."""
     return Line2D(
         x,
@@ -107,5 +99,4 @@ def _mark(x: Sequence[float] = (), y: Sequence[float] = (), label: str | None = 
         markerfacecolor="white",
         markeredgecolor=_PAPER,
         markersize=6,
-        label=label,
     )

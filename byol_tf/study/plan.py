@@ -78,7 +78,8 @@ def plan_study(
     cells = _cells(study, scale)
     rows = dict.fromkeys(cell.row for cell in cells)
     if unknown := [row for row in only if row not in rows]:
-        raise ConfigError([f"--only {unknown[0]}: no such row; the study has {', '.join(rows)}"])
+        names = ", ".join(f'"{row}"' for row in rows)  # a name may have commas
+        raise ConfigError([f"--only {unknown[0]}: no such row; the study has {names}"])
     cells = [cell for cell in cells if not only or cell.row in only]
     size = study.scales[scale]
     own_base = file.parent / size.config

@@ -7,6 +7,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from byol_tf.logs import time_left
+
 _TRAINING_SHARE = 0.8
 """Share of a cell's bar that its training fills; the evaluation, which reports no progress, is the
 rest."""
@@ -113,6 +115,4 @@ class StudyProgress:
         waiting = self._needs_training[self._next :]
         expected = [means.get(trains, means.get(not trains, 0.0)) for trains in waiting]
         left = sum(expected) - (self.share * expected[0] if expected else 0.0)
-        if left >= 5400:
-            return f"about {left / 3600:.1f} h left"
-        return f"about {left / 60:.0f} min left" if left >= 60 else f"about {left:.0f} s left"
+        return time_left(left)

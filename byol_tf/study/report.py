@@ -25,9 +25,20 @@ _NAMED_PAIRS = 8
 """Most pairs in another order than the paper's that are named; the rest is counted."""
 
 
+def report_table(study: Study, outcomes: Sequence[Outcome]) -> str:
+    """Returns the table of a study, and whether the paper's order holds, as text.
+
+    Args:
+        study: the study.
+        outcomes: every cell with every seed.
+    """
+    results = group_by_cell(outcomes)
+    return "\n".join(filter(None, (_table(study, results), order_sentence(results)))) + "\n"
+
+
 def write_report(
     out: Path, study: Study, scale: ScaleName, outcomes: Sequence[Outcome], command: str
-) -> str:
+) -> None:
     """Writes `results.csv` and `table.md` into a folder.
 
     Args:
@@ -37,13 +48,12 @@ def write_report(
         outcomes: every cell with every seed.
         command: that made them.
 
-    Returns:
-        The table and whether the paper's order holds, as text.
+    Raises:
+        OSError: if a file can't be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     results = group_by_cell(outcomes)
     write_csv(out / "results.csv", *_csv_table(outcomes))
-    text = "\n".join(filter(None, (_table(study, results), order_sentence(results)))) + "\n"
     failures = [
         f"* failed: {outcome.planned.cell.place}, seed {outcome.planned.seed}: {outcome.error}"
         for outcome in outcomes
@@ -60,14 +70,13 @@ def write_report(
         command,
         "```",
         "",
-        text,
+        report_table(study, outcomes),
         "What became of the runs, mean over seeds:",
         "",
         _runs_table(results),
         *failures,
     ]
     write_atomically(out / "table.md", "\n".join(page) + "\n")
-    return text
 
 
 def draw_report(out: Path, study: Study, outcomes: Sequence[Outcome]) -> None:
@@ -203,6 +212,8 @@ def _caption(study: Study, results: Sequence[CellResult]) -> str:
     measures = "; ".join(f"{name}: {words[name]}" for name in study.measures if name in words)
     mean = "mean and standard deviation" if counts[-1] > 1 else "mean"
     plural = "" if counts[-1] == 1 else "s"
+    if not counts[-1]:
+        return f"Nothing is measured yet ({measures})."
     return f"Top-1 in %, {mean} over {seeds} seed{plural} ({measures})."
 
 

@@ -5,6 +5,7 @@ A failure is recorded and the other cells are run all the same.
 
 import hashlib
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -16,11 +17,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
+from byol_tf.command_line import PARENT_VARIABLE, STOP_SIGNALS
 from byol_tf.config.loading import resolved_json
-from byol_tf.runs.files import write_atomically
+from byol_tf.runs.files import append_to, write_atomically
 from byol_tf.runs.folder import RunFolder, read_history
 from byol_tf.study.plan import PlannedCell
-from byol_tf.train.signals import NUMBERS
 
 _POLL_SECONDS = 0.5
 
@@ -88,7 +89,9 @@ class StudyRunner:
     def __enter__(self) -> Self:
         # A signal that is ignored already, as SIGHUP under `nohup`, stays ignored, here and in the
         # commands.
-        handled = [number for number in NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
+        handled = [
+            number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
+        ]
         self._former_handlers = {number: signal.signal(number, self._stop) for number in handled}
         return self
 
@@ -175,7 +178,7 @@ class StudyRunner:
         if self._received:
             raise Stopped(self._received)
         log, epochs = self.root / f"{planned.run_name}.log", planned.config.training.epochs
-        with log.open("ab") as file:
+        with append_to(log) as file:
             file.write(f"$ {shlex.join(['python', '-m', *words])}\n".encode())
             file.flush()
             start = file.tell()
@@ -187,6 +190,7 @@ class StudyRunner:
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
+                env=os.environ | {PARENT_VARIABLE: str(os.getpid())},
             )
             if self._received:  # the signal came before the process that it is passed on to
                 process.send_signal(self._received)

@@ -3,6 +3,7 @@
 It has the base config, what is varied, how runs are evaluated, and the paper's figures.
 """
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,7 +42,7 @@ class Scale(Section):
 class Measure(Section):
     """How a run is evaluated: a protocol of `python -m byol_tf.evaluate`."""
 
-    protocol: Literal["linear", "knn", "finetune", "supervised"]
+    protocol: Literal["linear", "knn", "transfer", "semi-supervised", "finetune", "supervised"]
     """Its name. `supervised` trains the network of the base's first run from scratch, so that no
     pre-training of a cell matters to it."""
     options: Annotated[tuple[Word, ...], Field(strict=False)] = ()
@@ -140,12 +141,12 @@ def load_study(path: str) -> tuple[str, Path, Study]:
     """
     file = Path(path)
     if (
-        not file.is_file()
+        not os.path.isfile(file)
         and str(file.parent) in (".", "configs/studies")
         and file.stem in packaged_studies()
     ):
         file = _STUDIES / f"{file.stem}.json"
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise ConfigError(
             [f"{path}: no such study; those of the package are {', '.join(packaged_studies())}"]
         )

@@ -2,22 +2,30 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import logging
 import os
 import shlex
 import sys
-import traceback
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from byol_tf.command_line import (
+    USAGE_ERROR,
+    check_writable,
+    command_parser,
+    ends_with_exit_code,
+    run_command,
+)
 from byol_tf.config.docs import explain, sections_help
-from byol_tf.config.loading import load_config, resolved_json
+from byol_tf.config.fields import SECTIONS
+from byol_tf.config.loading import absolute_paths, load_config, recipes, resolved_json
 from byol_tf.config.schema import Config
 from byol_tf.devices import Cluster, prepare_environment, read_cluster
-from byol_tf.errors import ConfigError, DeviceError, Interrupted, RunFolderError, RunStopped
-from byol_tf.logs import configure_logging, ignore_output_errors
-from byol_tf.runs.folder import RunFolder, choose_folder
+from byol_tf.errors import Interrupted, RunStopped
+from byol_tf.logs import configure_logging
+from byol_tf.runs.folder import RESULT_FIGURES, RunFolder, choose_folder, claimed_folder
 from byol_tf.runs.lock import RunLock
 from byol_tf.train.closing import closing_text
 from byol_tf.train.signals import SignalWatch
@@ -25,10 +33,9 @@ from byol_tf.train.signals import SignalWatch
 if TYPE_CHECKING:  # it imports TensorFlow, which a mistake in the config needn't wait for
     from byol_tf.train.multi_worker import Workers
 
-_USAGE_ERROR = 2
 
-
-def main(arguments: list[str] | None = None) -> int:
+@ends_with_exit_code
+def main(arguments: list[str]) -> int:
     """Runs the command.
 
     Args:
@@ -42,32 +49,29 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.explain is not None:
         return _explain(options.explain)
-    ignore_output_errors()
-    configure_logging()
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)  # nothing is lost if the process exits at once
     with SignalWatch(None):
         try:
-            return _run(options, sys.argv[1:] if arguments is None else arguments)
-        except (ConfigError, RunFolderError, DeviceError) as error:
-            print(error, file=sys.stderr)
-            return _USAGE_ERROR
+            return _run(options, arguments)
         except (Interrupted, RunStopped) as stopped:  # reported where it was raised
             return stopped.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command_parser(
+        keys=[".".join((*section, name)) for section, keys in SECTIONS.items() for name in keys],
+        recipes=recipes(),
         prog="python -m byol_tf.train",
         description="Pre-trains an encoder with BYOL and exports it.",
-        epilog=f"sections of a config, whose keys --set changes:\n{sections_help()}\nall keys of "
-        "one, with meanings: --explain SECTION",
+        epilog=f"packaged recipes for --config:\n  {', '.join(recipes())}\n\nsections of a config, "
+        f"whose keys --set changes:\n{sections_help()}\nall keys of one, with meanings: --explain "
+        "SECTION",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="the experiment, a JSON file (default: the demo, which downloads nothing)",
+        help="the experiment, a JSON file or the name of a packaged recipe (default: demo, which "
+        "downloads nothing)",
     )
     parser.add_argument(
         "--set",
@@ -78,7 +82,10 @@ def _parser() -> argparse.ArgumentParser:
         help="override any key: training.epochs=5",
     )
     parser.add_argument(
-        "--run-dir", metavar="DIR", help="the run folder (default: a numbered one under run.root)"
+        "--run-dir",
+        metavar="DIR",
+        type=os.path.expanduser,
+        help="the run folder (default: a numbered one under run.root)",
     )
     parser.add_argument(
         "--fresh",
@@ -99,7 +106,7 @@ def _explain(name: str) -> int:
         print(explain(name))
     except KeyError as error:
         print(error.args[0], file=sys.stderr)
-        return _USAGE_ERROR
+        return USAGE_ERROR
     return 0
 
 
@@ -110,34 +117,50 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     cluster = read_cluster(os.environ) if multi_worker else None
     if cluster is not None and not cluster.chief:
         return _run_worker(config, cluster)
-    folder = choose_folder(json.loads(resolved_json(config)), options.run_dir, options.fresh)
-    result = folder.finished()
-    if result is not None and result["epochs"] < config.training.epochs:
-        result = None  # the same run, with more epochs
+    tree = json.loads(resolved_json(absolute_paths(config)))
     if options.dry_run:
-        return _dry_run(config, folder)
-    if result is not None:
-        with _connected(cluster, config, finished=True):
-            print(f"{folder.root}: this run is finished; --fresh starts a new one")
-    else:
-        RunLock(folder.root).check()
-        prepare_environment()
-        with _source_errors_as_config_errors(), _connected(cluster, config) as workers:
-            result = _train(config, folder, workers, options, arguments)
+        return _dry_run(config, choose_folder(tree, options.run_dir, options.fresh))
+    with claimed_folder(tree, options.run_dir, options.fresh) as folder:
+        result = folder.finished()
+        # The same run with more epochs, or a file that isn't complete and is written again.
+        if result is not None and (
+            not result.keys() >= RESULT_FIGURES or result["epochs"] < config.training.epochs
+        ):
+            result = None
+        if result is not None:
+            with _connected(cluster, config, finished=True):
+                print(f"{folder.root}: this run is finished; --fresh starts a new one")
+        else:
+            RunLock(folder.root).check()
+            if cluster is None:  # others would wait for a chief that never connects
+                _check_photos(config)
+            prepare_environment()
+            with _connected(cluster, config) as workers:
+                result = _train(config, folder, workers, options, arguments)
     if result is not None:
         print(closing_text(result, folder))
     return 0
 
 
+def _check_photos(config: Config) -> None:
+    """Raises `SourceError` for a folder without photos, before TensorFlow is imported."""
+    if config.data.source == "folder":
+        from byol_tf.runs.sources import source_options
+        from pipelines.sources import plan_source
+
+        plan_source(**source_options(config))
+
+
 def _dry_run(config: Config, folder: RunFolder) -> int:
+    check_writable(folder.root, "run folder")
+    _check_photos(config)
     prepare_environment()
     from byol_tf.train.experiment import Experiment
     from byol_tf.train.plan import format_lines
 
     experiment = Experiment(config, folder.root)
-    with _source_errors_as_config_errors():
-        print(experiment.plan())
-        print(format_lines(experiment.measure()))
+    print(experiment.plan())
+    print(format_lines(experiment.measure()))
     print("dry run: nothing was written")
     return 0
 
@@ -190,7 +213,7 @@ def _run_worker(config: Config, cluster: Cluster) -> int:
         flush=True,
     )
     prepare_environment()
-    with _source_errors_as_config_errors(), _connected(cluster, config) as workers:
+    with _connected(cluster, config) as workers:
         if workers is None:
             return 0
         from byol_tf.train.experiment import Experiment
@@ -229,17 +252,6 @@ def _connected(
         yield None if finished else workers
 
 
-@contextlib.contextmanager
-def _source_errors_as_config_errors() -> Iterator[None]:
-    """Reports images that can't be opened as a mistake in the config."""
-    from pipelines.sources import SourceError
-
-    try:
-        yield
-    except SourceError as error:
-        raise ConfigError([str(error)]) from error
-
-
 def _resume_command(
     options: argparse.Namespace, folder: RunFolder, change: str | None = None
 ) -> str:
@@ -252,26 +264,7 @@ def _resume_command(
     return shlex.join([*words, "--run-dir", os.fspath(folder.root)])
 
 
-def command() -> NoReturn:
-    """Runs the command as a process, which exits at once with the exit code of `main`.
-
-    All that a run writes is written then. Python's own exit would join TensorFlow's threads, of
-    which one that still reads an image may wait for Python in turn: runs that had saved after a
-    signal never ended.
-    """
-    code = 1
-    try:
-        code = main()
-    except SystemExit as ended:  # argparse's
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-                stream.flush()
-        os._exit(code)
-
+command = functools.partial(run_command, main)
 
 if __name__ == "__main__":
     command()

@@ -5,6 +5,7 @@ import os
 import shlex
 from typing import Any
 
+from byol_tf.logs import counted
 from byol_tf.runs.folder import RunFolder
 
 
@@ -26,18 +27,20 @@ def _table(result: dict[str, Any]) -> list[str]:
         f"  {'accuracy on frozen features':<30} {start:>10} {result.get('system', 'trained'):>8}"
     ]
     for name, key in (("linear probe", "probe_accuracy"), ("nearest neighbours", "knn_accuracy")):
-        if result[key] is None:
+        if result.get(key) is None or result.get(f"untrained_{key}") is None:
             lines.append(f"  {name:<30} {'no labels':>10}")
         else:
             lines.append(f"  {name:<30} {result[f'untrained_{key}']:>10.1%} {result[key]:>8.1%}")
     if (supervised := result.get("supervised_accuracy")) is not None:
         lines.append(f"  {'supervised on the same labels':<30} {'':>10} {supervised:>8.1%}")
+    std = result.get("projection_std")
+    spread = "" if std is None else f"{std:.2f} (1: scattered, 0: collapsed)"
     return [
         *lines,
         "",
-        f"  {result['epochs']} epochs, {result['steps']:,} steps, "
-        f"{result['images_per_second']:,.0f} images/s, spread of projections "
-        f"{result['projection_std']:.2f} (1: scattered, 0: collapsed)",
+        f"  {counted(result['epochs'], 'epoch')}, {counted(result['steps'], 'step')}, "
+        f"{result['images_per_second']:,.0f} images/s"
+        + (f", spread of projections {spread}" if spread else ""),
     ]
 
 

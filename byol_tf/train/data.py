@@ -6,14 +6,22 @@ from typing import Any
 
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError, RunFolderError
+from byol_tf.logs import ProgressLog
 from byol_tf.runs.checkpoints import list_checkpoints
-from byol_tf.runs.data import source_options
-from byol_tf.runs.files import write_atomically
+from byol_tf.runs.files import check_fits_memory, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.sources import source_options
 from byol_tf.train.input_watchdog import InputWatchdog
 from byol_tf.train.multi_worker import Workers
 from pipelines.registry import SOURCES
-from pipelines.sources import PhotoManifest, Source, SourceError, open_source
+from pipelines.sources import (
+    PhotoManifest,
+    Source,
+    SourceError,
+    TooManyUnreadable,
+    open_source,
+    unreadable_examples,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +59,20 @@ def open_images(
     # A download may be slow without a sign of life; local files that don't answer for long won't.
     downloads = SOURCES[config.data.source].downloads
     with contextlib.nullcontext() if downloads else watchdog, watchdog.waiting():
-        source = open_source(
-            **source_options(config),
-            on_progress=_log_progress,
-            on_lost=lambda path, reason: _log_lost(path, reason, folder if workers.chief else None),
-            manifest=_saved_manifest(folder) if workers.chief else None,
-            scan_folder=str(folder.root.parent) if workers.chief else None,
-        )
+        try:
+            source = open_source(
+                **source_options(config),
+                on_progress=ProgressLog(logger),
+                on_lost=lambda path, reason: _log_lost(
+                    path, reason, folder if workers.chief else None
+                ),
+                manifest=saved_manifest(folder) if workers.chief else None,
+                scan_folder=str(folder.root.parent) if workers.chief else None,
+            )
+        except TooManyUnreadable as error:
+            raise _with_list(error, folder) from error
     if workers.chief:
+        _log_findings(source)
         workers.barrier()
     if mismatches := workers.find_mismatches(f"{source.fingerprint} {len(source.pretrain)}"):
         raise SourceError(
@@ -101,11 +115,12 @@ def _check_same_config(config: Config, workers: Workers) -> None:
         )
 
 
-def _saved_manifest(folder: RunFolder) -> PhotoManifest | None:
+def saved_manifest(folder: RunFolder) -> PhotoManifest | None:
     """Returns the photos of a run that has a checkpoint, or None where they aren't known."""
     if not folder.photos.exists() or not list_checkpoints(folder.checkpoints):
         return None
     try:
+        check_fits_memory([folder.photos])
         return PhotoManifest.from_bytes(folder.photos.read_bytes())
     except (OSError, ValueError) as error:
         logger.warning(
@@ -116,9 +131,30 @@ def _saved_manifest(folder: RunFolder) -> PhotoManifest | None:
         return None
 
 
-def _log_progress(action: str, done: int, total: int) -> None:
-    if done == total:
-        logger.info("%s: %s images", action, f"{total:,}")
+def _with_list(error: TooManyUnreadable, folder: RunFolder) -> SourceError:
+    """Writes all files that can't be read next to the run folder; returns the error with its name.
+
+    The folder itself isn't made: no run has begun.
+    """
+    table = folder.root.with_name(f"{folder.root.name}-skipped.csv")
+    try:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(table, ("path", "reason"), error.reasons.items())
+    except OSError:
+        return error
+    return SourceError(f"{error}. {table} lists them all")
+
+
+def _log_findings(source: Source) -> None:
+    """Logs what reading the images has shown of them."""
+    for line in source.findings:
+        logger.info("%s", line)
+    if source.skipped:
+        logger.warning(
+            "%s photo(s) can't be read and are skipped (skipped.csv): %s",
+            f"{len(source.skipped):,}",
+            unreadable_examples(dict(source.skipped)),
+        )
 
 
 def _log_lost(path: str, reason: str, folder: RunFolder | None) -> None:

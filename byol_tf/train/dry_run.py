@@ -17,9 +17,10 @@ from byol_tf.errors import DeviceError
 from byol_tf.models.ema import TargetUpdate, constant_tau
 from byol_tf.models.from_config import build_config_encoder, build_model, compile_model
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
-from byol_tf.runs.data import source_options, train_batches
+from byol_tf.runs.data import train_batches
 from byol_tf.runs.encoders import starting_weights
 from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.sources import source_options
 from byol_tf.train.out_of_memory import out_of_memory
 from pipelines.registry import SOURCES
 from pipelines.sources import Images, sample_source
@@ -191,16 +192,19 @@ def throughput_lines(
             f"{estimate.bytes_per_image / 1e3:,.1f} kB an image to the step",
         ),
         ("step", f"{estimate.step:,.0f} images/s in batches of {estimate.batch_size}"),
-        (
-            "feeding",
-            "; ".join(
-                f"{count} such device{'s' if count > 1 else ''}: "
-                f"{_cores_text(count * estimate.cores_needed)}, {count * megabytes:,.0f} MB/s"
-                for count in _DEVICES
-            ),
-        ),
-        ("time", _time_text(estimate, images)),
     ]
+    if not estimate.on_cpu:
+        lines.append(
+            (
+                "feeding",
+                "; ".join(
+                    f"{count} such device{'s' if count > 1 else ''}: "
+                    f"{_cores_text(count * estimate.cores_needed)}, {count * megabytes:,.0f} MB/s"
+                    for count in _DEVICES
+                ),
+            )
+        )
+    lines.append(("time", _time_text(estimate, images)))
     if estimate.input < estimate.step:
         less_work = f", or less work for each image: {remedies}" if remedies else ""
         lines.append(

@@ -1,10 +1,11 @@
 """Runs the experiment that a config describes: images, model, callbacks and run folder."""
 
 import contextlib
+import json
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.config.loading import resolved_json
+from byol_tf.config.loading import absolute_paths, resolved_json
 from byol_tf.config.schedule import Schedule, check_batch, training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy, set_precision, set_seeds
@@ -33,7 +34,7 @@ from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import LoadedCheckpoint, list_checkpoints, recover
 from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
 from byol_tf.runs.encoders import Weights, start_from, starting_weights
-from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.folder import RunFolder, check_same_run
 from byol_tf.runs.lock import RunLock
 from byol_tf.runs.process_exit import exit_now
 from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch, model_arrays, restore_model
@@ -202,18 +203,34 @@ class Experiment:
 
         Raises:
             ConfigError, SourceError, DeviceError: as `prepare`.
-            RunFolderError: if the folder is in use or can't be written, has lost its checkpoints,
-                has no valid one or one of another model, or its run used other images.
+            RunFolderError: if the folder is in use or can't be written, its run has another config
+                or used other images, has lost its checkpoints, or has no valid one or one of
+                another model.
             Interrupted: if a signal asked to stop; the chief has saved.
             RunStopped: if the run can't continue, or met what the config says to stop at: one of
                 the subclasses in `errors.py`.
         """
-        self.prepare()
+        chief = self._connected_workers is None or self._connected_workers.chief
+        # Locked before the images are read, which may take an hour: no other process enters.
+        with RunLock(self.folder.root) if chief else contextlib.nullcontext() as lock:
+            if lock is not None:
+                check_same_run(self.folder, json.loads(self._config_text()))
+            self.prepare()
+            result = None
+            with self._named_failures():
+                if lock is not None:
+                    result = self._run_chief(lock, list(command), verbose)
+                else:
+                    self._run_worker()
+        # Other workers would take a chief that is still writing for a lost one.
+        self.workers.barrier()
+        return result
+
+    @contextlib.contextmanager
+    def _named_failures(self) -> Iterator[None]:
+        """Raises `ImagesLost` or `OutOfMemory` where a failure of TensorFlow hides one of them."""
         try:
-            if self.workers.chief:
-                return self._run_chief(list(command), verbose)
-            self._run_worker()
-            return None
+            yield
         except (Interrupted, RunStopped):
             raise
         except Exception as error:
@@ -224,20 +241,14 @@ class Experiment:
                 raise out_of_memory(self.config, error) from error
             raise
 
-    def _run_chief(self, command: list[str], verbose: int | str) -> dict[str, Any]:
-        with (
-            RunLock(self.folder.root) as lock,
-            contextlib.closing(EventLog(self.folder.logs)) as events,
-        ):
+    def _run_chief(self, lock: RunLock, command: list[str], verbose: int | str) -> dict[str, Any]:
+        with contextlib.closing(EventLog(self.folder.logs)) as events:
             start = self._initialize_or_resume(command)
             if self.workers.count > 1:
                 start = self._broadcast_state(start)
             history, throughput = self._train(start, events, verbose, lock)
             lock.check_owner()
-            result = self._finish(history, throughput, events)
-        # Other workers would take a chief that is still writing for a lost one.
-        self.workers.barrier()
-        return result
+            return self._finish(history, throughput, events)
 
     def _run_worker(self) -> None:
         # A scheduler may signal all workers at once: one that left first would lose the step that
@@ -245,7 +256,6 @@ class Experiment:
         with SignalWatch("stopping when the chief does", self.workers.channel.send_signal):
             start = self._broadcast_state(None)
             self._fit(start, self._learning_callbacks(start), 0)
-        self.workers.barrier()
 
     def _initialize_or_resume(self, command: list[str]) -> ResumePoint:
         """Restores the newest checkpoint or initializes the model; starts the folder's files."""
@@ -260,18 +270,18 @@ class Experiment:
             if checkpoint.state.get("images", images) != images:
                 raise RunFolderError(
                     f"{folder.root}: this run was started with other images than data.source has "
-                    "now. Restore those, or use --fresh"
+                    "now. Restore those, or start a new run in another folder"
                 )
             self._restore(checkpoint)
-        folder_existed = folder.config.exists()
+        began_before = folder.environment.exists()
         for change in folder.begin(
-            resolved_json(self.config), command, images, self.source.skipped, checkpoint is not None
+            self._config_text(), command, images, self.source.skipped, checkpoint is not None
         ):
             logger.info("version changed: %s", change)
         save_manifest(self.source, folder, resumed=checkpoint is not None)
         self.source.save_scan()
         if checkpoint is None:
-            if folder_existed:
+            if began_before:
                 logger.info("no checkpoint yet: starting with the first step")
             self._initialize_from_file()
             self._initialize_from_data()
@@ -289,6 +299,9 @@ class Experiment:
         )
         return ResumePoint(checkpoint.epoch, checkpoint.step, checkpoint.state)
 
+    def _config_text(self) -> str:
+        return resolved_json(absolute_paths(self.config))
+
     def _restore(self, checkpoint: LoadedCheckpoint) -> None:
         try:
             restore_model(self.model, checkpoint.arrays)
@@ -296,7 +309,7 @@ class Experiment:
             raise RunFolderError(
                 f"{self.folder.checkpoints}: expected those of the model that config.json "
                 f"describes; {error}. Use the config and the version of byol_tf that the run was "
-                "started with (environment.json), or --fresh"
+                "started with (environment.json), or start a new run in another folder"
             ) from error
 
     def _initialize_from_file(self) -> None:
@@ -513,7 +526,7 @@ class Experiment:
                 folder,
                 self.model,
                 self.schedule,
-                len(self.source.pretrain),
+                self.source,
                 throughput,
                 history.rows,
                 supervised,

@@ -51,7 +51,7 @@ def run_result(
     folder: RunFolder,
     model: BYOL,
     schedule: Schedule,
-    pretrain_images: int,
+    source: Source,
     throughput: Throughput,
     rows: list[dict[str, float]],
     supervised: float | None,
@@ -63,7 +63,7 @@ def run_result(
         folder: of the run.
         model: after its last step.
         schedule: of the run.
-        pretrain_images: number of images that it was trained on.
+        source: the images that it was trained on.
         throughput: of the complete run.
         rows: of its history, that of the untrained network first.
         supervised: see `supervised_accuracy`.
@@ -89,7 +89,8 @@ def run_result(
         "projection_std": last["projection_std"],
         "projection_cosine": last["projection_cosine"],
         "effective_rank": last["effective_rank"],
-        "pretrain_images": pretrain_images,
+        "pretrain_images": len(source.pretrain),
+        "leaked_test_images": source.leaked,
         "schedule": dataclasses.asdict(schedule),
         "weights_digest": weights_digest(model),
     }
@@ -118,7 +119,7 @@ def write_artifacts(
     """
     title = f"{config.name}: {method_name(config)}, {config.encoder.name} on {config.data.source}"
     curves_figure(folder.figures / "curves.png", rows, title)
-    export_encoder(inference, folder.export, config)
+    export_encoder(inference, folder.export)
     write_card(dataclasses.replace(read_facts(folder), result=result), folder.export)
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
 

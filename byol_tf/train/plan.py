@@ -3,16 +3,24 @@
 import shutil
 from dataclasses import dataclass
 
+import psutil
+
 from byol_tf.config.diff import recipe_differences
 from byol_tf.config.schedule import Schedule, training_schedule
 from byol_tf.config.schema import Config
+from byol_tf.errors import ConfigError
+from byol_tf.logs import counted
 from byol_tf.models.from_config import Sizes, measure_sizes
-from byol_tf.runs.data import source_options
+from byol_tf.runs.checkpoints import list_checkpoints, position_of
 from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.sources import source_options
+from byol_tf.train.data import saved_manifest
 from pipelines.sources import SourceInfo, plan_source
 
 _KEYS_SHOWN = 4
 """Keys that a plan names of those that differ from the recipe."""
+
+_CLASSES_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -36,19 +44,37 @@ class Plan:
 def make_plan(config: Config, folder: RunFolder) -> Plan:
     """Returns the plan of a config; opens no image and writes nothing.
 
+    A run that is resumed has the photos that it was started with.
+
     Args:
         config: of the run.
         folder: the run folder, which needn't exist.
 
     Raises:
-        ConfigError: if there are fewer images than a batch has.
+        ConfigError: if there are fewer images than a batch has, or the networks don't fit into
+            memory.
         SourceError: if the images can't be found.
     """
-    source = plan_source(**source_options(config))
+    source = plan_source(**source_options(config), manifest=saved_manifest(folder))
     schedule = training_schedule(config, source.counts["pretrain"])
-    return Plan(
-        config.name, schedule, plan_lines(config, source, schedule, measure_sizes(config), folder)
-    )
+    sizes = measure_sizes(config)
+    _check_fits_memory(sizes)
+    return Plan(config.name, schedule, plan_lines(config, source, schedule, sizes, folder))
+
+
+def _check_fits_memory(sizes: Sizes) -> None:
+    """Raises `ConfigError` if networks, target and optimizer need more memory than there is."""
+    total = psutil.virtual_memory().total
+    if sizes.checkpoint > total:
+        parameters = ", ".join(f"{name} {count:,}" for name, count in sizes.parameters.items())
+        raise ConfigError(
+            [
+                "encoder.width, projector.hidden_size, projector.output_size, "
+                "predictor.hidden_size: expected networks that fit, with target and optimizer, "
+                f"into the {_bytes_text(total)} of this machine's memory; received ones of "
+                f"{_bytes_text(sizes.checkpoint)} ({parameters} parameters)"
+            ]
+        )
 
 
 def format_lines(lines: list[tuple[str, str]]) -> str:
@@ -74,6 +100,7 @@ def plan_lines(
         ("recipe", _recipe_text(config)),
         ("images", _images_text(config, source)),
         ("labels", _labels_text(source)),
+        *_class_lines(source),
         *(("", note) for note in source.notes),
         (
             "views",
@@ -92,9 +119,10 @@ def plan_lines(
     lines += [
         (
             "training",
-            f"{training.epochs} epochs of {schedule.steps_per_epoch:,} steps of "
-            f"{training.batch_size} images: {schedule.total_steps:,} steps",
+            f"{counted(training.epochs, 'epoch')} of {counted(schedule.steps_per_epoch, 'step')} "
+            f"of {training.batch_size} images: {counted(schedule.total_steps, 'step')}",
         ),
+        *_resume_lines(config, schedule, folder),
         (
             "optimizer",
             f"{config.optimizer.name}, {_rate_text(config, schedule)}, weight decay "
@@ -115,6 +143,18 @@ def plan_lines(
         *_disk_lines(config, has_probe, sizes, folder),
     ]
     return lines
+
+
+def _resume_lines(config: Config, schedule: Schedule, folder: RunFolder) -> list[tuple[str, str]]:
+    """Returns a line on where a run with a checkpoint is resumed, and on what is left of it."""
+    checkpoints = list_checkpoints(folder.checkpoints)
+    if not checkpoints:
+        return []
+    epoch, step = position_of(checkpoints[-1])
+    left = max(0, schedule.total_steps - epoch * schedule.steps_per_epoch - step)
+    within = f", step {step} of {schedule.steps_per_epoch} in the next" if step else ""
+    text = f"after epoch {epoch} of {config.training.epochs}{within}; {counted(left, 'step')} left"
+    return [("resumes", text)]
 
 
 def _recipe_text(config: Config) -> str:
@@ -153,7 +193,19 @@ def _labels_text(source: SourceInfo) -> str:
     counts = source.counts
     if not counts["train"]:
         return "none, so no probe"
-    return f"{counts['train']:,} train, {counts['test']:,} test, {source.classes} classes"
+    classes = f"{source.classes} class{'' if source.classes == 1 else 'es'}"
+    return f"{counts['train']:,} train, {counts['test']:,} test, {classes}"
+
+
+def _class_lines(source: SourceInfo) -> list[tuple[str, str]]:
+    """Returns a line with the classes, so that a folder that is read wrongly is seen."""
+    counts = source.class_counts
+    if not counts:
+        return []
+    text = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:_CLASSES_SHOWN])
+    if more := len(counts) - _CLASSES_SHOWN:
+        text += f" and {more:,} more" if more > 0 else ""
+    return [("classes", text)]
 
 
 def _normalization_text(config: Config) -> str:

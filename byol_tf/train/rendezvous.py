@@ -137,12 +137,12 @@ def _accept_workers(
             wait.check(missing)
             continue
         connection = Connection(server.accept()[0], silence)
-        index = None
+        sender: Any = None
         with contextlib.suppress(OSError, ValueError):
-            index = (connection.receive() or {}).get("index")
-        if type(index) is int and 0 < index < count:
-            connection.index = index
-            connections[index] = connection  # in place of an earlier one that restarted
+            sender = (connection.receive() or {}).get("index")
+        if type(sender) is int and 0 < sender < count:
+            connection.index = sender
+            connections[sender] = connection  # in place of an earlier one that restarted
         else:
             connection.close()  # no worker of this run
     return connections
@@ -228,7 +228,7 @@ def _own_address(host: str) -> str | None:
     where /etc/hosts has a machine's own name as a loopback address, or doesn't know it.
     """
     try:
-        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+        address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
         with socket.socket(_family(address)) as probe:
             probe.bind((address, 0))
     except OSError:

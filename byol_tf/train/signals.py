@@ -7,9 +7,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from byol_tf.command_line import STOP_SIGNALS
 from byol_tf.runs.process_exit import exit_now
-
-NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -21,7 +20,7 @@ def default_signal_actions() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python lets no other thread set handlers
         return
-    before = {number: signal.getsignal(number) for number in NUMBERS}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     handled = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}
     for number in handled:
         signal.signal(number, signal.SIG_DFL)
@@ -62,7 +61,7 @@ class SignalWatch:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in NUMBERS:
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._handlers_before[number] = signal.signal(number, lambda *_: None)
         self._thread = threading.Thread(target=self._read, name="signals", daemon=True)

@@ -1,6 +1,7 @@
 """TensorBoard logs of a run: events that survive a full disk, config, figures and projector."""
 
 import contextlib
+import io
 import json
 import logging
 import math
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import text_format
 from PIL import Image
 from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import api as hparams
@@ -203,7 +205,9 @@ def write_projector_files(logs: Path, analysis: RepresentationAnalysis) -> None:
         sprite[y : y + _THUMBNAIL, x : x + _THUMBNAIL] = resize_and_center_crop(
             analysis.images[index], _THUMBNAIL
         )
-    Image.fromarray(sprite).save(logs / "sprite.png")
+    png = io.BytesIO()
+    Image.fromarray(sprite).save(png, format="png")
+    write_atomically(logs / "sprite.png", png.getvalue())
     config = projector.ProjectorConfig()
     embedding = config.embeddings.add(
         tensor_name="representations",
@@ -212,7 +216,7 @@ def write_projector_files(logs: Path, analysis: RepresentationAnalysis) -> None:
     )
     embedding.sprite.image_path = "sprite.png"
     embedding.sprite.single_image_dim.extend([_THUMBNAIL, _THUMBNAIL])
-    projector.visualize_embeddings(str(logs), config)
+    write_atomically(logs / "projector_config.pbtxt", text_format.MessageToString(config))
 
 
 def _first_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ from pipelines.sources.base import RawSource, Request, Source, SourceError, Sour
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.flat import FlatImageFolder, Photo, read_photo
+from pipelines.sources.folder.table import TableRow, read_table
 from pipelines.sources.images import (
     ArrayImages,
     Images,
@@ -18,6 +19,7 @@ from pipelines.sources.images import (
 from pipelines.sources.loading import load_into_memory
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.opening import open_source, plan_source, sample_source
+from pipelines.sources.unreadable import TooManyUnreadable, unreadable_examples
 
 __all__ = [
     "ArrayImages",
@@ -31,6 +33,8 @@ __all__ = [
     "Source",
     "SourceError",
     "SourceInfo",
+    "TableRow",
+    "TooManyUnreadable",
     "UnreadableImage",
     "balanced_indices",
     "concatenated",
@@ -39,9 +43,11 @@ __all__ = [
     "plan_source",
     "printable",
     "read_photo",
+    "read_table",
     "resize_and_center_crop",
     "resized",
     "sample_source",
     "subset",
+    "unreadable_examples",
     "without_labels",
 ]

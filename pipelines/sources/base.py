@@ -4,8 +4,9 @@ For a `Request`, a source describes what it has (`SourceInfo`) and loads it (`Ra
 `building.py` selects, resizes and caches from that what a run uses (`Source`).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +29,22 @@ class SourceError(Exception):
 
     The text says what is wrong, with the path or key, and what would be right.
     """
+
+
+def check_reachable(path: Path, key: str) -> None:
+    """Raises `SourceError` if the system can't look at a path: a dead disk, too long a name.
+
+    Args:
+        path: that may be missing.
+        key: its key or option.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"{key}: {path} can't be read: {reason}") from error
 
 
 def _ignore_progress(work: str, done: int, total: int) -> None:
@@ -54,6 +71,7 @@ class Request:
             they fit into half of the free memory.
         max_unreadable_fraction: for "folder": a larger fraction of unreadable files is an error,
             both when it is opened and while it is read.
+        layout: for "folder": what subfolders are, one of `folder.layout.LAYOUTS`.
         seed: of every sample.
         on_progress: called while images are read.
         on_lost: for "folder": called once for each photo that has become unreadable; another photo
@@ -74,6 +92,7 @@ class Request:
     image_size: int | None = None
     cache: str = "auto"
     max_unreadable_fraction: float = 0.01
+    layout: str = "auto"
     seed: int = 0
     on_progress: Progress = _ignore_progress
     on_lost: OnLost | None = None
@@ -91,6 +110,7 @@ class SourceInfo:
         counts: number of images by split; a plan's are "pretrain", "train" and "test", 0 where
             there are none. Unreadable files are included.
         classes: number of classes, 0 without labels.
+        class_counts: number of labelled images of each class, where a folder or list names them.
         image_shape: `(height, width, 3)`, or None where images differ.
         notes: lines about the data, for people.
         unlabelled_from: the splits that make up the unlabelled images.
@@ -107,6 +127,7 @@ class SourceInfo:
     in_memory: bool = False
     bytes_in_memory: int = 0
     ready: bool = True
+    class_counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class ImageFiles(Protocol):
@@ -116,10 +137,13 @@ class ImageFiles(Protocol):
         manifest: the run's photos.
         unreadable: (printable path, reason) of each file known to be unreadable without opening it.
         failure: why images can't be read any more; None while all is well.
+        leaked: number of test images that are exact copies of images to learn from; known once the
+            first pass has ended.
     """
 
     manifest: PhotoManifest
     unreadable: tuple[tuple[str, str], ...]
+    leaked: int
 
     @property
     def failure(self) -> SourceError | None:
@@ -128,11 +152,12 @@ class ImageFiles(Protocol):
     def name(self, split: str, index: int) -> str:
         """Returns the printable path of an image."""
 
-    def finish_reading(self, losses_allowed: int) -> tuple[str, ...]:
+    def finish_reading(self, losses_allowed: int, splits: Collection[str]) -> tuple[str, ...]:
         """Ends the first pass over all images; a file that can't be read from now on is lost.
 
         Args:
             losses_allowed: number of files that may be lost.
+            splits: those in use.
 
         Returns:
             Lines about the files, for people.
@@ -178,6 +203,8 @@ class Source:
         class_names: the name of each label, 0 upwards; empty where there are no labels.
         skipped: (path below the root, reason) of each unreadable file.
         notes: lines about the data, for people.
+        findings: those of the notes that only reading the images could tell.
+        leaked: number of test images that are exact copies of images to learn from.
         fingerprint: SHA-256 in hexadecimal that identifies the data.
         manifest: of "folder": its photos, for `Request.manifest` when the run is resumed; else
             None.
@@ -194,6 +221,8 @@ class Source:
     fingerprint: str
     manifest: PhotoManifest | None = None
     files: ImageFiles | None = None
+    findings: tuple[str, ...] = ()
+    leaked: int = 0
 
     def failure(self) -> SourceError | None:
         """Returns why images that were readable can't be read any more; None while all is well.

@@ -1,6 +1,5 @@
 """Builds a `Source` from what a data source has: selects, resizes, checks and caches images."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
@@ -27,6 +26,7 @@ from pipelines.sources.images import (
 from pipelines.sources.loading import Reading, read_through
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.selection import select_pretrain, selection_notes, used_counts
+from pipelines.sources.unreadable import check_unreadable
 
 _MEMORY_FRACTION = 0.5  # of the free memory, that "auto" takes at most
 _Pretrain = Mapping[str, np.ndarray]
@@ -90,6 +90,7 @@ def build_source(request: Request, raw: RawSource) -> Source:
             raise SourceError(f"{request.source}: not one image of {split} can be read")
         if images.labels is not None:
             _check_labels(request.source, split, images.labels, len(raw.class_names))
+    findings = () if raw.files is None else raw.files.finish_reading(losses_allowed, set(readings))
     return Source(
         name=request.source,
         pretrain=pretrain_images,
@@ -101,8 +102,10 @@ def build_source(request: Request, raw: RawSource) -> Source:
             *raw.notes,
             *selection_notes(request, pretrain),
             *_memory_notes(request, in_memory, needed),
-            *(() if raw.files is None else raw.files.finish_reading(losses_allowed)),
+            *findings,
         ),
+        findings=findings,
+        leaked=0 if raw.files is None else raw.files.leaked,
         fingerprint=raw.fingerprint,
         manifest=_manifest(request, raw.files, readings, skipped),
         files=raw.files,
@@ -300,7 +303,7 @@ def _check_unreadable(
     """Returns (path, reason) of the unreadable files, and how many more there may be.
 
     Raises:
-        SourceError: there are too many.
+        TooManyUnreadable: there are too many.
     """
     if files is None:
         return (), 0
@@ -313,24 +316,5 @@ def _check_unreadable(
         len(reading.readable) + len(reading.unreadable) for reading in readings.values()
     )
     allowed = request.max_unreadable_fraction
-    if len(reasons) > allowed * total:
-        raise SourceError(
-            f"{request.root}: {len(reasons):,} of {total:,} files can't be read, more than "
-            f"data.max_unreadable_fraction = {allowed:g} allows. For example {_examples(reasons)}"
-        )
+    check_unreadable(request.root, reasons, total, allowed)
     return tuple(sorted(reasons.items())), int(allowed * total) - len(reasons)
-
-
-def _examples(reasons: Mapping[str, str]) -> str:
-    """Returns the first file of each of the five most frequent reasons.
-
-    The most frequent reason is the one that is worth removing.
-    """
-    files: dict[str, list[str]] = defaultdict(list)
-    for name, reason in sorted(reasons.items()):
-        files[reason].append(name)
-    most_frequent = sorted(files.items(), key=lambda item: -len(item[1]))[:5]
-    return "; ".join(
-        f"{names[0]}{f' and {len(names) - 1:,} more' if names[1:] else ''}: {reason}"
-        for reason, names in most_frequent
-    )

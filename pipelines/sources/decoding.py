@@ -5,19 +5,30 @@ orientation, transparency, 16 bits, which formats are opened, and how much of a 
 are not trusted, so none may cost more memory or time than its picture.
 """
 
+import contextlib
+import functools
+import hashlib
+import io
 import os
 import struct
+import threading
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, TypeVar, cast
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pipelines.sources import heic
 
-# Pillow itself rejects a larger image as a decompression bomb: twice Image.MAX_IMAGE_PIXELS.
-MAX_PIXELS = 178_956_970
+T = TypeVar("T")
+
+MAX_PIXELS = 200_000_000
+"""Pixels of the largest picture that is read, that of a 200-megapixel telephone."""
+HALVED_PIXELS = 2**26
+"""A picture of more pixels is read at half its width and height, and one at a time, so that no
+photo takes more memory than one of 67 megapixels."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 """Formats that are opened, by Pillow's names and whatever the file is called, as are those of
@@ -25,9 +36,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 by little-tested code, and which there are depends on how Pillow was built."""
 HEADER_BYTES = 24 * 2**20
 """Largest part of a file that is read before the size of the picture is known. Metadata of real
-photos stay below 16 MB: a JPEG's colour profile has at most 255 parts of 64 kB. HEIC and AVIF files
-are read completely."""
+photos stay below 16 MB: a JPEG's colour profile has at most 255 parts of 64 kB."""
+WHOLE_FILE_BYTES = 2**28
+"""The same for WebP, AVIF and HEIC, whose decoders read a file whole before they state its size."""
 _BYTES_PER_PIXEL = 16  # the most that a format needs: four numbers of 32 bits
+_TOO_LONG = "more bytes than its picture could need"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_JPEG = ("JPEG", "MPO")  # a JPEG with further pictures behind the first
+_large_picture = threading.RLock()  # held while one is decoded
 
 _ORIENTATION = 0x0112  # EXIF tag
 # As PIL.ImageOps.exif_transpose, which also writes a new EXIF block and fails on some broken ones.
@@ -67,7 +84,7 @@ class _LimitedReader:
         data = self._file.read(limit)
         self.budget -= len(data)
         if self.budget < 0:
-            raise UnreadableImage("more bytes than its picture could need")
+            raise UnreadableImage(_TOO_LONG)
         return data
 
     def __getattr__(self, name: str) -> Any:  # Pillow uses seek, tell, and others by format
@@ -84,6 +101,9 @@ class ImageFacts:
         width: in pixels, upright.
         height: in pixels, upright.
         rotated: whether it was rotated or mirrored because EXIF says so.
+        bits: of grey values that a file stores in more bits than they need: 8, 10, 12 or 14, see
+            `decode`; else 0.
+        halved: whether it was read at half its size, see `HALVED_PIXELS`.
     """
 
     format: str
@@ -91,14 +111,21 @@ class ImageFacts:
     width: int
     height: int
     rotated: bool
+    bits: int = 0
+    halved: bool = False
 
 
 def decode(file: BinaryIO, *, upright: bool = True) -> tuple[np.ndarray, ImageFacts]:
     """Decodes the first frame of an image file.
 
-    Grey becomes R = G = B. Transparency is blended with white. 16-bit values are divided by 257.
-    32-bit integers beyond 16 bits, and floats outside [0, 1], are scaled from their smallest to
-    their largest value. CMYK is converted by Pillow.
+    Grey becomes R = G = B. Transparency is blended with white. CMYK is converted by Pillow.
+
+    Grey of 16 bits is taken to have as many bits as its largest value needs, of 8, 10, 12, 14 and
+    16: cameras of 12 bits write 0 to 4,095 into files of 16. 32-bit integers beyond 16 bits, and
+    floats outside [0, 1], are scaled from their smallest to their largest value.
+
+    A JPEG without its end marker is readable if its picture is complete. A picture of more than
+    `HALVED_PIXELS` is halved.
 
     Args:
         file: open for reading in binary, at its beginning.
@@ -109,34 +136,17 @@ def decode(file: BinaryIO, *, upright: bool = True) -> tuple[np.ndarray, ImageFa
 
     Raises:
         UnreadableImage: the file is truncated, broken or of another format, or has more than
-            178,956,970 pixels or more bytes besides the picture than `HEADER_BYTES` (both known
+            200,000,000 pixels or more bytes besides the picture than `HEADER_BYTES` (both known
             before memory is allocated).
     """
-    try:
-        with _opened(file) as image:
-            mode, orientation = image.mode, _orientation(image) if upright else 1
-            if image.format in heic.readable() and heic.is_truncated(file):
-                raise UnreadableImage("image file is truncated")
-            image.load()
-            if image.format == "PNG":
-                _check_png(_LimitedReader(file, _budget(image)))
-            picture = _to_rgb(image)
-            # Pillow's TIFF reader rotates the picture itself while it loads.
-            if orientation != 1 and _orientation(image) != 1:
-                picture = picture.transpose(_TRANSPOSITIONS[orientation])
-            return np.asarray(picture), ImageFacts(
-                image.format or "?", mode, picture.width, picture.height, orientation != 1
-            )
-    # On broken input Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error,
-    # KeyError, ...
-    except Exception as error:
-        raise UnreadableImage(_reason(error, file)) from error
+    return _attempt(lambda readable: _decode(readable, upright), file)
 
 
 def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
     """Returns the file if it is a JPEG of which TensorFlow decodes any part as `decode` does.
 
-    That is one in colour or grey which isn't to be rotated. Only the header is examined.
+    That is one in colour or grey which isn't to be rotated or halved. Only the header is examined:
+    TensorFlow's decoder refuses some damaged files that `decode` reads.
 
     Args:
         file: open for reading in binary, at its beginning.
@@ -150,9 +160,10 @@ def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
             plain = (
                 image.format == "JPEG"
                 and image.mode in ("RGB", "L")
+                and not _is_large(image.size)
                 and not (upright and _orientation(image) != 1)
             )
-            limit = _budget(image)
+            limit = _budget(image.size)
     except Exception:  # `decode` raises the reason
         return None
     # A longer file is readable all the same: `decode` stops where the picture ends.
@@ -163,35 +174,192 @@ def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
 
 
 def read_header(file: BinaryIO) -> tuple[int, int]:
-    """Returns the upright (height, width) that the header states, without decoding.
+    """Returns the upright (height, width) that `decode` gives, without decoding.
 
     Raises:
         UnreadableImage: see `decode`.
     """
+    return _attempt(_read_header, file)
+
+
+def _attempt(read: Callable[[BinaryIO], T], file: BinaryIO) -> T:
+    """Calls `read` with a file, or with a repaired copy of it. Raises UnreadableImage."""
     try:
-        with _opened(file) as image:
-            # Pillow's TIFF reader states the upright size.
-            sideways = _orientation(image) >= 5 and image.format != "TIFF"
-            return image.size if sideways else (image.height, image.width)
-    except Exception as error:  # as in decode
+        try:
+            return read(file)
+        except (OSError, ValueError) as error:
+            repaired = _repaired(file, error)
+            if repaired is None:
+                raise
+            return read(repaired)
+    # On broken input Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error,
+    # KeyError, ...
+    except Exception as error:
         raise UnreadableImage(_reason(error, file)) from error
 
 
-def _opened(file: BinaryIO) -> Image.Image:
+def _decode(file: BinaryIO, upright: bool) -> tuple[np.ndarray, ImageFacts]:
+    with _opened(file) as image, _one_at_a_time(image.size):
+        mode, size, deep = image.mode, image.size, ";16" in str(image.tile)
+        orientation = _orientation(image) if upright else 1
+        if image.format in heic.readable() and heic.is_truncated(file):
+            raise UnreadableImage("image file is truncated")
+        # A JPEG is decoded at half its size, others can't be.
+        halve = _is_large(size) and image.draft(None, _half(size)) is None
+        image.load()
+        if image.format == "PNG":
+            _check_png(_LimitedReader(file, _budget(size)))
+        elif image.format in _JPEG:
+            _check_jpeg(file, _budget(size))
+        picture, bits = _to_rgb(image, deep, halve)
+        # Pillow's TIFF reader rotates the picture itself while it loads.
+        if orientation != 1 and _orientation(image) != 1:
+            picture = picture.transpose(_TRANSPOSITIONS[orientation])
+        return np.asarray(picture), ImageFacts(
+            image.format or "?",
+            mode,
+            picture.width,
+            picture.height,
+            orientation != 1,
+            bits,
+            _is_large(size),
+        )
+
+
+def _read_header(file: BinaryIO) -> tuple[int, int]:
+    with _opened(file) as image:
+        width, height = _half(image.size) if _is_large(image.size) else image.size
+        # Pillow's TIFF reader states the upright size.
+        sideways = _orientation(image) >= 5 and image.format != "TIFF"
+        return (width, height) if sideways else (height, width)
+
+
+def _opened(file: BinaryIO) -> ImageFile.ImageFile:
     """Opens an image by its header. Raises what Pillow raises, and UnreadableImage."""
-    limited = _LimitedReader(file, HEADER_BYTES)
-    image = Image.open(limited, formats=(*FORMATS, *heic.readable()))
-    pixels = image.width * image.height
-    if pixels > MAX_PIXELS:  # Pillow's own limit is a variable that other packages may have raised
+    start = file.read(12)
+    file.seek(0)
+    read_whole = start[8:] == b"WEBP" or start[4:8] == b"ftyp"
+    budget = WHOLE_FILE_BYTES if read_whole else HEADER_BYTES
+    limited = _LimitedReader(file, budget)
+    image = _identified(limited)
+    if image.width * image.height > MAX_PIXELS:
         image.close()
         raise Image.DecompressionBombError
-    limited.budget += _budget(image) - HEADER_BYTES
+    limited.budget += _budget(image.size) - budget
+    if limited.budget < 0:
+        image.close()
+        raise UnreadableImage(_TOO_LONG)
     return image
 
 
-def _budget(image: Image.Image) -> int:
+def _identified(file: _LimitedReader) -> ImageFile.ImageFile:
+    """Opens an image as `Image.open` does, but without its limit of pixels.
+
+    That is one for the whole process, lower than `MAX_PIXELS`, and beyond half of it Pillow warns.
+    """
+    Image.init()
+    start = file.read(16)
+    for name in (*FORMATS, *heic.readable()):
+        factory, accepts = Image.OPEN[name]
+        accepted = accepts is None or accepts(start)
+        if not accepted or isinstance(accepted, str):  # text: why it can't be read here
+            continue
+        file.seek(0)
+        with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
+            return factory(cast(IO[bytes], file), "")
+    raise UnidentifiedImageError
+
+
+def _budget(size: tuple[int, int]) -> int:
     """Returns how many bytes of a file with a picture of this size may be read."""
-    return HEADER_BYTES + _BYTES_PER_PIXEL * image.width * image.height
+    return HEADER_BYTES + _BYTES_PER_PIXEL * size[0] * size[1]
+
+
+def _is_large(size: tuple[int, int]) -> bool:
+    return size[0] * size[1] > HALVED_PIXELS
+
+
+def _half(size: tuple[int, int]) -> tuple[int, int]:
+    return (size[0] + 1) // 2, (size[1] + 1) // 2
+
+
+def _one_at_a_time(size: tuple[int, int]) -> contextlib.AbstractContextManager:
+    """Returns a lock for a picture that takes much memory while it is decoded."""
+    return _large_picture if _is_large(size) else contextlib.nullcontext()
+
+
+def _repaired(file: BinaryIO, error: Exception) -> BinaryIO | None:
+    """Returns a file with the same picture that Pillow may read where it failed; None if none.
+
+    A JPEG gets the end marker that it lacks, if its picture is complete. A PNG loses text and
+    colour profile, which aren't needed and of which Pillow refuses more than a megabyte.
+    """
+    file.seek(0)
+    start = file.read(24)
+    file.seek(0)
+    if start[:8] == _PNG_START and isinstance(error, ValueError):
+        width, height = struct.unpack(">II", start[16:])
+        if width * height > MAX_PIXELS:
+            return None
+        return _without_text(_LimitedReader(file, _budget((width, height))))
+    if start[:2] == _JPEG_START and "truncated" in str(error):
+        with _opened(file) as image:
+            file.seek(0)
+            data = file.read(_budget(image.size)).removesuffix(b"\xff")  # half an end marker
+        if _is_complete_jpeg(data):
+            return io.BytesIO(data + _JPEG_END)
+    return None
+
+
+def _without_text(file: _LimitedReader) -> BinaryIO:
+    """Returns a PNG without its colour profile and its compressed text."""
+    parts = [file.read(8)]
+    while len(header := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", header)
+        if name in (b"iCCP", b"zTXt", b"iTXt"):
+            file.seek(length + 4, os.SEEK_CUR)
+        else:
+            parts += [header, file.read(length + 4)]
+    return io.BytesIO(b"".join(parts))
+
+
+def _is_complete_jpeg(data: bytes) -> bool:
+    """Returns whether a JPEG has its end marker, or lacks nothing but that.
+
+    The decoder doesn't say; but what stands behind a complete picture doesn't change its pixels. Of
+    a picture in several scans, as progressive ones are, any number may be missing.
+    """
+    scan = _first_scan(data)
+    if _JPEG_END in data[scan:]:
+        return True
+    digests = set()
+    for end in (b"", b"\x55" * 64, b"\xaa" * 64):
+        with _opened(io.BytesIO(data + end + _JPEG_END)) as image, _one_at_a_time(image.size):
+            if "progressive" in image.info or data[scan + 4] != getattr(image, "layers", 0):
+                return False
+            digests.add(hashlib.sha256(image.tobytes()).digest())
+    return len(digests) == 1
+
+
+def _first_scan(data: bytes) -> int:
+    """Returns where a JPEG's pixels begin, behind all metadata."""
+    at = len(_JPEG_START)
+    while data[at : at + 2] not in (b"\xff\xda", b""):
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at
+
+
+def _check_jpeg(file: BinaryIO, budget: int) -> None:
+    """Raises UnreadableImage where zeros stand for the rest of a picture, as after a lost copy."""
+    file.seek(-2, os.SEEK_END)
+    if file.read() != bytes(2):
+        return
+    file.seek(0)
+    data = file.read(budget).rstrip(b"\0")
+    if data.endswith(b"\xff"):  # FF 00 is a number of the picture
+        data += b"\0"
+    if not _is_complete_jpeg(data):
+        raise UnreadableImage("image file is truncated; zeros follow")
 
 
 def _check_png(file: _LimitedReader) -> None:
@@ -231,25 +399,66 @@ def _orientation(image: Image.Image) -> int:
     return value if value in _TRANSPOSITIONS else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, deep: bool, halve: bool) -> tuple[Image.Image, int]:
+    """Returns the picture in RGB, and `ImageFacts.bits`.
+
+    Args:
+        image: loaded.
+        deep: whether its file has 16 bits a channel.
+        halve: return it at half its size.
+    """
+    bits = 0
+    if halve and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK", "I", "F"):
+        image, halve = image.reduce(2), False
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(np.asarray(image), image.mode)).convert("RGB")
+        image, bits = _eight_bits(image)
+        image.info = {}  # a transparent grey would be a number of 16 bits
+    elif deep:
+        image, bits = _brightened(image)
     if image.has_transparency_data:
         opaque = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
+    picture = image.convert("RGB")
+    return picture.reduce(2) if halve else picture, bits
 
 
-def _eight_bits(values: np.ndarray, mode: str) -> np.ndarray:
-    """Scales grey values of more than 8 bits, `[height, width]`, to uint8."""
-    values = values.astype(np.float64)
-    low, high = values.min(), values.max()
+def _eight_bits(image: Image.Image) -> tuple[Image.Image, int]:
+    """Scales grey of more than 8 bits to mode "L"; returns it and `ImageFacts.bits`."""
+    if image.mode != "F":
+        image = image.convert("I")
+        low, high = cast(tuple[int, int], image.getextrema())
+        if low >= 0 and high < 2**16:
+            bits = next(bits for bits in (8, 10, 12, 14, 16) if high < 2**bits)
+            return image.point(_scale_to_255(2**bits - 1), "L"), bits % 16
+    values = np.asarray(image).astype(np.float64)
+    low, high, white = values.min(), values.max(), 1.0
     if not np.isfinite([low, high]).all():
         raise ValueError("values that are not finite")
-    white = 1.0 if mode == "F" else 65_535.0
     if low < 0 or high > white:
         values, white = values - low, high - low
-    return np.rint(values * (255.0 / white)).astype(np.uint8)
+    return Image.fromarray(np.rint(values * (255.0 / white)).astype(np.uint8)), 0
+
+
+def _brightened(image: Image.Image) -> tuple[Image.Image, int]:
+    """Scales colours of 16 bits that hold 10, 12 or 14; Pillow has kept their upper 8 bits."""
+    colours = image.convert("RGB")
+    high = np.asarray(colours).max()
+    bits = next((bits for bits in (10, 12, 14) if 0 < high < 2 ** (bits - 8)), 0)
+    if not bits:
+        return image, 0
+    table = _scale_to_255(2 ** (bits - 8) - 1)[:256]
+    alpha = image.getchannel("A") if "A" in image.getbands() else None
+    colours = colours.point([*table] * 3)
+    if alpha is not None:
+        colours.putalpha(alpha)
+    return colours, bits
+
+
+@functools.cache
+def _scale_to_255(white: int) -> list[int]:
+    """Returns for 0 to 65,535 the number of 0 to 255 that it becomes, where `white` becomes 255."""
+    scaled = np.rint(np.arange(2**16) * (255.0 / white))
+    return np.minimum(scaled, 255).astype(int).tolist()
 
 
 def _reason(error: Exception, file: BinaryIO) -> str:

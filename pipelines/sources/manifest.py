@@ -1,12 +1,15 @@
 """The list of a run's photos, which a resumed run is given so that it uses the same ones."""
 
 import gzip
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from pipelines.sources.images import Shape
+
+_MAX_BYTES = 2**30  # of millions of photos; a small file could unpack to any size
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,11 @@ class PhotoManifest:
             ValueError: it is something else.
         """
         try:
-            fields = json.loads(gzip.decompress(content))
+            with gzip.open(io.BytesIO(content)) as file:
+                text = file.read(_MAX_BYTES + 1)
+            if len(text) > _MAX_BYTES:
+                raise ValueError(f"it unpacks to more than {_MAX_BYTES:,} bytes")
+            fields = json.loads(text)
             shapes = {
                 split: None if shape is None else tuple(shape)
                 for split, shape in fields["shapes"].items()

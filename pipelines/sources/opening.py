@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.registry import SOURCES
 from pipelines.sources.base import Request, Source, SourceError, SourceInfo
 from pipelines.sources.building import build_plan, build_sample, build_source
+from pipelines.sources.folder.layout import LAYOUTS
 from pipelines.sources.images import Images
 
 
@@ -79,6 +80,10 @@ def _module(request: Request) -> ModuleType:
     if request.cache not in ("auto", "memory", "none"):
         raise SourceError(
             f'data.cache: expected "auto", "memory" or "none"; received "{request.cache}"'
+        )
+    if request.layout not in LAYOUTS:
+        raise SourceError(
+            f'data.layout: expected one of {", ".join(LAYOUTS)}; received "{request.layout}"'
         )
     for key, value in (("root", request.root), ("archive", request.archive)):
         if value is not None and key not in SOURCES[request.source].takes:

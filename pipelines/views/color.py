@@ -43,9 +43,10 @@ def color_matrices(
     """Returns jitter and grayscale without clipping in between: pixel -> matrix @ pixel + offset.
 
     Saturation and hue are the linear ones, which keep the mean of the three channels. They commute
-    with each other, with contrast (distance to the channel's mean, which they carry along) and with
-    brightness (a grey offset, which they leave as it is): the result is the same in each of the 24
-    orders, so the order is ignored.
+    with each other, with contrast (about the channel's mean, which they carry along, or about zero)
+    and with brightness (a grey offset, which they leave as it is). Contrast about the mean commutes
+    with brightness too, so that the result is the same in each of the 24 orders; contrast about
+    zero scales the offset if it comes after it.
 
     Args:
         policy: the view's policy.
@@ -65,7 +66,11 @@ def color_matrices(
         + (saturation * tf.cos(angle))[:, None, None] * difference
         + (saturation * tf.sin(angle))[:, None, None] * rotation
     )
-    offset = (1.0 - contrast)[:, None] * tf.linalg.matvec(matrix, means) + brightness[:, None]
+    if policy.contrast_center == "mean":
+        offset = (1.0 - contrast)[:, None] * tf.linalg.matvec(matrix, means) + brightness[:, None]
+    else:
+        brightness_first = params[:, ORDER][:, 0] < params[:, ORDER][:, 1]
+        offset = (brightness * tf.where(brightness_first, contrast, 1.0))[:, None] * tf.ones((1, 3))
     matrix *= contrast[:, None, None]
     gray = (params[:, GRAYSCALE] < policy.grayscale_probability)[:, None]
     gray_row = tf.reduce_sum(GRAY_WEIGHTS[:, None] * matrix, axis=1, keepdims=True)
@@ -116,7 +121,7 @@ def clipped_color(policy: ViewPolicy, params: tf.Tensor, lines: tf.Tensor) -> tf
             round_amounts = [
                 tf.where(applied[:, i], amounts[i], _NO_JITTER[i])[:, None, None] for i in range(4)
             ]
-            lines = _jitter_round(lines, *round_amounts)
+            lines = _jitter_round(policy, lines, *round_amounts)
     if policy.grayscale_probability > 0.0:
         gray = (params[:, GRAYSCALE] < policy.grayscale_probability)[:, None, None, None]
         luma = tf.reduce_sum(GRAY_WEIGHTS[:, None] * lines, axis=2, keepdims=True)
@@ -125,6 +130,7 @@ def clipped_color(policy: ViewPolicy, params: tf.Tensor, lines: tf.Tensor) -> tf
 
 
 def _jitter_round(
+    policy: ViewPolicy,
     lines: tf.Tensor,
     brightness: tf.Tensor,
     contrast: tf.Tensor,
@@ -135,8 +141,10 @@ def _jitter_round(
 
     At most one of them changes an image.
     """
-    means = tf.reduce_mean(lines, axis=(1, 3), keepdims=True)
-    lines = means + contrast[..., None] * (lines - means) + brightness[..., None]
+    center = 0.0
+    if policy.contrast_center == "mean":
+        center = tf.reduce_mean(lines, axis=(1, 3), keepdims=True)
+    lines = center + contrast[..., None] * (lines - center) + brightness[..., None]
     red, green, blue = tf.unstack(tf.clip_by_value(lines, 0.0, 1.0), axis=2)
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)

@@ -5,17 +5,14 @@ image, without a transposition in between. Every function has static shapes and 
 XLA has on every device.
 """
 
-import math
-
 import tensorflow as tf
 
-from pipelines.policy import ViewPolicy, kernel_size
+from pipelines.policy import ViewPolicy
 from pipelines.views.random_params import (
     BLUR,
     BLUR_SIGMA,
     CORNERS,
     FLIP,
-    PATCH_COUNT,
     PATCH_DROP,
     PATCHES,
     PERSPECTIVE,
@@ -24,7 +21,7 @@ from pipelines.views.random_params import (
 )
 
 INTERPOLATIONS = ("bilinear", "bicubic")
-_MAX_PATCHES = 3
+_PATCH_COUNT = 3
 
 
 def crop_matrices(
@@ -73,12 +70,12 @@ def _axis_matrix(
 
 
 def blur_taps(policy: ViewPolicy, params: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns each image's Gaussian kernel, float32 `[N, kernel_size(size)]`.
+    """Returns each image's Gaussian kernel, float32 `[N, policy.kernel_size(size)]`.
 
     It is a one between zeros where the image isn't blurred.
     """
     sigma = lerp(params[:, BLUR_SIGMA], *policy.blur_sigma)[:, None]
-    radius = kernel_size(size) // 2
+    radius = policy.kernel_size(size) // 2
     offset = tf.range(-radius, radius + 1, dtype=tf.float32)
     taps = tf.exp(-tf.square(offset) / (2.0 * tf.square(sigma)))
     blurred = params[:, BLUR, None] < policy.blur_probability
@@ -209,7 +206,7 @@ def _to_unit_square(corners: tf.Tensor) -> tf.Tensor:
 
 
 def dropped_pixels(policy: ViewPolicy, params: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns which pixels lie in one of the 1 to 3 rectangles that turn black.
+    """Returns which pixels lie in one of the three rectangles that turn black.
 
     Args:
         policy: the view's policy.
@@ -219,18 +216,13 @@ def dropped_pixels(policy: ViewPolicy, params: tf.Tensor, size: int) -> tf.Tenso
     Returns:
         bool `[N, size, size]`; all False for an image without dropped patches.
     """
-    count = tf.where(
-        params[:, PATCH_DROP] < policy.patch_drop_probability,
-        1.0 + tf.floor(params[:, PATCH_COUNT] * _MAX_PATCHES),
-        0.0,
-    )
-    uniform = tf.reshape(params[:, PATCHES], (-1, _MAX_PATCHES, 4))
-    area = lerp(uniform[..., 0], *policy.patch_drop_area)
-    aspect = tf.exp(lerp(uniform[..., 1], math.log(0.5), math.log(2.0)))
-    height, width = tf.minimum(tf.sqrt(area / aspect), 1.0), tf.minimum(tf.sqrt(area * aspect), 1.0)
+    dropped = params[:, PATCH_DROP] < policy.patch_drop_probability
+    uniform = tf.reshape(params[:, PATCHES], (-1, _PATCH_COUNT, 4))
+    height = lerp(uniform[..., 0], *policy.patch_drop_side)
+    width = lerp(uniform[..., 1], *policy.patch_drop_side)
     top, left = uniform[..., 2] * (1.0 - height), uniform[..., 3] * (1.0 - width)
-    used = tf.range(float(_MAX_PATCHES)) < count[:, None]
     centres = (tf.range(size, dtype=tf.float32) + 0.5) / size
-    rows = (centres >= top[..., None]) & (centres < (top + height)[..., None]) & used[..., None]
+    rows = (centres >= top[..., None]) & (centres < (top + height)[..., None])
     columns = (centres >= left[..., None]) & (centres < (left + width)[..., None])
-    return tf.reduce_any(rows[:, :, :, None] & columns[:, :, None, :], axis=1)
+    covered = tf.reduce_any(rows[:, :, :, None] & columns[:, :, None, :], axis=1)
+    return covered & dropped[:, None, None]

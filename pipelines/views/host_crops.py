@@ -41,6 +41,16 @@ def read_crops(
         data = images.encoded(int(number))
         return (b"", images[int(number)]) if data is None else (data, _NO_PIXELS)
 
+    def cut(
+        number: np.ndarray, data: bytes, pixels: np.ndarray, low: np.ndarray, high: np.ndarray
+    ) -> np.ndarray:
+        if data:
+            try:
+                return _decode_region(data, low, high)
+            except tf.errors.InvalidArgumentError:  # Pillow reads more of the damaged files
+                pixels = images[int(number)]
+        return pixels[low[0] : high[0], low[1] : high[1]]
+
     data, pixels = tf.numpy_function(read, [index], (tf.string, tf.uint8), stateful=False)
     data, pixels = tf.ensure_shape(data, ()), tf.ensure_shape(pixels, (None, None, 3))
     is_jpeg = tf.strings.length(data) > 0
@@ -56,16 +66,19 @@ def read_crops(
     )
     low = tf.maximum(tf.reduce_min(boxes[:, :2], axis=0) - _MARGIN, 0)
     high = tf.minimum(tf.reduce_max(boxes[:, 2:], axis=0) + _MARGIN, [height, width])
-
-    def decode_region() -> tf.Tensor:
-        # The slower inverse DCT is Pillow's: pixels don't depend on who decodes.
-        return tf.io.decode_and_crop_jpeg(
-            data, tf.concat([low, high - low], axis=0), channels=3, dct_method="INTEGER_ACCURATE"
-        )
-
-    region = tf.cond(is_jpeg, decode_region, lambda: pixels[low[0] : high[0], low[1] : high[1]])
+    region = tf.numpy_function(cut, [index, data, pixels, low, high], tf.uint8, stateful=False)
+    region = tf.ensure_shape(region, (None, None, 3))
     boxes_in_region = tf.unstack(boxes - tf.tile(low, [2]))
     return [region[y1:y2, x1:x2] for y1, x1, y2, x2 in map(tf.unstack, boxes_in_region)]
+
+
+def _decode_region(data: bytes, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Decodes a part of a JPEG, from (y, x) `low` to `high`: uint8 `[h, w, 3]`."""
+    # The slower inverse DCT is Pillow's: pixels don't depend on who decodes.
+    region = tf.io.decode_and_crop_jpeg(
+        data, np.concatenate([low, high - low]), channels=3, dct_method="INTEGER_ACCURATE"
+    )
+    return region.numpy()
 
 
 def resize_crop(crop: tf.Tensor, size: int) -> tf.Tensor:

@@ -28,7 +28,7 @@ from keras_cv.layers import (
     Solarization,
 )
 
-from pipelines.policy import ViewPolicy, kernel_size
+from pipelines.policy import ViewPolicy
 from pipelines.views.geometry import dropped_pixels, perspective_matrices
 from pipelines.views.random_params import (
     BLUR,
@@ -168,8 +168,10 @@ class HostViews:
             return self._brightness.augment_images(v, tf.reshape(offset, (-1, 1, 1, 1)))
 
         def contrast(v: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-            factor = 1.0 + u[:, 1] * policy.contrast
-            return self._contrast.augment_images(v, tf.reshape(factor, (-1, 1, 1, 1)))
+            factor = tf.reshape(1.0 + u[:, 1] * policy.contrast, (-1, 1, 1, 1))
+            if policy.contrast_center == "zero":
+                return tf.clip_by_value(factor * v, *_VALUES)
+            return self._contrast.augment_images(v, factor)
 
         def saturation(v: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
             scale = 1.0 + u[:, 2] * policy.saturation
@@ -202,7 +204,7 @@ class HostViews:
         keras-cv's own loops over the images.
         """
         sigma = lerp(params[:, BLUR_SIGMA], *self.policy.blur_sigma)
-        radius = kernel_size(self.size) // 2
+        radius = self.policy.kernel_size(self.size) // 2
         distance = tf.abs(tf.range(self.size)[:, None] - tf.range(self.size)[None, :])
         weights = tf.exp(
             -tf.square(tf.range(-radius, radius + 1, dtype=tf.float32))

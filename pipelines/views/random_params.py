@@ -12,7 +12,7 @@ from pipelines.policy import ViewPolicy
 
 PARAMS_PER_VIEW = 48
 """Uniform numbers of an image and view; a multiple of 4, which is what one step of Philox yields.
-Those from 41 on are spare."""
+Those from 40 on are spare."""
 
 CROP = slice(0, 4)  # area, aspect, y, x
 FLIP = 4
@@ -26,8 +26,7 @@ SOLARIZE = 17
 PERSPECTIVE = 18
 CORNERS = slice(19, 27)  # x and y of four corners
 PATCH_DROP = 27
-PATCHES = slice(28, 40)  # area, aspect, y, x of three rectangles
-PATCH_COUNT = 40
+PATCHES = slice(28, 40)  # height, width, y, x of three rectangles
 
 
 def sample_params(seed: int, view_count: int, epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:

@@ -182,3 +182,92 @@ def test_runs_without_history_are_all_named_and_nothing_is_written(
     assert [line.split(":")[0] for line in errors] == ["one", "two"]
     assert all("expected a run folder with a history.csv" in line for line in errors)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("out", "stem"),
+    [
+        ("table.csv", "table"),
+        ("a/table.md", "a/table"),
+        ("table", "table"),
+        (".", "comparison"),
+        ("folder", "folder/comparison"),
+        ("new/", "new/comparison"),
+    ],
+)
+def test_figure_and_tables_are_three_files(tmp_path, capsys, monkeypatch, out, stem):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    assert main([run(tmp_path, "a", 0.5), "--out", out]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{stem}.png, {stem}.csv, {stem}.md"
+    assert (tmp_path / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / f"{stem}.csv").read_text().startswith("run,")
+    assert (tmp_path / f"{stem}.md").read_text().startswith("| run ")
+
+
+@pytest.mark.parametrize(
+    ("out", "message"), [("a.pdf", "expected a PNG"), ("file/a.png", "Not a directory")]
+)
+def test_wrong_output_is_refused_before_anything_is_read(tmp_path, capsys, out, message):
+    (tmp_path / "file").touch()
+    assert main(["nothing", "--out", str(tmp_path / out)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("--out ") and message in error and "nothing" not in error
+
+
+def test_names_with_dollars_and_underscores_are_in_the_legend(tmp_path, monkeypatch):
+    from byol_tf.runs import plots
+
+    saved, save = [], plots.save_figure
+    monkeypatch.setattr(
+        plots, "save_figure", lambda figure, path: (saved.append(figure), save(figure, path))
+    )
+    names = [r"$\frac$", "_hidden"]
+    runs = [f"{name}={run(tmp_path, str(number), 0.5)}" for number, name in enumerate(names)]
+    assert main([*runs, "--out", str(tmp_path / "a.png")]) == 0
+    assert [text.get_text() for text in saved[0].legends[0].get_texts()] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("history.csv", "epoch,loss\n0," + "9" * 200_000),
+        ("result.json", "[" * 100_000),
+        ("config.json", '{"views": null}'),
+        ("history.csv", "epoch,loss\n0,1,2\n"),
+    ],
+)
+def test_damaged_run_among_others_is_named_and_skipped(tmp_path, capsys, name, content):
+    good, bad = run(tmp_path, "good", 0.5), run(tmp_path, "bad", 0.5)
+    (tmp_path / "bad" / name).write_text(content)
+    assert main([good, bad, "--out", str(tmp_path / "a.png")]) == 0
+    printed = capsys.readouterr()
+    assert "good" in printed.out
+    if name != "config.json":  # whose other keys are compared
+        assert printed.err.startswith(f"skipped: {bad}: expected a run folder")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("history.csv", "epoch,loss\n0,1,2,3\n"),
+        ("history.csv", HISTORY[:-3]),
+        ("history.csv", "epoch,loss\n0,\0\n"),
+        ("result.json", '{"supervised_accuracy": "X"}'),
+        ("result.json", '{"a":' * 100_000),
+        ("config.json", "[]"),
+    ],
+)
+def test_damaged_run_is_named_and_the_others_are_compared(
+    tmp_path, capsys, monkeypatch, file, content
+):
+    monkeypatch.chdir(tmp_path)
+    good, bad = run(tmp_path, "good", 0.3), run(tmp_path, "bad", 0.5)
+    (tmp_path / "bad" / file).write_text(content)
+    assert main([bad, good]) == 0
+    printed = capsys.readouterr()
+    assert f"skipped: {bad}: " in printed.err and file in printed.err
+    assert [cells(line)[0] for line in printed.out.splitlines()[2:3]] == ["good"]
+    assert main([bad]) == 2
+    assert main(["a" * 300, good]) == 2
+    assert "File name too long" in capsys.readouterr().err

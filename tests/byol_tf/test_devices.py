@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import pwd
 
 import pytest
 import tensorflow as tf
@@ -178,6 +179,20 @@ def test_environment_of_the_user_wins(monkeypatch):
     prepare_environment()
     assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == "0"
     assert os.environ["KERAS_BACKEND"] == "tensorflow"
+
+
+def test_user_without_a_home_gets_one(monkeypatch):
+    """As in a container: libraries that look for it would fail."""
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setenv("HOME", "")  # restored afterwards
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert os.path.expanduser("~") == "~"
+    prepare_environment()
+    assert os.path.isdir(os.path.expanduser("~"))
 
 
 def test_same_seed_gives_same_numbers():

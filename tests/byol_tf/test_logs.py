@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from byol_tf.logs import configure_logging
+from byol_tf import logs
+from byol_tf.logs import ProgressLog, configure_logging, counted
 
 ROOT = Path(__file__).parents[2]
 MANY_LINES = "\nfor _ in range(100):\n    print('x' * 1000, flush=True)"
@@ -78,3 +79,31 @@ def test_tolerant_streams_pass_everything_on():
         env=os.environ | {"PYTHONIOENCODING": "utf-8"},
     )
     assert done.stdout == ("x" * 1000 + "\n") * 100 + f"False {sys.getdefaultencoding()}\n"
+
+
+def test_stream_that_was_closed_takes_everything():
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "$1" >&-', "bash", IGNORE + MANY_LINES + EXIT_3],
+        cwd=ROOT,
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (3, b"")
+
+
+def test_progress_is_logged_where_work_takes_long(caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    now = 100.0
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now)
+    progress = ProgressLog(logging.getLogger("byol_tf"))
+    for done in range(1, 11):
+        now += 2.0
+        progress("loading folder", done, 10)
+    assert caplog.messages == [
+        "loading folder: 2 of 10 images, about 16 s left",
+        "loading folder: 7 of 10 images, about 6 s left",
+        "loading folder: 10 images",
+    ]
+
+
+def test_one_is_singular():
+    assert (counted(1, "epoch"), counted(1200, "epoch")) == ("1 epoch", "1,200 epochs")

@@ -46,7 +46,8 @@ def run(tmp_path) -> Path:
 def test_commands_without_tensorflow_name_the_install_line(run, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
-    Image.new("RGB", (32, 32)).save(photos / "a.png")
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (32, 32)).save(photos / name)
     (tmp_path / "encoder.keras").write_text("not looked into")
     before = sorted(tmp_path.rglob("*"))
     need = [
@@ -64,7 +65,10 @@ def test_commands_without_tensorflow_name_the_install_line(run, tmp_path):
             tmp_path / "embedded",
         ),
         ("convert", "torchvision", tmp_path / "encoder.keras", "--out", tmp_path / "converted"),
-        ("study", "few-labels", "--root", tmp_path / "studies"),
+        (
+            *("study", "few-labels", "--set", f"data.root={photos}"),
+            *("--root", tmp_path / "studies"),
+        ),
     ]
     need_none = [
         ("train", "--explain", "tau"),

@@ -116,6 +116,15 @@ def test_stl10_has_the_numbers_of_section_3_4():
     assert config.devices.precision != "float32"  # "mixed precision"
 
 
+def test_stl10_has_its_authors_code_where_the_paper_names_nothing():
+    """zhihua-zhang/BYOL `models.py`, `mlp` and `configure_optimizers`; torchvision's ResNet-18."""
+    config = load_config("stl10")
+    assert config.projector.output_bias
+    assert config.predictor.output_bias
+    assert not config.optimizer.exclude_norm_and_bias
+    assert (config.encoder.padding, config.encoder.zero_init_residual) == ("symmetric", False)
+
+
 @pytest.mark.parametrize(
     ("name", "epochs", "base_rate", "decay", "tau", "warmup", "normalization"),
     [
@@ -214,6 +223,11 @@ def test_simsiam_has_the_numbers_of_the_report():
         "cosine",
     )
     assert config.objective.weight == 0.25  # 2 - 2 cos, both added -> half the sum of -cos
+    # facebookresearch/simsiam `simsiam/builder.py` and `main_simsiam.py`
+    assert (config.encoder.padding, config.encoder.zero_init_residual) == ("symmetric", True)
+    assert (config.projector.output_scale, config.projector.output_center) == (False, False)
+    assert (config.projector.output_bias, config.predictor.output_bias) == (False, True)
+    assert not config.optimizer.exclude_norm_and_bias
     assert (config.training.epochs, config.training.batch_size) == (100, 512)
     assert config.views.first == config.views.second
     assert config.views.first.crop_area == (0.2, 1.0)
@@ -223,7 +237,12 @@ def test_simclr_has_negatives_no_predictor_no_target_network():
     config = load_config("imagenet-simclr")
     assert (config.predictor.kind, config.objective.target) == ("none", "online_with_gradient")
     assert (config.objective.negatives, config.objective.temperature) == (1.0, 0.1)
-    assert config.objective.weight == pytest.approx(1.0 / (4.0 * config.objective.temperature))
+    # google-research/simclr `tf2/objective.py`, `tf2/resnet.py` and `tf2/model.py`
+    assert config.objective.weight == pytest.approx(1.0 / (2.0 * config.objective.temperature))
+    assert (config.encoder.padding, config.encoder.zero_init_residual) == ("symmetric", True)
+    assert (config.projector.output_scale, config.projector.output_center) == (True, False)
+    assert config.training.joint_batch_statistics
+    assert config.optimizer.exclude_norm_and_bias
     view = config.views.first
     assert view == config.views.second
     assert (view.brightness, view.contrast, view.saturation, view.hue, view.blur_probability) == (

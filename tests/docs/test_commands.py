@@ -123,6 +123,8 @@ SMALL = {
     "views.size": 32,
     "encoder.name": "convnet",
     "encoder.width": 0.5,
+    "encoder.padding": "same",
+    "encoder.zero_init_residual": "false",
     "projector.hidden_size": 32,
     "projector.output_size": 16,
     "predictor.hidden_size": 16,
@@ -247,7 +249,7 @@ def small(command: Command) -> list[str]:
     if command.module == "byol_tf.convert":
         shutil.rmtree(arguments[arguments.index("--out") + 1], ignore_errors=True)  # has to be new
     if command.module == "byol_tf.evaluate":
-        if arguments[0] in ("finetune", "supervised"):
+        if arguments[0] in ("semi-supervised", "finetune", "supervised"):
             return [*arguments, "--epochs", "1", "--rates", "0.001", "--seeds", "1"]
         return (
             [*arguments, "--epochs", "1", "--rates", "0.1"]

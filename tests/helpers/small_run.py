@@ -65,9 +65,7 @@ def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
         write_checkpoint(folder.checkpoints, 1, 0, model_arrays(model), {})
         views = resolved.views
         export_encoder(
-            inference_model(model.encoder, views.size, views.mean, views.std),
-            folder.export,
-            resolved,
+            inference_model(model.encoder, views.size, views.mean, views.std), folder.export
         )
     finally:
         set_precision("float32")

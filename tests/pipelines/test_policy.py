@@ -16,13 +16,15 @@ BYOL_BOTH = {
     "jitter_probability": 0.8,
     "brightness": 0.4,
     "contrast": 0.4,
+    "contrast_center": "mean",
     "saturation": 0.2,
     "hue": 0.1,
     "grayscale_probability": 0.2,
+    "blur_kernel_size": None,
     "blur_sigma": (0.1, 2.0),
     "solarize_threshold": 0.5,
     "patch_drop_probability": 0.0,
-    "patch_drop_area": (0.02, 0.2),
+    "patch_drop_side": (0.1, 0.3),
     "perspective_probability": 0.0,
     "perspective_distortion": 0.5,
 }
@@ -31,7 +33,22 @@ EXPECTED = {
         BYOL_BOTH | {"blur_probability": 1.0, "solarize_probability": 0.0},
         BYOL_BOTH | {"blur_probability": 0.1, "solarize_probability": 0.2},
     ),
-    "stl10": (BYOL_BOTH | {"blur_probability": 0.5, "solarize_probability": 0.0},) * 2,
+    # zhihua-zhang/BYOL utils.py, `default_augmentation` and `RandomPatchDrop`
+    "stl10": (
+        BYOL_BOTH
+        | {
+            "brightness": 0.8,
+            "contrast": 0.8,
+            "contrast_center": "zero",
+            "saturation": 0.8,
+            "hue": 0.2,
+            "blur_probability": 0.1,
+            "blur_kernel_size": 3,
+            "blur_sigma": (1.5, 1.5),
+            "solarize_probability": 0.0,
+        },
+    )
+    * 2,
     "simclr": (
         BYOL_BOTH
         | {
@@ -84,7 +101,8 @@ def test_unknown_preset_is_a_key_error():
     ("size", "width"), [(224, 23), (128, 13), (96, 9), (64, 7), (32, 3), (28, 3), (8, 1)]
 )
 def test_blur_kernel_spans_a_tenth_of_the_view(size, width):
-    assert kernel_size(size) == width
+    assert kernel_size(size) == ViewPolicy().kernel_size(size) == width
+    assert ViewPolicy(blur_kernel_size=3).kernel_size(size) == 3
 
 
 @pytest.mark.parametrize(
@@ -95,6 +113,8 @@ def test_blur_kernel_spans_a_tenth_of_the_view(size, width):
         ("crop_area", (0.2, 1.5), "received [0.2, 1.5]"),
         ("crop_aspect", (2.0, 0.5), "received [2, 0.5]"),
         ("blur_sigma", (0.0, 2.0), "received [0, 2]"),
+        ("blur_kernel_size", 4, "an odd whole number of 1 or more; received 4"),
+        ("contrast_center", "black", "'mean' or 'zero'"),
         ("flip_probability", 1.5, "less than or equal to 1"),
         ("hue", 0.6, "less than or equal to 0.5"),
         ("brightness", -0.1, "greater than or equal to 0"),

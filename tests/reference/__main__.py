@@ -74,6 +74,12 @@ def _losses():
             error(received, info_nce(alpha, beta)),
         )
 
+    alpha = 0.1
+    objective = Objective(negatives=1.0, temperature=alpha, weight=1.0 / (2.0 * alpha))
+    expected = learning.simclr_code_loss(z[0], z[1], alpha)
+    received = objective(z, z) - 2.0 / alpha
+    yield "loss: SimCLR's code, alpha 0.1", "google-research/simclr", error(received, expected)
+
     strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
 
     def shared(x):

@@ -49,8 +49,8 @@ def _along(image, start, extent, size, kernel, axis):
     return np.moveaxis(np.array(lines), 0, axis)
 
 
-def contrast(image, factor):
-    mean = image.mean(axis=(0, 1))
+def contrast(image, factor, center="mean"):
+    mean = image.mean(axis=(0, 1)) if center == "mean" else 0.0
     return mean + factor * (image - mean)
 
 
@@ -91,7 +91,7 @@ def linear_view(image, numbers, policy, size, kernel):
         )
         operations = (
             lambda x: x + b,
-            lambda x: contrast(x, 1.0 + c),
+            lambda x: contrast(x, 1.0 + c, policy.contrast_center),
             lambda x: saturation(x, 1.0 + s),
             lambda x: hue(x, h),
         )
@@ -100,13 +100,12 @@ def linear_view(image, numbers, policy, size, kernel):
     image = views.grayscale(image) if numbers[views.GRAY] < policy.grayscale_probability else image
     if numbers[views.BLUR] < policy.blur_probability:
         low, high = policy.blur_sigma
-        image = views.blur(image, low + numbers[views.SIGMA] * (high - low), int(size / 10 / 2))
+        radius = (policy.blur_kernel_size or 2 * int(size / 10 / 2) + 1) // 2
+        image = views.blur(image, low + numbers[views.SIGMA] * (high - low), radius)
     image = views.clipped(image)
     if numbers[views.SOLARIZE] < policy.solarize_probability:
         image = views.solarize(image, policy.solarize_threshold)
     if numbers[views.PATCHES] < policy.patch_drop_probability:
-        boxes = views.rectangles(
-            numbers[views.RECTANGLES], numbers[views.PATCH_COUNT], policy.patch_drop_area
-        )
+        boxes = views.rectangles(numbers[views.RECTANGLES], policy.patch_drop_side)
         image = views.drop_patches(image, boxes)
     return image

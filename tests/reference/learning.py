@@ -84,3 +84,19 @@ def cosine_tau(step, total_steps, base, end=1.0):
 def followed(target, online, tau):
     """The paper's xi <- tau xi + (1 - tau) theta."""
     return tau * target + (1.0 - tau) * online
+
+
+def simclr_code_loss(first, second, temperature):
+    """The loss of SimCLR's code (google-research/simclr `tf2/objective.py`, `add_contrastive_loss`):
+    cross-entropies of both views, each over 2 N logits of which its own is -1e9, added."""
+    a, b = normalized(first), normalized(second)
+    count = len(a)
+
+    def cross_entropy(view, other):
+        same = view @ view.T / temperature - 1e9 * np.eye(count)
+        logits = np.concatenate([view @ other.T / temperature, same], axis=1)
+        largest = logits.max(axis=1, keepdims=True)
+        normalizer = largest[:, 0] + np.log(np.exp(logits - largest).sum(axis=1))
+        return normalizer - np.diag(logits[:, :count])
+
+    return float(np.mean(cross_entropy(a, b) + cross_entropy(b, a)))

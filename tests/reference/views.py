@@ -10,7 +10,7 @@ import numpy as np
 # An image's 48 numbers: which of them each operation takes.
 CROP, FLIP, JITTER, COLOR, ORDER = slice(0, 4), 4, 5, slice(6, 10), slice(10, 14)
 GRAY, BLUR, SIGMA, SOLARIZE = 14, 15, 16, 17
-PERSPECTIVE, CORNERS, PATCHES, RECTANGLES, PATCH_COUNT = 18, slice(19, 27), 27, slice(28, 40), 40
+PERSPECTIVE, CORNERS, PATCHES, RECTANGLES = 18, slice(19, 27), 27, slice(28, 40)
 
 
 def clipped(image):
@@ -55,8 +55,8 @@ def brightness(image, offset):
     return clipped(image + offset)
 
 
-def contrast(image, factor):
-    mean = image.mean(axis=(0, 1))
+def contrast(image, factor, center="mean"):
+    mean = image.mean(axis=(0, 1)) if center == "mean" else 0.0
     return clipped(mean + factor * (image - mean))
 
 
@@ -75,7 +75,7 @@ def hue(image, shift):
     return _each_pixel(image, lambda h, s, v: ((h + shift) % 1.0, s, v))
 
 
-def jitter(image, color, order, strengths):
+def jitter(image, color, order, strengths, contrast_center="mean"):
     """Applies the four operations in ascending order of `order`.
 
     `color` holds their amounts in [0, 1), `strengths` their ranges.
@@ -83,7 +83,7 @@ def jitter(image, color, order, strengths):
     b, c, s, h = (2.0 * np.asarray(color, np.float64) - 1.0) * strengths
     operations = (
         lambda x: brightness(x, b),
-        lambda x: contrast(x, 1.0 + c),
+        lambda x: contrast(x, 1.0 + c, contrast_center),
         lambda x: saturation(x, 1.0 + s),
         lambda x: hue(x, h),
     )
@@ -156,16 +156,16 @@ def _bilinear_or_black(image, x, y):
     return total
 
 
-def rectangles(numbers, count_number, area_range):
-    """Returns 1 to 3 boxes (top, left, bottom, right) as fractions of the view.
+def rectangles(numbers, side_range):
+    """Returns three boxes (top, left, bottom, right) as fractions of the view.
 
-    `numbers` are area, aspect, y and x of each, `[12]`.
+    `numbers` are height, width, y and x of each, `[12]`.
     """
     boxes = []
-    for area, aspect, down, across in np.reshape(numbers, (3, 4))[: 1 + int(count_number * 3)]:
-        area = area_range[0] + area * (area_range[1] - area_range[0])
-        aspect = 0.5 * 4.0**aspect
-        height, width = min(np.sqrt(area / aspect), 1.0), min(np.sqrt(area * aspect), 1.0)
+    for height, width, down, across in np.reshape(numbers, (3, 4)):
+        height, width = (
+            side_range[0] + side * (side_range[1] - side_range[0]) for side in (height, width)
+        )
         top, left = down * (1.0 - height), across * (1.0 - width)
         boxes.append((top, left, top + height, left + width))
     return boxes
@@ -188,16 +188,15 @@ def augment(image, numbers, policy):
         image = perspective(image, numbers[CORNERS], policy.perspective_distortion)
     if numbers[JITTER] < policy.jitter_probability:
         strengths = (policy.brightness, policy.contrast, policy.saturation, policy.hue)
-        image = jitter(image, numbers[COLOR], numbers[ORDER], strengths)
+        image = jitter(image, numbers[COLOR], numbers[ORDER], strengths, policy.contrast_center)
     if numbers[GRAY] < policy.grayscale_probability:
         image = grayscale(image)
     if numbers[BLUR] < policy.blur_probability:
         low, high = policy.blur_sigma
-        image = blur(image, low + numbers[SIGMA] * (high - low), int(len(image) / 10 / 2))
+        radius = (policy.blur_kernel_size or 2 * int(len(image) / 10 / 2) + 1) // 2
+        image = blur(image, low + numbers[SIGMA] * (high - low), radius)
     if numbers[SOLARIZE] < policy.solarize_probability:
         image = solarize(image, policy.solarize_threshold)
     if numbers[PATCHES] < policy.patch_drop_probability:
-        image = drop_patches(
-            image, rectangles(numbers[RECTANGLES], numbers[PATCH_COUNT], policy.patch_drop_area)
-        )
+        image = drop_patches(image, rectangles(numbers[RECTANGLES], policy.patch_drop_side))
     return image

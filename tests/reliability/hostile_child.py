@@ -2,7 +2,8 @@
 
 Each file in `FOLDER/hostile` is loaded as `evaluate` loads it, and `.keras` files also as
 `encoder.weights` does. For each a line of JSON is printed: its name, the error message, and every
-event that a file from elsewhere must not cause. Then each pickle in CONTROLS is loaded, which causes
+event that a file from elsewhere must not cause, and the megabytes by which the process grew.
+Then each pickle in CONTROLS is loaded, which causes
 such an event, and the observed events are printed.
 """
 
@@ -10,7 +11,9 @@ import contextlib
 import json
 import os
 import pickle
+import resource
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -48,8 +51,8 @@ _CHANGES = (
 class Watch:
     """Collects events while `active`.
 
-    Reading is allowed in the folder under test, in Python's own folders and in /proc and /sys.
-    Imports are observed by a finder of modules, as `importlib.import_module`, which Keras calls,
+    Reading is allowed in the folder under test, in Python's own folders and in /proc and /sys,
+    and everything in the folder for temporary files, which is empty but for ours. Imports are observed by a finder of modules, as `importlib.import_module`, which Keras calls,
     raises no audit event.
     """
 
@@ -77,10 +80,27 @@ class Watch:
             allowed = path.startswith(
                 (str(self.folder), sys.prefix, sys.base_prefix, os.getcwd(), "/proc/", "/sys/")
             )
+            if path.startswith(tempfile.gettempdir()):
+                return
             if (writes and path != os.devnull) or not allowed:
                 self.events.append(f"open {path} {mode}")
-        elif event.startswith((*_FORBIDDEN, *_CHANGES)):
+        elif event.startswith(_CHANGES):
+            if not changed_path(event, arguments).startswith(tempfile.gettempdir()):
+                self.events.append(f"{event} {arguments!r:.200}")
+        elif event.startswith(_FORBIDDEN):
             self.events.append(f"{event} {arguments!r:.200}")
+
+
+def changed_path(event: str, arguments: tuple) -> str:
+    """Returns the path that an event of `_CHANGES` changes."""
+    name, descriptor = arguments[1 if event == "os.symlink" else 0], arguments[-1]
+    has_descriptor = isinstance(descriptor, int) and descriptor >= 0
+    folder = os.readlink(f"/proc/self/fd/{descriptor}") if has_descriptor else os.getcwd()
+    return os.path.join(folder, os.fsdecode(name))
+
+
+def peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def load(case: Path) -> None:
@@ -109,7 +129,7 @@ def main() -> None:
         if case.suffix == ".keras"
     ]
     for name, loading, case in loads:
-        watch.events, message = [], None
+        watch.events, message, before = [], None, peak_megabytes()
         watch.active = True
         try:
             loading(case)
@@ -117,7 +137,8 @@ def main() -> None:
             message = str(error)
         finally:
             watch.active = False
-        print(json.dumps({"name": name, "refused": message, "events": watch.events}), flush=True)
+        answer = {"name": name, "refused": message, "events": watch.events}
+        print(json.dumps(answer | {"megabytes": peak_megabytes() - before}), flush=True)
     for control in sorted(Path(sys.argv[2]).iterdir()):
         watch.events, watch.active = [], True
         with contextlib.suppress(ImportError):

@@ -26,6 +26,8 @@ from byol_tf.runs import checkpoint_format
 from byol_tf.runs.checkpoints import write_checkpoint
 
 SECRET = "/etc/hostname"
+ESCAPES = "\x1b]0;title\x07\x1b[2J\r"
+"""Sets a terminal's title, and clears it."""
 _CONV = "layers/conv2d/vars/0"
 
 
@@ -68,6 +70,17 @@ def _with_activation(activation: Any) -> Callable[[dict[str, bytes]], dict[str, 
     def change(members: dict[str, bytes]) -> dict[str, bytes]:
         tree = json.loads(members["config.json"])
         tree["config"]["layers"][2]["config"]["activation"] = activation
+        return members | {"config.json": json.dumps(tree).encode()}
+
+    return change
+
+
+def _with_filters(count: int) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    """Gives the convolution more filters than the file has weights."""
+
+    def change(members: dict[str, bytes]) -> dict[str, bytes]:
+        tree = json.loads(members["config.json"])
+        tree["config"]["layers"][2]["config"]["filters"] = count
         return members | {"config.json": json.dumps(tree).encode()}
 
     return change
@@ -171,6 +184,12 @@ def keras_cases(canary: Path) -> dict[str, Callable[[dict[str, bytes]], dict[str
             _object("keras.layers", "StringLookup", layer | {"vocabulary": SECRET})
         ),
         "typespec": _with_activation(_object("evil", "__typespec__", []) | {"spec_name": "x"}),
+        "large-layer": _with_filters(100_000),
+        "escape-module": _with_layer(_object(ESCAPES, "Layer", layer)),
+        "escape-member": _with_members({f"{ESCAPES}x": b""}),
+        "escape-weights": _with_weights(
+            lambda file: file.__setitem__(ESCAPES, h5py.SoftLink("/layers"))
+        ),
         "huge-layer": _with_layer(_object("keras.layers", "Dense", layer | {"units": 10**12})),
         "deep": _with_members({"config.json": b'{"a":' * 100_000 + b"1" + b"}" * 100_000}),
         "zip-slip": _with_members({"../../escaped.txt": b"out"}),
@@ -304,6 +323,13 @@ def write_hostile_saved_models(folder: Path, good: Path, canary: Path) -> None:
         change(content)
         (folder / name / "saved_model.pb").write_bytes(content.SerializeToString())
 
+    edited("shadowed-operation", lambda model: _shadow(model.meta_graphs[0].graph_def, canary))
+    edited(
+        "saver-as-endpoint",
+        lambda model: _call_saver(model.meta_graphs[0]),
+    )
+    copy(good, folder / "escape-file")
+    (folder / "escape-file" / ESCAPES.replace("/", "")).write_text("")
     edited(
         "asset-outside",
         lambda model: model.meta_graphs[0].asset_file_def.add(filename=f"../../../..{SECRET}"),
@@ -317,15 +343,59 @@ def write_hostile_saved_models(folder: Path, good: Path, canary: Path) -> None:
     (folder / "noise" / "saved_model.pb").write_bytes(np.random.default_rng(0).bytes(5_000))
 
 
+def _shadow(graph: Any, canary: Path) -> None:
+    """Adds a function that is named like an operation of the graph, and writes a file."""
+
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float32)])
+    def write(features):
+        save = tf.raw_ops.SaveV2(
+            prefix=str(canary), tensor_names=["x"], shape_and_slices=[""], tensors=[features]
+        )
+        with tf.control_dependencies([save]):
+            return tf.identity(features)
+
+    function = graph.library.function.add()
+    function.CopyFrom(write.get_concrete_function().function_def)
+    function.signature.name = "Relu"
+    for caller in graph.library.function:
+        for node in caller.node_def:
+            if node.op == "Relu":
+                node.attr.clear()
+
+
+def _call_saver(meta: Any) -> None:
+    """Has the endpoint call the function that saves the variables."""
+    (saver,) = [
+        function.signature.name
+        for function in meta.graph_def.library.function
+        if any(node.op == "SaveV2" for node in function.node_def)
+    ]
+    for node in meta.object_graph_def.nodes:
+        if node.WhichOneof("kind") == "function":
+            node.function.concrete_functions[:] = [saver]
+
+
 def _write_pickled(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
     """Writes arrays as a checkpoint does, but also arrays of objects, which are pickled."""
     np.savez(file, **{name.replace("/", "|"): array for name, array in arrays.items()})
+
+
+def _write_packed(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays as a checkpoint does, but compressed."""
+    np.savez_compressed(file, **{name.replace("/", "|"): a for name, a in arrays.items()})
 
 
 def write_hostile_runs(
     folder: Path, config: dict, arrays: dict[str, np.ndarray], canary: Path
 ) -> None:
     """Writes run folders whose only checkpoint is valid but has malicious or wrong arrays."""
+
+    def write_run(name: str, config: dict, arrays: dict[str, np.ndarray], write: Callable) -> None:
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(config))
+        with patch.object(checkpoint_format, "_write_arrays", write):
+            write_checkpoint(folder / name / "checkpoints", 1, 0, arrays, {"rows": []})
+
     first = next(name for name, array in sorted(arrays.items()) if array.ndim == 4)
     for name, changed in {
         "run-pickled": arrays | {first: np.array([evil(canary)], dtype=object)},
@@ -333,10 +403,10 @@ def write_hostile_runs(
         "run-wrong-shape": arrays | {first: arrays[first][..., :-1]},
         "run-too-few": dict(list(arrays.items())[:-1]),
     }.items():
-        (folder / name).mkdir()
-        (folder / name / "config.json").write_text(json.dumps(config))
-        with patch.object(checkpoint_format, "_write_arrays", _write_pickled):
-            write_checkpoint(folder / name / "checkpoints", 1, 0, changed, {"rows": []})
+        write_run(name, config, changed, _write_pickled)
+    write_run("run-packed", config, arrays | {"zeros": np.zeros(2**29, np.uint8)}, _write_packed)
+    wide = config | {"encoder": config["encoder"] | {"width": 200.0}}
+    write_run("run-wide", wide, arrays, _write_pickled)
 
 
 def copy(source: Path, target: Path) -> None:

@@ -435,7 +435,7 @@ class TestGoneOnWith:
             path.write_bytes(path.read_bytes() + b" ")
         with pytest.raises(
             SourceError,
-            match=r"of 40 photos that this run began with are gone or have changed.*use --fresh",
+            match=r"of 40 photos that this run began with are gone or have changed.*start a new run",
         ):
             self.again(root, source, [])
 

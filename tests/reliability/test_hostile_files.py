@@ -1,6 +1,8 @@
 """Row 11: malicious model files are refused with a reason, without running or opening anything."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import keras
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from byol_tf.config.loading import load_config, resolved_json
 from byol_tf.models import safe_loading
@@ -61,7 +64,15 @@ def test_hostile_files_are_refused_and_nothing_runs(good, tmp_path_factory, repo
     cases = sorted(path.name for path in hostile.iterdir())
     before = {path: path.stat().st_mtime_ns for path in good.rglob("*") if not path.is_symlink()}
     line = [sys.executable, "-m", "tests.reliability.hostile_child", str(good), str(controls)]
-    child = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=HANG)
+    temporary = tmp_path_factory.mktemp("temporary")
+    child = subprocess.run(
+        line,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
     assert child.returncode == 0, child.stderr[-3000:]
     printed = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
     observed = {answer["control"]: answer["events"] for answer in printed if "control" in answer}
@@ -77,6 +88,8 @@ def test_hostile_files_are_refused_and_nothing_runs(good, tmp_path_factory, repo
         assert answer["refused"].isprintable(), answer
         assert len(answer["refused"]) < 900, answer
         assert answer["events"] == [], answer
+        assert answer["megabytes"] < 400, answer
+    assert list(temporary.iterdir()) == []
     refused = {answer["name"]: answer["refused"] for answer in answers}
     # By the same check, and not only because none has the layers of a run's encoder.
     for name, case in as_weights.items():
@@ -96,10 +109,24 @@ def test_hostile_files_are_refused_and_nothing_runs(good, tmp_path_factory, repo
 def test_saved_model_writes_a_file_without_the_graph_check(good, monkeypatch):
     """The control: the same file, loaded without the check."""
     export(good / "evil", write_file_on_call(good / "canary"))
-    monkeypatch.setattr("byol_tf.runs.encoders.check_saved_model", lambda path: None)
+    monkeypatch.setattr("byol_tf.runs.encoders.checked_saved_model", contextlib.nullcontext)
     model = load_encoder_file(good / "evil")
     model(tf.zeros((1, 8, 8, 3), tf.uint8))
     assert (good / "canary").read_text() == "graph"
+
+
+def test_functions_that_write_files_are_not_loaded(good):
+    """TensorFlow adds some to each SavedModel; there are many ways to call them."""
+
+    def operations(folder: Path) -> set[str]:
+        content = saved_model_pb2.SavedModel()
+        content.ParseFromString((folder / "saved_model.pb").read_bytes())
+        functions = content.meta_graphs[0].graph_def.library.function
+        return {node.op for function in functions for node in function.node_def}
+
+    assert {"SaveV2", "RestoreV2"} <= operations(good / "good")
+    with safe_loading.checked_saved_model(good / "good") as copy:
+        assert operations(copy) <= safe_loading.OPERATIONS
 
 
 @pytest.mark.parametrize("name", ["external-data", "nan-weights"])

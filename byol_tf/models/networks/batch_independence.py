@@ -57,7 +57,8 @@ def batch_independent(model: keras.Model) -> bool:
     """Returns whether a model is known to treat each image alone.
 
     Then both views can share a forward pass. Known are functional and `Sequential` models, nested
-    ones too, of the layers listed in this module.
+    ones too, of the layers listed in this module without an `activity_regularizer`, whose loss is a
+    mean over the batch.
     """
     if not type(model).__module__.startswith("keras."):
         return False  # a subclass may override `call`
@@ -68,4 +69,5 @@ def batch_independent(model: keras.Model) -> bool:
 def _is_independent(operation: keras.Operation) -> bool:
     if isinstance(operation, keras.Model):
         return batch_independent(operation)
-    return type(operation) in _INDEPENDENT_LAYERS
+    regularizer = getattr(operation, "activity_regularizer", None)
+    return type(operation) in _INDEPENDENT_LAYERS and regularizer is None

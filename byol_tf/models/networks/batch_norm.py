@@ -40,16 +40,16 @@ class BatchNorm(keras.layers.BatchNormalization):
             and not self.synchronized
             and mask is None
             and inputs.shape.rank in (2, 4)
-            and self.scale
-            and self.center
+            and self.variable_dtype == "float32"  # the kernel's only dtype of gamma and beta
         )
         if not fused:
             return super().call(inputs, training=training, mask=mask)
         images = inputs if inputs.shape.rank == 4 else inputs[:, None, None, :]
+        channels = inputs.shape[-1]
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             images,
-            self.gamma.value,
-            self.beta.value,
+            self.gamma.value if self.scale else tf.ones([channels]),
+            self.beta.value if self.center else tf.zeros([channels]),
             epsilon=self.epsilon,
             data_format="NHWC",
             is_training=True,
@@ -64,9 +64,14 @@ class BatchNorm(keras.layers.BatchNormalization):
         moving.assign(moving * self.momentum + tf.stop_gradient(batch) * (1.0 - self.momentum))
 
 
-def batch_norm(name: str) -> BatchNorm:
+def batch_norm(name: str, **kwargs: Any) -> BatchNorm:
     """Builds a `BatchNorm` layer for the current distribution strategy.
 
     It is synchronised if the strategy has several replicas (BYOL paper, section 3.3).
+
+    Args:
+        name: of the layer.
+        **kwargs: as for `BatchNorm`.
     """
-    return BatchNorm(synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1, name=name)
+    synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    return BatchNorm(synchronized=synchronized, name=name, **kwargs)

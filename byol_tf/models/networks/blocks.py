@@ -1,6 +1,6 @@
 """Building blocks of encoders and heads: convolutions, linear layers, normalisation."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import keras
 from keras import layers
@@ -99,7 +99,13 @@ def dense(
 
 
 def normalize(
-    x: keras.KerasTensor, name: str, normalization: str, last_of_block: bool = False
+    x: keras.KerasTensor,
+    name: str,
+    normalization: str,
+    last_of_block: bool = False,
+    zero_init: bool = False,
+    scale: bool = True,
+    center: bool = True,
 ) -> keras.KerasTensor:
     """Normalises the channels of `[N, C]` or `[N, H, W, C]`; `none` returns the input.
 
@@ -109,6 +115,9 @@ def normalize(
         normalization: one of `NORMALIZATIONS`.
         last_of_block: whether the output is added to a residual block's shortcut; `data_init`
             starts these layers at zero.
+        zero_init: whether the scale starts at zero with the other normalisations too.
+        scale: whether there is a trainable scale; `data_init` always has one.
+        center: whether there is a trainable offset; `data_init` always has one.
 
     Raises:
         ValueError: for `group`, if the channels aren't a multiple of 16.
@@ -116,11 +125,16 @@ def normalize(
     if normalization == "none":
         return x
     name = name.format(_SHORT_NAMES[normalization])
-    if normalization == "batch":
-        return batch_norm(name)(x)
     if normalization == "data_init":
         return DataInit(gain=0.0 if last_of_block else 1.0, name=name)(x)
-    return GroupNorm(GROUPS if normalization == "group" else 1, name=name)(x)
+    settings: dict[str, Any] = {
+        "scale": scale,
+        "center": center,
+        "gamma_initializer": "zeros" if zero_init else "ones",
+    }
+    if normalization == "batch":
+        return batch_norm(name, **settings)(x)
+    return GroupNorm(GROUPS if normalization == "group" else 1, name=name, **settings)(x)
 
 
 def _fan_in_initializer() -> keras.initializers.Initializer:

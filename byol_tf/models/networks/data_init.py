@@ -46,10 +46,11 @@ class DataInit(keras.layers.Layer):
             shape=(channels,),
             initializer=keras.initializers.Constant(self.gain),
             name="gamma",
+            dtype="float32",
             autocast=False,
         )
         self.beta = self.add_weight(
-            shape=(channels,), initializer="zeros", name="beta", autocast=False
+            shape=(channels,), initializer="zeros", name="beta", dtype="float32", autocast=False
         )
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -41,6 +41,7 @@ def build_encoder(
     stem: str = "7x7",
     normalization: str = "batch",
     padding: str = "same",
+    zero_init_residual: bool = False,
 ) -> keras.Model:
     """Builds an encoder by name.
 
@@ -56,6 +57,7 @@ def build_encoder(
         stem: first layers of a ResNet, see `resnet.resnet`; `convnet` ignores it.
         normalization: one of `NORMALIZATIONS`.
         padding: one of `PADDINGS`; `convnet` ignores it.
+        zero_init_residual: see `resnet.resnet`; `convnet` ignores it.
 
     Returns:
         A functional model from normalised float images `[N, image_size, image_size, 3]` to
@@ -68,7 +70,7 @@ def build_encoder(
     if name == "convnet":
         return convnet(image_size, width, normalization)
     if name in BLOCKS:
-        return resnet(name, image_size, width, stem, normalization, padding)
+        return resnet(name, image_size, width, stem, normalization, padding, zero_init_residual)
     raise ValueError(
         f"encoder: expected one of {', '.join(('convnet', *BLOCKS))}; received {name!r}"
     )

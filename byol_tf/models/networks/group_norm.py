@@ -3,6 +3,7 @@
 Wu and He, 2018, https://arxiv.org/abs/1803.08494.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,44 +20,63 @@ class GroupNorm(keras.layers.Layer):
     It has the same variables and gives the same numbers.
 
     Input and output have the shape `[N, C]` or `[N, H, W, C]` and the compute dtype; statistics and
-    variables are float32. Building it raises `ValueError` if C isn't a multiple of `groups`.
+    variables are float32. Building it raises `ValueError` if C isn't a multiple of `groups`, or if
+    a group of an image has a single number, whose normalised value is always 0.
 
     Args:
         groups: number of groups of neighbouring channels; 16 in "BYOL works even without batch
             statistics", section 3.3. One group is layer normalisation over positions and channels.
         epsilon: added to the variance.
+        scale: whether there is a trainable `gamma`; otherwise it is 1.
+        center: whether there is a trainable `beta`; otherwise it is 0.
+        gamma_initializer: of `gamma`.
         **kwargs: as for `keras.layers.Layer`.
     """
 
     is_normalization = True
 
-    def __init__(self, groups: int = GROUPS, epsilon: float = 1e-5, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        groups: int = GROUPS,
+        epsilon: float = 1e-5,
+        scale: bool = True,
+        center: bool = True,
+        gamma_initializer: str | keras.initializers.Initializer = "ones",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.groups = groups
         self.epsilon = epsilon
+        self.scale, self.center = scale, center
+        self.gamma_initializer = keras.initializers.get(gamma_initializer)
 
     def build(self, input_shape: Sequence[int]) -> None:
-        """Creates `gamma` and `beta`, float32 `[C]`."""
+        """Creates `gamma` and `beta`, float32 `[C]`, if the layer has them."""
         channels = input_shape[-1]
         if channels % self.groups:
             raise ValueError(
                 f"{self.name}: expected a number of channels that {self.groups} groups divide; "
                 f"received {channels}"
             )
-        self.gamma = self.add_weight(
-            shape=(channels,), initializer="ones", name="gamma", autocast=False
-        )
-        self.beta = self.add_weight(
-            shape=(channels,), initializer="zeros", name="beta", autocast=False
-        )
+        if None not in input_shape[1:] and math.prod(input_shape[1:]) == self.groups:
+            raise ValueError(
+                f"{self.name}: expected several numbers in each of {self.groups} groups, as one "
+                f"alone is normalised to 0; received {channels} channels at one position"
+            )
+        common = {"shape": (channels,), "dtype": "float32", "autocast": False}
+        if self.scale:
+            self.gamma = self.add_weight(initializer=self.gamma_initializer, name="gamma", **common)
+        if self.center:
+            self.beta = self.add_weight(initializer="zeros", name="beta", **common)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Normalises `[N, ..., C]` over positions and the channels of each group."""
-        flat = tf.reshape(inputs, [tf.shape(inputs)[0], -1, inputs.shape[-1]])
+        channels = inputs.shape[-1]
+        flat = tf.reshape(inputs, [tf.shape(inputs)[0], -1, channels])
         outputs = _group_norm(
             flat,
-            tf.convert_to_tensor(self.gamma),
-            tf.convert_to_tensor(self.beta),
+            tf.convert_to_tensor(self.gamma) if self.scale else tf.ones([channels]),
+            tf.convert_to_tensor(self.beta) if self.center else tf.zeros([channels]),
             self.groups,
             self.epsilon,
         )
@@ -68,7 +88,13 @@ class GroupNorm(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        return super().get_config() | {"groups": self.groups, "epsilon": self.epsilon}
+        return super().get_config() | {
+            "groups": self.groups,
+            "epsilon": self.epsilon,
+            "scale": self.scale,
+            "center": self.center,
+            "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
+        }
 
 
 def _group_norm(

@@ -13,10 +13,13 @@ def mlp_head(
     layers: int = 2,
     normalization: str = "batch",
     normalize_output: bool = False,
+    output_bias: bool = False,
+    output_scale: bool = True,
+    output_center: bool = True,
 ) -> keras.Model:
     """Builds a multi-layer perceptron, as deepmind-research `byol/utils/networks.py`.
 
-    Hidden layers are linear with bias, normalisation and ReLU; the last one is linear without bias.
+    Hidden layers are linear with bias, normalisation and ReLU; the last one is linear.
 
     Example:
         >>> projector = byol_tf.mlp_head(512, 4096, 256, "projector")
@@ -32,6 +35,9 @@ def mlp_head(
             projector.
         normalization: one of `NORMALIZATIONS`.
         normalize_output: whether the output is normalised too, as SimSiam's projection is.
+        output_bias: whether the last linear layer has a bias; not in BYOL's heads.
+        output_scale: whether the normalisation of the output has a trainable scale.
+        output_center: whether the normalisation of the output has a trainable offset.
 
     Returns:
         A functional model from `[N, features]` to `[N, outputs]`.
@@ -49,7 +55,9 @@ def mlp_head(
         x = dense(x, hidden, f"{name}_hidden{suffix}", normalization)
         x = normalize(x, f"{name}_{{}}{suffix}", normalization)
         x = keras.layers.ReLU(name=f"{name}_relu{suffix}")(x)
-    x = dense(x, outputs, f"{name}_output", normalization, use_bias=False)
+    x = dense(x, outputs, f"{name}_output", normalization, use_bias=output_bias)
     if normalize_output:
-        x = normalize(x, f"{name}_output_{{}}", normalization)
+        x = normalize(
+            x, f"{name}_output_{{}}", normalization, scale=output_scale, center=output_center
+        )
     return keras.Model(inputs, x, name=name)

@@ -95,4 +95,10 @@ def _segments(model: keras.Model) -> list[keras.Model]:
             f'"{model.name}" has none'
         )
     ends = [*cuts[1:], model.outputs[0]]
-    return [keras.Model(start, end) for start, end in zip(cuts, ends, strict=True)]
+    try:
+        return [keras.Model(start, end) for start, end in zip(cuts, ends, strict=True)]
+    except ValueError as error:
+        raise ValueError(
+            "rematerialize: expected an encoder that Keras can cut between layers; "
+            f'"{model.name}" it can\'t, as where a cut is between two calls of one layer'
+        ) from error

@@ -38,12 +38,18 @@ _BOTTLENECK_EXPANSION = 4
 
 
 def _two_layer_block(
-    x: keras.KerasTensor, filters: int, stride: int, name: str, normalization: str, padding: str
+    x: keras.KerasTensor,
+    filters: int,
+    stride: int,
+    name: str,
+    normalization: str,
+    padding: str,
+    zero_init: bool,
 ) -> keras.KerasTensor:
     y = conv(x, filters, 3, stride, f"{name}_conv1", normalization, padding)
     y = layers.ReLU(name=f"{name}_relu1")(normalize(y, f"{name}_{{}}1", normalization))
     y = conv(y, filters, 3, 1, f"{name}_conv2", normalization, padding)
-    return normalize(y, f"{name}_{{}}2", normalization, last_of_block=True)
+    return normalize(y, f"{name}_{{}}2", normalization, last_of_block=True, zero_init=zero_init)
 
 
 def _bottleneck_block(
@@ -53,6 +59,7 @@ def _bottleneck_block(
     name: str,
     normalization: str,
     padding: str,
+    zero_init: bool,
     inner_width: int,
 ) -> keras.KerasTensor:
     inner = filters // _BOTTLENECK_EXPANSION * inner_width
@@ -61,7 +68,7 @@ def _bottleneck_block(
     y = conv(y, inner, 3, stride, f"{name}_conv2", normalization, padding)
     y = layers.ReLU(name=f"{name}_relu2")(normalize(y, f"{name}_{{}}2", normalization))
     y = conv(y, filters, 1, 1, f"{name}_conv3", normalization, padding)
-    return normalize(y, f"{name}_{{}}3", normalization, last_of_block=True)
+    return normalize(y, f"{name}_{{}}3", normalization, last_of_block=True, zero_init=zero_init)
 
 
 def _stem(
@@ -83,6 +90,7 @@ def resnet(
     stem: str = "7x7",
     normalization: str = "batch",
     padding: str = "same",
+    zero_init_residual: bool = False,
 ) -> keras.Model:
     """Builds a ResNet without classifier.
 
@@ -93,6 +101,9 @@ def resnet(
         stem: `7x7` (stride 2, then max-pooling), `3x3` (stride 1, no pooling) or `3x3+pool`.
         normalization: one of `NORMALIZATIONS`.
         padding: one of `PADDINGS`.
+        zero_init_residual: whether the scale of the last normalisation of each residual block
+            starts at 0 (Goyal et al., 2017, https://arxiv.org/abs/1706.02677, section 5.1), as with
+            `data_init` it always does.
 
     Returns:
         A functional model from normalised float images `[N, image_size, image_size, 3]` to
@@ -125,7 +136,7 @@ def resnet(
                     x, filters, 1, stride, f"{prefix}_shortcut_conv", normalization, padding
                 )
                 shortcut = normalize(shortcut, f"{prefix}_shortcut_{{}}", normalization)
-            y = block(x, filters, stride, prefix, normalization, padding)
+            y = block(x, filters, stride, prefix, normalization, padding, zero_init_residual)
             x = layers.ReLU(name=f"{prefix}_relu")(layers.Add(name=f"{prefix}_add")([y, shortcut]))
     outputs = layers.GlobalAveragePooling2D(name="representation")(x)
     return keras.Model(inputs, outputs, name=name)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf.devices import on_cpu
-from byol_tf.errors import Interrupted, RunFolderError
+from byol_tf.errors import Interrupted, RunFolderError, escape
 from byol_tf.models.byol import BYOL
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.process_exit import exit_now
@@ -272,7 +272,7 @@ def restore_model(model: BYOL, arrays: Mapping[str, np.ndarray]) -> None:
     if wrong:
         raise ValueError(
             f"the checkpoint doesn't fit this model: {len(wrong)} variables differ, among them "
-            f"{', '.join(wrong[:3])}"
+            f"{', '.join(map(escape, wrong[:3]))}"
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])

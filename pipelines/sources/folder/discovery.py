@@ -2,23 +2,42 @@
 
 import os
 import stat
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
 from pipelines.sources import heic
-from pipelines.sources.base import SourceError
+from pipelines.sources.base import SourceError, check_reachable
+from pipelines.sources.unreadable import unreadable_examples
 
 MAX_DEPTH = 100
 """Levels of folders that are searched. A longer path is one that most programs can't name."""
 SUFFIXES = (
     frozenset(
-        {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
+        (
+            *(".jpg", ".jpeg", ".jpe", ".jif", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif"),
+            *(".tiff", ".ppm", ".pgm", ".jp2"),
+        )
     )
     | heic.SUFFIXES
 )
+SYSTEM_FOLDERS = frozenset(
+    (
+        *("@eadir", "@tmp", "#recycle", "#snapshot"),  # Synology
+        *("@recycle", "@__thumb", "@recently-snapshot"),  # QNAP
+        *("$recycle.bin", "recycler", "system volume information"),  # Windows
+        *("lost+found", "__macosx"),  # Linux; archives that macOS made
+    )
+)
+"""Folders, in lower case, that systems put next to photos: thumbnails, deleted and broken files."""
+OUTPUTS = (
+    frozenset({"config.json", "environment.json"}),  # a run folder
+    frozenset({"about.json", "index.csv"}),  # of byol_tf.embed
+    frozenset({"table.md", "results.csv"}),  # of byol_tf.study
+)
+"""Files by which the folders are recognised that byol_tf writes: their figures are no photos."""
 
 
 @dataclass
@@ -31,8 +50,10 @@ class DiscoveredFiles:
         modified: time of each photo's last change, in nanoseconds.
         skipped: reason for each path that has a photo's name and can't be one.
         others: number of other files, by suffix.
+        passed_over: paths of folders that aren't searched, by the reason.
         list_file: the list, or None.
         class_of: the class of each path for which a list names one.
+        ignored_columns: of a list.
     """
 
     folder: Path
@@ -40,16 +61,37 @@ class DiscoveredFiles:
     modified: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     others: Counter[str] = field(default_factory=Counter)
+    passed_over: dict[str, list[str]] = field(default_factory=dict)
     list_file: Path | None = None
     class_of: Mapping[str, str] = field(default_factory=dict)
+    ignored_columns: tuple[str, ...] = ()
 
     def no_photos_message(self) -> str:
         """Returns a line about a folder without photos."""
-        others = f"; {self.others_note()}" if self.others else ""
-        return (
-            f"{self.folder} holds no photos (.jpg, .png, .webp, .bmp, .gif, .tif, .ppm, .pgm, "
-            f".jp2, .avif, .heic){others}"
+        notes = [*self.skipped_notes(), *self.passed_over_notes()]
+        if self.others:
+            notes.append(self.others_note())
+        return "; ".join(
+            [
+                f"{self.folder} holds no photos (.jpg, .png, .webp, .bmp, .gif, .tif, .ppm, .pgm, "
+                ".jp2, .avif, .heic)",
+                *notes,
+            ]
         )
+
+    def skipped_notes(self) -> list[str]:
+        """Returns a line about the files that can't be read, if there are any."""
+        if not self.skipped:
+            return []
+        reasons = {printable(path): reason for path, reason in self.skipped.items()}
+        return [f"skipped: {len(reasons):,} that can't be read: {unreadable_examples(reasons)}"]
+
+    def passed_over_notes(self) -> list[str]:
+        """Returns a line for each reason why folders aren't searched."""
+        return [
+            f"passed over: {len(paths):,} folder(s) {reason} ({abbreviated(paths)})"
+            for reason, paths in self.passed_over.items()
+        ]
 
     def others_note(self) -> str:
         """Returns a line about the other files."""
@@ -72,20 +114,26 @@ def existing_folder(root: str | None, option: str = "data.root") -> Path:
     """
     if root is None:
         raise SourceError('data.root is missing: data.source "folder" needs the folder of photos')
-    folder = Path(root).expanduser().absolute()
+    folder = Path(os.path.expanduser(root)).absolute()
+    check_reachable(folder, option)
     if folder.is_dir():
         return folder
     if folder.exists():
-        alternative = ", or a list of them (.txt, .csv)," if option == "data.root" else ""
+        alternative = ", or a list of them (.txt, .csv, .tsv)," if option == "data.root" else ""
         raise SourceError(
             f"{option}: {folder} is a file; a folder of photos{alternative} is needed"
         )
-    similar: list[str] = []
-    if folder.parent.is_dir():
+    raise SourceError(f"{option}: there is no folder {folder}{_similar_hint(folder)}")
+
+
+def _similar_hint(folder: Path) -> str:
+    """Returns a question about the folder that may have been meant, or an empty text."""
+    try:
         siblings = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
-        similar = get_close_matches(folder.name, siblings, n=1)
-    hint = f"; did you mean {folder.parent / printable(similar[0])}?" if similar else ""
-    raise SourceError(f"{option}: there is no folder {folder}{hint}")
+    except OSError:
+        return ""
+    similar = get_close_matches(folder.name, siblings, n=1)
+    return f"; did you mean {folder.parent / printable(similar[0])}?" if similar else ""
 
 
 def printable(path: str) -> str:
@@ -100,56 +148,89 @@ def printable(path: str) -> str:
     )
 
 
+def abbreviated(names: Iterable[str], count: int = 5) -> str:
+    """Returns the first names in printable form, and how many more there are."""
+    printed = sorted(map(printable, names))
+    more = f" and {len(printed) - count:,} more" if len(printed) > count else ""
+    return ", ".join(printed[:count]) + more
+
+
 def walk(folder: Path) -> DiscoveredFiles:
     """Returns the photos below `folder`, at any depth.
 
-    Names that begin with a dot are ignored. Links are followed; a link to a folder that contains it
-    is not.
+    Names that begin with a dot, `SYSTEM_FOLDERS` and folders with `OUTPUTS` are passed over. Links
+    are followed after all other folders; each folder is read once, by whatever links it is reached.
     """
-    files = DiscoveredFiles(folder)
-    sizes: dict[str, int] = {}
-    _walk(folder, "", (), files, sizes)
-    files.sizes = dict(sorted(sizes.items()))
-    return files
+    search = _Search(DiscoveredFiles(folder))
+    search.add(folder, "", 0)
+    while search.links:
+        search.add(*search.links.popleft())
+    search.files.sizes = dict(sorted(search.sizes.items()))
+    return search.files
 
 
-def _walk(
-    folder: Path,
-    prefix: str,
-    parents: tuple[tuple[int, int], ...],
-    files: DiscoveredFiles,
-    sizes: dict[str, int],
-) -> None:
-    """Adds the files below `folder`; `parents` are device and inode of the folders above."""
-    try:
-        status = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        files.skipped[prefix or "."] = f"folder can't be read: {error.strerror}"
-        return
-    if (status.st_dev, status.st_ino) in parents:
-        return
-    if len(parents) == MAX_DEPTH:
-        files.skipped[prefix] = f"folder is {MAX_DEPTH} folders deep"
-        return
-    parents = (*parents, (status.st_dev, status.st_ino))
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        path = prefix + entry.name
+class _Search:
+    """Adds the files of one folder after the other to `files`."""
+
+    def __init__(self, files: DiscoveredFiles) -> None:
+        self.files = files
+        self.sizes: dict[str, int] = {}
+        self.links: deque[tuple[Path, str, int]] = deque()
+        self._seen: dict[tuple[int, int], str] = {}  # device and inode of each folder -> its path
+
+    def add(self, folder: Path, prefix: str, depth: int) -> None:
+        """Adds a folder, `depth` folders below the root, whose paths begin with `prefix`."""
+        files = self.files
+        try:
+            status = folder.stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            files.skipped[prefix or "."] = f"folder can't be read: {error.strerror}"
+            return
+        if self._seen.setdefault((status.st_dev, status.st_ino), prefix) != prefix:
+            self._pass_over(prefix, "that other paths lead to")
+        elif depth == MAX_DEPTH:
+            files.skipped[prefix] = f"folder is {MAX_DEPTH} folders deep"
+        elif prefix and any(names <= {entry.name for entry in entries} for names in OUTPUTS):
+            self._pass_over(prefix, "that byol_tf wrote")
+        else:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    self._add_entry(folder, prefix, depth, entry)
+
+    def _add_entry(self, folder: Path, prefix: str, depth: int, entry: os.DirEntry[str]) -> None:
+        files, path = self.files, prefix + entry.name
         suffix = os.path.splitext(entry.name)[1].lower()
         try:
             status = entry.stat()
-        except OSError as error:  # a link to nothing, or to itself
-            if suffix in SUFFIXES:
-                reason = "link to nothing" if entry.is_symlink() else str(error.strerror)
-                files.skipped[path] = reason
-            continue
+        except OSError as error:  # a link to nothing or to itself; a disk that doesn't answer
+            if _is_folder(entry):
+                files.skipped[path + "/"] = f"folder can't be read: {error.strerror}"
+            elif suffix in SUFFIXES or not suffix:
+                dangling = isinstance(error, FileNotFoundError) and entry.is_symlink()
+                files.skipped[path] = "link to nothing" if dangling else str(error.strerror)
+            return
         if stat.S_ISDIR(status.st_mode):
-            _walk(folder / entry.name, path + "/", parents, files, sizes)
+            if entry.name.lower() in SYSTEM_FOLDERS:
+                self._pass_over(path, "of the system")
+            elif entry.is_symlink():
+                self.links.append((folder / entry.name, path + "/", depth + 1))
+            else:
+                self.add(folder / entry.name, path + "/", depth + 1)
         elif suffix not in SUFFIXES:
             files.others[suffix] += 1
         elif not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             files.skipped[path] = "not a regular file"
         else:
-            sizes[path], files.modified[path] = status.st_size, status.st_mtime_ns
+            self.sizes[path], files.modified[path] = status.st_size, status.st_mtime_ns
+
+    def _pass_over(self, path: str, reason: str) -> None:
+        self.files.passed_over.setdefault(reason, []).append(path.rstrip("/"))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Returns whether an entry is a folder, as its own folder says: it can't be opened itself."""
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False

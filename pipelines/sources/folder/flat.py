@@ -56,6 +56,7 @@ class FlatImageFolder:
             for path, size in files.sizes.items()
         ]
         self.skipped = {printable(path): reason for path, reason in files.skipped.items()}
+        self._notes = files.passed_over_notes()
         self._reader = PhotoReader(self.folder, files.sizes, None)
 
     def read(self, photo: Photo) -> np.ndarray:
@@ -78,8 +79,8 @@ class FlatImageFolder:
         return map_in_order(read, photos)
 
     def notes(self) -> list[str]:
-        """Returns lines for people about the photos that have been read."""
-        return self._reader.finish_counting()
+        """Returns lines for people about the folder and the photos that have been read."""
+        return [*self._notes, *self._reader.finish_counting()]
 
 
 def read_photo(path: Path) -> np.ndarray:

@@ -1,120 +1,88 @@
-"""Lists of photos: a text file with one path per line, and behind it the photo's class, if any."""
+"""Lists of photos in place of a folder, with or without their classes."""
 
-import csv
+import os
 import stat
+import unicodedata
 from pathlib import Path, PurePosixPath
 
-from pipelines.sources.base import SourceError
+from pipelines.sources.base import SourceError, check_reachable
 from pipelines.sources.folder.discovery import DiscoveredFiles, printable
-
-_MAX_REPORTED = 5  # wrong lines in one message
+from pipelines.sources.folder.table import TableRow, raise_errors, read_table
 
 
 def read_list(root: str | None) -> DiscoveredFiles | None:
-    """Reads a list of photos.
+    """Reads a list of photos: see `read_table` for its lines.
 
-    A line is a path, or a path, a tab and a class; in a `.csv` a comma separates too, and a path
-    with a comma stands in quotes. Empty lines, those that begin with #, and a first line that names
-    the column `path` are ignored.
+    A path is relative to the list's folder, or absolute. Where there is no such file, slashes for
+    backslashes and the other ways to encode accents are tried.
 
     Args:
-        root: the list (`.txt`, `.csv`), or a folder.
+        root: the list (`.txt`, `.csv`, `.tsv`), or a folder.
 
     Returns:
-        The photos. Paths are as in the list: relative to its folder, or absolute. None where `root`
+        The photos. Paths are as in the list, or as the file is called in fact. None where `root`
         names a folder.
 
     Raises:
-        SourceError: there is no such list, none of its files exists, or a line is wrong, with its
-            number.
+        SourceError: there is no such list, none of its files exists, a photo is listed twice, or a
+            line is wrong, with its number.
     """
-    file = Path(root or "").expanduser().absolute()
-    if file.suffix.lower() not in (".txt", ".csv") or file.is_dir():
+    file = Path(os.path.expanduser(root or "")).absolute()
+    check_reachable(file, "data.root")
+    if file.suffix.lower() not in (".txt", ".csv", ".tsv") or file.is_dir():
         return None
-    line_of, class_of = _parse(file)
-    files = _stat_all(file.parent, sorted(line_of))
-    files.list_file, files.class_of = file, class_of
-    if not files.sizes:
-        raise SourceError(
-            f"data.root: {file} lists {len(line_of):,} file(s), and none of them is there. A path "
-            "is relative to the list's folder; a class stands behind a tab, in a .csv behind a "
-            "comma"
-        )
-    return files
-
-
-def _parse(file: Path) -> tuple[dict[str, int], dict[str, str]]:
-    """Returns the line and, where there is one, the class of each path. Raises SourceError."""
     try:
-        # A file's name may be any bytes.
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
+        table = read_table(file)
     except OSError as error:
         raise SourceError(
             f"data.root: {file}: expected a list of photos; {error.strerror or error}"
         ) from error
-    rows = {
-        number: line
-        for number, line in enumerate(text.split("\n"), start=1)
-        if line.strip() and not line.startswith("#")
-    }
-    comma = file.suffix.lower() == ".csv" and not any("\t" in line for line in rows.values())
+    files = _find_all(file, table.rows)
+    files.ignored_columns = table.ignored
+    if not files.sizes:
+        raise SourceError(
+            f"data.root: {file} lists {len(table.rows):,} file(s), and none of them is there. A "
+            "path is relative to the list's folder; a class stands behind a tab, in a .csv behind "
+            "a comma or semicolon"
+        )
+    return files
+
+
+def _find_all(file: Path, rows: list[TableRow]) -> DiscoveredFiles:
+    files = DiscoveredFiles(file.parent, list_file=file)
     line_of: dict[str, int] = {}
     class_of: dict[str, str] = {}
-    errors = []
-    for number, line in rows.items():
-        try:
-            path, class_name = _parse_line(line, comma)
-            if path in line_of:
-                raise ValueError(f"{printable(path)} stands in line {line_of[path]} already")
-        except ValueError as error:
-            errors.append(f"{file}:{number}: {error}")
-            continue
-        if number == min(rows) and path.lower() == "path":
-            continue
-        line_of[path] = number
-        if class_name:
-            class_of[path] = class_name
-    if errors:
-        more = len(errors) - _MAX_REPORTED
-        raise SourceError(
-            "\n".join(errors[:_MAX_REPORTED]) + (f"\nand {more} more" if more > 0 else "")
-        )
-    return line_of, class_of
-
-
-def _parse_line(line: str, comma: bool) -> tuple[str, str]:
-    """Returns (path, class or ""). Raises ValueError with what was expected."""
-    try:
-        fields = next(csv.reader([line], strict=True)) if comma else line.split("\t")
-    except csv.Error as error:
-        raise ValueError(f"expected a path, or a path and a class; {error}") from error
-    path, *more = (field.strip() for field in fields)
-    received = None
-    if not path:
-        received = "no path"
-    elif len(more) > 1:
-        received = f"{len(fields)} fields"
-    elif "\0" in path:
-        received = "a zero byte"
-    if received is not None:
-        raise ValueError(f"expected a path, or a path and a class; received {received}")
-    return str(PurePosixPath(path)), more[0] if more else ""
-
-
-def _stat_all(folder: Path, paths: list[str]) -> DiscoveredFiles:
-    files = DiscoveredFiles(folder)
     sizes: dict[str, int] = {}
-    for path in paths:
-        try:
-            status = (folder / path).stat()
-        except OSError as error:
-            files.skipped[path] = error.strerror or str(error)
+    errors = []
+    for row in rows:
+        path, status = _find(file.parent, str(PurePosixPath(row.path.strip())))
+        if path in line_of:
+            errors.append(
+                f"{file}:{row.line}: {printable(path)} stands in line {line_of[path]} already"
+            )
             continue
-        if stat.S_ISREG(status.st_mode):
+        line_of[path] = row.line
+        if row.label:
+            class_of[path] = row.label
+        if isinstance(status, OSError):
+            files.skipped[path] = status.strerror or str(status)
+        elif stat.S_ISREG(status.st_mode):
             sizes[path], files.modified[path] = status.st_size, status.st_mtime_ns
         elif stat.S_ISDIR(status.st_mode):
             files.skipped[path] = "a folder, not a photo"
         else:  # opening a pipe would wait for ever
             files.skipped[path] = "not a regular file"
-    files.sizes = sizes
+    raise_errors(errors)
+    files.sizes, files.class_of = dict(sorted(sizes.items())), class_of
     return files
+
+
+def _find(folder: Path, path: str) -> tuple[str, os.stat_result | OSError]:
+    """Returns a path as its file is found by it, and the file's status or why it has none."""
+    slashes = path.replace("\\", "/")
+    others = (slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD")))
+    try:
+        return path, (folder / path).stat()
+    except OSError as error:
+        found = next((other for other in others if os.path.exists(folder / other)), None)
+        return (path, error) if found is None else (found, (folder / found).stat())

@@ -1,24 +1,47 @@
 """Infers splits and classes of photos from the directory structure, or from a list's classes."""
 
+import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipelines.sources.base import SourceError, generator
-from pipelines.sources.folder.discovery import DiscoveredFiles, printable
+from pipelines.sources.folder.discovery import DiscoveredFiles, abbreviated, printable
 
 TEST_FRACTION = 0.2
 """Fraction of each class that becomes the test set where a folder has none of its own."""
 
+LAYOUTS = ("auto", "classes", "splits", "flat")
+"""How folders are read: by their names, each as a class, by splits alone, or without labels."""
+
 _ROLES = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
     "unlabeled": "unlabelled",
     "unlabelled": "unlabelled",
-    "train": "train",
-    "test": "test",
-    "val": "val",
+    "labeled": "labelled",
+    "labelled": "labelled",
 }
+"""What a folder holds, by the word in its name that says so."""
+_FILLERS = frozenset(("", "data", "dataset", "image", "images", "img", "imgs", "photos", "seg"))
+"""Words that may stand next to such a word, as in `seg_train`, `train_images` and `val2017`."""
+_KNOWN_NAMES = (
+    "train/, training_set/, ...; test/, val/, valid/, validation/, test_set/, ...; unlabelled/; "
+    "labelled/"
+)
+_LETTERS = re.compile(r"[^\W\d_]+")
+_DATE = re.compile(r"(19|20)\d\d([-_. ]?(0[1-9]|1[0-2])([-_. ]?[0-3]\d)?)?([-_. ].*)?", re.DOTALL)
+_CAMERA = re.compile(r"[1-9]\d\d[A-Z_][0-9A-Z_]{4}|dcim|camera|camera roll|screenshots", re.I)
+"""Folders as cameras name them: `100APPLE`, `101_PANA`."""
 
 _ALL_UNLABELLED = (
     'the unlabelled photos are all of them without their labels; data.pretrain "train" '
@@ -46,61 +69,143 @@ class Layout:
     unlabelled_from: tuple[str, ...] = ("unlabelled",)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Returns the number of photos of each class, in train and test together."""
+        counts = np.zeros(len(self.class_names), np.int64)
+        for labels in self.labels.values():
+            counts += np.bincount(labels, minlength=len(counts))
+        return dict(zip(map(printable, self.class_names), counts.tolist(), strict=True))
 
-def lay_out(files: DiscoveredFiles, seed: int) -> Layout:
+
+def lay_out(files: DiscoveredFiles, seed: int, choice: str = "auto") -> Layout:
     """Sorts photos into splits and classes.
 
-    In a folder, `unlabeled/` or `unlabelled/`, `train/<class>/` and `test/<class>/` (or
-    `val/<class>/`) are recognised; any may be absent. Without them, two or more folders side by
-    side are classes, and anything else are unlabelled photos. In a list, photos with a class are
-    divided as class folders are, the others are unlabelled.
+    In a folder, subfolders of splits are recognised by their names in any letter case, `train/`,
+    `training_set/`, `valid/`, ...; each may be absent. Photos next to `labelled/` are unlabelled.
+    Without any, two or more folders side by side are classes; folders that are named by dates or
+    cameras, and anything else, are unlabelled photos. In a list, photos with a class are divided as
+    class folders are, the others are unlabelled.
 
     Args:
         files: the photos.
         seed: of the split into train and test, where there is none.
+        choice: one of `LAYOUTS`; all but "auto" say what a folder's subfolders are.
 
     Raises:
         SourceError: no photos; one class only; test classes that train has not; the root lies one
-            folder deeper; a folder among classes that has a split's name.
+            folder deeper; subfolders that may be splits or classes; a choice that doesn't fit.
     """
-    return _lay_out_folder(files, seed) if files.list_file is None else _lay_out_list(files, seed)
-
-
-def _lay_out_folder(files: DiscoveredFiles, seed: int) -> Layout:
     if not files.sizes:
         raise SourceError(f"data.root: {files.no_photos_message()}")
-    by_top: dict[str, list[str]] = defaultdict(list)
-    loose = [path for path in files.sizes if "/" not in path]
+    if choice == "flat":
+        return _all_unlabelled(files)
+    if files.list_file is None:
+        return _lay_out_folder(files, seed, choice)
+    if choice != "auto":
+        raise SourceError(
+            f'data.layout: expected "auto" or "flat" for a list of photos; received "{choice}"'
+        )
+    return _lay_out_list(files, seed)
+
+
+def _lay_out_folder(files: DiscoveredFiles, seed: int, choice: str) -> Layout:
+    by_top: _Classes = defaultdict(list)
     for path in files.sizes:
         if "/" in path:
             by_top[path.split("/", 1)[0]].append(path)
-    roles: dict[str, list[str]] = defaultdict(list)
-    skipped = len(loose)
-    for top, paths in by_top.items():
-        if top.lower() in _ROLES:
-            roles[_ROLES[top.lower()]] += paths
-        else:
-            skipped += len(paths)
-    layout = Layout()
-    if roles:
-        _check_is_no_class(files, by_top)
-        if skipped:
-            layout.notes.append(
-                f"skipped: {skipped:,} photo(s) that lie in none of unlabelled/, train/ and test/"
-            )
-        _assign_roles(layout, roles, seed)
-    elif len(by_top) >= 2 and not loose:
-        layout.notes.append(
-            f"each folder is a class; {TEST_FRACTION:.0%} of each, drawn by the seed, are the test "
-            "set"
+    roles = {top: role for top in by_top if (role := _role(top)) is not None}
+    if choice == "classes":
+        return _lay_out_classes(files, by_top, seed)
+    if choice == "splits" and not roles:
+        raise SourceError(
+            f'data.layout is "splits", and {files.folder} has no folder that is named like one: '
+            f"{_KNOWN_NAMES}"
         )
-        layout.notes.append(_ALL_UNLABELLED)
-        layout.unlabelled_from = ("train", "test")
-        _divide(layout, by_top, "the folder", seed)
-    else:
-        _check_is_no_parent(files, by_top)
-        layout.files["unlabelled"] = list(files.sizes)
-        layout.notes.append("all photos are unlabelled: there is no probe (it needs class folders)")
+    if choice == "auto":
+        _check_is_unambiguous(files, by_top, roles)
+    if roles:
+        return _lay_out_splits(files, by_top, roles, seed)
+    loose = sum("/" not in path for path in files.sizes)
+    if len(by_top) < 2 or loose:
+        return _all_unlabelled(files, by_top, loose)
+    if all(map(_is_album, by_top)):
+        layout = _all_unlabelled(files)
+        layout.notes.append(
+            f"folders named by date or camera ({abbreviated(by_top)}) are no classes; "
+            "data.layout=classes makes them some"
+        )
+        return layout
+    return _lay_out_classes(files, by_top, seed)
+
+
+def _words(name: str) -> list[str]:
+    words = (word.removesuffix("set") for word in _LETTERS.findall(name.lower()))
+    return [word for word in words if word not in _FILLERS]
+
+
+def _role(name: str) -> str | None:
+    """Returns what a folder of this name holds; None where its name doesn't say."""
+    words = _words(name)
+    return _ROLES.get(words[0]) if len(words) == 1 else None
+
+
+def _similar_role(name: str) -> str | None:
+    """Returns the role of the first word of a name such as `train_old`, if it has others too."""
+    words = _words(name)
+    return _ROLES.get(words[0]) if len(words) > 1 else None
+
+
+def _is_album(name: str) -> bool:
+    return bool(_DATE.fullmatch(name) or _CAMERA.fullmatch(name))
+
+
+def _all_unlabelled(
+    files: DiscoveredFiles, by_top: Mapping[str, list[str]] | None = None, loose: int = 0
+) -> Layout:
+    """Returns the layout without labels; with `by_top`, notes what else folders might be."""
+    layout = Layout(files={"unlabelled": list(files.sizes)})
+    layout.notes.append("all photos are unlabelled: there is no probe (it needs class folders)")
+    folders = by_top or {}
+    if len(folders) >= 2:
+        layout.notes.append(
+            f"{loose:,} photo(s) lie next to the folders ({abbreviated(folders)}); with "
+            "data.layout=classes each folder is a class, and those are skipped"
+        )
+    elif len(folders) == 1:
+        top = next(iter(folders))
+        below = {path.split("/")[1] for path in folders[top] if path.count("/") > 1}
+        if len(below) >= 2 and not all(map(_is_album, below)):
+            layout.notes.append(
+                f"if the folders in {printable(top)}/ ({abbreviated(below)}) are classes, "
+                f"data.root should be {files.folder / printable(top)}"
+            )
+    return layout
+
+
+def _lay_out_classes(files: DiscoveredFiles, by_top: Mapping[str, list[str]], seed: int) -> Layout:
+    classes: _Classes = defaultdict(list)
+    for top, paths in by_top.items():
+        classes[_normalized(top)] += paths
+    if len(classes) < 2:
+        raise SourceError(
+            f'data.layout is "classes", which takes two folders or more; {files.folder} has '
+            f"{len(classes)}"
+        )
+    layout = Layout(unlabelled_from=("train", "test"))
+    layout.notes.append(
+        f"each folder is a class; {TEST_FRACTION:.0%} of each, drawn by the seed, are the test set"
+    )
+    layout.notes.append(_ALL_UNLABELLED)
+    if loose := sum("/" not in path for path in files.sizes):
+        layout.notes.append(f"skipped: {loose:,} photo(s) in no folder, which have no class")
+    nested = [path for paths in by_top.values() for path in paths if path.count("/") > 1]
+    if nested:
+        layout.notes.append(
+            f"classes hold folders ({printable(nested[0].rpartition('/')[0])}): the upper one "
+            "names the class"
+        )
+    _divide(layout, classes, "the folder", seed)
     return layout
 
 
@@ -131,26 +236,45 @@ def _lay_out_list(files: DiscoveredFiles, seed: int) -> Layout:
     return layout
 
 
-def _check_is_no_class(files: DiscoveredFiles, by_top: Mapping[str, list[str]]) -> None:
-    """Raises SourceError where a split's folder may as well be a class.
+def _check_is_unambiguous(
+    files: DiscoveredFiles, by_top: Mapping[str, list[str]], roles: Mapping[str, str]
+) -> None:
+    """Raises SourceError where folders may be splits or classes, or classes or albums."""
 
-    An example is `train/`, of locomotives, next to `bus/` and `car/`.
-    """
-    splits = [top for top in by_top if top.lower() in _ROLES]
-    others = sorted(set(by_top) - set(splits))
-    if (
-        len(splits) != 1
-        or not others
-        or _ROLES[splits[0].lower()] == "unlabelled"
-        or any(path.count("/") > 1 for path in by_top[splits[0]])
-    ):
+    def fail(text: str) -> None:
+        raise SourceError(
+            f"data.root: {files.folder} has {text}. Set data.layout: classes (each folder is a "
+            "class), splits (folders with other names are skipped) or flat (no labels). Splits are "
+            f"recognised by their names: {_KNOWN_NAMES}"
+        )
+
+    others = [top for top in by_top if top not in roles]
+    similar = {top: role for top in others if (role := _similar_role(top)) is not None}
+    if similar and (roles or len(set(similar.values())) > 1):
+        fail(f"{abbreviated(similar)}, named nearly like splits")
+    splits = set(roles.values())
+    if "labelled" in splits and "train" in splits:
+        fail(f"both {abbreviated(top for top in roles if roles[top] in ('labelled', 'train'))}")
+    flat = all(path.count("/") == 1 for top in roles for path in by_top[top])
+    # `train/`, of locomotives, next to `bus/` and `car/`; `valid/` next to `broken/`
+    if roles and others and splits <= {"train", "test", "val"} and (flat or "train" not in splits):
+        splits_found = abbreviated(f"{top}/" for top in roles)
+        fail(f"{splits_found} next to {abbreviated(others, 3)}")
+    if roles:
         return
-    raise SourceError(
-        f"data.root: {files.folder} has {printable(splits[0])}/ next to "
-        f"{', '.join(map(printable, others[:3]))}. If it is a class, give it another name; if it "
-        "holds the photos to learn from, put nothing else next to it but unlabelled/, train/ and "
-        "test/"
-    )
+    albums = [top for top in by_top if _is_album(top)]
+    if albums and len(albums) < len(by_top) and not any("/" not in path for path in files.sizes):
+        names = [top for top in by_top if top not in albums]
+        fail(f"{abbreviated(albums)}, named like albums, next to {abbreviated(names, 3)}")
+    inner = {
+        path.split("/")[1] for paths in by_top.values() for path in paths if path.count("/") > 1
+    }
+    if len(by_top) > 1 and len({_role(name) for name in inner} & {"train", "test", "val"}) > 1:
+        fail(
+            f"{abbreviated(inner)} in each of {abbreviated(by_top, 3)}; splits are read the other "
+            "way round, train/<class>/"
+        )
+    _check_is_no_parent(files, by_top)
 
 
 def _check_is_no_parent(files: DiscoveredFiles, by_top: Mapping[str, list[str]]) -> None:
@@ -158,45 +282,107 @@ def _check_is_no_parent(files: DiscoveredFiles, by_top: Mapping[str, list[str]])
     if len(by_top) != 1 or len(next(iter(by_top.values()))) != len(files.sizes):
         return
     subfolders = {path.split("/")[1] for path in files.sizes if path.count("/") >= 2}
-    splits = sorted(name for name in subfolders if name.lower() in _ROLES)
+    splits = sorted(name for name in subfolders if _role(name) is not None)
     if splits:
         top = printable(next(iter(by_top)))
         raise SourceError(
             f"data.root: {files.folder} holds only {top}/, which has "
-            f"{' and '.join(f'{name}/' for name in splits)}; data.root should be "
+            f"{' and '.join(f'{printable(name)}/' for name in splits)}; data.root should be "
             f"{files.folder / top}"
         )
 
 
-def _assign_roles(layout: Layout, roles: Mapping[str, list[str]], seed: int) -> None:
-    """Fills the layout of a folder with `unlabelled/`, `train/`, `test/` or `val/`."""
-    if "unlabelled" in roles:
-        layout.files["unlabelled"] = roles["unlabelled"]
-    if "test" in roles and "val" in roles:
-        layout.notes.append("val/ is skipped: there is test/")
+def _lay_out_splits(
+    files: DiscoveredFiles,
+    by_top: Mapping[str, list[str]],
+    roles: Mapping[str, str],
+    seed: int,
+) -> Layout:
+    """Returns the layout of a folder with subfolders that are splits."""
+    layout = Layout()
+    paths: _Classes = defaultdict(list)
+    for top, role in roles.items():
+        paths[role] += by_top[top]
+    others = [path for path in files.sizes if path.split("/", 1)[0] not in roles]
+    if "labelled" in paths:
+        if "train" not in paths:
+            paths["unlabelled"] = sorted([*paths["unlabelled"], *others])
+            others = []
+        roles = {top: "train" if role == "labelled" else role for top, role in roles.items()}
+        paths["train"] += paths.pop("labelled")
+    if others:
+        tops = {path.split("/", 1)[0] for path in others if "/" in path}
+        layout.notes.append(
+            f"skipped: {len(others):,} photo(s) that lie in no split"
+            + (f" ({abbreviated(tops)})" if tops else "")
+        )
+    if "test" in paths and "val" in paths:
+        layout.notes.append(f"{_folders(roles, 'val')} is skipped: there is test/")
+        del paths["val"]
+    elif "val" in paths:
+        roles = {top: "test" if role == "val" else role for top, role in roles.items()}
+        paths["test"] = paths.pop("val")
+    paths = {split: paths[split] for split in paths if paths[split]}
+    layout.notes.append(
+        "splits: "
+        + "; ".join(
+            f"{split} from {_folders(roles, split) or 'all others'}" for split in sorted(paths)
+        )
+    )
+    _assign_splits(layout, paths, roles, seed)
+    return layout
+
+
+def _folders(roles: Mapping[str, str], split: str) -> str:
+    """Returns the names of a split's folders."""
+    return abbreviated(f"{top}/" for top in roles if roles[top] == split)
+
+
+def _assign_splits(
+    layout: Layout, paths: Mapping[str, list[str]], roles: Mapping[str, str], seed: int
+) -> None:
+    """Fills the layout from the paths of "unlabelled", "train" and "test"."""
+    if "unlabelled" in paths:
+        layout.files["unlabelled"] = paths["unlabelled"]
     labelled: dict[str, _Classes] = {}
-    for split, role in (("train", "train"), ("test", "test" if "test" in roles else "val")):
-        if role in roles and (classes := _class_folders(layout, roles, role)):
-            labelled[split] = classes
-    for split, classes in labelled.items():
+    for split in ("train", "test"):
+        if split not in paths:
+            continue
+        name = _folders(roles, split)
+        classes, flat = _class_folders(paths[split])
         if len(classes) == 1:
             raise SourceError(
-                f"data.root: {split}/ has one class folder ({printable(next(iter(classes)))}); a "
+                f"data.root: {name} has one class folder ({printable(next(iter(classes)))}); a "
                 "probe needs two or more. Photos without classes belong into unlabelled/"
             )
+        if classes:
+            labelled[split] = classes
+            if flat:
+                layout.notes.append(
+                    f"skipped: {len(flat):,} photo(s) directly in {name}, which have no class"
+                )
+        elif split == "train" and "unlabelled" not in paths:
+            layout.files["unlabelled"] = flat
+            layout.notes.append(
+                f"{name} has no class folders: its photos are unlabelled, and there is no probe"
+            )
+        else:
+            layout.notes.append(
+                f"{name} has no class folders: its {len(flat):,} photo(s) are skipped"
+            )
     if len(labelled) == 2:
-        _check_same_classes(layout, labelled["train"], labelled["test"])
+        _check_same_classes(layout, labelled["train"], labelled["test"], _folders(roles, "train"))
         layout.class_names = tuple(sorted(labelled["train"]))
         for split, classes in labelled.items():
             _add_labelled(layout, split, classes)
     elif labelled:
-        role, classes = next(iter(labelled.items()))
-        other = "test" if role == "train" else "train"
+        split, classes = next(iter(labelled.items()))
+        other, name = "test" if split == "train" else "train", _folders(roles, split)
         layout.notes.append(
-            f"there is no {other}/: {TEST_FRACTION:.0%} of each class of {role}/, drawn by the "
+            f"there is no {other}/: {TEST_FRACTION:.0%} of each class of {name}, drawn by the "
             "seed, are the test set"
         )
-        _divide(layout, classes, f"{role}/", seed)
+        _divide(layout, classes, name, seed)
     if not layout.files:
         raise SourceError(
             "data.root: there are test photos without class folders and nothing to learn from; "
@@ -204,45 +390,46 @@ def _assign_roles(layout: Layout, roles: Mapping[str, list[str]], seed: int) -> 
         )
 
 
-def _class_folders(layout: Layout, roles: Mapping[str, list[str]], role: str) -> _Classes:
-    """Returns the photos of `role/<class>/` by class; photos directly in `role/` have none.
+def _is_in_between(name: str) -> bool:
+    return _role(name) is not None or bool(_LETTERS.search(name) and not _words(name))
 
-    Those are unlabelled in a `train/` that is all there is to learn from; otherwise they are
-    skipped.
+
+def _class_folders(paths: list[str]) -> tuple[_Classes, list[str]]:
+    """Returns the photos of `split/<class>/` by class, and those that lie in no class folder.
+
+    A folder in between, as in `seg_train/seg_train/<class>/` and `train/images/`, is no class.
     """
+    names = [path.split("/") for path in paths]
+    inner = {parts[1] for parts in names if len(parts) > 2}
+    depth = 1
+    if len(inner) == 1 and _is_in_between(*inner):
+        depth = 2
     classes: _Classes = defaultdict(list)
     flat = []
-    for path in roles[role]:
-        names = path.split("/")
-        if len(names) > 2:
-            classes[names[1]].append(path)
+    for path, parts in zip(paths, names, strict=True):
+        if len(parts) > depth + 1:
+            classes[_normalized(parts[depth])].append(path)
         else:
             flat.append(path)
-    if classes and flat:
-        layout.notes.append(
-            f"skipped: {len(flat):,} photo(s) directly in {role}/, which have no class"
-        )
-    elif not classes and role == "train" and "unlabelled" not in roles:
-        layout.files["unlabelled"] = flat
-        layout.notes.append(
-            "train/ has no class folders: its photos are unlabelled, and there is no probe"
-        )
-    elif not classes:
-        layout.notes.append(f"{role}/ has no class folders: its {len(flat):,} photo(s) are skipped")
-    return dict(classes)
+    return dict(classes), flat
 
 
-def _check_same_classes(layout: Layout, train: _Classes, test: _Classes) -> None:
+def _normalized(name: str) -> str:
+    """Returns the form that names have in common which differ only in how accents are encoded."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _check_same_classes(layout: Layout, train: _Classes, test: _Classes, origin: str) -> None:
     """Raises SourceError for test classes without train photos; notes the opposite."""
     unknown = sorted(set(test) - set(train))
     if unknown:
         raise SourceError(
-            f"data.root: classes of the test photos that train/ has not: {_abbreviated(unknown)}; "
-            f"train/ has {_abbreviated(train)}"
+            f"data.root: classes of the test photos that {origin} has not: {abbreviated(unknown)}; "
+            f"{origin} has {abbreviated(train)}"
         )
     absent = sorted(set(train) - set(test))
     if absent:
-        layout.notes.append(f"no test photos of {len(absent)} class(es): {_abbreviated(absent)}")
+        layout.notes.append(f"no test photos of {len(absent)} class(es): {abbreviated(absent)}")
 
 
 def _divide(layout: Layout, classes: Mapping[str, list[str]], origin: str, seed: int) -> None:
@@ -278,9 +465,3 @@ def _add_labelled(layout: Layout, split: str, classes: _Classes) -> None:
     layout.labels[split] = np.repeat(
         [labels[name] for name in names], [len(classes[name]) for name in names]
     ).astype(np.int64)
-
-
-def _abbreviated(names: Iterable[str]) -> str:
-    printed = sorted(map(printable, names))
-    more = f" and {len(printed) - 5} more" if len(printed) > 5 else ""
-    return ", ".join(printed[:5]) + more

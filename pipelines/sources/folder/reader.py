@@ -10,7 +10,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.sources.decoding import ImageFacts, UnreadableImage, decode, plain_jpeg
+from pipelines.sources.decoding import (
+    HALVED_PIXELS,
+    ImageFacts,
+    UnreadableImage,
+    decode,
+    plain_jpeg,
+)
 from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import Shape
 
@@ -22,6 +28,9 @@ _CONVERTED = {
     "PA": "palette",
     "RGBA": "with transparency",
 }
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+"""Without it, opening a pipe would wait for ever; it makes no difference to a file. Windows has
+none."""
 
 
 class PhotoReader:
@@ -52,6 +61,8 @@ class PhotoReader:
         self._modes: Counter[str] = Counter()
         self._rotated = 0
         self._smaller = 0
+        self._bits: Counter[str] = Counter()
+        self._halved = 0
         self._sides: tuple[int, int] | None = None
 
     def read(self, path: str) -> np.ndarray:
@@ -95,11 +106,10 @@ class PhotoReader:
 
     def _open(self, path: str) -> BinaryIO:
         """Opens a photo. Raises OSError, and UnreadableImage where the file has been replaced."""
-        # Without O_NONBLOCK, opening a pipe would wait for ever; it makes no difference to a file.
         file = open(  # noqa: SIM115 - closed by the caller
             self._folder / path,
             "rb",
-            opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK),
+            opener=lambda name, flags: os.open(name, flags | _NONBLOCK),
         )
         try:
             status = os.fstat(file.fileno())
@@ -133,6 +143,15 @@ class PhotoReader:
             notes.append(f"converted to RGB: {_listed(converted)}")
         if self._rotated:
             notes.append(f"turned upright as EXIF says: {self._rotated:,}")
+        if self._bits:
+            notes.append(
+                f"numbers of 16 bits that hold fewer, brightened: {_listed(self._bits)} photo(s)"
+            )
+        if self._halved:
+            notes.append(
+                f"more than {HALVED_PIXELS / 1e6:.0f} megapixels, read at half their width and "
+                f"height: {self._halved:,}"
+            )
         if self._smaller:
             notes.append(
                 f"smaller than data.image_size = {self._image_size}, enlarged: {self._smaller:,}"
@@ -148,6 +167,9 @@ class PhotoReader:
             self._modes[facts.mode] += 1
             self._rotated += facts.rotated
             self._smaller += self._image_size is not None and low < self._image_size
+            if facts.bits:
+                self._bits[f"{facts.bits} bits"] += 1
+            self._halved += facts.halved
             self._sides = (
                 (low, high)
                 if self._sides is None
@@ -156,4 +178,6 @@ class PhotoReader:
 
 
 def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {number:,}" for name, number in counts.most_common())
+    # Equal numbers by name: several threads count.
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{name} {number:,}" for name, number in ordered)

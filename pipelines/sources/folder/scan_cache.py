@@ -20,7 +20,7 @@ from pipelines.sources import heic
 from pipelines.sources.decoding import ImageFacts
 from pipelines.sources.folder.discovery import DiscoveredFiles
 
-_DECODER_VERSION = 1
+_DECODER_VERSION = 2
 """To be increased when `decode` comes to read other files, or states other facts of them."""
 
 
@@ -39,9 +39,9 @@ class ScanCache:
         self._file = None if folder is None else Path(folder) / f".photos-{name}.json"
         self._files = files
         self._saved = self._read()
-        self._facts = {path: ImageFacts(*entry[2:7]) for path, entry in self._saved.items()}
+        self._facts = {path: ImageFacts(*entry[2:-1]) for path, entry in self._saved.items()}
         self._digests = {
-            path: entry[7] for path, entry in self._saved.items() if entry[7] is not None
+            path: entry[-1] for path, entry in self._saved.items() if entry[-1] is not None
         }
 
     def facts(self, path: str) -> ImageFacts | None:
@@ -74,7 +74,9 @@ class ScanCache:
         text = json.dumps({"by": _decoder_versions(), "photos": entries}).encode()
         temporary = self._file.with_name(f"{self._file.name}.part")
         with contextlib.suppress(OSError):
-            temporary.write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:  # not through a link of that name
+                file.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
             temporary.replace(self._file)
 
     def _state(self, path: str) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,13 @@ import numpy as np
 from pipelines.sources import heic
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
 from pipelines.sources.decoding import UnreadableImage, read_header
-from pipelines.sources.folder.discovery import DiscoveredFiles, existing_folder, printable, walk
+from pipelines.sources.folder.discovery import (
+    DiscoveredFiles,
+    abbreviated,
+    existing_folder,
+    printable,
+    walk,
+)
 from pipelines.sources.folder.image_list import read_list
 from pipelines.sources.folder.layout import Layout, lay_out
 from pipelines.sources.folder.reader import PhotoReader
@@ -20,16 +27,22 @@ from pipelines.sources.folder.replacement import LostPhotos
 from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.unreadable import check_unreadable
 
 _HEADERS = 64  # files whose headers are compared to tell whether the photos seem to have one size
 
 
 def describe(request: Request) -> SourceInfo:
     """Counts the photos by their names. Raises SourceError."""
-    files, _ = _discover(request)
-    layout = lay_out(files, request.seed)
+    files, current = _discover(request)
+    layout = lay_out(files, request.seed, request.layout)
     counts = {split: len(paths) for split, paths in layout.files.items()}
     notes = _notes(files, layout)
+    if new := current.sizes.keys() - files.sizes.keys():
+        notes.append(
+            f"{len(new):,} photo(s) have come since the run was started, and aren't used; a new "
+            "run uses them"
+        )
     shape = _likely_shape(files.folder, layout)
     if shape is not None:
         notes.append(
@@ -42,6 +55,7 @@ def describe(request: Request) -> SourceInfo:
         shape,
         notes=tuple(notes),
         unlabelled_from=layout.unlabelled_from,
+        class_counts=layout.class_counts,
     )
 
 
@@ -70,12 +84,12 @@ class _Photos:
 
     def __init__(self, request: Request) -> None:
         self.discovered, current = _discover(request)
-        self.layout = lay_out(self.discovered, request.seed)
+        self.layout = lay_out(self.discovered, request.seed, request.layout)
+        self.leaked = 0
         folder, sizes = self.discovered.folder, self.discovered.sizes
         self.scan = ScanCache(request.root or "", current, request.scan_folder)
         self._reader = PhotoReader(folder, sizes, request.image_size, self.scan)
         self._lost = LostPhotos(folder, request.on_lost)
-        self._resumed = request.manifest is not None
         self._skipped: dict[str, str] = {}  # printable path -> reason, of a resumed run
         if request.manifest is None:
             self.manifest = PhotoManifest(sizes, self.discovered.class_of)
@@ -111,10 +125,9 @@ class _Photos:
     def name(self, split: str, index: int) -> str:
         return printable(self.layout.files[split][index])
 
-    def finish_reading(self, losses_allowed: int) -> tuple[str, ...]:
+    def finish_reading(self, losses_allowed: int, splits: Collection[str]) -> tuple[str, ...]:
         self._lost.begin(losses_allowed)
-        duplicates = () if self._resumed else self._duplicate_notes()
-        return (*self._reader.finish_counting(), *duplicates)
+        return (*self._reader.finish_counting(), *self._duplicate_notes(splits))
 
     def save_scan(self) -> None:
         self.scan.save()
@@ -125,13 +138,13 @@ class _Photos:
             raise UnreadableImage(reason)
         return self._reader.read(path)
 
-    def _duplicate_notes(self) -> list[str]:
+    def _duplicate_notes(self, splits: Collection[str]) -> list[str]:
         """Returns lines on copies of other files, and on test photos that are also in train."""
-        split_of = {path: split for split, paths in self.layout.files.items() for path in paths}
+        split_of = {path: split for split in splits for path in self.layout.files[split]}
         by_size: dict[int, list[str]] = defaultdict(list)
         for path in split_of:
             by_size[self.discovered.sizes[path]].append(path)
-        copies, leaked = 0, 0
+        copies = 0
         for paths in by_size.values():
             if len(paths) < 2:
                 continue
@@ -142,12 +155,15 @@ class _Photos:
             for group in by_digest.values():
                 copies += len(group) - 1
                 tests = sum(split_of[path] == "test" for path in group)
-                leaked += tests if tests < len(group) else 0
+                self.leaked += tests if tests < len(group) else 0
         notes = []
         if copies:
             notes.append(f"{copies:,} file(s) are exact copies of others")
-        if leaked:
-            notes.append(f"{leaked:,} test photo(s) are also among the photos to learn from")
+        if self.leaked:
+            notes.append(
+                f"{self.leaked:,} of {len(self.layout.files['test']):,} test photo(s) are also "
+                "among the photos to learn from, so accuracies are too high"
+            )
         return notes
 
 
@@ -155,12 +171,19 @@ def _discover(request: Request) -> tuple[DiscoveredFiles, DiscoveredFiles]:
     """Returns the photos of the run, and those that are there now.
 
     Raises:
-        SourceError: there is no such folder or list, or too many photos of a resumed run are gone.
+        SourceError: there is no such folder or list, too many photos of a resumed run are gone, or
+            too many of a new one can't be read, as far as that shows without opening them.
     """
     current = read_list(request.root)
     if current is None:
         current = walk(existing_folder(request.root))
     if request.manifest is None:
+        check_unreadable(
+            request.root,
+            {printable(path): reason for path, reason in current.skipped.items()},
+            len(current.sizes) + len(current.skipped),
+            request.max_unreadable_fraction,
+        )
         return current, current
     _check_still_there(current, request.manifest, request.max_unreadable_fraction)
     restored = replace(
@@ -190,7 +213,8 @@ def _check_still_there(
             f"{current.folder}: {len(gone):,} of {total:,} photos that this run began with are "
             "gone or have changed, more than data.max_unreadable_fraction = "
             f"{max_unreadable_fraction:g} allows. For example "
-            f"{', '.join(map(printable, gone[:5]))}. Bring those back, or use --fresh"
+            f"{', '.join(map(printable, gone[:5]))}. Bring those back, or start a new run in "
+            "another folder"
         )
 
 
@@ -199,7 +223,11 @@ def _notes(files: DiscoveredFiles, layout: Layout) -> list[str]:
     megabytes = sum(files.sizes[path] for paths in layout.files.values() for path in paths) / 1e6
     origin = f"below {files.folder}" if files.list_file is None else f"in {files.list_file}"
     notes = [f"{total:,} photos {origin}, {megabytes:,.1f} MB"]
+    notes += files.skipped_notes()
     notes += layout.notes
+    notes += files.passed_over_notes()
+    if files.ignored_columns:
+        notes.append(f"columns that aren't read: {abbreviated(files.ignored_columns)}")
     notes += heic.notes(files.sizes)
     if files.others:
         notes.append(files.others_note())

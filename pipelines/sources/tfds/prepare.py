@@ -15,7 +15,7 @@ import requests
 import tensorflow_datasets as tfds
 from absl import logging
 
-from pipelines.sources.base import SourceError
+from pipelines.sources.base import SourceError, check_reachable
 from pipelines.sources.tfds.archives import check_tar
 from pipelines.sources.tfds.published import PublishedDataset
 
@@ -170,6 +170,7 @@ def _downloads(builder: tfds.core.DatasetBuilder) -> Path:
 
 def _named_archives(published: PublishedDataset, archive: Path) -> tuple[Path, ...]:
     """Returns the files that the user's `archive` names. Raises SourceError."""
+    check_reachable(archive, "data.archive")
     if archive.is_file() and len(published.archives) == 1:
         return (archive,)
     folder = archive.parent if archive.is_file() else archive

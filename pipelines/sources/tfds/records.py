@@ -148,7 +148,7 @@ def _labels(
             on_progress(f"reading labels of {split}", index + 1, count)
     temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
-        with open(temporary, "wb") as opened:
+        with open(temporary, "xb") as opened:  # not through a link of that name
             np.save(opened, labels)
         os.replace(temporary, file)
     except OSError:  # a full disk or a folder that can't be written: read again next time

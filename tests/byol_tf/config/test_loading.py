@@ -98,7 +98,7 @@ WRONG_KEYS = [
     (
         {"training__lr": 5},
         'training.lr: unknown key; "training" takes "epochs", "batch_size", "gradient_accumulation_steps", '
-        '"rematerialize" and "deterministic"',
+        '"joint_batch_statistics", "rematerialize" and "deterministic"',
     ),
     (
         {"tau__\n\x1b[31m": 5},
@@ -170,7 +170,20 @@ WRONG_VALUES = [
     ),
     (
         {"data__pretrain_images": 0},
-        "data.pretrain_images: expected a whole number of 1 or more, or null; received 0",
+        "data.pretrain_images: expected a whole number from 1 to 1000000000, or null; received 0",
+    ),
+    (
+        {"data__pretrain_images": 10**17},
+        "data.pretrain_images: expected a whole number from 1 to 1000000000, or null; received "
+        "100000000000000000",
+    ),
+    (
+        {"encoder__width": 1e300},
+        "encoder.width: expected a number above 0 and of 1000 or less; received 1e+300",
+    ),
+    (
+        {"projector__output_size": 10**12},
+        "projector.output_size: expected a whole number from 2 to 1000000; received 1000000000000",
     ),
     ({"data__root": ""}, 'data.root: expected a string that is not empty, or null; received ""'),
     (
@@ -235,6 +248,15 @@ WRONG_VALUES = [
         f'run.root: expected a string that is not empty; received ["{"a" * 55}...',
     ),
     ({"run__root": "\ud800"}, r'run.root: expected Unicode text; received "\ud800"'),
+    (
+        {"data__root": "caf\udce9"},
+        r'data.root: expected Unicode text; received "caf\udce9"; a folder with such a name can be '
+        "named by a link (ln -s)",
+    ),
+    (
+        {"data__root": "a\0b"},
+        r'data.root: expected text without NUL characters; received "a\u0000b"',
+    ),
 ]
 CLASHES = [
     (
@@ -285,6 +307,27 @@ CLASHES = [
     (
         {"views__exact": True},
         'views.exact: expected false, as views.engine "keras_cv" is exact; received true',
+    ),
+    (
+        {"encoder": {"name": "convnet", "zero_init_residual": True}},
+        'encoder.zero_init_residual: expected false, as encoder.name "convnet" has no residual '
+        "blocks; received true",
+    ),
+    (
+        {"projector": {"output_center": False}},
+        "projector.output_scale: expected true, and projector.output_center true, as "
+        "projector.normalize_output is false; received true and false",
+    ),
+    (
+        {
+            "projector": {
+                "normalization": "data_init",
+                "normalize_output": True,
+                "output_scale": False,
+            }
+        },
+        "projector.output_scale: expected true, and projector.output_center true, as "
+        'projector.normalization "data_init" is a scale and an offset; received false and true',
     ),
     (
         {"training__gradient_accumulation_steps": 5},
@@ -378,6 +421,11 @@ CLASHES = [
         {"projector": {"hidden_size": 100, "normalization": "group"}},
         'projector.normalization: expected another one, as "group" divides projector.hidden_size by 16, '
         'and it is 100; received "group"',
+    ),
+    (
+        {"predictor": {"hidden_size": 16, "normalization": "group"}},
+        'predictor.normalization: expected another one, as "group" would normalise each of the 16 '
+        'units of predictor.hidden_size alone, to 0; received "group"',
     ),
     (
         {
@@ -521,7 +569,7 @@ def test_all_mistakes_are_reported_in_file_order():
             '"reference_batch_size", "schedule", '
             '"warmup_epochs", "weight_decay" and "momentum"'
         ),
-        "c.json: projector.hidden_size: expected a whole number of 1 or more; received 0",
+        "c.json: projector.hidden_size: expected a whole number from 1 to 1000000; received 0",
         'c.json: data.cache: expected "auto", "memory" or "none"; received "disk"',
         'c.json: data.pretrain: expected "train" or null, as data.source "cifar10" has no '
         'unlabelled images; received "unlabelled"',

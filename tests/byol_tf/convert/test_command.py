@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import sys
+from unittest import mock
 
 import h5py
 import keras
@@ -125,6 +126,22 @@ def test_prefix_is_found_and_reported(prefix, numbered, others, tmp_path):
     )
 
 
+def test_names_of_tensors_are_no_markup_and_no_terminal_codes(tmp_path, capsys):
+    tensors = torch_resnet.state_dict()
+    hostile = "\x1b]0;title\x07\r`\n\n# Trusted\n\n<img src=x>`"
+    others = {f"m.{name}": value for name, value in tensors.items()} | {
+        hostile: np.zeros(1, np.float32)
+    }
+    path = saved(tmp_path, others)
+    (description,) = read_torchvision(path, SIZE).skipped[1:]
+    assert description.isprintable() and description.count("`") == 2
+    assert description.startswith(r"`\x1b]0;title\x07\r'\n\n# Trusted")
+    path = saved(tmp_path, tensors | {hostile: np.zeros(1, np.float32)})
+    with pytest.raises(ConversionError) as error:
+        read_torchvision(path, SIZE)
+    assert all(line.isprintable() for line in str(error.value).split("\n"))
+
+
 def test_prefix_selects_one_of_several_encoders(tmp_path):
     tensors = torch_resnet.state_dict()
     both = {
@@ -142,6 +159,39 @@ def test_prefix_selects_one_of_several_encoders(tmp_path):
         ConversionError, match=r"expected a ResNet under --prefix 'encoder'; found 'backbone.' and"
     ):
         read_torchvision(path, SIZE, "encoder")
+
+
+def test_swav_heads_beside_the_encoder_are_set_aside(tmp_path):
+    """Names as in the files that facebookresearch/swav publishes."""
+    tensors = _without(_without(torch_resnet.state_dict(), "fc.weight"), "fc.bias")
+    heads = {
+        "projection_head.0.weight": np.ones((4, 8), np.float32),
+        "projection_head.1.running_mean": np.ones(4, np.float32),
+        "projection_head.1.num_batches_tracked": np.array(7, np.int64),
+        "prototypes.weight": np.ones((6, 4), np.float32),
+    }
+    converted = read_torchvision(saved(tmp_path, tensors | heads, prefix="module."), SIZE)
+    assert converted.skipped == ("`module.projection_head`", "`module.prototypes`")
+    np.testing.assert_array_equal(
+        converted.encoder.get_layer("stem_bn").gamma.numpy(), tensors["bn1.weight"]
+    )
+
+
+def test_moco_queue_and_key_encoder_are_named_in_full(tmp_path):
+    tensors = torch_resnet.state_dict()
+    named = {f"module.encoder_q.{name}": value for name, value in tensors.items()}
+    named |= {
+        "module.queue": np.ones((4, 6), np.float32),
+        "module.queue_ptr": np.zeros(1, np.int64),
+    }
+    named |= {f"module.encoder_k.{name}": value for name, value in tensors.items()}
+    converted = read_torchvision(saved(tmp_path, named), SIZE, "module.encoder_q")
+    assert converted.skipped == (
+        "its last layer (`fc`)",
+        "`module.encoder_k`",
+        "`module.queue`",
+        "`module.queue_ptr`",
+    )
 
 
 def _without(tensors, name):
@@ -434,6 +484,8 @@ def test_folder_has_card_and_config_and_no_temporary_files(converted):
         "(0.485, 0.456, 0.406)",
         "its last layer (`fc`)",
         "`symmetric`",
+        "* Assumed: torchvision's strides",
+        "no dilation",
     ):
         assert words in card
     config = load_config(folder / "config.json")
@@ -468,22 +520,21 @@ def test_error_has_a_message_and_leaves_no_folder(converted, tmp_path, capsys, m
         == "safetensors isn't installed, which reads such a file: pip install safetensors\n"
     )
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("byol_tf.convert.writing.export_encoder", full)
-    assert (
-        main(
-            [
-                "torchvision",
-                str(folder.parent / "resnet.safetensors"),
-                "--out",
-                str(tmp_path / "out"),
-            ]
-        )
-        == 2
-    )
-    assert "can't be written: No space left on device" in capsys.readouterr().err
+    line = [
+        "torchvision",
+        str(folder.parent / "resnet.safetensors"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    for error in (
+        OSError(28, "No space left on device"),
+        tf.errors.ResourceExhaustedError(None, None, "No space left on device\nmore"),
+    ):
+        full = mock.Mock(side_effect=error)
+        monkeypatch.setattr("byol_tf.convert.writing.export_encoder", full)
+        assert main(line) == 2
+        message = f"--out {tmp_path / 'out'}: can't be written: No space left on device\n"
+        assert capsys.readouterr().err == message
     assert [entry.name for entry in tmp_path.iterdir()] == ["resnet.safetensors"]
 
 

@@ -1,8 +1,10 @@
 """`python -m byol_tf.embed`: stored and reused embeddings, similar photos, few labels, errors."""
 
 import csv
+import errno
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 from byol_tf.embed.__main__ import main
+from byol_tf.embed.store import Store
 
 ROOT = Path(__file__).parents[3]
 BROKEN_NAME = os.fsdecode(b"x $1$ \xff.png")
@@ -255,10 +258,84 @@ def test_ctrl_c_keeps_embedded_photos(encoder, photos, tmp_path, capsys, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(FlatImageFolder, "read", interrupted)
         assert main(arguments) == 130
-    assert "The same command resumes" in capsys.readouterr().out
     stored = len(index(tmp_path / "out"))
+    assert (
+        f"stopped by SIGINT; {stored} embedded photos stored. The same command resumes\n"
+        in capsys.readouterr().err
+    )
     assert 4 <= stored < 20
     assert run(capsys, *arguments)[0]["reused"] == stored
+
+
+def test_output_that_is_closed_loses_no_embedding(encoder, photos, tmp_path):
+    words = ["--encoder", encoder, "--images", photos, "--out", tmp_path / "out"]
+    command = shlex.join([sys.executable, "-m", "byol_tf.embed", *map(str, words)])
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0 and "Error" not in done.stderr, done.stderr
+    assert len(index(tmp_path / "out")) == 32
+
+
+def test_two_commands_do_not_write_one_folder(encoder, photos, tmp_path, capsys):
+    from byol_tf.embed.encoder_files import encoder_files
+
+    out = tmp_path / "out"
+    arguments = ("--encoder", encoder, "--images", photos, "--out", out)
+    with Store(out, encoder_files(str(encoder)).digest, photos).locked():
+        error = refused(capsys, *arguments)
+        assert error.startswith(f"--out {out}: expected a folder that no process uses; in use by ")
+        assert error.endswith("Wait for it, or name another --out\n")
+    assert not out.exists()
+    assert run(capsys, *arguments)[0]["photos"] == 32
+
+
+def test_output_folder_is_tried_before_the_photos_are_embedded(encoder, photos, tmp_path, capsys):
+    out = photos / "notes.txt" / "out"
+    arguments = ("--encoder", encoder, "--images", photos, "--out", out)
+    assert refused(capsys, *arguments) == f"--out {out}: can't be written: Not a directory\n"
+
+
+def test_table_has_all_queries_and_the_sheet_the_first(
+    encoder, photos, tmp_path, capsys, monkeypatch
+):
+    from byol_tf.embed import similar
+
+    monkeypatch.setattr(similar, "SHEET_QUERIES", 2)
+    out = tmp_path / "out"
+    queries = [photos / "red" / f"{number}.png" for number in range(3)]
+    arguments = ("--encoder", encoder, "--images", photos, "--out", out, "--nearest", *queries)
+    _, printed = run(capsys, *arguments)
+    assert (out / "nearest.csv").read_text().count("\n") == 1 + 3 * 8
+    assert f"{out / 'nearest.png'}   the first 2 as a sheet" in printed
+    with Image.open(out / "nearest.png") as sheet:
+        height_of_two = sheet.height
+    monkeypatch.setattr(similar, "SHEET_QUERIES", 3)
+    run(capsys, *arguments)
+    with Image.open(out / "nearest.png") as sheet:
+        assert sheet.height > 1.3 * height_of_two
+
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device", "nearest.png")
+
+    monkeypatch.setattr(similar, "write_sheet", full)
+    (out / "nearest.csv").unlink()
+    assert refused(capsys, *arguments) == "nearest.png: No space left on device\n"
+    assert (out / "nearest.csv").exists()
+
+
+def test_sheet_that_is_not_drawn_is_not_named(encoder, photos, tmp_path, capsys):
+    labels = tmp_path / "labels.csv"
+    names = [f"{number}.png,{'even' if number % 2 == 0 else 'odd'}\n" for number in range(15)]
+    labels.write_text("path,label\n" + "".join(names))
+    arguments = ("--encoder", encoder, "--images", photos / "red", "--out", tmp_path / "out")
+    _, printed = run(capsys, *arguments, "--few", labels)
+    assert "predictions.csv" in printed and "uncertain.png" not in printed
 
 
 def test_errors_are_reported_before_anything_is_written(encoder, photos, tmp_path, capsys):
@@ -303,6 +380,21 @@ def test_errors_are_reported_before_anything_is_written(encoder, photos, tmp_pat
         capsys, "--encoder", encoder, "--images", only_broken, "--out", out
     )
     assert not out.exists()
+
+
+def test_paths_that_cannot_be_read_or_written_are_errors(encoder, photos, tmp_path, capsys):
+    sparse = tmp_path / "sparse.keras"
+    sparse.touch()
+    os.truncate(sparse, 10**13)
+    for path, message in (
+        (sparse, "10,000.0 GB, and "),
+        ("a" * 300, "it can't be read: File name too long"),
+        ("b/" * 3000, "it can't be read: File name too long"),
+    ):
+        assert message in refused(capsys, "--encoder", path, "--images", photos)
+    assert "--out /dev/null: can't be written: Not a directory" in refused(
+        capsys, "--encoder", encoder, "--images", photos, "--out", "/dev/null"
+    )
 
 
 def test_another_encoder_or_folder_needs_another_output_folder(encoder, photos, tmp_path, capsys):

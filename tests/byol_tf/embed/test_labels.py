@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from byol_tf.embed.labels import LabelRow, NameHints, match_labels, read_labels
+from byol_tf.embed.labels import NameHints, match_labels, read_labels
 from byol_tf.errors import EmbedError
+from pipelines.sources import TableRow
 
 NAMES = ["a.jpg", "sub/b.jpg", "sub/c d.jpg", unicodedata.normalize("NFD", "café.jpg")]
 
@@ -25,6 +26,9 @@ def matched(tmp_path, content: str | bytes) -> dict[str, str]:
         "\ufeffPath;Label\r\na.jpg;x\r\nsub/b.jpg;y\r\n",
         "row\tlabel\tpath\n0\tx\ta.jpg\n1\ty\tsub/b.jpg\n2\t\tsub/c d.jpg\n3\n",
         'path,label,note\n"a.jpg", x ,"why, indeed"\nsub/b.jpg,y\n',
+        "path,class\na.jpg,x\nsub/b.jpg,y\n",
+        "Filename;Category\ra.jpg;x\rsub/b.jpg;y\r",
+        "path,label\na.jpg,x\nsub/b.jpg,y\n".encode("utf-16"),
     ],
 )
 def test_tables_of_several_programs_are_read(tmp_path, content):
@@ -82,6 +86,7 @@ def test_spaces_around_a_path_may_belong_to_the_photo(tmp_path):
             "labels.csv: expected labels of two classes or more; all 2 are 'x'",
         ),
         ("path,label\na.jpg,\n", "expected labels of two classes or more; none has a label"),
+        ('path,label\na.jpg,"x\nsub/b.jpg,y\n', "labels.csv:2: expected a quote at both ends"),
         (b"path,label\na.jpg,\xe4\n", "labels.csv:2: expected text in UTF-8; received byte 0xe4"),
     ],
 )
@@ -117,7 +122,7 @@ def test_hints_compare_at_most_20000_names(tmp_path):
 def test_wrong_paths_among_200000_photos_get_hints(tmp_path):
     names = [f"{number % 100}/IMG_{number:06}.JPG" for number in range(200_000)]
     rows = [
-        LabelRow(number, f"IMG_{number:06}.jpg" if number % 2 else f"no {number}.jpg", "x")
+        TableRow(number, f"IMG_{number:06}.jpg" if number % 2 else f"no {number}.jpg", "x")
         for number in range(20)
     ]
     with pytest.raises(EmbedError) as error:

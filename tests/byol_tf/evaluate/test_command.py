@@ -3,7 +3,9 @@
 import errno
 import functools
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -124,7 +126,7 @@ def test_knn_equals_scikit_learn(run, capsys):
 
     folder, source = RunFolder(run), open_source(source="digits")
     config = load_config(folder.config)
-    encoder = exported_form(load_run_encoder(config, folder), *config.views.preparation)
+    encoder = exported_form(load_run_encoder(config, folder))
     train, test = (
         embed(encoder, images).astype(np.float64) for images in (source.train, source.test)
     )
@@ -272,3 +274,52 @@ def test_help_does_not_import_tensorflow():
         ).returncode
         == 0
     )
+
+
+def test_figure_that_can_not_be_saved_is_printed(run, tmp_path, capsys, monkeypatch):
+    from byol_tf.evaluate import __main__ as command
+
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(command, "write_atomically", full)
+    assert main(["knn", "--run", str(run), "--out", str(tmp_path / "out")]) == 74
+    received = capsys.readouterr()
+    assert 0.0 <= json.loads(received.out.splitlines()[-1])["top1"] <= 1.0
+    file = tmp_path / "out" / "result.json"
+    assert received.err == f"{file}: can't be written: No space left on device\n"
+
+
+def test_output_folder_is_tried_before_the_evaluation(run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    error = refused(capsys, "knn", "--run", run, "--out", out)
+    assert error.startswith(f"--out {out}: ") and error.endswith("Not a directory\n")
+
+
+def test_seeds_that_are_finished_are_kept(run, tmp_path, capsys, monkeypatch):
+    """Stopped by SIGTERM in the third training of five."""
+    from byol_tf.evaluate import finetune
+
+    trained = []
+
+    def train(*given):
+        trained.append(given)
+        if len(trained) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(finetune, "_train_classifier", train)
+    monkeypatch.setattr(
+        finetune, "embed", lambda model, images: np.eye(10)[np.arange(len(images)) % 10]
+    )
+    out = tmp_path / "out"
+    line = ["finetune", "--run", str(run), "--rates", "0.01", "--seeds", "5", "--out", str(out)]
+    assert main(line) == 128 + signal.SIGTERM
+    received = capsys.readouterr()
+    partial = json.loads((out / "partial.json").read_text())
+    assert len(partial["top1_each"]) == 2 and partial["top1_std"] == 0.0
+    assert json.loads(received.out.splitlines()[-1]) == partial
+    assert received.err == (
+        f"\nstopped by SIGTERM; 2 of 5 seeds finished; they are in {out / 'partial.json'}\n"
+    )
+    assert not (out / "result.json").exists()

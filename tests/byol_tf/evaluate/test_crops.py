@@ -2,8 +2,15 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from byol_tf.evaluate.crops import crop_layer, even_batch_size, labelled_batches
+from byol_tf.evaluate.crops import (
+    NO_AUGMENTATION,
+    centre_crop,
+    crop_layer,
+    even_batch_size,
+    labelled_batches,
+)
 from pipelines.sources import ArrayImages, Images
 
 
@@ -63,3 +70,38 @@ def test_views_are_crops_and_flips_only():
 )
 def test_batch_size_leaves_few_images_over(count, largest, expected):
     assert even_batch_size(count, largest) == expected
+
+
+def test_images_without_augmentation_are_the_images():
+    images = ArrayImages(
+        np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8), np.arange(20)
+    )
+    pixels, params, indices = next(iter(labelled_batches(images, 16, 20, 0, NO_AUGMENTATION)))
+    views = crop_layer(images, 16, NO_AUGMENTATION)(pixels, params).numpy()
+    np.testing.assert_allclose(views, images.batch(indices.numpy()), atol=0.05)
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (256, 341), (500, 256)])
+def test_centre_crop_is_224_of_256_pixels(height, width):
+    image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    top, left = (height - 224) // 2, (width - 224) // 2
+    np.testing.assert_array_equal(
+        centre_crop(image, 224), image[:, top : top + 224, left : left + 224]
+    )
+
+
+def test_centre_crop_equals_pillow_on_photos(photos):
+    """Resized to 256 along the shorter side, bicubic, then 224 of the centre, as the papers say."""
+    files = sorted((photos / "imagenette_stl10like" / "test").rglob("*.*"))[:4]
+    assert files
+    for file in files:
+        photo = Image.open(file).convert("RGB").resize((300, 240), Image.Resampling.LANCZOS)
+        resized = photo.resize((320, 256), Image.Resampling.BICUBIC)
+        expected = np.asarray(resized.crop((48, 16, 272, 240)), np.float64)
+        received = centre_crop(np.asarray(photo)[None], 224)[0]
+        assert np.abs(received - expected).mean() < 0.6  # of 255: they round at other places
+
+
+def test_whole_centre_crop_is_the_largest_square():
+    image = np.random.default_rng(0).integers(0, 256, (1, 40, 64, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(centre_crop(image, 40, 1.0), image[:, :, 12:52])

@@ -2,13 +2,22 @@
 
 import logging
 import math
+import re
 
 import keras
 import numpy as np
 import pytest
 
 from byol_tf.errors import ProtocolError
-from byol_tf.evaluate.finetune import TuneRecipe, best_rate, search_rates, tune_protocol
+from byol_tf.evaluate.crops import even_batch_size
+from byol_tf.evaluate.finetune import (
+    SEMI_SUPERVISED,
+    STL10,
+    TuneRecipe,
+    best_rate,
+    search_rates,
+    tune_protocol,
+)
 from byol_tf.models.inference import inference_model, split_inference_model
 from byol_tf.models.networks import build_encoder
 from pipelines.sources import ArrayImages
@@ -39,7 +48,7 @@ def inference() -> keras.Model:
 @pytest.mark.parametrize("from_scratch", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_tuning_learns_and_leaves_the_encoder_unchanged(inference, from_scratch):
     before = [array.copy() for array in inference.get_weights()]
-    recipe = TuneRecipe(from_scratch, (1e-2,), fraction=0.5, seeds=2, epochs=6, batch_size=32)
+    recipe = TuneRecipe(from_scratch, (1e-2,), fraction=0.5, seeds=2, epochs=(6,), batch_size=32)
     result = tune_protocol(inference, stripes(240, 0), stripes(120, 1), recipe, seed=0)
     for old, new in zip(before, inference.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -49,6 +58,12 @@ def test_tuning_learns_and_leaves_the_encoder_unchanged(inference, from_scratch)
     assert (result["labels"], result["rate"]) == (120, 1e-2)
     assert (result["held_out_accuracy"], result["top5"]) == ({}, None)
     assert result["top1"] > 0.6  # chance is a third
+    curve = result["curve"]
+    assert [(row["seed"], row["epoch"]) for row in curve] == [
+        (seed, epoch) for seed in (0, 1) for epoch in range(1, 7)
+    ]
+    assert curve[5]["loss"] < curve[0]["loss"]
+    assert 0.6 < curve[5]["accuracy"] <= 1.0
 
 
 @pytest.mark.long
@@ -62,7 +77,7 @@ def test_only_fine_tuning_starts_at_the_encoders_weights(inference):
     train, test = stripes(60, 0), stripes(90, 1)
 
     def accuracy(encoder: keras.Model, from_scratch: bool) -> float:
-        recipe = TuneRecipe(from_scratch, (1e-12,), seeds=1, epochs=1, batch_size=30)
+        recipe = TuneRecipe(from_scratch, (1e-12,), seeds=1, epochs=(1,), batch_size=30)
         result = tune_protocol(encoder, train, test, recipe, seed=4)
         assert result["top1_std"] is None
         return result["top1"]
@@ -76,14 +91,18 @@ def test_only_fine_tuning_starts_at_the_encoders_weights(inference):
 @pytest.mark.long
 def test_rate_is_chosen_on_training_labels(inference, caplog):
     train, test = stripes(150, 0), stripes(60, 1)
-    recipe = TuneRecipe(True, (1e-12, 1e-2), seeds=1, epochs=6, batch_size=32)
+    recipe = TuneRecipe(True, (1e-12, 1e-2), seeds=1, epochs=(6,), batch_size=32)
     wrong_labels = ArrayImages(test.batch(np.arange(60)), (test.labels + 1) % 3)
     with caplog.at_level(logging.INFO, "byol_tf"):
         result = tune_protocol(inference, train, wrong_labels, recipe, 0)
     assert result["rate"] == 1e-2
     assert result["held_out_accuracy"]["0.01"] > 0.5 > result["top1"]
     logged = [record.getMessage() for record in caplog.records if record.name.startswith("byol_tf")]
-    assert [line.split(":")[0] for line in logged] == ["rate 1e-12", "rate 0.01", "seed 0"]
+    assert [line.split(":")[0] for line in logged] == [
+        "rate 1e-12, 6 epochs",
+        "rate 0.01, 6 epochs",
+        "seed 0",
+    ]
 
 
 def test_model_of_another_form_is_refused():
@@ -126,3 +145,78 @@ def test_search_without_widening_tries_the_given_rates():
 
 def test_first_of_equally_accurate_rates_is_best():
     assert best_rate(search_rates((1e-3, 1e-2), lambda rate: 0.5, widen=True)) == 1e-3
+
+
+def test_settings_of_the_stl10_papers_authors():
+    """zhihua-zhang/BYOL: Adam, 1e-4 x 1024 / 128, decay 1e-6, 25 epochs of five steps."""
+    recipe = TuneRecipe(False, **STL10)
+    assert (recipe.optimizer, recipe.schedule, recipe.weight_decay) == ("adam", "constant", 1e-6)
+    assert (recipe.rates, recipe.widen, recipe.augment) == ((1e-4 * 1024 / 128,), False, False)
+    assert recipe.epochs == (25,)
+    assert 5000 // even_batch_size(5000, recipe.batch_size) == 5
+
+
+def test_settings_of_the_byol_papers_semi_supervised_protocol():
+    """Appendix C.1."""
+    recipe = TuneRecipe(False, **SEMI_SUPERVISED)
+    assert (recipe.optimizer, recipe.batch_size, recipe.weight_decay) == ("sgd", 1024, 0.0)
+    assert recipe.rates == (0.005, 0.01, 0.02, 0.05, 0.1)
+    assert recipe.epochs == (30, 50)
+    assert recipe.augment
+    assert recipe.test_crop
+
+
+@pytest.mark.long
+def test_rate_and_epochs_are_chosen_on_held_out_labels(inference, caplog):
+    recipe = TuneRecipe(
+        False, (1e-12, 0.2), seeds=1, epochs=(1, 4), batch_size=30, optimizer="sgd", test_crop=True
+    )
+    with caplog.at_level(logging.INFO, "byol_tf"):
+        result = tune_protocol(inference, stripes(150, 0), stripes(60, 1), recipe, seed=0)
+    pattern = r"rate (\S+), (\d) epochs: (\S+)% of the held-out labels"
+    tried = [match.groups() for line in caplog.messages if (match := re.match(pattern, line))]
+    accuracies = {(float(rate), int(epochs)): float(accuracy) for rate, epochs, accuracy in tried}
+    assert set(accuracies) == {(rate, epochs) for rate in (1e-12, 0.2) for epochs in (1, 4)}
+    chosen = result["rate"], result["epochs"]
+    assert accuracies[chosen] == max(accuracies.values()) > 60.0
+    assert set(result["held_out_accuracy"]) == {"1e-12", "0.2"}
+    assert len(result["curve"]) == chosen[1]
+
+
+def test_constant_rate_decay_and_no_augmentation_equal_numpy():
+    """A linear encoder, so that each step is known: Adam with L2 on images as they are."""
+    pixels = keras.Input((4, 4, 3))
+    encoder = keras.Model(pixels, keras.layers.Flatten()(pixels), name="flat")
+    inference = inference_model(encoder, 4, (0.5,) * 3, (0.5,) * 3)
+    rng = np.random.default_rng(0)
+    train = ArrayImages(rng.integers(0, 256, (12, 4, 4, 3), dtype=np.uint8), np.arange(12) % 3)
+    recipe = TuneRecipe(
+        False,
+        (0.01,),
+        seeds=1,
+        epochs=(3,),
+        batch_size=12,
+        schedule="constant",
+        weight_decay=0.3,
+        augment=False,
+    )
+    history = tune_protocol(inference, train, train, recipe, seed=0)["curve"]
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.Dense(3)
+    layer.build((None, 48))
+    weights = [array.astype(np.float64) for array in layer.get_weights()]
+    first, second = ([np.zeros_like(w) for w in weights] for _ in range(2))
+    x = train.batch(np.arange(12)).reshape(12, 48) / 127.5 - 1.0
+    for step, row in enumerate(history, start=1):
+        logits = x @ weights[0] + weights[1]
+        softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        assert row["loss"] == pytest.approx(
+            -np.log(softmax[np.arange(12), train.labels]).mean(), rel=1e-3
+        )
+        error = (softmax - np.eye(3)[train.labels]) / 12
+        for index, gradient in enumerate((x.T @ error, error.sum(axis=0))):
+            gradient = gradient + 0.3 * weights[index]
+            first[index] = 0.9 * first[index] + 0.1 * gradient
+            second[index] = 0.999 * second[index] + 0.001 * gradient**2
+            rate = 0.01 * np.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            weights[index] -= rate * first[index] / (np.sqrt(second[index]) + 1e-7)

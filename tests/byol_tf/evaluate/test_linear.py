@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from byol_tf.evaluate.features import embed
-from byol_tf.evaluate.linear import LinearRecipe, linear_protocol, train_heads
+from byol_tf.evaluate.linear import RATES, LinearRecipe, linear_protocol, train_heads
 from byol_tf.evaluate.splits import stratified_folds
 from byol_tf.models.inference import inference_model
 from byol_tf.models.networks import build_encoder
@@ -44,7 +44,7 @@ def nesterov(features, labels, seen, classes, rate, batch_size, epochs):
             softmax = np.exp(logits - logits.max(axis=1, keepdims=True))
             softmax /= softmax.sum(axis=1, keepdims=True)
             gradient = features[rows].T @ (softmax - np.eye(classes)[labels[rows]]) / len(rows)
-            decayed = rate * batch_size / 1024 * (1.0 + np.cos(np.pi * step / steps)) / 2.0
+            decayed = rate * batch_size / 256 * (1.0 + np.cos(np.pi * step / steps)) / 2.0
             velocity = 0.9 * velocity - decayed * gradient
             kernel, step = kernel + 0.9 * velocity - decayed * gradient, step + 1
     return kernel
@@ -55,7 +55,7 @@ def test_each_head_equals_sgd_of_it_alone():
     # the reference's bias is the last row of its kernel
     with_bias = np.concatenate([features, np.ones((48, 1))], axis=1)
     held_out = stratified_folds(labels, 0)[0]
-    rates, seen = (2.0, 40.0, 2.0), np.stack([~held_out, ~held_out, np.ones(48, bool)], axis=1)
+    rates, seen = (0.5, 10.0, 0.5), np.stack([~held_out, ~held_out, np.ones(48, bool)], axis=1)
     heads = train_heads(
         identity, 12, fixed_batches(features, 16), labels, seen, 5, rates, 16, epochs=3
     )
@@ -90,7 +90,7 @@ def test_accuracy_equals_logistic_regression():
     (train, labels), (test, test_labels) = gaussian_clusters(1000, 0), gaussian_clusters(4000, 1)
     seen = np.ones((1000, 1), bool)
     heads = train_heads(
-        identity, 12, fixed_batches(train, 250), labels, seen, 5, (1.0,), 250, epochs=40
+        identity, 12, fixed_batches(train, 250), labels, seen, 5, (0.25,), 250, epochs=40
     )
     accuracy = np.mean(heads.logits(test, 0).argmax(axis=1) == test_labels)
     assert abs(accuracy - regression(train, labels, test, test_labels)) <= 0.005
@@ -123,7 +123,7 @@ def test_accuracy_on_photos_equals_logistic_regression(photos):
         splits[0].labels,
         seen,
         10,
-        (1.0,),
+        (0.25,),
         500,
         epochs=300,
     )
@@ -136,6 +136,39 @@ def test_accuracy_on_photos_equals_logistic_regression(photos):
 def digits():
     source = open_source(source="digits")
     return subset(source.train, np.arange(300)), source.test
+
+
+def test_rates_are_the_papers_at_a_batch_of_256():
+    """deepmind-research byol/utils/schedules.py scales its base rate of 0.2 by batch / 256."""
+    assert RATES[:5] == (0.05, 0.1, 0.2, 0.3, 0.4)
+    features, labels = gaussian_clusters(64, 0)
+    seen = np.ones((64, 1), bool)
+    heads = train_heads(identity, 12, fixed_batches(features, 64), labels, seen, 5, (0.2,), 64, 1)
+    with_bias = np.concatenate([features, np.ones((64, 1))], axis=1)
+    softmax = np.full((64, 5), 0.2)
+    gradient = with_bias.T @ (softmax - np.eye(5)[labels]) / 64
+    step = 1.9 * 0.2 * 64 / 256  # Nesterov's first step is 1 + momentum times the gradient
+    np.testing.assert_allclose(
+        heads.logits(features, 0), with_bias @ (-step * gradient), rtol=1e-3, atol=1e-5
+    )
+
+
+def test_test_images_are_the_centre_of_224_in_256(digits):
+    """A border that the papers' crop cuts off can't change a figure."""
+    train, test = digits
+    images = keras.Input((None, None, 3), dtype="uint8")
+    pixels = keras.layers.Rescaling(1 / 128.0, -1.0)(keras.layers.Resizing(8, 8)(images))
+    inference = keras.Model(images, keras.layers.Flatten()(pixels))
+    test = subset(test, np.arange(64))
+    bordered = test.batch(np.arange(64)).copy()
+    for edge in (bordered[:, :2], bordered[:, -2:], bordered[:, :, :2], bordered[:, :, -2:]):
+        edge[...] = 255
+    recipe = LinearRecipe(epochs=1, batch_size=60, rates=(1.0,))
+    results = [
+        linear_protocol(inference, 32, subset(train, np.arange(60)), split, recipe, seed=0)
+        for split in (test, ArrayImages(bordered, test.labels))
+    ]
+    assert results[0] == results[1]
 
 
 def test_protocol_chooses_a_rate_and_leaves_the_encoder_unchanged(digits):

@@ -7,7 +7,12 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info
 
 from byol_tf.evaluate import logistic
-from byol_tf.evaluate.logistic import linear_accuracy, logistic_protocol, threads_for
+from byol_tf.evaluate.logistic import (
+    TRANSFER_STRENGTHS,
+    linear_accuracy,
+    logistic_protocol,
+    threads_for,
+)
 from byol_tf.evaluate.splits import stratified_folds
 from tests.helpers.clusters import gaussian_clusters
 
@@ -62,12 +67,13 @@ def split() -> tuple[np.ndarray, ...]:
     return *gaussian_clusters(240, 0, classes=6), *gaussian_clusters(400, 1, classes=6)
 
 
-def test_protocol_equals_scikit_learn_step_by_step(split):
+@pytest.mark.parametrize("standardize", [True, False])
+def test_protocol_equals_scikit_learn_step_by_step(split, standardize):
     train, labels, test, test_labels = split
     folds = stratified_folds(labels, 3)
 
     def accuracy(strength, fit_on, score_on):
-        scale = StandardScaler().fit(fit_on[0])
+        scale = StandardScaler(with_mean=standardize, with_std=standardize).fit(fit_on[0])
         model = LogisticRegression(C=strength, max_iter=1000)
         model.fit(scale.transform(fit_on[0]), fit_on[1])
         return model.score(scale.transform(score_on[0]), score_on[1])
@@ -81,7 +87,7 @@ def test_protocol_equals_scikit_learn_step_by_step(split):
     }
     best = max(accuracies, key=accuracies.get)
     expected = accuracy(best, (train, labels), (test, test_labels))
-    received = logistic_protocol(*split, seed=3, strengths=STRENGTHS)
+    received = logistic_protocol(*split, 3, STRENGTHS, standardize=standardize)
     assert received["C"] == best
     assert received["top1"] == expected
     assert received["top1"] < received["top5"] <= 1.0
@@ -152,3 +158,9 @@ def test_probe_stops_after_200_iterations_and_the_protocol_after_1000(monkeypatc
     linear_accuracy(*split)
     logistic_protocol(*split, seed=0, strengths=(1.0,))
     assert iterations == [200, 1000]
+
+
+def test_transfer_protocol_has_the_papers_45_penalties():
+    """BYOL paper, appendix D.2: from 1e-6 to 1e5, logarithmically spaced."""
+    penalties = sorted(1.0 / strength for strength in TRANSFER_STRENGTHS)
+    assert penalties == pytest.approx(np.logspace(-6, 5, 45))

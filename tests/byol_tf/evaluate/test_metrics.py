@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import top_k_accuracy_score
 
-from byol_tf.evaluate.metrics import effective_rank, top_1_and_5, top_k_accuracy
+from byol_tf.evaluate.metrics import (
+    effective_rank,
+    mean_per_class_accuracy,
+    top_1_and_5,
+    top_k_accuracy,
+)
 from tests.reference import evaluation as reference
 
 
@@ -67,3 +72,9 @@ def test_equals_the_route_over_eigenvalues(shape):
     received = effective_rank(vectors)
     assert received == pytest.approx(reference.effective_rank(vectors), rel=1e-5)
     assert 1.0 < received <= min(shape[0] - 1, shape[1])
+
+
+def test_mean_per_class_counts_classes_equally():
+    scores = np.eye(3)[[0, 0, 0, 1, 1]]
+    labels = np.array([0, 0, 0, 1, 2])
+    assert mean_per_class_accuracy(scores, labels) == pytest.approx((1.0 + 1.0 + 0.0) / 3)

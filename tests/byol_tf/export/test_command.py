@@ -51,7 +51,7 @@ def exported(tmp_path_factory) -> RunFolder:
 @pytest.fixture(scope="module")
 def plain(exported) -> keras.Model:
     config = load_config(exported.config)
-    return exported_form(load_run_encoder(config, exported), *config.views.preparation)
+    return exported_form(load_run_encoder(config, exported))
 
 
 @pytest.fixture
@@ -145,6 +145,30 @@ def test_pages_tell_which_tensors_are_int8(exported, tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "nope",
+        "[]",
+        '{"SavedModel": {"file": "encoder"}}',
+        '{"SavedModel": {"file": "encoder", "title": "x", "megabytes": "x"}}',
+        '{"a":' * 100_000,
+    ],
+)
+def test_damaged_verifications_count_as_none(exported, tmp_path, content):
+    from byol_tf.export.model_card import write_card
+
+    folder = RunFolder(shutil.copytree(exported.root, tmp_path / "run"))
+    (folder.export / "verification.json").write_text(content)
+    environment = json.loads(folder.environment.read_text())
+    environment["python"], environment["packages"] = "<img src=x>", {"keras`": "\x1b[31m"}
+    folder.environment.write_text(json.dumps(environment))
+    write_card(read_facts(folder), folder.export)
+    card = (folder.export / "README.md").read_text()
+    assert "Not yet compared with the run's own encoder" in card
+    assert "Python _img_src_x_, keras_ __31m." in card
+
+
 def test_saved_model_has_each_weight_once(exported, plain):
     file = exported.export / "encoder" / "1" / "variables" / "variables.data-00000-of-00001"
     weights = sum(weight.nbytes for weight in plain.get_weights())
@@ -183,7 +207,7 @@ def test_end_of_a_run_removes_formats_of_an_earlier_encoder(exported, tmp_path):
 
     folder = shutil.copytree(exported.export, tmp_path / "export")
     config = load_config(exported.config)
-    export_encoder(load_run_encoder(config, exported), folder, config)
+    export_encoder(load_run_encoder(config, exported), folder)
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "USAGE.md",
@@ -438,7 +462,7 @@ def test_all_formats_of_every_normalization_and_precision(tmp_path, name, normal
     folder = write_run(tmp_path / "run", config)
     loaded = load_config(folder.config)
     inference = load_run_encoder(loaded, folder)
-    model = exported_form(inference, *loaded.views.preparation)
+    model = exported_form(inference)
     photos = sample_photos()
     samples = Samples(photos, calibration=random_squares(60, 32))
     for format_name in FORMAT_NAMES:

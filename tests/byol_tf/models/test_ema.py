@@ -184,7 +184,10 @@ class TestInTraining:
 
     def test_target_stays_without_the_callback(self):
         before = [target.numpy() for _, target in tiny.model().target_pairs()]
-        model, history = trained([])
+        with pytest.warns(
+            UserWarning, match=r"neither BYOL\(tau=...\) nor a TargetUpdate callback"
+        ):
+            model, history = trained([])
         for (_, target), value in zip(model.target_pairs(), before, strict=True):
             np.testing.assert_array_equal(target.numpy(), value)
         assert "tau" not in history
@@ -197,7 +200,8 @@ class TestInTraining:
     def test_later_fit_without_callback_leaves_the_target(self, placement):
         model, _ = trained([TargetUpdate(constant_tau(0.5), placement)], epochs=1)
         before = [target.numpy() for _, target in model.target_pairs()]
-        tiny.fit(model, 2)
+        with pytest.warns(UserWarning, match="the target network won't move"):
+            tiny.fit(model, 2)
         for (_, target), value in zip(model.target_pairs(), before, strict=True):
             np.testing.assert_array_equal(target.numpy(), value)
 
@@ -226,6 +230,105 @@ class TestInTraining:
             )
 
 
+class Interrupting(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+
+class TestOwnUpdate:
+    """`BYOL(tau=...)`, which a callback replaces for one `fit`."""
+
+    def test_number_and_schedule_give_the_weights_of_the_callback(self):
+        with_callback, history = trained([TargetUpdate(cosine_tau(0.6, 4))], epochs=1)
+        own = tiny.model(tau=cosine_tau(0.6, 4))
+        own.compile(keras.optimizers.SGD(0.2, momentum=0.9), jit_compile=False)
+        assert tiny.fit(own, 4)["tau"] == history["tau"]
+        for one, other in zip(parts(with_callback), parts(own), strict=True):
+            np.testing.assert_array_equal(one, other)
+        assert tiny.model(tau=0.25).tau == constant_tau(0.25)
+
+    @pytest.mark.parametrize("placement", ["step", "batch_end"])
+    def test_callback_replaces_it_until_fit_ends_or_is_interrupted(self, placement):
+        model = tiny.model(tau=0.9)
+        model.compile(keras.optimizers.SGD(0.2), jit_compile=False)
+        update = TargetUpdate(0.5, placement)
+        assert tiny.fit(model, 1, [update])["tau"] == [0.5]
+        with pytest.raises(KeyboardInterrupt):
+            tiny.fit(model, 1, [update, Interrupting()])
+        assert tiny.fit(model, 1)["tau"] == pytest.approx([0.9])
+        model.tau = 0.75
+        assert tiny.fit(model, 1)["tau"] == [0.75]
+
+    @pytest.mark.parametrize("tau", [99, -0.1, float("nan"), lambda step: step + 2.0])
+    def test_tau_outside_its_range_is_an_error(self, tau):
+        with pytest.raises(ValueError, match=r"tau: expected .* from 0 to 1"):
+            tiny.model(tau=tau)
+
+    def test_wrong_schedules_are_errors(self):
+        with pytest.raises(TypeError, match=r"a schedule such as constant_tau\(0.99\); received"):
+            TargetUpdate("cosine")
+        with pytest.raises(ValueError, match="expected total_steps of 1 or more; received 0"):
+            cosine_tau(0.99, 0)
+        with pytest.raises(
+            ValueError, match='tau: expected None, as target "online" has no network'
+        ):
+            tiny.model(target="online", tau=0.9)
+
+    def test_schedule_is_its_arguments(self):
+        schedule = cosine_tau(0.9, 10, 0.5)
+        saved = keras.saving.serialize_keras_object(schedule)
+        assert keras.saving.deserialize_keras_object(saved) == schedule != cosine_tau(0.9, 11, 0.5)
+
+
+class TestFirstStep:
+    """Weights loaded after construction."""
+
+    def fitted(self, model, tau: float = 1.0):
+        model.tau = tau
+        model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+        tiny.fit(model, 1)
+        return model
+
+    def gap(self, model) -> float:
+        return max(np.abs(one.numpy() - two.numpy()).max() for one, two in model.target_pairs())
+
+    def load(self, network: keras.Model, added: float) -> None:
+        network.set_weights([weight + added for weight in network.get_weights()])
+
+    def test_target_gets_weights_loaded_into_the_online_network(self):
+        model = tiny.model()
+        self.load(model.encoder, 1.0)
+        assert self.gap(self.fitted(model)) == 0.0
+
+    def test_target_keeps_weights_loaded_into_it(self):
+        model = tiny.model()
+        self.load(model.encoder, 1.0)
+        self.load(model.target_encoder, 3.0)
+        assert self.gap(self.fitted(model)) == pytest.approx(2.0)
+
+    def test_target_of_a_trained_model_stays(self):
+        model = self.fitted(tiny.model())
+        self.load(model.encoder, 1.0)
+        assert self.gap(self.fitted(model)) == pytest.approx(1.0)
+        model.reset_target()
+        assert self.gap(model) == 0.0
+
+
+def test_unfrozen_batch_normalization_uses_batch_statistics_in_the_target_too():
+    """A copy of a frozen layer is frozen."""
+    encoder = tiny.encoder()
+    encoder.trainable = False
+    frozen, model = tiny.wrapped(encoder, tau=0.5), tiny.model(tau=0.5)
+    frozen.encoder.trainable = True
+    for network, other in (*zip(frozen.networks.values(), model.networks.values(), strict=True),):
+        network.set_weights(other.get_weights())
+    for byol in (frozen, model):
+        byol.compile(keras.optimizers.SGD(0.2), jit_compile=False)
+        tiny.fit(byol, 2)
+    for one, other in zip(parts(frozen), parts(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_unknown_placement_is_an_error():
     with pytest.raises(ValueError, match='expected "step" or "batch_end"; received \'epoch_end\''):
         TargetUpdate(constant_tau(0.9), "epoch_end")
@@ -252,7 +355,6 @@ def trained(strategy):
     with strategy.scope():
         model = tiny.model()
         model.compile(keras.optimizers.SGD(0.05), jit_compile=False)
-        model.optimizer.build(model.trainable_variables)
     history = tiny.fit(model, 3, [TargetUpdate(cosine_tau(0.8, 3))])
     networks = (model.encoder, model.projector, model.predictor, model.target_encoder, model.target_projector)
     return model, history, tiny.weights(*networks)

@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 
 from byol_tf import LARS
+from byol_tf.compat import build_without_values
 from byol_tf.config.loading import load_config, recipes
 from byol_tf.config.schedule import training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, constant_tau
-from byol_tf.models.from_config import build_model, compile_model, measure_sizes
+from byol_tf.models.from_config import (
+    build_model,
+    compile_model,
+    measure_sizes,
+)
 from byol_tf.train.callbacks.checkpoint import model_arrays
 from pipelines.batches import view_batches
 from pipelines.sources import ArrayImages
@@ -159,6 +164,26 @@ def test_simsiam_heads():
     ]
 
 
+def test_keys_of_other_systems_reach_networks_and_optimizer():
+    chosen = config(
+        encoder={"name": "resnet18", "width": 0.25, "zero_init_residual": True},
+        projector={"output_bias": True, "normalize_output": True, "output_center": False},
+        predictor={"output_bias": True},
+        optimizer={"name": "sgd", "weight_decay": 0.1, "exclude_norm_and_bias": False},
+        training={"joint_batch_statistics": True},
+    )
+    model = built(chosen)
+    assert not model.encoder.get_layer("group1_block1_bn2").gamma.numpy().any()
+    assert model.projector.get_layer("projector_output").use_bias
+    assert (model.projector.layers[-1].scale, model.projector.layers[-1].center) == (True, False)
+    assert model.predictor.layers[-1].use_bias
+    assert model.joint_batch_statistics
+    beta = model.encoder.get_layer("stem_bn").gamma
+    zeros = [np.zeros(v.shape, np.float32) for v in model.trainable_variables]
+    model.optimizer.apply(zeros, model.trainable_variables)
+    assert (beta.numpy() < 1.0).all()
+
+
 @pytest.mark.parametrize(
     ("kind", "parts", "trained"),
     [
@@ -299,3 +324,14 @@ def test_asymmetric_2x_streams_four_views():
     model = built(chosen)
     TargetUpdate(constant_tau(0.9)).set_model(model)
     assert np.isfinite(float(model.train_step(views)["loss"]))
+
+
+def test_networks_without_values_never_take_memory():
+    """Keras keeps a list of variables to give values to when the next scope ends."""
+    inputs = keras.Input((10**6,))
+    outline = build_without_values(
+        lambda: keras.Model(inputs, keras.layers.Dense(10**6)(inputs))  # 4 TB
+    )
+    with keras.StatelessScope():
+        pass
+    assert [variable.shape for variable in outline.variables] == [(10**6, 10**6), (10**6,)]

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from byol_tf.compat import all_layers
 from byol_tf.export.saved_model import write_saved_model
-from byol_tf.models.inference import inference_model, plain_encoder
+from byol_tf.models.inference import exported_form, inference_model, plain_encoder, takes_pixels
 from byol_tf.models.networks import (
     NORMALIZATIONS,
     BatchNorm,
@@ -190,6 +191,96 @@ def test_plain_encoder_keeps_bias_and_activation():
         keras.layers.Dense,
     ]
     assert relative_error(plain(images), encoder(images)) < 1e-5
+
+
+class Subclassed(keras.Model):
+    """An encoder whose layers Keras knows from its `call` alone."""
+
+    def __init__(self, features=6, **kwargs):
+        super().__init__(**kwargs)
+        self.features = features
+        self.conv = WSConv2D(features, 3, strides=2)
+        self.norm = BatchNorm()
+
+    def call(self, images, training=None):
+        return keras.ops.mean(self.norm(self.conv(images), training=training) * 2.0, axis=(1, 2))
+
+    def get_config(self):
+        return {"features": self.features}
+
+
+def with_operators() -> keras.Model:
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = keras.ops.relu(keras.layers.Conv2D(4, 3)(inputs * 2 - 1)[:, 1:, ..., :])
+    return keras.Model(inputs, keras.ops.mean(x, axis=(1, 2)))
+
+
+def nested() -> keras.Model:
+    inner = keras.Sequential([keras.Input((SIZE, SIZE, 3)), build_encoder("convnet", SIZE, 0.25)])
+    inputs = keras.Input((SIZE, SIZE, 3))
+    return keras.Model(inputs, keras.layers.Dense(5)(inner(inputs)))
+
+
+def subclassed() -> keras.Model:
+    model = Subclassed()
+    model(np.zeros((1, SIZE, SIZE, 3), np.float32))
+    return model
+
+
+def with_nested_subclass() -> keras.Model:
+    return keras.Sequential([keras.Input((SIZE, SIZE, 3)), Subclassed(), keras.layers.Dense(4)])
+
+
+def with_adapted_normalization() -> keras.Model:
+    layer = keras.layers.Normalization()
+    layer.adapt(np.random.default_rng(0).normal(5.0, 3.0, (4, SIZE, SIZE, 3)))
+    return keras.Sequential(
+        [keras.Input((SIZE, SIZE, 3)), layer, keras.layers.GlobalAveragePooling2D()]
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "build", [with_operators, nested, subclassed, with_nested_subclass, with_adapted_normalization]
+)
+def test_exported_encoder_of_any_form_has_keras_layers_and_loads(build, precision, tmp_path):
+    keras.mixed_precision.set_global_policy(precision)
+    try:
+        encoder = build()
+        if build is not with_adapted_normalization:
+            random_weights(encoder)
+        model = exported_form(inference_model(encoder, SIZE, MEAN, STD))
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    expected = inference_model(encoder, SIZE, MEAN, STD)(photos(40, 57)).numpy()
+    inner = [layer for layer in all_layers(model) if layer.weights]
+    assert {type(layer).__module__.split(".")[0] for layer in inner} <= {"keras"}
+    assert {layer.compute_dtype for layer in inner if not isinstance(layer, keras.Model)} <= {
+        "float32"
+    }
+    model.save(tmp_path / "encoder.keras")
+    loaded = load_encoder_file(tmp_path / "encoder.keras")
+    tolerance = 1e-5 if precision == "float32" else 0.1
+    assert relative_error(loaded(photos(40, 57)), expected) < tolerance
+    assert expected.std() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([keras.layers.Rescaling(1 / 127.5, -1.0)], True),
+        ([keras.layers.Rescaling(2.0, -1.0)], False),
+        ([keras.layers.Normalization(mean=[120.0] * 3, variance=[3600.0] * 3)], True),
+        ([keras.layers.Normalization(mean=[0.5] * 3, variance=[0.06] * 3)], False),
+        ([keras.Sequential([keras.Input((None, None, 3)), keras.layers.Rescaling(1 / 255)])], True),
+        ([keras.layers.Conv2D(3, 1)], False),
+    ],
+)
+def test_float_model_takes_pixels_only_if_its_first_layer_scales_them(layers, expected):
+    model = keras.Sequential([keras.Input((None, None, 3)), *layers])
+    assert takes_pixels(model) == expected
+    images = keras.Input((None, None, 3), dtype="uint8")
+    assert takes_pixels(keras.Model(images, model(images)))
 
 
 def test_outputs_are_float32_under_mixed_precision():

@@ -150,6 +150,15 @@ class TestObjective:
             reference.nt_xent(z[0], z[1], alpha) + 1.0 / alpha, rel=1e-5
         )
 
+    @pytest.mark.parametrize("alpha", [0.1, 0.5])
+    def test_weight_of_the_recipe_gives_the_loss_of_simclrs_code(self, alpha):
+        """But for a constant, 2 / alpha, that no gradient sees."""
+        objective = Objective(negatives=1.0, temperature=alpha, weight=1.0 / (2.0 * alpha))
+        for seed in (0, 2, 4):
+            pair = {0: tf.constant(vectors(seed=seed)), 1: tf.constant(vectors(seed=seed + 1))}
+            expected = reference.simclr_code_loss(pair[0].numpy(), pair[1].numpy(), alpha)
+            assert float(objective(pair, pair)) - 2.0 / alpha == pytest.approx(expected, rel=1e-5)
+
     def test_negatives_lower_the_cosine(self):
         z = tf.Variable(vectors(8, 4, offset=2.0))
         with tf.GradientTape() as tape:
@@ -296,6 +305,9 @@ class TestCollapseMeasures:
         heap = np.tile(vectors(1, 8), (10, 1))
         both = tf.constant(np.concatenate([heap, -heap]))
         assert float(mean_cosine(both)) == pytest.approx((9 - 10) / 19, abs=1e-5)
+
+    def test_mean_cosine_of_one_vector_is_zero(self):
+        assert float(mean_cosine(tf.constant([[3.0, 4.0]]))) == 0.0
 
     @pytest.mark.parametrize("measure", [projection_std, mean_cosine])
     def test_measures_are_float32_for_half_precision(self, measure):

@@ -651,3 +651,25 @@ class TestBuildOptimizer:
             match='expected "lars", "adam", "adamw", "lamb" or "sgd"; received \'rmsprop\'',
         ):
             build_optimizer("rmsprop", WarmupSchedule(0.1, 10))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_decay_of_all_parameters(name):
+    """SimSiam's and the STL-10 paper's code decays biases and normalisation parameters too."""
+    optimizer = MAKERS[name](0.1, exclude_1d=False)
+    zeros = [[np.zeros_like(weight) for weight in start()]]
+    for before, after in zip(start(), trained(optimizer, zeros, start()), strict=True):
+        np.testing.assert_array_equal(np.sign(after - before), -np.sign(before))
+    assert type(optimizer).from_config(optimizer.get_config()).exclude_1d is False
+
+
+def test_sgd_that_decays_all_parameters_equals_numpy():
+    optimizer = SGD(0.1, l2=0.5, momentum=0.9, exclude_1d=False)
+    expected = [weight.astype(np.float64) for weight in start()]
+    momenta = [np.zeros_like(weight) for weight in expected]
+    for values in gradients():
+        for weight, momentum, gradient in zip(expected, momenta, values, strict=True):
+            momentum *= 0.9
+            momentum -= 0.1 * (gradient + 0.5 * weight)
+            weight += momentum
+    assert_equal(trained(optimizer, gradients(), start()), expected)

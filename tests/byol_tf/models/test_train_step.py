@@ -45,7 +45,7 @@ def override(model_class: type, steps: int, strategy: tf.distribute.Strategy) ->
     """What a `fit` of three batches with a subclass does."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        model = tiny.model(of_class=model_class)
+        model = tiny.model(of_class=model_class, tau=1.0)
         model.compile(keras.optimizers.SGD(0.1), steps_per_execution=steps, jit_compile=False)
     before = model.encoder.trainable_variables[0].numpy()
     model_class.traces = 0

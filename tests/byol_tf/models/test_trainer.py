@@ -177,7 +177,6 @@ def trained(strategy, steps):
     with strategy.scope():
         model = tiny.model()
         model.compile(keras.optimizers.SGD(0.05), steps_per_execution=steps, jit_compile=False)
-        model.optimizer.build(model.trainable_variables)
     history = tiny.fit(model, 5 if steps == 1 else 3, [TargetUpdate(cosine_tau(0.8, 5))])
     return history, tiny.weights(*model.networks.values(), model.target_encoder, model.target_projector)
 
@@ -196,7 +195,6 @@ keras.mixed_precision.set_global_policy("mixed_float16")
 with strategy.scope():
     model = tiny.model()
     model.compile(keras.optimizers.SGD(0.05, momentum=0.9), jit_compile=False)
-    model.optimizer.build(model.trainable_variables)
     model.optimizer.dynamic_scale.assign(4096.0)
 first, second = tiny.views(1)
 bad = first.copy()

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -198,12 +199,18 @@ def test_page_without_labels_or_images(run, tmp_path, capsys):
         "collapse.png",
         "neighbours.png",
     ]
-    shutil.rmtree(photos)
+    moved = photos.rename(tmp_path / "moved")
     capsys.readouterr()
+    assert main(["--run", str(copy), "--set", f"data.root={moved}"]) == 0
+    assert "those among 12 images" in " ".join(page_of(copy).text)
+    assert capsys.readouterr().err == ""
+    assert main(["--run", str(copy), "--set", "seed=3"]) == 2
+    assert "--set seed=3: expected a key of data" in capsys.readouterr().err
     assert main(["--run", str(copy)]) == 0
-    assert (
-        "without the figures that need images and weights: data.root: there is no folder"
-        in capsys.readouterr().err
+    assert re.fullmatch(
+        "without the figures that need images and weights: data.root: there is no folder .*. "
+        "--set data.root=... names the place of the images\n",
+        capsys.readouterr().err,
     )
     assert " ".join(page_of(copy).text).count("Not shown: data.root: there is no folder") == 3
 

@@ -3,7 +3,9 @@
 import errno
 import json
 import os
+import re
 import signal
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -343,3 +345,44 @@ def test_disk_that_returns_other_bytes_fails_the_save(tmp_path, monkeypatch):
     with pytest.raises(DamagedCheckpoint, match=r"manifest\.json is not what was written"):
         write_checkpoint(tmp_path, 2, 0, arrays(), {"at": 2})
     assert names(tmp_path) == ["epoch-0001"]
+
+
+def test_compressed_arrays_are_not_read(tmp_path, monkeypatch):
+    """A file of some kilobytes could unpack to gigabytes; a run doesn't compress."""
+
+    def write_packed(file, arrays):
+        np.savez_compressed(file, zeros=np.zeros(10**7, np.uint8))
+
+    monkeypatch.setattr(checkpoint_format, "_write_arrays", write_packed)
+    write_checkpoint(tmp_path, 1, 0, {}, {})
+    assert (tmp_path / "epoch-0001" / "arrays.npz").stat().st_size < 20_000
+    checkpoint, (damage,) = read_newest(tmp_path)
+    assert checkpoint is None
+    assert re.fullmatch(r"arrays.npz: it unpacks to 10,000,\d+ bytes; .*", damage.reason)
+
+
+def test_array_that_states_a_huge_shape_is_damage(tmp_path, monkeypatch):
+    def write_header(file, arrays):
+        with zipfile.ZipFile(file, "w") as archive, archive.open("a.npy", "w") as entry:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (10**15,)}
+            np.lib.format.write_array_header_1_0(entry, header)
+
+    monkeypatch.setattr(checkpoint_format, "_write_arrays", write_header)
+    write_checkpoint(tmp_path, 1, 0, {}, {})
+    checkpoint, (damage,) = read_newest(tmp_path)
+    assert checkpoint is None and damage.reason.startswith("arrays.npz: ")
+
+
+def test_sparse_checkpoint_larger_than_memory_is_not_read(tmp_path):
+    write_checkpoint(tmp_path, 1, 0, arrays(), {})
+    os.truncate(tmp_path / "epoch-0001" / "arrays.npz", 10**13)
+    with pytest.raises(OSError, match=r"10,000\.0 GB, and .* of memory are free"):
+        read_newest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "state.json"])
+def test_sparse_side_file_is_damage(tmp_path, name):
+    write_checkpoint(tmp_path, 1, 0, arrays(), {})
+    os.truncate(tmp_path / "epoch-0001" / name, 10**13)
+    checkpoint, (damage,) = read_newest(tmp_path)
+    assert checkpoint is None and damage.reason.startswith(f"{name} has more than ")

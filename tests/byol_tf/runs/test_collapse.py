@@ -4,9 +4,11 @@ import csv
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config, Objective
+from byol_tf.models.losses import mean_cosine, projection_std
 from byol_tf.runs.collapse import detect_collapse, likely_cause
 from byol_tf.study.plan import plan_study
 from byol_tf.study.schema import load_study
@@ -111,6 +113,18 @@ def test_std_and_cosine_must_both_show_it(changed):
     assert detect_collapse(MEASURES | changed, {"projection_std": 0.5}, Objective()) is None
 
 
+@pytest.mark.parametrize("untrained", [0.5, 0.0])
+def test_projections_of_zero_are_a_collapse(untrained):
+    """The cosine of vectors of length 0 isn't 1, and their loss is 0 for ever."""
+    zeros = tf.zeros((512, 128))
+    measures = MEASURES | {
+        "projection_std": float(projection_std(zeros)),
+        "projection_cosine": float(mean_cosine(zeros)),
+    }
+    text = detect_collapse(measures, {"projection_std": untrained}, Objective())
+    assert "projections of all images are zero" in text
+
+
 def test_loss_is_relative_to_its_weight():
     measures = {
         "projection_std": 0.5,
@@ -155,6 +169,15 @@ def test_likely_cause_and_remedy(overrides, cause, remedy):
     found_cause, found_remedy = likely_cause(config(*overrides))
     assert found_cause.startswith(cause)
     assert remedy in found_remedy
+
+
+@pytest.mark.parametrize("normalization", ["none", "layer"])
+def test_encoder_without_batch_norm_is_no_cause_if_the_predictor_has_it(normalization):
+    """61.1 and 62.6% in the paper without batch statistics, table 1."""
+    changes = [f"encoder.normalization={normalization}", "projector.normalization=none"]
+    assert likely_cause(config(*changes))[0].startswith("optimizer.base_learning_rate")
+    cause, _ = likely_cause(config(*changes, "predictor.normalization=layer"))
+    assert 'predictor.normalization "layer"' in cause
 
 
 def test_stable_systems_have_no_cause_but_their_learning_rate():

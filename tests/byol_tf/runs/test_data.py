@@ -6,7 +6,8 @@ from PIL import Image
 
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
-from byol_tf.runs.data import COLLAPSE_IMAGES, sample_pretrain_images, source_options
+from byol_tf.runs.data import COLLAPSE_IMAGES, sample_pretrain_images
+from byol_tf.runs.sources import source_options
 from pipelines.sources import Images, Source, open_source
 
 CLASSES, PER_CLASS = 4, 10

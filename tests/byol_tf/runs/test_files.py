@@ -1,12 +1,22 @@
-"""Atomic files and folders, and CSV tables."""
+"""Atomic files and folders, JSON, CSV tables, and paths of other people's folders."""
+
+import os
 
 import pytest
 
+from byol_tf.errors import RunFolderError, describe_path
 from byol_tf.runs.files import (
+    append_to,
     atomic_folder,
+    check_fits_memory,
+    check_no_link,
     csv_text,
+    name_of_cell,
     newest_version,
+    read_csv,
+    read_json_object,
     remove_left_overs,
+    why_no_folder,
     write_atomically,
     write_csv,
 )
@@ -87,6 +97,15 @@ class TestAtomicFolder:
         with atomic_folder(tmp_path / "folder") as temporary:
             assert list(temporary.iterdir()) == []
 
+    def test_link_at_the_temporary_name_is_not_followed(self, tmp_path):
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "mine").write_text("mine")
+        (tmp_path / ".folder.part").symlink_to(tmp_path / "other")
+        with atomic_folder(tmp_path / "folder") as temporary:
+            (temporary / "file").write_text("content")
+        assert [path.name for path in (tmp_path / "other").iterdir()] == ["mine"]
+        assert not (tmp_path / "folder").is_symlink()
+
 
 def test_csv_has_all_digits_and_empty_cells_for_none(tmp_path):
     rows = [(1, 0.1 + 0.2, None), (2, 1e-300, 'comma, "quote"')]
@@ -112,3 +131,77 @@ def test_newest_version_is_the_highest_number(tmp_path):
     assert newest_version(tmp_path) == tmp_path / "10"
     assert newest_version(tmp_path / "2") == tmp_path / "2"
     assert newest_version(tmp_path / "none") == tmp_path / "none"
+
+
+def test_nothing_is_appended_or_made_through_a_link(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="symbolic links"):
+        append_to(tmp_path / "link")
+    assert (tmp_path / "mine").read_text() == "mine"
+    (tmp_path / "figures").symlink_to(tmp_path)
+    with pytest.raises(RunFolderError, match=r"figures: expected a folder; it is a link"):
+        check_no_link(tmp_path / "figures")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "expected the column path; it has none"),
+        ("a,b\n1,2\n", "expected the column path; it has none"),
+        ("path,reason\na,b,c\n", "expected 2 cells in row 1"),
+        ("path,reason\na,b\nc\n", "expected 2 cells in row 2"),
+        ("path,reason\na,b\nc,d", "its last line is cut off"),
+        (f"path,reason\n{'x' * 200_000},b\n", "field larger than field limit"),
+        (b"path,reason\n\xff,b\n", "can't decode byte 0xff"),
+    ],
+)
+def test_damaged_table_is_an_error_that_names_it(tmp_path, content, message):
+    file = tmp_path / "skipped.csv"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=f"skipped.csv:?.*{message}"):
+        read_csv(file, ("path", "reason"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1, 2]", b"\xff", b'{"a":' * 100_000 + b"1" + b"}" * 100_000]
+)
+def test_damaged_json_is_an_error_that_names_it(tmp_path, content):
+    (tmp_path / "result.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"result\.json: "):
+        read_json_object(tmp_path / "result.json")
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1).png", "+a.png", "-a.png", "@SUM(1).png"])
+def test_path_is_no_formula_and_stays_a_path(tmp_path, name):
+    (tmp_path / name).write_text("photo")
+    write_csv(tmp_path / "index.csv", ("row", "path", "score"), [(0, name, -1.5)])
+    (row,) = read_csv(tmp_path / "index.csv", ("path",))
+    assert row == {"row": "0", "path": f"./{name}", "score": "-1.5"}
+    assert (tmp_path / row["path"]).read_text() == "photo"
+    assert name_of_cell(row["path"]) == name
+
+
+def test_sparse_file_larger_than_memory_is_not_read(tmp_path):
+    with (tmp_path / "encoder.keras").open("wb") as file:
+        os.truncate(file.fileno(), 10**13)
+    with pytest.raises(OSError, match=r"10,000\.0 GB, and .* GB of memory are free.*encoder.keras"):
+        check_fits_memory([tmp_path / "encoder.keras"])
+
+
+def test_path_that_cannot_be_looked_at_has_the_systems_reason(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for path, described, no_folder in (
+        (tmp_path, "that is a folder", None),
+        (tmp_path / "new" / "folder", "there is nothing there", None),
+        (tmp_path / "file", "that is a file", f"{tmp_path}/file is no folder"),
+        (tmp_path / "file" / "x", "there is nothing there", "Not a directory"),
+        (tmp_path / "link", "there is nothing there", f"{tmp_path}/link is a link to nothing"),
+        ("/dev/null", "that is neither a file nor a folder", "/dev/null is no folder"),
+        ("a" * 300, "it can't be read: File name too long", "File name too long"),
+        ("a/" * 5000, "it can't be read: File name too long", "File name too long"),
+        ("a\0b", "it can't be read: embedded null byte", "embedded null byte"),
+    ):
+        assert describe_path(path) == described
+        assert why_no_folder(type(tmp_path)(path)) == no_folder

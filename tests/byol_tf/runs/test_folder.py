@@ -4,6 +4,8 @@ import csv
 import datetime
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,10 @@ import pytest
 from byol_tf.errors import RunFolderError
 from byol_tf.runs import folder as run_folder
 from byol_tf.runs.files import write_atomically
-from byol_tf.runs.folder import RunFolder, choose_folder
+from byol_tf.runs.folder import RunFolder, choose_folder, claimed_folder
+from tests.helpers.waiting import HANG
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +48,14 @@ def config(root: Path, name: str = "small", **training) -> dict:
 def started(folder: RunFolder, config: dict, skipped=()) -> RunFolder:
     folder.begin(json.dumps(config), ["byol-train", "--config", "x.json"], "f1n9e2", skipped)
     return folder
+
+
+@pytest.mark.parametrize("root", ["/dev/null", "/dev/null/runs", "a" * 300, "b/" * 3000])
+def test_place_that_holds_no_folder_is_refused_before_anything(tmp_path, root):
+    with pytest.raises(RunFolderError, match=r"run\.root: expected a folder, new or not; received"):
+        choose_folder(config(Path(root)), None, False)
+    with pytest.raises(RunFolderError, match=r"--run-dir .*: expected a folder, new or not; "):
+        choose_folder(config(tmp_path), root, False)
 
 
 class TestWithoutRunDir:
@@ -102,6 +115,93 @@ class TestWithoutRunDir:
         odd = config(tmp_path, name="a+b.")
         started(RunFolder(tmp_path / "a+b.-2026-11-21-3"), odd)
         assert choose_folder(odd, None, False).root.name == "a+b.-2026-11-21-3"
+
+
+CLAIMING = """
+import json, sys, time
+from pathlib import Path
+from byol_tf.runs.folder import claimed_folder
+
+root, rounds, config = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+print("begun", flush=True)
+for number in range(rounds):
+    while not (root / f"go-{number}").exists():
+        time.sleep(0.0005)
+    with claimed_folder(config | {"run": {"root": f"{root}/runs/{number}"}}, None, False) as folder:
+        folder.environment.write_text("{}")  # as if the run had begun
+    print(folder.root, flush=True)
+"""
+
+
+class TestClaimed:
+    @pytest.mark.parametrize(
+        ("count", "rounds"),
+        [
+            (4, 5),
+            *(pytest.param(count, 50, marks=pytest.mark.long) for count in (2, 4, 8)),
+        ],
+    )
+    def test_commands_started_at_once_have_folders_of_their_own(self, tmp_path, count, rounds):
+        """Each with its own config; the processes begin each round together."""
+        processes = [
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-c", CLAIMING, str(tmp_path), str(rounds)),
+                    json.dumps(config(tmp_path) | {"seed": seed}),
+                ],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for seed in range(count)
+        ]
+        for process in processes:
+            assert process.stdout.readline() == "begun\n"
+        for number in range(rounds):
+            (tmp_path / f"go-{number}").touch()
+            folders = [Path(process.stdout.readline().strip()) for process in processes]
+            assert len(set(folders)) == count
+            seeds = [json.loads((folder / "config.json").read_text())["seed"] for folder in folders]
+            assert seeds == list(range(count))
+            assert sorted((tmp_path / "runs" / str(number)).iterdir()) == sorted(folders)
+        for process in processes:
+            process.communicate(timeout=HANG)
+            assert process.returncode == 0
+
+    def test_new_folder_has_its_config_at_once(self, tmp_path):
+        with claimed_folder(config(tmp_path / "runs"), None, False) as folder:
+            assert folder.saved_config() == config(tmp_path / "runs")
+            folder.environment.write_text("{}")
+        with claimed_folder(config(tmp_path / "runs"), None, False) as again:
+            assert again.root == folder.root
+        with claimed_folder(config(tmp_path / "runs"), None, True) as fresh:
+            assert fresh.root.name.endswith("-2")
+            fresh.environment.write_text("{}")
+
+    @pytest.mark.parametrize("run_dir", [None, "a/mine"])
+    def test_run_that_does_not_begin_leaves_no_folder(self, tmp_path, run_dir, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit), claimed_folder(config("new/runs"), run_dir, False) as folder:  # fmt: skip
+            (folder.root / ".lock").touch()
+            raise SystemExit(2)
+        assert not list(tmp_path.iterdir())
+
+    def test_folder_of_another_process_stays(self, tmp_path):
+        """One that chose the same config, and reads its photos now."""
+        with claimed_folder(config(tmp_path), None, False) as folder:
+            with pytest.raises(SystemExit), claimed_folder(config(tmp_path), None, False) as other:
+                assert other.root == folder.root
+                raise SystemExit(2)
+            assert folder.config.exists()
+            folder.environment.write_text("{}")
+
+    def test_folder_that_can_not_be_made_is_an_error(self, tmp_path):
+        (tmp_path / "file").touch()
+        with (
+            pytest.raises(RunFolderError, match=r"run\.root: expected a folder"),
+            claimed_folder(config(tmp_path / "file"), None, False),
+        ):
+            pass
 
 
 class TestWithRunDir:
@@ -332,6 +432,49 @@ class TestBegin:
             RunFolderError, match=r"result\.json: expected the JSON that a run wrote"
         ):
             RunFolder(tmp_path).finished()
+
+    @pytest.mark.parametrize(
+        "content",
+        ['{"epochs": "two"}', '{"steps": null}', '{"supervised_accuracy": "\\u001b[31mX"}', "[]"],
+    )
+    def test_result_of_other_types_is_an_error_that_names_it(self, tmp_path, content):
+        (tmp_path / "result.json").write_text(content)
+        with pytest.raises(RunFolderError, match=r"result\.json: expected the") as error:
+            RunFolder(tmp_path).finished()
+        assert str(error.value).isprintable()
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "",
+            "[1]",
+            '{"packages": [1]}',
+            '{"begun": 3}',
+            '{"begun": {"packages": "x"}}',
+            '{"a":' * 100_000 + "1" + "}" * 100_000,
+        ],
+    )
+    def test_damaged_environment_does_not_keep_a_run_from_resuming(self, tmp_path, content):
+        folder = started(RunFolder(tmp_path / "run"), config(tmp_path))
+        folder.environment.write_text(content)
+        assert folder.begin("{}", ["again"], "images", (), resumed=True) == []
+        assert json.loads(folder.environment.read_text())["command"] == ["again"]
+
+    @pytest.mark.parametrize("name", ["figures", "export", "logs"])
+    def test_run_is_not_written_through_a_link(self, tmp_path, name):
+        folder = RunFolder(tmp_path / "run")
+        folder.root.mkdir()
+        (tmp_path / "mine").mkdir()
+        (folder.root / name).symlink_to(tmp_path / "mine")
+        with pytest.raises(RunFolderError, match=f"{name}: expected a folder; it is a link"):
+            folder.begin("{}", [], "", ())
+        assert not list((tmp_path / "mine").iterdir())
+
+    def test_skipped_photos_are_not_appended_through_a_link(self, tmp_path):
+        (tmp_path / "mine").write_text("mine")
+        (tmp_path / "skipped.csv").symlink_to(tmp_path / "mine")
+        RunFolder(tmp_path).list_skipped("a.jpg", "truncated")
+        assert (tmp_path / "mine").read_text() == "mine"
 
     def test_git_state_is_none_outside_a_repository(self, tmp_path, monkeypatch):
         monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "folder.py"))

@@ -59,6 +59,17 @@ def test_lock_of_dead_process_is_taken_over(holder, tmp_path):
     assert lock.path.read_text() == ""
 
 
+def test_lock_file_that_is_a_link_is_refused_and_its_target_kept(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    lock = RunLock(tmp_path / "run")
+    lock.path.parent.mkdir()
+    lock.path.symlink_to(tmp_path / "mine")
+    for claim in (lock.check, lock.__enter__):
+        with pytest.raises(RunFolderError, match="symbolic links"):
+            claim()
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 def test_check_writes_nothing(tmp_path):
     RunLock(tmp_path / "run").check()
     assert not list(tmp_path.iterdir())

@@ -92,6 +92,11 @@ def run(
             {"skipped_steps": 3},
             ["3 steps had numbers that weren't finite and changed nothing."],
         ),
+        (
+            LEARNED,
+            {"leaked_test_images": 1},
+            ["1 test photo is also among the photos to learn from, as exact copies"],
+        ),
         (LEARNED, None, ["The run isn't finished: 2 of 24 epochs are done."]),
     ],
 )
@@ -149,6 +154,26 @@ def test_recipe_is_the_packaged_one(tmp_path, monkeypatch, local_recipe):
         (
             lambda folder: folder.environment.write_text("{"),
             "expected the files that a run writes; received",
+        ),
+        (
+            lambda folder: folder.environment.write_text('{"command": [1, 2]}'),
+            "environment.json: expected the command of a run",
+        ),
+        (
+            lambda folder: folder.history.write_text("epoch,loss\n0,1,2,3\n"),
+            "history.csv: expected 2 cells in row 1",
+        ),
+        (
+            lambda folder: folder.history.write_text("epoch,loss\n0,abc\n"),
+            "history.csv: could not convert string to float",
+        ),
+        (
+            lambda folder: folder.history.write_text(LEARNED[:-2]),
+            "history.csv: its last line is cut off",
+        ),
+        (
+            lambda folder: folder.skipped.write_text("a,b\n1,2\n"),
+            "skipped.csv: expected the column path",
         ),
     ],
 )

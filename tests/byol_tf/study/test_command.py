@@ -272,6 +272,31 @@ class TestDisorderly:
         assert main(line(study)) == 128 + signal.SIGTERM
         assert calls.read_text().count("train") == 1
 
+    def test_table_that_can_not_be_written_is_printed(self, study, calls, capsys):
+        """Each cell is run all the same."""
+        out = study.parent / "studies" / "taus-small"
+        (out / "results.csv").mkdir(parents=True)
+        assert main(line(study)) == 74
+        printed = capsys.readouterr().out
+        assert "can't be written" in printed
+        assert "| slow | 70.0 | 49.5 | 59.5 |" in printed
+        assert calls.read_text().count("train") == 2
+
+    def test_cell_whose_files_can_not_be_written_fails_alone(self, study, calls, capsys):
+        runs = study.parent / "studies" / "runs"
+        main(line(study, "--only", "slow"))
+        (log,) = runs.glob("*.log")
+        shutil.rmtree(study.parent / "studies")
+        log.mkdir(parents=True)
+        assert main(line(study)) == 1
+        assert f"FAILED: slow, seed 0: {log}: Is a directory" in capsys.readouterr().out
+        assert figures(study.parent / "studies" / "taus-small")["quick", "", "0"] == "45.0000"
+
+    def test_folder_is_tried_before_the_first_run(self, study, calls, capsys):
+        assert main(line(study, "--out", str(study / "out"))) == 2
+        assert capsys.readouterr().err == f"--out {study}/out: can't be written: Not a directory\n"
+        assert not calls.exists()
+
     def test_hang_ups_are_ignored_where_they_were(self, study, calls):
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
@@ -382,3 +407,22 @@ def test_stopped_and_restarted_study_has_the_same_figures(study, undisturbed):
     )
     assert len(list(runs.glob("tiny-*/result.json"))) == 2
     assert len(list(runs.glob("tiny-*/evaluation/*/result.json"))) == 4
+
+
+@pytest.mark.long
+def test_killed_study_leaves_no_training_behind(study):
+    """The run in progress saves and ends, and the study started again resumes it."""
+    runs = study.parent / "studies" / "runs"
+    process = start(study)
+    wait_until(lambda: list(runs.glob("tiny-*/checkpoints/epoch-*")), pause=0.1)
+    (folder,) = {path.parents[1] for path in runs.glob("tiny-*/checkpoints/epoch-*")}
+    process.kill()
+    process.wait()
+
+    def has_ended() -> bool:
+        return (folder / "result.json").exists() or not (folder / ".lock").read_bytes()
+
+    wait_until(has_ended, pause=0.1)
+    (log,) = runs.glob("*.log")
+    assert (folder / "result.json").exists() or "stopped by SIGTERM" in log.read_text()
+    assert start(study).wait(HANG) == 0

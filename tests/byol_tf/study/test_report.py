@@ -11,7 +11,7 @@ import pytest
 from byol_tf.config.loading import load_config
 from byol_tf.study.figures import bars_figure
 from byol_tf.study.plan import PlannedCell
-from byol_tf.study.report import draw_report, order_sentence, write_report
+from byol_tf.study.report import draw_report, order_sentence, report_table, write_report
 from byol_tf.study.results import group_by_cell, group_by_run
 from byol_tf.study.runner import Outcome
 from byol_tf.study.schema import Cell, Study
@@ -68,7 +68,7 @@ def outcomes(
 
 def table(found: list[Outcome], tmp_path, **changes) -> list[str]:
     """The lines of the table itself."""
-    text = write_report(tmp_path, study(**changes), "small", found, "python -m byol_tf.study x")
+    text = report_table(study(**changes), found)
     return [line for line in text.splitlines() if line.startswith("|")]
 
 
@@ -202,7 +202,7 @@ class TestTable:
             + outcomes("b", [70.0, None])
             + outcomes("a", [1.0, 2.0], "knn", words=("knn",))
         )
-        text = write_report(tmp_path, study(), "small", found, "x")
+        text = report_table(study(), found)
         assert (
             "Top-1 in %, mean and standard deviation over 1 to 2 seeds (linear: linear --fast; "
             "knn: knn)." in text

@@ -44,7 +44,8 @@ def differing(one: Config, other: Config) -> set[str]:
 def test_these_are_the_studies():
     stl10 = [f"stl10-table{number}" for number in range(1, 9)]
     simsiam = [f"simsiam-{letter}" for letter in "abcdef"]
-    byol = ["byol-augmentations", "byol-batch-size", "byol-encoders", "byol-infonce", "byol-tau"]
+    names = ("augmentations", "batch-size", "encoders", "infonce", "semi-supervised", "tau")
+    byol = [f"byol-{name}" for name in names]
     own = ["few-labels", "few-photos"]
     assert packaged_studies() == sorted(
         [*stl10, *simsiam, *byol, "nobatchstats-table1", "nobatchstats-table2", *own]
@@ -86,10 +87,20 @@ class TestEachStudy:
 
 
 def views_of(scale: str) -> tuple[ViewPolicy, ViewPolicy]:
-    """No augmentation, and the paper's with the crops of the scale's base."""
-    crops = load_config("few-photos").views.first.crop_area if scale == "small" else (0.08, 1.0)
-    paper = load_config("stl10").views.first.model_copy(update={"crop_area": crops})
-    return load_config("stl10", ["views.preset=none"]).views.first, paper
+    """No augmentation, and the paper's; at small scale BYOL's milder ones, of few-photos."""
+    plain = load_config("stl10", ["views.preset=none"]).views.first
+    if scale == "paper":
+        return plain, load_config("stl10").views.first
+    return plain, load_config("few-photos", ["views.first.blur_probability=0.5"]).views.first
+
+
+STRENGTHS = {"brightness", "contrast", "contrast_center", "saturation", "hue"}
+
+
+def switched_off(policy: ViewPolicy) -> bool:
+    """Whether a policy leaves images as they are."""
+    names = [name for name in ViewPolicy.model_fields if name.endswith("_probability")]
+    return policy.crop_area == (1.0, 1.0) and not any(getattr(policy, name) for name in names)
 
 
 class TestSTL10:
@@ -107,11 +118,12 @@ class TestSTL10:
         quarter = cell("stl10-table1", "1/8 fine-tune", "1/4 byol")
         assert (quarter.config.data.pretrain_images, quarter.words) == (
             25_000,
-            ("finetune", "--fraction", "0.125", "--seeds", "1"),
+            ("finetune", "--preset", "stl10", "--fraction", "0.125", "--seeds", "1"),
         )
         assert quarter.cell.paper == 35.9
         none = cell("stl10-table1", "full fine-tune", "no byol")
-        assert (none.words, none.cell.paper) == (("supervised", "--seeds", "1"), 55.1)
+        words = ("supervised", "--preset", "stl10", "--seeds", "1")
+        assert (none.words, none.cell.paper) == (words, 55.1)
         assert (
             config("stl10-table1", "1/8 fine-tune", "1/8 byol", "small").data.pretrain_images == 875
         )
@@ -145,7 +157,7 @@ class TestSTL10:
         assert (
             target.objective.symmetrization == "asymmetric"
         )  # the first view predicts the second, which is the target's
-        assert target.views.second == plain
+        assert switched_off(target.views.second)
         assert target.views.first == augmented
 
     @pytest.mark.parametrize("scale", SCALES)
@@ -158,10 +170,12 @@ class TestSTL10:
             "Gaussian blur": {"blur_probability"},
             "Patch selection": {"crop_area", "crop_aspect"},
         }
+        strengths = {"Color jitter": STRENGTHS, "Gaussian blur": {"blur_kernel_size", "blur_sigma"}}
         for row, changed in keys.items():
             for column, start, end in (("only", plain, all_five), ("removed", all_five, plain)):
                 views = config("stl10-table4", row, column, scale).views
-                expected = start.model_copy(update={key: getattr(end, key) for key in changed})
+                names = changed | (strengths.get(row, set()) if column == "only" else set())
+                expected = start.model_copy(update={name: getattr(end, name) for name in names})
                 assert views.first == views.second == expected, (row, column)
 
     def test_table_5_adds_each_augmentation_three_ways(self):
@@ -254,20 +268,24 @@ class TestSimSiam:
         heads = []
         for each in planned("simsiam-d"):
             projector, predictor = each.config.projector, each.config.predictor
+            assert projector.output_scale == projector.output_center
             heads.append(
                 (
                     projector.normalization,
                     projector.normalize_output,
+                    projector.output_scale,
                     predictor.normalization,
                     predictor.normalize_output,
                 )
             )
         assert heads == [
-            ("none", False, "none", False),
-            ("batch", False, "batch", False),
-            ("batch", True, "batch", False),
-            ("batch", True, "batch", True),
+            ("none", False, True, "none", False),
+            ("batch", False, True, "batch", False),
+            ("batch", True, True, "batch", False),
+            ("batch", True, False, "batch", False),
+            ("batch", True, True, "batch", True),
         ]
+        assert [each.cell.paper for each in planned("simsiam-d")] == [34.6, 67.4, 68.1, 68.2, None]
 
     def test_e_and_f_weigh_the_loss_as_the_report_does(self):
         """Half the sum over both directions; a direction alone, or the mean over two draws, in
@@ -298,7 +316,18 @@ class TestBYOL:
     def test_simclr_is_the_recipe_with_byols_views(self):
         assert differing(
             config("byol-augmentations", "Baseline", "SimCLR"), load_config("imagenet-simclr")
-        ) == {"views"}
+        ) == {"views", "encoder", "training"}  # zero scales and joint statistics are SimCLR's own
+
+    def test_semi_supervised_fine_tunes_the_runs_of_the_encoders(self):
+        """Table 2 of the paper, and 100% of the labels of its table 8."""
+        cells = planned("byol-semi-supervised")
+        assert {each.words[0] for each in cells} == {"semi-supervised"}
+        assert cells[0].words[1:3] == ("--fraction", "0.01")
+        assert {each.run_name for each in cells} < {
+            each.run_name for each in planned("byol-encoders")
+        }
+        figures = [each.cell.paper for each in cells]
+        assert figures == [53.2, 68.8, 77.7, 62.2, 73.5, 69.1, 75.7, 71.2, 77.7]
 
     def test_smaller_batches_are_parts_of_a_step(self):
         for each in planned("byol-batch-size"):
@@ -489,11 +518,11 @@ def lines(tmp_path, change=None, scale: str = "small", only=()) -> list[str]:
 class TestMistakes:
     def test_an_unknown_row(self, tmp_path):
         assert lines(tmp_path, only=["quick"]) == [
-            "--only quick: no such row; the study has slow, fast"
+            '--only quick: no such row; the study has "slow", "fast"'
         ]
 
     def test_a_row_that_another_scale_has(self):
-        with pytest.raises(ConfigError, match=r"^--only 16: no such row; the study has 64, 128"):
+        with pytest.raises(ConfigError, match=r'^--only 16: no such row; the study has "64", "128"'):
             planned("simsiam-c", "paper", only=["16"])
 
     def test_an_unknown_scale(self, tmp_path):

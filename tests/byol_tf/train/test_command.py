@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
 from tests.helpers.waiting import HANG, wait_until
@@ -224,9 +225,10 @@ def test_report_agrees_with_the_run(finished):
     from byol_tf.evaluate.features import embed
     from byol_tf.evaluate.knn import knn_accuracy
     from byol_tf.report.representations import analyze_representations, start_model
-    from byol_tf.runs.data import probe_images, source_options
+    from byol_tf.runs.data import probe_images
     from byol_tf.runs.encoders import load_run_encoder
     from byol_tf.runs.folder import RunFolder
+    from byol_tf.runs.sources import source_options
     from pipelines.sources import open_source
 
     _, done, result = finished
@@ -300,6 +302,79 @@ def interrupted(
     process.send_signal(number)
     printed, _ = process.communicate(timeout=HANG)
     return process.returncode, printed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_commands_started_at_once_are_runs_of_their_own(tmp_path, count):
+    line = command(tmp_path, "--set", "training.epochs=1", "--set", "run.report=false")
+    processes = [
+        subprocess.Popen([*line, "--set", f"seed={seed}"], stdout=subprocess.PIPE, text=True)
+        for seed in range(count)
+    ]
+    printed = [process.communicate(timeout=HANG)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * count
+    results = [json.loads(text.splitlines()[-1]) for text in printed]
+    for seed, result in enumerate(results):
+        folder = Path(result["run_dir"])
+        assert json.loads((folder / "config.json").read_text())["seed"] == seed
+        assert json.loads((folder / "result.json").read_text()) == result
+    assert len({result["weights_digest"] for result in results}) == count
+    assert len(list((tmp_path / "runs").iterdir())) == count
+
+
+@pytest.mark.long
+def test_slower_command_does_not_enter_a_finished_run(tmp_path):
+    """It has printed its plan and reads its photos, while another run begins and ends."""
+    line = command(tmp_path, "--set", "training.epochs=1", "--set", "run.report=false")
+    slow = subprocess.Popen([*line, "--set", "seed=2"], stdout=subprocess.PIPE, text=True)
+    plan = ""
+    while "run folder" not in plan:
+        plan += slow.stdout.readline()
+    slow.send_signal(signal.SIGSTOP)
+    first = run(*line, "--set", "seed=1")
+    slow.send_signal(signal.SIGCONT)
+    printed, _ = slow.communicate(timeout=HANG)
+    assert (first.returncode, slow.returncode) == (0, 0)
+    results = [json.loads(text.splitlines()[-1]) for text in (first.stdout, printed)]
+    assert len({result["run_dir"] for result in results}) == 2
+    for seed, result in zip((1, 2), results, strict=True):
+        assert json.loads((Path(result["run_dir"]) / "config.json").read_text())["seed"] == seed
+    assert len({result["weights_digest"] for result in results}) == 2
+
+
+@pytest.mark.long
+def test_run_finds_its_photos_from_another_folder(tmp_path):
+    """Where other photos have the same relative path."""
+    rng = np.random.default_rng(0)
+    for place in ("here", "elsewhere"):
+        for number in range(40):
+            folder = tmp_path / place / "photos" / ("a" if number % 2 else "b")
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    line = command(tmp_path, "--set", "data.source=folder", "--set", "data.root=photos")
+    settings = ["training.epochs=1", "training.batch_size=16", "run.report=false"]
+    line += [word for setting in settings for word in ("--set", setting)]
+
+    def run_in(place: str, *words: str) -> dict:
+        done = subprocess.run(
+            words,
+            cwd=tmp_path / place,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "aren't those" not in done.stdout
+        return json.loads(done.stdout.splitlines()[-1])
+
+    run_dir = run_in("here", *line)["run_dir"]
+    evaluate = [sys.executable, "-m", "byol_tf.evaluate", "knn", "--run", run_dir]
+    first = run_in("here", *evaluate)
+    assert run_in("elsewhere", *evaluate) | {"seconds": 0} == first | {"seconds": 0}
+    assert run_in("elsewhere", *line)["run_dir"] != run_dir
 
 
 # Views by keras-cv; tests/reliability/test_every_step.py has those made in the step.

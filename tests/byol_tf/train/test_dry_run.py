@@ -128,6 +128,7 @@ class TestLines:
 
     def test_input_and_step_share_a_cpu(self):
         assert self.lines(on_cpu=True)["time"].endswith(", at 444 images/s")
+        assert "feeding" not in self.lines(on_cpu=True)  # which nobody plans by
 
     def test_slow_input_gives_a_warning(self):
         lines = self.lines(inputs=(100.0,))

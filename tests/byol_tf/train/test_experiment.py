@@ -108,6 +108,17 @@ def refusal(experiment: Experiment) -> str:
     return str(raised.value)
 
 
+def test_run_of_another_config_is_not_entered(experiment):
+    """Though the folder was free when this run chose it."""
+    before = contents(experiment.folder)
+    other = Experiment(experiment.config.model_copy(update={"seed": 5}), experiment.folder.root)
+    with pytest.raises(
+        RunFolderError, match="started with another config:\n  seed: 0 there, 5 now"
+    ):
+        other.run()
+    assert contents(experiment.folder) == before
+
+
 def test_resuming_keeps_the_first_environment_and_history(experiment):
     folder = experiment.folder
     first = json.loads(folder.environment.read_text())

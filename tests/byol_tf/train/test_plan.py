@@ -2,9 +2,11 @@
 
 import json
 import os
+import resource
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from byol_tf.config.loading import load_config
 from byol_tf.config.schedule import Schedule, check_batch, method_name, training_schedule
@@ -13,7 +15,7 @@ from byol_tf.errors import ConfigError
 from byol_tf.models.from_config import Sizes
 from byol_tf.runs.folder import RunFolder
 from byol_tf.train.plan import format_lines, make_plan, plan_lines
-from pipelines.sources import plan_source
+from pipelines.sources import open_source, plan_source
 
 SIZES = Sizes({"encoder": 1}, checkpoint=200_000_000, encoder=40_000_000)
 
@@ -70,6 +72,21 @@ def test_learning_rate_of_the_byol_paper():
         optimizer={"base_learning_rate": 0.2}, training={"epochs": 1000, "batch_size": 4096}
     )
     assert training_schedule(paper, 1_281_167).peak_rate == pytest.approx(3.2)
+
+
+def test_networks_larger_than_memory_are_refused_and_not_built(tmp_path):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for changes in (
+        {"encoder": {"width": 1000}},
+        {"projector": {"hidden_size": 10**6, "output_size": 10**6}},
+        {"predictor": {"hidden_size": 10**6}, "projector": {"output_size": 10**6}},
+    ):
+        with pytest.raises(
+            ConfigError, match=r"^encoder.width, .* of this machine's memory; .* GB"
+        ):
+            make_plan(config(**changes), RunFolder(tmp_path))
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < 300, f"{grown:.0f} MB"
 
 
 def test_batch_larger_than_the_images_is_refused():
@@ -246,3 +263,31 @@ class TestDisk:
 )
 def test_method_name_needs_every_part_of_the_method(recipe, changes, system):
     assert method_name(load_config(recipe, changes)) == system
+
+
+def test_plan_of_a_resumed_run_is_of_its_own_photos(tmp_path):
+    photos, folder = tmp_path / "photos", RunFolder(tmp_path / "run")
+    photos.mkdir()
+    for number in range(60):
+        Image.new("RGB", (32, 32), (number, 0, 0)).save(photos / f"{number}.png")
+        if number == 49:
+            source = open_source("folder", root=str(photos))
+    chosen = config(
+        data={"source": "folder", "root": str(photos), "image_size": 32},
+        encoder={"name": "convnet"},
+        projector={"hidden_size": 16, "output_size": 8},
+        predictor={"hidden_size": 16},
+        training={"epochs": 1, "batch_size": 16},
+        optimizer={"base_learning_rate": 0.1},
+    )
+    new = make_plan(chosen, folder)
+    assert ("training", "1 epoch of 3 steps of 16 images: 3 steps") in new.lines
+    assert "resumes" not in dict(new.lines)
+    (folder.checkpoints / "epoch-0000-step-000001").mkdir(parents=True)
+    folder.photos.write_bytes(source.manifest.to_bytes())
+    resumed = dict(make_plan(chosen, folder).lines)
+    assert "50 for pre-training" in resumed["images"]
+    assert resumed["resumes"] == "after epoch 0 of 1, step 1 of 3 in the next; 2 steps left"
+    notes = [text for subject, text in make_plan(chosen, folder).lines if not subject]
+    note = "10 photo(s) have come since the run was started, and aren't used; a new run uses them"
+    assert note in notes

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from byol_tf.command_line import STOP_SIGNALS
 from byol_tf.errors import Interrupted
-from byol_tf.train.signals import NUMBERS
 from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).parents[3]
@@ -32,7 +32,7 @@ print("left", flush=True)
 
 def reset_handlers() -> None:
     """In the new process: ignores no signal, as a shell's background job would."""
-    for number in NUMBERS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
 
 
@@ -51,7 +51,7 @@ def watching(
             process.kill()
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_first_signal_is_recorded_and_the_process_continues(number):
     with watching() as process:
         process.send_signal(number)
@@ -95,7 +95,7 @@ with SignalWatch(None):
 """
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_first_signal_exits_where_no_step_runs(number):
     """Even after an inner watch that has recorded one of the same number."""
     with watching(text=ENDING) as process:
@@ -121,13 +121,14 @@ def test_ignored_signal_stays_ignored():
 
 AFTERWARDS = """
 import os, signal
-from byol_tf.train.signals import NUMBERS, SignalWatch
+from byol_tf.command_line import STOP_SIGNALS
+from byol_tf.train.signals import SignalWatch
 def state():
     files = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
-    return [signal.getsignal(number) for number in NUMBERS], signal.set_wakeup_fd(-1), files
+    return [signal.getsignal(number) for number in STOP_SIGNALS], signal.set_wakeup_fd(-1), files
 before = state()
 with SignalWatch("stopping soon"):
-    assert [signal.getsignal(number) for number in NUMBERS] != before[0]
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] != before[0]
 assert state() == before, (state(), before)
 """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from byol_tf.train.signals import NUMBERS
+from byol_tf.command_line import STOP_SIGNALS
 from tests.helpers.waiting import HANG, wait_until
 from tests.helpers.workers import ROOT, free_addresses, start_worker
 
@@ -83,7 +83,7 @@ def waiting(folder: Path, index: int) -> Iterator[subprocess.Popen]:
         *(
             pytest.param(index, number, marks=pytest.mark.long)
             for index in (0, 1)
-            for number in NUMBERS
+            for number in STOP_SIGNALS
             if (index, number) != (0, signal.SIGTERM)
         ),
     ],

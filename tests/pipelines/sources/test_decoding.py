@@ -113,11 +113,35 @@ class TestModes:
             pixels(encoded(Image.fromarray(deep), image_format)), grey_rgb(GREY)
         )
 
-    def test_sixteen_bits_are_not_rescaled(self):
-        dim = np.array([[0, 2570]], np.uint16)
+    @pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
+    @pytest.mark.parametrize("bits", [8, 10, 12, 14])
+    def test_fewer_bits_in_sixteen_fill_the_range(self, bits, image_format):
+        """A camera of 12 bits writes 0 to 4,095: divided by 257 that would be nearly black."""
+        white = 2**bits - 1
+        deep = np.rint(GREY * (white / 255)).astype(np.uint16)
+        deep[0, :2] = 0, white
+        result, facts = decode(io.BytesIO(encoded(Image.fromarray(deep), image_format)))
+        np.testing.assert_array_equal(result, grey_rgb(np.rint(deep * (255 / white))))
+        assert facts.bits == bits
+
+    def test_fifteen_bits_are_not_rescaled(self):
+        dim = np.array([[0, 2**15]], np.uint16)
         np.testing.assert_array_equal(
-            pixels(encoded(Image.fromarray(dim), "PNG"))[..., 0], [[0, 10]]
+            pixels(encoded(Image.fromarray(dim), "PNG"))[..., 0], [[0, 128]]
         )
+
+    def test_sixteen_bits_of_the_other_byte_order(self):
+        deep = (GREY * np.uint16(257)).astype(">u2")
+        image = Image.frombytes("I;16B", (9, 6), deep.tobytes())
+        np.testing.assert_array_equal(pixels(encoded(image, "TIFF")), grey_rgb(GREY))
+
+    def test_fewer_bits_in_sixteen_of_colour_are_brightened(self):
+        """Pillow has the upper 8 bits only; of 12 bits, 4 are left."""
+        rows = b"".join(b"\0" + (row * np.uint16(16)).astype(">u2").tobytes() for row in RGB)
+        data = png(struct.pack(">IIBBBBB", 9, 6, 16, 2, 0, 0, 0), zlib.compress(rows))
+        result, facts = decode(io.BytesIO(data))
+        np.testing.assert_array_equal(result, RGB // 16 * 17)
+        assert facts.bits == 12
 
     def test_sixteen_bits_of_colour(self):
         rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in RGB)

@@ -141,7 +141,7 @@ POLICIES = {f"{name}{view}": preset(name)[view] for name in PRESETS for view in 
 
 @pytest.mark.usefixtures("eagerly")
 class TestWhole:
-    @pytest.mark.parametrize("name", ["byol0", "byol1", "simclr0", "everything"])
+    @pytest.mark.parametrize("name", ["byol0", "byol1", "stl100", "simclr0", "everything"])
     def test_linear_views_equal_numpy_in_jitter_order(self, name):
         policy, images = POLICIES[name], photos(height=30, width=26)
         views = layer(policy, 24, "bicubic" if name == "byol0" else "bilinear")(
@@ -154,7 +154,7 @@ class TestWhole:
             # them may fall on either side.
             assert (error > 1e-4).mean() < 0.01
 
-    @pytest.mark.parametrize("name", ["byol1", "everything"])
+    @pytest.mark.parametrize("name", ["byol1", "stl100", "everything"])
     def test_exact_views_equal_numpy_and_host_views(self, name):
         policy, images = POLICIES[name], photos(height=22, width=24)
         views, other = (
@@ -200,6 +200,14 @@ class TestBothEngines:
             {"jitter_probability": 0.7, "brightness": 0.2},
             {"jitter_probability": 0.7, "contrast": 0.4},
             {"jitter_probability": 0.7, "contrast": 0.4, "brightness": 0.1},
+            {"jitter_probability": 0.7, "contrast": 0.3, "contrast_center": "zero"},
+            {
+                "jitter_probability": 0.7,
+                "contrast": 0.3,
+                "contrast_center": "zero",
+                "brightness": 0.1,
+            },
+            {"blur_probability": 0.6, "blur_kernel_size": 3, "blur_sigma": (1.5, 1.5)},
             {"grayscale_probability": 0.4},
             {"blur_probability": 0.6},
             {"solarize_probability": 0.5, "solarize_threshold": 0.4},

@@ -55,6 +55,12 @@ OTHERS = {
     "PNG": encoded(piece(9), "PNG"),
 }
 FILES = PLAIN | OTHERS
+DAMAGED = {
+    "no end": PLAIN["colour"][:-2],
+    "zeros for an end": PLAIN["quarter of the colour"][:-2] + bytes(512),
+    "a marker among the pixels": PLAIN["coarse"][:-9] + b"\xff\xe1\0\2" + PLAIN["coarse"][-9:],
+}
+"""JPEGs that Pillow reads, and some of them TensorFlow doesn't."""
 
 
 def photos(files: list[bytes], partly: bool = True) -> Images:
@@ -71,9 +77,10 @@ def mixed(partly: bool = True) -> Images:
 
 
 class TestParts:
-    @pytest.mark.parametrize("name", FILES)
+    @pytest.mark.parametrize("name", FILES | DAMAGED)
     def test_crops_equal_those_of_the_decoded_photo_bitwise(self, name):
-        images, policies = photos([FILES[name]]), (ViewPolicy(crop_area=(0.01, 0.2)), ViewPolicy())
+        images = photos([(FILES | DAMAGED)[name]])
+        policies = (ViewPolicy(crop_area=(0.01, 0.2)), ViewPolicy())
         crops = tf.function(
             lambda params: read_crops(images, tf.constant(0, tf.int64), policies, params),
             autograph=False,
@@ -110,6 +117,12 @@ class TestParts:
             assert received.dtype == tf.uint8
             # Pillow rounds after either axis and has finer weights.
             assert np.abs(received.numpy() - expected).max() <= 4
+
+
+def test_tensorflow_refuses_a_photo_that_the_check_admits():
+    """What `read_crops` has to do without: otherwise the test of DAMAGED would show nothing."""
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        tf.io.decode_and_crop_jpeg(DAMAGED["zeros for an end"], [140, 0, 12, 187], channels=3)
 
 
 class TestEncoded:

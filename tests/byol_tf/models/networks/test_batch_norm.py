@@ -108,12 +108,14 @@ class TestAgainstKeras:
             ours.moving_variance.numpy(), theirs.moving_variance.numpy(), rtol=1e-5
         )
 
-    @pytest.mark.parametrize("disabled", ["center", "scale"])
+    @pytest.mark.parametrize("disabled", [("center",), ("scale",), ("center", "scale")])
     def test_without_offset_or_scale(self, shape, disabled):
-        ours, theirs = pair(shape, **{disabled: False})
+        ours, theirs = pair(shape, **dict.fromkeys(disabled, False))
         np.testing.assert_allclose(
             ours(inputs(shape), training=True), theirs(inputs(shape), training=True), atol=1e-5
         )
+        for one, other in zip(ours.variables, theirs.variables, strict=True):
+            np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-5, err_msg=one.name)
 
 
 def test_batch_of_one_is_its_own_mean():
@@ -139,3 +141,14 @@ def test_batch_norm_is_not_synchronised_on_one_replica():
     assert not batch_norm("bn").synchronized
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
         assert not batch_norm("bn").synchronized
+
+
+@pytest.mark.parametrize("policy", ["bfloat16", "float16", "float64"])
+def test_policies_without_float32_weights_use_keras_code(policy):
+    """The kernel has no such gamma."""
+    outputs = [
+        layer_class(dtype=policy)(inputs(SHAPES[1]), training=True)
+        for layer_class in (BatchNorm, keras.layers.BatchNormalization)
+    ]
+    assert outputs[0].dtype == policy
+    np.testing.assert_allclose(*(tf.cast(x, tf.float32) for x in outputs), atol=0.05)

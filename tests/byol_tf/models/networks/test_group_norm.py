@@ -83,6 +83,19 @@ def test_variables_and_gradients_equal_keras(shape):
         assert relative_error(one, other) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "options", [{"scale": False}, {"center": False}, {"gamma_initializer": "zeros"}]
+)
+def test_options_equal_keras(options):
+    shape = SHAPES[0]
+    ours = GroupNorm(4, **options)
+    theirs = keras.layers.GroupNormalization(4, epsilon=1e-5, **options)
+    assert relative_error(ours(inputs(shape)) + 1.0, theirs(inputs(shape)) + 1.0) < 1e-5
+    assert [(v.name, v.shape) for v in ours.variables] == [
+        (v.name, v.shape) for v in theirs.variables
+    ]
+
+
 def test_initial_output_is_normalised():
     layer = GroupNorm(2)
     outputs = layer(inputs((3, 4, 4, 6))).numpy().reshape(3, 16, 2, 3)
@@ -144,6 +157,15 @@ def test_indivisible_channels_are_an_error():
         match="stem_gn: expected a number of channels that 16 groups divide; received 24",
     ):
         GroupNorm(16, name="stem_gn").build((None, 24))
+
+
+@pytest.mark.parametrize("shape", [(None, 16), (None, 1, 1, 16)])
+def test_groups_of_one_number_are_an_error(shape):
+    """Each would be normalised to 0."""
+    with pytest.raises(ValueError, match="expected several numbers in each of 16 groups"):
+        GroupNorm(16).build(shape)
+    GroupNorm(16).build((None, 2, 1, 16))
+    GroupNorm(16).build((None, None, None, 16))
 
 
 def test_defaults_are_the_papers():

@@ -96,3 +96,30 @@ def test_initialisation_is_by_fan_in_and_independent():
     assert np.isclose(last.std(), 400**-0.5, rtol=0.02)
     assert np.abs(np.corrcoef(first.ravel(), last[:256].ravel())[0, 1]) < 0.02
     assert not head.get_layer("projector_hidden").bias.numpy().any()
+
+
+@pytest.mark.parametrize("normalization", ["batch", "layer", "group"])
+@pytest.mark.parametrize(("scale", "center"), [(False, False), (True, False), (False, True)])
+def test_output_normalization_without_scale_or_offset(normalization, scale, center):
+    head = mlp_head(
+        7,
+        32,
+        16,
+        "projector",
+        normalization=normalization,
+        normalize_output=True,
+        output_scale=scale,
+        output_center=center,
+    )
+    names = [variable.name for variable in head.layers[-1].trainable_variables]
+    assert names == ["gamma"] * scale + ["beta"] * center
+    assert len(head.layers[2].trainable_variables) == 2  # the hidden layer keeps both
+
+
+def test_last_layer_may_have_a_bias():
+    head = mlp_head(6, 10, 4, "predictor", output_bias=True)
+    x = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
+    before = head(x).numpy()
+    bias = np.array([1.0, 2.0, 3.0, 4.0])
+    head.get_layer("predictor_output").bias.assign(bias)
+    np.testing.assert_allclose(head(x), before + bias, rtol=1e-5, atol=1e-5)

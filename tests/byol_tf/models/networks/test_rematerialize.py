@@ -69,6 +69,14 @@ class SubclassedModel(keras.Model):
         return images
 
 
+def calls_a_layer_often() -> keras.Model:
+    inputs, shared = keras.Input((4,)), keras.layers.Dense(4)
+    x = keras.layers.Dense(4)(inputs)
+    for _ in range(4):
+        x = shared(x)
+    return keras.Model(inputs, keras.layers.Dense(4)(x), name="mine")
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -82,6 +90,7 @@ class SubclassedModel(keras.Model):
             ),
             '"mine" would use other random numbers',
         ),
+        (calls_a_layer_often(), r'expected an encoder that Keras can cut .*; "mine" it can\'t'),
     ],
 )
 def test_unsupported_models_are_errors(model, message):

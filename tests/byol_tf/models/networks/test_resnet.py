@@ -244,3 +244,29 @@ def test_first_layer_has_the_channels_that_the_config_checks(name, channels):
 def test_unknown_encoder_is_an_error():
     with pytest.raises(ValueError, match=r"expected one of convnet, resnet18, .*; received 'vgg'"):
         build_encoder("vgg", 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "normalization"),
+    [
+        ("resnet18", "2", "batch"),
+        pytest.param("resnet18", "2", "group", marks=pytest.mark.long),
+        pytest.param("resnet50", "3", "batch", marks=pytest.mark.long),
+    ],
+)
+def test_zero_init_residual_starts_blocks_as_the_identity(name, last, normalization):
+    """As torchvision's `zero_init_residual` and SimCLR's `init_zero`."""
+    model = build_encoder(name, 32, 0.25, normalization=normalization, zero_init_residual=True)
+    short = {"batch": "bn", "group": "gn"}[normalization]
+    layers = [layer for layer in model.layers if hasattr(layer, "gamma")]
+    zero = [layer.name for layer in layers if not layer.gamma.numpy().any()]
+    assert zero == [
+        f"group{group + 1}_block{block + 1}_{short}{last}"
+        for group, blocks in enumerate(BLOCKS[name])
+        for block in range(blocks)
+    ]
+    block = "group1_block2"  # without a convolution in its shortcut
+    outputs = [model.get_layer(layer).output for layer in ("group1_block1_relu", f"{block}_relu")]
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    before, after = keras.Model(model.input, outputs)(images)
+    np.testing.assert_array_equal(before, after)

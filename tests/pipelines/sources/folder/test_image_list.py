@@ -105,7 +105,7 @@ def test_missing_files_are_skipped_and_listed(shelf):
         (
             "x.txt",
             "photos/00.png\n\n\tcat\n",
-            r"x\.txt:3: expected a path, or a path and a class; received no path",
+            r"x\.txt:3: a label \('cat'\) without a path",
         ),
         (
             "x.txt",
@@ -117,14 +117,18 @@ def test_missing_files_are_skipped_and_listed(shelf):
             "photos/a, b.png,cat\n",
             r"x\.csv:1: expected a path, or a path and a class; received 3 fields",
         ),
-        ("x.csv", '"photos/00.png,cat\n', r"x\.csv:1: expected a path, or a path and a class; "),
+        (
+            "x.csv",
+            '"photos/00.png,cat\n',
+            r"x\.csv:1: expected a quote at both ends of a field, or at none ",
+        ),
         ("x.txt", "a\0b\n", r"x\.txt:1: .* received a zero byte"),
         (
             "x.txt",
             "photos/00.png\n# again\n./photos/00.png\n",
             r"x\.txt:3: photos/00.png stands in line 1 already",
         ),
-        ("x.txt", "\ta\n" * 9, r"x\.txt:5: [^\n]*\nand 4 more"),
+        ("x.txt", "\ta\n" * 29, r"x\.txt:20: [^\n]*\n... and 9 more"),
         (
             "x.txt",
             "photos/00.png,cat\n",
@@ -150,3 +154,30 @@ def test_missing_list_is_rejected(tmp_path):
         match=rf"data.root: {tmp_path}/list.txt: expected a list of photos; No such file",
     ):
         plan_source("folder", root=str(tmp_path / "list.txt"))
+
+
+def test_plan_counts_missing_photos_and_unread_columns(shelf):
+    (shelf / "some.csv").write_text(
+        "path,label,split\n"
+        + "".join(f"photos/{number:02}.png,{number % 2},train\n" for number in range(30))
+    )
+    plan = plan_source("folder", root=str(shelf / "some.csv"), max_unreadable_fraction=0.5)
+    assert (
+        "skipped: 10 that can't be read: photos/20.png and 9 more: No such file or directory"
+    ) in plan.notes
+    assert "columns that aren't read: split" in plan.notes
+    assert plan.class_counts == {"0": 10, "1": 10}
+    with pytest.raises(
+        SourceError,
+        match=r"some\.csv: 10 of 30 files can't be read.*max_unreadable_fraction=0\.34 skips them",
+    ):
+        plan_source("folder", root=str(shelf / "some.csv"))
+
+
+@pytest.mark.parametrize("choice", ["classes", "splits"])
+def test_list_has_no_folders_to_lay_out(shelf, choice):
+    (shelf / "x.txt").write_text("photos/00.png\tcat\nphotos/01.png\tdog\n")
+    with pytest.raises(SourceError, match=r'data\.layout: expected "auto" or "flat" for a list'):
+        plan_source("folder", root=str(shelf / "x.txt"), layout=choice)
+    plan = plan_source("folder", root=str(shelf / "x.txt"), layout="flat")
+    assert (dict(plan.counts), plan.classes) == ({"pretrain": 2, "train": 0, "test": 0}, 0)

@@ -197,7 +197,7 @@ class TestWrongLayouts:
         photo(tmp_path / "a.png")
         with pytest.raises(
             SourceError,
-            match=r"is a file; a folder of photos, or a list of them \(.txt, .csv\), is needed",
+            match=r"is a file; a folder of photos, or a list of them \(.txt, .csv, .tsv\), is needed",
         ):
             plan_source("folder", root=str(tmp_path / "a.png"))
 
@@ -303,9 +303,10 @@ class TestUnreadable:
             open_source("folder", root=str(root), max_unreadable_fraction=0.05)
         begins = (
             f"{root}: 5 of 46 files can't be read, more than data.max_unreadable_fraction = 0.05 "
-            "allows. For example "
+            "allows; data.max_unreadable_fraction=0.11 skips them. For example "
         )
         assert str(caught.value).startswith(begins + "cut.jpg: image file is truncated")
+        assert len(caught.value.reasons) == 5
 
     def test_labels_stay_with_their_photos(self, tmp_path):
         root = tree(tmp_path, {"train/cat": 5, "train/dog": 5, "test/cat": 3, "test/dog": 3})
@@ -444,7 +445,7 @@ class TestFacts:
             "grey 1",
             "turned upright as EXIF says: 1",
             "1 file(s) are exact copies",
-            "1 test photo(s)",
+            "1 of 5 test photo(s) are also among the photos to learn from",
         ):
             assert part in notes
 
@@ -492,6 +493,6 @@ def test_large_photos_of_one_size_have_no_batch_shape(tmp_path, cache):
 def test_class_with_name_of_a_split_is_rejected(tmp_path, name):
     root = tree(tmp_path, {"bus": 3, "car": 3, name: 3})
     with pytest.raises(
-        SourceError, match=rf"has {name}/ next to bus, car\. If it is a class, give it another name"
+        SourceError, match=rf"has {name}/ next to bus, car\. Set data\.layout: classes "
     ):
         plan_source("folder", root=str(root))

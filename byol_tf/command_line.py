@@ -1,0 +1,252 @@
+"""What all commands share: their parser, and how they end.
+
+A command ends with an exit code and at most one line on stderr: for what the user has to change,
+for a disk that refuses, and for a signal. Its output can fail without ending it.
+"""
+
+import argparse
+import contextlib
+import functools
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from byol_tf import __version__
+from byol_tf.errors import (
+    ConfigError,
+    ConversionError,
+    DeviceError,
+    EmbedError,
+    OutputError,
+    ProtocolError,
+    RunFolderError,
+    WorkKept,
+)
+from byol_tf.logs import configure_logging, ignore_output_errors
+from pipelines.sources.base import SourceError
+
+USAGE_ERROR = 2
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+)
+"""The signals that ask a process to stop; Windows has no SIGHUP."""
+PARENT_VARIABLE = "BYOL_TF_PARENT"
+"""Environment variable with the id of the process with which a command shall stop."""
+_PARENT_SECONDS = 1.0
+_USER_ERRORS = (
+    ConfigError,
+    ConversionError,
+    DeviceError,
+    EmbedError,
+    OutputError,
+    ProtocolError,
+    RunFolderError,
+    SourceError,
+)
+
+Main = Callable[[list[str] | None], int]
+"""The `main` of a command: from its arguments (None: those of the process) to its exit code."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose error on unknown arguments names the options that they may stand for."""
+
+    keys: Sequence[str] = ()
+    recipes: Sequence[str] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Prints usage and message, and exits with 2."""
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        super().error(message + hint_at_options(unknown, self.keys, self.recipes))
+
+
+def command_parser(
+    keys: Sequence[str] = (), recipes: Sequence[str] = (), **options: Any
+) -> argparse.ArgumentParser:
+    """Returns a parser of a command's arguments, with `--version`.
+
+    Args:
+        keys: of the config that the command's `--set` changes.
+        recipes: the packaged configs that its `--config` takes.
+        **options: as of `argparse.ArgumentParser`.
+    """
+    parser = _Parser(**options)
+    parser.keys, parser.recipes = keys, recipes
+    parser.add_argument("--version", action="version", version=f"byol_tf {__version__}")
+    return parser
+
+
+def ends_with_exit_code(main: Callable[[list[str]], int]) -> Main:
+    """Decorates the `main` of a command, which then returns an exit code whatever happens.
+
+    While it runs, no write to stdout or stderr fails, log records are printed, and the first
+    SIGINT, SIGTERM or SIGHUP raises `KeyboardInterrupt` in it; a second one ends the process at
+    once. An exception that isn't expected is raised as it is.
+
+    Args:
+        main: returns the exit code; raises one of the errors of `byol_tf.errors`, or `OSError`,
+            for what the user has to change.
+    """
+
+    @functools.wraps(main)
+    def wrapper(arguments: list[str] | None = None) -> int:
+        ignore_output_errors()
+        configure_logging()
+        stop = _StopSignals()
+        try:
+            with stop:
+                return main(sys.argv[1:] if arguments is None else arguments)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            # After a signal any exception: libraries turn a KeyboardInterrupt into their own.
+            if stop.received is not None or isinstance(error, KeyboardInterrupt):
+                number = stop.received or signal.SIGINT
+                kept = f"; {error}" if isinstance(error, WorkKept) and str(error) else ""
+                _print_error(f"\nstopped by {signal.Signals(number).name}{kept}")
+                return 128 + number
+            if isinstance(error, _USER_ERRORS):
+                _print_error(str(error))
+            elif isinstance(error, OSError):
+                _print_error(_os_error_text(error))
+            else:
+                raise
+            return USAGE_ERROR
+
+    return wrapper
+
+
+def run_command(main: Main) -> NoReturn:
+    """Runs a command as a process, which exits at once with the exit code of `main`.
+
+    All that a command writes is written then. Python's own exit would join TensorFlow's threads,
+    of which one that still reads an image may wait for Python in turn: runs that had saved after a
+    signal never ended. It would also report an output that is closed.
+    """
+    code = 1
+    try:
+        _stop_with_parent()
+        code = main(None)
+    except SystemExit as ended:  # argparse's
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody reads it
+                stream.flush()
+        os._exit(code)
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Checks that a folder can be written, before the work whose results go there; leaves no file.
+
+    Args:
+        folder: it needn't exist: then the nearest folder above it is tried.
+        option: the folder's name in the message.
+
+    Raises:
+        OutputError: if no file can be made there.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=_nearest_existing(folder.absolute())):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{option} {folder}: can't be written: {error.strerror or error}"
+        ) from error
+
+
+def _nearest_existing(path: Path) -> Path:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return _nearest_existing(path.parent)
+    return path
+
+
+def hint_at_options(unknown: Sequence[str], keys: Sequence[str], recipes: Sequence[str]) -> str:
+    """Returns which options the unknown arguments of a command may stand for; "" if none is known.
+
+    Args:
+        unknown: the arguments, such as `--epochs 5` or `tiny.json`.
+        keys: dotted keys of a config.
+        recipes: names of the packaged configs.
+    """
+    hints = []
+    for position, word in enumerate(unknown):
+        name, _, value = word.partition("=")
+        if name.startswith("--"):
+            name = name[2:].replace("-", "_")
+            following = unknown[position + 1 : position + 2]
+            value = value or next((text for text in following if text[:1] != "-"), "VALUE")
+            hints += [
+                f"--set {key}={value}" for key in keys if key == name or key.endswith(f".{name}")
+            ]
+        elif word.endswith(".json") or word in recipes:
+            hints.append(f"--config {word}")
+        elif "=" in word and name in keys:
+            hints.append(f"--set {word}")
+    return f"; did you mean {' or '.join(hints)}?" if hints else ""
+
+
+class _StopSignals:
+    """Context manager that raises `KeyboardInterrupt` at the first signal that asks to stop.
+
+    A second one ends the process at once. Signals that are ignored already stay ignored (`nohup`).
+
+    Attributes:
+        received: the number of the first one; None while there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # no signal arrives here, and Python lets no other thread set handlers
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._stop)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + number)
+        self.received = number
+        raise KeyboardInterrupt
+
+
+def _stop_with_parent() -> None:
+    """Sends this process SIGTERM when the one that `PARENT_VARIABLE` names has ended."""
+    parent = os.environ.pop(PARENT_VARIABLE, "")
+    if not parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(_PARENT_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def _os_error_text(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return reason if error.filename is None else f"{error.filename}: {reason}"
+
+
+def _print_error(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

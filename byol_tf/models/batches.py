@@ -1,0 +1,100 @@
+"""Checks of the batches that a step gets, with sentences that say what a batch is."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+_MARK = "byol_tf: "
+
+
+def check_views(views: object, count: int) -> list[tf.Tensor]:
+    """Returns the views of a batch.
+
+    Args:
+        views: `[N, ...]` each, in a tuple or list. A None at its end, which Keras'
+            `train_on_batch` adds, is dropped.
+        count: of views.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(views, tuple | list):
+        views = [
+            tf.convert_to_tensor(view) if isinstance(view, np.ndarray) else view
+            for view in views
+            if view is not None
+        ]
+        ranks = {getattr(getattr(view, "shape", None), "rank", None) for view in views}
+        if len(views) == count and len(ranks) == 1 and None not in ranks:
+            return views
+    names = ", ".join(f"view{index + 1}" for index in range(count))
+    raise ValueError(
+        f"expected batches of {count} views of each image, ({names}), tensors [N, H, W, 3]; "
+        f"received {_described(views)}"
+    )
+
+
+def _described(data: object) -> str:
+    if isinstance(data, tuple | list):
+        return f"{len(data)}: ({', '.join(map(_described, data))})"
+    shape = getattr(data, "shape", None)
+    if shape is None:
+        return f"a {type(data).__name__}"
+    if shape.rank is None:
+        return "a tensor of unknown shape"
+    return f"a tensor [{', '.join('N' if size is None else str(size) for size in shape)}]"
+
+
+def equal_shares(views: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns the views, after a check that all replicas have as many images.
+
+    A loss is a mean over a replica's images, and a gradient the mean of those of all replicas. To
+    be called in replica context. Without a size known at tracing, a step checks its batch first.
+    """
+    context = tf.distribute.get_replica_context()
+    replicas = context.num_replicas_in_sync
+    if replicas == 1 or views[0].shape[0] is not None:
+        return list(views)
+    own = tf.cast(tf.shape(views[0])[0], tf.float32)
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, own)
+    return _only_if(
+        own * replicas == total,
+        views,
+        f"expected batches that {replicas} replicas divide, as by batch(n, drop_remainder=True); "
+        "received images:",
+        total,
+    )
+
+
+def micro_batches(views: Sequence[tf.Tensor], count: int) -> list[tf.Tensor]:
+    """Returns the views `[N, ...]` as `[count, N / count, ...]`.
+
+    Raises:
+        ValueError: if `count` doesn't divide N; where N isn't known at tracing, in the step.
+    """
+    size = views[0].shape[0]
+    expected = "gradient_accumulation_steps: expected a divisor of the "
+    if size is None:
+        size = tf.shape(views[0])[0]
+        text = f"{expected}images of a replica's batch, as by batch(n, drop_remainder=True)"
+        views = _only_if(size % count == 0, views, f"{text}; received {count}, and images:", size)
+    elif size % count:
+        raise ValueError(f"{expected}{size} images of a replica's batch; received {count}")
+    return [tf.reshape(view, (count, -1, *view.shape[1:])) for view in views]
+
+
+def _only_if(
+    condition: tf.Tensor, views: Sequence[tf.Tensor], text: str, number: tf.Tensor
+) -> list[tf.Tensor]:
+    """Returns the views; the step fails before it uses them where the condition is false."""
+    check = tf.debugging.Assert(condition, [_MARK + text, tf.cast(number, tf.int32)])
+    with tf.control_dependencies([check]):
+        return [tf.identity(view) for view in views]
+
+
+def refusal(error: tf.errors.InvalidArgumentError) -> str | None:
+    """Returns the sentence of a check of this module that failed in a step, else None."""
+    found = re.search(rf"\[{_MARK}(.*?)\] \[(\d+)\]", str(error), re.DOTALL)
+    return found and f"{found[1]} {found[2]}".replace("\\'", "'")

@@ -1,0 +1,46 @@
+"""Image sources of configs; importable without TensorFlow."""
+
+import logging
+from typing import Any
+
+from byol_tf.config.schema import Config
+from byol_tf.runs.folder import RunFolder, read_environment
+from pipelines.sources import Source
+
+logger = logging.getLogger(__name__)
+
+
+def source_options(config: Config) -> dict[str, Any]:
+    """Returns the arguments for `open_source` and `plan_source` that a config names."""
+    data = config.data
+    return {
+        "source": data.source,
+        "root": data.root,
+        "layout": data.layout,
+        "archive": data.archive,
+        "pretrain": data.pretrain,
+        "pretrain_images": data.pretrain_images,
+        "image_size": data.image_size,
+        "cache": data.cache,
+        "max_unreadable_fraction": data.max_unreadable_fraction,
+        "seed": config.seed,
+    }
+
+
+def warn_of_other_images(folder: RunFolder, source: Source) -> None:
+    """Logs a warning if a folder of photos isn't as it was when a run was started.
+
+    Args:
+        folder: of the run.
+        source: the images that its config names, as they are now.
+    """
+    try:
+        fingerprint = read_environment(folder.environment)["data_fingerprint"]
+    except (OSError, ValueError, KeyError):  # a record that nothing depends on
+        return
+    if source.manifest is not None and source.fingerprint != fingerprint:
+        logger.warning(
+            "the photos aren't those that %s was trained on: some were added, changed or removed, "
+            "and what follows is of the photos that are there now",
+            folder.root,
+        )

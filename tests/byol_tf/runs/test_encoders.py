@@ -1,0 +1,197 @@
+"""Encoder files that commands take, written from Python."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from byol_tf import (
+    BYOL,
+    TargetUpdate,
+    build_encoder,
+    constant_tau,
+    export_encoder,
+    inference_model,
+    mlp_head,
+)
+from byol_tf.embed.__main__ import main as embed
+from byol_tf.errors import ProtocolError
+from byol_tf.runs.encoders import load_encoder_file
+from tests.helpers import tiny
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
+
+
+def photos() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (3, 20, 31, 3), dtype=np.uint8)
+
+
+def float_encoder(first: keras.Layer) -> keras.Model:
+    images = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(4, 3)(first(images))
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def test_float_encoder_without_known_normalisation_is_refused(tmp_path):
+    path = tmp_path / "encoder.keras"
+    float_encoder(keras.layers.Conv2D(3, 1)).save(path)
+    with pytest.raises(
+        ProtocolError,
+        match=r"received one of float32 images, whose normalisation isn't known. In Python, "
+        r"byol_tf.export_encoder\(byol_tf.inference_model\(encoder, size, mean, std\), folder\)",
+    ):
+        load_encoder_file(path)
+
+
+def test_float_encoder_that_scales_pixels_itself_is_loaded(tmp_path):
+    path = tmp_path / "encoder.keras"
+    encoder = float_encoder(keras.layers.Rescaling(1 / 127.5, -1.0))
+    encoder.save(path)
+    np.testing.assert_allclose(
+        load_encoder_file(path)(photos()), encoder(photos().astype(np.float32)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("file", ["encoder", "encoder.keras"])
+def test_exported_encoder_of_a_python_model_is_loaded(file, tmp_path):
+    model = tiny.model()
+    inference = inference_model(model.encoder, tiny.SIZE, MEAN, STD)
+    export_encoder(inference, tmp_path)
+    loaded = load_encoder_file(tmp_path / file)
+    np.testing.assert_allclose(loaded(photos()), inference(photos()), rtol=1e-4, atol=1e-5)
+    assert (tmp_path / "USAGE.md").exists()
+
+
+def test_encoder_with_a_lambda_is_exported_as_a_saved_model_only(tmp_path, caplog):
+    images = keras.Input((tiny.SIZE, tiny.SIZE, 3))
+    x = keras.layers.Lambda(lambda x: x / 2.0)(images)
+    encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+    inference = inference_model(encoder, tiny.SIZE, MEAN, STD)
+    (tmp_path / "encoder.keras").write_text("of an earlier encoder")
+    export_encoder(inference, str(tmp_path))
+    assert "encoder.keras: not written: it contains keras.layers.Lambda" in caplog.text
+    assert not (tmp_path / "encoder.keras").exists()
+    np.testing.assert_allclose(
+        load_encoder_file(tmp_path / "encoder")(photos()), inference(photos()), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_export_of_a_bare_encoder_names_the_model_to_pass(tmp_path):
+    with pytest.raises(ValueError, match=r"inference_model\(encoder, size, mean, std\) builds one"):
+        export_encoder(tiny.encoder(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# from training to embeddings, encoder by encoder
+
+
+def of_keras(name: str, **options) -> keras.Model:
+    build = getattr(keras.applications, name)
+    shape = (32, 32, 3)
+    return build(input_shape=shape, include_top=False, weights=None, pooling="avg", **options)
+
+
+def nested() -> keras.Model:
+    inner = build_encoder("convnet", 32, 0.25)
+    return keras.Sequential([keras.Input((32, 32, 3)), inner, keras.layers.Dense(8)])
+
+
+def with_operators() -> keras.Model:
+    images = keras.Input((32, 32, 3))
+    x = keras.ops.relu(keras.layers.Conv2D(8, 3, strides=2)(images * 2 - 1))
+    return keras.Model(images, keras.ops.mean(x, axis=(1, 2)))
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Subclassed(keras.Model):
+    """Calls layers of its own; `get_config` has its argument."""
+
+    def __init__(self, features: int = 8, **kwargs):
+        super().__init__(**kwargs)
+        self.features = features
+        self.conv = keras.layers.Conv2D(features, 3, strides=2)
+        self.norm = keras.layers.BatchNormalization()
+        self.pool = keras.layers.GlobalAveragePooling2D()
+
+    def call(self, images, training=None):
+        return self.pool(self.norm(self.conv(images), training=training))
+
+    def get_config(self):
+        return super().get_config() | {"features": self.features}
+
+
+def subclassed() -> keras.Model:
+    model = Subclassed()
+    model(np.zeros((1, 32, 32, 3), np.float32))
+    return model
+
+
+def with_lambda() -> keras.Model:
+    images = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(8, 3)(keras.layers.Lambda(lambda x: x / 2.0)(images))
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+
+
+ENCODERS = {
+    "convnet": lambda: build_encoder("convnet", 32, 0.5),
+    "resnet18, batch": lambda: build_encoder("resnet18", 32, 0.25),
+    "resnet18, group": lambda: build_encoder("resnet18", 32, 0.25, normalization="group"),
+    "MobileNet": lambda: of_keras("MobileNet", alpha=0.25),
+    "MobileNetV3Small": lambda: of_keras("MobileNetV3Small", alpha=0.35, minimalistic=True),
+    "EfficientNetV2B0": lambda: of_keras("EfficientNetV2B0"),
+    "DenseNet121": lambda: of_keras("DenseNet121"),
+    "ConvNeXtTiny": lambda: of_keras("ConvNeXtTiny"),
+    "nested": nested,
+    "with operators": with_operators,
+    "subclassed": subclassed,
+    "with a Lambda": with_lambda,
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoder_trains_saves_exports_and_embeds(name, tmp_path, capsys):
+    """`-s` prints how far each loaded encoder is from the trained one."""
+    encoder = ENCODERS[name]()
+    width = int(encoder(np.zeros((1, 32, 32, 3), np.float32)).shape[-1])
+    model = BYOL(encoder, mlp_head(width, 32, 16, "projector"), mlp_head(16, 32, 16, "predictor"))
+    model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+    views = np.random.default_rng(0).normal(size=(2, 8, 32, 32, 3)).astype(np.float32)
+    before = encoder.get_weights()
+    pairs = tf.data.Dataset.from_tensors(tuple(views)).repeat(2)
+    model.fit(pairs, callbacks=[TargetUpdate(constant_tau(0.9))], shuffle=False, verbose=0)
+    moved = max(np.abs(a - b).max() for a, b in zip(encoder.get_weights(), before, strict=True))
+    assert moved > 1e-5
+
+    model.save(tmp_path / "byol.keras")
+    loaded = keras.models.load_model(tmp_path / "byol.keras", safe_mode=name != "with a Lambda")
+    for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    inference = inference_model(encoder, 32, MEAN, STD)
+    export_encoder(inference, tmp_path / "exported")
+    expected = inference(photos()).numpy()
+    differences = {}
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photos()[0]).save(tmp_path / "photos" / "photo.png")
+    files = ["encoder"] if name == "with a Lambda" else ["encoder", "encoder.keras"]
+    for file in files:
+        outputs = load_encoder_file(tmp_path / "exported" / file)(photos()).numpy()
+        differences[file] = np.abs(outputs - expected).max() / np.abs(expected).max()
+        assert differences[file] < 1e-4
+        words = [
+            "--encoder",
+            str(tmp_path / "exported" / file),
+            "--images",
+            str(tmp_path / "photos"),
+        ]
+        assert embed([*words, "--out", str(tmp_path / f"embedded-{file}")]) == 0
+        rows = np.load(tmp_path / f"embedded-{file}" / "embeddings.npz")["embeddings"]
+        np.testing.assert_allclose(rows[0], expected[0], rtol=1e-3, atol=1e-4)
+    assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == [
+        "USAGE.md",
+        *files,
+    ]
+    with capsys.disabled():
+        print(f"{name}: {', '.join(f'{file} {value:.1e}' for file, value in differences.items())}")
