@@ -242,6 +242,7 @@ class Experiment:
             raise
 
     def _run_chief(self, lock: RunLock, command: list[str], verbose: int | str) -> dict[str, Any]:
+        lock.check_owner()  # reading the images may have taken an hour
         with contextlib.closing(EventLog(self.folder.logs)) as events:
             start = self._initialize_or_resume(command)
             if self.workers.count > 1:

@@ -50,15 +50,17 @@ def join_workers(cluster: Cluster, devices: Devices) -> "Workers":
     channel = FailureChannel(cluster.index, len(cluster.addresses))
     channel.start(connections)
     compat.set_coordination_timeouts(silence, silence)
+    # All workers are there, so what follows takes a moment. If one ends in that moment, TensorFlow
+    # waits for it with Python's lock held, so that no thread and no handler of this process runs.
+    # TensorFlow's own time-out ends that, or the system's action at SIGINT or SIGHUP; at SIGTERM
+    # TensorFlow sets a handler of its own, which we replace again. Older TensorFlows have no such
+    # time-out: then a timer outside Python ends the process.
+    faulthandler.dump_traceback_later(60 + 2 * silence, exit=True)
     try:
-        # All workers are there, so this takes a moment. If one ends in that moment, TensorFlow
-        # waits for it with Python's lock held, so that no thread and no handler of this process
-        # runs. TensorFlow's own time-out ends that, or the system's action at SIGINT or SIGHUP; at
-        # SIGTERM TensorFlow sets a handler of its own, which we replace again.
-        faulthandler.dump_traceback_later(2 * silence, exit=True)  # older ones wait for ever
         with default_signal_actions():
             strategy = build_strategy("multi_worker")
     except DeviceError as error:
+        faulthandler.cancel_dump_traceback_later()
         channel.wait_for_failure()  # of a worker that has ended, which is the better reason
         if isinstance(error.__cause__, tf.errors.DeadlineExceededError):
             reason = f"a worker was lost: TensorFlow has waited {silence:.0f} s to connect all"
@@ -67,8 +69,7 @@ def join_workers(cluster: Cluster, devices: Devices) -> "Workers":
             raise WorkerLost(reason) from error
         channel.announce(_USAGE_ERROR, f"can't continue: {error}")
         raise
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+    faulthandler.cancel_dump_traceback_later()
     return Workers(strategy, channel)
 
 

@@ -198,7 +198,7 @@ class _Wait:
             raise WorkerLost(error)
         if waited >= self._next_reminder:
             self._next_reminder += self._interval
-            logger.info(
+            logger.warning(  # workers that aren't the chief log nothing less
                 f"{self._worker} has waited {waited:.0f} s for {names}, "
                 f"and gives up after {self._timeout:.0f} s"
             )

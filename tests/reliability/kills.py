@@ -201,7 +201,7 @@ def remove_protection(protection: str) -> None:
     """Replaces a protection by what a simpler program would do."""
     if protection == "rename":
 
-        def in_place(folder, epoch, step, arrays, state):
+        def in_place(folder, epoch, step, arrays, state, *_):
             path = folder / (f"epoch-{epoch:04d}-step-{step:06d}" if step else f"epoch-{epoch:04d}")
             path.mkdir(parents=True)
             checkpoint_format.write_files(path, epoch, step, arrays, state)

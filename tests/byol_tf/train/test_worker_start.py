@@ -1,6 +1,7 @@
 """The real command, with TensorFlow, where another worker is missing or ends at the start."""
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -57,6 +58,11 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
     return code if code >= 0 else 128 - code, output + errors
 
 
+def files_in(folder: Path) -> set[str]:
+    """Names of all files: a chief's new folder has its config, by which a restart finds it."""
+    return {path.name for path in folder.rglob("*") if path.is_file()}
+
+
 @contextlib.contextmanager
 def waiting(folder: Path, index: int) -> Iterator[subprocess.Popen]:
     """A worker that waits for the other one, before TensorFlow starts."""
@@ -93,7 +99,7 @@ def test_signal_ends_a_worker_that_waits_for_the_others(tmp_path, index, number)
         code, output = ended(process)
     assert code == 128 + number
     assert f"{signal.Signals(number).name}: exiting at once" in output
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) <= {"config.json"}
 
 
 @pytest.mark.long
@@ -107,10 +113,12 @@ def test_missing_worker_is_named_every_30_seconds_until_exit_75(tmp_path, index,
     with started(line, addresses, index) as process:
         code, output = ended(process)
     assert code == 75
-    assert f"worker {index + 1} of 2 has waited 30 s for {host}:{port}" in output
-    assert f"worker {index + 1} of 2 has waited 36 s for {host}:{port}" in output
+    waited = rf"worker {index + 1} of 2 has waited (\d+) s for {re.escape(host)}:{port}( \(.*\))?"
+    reminder = re.search(rf"{waited}, and gives up after 36 s", output)
+    assert int(reminder[1]) >= 30, output
+    assert int(re.search(rf"{waited} and gives up", output)[1]) >= 36
     assert "Traceback" not in output
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) <= {"config.json"}
 
 
 @contextlib.contextmanager
@@ -139,7 +147,7 @@ def test_worker_that_ends_before_tensorflow_connects_is_lost(tmp_path, index):
     assert code == 75, output
     assert f"worker {2 - index} of 2 was lost: its connection was closed" in output
     assert "Traceback" not in output
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) <= {"config.json"}
 
 
 @pytest.mark.long
@@ -160,4 +168,4 @@ def test_signal_ends_a_worker_inside_tensorflow(tmp_path, index, number):
         process.send_signal(number)
         code, output = ended(process)
     assert code == 128 + number, output
-    assert list(tmp_path.iterdir()) == []
+    assert files_in(tmp_path) <= {"config.json"}
