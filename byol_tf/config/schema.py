@@ -30,8 +30,8 @@ Positive = Annotated[float, Field(gt=0.0)]
 Minutes = Annotated[float, Field(ge=0.05, le=7 * 24 * 60)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Text = Annotated[str, Field(min_length=1)]
-# Larger numbers overflow where TensorFlow and NumPy count elements.
-_MAX_WIDTH, _MAX_IMAGES = 10**6, 10**9
+# Larger numbers overflow where elements are counted, or take all memory before a check is reached.
+_MAX_WIDTH, _MAX_IMAGES = 10**6, 10**8
 Width = Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
 FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
 # not strict, as JSON has lists and no tuples

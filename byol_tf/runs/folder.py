@@ -192,6 +192,8 @@ class RunFolder:
                 self.history.unlink(missing_ok=True)
             if skipped:
                 write_csv(self.skipped, SKIPPED_COLUMNS, skipped)
+            else:
+                self._remove_damaged_skipped()
         except OSError as error:
             raise RunFolderError(
                 f"{self.root}: expected a folder that can be written; received {error}"
@@ -203,6 +205,15 @@ class RunFolder:
             for name in sorted(set(first) | set(current))
             if first_start and first.get(name) != current.get(name)
         ]
+
+    def _remove_damaged_skipped(self) -> None:
+        """Removes a `skipped.csv` that is no table, which nothing could be added to."""
+        try:
+            read_csv(self.skipped, SKIPPED_COLUMNS)
+        except FileNotFoundError:
+            return
+        except ValueError:
+            self.skipped.unlink()
 
     def trained_epochs(self) -> int:
         """Returns the last epoch in the history; 0 where there is none.
@@ -217,8 +228,8 @@ class RunFolder:
             return 0
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise RunFolderError(
-                f"{self.history}: expected the table that a run wrote; received {error}. Name "
-                "another --run-dir"
+                f"{self.history}: expected the table that a run wrote; received {error}. Remove "
+                "it, and the resumed run writes it again from its checkpoint"
             ) from error
 
     def list_skipped(self, path: str, reason: str) -> None:

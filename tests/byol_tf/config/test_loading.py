@@ -170,11 +170,11 @@ WRONG_VALUES = [
     ),
     (
         {"data__pretrain_images": 0},
-        "data.pretrain_images: expected a whole number from 1 to 1000000000, or null; received 0",
+        "data.pretrain_images: expected a whole number from 1 to 100000000, or null; received 0",
     ),
     (
         {"data__pretrain_images": 10**17},
-        "data.pretrain_images: expected a whole number from 1 to 1000000000, or null; received "
+        "data.pretrain_images: expected a whole number from 1 to 100000000, or null; received "
         "100000000000000000",
     ),
     (

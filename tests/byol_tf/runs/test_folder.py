@@ -460,6 +460,15 @@ class TestBegin:
         assert folder.begin("{}", ["again"], "images", (), resumed=True) == []
         assert json.loads(folder.environment.read_text())["command"] == ["again"]
 
+    @pytest.mark.parametrize("content", [b"\xff", b"a,b\n1,2\n", b"path,reason\na"])
+    def test_damaged_table_of_skipped_photos_is_removed(self, tmp_path, content):
+        folder = started(RunFolder(tmp_path / "run"), config(tmp_path), (("a.jpg", "empty"),))
+        folder.begin("{}", [], "", (), resumed=True)
+        assert "a.jpg" in folder.skipped.read_text()
+        folder.skipped.write_bytes(content)
+        folder.begin("{}", [], "", (), resumed=True)
+        assert not folder.skipped.exists()
+
     @pytest.mark.parametrize("name", ["figures", "export", "logs"])
     def test_run_is_not_written_through_a_link(self, tmp_path, name):
         folder = RunFolder(tmp_path / "run")
