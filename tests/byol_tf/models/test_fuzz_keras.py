@@ -317,7 +317,7 @@ def test_random_model_trains_or_is_refused_in_a_sentence(seed):
 @pytest.mark.long
 def test_two_hundred_random_models_train_or_are_refused():
     results = [run(seed) for seed in range(200)]
-    assert results.count("trained") > 100
+    assert results.count("trained") > 80
 
 
 def main(count: int) -> None:

@@ -315,5 +315,5 @@ class TestFloat16:
 
 
 def test_logs_hold_a_flag_for_each_check():
-    logs = built().train_step(tuple(tf.constant(view[0]) for view in tiny.views(1, 8)))
+    logs = built(tau=0.9).train_step(tuple(tf.constant(view[0]) for view in tiny.views(1, 8)))
     assert [name for name in logs if name.startswith(NONFINITE)] == [NONFINITE + x for x in CHECKS]
