@@ -567,7 +567,7 @@ def test_all_mistakes_are_reported_in_file_order():
         (
             'c.json: optimizer.lr: unknown key; "optimizer" takes "name", "base_learning_rate", '
             '"reference_batch_size", "schedule", '
-            '"warmup_epochs", "weight_decay" and "momentum"'
+            '"warmup_epochs", "weight_decay", "exclude_norm_and_bias" and "momentum"'
         ),
         "c.json: projector.hidden_size: expected a whole number from 1 to 1000000; received 0",
         'c.json: data.cache: expected "auto", "memory" or "none"; received "disk"',
@@ -579,7 +579,8 @@ def test_all_mistakes_are_reported_in_file_order():
             'received "mixed_float16"'
         ),
         'c.json: devices.gpus: unknown key; "devices" takes "strategy", "tpu", "precision", '
-        '"jit_compile" and "steps_per_execution"',
+        '"jit_compile", "steps_per_execution", "start_timeout_minutes" and '
+        '"worker_timeout_minutes"',
         'c.json: tau.end: expected null, as tau.schedule "drop" has no end; received 0.5',
         'c.json: tau.momentum: unknown key; it belongs to "optimizer"',
         'c.json: views: missing; expected an object with "size"',

@@ -98,7 +98,7 @@ def _(folder):
     assert byol.fit(pairs(), verbose=0).history["tau"][0] > 0.5
 
 
-@feature("`fit` with neither", long=True)
+@feature("`fit` with neither: a warning, and the target stays", long=True)
 def _(folder):
     with pytest.warns(UserWarning, match="the target network won't move"):
         compiled(tau=None).fit(pairs(), verbose=0)
