@@ -28,7 +28,7 @@ SMALL = [
     "data.image_size=null",
     f"training.batch_size={BATCH}",
     "projector.hidden_size=32",
-    "predictor.hidden_size=16",
+    "predictor.hidden_size=32",
 ]
 """What makes a recipe run in seconds: tiny views and batches; kinds, depths and rules stay."""
 
