@@ -135,7 +135,7 @@ def test_500_broken_files_of_24_kinds(open_to_all, report):
     stopped = child(root, 0.1)
     assert stopped.returncode == 2
     assert (
-        "more than data.max_unreadable_fraction = 0.1 allows. For example "
+        "more than data.max_unreadable_fraction = 0.1 allows; "
         in json.loads(stopped.stdout)["error"]
     )
 

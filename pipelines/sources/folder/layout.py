@@ -74,7 +74,7 @@ class Layout:
         """Returns the number of photos of each class, in train and test together."""
         counts = np.zeros(len(self.class_names), np.int64)
         for labels in self.labels.values():
-            counts += np.bincount(labels, minlength=len(counts))
+            counts += np.bincount(labels, minlength=len(counts))[: len(counts)]
         return dict(zip(map(printable, self.class_names), counts.tolist(), strict=True))
 
 

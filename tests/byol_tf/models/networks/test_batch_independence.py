@@ -12,7 +12,7 @@ from byol_tf.models.networks import NORMALIZATIONS, batch_independent, build_enc
 def test_answer_agrees_with_outputs_of_an_image_alone(network, normalization):
     if network == "head":
         model, shape = (
-            mlp_head(6, 16, 16, "projector", normalization=normalization, normalize_output=True),
+            mlp_head(6, 32, 32, "projector", normalization=normalization, normalize_output=True),
             (8, 6),
         )
     else:

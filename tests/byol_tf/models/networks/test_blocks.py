@@ -26,7 +26,7 @@ def networks(normalization: str) -> list[keras.Model]:
         build_encoder("convnet", 16, 0.5, normalization=normalization),
         build_encoder("resnet18", 16, 0.25, normalization=normalization),
         build_encoder("resnet50", 16, 0.25, normalization=normalization),
-        mlp_head(32, 64, 16, "projector", 3, normalization, True),
+        mlp_head(32, 64, 32, "projector", 3, normalization, True),
     ]
 
 

@@ -104,7 +104,7 @@ def test_output_normalization_without_scale_or_offset(normalization, scale, cent
     head = mlp_head(
         7,
         32,
-        16,
+        32,
         "projector",
         normalization=normalization,
         normalize_output=True,
