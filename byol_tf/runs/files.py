@@ -145,9 +145,10 @@ def read_text(path: Path) -> str:
         ValueError: if it isn't text in UTF-8, or larger than any that a run writes.
     """
     with path.open("rb") as file:
-        content = file.read(_MAX_TEXT_BYTES + 1)
-    if len(content) > _MAX_TEXT_BYTES:
-        raise ValueError(f"{path}: expected at most {_MAX_TEXT_BYTES:,} bytes")
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_TEXT_BYTES:
+            raise ValueError(f"{path}: expected at most {_MAX_TEXT_BYTES:,} bytes")
+        content = file.read(size)  # a limit alone would be allocated as a whole
     try:
         return content.decode()
     except UnicodeDecodeError as error:
