@@ -34,7 +34,8 @@ from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import LoadedCheckpoint, list_checkpoints, recover
 from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
 from byol_tf.runs.encoders import Weights, start_from, starting_weights
-from byol_tf.runs.folder import RunFolder, check_same_run
+from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.folder_choice import check_same_run
 from byol_tf.runs.lock import RunLock
 from byol_tf.runs.process_exit import exit_now
 from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch, model_arrays, restore_model
