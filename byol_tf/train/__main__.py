@@ -25,7 +25,8 @@ from byol_tf.config.schema import Config
 from byol_tf.devices import Cluster, prepare_environment, read_cluster
 from byol_tf.errors import Interrupted, RunStopped
 from byol_tf.logs import configure_logging
-from byol_tf.runs.folder import RESULT_FIGURES, RunFolder, choose_folder, claimed_folder
+from byol_tf.runs.folder import RESULT_FIGURES, RunFolder
+from byol_tf.runs.folder_choice import choose_folder, claimed_folder
 from byol_tf.runs.lock import RunLock
 from byol_tf.train.closing import closing_text
 from byol_tf.train.signals import SignalWatch

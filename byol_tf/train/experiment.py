@@ -7,10 +7,9 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from byol_tf.config.loading import absolute_paths, resolved_json
@@ -31,20 +30,21 @@ from byol_tf.models.ema import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.models.from_config import build_model, compile_model
 from byol_tf.models.inference import inference_model
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
-from byol_tf.runs.checkpoints import LoadedCheckpoint, list_checkpoints, recover
+from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
-from byol_tf.runs.encoders import Weights, start_from, starting_weights
-from byol_tf.runs.folder import RunFolder, check_same_run
+from byol_tf.runs.encoders import Weights, starting_weights
+from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.folder_choice import check_same_run
 from byol_tf.runs.lock import RunLock
 from byol_tf.runs.process_exit import exit_now
-from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch, model_arrays, restore_model
+from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch
 from byol_tf.train.callbacks.collapse import Collapse, CollapseAlarm
 from byol_tf.train.callbacks.history import History
 from byol_tf.train.callbacks.monitors import DataWait, StepMonitor
 from byol_tf.train.callbacks.probe import Probe
 from byol_tf.train.callbacks.throughput import Throughput
 from byol_tf.train.callbacks.view_samples import ViewPictures
-from byol_tf.train.data import open_images, save_manifest
+from byol_tf.train.data import open_images
 from byol_tf.train.dry_run import measure_lines, remedies
 from byol_tf.train.finish import (
     run_result,
@@ -57,26 +57,11 @@ from byol_tf.train.multi_worker import Workers
 from byol_tf.train.out_of_memory import out_of_memory
 from byol_tf.train.plan import Plan, make_plan
 from byol_tf.train.signals import SignalWatch
+from byol_tf.train.start import ResumePoint, broadcast_state, initialize_or_resume
 from byol_tf.train.tensorboard import EventLog, show_config
 from pipelines.sources import Source
 
 logger = logging.getLogger(__name__)
-
-_DATA_INIT_IMAGES = 256  # enough for each channel's mean and deviation, and little memory
-
-
-class ResumePoint(NamedTuple):
-    """The position at which a process starts to train.
-
-    Attributes:
-        epoch: completed epochs.
-        step: completed steps of the next epoch, at most all of them.
-        state: of the callbacks, as saved in the checkpoint.
-    """
-
-    epoch: int
-    step: int
-    state: dict[str, Any]
 
 
 class Experiment:
@@ -214,7 +199,7 @@ class Experiment:
         # Locked before the images are read, which may take an hour: no other process enters.
         with RunLock(self.folder.root) if chief else contextlib.nullcontext() as lock:
             if lock is not None:
-                check_same_run(self.folder, json.loads(self._config_text()))
+                check_same_run(self.folder, json.loads(resolved_json(absolute_paths(self.config))))
             self.prepare()
             result = None
             with self._named_failures():
@@ -244,9 +229,18 @@ class Experiment:
     def _run_chief(self, lock: RunLock, command: list[str], verbose: int | str) -> dict[str, Any]:
         lock.check_owner()  # reading the images may have taken an hour
         with contextlib.closing(EventLog(self.folder.logs)) as events:
-            start = self._initialize_or_resume(command)
+            start = initialize_or_resume(
+                self.config,
+                self.folder,
+                self.model,
+                self.source,
+                self.schedule,
+                self._weights,
+                command,
+            )
+            self._weights = None  # not needed again, and as large as the encoder
             if self.workers.count > 1:
-                start = self._broadcast_state(start)
+                start = broadcast_state(self.model, self.workers, start)
             history, throughput = self._train(start, events, verbose, lock)
             lock.check_owner()
             return self._finish(history, throughput, events)
@@ -255,107 +249,8 @@ class Experiment:
         # A scheduler may signal all workers at once: one that left first would lose the step that
         # the chief saves. Or it signals one alone: then the chief saves, and all stop.
         with SignalWatch("stopping when the chief does", self.workers.channel.send_signal):
-            start = self._broadcast_state(None)
+            start = broadcast_state(self.model, self.workers, None)
             self._fit(start, self._learning_callbacks(start), 0)
-
-    def _initialize_or_resume(self, command: list[str]) -> ResumePoint:
-        """Restores the newest checkpoint or initializes the model; starts the folder's files."""
-        folder, images = self.folder, self.source.fingerprint
-        try:
-            checkpoint = recover(folder.checkpoints, folder.trained_epochs())
-        except OSError as error:  # the newest may be valid, so no older one is used
-            raise RunFolderError(
-                f"{folder.checkpoints}: expected checkpoints that can be read; received {error}"
-            ) from error
-        if checkpoint is not None:
-            if checkpoint.state.get("images", images) != images:
-                raise RunFolderError(
-                    f"{folder.root}: this run was started with other images than data.source has "
-                    "now. Restore those, or start a new run in another folder"
-                )
-            self._restore(checkpoint)
-        began_before = folder.environment.exists()
-        for change in folder.begin(
-            self._config_text(), command, images, self.source.skipped, checkpoint is not None
-        ):
-            logger.info("version changed: %s", change)
-        save_manifest(self.source, folder, resumed=checkpoint is not None)
-        self.source.save_scan()
-        if checkpoint is None:
-            if began_before:
-                logger.info("no checkpoint yet: starting with the first step")
-            self._initialize_from_file()
-            self._initialize_from_data()
-            return ResumePoint(0, 0, {"rows": [], "seconds": 0.0, "steps": 0})
-        within_epoch = (
-            f", step {checkpoint.step} of {self.schedule.steps_per_epoch} in the next"
-            if checkpoint.step
-            else ""
-        )
-        logger.info(
-            "resuming after epoch %d of %d%s",
-            checkpoint.epoch,
-            self.config.training.epochs,
-            within_epoch,
-        )
-        return ResumePoint(checkpoint.epoch, checkpoint.step, checkpoint.state)
-
-    def _config_text(self) -> str:
-        return resolved_json(absolute_paths(self.config))
-
-    def _restore(self, checkpoint: LoadedCheckpoint) -> None:
-        try:
-            restore_model(self.model, checkpoint.arrays)
-        except ValueError as error:
-            raise RunFolderError(
-                f"{self.folder.checkpoints}: expected those of the model that config.json "
-                f"describes; {error}. Use the config and the version of byol_tf that the run was "
-                "started with (environment.json), or start a new run in another folder"
-            ) from error
-
-    def _initialize_from_file(self) -> None:
-        """Sets the encoder's weights from `encoder.weights`, if the config names a file."""
-        path = self.config.encoder.weights
-        if path is None:
-            return
-        if self._weights is None:  # `prepare` found checkpoints, and all of them are damaged
-            self._weights = starting_weights(path, self.model.encoder, self.config.views)
-        start_from(self.model, self._weights)
-        self._weights = None
-        logger.info("the encoder starts from %s", path)
-
-    def _initialize_from_data(self) -> None:
-        """Sets scales and offsets of `data_init` layers from the first views of the first batch."""
-        config = self.config
-        if "data_init" not in (
-            config.encoder.normalization,
-            config.projector.normalization,
-            config.predictor.normalization,
-        ):
-            return
-        batch = next(iter(train_batches(config, self.source.pretrain)))
-        views = batch[0] if self.model.views is None else self.model.views[0](batch[0], batch[-1])
-        views = views[:_DATA_INIT_IMAGES]
-        self.model.initialize_from_data(views)
-        logger.info("scales and offsets set from %d views", len(views))
-
-    def _broadcast_state(self, start: ResumePoint | None) -> ResumePoint:
-        """Gives every worker the chief's model and position, so that only the chief needs a folder.
-
-        Args:
-            start: of the chief; None on other workers.
-        """
-        workers, names = self.workers, [metric.name for metric in self.model.metrics]
-        own = start or ResumePoint(0, 0, {})
-        epoch, step = (workers.gather(number)[0] for number in (own.epoch, own.step))
-        restore_model(self.model, workers.broadcast(model_arrays(self.model)))
-        means = own.state.get("means") or dict.fromkeys(names, (0.0, 0.0))
-        shared = workers.broadcast(
-            {"means": np.array([means[name] for name in names], np.float32)}
-        )["means"]
-        return ResumePoint(
-            epoch, step, own.state | {"means": dict(zip(names, shared.tolist(), strict=True))}
-        )
 
     def _train(
         self, start: ResumePoint, events: EventLog, verbose: int | str, lock: RunLock

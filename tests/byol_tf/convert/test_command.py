@@ -554,14 +554,23 @@ def config_from(folder, **encoder) -> Config:
 
 @pytest.mark.long
 def test_run_starts_from_the_converted_encoder(converted, tmp_path, caplog):
-    from byol_tf.runs.folder import RunFolder
     from byol_tf.train.experiment import Experiment
+    from byol_tf.train.start import initialize_or_resume
 
     folder, tensors = converted
-    experiment = Experiment(config_from(folder), RunFolder(tmp_path / "run"))
+    experiment = Experiment(config_from(folder), tmp_path / "run")
+    experiment.prepare()
     assert not (tmp_path / "run").exists()
     with caplog.at_level(logging.INFO):
-        experiment._initialize_or_resume(["test"])
+        initialize_or_resume(
+            experiment.config,
+            experiment.folder,
+            experiment.model,
+            experiment.source,
+            experiment.schedule,
+            None,
+            ["test"],
+        )
     pixels = images(2, 32)
     expected = torch_resnet.representations(tensors, normalised(pixels))
     np.testing.assert_allclose(experiment.inference(pixels).numpy(), expected, atol=1e-4)

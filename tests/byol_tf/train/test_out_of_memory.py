@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from byol_tf.config.loading import load_config, resolved_json
 from byol_tf.errors import OUT_OF_MEMORY, RunFolderError
-from byol_tf.runs.folder import RunFolder, choose_folder
+from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.folder_choice import choose_folder
 from byol_tf.train.__main__ import main
 from byol_tf.train.experiment import Experiment
 from byol_tf.train.out_of_memory import out_of_memory
