@@ -1,12 +1,38 @@
-"""Checks of the batches that a step gets, with sentences that say what a batch is."""
+"""Batches that a step gets: views made of them, and checks whose errors say what a batch is."""
 
+import itertools
 import re
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 _MARK = "byol_tf: "
+
+
+def views_made_by(layers: Sequence[keras.layers.Layer], batch: object) -> list[tf.Tensor]:
+    """Returns the views that layers make.
+
+    Args:
+        layers: one for each view, called with images and params.
+        batch: `(images, params)`, or `(images1, images2, params)` with each view's own images. A
+            None, as Keras' `train_on_batch` adds, is dropped.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    parts = [part for part in batch if part is not None] if isinstance(batch, tuple) else []
+    if len(parts) < 2:
+        raise ValueError(
+            "expected batches (images, params), as pipelines.batches.image_batches gives them, "
+            f"since the model makes the views; received a {type(batch).__name__}"
+        )
+    *images, params = parts  # the same images for all views, or for each view its own
+    return [
+        make_view(view_images, params)
+        for make_view, view_images in zip(layers, itertools.cycle(images))
+    ]
 
 
 def check_views(views: object, count: int) -> list[tf.Tensor]:

@@ -1,7 +1,6 @@
 """BYOL as a Keras model (Grill et al. 2020; deepmind-research `byol/byol_experiment.py`)."""
 
 import functools
-import itertools
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal, Self
@@ -9,10 +8,10 @@ from typing import Any, Literal, Self
 import keras
 import tensorflow as tf
 
-from byol_tf.models.batches import check_views, equal_shares
+from byol_tf.models.batches import check_views, equal_shares, views_made_by
 from byol_tf.models.construction import (
-    check_input_width,
-    output_width,
+    build_heads,
+    check_weight_dtype,
     set_weights,
     symbolic_input,
     target_copy,
@@ -25,15 +24,19 @@ from byol_tf.models.ema import (
     sum_of_weights,
 )
 from byol_tf.models.forward import forward
-from byol_tf.models.losses import Objective, mean_cosine, projection_std
-from byol_tf.models.micro_batches import average_over_micro_batches
-from byol_tf.models.networks import initialize_from_data, mlp_head
+from byol_tf.models.gradients import Gradients, average_over_micro_batches, drop_unreached
+from byol_tf.models.losses import Objective
+from byol_tf.models.measures import (
+    Measures,
+    collapse_measures,
+    mean_over_images,
+    mean_over_replicas,
+    update_means,
+)
+from byol_tf.models.networks import initialize_from_data
 from byol_tf.models.networks import rematerialize as rematerialized
-from byol_tf.models.nonfinite import CHECKS, SkipNonFinite, flags, total
-from byol_tf.models.trainer import NONFINITE, STEP_LOSS, MultiStepTrainer
-
-PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE = 4096, 256
-"""Widths of the paper's projector and predictor (BYOL paper, section 3.3)."""
+from byol_tf.models.nonfinite import SkipNonFinite, flags, total
+from byol_tf.models.trainer import MultiStepTrainer, step_report
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
@@ -92,9 +95,7 @@ class BYOL(MultiStepTrainer):
             one's weights. Default: a copy that Keras makes, which it can't of a subclassed model
             whose constructor arguments aren't in its `get_config()`.
         target_projector: likewise for `projector`.
-        name: of the model.
-        trainable: as for `keras.Model`.
-        dtype: as for `keras.Model`.
+        name, trainable, dtype: as for `keras.Model`.
 
     Raises:
         ValueError: if a network isn't built, has weights of another dtype than float32 or another
@@ -129,15 +130,9 @@ class BYOL(MultiStepTrainer):
                 f'target: expected "ema", "online" or "online_with_gradient"; received {target!r}'
             )
         self.encoder = encoder
-        self.projector, self.predictor = _build_heads(encoder, projector, predictor)
-        for name, network in self.networks.items():
-            for weight in network.weights:
-                if "float" in weight.dtype and weight.dtype != "float32":
-                    raise ValueError(
-                        f"{name}: expected float32 weights, which the target's small steps need "
-                        '(dtype policy "float32", "mixed_bfloat16" or "mixed_float16"); received '
-                        f'{weight.dtype} of "{weight.path}"'
-                    )
+        self.projector, self.predictor = build_heads(encoder, projector, predictor)
+        for role, network in self.networks.items():
+            check_weight_dtype(network, role)
         self.objective = Objective() if objective is None else objective
         self.target = target
         self.train_predictor = train_predictor
@@ -153,8 +148,8 @@ class BYOL(MultiStepTrainer):
                 'target_encoder, target_projector: expected None, as without target "ema" there is '
                 "no target network"
             )
-        for name, network in self.target_networks.items():
-            network.name = f"target_{name}"  # in `summary`
+        for role, network in self.target_networks.items():
+            network.name = f"target_{role}"  # in `summary`
         self.rematerialize = rematerialize
         self._encode = rematerialized(encoder) if rematerialize else None
         self._own_update: TargetUpdate | None = None
@@ -178,23 +173,119 @@ class BYOL(MultiStepTrainer):
         """
         optimizer, variables = self.optimizer, self.trainable_variables
         views = equal_shares(self.make_views(data))  # one [N, H, W, 3] for each view
-        # What the forward pass changes, with its values before, restored if the step is skipped.
-        state = [(variable, tf.convert_to_tensor(variable)) for variable in self._statistics()]
-        measures, gradients = self._average_gradients(views)  # {name: []}; one for each variable
-        measures = self._mean_over_replicas(measures)
-        gradients, variables = self._reached(gradients, variables)
+        # Batch statistics and states of random layers, which the forward pass changes, and their
+        # values before it, which are restored if the step is skipped.
+        networks = [*self.networks.values(), *self.target_networks.values()]
+        changed = [v for network in networks for v in network.non_trainable_variables]
+        state = [(variable, tf.convert_to_tensor(variable)) for variable in changed]
+
+        measures, gradients = average_over_micro_batches(
+            self.loss_and_gradients,
+            views,
+            self.gradient_accumulation_steps,
+            self._metric_means,
+            variables,
+        )  # {name: []}; one for each variable
+        measures = mean_over_replicas(measures)
+        gradients, variables = drop_unreached(gradients, variables, self._warn_once)
+
         logs = {"learning_rate": tf.identity(optimizer.learning_rate)}
         step = tf.identity(optimizer.iterations.value)  # []
         failures = SkipNonFinite(optimizer).apply_gradients(
             gradients, variables, views=views, loss=measures["loss"], state=state
         )  # [len(PRE_UPDATE)]
-        if self.target_update is None:
-            self._warn_of_idle_target()
-        elif self.target_update.placement == "step":
+
+        if self.target_update is not None and self.target_update.placement == "step":
             # Where the optimizer skipped its step, the target stays too.
             updated = optimizer.iterations.value > step
             logs["tau"] = self.target_update.apply(self.target_pairs(), step, updated)
-        return self._update_metrics(measures, failures) | logs | self._report(measures, failures)
+        elif self.target_update is None and self.target == "ema":
+            self._warn_once(
+                "the target network won't move, as there is neither BYOL(tau=...) nor a "
+                "TargetUpdate callback; tau=1.0 keeps it where it is without this warning"
+            )
+
+        clean = tf.cast(tf.reduce_all(failures == 0.0), tf.float32)
+        means = update_means(self._metric_means, measures, weight=clean)
+        failures = tf.concat([failures, self._check_weights()], axis=0)  # [len(CHECKS)]
+        return means | logs | step_report(measures["loss"], failures)
+
+    def loss_and_gradients(self, views: Sequence[tf.Tensor]) -> tuple[Measures, Gradients]:
+        """Returns loss and collapse measures, and the gradient of each trainable variable.
+
+        Args:
+            views: `[N, H, W, 3]` each.
+
+        Returns:
+            (float32 scalars by name; gradients, on several replicas a share of the global ones,
+            None where the loss doesn't depend on the variable).
+        """
+        targets = self._target_projections(views)  # {view: [N, p]}; the tape records none of it
+        with tf.GradientTape() as tape:
+            loss, projections = self._loss(views, targets)
+            # Gradients are summed over replicas, each of which holds its share of the global batch.
+            scaled_loss = self.optimizer.scale_loss(
+                loss / self.distribute_strategy.num_replicas_in_sync
+            )
+        gradients = tape.gradient(scaled_loss, self.trainable_variables)
+        dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+        return {"loss": loss} | collapse_measures(projections.values()), dense
+
+    def _target_projections(
+        self, views: Sequence[tf.Tensor], training: bool = True
+    ) -> dict[int, tf.Tensor]:
+        """Returns view -> the target network's projection `[N, p]`; {} if there is no such network.
+
+        In training the target uses batch statistics, as the online network does.
+        """
+        if self.target != "ema":
+            return {}
+        needed = {view: views[view] for view in self.objective.target_views}
+        joint = self.joint_batch_statistics
+        representations = forward(self.target_encoder, needed, [], training, joint=joint)
+        projections = forward(self.target_projector, representations, [], training, joint=joint)
+        return {view: tf.stop_gradient(z) for view, z in projections.items()}
+
+    def _loss(
+        self, views: Sequence[tf.Tensor], targets: dict[int, tf.Tensor], training: bool = True
+    ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
+        """Returns the loss `[]`, and the online projections, predicting view -> `[N, p]`.
+
+        Args:
+            views: `[N, H, W, 3]` each.
+            targets: view -> the target network's projection `[N, p]`; {} if there is no such
+                network.
+            training: whether the networks use batch statistics.
+        """
+        predicting = self.objective.predicting_views
+        # With the online network as target, its projections of the predicted views are needed too.
+        needed = predicting if self.target == "ema" else range(self.objective.view_count)
+        losses = [v.regularizer(v) for v in self.trainable_variables if v.regularizer is not None]
+        run = functools.partial(
+            forward, losses=losses, training=training, joint=self.joint_batch_statistics
+        )
+        representations = run(
+            self.encoder, {view: views[view] for view in needed}, rematerialized=self._encode
+        )  # {view: [N, d]}
+        projections = run(self.projector, representations)  # {view: [N, p]}
+        if self.target == "online":
+            targets = {view: tf.stop_gradient(z) for view, z in projections.items()}
+        elif self.target == "online_with_gradient":
+            targets = projections
+        projections = {view: projections[view] for view in predicting}
+        predictions = projections
+        if self.predictor is not None:
+            predictions = run(self.predictor, projections)  # {view: [N, p]}
+        loss = self.objective(predictions, targets)  # []
+        if losses:
+            loss = tf.add_n([loss, *(tf.cast(tf.reduce_sum(x), tf.float32) for x in losses)])
+        return loss, projections
+
+    def make_views(self, data: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the views of a batch, `[N, H, W, 3]` each; made here if the model has `views`."""
+        if self.views is not None:
+            data = views_made_by(self.views, data)
+        return check_views(data, self.objective.view_count)
 
     def test_step(self, data: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Computes loss and collapse measures of a batch, as `evaluate` does; changes nothing.
@@ -208,16 +299,12 @@ class BYOL(MultiStepTrainer):
         if self.objective.negatives:  # of the images of all replicas
             views = equal_shares(views)
         targets = self._target_projections(views, training=False)
-        measures = self._measures(*self._loss(views, targets, training=False))
-        images = tf.cast(tf.shape(views[0])[0], tf.float32)
-        sums = tf.where(images > 0.0, tf.stack(list(measures.values())) * images, 0.0)
-        if self.distribute_strategy.num_replicas_in_sync > 1:
-            sums, images = tf.distribute.get_replica_context().all_reduce(
-                tf.distribute.ReduceOp.SUM, [sums, images]
-            )
-        for mean, value in zip(self._metric_means.values(), tf.unstack(sums / images), strict=True):
-            mean.update_state(value, sample_weight=images)
-        return {name: mean.result() for name, mean in self._metric_means.items()}
+        loss, projections = self._loss(views, targets, training=False)
+        measures, images = mean_over_images(
+            {"loss": loss} | collapse_measures(projections.values()),
+            tf.cast(tf.shape(views[0])[0], tf.float32),
+        )
+        return update_means(self._metric_means, measures, weight=images)
 
     @functools.wraps(keras.Model.fit, assigned=())
     def fit(self, x: Any = None, *args, **kwargs) -> keras.callbacks.History:
@@ -251,11 +338,10 @@ class BYOL(MultiStepTrainer):
         to a target that is unchanged since it was made.
         """
         targets = self.target_networks
-        online = {name: self.networks[name] for name in targets}
         initial, self._initial_sum = self._initial_sum, None
         if self.optimizer.iterations.numpy() == 0 and initial == sum_of_weights(targets):
             self.reset_target()
-        match_trainable(online, targets)
+        match_trainable(self.networks, targets)
         return super().make_train_function(force)
 
     def reset_target(self) -> None:
@@ -268,153 +354,6 @@ class BYOL(MultiStepTrainer):
         if type(update) is TargetUpdate:  # a subclass may do anything
             update = (update.schedule, update.placement)
         return (*super()._trace_settings(), update)
-
-    def _warn_of_idle_target(self) -> None:
-        if self.target == "ema":
-            self._warn_once(
-                "the target network won't move, as there is neither BYOL(tau=...) nor a "
-                "TargetUpdate callback; tau=1.0 keeps it where it is without this warning"
-            )
-
-    def _warn_once(self, text: str) -> None:
-        if text not in self._warnings:
-            self._warnings.add(text)
-            warnings.warn(text, stacklevel=2)
-
-    def _reached(
-        self, gradients: Sequence[tf.Tensor | None], variables: Sequence[keras.Variable]
-    ) -> tuple[list[tf.Tensor], list[keras.Variable]]:
-        """Returns those variables that have a gradient, and warns of the others, as Keras does."""
-        pairs = list(zip(gradients, variables, strict=True))
-        reached = [pair for pair in pairs if pair[0] is not None]
-        if missed := [variable.path for gradient, variable in pairs if gradient is None]:
-            if not reached:
-                raise ValueError("no trainable weight has a gradient: the loss depends on none")
-            self._warn_once(
-                f"no gradient reaches {len(missed)} trainable weights, which stay as they are: "
-                f"{', '.join(missed)}"
-            )
-        return [gradient for gradient, _ in reached], [variable for _, variable in reached]
-
-    def _average_gradients(
-        self, views: Sequence[tf.Tensor]
-    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor | None]]:
-        """Returns `loss_and_gradients`, averaged over the micro-batches."""
-        if self.gradient_accumulation_steps == 1:
-            return self.loss_and_gradients(views)
-        zeros = [tf.zeros(variable.shape) for variable in self.trainable_variables]
-        missed: set[int] = set()  # positions of variables without a gradient, known once traced
-
-        def compute(views: list[tf.Tensor]) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-            measures, gradients = self.loss_and_gradients(views)
-            missed.update(i for i, gradient in enumerate(gradients) if gradient is None)
-            return measures, [
-                zero if gradient is None else gradient
-                for gradient, zero in zip(gradients, zeros, strict=True)
-            ]
-
-        measures, gradients = average_over_micro_batches(
-            compute,
-            views,
-            self.gradient_accumulation_steps,
-            ({name: tf.zeros(()) for name in self._metric_means}, zeros),
-        )
-        return measures, [None if i in missed else g for i, g in enumerate(gradients)]
-
-    def loss_and_gradients(
-        self, views: Sequence[tf.Tensor]
-    ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor | None]]:
-        """Returns loss and collapse measures, and the gradient of each trainable variable.
-
-        Args:
-            views: `[N, H, W, 3]` each.
-
-        Returns:
-            (float32 scalars by name; gradients, on several replicas a share of the global ones,
-            None where the loss doesn't depend on the variable).
-        """
-        targets = self._target_projections(views)  # {view: [N, p]}; the tape records none of it
-        with tf.GradientTape() as tape:
-            loss, projections = self._loss(views, targets)
-            # Gradients are summed over replicas, each of which holds its share of the global batch.
-            scaled_loss = self.optimizer.scale_loss(
-                loss / self.distribute_strategy.num_replicas_in_sync
-            )
-        gradients = tape.gradient(scaled_loss, self.trainable_variables)
-        dense = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
-        return self._measures(loss, projections), dense
-
-    def _loss(
-        self, views: Sequence[tf.Tensor], targets: dict[int, tf.Tensor], training: bool = True
-    ) -> tuple[tf.Tensor, dict[int, tf.Tensor]]:
-        """Returns the loss `[]` and the online network's projections, view -> `[N, p]`.
-
-        Args:
-            views: `[N, H, W, 3]` each.
-            targets: view -> the target network's projection `[N, p]`; {} if there is no such
-                network.
-            training: whether the networks use batch statistics.
-        """
-        # With the online network as target, its projections of the predicted views are needed too.
-        needed = (
-            self.objective.predicting_views
-            if self.target == "ema"
-            else range(self.objective.view_count)
-        )
-        joint = self.joint_batch_statistics
-        losses = [v.regularizer(v) for v in self.trainable_variables if v.regularizer is not None]
-        representations = forward(
-            self.encoder,
-            {view: views[view] for view in needed},
-            losses,
-            training,
-            self._encode,
-            joint,
-        )
-        projections = forward(self.projector, representations, losses, training, joint=joint)
-        if self.target == "online":
-            targets = {view: tf.stop_gradient(z) for view, z in projections.items()}
-        elif self.target == "online_with_gradient":
-            targets = projections
-        predictions = {view: projections[view] for view in self.objective.predicting_views}
-        if self.predictor is not None:
-            predictions = forward(
-                self.predictor, predictions, losses, training, joint=joint
-            )  # {view: [N, p]}
-        loss = self.objective(predictions, targets)  # []
-        if losses:
-            loss = tf.add_n([loss, *(tf.cast(tf.reduce_sum(x), tf.float32) for x in losses)])
-        return loss, projections
-
-    def _measures(self, loss: tf.Tensor, projections: dict[int, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Returns loss and collapse measures, float32 scalars by name."""
-        predicting = [projections[view] for view in self.objective.predicting_views]
-        return {
-            "loss": loss,
-            "projection_std": tf.reduce_mean([projection_std(z) for z in predicting]),
-            "projection_cosine": tf.reduce_mean([mean_cosine(z) for z in predicting]),
-        }
-
-    def _target_projections(
-        self, views: Sequence[tf.Tensor], training: bool = True
-    ) -> dict[int, tf.Tensor]:
-        """Returns view -> the target network's projection `[N, p]`; {} if there is no such network.
-
-        In training the target uses batch statistics, as the online network does.
-        """
-        if self.target != "ema":
-            return {}
-        needed = {view: views[view] for view in self.objective.target_views}
-        joint = self.joint_batch_statistics
-        representations = forward(self.target_encoder, needed, [], training, joint=joint)
-        projections = forward(self.target_projector, representations, [], training, joint=joint)
-        return {view: tf.stop_gradient(z) for view, z in projections.items()}
-
-    def make_views(self, data: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns the views of a batch, `[N, H, W, 3]` each; made here if the model has `views`."""
-        if self.views is not None:
-            data = _made_here(self.views, data)
-        return check_views(data, self.objective.view_count)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns the online encoder's representations `[N, d]` of images `[N, H, W, 3]`."""
@@ -445,21 +384,6 @@ class BYOL(MultiStepTrainer):
         """Builds a model from what `get_config` returns; its weights are initialised anew."""
         return cls(**keras.saving.deserialize_keras_object(config, custom_objects))
 
-    def get_compile_config(self) -> dict[str, Any]:
-        """Returns the arguments of `compile`; warns of what an optimizer's config doesn't have."""
-        optimizer = getattr(self, "optimizer", None)  # none before `compile`
-        if getattr(getattr(optimizer, "inner_optimizer", optimizer), "has_group_rates", False):
-            warnings.warn(
-                "the rates of set_group_rate are not saved; set them again on the loaded model's "
-                "optimizer before it trains",
-                stacklevel=2,
-            )
-        return super().get_compile_config()
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model as the saved one was."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-
     def export(self, *args, **kwargs) -> None:
         """Exports the encoder from normalised images to representations, as `keras.Model.export`.
 
@@ -470,16 +394,9 @@ class BYOL(MultiStepTrainer):
 
     @property
     def networks(self) -> dict[str, keras.Model]:
-        """The online networks by name, in the order in which an image passes them.
-
-        Encoder, projector and, if there is one, predictor.
-        """
-        networks = {
-            "encoder": self.encoder,
-            "projector": self.projector,
-            "predictor": self.predictor,
-        }
-        return {name: network for name, network in networks.items() if network is not None}
+        """The online encoder, projector and, if there is one, predictor by name, in this order."""
+        networks = {"encoder": self.encoder, "projector": self.projector}
+        return networks if self.predictor is None else networks | {"predictor": self.predictor}
 
     @property
     def target_networks(self) -> dict[str, keras.Model]:
@@ -550,72 +467,13 @@ class BYOL(MultiStepTrainer):
         """Means over the epoch, which `fit` resets."""
         return list(self._metric_means.values())
 
-    def _update_metrics(
-        self, measures: dict[str, tf.Tensor], failures: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """Adds a step's measures to the epoch's means unless it was skipped; returns the means."""
-        clean = tf.reduce_all(failures == 0.0)
-        for name, mean in self._metric_means.items():
-            value = tf.where(clean, measures[name], 0.0)
-            mean.update_state(value, sample_weight=tf.cast(clean, tf.float32))
-        return {name: mean.result() for name, mean in self._metric_means.items()}
-
-    def _report(self, measures: dict[str, tf.Tensor], failures: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the logs that `MultiStepTrainer` removes: the step's loss and failures."""
+    def _check_weights(self) -> tf.Tensor:
+        """Returns the flags of `nonfinite.POST_UPDATE`, float32 `[len(POST_UPDATE)]`."""
         online = [v for network in self.networks.values() for v in network.trainable_variables]
         target = [v for _, v in self.target_pairs()] if self.target == "ema" else []
-        failures = tf.concat([failures, flags(total(online), total(target))], axis=0)
-        failed = zip(CHECKS, tf.unstack(failures), strict=True)
-        return {STEP_LOSS: measures["loss"]} | {NONFINITE + name: flag for name, flag in failed}
+        return flags(total(online), total(target))
 
-    def _statistics(self) -> list[keras.Variable]:
-        """Returns what a forward pass changes: batch statistics, and states of random layers."""
-        networks = [*self.networks.values(), *self.target_networks.values()]
-        return [v for network in networks for v in network.non_trainable_variables]
-
-    def _mean_over_replicas(self, measures: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Returns the mean of each measure over the replicas, so that all hold the same bits."""
-        if self.distribute_strategy.num_replicas_in_sync == 1:
-            return measures
-        values = tf.distribute.get_replica_context().all_reduce(
-            tf.distribute.ReduceOp.MEAN, tf.stack(list(measures.values()))
-        )
-        return dict(zip(measures, tf.unstack(values), strict=True))
-
-
-def _made_here(layers: Sequence[keras.layers.Layer], data: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns the views that layers make of a batch `(images, params)`."""
-    batch = [part for part in data if part is not None] if isinstance(data, tuple) else []
-    if len(batch) < 2:
-        raise ValueError(
-            "expected batches (images, params), as pipelines.batches.image_batches gives them, "
-            f"since the model makes the views; received a {type(data).__name__}"
-        )
-    *images, params = batch  # the same images for all views, or for each view its own
-    return [
-        make_view(view_images, params)
-        for make_view, view_images in zip(layers, itertools.cycle(images))
-    ]
-
-
-def _build_heads(
-    encoder: keras.Model,
-    projector: keras.Model | Literal["paper"],
-    predictor: keras.Model | Literal["paper"] | None,
-) -> tuple[keras.Model, keras.Model | None]:
-    """Returns projector and predictor, the paper's where it is asked for, checked to fit."""
-    features = output_width(encoder, "encoder")
-    if projector == "paper":
-        projector = mlp_head(features, PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE, "projector")
-    check_input_width(projector, features, "projector", "encoder")
-    projection = output_width(projector, "projector")
-    if predictor == "paper":
-        predictor = mlp_head(projection, PAPER_HIDDEN_SIZE, projection, "predictor")
-    if predictor is not None:
-        check_input_width(predictor, projection, "predictor", "projector")
-        if (width := output_width(predictor, "predictor")) != projection:
-            raise ValueError(
-                f"predictor: expected output of shape [N, {projection}], as projections have; "
-                f"received [N, {width}]"
-            )
-    return projector, predictor
+    def _warn_once(self, text: str) -> None:
+        if text not in self._warnings:
+            self._warnings.add(text)
+            warnings.warn(text, stacklevel=2)

@@ -1,9 +1,53 @@
-"""Checks and copies the networks that a BYOL model is made of."""
+"""Builds, checks and copies the networks that a BYOL model is made of."""
+
+from typing import Literal
 
 import keras
 import numpy as np
 
 from byol_tf import compat
+from byol_tf.models.networks import mlp_head
+
+PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE = 4096, 256
+"""Widths of the paper's projector and predictor (BYOL paper, section 3.3)."""
+
+
+def build_heads(
+    encoder: keras.Model,
+    projector: keras.Model | Literal["paper"],
+    predictor: keras.Model | Literal["paper"] | None,
+) -> tuple[keras.Model, keras.Model | None]:
+    """Returns projector and predictor, the paper's where it is asked for.
+
+    Raises:
+        ValueError: if a network isn't built, or gives another shape than the next one takes.
+    """
+    features = output_width(encoder, "encoder")
+    if projector == "paper":
+        projector = mlp_head(features, PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE, "projector")
+    check_input_width(projector, features, "projector", "encoder")
+    projection = output_width(projector, "projector")
+    if predictor == "paper":
+        predictor = mlp_head(projection, PAPER_HIDDEN_SIZE, projection, "predictor")
+    if predictor is not None:
+        check_input_width(predictor, projection, "predictor", "projector")
+        if (width := output_width(predictor, "predictor")) != projection:
+            raise ValueError(
+                f"predictor: expected output of shape [N, {projection}], as projections have; "
+                f"received [N, {width}]"
+            )
+    return projector, predictor
+
+
+def check_weight_dtype(network: keras.Model, role: str) -> None:
+    """Raises `ValueError` unless all float weights of a network are float32."""
+    for weight in network.weights:
+        if "float" in weight.dtype and weight.dtype != "float32":
+            raise ValueError(
+                f"{role}: expected float32 weights, which the target's small steps need "
+                '(dtype policy "float32", "mixed_bfloat16" or "mixed_float16"); received '
+                f'{weight.dtype} of "{weight.path}"'
+            )
 
 
 def output_width(network: keras.Model, role: str) -> int:

@@ -4,6 +4,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Generator, Hashable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -127,6 +128,21 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
             if not self.optimizer.built and self.trainable_variables:
                 self.optimizer.build(self.trainable_variables)
         self._warn_of_local_statistics()
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns the arguments of `compile`; warns of what an optimizer's config doesn't have."""
+        optimizer = getattr(self, "optimizer", None)  # none before `compile`
+        if getattr(getattr(optimizer, "inner_optimizer", optimizer), "has_group_rates", False):
+            warnings.warn(
+                "the rates of set_group_rate are not saved; set them again on the loaded model's "
+                "optimizer before it trains",
+                stacklevel=2,
+            )
+        return super().get_compile_config()
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model as the saved one was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
 
     def _check_optimizer(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Raises `ValueError` for an optimizer that `compile` refuses."""
@@ -319,6 +335,17 @@ def _refusals() -> Iterator[None]:
 
 def _tensor_or_none(value: object) -> tf.Tensor | None:
     return None if value is None else tf.convert_to_tensor(value)
+
+
+def step_report(loss: tf.Tensor, failures: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Returns the logs of a `train_step` that `fit` takes out and keeps in `last_call`.
+
+    Args:
+        loss: of this step alone, a float32 scalar.
+        failures: float32 `[len(CHECKS)]`: 1 for each of `CHECKS` that isn't finite, else 0.
+    """
+    failed = zip(CHECKS, tf.unstack(failures), strict=True)
+    return {STEP_LOSS: loss} | {NONFINITE + name: flag for name, flag in failed}
 
 
 def _take_report(logs: Logs) -> CallReport:
