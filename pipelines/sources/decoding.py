@@ -247,11 +247,9 @@ def _opened(file: BinaryIO) -> ImageFile.ImageFile:
     limited = _LimitedReader(file, budget)
     image = _identified(limited)
     if image.width * image.height > MAX_PIXELS:
-        image.close()
         raise Image.DecompressionBombError
     limited.budget += _budget(image.size) - budget
     if limited.budget < 0:
-        image.close()
         raise UnreadableImage(_TOO_LONG)
     return image
 

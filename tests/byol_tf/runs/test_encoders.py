@@ -103,7 +103,7 @@ def with_operators() -> keras.Model:
     return keras.Model(images, keras.ops.mean(x, axis=(1, 2)))
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(package="test_encoders")
 class Subclassed(keras.Model):
     """Calls layers of its own; `get_config` has its argument."""
 
