@@ -19,6 +19,7 @@ from byol_tf.command_line import (
     hint_at_options,
 )
 from byol_tf.errors import ConfigError, OutputError, WorkKept
+from tests.helpers.handlers import reset_handlers
 from tests.helpers.waiting import HANG, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,7 @@ def start(code: str, **environment: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=reset_handlers,
     )
     assert process.stdout.readline() == "begun\n"
     return process

@@ -6,6 +6,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+from tests.helpers.handlers import reset_handlers
 from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,7 @@ def start_worker(command: list[str], addresses: list[str], index: int) -> subpro
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=reset_handlers,
     )
 
 

@@ -45,7 +45,7 @@ from tensorflow.python.eager import context
 from byol_tf import compat
 from byol_tf.models import byol
 from byol_tf.runs import checkpoint_format
-from byol_tf.train import data, experiment, finish
+from byol_tf.train import data, experiment, finish, start
 from byol_tf.train.__main__ import command
 from byol_tf.train.callbacks import probe
 from byol_tf.train.callbacks.checkpoint import model_arrays
@@ -187,7 +187,7 @@ def add_record_and_faults(job: dict) -> None:
         train_batches,
     )
     data.open_source = before("start", data.open_source)
-    experiment.recover = before("reading", experiment.recover)
+    start.recover = before("reading", start.recover)
     probe.Probe.measure = before("probe", probe.Probe.measure)
     checkpoint_format._with_own_digest = before("save", checkpoint_format._with_own_digest)
     experiment.run_result = before("finish", experiment.run_result)
@@ -214,7 +214,7 @@ def configure(job: dict) -> None:
 
 def remove_protections(job: dict) -> None:
     """Removes the protections that a job names, for the control of a test."""
-    resumed_epoch, restore_model = experiment.ResumedEpoch, experiment.restore_model
+    resumed_epoch, restore_model = experiment.ResumedEpoch, start.restore_model
 
     def restore_without_scale(model, arrays):
         first = {
@@ -227,7 +227,7 @@ def remove_protections(job: dict) -> None:
             step, dict.fromkeys(means, (0.0, 0.0))
         )
     if job.get("scale") is False:
-        experiment.restore_model = restore_without_scale
+        start.restore_model = restore_without_scale
     if job.get("watched") is False:
         experiment.SignalWatch = lambda *_: SignalWatch(None)
     if job.get("stall_exit") is False:

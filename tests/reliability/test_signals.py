@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.handlers import reset_handlers
 from tests.helpers.waiting import HANG, wait_until
 from tests.reliability.processes import ALL_STEPS, ROOT, STEPS, Process, Processes, Run
 
@@ -208,12 +209,3 @@ def test_signal_while_the_command_is_imported(name, whole, tmp_path, report):
         assert run.newest() == 0
     assert not list(Path(run.root).rglob("*.part"))
     report(6, f"{name} while the command is imported: exit code 128 + n", moments)
-
-
-def reset_handlers() -> None:
-    """In the new process: ignores no signal, as a shell's background job would."""
-    for name in NAMES:
-        signal.signal(
-            getattr(signal, name),
-            signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL,
-        )

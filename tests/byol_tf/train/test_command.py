@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
+from tests.helpers.handlers import reset_handlers
 from tests.helpers.waiting import HANG, wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -287,7 +288,12 @@ def interrupted(
     """
     unbuffered = os.environ | {"PYTHONUNBUFFERED": "1"}  # else a killed process prints nothing
     process = subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=unbuffered
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=unbuffered,
+        preexec_fn=reset_handlers,
     )
 
     def has_checkpoint() -> bool:

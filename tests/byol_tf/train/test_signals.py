@@ -12,6 +12,7 @@ import pytest
 
 from byol_tf.command_line import STOP_SIGNALS
 from byol_tf.errors import Interrupted
+from tests.helpers.handlers import reset_handlers
 from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).parents[3]
@@ -28,12 +29,6 @@ with SignalWatch("stopping soon") as watch:
     time.sleep(float(sys.argv[2]))
 print("left", flush=True)
 """
-
-
-def reset_handlers() -> None:
-    """In the new process: ignores no signal, as a shell's background job would."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
