@@ -1,4 +1,4 @@
-"""What all commands share: their parser, and how they end.
+"""Parser and ending of all commands.
 
 A command ends with an exit code and at most one line on stderr: for what the user has to change,
 for a disk that refuses, and for a signal. Its output can fail without ending it.

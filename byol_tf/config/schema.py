@@ -204,13 +204,13 @@ class Projector(Section):
     normalization: Normalization = "batch"
     """See encoder.normalization."""
     output_bias: bool = False
-    """Whether the last linear layer has a bias, as in the STL-10 paper's code."""
+    """Gives the last linear layer a bias, as in the STL-10 paper's code."""
     normalize_output: bool = False
     """Normalises the projection too, as SimSiam does."""
     output_scale: bool = True
-    """Whether the projection's normalisation has a trainable scale; false in SimSiam's code."""
+    """Gives the projection's normalisation a trainable scale; false in SimSiam's code."""
     output_center: bool = True
-    """Whether the projection's normalisation has a trainable offset; false in the code of SimSiam
+    """Gives the projection's normalisation a trainable offset; false in the code of SimSiam
     and of SimCLR."""
 
 
@@ -228,7 +228,7 @@ class Predictor(Section):
     normalization: Normalization = "batch"
     """See encoder.normalization."""
     output_bias: bool = False
-    """Whether the last linear layer has a bias, as in the code of SimSiam and of the STL-10
+    """Gives the last linear layer a bias, as in the code of SimSiam and of the STL-10
     paper."""
     normalize_output: bool = False
     """Normalises the prediction too (SimSiam report, D)."""

@@ -12,7 +12,7 @@ Measures = dict[str, tf.Tensor]
 
 
 def collapse_measures(projections: Collection[tf.Tensor]) -> Measures:
-    """Returns `projection_std` and `mean_cosine`, float32 scalars, as means over the views.
+    """Returns `projection_std` and `projection_cosine`, float32 scalars: means over the views.
 
     Args:
         projections: `[N, p]` of each view.
