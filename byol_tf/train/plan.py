@@ -11,12 +11,12 @@ from byol_tf.config.schema import Config
 from byol_tf.constants import ENCODERS
 from byol_tf.errors import ConfigError
 from byol_tf.logs import counted
-from byol_tf.models.from_config import Sizes, measure_sizes
+from byol_tf.models.from_config import GivenEncoder, Sizes, measure_sizes
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.sources import source_options
 from byol_tf.train.data import saved_manifest
-from pipelines.sources import SourceInfo, plan_source
+from pipelines.sources import GivenImages, SourceInfo, plan_source
 
 _KEYS_SHOWN = 4
 """Keys that a plan names of those that differ from the recipe."""
@@ -42,7 +42,12 @@ class Plan:
         return f"{self.name}\n{format_lines(self.lines)}"
 
 
-def make_plan(config: Config, folder: RunFolder) -> Plan:
+def make_plan(
+    config: Config,
+    folder: RunFolder,
+    encoder: GivenEncoder | None = None,
+    images: GivenImages | None = None,
+) -> Plan:
     """Returns the plan of a config; opens no image and writes nothing.
 
     A run that is resumed has the photos that it was started with.
@@ -50,15 +55,17 @@ def make_plan(config: Config, folder: RunFolder) -> Plan:
     Args:
         config: of the run.
         folder: the run folder, which needn't exist.
+        encoder: of an `Experiment` that has it from Python.
+        images: likewise.
 
     Raises:
         ConfigError: if there are fewer images than a batch has, or the networks don't fit into
             memory.
         SourceError: if the images can't be found.
     """
-    source = plan_source(**source_options(config), manifest=saved_manifest(folder))
+    source = plan_source(**source_options(config, images), manifest=saved_manifest(folder))
     schedule = training_schedule(config, source.counts["pretrain"])
-    sizes = measure_sizes(config)
+    sizes = measure_sizes(config, encoder)
     _check_fits_memory(sizes)
     return Plan(config.name, schedule, plan_lines(config, source, schedule, sizes, folder))
 
