@@ -3,10 +3,11 @@
 Each check names the keys that it compares, so that it can run when other keys are invalid.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from byol_tf.constants import CONVNET_STEM_CHANNELS, GROUPS, RESNET_STEM_CHANNELS
+from byol_tf.constants import CONVNET_STEM_CHANNELS, ENCODERS, GROUPS, RESNET_STEM_CHANNELS
 from pipelines.registry import SOURCES
 
 TAU_SCHEDULE: Final = "cosine"
@@ -171,10 +172,31 @@ def _stem_channels(encoder: str) -> int:
     return CONVNET_STEM_CHANNELS if encoder == "convnet" else RESNET_STEM_CHANNELS
 
 
+def _register_own_option(key: str, default: Any) -> None:
+    """Registers that a key of the encoder has its default where byol_tf doesn't build that."""
+
+    @_register(key, "encoder.name")
+    def check(value: Any, name: str) -> str | None:
+        if name in ENCODERS or value == default:
+            return None
+        expected, received = json.dumps(default), json.dumps(value)
+        return (
+            f'expected {expected}, its default, as encoder.name "{name}" is built without it; '
+            f"received {received}"
+        )
+
+
+_register_own_option("encoder.width", 1.0)
+_register_own_option("encoder.stem", "7x7")
+_register_own_option("encoder.normalization", "batch")
+_register_own_option("encoder.padding", "same")
+_register_own_option("encoder.zero_init_residual", False)
+
+
 @_register("encoder.width", "encoder.name")
 def _check_width(width: float, name: str) -> str | None:
     channels = _stem_channels(name)
-    if (channels * width) % 1 == 0:
+    if (channels * width) % 1 == 0 or name not in ENCODERS:
         return None
     return (
         f'expected a multiple of 1/{channels}, as the first layer of "{name}" has {channels} x '
@@ -185,7 +207,7 @@ def _check_width(width: float, name: str) -> str | None:
 @_register("encoder.normalization", "encoder.width", "encoder.name")
 def _check_encoder_groups(normalization: str, width: float, name: str) -> str | None:
     channels = _stem_channels(name) * width
-    if normalization != "group" or channels % GROUPS == 0 or channels % 1:
+    if normalization != "group" or channels % GROUPS == 0 or channels % 1 or name not in ENCODERS:
         return None
     return (
         f'expected another one, as "group" divides channels by {GROUPS} and the first layer of '

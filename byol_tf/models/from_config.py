@@ -9,8 +9,11 @@ import tensorflow as tf
 from byol_tf.compat import build_without_values
 from byol_tf.config.schedule import Schedule
 from byol_tf.config.schema import Config
+from byol_tf.constants import ENCODERS
 from byol_tf.devices import on_cpu
+from byol_tf.errors import ConfigError
 from byol_tf.models.byol import BYOL
+from byol_tf.models.external_encoders import build_external_encoder
 from byol_tf.models.losses import Objective
 from byol_tf.models.networks import build_encoder, mlp_head
 from byol_tf.models.optimizers import SLOTS, WarmupSchedule, build_optimizer, exclude_norm_and_bias
@@ -182,11 +185,22 @@ def steps_per_execution(config: Config, steps_per_epoch: int) -> int:
 
 
 def build_config_encoder(config: Config) -> keras.Model:
-    """Returns the encoder of a config, initialised from its seed."""
-    encoder = config.encoder
+    """Returns the encoder of a config, initialised from its seed.
+
+    A `MODULE:FUNCTION` that the config names is imported and called.
+
+    Raises:
+        ConfigError: if there is no such encoder, or it doesn't take the config's images.
+    """
+    encoder, views = config.encoder, config.views
+    if encoder.name not in ENCODERS:
+        try:
+            return build_external_encoder(encoder.name, *views.preparation)
+        except ValueError as error:
+            raise ConfigError([f'encoder.name: "{encoder.name}": {error}']) from error
     return build_encoder(
         encoder.name,
-        config.views.size,
+        views.size,
         encoder.width,
         encoder.stem,
         encoder.normalization,

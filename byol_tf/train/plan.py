@@ -8,6 +8,7 @@ import psutil
 from byol_tf.config.diff import recipe_differences
 from byol_tf.config.schedule import Schedule, training_schedule
 from byol_tf.config.schema import Config
+from byol_tf.constants import ENCODERS
 from byol_tf.errors import ConfigError
 from byol_tf.logs import counted
 from byol_tf.models.from_config import Sizes, measure_sizes
@@ -210,13 +211,13 @@ def _class_lines(source: SourceInfo) -> list[tuple[str, str]]:
 
 def _normalization_text(config: Config) -> str:
     by_network: dict[str, str] = {
-        "encoder": config.encoder.normalization,
+        "encoder": config.encoder.normalization if config.encoder.name in ENCODERS else "its own",
         "projector": config.projector.normalization,
     }
     if config.predictor.kind != "none":
         by_network["predictor"] = config.predictor.normalization
     if len(set(by_network.values())) == 1:
-        return config.encoder.normalization
+        return by_network["encoder"]
     return ", ".join(f"{network} {name}" for network, name in by_network.items())
 
 
