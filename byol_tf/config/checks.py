@@ -10,6 +10,8 @@ from typing import Any, Final
 from byol_tf.constants import CONVNET_STEM_CHANNELS, ENCODERS, GROUPS, RESNET_STEM_CHANNELS
 from pipelines.registry import SOURCES
 
+PROJECTION_SIZE = 256
+"""Default of projector.output_size (BYOL paper, section 3.3)."""
 TAU_SCHEDULE: Final = "cosine"
 """Default of tau.schedule (BYOL paper, section 3.3)."""
 TAU_BASE = 0.996
@@ -321,6 +323,25 @@ def _check_predictor_rate(rate: float, kind: str) -> str | None:
     if rate == 1.0 or kind == "mlp":
         return None
     return f'expected 1, its default, as predictor.kind "{kind}" is not trained; received {rate:g}'
+
+
+@_register("objective.teacher", "objective.target")
+def _check_teacher(teacher: str | None, target: str) -> str | None:
+    if target == "teacher" and teacher is None:
+        return 'missing; expected the path of an encoder, as objective.target is "teacher"'
+    if target != "teacher" and teacher is not None:
+        return f'expected null, as objective.target is "{target}"; received "{teacher}"'
+    return None
+
+
+@_register("projector.output_size", "objective.target")
+def _check_projection_size(size: int, target: str) -> str | None:
+    if target != "teacher" or size == PROJECTION_SIZE:
+        return None
+    return (
+        f'expected {PROJECTION_SIZE}, its default, as with objective.target "teacher" the '
+        f"projection is as wide as the teacher's representation; received {size}"
+    )
 
 
 @_register("objective.temperature", "objective.negatives")

@@ -12,7 +12,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from byol_tf.config.checks import TAU_BASE, TAU_DROP_AT, TAU_ENDS, TAU_SCHEDULE, conflicts
+from byol_tf.config.checks import (
+    PROJECTION_SIZE,
+    TAU_BASE,
+    TAU_DROP_AT,
+    TAU_ENDS,
+    TAU_SCHEDULE,
+    conflicts,
+)
 from byol_tf.constants import ENCODERS, PYTHON_MODEL, Normalization, Padding
 from pipelines.policy import PRESETS, ViewPolicy
 from pipelines.registry import SOURCES
@@ -209,8 +216,9 @@ class Projector(Section):
 
     hidden_size: Width = 4096
     """Width of the hidden layers."""
-    output_size: Annotated[int, Field(ge=2, le=_MAX_WIDTH)] = 256
-    """Width of the projection, and of its prediction."""
+    output_size: Annotated[int, Field(ge=2, le=_MAX_WIDTH)] = PROJECTION_SIZE
+    """Width of the projection, and of its prediction. With objective.target `teacher` it is that of
+    the teacher's representation instead."""
     num_layers: Annotated[int, Field(ge=1, le=8)] = 2
     """Number of linear layers; SimSiam has 3."""
     normalization: Normalization = "batch"
@@ -254,10 +262,15 @@ class Predictor(Section):
 class Objective(Section):
     """The loss: which projections are predicted, and how they are compared."""
 
-    target: Literal["ema", "online", "online_with_gradient"] = "ema"
+    target: Literal["ema", "online", "online_with_gradient", "teacher"] = "ema"
     """The network whose projections are predicted: `ema`: the target network, see `tau`; `online`:
     the online network, with stop-gradient (SimSiam); `online_with_gradient`: the online network,
-    without it (SimCLR; SimSiam report, A)."""
+    without it (SimCLR; SimSiam report, A); `teacher`: the frozen encoder that `teacher` names, of
+    which representations are predicted (docs/distillation.md)."""
+    teacher: FilePath | None = None
+    """Target `teacher`: its encoder, as `embed --encoder` takes it: a run folder, an export or its
+    `encoder.keras`, or the folder of a SavedModel. It stays where it is and is needed until the run
+    is finished."""
     similarity: Literal["cosine", "cross_entropy"] = "cosine"
     """`cosine`: 2 - 2 cos (BYOL paper, equation 2); `cross_entropy`: between softmaxes (SimSiam
     report, E)."""

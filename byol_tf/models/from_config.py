@@ -41,14 +41,17 @@ _DEVICE_STEPS_PER_EXECUTION = 16
 _BYTES_PER_ELEMENT = 4  # weights are float32 in every precision
 
 
-def build_model(config: Config, cropped: bool = False) -> BYOL:
+def build_model(config: Config, cropped: bool = False, teacher: keras.Model | None = None) -> BYOL:
     """Returns the uncompiled model of a config, initialised from its seed.
 
     Args:
         config: valid.
         cropped: see `fused_views`.
+        teacher: from views to `[N, d]`; for `objective.target` `teacher`.
     """
-    encoder, projector, predictor = _build_networks(config)
+    encoder, projector, predictor = _build_networks(
+        config, None if teacher is None else teacher.output_shape[-1]
+    )
     return BYOL(
         encoder,
         projector,
@@ -61,14 +64,17 @@ def build_model(config: Config, cropped: bool = False) -> BYOL:
         joint_batch_statistics=config.training.joint_batch_statistics,
         views=fused_views(config, cropped) if views_in_step(config) else None,
         on_nonfinite=config.monitor.on_nonfinite,
+        teacher=teacher,
     )
 
 
-def _build_networks(config: Config) -> tuple[keras.Model, keras.Model, keras.Model | None]:
+def _build_networks(
+    config: Config, teacher_width: int | None
+) -> tuple[keras.Model, keras.Model, keras.Model | None]:
     """Returns encoder, projector and predictor of a config; None where it has no predictor."""
     encoder = build_config_encoder(config)
     settings = config.projector
-    projection_size = settings.output_size
+    projection_size = teacher_width or settings.output_size
     projector = mlp_head(
         encoder.output_shape[-1],
         settings.hidden_size,
@@ -104,7 +110,7 @@ def view_policies(config: Config) -> tuple[ViewPolicy, ...]:
 
 def build_objective(config: Config) -> Objective:
     """Returns the loss of a config, whose keys are those of `Objective` and `target`."""
-    return Objective(**config.objective.model_dump(exclude={"target"}))
+    return Objective(**config.objective.model_dump(exclude={"target", "teacher"}))
 
 
 def views_in_step(config: Config) -> bool:
@@ -209,9 +215,16 @@ def build_config_encoder(config: Config) -> keras.Model:
     )
 
 
-def measure_sizes(config: Config) -> Sizes:
-    """Returns the sizes of a config's networks, without memory for their variables."""
-    encoder, projector, predictor = build_without_values(lambda: _build_networks(config))
+def measure_sizes(config: Config, teacher_width: int | None = None) -> Sizes:
+    """Returns the sizes of a config's networks, without memory for their variables.
+
+    Args:
+        config: valid.
+        teacher_width: of the representations of `objective.teacher`.
+    """
+    encoder, projector, predictor = build_without_values(
+        lambda: _build_networks(config, teacher_width)
+    )
     networks = {config.encoder.name: encoder, "projector": projector}
     if predictor is not None:
         networks["predictor"] = predictor

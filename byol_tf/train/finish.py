@@ -74,6 +74,7 @@ def run_result(
         "name": config.name,
         "system": method_name(config),
         "starting_weights": config.encoder.weights,
+        "teacher": config.objective.teacher,
         "run_dir": str(folder.root),
         "export_dir": str(folder.saved_model),
         "epochs": last["epoch"],
