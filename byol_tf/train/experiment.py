@@ -29,6 +29,7 @@ from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.models.from_config import build_model, compile_model
 from byol_tf.models.inference import inference_model
+from byol_tf.native_output import move_native_log
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
@@ -249,6 +250,7 @@ class Experiment:
                 command,
                 self._teacher,
             )
+            move_native_log(self.folder.logs)
             self._weights = None  # not needed again, and as large as the encoder
             if self.workers.count > 1:
                 start = broadcast_state(self.model, self.workers, start)
