@@ -33,11 +33,11 @@ from byol_tf.native_output import move_native_log
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
-from byol_tf.runs.encoders import Weights, starting_weights
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.folder_choice import check_same_run
 from byol_tf.runs.lock import RunLock
 from byol_tf.runs.process_exit import exit_now
+from byol_tf.runs.starting_weights import Weights, starting_weights
 from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch
 from byol_tf.train.callbacks.collapse import Collapse, CollapseAlarm
 from byol_tf.train.callbacks.history import History
@@ -181,9 +181,7 @@ class Experiment:
             and config.encoder.weights is not None
             and not list_checkpoints(self.folder.checkpoints)
         ):  # now, before the folder is made; a resumed run doesn't need the file
-            self._weights = starting_weights(
-                config.encoder.weights, self.model.encoder, config.views
-            )
+            self._weights = starting_weights(config.encoder.weights, self.model.encoder, config)
         self.inference = inference_model(self.model.encoder, *config.views.preparation)
         self._prepared = True
 
