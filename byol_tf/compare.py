@@ -4,8 +4,13 @@ The table shows which settings differ between the runs, and the accuracy, collap
 loss of each.
 """
 
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("compare")
+
+
 import argparse
-import functools
 import os
 import statistics
 import sys
@@ -18,7 +23,7 @@ from byol_tf.command_line import (
     check_writable,
     command_parser,
     ends_with_exit_code,
-    run_command,
+    program,
 )
 from byol_tf.config.diff import flat
 from byol_tf.errors import OutputError, RunFolderError, escape
@@ -145,7 +150,7 @@ def _figure_path(out: str) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog="python -m byol_tf.compare",
+        prog=program("compare"),
         description="Compares runs: which settings differ, accuracy, collapse measures, loss. Runs "
         "that differ by their seed are one line.",
     )
@@ -367,9 +372,3 @@ def _draw(path: Path, groups: Sequence[Sequence[ComparedRun]], keys: Sequence[st
             label += "'"
         labelled[label] = [run.rows for run in group]
     setting_curves_figure(path, "", labelled)
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

@@ -1,7 +1,12 @@
 """`python -m byol_tf.embed`: embeds a folder of photos, finds similar ones, predicts labels."""
 
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("embed")
+
+
 import argparse
-import functools
 import hashlib
 import json
 import os
@@ -10,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byol_tf import __version__
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, run_command
+from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.devices import prepare_environment
 from byol_tf.embed.encoder_files import encoder_files
 from byol_tf.embed.labels import match_labels, read_labels
@@ -41,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog="python -m byol_tf.embed",
+        prog=program("embed"),
         description="Embeds all photos below a folder, each once; finds similar ones; predicts "
         "labels from a few. Changes no photo.",
     )
@@ -102,7 +107,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     facts = {
         "encoder": str(encoder.path),
         "byol_tf": __version__,
-        "command": shlex.join(["python", "-m", "byol_tf.embed", *arguments]),
+        "command": shlex.join([*program("embed").split(), *arguments]),
     }
     prepare_environment()
     with store.locked():
@@ -213,7 +218,7 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
     words = ["--encoder", options.encoder, "--images", options.images]
     if options.out is not None:
         words += ["--out", options.out]
-    command = shlex.join(["python", "-m", "byol_tf.embed", *words])
+    command = shlex.join([*program("embed").split(), *words])
     print("\n  next:")
     if not options.nearest:
         photo = str(embedded.images.folder / embedded.photos[0].path)
@@ -229,9 +234,3 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
             f"    fill in the column label of its first rows, then: {command} --few {predictions}"
         )
     print(f"    embeddings = numpy.load({str(store.embeddings)!r})['embeddings']\n")
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

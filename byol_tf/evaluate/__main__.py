@@ -1,7 +1,12 @@
 """`python -m byol_tf.evaluate`: evaluates an encoder on labelled images."""
 
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("evaluate")
+
+
 import argparse
-import functools
 import hashlib
 import json
 import logging
@@ -11,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, run_command
+from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
@@ -67,7 +72,7 @@ def main(arguments: list[str]) -> int:
     check_writable(folder, "--run" if options.out is None else "--out")
     prepare_environment()
     result, stopped = _evaluate(options, config)
-    result["command"] = shlex.join(["python", "-m", "byol_tf.evaluate", *arguments])
+    result["command"] = shlex.join([*program("evaluate").split(), *arguments])
     file = folder / ("result.json" if stopped is None else "partial.json")
     curve = result.pop("curve", None)
     _print_result(result)
@@ -131,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for result.json (default: RUN/evaluation/<protocol>; required with --encoder)",
     )
     parser = command_parser(
-        prog="python -m byol_tf.evaluate",
+        prog=program("evaluate"),
         description="Evaluates an encoder on labelled images. Test labels decide nothing.",
     )
     subparsers = parser.add_subparsers(dest="protocol", metavar="PROTOCOL", required=True)
@@ -321,9 +326,3 @@ def _print_result(result: dict) -> None:
             "  the regression stopped at its iteration limit: more iterations might give a higher "
             "figure"
         )
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

@@ -6,6 +6,7 @@ import shlex
 import textwrap
 from typing import Any
 
+from byol_tf.command_line import program
 from byol_tf.logs import counted
 from byol_tf.runs.accuracy import Accuracy
 from byol_tf.runs.folder import RunFolder
@@ -62,9 +63,7 @@ def _table(result: dict[str, Any]) -> list[str]:
 
 def _next_steps(folder: RunFolder) -> list[str]:
     run = shlex.quote(os.fspath(folder.root))
-    report = (
-        f"{run}/report.html" if folder.report.exists() else f"python -m byol_tf.report --run {run}"
-    )
+    report = f"{run}/report.html" if folder.report.exists() else f"{program('report')} --run {run}"
     saved_model = os.fspath(folder.saved_model)
     return [
         f"  look:  {report}",
@@ -72,8 +71,8 @@ def _next_steps(folder: RunFolder) -> list[str]:
         f"         tensorboard --logdir {run}/logs",
         f"  use:   encoder = tf.saved_model.load({saved_model!r}); encoder.serve(images)  # uint8 "
         "[N, H, W, 3]",
-        f"         python -m byol_tf.embed --encoder {run} --images DIR  # similar photos; labels "
+        f"         {program('embed')} --encoder {run} --images DIR  # similar photos; labels "
         "from a handful",
-        f"         python -m byol_tf.export --run {run} --format all  # also LiteRT and ONNX; "
+        f"         {program('export')} --run {run} --format all  # also LiteRT and ONNX; "
         f"{run}/export/USAGE.md",
     ]

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from byol_tf.command_line import program
 from byol_tf.config.schedule import Schedule, method_name
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError, RunFolderError
@@ -158,8 +159,9 @@ def write_final_report(
         add_final_figures(events, facts, folder.figures)
     except (OSError, tf.errors.OpError, SourceError, RunFolderError, ConfigError) as error:
         logger.warning(
-            "report not written: %s. To write it: python -m byol_tf.report --run %s",
+            "report not written: %s. To write it: %s --run %s",
             str(error).partition("\n")[0],
+            program("report"),
             shlex.quote(str(folder.root)),
         )
 
