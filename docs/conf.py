@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this tree, wherever Sphinx is called from
 
-from byol_tf import __version__  # noqa: E402
+from byol_tf import __version__
 
 project = "byol_tf"
 author = "The byol_tf authors"
