@@ -1,6 +1,8 @@
 """The training plan of a config: images, steps, learning rates, sizes and disk use."""
 
 import shutil
+import sys
+import textwrap
 from dataclasses import dataclass
 
 import psutil
@@ -81,8 +83,21 @@ def _check_fits_memory(sizes: Sizes) -> None:
 
 
 def format_lines(lines: list[tuple[str, str]]) -> str:
-    """Returns lines (subject, text) as an indented table of two columns."""
-    return "\n".join(f"  {subject:<13} {text}" for subject, text in lines)
+    """Returns lines (subject, text) as an indented table of two columns.
+
+    In a terminal long texts continue in their column.
+    """
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    return "\n".join(
+        textwrap.fill(
+            f"  {subject:<13} {text}",
+            width,
+            subsequent_indent=16 * " ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for subject, text in lines
+    )
 
 
 def plan_lines(
