@@ -2,12 +2,12 @@
 
     python -m benchmarks.make_imagenette imagenette2-160.tgz imagenette
 
-The archive is https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-160.tgz (99 MB, 9,469 photos to
-train on and 3,925 to validate on, of ten of ImageNet's classes). The folder has `unlabeled/`, 7,000 of
-the former, `train/<class>/`, 100 a class of the rest of them, and `test/<class>/`, 200 a class of the
-latter, each photo squashed to a square as those of docs/results are. Which photos are taken depends on
-their names alone. They are not the same 10,000 as in docs/results, so figures will agree within their
-spread only.
+The archive is https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-160.tgz (99 MB): 9,469 photos
+to train on and 3,925 to validate on, of ten of ImageNet's classes. The folder has `unlabeled/`,
+7,000 of the former; `train/<class>/`, 100 a class of the rest of them; and `test/<class>/`, 200 a
+class of the latter. Each photo is squashed to a square, as those of docs/results are. Which photos
+are taken depends on their names alone. They aren't the same 10,000 as in docs/results, so figures
+will agree within their spread only.
 """
 
 import argparse
@@ -68,9 +68,7 @@ def make(
     """Writes the folder, which has to be new."""
     folder.mkdir(parents=True)
     with tarfile.open(archive) as tar:
-        taken = places(
-            [member.name for member in tar if member.isfile()], unlabelled, train, test
-        )
+        taken = places([member.name for member in tar if member.isfile()], unlabelled, train, test)
         for member in tar:
             if member.name in taken:
                 path = folder / taken[member.name]
