@@ -1,11 +1,16 @@
 """`python -m byol_tf.convert`: converts encoders from other projects."""
 
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("convert")
+
+
 import argparse
-import functools
 import os
 from pathlib import Path
 
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, run_command
+from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import ConversionError, describe_path
 
@@ -58,7 +63,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog="python -m byol_tf.convert",
+        prog=program("convert"),
         description="Converts an encoder from another project to a SavedModel and a .keras file.",
     )
     layouts = parser.add_subparsers(dest="layout", metavar="LAYOUT", required=True)
@@ -87,9 +92,3 @@ def _parser() -> argparse.ArgumentParser:
             help="a new or empty folder",
         )
     return parser
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

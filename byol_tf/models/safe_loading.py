@@ -60,7 +60,7 @@ _KERAS_OPERATIONS = {
         Normalize RMSNorm Relu Relu6 Selu SeparableConv Sigmoid Silu Softmax Softplus Softsign SpaceToDepth Squareplus TanhShrink
     """),
     "math": _names("Erf Erfc Logsumexp Rsqrt TopK"),
-    "core": _names("Cast SaturateCast Slice StopGradient Unstack"),
+    "core": _names("Cast ConvertToTensor SaturateCast Slice StopGradient Unstack"),
     "linalg": _names("Norm"),
     "image": _names("ExtractPatches Resize"),
     "einops": _names("Rearrange"),

@@ -1,8 +1,13 @@
 """`python -m byol_tf.train`: pre-trains an encoder, probes it and exports it."""
 
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("train")
+
+
 import argparse
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -16,7 +21,7 @@ from byol_tf.command_line import (
     check_writable,
     command_parser,
     ends_with_exit_code,
-    run_command,
+    program,
 )
 from byol_tf.config.docs import explain, sections_help
 from byol_tf.config.fields import SECTIONS
@@ -61,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         keys=[".".join((*section, name)) for section, keys in SECTIONS.items() for name in keys],
         recipes=recipes(),
-        prog="python -m byol_tf.train",
+        prog=program("train"),
         description="Pre-trains an encoder with BYOL and exports it.",
         epilog=f"packaged recipes for --config:\n  {', '.join(recipes())}\n\nsections of a config, "
         f"whose keys --set changes:\n{sections_help()}\nall keys of one, with meanings: --explain "
@@ -189,7 +194,7 @@ def _train(
     print(experiment.plan())
     try:
         result = experiment.run(
-            ["python", "-m", "byol_tf.train", *arguments], verbose=1 if sys.stdout.isatty() else 2
+            [*program("train").split(), *arguments], verbose=1 if sys.stdout.isatty() else 2
         )
     except Interrupted as stopped:
         report_interrupt(stopped)
@@ -257,15 +262,9 @@ def _resume_command(
     options: argparse.Namespace, folder: RunFolder, change: str | None = None
 ) -> str:
     """Returns the shell command that resumes a run, with a change of its config if one is given."""
-    words = ["python", "-m", "byol_tf.train"]
+    words = program("train").split()
     if options.config is not None:
         words += ["--config", options.config]
     for override in [*options.overrides, *([] if change is None else [change])]:
         words += ["--set", override]
     return shlex.join([*words, "--run-dir", os.fspath(folder.root)])
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

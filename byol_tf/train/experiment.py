@@ -29,6 +29,7 @@ from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.models.from_config import build_model, compile_model
 from byol_tf.models.inference import inference_model
+from byol_tf.native_output import move_native_log
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
@@ -58,6 +59,7 @@ from byol_tf.train.out_of_memory import out_of_memory
 from byol_tf.train.plan import Plan, make_plan
 from byol_tf.train.signals import SignalWatch
 from byol_tf.train.start import ResumePoint, broadcast_state, initialize_or_resume
+from byol_tf.train.teacher import Teacher, check_teacher, load_teacher
 from byol_tf.train.tensorboard import EventLog, show_config
 from pipelines.sources import Source
 
@@ -115,6 +117,7 @@ class Experiment:
         self._plan: Plan | None = None
         self._prepared = False
         self._weights: Weights | None = None
+        self._teacher: Teacher | None = None
         self._checkpoint: Checkpoint | None = None
 
     def plan(self) -> Plan:
@@ -146,7 +149,8 @@ class Experiment:
 
         Raises:
             ConfigError: if the images or replicas don't fit the batch, the workers have different
-                configs, or the encoder can't start from `encoder.weights`.
+                configs, the encoder can't start from `encoder.weights`, or `objective.teacher`
+                can't be used.
             SourceError: if the images can't be opened, or differ between workers.
             DeviceError: if there is no such device.
         """
@@ -163,8 +167,15 @@ class Experiment:
         self.schedule = training_schedule(config, len(self.source.pretrain))
         set_precision(config.devices.precision)
         with strategy.scope():
-            self.model = build_model(config, cropped=self.source.pretrain.shape is None)
+            self._teacher = load_teacher(config)
+            self.model = build_model(
+                config,
+                cropped=self.source.pretrain.shape is None,
+                teacher=None if self._teacher is None else self._teacher.model,
+            )
             compile_model(self.model, config, self.schedule)
+        if self._teacher is not None:
+            check_teacher(self._teacher, config, self.source, self.workers)
         if (
             self.workers.chief
             and config.encoder.weights is not None
@@ -235,7 +246,9 @@ class Experiment:
                 self.schedule,
                 self._weights,
                 command,
+                self._teacher,
             )
+            move_native_log(self.folder.logs)
             self._weights = None  # not needed again, and as large as the encoder
             if self.workers.count > 1:
                 start = broadcast_state(self.model, self.workers, start)
@@ -274,6 +287,7 @@ class Experiment:
             return {
                 "rows": list(history.rows),
                 "images": self.source.fingerprint,
+                "teacher": self._teacher and self._teacher.digest,
                 "skipped_steps": self.model.skipped_steps,
                 **throughput.state,
             }

@@ -17,6 +17,7 @@ from byol_tf.runs.starting_weights import Weights, start_from, starting_weights
 from byol_tf.train.callbacks.checkpoint import model_arrays, restore_model
 from byol_tf.train.data import save_manifest
 from byol_tf.train.multi_worker import Workers
+from byol_tf.train.teacher import Teacher
 from pipelines.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def initialize_or_resume(
     schedule: Schedule,
     weights: Weights | None,
     command: list[str],
+    teacher: Teacher | None = None,
 ) -> ResumePoint:
     """Restores the newest checkpoint or initializes the model; starts the folder's files.
 
@@ -58,13 +60,14 @@ def initialize_or_resume(
         weights: from `starting_weights`, for a run without a valid checkpoint; None where the
             config names no file, or to read it only if it is needed.
         command: the command line, kept in `environment.json`.
+        teacher: of the run, or None.
 
     Returns:
         The position of the checkpoint; without one, that before the first step.
 
     Raises:
         RunFolderError: if the folder can't be read or written, or its run has lost its checkpoints,
-            has no valid one, one of another model, or used other images.
+            has no valid one, one of another model, or used other images or another teacher.
         ConfigError: if the encoder can't start from `encoder.weights`.
     """
     images = source.fingerprint
@@ -79,6 +82,11 @@ def initialize_or_resume(
             raise RunFolderError(
                 f"{folder.root}: this run was started with other images than data.source has "
                 "now. Restore those, or start a new run in another folder"
+            )
+        if teacher is not None and checkpoint.state.get("teacher") != teacher.digest:
+            raise RunFolderError(
+                f"{folder.root}: this run was started with another teacher than objective.teacher "
+                f"has now, {teacher.path}. Restore that one, or start a new run in another folder"
             )
         _restore(folder, model, checkpoint)
     began_before = folder.environment.exists()

@@ -4,23 +4,21 @@ import configparser
 import importlib.util
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from byol_tf import __version__
+from byol_tf.__main__ import COMMANDS
 from byol_tf.devices import read_cluster
 from tests.docs.pages import PAGES, ROOT, blocks, inline
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
-SCRIPTS = dict(
-    re.findall(
-        r"^(\S+) = (\S+?)(?:\.__main__)?:",
-        SETUP["options.entry_points"]["console_scripts"],
-        re.MULTILINE,
-    )
-)
-"""Command that an installation brings, such as `byol-train`, -> its module."""
+
+
+def is_byol(words: Sequence[str]) -> bool:
+    """Whether the words start a command by its name: `byol train`, but not `byol --help`."""
+    return words[0] == "byol" and len(words) > 1 and words[1] in COMMANDS
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,16 @@ class Command:
 
     @property
     def module(self) -> str | None:
-        """`byol_tf.train` of `python -m byol_tf.train ...` and of `byol-train ...`, else None."""
-        return self.words[2] if self.words[:2] == ("python", "-m") else SCRIPTS.get(self.words[0])
+        """`byol_tf.train` of `python -m byol_tf.train ...` and of `byol train ...`, else None."""
+        if is_byol(self.words):
+            return COMMANDS[self.words[1]][0].removesuffix(".__main__")
+        return self.words[2] if self.words[:2] == ("python", "-m") else None
 
     @property
     def arguments(self) -> list[str]:
         """What stands after the module. Three dots at the end are for what a table below the block
         adds."""
-        return [
-            word for word in self.words[1 if self.words[0] in SCRIPTS else 3 :] if word != "..."
-        ]
+        return [word for word in self.words[2 if is_byol(self.words) else 3 :] if word != "..."]
 
 
 def entry(module: str) -> Callable:
@@ -75,7 +73,7 @@ def named_commands() -> Iterator[Command]:
     for page in PAGES:
         for line, text in inline(page):
             words = text.partition(" > ")[0].split()
-            if words[0] in SCRIPTS or (
+            if is_byol(words) or (
                 words[:2] == ["python", "-m"] and words[2] not in ("byol_tf.NAME", "benchmarks...")
             ):
                 yield Command(str(page.relative_to(ROOT)), line, tuple(words))
