@@ -31,7 +31,7 @@ from byol_tf.models.from_config import build_model, compile_model
 from byol_tf.models.inference import inference_model
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints
-from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
+from byol_tf.runs.data import check_view_engine, probe_images, sample_pretrain_images, train_batches
 from byol_tf.runs.encoders import Weights, starting_weights
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.folder_choice import check_same_run
@@ -146,13 +146,15 @@ class Experiment:
 
         Raises:
             ConfigError: if the images or replicas don't fit the batch, the workers have different
-                configs, or the encoder can't start from `encoder.weights`.
+                configs, the engine of the views can't be imported, or the encoder can't start from
+                `encoder.weights`.
             SourceError: if the images can't be opened, or differ between workers.
             DeviceError: if there is no such device.
         """
         if self._prepared:
             return
         config = self.config
+        check_view_engine(config)
         set_seeds(config.seed, config.training.deterministic)
         self.workers = self._connected_workers or Workers(
             build_strategy(config.devices.strategy, config.devices.tpu)
