@@ -16,6 +16,7 @@ from byol_tf.logs import counted
 from byol_tf.models.from_config import Sizes, measure_sizes
 from byol_tf.models.layer_decay import GROUPS
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
+from byol_tf.runs.data import check_view_engine
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.sources import source_options
 from byol_tf.train.data import saved_manifest
@@ -57,9 +58,10 @@ def make_plan(config: Config, folder: RunFolder) -> Plan:
 
     Raises:
         ConfigError: if there are fewer images than a batch has, the networks don't fit into
-            memory, or there is no such teacher.
+            memory, there is no such teacher, or the engine of the views can't be imported.
         SourceError: if the images can't be found.
     """
+    check_view_engine(config)
     source = plan_source(**source_options(config), manifest=saved_manifest(folder))
     schedule = training_schedule(config, source.counts["pretrain"])
     teacher = load_teacher(config)
