@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from byol_tf.embed.encoder_files import EncoderFiles
 from byol_tf.embed.store import Store
-from byol_tf.errors import EmbedError, WorkKept
+from byol_tf.errors import EmbedError, ProtocolError, WorkKept
 from byol_tf.logs import counted
 from pipelines.sources import FlatImageFolder, Photo
 
@@ -74,6 +74,7 @@ class EmbeddedPhotos:
         encoder: the encoder's files.
         store: keeps the embeddings.
         facts: for the store's `about.json`.
+        option: that named the encoder, for messages.
 
     Attributes:
         photos: those with an embedding, ascending by path; from `embed_missing` on.
@@ -84,8 +85,16 @@ class EmbeddedPhotos:
 
     embeddings: np.ndarray
 
-    def __init__(self, images: FlatImageFolder, encoder: EncoderFiles, store: Store, facts: dict):
+    def __init__(
+        self,
+        images: FlatImageFolder,
+        encoder: EncoderFiles,
+        store: Store,
+        facts: dict,
+        option: str = "--encoder",
+    ):
         self.images, self.encoder, self.store, self.facts = images, encoder, store, facts
+        self.option = option
         self.photos: list[Photo] = []
         self.skipped = dict(images.skipped)
         stored = store.read(images.photos)
@@ -103,7 +112,11 @@ class EmbeddedPhotos:
         from byol_tf.runs.folder import RunFolder
 
         if not self.encoder.is_run:
-            return load_encoder_file(self.encoder.path)
+            try:
+                return load_encoder_file(self.encoder.path)
+            except ProtocolError as error:
+                text = str(error).removeprefix("--encoder")
+                raise ProtocolError(f"{self.option}{text}") from error
         folder = RunFolder(self.encoder.path)
         config = load_config(folder.config)
         return exported_form(load_run_encoder(config, folder))
@@ -137,6 +150,15 @@ class EmbeddedPhotos:
             )
         self._store()
 
+    def skipped_lines(self) -> list[str]:
+        """Returns lines that name the first of the skipped photos; none without any."""
+        if not self.skipped:
+            return []
+        lines = [f"unreadable, skipped ({self.store.skipped}):"]
+        lines += [f"  {name}: {reason}" for name, reason in sorted(self.skipped.items())[:5]]
+        more = len(self.skipped) - 5
+        return [*lines, f"  and {more:,} more"] if more > 0 else lines
+
     def _embed(self, missing: np.ndarray) -> None:
         logger.info("embedding %s", counted(len(missing), "photo"))
         embedder = None
@@ -164,8 +186,8 @@ class EmbeddedPhotos:
         if not np.isfinite(embedding).all():
             name = self.images.photos[row].name
             raise EmbedError(
-                f"--encoder {self.encoder.path}: expected finite numbers for {name}; received NaN "
-                "or infinity"
+                f"{self.option} {self.encoder.path}: expected finite numbers for {name}; received "
+                "NaN or infinity"
             )
         if self._rows is None:
             self._rows = np.empty((len(self._present), len(embedding)), np.float32)
