@@ -85,7 +85,7 @@ def resolved_json(config: Config) -> str:
 
 
 def absolute_paths(config: Config) -> Config:
-    """Returns a config whose images and starting weights are found from any working directory.
+    """Returns a config whose images and encoders are found from any working directory.
 
     A run is saved and compared in this form: the same words name other images elsewhere.
     """
@@ -93,12 +93,13 @@ def absolute_paths(config: Config) -> Config:
     def absolute(path: str | None) -> str | None:
         return None if path is None else os.path.abspath(path)
 
-    data, encoder = config.data, config.encoder
+    data, encoder, objective = config.data, config.encoder, config.objective
     paths = {"root": absolute(data.root), "archive": absolute(data.archive)}
     return config.model_copy(
         update={
             "data": data.model_copy(update=paths),
             "encoder": encoder.model_copy(update={"weights": absolute(encoder.weights)}),
+            "objective": objective.model_copy(update={"teacher": absolute(objective.teacher)}),
         }
     )
 

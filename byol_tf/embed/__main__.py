@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from byol_tf import __version__
 from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.devices import prepare_environment
-from byol_tf.embed.encoder_files import encoder_files
 from byol_tf.embed.labels import match_labels, read_labels
 from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.embed.store import Store
 from byol_tf.logs import counted
+from byol_tf.runs.encoder_files import encoder_files
 from pipelines.sources import FlatImageFolder
 
 if TYPE_CHECKING:
@@ -171,20 +171,21 @@ def _predict_labels(embedded: EmbeddedPhotos, labels: dict[str, str], file: str)
     if (estimate := result.estimate) is None:
         print("  accuracy unknown: cross-validation needs two classes with two labels each")
     else:
+        low, high = estimate.accuracy.interval or (0.0, 1.0)
         print(
             f"  correct for {estimate.correct} of the {estimate.count} labels when they were held "
-            f"out ({estimate.folds}-fold cross-validation): {estimate.accuracy:.0%}\n"
+            f"out ({estimate.folds}-fold cross-validation): {estimate.accuracy.fraction:.0%}\n"
             f"  95% interval of the accuracy on all photos of these classes, if those with labels "
-            f"were chosen at random: {estimate.low:.0%} to {estimate.high:.0%}; always the most "
-            f"frequent class: {estimate.majority:.0%}"
+            f"were chosen at random: {low:.0%} to {high:.0%}; always the most frequent class: "
+            f"{estimate.majority:.0%}"
         )
         if result.single_label_classes:
             print(
                 f"  {', '.join(result.single_label_classes)}: a single label each, which can't be "
                 "held out and isn't counted"
             )
-        facts["accuracy"] = round(estimate.accuracy, 4)
-        facts["interval"] = [round(estimate.low, 4), round(estimate.high, 4)]
+        facts["accuracy"] = round(estimate.accuracy.fraction, 4)
+        facts["interval"] = [round(low, 4), round(high, 4)]
     print(f"  {table}   the least certain first")
     if write_uncertain_sheet(embedded, rows, result, sheet):
         print(f"  {sheet}   a sheet of those")

@@ -27,7 +27,9 @@ from byol_tf.errors import (
     describe_path,
 )
 from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
-from byol_tf.logs import ProgressLog
+from byol_tf.evaluate.splits import require_labels
+from byol_tf.logs import ProgressLog, counted
+from byol_tf.runs.accuracy import Accuracy, chance
 from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
 from pipelines.sources import SourceError
@@ -290,16 +292,19 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
         "train_images": len(train),
         "test_images": len(test),
         "classes": len(source.class_names),
+        "chance": chance(require_labels(test)),
         "data_fingerprint": source.fingerprint,
         "seed": config.seed,
         "overrides": options.overrides,
     }
-    return facts | results | {"seconds": round(time.perf_counter() - start, 3)}, stopped
+    interval = {"top1_interval": Accuracy(results["top1"], len(test)).interval}
+    seconds = {"seconds": round(time.perf_counter() - start, 3)}
+    return facts | results | interval | seconds, stopped
 
 
 def _print_result(result: dict) -> None:
     """Prints the figures for people."""
-    line = f"top-1 {result['top1']:.1%}"
+    line = f"top-1 {Accuracy(result['top1'], result['test_images'])}"
     if result.get("top1_std") is not None:
         line += f" +- {result['top1_std']:.1%} over {len(result['top1_each'])} seeds"
     if result.get("top5") is not None:
@@ -309,6 +314,10 @@ def _print_result(result: dict) -> None:
     if accuracies:
         chosen.append(f"the best of {len(accuracies)} on held-out training labels")
     print(f"\n  {line}" + (f" ({', '.join(chosen)})" if chosen else ""))
+    print(
+        f"  in brackets: 95% interval, from {counted(result['test_images'], 'test image')}; always "
+        f"the most frequent class: {result['chance']:.1%}"
+    )
     rates = [float(rate) for rate in accuracies]
     if "rate" in result and len(rates) > 1 and result["rate"] in (min(rates), max(rates)):
         print("  this is the smallest or largest rate tried; try others beyond it with --rates")

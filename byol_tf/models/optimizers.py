@@ -200,7 +200,7 @@ class _ParamGroups(compat.OptimizerHooks):
 class LARS(_ParamGroups, keras.optimizers.Optimizer):
     """Layer-wise adaptive rate scaling with momentum (You et al. 2017).
 
-    Exactly as deepmind-research `byol/utils/optimizers.py`. For a kernel w with gradient g:
+    Exactly as deepmind-research `byol/utils/optimizers.py`. For a kernel w with gradient g::
 
         g' = g + l2 w
         g'' = eta |w| / |g'| g'    (the ratio is 1 where either norm is 0)

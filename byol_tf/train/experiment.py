@@ -34,11 +34,11 @@ from byol_tf.native_output import move_native_log
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
-from byol_tf.runs.encoders import Weights, starting_weights
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.folder_choice import check_same_run
 from byol_tf.runs.lock import RunLock
 from byol_tf.runs.process_exit import exit_now
+from byol_tf.runs.starting_weights import Weights, starting_weights
 from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch
 from byol_tf.train.callbacks.collapse import Collapse, CollapseAlarm
 from byol_tf.train.callbacks.history import History
@@ -61,6 +61,7 @@ from byol_tf.train.out_of_memory import out_of_memory
 from byol_tf.train.plan import Plan, make_plan
 from byol_tf.train.signals import SignalWatch
 from byol_tf.train.start import ResumePoint, broadcast_state, initialize_or_resume
+from byol_tf.train.teacher import Teacher, check_teacher, load_teacher
 from byol_tf.train.tensorboard import EventLog, show_config
 from pipelines.sources import Source
 
@@ -118,6 +119,7 @@ class Experiment:
         self._plan: Plan | None = None
         self._prepared = False
         self._weights: Weights | None = None
+        self._teacher: Teacher | None = None
         self._checkpoint: Checkpoint | None = None
 
     def plan(self) -> Plan:
@@ -149,7 +151,8 @@ class Experiment:
 
         Raises:
             ConfigError: if the images or replicas don't fit the batch, the workers have different
-                configs, or the encoder can't start from `encoder.weights`.
+                configs, the encoder can't start from `encoder.weights`, or `objective.teacher`
+                can't be used.
             SourceError: if the images can't be opened, or differ between workers.
             DeviceError: if there is no such device.
         """
@@ -166,16 +169,21 @@ class Experiment:
         self.schedule = training_schedule(config, len(self.source.pretrain))
         set_precision(config.devices.precision)
         with strategy.scope():
-            self.model = build_model(config, cropped=self.source.pretrain.shape is None)
+            self._teacher = load_teacher(config)
+            self.model = build_model(
+                config,
+                cropped=self.source.pretrain.shape is None,
+                teacher=None if self._teacher is None else self._teacher.model,
+            )
             compile_model(self.model, config, self.schedule)
+        if self._teacher is not None:
+            check_teacher(self._teacher, config, self.source, self.workers)
         if (
             self.workers.chief
             and config.encoder.weights is not None
             and not list_checkpoints(self.folder.checkpoints)
         ):  # now, before the folder is made; a resumed run doesn't need the file
-            self._weights = starting_weights(
-                config.encoder.weights, self.model.encoder, config.views
-            )
+            self._weights = starting_weights(config.encoder.weights, self.model.encoder, config)
         self.inference = inference_model(self.model.encoder, *config.views.preparation)
         self._prepared = True
 
@@ -240,6 +248,7 @@ class Experiment:
                 self.schedule,
                 self._weights,
                 command,
+                self._teacher,
             )
             move_native_log(self.folder.logs)
             self._weights = None  # not needed again, and as large as the encoder
@@ -280,6 +289,7 @@ class Experiment:
             return {
                 "rows": list(history.rows),
                 "images": self.source.fingerprint,
+                "teacher": self._teacher and self._teacher.digest,
                 "skipped_steps": self.model.skipped_steps,
                 **throughput.state,
             }

@@ -8,6 +8,7 @@ import shlex
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from byol_tf.command_line import program
@@ -21,11 +22,12 @@ from byol_tf.logs import activity
 from byol_tf.models.byol import BYOL
 from byol_tf.report.representations import analyze_representations
 from byol_tf.report.writing import write_report
+from byol_tf.runs.accuracy import Accuracy, chance
 from byol_tf.runs.data import probe_images
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.plots import curves_figure
-from byol_tf.runs.summary import read_facts
+from byol_tf.runs.summary import read_facts, verdict
 from byol_tf.train.callbacks.throughput import Throughput
 from byol_tf.train.tensorboard import EventLog, add_final_figures, write_projector_files
 from pipelines.sources import Source, SourceError
@@ -72,10 +74,20 @@ def run_result(
         supervised: see `supervised_accuracy`.
     """
     untrained, last = rows[0], rows[-1]
+    labelled = source.train is not None and source.test is not None
+    test = probe_images(config, source)[1] if labelled else None
+    accuracies = {
+        "probe_accuracy": last.get("probe_accuracy"),
+        "untrained_probe_accuracy": untrained.get("probe_accuracy"),
+        "knn_accuracy": last.get("knn_accuracy"),
+        "untrained_knn_accuracy": untrained.get("knn_accuracy"),
+        "supervised_accuracy": supervised,
+    }
     return {
         "name": config.name,
         "system": method_name(config),
         "starting_weights": config.encoder.weights,
+        "teacher": config.objective.teacher,
         "run_dir": str(folder.root),
         "export_dir": str(folder.saved_model),
         "epochs": last["epoch"],
@@ -84,11 +96,14 @@ def run_result(
         "images_per_second": round(throughput.images_per_second, 3),
         "skipped_steps": model.skipped_steps,
         "loss": last["loss"],
-        "probe_accuracy": last.get("probe_accuracy"),
-        "untrained_probe_accuracy": untrained.get("probe_accuracy"),
-        "knn_accuracy": last.get("knn_accuracy"),
-        "untrained_knn_accuracy": untrained.get("knn_accuracy"),
-        "supervised_accuracy": supervised,
+        **accuracies,
+        "intervals": {
+            name: Accuracy(value, len(test)).interval
+            for name, value in accuracies.items()
+            if test is not None and value is not None
+        },
+        "test_images": None if test is None else len(test),
+        "chance": None if test is None else chance(np.asarray(test.labels)),
         "projection_std": last["projection_std"],
         "projection_cosine": last["projection_cosine"],
         "effective_rank": last["effective_rank"],
@@ -108,6 +123,8 @@ def write_artifacts(
 ) -> None:
     """Writes curves, encoder, model card, and last `result.json`, which marks the run as finished.
 
+    Adds the `verdict` to the result.
+
     Args:
         config: of the run.
         folder: of the run.
@@ -120,11 +137,14 @@ def write_artifacts(
         tf.errors.OpError: if TensorFlow can't write the SavedModel.
         RunFolderError, ConfigError: if files of the run are missing or were changed.
     """
-    title = f"{config.name}: {method_name(config)}, {config.encoder.name} on {config.data.source}"
+    facts = dataclasses.replace(
+        read_facts(folder), result=result, test_images=result["test_images"]
+    )
+    result["verdict"] = verdict(facts)
     with activity("exporting the encoder"):
-        curves_figure(folder.figures / "curves.png", rows, title)
+        curves_figure(folder.figures / "curves.png", rows, facts.title)
         export_encoder(inference, folder.export)
-    write_card(dataclasses.replace(read_facts(folder), result=result), folder.export)
+    write_card(facts, folder.export)
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
 
 

@@ -10,6 +10,7 @@ import psutil
 from byol_tf.config.diff import recipe_differences
 from byol_tf.config.schedule import Schedule, training_schedule
 from byol_tf.config.schema import Config
+from byol_tf.constants import ENCODERS
 from byol_tf.errors import ConfigError
 from byol_tf.logs import counted
 from byol_tf.models.from_config import Sizes, measure_sizes
@@ -17,6 +18,7 @@ from byol_tf.runs.checkpoints import list_checkpoints, position_of
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.sources import source_options
 from byol_tf.train.data import saved_manifest
+from byol_tf.train.teacher import load_teacher
 from pipelines.sources import SourceInfo, plan_source
 
 _KEYS_SHOWN = 4
@@ -53,13 +55,14 @@ def make_plan(config: Config, folder: RunFolder) -> Plan:
         folder: the run folder, which needn't exist.
 
     Raises:
-        ConfigError: if there are fewer images than a batch has, or the networks don't fit into
-            memory.
+        ConfigError: if there are fewer images than a batch has, the networks don't fit into
+            memory, or there is no such teacher.
         SourceError: if the images can't be found.
     """
     source = plan_source(**source_options(config), manifest=saved_manifest(folder))
     schedule = training_schedule(config, source.counts["pretrain"])
-    sizes = measure_sizes(config)
+    teacher = load_teacher(config)
+    sizes = measure_sizes(config, None if teacher is None else teacher.width)
     _check_fits_memory(sizes)
     return Plan(config.name, schedule, plan_lines(config, source, schedule, sizes, folder))
 
@@ -131,6 +134,8 @@ def plan_lines(
     ]
     if config.encoder.weights:
         lines.append(("starts from", f"encoder: {config.encoder.weights}"))
+    if config.objective.teacher:
+        lines.append(("teacher", config.objective.teacher))
     lines += [
         (
             "training",
@@ -225,13 +230,13 @@ def _class_lines(source: SourceInfo) -> list[tuple[str, str]]:
 
 def _normalization_text(config: Config) -> str:
     by_network: dict[str, str] = {
-        "encoder": config.encoder.normalization,
+        "encoder": config.encoder.normalization if config.encoder.name in ENCODERS else "its own",
         "projector": config.projector.normalization,
     }
     if config.predictor.kind != "none":
         by_network["predictor"] = config.predictor.normalization
     if len(set(by_network.values())) == 1:
-        return config.encoder.normalization
+        return by_network["encoder"]
     return ", ".join(f"{network} {name}" for network, name in by_network.items())
 
 
@@ -268,6 +273,8 @@ def _objective_text(config: Config) -> str:
 
 def _tau_text(config: Config) -> str:
     tau = config.tau
+    if config.objective.target == "teacher":
+        return "none, the teacher stays as it is"
     if config.objective.target != "ema":
         return "none, the online network is its own target"
     if tau.schedule == "constant":
