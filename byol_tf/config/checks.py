@@ -7,9 +7,18 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from byol_tf.constants import CONVNET_STEM_CHANNELS, ENCODERS, GROUPS, RESNET_STEM_CHANNELS
+from byol_tf.constants import (
+    APPLICATIONS,
+    CONVNET_STEM_CHANNELS,
+    ENCODERS,
+    GROUPS,
+    IMAGENET,
+    RESNET_STEM_CHANNELS,
+)
 from pipelines.registry import SOURCES
 
+PROJECTION_SIZE = 256
+"""Default of projector.output_size (BYOL paper, section 3.3)."""
 TAU_SCHEDULE: Final = "cosine"
 """Default of tau.schedule (BYOL paper, section 3.3)."""
 TAU_BASE = 0.996
@@ -239,6 +248,16 @@ def _check_weights(weights: str | None, normalization: str) -> str | None:
     )
 
 
+@_register("encoder.weights", "encoder.name")
+def _check_imagenet(weights: str | None, name: str) -> str | None:
+    if weights != IMAGENET or name.startswith(APPLICATIONS):
+        return None
+    return (
+        f'expected a file or folder, as "{IMAGENET}" is for an encoder.name '
+        f'"{APPLICATIONS}NAME"; received "{weights}" with "{name}"'
+    )
+
+
 @_register(
     "projector.normalization",
     "projector.hidden_size",
@@ -323,6 +342,25 @@ def _check_predictor_rate(rate: float, kind: str) -> str | None:
     return f'expected 1, its default, as predictor.kind "{kind}" is not trained; received {rate:g}'
 
 
+@_register("objective.teacher", "objective.target")
+def _check_teacher(teacher: str | None, target: str) -> str | None:
+    if target == "teacher" and teacher is None:
+        return 'missing; expected the path of an encoder, as objective.target is "teacher"'
+    if target != "teacher" and teacher is not None:
+        return f'expected null, as objective.target is "{target}"; received "{teacher}"'
+    return None
+
+
+@_register("projector.output_size", "objective.target")
+def _check_projection_size(size: int, target: str) -> str | None:
+    if target != "teacher" or size == PROJECTION_SIZE:
+        return None
+    return (
+        f'expected {PROJECTION_SIZE}, its default, as with objective.target "teacher" the '
+        f"projection is as wide as the teacher's representation; received {size}"
+    )
+
+
 @_register("objective.temperature", "objective.negatives")
 def _check_temperature(temperature: float | None, negatives: float) -> str | None:
     if negatives and temperature is None:
@@ -393,6 +431,16 @@ def _check_warmup(warmup: float, schedule: str, epochs: int) -> str | None:
     if warmup > epochs:
         return f"expected at most training.epochs ({epochs}); received {warmup:g}"
     return None
+
+
+@_register("encoder.frozen_epochs", "optimizer.warmup_epochs", "training.epochs")
+def _check_frozen_epochs(frozen: float, warmup: float, epochs: int) -> str | None:
+    if not frozen or frozen + warmup < epochs:
+        return None
+    return (
+        f"expected fewer than training.epochs ({epochs}) less optimizer.warmup_epochs "
+        f"({warmup:g}), in which the encoder is trained; received {frozen:g}"
+    )
 
 
 @_register("training.batch_size", "data.pretrain_images")

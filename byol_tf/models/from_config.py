@@ -17,6 +17,7 @@ from byol_tf.errors import ConfigError
 from byol_tf.models.byol import BYOL
 from byol_tf.models.construction import copy_network, output_width
 from byol_tf.models.external_encoders import as_encoder, build_external_encoder
+from byol_tf.models.layer_decay import depth_groups
 from byol_tf.models.losses import Objective
 from byol_tf.models.networks import build_encoder, mlp_head
 from byol_tf.models.optimizers import SLOTS, WarmupSchedule, build_optimizer, exclude_norm_and_bias
@@ -48,15 +49,23 @@ GivenEncoder: TypeAlias = keras.Model | Callable[..., keras.Model]
 """A model of one's own, or a function that is called with `image_size` and returns one."""
 
 
-def build_model(config: Config, cropped: bool = False, given: GivenEncoder | None = None) -> BYOL:
+def build_model(
+    config: Config,
+    cropped: bool = False,
+    given: GivenEncoder | None = None,
+    teacher: keras.Model | None = None,
+) -> BYOL:
     """Returns the uncompiled model of a config, initialised from its seed.
 
     Args:
         config: valid.
         cropped: see `fused_views`.
         given: see `build_config_encoder`.
+        teacher: from views to `[N, d]`; for `objective.target` `teacher`.
     """
-    encoder, projector, predictor = _build_networks(config, given)
+    encoder, projector, predictor = _build_networks(
+        config, given, None if teacher is None else teacher.output_shape[-1]
+    )
     # Keras can't copy every layer of others, so a target encoder is built as its online one was.
     built_again = config.objective.target == "ema" and config.encoder.name not in ENCODERS
     return BYOL(
@@ -72,16 +81,17 @@ def build_model(config: Config, cropped: bool = False, given: GivenEncoder | Non
         views=fused_views(config, cropped) if views_in_step(config) else None,
         on_nonfinite=config.monitor.on_nonfinite,
         target_encoder=build_config_encoder(config, given) if built_again else None,
+        teacher=teacher,
     )
 
 
 def _build_networks(
-    config: Config, given: GivenEncoder | None
+    config: Config, given: GivenEncoder | None, teacher_width: int | None
 ) -> tuple[keras.Model, keras.Model, keras.Model | None]:
     """Returns encoder, projector and predictor of a config; None where it has no predictor."""
     encoder = build_config_encoder(config, given)
     settings = config.projector
-    projection_size = settings.output_size
+    projection_size = teacher_width or settings.output_size
     projector = mlp_head(
         output_width(encoder, "encoder"),
         settings.hidden_size,
@@ -117,7 +127,7 @@ def view_policies(config: Config) -> tuple[ViewPolicy, ...]:
 
 def build_objective(config: Config) -> Objective:
     """Returns the loss of a config, whose keys are those of `Objective` and `target`."""
-    return Objective(**config.objective.model_dump(exclude={"target"}))
+    return Objective(**config.objective.model_dump(exclude={"target", "teacher"}))
 
 
 def views_in_step(config: Config) -> bool:
@@ -150,9 +160,13 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
         schedule: of the training steps.
     """
 
-    def rates(factor: float, decay: str) -> WarmupSchedule:
+    def rates(factor: float, decay: str, frozen_steps: int = 0) -> WarmupSchedule:
         return WarmupSchedule(
-            factor * schedule.peak_rate, schedule.total_steps, schedule.warmup_steps, decay
+            factor * schedule.peak_rate,
+            schedule.total_steps,
+            schedule.warmup_steps,
+            decay,
+            frozen_steps,
         )
 
     settings, predictor = config.optimizer, config.predictor
@@ -165,6 +179,11 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
     )
     if settings.exclude_norm_and_bias:
         exclude_norm_and_bias(optimizer, list(model.networks.values()))
+    if settings.layer_decay != 1.0 or config.encoder.frozen_epochs:
+        frozen_steps = round(config.encoder.frozen_epochs * schedule.steps_per_epoch)
+        for distance, group in enumerate(reversed(depth_groups(model.encoder)), start=1):
+            factor = settings.layer_decay**distance
+            optimizer.set_group_rate(group, rates(factor, settings.schedule, frozen_steps))
     if (
         model.predictor is not None
         and predictor.kind == "mlp"
@@ -233,14 +252,19 @@ def build_config_encoder(config: Config, given: GivenEncoder | None = None) -> k
         raise ConfigError([f'encoder.name: "{encoder.name}": {error}']) from error
 
 
-def measure_sizes(config: Config, given: GivenEncoder | None = None) -> Sizes:
+def measure_sizes(
+    config: Config, given: GivenEncoder | None = None, teacher_width: int | None = None
+) -> Sizes:
     """Returns the sizes of a config's networks, without memory for their variables.
 
     Args:
         config: valid.
         given: see `build_config_encoder`.
+        teacher_width: of the representations of `objective.teacher`.
     """
-    encoder, projector, predictor = build_without_values(lambda: _build_networks(config, given))
+    encoder, projector, predictor = build_without_values(
+        lambda: _build_networks(config, given, teacher_width)
+    )
     networks = {config.encoder.name: encoder, "projector": projector}
     if predictor is not None:
         networks["predictor"] = predictor

@@ -208,6 +208,19 @@ def build_from_json(text: str) -> keras.Model:
         ) from error
 
 
+def check_weights_file(path: Path) -> None:
+    """Checks a `.weights.h5` file as `check_keras_file` does the weights in a `.keras` file.
+
+    Raises:
+        UnsafeModelError: if it isn't HDF5, or weights are links, compressed or non-finite.
+    """
+    try:
+        with h5py.File(path, "r") as weights:
+            _check_weights(weights)
+    except OSError as error:
+        raise UnsafeModelError(f"it isn't an HDF5 file: {error}") from error
+
+
 @contextlib.contextmanager
 def checked_saved_model(folder: Path) -> Iterator[Path]:
     """Checks a SavedModel, and makes a temporary copy of it without the functions it doesn't call.
