@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from byol_tf import compat
 from byol_tf.errors import DeviceError
+from byol_tf.logs import show_status
+from byol_tf.native_output import redirect_native_output
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -125,7 +127,8 @@ _NO_TENSORFLOW = (
 def prepare_environment() -> None:
     """Sets the environment variables that TensorFlow reads at its import, unless the user has.
 
-    Every command that needs TensorFlow calls this first.
+    Every command that needs TensorFlow calls this first. What TensorFlow itself writes to stderr
+    goes to a log from then on.
 
     Raises:
         SystemExit: with exit code 2, and a message with the line that installs TensorFlow, if it
@@ -140,6 +143,8 @@ def prepare_environment() -> None:
     # Without a GPU, level 2 has an error line on CUDA; every error is also raised as an exception.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    redirect_native_output()
+    show_status("starting TensorFlow")  # which takes seconds
     if os.path.expanduser("~") == "~":  # no HOME and no user, as in a container; libraries want one
         os.environ["HOME"] = tempfile.gettempdir()
 

@@ -1,7 +1,12 @@
 """`python -m byol_tf.embed`: embeds a folder of photos, finds similar ones, predicts labels."""
 
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("embed")
+
+
 import argparse
-import functools
 import hashlib
 import json
 import os
@@ -10,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byol_tf import __version__
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, run_command
+from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.devices import prepare_environment
 from byol_tf.embed.labels import match_labels, read_labels
 from byol_tf.embed.photos import EmbeddedPhotos
@@ -41,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog="python -m byol_tf.embed",
+        prog=program("embed"),
         description="Embeds all photos below a folder, each once; finds similar ones; predicts "
         "labels from a few. Changes no photo.",
     )
@@ -102,7 +107,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     facts = {
         "encoder": str(encoder.path),
         "byol_tf": __version__,
-        "command": shlex.join(["python", "-m", "byol_tf.embed", *arguments]),
+        "command": shlex.join([*program("embed").split(), *arguments]),
     }
     prepare_environment()
     with store.locked():
@@ -166,20 +171,21 @@ def _predict_labels(embedded: EmbeddedPhotos, labels: dict[str, str], file: str)
     if (estimate := result.estimate) is None:
         print("  accuracy unknown: cross-validation needs two classes with two labels each")
     else:
+        low, high = estimate.accuracy.interval or (0.0, 1.0)
         print(
             f"  correct for {estimate.correct} of the {estimate.count} labels when they were held "
-            f"out ({estimate.folds}-fold cross-validation): {estimate.accuracy:.0%}\n"
+            f"out ({estimate.folds}-fold cross-validation): {estimate.accuracy.fraction:.0%}\n"
             f"  95% interval of the accuracy on all photos of these classes, if those with labels "
-            f"were chosen at random: {estimate.low:.0%} to {estimate.high:.0%}; always the most "
-            f"frequent class: {estimate.majority:.0%}"
+            f"were chosen at random: {low:.0%} to {high:.0%}; always the most frequent class: "
+            f"{estimate.majority:.0%}"
         )
         if result.single_label_classes:
             print(
                 f"  {', '.join(result.single_label_classes)}: a single label each, which can't be "
                 "held out and isn't counted"
             )
-        facts["accuracy"] = round(estimate.accuracy, 4)
-        facts["interval"] = [round(estimate.low, 4), round(estimate.high, 4)]
+        facts["accuracy"] = round(estimate.accuracy.fraction, 4)
+        facts["interval"] = [round(low, 4), round(high, 4)]
     print(f"  {table}   the least certain first")
     if write_uncertain_sheet(embedded, rows, result, sheet):
         print(f"  {sheet}   a sheet of those")
@@ -212,7 +218,7 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
     words = ["--encoder", options.encoder, "--images", options.images]
     if options.out is not None:
         words += ["--out", options.out]
-    command = shlex.join(["python", "-m", "byol_tf.embed", *words])
+    command = shlex.join([*program("embed").split(), *words])
     print("\n  next:")
     if not options.nearest:
         photo = str(embedded.images.folder / embedded.photos[0].path)
@@ -228,9 +234,3 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
             f"    fill in the column label of its first rows, then: {command} --few {predictions}"
         )
     print(f"    embeddings = numpy.load({str(store.embeddings)!r})['embeddings']\n")
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from byol_tf.evaluate.logistic import fit_logistic
+from byol_tf.runs.accuracy import Accuracy, chance
 
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Values of scikit-learn's C to try; small is strong regularisation."""
@@ -26,24 +26,23 @@ class AccuracyEstimate:
     Attributes:
         correct: number of held-out labels that a classifier of the other labels predicted.
         count: number of labels that were held out; the only label of a class isn't.
-        low: lower end of the 95% interval (Wilson's) of the accuracy on all photos, if those with
-            labels were chosen at random.
-        high: upper end of that interval.
         majority: accuracy of always predicting the most frequent class.
         folds: of the cross-validation.
     """
 
     correct: int
     count: int
-    low: float
-    high: float
     majority: float
     folds: int
 
     @property
-    def accuracy(self) -> float:
-        """Fraction of the held-out labels that were predicted."""
-        return self.correct / self.count
+    def accuracy(self) -> Accuracy:
+        """Accuracy on the held-out labels.
+
+        Its interval is that of the accuracy on all photos, if those with labels were chosen at
+        random.
+        """
+        return Accuracy(self.correct / self.count, self.count)
 
 
 @dataclass(frozen=True)
@@ -111,11 +110,7 @@ def _estimate(features: np.ndarray, targets: np.ndarray, seed: int) -> AccuracyE
         predictions = _fit(features[~fold], targets[~fold], seed).predict(features[fold])
         correct += int(np.sum(predictions == targets[fold]))
     held_out = targets[np.any(folds, axis=0)]
-    interval = binomtest(correct, len(held_out)).proportion_ci(method="wilson")
-    majority = float(np.bincount(held_out).max() / len(held_out))
-    return AccuracyEstimate(
-        correct, len(held_out), float(interval.low), float(interval.high), majority, len(folds)
-    )
+    return AccuracyEstimate(correct, len(held_out), chance(held_out), len(folds))
 
 
 def _fit(features: np.ndarray, targets: np.ndarray, seed: int) -> Pipeline:

@@ -9,8 +9,12 @@ import tensorflow as tf
 from byol_tf.compat import build_without_values
 from byol_tf.config.schedule import Schedule
 from byol_tf.config.schema import Config
+from byol_tf.constants import ENCODERS
 from byol_tf.devices import on_cpu
+from byol_tf.errors import ConfigError
 from byol_tf.models.byol import BYOL
+from byol_tf.models.external_encoders import build_external_encoder
+from byol_tf.models.layer_decay import depth_groups
 from byol_tf.models.losses import Objective
 from byol_tf.models.networks import build_encoder, mlp_head
 from byol_tf.models.optimizers import SLOTS, WarmupSchedule, build_optimizer, exclude_norm_and_bias
@@ -140,9 +144,13 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
         schedule: of the training steps.
     """
 
-    def rates(factor: float, decay: str) -> WarmupSchedule:
+    def rates(factor: float, decay: str, frozen_steps: int = 0) -> WarmupSchedule:
         return WarmupSchedule(
-            factor * schedule.peak_rate, schedule.total_steps, schedule.warmup_steps, decay
+            factor * schedule.peak_rate,
+            schedule.total_steps,
+            schedule.warmup_steps,
+            decay,
+            frozen_steps,
         )
 
     settings, predictor = config.optimizer, config.predictor
@@ -155,6 +163,11 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
     )
     if settings.exclude_norm_and_bias:
         exclude_norm_and_bias(optimizer, list(model.networks.values()))
+    if settings.layer_decay != 1.0 or config.encoder.frozen_epochs:
+        frozen_steps = round(config.encoder.frozen_epochs * schedule.steps_per_epoch)
+        for distance, group in enumerate(reversed(depth_groups(model.encoder)), start=1):
+            factor = settings.layer_decay**distance
+            optimizer.set_group_rate(group, rates(factor, settings.schedule, frozen_steps))
     if (
         model.predictor is not None
         and predictor.kind == "mlp"
@@ -188,11 +201,22 @@ def steps_per_execution(config: Config, steps_per_epoch: int) -> int:
 
 
 def build_config_encoder(config: Config) -> keras.Model:
-    """Returns the encoder of a config, initialised from its seed."""
-    encoder = config.encoder
+    """Returns the encoder of a config, initialised from its seed.
+
+    A `MODULE:FUNCTION` that the config names is imported and called.
+
+    Raises:
+        ConfigError: if there is no such encoder, or it doesn't take the config's images.
+    """
+    encoder, views = config.encoder, config.views
+    if encoder.name not in ENCODERS:
+        try:
+            return build_external_encoder(encoder.name, *views.preparation)
+        except ValueError as error:
+            raise ConfigError([f'encoder.name: "{encoder.name}": {error}']) from error
     return build_encoder(
         encoder.name,
-        config.views.size,
+        views.size,
         encoder.width,
         encoder.stem,
         encoder.normalization,

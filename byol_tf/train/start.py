@@ -12,8 +12,8 @@ from byol_tf.errors import RunFolderError
 from byol_tf.models.byol import BYOL
 from byol_tf.runs.checkpoints import LoadedCheckpoint, recover
 from byol_tf.runs.data import train_batches
-from byol_tf.runs.encoders import Weights, start_from, starting_weights
 from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.starting_weights import Weights, start_from, starting_weights
 from byol_tf.train.callbacks.checkpoint import model_arrays, restore_model
 from byol_tf.train.data import save_manifest
 from byol_tf.train.multi_worker import Workers
@@ -134,7 +134,7 @@ def _initialize_from_file(config: Config, model: BYOL, weights: Weights | None) 
     if path is None:
         return
     if weights is None:  # there were checkpoints, and all of them are damaged
-        weights = starting_weights(path, model.encoder, config.views)
+        weights = starting_weights(path, model.encoder, config)
     start_from(model, weights)
     logger.info("the encoder starts from %s", path)
 
