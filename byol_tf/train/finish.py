@@ -138,7 +138,14 @@ def write_artifacts(
         read_facts(folder), result=result, test_images=result["test_images"]
     )
     result["verdict"] = verdict(facts)
-    curves_figure(folder.figures / "curves.png", rows, facts.title)
+    curves_figure(
+        folder.figures / "curves.png",
+        rows,
+        facts.title,
+        facts.start,
+        facts.test_images,
+        facts.chance,
+    )
     export_encoder(inference, folder.export)
     write_card(facts, folder.export)
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
