@@ -43,16 +43,15 @@ STYLE = {
 History = Sequence[dict[str, float]]
 """Rows of a run, one an epoch, that of the untrained network first (see `folder.read_history`)."""
 
-_PANELS = (
-    ("probe_accuracy", "linear probe (%)", 100.0),
-    ("knn_accuracy", "nearest neighbours (%)", 100.0),
-    ("loss", "loss", 1.0),
-    ("projection_std", "std of projections\n(1: scattered, 0: collapsed)", 1.0),
-    ("effective_rank", "effective rank of representations", 1.0),
-)
+_PROBE = ("probe_accuracy", "linear probe (%)", 100.0)
+_KNN = ("knn_accuracy", "nearest neighbours (%)", 100.0)
+_STD = ("projection_std", "std of projections\n(1: scattered, 0: collapsed)", 1.0)
+_RANK = ("effective_rank", "effective rank of representations", 1.0)
+_LOSS = ("loss", "loss", 1.0)
+_PANELS = (_PROBE, _KNN, _STD, _RANK, _LOSS)
 """Column of a history, title and factor of each panel of `setting_curves_figure`."""
 _RUN_PANELS = (
-    *_PANELS[:4],
+    *(_PROBE, _KNN, _LOSS, _STD),
     ("learning_rate", "learning rate", 1.0),
     ("tau", "tau", 1.0),
 )
@@ -208,7 +207,7 @@ def setting_curves_figure(
     drawn = {label: histories for label, histories in drawn.items() if histories}
     figure, grid = plt.subplots(2, 3, figsize=(WIDTH, 5.2 + 0.1 * len(drawn)))
     axes = list(grid.flat)
-    axes.pop().set_axis_off()
+    figure.delaxes(axes.pop())
     handles: list[Artist] = []
     for number, histories in enumerate(drawn.values()):
         look: dict[str, Any] = {
