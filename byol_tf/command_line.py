@@ -31,6 +31,7 @@ from byol_tf.errors import (
     WorkKept,
 )
 from byol_tf.logs import configure_logging, ignore_output_errors
+from byol_tf.native_output import name_native_log, separate_stderr
 from pipelines.sources.base import SourceError
 
 USAGE_ERROR = 2
@@ -133,12 +134,14 @@ def run_command(main: Main, arguments: list[str] | None = None) -> NoReturn:
     """
     code = 1
     try:
+        separate_stderr()
         _stop_with_parent()
         code = main(arguments)
     except SystemExit as ended:  # argparse's
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         traceback.print_exc()
+        name_native_log()
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody reads it

@@ -160,7 +160,7 @@ def test_from_the_wheel_in_an_empty_environment(elsewhere):
         {name: np.ascontiguousarray(value) for name, value in torch_resnet.state_dict().items()},
         elsewhere.folder / "resnet.safetensors",
     )
-    convert = ("byol", "convert", "torchvision", "resnet.safetensors", "--out", "converted")
+    convert = ("byol", "convert", "pytorch", "resnet.safetensors", "--out", "converted")
     assert "pip install safetensors" in run(*convert, code=2)
     elsewhere.install("[cpu,export,convert]")
     run("byol", "export", "--run", "run", "--format", "all")

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     prepare_environment()
     from byol_tf.convert.architecture import IMAGE_SIZE
     from byol_tf.convert.deepmind import read_deepmind
-    from byol_tf.convert.torchvision import read_torchvision
+    from byol_tf.convert.pytorch import read_pytorch
     from byol_tf.convert.writing import check_out, write_folder
     from byol_tf.devices import set_precision
 
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     converted = (
         read_deepmind(source, IMAGE_SIZE)
         if options.layout == "deepmind"
-        else read_torchvision(source, IMAGE_SIZE, options.prefix)
+        else read_pytorch(source, IMAGE_SIZE, options.prefix)
     )
     files = write_folder(converted, source, out)
     name, width = converted.architecture
@@ -71,17 +71,19 @@ def _parser() -> argparse.ArgumentParser:
         "deepmind", help="BYOL checkpoint of deepmind-research (.pkl); no code in it is run"
     )
     deepmind.add_argument("file", metavar="CHECKPOINT", type=os.path.expanduser)
-    torchvision = layouts.add_parser(
-        "torchvision", help="state dict of a ResNet with torchvision's names (.safetensors)"
+    pytorch = layouts.add_parser(
+        "pytorch",
+        help="ResNet of torchvision, timm, lightly, solo-learn, MoCo, SimSiam, DINO and others "
+        "(.pth, .pt, .ckpt, .safetensors); no code in it is run",
     )
-    torchvision.add_argument("file", metavar="FILE", type=os.path.expanduser)
-    torchvision.add_argument(
+    pytorch.add_argument("file", metavar="FILE", type=os.path.expanduser)
+    pytorch.add_argument(
         "--prefix",
         metavar="P",
-        help="prefix of the encoder's names, such as backbone. (default: found, if the file has "
-        "one encoder)",
+        help="selects one of several encoders by its names' prefix, such as encoder_k (default: "
+        "the usual one: encoder_q, backbone, teacher)",
     )
-    for layout in (deepmind, torchvision):
+    for layout in (deepmind, pytorch):
         layout.add_argument(
             "--out",
             metavar="DIR",

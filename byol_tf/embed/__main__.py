@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 from byol_tf import __version__
 from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.devices import prepare_environment
-from byol_tf.embed.encoder_files import EncoderFiles, encoder_files
 from byol_tf.embed.labels import match_labels, read_labels
 from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.embed.store import Store, default_folder
 from byol_tf.errors import EmbedError
 from byol_tf.export.classifier_folder import check_classifier_folder
 from byol_tf.logs import counted
+from byol_tf.runs.encoder_files import EncoderFiles, encoder_files
 from pipelines.sources import FlatImageFolder
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from byol_tf.embed.encoder_files import EncoderFiles
 from byol_tf.embed.store import Store
 from byol_tf.errors import EmbedError, ProtocolError, WorkKept
 from byol_tf.logs import counted
+from byol_tf.runs.encoder_files import EncoderFiles
 from pipelines.sources import FlatImageFolder, Photo
 
 if TYPE_CHECKING:
@@ -106,20 +106,13 @@ class EmbeddedPhotos:
     @functools.cached_property
     def model(self) -> "keras.Model":
         """The encoder from uint8 images `[N, H, W, 3]` to `[N, d]`, loaded on first use."""
-        from byol_tf.config.loading import load_config
-        from byol_tf.models.inference import exported_form
-        from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
-        from byol_tf.runs.folder import RunFolder
-
-        if not self.encoder.is_run:
-            try:
-                return load_encoder_file(self.encoder.path)
-            except ProtocolError as error:
-                text = str(error).removeprefix("--encoder")
-                raise ProtocolError(f"{self.option}{text}") from error
-        folder = RunFolder(self.encoder.path)
-        config = load_config(folder.config)
-        return exported_form(load_run_encoder(config, folder))
+        try:
+            return self.encoder.load()
+        except ProtocolError as error:
+            if self.encoder.is_run:
+                raise
+            text = str(error).removeprefix("--encoder")
+            raise ProtocolError(f"{self.option}{text}") from error
 
     def embed_image(self, pixels: np.ndarray) -> np.ndarray:
         """Embeds any image, uint8 `[height, width, 3]`: float32 `[d]`."""

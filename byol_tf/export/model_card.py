@@ -8,6 +8,7 @@ from typing import Any
 from byol_tf import __version__
 from byol_tf.config.schedule import method_name
 from byol_tf.config.schema import Config, Views
+from byol_tf.constants import ENCODERS
 from byol_tf.errors import code_span
 from byol_tf.export.formats import FORMATS
 from byol_tf.export.verification import display_title, read_verifications
@@ -139,6 +140,8 @@ def _card(facts: RunFacts, export: Path) -> str:
 
 
 def _network(config: Config) -> str:
+    if config.encoder.name not in ENCODERS:
+        return f"`{config.encoder.name}`"
     width = f" of width {config.encoder.width:g}" if config.encoder.width != 1 else ""
     return f"`{config.encoder.name}`{width} with `{config.encoder.normalization}` normalisation"
 

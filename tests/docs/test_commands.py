@@ -219,7 +219,7 @@ def desk(tmp_path_factory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert convert(["torchvision", "resnet50.safetensors", "--out", "encoders/resnet50"]) == 0
+        assert convert(["pytorch", "resnet50.safetensors", "--out", "encoders/resnet50"]) == 0
     return folder
 
 

@@ -301,12 +301,12 @@ CLASHES = [
     ),
     (
         {"views__placement": "host"},
-        'views.placement: expected "step", the default, as views.engine "keras_cv" always '
+        'views.placement: expected "step", the default, as views.engine "keras" always '
         'works in tf.data; received "host"',
     ),
     (
         {"views__exact": True},
-        'views.exact: expected false, as views.engine "keras_cv" is exact; received true',
+        'views.exact: expected false, as views.engine "keras" is exact; received true',
     ),
     (
         {"encoder": {"name": "convnet", "zero_init_residual": True}},
@@ -385,6 +385,20 @@ CLASHES = [
         {"tau": {"base": 0.99}, "objective": {"target": "online"}},
         'tau.schedule: expected no tau, as objective.target "online" averages nothing; received '
         '"cosine" from 0.99',
+    ),
+    (
+        {"objective": {"target": "teacher"}},
+        "objective.teacher: missing; expected the path of an encoder, as objective.target is "
+        '"teacher"',
+    ),
+    (
+        {"objective": {"teacher": "runs/big"}},
+        'objective.teacher: expected null, as objective.target is "ema"; received "runs/big"',
+    ),
+    (
+        {"objective": {"target": "teacher", "teacher": "x"}, "projector": {"output_size": 64}},
+        'projector.output_size: expected 256, its default, as with objective.target "teacher" the '
+        "projection is as wide as the teacher's representation; received 64",
     ),
     (
         {"objective": {"negatives": 0.5}},

@@ -4,11 +4,15 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from byol_tf.errors import EmbedError, describe_path
 from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.files import check_fits_memory, newest_version
 from byol_tf.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,22 @@ class EncoderFiles:
     path: Path
     is_run: bool
     digest: str
+
+    def load(self) -> "keras.Model":
+        """Loads the model from uint8 images `[N, H, W, 3]` to float32 `[N, d]`, in float32.
+
+        Raises:
+            ProtocolError: if it isn't an encoder, or might do more than compute.
+            ConfigError: if a run's config can't be read.
+        """
+        from byol_tf.config.loading import load_config
+        from byol_tf.models.inference import exported_form
+        from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
+
+        if not self.is_run:
+            return load_encoder_file(self.path)
+        folder = RunFolder(self.path)
+        return exported_form(load_run_encoder(load_config(folder.config), folder))
 
 
 def encoder_files(text: str) -> EncoderFiles:
