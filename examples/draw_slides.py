@@ -2,10 +2,10 @@
 
     python examples/draw_slides.py slides
 
-writes `slides/unlabeled/` (4,000 photos), `slides/train/<kind>/` (20 each) and `slides/test/<kind>/`
-(100 each), JPEG files of 96 x 96 pixels. Each shows cells of one kind, which is its label. Light,
-focus, and the number, size, place and direction of the cells differ from photo to photo and say
-nothing of the kind. The same command draws the same files.
+writes `slides/unlabeled/` (4,000 photos), `slides/train/<kind>/` (20 each) and
+`slides/test/<kind>/` (100 each), JPEG files of 96 x 96 pixels. Each shows cells of one kind, which
+is its label. Light, focus, and the number, size, place and direction of the cells differ from photo
+to photo and say nothing of the kind. The same command draws the same files.
 """
 
 import argparse

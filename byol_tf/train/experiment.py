@@ -33,7 +33,7 @@ from byol_tf.models.inference import inference_model
 from byol_tf.native_output import move_native_log
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints
-from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
+from byol_tf.runs.data import check_view_engine, probe_images, sample_pretrain_images, train_batches
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.folder_choice import check_same_run
 from byol_tf.runs.lock import RunLock
@@ -151,14 +151,15 @@ class Experiment:
 
         Raises:
             ConfigError: if the images or replicas don't fit the batch, the workers have different
-                configs, the encoder can't start from `encoder.weights`, or `objective.teacher`
-                can't be used.
+                configs, the engine of the views can't be imported, the encoder can't start from
+                `encoder.weights`, or `objective.teacher` can't be used.
             SourceError: if the images can't be opened, or differ between workers.
             DeviceError: if there is no such device.
         """
         if self._prepared:
             return
         config = self.config
+        check_view_engine(config)
         set_seeds(config.seed, config.training.deterministic)
         self.workers = self._connected_workers or Workers(
             build_strategy(config.devices.strategy, config.devices.tpu)

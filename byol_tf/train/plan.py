@@ -14,7 +14,9 @@ from byol_tf.constants import ENCODERS
 from byol_tf.errors import ConfigError
 from byol_tf.logs import counted
 from byol_tf.models.from_config import Sizes, measure_sizes
+from byol_tf.models.layer_decay import GROUPS
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
+from byol_tf.runs.data import check_view_engine
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.sources import source_options
 from byol_tf.train.data import saved_manifest
@@ -56,9 +58,10 @@ def make_plan(config: Config, folder: RunFolder) -> Plan:
 
     Raises:
         ConfigError: if there are fewer images than a batch has, the networks don't fit into
-            memory, or there is no such teacher.
+            memory, there is no such teacher, or the engine of the views can't be imported.
         SourceError: if the images can't be found.
     """
+    check_view_engine(config)
     source = plan_source(**source_options(config), manifest=saved_manifest(folder))
     schedule = training_schedule(config, source.counts["pretrain"])
     teacher = load_teacher(config)
@@ -249,6 +252,11 @@ def _rate_text(config: Config, schedule: Schedule) -> str:
     if predictor.learning_rate_multiplier != 1.0 or predictor_schedule != optimizer.schedule:
         predictor_rate = schedule.peak_rate * predictor.learning_rate_multiplier
         text += f" (predictor {predictor_rate:g}, {predictor_schedule})"
+    if optimizer.layer_decay != 1.0:
+        first_layers = schedule.peak_rate * optimizer.layer_decay**GROUPS
+        text += f"; {first_layers:.2g} in the encoder's first layers"
+    if config.encoder.frozen_epochs:
+        text += f"; encoder frozen for {config.encoder.frozen_epochs:g} epochs"
     return text
 
 
