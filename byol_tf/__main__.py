@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("byol_tf.train.__main__", "pre-trains an encoder on images without labels"),
     "evaluate": ("byol_tf.evaluate.__main__", "evaluates an encoder on labelled images"),
     "embed": ("byol_tf.embed.__main__", "embeds photos, finds similar ones, predicts labels"),
+    "predict": ("byol_tf.predict.__main__", "predicts classes of photos by a classifier"),
     "export": ("byol_tf.export.__main__", "writes an encoder as SavedModel, Keras, LiteRT or ONNX"),
     "report": ("byol_tf.report.__main__", "writes a page about a run"),
     "compare": ("byol_tf.compare", "shows runs side by side"),

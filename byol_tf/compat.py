@@ -109,6 +109,14 @@ def all_layers(model: "keras.Layer") -> "list[keras.Layer]":
     return list(model._flatten_layers())  # noqa: SLF001
 
 
+def inner_layers(layer: "keras.Layer") -> "list[keras.Layer]":
+    """Returns the layers directly inside a layer, in the order in which they were created.
+
+    Only models have a public list of them.
+    """
+    return list(layer._flatten_layers(recursive=False, include_self=False))  # noqa: SLF001
+
+
 def call_losses(model: "keras.Model") -> "list[tf.Tensor]":
     """Returns the losses that layers added in the model's last call.
 

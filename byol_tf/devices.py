@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from byol_tf import compat
 from byol_tf.errors import DeviceError
+from byol_tf.logs import show_status
 from byol_tf.native_output import redirect_native_output
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ def prepare_environment() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     redirect_native_output()
+    show_status("starting TensorFlow")  # which takes seconds
     if os.path.expanduser("~") == "~":  # no HOME and no user, as in a container; libraries want one
         os.environ["HOME"] = tempfile.gettempdir()
 

@@ -45,9 +45,10 @@ def separate_stderr() -> None:
         return
     with contextlib.suppress(OSError):
         _terminal = os.dup(2)
-        sys.stderr = sys.__stderr__ = open(  # noqa: SIM115
+        sys.stderr = open(  # noqa: SIM115
             _terminal, "w", 1, sys.stderr.encoding, "backslashreplace"
         )
+        sys.__stderr__ = sys.stderr  # type: ignore[misc]  # as Python does at its start
 
 
 def redirect_native_output() -> None:

@@ -7,7 +7,14 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from byol_tf.constants import CONVNET_STEM_CHANNELS, ENCODERS, GROUPS, RESNET_STEM_CHANNELS
+from byol_tf.constants import (
+    APPLICATIONS,
+    CONVNET_STEM_CHANNELS,
+    ENCODERS,
+    GROUPS,
+    IMAGENET,
+    RESNET_STEM_CHANNELS,
+)
 from pipelines.registry import SOURCES
 
 PROJECTION_SIZE = 256
@@ -241,6 +248,16 @@ def _check_weights(weights: str | None, normalization: str) -> str | None:
     )
 
 
+@_register("encoder.weights", "encoder.name")
+def _check_imagenet(weights: str | None, name: str) -> str | None:
+    if weights != IMAGENET or name.startswith(APPLICATIONS):
+        return None
+    return (
+        f'expected a file or folder, as "{IMAGENET}" is for an encoder.name '
+        f'"{APPLICATIONS}NAME"; received "{weights}" with "{name}"'
+    )
+
+
 @_register(
     "projector.normalization",
     "projector.hidden_size",
@@ -414,6 +431,16 @@ def _check_warmup(warmup: float, schedule: str, epochs: int) -> str | None:
     if warmup > epochs:
         return f"expected at most training.epochs ({epochs}); received {warmup:g}"
     return None
+
+
+@_register("encoder.frozen_epochs", "optimizer.warmup_epochs", "training.epochs")
+def _check_frozen_epochs(frozen: float, warmup: float, epochs: int) -> str | None:
+    if not frozen or frozen + warmup < epochs:
+        return None
+    return (
+        f"expected fewer than training.epochs ({epochs}) less optimizer.warmup_epochs "
+        f"({warmup:g}), in which the encoder is trained; received {frozen:g}"
+    )
 
 
 @_register("training.batch_size", "data.pretrain_images")

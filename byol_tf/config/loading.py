@@ -13,6 +13,7 @@ from byol_tf.config.messages import format_value, join_key
 from byol_tf.config.overrides import Origins, Override, apply_overrides, parse_override
 from byol_tf.config.schema import Config
 from byol_tf.config.validation import ConfigIssue, validate
+from byol_tf.constants import IMAGENET
 from byol_tf.errors import ConfigError, escape
 
 DEFAULT_RECIPE = "demo"
@@ -91,7 +92,7 @@ def absolute_paths(config: Config) -> Config:
     """
 
     def absolute(path: str | None) -> str | None:
-        return None if path is None else os.path.abspath(path)
+        return path if path in (None, IMAGENET) else os.path.abspath(path)
 
     data, encoder, objective = config.data, config.encoder, config.objective
     paths = {"root": absolute(data.root), "archive": absolute(data.archive)}

@@ -138,17 +138,18 @@ class Views(Section):
     preset: Literal["byol", "stl10", "simclr", "simsiam", "none"] = "byol"
     """`byol`: the BYOL paper's two policies; `stl10`: the STL-10 paper's, `simclr` and `simsiam`:
     theirs, the same for both; `none`: no augmentation."""
-    engine: Literal["keras_cv", "fused"] = "keras_cv"
-    """`keras_cv`: KerasCV's layers, in tf.data; `fused`: matrix products inside the training step,
-    on the accelerator, from uint8 images, or from uint8 crops made in tf.data if the images have
-    several sizes. Both use the same random parameters."""
+    engine: Literal["keras", "keras_cv", "fused"] = "keras"
+    """What makes the views, all from the same random parameters. `keras`: layers of Keras, in
+    tf.data; `keras_cv`: the same operations by layers of KerasCV, which needs Keras 3.15 or
+    earlier; `fused`: matrix products inside the training step, on the accelerator, from uint8
+    images, or from uint8 crops made in tf.data if the images have several sizes."""
     placement: Literal["step", "host"] = "step"
     """Where `fused` makes views: `step`, inside the training step, so that only uint8 images are
     copied to the accelerator; `host`, in tf.data."""
     exact: bool = False
     """`fused` only: pixels are clipped after every operation, and saturation and hue are those of
-    HSV, as in the papers' code and `keras_cv`. Otherwise colour operations are linear and clipped
-    once: faster."""
+    HSV, as in the papers' code and the other engines. Otherwise colour operations are linear and
+    clipped once: faster."""
     first: ViewPolicy = ViewPolicy()
     """Policy of the first view: only the keys that differ from the preset."""
     second: ViewPolicy = ViewPolicy()
@@ -204,8 +205,13 @@ class Encoder(Section):
     """Initialises the scale of the last normalisation of each residual block with 0 instead of 1,
     so that a block is the identity at first, as in SimCLR's and SimSiam's code."""
     weights: FilePath | None = None
-    """Initial weights: the `encoder.keras` that `python -m byol_tf.convert` or another run wrote,
-    or its folder. Default: random, from the seed."""
+    """Initial weights: an `encoder.keras` (of `python -m byol_tf.convert`, or a run's export) or
+    its folder; a run folder (its newest checkpoint); a `.weights.h5` of the encoder; or `imagenet`,
+    which Keras downloads for a `keras.applications` encoder. Default: random, from the seed."""
+    frozen_epochs: NotNegative = 0.0
+    """Epochs at the start in which only projector and predictor are trained, so that their first
+    gradients, which are random, don't change what the weights know. Then the encoder's warm-up
+    begins."""
 
 
 class Projector(Section):
@@ -336,6 +342,10 @@ class Optimizer(Section):
     ratio, as in the BYOL paper; false in the code of SimSiam and of the STL-10 paper."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Momentum of `lars` and `sgd`, and decay of the first moment of the others."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Multiplies the encoder's learning rate once for each twelfth of its depth, from its output to
+    its input, as BEiT and MAE do for the blocks of a pre-trained ViT-Base (0.65, 0.75); projector
+    and predictor keep theirs."""
 
 
 class Training(Section):

@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 
+from byol_tf.constants import APPLICATIONS
 from byol_tf.models.construction import is_graph, symbolic_input
 from byol_tf.models.inference import takes_pixels
 
-_APPLICATIONS, _HUB = "keras.applications/", "keras_hub/"
+_HUB = "keras_hub/"
 
 
 def build_external_encoder(
@@ -40,8 +41,8 @@ def build_external_encoder(
     Raises:
         ValueError: if there is no such encoder, or it doesn't take such images.
     """
-    if name.startswith(_APPLICATIONS):
-        return _application(name.removeprefix(_APPLICATIONS), image_size, mean, std)
+    if name.startswith(APPLICATIONS):
+        return _application(name.removeprefix(APPLICATIONS), image_size, mean, std)
     if name.startswith(_HUB):
         return _backbone(name.removeprefix(_HUB), image_size, mean, std)
     return as_encoder(_imported(name)(image_size=image_size), image_size, mean, std)

@@ -14,6 +14,7 @@ from byol_tf.devices import on_cpu
 from byol_tf.errors import ConfigError
 from byol_tf.models.byol import BYOL
 from byol_tf.models.external_encoders import build_external_encoder
+from byol_tf.models.layer_decay import depth_groups
 from byol_tf.models.losses import Objective
 from byol_tf.models.networks import build_encoder, mlp_head
 from byol_tf.models.optimizers import SLOTS, WarmupSchedule, build_optimizer, exclude_norm_and_bias
@@ -143,9 +144,13 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
         schedule: of the training steps.
     """
 
-    def rates(factor: float, decay: str) -> WarmupSchedule:
+    def rates(factor: float, decay: str, frozen_steps: int = 0) -> WarmupSchedule:
         return WarmupSchedule(
-            factor * schedule.peak_rate, schedule.total_steps, schedule.warmup_steps, decay
+            factor * schedule.peak_rate,
+            schedule.total_steps,
+            schedule.warmup_steps,
+            decay,
+            frozen_steps,
         )
 
     settings, predictor = config.optimizer, config.predictor
@@ -158,6 +163,11 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
     )
     if settings.exclude_norm_and_bias:
         exclude_norm_and_bias(optimizer, list(model.networks.values()))
+    if settings.layer_decay != 1.0 or config.encoder.frozen_epochs:
+        frozen_steps = round(config.encoder.frozen_epochs * schedule.steps_per_epoch)
+        for distance, group in enumerate(reversed(depth_groups(model.encoder)), start=1):
+            factor = settings.layer_decay**distance
+            optimizer.set_group_rate(group, rates(factor, settings.schedule, frozen_steps))
     if (
         model.predictor is not None
         and predictor.kind == "mlp"

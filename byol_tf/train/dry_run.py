@@ -223,7 +223,7 @@ def remedies(config: Config) -> str:
     """Returns the keys that would lower the host's work for each image, in words; may be empty."""
     views, data = config.views, config.data
     changes = []
-    if views.engine == "keras_cv":
+    if views.engine != "fused":
         changes.append("views.engine=fused")
     elif views.placement == "host":
         changes.append("views.placement=step")
