@@ -6,7 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(EXTRA)
 
-.PHONY: demo test test-all test-lanes coverage lint fuzz peers
+.PHONY: demo test test-all test-lanes coverage lint docs fuzz peers
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -63,6 +63,10 @@ lint: $(VENV)/.installed-lint
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 
+# The documentation site, docs/_build/html/index.html; a warning, such as a link that leads nowhere, is an error.
+docs: $(VENV)/.installed-docs
+	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs docs/_build/html
+
 # The readers of images and configs against inputs guided by coverage, each for so many seconds; what they learned stays in .fuzz.
 SECONDS ?= 600
 fuzz: $(VENV)/.installed-fuzz
@@ -84,6 +88,6 @@ $(INSTALLED): setup.cfg pyproject.toml | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable ".[$(EXTRA)]"
 	touch $@
 
-$(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-fuzz: $(VENV)/.installed-%: $(INSTALLED)
+$(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-docs $(VENV)/.installed-fuzz: $(VENV)/.installed-%: $(INSTALLED)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable ".[$(EXTRA),$*]"
 	touch $@

@@ -31,6 +31,7 @@ from byol_tf.errors import (
     WorkKept,
 )
 from byol_tf.logs import configure_logging, ignore_output_errors
+from byol_tf.native_output import name_native_log, separate_stderr
 from pipelines.sources.base import SourceError
 
 USAGE_ERROR = 2
@@ -124,7 +125,7 @@ def ends_with_exit_code(main: Callable[[list[str]], int]) -> Main:
     return wrapper
 
 
-def run_command(main: Main) -> NoReturn:
+def run_command(main: Main, arguments: list[str] | None = None) -> NoReturn:
     """Runs a command as a process, which exits at once with the exit code of `main`.
 
     All that a command writes is written then. Python's own exit would join TensorFlow's threads,
@@ -133,17 +134,25 @@ def run_command(main: Main) -> NoReturn:
     """
     code = 1
     try:
+        separate_stderr()
         _stop_with_parent()
-        code = main(None)
+        code = main(arguments)
     except SystemExit as ended:  # argparse's
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
         traceback.print_exc()
+        name_native_log()
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody reads it
                 stream.flush()
         os._exit(code)
+
+
+def program(name: str) -> str:
+    """Returns the words that start a command, as this process was started: `byol train`, say."""
+    by_script = Path(sys.argv[0]).name.partition(".")[0] == "byol"
+    return f"byol {name}" if by_script else f"python -m byol_tf.{name}"
 
 
 def check_writable(folder: Path, option: str) -> None:

@@ -4,8 +4,13 @@ The table shows which settings differ between the runs, and the accuracy, collap
 loss of each.
 """
 
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("compare")
+
+
 import argparse
-import functools
 import os
 import statistics
 import sys
@@ -18,10 +23,11 @@ from byol_tf.command_line import (
     check_writable,
     command_parser,
     ends_with_exit_code,
-    run_command,
+    program,
 )
 from byol_tf.config.diff import flat
 from byol_tf.errors import OutputError, RunFolderError, escape
+from byol_tf.runs.accuracy import Accuracy, difference
 from byol_tf.runs.files import csv_text, path_cell, write_atomically
 from byol_tf.runs.folder import RunFolder, read_history
 
@@ -33,7 +39,7 @@ _MEASURES = (
     ("effective_rank", "rank", 1.0, ".1f"),
     ("loss", "loss", 1.0, ".3f"),
 )
-"""Column of a history, its heading, factor and format."""
+"""Column of a history, its heading, factor and format. Those in % have an interval."""
 _NOT_SETTINGS = ("seed", "name")
 """Keys that don't tell settings apart: a seed has a column of its own, a name needs none."""
 _LEGEND_KEYS = 3
@@ -54,6 +60,7 @@ class ComparedRun:
             history without a config.
         rows: the rows of its history, the untrained network's first.
         supervised: accuracy of the same network trained from scratch, if it was measured.
+        test_images: number of images that accuracies are measured on, if the run is finished.
     """
 
     name: str
@@ -61,6 +68,7 @@ class ComparedRun:
     settings: dict[str, str] | None
     rows: list[dict[str, float]]
     supervised: float | None
+    test_images: int | None
 
     @property
     def seed(self) -> str:
@@ -142,7 +150,7 @@ def _figure_path(out: str) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog="python -m byol_tf.compare",
+        prog=program("compare"),
         description="Compares runs: which settings differ, accuracy, collapse measures, loss. Runs "
         "that differ by their seed are one line.",
     )
@@ -190,6 +198,7 @@ def _read_run(name: str, path: Path) -> ComparedRun:
         settings=None if saved is None else flat(saved),
         rows=rows,
         supervised=result.get("supervised_accuracy"),
+        test_images=result.get("test_images"),
     )
 
 
@@ -240,7 +249,9 @@ def markdown_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str])
     """
     with_supervised = any(run.supervised is not None for group in groups for run in group)
     headings = [heading for _, heading, *_ in _MEASURES]
-    head = ["run", *keys, "seeds", "epochs", "untrained", *headings]
+    with_intervals = any(run.test_images for group in groups for run in group)
+    images_heading = ["test images"] if with_intervals else []
+    head = ["run", *keys, "seeds", "epochs", *images_heading, "untrained", *headings]
     lines = [[*head, *(["supervised"] if with_supervised else [])]]
     for group in groups:
         first = group[0]
@@ -252,12 +263,22 @@ def markdown_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str])
                 *(_setting_text(first, key) for key in keys),
                 ", ".join(sorted(run.seed for run in group)),
                 ", ".join(sorted({f"{run.rows[-1]['epoch']:.0f}" for run in group}, key=int)),
-                _mean_text(untrained, 100.0, ".1f"),
+                *([str(_test_images(group) or "")] if with_intervals else []),
+                _mean_text(untrained, 100.0, ".1f", _test_images(group)),
                 *(
-                    _mean_text(_last_values(group, measure), factor, spec)
+                    _mean_text(
+                        _last_values(group, measure),
+                        factor,
+                        spec,
+                        _test_images(group) if factor == 100.0 else None,
+                    )
                     for measure, _, factor, spec in _MEASURES
                 ),
-                *([_mean_text(supervised, 100.0, ".1f")] if with_supervised else []),
+                *(
+                    [_mean_text(supervised, 100.0, ".1f", _test_images(group))]
+                    if with_supervised
+                    else []
+                ),
             ]
         )
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
@@ -267,7 +288,33 @@ def markdown_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str])
         for line in lines
     ]
     rows.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
-    return "\n".join(rows) + "\n"
+    return "\n".join(rows) + "\n" + _interval_note(groups)
+
+
+def _test_images(group: Sequence[ComparedRun]) -> int | None:
+    """Returns on how many test images the runs of a group were evaluated, if it is one number."""
+    counts = {run.test_images for run in group}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _interval_note(groups: Sequence[Sequence[ComparedRun]]) -> str:
+    """Explains the brackets, and names the settings that can't be told from the best.
+
+    Empty without intervals.
+    """
+    measured = [
+        (group[0].name, Accuracy(statistics.mean(values), _test_images(group)))
+        for group in groups
+        if (values := _last_values(group, "probe_accuracy"))
+    ]
+    if not measured or measured[0][1].interval is None:
+        return ""
+    (best, highest), *others = measured
+    note = "In brackets: 95% interval, from the test images.\n"
+    close = [name for name, accuracy in others if difference(accuracy, highest).sign == 0]
+    if close:
+        note += f"Not to be told from {best} by the probe: {', '.join(close)}.\n"
+    return note
 
 
 def _setting_text(run: ComparedRun, key: str) -> str:
@@ -275,13 +322,20 @@ def _setting_text(run: ComparedRun, key: str) -> str:
     return "" if run.settings is None else run.settings.get(key, "absent").strip('"')
 
 
-def _mean_text(values: Sequence[float | None], factor: float, spec: str) -> str:
-    """Formats the mean of the values that aren't None, with the standard deviation of several."""
+def _mean_text(
+    values: Sequence[float | None], factor: float, spec: str, count: int | None = None
+) -> str:
+    """Formats the mean of the values that aren't None, with the standard deviation of several.
+
+    Of accuracies on `count` test images it is followed by its 95% interval.
+    """
     measured = [factor * value for value in values if value is not None]
     if not measured:
         return ""
     deviation = f" ± {statistics.stdev(measured):{spec}}" if len(measured) > 1 else ""
-    return f"{statistics.mean(measured):{spec}}{deviation}"
+    interval = Accuracy(statistics.mean(measured) / factor, count).interval
+    brackets = "" if interval is None else f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return f"{statistics.mean(measured):{spec}}{deviation}{brackets}"
 
 
 def _csv(runs: Sequence[ComparedRun], keys: Sequence[str]) -> str:
@@ -295,10 +349,11 @@ def _csv(runs: Sequence[ComparedRun], keys: Sequence[str]) -> str:
                 *map(path_cell, (run.name, *(_setting_text(run, key) for key in keys))),
                 run.seed,
                 f"{run.rows[-1]['epoch']:.0f}",
+                "" if run.test_images is None else run.test_images,
                 *("" if value is None else f"{value:.6g}" for value in values),
             ]
         )
-    columns = ["run", *keys, "seed", "epochs", "untrained_probe_accuracy", *measures]
+    columns = ["run", *keys, "seed", "epochs", "test_images", "untrained_probe_accuracy", *measures]
     return csv_text([*columns, "supervised_accuracy"], rows)
 
 
@@ -317,9 +372,3 @@ def _draw(path: Path, groups: Sequence[Sequence[ComparedRun]], keys: Sequence[st
             label += "'"
         labelled[label] = [run.rows for run in group]
     setting_curves_figure(path, "", labelled)
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

@@ -5,6 +5,7 @@ release that renames one of these breaks this file and no other. TensorFlow is i
 functions, since `devices` has to set its environment variables first.
 """
 
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -88,12 +89,32 @@ def build_without_values(build: Callable[[], _Built]) -> _Built:
         global_state.set_global_attribute("uninitialized_variables", [])
 
 
+def failed_download(error: BaseException) -> tuple[str, str] | None:
+    """Returns the URL and the local file of a `keras.utils.get_file` that an error came from.
+
+    The error itself, a plain `Exception`, names the URL alone, and the file may have another name.
+    None if the error came from elsewhere.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "get_file" and "download_target" in frame.f_locals:
+            return frame.f_locals["origin"], frame.f_locals["download_target"]
+    return None
+
+
 def all_layers(model: "keras.Layer") -> "list[keras.Layer]":
     """Returns a model or layer and every layer inside it, at any depth.
 
     The public `Model.layers` lists the first level only, and of a subclassed layer nothing.
     """
     return list(model._flatten_layers())  # noqa: SLF001
+
+
+def inner_layers(layer: "keras.Layer") -> "list[keras.Layer]":
+    """Returns the layers directly inside a layer, in the order in which they were created.
+
+    Only models have a public list of them.
+    """
+    return list(layer._flatten_layers(recursive=False, include_self=False))  # noqa: SLF001
 
 
 def call_losses(model: "keras.Model") -> "list[tf.Tensor]":

@@ -12,7 +12,24 @@ Padding = Literal["same", "symmetric"]
 """Padding of layers with a stride, see `byol_tf.models.networks.blocks`."""
 GROUPS = 16
 """Groups of group normalization (paper without batch statistics, section 3.3)."""
+ENCODERS = (
+    "convnet",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnet200",
+    "wide_resnet50_2",
+)
+"""Encoders that `byol_tf.build_encoder` builds."""
+PYTHON_MODEL = "keras.Model"
+"""The `encoder.name` of a model that was given to `Experiment` in Python."""
 CONVNET_STEM_CHANNELS = 32
 """Channels of the first layer of the small `convnet`, at width 1."""
 RESNET_STEM_CHANNELS = 64
 """Channels of a ResNet's first layer, at width 1 (He et al. 2015, table 1)."""
+APPLICATIONS = "keras.applications/"
+"""What the names of Keras' own encoders begin with in `encoder.name`."""
+IMAGENET = "imagenet"
+"""Value of `encoder.weights`: those that Keras downloads for an encoder of `APPLICATIONS`."""

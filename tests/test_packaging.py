@@ -18,6 +18,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
+from byol_tf.__main__ import COMMANDS
 from byol_tf.export.formats import FORMATS
 from tests.helpers import torch_resnet
 
@@ -82,23 +83,9 @@ def test_each_command_of_the_wheel_exists(wheel):
                 next(name for name in archive.namelist() if name.endswith("/entry_points.txt"))
             ).decode()
         )
-    commands = dict(entries["console_scripts"])
-    assert set(commands) >= {
-        f"byol-{name}"
-        for name in (
-            "train",
-            "evaluate",
-            "study",
-            "export",
-            "embed",
-            "report",
-            "compare",
-            "convert",
-        )
-    }
-    for place in commands.values():
-        module, function = place.split(":")
-        assert callable(getattr(importlib.import_module(module), function))
+    assert dict(entries["console_scripts"]) == {"byol": "byol_tf.__main__:command"}
+    for module, _ in COMMANDS.values():
+        assert callable(importlib.import_module(module).main)
 
 
 def test_requirements_txt_is_setup_cfgs_own_for_a_cpu():
@@ -155,11 +142,12 @@ def test_from_the_wheel_in_an_empty_environment(elsewhere):
     formats, search, convert, compare."""
     run = elsewhere.run
     elsewhere.install()
-    assert 'pip install "byol_tf[cpu]"' in run("byol-train", code=2)
-    assert "stl10-table2" in run("byol-study", "--list")
+    assert 'pip install "byol_tf[cpu]"' in run("byol", "train", code=2)
+    assert "stl10-table2" in run("byol", "study", "--list")
     elsewhere.install("[cpu]")
     run(
-        "byol-train",
+        "byol",
+        "train",
         "--run-dir",
         "run",
         "--set",
@@ -167,15 +155,15 @@ def test_from_the_wheel_in_an_empty_environment(elsewhere):
         "--set",
         "data.pretrain_images=2048",
     )
-    assert "pip install" in run("byol-export", "--run", "run", "--format", "onnx", code=2)
+    assert "pip install" in run("byol", "export", "--run", "run", "--format", "onnx", code=2)
     safetensors.numpy.save_file(
         {name: np.ascontiguousarray(value) for name, value in torch_resnet.state_dict().items()},
         elsewhere.folder / "resnet.safetensors",
     )
-    convert = ("byol-convert", "torchvision", "resnet.safetensors", "--out", "converted")
+    convert = ("byol", "convert", "pytorch", "resnet.safetensors", "--out", "converted")
     assert "pip install safetensors" in run(*convert, code=2)
     elsewhere.install("[cpu,export,convert]")
-    run("byol-export", "--run", "run", "--format", "all")
+    run("byol", "export", "--run", "run", "--format", "all")
     weights = {f"encoder-{kind}.tflite" for kind in ("float32", "float16", "int8")}
     written = set(os.listdir(elsewhere.folder / "run" / "export"))
     assert (
@@ -184,7 +172,7 @@ def test_from_the_wheel_in_an_empty_environment(elsewhere):
         <= written
     )
     assert "resnet18" in run(*convert)
-    run("byol-evaluate", "knn", "--run", "run")
+    run("byol", "evaluate", "knn", "--run", "run")
     (elsewhere.folder / "pictures").mkdir()
     for number in range(12):
         Image.effect_noise((40 + number, 48), 20 * number).save(
@@ -192,7 +180,8 @@ def test_from_the_wheel_in_an_empty_environment(elsewhere):
         )
     for encoder in ("run", "converted"):
         run(
-            "byol-embed",
+            "byol",
+            "embed",
             "--encoder",
             encoder,
             "--images",
@@ -200,9 +189,9 @@ def test_from_the_wheel_in_an_empty_environment(elsewhere):
             "--out",
             f"embedded-{encoder}",
         )
-    run("byol-report", "--run", "run")
+    run("byol", "report", "--run", "run")
     shutil.copytree(elsewhere.folder / "run", elsewhere.folder / "again")
-    run("byol-compare", "run", "again", "converted", "--out", "compared")
+    run("byol", "compare", "run", "again", "converted", "--out", "compared")
     assert "byol_tf" not in os.listdir(elsewhere.folder)
 
 
@@ -218,8 +207,8 @@ def test_from_the_wheel_photos_keep_their_neighbours_in_every_format(elsewhere, 
     ]
     settings += ["optimizer.warmup_epochs=0"]
     options = [part for setting in settings for part in ("--set", setting)]
-    elsewhere.run("byol-train", "--config", "few-photos", "--run-dir", "of-photos", *options)
-    printed = elsewhere.run("byol-export", "--run", "of-photos", "--format", "all")
+    elsewhere.run("byol", "train", "--config", "few-photos", "--run-dir", "of-photos", *options)
+    printed = elsewhere.run("byol", "export", "--run", "of-photos", "--format", "all")
     assert "300 images of folder" in printed
     export = elsewhere.folder / "of-photos" / "export"
     verifications = json.loads((export / "verification.json").read_text())

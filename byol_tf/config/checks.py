@@ -3,12 +3,22 @@
 Each check names the keys that it compares, so that it can run when other keys are invalid.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from byol_tf.constants import CONVNET_STEM_CHANNELS, GROUPS, RESNET_STEM_CHANNELS
+from byol_tf.constants import (
+    APPLICATIONS,
+    CONVNET_STEM_CHANNELS,
+    ENCODERS,
+    GROUPS,
+    IMAGENET,
+    RESNET_STEM_CHANNELS,
+)
 from pipelines.registry import SOURCES
 
+PROJECTION_SIZE = 256
+"""Default of projector.output_size (BYOL paper, section 3.3)."""
 TAU_SCHEDULE: Final = "cosine"
 """Default of tau.schedule (BYOL paper, section 3.3)."""
 TAU_BASE = 0.996
@@ -171,10 +181,31 @@ def _stem_channels(encoder: str) -> int:
     return CONVNET_STEM_CHANNELS if encoder == "convnet" else RESNET_STEM_CHANNELS
 
 
+def _register_own_option(key: str, default: Any) -> None:
+    """Registers that a key of the encoder has its default where byol_tf doesn't build that."""
+
+    @_register(key, "encoder.name")
+    def check(value: Any, name: str) -> str | None:
+        if name in ENCODERS or value == default:
+            return None
+        expected, received = json.dumps(default), json.dumps(value)
+        return (
+            f'expected {expected}, its default, as encoder.name "{name}" is built without it; '
+            f"received {received}"
+        )
+
+
+_register_own_option("encoder.width", 1.0)
+_register_own_option("encoder.stem", "7x7")
+_register_own_option("encoder.normalization", "batch")
+_register_own_option("encoder.padding", "same")
+_register_own_option("encoder.zero_init_residual", False)
+
+
 @_register("encoder.width", "encoder.name")
 def _check_width(width: float, name: str) -> str | None:
     channels = _stem_channels(name)
-    if (channels * width) % 1 == 0:
+    if (channels * width) % 1 == 0 or name not in ENCODERS:
         return None
     return (
         f'expected a multiple of 1/{channels}, as the first layer of "{name}" has {channels} x '
@@ -185,7 +216,7 @@ def _check_width(width: float, name: str) -> str | None:
 @_register("encoder.normalization", "encoder.width", "encoder.name")
 def _check_encoder_groups(normalization: str, width: float, name: str) -> str | None:
     channels = _stem_channels(name) * width
-    if normalization != "group" or channels % GROUPS == 0 or channels % 1:
+    if normalization != "group" or channels % GROUPS == 0 or channels % 1 or name not in ENCODERS:
         return None
     return (
         f'expected another one, as "group" divides channels by {GROUPS} and the first layer of '
@@ -214,6 +245,16 @@ def _check_weights(weights: str | None, normalization: str) -> str | None:
     return (
         "expected null, as an exported encoder has other layers in place of "
         f'encoder.normalization "{normalization}"; received "{weights}"'
+    )
+
+
+@_register("encoder.weights", "encoder.name")
+def _check_imagenet(weights: str | None, name: str) -> str | None:
+    if weights != IMAGENET or name.startswith(APPLICATIONS):
+        return None
+    return (
+        f'expected a file or folder, as "{IMAGENET}" is for an encoder.name '
+        f'"{APPLICATIONS}NAME"; received "{weights}" with "{name}"'
     )
 
 
@@ -301,6 +342,25 @@ def _check_predictor_rate(rate: float, kind: str) -> str | None:
     return f'expected 1, its default, as predictor.kind "{kind}" is not trained; received {rate:g}'
 
 
+@_register("objective.teacher", "objective.target")
+def _check_teacher(teacher: str | None, target: str) -> str | None:
+    if target == "teacher" and teacher is None:
+        return 'missing; expected the path of an encoder, as objective.target is "teacher"'
+    if target != "teacher" and teacher is not None:
+        return f'expected null, as objective.target is "{target}"; received "{teacher}"'
+    return None
+
+
+@_register("projector.output_size", "objective.target")
+def _check_projection_size(size: int, target: str) -> str | None:
+    if target != "teacher" or size == PROJECTION_SIZE:
+        return None
+    return (
+        f'expected {PROJECTION_SIZE}, its default, as with objective.target "teacher" the '
+        f"projection is as wide as the teacher's representation; received {size}"
+    )
+
+
 @_register("objective.temperature", "objective.negatives")
 def _check_temperature(temperature: float | None, negatives: float) -> str | None:
     if negatives and temperature is None:
@@ -371,6 +431,16 @@ def _check_warmup(warmup: float, schedule: str, epochs: int) -> str | None:
     if warmup > epochs:
         return f"expected at most training.epochs ({epochs}); received {warmup:g}"
     return None
+
+
+@_register("encoder.frozen_epochs", "optimizer.warmup_epochs", "training.epochs")
+def _check_frozen_epochs(frozen: float, warmup: float, epochs: int) -> str | None:
+    if not frozen or frozen + warmup < epochs:
+        return None
+    return (
+        f"expected fewer than training.epochs ({epochs}) less optimizer.warmup_epochs "
+        f"({warmup:g}), in which the encoder is trained; received {frozen:g}"
+    )
 
 
 @_register("training.batch_size", "data.pretrain_images")

@@ -22,9 +22,9 @@ _SAME_STEPS = {
 }
 """Keys that are listed where runs are compared and with which a run is resumed all the same, each
 with the reason."""
-SAME_IMAGES = ("data.root", "data.archive")
-"""Where the images are. With the same images a run is resumed; its checkpoint has their
-fingerprint."""
+LOCATIONS = ("data.root", "data.archive", "objective.teacher")
+"""Where images and teacher are. With the same ones a run is resumed; its checkpoint has their
+fingerprints."""
 
 
 def flat(tree: dict[str, Any]) -> dict[str, str]:

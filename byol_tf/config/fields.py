@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from byol_tf.config.schema import Config
+from byol_tf.config.schema import Config, ExpectedText
 
 Key = tuple[str, ...]
 """Path of a key in a config: ("training", "epochs"); () is the top level."""
@@ -87,12 +87,15 @@ def accepts_null(key: Key) -> bool:
 
 
 def allowed_values(key: Key) -> tuple[str, ...]:
-    """Returns the words that a key chooses from; empty if its values are not a fixed set of words.
+    """Returns the words that a key chooses from; empty if it takes none of a fixed set.
 
     Raises `KeyError` for an unknown key.
     """
-    plain = key_type(key)
-    return get_args(plain) if get_origin(plain) is Literal else ()
+    info = field_info(key)
+    plain, constraints = unwrap(info.annotation, info.metadata)
+    if get_origin(plain) is Literal:
+        return get_args(plain)
+    return next((each.words for each in constraints if isinstance(each, ExpectedText)), ())
 
 
 def split_key(name: str) -> Key:

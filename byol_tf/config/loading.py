@@ -13,6 +13,7 @@ from byol_tf.config.messages import format_value, join_key
 from byol_tf.config.overrides import Origins, Override, apply_overrides, parse_override
 from byol_tf.config.schema import Config
 from byol_tf.config.validation import ConfigIssue, validate
+from byol_tf.constants import IMAGENET
 from byol_tf.errors import ConfigError, escape
 
 DEFAULT_RECIPE = "demo"
@@ -85,20 +86,21 @@ def resolved_json(config: Config) -> str:
 
 
 def absolute_paths(config: Config) -> Config:
-    """Returns a config whose images and starting weights are found from any working directory.
+    """Returns a config whose images and encoders are found from any working directory.
 
     A run is saved and compared in this form: the same words name other images elsewhere.
     """
 
     def absolute(path: str | None) -> str | None:
-        return None if path is None else os.path.abspath(path)
+        return path if path in (None, IMAGENET) else os.path.abspath(path)
 
-    data, encoder = config.data, config.encoder
+    data, encoder, objective = config.data, config.encoder, config.objective
     paths = {"root": absolute(data.root), "archive": absolute(data.archive)}
     return config.model_copy(
         update={
             "data": data.model_copy(update=paths),
             "encoder": encoder.model_copy(update={"weights": absolute(encoder.weights)}),
+            "objective": objective.model_copy(update={"teacher": absolute(objective.teacher)}),
         }
     )
 

@@ -55,9 +55,11 @@ def training_schedule(config: Config, images: int) -> Schedule:
 def method_name(config: Config) -> str:
     """Returns the name of the method that a config trains.
 
-    It is `BYOL`, `SimCLR`, `SimSiam`, or `trained` for a variant that has no name.
+    It is `BYOL`, `SimCLR`, `SimSiam`, `distillation`, or `trained` for a variant without a name.
     """
     objective, has_predictor = config.objective, config.predictor.kind == "mlp"
+    if objective.target == "teacher":
+        return "distillation"
     if objective.target == "ema" and objective.negatives == 0 and has_predictor:
         return "BYOL"
     if objective.target == "online" and objective.negatives == 0 and has_predictor:

@@ -5,14 +5,22 @@ string under a key is its documentation, for `--explain`, `docs/config.md` and e
 """
 
 import os.path
+import re
 from dataclasses import dataclass
 from functools import reduce
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from byol_tf.config.checks import TAU_BASE, TAU_DROP_AT, TAU_ENDS, TAU_SCHEDULE, conflicts
-from byol_tf.constants import Normalization, Padding
+from byol_tf.config.checks import (
+    PROJECTION_SIZE,
+    TAU_BASE,
+    TAU_DROP_AT,
+    TAU_ENDS,
+    TAU_SCHEDULE,
+    conflicts,
+)
+from byol_tf.constants import ENCODERS, PYTHON_MODEL, Normalization, Padding
 from pipelines.policy import PRESETS, ViewPolicy
 from pipelines.registry import SOURCES
 
@@ -22,6 +30,8 @@ class ExpectedText:
     """The values that a key takes, in words, where its type alone doesn't say it."""
 
     expected: str
+    words: tuple[str, ...] = ()
+    """Those of the values that are words of a fixed set."""
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -44,6 +54,21 @@ ChannelStd = Annotated[
     tuple[Positive, Positive, Positive],
     Field(strict=False),
     ExpectedText("three numbers above 0 [red, green, blue]"),
+]
+
+
+EncoderName = Annotated[
+    str,
+    Field(
+        pattern=f"^({'|'.join(ENCODERS)}|keras[.]applications/[A-Za-z0-9]+|keras_hub/[a-z0-9_.]+"
+        f"|{re.escape(PYTHON_MODEL)}|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$",
+        examples=list(ENCODERS),
+    ),
+    ExpectedText(
+        ", ".join(f'"{name}"' for name in ENCODERS)
+        + ', "keras.applications/NAME", "keras_hub/PRESET" or "MODULE:FUNCTION"',
+        ENCODERS,
+    ),
 ]
 
 
@@ -158,18 +183,12 @@ class Views(Section):
 class Encoder(Section):
     """The network whose output is the representation."""
 
-    name: Literal[
-        "convnet",
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "resnet101",
-        "resnet152",
-        "resnet200",
-        "wide_resnet50_2",
-    ] = "resnet50"
+    name: EncoderName = "resnet50"
     """ResNet v1.5 as in deepmind-research, torchvision's ResNet-50 with wider 3x3 convolutions
-    (`wide_resnet50_2`), or a small `convnet` for the demo."""
+    (`wide_resnet50_2`), or a small `convnet` for the demo; `keras.applications/NAME`;
+    `keras_hub/PRESET`; or `MODULE:FUNCTION`, a function of your own that training imports and calls
+    with `image_size` (docs/encoders.md). Of those the other keys of this section stay at their
+    defaults."""
     width: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
     """Multiplies the number of channels: 2 is the papers' "(2x)"."""
     stem: Literal["7x7", "3x3", "3x3+pool"] = "7x7"
@@ -186,8 +205,13 @@ class Encoder(Section):
     """Initialises the scale of the last normalisation of each residual block with 0 instead of 1,
     so that a block is the identity at first, as in SimCLR's and SimSiam's code."""
     weights: FilePath | None = None
-    """Initial weights: the `encoder.keras` that `python -m byol_tf.convert` or another run wrote,
-    or its folder. Default: random, from the seed."""
+    """Initial weights: an `encoder.keras` (of `python -m byol_tf.convert`, or a run's export) or
+    its folder; a run folder (its newest checkpoint); a `.weights.h5` of the encoder; or `imagenet`,
+    which Keras downloads for a `keras.applications` encoder. Default: random, from the seed."""
+    frozen_epochs: NotNegative = 0.0
+    """Epochs at the start in which only projector and predictor are trained, so that their first
+    gradients, which are random, don't change what the weights know. Then the encoder's warm-up
+    begins."""
 
 
 class Projector(Section):
@@ -198,8 +222,9 @@ class Projector(Section):
 
     hidden_size: Width = 4096
     """Width of the hidden layers."""
-    output_size: Annotated[int, Field(ge=2, le=_MAX_WIDTH)] = 256
-    """Width of the projection, and of its prediction."""
+    output_size: Annotated[int, Field(ge=2, le=_MAX_WIDTH)] = PROJECTION_SIZE
+    """Width of the projection, and of its prediction. With objective.target `teacher` it is that of
+    the teacher's representation instead."""
     num_layers: Annotated[int, Field(ge=1, le=8)] = 2
     """Number of linear layers; SimSiam has 3."""
     normalization: Normalization = "batch"
@@ -243,10 +268,15 @@ class Predictor(Section):
 class Objective(Section):
     """The loss: which projections are predicted, and how they are compared."""
 
-    target: Literal["ema", "online", "online_with_gradient"] = "ema"
+    target: Literal["ema", "online", "online_with_gradient", "teacher"] = "ema"
     """The network whose projections are predicted: `ema`: the target network, see `tau`; `online`:
     the online network, with stop-gradient (SimSiam); `online_with_gradient`: the online network,
-    without it (SimCLR; SimSiam report, A)."""
+    without it (SimCLR; SimSiam report, A); `teacher`: the frozen encoder that `teacher` names, of
+    which representations are predicted (docs/distillation.md)."""
+    teacher: FilePath | None = None
+    """Target `teacher`: its encoder, as `embed --encoder` takes it: a run folder, an export or its
+    `encoder.keras`, or the folder of a SavedModel. It stays where it is and is needed until the run
+    is finished."""
     similarity: Literal["cosine", "cross_entropy"] = "cosine"
     """`cosine`: 2 - 2 cos (BYOL paper, equation 2); `cross_entropy`: between softmaxes (SimSiam
     report, E)."""
@@ -312,6 +342,10 @@ class Optimizer(Section):
     ratio, as in the BYOL paper; false in the code of SimSiam and of the STL-10 paper."""
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     """Momentum of `lars` and `sgd`, and decay of the first moment of the others."""
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Multiplies the encoder's learning rate once for each twelfth of its depth, from its output to
+    its input, as BEiT and MAE do for the blocks of a pre-trained ViT-Base (0.65, 0.75); projector
+    and predictor keep theirs."""
 
 
 class Training(Section):

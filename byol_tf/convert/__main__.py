@@ -1,11 +1,16 @@
 """`python -m byol_tf.convert`: converts encoders from other projects."""
 
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("convert")
+
+
 import argparse
-import functools
 import os
 from pathlib import Path
 
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, run_command
+from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import ConversionError, describe_path
 
@@ -29,7 +34,7 @@ def main(arguments: list[str]) -> int:
     prepare_environment()
     from byol_tf.convert.architecture import IMAGE_SIZE
     from byol_tf.convert.deepmind import read_deepmind
-    from byol_tf.convert.torchvision import read_torchvision
+    from byol_tf.convert.pytorch import read_pytorch
     from byol_tf.convert.writing import check_out, write_folder
     from byol_tf.devices import set_precision
 
@@ -38,7 +43,7 @@ def main(arguments: list[str]) -> int:
     converted = (
         read_deepmind(source, IMAGE_SIZE)
         if options.layout == "deepmind"
-        else read_torchvision(source, IMAGE_SIZE, options.prefix)
+        else read_pytorch(source, IMAGE_SIZE, options.prefix)
     )
     files = write_folder(converted, source, out)
     name, width = converted.architecture
@@ -58,7 +63,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog="python -m byol_tf.convert",
+        prog=program("convert"),
         description="Converts an encoder from another project to a SavedModel and a .keras file.",
     )
     layouts = parser.add_subparsers(dest="layout", metavar="LAYOUT", required=True)
@@ -66,17 +71,19 @@ def _parser() -> argparse.ArgumentParser:
         "deepmind", help="BYOL checkpoint of deepmind-research (.pkl); no code in it is run"
     )
     deepmind.add_argument("file", metavar="CHECKPOINT", type=os.path.expanduser)
-    torchvision = layouts.add_parser(
-        "torchvision", help="state dict of a ResNet with torchvision's names (.safetensors)"
+    pytorch = layouts.add_parser(
+        "pytorch",
+        help="ResNet of torchvision, timm, lightly, solo-learn, MoCo, SimSiam, DINO and others "
+        "(.pth, .pt, .ckpt, .safetensors); no code in it is run",
     )
-    torchvision.add_argument("file", metavar="FILE", type=os.path.expanduser)
-    torchvision.add_argument(
+    pytorch.add_argument("file", metavar="FILE", type=os.path.expanduser)
+    pytorch.add_argument(
         "--prefix",
         metavar="P",
-        help="prefix of the encoder's names, such as backbone. (default: found, if the file has "
-        "one encoder)",
+        help="selects one of several encoders by its names' prefix, such as encoder_k (default: "
+        "the usual one: encoder_q, backbone, teacher)",
     )
-    for layout in (deepmind, torchvision):
+    for layout in (deepmind, pytorch):
         layout.add_argument(
             "--out",
             metavar="DIR",
@@ -85,9 +92,3 @@ def _parser() -> argparse.ArgumentParser:
             help="a new or empty folder",
         )
     return parser
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

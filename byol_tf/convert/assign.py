@@ -95,58 +95,74 @@ class Slot(NamedTuple):
 
 
 _DTYPES = {
-    *("F16", "F32", "F64"),  # safetensors
+    *("F16", "BF16", "F32", "F64"),  # safetensors
     *(f"{order}f{size}" for order in "<>=" for size in (2, 4, 8)),  # NumPy
 }
+
+
+def check_tensors(slots: Collection[Slot], tensors: Mapping[str, Tensor], source: str) -> None:
+    """Checks that tensors can be assigned to variables; reads none.
+
+    Args:
+        slots: one for each variable of the network, which needs no values yet.
+        tensors: the tensors by name; each has to be named by a slot.
+        source: the file and the part of it that the tensors are from, for messages.
+
+    Raises:
+        ConversionError: with all mistakes: tensors that are missing, unknown, of another shape, or
+            of an unsupported dtype.
+    """
+    names = {slot.name for slot in slots}
+    present = [(slot, tensors[slot.name]) for slot in slots if slot.name in tensors]
+    _raise_mistakes(
+        source,
+        [
+            *_mistake("missing", [slot.name for slot in slots if slot.name not in tensors]),
+            *_mistake("unknown", [name for name in tensors if name not in names]),
+            *_mistake(
+                "of another shape",
+                [
+                    f"{slot.name} (expected {slot.expected_shape()}; received {list(tensor.shape)})"
+                    for slot, tensor in present
+                    if not slot.accepts(tensor.shape)
+                ],
+            ),
+            *_mistake(
+                "of an unsupported dtype (float32, float64, float16 and bfloat16 are supported)",
+                [
+                    f"{slot.name} ({tensor.dtype})"
+                    for slot, tensor in present
+                    if tensor.dtype not in _DTYPES
+                ],
+            ),
+        ],
+    )
 
 
 def assign_tensors(slots: Collection[Slot], tensors: Mapping[str, Tensor], source: str) -> None:
     """Assigns a file's tensors to variables; none is assigned if any tensor is wrong.
 
     Args:
-        slots: one for each variable of the network.
-        tensors: the tensors by name; each has to be named by a slot.
-        source: the file and the part of it that the tensors are from, for messages.
+        slots: as in `check_tensors`.
+        tensors: as in `check_tensors`.
+        source: as in `check_tensors`.
 
     Raises:
-        ConversionError: with all mistakes: tensors that are missing, unknown, of another shape, of
-            an unsupported dtype, or with values that aren't finite.
+        ConversionError: as `check_tensors`, or with the tensors whose values aren't finite.
     """
-    names = {slot.name for slot in slots}
-    present = [(slot, tensors[slot.name]) for slot in slots if slot.name in tensors]
-    mistakes = [
-        *_mistake("missing", [slot.name for slot in slots if slot.name not in tensors]),
-        *_mistake("unknown", [name for name in tensors if name not in names]),
-        *_mistake(
-            "of another shape",
-            [
-                f"{slot.name} (expected {slot.expected_shape()}; received {list(tensor.shape)})"
-                for slot, tensor in present
-                if not slot.accepts(tensor.shape)
-            ],
-        ),
-        *_mistake(
-            "of an unsupported dtype (float32, float64 and float16 are supported)",
-            [
-                f"{slot.name} ({tensor.dtype})"
-                for slot, tensor in present
-                if tensor.dtype not in _DTYPES
-            ],
-        ),
-    ]
-    arrays = []
-    if not mistakes:
-        arrays = [(slot, _read(slot, tensor)) for slot, tensor in present]
-        mistakes = _mistake(
-            "with values that aren't finite",
-            [slot.name for slot, array in arrays if not np.isfinite(array).all()],
-        )
+    check_tensors(slots, tensors, source)
+    arrays = [(slot, _read(slot, tensors[slot.name])) for slot in slots]
+    infinite = [slot.name for slot, array in arrays if not np.isfinite(array).all()]
+    _raise_mistakes(source, _mistake("with values that aren't finite", infinite))
+    for slot, array in arrays:
+        slot.variable.assign(array)
+
+
+def _raise_mistakes(source: str, mistakes: list[str]) -> None:
     if mistakes:
         raise ConversionError(
             "\n".join([f"{source}: the tensors aren't those of this network:", *mistakes])
         )
-    for slot, array in arrays:
-        slot.variable.assign(array)
 
 
 def _read(slot: Slot, tensor: Tensor) -> np.ndarray:

@@ -34,7 +34,7 @@ def read_arrays(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            return _Unpickler(file).load()
+            return Unpickler(file).load()
     except OSError as error:
         raise ConversionError(f"{path}: can't be read: {error.strerror or error}") from error
     except Exception as error:  # a malformed pickle can raise any type
@@ -80,8 +80,14 @@ class _StoredDtype:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class _Unpickler(pickle.Unpickler):
+class Unpickler(pickle._Unpickler):  # noqa: SLF001
+    """Python's own unpickler without any class or function of Python's.
+
+    The other implementation, in C, takes memory for as many objects as the file claims to have.
+    """
+
     def find_class(self, module: str, name: str) -> Any:
+        """Returns the stand-in of a class or function."""
         return _find(module, name)
 
 
@@ -101,7 +107,7 @@ class _StandIn:
         raise ValueError("it holds a state for an object that has none")
 
 
-def _stand_in(function: Callable[..., Any]) -> type:
+def stand_in(function: Callable[..., Any]) -> type:
     """Returns a class whose call returns `function(*arguments)`.
 
     A class, as pickles create named tuples by `cls.__new__`. It has `__setstate__`, as the pickle
@@ -116,7 +122,7 @@ def _stand_in(function: Callable[..., Any]) -> type:
 
 
 def _named_tuple(*fields: str) -> type:
-    return _stand_in(lambda *values: dict(zip(fields, values, strict=True)))
+    return stand_in(lambda *values: dict(zip(fields, values, strict=True)))
 
 
 def _stored_array(shape: tuple, dtype: _StoredDtype, fortran_order: bool, content: Any) -> Any:
@@ -141,14 +147,14 @@ def _dill_type(name: str) -> type:
     return _find("builtins", {"BytesType": "bytes", "DictType": "dict"}.get(name, name))
 
 
-_bytes = _stand_in(lambda: b"")
-_mapping = _stand_in(lambda content=(): dict(content))
+_bytes = stand_in(lambda: b"")
+_mapping = stand_in(lambda content=(): dict(content))
 # JAX and dill write NumPy's function `_reconstruct`, its arguments and the array's state.
-_array_from_state = _stand_in(lambda _function, _arguments, state, *_: _stored_array(*state[1:]))
+_array_from_state = stand_in(lambda _function, _arguments, state, *_: _stored_array(*state[1:]))
 _STAND_INS = {
-    "numpy.dtype": _stand_in(lambda code, *_: _StoredDtype(code)),
-    "numpy.ndarray": _stand_in(_array_type),
-    "_codecs.encode": _stand_in(_encode),
+    "numpy.dtype": stand_in(lambda code, *_: _StoredDtype(code)),
+    "numpy.ndarray": stand_in(_array_type),
+    "_codecs.encode": stand_in(_encode),
     "__builtin__.bytes": _bytes,
     "builtins.bytes": _bytes,
     "__builtin__.dict": _mapping,
@@ -169,20 +175,20 @@ _STAND_INS = {
 }
 for _core in ("numpy.core", "numpy._core"):
     _STAND_INS |= {
-        f"{_core}.multiarray._reconstruct": _stand_in(lambda *_: StoredArray()),
-        f"{_core}.multiarray.scalar": _stand_in(
+        f"{_core}.multiarray._reconstruct": stand_in(lambda *_: StoredArray()),
+        f"{_core}.multiarray.scalar": stand_in(
             lambda dtype, content: _stored_array((), dtype, False, content)
         ),
-        f"{_core}.numeric._frombuffer": _stand_in(
+        f"{_core}.numeric._frombuffer": stand_in(
             lambda content, dtype, shape, order: _stored_array(shape, dtype, order == "F", content)
         ),
     }
 for _dill in ("dill._dill", "dill.dill"):
     _STAND_INS |= {
-        f"{_dill}._create_namedtuple": _stand_in(lambda name, fields, *_: _named_tuple(*fields)),
+        f"{_dill}._create_namedtuple": stand_in(lambda name, fields, *_: _named_tuple(*fields)),
         f"{_dill}._create_array": _array_from_state,
-        f"{_dill}._load_type": _stand_in(_dill_type),
+        f"{_dill}._load_type": stand_in(_dill_type),
         # Older versions of dill name NumPy's `_reconstruct` by its module and attribute.
-        f"{_dill}._import_module": _stand_in(lambda name, *_: name),
-        f"{_dill}._get_attr": _stand_in(_find),
+        f"{_dill}._import_module": stand_in(lambda name, *_: name),
+        f"{_dill}._get_attr": stand_in(_find),
     }

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binomtest
 from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from byol_tf.evaluate.logistic import fit_logistic
+from byol_tf.runs.accuracy import Accuracy, chance
 
 _STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Values of scikit-learn's C to try; small is strong regularisation."""
@@ -26,24 +26,23 @@ class AccuracyEstimate:
     Attributes:
         correct: number of held-out labels that a classifier of the other labels predicted.
         count: number of labels that were held out; the only label of a class isn't.
-        low: lower end of the 95% interval (Wilson's) of the accuracy on all photos, if those with
-            labels were chosen at random.
-        high: upper end of that interval.
         majority: accuracy of always predicting the most frequent class.
         folds: of the cross-validation.
     """
 
     correct: int
     count: int
-    low: float
-    high: float
     majority: float
     folds: int
 
     @property
-    def accuracy(self) -> float:
-        """Fraction of the held-out labels that were predicted."""
-        return self.correct / self.count
+    def accuracy(self) -> Accuracy:
+        """Accuracy on the held-out labels.
+
+        Its interval is that of the accuracy on all photos, if those with labels were chosen at
+        random.
+        """
+        return Accuracy(self.correct / self.count, self.count)
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,17 @@ class FewShotResult:
     Attributes:
         classes: in ascending order.
         probabilities: float64 `[n, classes]`.
+        kernel: float64 `[d, classes]`; with `bias`, the same classifier as a linear layer: the
+            probabilities are the softmax of embedding · kernel + bias.
+        bias: float64 `[classes]`.
         single_label_classes: classes with a single label, which no estimate covers.
         estimate: None where fewer than two classes have two labels.
     """
 
     classes: list[str]
     probabilities: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray
     single_label_classes: list[str]
     estimate: AccuracyEstimate | None
 
@@ -97,9 +101,20 @@ def fit_few_shot(embeddings: np.ndarray, labels: dict[int, str], seed: int = 0) 
     return FewShotResult(
         classes.tolist(),
         np.concatenate(probabilities),
+        *_linear_layer(scaler, model),
         classes[np.bincount(targets) == 1].tolist(),
         _estimate(features, targets, seed),
     )
+
+
+def _linear_layer(scaler: StandardScaler, model: Pipeline) -> tuple[np.ndarray, np.ndarray]:
+    """Returns kernel and bias of the layer that standardises and classifies."""
+    weights, intercepts = model[-1].coef_, model[-1].intercept_
+    if len(weights) == 1:  # of two classes scikit-learn has the second one's logit
+        weights = np.concatenate([np.zeros_like(weights), weights])
+        intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
+    kernel = (weights / scaler.scale_).T
+    return kernel, intercepts - scaler.mean_ @ kernel
 
 
 def _estimate(features: np.ndarray, targets: np.ndarray, seed: int) -> AccuracyEstimate | None:
@@ -111,11 +126,7 @@ def _estimate(features: np.ndarray, targets: np.ndarray, seed: int) -> AccuracyE
         predictions = _fit(features[~fold], targets[~fold], seed).predict(features[fold])
         correct += int(np.sum(predictions == targets[fold]))
     held_out = targets[np.any(folds, axis=0)]
-    interval = binomtest(correct, len(held_out)).proportion_ci(method="wilson")
-    majority = float(np.bincount(held_out).max() / len(held_out))
-    return AccuracyEstimate(
-        correct, len(held_out), float(interval.low), float(interval.high), majority, len(folds)
-    )
+    return AccuracyEstimate(correct, len(held_out), chance(held_out), len(folds))
 
 
 def _fit(features: np.ndarray, targets: np.ndarray, seed: int) -> Pipeline:

@@ -1,7 +1,12 @@
 """`python -m byol_tf.evaluate`: evaluates an encoder on labelled images."""
 
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("evaluate")
+
+
 import argparse
-import functools
 import hashlib
 import json
 import logging
@@ -11,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, run_command
+from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
@@ -22,7 +27,10 @@ from byol_tf.errors import (
     describe_path,
 )
 from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
-from byol_tf.logs import ProgressLog
+from byol_tf.evaluate.splits import require_labels
+from byol_tf.export.classifier_folder import check_classifier_folder
+from byol_tf.logs import ProgressLog, counted
+from byol_tf.runs.accuracy import Accuracy, chance
 from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
 from pipelines.sources import SourceError
@@ -63,14 +71,22 @@ def main(arguments: list[str]) -> int:
     config = _load_config(options)
     folder = _output_folder(options)
     check_writable(folder, "--run" if options.out is None else "--out")
+    if getattr(options, "export", None) is not None:
+        check_classifier_folder(Path(options.export))
+        check_writable(Path(options.export), "--export")
     prepare_environment()
     result, stopped = _evaluate(options, config)
-    result["command"] = shlex.join(["python", "-m", "byol_tf.evaluate", *arguments])
+    result["command"] = shlex.join([*program("evaluate").split(), *arguments])
     file = folder / ("result.json" if stopped is None else "partial.json")
     curve = result.pop("curve", None)
     _print_result(result)
     error = _write_result(file, result, curve)
-    print(f"  {file if error is None else 'not saved'}\n")
+    print(f"  {file if error is None else 'not saved'}")
+    if (exported := result.get("export")) is not None:
+        folder = exported["folder"]
+        print(f"  {folder}: {', '.join(exported['files'])}; USAGE.md has code for each")
+        print(f"  next: {program('predict')} --classifier {shlex.quote(folder)} --images DIR")
+    print()
     print(json.dumps(result))
     if stopped is not None:
         raise WorkKept(f"{stopped}; they are in {file}" if error is None else str(stopped))
@@ -129,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for result.json (default: RUN/evaluation/<protocol>; required with --encoder)",
     )
     parser = command_parser(
-        prog="python -m byol_tf.evaluate",
+        prog=program("evaluate"),
         description="Evaluates an encoder on labelled images. Test labels decide nothing.",
     )
     subparsers = parser.add_subparsers(dest="protocol", metavar="PROTOCOL", required=True)
@@ -272,7 +288,7 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
         f"{len(test):,}",
         len(source.class_names),
     )
-    evaluation = Evaluation(options, config, inference, train, test)
+    evaluation = Evaluation(options, config, inference, train, test, source.class_names)
     stopped = None
     try:
         results = PROTOCOLS[options.protocol].run(evaluation)
@@ -285,16 +301,19 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
         "train_images": len(train),
         "test_images": len(test),
         "classes": len(source.class_names),
+        "chance": chance(require_labels(test)),
         "data_fingerprint": source.fingerprint,
         "seed": config.seed,
         "overrides": options.overrides,
     }
-    return facts | results | {"seconds": round(time.perf_counter() - start, 3)}, stopped
+    interval = {"top1_interval": Accuracy(results["top1"], len(test)).interval}
+    seconds = {"seconds": round(time.perf_counter() - start, 3)}
+    return facts | results | interval | seconds, stopped
 
 
 def _print_result(result: dict) -> None:
     """Prints the figures for people."""
-    line = f"top-1 {result['top1']:.1%}"
+    line = f"top-1 {Accuracy(result['top1'], result['test_images'])}"
     if result.get("top1_std") is not None:
         line += f" +- {result['top1_std']:.1%} over {len(result['top1_each'])} seeds"
     if result.get("top5") is not None:
@@ -304,6 +323,10 @@ def _print_result(result: dict) -> None:
     if accuracies:
         chosen.append(f"the best of {len(accuracies)} on held-out training labels")
     print(f"\n  {line}" + (f" ({', '.join(chosen)})" if chosen else ""))
+    print(
+        f"  in brackets: 95% interval, from {counted(result['test_images'], 'test image')}; always "
+        f"the most frequent class: {result['chance']:.1%}"
+    )
     rates = [float(rate) for rate in accuracies]
     if "rate" in result and len(rates) > 1 and result["rate"] in (min(rates), max(rates)):
         print("  this is the smallest or largest rate tried; try others beyond it with --rates")
@@ -312,9 +335,3 @@ def _print_result(result: dict) -> None:
             "  the regression stopped at its iteration limit: more iterations might give a higher "
             "figure"
         )
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

@@ -1,9 +1,14 @@
 """`python -m byol_tf.export`: exports the encoder of a run's newest checkpoint."""
 
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("export")
+
+
 import argparse
 import contextlib
 import dataclasses
-import functools
 import os
 import sys
 from pathlib import Path
@@ -14,7 +19,7 @@ from byol_tf.command_line import (
     check_writable,
     command_parser,
     ends_with_exit_code,
-    run_command,
+    program,
 )
 from byol_tf.config.loading import load_config
 from byol_tf.config.overrides import check_data_overrides
@@ -57,7 +62,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog="python -m byol_tf.export",
+        prog=program("export"),
         description="Exports the encoder of a run. Each file is loaded in a process without "
         "byol_tf, and compared with the run's own encoder.",
     )
@@ -161,9 +166,3 @@ def _row(verification: "Verification") -> str:
         f"{name:<24} {verification.megabytes:>8.2f} {verification.milliseconds:>11.2f} "
         f"{verification.difference:>19.1e} {verification.cosine:>16.6f} {same:>15}"
     )
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

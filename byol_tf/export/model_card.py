@@ -8,12 +8,15 @@ from typing import Any
 from byol_tf import __version__
 from byol_tf.config.schedule import method_name
 from byol_tf.config.schema import Config, Views
+from byol_tf.constants import ENCODERS
 from byol_tf.errors import code_span
 from byol_tf.export.formats import FORMATS
 from byol_tf.export.verification import display_title, read_verifications
+from byol_tf.logs import counted
+from byol_tf.runs.accuracy import Accuracy
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RESULT_FIGURES
-from byol_tf.runs.summary import RunFacts
+from byol_tf.runs.summary import ACCURACIES, RunFacts, gain_sentences
 
 
 def front_matter(
@@ -21,6 +24,7 @@ def front_matter(
     tags: list[str],
     metrics: list[tuple[str, str, float]] | None = None,
     dataset: str = "",
+    task: str = "image-feature-extraction",
 ) -> str:
     """Returns the YAML block at the top of a card, as `huggingface_hub.ModelCard` reads it.
 
@@ -29,10 +33,11 @@ def front_matter(
         tags: tags in addition to those that every encoder of byol_tf has.
         metrics: (type, label, value) of each metric on the data set.
         dataset: name of the data set of the metrics.
+        task: the hub's name of what the model does.
     """
     lines = [
         "library_name: keras",
-        "pipeline_tag: image-feature-extraction",
+        f"pipeline_tag: {task}",
         "license: unknown",
         "tags:",
     ]
@@ -75,7 +80,6 @@ _METHOD = """Each file was loaded in a process without byol_tf and compared with
 encoder, on a CPU, one image at a time: on photos of odd sizes, and on images of the run's source
 for the nearest neighbours. Differences are relative to the largest absolute value of all
 representations."""
-_ACCURACIES = (("linear probe", "probe_accuracy"), ("nearest neighbours", "knn_accuracy"))
 
 
 def write_card(facts: RunFacts, export: Path) -> None:
@@ -94,12 +98,13 @@ def write_card(facts: RunFacts, export: Path) -> None:
 def _card(facts: RunFacts, export: Path) -> str:
     config = facts.config
     figures = [
-        (name, untrained, value)
-        for name, key in _ACCURACIES
-        for untrained, value in [facts.first_and_last(key)]
-        if untrained is not None and value is not None
+        (name, *accuracies)
+        for key, name in ACCURACIES
+        if (accuracies := facts.accuracies(key)) is not None
     ]
-    metrics = [("accuracy", f"{name} on frozen features", value) for name, _, value in figures]
+    metrics = [
+        ("accuracy", f"{name} on frozen features", value.fraction) for name, _, value in figures
+    ]
     lines = [
         front_matter(
             config.name,
@@ -135,6 +140,8 @@ def _card(facts: RunFacts, export: Path) -> str:
 
 
 def _network(config: Config) -> str:
+    if config.encoder.name not in ENCODERS:
+        return f"`{config.encoder.name}`"
     width = f" of width {config.encoder.width:g}" if config.encoder.width != 1 else ""
     return f"`{config.encoder.name}`{width} with `{config.encoder.normalization}` normalisation"
 
@@ -158,7 +165,7 @@ def _summary(facts: RunFacts) -> str:
     )
 
 
-def _accuracy(facts: RunFacts, figures: list[tuple[str, float, float]]) -> list[str]:
+def _accuracy(facts: RunFacts, figures: list[tuple[str, Accuracy, Accuracy]]) -> list[str]:
     config = facts.config
     lines = [
         "## Accuracy\n",
@@ -166,12 +173,20 @@ def _accuracy(facts: RunFacts, figures: list[tuple[str, float, float]]) -> list[
         f"{method_name(config)} |",
         "|---|---|---|",
     ]
-    lines += [f"| {name} | {untrained:.1%} | {value:.1%} |" for name, untrained, value in figures]
+    lines += [f"| {name} | {untrained} | {value} |" for name, untrained, value in figures]
     if facts.supervised is not None:
         lines.append(
             "| the same network trained from scratch, supervised on the same labels | | "
-            f"{facts.supervised:.1%} |"
+            f"{facts.supervised} |"
         )
+    if facts.chance is not None:
+        lines.append(f"| always the most frequent class | | {facts.chance:.1%} |")
+    if facts.test_images is not None:
+        images = counted(facts.test_images, "test image")
+        lines += [
+            "",
+            f"In brackets: 95% interval, from {images}. {' '.join(gain_sentences(facts))}",
+        ]
     return [*lines, ""]
 
 

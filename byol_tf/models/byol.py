@@ -44,9 +44,9 @@ class BYOL(MultiStepTrainer):
     """Bootstrap your own latent: the online network predicts the target network's projection.
 
     Each view of an image predicts the target's projection of another view. With other settings the
-    model is SimSiam, SimCLR or what lies between: see `Objective` and `target`. Calling it gives
-    representations. `fit` expects batches `(view1, view2)`, each `[N, H, W, 3]` floats as the
-    encoder takes them (four views for an objective with two pairs).
+    model is SimSiam, SimCLR or what lies between, or distils a teacher: see `Objective` and
+    `target`. Calling it gives representations. `fit` expects batches `(view1, view2)`, each
+    `[N, H, W, 3]` floats as the encoder takes them (four views for an objective with two pairs).
 
     Losses of the layers of the online network (`add_loss`, weight and activity regularisers) are
     added to the objective, for each view.
@@ -69,7 +69,11 @@ class BYOL(MultiStepTrainer):
         objective: the loss, and which view predicts which. Default: BYOL's.
         target: which network gives the projections to predict: `ema`, a network of its own that
             follows the online one; `online`, the online network with its gradient stopped
-            (SimSiam); `online_with_gradient` (SimCLR).
+            (SimSiam); `online_with_gradient` (SimCLR); `teacher`, the frozen `teacher`, whose
+            representations take the place of projections (distillation).
+        teacher: a built `keras.Model` from views to representations `[N, p]`, run as for inference
+            and never changed, as it is frozen here; for target `teacher` only. `teacher_of_views`
+            makes one of an exported encoder.
         tau: of the target's update, target += (1 - tau) (online - target), after each step: a
             number, or a schedule such as `cosine_tau`. A `TargetUpdate` callback replaces it during
             a `fit`. Without either the target never moves, of which `fit` warns; 1 keeps it where
@@ -100,8 +104,9 @@ class BYOL(MultiStepTrainer):
     Raises:
         ValueError: if a network isn't built, has weights of another dtype than float32 or another
             output shape than the next one takes, or can't be copied; if a target network has other
-            weights than its online network or shares them; for another `target` or `on_nonfinite`;
-            and for tau outside [0, 1] or without a target network.
+            weights than its online network, or it or the teacher shares them; for another `target`
+            or `on_nonfinite`; for target `teacher` without a teacher or the reverse; and for tau
+            outside [0, 1] or without a target network.
     """
 
     def __init__(
@@ -110,7 +115,7 @@ class BYOL(MultiStepTrainer):
         projector: keras.Model | Literal["paper"] = "paper",
         predictor: keras.Model | Literal["paper"] | None = "paper",
         objective: Objective | None = None,
-        target: Literal["ema", "online", "online_with_gradient"] = "ema",
+        target: Literal["ema", "online", "online_with_gradient", "teacher"] = "ema",
         tau: float | TauSchedule | None = None,
         train_predictor: bool = True,
         gradient_accumulation_steps: int = 1,
@@ -120,17 +125,27 @@ class BYOL(MultiStepTrainer):
         on_nonfinite: Literal["stop", "skip"] = "stop",
         target_encoder: keras.Model | None = None,
         target_projector: keras.Model | None = None,
+        teacher: keras.Model | None = None,
         name: str | None = None,
         trainable: bool = True,
         dtype: str | keras.DTypePolicy | None = None,
     ):
         super().__init__(on_nonfinite, name=name, trainable=trainable, dtype=dtype)
-        if target not in ("ema", "online", "online_with_gradient"):
+        if target not in ("ema", "online", "online_with_gradient", "teacher"):
             raise ValueError(
-                f'target: expected "ema", "online" or "online_with_gradient"; received {target!r}'
+                'target: expected "ema", "online", "online_with_gradient" or "teacher"; received '
+                f"{target!r}"
             )
-        self.encoder = encoder
-        self.projector, self.predictor = build_heads(encoder, projector, predictor)
+        if (target == "teacher") != (teacher is not None):
+            raise ValueError(
+                f'teacher: expected a keras.Model with target "teacher", else None; received '
+                f'{teacher!r} with target "{target}"'
+            )
+        self.encoder, self.teacher = encoder, teacher
+        if teacher is not None:
+            teacher.trainable = False
+            self.supports_jit = teacher.supports_jit
+        self.projector, self.predictor = build_heads(encoder, projector, predictor, teacher)
         for role, network in self.networks.items():
             check_weight_dtype(network, role)
         self.objective = Objective() if objective is None else objective
@@ -234,13 +249,16 @@ class BYOL(MultiStepTrainer):
     def _target_projections(
         self, views: Sequence[tf.Tensor], training: bool = True
     ) -> dict[int, tf.Tensor]:
-        """Returns view -> the target network's projection `[N, p]`; {} if there is no such network.
+        """Returns view -> what the target network or the teacher gives, `[N, p]`; else {}.
 
-        In training the target uses batch statistics, as the online network does.
+        In training the target network uses batch statistics, as the online network does.
         """
+        needed = {view: views[view] for view in self.objective.target_views}
+        if self.target == "teacher":
+            representations = forward(self.teacher, needed, [], training=False)
+            return {view: tf.stop_gradient(z) for view, z in representations.items()}
         if self.target != "ema":
             return {}
-        needed = {view: views[view] for view in self.objective.target_views}
         joint = self.joint_batch_statistics
         representations = forward(self.target_encoder, needed, [], training, joint=joint)
         projections = forward(self.target_projector, representations, [], training, joint=joint)
@@ -253,13 +271,12 @@ class BYOL(MultiStepTrainer):
 
         Args:
             views: `[N, H, W, 3]` each.
-            targets: view -> the target network's projection `[N, p]`; {} if there is no such
-                network.
+            targets: of `_target_projections`.
             training: whether the networks use batch statistics.
         """
         predicting = self.objective.predicting_views
         # With the online network as target, its projections of the predicted views are needed too.
-        needed = predicting if self.target == "ema" else range(self.objective.view_count)
+        needed = predicting if targets else range(self.objective.view_count)
         losses = [v.regularizer(v) for v in self.trainable_variables if v.regularizer is not None]
         run = functools.partial(
             forward, losses=losses, training=training, joint=self.joint_batch_statistics
@@ -376,6 +393,7 @@ class BYOL(MultiStepTrainer):
             "on_nonfinite": self.on_nonfinite,
             "target_encoder": self.target_encoder,
             "target_projector": self.target_projector,
+            "teacher": self.teacher,
         }
         return super().get_config() | keras.saving.serialize_keras_object(arguments)
 

@@ -16,17 +16,29 @@ def build_heads(
     encoder: keras.Model,
     projector: keras.Model | Literal["paper"],
     predictor: keras.Model | Literal["paper"] | None,
+    teacher: keras.Model | None = None,
 ) -> tuple[keras.Model, keras.Model | None]:
     """Returns projector and predictor, the paper's where it is asked for.
 
+    With a teacher, projections are as wide as its representations.
+
     Raises:
-        ValueError: if a network isn't built, or gives another shape than the next one takes.
+        ValueError: if a network isn't built, or gives another shape than the next one takes; if the
+            teacher shares weights with the encoder.
     """
     features = output_width(encoder, "encoder")
+    width = PAPER_PROJECTION_SIZE if teacher is None else output_width(teacher, "teacher")
     if projector == "paper":
-        projector = mlp_head(features, PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE, "projector")
+        projector = mlp_head(features, PAPER_HIDDEN_SIZE, width, "projector")
     check_input_width(projector, features, "projector", "encoder")
     projection = output_width(projector, "projector")
+    if teacher is not None and projection != width:
+        raise ValueError(
+            f"projector: expected output of shape [N, {width}], as the teacher's representations "
+            f"have; received [N, {projection}]"
+        )
+    if teacher is not None and shares_weights(teacher, encoder):
+        raise ValueError("teacher: expected weights of its own; some are the encoder's")
     if predictor == "paper":
         predictor = mlp_head(projection, PAPER_HIDDEN_SIZE, projection, "predictor")
     if predictor is not None:
@@ -108,13 +120,18 @@ def target_copy(network: keras.Model, target: keras.Model | None, role: str) -> 
             f"target_{role}: expected a model with the {len(shapes)} weights of the {role}, in its "
             f'order and shapes; received "{target.name}" with {len(target_shapes)}'
         )
-    if {id(weight) for weight in network.weights} & {id(weight) for weight in target.weights}:
+    if shares_weights(network, target):
         raise ValueError(
             f"target_{role}: expected weights of its own; some are the {role}'s. Build the model a "
             "second time"
         )
     set_weights(target, network.get_weights())
     return target
+
+
+def shares_weights(network: keras.Model, other: keras.Model) -> bool:
+    """Returns whether a weight of one model is a weight of the other too."""
+    return bool({id(weight) for weight in network.weights} & {id(w) for w in other.weights})
 
 
 def copy_network(network: keras.Model, role: str) -> keras.Model:

@@ -9,8 +9,12 @@ import tensorflow as tf
 from byol_tf.compat import build_without_values
 from byol_tf.config.schedule import Schedule
 from byol_tf.config.schema import Config
+from byol_tf.constants import ENCODERS
 from byol_tf.devices import on_cpu
+from byol_tf.errors import ConfigError
 from byol_tf.models.byol import BYOL
+from byol_tf.models.external_encoders import build_external_encoder
+from byol_tf.models.layer_decay import depth_groups
 from byol_tf.models.losses import Objective
 from byol_tf.models.networks import build_encoder, mlp_head
 from byol_tf.models.optimizers import SLOTS, WarmupSchedule, build_optimizer, exclude_norm_and_bias
@@ -38,14 +42,17 @@ _DEVICE_STEPS_PER_EXECUTION = 16
 _BYTES_PER_ELEMENT = 4  # weights are float32 in every precision
 
 
-def build_model(config: Config, cropped: bool = False) -> BYOL:
+def build_model(config: Config, cropped: bool = False, teacher: keras.Model | None = None) -> BYOL:
     """Returns the uncompiled model of a config, initialised from its seed.
 
     Args:
         config: valid.
         cropped: see `fused_views`.
+        teacher: from views to `[N, d]`; for `objective.target` `teacher`.
     """
-    encoder, projector, predictor = _build_networks(config)
+    encoder, projector, predictor = _build_networks(
+        config, None if teacher is None else teacher.output_shape[-1]
+    )
     return BYOL(
         encoder,
         projector,
@@ -58,14 +65,17 @@ def build_model(config: Config, cropped: bool = False) -> BYOL:
         joint_batch_statistics=config.training.joint_batch_statistics,
         views=fused_views(config, cropped) if views_in_step(config) else None,
         on_nonfinite=config.monitor.on_nonfinite,
+        teacher=teacher,
     )
 
 
-def _build_networks(config: Config) -> tuple[keras.Model, keras.Model, keras.Model | None]:
+def _build_networks(
+    config: Config, teacher_width: int | None
+) -> tuple[keras.Model, keras.Model, keras.Model | None]:
     """Returns encoder, projector and predictor of a config; None where it has no predictor."""
     encoder = build_config_encoder(config)
     settings = config.projector
-    projection_size = settings.output_size
+    projection_size = teacher_width or settings.output_size
     projector = mlp_head(
         encoder.output_shape[-1],
         settings.hidden_size,
@@ -101,7 +111,7 @@ def view_policies(config: Config) -> tuple[ViewPolicy, ...]:
 
 def build_objective(config: Config) -> Objective:
     """Returns the loss of a config, whose keys are those of `Objective` and `target`."""
-    return Objective(**config.objective.model_dump(exclude={"target"}))
+    return Objective(**config.objective.model_dump(exclude={"target", "teacher"}))
 
 
 def views_in_step(config: Config) -> bool:
@@ -134,9 +144,13 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
         schedule: of the training steps.
     """
 
-    def rates(factor: float, decay: str) -> WarmupSchedule:
+    def rates(factor: float, decay: str, frozen_steps: int = 0) -> WarmupSchedule:
         return WarmupSchedule(
-            factor * schedule.peak_rate, schedule.total_steps, schedule.warmup_steps, decay
+            factor * schedule.peak_rate,
+            schedule.total_steps,
+            schedule.warmup_steps,
+            decay,
+            frozen_steps,
         )
 
     settings, predictor = config.optimizer, config.predictor
@@ -149,6 +163,11 @@ def compile_model(model: BYOL, config: Config, schedule: Schedule) -> None:
     )
     if settings.exclude_norm_and_bias:
         exclude_norm_and_bias(optimizer, list(model.networks.values()))
+    if settings.layer_decay != 1.0 or config.encoder.frozen_epochs:
+        frozen_steps = round(config.encoder.frozen_epochs * schedule.steps_per_epoch)
+        for distance, group in enumerate(reversed(depth_groups(model.encoder)), start=1):
+            factor = settings.layer_decay**distance
+            optimizer.set_group_rate(group, rates(factor, settings.schedule, frozen_steps))
     if (
         model.predictor is not None
         and predictor.kind == "mlp"
@@ -182,11 +201,22 @@ def steps_per_execution(config: Config, steps_per_epoch: int) -> int:
 
 
 def build_config_encoder(config: Config) -> keras.Model:
-    """Returns the encoder of a config, initialised from its seed."""
-    encoder = config.encoder
+    """Returns the encoder of a config, initialised from its seed.
+
+    A `MODULE:FUNCTION` that the config names is imported and called.
+
+    Raises:
+        ConfigError: if there is no such encoder, or it doesn't take the config's images.
+    """
+    encoder, views = config.encoder, config.views
+    if encoder.name not in ENCODERS:
+        try:
+            return build_external_encoder(encoder.name, *views.preparation)
+        except ValueError as error:
+            raise ConfigError([f'encoder.name: "{encoder.name}": {error}']) from error
     return build_encoder(
         encoder.name,
-        config.views.size,
+        views.size,
         encoder.width,
         encoder.stem,
         encoder.normalization,
@@ -195,9 +225,16 @@ def build_config_encoder(config: Config) -> keras.Model:
     )
 
 
-def measure_sizes(config: Config) -> Sizes:
-    """Returns the sizes of a config's networks, without memory for their variables."""
-    encoder, projector, predictor = build_without_values(lambda: _build_networks(config))
+def measure_sizes(config: Config, teacher_width: int | None = None) -> Sizes:
+    """Returns the sizes of a config's networks, without memory for their variables.
+
+    Args:
+        config: valid.
+        teacher_width: of the representations of `objective.teacher`.
+    """
+    encoder, projector, predictor = build_without_values(
+        lambda: _build_networks(config, teacher_width)
+    )
     networks = {config.encoder.name: encoder, "projector": projector}
     if predictor is not None:
         networks["predictor"] = predictor

@@ -25,27 +25,37 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         total_steps: optimizer steps of the run.
         warmup_steps: steps of the warm-up; 0 for none.
         decay: after the warm-up, `cosine` or `constant`.
+        frozen_steps: steps before the warm-up, at a rate of 0.
 
     Raises:
         ValueError: for another decay.
     """
 
-    def __init__(self, peak: float, total_steps: int, warmup_steps: int = 0, decay: str = "cosine"):
+    def __init__(
+        self,
+        peak: float,
+        total_steps: int,
+        warmup_steps: int = 0,
+        decay: str = "cosine",
+        frozen_steps: int = 0,
+    ):
         if decay not in ("cosine", "constant"):
             raise ValueError(f'schedule: expected "cosine" or "constant"; received {decay!r}')
         self.peak, self.total_steps = peak, total_steps
         self.warmup_steps, self.decay = warmup_steps, decay
+        self.frozen_steps = frozen_steps
 
     def __call__(self, step: int | tf.Tensor) -> tf.Tensor:
         """Returns the rate of a step (0 is the first), a float32 scalar."""
-        step = tf.cast(step, tf.float32)
+        step = tf.cast(step, tf.float32) - self.frozen_steps
         rate = tf.constant(self.peak, tf.float32)
         if self.decay == "cosine":
-            progress = (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1)
+            decay_steps = self.total_steps - self.frozen_steps - self.warmup_steps
+            progress = (step - self.warmup_steps) / max(decay_steps, 1)
             rate *= (tf.cos(math.pi * tf.clip_by_value(progress, 0.0, 1.0)) + 1.0) / 2.0
         if self.warmup_steps:
             rate = tf.where(step < self.warmup_steps, self.peak * step / self.warmup_steps, rate)
-        return rate
+        return tf.where(step < 0.0, 0.0, rate) if self.frozen_steps else rate
 
     def get_config(self) -> dict:
         """Returns the arguments."""
@@ -54,6 +64,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "total_steps": self.total_steps,
             "warmup_steps": self.warmup_steps,
             "decay": self.decay,
+            "frozen_steps": self.frozen_steps,
         }
 
 
@@ -200,7 +211,7 @@ class _ParamGroups(compat.OptimizerHooks):
 class LARS(_ParamGroups, keras.optimizers.Optimizer):
     """Layer-wise adaptive rate scaling with momentum (You et al. 2017).
 
-    Exactly as deepmind-research `byol/utils/optimizers.py`. For a kernel w with gradient g:
+    Exactly as deepmind-research `byol/utils/optimizers.py`. For a kernel w with gradient g::
 
         g' = g + l2 w
         g'' = eta |w| / |g'| g'    (the ratio is 1 where either norm is 0)

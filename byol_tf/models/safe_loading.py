@@ -60,7 +60,7 @@ _KERAS_OPERATIONS = {
         Normalize RMSNorm Relu Relu6 Selu SeparableConv Sigmoid Silu Softmax Softplus Softsign SpaceToDepth Squareplus TanhShrink
     """),
     "math": _names("Erf Erfc Logsumexp Rsqrt TopK"),
-    "core": _names("Cast SaturateCast Slice StopGradient Unstack"),
+    "core": _names("Cast ConvertToTensor SaturateCast Slice StopGradient Unstack"),
     "linalg": _names("Norm"),
     "image": _names("ExtractPatches Resize"),
     "einops": _names("Rearrange"),
@@ -179,6 +179,19 @@ def check_keras_file(path: Path) -> None:
         raise UnsafeModelError(
             f"it isn't a file that Keras wrote: {type(error).__name__}: {error}"
         ) from error
+
+
+def check_weights_file(path: Path) -> None:
+    """Checks a `.weights.h5` file as `check_keras_file` does the weights in a `.keras` file.
+
+    Raises:
+        UnsafeModelError: if it isn't HDF5, or weights are links, compressed or non-finite.
+    """
+    try:
+        with h5py.File(path, "r") as weights:
+            _check_weights(weights)
+    except OSError as error:
+        raise UnsafeModelError(f"it isn't an HDF5 file: {error}") from error
 
 
 @contextlib.contextmanager

@@ -94,9 +94,10 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
     ) -> None:
         """Compiles as `keras.Model.compile`, and builds the optimizer.
 
-        With `jit_compile="auto"` XLA compiles on one GPU, else not. On a CPU XLA's matrix products
-        are slower (docs/results has that of the views), a TPU compiles everything by itself, and
-        what is compiled for one of several replicas can't reach the others' variables.
+        With `jit_compile="auto"` XLA compiles on one GPU if the model's `supports_jit` is true,
+        else not. On a CPU XLA's matrix products are slower (docs/results has that of the views), a
+        TPU compiles everything by itself, and what is compiled for one of several replicas can't
+        reach the others' variables.
 
         Raises:
             ValueError: for a loss or metrics, which `train_step` wouldn't use; for an optimizer
@@ -121,8 +122,8 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
             self._check_optimizer(optimizer)
             if jit_compile == "auto":
                 on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
-                replicas = strategy.num_replicas_in_sync
-                jit_compile = replicas == 1 and not on_cpu(strategy) and not on_tpu
+                one_gpu = strategy.num_replicas_in_sync == 1 and not on_cpu(strategy) and not on_tpu
+                jit_compile = one_gpu and self.supports_jit
             super().compile(optimizer, jit_compile=jit_compile, **kwargs)
             # Before the first step, so that `load_weights` restores its state.
             if not self.optimizer.built and self.trainable_variables:

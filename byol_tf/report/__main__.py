@@ -1,12 +1,17 @@
 """`python -m byol_tf.report`: writes a run's `report.html` and its figures."""
 
-import functools
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("report")
+
+
 import logging
 import os
 import sys
 from pathlib import Path
 
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, run_command
+from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.config.loading import load_config
 from byol_tf.config.overrides import check_data_overrides
 from byol_tf.config.schema import Config
@@ -32,7 +37,7 @@ def main(arguments: list[str]) -> int:
         folder can't be written; 128 + n after signal n.
     """
     parser = command_parser(
-        prog="python -m byol_tf.report",
+        prog=program("report"),
         description="Writes report.html into a run folder: one page with everything inside, to "
         "read or send.",
     )
@@ -97,9 +102,3 @@ def _write(facts: RunFacts, config: Config, folder: RunFolder) -> None:
             file=sys.stderr,
         )
     write_report(facts, folder, analysis, missing)
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

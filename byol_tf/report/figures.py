@@ -32,7 +32,7 @@ _SIDE, _FRAME, _GAP = 96, 4, 6  # pixels: of an image, of its frame, between two
 _CELL = _SIDE + 2 * _FRAME
 _MAX_NAMED_CLASSES = 30  # more names at the axes would overlap
 _MAX_CLASSES_WITH_NUMBERS = 12
-_MIN_MAP_IMAGES, _MAX_MAP_IMAGES = 10, 500  # t-SNE of 500 takes a second of a core
+_MAX_MAP_IMAGES = 500  # t-SNE of 500 takes a second of a core
 _MAP_DIRECTIONS, _MAP_ITERATIONS = 50, 500
 
 
@@ -147,22 +147,17 @@ def _query_and_neighbours(
             yield index, ONLINE if same_class else SECOND
 
 
-def map_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: str) -> bool:
+def map_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: str) -> None:
     """Draws representations in two dimensions, coloured by class, before and after training.
 
     The map is t-SNE (van der Maaten and Hinton 2008) of normalised representations.
 
     Args:
         path: of the PNG.
-        analysis: images and representations.
+        analysis: of a run with labels.
         seed: of the sample and of t-SNE.
         start: name of the network before its first step.
-
-    Returns:
-        Whether it was drawn, which needs labels and ten images or more.
     """
-    if analysis.labels is None or len(analysis.labels) < _MIN_MAP_IMAGES:
-        return False
     shown = balanced_indices(analysis.labels, _MAX_MAP_IMAGES, seed)
     networks = [
         (name, features[shown])
@@ -198,7 +193,6 @@ def map_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: s
         )
         set_legend_texts(legend, names)
     _save_with_class_names(figure, path)
-    return True
 
 
 def _t_sne(features: np.ndarray, seed: int) -> np.ndarray:

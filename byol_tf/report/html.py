@@ -9,7 +9,8 @@ from html import escape
 from byol_tf import __version__
 from byol_tf.config.diff import recipe_differences
 from byol_tf.config.loading import resolved_json
-from byol_tf.runs.summary import RunFacts, verdict
+from byol_tf.logs import counted
+from byol_tf.runs.summary import ACCURACIES, RunFacts, verdict
 
 _MAX_LISTED = 20  # of skipped photos; the others are counted
 
@@ -111,21 +112,26 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = F
 
 
 def _accuracies(facts: RunFacts) -> str:
-    rows = []
-    for measure, name in (
-        ("probe_accuracy", "linear probe"),
-        ("knn_accuracy", "nearest neighbours"),
-    ):
-        before, after = facts.first_and_last(measure)
-        if after is not None:
-            rows.append((name, "" if before is None else f"{before:.1%}", f"{after:.1%}"))
+    rows = [
+        (name, *map(str, accuracies))
+        for measure, name in ACCURACIES
+        if (accuracies := facts.accuracies(measure)) is not None
+    ]
     if facts.supervised is not None:
-        rows.append(("supervised on the same labels", "", f"{facts.supervised:.1%}"))
+        rows.append(("supervised on the same labels", "", str(facts.supervised)))
+    if facts.chance is not None:
+        rows.append(("always the most frequent class", "", f"{facts.chance:.1%}"))
     if not rows:
         return '<p class="quiet">No accuracy: there are no labelled images.</p>'
     system = str((facts.result or {}).get("system", "trained"))
-    return "<h2>Accuracy on frozen features</h2>" + _table(
-        ("", facts.start, system), rows, numbers=True
+    note = ""
+    if facts.test_images is not None:
+        images = counted(facts.test_images, "test image")
+        note = f'<p class="quiet">In brackets: 95% interval, from {images}.</p>'
+    return (
+        "<h2>Accuracy on frozen features</h2>"
+        + _table(("", facts.start, system), rows, numbers=True)
+        + note
     )
 
 

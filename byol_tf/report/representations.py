@@ -15,7 +15,7 @@ from byol_tf.evaluate.metrics import effective_rank, spectrum
 from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model
 from byol_tf.runs.data import probe_images, sample_pretrain_images
-from byol_tf.runs.encoders import starting_weights
+from byol_tf.runs.starting_weights import starting_weights
 from pipelines.sources import Images, Source, balanced_indices, subset
 
 _MAX_IMAGES = 1000
@@ -113,7 +113,7 @@ def start_model(config: Config) -> keras.Model | None:
     encoder = build_config_encoder(config)
     if config.encoder.weights is not None:
         try:
-            weights = starting_weights(config.encoder.weights, encoder, config.views)
+            weights = starting_weights(config.encoder.weights, encoder, config)
         except ConfigError:
             return None
         for name, arrays in weights.items():

@@ -1,7 +1,10 @@
 """Writes a run's report: its figures as PNGs, and the page."""
 
+import dataclasses
+
 import numpy as np
 
+from byol_tf.logs import counted
 from byol_tf.report.figures import (
     collapse_figure,
     confusion_figure,
@@ -18,6 +21,8 @@ from byol_tf.runs.summary import RunFacts
 _NO_LABELS = "there are no labelled images"
 _NOT_DRAWN = "the run has drawn none"
 _NAMED_CONFUSIONS = 5
+_MAP_IMAGES, _IMAGES_PER_CLASS = 50, 10
+"""Fewest images of a map, and fewest test images of a class on average for a confusion matrix."""
 
 
 def write_report(
@@ -35,10 +40,10 @@ def write_report(
         OSError: if a file can't be written.
     """
     check_no_link(folder.figures)
+    if analysis is not None and analysis.test_labels is not None and facts.test_images is None:
+        facts = dataclasses.replace(facts, test_images=len(analysis.test_labels))
     drawn = _draw_figures(facts, folder, analysis)
-    confusions = (
-        [] if analysis is None or analysis.test_labels is None else _top_confusions(analysis)
-    )
+    confusions = [] if analysis is None or "confusion" not in drawn else _top_confusions(analysis)
     page = report_page(facts, _pictures(facts, folder, analysis, missing, drawn), confusions)
     write_atomically(folder.report, page)
 
@@ -53,12 +58,32 @@ def _draw_figures(
     if analysis is not None:
         neighbours_figure(figures / "neighbours.png", analysis, seed, start)
         drawn.add("neighbours")
-        if map_figure(figures / "map.png", analysis, seed, start):
+        if _too_few_for_map(analysis) == "":
+            map_figure(figures / "map.png", analysis, seed, start)
             drawn.add("map")
-        if analysis.predicted_labels is not None:
+        if _too_few_for_confusions(analysis) == "":
             confusion_figure(figures / "confusion.png", analysis)
             drawn.add("confusion")
     return drawn
+
+
+def _too_few_for_map(analysis: RepresentationAnalysis) -> str:
+    """Returns why there is no map, or "" if there is one."""
+    if analysis.labels is None:
+        return _NO_LABELS
+    if len(analysis.labels) < _MAP_IMAGES:
+        return f"{counted(len(analysis.labels), 'test image')} show nothing there"
+    return ""
+
+
+def _too_few_for_confusions(analysis: RepresentationAnalysis) -> str:
+    """Returns why there are no confusions, or "" if there are."""
+    if analysis.test_labels is None:
+        return _NO_LABELS
+    images, classes = len(analysis.test_labels), len(analysis.class_names)
+    if images < _IMAGES_PER_CLASS * classes:
+        return f"{counted(images, 'test image')} of {classes} classes are too few to read one from"
+    return ""
 
 
 def _pictures(
@@ -77,7 +102,6 @@ def _pictures(
     shown = 0 if analysis is None else len(analysis.images)
     images = "test images" if labelled else "images that were learned from"
     frames = " Blue frames: the same class; orange ones: another." if labelled else ""
-    missing_labels = missing or _NO_LABELS
 
     def picture(name: str, heading: str, text: str, reason: str, shown: bool = True) -> Picture:
         path = folder.figures / f"{name}.png"
@@ -103,7 +127,7 @@ def _pictures(
             "Neighbours",
             f"Left an image, then those among {shown:,} {images} that are most like it: by the "
             f"network as it was ({facts.start}), and by the trained one below.{frames}",
-            missing_labels,
+            missing,
             "neighbours" in drawn,
         ),
         picture(
@@ -111,7 +135,7 @@ def _pictures(
             "Map",
             "Representations of test images in two dimensions (t-SNE): near is alike, and "
             "distances across the map mean little.",
-            "there are fewer than ten test images" if labelled else missing_labels,
+            missing if analysis is None else _too_few_for_map(analysis),
             "map" in drawn,
         ),
         picture(
@@ -124,7 +148,7 @@ def _pictures(
             "confusion",
             "Confusions of the probe",
             "Rows are classes, columns the probe's predictions.",
-            missing_labels,
+            missing if analysis is None else _too_few_for_confusions(analysis),
             "confusion" in drawn,
         ),
     ]

@@ -32,8 +32,8 @@ def detect_collapse(
     Args:
         measures: `projection_std`, `projection_cosine`, `effective_rank` and `loss` of an epoch.
         untrained: `projection_std` of the network before its first step.
-        objective: of the run. With negatives, or with cross-entropy, a loss has another minimum,
-            so that the effective rank isn't considered.
+        objective: of the run. With negatives, with cross-entropy, or with a teacher, a small loss
+            isn't a collapse's, so that the effective rank isn't considered.
 
     Returns:
         A clause with the figures that show the collapse, or None where there is none.
@@ -48,7 +48,7 @@ def detect_collapse(
         )
     if std < STD and cosine > COSINE and std <= STD_DROP * untrained["projection_std"]:
         return f"all images get nearly the same projection (std {std:.3f}, cosine {cosine:.4f})"
-    if objective.negatives or objective.similarity != "cosine":
+    if objective.negatives or objective.similarity != "cosine" or objective.target == "teacher":
         return None
     directions = 1 if objective.symmetrization == "asymmetric" else 2
     relative_loss = measures["loss"] / (_UNRELATED_LOSS * directions * objective.weight)
@@ -80,6 +80,8 @@ def likely_cause(config: Config) -> tuple[str, str]:
             'objective.target "online" (SimSiam) or "ema" (BYOL), or objective.negatives 1 '
             "(SimCLR)",
         )
+    if objective.target == "teacher":
+        return _rate_cause(config)
     if predictor.kind == "none" and not objective.negatives:
         return (
             'predictor.kind "none": nothing keeps the online network from agreeing with itself',
@@ -119,13 +121,17 @@ def likely_cause(config: Config) -> tuple[str, str]:
             "nearly the same",
             "another views.preset; views.first.crop_area from 0.2 or less",
         )
+    return _rate_cause(config)
+
+
+def _rate_cause(config: Config) -> tuple[str, str]:
     rate = f"optimizer.base_learning_rate {config.optimizer.base_learning_rate:g} may be too large"
     if config.optimizer.warmup_epochs == 0:
         return (
             rate + ", all the more without warm-up (optimizer.warmup_epochs 0)",
             "a third of it, and warm-up over a tenth of the epochs",
         )
-    others = ", or tau.base closer to 1" if objective.target == "ema" else ""
+    others = ", or tau.base closer to 1" if config.objective.target == "ema" else ""
     return rate, f"a third of it{others}"
 
 

@@ -1,4 +1,4 @@
-"""Loads encoders: of a run's newest checkpoint, of an exported file, and as starting weights."""
+"""Loads encoders: of a run's newest checkpoint, and of an exported file."""
 
 import logging
 import math
@@ -9,16 +9,14 @@ import keras
 import numpy as np
 
 from byol_tf.compat import build_without_values
-from byol_tf.config.schema import Config, Views
+from byol_tf.config.schema import Config
 from byol_tf.devices import set_precision
 from byol_tf.errors import (
-    ConfigError,
     ProtocolError,
     RunFolderError,
     UnsafeModelError,
     describe_path,
 )
-from byol_tf.models.byol import BYOL
 from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model, takes_pixels
 from byol_tf.models.safe_loading import (
@@ -32,7 +30,6 @@ from byol_tf.runs.files import check_fits_memory, newest_version
 from byol_tf.runs.folder import RunFolder
 
 _ENCODER_PREFIX = "online/encoder/"  # of its variables in a checkpoint
-_MAX_NAMED_LAYERS = 3
 _HINT = (
     "In Python, byol_tf.export_encoder(byol_tf.inference_model(encoder, size, mean, std), folder) "
     "writes a file that states them"
@@ -181,123 +178,3 @@ def _load_keras_file(path: Path) -> keras.Model:
         raise ProtocolError(
             f"--encoder {path}: expected a .keras file of a model; {in_short(error)}"
         ) from error
-
-
-Weights = dict[str, list[np.ndarray]]
-"""Name of a layer -> its arrays, in Keras' order."""
-
-
-def starting_weights(path: str, encoder: keras.Model, views: Views) -> Weights:
-    """Reads the weights that an encoder starts from, and checks that they are of the same network.
-
-    The file may come from an untrusted source: it is checked before it is loaded, and one that
-    could do more than compute is rejected.
-
-    Args:
-        path: an `encoder.keras`, or a folder that holds one.
-        encoder: of the run, from normalised images to representations.
-        views: of the run. Their mean and standard deviation have to be those of the file's
-            encoder; sizes may differ.
-
-    Returns:
-        The weights of each layer that has some.
-
-    Raises:
-        ConfigError: if there is no such file, it holds something else, or a network with other
-            layers or shapes.
-    """
-    file = Path(path) / "encoder.keras" if os.path.isdir(path) else Path(path)
-    if file.suffix != ".keras" or not os.path.isfile(file):
-        raise ConfigError(
-            [
-                "encoder.weights: expected an encoder.keras, or a folder that holds one; received "
-                f'"{path}": {describe_path(file)}'
-            ]
-        )
-    try:
-        check_fits_memory([file])
-        check_keras_file(file)
-        inference = keras.models.load_model(file, compile=False, safe_mode=True)
-        (file_encoder,) = [layer for layer in inference.layers if isinstance(layer, keras.Model)]
-        normalise = inference.get_layer("normalise")
-        scale = np.array(normalise.scale, np.float64)
-        offset = np.array(normalise.offset, np.float64)
-    except Exception as error:  # of another file Keras raises many types
-        raise ConfigError(
-            [
-                f"encoder.weights: {file}: expected the encoder.keras of a run or a conversion; "
-                f"{in_short(error)}"
-            ]
-        ) from error
-    differences = _differences(file_encoder, encoder)
-    std = 1.0 / (255.0 * scale)
-    mean = -offset * std
-    for name, in_file, in_config in (("mean", mean, views.mean), ("std", std, views.std)):
-        if not np.allclose(in_file, in_config, rtol=1e-4, atol=1e-6):
-            differences.append(
-                f"its images are normalised with {name} {[round(float(x), 4) for x in in_file]}, "
-                f"and views.{name} is {list(in_config)}"
-            )
-    if differences:
-        raise ConfigError(
-            [
-                f"encoder.weights: {file}: expected an encoder as this config's: {difference}"
-                for difference in differences
-            ]
-        )
-    return {layer.name: layer.get_weights() for layer in file_encoder.layers if layer.weights}
-
-
-def start_from(model: BYOL, weights: Weights) -> None:
-    """Sets the weights of the encoder, and of the target encoder where there is one.
-
-    Args:
-        model: a BYOL model.
-        weights: see `starting_weights`.
-    """
-    encoders = [model.encoder, *([model.target_encoder] if model.target == "ema" else [])]
-    for encoder in encoders:
-        for name, arrays in weights.items():
-            encoder.get_layer(name).set_weights(arrays)
-
-
-def _differences(file_encoder: keras.Model, encoder: keras.Model) -> list[str]:
-    """Lists in which layers two networks differ.
-
-    Layers are compared by name, as padding and pooling are layers without weights.
-    """
-    file_layers, own_layers = (
-        {
-            layer.name: layer
-            for layer in model.layers
-            if not isinstance(layer, keras.layers.InputLayer)
-        }
-        for model in (file_encoder, encoder)
-    )
-    lines = []
-    for names, text in (
-        (sorted(set(own_layers) - set(file_layers)), "it lacks"),
-        (sorted(set(file_layers) - set(own_layers)), "it has besides"),
-    ):
-        if names:
-            hidden = len(names) - _MAX_NAMED_LAYERS
-            more = f" and {hidden} more" if hidden > 0 else ""
-            lines.append(
-                f"{text} {len(names)} layers: {', '.join(names[:_MAX_NAMED_LAYERS])}{more} "
-                "(encoder.name, stem, normalization or padding differs)"
-            )
-    if lines:
-        return lines
-    shapes = [
-        (name, _shapes(file_layers[name]), _shapes(own_layer))
-        for name, own_layer in own_layers.items()
-    ]
-    differing = [(name, theirs, ours) for name, theirs, ours in shapes if theirs != ours]
-    return [
-        f"{len(differing)} layers have other shapes, as {name} with {theirs} for {ours}"
-        for name, theirs, ours in differing[:1]
-    ]
-
-
-def _shapes(layer: keras.Layer) -> list[tuple[int, ...]]:
-    return [tuple(weight.shape) for weight in layer.weights]

@@ -63,6 +63,8 @@ _MEASURES = frozenset(
         "knn_accuracy",
         "untrained_knn_accuracy",
         "supervised_accuracy",
+        "test_images",
+        "chance",
     )
 )
 """Numbers there that are null where nothing was measured."""

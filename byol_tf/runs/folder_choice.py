@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from byol_tf.config.diff import SAME_IMAGES, differences_of_runs, listed
+from byol_tf.config.diff import LOCATIONS, differences_of_runs, listed
 from byol_tf.errors import RunFolderError
 from byol_tf.runs.files import why_no_folder, write_atomically
 from byol_tf.runs.folder import LOCK_NAME, RunFolder
@@ -216,11 +216,11 @@ def _incompatible_changes(
     """Returns the differing keys, if they keep a config from resuming the run that the user named.
 
     More epochs are compatible if each completed step would have been the same with them, and so is
-    another location of the images: a checkpoint has their fingerprint. But a finished run opens no
-    images, so that other ones wouldn't be noticed.
+    another location of images or teacher: a checkpoint has their fingerprints. But a finished run
+    opens neither, so that other ones wouldn't be noticed.
     """
     differing = differences_of_runs(saved, config)
-    keys = {key for key, _, _ in differing} - set(SAME_IMAGES)
+    keys = {key for key, _, _ in differing} - set(LOCATIONS)
     longer = (
         keys == {"training.epochs"}
         and config["training"]["epochs"] > saved["training"]["epochs"]

@@ -1,6 +1,5 @@
 """Facts of a run, read from its files, and a verdict in sentences, for report and model card."""
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,14 @@ from byol_tf.config.loading import load_config
 from byol_tf.config.schedule import method_name
 from byol_tf.config.schema import Config
 from byol_tf.errors import RunFolderError, describe_path
+from byol_tf.logs import counted
+from byol_tf.runs.accuracy import Accuracy, Difference, difference
 from byol_tf.runs.collapse import detect_collapse, likely_cause
 from byol_tf.runs.files import name_of_cell, read_csv
 from byol_tf.runs.folder import SKIPPED_COLUMNS, RunFolder, read_environment, read_history
 
-_LEAST_GAIN = 0.01
-"""A smaller difference of accuracies counts as none; so does one below two standard errors, where
-the number of test images is known."""
+ACCURACIES = (("probe_accuracy", "linear probe"), ("knn_accuracy", "nearest neighbours"))
+"""Columns of a history, and their names for people."""
 _COLLAPSE_MEASURES = ("projection_std", "projection_cosine", "effective_rank", "loss")
 
 
@@ -32,6 +32,7 @@ class RunFacts:
         result: content of `result.json`; None while the run isn't finished.
         environment: versions, machine, git state and command.
         skipped: (path, reason) of each photo that couldn't be read.
+        test_images: number of images that accuracies are measured on; None if it isn't known.
     """
 
     root: Path
@@ -40,6 +41,7 @@ class RunFacts:
     result: dict[str, Any] | None
     environment: dict[str, Any]
     skipped: tuple[tuple[str, str], ...]
+    test_images: int | None = None
 
     @property
     def title(self) -> str:
@@ -67,10 +69,27 @@ class RunFacts:
         measured = [row[measure] for row in self.rows[1:] if measure in row]
         return self.rows[0].get(measure) if self.rows else None, measured[-1] if measured else None
 
+    def accuracies(self, measure: str) -> tuple[Accuracy, Accuracy] | None:
+        """Returns an accuracy before the first step and the last one; None if either is missing.
+
+        Args:
+            measure: name of its column.
+        """
+        before, after = self.first_and_last(measure)
+        if before is None or after is None:
+            return None
+        return Accuracy(before, self.test_images), Accuracy(after, self.test_images)
+
     @property
-    def supervised(self) -> float | None:
+    def supervised(self) -> Accuracy | None:
         """Accuracy of the same network trained from scratch on the probe's labels, if measured."""
-        return (self.result or {}).get("supervised_accuracy")
+        value = (self.result or {}).get("supervised_accuracy")
+        return None if value is None else Accuracy(value, self.test_images)
+
+    @property
+    def chance(self) -> float | None:
+        """Accuracy of always predicting the most frequent class of the test images, if known."""
+        return (self.result or {}).get("chance")
 
 
 def read_facts(folder: RunFolder) -> RunFacts:
@@ -97,7 +116,9 @@ def read_facts(folder: RunFolder) -> RunFacts:
         raise RunFolderError(
             f"--run {folder.root}: expected the files that a run writes; received {error}"
         ) from error
-    return RunFacts(folder.root, config, rows, folder.finished(), environment, skipped)
+    result = folder.finished()
+    test_images = (result or {}).get("test_images")
+    return RunFacts(folder.root, config, rows, result, environment, skipped, test_images)
 
 
 def _skipped(path: Path) -> tuple[tuple[str, str], ...]:
@@ -114,7 +135,7 @@ def verdict(facts: RunFacts) -> list[str]:
     Args:
         facts: of the run, with one row or more.
     """
-    sentences = [*_gain(facts), *_collapse(facts)]
+    sentences = [*gain_sentences(facts), *_collapse(facts)]
     if facts.result is None:
         sentences.append(
             f"The run isn't finished: {facts.rows[-1]['epoch']:.0f} of "
@@ -123,7 +144,8 @@ def verdict(facts: RunFacts) -> list[str]:
     if facts.skipped:
         count = len(facts.skipped)
         sentences.append(
-            f"{_photos(count)} couldn't be read and {'was' if count == 1 else 'were'} skipped."
+            f"{counted(count, 'photo')} couldn't be read and {'was' if count == 1 else 'were'} "
+            "skipped."
         )
     if leaked := (facts.result or {}).get("leaked_test_images"):
         sentences.append(
@@ -138,67 +160,63 @@ def verdict(facts: RunFacts) -> list[str]:
     return sentences
 
 
-def _gain(facts: RunFacts) -> list[str]:
-    before, after = facts.first_and_last("probe_accuracy")
-    if before is None or after is None:
+def gain_sentences(facts: RunFacts) -> list[str]:
+    """Returns whether training has helped as far as the test images can tell, in sentences."""
+    measured = [
+        (name, *accuracies, difference(*accuracies))
+        for measure, name in ACCURACIES
+        if (accuracies := facts.accuracies(measure)) is not None
+    ]
+    if not measured:
         return [
             "There are no labelled images, so nothing here says how good the encoder is; the "
-            "neighbours below show which images it finds alike."
+            "report's neighbours show which images it finds alike."
         ]
-    network = (
-        "the untrained network"
-        if facts.config.encoder.weights is None
-        else "the network it started from"
+    network = "untrained" if facts.config.encoder.weights is None else "at its start"
+    figures = "; ".join(
+        f"{name} {after.fraction:.1%}, {network} {before.fraction:.1%} ({_points(change)})"
+        for name, before, after, change in measured
     )
-    gain, least = after - before, _least_gain(facts, after)
-    accuracy = (
-        f"a linear classifier on the frozen encoder is right for {after:.1%} of the test images"
-    )
-    if gain >= least:
-        sentence = (
-            f"The encoder has learned: {accuracy}, {_points(gain)} more than on {network} "
-            f"({before:.1%})."
-        )
-    elif gain > -least:
-        sentence = (
-            f"The encoder has gained next to nothing: {accuracy}, and for {before:.1%} on "
-            f"{network}; a difference of less than {_points(least)} may be chance."
-        )
+    signs = {change.sign for *_, change in measured}
+    if {1, -1} <= signs:
+        headline = "The measures disagree on whether the encoder has learned"
+    elif 1 in signs:
+        headline = "The encoder has learned"
+    elif -1 in signs:
+        headline = "Training has made the encoder worse"
     else:
-        sentence = (
-            f"Training has made the encoder worse: {accuracy}, {_points(-gain)} less than on "
-            f"{network} ({before:.1%})."
-        )
-    if facts.supervised is None:
-        return [sentence]
-    return [sentence, _supervised_comparison(after, facts.supervised, least)]
+        headline = f"Whether the encoder has learned can't be told {_with_images(facts)}"
+    sentences = [f"{headline}: {figures}."]
+    probe = facts.accuracies("probe_accuracy")
+    if probe is not None and facts.supervised is not None:
+        sentences.append(_supervised_comparison(probe[1], facts.supervised, facts))
+    return sentences
 
 
-def _supervised_comparison(accuracy: float, supervised: float, least: float) -> str:
+def _supervised_comparison(probe: Accuracy, supervised: Accuracy, facts: RunFacts) -> str:
     """Returns a sentence on the probe's accuracy and that of the supervised baseline."""
-    gain = accuracy - supervised
-    if gain >= least:
-        return (
-            f"That is {_points(gain)} more than the same network trained from scratch on the "
-            f"same labels ({supervised:.1%})."
-        )
-    if gain > -least:
-        return (
-            "The same network trained from scratch on the same labels does about as well "
-            f"({supervised:.1%})."
-        )
-    return (
-        "The same network trained from scratch on the same labels does better, by "
-        f"{_points(-gain)} ({supervised:.1%})."
+    change = difference(supervised, probe)
+    network = (
+        f"the same network trained from scratch on the same labels ({supervised.fraction:.1%})"
     )
+    if not change.sign:
+        return f"Whether it is better than {network} can't be told {_with_images(facts)}."
+    comparison = "better" if change.sign > 0 else "worse"
+    return f"The linear probe is {comparison} than {network}: {_points(change)}."
 
 
-def _least_gain(facts: RunFacts, accuracy: float) -> float:
-    """Returns the least difference of two accuracies that counts as one."""
-    count = facts.config.probe.test_images
-    if count is None:
-        return _LEAST_GAIN
-    return max(_LEAST_GAIN, 2.0 * math.sqrt(2.0 * accuracy * (1.0 - accuracy) / count))
+def _points(change: Difference) -> str:
+    """Formats a difference as `+44.1 points, 95% interval +40.2 to +47.8`."""
+    text = f"{100 * change.value:+.1f} points"
+    if (change.low, change.high) == (-1.0, 1.0):
+        return text
+    return f"{text}, 95% interval {100 * change.low:+.1f} to {100 * change.high:+.1f}"
+
+
+def _with_images(facts: RunFacts) -> str:
+    if facts.test_images is None:
+        return "without the number of test images"
+    return f"with {counted(facts.test_images, 'test image')}"
 
 
 def _collapse(facts: RunFacts) -> list[str]:
@@ -214,11 +232,3 @@ def _collapse(facts: RunFacts) -> list[str]:
         f"There is no sign of collapse (std of projections {last['projection_std']:.2f}, where 1 "
         f"is scattered and 0 collapsed; effective rank {last['effective_rank']:.1f})."
     ]
-
-
-def _points(difference: float) -> str:
-    return f"{100 * difference:.1f} points"
-
-
-def _photos(count: int) -> str:
-    return f"{count:,} photo{'s' if count != 1 else ''}"

@@ -1,7 +1,12 @@
 """`python -m byol_tf.study`: a table of a paper, its runs and its figures; resumable."""
 
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("study")
+
+
 import argparse
-import functools
 import json
 import os
 import shlex
@@ -9,12 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from byol_tf.command_line import (
-    check_writable,
-    command_parser,
-    ends_with_exit_code,
-    run_command,
-)
+from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import SAVES_FAILED
 from byol_tf.study.plan import PlannedCell, plan_study
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     check_writable(root, "--root")
     check_writable(out, "--out")
     prepare_environment()  # or each command would report that TensorFlow is missing
-    command = shlex.join(["python", "-m", "byol_tf.study", *arguments])
+    command = shlex.join([*program("study").split(), *arguments])
     return _run(study, planned, root, out, options.scale, command)
 
 
@@ -71,7 +71,7 @@ def _check_photos(planned: Sequence[PlannedCell]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog="python -m byol_tf.study",
+        prog=program("study"),
         description="Runs what is missing of a table, and draws it.",
     )
     parser.add_argument(
@@ -193,9 +193,3 @@ def _run(
     files = [out / name for name in ("table.md", "results.csv", "bars.png", "curves.png")]
     print(f"\n{text}\n{', '.join(str(file) for file in files if file.exists())}")
     return code
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

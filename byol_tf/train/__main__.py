@@ -1,8 +1,13 @@
 """`python -m byol_tf.train`: pre-trains an encoder, probes it and exports it."""
 
+if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them quietly
+    from byol_tf.__main__ import command
+
+    command("train")
+
+
 import argparse
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -16,7 +21,7 @@ from byol_tf.command_line import (
     check_writable,
     command_parser,
     ends_with_exit_code,
-    run_command,
+    program,
 )
 from byol_tf.config.docs import explain, sections_help
 from byol_tf.config.fields import SECTIONS
@@ -24,7 +29,7 @@ from byol_tf.config.loading import absolute_paths, load_config, recipes, resolve
 from byol_tf.config.schema import Config
 from byol_tf.devices import Cluster, prepare_environment, read_cluster
 from byol_tf.errors import Interrupted, RunStopped
-from byol_tf.logs import configure_logging
+from byol_tf.logs import activity, configure_logging
 from byol_tf.runs.folder import RESULT_FIGURES, RunFolder
 from byol_tf.runs.folder_choice import choose_folder, claimed_folder
 from byol_tf.runs.lock import RunLock
@@ -61,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         keys=[".".join((*section, name)) for section, keys in SECTIONS.items() for name in keys],
         recipes=recipes(),
-        prog="python -m byol_tf.train",
+        prog=program("train"),
         description="Pre-trains an encoder with BYOL and exports it.",
         epilog=f"packaged recipes for --config:\n  {', '.join(recipes())}\n\nsections of a config, "
         f"whose keys --set changes:\n{sections_help()}\nall keys of one, with meanings: --explain "
@@ -92,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
         "--fresh",
         action="store_true",
         help="start a new run in a new numbered folder, even if there is one of this config",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the result as JSON on the last line, in a terminal too",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     parser.add_argument(
@@ -140,6 +150,8 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
                 result = _train(config, folder, workers, options, arguments)
     if result is not None:
         print(closing_text(result, folder))
+        if options.json or not sys.stdout.isatty():
+            print(json.dumps(result))
     return 0
 
 
@@ -149,7 +161,8 @@ def _check_photos(config: Config) -> None:
         from byol_tf.runs.sources import source_options
         from pipelines.sources import plan_source
 
-        plan_source(**source_options(config))
+        with activity(f"looking for photos in {config.data.root}"):
+            plan_source(**source_options(config))
 
 
 def _dry_run(config: Config, folder: RunFolder) -> int:
@@ -188,9 +201,7 @@ def _train(
     experiment = Experiment(config, folder.root, workers, report_interrupt)
     print(experiment.plan())
     try:
-        result = experiment.run(
-            ["python", "-m", "byol_tf.train", *arguments], verbose=1 if sys.stdout.isatty() else 2
-        )
+        result = experiment.run([*program("train").split(), *arguments])
     except Interrupted as stopped:
         report_interrupt(stopped)
         raise
@@ -257,15 +268,9 @@ def _resume_command(
     options: argparse.Namespace, folder: RunFolder, change: str | None = None
 ) -> str:
     """Returns the shell command that resumes a run, with a change of its config if one is given."""
-    words = ["python", "-m", "byol_tf.train"]
+    words = program("train").split()
     if options.config is not None:
         words += ["--config", options.config]
     for override in [*options.overrides, *([] if change is None else [change])]:
         words += ["--set", override]
     return shlex.join([*words, "--run-dir", os.fspath(folder.root)])
-
-
-command = functools.partial(run_command, main)
-
-if __name__ == "__main__":
-    command()

@@ -31,6 +31,7 @@ _DIFFERS_PER_WORKER: Any = {
     "run": True,
     "data": {"root", "archive"},
     "encoder": {"weights"},
+    "objective": {"teacher"},
 }
 """Keys of the config that workers needn't agree on: paths, and what only the chief reads."""
 

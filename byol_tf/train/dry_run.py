@@ -18,10 +18,11 @@ from byol_tf.models.ema import TargetUpdate, constant_tau
 from byol_tf.models.from_config import build_config_encoder, build_model, compile_model
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
 from byol_tf.runs.data import train_batches
-from byol_tf.runs.encoders import starting_weights
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.sources import source_options
+from byol_tf.runs.starting_weights import starting_weights
 from byol_tf.train.out_of_memory import out_of_memory
+from byol_tf.train.teacher import load_teacher
 from pipelines.registry import SOURCES
 from pipelines.sources import Images, sample_source
 
@@ -107,7 +108,7 @@ def measure_lines(config: Config, folder: RunFolder, schedule: Schedule) -> list
     """
     devices = config.devices
     if config.encoder.weights is not None:
-        starting_weights(config.encoder.weights, build_config_encoder(config), config.views)
+        starting_weights(config.encoder.weights, build_config_encoder(config), config)
     if devices.strategy == "multi_worker":
         return _not_measured(
             "that takes all workers. With devices.strategy=auto it is measured for this machine"
@@ -272,7 +273,8 @@ def _step_rates(
     """Returns images per second of `fit` on one repeated batch; a first epoch compiles."""
     steps = _STEPS_ON_CPU if on_cpu(strategy) else _STEPS
     with strategy.scope():
-        model = build_model(config, cropped=cropped)
+        teacher = load_teacher(config)
+        model = build_model(config, cropped, None if teacher is None else teacher.model)
         compile_model(model, config, Schedule(steps, (1 + _TIMINGS) * steps, 0, _LEARNING_RATE))
     timer = _EpochTimer()
     updates = [TargetUpdate(constant_tau(0.99))] if config.objective.target == "ema" else []

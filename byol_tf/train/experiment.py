@@ -25,23 +25,26 @@ from byol_tf.errors import (
     RunStopped,
     SavesFailed,
 )
+from byol_tf.logs import activity
 from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.models.from_config import build_model, compile_model
 from byol_tf.models.inference import inference_model
+from byol_tf.native_output import move_native_log
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.data import check_view_engine, probe_images, sample_pretrain_images, train_batches
-from byol_tf.runs.encoders import Weights, starting_weights
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.folder_choice import check_same_run
 from byol_tf.runs.lock import RunLock
 from byol_tf.runs.process_exit import exit_now
+from byol_tf.runs.starting_weights import Weights, starting_weights
 from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch
 from byol_tf.train.callbacks.collapse import Collapse, CollapseAlarm
 from byol_tf.train.callbacks.history import History
 from byol_tf.train.callbacks.monitors import DataWait, StepMonitor
 from byol_tf.train.callbacks.probe import Probe
+from byol_tf.train.callbacks.progress import Progress
 from byol_tf.train.callbacks.throughput import Throughput
 from byol_tf.train.callbacks.view_samples import ViewPictures
 from byol_tf.train.data import open_images
@@ -58,6 +61,7 @@ from byol_tf.train.out_of_memory import out_of_memory
 from byol_tf.train.plan import Plan, make_plan
 from byol_tf.train.signals import SignalWatch
 from byol_tf.train.start import ResumePoint, broadcast_state, initialize_or_resume
+from byol_tf.train.teacher import Teacher, check_teacher, load_teacher
 from byol_tf.train.tensorboard import EventLog, show_config
 from pipelines.sources import Source
 
@@ -115,6 +119,7 @@ class Experiment:
         self._plan: Plan | None = None
         self._prepared = False
         self._weights: Weights | None = None
+        self._teacher: Teacher | None = None
         self._checkpoint: Checkpoint | None = None
 
     def plan(self) -> Plan:
@@ -146,8 +151,8 @@ class Experiment:
 
         Raises:
             ConfigError: if the images or replicas don't fit the batch, the workers have different
-                configs, the engine of the views can't be imported, or the encoder can't start from
-                `encoder.weights`.
+                configs, the engine of the views can't be imported, the encoder can't start from
+                `encoder.weights`, or `objective.teacher` can't be used.
             SourceError: if the images can't be opened, or differ between workers.
             DeviceError: if there is no such device.
         """
@@ -165,25 +170,30 @@ class Experiment:
         self.schedule = training_schedule(config, len(self.source.pretrain))
         set_precision(config.devices.precision)
         with strategy.scope():
-            self.model = build_model(config, cropped=self.source.pretrain.shape is None)
+            self._teacher = load_teacher(config)
+            self.model = build_model(
+                config,
+                cropped=self.source.pretrain.shape is None,
+                teacher=None if self._teacher is None else self._teacher.model,
+            )
             compile_model(self.model, config, self.schedule)
+        if self._teacher is not None:
+            check_teacher(self._teacher, config, self.source, self.workers)
         if (
             self.workers.chief
             and config.encoder.weights is not None
             and not list_checkpoints(self.folder.checkpoints)
         ):  # now, before the folder is made; a resumed run doesn't need the file
-            self._weights = starting_weights(
-                config.encoder.weights, self.model.encoder, config.views
-            )
+            self._weights = starting_weights(config.encoder.weights, self.model.encoder, config)
         self.inference = inference_model(self.model.encoder, *config.views.preparation)
         self._prepared = True
 
-    def run(self, command: Sequence[str] = (), verbose: int | str = 1) -> dict[str, Any] | None:
+    def run(self, command: Sequence[str] = (), verbose: bool = True) -> dict[str, Any] | None:
         """Trains the remaining steps, then writes figures, the encoder and `result.json`.
 
         Args:
             command: the command line, kept in `environment.json`.
-            verbose: as in `keras.Model.fit`, on the chief.
+            verbose: whether the chief prints a line for each epoch, and in a terminal a bar.
 
         Returns:
             The content of `result.json` on the chief; None on other workers.
@@ -228,7 +238,7 @@ class Experiment:
                 raise out_of_memory(self.config, error) from error
             raise
 
-    def _run_chief(self, lock: RunLock, command: list[str], verbose: int | str) -> dict[str, Any]:
+    def _run_chief(self, lock: RunLock, command: list[str], verbose: bool) -> dict[str, Any]:
         lock.check_owner()  # reading the images may have taken an hour
         with contextlib.closing(EventLog(self.folder.logs)) as events:
             start = initialize_or_resume(
@@ -239,7 +249,9 @@ class Experiment:
                 self.schedule,
                 self._weights,
                 command,
+                self._teacher,
             )
+            move_native_log(self.folder.logs)
             self._weights = None  # not needed again, and as large as the encoder
             if self.workers.count > 1:
                 start = broadcast_state(self.model, self.workers, start)
@@ -252,10 +264,10 @@ class Experiment:
         # the chief saves. Or it signals one alone: then the chief saves, and all stop.
         with SignalWatch("stopping when the chief does", self.workers.channel.send_signal):
             start = broadcast_state(self.model, self.workers, None)
-            self._fit(start, self._learning_callbacks(start), 0)
+            self._fit(start, self._learning_callbacks(start))
 
     def _train(
-        self, start: ResumePoint, events: EventLog, verbose: int | str, lock: RunLock
+        self, start: ResumePoint, events: EventLog, verbose: bool, lock: RunLock
     ) -> tuple[History, Throughput]:
         """Trains with all callbacks of the chief, saving checkpoints.
 
@@ -278,6 +290,7 @@ class Experiment:
             return {
                 "rows": list(history.rows),
                 "images": self.source.fingerprint,
+                "teacher": self._teacher and self._teacher.digest,
                 "skipped_steps": self.model.skipped_steps,
                 **throughput.state,
             }
@@ -303,6 +316,7 @@ class Experiment:
                     *measures,
                     history,
                     checkpoint,
+                    *([Progress(config.training.epochs, self.schedule, history.rows)] * verbose),
                     CollapseAlarm(config, history.rows, steps_per_epoch),
                 ]
                 callbacks = [
@@ -314,7 +328,7 @@ class Experiment:
                 ]
                 if start.step == steps_per_epoch:  # stopped before the epoch's end was saved
                     self._end_epoch(start, epoch_end_callbacks)
-                self._fit(start, callbacks, verbose)
+                self._fit(start, callbacks)
                 writer.finish()
                 if signals.received is not None:  # after the last epoch's end
                     raise Interrupted(
@@ -372,10 +386,11 @@ class Experiment:
         """Adds row 0 of the history, and the config to TensorBoard."""
         events.add(0, lambda: show_config(self.config, self.folder.root.name))
         pretrained = self.config.encoder.weights is not None
-        logger.info("probing the %s encoder", "starting" if pretrained else "untrained")
         values: dict[str, float] = {}
-        for callback in measures:
-            values |= callback.measure()
+        encoder = "starting" if pretrained else "untrained"
+        with activity(f"probing the {encoder} encoder", logger):
+            for callback in measures:
+                values |= callback.measure()
         history.add(0, values)
 
     def _end_epoch(self, start: ResumePoint, callbacks: list[keras.callbacks.Callback]) -> None:
@@ -385,9 +400,7 @@ class Experiment:
             callback.set_model(self.model)
             callback.on_epoch_end(start.epoch, logs)
 
-    def _fit(
-        self, start: ResumePoint, callbacks: list[keras.callbacks.Callback], verbose: int | str
-    ) -> None:
+    def _fit(self, start: ResumePoint, callbacks: list[keras.callbacks.Callback]) -> None:
         """Trains the remaining steps on this worker's rows of each batch."""
         config, workers, model = self.config, self.workers, self.model
         steps_per_epoch = self.schedule.steps_per_epoch
@@ -409,7 +422,7 @@ class Experiment:
                 initial_epoch=epoch,
                 steps_per_epoch=steps_per_epoch,
                 callbacks=[data_wait, *watchdog.with_epoch_ends(callbacks)],
-                verbose=verbose,
+                verbose=0,
                 shuffle=False,  # the batches are shuffled already
             )
 

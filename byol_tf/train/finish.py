@@ -8,22 +8,26 @@ import shlex
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from byol_tf.command_line import program
 from byol_tf.config.schedule import Schedule, method_name
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError, RunFolderError
 from byol_tf.evaluate.finetune import SUPERVISED_RATES, TuneRecipe, tune_protocol
 from byol_tf.export.model_card import write_card
 from byol_tf.export.saved_model import export_encoder
+from byol_tf.logs import activity
 from byol_tf.models.byol import BYOL
 from byol_tf.report.representations import analyze_representations
 from byol_tf.report.writing import write_report
+from byol_tf.runs.accuracy import Accuracy, chance
 from byol_tf.runs.data import probe_images
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.plots import curves_figure
-from byol_tf.runs.summary import read_facts
+from byol_tf.runs.summary import read_facts, verdict
 from byol_tf.train.callbacks.throughput import Throughput
 from byol_tf.train.tensorboard import EventLog, add_final_figures, write_projector_files
 from pipelines.sources import Source, SourceError
@@ -39,11 +43,12 @@ def supervised_accuracy(config: Config, inference: keras.Model, source: Source) 
     """
     if not config.probe.supervised or source.train is None or source.test is None:
         return None
-    logger.info("training the same network from scratch on the probe's labels")
     # TensorFlow would warn that each training is traced again, as it has to be.
     tf.get_logger().setLevel("ERROR")
     recipe = TuneRecipe(from_scratch=True, rates=SUPERVISED_RATES, widen=True, seeds=1)
-    return tune_protocol(inference, *probe_images(config, source), recipe, config.seed)["top1"]
+    images = probe_images(config, source)
+    with activity("training the same network from scratch on the probe's labels", logger):
+        return tune_protocol(inference, *images, recipe, config.seed)["top1"]
 
 
 def run_result(
@@ -69,10 +74,20 @@ def run_result(
         supervised: see `supervised_accuracy`.
     """
     untrained, last = rows[0], rows[-1]
+    labelled = source.train is not None and source.test is not None
+    test = probe_images(config, source)[1] if labelled else None
+    accuracies = {
+        "probe_accuracy": last.get("probe_accuracy"),
+        "untrained_probe_accuracy": untrained.get("probe_accuracy"),
+        "knn_accuracy": last.get("knn_accuracy"),
+        "untrained_knn_accuracy": untrained.get("knn_accuracy"),
+        "supervised_accuracy": supervised,
+    }
     return {
         "name": config.name,
         "system": method_name(config),
         "starting_weights": config.encoder.weights,
+        "teacher": config.objective.teacher,
         "run_dir": str(folder.root),
         "export_dir": str(folder.saved_model),
         "epochs": last["epoch"],
@@ -81,11 +96,14 @@ def run_result(
         "images_per_second": round(throughput.images_per_second, 3),
         "skipped_steps": model.skipped_steps,
         "loss": last["loss"],
-        "probe_accuracy": last.get("probe_accuracy"),
-        "untrained_probe_accuracy": untrained.get("probe_accuracy"),
-        "knn_accuracy": last.get("knn_accuracy"),
-        "untrained_knn_accuracy": untrained.get("knn_accuracy"),
-        "supervised_accuracy": supervised,
+        **accuracies,
+        "intervals": {
+            name: Accuracy(value, len(test)).interval
+            for name, value in accuracies.items()
+            if test is not None and value is not None
+        },
+        "test_images": None if test is None else len(test),
+        "chance": None if test is None else chance(np.asarray(test.labels)),
         "projection_std": last["projection_std"],
         "projection_cosine": last["projection_cosine"],
         "effective_rank": last["effective_rank"],
@@ -105,6 +123,8 @@ def write_artifacts(
 ) -> None:
     """Writes curves, encoder, model card, and last `result.json`, which marks the run as finished.
 
+    Adds the `verdict` to the result.
+
     Args:
         config: of the run.
         folder: of the run.
@@ -117,10 +137,14 @@ def write_artifacts(
         tf.errors.OpError: if TensorFlow can't write the SavedModel.
         RunFolderError, ConfigError: if files of the run are missing or were changed.
     """
-    title = f"{config.name}: {method_name(config)}, {config.encoder.name} on {config.data.source}"
-    curves_figure(folder.figures / "curves.png", rows, title)
-    export_encoder(inference, folder.export)
-    write_card(dataclasses.replace(read_facts(folder), result=result), folder.export)
+    facts = dataclasses.replace(
+        read_facts(folder), result=result, test_images=result["test_images"]
+    )
+    result["verdict"] = verdict(facts)
+    with activity("exporting the encoder"):
+        curves_figure(folder.figures / "curves.png", rows, facts.title)
+        export_encoder(inference, folder.export)
+    write_card(facts, folder.export)
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
 
 
@@ -131,16 +155,17 @@ def write_final_report(
 
     A failure is logged and ends nothing: all that was trained is saved by then.
     """
-    logger.info("writing the report")
     try:
-        facts, analysis = read_facts(folder), analyze_representations(config, inference, source)
-        write_report(facts, folder, analysis)
-        write_projector_files(folder.logs, analysis)
-        add_final_figures(events, facts, folder.figures)
+        with activity("writing the report", logger):
+            facts, analysis = read_facts(folder), analyze_representations(config, inference, source)
+            write_report(facts, folder, analysis)
+            write_projector_files(folder.logs, analysis)
+            add_final_figures(events, facts, folder.figures)
     except (OSError, tf.errors.OpError, SourceError, RunFolderError, ConfigError) as error:
         logger.warning(
-            "report not written: %s. To write it: python -m byol_tf.report --run %s",
+            "report not written: %s. To write it: %s --run %s",
             str(error).partition("\n")[0],
+            program("report"),
             shlex.quote(str(folder.root)),
         )
 

@@ -1,6 +1,8 @@
 """The training plan of a config: images, steps, learning rates, sizes and disk use."""
 
 import shutil
+import sys
+import textwrap
 from dataclasses import dataclass
 
 import psutil
@@ -8,14 +10,17 @@ import psutil
 from byol_tf.config.diff import recipe_differences
 from byol_tf.config.schedule import Schedule, training_schedule
 from byol_tf.config.schema import Config
+from byol_tf.constants import ENCODERS
 from byol_tf.errors import ConfigError
 from byol_tf.logs import counted
 from byol_tf.models.from_config import Sizes, measure_sizes
+from byol_tf.models.layer_decay import GROUPS
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
 from byol_tf.runs.data import check_view_engine
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.sources import source_options
 from byol_tf.train.data import saved_manifest
+from byol_tf.train.teacher import load_teacher
 from pipelines.sources import SourceInfo, plan_source
 
 _KEYS_SHOWN = 4
@@ -52,14 +57,15 @@ def make_plan(config: Config, folder: RunFolder) -> Plan:
         folder: the run folder, which needn't exist.
 
     Raises:
-        ConfigError: if there are fewer images than a batch has, the networks don't fit into memory,
-            or the engine of the views can't be imported.
+        ConfigError: if there are fewer images than a batch has, the networks don't fit into
+            memory, there is no such teacher, or the engine of the views can't be imported.
         SourceError: if the images can't be found.
     """
     check_view_engine(config)
     source = plan_source(**source_options(config), manifest=saved_manifest(folder))
     schedule = training_schedule(config, source.counts["pretrain"])
-    sizes = measure_sizes(config)
+    teacher = load_teacher(config)
+    sizes = measure_sizes(config, None if teacher is None else teacher.width)
     _check_fits_memory(sizes)
     return Plan(config.name, schedule, plan_lines(config, source, schedule, sizes, folder))
 
@@ -80,8 +86,21 @@ def _check_fits_memory(sizes: Sizes) -> None:
 
 
 def format_lines(lines: list[tuple[str, str]]) -> str:
-    """Returns lines (subject, text) as an indented table of two columns."""
-    return "\n".join(f"  {subject:<13} {text}" for subject, text in lines)
+    """Returns lines (subject, text) as an indented table of two columns.
+
+    In a terminal long texts continue in their column.
+    """
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    return "\n".join(
+        textwrap.fill(
+            f"  {subject:<13} {text}",
+            width,
+            subsequent_indent=16 * " ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for subject, text in lines
+    )
 
 
 def plan_lines(
@@ -118,6 +137,8 @@ def plan_lines(
     ]
     if config.encoder.weights:
         lines.append(("starts from", f"encoder: {config.encoder.weights}"))
+    if config.objective.teacher:
+        lines.append(("teacher", config.objective.teacher))
     lines += [
         (
             "training",
@@ -212,13 +233,13 @@ def _class_lines(source: SourceInfo) -> list[tuple[str, str]]:
 
 def _normalization_text(config: Config) -> str:
     by_network: dict[str, str] = {
-        "encoder": config.encoder.normalization,
+        "encoder": config.encoder.normalization if config.encoder.name in ENCODERS else "its own",
         "projector": config.projector.normalization,
     }
     if config.predictor.kind != "none":
         by_network["predictor"] = config.predictor.normalization
     if len(set(by_network.values())) == 1:
-        return config.encoder.normalization
+        return by_network["encoder"]
     return ", ".join(f"{network} {name}" for network, name in by_network.items())
 
 
@@ -231,6 +252,11 @@ def _rate_text(config: Config, schedule: Schedule) -> str:
     if predictor.learning_rate_multiplier != 1.0 or predictor_schedule != optimizer.schedule:
         predictor_rate = schedule.peak_rate * predictor.learning_rate_multiplier
         text += f" (predictor {predictor_rate:g}, {predictor_schedule})"
+    if optimizer.layer_decay != 1.0:
+        first_layers = schedule.peak_rate * optimizer.layer_decay**GROUPS
+        text += f"; {first_layers:.2g} in the encoder's first layers"
+    if config.encoder.frozen_epochs:
+        text += f"; encoder frozen for {config.encoder.frozen_epochs:g} epochs"
     return text
 
 
@@ -255,6 +281,8 @@ def _objective_text(config: Config) -> str:
 
 def _tau_text(config: Config) -> str:
     tau = config.tau
+    if config.objective.target == "teacher":
+        return "none, the teacher stays as it is"
     if config.objective.target != "ema":
         return "none, the online network is its own target"
     if tau.schedule == "constant":

@@ -9,7 +9,6 @@ import contextlib
 import ipaddress
 import json
 import logging
-import os
 import select
 import socket
 import threading
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from byol_tf.errors import LOST, DeviceError, WorkerLost
+from byol_tf.native_output import write_to_terminal
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,7 @@ def report_exit(code: int, reason: str) -> None:
     advice = (
         ". Start all workers again to resume from the newest checkpoint" if code == LOST else ""
     )
-    with contextlib.suppress(OSError):
-        os.write(2, f"\n{reason}{advice}\n".encode())
+    write_to_terminal(f"\n{reason}{advice}\n")
 
 
 class Connection:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from byol_tf.command_line import STOP_SIGNALS
+from byol_tf.native_output import write_to_terminal
 from byol_tf.runs.process_exit import exit_now
 
 
@@ -90,15 +91,14 @@ class SignalWatch:
                     self._handle(number)
 
     def _handle(self, number: int) -> None:
-        # os.write: print could re-enter a buffer that the main thread is writing to.
         name = signal.Signals(number).name
         if self.response is None:
-            os.write(2, f"\n{name}: exiting at once; no training step is running\n".encode())
+            write_to_terminal(f"\n{name}: exiting at once; no training step is running\n")
         if self.response is None or number in self._seen:
             exit_now(128 + number)
         self._seen.add(number)
         is_first = self.received is None
         self.receive(number)
-        os.write(2, f"\n{name}: {self.response}; a second one exits at once\n".encode())
+        write_to_terminal(f"\n{name}: {self.response}; a second one exits at once\n")
         if is_first and self.on_first is not None:
             self.on_first(number)

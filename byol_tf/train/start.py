@@ -12,11 +12,12 @@ from byol_tf.errors import RunFolderError
 from byol_tf.models.byol import BYOL
 from byol_tf.runs.checkpoints import LoadedCheckpoint, recover
 from byol_tf.runs.data import train_batches
-from byol_tf.runs.encoders import Weights, start_from, starting_weights
 from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.starting_weights import Weights, start_from, starting_weights
 from byol_tf.train.callbacks.checkpoint import model_arrays, restore_model
 from byol_tf.train.data import save_manifest
 from byol_tf.train.multi_worker import Workers
+from byol_tf.train.teacher import Teacher
 from pipelines.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def initialize_or_resume(
     schedule: Schedule,
     weights: Weights | None,
     command: list[str],
+    teacher: Teacher | None = None,
 ) -> ResumePoint:
     """Restores the newest checkpoint or initializes the model; starts the folder's files.
 
@@ -58,13 +60,14 @@ def initialize_or_resume(
         weights: from `starting_weights`, for a run without a valid checkpoint; None where the
             config names no file, or to read it only if it is needed.
         command: the command line, kept in `environment.json`.
+        teacher: of the run, or None.
 
     Returns:
         The position of the checkpoint; without one, that before the first step.
 
     Raises:
         RunFolderError: if the folder can't be read or written, or its run has lost its checkpoints,
-            has no valid one, one of another model, or used other images.
+            has no valid one, one of another model, or used other images or another teacher.
         ConfigError: if the encoder can't start from `encoder.weights`.
     """
     images = source.fingerprint
@@ -79,6 +82,11 @@ def initialize_or_resume(
             raise RunFolderError(
                 f"{folder.root}: this run was started with other images than data.source has "
                 "now. Restore those, or start a new run in another folder"
+            )
+        if teacher is not None and checkpoint.state.get("teacher") != teacher.digest:
+            raise RunFolderError(
+                f"{folder.root}: this run was started with another teacher than objective.teacher "
+                f"has now, {teacher.path}. Restore that one, or start a new run in another folder"
             )
         _restore(folder, model, checkpoint)
     began_before = folder.environment.exists()
@@ -126,7 +134,7 @@ def _initialize_from_file(config: Config, model: BYOL, weights: Weights | None) 
     if path is None:
         return
     if weights is None:  # there were checkpoints, and all of them are damaged
-        weights = starting_weights(path, model.encoder, config.views)
+        weights = starting_weights(path, model.encoder, config)
     start_from(model, weights)
     logger.info("the encoder starts from %s", path)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from byol_tf import __version__
+from byol_tf.__main__ import COMMANDS
 from byol_tf.command_line import (
     PARENT_VARIABLE,
     STOP_SIGNALS,
@@ -23,8 +24,6 @@ from tests.helpers.handlers import reset_handlers
 from tests.helpers.waiting import HANG, wait_until
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("train", "evaluate", "export", "embed", "report", "study", "convert")
-PACKAGES = [f"byol_tf.{name}.__main__" for name in COMMANDS] + ["byol_tf.compare"]
 HISTORY = ROOT / "docs" / "results" / "cifar10" / "baseline.csv"
 WAITING = """
 import sys, time
@@ -59,7 +58,7 @@ def start(code: str, **environment: str) -> subprocess.Popen:
 
 def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
     """Runs a line of Bash in a folder; `byol NAME` is a command."""
-    function = f'byol() {{ {shlex.quote(sys.executable)} -m "byol_tf.$@"; }}; set -o pipefail; '
+    function = f'byol() {{ {shlex.quote(sys.executable)} -m byol_tf "$@"; }}; set -o pipefail; '
     return subprocess.run(
         ["bash", "-c", function + line],
         cwd=folder,
@@ -71,10 +70,10 @@ def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_every_command_has_a_version(package, capsys):
+@pytest.mark.parametrize("module", [module for module, _ in COMMANDS.values()])
+def test_every_command_has_a_version(module, capsys):
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module(package).main(["--version"])
+        importlib.import_module(module).main(["--version"])
     assert (ended.value.code, capsys.readouterr().out) == (0, f"byol_tf {__version__}\n")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,20 @@ def run(root, name: str, probe: float, *overrides: str, supervised: float | None
     if supervised is not None:
         (folder / "result.json").write_text(json.dumps({"supervised_accuracy": supervised}))
     return str(folder)
+
+
+def test_intervals_and_what_cannot_be_told_apart(tmp_path, capsys):
+    runs = [
+        run(tmp_path, name, probe, f"tau.base={tau}")
+        for name, probe, tau in (("a", 0.5, 0.9), ("b", 0.46, 0.8), ("c", 0.4, 0.7))
+    ]
+    for folder in runs:
+        (Path(folder) / "result.json").write_text('{"test_images": 1000}')
+    assert main([*runs, "--out", str(tmp_path / "x.png")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert cells(lines[0])[4:7] == ["test images", "untrained", "probe"]
+    assert cells(lines[2])[4:7] == ["1000", "20.0 [17.6, 22.6]", "50.0 [46.9, 53.1]"]
+    assert "Not to be told from a by the probe: b." in lines
 
 
 def cells(line: str) -> list[str]:

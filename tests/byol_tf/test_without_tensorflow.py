@@ -64,7 +64,7 @@ def test_commands_without_tensorflow_name_the_install_line(run, tmp_path):
             "--out",
             tmp_path / "embedded",
         ),
-        ("convert", "torchvision", tmp_path / "encoder.keras", "--out", tmp_path / "converted"),
+        ("convert", "pytorch", tmp_path / "encoder.keras", "--out", tmp_path / "converted"),
         (
             *("study", "few-labels", "--set", f"data.root={photos}"),
             *("--root", tmp_path / "studies"),

@@ -64,10 +64,16 @@ def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
     """The real command with the recipe, but for narrow networks and generated photos."""
     from PIL import Image
 
+    from byol_tf import build_encoder, export_encoder, inference_model
     from byol_tf.train.__main__ import main
 
     monkeypatch.chdir(tmp_path)
     sizes = ["encoder.width=0.25", "projector.hidden_size=64", "predictor.hidden_size=64"]
+    if load_config(name).objective.target == "teacher":
+        encoder = build_encoder("convnet", 16, width=0.25)
+        inference = inference_model(encoder, 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        export_encoder(inference, tmp_path / "own" / "teacher")
+        sizes.append("objective.teacher=own/teacher")
     if load_config(name).data.source == "folder":
         for class_folder in ("train/cat", "train/dog", "test/cat", "test/dog"):
             (tmp_path / "own" / class_folder).mkdir(parents=True)
@@ -82,7 +88,7 @@ def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
     assert main(["--config", name, *changes, "--dry-run"]) == 0
     printed = capsys.readouterr().out
     assert "dry run: nothing was written" in printed
-    assert {"images", "network", "normalised", "optimizer", "objective", "tau"} <= {
+    assert {"images", "network", "normalization", "optimizer", "objective", "tau"} <= {
         line.split()[0] for line in printed.splitlines() if line
     }
     assert {path.name for path in tmp_path.iterdir()} <= {"own"}

@@ -4,23 +4,21 @@ import configparser
 import importlib.util
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from byol_tf import __version__
+from byol_tf.__main__ import COMMANDS
 from byol_tf.devices import read_cluster
 from tests.docs.pages import PAGES, ROOT, blocks, inline
 
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
-SCRIPTS = dict(
-    re.findall(
-        r"^(\S+) = (\S+?)(?:\.__main__)?:",
-        SETUP["options.entry_points"]["console_scripts"],
-        re.MULTILINE,
-    )
-)
-"""Command that an installation brings, such as `byol-train`, -> its module."""
+
+
+def is_byol(words: Sequence[str]) -> bool:
+    """Whether the words start a command by its name: `byol train`, but not `byol --help`."""
+    return words[0] == "byol" and len(words) > 1 and words[1] in COMMANDS
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,16 @@ class Command:
 
     @property
     def module(self) -> str | None:
-        """`byol_tf.train` of `python -m byol_tf.train ...` and of `byol-train ...`, else None."""
-        return self.words[2] if self.words[:2] == ("python", "-m") else SCRIPTS.get(self.words[0])
+        """`byol_tf.train` of `python -m byol_tf.train ...` and of `byol train ...`, else None."""
+        if is_byol(self.words):
+            return COMMANDS[self.words[1]][0].removesuffix(".__main__")
+        return self.words[2] if self.words[:2] == ("python", "-m") else None
 
     @property
     def arguments(self) -> list[str]:
         """What stands after the module. Three dots at the end are for what a table below the block
         adds."""
-        return [
-            word for word in self.words[1 if self.words[0] in SCRIPTS else 3 :] if word != "..."
-        ]
+        return [word for word in self.words[2 if is_byol(self.words) else 3 :] if word != "..."]
 
 
 def entry(module: str) -> Callable:
@@ -75,7 +73,7 @@ def named_commands() -> Iterator[Command]:
     for page in PAGES:
         for line, text in inline(page):
             words = text.partition(" > ")[0].split()
-            if words[0] in SCRIPTS or (
+            if is_byol(words) or (
                 words[:2] == ["python", "-m"] and words[2] not in ("byol_tf.NAME", "benchmarks...")
             ):
                 yield Command(str(page.relative_to(ROOT)), line, tuple(words))
@@ -108,8 +106,19 @@ def _cluster(text: str) -> None:
 
 def _paths(text: str) -> None:
     for word in shlex.split(text):
-        if word.startswith(("tests/", "benchmarks/")):
+        if word.startswith(("tests/", "benchmarks/", "examples/", "docs/")):
             assert (ROOT / word.partition("::")[0]).exists(), f"no {word}"
+
+
+def _docker(text: str) -> None:
+    words = shlex.split(text)
+    assert (ROOT / "Dockerfile").is_file()
+    for word in words:
+        if word.startswith("EXTRA="):
+            _extras(f"[{word.removeprefix('EXTRA=')}]")
+    if words[1] == "run":
+        (image,) = (place for place, word in enumerate(words) if word.startswith("byol_tf"))
+        assert words[image + 1] in COMMANDS, "no such command of byol"
 
 
 def _nothing(text: str) -> None:
@@ -130,6 +139,18 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
         _wheel,
     ),
     (r"\. \.venv/bin/activate", "the environment that `make` leaves", _nothing),
+    (r"python3 -m venv \.venv", "makes an environment", _nothing),
+    (r"docker (build|run) .*", "needs Docker: tests/test_docker.py reads the file", _docker),
+    (
+        r"python (examples|docs)/\w+\.py.*",
+        "draws thousands of photos; that the file is there is looked at",
+        _paths,
+    ),
+    (
+        r"python -m benchmarks\.make_imagenette \S+ \S+",
+        "run by tests/benchmarks on a small archive",
+        _nothing,
+    ),
     (
         r"export '?TF_CONFIG=.*",
         "for several machines; it is read as `multi_worker` reads it",

@@ -46,7 +46,7 @@ def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
     folder.config.write_text(json.dumps(config))
     folder.history.write_text(HISTORY)
     folder.environment.write_text(
-        json.dumps(environment() | {"command": ["byol-train"], "data_fingerprint": "digits-0"})
+        json.dumps(environment() | {"command": ["byol", "train"], "data_fingerprint": "digits-0"})
     )
     resolved = load_config(folder.config)
     set_precision(resolved.devices.precision)

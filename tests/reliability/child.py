@@ -29,7 +29,6 @@ import json
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -43,10 +42,11 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from byol_tf import compat
+from byol_tf.command_line import run_command
 from byol_tf.models import byol
 from byol_tf.runs import checkpoint_format
 from byol_tf.train import data, experiment, finish, start
-from byol_tf.train.__main__ import command
+from byol_tf.train.__main__ import main
 from byol_tf.train.callbacks import probe
 from byol_tf.train.callbacks.checkpoint import model_arrays
 from byol_tf.train.signals import SignalWatch
@@ -153,10 +153,10 @@ def add_record_and_faults(job: dict) -> None:
         experiment.train_batches,
     )
 
-    def fit(self, start, callbacks, verbose):
+    def fit(self, start, callbacks):
         completed["steps"] = start.epoch * self.schedule.steps_per_epoch + start.step
         reach("before the first step")
-        return real_fit(self, start, [record, *callbacks], verbose)
+        return real_fit(self, start, [record, *callbacks])
 
     def train_step(self, batch):
         reach("tracing")
@@ -253,8 +253,7 @@ def run_job(job: dict) -> None:
     add_record_and_faults(job)
     configure(job)
     remove_protections(job)
-    sys.argv = ["train", *job["arguments"]]
-    command()
+    run_command(main, job["arguments"])
 
 
 def check_no_runtime() -> None:

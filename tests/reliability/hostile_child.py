@@ -21,8 +21,9 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 from byol_tf.config.loading import load_config
 from byol_tf.errors import ConfigError, ProtocolError
 from byol_tf.models.from_config import build_config_encoder
-from byol_tf.runs.encoders import load_encoder_file, load_run_encoder, starting_weights
+from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
 from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.starting_weights import starting_weights
 
 _FORBIDDEN = (
     "os.system",
@@ -122,7 +123,7 @@ def main() -> None:
     loads += [
         (
             f"{case.name} as encoder.weights",
-            lambda case: starting_weights(str(case), encoder, config.views),
+            lambda case: starting_weights(str(case), encoder, config),
             case,
         )
         for case in cases

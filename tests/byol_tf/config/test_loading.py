@@ -387,6 +387,20 @@ CLASHES = [
         '"cosine" from 0.99',
     ),
     (
+        {"objective": {"target": "teacher"}},
+        "objective.teacher: missing; expected the path of an encoder, as objective.target is "
+        '"teacher"',
+    ),
+    (
+        {"objective": {"teacher": "runs/big"}},
+        'objective.teacher: expected null, as objective.target is "ema"; received "runs/big"',
+    ),
+    (
+        {"objective": {"target": "teacher", "teacher": "x"}, "projector": {"output_size": 64}},
+        'projector.output_size: expected 256, its default, as with objective.target "teacher" the '
+        "projection is as wide as the teacher's representation; received 64",
+    ),
+    (
         {"objective": {"negatives": 0.5}},
         "objective.temperature: missing; expected a number above 0, as objective.negatives is 0.5",
     ),

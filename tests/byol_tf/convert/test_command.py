@@ -1,5 +1,6 @@
 """The convert command: outputs of the original network, errors, and runs that start from it."""
 
+import argparse
 import functools
 import io
 import json
@@ -16,16 +17,16 @@ import tensorflow as tf
 
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
-from byol_tf.convert import deepmind, torchvision
+from byol_tf.convert import deepmind, pytorch
 from byol_tf.convert.__main__ import main
 from byol_tf.convert.deepmind import read_deepmind
-from byol_tf.convert.torchvision import read_torchvision
+from byol_tf.convert.pytorch import find_encoder, read_pytorch
 from byol_tf.errors import ConfigError, ConversionError
 from byol_tf.models.from_config import build_config_encoder, build_model
 from byol_tf.models.networks import build_encoder
 from byol_tf.models.networks.resnet import BLOCKS
-from byol_tf.runs.encoders import start_from, starting_weights
-from tests.helpers import haiku_byol, torch_resnet
+from byol_tf.runs.starting_weights import start_from, starting_weights
+from tests.helpers import haiku_byol, torch_files, torch_resnet
 from tests.reliability.hostile_files import keras_members, write_zip
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -49,7 +50,7 @@ def shallow():
 @pytest.fixture
 def built_once(monkeypatch):
     """Builds each network once, for tests in which no weight is assigned."""
-    for module in (deepmind, torchvision):
+    for module in (deepmind, pytorch):
         monkeypatch.setattr(module, "build_encoder", _built)
 
 
@@ -78,13 +79,17 @@ def saved(folder, tensors, prefix=""):
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2"])
 def test_torchvision_encoder_matches_numpy_reference(name, tmp_path):
     tensors = torch_resnet.state_dict(name)
-    converted = read_torchvision(saved(tmp_path, tensors), SIZE)
+    converted = read_pytorch(saved(tmp_path, tensors), SIZE)
     assert converted.architecture == (name, 1 / 16)
     x = normalised(images())
     expected = torch_resnet.representations(tensors, x)
     np.testing.assert_allclose(converted.encoder(x).numpy(), expected, atol=1e-4)
     assert expected.std(axis=0).mean() > 0.01
-    assert converted.skipped == ("its last layer (`fc`)",)
+    counters = sum(name.endswith("num_batches_tracked") for name in tensors)
+    assert converted.skipped == (
+        "its last layer (`fc`)",
+        f"{counters} counters (`num_batches_tracked`)",
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,10 +121,11 @@ def test_prefix_is_found_and_reported(prefix, numbered, others, tmp_path):
     named = {f"{prefix}{name}": value for name, value in named.items()} | {
         name: np.ones(2, np.float32) for name in others
     }
-    converted = read_torchvision(saved(tmp_path, named), SIZE)
+    converted = read_pytorch(saved(tmp_path, named), SIZE)
     assert f"under the prefix `{prefix}`" in converted.origin
     assert ("numbered" in converted.origin) == numbered
-    assert converted.skipped == tuple(f"`{name.split('.')[0]}`" for name in others)
+    assert converted.skipped[0] == "14 counters (`num_batches_tracked`)"
+    assert converted.skipped[1:] == tuple(f"`{name.split('.')[0]}`" for name in others)
     kernel = converted.encoder.get_layer("group2_block1_shortcut_conv").kernel.numpy()
     np.testing.assert_array_equal(
         kernel, tensors["layer2.0.downsample.0.weight"].transpose(2, 3, 1, 0)
@@ -133,32 +139,89 @@ def test_names_of_tensors_are_no_markup_and_no_terminal_codes(tmp_path, capsys):
         hostile: np.zeros(1, np.float32)
     }
     path = saved(tmp_path, others)
-    (description,) = read_torchvision(path, SIZE).skipped[1:]
+    (description,) = read_pytorch(path, SIZE).skipped[2:]
     assert description.isprintable() and description.count("`") == 2
     assert description.startswith(r"`\x1b]0;title\x07\r'\n\n# Trusted")
     path = saved(tmp_path, tensors | {hostile: np.zeros(1, np.float32)})
     with pytest.raises(ConversionError) as error:
-        read_torchvision(path, SIZE)
+        read_pytorch(path, SIZE)
     assert all(line.isprintable() for line in str(error.value).split("\n"))
 
 
-def test_prefix_selects_one_of_several_encoders(tmp_path):
+@pytest.mark.parametrize(
+    ("usual", "other", "selects"),
+    [
+        ("backbone.", "momentum_backbone.", "momentum_backbone"),  # solo-learn
+        ("state_dict.module.encoder_q.", "state_dict.module.encoder_k.", "encoder_k"),  # MoCo
+        ("teacher.backbone.", "student.module.backbone.", "student"),  # DINO
+        ("state_dict.", "state_dict_ema.", "state_dict_ema."),  # timm
+        ("", "ema.", "ema"),
+    ],
+)
+def test_usual_one_of_two_encoders_is_taken_and_prefix_selects(usual, other, selects, tmp_path):
+    names = [f"{prefix}layer1.0.conv1.weight" for prefix in (other, usual)]
+    assert find_encoder(tmp_path, names, None) == (usual, False, [other])
+    assert find_encoder(tmp_path, names, selects) == (other, False, [usual])
+    with pytest.raises(ConversionError, match="expected a ResNet under --prefix 'key'; found '"):
+        find_encoder(tmp_path, names, "key")
+    equal = [f"{side}.layer1.0.conv1.weight" for side in ("left", "right")]
+    with pytest.raises(
+        ConversionError, match=r"found 'left.' and 'right.'. Name one with --prefix"
+    ):
+        find_encoder(tmp_path, equal, None)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_moco_checkpoint_of_torch_save_is_converted(legacy, tmp_path):
     tensors = torch_resnet.state_dict()
-    both = {
-        f"{prefix}.{name}": value
-        for prefix in ("backbone", "momentum_backbone")
+    weights = {
+        f"module.{encoder}.{name}": value
+        for encoder in ("encoder_q", "encoder_k")
         for name, value in tensors.items()
     }
-    path = saved(tmp_path, both)
+    content = {
+        "epoch": 200,
+        "arch": "resnet18",
+        "state_dict": torch_files.state_dict(weights | {"module.queue": np.ones((4, 6))}),
+        "optimizer": {"state": {0: {"momentum_buffer": np.ones(3)}}},
+    }
+    path = torch_files.save(tmp_path / "moco.pth.tar", content, legacy)
+    converted = read_pytorch(path, SIZE)
+    assert converted.origin.endswith("; --prefix selects `state_dict.module.encoder_k.` instead")
+    assert "in PyTorch's own format, under the prefix `state_dict.module.encoder_q.`" in (
+        converted.origin
+    )
+    assert converted.skipped == (
+        "its last layer (`fc`)",
+        "14 counters (`num_batches_tracked`)",
+        "`optimizer`",
+        "`state_dict.module.encoder_k`",
+        "`state_dict.module.queue`",
+    )
+    np.testing.assert_array_equal(
+        converted.encoder.get_layer("stem_bn").gamma.numpy(), tensors["bn1.weight"]
+    )
+
+
+def test_pickled_module_is_named_in_the_error(tmp_path):
+    path = torch_files.save(tmp_path / "model.pth", argparse.Namespace(module="all of it"))
     with pytest.raises(
-        ConversionError, match=r"found 'backbone.' and 'momentum_backbone.'. Name one with --prefix"
+        ConversionError,
+        match=r"expected tensors in dicts, such as model.state_dict\(\); found none "
+        r"\(skipped: argparse.Namespace\)",
     ):
-        read_torchvision(path, SIZE)
-    assert "`backbone.`" in read_torchvision(path, SIZE, "backbone").origin
-    with pytest.raises(
-        ConversionError, match=r"expected a ResNet under --prefix 'encoder'; found 'backbone.' and"
-    ):
-        read_torchvision(path, SIZE, "encoder")
+        read_pytorch(path, SIZE)
+
+
+@pytest.mark.usefixtures("built_once")
+def test_width_is_checked_before_memory_is_taken(tmp_path):
+    """Two tensors of a few numbers claim a network of terabytes."""
+    tensors = torch_resnet.state_dict() | {
+        "conv1.weight": np.ones((64000, 3, 7, 7), np.float16),
+        "layer1.0.conv1.weight": np.ones((64000, 1, 1, 1), np.float16),
+    }
+    with pytest.raises(ConversionError, match=r"of another shape: bn1.weight \(expected \[64000\]"):
+        read_pytorch(saved(tmp_path, tensors), SIZE)
 
 
 def test_swav_heads_beside_the_encoder_are_set_aside(tmp_path):
@@ -170,27 +233,14 @@ def test_swav_heads_beside_the_encoder_are_set_aside(tmp_path):
         "projection_head.1.num_batches_tracked": np.array(7, np.int64),
         "prototypes.weight": np.ones((6, 4), np.float32),
     }
-    converted = read_torchvision(saved(tmp_path, tensors | heads, prefix="module."), SIZE)
-    assert converted.skipped == ("`module.projection_head`", "`module.prototypes`")
+    converted = read_pytorch(saved(tmp_path, tensors | heads, prefix="module."), SIZE)
+    assert converted.skipped == (
+        "15 counters (`num_batches_tracked`)",
+        "`module.projection_head`",
+        "`module.prototypes`",
+    )
     np.testing.assert_array_equal(
         converted.encoder.get_layer("stem_bn").gamma.numpy(), tensors["bn1.weight"]
-    )
-
-
-def test_moco_queue_and_key_encoder_are_named_in_full(tmp_path):
-    tensors = torch_resnet.state_dict()
-    named = {f"module.encoder_q.{name}": value for name, value in tensors.items()}
-    named |= {
-        "module.queue": np.ones((4, 6), np.float32),
-        "module.queue_ptr": np.zeros(1, np.int64),
-    }
-    named |= {f"module.encoder_k.{name}": value for name, value in tensors.items()}
-    converted = read_torchvision(saved(tmp_path, named), SIZE, "module.encoder_q")
-    assert converted.skipped == (
-        "its last layer (`fc`)",
-        "`module.encoder_k`",
-        "`module.queue`",
-        "`module.queue_ptr`",
     )
 
 
@@ -233,14 +283,14 @@ def _without(tensors, name):
         ),
         (
             lambda t: {"fc.weight": t["fc.weight"]},
-            'expected torchvision\'s names, "layer1.0.conv1.weight"',
+            'expected torchvision\'s names of a ResNet, "layer1.0.conv1.weight"',
         ),
         (lambda t: {}, "found nothing"),
     ],
 )
 def test_wrong_torchvision_tensor_is_named_in_the_error(change, message, tmp_path):
     with pytest.raises(ConversionError, match=message):
-        read_torchvision(saved(tmp_path, change(torch_resnet.state_dict())), SIZE)
+        read_pytorch(saved(tmp_path, change(torch_resnet.state_dict())), SIZE)
 
 
 @pytest.mark.usefixtures("built_once")
@@ -251,7 +301,7 @@ def test_all_mistakes_are_reported_together(tmp_path):
     with pytest.raises(
         ConversionError, match=r"(?s)1 missing: bn1.weight.*1 unknown: extra.weight"
     ):
-        read_torchvision(saved(tmp_path, tensors), SIZE)
+        read_pytorch(saved(tmp_path, tensors), SIZE)
 
 
 def test_float16_and_float64_are_read(tmp_path):
@@ -260,7 +310,7 @@ def test_float16_and_float64_are_read(tmp_path):
         "bn1.weight": tensors["bn1.weight"].astype(np.float64),
         "bn1.bias": tensors["bn1.bias"].astype(np.float16),
     }
-    layer = read_torchvision(saved(tmp_path, stored), SIZE).encoder.get_layer("stem_bn")
+    layer = read_pytorch(saved(tmp_path, stored), SIZE).encoder.get_layer("stem_bn")
     np.testing.assert_array_equal(layer.gamma.numpy(), tensors["bn1.weight"])
     np.testing.assert_array_equal(layer.beta.numpy(), stored["bn1.bias"].astype(np.float32))
 
@@ -451,7 +501,7 @@ def converted(tmp_path_factory):
     """Returns the folder that the command wrote, and the tensors that it is from."""
     folder = tmp_path_factory.mktemp("converted")
     tensors = torch_resnet.state_dict()
-    assert main(["torchvision", str(saved(folder, tensors)), "--out", str(folder / "out")]) == 0
+    assert main(["pytorch", str(saved(folder, tensors)), "--out", str(folder / "out")]) == 0
     return folder / "out", tensors
 
 
@@ -500,28 +550,26 @@ def test_folder_has_card_and_config_and_no_temporary_files(converted):
 def test_error_has_a_message_and_leaves_no_folder(converted, tmp_path, capsys, monkeypatch):
     folder, tensors = converted
     path = saved(tmp_path, _without(tensors, "bn1.weight"))
-    assert main(["torchvision", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert main(["pytorch", str(path), "--out", str(tmp_path / "out")]) == 2
     assert "1 missing: bn1.weight" in capsys.readouterr().err
-    assert (
-        main(["torchvision", str(folder / ".." / "resnet.safetensors"), "--out", str(folder)]) == 2
-    )
+    assert main(["pytorch", str(folder / ".." / "resnet.safetensors"), "--out", str(folder)]) == 2
     assert (
         f"--out {folder}: expected a new or empty folder; it isn't empty" in capsys.readouterr().err
     )
     assert main(["deepmind", str(tmp_path / "none.pkl"), "--out", str(tmp_path / "out")]) == 2
     assert "expected a file; there is nothing there" in capsys.readouterr().err
-    assert main(["torchvision", str(folder / "config.json"), "--out", str(tmp_path / "out")]) == 2
-    assert "expected a safetensors file" in capsys.readouterr().err
+    assert main(["pytorch", str(folder / "config.json"), "--out", str(tmp_path / "out")]) == 2
+    assert "expected a file of torch.save or a safetensors file" in capsys.readouterr().err
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "safetensors", None)
-        assert main(["torchvision", str(path), "--out", str(tmp_path / "out")]) == 2
+        assert main(["pytorch", str(path), "--out", str(tmp_path / "out")]) == 2
     assert (
         capsys.readouterr().err
         == "safetensors isn't installed, which reads such a file: pip install safetensors\n"
     )
 
     line = [
-        "torchvision",
+        "pytorch",
         str(folder.parent / "resnet.safetensors"),
         "--out",
         str(tmp_path / "out"),
@@ -596,7 +644,7 @@ _LOADED = []
 def test_online_and_target_start_from_the_converted_encoder(loaded, converted):
     config = config_from(loaded)
     model = build_model(config)
-    start_from(model, starting_weights(config.encoder.weights, model.encoder, config.views))
+    start_from(model, starting_weights(config.encoder.weights, model.encoder, config))
     x = normalised(images(2, 32))
     expected = torch_resnet.representations(converted[1], x)
     np.testing.assert_allclose(model.encoder(x).numpy(), expected, atol=1e-4)
@@ -606,7 +654,7 @@ def test_online_and_target_start_from_the_converted_encoder(loaded, converted):
 def test_weights_of_a_folder_fit_another_image_size(loaded):
     config = config_from(loaded)
     encoder = build_config_encoder(config)
-    weights = starting_weights(str(loaded), encoder, config.views)
+    weights = starting_weights(str(loaded), encoder, config)
     assert weights.keys() == {layer.name for layer in encoder.layers if layer.weights}
     loaded_encoder = _LOADED[0].get_layer("resnet18")
     assert loaded_encoder.input_shape != encoder.input_shape
@@ -631,14 +679,14 @@ def test_weights_of_a_folder_fit_another_image_size(loaded):
         ({"normalization": "layer"}, "it lacks"),
         (
             {"weights": "nowhere"},
-            'expected an encoder.keras, or a folder that holds one; received "nowhere"',
+            r'expected an encoder.keras, or a folder that holds one, .*"imagenet"; received "nowhere"',
         ),
     ],
 )
 def test_weights_of_another_encoder_are_an_error(loaded, encoder, message):
     config = config_from(loaded, **encoder)
     with pytest.raises(ConfigError, match=f"encoder.weights: .*{message}"):
-        starting_weights(config.encoder.weights, build_config_encoder(config), config.views)
+        starting_weights(config.encoder.weights, build_config_encoder(config), config)
 
 
 def test_weights_for_another_mean_are_an_error(loaded):
@@ -648,7 +696,11 @@ def test_weights_for_another_mean_are_an_error(loaded):
         ConfigError,
         match=r"normalised with mean \[0.485, 0.456, 0.406\], and views.mean is \[0.5, 0.5, 0.5\]",
     ):
-        starting_weights(config.encoder.weights, build_config_encoder(config), views)
+        starting_weights(
+            config.encoder.weights,
+            build_config_encoder(config),
+            config.model_copy(update={"views": views}),
+        )
 
 
 def test_file_without_an_exported_encoder_is_an_error(converted, tmp_path):
@@ -660,7 +712,7 @@ def test_file_without_an_exported_encoder_is_an_error(converted, tmp_path):
         with pytest.raises(
             ConfigError, match=r"expected the encoder.keras of a run or a conversion"
         ):
-            starting_weights(str(tmp_path / name), encoder, config.views)
+            starting_weights(str(tmp_path / name), encoder, config)
 
 
 def test_weights_that_are_not_finite_are_an_error(converted, tmp_path):
@@ -681,7 +733,7 @@ def test_weights_that_are_not_finite_are_an_error(converted, tmp_path):
         ConfigError,
         match=r"encoder.weights: .*encoder.keras: expected .*; weights of it are not finite numbers",
     ):
-        starting_weights(str(tmp_path), build_config_encoder(config), config.views)
+        starting_weights(str(tmp_path), build_config_encoder(config), config)
 
 
 def item_holds_numbers(item: h5py.Group | h5py.Dataset) -> bool:

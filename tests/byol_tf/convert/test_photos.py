@@ -149,6 +149,6 @@ def test_torchvisions_resnets(name, pixels, tmp_path):
         }
     path = tmp_path / "resnet.safetensors"
     safetensors.numpy.save_file(tensors, path)
-    assert main(["torchvision", str(path), "--out", str(tmp_path / "out")]) == 0
+    assert main(["pytorch", str(path), "--out", str(tmp_path / "out")]) == 0
     saved = tf.saved_model.load(str(tmp_path / "out" / "encoder" / "1"))
     assert_close(f"torchvision's {name}", in_batches(saved.serve, pixels), theirs)

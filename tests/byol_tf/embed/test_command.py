@@ -223,7 +223,7 @@ def test_few_labels_predict_the_rest_and_can_be_extended(encoder, photos, tmp_pa
 
 def test_run_without_checkpoints_is_its_export(encoder, photos, tmp_path):
     """The digest changes with the files that determine the embeddings."""
-    from byol_tf.embed.encoder_files import encoder_files
+    from byol_tf.runs.encoder_files import encoder_files
 
     exported = tmp_path / "run" / "export"
     exported.mkdir(parents=True)
@@ -283,7 +283,7 @@ def test_output_that_is_closed_loses_no_embedding(encoder, photos, tmp_path):
 
 
 def test_two_commands_do_not_write_one_folder(encoder, photos, tmp_path, capsys):
-    from byol_tf.embed.encoder_files import encoder_files
+    from byol_tf.runs.encoder_files import encoder_files
 
     out = tmp_path / "out"
     arguments = ("--encoder", encoder, "--images", photos, "--out", out)

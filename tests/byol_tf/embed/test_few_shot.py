@@ -3,6 +3,7 @@
 import tracemalloc
 
 import numpy as np
+import pytest
 
 from byol_tf.embed import few_shot
 from byol_tf.embed.few_shot import fit_few_shot
@@ -28,14 +29,16 @@ def test_thirty_labels_classify_separable_clusters():
     np.testing.assert_allclose(result.probabilities.sum(axis=1), 1.0, rtol=1e-6)
     assert np.mean(result.probabilities.argmax(axis=1)[30:] == classes[30:]) > 0.93
     assert result.estimate.correct >= 27
-    assert result.estimate.low < result.estimate.correct / 30 <= result.estimate.high
+    low, high = result.estimate.accuracy.interval
+    assert low < result.estimate.correct / 30 <= high
 
 
 def test_interval_of_random_labels_contains_chance():
     features, _ = three_clusters(0.0)
     classes = np.random.default_rng(1).integers(0, 3, 200)
     estimate = fit_few_shot(features, labelled(classes, 60)).estimate
-    assert estimate.low < 1 / 3 < estimate.high
+    low, high = estimate.accuracy.interval
+    assert low < 1 / 3 < high
     assert (estimate.count, estimate.folds) == (60, 5)
     assert estimate.majority == np.bincount(classes[:60]).max() / 60
 
@@ -73,3 +76,13 @@ def test_blocks_do_not_change_results_and_bound_memory(monkeypatch):
     tracemalloc.stop()
     assert result.probabilities.shape == (20_000, 3)
     assert peak < 0.5 * features.nbytes  # all of them in float64 would be twice as much as there is
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_linear_layer_gives_the_same_probabilities(classes):
+    embeddings, targets = three_clusters(2.0, 60)
+    labels = {row: str(targets[row] % classes) for row in range(20)}
+    result = fit_few_shot(embeddings, labels)
+    powers = np.exp(embeddings @ result.kernel + result.bias)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(result.probabilities, expected, atol=1e-9)

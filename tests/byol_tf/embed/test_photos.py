@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from byol_tf.embed import photos, store
-from byol_tf.embed.encoder_files import EncoderFiles, encoder_files
 from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.embed.store import Store
+from byol_tf.runs.encoder_files import EncoderFiles, encoder_files
 from pipelines.sources import FlatImageFolder
 
 COUNT, NUMBERS = 96, 96_000

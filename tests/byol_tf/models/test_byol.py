@@ -389,7 +389,7 @@ class TestEncoders:
     def test_unknown_target_is_an_error(self):
         with pytest.raises(
             ValueError,
-            match='target: expected "ema", "online" or "online_with_gradient"; received '
+            match='target: expected "ema", "online", "online_with_gradient" or "teacher"; received '
             "'momentum'",
         ):
             tiny.model(target="momentum")

@@ -48,7 +48,11 @@ def images(count: int = 40, side: int = 32) -> ArrayImages:
 
 def built(config: Config, image_count: int = 40) -> BYOL:
     keras.utils.set_random_seed(config.seed)
-    model = build_model(config)
+    teacher = None
+    if config.objective.target == "teacher":  # of another width than the default's projections
+        pooling, widen = keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(24)
+        teacher = keras.Sequential([keras.Input((32, 32, 3)), pooling, widen])
+    model = build_model(config, teacher=teacher)
     compile_model(model, config, training_schedule(config, image_count))
     return model
 
@@ -56,6 +60,7 @@ def built(config: Config, image_count: int = 40) -> BYOL:
 # The others differ from these in numbers alone.
 QUICK = (
     "demo",
+    "distill",
     "stl10",
     "imagenet-gn-ws",
     "imagenet-modified-init",

@@ -16,7 +16,7 @@ from byol_tf.report.__main__ import main
 from byol_tf.runs.folder import RunFolder
 from tests.helpers import small_run
 
-CONFIG = small_run.CONFIG | {"probe": {"train_images": 100, "test_images": 60}}
+CONFIG = small_run.CONFIG | {"probe": {"train_images": 100, "test_images": 100}}
 
 
 class Page(HTMLParser):
@@ -68,7 +68,9 @@ def page_of(run: Path) -> Page:
 def run(tmp_path_factory) -> Path:
     """A finished run's folder without its training, and with a command that has to be quoted."""
     folder = small_run.write_run(tmp_path_factory.mktemp("report") / "run", CONFIG)
-    folder.result.write_text('{"system": "BYOL", "epochs": 1, "supervised_accuracy": 0.4}')
+    folder.result.write_text(
+        '{"system": "BYOL", "epochs": 1, "test_images": 898, "supervised_accuracy": 0.4}'
+    )
     environment = json.loads(folder.environment.read_text())
     folder.environment.write_text(
         json.dumps(environment | {"command": ["python", "-m", "x", "--set", "a=<b> & c"]})
@@ -94,13 +96,26 @@ def test_page_has_all_sections_of_a_run(run, capsys):
         "All settings",
     ]
     assert "tiny: BYOL, convnet on digits" in text
-    assert "40.0 points more than on the untrained network" in text
+    assert "The encoder has learned: linear probe 60.0%, untrained 20.0% (+40.0 points" in text
+    assert "In brackets: 95% interval, from 898 test images." in text
     assert "python -m x --set 'a=<b> & c'" in text
     assert len(page.sources) == 4  # this run has drawn neither curves nor views
     assert text.count("the run has drawn none") == 2
     for name in ("collapse", "neighbours", "map", "confusion"):
         with Image.open(run / "figures" / f"{name}.png") as image:
             assert image.width > 300
+
+
+def test_too_few_test_images_leave_no_map_and_no_confusions(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["probe"]["test_images"] = 40
+    (copy / "config.json").write_text(json.dumps(config))
+    assert main(["--run", str(copy)]) == 0
+    text = " ".join(page_of(copy).text)
+    assert "40 test images show nothing there" in text
+    assert "40 test images of 10 classes are too few to read one from" in text
 
 
 def test_neighbours_figure_shows_those_of_both_networks(monkeypatch):
@@ -171,7 +186,7 @@ def test_figures_of_a_collapsed_encoder(tmp_path):
     )
     collapse_figure(tmp_path / "collapse.png", [{"epoch": 0.0, "projection_std": 0.0}], analysis)
     neighbours_figure(tmp_path / "neighbours.png", analysis, 0, "untrained")
-    assert map_figure(tmp_path / "map.png", analysis, 0, "untrained")
+    map_figure(tmp_path / "map.png", analysis, 0, "untrained")
     confusion_figure(tmp_path / "confusion.png", analysis)
     assert len(list(tmp_path.glob("*.png"))) == 4
 

@@ -14,7 +14,7 @@ CONFIG = {"name": "small", "training": {"epochs": 3, "batch_size": 64}}
 
 
 def started(folder: RunFolder, skipped=()) -> RunFolder:
-    folder.begin(json.dumps(CONFIG), ["byol-train", "--config", "x.json"], "f1n9e2", skipped)
+    folder.begin(json.dumps(CONFIG), ["byol", "train", "--config", "x.json"], "f1n9e2", skipped)
     return folder
 
 
@@ -23,7 +23,7 @@ def test_files_of_a_start(tmp_path):
     folder = started(RunFolder(tmp_path / "run"), skipped)
     assert folder.saved_config() == CONFIG
     facts = json.loads(folder.environment.read_text())
-    assert facts["command"] == ["byol-train", "--config", "x.json"]
+    assert facts["command"] == ["byol", "train", "--config", "x.json"]
     assert facts["data_fingerprint"] == "f1n9e2"
     assert {"numpy", "keras"} <= set(facts["packages"])
     assert facts["python"].startswith("3.")

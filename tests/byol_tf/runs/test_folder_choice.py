@@ -46,7 +46,7 @@ def config(root: Path, name: str = "small", **training) -> dict:
 
 
 def started(folder: RunFolder, config: dict) -> RunFolder:
-    folder.begin(json.dumps(config), ["byol-train", "--config", "x.json"], "f1n9e2", ())
+    folder.begin(json.dumps(config), ["byol", "train", "--config", "x.json"], "f1n9e2", ())
     return folder
 
 

@@ -12,6 +12,7 @@ from byol_tf.runs.summary import read_facts, verdict
 
 HEAD = "epoch,loss,probe_accuracy,knn_accuracy,projection_std,projection_cosine,effective_rank\n"
 LEARNED = HEAD + "0,,0.2,0.1,0.5,0.5,50\n1,2,,,0.6,0.4,40\n2,1.5,0.6,0.5,0.7,0.3,30\n"
+EIGHT_OF_THIRTY = LEARNED.replace("0.2,0.1", "0.23333,0.2").replace("0.6,0.5", "0.26667,0.2")
 
 
 def run(
@@ -36,46 +37,59 @@ def run(
     [
         (
             LEARNED,
-            {"supervised_accuracy": 0.4},
+            {"supervised_accuracy": 0.4, "test_images": 1000},
             [
-                "The encoder has learned: a linear classifier on the frozen encoder is right for "
-                "60.0% of the test images, 40.0 points "
-                "more than on the untrained network (20.0%).",
-                "That is 20.0 points more than the same network trained from scratch on the same "
-                "labels (40.0%).",
+                "The encoder has learned: linear probe 60.0%, untrained 20.0% (+40.0 points, 95% "
+                "interval +36.0 to +43.8); nearest neighbours 50.0%, untrained 10.0% (",
+                "The linear probe is better than the same network trained from scratch on the same "
+                "labels (40.0%): +20.0 points, 95% interval +15.7 to +24.2.",
                 "There is no sign of collapse (std of projections 0.70, where 1 is scattered "
                 "and 0 collapsed; effective rank 30.0).",
             ],
         ),
         (
             LEARNED,
-            {"supervised_accuracy": 0.65},
-            ["trained from scratch on the same labels does better, by 5.0 points (65.0%)."],
+            {"supervised_accuracy": 0.65, "test_images": 1000},
+            [
+                "The linear probe is worse than the same network trained from scratch",
+                ": -5.0 points",
+            ],
         ),
         (
             LEARNED,
-            {"supervised_accuracy": 0.605},
+            {"supervised_accuracy": 0.605, "test_images": 1000},
             [
-                "The same network trained from scratch on the same labels does about as well "
-                "(60.5%)."
+                "Whether it is better than the same network trained from scratch on the same labels "
+                "(60.5%) can't be told with 1,000 test images."
             ],
         ),
         (
-            LEARNED.replace("0.6,0.5", "0.205,0.5"),
-            {},
+            EIGHT_OF_THIRTY,
+            {"test_images": 30},
             [
-                "The encoder has gained next to nothing",
-                "for 20.5% of the test images, and for 20.0% on the untrained network; a "
-                "difference of less than 3.6 points",
+                "Whether the encoder has learned can't be told with 30 test images: linear probe "
+                "26.7%, untrained 23.3% (+3.3 points, 95% interval -18.2 to +24.5); nearest"
             ],
+        ),
+        (
+            EIGHT_OF_THIRTY,
+            None,
+            ["Whether the encoder has learned can't be told without the number of test images"],
+        ),
+        (
+            LEARNED.replace("0.6,0.5", "0.15,0.1"),
+            {"test_images": 1000},
+            ["Training has made the encoder worse: linear probe 15.0%, untrained 20.0% (-5.0"],
         ),
         (
             LEARNED.replace("0.6,0.5", "0.15,0.5"),
-            {},
-            [
-                "Training has made the encoder worse",
-                "5.0 points less than on the untrained network",
-            ],
+            {"test_images": 1000},
+            ["The measures disagree on whether the encoder has learned: linear probe 15.0%"],
+        ),
+        (
+            LEARNED.replace("0.6,0.5", "0.2,0.5"),
+            {"test_images": 1000},
+            ["The encoder has learned: linear probe 20.0%, untrained 20.0% (+0.0 points"],
         ),
         (
             LEARNED.replace("0.7,0.3,30", "0.01,0.999,3"),
@@ -113,9 +127,11 @@ def test_skipped_photos_are_counted(tmp_path):
 
 
 def test_start_from_other_weights_is_named(tmp_path):
-    facts = read_facts(run(tmp_path, result={}, overrides=["encoder.weights=encoder.keras"]))
+    facts = read_facts(
+        run(tmp_path, result={"test_images": 9}, overrides=["encoder.weights=encoder.keras"])
+    )
     assert facts.start == "at its start"
-    assert "more than on the network it started from (20.0%)" in verdict(facts)[0]
+    assert "linear probe 60.0%, at its start 20.0%" in verdict(facts)[0]
 
 
 def test_differences_from_the_recipe_are_listed():

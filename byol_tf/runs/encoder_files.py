@@ -4,11 +4,15 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from byol_tf.errors import EmbedError, describe_path
 from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.files import check_fits_memory, newest_version
 from byol_tf.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,22 @@ class EncoderFiles:
     is_run: bool
     digest: str
 
+    def load(self) -> "keras.Model":
+        """Loads the model from uint8 images `[N, H, W, 3]` to float32 `[N, d]`, in float32.
+
+        Raises:
+            ProtocolError: if it isn't an encoder, or might do more than compute.
+            ConfigError: if a run's config can't be read.
+        """
+        from byol_tf.config.loading import load_config
+        from byol_tf.models.inference import exported_form
+        from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
+
+        if not self.is_run:
+            return load_encoder_file(self.path)
+        folder = RunFolder(self.path)
+        return exported_form(load_run_encoder(load_config(folder.config), folder))
+
 
 def encoder_files(text: str) -> EncoderFiles:
     """Finds the encoder in a run folder, an export, a converted folder or one of their files.
@@ -39,7 +59,7 @@ def encoder_files(text: str) -> EncoderFiles:
     """
     path = Path(text).expanduser()
     if os.path.isfile(path):
-        return EncoderFiles(path, False, _digest([path]))
+        return EncoderFiles(path, False, files_digest([path]))
     if not os.path.isdir(path):
         raise EmbedError(
             f"--encoder {text}: expected a run folder, the folder of a SavedModel or a .keras "
@@ -54,21 +74,24 @@ def encoder_files(text: str) -> EncoderFiles:
 def _in_folder(text: str, path: Path) -> EncoderFiles:
     if (path / "saved_model.pb").is_file():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        return EncoderFiles(path, False, _digest(files))
+        return EncoderFiles(path, False, files_digest(files))
     run = RunFolder(path)
     checkpoints = list_checkpoints(run.checkpoints) if run.config.is_file() else []
     if checkpoints:
-        return EncoderFiles(path, True, _digest([run.config, *sorted(checkpoints[-1].iterdir())]))
+        return EncoderFiles(
+            path, True, files_digest([run.config, *sorted(checkpoints[-1].iterdir())])
+        )
     for exported in (path / "encoder.keras", run.export / "encoder.keras"):
         if exported.is_file():
-            return EncoderFiles(exported, False, _digest([exported]))
+            return EncoderFiles(exported, False, files_digest([exported]))
     raise EmbedError(
         f"--encoder {text}: expected a run folder with a checkpoint or an export, the folder of a "
         "SavedModel or a .keras file; that folder holds none of them"
     )
 
 
-def _digest(files: list[Path]) -> str:
+def files_digest(files: list[Path]) -> str:
+    """Returns the SHA-256 in hexadecimal of some files' names and contents."""
     digest = hashlib.sha256()
     for path in files:
         try:
