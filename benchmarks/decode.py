@@ -69,7 +69,9 @@ def measure(height: int, width: int, size: int, batch: int, pairs: int, batches:
         whole = LazyImages(len(images), images.__getitem__)
         sides = {
             "keras_cv": _side(
-                lambda: view_batches(images, policies, size, batch, _SEED, (0.5,) * 3, (0.5,) * 3)
+                lambda: view_batches(
+                    images, policies, size, batch, _SEED, *((0.5,) * 3,) * 2, engine="keras_cv"
+                )
             ),
             "crops_of_whole": _side(lambda: crop_batches(whole, policies, size, batch, _SEED)),
             "crops": _side(lambda: crop_batches(images, policies, size, batch, _SEED)),

@@ -57,7 +57,8 @@ def fit(engine: str, encoder: str, size: int, batch: int) -> Side:
             FusedViews(policy, size, view, _MEAN, _STD) for view, policy in enumerate(policies)
         ]
     else:
-        stream, views = view_batches(images, policies, size, batch, 0, _MEAN, _STD), None
+        views = None
+        stream = view_batches(images, policies, size, batch, 0, _MEAN, _STD, engine=engine)
     model = BYOL(build_encoder(encoder, size), views=views)
     model.compile(build_optimizer("sgd", WarmupSchedule(1e-4, 1000)))
     callbacks = [TargetUpdate(cosine_tau(0.99, 1000)), Throughput(batch), clock := _Clock()]
@@ -115,7 +116,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
     parser.add_argument(
-        "--engine", choices=("fused", "keras_cv"), default="fused", help="as views.engine"
+        "--engine",
+        choices=("fused", "keras", "keras_cv"),
+        default="fused",
+        help="as views.engine",
     )
     parser.add_argument("--steps", type=int, default=8, help="of each side in a pair")
     parser.add_argument("--pairs", type=int, default=5)

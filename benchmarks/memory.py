@@ -106,7 +106,7 @@ def main() -> None:
     """Parses the command line and prints the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--engine", choices=("keras_cv", "fused"), default="keras_cv")
+    parser.add_argument("--engine", choices=("keras", "keras_cv", "fused"), default="keras")
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument(
         "--of",

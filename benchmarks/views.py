@@ -1,10 +1,10 @@
 """`python -m benchmarks.views`: throughput of the engines that make views.
 
-Images per second, each with both views of the BYOL recipe, from uint8 images in memory: keras-cv in
-tf.data (host views), fused views in tf.data, called directly, and compiled as a whole. They take
-turns; ratios are the medians of the rounds. With `--peer` also torchvision + PIL in two DataLoader
-workers, and kornia. The images are tiles of scikit-learn's two photographs, on which it also prints
-how far linear views lie from exact ones, in [0, 1].
+Images per second, each with both views of the BYOL recipe, from uint8 images in memory: layers of
+keras-cv and of Keras in tf.data (host views), fused views in tf.data, called directly, and compiled
+as a whole. They take turns; ratios are the medians of the rounds. With `--peer` also torchvision +
+PIL in two DataLoader workers, and kornia. The images are tiles of scikit-learn's two photographs,
+on which it also prints how far linear views lie from exact ones, in [0, 1].
 """
 
 import argparse
@@ -24,7 +24,7 @@ from benchmarks.peers import Peer
 from benchmarks.turns import Side, median_ratio, rounded, take_turns, timed
 from pipelines.policy import kernel_size, preset
 from pipelines.views.fused import FusedViews
-from pipelines.views.keras_cv import HostViews
+from pipelines.views.host import HostViews
 from pipelines.views.random_params import sample_params
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -108,12 +108,12 @@ def _calls(images: np.ndarray, batch: int, views: Callable) -> Side:
 def sides_of(images: np.ndarray, batch: int) -> dict[str, Side]:
     """Returns our own engines."""
     size = images.shape[1]
-    host = [HostViews(policy, size) for policy in preset("byol")]
     mean, std = tf.constant(_MEAN), tf.constant(_STD)
 
-    def keras_cv(images: tf.Tensor, params: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return tuple(
-            (views(images, params[:, view]) - mean) / std for view, views in enumerate(host)
+    def host(engine):
+        makers = [HostViews(policy, size, engine) for policy in preset("byol")]
+        return lambda images, params: tuple(
+            (maker(images, params[:, view]) - mean) / std for view, maker in enumerate(makers)
         )
 
     def fused(dtype, exact=False):
@@ -124,7 +124,8 @@ def sides_of(images: np.ndarray, batch: int) -> dict[str, Side]:
         return tf.function(views, jit_compile=jit_compile, autograph=False)
 
     return {
-        "keras_cv": _stream(images, batch, function(keras_cv)),
+        "keras_cv": _stream(images, batch, function(host("keras_cv"))),
+        "keras": _stream(images, batch, function(host("keras"))),
         "fused_in_tf_data": _stream(images, batch, function(fused("float32"))),
         "fused": _calls(images, batch, function(fused("float32"))),
         "fused_xla": _calls(images, batch, function(fused("float32"), jit_compile=True)),
@@ -160,7 +161,9 @@ def measure(size: int, batch: int, pairs: int, seconds: float, peer: bool) -> di
     }
     for base in ("keras_cv", *peers):
         result[f"against_{base}"] = {
-            name: median_ratio(speeds, name, base) for name in speeds if name.startswith("fused")
+            name: median_ratio(speeds, name, base)
+            for name in speeds
+            if name.startswith(("keras", "fused")) and name != base
         }
     if peers:
         result["versions"] = {

@@ -3,12 +3,16 @@
 import contextlib
 import logging
 import os
+import shutil
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 _PACKAGES = ("byol_tf", "pipelines")
 _FIRST_PROGRESS_SECONDS, _PROGRESS_SECONDS = 3.0, 10.0
+_STATUS_SECONDS = 0.1
 
 
 def configure_logging(level: int = logging.INFO) -> None:
@@ -58,11 +62,98 @@ def ignore_output_errors() -> None:
             setattr(sys, name, _TolerantStream(stream))
 
 
-class ProgressLog:
-    """Logs the progress of long work: a line after 3 s, then every 10 s, and one at its end.
+class _StatusLine:
+    """The last line of a terminal, which is rewritten in place.
 
-    Called with (a description of the work, number of images done, their total number), as
-    `pipelines.sources` does while it reads images.
+    Attributes:
+        lock: held by whoever writes to the terminal, as several threads may.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        """Shows a text in place of the one before, cut at the terminal's width."""
+        with self.lock:
+            self._write(f"{_ERASE}{text[: shutil.get_terminal_size().columns - 1]}")
+            self._shown = True
+
+    def clear(self) -> None:
+        """Removes the text."""
+        with self.lock:
+            if self._shown:
+                self._shown = False
+                self._write(_ERASE)
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+_ERASE = "\r\x1b[K"
+_status = _StatusLine()
+
+
+def on_terminal() -> bool:
+    """Returns whether stdout is a terminal on which a line can be rewritten."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def show_status(text: str) -> None:
+    """Shows a text as the terminal's last line until something else is written.
+
+    Shows nothing where stdout is no terminal.
+    """
+    if on_terminal():
+        _status.show(text)
+
+
+def bar(share: float, width: int = 20) -> str:
+    """Returns a bar of characters that is filled by a share, from 0 to 1."""
+    full, empty = "━─" if "utf" in (sys.stdout.encoding or "").lower() else "=-"
+    filled = int(share * width)
+    return full * filled + empty * (width - filled)
+
+
+@contextlib.contextmanager
+def activity(text: str, logger: logging.Logger | None = None) -> Iterator[None]:
+    """Shows in a terminal for how long some work takes.
+
+    Args:
+        text: what is being done.
+        logger: that also gets the text, as a line that stays; or None.
+    """
+    if logger is not None:
+        logger.info("%s", text)
+    if not on_terminal():
+        yield
+        return
+    start, done = time.monotonic(), threading.Event()
+
+    def show_seconds() -> None:
+        while not done.wait(1.0):
+            show_status(f"{text}  {time.monotonic() - start:.0f} s")
+
+    if logger is None:
+        show_status(text)
+    thread = threading.Thread(target=show_seconds, name="activity", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        _status.clear()
+
+
+class ProgressLog:
+    """Reports the progress of long work, and its end in a line.
+
+    In a terminal a bar; elsewhere a line after 3 s and then every 10 s. Called with (a description
+    of the work, number of images done, their total number), as `pipelines.sources` does while it
+    reads images.
 
     Args:
         logger: that the lines go to.
@@ -70,20 +161,25 @@ class ProgressLog:
 
     def __init__(self, logger: logging.Logger):
         self._logger = logger
-        self._start = time.monotonic()
-        self._next = self._start + _FIRST_PROGRESS_SECONDS
+        self._work, self._last_call = "", time.monotonic()
 
     def __call__(self, work: str, done: int, total: int) -> None:
-        """Logs a line if one is due."""
+        """Shows the progress, or logs a line if one is due."""
         now = time.monotonic()
+        if work != self._work:
+            self._work, self._start = work, self._last_call
+            self._next = self._start + (0 if on_terminal() else _FIRST_PROGRESS_SECONDS)
+        self._last_call = now
         if done == total:
             self._logger.info("%s: %s", work, counted(total, "image"))
         elif now >= self._next and done:
-            left = (now - self._start) / done * (total - done)
-            self._logger.info(
-                "%s: %s of %s images, %s", work, f"{done:,}", f"{total:,}", time_left(left)
-            )
-            self._next = now + _PROGRESS_SECONDS
+            left = time_left((now - self._start) / done * (total - done))
+            if on_terminal():
+                show_status(f"{work}  {bar(done / total)}  {done:,}/{total:,}  {left}")
+                self._next = now + _STATUS_SECONDS
+            else:
+                self._logger.info("%s: %s of %s images, %s", work, f"{done:,}", f"{total:,}", left)
+                self._next = now + _PROGRESS_SECONDS
 
 
 def time_left(seconds: float) -> str:
@@ -109,7 +205,9 @@ class _TolerantStream:
 
     def write(self, text: str) -> int:
         """Writes the text as far as the stream takes it; returns its length."""
-        with contextlib.suppress(OSError):
+        with _status.lock, contextlib.suppress(OSError):
+            if not text.startswith(_ERASE):
+                _status.clear()
             self._stream.write(text)
         return len(text)
 

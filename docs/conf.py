@@ -11,6 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # this tree, wherever Sphinx is called from
 
+from sphinx.util.inspect import signature, stringify_signature
+
 from byol_tf import __version__
 
 project = "byol_tf"
@@ -62,6 +64,16 @@ def fences_to_blocks(
     lines[:] = result
 
 
+def signature_of_init(
+    _app: object, what: str, _name: str, obj: type, _options: object, given: str, _result: str
+) -> tuple[str, None] | None:
+    """Returns the signature of a class's `__init__`, where Keras' `__new__` hides it."""
+    if what == "class" and given == "(*args, **kwargs)":
+        return stringify_signature(signature(obj.__init__, bound_method=True)), None
+    return None
+
+
 def setup(app: object) -> None:
-    """Registers the conversion before Napoleon's, which reads what it leaves."""
+    """Registers both; the first before Napoleon's conversion, which reads what it leaves."""
     app.connect("autodoc-process-docstring", fences_to_blocks, priority=100)
+    app.connect("autodoc-process-signature", signature_of_init)

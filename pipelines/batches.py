@@ -12,8 +12,9 @@ import tensorflow as tf
 from pipelines.policy import ViewPolicy
 from pipelines.sampling import Order
 from pipelines.sources import Images
+from pipelines.views.host import HostViews
+from pipelines.views.host_colors import HostEngine
 from pipelines.views.host_crops import read_crops, resize_crop
-from pipelines.views.keras_cv import HostViews
 from pipelines.views.random_params import sample_params
 
 _PREFETCH = 4
@@ -124,8 +125,9 @@ def view_batches(
     first_step: int = 0,
     worker: int = 0,
     workers: int = 1,
+    engine: HostEngine = "keras",
 ) -> tf.data.Dataset:
-    """Returns endless batches of views, made on the host by keras-cv.
+    """Returns endless batches of views, made on the host.
 
     Args:
         images: the set to learn from. Where all have one shape, views are made batch by batch, else
@@ -139,11 +141,13 @@ def view_batches(
         first_step: the step to begin at.
         worker: which part of each batch is read, counted from 0.
         workers: number of equal parts of each batch.
+        engine: whose layers do the colour operations, `keras` or `keras_cv`.
 
     Returns:
         A dataset of (view1, view2, ...), each float32 `[batch_size / workers, size, size, 3]`.
 
     Raises:
+        ImportError: the engine is `keras_cv` and keras-cv can't be imported.
         ValueError: there are fewer images than a batch holds, or the workers don't divide a batch.
 
     Example:
@@ -153,7 +157,7 @@ def view_batches(
         ```
     """
     order = Order(len(images), batch_size, seed, worker, workers)
-    engines = [HostViews(policy, size) for policy in policies]
+    makers = [HostViews(policy, size, engine) for policy in policies]
 
     def normalized(views: tf.Tensor) -> tf.Tensor:
         return (views - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
@@ -161,19 +165,17 @@ def view_batches(
     @tf.autograph.experimental.do_not_convert
     def make_batch(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
         epoch, positions, indices = order.at(step)
-        params = sample_params(seed, len(engines), epoch, positions)
+        params = sample_params(seed, len(makers), epoch, positions)
         batch = _read(images, indices)
-        return tuple(
-            normalized(engine(batch, params[:, view])) for view, engine in enumerate(engines)
-        )
+        return tuple(normalized(maker(batch, params[:, view])) for view, maker in enumerate(makers))
 
     @tf.autograph.experimental.do_not_convert
     def make_crops(epoch: tf.Tensor, position: tf.Tensor, index: tf.Tensor) -> tuple:
-        params = sample_params(seed, len(engines), epoch, position[None])
+        params = sample_params(seed, len(makers), epoch, position[None])
         crops = read_crops(images, index, policies, params)
         resized = (
-            engine.resize_one(crop, params[:, view])
-            for view, (engine, crop) in enumerate(zip(engines, crops, strict=True))
+            maker.resize_one(crop, params[:, view])
+            for view, (maker, crop) in enumerate(zip(makers, crops, strict=True))
         )
         return (*resized, params[0])
 
@@ -181,8 +183,8 @@ def view_batches(
     def augment_crops(*crops_and_params: tf.Tensor) -> tuple[tf.Tensor, ...]:
         *crops, params = crops_and_params
         return tuple(
-            normalized(engine.augment(crop, params[:, view]))
-            for view, (engine, crop) in enumerate(zip(engines, crops, strict=True))
+            normalized(maker.augment(crop, params[:, view]))
+            for view, (maker, crop) in enumerate(zip(makers, crops, strict=True))
         )
 
     if images.shape is not None:

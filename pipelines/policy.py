@@ -1,6 +1,6 @@
 """View policies: probabilities and strengths of augmentations, and each paper's preset.
 
-A policy is data. The engines that apply it (`views/fused.py`, `views/keras_cv.py`) read nothing
+A policy is data. The engines that apply it (`views/fused.py`, `views/host.py`) read nothing
 else, so they can be compared number by number. Every number has the meaning that it has in the
 papers; engines translate it to their library's conventions.
 """

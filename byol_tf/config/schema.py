@@ -101,7 +101,8 @@ class Data(Section):
 
     source: Literal[*SOURCES]  # type: ignore[valid-type]  # the names of the registry
     """`textures`: generated from the seed, nothing to download; `digits`: scikit-learn's
-    handwritten digits; `folder`: your own photos; the others: TFDS."""
+    handwritten digits; `folder`: your own photos; `arrays`: images given in Python, to
+    `Experiment`; the others: TFDS."""
     root: FilePath | None = None
     """`folder`: the folder of photos, or a `.txt`, `.csv` or `.tsv` file that lists them, with or
     without classes (docs/photos.md). TFDS sources: the folder of prepared data sets (default:
@@ -138,17 +139,18 @@ class Views(Section):
     preset: Literal["byol", "stl10", "simclr", "simsiam", "none"] = "byol"
     """`byol`: the BYOL paper's two policies; `stl10`: the STL-10 paper's, `simclr` and `simsiam`:
     theirs, the same for both; `none`: no augmentation."""
-    engine: Literal["keras_cv", "fused"] = "keras_cv"
-    """`keras_cv`: KerasCV's layers, in tf.data; `fused`: matrix products inside the training step,
-    on the accelerator, from uint8 images, or from uint8 crops made in tf.data if the images have
-    several sizes. Both use the same random parameters."""
+    engine: Literal["keras", "keras_cv", "fused"] = "keras"
+    """What makes the views, all from the same random parameters. `keras`: layers of Keras, in
+    tf.data; `keras_cv`: the same operations by layers of KerasCV, which needs Keras 3.15 or
+    earlier; `fused`: matrix products inside the training step, on the accelerator, from uint8
+    images, or from uint8 crops made in tf.data if the images have several sizes."""
     placement: Literal["step", "host"] = "step"
     """Where `fused` makes views: `step`, inside the training step, so that only uint8 images are
     copied to the accelerator; `host`, in tf.data."""
     exact: bool = False
     """`fused` only: pixels are clipped after every operation, and saturation and hue are those of
-    HSV, as in the papers' code and `keras_cv`. Otherwise colour operations are linear and clipped
-    once: faster."""
+    HSV, as in the papers' code and the other engines. Otherwise colour operations are linear and
+    clipped once: faster."""
     first: ViewPolicy = ViewPolicy()
     """Policy of the first view: only the keys that differ from the preset."""
     second: ViewPolicy = ViewPolicy()

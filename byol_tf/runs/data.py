@@ -4,9 +4,11 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf.config.schema import Config
+from byol_tf.errors import ConfigError
 from byol_tf.models.from_config import fused_views, view_policies, views_in_step
 from pipelines.batches import crop_batches, image_batches, view_batches
 from pipelines.sources import Images, Source, balanced_indices, subset
+from pipelines.views.host_colors import host_colors
 
 COLLAPSE_IMAGES = 512
 """Images that collapse is measured on: as many as ResNet-18's representation has features, so that
@@ -60,6 +62,15 @@ def sample_pretrain_images(config: Config, source: Source, count: int = COLLAPSE
     return subset(source.pretrain, np.sort(order[:count]))
 
 
+def check_view_engine(config: Config) -> None:
+    """Raises `ConfigError` if keras-cv makes the views of a config and can't be imported."""
+    if config.views.engine != "fused":
+        try:
+            host_colors(config.views.engine)
+        except ImportError as error:
+            raise ConfigError([str(error)]) from error
+
+
 def train_batches(
     config: Config, images: Images, first_step: int = 0, worker: int = 0, workers: int = 1
 ) -> tf.data.Dataset:
@@ -85,9 +96,17 @@ def train_batches(
     views, batch_size, seed = config.views, config.training.batch_size, config.seed
     policies = view_policies(config)
     position = {"first_step": first_step, "worker": worker, "workers": workers}
-    if views.engine == "keras_cv":
+    if views.engine != "fused":
         return view_batches(
-            images, policies, views.size, batch_size, seed, views.mean, views.std, **position
+            images,
+            policies,
+            views.size,
+            batch_size,
+            seed,
+            views.mean,
+            views.std,
+            **position,
+            engine=views.engine,
         )
     cropped = images.shape is None
     if cropped:

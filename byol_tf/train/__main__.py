@@ -29,7 +29,7 @@ from byol_tf.config.loading import absolute_paths, load_config, recipes, resolve
 from byol_tf.config.schema import Config
 from byol_tf.devices import Cluster, prepare_environment, read_cluster
 from byol_tf.errors import Interrupted, RunStopped
-from byol_tf.logs import configure_logging
+from byol_tf.logs import activity, configure_logging
 from byol_tf.runs.folder import RESULT_FIGURES, RunFolder
 from byol_tf.runs.folder_choice import choose_folder, claimed_folder
 from byol_tf.runs.lock import RunLock
@@ -98,6 +98,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="start a new run in a new numbered folder, even if there is one of this config",
     )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the result as JSON on the last line, in a terminal too",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     parser.add_argument(
         "--explain",
@@ -145,6 +150,8 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
                 result = _train(config, folder, workers, options, arguments)
     if result is not None:
         print(closing_text(result, folder))
+        if options.json or not sys.stdout.isatty():
+            print(json.dumps(result))
     return 0
 
 
@@ -154,7 +161,8 @@ def _check_photos(config: Config) -> None:
         from byol_tf.runs.sources import source_options
         from pipelines.sources import plan_source
 
-        plan_source(**source_options(config))
+        with activity(f"looking for photos in {config.data.root}"):
+            plan_source(**source_options(config))
 
 
 def _dry_run(config: Config, folder: RunFolder) -> int:
@@ -193,9 +201,7 @@ def _train(
     experiment = Experiment(config, folder.root, workers, report_interrupt)
     print(experiment.plan())
     try:
-        result = experiment.run(
-            [*program("train").split(), *arguments], verbose=1 if sys.stdout.isatty() else 2
-        )
+        result = experiment.run([*program("train").split(), *arguments])
     except Interrupted as stopped:
         report_interrupt(stopped)
         raise

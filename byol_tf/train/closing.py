@@ -1,6 +1,5 @@
 """The text that closes a run: accuracies before and after training, and what to do next."""
 
-import json
 import os
 import shlex
 import textwrap
@@ -14,15 +13,13 @@ from byol_tf.runs.summary import ACCURACIES
 
 
 def closing_text(result: dict[str, Any], folder: RunFolder) -> str:
-    """Returns the table, the next commands, and on the last line the result as JSON.
+    """Returns the table, and the next commands.
 
     Args:
         result: the content of `result.json`.
         folder: of the run.
     """
-    return "\n".join(
-        ["", *_table(result), "", *_next_steps(folder), "", json.dumps(result)],
-    )
+    return "\n".join(["", *_table(result), "", *_next_steps(folder), ""])
 
 
 def _table(result: dict[str, Any]) -> list[str]:
@@ -56,23 +53,18 @@ def _table(result: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"  {counted(result['epochs'], 'epoch')}, {counted(result['steps'], 'step')}, "
-        f"{result['images_per_second']:,.0f} images/s"
-        + (f", spread of projections {spread}" if spread else ""),
+        f"{result['images_per_second']:,.0f} images/s",
+        *([f"  spread of projections {spread}"] if spread else []),
     ]
 
 
 def _next_steps(folder: RunFolder) -> list[str]:
     run = shlex.quote(os.fspath(folder.root))
     report = f"{run}/report.html" if folder.report.exists() else f"{program('report')} --run {run}"
-    saved_model = os.fspath(folder.saved_model)
     return [
         f"  look:  {report}",
-        f"         {run}/figures/curves.png, {run}/figures/views.png",
         f"         tensorboard --logdir {run}/logs",
-        f"  use:   encoder = tf.saved_model.load({saved_model!r}); encoder.serve(images)  # uint8 "
-        "[N, H, W, 3]",
-        f"         {program('embed')} --encoder {run} --images DIR  # similar photos; labels "
-        "from a handful",
-        f"         {program('export')} --run {run} --format all  # also LiteRT and ONNX; "
-        f"{run}/export/USAGE.md",
+        f"  use:   {program('embed')} --encoder {run} --images DIR",
+        f"         {program('export')} --run {run} --format all",
+        f"         {run}/export/USAGE.md",
     ]

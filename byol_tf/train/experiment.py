@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from byol_tf.config.loading import absolute_paths, resolved_json
+from byol_tf.config.loading import absolute_paths, given_config, resolved_json
 from byol_tf.config.schedule import Schedule, check_batch, training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy, set_precision, set_seeds
@@ -25,14 +25,16 @@ from byol_tf.errors import (
     RunStopped,
     SavesFailed,
 )
+from byol_tf.logs import activity
 from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, TauSchedule, tau_schedule
-from byol_tf.models.from_config import build_model, compile_model
+from byol_tf.models.from_config import GivenEncoder, build_model, compile_model
 from byol_tf.models.inference import inference_model
 from byol_tf.native_output import move_native_log
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints
-from byol_tf.runs.data import probe_images, sample_pretrain_images, train_batches
+from byol_tf.runs.data import check_view_engine, probe_images, sample_pretrain_images, train_batches
+from byol_tf.runs.encoders import save_architecture
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.folder_choice import check_same_run
 from byol_tf.runs.lock import RunLock
@@ -43,6 +45,7 @@ from byol_tf.train.callbacks.collapse import Collapse, CollapseAlarm
 from byol_tf.train.callbacks.history import History
 from byol_tf.train.callbacks.monitors import DataWait, StepMonitor
 from byol_tf.train.callbacks.probe import Probe
+from byol_tf.train.callbacks.progress import Progress
 from byol_tf.train.callbacks.throughput import Throughput
 from byol_tf.train.callbacks.view_samples import ViewPictures
 from byol_tf.train.data import open_images
@@ -61,7 +64,7 @@ from byol_tf.train.signals import SignalWatch
 from byol_tf.train.start import ResumePoint, broadcast_state, initialize_or_resume
 from byol_tf.train.teacher import Teacher, check_teacher, load_teacher
 from byol_tf.train.tensorboard import EventLog, show_config
-from pipelines.sources import Source
+from pipelines.sources import GivenImages, Source
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,8 @@ class Experiment:
         >>> print(experiment.plan())
         >>> result = experiment.run()
 
+    Resuming a run that had an encoder, images or callbacks from Python takes the same ones again.
+
     Args:
         config: of the run.
         run_dir: the run folder; it needn't exist.
@@ -88,8 +93,16 @@ class Experiment:
             in this process alone.
         on_interrupt: called before the process is ended after a signal while its main thread waits
             for a disk and can't raise `Interrupted`.
+        encoder: in place of `config.encoder`: a built model, of which the run trains a copy; or a
+            function that is called with `image_size` and returns one. See docs/encoders.md.
+        images: in place of `config.data`: uint8 `[N, H, W, 3]`; or "unlabelled", "train" and "test"
+            -> such an array, with integer labels as a pair `(images, labels)`.
+        callbacks: those of one's own, which run on the chief, at an epoch's end before its
+            checkpoint is saved. Their logs have what byol_tf measured; their own state isn't saved.
 
     Attributes:
+        config: with `encoder.name` "keras.Model" for an encoder, and `data.source` "arrays" for
+            images from Python.
         folder: the run folder.
         workers: the workers of the run, from `prepare` on.
         source: the images, from `prepare` on.
@@ -111,8 +124,14 @@ class Experiment:
         run_dir: str | os.PathLike[str],
         workers: Workers | None = None,
         on_interrupt: Callable[[Interrupted], object] = lambda stopped: None,
+        *,
+        encoder: GivenEncoder | None = None,
+        images: GivenImages | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ):
-        self.config, self.folder, self.on_interrupt = config, RunFolder(Path(run_dir)), on_interrupt
+        self.config = given_config(config, encoder is not None, images is not None)
+        self.folder, self.on_interrupt = RunFolder(Path(run_dir)), on_interrupt
+        self._encoder, self._images, self._callbacks = encoder, images, list(callbacks)
         self._connected_workers = workers
         self._plan: Plan | None = None
         self._prepared = False
@@ -128,7 +147,7 @@ class Experiment:
             SourceError: if the images can't be found.
         """
         if self._plan is None:
-            self._plan = make_plan(self.config, self.folder)
+            self._plan = make_plan(self.config, self.folder, self._encoder, self._images)
         return self._plan
 
     def measure(self) -> list[tuple[str, str]]:
@@ -140,7 +159,9 @@ class Experiment:
             ConfigError: if the encoder can't start from `encoder.weights`.
             SourceError: if the images can't be opened.
         """
-        return measure_lines(self.config, self.folder, self.plan().schedule)
+        return measure_lines(
+            self.config, self.folder, self.plan().schedule, self._encoder, self._images
+        )
 
     def prepare(self) -> None:
         """Opens the images and builds devices, model and optimizer; the run folder isn't touched.
@@ -149,21 +170,22 @@ class Experiment:
 
         Raises:
             ConfigError: if the images or replicas don't fit the batch, the workers have different
-                configs, the encoder can't start from `encoder.weights`, or `objective.teacher`
-                can't be used.
+                configs, the engine of the views can't be imported, the encoder can't start from
+                `encoder.weights`, or `objective.teacher` can't be used.
             SourceError: if the images can't be opened, or differ between workers.
             DeviceError: if there is no such device.
         """
         if self._prepared:
             return
         config = self.config
+        check_view_engine(config)
         set_seeds(config.seed, config.training.deterministic)
         self.workers = self._connected_workers or Workers(
             build_strategy(config.devices.strategy, config.devices.tpu)
         )
         strategy = self.workers.strategy
         check_batch(config, strategy.num_replicas_in_sync, self.workers.count)
-        self.source = open_images(config, self.folder, self.workers, self._watchdog())
+        self.source = open_images(config, self.folder, self.workers, self._watchdog(), self._images)
         self.schedule = training_schedule(config, len(self.source.pretrain))
         set_precision(config.devices.precision)
         with strategy.scope():
@@ -171,6 +193,7 @@ class Experiment:
             self.model = build_model(
                 config,
                 cropped=self.source.pretrain.shape is None,
+                given=self._encoder,
                 teacher=None if self._teacher is None else self._teacher.model,
             )
             compile_model(self.model, config, self.schedule)
@@ -185,12 +208,12 @@ class Experiment:
         self.inference = inference_model(self.model.encoder, *config.views.preparation)
         self._prepared = True
 
-    def run(self, command: Sequence[str] = (), verbose: int | str = 1) -> dict[str, Any] | None:
+    def run(self, command: Sequence[str] = (), verbose: bool = True) -> dict[str, Any] | None:
         """Trains the remaining steps, then writes figures, the encoder and `result.json`.
 
         Args:
             command: the command line, kept in `environment.json`.
-            verbose: as in `keras.Model.fit`, on the chief.
+            verbose: whether the chief prints a line for each epoch, and in a terminal a bar.
 
         Returns:
             The content of `result.json` on the chief; None on other workers.
@@ -235,7 +258,7 @@ class Experiment:
                 raise out_of_memory(self.config, error) from error
             raise
 
-    def _run_chief(self, lock: RunLock, command: list[str], verbose: int | str) -> dict[str, Any]:
+    def _run_chief(self, lock: RunLock, command: list[str], verbose: bool) -> dict[str, Any]:
         lock.check_owner()  # reading the images may have taken an hour
         with contextlib.closing(EventLog(self.folder.logs)) as events:
             start = initialize_or_resume(
@@ -248,6 +271,7 @@ class Experiment:
                 command,
                 self._teacher,
             )
+            save_architecture(self.config, self.folder, self.model.encoder)
             move_native_log(self.folder.logs)
             self._weights = None  # not needed again, and as large as the encoder
             if self.workers.count > 1:
@@ -261,10 +285,10 @@ class Experiment:
         # the chief saves. Or it signals one alone: then the chief saves, and all stop.
         with SignalWatch("stopping when the chief does", self.workers.channel.send_signal):
             start = broadcast_state(self.model, self.workers, None)
-            self._fit(start, self._learning_callbacks(start), 0)
+            self._fit(start, self._learning_callbacks(start))
 
     def _train(
-        self, start: ResumePoint, events: EventLog, verbose: int | str, lock: RunLock
+        self, start: ResumePoint, events: EventLog, verbose: bool, lock: RunLock
     ) -> tuple[History, Throughput]:
         """Trains with all callbacks of the chief, saving checkpoints.
 
@@ -311,8 +335,10 @@ class Experiment:
                     throughput,
                     StepMonitor(),
                     *measures,
+                    *self._callbacks,
                     history,
                     checkpoint,
+                    *([Progress(config.training.epochs, self.schedule, history.rows)] * verbose),
                     CollapseAlarm(config, history.rows, steps_per_epoch),
                 ]
                 callbacks = [
@@ -324,7 +350,7 @@ class Experiment:
                 ]
                 if start.step == steps_per_epoch:  # stopped before the epoch's end was saved
                     self._end_epoch(start, epoch_end_callbacks)
-                self._fit(start, callbacks, verbose)
+                self._fit(start, callbacks)
                 writer.finish()
                 if signals.received is not None:  # after the last epoch's end
                     raise Interrupted(
@@ -382,10 +408,11 @@ class Experiment:
         """Adds row 0 of the history, and the config to TensorBoard."""
         events.add(0, lambda: show_config(self.config, self.folder.root.name))
         pretrained = self.config.encoder.weights is not None
-        logger.info("probing the %s encoder", "starting" if pretrained else "untrained")
         values: dict[str, float] = {}
-        for callback in measures:
-            values |= callback.measure()
+        encoder = "starting" if pretrained else "untrained"
+        with activity(f"probing the {encoder} encoder", logger):
+            for callback in measures:
+                values |= callback.measure()
         history.add(0, values)
 
     def _end_epoch(self, start: ResumePoint, callbacks: list[keras.callbacks.Callback]) -> None:
@@ -395,9 +422,7 @@ class Experiment:
             callback.set_model(self.model)
             callback.on_epoch_end(start.epoch, logs)
 
-    def _fit(
-        self, start: ResumePoint, callbacks: list[keras.callbacks.Callback], verbose: int | str
-    ) -> None:
+    def _fit(self, start: ResumePoint, callbacks: list[keras.callbacks.Callback]) -> None:
         """Trains the remaining steps on this worker's rows of each batch."""
         config, workers, model = self.config, self.workers, self.model
         steps_per_epoch = self.schedule.steps_per_epoch
@@ -419,7 +444,7 @@ class Experiment:
                 initial_epoch=epoch,
                 steps_per_epoch=steps_per_epoch,
                 callbacks=[data_wait, *watchdog.with_epoch_ends(callbacks)],
-                verbose=verbose,
+                verbose=0,
                 shuffle=False,  # the batches are shuffled already
             )
 

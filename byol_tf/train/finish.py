@@ -18,6 +18,7 @@ from byol_tf.errors import ConfigError, RunFolderError
 from byol_tf.evaluate.finetune import SUPERVISED_RATES, TuneRecipe, tune_protocol
 from byol_tf.export.model_card import write_card
 from byol_tf.export.saved_model import export_encoder
+from byol_tf.logs import activity
 from byol_tf.models.byol import BYOL
 from byol_tf.report.representations import analyze_representations
 from byol_tf.report.writing import write_report
@@ -42,11 +43,12 @@ def supervised_accuracy(config: Config, inference: keras.Model, source: Source) 
     """
     if not config.probe.supervised or source.train is None or source.test is None:
         return None
-    logger.info("training the same network from scratch on the probe's labels")
     # TensorFlow would warn that each training is traced again, as it has to be.
     tf.get_logger().setLevel("ERROR")
     recipe = TuneRecipe(from_scratch=True, rates=SUPERVISED_RATES, widen=True, seeds=1)
-    return tune_protocol(inference, *probe_images(config, source), recipe, config.seed)["top1"]
+    images = probe_images(config, source)
+    with activity("training the same network from scratch on the probe's labels", logger):
+        return tune_protocol(inference, *images, recipe, config.seed)["top1"]
 
 
 def run_result(
@@ -139,8 +141,16 @@ def write_artifacts(
         read_facts(folder), result=result, test_images=result["test_images"]
     )
     result["verdict"] = verdict(facts)
-    curves_figure(folder.figures / "curves.png", rows, facts.title)
-    export_encoder(inference, folder.export)
+    with activity("exporting the encoder"):
+        curves_figure(
+            folder.figures / "curves.png",
+            rows,
+            facts.title,
+            facts.start,
+            facts.test_images,
+            facts.chance,
+        )
+        export_encoder(inference, folder.export)
     write_card(facts, folder.export)
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
 
@@ -152,12 +162,12 @@ def write_final_report(
 
     A failure is logged and ends nothing: all that was trained is saved by then.
     """
-    logger.info("writing the report")
     try:
-        facts, analysis = read_facts(folder), analyze_representations(config, inference, source)
-        write_report(facts, folder, analysis)
-        write_projector_files(folder.logs, analysis)
-        add_final_figures(events, facts, folder.figures)
+        with activity("writing the report", logger):
+            facts, analysis = read_facts(folder), analyze_representations(config, inference, source)
+            write_report(facts, folder, analysis)
+            write_projector_files(folder.logs, analysis)
+            add_final_figures(events, facts, folder.figures)
     except (OSError, tf.errors.OpError, SourceError, RunFolderError, ConfigError) as error:
         logger.warning(
             "report not written: %s. To write it: %s --run %s",

@@ -1,6 +1,8 @@
 """The training plan of a config: images, steps, learning rates, sizes and disk use."""
 
 import shutil
+import sys
+import textwrap
 from dataclasses import dataclass
 
 import psutil
@@ -11,14 +13,15 @@ from byol_tf.config.schema import Config
 from byol_tf.constants import ENCODERS
 from byol_tf.errors import ConfigError
 from byol_tf.logs import counted
-from byol_tf.models.from_config import Sizes, measure_sizes
+from byol_tf.models.from_config import GivenEncoder, Sizes, measure_sizes
 from byol_tf.models.layer_decay import GROUPS
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
+from byol_tf.runs.data import check_view_engine
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.sources import source_options
 from byol_tf.train.data import saved_manifest
 from byol_tf.train.teacher import load_teacher
-from pipelines.sources import SourceInfo, plan_source
+from pipelines.sources import GivenImages, SourceInfo, plan_source
 
 _KEYS_SHOWN = 4
 """Keys that a plan names of those that differ from the recipe."""
@@ -44,7 +47,12 @@ class Plan:
         return f"{self.name}\n{format_lines(self.lines)}"
 
 
-def make_plan(config: Config, folder: RunFolder) -> Plan:
+def make_plan(
+    config: Config,
+    folder: RunFolder,
+    encoder: GivenEncoder | None = None,
+    images: GivenImages | None = None,
+) -> Plan:
     """Returns the plan of a config; opens no image and writes nothing.
 
     A run that is resumed has the photos that it was started with.
@@ -52,16 +60,19 @@ def make_plan(config: Config, folder: RunFolder) -> Plan:
     Args:
         config: of the run.
         folder: the run folder, which needn't exist.
+        encoder: of an `Experiment` that has it from Python.
+        images: likewise.
 
     Raises:
         ConfigError: if there are fewer images than a batch has, the networks don't fit into
-            memory, or there is no such teacher.
+            memory, there is no such teacher, or the engine of the views can't be imported.
         SourceError: if the images can't be found.
     """
-    source = plan_source(**source_options(config), manifest=saved_manifest(folder))
+    check_view_engine(config)
+    source = plan_source(**source_options(config, images), manifest=saved_manifest(folder))
     schedule = training_schedule(config, source.counts["pretrain"])
     teacher = load_teacher(config)
-    sizes = measure_sizes(config, None if teacher is None else teacher.width)
+    sizes = measure_sizes(config, encoder, None if teacher is None else teacher.width)
     _check_fits_memory(sizes)
     return Plan(config.name, schedule, plan_lines(config, source, schedule, sizes, folder))
 
@@ -82,8 +93,21 @@ def _check_fits_memory(sizes: Sizes) -> None:
 
 
 def format_lines(lines: list[tuple[str, str]]) -> str:
-    """Returns lines (subject, text) as an indented table of two columns."""
-    return "\n".join(f"  {subject:<13} {text}" for subject, text in lines)
+    """Returns lines (subject, text) as an indented table of two columns.
+
+    In a terminal long texts continue in their column.
+    """
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    return "\n".join(
+        textwrap.fill(
+            f"  {subject:<13} {text}",
+            width,
+            subsequent_indent=16 * " ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for subject, text in lines
+    )
 
 
 def plan_lines(

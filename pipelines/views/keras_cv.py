@@ -1,22 +1,8 @@
-"""Views of images on the host, in tf.data: keras-cv does the pixel work.
+"""Colour operations of host views by layers of keras-cv.
 
-keras-cv's layers separate what is sampled from what is done to the pixels. Here the parameters come
-from `random_params`, in the papers' conventions, and go to the layers' `augment_images`. So no
-layer has a generator of its own, an image gets the same views in whatever batch it is, and the
-conventions are translated in one place:
-
-* `RandomHue` rotates by a fraction of the circle, `RandomSaturation` scales by x / (1 - x),
-  `Solarization` has its threshold on 0..255;
-* keras-cv's crop samples the aspect uniformly (the papers: log-uniform), one image at a time; here
-  the whole batch has its boxes at once;
-* keras-cv's jitter has one order and no probability; here each image has its own order.
-
-Crops are resampled bilinearly (`tf.image.crop_and_resize`, keras-cv's own kernel) where images have
-one size; photos of several sizes are cropped one by one and resampled bicubically, as in
-deepmind-research.
+Importing keras-cv takes seconds, and 0.9.0, its last release, can't be imported beside Keras 3.16:
+`pipelines.views.host_colors` imports this module where the engine is chosen, and nothing else does.
 """
-
-from collections.abc import Callable
 
 import tensorflow as tf
 from keras_cv.layers import (
@@ -28,258 +14,47 @@ from keras_cv.layers import (
     Solarization,
 )
 
-from pipelines.policy import ViewPolicy
-from pipelines.views.geometry import dropped_pixels, perspective_matrices
-from pipelines.views.random_params import (
-    BLUR,
-    BLUR_SIGMA,
-    COLOR,
-    FLIP,
-    GRAYSCALE,
-    JITTER,
-    ORDER,
-    PATCH_DROP,
-    PERSPECTIVE,
-    SOLARIZE,
-    crop_boxes,
-    lerp,
-    pixel_boxes,
-)
-
 _VALUES = (0.0, 1.0)
-_Operation = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# float32 whatever the global policy is: under mixed_float16 some of the layers return non-finite
+# values. The seed is never used: it keeps the layers off TensorFlow's global generator, which
+# refuses to exist where operations are made deterministic.
+_COMMON = {"dtype": "float32", "seed": 1}
 
 
-class HostViews:
-    """Makes one view of each image of a batch: a pure function of images and parameters.
+class KerasCVColors:
+    """The operations of `HostColors`, by the layers' `augment_images`."""
 
-    Args:
-        policy: what the view is.
-        size: side of the view in pixels.
-    """
+    def __init__(self) -> None:
+        self._brightness = RandomBrightness(factor=0.0, value_range=_VALUES, **_COMMON)
+        self._contrast = RandomContrast(factor=0.0, value_range=_VALUES, **_COMMON)
+        self._saturation = RandomSaturation(factor=0.5, **_COMMON)
+        self._hue = RandomHue(factor=0.0, value_range=_VALUES, **_COMMON)
+        self._grayscale = Grayscale(output_channels=3, **_COMMON)
+        self._solarize = Solarization(value_range=_VALUES, **_COMMON)
 
-    def __init__(self, policy: ViewPolicy, size: int) -> None:
-        self.policy, self.size = policy, size
-        # float32 whatever the global policy is: under mixed_float16 some keras-cv layers return
-        # non-finite values. The seed is never used: it keeps the layers off TensorFlow's global
-        # generator, which refuses to exist where operations are made deterministic.
-        common = {"dtype": "float32", "seed": 1}
-        self._brightness = RandomBrightness(factor=0.0, value_range=_VALUES, **common)
-        self._contrast = RandomContrast(factor=0.0, value_range=_VALUES, **common)
-        self._saturation = RandomSaturation(factor=0.5, **common)
-        self._hue = RandomHue(factor=0.0, value_range=_VALUES, **common)
-        self._gray = Grayscale(output_channels=3, **common)
-        self._solarize = Solarization(value_range=_VALUES, **common)
+    def brightness(self, views: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+        """See `HostColors`."""
+        return self._brightness.augment_images(views, tf.reshape(offset, (-1, 1, 1, 1)))
 
-    def __call__(self, images: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
-        """Returns the views of images of one size.
+    def contrast(self, views: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+        """See `HostColors`."""
+        return self._contrast.augment_images(views, tf.reshape(factor, (-1, 1, 1, 1)))
 
-        Args:
-            images: uint8 `[N, H, W, 3]`.
-            params: float32 `[N, 48]`: this view's of `sample_params`.
+    def saturation(self, views: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+        """See `HostColors`; the layer scales by x / (1 - x)."""
+        return self._saturation.augment_images(views, factor / (1.0 + factor))
 
-        Returns:
-            float32 `[N, size, size, 3]` in [0, 1].
-        """
-        return self.augment(self.crop(images, params), params)
+    def hue(self, views: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+        """See `HostColors`."""
+        return self._hue.augment_images(views, shift)
 
-    def crop(self, images: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
-        """Crops, flips and resizes: uint8 `[N, H, W, 3]` to float32 `[N, size, size, 3]` in [0, 1].
+    def grayscale(self, views: tf.Tensor) -> tf.Tensor:
+        """See `HostColors`."""
+        return self._grayscale.augment_images(views)
 
-        Args:
-            images: uint8 `[N, H, W, 3]`.
-            params: float32 `[N, 48]`.
-        """
-        boxes = crop_boxes(self.policy, params, tf.shape(images)[1], tf.shape(images)[2])
-        y1, x1, y2, x2 = tf.unstack(boxes, axis=1)
-        flip = self._flips(params)
-        # One more edge pixel on each side: a sample outside the outermost centres takes the edge's
-        # value, where crop_and_resize would give black.
-        padded = tf.concat([images[:, :1], images, images[:, -1:]], axis=1)
-        padded = tf.concat([padded[:, :, :1], padded, padded[:, :, -1:]], axis=2)
-        # crop_and_resize maps a box's ends to the centres of the first and last sample, so the box
-        # shrinks by half an output pixel at each end.
-        height, width = (
-            tf.cast(side, tf.float32) for side in (tf.shape(images)[1], tf.shape(images)[2])
-        )
-        y1, y2 = _sample_range(y1, y2, height, self.size)
-        x1, x2 = _sample_range(x1, x2, width, self.size)
-        # A box whose ends are exchanged is sampled backwards: the flip costs nothing.
-        boxes = tf.stack([y1, tf.where(flip, x2, x1), y2, tf.where(flip, x1, x2)], axis=1)
-        views = tf.image.crop_and_resize(
-            padded, boxes, tf.range(tf.shape(images)[0]), (self.size, self.size)
-        )
-        return tf.ensure_shape(views / 255.0, (None, self.size, self.size, 3))
-
-    def crop_one(self, image: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
-        """Crops, flips and resizes one image of any size, bicubically.
-
-        Args:
-            image: uint8 `[H, W, 3]`.
-            params: float32 `[1, 48]`.
-
-        Returns:
-            float32 `[size, size, 3]` in [0, 1].
-        """
-        y1, x1, y2, x2 = tf.unstack(
-            pixel_boxes(self.policy, params, *tf.unstack(tf.shape(image)[:2]))[0]
-        )
-        return self.resize_one(image[y1:y2, x1:x2], params)
-
-    def resize_one(self, crop: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
-        """Flips and resizes one crop of any size: what `crop_one` does after cropping."""
-        view = tf.image.resize(crop, (self.size, self.size), "bicubic")
-        view = tf.where(self._flips(params)[0], view[:, ::-1], view)
-        return tf.clip_by_value(view / 255.0, 0.0, 1.0)
-
-    def augment(self, views: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
-        """Applies what follows crop and flip: float32 `[N, size, size, 3]` in [0, 1], in and out.
-
-        Args:
-            views: the resized crops.
-            params: float32 `[N, 48]`.
-        """
-        policy = self.policy
-        steps: list[tuple[float, int, _Operation]] = [
-            (policy.perspective_probability, PERSPECTIVE, self._perspective),
-            (policy.jitter_probability, JITTER, self._jitter),
-            (policy.grayscale_probability, GRAYSCALE, lambda v, _: self._gray.augment_images(v)),
-            (policy.blur_probability, BLUR, self._blur),
-            (policy.solarize_probability, SOLARIZE, self._solarized),
-            (policy.patch_drop_probability, PATCH_DROP, self._drop_patches),
-        ]
-        for probability, column, operation in steps:
-            views = _sometimes(probability, params[:, column], views, params, operation)
-        return views
-
-    def _flips(self, params: tf.Tensor) -> tf.Tensor:
-        return params[:, FLIP] < self.policy.flip_probability
-
-    def _jitter(self, views: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
-        """Applies the four colour operations in each image's own order.
-
-        In each round every image goes through one of them. Those of strength 0 are skipped; the
-        others keep their order.
-        """
-        policy = self.policy
-
-        def brightness(v: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-            offset = u[:, 0] * policy.brightness
-            return self._brightness.augment_images(v, tf.reshape(offset, (-1, 1, 1, 1)))
-
-        def contrast(v: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-            factor = tf.reshape(1.0 + u[:, 1] * policy.contrast, (-1, 1, 1, 1))
-            if policy.contrast_center == "zero":
-                return tf.clip_by_value(factor * v, *_VALUES)
-            return self._contrast.augment_images(v, factor)
-
-        def saturation(v: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-            scale = 1.0 + u[:, 2] * policy.saturation
-            return self._saturation.augment_images(v, scale / (1.0 + scale))
-
-        def hue(v: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-            return self._hue.augment_images(v, u[:, 3] * policy.hue)
-
-        strengths = (policy.brightness, policy.contrast, policy.saturation, policy.hue)
-        active = [index for index, strength in enumerate(strengths) if strength > 0.0]
-        if not active:
-            return views
-        operations = [(brightness, contrast, saturation, hue)[index] for index in active]
-        amounts = params[:, COLOR] * 2.0 - 1.0
-        order = tf.argsort(tf.gather(params[:, ORDER], active, axis=1), axis=1)
-        for round_index in range(len(active)):
-            chosen = order[:, round_index]
-            rows = tf.dynamic_partition(tf.range(tf.shape(views)[0]), chosen, len(active))
-            groups = tf.dynamic_partition(views, chosen, len(active))
-            changed = [
-                operation(group, tf.gather(amounts, group_rows))
-                for operation, group, group_rows in zip(operations, groups, rows, strict=True)
-            ]
-            views = tf.ensure_shape(tf.dynamic_stitch(rows, changed), views.shape)
-        return views
-
-    def _blur(self, views: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
-        """Applies a zero-padded Gaussian blur, as two products with a band matrix per image.
-
-        keras-cv's own loops over the images.
-        """
-        sigma = lerp(params[:, BLUR_SIGMA], *self.policy.blur_sigma)
-        radius = self.policy.kernel_size(self.size) // 2
-        distance = tf.abs(tf.range(self.size)[:, None] - tf.range(self.size)[None, :])
-        weights = tf.exp(
-            -tf.square(tf.range(-radius, radius + 1, dtype=tf.float32))
-            / (2.0 * tf.square(sigma[:, None]))
-        )
-        weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
-        band = tf.where(
-            distance <= radius,
-            tf.gather(weights[:, radius:], tf.minimum(distance, radius), axis=1),
-            0.0,
-        )
-        # The product runs along axis 1: once down, transposed, once across, transposed back.
-        for _ in range(2):
-            views = tf.matmul(band, tf.reshape(views, (-1, self.size, self.size * 3)))
-            views = tf.transpose(tf.reshape(views, (-1, self.size, self.size, 3)), (0, 2, 1, 3))
-        return tf.clip_by_value(views, 0.0, 1.0)
-
-    def _solarized(self, views: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
-        threshold = tf.fill((tf.shape(views)[0], 1, 1, 1), self.policy.solarize_threshold * 255.0)
+    def solarize(self, views: tf.Tensor, threshold: float) -> tf.Tensor:
+        """See `HostColors`; the layer has its threshold on 0..255."""
+        thresholds = tf.fill((tf.shape(views)[0], 1, 1, 1), threshold * 255.0)
         return self._solarize.augment_images(
-            views, {"additions": tf.zeros_like(threshold), "thresholds": threshold}
+            views, {"additions": tf.zeros_like(thresholds), "thresholds": thresholds}
         )
-
-    def _perspective(self, views: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
-        """Applies a random perspective; bilinear, black outside the view."""
-        side = self.size - 1.0
-        matrices = perspective_matrices(self.policy, params, self.size)
-        matrices = tf.reshape(matrices * tf.constant([[side], [side], [1.0]]), (-1, 9))
-        warped = tf.raw_ops.ImageProjectiveTransformV3(
-            images=views,
-            transforms=matrices[:, :8] / matrices[:, 8:],
-            output_shape=(self.size, self.size),
-            fill_value=0.0,
-            interpolation="BILINEAR",
-            fill_mode="CONSTANT",
-        )
-        return tf.clip_by_value(warped, 0.0, 1.0)
-
-    def _drop_patches(self, views: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
-        return tf.where(dropped_pixels(self.policy, params, self.size)[..., None], 0.0, views)
-
-
-def _sometimes(
-    probability: float,
-    uniform: tf.Tensor,
-    views: tf.Tensor,
-    params: tf.Tensor,
-    operation: _Operation,
-) -> tf.Tensor:
-    """Applies `operation(views, params)` to the images whose `uniform` lies below `probability`."""
-    if probability == 0.0:
-        return views
-    if probability == 1.0:
-        return operation(views, params)
-    chosen = tf.cast(uniform < probability, tf.int32)
-    rows = tf.dynamic_partition(tf.range(tf.shape(views)[0]), chosen, 2)
-    unchanged, selected = tf.dynamic_partition(views, chosen, 2)
-    changed = operation(selected, tf.gather(params, rows[1]))
-    return tf.ensure_shape(tf.dynamic_stitch(rows, [unchanged, changed]), views.shape)
-
-
-def _sample_range(
-    low: tf.Tensor, high: tf.Tensor, side: tf.Tensor, size: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns crop_and_resize's coordinates of a box's first and last sample.
-
-    Args:
-        low: where the box begins, as a fraction of the image's side.
-        high: where it ends.
-        side: of the image in pixels.
-        size: number of samples.
-
-    Returns:
-        Coordinates in the image padded by a pixel, whose 0 and 1 are the centres of the first and
-        last pixel.
-    """
-    half = (high - low) / size / 2.0
-    return ((low + half) * side + 0.5) / (side + 1.0), ((high - half) * side + 0.5) / (side + 1.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from byol_tf import logs
-from byol_tf.logs import ProgressLog, configure_logging, counted
+from byol_tf.logs import ProgressLog, activity, configure_logging, counted
 
 ROOT = Path(__file__).parents[2]
 MANY_LINES = "\nfor _ in range(100):\n    print('x' * 1000, flush=True)"
@@ -103,6 +103,31 @@ def test_progress_is_logged_where_work_takes_long(caplog, monkeypatch):
         "loading folder: 7 of 10 images, about 6 s left",
         "loading folder: 10 images",
     ]
+
+
+def test_activity_is_a_line_at_its_start_outside_of_a_terminal(caplog):
+    caplog.set_level(logging.INFO)
+    with activity("writing", logging.getLogger("byol_tf")):
+        assert caplog.messages == ["writing"]
+    with activity("unnamed"):
+        pass
+    assert caplog.messages == ["writing"]
+
+
+def test_activity_counts_seconds_in_a_terminal_and_leaves_nothing():
+    code = (
+        "import time\nfrom byol_tf import logs\nlogs.ignore_output_errors()\n"
+        "with logs.activity('writing'): time.sleep(1.3)\nprint('done')"
+    )
+    master, terminal = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=terminal, env=os.environ | {"TERM": "xterm"}
+    )
+    os.close(terminal)
+    written = os.read(master, 10_000).decode()
+    os.close(master)
+    assert done.returncode == 0
+    assert written == "\r\x1b[Kwriting\r\x1b[Kwriting  1 s\r\x1b[Kdone\r\n"
 
 
 def test_one_is_singular():

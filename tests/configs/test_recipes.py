@@ -17,6 +17,7 @@ def test_list_of_recipes():
         "adapt",
         "cifar10",
         "demo",
+        "distill",
         "few-photos",
         "imagenet-100",
         "imagenet-1000",

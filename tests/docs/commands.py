@@ -106,8 +106,19 @@ def _cluster(text: str) -> None:
 
 def _paths(text: str) -> None:
     for word in shlex.split(text):
-        if word.startswith(("tests/", "benchmarks/")):
+        if word.startswith(("tests/", "benchmarks/", "examples/", "docs/")):
             assert (ROOT / word.partition("::")[0]).exists(), f"no {word}"
+
+
+def _docker(text: str) -> None:
+    words = shlex.split(text)
+    assert (ROOT / "Dockerfile").is_file()
+    for word in words:
+        if word.startswith("EXTRA="):
+            _extras(f"[{word.removeprefix('EXTRA=')}]")
+    if words[1] == "run":
+        (image,) = (place for place, word in enumerate(words) if word.startswith("byol_tf"))
+        assert words[image + 1] in COMMANDS, "no such command of byol"
 
 
 def _nothing(text: str) -> None:
@@ -128,6 +139,18 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
         _wheel,
     ),
     (r"\. \.venv/bin/activate", "the environment that `make` leaves", _nothing),
+    (r"python3 -m venv \.venv", "makes an environment", _nothing),
+    (r"docker (build|run) .*", "needs Docker: tests/test_docker.py reads the file", _docker),
+    (
+        r"python (examples|docs)/\w+\.py.*",
+        "draws thousands of photos; that the file is there is looked at",
+        _paths,
+    ),
+    (
+        r"python -m benchmarks\.make_imagenette \S+ \S+",
+        "run by tests/benchmarks on a small archive",
+        _nothing,
+    ),
     (
         r"export '?TF_CONFIG=.*",
         "for several machines; it is read as `multi_worker` reads it",

@@ -1,5 +1,5 @@
-"""README's figures are those of `docs/results/figures.json`, and each of these is what the file
-that it names holds.
+"""README's figures, and those of the pages that it leads to, are those of
+`docs/results/figures.json`, and each of these is what the file that it names holds.
 
 `python -m tests.docs.test_figures` writes README's table of what was measured anew.
 """
@@ -11,22 +11,30 @@ import statistics
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks
+from tests.docs.pages import ROOT
 
 README = ROOT / "README.md"
 ROWS = json.loads((ROOT / "docs" / "results" / "figures.json").read_text(encoding="utf-8"))["rows"]
 TABLE = re.compile(r"(?<=<!-- measured -->\n).*(?=<!-- /measured -->)", re.DOTALL)
 
 
+def shown(row: dict) -> dict[str, str]:
+    """The figures of a row as they are written."""
+    return {name: value["value"] for name, value in row["values"].items()}
+
+
 def measured() -> str:
     """The table of README."""
-    lines = ["| what | command | figure |", "|---|---|---|"]
+    lines = [
+        "| what | evaluated on | baseline | BYOL | command |",
+        "|---|---|---|---|---|",
+    ]
     for row in ROWS:
-        shown = {name: value["value"] for name, value in row["values"].items()}
-        lines.append(
-            f"| {row['what'].format(**shown)} | {row['command']} | {row['figure'].format(**shown)} "
-            "|".replace("|  |", "| |")
-        )
+        if "baseline" in row:
+            baseline, figure = (row[key].format(**shown(row)) for key in ("baseline", "figure"))
+            lines.append(
+                f"| {row['what']} | {row['count']} | {baseline} | **{figure}** | {row['command']} |"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -59,15 +67,15 @@ def recorded(source: dict) -> float:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["what"][:40])
 def test_each_figure_is_what_its_file_holds(row):
     for name, source in row["values"].items():
-        shown = source["value"]
+        value = source["value"]
         if "says" in source:  # printed by a run of which nothing else was kept
             assert source["says"] in (ROOT / source["file"]).read_text(encoding="utf-8"), name
-            assert re.search(rf"(?<![\d.]){re.escape(shown)}(?![\d.]*\d)", source["says"]), name
+            assert re.search(rf"(?<![\d.]){re.escape(value)}(?![\d.]*\d)", source["says"]), name
         else:
-            half = 0.5 * 10.0 ** -len(shown.partition(".")[2])
-            assert abs(float(shown) - recorded(source)) <= half + 1e-9, (
+            half = 0.5 * 10.0 ** -len(value.partition(".")[2])
+            assert abs(float(value) - recorded(source)) <= half + 1e-9, (
                 name,
-                shown,
+                value,
                 recorded(source),
             )
 
@@ -92,17 +100,26 @@ def test_readmes_table_is_fresh():
     assert found == measured(), "stale: python -m tests.docs.test_figures writes it anew"
 
 
-def test_the_closing_table_is_the_demos():
-    """The block at the top of README, as a run prints it."""
-    demo = {name: value["value"] for name, value in ROWS[0]["values"].items()}
-    (block,) = [block.text for block in blocks(README) if "untrained" in block.text]
-    rows = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in block.splitlines()[1:])
-    rows = {name: figures.split() for name, figures in rows.items()}
-    assert rows == {
-        "linear probe": [f"{demo['untrained']}%", f"{demo['byol']}%"],
-        "nearest neighbours": [f"{demo['untrained_knn']}%", f"{demo['byol_knn']}%"],
-        "supervised on the same labels": [f"{demo['scratch']}%"],
-    }
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if "page" in row], ids=lambda row: row["what"][:40]
+)
+def test_other_pages_have_their_figures(row):
+    """Some round what a file holds to whole points or give it in a sentence; none drops it."""
+    page = (ROOT / row["page"]).read_text(encoding="utf-8")
+    for figure in shown(row).values():
+        assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.]*\d)", page), figure
+
+
+def test_readmes_table_of_the_demo_has_its_figures():
+    """The table at the top of README, in percent."""
+    demo = shown(ROWS[0])
+    page = README.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \W*the .*%.*$", page, re.MULTILINE)
+    assert [re.findall(r"([\d.]+)%", row) for row in rows] == [
+        [demo["untrained"], demo["untrained_knn"]],
+        [demo["byol"], demo["byol_knn"]],
+        [demo["scratch"]],
+    ]
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pipelines.policy import ViewPolicy
 from pipelines.sampling import Order
 from pipelines.sources import Images
 from pipelines.views.fused import FusedViews
+from pipelines.views.host import HostViews
 from pipelines.views.host_crops import resize_crop
-from pipelines.views.keras_cv import HostViews
 from pipelines.views.random_params import crop_boxes, pixel_boxes, sample_params
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class ViewPictures(keras.callbacks.Callback):
                 dtype="float32",
             )
             return layer(np.stack(originals), params)
-        engine = HostViews(policy, size)
+        engine = HostViews(policy, size, self.config.views.engine)
         if self.images.shape is not None:
             crops = engine.crop(tf.constant(np.stack(originals)), own)
         else:

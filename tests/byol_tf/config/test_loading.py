@@ -61,7 +61,7 @@ def message(content, overrides=(), path="c.json"):
     return str(caught.value)
 
 
-SOURCES = '"textures", "digits", "folder", "stl10", "cifar10" or "imagenet"'
+SOURCES = '"textures", "digits", "folder", "stl10", "cifar10", "imagenet" or "arrays"'
 
 # Changes to BASE -> the complete message.
 WRONG_KEYS = [
@@ -301,12 +301,12 @@ CLASHES = [
     ),
     (
         {"views__placement": "host"},
-        'views.placement: expected "step", the default, as views.engine "keras_cv" always '
+        'views.placement: expected "step", the default, as views.engine "keras" always '
         'works in tf.data; received "host"',
     ),
     (
         {"views__exact": True},
-        'views.exact: expected false, as views.engine "keras_cv" is exact; received true',
+        'views.exact: expected false, as views.engine "keras" is exact; received true',
     ),
     (
         {"encoder": {"name": "convnet", "zero_init_residual": True}},

@@ -11,7 +11,7 @@ import tensorflow as tf
 from pipelines.policy import PRESETS, ViewPolicy, preset
 from pipelines.views.fused import FusedViews, image_lines
 from pipelines.views.geometry import crop_matrices, resample
-from pipelines.views.keras_cv import HostViews
+from pipelines.views.host import HostViews
 from pipelines.views.random_params import sample_params
 from tests.reference import fused_views as linear
 from tests.reference import views as reference

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 
 import keras
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 from pipelines.policy import ViewPolicy, preset
-from pipelines.views.keras_cv import HostViews
+from pipelines.views.host import HostViews
 from pipelines.views.random_params import crop_boxes, sample_params
+from tests.helpers.keras_cv import ENGINES, KERAS_CV_FAILS, KERAS_CV_REASON
 from tests.reference import views as reference
 
 SIZE = 12
@@ -42,9 +44,9 @@ EVERYTHING = {
 }
 
 
-def engine(size: int = SIZE, **changes) -> HostViews:
+def engine(size: int = SIZE, name: str = "keras", **changes) -> HostViews:
     """Returns an engine with every operation off but the given ones."""
-    return HostViews(ViewPolicy(**OFF | changes), size)
+    return HostViews(ViewPolicy(**OFF | changes), size, name)
 
 
 def random_images(count: int, height: int = SIZE, width: int = SIZE, seed: int = 0) -> np.ndarray:
@@ -64,10 +66,9 @@ def view_params(count: int) -> tf.Tensor:
     return sample_params(0, 1, tf.constant(0, tf.int64), tf.range(count, dtype=tf.int64))[:, 0]
 
 
-def augmented(views: np.ndarray, params: np.ndarray, **changes) -> np.ndarray:
-    return (
-        engine(views.shape[1], **changes).augment(tf.constant(views), tf.constant(params)).numpy()
-    )
+def augmented(views: np.ndarray, params: np.ndarray, name: str = "keras", **changes) -> np.ndarray:
+    maker = engine(views.shape[1], name, **changes)
+    return maker.augment(tf.constant(views), tf.constant(params)).numpy()
 
 
 def same_distribution(samples: np.ndarray, low: float, high: float) -> bool:
@@ -295,18 +296,19 @@ class TestCrop:
 class TestColor:
     """Jitter with probability 1 and a single operation."""
 
-    def jittered(self, views, params, **strengths):
+    def jittered(self, views, params, name="keras", **strengths):
         zero = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
-        return augmented(views, params, jitter_probability=1.0, **zero | strengths)
+        return augmented(views, params, name, jitter_probability=1.0, **zero | strengths)
 
+    @pytest.mark.parametrize("engine_name", ENGINES)
     @pytest.mark.parametrize(
         ("name", "strength", "column"),
         [("brightness", 0.4, 0), ("contrast", 0.9, 1), ("saturation", 0.8, 2), ("hue", 0.5, 3)],
     )
-    def test_one_operation_equals_numpy(self, name, strength, column):
+    def test_one_operation_equals_numpy(self, name, strength, column, engine_name):
         views, params = random_views(8), random_params(8)
         views[0] = views[0, :, :, :1]  # a grey one has no hue
-        changed = self.jittered(views, params, **{name: strength})
+        changed = self.jittered(views, params, engine_name, **{name: strength})
         operation = getattr(reference, name)
         around = 0.0 if name in ("brightness", "hue") else 1.0
         for view, numbers, after in zip(
@@ -320,9 +322,10 @@ class TestColor:
             self.jittered(random_views(3), random_params(3)), random_views(3), atol=1e-6
         )
 
-    def test_contrast_keeps_each_channels_own_mean(self):
+    @pytest.mark.parametrize("engine_name", ENGINES)
+    def test_contrast_keeps_each_channels_own_mean(self, engine_name):
         views = np.float32([0.3, 0.5, 0.7]) + 0.1 * (random_views(4) - 0.5)
-        changed = self.jittered(views, random_params(4), contrast=0.9)
+        changed = self.jittered(views, random_params(4), engine_name, contrast=0.9)
         np.testing.assert_allclose(changed.mean(axis=(1, 2)), views.mean(axis=(1, 2)), atol=1e-6)
         assert np.abs(changed - views).max() > 0.01
 
@@ -367,8 +370,11 @@ class TestColor:
 
 
 class TestOtherOperations:
-    def test_grayscale_has_the_papers_weights(self):
-        changed = augmented(random_views(3), random_params(3), grayscale_probability=1.0)
+    @pytest.mark.parametrize("engine_name", ENGINES)
+    def test_grayscale_has_the_papers_weights(self, engine_name):
+        changed = augmented(
+            random_views(3), random_params(3), engine_name, grayscale_probability=1.0
+        )
         for view, after in zip(random_views(3).astype(np.float64), changed, strict=True):
             np.testing.assert_allclose(after, reference.grayscale(view), atol=1e-6)
 
@@ -396,12 +402,17 @@ class TestOtherOperations:
         assert changed[48, 3, 0] < 0.999
         assert 0.25 < changed[0, 0, 0] < 0.45
 
+    @pytest.mark.parametrize("engine_name", ENGINES)
     @pytest.mark.parametrize("threshold", [0.0, 0.5, 0.7, 1.0])
-    def test_solarize_inverts_from_threshold_upwards(self, threshold):
+    def test_solarize_inverts_from_threshold_upwards(self, threshold, engine_name):
         views = random_views(3)
         views[0, 0, 0] = [0.0, 0.5, 1.0]
         changed = augmented(
-            views, random_params(3), solarize_probability=1.0, solarize_threshold=threshold
+            views,
+            random_params(3),
+            engine_name,
+            solarize_probability=1.0,
+            solarize_threshold=threshold,
         )
         safe = (np.abs(views - threshold) > 1e-5) | (views == threshold)
         np.testing.assert_allclose(
@@ -512,7 +523,8 @@ class TestChangedImages:
 
 
 class TestWhole:
-    def test_all_operations_together_equal_numpy(self):
+    @pytest.mark.parametrize("engine_name", ENGINES)
+    def test_all_operations_together_equal_numpy(self, engine_name):
         policy = ViewPolicy(**EVERYTHING)
         y, x = np.mgrid[0:24, 0:24] / 6.0
         smooth = (
@@ -521,7 +533,8 @@ class TestWhole:
             + 0.5
         )
         views, params = smooth.astype(np.float32), random_params(20)
-        changed = HostViews(policy, 24).augment(tf.constant(views), tf.constant(params)).numpy()
+        maker = HostViews(policy, 24, engine_name)
+        changed = maker.augment(tf.constant(views), tf.constant(params)).numpy()
         for view, numbers, after in zip(
             views.astype(np.float64), params.astype(np.float64), changed, strict=True
         ):
@@ -542,11 +555,29 @@ class TestWhole:
         another = views(tf.constant(images), tf.constant(random_params(9))).numpy()
         assert np.abs(another - together).max(axis=(1, 2, 3)).min() > 0.01
 
+    @pytest.mark.skipif(KERAS_CV_FAILS, reason=KERAS_CV_REASON)
+    @pytest.mark.parametrize("view", [0, 1])
+    @pytest.mark.parametrize("name", ["byol", "stl10", "simclr"])
+    def test_keras_and_keras_cv_make_the_same_views(self, name, view):
+        policy, images, params = preset(name)[view], random_images(64, 40, 36), view_params(64)
+        made, expected = (
+            HostViews(policy, 32, engine)(tf.constant(images), params).numpy()
+            for engine in ("keras", "keras_cv")
+        )
+        np.testing.assert_allclose(made, expected, atol=1e-4)
+
+    def test_layers_leave_the_global_generators_alone(self):
+        """Python's, which Keras' layers take a seed from where they are given none."""
+        before = random.getstate()
+        HostViews(ViewPolicy(), 8)
+        assert random.getstate() == before
+
+    @pytest.mark.parametrize("engine_name", ENGINES)
     @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-    def test_views_are_finite_float32_in_range_under_every_precision(self, policy):
+    def test_views_are_finite_float32_in_range_under_every_precision(self, policy, engine_name):
         keras.mixed_precision.set_global_policy(policy)
         try:
-            views = HostViews(ViewPolicy(**EVERYTHING), 20)
+            views = HostViews(ViewPolicy(**EVERYTHING), 20, engine_name)
         finally:
             keras.mixed_precision.set_global_policy("float32")
         images = random_images(60, 20, 20)

@@ -1,0 +1,66 @@
+"""Tests of the commands where keras-cv can't be imported, as beside Keras 3.16."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.helpers.waiting import HANG
+
+ROOT = Path(__file__).parents[2]
+CHILD = """
+import importlib, json, sys
+
+sys.modules["keras_cv"] = None  # its import raises ModuleNotFoundError
+for command, *words in json.loads(sys.argv[1]):
+    module = "byol_tf.compare" if command == "compare" else f"byol_tf.{command}.__main__"
+    try:
+        code = importlib.import_module(module).main(words)
+    except SystemExit as ended:
+        code = ended.code
+    print(f"{command}: {code}", flush=True)
+"""
+TINY = (
+    *("data.source=digits", "encoder.width=0.25", "training.epochs=1", "probe.supervised=false"),
+    *("optimizer.warmup_epochs=0", "training.batch_size=64"),
+    *("projector.hidden_size=16", "projector.output_size=8", "predictor.hidden_size=16"),
+)
+
+
+def test_commands_work_and_only_its_engine_is_refused(tmp_path):
+    photos, run = tmp_path / "photos", tmp_path / "run"
+    photos.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3), np.uint8)
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(photos / f"{number}.png")
+    train = ["train", *(word for key in TINY for word in ("--set", key))]
+    lines = [
+        (*train, "--set", "views.engine=keras_cv", "--run-dir", tmp_path / "refused"),
+        (*train, "--run-dir", run),
+        ("evaluate", "knn", "--run", run, "--out", tmp_path / "knn.json"),
+        ("export", "--run", run, "--format", "keras"),
+        ("embed", "--encoder", run, "--images", photos, "--out", tmp_path / "embedded"),
+        ("report", "--run", run),
+        ("compare", run, "--out", tmp_path / "compared.png"),
+        ("convert", "torchvision", "--help"),
+        ("study", "--list", "few-labels"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, json.dumps([[str(word) for word in line] for line in lines])],
+        cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+        check=False,
+    )
+    codes = [line for line in done.stdout.splitlines() if line.rpartition(": ")[2].isdecimal()]
+    assert done.returncode == 0, done.stderr
+    assert codes == ["train: 2", *(f"{command}: 0" for command, *_ in lines[1:])]
+    assert 'views.engine: "keras_cv" needs keras-cv 0.9.0 and Keras up to 3.15' in done.stderr
+    assert 'Use "keras", whose views are the same to rounding, or "fused"' in done.stderr
+    assert not (tmp_path / "refused").exists()
