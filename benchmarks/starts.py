@@ -21,7 +21,14 @@ from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment, set_precision, set_seeds
 
 LITE0 = "benchmarks.efficientnet_lite0:efficientnet_lite0"
-STARTS = ("random", "byol", "pretrained", "adapted", "distilled")
+RECIPES = {
+    "random": "few-photos",
+    "byol": "few-photos",
+    "pretrained": "adapt",
+    "adapted": "adapt",
+    "distilled": "distill",
+}
+"""Start -> the recipe of its network, and of its training if it has one."""
 SIZE = 64  # of the pretrained network's images; the small network's are the recipe's 48
 COLUMNS = ("photos", "start", "protocol", "labels_per_class", "seed", "top1", "held_out", "chosen")
 TIMES = ("seconds", "cpu_seconds")
@@ -57,7 +64,7 @@ class Measurement:
     def config(self, start: str, photos: Path, seed: int) -> Config:
         """Returns the config of a training."""
         options = self.options
-        recipe = "adapt" if start in ("pretrained", "adapted") else "few-photos"
+        recipe = RECIPES[start]
         changes = {
             "name": start,
             "seed": seed,
@@ -77,9 +84,7 @@ class Measurement:
             }
         if start == "distilled":
             changes |= {
-                "objective.target": "teacher",
                 "objective.teacher": options.out / "teacher" / "encoder.keras",
-                "predictor.kind": "none",
             }
         if options.quick:
             changes |= {"encoder.frozen_epochs": 0.5} if recipe == "adapt" else {}
@@ -176,7 +181,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--photos", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
+    parser.add_argument("--starts", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--labels", type=int, nargs="+", default=[10, 100], help="of each class")
     parser.add_argument("--images", type=int, default=5000, help="to train on without labels")
@@ -187,7 +192,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="minutes: figures mean nothing")
     options = parser.parse_args()
     if options.quick:
-        options.images, options.test_images, options.labels = 128, 40, [4, 6]
+        options.images, options.test_images, options.labels = 128, 40, [4]
         options.epochs = options.adapt_epochs = options.tune_epochs = 1
     prepare_environment()
     Measurement(options).run()
