@@ -54,8 +54,11 @@ def bars_figure(path: Path, title: str, results: Sequence[CellResult]) -> None:
     axis.set_xlabel("top-1 (%)")
     axis.set_title(title, loc="left", parse_math=False)
     entries: dict[str, Patch | Line2D] = {}
-    chances = {outcome.result.get("chance") for result in shown for outcome in result.outcomes} - {
-        None
+    chances = {
+        chance
+        for result in shown
+        for outcome in result.outcomes
+        if (chance := outcome.result.get("chance")) is not None
     }
     if len(chances) == 1:
         look: dict[str, Any] = {"color": QUIET, "linestyle": ":", "linewidth": 1.2}
