@@ -101,7 +101,8 @@ class Data(Section):
 
     source: Literal[*SOURCES]  # type: ignore[valid-type]  # the names of the registry
     """`textures`: generated from the seed, nothing to download; `digits`: scikit-learn's
-    handwritten digits; `folder`: your own photos; the others: TFDS."""
+    handwritten digits; `folder`: your own photos; `arrays`: images given in Python, to
+    `Experiment`; the others: TFDS."""
     root: FilePath | None = None
     """`folder`: the folder of photos, or a `.txt`, `.csv` or `.tsv` file that lists them, with or
     without classes (docs/photos.md). TFDS sources: the folder of prepared data sets (default:

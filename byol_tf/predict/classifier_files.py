@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from byol_tf.embed.encoder_files import EncoderFiles, files_digest
 from byol_tf.errors import ProtocolError, describe_path
 from byol_tf.export.classifier_folder import CLASSES_FILE, read_classes
+from byol_tf.runs.encoder_files import EncoderFiles, files_digest
 from byol_tf.runs.files import newest_version
 
 

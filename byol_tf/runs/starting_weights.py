@@ -184,10 +184,9 @@ def start_from(model: BYOL, weights: Weights) -> None:
         model: a BYOL model.
         weights: see `starting_weights`.
     """
-    encoders = [model.encoder, *([model.target_encoder] if model.target == "ema" else [])]
-    for encoder in encoders:
-        for name, arrays in weights.items():
-            encoder.get_layer(name).set_weights(arrays)
+    for name, arrays in weights.items():
+        model.encoder.get_layer(name).set_weights(arrays)
+    model.reset_target()
 
 
 def _differences(file_encoder: keras.Model, encoder: keras.Model) -> list[str]:

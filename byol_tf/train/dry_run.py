@@ -15,7 +15,12 @@ from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy, on_cpu, set_precision
 from byol_tf.errors import DeviceError
 from byol_tf.models.ema import TargetUpdate, constant_tau
-from byol_tf.models.from_config import build_config_encoder, build_model, compile_model
+from byol_tf.models.from_config import (
+    GivenEncoder,
+    build_config_encoder,
+    build_model,
+    compile_model,
+)
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
 from byol_tf.runs.data import train_batches
 from byol_tf.runs.folder import RunFolder
@@ -24,7 +29,7 @@ from byol_tf.runs.starting_weights import starting_weights
 from byol_tf.train.out_of_memory import out_of_memory
 from byol_tf.train.teacher import load_teacher
 from pipelines.registry import SOURCES
-from pipelines.sources import Images, sample_source
+from pipelines.sources import GivenImages, Images, sample_source
 
 _SAMPLE_IMAGES = 512
 """Images that are read for the measurement."""
@@ -94,13 +99,21 @@ class ThroughputEstimate:
         return 1.0 / (1.0 / step + 1.0 / input) if self.on_cpu else min(step, input)
 
 
-def measure_lines(config: Config, folder: RunFolder, schedule: Schedule) -> list[tuple[str, str]]:
+def measure_lines(
+    config: Config,
+    folder: RunFolder,
+    schedule: Schedule,
+    encoder: GivenEncoder | None = None,
+    images: GivenImages | None = None,
+) -> list[tuple[str, str]]:
     """Returns lines (subject, text) on the speed here and the time that is left.
 
     Args:
         config: of the run.
         folder: its run folder, whose newest checkpoint shortens the time.
         schedule: of the run.
+        encoder: of an `Experiment` that has it from Python.
+        images: likewise.
 
     Raises:
         ConfigError: if the encoder can't start from `encoder.weights`.
@@ -108,7 +121,7 @@ def measure_lines(config: Config, folder: RunFolder, schedule: Schedule) -> list
     """
     devices = config.devices
     if config.encoder.weights is not None:
-        starting_weights(config.encoder.weights, build_config_encoder(config), config)
+        starting_weights(config.encoder.weights, build_config_encoder(config, encoder), config)
     if devices.strategy == "multi_worker":
         return _not_measured(
             "that takes all workers. With devices.strategy=auto it is measured for this machine"
@@ -117,12 +130,12 @@ def measure_lines(config: Config, folder: RunFolder, schedule: Schedule) -> list
         strategy = build_strategy(devices.strategy, devices.tpu)
     except DeviceError as error:
         return _not_measured(str(error))
-    images = sample_source(count=_SAMPLE_IMAGES, **source_options(config))
-    if images is None:
+    sample = sample_source(count=_SAMPLE_IMAGES, **source_options(config, images))
+    if sample is None:
         return _not_measured("a run downloads or prepares the images first")
     set_precision(devices.precision)
     try:
-        estimate = measure_throughput(config, images, strategy)
+        estimate = measure_throughput(config, sample, strategy, encoder)
     except tf.errors.ResourceExhaustedError as error:
         return _not_measured(str(out_of_memory(config, error)))
     epochs, steps = max(map(position_of, list_checkpoints(folder.checkpoints)), default=(0, 0))
@@ -131,7 +144,10 @@ def measure_lines(config: Config, folder: RunFolder, schedule: Schedule) -> list
 
 
 def measure_throughput(
-    config: Config, images: Images, strategy: tf.distribute.Strategy
+    config: Config,
+    images: Images,
+    strategy: tf.distribute.Strategy,
+    encoder: GivenEncoder | None = None,
 ) -> ThroughputEstimate:
     """Measures input and training step, each alone.
 
@@ -142,6 +158,7 @@ def measure_throughput(
         config: of the run.
         images: a sample of the pre-training images.
         strategy: the `tf.distribute` strategy that the config names.
+        encoder: of an `Experiment` that has it from Python.
 
     Raises:
         tf.errors.ResourceExhaustedError: if a device's memory doesn't hold the step.
@@ -164,7 +181,7 @@ def measure_throughput(
     inputs = _input_rates(batches, batch_size)
     batch = next(iter(batches))
     batch_bytes = sum(tensor.dtype.size * tensor.shape.num_elements() for tensor in batch)
-    steps = _step_rates(small, strategy, batch, cropped=images.shape is None)
+    steps = _step_rates(small, strategy, batch, images.shape is None, encoder)
     return ThroughputEstimate(
         inputs,
         steps,
@@ -268,13 +285,17 @@ class _EpochTimer(keras.callbacks.Callback):
 
 
 def _step_rates(
-    config: Config, strategy: tf.distribute.Strategy, batch: tuple[tf.Tensor, ...], cropped: bool
+    config: Config,
+    strategy: tf.distribute.Strategy,
+    batch: tuple[tf.Tensor, ...],
+    cropped: bool,
+    encoder: GivenEncoder | None,
 ) -> tuple[float, ...]:
     """Returns images per second of `fit` on one repeated batch; a first epoch compiles."""
     steps = _STEPS_ON_CPU if on_cpu(strategy) else _STEPS
     with strategy.scope():
         teacher = load_teacher(config)
-        model = build_model(config, cropped, None if teacher is None else teacher.model)
+        model = build_model(config, cropped, encoder, None if teacher is None else teacher.model)
         compile_model(model, config, Schedule(steps, (1 + _TIMINGS) * steps, 0, _LEARNING_RATE))
     timer = _EpochTimer()
     updates = [TargetUpdate(constant_tau(0.99))] if config.objective.target == "ema" else []

@@ -16,6 +16,7 @@ def test_list_of_recipes():
     assert recipes() == [
         "cifar10",
         "demo",
+        "distill",
         "few-photos",
         "imagenet-100",
         "imagenet-1000",

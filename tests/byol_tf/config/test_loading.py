@@ -61,7 +61,7 @@ def message(content, overrides=(), path="c.json"):
     return str(caught.value)
 
 
-SOURCES = '"textures", "digits", "folder", "stl10", "cifar10" or "imagenet"'
+SOURCES = '"textures", "digits", "folder", "stl10", "cifar10", "imagenet" or "arrays"'
 
 # Changes to BASE -> the complete message.
 WRONG_KEYS = [

@@ -1,5 +1,8 @@
 """Encoder files that commands take, written from Python."""
 
+import json
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -13,12 +16,19 @@ from byol_tf import (
     constant_tau,
     export_encoder,
     inference_model,
+    load_run_encoder,
     mlp_head,
 )
+from byol_tf.config.loading import load_config
+from byol_tf.config.schema import Config
 from byol_tf.embed.__main__ import main as embed
 from byol_tf.errors import ProtocolError
-from byol_tf.runs.encoders import load_encoder_file
+from byol_tf.models.networks import batch_norm
+from byol_tf.runs.checkpoints import write_checkpoint
+from byol_tf.runs.encoders import load_encoder_file, save_architecture
+from byol_tf.runs.folder import RunFolder
 from tests.helpers import tiny
+from tests.helpers.small_run import CONFIG
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 
@@ -81,6 +91,71 @@ def test_export_of_a_bare_encoder_names_the_model_to_pass(tmp_path):
     with pytest.raises(ValueError, match=r"inference_model\(encoder, size, mean, std\) builds one"):
         export_encoder(tiny.encoder(), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+# the encoder of a run whose author had code of his own
+
+
+def own_encoder(*layers: keras.Layer) -> keras.Model:
+    inputs = keras.Input((tiny.SIZE, tiny.SIZE, 3))
+    x = batch_norm("bn")(keras.layers.Conv2D(4, 3)(inputs))
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def run_of(encoder: keras.Model, name: str, root: Path) -> tuple[Config, RunFolder]:
+    """A run folder with the files that its encoder is loaded from."""
+    folder = RunFolder(root)
+    root.mkdir()
+    folder.config.write_text(
+        json.dumps(CONFIG | {"encoder": {"name": name}, "views": {"size": tiny.SIZE}})
+    )
+    config = load_config(folder.config)
+    arrays = {
+        f"online/encoder/{index:04d}/{variable.path}": variable.numpy()
+        for index, variable in enumerate(encoder.variables)
+    }
+    write_checkpoint(folder.checkpoints, 1, 0, arrays, {})
+    save_architecture(config, folder, encoder)
+    return config, folder
+
+
+@pytest.mark.parametrize("name", ["no_such_module:build", "keras.Model"])
+def test_run_is_loaded_without_the_code_that_built_its_encoder(name, tmp_path):
+    encoder = own_encoder(keras.layers.ReLU())
+    config, folder = run_of(encoder, name, tmp_path / "run")
+    np.testing.assert_allclose(
+        load_run_encoder(config, folder)(photos()),
+        inference_model(encoder, *config.views.preparation)(photos()),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+
+@pytest.mark.parametrize("layer", [Doubled(), keras.layers.Lambda(lambda x: 2.0 * x)])
+def test_layer_of_another_class_in_a_run_is_refused(layer, tmp_path):
+    encoder = own_encoder(layer)
+    config, folder = run_of(encoder, "no_such_module:build", tmp_path / "run")
+    with pytest.raises(ProtocolError, match=r"encoder.json: it .*Use what the run exported, --enc"):
+        load_run_encoder(config, folder)
+    assert load_run_encoder(config, folder, encoder)(photos()).shape == (3, 4)
+
+
+def test_module_that_a_run_names_is_never_imported(tmp_path, monkeypatch):
+    (tmp_path / "named_by_a_run.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    config, folder = run_of(own_encoder(), "named_by_a_run:build", tmp_path / "run")
+    load_run_encoder(config, folder)
+    folder.architecture.unlink()
+    with pytest.raises(ProtocolError, match="needs Python code of its author"):
+        load_run_encoder(config, folder)
 
 
 # from training to embeddings, encoder by encoder
