@@ -4,6 +4,7 @@ settings by the long tests."""
 import argparse
 import glob
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -208,6 +209,13 @@ def desk(tmp_path_factory) -> Path:
         )
         == 0
     )
+    for name in ("mine", "slides"):
+        (folder / "runs" / name).symlink_to(demo.with_name("photos-2026-11-21-1"))
+    draw = runpy.run_path(str(ROOT / "examples" / "draw_slides.py"))["write"]
+    draw(folder / "slides", {"unlabeled": 70, "train": 42, "test": 21})
+    kinds = sorted((folder / "slides" / "train").rglob("*.jpg"))
+    rows = [f"{photo},{photo.parent.name}" for photo in kinds]
+    (folder / "kinds.csv").write_text("\n".join(["path,label", *rows]))
     shutil.copy(demo / "export" / "encoder.keras", folder)
     torch_files.save(folder / "resnet50.pth", torch_resnet.state_dict("resnet50"))
     network = haiku_byol.HaikuByol(width=1 / 16)
@@ -234,6 +242,8 @@ def small(command: Command) -> list[str]:
         options.add_argument("--set", action="append", default=[], dest="overrides")
         given = options.parse_known_args(arguments)[0]
         config = load_config(given.config, given.overrides)
+        if "--run-dir" in arguments:  # that one is a run already, with another config
+            arguments[arguments.index("--run-dir") + 1] += "-anew"
         changes = {
             key: value
             for key, value in SMALL.items()
