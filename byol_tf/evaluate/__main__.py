@@ -29,7 +29,7 @@ from byol_tf.errors import (
 from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
 from byol_tf.evaluate.splits import require_labels
 from byol_tf.export.classifier_folder import check_classifier_folder
-from byol_tf.logs import ProgressLog, counted
+from byol_tf.logs import ProgressLog, activity, counted
 from byol_tf.runs.accuracy import Accuracy, chance
 from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
@@ -291,7 +291,8 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
     evaluation = Evaluation(options, config, inference, train, test, source.class_names)
     stopped = None
     try:
-        results = PROTOCOLS[options.protocol].run(evaluation)
+        with activity(f"evaluating: {options.protocol}"):
+            results = PROTOCOLS[options.protocol].run(evaluation)
     except WorkKept as error:
         results, stopped = error.result, error
     facts = {
