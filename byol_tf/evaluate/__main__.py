@@ -16,7 +16,14 @@ import sys
 import time
 from pathlib import Path
 
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
+from byol_tf.command_line import (
+    add_json_option,
+    check_writable,
+    command_parser,
+    ends_with_exit_code,
+    print_json,
+    program,
+)
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
@@ -87,7 +94,7 @@ def main(arguments: list[str]) -> int:
         print(f"  {folder}: {', '.join(exported['files'])}; USAGE.md has code for each")
         print(f"  next: {program('predict')} --classifier {shlex.quote(folder)} --images DIR")
     print()
-    print(json.dumps(result))
+    print_json(result, options)
     if stopped is not None:
         raise WorkKept(f"{stopped}; they are in {file}" if error is None else str(stopped))
     if error is not None:
@@ -112,6 +119,7 @@ def _write_result(file: Path, result: dict, curve: list[dict] | None) -> OSError
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
+    add_json_option(common)
     encoder = common.add_mutually_exclusive_group(required=True)
     encoder.add_argument(
         "--run",
