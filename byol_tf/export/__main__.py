@@ -26,6 +26,7 @@ from byol_tf.config.overrides import check_data_overrides
 from byol_tf.devices import prepare_environment
 from byol_tf.export.formats import DEFAULT_FORMATS, FORMAT_NAMES, FORMATS, missing_packages
 from byol_tf.export.hub import check_hub, push
+from byol_tf.logs import activity
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import RunFacts, read_facts
 
@@ -153,12 +154,13 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
     if samples.unavailable is not None:
         print(f"nearest neighbours aren't compared: {samples.unavailable}")
     print(
-        f"  {'file':<24} {'MB':>8} {'ms a photo':>11} {'largest difference':>19} "
-        f"{'smallest cosine':>16} {'same neighbour':>15}"
+        f"  {'file':<24} {'MB':>8} {'ms/photo':>9} {'difference':>11} {'cosine':>9} "
+        f"{'neighbour':>10}"
     )
     failures = []
     for name in names:
-        verifications, reasons = write_verified(name, model, folder.export, samples, expected)
+        with activity(f"{name}: writing, and comparing in a new process"):
+            verifications, reasons = write_verified(name, model, folder.export, samples, expected)
         for verification in verifications:
             print(f"  {_row(verification)}", flush=True)
         failures += reasons
@@ -175,6 +177,6 @@ def _row(verification: "Verification") -> str:
     name = export_format.path + (" (bytes)" if export_format.snippet.takes_bytes else "")
     same = "-" if verification.same_neighbour is None else f"{verification.same_neighbour:.1%}"
     return (
-        f"{name:<24} {verification.megabytes:>8.2f} {verification.milliseconds:>11.2f} "
-        f"{verification.difference:>19.1e} {verification.cosine:>16.6f} {same:>15}"
+        f"{name:<24} {verification.megabytes:>8.2f} {verification.milliseconds:>9.2f} "
+        f"{verification.difference:>11.1e} {verification.cosine:>9.6f} {same:>10}"
     )

@@ -140,7 +140,7 @@ depth, noise."""
 
 def _without_dropout(network: keras.Model) -> keras.Model:
     for layer in compat.all_layers(network):
-        if hasattr(layer, "seed_generator"):
+        if hasattr(layer, "seed_generator") or hasattr(layer, "drop_path_rate"):
             for name in _RATES:
                 if hasattr(layer, name):
                     setattr(layer, name, 0.0)

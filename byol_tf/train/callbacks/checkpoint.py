@@ -285,7 +285,7 @@ def _uncounted(name: str) -> str:
 
     Keras counts those in each process; the index keeps names unique.
     """
-    return re.sub(r"_\d+(?=/)", "", name)
+    return re.sub(r"_\d+(?=[/_])", "", name)
 
 
 def _named_variables(model: BYOL) -> dict[str, keras.Variable]:

@@ -1,6 +1,7 @@
 """Encoder files that commands take, written from Python."""
 
 import json
+import sys
 from pathlib import Path
 
 import keras
@@ -23,10 +24,13 @@ from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
 from byol_tf.embed.__main__ import main as embed
 from byol_tf.errors import ProtocolError
+from byol_tf.export.__main__ import main as export
+from byol_tf.export.verification import read_verifications
 from byol_tf.models.networks import batch_norm
 from byol_tf.runs.checkpoints import write_checkpoint
 from byol_tf.runs.encoders import load_encoder_file, save_architecture
 from byol_tf.runs.folder import RunFolder
+from byol_tf.train.__main__ import main as train
 from tests.helpers import tiny
 from tests.helpers.small_run import CONFIG
 
@@ -270,3 +274,92 @@ def test_encoder_trains_saves_exports_and_embeds(name, tmp_path, capsys):
     ]
     with capsys.disabled():
         print(f"{name}: {', '.join(f'{file} {value:.1e}' for file, value in differences.items())}")
+
+
+# the same by the commands: a run of one step, resumed for another, exported in all formats, embedded
+
+OWN_MODULE = '''
+import keras
+
+
+def small(image_size):
+    """Ends in a map; with dropout."""
+    inputs = x = keras.Input((image_size, image_size, 3))
+    for channels in (16, 32, 64):
+        x = keras.layers.Conv2D(channels, 3, strides=2, padding="same", use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    return keras.Model(inputs, keras.layers.Dropout(0.1)(x))
+
+
+def vit(image_size):
+    """A small vision transformer of Keras' own layers; of pixels, with stochastic attention."""
+    inputs = keras.Input((image_size, image_size, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(inputs)
+    x = keras.layers.Conv2D(48, 8, strides=8)(x)
+    x = keras.layers.Reshape((-1, 48))(x)
+    places = keras.layers.Embedding(x.shape[1], 48)(keras.ops.arange(x.shape[1]))
+    x = x + places
+    for _ in range(2):
+        y = keras.layers.LayerNormalization()(x)
+        x = x + keras.layers.MultiHeadAttention(3, 16, dropout=0.1)(y, y)
+        y = keras.layers.Dense(96, activation="gelu")(keras.layers.LayerNormalization()(x))
+        x = x + keras.layers.Dense(48)(y)
+    return keras.Model(inputs, x)
+'''
+
+NAMES = (
+    "convnet",
+    "resnet18",
+    "my_encoders:small",
+    "my_encoders:vit",
+    "keras.applications/MobileNet",
+    "keras.applications/MobileNetV3Small",
+    "keras.applications/ResNet50",
+    "keras.applications/VGG16",
+    "keras.applications/EfficientNetV2B0",
+    "keras.applications/ConvNeXtTiny",
+    "keras.applications/DenseNet121",
+    "keras.applications/ResNet50V2",
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NAMES)
+def test_run_of_an_encoder_is_trained_resumed_exported_and_embedded(
+    name, tmp_path, monkeypatch, capsys
+):
+    """`-s` prints a row of the table in docs/encoders.md: each format's largest difference."""
+    (tmp_path / "my_encoders.py").write_text(OWN_MODULE)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photos()[0]).save(tmp_path / "photos" / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    changes = {
+        "encoder": {"name": name},
+        "data": {"source": "digits", "pretrain_images": 16},
+        "views": {"size": 32, "engine": "fused"},
+        "training": {"epochs": 2, "batch_size": 16},
+        "optimizer": {"base_learning_rate": 0.001, "schedule": "constant"},
+        "tau": {"schedule": "constant", "base": 0.99},
+        "probe": {"train_images": 40, "test_images": 40},
+        "run": {"report": False},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | changes))
+    words = ["--config", "config.json", "--run-dir", "run"]
+    for epochs in (1, 2):
+        assert train([*words, "--set", f"training.epochs={epochs}"]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["epochs"], result["steps"]) == (2, 2)
+    sys.modules.pop("my_encoders", None)
+    (tmp_path / "my_encoders.py").unlink()  # what follows doesn't need it
+
+    assert export(["--run", "run", "--format", "all"]) == 0
+    verified = read_verifications(tmp_path / "run" / "export")
+    assert len(verified) == 7
+    assert embed(["--encoder", "run", "--images", "photos", "--out", "embedded"]) == 0
+    rows = np.load(tmp_path / "embedded" / "embeddings.npz")["embeddings"]
+    loaded = load_encoder_file(tmp_path / "run" / "export" / "encoder")
+    np.testing.assert_allclose(rows, loaded(photos()[:1]), rtol=1e-3, atol=1e-4)
+    with capsys.disabled():
+        differences = [f"{each['difference']:.1e}" for each in verified.values()]
+        print(f"\n| `{name}` | {rows.shape[1]} | {' | '.join(differences)} |")
