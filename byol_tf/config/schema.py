@@ -447,6 +447,13 @@ class Run(Section):
     report: bool = True
     """Whether a finished run writes `report.html`, its figures and TensorBoard's projector, which
     takes some seconds; `python -m byol_tf.report` writes the page later."""
+    trackers: Annotated[
+        tuple[Literal["wandb", "mlflow", "trackio"], ...],
+        Field(strict=False),
+        ExpectedText('a list of "wandb", "mlflow" and "trackio"', ("wandb", "mlflow", "trackio")),
+    ] = ()
+    """Experiment trackers that get each row of `history.csv` too; each is a package of its own (the
+    extras `wandb`, `mlflow`, `trackio`)."""
 
 
 class Config(Section):

@@ -199,7 +199,7 @@ class Store:
             number = int(existing[-1].stem) + 1 if existing else 1
             index = np.frombuffer(_index_text(photos).encode(), np.uint8)
             with atomic_file(self.parts / f"{number:04d}.npz") as file:
-                np.savez(file, **{"index": index, self.array: embeddings})
+                np.savez(file, **{"index": index, self.array: embeddings})  # type: ignore[arg-type]
 
     def write(
         self, photos: Sequence[Photo], embeddings: np.ndarray, skipped: dict[str, str], facts: dict
@@ -221,7 +221,7 @@ class Store:
         with self._writing():
             index = _index_text(photos)
             with atomic_file(self.embeddings) as file:
-                np.savez(file, **{self.array: embeddings})
+                np.savez(file, **{self.array: embeddings})  # type: ignore[arg-type]
                 file.flush()  # a full disk shows before the index is replaced
                 write_atomically(self.index, index)
             self._write_skipped(skipped)

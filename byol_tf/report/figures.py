@@ -163,13 +163,14 @@ def map_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: s
         seed: of the sample and of t-SNE.
         start: name of the network before its first step.
     """
-    shown = balanced_indices(analysis.labels, _MAX_MAP_IMAGES, seed)
+    all_labels = np.asarray(analysis.labels)
+    shown = balanced_indices(all_labels, _MAX_MAP_IMAGES, seed)
     networks = [
         (name, features[shown])
         for name, features in ((start, analysis.untrained), ("trained", analysis.trained))
         if features is not None
     ]
-    labels = analysis.labels[shown]
+    labels = all_labels[shown]
     classes = np.unique(labels)
     figure, axes = plt.subplots(
         1, len(networks), figsize=(WIDTH / 2 * len(networks), 4.8), squeeze=False

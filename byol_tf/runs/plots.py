@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from byol_tf.runs.accuracy import Accuracy
 from byol_tf.runs.files import write_atomically
@@ -27,7 +28,7 @@ COLOURS = ("#1f5fbf", "#d9662b", "#2a9d5c", "#8d4fb3", "#c2a11c", "#17a2b8", "#b
 _STYLES = ("-", "--", ":", "-.")
 WIDTH = 8.9
 """Of a figure in inches: at the report's width its letters are as large as the page's."""
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -166,7 +167,11 @@ def _accuracy_marks(
     for value, name, side in ((before, start, "bottom"), (chance, "chance", "top")):
         if value is not None:
             axis.axhline(100.0 * value, color=QUIET, linestyle=":", linewidth=1)
-            place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": side}
+            place: dict[str, Any] = {
+                "xycoords": ("axes fraction", "data"),
+                "ha": "right",
+                "va": side,
+            }
             axis.annotate(name, (1.0, 100.0 * value), **place, fontsize=9, color=QUIET)
     axis.set_ylim(bottom=0.0)
 
@@ -186,7 +191,7 @@ def curve(axis: Axes, rows: History, name: str, colour: str, scale: float = 1.0)
         axis.plot(
             *zip(*points, strict=True), color=colour, marker="." if len(points) < 60 else None
         )
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 @matplotlib.rc_context(STYLE)
@@ -226,7 +231,7 @@ def setting_curves_figure(
     for axis, (key, text, _) in zip(axes, _PANELS, strict=True):
         axis.set_title(text)
         axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if key != "loss":  # from 0, so that a difference looks as large as it is
             axis.set_ylim(bottom=0.0)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)

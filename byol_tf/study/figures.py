@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -53,11 +54,14 @@ def bars_figure(path: Path, title: str, results: Sequence[CellResult]) -> None:
     axis.set_xlabel("top-1 (%)")
     axis.set_title(title, loc="left", parse_math=False)
     entries: dict[str, Patch | Line2D] = {}
-    chances = {outcome.result.get("chance") for result in shown for outcome in result.outcomes} - {
-        None
+    chances = {
+        chance
+        for result in shown
+        for outcome in result.outcomes
+        if (chance := outcome.result.get("chance")) is not None
     }
     if len(chances) == 1:
-        look = {"color": QUIET, "linestyle": ":", "linewidth": 1.2}
+        look: dict[str, Any] = {"color": QUIET, "linestyle": ":", "linewidth": 1.2}
         axis.axvline(100.0 * chances.pop(), **look)
         entries["chance: always the most frequent class"] = Line2D([], [], **look)
     if any(_untrained(result) is not None for result in shown):
@@ -123,8 +127,7 @@ def _untrained(result: CellResult) -> float | None:
 
 
 def _untrained_mark(x: Sequence[float] = (), y: Sequence[float] = ()) -> Line2D:
-    look = {"linestyle": "", "marker": "|", "markersize": 14, "markeredgewidth": 2.5}
-    return Line2D(x, y, **look, color=QUIET)
+    return Line2D(x, y, linestyle="", marker="|", markersize=14, markeredgewidth=2.5, color=QUIET)
 
 
 def _mark(x: Sequence[float] = (), y: Sequence[float] = ()) -> Line2D:

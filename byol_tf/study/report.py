@@ -274,7 +274,7 @@ def _cells(results: Sequence[CellResult]) -> list[list[str]]:
 
 def _cell_table(results: Sequence[CellResult]) -> tuple[list[str], list[list[object]]]:
     """Returns the columns of `table.csv`, and a row for each cell; figures in %."""
-    rows = []
+    rows: list[list[object]] = []
     for result in results:
         numbers = (result.mean, result.std, *(result.interval or (None, None)), result.cell.paper)
         rows.append(

@@ -1,5 +1,6 @@
 """Throughput of the input and of the training step on this machine, measured for `--dry-run`."""
 
+import logging
 import os
 import statistics
 import time
@@ -14,6 +15,7 @@ from byol_tf.config.schedule import Schedule
 from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy, on_cpu, set_precision
 from byol_tf.errors import DeviceError
+from byol_tf.logs import ProgressLog, activity
 from byol_tf.models.ema import TargetUpdate, constant_tau
 from byol_tf.models.from_config import (
     GivenEncoder,
@@ -31,18 +33,22 @@ from byol_tf.train.teacher import load_teacher
 from pipelines.registry import SOURCES
 from pipelines.sources import GivenImages, Images, sample_source
 
+logger = logging.getLogger(__name__)
+
 _SAMPLE_IMAGES = 512
 """Images that are read for the measurement."""
 _INPUT_SECONDS = 2.0
 _PREFETCHED_BATCHES = 6
 """Batches that a pipeline may hold before the first is asked for; they aren't timed."""
+_REPORTED_SECONDS = 10.0
+"""Time to read all images from which on it has a line."""
 _TIMINGS = 3
 """Timings of input and step each, so that their range shows how far they can be trusted."""
 _STEPS, _STEPS_ON_CPU = 32, 2
 _LEARNING_RATE = 1e-6
 _PIXELS_ON_CPU = 32 * 96 * 96
 """The largest batch of views that a CPU is timed on, in pixels: a step takes about a second."""
-_DEVICES = (1, 8, 512)
+_DEVICES = (1, 8)
 """Numbers of devices for which the cores that feed them are given."""
 
 
@@ -130,17 +136,26 @@ def measure_lines(
         strategy = build_strategy(devices.strategy, devices.tpu)
     except DeviceError as error:
         return _not_measured(str(error))
-    sample = sample_source(count=_SAMPLE_IMAGES, **source_options(config, images))
+    start = time.perf_counter()
+    sample = sample_source(
+        count=_SAMPLE_IMAGES, on_progress=ProgressLog(logger), **source_options(config, images)
+    )
     if sample is None:
         return _not_measured("a run downloads or prepares the images first")
+    reading = (time.perf_counter() - start) / max(len(sample), 1)
     set_precision(devices.precision)
     try:
-        estimate = measure_throughput(config, sample, strategy, encoder)
+        with activity("measuring input and training step"):
+            estimate = measure_throughput(config, sample, strategy, encoder)
     except tf.errors.ResourceExhaustedError as error:
         return _not_measured(str(out_of_memory(config, error)))
     epochs, steps = max(map(position_of, list_checkpoints(folder.checkpoints)), default=(0, 0))
     steps_left = max(0, schedule.total_steps - epochs * schedule.steps_per_epoch - steps)
-    return throughput_lines(estimate, steps_left * config.training.batch_size, remedies(config))
+    batch_size = config.training.batch_size
+    return [
+        *reading_lines(reading, schedule.steps_per_epoch * batch_size),
+        *throughput_lines(estimate, steps_left * batch_size, remedies(config)),
+    ]
 
 
 def measure_throughput(
@@ -192,6 +207,19 @@ def measure_throughput(
     )
 
 
+def reading_lines(seconds: float, images: int) -> list[tuple[str, str]]:
+    """Returns a line (subject, text) on the time before the first step, if that is worth one.
+
+    Args:
+        seconds: that it took to read one image.
+        images: that each start of the run reads.
+    """
+    if seconds * images < _REPORTED_SECONDS:
+        return []
+    text = f"about {_duration(seconds * images)} to read all images at the start"
+    return [("reading", f"{text}, at {1 / seconds:,.0f} images/s")]
+
+
 def throughput_lines(
     estimate: ThroughputEstimate, images: int, remedies: str
 ) -> list[tuple[str, str]]:
@@ -209,7 +237,7 @@ def throughput_lines(
             f"{estimate.input:,.0f} images/s alone, on {estimate.cores} cores; "
             f"{estimate.bytes_per_image / 1e3:,.1f} kB an image to the step",
         ),
-        ("step", f"{estimate.step:,.0f} images/s in batches of {estimate.batch_size}"),
+        ("step", f"{estimate.step:,.0f} images/s, timed in batches of {estimate.batch_size}"),
     ]
     if not estimate.on_cpu:
         lines.append(
@@ -310,6 +338,17 @@ def _step_rates(
     return tuple(steps * config.training.batch_size / seconds for seconds in timer.seconds[1:])
 
 
+def _unit(seconds: float) -> tuple[str, int]:
+    """Returns the unit in which a duration is readable, and its length in seconds."""
+    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
+    return next((name, length) for name, length in units if seconds >= 2 * length or length == 1)
+
+
+def _duration(seconds: float) -> str:
+    unit, length = _unit(seconds)
+    return f"{seconds / length:,.1f} {unit}"
+
+
 def _cores_text(cores: float) -> str:
     return f"{cores:,.0f} cores" if cores >= 10 else f"{cores:.2g} cores"
 
@@ -317,10 +356,7 @@ def _cores_text(cores: float) -> str:
 def _time_text(estimate: ThroughputEstimate, images: int) -> str:
     slowest, fastest = estimate.combined_range
     seconds = images / estimate.combined
-    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
-    unit, length = next(
-        (name, length) for name, length in units if seconds >= 2 * length or length == 1
-    )
+    unit, length = _unit(seconds)
     timings = min(len(estimate.inputs), len(estimate.steps))
     spread = ""
     if timings > 1:

@@ -64,6 +64,7 @@ from byol_tf.train.signals import SignalWatch
 from byol_tf.train.start import ResumePoint, broadcast_state, initialize_or_resume
 from byol_tf.train.teacher import Teacher, check_teacher, load_teacher
 from byol_tf.train.tensorboard import EventLog, show_config
+from byol_tf.train.trackers import Log, check_trackers, open_trackers
 from pipelines.sources import GivenImages, Source
 
 logger = logging.getLogger(__name__)
@@ -170,8 +171,8 @@ class Experiment:
 
         Raises:
             ConfigError: if the images or replicas don't fit the batch, the workers have different
-                configs, the engine of the views can't be imported, the encoder can't start from
-                `encoder.weights`, or `objective.teacher` can't be used.
+                configs, the engine of the views or a tracker isn't installed, the encoder can't
+                start from `encoder.weights`, or `objective.teacher` can't be used.
             SourceError: if the images can't be opened, or differ between workers.
             DeviceError: if there is no such device.
         """
@@ -179,6 +180,7 @@ class Experiment:
             return
         config = self.config
         check_view_engine(config)
+        check_trackers(config)
         set_seeds(config.seed, config.training.deterministic)
         self.workers = self._connected_workers or Workers(
             build_strategy(config.devices.strategy, config.devices.tpu)
@@ -260,7 +262,10 @@ class Experiment:
 
     def _run_chief(self, lock: RunLock, command: list[str], verbose: bool) -> dict[str, Any]:
         lock.check_owner()  # reading the images may have taken an hour
-        with contextlib.closing(EventLog(self.folder.logs)) as events:
+        with (
+            contextlib.closing(EventLog(self.folder.logs)) as events,
+            open_trackers(self.config, self.folder) as log,
+        ):
             start = initialize_or_resume(
                 self.config,
                 self.folder,
@@ -276,7 +281,7 @@ class Experiment:
             self._weights = None  # not needed again, and as large as the encoder
             if self.workers.count > 1:
                 start = broadcast_state(self.model, self.workers, start)
-            history, throughput = self._train(start, events, verbose, lock)
+            history, throughput = self._train(start, events, log, verbose, lock)
             lock.check_owner()
             return self._finish(history, throughput, events)
 
@@ -288,7 +293,7 @@ class Experiment:
             self._fit(start, self._learning_callbacks(start))
 
     def _train(
-        self, start: ResumePoint, events: EventLog, verbose: bool, lock: RunLock
+        self, start: ResumePoint, events: EventLog, log: Log, verbose: bool, lock: RunLock
     ) -> tuple[History, Throughput]:
         """Trains with all callbacks of the chief, saving checkpoints.
 
@@ -296,7 +301,7 @@ class Experiment:
         """
         config, folder, steps_per_epoch = self.config, self.folder, self.schedule.steps_per_epoch
         throughput = Throughput.resumed(config.training.batch_size, start.state)
-        history = History(folder.history, events, list(start.state["rows"]))
+        history = History(folder.history, events, list(start.state["rows"]), log)
         measures = self._measures()
         if not history.rows:
             self._measure_untrained(history, measures, events)

@@ -1,7 +1,6 @@
 """Signal handling: the first SIGTERM, SIGINT or SIGHUP has a run save and stop, a second exits."""
 
 import contextlib
-import os
 import signal
 import socket
 import threading

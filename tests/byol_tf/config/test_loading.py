@@ -608,7 +608,7 @@ def test_all_mistakes_are_reported_in_file_order():
         (
             'c.json: optimizer.lr: unknown key; "optimizer" takes "name", "base_learning_rate", '
             '"reference_batch_size", "schedule", '
-            '"warmup_epochs", "weight_decay", "exclude_norm_and_bias" and "momentum"'
+            '"warmup_epochs", "weight_decay", "exclude_norm_and_bias", "momentum" and "layer_decay"'
         ),
         "c.json: projector.hidden_size: expected a whole number from 1 to 1000000; received 0",
         'c.json: data.cache: expected "auto", "memory" or "none"; received "disk"',
