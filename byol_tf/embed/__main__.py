@@ -7,14 +7,20 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 
 
 import argparse
-import json
 import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byol_tf import __version__
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
+from byol_tf.command_line import (
+    add_json_option,
+    check_writable,
+    command_parser,
+    ends_with_exit_code,
+    print_json,
+    program,
+)
 from byol_tf.devices import prepare_environment
 from byol_tf.embed.labels import match_labels, read_labels
 from byol_tf.embed.photos import EmbeddedPhotos
@@ -41,7 +47,8 @@ def main(arguments: list[str]) -> int:
         128 + n after signal n. What was embedded until then is stored, and the same command
         resumes.
     """
-    print(json.dumps(_run(_parser().parse_args(arguments), arguments)))
+    options = _parser().parse_args(arguments)
+    print_json(_run(options, arguments), options)
     return 0
 
 
@@ -92,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         type=os.path.expanduser,
         help="the output folder (default: embeddings/<folder>-<digest of encoder and folder>)",
     )
+    add_json_option(parser)
     return parser
 
 

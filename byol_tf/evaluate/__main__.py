@@ -16,7 +16,14 @@ import sys
 import time
 from pathlib import Path
 
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
+from byol_tf.command_line import (
+    add_json_option,
+    check_writable,
+    command_parser,
+    ends_with_exit_code,
+    print_json,
+    program,
+)
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
@@ -29,7 +36,7 @@ from byol_tf.errors import (
 from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
 from byol_tf.evaluate.splits import require_labels
 from byol_tf.export.classifier_folder import check_classifier_folder
-from byol_tf.logs import ProgressLog, counted
+from byol_tf.logs import ProgressLog, activity, counted
 from byol_tf.runs.accuracy import Accuracy, chance
 from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
@@ -87,7 +94,7 @@ def main(arguments: list[str]) -> int:
         print(f"  {folder}: {', '.join(exported['files'])}; USAGE.md has code for each")
         print(f"  next: {program('predict')} --classifier {shlex.quote(folder)} --images DIR")
     print()
-    print(json.dumps(result))
+    print_json(result, options)
     if stopped is not None:
         raise WorkKept(f"{stopped}; they are in {file}" if error is None else str(stopped))
     if error is not None:
@@ -112,6 +119,7 @@ def _write_result(file: Path, result: dict, curve: list[dict] | None) -> OSError
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
+    add_json_option(common)
     encoder = common.add_mutually_exclusive_group(required=True)
     encoder.add_argument(
         "--run",
@@ -291,7 +299,8 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
     evaluation = Evaluation(options, config, inference, train, test, source.class_names)
     stopped = None
     try:
-        results = PROTOCOLS[options.protocol].run(evaluation)
+        with activity(f"evaluating: {options.protocol}"):
+            results = PROTOCOLS[options.protocol].run(evaluation)
     except WorkKept as error:
         results, stopped = error.result, error
     facts = {

@@ -214,7 +214,7 @@ def desk(tmp_path_factory) -> Path:
     draw = runpy.run_path(str(ROOT / "examples" / "draw_slides.py"))["write"]
     draw(folder / "slides", {"unlabeled": 70, "train": 42, "test": 21})
     kinds = sorted((folder / "slides" / "train").rglob("*.jpg"))
-    rows = [f"{photo},{photo.parent.name}" for photo in kinds]
+    rows = [f"{photo.relative_to(folder / 'slides')},{photo.parent.name}" for photo in kinds]
     (folder / "kinds.csv").write_text("\n".join(["path,label", *rows]))
     shutil.copy(demo / "export" / "encoder.keras", folder)
     torch_files.save(folder / "resnet50.pth", torch_resnet.state_dict("resnet50"))

@@ -63,6 +63,11 @@ def message(content, overrides=(), path="c.json"):
 
 SOURCES = '"textures", "digits", "folder", "stl10", "cifar10", "imagenet" or "arrays"'
 
+ENCODERS = (
+    '"convnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200", '
+    '"wide_resnet50_2", "keras.applications/NAME", "keras_hub/PRESET" or "MODULE:FUNCTION"'
+)
+
 # Changes to BASE -> the complete message.
 WRONG_KEYS = [
     ({"training__epohcs": 5}, 'training.epohcs: unknown key; did you mean "epochs" (now 100)?'),
@@ -176,6 +181,18 @@ WRONG_VALUES = [
         {"data__pretrain_images": 10**17},
         "data.pretrain_images: expected a whole number from 1 to 100000000, or null; received "
         "100000000000000000",
+    ),
+    *(
+        (
+            {"encoder__name": name},
+            f'encoder.name: expected {ENCODERS}; received "{name}"{hint}',
+        )
+        for name, hint in (
+            ("resnet81", '; did you mean "resnet18"?'),
+            ("keras.applications/", ""),
+            ("my encoders:small", ""),
+            ("keras_hub/hf://somebody/model", ""),
+        )
     ),
     (
         {"encoder__width": 1e300},
@@ -348,6 +365,16 @@ CLASHES = [
             "replicas share variables that XLA can't "
             'reach; received "on"'
         ),
+    ),
+    (
+        {"encoder": {"name": "keras.applications/MobileNet", "width": 0.5}},
+        'encoder.width: expected 1.0, its default, as encoder.name "keras.applications/MobileNet" '
+        "is built without it; received 0.5",
+    ),
+    (
+        {"encoder": {"name": "my_encoders:small", "normalization": "layer"}},
+        'encoder.normalization: expected "batch", its default, as encoder.name "my_encoders:small" '
+        'is built without it; received "layer"',
     ),
     (
         {"encoder__width": 0.3},
