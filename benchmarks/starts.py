@@ -186,9 +186,9 @@ def main() -> None:
     parser.add_argument("--labels", type=int, nargs="+", default=[10, 100], help="of each class")
     parser.add_argument("--images", type=int, default=5000, help="to train on without labels")
     parser.add_argument("--test-images", type=int, default=2000)
-    parser.add_argument("--epochs", type=int, default=16, help="of the small network")
+    parser.add_argument("--epochs", type=int, default=12, help="of the small network")
     parser.add_argument("--adapt-epochs", type=int, default=4)
-    parser.add_argument("--tune-epochs", type=int, default=15, help="twice as many with few labels")
+    parser.add_argument("--tune-epochs", type=int, default=10, help="twice as many with few labels")
     parser.add_argument("--quick", action="store_true", help="minutes: figures mean nothing")
     options = parser.parse_args()
     if options.quick:

@@ -65,16 +65,16 @@ class TorchFile:
 
 
 class _Storage(NamedTuple):
-    """A storage as the pickle names it; `count` numbers of `dtype`."""
+    """A storage as the pickle names it; `elements` numbers of `dtype`."""
 
     key: str
     dtype: str
-    count: int
+    elements: int
 
     @property
     def size(self) -> int:
         """Its bytes."""
-        return self.count * np.dtype(_ARRAY_TYPES[self.dtype]).itemsize
+        return self.elements * np.dtype(_ARRAY_TYPES[self.dtype]).itemsize
 
 
 class _StoredTensor(NamedTuple):
@@ -162,7 +162,7 @@ def _read_legacy(path: Path) -> tuple["_TorchUnpickler", _Storages]:
         storages: _Storages = {}
         for key in keys.read():
             (count,) = struct.unpack("<q", file.read(8))
-            size = unpickler.storages[key]._replace(count=count).size
+            size = unpickler.storages[key]._replace(elements=count).size
             storages[key] = size, partial(_read_part, path, file.tell(), size)
             file.seek(size, io.SEEK_CUR)
         if file.tell() > path.stat().st_size:
@@ -189,8 +189,8 @@ def _tensor(stored: _StoredTensor, storages: _Storages) -> Tensor:
     if (
         storage.size != size
         or min(stored.offset, *stored.shape, *stored.strides, 0) < 0
-        or elements > storage.count
-        or (elements and last >= storage.count)
+        or elements > storage.elements
+        or (elements and last >= storage.elements)
     ):
         raise ValueError(f"it holds a tensor of shape {list(stored.shape)} that isn't all there")
     return Tensor(stored.shape, storage.dtype, partial(_read_tensor, stored, read))
@@ -270,13 +270,13 @@ class _TorchUnpickler(Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         """Returns the storage that a tensor refers to."""
-        kind, dtype, key, _device, count, *view = pid
+        kind, dtype, key, _device, elements, *view = pid
         if kind != "storage" or dtype not in _ARRAY_TYPES or view not in ([], [None]):
             raise ValueError("it holds a storage of another kind than tensors have")
-        if type(key) is not str or type(count) is not int:
+        if type(key) is not str or type(elements) is not int:
             raise ValueError("it holds a storage without a name or size")
-        storage = self.storages.setdefault(key, _Storage(key, dtype, count))
-        if storage != (key, dtype, count):
+        storage = self.storages.setdefault(key, _Storage(key, dtype, elements))
+        if (storage.dtype, storage.elements) != (dtype, elements):
             raise ValueError(f"it holds a storage {key!r:.40} of two types")
         return storage
 

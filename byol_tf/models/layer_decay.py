@@ -28,7 +28,7 @@ def depth_groups(encoder: keras.Model) -> list[list[keras.Variable]]:
         At most `GROUPS` lists, that of the first layers first; fewer if there are fewer kernels.
     """
     positions: list[tuple[int, keras.Variable]] = []
-    kernels, seen = 0, set()
+    kernels, seen = 0, set[int]()
     for variables in _by_layer(encoder):
         new = [variable for variable in variables if id(variable) not in seen]
         seen.update(map(id, new))

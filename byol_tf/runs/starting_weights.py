@@ -161,14 +161,15 @@ def _imagenet_weights(encoder: keras.Model, config: Config) -> Weights:
             include_top=False, weights=IMAGENET, input_shape=_IMAGENET_SHAPE
         )
     except Exception as error:  # Keras raises plain ones
-        text = f"encoder.weights: {IMAGENET} for {name}: {in_short(error)}"
+        text = in_short(error)
         if (missing := compat.failed_download(error)) is not None:
             url, file = missing
-            text += (
-                f". Expected {Path(file).name} in {Path(file).parent}. Without network, download "
-                f"{url} elsewhere and save it there by that name"
+            text = (
+                f"expected {Path(file).name} in {Path(file).parent}, and Keras couldn't download "
+                f"it ({text.rpartition(' -- ')[2]}). Without network, download {url} on another "
+                "machine and copy it there by that name"
             )
-        raise ConfigError([text]) from error
+        raise ConfigError([f"encoder.weights: {IMAGENET} for {name}: {text}"]) from error
     arrays, shapes = source.get_weights(), [tuple(each.shape) for each in encoder.weights]
     if shapes != [array.shape for array in arrays]:
         raise ConfigError(
