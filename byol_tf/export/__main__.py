@@ -54,7 +54,8 @@ def main(arguments: list[str]) -> int:
         facts = read_facts(folder)
         facts = dataclasses.replace(facts, config=load_config(folder.config, options.overrides))
         check_writable(folder.export, "--run")
-        return _export(facts, folder, [name for name in FORMAT_NAMES if name in names])
+        ordered = [name for name in FORMAT_NAMES if name in names]
+        return _export(facts, folder, ordered, maps=options.features == "map")
     except ValueError as error:
         print(error, file=sys.stderr)
         return USAGE_ERROR
@@ -84,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
         'need the extra "export")',
     )
     parser.add_argument(
+        "--features",
+        choices=("vector", "map"),
+        default="vector",
+        help="vector: the representation [N, d]; map: the features [N, h, w, c] that the encoder "
+        "pools into it, written to DIR/export/map (default: vector)",
+    )
+    parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
@@ -105,7 +113,7 @@ def _check(overrides: list[str], names: tuple[str, ...]) -> None:
         )
 
 
-def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
+def _export(facts: RunFacts, folder: RunFolder, names: list[str], maps: bool) -> int:
     prepare_environment()
     import numpy as np
     import tensorflow as tf
@@ -114,6 +122,7 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
     from byol_tf.export.sample_images import load_samples
     from byol_tf.export.usage import write_usage
     from byol_tf.export.writing import write_verified
+    from byol_tf.models.feature_map import map_inference_model
     from byol_tf.models.inference import exported_form
     from byol_tf.runs.encoders import load_run_encoder
 
@@ -122,7 +131,12 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     config = facts.config
-    inference = load_run_encoder(config, folder)
+    inference, export = load_run_encoder(config, folder), folder.export
+    if maps:
+        try:
+            inference, export = map_inference_model(inference), export / "map"
+        except ValueError as error:
+            raise ValueError(f"--features map: {error}") from error
     samples = load_samples(config, calibrate="litert" in names)
     if "litert" in names and not samples.calibration:
         raise ValueError(
@@ -134,7 +148,8 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
     )
     model = exported_form(inference)
     print(
-        f"{folder.export}: representations of {expected.shape[1]} numbers, compared on "
+        f"{export}: {'maps' if maps else 'representations'} of "
+        f"{' x '.join(map(str, expected.shape[1:]))} numbers, compared on "
         f"{len(samples.photos)} photos of odd sizes and {len(samples.images)} images of "
         f"{config.data.source}"
     )
@@ -146,15 +161,15 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
     )
     failures = []
     for name in names:
-        verifications, reasons = write_verified(name, model, folder.export, samples, expected)
+        verifications, reasons = write_verified(name, model, export, samples, expected)
         for verification in verifications:
             print(f"  {_row(verification)}", flush=True)
         failures += reasons
-    write_usage(folder.export, config.views.size)
-    write_card(facts, folder.export)
+    write_usage(export, config.views.size, maps)
+    write_card(facts, export, maps)
     for failure in failures:
         print(f"not exported: {failure}", file=sys.stderr)
-    print(f"  how to use them: {folder.export / 'USAGE.md'}")
+    print(f"  how to use them: {export / 'USAGE.md'}")
     return _FAILED if failures else 0
 
 

@@ -36,7 +36,7 @@ class Snippet:
 
     Attributes:
         code: run in the export folder, it defines `represent`, which takes one photo and returns
-            float32 `[d]`, and prints the shape of the representation of `photo.jpg`.
+            float32 `[d]` or `[h, w, c]`, and prints the shape of that of `photo.jpg`.
         install: the packages that the code needs, as arguments of `pip install`.
         notes: Markdown paragraphs that follow the code.
         takes_bytes: whether `represent` takes the bytes of an image file; otherwise it takes a
@@ -105,7 +105,7 @@ encoder = tf.saved_model.load("$path")
 
 
 def represent(photo):
-    """Returns float32 [d] for a Pillow image in RGB of any size."""
+    """Returns float32 features of a Pillow image in RGB of any size."""
     return encoder.serve(np.asarray(photo)[None]).numpy()[0]
 '''
     + _PHOTO,
@@ -129,7 +129,7 @@ encoder = tf.saved_model.load("$path")
 
 
 def represent(photo):
-    """Returns float32 [d] for the bytes of a JPEG or PNG file."""
+    """Returns float32 features of the bytes of a JPEG or PNG file."""
     return encoder.serve_bytes(tf.constant([photo])).numpy()[0]
 
 
@@ -155,8 +155,8 @@ encoder = keras.saving.load_model("$path")
 
 
 def represent(photo):
-    """Returns float32 [d] for a Pillow image in RGB of any size."""
-    return encoder(np.asarray(photo)[None], training=False).numpy()[0]
+    """Returns float32 features of a Pillow image in RGB of any size."""
+    return keras.ops.convert_to_numpy(encoder(np.asarray(photo)[None], training=False))[0]
 '''
     + _PHOTO,
     "tensorflow pillow",
@@ -173,7 +173,16 @@ model.compile(
     keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"],
     jit_compile=False,  # XLA, which Keras uses on a GPU, has no antialiased resize
 )
-model.fit(images, labels, epochs=5)  # uint8 [N, H, W, 3], all of one size, and class numbers [N]
+model.fit(images, labels, epochs=5)  # uint8 [N, H, W, 3] of one size; classes [N], or [N, h, w]
+```""",
+        """The same code runs on JAX and PyTorch, without TensorFlow, if `KERAS_BACKEND` says so
+before Keras is imported. On PyTorch the encoder is a `torch.nn.Module`:""",
+        """```python
+import os
+os.environ["KERAS_BACKEND"] = "torch"  # or "jax"
+import keras, torch
+encoder = keras.saving.load_model("encoder.keras")
+model = torch.nn.Sequential(encoder, torch.nn.Linear(encoder.output_shape[-1], 10))
 ```""",
     ),
 )
@@ -187,7 +196,7 @@ encoder = Interpreter("$path").get_signature_runner("serve")
 
 
 def represent(photo):
-    """Returns float32 [d] for a Pillow image in RGB of any size."""
+    """Returns float32 features of a Pillow image in RGB of any size."""
     side = min(photo.size)
     left, top = (photo.width - side) // 2, (photo.height - side) // 2
     square = photo.crop((left, top, left + side, top + side))
@@ -212,7 +221,7 @@ encoder = onnxruntime.InferenceSession("$path", providers=["CPUExecutionProvider
 
 
 def represent(photo):
-    """Returns float32 [d] for a Pillow image in RGB of any size."""
+    """Returns float32 features of a Pillow image in RGB of any size."""
     return encoder.run(None, {"images": np.asarray(photo)[None]})[0][0]
 '''
     + _PHOTO,

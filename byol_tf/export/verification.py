@@ -99,7 +99,7 @@ def verify(
         folder: the folder with their files; a `photo.jpg` is written there.
         size: side of the encoder's input in pixels.
         samples: the photos and images to compare on.
-        expected: float32 `[photos + images, d]`, the run's own representations.
+        expected: float32 `[photos + images, ...]`, the run's own representations or maps.
 
     Returns:
         The measurements of each format, in order.
@@ -199,8 +199,8 @@ def same_neighbours(outputs: np.ndarray, expected: np.ndarray) -> float:
     """Returns the fraction of rows whose nearest other row is the same one in both arrays.
 
     Args:
-        outputs: `[n, d]`.
-        expected: `[n, d]`. Rows are compared by cosine, within sets of up to 100 rows.
+        outputs: `[n, ...]`.
+        expected: `[n, ...]`. Rows are compared by cosine, within sets of up to 100 rows.
     """
     sets = np.array_split(np.arange(len(expected)), -(-len(expected) // _NEIGHBOUR_SET))
     same = [_nearest(outputs[rows]) == _nearest(expected[rows]) for rows in sets]
@@ -209,11 +209,12 @@ def same_neighbours(outputs: np.ndarray, expected: np.ndarray) -> float:
 
 def _nearest(rows: np.ndarray) -> np.ndarray:
     """Returns the index of each row's nearest other row by cosine."""
+    rows = rows.reshape(len(rows), -1)
     return nearest_neighbours(rows, rows, k=1, exclude=np.arange(len(rows)))[0][:, 0]
 
 
 def _unit_rows(rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype(np.float64)
+    rows = rows.reshape(len(rows), -1).astype(np.float64)  # maps too
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
