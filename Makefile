@@ -24,12 +24,14 @@ test-all: $(VENV)/.installed-test
 coverage: $(VENV)/.installed-test
 	$(RUN) -m pytest -n 3 --dist loadfile --cov --cov-report=term
 
-# The fast suite on each Python and TensorFlow that we say we run on, and with every requirement at its lowest; a venv each, in .venv-lanes.
+# The fast suite on each Python and TensorFlow that we say we run on, with every requirement at its lowest, and with the pre-releases of
+# TensorFlow and Keras; a venv each, in .venv-lanes.
 PYTHON_tf221 := python3.11
 PYTHON_tf220 := python3.13
 PYTHON_tf219 := python3.12
 PYTHON_lowest := python3.11
-LANES := tf221 tf220 tf219 lowest
+PYTHON_next := python3.13
+LANES := tf221 tf220 tf219 lowest next
 
 test-lanes: $(LANES:%=test-lane-%)
 
@@ -39,6 +41,15 @@ test-lane-%: .venv-lanes/%/.installed
 .venv-lanes/%/.installed: setup.cfg pyproject.toml tests/lanes/%.txt
 	$(PYTHON_$*) -m venv .venv-lanes/$*
 	.venv-lanes/$*/bin/pip install --quiet --disable-pip-version-check --editable ".[cpu,test]" --constraint tests/lanes/$*.txt
+	touch $@
+
+# The pre-release of TensorFlow, and the nightly Keras that it requires: reinstalled alone, since our requirements brought the released one too,
+# and both have the same files.
+.venv-lanes/next/.installed: setup.cfg pyproject.toml tests/lanes/next.txt
+	$(PYTHON_next) -m venv .venv-lanes/next
+	.venv-lanes/next/bin/pip install --quiet --disable-pip-version-check --editable ".[cpu,test]" --constraint tests/lanes/next.txt
+	.venv-lanes/next/bin/pip uninstall --quiet --disable-pip-version-check --yes keras
+	.venv-lanes/next/bin/pip install --quiet --disable-pip-version-check --force-reinstall --no-deps --pre keras-nightly
 	touch $@
 
 tests/lanes/lowest.txt: setup.cfg tests/lanes/lowest.py

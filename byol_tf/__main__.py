@@ -14,10 +14,12 @@ COMMANDS = {
     "train": ("byol_tf.train.__main__", "pre-trains an encoder on images without labels"),
     "evaluate": ("byol_tf.evaluate.__main__", "evaluates an encoder on labelled images"),
     "embed": ("byol_tf.embed.__main__", "embeds photos, finds similar ones, predicts labels"),
+    "predict": ("byol_tf.predict.__main__", "predicts classes of photos by a classifier"),
     "export": ("byol_tf.export.__main__", "writes an encoder as SavedModel, Keras, LiteRT or ONNX"),
     "report": ("byol_tf.report.__main__", "writes a page about a run"),
     "compare": ("byol_tf.compare", "shows runs side by side"),
     "study": ("byol_tf.study.__main__", "runs a table of a paper"),
+    "doctor": ("byol_tf.doctor", "checks whether a run would work on this machine"),
     "convert": ("byol_tf.convert.__main__", "converts encoders from other projects"),
 }
 """Name of each command -> (module with its `main`, its line in `byol --help`)."""
@@ -41,8 +43,15 @@ def command(name: str | None = None) -> NoReturn:
         if name not in COMMANDS:
             print(_unknown(name), file=sys.stderr)
             raise SystemExit(2)
-    main = importlib.import_module(COMMANDS[name][0]).main
-    importlib.import_module("byol_tf.command_line").run_command(main, arguments)
+    try:
+        main = importlib.import_module(COMMANDS[name][0]).main
+        run_command = importlib.import_module("byol_tf.command_line").run_command
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("", "byol_tf", "pipelines"):
+            raise
+        print(f'byol: the package {error.name} is missing: pip install "byol_tf"', file=sys.stderr)
+        raise SystemExit(2) from error
+    run_command(main, arguments)
     raise AssertionError("run_command ends the process")
 
 

@@ -7,6 +7,7 @@ for a disk that refuses, and for a signal. Its output can fail without ending it
 import argparse
 import contextlib
 import functools
+import json
 import os
 import signal
 import sys
@@ -147,6 +148,21 @@ def run_command(main: Main, arguments: list[str] | None = None) -> NoReturn:
             with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody reads it
                 stream.flush()
         os._exit(code)
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Adds `--json` to the parser of a command whose result `print_json` prints."""
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the result as JSON on the last line, in a terminal too",
+    )
+
+
+def print_json(result: dict[str, Any], options: argparse.Namespace) -> None:
+    """Prints a result as one line of JSON, for programs: not in a terminal, unless asked for."""
+    if options.json or not sys.stdout.isatty():
+        print(json.dumps(result))
 
 
 def program(name: str) -> str:

@@ -1,8 +1,8 @@
 """Private names of Keras and TensorFlow that byol_tf depends on, one small function each.
 
-Test lanes cover Keras 3.12 to 3.15 and TensorFlow 2.19 to 2.21. A release that renames one of these
-breaks this file and no other. TensorFlow is imported inside the functions, since `devices` has to
-set its environment variables first.
+Test lanes cover Keras 3.12 to 3.16 and TensorFlow 2.19 to 2.22, the last of each as pre-releases. A
+release that renames one of these breaks this file and no other. TensorFlow is imported inside the
+functions, since `devices` has to set its environment variables first.
 """
 
 import traceback

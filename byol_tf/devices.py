@@ -1,7 +1,9 @@
 """Devices of a run: distribution strategy, cluster of workers, precision and seeds."""
 
+import contextlib
 import importlib.util
 import json
+import logging
 import os
 import random
 import re
@@ -9,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from byol_tf import compat
@@ -18,6 +21,8 @@ from byol_tf.native_output import redirect_native_output
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,18 @@ def prepare_environment() -> None:
         os.environ["HOME"] = tempfile.gettempdir()
 
 
+def nvidia_card() -> bool:
+    """Returns whether this machine has an NVIDIA GPU, whether TensorFlow sees it or not."""
+    if os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/dev/nvidia0"):
+        return True
+    for device in Path("/sys/bus/pci/devices").glob("*"):
+        with contextlib.suppress(OSError):
+            is_display = (device / "class").read_text().startswith("0x03")
+            if is_display and (device / "vendor").read_text().strip() == "0x10de":
+                return True
+    return False
+
+
 def build_strategy(name: str = "auto", tpu: str = "local") -> "tf.distribute.Strategy":
     """Builds the `tf.distribute` strategy that a config names.
 
@@ -168,6 +185,11 @@ def build_strategy(name: str = "auto", tpu: str = "local") -> "tf.distribute.Str
     gpus = tf.config.list_physical_devices("GPU")
     if name == "auto":
         name = "tpu" if _has_tpu() else "mirrored" if len(gpus) > 1 else "gpu" if gpus else "cpu"
+        if name == "cpu" and nvidia_card():
+            logger.warning(
+                "training on the CPU: TensorFlow doesn't see this machine's NVIDIA GPU. "
+                "`python -m byol_tf.doctor` looks for the reason"
+            )
     if name in ("gpu", "mirrored") and not gpus:
         raise DeviceError(
             f'devices.strategy: "{name}" needs a GPU and TensorFlow sees none. Install the extra '

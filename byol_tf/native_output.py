@@ -91,11 +91,21 @@ def move_native_log(folder: Path) -> None:
         _tell_watcher(str(path))
 
 
+def native_log(keep: bool) -> Path | None:
+    """Returns the log of this process; None if there is none.
+
+    Args:
+        keep: whether it stays after the process if it is temporary, since the user is told of it.
+    """
+    if keep:
+        _tell_watcher("")
+    return _log
+
+
 def name_native_log() -> None:
     """Names the log on the terminal, if there is one, and keeps it."""
-    if _log is not None:
-        _tell_watcher("")
-        write_to_terminal(f"TensorFlow's own messages: {_log}\n")
+    if log := native_log(keep=True):
+        write_to_terminal(f"TensorFlow's own messages: {log}\n")
 
 
 def write_to_terminal(text: str) -> None:

@@ -4,8 +4,9 @@
     byol train --config few-photos --set data.root=slides --run-dir runs/slides
     python docs/draw_nearest.py runs/slides
 
-The neighbours are among the run's test photos. A green bar marks those of the same class. The
-command also prints how many of the eight nearest are of the same class, over all test photos.
+The neighbours are among the run's test photos; those of the first one of each shown class are
+drawn, and a green bar marks the same class. The command also prints how many of the eight nearest
+are of the same class, over all test photos.
 """
 
 import os
@@ -24,7 +25,7 @@ from byol_tf.evaluate.features import embed
 from byol_tf.report.representations import start_model
 
 PICTURE = ROOT / "docs" / "images" / "nearest.png"
-SHOWN = ("pollen", "spiral", "rod")
+SHOWN = ("rod", "sickle", "spiral")
 COUNT, SIDE, GAP, BAR, LABEL = 8, 96, 6, 6, 150  # neighbours; pixels
 
 
@@ -65,7 +66,7 @@ def draw(run: Path) -> None:
                 sheet.paste(Image.fromarray(photos.test[int(index)]), (x, y))
                 if labels[index] == labels[query]:
                     pen.rectangle((x, y + SIDE, x + SIDE - 1, y + SIDE + BAR - 1), "#2a9d4a")
-    sheet.save(PICTURE, optimize=True)
+    sheet.quantize(96, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
 
 
 if __name__ == "__main__":

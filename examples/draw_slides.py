@@ -4,7 +4,7 @@
 
 writes `slides/unlabeled/` (4,000 photos), `slides/train/<kind>/` (20 each) and
 `slides/test/<kind>/` (100 each), JPEG files of 96 x 96 pixels. Each shows cells of one kind, which
-is its label. Light, focus, and the number, size, place and direction of the cells differ from photo
+is its label. Light, stain, and the number, size, place and direction of the cells differ from photo
 to photo and say nothing of the kind. The same command draws the same files.
 """
 
@@ -83,11 +83,11 @@ KINDS: dict[str, Callable[[np.random.Generator], Points]] = {
 def draw(kind: str, rng: np.random.Generator) -> Image.Image:
     """Draws one photo of a kind of cell."""
     size = SIDE * SCALE
-    light = np.array(LIGHT) * rng.uniform(0.85, 1.0)
-    stain = light + (np.array(STAIN) - light) * rng.uniform(0.6, 1.0)
+    light = np.array(LIGHT) * rng.uniform(0.9, 1.0)
+    stain = np.array(STAIN) * rng.uniform(0.9, 1.1)
     image = Image.new("RGB", (size, size), tuple(light.astype(int)))
     canvas = ImageDraw.Draw(image)
-    scale = size * rng.uniform(0.07, 0.11)
+    scale = size * rng.uniform(0.08, 0.1)
     for _ in range(rng.integers(12, 19)):
         angle, place = rng.uniform(0, 2 * np.pi), rng.uniform(0, size, 2)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -95,7 +95,7 @@ def draw(kind: str, rng: np.random.Generator) -> Image.Image:
         for outline in KINDS[kind](rng):
             canvas.polygon(list(map(tuple, outline @ turn * scale + place)), fill=shade)
     image = image.resize((SIDE, SIDE), Image.Resampling.BOX)
-    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
+    image = image.filter(ImageFilter.GaussianBlur(0.5))
     pixels = np.asarray(image) + rng.normal(0, 4, (SIDE, SIDE, 1))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 

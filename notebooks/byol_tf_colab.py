@@ -21,7 +21,7 @@
 #
 # | for | hardware accelerator | runtime version |
 # |---|---|---|
-# | a TPU | v5e-1 TPU | **2026.07**, which has Python 3.12. The default has 3.13, for which `tensorflow-tpu` 2.19.1 has no wheel |
+# | a TPU | v5e-1 TPU | **2026.07**, which has Python 3.12 and gets `tensorflow-tpu` 2.19.1; the default has 3.13 and gets 2.20.0. Neither was tried |
 # | a GPU | T4 or better | any |
 # | a CPU | none | any |
 
@@ -65,10 +65,6 @@ elif (
 else:
     MACHINE = "cpu"
 print(f"{MACHINE}, Python {sys.version.split()[0]}")
-if MACHINE == "tpu" and sys.version_info >= (3, 13):
-    raise SystemExit(
-        "tensorflow-tpu 2.19.1 has no wheel for Python 3.13: choose runtime version 2026.07 (Runtime > Change runtime type)"
-    )
 
 os.environ["PYTHONUNBUFFERED"] = "1"  # so that what a command prints is seen at once
 
@@ -102,7 +98,7 @@ def run(*words, picture=None):
 # | a wheel: in a clone elsewhere, `pip wheel --no-deps .` makes `byol_tf-*.whl` | upload it (*Files*, at the left) |
 # | a clone on this machine, or on a mounted drive | put it here as `byol_tf`, or write its path to `SOURCE` |
 #
-# It is installed with the extra for this machine: `cpu`, `gpu` (CUDA from NVIDIA's wheels) or `tpu` (`tensorflow-tpu` 2.19.1, `tensorflow-metadata` below 1.18). If
+# It is installed with the extra for this machine: `cpu`, `gpu` (CUDA from NVIDIA's wheels) or `tpu` (`tensorflow-tpu`). If
 # this cell installed something, *Runtime > Restart session* and run all again: the session may have loaded other versions of the same packages.
 
 

@@ -15,7 +15,7 @@
 # # Your photos in, an image search out
 #
 # A heap of photos without labels; an encoder that learns from them and from nothing else (`configs/few-photos.json`: some thousand photos, two CPU cores); an
-# embedding of each photo; and the photos most like one. Install first, as in [README](../README.md#install).
+# embedding of each photo; and the photos most like one. Install first: [how to](../docs/install.md).
 #
 # Without a folder of yours it makes a heap of textures, so that you can see it work.
 

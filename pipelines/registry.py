@@ -55,5 +55,6 @@ _SOURCES = (
     DataSource("stl10", _TFDS, takes=_DOWNLOAD, image_side=96),
     DataSource("cifar10", _TFDS, takes=_DOWNLOAD, image_side=32, has_unlabelled=False),
     DataSource("imagenet", _TFDS, takes=_DOWNLOAD, sizes_differ=True, has_unlabelled=False),
+    DataSource("arrays", "pipelines.sources.arrays", sizes_differ=True),
 )
 SOURCES: dict[str, DataSource] = {source.name: source for source in _SOURCES}

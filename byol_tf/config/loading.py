@@ -13,7 +13,7 @@ from byol_tf.config.messages import format_value, join_key
 from byol_tf.config.overrides import Origins, Override, apply_overrides, parse_override
 from byol_tf.config.schema import Config
 from byol_tf.config.validation import ConfigIssue, validate
-from byol_tf.constants import IMAGENET
+from byol_tf.constants import IMAGENET, PYTHON_MODEL
 from byol_tf.errors import ConfigError, escape
 
 DEFAULT_RECIPE = "demo"
@@ -103,6 +103,24 @@ def absolute_paths(config: Config) -> Config:
             "objective": objective.model_copy(update={"teacher": absolute(objective.teacher)}),
         }
     )
+
+
+def given_config(config: Config, encoder: bool, images: bool) -> Config:
+    """Returns the config of a run whose encoder or images are given in Python.
+
+    Raises:
+        ConfigError: if the rest of the config doesn't suit them.
+    """
+    tree = config.model_dump(mode="json", by_alias=True)
+    if encoder:
+        tree["encoder"] = {"name": PYTHON_MODEL, "weights": config.encoder.weights}
+    if images:
+        kept = ("pretrain", "pretrain_images", "image_size", "cache")
+        tree["data"] = {"source": "arrays"} | {key: tree["data"][key] for key in kept}
+    given, issues = validate(tree)
+    if given is None:
+        raise ConfigError([f"{join_key(issue.key)}: {issue.text}" for issue in issues])
+    return given
 
 
 def recipes() -> list[str]:

@@ -101,7 +101,8 @@ class Data(Section):
 
     source: Literal[*SOURCES]  # type: ignore[valid-type]  # the names of the registry
     """`textures`: generated from the seed, nothing to download; `digits`: scikit-learn's
-    handwritten digits; `folder`: your own photos; the others: TFDS."""
+    handwritten digits; `folder`: your own photos; `arrays`: images given in Python, to
+    `Experiment`; the others: TFDS."""
     root: FilePath | None = None
     """`folder`: the folder of photos, or a `.txt`, `.csv` or `.tsv` file that lists them, with or
     without classes (docs/photos.md). TFDS sources: the folder of prepared data sets (default:
@@ -446,6 +447,13 @@ class Run(Section):
     report: bool = True
     """Whether a finished run writes `report.html`, its figures and TensorBoard's projector, which
     takes some seconds; `python -m byol_tf.report` writes the page later."""
+    trackers: Annotated[
+        tuple[Literal["wandb", "mlflow", "trackio"], ...],
+        Field(strict=False),
+        ExpectedText('a list of "wandb", "mlflow" and "trackio"', ("wandb", "mlflow", "trackio")),
+    ] = ()
+    """Experiment trackers that get each row of `history.csv` too; each is a package of its own (the
+    extras `wandb`, `mlflow`, `trackio`)."""
 
 
 class Config(Section):

@@ -7,21 +7,28 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 
 
 import argparse
-import hashlib
-import json
 import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byol_tf import __version__
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
+from byol_tf.command_line import (
+    add_json_option,
+    check_writable,
+    command_parser,
+    ends_with_exit_code,
+    print_json,
+    program,
+)
 from byol_tf.devices import prepare_environment
 from byol_tf.embed.labels import match_labels, read_labels
 from byol_tf.embed.photos import EmbeddedPhotos
-from byol_tf.embed.store import Store
+from byol_tf.embed.store import Store, default_folder
+from byol_tf.errors import EmbedError
+from byol_tf.export.classifier_folder import check_classifier_folder
 from byol_tf.logs import counted
-from byol_tf.runs.encoder_files import encoder_files
+from byol_tf.runs.encoder_files import EncoderFiles, encoder_files
 from pipelines.sources import FlatImageFolder
 
 if TYPE_CHECKING:
@@ -40,7 +47,8 @@ def main(arguments: list[str]) -> int:
         128 + n after signal n. What was embedded until then is stored, and the same command
         resumes.
     """
-    print(json.dumps(_run(_parser().parse_args(arguments), arguments)))
+    options = _parser().parse_args(arguments)
+    print_json(_run(options, arguments), options)
     return 0
 
 
@@ -79,17 +87,26 @@ def _parser() -> argparse.ArgumentParser:
         help="a table with the columns path and label: predict the labels of all other photos",
     )
     parser.add_argument(
+        "--export",
+        metavar="DIR",
+        type=os.path.expanduser,
+        help="with --few: folder for the classifier that predicts these labels, in each format "
+        "whose packages are installed",
+    )
+    parser.add_argument(
         "--out",
         metavar="DIR",
         type=os.path.expanduser,
         help="the output folder (default: embeddings/<folder>-<digest of encoder and folder>)",
     )
+    add_json_option(parser)
     return parser
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     """Runs the command; returns the facts that it prints last."""
     encoder = encoder_files(options.encoder)
+    _check_export(options, encoder)
     rows = None if options.few is None else read_labels(Path(options.few))
     images = FlatImageFolder(options.images, "--images")
     labels = None
@@ -124,17 +141,14 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         if queries:
             _find_similar(embedded, queries)
         if labels is not None:
-            result["few"] = _predict_labels(embedded, labels, options.few)
+            result["few"] = _predict_labels(embedded, labels, options)
     _print_next_commands(options, embedded)
     return result
 
 
 def _output_folder(options: argparse.Namespace, digest: str, images: Path) -> Path:
     """The output folder; the default is the same whenever encoder and folder are."""
-    if options.out is not None:
-        return Path(options.out)
-    name_digest = hashlib.sha256(digest.encode() + os.fsencode(images)).hexdigest()[:8]
-    return Path("embeddings") / f"{images.name or 'photos'}-{name_digest}"
+    return Path(options.out) if options.out else default_folder("embeddings", digest, images)
 
 
 def _find_similar(embedded: EmbeddedPhotos, queries: list["Query"]) -> None:
@@ -153,7 +167,24 @@ def _find_similar(embedded: EmbeddedPhotos, queries: list["Query"]) -> None:
     print(f"  {sheet}   {shown} a sheet")
 
 
-def _predict_labels(embedded: EmbeddedPhotos, labels: dict[str, str], file: str) -> dict:
+def _check_export(options: argparse.Namespace, encoder: EncoderFiles) -> None:
+    """Raises an error if a classifier can't be exported, before the work on it."""
+    if options.export is None:
+        return
+    if options.few is None:
+        raise EmbedError("--export: expected --few as well, whose labels the classifier predicts")
+    if not encoder.is_run and encoder.path.suffix != ".keras":
+        raise EmbedError(
+            f"--export: expected --encoder to be a run or a .keras file; {encoder.path} is a "
+            "SavedModel, whose layers can't be written in other formats"
+        )
+    check_classifier_folder(Path(options.export))
+    check_writable(Path(options.export), "--export")
+
+
+def _predict_labels(
+    embedded: EmbeddedPhotos, labels: dict[str, str], options: argparse.Namespace
+) -> dict:
     from byol_tf.embed.few_shot import fit_few_shot
     from byol_tf.embed.predictions import (
         label_rows,
@@ -161,7 +192,7 @@ def _predict_labels(embedded: EmbeddedPhotos, labels: dict[str, str], file: str)
         write_uncertain_sheet,
     )
 
-    rows = label_rows(embedded, labels, file)
+    rows = label_rows(embedded, labels, options.few)
     result = fit_few_shot(embedded.embeddings, rows)
     table, sheet = embedded.store.root / "predictions.csv", embedded.store.root / "uncertain.png"
     counts = write_predictions(embedded, rows, result, table)
@@ -189,6 +220,12 @@ def _predict_labels(embedded: EmbeddedPhotos, labels: dict[str, str], file: str)
     print(f"  {table}   the least certain first")
     if write_uncertain_sheet(embedded, rows, result, sheet):
         print(f"  {sheet}   a sheet of those")
+    if options.export is not None:
+        from byol_tf.embed.few_shot_export import export_few_shot
+
+        files = export_few_shot(embedded, rows, result, Path(options.export))
+        facts["export"] = {"folder": options.export, "files": files}
+        print(f"  {options.export}   the classifier: {', '.join(files)}; USAGE.md")
     return facts
 
 
@@ -203,12 +240,8 @@ def _print_photos(embedded: EmbeddedPhotos) -> None:
     if not reused:  # otherwise the notes would be about a part of the photos
         for note in embedded.images.notes():
             print(f"  {note}")
-    if embedded.skipped:
-        print(f"  unreadable, skipped ({store.skipped}):")
-        for name, reason in sorted(embedded.skipped.items())[:5]:
-            print(f"    {name}: {reason}")
-        if len(embedded.skipped) > 5:
-            print(f"    and {len(embedded.skipped) - 5:,} more")
+    for line in embedded.skipped_lines():
+        print(f"  {line}")
     print(f"  {store.embeddings}   float32 [{count}, {dimensions}]")
     print(f"  {store.index}   the photo of each row")
 

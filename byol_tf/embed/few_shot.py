@@ -52,12 +52,17 @@ class FewShotResult:
     Attributes:
         classes: in ascending order.
         probabilities: float64 `[n, classes]`.
+        kernel: float64 `[d, classes]`; with `bias`, the same classifier as a linear layer: the
+            probabilities are the softmax of embedding · kernel + bias.
+        bias: float64 `[classes]`.
         single_label_classes: classes with a single label, which no estimate covers.
         estimate: None where fewer than two classes have two labels.
     """
 
     classes: list[str]
     probabilities: np.ndarray
+    kernel: np.ndarray
+    bias: np.ndarray
     single_label_classes: list[str]
     estimate: AccuracyEstimate | None
 
@@ -96,9 +101,20 @@ def fit_few_shot(embeddings: np.ndarray, labels: dict[int, str], seed: int = 0) 
     return FewShotResult(
         classes.tolist(),
         np.concatenate(probabilities),
+        *_linear_layer(scaler, model),
         classes[np.bincount(targets) == 1].tolist(),
         _estimate(features, targets, seed),
     )
+
+
+def _linear_layer(scaler: StandardScaler, model: Pipeline) -> tuple[np.ndarray, np.ndarray]:
+    """Returns kernel and bias of the layer that standardises and classifies."""
+    weights, intercepts = model[-1].coef_, model[-1].intercept_
+    if len(weights) == 1:  # of two classes scikit-learn has the second one's logit
+        weights = np.concatenate([np.zeros_like(weights), weights])
+        intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
+    kernel = (weights / scaler.scale_).T
+    return kernel, intercepts - scaler.mean_ @ kernel
 
 
 def _estimate(features: np.ndarray, targets: np.ndarray, seed: int) -> AccuracyEstimate | None:

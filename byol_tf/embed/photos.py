@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from byol_tf.embed.store import Store
-from byol_tf.errors import EmbedError, WorkKept
+from byol_tf.errors import EmbedError, ProtocolError, WorkKept
 from byol_tf.logs import counted
 from byol_tf.runs.encoder_files import EncoderFiles
 from pipelines.sources import FlatImageFolder, Photo
@@ -74,6 +74,7 @@ class EmbeddedPhotos:
         encoder: the encoder's files.
         store: keeps the embeddings.
         facts: for the store's `about.json`.
+        option: that named the encoder, for messages.
 
     Attributes:
         photos: those with an embedding, ascending by path; from `embed_missing` on.
@@ -84,8 +85,16 @@ class EmbeddedPhotos:
 
     embeddings: np.ndarray
 
-    def __init__(self, images: FlatImageFolder, encoder: EncoderFiles, store: Store, facts: dict):
+    def __init__(
+        self,
+        images: FlatImageFolder,
+        encoder: EncoderFiles,
+        store: Store,
+        facts: dict,
+        option: str = "--encoder",
+    ):
         self.images, self.encoder, self.store, self.facts = images, encoder, store, facts
+        self.option = option
         self.photos: list[Photo] = []
         self.skipped = dict(images.skipped)
         stored = store.read(images.photos)
@@ -97,7 +106,13 @@ class EmbeddedPhotos:
     @functools.cached_property
     def model(self) -> "keras.Model":
         """The encoder from uint8 images `[N, H, W, 3]` to `[N, d]`, loaded on first use."""
-        return self.encoder.load()
+        try:
+            return self.encoder.load()
+        except ProtocolError as error:
+            if self.encoder.is_run:
+                raise
+            text = str(error).removeprefix("--encoder")
+            raise ProtocolError(f"{self.option}{text}") from error
 
     def embed_image(self, pixels: np.ndarray) -> np.ndarray:
         """Embeds any image, uint8 `[height, width, 3]`: float32 `[d]`."""
@@ -128,6 +143,15 @@ class EmbeddedPhotos:
             )
         self._store()
 
+    def skipped_lines(self) -> list[str]:
+        """Returns lines that name the first of the skipped photos; none without any."""
+        if not self.skipped:
+            return []
+        lines = [f"unreadable, skipped ({self.store.skipped}):"]
+        lines += [f"  {name}: {reason}" for name, reason in sorted(self.skipped.items())[:5]]
+        more = len(self.skipped) - 5
+        return [*lines, f"  and {more:,} more"] if more > 0 else lines
+
     def _embed(self, missing: np.ndarray) -> None:
         logger.info("embedding %s", counted(len(missing), "photo"))
         embedder = None
@@ -155,8 +179,8 @@ class EmbeddedPhotos:
         if not np.isfinite(embedding).all():
             name = self.images.photos[row].name
             raise EmbedError(
-                f"--encoder {self.encoder.path}: expected finite numbers for {name}; received NaN "
-                "or infinity"
+                f"{self.option} {self.encoder.path}: expected finite numbers for {name}; received "
+                "NaN or infinity"
             )
         if self._rows is None:
             self._rows = np.empty((len(self._present), len(embedding)), np.float32)

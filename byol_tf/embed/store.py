@@ -70,15 +70,16 @@ class Store:
         root: the folder.
         encoder: digest of the encoder (see `encoder_files.py`).
         images: the folder of photos, absolute.
+        array: name of what is stored of each photo, of its file and in it.
 
     Raises:
         EmbedError: if the folder holds something else, or embeddings of another encoder or of
             other photos.
     """
 
-    def __init__(self, root: Path, encoder: str, images: Path):
-        self.root = root
-        self.embeddings = root / "embeddings.npz"
+    def __init__(self, root: Path, encoder: str, images: Path, array: str = "embeddings"):
+        self.root, self.array = root, array
+        self.embeddings = root / f"{array}.npz"
         self.index = root / "index.csv"
         self.skipped = root / "skipped.csv"
         self.about = root / "about.json"
@@ -109,7 +110,7 @@ class Store:
         ):
             if about.get(key) != self.identity[key]:
                 raise EmbedError(
-                    f"--out {self.root}: it holds the embeddings of {difference}; name another "
+                    f"--out {self.root}: it holds the {self.array} of {difference}; name another "
                     "folder, or remove --out"
                 )
 
@@ -155,7 +156,7 @@ class Store:
                 targets = np.array([row_of.get(key, -1) for key in keys], np.int64)
                 targets[present[targets]] = -1  # the first one read stays
                 start = 0
-                for block in _read_blocks(file, len(keys)):
+                for block in _read_blocks(file, self.array, len(keys)):
                     if rows is None:  # pages of np.empty cost nothing until they are written
                         rows = np.empty((len(photos), block.shape[1]), np.float32)
                     block_targets = targets[start : start + len(block)]
@@ -198,7 +199,7 @@ class Store:
             number = int(existing[-1].stem) + 1 if existing else 1
             index = np.frombuffer(_index_text(photos).encode(), np.uint8)
             with atomic_file(self.parts / f"{number:04d}.npz") as file:
-                np.savez(file, index=index, embeddings=embeddings)
+                np.savez(file, **{"index": index, self.array: embeddings})  # type: ignore[arg-type]
 
     def write(
         self, photos: Sequence[Photo], embeddings: np.ndarray, skipped: dict[str, str], facts: dict
@@ -220,7 +221,7 @@ class Store:
         with self._writing():
             index = _index_text(photos)
             with atomic_file(self.embeddings) as file:
-                np.savez(file, embeddings=embeddings)
+                np.savez(file, **{self.array: embeddings})  # type: ignore[arg-type]
                 file.flush()  # a full disk shows before the index is replaced
                 write_atomically(self.index, index)
             self._write_skipped(skipped)
@@ -262,6 +263,18 @@ class Store:
             ) from error
 
 
+def default_folder(parent: str, digest: str, images: Path) -> Path:
+    """Returns an output folder, the same whenever encoder and folder of photos are.
+
+    Args:
+        parent: the folder that it is in.
+        digest: of the encoder.
+        images: the folder of photos, absolute.
+    """
+    name_digest = hashlib.sha256(digest.encode() + os.fsencode(images)).hexdigest()[:8]
+    return Path(parent) / f"{images.name or 'photos'}-{name_digest}"
+
+
 def _key(photo: Photo) -> PhotoKey:
     return photo.name, photo.bytes, photo.modified
 
@@ -282,14 +295,14 @@ def _part_index(file: Path) -> bytes:
         return arrays["index"].tobytes()
 
 
-def _read_blocks(file: Path, count: int) -> Iterator[np.ndarray]:
-    """Reads the `embeddings` of a file, float32 `[count, d]`, in blocks of rows.
+def _read_blocks(file: Path, array: str, count: int) -> Iterator[np.ndarray]:
+    """Reads an array of a file, float32 `[count, d]`, in blocks of rows.
 
     Raises:
         One of `_INVALID_FILE`: if the file is invalid; where its content is damaged, after the
             last block.
     """
-    with zipfile.ZipFile(file) as archive, archive.open("embeddings.npy") as stream:
+    with zipfile.ZipFile(file) as archive, archive.open(f"{array}.npy") as stream:
         np.lib.format.read_magic(stream)
         shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
         if len(shape) != 2 or shape[0] != count or not shape[1] or fortran_order or dtype != "f4":

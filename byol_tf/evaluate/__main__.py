@@ -16,7 +16,14 @@ import sys
 import time
 from pathlib import Path
 
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
+from byol_tf.command_line import (
+    add_json_option,
+    check_writable,
+    command_parser,
+    ends_with_exit_code,
+    print_json,
+    program,
+)
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
@@ -28,7 +35,8 @@ from byol_tf.errors import (
 )
 from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
 from byol_tf.evaluate.splits import require_labels
-from byol_tf.logs import ProgressLog, counted
+from byol_tf.export.classifier_folder import check_classifier_folder
+from byol_tf.logs import ProgressLog, activity, counted
 from byol_tf.runs.accuracy import Accuracy, chance
 from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
@@ -70,6 +78,9 @@ def main(arguments: list[str]) -> int:
     config = _load_config(options)
     folder = _output_folder(options)
     check_writable(folder, "--run" if options.out is None else "--out")
+    if getattr(options, "export", None) is not None:
+        check_classifier_folder(Path(options.export))
+        check_writable(Path(options.export), "--export")
     prepare_environment()
     result, stopped = _evaluate(options, config)
     result["command"] = shlex.join([*program("evaluate").split(), *arguments])
@@ -77,8 +88,13 @@ def main(arguments: list[str]) -> int:
     curve = result.pop("curve", None)
     _print_result(result)
     error = _write_result(file, result, curve)
-    print(f"  {file if error is None else 'not saved'}\n")
-    print(json.dumps(result))
+    print(f"  {file if error is None else 'not saved'}")
+    if (exported := result.get("export")) is not None:
+        folder = exported["folder"]
+        print(f"  {folder}: {', '.join(exported['files'])}; USAGE.md has code for each")
+        print(f"  next: {program('predict')} --classifier {shlex.quote(folder)} --images DIR")
+    print()
+    print_json(result, options)
     if stopped is not None:
         raise WorkKept(f"{stopped}; they are in {file}" if error is None else str(stopped))
     if error is not None:
@@ -103,6 +119,7 @@ def _write_result(file: Path, result: dict, curve: list[dict] | None) -> OSError
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
+    add_json_option(common)
     encoder = common.add_mutually_exclusive_group(required=True)
     encoder.add_argument(
         "--run",
@@ -279,10 +296,11 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
         f"{len(test):,}",
         len(source.class_names),
     )
-    evaluation = Evaluation(options, config, inference, train, test)
+    evaluation = Evaluation(options, config, inference, train, test, source.class_names)
     stopped = None
     try:
-        results = PROTOCOLS[options.protocol].run(evaluation)
+        with activity(f"evaluating: {options.protocol}"):
+            results = PROTOCOLS[options.protocol].run(evaluation)
     except WorkKept as error:
         results, stopped = error.result, error
     facts = {

@@ -109,6 +109,7 @@ def tune_protocol(
     recipe: TuneRecipe,
     seed: int,
     verbose: int | str = 0,
+    on_trained: Callable[[keras.Model], None] = lambda classifier: None,
 ) -> dict:
     """Chooses rate and epochs on held-out labels of the first seed, then trains with each seed.
 
@@ -119,6 +120,8 @@ def tune_protocol(
         recipe: of the training.
         seed: the first one.
         verbose: as in `keras.Model.fit`.
+        on_trained: called with the classifier of each seed: an inference model (see
+            `models/inference.py`) with a linear layer, from uint8 images to logits.
 
     Returns:
         `top1` and `top5`: means over the seeds; `top1_std`: their standard deviation (n - 1),
@@ -185,6 +188,7 @@ def tune_protocol(
         for number, images in enumerate(samples):
             classifier, history = trained(images, best, epochs, seed + number)
             results.append(top_1_and_5(embed(classifier, test, crop), test_labels))
+            on_trained(classifier)
             logger.info("seed %d: %.1f%%", seed + number, 100 * results[-1]["top1"])
             values = zip(history["loss"], history["accuracy"], strict=True)
             curve += [
@@ -303,8 +307,10 @@ def _train_classifier(
     history = model.fit(
         dataset, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose
     )
-    photo = keras.Input((None, None, 3), dtype="uint8")
-    classifier = keras.Model(photo, linear(encoder(normalize(resize(photo)), training=False)))
+    photo = keras.Input((None, None, 3), dtype="uint8", name="images")
+    pixels = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")  # as in `inference_model`
+    representations = encoder(normalize(resize(pixels(photo))), training=False)
+    classifier = keras.Model(photo, linear(representations))
     return classifier, history.history
 
 

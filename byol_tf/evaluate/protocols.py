@@ -5,10 +5,12 @@ an entry of `PROTOCOLS`. TensorFlow is imported when a protocol runs, so that `-
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +36,7 @@ class Evaluation:
         inference: from uint8 images `[N, H, W, 3]` to representations `[N, d]`.
         train: images with labels to learn from.
         test: images with labels to test on.
+        class_names: names of the labels.
     """
 
     options: argparse.Namespace
@@ -41,6 +44,7 @@ class Evaluation:
     inference: "keras.Model"
     train: Images
     test: Images
+    class_names: tuple[str, ...]
 
     def plain_model(self) -> "keras.Model":
         """The inference model as exported, so that a run and its exports agree exactly."""
@@ -170,14 +174,41 @@ def _tune(evaluation: Evaluation, settings: dict[str, Any], from_scratch: bool) 
     recipe = TuneRecipe(
         from_scratch, fraction=options.fraction, seeds=options.seeds, **settings | given
     )
-    return tune_protocol(
+    classifiers: list[keras.Model] = []
+    result = tune_protocol(
         evaluation.inference,
         evaluation.train,
         evaluation.test,
         recipe,
         evaluation.config.seed,
         _keras_verbosity(),
+        classifiers.append,
     )
+    if getattr(options, "export", None) is not None:
+        result["export"] = _export(evaluation, classifiers[0], result, from_scratch)
+    return result
+
+
+def _export(
+    evaluation: Evaluation, classifier: "keras.Model", result: dict, from_scratch: bool
+) -> dict:
+    """Exports the classifier of the first seed; returns where it is."""
+    from byol_tf.export.classifier import ClassifierFacts, export_classifier
+    from byol_tf.runs.accuracy import Accuracy
+
+    test, folder = evaluation.test, Path(evaluation.options.export)
+    learned = "Trained from scratch" if from_scratch else "An encoder, fine-tuned with its head,"
+    facts = ClassifierFacts(
+        name=f"{evaluation.config.name}, {'supervised' if from_scratch else 'fine-tuned'}",
+        made=f"{learned} on {result['labels']:,} labelled images of "
+        f"`{evaluation.config.data.source}` for {result['epochs']} epochs, with a learning rate of "
+        f"{result['rate']:g} and seed {evaluation.config.seed}.",
+        accuracy=Accuracy(result["top1_each"][0], len(test)),
+        accuracy_note="on test images",
+    )
+    images = [test[number] for number in range(min(len(test), 100))]
+    files = export_classifier(classifier, evaluation.class_names, folder, images, facts)
+    return {"folder": str(folder), "files": files}
 
 
 def _linear_options(parser: argparse.ArgumentParser) -> None:
@@ -210,6 +241,13 @@ def _tuning_options(parser: argparse.ArgumentParser) -> None:
         choices=("stl10",),
         help="settings of the STL-10 paper's authors: Adam at a constant 8e-4, decay 1e-6, batches "
         "of 1024, no augmentation",
+    )
+    parser.add_argument(
+        "--export",
+        metavar="DIR",
+        type=os.path.expanduser,
+        help="folder for the classifier of the first seed, in each format whose packages are "
+        "installed",
     )
     _label_options(parser, 1.0)
     _training_options(

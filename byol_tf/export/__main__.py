@@ -25,6 +25,8 @@ from byol_tf.config.loading import load_config
 from byol_tf.config.overrides import check_data_overrides
 from byol_tf.devices import prepare_environment
 from byol_tf.export.formats import DEFAULT_FORMATS, FORMAT_NAMES, FORMATS, missing_packages
+from byol_tf.export.hub import check_hub, push
+from byol_tf.logs import activity
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import RunFacts, read_facts
 
@@ -43,19 +45,26 @@ def main(arguments: list[str]) -> int:
 
     Returns:
         The exit code: 0; 1 if a file differs too much from the run's own encoder or can't be used
-        without byol_tf, and wasn't kept; 2, with a message and nothing written, if the run can't be
-        exported; 128 + n after signal n.
+        without byol_tf, and wasn't kept: then nothing is pushed either; 2, with a message, if the
+        run can't be exported, and nothing was written, or the hub refused; 128 + n after signal n.
     """
     options = _parser().parse_args(arguments)
     names = FORMAT_NAMES if "all" in options.formats else tuple(options.formats)
     folder = RunFolder(Path(options.run))
     try:
         _check(options.overrides, names)
+        if options.push_to_hub is not None:
+            check_hub(options.push_to_hub)
         facts = read_facts(folder)
         facts = dataclasses.replace(facts, config=load_config(folder.config, options.overrides))
         check_writable(folder.export, "--run")
-        ordered = [name for name in FORMAT_NAMES if name in names]
-        return _export(facts, folder, ordered, maps=options.features == "map")
+        maps = options.features == "map"
+        export = folder.export / "map" if maps else folder.export
+        names = tuple(name for name in FORMAT_NAMES if name in names)
+        code = _export(facts, folder, export, names, maps)
+        if options.push_to_hub is not None and code == 0:
+            print(f"pushed to {push(export, options.push_to_hub)}")
+        return code
     except ValueError as error:
         print(error, file=sys.stderr)
         return USAGE_ERROR
@@ -92,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
         "pools into it, written to DIR/export/map (default: vector)",
     )
     parser.add_argument(
+        "--push-to-hub",
+        metavar="NAME/REPOSITORY",
+        help="upload DIR/export with its model card to this repository of Hugging Face's hub, "
+        'which is made private if it is new (needs the extra "hub", and a login)',
+    )
+    parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
@@ -113,7 +128,9 @@ def _check(overrides: list[str], names: tuple[str, ...]) -> None:
         )
 
 
-def _export(facts: RunFacts, folder: RunFolder, names: list[str], maps: bool) -> int:
+def _export(
+    facts: RunFacts, folder: RunFolder, export: Path, names: tuple[str, ...], maps: bool
+) -> int:
     prepare_environment()
     import numpy as np
     import tensorflow as tf
@@ -131,10 +148,10 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str], maps: bool) ->
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     config = facts.config
-    inference, export = load_run_encoder(config, folder), folder.export
+    inference = load_run_encoder(config, folder)
     if maps:
         try:
-            inference, export = map_inference_model(inference), export / "map"
+            inference = map_inference_model(inference)
         except ValueError as error:
             raise ValueError(f"--features map: {error}") from error
     samples = load_samples(config, calibrate="litert" in names)
@@ -156,12 +173,13 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str], maps: bool) ->
     if samples.unavailable is not None:
         print(f"nearest neighbours aren't compared: {samples.unavailable}")
     print(
-        f"  {'file':<24} {'MB':>8} {'ms a photo':>11} {'largest difference':>19} "
-        f"{'smallest cosine':>16} {'same neighbour':>15}"
+        f"  {'file':<24} {'MB':>8} {'ms/photo':>9} {'difference':>11} {'cosine':>9} "
+        f"{'neighbour':>10}"
     )
     failures = []
     for name in names:
-        verifications, reasons = write_verified(name, model, export, samples, expected)
+        with activity(f"{name}: writing, and comparing in a new process"):
+            verifications, reasons = write_verified(name, model, export, samples, expected)
         for verification in verifications:
             print(f"  {_row(verification)}", flush=True)
         failures += reasons
@@ -178,6 +196,6 @@ def _row(verification: "Verification") -> str:
     name = export_format.path + (" (bytes)" if export_format.snippet.takes_bytes else "")
     same = "-" if verification.same_neighbour is None else f"{verification.same_neighbour:.1%}"
     return (
-        f"{name:<24} {verification.megabytes:>8.2f} {verification.milliseconds:>11.2f} "
-        f"{verification.difference:>19.1e} {verification.cosine:>16.6f} {same:>15}"
+        f"{name:<24} {verification.megabytes:>8.2f} {verification.milliseconds:>9.2f} "
+        f"{verification.difference:>11.1e} {verification.cosine:>9.6f} {same:>10}"
     )

@@ -4,6 +4,7 @@ A new format takes an entry in `FORMATS` with its `Snippet`, a module with its w
 `writing.WRITERS`.
 """
 
+import dataclasses
 import importlib.util
 from dataclasses import dataclass
 from string import Template
@@ -28,25 +29,69 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """What is exported, as its files and the code that uses them name it.
+
+    Attributes:
+        name: stem of the files, and of the model in code.
+        function: that the code defines.
+        returns: what that function returns for a photo.
+        output: name of the output in LiteRT and ONNX.
+        imports: lines at the top of the code.
+        ending: what the code does with `photo`, the content of `photo.jpg`.
+    """
+
+    name: str
+    function: str
+    returns: str
+    output: str
+    imports: str
+    ending: str
+
+
+ENCODER = Subject(
+    "encoder",
+    "represent",
+    "float32 features",
+    "representations",
+    imports="",
+    ending="print(represent(photo).shape)",
+)
+CLASSIFIER = Subject(
+    "classifier",
+    "classify",
+    "the probability of each class, float32 [classes],",
+    "probabilities",
+    imports="import json\n\n",
+    ending="""with open("classes.json", encoding="utf-8") as file:
+    classes = json.load(file)
+probabilities = classify(photo)
+print(classes[probabilities.argmax()], probabilities.max())""",
+)
+
+
+@dataclass(frozen=True)
 class Snippet:
     """Python code that uses an exported file, and what `USAGE.md` says about it.
 
     `$path` and `$size` in code and notes stand for the path to load and the side of the encoder's
-    input in pixels.
+    input in pixels; the other names are attributes of the `Subject`.
 
     Attributes:
-        code: run in the export folder, it defines `represent`, which takes one photo and returns
-            float32 `[d]` or `[h, w, c]`, and prints the shape of that of `photo.jpg`.
+        code: run in the export folder, it defines the subject's function, which takes one photo,
+            and prints what it returns for `photo.jpg`.
         install: the packages that the code needs, as arguments of `pip install`.
         notes: Markdown paragraphs that follow the code.
-        takes_bytes: whether `represent` takes the bytes of an image file; otherwise it takes a
+        takes_bytes: whether the function takes the bytes of an image file; otherwise it takes a
             Pillow image in RGB.
+        encoder_notes: further paragraphs, for encoders only.
     """
 
     code: str
     install: str
     notes: tuple[str, ...]
     takes_bytes: bool = False
+    encoder_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +104,7 @@ class ExportFormat:
         title: heading of its section in `USAGE.md`, and its key in `verification.json`.
         snippet: the code that uses it.
         tolerance: limits of how far its representations may differ.
+        subject: what is exported.
     """
 
     name: str
@@ -66,6 +112,7 @@ class ExportFormat:
     title: str
     snippet: Snippet
     tolerance: Tolerance
+    subject: Subject = ENCODER
 
     @property
     def path(self) -> str:
@@ -79,62 +126,71 @@ class ExportFormat:
 
     def code(self, size: int) -> str:
         """Returns the snippet's code for an encoder whose input has a side of `size` pixels."""
-        return Template(self.snippet.code).substitute(path=self.path, size=size)
+        return self._substitute(self.snippet.code, size)
 
     def notes(self, size: int) -> list[str]:
         """Returns the snippet's notes for an encoder whose input has a side of `size` pixels."""
-        return [Template(note).substitute(size=size) for note in self.snippet.notes]
+        notes = self.snippet.notes
+        if self.subject is ENCODER:
+            notes += self.snippet.encoder_notes
+        return [self._substitute(note, size) for note in notes]
+
+    def _substitute(self, text: str, size: int) -> str:
+        return Template(text).substitute(
+            dataclasses.asdict(self.subject), path=self.path, size=size
+        )
 
 
 _PHOTO = """
 
 photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
-print(represent(photo).shape)
+$ending
 """
 _ANY_SIZE = (
-    "Images of one size can be encoded as a batch, uint8 `[N, H, W, 3]`. Resizing, cropping and "
+    "Images of one size can be passed as a batch, uint8 `[N, H, W, 3]`. Resizing, cropping and "
     "normalisation are part of the model."
 )
 
 _SAVED_MODEL = Snippet(
-    '''import numpy as np
+    '''${imports}import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-encoder = tf.saved_model.load("$path")
+$name = tf.saved_model.load("$path")
 
 
-def represent(photo):
-    """Returns float32 features of a Pillow image in RGB of any size."""
-    return encoder.serve(np.asarray(photo)[None]).numpy()[0]
+def $function(photo):
+    """Returns $returns for a Pillow image in RGB of any size."""
+    return $name.serve(np.asarray(photo)[None]).numpy()[0]
 '''
     + _PHOTO,
     "tensorflow pillow",
     (
         _ANY_SIZE,
         """```sh
-saved_model_cli show --dir encoder/1 --all   # comes with TensorFlow
+saved_model_cli show --dir $path --all   # comes with TensorFlow
 ```
 
-For TensorFlow Serving, pass the folder `encoder/` (it contains `1/`) as `--model_base_path`. A
+For TensorFlow Serving, pass the folder `$name/` (it contains `1/`) as `--model_base_path`. A
 request's `signature_name` is `serve` (the default) or `serve_bytes`; the REST interface takes a
 file's bytes as `{"b64": "..."}`.""",
     ),
 )
 
 _SAVED_MODEL_BYTES = Snippet(
-    '''import tensorflow as tf
+    '''${imports}import tensorflow as tf
 
-encoder = tf.saved_model.load("$path")
+$name = tf.saved_model.load("$path")
 
 
-def represent(photo):
-    """Returns float32 features of the bytes of a JPEG or PNG file."""
-    return encoder.serve_bytes(tf.constant([photo])).numpy()[0]
+def $function(photo):
+    """Returns $returns for the bytes of a JPEG or PNG file."""
+    return $name.serve_bytes(tf.constant([photo])).numpy()[0]
 
 
 with open("photo.jpg", "rb") as file:
-    print(represent(file.read()).shape)
+    photo = file.read()
+$ending
 ''',
     "tensorflow pillow",
     (
@@ -147,21 +203,21 @@ one at a time.""",
 )
 
 _KERAS = Snippet(
-    '''import keras
+    '''${imports}import keras
 import numpy as np
 from PIL import Image, ImageOps
 
-encoder = keras.saving.load_model("$path")
+$name = keras.saving.load_model("$path")
 
 
-def represent(photo):
-    """Returns float32 features of a Pillow image in RGB of any size."""
-    return keras.ops.convert_to_numpy(encoder(np.asarray(photo)[None], training=False))[0]
+def $function(photo):
+    """Returns $returns for a Pillow image in RGB of any size."""
+    return keras.ops.convert_to_numpy($name(np.asarray(photo)[None], training=False))[0]
 '''
     + _PHOTO,
     "tensorflow pillow",
-    (
-        _ANY_SIZE,
+    (_ANY_SIZE,),
+    encoder_notes=(
         "To fine-tune it with labels (the statistics of batch normalisation stay fixed):",
         """```python
 import keras
@@ -188,20 +244,20 @@ model = torch.nn.Sequential(encoder, torch.nn.Linear(encoder.output_shape[-1], 1
 )
 
 _LITERT = Snippet(
-    '''import numpy as np
+    '''${imports}import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
 
-encoder = Interpreter("$path").get_signature_runner("serve")
+$name = Interpreter("$path").get_signature_runner("serve")
 
 
-def represent(photo):
-    """Returns float32 features of a Pillow image in RGB of any size."""
+def $function(photo):
+    """Returns $returns for a Pillow image in RGB of any size."""
     side = min(photo.size)
     left, top = (photo.width - side) // 2, (photo.height - side) // 2
     square = photo.crop((left, top, left + side, top + side))
     square = square.resize(($size, $size), Image.Resampling.BILINEAR)
-    return encoder(images=np.asarray(square)[None])["representations"][0]
+    return $name(images=np.asarray(square)[None])["$output"][0]
 '''
     + _PHOTO,
     "ai-edge-litert pillow",
@@ -213,16 +269,16 @@ antialiasing.""",
 )
 
 _ONNX = Snippet(
-    '''import numpy as np
+    '''${imports}import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
-encoder = onnxruntime.InferenceSession("$path", providers=["CPUExecutionProvider"])
+$name = onnxruntime.InferenceSession("$path", providers=["CPUExecutionProvider"])
 
 
-def represent(photo):
-    """Returns float32 features of a Pillow image in RGB of any size."""
-    return encoder.run(None, {"images": np.asarray(photo)[None]})[0][0]
+def $function(photo):
+    """Returns $returns for a Pillow image in RGB of any size."""
+    return $name.run(None, {"images": np.asarray(photo)[None]})[0][0]
 '''
     + _PHOTO,
     "onnxruntime pillow",
@@ -255,6 +311,14 @@ FORMATS = (
     ExportFormat("litert", INT8_FILE, "LiteRT, int8", _LITERT, _QUANTIZED),
     ExportFormat("onnx", "encoder.onnx", "ONNX", _ONNX, _SAME_OPERATIONS),
 )
+CLASSIFIER_FORMATS = tuple(
+    dataclasses.replace(
+        export_format, file=export_format.file.replace("encoder", "classifier"), subject=CLASSIFIER
+    )
+    for export_format in FORMATS
+    if export_format.file != INT8_FILE
+)
+"""The same for a classifier. There is none in int8: it changes probabilities too much."""
 FORMAT_NAMES = tuple(dict.fromkeys(export_format.name for export_format in FORMATS))
 DEFAULT_FORMATS = ("saved_model", "keras")
 """Written at the end of every run, as they need no further package."""

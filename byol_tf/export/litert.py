@@ -44,21 +44,10 @@ def write_litert(model: keras.Model, folder: Path, calibration: Sequence[np.ndar
         nearest neighbours of the calibration images.
     """
     _, encode = split_export(model)
-    size = encode.input_shape[1]
     squares = np.stack(calibration)
-    archive = keras.export.ExportArchive()
-    archive.track(encode)
-    signature = [tf.TensorSpec((1, size, size, 3), tf.uint8, name="images")]
-    archive.add_endpoint(
-        "serve",
-        lambda images: {"representations": encode(tf.cast(images, tf.float32), training=False)},
-        signature,
-    )
     expected = encode.predict(squares.astype(np.float32), verbose=0)
-    with tempfile.TemporaryDirectory() as saved, _silence():
-        archive.write_out(saved, verbose=False)
-        (folder / "encoder-float32.tflite").write_bytes(_converter(saved).convert())
-        (folder / "encoder-float16.tflite").write_bytes(_convert_to_float16(_converter(saved)))
+    with _convertible(encode, "representations") as saved:
+        _write_float(saved, folder, "encoder")
         content = _convert_to_int8(_converter(saved), squares)
         same = same_neighbours(_represent(content, squares), expected)
         if same < _MIN_SAME_NEIGHBOUR:
@@ -73,6 +62,40 @@ def write_litert(model: keras.Model, folder: Path, calibration: Sequence[np.ndar
         len(squares),
     )
     return int8
+
+
+def write_float_litert(model: keras.Model, folder: Path, name: str, output: str) -> None:
+    """Writes `NAME-float32.tflite` and `NAME-float16.tflite`, as `write_litert` does.
+
+    Args:
+        model: the inference model, made of Keras' own layers.
+        folder: an existing folder.
+        name: stem of the files.
+        output: name of the output.
+    """
+    with _convertible(split_export(model)[1], output) as saved:
+        _write_float(saved, folder, name)
+
+
+@contextlib.contextmanager
+def _convertible(encode: keras.Model, output: str) -> Iterator[str]:
+    """Writes a temporary SavedModel for one uint8 image, and discards what converters print."""
+    size = encode.input_shape[1]
+    archive = keras.export.ExportArchive()
+    archive.track(encode)
+    archive.add_endpoint(
+        "serve",
+        lambda images: {output: encode(tf.cast(images, tf.float32), training=False)},
+        [tf.TensorSpec((1, size, size, 3), tf.uint8, name="images")],
+    )
+    with tempfile.TemporaryDirectory() as saved, _silence():
+        archive.write_out(saved, verbose=False)
+        yield saved
+
+
+def _write_float(saved: str, folder: Path, name: str) -> None:
+    (folder / f"{name}-float32.tflite").write_bytes(_converter(saved).convert())
+    (folder / f"{name}-float16.tflite").write_bytes(_convert_to_float16(_converter(saved)))
 
 
 def _converter(saved: str) -> tf.lite.TFLiteConverter:

@@ -24,6 +24,7 @@ def front_matter(
     tags: list[str],
     metrics: list[tuple[str, str, float]] | None = None,
     dataset: str = "",
+    task: str = "image-feature-extraction",
 ) -> str:
     """Returns the YAML block at the top of a card, as `huggingface_hub.ModelCard` reads it.
 
@@ -32,10 +33,11 @@ def front_matter(
         tags: tags in addition to those that every encoder of byol_tf has.
         metrics: (type, label, value) of each metric on the data set.
         dataset: name of the data set of the metrics.
+        task: the hub's name of what the model does.
     """
     lines = [
         "library_name: keras",
-        "pipeline_tag: image-feature-extraction",
+        f"pipeline_tag: {task}",
         "license: unknown",
         "tags:",
     ]

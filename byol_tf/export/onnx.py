@@ -1,5 +1,6 @@
 """Export to ONNX, for images of any size."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
@@ -10,24 +11,34 @@ from byol_tf.export.saved_model import split_export
 _OPSET = 17  # ONNX Runtime has had it since 2022
 
 
-def write_onnx(model: keras.Model, path: Path) -> None:
-    """Writes a graph from uint8 `images` to float32 `representations`.
+def write_onnx(
+    model: keras.Model,
+    path: Path,
+    output: str = "representations",
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a graph from uint8 `images` to a float32 output.
 
     Args:
         model: the inference model, made of Keras' own layers (see `inference.exported_form`), from
             `[N, H, W, 3]` of any size to `[N, d]`.
         path: the file to write.
+        output: its name.
+        metadata: strings that the file holds beside the graph.
     """
+    import onnx
     import tf2onnx
 
     _, encode = split_export(model)
     size = encode.input_shape[1]
     signature = [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")]
     represent = tf.function(
-        lambda images: {"representations": encode(resize_centre(images, size), training=False)},
+        lambda images: {output: encode(resize_centre(images, size), training=False)},
         input_signature=signature,
     )
-    tf2onnx.convert.from_function(represent, signature, opset=_OPSET, output_path=str(path))
+    graph, _ = tf2onnx.convert.from_function(represent, signature, opset=_OPSET)
+    onnx.helper.set_model_props(graph, dict(metadata or {}))
+    onnx.save(graph, str(path))
 
 
 def resize_centre(images: tf.Tensor, size: int) -> tf.Tensor:

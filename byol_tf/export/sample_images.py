@@ -65,14 +65,14 @@ def load_samples(config: Config, calibrate: bool) -> Samples:
     compared = min(_COMPARED, count - reserved)
     return Samples(
         photos,
-        [_reduce(source[index], _MAX_SIDE * size) for index in range(compared)],
+        [reduce_image(source[index], _MAX_SIDE * size) for index in range(compared)],
         [centre_square(source[index], size) for index in range(compared, count)]
         if calibrate
         else [],
     )
 
 
-def _reduce(image: np.ndarray, side: int) -> np.ndarray:
+def reduce_image(image: np.ndarray, side: int) -> np.ndarray:
     """Returns the image reduced so that its shorter side has at most `side` pixels."""
     height, width = image.shape[:2]
     scale = side / min(height, width)

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -21,17 +21,19 @@ from byol_tf.runs.files import SAVED_MODEL_VERSION, check_no_link
 logger = logging.getLogger(__name__)
 
 
-def write_saved_model(model: keras.Model, folder: Path) -> None:
+def write_saved_model(model: keras.Model, folder: Path, classes: Sequence[str] = ()) -> None:
     """Writes a SavedModel with two signatures into `1/` of a new folder.
 
     `serve`, which is also `serving_default`, takes `images`, uint8 `[N, H, W, 3]` of any size.
     `serve_bytes` takes `encoded`, strings `[N]`: the contents of JPEG, PNG, BMP or GIF files, each
     of its own size. If one of them can't be decoded, the call raises InvalidArgumentError. Both
-    return float32 `[N, d]`.
+    return float32 `[N, d]`. That of a classifier has a third one, `classes`, which takes nothing
+    and returns their names.
 
     Args:
         model: the inference model, made of Keras' own layers (see `inference.exported_form`).
         folder: the folder to create.
+        classes: names of a classifier's classes.
     """
     centre, encode = split_export(model)
 
@@ -61,6 +63,10 @@ def write_saved_model(model: keras.Model, folder: Path) -> None:
         "serve": module.serve,
         "serve_bytes": module.serve_bytes,
     }
+    if classes:
+        names = [name.encode(errors="surrogateescape") for name in classes]
+        module.classes = tf.function(lambda: tf.constant(names), [], autograph=False)
+        signatures["classes"] = module.classes
     tf.saved_model.save(module, str(folder / SAVED_MODEL_VERSION), signatures)
 
 

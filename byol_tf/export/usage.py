@@ -38,13 +38,23 @@ def write_usage(folder: Path, size: int, maps: bool = False) -> None:
         OSError: if it can't be written.
     """
     formats = [export_format for export_format in FORMATS if (folder / export_format.file).exists()]
-    write_atomically(folder / "USAGE.md", _usage(formats, read_verifications(folder), size, maps))
+    introduction = _INTRODUCTION.format(**_MAP if maps else _VECTOR)
+    page = usage_page(introduction, formats, read_verifications(folder), size)
+    write_atomically(folder / "USAGE.md", page)
 
 
-def _usage(
-    formats: list[ExportFormat], verifications: dict[str, dict], size: int, maps: bool
+def usage_page(
+    introduction: str, formats: list[ExportFormat], verifications: dict[str, dict], size: int
 ) -> str:
-    paragraphs = [_INTRODUCTION.format(**_MAP if maps else _VECTOR)]
+    """Returns a page of Markdown with the code that uses each format.
+
+    Args:
+        introduction: its first paragraphs.
+        formats: in their order.
+        verifications: as of `read_verifications`; may be empty.
+        size: side of the model's input in pixels.
+    """
+    paragraphs = [introduction]
     by_snippet: dict[str, list[ExportFormat]] = {}
     for export_format in formats:
         by_snippet.setdefault(export_format.snippet.code, []).append(export_format)

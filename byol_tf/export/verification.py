@@ -14,7 +14,6 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from byol_tf.errors import VerificationError, escape
-from byol_tf.evaluate.knn import nearest_neighbours
 from byol_tf.export import verification_worker
 from byol_tf.export.formats import ExportFormat, Tolerance
 from byol_tf.export.sample_images import Samples
@@ -92,14 +91,12 @@ def verify(
 ) -> list[Verification]:
     """Runs the snippets of some formats in a fresh process, and compares their representations.
 
-    The process can't import byol_tf, nor TensorFlow where the snippets don't need it.
-
     Args:
         formats: formats of one name.
         folder: the folder with their files; a `photo.jpg` is written there.
         size: side of the encoder's input in pixels.
         samples: the photos and images to compare on.
-        expected: float32 `[photos + images, ...]`, the run's own representations or maps.
+        expected: float32 `[photos + images, d]`, the run's own representations.
 
     Returns:
         The measurements of each format, in order.
@@ -107,32 +104,57 @@ def verify(
     Raises:
         VerificationError: if the process fails, or the representations have another shape.
     """
+    images = [*samples.photos, *samples.images]
+    milliseconds, outputs = run_snippets(formats, folder, size, images)
+    return [
+        _compare(export_format, folder, time, representations, expected, samples)
+        for export_format, time, representations in zip(formats, milliseconds, outputs, strict=True)
+    ]
+
+
+def run_snippets(
+    formats: Sequence[ExportFormat], folder: Path, size: int, images: Sequence[np.ndarray]
+) -> tuple[list[float], list[np.ndarray]]:
+    """Runs the snippets of some formats on images, in a fresh process.
+
+    The process can't import byol_tf, nor TensorFlow where the snippets don't need it.
+
+    Args:
+        formats: formats of one name.
+        folder: the folder with their files; a `photo.jpg` is written there.
+        size: side of the model's input in pixels.
+        images: uint8 `[H, W, 3]` each.
+
+    Returns:
+        For each format the median time of an image in milliseconds, and the outputs, float32
+        `[images, d]`.
+
+    Raises:
+        VerificationError: if the process fails.
+    """
     blocked = ["byol_tf", "pipelines"]
     if not formats[0].uses_tensorflow:
         blocked += ["tensorflow", "keras"]
-    Image.fromarray(samples.photos[0]).save(folder / "photo.jpg")
+    Image.fromarray(images[0]).save(folder / "photo.jpg")
     with tempfile.TemporaryDirectory() as temporary:
         job_folder = Path(temporary)
         results_path = job_folder / "results.npz"
         job = {
             "blocked": blocked,
             "folder": str(folder.resolve()),
+            "function": formats[0].subject.function,
             "snippets": [
                 {"code": export_format.code(size), "takes_bytes": export_format.snippet.takes_bytes}
                 for export_format in formats
             ],
-            "images": _write_images(job_folder, [*samples.photos, *samples.images]),
+            "images": _write_images(job_folder, images),
             "results": str(results_path),
         }
         (job_folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         _run_worker(job_folder / "job.json", formats[0].name)
         with np.load(results_path) as results:
-            milliseconds = results["milliseconds"]
             outputs = [results[f"arr_{number}"] for number in range(len(formats))]
-    return [
-        _compare(export_format, folder, float(time), representations, expected, samples)
-        for export_format, time, representations in zip(formats, milliseconds, outputs, strict=True)
-    ]
+            return results["milliseconds"].tolist(), outputs
 
 
 def _write_images(folder: Path, images: Sequence[np.ndarray]) -> list[str]:
@@ -185,7 +207,7 @@ def _compare(
     return Verification(
         file=export_format.file,
         title=export_format.title,
-        megabytes=_size(folder / export_format.file) / 1e6,
+        megabytes=file_size(folder / export_format.file) / 1e6,
         milliseconds=milliseconds,
         difference=float(np.abs(outputs - expected).max() / np.abs(expected).max()),
         cosine=float((_unit_rows(outputs) * _unit_rows(expected)).sum(axis=1).min()),
@@ -209,8 +231,9 @@ def same_neighbours(outputs: np.ndarray, expected: np.ndarray) -> float:
 
 def _nearest(rows: np.ndarray) -> np.ndarray:
     """Returns the index of each row's nearest other row by cosine."""
-    rows = rows.reshape(len(rows), -1)
-    return nearest_neighbours(rows, rows, k=1, exclude=np.arange(len(rows)))[0][:, 0]
+    cosines = _unit_rows(rows) @ _unit_rows(rows).T
+    np.fill_diagonal(cosines, -np.inf)
+    return cosines.argmax(axis=1)
 
 
 def _unit_rows(rows: np.ndarray) -> np.ndarray:
@@ -218,7 +241,8 @@ def _unit_rows(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
-def _size(path: Path) -> int:
+def file_size(path: Path) -> int:
+    """Returns the bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 

@@ -17,9 +17,10 @@ def main(job_path: str) -> None:
     """Runs the job that a JSON file describes.
 
     The job has the keys `blocked` (names of packages whose import has to fail), `folder` (the
-    export folder), `snippets` (each with `code` and `takes_bytes`), `images` (PNG files) and
-    `results`: the file for the answer, an `.npz` with the representations of each snippet, float32
-    `[images, d]`, as `arr_0`, `arr_1`, ..., and the median time of one image, `milliseconds`.
+    export folder), `snippets` (each with `code` and `takes_bytes`), `function` (the one that each
+    of them defines), `images` (PNG files) and `results`: the file for the answer, an `.npz` with
+    the outputs of each snippet, float32 `[images, d]`, as `arr_0`, `arr_1`, ..., and the median
+    time of one image, `milliseconds`.
     """
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     for package in job["blocked"]:
@@ -33,11 +34,11 @@ def main(job_path: str) -> None:
         exec(compile(snippet["code"], "USAGE.md", "exec"), namespace)
         images = [_read(path, snippet["takes_bytes"]) for path in job["images"]]
         # The first call for a size of images compiles a graph, and isn't timed.
-        representations.append(np.stack([namespace["represent"](image) for image in images]))
+        representations.append(np.stack([namespace[job["function"]](image) for image in images]))
         seconds = []
         for image in images:
             start = time.perf_counter()
-            namespace["represent"](image)
+            namespace[job["function"]](image)
             seconds.append(time.perf_counter() - start)
         milliseconds.append(1000.0 * statistics.median(seconds))
     np.savez(job["results"], *representations, milliseconds=np.array(milliseconds))

@@ -99,7 +99,11 @@ def check_input_width(network: keras.Model, width: int, role: str, source: str) 
 
 
 def target_copy(network: keras.Model, target: keras.Model | None, role: str) -> keras.Model:
-    """Returns a target network that equals the online one now.
+    """Returns a target network that equals the online one now, without dropout.
+
+    The target predicts with all of its units, as DINO's teacher does
+    (https://github.com/facebookresearch/dino, `main_dino.py`), while its batch statistics are those
+    of training. So it runs in training mode, and its random layers drop nothing.
 
     Args:
         network: the online network, built.
@@ -111,7 +115,7 @@ def target_copy(network: keras.Model, target: keras.Model | None, role: str) -> 
             shares some with it.
     """
     if target is None:
-        return copy_network(network, role)
+        return _without_dropout(copy_network(network, role))
     shapes, target_shapes = (
         [tuple(weight.shape) for weight in each.weights] for each in (network, target)
     )
@@ -126,7 +130,21 @@ def target_copy(network: keras.Model, target: keras.Model | None, role: str) -> 
             "second time"
         )
     set_weights(target, network.get_weights())
-    return target
+    return _without_dropout(target)
+
+
+_RATES = ("rate", "drop_path_rate", "stddev")
+"""Attributes by which random layers of Keras and keras_hub do nothing at 0: dropout, stochastic
+depth, noise."""
+
+
+def _without_dropout(network: keras.Model) -> keras.Model:
+    for layer in compat.all_layers(network):
+        if hasattr(layer, "seed_generator") or hasattr(layer, "drop_path_rate"):
+            for name in _RATES:
+                if hasattr(layer, name):
+                    setattr(layer, name, 0.0)
+    return network
 
 
 def shares_weights(network: keras.Model, other: keras.Model) -> bool:
@@ -151,7 +169,8 @@ def copy_network(network: keras.Model, role: str) -> keras.Model:
         raise ValueError(
             f"{role}: expected a model that can be copied, with the constructor arguments of each "
             f'class of its own in get_config(); received "{network.name}" ({reason}). Or build it '
-            f"a second time, and pass that as target_{role}"
+            f"a second time, and pass that as target_{role}; to Experiment, pass a function that "
+            "builds it"
         ) from error
     copy(symbolic_input(network))  # a subclassed model gets its weights when it is called
     set_weights(copy, network.get_weights())

@@ -143,7 +143,9 @@ def _backbone(
     try:
         import keras_hub
     except ImportError as error:
-        raise ValueError(f'expected keras_hub: pip install "byol-tf[hub]" ({error})') from error
+        raise ValueError(
+            f'expected keras_hub: pip install "byol-tf[keras-hub]" ({error})'
+        ) from error
     presets = keras_hub.models.Backbone.presets
     if preset not in presets:
         near = difflib.get_close_matches(preset, presets, n=1, cutoff=0.0)[0]

@@ -1,7 +1,9 @@
 """Builds the model and the optimizer of a config."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import keras
 import tensorflow as tf
@@ -9,11 +11,12 @@ import tensorflow as tf
 from byol_tf.compat import build_without_values
 from byol_tf.config.schedule import Schedule
 from byol_tf.config.schema import Config
-from byol_tf.constants import ENCODERS
+from byol_tf.constants import ENCODERS, PYTHON_MODEL
 from byol_tf.devices import on_cpu
 from byol_tf.errors import ConfigError
 from byol_tf.models.byol import BYOL
-from byol_tf.models.external_encoders import build_external_encoder
+from byol_tf.models.construction import copy_network, output_width
+from byol_tf.models.external_encoders import as_encoder, build_external_encoder
 from byol_tf.models.layer_decay import depth_groups
 from byol_tf.models.losses import Objective
 from byol_tf.models.networks import build_encoder, mlp_head
@@ -42,17 +45,29 @@ _DEVICE_STEPS_PER_EXECUTION = 16
 _BYTES_PER_ELEMENT = 4  # weights are float32 in every precision
 
 
-def build_model(config: Config, cropped: bool = False, teacher: keras.Model | None = None) -> BYOL:
+GivenEncoder: TypeAlias = keras.Model | Callable[..., keras.Model]
+"""A model of one's own, or a function that is called with `image_size` and returns one."""
+
+
+def build_model(
+    config: Config,
+    cropped: bool = False,
+    given: GivenEncoder | None = None,
+    teacher: keras.Model | None = None,
+) -> BYOL:
     """Returns the uncompiled model of a config, initialised from its seed.
 
     Args:
         config: valid.
         cropped: see `fused_views`.
+        given: see `build_config_encoder`.
         teacher: from views to `[N, d]`; for `objective.target` `teacher`.
     """
     encoder, projector, predictor = _build_networks(
-        config, None if teacher is None else teacher.output_shape[-1]
+        config, given, None if teacher is None else teacher.output_shape[-1]
     )
+    # Keras can't copy every layer of others, so a target encoder is built as its online one was.
+    built_again = config.objective.target == "ema" and config.encoder.name not in ENCODERS
     return BYOL(
         encoder,
         projector,
@@ -65,19 +80,20 @@ def build_model(config: Config, cropped: bool = False, teacher: keras.Model | No
         joint_batch_statistics=config.training.joint_batch_statistics,
         views=fused_views(config, cropped) if views_in_step(config) else None,
         on_nonfinite=config.monitor.on_nonfinite,
+        target_encoder=build_config_encoder(config, given) if built_again else None,
         teacher=teacher,
     )
 
 
 def _build_networks(
-    config: Config, teacher_width: int | None
+    config: Config, given: GivenEncoder | None, teacher_width: int | None
 ) -> tuple[keras.Model, keras.Model, keras.Model | None]:
     """Returns encoder, projector and predictor of a config; None where it has no predictor."""
-    encoder = build_config_encoder(config)
+    encoder = build_config_encoder(config, given)
     settings = config.projector
     projection_size = teacher_width or settings.output_size
     projector = mlp_head(
-        encoder.output_shape[-1],
+        output_width(encoder, "encoder"),
         settings.hidden_size,
         projection_size,
         "projector",
@@ -200,40 +216,54 @@ def steps_per_execution(config: Config, steps_per_epoch: int) -> int:
     return max(steps for steps in range(1, limit + 1) if steps_per_epoch % steps == 0)
 
 
-def build_config_encoder(config: Config) -> keras.Model:
+def build_config_encoder(config: Config, given: GivenEncoder | None = None) -> keras.Model:
     """Returns the encoder of a config, initialised from its seed.
 
-    A `MODULE:FUNCTION` that the config names is imported and called.
+    Args:
+        config: valid. A `MODULE:FUNCTION` that it names is imported and called.
+        given: the encoder of a config whose `encoder.name` is `PYTHON_MODEL`.
 
     Raises:
         ConfigError: if there is no such encoder, or it doesn't take the config's images.
     """
     encoder, views = config.encoder, config.views
-    if encoder.name not in ENCODERS:
-        try:
+    if encoder.name in ENCODERS:
+        return build_encoder(
+            encoder.name,
+            views.size,
+            encoder.width,
+            encoder.stem,
+            encoder.normalization,
+            encoder.padding,
+            encoder.zero_init_residual,
+        )
+    try:
+        if encoder.name != PYTHON_MODEL:
             return build_external_encoder(encoder.name, *views.preparation)
-        except ValueError as error:
-            raise ConfigError([f'encoder.name: "{encoder.name}": {error}']) from error
-    return build_encoder(
-        encoder.name,
-        views.size,
-        encoder.width,
-        encoder.stem,
-        encoder.normalization,
-        encoder.padding,
-        encoder.zero_init_residual,
-    )
+        if given is None:
+            raise ValueError("expected the model in Python, Experiment(config, encoder=...)")
+        own = (
+            copy_network(given, "encoder")  # into the strategy's scope
+            if isinstance(given, keras.Model)
+            else given(image_size=views.size)
+        )
+        return as_encoder(own, *views.preparation)
+    except ValueError as error:
+        raise ConfigError([f'encoder.name: "{encoder.name}": {error}']) from error
 
 
-def measure_sizes(config: Config, teacher_width: int | None = None) -> Sizes:
+def measure_sizes(
+    config: Config, given: GivenEncoder | None = None, teacher_width: int | None = None
+) -> Sizes:
     """Returns the sizes of a config's networks, without memory for their variables.
 
     Args:
         config: valid.
+        given: see `build_config_encoder`.
         teacher_width: of the representations of `objective.teacher`.
     """
     encoder, projector, predictor = build_without_values(
-        lambda: _build_networks(config, teacher_width)
+        lambda: _build_networks(config, given, teacher_width)
     )
     networks = {config.encoder.name: encoder, "projector": projector}
     if predictor is not None:

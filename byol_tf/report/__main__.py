@@ -17,7 +17,7 @@ from byol_tf.config.overrides import check_data_overrides
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import RunFolderError
-from byol_tf.logs import ProgressLog
+from byol_tf.logs import ProgressLog, activity
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import RunFacts, read_facts
 from pipelines.sources import SourceError
@@ -93,7 +93,8 @@ def _write(facts: RunFacts, config: Config, folder: RunFolder) -> None:
             on_progress=ProgressLog(logger),
         )
         warn_of_other_images(folder, source)
-        analysis = analyze_representations(config, inference, source)
+        with activity("analyzing the representations"):
+            analysis = analyze_representations(config, inference, source)
     except (SourceError, ProtocolError) as error:
         missing = str(error)
         print(
@@ -101,4 +102,5 @@ def _write(facts: RunFacts, config: Config, folder: RunFolder) -> None:
             "names the place of the images",
             file=sys.stderr,
         )
-    write_report(facts, folder, analysis, missing)
+    with activity("writing the report"):
+        write_report(facts, folder, analysis, missing)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import sklearn.metrics
 from matplotlib.axes import Axes
@@ -19,6 +20,8 @@ from byol_tf.runs.plots import (
     ONLINE,
     QUIET,
     SECOND,
+    STYLE,
+    WIDTH,
     History,
     curve,
     plt,
@@ -36,6 +39,7 @@ _MAX_MAP_IMAGES = 500  # t-SNE of 500 takes a second of a core
 _MAP_DIRECTIONS, _MAP_ITERATIONS = 50, 500
 
 
+@matplotlib.rc_context(STYLE)
 def collapse_figure(path: Path, rows: History, analysis: RepresentationAnalysis | None) -> None:
     """Draws the collapse measures over epochs, and the spectrum of the representations.
 
@@ -44,24 +48,22 @@ def collapse_figure(path: Path, rows: History, analysis: RepresentationAnalysis 
         rows: of the run's history.
         analysis: for the spectrum; None where images or weights aren't available.
     """
-    figure, axes = plt.subplots(
-        1,
-        2 if analysis is None else 3,
-        figsize=(8.5 if analysis is None else 12.5, 3.7),
-        layout="constrained",
-    )
-    curve(axes[0], rows, "projection_std", "std (1: scattered, 0: collapsed)", ONLINE)
-    curve(axes[0], rows, "projection_cosine", "cosine between images (1: collapsed)", SECOND)
-    axes[0].set(title="projections of different images", ylim=(-0.1, 1.1), xlabel="epoch")
-    axes[0].legend(fontsize=8, frameon=False)
-    curve(axes[1], rows, "effective_rank", "effective rank", ONLINE)
-    axes[1].set(
-        title="effective rank of representations\n1: on a line", ylim=(0, None), xlabel="epoch"
-    )
-    if analysis is not None:
-        _draw_spectra(axes[2], analysis)
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
+    figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 5.4))
+    std, cosine, rank, spectrum = axes.flat
+    for axis, measure, title in (
+        (std, "projection_std", "std of projections\n(1: scattered, 0: collapsed)"),
+        (cosine, "projection_cosine", "cosine of different images' projections\n(1: collapsed)"),
+        (rank, "effective_rank", "effective rank of representations\n(1: on a line)"),
+    ):
+        curve(axis, rows, measure, ONLINE)
+        axis.set(title=title, xlabel="epoch")
+    std.set_ylim(-0.1, 1.1)
+    cosine.set_ylim(-0.1, 1.1)
+    rank.set_ylim(bottom=0.0)
+    if analysis is None:
+        spectrum.set_axis_off()
+    else:
+        _draw_spectra(spectrum, analysis)
     save_figure(figure, path)
 
 
@@ -76,19 +78,19 @@ def _draw_spectra(axis: Axes, analysis: RepresentationAnalysis) -> None:
                 label=f"{name}: effective rank {analysis.effective_ranks[name]:.1f}",
             )
     axis.set(
-        title="spectrum of representations",
+        title="spectrum of representations\n(singular values, as fractions of the largest)",
         xlabel="direction",
-        ylabel="singular value, of the largest",
         yscale="log",
         ylim=(1e-4, 1.5),
     )
     if axis.get_lines():
-        axis.legend(fontsize=8, frameon=False)
+        axis.legend()
     else:
         text = "all representations\nare the same"
         axis.text(0.5, 0.5, text, ha="center", transform=axis.transAxes)
 
 
+@matplotlib.rc_context(STYLE | {"figure.constrained_layout.use": False})
 def neighbours_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: str) -> None:
     """Draws some images with their nearest neighbours, before and after training.
 
@@ -121,10 +123,12 @@ def neighbours_figure(path: Path, analysis: RepresentationAnalysis, seed: int, s
             )
     height, width = sheet.shape[:2]
     # One picture on one axis, as 90 axes take seconds.
-    figure, axis = plt.subplots(figsize=(0.092 / 9.6 * width, 0.092 / 9.6 * height))
+    # The rows' names stand left of the picture, in the space that is left of a figure's width.
+    scale = (WIDTH - 0.9) / width
+    figure, axis = plt.subplots(figsize=(scale * width, scale * height))
     axis.imshow(sheet, interpolation="none")
     axis.set_xticks([])
-    axis.set_yticks([(row + 0.5) * step - _GAP / 2 for row in range(len(names))], names, fontsize=9)
+    axis.set_yticks([(row + 0.5) * step - _GAP / 2 for row in range(len(names))], names)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     figure.subplots_adjust(0.0, 0.0, 1.0, 1.0)
@@ -147,6 +151,7 @@ def _query_and_neighbours(
             yield index, ONLINE if same_class else SECOND
 
 
+@matplotlib.rc_context(STYLE)
 def map_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: str) -> None:
     """Draws representations in two dimensions, coloured by class, before and after training.
 
@@ -158,16 +163,17 @@ def map_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: s
         seed: of the sample and of t-SNE.
         start: name of the network before its first step.
     """
-    shown = balanced_indices(analysis.labels, _MAX_MAP_IMAGES, seed)
+    all_labels = np.asarray(analysis.labels)
+    shown = balanced_indices(all_labels, _MAX_MAP_IMAGES, seed)
     networks = [
         (name, features[shown])
         for name, features in ((start, analysis.untrained), ("trained", analysis.trained))
         if features is not None
     ]
-    labels = analysis.labels[shown]
+    labels = all_labels[shown]
     classes = np.unique(labels)
     figure, axes = plt.subplots(
-        1, len(networks), figsize=(5.2 * len(networks), 4.8), squeeze=False, layout="constrained"
+        1, len(networks), figsize=(WIDTH / 2 * len(networks), 4.8), squeeze=False
     )
     colours = plt.get_cmap("tab20" if len(classes) > 10 else "tab10")
     for axis, (name, features) in zip(axes[0], networks, strict=True):
@@ -179,7 +185,7 @@ def map_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: s
             for number, label in enumerate(classes)
         ]
         axis.set(xticks=[], yticks=[], title=name)
-        axis.spines[:].set(color="#cccccc")
+        axis.spines[:].set(color="#cccccc", visible=True)
     if len(classes) <= _MAX_NAMED_CLASSES:
         names = [analysis.class_names[label] for label in classes]
         legend = figure.legend(
@@ -187,8 +193,6 @@ def map_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: s
             [str(number) for number in range(len(names))],
             loc="outside lower center",
             ncols=5,
-            fontsize=8,
-            frameon=False,
             markerscale=2,
         )
         set_legend_texts(legend, names)
@@ -209,6 +213,7 @@ def _t_sne(features: np.ndarray, seed: int) -> np.ndarray:
         return method.fit_transform(directions @ axes[:_MAP_DIRECTIONS].T)
 
 
+@matplotlib.rc_context(STYLE)
 def confusion_figure(path: Path, analysis: RepresentationAnalysis) -> None:
     """Draws the confusion matrix of the linear probe on the test images.
 
@@ -218,13 +223,13 @@ def confusion_figure(path: Path, analysis: RepresentationAnalysis) -> None:
     """
     matrix = confusion_matrix(analysis)
     size = len(matrix)
-    side = min(9.0, 3.2 + 0.24 * size)
-    figure, axis = plt.subplots(figsize=(side + 0.8, side), layout="constrained")
+    side = min(WIDTH - 0.8, 3.2 + 0.24 * size)
+    figure, axis = plt.subplots(figsize=(side + 0.8, side))
     image = axis.imshow(matrix, cmap="Blues", vmin=0.0, vmax=1.0)
     axis.set(xlabel="predicted class", ylabel="class")
     if size <= _MAX_NAMED_CLASSES:
-        axis.set_xticks(range(size), analysis.class_names, fontsize=8, rotation=90)
-        axis.set_yticks(range(size), analysis.class_names, fontsize=8)
+        axis.set_xticks(range(size), analysis.class_names, rotation=90)
+        axis.set_yticks(range(size), analysis.class_names)
         for text in (*axis.get_xticklabels(), *axis.get_yticklabels()):
             text.set_parse_math(False)
     if size <= _MAX_CLASSES_WITH_NUMBERS:
@@ -233,7 +238,7 @@ def confusion_figure(path: Path, analysis: RepresentationAnalysis) -> None:
             if fraction >= 0.005:
                 colour = "white" if fraction > 0.55 else "black"
                 centred: dict[str, Any] = {"ha": "center", "va": "center"}
-                axis.text(column, row, f"{fraction:.0%}", **centred, fontsize=7, color=colour)
+                axis.text(column, row, f"{fraction:.0%}", **centred, fontsize=9, color=colour)
     figure.colorbar(image, fraction=0.045, label="fraction of the class")
     _save_with_class_names(figure, path)
 

@@ -15,6 +15,7 @@ from byol_tf.evaluate.metrics import effective_rank, spectrum
 from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model
 from byol_tf.runs.data import probe_images, sample_pretrain_images
+from byol_tf.runs.encoders import is_built_by_name
 from byol_tf.runs.starting_weights import starting_weights
 from pipelines.sources import Images, Source, balanced_indices, subset
 
@@ -107,8 +108,10 @@ def start_model(config: Config) -> keras.Model | None:
         config: of the run.
 
     Returns:
-        The model; None if the file isn't available any more.
+        The model; None if the file isn't available any more, or if code of one's own built it.
     """
+    if not is_built_by_name(config):
+        return None
     set_seeds(config.seed, False)
     encoder = build_config_encoder(config)
     if config.encoder.weights is not None:

@@ -112,7 +112,7 @@ def _pictures(
         picture(
             "curves",
             "Curves",
-            "Over epochs; dotted lines are the network before its first step.",
+            "Over epochs; the band is the 95% interval from the test images.",
             _NOT_DRAWN,
         ),
         picture(

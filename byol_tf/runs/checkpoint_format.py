@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from byol_tf.errors import RunFolderError
-from byol_tf.runs.files import check_fits_memory
+from byol_tf.runs.files import BINARY, check_fits_memory
 
 FORMAT = 2
 """Version of the manifest. Version 1, without the position and a digest of itself, is still
@@ -132,6 +132,8 @@ def _check_not_packed(archive: Any, size: int) -> None:
 
 def sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
+    if os.name == "nt":  # Windows syncs no folder
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -167,7 +169,7 @@ class _HashedFile(io.RawIOBase):
 
     def __init__(self, path: Path, on_progress: Callable[[], object]):
         super().__init__()
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o644)
         self._digest, self._on_progress, self._unsynced = hashlib.sha256(), on_progress, 0
 
     def writable(self) -> bool:

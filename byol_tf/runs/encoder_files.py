@@ -59,7 +59,7 @@ def encoder_files(text: str) -> EncoderFiles:
     """
     path = Path(text).expanduser()
     if os.path.isfile(path):
-        return EncoderFiles(path, False, _digest([path]))
+        return EncoderFiles(path, False, files_digest([path]))
     if not os.path.isdir(path):
         raise EmbedError(
             f"--encoder {text}: expected a run folder, the folder of a SavedModel or a .keras "
@@ -74,21 +74,24 @@ def encoder_files(text: str) -> EncoderFiles:
 def _in_folder(text: str, path: Path) -> EncoderFiles:
     if (path / "saved_model.pb").is_file():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        return EncoderFiles(path, False, _digest(files))
+        return EncoderFiles(path, False, files_digest(files))
     run = RunFolder(path)
     checkpoints = list_checkpoints(run.checkpoints) if run.config.is_file() else []
     if checkpoints:
-        return EncoderFiles(path, True, _digest([run.config, *sorted(checkpoints[-1].iterdir())]))
+        return EncoderFiles(
+            path, True, files_digest([run.config, *sorted(checkpoints[-1].iterdir())])
+        )
     for exported in (path / "encoder.keras", run.export / "encoder.keras"):
         if exported.is_file():
-            return EncoderFiles(exported, False, _digest([exported]))
+            return EncoderFiles(exported, False, files_digest([exported]))
     raise EmbedError(
         f"--encoder {text}: expected a run folder with a checkpoint or an export, the folder of a "
         "SavedModel or a .keras file; that folder holds none of them"
     )
 
 
-def _digest(files: list[Path]) -> str:
+def files_digest(files: list[Path]) -> str:
+    """Returns the SHA-256 in hexadecimal of some files' names and contents."""
     digest = hashlib.sha256()
     for path in files:
         try:

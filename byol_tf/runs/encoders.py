@@ -1,8 +1,10 @@
 """Loads encoders: of a run's newest checkpoint, and of an exported file."""
 
+import json
 import logging
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -10,6 +12,7 @@ import numpy as np
 
 from byol_tf.compat import build_without_values
 from byol_tf.config.schema import Config
+from byol_tf.constants import PYTHON_MODEL
 from byol_tf.devices import set_precision
 from byol_tf.errors import (
     ProtocolError,
@@ -17,16 +20,18 @@ from byol_tf.errors import (
     UnsafeModelError,
     describe_path,
 )
+from byol_tf.models.external_encoders import as_encoder
 from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model, takes_pixels
 from byol_tf.models.safe_loading import (
+    build_from_json,
     check_finite,
     check_keras_file,
     checked_saved_model,
     in_short,
 )
 from byol_tf.runs.checkpoints import read_newest
-from byol_tf.runs.files import check_fits_memory, newest_version
+from byol_tf.runs.files import check_fits_memory, newest_version, write_atomically
 from byol_tf.runs.folder import RunFolder
 
 _ENCODER_PREFIX = "online/encoder/"  # of its variables in a checkpoint
@@ -38,19 +43,26 @@ _HINT = (
 logger = logging.getLogger(__name__)
 
 
-def load_run_encoder(config: Config, folder: RunFolder) -> keras.Model:
+def load_run_encoder(
+    config: Config, folder: RunFolder, encoder: keras.Model | None = None
+) -> keras.Model:
     """Loads the encoder of a run's newest valid checkpoint, in float32; opens no images.
+
+    A module that the config names is never imported: the run's `encoder.json` is read instead.
 
     Args:
         config: of the run.
         folder: of the run. Each newer, damaged checkpoint is logged.
+        encoder: the run's model, or one built as it was, which gets the weights. Needed where it
+            has layers of one's own.
 
     Returns:
         The inference model, from uint8 images `[N, H, W, 3]` to representations `[N, d]`.
 
     Raises:
         ProtocolError: if the run has no valid checkpoint, it can't be read, its weights aren't
-            finite, or it doesn't fit the config.
+            finite, or it doesn't fit the config; or if the encoder can't be built without one's own
+            code.
     """
     try:
         checkpoint, damaged = read_newest(folder.checkpoints)
@@ -70,8 +82,9 @@ def load_run_encoder(config: Config, folder: RunFolder) -> keras.Model:
         for name, array in sorted(checkpoint.arrays.items())
         if name.startswith(_ENCODER_PREFIX)
     ]
+    build = _builder(config, folder, encoder)
     # Before the encoder takes memory: config.json may ask for any width.
-    outline = build_without_values(lambda: build_config_encoder(config))
+    outline = build_without_values(build)
     expected, received = (
         [tuple(each.shape) for each in group] for group in (outline.variables, arrays)
     )
@@ -80,7 +93,7 @@ def load_run_encoder(config: Config, folder: RunFolder) -> keras.Model:
             f"--run {folder.root}: expected weights of the encoder that config.json describes, "
             f"{_describe_shapes(expected)}; received {_describe_shapes(received)}"
         )
-    encoder = build_config_encoder(config)
+    encoder = build()
     for variable, array in zip(encoder.variables, arrays, strict=True):
         variable.assign(array)
     try:
@@ -88,6 +101,56 @@ def load_run_encoder(config: Config, folder: RunFolder) -> keras.Model:
     except UnsafeModelError as error:
         raise ProtocolError(f"--run {folder.root}: {error}") from error
     return inference_model(encoder, *config.views.preparation)
+
+
+def is_built_by_name(config: Config) -> bool:
+    """Returns whether a run's encoder can be built from its config without the user's own code."""
+    return config.encoder.name != PYTHON_MODEL and ":" not in config.encoder.name
+
+
+def save_architecture(config: Config, folder: RunFolder, encoder: keras.Model) -> None:
+    """Writes the layers of an encoder that its config alone doesn't describe, in float32.
+
+    Raises:
+        RunFolderError: if the file can't be written.
+    """
+    if is_built_by_name(config):
+        return
+    try:
+        text = encoder.to_json()
+    except (NotImplementedError, TypeError, ValueError) as error:  # a layer has no get_config
+        text = json.dumps({"error": in_short(error)})
+    for policy in ("mixed_bfloat16", "mixed_float16"):
+        text = text.replace(f'"{policy}"', '"float32"')
+    try:
+        write_atomically(folder.architecture, text)
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder.architecture}: expected a file that can be written; received {error}"
+        ) from error
+
+
+def _builder(
+    config: Config, folder: RunFolder, encoder: keras.Model | None
+) -> Callable[[], keras.Model]:
+    """Returns a function that returns a run's encoder, with any weights."""
+    if encoder is not None:
+        own = as_encoder(encoder, *config.views.preparation)
+        return lambda: own
+    if is_built_by_name(config):
+        return lambda: build_config_encoder(config)
+    try:
+        check_fits_memory([folder.architecture])
+        text = folder.architecture.read_text("utf-8")
+        build_without_values(lambda: build_from_json(text))
+    except (OSError, UnicodeError, UnsafeModelError) as error:
+        raise ProtocolError(
+            f"--run {folder.root}: its encoder, {config.encoder.name}, needs Python code of its "
+            f"author, which no command but training runs: {folder.architecture.name}: {error}. Use "
+            f"what the run exported, --encoder {folder.export / 'encoder'}; or, in Python, "
+            "load_run_encoder(config, folder, encoder)"
+        ) from error
+    return lambda: build_from_json(text)
 
 
 def _describe_shapes(shapes: list[tuple[int, ...]]) -> str:

@@ -20,6 +20,10 @@ import psutil
 
 from byol_tf.errors import RunFolderError
 
+NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
+"""Flag of `os.open` that refuses a link; Windows has none."""
+BINARY: int = getattr(os, "O_BINARY", 0)
+"""Flag of `os.open` without which Windows changes line ends; other systems have none."""
 SAVED_MODEL_VERSION = "1"
 """Name of the subfolder that an exported SavedModel is in: TensorFlow Serving expects numbers."""
 _MAX_TEXT_BYTES = 2**28
@@ -76,6 +80,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        with contextlib.suppress(OSError):
+            path.rmdir()  # an empty one; Windows renames to no name that is taken
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -89,7 +95,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def append_to(path: Path) -> BinaryIO:
     """Opens a file to append to; raises `OSError` if it is a link."""
-    return open(path, "ab", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags | NO_FOLLOW, 0o666))
 
 
 def check_no_link(folder: Path) -> None:

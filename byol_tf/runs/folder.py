@@ -3,6 +3,7 @@
 ```
 runs/stl10-2026-11-21-1/
   config.json  environment.json  photos.json.gz  skipped.csv  history.csv  result.json  report.html
+  encoder.json (layers of an encoder from Python)
   checkpoints/  logs/ (TensorBoard)  figures/ (PNG)  evaluation/ (results of byol_tf.evaluate)
   export/encoder/1/ (SavedModel)  export/encoder.keras
   export/USAGE.md  export/README.md (model card)
@@ -126,6 +127,7 @@ class RunFolder:
     def __init__(self, root: Path):
         self.root = Path(root)
         self.config = self.root / "config.json"
+        self.architecture = self.root / "encoder.json"
         self.environment = self.root / "environment.json"
         self.skipped = self.root / "skipped.csv"
         self.photos = self.root / "photos.json.gz"

@@ -18,8 +18,10 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+    import msvcrt
 
 from byol_tf.errors import RunFolderError
+from byol_tf.runs.files import BINARY, NO_FOLLOW
 from byol_tf.runs.folder import LOCK_NAME
 from byol_tf.runs.idle_timer import IdleTimer
 from byol_tf.runs.process_exit import register_exit_hook, unregister_exit_hook
@@ -28,6 +30,8 @@ _HEARTBEAT = 20.0
 """Seconds between two touches of the lock file, which show processes on other machines that share
 the disk that this one is alive."""
 _STALE_AFTER = 6 * _HEARTBEAT
+_LOCKED_BYTE = 2**30
+"""Position of the byte that is locked on Windows, beyond the content: nobody else can read it."""
 _ADVICE = "Wait for it, or end it there (SIGTERM saves first); --fresh starts another run"
 _idle_timers: dict[Path, IdleTimer] = {}
 """Of the lock files that this process has waited for, so that a second wait continues the first."""
@@ -75,7 +79,7 @@ class RunLock:
 
         def claim() -> None:
             # A network disk locks only what may be written; a link isn't followed.
-            descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)
+            descriptor = os.open(self.path, os.O_RDWR | NO_FOLLOW | BINARY)
             try:
                 self._claim(descriptor)  # released when the file is closed
             finally:
@@ -99,11 +103,6 @@ class RunLock:
             )
 
     def __enter__(self) -> "RunLock":
-        if fcntl is None:
-            raise RunFolderError(
-                f"{self.path.parent}: this system has no locks of files as Linux, macOS and WSL "
-                "have them, so that no run can be written here"
-            )
         with self._disk_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = self._retry_until_stale(self._acquire)
@@ -137,12 +136,13 @@ class RunLock:
             "token": uuid.uuid4().hex,
             "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | NO_FOLLOW | BINARY, 0o644)
         try:
             self._claim(descriptor)
             self._content = json.dumps(owner).encode()
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, self._content, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, self._content)
         except (OSError, RunFolderError):
             os.close(descriptor)
             raise
@@ -195,7 +195,7 @@ class RunLock:
 
     def _claim(self, descriptor: int) -> None:
         """Takes the system's lock on the open file; raises if a running process owns it."""
-        content = os.pread(descriptor, 1000, 0)
+        content = os.read(descriptor, 1000)
         owner = _parse_owner(content)
         # On the same machine the system's lock is conclusive. The kernel's boot shows that it is
         # the same: machines and containers may share a host name, or change it.
@@ -208,8 +208,8 @@ class RunLock:
         timer = _idle_timers.setdefault(self.path.absolute(), IdleTimer())
         silent_seconds = timer.look((content, os.fstat(descriptor).st_mtime_ns))
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            _lock(descriptor)
+        except (BlockingIOError, PermissionError):  # the latter on Windows
             raise self._in_use(owner, None if same_machine else silent_seconds) from None
         except OSError:  # a disk without locks
             same_machine = False
@@ -256,6 +256,15 @@ class PossiblyStaleLock(RunFolderError):
     def __init__(self, text: str, owner: str, silent_seconds: float):
         super().__init__(text)
         self.owner, self.silent_seconds = owner, silent_seconds
+
+
+def _lock(descriptor: int) -> None:
+    """Takes the system's lock on an open file; raises `OSError` if it can't be had."""
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
 
 def _boot_id() -> str:

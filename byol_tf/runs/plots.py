@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
+from byol_tf.runs.accuracy import Accuracy
 from byol_tf.runs.files import write_atomically
 
 matplotlib.use("Agg")  # needs no display
@@ -24,18 +26,37 @@ ONLINE, SECOND, QUIET = "#1f5fbf", "#d9662b", "#8a8a8a"
 COLOURS = ("#1f5fbf", "#d9662b", "#2a9d5c", "#8d4fb3", "#c2a11c", "#17a2b8", "#b5336c", "#6b6b6b")
 """Colours of settings, chosen to differ for colour-blind readers too, as far as eight can."""
 _STYLES = ("-", "--", ":", "-.")
+WIDTH = 8.9
+"""Of a figure in inches: at the report's width its letters are as large as the page's."""
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+"""Of all figures, as `matplotlib.rc_context(STYLE)`."""
 
 History = Sequence[dict[str, float]]
 """Rows of a run, one an epoch, that of the untrained network first (see `folder.read_history`)."""
 
-_PANELS = (
-    ("probe_accuracy", "linear probe (%)", 100.0),
-    ("knn_accuracy", "nearest neighbours (%)", 100.0),
-    ("projection_std", "std of projections\n1: scattered, 0: collapsed", 1.0),
-    ("effective_rank", "effective rank of representations", 1.0),
-    ("loss", "loss", 1.0),
-)
+_PROBE = ("probe_accuracy", "linear probe (%)", 100.0)
+_KNN = ("knn_accuracy", "nearest neighbours (%)", 100.0)
+_STD = ("projection_std", "std of projections\n(1: scattered, 0: collapsed)", 1.0)
+_RANK = ("effective_rank", "effective rank of representations", 1.0)
+_LOSS = ("loss", "loss", 1.0)
+_PANELS = (_PROBE, _KNN, _STD, _RANK, _LOSS)
 """Column of a history, title and factor of each panel of `setting_curves_figure`."""
+_RUN_PANELS = (
+    *(_PROBE, _KNN, _LOSS, _STD),
+    ("learning_rate", "learning rate", 1.0),
+    ("tau", "tau", 1.0),
+)
+"""The same of `curves_figure`."""
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -55,6 +76,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_atomically(path, png.getvalue())
 
 
+@matplotlib.rc_context(STYLE | {"figure.constrained_layout.use": False})
 def views_figure(
     path: Path, originals: list[np.ndarray], boxes: np.ndarray, views: np.ndarray
 ) -> None:
@@ -67,7 +89,8 @@ def views_figure(
         views: float `[2, n, size, size, 3]`, values from 0 to 1.
     """
     count = len(originals)
-    figure, axes = plt.subplots(3, count, figsize=(1.35 * count, 4.3), squeeze=False)
+    width = WIDTH / 8 * count  # eight of them fill the report
+    figure, axes = plt.subplots(3, count, figsize=(width, 3.6), squeeze=False)
     for column, image in enumerate(originals):
         axes[0, column].imshow(image)
         height, width = image.shape[:2]
@@ -89,83 +112,89 @@ def views_figure(
                 spine.set(edgecolor=colour, linewidth=2)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
+        axis.spines[["top", "right"]].set_visible(True)
     for row, title in enumerate(("image", "view 1", "view 2")):
         axes[row, 0].set_ylabel(title)
     figure.tight_layout(pad=0.4)
     save_figure(figure, path)
 
 
-def curves_figure(path: Path, rows: History, title: str) -> None:
-    """Draws accuracy, loss, collapse measures and schedules of a run over its epochs.
+@matplotlib.rc_context(STYLE)
+def curves_figure(
+    path: Path,
+    rows: History,
+    title: str,
+    start: str = "untrained",
+    test_images: int | None = None,
+    chance: float | None = None,
+) -> None:
+    """Draws accuracy, loss, collapse and schedules of a run over its epochs, one to a panel.
 
     Args:
         path: of the PNG.
         rows: of the run's history.
         title: text above the figure.
+        start: name of the network before its first step.
+        test_images: number of images of the accuracies, for their 95% interval; None draws none.
+        chance: accuracy of always predicting the most frequent class, if known.
     """
-    figure, axes = plt.subplots(1, 4, figsize=(13.5, 3.9), layout="constrained")
-    accuracy, loss, collapse, schedules = axes
-    curve(accuracy, rows, "probe_accuracy", "linear probe", ONLINE, 100.0)
-    curve(accuracy, rows, "knn_accuracy", "nearest neighbours", SECOND, 100.0)
-    for name, colour in (("probe_accuracy", ONLINE), ("knn_accuracy", SECOND)):
-        if rows and name in rows[0]:
-            accuracy.axhline(rows[0][name] * 100.0, color=colour, linestyle=":", linewidth=1)
-    accuracy.set(title="accuracy on frozen features (%)\ndotted: untrained")
-    curve(loss, rows, "loss", "loss", ONLINE)
-    loss.set(title="loss")
-    curve(collapse, rows, "projection_std", "std (1: scattered, 0: collapsed)", ONLINE)
-    curve(collapse, rows, "projection_cosine", "cosine between images (1: collapsed)", SECOND)
-    collapse.set(title="projections of different images", ylim=(-0.1, 1.15))
-    rank = collapse.twinx()
-    curve(rank, rows, "effective_rank", "effective rank (right)", QUIET)
-    rank.set(ylim=(0, None))
-    curve(schedules, rows, "tau", "tau", ONLINE)
-    rate = schedules.twinx()
-    curve(rate, rows, "learning_rate", "learning rate (right)", SECOND)
-    schedules.set(title="schedules")
-    for axis, twin in ((accuracy, None), (loss, None), (collapse, rank), (schedules, rate)):
+    figure, axes = plt.subplots(2, 3, figsize=(WIDTH, 5.2))
+    for axis, (key, text, scale) in zip(axes.flat, _RUN_PANELS, strict=True):
+        curve(axis, rows, key, ONLINE, scale)
+        axis.set_title(text)
+        if key.endswith("_accuracy"):
+            _accuracy_marks(axis, rows, key, start, test_images, chance)
+    for axis in axes[1]:
         axis.set_xlabel("epoch")
-        axis.spines[["top"] if twin is not None else ["top", "right"]].set_visible(False)
-        lines = [*axis.get_lines(), *(twin.get_lines() if twin is not None else [])]
-        lines = [line for line in lines if not line.get_label().startswith("_")]
-        if len(lines) > 1:
-            axis.legend(
-                lines,
-                [line.get_label() for line in lines],
-                fontsize=8,
-                frameon=False,
-                loc="upper center",
-                bbox_to_anchor=(0.5, -0.18),
-            )
-        if twin is not None:
-            twin.spines[["top"]].set_visible(False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, parse_math=False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
     save_figure(figure, path)
 
 
-def curve(
-    axis: Axes, rows: History, name: str, label: str, colour: str, scale: float = 1.0
+def _accuracy_marks(
+    axis: Axes, rows: History, key: str, start: str, test_images: int | None, chance: float | None
 ) -> None:
+    """Adds the intervals of an accuracy, and lines for chance and for the network at its start."""
+    intervals = [
+        (row["epoch"], interval)
+        for row in rows
+        if key in row and (interval := Accuracy(row[key], test_images).interval) is not None
+    ]
+    if intervals:
+        epochs, ends = zip(*intervals, strict=True)
+        low, high = 100.0 * np.array(ends).T
+        axis.fill_between(epochs, low, high, color=ONLINE, alpha=0.18, linewidth=0)
+    before = rows[0].get(key) if rows else None
+    for value, name, side in ((before, start, "bottom"), (chance, "chance", "top")):
+        if value is not None:
+            axis.axhline(100.0 * value, color=QUIET, linestyle=":", linewidth=1)
+            place: dict[str, Any] = {
+                "xycoords": ("axes fraction", "data"),
+                "ha": "right",
+                "va": side,
+            }
+            axis.annotate(name, (1.0, 100.0 * value), **place, fontsize=9, color=QUIET)
+    axis.set_ylim(bottom=0.0)
+
+
+def curve(axis: Axes, rows: History, name: str, colour: str, scale: float = 1.0) -> None:
     """Draws a column of a history over the epochs in which it was measured.
 
     Args:
         axis: to draw on.
         rows: of the history.
         name: of the column.
-        label: in the legend.
         colour: of the line.
         scale: factor of the values.
     """
     points = [(row["epoch"], row[name] * scale) for row in rows if name in row]
     if points:
         axis.plot(
-            *zip(*points, strict=True),
-            color=colour,
-            label=label,
-            marker="." if len(points) < 60 else None,
+            *zip(*points, strict=True), color=colour, marker="." if len(points) < 60 else None
         )
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+@matplotlib.rc_context(STYLE)
 def setting_curves_figure(
     path: Path, title: str, settings: Mapping[str, Sequence[History]]
 ) -> None:
@@ -181,9 +210,9 @@ def setting_curves_figure(
         for label, histories in settings.items()
     }
     drawn = {label: histories for label, histories in drawn.items() if histories}
-    figure, axes = plt.subplots(
-        1, len(_PANELS), figsize=(18, 3.9 + 0.07 * len(drawn)), layout="constrained"
-    )
+    figure, grid = plt.subplots(2, 3, figsize=(WIDTH, 5.2 + 0.1 * len(drawn)))
+    axes = list(grid.flat)
+    figure.delaxes(axes.pop())
     handles: list[Artist] = []
     for number, histories in enumerate(drawn.values()):
         look: dict[str, Any] = {
@@ -200,10 +229,9 @@ def setting_curves_figure(
                     )
         handles.append(Line2D([], [], **look))
     for axis, (key, text, _) in zip(axes, _PANELS, strict=True):
-        axis.set_title(text, fontsize=9)
+        axis.set_title(text)
         axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.spines[["top", "right"]].set_visible(False)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if key != "loss":  # from 0, so that a difference looks as large as it is
             axis.set_ylim(bottom=0.0)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)

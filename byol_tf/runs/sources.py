@@ -5,13 +5,18 @@ from typing import Any
 
 from byol_tf.config.schema import Config
 from byol_tf.runs.folder import RunFolder, read_environment
-from pipelines.sources import Source
+from pipelines.sources import GivenImages, Source
 
 logger = logging.getLogger(__name__)
 
 
-def source_options(config: Config) -> dict[str, Any]:
-    """Returns the arguments for `open_source` and `plan_source` that a config names."""
+def source_options(config: Config, images: GivenImages | None = None) -> dict[str, Any]:
+    """Returns the arguments for `open_source` and `plan_source` that a config names.
+
+    Args:
+        config: of a run.
+        images: those of a run whose `data.source` is "arrays".
+    """
     data = config.data
     return {
         "source": data.source,
@@ -24,6 +29,7 @@ def source_options(config: Config) -> dict[str, Any]:
         "cache": data.cache,
         "max_unreadable_fraction": data.max_unreadable_fraction,
         "seed": config.seed,
+        "images": images,
     }
 
 

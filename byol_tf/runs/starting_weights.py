@@ -1,6 +1,7 @@
 """The weights that a run's encoder starts from: `encoder.weights` of a config."""
 
 import os
+import warnings
 from pathlib import Path
 
 import keras
@@ -20,8 +21,10 @@ from byol_tf.runs.files import check_fits_memory
 from byol_tf.runs.folder import RunFolder
 
 _MAX_NAMED_LAYERS = 3
+_IMAGENET_SHAPE = (224, 224, 3)
+"""Of the images that Keras' weights are for; without it Keras warns. No weight's shape depends on
+it."""
 _PYTORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".safetensors")
-
 
 Weights = dict[str, list[np.ndarray]]
 """Name of a layer -> its arrays, in Keras' order."""
@@ -132,12 +135,14 @@ def _weights_file(file: Path, encoder: keras.Model) -> Weights:
     try:
         check_fits_memory([file])
         check_weights_file(file)
-        try:
-            copy = copy_network(encoder, "encoder")
-            copy.load_weights(file)
-        except ValueError:
-            copy = plain_encoder(encoder)
-            copy.load_weights(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Keras warns of weights that it doesn't find
+            try:
+                copy = copy_network(encoder, "encoder")
+                copy.load_weights(file)
+            except (ValueError, UserWarning):
+                copy = plain_encoder(encoder)
+                copy.load_weights(file)
     except Exception as error:  # of another file Keras raises many types
         raise ConfigError(
             [
@@ -153,7 +158,7 @@ def _imagenet_weights(encoder: keras.Model, config: Config) -> Weights:
     name = config.encoder.name.removeprefix(APPLICATIONS)
     try:
         source = getattr(keras.applications, name)(
-            include_top=False, weights=IMAGENET, input_shape=encoder.input_shape[1:]
+            include_top=False, weights=IMAGENET, input_shape=_IMAGENET_SHAPE
         )
     except Exception as error:  # Keras raises plain ones
         text = f"encoder.weights: {IMAGENET} for {name}: {in_short(error)}"
@@ -184,10 +189,9 @@ def start_from(model: BYOL, weights: Weights) -> None:
         model: a BYOL model.
         weights: see `starting_weights`.
     """
-    encoders = [model.encoder, *([model.target_encoder] if model.target == "ema" else [])]
-    for encoder in encoders:
-        for name, arrays in weights.items():
-            encoder.get_layer(name).set_weights(arrays)
+    for name, arrays in weights.items():
+        model.encoder.get_layer(name).set_weights(arrays)
+    model.reset_target()
 
 
 def _differences(file_encoder: keras.Model, encoder: keras.Model) -> list[str]:

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
     check_writable(out, "--out")
     prepare_environment()  # or each command would report that TensorFlow is missing
     command = shlex.join([*program("study").split(), *arguments])
-    return _run(study, planned, root, out, options.scale, command)
+    return _run(study, planned, root, out, options.scale, command, options.overrides)
 
 
 def _check_photos(planned: Sequence[PlannedCell]) -> None:
@@ -141,7 +141,13 @@ def _list(study: Study, planned: list[PlannedCell], runs: StudyRunner) -> None:
 
 
 def _run(
-    study: Study, planned: list[PlannedCell], root: Path, out: Path, scale: ScaleName, command: str
+    study: Study,
+    planned: list[PlannedCell],
+    root: Path,
+    out: Path,
+    scale: ScaleName,
+    command: str,
+    overrides: Sequence[str],
 ) -> int:
     """Runs what is missing, writes the report after each cell; returns the exit code."""
     from byol_tf.study.progress import StudyProgress
@@ -163,7 +169,7 @@ def _run(
             ]
             code = _SOME_FAILED if any(outcome.error for outcome in outcomes) else 0
             try:
-                write_report(out, study, scale, outcomes, command)
+                write_report(out, study, scale, outcomes, command, overrides)
                 if draw or time.monotonic() - drawn > _DRAW_SECONDS:
                     draw_report(out, study, outcomes)
                     drawn = time.monotonic()
@@ -190,6 +196,7 @@ def _run(
             progress.end(None if error else time.perf_counter() - began)
             report(draw=False)
         text, code = report(draw=True)
-    files = [out / name for name in ("table.md", "results.csv", "bars.png", "curves.png")]
+    names = ("table.md", "table.csv", "table.tex", "results.csv", "bars.png", "curves.png")
+    files = [out / name for name in names]
     print(f"\n{text}\n{', '.join(str(file) for file in files if file.exists())}")
     return code

@@ -1,15 +1,23 @@
-"""Report of a study: `results.csv`, a Markdown table with the paper's figures, and two figures."""
+"""Report of a study: its table in three formats, `results.csv`, and two figures."""
 
 import itertools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from byol_tf.logs import counted
 from byol_tf.runs.files import write_atomically, write_csv
 from byol_tf.study.results import CellResult, group_by_cell, group_by_run
 from byol_tf.study.runner import Outcome
 from byol_tf.study.schema import Cell, ScaleName, Study
 
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+}
+"""What stands for the characters that LaTeX would read as something else."""
 _MEASURES = (
     ("untrained_probe_accuracy", "untrained probe", 100.0, ".1f"),
     ("probe_accuracy", "probe", 100.0, ".1f"),
@@ -21,6 +29,8 @@ _MEASURES = (
     ("loss", "loss", 1.0, ".3f"),
 )
 """Of a run's `result.json`: key, heading, factor, format."""
+_LOCATIONS = ("data.root=", "data.archive=", "data.cache=", "devices.", "run.")
+"""Overrides that change neither what is learned from nor for how long."""
 _NAMED_PAIRS = 8
 """Most pairs in another order than the paper's that are named; the rest is counted."""
 
@@ -37,9 +47,14 @@ def report_table(study: Study, outcomes: Sequence[Outcome]) -> str:
 
 
 def write_report(
-    out: Path, study: Study, scale: ScaleName, outcomes: Sequence[Outcome], command: str
+    out: Path,
+    study: Study,
+    scale: ScaleName,
+    outcomes: Sequence[Outcome],
+    command: str,
+    overrides: Sequence[str] = (),
 ) -> None:
-    """Writes `results.csv` and `table.md` into a folder.
+    """Writes `results.csv`, and the table as `table.md`, `.csv` and `.tex`, into a folder.
 
     Args:
         out: the folder, which is made if needed.
@@ -47,6 +62,7 @@ def write_report(
         scale: the scale that it is run at.
         outcomes: every cell with every seed.
         command: that made them.
+        overrides: `KEY=VALUE` of the command that all runs have.
 
     Raises:
         OSError: if a file can't be written.
@@ -54,6 +70,8 @@ def write_report(
     out.mkdir(parents=True, exist_ok=True)
     results = group_by_cell(outcomes)
     write_csv(out / "results.csv", *_csv_table(outcomes))
+    write_csv(out / "table.csv", *_cell_table(results))
+    write_atomically(out / "table.tex", latex_table(results))
     failures = [
         f"* failed: {outcome.planned.cell.place}, seed {outcome.planned.seed}: {outcome.error}"
         for outcome in outcomes
@@ -64,7 +82,8 @@ def write_report(
         "",
         study.question,
         "",
-        f"Paper: {study.source}. Scale: {scale}. {study.scales[scale].budget}",
+        f"Paper: {study.source}. Scale: {scale}. "
+        + _what_was_run(study, scale, outcomes, overrides),
         "",
         "```sh",
         command,
@@ -77,6 +96,36 @@ def write_report(
         *failures,
     ]
     write_atomically(out / "table.md", "\n".join(page) + "\n")
+
+
+def _what_was_run(
+    study: Study, scale: ScaleName, outcomes: Sequence[Outcome], overrides: Sequence[str]
+) -> str:
+    """Says how long the runs are, from their configs; the study's budget if nothing changes it."""
+    runs = {
+        outcome.planned.run_name: outcome
+        for outcome in outcomes
+        if outcome.planned.words[0] != "supervised"
+    }
+    epochs = sorted({outcome.planned.config.training.epochs for outcome in runs.values()})
+    images = sorted(
+        {outcome.result["pretrain_images"] for outcome in runs.values()}
+        if all("pretrain_images" in outcome.result for outcome in runs.values())
+        else set()
+    )
+    text = ""
+    if epochs:
+        text = f"Run here: {counted(len(runs), 'run')} of {_span(epochs)} epochs"
+        text += f" of {_span(images)} images. " if images else ". "
+    changed = [each for each in overrides if not each.startswith(_LOCATIONS)]
+    if changed:
+        return f"{text}Changed by --set: {', '.join(changed)}."
+    return f"{text}{study.scales[scale].budget}"
+
+
+def _span(values: Sequence[int]) -> str:
+    ends = dict.fromkeys((f"{values[0]:,}", f"{values[-1]:,}"))
+    return " to ".join(ends)
 
 
 def draw_report(out: Path, study: Study, outcomes: Sequence[Outcome]) -> None:
@@ -175,7 +224,31 @@ def _csv_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object
 
 
 def _table(study: Study, results: Sequence[CellResult]) -> str:
-    """Formats the rows and columns of the paper, with its figures beside ours."""
+    """Formats the rows and columns of the paper, with its figures beside ours, as Markdown."""
+    head, *rows = _cells(results)
+    lines = [_line(*head), "|---" * len(head) + "|", *(_line(*row) for row in rows)]
+    return "\n".join([*lines, "", _caption(study, results)]) + "\n"
+
+
+def latex_table(results: Sequence[CellResult]) -> str:
+    """Formats the same as a LaTeX `tabular`, which needs the package booktabs.
+
+    Args:
+        results: the cells of a study.
+    """
+    cells = _cells(results)
+    head, *rows = (" & ".join(map(_latex, row)) + r" \\" for row in cells)
+    columns = "l" + "r" * (len(cells[0]) - 1)
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _cells(results: Sequence[CellResult]) -> list[list[str]]:
+    """Returns the texts of the table, its headings first."""
     columns = list(dict.fromkeys(result.cell.column for result in results))
     with_paper = {result.cell.column for result in results if result.cell.paper is not None}
     by_position = {(result.cell.row, result.cell.column): result for result in results}
@@ -184,10 +257,7 @@ def _table(study: Study, results: Sequence[CellResult]) -> str:
         prefix = f"{column}: " if column else ""
         headings += [f"{prefix}paper"] * (column in with_paper) + [f"{prefix}here"]
     has_remarks = any(result.cell.paper_says for result in results)
-    lines = [
-        _line("", *headings, *(["the paper says"] if has_remarks else [])),
-        "|---" * (1 + len(headings) + has_remarks) + "|",
-    ]
+    table = [["", *headings, *(["the paper says"] if has_remarks else [])]]
     for row in dict.fromkeys(result.cell.row for result in results):
         texts, remarks = [], []
         for column in columns:
@@ -198,10 +268,26 @@ def _table(study: Study, results: Sequence[CellResult]) -> str:
             texts.append("" if result is None else result.text)
             if result is not None and result.cell.paper_says:
                 remarks.append(result.cell.paper_says)
-        lines.append(
-            _line(row, *texts, *(["; ".join(dict.fromkeys(remarks))] if has_remarks else []))
+        table.append([row, *texts, *(["; ".join(dict.fromkeys(remarks))] if has_remarks else [])])
+    return table
+
+
+def _cell_table(results: Sequence[CellResult]) -> tuple[list[str], list[list[object]]]:
+    """Returns the columns of `table.csv`, and a row for each cell; figures in %."""
+    rows: list[list[object]] = []
+    for result in results:
+        numbers = (result.mean, result.std, *(result.interval or (None, None)), result.cell.paper)
+        rows.append(
+            [
+                result.cell.row,
+                result.cell.column,
+                result.cell.measure,
+                len(result.values),
+                *("" if number is None else f"{number:.2f}" for number in numbers),
+            ]
         )
-    return "\n".join([*lines, "", _caption(study, results)]) + "\n"
+    columns = ["row", "column", "measure", "seeds", "mean", "std", "low", "high", "paper"]
+    return columns, rows
 
 
 def _caption(study: Study, results: Sequence[CellResult]) -> str:
@@ -214,7 +300,10 @@ def _caption(study: Study, results: Sequence[CellResult]) -> str:
     plural = "" if counts[-1] == 1 else "s"
     if not counts[-1]:
         return f"Nothing is measured yet ({measures})."
-    return f"Top-1 in %, {mean} over {seeds} seed{plural} ({measures})."
+    brackets = ""
+    if any("[" in result.text for result in results):
+        brackets = " In brackets: 95% interval, from the test images."
+    return f"Top-1 in %, {mean} over {seeds} seed{plural} ({measures}).{brackets}"
 
 
 def _line(*texts: str) -> str:

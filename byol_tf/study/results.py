@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from byol_tf.runs.accuracy import Accuracy
 from byol_tf.study.runner import Outcome
 from byol_tf.study.schema import Cell
 
@@ -33,11 +34,27 @@ class CellResult:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """The mean's 95% interval in %, by its test images; None where their number isn't known."""
+        counts = {outcome.test_images for outcome in self.outcomes if outcome.value is not None}
+        if self.mean is None or len(counts) != 1:
+            return None
+        interval = Accuracy(self.mean / 100.0, counts.pop()).interval
+        return None if interval is None else (100.0 * interval[0], 100.0 * interval[1])
+
+    @property
     def text(self) -> str:
-        """The result as the table has it: `71.3 ± 0.4`, `failed` or `not yet`."""
+        """The result as the table has it: `71.3 ± 0.4`, `failed` or `not yet`.
+
+        A single seed has its interval instead: `71.3 [69.8, 72.7]`.
+        """
         if self.mean is None:
             return "failed" if any(outcome.error for outcome in self.outcomes) else "not yet"
-        return f"{self.mean:.1f}" + (f" ± {self.std:.1f}" if self.std is not None else "")
+        if self.std is not None:
+            return f"{self.mean:.1f} ± {self.std:.1f}"
+        if self.interval is None:
+            return f"{self.mean:.1f}"
+        return f"{self.mean:.1f} [{self.interval[0]:.1f}, {self.interval[1]:.1f}]"
 
 
 def group_by_cell(outcomes: Sequence[Outcome]) -> list[CellResult]:

@@ -48,6 +48,7 @@ class Outcome:
         result: the run's `result.json`, {} without one.
         history: the run's rows, one an epoch.
         error: the last line that a failed command wrote, or which of its files can't be read.
+        test_images: number of images that it was evaluated on.
     """
 
     planned: PlannedCell
@@ -55,6 +56,7 @@ class Outcome:
     result: dict = field(default_factory=dict)
     history: tuple[dict[str, float], ...] = ()
     error: str = ""
+    test_images: int | None = None
 
 
 class StudyRunner:
@@ -134,12 +136,13 @@ class StudyRunner:
             error: of its commands, for a cell without a figure.
         """
         folder = self.folder(planned)
-        value, broken_value = _read(self.evaluation_path(planned), _top1, None)
+        evaluation, broken_value = _read(self.evaluation_path(planned), _top1, (None, None))
+        value, test_images = evaluation
         result, broken_result = _read(folder.result, _object, {})
         history, broken_history = _read(folder.history, read_history, [])
         broken = broken_value or broken_result or broken_history
         error = broken or ("" if value is not None else error)
-        return Outcome(planned, value, result, tuple(history), error)
+        return Outcome(planned, value, result, tuple(history), error, test_images)
 
     def run(self, planned: PlannedCell) -> str:
         """Makes a cell's run and its evaluation, as far as they are missing.
@@ -231,5 +234,7 @@ def _object(path: Path) -> dict:
     return content
 
 
-def _top1(path: Path) -> float:
-    return 100.0 * _object(path)["top1"]
+def _top1(path: Path) -> tuple[float, int | None]:
+    """Reads the accuracy of an evaluation in %, and its number of test images."""
+    result = _object(path)
+    return 100.0 * result["top1"], result.get("test_images")

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from byol_tf.command_line import (
     USAGE_ERROR,
+    add_json_option,
     check_writable,
     command_parser,
     ends_with_exit_code,
+    print_json,
     program,
 )
 from byol_tf.config.docs import explain, sections_help
@@ -98,11 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="start a new run in a new numbered folder, even if there is one of this config",
     )
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print the result as JSON on the last line, in a terminal too",
-    )
+    add_json_option(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     parser.add_argument(
         "--explain",
@@ -150,8 +148,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
                 result = _train(config, folder, workers, options, arguments)
     if result is not None:
         print(closing_text(result, folder))
-        if options.json or not sys.stdout.isatty():
-            print(json.dumps(result))
+        print_json(result, options)
     return 0
 
 

@@ -41,12 +41,12 @@ def _table(result: dict[str, Any]) -> list[str]:
     if (supervised := result.get("supervised_accuracy")) is not None:
         lines.append(line("supervised on the same labels", None, supervised))
     if (chance := result.get("chance")) is not None:
-        lines.append(f"  {'always the most frequent class':<30} {chance:>22.1%}")
+        lines.append(f"  {'always the most frequent class':<30} {'':>22} {chance:>22.1%}")
     if count is not None:
         lines.append(f"  in brackets: 95% interval, from {counted(count, 'test image')}")
     if isinstance(sentences := result.get("verdict"), list):
         text = " ".join(map(str, sentences))
-        lines += ["", textwrap.fill(text, 88, initial_indent="  ", subsequent_indent="  ")]
+        lines += ["", textwrap.fill(text, 78, initial_indent="  ", subsequent_indent="  ")]
     std = result.get("projection_std")
     spread = "" if std is None else f"{std:.2f} (1: scattered, 0: collapsed)"
     return [

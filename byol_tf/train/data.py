@@ -15,6 +15,7 @@ from byol_tf.train.input_watchdog import InputWatchdog
 from byol_tf.train.multi_worker import Workers
 from pipelines.registry import SOURCES
 from pipelines.sources import (
+    GivenImages,
     PhotoManifest,
     Source,
     SourceError,
@@ -37,7 +38,11 @@ _DIFFERS_PER_WORKER: Any = {
 
 
 def open_images(
-    config: Config, folder: RunFolder, workers: Workers, watchdog: InputWatchdog
+    config: Config,
+    folder: RunFolder,
+    workers: Workers,
+    watchdog: InputWatchdog,
+    images: GivenImages | None = None,
 ) -> Source:
     """Opens the images that a config names.
 
@@ -48,6 +53,7 @@ def open_images(
         folder: its run folder, which only the chief reads and writes.
         workers: of the run; each calls this.
         watchdog: observes the reading of local files.
+        images: those of a config whose `data.source` is "arrays".
 
     Raises:
         ConfigError: if the workers have different configs.
@@ -62,7 +68,7 @@ def open_images(
     with contextlib.nullcontext() if downloads else watchdog, watchdog.waiting():
         try:
             source = open_source(
-                **source_options(config),
+                **source_options(config, images),
                 on_progress=ProgressLog(logger),
                 on_lost=lambda path, reason: _log_lost(
                     path, reason, folder if workers.chief else None

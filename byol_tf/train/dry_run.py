@@ -1,5 +1,6 @@
 """Throughput of the input and of the training step on this machine, measured for `--dry-run`."""
 
+import logging
 import os
 import statistics
 import time
@@ -14,8 +15,14 @@ from byol_tf.config.schedule import Schedule
 from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy, on_cpu, set_precision
 from byol_tf.errors import DeviceError
+from byol_tf.logs import ProgressLog, activity
 from byol_tf.models.ema import TargetUpdate, constant_tau
-from byol_tf.models.from_config import build_config_encoder, build_model, compile_model
+from byol_tf.models.from_config import (
+    GivenEncoder,
+    build_config_encoder,
+    build_model,
+    compile_model,
+)
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
 from byol_tf.runs.data import train_batches
 from byol_tf.runs.folder import RunFolder
@@ -24,20 +31,24 @@ from byol_tf.runs.starting_weights import starting_weights
 from byol_tf.train.out_of_memory import out_of_memory
 from byol_tf.train.teacher import load_teacher
 from pipelines.registry import SOURCES
-from pipelines.sources import Images, sample_source
+from pipelines.sources import GivenImages, Images, sample_source
+
+logger = logging.getLogger(__name__)
 
 _SAMPLE_IMAGES = 512
 """Images that are read for the measurement."""
 _INPUT_SECONDS = 2.0
 _PREFETCHED_BATCHES = 6
 """Batches that a pipeline may hold before the first is asked for; they aren't timed."""
+_REPORTED_SECONDS = 10.0
+"""Time to read all images from which on it has a line."""
 _TIMINGS = 3
 """Timings of input and step each, so that their range shows how far they can be trusted."""
 _STEPS, _STEPS_ON_CPU = 32, 2
 _LEARNING_RATE = 1e-6
 _PIXELS_ON_CPU = 32 * 96 * 96
 """The largest batch of views that a CPU is timed on, in pixels: a step takes about a second."""
-_DEVICES = (1, 8, 512)
+_DEVICES = (1, 8)
 """Numbers of devices for which the cores that feed them are given."""
 
 
@@ -94,13 +105,21 @@ class ThroughputEstimate:
         return 1.0 / (1.0 / step + 1.0 / input) if self.on_cpu else min(step, input)
 
 
-def measure_lines(config: Config, folder: RunFolder, schedule: Schedule) -> list[tuple[str, str]]:
+def measure_lines(
+    config: Config,
+    folder: RunFolder,
+    schedule: Schedule,
+    encoder: GivenEncoder | None = None,
+    images: GivenImages | None = None,
+) -> list[tuple[str, str]]:
     """Returns lines (subject, text) on the speed here and the time that is left.
 
     Args:
         config: of the run.
         folder: its run folder, whose newest checkpoint shortens the time.
         schedule: of the run.
+        encoder: of an `Experiment` that has it from Python.
+        images: likewise.
 
     Raises:
         ConfigError: if the encoder can't start from `encoder.weights`.
@@ -108,7 +127,7 @@ def measure_lines(config: Config, folder: RunFolder, schedule: Schedule) -> list
     """
     devices = config.devices
     if config.encoder.weights is not None:
-        starting_weights(config.encoder.weights, build_config_encoder(config), config)
+        starting_weights(config.encoder.weights, build_config_encoder(config, encoder), config)
     if devices.strategy == "multi_worker":
         return _not_measured(
             "that takes all workers. With devices.strategy=auto it is measured for this machine"
@@ -117,21 +136,33 @@ def measure_lines(config: Config, folder: RunFolder, schedule: Schedule) -> list
         strategy = build_strategy(devices.strategy, devices.tpu)
     except DeviceError as error:
         return _not_measured(str(error))
-    images = sample_source(count=_SAMPLE_IMAGES, **source_options(config))
-    if images is None:
+    start = time.perf_counter()
+    sample = sample_source(
+        count=_SAMPLE_IMAGES, on_progress=ProgressLog(logger), **source_options(config, images)
+    )
+    if sample is None:
         return _not_measured("a run downloads or prepares the images first")
+    reading = (time.perf_counter() - start) / max(len(sample), 1)
     set_precision(devices.precision)
     try:
-        estimate = measure_throughput(config, images, strategy)
+        with activity("measuring input and training step"):
+            estimate = measure_throughput(config, sample, strategy, encoder)
     except tf.errors.ResourceExhaustedError as error:
         return _not_measured(str(out_of_memory(config, error)))
     epochs, steps = max(map(position_of, list_checkpoints(folder.checkpoints)), default=(0, 0))
     steps_left = max(0, schedule.total_steps - epochs * schedule.steps_per_epoch - steps)
-    return throughput_lines(estimate, steps_left * config.training.batch_size, remedies(config))
+    batch_size = config.training.batch_size
+    return [
+        *reading_lines(reading, schedule.steps_per_epoch * batch_size),
+        *throughput_lines(estimate, steps_left * batch_size, remedies(config)),
+    ]
 
 
 def measure_throughput(
-    config: Config, images: Images, strategy: tf.distribute.Strategy
+    config: Config,
+    images: Images,
+    strategy: tf.distribute.Strategy,
+    encoder: GivenEncoder | None = None,
 ) -> ThroughputEstimate:
     """Measures input and training step, each alone.
 
@@ -142,6 +173,7 @@ def measure_throughput(
         config: of the run.
         images: a sample of the pre-training images.
         strategy: the `tf.distribute` strategy that the config names.
+        encoder: of an `Experiment` that has it from Python.
 
     Raises:
         tf.errors.ResourceExhaustedError: if a device's memory doesn't hold the step.
@@ -164,7 +196,7 @@ def measure_throughput(
     inputs = _input_rates(batches, batch_size)
     batch = next(iter(batches))
     batch_bytes = sum(tensor.dtype.size * tensor.shape.num_elements() for tensor in batch)
-    steps = _step_rates(small, strategy, batch, cropped=images.shape is None)
+    steps = _step_rates(small, strategy, batch, images.shape is None, encoder)
     return ThroughputEstimate(
         inputs,
         steps,
@@ -173,6 +205,19 @@ def measure_throughput(
         batch_size,
         on_cpu(strategy),
     )
+
+
+def reading_lines(seconds: float, images: int) -> list[tuple[str, str]]:
+    """Returns a line (subject, text) on the time before the first step, if that is worth one.
+
+    Args:
+        seconds: that it took to read one image.
+        images: that each start of the run reads.
+    """
+    if seconds * images < _REPORTED_SECONDS:
+        return []
+    text = f"about {_duration(seconds * images)} to read all images at the start"
+    return [("reading", f"{text}, at {1 / seconds:,.0f} images/s")]
 
 
 def throughput_lines(
@@ -192,7 +237,7 @@ def throughput_lines(
             f"{estimate.input:,.0f} images/s alone, on {estimate.cores} cores; "
             f"{estimate.bytes_per_image / 1e3:,.1f} kB an image to the step",
         ),
-        ("step", f"{estimate.step:,.0f} images/s in batches of {estimate.batch_size}"),
+        ("step", f"{estimate.step:,.0f} images/s, timed in batches of {estimate.batch_size}"),
     ]
     if not estimate.on_cpu:
         lines.append(
@@ -268,13 +313,17 @@ class _EpochTimer(keras.callbacks.Callback):
 
 
 def _step_rates(
-    config: Config, strategy: tf.distribute.Strategy, batch: tuple[tf.Tensor, ...], cropped: bool
+    config: Config,
+    strategy: tf.distribute.Strategy,
+    batch: tuple[tf.Tensor, ...],
+    cropped: bool,
+    encoder: GivenEncoder | None,
 ) -> tuple[float, ...]:
     """Returns images per second of `fit` on one repeated batch; a first epoch compiles."""
     steps = _STEPS_ON_CPU if on_cpu(strategy) else _STEPS
     with strategy.scope():
         teacher = load_teacher(config)
-        model = build_model(config, cropped, None if teacher is None else teacher.model)
+        model = build_model(config, cropped, encoder, None if teacher is None else teacher.model)
         compile_model(model, config, Schedule(steps, (1 + _TIMINGS) * steps, 0, _LEARNING_RATE))
     timer = _EpochTimer()
     updates = [TargetUpdate(constant_tau(0.99))] if config.objective.target == "ema" else []
@@ -289,6 +338,17 @@ def _step_rates(
     return tuple(steps * config.training.batch_size / seconds for seconds in timer.seconds[1:])
 
 
+def _unit(seconds: float) -> tuple[str, int]:
+    """Returns the unit in which a duration is readable, and its length in seconds."""
+    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
+    return next((name, length) for name, length in units if seconds >= 2 * length or length == 1)
+
+
+def _duration(seconds: float) -> str:
+    unit, length = _unit(seconds)
+    return f"{seconds / length:,.1f} {unit}"
+
+
 def _cores_text(cores: float) -> str:
     return f"{cores:,.0f} cores" if cores >= 10 else f"{cores:.2g} cores"
 
@@ -296,10 +356,7 @@ def _cores_text(cores: float) -> str:
 def _time_text(estimate: ThroughputEstimate, images: int) -> str:
     slowest, fastest = estimate.combined_range
     seconds = images / estimate.combined
-    units = (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1))
-    unit, length = next(
-        (name, length) for name, length in units if seconds >= 2 * length or length == 1
-    )
+    unit, length = _unit(seconds)
     timings = min(len(estimate.inputs), len(estimate.steps))
     spread = ""
     if timings > 1:

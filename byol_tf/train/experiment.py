@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from byol_tf.config.loading import absolute_paths, resolved_json
+from byol_tf.config.loading import absolute_paths, given_config, resolved_json
 from byol_tf.config.schedule import Schedule, check_batch, training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy, set_precision, set_seeds
@@ -28,12 +28,13 @@ from byol_tf.errors import (
 from byol_tf.logs import activity
 from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, TauSchedule, tau_schedule
-from byol_tf.models.from_config import build_model, compile_model
+from byol_tf.models.from_config import GivenEncoder, build_model, compile_model
 from byol_tf.models.inference import inference_model
 from byol_tf.native_output import move_native_log
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.data import check_view_engine, probe_images, sample_pretrain_images, train_batches
+from byol_tf.runs.encoders import save_architecture
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.folder_choice import check_same_run
 from byol_tf.runs.lock import RunLock
@@ -63,7 +64,8 @@ from byol_tf.train.signals import SignalWatch
 from byol_tf.train.start import ResumePoint, broadcast_state, initialize_or_resume
 from byol_tf.train.teacher import Teacher, check_teacher, load_teacher
 from byol_tf.train.tensorboard import EventLog, show_config
-from pipelines.sources import Source
+from byol_tf.train.trackers import Log, check_trackers, open_trackers
+from pipelines.sources import GivenImages, Source
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,8 @@ class Experiment:
         >>> print(experiment.plan())
         >>> result = experiment.run()
 
+    Resuming a run that had an encoder, images or callbacks from Python takes the same ones again.
+
     Args:
         config: of the run.
         run_dir: the run folder; it needn't exist.
@@ -90,8 +94,16 @@ class Experiment:
             in this process alone.
         on_interrupt: called before the process is ended after a signal while its main thread waits
             for a disk and can't raise `Interrupted`.
+        encoder: in place of `config.encoder`: a built model, of which the run trains a copy; or a
+            function that is called with `image_size` and returns one. See docs/encoders.md.
+        images: in place of `config.data`: uint8 `[N, H, W, 3]`; or "unlabelled", "train" and "test"
+            -> such an array, with integer labels as a pair `(images, labels)`.
+        callbacks: those of one's own, which run on the chief, at an epoch's end before its
+            checkpoint is saved. Their logs have what byol_tf measured; their own state isn't saved.
 
     Attributes:
+        config: with `encoder.name` "keras.Model" for an encoder, and `data.source` "arrays" for
+            images from Python.
         folder: the run folder.
         workers: the workers of the run, from `prepare` on.
         source: the images, from `prepare` on.
@@ -113,8 +125,14 @@ class Experiment:
         run_dir: str | os.PathLike[str],
         workers: Workers | None = None,
         on_interrupt: Callable[[Interrupted], object] = lambda stopped: None,
+        *,
+        encoder: GivenEncoder | None = None,
+        images: GivenImages | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ):
-        self.config, self.folder, self.on_interrupt = config, RunFolder(Path(run_dir)), on_interrupt
+        self.config = given_config(config, encoder is not None, images is not None)
+        self.folder, self.on_interrupt = RunFolder(Path(run_dir)), on_interrupt
+        self._encoder, self._images, self._callbacks = encoder, images, list(callbacks)
         self._connected_workers = workers
         self._plan: Plan | None = None
         self._prepared = False
@@ -130,7 +148,7 @@ class Experiment:
             SourceError: if the images can't be found.
         """
         if self._plan is None:
-            self._plan = make_plan(self.config, self.folder)
+            self._plan = make_plan(self.config, self.folder, self._encoder, self._images)
         return self._plan
 
     def measure(self) -> list[tuple[str, str]]:
@@ -142,7 +160,9 @@ class Experiment:
             ConfigError: if the encoder can't start from `encoder.weights`.
             SourceError: if the images can't be opened.
         """
-        return measure_lines(self.config, self.folder, self.plan().schedule)
+        return measure_lines(
+            self.config, self.folder, self.plan().schedule, self._encoder, self._images
+        )
 
     def prepare(self) -> None:
         """Opens the images and builds devices, model and optimizer; the run folder isn't touched.
@@ -151,8 +171,8 @@ class Experiment:
 
         Raises:
             ConfigError: if the images or replicas don't fit the batch, the workers have different
-                configs, the engine of the views can't be imported, the encoder can't start from
-                `encoder.weights`, or `objective.teacher` can't be used.
+                configs, the engine of the views or a tracker isn't installed, the encoder can't
+                start from `encoder.weights`, or `objective.teacher` can't be used.
             SourceError: if the images can't be opened, or differ between workers.
             DeviceError: if there is no such device.
         """
@@ -160,13 +180,14 @@ class Experiment:
             return
         config = self.config
         check_view_engine(config)
+        check_trackers(config)
         set_seeds(config.seed, config.training.deterministic)
         self.workers = self._connected_workers or Workers(
             build_strategy(config.devices.strategy, config.devices.tpu)
         )
         strategy = self.workers.strategy
         check_batch(config, strategy.num_replicas_in_sync, self.workers.count)
-        self.source = open_images(config, self.folder, self.workers, self._watchdog())
+        self.source = open_images(config, self.folder, self.workers, self._watchdog(), self._images)
         self.schedule = training_schedule(config, len(self.source.pretrain))
         set_precision(config.devices.precision)
         with strategy.scope():
@@ -174,6 +195,7 @@ class Experiment:
             self.model = build_model(
                 config,
                 cropped=self.source.pretrain.shape is None,
+                given=self._encoder,
                 teacher=None if self._teacher is None else self._teacher.model,
             )
             compile_model(self.model, config, self.schedule)
@@ -240,7 +262,10 @@ class Experiment:
 
     def _run_chief(self, lock: RunLock, command: list[str], verbose: bool) -> dict[str, Any]:
         lock.check_owner()  # reading the images may have taken an hour
-        with contextlib.closing(EventLog(self.folder.logs)) as events:
+        with (
+            contextlib.closing(EventLog(self.folder.logs)) as events,
+            open_trackers(self.config, self.folder) as log,
+        ):
             start = initialize_or_resume(
                 self.config,
                 self.folder,
@@ -251,11 +276,12 @@ class Experiment:
                 command,
                 self._teacher,
             )
+            save_architecture(self.config, self.folder, self.model.encoder)
             move_native_log(self.folder.logs)
             self._weights = None  # not needed again, and as large as the encoder
             if self.workers.count > 1:
                 start = broadcast_state(self.model, self.workers, start)
-            history, throughput = self._train(start, events, verbose, lock)
+            history, throughput = self._train(start, events, log, verbose, lock)
             lock.check_owner()
             return self._finish(history, throughput, events)
 
@@ -267,7 +293,7 @@ class Experiment:
             self._fit(start, self._learning_callbacks(start))
 
     def _train(
-        self, start: ResumePoint, events: EventLog, verbose: bool, lock: RunLock
+        self, start: ResumePoint, events: EventLog, log: Log, verbose: bool, lock: RunLock
     ) -> tuple[History, Throughput]:
         """Trains with all callbacks of the chief, saving checkpoints.
 
@@ -275,7 +301,7 @@ class Experiment:
         """
         config, folder, steps_per_epoch = self.config, self.folder, self.schedule.steps_per_epoch
         throughput = Throughput.resumed(config.training.batch_size, start.state)
-        history = History(folder.history, events, list(start.state["rows"]))
+        history = History(folder.history, events, list(start.state["rows"]), log)
         measures = self._measures()
         if not history.rows:
             self._measure_untrained(history, measures, events)
@@ -314,6 +340,7 @@ class Experiment:
                     throughput,
                     StepMonitor(),
                     *measures,
+                    *self._callbacks,
                     history,
                     checkpoint,
                     *([Progress(config.training.epochs, self.schedule, history.rows)] * verbose),

@@ -142,7 +142,14 @@ def write_artifacts(
     )
     result["verdict"] = verdict(facts)
     with activity("exporting the encoder"):
-        curves_figure(folder.figures / "curves.png", rows, facts.title)
+        curves_figure(
+            folder.figures / "curves.png",
+            rows,
+            facts.title,
+            facts.start,
+            facts.test_images,
+            facts.chance,
+        )
         export_encoder(inference, folder.export)
     write_card(facts, folder.export)
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")

@@ -13,7 +13,7 @@ from byol_tf.config.schema import Config
 from byol_tf.constants import ENCODERS
 from byol_tf.errors import ConfigError
 from byol_tf.logs import counted
-from byol_tf.models.from_config import Sizes, measure_sizes
+from byol_tf.models.from_config import GivenEncoder, Sizes, measure_sizes
 from byol_tf.models.layer_decay import GROUPS
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
 from byol_tf.runs.data import check_view_engine
@@ -21,7 +21,7 @@ from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.sources import source_options
 from byol_tf.train.data import saved_manifest
 from byol_tf.train.teacher import load_teacher
-from pipelines.sources import SourceInfo, plan_source
+from pipelines.sources import GivenImages, SourceInfo, plan_source
 
 _KEYS_SHOWN = 4
 """Keys that a plan names of those that differ from the recipe."""
@@ -47,7 +47,12 @@ class Plan:
         return f"{self.name}\n{format_lines(self.lines)}"
 
 
-def make_plan(config: Config, folder: RunFolder) -> Plan:
+def make_plan(
+    config: Config,
+    folder: RunFolder,
+    encoder: GivenEncoder | None = None,
+    images: GivenImages | None = None,
+) -> Plan:
     """Returns the plan of a config; opens no image and writes nothing.
 
     A run that is resumed has the photos that it was started with.
@@ -55,6 +60,8 @@ def make_plan(config: Config, folder: RunFolder) -> Plan:
     Args:
         config: of the run.
         folder: the run folder, which needn't exist.
+        encoder: of an `Experiment` that has it from Python.
+        images: likewise.
 
     Raises:
         ConfigError: if there are fewer images than a batch has, the networks don't fit into
@@ -62,10 +69,10 @@ def make_plan(config: Config, folder: RunFolder) -> Plan:
         SourceError: if the images can't be found.
     """
     check_view_engine(config)
-    source = plan_source(**source_options(config), manifest=saved_manifest(folder))
+    source = plan_source(**source_options(config, images), manifest=saved_manifest(folder))
     schedule = training_schedule(config, source.counts["pretrain"])
     teacher = load_teacher(config)
-    sizes = measure_sizes(config, None if teacher is None else teacher.width)
+    sizes = measure_sizes(config, encoder, None if teacher is None else teacher.width)
     _check_fits_memory(sizes)
     return Plan(config.name, schedule, plan_lines(config, source, schedule, sizes, folder))
 

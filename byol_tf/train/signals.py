@@ -1,8 +1,8 @@
 """Signal handling: the first SIGTERM, SIGINT or SIGHUP has a run save and stop, a second exits."""
 
 import contextlib
-import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,8 +36,8 @@ class SignalWatch:
     """Context manager that records signals; what is ignored already stays ignored (`nohup`).
 
     Python runs handlers between two of its own instructions, and the training thread may be inside
-    TensorFlow for minutes. So the C handler writes each signal's number into a pipe, and a thread
-    reads it there: a second signal acts at once.
+    TensorFlow for minutes. So the C handler writes each signal's number into a socket, and a thread
+    reads it from its other end: a second signal acts at once.
 
     Args:
         response: what the process does after a first signal, for its message. None where no
@@ -59,9 +59,9 @@ class SignalWatch:
     def __enter__(self) -> "SignalWatch":
         if threading.current_thread() is not threading.main_thread():
             return self  # no signal arrives here, and Python lets no other thread set handlers
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._reader, self._writer = socket.socketpair()  # Windows' pipes always block
+        self._writer.setblocking(False)
+        self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._handlers_before[number] = signal.signal(number, lambda *_: None)
@@ -75,16 +75,16 @@ class SignalWatch:
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup_before)
-        os.close(self._writer)  # which ends the thread
+        self._writer.close()  # which ends the thread
         self._thread.join()
-        os.close(self._reader)
+        self._reader.close()
 
     def receive(self, number: int) -> None:
         """Records a signal that another process of the run received."""
         self.received = number if self.received is None else self.received
 
     def _read(self) -> None:
-        while numbers := os.read(self._reader, 64):
+        while numbers := self._reader.recv(64):
             for number in numbers:
                 if number in self._handlers_before:
                     self._handle(number)

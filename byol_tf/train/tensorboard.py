@@ -174,7 +174,7 @@ def add_final_figures(events: EventLog, facts: RunFacts, figures: Path) -> None:
             tf.summary.image(f"figures/{name}", tf.io.decode_png(png, channels=3)[None])
         if facts.supervised is not None:
             text = "Top-1 of the same network trained from scratch on the probe's labels."
-            tf.summary.scalar("accuracy/supervised", facts.supervised, description=text)
+            tf.summary.scalar("accuracy/supervised", facts.supervised.fraction, description=text)
 
     events.add(epoch, write)
 

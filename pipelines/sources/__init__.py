@@ -1,6 +1,6 @@
 """Image sources: images by index from folders, lists, TFDS, scikit-learn or the seed."""
 
-from pipelines.sources.base import RawSource, Request, Source, SourceError, SourceInfo
+from pipelines.sources.base import GivenImages, RawSource, Request, Source, SourceError, SourceInfo
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.flat import FlatImageFolder, Photo, read_photo
@@ -24,6 +24,7 @@ from pipelines.sources.unreadable import TooManyUnreadable, unreadable_examples
 __all__ = [
     "ArrayImages",
     "FlatImageFolder",
+    "GivenImages",
     "Images",
     "LazyImages",
     "Photo",

@@ -16,6 +16,11 @@ from pipelines.sources.manifest import PhotoManifest
 
 SPLITS = ("unlabelled", "train", "test")
 
+GivenSplit = np.ndarray | tuple[np.ndarray, np.ndarray] | Images
+"""Images in Python: uint8 `[N, H, W, 3]`, alone or with integer labels `[N]`."""
+GivenImages = GivenSplit | Mapping[str, GivenSplit]
+"""Those of one split, or of each of several."""
+
 Progress = Callable[[str, int, int], None]
 """Called with (a description of the work, number of images done, their total number)."""
 
@@ -82,6 +87,8 @@ class Request:
             during the run; new ones are ignored.
         scan_folder: for "folder": where facts about photos are cached (see `folder/scan_cache.py`);
             None: nowhere. Only `Source.save_scan` writes there.
+        images: for "arrays": the images themselves. Without a split, those with labels are "train"
+            and others "unlabelled".
     """
 
     source: str
@@ -98,6 +105,7 @@ class Request:
     on_lost: OnLost | None = None
     manifest: PhotoManifest | None = None
     scan_folder: str | None = None
+    images: GivenImages | None = None
 
 
 @dataclass(frozen=True)

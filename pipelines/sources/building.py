@@ -121,7 +121,11 @@ def build_sample(request: Request, raw: RawSource, *, in_memory: bool) -> Images
     images = subset(raw.images[split], indices)
     if request.image_size:
         images = resized(images, request.image_size)
-    return without_labels(read_through(images, in_memory=in_memory).images)
+
+    def report(count: int) -> None:
+        request.on_progress("reading a sample", count, len(images))
+
+    return without_labels(read_through(images, in_memory=in_memory, progress=report).images)
 
 
 def _select(request: Request, raw: RawSource) -> dict[str, np.ndarray]:

@@ -39,6 +39,9 @@ HEADER_BYTES = 24 * 2**20
 photos stay below 16 MB: a JPEG's colour profile has at most 255 parts of 64 kB."""
 WHOLE_FILE_BYTES = 2**28
 """Largest file of WebP, AVIF and HEIC, whose decoders read all of it before they state its size."""
+_REDUCING_GAP = 2
+"""How many times the size that is asked for a JPEG is decoded at, at least: the filter that resizes
+it then hardly differs from one on the full picture (Pillow's `Image.thumbnail` does the same)."""
 _BYTES_PER_PIXEL = 16  # the most that a format needs: four numbers of 32 bits
 _TOO_LONG = "more bytes than its picture could need"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -115,7 +118,9 @@ class ImageFacts:
     halved: bool = False
 
 
-def decode(file: BinaryIO, *, upright: bool = True) -> tuple[np.ndarray, ImageFacts]:
+def decode(
+    file: BinaryIO, *, upright: bool = True, image_size: int | None = None
+) -> tuple[np.ndarray, ImageFacts]:
     """Decodes the first frame of an image file.
 
     Grey becomes R = G = B. Transparency is blended with white. CMYK is converted by Pillow.
@@ -125,21 +130,24 @@ def decode(file: BinaryIO, *, upright: bool = True) -> tuple[np.ndarray, ImageFa
     floats outside [0, 1], are scaled from their smallest to their largest value.
 
     A JPEG without its end marker is readable if its picture is complete. A picture of more than
-    `HALVED_PIXELS` is halved.
+    `HALVED_PIXELS` is halved. With `image_size` a JPEG of at least four times that size is decoded
+    at 1/2, 1/4 or 1/8 of its own, which is several times as fast.
 
     Args:
         file: open for reading in binary, at its beginning.
         upright: apply EXIF orientation.
+        image_size: to which the caller will resize the shorter side; None for the picture as it is.
 
     Returns:
-        uint8 `[height, width, 3]`, and properties of the file.
+        uint8 `[height, width, 3]`, and properties of the file. With `image_size` the picture may be
+        smaller than they say, its shorter side at least twice that size.
 
     Raises:
         UnreadableImage: the file is truncated, broken or of another format, or has more than
             200,000,000 pixels or more bytes besides the picture than `HEADER_BYTES` (both known
             before memory is allocated).
     """
-    return _attempt(lambda readable: _decode(readable, upright), file)
+    return _attempt(lambda readable: _decode(readable, upright, image_size), file)
 
 
 def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
@@ -198,14 +206,18 @@ def _attempt(read: Callable[[BinaryIO], T], file: BinaryIO) -> T:
         raise UnreadableImage(_reason(error, file)) from error
 
 
-def _decode(file: BinaryIO, upright: bool) -> tuple[np.ndarray, ImageFacts]:
+def _decode(file: BinaryIO, upright: bool, image_size: int | None) -> tuple[np.ndarray, ImageFacts]:
     with _opened(file) as image, _one_at_a_time(image.size):
         mode, size, deep = image.mode, image.size, ";16" in str(image.tile)
         orientation = _orientation(image) if upright else 1
         if image.format in heic.readable() and heic.is_truncated(file):
             raise UnreadableImage("image file is truncated")
-        # A JPEG is decoded at half its size, others can't be.
-        halve = _is_large(size) and image.draft(None, _half(size)) is None
+        large = _is_large(size)
+        full = _half(size) if large else size
+        target = _enough(full, image_size)
+        # A JPEG is decoded at a fraction of its size, others can't be.
+        drafted = target != size and image.draft(None, target) is not None
+        halve = large and not drafted
         image.load()
         if image.format == "PNG":
             _check_png(_LimitedReader(file, _budget(size)))
@@ -215,14 +227,11 @@ def _decode(file: BinaryIO, upright: bool) -> tuple[np.ndarray, ImageFacts]:
         # Pillow's TIFF reader rotates the picture itself while it loads.
         if orientation != 1 and _orientation(image) != 1:
             picture = picture.transpose(_TRANSPOSITIONS[orientation])
+        width, height = picture.size
+        if drafted:
+            width, height = full[::-1] if orientation >= 5 else full
         return np.asarray(picture), ImageFacts(
-            image.format or "?",
-            mode,
-            picture.width,
-            picture.height,
-            orientation != 1,
-            bits,
-            _is_large(size),
+            image.format or "?", mode, width, height, orientation != 1, bits, large
         )
 
 
@@ -279,6 +288,18 @@ def _budget(size: tuple[int, int]) -> int:
 
 def _is_large(size: tuple[int, int]) -> bool:
     return size[0] * size[1] > HALVED_PIXELS
+
+
+def _enough(size: tuple[int, int], image_size: int | None) -> tuple[int, int]:
+    """Returns the smallest size that a picture can be decoded at before it is resized.
+
+    Its shorter side is `_REDUCING_GAP` times `image_size`, or what it was if that is less.
+    """
+    shorter = min(size)
+    if image_size is None or shorter <= _REDUCING_GAP * image_size:
+        return size
+    width, height = (side * _REDUCING_GAP * image_size // shorter for side in size)
+    return width, height
 
 
 def _half(size: tuple[int, int]) -> tuple[int, int]:

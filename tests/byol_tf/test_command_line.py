@@ -1,5 +1,6 @@
 """How every command ends: its output, signals, errors and hints; in real processes."""
 
+import argparse
 import importlib
 import os
 import shlex
@@ -15,9 +16,11 @@ from byol_tf.__main__ import COMMANDS
 from byol_tf.command_line import (
     PARENT_VARIABLE,
     STOP_SIGNALS,
+    add_json_option,
     check_writable,
     ends_with_exit_code,
     hint_at_options,
+    print_json,
 )
 from byol_tf.errors import ConfigError, OutputError, WorkKept
 from tests.helpers.handlers import reset_handlers
@@ -241,3 +244,17 @@ def test_tilde_is_the_home_folder_in_every_path(tmp_path):
     done = shell("byol compare x='~/run.csv' --out='~/c/x.png'", here, HOME=str(home))
     assert done.returncode == 0, done.stderr
     assert (home / "c" / "x.png").exists() and not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("terminal", "asked", "printed"),
+    [(False, False, True), (True, False, False), (True, True, True)],
+)
+def test_result_is_a_line_of_json_where_no_person_reads_it(
+    terminal, asked, printed, capsys, monkeypatch
+):
+    parser = argparse.ArgumentParser()
+    add_json_option(parser)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    print_json({"top1": 0.5}, parser.parse_args(["--json"] * asked))
+    assert capsys.readouterr().out == ('{"top1": 0.5}\n' if printed else "")

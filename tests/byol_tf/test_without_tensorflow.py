@@ -49,6 +49,9 @@ def test_commands_without_tensorflow_name_the_install_line(run, tmp_path):
     for name in ("a.png", "b.png"):
         Image.new("RGB", (32, 32)).save(photos / name)
     (tmp_path / "encoder.keras").write_text("not looked into")
+    (tmp_path / "classifier").mkdir()
+    (tmp_path / "classifier" / "classifier.keras").write_text("not looked into")
+    (tmp_path / "classifier" / "classes.json").write_text('["a", "b"]')
     before = sorted(tmp_path.rglob("*"))
     need = [
         ("train", "--run-dir", tmp_path / "new"),
@@ -63,6 +66,10 @@ def test_commands_without_tensorflow_name_the_install_line(run, tmp_path):
             photos,
             "--out",
             tmp_path / "embedded",
+        ),
+        (
+            *("predict", "--classifier", tmp_path / "classifier", "--images", photos),
+            *("--out", tmp_path / "predicted"),
         ),
         ("convert", "pytorch", tmp_path / "encoder.keras", "--out", tmp_path / "converted"),
         (

@@ -14,6 +14,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 def test_list_of_recipes():
     assert recipes() == [
+        "adapt",
         "cifar10",
         "demo",
         "distill",
@@ -70,6 +71,8 @@ def test_dry_run_of_each_recipe(name, tmp_path, capsys, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     sizes = ["encoder.width=0.25", "projector.hidden_size=64", "predictor.hidden_size=64"]
+    if load_config(name).encoder.weights is not None:  # of a network that isn't narrow
+        sizes += ["encoder.name=convnet", "encoder.weights=null"]
     if load_config(name).objective.target == "teacher":
         encoder = build_encoder("convnet", 16, width=0.25)
         inference = inference_model(encoder, 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -140,6 +140,21 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     ),
     (r"\. \.venv/bin/activate", "the environment that `make` leaves", _nothing),
     (r"python3 -m venv \.venv", "makes an environment", _nothing),
+    (
+        r"(hf auth login|wandb (login|sync)|trackio show)",
+        "programs of others, for a login and a server",
+        _nothing,
+    ),
+    (
+        r"byol export .* --push-to-hub .*",
+        "uploads: run by tests/byol_tf/export/test_hub.py against a stand-in",
+        _nothing,
+    ),
+    (
+        r"byol train --set 'run\.trackers=.*",
+        "needs its package: run by tests/byol_tf/train/test_trackers.py",
+        _nothing,
+    ),
     (r"docker (build|run) .*", "needs Docker: tests/test_docker.py reads the file", _docker),
     (
         r"python (examples|docs)/\w+\.py.*",

@@ -4,6 +4,7 @@ settings by the long tests."""
 import argparse
 import glob
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.numpy
 from PIL import Image
 
 from byol_tf.__main__ import COMMANDS as BYOL_COMMANDS
 from byol_tf.config.loading import load_config
+from byol_tf.constants import IMAGENET
 from byol_tf.study.plan import plan_study
 from byol_tf.study.schema import load_study
 from pipelines.sources import textures
@@ -178,7 +179,7 @@ def desk(tmp_path_factory) -> Path:
     the pages use, others' checkpoints."""
     from byol_tf.convert.__main__ import main as convert
     from byol_tf.train.__main__ import main
-    from tests.helpers import haiku_byol, torch_resnet
+    from tests.helpers import haiku_byol, torch_files, torch_resnet
 
     folder = tmp_path_factory.mktemp("desk")
     (folder / "configs").symlink_to(ROOT / "configs")
@@ -208,10 +209,15 @@ def desk(tmp_path_factory) -> Path:
         )
         == 0
     )
+    for name in ("mine", "slides"):
+        (folder / "runs" / name).symlink_to(demo.with_name("photos-2026-11-21-1"))
+    draw = runpy.run_path(str(ROOT / "examples" / "draw_slides.py"))["write"]
+    draw(folder / "slides", {"unlabeled": 70, "train": 42, "test": 21})
+    kinds = sorted((folder / "slides" / "train").rglob("*.jpg"))
+    rows = [f"{photo.relative_to(folder / 'slides')},{photo.parent.name}" for photo in kinds]
+    (folder / "kinds.csv").write_text("\n".join(["path,label", *rows]))
     shutil.copy(demo / "export" / "encoder.keras", folder)
-    safetensors.numpy.save_file(
-        torch_resnet.state_dict("resnet50"), folder / "resnet50.safetensors"
-    )
+    torch_files.save(folder / "resnet50.pth", torch_resnet.state_dict("resnet50"))
     network = haiku_byol.HaikuByol(width=1 / 16)
     haiku_byol.save(
         folder / "pretrain_res50x1.pkl",
@@ -219,7 +225,7 @@ def desk(tmp_path_factory) -> Path:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert convert(["pytorch", "resnet50.safetensors", "--out", "encoders/resnet50"]) == 0
+        assert convert(["pytorch", "resnet50.pth", "--out", "encoders/resnet50"]) == 0
     return folder
 
 
@@ -236,12 +242,16 @@ def small(command: Command) -> list[str]:
         options.add_argument("--set", action="append", default=[], dest="overrides")
         given = options.parse_known_args(arguments)[0]
         config = load_config(given.config, given.overrides)
+        if "--run-dir" in arguments:  # that one is a run already, with another config
+            arguments[arguments.index("--run-dir") + 1] += "-anew"
         changes = {
             key: value
             for key, value in SMALL.items()
-            if (config.encoder.weights is None or not key.startswith("encoder."))
+            if (config.encoder.weights in (None, IMAGENET) or not key.startswith("encoder."))
             and (config.objective.teacher is None or key != "projector.output_size")
         }
+        if config.encoder.weights == IMAGENET:  # nothing is downloaded here
+            changes |= {"encoder.weights": "null", "encoder.frozen_epochs": 0}
         return [
             *arguments,
             *_overrides(

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -265,7 +266,8 @@ def restore_model(model: BYOL, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         ValueError: if arrays are missing, unknown or of other shapes; the text names some.
     """
-    variables = _named_variables(model)
+    variables = {_uncounted(name): each for name, each in _named_variables(model).items()}
+    arrays = {_uncounted(name): array for name, array in arrays.items()}
     wrong = sorted(set(variables) ^ set(arrays)) or sorted(
         name for name in variables if variables[name].shape != arrays[name].shape
     )
@@ -276,6 +278,14 @@ def restore_model(model: BYOL, arrays: Mapping[str, np.ndarray]) -> None:
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])
+
+
+def _uncounted(name: str) -> str:
+    """Returns a variable's name without the numbers of unnamed layers: conv2d, conv2d_1.
+
+    Keras counts those in each process; the index keeps names unique.
+    """
+    return re.sub(r"_\d+(?=[/_])", "", name)
 
 
 def _named_variables(model: BYOL) -> dict[str, keras.Variable]:

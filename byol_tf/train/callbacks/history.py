@@ -1,7 +1,7 @@
 """History of a run, a row per epoch: in memory, in `history.csv` and in TensorBoard."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,18 @@ class History(keras.callbacks.Callback):
         path: `history.csv`, rewritten each time, so that a crash can't leave half a row.
         events: TensorBoard's.
         rows: of the run so far, each a dict with some of `COLUMNS`.
+        log: called with each further row, as TensorBoard tag -> value, and its epoch.
     """
 
-    def __init__(self, path: Path, events: EventLog, rows: list[dict[str, float]]):
+    def __init__(
+        self,
+        path: Path,
+        events: EventLog,
+        rows: list[dict[str, float]],
+        log: Callable[[Mapping[str, float], int], object] = lambda values, epoch: None,
+    ):
         super().__init__()
-        self.path, self.events, self.rows = path, events, rows
+        self.path, self.events, self.rows, self.log = path, events, rows, log
 
     def add(self, epoch: int, values: Mapping[str, float]) -> None:
         """Adds the row of an epoch and writes it everywhere; a full disk is only logged.
@@ -123,6 +130,7 @@ class History(keras.callbacks.Callback):
                 tf.summary.scalar(tag, value, description=text) for tag, text, value in scalars
             ],
         )
+        self.log({tag: value for tag, _, value in scalars}, epoch)
 
     def write(self) -> None:
         """Writes all rows.

@@ -40,7 +40,8 @@ class PhotoReader:
         folder: what paths are relative to.
         sizes: bytes of each photo when it was discovered. A file of another size is another photo,
             or half of one.
-        image_size: side to which photos will be resized, to count those that are smaller; or None.
+        image_size: side to which photos will be resized; or None. Those that are smaller are
+            counted, and large JPEGs decoded at a fraction of their size.
         scan: cache of facts about the photos; or None.
     """
 
@@ -66,7 +67,7 @@ class PhotoReader:
         self._sides: tuple[int, int] | None = None
 
     def read(self, path: str) -> np.ndarray:
-        """Returns a photo's pixels, uint8 `[height, width, 3]`.
+        """Returns a photo's pixels, uint8 `[height, width, 3]`; see `decode`.
 
         Raises:
             UnreadableImage: it can't be decoded, or the file has changed.
@@ -76,7 +77,7 @@ class PhotoReader:
             with self._open(path) as file:
                 if self._sizes[path] == 0:
                     raise UnreadableImage("empty file")
-                pixels, facts = decode(file)
+                pixels, facts = decode(file, image_size=self._image_size)
         except OSError as error:
             raise UnreadableImage(error.strerror or str(error)) from error
         finally:

@@ -70,7 +70,7 @@ def find_dataset(
     with _errors_only():  # TFDS warns of a folder that isn't there yet
         builder = tfds.builder(published.name, data_dir=data_dir)
         prepared = builder.is_prepared()
-        # array_record's wheels exist for Linux only; without it TFDS writes TFRecords, which are
+        # array_record has no wheels for Windows; without it TFDS writes TFRecords, which are
         # read by index as well.
         if not prepared and importlib.util.find_spec("array_record") is not None:
             builder = tfds.builder(published.name, data_dir=data_dir, file_format="array_record")

@@ -61,7 +61,12 @@ def message(content, overrides=(), path="c.json"):
     return str(caught.value)
 
 
-SOURCES = '"textures", "digits", "folder", "stl10", "cifar10" or "imagenet"'
+SOURCES = '"textures", "digits", "folder", "stl10", "cifar10", "imagenet" or "arrays"'
+
+ENCODERS = (
+    '"convnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200", '
+    '"wide_resnet50_2", "keras.applications/NAME", "keras_hub/PRESET" or "MODULE:FUNCTION"'
+)
 
 # Changes to BASE -> the complete message.
 WRONG_KEYS = [
@@ -176,6 +181,18 @@ WRONG_VALUES = [
         {"data__pretrain_images": 10**17},
         "data.pretrain_images: expected a whole number from 1 to 100000000, or null; received "
         "100000000000000000",
+    ),
+    *(
+        (
+            {"encoder__name": name},
+            f'encoder.name: expected {ENCODERS}; received "{name}"{hint}',
+        )
+        for name, hint in (
+            ("resnet81", '; did you mean "resnet18"?'),
+            ("keras.applications/", ""),
+            ("my encoders:small", ""),
+            ("keras_hub/hf://somebody/model", ""),
+        )
     ),
     (
         {"encoder__width": 1e300},
@@ -348,6 +365,16 @@ CLASHES = [
             "replicas share variables that XLA can't "
             'reach; received "on"'
         ),
+    ),
+    (
+        {"encoder": {"name": "keras.applications/MobileNet", "width": 0.5}},
+        'encoder.width: expected 1.0, its default, as encoder.name "keras.applications/MobileNet" '
+        "is built without it; received 0.5",
+    ),
+    (
+        {"encoder": {"name": "my_encoders:small", "normalization": "layer"}},
+        'encoder.normalization: expected "batch", its default, as encoder.name "my_encoders:small" '
+        'is built without it; received "layer"',
     ),
     (
         {"encoder__width": 0.3},
@@ -581,7 +608,7 @@ def test_all_mistakes_are_reported_in_file_order():
         (
             'c.json: optimizer.lr: unknown key; "optimizer" takes "name", "base_learning_rate", '
             '"reference_batch_size", "schedule", '
-            '"warmup_epochs", "weight_decay", "exclude_norm_and_bias" and "momentum"'
+            '"warmup_epochs", "weight_decay", "exclude_norm_and_bias", "momentum" and "layer_decay"'
         ),
         "c.json: projector.hidden_size: expected a whole number from 1 to 1000000; received 0",
         'c.json: data.cache: expected "auto", "memory" or "none"; received "disk"',

@@ -3,23 +3,26 @@
 `-s` prints the differences. torchvision runs in the peers' environment (`make peers`).
 """
 
+import os
 import subprocess
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-import safetensors.numpy
 import tensorflow as tf
 from PIL import Image
 
+from benchmarks.efficientnet_lite0 import efficientnet_lite0, load_weights
 from byol_tf.convert.__main__ import main
 from byol_tf.convert.deepmind import _slot, read_deepmind
+from byol_tf.models.inference import inference_model
 from byol_tf.models.networks import build_encoder
 from tests.helpers import haiku_byol
 
 ROOT = Path(__file__).parents[3]
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TOLERANCE = 1e-4
 TIMEOUT = 600.0
 """Seconds; only a guard against hanging."""
@@ -128,27 +131,28 @@ def test_published_depths_match_haikus_names_shapes_and_outputs(theirs, ours, tm
     "name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2"]
 )
 def test_torchvisions_resnets(name, pixels, tmp_path):
-    if not PEERS.exists():
-        pytest.skip("no .venv-peers; make peers")
-    np.save(tmp_path / "photos.npy", pixels)
-    command = [
-        PEERS,
-        "-m",
-        "tests.helpers.torchvision_side",
-        name,
-        tmp_path / "photos.npy",
-        tmp_path / "out.npz",
-    ]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=TIMEOUT)
-    with np.load(tmp_path / "out.npz") as file:
-        theirs = file["representations"]
-        tensors = {
-            key.removeprefix("tensor:"): file[key]
-            for key in file.files
-            if key.startswith("tensor:")
-        }
-    path = tmp_path / "resnet.safetensors"
-    safetensors.numpy.save_file(tensors, path)
+    theirs = _torch_side(name, pixels, tmp_path)
+    path = tmp_path / "resnet.pth"
     assert main(["pytorch", str(path), "--out", str(tmp_path / "out")]) == 0
     saved = tf.saved_model.load(str(tmp_path / "out" / "encoder" / "1"))
     assert_close(f"torchvision's {name}", in_batches(saved.serve, pixels), theirs)
+
+
+@pytest.mark.long
+def test_efficientnet_lite0_of_the_benchmarks(pixels, tmp_path):
+    theirs = _torch_side("efficientnet_lite0", pixels, tmp_path)
+    encoder = efficientnet_lite0(pixels.shape[1])
+    load_weights(encoder, tmp_path / "resnet.pth")
+    ours = in_batches(inference_model(encoder, pixels.shape[1], MEAN, STD), pixels)
+    assert_close("EfficientNet-Lite0 of ImageNet", ours, theirs)
+
+
+def _torch_side(name: str, pixels: np.ndarray, folder: Path) -> np.ndarray:
+    """Returns PyTorch's representations; its state dict is in `resnet.pth` in the folder."""
+    if not PEERS.exists():
+        pytest.skip("no .venv-peers; make peers")
+    np.save(folder / "photos.npy", pixels)
+    command = [PEERS, "-m", "tests.helpers.torchvision_side", name, "photos.npy", "."]
+    paths = {"cwd": folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
+    subprocess.run(command, check=True, timeout=TIMEOUT, **paths)
+    return np.load(folder / "representations.npy")

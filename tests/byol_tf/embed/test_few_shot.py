@@ -3,6 +3,7 @@
 import tracemalloc
 
 import numpy as np
+import pytest
 
 from byol_tf.embed import few_shot
 from byol_tf.embed.few_shot import fit_few_shot
@@ -75,3 +76,13 @@ def test_blocks_do_not_change_results_and_bound_memory(monkeypatch):
     tracemalloc.stop()
     assert result.probabilities.shape == (20_000, 3)
     assert peak < 0.5 * features.nbytes  # all of them in float64 would be twice as much as there is
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_linear_layer_gives_the_same_probabilities(classes):
+    embeddings, targets = three_clusters(2.0, 60)
+    labels = {row: str(targets[row] % classes) for row in range(20)}
+    result = fit_few_shot(embeddings, labels)
+    powers = np.exp(embeddings @ result.kernel + result.bias)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(result.probabilities, expected, atol=1e-9)

@@ -2,7 +2,9 @@
 
 import inspect
 import re
+import shutil
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -154,3 +156,76 @@ def test_function_of_a_module_in_the_current_folder_is_called(own_module):
 def test_function_that_cannot_be_called_is_refused(name, message, own_module):
     with pytest.raises(ValueError, match=re.escape(message)):
         build_external_encoder(name.format(own_module), SIZE, MEAN, STD)
+
+
+# keras_hub, with presets as its cache keeps them
+
+
+@pytest.fixture
+def cached_presets(tmp_path, monkeypatch):
+    """Two tiny networks in the place of presets; without network, all others are missing."""
+    hub = pytest.importorskip("keras_hub")
+    from kagglehub import cache
+    from kagglehub.handle import parse_model_handle
+
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    vit = hub.models.ViTBackbone((64, 64, 3), 16, 1, 2, hidden_dim=8, mlp_dim=8)
+    converter = hub.layers.ImageConverter(scale=1 / 127.5, offset=-1.0)
+    dino = hub.models.DINOV2Backbone(
+        8,
+        1,
+        8,
+        2,
+        8,
+        num_register_tokens=2,
+        image_shape=(64, 64, 3),
+        position_embedding_shape=(64, 64, 3),
+    )
+    for preset, parts in (
+        ("vit_base_patch16_224_imagenet", (vit, converter)),
+        ("dinov2_small", (dino,)),
+    ):
+        handle = parse_model_handle(
+            hub.models.Backbone.presets[preset]["kaggle_handle"].removeprefix("kaggle://")
+        )
+        for part in parts:
+            part.save_to_preset(str(tmp_path / preset))
+        for file in (tmp_path / preset).iterdir():
+            kept = Path(cache.get_cached_path(handle, file.name))
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, kept)
+            cache.Cache().mark_as_complete(handle, file.name)
+
+
+@pytest.mark.parametrize("preset", ["vit_base_patch16_224_imagenet", "dinov2_small"])
+def test_preset_of_keras_hub_gives_its_class_token(preset, cached_presets):
+    import keras_hub
+
+    size = 32
+    encoder = build_external_encoder(f"keras_hub/{preset}", size, MEAN, STD)
+    backbone = keras_hub.models.Backbone.from_preset(
+        preset, load_weights=False, image_shape=(size, size, 3)
+    )
+    backbone.set_weights(encoder.get_weights())
+    pixels = photos(size).astype(np.float32)
+    prepared = pixels / 127.5 - 1 if preset.startswith("vit") else (pixels / 255 - MEAN) / STD
+    expected = keras.Model(backbone.inputs[0], backbone.outputs[0])(prepared.astype(np.float32))
+    np.testing.assert_allclose(
+        inference_model(encoder, size, MEAN, STD)(photos(size)),
+        expected[:, 0],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ("vit_large_patch16_224_imagenet", r"config.json, which keras_hub fetches from kaggle://"),
+        ("dinov2_smal", r'did you mean "dinov2_small"'),
+        ("bert_tiny_en_uncased", r"expected"),
+    ],
+)
+def test_preset_that_cannot_be_had_is_refused(preset, message, cached_presets):
+    with pytest.raises(ValueError, match=message):
+        build_external_encoder(f"keras_hub/{preset}", SIZE, MEAN, STD)

@@ -1,5 +1,9 @@
 """Encoder files that commands take, written from Python."""
 
+import json
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -13,12 +17,22 @@ from byol_tf import (
     constant_tau,
     export_encoder,
     inference_model,
+    load_run_encoder,
     mlp_head,
 )
+from byol_tf.config.loading import load_config
+from byol_tf.config.schema import Config
 from byol_tf.embed.__main__ import main as embed
 from byol_tf.errors import ProtocolError
-from byol_tf.runs.encoders import load_encoder_file
+from byol_tf.export.__main__ import main as export
+from byol_tf.export.verification import read_verifications
+from byol_tf.models.networks import batch_norm
+from byol_tf.runs.checkpoints import write_checkpoint
+from byol_tf.runs.encoders import load_encoder_file, save_architecture
+from byol_tf.runs.folder import RunFolder
+from byol_tf.train.__main__ import main as train
 from tests.helpers import tiny
+from tests.helpers.small_run import CONFIG
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 
@@ -81,6 +95,71 @@ def test_export_of_a_bare_encoder_names_the_model_to_pass(tmp_path):
     with pytest.raises(ValueError, match=r"inference_model\(encoder, size, mean, std\) builds one"):
         export_encoder(tiny.encoder(), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+# the encoder of a run whose author had code of his own
+
+
+def own_encoder(*layers: keras.Layer) -> keras.Model:
+    inputs = keras.Input((tiny.SIZE, tiny.SIZE, 3))
+    x = batch_norm("bn")(keras.layers.Conv2D(4, 3)(inputs))
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def run_of(encoder: keras.Model, name: str, root: Path) -> tuple[Config, RunFolder]:
+    """A run folder with the files that its encoder is loaded from."""
+    folder = RunFolder(root)
+    root.mkdir()
+    folder.config.write_text(
+        json.dumps(CONFIG | {"encoder": {"name": name}, "views": {"size": tiny.SIZE}})
+    )
+    config = load_config(folder.config)
+    arrays = {
+        f"online/encoder/{index:04d}/{variable.path}": variable.numpy()
+        for index, variable in enumerate(encoder.variables)
+    }
+    write_checkpoint(folder.checkpoints, 1, 0, arrays, {})
+    save_architecture(config, folder, encoder)
+    return config, folder
+
+
+@pytest.mark.parametrize("name", ["no_such_module:build", "keras.Model"])
+def test_run_is_loaded_without_the_code_that_built_its_encoder(name, tmp_path):
+    encoder = own_encoder(keras.layers.ReLU())
+    config, folder = run_of(encoder, name, tmp_path / "run")
+    np.testing.assert_allclose(
+        load_run_encoder(config, folder)(photos()),
+        inference_model(encoder, *config.views.preparation)(photos()),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+
+
+@pytest.mark.parametrize("layer", [Doubled(), keras.layers.Lambda(lambda x: 2.0 * x)])
+def test_layer_of_another_class_in_a_run_is_refused(layer, tmp_path):
+    encoder = own_encoder(layer)
+    config, folder = run_of(encoder, "no_such_module:build", tmp_path / "run")
+    with pytest.raises(ProtocolError, match=r"encoder.json: it .*Use what the run exported, --enc"):
+        load_run_encoder(config, folder)
+    assert load_run_encoder(config, folder, encoder)(photos()).shape == (3, 4)
+
+
+def test_module_that_a_run_names_is_never_imported(tmp_path, monkeypatch):
+    (tmp_path / "named_by_a_run.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    config, folder = run_of(own_encoder(), "named_by_a_run:build", tmp_path / "run")
+    load_run_encoder(config, folder)
+    folder.architecture.unlink()
+    with pytest.raises(ProtocolError, match="needs Python code of its author"):
+        load_run_encoder(config, folder)
 
 
 # from training to embeddings, encoder by encoder
@@ -195,3 +274,92 @@ def test_encoder_trains_saves_exports_and_embeds(name, tmp_path, capsys):
     ]
     with capsys.disabled():
         print(f"{name}: {', '.join(f'{file} {value:.1e}' for file, value in differences.items())}")
+
+
+# the same by the commands: a run of one step, resumed for another, exported in all formats, embedded
+
+OWN_MODULE = '''
+import keras
+
+
+def small(image_size):
+    """Ends in a map; with dropout."""
+    inputs = x = keras.Input((image_size, image_size, 3))
+    for channels in (16, 32, 64):
+        x = keras.layers.Conv2D(channels, 3, strides=2, padding="same", use_bias=False)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    return keras.Model(inputs, keras.layers.Dropout(0.1)(x))
+
+
+def vit(image_size):
+    """A small vision transformer of Keras' own layers; of pixels, with stochastic attention."""
+    inputs = keras.Input((image_size, image_size, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1.0)(inputs)
+    x = keras.layers.Conv2D(48, 8, strides=8)(x)
+    x = keras.layers.Reshape((-1, 48))(x)
+    places = keras.layers.Embedding(x.shape[1], 48)(keras.ops.arange(x.shape[1]))
+    x = x + places
+    for _ in range(2):
+        y = keras.layers.LayerNormalization()(x)
+        x = x + keras.layers.MultiHeadAttention(3, 16, dropout=0.1)(y, y)
+        y = keras.layers.Dense(96, activation="gelu")(keras.layers.LayerNormalization()(x))
+        x = x + keras.layers.Dense(48)(y)
+    return keras.Model(inputs, x)
+'''
+
+NAMES = (
+    "convnet",
+    "resnet18",
+    "my_encoders:small",
+    "my_encoders:vit",
+    "keras.applications/MobileNet",
+    "keras.applications/MobileNetV3Small",
+    "keras.applications/ResNet50",
+    "keras.applications/VGG16",
+    "keras.applications/EfficientNetV2B0",
+    "keras.applications/ConvNeXtTiny",
+    "keras.applications/DenseNet121",
+    "keras.applications/ResNet50V2",
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NAMES)
+def test_run_of_an_encoder_is_trained_resumed_exported_and_embedded(
+    name, tmp_path, monkeypatch, capsys
+):
+    """`-s` prints a row of the table in docs/encoders.md: each format's largest difference."""
+    (tmp_path / "my_encoders.py").write_text(OWN_MODULE)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photos()[0]).save(tmp_path / "photos" / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    changes = {
+        "encoder": {"name": name},
+        "data": {"source": "digits", "pretrain_images": 16},
+        "views": {"size": 32, "engine": "fused"},
+        "training": {"epochs": 2, "batch_size": 16},
+        "optimizer": {"base_learning_rate": 0.001, "schedule": "constant"},
+        "tau": {"schedule": "constant", "base": 0.99},
+        "probe": {"train_images": 40, "test_images": 40},
+        "run": {"report": False},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | changes))
+    words = ["--config", "config.json", "--run-dir", "run"]
+    for epochs in (1, 2):
+        assert train([*words, "--set", f"training.epochs={epochs}"]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["epochs"], result["steps"]) == (2, 2)
+    sys.modules.pop("my_encoders", None)
+    (tmp_path / "my_encoders.py").unlink()  # what follows doesn't need it
+
+    assert export(["--run", "run", "--format", "all"]) == 0
+    verified = read_verifications(tmp_path / "run" / "export")
+    assert len(verified) == 7
+    assert embed(["--encoder", "run", "--images", "photos", "--out", "embedded"]) == 0
+    rows = np.load(tmp_path / "embedded" / "embeddings.npz")["embeddings"]
+    loaded = load_encoder_file(tmp_path / "run" / "export" / "encoder")
+    np.testing.assert_allclose(rows, loaded(photos()[:1]), rtol=1e-3, atol=1e-4)
+    with capsys.disabled():
+        differences = [f"{each['difference']:.1e}" for each in verified.values()]
+        print(f"\n| `{name}` | {rows.shape[1]} | {' | '.join(differences)} |")

@@ -1,6 +1,7 @@
 """Tables and sentences against hand-made outcomes; means and spreads against NumPy."""
 
 import csv
+import dataclasses
 import io
 import re
 import zlib
@@ -215,10 +216,40 @@ class TestTable:
         write_report(tmp_path, study(), "small", found, "python -m byol_tf.study x")
         text = (tmp_path / "table.md").read_text()
         assert text.startswith(
-            "# A table\n\nWhich?\n\nPaper: No one, table 1. Scale: small. Minutes.\n\n```sh\n"
-            "python -m byol_tf.study x\n```\n"
+            "# A table\n\nWhich?\n\nPaper: No one, table 1. Scale: small. Run here: 2 runs of 24 epochs. "
+            "Minutes.\n\n```sh\npython -m byol_tf.study x\n```\n"
         )
         assert "\n* failed: b, seed 0: training ended with 1: no luck (see b.log)\n" in text
+
+    def test_budget_of_other_epochs_is_not_printed(self, tmp_path):
+        overrides = ("data.root=photos", "training.epochs=24")
+        write_report(tmp_path, study(), "small", outcomes("a", [70.0]), "x", overrides)
+        text = (tmp_path / "table.md").read_text()
+        assert "Run here: 1 run of 24 epochs. Changed by --set: training.epochs=24.\n" in text
+        assert "Minutes." not in text
+
+    def test_latex_and_csv_have_the_same_table(self, tmp_path):
+        found = [
+            *outcomes("50% & more", [70.0, 72.0], paper=71.3),
+            *(dataclasses.replace(each, test_images=100) for each in outcomes("b_c", [40.0])),
+        ]
+        write_report(tmp_path, study(), "small", found, "x")
+        assert (tmp_path / "table.tex").read_text().splitlines() == [
+            r"\begin{tabular}{lrr}",
+            r"\toprule",
+            r" & paper & here \\",
+            r"\midrule",
+            r"50\% \& more & 71.3 & 71.0 $\pm$ 1.4 \\",
+            r"b\_c &  & 40.0 [30.9, 49.8] \\",
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        assert list(csv.reader(io.StringIO((tmp_path / "table.csv").read_text()))) == [
+            ["row", "column", "measure", "seeds", "mean", "std", "low", "high", "paper"],
+            ["50% & more", "", "linear", "2", "71.00", "1.41", "", "", "71.30"],
+            ["b_c", "", "linear", "1", "40.00", "", "30.94", "49.80", ""],
+        ]
+        assert "In brackets: 95% interval" in (tmp_path / "table.md").read_text()
 
     def test_runs_are_named_once_with_means_over_their_seeds(self, tmp_path):
         results = {
@@ -289,6 +320,27 @@ class TestNamesOfRuns:
             outcomes("a", [1.0], "none", run="x", words=("supervised",)),
             outcomes("a", [1.0], "byol", run="x"),
         ) == ["a"]
+
+
+def test_bars_mark_chance_and_the_untrained_network(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "byol_tf.study.figures.save_figure", lambda figure, path: drawn.append(figure)
+    )
+    result = {"chance": 0.1, "untrained_probe_accuracy": 0.2}
+    found = outcomes("a", [50.0], result=result)
+    found += outcomes("b", [60.0], words=("finetune",), result=result)
+    found = [dataclasses.replace(each, test_images=100) for each in found]
+    bars_figure(tmp_path / "bars.png", "A table", group_by_cell(found))
+    axis = drawn[0].axes[0]
+    positions = [tuple(line.get_xdata()) for line in axis.lines]
+    assert (10.0, 10.0) in positions
+    assert positions.count((20.0,)) == 1  # fine-tuning has no untrained counterpart
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [
+        "chance: always the most frequent class",
+        "the untrained network, by the run's own probe",
+        "95% interval, from the test images",
+    ]
 
 
 def test_unnamed_column_is_labelled_by_its_measure(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from byol_tf.runs.accuracy import Accuracy
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
 from tests.helpers.handlers import reset_handlers
 from tests.helpers.waiting import HANG, wait_until
@@ -137,7 +138,14 @@ def test_supervised_baseline_is_reported(finished):
     _, done, result = finished
     assert result["system"] == "BYOL"
     assert 0.2 < result["supervised_accuracy"] <= 1.0  # chance is a tenth
-    assert f"supervised on the same labels {result['supervised_accuracy']:>20.1%}" in done.stdout
+    (line,) = re.findall(r"supervised on the same labels +(.*)", done.stdout)
+    accuracy = Accuracy(result["supervised_accuracy"], result["test_images"])
+    assert line == str(accuracy)
+    assert result["intervals"]["supervised_accuracy"] == list(accuracy.interval)
+    assert result["chance"] == pytest.approx(0.1, abs=0.02)
+    assert result["verdict"][0].startswith("The encoder has learned: linear probe ") or (
+        "can't be told with" in result["verdict"][0]
+    )
     assert "retracing" not in done.stderr
 
 

@@ -17,6 +17,7 @@ from byol_tf.train.dry_run import (
     ThroughputEstimate,
     measure_lines,
     measure_throughput,
+    reading_lines,
     remedies,
     throughput_lines,
 )
@@ -92,6 +93,13 @@ def test_out_of_memory_is_reported_not_raised(tmp_path, monkeypatch):
     assert "OOM when allocating" in text
 
 
+def test_reading_counts_where_it_takes_long():
+    assert reading_lines(0.001, 6_000) == []
+    assert reading_lines(0.25, 6_000) == [
+        ("reading", "about 25.0 minutes to read all images at the start, at 4 images/s")
+    ]
+
+
 class TestLines:
     def lines(self, **changes) -> dict[str, str]:
         usual = {
@@ -108,9 +116,8 @@ class TestLines:
     def test_fast_input(self):
         assert self.lines() == {
             "input": "4,000 images/s alone, on 2 cores; 30.0 kB an image to the step",
-            "step": "500 images/s in batches of 64",
-            "feeding": "1 such device: 0.25 cores, 15 MB/s; 8 such devices: 2 cores, 120 MB/s; 512 "
-            "such devices: 128 cores, 7,680 MB/s",
+            "step": "500 images/s, timed in batches of 64",
+            "feeding": "1 such device: 0.25 cores, 15 MB/s; 8 such devices: 2 cores, 120 MB/s",
             "time": "about 2.0 hours of training left, at 500 images/s",
         }
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from pipelines.sources.decoding import MAX_PIXELS, UnreadableImage, decode, read_header
+from pipelines.sources.images import resize_and_center_crop
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 GREY = RGB[..., 0]
@@ -305,3 +306,38 @@ class TestUnreadable:
                         pixels(data.tobytes())
                     except UnreadableImage as error:
                         assert 0 < len(str(error)) <= 120
+
+
+def photo(width: int, height: int, orientation: int = 1) -> bytes:
+    """A JPEG of smooth colours with fine noise."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (height // 40, width // 40, 3), np.uint8))
+    noise = rng.normal(0, 8, (height, width, 1))
+    pixels = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)) + noise
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), "JPEG", exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_jpeg_is_decoded_small_where_it_will_be_resized(orientation):
+    data = photo(1000, 800, orientation)
+    whole, facts = decode(io.BytesIO(data))
+    small, small_facts = decode(io.BytesIO(data), image_size=64)
+    assert small_facts == facts and facts.rotated == (orientation == 6)
+    assert small.shape == (whole.shape[0] // 4, whole.shape[1] // 4, 3)
+    difference = resize_and_center_crop(small, 64).astype(int) - resize_and_center_crop(whole, 64)
+    assert np.abs(difference).mean() < 0.5 and np.abs(difference).max() <= 6
+
+
+def test_picture_that_isnt_four_times_as_large_keeps_its_bits():
+    for image_size in (201, 256, 400, 900):
+        data = photo(1000, 800)
+        whole, _ = decode(io.BytesIO(data))
+        np.testing.assert_array_equal(decode(io.BytesIO(data), image_size=image_size)[0], whole)
+
+
+def test_truncated_jpeg_stays_unreadable_where_it_will_be_resized():
+    data = photo(1000, 800)
+    with pytest.raises(UnreadableImage, match="truncated"):
+        decode(io.BytesIO(data[: len(data) // 2]), image_size=64)

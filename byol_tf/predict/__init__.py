@@ -1,0 +1,1 @@
+"""Classes of photos, as an exported classifier predicts them."""
