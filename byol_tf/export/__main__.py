@@ -58,9 +58,12 @@ def main(arguments: list[str]) -> int:
         facts = read_facts(folder)
         facts = dataclasses.replace(facts, config=load_config(folder.config, options.overrides))
         check_writable(folder.export, "--run")
-        code = _export(facts, folder, [name for name in FORMAT_NAMES if name in names])
+        maps = options.features == "map"
+        export = folder.export / "map" if maps else folder.export
+        names = tuple(name for name in FORMAT_NAMES if name in names)
+        code = _export(facts, folder, export, names, maps)
         if options.push_to_hub is not None and code == 0:
-            print(f"pushed to {push(folder.export, options.push_to_hub)}")
+            print(f"pushed to {push(export, options.push_to_hub)}")
         return code
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -91,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         'need the extra "export")',
     )
     parser.add_argument(
+        "--features",
+        choices=("vector", "map"),
+        default="vector",
+        help="vector: the representation [N, d]; map: the features [N, h, w, c] that the encoder "
+        "pools into it, written to DIR/export/map (default: vector)",
+    )
+    parser.add_argument(
         "--push-to-hub",
         metavar="NAME/REPOSITORY",
         help="upload DIR/export with its model card to this repository of Hugging Face's hub, "
@@ -118,7 +128,9 @@ def _check(overrides: list[str], names: tuple[str, ...]) -> None:
         )
 
 
-def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
+def _export(
+    facts: RunFacts, folder: RunFolder, export: Path, names: tuple[str, ...], maps: bool
+) -> int:
     prepare_environment()
     import numpy as np
     import tensorflow as tf
@@ -127,6 +139,7 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
     from byol_tf.export.sample_images import load_samples
     from byol_tf.export.usage import write_usage
     from byol_tf.export.writing import write_verified
+    from byol_tf.models.feature_map import map_inference_model
     from byol_tf.models.inference import exported_form
     from byol_tf.runs.encoders import load_run_encoder
 
@@ -136,6 +149,11 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
         tf.config.set_visible_devices([], "GPU")
     config = facts.config
     inference = load_run_encoder(config, folder)
+    if maps:
+        try:
+            inference = map_inference_model(inference)
+        except ValueError as error:
+            raise ValueError(f"--features map: {error}") from error
     samples = load_samples(config, calibrate="litert" in names)
     if "litert" in names and not samples.calibration:
         raise ValueError(
@@ -147,7 +165,8 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
     )
     model = exported_form(inference)
     print(
-        f"{folder.export}: representations of {expected.shape[1]} numbers, compared on "
+        f"{export}: {'maps' if maps else 'representations'} of "
+        f"{' x '.join(map(str, expected.shape[1:]))} numbers, compared on "
         f"{len(samples.photos)} photos of odd sizes and {len(samples.images)} images of "
         f"{config.data.source}"
     )
@@ -160,15 +179,15 @@ def _export(facts: RunFacts, folder: RunFolder, names: list[str]) -> int:
     failures = []
     for name in names:
         with activity(f"{name}: writing, and comparing in a new process"):
-            verifications, reasons = write_verified(name, model, folder.export, samples, expected)
+            verifications, reasons = write_verified(name, model, export, samples, expected)
         for verification in verifications:
             print(f"  {_row(verification)}", flush=True)
         failures += reasons
-    write_usage(folder.export, config.views.size)
-    write_card(facts, folder.export)
+    write_usage(export, config.views.size, maps)
+    write_card(facts, export, maps)
     for failure in failures:
         print(f"not exported: {failure}", file=sys.stderr)
-    print(f"  how to use them: {folder.export / 'USAGE.md'}")
+    print(f"  how to use them: {export / 'USAGE.md'}")
     return _FAILED if failures else 0
 
 

@@ -52,7 +52,7 @@ class Subject:
 ENCODER = Subject(
     "encoder",
     "represent",
-    "float32 [d]",
+    "float32 features",
     "representations",
     imports="",
     ending="print(represent(photo).shape)",
@@ -212,7 +212,7 @@ $name = keras.saving.load_model("$path")
 
 def $function(photo):
     """Returns $returns for a Pillow image in RGB of any size."""
-    return $name(np.asarray(photo)[None], training=False).numpy()[0]
+    return keras.ops.convert_to_numpy($name(np.asarray(photo)[None], training=False))[0]
 '''
     + _PHOTO,
     "tensorflow pillow",
@@ -229,7 +229,16 @@ model.compile(
     keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"],
     jit_compile=False,  # XLA, which Keras uses on a GPU, has no antialiased resize
 )
-model.fit(images, labels, epochs=5)  # uint8 [N, H, W, 3], all of one size, and class numbers [N]
+model.fit(images, labels, epochs=5)  # uint8 [N, H, W, 3] of one size; classes [N], or [N, h, w]
+```""",
+        """The same code runs on JAX and PyTorch, without TensorFlow, if `KERAS_BACKEND` says so
+before Keras is imported. On PyTorch the encoder is a `torch.nn.Module`:""",
+        """```python
+import os
+os.environ["KERAS_BACKEND"] = "torch"  # or "jax"
+import keras, torch
+encoder = keras.saving.load_model("encoder.keras")
+model = torch.nn.Sequential(encoder, torch.nn.Linear(encoder.output_shape[-1], 10))
 ```""",
     ),
 )

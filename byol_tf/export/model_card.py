@@ -76,26 +76,28 @@ def _channels(values: tuple[float, float, float]) -> str:
     return f"({', '.join(f'{value:g}' for value in values)})"
 
 
+_MAPS = "maps `[N, h, w, c]` of the centred square, before they are pooled into representations"
 _METHOD = """Each file was loaded in a process without byol_tf and compared with the run's own
 encoder, on a CPU, one image at a time: on photos of odd sizes, and on images of the run's source
 for the nearest neighbours. Differences are relative to the largest absolute value of all
 representations."""
 
 
-def write_card(facts: RunFacts, export: Path) -> None:
+def write_card(facts: RunFacts, export: Path, maps: bool = False) -> None:
     """Writes the model card, `README.md`, of the files in a run's export folder.
 
     Args:
         facts: facts about the run.
         export: the export folder.
+        maps: whether the files return maps, instead of representations.
 
     Raises:
         OSError: if it can't be written.
     """
-    write_atomically(export / "README.md", _card(facts, export))
+    write_atomically(export / "README.md", _card(facts, export, maps))
 
 
-def _card(facts: RunFacts, export: Path) -> str:
+def _card(facts: RunFacts, export: Path, maps: bool) -> str:
     config = facts.config
     figures = [
         (name, *accuracies)
@@ -115,7 +117,7 @@ def _card(facts: RunFacts, export: Path) -> str:
         f"# {config.name}\n",
         f"An image encoder, {_network(config)}, trained without labels: {_summary(facts)}\n",
         "* Input: images `[N, H, W, 3]` of any size, 0 to 255. "
-        "Output: float32 representations `[N, d]`.",
+        f"Output: float32 {_MAPS if maps else 'representations `[N, d]`'}.",
         f"* {preparation(config.views)}\n",
     ]
     if figures:

@@ -221,8 +221,8 @@ def same_neighbours(outputs: np.ndarray, expected: np.ndarray) -> float:
     """Returns the fraction of rows whose nearest other row is the same one in both arrays.
 
     Args:
-        outputs: `[n, d]`.
-        expected: `[n, d]`. Rows are compared by cosine, within sets of up to 100 rows.
+        outputs: `[n, ...]`.
+        expected: `[n, ...]`. Rows are compared by cosine, within sets of up to 100 rows.
     """
     sets = np.array_split(np.arange(len(expected)), -(-len(expected) // _NEIGHBOUR_SET))
     same = [_nearest(outputs[rows]) == _nearest(expected[rows]) for rows in sets]
@@ -237,7 +237,7 @@ def _nearest(rows: np.ndarray) -> np.ndarray:
 
 
 def _unit_rows(rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype(np.float64)
+    rows = rows.reshape(len(rows), -1).astype(np.float64)  # maps too
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 

@@ -43,8 +43,8 @@ def write_verified(
         folder: the export folder, created if missing. A file that fails isn't left there; an
             earlier file of its name stays.
         samples: images to compare on, and to calibrate int8 on.
-        expected: float32 `[photos + images, d]`, the representations of the samples by the run's
-            own encoder.
+        expected: float32 `[photos + images, ...]`, the representations or maps of the samples by
+            the run's own encoder.
 
     Returns:
         The measurements of each file, and a line for each reason why a file wasn't kept.

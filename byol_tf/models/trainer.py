@@ -52,9 +52,6 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
     (without it, the log `loss`, else NaN) and those that begin with `NONFINITE`. A `train_step`
     that returns none of the latter isn't watched.
 
-    If an epoch's batches end within a call, its steps are made but callbacks get no logs of them:
-    choose `steps_per_execution` as a divisor of the batches.
-
     `fit` raises `NotFiniteError` before any callback sees the step, so nothing of it is saved: with
     `on_nonfinite` `stop` at the first step that isn't finite, after which none is made; with `skip`
     after `MAX_SKIPPED_IN_ROW` such steps in a row; with either as soon as one of `FATAL` isn't
@@ -245,8 +242,9 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
                 logs.
 
         Returns:
-            A function that makes `steps_per_execution` steps on the batches of an iterator, or one
-            on that of a generator. It returns the logs, `[steps made]` each.
+            A function that makes `steps_per_execution` steps on the batches of an iterator, fewer
+            where it has fewer left, or one on that of a generator. It returns the logs, `[steps
+            made]` each.
         """
         strategy, steps = self.distribute_strategy, self.steps_per_execution
         names: list[str] = []  # of a step's L logs, known once it is traced
@@ -267,14 +265,28 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
             if steps == 1:
                 return one_step(next(iterator))[None]
 
-            def body(step: tf.Tensor, _: tf.Tensor, rows: tf.TensorArray) -> tuple:
-                row = one_step(next(iterator))
-                return step + 1, ends(names, row), rows.write(step, row)
+            def body(
+                step: tf.Tensor,
+                _: tf.Tensor,
+                rows: tf.TensorArray,
+                batch: tf.experimental.Optional,
+            ) -> tuple:
+                row = one_step(batch.get_value())
+                stop = ends(names, row)
+                following = tf.cond(
+                    (step + 1 < steps) & ~stop, iterator.get_next_as_optional, lambda: batch
+                )
+                return step + 1, stop, rows.write(step, row), following
 
-            made, _, rows = tf.while_loop(
-                lambda step, stop, _: (step < steps) & ~stop,
+            made, _, rows, _ = tf.while_loop(
+                lambda step, stop, _, batch: (step < steps) & ~stop & batch.has_value(),
                 body,
-                (0, False, tf.TensorArray(tf.float32, steps, element_shape=[None])),
+                (
+                    0,
+                    False,
+                    tf.TensorArray(tf.float32, steps, element_shape=[None]),
+                    iterator.get_next_as_optional(),
+                ),
             )
             return rows.gather(tf.range(made))
 
@@ -291,6 +303,8 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
                     rows = on_batch(tf.nest.map_structure(_tensor_or_none, next(iterator)))
                 else:
                     rows = all_steps(iterator)
+            if not len(rows):
+                raise StopIteration  # no batch was left: for Keras the epoch's end
             return dict(zip(names, rows.numpy().T, strict=True))
 
         return call

@@ -227,7 +227,7 @@ def test_snippets_of_usage_run_as_verified(in_export, capsys, plain):
     verified = {each.code(32) for each in FORMATS}
     snippets = [block for block in blocks if block in verified]
     assert len(snippets) == 5  # one for each format, and another for the SavedModel's bytes
-    assert len(blocks) == 6  # and one for fine-tuning
+    assert len(blocks) == 7  # one for fine-tuning, and one for PyTorch
     for block in snippets:
         namespace = {}
         exec(compile(block, "USAGE.md", "exec"), namespace)

@@ -60,6 +60,30 @@ class TestStepsPerExecution:
             [reference.cosine_tau(step, 6, 0.8) for step in (2, 5)], abs=1e-6
         )
 
+    @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras', if it's unknown
+    @pytest.mark.parametrize("cardinality", ["known", "unknown"])
+    def test_epoch_may_end_within_a_call(self, cardinality):
+        one, expected = trained(batches=4, epochs=2)
+        batches = tiny.dataset(4)
+        if cardinality == "unknown":
+            batches = batches.filter(lambda *views: True)
+        model = tiny.model()
+        model.compile(
+            keras.optimizers.SGD(0.05, momentum=0.9), steps_per_execution=3, jit_compile=False
+        )
+        reports = []
+        report = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda *_, **__: reports.append(len(model.last_call.losses))
+        )
+        update = TargetUpdate(cosine_tau(0.8, 8))
+        history = model.fit(batches, epochs=2, callbacks=[update, report], verbose=0).history
+        assert reports == [3, 1, 3, 1]
+        assert history["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert history["tau"] == pytest.approx(expected["tau"], rel=1e-6)
+        assert model.steps_seen == 8
+        for a, b in zip(parts(one), parts(model), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
     def test_step_is_traced_once(self):
         model = tiny.model()
         model.compile(keras.optimizers.SGD(0.05), steps_per_execution=2, jit_compile=False)
