@@ -266,4 +266,6 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
         print(
             f"    fill in the column label of its first rows, then: {command} --few {predictions}"
         )
+    if options.export is not None:
+        print(f"    {program('predict')} --classifier {shlex.quote(options.export)} --images DIR")
     print(f"    embeddings = numpy.load({str(store.embeddings)!r})['embeddings']\n")
