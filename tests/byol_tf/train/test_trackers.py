@@ -13,6 +13,7 @@ from byol_tf.config.loading import load_config
 from byol_tf.errors import ConfigError
 from byol_tf.runs.folder import RunFolder
 from byol_tf.train import trackers
+from tests.docs.pages import ROOT
 from tests.helpers.small_run import CONFIG
 from tests.helpers.waiting import HANG
 
@@ -82,7 +83,7 @@ def test_each_keeps_the_rows_of_a_run_and_of_its_continuation(name, tmp_path):
         subprocess.run(
             [*line, "--set", f"training.epochs={epochs}"],
             cwd=tmp_path,
-            env=os.environ | environment,
+            env=os.environ | environment | {"PYTHONPATH": str(ROOT)},
             check=True,
             timeout=HANG,
         )
