@@ -261,7 +261,7 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
             logs = strategy.run(replica_step, args=(batch,))
             return strategy.reduce(tf.distribute.ReduceOp.MEAN, logs, axis=None)
 
-        def all_steps(iterator: Iterator) -> tf.Tensor:  # [steps made, L]
+        def all_steps(iterator: tf.data.Iterator) -> tf.Tensor:  # [steps made, L]
             if steps == 1:
                 return one_step(next(iterator))[None]
 
