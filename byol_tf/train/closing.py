@@ -46,7 +46,7 @@ def _table(result: dict[str, Any]) -> list[str]:
         lines.append(f"  in brackets: 95% interval, from {counted(count, 'test image')}")
     if isinstance(sentences := result.get("verdict"), list):
         text = " ".join(map(str, sentences))
-        lines += ["", textwrap.fill(text, 88, initial_indent="  ", subsequent_indent="  ")]
+        lines += ["", textwrap.fill(text, 80, initial_indent="  ", subsequent_indent="  ")]
     std = result.get("projection_std")
     spread = "" if std is None else f"{std:.2f} (1: scattered, 0: collapsed)"
     return [
