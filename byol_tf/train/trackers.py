@@ -79,7 +79,7 @@ def open_trackers(config: Config, folder: RunFolder) -> Iterator[Log]:
 
         def log_all(values: Mapping[str, float], epoch: int) -> None:
             for name, log in opened.items():
-                attempt(name, lambda log=log: log(values, epoch))
+                attempt(name, functools.partial(log, values, epoch))
 
         yield log_all
 
