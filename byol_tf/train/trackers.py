@@ -5,6 +5,7 @@ for example. A resumed run continues the same run there.
 """
 
 import contextlib
+import functools
 import importlib.util
 import json
 import logging
@@ -61,23 +62,24 @@ def open_trackers(config: Config, folder: RunFolder) -> Iterator[Log]:
                 logger.warning("%s: not logged: %s. The run continues without it", name, error)
             failed.add(name)
 
-    opened: dict[str, tuple[Log, Callable[[bool], object]]] = {}
+    def finish(name: str, close: Callable[[bool], object], kind: object, *_: object) -> None:
+        attempt(name, lambda: close(kind is None))
+
+    opened: dict[str, Log] = {}
     with contextlib.ExitStack() as stack:
         for name in config.run.trackers:
             try:
                 saved[name], log, close = _OPEN[name](folder.root.name, settings, saved.get(name))
             except Exception as error:
                 raise ConfigError([f"run.trackers: {name} can't be started: {error}"]) from error
-            opened[name] = (log, close)
-            stack.push(
-                lambda kind, *_, name=name, close=close: attempt(name, lambda: close(kind is None))
-            )
+            opened[name] = log
+            stack.push(functools.partial(finish, name, close))
         if opened:
             write_atomically(path, json.dumps(saved) + "\n")
 
         def log_all(values: Mapping[str, float], epoch: int) -> None:
-            for name, (log, _) in opened.items():
-                attempt(name, lambda log=log: log(values, epoch))
+            for name, log in opened.items():
+                attempt(name, functools.partial(log, values, epoch))
 
         yield log_all
 
