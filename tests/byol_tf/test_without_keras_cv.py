@@ -60,7 +60,7 @@ def test_commands_work_and_only_its_engine_is_refused(tmp_path):
         ("embed", "--encoder", run, "--images", photos, "--out", tmp_path / "embedded"),
         ("report", "--run", run),
         ("compare", run, "--out", tmp_path / "compared.png"),
-        ("convert", "torchvision", "--help"),
+        ("convert", "--help"),
         ("study", "--list", "few-labels"),
     ]
     done = subprocess.run(
