@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from byol_tf.config.loading import load_config
+from byol_tf.errors import ConfigError
+from byol_tf.runs.data import check_view_engine
 from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +35,16 @@ TINY = (
 )
 
 
+def test_engine_that_cannot_be_imported_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    monkeypatch.delitem(sys.modules, "pipelines.views.keras_cv", raising=False)
+    keys = ["data.source=digits", "views.engine="]
+    check_view_engine(load_config("demo", [keys[0], keys[1] + "keras"]))
+    with pytest.raises(ConfigError, match=r'views.engine: "keras_cv" needs .* Use "keras", whose'):
+        check_view_engine(load_config("demo", [keys[0], keys[1] + "keras_cv"]))
+
+
+@pytest.mark.long
 def test_commands_work_and_only_its_engine_is_refused(tmp_path):
     photos, run = tmp_path / "photos", tmp_path / "run"
     photos.mkdir()
@@ -46,7 +60,7 @@ def test_commands_work_and_only_its_engine_is_refused(tmp_path):
         ("embed", "--encoder", run, "--images", photos, "--out", tmp_path / "embedded"),
         ("report", "--run", run),
         ("compare", run, "--out", tmp_path / "compared.png"),
-        ("convert", "torchvision", "--help"),
+        ("convert", "--help"),
         ("study", "--list", "few-labels"),
     ]
     done = subprocess.run(
