@@ -1,8 +1,6 @@
 """`export --features map`: the features at each position, verified in every format."""
 
 import json
-import re
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,7 +10,7 @@ from byol_tf import build_encoder, inference_model
 from byol_tf.export.__main__ import main
 from byol_tf.export.formats import FORMAT_NAMES, INT8_FILE, select_formats
 from byol_tf.models.feature_map import map_inference_model
-from tests.helpers.small_run import CONFIG, write_run
+from tests.helpers.small_run import write_run
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (2, 40, 57, 3), dtype=np.uint8)
 
@@ -79,17 +77,3 @@ def test_each_format_of_a_run_is_verified(tmp_path, capsys, names):
     vectors = keras.saving.load_model(folder.export / "encoder.keras")
     maps = keras.saving.load_model(export / "encoder.keras")
     np.testing.assert_allclose(np.mean(maps(PHOTO), axis=(1, 2)), vectors(PHOTO), rtol=1e-4)
-
-
-def test_run_without_a_map_is_refused(tmp_path, capsys, monkeypatch):
-    (tmp_path / "flat_encoder.py").write_text(
-        "import keras\n"
-        "def build(image_size):\n"
-        "    images = keras.Input((image_size, image_size, 3))\n"
-        "    return keras.Model(images, keras.layers.Dense(8)(keras.layers.Flatten()(images)))\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    folder = write_run(tmp_path / "run", CONFIG | {"encoder": {"name": "flat_encoder:build"}})
-    assert main(["--run", str(folder.root), "--features", "map"]) == 2
-    assert re.search(r"--features map: expected an encoder whose last", capsys.readouterr().err)
-    assert not (Path(folder.export) / "map").exists()
