@@ -1,7 +1,9 @@
 """The weights that a run's encoder starts from: `encoder.weights` of a config."""
 
 import os
+import re
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import keras
@@ -78,7 +80,8 @@ def starting_weights(path: str, encoder: keras.Model, config: Config) -> Weights
     normalise = inference.get_layer("normalise")
     std = 1.0 / (255.0 * np.array(normalise.scale, np.float64))
     mean = -np.array(normalise.offset, np.float64) * std
-    differences = _differences(file_encoder, encoder)
+    file_layers, own_layers = _layers(file_encoder), _layers(encoder)
+    differences = _differences(file_layers, own_layers)
     views = config.views
     for name, in_file, in_config in (("mean", mean, views.mean), ("std", std, views.std)):
         if not np.allclose(in_file, in_config, rtol=1e-4, atol=1e-6):
@@ -93,7 +96,11 @@ def starting_weights(path: str, encoder: keras.Model, config: Config) -> Weights
                 for difference in differences
             ]
         )
-    return _weights_by_layer(file_encoder)
+    return {
+        own_layers[key].name: layer.get_weights()
+        for key, layer in file_layers.items()
+        if layer.weights
+    }
 
 
 def _weights_by_layer(encoder: keras.Model) -> Weights:
@@ -195,19 +202,29 @@ def start_from(model: BYOL, weights: Weights) -> None:
     model.reset_target()
 
 
-def _differences(file_encoder: keras.Model, encoder: keras.Model) -> list[str]:
+def _layers(model: keras.Model) -> dict[str, keras.Layer]:
+    """Returns the layers of a network by names that are the same in every process.
+
+    Keras numbers layers without a name over all networks of a process: the first convolution of
+    this one may be `conv2d_12`. Here it is `conv2d`, and the next is `conv2d_1`.
+    """
+    layers: dict[str, keras.Layer] = {}
+    seen: Counter[str] = Counter()
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.InputLayer):
+            name = re.sub(r"_\d+$", "", layer.name)
+            layers[f"{name}_{seen[name]}" if seen[name] else name] = layer
+            seen[name] += 1
+    return layers
+
+
+def _differences(
+    file_layers: dict[str, keras.Layer], own_layers: dict[str, keras.Layer]
+) -> list[str]:
     """Lists in which layers two networks differ.
 
     Layers are compared by name, as padding and pooling are layers without weights.
     """
-    file_layers, own_layers = (
-        {
-            layer.name: layer
-            for layer in model.layers
-            if not isinstance(layer, keras.layers.InputLayer)
-        }
-        for model in (file_encoder, encoder)
-    )
     lines = []
     for names, text in (
         (sorted(set(own_layers) - set(file_layers)), "it lacks"),

@@ -8,8 +8,9 @@ import pytest
 from byol_tf.config.loading import absolute_paths, load_config
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError
+from byol_tf.export.saved_model import export_encoder
 from byol_tf.models.from_config import build_config_encoder
-from byol_tf.models.inference import plain_encoder
+from byol_tf.models.inference import inference_model, plain_encoder
 from byol_tf.runs.starting_weights import starting_weights
 from tests.helpers.small_run import CONFIG, write_run
 
@@ -53,6 +54,25 @@ def test_run_of_another_encoder_or_without_checkpoint_is_an_error(run, tmp_path)
     (tmp_path / "config.json").write_text(run[0].config.read_text())
     with pytest.raises(ConfigError, match=r"encoder.weights: .*expected a valid checkpoint"):
         starting_weights(str(tmp_path), build_config_encoder(config), config)
+
+
+def unnamed_layers():
+    x = inputs = keras.Input((16, 16, 3))
+    for stride in (2, 1):
+        x = keras.layers.Conv2D(4, 3, stride)(x)
+        x = keras.layers.BatchNormalization()(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def test_layers_without_names_are_found_under_other_counters(tmp_path):
+    config = Config.model_validate(CONFIG)
+    saved, encoder = unnamed_layers(), unnamed_layers()
+    export_encoder(inference_model(saved, 16, config.views.mean, config.views.std), tmp_path)
+    weights = starting_weights(str(tmp_path), encoder, config)
+    for name, arrays in weights.items():
+        encoder.get_layer(name).set_weights(arrays)
+    for ours, theirs in zip(encoder.get_weights(), saved.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("form", [lambda encoder: encoder, plain_encoder])
