@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ _STATUS_SECONDS = 0.1
 def configure_logging(level: int = logging.INFO) -> None:
     """Prints the log records of `byol_tf` and `pipelines` on stdout, a plain line each.
 
-    A warning's line begins with "warning: ". A full disk or a closed terminal loses a line and
-    raises nothing. Called again, it only sets the level.
+    In a terminal a long one is wrapped. A warning's line begins with "warning: ". A full disk or a
+    closed terminal loses a line and raises nothing. Called again, it only sets the level.
 
     Args:
         level: the lowest level to print.
@@ -40,7 +41,10 @@ class _LineHandler(logging.Handler):
         """Prints the record; an error of the stream is ignored."""
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
-            sys.stdout.write(f"{prefix}{record.getMessage()}\n")
+            text = f"{prefix}{record.getMessage()}"
+            if sys.stdout.isatty():
+                text = "\n".join(wrapped(line, first=0) for line in text.splitlines())
+            sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
 
 
@@ -192,6 +196,24 @@ def time_left(seconds: float) -> str:
 def counted(count: int, noun: str) -> str:
     """Returns a number with its noun, such as `1 epoch` or `1,200 epochs`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def wrapped(text: str, indent: int = 2, first: int = 2) -> str:
+    """Returns a paragraph, which a terminal gets in lines of its width, and a file in one line.
+
+    Args:
+        text: without line breaks; a word is never broken, so that paths can be copied.
+        indent: spaces before each line but the first one.
+        first: spaces before the first line.
+    """
+    return textwrap.fill(
+        text,
+        shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000,
+        initial_indent=first * " ",
+        subsequent_indent=indent * " ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 class _TolerantStream:

@@ -27,7 +27,7 @@ from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.embed.store import Store, default_folder
 from byol_tf.errors import EmbedError
 from byol_tf.export.classifier_folder import check_classifier_folder
-from byol_tf.logs import counted
+from byol_tf.logs import counted, wrapped
 from byol_tf.runs.encoder_files import EncoderFiles, encoder_files
 from pipelines.sources import FlatImageFolder
 
@@ -160,7 +160,7 @@ def _find_similar(embedded: EmbeddedPhotos, queries: list["Query"]) -> None:
     print()
     for matches in similar:
         names = ", ".join(photo.name for photo, _ in matches.photos[:3])
-        print(f"  most similar to {matches.query.name}: {names}")
+        print(wrapped(f"most similar to {matches.query.name}: {names}", indent=4))
     print(f"  {table}   all as a table")
     write_nearest_sheet(sheet, embedded, similar)
     shown = f"the first {SHEET_QUERIES} as" if len(similar) > SHEET_QUERIES else "the same as"
@@ -196,25 +196,30 @@ def _predict_labels(
     result = fit_few_shot(embedded.embeddings, rows)
     table, sheet = embedded.store.root / "predictions.csv", embedded.store.root / "uncertain.png"
     counts = write_predictions(embedded, rows, result, table)
-    print(f"\n  {len(rows)} labels of {len(counts)} classes; predicted for the others: ", end="")
-    print(", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    others = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    print()
+    print(
+        wrapped(f"{len(rows)} labels of {len(counts)} classes; predicted for the others: {others}")
+    )
     facts = {"labels": len(rows), "classes": result.classes, "accuracy": None, "interval": None}
     if (estimate := result.estimate) is None:
         print("  accuracy unknown: cross-validation needs two classes with two labels each")
     else:
         low, high = estimate.accuracy.interval or (0.0, 1.0)
-        print(
-            f"  correct for {estimate.correct} of the {estimate.count} labels when they were held "
-            f"out ({estimate.folds}-fold cross-validation): {estimate.accuracy.fraction:.0%}\n"
-            f"  95% interval of the accuracy on all photos of these classes, if those with labels "
+        lines = [
+            f"correct for {estimate.correct} of the {estimate.count} labels when they were held "
+            f"out ({estimate.folds}-fold cross-validation): {estimate.accuracy.fraction:.0%}",
+            f"95% interval of the accuracy on all photos of these classes, if those with labels "
             f"were chosen at random: {low:.0%} to {high:.0%}; always the most frequent class: "
-            f"{estimate.majority:.0%}"
-        )
+            f"{estimate.majority:.0%}",
+        ]
         if result.single_label_classes:
-            print(
-                f"  {', '.join(result.single_label_classes)}: a single label each, which can't be "
+            lines.append(
+                f"{', '.join(result.single_label_classes)}: a single label each, which can't be "
                 "held out and isn't counted"
             )
+        for line in lines:
+            print(wrapped(line))
         facts["accuracy"] = round(estimate.accuracy.fraction, 4)
         facts["interval"] = [round(low, 4), round(high, 4)]
     print(f"  {table}   the least certain first")
@@ -225,7 +230,7 @@ def _predict_labels(
 
         files = export_few_shot(embedded, rows, result, Path(options.export))
         facts["export"] = {"folder": options.export, "files": files}
-        print(f"  {options.export}   the classifier: {', '.join(files)}; USAGE.md")
+        print(wrapped(f"{options.export}   the classifier: {', '.join(files)}; USAGE.md"))
     return facts
 
 
@@ -233,13 +238,16 @@ def _print_photos(embedded: EmbeddedPhotos) -> None:
     store, (count, dimensions) = embedded.store, embedded.embeddings.shape
     reused = min(embedded.reused, count)
     stored = "all" if reused == count else f"{reused:,}" if reused else "none"
+    print()
     print(
-        f"\n  {counted(count, 'photo')} below {embedded.images.folder}, "
-        f"{counted(dimensions, 'number')} each ({stored} stored before)"
+        wrapped(
+            f"{counted(count, 'photo')} below {embedded.images.folder}, "
+            f"{counted(dimensions, 'number')} each ({stored} stored before)"
+        )
     )
     if not reused:  # otherwise the notes would be about a part of the photos
         for note in embedded.images.notes():
-            print(f"  {note}")
+            print(wrapped(note))
     for line in embedded.skipped_lines():
         print(f"  {line}")
     print(f"  {store.embeddings}   float32 [{count}, {dimensions}]")
@@ -257,15 +265,13 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
         photo = str(embedded.images.folder / embedded.photos[0].path)
         print(f"    {command} --nearest {shlex.quote(photo)}")
     if options.few is None:
-        print(
-            f"    {command} --few labels.csv   # columns path,label; about thirty photos suffice. "
-            f"{store.index} has the paths"
-        )
+        print(f"    {command} --few labels.csv")
+        columns = f"columns path,label of about thirty photos; {store.index} has the paths"
+        print(wrapped(f"labels.csv: {columns}", indent=6, first=6))
     else:
         predictions = shlex.quote(str(store.root / "predictions.csv"))
-        print(
-            f"    fill in the column label of its first rows, then: {command} --few {predictions}"
-        )
+        print("    fill in the column label of the first rows of predictions.csv, then:")
+        print(f"    {command} --few {predictions}")
     if options.export is not None:
         print(f"    {program('predict')} --classifier {shlex.quote(options.export)} --images DIR")
     print(f"    embeddings = numpy.load({str(store.embeddings)!r})['embeddings']\n")

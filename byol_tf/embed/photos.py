@@ -153,7 +153,7 @@ class EmbeddedPhotos:
         return [*lines, f"  and {more:,} more"] if more > 0 else lines
 
     def _embed(self, missing: np.ndarray) -> None:
-        logger.info("embedding %s", counted(len(missing), "photo"))
+        logger.info("computing %s of %s", self.store.array, counted(len(missing), "photo"))
         embedder = None
         start = self._last_save = time.monotonic()
         photos = self.images.read_each([self.images.photos[row] for row in missing])

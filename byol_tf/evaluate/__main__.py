@@ -36,7 +36,7 @@ from byol_tf.errors import (
 from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
 from byol_tf.evaluate.splits import require_labels
 from byol_tf.export.classifier_folder import check_classifier_folder
-from byol_tf.logs import ProgressLog, activity, counted
+from byol_tf.logs import ProgressLog, activity, counted, wrapped
 from byol_tf.runs.accuracy import Accuracy, chance
 from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
     print(f"  {file if error is None else 'not saved'}")
     if (exported := result.get("export")) is not None:
         folder = exported["folder"]
-        print(f"  {folder}: {', '.join(exported['files'])}; USAGE.md has code for each")
+        print(wrapped(f"{folder}: {', '.join(exported['files'])}; USAGE.md has code for each"))
         print(f"  next: {program('predict')} --classifier {shlex.quote(folder)} --images DIR")
     print()
     print_json(result, options)
@@ -331,16 +331,23 @@ def _print_result(result: dict) -> None:
     chosen = [f"{name} {result[name]:g}" for name in ("rate", "C") if name in result]
     if accuracies:
         chosen.append(f"the best of {len(accuracies)} on held-out training labels")
-    print(f"\n  {line}" + (f" ({', '.join(chosen)})" if chosen else ""))
+    print()
+    print(wrapped(line + (f" ({', '.join(chosen)})" if chosen else "")))
     print(
-        f"  in brackets: 95% interval, from {counted(result['test_images'], 'test image')}; always "
-        f"the most frequent class: {result['chance']:.1%}"
+        wrapped(
+            f"in brackets: 95% interval, from {counted(result['test_images'], 'test image')}; "
+            f"always the most frequent class: {result['chance']:.1%}"
+        )
     )
     rates = [float(rate) for rate in accuracies]
     if "rate" in result and len(rates) > 1 and result["rate"] in (min(rates), max(rates)):
-        print("  this is the smallest or largest rate tried; try others beyond it with --rates")
+        print(
+            wrapped("this is the smallest or largest rate tried; try others beyond it with --rates")
+        )
     if result.get("converged") is False:
         print(
-            "  the regression stopped at its iteration limit: more iterations might give a higher "
-            "figure"
+            wrapped(
+                "the regression stopped at its iteration limit: more iterations might give a "
+                "higher figure"
+            )
         )

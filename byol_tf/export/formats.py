@@ -196,7 +196,7 @@ $ending
     (
         """`serve_bytes` takes strings `[N]`. Each is the content of a JPEG, PNG, BMP or GIF file
 (its first frame) of its own size; an alpha channel is dropped. If one file can't be decoded, the
-whole call raises InvalidArgumentError and returns no representations: send files that may be broken
+whole call raises InvalidArgumentError and returns nothing: send files that may be broken
 one at a time.""",
     ),
     takes_bytes=True,

@@ -1,8 +1,6 @@
 """The training plan of a config: images, steps, learning rates, sizes and disk use."""
 
 import shutil
-import sys
-import textwrap
 from dataclasses import dataclass
 
 import psutil
@@ -12,7 +10,7 @@ from byol_tf.config.schedule import Schedule, training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.constants import ENCODERS
 from byol_tf.errors import ConfigError
-from byol_tf.logs import counted
+from byol_tf.logs import counted, wrapped
 from byol_tf.models.from_config import GivenEncoder, Sizes, measure_sizes
 from byol_tf.models.layer_decay import GROUPS
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
@@ -97,17 +95,7 @@ def format_lines(lines: list[tuple[str, str]]) -> str:
 
     In a terminal long texts continue in their column.
     """
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
-    return "\n".join(
-        textwrap.fill(
-            f"  {subject:<13} {text}",
-            width,
-            subsequent_indent=16 * " ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for subject, text in lines
-    )
+    return "\n".join(wrapped(f"{subject:<13} {text}", indent=16) for subject, text in lines)
 
 
 def plan_lines(

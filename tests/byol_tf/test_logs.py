@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from byol_tf import logs
-from byol_tf.logs import ProgressLog, activity, configure_logging, counted
+from byol_tf.logs import ProgressLog, activity, configure_logging, counted, wrapped
 
 ROOT = Path(__file__).parents[2]
 MANY_LINES = "\nfor _ in range(100):\n    print('x' * 1000, flush=True)"
@@ -132,3 +132,15 @@ def test_activity_counts_seconds_in_a_terminal_and_leaves_nothing():
 
 def test_one_is_singular():
     assert (counted(1, "epoch"), counted(1200, "epoch")) == ("1 epoch", "1,200 epochs")
+
+
+def test_paragraph_has_lines_of_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "24")
+    text = "the photos of holiday/2026-05-14-beach.jpg, in a long-drawn line"
+    assert wrapped(text) == f"  {text}"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert wrapped(text, indent=4).splitlines() == [
+        "  the photos of",
+        "    holiday/2026-05-14-beach.jpg,",
+        "    in a long-drawn line",
+    ]
