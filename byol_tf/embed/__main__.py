@@ -262,7 +262,7 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
     command = shlex.join([*program("embed").split(), *words])
     print("\n  next:")
     if not options.nearest:
-        photo = str(embedded.images.folder / embedded.photos[0].path)
+        photo = str(Path(options.images) / embedded.photos[0].path)
         print(f"    {command} --nearest {shlex.quote(photo)}")
     if options.few is None:
         print(f"    {command} --few labels.csv")
