@@ -12,6 +12,11 @@ to 27.3)."""
 STD_DROP = 0.5
 """Std as a fraction of the untrained network's, at most. Networks without normalisation, or deep
 ones, start close to one point themselves, and a slow warm-up leaves them there for a while."""
+UNTRAINED_STD = 0.005
+"""Std of the untrained network, below which it is no measure of a later one. The measures are taken
+in inference mode, and batch normalisation of momentum 0.999, as MobileNetV3's, has the statistics
+of an untrained network for thousands of steps: MobileNetV3Small, untrained, has 0.001, and 0.87
+with the batch's statistics. The untrained networks of docs/results have 0.158 and more."""
 RANK, RANK_STD, RANK_LOSS = 6.0, 0.7, 0.1
 """Effective rank, std and loss below all three: representations use few directions, projections
 have moved together, and the loss is a small fraction of that of unrelated vectors. This is the
@@ -46,7 +51,8 @@ def detect_collapse(
             f"the projections of all images are zero (std {std:.3f}, cosine {cosine:.4f}), so that "
             "no gradient reaches the encoder"
         )
-    if std < STD and cosine > COSINE and std <= STD_DROP * untrained["projection_std"]:
+    start = untrained["projection_std"]
+    if std < STD and cosine > COSINE and start >= UNTRAINED_STD and std <= STD_DROP * start:
         return f"all images get nearly the same projection (std {std:.3f}, cosine {cosine:.4f})"
     if objective.negatives or objective.similarity != "cosine" or objective.target == "teacher":
         return None

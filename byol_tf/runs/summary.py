@@ -11,7 +11,7 @@ from byol_tf.config.schema import Config
 from byol_tf.errors import RunFolderError, describe_path
 from byol_tf.logs import counted
 from byol_tf.runs.accuracy import Accuracy, Difference, difference
-from byol_tf.runs.collapse import detect_collapse, likely_cause
+from byol_tf.runs.collapse import STD, detect_collapse, likely_cause
 from byol_tf.runs.files import name_of_cell, read_csv
 from byol_tf.runs.folder import SKIPPED_COLUMNS, RunFolder, read_environment, read_history
 
@@ -228,6 +228,12 @@ def _collapse(facts: RunFacts) -> list[str]:
     if collapse is not None:
         cause, remedy = likely_cause(facts.config)
         return [f"It has collapsed: {collapse}. Likely cause here: {cause}. To try: {remedy}."]
+    if last["projection_std"] < STD:
+        return [
+            "Whether it has collapsed can't be told: different images have nearly the same "
+            f"projection (std {last['projection_std']:.4f}), but so they had before training "
+            f"({untrained['projection_std']:.4f})."
+        ]
     return [
         f"There is no sign of collapse (std of projections {last['projection_std']:.2f}, where 1 "
         f"is scattered and 0 collapsed; effective rank {last['effective_rank']:.1f})."

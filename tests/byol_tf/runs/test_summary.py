@@ -97,6 +97,14 @@ def run(
             ["It has collapsed: all images get nearly the same projection", "To try: "],
         ),
         (
+            LEARNED.replace("0.1,0.5,0.5,50", "0.1,0.0005,0,50").replace("0.7,0.3", "0.0001,1"),
+            {"test_images": 1000},
+            [
+                "Whether it has collapsed can't be told: different images have nearly the same "
+                "projection (std 0.0001), but so they had before training (0.0005)."
+            ],
+        ),
+        (
             LEARNED.replace("0.2,0.1", ",").replace("0.6,0.5", ","),
             {},
             ["There are no labelled images, so nothing here says how good"],
