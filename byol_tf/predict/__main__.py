@@ -24,7 +24,7 @@ from byol_tf.devices import prepare_environment
 from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.embed.store import Store, default_folder
 from byol_tf.errors import ProtocolError
-from byol_tf.logs import counted
+from byol_tf.logs import counted, wrapped
 from byol_tf.predict.classifier_files import classifier_files
 from pipelines.sources import FlatImageFolder
 
@@ -108,8 +108,9 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         print(f"  {count:>7,}  {name}")
     for line in predicted.skipped_lines():
         print(f"  {line}")
-    print(f"  {table}   class, probability and second class of each photo")
-    print(f"  {sheet}   a row for each class, the least certain first\n")
+    print(wrapped(f"{table}   class, probability and second class of each photo", indent=4))
+    print(wrapped(f"{sheet}   a row for each class, the least certain first", indent=4))
+    print()
     return {
         "out": str(out),
         "photos": len(predicted.photos),
