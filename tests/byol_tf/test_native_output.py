@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.handlers import reset_handlers
 from tests.helpers.waiting import HANG, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +108,7 @@ def test_ctrl_c_on_the_process_group_shows_nothing_more(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=reset_handlers,
     )
     _, error = process.communicate(timeout=HANG)
     assert (process.returncode, error) == (130, "to the user\nat once\n\nstopped by SIGINT\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.handlers import reset_handlers
 from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,7 @@ def start(code: str, *words: object) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=reset_handlers,
     )
 
 

@@ -36,7 +36,8 @@ TINY = (
 
 
 def test_engine_that_cannot_be_imported_is_refused(monkeypatch):
-    monkeypatch.setitem(sys.modules, "keras_cv", None)
+    for name in {"keras_cv", *(each for each in sys.modules if each.startswith("keras_cv."))}:
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "pipelines.views.keras_cv", raising=False)
     keys = ["data.source=digits", "views.engine="]
     check_view_engine(load_config("demo", [keys[0], keys[1] + "keras"]))

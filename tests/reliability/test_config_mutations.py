@@ -308,7 +308,14 @@ def test_limit_on_mistakes_bounds_the_time(tmp_path, monkeypatch):
 
 
 SCHEMA = json.loads((ROOT / "configs" / "schema.json").read_text())
-FREE = {"data.root", "data.archive", "encoder.weights", "run.root", "devices.tpu"}
+FREE = {
+    "data.root",
+    "data.archive",
+    "encoder.weights",
+    "objective.teacher",
+    "run.root",
+    "devices.tpu",
+}
 """Keys that may name any file, folder or machine, such as the folder of a user's photos."""
 
 
@@ -328,8 +335,8 @@ def free_texts(schema: dict, at: str = "") -> set[str]:
     return keys
 
 
-def test_only_five_keys_name_files_and_none_is_executed(tmp_path, monkeypatch):
-    """The run's name can't leave `run.root`; `$schema` and `about` aren't read; five are free."""
+def test_only_six_keys_name_files_and_none_is_executed(tmp_path, monkeypatch):
+    """The run's name can't leave `run.root`; `$schema` and `about` aren't read; six are free."""
     assert {key for key in free_texts(SCHEMA) if not key.startswith("about.")} == FREE | {"$schema"}
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "c.json"
