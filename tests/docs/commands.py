@@ -155,6 +155,11 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
         "needs its package: run by tests/byol_tf/train/test_trackers.py",
         _nothing,
     ),
+    (
+        r"(python -m byol_tf\.|byol )train --config \S*adapt\S* .*",
+        "downloads weights of Keras: run by tests/byol_tf/train/test_adapt.py",
+        _nothing,
+    ),
     (r"docker (build|run) .*", "needs Docker: tests/test_docker.py reads the file", _docker),
     (
         r"python (examples|docs)/\w+\.py.*",
