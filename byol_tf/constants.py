@@ -30,6 +30,6 @@ CONVNET_STEM_CHANNELS = 32
 RESNET_STEM_CHANNELS = 64
 """Channels of a ResNet's first layer, at width 1 (He et al. 2015, table 1)."""
 APPLICATIONS = "keras.applications/"
-"""What the names of Keras' own encoders begin with in `encoder.name`."""
+"""Prefix of the networks of `keras.applications` in `encoder.name`."""
 IMAGENET = "imagenet"
 """Value of `encoder.weights`: those that Keras downloads for an encoder of `APPLICATIONS`."""

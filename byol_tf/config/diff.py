@@ -23,8 +23,8 @@ _SAME_STEPS = {
 """Keys that are listed where runs are compared and with which a run is resumed all the same, each
 with the reason."""
 LOCATIONS = ("data.root", "data.archive", "objective.teacher")
-"""Where images and teacher are. With the same ones a run is resumed; its checkpoint has their
-fingerprints."""
+"""Paths of images and teacher. They may change before a run is resumed: its checkpoint has the
+fingerprints of what they lead to."""
 
 
 def flat(tree: dict[str, Any]) -> dict[str, str]:

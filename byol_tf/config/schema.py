@@ -140,7 +140,7 @@ class Views(Section):
     """`byol`: the BYOL paper's two policies; `stl10`: the STL-10 paper's, `simclr` and `simsiam`:
     theirs, the same for both; `none`: no augmentation."""
     engine: Literal["keras", "keras_cv", "fused"] = "keras"
-    """What makes the views, all from the same random parameters. `keras`: layers of Keras, in
+    """Implementation of the views; all use the same random parameters. `keras`: layers of Keras, in
     tf.data; `keras_cv`: the same operations by layers of KerasCV, which needs Keras 3.15 or
     earlier; `fused`: matrix products inside the training step, on the accelerator, from uint8
     images, or from uint8 crops made in tf.data if the images have several sizes."""

@@ -64,7 +64,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClassifierFacts:
-    """What the card says about a classifier.
+    """Facts of a classifier for its model card.
 
     Attributes:
         name: heading of the card.

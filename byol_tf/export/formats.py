@@ -30,7 +30,7 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is exported, as its files and the code that uses them name it.
+    """Names of an exported model in its files and in the code that uses them.
 
     Attributes:
         name: stem of the files, and of the model in code.

@@ -27,7 +27,7 @@ COLOURS = ("#1f5fbf", "#d9662b", "#2a9d5c", "#8d4fb3", "#c2a11c", "#17a2b8", "#b
 """Colours of settings, chosen to differ for colour-blind readers too, as far as eight can."""
 _STYLES = ("-", "--", ":", "-.")
 WIDTH = 8.9
-"""Of a figure in inches: at the report's width its letters are as large as the page's."""
+"""Width of a figure in inches, at which its letters are as large as those of the report."""
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
