@@ -23,7 +23,7 @@ from byol_tf.command_line import (
 )
 from byol_tf.devices import prepare_environment
 from byol_tf.embed.labels import match_labels, read_labels
-from byol_tf.embed.photos import EmbeddedPhotos
+from byol_tf.embed.photos import EmbeddedPhotos, add_photo_arguments
 from byol_tf.embed.store import Store, default_folder
 from byol_tf.errors import EmbedError
 from byol_tf.export.classifier_folder import check_classifier_folder
@@ -65,13 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="a run folder, the folder of a SavedModel, or a .keras file",
     )
-    parser.add_argument(
-        "--images",
-        metavar="DIR",
-        type=os.path.expanduser,
-        required=True,
-        help="the folder of photos, flat or nested",
-    )
+    add_photo_arguments(parser, "embeddings", "encoder")
     parser.add_argument(
         "--nearest",
         metavar="PHOTO",
@@ -92,12 +86,6 @@ def _parser() -> argparse.ArgumentParser:
         type=os.path.expanduser,
         help="with --few: folder for the classifier that predicts these labels, in each format "
         "whose packages are installed",
-    )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=os.path.expanduser,
-        help="the output folder (default: embeddings/<folder>-<digest of encoder and folder>)",
     )
     add_json_option(parser)
     return parser

@@ -1,7 +1,9 @@
 """Photos of all sizes through an encoder, in batches of one size and in bounded memory."""
 
+import argparse
 import functools
 import logging
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -64,6 +66,29 @@ class BatchEmbedder:
         embeddings = self.model.predict_on_batch(np.stack(photos))
         for key, embedding in zip(keys, embeddings, strict=True):
             self.on_embedded(key, np.asarray(embedding, np.float32))
+
+
+def add_photo_arguments(parser: argparse.ArgumentParser, outputs: str, model: str) -> None:
+    """Adds `--images` and `--out` to the parser of a command that runs a model on a folder.
+
+    Args:
+        parser: of the command.
+        outputs: the folder below which `default_folder` has the command's outputs.
+        model: of whose files the name of the output folder has a digest.
+    """
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        type=os.path.expanduser,
+        required=True,
+        help="the folder of photos, flat or nested",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=os.path.expanduser,
+        help=f"the output folder (default: {outputs}/<folder>-<digest of {model} and folder>)",
+    )
 
 
 class EmbeddedPhotos:

@@ -21,7 +21,7 @@ from byol_tf.command_line import (
     program,
 )
 from byol_tf.devices import prepare_environment
-from byol_tf.embed.photos import EmbeddedPhotos
+from byol_tf.embed.photos import EmbeddedPhotos, add_photo_arguments
 from byol_tf.embed.store import Store, default_folder
 from byol_tf.errors import ProtocolError
 from byol_tf.logs import counted, wrapped
@@ -57,19 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="a folder that evaluate finetune --export or embed --few --export has made",
     )
-    parser.add_argument(
-        "--images",
-        metavar="DIR",
-        type=os.path.expanduser,
-        required=True,
-        help="the folder of photos, flat or nested",
-    )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=os.path.expanduser,
-        help="the output folder (default: predictions/<folder>-<digest of classifier and folder>)",
-    )
+    add_photo_arguments(parser, "predictions", "classifier")
     add_json_option(parser)
     return parser
 
