@@ -5,18 +5,22 @@ from keras import layers
 
 from byol_tf.constants import CONVNET_STEM_CHANNELS
 from byol_tf.models.networks.blocks import check_normalization, conv, normalize
-from byol_tf.models.networks.resnet import BLOCKS, resnet
+from byol_tf.models.networks.resnet import BLOCKS, PATCH_STEM, resnet
 
 _CHANNELS_AND_STRIDES = ((CONVNET_STEM_CHANNELS, 2), (64, 2), (128, 2), (128, 1))
 
 
-def convnet(image_size: int, width: float = 1.0, normalization: str = "batch") -> keras.Model:
+def convnet(
+    image_size: int, width: float = 1.0, normalization: str = "batch", stem: str = "3x3"
+) -> keras.Model:
     """Builds four 3x3 convolutions, each with normalisation and ReLU, then average pooling.
 
     Args:
         image_size: side of the square input in pixels.
         width: multiplies all channels.
         normalization: one of `NORMALIZATIONS`.
+        stem: `4x4` for a first convolution of 4x4 with stride 4, as `resnet.resnet` has it;
+            otherwise it is 3x3 with stride 2.
 
     Returns:
         A functional model from normalised float images `[N, image_size, image_size, 3]` to
@@ -28,7 +32,10 @@ def convnet(image_size: int, width: float = 1.0, normalization: str = "batch") -
     check_normalization(normalization)
     inputs = x = keras.Input((image_size, image_size, 3), name="images")
     for index, (channels, stride) in enumerate(_CHANNELS_AND_STRIDES, start=1):
-        x = conv(x, round(channels * width), 3, stride, f"conv{index}", normalization)
+        kernel = 3
+        if index == 1 and stem == PATCH_STEM:
+            kernel = stride = 4
+        x = conv(x, round(channels * width), kernel, stride, f"conv{index}", normalization)
         x = layers.ReLU(name=f"relu{index}")(normalize(x, f"{{}}{index}", normalization))
     outputs = layers.GlobalAveragePooling2D(name="representation")(x)
     return keras.Model(inputs, outputs, name="convnet")
@@ -54,7 +61,7 @@ def build_encoder(
         name: `convnet`, or a key of `resnet.BLOCKS`.
         image_size: side of the square input in pixels.
         width: multiplies all channels.
-        stem: first layers of a ResNet, see `resnet.resnet`; `convnet` ignores it.
+        stem: first layers, see `resnet.resnet`; `convnet` has `4x4` or its own.
         normalization: one of `NORMALIZATIONS`.
         padding: one of `PADDINGS`; `convnet` ignores it.
         zero_init_residual: see `resnet.resnet`; `convnet` ignores it.
@@ -68,7 +75,7 @@ def build_encoder(
             `group` don't divide.
     """
     if name == "convnet":
-        return convnet(image_size, width, normalization)
+        return convnet(image_size, width, normalization, stem)
     if name in BLOCKS:
         return resnet(name, image_size, width, stem, normalization, padding, zero_init_residual)
     raise ValueError(

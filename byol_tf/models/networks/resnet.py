@@ -33,6 +33,7 @@ TWO_LAYER_BLOCKS = ("resnet18", "resnet34")
 INNER_WIDTHS = {"wide_resnet50_2": 2}
 """Multiplies the channels of the 3x3 convolutions alone, as torchvision does (Zagoruyko and
 Komodakis, 2016, https://arxiv.org/abs/1605.07146)."""
+PATCH_STEM = "4x4"
 _BOTTLENECK_EXPANSION = 4
 """Output channels of a block of three convolutions, as a multiple of those inside it."""
 
@@ -74,10 +75,13 @@ def _bottleneck_block(
 def _stem(
     x: keras.KerasTensor, filters: int, stem: str, normalization: str, padding: str
 ) -> keras.KerasTensor:
-    kernel, stride = (7, 2) if stem == "7x7" else (3, 1)
-    x = conv(x, filters, kernel, stride, "stem_conv", normalization, padding)
+    if stem == PATCH_STEM:
+        x = conv(x, filters, 4, 4, "stem_conv", normalization)
+    else:
+        kernel, stride = (7, 2) if stem == "7x7" else (3, 1)
+        x = conv(x, filters, kernel, stride, "stem_conv", normalization, padding)
     x = layers.ReLU(name="stem_relu")(normalize(x, "stem_{}", normalization))
-    if stem == "3x3":
+    if stem in ("3x3", PATCH_STEM):
         return x
     x, keras_padding = pad(x, 3, 2, "stem_pool", padding)
     return layers.MaxPooling2D(3, strides=2, padding=keras_padding, name="stem_pool")(x)
@@ -98,7 +102,9 @@ def resnet(
         name: a key of `BLOCKS`.
         image_size: side of the square input in pixels.
         width: multiplies all channels; the papers' "(2x)" is 2.
-        stem: `7x7` (stride 2, then max-pooling), `3x3` (stride 1, no pooling) or `3x3+pool`.
+        stem: `7x7` (stride 2, then max-pooling), `3x3` (stride 1, no pooling), `3x3+pool`, or
+            `4x4` (stride 4, no pooling: patches without overlap, as in ConvNeXt, Liu et al., 2022,
+            https://arxiv.org/abs/2201.03545, section 2.3).
         normalization: one of `NORMALIZATIONS`.
         padding: one of `PADDINGS`.
         zero_init_residual: whether the scale of the last normalisation of each residual block

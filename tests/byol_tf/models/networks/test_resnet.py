@@ -132,17 +132,25 @@ def test_unknown_padding_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("stem", "after_stem", "last"),
-    [("7x7", 16, 2), ("3x3", 64, 8), ("3x3+pool", 32, 4)],
-    ids=["7x7", "3x3", "3x3 and pooling"],
+    ("stem", "kernel", "after_stem", "last"),
+    [("7x7", 7, 16, 2), ("3x3", 3, 64, 8), ("3x3+pool", 3, 32, 4), ("4x4", 4, 16, 2)],
+    ids=["7x7", "3x3", "3x3 and pooling", "patches"],
 )
-def test_stem_sets_the_resolution(stem, after_stem, last):
+def test_stem_sets_the_resolution(stem, kernel, after_stem, last):
     model = build_encoder("resnet18", 64, width=0.125, stem=stem)
     assert model.input_shape == (None, 64, 64, 3)
     assert model.output_shape == (None, 64)
     assert model.get_layer("group1_block1_add").output.shape[1:] == (after_stem, after_stem, 8)
     assert model.get_layer("group4_block2_relu").output.shape[1:] == (last, last, 64)
-    assert model.get_layer("stem_conv").kernel.shape[:2] == ((7, 7) if stem == "7x7" else (3, 3))
+    assert model.get_layer("stem_conv").kernel.shape[:2] == (kernel, kernel)
+
+
+@pytest.mark.parametrize(("stem", "stride"), [("7x7", 8), ("4x4", 16)], ids=["own", "patches"])
+def test_convnet_has_its_own_stem_or_patches(stem, stride):
+    model = build_encoder("convnet", 64, width=0.5, stem=stem)
+    assert model.output_shape == (None, 64)
+    assert model.layers[-2].output.shape[1:] == (64 // stride, 64 // stride, 64)
+    assert model.get_layer("conv1").kernel.shape[:2] == ((4, 4) if stem == "4x4" else (3, 3))
 
 
 def test_stride_is_on_the_3x3_convolution(small50):
