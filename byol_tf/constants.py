@@ -14,6 +14,7 @@ GROUPS = 16
 """Groups of group normalization (paper without batch statistics, section 3.3)."""
 ENCODERS = (
     "convnet",
+    "resnet8",
     "resnet18",
     "resnet34",
     "resnet50",

@@ -19,6 +19,7 @@ from byol_tf.models.networks.blocks import (
 )
 
 BLOCKS = {
+    "resnet8": (1, 1, 1),
     "resnet18": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
     "resnet50": (3, 4, 6, 3),
@@ -27,8 +28,9 @@ BLOCKS = {
     "resnet200": (3, 24, 36, 3),
     "wide_resnet50_2": (3, 4, 6, 3),
 }
-"""Number of residual blocks in each of the four groups."""
-TWO_LAYER_BLOCKS = ("resnet18", "resnet34")
+"""Number of residual blocks in each group. ResNet-8 is that of He et al. for small images, section
+4.2, with n = 1, but four times as wide and with projections as shortcuts."""
+TWO_LAYER_BLOCKS = ("resnet8", "resnet18", "resnet34")
 """Networks whose blocks have two 3x3 convolutions; the others have a 1x1, a 3x3 and a 1x1."""
 INNER_WIDTHS = {"wide_resnet50_2": 2}
 """Multiplies the channels of the 3x3 convolutions alone, as torchvision does (Zagoruyko and
@@ -113,8 +115,8 @@ def resnet(
 
     Returns:
         A functional model from normalised float images `[N, image_size, image_size, 3]` to
-        representations `[N, d]`, d = 512 x width for resnet18 and resnet34, 2048 x width for the
-        others.
+        representations `[N, d]`, d = 256 x width for resnet8, 512 x width for resnet18 and resnet34,
+        2048 x width for the others.
 
     Raises:
         ValueError: for another normalisation or padding, or channels that the groups of `group`
