@@ -9,7 +9,7 @@ import pytest
 from byol_tf.config.fields import allowed_values
 from byol_tf.constants import CONVNET_STEM_CHANNELS, RESNET_STEM_CHANNELS
 from byol_tf.models.networks import build_encoder
-from byol_tf.models.networks.resnet import BLOCKS
+from byol_tf.models.networks.resnet import BLOCKS, TWO_LAYER_BLOCKS
 from tests.reference import networks as reference
 
 
@@ -87,7 +87,7 @@ def test_block_counts_are_the_papers():
     assert BLOCKS["resnet152"] == (3, 8, 36, 3)
     assert BLOCKS["resnet200"] == (3, 24, 36, 3)
     assert {
-        name: 2 + sum(blocks) * (2 if name in ("resnet18", "resnet34") else 3)
+        name: 2 + sum(blocks) * (2 if name in TWO_LAYER_BLOCKS else 3)
         for name, blocks in BLOCKS.items()
     } == {
         name: int(name.removeprefix("wide_").removeprefix("resnet").removesuffix("_2"))
