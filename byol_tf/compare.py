@@ -250,7 +250,7 @@ def markdown_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str])
     with_supervised = any(run.supervised is not None for group in groups for run in group)
     headings = [heading for _, heading, *_ in _MEASURES]
     with_intervals = any(run.test_images for group in groups for run in group)
-    images_heading = ["test images"] if with_intervals else []
+    images_heading = [_images_name(groups)] if with_intervals else []
     head = ["run", *keys, "seeds", "epochs", *images_heading, "untrained", *headings]
     lines = [[*head, *(["supervised"] if with_supervised else [])]]
     for group in groups:
@@ -291,6 +291,11 @@ def markdown_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str])
     return "\n".join(rows) + "\n" + _interval_note(groups)
 
 
+def _images_name(groups: Sequence[Sequence[ComparedRun]]) -> str:
+    splits = {(run.settings or {}).get("probe.split") for group in groups for run in group}
+    return "held-out images" if splits == {'"held_out"'} else "test images"
+
+
 def _test_images(group: Sequence[ComparedRun]) -> int | None:
     """Returns on how many test images the runs of a group were evaluated, if it is one number."""
     counts = {run.test_images for run in group}
@@ -310,7 +315,7 @@ def _interval_note(groups: Sequence[Sequence[ComparedRun]]) -> str:
     if not measured or measured[0][1].interval is None:
         return ""
     (best, highest), *others = measured
-    note = "In brackets: 95% interval, from the test images.\n"
+    note = f"In brackets: 95% interval, from the {_images_name(groups)}.\n"
     close = [name for name, accuracy in others if difference(accuracy, highest).sign == 0]
     if close:
         note += f"Not to be told from {best} by the probe: {', '.join(close)}.\n"

@@ -399,6 +399,10 @@ class Probe(Section):
 
     every_epochs: Count = 1
     """Epochs between two probes; the untrained encoder and the last epoch are always probed."""
+    split: Literal["test", "held_out"] = "test"
+    """Labelled images that the probe is tested on. `test`: the test images; `held_out`: a fifth of
+    each class of the training images, sampled by the seed, on which the probe isn't fitted. Choose
+    settings by held-out images, so that the test images still tell how good the choice is."""
     train_images: Count | None = None
     """Number of labelled images to train the probe on, class-balanced, sampled by the seed.
     Default: all (at most 50,000)."""

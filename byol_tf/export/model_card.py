@@ -184,7 +184,7 @@ def _accuracy(facts: RunFacts, figures: list[tuple[str, Accuracy, Accuracy]]) ->
     if facts.chance is not None:
         lines.append(f"| always the most frequent class | | {facts.chance:.1%} |")
     if facts.test_images is not None:
-        images = counted(facts.test_images, "test image")
+        images = counted(facts.test_images, facts.probe_image)
         lines += [
             "",
             f"In brackets: 95% interval, from {images}. {' '.join(gain_sentences(facts))}",

@@ -17,6 +17,8 @@ from byol_tf.runs.folder import SKIPPED_COLUMNS, RunFolder, read_environment, re
 
 ACCURACIES = (("probe_accuracy", "linear probe"), ("knn_accuracy", "nearest neighbours"))
 """Columns of a history, and their names for people."""
+PROBE_IMAGE = {"test": "test image", "held_out": "held-out training image"}
+"""`probe.split` -> the name for people of an image that accuracies are measured on."""
 _COLLAPSE_MEASURES = ("projection_std", "projection_cosine", "effective_rank", "loss")
 
 
@@ -55,6 +57,11 @@ class RunFacts:
     def start(self) -> str:
         """Name of the network before its first step: `untrained`, or `at its start`."""
         return "untrained" if self.config.encoder.weights is None else "at its start"
+
+    @property
+    def probe_image(self) -> str:
+        """Name of an image that accuracies are measured on: `test image`, say."""
+        return PROBE_IMAGE[self.config.probe.split]
 
     def first_and_last(self, measure: str) -> tuple[float | None, float | None]:
         """Returns the first and the last value of a column of the history.
@@ -215,8 +222,8 @@ def _points(change: Difference) -> str:
 
 def _with_images(facts: RunFacts) -> str:
     if facts.test_images is None:
-        return "without the number of test images"
-    return f"with {counted(facts.test_images, 'test image')}"
+        return f"without the number of {facts.probe_image}s"
+    return f"with {counted(facts.test_images, facts.probe_image)}"
 
 
 def _collapse(facts: RunFacts) -> list[str]:

@@ -392,13 +392,12 @@ class Experiment:
         measures: list[Collapse | Probe] = [
             Collapse(self.inference, self.model.projector, sample),
         ]
-        if source.train is not None and source.test is not None:
-            train, test = probe_images(config, source)
+        images = probe_images(config, source)
+        if images is not None:
             measures.append(
                 Probe(
                     self.inference,
-                    train,
-                    test,
+                    *images,
                     config.training.epochs,
                     config.probe.every_epochs,
                     config.probe.neighbours,

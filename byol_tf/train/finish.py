@@ -41,12 +41,12 @@ def supervised_accuracy(config: Config, inference: keras.Model, source: Source) 
     Returns:
         A fraction, or None where there are no labels or the config doesn't ask for it.
     """
-    if not config.probe.supervised or source.train is None or source.test is None:
+    images = probe_images(config, source) if config.probe.supervised else None
+    if images is None:
         return None
     # TensorFlow would warn that each training is traced again, as it has to be.
     tf.get_logger().setLevel("ERROR")
     recipe = TuneRecipe(from_scratch=True, rates=SUPERVISED_RATES, widen=True, seeds=1)
-    images = probe_images(config, source)
     with activity("training the same network from scratch on the probe's labels", logger):
         return tune_protocol(inference, *images, recipe, config.seed)["top1"]
 
@@ -74,8 +74,8 @@ def run_result(
         supervised: see `supervised_accuracy`.
     """
     untrained, last = rows[0], rows[-1]
-    labelled = source.train is not None and source.test is not None
-    test = probe_images(config, source)[1] if labelled else None
+    images = probe_images(config, source)
+    test = None if images is None else images[1]
     accuracies = {
         "probe_accuracy": last.get("probe_accuracy"),
         "untrained_probe_accuracy": untrained.get("probe_accuracy"),
@@ -102,6 +102,7 @@ def run_result(
             for name, value in accuracies.items()
             if test is not None and value is not None
         },
+        "probe_split": config.probe.split,
         "test_images": None if test is None else len(test),
         "chance": None if test is None else chance(np.asarray(test.labels)),
         "projection_std": last["projection_std"],

@@ -111,11 +111,11 @@ def plan_lines(
         folder: the run folder.
     """
     counts, training = source.counts, config.training
-    has_probe = bool(counts["train"] and counts["test"])
+    has_probe = bool(counts["train"] and (counts["test"] or config.probe.split == "held_out"))
     lines = [
         ("recipe", _recipe_text(config)),
         ("images", _images_text(config, source)),
-        ("labels", _labels_text(source)),
+        ("labels", _labels_text(config, source)),
         *_class_lines(source),
         *(("", note) for note in source.notes),
         (
@@ -207,12 +207,13 @@ def _images_text(config: Config, source: SourceInfo) -> str:
     )
 
 
-def _labels_text(source: SourceInfo) -> str:
+def _labels_text(config: Config, source: SourceInfo) -> str:
     counts = source.counts
     if not counts["train"]:
         return "none, so no probe"
     classes = f"{source.classes} class{'' if source.classes == 1 else 'es'}"
-    return f"{counts['train']:,} train, {counts['test']:,} test, {classes}"
+    held_out = "; probe on a held-out fifth of train" if config.probe.split == "held_out" else ""
+    return f"{counts['train']:,} train, {counts['test']:,} test, {classes}{held_out}"
 
 
 def _class_lines(source: SourceInfo) -> list[tuple[str, str]]:
