@@ -61,6 +61,7 @@ class ComparedRun:
         rows: the rows of its history, the untrained network's first.
         supervised: accuracy of the same network trained from scratch, if it was measured.
         test_images: number of images that accuracies are measured on, if the run is finished.
+        exported_epoch: of the exported encoder; None while the run isn't finished.
     """
 
     name: str
@@ -69,6 +70,7 @@ class ComparedRun:
     rows: list[dict[str, float]]
     supervised: float | None
     test_images: int | None
+    exported_epoch: int | None = None
 
     @property
     def seed(self) -> str:
@@ -76,8 +78,10 @@ class ComparedRun:
         return (self.settings or {}).get("seed", "")
 
     def last(self, measure: str) -> float | None:
-        """Returns the last value of a column after the first step, or None if there is none."""
-        return next((row[measure] for row in reversed(self.rows[1:]) if measure in row), None)
+        """Returns the last value of a column up to the exported epoch, or None without any."""
+        last = self.rows[-1]["epoch"] if self.exported_epoch is None else self.exported_epoch
+        rows = [row for row in self.rows[1:] if row["epoch"] <= last]
+        return next((row[measure] for row in reversed(rows) if measure in row), None)
 
 
 @ends_with_exit_code
@@ -199,6 +203,7 @@ def _read_run(name: str, path: Path) -> ComparedRun:
         rows=rows,
         supervised=result.get("supervised_accuracy"),
         test_images=result.get("test_images"),
+        exported_epoch=result.get("exported_epoch"),
     )
 
 

@@ -170,6 +170,7 @@ def _environment(facts: RunFacts) -> str:
     environment, result, last = facts.environment, facts.result or {}, facts.rows[-1]
     rows = [
         ("epochs", f"{last['epoch']:.0f} of {facts.config.training.epochs}"),
+        ("exported epoch", str(facts.exported_epoch)),
         (
             "images to learn from",
             f"{result['pretrain_images']:,}" if "pretrain_images" in result else "",

@@ -45,6 +45,8 @@ def run_name(config: Config) -> str:
     changed = config.model_dump(
         mode="json", by_alias=True, exclude_defaults=True, exclude={"about", "schema_", "run"}
     )
+    if config.run.export != "last":
+        changed["run"] = {"export": config.run.export}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
     return f"{config.name}-{digest[:10]}"
 
