@@ -21,7 +21,7 @@ Rows = Sequence[dict[str, float]]
 
 
 def check_metric(config: Config, labelled: bool) -> None:
-    """Checks that a run measures the metric by which it compares epochs, if it does that.
+    """Checks that the metric by which epochs or runs are compared can be measured.
 
     Args:
         config: of the run.
@@ -31,7 +31,7 @@ def check_metric(config: Config, labelled: bool) -> None:
         ConfigError: if it needs labels and there are none.
     """
     metric = config.monitor.metric
-    if labelled or metric == "effective_rank" or not compares_epochs(config):
+    if labelled or metric == "effective_rank":
         return
     raise ConfigError(
         [

@@ -31,7 +31,7 @@ from byol_tf.models.ema import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.models.from_config import GivenEncoder, build_model, compile_model
 from byol_tf.models.inference import inference_model
 from byol_tf.native_output import move_native_log
-from byol_tf.runs.best_epoch import check_metric, scores
+from byol_tf.runs.best_epoch import check_metric, compares_epochs, scores
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints, read_newest
 from byol_tf.runs.data import check_view_engine, probe_images, sample_pretrain_images, train_batches
@@ -203,7 +203,8 @@ class Experiment:
             compile_model(self.model, config, self.schedule)
         if self._teacher is not None:
             check_teacher(self._teacher, config, self.source, self.workers)
-        check_metric(config, self.source.train is not None)
+        if compares_epochs(config):
+            check_metric(config, self.source.train is not None)
         if (
             self.workers.chief
             and config.encoder.weights is not None

@@ -72,5 +72,4 @@ def test_accuracy_of_unlabelled_images_is_no_metric():
     with pytest.raises(ConfigError, match=r'monitor.metric: expected "effective_rank", as data'):
         check_metric(load_config("demo", overrides), labelled=False)
     check_metric(load_config("demo", overrides), labelled=True)
-    check_metric(load_config("demo"), labelled=False)
     check_metric(load_config("demo", [*overrides, "monitor.metric=effective_rank"]), False)
