@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shlex
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,7 +57,12 @@ def main(arguments: list[str]) -> int:
         return 0
     name, file, study = load_study(options.study)
     if options.search is not None:
-        return _search(name, file, study, options, arguments)
+        try:
+            return _search(name, file, study, options, arguments)
+        except OSError as error:  # a full disk, say
+            reason = f"{error.filename}: {error.strerror or error}"
+            print(f"stopped: {reason}. The same command resumes the search", file=sys.stderr)
+            return SAVES_FAILED
     planned = plan_study(file, study, options.scale, options.seeds, options.only, options.overrides)
     root = Path(options.root)
     out = Path(options.out) if options.out else root / f"{name}-{options.scale}"
@@ -296,7 +302,7 @@ def _write_search(
     results = search.results()
     write_search_report(out, study, plan, results, command)
     if any(each.value is not None for each in results):
-        parallel_figure(out / "parallel.png", study.title, plan.search.space, results)
+        parallel_figure(out / "parallel.png", study.title, plan, results)
     names = ("table.md", "table.csv", "table.tex", "parallel.png", "best.json")
     files = [out / name for name in names]
     return (

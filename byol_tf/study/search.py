@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 _NAME = "search"
 """Of the only study in a journal."""
 _REDUCTION_FACTOR = 3
-"""A third of the trials goes on at each rung; 3 or 4 is usual (Li et al. 2018, "Hyperband")."""
+"""A third of the trials continues at each rung; 3 or 4 is usual (Li et al. 2018, "Hyperband")."""
 _ORPHAN_SECONDS = 60.0
+"""The run of a killed search needs some seconds to notice that, to save and to end."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,11 @@ class SearchPlan:
     overrides: tuple[str, ...]
     search: Search
     config: Config
+
+    @property
+    def by_accuracy(self) -> bool:
+        """Whether the trials' value is an accuracy, as a fraction."""
+        return self.config.monitor.metric.endswith("_accuracy")
 
     def trial(
         self, settings: dict[str, Any], split: Literal["test", "held_out"] = "held_out"

@@ -13,14 +13,14 @@ from matplotlib.lines import Line2D
 
 from byol_tf.runs.plots import ONLINE, QUIET, SECOND, STYLE, WIDTH, legend_below, save_figure
 from byol_tf.study.schema import Domain, Range
-from byol_tf.study.search import TrialResult
+from byol_tf.study.search import SearchPlan, TrialResult
 
 
 @matplotlib.rc_context(STYLE)
 def parallel_figure(
     path: Path,
     title: str,
-    space: dict[str, Domain],
+    plan: SearchPlan,
     trials: Sequence[TrialResult],
 ) -> None:
     """Draws trials of a search as lines over one axis a setting, and the value as the last axis.
@@ -31,12 +31,12 @@ def parallel_figure(
     Args:
         path: the PNG to write.
         title: above the figure.
-        space: dotted key -> the range or the values that it was sampled from.
+        plan: of the search.
         trials: best first; those that are complete or pruned have a value.
     """
     shown = [(trial, trial.value) for trial in trials if trial.value is not None]
     values = [value for _, value in shown]
-    factor = 100.0 if max(values) <= 1.0 else 1.0
+    space, factor = plan.search.space, 100.0 if plan.by_accuracy else 1.0
     low, high = min(values), max(values)
     figure, axis = plt.subplots(figsize=(WIDTH, 4.2))
     for position, domain in enumerate(space.values()):
@@ -59,7 +59,7 @@ def parallel_figure(
         )
     axis.set_xticks(
         range(len(space) + 1),
-        [*(key.replace(".", ".\n") for key in space), "value (%)" if factor > 1 else "value"],
+        [*(key.replace(".", ".\n") for key in space), "value (%)" if plan.by_accuracy else "value"],
         parse_math=False,
     )
     axis.tick_params(axis="x", length=0)

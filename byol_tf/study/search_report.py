@@ -23,9 +23,11 @@ def search_text(plan: SearchPlan, results: Sequence[TrialResult]) -> str:
         results: of its trials, best first.
     """
     metric = plan.config.monitor.metric
-    sentences = [f"Value: {METRICS[metric]} on held-out training images, 95% interval."]
+    sentences = [f"Value: {METRICS[metric]}."]
+    if plan.by_accuracy:
+        sentences = [f"Value: {METRICS[metric]} on held-out training images, 95% interval."]
     complete = [each for each in results if each.state == "complete"]
-    if len(complete) > 1 and _is_accuracy(plan) and complete[0].images is not None:
+    if len(complete) > 1 and plan.by_accuracy and complete[0].images is not None:
         best, *others = (Accuracy(each.value or 0.0, each.images) for each in complete)
         close = sum(difference(other, best).sign == 0 for other in others)
         sentences.append(
@@ -79,16 +81,12 @@ def write_search_report(
         write_atomically(out / "best.json", resolved_json(best.model_copy(update={"about": None})))
 
 
-def _is_accuracy(plan: SearchPlan) -> bool:
-    return plan.config.monitor.metric.endswith("accuracy")
-
-
 def _cells(plan: SearchPlan, results: Sequence[TrialResult]) -> list[list[str]]:
     """Returns the texts of the table, its headings first."""
     table = [["trial", *plan.search.space, "epochs", "value", "state", "run"]]
     for each in results:
         value = "" if each.value is None else f"{each.value:.1f}"
-        if each.value is not None and _is_accuracy(plan):
+        if each.value is not None and plan.by_accuracy:
             value = str(Accuracy(each.value, each.images))
         settings = [json.dumps(each.settings.get(key)) for key in plan.search.space]
         table.append([str(each.number), *settings, str(each.epochs), value, each.state, each.run])
