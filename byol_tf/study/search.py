@@ -95,7 +95,7 @@ def plan_search(file: Path, study: Study, scale: ScaleName, overrides: Sequence[
     if study.search is None:
         raise ConfigError([f"{file.name}: search: missing; expected what --search varies"])
     base, changes = base_config(file, study, scale)
-    changes |= study.search.changes
+    changes = changes | study.search.changes
     texts = tuple(f"{key}={json.dumps(value)}" for key, value in changes.items())
     config = load_config(base, [*texts, *overrides, "probe.split=held_out"])
     plan = SearchPlan(base, texts, tuple(overrides), study.search, config)
@@ -304,23 +304,25 @@ def _open_study(
         pruner=pruners[plan.search.pruner],
         load_if_exists=True,
     )
+    config = json.loads(resolved_json(plan.config))
+    search = json.loads(plan.search.model_dump_json(by_alias=True))
     current = {
-        "config": json.loads(resolved_json(plan.config)),
-        "search": json.loads(plan.search.model_dump_json(by_alias=True)),
+        "config": config,
+        "rest": [search, config["monitor"], config["run"]["export"]],  # no run differs by those
     }
     saved = study.user_attrs.get("plan")
     if saved is None:
         study.set_user_attr("plan", current)
-    elif differing := differences(saved["config"], current["config"]):
+    elif differing := differences(saved["config"], config):
         raise RunFolderError(
             f"{journal.parent}: this search was started with another config:\n"
             + "\n".join(listed(differing))
             + "\nResume it with the config it has, or name another folder with --out"
         )
-    elif saved["search"] != current["search"]:
+    elif saved["rest"] != current["rest"]:
         raise RunFolderError(
-            f"{journal.parent}: this search was started with another section search of the study. "
-            "Restore that one, or name another folder with --out"
+            f"{journal.parent}: this search was started with another section search of the study, "
+            "monitor or run.export. Restore that, or name another folder with --out"
         )
     return study, storage
 

@@ -188,6 +188,8 @@ def test_search_of_another_config_is_not_resumed(study, calls, capsys):
     assert searched(study, 1) == 0
     assert searched(study, 2, "--set", "seed=3") == 2
     assert "seed: 0 there, 3 now" in capsys.readouterr().err
+    assert searched(study, 2, "--set", "monitor.metric=knn_accuracy") == 2
+    assert "another section search of the study, monitor or run.export" in capsys.readouterr().err
     with_search(study.parent, {"space": {"tau.base": [0.9]}})
     assert searched(study, 2) == 2
     assert "was started with another section search of the study" in capsys.readouterr().err
