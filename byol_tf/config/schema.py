@@ -426,7 +426,7 @@ class Monitor(Section):
     metric: Literal["probe_accuracy", "knn_accuracy", "effective_rank"] = "probe_accuracy"
     """Column of `history.csv` by which epochs are compared, for `early_stopping`, `run.export` and
     the best checkpoint, which is kept; higher is better. Accuracies need `probe.split` "held_out"
-    to decide anything; `effective_rank` needs no labels."""
+    to decide anything; `effective_rank` needs no labels, and is a weaker guide (docs/curves.md)."""
     early_stopping: Count | None = None
     """Number of measurements of `metric` in a row without an improvement after which the run ends:
     Keras' `patience`, counted in probes. null: the run goes to its last epoch."""
