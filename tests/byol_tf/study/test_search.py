@@ -127,12 +127,15 @@ def test_killed_search_resumes_its_trial_and_samples_the_same(study, calls, tmp_
 
 
 def test_time_limit_stops_a_trial_which_the_next_call_resumes(study, calls, monkeypatch, capsys):
-    monkeypatch.setenv("STAND_IN_SECONDS", "1.5")
-    assert searched(study, 1, "--minutes", "0.05") == 0
+    runs = study.parent / "studies" / "runs"
+    with monkeypatch.context() as patch:  # the time is over after the first epoch
+        patch.setenv("STAND_IN_SECONDS", "0.5")
+        after_an_epoch = property(lambda search: any(runs.glob("*/history.csv")))
+        patch.setattr("byol_tf.study.search.SearchRunner.out_of_time", after_an_epoch)
+        assert searched(study, 1, "--minutes", "60") == 0
     assert trials(study)[0]["state"] == "running"
     assert "the time is over; the same command resumes the search" in capsys.readouterr().out
-    monkeypatch.setenv("STAND_IN_SECONDS", "0")
-    assert searched(study, 1) == 0
+    assert searched(study, 1, "--minutes", "60") == 0
     assert [(row["trial"], row["state"]) for row in trials(study)] == [("0", "complete")]
     assert calls.read_text().splitlines() == ["train", "train"]
 
