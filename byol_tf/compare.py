@@ -61,6 +61,7 @@ class ComparedRun:
         rows: the rows of its history, the untrained network's first.
         supervised: accuracy of the same network trained from scratch, if it was measured.
         test_images: number of images that accuracies are measured on, if the run is finished.
+        exported_epoch: of the exported encoder; None while the run isn't finished.
     """
 
     name: str
@@ -69,6 +70,7 @@ class ComparedRun:
     rows: list[dict[str, float]]
     supervised: float | None
     test_images: int | None
+    exported_epoch: int | None = None
 
     @property
     def seed(self) -> str:
@@ -76,8 +78,10 @@ class ComparedRun:
         return (self.settings or {}).get("seed", "")
 
     def last(self, measure: str) -> float | None:
-        """Returns the last value of a column after the first step, or None if there is none."""
-        return next((row[measure] for row in reversed(self.rows[1:]) if measure in row), None)
+        """Returns the last value of a column up to the exported epoch, or None without any."""
+        last = self.rows[-1]["epoch"] if self.exported_epoch is None else self.exported_epoch
+        rows = [row for row in self.rows[1:] if row["epoch"] <= last]
+        return next((row[measure] for row in reversed(rows) if measure in row), None)
 
 
 @ends_with_exit_code
@@ -199,6 +203,7 @@ def _read_run(name: str, path: Path) -> ComparedRun:
         rows=rows,
         supervised=result.get("supervised_accuracy"),
         test_images=result.get("test_images"),
+        exported_epoch=result.get("exported_epoch"),
     )
 
 
@@ -250,7 +255,7 @@ def markdown_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str])
     with_supervised = any(run.supervised is not None for group in groups for run in group)
     headings = [heading for _, heading, *_ in _MEASURES]
     with_intervals = any(run.test_images for group in groups for run in group)
-    images_heading = ["test images"] if with_intervals else []
+    images_heading = [_images_name(groups)] if with_intervals else []
     head = ["run", *keys, "seeds", "epochs", *images_heading, "untrained", *headings]
     lines = [[*head, *(["supervised"] if with_supervised else [])]]
     for group in groups:
@@ -291,6 +296,11 @@ def markdown_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str])
     return "\n".join(rows) + "\n" + _interval_note(groups)
 
 
+def _images_name(groups: Sequence[Sequence[ComparedRun]]) -> str:
+    splits = {(run.settings or {}).get("probe.split") for group in groups for run in group}
+    return "held-out images" if splits == {'"held_out"'} else "test images"
+
+
 def _test_images(group: Sequence[ComparedRun]) -> int | None:
     """Returns on how many test images the runs of a group were evaluated, if it is one number."""
     counts = {run.test_images for run in group}
@@ -310,7 +320,7 @@ def _interval_note(groups: Sequence[Sequence[ComparedRun]]) -> str:
     if not measured or measured[0][1].interval is None:
         return ""
     (best, highest), *others = measured
-    note = "In brackets: 95% interval, from the test images.\n"
+    note = f"In brackets: 95% interval, from the {_images_name(groups)}.\n"
     close = [name for name, accuracy in others if difference(accuracy, highest).sign == 0]
     if close:
         note += f"Not to be told from {best} by the probe: {', '.join(close)}.\n"

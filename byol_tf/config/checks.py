@@ -473,6 +473,19 @@ def _check_precision(precision: str, strategy: str) -> str | None:
     )
 
 
+@_register("probe.split", "monitor.metric", "monitor.early_stopping", "run.export")
+def _check_held_out(split: str, metric: str, patience: int | None, export: str) -> str | None:
+    if split == "held_out" or metric == "effective_rank":
+        return None
+    if patience is None and export == "last":
+        return None
+    key = "monitor.early_stopping" if patience is not None else 'run.export "best"'
+    return (
+        f'expected "held_out", as {key} compares epochs by {metric}, and test labels must decide '
+        f'nothing (monitor.metric "effective_rank" needs no labels); received "{split}"'
+    )
+
+
 @_register("probe.neighbours", "probe.train_images")
 def _check_neighbours(neighbours: int, images: int | None) -> str | None:
     if images is None or neighbours <= images:

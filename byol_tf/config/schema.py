@@ -401,6 +401,10 @@ class Probe(Section):
 
     every_epochs: Count = 1
     """Epochs between two probes; the untrained encoder and the last epoch are always probed."""
+    split: Literal["test", "held_out"] = "test"
+    """Labelled images that the probe is tested on. `test`: the test images; `held_out`: a fifth of
+    each class of the training images, sampled by the seed, on which the probe isn't fitted. Choose
+    settings by held-out images, so that the test images still tell how good the choice is."""
     train_images: Count | None = None
     """Number of labelled images to train the probe on, class-balanced, sampled by the seed.
     Default: all (at most 50,000)."""
@@ -416,10 +420,21 @@ class Probe(Section):
 
 
 class Monitor(Section):
-    """Reactions to collapse and non-finite numbers, see docs/collapse.md.
+    """Reactions to collapse and non-finite numbers, see docs/collapse.md, and early stopping.
 
-    The exit codes are in docs/resuming.md.
+    That is in docs/curves.md, and the exit codes are in docs/resuming.md.
     """
+
+    metric: Literal["probe_accuracy", "knn_accuracy", "effective_rank"] = "probe_accuracy"
+    """Column of `history.csv` by which epochs are compared, for `early_stopping`, `run.export` and
+    the best checkpoint, which is kept; higher is better. Accuracies need `probe.split` "held_out"
+    to decide anything; `effective_rank` needs no labels, and is a weaker guide (docs/curves.md)."""
+    early_stopping: Count | None = None
+    """Number of measurements of `metric` in a row without an improvement after which the run ends:
+    Keras' `patience`, counted in probes. null: the run goes to its last epoch."""
+    min_delta: NotNegative = 0.0
+    """Increase of `metric` over its highest value so far that counts as an improvement if it is
+    exceeded; accuracies are fractions."""
 
     on_collapse: Literal["warn", "stop"] = "warn"
     """When all images get the same projection, or representations lie on a line: `warn` logs it
@@ -431,7 +446,7 @@ class Monitor(Section):
 
 
 class Run(Section):
-    """The run folder: checkpoints and report."""
+    """The run folder: checkpoints, exported encoder and report."""
 
     root: FilePath = "runs"
     """Folder in which run folders are created, each named <name>-<date>-<number>."""
@@ -441,8 +456,11 @@ class Run(Section):
     checkpoint_every_minutes: Positive | None = 15.0
     """Minutes between checkpoints, in addition to the one at each epoch's end. null: none."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 3
-    """Number of newest checkpoints to keep; the best by probe is kept too. At least two, in case
-    one is damaged."""
+    """Number of newest checkpoints to keep; the best by `monitor.metric` is kept too. At least two,
+    in case one is damaged."""
+    export: Literal["last", "best"] = "last"
+    """Epoch of the exported encoder, which the other commands use too: the last, or the best by
+    `monitor.metric`."""
     stall_timeout_minutes: Minutes = 5.0
     """Minutes that a disk may take to answer. If it takes longer, a multi-worker run exits; a
     single worker waits on, and a signal ends it without the checkpoint that is being written."""

@@ -34,12 +34,12 @@ from byol_tf.errors import (
     describe_path,
 )
 from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
-from byol_tf.evaluate.splits import require_labels
 from byol_tf.export.classifier_folder import check_classifier_folder
 from byol_tf.logs import ProgressLog, activity, counted, wrapped
 from byol_tf.runs.accuracy import Accuracy, chance
 from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.splits import require_labels
 from pipelines.sources import SourceError
 
 _RUN_KEYS = ("data.", "seed=")

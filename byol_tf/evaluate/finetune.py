@@ -27,11 +27,11 @@ from byol_tf.evaluate.crops import (
 )
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.metrics import TopAccuracies, top_1_and_5, top_k_accuracy
-from byol_tf.evaluate.splits import labelled_fraction, require_labels, stratified_folds
 from byol_tf.logs import counted
 from byol_tf.models.inference import split_inference_model
 from byol_tf.models.networks import initialize_from_data
 from byol_tf.models.optimizers import Adam
+from byol_tf.runs.splits import labelled_fraction, require_labels, stratified_folds
 from pipelines.sources import Images, subset
 
 FINETUNE_RATES = (1e-4, 3e-4, 1e-3)

@@ -18,7 +18,7 @@ import tensorflow as tf
 from byol_tf.evaluate.crops import centre_crop, crop_layer, even_batch_size, labelled_batches
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.metrics import top_1_and_5, top_k_accuracy
-from byol_tf.evaluate.splits import require_labels, stratified_folds
+from byol_tf.runs.splits import require_labels, stratified_folds
 from pipelines.sources import Images, subset
 
 RATES = (0.05, 0.1, 0.2, 0.3, 0.4, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)

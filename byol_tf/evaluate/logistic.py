@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from byol_tf.evaluate.metrics import mean_per_class_accuracy, top_1_and_5, top_k_accuracy
-from byol_tf.evaluate.splits import stratified_folds
+from byol_tf.runs.splits import stratified_folds
 
 STRENGTHS = tuple(float(f"{10.0**exponent:.2g}") for exponent in np.arange(-4.0, 1.5, 0.5))
 """Values of scikit-learn's C to try, half a power of ten apart; small is strong regularisation."""

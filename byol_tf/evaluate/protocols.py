@@ -17,7 +17,7 @@ import numpy as np
 
 from byol_tf.config.schema import Config
 from byol_tf.errors import ProtocolError
-from byol_tf.evaluate.splits import require_labels
+from byol_tf.runs.splits import require_labels
 from pipelines.sources import Images, Source
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from byol_tf.logs import counted
 from byol_tf.runs.accuracy import Accuracy
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RESULT_FIGURES
-from byol_tf.runs.summary import ACCURACIES, RunFacts, gain_sentences
+from byol_tf.runs.summary import ACCURACIES, RunFacts, export_sentences, gain_sentences
 
 
 def front_matter(
@@ -184,7 +184,7 @@ def _accuracy(facts: RunFacts, figures: list[tuple[str, Accuracy, Accuracy]]) ->
     if facts.chance is not None:
         lines.append(f"| always the most frequent class | | {facts.chance:.1%} |")
     if facts.test_images is not None:
-        images = counted(facts.test_images, "test image")
+        images = counted(facts.test_images, facts.probe_image)
         lines += [
             "",
             f"In brackets: 95% interval, from {images}. {' '.join(gain_sentences(facts))}",
@@ -204,10 +204,11 @@ def _training(facts: RunFacts) -> list[str]:
             f"* {result['steps']:,} steps in {result['seconds']:,.0f} s, "
             f"{result['images_per_second']:,.0f} images/s."
         )
-    last = facts.rows[-1] if facts.rows else {}
+    lines += [f"* {sentence}" for sentence in export_sentences(facts)]
+    last = facts.exported_rows[-1] if facts.rows else {}
     if {"loss", "projection_std", "effective_rank"} <= last.keys():
         lines.append(
-            f"* At the end: loss {last['loss']:.3f}, std of projections "
+            f"* At epoch {last['epoch']:g}: loss {last['loss']:.3f}, std of projections "
             f"{last['projection_std']:.2f} (1: spread out, 0: collapsed), effective rank of "
             f"representations {last['effective_rank']:.1f}."
         )

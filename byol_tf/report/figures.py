@@ -215,7 +215,7 @@ def _t_sne(features: np.ndarray, seed: int) -> np.ndarray:
 
 @matplotlib.rc_context(STYLE)
 def confusion_figure(path: Path, analysis: RepresentationAnalysis) -> None:
-    """Draws the confusion matrix of the linear probe on the test images.
+    """Draws the confusion matrix of the linear probe.
 
     Args:
         path: of the PNG.
@@ -250,8 +250,8 @@ def confusion_matrix(analysis: RepresentationAnalysis) -> np.ndarray:
         analysis: of a run with labels.
 
     Returns:
-        float64 `[classes, classes]`: of the test images of a class (row), the fraction that the
-        probe predicts each class (column) for. A row without test images is 0.
+        float64 `[classes, classes]`: of the images of a class (row), the fraction that the
+        probe predicts each class (column) for. A row without images is 0.
     """
     classes = np.arange(len(analysis.class_names))
     return sklearn.metrics.confusion_matrix(

@@ -126,7 +126,7 @@ def _accuracies(facts: RunFacts) -> str:
     system = str((facts.result or {}).get("system", "trained"))
     note = ""
     if facts.test_images is not None:
-        images = counted(facts.test_images, "test image")
+        images = counted(facts.test_images, facts.probe_image)
         note = f'<p class="quiet">In brackets: 95% interval, from {images}.</p>'
     return (
         "<h2>Accuracy on frozen features</h2>"
@@ -170,6 +170,7 @@ def _environment(facts: RunFacts) -> str:
     environment, result, last = facts.environment, facts.result or {}, facts.rows[-1]
     rows = [
         ("epochs", f"{last['epoch']:.0f} of {facts.config.training.epochs}"),
+        ("exported epoch", str(facts.exported_epoch)),
         (
             "images to learn from",
             f"{result['pretrain_images']:,}" if "pretrain_images" in result else "",

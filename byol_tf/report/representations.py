@@ -28,8 +28,8 @@ class RepresentationAnalysis:
     """Representations of a run's images, of the trained network and of the one before training.
 
     Attributes:
-        images: at most 1,000 of the probe's test images, class-balanced; without labels, a random
-            sample of the images to learn from.
+        images: at most 1,000 of the images that the probe is tested on, class-balanced; without
+            labels, a random sample of the images to learn from.
         labels: int64 `[n]`, of `images`; None without labels.
         class_names: names of the labels.
         trained: float32 `[n, d]`, representations of `images` by the trained network.
@@ -38,7 +38,7 @@ class RepresentationAnalysis:
         spectra: "trained" and, where available, "untrained" -> the singular values as fractions of
             their sum (see `evaluate.metrics.spectrum`), of the images that collapse is measured on.
         effective_ranks: the same keys -> the effective rank of the same representations.
-        test_labels: int64, labels of all the probe's test images; None without labels.
+        test_labels: int64, labels of all images that the probe is tested on; None without labels.
         predicted_labels: int64, the linear probe's predictions for them; None without labels.
     """
 
@@ -73,8 +73,9 @@ def analyze_representations(
     sample = sample_pretrain_images(config, source)
     sample_features = {name: embed(model, sample) for name, model in models.items()}
     test_labels = predicted_labels = None
-    if source.train is not None and source.test is not None:
-        train, test = probe_images(config, source)
+    labelled = probe_images(config, source)
+    if labelled is not None:
+        train, test = labelled
         train_labels, test_labels = np.asarray(train.labels), np.asarray(test.labels)
         features = embed(inference, test)
         predicted_labels = linear_predictions(embed(inference, train), train_labels, features)

@@ -58,31 +58,32 @@ def _draw_figures(
     if analysis is not None:
         neighbours_figure(figures / "neighbours.png", analysis, seed, start)
         drawn.add("neighbours")
-        if _too_few_for_map(analysis) == "":
+        if _too_few_for_map(facts, analysis) == "":
             map_figure(figures / "map.png", analysis, seed, start)
             drawn.add("map")
-        if _too_few_for_confusions(analysis) == "":
+        if _too_few_for_confusions(facts, analysis) == "":
             confusion_figure(figures / "confusion.png", analysis)
             drawn.add("confusion")
     return drawn
 
 
-def _too_few_for_map(analysis: RepresentationAnalysis) -> str:
+def _too_few_for_map(facts: RunFacts, analysis: RepresentationAnalysis) -> str:
     """Returns why there is no map, or "" if there is one."""
     if analysis.labels is None:
         return _NO_LABELS
     if len(analysis.labels) < _MAP_IMAGES:
-        return f"{counted(len(analysis.labels), 'test image')} show nothing there"
+        return f"{counted(len(analysis.labels), facts.probe_image)} show nothing there"
     return ""
 
 
-def _too_few_for_confusions(analysis: RepresentationAnalysis) -> str:
+def _too_few_for_confusions(facts: RunFacts, analysis: RepresentationAnalysis) -> str:
     """Returns why there are no confusions, or "" if there are."""
     if analysis.test_labels is None:
         return _NO_LABELS
     images, classes = len(analysis.test_labels), len(analysis.class_names)
     if images < _IMAGES_PER_CLASS * classes:
-        return f"{counted(images, 'test image')} of {classes} classes are too few to read one from"
+        counts = f"{counted(images, facts.probe_image)} of {classes} classes"
+        return f"{counts} are too few to read one from"
     return ""
 
 
@@ -100,7 +101,7 @@ def _pictures(
     """
     labelled = analysis is not None and analysis.labels is not None
     shown = 0 if analysis is None else len(analysis.images)
-    images = "test images" if labelled else "images that were learned from"
+    images = f"{facts.probe_image}s" if labelled else "images that were learned from"
     frames = " Blue frames: the same class; orange ones: another." if labelled else ""
 
     def picture(name: str, heading: str, text: str, reason: str, shown: bool = True) -> Picture:
@@ -112,7 +113,7 @@ def _pictures(
         picture(
             "curves",
             "Curves",
-            "Over epochs; the band is the 95% interval from the test images.",
+            f"Over epochs; the band is the 95% interval from the {facts.probe_image}s.",
             _NOT_DRAWN,
         ),
         picture(
@@ -133,9 +134,9 @@ def _pictures(
         picture(
             "map",
             "Map",
-            "Representations of test images in two dimensions (t-SNE): near is alike, and "
-            "distances across the map mean little.",
-            missing if analysis is None else _too_few_for_map(analysis),
+            f"Representations of {facts.probe_image}s in two dimensions (t-SNE): near is alike, "
+            "and distances across the map mean little.",
+            missing if analysis is None else _too_few_for_map(facts, analysis),
             "map" in drawn,
         ),
         picture(
@@ -148,7 +149,7 @@ def _pictures(
             "confusion",
             "Confusions of the probe",
             "Rows are classes, columns the probe's predictions.",
-            missing if analysis is None else _too_few_for_confusions(analysis),
+            missing if analysis is None else _too_few_for_confusions(facts, analysis),
             "confusion" in drawn,
         ),
     ]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from byol_tf.errors import RunFolderError, SavesFailed
+from byol_tf.runs.best_epoch import scores
 from byol_tf.runs.checkpoints import remove_old, verify, write_checkpoint
 from byol_tf.runs.idle_timer import IdleTimer
 
@@ -39,10 +40,11 @@ class CheckpointWriter:
     Args:
         folder: of all checkpoints. No other process writes there.
         keep: how many of the newest valid checkpoints are kept, at least two. The one with the
-            best probe accuracy is kept too.
+            highest `metric` is kept too.
         patience: seconds in which no byte is written, after which a save counts as hanging.
         check_owner: raises `RunFolderError` if another process has taken over the run. Then
             nothing is written, and `write`, `finish` and `check` raise that error.
+        metric: column of the run's history.
 
     Attributes:
         failures: consecutive failed saves, up to the last one. Call `wait` first.
@@ -58,8 +60,9 @@ class CheckpointWriter:
         keep: int,
         patience: float = PATIENCE,
         check_owner: Callable[[], object] = lambda: None,
+        metric: str = "probe_accuracy",
     ):
-        self.folder, self.keep = folder, keep
+        self.folder, self.keep, self.metric = folder, keep, metric
         self.patience, self.check_owner = patience, check_owner
         self.failures = 0
         self.newest: Path | None = None
@@ -97,8 +100,8 @@ class CheckpointWriter:
             epoch: completed epochs.
             step: completed steps of the next epoch.
             arrays: name -> variable; belong to the writer, so nothing may change them afterwards.
-            state: JSON types; likewise. `rows` are those of the run's history, with
-                `probe_accuracy` where an epoch was probed.
+            state: JSON types; likewise. `rows` are those of the run's history, with `metric`
+                where it was measured.
 
         Raises:
             RunFolderError: if another process has taken over the run.
@@ -183,11 +186,8 @@ class CheckpointWriter:
         recovered, self.failures, self._last_arguments = self.failed, 0, ()
         if recovered:
             logger.info("checkpoints are written again")
-        scores = {
-            row["epoch"]: row["probe_accuracy"] for row in state["rows"] if "probe_accuracy" in row
-        }
         with contextlib.suppress(OSError):  # they are removed after the next save
-            remove_old(self.folder, self.keep, self._verified, scores)
+            remove_old(self.folder, self.keep, self._verified, scores(state["rows"], self.metric))
 
     def _report_idle(self) -> None:
         idle = self._idle.look(self._progress) if self.busy else 0.0

@@ -120,21 +120,30 @@ def remove_old(
         scores: completed epochs -> accuracy. Of the checkpoints at the end of these epochs the
             one with the highest is kept.
     """
-    newest_first = list_checkpoints(folder)[::-1]
-    by_position = {position_of(path): path for path in newest_first}
-    best_epoch = max(
-        (epoch for epoch in scores if (epoch, 0) in by_position),
-        key=scores.__getitem__,
-        default=None,
-    )
+    best = next(iter(_best_first(folder, scores)), None)
     valid = 0
-    for path in newest_first:
-        if valid >= max(keep, LEAST_KEPT) and position_of(path) != (best_epoch, 0):
+    for path in reversed(list_checkpoints(folder)):
+        if valid >= max(keep, LEAST_KEPT) and path != best:
             with contextlib.suppress(OSError):  # it is removed the next time
                 # Renamed first, so that a partial deletion isn't read as a damaged checkpoint.
                 shutil.rmtree(path.rename(temporary_path(path)))
         else:
             valid += is_valid(path)
+
+
+def _best_first(folder: Path, scores: Mapping[int, float]) -> list[Path]:
+    """Returns the checkpoints at the end of epochs with a score, of equal scores the first first.
+
+    Args:
+        folder: of all checkpoints.
+        scores: completed epochs -> score; higher is better.
+    """
+    scored = [
+        path
+        for path in list_checkpoints(folder)
+        if (position := position_of(path))[0] in scores and position[1] == 0
+    ]
+    return sorted(scored, key=lambda path: -scores[position_of(path)[0]])
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -158,16 +167,19 @@ def verify(path: Path, on_progress: Callable[[], object] = lambda: None) -> None
     checkpoint_format.verify(path, *position_of(path), on_progress)
 
 
-def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, list[Damage]]:
-    """Reads the newest valid checkpoint; changes nothing.
+def read_newest(
+    folder: Path, scores: Mapping[int, float] | None = None
+) -> tuple[LoadedCheckpoint | None, list[Damage]]:
+    """Reads the newest valid checkpoint, or the best; changes nothing.
 
     Another process may write and remove checkpoints meanwhile.
 
     Args:
         folder: of all checkpoints.
+        scores: completed epochs -> score. With any, the one with the highest is read instead.
 
     Returns:
-        The checkpoint, or None where none is valid, and the damage of each newer one.
+        The checkpoint, or None where none is valid, and the damage of each newer or better one.
 
     Raises:
         RunFolderError: if another version of byol_tf wrote the newest.
@@ -175,7 +187,8 @@ def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, list[Damage]]:
     """
     while True:
         damaged: list[Damage] = []
-        for path in reversed(list_checkpoints(folder)):
+        newest_first = list_checkpoints(folder)[::-1]
+        for path in _best_first(folder, scores or {}) or newest_first:
             position = position_of(path)
             try:
                 arrays, state = checkpoint_format.read_files(path, *position)

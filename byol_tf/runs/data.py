@@ -6,6 +6,7 @@ import tensorflow as tf
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError
 from byol_tf.models.from_config import fused_views, view_policies, views_in_step
+from byol_tf.runs.splits import hold_out, require_labels
 from pipelines.batches import crop_batches, image_batches, view_batches
 from pipelines.sources import Images, Source, balanced_indices, subset
 from pipelines.views.host_colors import host_colors
@@ -16,32 +17,34 @@ its effective rank can show."""
 _PROBE_TRAIN_LIMIT, _PROBE_TEST_LIMIT = 50_000, 10_000
 
 
-def probe_images(config: Config, source: Source) -> tuple[Images, Images]:
+def probe_images(config: Config, source: Source) -> tuple[Images, Images] | None:
     """Draws the probe's labelled images, class-balanced, by the run's seed.
 
     Args:
-        config: of the run.
-        source: the run's images, with labelled ones.
+        config: of the run, whose `probe.split` says what the probe is evaluated on.
+        source: the run's images.
 
     Returns:
-        (images that the probe is fitted on, images that it is evaluated on).
+        (images that the probe is fitted on, images that it is evaluated on); None where there are
+        no labelled ones.
 
     Raises:
-        ValueError: if the source has no labelled images.
+        ProtocolError: if images are to be held out and no class has two.
     """
-    if source.train is None or source.test is None:
-        raise ValueError("source: expected labelled images; received none")
-    probe = config.probe
+    probe, train, test = config.probe, source.train, source.test
+    if train is not None and probe.split == "held_out":
+        train, test = hold_out(train, config.seed)
+    if train is None or test is None:
+        return None
     return (
-        _balanced(source.train, probe.train_images or _PROBE_TRAIN_LIMIT, config.seed),
-        _balanced(source.test, probe.test_images or _PROBE_TEST_LIMIT, config.seed),
+        _balanced(train, probe.train_images or _PROBE_TRAIN_LIMIT, config.seed),
+        _balanced(test, probe.test_images or _PROBE_TEST_LIMIT, config.seed),
     )
 
 
 def _balanced(images: Images, count: int, seed: int) -> Images:
-    if images.labels is None:
-        raise ValueError("images: expected labelled ones; received none")
-    return subset(images, balanced_indices(images.labels, min(count, len(images)), seed))
+    indices = balanced_indices(require_labels(images), min(count, len(images)), seed)
+    return subset(images, indices)
 
 
 def sample_pretrain_images(config: Config, source: Source, count: int = COLLAPSE_IMAGES) -> Images:

@@ -30,9 +30,10 @@ from byol_tf.models.safe_loading import (
     checked_saved_model,
     in_short,
 )
+from byol_tf.runs.best_epoch import scores
 from byol_tf.runs.checkpoints import read_newest
 from byol_tf.runs.files import check_fits_memory, newest_version, write_atomically
-from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.folder import RunFolder, read_history
 
 _ENCODER_PREFIX = "online/encoder/"  # of its variables in a checkpoint
 _HINT = (
@@ -47,6 +48,8 @@ def load_run_encoder(
     config: Config, folder: RunFolder, encoder: keras.Model | None = None
 ) -> keras.Model:
     """Loads the encoder of a run's newest valid checkpoint, in float32; opens no images.
+
+    Of a run whose config says `run.export` "best" it is that of the best one so far.
 
     A module that the config names is never imported: the run's `encoder.json` is read instead.
 
@@ -65,10 +68,13 @@ def load_run_encoder(
             code.
     """
     try:
-        checkpoint, damaged = read_newest(folder.checkpoints)
-    except (RunFolderError, OSError) as error:  # of another version, or a missing permission
+        best = config.run.export == "best" and folder.history.exists()
+        rows = read_history(folder.history) if best else []
+        checkpoint, damaged = read_newest(folder.checkpoints, scores(rows, config.monitor.metric))
+    except (RunFolderError, OSError, ValueError) as error:  # of another version, or no permission
         raise ProtocolError(
-            f"--run {folder.root}: expected checkpoints that can be read; received {error}"
+            f"--run {folder.root}: expected history and checkpoints that can be read; received "
+            f"{error}"
         ) from error
     for damage in damaged:
         logger.warning("damaged checkpoint, not used: %s", damage)

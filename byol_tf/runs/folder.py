@@ -65,6 +65,7 @@ _MEASURES = frozenset(
         "untrained_knn_accuracy",
         "supervised_accuracy",
         "test_images",
+        "exported_epoch",
         "chance",
     )
 )

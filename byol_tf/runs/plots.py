@@ -127,6 +127,7 @@ def curves_figure(
     start: str = "untrained",
     test_images: int | None = None,
     chance: float | None = None,
+    exported_epoch: int | None = None,
 ) -> None:
     """Draws accuracy, loss, collapse and schedules of a run over its epochs, one to a panel.
 
@@ -137,6 +138,7 @@ def curves_figure(
         start: name of the network before its first step.
         test_images: number of images of the accuracies, for their 95% interval; None draws none.
         chance: accuracy of always predicting the most frequent class, if known.
+        exported_epoch: of the exported encoder; marked if it isn't the last one.
     """
     figure, axes = plt.subplots(2, 3, figsize=(WIDTH, 5.2))
     for axis, (key, text, scale) in zip(axes.flat, _RUN_PANELS, strict=True):
@@ -144,6 +146,18 @@ def curves_figure(
         axis.set_title(text)
         if key.endswith("_accuracy"):
             _accuracy_marks(axis, rows, key, start, test_images, chance)
+        if exported_epoch is not None and exported_epoch != rows[-1]["epoch"]:
+            axis.axvline(exported_epoch, color=QUIET, linestyle="--", linewidth=1)
+            axis.annotate(
+                "exported",
+                (exported_epoch, 0.02),
+                xycoords=("data", "axes fraction"),
+                rotation=90,
+                ha="right",
+                va="bottom",
+                fontsize=9,
+                color=QUIET,
+            )
     for axis in axes[1]:
         axis.set_xlabel("epoch")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)

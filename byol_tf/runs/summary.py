@@ -11,12 +11,15 @@ from byol_tf.config.schema import Config
 from byol_tf.errors import RunFolderError, describe_path
 from byol_tf.logs import counted
 from byol_tf.runs.accuracy import Accuracy, Difference, difference
+from byol_tf.runs.best_epoch import METRICS, exported_epoch
 from byol_tf.runs.collapse import STD, detect_collapse, likely_cause
 from byol_tf.runs.files import name_of_cell, read_csv
 from byol_tf.runs.folder import SKIPPED_COLUMNS, RunFolder, read_environment, read_history
 
 ACCURACIES = (("probe_accuracy", "linear probe"), ("knn_accuracy", "nearest neighbours"))
 """Columns of a history, and their names for people."""
+PROBE_IMAGE = {"test": "test image", "held_out": "held-out training image"}
+"""`probe.split` -> the name for people of an image that accuracies are measured on."""
 _COLLAPSE_MEASURES = ("projection_std", "projection_cosine", "effective_rank", "loss")
 
 
@@ -56,17 +59,33 @@ class RunFacts:
         """Name of the network before its first step: `untrained`, or `at its start`."""
         return "untrained" if self.config.encoder.weights is None else "at its start"
 
+    @property
+    def probe_image(self) -> str:
+        """Name of an image that accuracies are measured on: `test image`, say."""
+        return PROBE_IMAGE[self.config.probe.split]
+
+    @property
+    def exported_epoch(self) -> int:
+        """Epoch of the exported encoder; while the run isn't finished, of the one so far."""
+        exported = (self.result or {}).get("exported_epoch")
+        return exported_epoch(self.config, self.rows) if exported is None else int(exported)
+
+    @property
+    def exported_rows(self) -> list[dict[str, float]]:
+        """The rows up to that of the exported encoder."""
+        return [row for row in self.rows if row["epoch"] <= self.exported_epoch]
+
     def first_and_last(self, measure: str) -> tuple[float | None, float | None]:
-        """Returns the first and the last value of a column of the history.
+        """Returns a column of the history before the first step and of the exported encoder.
 
         Args:
             measure: name of the column.
 
         Returns:
-            (value before the first step, last value that was measured), each None where it wasn't
-            measured.
+            (value before the first step, last value that was measured up to the exported epoch),
+            each None where it wasn't measured.
         """
-        measured = [row[measure] for row in self.rows[1:] if measure in row]
+        measured = [row[measure] for row in self.exported_rows[1:] if measure in row]
         return self.rows[0].get(measure) if self.rows else None, measured[-1] if measured else None
 
     def accuracies(self, measure: str) -> tuple[Accuracy, Accuracy] | None:
@@ -135,7 +154,7 @@ def verdict(facts: RunFacts) -> list[str]:
     Args:
         facts: of the run, with one row or more.
     """
-    sentences = [*gain_sentences(facts), *_collapse(facts)]
+    sentences = [*gain_sentences(facts), *_collapse(facts), *export_sentences(facts)]
     if facts.result is None:
         sentences.append(
             f"The run isn't finished: {facts.rows[-1]['epoch']:.0f} of "
@@ -193,6 +212,27 @@ def gain_sentences(facts: RunFacts) -> list[str]:
     return sentences
 
 
+def export_sentences(facts: RunFacts) -> list[str]:
+    """Returns when a finished run stopped early, and which epoch it exported, in sentences."""
+    if facts.result is None:
+        return []
+    monitor, epochs = facts.config.monitor, int(facts.rows[-1]["epoch"])
+    metric = METRICS[monitor.metric]
+    sentences = []
+    if epochs < facts.config.training.epochs:
+        by = f" by more than {monitor.min_delta:g}" if monitor.min_delta else ""
+        sentences.append(
+            f"It stopped early, after epoch {epochs} of {facts.config.training.epochs}: the last "
+            f"{counted(monitor.early_stopping or 0, 'measurement')} didn't raise the {metric}{by}."
+        )
+    if facts.config.run.export == "best":
+        sentences.append(
+            f"The exported encoder is that of epoch {facts.exported_epoch}, which has the "
+            f"highest {metric}."
+        )
+    return sentences
+
+
 def _supervised_comparison(probe: Accuracy, supervised: Accuracy, facts: RunFacts) -> str:
     """Returns a sentence on the probe's accuracy and that of the supervised baseline."""
     change = difference(supervised, probe)
@@ -215,12 +255,12 @@ def _points(change: Difference) -> str:
 
 def _with_images(facts: RunFacts) -> str:
     if facts.test_images is None:
-        return "without the number of test images"
-    return f"with {counted(facts.test_images, 'test image')}"
+        return f"without the number of {facts.probe_image}s"
+    return f"with {counted(facts.test_images, facts.probe_image)}"
 
 
 def _collapse(facts: RunFacts) -> list[str]:
-    untrained, *trained = facts.rows
+    untrained, *trained = facts.exported_rows
     last = trained[-1]
     if not last.keys() >= set(_COLLAPSE_MEASURES) or "projection_std" not in untrained:
         return []

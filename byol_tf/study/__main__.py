@@ -10,9 +10,11 @@ import argparse
 import json
 import os
 import shlex
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.devices import prepare_environment
@@ -21,7 +23,12 @@ from byol_tf.study.plan import PlannedCell, plan_study
 from byol_tf.study.runner import Stopped, StudyRunner
 from byol_tf.study.schema import SCALES, ScaleName, Study, load_study, packaged_studies
 
+if TYPE_CHECKING:
+    from byol_tf.study.search import SearchPlan, SearchRunner
+
 _SOME_FAILED = 1
+_FAILURES = 3
+"""Failed trials in a row that end a search: then the settings aren't the reason."""
 _DRAW_SECONDS = 120.0
 """Age at which the figures are drawn again while a study runs."""
 
@@ -38,12 +45,24 @@ def main(arguments: list[str]) -> int:
         images or a folder to write are wrong; 74 if the table couldn't be written, which is
         printed then; 128 + n after signal n.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.search is None and options.minutes is not None:
+        parser.error("--minutes: is for --search")
+    if options.search is not None and (options.seeds or options.only or options.list):
+        parser.error("--search: takes neither --seeds nor --only nor --list")
     if options.study is None:
         for name in packaged_studies():
             print(f"{name:<21} {load_study(name)[2].title}")
         return 0
     name, file, study = load_study(options.study)
+    if options.search is not None:
+        try:
+            return _search(name, file, study, options, arguments)
+        except OSError as error:  # a full disk, say
+            reason = f"{error.filename}: {error.strerror or error}"
+            print(f"stopped: {reason}. The same command resumes the search", file=sys.stderr)
+            return SAVES_FAILED
     planned = plan_study(file, study, options.scale, options.seeds, options.only, options.overrides)
     root = Path(options.root)
     out = Path(options.out) if options.out else root / f"{name}-{options.scale}"
@@ -126,7 +145,32 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print what the study has and what of it is done, and run nothing",
     )
+    parser.add_argument(
+        "--search",
+        type=_positive(int, "a whole number"),
+        metavar="N",
+        help="sample N trials from the study's search space, by held-out training labels",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=_positive(float, "a number"),
+        metavar="M",
+        help="stop --search after M minutes; the same command resumes it",
+    )
     return parser
+
+
+def _positive(kind: type, name: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"expected {name} above 0; received {text!r}")
+        return value
+
+    return read
 
 
 def _list(study: Study, planned: list[PlannedCell], runs: StudyRunner) -> None:
@@ -200,3 +244,67 @@ def _run(
     files = [out / name for name in names]
     print(f"\n{text}\n{', '.join(str(file) for file in files if file.exists())}")
     return code
+
+
+def _search(
+    name: str, file: Path, study: Study, options: argparse.Namespace, arguments: list[str]
+) -> int:
+    """Runs trials until there are as many as asked for, or the time is over."""
+    from byol_tf.runs.best_epoch import check_metric
+    from byol_tf.runs.lock import RunLock
+    from byol_tf.runs.sources import source_options
+    from byol_tf.study.progress import StudyProgress
+    from byol_tf.study.search import SearchRunner, plan_search
+    from pipelines.sources import plan_source
+
+    began = time.monotonic()
+    plan = plan_search(file, study, options.scale, options.overrides)
+    check_metric(plan.config, plan_source(**source_options(plan.config)).counts["train"] > 0)
+    root = Path(options.root)
+    out = Path(options.out) if options.out else root / f"{name}-{options.scale}-search"
+    check_writable(root, "--root")
+    check_writable(out, "--out")
+    prepare_environment()
+    command = shlex.join([*program("study").split(), *arguments])
+    deadline = began + 60 * (options.minutes or float("inf"))
+    runs, failures = StudyRunner(root / "runs"), 0
+    with RunLock(out, "search", "Wait for it, or end it there"):
+        search = SearchRunner(plan, out, runs, deadline)
+        left, title = max(0, options.search - search.finished), f"{study.title}: search"
+        with StudyProgress(title, options.search, [True] * left) as progress, runs:
+            runs.on_progress = progress.update
+            while search.finished < options.search and failures < _FAILURES:
+                if search.out_of_time:
+                    progress.print("the time is over; the same command resumes the search")
+                    break
+                started = time.perf_counter()
+                try:
+                    state = search.run_trial(progress.begin)
+                except Stopped as stopped:
+                    progress.print(f"stopped by {stopped}. To resume:\n  {command}")
+                    _write_search(out, study, plan, search, command)
+                    return 128 + stopped.number
+                if state != "running":
+                    progress.end(None if state == "failed" else time.perf_counter() - started)
+                failures = failures + 1 if state == "failed" else 0
+                _write_search(out, study, plan, search, command)
+    print(_write_search(out, study, plan, search, command))
+    return _SOME_FAILED if any(each.error for each in search.results()) else 0
+
+
+def _write_search(
+    out: Path, study: Study, plan: "SearchPlan", search: "SearchRunner", command: str
+) -> str:
+    """Writes the report; returns what the command prints of it."""
+    from byol_tf.study.search_figure import parallel_figure
+    from byol_tf.study.search_report import search_text, write_search_report
+
+    results = search.results()
+    write_search_report(out, study, plan, results, command)
+    if any(each.value is not None for each in results):
+        parallel_figure(out / "parallel.png", study.title, plan, results)
+    names = ("table.md", "table.csv", "table.tex", "parallel.png", "best.json")
+    files = [out / name for name in names]
+    return (
+        f"\n{search_text(plan, results)}\n{', '.join(str(file) for file in files if file.exists())}"
+    )

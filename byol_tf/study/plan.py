@@ -45,6 +45,8 @@ def run_name(config: Config) -> str:
     changed = config.model_dump(
         mode="json", by_alias=True, exclude_defaults=True, exclude={"about", "schema_", "run"}
     )
+    if config.run.export != "last":
+        changed["run"] = {"export": config.run.export}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
     return f"{config.name}-{digest[:10]}"
 
@@ -73,26 +75,22 @@ def plan_study(
         ConfigError: if the study has no such scale or row, or a cell's changes don't fit its
             config: with the cell's row.
     """
-    if scale not in study.scales:
-        raise ConfigError([f"--scale {scale}: this study has {', '.join(study.scales)}"])
+    base, base_changes = base_config(file, study, scale)
     cells = _cells(study, scale)
     rows = dict.fromkeys(cell.row for cell in cells)
     if unknown := [row for row in only if row not in rows]:
         names = ", ".join(f'"{row}"' for row in rows)  # a name may have commas
         raise ConfigError([f"--only {unknown[0]}: no such row; the study has {names}"])
     cells = [cell for cell in cells if not only or cell.row in only]
-    size = study.scales[scale]
-    own_base = file.parent / size.config
-    base = own_base if own_base.is_file() else size.config
     planned: list[PlannedCell] = []
     rows_of_error: dict[str, list[str]] = {}  # a line of an error -> the rows that have it
-    for offset in range(seeds or size.seeds):
+    for offset in range(seeds or study.scales[scale].seeds):
         for cell in cells:
             measure = study.measures[cell.measure or next(iter(study.measures))]
             # The supervised baseline has no pre-training that could be varied.
             changes = {} if measure.protocol == "supervised" else _changes(study, cell, scale)
             try:
-                config = _varied(base, size.changes | changes, offset, overrides)
+                config = _varied(base, base_changes | changes, offset, overrides)
             except ConfigError as error:
                 for line in str(error).splitlines():
                     rows_of_error.setdefault(line, []).append(cell.row)
@@ -109,6 +107,24 @@ def plan_study(
                 lines += [f'{file.name}, row "{row}": {line}' for row in dict.fromkeys(wrong)]
         raise ConfigError(lines)
     return planned
+
+
+def base_config(file: Path, study: Study, scale: ScaleName) -> tuple[str | Path, dict[str, Any]]:
+    """Returns the base of a scale, a file or a recipe's name, and the scale's changes to it.
+
+    Args:
+        file: the study's file; the base may be in its folder.
+        study: the study.
+        scale: "small" or "paper".
+
+    Raises:
+        ConfigError: if the study has no such scale.
+    """
+    if scale not in study.scales:
+        raise ConfigError([f"--scale {scale}: this study has {', '.join(study.scales)}"])
+    size = study.scales[scale]
+    own_base = file.parent / size.config
+    return own_base if own_base.is_file() else size.config, size.changes
 
 
 def _cells(study: Study, scale: ScaleName) -> list[Cell]:

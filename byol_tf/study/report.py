@@ -71,7 +71,7 @@ def write_report(
     results = group_by_cell(outcomes)
     write_csv(out / "results.csv", *_csv_table(outcomes))
     write_csv(out / "table.csv", *_cell_table(results))
-    write_atomically(out / "table.tex", latex_table(results))
+    write_atomically(out / "table.tex", latex_table(_cells(results)))
     failures = [
         f"* failed: {outcome.planned.cell.place}, seed {outcome.planned.seed}: {outcome.error}"
         for outcome in outcomes
@@ -225,18 +225,26 @@ def _csv_table(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[object
 
 def _table(study: Study, results: Sequence[CellResult]) -> str:
     """Formats the rows and columns of the paper, with its figures beside ours, as Markdown."""
-    head, *rows = _cells(results)
-    lines = [_line(*head), "|---" * len(head) + "|", *(_line(*row) for row in rows)]
-    return "\n".join([*lines, "", _caption(study, results)]) + "\n"
+    return f"{markdown_table(_cells(results))}\n\n{_caption(study, results)}\n"
 
 
-def latex_table(results: Sequence[CellResult]) -> str:
-    """Formats the same as a LaTeX `tabular`, which needs the package booktabs.
+def markdown_table(cells: Sequence[Sequence[str]]) -> str:
+    """Formats texts as a Markdown table.
 
     Args:
-        results: the cells of a study.
+        cells: rows of texts, the headings first.
     """
-    cells = _cells(results)
+    head, *rows = cells
+    lines = [_line(*head), "|---" * len(head) + "|", *(_line(*row) for row in rows)]
+    return "\n".join(lines)
+
+
+def latex_table(cells: Sequence[Sequence[str]]) -> str:
+    """Formats texts as a LaTeX `tabular`, which needs the package booktabs.
+
+    Args:
+        cells: rows of texts, the headings first.
+    """
     head, *rows = (" & ".join(map(_latex, row)) + r" \\" for row in cells)
     columns = "l" + "r" * (len(cells[0]) - 1)
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows]

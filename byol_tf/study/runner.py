@@ -147,13 +147,37 @@ class StudyRunner:
     def run(self, planned: PlannedCell) -> str:
         """Makes a cell's run and its evaluation, as far as they are missing.
 
-        A run that failed for one cell isn't tried again for others that need it.
-
         Returns:
             "", or an error as `Outcome` has it.
 
         Raises:
             Stopped: after a signal, once the command in progress has saved and ended.
+        """
+        if (error := self.train(planned)) or self.done(planned):
+            return error
+        folder, out = self.folder(planned), self.evaluation_path(planned).parent
+        words = ["byol_tf.evaluate", *planned.words, "--run", str(folder.root), "--out", str(out)]
+        return self._command(planned, planned.words[0], words, None)
+
+    def train(
+        self,
+        planned: PlannedCell,
+        should_stop: Callable[[list[dict[str, float]]], bool] = lambda rows: False,
+    ) -> str:
+        """Makes a cell's run, if it is missing.
+
+        A run that failed for one cell isn't tried again for others that need it.
+
+        Args:
+            planned: the cell and its seed.
+            should_stop: called again and again with the rows of the run's history so far. Once it
+                returns True the run saves and ends, to be resumed by another call.
+
+        Returns:
+            As `run`; "" for a run that was stopped.
+
+        Raises:
+            Stopped: as `run`.
         """
         folder = self.folder(planned)
         if planned.run_name in self._failed:
@@ -164,20 +188,21 @@ class StudyRunner:
             config = self.root / f"{planned.run_name}.json"
             write_atomically(config, resolved_json(planned.config))
             words = ["byol_tf.train", "--config", str(config), "--run-dir", str(folder.root)]
-            error = self._command(planned, "training", words, folder)
+            error = self._command(planned, "training", words, folder, should_stop)
         if error:
             self._failed[planned.run_name] = error
-            return error
-        if self.done(planned):
-            return ""
-        out = self.evaluation_path(planned).parent
-        words = ["byol_tf.evaluate", *planned.words, "--run", str(folder.root), "--out", str(out)]
-        return self._command(planned, planned.words[0], words, None)
+        return error
 
     def _command(
-        self, planned: PlannedCell, activity: str, words: Sequence[str], folder: RunFolder | None
+        self,
+        planned: PlannedCell,
+        activity: str,
+        words: Sequence[str],
+        folder: RunFolder | None,
+        should_stop: Callable[[list[dict[str, float]]], bool] = lambda rows: False,
     ) -> str:
         """Runs a command to its end; returns its error, or "". The folder's history is watched."""
+        stopping = False
         if self._received:
             raise Stopped(self._received)
         log, epochs = self.root / f"{planned.run_name}.log", planned.config.training.epochs
@@ -202,12 +227,17 @@ class StudyRunner:
                 if folder is not None:
                     rows, _ = _read(folder.history, read_history, [])
                     share = max(len(rows) - 1, 0) / epochs  # the first row is the untrained network
+                    if not stopping and should_stop(rows):
+                        stopping = True
+                        process.terminate()
                 self.on_progress(activity, share)
                 time.sleep(_POLL_SECONDS)
             self._process = None
         if self._received:
             raise Stopped(self._received)
-        if process.returncode == 0:
+        if process.returncode == 0 or (
+            stopping and process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        ):
             return ""
         output = log.read_bytes()[start:].decode(errors="replace")
         lines = [line.strip() for line in output.splitlines() if line.strip()]

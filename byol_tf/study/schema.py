@@ -95,6 +95,40 @@ class Cell(Section):
         return f"{self.row} / {self.column}" if self.column else self.row
 
 
+Number = int | float
+
+
+class Range(Section):
+    """Numbers from which a search samples; whole ones if both ends are."""
+
+    low: Number
+    """The lowest."""
+    high: Number
+    """The highest."""
+    log: bool = False
+    """Whether orders of magnitude are equally likely, as for learning rates."""
+
+
+Domain = Range | Annotated[tuple[Any, ...], Field(min_length=1, strict=False)]
+
+
+class Search(Section):
+    """What `--search` varies, in place of the cells."""
+
+    changes: dict[str, Any] = Field(default_factory=dict, alias="set")
+    """Changes to the scale's base, by dotted keys, after its own."""
+    space: Annotated[dict[str, Domain], Field(min_length=1)]
+    """Dotted key -> the range, or the list of values, that it is sampled from."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """How trials are sampled: the tree-structured Parzen estimator, which learns from the trials
+    before, or at random."""
+    pruner: Literal["successive_halving", "none"] = "successive_halving"
+    """Whether trials end early that are below the best third at 1, 3, 9 ... times `min_epochs`
+    epochs (asynchronous successive halving, Li et al. 2020)."""
+    min_epochs: Count = 1
+    """Epochs that each trial gets."""
+
+
 class Study(Section):
     """One table."""
 
@@ -114,6 +148,8 @@ class Study(Section):
     """How large."""
     cells: Annotated[tuple[Cell, ...], Field(min_length=1, strict=False)]
     """The table's figures, in the order of its rows."""
+    search: Search | None = None
+    """What `--search` samples settings from."""
 
 
 def packaged_studies() -> list[str]:
@@ -169,6 +205,13 @@ def load_study(path: str) -> tuple[str, Path, Study]:
             for other in scale.also
             for line in _unknown(f"{path}: scales.{name}.also", other, study.measures)
         ]
+    lines += [
+        f"{path}: search.space.{key}: expected low below high{' and above 0' * domain.log}; "
+        f"received {domain.low:g} and {domain.high:g}"
+        for key, domain in (study.search.space.items() if study.search else ())
+        if isinstance(domain, Range)
+        and not (domain.low < domain.high and (domain.low > 0 or not domain.log))
+    ]
     places = [(cell.row, cell.column) for cell in study.cells]
     lines += [
         f"{path}: cells.{number}: there is another cell with this row and column"

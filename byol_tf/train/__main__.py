@@ -32,7 +32,8 @@ from byol_tf.config.schema import Config
 from byol_tf.devices import Cluster, prepare_environment, read_cluster
 from byol_tf.errors import Interrupted, RunStopped
 from byol_tf.logs import activity, configure_logging
-from byol_tf.runs.folder import RESULT_FIGURES, RunFolder
+from byol_tf.runs.best_epoch import stops_early
+from byol_tf.runs.folder import RESULT_FIGURES, RunFolder, read_history
 from byol_tf.runs.folder_choice import choose_folder, claimed_folder
 from byol_tf.runs.lock import RunLock
 from byol_tf.train.closing import closing_text
@@ -133,7 +134,11 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         result = folder.finished()
         # The same run with more epochs, or a file that isn't complete and is written again.
         if result is not None and (
-            not result.keys() >= RESULT_FIGURES or result["epochs"] < config.training.epochs
+            not result.keys() >= RESULT_FIGURES
+            or (
+                result["epochs"] < config.training.epochs
+                and not stops_early(read_history(folder.history), config.monitor)
+            )
         ):
             result = None
         if result is not None:

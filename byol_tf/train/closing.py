@@ -9,7 +9,7 @@ from byol_tf.command_line import program
 from byol_tf.logs import counted
 from byol_tf.runs.accuracy import Accuracy
 from byol_tf.runs.folder import RunFolder
-from byol_tf.runs.summary import ACCURACIES
+from byol_tf.runs.summary import ACCURACIES, PROBE_IMAGE
 
 
 def closing_text(result: dict[str, Any], folder: RunFolder) -> str:
@@ -43,7 +43,8 @@ def _table(result: dict[str, Any]) -> list[str]:
     if (chance := result.get("chance")) is not None:
         lines.append(f"  {'always the most frequent class':<30} {'':>22} {chance:>22.1%}")
     if count is not None:
-        lines.append(f"  in brackets: 95% interval, from {counted(count, 'test image')}")
+        image = PROBE_IMAGE.get(result.get("probe_split", ""), PROBE_IMAGE["test"])
+        lines.append(f"  in brackets: 95% interval, from {counted(count, image)}")
     if isinstance(sentences := result.get("verdict"), list):
         text = " ".join(map(str, sentences))
         lines += ["", textwrap.fill(text, 78, initial_indent="  ", subsequent_indent="  ")]

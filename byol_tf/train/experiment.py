@@ -31,8 +31,9 @@ from byol_tf.models.ema import TargetUpdate, TauSchedule, tau_schedule
 from byol_tf.models.from_config import GivenEncoder, build_model, compile_model
 from byol_tf.models.inference import inference_model
 from byol_tf.native_output import move_native_log
+from byol_tf.runs.best_epoch import check_metric, compares_epochs, scores
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
-from byol_tf.runs.checkpoints import list_checkpoints
+from byol_tf.runs.checkpoints import list_checkpoints, read_newest
 from byol_tf.runs.data import check_view_engine, probe_images, sample_pretrain_images, train_batches
 from byol_tf.runs.encoders import save_architecture
 from byol_tf.runs.folder import RunFolder
@@ -40,8 +41,9 @@ from byol_tf.runs.folder_choice import check_same_run
 from byol_tf.runs.lock import RunLock
 from byol_tf.runs.process_exit import exit_now
 from byol_tf.runs.starting_weights import Weights, starting_weights
-from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch
+from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch, restore_model
 from byol_tf.train.callbacks.collapse import Collapse, CollapseAlarm
+from byol_tf.train.callbacks.early_stopping import BestEpoch, EarlyStopping
 from byol_tf.train.callbacks.history import History
 from byol_tf.train.callbacks.monitors import DataWait, StepMonitor
 from byol_tf.train.callbacks.probe import Probe
@@ -108,7 +110,7 @@ class Experiment:
         workers: the workers of the run, from `prepare` on.
         source: the images, from `prepare` on.
         schedule: steps and learning rate, from `prepare` on.
-        model: the compiled model, from `prepare` on.
+        model: the compiled model, from `prepare` on; after `run` that of the exported epoch.
         inference: the model from uint8 images to representations, around the online encoder, from
             `prepare` on.
     """
@@ -201,6 +203,8 @@ class Experiment:
             compile_model(self.model, config, self.schedule)
         if self._teacher is not None:
             check_teacher(self._teacher, config, self.source, self.workers)
+        if compares_epochs(config):
+            check_metric(config, self.source.train is not None)
         if (
             self.workers.chief
             and config.encoder.weights is not None
@@ -290,7 +294,7 @@ class Experiment:
         # the chief saves. Or it signals one alone: then the chief saves, and all stop.
         with SignalWatch("stopping when the chief does", self.workers.channel.send_signal):
             start = broadcast_state(self.model, self.workers, None)
-            self._fit(start, self._learning_callbacks(start))
+            self._fit(start, self._learning_callbacks(start), [])
 
     def _train(
         self, start: ResumePoint, events: EventLog, log: Log, verbose: bool, lock: RunLock
@@ -310,6 +314,7 @@ class Experiment:
             config.run.keep_checkpoints,
             60 * config.run.stall_timeout_minutes,
             lock.check_owner,
+            config.monitor.metric,
         )
 
         def state() -> dict[str, Any]:
@@ -341,6 +346,7 @@ class Experiment:
                     StepMonitor(),
                     *measures,
                     *self._callbacks,
+                    BestEpoch(config, history.rows),
                     history,
                     checkpoint,
                     *([Progress(config.training.epochs, self.schedule, history.rows)] * verbose),
@@ -355,11 +361,11 @@ class Experiment:
                 ]
                 if start.step == steps_per_epoch:  # stopped before the epoch's end was saved
                     self._end_epoch(start, epoch_end_callbacks)
-                self._fit(start, callbacks)
+                self._fit(start, callbacks, history.rows)
                 writer.finish()
                 if signals.received is not None:  # after the last epoch's end
                     raise Interrupted(
-                        signals.received, config.training.epochs, 0, not writer.failed
+                        signals.received, int(history.rows[-1]["epoch"]), 0, not writer.failed
                     )
                 writer.check()
         finally:
@@ -392,13 +398,12 @@ class Experiment:
         measures: list[Collapse | Probe] = [
             Collapse(self.inference, self.model.projector, sample),
         ]
-        if source.train is not None and source.test is not None:
-            train, test = probe_images(config, source)
+        images = probe_images(config, source)
+        if images is not None:
             measures.append(
                 Probe(
                     self.inference,
-                    train,
-                    test,
+                    *images,
                     config.training.epochs,
                     config.probe.every_epochs,
                     config.probe.neighbours,
@@ -427,9 +432,23 @@ class Experiment:
             callback.set_model(self.model)
             callback.on_epoch_end(start.epoch, logs)
 
-    def _fit(self, start: ResumePoint, callbacks: list[keras.callbacks.Callback]) -> None:
-        """Trains the remaining steps on this worker's rows of each batch."""
+    def _fit(
+        self,
+        start: ResumePoint,
+        callbacks: list[keras.callbacks.Callback],
+        rows: list[dict[str, float]],
+    ) -> None:
+        """Trains the remaining steps on this worker's rows of each batch.
+
+        Args:
+            start: completed epochs and steps.
+            callbacks: of this worker.
+            rows: of the run's history, on the chief.
+        """
         config, workers, model = self.config, self.workers, self.model
+        early_stopping = EarlyStopping(config, rows, workers)
+        if early_stopping.stops():  # it was stopped before it had written its results
+            return
         steps_per_epoch = self.schedule.steps_per_epoch
         first_step = start.epoch * steps_per_epoch + start.step
         epoch, step = divmod(first_step, steps_per_epoch)
@@ -448,7 +467,7 @@ class Experiment:
                 epochs=config.training.epochs,
                 initial_epoch=epoch,
                 steps_per_epoch=steps_per_epoch,
-                callbacks=[data_wait, *watchdog.with_epoch_ends(callbacks)],
+                callbacks=[data_wait, *watchdog.with_epoch_ends([*callbacks, early_stopping])],
                 verbose=0,
                 shuffle=False,  # the batches are shuffled already
             )
@@ -456,6 +475,8 @@ class Experiment:
     def _finish(self, history: History, throughput: Throughput, events: EventLog) -> dict[str, Any]:
         """Writes what a finished run leaves; returns its result."""
         config, folder = self.config, self.folder
+        steps = int(self.model.optimizer.iterations.numpy())
+        exported = self._restore_exported(history.rows)
         supervised = supervised_accuracy(config, self.inference, self.source)
         try:
             history.write()  # the last epoch may have met a full disk
@@ -467,6 +488,8 @@ class Experiment:
                 self.source,
                 throughput,
                 history.rows,
+                steps,
+                exported,
                 supervised,
             )
             write_artifacts(config, folder, self.inference, history.rows, result)
@@ -478,6 +501,21 @@ class Experiment:
         if config.run.report:
             write_final_report(config, folder, self.inference, self.source, events)
         return result
+
+    def _restore_exported(self, rows: list[dict[str, float]]) -> int:
+        """Restores the model of the epoch that `run.export` names; returns that epoch."""
+        last = int(rows[-1]["epoch"])
+        if self.config.run.export == "last":
+            return last
+        checkpoint, damaged = read_newest(
+            self.folder.checkpoints, scores(rows, self.config.monitor.metric)
+        )
+        for damage in damaged:
+            logger.warning("damaged checkpoint, not used: %s", damage)
+        if checkpoint is None or checkpoint.epoch == last:
+            return last
+        restore_model(self.model, checkpoint.arrays)
+        return checkpoint.epoch
 
     def _watchdog(self) -> InputWatchdog:
         return InputWatchdog(self._warn_of_stall, while_waiting=self._while_stalled)

@@ -41,12 +41,12 @@ def supervised_accuracy(config: Config, inference: keras.Model, source: Source) 
     Returns:
         A fraction, or None where there are no labels or the config doesn't ask for it.
     """
-    if not config.probe.supervised or source.train is None or source.test is None:
+    images = probe_images(config, source) if config.probe.supervised else None
+    if images is None:
         return None
     # TensorFlow would warn that each training is traced again, as it has to be.
     tf.get_logger().setLevel("ERROR")
     recipe = TuneRecipe(from_scratch=True, rates=SUPERVISED_RATES, widen=True, seeds=1)
-    images = probe_images(config, source)
     with activity("training the same network from scratch on the probe's labels", logger):
         return tune_protocol(inference, *images, recipe, config.seed)["top1"]
 
@@ -59,6 +59,8 @@ def run_result(
     source: Source,
     throughput: Throughput,
     rows: list[dict[str, float]],
+    steps: int,
+    exported: int,
     supervised: float | None,
 ) -> dict[str, Any]:
     """Returns the content of `result.json`.
@@ -66,20 +68,22 @@ def run_result(
     Args:
         config: of the run.
         folder: of the run.
-        model: after its last step.
+        model: of the exported epoch.
         schedule: of the run.
         source: the images that it was trained on.
         throughput: of the complete run.
         rows: of its history, that of the untrained network first.
+        steps: number of steps that changed the weights.
+        exported: the epoch whose encoder is exported; losses, measures and accuracies are its.
         supervised: see `supervised_accuracy`.
     """
-    untrained, last = rows[0], rows[-1]
-    labelled = source.train is not None and source.test is not None
-    test = probe_images(config, source)[1] if labelled else None
+    untrained, row = rows[0], next(row for row in rows if row["epoch"] == exported)
+    images = probe_images(config, source)
+    test = None if images is None else images[1]
     accuracies = {
-        "probe_accuracy": last.get("probe_accuracy"),
+        "probe_accuracy": row.get("probe_accuracy"),
         "untrained_probe_accuracy": untrained.get("probe_accuracy"),
-        "knn_accuracy": last.get("knn_accuracy"),
+        "knn_accuracy": row.get("knn_accuracy"),
         "untrained_knn_accuracy": untrained.get("knn_accuracy"),
         "supervised_accuracy": supervised,
     }
@@ -90,23 +94,25 @@ def run_result(
         "teacher": config.objective.teacher,
         "run_dir": str(folder.root),
         "export_dir": str(folder.saved_model),
-        "epochs": last["epoch"],
-        "steps": int(model.optimizer.iterations.numpy()),
+        "epochs": rows[-1]["epoch"],
+        "exported_epoch": exported,
+        "steps": steps,
         "seconds": round(throughput.seconds, 3),
         "images_per_second": round(throughput.images_per_second, 3),
         "skipped_steps": model.skipped_steps,
-        "loss": last["loss"],
+        "loss": row["loss"],
         **accuracies,
         "intervals": {
             name: Accuracy(value, len(test)).interval
             for name, value in accuracies.items()
             if test is not None and value is not None
         },
+        "probe_split": config.probe.split,
         "test_images": None if test is None else len(test),
         "chance": None if test is None else chance(np.asarray(test.labels)),
-        "projection_std": last["projection_std"],
-        "projection_cosine": last["projection_cosine"],
-        "effective_rank": last["effective_rank"],
+        "projection_std": row["projection_std"],
+        "projection_cosine": row["projection_cosine"],
+        "effective_rank": row["effective_rank"],
         "pretrain_images": len(source.pretrain),
         "leaked_test_images": source.leaked,
         "schedule": dataclasses.asdict(schedule),
@@ -149,6 +155,7 @@ def write_artifacts(
             facts.start,
             facts.test_images,
             facts.chance,
+            facts.exported_epoch,
         )
         export_encoder(inference, folder.export)
     write_card(facts, folder.export)

@@ -13,6 +13,7 @@ from byol_tf.errors import ConfigError
 from byol_tf.logs import counted, wrapped
 from byol_tf.models.from_config import GivenEncoder, Sizes, measure_sizes
 from byol_tf.models.layer_decay import GROUPS
+from byol_tf.runs.best_epoch import check_metric, compares_epochs
 from byol_tf.runs.checkpoints import list_checkpoints, position_of
 from byol_tf.runs.data import check_view_engine
 from byol_tf.runs.folder import RunFolder
@@ -68,6 +69,8 @@ def make_plan(
     """
     check_view_engine(config)
     source = plan_source(**source_options(config, images), manifest=saved_manifest(folder))
+    if compares_epochs(config):
+        check_metric(config, source.counts["train"] > 0)
     schedule = training_schedule(config, source.counts["pretrain"])
     teacher = load_teacher(config)
     sizes = measure_sizes(config, encoder, None if teacher is None else teacher.width)
@@ -110,12 +113,12 @@ def plan_lines(
         sizes: parameters and bytes of its networks.
         folder: the run folder.
     """
-    counts, training = source.counts, config.training
-    has_probe = bool(counts["train"] and counts["test"])
+    counts, training, metric = source.counts, config.training, config.monitor.metric
+    has_probe = bool(counts["train"] and (counts["test"] or config.probe.split == "held_out"))
     lines = [
         ("recipe", _recipe_text(config)),
         ("images", _images_text(config, source)),
-        ("labels", _labels_text(source)),
+        ("labels", _labels_text(config, source)),
         *_class_lines(source),
         *(("", note) for note in source.notes),
         (
@@ -140,6 +143,7 @@ def plan_lines(
             f"{counted(training.epochs, 'epoch')} of {counted(schedule.steps_per_epoch, 'step')} "
             f"of {training.batch_size} images: {counted(schedule.total_steps, 'step')}",
         ),
+        *_early_stopping_lines(config),
         *_resume_lines(config, schedule, folder),
         (
             "optimizer",
@@ -158,9 +162,22 @@ def plan_lines(
             f"{folder.root}: config, history, figures, TensorBoard logs, checkpoints (newest "
             f"{config.run.keep_checkpoints}), encoder",
         ),
-        *_disk_lines(config, has_probe, sizes, folder),
+        *_disk_lines(config, has_probe or metric == "effective_rank", sizes, folder),
     ]
     return lines
+
+
+def _early_stopping_lines(config: Config) -> list[tuple[str, str]]:
+    monitor = config.monitor
+    if not compares_epochs(config):
+        return []
+    texts = []
+    if monitor.early_stopping is not None:
+        count = counted(monitor.early_stopping, "measurement")
+        texts.append(f"once {count} in a row didn't raise {monitor.metric}")
+    if config.run.export == "best":
+        texts.append(f"the epoch with the highest {monitor.metric} is exported")
+    return [("stops early" if monitor.early_stopping else "exports", "; ".join(texts))]
 
 
 def _resume_lines(config: Config, schedule: Schedule, folder: RunFolder) -> list[tuple[str, str]]:
@@ -207,12 +224,13 @@ def _images_text(config: Config, source: SourceInfo) -> str:
     )
 
 
-def _labels_text(source: SourceInfo) -> str:
+def _labels_text(config: Config, source: SourceInfo) -> str:
     counts = source.counts
     if not counts["train"]:
         return "none, so no probe"
     classes = f"{source.classes} class{'' if source.classes == 1 else 'es'}"
-    return f"{counts['train']:,} train, {counts['test']:,} test, {classes}"
+    held_out = "; probe on a held-out fifth of train" if config.probe.split == "held_out" else ""
+    return f"{counts['train']:,} train, {counts['test']:,} test, {classes}{held_out}"
 
 
 def _class_lines(source: SourceInfo) -> list[tuple[str, str]]:
@@ -288,11 +306,11 @@ def _tau_text(config: Config) -> str:
 
 
 def _disk_lines(
-    config: Config, has_probe: bool, sizes: Sizes, folder: RunFolder
+    config: Config, keeps_best: bool, sizes: Sizes, folder: RunFolder
 ) -> list[tuple[str, str]]:
     """Returns a line on the disk space needed and free, and a warning if it may not suffice."""
-    # The newest, the best by probe, and one that is being written; the encoder in two formats.
-    checkpoints = config.run.keep_checkpoints + has_probe + 1
+    # The newest, the best, and one that is being written; the encoder in two formats.
+    checkpoints = config.run.keep_checkpoints + keeps_best + 1
     needed = checkpoints * sizes.checkpoint + 2 * sizes.encoder
     text = (
         f"at most {_bytes_text(needed)}, in checkpoints of {_bytes_text(sizes.checkpoint)} and an "

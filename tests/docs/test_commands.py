@@ -271,6 +271,8 @@ def small(command: Command) -> list[str]:
     if command.module == "byol_tf.study" and arguments and "--list" not in arguments:
         if "paper" in arguments:  # its data and its hardware aren't here
             return [*arguments, "--list"]
+        if "--search" in arguments:
+            return [*arguments, "--search", "1", *_overrides(SMALL)]
         first = load_study(arguments[0])[2].cells[0].row
         return [*arguments, "--only", first, "--seeds", "1", *_overrides(SMALL)]
     return arguments

@@ -29,6 +29,7 @@ def train(options: dict[str, str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     stopped: list[int] = []
+    parent = os.getppid()
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     history = folder / "history.csv"
     rows = (
@@ -38,8 +39,8 @@ def train(options: dict[str, str]) -> int:
     )
     while len(rows) <= epochs:
         time.sleep(float(os.environ.get("STAND_IN_SECONDS", "0")))
-        if stopped:
-            return 128 + stopped[0]
+        if stopped or os.getppid() != parent:
+            return 128 + (stopped or [signal.SIGTERM])[0]
         rows.append(
             {
                 "epoch": str(len(rows)),

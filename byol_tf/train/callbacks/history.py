@@ -23,6 +23,7 @@ COLUMNS = (
     "projection_std",
     "projection_cosine",
     "effective_rank",
+    "best_epoch",
     "images_per_second",
     "data_wait",
     "skipped_steps",
@@ -79,6 +80,11 @@ SCALARS = {
     "effective_rank": (
         "collapse/effective_rank",
         "Number of directions that the representations use. Roy and Vetterli 2007.",
+    ),
+    "best_epoch": (
+        "accuracy/best_epoch",
+        "Epoch with the highest monitor.metric so far, where a run stops early by it or exports "
+        "the best.",
     ),
 }
 """Column of `history.csv` -> TensorBoard tag, and the description shown there."""

@@ -716,8 +716,8 @@ OVERRIDES = [
         (
             "--set seed=-1: expected a whole number from 0 to 2147483647; received -1\n"
             "--set x: expected KEY=VALUE, for example training.epochs=5\n"
-            '--set probe.k=3: unknown key; "probe" takes "every_epochs", "train_images", '
-            '"test_images", "supervised", "neighbours" and "temperature"'
+            '--set probe.k=3: unknown key; "probe" takes "every_epochs", "split", '
+            '"train_images", "test_images", "supervised", "neighbours" and "temperature"'
         ),
     ),
 ]

@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.linear import RATES, LinearRecipe, linear_protocol, train_heads
-from byol_tf.evaluate.splits import stratified_folds
 from byol_tf.models.inference import inference_model
 from byol_tf.models.networks import build_encoder
+from byol_tf.runs.splits import stratified_folds
 from pipelines.sources import ArrayImages, open_source, subset
 from tests.helpers.clusters import gaussian_clusters
 

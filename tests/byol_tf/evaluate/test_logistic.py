@@ -13,7 +13,7 @@ from byol_tf.evaluate.logistic import (
     logistic_protocol,
     threads_for,
 )
-from byol_tf.evaluate.splits import stratified_folds
+from byol_tf.runs.splits import stratified_folds
 from tests.helpers.clusters import gaussian_clusters
 
 

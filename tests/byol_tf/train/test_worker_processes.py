@@ -158,3 +158,18 @@ def test_incompatible_workers_all_exit_with_the_error(tmp_path):
             assert process.returncode == 2, process.stderr
             assert message in process.stderr
     assert not runs.exists()
+
+
+@pytest.mark.long
+def test_workers_stop_early_together(tmp_path):
+    stop = [
+        "probe.split=held_out",
+        "probe.every_epochs=1",
+        "monitor.early_stopping=1",
+        "monitor.min_delta=1.0",
+    ]
+    chief, _ = train(
+        command(tmp_path / "chief", "multi_worker", *stop, "training.epochs=4"),
+        command(tmp_path / "other", "multi_worker", *stop, "training.epochs=4"),
+    )
+    assert json.loads(chief.stdout.splitlines()[-1])["epochs"] == 2

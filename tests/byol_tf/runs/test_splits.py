@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from byol_tf.errors import ProtocolError
-from byol_tf.evaluate.splits import labelled_fraction, stratified_folds
+from byol_tf.runs.splits import labelled_fraction, stratified_folds
 
 LABELS = np.repeat(np.arange(4), [50, 30, 10, 2])
 FOLDS_OF_SEED_7 = [

@@ -3,7 +3,7 @@
 import numpy as np
 
 from byol_tf.errors import ProtocolError
-from pipelines.sources import Images, balanced_indices
+from pipelines.sources import Images, balanced_indices, subset
 
 _FOLDS = 5
 """A fifth of the training labels chooses learning rate and regularisation (the BYOL paper holds out
@@ -75,3 +75,20 @@ def stratified_folds(labels: np.ndarray, seed: int) -> np.ndarray:
             "choose settings; each has one"
         )
     return folds[folds.any(axis=1)]
+
+
+def hold_out(images: Images, seed: int) -> tuple[Images, Images]:
+    """Splits labelled images in two.
+
+    Args:
+        images: with labels.
+        seed: of the sample.
+
+    Returns:
+        (the other images, a fifth of each class that is held out: the first of `stratified_folds`).
+
+    Raises:
+        ProtocolError: as `stratified_folds`.
+    """
+    held_out = stratified_folds(require_labels(images), seed)[0]
+    return subset(images, np.flatnonzero(~held_out)), subset(images, np.flatnonzero(held_out))
