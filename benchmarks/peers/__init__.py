@@ -14,6 +14,16 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PYTHON = _ROOT / ".venv-peers" / "bin" / "python"
 
 
+def peer_python() -> Path:
+    """Returns the Python of the peers' environment; exits if it isn't there."""
+    if not _PYTHON.exists():
+        sys.exit(
+            f"--peer: expected the peers' environment in {_PYTHON.parents[1]}; make it with: "
+            "make peers"
+        )
+    return _PYTHON
+
+
 class Peer:
     """A side of a benchmark that runs in the peers' environment.
 
@@ -26,12 +36,7 @@ class Peer:
     """
 
     def __init__(self, module: str, **settings):
-        if not _PYTHON.exists():
-            sys.exit(
-                f"--peer: expected the peers' environment in {_PYTHON.parents[1]}; make it with: "
-                "make peers"
-            )
-        command = [_PYTHON, "-m", f"benchmarks.peers.{module}", json.dumps(settings)]
+        command = [peer_python(), "-m", f"benchmarks.peers.{module}", json.dumps(settings)]
         self._process = subprocess.Popen(
             command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
