@@ -23,6 +23,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,21 @@ def read_rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
+def check_settings(options: argparse.Namespace) -> None:
+    """Exits if the folder has results of other settings; keeps these."""
+    free = ("out", "peer", "methods", "seeds")
+    settings = {name: value for name, value in vars(options).items() if name not in free}
+    file = options.out / "settings.json"
+    if not file.exists():
+        file.write_text(json.dumps(settings, indent=1) + "\n")
+    for name, kept in json.loads(file.read_text()).items():
+        if settings[name] != kept:
+            sys.exit(
+                f"--out: {options.out} has results of --{name.replace('_', '-')} {kept}; expected "
+                f"the same or another folder; received {settings[name]}"
+            )
+
+
 def measure(options: argparse.Namespace, side: str, method: str, seed: int) -> None:
     """Trains and evaluates one side, unless its rows are there."""
     results, photos = options.out / "results.csv", options.out / "photos.npz"
@@ -150,7 +166,12 @@ def measure(options: argparse.Namespace, side: str, method: str, seed: int) -> N
         command = [peer_python(), "-m", "benchmarks.peers.torch_learn"]
         job |= {"network": options.network, "threads": options.threads}
     if not (folder / f"{side}-{max(options.checkpoints)}.npz").exists():
-        subprocess.run([*command, json.dumps(job)], check=True)
+        cores = sorted(os.sched_getaffinity(0))[: options.threads]
+        subprocess.run(
+            [*command, json.dumps(job)],
+            check=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
     new = not results.exists()
     with results.open("a", newline="") as file:
         writer = csv.writer(file)
@@ -236,7 +257,7 @@ def draw(rows: list[dict[str, str]], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measures the rows that the results lack; prints the ratios and draws the figure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learn", description=__doc__)
     parser.add_argument("--photos", required=True)
@@ -261,12 +282,11 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a change of the config"
     )
-    options = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < options.threads:
-        parser.error(f"--threads: expected {len(cores)} or fewer, the cores that may be used")
-    os.sched_setaffinity(0, cores[: options.threads])  # both sides inherit it
+    options = parser.parse_args(arguments)
+    if options.threads > (cores := len(os.sched_getaffinity(0))):
+        parser.error(f"--threads: expected {cores} or fewer, the cores that may be used")
     options.out.mkdir(parents=True, exist_ok=True)
+    check_settings(options)
     if not (options.out / "photos.npz").exists():
         write_photos(options, options.out / "photos.npz")
     for seed in options.seeds:

@@ -24,18 +24,17 @@ from byol_tf.train.experiment import Experiment
 class _Checkpoints(keras.callbacks.Callback):
     """Writes features at some of the epochs, and the seconds of training until then."""
 
-    def __init__(self, experiment_of, photos, out, checkpoints):
+    experiment: Experiment
+
+    def __init__(self, photos, out, checkpoints):
         super().__init__()
-        self._experiment_of, self._photos = experiment_of, photos
-        self._out, self._checkpoints = out, checkpoints
+        self._photos, self._out, self._checkpoints = photos, out, checkpoints
         self._seconds = self._cpu = 0.0
         self._images = 0
 
     def on_train_begin(self, logs=None):
-        experiment = self._experiment_of()
-        np.savez(
-            self._out / "start.npz", **weights(experiment.model.networks), **schedules(experiment)
-        )
+        start = weights(self.model.networks) | schedules(self.experiment)
+        np.savez(self._out / "start.npz", **start)
         self._write(0)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -43,7 +42,7 @@ class _Checkpoints(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._ended = time.perf_counter(), time.process_time()
-        self._images += self._experiment_of().config.training.batch_size
+        self._images += self.experiment.config.training.batch_size
 
     def on_epoch_end(self, epoch, logs=None):
         self._seconds += self._ended[0] - self._began[0]
@@ -54,7 +53,7 @@ class _Checkpoints(keras.callbacks.Callback):
             self._write(epoch + 1)
 
     def _write(self, epoch):
-        inference = self._experiment_of().inference
+        inference = self.experiment.inference
         features = {
             name: inference.predict(self._photos[name], batch_size=500, verbose=0)
             for name in ("train", "test")
@@ -111,14 +110,14 @@ def train(config: str, photos: str, out: str, checkpoints: list[int]) -> None:
     arrays = dict(np.load(photos))
     run = Path(out) / "run"
     shutil.rmtree(run, ignore_errors=True)  # a resumed run would lack the seconds so far
-    callback = _Checkpoints(lambda: experiment, arrays, Path(out), checkpoints)
-    experiment = Experiment(
+    callback = _Checkpoints(arrays, Path(out), checkpoints)
+    callback.experiment = Experiment(
         load_config(config),
         run,
         images={"unlabelled": arrays["unlabelled"]},
         callbacks=[callback],
     )
-    experiment.run(verbose=False)
+    callback.experiment.run(verbose=False)
 
 
 if __name__ == "__main__":

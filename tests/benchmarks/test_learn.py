@@ -1,6 +1,7 @@
 """`benchmarks.learn`: its sides do the same, and its report is read off its rows."""
 
 import argparse
+import csv
 import json
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks.learn.__main__ import METHODS, NETWORKS, recipe, report
+from benchmarks.learn.__main__ import COLUMNS, METHODS, NETWORKS, main, recipe, report
 from benchmarks.learn.ours import weights
 from byol_tf.config.loading import load_config
 from byol_tf.models.from_config import build_model
@@ -58,15 +59,33 @@ def _named(part, networks):
     return {f"{part}/{name}": array for name, array in weights(networks).items()}
 
 
-def test_the_report_has_when_ours_reached_the_peers_accuracy():
-    rows = [
-        {"side": side, "method": "byol", "seed": "0", "epoch": str(epoch), "images": str(epoch)}
-        | {"seconds": str(10 * epoch), "cpu_seconds": str(9 * epoch), "top1": str(top1)}
-        for side, accuracies in (("ours", (0.2, 0.4, 0.6)), ("peer", (0.2, 0.3, 0.5)))
-        for epoch, top1 in enumerate(accuracies)
+def _rows(shift=0.0):
+    """Of three epochs of both sides."""
+    accuracies = {"ours": (0.2 - shift, 0.4 - shift, 0.6 - shift), "peer": (0.2, 0.3, 0.5)}
+    return [
+        dict(
+            zip(COLUMNS, (side, "byol", 0, epoch, epoch, 10 * epoch, 9 * epoch, top1), strict=True)
+        )
+        for side in accuracies
+        for epoch, top1 in enumerate(accuracies[side])
     ]
-    (line,) = report(rows)
+
+
+def test_the_report_has_when_ours_reached_the_peers_accuracy():
+    (line,) = report(_rows())
     assert "reached in 15 of its 20 seconds, 0.75; reached in 14 of its 18 cpu seconds" in line
-    for row in rows:
-        row["top1"] = str(float(row["top1"]) - 0.3 * (row["side"] == "ours"))
-    assert "not reached within ours' 20 seconds (peer's 20)" in report(rows)[0]
+    assert "not reached within ours' 20 seconds (peer's 20)" in report(_rows(shift=0.3))[0]
+
+
+def test_what_is_measured_is_not_trained_again_nor_mixed_with_other_settings(tmp_path, capsys):
+    with (tmp_path / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(_rows())
+    (tmp_path / "photos.npz").touch()
+    arguments = ["--photos", "photos", "--out", str(tmp_path), "--peer", "--methods", "byol"]
+    main([*arguments, "--checkpoints", "0", "1", "2"])
+    assert "0.75" in capsys.readouterr().out
+    assert (tmp_path / "accuracy.png").stat().st_size > 1000
+    with pytest.raises(SystemExit, match="--batch 128; expected the same or another folder"):
+        main([*arguments, "--checkpoints", "0", "1", "2", "--batch", "64"])
