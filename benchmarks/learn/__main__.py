@@ -235,13 +235,13 @@ def report(rows: list[dict[str, str]]) -> list[str]:
 
 
 def draw(rows: list[dict[str, str]], file: Path) -> None:
-    """Draws accuracy over seconds and over images."""
+    """Draws accuracy over seconds, processor seconds and images."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.5), sharey=True, layout="constrained")
     for (method, seed, side), curve in curves(rows).items():
         style = {
             "color": {"ours": "#1f5fbf", "peer": "#d9662b"}[side],
@@ -249,11 +249,12 @@ def draw(rows: list[dict[str, str]], file: Path) -> None:
             "marker": ".",
             "label": f"{ {'ours': 'byol_tf', 'peer': 'lightly'}[side] }, {method}, seed {seed}",
         }
-        for axis, column in zip(axes, ("seconds", "images"), strict=True):
+        for axis, column in zip(axes, ("seconds", "cpu_seconds", "images"), strict=True):
             axis.plot(curve[column], 100 * curve["top1"], **style)
     axes[0].set(xlabel="seconds of training", ylabel="linear accuracy in %")
-    axes[1].set(xlabel="images seen")
-    axes[1].legend(fontsize=8, frameon=False)
+    axes[1].set(xlabel="processor seconds of training")
+    axes[2].set(xlabel="images seen")
+    axes[2].legend(fontsize=8, frameon=False)
     figure.savefig(file, dpi=120)
 
 
