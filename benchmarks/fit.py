@@ -1,8 +1,8 @@
 """`python -m benchmarks.fit`: `fit`, views included, against the bare compiled step.
 
 With `--peer` also against lightly's BYOL end to end: its transforms, a DataLoader with a worker a
-core, its parts. All take turns; figures are medians of the ratios. Batches that were made ahead in
-a pause aren't counted.
+core, its parts, eager and by `torch.compile`. All take turns; figures are medians of the ratios.
+Batches that were made ahead in a pause aren't counted.
 """
 
 import argparse
@@ -16,9 +16,9 @@ prepare_environment()
 import keras
 import numpy as np
 
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, compile_modes
 from benchmarks.step import bare_step
-from benchmarks.turns import Side, median_ratio, rounded, take_turns
+from benchmarks.turns import Side, against, median_ratio, rounded, take_turns
 from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
 from byol_tf.devices import set_precision
 from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
@@ -90,9 +90,14 @@ def measure(
     set_precision(precision)
     settings = {"encoder": encoder, "size": size, "batch": batch, "precision": precision}
     sides = {"fit": fit(engine, encoder, size, batch), "bare": bare_step(encoder, size, batch)}
+    peers = {}
     if peer:
-        sides["lightly"] = Peer("lightly_fit", uncounted=_UNCOUNTED, **settings)
-    speeds = take_turns(sides, pairs, steps)
+        peers["lightly"] = Peer("lightly_fit", uncounted=_UNCOUNTED, **settings)
+        for mode in compile_modes():
+            peers[f"lightly_{mode}"] = Peer(
+                "lightly_fit", uncounted=_UNCOUNTED, **settings, compiled=mode
+            )
+    speeds = take_turns(sides | peers, pairs, steps)
     result = {
         "benchmark": "fit",
         **settings,
@@ -101,10 +106,7 @@ def measure(
     }
     result["against_bare"] = median_ratio(speeds, "fit", "bare")
     if peer:
-        result |= {
-            "against_lightly": median_ratio(speeds, "fit", "lightly"),
-            "versions": sides["lightly"].versions,
-        }
+        result |= against(speeds, "fit", peers) | {"versions": peers["lightly"].versions}
     return result
 
 

@@ -1,7 +1,8 @@
 """`python -m benchmarks.step`: the bare compiled BYOL step on one fixed batch.
 
-With `--peer` also PyTorch with lightly's parts. Both sides take turns; the figure is the median
-ratio of the pairs. SGD with momentum on both sides, as in lightly's example.
+With `--peer` also PyTorch with lightly's parts, channels last: eager, and by `torch.compile` in its
+default and its `max-autotune` mode. All sides take turns; figures are the medians of the ratios.
+SGD with momentum on all sides, as in lightly's example. The first steps compile, for minutes.
 """
 
 import argparse
@@ -15,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.peers import Peer
-from benchmarks.turns import Side, median_ratio, rounded, take_turns, timed
+from benchmarks.peers import Peer, compile_modes
+from benchmarks.turns import Side, against, rounded, take_turns, timed
 from byol_tf import BYOL, build_encoder, cosine_tau
 from byol_tf.devices import set_precision
 from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
@@ -55,27 +56,19 @@ def measure(
     pairs: int,
     peer: bool,
 ) -> dict:
-    """Measures images per second of both sides, and the median ratio of ours to theirs."""
+    """Measures images per second of all sides, and the median ratios of ours to theirs."""
     set_precision(precision)
-    sides = {"byol_tf": bare_step(encoder, size, batch, jit)}
+    settings = {"encoder": encoder, "size": size, "batch": batch, "precision": precision}
+    peers = {}
     if peer:
-        sides["torch"] = Peer(
-            "torch_step", encoder=encoder, size=size, batch=batch, precision=precision
-        )
-    speeds = take_turns(sides, pairs, steps)
-    settings = {
-        "encoder": encoder,
-        "size": size,
-        "batch": batch,
-        "precision": precision,
-        "jit": jit,
-    }
-    result = {"benchmark": "step", **settings, "images_per_second": rounded(speeds, batch)}
+        peers["torch"] = Peer("torch_step", **settings)
+        for mode in compile_modes():
+            peers[f"torch_{mode}"] = Peer("torch_step", **settings, compiled=mode)
+    speeds = take_turns({"byol_tf": bare_step(encoder, size, batch, jit)} | peers, pairs, steps)
+    result = {"benchmark": "step", **settings, "jit": jit}
+    result["images_per_second"] = rounded(speeds, batch)
     if peer:
-        result |= {
-            "against_torch": median_ratio(speeds, "byol_tf", "torch"),
-            "versions": sides["torch"].versions,
-        }
+        result |= against(speeds, "byol_tf", peers) | {"versions": peers["torch"].versions}
     return result
 
 

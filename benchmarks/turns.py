@@ -3,7 +3,8 @@ can be compared."""
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 Side = Callable[[int], float]
 """Does so many units of work and returns the seconds that they took."""
@@ -52,6 +53,18 @@ def median_ratio(speeds: dict[str, list[float]], fast: str, base: str) -> float:
     return round(
         statistics.median(a / b for a, b in zip(speeds[fast], speeds[base], strict=True)), 3
     )
+
+
+def against(speeds: dict[str, list[float]], name: str, peers: Iterable[str]) -> dict[str, Any]:
+    """Median ratios of a side to others, and which of these is the fastest."""
+    peers = list(peers)
+    ratios = {f"against_{peer}": median_ratio(speeds, name, peer) for peer in peers}
+    return ratios | {"fastest_peer": fastest(speeds, peers)}
+
+
+def fastest(speeds: dict[str, list[float]], sides: Iterable[str]) -> str:
+    """The side with the highest median speed."""
+    return max(sides, key=lambda side: statistics.median(speeds[side]))
 
 
 def rounded(speeds: dict[str, list[float]], batch: int) -> dict[str, list[float]]:

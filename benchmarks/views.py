@@ -2,9 +2,10 @@
 
 Images per second, each with both views of the BYOL recipe, from uint8 images in memory: layers of
 keras-cv and of Keras in tf.data (host views), fused views in tf.data, called directly, and compiled
-as a whole. They take turns; ratios are the medians of the rounds. With `--peer` also torchvision +
-PIL in two DataLoader workers, and kornia. The images are tiles of scikit-learn's two photographs,
-on which it also prints how far linear views lie from exact ones, in [0, 1].
+as a whole. They take turns; ratios are the medians of the rounds. With `--peer` also torchvision
+from PIL images and from uint8 tensors, and albumentations, in two DataLoader workers, and kornia,
+eager and by `torch.compile`. The images are tiles of scikit-learn's two photographs, on which it
+also prints how far linear views lie from exact ones, in [0, 1].
 """
 
 import argparse
@@ -20,8 +21,8 @@ prepare_environment()
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.peers import Peer
-from benchmarks.turns import Side, median_ratio, rounded, take_turns, timed
+from benchmarks.peers import Peer, compile_modes
+from benchmarks.turns import Side, fastest, median_ratio, rounded, take_turns, timed
 from pipelines.policy import kernel_size, preset
 from pipelines.views.fused import FusedViews
 from pipelines.views.host import HostViews
@@ -29,6 +30,7 @@ from pipelines.views.random_params import sample_params
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SEED = 0
+_PARALLEL = 2
 _UNCOUNTED = 5
 """Batches before the measurement: more than a DataLoader or tf.data prefetches in a pause."""
 
@@ -79,7 +81,7 @@ def exact_difference(images: np.ndarray) -> dict[str, float]:
 def _stream(images: np.ndarray, batch: int, views: Callable) -> Side:
     """Returns a side that calls `views(images, params)` in a tf.data map."""
     data = tf.data.Dataset.from_tensors((tf.constant(images[:batch]), _params(batch))).repeat()
-    iterator = iter(data.map(views, num_parallel_calls=2))
+    iterator = iter(data.map(views, num_parallel_calls=_PARALLEL))
 
     def run(batches):
         for _ in range(batches):
@@ -89,7 +91,8 @@ def _stream(images: np.ndarray, batch: int, views: Callable) -> Side:
 
     def side(batches):
         run(_UNCOUNTED)
-        return measured(batches)
+        # Batches that are made in parallel arrive together.
+        return measured(_PARALLEL * batches) / _PARALLEL
 
     return side
 
@@ -148,10 +151,14 @@ def measure(size: int, batch: int, pairs: int, seconds: float, peer: bool) -> di
             "kernel": kernel_size(size),
             "uncounted": _UNCOUNTED,
         }
-        peers = {
-            library: Peer("torch_views", library=library, **settings)
-            for library in (("torchvision", "kornia") if peer else ())
-        }
+        peers = {}
+        if peer:
+            for library in ("torchvision", "torchvision_v2", "albumentations", "kornia"):
+                peers[library] = Peer("torch_views", library=library, **settings)
+            for mode in compile_modes()[:1]:  # there is no matrix product to tune
+                peers["kornia_compiled"] = Peer(
+                    "torch_views", library="kornia", **settings, compiled=mode
+                )
     speeds = take_turns(sides | peers, pairs, seconds=seconds)
     result = {
         "benchmark": "views",
@@ -166,6 +173,7 @@ def measure(size: int, batch: int, pairs: int, seconds: float, peer: bool) -> di
             if name.startswith(("keras", "fused")) and name != base
         }
     if peers:
+        result["fastest_peer"] = fastest(speeds, peers)
         result["versions"] = {
             name: version for side in peers.values() for name, version in side.versions.items()
         }
@@ -180,7 +188,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each side in a round")
     parser.add_argument(
-        "--peer", action="store_true", help="also torchvision + PIL and kornia (make peers)"
+        "--peer",
+        action="store_true",
+        help="also torchvision, albumentations and kornia (make peers)",
     )
     print(json.dumps(measure(**vars(parser.parse_args()))))
 

@@ -10,7 +10,8 @@ from lightly.transforms.byol_transform import BYOLTransform, BYOLView1Transform,
 from PIL import Image
 
 from benchmarks.peers import serve
-from benchmarks.peers.torch_byol import TorchBYOL
+from benchmarks.peers.torch_method import TorchMethod
+from benchmarks.peers.torch_networks import torchvision_resnet
 
 
 class _Pictures(torch.utils.data.Dataset):
@@ -33,7 +34,8 @@ def _endless(loader):
         yield from loader
 
 
-def start(encoder, size, batch, precision, uncounted):
+def start(encoder, size, batch, precision, uncounted, compiled=None):
+    torch.manual_seed(0)
     transform = BYOLTransform(
         BYOLView1Transform(input_size=size), BYOLView2Transform(input_size=size)
     )
@@ -49,7 +51,7 @@ def start(encoder, size, batch, precision, uncounted):
         persistent_workers=True,
     )
     batches = _endless(loader)
-    byol = TorchBYOL(encoder, precision)
+    byol = TorchMethod(*torchvision_resnet(encoder), precision=precision, compiled=compiled)
 
     def side(steps):
         for step in range(uncounted + steps):

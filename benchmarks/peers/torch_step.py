@@ -3,12 +3,14 @@
 import torch
 
 from benchmarks.peers import serve
-from benchmarks.peers.torch_byol import TorchBYOL
+from benchmarks.peers.torch_method import TorchMethod
+from benchmarks.peers.torch_networks import torchvision_resnet
 from benchmarks.turns import timed
 
 
-def start(encoder, size, batch, precision):
-    byol = TorchBYOL(encoder, precision)
+def start(encoder, size, batch, precision, compiled=None):
+    torch.manual_seed(0)
+    byol = TorchMethod(*torchvision_resnet(encoder), precision=precision, compiled=compiled)
     views = torch.randn(2, batch, 3, size, size).to(byol.device)
 
     def run(steps):

@@ -1,0 +1,1 @@
+"""Time to accuracy, beside lightly; see `__main__`."""
