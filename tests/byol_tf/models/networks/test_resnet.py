@@ -250,7 +250,7 @@ def test_first_layer_has_the_channels_that_the_config_checks(name, channels):
 
 
 def test_unknown_encoder_is_an_error():
-    with pytest.raises(ValueError, match=r"expected one of convnet, resnet18, .*; received 'vgg'"):
+    with pytest.raises(ValueError, match=r"expected one of convnet, resnet8, .*; received 'vgg'"):
         build_encoder("vgg", 32)
 
 
