@@ -63,7 +63,8 @@ def message(content, overrides=(), path="c.json"):
 SOURCES = '"textures", "digits", "folder", "stl10", "cifar10", "imagenet" or "arrays"'
 
 ENCODERS = (
-    '"convnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200", '
+    '"convnet", "resnet8", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", '
+    '"resnet200", '
     '"wide_resnet50_2", "keras.applications/NAME", "keras_hub/PRESET" or "MODULE:FUNCTION"'
 )
 
