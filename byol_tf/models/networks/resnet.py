@@ -115,8 +115,8 @@ def resnet(
 
     Returns:
         A functional model from normalised float images `[N, image_size, image_size, 3]` to
-        representations `[N, d]`, d = 256 x width for resnet8, 512 x width for resnet18 and resnet34,
-        2048 x width for the others.
+        representations `[N, d]`, d = 256 x width for resnet8, 512 x width for resnet18 and
+        resnet34, 2048 x width for the others.
 
     Raises:
         ValueError: for another normalisation or padding, or channels that the groups of `group`

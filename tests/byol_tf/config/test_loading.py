@@ -188,7 +188,7 @@ WRONG_VALUES = [
             f'encoder.name: expected {ENCODERS}; received "{name}"{hint}',
         )
         for name, hint in (
-            ("resnet81", '; did you mean "resnet18"?'),
+            ("resnet19", '; did you mean "resnet18"?'),
             ("keras.applications/", ""),
             ("my encoders:small", ""),
             ("keras_hub/hf://somebody/model", ""),
