@@ -22,8 +22,8 @@ from byol_tf.devices import prepare_environment, set_precision, set_seeds
 
 LITE0 = "benchmarks.efficientnet_lite0:efficientnet_lite0"
 RECIPES = {
-    "random": "few-photos",
-    "byol": "few-photos",
+    "random": "few-photos-byol",
+    "byol": "few-photos-byol",
     "pretrained": "adapt",
     "adapted": "adapt",
     "distilled": "distill",

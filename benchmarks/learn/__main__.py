@@ -80,7 +80,7 @@ def recipe(options: argparse.Namespace, method: str, seed: int) -> str:
         *METHODS[method],
         *options.set,
     ]
-    return resolved_json(load_config("few-photos", changes))
+    return resolved_json(load_config("few-photos-byol", changes))
 
 
 def write_photos(options: argparse.Namespace, file: Path) -> None:

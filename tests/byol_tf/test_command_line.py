@@ -221,7 +221,7 @@ def test_training_hints_at_set_and_lists_the_recipes(tmp_path):
     done = shell("byol train --epochs 5", tmp_path)
     assert done.returncode == 2
     assert done.stderr.endswith("did you mean --set training.epochs=5?\n")
-    assert "few-photos, imagenet-100" in shell("byol train --help", tmp_path).stdout
+    assert "few-photos-byol, imagenet-100" in shell("byol train --help", tmp_path).stdout
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ def test_list_of_recipes():
         "demo",
         "distill",
         "few-photos",
+        "few-photos-byol",
         "imagenet-100",
         "imagenet-1000",
         "imagenet-300",

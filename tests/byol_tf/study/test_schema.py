@@ -76,7 +76,7 @@ class TestEachStudy:
 
     def test_small_runs_share_one_base(self, name):
         for each in planned(name, "small"):
-            assert each.config.name == "few-photos"
+            assert each.config.name == "few-photos-byol"
             assert each.config.data.source == "folder"
             assert each.config.training.batch_size <= 512
 
@@ -87,11 +87,11 @@ class TestEachStudy:
 
 
 def views_of(scale: str) -> tuple[ViewPolicy, ViewPolicy]:
-    """No augmentation, and the paper's; at small scale BYOL's milder ones, of few-photos."""
+    """No augmentation, and the paper's; at small scale BYOL's milder ones, of few-photos-byol."""
     plain = load_config("stl10", ["views.preset=none"]).views.first
     if scale == "paper":
         return plain, load_config("stl10").views.first
-    return plain, load_config("few-photos", ["views.first.blur_probability=0.5"]).views.first
+    return plain, load_config("few-photos-byol", ["views.first.blur_probability=0.5"]).views.first
 
 
 STRENGTHS = {"brightness", "contrast", "contrast_center", "saturation", "hue"}
