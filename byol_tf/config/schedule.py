@@ -55,13 +55,15 @@ def training_schedule(config: Config, images: int) -> Schedule:
 def method_name(config: Config) -> str:
     """Returns the name of the method that a config trains.
 
-    It is `BYOL`, `SimCLR`, `SimSiam`, `distillation`, or `trained` for a variant without a name.
+    It is `BYOL`, `BYOL with negatives` (the BYOL paper's extended InfoNCE, equation 8, with target
+    network and predictor), `SimCLR`, `SimSiam`, `distillation`, or `trained` for a variant without
+    a name.
     """
     objective, has_predictor = config.objective, config.predictor.kind == "mlp"
     if objective.target == "teacher":
         return "distillation"
-    if objective.target == "ema" and objective.negatives == 0 and has_predictor:
-        return "BYOL"
+    if objective.target == "ema" and has_predictor:
+        return "BYOL with negatives" if objective.negatives else "BYOL"
     if objective.target == "online" and objective.negatives == 0 and has_predictor:
         return "SimSiam"
     if (

@@ -110,7 +110,7 @@ def _card(facts: RunFacts, export: Path, maps: bool) -> str:
     lines = [
         front_matter(
             config.name,
-            [method_name(config).lower(), config.encoder.name],
+            [method_name(config).lower().replace(" ", "-"), config.encoder.name],
             metrics,
             config.data.source,
         ),

@@ -258,7 +258,8 @@ class TestDisk:
         ("imagenet-simclr", [], "SimCLR"),
         ("stl10", ["predictor.kind=none"], "trained"),
         ("stl10", ["predictor.kind=fixed"], "trained"),
-        ("stl10", ["objective.negatives=0.5", "objective.temperature=0.1"], "trained"),
+        ("stl10", ["objective.negatives=0.5", "objective.temperature=0.1"], "BYOL with negatives"),
+        ("few-photos", [], "BYOL with negatives"),
     ],
 )
 def test_method_name_needs_every_part_of_the_method(recipe, changes, system):
