@@ -153,10 +153,10 @@ def add_record_and_faults(job: dict) -> None:
         experiment.train_batches,
     )
 
-    def fit(self, start, callbacks):
+    def fit(self, start, callbacks, rows):
         completed["steps"] = start.epoch * self.schedule.steps_per_epoch + start.step
         reach("before the first step")
-        return real_fit(self, start, [record, *callbacks])
+        return real_fit(self, start, [record, *callbacks], rows)
 
     def train_step(self, batch):
         reach("tracing")

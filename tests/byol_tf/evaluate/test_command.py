@@ -232,7 +232,7 @@ def test_unreadable_checkpoint_is_one_line(run, capsys, monkeypatch):
 
     monkeypatch.setattr(checkpoint_format, "_parse_manifest", refuse)
     assert (
-        "expected checkpoints that can be read; received [Errno 13] Permission denied"
+        "expected history and checkpoints that can be read; received [Errno 13] Permission denied"
         in refused(capsys, "knn", "--run", run)
     )
 
