@@ -1,7 +1,7 @@
 """Draws docs/images/nearest.png: photos and their nearest neighbours before and after training.
 
     python examples/draw_slides.py slides
-    byol train --config few-photos --set data.root=slides --run-dir runs/slides
+    byol train --config few-photos-byol --set data.root=slides --run-dir runs/slides
     python docs/draw_nearest.py runs/slides
 
 The neighbours are among the run's test photos; those of the first one of each shown class are

@@ -51,7 +51,7 @@ def _in_workers(images, views, batch, uncounted):
 
 
 def _torchvision(images, size, batch, kernel, uncounted):
-    """From PIL images."""
+    """Makes both views from PIL images."""
     transforms = torchvision.transforms
     return _in_workers(
         [Image.fromarray(image) for image in images],
@@ -62,7 +62,7 @@ def _torchvision(images, size, batch, kernel, uncounted):
 
 
 def _torchvision_v2(images, size, batch, kernel, uncounted):
-    """From uint8 tensors, by the second version of the transforms."""
+    """Makes both views from uint8 tensors, by the second version of the transforms."""
     from torchvision.transforms import v2
 
     return _in_workers(
@@ -94,7 +94,7 @@ def _torchvision_views(transforms, size, kernel, to_float):
 
 
 def _albumentations(images, size, batch, kernel, uncounted):
-    """From uint8 arrays, by OpenCV; the last version under the MIT licence."""
+    """Makes both views from uint8 arrays, by OpenCV; the last version under the MIT licence."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for its newest version
     import albumentations as album
     import cv2
@@ -120,7 +120,7 @@ def _albumentations(images, size, batch, kernel, uncounted):
 
 
 def _kornia(images, size, batch, kernel, uncounted, compiled=None):
-    """From batches of uint8 tensors, in this process."""
+    """Makes both views from batches of uint8 tensors, in this process."""
     import kornia.augmentation as augmentation
 
     views = [

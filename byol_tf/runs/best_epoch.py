@@ -17,7 +17,7 @@ METRICS = {
 """Values of `monitor.metric`, and their names for people."""
 
 Rows = Sequence[dict[str, float]]
-"""Of a run's history, that of the untrained network first."""
+"""Rows of a run's history, that of the untrained network first."""
 
 
 def check_metric(config: Config, labelled: bool) -> None:

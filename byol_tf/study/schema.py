@@ -106,7 +106,7 @@ class Range(Section):
     high: Number
     """The highest."""
     log: bool = False
-    """Whether orders of magnitude are equally likely, as for learning rates."""
+    """True samples orders of magnitude equally often, as suits learning rates."""
 
 
 Domain = Range | Annotated[tuple[Any, ...], Field(min_length=1, strict=False)]
