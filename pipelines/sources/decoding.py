@@ -259,11 +259,9 @@ def _read_header(file: BinaryIO, upright: bool) -> ImageFacts:
         if not deep:
             large = _is_large(image.size)
             width, height = _half(image.size) if large else image.size
-            orientation = 1
-            if upright and not (
-                image.format == "PNG" and _lacks_exif(_LimitedReader(file, _budget(image.size)))
-            ):
-                orientation = _orientation(image)
+            # Without this, Pillow would decode each PNG to look for EXIF behind the pixels.
+            bare = image.format == "PNG" and _lacks_exif(_LimitedReader(file, _budget(image.size)))
+            orientation = _orientation(image) if upright and not bare else 1
             if orientation >= 5 and image.format != "TIFF":  # whose reader states the upright size
                 width, height = height, width
             return ImageFacts(

@@ -128,7 +128,7 @@ def test_a_cut_jpeg_is_not_decoded_in_part(root):
 
 
 def test_lost_photos_need_somebody_who_is_told(root):
-    with pytest.raises(SourceError, match="check: .headers. leaves photos to be lost later"):
+    with pytest.raises(SourceError, match='check: "headers" leaves photos to be lost later'):
         open_source("folder", root=str(root), check="headers")
     with pytest.raises(SourceError, match='check: expected "pixels" or "headers"'):
         open_source("folder", root=str(root), check="names")
