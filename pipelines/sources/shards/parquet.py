@@ -44,7 +44,7 @@ def parquet_records(file: BinaryIO) -> Iterator[Record]:
         raise BrokenShard(_text(error)) from error
 
 
-def open_parquet(file: BinaryIO) -> pq.ParquetFile:
+def open_parquet(file: BinaryIO | str) -> pq.ParquetFile:
     """Opens a file, of which the last part is read. Raises BrokenShard."""
     try:
         return pq.ParquetFile(file)

@@ -14,7 +14,7 @@ from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.remote import RemotePath
 from pipelines.sources.shards.examples import open_array_record
 from pipelines.sources.shards.finding import Shard
-from pipelines.sources.shards.index import local_copy, open_location
+from pipelines.sources.shards.index import local_copy
 from pipelines.sources.shards.parquet import open_parquet, read_images
 from pipelines.sources.shards.records import BrokenShard
 
@@ -112,4 +112,6 @@ def _open(shard: Shard) -> Any:
     """Opens a shard of a format that a library reads."""
     if shard.kind == "array_record":
         return open_array_record(local_copy(shard.location))
-    return open_parquet(open_location(shard.location, shard.size))
+    if isinstance(shard.location, RemotePath):
+        return open_parquet(shard.location.open(shard.size))
+    return open_parquet(os.fspath(shard.location))

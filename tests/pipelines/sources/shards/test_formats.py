@@ -91,9 +91,7 @@ def example(**features: object) -> bytes:
 
 def tfrecord(*records: bytes) -> bytes:
     """Without valid checksums, which aren't read."""
-    return b"".join(
-        struct.pack("<Q", len(data)) + bytes(4) + data + bytes(4) for data in records
-    )
+    return b"".join(struct.pack("<Q", len(data)) + bytes(4) + data + bytes(4) for data in records)
 
 
 def tfrecord_index(data: bytes):
@@ -179,7 +177,10 @@ class TestParquet:
             assert read_images(table, record.row)[record.offset].as_py() == jpeg(number)
 
     def test_hugging_face_layout(self):
-        stated = {"image": {"_type": "Image"}, "y": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+        stated = {
+            "image": {"_type": "Image"},
+            "y": {"_type": "ClassLabel", "names": ["cat", "dog"]},
+        }
         table = pa.table(
             {
                 "image": [{"bytes": jpeg(n), "path": f"{n}.jpg"} for n in range(5)],
