@@ -180,7 +180,8 @@ def _print_shards(out: Path, packing: Packing, count: int, skipped: int) -> None
     for note in packing.notes:
         print(wrapped(note))
     names = [shard.name for shard in packing.shards]
-    print(wrapped(f"{out}   {counted(len(names), 'shard')}: {names[0]} to {names[-1]}"))
+    listed = f"{names[0]} to {names[-1]}" if names[1:] else names[0]
+    print(wrapped(f"{out}   {counted(len(names), 'shard')}: {listed}"))
     if skipped:
         print(f"  {out / 'skipped.csv'}   {counted(skipped, 'file')} that they lack, and why")
     train = shlex.join(

@@ -63,8 +63,8 @@ def _container(request: Request) -> Container:
         read=lambda number: reader.read(shards[shard_of[number]], *spans[number].tolist()),
         sizes={shard.name: shard.size for shard in shards},
         notes=(
-            f"{len(images.names):,} images in {len(shards):,} {shards[0].kind} shard(s) of {root}, "
-            f"{megabytes:,.1f} MB",
+            f"{len(images.names):,} images in {len(shards):,} shard(s) of {root} "
+            f"({shards[0].kind}), {megabytes:,.1f} MB",
         ),
         save=cache.save,
     )
