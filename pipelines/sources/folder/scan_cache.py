@@ -19,6 +19,8 @@ from PIL import __version__ as pillow_version
 from pipelines.sources import heic
 from pipelines.sources.decoding import ImageFacts
 from pipelines.sources.folder.discovery import DiscoveredFiles
+from pipelines.sources.remote import Location, RemotePath
+from pipelines.urls import is_url
 
 _DECODER_VERSION = 2
 """To be increased when `decode` comes to read other files, or states other facts of them."""
@@ -37,7 +39,7 @@ class ScanCache:
     def __init__(
         self, root: str, files: DiscoveredFiles, folder: str | None, check: str = "pixels"
     ) -> None:
-        absolute = os.path.abspath(os.path.expanduser(root))
+        absolute = root if is_url(root) else os.path.abspath(os.path.expanduser(root))
         name = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16]
         self._file = None if folder is None else Path(folder) / f".photos-{name}.json"
         self._files = files
@@ -59,11 +61,14 @@ class ScanCache:
         else:
             self._facts[path] = facts
 
-    def digest(self, folder: Path, path: str) -> str:
+    def digest(self, folder: Location, path: str) -> str:
         """Returns the SHA-256 of a photo's file, in hexadecimal. Raises OSError."""
         if path not in self._digests:
-            with open(folder / path, "rb") as file:
-                self._digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            if isinstance(folder, RemotePath):
+                self._digests[path] = hashlib.sha256((folder / path).read()).hexdigest()
+            else:
+                with open(folder / path, "rb") as file:
+                    self._digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
         return self._digests[path]
 
     def save(self) -> None:
