@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from pipelines.sources.decoding import (
     UnreadableImage,
     decode,
     plain_jpeg,
+    read_header,
 )
-from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import Shape
+
+T = TypeVar("T")
 
 _CONVERTED = {
     "L": "grey",
@@ -26,6 +28,16 @@ _CONVERTED = {
     "PA": "palette",
     "RGBA": "with transparency",
 }
+
+
+class FactsCache(Protocol):
+    """What is known of photos from an earlier start."""
+
+    def facts(self, path: str) -> ImageFacts | None:
+        """Returns the facts of a photo that could be read; None where they aren't known."""
+
+    def record(self, path: str, facts: ImageFacts | None) -> None:
+        """Stores the facts of a photo; None for an unreadable one."""
 
 
 class PhotoReader:
@@ -44,7 +56,7 @@ class PhotoReader:
         open_photo: Callable[[str], BinaryIO],
         sizes: Mapping[str, int],
         image_size: int | None,
-        scan: ScanCache | None = None,
+        scan: FactsCache | None = None,
     ) -> None:
         self._open = open_photo
         self._sizes = sizes
@@ -66,12 +78,38 @@ class PhotoReader:
         Raises:
             UnreadableImage: it can't be decoded, or the file has changed.
         """
+        pixels, _ = self._examine(path, lambda file: decode(file, image_size=self._image_size))
+        return pixels
+
+    def shape(self, path: str, *, by_header: bool = False) -> Shape:
+        """Returns the shape of what `read` returns; a photo in the cache isn't opened.
+
+        Args:
+            path: of the photo.
+            by_header: read no more of the photo than its header, if that is enough.
+
+        Raises:
+            UnreadableImage: as `read`; by the header alone, of fewer photos.
+        """
+        facts = None if self._scan is None else self._scan.facts(path)
+        if facts is not None:
+            self._count(facts)
+        elif by_header:
+            _, facts = self._examine(path, lambda file: (None, read_header(file)))
+        else:
+            return self.read(path).shape
+        return *facts.size, 3
+
+    def _examine(
+        self, path: str, examine: Callable[[BinaryIO], tuple[T, ImageFacts]]
+    ) -> tuple[T, ImageFacts]:
+        """Opens a photo, and records the facts that are found. Raises UnreadableImage."""
         facts = None
         try:
             with self._open(path) as file:
                 if self._sizes[path] == 0:
                     raise UnreadableImage("empty file")
-                pixels, facts = decode(file, image_size=self._image_size)
+                result, facts = examine(file)
         except OSError as error:
             gone = isinstance(error, FileNotFoundError)  # fsspec's has no text
             reason = error.strerror or ("there is no such file" if gone else str(error))
@@ -80,18 +118,7 @@ class PhotoReader:
             if self._scan is not None and self._counting:
                 self._scan.record(path, facts)
         self._count(facts)
-        return pixels
-
-    def shape(self, path: str) -> Shape:
-        """Returns the shape of what `read` returns; a photo in the cache isn't opened.
-
-        Raises what `read` raises.
-        """
-        facts = None if self._scan is None else self._scan.facts(path)
-        if facts is None:
-            return self.read(path).shape
-        self._count(facts)
-        return facts.height, facts.width, 3
+        return result, facts
 
     def encoded(self, path: str) -> bytes | None:
         """Returns the photo's file if `plain_jpeg` does; None for any other, which `read` takes."""
