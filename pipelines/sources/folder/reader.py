@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from pipelines.sources.decoding import (
     plain_jpeg,
     read_header,
 )
-from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import Shape
 
 T = TypeVar("T")
@@ -29,6 +28,16 @@ _CONVERTED = {
     "PA": "palette",
     "RGBA": "with transparency",
 }
+
+
+class FactsCache(Protocol):
+    """What is known of photos from an earlier start."""
+
+    def facts(self, path: str) -> ImageFacts | None:
+        """Returns the facts of a photo that could be read; None where they aren't known."""
+
+    def record(self, path: str, facts: ImageFacts | None) -> None:
+        """Stores the facts of a photo; None for an unreadable one."""
 
 
 class PhotoReader:
@@ -47,7 +56,7 @@ class PhotoReader:
         open_photo: Callable[[str], BinaryIO],
         sizes: Mapping[str, int],
         image_size: int | None,
-        scan: ScanCache | None = None,
+        scan: FactsCache | None = None,
     ) -> None:
         self._open = open_photo
         self._sizes = sizes

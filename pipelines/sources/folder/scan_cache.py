@@ -19,11 +19,15 @@ from PIL import __version__ as pillow_version
 from pipelines.sources import heic
 from pipelines.sources.decoding import ImageFacts
 from pipelines.sources.folder.discovery import DiscoveredFiles
-from pipelines.sources.remote import Location, RemotePath
 from pipelines.urls import is_url
 
 _DECODER_VERSION = 2
 """To be increased when `decode` comes to read other files, or states other facts of them."""
+
+
+def decoder_versions() -> str:
+    """Returns what the facts about a photo depend on besides the photo."""
+    return f"{_DECODER_VERSION}, Pillow {pillow_version}, {heic.version()}"
 
 
 class ScanCache:
@@ -61,14 +65,11 @@ class ScanCache:
         else:
             self._facts[path] = facts
 
-    def digest(self, folder: Location, path: str) -> str:
+    def digest(self, folder: Path, path: str) -> str:
         """Returns the SHA-256 of a photo's file, in hexadecimal. Raises OSError."""
         if path not in self._digests:
-            if isinstance(folder, RemotePath):
-                self._digests[path] = hashlib.sha256((folder / path).read()).hexdigest()
-            else:
-                with open(folder / path, "rb") as file:
-                    self._digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            with open(folder / path, "rb") as file:
+                self._digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
         return self._digests[path]
 
     def save(self) -> None:
@@ -90,7 +91,7 @@ class ScanCache:
 
     def _made_by(self) -> str:
         """Returns what an entry depends on besides the photo."""
-        return f"{_DECODER_VERSION}, Pillow {pillow_version}, {heic.version()}, {self._check}"
+        return f"{decoder_versions()}, {self._check}"
 
     def _state(self, path: str) -> tuple[int, int]:
         return self._files.sizes[path], self._files.modified[path]

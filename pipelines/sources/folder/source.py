@@ -27,8 +27,8 @@ from pipelines.sources.folder.replacement import LostPhotos
 from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.remote import RemotePath
 from pipelines.sources.unreadable import check_unreadable
-from pipelines.urls import is_url
 
 _HEADERS = 64  # files whose headers are compared to tell whether the photos seem to have one size
 
@@ -93,7 +93,7 @@ class _Photos:
         self._lost = LostPhotos(folder, request.on_lost)
         self._skipped: dict[str, str] = {}  # printable path -> reason, of a resumed run
         self._by_header = request.check == "headers"
-        self.header_check = not is_url(str(request.root))
+        self.header_check = not isinstance(folder, RemotePath)
         if request.manifest is None:
             self.manifest = PhotoManifest(sizes, self.discovered.class_of)
             self.unreadable = tuple(
@@ -149,7 +149,8 @@ class _Photos:
         return self._reader.shape(path, by_header=self._by_header)
 
     def find_copies(self, splits: Collection[str]) -> tuple[str, ...]:
-        if not self.header_check:  # comparing would download all files of equal size
+        folder = self.discovered.folder
+        if isinstance(folder, RemotePath):  # comparing would download all files of equal size
             return ()
         split_of = {path: split for split in splits for path in self.layout.files[split]}
         by_size: dict[int, list[str]] = defaultdict(list)
@@ -162,7 +163,7 @@ class _Photos:
             by_digest: dict[str, list[str]] = defaultdict(list)
             for path in paths:
                 with contextlib.suppress(OSError):  # reported already
-                    by_digest[self.scan.digest(self.discovered.folder, path)].append(path)
+                    by_digest[self.scan.digest(folder, path)].append(path)
             for group in by_digest.values():
                 copies += len(group) - 1
                 tests = sum(split_of[path] == "test" for path in group)

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pipelines.sources.shards.records import BrokenShard, Record
+from pipelines.sources.shards.records import BrokenShard, Record, image_facts
 
 IMAGE_KEYS = ("image/encoded", "image", "image_raw", "jpeg", "jpg", "png")
 LABEL_KEYS = ("image/class/synset", "image/class/text", "image/class/label", "label")
@@ -83,7 +83,8 @@ def _record(file: BinaryIO, start: int, end: int, number: int) -> Record:
     """Returns the image that stands in a file from `start` to `end`."""
     file.seek(start)
     if file.read(1) != _EXAMPLE:
-        return Record(str(number), None, 0, start, end - start)
+        facts = image_facts(file, start, end - start)
+        return Record(str(number), None, 0, start, end - start, facts)
     try:
         features = _features(file, start, end)
     except (ValueError, IndexError) as error:
@@ -104,7 +105,9 @@ def _record(file: BinaryIO, start: int, end: int, number: int) -> Record:
             return os.fsdecode(file.read(len(value))) or None
         return None if value is None else str(value)
 
-    return Record(text(NAME_KEYS) or str(number), text(LABEL_KEYS), 0, found.start, len(found))
+    facts = image_facts(file, found.start, len(found))
+    name = text(NAME_KEYS) or str(number)
+    return Record(name, text(LABEL_KEYS), 0, found.start, len(found), facts)
 
 
 def _features(file: BinaryIO, start: int, end: int) -> dict[str, range | int]:

@@ -11,13 +11,15 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import fsspec
 import numpy as np
 
 from pipelines.sources.base import Progress, SourceError
+from pipelines.sources.decoding import ImageFacts
+from pipelines.sources.folder.scan_cache import decoder_versions
 from pipelines.sources.loading import map_in_order
 from pipelines.sources.remote import Location, RemotePath
 from pipelines.sources.shards.examples import array_record_records, tfrecord_records
@@ -40,6 +42,7 @@ class ShardIndex:
         names: of each image, see `Record`.
         labels: the class of each, or None.
         spans: int64 `[n, 3]`: row, offset and length of each, see `Record`.
+        facts: what the header of each states, or None.
     """
 
     size: int
@@ -47,6 +50,7 @@ class ShardIndex:
     names: tuple[str, ...]
     labels: tuple[str | None, ...]
     spans: np.ndarray
+    facts: tuple[ImageFacts | None, ...]
 
 
 _known: dict[str, dict[str, ShardIndex]] = {}
@@ -125,7 +129,8 @@ def index_shard(shard: Shard) -> ShardIndex:
         shard.stamp,
         tuple(record.name for record in records),
         tuple(record.label for record in records),
-        np.array([record[2:] for record in records], np.int64).reshape(-1, 3),
+        np.array([record[2:5] for record in records], np.int64).reshape(-1, 3),
+        tuple(record.facts for record in records),
     )
 
 
@@ -163,6 +168,7 @@ def _to_bytes(indices: Mapping[str, ShardIndex]) -> bytes:
             "stamp": index.stamp,
             "names": index.names,
             "labels": index.labels if any(index.labels) else None,
+            "facts": [facts and astuple(facts) for facts in index.facts],
         }
         for name, index in indices.items()
     }
@@ -170,11 +176,16 @@ def _to_bytes(indices: Mapping[str, ShardIndex]) -> bytes:
     spans = [index.spans for index in indices.values()]
     np.savez_compressed(
         file,
-        version=np.array(_VERSION),
+        version=np.array(_version()),
         texts=np.frombuffer(json.dumps(texts).encode(), np.uint8),
         spans=np.concatenate(spans) if spans else np.empty((0, 3), np.int64),
     )
     return file.getvalue()
+
+
+def _version() -> str:
+    """Returns what an index depends on besides the shard."""
+    return f"{_VERSION}, {decoder_versions()}"
 
 
 def _read(file: Path) -> dict[str, ShardIndex]:
@@ -183,7 +194,7 @@ def _read(file: Path) -> dict[str, ShardIndex]:
         if digest != hashlib.sha256(content).hexdigest().encode():
             return {}
         with np.load(io.BytesIO(content), allow_pickle=False) as saved:
-            if saved["version"] != _VERSION:
+            if saved["version"] != _version():
                 return {}
             texts, spans = json.loads(saved["texts"].tobytes()), saved["spans"]
     except (OSError, ValueError, KeyError):
@@ -198,6 +209,7 @@ def _read(file: Path) -> dict[str, ShardIndex]:
             tuple(entry["names"]),
             tuple(labels),
             spans[start : start + count],
+            tuple(facts and ImageFacts(*facts) for facts in entry["facts"]),
         )
         start += count
     return indices

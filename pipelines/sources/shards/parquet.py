@@ -1,5 +1,6 @@
 """Parquet files with a column of images, in the layout of Hugging Face's datasets."""
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.sources.folder.table import CLASS_COLUMNS
-from pipelines.sources.shards.records import BrokenShard, Record
+from pipelines.sources.shards.records import BrokenShard, Record, image_facts
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "photo", "image_bytes", "bytes", "content")
 _PATH_COLUMNS = ("path", "file_name", "filename")
@@ -26,10 +27,10 @@ class _Columns:
 
 
 def parquet_records(file: BinaryIO) -> Iterator[Record]:
-    """Yields the images of a file; its image column isn't read. Raises BrokenShard."""
+    """Yields the images of a file, which is read whole. Raises BrokenShard."""
     table = open_parquet(file)
     columns = _columns(table.schema_arrow)
-    used = [column for column in (columns.path, columns.label) if column is not None]
+    used = [column for column in (columns.image, columns.path, columns.label) if column is not None]
     number = 0
     try:
         for group in range(table.num_row_groups):
@@ -37,8 +38,12 @@ def parquet_records(file: BinaryIO) -> Iterator[Record]:
             count = table.metadata.row_group(group).num_rows
             paths = [None] * count if columns.path is None else _leaf(values, columns.path)
             labels = [None] * count if columns.label is None else _leaf(values, columns.label)
+            images = _flat(values, columns.image)
             for row, (path, label) in enumerate(zip(paths, labels, strict=True)):
-                yield Record(path or str(number), _label(label, columns), group, row, -1)
+                image = images[row].as_py() or b""
+                facts = image_facts(io.BytesIO(image), 0, len(image))
+                name = path or str(number)
+                yield Record(name, _label(label, columns), group, row, len(image), facts)
                 number += 1
     except (pa.ArrowException, OSError) as error:
         raise BrokenShard(_text(error)) from error

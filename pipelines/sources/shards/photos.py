@@ -2,13 +2,13 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
-from pipelines.sources.decoding import UnreadableImage, read_header
+from pipelines.sources.decoding import ImageFacts, UnreadableImage, read_header
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.layout import Layout
 from pipelines.sources.folder.reader import PhotoReader
@@ -17,9 +17,8 @@ from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.remote import Location
 from pipelines.sources.shards.layout import PlacedImages, lay_out_images
-from pipelines.urls import is_url
 
-_HEADERS = 16  # images whose headers are compared to tell whether all seem to have one size
+_HEADERS = 64  # images whose headers are compared to tell whether all seem to have one size
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Container:
         images: what it holds.
         read: number of an image -> its file. Raises UnreadableImage, SourceError.
         sizes: bytes of each part of it, by name; the same content has the same.
+        facts: what the headers of images state, by name, as far as that is known.
         notes: lines for people.
         save: writes what was found out to the request's `scan_folder`.
     """
@@ -40,6 +40,7 @@ class Container:
     read: Callable[[int], bytes]
     sizes: dict[str, int]
     notes: tuple[str, ...]
+    facts: Mapping[str, ImageFacts] = field(default_factory=dict)
     save: Callable[[], None] = lambda: None
 
 
@@ -82,13 +83,16 @@ class _Photos:
             container.images, container.root, request.seed, request.layout
         )
         self.leaked = 0
-        self.header_check = not is_url(str(request.root))
-        self._by_header = request.check == "headers"
+        self.header_check = True  # the facts are known, but of images that have none
         self.unreadable: tuple[tuple[str, str], ...] = ()
+        self._by_header = request.check == "headers"
         names = container.images.names
         self._number = dict(zip(names, range(len(names)), strict=True))
         self._reader = PhotoReader(
-            self._open, dict(zip(names, container.images.sizes, strict=True)), request.image_size
+            self._open,
+            dict(zip(names, container.images.sizes, strict=True)),
+            request.image_size,
+            _KnownFacts(container.facts) if self._by_header else None,
         )
         self._lost = LostPhotos(container.root, request.on_lost)
         self._skipped: dict[str, str] = {}  # printable name -> reason, of a resumed run
@@ -127,7 +131,8 @@ class _Photos:
         shapes = set()
         for index in np.unique(np.linspace(0, len(names) - 1, _HEADERS).astype(int)):
             try:
-                shapes.add(read_header(self._open(names[index])).size)
+                known = self._container.facts.get(names[index])
+                shapes.add((known or read_header(self._open(names[index]))).size)
             except UnreadableImage:  # reading it reports it
                 continue
         return (*shapes.pop(), 3) if len(shapes) == 1 else None
@@ -140,7 +145,7 @@ class _Photos:
         return tuple(self._reader.finish_counting())
 
     def find_copies(self, splits: Collection[str]) -> tuple[str, ...]:
-        return ()  # of images of equal size there are many, and reading them all would take long
+        return ()  # that would read everything once more
 
     def save_scan(self) -> None:
         self._container.save()
@@ -156,3 +161,16 @@ class _Photos:
 
     def _shape(self, name: str) -> Shape:
         return self._reader.shape(name, by_header=self._by_header)
+
+
+class _KnownFacts:
+    """Facts that an index has of images: a `FactsCache` that is complete."""
+
+    def __init__(self, known: Mapping[str, ImageFacts]) -> None:
+        self._known = known
+
+    def facts(self, path: str) -> ImageFacts | None:
+        return self._known.get(path)
+
+    def record(self, path: str, facts: ImageFacts | None) -> None:
+        pass

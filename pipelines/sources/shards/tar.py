@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from pipelines.sources.folder.discovery import SUFFIXES
 from pipelines.sources.folder.table import CLASS_COLUMNS
-from pipelines.sources.shards.records import BrokenShard, Record
+from pipelines.sources.shards.records import BrokenShard, Record, image_facts
 
 _MAX_LABEL = 2**20  # bytes of a member with a label; a larger one is no label
 _LABELS = {".txt": 0, ".json": 1, ".cls": 2}
@@ -29,7 +29,7 @@ def tar_records(file: BinaryIO, size: int) -> Iterator[Record]:
     Raises:
         BrokenShard: it is truncated, or no archive.
     """
-    images: list[tuple[str, int, int]] = []
+    images: list[Record] = []
     labels: dict[str, tuple[int, str]] = {}
     end = 0
     try:
@@ -41,7 +41,9 @@ def tar_records(file: BinaryIO, size: int) -> Iterator[Record]:
                     continue
                 suffix = os.path.splitext(member.name)[1].lower()
                 if suffix in SUFFIXES:
-                    images.append((member.name, member.offset_data, member.size))
+                    offset, length = member.offset_data, member.size
+                    facts = image_facts(file, offset, length)
+                    images.append(Record(member.name, None, 0, offset, length, facts))
                 elif suffix in _LABELS and member.size <= _MAX_LABEL:
                     file.seek(member.offset_data)
                     label = _label(suffix, file.read(member.size))
@@ -52,8 +54,9 @@ def tar_records(file: BinaryIO, size: int) -> Iterator[Record]:
         raise BrokenShard(f"{error}, behind {len(images):,} images") from error
     if size < end + _BLOCK:  # a block of zeros ends an archive
         raise BrokenShard(f"it is truncated, behind {len(images):,} images")
-    for name, offset, length in images:
-        yield Record(name, labels.get(_key(name), (0, None))[1], 0, offset, length)
+    for image in images:
+        _, label = labels.get(_key(image.name), (0, None))
+        yield image._replace(label=label)
 
 
 def _is_hidden(name: str) -> bool:

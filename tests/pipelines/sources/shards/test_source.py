@@ -294,3 +294,28 @@ class TestLosses:
         source = open_source("shards", root=str(tmp_path), cache="none")
         for index in np.random.default_rng(0).permutation(30):
             assert np.array_equal(source.pretrain[int(index)], pixels(jpeg(int(index))))
+
+
+def test_headers_of_the_index_are_those_that_a_folder_states(tmp_path):
+    """Opened by headers, nothing is read but the index; and as much is known as of a folder."""
+    turned, deep = io.BytesIO(), io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(io.BytesIO(jpeg(1, size=(30, 20)))).save(turned, "JPEG", exif=exif)
+    Image.fromarray(np.full((20, 30), 4095, np.uint16)).save(deep, "PNG")
+    files = {"a.jpg": jpeg(0, size=(30, 20)), "b.jpg": turned.getvalue(), "c.png": deep.getvalue()}
+    files |= {"d.jpg": b"no photo", "e.jpg": jpeg(0)[:-200]}
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "shards").mkdir()
+    for name, content in files.items():
+        (tmp_path / "folder" / name).write_bytes(content)
+    (tmp_path / "shards" / "x.tar").write_bytes(tar(files))
+    options = {"check": "headers", "max_unreadable_fraction": 0.5, "on_lost": lambda *_: None}
+    folder = open_source("folder", root=str(tmp_path / "folder"), **options)
+    shards = open_source("shards", root=str(tmp_path / "shards"), **options)
+    assert shards.findings == folder.findings
+    assert [name.removeprefix("x.tar/") for name, _ in shards.skipped] == ["d.jpg"]
+    assert dict(folder.skipped)["d.jpg"] == dict(shards.skipped)["x.tar/d.jpg"]
+    shapes = [[each.shape_of(n) for n in range(4)] for each in (folder.pretrain, shards.pretrain)]
+    assert shapes[0] == shapes[1]
+    assert all(map(np.array_equal, folder.pretrain, shards.pretrain))
