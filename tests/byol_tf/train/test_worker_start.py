@@ -18,9 +18,11 @@ from tests.helpers.workers import ROOT, free_addresses, start_worker
 
 OTHER = """
 import sys, time
+from byol_tf.clusters import Cluster
 from byol_tf.train.rendezvous import connect_workers
 index, stays, addresses = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
-connections = connect_workers(index, addresses, timeout=600, silence=600)
+cluster = Cluster(tuple(addresses), index, "TF_CONFIG")
+connections = connect_workers(cluster, timeout=600, silence=600)
 print("connected", flush=True)
 time.sleep(stays)
 """
