@@ -61,7 +61,8 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
 
 
 def files_in(folder: Path) -> set[str]:
-    """Names of all files: a chief's new folder has its config, by which a restart finds it."""
+    """Names of all files: the system's action at a signal leaves a chief's new folder, in which
+    its config is and a restart begins."""
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
