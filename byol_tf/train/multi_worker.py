@@ -1,10 +1,11 @@
 """The workers of a run: one process, or several that train together."""
 
 import contextlib
-import faulthandler
 import hashlib
 import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,7 +25,6 @@ from byol_tf.errors import (
 )
 from byol_tf.train.failure_channel import FailureChannel
 from byol_tf.train.rendezvous import connect_workers, report_exit
-from byol_tf.train.signals import default_signal_actions
 from pipelines.sources import SourceError
 
 _USAGE_ERROR = 2
@@ -49,27 +49,24 @@ def join_workers(cluster: Cluster, devices: Devices) -> "Workers":
     connections = connect_workers(cluster, 60 * devices.start_timeout_minutes, silence)
     channel = FailureChannel(cluster.index, len(cluster.addresses))
     channel.start(connections)
-    compat.set_coordination_timeouts(silence, silence)
-    # All workers are there, so what follows takes a moment. If one ends in that moment, TensorFlow
-    # waits for it with Python's lock held, so that no thread and no handler of this process runs.
-    # TensorFlow's own time-out ends that, or the system's action at SIGINT or SIGHUP; at SIGTERM
-    # TensorFlow sets a handler of its own, which we replace again. Older TensorFlows have no such
-    # time-out: then a timer outside Python ends the process.
-    faulthandler.dump_traceback_later(60 + 2 * silence, exit=True)
+    compat.set_heartbeat_timeout(silence)
+    # All workers are there, so TensorFlow connects them in a moment. If one ends in it, the channel
+    # notices. Only `abort` ends a process in which TensorFlow waits; Python's own end would wait.
+    reason = f"has waited {silence:.0f} s for TensorFlow to connect all workers"
+    give_up = threading.Timer(silence, channel.abort, (LOST, reason))
+    give_up.start()
     try:
-        with default_signal_actions():
+        with compat.waiting_without_interpreter_lock():
             strategy = _build_strategy(cluster)
     except DeviceError as error:
-        faulthandler.cancel_dump_traceback_later()
         channel.wait_for_failure()  # of a worker that has ended, which is the better reason
-        if isinstance(error.__cause__, tf.errors.DeadlineExceededError):
-            reason = f"a worker was lost: TensorFlow has waited {silence:.0f} s to connect all"
-            report_exit(LOST, reason)
-            channel.announce(LOST, f"stopped: {reason}")
-            raise WorkerLost(reason) from error
         channel.announce(_USAGE_ERROR, f"can't continue: {error}")
         raise
-    faulthandler.cancel_dump_traceback_later()
+    except KeyboardInterrupt:
+        channel.abort(128 + signal.SIGINT, "was stopped by SIGINT")
+        raise
+    finally:
+        give_up.cancel()
     return Workers(strategy, cluster, channel)
 
 

@@ -1,8 +1,7 @@
 """Rendezvous of the workers of a run, before TensorFlow starts.
 
-They meet on the chief's port, which TensorFlow's server takes after it: while TensorFlow itself
-waits for other workers no Python thread runs, so nothing could remind, give up or react to a
-signal. Their connections stay open, for `FailureChannel`.
+They meet on the chief's port, which TensorFlow's server takes after it: TensorFlow itself would
+wait for others without a word on who is missing. Their connections stay open, for `FailureChannel`.
 """
 
 import contextlib
