@@ -160,6 +160,19 @@ class TestShards:
         data = (server.root / path.lstrip("/")).read_bytes()[first : last + 1]
         assert data in {jpeg(number) for number in range(24)}
 
+    def test_simplecache_downloads_each_shard_once(self, server):
+        source = open_source(
+            "shards",
+            root=f"simplecache::{server.url}/{PATTERN}",
+            cache="none",
+            check="headers",
+            on_lost=print,
+        )
+        for index in range(24):
+            source.pretrain[index]
+        whole = [path for method, path, part in server.requests if method == "GET" and not part]
+        assert sorted(whole) == [f"/photos-00{number}.tar" for number in range(3)]
+
     def test_server_without_ranges_is_an_error(self, server):
         server.ranges = False
         with pytest.raises(
