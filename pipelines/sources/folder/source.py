@@ -93,6 +93,7 @@ class _Photos:
         self._lost = LostPhotos(folder, request.on_lost)
         self._skipped: dict[str, str] = {}  # printable path -> reason, of a resumed run
         self._by_header = request.check == "headers"
+        self.header_check = not isinstance(folder, RemotePath)
         if request.manifest is None:
             self.manifest = PhotoManifest(sizes, self.discovered.class_of)
             self.unreadable = tuple(
@@ -149,7 +150,7 @@ class _Photos:
 
     def find_copies(self, splits: Collection[str]) -> tuple[str, ...]:
         folder = self.discovered.folder
-        if isinstance(folder, RemotePath):  # each comparison would be a download
+        if isinstance(folder, RemotePath):  # comparing would download all files of equal size
             return ()
         split_of = {path: split for split in splits for path in self.layout.files[split]}
         by_size: dict[int, list[str]] = defaultdict(list)

@@ -83,6 +83,7 @@ class _Photos:
             container.images, container.root, request.seed, request.layout
         )
         self.leaked = 0
+        self.header_check = True  # the facts are known, but of images that have none
         self.unreadable: tuple[tuple[str, str], ...] = ()
         self._by_header = request.check == "headers"
         names = container.images.names

@@ -48,6 +48,34 @@ def same(first, second) -> bool:
     return len(first) == len(second) and all(map(np.array_equal, first, second))
 
 
+@pytest.mark.parametrize("source", ["folder", "shards"])
+def test_nothing_remote_is_read_before_its_first_use(tmp_path, memory, monkeypatch, source):
+    """What a run does: a request for each header would take longer than the first epoch."""
+    if source == "folder":
+        tree(tmp_path / "x", {"": 24})
+    else:
+        write_shards(tmp_path / "x")
+    memory.put(str(tmp_path / "x"), "/bucket/photos", recursive=True)
+    lost: list = []
+    options = {
+        "image_size": 8,
+        "max_unreadable_fraction": 0.3,
+        "check": "headers",
+        "on_lost": lambda path, reason: lost.append(path),
+    }
+    with monkeypatch.context() as patch:
+        for name in ("read", "encoded", *(["shape"] if source == "folder" else [])):
+            patch.setattr(
+                f"pipelines.sources.folder.reader.PhotoReader.{name}",
+                lambda self, path, **options: pytest.fail(path),
+            )
+        opened = open_source(source, root="memory://bucket/photos", **options)
+    local = open_source(source, root=str(tmp_path / "x"), image_size=8)
+    assert opened.pretrain.shape == (8, 8, 3)
+    assert same(opened.pretrain, local.pretrain)
+    assert (lost, opened.find_copies()) == ([], ())
+
+
 class TestFolders:
     def test_remote_folder_is_the_same_as_a_local_one(self, tmp_path, memory, monkeypatch):
         monkeypatch.chdir(tmp_path)

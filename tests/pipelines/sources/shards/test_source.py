@@ -233,7 +233,7 @@ class TestLosses:
         source = self.open(tmp_path, lost)
         for path in paths[:2]:
             path.unlink()
-        with pytest.raises(SourceError, match="photos can't be read that passed the check"):
+        with pytest.raises(SourceError, match="read that passed the check at the start"):
             [source.pretrain[index] for index in range(24)]
         assert "photos-00" in str(source.failure())
 
@@ -246,6 +246,22 @@ class TestLosses:
             ("x.tar/8.jpg", "empty file"),
         )
         assert len(source.pretrain) == 18
+
+    def test_only_headers_are_read_before_the_first_use(self, tmp_path, monkeypatch):
+        cut = jpeg(7)[:-300]
+        members = {f"{n}.jpg": jpeg(n) for n in range(20)} | {"7.jpg": cut, "8.jpg": b"no photo"}
+        (tmp_path / "x.tar").write_bytes(tar(members))
+        lost: list = []
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "pipelines.sources.folder.reader.PhotoReader.read",
+                lambda self, path: pytest.fail(path),
+            )
+            source = self.open(tmp_path, lost, check="headers")
+        assert source.skipped == (("x.tar/8.jpg", "not an image of a supported format"),)
+        for index in range(19):
+            source.pretrain[index]
+        assert [path for path, _ in lost] == ["x.tar/7.jpg"]
 
     def test_resumed_run_has_the_shards_that_it_began_with(self, tmp_path):
         paths = write_shards(tmp_path / "x")
