@@ -2,6 +2,7 @@
 
 import io
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,9 @@ what is smaller than this is cheaper to read than to ask for the next header."""
 
 _given_up: set[int] = set()
 """File systems that were waited for in vain; each of many images would wait as long again."""
+
+
+_cache_lock = threading.Lock()
 
 
 class Unreachable(SourceError):
@@ -101,6 +105,9 @@ class RemotePath:
         return self._call("find", self.path, detail=True)
 
     def _call(self, method: str, *args: Any, **options: Any) -> Any:
+        if "::" in self._url:  # a cache, of which two threads would download the same file
+            with _cache_lock:
+                return self._persistently(lambda: getattr(self.fs, method)(*args, **options))
         if self.fs.async_impl:
             function = getattr(self.fs, f"_{method}")
             return self._persistently(
