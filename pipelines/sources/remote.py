@@ -32,6 +32,8 @@ _given_up: set[int] = set()
 """File systems that were waited for in vain; each of many images would wait as long again."""
 
 
+_reported: set[int] = set()
+"""Those that are waited for: one line says so, not one of each image."""
 _cache_lock = threading.Lock()
 
 
@@ -117,11 +119,12 @@ class RemotePath:
 
     def _persistently(self, call: Callable[[], T]) -> T:
         """Calls a function again and again while it fails for a reason that may pass."""
-        start, pause, reported = time.monotonic(), _FIRST_PAUSE, False
+        start, pause = time.monotonic(), _FIRST_PAUSE
         while True:
             try:
                 result = call()
                 _given_up.discard(id(self.fs))
+                _reported.discard(id(self.fs))
                 return result
             except Exception as error:
                 passes = _may_pass(error)
@@ -132,11 +135,11 @@ class RemotePath:
                     _given_up.add(id(self.fs))
                     tried = f" for {waited:.0f} s" if passes and waited >= 1 else ""
                     raise Unreachable(f"{self} can't be read{tried}: {_reason(error)}") from error
-                if not reported:
+                if id(self.fs) not in _reported:
+                    _reported.add(id(self.fs))
                     logger.warning(
                         "%s: %s; trying again for %.0f s", self, _reason(error), GIVE_UP_SECONDS
                     )
-                    reported = True
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 

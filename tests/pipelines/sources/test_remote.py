@@ -28,6 +28,7 @@ def _fresh(monkeypatch):
     """Each test is a new process, as far as servers go, and waits less."""
     shard_index._known.clear()
     remote._given_up.clear()
+    remote._reported.clear()
     monkeypatch.setattr(remote, "_FIRST_PAUSE", 0.02)
     monkeypatch.setattr(remote, "_LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(remote, "GIVE_UP_SECONDS", 1.0)
@@ -274,7 +275,8 @@ class TestFaults:
         server.unavailable_for(0.3)
         assert same(local.pretrain, far.pretrain)
         assert lost == []
-        assert "503" in caplog.text and "trying again" in caplog.text
+        assert caplog.text.count("503, message='Service Unavailable'") == 2  # once for each outage
+        assert caplog.text.count("trying again for 1 s") == 2
 
     def test_server_that_stays_busy_ends_the_run_with_the_shard_and_the_reason(self, server):
         lost: list = []
