@@ -145,7 +145,8 @@ def local_copy(location: Location) -> str:
     """Returns the path of a file, downloaded if it is remote, for a library that takes no other."""
     if not isinstance(location, RemotePath):
         return str(location)
-    return fsspec.open_local(f"filecache::{location}", filecache={"check_files": False})
+    url = str(location)
+    return fsspec.open_local(url if "::" in url else f"simplecache::{url}")
 
 
 def _records(shard: Shard) -> Iterable[Record]:

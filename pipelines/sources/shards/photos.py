@@ -32,6 +32,7 @@ class Container:
         sizes: bytes of each part of it, by name; the same content has the same.
         facts: what the headers of images state, by name, as far as that is known.
         notes: lines for people.
+        remote: whether reading an image waits for a server.
         save: writes what was found out to the request's `scan_folder`.
     """
 
@@ -41,6 +42,7 @@ class Container:
     sizes: dict[str, int]
     notes: tuple[str, ...]
     facts: Mapping[str, ImageFacts] = field(default_factory=dict)
+    remote: bool = False
     save: Callable[[], None] = lambda: None
 
 
@@ -123,6 +125,7 @@ class _Photos:
             labels,
             encoded=lambda index: self._reader.encoded(names[index]),
             shape_of=lambda index: self._lost.read(self._shape, names, index, labels),
+            remote=self._container.remote,
         )
 
     def likely_shape(self) -> Shape | None:

@@ -73,6 +73,7 @@ def _container(request: Request) -> Container:
             )
             if facts is not None
         },
+        remote=isinstance(shards[0].location, RemotePath),
         save=cache.save,
     )
 
