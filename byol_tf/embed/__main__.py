@@ -22,6 +22,7 @@ from byol_tf.command_line import (
     program,
 )
 from byol_tf.devices import prepare_environment
+from byol_tf.embed.curation import add_curation_arguments, check_curation, curate
 from byol_tf.embed.labels import match_labels, read_labels
 from byol_tf.embed.photos import EmbeddedPhotos, add_photo_arguments
 from byol_tf.embed.store import Store, default_folder
@@ -55,8 +56,8 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         prog=program("embed"),
-        description="Embeds all photos below a folder, each once; finds similar ones; predicts "
-        "labels from a few. Changes no photo.",
+        description="Embeds all photos below a folder, each once; finds similar ones, "
+        "near-duplicates and clusters; predicts labels from a few. Changes no photo.",
     )
     parser.add_argument(
         "--encoder",
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         type=os.path.expanduser,
         help="a table with the columns path and label: predict the labels of all other photos",
     )
+    add_curation_arguments(parser)
     parser.add_argument(
         "--export",
         metavar="DIR",
@@ -108,6 +110,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         queries = [read_query(text, images) for text in options.nearest]
     out = _output_folder(options, encoder.digest, images.folder)
     check_writable(out, "--out")
+    check_curation(options, images, out, labels or {})
     store = Store(out, encoder.digest, images.folder)
     facts = {
         "encoder": str(encoder.path),
@@ -130,6 +133,8 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
             _find_similar(embedded, queries)
         if labels is not None:
             result["few"] = _predict_labels(embedded, labels, options)
+        for line in curate(embedded, options, labels or {}, result):
+            print(wrapped(line) if line else "")
     _print_next_commands(options, embedded)
     return result
 
