@@ -131,9 +131,10 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         }
         if queries:
             _find_similar(embedded, queries)
+        predictions: list[str] = []
         if labels is not None:
-            result["few"] = _predict_labels(embedded, labels, options)
-        for line in curate(embedded, options, labels or {}, result):
+            result["few"], predictions = _predict_labels(embedded, labels, options)
+        for line in curate(embedded, options, labels or {}, predictions, result):
             print(wrapped(line) if line else "")
     _print_next_commands(options, embedded)
     return result
@@ -177,7 +178,8 @@ def _check_export(options: argparse.Namespace, encoder: EncoderFiles) -> None:
 
 def _predict_labels(
     embedded: EmbeddedPhotos, labels: dict[str, str], options: argparse.Namespace
-) -> dict:
+) -> tuple[dict, list[str]]:
+    """Returns the facts, and the predicted class of each photo."""
     from byol_tf.embed.few_shot import fit_few_shot
     from byol_tf.embed.predictions import (
         label_rows,
@@ -224,7 +226,8 @@ def _predict_labels(
         files = export_few_shot(embedded, rows, result, Path(options.export))
         facts["export"] = {"folder": options.export, "files": files}
         print(wrapped(f"{options.export}   the classifier: {', '.join(files)}; USAGE.md"))
-    return facts
+    predictions = [result.classes[place] for place in result.probabilities.argmax(axis=1)]
+    return facts, predictions
 
 
 def _print_photos(embedded: EmbeddedPhotos) -> None:
@@ -257,6 +260,8 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
     if not options.nearest:
         photo = str(Path(options.images) / embedded.photos[0].path)
         print(f"    {command} --nearest {shlex.quote(photo)}")
+    if not options.page:
+        print(f"    {command} --duplicates --page")
     if options.few is None:
         print(f"    {command} --few labels.csv")
         columns = f"columns path,label of about thirty photos; {store.index} has the paths"

@@ -1,6 +1,6 @@
 """Clusters of photos, and the photos to label first."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def write_clusters_sheet(path: Path, embedded: EmbeddedPhotos, clusters: Cluster
     rows = []
     for rows_of_cluster in clusters.members()[:SHEET_CLUSTERS]:
         size = len(rows_of_cluster)
-        places = range(size)
+        places = list(range(size))
         if size > _NEAREST + _SPREAD:
             spread = np.linspace(_NEAREST, size - 1, _SPREAD + 1)[1:].astype(int).tolist()
             places = [*range(_NEAREST), *spread]
@@ -141,7 +141,7 @@ def pick_photos(embeddings: np.ndarray, count: int, labelled: Iterable[int] = ()
 
 
 def write_pick(
-    path: Path, embedded: EmbeddedPhotos, picked: Sequence[int], labels: dict[str, str]
+    path: Path, embedded: EmbeddedPhotos, picked: Sequence[int], labels: Mapping[str, str]
 ) -> None:
     """Writes a CSV file for `--few`: path, label; the picked photos, then those with a label.
 

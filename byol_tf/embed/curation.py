@@ -1,8 +1,10 @@
-"""What `embed` finds in a folder of photos: near-duplicates, clusters, photos to label first."""
+"""What `embed` shows of a folder: near-duplicates, clusters, photos to label first, a page."""
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.errors import EmbedError
@@ -15,7 +17,7 @@ _BY_PIXELS = 0.0
 
 
 def add_curation_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `--duplicates`, `--clusters` and `--pick`."""
+    """Adds `--duplicates`, `--clusters`, `--pick` and `--page`."""
     parser.add_argument(
         "--duplicates",
         metavar="COSINE",
@@ -38,6 +40,12 @@ def add_curation_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         help="pick N different, typical photos to label first; with --few, besides those that have "
         "a label",
+    )
+    parser.add_argument(
+        "--page",
+        action="store_true",
+        help="write a page for the browser, in one file: the photos on a map, the nearest of each, "
+        "and filters by path, label, prediction, cluster and near-duplicates",
     )
 
 
@@ -75,28 +83,43 @@ def check_curation(
 
 
 def curate(
-    embedded: EmbeddedPhotos, options: argparse.Namespace, labels: Mapping[str, str], facts: dict
+    embedded: EmbeddedPhotos,
+    options: argparse.Namespace,
+    labels: Mapping[str, str],
+    predictions: Sequence[str],
+    facts: dict,
 ) -> Iterator[str]:
-    """Finds what the options ask for, and writes its tables and sheets.
+    """Finds what the options ask for, and writes its tables, sheets and page.
 
     Args:
         embedded: the photos.
         options: of the command.
         labels: of `--few`: from name to label.
+        predictions: of `--few`: a class for each photo; empty without.
         facts: gets what was found.
 
     Returns:
         An iterator of the lines to print; each step is done when its lines come.
     """
+    columns: dict[str, Sequence[str]] = {}
+    if labels:
+        columns["prediction"] = predictions
+        columns["label"] = [labels.get(photo.name, "") for photo in embedded.photos]
     if options.duplicates is not None:
-        yield from _duplicates(embedded, options.duplicates, facts)
+        columns["near-duplicate"] = yield from _duplicates(embedded, options.duplicates, facts)
     if options.clusters is not None:
-        yield from _clusters(embedded, options.clusters, facts)
+        columns["cluster"] = yield from _clusters(embedded, options.clusters, facts)
     if options.pick is not None:
         yield from _pick(embedded, options.pick, labels, facts)
+    if options.page:
+        yield from _page(embedded, columns, facts)
 
 
-def _duplicates(embedded: EmbeddedPhotos, cosine: float, facts: dict) -> Iterator[str]:
+Steps = Generator[str, None, list[str]]
+"""Lines to print; returns a text for each photo, to filter the page by."""
+
+
+def _duplicates(embedded: EmbeddedPhotos, cosine: float, facts: dict) -> Steps:
     from byol_tf.embed import duplicates
 
     groups = duplicates.find_duplicates(embedded, None if cosine == _BY_PIXELS else cosine)
@@ -108,7 +131,7 @@ def _duplicates(embedded: EmbeddedPhotos, cosine: float, facts: dict) -> Iterato
     if not groups:
         sheet.unlink(missing_ok=True)
         yield from ("", "no near-duplicates")
-        return
+        return [""] * len(embedded.photos)
     yield ""
     yield (
         f"{counted(photos, 'photo')} in {counted(len(groups), 'group')} of near-duplicates: "
@@ -117,9 +140,14 @@ def _duplicates(embedded: EmbeddedPhotos, cosine: float, facts: dict) -> Iterato
     yield f"{table}   each group, what to keep and what to drop"
     duplicates.write_duplicates_sheet(sheet, embedded, groups)
     yield f"{sheet}   {_shown(len(groups), duplicates.SHEET_GROUPS)} as a sheet"
+    suggestions = np.full(len(embedded.photos), "", object)
+    for group in groups:
+        suggestions[group.rows] = "drop"
+        suggestions[group.rows[0]] = "keep"
+    return suggestions.tolist()
 
 
-def _clusters(embedded: EmbeddedPhotos, count: int, facts: dict) -> Iterator[str]:
+def _clusters(embedded: EmbeddedPhotos, count: int, facts: dict) -> Steps:
     from byol_tf.embed import clusters
 
     found = clusters.find_clusters(embedded.embeddings, count)
@@ -135,6 +163,7 @@ def _clusters(embedded: EmbeddedPhotos, count: int, facts: dict) -> Iterator[str
     yield f"{table}   the cluster of each photo, the most typical first"
     clusters.write_clusters_sheet(sheet, embedded, found)
     yield f"{sheet}   {_shown(len(sizes), clusters.SHEET_CLUSTERS)} as a sheet"
+    return found.numbers.astype(str).tolist()
 
 
 def _pick(
@@ -153,6 +182,19 @@ def _pick(
     if picked:
         clusters.write_pick_sheet(sheet, embedded, picked)
         yield f"{sheet}   {_shown(len(picked), clusters.SHEET_PICKS)} as a sheet"
+
+
+def _page(
+    embedded: EmbeddedPhotos, columns: Mapping[str, Sequence[str]], facts: dict
+) -> Iterator[str]:
+    from byol_tf.embed.page import write_page
+
+    page = embedded.store.root / "page.html"
+    count = write_page(page, embedded, columns)
+    facts["page"] = str(page)
+    shown = f"{count:,} random photos" if count < len(embedded.photos) else "all photos"
+    yield ""
+    yield f"{page}   {shown} as a page: open it in a browser"
 
 
 def _shown(count: int, limit: int) -> str:

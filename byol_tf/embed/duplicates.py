@@ -131,7 +131,7 @@ def _grey_pictures(
     for row, (_, pixels, _) in enumerate(images.read_each(photos)):
         if pixels is not None:
             grey = Image.fromarray(pixels).convert("L")
-            pictures[row] = grey.resize((_PICTURE, _PICTURE), Image.Resampling.BOX)
+            pictures[row] = np.asarray(grey.resize((_PICTURE, _PICTURE), Image.Resampling.BOX))
             readable[row] = True
         progress("reading the pixels", row + 1, len(photos))
     return pictures, readable
@@ -181,7 +181,6 @@ def _join(
     Pairs whose rows are joined already are ignored, so that many copies of one photo take no longer
     than as many different photos.
     """
-    crops = mirrored = None
     if pictures is not None and len(first):
         rows, index = np.unique(np.concatenate([first, second]), return_inverse=True)
         crops, mirrored = _crops(pictures[rows]), _crops(pictures[rows][:, :, ::-1])
@@ -189,11 +188,10 @@ def _join(
     for start in range(0, len(first), _CHUNK_PAIRS):
         chunk = np.arange(start, min(start + _CHUNK_PAIRS, len(first)))
         chunk = chunk[_roots(parents, first[chunk]) != _roots(parents, second[chunk])]
-        if crops is not None and len(chunk):
-            one, other = places[chunk], other_places[chunk]
+        if pictures is not None and len(chunk):
+            one, other = crops[places[chunk]], other_places[chunk]
             correlations = np.maximum(
-                _correlations(crops[one], crops[other]),
-                _correlations(crops[one], mirrored[other]),
+                _correlations(one, crops[other]), _correlations(one, mirrored[other])
             )
             chunk = chunk[correlations >= _CORRELATION]
         for row, other in zip(first[chunk], second[chunk], strict=True):
