@@ -4,9 +4,9 @@ import os
 import stat
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
@@ -16,9 +16,12 @@ from pipelines.sources.decoding import (
     UnreadableImage,
     decode,
     plain_jpeg,
+    read_header,
 )
 from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import Shape
+
+T = TypeVar("T")
 
 _CONVERTED = {
     "L": "grey",
@@ -72,30 +75,45 @@ class PhotoReader:
         Raises:
             UnreadableImage: it can't be decoded, or the file has changed.
         """
+        pixels, _ = self._examine(path, lambda file: decode(file, image_size=self._image_size))
+        return pixels
+
+    def shape(self, path: str, *, by_header: bool = False) -> Shape:
+        """Returns the shape of what `read` returns; a photo in the cache isn't opened.
+
+        Args:
+            path: of the photo.
+            by_header: read no more of the photo than its header, if that is enough.
+
+        Raises:
+            UnreadableImage: as `read`; by the header alone, of fewer photos.
+        """
+        facts = None if self._scan is None else self._scan.facts(path)
+        if facts is not None:
+            self._count(facts)
+        elif by_header:
+            _, facts = self._examine(path, lambda file: (None, read_header(file)))
+        else:
+            return self.read(path).shape
+        return *facts.size, 3
+
+    def _examine(
+        self, path: str, examine: Callable[[BinaryIO], tuple[T, ImageFacts]]
+    ) -> tuple[T, ImageFacts]:
+        """Opens a photo, and records the facts that are found. Raises UnreadableImage."""
         facts = None
         try:
             with self._open(path) as file:
                 if self._sizes[path] == 0:
                     raise UnreadableImage("empty file")
-                pixels, facts = decode(file, image_size=self._image_size)
+                result, facts = examine(file)
         except OSError as error:
             raise UnreadableImage(error.strerror or str(error)) from error
         finally:
             if self._scan is not None and self._counting:
                 self._scan.record(path, facts)
         self._count(facts)
-        return pixels
-
-    def shape(self, path: str) -> Shape:
-        """Returns the shape of what `read` returns; a photo in the cache isn't opened.
-
-        Raises what `read` raises.
-        """
-        facts = None if self._scan is None else self._scan.facts(path)
-        if facts is None:
-            return self.read(path).shape
-        self._count(facts)
-        return facts.height, facts.width, 3
+        return result, facts
 
     def encoded(self, path: str) -> bytes | None:
         """Returns the photo's file if `plain_jpeg` does; None for any other, which `read` takes."""

@@ -87,10 +87,11 @@ class _Photos:
         self.layout = lay_out(self.discovered, request.seed, request.layout)
         self.leaked = 0
         folder, sizes = self.discovered.folder, self.discovered.sizes
-        self.scan = ScanCache(request.root or "", current, request.scan_folder)
+        self.scan = ScanCache(request.root or "", current, request.scan_folder, request.check)
         self._reader = PhotoReader(folder, sizes, request.image_size, self.scan)
         self._lost = LostPhotos(folder, request.on_lost)
         self._skipped: dict[str, str] = {}  # printable path -> reason, of a resumed run
+        self._by_header = request.check == "headers"
         if request.manifest is None:
             self.manifest = PhotoManifest(sizes, self.discovered.class_of)
             self.unreadable = tuple(
@@ -110,6 +111,10 @@ class _Photos:
     def failure(self) -> SourceError | None:
         return self._lost.failure
 
+    @property
+    def lost(self) -> dict[str, str]:
+        return self._lost.by_name
+
     def images(self, split: str) -> LazyImages:
         """Returns the photos of a split."""
         paths, labels = self.layout.files[split], self.layout.labels.get(split)
@@ -119,15 +124,15 @@ class _Photos:
             lambda index: lost.read(self._read, paths, index, labels),
             labels,
             encoded=lambda index: reader.encoded(paths[index]),
-            shape_of=lambda index: lost.read(reader.shape, paths, index, labels),
+            shape_of=lambda index: lost.read(self._shape, paths, index, labels),
         )
 
     def name(self, split: str, index: int) -> str:
         return printable(self.layout.files[split][index])
 
-    def finish_reading(self, losses_allowed: int, splits: Collection[str]) -> tuple[str, ...]:
+    def finish_reading(self, losses_allowed: int) -> tuple[str, ...]:
         self._lost.begin(losses_allowed)
-        return (*self._reader.finish_counting(), *self._duplicate_notes(splits))
+        return tuple(self._reader.finish_counting())
 
     def save_scan(self) -> None:
         self.scan.save()
@@ -138,13 +143,15 @@ class _Photos:
             raise UnreadableImage(reason)
         return self._reader.read(path)
 
-    def _duplicate_notes(self, splits: Collection[str]) -> list[str]:
-        """Returns lines on copies of other files, and on test photos that are also in train."""
+    def _shape(self, path: str) -> Shape:
+        return self._reader.shape(path, by_header=self._by_header)
+
+    def find_copies(self, splits: Collection[str]) -> tuple[str, ...]:
         split_of = {path: split for split in splits for path in self.layout.files[split]}
         by_size: dict[int, list[str]] = defaultdict(list)
         for path in split_of:
             by_size[self.discovered.sizes[path]].append(path)
-        copies = 0
+        copies = leaked = 0
         for paths in by_size.values():
             if len(paths) < 2:
                 continue
@@ -155,16 +162,17 @@ class _Photos:
             for group in by_digest.values():
                 copies += len(group) - 1
                 tests = sum(split_of[path] == "test" for path in group)
-                self.leaked += tests if tests < len(group) else 0
+                leaked += tests if tests < len(group) else 0
+        self.leaked = leaked
         notes = []
         if copies:
             notes.append(f"{copies:,} file(s) are exact copies of others")
-        if self.leaked:
+        if leaked:
             notes.append(
-                f"{self.leaked:,} of {len(self.layout.files['test']):,} test photo(s) are also "
+                f"{leaked:,} of {len(self.layout.files['test']):,} test photo(s) are also "
                 "among the photos to learn from, so accuracies are too high"
             )
-        return notes
+        return tuple(notes)
 
 
 def _discover(request: Request) -> tuple[DiscoveredFiles, DiscoveredFiles]:
@@ -251,11 +259,11 @@ def _likely_shape(folder: Path, layout: Layout, scan: ScanCache | None = None) -
     for index in np.unique(np.linspace(0, len(paths) - 1, _HEADERS).astype(int)):
         known = None if scan is None else scan.facts(paths[index])
         if known is not None:
-            shapes.add((known.height, known.width))
+            shapes.add(known.size)
             continue
         try:
             with open(folder / paths[index], "rb") as file:
-                shapes.add(read_header(file))
+                shapes.add(read_header(file).size)
         except (OSError, UnreadableImage):  # the pass over all files reports it
             continue
     return (*shapes.pop(), 3) if len(shapes) == 1 else None
