@@ -139,7 +139,8 @@ def _duplicates(embedded: EmbeddedPhotos, cosine: float, facts: dict) -> Steps:
     )
     yield f"{table}   each group, what to keep and what to drop"
     duplicates.write_duplicates_sheet(sheet, embedded, groups)
-    yield f"{sheet}   {_shown(len(groups), duplicates.SHEET_GROUPS)} as a sheet"
+    shown = _shown(len(groups), duplicates.SHEET_GROUPS)
+    yield f"{sheet}   {shown} as a sheet, at most nine photos of each"
     suggestions = np.full(len(embedded.photos), "", object)
     for group in groups:
         suggestions[group.rows] = "drop"

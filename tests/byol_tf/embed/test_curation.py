@@ -65,7 +65,9 @@ def table(path: Path) -> list[dict[str, str]]:
 def test_options_combine_in_one_command(encoder, photos, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ("--encoder", encoder, "--images", photos, "--out", out)
-    result, printed = run(capsys, *arguments, "--duplicates", "--clusters", 3, "--pick", 6)
+    result, printed = run(
+        capsys, *arguments, "--duplicates", "--clusters", 3, "--pick", 6, "--page"
+    )
     assert result["duplicates"] == {"groups": 1, "photos": 2, "drop": 1}
     assert result["clusters"] == [9, 8, 8] and result["pick"] == 6
     assert [(row["path"], row["suggestion"]) for row in table(out / "duplicates.csv")] == [
