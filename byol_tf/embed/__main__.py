@@ -262,7 +262,10 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
         print(f"    {command} --nearest {shlex.quote(photo)}")
     if not options.page:
         print(f"    {command} --duplicates --page")
-    if options.few is None:
+    if options.few is None and options.pick is not None:
+        print("    fill in the column label of pick.csv, then:")
+        print(f"    {command} --few {shlex.quote(str(store.root / 'pick.csv'))}")
+    elif options.few is None:
         print(f"    {command} --few labels.csv")
         columns = f"columns path,label of about thirty photos; {store.index} has the paths"
         print(wrapped(f"labels.csv: {columns}", indent=6, first=6))

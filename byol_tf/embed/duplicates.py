@@ -60,7 +60,7 @@ def find_duplicates(embedded: EmbeddedPhotos, cosine: float | None = None) -> li
     """Finds near-duplicates among all pairs of photos.
 
     Time grows with the square of the number of photos. Memory beyond the embeddings: 1.2 KB a
-    photo, and 0.1 GB.
+    photo, and 0.3 GB.
 
     Args:
         embedded: the photos.
@@ -214,7 +214,7 @@ def _group(rows: np.ndarray, photos: Sequence[Photo], embeddings: np.ndarray) ->
 
 
 def _coarse(pictures: np.ndarray) -> np.ndarray:
-    """Vectors of length 1, `[n, 32]`, of pictures in 8 x 8 pixels; a mirrored one has the same."""
+    """Vectors of length 1, `[n, 33]`, of pictures in 8 x 8 pixels; a mirrored one has the same."""
     size = _PICTURE // _COARSE
     coarse = np.empty((len(pictures), _COARSE * _COARSE // 2 + 1), np.float32)
     for start in range(0, len(pictures), BLOCK_ROWS):
