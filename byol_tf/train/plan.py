@@ -71,7 +71,11 @@ def make_plan(
         SourceError: if the images can't be found.
     """
     check_view_engine(config)
-    source = plan_source(**source_options(config, images), manifest=saved_manifest(folder))
+    source = plan_source(
+        **source_options(config, images),
+        manifest=saved_manifest(folder),
+        scan_folder=str(folder.root.parent),
+    )
     if compares_epochs(config):
         check_metric(config, source.counts["train"] > 0)
     schedule = training_schedule(config, source.counts["pretrain"])

@@ -151,11 +151,14 @@ class ImageFiles(Protocol):
         failure: why images can't be read any more; None while all is well.
         leaked: number of test images that are exact copies of images to learn from; known once
             `find_copies` has ended.
+        header_check: whether reading each file's header takes little time. Where it doesn't, files
+            that are opened by their headers aren't checked at all before their first use.
     """
 
     manifest: PhotoManifest
     unreadable: tuple[tuple[str, str], ...]
     leaked: int
+    header_check: bool
 
     @property
     def lost(self) -> Mapping[str, str]:

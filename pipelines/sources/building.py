@@ -250,6 +250,8 @@ def _read(
             continue
         if (cache is None or lazily) and raw.files and manifest and split in manifest.shapes:
             reading = _restored_reading(manifest, raw.files, pretrain, split, images)
+        elif lazily and raw.files and not raw.files.header_check:
+            reading = Reading(images, np.arange(len(images), dtype=np.int64), (), images.shape)
         else:
 
             def report(count: int, start: int = done) -> None:

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from pipelines.sources.base import OnLost, SourceError
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.discovery import printable
+from pipelines.sources.remote import Location
 
 T = TypeVar("T")
 
@@ -25,11 +25,11 @@ class LostPhotos:
             and the first one lost is an error.
 
     Attributes:
-        failure: the error that ended the run, or None.
+        failure: the error that ended the run, or None. No photo is read then any more.
         by_name: the reason for each lost photo, by its printable path.
     """
 
-    def __init__(self, folder: Path, on_lost: OnLost | None) -> None:
+    def __init__(self, folder: Location, on_lost: OnLost | None) -> None:
         self._folder = folder
         self._on_lost = on_lost
         self._lock = threading.Lock()
@@ -68,8 +68,13 @@ class LostPhotos:
             SourceError: it is lost, and with it more photos than are allowed. It is also stored in
                 `failure`.
         """
+        if self.failure is not None:
+            raise self.failure
         try:
             return read(paths[index])
+        except SourceError as error:  # a server can't be reached
+            self.failure = error
+            raise
         except UnreadableImage as error:
             if self._allowed is None:
                 with self._lock:

@@ -19,9 +19,15 @@ from PIL import __version__ as pillow_version
 from pipelines.sources import heic
 from pipelines.sources.decoding import ImageFacts
 from pipelines.sources.folder.discovery import DiscoveredFiles
+from pipelines.urls import is_url
 
 _DECODER_VERSION = 2
 """To be increased when `decode` comes to read other files, or states other facts of them."""
+
+
+def decoder_versions() -> str:
+    """Returns what the facts about a photo depend on besides the photo."""
+    return f"{_DECODER_VERSION}, Pillow {pillow_version}, {heic.version()}"
 
 
 class ScanCache:
@@ -37,7 +43,7 @@ class ScanCache:
     def __init__(
         self, root: str, files: DiscoveredFiles, folder: str | None, check: str = "pixels"
     ) -> None:
-        absolute = os.path.abspath(os.path.expanduser(root))
+        absolute = root if is_url(root) else os.path.abspath(os.path.expanduser(root))
         name = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16]
         self._file = None if folder is None else Path(folder) / f".photos-{name}.json"
         self._files = files
@@ -85,7 +91,7 @@ class ScanCache:
 
     def _made_by(self) -> str:
         """Returns what an entry depends on besides the photo."""
-        return f"{_DECODER_VERSION}, Pillow {pillow_version}, {heic.version()}, {self._check}"
+        return f"{decoder_versions()}, {self._check}"
 
     def _state(self, path: str) -> tuple[int, int]:
         return self._files.sizes[path], self._files.modified[path]
