@@ -262,4 +262,4 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
         print(f"    {command} --few {predictions}")
     if options.export is not None:
         print(f"    {program('predict')} --classifier {shlex.quote(options.export)} --images DIR")
-    print(f"    embeddings = numpy.load({str(store.embeddings)!r})['embeddings']\n")
+    print(f"    embeddings = numpy.load({str(store.embeddings)!r}, mmap_mode='r')\n")

@@ -67,13 +67,14 @@ def read_query(text: str, images: FlatImageFolder) -> Query:
     """
     path = Path(text).expanduser()
     relative = os.path.relpath(path.absolute(), images.folder).replace(os.sep, "/")
-    photo = {photo.path: photo for photo in images.photos}.get(relative)
-    if photo is None and not os.path.isfile(path):
-        photo = {photo.name: photo for photo in images.photos}.get(text)
-        if photo is None:
+    row = images.photos.row_of_path(relative)
+    if row is None and not os.path.isfile(path):
+        row = images.photos.row_of_name(text)
+        if row is None:
             raise EmbedError(
                 f"--nearest {text}: there is no such file, neither here nor below {images.folder}"
             )
+    photo = None if row is None else images.photos[row]
     query = (
         Query(printable(text), path, None)
         if photo is None
@@ -91,9 +92,8 @@ def find_similar(embedded: EmbeddedPhotos, queries: list[Query]) -> list[Matches
         queries: to compare them with; a photo of the folder isn't similar to itself.
     """
     similar = []
-    row_of = {photo: row for row, photo in enumerate(embedded.photos)}
     for query in queries:
-        own_row = None if query.photo is None else row_of.get(query.photo)
+        own_row = None if query.photo is None else embedded.photos.row_of_path(query.photo.path)
         vector = (
             embedded.embed_image(query.read()) if own_row is None else embedded.embeddings[own_row]
         )

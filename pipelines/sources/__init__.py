@@ -3,7 +3,7 @@
 from pipelines.sources.base import GivenImages, RawSource, Request, Source, SourceError, SourceInfo
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.discovery import printable
-from pipelines.sources.folder.flat import FlatImageFolder, Photo, read_photo
+from pipelines.sources.folder.flat import FlatImageFolder, Photo, Photos, read_photo
 from pipelines.sources.folder.table import TableRow, read_table
 from pipelines.sources.images import (
     ArrayImages,
@@ -29,6 +29,7 @@ __all__ = [
     "LazyImages",
     "Photo",
     "PhotoManifest",
+    "Photos",
     "RawSource",
     "Request",
     "Source",

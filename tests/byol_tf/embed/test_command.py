@@ -91,7 +91,7 @@ def test_each_photo_has_its_row(encoder, photos, tmp_path, capsys, monkeypatch):
     names = index(out)
     assert names == sorted(names) and len(names) == result["photos"] == 32
     assert {"red/0.png", "blue/deep/29.png", "turned.jpg", "x $1$ \\xff.png"} <= set(names)
-    embeddings = np.load(out / "embeddings.npz")["embeddings"]
+    embeddings = np.load(out / "embeddings.npy")
     assert embeddings.shape == (32, 48) and embeddings.dtype == np.float32
     model = keras.models.load_model(encoder)
     for name in ("red/0.png", "blue/deep/17.png"):
@@ -117,7 +117,7 @@ def test_photos_are_embedded_once(encoder, photos, tmp_path, capsys, monkeypatch
     assert first["reused"] == 0
     before, rows = (
         index(tmp_path / "out"),
-        np.load(tmp_path / "out" / "embeddings.npz")["embeddings"],
+        np.load(tmp_path / "out" / "embeddings.npy"),
     )
     with monkeypatch.context() as without_encoder:
         without_encoder.setattr(
@@ -133,7 +133,7 @@ def test_photos_are_embedded_once(encoder, photos, tmp_path, capsys, monkeypatch
     assert (third["photos"], third["reused"]) == (32, 30)
     names, after = (
         index(tmp_path / "out"),
-        np.load(tmp_path / "out" / "embeddings.npz")["embeddings"],
+        np.load(tmp_path / "out" / "embeddings.npy"),
     )
     np.testing.assert_allclose(
         after[names.index("red/2.png")], after[names.index("red/1.png")], atol=1e-6
@@ -148,7 +148,7 @@ def test_rows_of_another_index_are_not_reused(encoder, photos, tmp_path, capsys)
     rows = (tmp_path / "out" / "index.csv").read_text()
     (tmp_path / "out" / "index.csv").write_text(rows.replace("red/1.png", "red/2.png", 1))
     assert run(capsys, *arguments)[0]["reused"] == 0
-    (tmp_path / "out" / "embeddings.npz").write_bytes(b"cut")
+    (tmp_path / "out" / "embeddings.npy").write_bytes(b"cut")
     assert run(capsys, *arguments)[0]["reused"] == 0
 
 
