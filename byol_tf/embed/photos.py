@@ -189,7 +189,7 @@ class EmbeddedPhotos:
         embedder = None
         start = self._last_save = time.monotonic()
         photos = self.images.read_each(self.images.photos.take(missing))
-        with _progress_bar() as bar:
+        with progress_bar("photos") as bar:
             task = bar.add_task("", total=len(missing))
             for row, (photo, pixels, reason) in zip(missing.tolist(), photos, strict=True):
                 if pixels is None:
@@ -246,13 +246,13 @@ class EmbeddedPhotos:
             self.store.write(self.photos, self.skipped, self.facts)
 
 
-def _progress_bar() -> Progress:
-    """A bar in a terminal, and nothing elsewhere."""
+def progress_bar(unit: str) -> Progress:
+    """Returns a bar for a terminal, which shows nothing elsewhere."""
     console = Console()
     return Progress(
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("photos,"),
+        TextColumn(f"{unit},"),
         TimeRemainingColumn(),
         TextColumn("left"),
         console=console,

@@ -3,17 +3,23 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from byol_tf.embed.contact_sheet import Cell, short_name, thumbnail, write_sheet
 from byol_tf.embed.photos import EmbeddedPhotos
+from byol_tf.embed.search_index import search
 from byol_tf.errors import EmbedError
 from byol_tf.evaluate.knn import nearest_neighbours
 from byol_tf.runs.files import write_csv
 from pipelines.sources import FlatImageFolder, Photo, UnreadableImage, printable, read_photo
 
-_NEIGHBOURS = 8  # that fit into a row
+if TYPE_CHECKING:
+    from usearch.index import Index
+
+NEIGHBOURS = 8
+"""Photos that fit into a row of the sheet."""
 SHEET_QUERIES = 40
 """Most queries that a sheet shows: one of 235 is more pixels than matplotlib draws."""
 
@@ -84,27 +90,37 @@ def read_query(text: str, images: FlatImageFolder) -> Query:
     return query
 
 
-def find_similar(embedded: EmbeddedPhotos, queries: list[Query]) -> list[Matches]:
+def find_similar(
+    embedded: EmbeddedPhotos, queries: list[Query], index: "Index | None" = None
+) -> list[Matches]:
     """Returns the photos with the largest cosine to each query.
 
     Args:
         embedded: the photos.
         queries: to compare them with; a photo of the folder isn't similar to itself.
+        index: to find most of them by (see `search_index.py`); without it all photos are compared.
     """
+    rows = [
+        None if query.photo is None else embedded.photos.row_of_path(query.photo.path)
+        for query in queries
+    ]
+    vectors = np.stack(
+        [
+            embedded.embed_image(query.read()) if row is None else embedded.embeddings[row]
+            for query, row in zip(queries, rows, strict=True)
+        ]
+    )
+    count = NEIGHBOURS + 1  # one of which may be the query itself
+    nearest = (
+        zip(*nearest_neighbours(vectors, embedded.embeddings, count), strict=True)
+        if index is None
+        else search(index, vectors, embedded.embeddings, count)
+    )
     similar = []
-    for query in queries:
-        own_row = None if query.photo is None else embedded.photos.row_of_path(query.photo.path)
-        vector = (
-            embedded.embed_image(query.read()) if own_row is None else embedded.embeddings[own_row]
-        )
-        indices, cosines = nearest_neighbours(
-            vector[None],
-            embedded.embeddings,
-            _NEIGHBOURS,
-            None if own_row is None else np.array([own_row]),
-        )
-        photos = [embedded.photos[index] for index in indices[0]]
-        similar.append(Matches(query, list(zip(photos, map(float, cosines[0]), strict=True))))
+    for query, row, (indices, cosines) in zip(queries, rows, nearest, strict=True):
+        found = zip(indices.tolist(), cosines.tolist(), strict=True)
+        others = [(embedded.photos[each], cosine) for each, cosine in found if each != row]
+        similar.append(Matches(query, others[:NEIGHBOURS]))
     return similar
 
 

@@ -6,6 +6,8 @@ OUT/
   index.csv        row, path, bytes, modified: the photo of each row
   skipped.csv      path, reason: photos that couldn't be read
   about.json       encoder, folder of photos, command, SHA-256 of embeddings.npy and index.csv
+  embeddings.parquet, embeddings.usearch
+                   made from these on request (see parquet.py, search_index.py)
   parts/           until all photos are embedded: 0001.npz, ..., each with the latest rows
 ```
 
@@ -81,6 +83,8 @@ class Store:
     def __init__(self, root: Path, encoder: str, images: Path, array: str = "embeddings"):
         self.root, self.array = root, array
         self.embeddings = root / f"{array}.npy"
+        self.parquet = root / f"{array}.parquet"
+        self.search_index = root / f"{array}.usearch"
         self.index = root / "index.csv"
         self.skipped = root / "skipped.csv"
         self.about = root / "about.json"
@@ -219,7 +223,7 @@ class Store:
         Raises:
             EmbedError: if the disk refuses.
         """
-        with self._writing():
+        with self.writing():
             self.parts.mkdir(exist_ok=True)
             existing = self._part_files()
             number = int(existing[-1].stem) + 1 if existing else 1
@@ -228,7 +232,9 @@ class Store:
                 np.savez(file, **{"index": index, self.array: rows})  # type: ignore[arg-type]
 
     def write(self, photos: Photos, skipped: dict[str, str], facts: dict) -> None:
-        """Writes the rows of some photos in their order, and removes all others and the parts.
+        """Writes the rows of some photos in their order.
+
+        All others are removed, and so are the parts and what was made from the earlier rows.
 
         After a crash at any moment the old files or the new ones count: those whose digests are in
         `about.json`, which is replaced when both new ones are complete under temporary names.
@@ -241,7 +247,7 @@ class Store:
         Raises:
             EmbedError: if the disk refuses, or a row has become unreadable.
         """
-        with self._writing():
+        with self.writing():
             new_rows, new_index = temporary_path(self.embeddings), temporary_path(self.index)
             with synced_file(new_rows) as rows, synced_file(new_index) as index:
                 self._write_rows(photos, rows)
@@ -252,6 +258,8 @@ class Store:
                 self.index.name: _sha256(new_index),
             }
             about = self.identity | facts | {"sha256": digests}
+            for derived in (self.parquet, self.search_index):
+                derived.unlink(missing_ok=True)
             write_atomically(self.about, json.dumps(about, indent=2) + "\n")
             self._finish_write()
             shutil.rmtree(self.parts, ignore_errors=True)
@@ -296,7 +304,7 @@ class Store:
         Raises:
             EmbedError: if the disk refuses.
         """
-        with self._writing():
+        with self.writing():
             self._write_skipped(skipped)
 
     def _write_skipped(self, skipped: dict[str, str]) -> None:
@@ -306,8 +314,12 @@ class Store:
             self.skipped.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Makes the folder with an `about.json`, so that after a crash it is known as a store."""
+    def writing(self) -> Iterator[None]:
+        """Makes the folder with an `about.json`, so that after a crash it is known as a store.
+
+        Raises:
+            EmbedError: on an `OSError` in the block.
+        """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             remove_left_overs(self.root)

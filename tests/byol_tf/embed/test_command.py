@@ -177,6 +177,37 @@ def test_similar_photos_of_queries_inside_and_outside(encoder, photos, tmp_path,
     assert (out / "nearest.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_index_finds_the_similar_photos_of_exact_search(encoder, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ("--encoder", encoder, "--images", photos, "--out", out)
+    queries = ("--nearest", photos / "red" / "3.png", "blue/deep/20.png")
+    run(capsys, *arguments, *queries)
+    exact = (out / "nearest.csv").read_text()
+    for number in (2, 3):  # of queries, and one alone
+        result, printed = run(capsys, *arguments, "--index", *queries[:number])
+        assert result["recall"] == 1.0 and "finds 100.0% of the 8 nearest" in printed
+        assert exact.startswith((out / "nearest.csv").read_text())
+
+
+def test_parquet_is_kept_up_to_date(encoder, photos, tmp_path, capsys):
+    import duckdb
+
+    out = tmp_path / "out"
+    arguments = ("--encoder", encoder, "--images", photos, "--out", out)
+    run(capsys, *arguments)
+    assert not (out / "embeddings.parquet").exists()
+    run(capsys, *arguments, "--parquet")
+    (photos / "red" / "1.png").unlink()
+    for _ in range(2):
+        _, printed = run(capsys, *arguments)
+        assert f"{out / 'embeddings.parquet'}   " in printed
+        rows = duckdb.read_parquet(str(out / "embeddings.parquet")).fetchall()
+        assert [row[0] for row in rows] == index(out)
+        np.testing.assert_array_equal(
+            np.array([row[3] for row in rows]), np.load(out / "embeddings.npy")
+        )
+
+
 def test_few_labels_predict_the_rest_and_can_be_extended(encoder, photos, tmp_path, capsys):
     out, labels = tmp_path / "out", tmp_path / "labels.csv"
     labels_by_path = {f"red/{number}.png": "warm" for number in range(5)} | {
