@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from usearch.index import Index
 
 _ADDED_ROWS = 8_192  # at once: progress and Ctrl-C come in between
+_SEARCHED = 256  # candidates of a search; usearch's 64 miss more and save half a millisecond
 _RECALL_QUERIES = 256
 _SAME_COSINE = 1e-9  # cosines of blocks of other sizes differ by rounding
 
@@ -58,6 +59,7 @@ def open_index(store: Store) -> "Index":
         index = None
     if index is None:
         raise EmbedError(f"{path}: expected an index that usearch can read; remove it")
+    index.expansion_search = _SEARCHED
     return index
 
 
