@@ -54,12 +54,11 @@ def open_index(store: Store) -> "Index":
                 os.fsync(file.fileno())
             temporary.replace(path)
     try:
-        index = Index.restore(path, view=True)
+        index = Index.restore(path, view=True, expansion_search=_SEARCHED)
     except (ValueError, RuntimeError):
         index = None
     if index is None:
         raise EmbedError(f"{path}: expected an index that usearch can read; remove it")
-    index.expansion_search = _SEARCHED
     return index
 
 
