@@ -27,6 +27,7 @@ from byol_tf.embed.labels import match_labels, read_labels
 from byol_tf.embed.photos import EmbeddedPhotos, add_photo_arguments
 from byol_tf.embed.search_index import check_usearch
 from byol_tf.embed.store import Store, default_folder
+from byol_tf.errors import EmbedError
 from byol_tf.logs import counted, wrapped
 from byol_tf.runs.encoder_files import encoder_files
 from pipelines.sources import FlatImageFolder
@@ -88,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
         "print its recall; needs the extra search-index",
     )
     parser.add_argument(
+        "--part",
+        metavar="I/N",
+        type=_part,
+        help="embed only the I-th of N parts of the photos, beside processes that embed others; "
+        "the command without it merges them",
+    )
+    parser.add_argument(
         "--few",
         metavar="LABELS",
         type=os.path.expanduser,
@@ -108,10 +116,13 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     """Runs the command; returns the facts that it prints last."""
     encoder = encoder_files(options.encoder)
     check_export(options, encoder)
+    _check_part(options)
     if options.index:
         check_usearch()
     rows = None if options.few is None else read_labels(Path(options.few))
     images = FlatImageFolder(options.images, "--images")
+    if options.part is not None:
+        _take_part(images, *options.part)
     labels = None
     if rows is not None:
         names = [*(photo.name for photo in images.photos), *images.skipped]
@@ -124,6 +135,8 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     out = _output_folder(options, encoder.digest, images.folder)
     check_writable(out, "--out")
     store = Store(out, encoder.digest, images.folder)
+    if options.part is not None:
+        store = store.part(*options.part)
     facts = {
         "encoder": str(encoder.path),
         "byol_tf": __version__,
@@ -153,6 +166,33 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
             result["few"] = predict_labels(embedded, labels, options)
     _print_next_commands(options, embedded)
     return result
+
+
+def _part(text: str) -> tuple[int, int]:
+    """Reads `3/16`, the third of 16 parts."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(
+            f"expected I/N such as 3/16, 1 <= I <= N; received {text!r}"
+        )
+    return int(number), int(count)
+
+
+def _check_part(options: argparse.Namespace) -> None:
+    given = [name for name in ("nearest", "parquet", "index", "few") if getattr(options, name)]
+    if options.part is not None and given:
+        raise EmbedError(
+            f"--part: expected no --{given[0]} beside it; give that to the command without --part, "
+            "which merges the parts"
+        )
+
+
+def _take_part(images: FlatImageFolder, number: int, count: int) -> None:
+    """Leaves the photos of a part, which are neighbours in the list."""
+    total = len(images.photos)
+    if count > total:
+        raise EmbedError(f"--part {number}/{count}: expected at most {total:,} parts, one a photo")
+    images.photos = images.photos[total * (number - 1) // count : total * number // count]
 
 
 def _output_folder(options: argparse.Namespace, digest: str, images: Path) -> Path:
@@ -221,6 +261,10 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
         words += ["--out", options.out]
     command = shlex.join([*program("embed").split(), *words])
     print("\n  next:")
+    if options.part is not None:
+        print(wrapped(f"when all {options.part[1]} parts are embedded, merge them:", indent=4))
+        print(f"    {command}\n")
+        return
     if not options.nearest:
         photo = str(Path(options.images) / embedded.photos[0].path)
         print(f"    {command} --nearest {shlex.quote(photo)}")

@@ -8,7 +8,8 @@ OUT/
   about.json       encoder, folder of photos, command, SHA-256 of embeddings.npy and index.csv
   embeddings.parquet, embeddings.usearch
                    made from these on request (see parquet.py, search_index.py)
-  parts/           until all photos are embedded: 0001.npz, ..., each with the latest rows
+  parts/           until all photos are embedded: 0001.npz, ..., each with the latest rows;
+                   3-of-16/, ..., each with the files of a command with `--part`
 ```
 
 Rows are read and written in blocks, however many there are.
@@ -82,6 +83,7 @@ class Store:
 
     def __init__(self, root: Path, encoder: str, images: Path, array: str = "embeddings"):
         self.root, self.array = root, array
+        self._encoder, self._images = encoder, images
         self.embeddings = root / f"{array}.npy"
         self.parquet = root / f"{array}.parquet"
         self.search_index = root / f"{array}.usearch"
@@ -99,7 +101,8 @@ class Store:
         if reason := why_no_folder(self.root):
             raise EmbedError(f"--out {self.root}: expected a folder, new or not; {reason}")
         try:
-            if all(path.name.startswith(".") for path in self.root.iterdir()):
+            names = [path.name for path in self.root.iterdir()]
+            if all(name.startswith(".") or name == self.parts.name for name in names):
                 return
         except FileNotFoundError:
             return
@@ -126,6 +129,25 @@ class Store:
             return None
         return about if "encoder_digest" in about else None
 
+    def part(self, number: int, count: int) -> "Store":
+        """Returns the store of a part of the photos, which `read` and `write` of this one read.
+
+        Raises:
+            EmbedError: if another process writes this store's folder, or as the class does.
+        """
+        try:
+            RunLock(self.root, "folder", "Wait for it").check()
+        except RunFolderError as error:
+            raise EmbedError(f"--out {error}") from error
+        return self._part_store(self.parts / f"{number}-of-{count}")
+
+    def _part_store(self, folder: Path) -> "Store":
+        return Store(folder, self._encoder, self._images, self.array)
+
+    def _stores(self) -> "list[Store]":
+        """This store and those of its parts."""
+        return [self, *map(self._part_store, sorted(self.parts.glob("*-of-*")))]
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps other processes from writing the folder; one that stays empty is removed again.
@@ -136,8 +158,9 @@ class Store:
         is_new = not self.root.exists()
         with contextlib.ExitStack() as stack:
             try:
-                lock = RunLock(self.root, "folder", "Wait for it, or name another --out")
-                stack.enter_context(lock)
+                for store in self._stores():
+                    lock = RunLock(store.root, "folder", "Wait for it, or name another --out")
+                    stack.enter_context(lock)
             except RunFolderError as error:
                 raise EmbedError(f"--out {error}") from error
             try:
@@ -148,9 +171,11 @@ class Store:
 
     def read(self, photos: Photos) -> StoredPhotos:
         """Finds the photos whose rows are stored; damaged or incomplete files are ignored."""
-        self._finish_write()
+        for store in self._stores():
+            store.finish_write()
         present, count = self._scan(photos, lambda rows, places: None)
-        return StoredPhotos(present, count == np.count_nonzero(present) and not self._part_files())
+        complete = count == np.count_nonzero(present) and not any(self.parts.glob("[0-9]*"))
+        return StoredPhotos(present, complete)
 
     def load(self) -> np.ndarray:
         """Returns the rows of `embeddings.npy`, float32 `[n, d]`, as a memory map."""
@@ -170,8 +195,13 @@ class Store:
             (which photos have an undamaged row, bool `[n]`; number of rows in undamaged files).
         """
         present, count = np.zeros(len(photos), bool), 0
-        for file in (self.embeddings, *self._part_files()):
-            with contextlib.suppress(*_INVALID_FILE), self._open(file) as (index, stream):
+        files = [
+            (store, file)
+            for store in self._stores()
+            for file in (store.embeddings, *store.part_files())
+        ]
+        for store, file in files:
+            with contextlib.suppress(*_INVALID_FILE), store.open(file) as (index, stream):
                 places = np.fromiter(_places(index, photos), np.int64)
                 places[present[places]] = -1  # the first one read stays
                 start = 0
@@ -184,7 +214,7 @@ class Store:
         return present, count
 
     @contextlib.contextmanager
-    def _open(self, file: Path) -> Iterator[tuple[IO[str], IO[bytes]]]:
+    def open(self, file: Path) -> Iterator[tuple[IO[str], IO[bytes]]]:
         """Opens the index and the rows of `embeddings.npy` or of a part.
 
         Raises:
@@ -210,7 +240,8 @@ class Store:
         """SHA-256 of `embeddings.npy` and `index.csv` as they were written last."""
         return (self._read_about() or {}).get("sha256", {})
 
-    def _part_files(self) -> list[Path]:
+    def part_files(self) -> list[Path]:
+        """Returns the files in `parts/`, in the order in which they were written."""
         return sorted(self.parts.glob("*.npz"), key=lambda path: (len(path.name), path.name))
 
     def write_part(self, photos: list[Photo], rows: np.ndarray) -> None:
@@ -225,7 +256,7 @@ class Store:
         """
         with self.writing():
             self.parts.mkdir(exist_ok=True)
-            existing = self._part_files()
+            existing = self.part_files()
             number = int(existing[-1].stem) + 1 if existing else 1
             index = np.frombuffer(csv_text(_COLUMNS, _index_rows(photos)).encode(), np.uint8)
             with atomic_file(self.parts / f"{number:04d}.npz") as file:
@@ -261,7 +292,7 @@ class Store:
             for derived in (self.parquet, self.search_index):
                 derived.unlink(missing_ok=True)
             write_atomically(self.about, json.dumps(about, indent=2) + "\n")
-            self._finish_write()
+            self.finish_write()
             shutil.rmtree(self.parts, ignore_errors=True)
 
     def _write_rows(self, photos: Photos, file: BinaryIO) -> None:
@@ -288,7 +319,7 @@ class Store:
                 "command embeds the photo again"
             )
 
-    def _finish_write(self) -> None:
+    def finish_write(self) -> None:
         """Gives the complete files of `write` their names, if it hasn't."""
         for path in (self.embeddings, self.index):
             temporary = temporary_path(path)

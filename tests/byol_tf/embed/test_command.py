@@ -208,6 +208,59 @@ def test_parquet_is_kept_up_to_date(encoder, photos, tmp_path, capsys):
         )
 
 
+def test_parts_are_merged_by_the_command_without_them(encoder, photos, tmp_path, capsys):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    common = ("--encoder", encoder, "--images", photos)
+    run(capsys, *common, "--out", whole)
+    sizes = []
+    for number in (3, 1):
+        result, printed = run(capsys, *common, "--out", out, "--part", f"{number}/3")
+        assert "when all 3 parts are embedded, merge them:" in printed
+        assert not (out / "index.csv").exists()
+        sizes.append(result["photos"])
+    merged, printed = run(capsys, *common, "--out", out)  # and embeds what the second part has
+    assert merged["reused"] == sum(sizes) and merged["photos"] == 32
+    assert not (out / "parts").exists()
+    assert (out / "index.csv").read_bytes() == (whole / "index.csv").read_bytes()
+    np.testing.assert_allclose(
+        np.load(out / "embeddings.npy"), np.load(whole / "embeddings.npy"), atol=1e-6
+    )
+    assert run(capsys, *common, "--out", out)[0]["reused"] == 32
+
+
+def test_parts_and_their_merge_exclude_each_other(encoder, photos, tmp_path, capsys):
+    from byol_tf.runs.encoder_files import encoder_files
+
+    arguments = ("--encoder", encoder, "--images", photos, "--out", tmp_path / "out")
+    store = Store(tmp_path / "out", encoder_files(str(encoder)).digest, photos)
+    part = store.part(1, 2)
+    with part.locked():
+        assert f"--out {part.root}: expected a folder that no process uses" in refused(
+            capsys, *arguments
+        )
+        assert run(capsys, *arguments, "--part", "2/2")[0]["photos"] == 17
+    with store.locked():
+        assert "expected a folder that no process uses" in refused(
+            capsys, *arguments, "--part", "2/2"
+        )
+
+
+def test_wrong_parts_are_errors(encoder, photos, capsys):
+    arguments = ("--encoder", encoder, "--images", photos, "--part")
+    assert "--part 34/40: expected at most 33 parts, one a photo" in refused(
+        capsys, *arguments, "34/40"
+    )
+    assert "--part: expected no --nearest beside it" in refused(
+        capsys, *arguments, "1/2", "--nearest", photos / "red" / "3.png"
+    )
+    for wrong in ("0/2", "3/2", "1", "1/x"):
+        with pytest.raises(SystemExit):
+            main([*map(str, arguments), wrong])
+        assert f"expected I/N such as 3/16, 1 <= I <= N; received '{wrong}'" in (
+            " ".join(capsys.readouterr().err.split())
+        )
+
+
 def test_few_labels_predict_the_rest_and_can_be_extended(encoder, photos, tmp_path, capsys):
     out, labels = tmp_path / "out", tmp_path / "labels.csv"
     labels_by_path = {f"red/{number}.png": "warm" for number in range(5)} | {
