@@ -7,6 +7,7 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 
 
 import argparse
+import logging
 import os
 import shlex
 from pathlib import Path
@@ -28,14 +29,17 @@ from byol_tf.embed.photos import EmbeddedPhotos, add_photo_arguments
 from byol_tf.embed.search_index import check_usearch
 from byol_tf.embed.store import Store, default_folder
 from byol_tf.errors import EmbedError
-from byol_tf.logs import counted, wrapped
+from byol_tf.logs import ProgressLog, counted, wrapped
 from byol_tf.runs.encoder_files import encoder_files
-from pipelines.sources import FlatImageFolder
+from pipelines.sources import FlatImages, open_flat_images
+from pipelines.sources.remote import Location
 
 if TYPE_CHECKING:
     from usearch.index import Index
 
     from byol_tf.embed.similar import Query
+
+logger = logging.getLogger(__name__)
 
 
 @ends_with_exit_code
@@ -120,7 +124,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     if options.index:
         check_usearch()
     rows = None if options.few is None else read_labels(Path(options.few))
-    images = FlatImageFolder(options.images, "--images")
+    images = open_flat_images(options.images, "--images", ProgressLog(logger))
     if options.part is not None:
         _take_part(images, *options.part)
     labels = None
@@ -187,7 +191,7 @@ def _check_part(options: argparse.Namespace) -> None:
         )
 
 
-def _take_part(images: FlatImageFolder, number: int, count: int) -> None:
+def _take_part(images: FlatImages, number: int, count: int) -> None:
     """Leaves the photos of a part, which are neighbours in the list."""
     total = len(images.photos)
     if count > total:
@@ -195,7 +199,7 @@ def _take_part(images: FlatImageFolder, number: int, count: int) -> None:
     images.photos = images.photos[total * (number - 1) // count : total * number // count]
 
 
-def _output_folder(options: argparse.Namespace, digest: str, images: Path) -> Path:
+def _output_folder(options: argparse.Namespace, digest: str, images: Location) -> Path:
     """The output folder; the default is the same whenever encoder and folder are."""
     return Path(options.out) if options.out else default_folder("embeddings", digest, images)
 
@@ -266,7 +270,9 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
         print(f"    {command}\n")
         return
     if not options.nearest:
-        photo = str(Path(options.images) / embedded.photos[0].path)
+        photo = embedded.photos[0].name
+        if os.path.isdir(options.images):
+            photo = os.path.join(options.images, embedded.photos[0].path)
         print(f"    {command} --nearest {shlex.quote(photo)}")
     if options.few is None:
         print(f"    {command} --few labels.csv")

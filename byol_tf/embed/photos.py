@@ -16,7 +16,7 @@ from byol_tf.embed.store import Store
 from byol_tf.errors import EmbedError, ProtocolError, WorkKept
 from byol_tf.logs import counted
 from byol_tf.runs.encoder_files import EncoderFiles
-from pipelines.sources import FlatImageFolder, Photos
+from pipelines.sources import FlatImages, Photos
 
 if TYPE_CHECKING:
     import keras
@@ -87,7 +87,7 @@ def add_photo_arguments(parser: argparse.ArgumentParser, outputs: str, model: st
         metavar="DIR",
         type=os.path.expanduser,
         required=True,
-        help="the folder of photos, flat or nested",
+        help="the folder of photos, flat or nested, or shards of them: a file or a pattern",
     )
     parser.add_argument(
         "--out",
@@ -119,7 +119,7 @@ class EmbeddedPhotos:
 
     def __init__(
         self,
-        images: FlatImageFolder,
+        images: FlatImages,
         encoder: EncoderFiles,
         store: Store,
         facts: dict,

@@ -1,6 +1,8 @@
 """The photos most similar to some query photos, as a table and as a sheet."""
 
+import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from byol_tf.embed.search_index import search
 from byol_tf.errors import EmbedError
 from byol_tf.evaluate.knn import nearest_neighbours
 from byol_tf.runs.files import write_csv
-from pipelines.sources import FlatImageFolder, Photo, UnreadableImage, printable, read_photo
+from pipelines.sources import FlatImages, Photo, UnreadableImage, printable, read_photo
 
 if TYPE_CHECKING:
     from usearch.index import Index
@@ -30,18 +32,18 @@ class Query:
 
     Attributes:
         name: for people.
-        path: of the file.
         photo: the photo of the folder that it is; None for one from elsewhere.
+        load: reads its pixels. Raises OSError, UnreadableImage.
     """
 
     name: str
-    path: Path
     photo: Photo | None
+    load: Callable[[], np.ndarray]
 
     def read(self) -> np.ndarray:
         """Reads the photo, uint8 `[height, width, 3]`."""
         try:
-            return read_photo(self.path)
+            return self.load()
         except (OSError, UnreadableImage) as error:
             raise EmbedError(
                 f"--nearest {self.name}: expected a photo that can be read; {error}"
@@ -61,7 +63,7 @@ class Matches:
     photos: list[tuple[Photo, float]]
 
 
-def read_query(text: str, images: FlatImageFolder) -> Query:
+def read_query(text: str, images: FlatImages) -> Query:
     """Finds a photo of the folder or from elsewhere, and checks that it can be read.
 
     Args:
@@ -72,7 +74,7 @@ def read_query(text: str, images: FlatImageFolder) -> Query:
         EmbedError: if there is no such file, or it can't be read.
     """
     path = Path(text).expanduser()
-    relative = os.path.relpath(path.absolute(), images.folder).replace(os.sep, "/")
+    relative = os.path.relpath(path.absolute(), str(images.folder)).replace(os.sep, "/")
     row = images.photos.row_of_path(relative)
     if row is None and not os.path.isfile(path):
         row = images.photos.row_of_name(text)
@@ -80,12 +82,11 @@ def read_query(text: str, images: FlatImageFolder) -> Query:
             raise EmbedError(
                 f"--nearest {text}: there is no such file, neither here nor below {images.folder}"
             )
-    photo = None if row is None else images.photos[row]
-    query = (
-        Query(printable(text), path, None)
-        if photo is None
-        else Query(photo.name, images.folder / photo.path, photo)
-    )
+    if row is None:
+        query = Query(printable(text), None, functools.partial(read_photo, path))
+    else:
+        photo = images.photos[row]
+        query = Query(photo.name, photo, functools.partial(images.read, photo))
     query.read()  # not kept: hundreds of photos would take gigabytes
     return query
 
@@ -158,7 +159,7 @@ def _query_thumbnail(query: Query) -> np.ndarray | None:
         return None
 
 
-def read_thumbnail(images: FlatImageFolder, photo: Photo) -> np.ndarray | None:
+def read_thumbnail(images: FlatImages, photo: Photo) -> np.ndarray | None:
     """Reads a photo for a sheet; None if it has become unreadable since it was embedded."""
     try:
         return thumbnail(images.read(photo))

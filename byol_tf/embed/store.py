@@ -47,6 +47,7 @@ from byol_tf.runs.files import (
 from byol_tf.runs.folder import LOCK_NAME
 from byol_tf.runs.lock import RunLock
 from pipelines.sources import Photo, Photos
+from pipelines.sources.remote import Location
 
 _READ_BYTES = 2**20
 """Of embeddings that are read at once."""
@@ -73,7 +74,7 @@ class Store:
     Args:
         root: the folder.
         encoder: digest of the encoder (see `encoder_files.py`).
-        images: the folder of photos, absolute.
+        images: the folder of photos, absolute, or their shards.
         array: name of what is stored of each photo, and of its file.
 
     Raises:
@@ -81,7 +82,7 @@ class Store:
             other photos.
     """
 
-    def __init__(self, root: Path, encoder: str, images: Path, array: str = "embeddings"):
+    def __init__(self, root: Path, encoder: str, images: Location, array: str = "embeddings"):
         self.root, self.array = root, array
         self._encoder, self._images = encoder, images
         self.embeddings = root / f"{array}.npy"
@@ -93,7 +94,7 @@ class Store:
         self.parts = root / "parts"
         self.identity = {
             "encoder_digest": encoder,
-            "images": os.fsencode(images).decode("utf-8", "backslashreplace"),
+            "images": os.fsencode(str(images)).decode("utf-8", "backslashreplace"),
         }
         self._check()
 
@@ -364,16 +365,16 @@ class Store:
         return EmbedError(f"--out {self.root}: can't be written: {error.strerror or error}")
 
 
-def default_folder(parent: str, digest: str, images: Path) -> Path:
+def default_folder(parent: str, digest: str, images: Location) -> Path:
     """Returns an output folder, the same whenever encoder and folder of photos are.
 
     Args:
         parent: the folder that it is in.
         digest: of the encoder.
-        images: the folder of photos, absolute.
+        images: the folder of photos, absolute, or their shards.
     """
-    name_digest = hashlib.sha256(digest.encode() + os.fsencode(images)).hexdigest()[:8]
-    return Path(parent) / f"{images.name or 'photos'}-{name_digest}"
+    name_digest = hashlib.sha256(digest.encode() + os.fsencode(str(images))).hexdigest()[:8]
+    return Path(parent) / f"{Path(str(images)).name or 'photos'}-{name_digest}"
 
 
 def _sha256(path: Path) -> str:

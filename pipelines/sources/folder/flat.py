@@ -1,20 +1,23 @@
 """All photos below a folder, without labels, wherever they lie."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
+from operator import le
 from pathlib import Path
-from typing import overload
+from typing import BinaryIO, overload
 
 import numpy as np
 
 from pipelines.sources.base import SourceError
 from pipelines.sources.decoding import UnreadableImage
-from pipelines.sources.folder.discovery import existing_folder, printable, walk
+from pipelines.sources.folder.discovery import photo_folder, printable, walk
 from pipelines.sources.folder.files import PhotoFolder
 from pipelines.sources.folder.reader import PhotoReader
 from pipelines.sources.loading import map_in_order
+from pipelines.sources.remote import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,13 @@ class Photo:
 
 
 class Photos(Sequence[Photo]):
-    """Photos, ascending by path.
+    """Photos, in any order.
 
     A million of them take 110 MB, of which their paths are 90; `Photo` objects would take twice
     that, and are made when they are asked for.
 
     Args:
-        paths: of each photo, ascending.
+        paths: of each photo.
         sizes: bytes of each, int64 `[n]`.
         modified: time of the last change of each in nanoseconds, int64 `[n]`.
     """
@@ -71,6 +74,8 @@ class Photos(Sequence[Photo]):
 
     def row_of_path(self, path: str) -> int | None:
         """Returns the row of the photo at a path below the root; None if there is none."""
+        if self._row_of_path is not None:
+            return self._row_of_path.get(path)
         row = bisect_left(self._paths, path)
         return row if row < len(self) and self._paths[row] == path else None
 
@@ -79,6 +84,13 @@ class Photos(Sequence[Photo]):
         # A path without a backslash is its own name if there is nothing to escape, and a backslash
         # comes of each escape.
         return self._escaped.get(name) if "\\" in name else self.row_of_path(name)
+
+    @cached_property
+    def _row_of_path(self) -> dict[str, int] | None:
+        """The row of each path; None where they ascend, as those of a folder do."""
+        if all(map(le, self._paths, islice(self._paths, 1, None))):
+            return None
+        return {path: row for row, path in enumerate(self._paths)}
 
     @cached_property
     def _escaped(self) -> dict[str, int]:
@@ -109,39 +121,28 @@ class _Sizes(Mapping[str, int]):
         return len(self._photos)
 
 
-class FlatImageFolder:
-    """Photos below a folder, ascending by path. They are never changed.
+class FlatImages:
+    """Photos without labels, wherever they lie. They are never changed.
 
     Args:
-        root: the folder.
-        option: its name in messages.
-
-    Attributes:
-        folder: absolute.
+        folder: that they lie in, or their shards.
         photos: those that may be readable.
+        open_photo: opens a photo by its path. Raises OSError, UnreadableImage.
         skipped: name -> reason, of those known to be unreadable without opening them.
-
-    Raises:
-        SourceError: there is no such folder, or no photo in it.
+        notes: lines for people.
     """
 
-    def __init__(self, root: str, option: str) -> None:
-        self.folder = existing_folder(root, option)
-        files = walk(self.folder)
-        if not files.sizes:
-            raise SourceError(f"{option}: {files.no_photos_message()}")
-        paths = list(files.sizes)
-        # Some file systems have times after 2262, which int64 hasn't.
-        modified = (min(files.modified[path], 2**63 - 1) for path in paths)
-        self.photos = Photos(
-            paths,
-            np.fromiter(files.sizes.values(), np.int64, len(paths)),
-            np.fromiter(modified, np.int64, len(paths)),
-        )
-        self.skipped = {printable(path): reason for path, reason in files.skipped.items()}
-        self._notes = files.passed_over_notes()
-        sizes = _Sizes(self.photos)
-        self._reader = PhotoReader(PhotoFolder(self.folder, sizes).open, sizes, None)
+    def __init__(
+        self,
+        folder: Location,
+        photos: Photos,
+        open_photo: Callable[[str], BinaryIO],
+        skipped: dict[str, str],
+        notes: list[str],
+    ) -> None:
+        self.folder, self.photos, self.skipped = folder, photos, skipped
+        self._notes = notes
+        self._reader = PhotoReader(open_photo, _Sizes(photos), None)
 
     def read(self, photo: Photo) -> np.ndarray:
         """Returns a photo, upright, uint8 `[height, width, 3]`. Raises `UnreadableImage`."""
@@ -165,6 +166,39 @@ class FlatImageFolder:
     def notes(self) -> list[str]:
         """Returns lines for people about the folder and the photos that have been read."""
         return [*self._notes, *self._reader.finish_counting()]
+
+
+class FlatImageFolder(FlatImages):
+    """Photos below a folder, ascending by path.
+
+    Args:
+        root: the folder, or the URL of one.
+        option: its name in messages.
+
+    Raises:
+        SourceError: there is no such folder, or no photo in it.
+    """
+
+    def __init__(self, root: str, option: str) -> None:
+        folder = photo_folder(root, option)
+        files = walk(folder)
+        if not files.sizes:
+            raise SourceError(f"{option}: {files.no_photos_message()}")
+        paths = list(files.sizes)
+        # Some file systems have times after 2262, which int64 hasn't.
+        modified = (min(files.modified[path], 2**63 - 1) for path in paths)
+        photos = Photos(
+            paths,
+            np.fromiter(files.sizes.values(), np.int64, len(paths)),
+            np.fromiter(modified, np.int64, len(paths)),
+        )
+        super().__init__(
+            folder,
+            photos,
+            PhotoFolder(folder, _Sizes(photos)).open,
+            {printable(path): reason for path, reason in files.skipped.items()},
+            files.passed_over_notes(),
+        )
 
 
 def read_photo(path: Path) -> np.ndarray:

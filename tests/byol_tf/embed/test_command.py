@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import keras
@@ -206,6 +207,40 @@ def test_parquet_is_kept_up_to_date(encoder, photos, tmp_path, capsys):
         np.testing.assert_array_equal(
             np.array([row[3] for row in rows]), np.load(out / "embeddings.npy")
         )
+
+
+def test_photos_in_shards_are_embedded_as_files_are(encoder, photos, tmp_path, capsys):
+    folder, shards, out = tmp_path / "folder", tmp_path / "shards", tmp_path / "out"
+    run(capsys, "--encoder", encoder, "--images", photos, "--out", folder)
+    shards.mkdir()
+    for color in ("red", "blue"):
+        with tarfile.open(shards / f"{color}.tar", "w") as tar:
+            for number in range(30):  # not in the order of names
+                path = photos / color / "deep" / f"{number}.png"
+                path = path if color == "blue" else photos / color / f"{number}.png"
+                if path.exists():
+                    tar.add(path, f"{number}.png")
+    arguments = ("--encoder", encoder, "--out", out, "--images")
+    result, _ = run(capsys, *arguments, shards)
+    assert (result["photos"], result["skipped"]) == (30, 0)
+    names = index(out)
+    assert names[:2] == ["blue.tar/15.png", "blue.tar/16.png"] and names[-1] == "red.tar/14.png"
+    expected = np.load(folder / "embeddings.npy")[
+        [
+            index(folder).index(name.replace("red.tar", "red").replace("blue.tar", "blue/deep"))
+            for name in names
+        ]
+    ]
+    np.testing.assert_allclose(np.load(out / "embeddings.npy"), expected, atol=1e-6)
+    again, printed = run(capsys, *arguments, shards, "--nearest", "red.tar/3.png")
+    assert again["reused"] == 30 and "most similar to red.tar/3.png: red.tar/" in printed
+    os.utime(shards / "red.tar", ns=(1, 1))  # another file, for all that is known
+    assert run(capsys, *arguments, shards)[0]["reused"] == 15
+    pattern = ("--images", shards / "{red,blue}.tar", "--out", tmp_path / "pattern")
+    assert run(capsys, "--encoder", encoder, *pattern)[0]["photos"] == 30
+    assert "--images: there is no " in refused(
+        capsys, "--encoder", encoder, "--images", shards / "green.tar"
+    )
 
 
 def test_parts_are_merged_by_the_command_without_them(encoder, photos, tmp_path, capsys):
