@@ -21,6 +21,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -52,6 +53,7 @@ from pipelines.sources.remote import Location
 _READ_BYTES = 2**20
 """Of embeddings that are read at once."""
 _INVALID_FILE = (OSError, ValueError, KeyError, TypeError, csv.Error, zipfile.BadZipFile, EOFError)
+_PART_NAME = re.compile(r"\d+-of-\d+")
 _COLUMNS = ("row", "path", "bytes", "modified")
 
 
@@ -102,8 +104,13 @@ class Store:
         if reason := why_no_folder(self.root):
             raise EmbedError(f"--out {self.root}: expected a folder, new or not; {reason}")
         try:
-            names = [path.name for path in self.root.iterdir()]
-            if all(name.startswith(".") or name == self.parts.name for name in names):
+            shown = {path.name for path in self.root.iterdir() if not path.name.startswith(".")}
+            if not shown:
+                return
+            if shown == {self.parts.name} and all(
+                _PART_NAME.fullmatch(path.name) for path in self.parts.iterdir()
+            ):
+                self._stores()  # raises if a part is of something else
                 return
         except FileNotFoundError:
             return
@@ -147,7 +154,11 @@ class Store:
 
     def _stores(self) -> "list[Store]":
         """This store and those of its parts."""
-        return [self, *map(self._part_store, sorted(self.parts.glob("*-of-*")))]
+        parts = sorted(self.parts.iterdir()) if self.parts.is_dir() else []
+        return [
+            self,
+            *(self._part_store(each) for each in parts if _PART_NAME.fullmatch(each.name)),
+        ]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -175,7 +186,7 @@ class Store:
         for store in self._stores():
             store.finish_write()
         present, count = self._scan(photos, lambda rows, places: None)
-        complete = count == np.count_nonzero(present) and not any(self.parts.glob("[0-9]*"))
+        complete = count == np.count_nonzero(present) and not self.parts.exists()
         return StoredPhotos(present, complete)
 
     def load(self) -> np.ndarray:
@@ -239,7 +250,8 @@ class Store:
 
     def _digests(self) -> dict[str, str]:
         """SHA-256 of `embeddings.npy` and `index.csv` as they were written last."""
-        return (self._read_about() or {}).get("sha256", {})
+        digests = (self._read_about() or {}).get("sha256")
+        return digests if isinstance(digests, dict) else {}
 
     def part_files(self) -> list[Path]:
         """Returns the files in `parts/`, in the order in which they were written."""

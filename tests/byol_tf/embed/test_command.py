@@ -487,6 +487,13 @@ def test_errors_are_reported_before_anything_is_written(encoder, photos, tmp_pat
         capsys, *where, "--few", labels
     )
     assert not out.exists()
+    parts = tmp_path / "machine" / "parts"
+    for foreign in (parts / "screw.jpg", parts / "1-of-2" / "screw.jpg"):
+        shutil.rmtree(parts, ignore_errors=True)
+        foreign.parent.mkdir(parents=True)
+        foreign.write_text("mine")
+        assert "it holds something else" in refused(capsys, *where[:4], "--out", parts.parent)
+        assert foreign.read_text() == "mine"
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "index.csv").write_text("mine")
