@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -69,7 +69,7 @@ def write_page(path: Path, embedded: EmbeddedPhotos, columns: Mapping[str, Seque
     script = template.rpartition("<script>")[2].partition("</script>")[0]
     values = {
         "HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "TITLE": escape(f"Photos of {embedded.images.folder.name or folder}"),
+        "TITLE": escape(f"Photos of {PurePosixPath(folder).name or folder}"),
         "SUMMARY": escape(summary),
         # No name of a file ends the element that the data is in.
         "DATA": json.dumps(data).replace("<", "\\u003c"),
@@ -86,7 +86,7 @@ def _thumbnails(embedded: EmbeddedPhotos) -> tuple[np.ndarray, list[str]]:
         rows = np.sort(np.random.default_rng(0).choice(rows, MAX_PHOTOS, replace=False))
     readable, pictures = [], []
     progress = ProgressLog(logger)
-    photos = [embedded.photos[row] for row in rows]
+    photos = embedded.photos.take(rows)
     for row, (_, pixels, _) in zip(rows, embedded.images.read_each(photos), strict=True):
         if pixels is not None:
             image, file = Image.fromarray(pixels), io.BytesIO()
