@@ -39,6 +39,7 @@ from byol_tf.runs.folder_choice import choose_folder, claimed_folder
 from byol_tf.runs.lock import RunLock
 from byol_tf.train.closing import closing_text
 from byol_tf.train.signals import SignalWatch
+from pipelines.registry import SOURCES
 
 if TYPE_CHECKING:  # it imports TensorFlow, which a mistake in the config needn't wait for
     from byol_tf.train.multi_worker import Workers
@@ -155,7 +156,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         else:
             RunLock(folder.root).check()
             if cluster is None:  # others would wait for a chief that never connects
-                _check_photos(config)
+                _check_photos(config, folder)
             prepare_environment()
             with _connected(cluster, config) as workers:
                 result = _train(config, folder, workers, options, arguments)
@@ -165,19 +166,19 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     return 0
 
 
-def _check_photos(config: Config) -> None:
-    """Raises `SourceError` for a folder without photos, before TensorFlow is imported."""
-    if config.data.source == "folder":
+def _check_photos(config: Config, folder: RunFolder) -> None:
+    """Raises `SourceError` where no photos are found, before TensorFlow is imported."""
+    if SOURCES[config.data.source].root:
         from byol_tf.runs.sources import source_options
         from pipelines.sources import plan_source
 
         with activity(f"looking for photos in {config.data.root}"):
-            plan_source(**source_options(config))
+            plan_source(**source_options(config), scan_folder=str(folder.root.parent))
 
 
 def _dry_run(config: Config, folder: RunFolder) -> int:
     check_writable(folder.root, "run folder")
-    _check_photos(config)
+    _check_photos(config, folder)
     prepare_environment()
     from byol_tf.train.experiment import Experiment
     from byol_tf.train.plan import format_lines

@@ -119,6 +119,45 @@ class ArrayImages(Images):
         return self._images[np.asarray(indices, np.int64)]
 
 
+class CachedImages(Images):
+    """Images that are read at their first use, and kept in memory from then on.
+
+    Args:
+        images: of one shape.
+        shape: theirs.
+        batchable: as of `ArrayImages`.
+    """
+
+    def __init__(self, images: Images, shape: Shape, *, batchable: bool = True) -> None:
+        self._images = images
+        # Pages of np.empty cost nothing until they are written.
+        self._pixels = np.empty((len(images), *shape), np.uint8)
+        self._is_read = np.zeros(len(images), bool)
+        self.labels = images.labels
+        self.shape = shape if batchable else None
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        _check_index(index, len(self))
+        self._read(index)
+        return self._pixels[index]
+
+    def batch(self, indices: np.ndarray) -> np.ndarray:
+        """See `Images`."""
+        indices = np.asarray(indices, np.int64)
+        for index in indices[~self._is_read[indices]]:
+            self._read(int(index))
+        return self._pixels[indices]
+
+    def _read(self, index: int) -> None:
+        # Two threads that read the same image write the same pixels.
+        if not self._is_read[index]:
+            self._pixels[index] = self._images[index]
+            self._is_read[index] = True
+
+
 class LazyImages(Images):
     """Images that a function reads each time they are accessed.
 

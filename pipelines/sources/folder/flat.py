@@ -9,6 +9,7 @@ import numpy as np
 from pipelines.sources.base import SourceError
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.discovery import existing_folder, printable, walk
+from pipelines.sources.folder.files import PhotoFolder
 from pipelines.sources.folder.reader import PhotoReader
 from pipelines.sources.loading import map_in_order
 
@@ -57,7 +58,7 @@ class FlatImageFolder:
         ]
         self.skipped = {printable(path): reason for path, reason in files.skipped.items()}
         self._notes = files.passed_over_notes()
-        self._reader = PhotoReader(self.folder, files.sizes, None)
+        self._reader = PhotoReader(PhotoFolder(self.folder, files.sizes).open, files.sizes, None)
 
     def read(self, photo: Photo) -> np.ndarray:
         """Returns a photo, upright, uint8 `[height, width, 3]`. Raises `UnreadableImage`."""
@@ -85,4 +86,5 @@ class FlatImageFolder:
 
 def read_photo(path: Path) -> np.ndarray:
     """Returns any photo, upright, uint8 `[height, width, 3]`. Raises OSError, UnreadableImage."""
-    return PhotoReader(path.parent, {path.name: path.stat().st_size}, None).read(path.name)
+    sizes = {path.name: path.stat().st_size}
+    return PhotoReader(PhotoFolder(path.parent, sizes).open, sizes, None).read(path.name)
