@@ -188,7 +188,8 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _check_part(options: argparse.Namespace) -> None:
-    given = [name for name in ("nearest", "parquet", "index", "few") if getattr(options, name)]
+    beside = ("encoder", "images", "out", "part", "json")
+    given = [name for name, value in vars(options).items() if value and name not in beside]
     if options.part is not None and given:
         raise EmbedError(
             f"--part: expected no --{given[0]} beside it; give that to the command without --part, "
