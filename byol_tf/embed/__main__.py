@@ -32,7 +32,7 @@ from byol_tf.embed.store import Store, default_folder
 from byol_tf.errors import EmbedError
 from byol_tf.logs import ProgressLog, counted, wrapped
 from byol_tf.runs.encoder_files import encoder_files
-from pipelines.sources import FlatImages, open_flat_images
+from pipelines.sources import open_flat_images
 from pipelines.sources.remote import Location
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--part",
         metavar="I/N",
         type=_part,
-        help="embed only the I-th of N parts of the photos, beside processes that embed others; "
+        help="embed only the I-th of N parts of the new photos, beside processes for the others; "
         "the command without it merges them",
     )
     parser.add_argument(
@@ -127,8 +127,6 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         check_usearch()
     rows = None if options.few is None else read_labels(Path(options.few))
     images = open_flat_images(options.images, "--images", ProgressLog(logger))
-    if options.part is not None:
-        _take_part(images, *options.part)
     labels = None
     if rows is not None:
         names = [*(photo.name for photo in images.photos), *images.skipped]
@@ -143,7 +141,14 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     check_curation(options, images, out, labels or {})
     store = Store(out, encoder.digest, images.folder)
     if options.part is not None:
-        store = store.part(*options.part)
+        number, count = options.part
+        missing = store.missing(images.photos)
+        store = store.part(number, count)
+        bounds = [len(missing) * each // count for each in (number - 1, number)]
+        images.photos = images.photos.take(missing[slice(*bounds)])
+        if not images.photos:
+            print(f"\n  part {number}/{count}: no photo is left to embed\n")
+            return {"out": str(store.root), "photos": 0}
     facts = {
         "encoder": str(encoder.path),
         "byol_tf": __version__,
@@ -189,21 +194,13 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _check_part(options: argparse.Namespace) -> None:
-    others = ("nearest", "parquet", "index", "few", "duplicates", "clusters", "pick", "page")
-    given = [name for name in others if getattr(options, name)]
+    beside = ("encoder", "images", "out", "part", "json")
+    given = [name for name, value in vars(options).items() if value and name not in beside]
     if options.part is not None and given:
         raise EmbedError(
             f"--part: expected no --{given[0]} beside it; give that to the command without --part, "
             "which merges the parts"
         )
-
-
-def _take_part(images: FlatImages, number: int, count: int) -> None:
-    """Leaves the photos of a part, which are neighbours in the list."""
-    total = len(images.photos)
-    if count > total:
-        raise EmbedError(f"--part {number}/{count}: expected at most {total:,} parts, one a photo")
-    images.photos = images.photos[total * (number - 1) // count : total * number // count]
 
 
 def _output_folder(options: argparse.Namespace, digest: str, images: Location) -> Path:

@@ -185,21 +185,32 @@ class Store:
         """Finds the photos whose rows are stored; damaged or incomplete files are ignored."""
         for store in self._stores():
             store.finish_write()
-        present, count = self._scan(photos, lambda rows, places: None)
+        present, count = self._scan(photos, self._stores())
         complete = count == np.count_nonzero(present) and not self.parts.exists()
         return StoredPhotos(present, complete)
+
+    def missing(self, photos: Photos) -> np.ndarray:
+        """Returns the rows of the photos that `part` divides: int64, those that aren't stored.
+
+        What the stores of parts have counts as missing, so that all parts divide the same photos.
+        """
+        return np.flatnonzero(~self._scan(photos, [self])[0])
 
     def load(self) -> np.ndarray:
         """Returns the rows of `embeddings.npy`, float32 `[n, d]`, as a memory map."""
         return np.load(self.embeddings, mmap_mode="r")
 
     def _scan(
-        self, photos: Photos, put: Callable[[np.ndarray, np.ndarray], None]
+        self,
+        photos: Photos,
+        stores: "list[Store]",
+        put: Callable[[np.ndarray, np.ndarray], None] = lambda rows, places: None,
     ) -> tuple[np.ndarray, int]:
         """Reads all stored rows of some photos.
 
         Args:
             photos: whose rows are wanted.
+            stores: to read.
             put: called with some rows, float32 `[m, d]`, and their places among the photos, int64
                 `[m]`; also with those of a file whose end shows that it is damaged.
 
@@ -208,9 +219,7 @@ class Store:
         """
         present, count = np.zeros(len(photos), bool), 0
         files = [
-            (store, file)
-            for store in self._stores()
-            for file in (store.embeddings, *store.part_files())
+            (store, file) for store in stores for file in (store.embeddings, *store.part_files())
         ]
         for store, file in files:
             with contextlib.suppress(*_INVALID_FILE), store.open(file) as (index, stream):
@@ -324,7 +333,7 @@ class Store:
             except OSError as error:
                 raise self._refused(error) from error
 
-        present, _ = self._scan(photos, put)
+        present, _ = self._scan(photos, self._stores(), put)
         if not present.all():
             name = photos[int(np.argmin(present))].name
             raise EmbedError(
