@@ -61,15 +61,15 @@ def write_page(path: Path, embedded: EmbeddedPhotos, columns: Mapping[str, Seque
         "mean": mean[1].tolist(),
         "meanSquare": float(mean[0]),
     }
-    folder, total = str(embedded.images.folder), len(embedded.photos)
-    summary = f"{counted(total, 'photo')} below {folder}"
+    total = len(embedded.photos)
+    summary = counted(total, "photo")
     if len(rows) < total:
         summary += f", of which {len(rows):,} are on this page"
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     script = template.rpartition("<script>")[2].partition("</script>")[0]
     values = {
         "HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "TITLE": escape(f"Photos of {embedded.images.folder.name or folder}"),
+        "TITLE": escape(f"Photos of {embedded.images.folder.name}"),
         "SUMMARY": escape(summary),
         # No name of a file ends the element that the data is in.
         "DATA": json.dumps(data).replace("<", "\\u003c"),
