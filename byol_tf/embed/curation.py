@@ -13,7 +13,7 @@ from byol_tf.runs.files import name_of_cell
 from pipelines.sources import FlatImages, SourceError, read_table
 
 _BY_PIXELS = -1.0
-"""`--duplicates` without a cosine."""
+"""Value of `--duplicates` without a cosine."""
 
 
 def add_curation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +69,8 @@ def check_curation(
             )
     table = out / "pick.csv"
     if options.pick is None or not table.exists():
+        return
+    if options.few is not None and table.samefile(options.few):
         return
     try:
         rows = read_table(table).rows

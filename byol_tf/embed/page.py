@@ -61,8 +61,8 @@ def write_page(path: Path, embedded: EmbeddedPhotos, columns: Mapping[str, Seque
         "mean": mean[1].tolist(),
         "meanSquare": float(mean[0]),
     }
-    folder, total = str(embedded.images.folder), len(embedded.photos)
-    summary = f"{counted(total, 'photo')} below {folder}"
+    total = len(embedded.photos)
+    summary = counted(total, "photo")
     if len(rows) < total:
         summary += f", of which {len(rows):,} are on this page"
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
