@@ -22,6 +22,7 @@ from byol_tf.command_line import (
     program,
 )
 from byol_tf.devices import prepare_environment
+from byol_tf.embed.curation import add_curation_arguments, check_curation, curate
 from byol_tf.embed.labels import match_labels, read_labels
 from byol_tf.embed.photos import EmbeddedPhotos, add_photo_arguments
 from byol_tf.embed.store import Store, default_folder
@@ -55,8 +56,8 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         prog=program("embed"),
-        description="Embeds all photos below a folder, each once; finds similar ones; predicts "
-        "labels from a few. Changes no photo.",
+        description="Embeds all photos below a folder, each once; finds similar ones, "
+        "near-duplicates and clusters; predicts labels from a few. Changes no photo.",
     )
     parser.add_argument(
         "--encoder",
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         type=os.path.expanduser,
         help="a table with the columns path and label: predict the labels of all other photos",
     )
+    add_curation_arguments(parser)
     parser.add_argument(
         "--export",
         metavar="DIR",
@@ -108,6 +110,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         queries = [read_query(text, images) for text in options.nearest]
     out = _output_folder(options, encoder.digest, images.folder)
     check_writable(out, "--out")
+    check_curation(options, images, out, labels or {})
     store = Store(out, encoder.digest, images.folder)
     facts = {
         "encoder": str(encoder.path),
@@ -128,8 +131,11 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         }
         if queries:
             _find_similar(embedded, queries)
+        predictions: list[str] = []
         if labels is not None:
-            result["few"] = _predict_labels(embedded, labels, options)
+            result["few"], predictions = _predict_labels(embedded, labels, options)
+        for line in curate(embedded, options, labels or {}, predictions, result):
+            print(wrapped(line) if line else "")
     _print_next_commands(options, embedded)
     return result
 
@@ -172,7 +178,8 @@ def _check_export(options: argparse.Namespace, encoder: EncoderFiles) -> None:
 
 def _predict_labels(
     embedded: EmbeddedPhotos, labels: dict[str, str], options: argparse.Namespace
-) -> dict:
+) -> tuple[dict, list[str]]:
+    """Returns the facts, and the predicted class of each photo."""
     from byol_tf.embed.few_shot import fit_few_shot
     from byol_tf.embed.predictions import (
         label_rows,
@@ -219,7 +226,8 @@ def _predict_labels(
         files = export_few_shot(embedded, rows, result, Path(options.export))
         facts["export"] = {"folder": options.export, "files": files}
         print(wrapped(f"{options.export}   the classifier: {', '.join(files)}; USAGE.md"))
-    return facts
+    predictions = [result.classes[place] for place in result.probabilities.argmax(axis=1)]
+    return facts, predictions
 
 
 def _print_photos(embedded: EmbeddedPhotos) -> None:
@@ -252,7 +260,12 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
     if not options.nearest:
         photo = str(Path(options.images) / embedded.photos[0].path)
         print(f"    {command} --nearest {shlex.quote(photo)}")
-    if options.few is None:
+    if not options.page:
+        print(f"    {command} --duplicates --page")
+    if options.few is None and options.pick is not None:
+        print("    fill in the column label of pick.csv, then:")
+        print(f"    {command} --few {shlex.quote(str(store.root / 'pick.csv'))}")
+    elif options.few is None:
         print(f"    {command} --few labels.csv")
         columns = f"columns path,label of about thirty photos; {store.index} has the paths"
         print(wrapped(f"labels.csv: {columns}", indent=6, first=6))
