@@ -32,7 +32,7 @@ from byol_tf.config.loading import absolute_paths, load_config, recipes, resolve
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import Interrupted, RunStopped
-from byol_tf.logs import activity, configure_logging
+from byol_tf.logs import ProgressLog, activity, configure_logging
 from byol_tf.runs.best_epoch import stops_early
 from byol_tf.runs.folder import RESULT_FIGURES, RunFolder, read_history
 from byol_tf.runs.folder_choice import choose_folder, claimed_folder
@@ -40,6 +40,8 @@ from byol_tf.runs.lock import RunLock
 from byol_tf.train.closing import closing_text
 from byol_tf.train.signals import SignalWatch
 from pipelines.registry import SOURCES
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # it imports TensorFlow, which a mistake in the config needn't wait for
     from byol_tf.train.multi_worker import Workers
@@ -173,7 +175,11 @@ def _check_photos(config: Config, folder: RunFolder) -> None:
         from pipelines.sources import plan_source
 
         with activity(f"looking for photos in {config.data.root}"):
-            plan_source(**source_options(config), scan_folder=str(folder.root.parent))
+            plan_source(
+                **source_options(config),
+                on_progress=ProgressLog(logger),
+                scan_folder=str(folder.root.parent),
+            )
 
 
 def _dry_run(config: Config, folder: RunFolder) -> int:
