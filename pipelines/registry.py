@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+MAX_CHANNELS = 16
+"""Largest number of channels of an image."""
+
+
 @dataclass(frozen=True)
 class DataSource:
     """Declaration of an image source.
@@ -28,6 +32,7 @@ class DataSource:
             drawn at any size.
         sizes_differ: whether its images may differ in size.
         has_unlabelled: whether it may have images without labels.
+        any_pixels: whether its images may have other channels than RGB's, and 16 bits.
     """
 
     name: str
@@ -37,6 +42,7 @@ class DataSource:
     default_side: int | None = None
     sizes_differ: bool = False
     has_unlabelled: bool = True
+    any_pixels: bool = False
 
     @property
     def downloads(self) -> bool:
@@ -51,10 +57,10 @@ _DOWNLOAD: tuple[Literal["root", "archive"], ...] = ("root", "archive")
 _SOURCES = (
     DataSource("textures", "pipelines.sources.textures", image_side=48),
     DataSource("digits", "pipelines.sources.digits", default_side=32, has_unlabelled=False),
-    DataSource("folder", _FOLDER, takes=("root",), sizes_differ=True),
+    DataSource("folder", _FOLDER, takes=("root",), sizes_differ=True, any_pixels=True),
     DataSource("stl10", _TFDS, takes=_DOWNLOAD, image_side=96),
     DataSource("cifar10", _TFDS, takes=_DOWNLOAD, image_side=32, has_unlabelled=False),
     DataSource("imagenet", _TFDS, takes=_DOWNLOAD, sizes_differ=True, has_unlabelled=False),
-    DataSource("arrays", "pipelines.sources.arrays", sizes_differ=True),
+    DataSource("arrays", "pipelines.sources.arrays", sizes_differ=True, any_pixels=True),
 )
 SOURCES: dict[str, DataSource] = {source.name: source for source in _SOURCES}

@@ -60,6 +60,7 @@ from byol_tf.train.finish import (
 )
 from byol_tf.train.input_watchdog import InputWatchdog
 from byol_tf.train.multi_worker import Workers
+from byol_tf.train.normalization import check_normalization, measure_channels, offer
 from byol_tf.train.out_of_memory import out_of_memory
 from byol_tf.train.plan import Plan, make_plan
 from byol_tf.train.signals import SignalWatch
@@ -98,8 +99,9 @@ class Experiment:
             for a disk and can't raise `Interrupted`.
         encoder: in place of `config.encoder`: a built model, of which the run trains a copy; or a
             function that is called with `image_size` and returns one. See docs/encoders.md.
-        images: in place of `config.data`: uint8 `[N, H, W, 3]`; or "unlabelled", "train" and "test"
-            -> such an array, with integer labels as a pair `(images, labels)`.
+        images: in place of `config.data`: uint8 `[N, H, W, 3]`, or what `data.channels` and
+            `data.depth` say; or "unlabelled", "train" and "test" -> such an array, with integer
+            labels as a pair `(images, labels)`.
         callbacks: those of one's own, which run on the chief, at an epoch's end before its
             checkpoint is saved. Their logs have what byol_tf measured; their own state isn't saved.
 
@@ -162,9 +164,13 @@ class Experiment:
             ConfigError: if the encoder can't start from `encoder.weights`.
             SourceError: if the images can't be opened.
         """
-        return measure_lines(
-            self.config, self.folder, self.plan().schedule, self._encoder, self._images
-        )
+        config, lines = self.config, []
+        if not config.views.is_normalized:
+            statistics = measure_channels(config, self._images)
+            config = config.normalized(*statistics)
+            lines = [("normalising", offer(*statistics))]
+        schedule = self.plan().schedule
+        return lines + measure_lines(config, self.folder, schedule, self._encoder, self._images)
 
     def prepare(self) -> None:
         """Opens the images and builds devices, model and optimizer; the run folder isn't touched.
@@ -174,7 +180,8 @@ class Experiment:
         Raises:
             ConfigError: if the images or replicas don't fit the batch, the workers have different
                 configs, the engine of the views or a tracker isn't installed, the encoder can't
-                start from `encoder.weights`, or `objective.teacher` can't be used.
+                start from `encoder.weights`, `objective.teacher` can't be used, or `views.mean`
+                is missing.
             SourceError: if the images can't be opened, or differ between workers.
             DeviceError: if there is no such device.
         """
@@ -183,6 +190,7 @@ class Experiment:
         config = self.config
         check_view_engine(config)
         check_trackers(config)
+        check_normalization(config, self._images)
         set_seeds(config.seed, config.training.deterministic)
         self.workers = self._connected_workers or Workers(
             build_strategy(config.devices.strategy, config.devices.tpu)
@@ -211,7 +219,9 @@ class Experiment:
             and not list_checkpoints(self.folder.checkpoints)
         ):  # now, before the folder is made; a resumed run doesn't need the file
             self._weights = starting_weights(config.encoder.weights, self.model.encoder, config)
-        self.inference = inference_model(self.model.encoder, *config.views.preparation)
+        self.inference = inference_model(
+            self.model.encoder, *config.views.preparation, config.data.depth
+        )
         self._prepared = True
 
     def run(self, command: Sequence[str] = (), verbose: bool = True) -> dict[str, Any] | None:

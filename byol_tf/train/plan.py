@@ -73,7 +73,7 @@ def make_plan(
         check_metric(config, source.counts["train"] > 0)
     schedule = training_schedule(config, source.counts["pretrain"])
     teacher = load_teacher(config)
-    sizes = measure_sizes(config, encoder, None if teacher is None else teacher.width)
+    sizes = measure_sizes(config.normalized(), encoder, None if teacher is None else teacher.width)
     _check_fits_memory(sizes)
     return Plan(config.name, schedule, plan_lines(config, source, schedule, sizes, folder))
 

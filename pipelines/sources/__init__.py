@@ -18,10 +18,12 @@ from pipelines.sources.images import (
 )
 from pipelines.sources.loading import load_into_memory
 from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.pixels import RGB, PixelFormat, false_color
 from pipelines.sources.opening import open_source, plan_source, sample_source
 from pipelines.sources.unreadable import TooManyUnreadable, unreadable_examples
 
 __all__ = [
+    "RGB",
     "ArrayImages",
     "FlatImageFolder",
     "GivenImages",
@@ -29,6 +31,7 @@ __all__ = [
     "LazyImages",
     "Photo",
     "PhotoManifest",
+    "PixelFormat",
     "RawSource",
     "Request",
     "Source",
@@ -39,6 +42,7 @@ __all__ = [
     "UnreadableImage",
     "balanced_indices",
     "concatenated",
+    "false_color",
     "load_into_memory",
     "open_source",
     "plan_source",

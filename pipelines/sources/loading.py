@@ -71,7 +71,7 @@ def read_through(
                 shapes.add(result.shape)
                 if in_memory and len(shapes) == 1:
                     if array is None:  # pages of np.empty cost nothing until they are written
-                        array = np.empty((count, *result.shape), np.uint8)
+                        array = np.empty((count, *result.shape), images.dtype)
                     array[done] = result.pixels
                 else:
                     in_memory, array = False, None
@@ -98,7 +98,7 @@ def read_through(
 
 
 def load_into_memory(images: Images, progress: Callable[[int], None] | None = None) -> ArrayImages:
-    """Reads all images into one uint8 array, with several threads.
+    """Reads all images into one array, with several threads.
 
     Args:
         images: all of one shape.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipelines.sources import heic
 from pipelines.sources.base import SourceError, check_reachable
+from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.unreadable import unreadable_examples
 
 MAX_DEPTH = 100
@@ -23,6 +24,8 @@ SUFFIXES = (
     )
     | heic.SUFFIXES
 )
+SCIENTIFIC_SUFFIXES = frozenset((".npy", ".dcm", ".dicom"))
+"""Of files that are photos only where images aren't RGB of 8 bits; see `scientific.py`."""
 SYSTEM_FOLDERS = frozenset(
     (
         *("@eadir", "@tmp", "#recycle", "#snapshot"),  # Synology
@@ -155,13 +158,14 @@ def abbreviated(names: Iterable[str], count: int = 5) -> str:
     return ", ".join(printed[:count]) + more
 
 
-def walk(folder: Path) -> DiscoveredFiles:
-    """Returns the photos below `folder`, at any depth.
+def walk(folder: Path, pixels: PixelFormat = RGB) -> DiscoveredFiles:
+    """Returns the photos below `folder`, at any depth, of formats that can have these pixels.
 
     Names that begin with a dot, `SYSTEM_FOLDERS` and folders with `OUTPUTS` are passed over. Links
     are followed after all other folders; each folder is read once, by whatever links it is reached.
     """
-    search = _Search(DiscoveredFiles(folder))
+    suffixes = SUFFIXES if pixels.is_rgb else SUFFIXES | SCIENTIFIC_SUFFIXES
+    search = _Search(DiscoveredFiles(folder), suffixes)
     search.add(folder, "", 0)
     while search.links:
         search.add(*search.links.popleft())
@@ -172,8 +176,9 @@ def walk(folder: Path) -> DiscoveredFiles:
 class _Search:
     """Adds the files of one folder after the other to `files`."""
 
-    def __init__(self, files: DiscoveredFiles) -> None:
+    def __init__(self, files: DiscoveredFiles, suffixes: frozenset[str]) -> None:
         self.files = files
+        self.suffixes = suffixes
         self.sizes: dict[str, int] = {}
         self.links: deque[tuple[Path, str, int]] = deque()
         self._seen: dict[tuple[int, int], str] = {}  # device and inode of each folder -> its path
@@ -206,7 +211,7 @@ class _Search:
         except OSError as error:  # a link to nothing or to itself; a disk that doesn't answer
             if _is_folder(entry):
                 files.skipped[path + "/"] = f"folder can't be read: {error.strerror}"
-            elif suffix in SUFFIXES or not suffix:
+            elif suffix in self.suffixes or not suffix:
                 dangling = isinstance(error, FileNotFoundError) and entry.is_symlink()
                 files.skipped[path] = "link to nothing" if dangling else str(error.strerror)
             return
@@ -217,7 +222,7 @@ class _Search:
                 self.links.append((folder / entry.name, path + "/", depth + 1))
             else:
                 self.add(folder / entry.name, path + "/", depth + 1)
-        elif suffix not in SUFFIXES:
+        elif suffix not in self.suffixes:
             files.others[suffix] += 1
         elif not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             files.skipped[path] = "not a regular file"

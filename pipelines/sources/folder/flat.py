@@ -11,6 +11,7 @@ from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.discovery import existing_folder, printable, walk
 from pipelines.sources.folder.reader import PhotoReader
 from pipelines.sources.loading import map_in_order
+from pipelines.sources.pixels import RGB, PixelFormat
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,21 @@ class FlatImageFolder:
     Args:
         root: the folder.
         option: its name in messages.
+        pixels: channels, depth and range of the photos.
 
     Attributes:
         folder: absolute.
         photos: those that may be readable.
         skipped: name -> reason, of those known to be unreadable without opening them.
+        pixels: as given.
 
     Raises:
         SourceError: there is no such folder, or no photo in it.
     """
 
-    def __init__(self, root: str, option: str) -> None:
+    def __init__(self, root: str, option: str, pixels: PixelFormat = RGB) -> None:
         self.folder = existing_folder(root, option)
-        files = walk(self.folder)
+        files = walk(self.folder, pixels)
         if not files.sizes:
             raise SourceError(f"{option}: {files.no_photos_message()}")
         self.photos = [
@@ -57,10 +60,11 @@ class FlatImageFolder:
         ]
         self.skipped = {printable(path): reason for path, reason in files.skipped.items()}
         self._notes = files.passed_over_notes()
-        self._reader = PhotoReader(self.folder, files.sizes, None)
+        self.pixels = pixels
+        self._reader = PhotoReader(self.folder, files.sizes, None, pixels=pixels)
 
     def read(self, photo: Photo) -> np.ndarray:
-        """Returns a photo, upright, uint8 `[height, width, 3]`. Raises `UnreadableImage`."""
+        """Returns a photo, upright, `[height, width, channels]`. Raises `UnreadableImage`."""
         return self._reader.read(photo.path)
 
     def read_each(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, np.ndarray | None, str]]:
@@ -83,6 +87,7 @@ class FlatImageFolder:
         return [*self._notes, *self._reader.finish_counting()]
 
 
-def read_photo(path: Path) -> np.ndarray:
-    """Returns any photo, upright, uint8 `[height, width, 3]`. Raises OSError, UnreadableImage."""
-    return PhotoReader(path.parent, {path.name: path.stat().st_size}, None).read(path.name)
+def read_photo(path: Path, pixels: PixelFormat = RGB) -> np.ndarray:
+    """Returns any photo, upright, as `pixels` says. Raises OSError, UnreadableImage."""
+    sizes = {path.name: path.stat().st_size}
+    return PhotoReader(path.parent, sizes, None, pixels=pixels).read(path.name)

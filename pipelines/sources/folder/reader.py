@@ -19,6 +19,7 @@ from pipelines.sources.decoding import (
 )
 from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import Shape
+from pipelines.sources.pixels import RGB, PixelFormat
 
 _CONVERTED = {
     "L": "grey",
@@ -43,6 +44,7 @@ class PhotoReader:
         image_size: side to which photos will be resized; or None. Those that are smaller are
             counted, and large JPEGs decoded at a fraction of their size.
         scan: cache of facts about the photos; or None.
+        pixels: channels, depth and range of what is read.
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class PhotoReader:
         sizes: Mapping[str, int],
         image_size: int | None,
         scan: ScanCache | None = None,
+        pixels: PixelFormat = RGB,
     ) -> None:
         self._folder = folder
         self._sizes = sizes
         self._image_size = image_size
         self._scan = scan
+        self._pixels = pixels
         self._counting = True
         self._lock = threading.Lock()
         self._formats: Counter[str] = Counter()
@@ -67,7 +71,7 @@ class PhotoReader:
         self._sides: tuple[int, int] | None = None
 
     def read(self, path: str) -> np.ndarray:
-        """Returns a photo's pixels, uint8 `[height, width, 3]`; see `decode`.
+        """Returns a photo's pixels; see `decode`.
 
         Raises:
             UnreadableImage: it can't be decoded, or the file has changed.
@@ -77,7 +81,7 @@ class PhotoReader:
             with self._open(path) as file:
                 if self._sizes[path] == 0:
                     raise UnreadableImage("empty file")
-                pixels, facts = decode(file, image_size=self._image_size)
+                pixels, facts = decode(file, image_size=self._image_size, pixels=self._pixels)
         except OSError as error:
             raise UnreadableImage(error.strerror or str(error)) from error
         finally:
@@ -95,10 +99,12 @@ class PhotoReader:
         if facts is None:
             return self.read(path).shape
         self._count(facts)
-        return facts.height, facts.width, 3
+        return facts.height, facts.width, self._pixels.channels
 
     def encoded(self, path: str) -> bytes | None:
         """Returns the photo's file if `plain_jpeg` does; None for any other, which `read` takes."""
+        if not self._pixels.is_rgb:
+            return None
         try:
             with self._open(path) as file:
                 return plain_jpeg(file)
@@ -137,7 +143,7 @@ class PhotoReader:
         ]
         converted: Counter[str] = Counter()
         for mode, number in self._modes.items():
-            if mode != "RGB":
+            if mode != "RGB" and self._pixels.is_rgb:
                 deep = mode in ("I", "F") or mode.startswith("I;16")
                 converted["16 bits" if deep else _CONVERTED.get(mode, mode)] += number
         if converted:

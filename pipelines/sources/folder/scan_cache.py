@@ -19,6 +19,7 @@ from PIL import __version__ as pillow_version
 from pipelines.sources import heic
 from pipelines.sources.decoding import ImageFacts
 from pipelines.sources.folder.discovery import DiscoveredFiles
+from pipelines.sources.pixels import RGB, PixelFormat
 
 _DECODER_VERSION = 2
 """To be increased when `decode` comes to read other files, or states other facts of them."""
@@ -31,10 +32,19 @@ class ScanCache:
         root: the folder of photos, or the list of them.
         files: the photos that are there now.
         folder: where the cache's file lies or will lie; None: in memory only.
+        pixels: that the photos are decoded to, for which each has a cache of its own.
     """
 
-    def __init__(self, root: str, files: DiscoveredFiles, folder: str | None) -> None:
+    def __init__(
+        self,
+        root: str,
+        files: DiscoveredFiles,
+        folder: str | None,
+        pixels: PixelFormat = RGB,
+    ) -> None:
         absolute = os.path.abspath(os.path.expanduser(root))
+        if not pixels.is_rgb:
+            absolute += f"\0{pixels}"
         name = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16]
         self._file = None if folder is None else Path(folder) / f".photos-{name}.json"
         self._files = files

@@ -27,6 +27,7 @@ from pipelines.sources.folder.replacement import LostPhotos
 from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.pixels import PixelFormat
 from pipelines.sources.unreadable import check_unreadable
 
 _HEADERS = 64  # files whose headers are compared to tell whether the photos seem to have one size
@@ -43,7 +44,7 @@ def describe(request: Request) -> SourceInfo:
             f"{len(new):,} photo(s) have come since the run was started, and aren't used; a new "
             "run uses them"
         )
-    shape = _likely_shape(files.folder, layout)
+    shape = _likely_shape(files.folder, layout, request.pixels)
     if shape is not None:
         notes.append(
             f"photos seem to be {shape[1]} x {shape[0]} pixels each, by "
@@ -71,7 +72,7 @@ def load(request: Request) -> RawSource:
         unlabelled_from=layout.unlabelled_from,
         likely_shape=None
         if request.image_size
-        else _likely_shape(files.folder, layout, photos.scan),
+        else _likely_shape(files.folder, layout, request.pixels, photos.scan),
         files=photos,
     )
 
@@ -87,8 +88,9 @@ class _Photos:
         self.layout = lay_out(self.discovered, request.seed, request.layout)
         self.leaked = 0
         folder, sizes = self.discovered.folder, self.discovered.sizes
-        self.scan = ScanCache(request.root or "", current, request.scan_folder)
-        self._reader = PhotoReader(folder, sizes, request.image_size, self.scan)
+        self.scan = ScanCache(request.root or "", current, request.scan_folder, request.pixels)
+        self._pixels = request.pixels
+        self._reader = PhotoReader(folder, sizes, request.image_size, self.scan, self._pixels)
         self._lost = LostPhotos(folder, request.on_lost)
         self._skipped: dict[str, str] = {}  # printable path -> reason, of a resumed run
         if request.manifest is None:
@@ -120,6 +122,7 @@ class _Photos:
             labels,
             encoded=lambda index: reader.encoded(paths[index]),
             shape_of=lambda index: lost.read(reader.shape, paths, index, labels),
+            pixels=self._pixels,
         )
 
     def name(self, split: str, index: int) -> str:
@@ -176,7 +179,7 @@ def _discover(request: Request) -> tuple[DiscoveredFiles, DiscoveredFiles]:
     """
     current = read_list(request.root)
     if current is None:
-        current = walk(existing_folder(request.root))
+        current = walk(existing_folder(request.root), request.pixels)
     if request.manifest is None:
         check_unreadable(
             request.root,
@@ -244,7 +247,9 @@ def _fingerprint(files: DiscoveredFiles) -> str:
     return digest.hexdigest()
 
 
-def _likely_shape(folder: Path, layout: Layout, scan: ScanCache | None = None) -> Shape | None:
+def _likely_shape(
+    folder: Path, layout: Layout, pixels: PixelFormat, scan: ScanCache | None = None
+) -> Shape | None:
     """Returns the shape on which headers from all over the folder agree, or None."""
     paths = [path for split in layout.files.values() for path in split]
     shapes = set()
@@ -255,7 +260,7 @@ def _likely_shape(folder: Path, layout: Layout, scan: ScanCache | None = None) -
             continue
         try:
             with open(folder / paths[index], "rb") as file:
-                shapes.add(read_header(file))
+                shapes.add(read_header(file, pixels))
         except (OSError, UnreadableImage):  # the pass over all files reports it
             continue
-    return (*shapes.pop(), 3) if len(shapes) == 1 else None
+    return (*shapes.pop(), pixels.channels) if len(shapes) == 1 else None
