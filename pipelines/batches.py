@@ -43,8 +43,8 @@ def image_batches(
         view_count: number of views of each image.
 
     Returns:
-        A dataset of (images `[N, H, W, channels]` of their dtype, params float32 `[N, view_count, 48]`), N being
-        batch_size / workers.
+        A dataset of (images `[N, H, W, channels]` of their dtype, params float32 `[N, view_count,
+        48]`), N being batch_size / workers.
 
     Raises:
         ValueError: there are fewer images than a batch holds, they are of several shapes, or the

@@ -64,7 +64,8 @@ class ViewPolicy(BaseModel):
 
     They are those of the BYOL paper, appendix B, and deepmind-research
     `byol/utils/augmentations.py`. Their order is crop, flip, perspective, jitter, grayscale, blur,
-    solarize, patch drop, channel drop. Pixel values lie in [0, 1] and are clipped after each operation.
+    solarize, patch drop, channel drop. Pixel values lie in [0, 1] and are clipped after each
+    operation.
 
     Example:
         ```python

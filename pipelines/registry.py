@@ -14,7 +14,6 @@ before NumPy or TensorFlow is imported.
 from dataclasses import dataclass
 from typing import Literal
 
-
 MAX_CHANNELS = 16
 """Largest number of channels of an image."""
 

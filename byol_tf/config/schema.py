@@ -522,7 +522,9 @@ def with_channel_defaults(tree: Any) -> Any:
     Saturation, hue and grayscale, which only RGB has, are then off, and mean and deviation unknown.
     A value that is given stays.
     """
-    data, views = (tree.get(name) for name in ("data", "views")) if isinstance(tree, dict) else [0, 0]
+    data, views = (
+        (tree.get(name) for name in ("data", "views")) if isinstance(tree, dict) else [0, 0]
+    )
     if not isinstance(data, dict) or not isinstance(views, dict) or data.get("channels", 3) == 3:
         return tree
     filled: dict[str, Any] = {"mean": None, "std": None, **views}
@@ -564,7 +566,9 @@ class Config(Section):
     monitor: Monitor = Monitor()
     run: Run = Run()
 
-    def normalized(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Self:
+    def normalized(
+        self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> Self:
         """Returns the config with this mean and std where it has none; default: 0.5 and 0.25."""
         if self.views.is_normalized:
             return self

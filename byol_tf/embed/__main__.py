@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     encoder = encoder_files(options.encoder)
     _check_export(options, encoder)
     rows = None if options.few is None else read_labels(Path(options.few))
-    images = FlatImageFolder(options.images, "--images")
+    images = FlatImageFolder(options.images, "--images", encoder.pixels)
     labels = None
     if rows is not None:
         names = [*(photo.name for photo in images.photos), *images.skipped]

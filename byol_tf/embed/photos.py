@@ -36,7 +36,7 @@ class BatchEmbedder:
     """Collects photos, and embeds those of one size together.
 
     Args:
-        model: from uint8 images `[N, H, W, 3]` of any size to `[N, d]`, in inference mode.
+        model: from images `[N, H, W, channels]` of any size to `[N, d]`, in inference mode.
         on_embedded: called with (key, embedding float32 `[d]`) of each photo, in no order.
     """
 
@@ -46,7 +46,7 @@ class BatchEmbedder:
         self._bytes = 0
 
     def add(self, key: int, pixels: np.ndarray) -> None:
-        """Takes a photo, uint8 `[height, width, 3]`."""
+        """Takes a photo, `[height, width, channels]`."""
         group = self._pending[pixels.shape]
         group.append((key, pixels))
         self._bytes += pixels.nbytes
@@ -130,7 +130,7 @@ class EmbeddedPhotos:
 
     @functools.cached_property
     def model(self) -> "keras.Model":
-        """The encoder from uint8 images `[N, H, W, 3]` to `[N, d]`, loaded on first use."""
+        """The encoder from images `[N, H, W, channels]` to `[N, d]`, loaded on first use."""
         try:
             return self.encoder.load()
         except ProtocolError as error:
@@ -140,7 +140,7 @@ class EmbeddedPhotos:
             raise ProtocolError(f"{self.option}{text}") from error
 
     def embed_image(self, pixels: np.ndarray) -> np.ndarray:
-        """Embeds any image, uint8 `[height, width, 3]`: float32 `[d]`."""
+        """Embeds any image, `[height, width, channels]`: float32 `[d]`."""
         return np.asarray(self.model.predict_on_batch(pixels[None])[0], np.float32)
 
     def embed_missing(self) -> None:

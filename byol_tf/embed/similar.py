@@ -11,7 +11,14 @@ from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.errors import EmbedError
 from byol_tf.evaluate.knn import nearest_neighbours
 from byol_tf.runs.files import write_csv
-from pipelines.sources import FlatImageFolder, Photo, UnreadableImage, printable, read_photo
+from pipelines.sources import (
+    FlatImageFolder,
+    Photo,
+    PixelFormat,
+    UnreadableImage,
+    printable,
+    read_photo,
+)
 
 _NEIGHBOURS = 8  # that fit into a row
 SHEET_QUERIES = 40
@@ -26,16 +33,18 @@ class Query:
         name: for people.
         path: of the file.
         photo: the photo of the folder that it is; None for one from elsewhere.
+        pixels: channels, depth and range that it is read with.
     """
 
     name: str
     path: Path
     photo: Photo | None
+    pixels: PixelFormat
 
     def read(self) -> np.ndarray:
-        """Reads the photo, uint8 `[height, width, 3]`."""
+        """Reads the photo, `[height, width, channels]`."""
         try:
-            return read_photo(self.path)
+            return read_photo(self.path, self.pixels)
         except (OSError, UnreadableImage) as error:
             raise EmbedError(
                 f"--nearest {self.name}: expected a photo that can be read; {error}"
@@ -75,9 +84,9 @@ def read_query(text: str, images: FlatImageFolder) -> Query:
                 f"--nearest {text}: there is no such file, neither here nor below {images.folder}"
             )
     query = (
-        Query(printable(text), path, None)
+        Query(printable(text), path, None, images.pixels)
         if photo is None
-        else Query(photo.name, images.folder / photo.path, photo)
+        else Query(photo.name, images.folder / photo.path, photo, images.pixels)
     )
     query.read()  # not kept: hundreds of photos would take gigabytes
     return query

@@ -21,6 +21,7 @@ NO_AUGMENTATION = preset("none")[0]
 TEST_CROP = 224 / 256
 """Side of the papers' test crop as a fraction of the image's shorter side: 224 of 256 px."""
 
+
 def even_batch_size(count: int, largest: int) -> int:
     """Divides an epoch into batches of at most `largest` images, with few images left over."""
     return count // math.ceil(count / largest)

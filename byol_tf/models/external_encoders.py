@@ -132,9 +132,7 @@ def _application(
         raise ValueError(f'expected a network of keras.applications; did you mean "{near}"?')
     if len(mean) != 3:
         shape = (image_size, image_size, len(mean))
-        model = builders[name](
-            include_top=False, weights=None, input_shape=shape, pooling="avg"
-        )
+        model = builders[name](include_top=False, weights=None, input_shape=shape, pooling="avg")
         return as_encoder(model, image_size, mean, std)
     _, pixels = _pixels(image_size, mean, std)
     preprocess = sys.modules[builders[name].__module__].preprocess_input

@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     """Runs the command; returns the facts that it prints last."""
     classifier, classes = classifier_files(options.classifier)
-    images = FlatImageFolder(options.images, "--images")
+    images = FlatImageFolder(options.images, "--images", classifier.pixels)
     default = default_folder("predictions", classifier.digest, images.folder)
     out = Path(options.out) if options.out else default
     check_writable(out, "--out")

@@ -5,7 +5,7 @@ from typing import Any
 
 from byol_tf.config.schema import Config
 from byol_tf.runs.folder import RunFolder, read_environment
-from pipelines.sources import GivenImages, Source
+from pipelines.sources import GivenImages, PixelFormat, Source
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,11 @@ def source_options(config: Config, images: GivenImages | None = None) -> dict[st
         "seed": config.seed,
         "images": images,
     }
+
+
+def pixel_format(config: Config) -> PixelFormat:
+    """Returns channels, depth and range of a config's images."""
+    return PixelFormat(config.data.channels, config.data.depth, config.data.range)
 
 
 def warn_of_other_images(folder: RunFolder, source: Source) -> None:

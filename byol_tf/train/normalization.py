@@ -1,4 +1,4 @@
-"""Mean and deviation of a run's images, measured where `views.mean` and `views.std` aren't given."""
+"""Mean and deviation of a run's images, measured where `views` doesn't give them."""
 
 import json
 
@@ -77,7 +77,9 @@ def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
 def offer(mean: list[float], std: list[float]) -> str:
     """Returns a sentence with the options that set mean and deviation."""
     keys = (("mean", mean), ("std", std))
-    options = (f"--set views.{key}={json.dumps(value, separators=(',', ':'))}" for key, value in keys)
+    options = (
+        f"--set views.{key}={json.dumps(value, separators=(',', ':'))}" for key, value in keys
+    )
     return f"Measured here: {' '.join(options)}"
 
 

@@ -18,8 +18,8 @@ from pipelines.sources.images import (
 )
 from pipelines.sources.loading import load_into_memory
 from pipelines.sources.manifest import PhotoManifest
-from pipelines.sources.pixels import RGB, PixelFormat, false_color
 from pipelines.sources.opening import open_source, plan_source, sample_source
+from pipelines.sources.pixels import RGB, PixelFormat, false_color
 from pipelines.sources.unreadable import TooManyUnreadable, unreadable_examples
 
 __all__ = [

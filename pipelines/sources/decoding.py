@@ -1,8 +1,9 @@
 """Decodes image files of any format to RGB pixels, or to those of another `PixelFormat`.
 
-Pillow decodes, and `scientific.py` what it has no format for. What it leaves to the caller is decided here, the same for every source:
-orientation, transparency, 16 bits, which formats are opened, and how much of a file is read. Files
-are not trusted, so none may cost more memory or time than its picture.
+Pillow decodes, and `scientific.py` what it has no format for. What it leaves to the caller is
+decided here, the same for every source: orientation, transparency, 16 bits, which formats are
+opened, and how much of a file is read. Files are not trusted, so none may cost more memory or time
+than its picture.
 """
 
 import contextlib
@@ -157,8 +158,9 @@ def decode(
         pixels: channels, depth and range of the result.
 
     Returns:
-        uint8 `[height, width, 3]`, or as `pixels` says, and properties of the file. With `image_size` the picture may be
-        smaller than they say, its shorter side at least twice that size.
+        uint8 `[height, width, 3]`, or as `pixels` says, and properties of the file. With
+        `image_size` the picture may be smaller than they say, its shorter side at least twice that
+        size.
 
     Raises:
         UnreadableImage: the file is truncated, broken or of another format, or has more than
@@ -317,9 +319,7 @@ def _photo_channels(file: BinaryIO) -> ScientificImage:
             return np.asarray(picture).reshape(shape)
 
     span = (0.0, 65535.0) if mode == "I" else None  # Pillow's mode of some grey of 16 bits
-    return ScientificImage(
-        image.format or "?", shape, read, span, orientation=_orientation(image)
-    )
+    return ScientificImage(image.format or "?", shape, read, span, orientation=_orientation(image))
 
 
 def _read_header(file: BinaryIO) -> tuple[int, int]:

@@ -259,6 +259,9 @@ def _dicom_range(header: Any) -> tuple[float, float] | None:
         return None
     bits = int(header.BitsStored)
     lowest = -(2 ** (bits - 1)) if header.get("PixelRepresentation") else 0
-    slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
+    slope, intercept = (
+        float(header.get("RescaleSlope", 1)),
+        float(header.get("RescaleIntercept", 0)),
+    )
     ends = sorted(slope * end + intercept for end in (lowest, lowest + 2**bits - 1))
     return ends[0], ends[1]

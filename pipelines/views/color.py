@@ -1,7 +1,7 @@
 """Colour jitter and grayscale of a view: one matrix and an offset, or operation by operation.
 
-Images are lines, `[N, height, channels, width]`, with values around [0, 1]. Those of other numbers of
-channels than three have brightness and contrast only.
+Images are lines, `[N, height, channels, width]`, with values around [0, 1]. Those of other numbers
+of channels than three have brightness and contrast only.
 """
 
 import math

@@ -1,8 +1,9 @@
 """Views made where the network runs: one Keras layer, in operations that XLA has on every device.
 
 Crop, flip, resize and blur are products with one matrix per image and axis; jitter and grayscale
-are one 3 x 3 matrix, or a factor for other channels than RGB's, and an offset per image. Policies and parameters are those of the host views,
-so both engines crop the same boxes and change the same images by the same amounts.
+are one 3 x 3 matrix, or a factor for other channels than RGB's, and an offset per image. Policies
+and parameters are those of the host views, so both engines crop the same boxes and change the same
+images by the same amounts.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
 """Geometry of views: crop, flip, resize and blur as matrices; perspective; dropped patches.
 
-Images are lines, `[N, height, channels, width]`: a product from either side is then one matrix product per
-image, without a transposition in between. Every function has static shapes and uses operations that
-XLA has on every device.
+Images are lines, `[N, height, channels, width]`: a product from either side is then one matrix
+product per image, without a transposition in between. Every function has static shapes and uses
+operations that XLA has on every device.
 """
 
 import tensorflow as tf

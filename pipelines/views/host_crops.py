@@ -35,7 +35,6 @@ def read_crops(
     Raises:
         tf.errors.OpError: when it runs, if the image can't be read; the text says why.
     """
-
     shape = (None, None, images.channels)
     no_pixels = np.empty((0, 0, images.channels), images.dtype)
 

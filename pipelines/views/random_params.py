@@ -11,7 +11,7 @@ import tensorflow as tf
 from pipelines.policy import ViewPolicy
 
 PARAMS_PER_VIEW = 48
-"""Uniform numbers of an image and view; a multiple of 4, which is what one step of Philox yields."""
+"""Uniform numbers of an image and view; a multiple of 4, which is what a step of Philox yields."""
 
 CROP = slice(0, 4)  # area, aspect, y, x
 FLIP = 4
