@@ -273,8 +273,7 @@ model.compile(
     keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"],
     jit_compile=False,  # XLA, which Keras uses on a GPU, has no antialiased resize
 )
-# images: $dtype [N, H, W, $channels] of one size; labels: classes [N], or [N, h, w]
-model.fit(images, labels, epochs=5)
+model.fit(images, labels, epochs=5)  # $dtype [N, H, W, $channels]; classes [N], or [N, h, w]
 ```""",
         """The same code runs on JAX and PyTorch, without TensorFlow, if `KERAS_BACKEND` says so
 before Keras is imported. On PyTorch the encoder is a `torch.nn.Module`:""",

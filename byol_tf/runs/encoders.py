@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from byol_tf.compat import build_without_values
 from byol_tf.config.schema import Config
@@ -231,7 +232,7 @@ def _load_saved_model(path: Path) -> keras.Model:
         with checked_saved_model(path) as copy:
             # Keras' own layer around the endpoint that its `export` writes.
             endpoint = keras.layers.TFSMLayer(str(copy), call_endpoint="serve", trainable=False)
-        images = _saved_input(endpoint)
+            images = _saved_input(copy)
         model = keras.Model(images, endpoint(images))
         check_finite(map(np.asarray, model.get_weights()))
     # Of a broken one TensorFlow raises OpError, AttributeError, KeyError, RuntimeError, ...
@@ -243,10 +244,16 @@ def _load_saved_model(path: Path) -> keras.Model:
     return model
 
 
-def _saved_input(endpoint: keras.layers.TFSMLayer) -> keras.KerasTensor:
-    """Returns an input as the endpoint takes it: uint8 or uint16 images of its channels."""
-    (spec,) = tf.nest.flatten(endpoint.call_endpoint_fn.structured_input_signature)
-    return keras.Input(spec.shape[1:], dtype=spec.dtype.name, name="images")
+def _saved_input(folder: Path) -> keras.KerasTensor:
+    """Returns an input as the endpoint of a SavedModel takes it: of its type and channels."""
+    content = saved_model_pb2.SavedModel()
+    content.ParseFromString((folder / "saved_model.pb").read_bytes())
+    signatures = content.meta_graphs[0].signature_def
+    if "serve" not in signatures:
+        return keras.Input((None, None, 3), dtype="uint8", name="images")
+    (images,) = signatures["serve"].inputs.values()
+    shape = tf.TensorShape(images.tensor_shape)
+    return keras.Input(shape[1:], dtype=tf.as_dtype(images.dtype).name, name="images")
 
 
 def _load_keras_file(path: Path) -> keras.Model:

@@ -24,6 +24,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from pipelines.sources import heic
 from pipelines.sources.pixels import RGB, PixelFormat, to_pixels
 from pipelines.sources.scientific import (
+    TIFF_STARTS,
     ScientificImage,
     check_size,
     open_scientific,
@@ -288,7 +289,8 @@ def _open_channels(file: BinaryIO, pixels: PixelFormat) -> ScientificImage:
     channels = image.shape[2]
     if channels != pixels.channels:
         raise UnreadableImage(
-            f"{channels} channel{'s' * (channels > 1)}; data.channels is {pixels.channels}"
+            f"{channels} channel{'s' * (channels > 1)}, and data.channels is {pixels.channels}; "
+            f"data.channels={channels} reads it"
         )
     return image
 
@@ -591,6 +593,9 @@ def _scale_to_255(white: int) -> list[int]:
 
 def _reason(error: Exception, file: BinaryIO) -> str:
     if isinstance(error, UnidentifiedImageError):
+        file.seek(0)
+        if file.read(4) in TIFF_STARTS:
+            return "a TIFF that isn't grey or RGB; data.channels=N reads one of N channels"
         file.seek(0)
         return heic.missing_reader(file.read(64)) or "not an image of a supported format"
     if isinstance(error, Image.DecompressionBombError):

@@ -21,7 +21,7 @@ MAX_BYTES = 2**30
 """Size of the largest image in memory, as the numbers of its file."""
 _MAX_DICOM_BYTES = 2**28  # of a file: pydicom reads all of it
 _MAX_PAGES = 64  # of a TIFF, of which smaller copies aren't channels
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY_START = b"\x93NUMPY"
 _DICOM_START, _DICOM_OFFSET = b"DICM", 128
 _COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate"} | {
@@ -70,7 +70,7 @@ def open_scientific(file: BinaryIO) -> ScientificImage | None:
     file.seek(0)
     start = file.read(_DICOM_OFFSET + len(_DICOM_START))
     file.seek(0)
-    if start[:4] in _TIFF_STARTS:
+    if start[:4] in TIFF_STARTS:
         return _open_tiff(file)
     if start[: len(_NPY_START)] == _NPY_START:
         return _open_npy(file)
