@@ -131,8 +131,8 @@ def _application(
         near = difflib.get_close_matches(name, builders, n=1, cutoff=0.0)[0]
         raise ValueError(f'expected a network of keras.applications; did you mean "{near}"?')
     if len(mean) != 3:
-        shape = (image_size, image_size, len(mean))
-        model = builders[name](include_top=False, weights=None, input_shape=shape, pooling="avg")
+        images = keras.Input((image_size, image_size, len(mean)), name="images")
+        model = builders[name](include_top=False, weights=None, input_tensor=images, pooling="avg")
         return as_encoder(model, image_size, mean, std)
     _, pixels = _pixels(image_size, mean, std)
     preprocess = sys.modules[builders[name].__module__].preprocess_input

@@ -180,8 +180,7 @@ class Experiment:
         Raises:
             ConfigError: if the images or replicas don't fit the batch, the workers have different
                 configs, the engine of the views or a tracker isn't installed, the encoder can't
-                start from `encoder.weights`, `objective.teacher` can't be used, or `views.mean`
-                is missing.
+                start from `encoder.weights`, or `objective.teacher` can't be used.
             SourceError: if the images can't be opened, or differ between workers.
             DeviceError: if there is no such device.
         """
@@ -190,7 +189,6 @@ class Experiment:
         config = self.config
         check_view_engine(config)
         check_trackers(config)
-        check_normalization(config, self._images)
         set_seeds(config.seed, config.training.deterministic)
         self.workers = self._connected_workers or Workers(
             build_strategy(config.devices.strategy, config.devices.tpu)
@@ -235,7 +233,7 @@ class Experiment:
             The content of `result.json` on the chief; None on other workers.
 
         Raises:
-            ConfigError, SourceError, DeviceError: as `prepare`.
+            ConfigError, SourceError, DeviceError: as `prepare`; or if `views.mean` is missing.
             RunFolderError: if the folder is in use or can't be written, its run has another config
                 or used other images, has lost its checkpoints, or has no valid one or one of
                 another model.
@@ -243,6 +241,7 @@ class Experiment:
             RunStopped: if the run can't continue, or met what the config says to stop at: one of
                 the subclasses in `errors.py`.
         """
+        check_normalization(self.config, self._images)
         chief = self._connected_workers is None or self._connected_workers.chief
         # Locked before the images are read, which may take an hour: no other process enters.
         with RunLock(self.folder.root) if chief else contextlib.nullcontext() as lock:

@@ -1,6 +1,7 @@
 """Mean and deviation of a run's images, measured where `views` doesn't give them."""
 
 import json
+import shlex
 
 import numpy as np
 
@@ -77,9 +78,8 @@ def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
 def offer(mean: list[float], std: list[float]) -> str:
     """Returns a sentence with the options that set mean and deviation."""
     keys = (("mean", mean), ("std", std))
-    options = (
-        f"--set views.{key}={json.dumps(value, separators=(',', ':'))}" for key, value in keys
-    )
+    settings = (f"views.{key}={json.dumps(value, separators=(',', ':'))}" for key, value in keys)
+    options = (f"--set {shlex.quote(setting)}" for setting in settings)
     return f"Measured here: {' '.join(options)}"
 
 

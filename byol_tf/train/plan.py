@@ -214,13 +214,16 @@ def _images_text(config: Config, source: SourceInfo) -> str:
         if source.image_shape is None
         else f"{source.image_shape[0]} x {source.image_shape[1]}"
     )
+    channels, depth = config.data.channels, config.data.depth
+    form = "" if (channels, depth) == (3, 8) else f"{channels} channels of {depth} bits, "
     cached = (
         f"in memory, {source.bytes_in_memory / 1e6:,.0f} MB"
         if source.in_memory
         else "read again each epoch"
     )
     return (
-        f"{config.data.source}: {source.counts['pretrain']:,} for pre-training, {shape}, {cached}"
+        f"{config.data.source}: {source.counts['pretrain']:,} for pre-training, {shape}, "
+        f"{form}{cached}"
     )
 
 

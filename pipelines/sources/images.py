@@ -167,7 +167,13 @@ class LazyImages(Images):
 
     def __getitem__(self, index: int) -> np.ndarray:
         _check_index(index, self._count)
-        return self._read(index)
+        image = self._read(index)
+        if image.dtype != self.dtype or image.shape[2:] != (self.channels,):
+            raise ValueError(
+                f"images: expected {self.dtype} images of {self.channels} channels; received "
+                f"{image.dtype} {list(image.shape)}"
+            )
+        return image
 
     def shape_of(self, index: int) -> Shape:
         """See `Images`."""

@@ -80,8 +80,9 @@ def to_pixels(
     top = white(pixels.dtype)
     if numbers.dtype == pixels.dtype and span == (0.0, top):
         return numbers
-    precise = np.float32 if numbers.dtype.itemsize <= 2 else np.float64
-    scaled = (numbers.astype(precise) - span[0]) * (top / (span[1] - span[0]))
+    scaled = numbers.astype(np.float32 if numbers.dtype.itemsize <= 2 else np.float64)
+    scaled -= span[0]
+    scaled *= top / (span[1] - span[0])
     return np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0, top)).astype(pixels.dtype)
 
 
@@ -109,7 +110,7 @@ def resize_image(
     # Channel by channel: Pillow would take the fourth for transparency, and knows no fifth.
     number = np.uint8 if image.dtype == np.uint8 else np.float32
     planes = [
-        Image.fromarray(plane).resize((width, height), resample, box=box)
+        np.asarray(Image.fromarray(plane).resize((width, height), resample, box=box))
         for plane in np.ascontiguousarray(np.moveaxis(image, 2, 0), dtype=number)
     ]
     resized = np.stack(planes, axis=2)

@@ -198,12 +198,14 @@ def _open_npy(file: BinaryIO) -> ScientificImage:
     if file.seek(0, os.SEEK_END) - start < math.prod(shape) * dtype.itemsize:
         raise ValueError("array is truncated")
 
+    height, width, channels = (*shape, 1)[:3]
+
     def read() -> np.ndarray:
         file.seek(0)
-        return np.lib.format.read_array(file, allow_pickle=False).reshape(shape_of_image)
+        numbers = np.lib.format.read_array(file, allow_pickle=False)
+        return numbers.reshape(height, width, channels)
 
-    shape_of_image = (*shape, 1) if len(shape) == 2 else shape
-    return ScientificImage("NPY", shape_of_image, read)
+    return ScientificImage("NPY", (height, width, channels), read)
 
 
 def _open_dicom(file: BinaryIO) -> ScientificImage:
