@@ -78,8 +78,8 @@ def train(name: str, data: Path, run: Path, settings: list[str]) -> dict:
     return json.loads((run / "result.json").read_text())
 
 
-def main() -> None:
-    """Trains on each set in turn, and prints a line of JSON for each."""
+def main(arguments: list[str] | None = None) -> int:
+    """Trains on each set in turn, and prints a line of JSON for each; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.channels", description=__doc__)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--out", type=Path, help="folder for sets and runs (default: temporary)")
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--set", action="append", default=[], dest="settings")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     counts = {
         "unlabeled": options.unlabelled,
         "train": options.labelled,
@@ -114,7 +114,8 @@ def main() -> None:
                 keys = ("untrained_probe_accuracy", "probe_accuracy", "knn_accuracy", "seconds")
                 line = {"benchmark": "channels", "set": name, "seed": seed}
                 print(json.dumps(line | {key: result[key] for key in keys}), flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,6 +7,7 @@ or 16 bits; pixels are whole numbers there too, so that white is the largest num
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 _PERCENTILES = (1.0, 99.0)
@@ -80,7 +81,8 @@ def to_pixels(
     top = white(pixels.dtype)
     if numbers.dtype == pixels.dtype and span == (0.0, top):
         return numbers
-    scaled = numbers.astype(np.float32 if numbers.dtype.itemsize <= 2 else np.float64)
+    precise = np.float32 if numbers.dtype.itemsize <= 2 else np.float64
+    scaled: NDArray[np.floating] = numbers.astype(precise)
     scaled -= span[0]
     scaled *= top / (span[1] - span[0])
     return np.rint(np.clip(np.nan_to_num(scaled, nan=0.0), 0, top)).astype(pixels.dtype)
