@@ -44,8 +44,8 @@ def image_batches(
         view_count: number of views of each image.
 
     Returns:
-        A dataset of (images uint8 `[N, H, W, 3]`, params float32 `[N, view_count, 48]`), N being
-        batch_size / workers.
+        A dataset of (images `[N, H, W, channels]` of their dtype, params float32 `[N, view_count,
+        48]`), N being batch_size / workers.
 
     Raises:
         ValueError: there are fewer images than a batch holds, they are of several shapes, or the
@@ -98,8 +98,8 @@ def crop_batches(
         workers: number of equal parts of each batch.
 
     Returns:
-        A dataset of (crop1, crop2, ..., params): each crop uint8 `[N, size, size, 3]`, params
-        float32 `[N, views, 48]`, N being batch_size / workers.
+        A dataset of (crop1, crop2, ..., params): each crop `[N, size, size, channels]` of the
+        images' dtype, params float32 `[N, views, 48]`, N being batch_size / workers.
 
     Raises:
         ValueError: there are fewer images than a batch holds, or the workers don't divide a batch.
@@ -137,15 +137,16 @@ def view_batches(
         size: side of a view in pixels.
         batch_size: images per step, over all workers.
         seed: decides the order and the parameters of the views.
-        mean: three numbers; (view - mean) / std is the last operation.
-        std: three numbers.
+        mean: a number for each channel; (view - mean) / std is the last operation.
+        std: a number for each channel.
         first_step: the step to begin at.
         worker: which part of each batch is read, counted from 0.
         workers: number of equal parts of each batch.
         engine: whose layers do the colour operations, `keras` or `keras_cv`.
 
     Returns:
-        A dataset of (view1, view2, ...), each float32 `[batch_size / workers, size, size, 3]`.
+        A dataset of (view1, view2, ...), each float32 `[batch_size / workers, size, size,
+        channels]`.
 
     Raises:
         ImportError: the engine is `keras_cv` and keras-cv can't be imported.
@@ -202,8 +203,8 @@ def _steps(first_step: int) -> tf.data.Dataset:
 
 
 def _read(images: Images, indices: tf.Tensor) -> tf.Tensor:
-    """Returns uint8 `[N, H, W, 3]` of a set whose images have one shape."""
-    batch = tf.numpy_function(images.batch, [indices], tf.uint8, stateful=False)
+    """Returns `[N, H, W, channels]` of a set whose images have one shape."""
+    batch = tf.numpy_function(images.batch, [indices], images.dtype, stateful=False)
     return tf.ensure_shape(batch, (*indices.shape, *(images.shape or ())))
 
 

@@ -126,7 +126,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     if options.index:
         check_usearch()
     rows = None if options.few is None else read_labels(Path(options.few))
-    images = open_flat_images(options.images, "--images", ProgressLog(logger))
+    images = open_flat_images(options.images, "--images", ProgressLog(logger), encoder.pixels)
     labels = None
     if rows is not None:
         names = [*(photo.name for photo in images.photos), *images.skipped]

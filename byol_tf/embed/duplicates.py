@@ -19,7 +19,7 @@ from byol_tf.embed.similar import read_thumbnail
 from byol_tf.embed.vectors import BLOCK_ROWS, normalized
 from byol_tf.logs import ProgressLog
 from byol_tf.runs.files import write_csv
-from pipelines.sources import FlatImages, Photo
+from pipelines.sources import FlatImages, Photo, false_color
 
 SHEET_GROUPS = 40
 """Most groups that a sheet shows."""
@@ -128,7 +128,7 @@ def _grey_pictures(images: FlatImages, photos: Sequence[Photo]) -> tuple[np.ndar
     progress = ProgressLog(logger)
     for row, (_, pixels, _) in enumerate(images.read_each(photos)):
         if pixels is not None:
-            grey = Image.fromarray(pixels).convert("L")
+            grey = Image.fromarray(false_color(pixels)).convert("L")
             pictures[row] = np.asarray(grey.resize((_PICTURE, _PICTURE), Image.Resampling.BOX))
             readable[row] = True
         progress("reading the pixels", row + 1, len(photos))

@@ -45,6 +45,7 @@ def export_few_shot(
     photos = [embedded.photos[row] for row in sorted(labels)[:_COMPARED]]
     images = [pixels for _, pixels, _ in embedded.images.read_each(photos) if pixels is not None]
     try:
-        return export_classifier(classifier, result.classes, folder, images, facts)
+        pixels = embedded.images.pixels
+        return export_classifier(classifier, result.classes, folder, images, facts, pixels)
     except ValueError as error:
         raise EmbedError(f"--export: {embedded.encoder.path}: {error}") from error

@@ -19,6 +19,7 @@ from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.embed.vectors import normalized
 from byol_tf.logs import ProgressLog, counted
 from byol_tf.runs.files import write_atomically
+from pipelines.sources import false_color
 
 MAX_PHOTOS = 2_500
 """Most photos on a page, of some 6 KB each."""
@@ -69,7 +70,7 @@ def write_page(path: Path, embedded: EmbeddedPhotos, columns: Mapping[str, Seque
     script = template.rpartition("<script>")[2].partition("</script>")[0]
     values = {
         "HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "TITLE": escape(f"Photos of {PurePosixPath(folder).name or folder}"),
+        "TITLE": escape(f"Photos of {PurePosixPath(str(embedded.images.folder)).name}"),
         "SUMMARY": escape(summary),
         # No name of a file ends the element that the data is in.
         "DATA": json.dumps(data).replace("<", "\\u003c"),
@@ -89,7 +90,7 @@ def _thumbnails(embedded: EmbeddedPhotos) -> tuple[np.ndarray, list[str]]:
     photos = embedded.photos.take(rows)
     for row, (_, pixels, _) in zip(rows, embedded.images.read_each(photos), strict=True):
         if pixels is not None:
-            image, file = Image.fromarray(pixels), io.BytesIO()
+            image, file = Image.fromarray(false_color(pixels)), io.BytesIO()
             image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
             image.save(file, "JPEG", quality=_QUALITY, optimize=True)
             readable.append(row)

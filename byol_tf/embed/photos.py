@@ -38,7 +38,7 @@ class BatchEmbedder:
     makes the same batches of the others, and the same embeddings to the bit.
 
     Args:
-        model: from uint8 images `[N, H, W, 3]` of any size to `[N, d]`, in inference mode.
+        model: from images `[N, H, W, channels]` of any size to `[N, d]`, in inference mode.
     """
 
     def __init__(self, model: "keras.Model"):
@@ -47,7 +47,7 @@ class BatchEmbedder:
         self._bytes = 0
 
     def add(self, key: int, pixels: np.ndarray) -> dict[int, np.ndarray]:
-        """Takes a photo, uint8 `[height, width, 3]`.
+        """Takes a photo, `[height, width, channels]`.
 
         Returns:
             The embeddings, float32 `[d]`, of the photos that have been embedded by this call, by
@@ -136,7 +136,7 @@ class EmbeddedPhotos:
 
     @functools.cached_property
     def model(self) -> "keras.Model":
-        """The encoder from uint8 images `[N, H, W, 3]` to `[N, d]`, loaded on first use."""
+        """The encoder from images `[N, H, W, channels]` to `[N, d]`, loaded on first use."""
         try:
             return self.encoder.load()
         except ProtocolError as error:
@@ -146,7 +146,7 @@ class EmbeddedPhotos:
             raise ProtocolError(f"{self.option}{text}") from error
 
     def embed_image(self, pixels: np.ndarray) -> np.ndarray:
-        """Embeds any image, uint8 `[height, width, 3]`: float32 `[d]`."""
+        """Embeds any image, `[height, width, channels]`: float32 `[d]`."""
         return np.asarray(self.model.predict_on_batch(pixels[None])[0], np.float32)
 
     def embed_missing(self) -> None:

@@ -41,7 +41,7 @@ class Query:
     load: Callable[[], np.ndarray]
 
     def read(self) -> np.ndarray:
-        """Reads the photo, uint8 `[height, width, 3]`."""
+        """Reads the photo, `[height, width, channels]`."""
         try:
             return self.load()
         except (OSError, UnreadableImage) as error:
@@ -83,7 +83,7 @@ def read_query(text: str, images: FlatImages) -> Query:
                 f"--nearest {text}: there is no such file, neither here nor below {images.folder}"
             )
     if row is None:
-        query = Query(printable(text), None, functools.partial(read_photo, path))
+        query = Query(printable(text), None, functools.partial(read_photo, path, images.pixels))
     else:
         photo = images.photos[row]
         query = Query(photo.name, photo, functools.partial(images.read, photo))

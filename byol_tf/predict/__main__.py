@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     """Runs the command; returns the facts that it prints last."""
     classifier, classes = classifier_files(options.classifier)
-    images = open_flat_images(options.images, "--images", ProgressLog(logger))
+    images = open_flat_images(options.images, "--images", ProgressLog(logger), classifier.pixels)
     default = default_folder("predictions", classifier.digest, images.folder)
     out = Path(options.out) if options.out else default
     check_writable(out, "--out")

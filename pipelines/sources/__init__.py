@@ -20,10 +20,12 @@ from pipelines.sources.images import (
 from pipelines.sources.loading import load_into_memory
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.opening import open_source, plan_source, sample_source
+from pipelines.sources.pixels import RGB, PixelFormat, false_color
 from pipelines.sources.remote import Unreachable
 from pipelines.sources.unreadable import TooManyUnreadable, unreadable_examples
 
 __all__ = [
+    "RGB",
     "ArrayImages",
     "FlatImageFolder",
     "FlatImages",
@@ -33,6 +35,7 @@ __all__ = [
     "Photo",
     "PhotoManifest",
     "Photos",
+    "PixelFormat",
     "RawSource",
     "Request",
     "Source",
@@ -44,6 +47,7 @@ __all__ = [
     "UnreadableImage",
     "balanced_indices",
     "concatenated",
+    "false_color",
     "load_into_memory",
     "open_flat_images",
     "open_source",

@@ -13,11 +13,12 @@ import numpy as np
 
 from pipelines.sources.images import Images, Shape
 from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.pixels import PixelFormat
 
 SPLITS = ("unlabelled", "train", "test")
 
 GivenSplit = np.ndarray | tuple[np.ndarray, np.ndarray] | Images
-"""Images in Python: uint8 `[N, H, W, 3]`, alone or with integer labels `[N]`."""
+"""Images in Python: uint8 or uint16 `[N, H, W, channels]`, alone or with integer labels `[N]`."""
 GivenImages = GivenSplit | Mapping[str, GivenSplit]
 """Those of one split, or of each of several."""
 
@@ -72,7 +73,10 @@ class Request:
             "textures", the number that is generated.
         image_size: the shorter side is resized to it and the centre cropped; None: images stay as
             they are (digits: 32).
-        cache: "memory" keeps all images as uint8, "none" reads them each time, "auto" keeps them if
+        channels: of every image, 1 to 16.
+        depth: bits of their pixels: 8, uint8; or 16, uint16.
+        range: (low, high), the numbers in a file that become 0 and white; see `PixelFormat`.
+        cache: "memory" keeps all images decoded, "none" reads them each time, "auto" keeps them if
             they fit into half of the free memory.
         max_unreadable_fraction: for "folder": a larger fraction of unreadable files is an error,
             both when it is opened and while it is read.
@@ -100,6 +104,9 @@ class Request:
     pretrain: str | None = None
     pretrain_images: int | None = None
     image_size: int | None = None
+    channels: int = 3
+    depth: int = 8
+    range: tuple[float, float] | None = None
     cache: str = "auto"
     max_unreadable_fraction: float = 0.01
     layout: str = "auto"
@@ -110,6 +117,11 @@ class Request:
     manifest: PhotoManifest | None = None
     scan_folder: str | None = None
     images: GivenImages | None = None
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """Channels, depth and range of the images."""
+        return PixelFormat(self.channels, self.depth, self.range)
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ class SourceInfo:
             there are none. Unreadable files are included.
         classes: number of classes, 0 without labels.
         class_counts: number of labelled images of each class, where a folder or list names them.
-        image_shape: `(height, width, 3)`, or None where images differ.
+        image_shape: `(height, width, channels)`, or None where images differ.
         notes: lines about the data, for people.
         unlabelled_from: the splits that make up the unlabelled images.
         in_memory: whether the images are kept in memory; of a description: whatever `cache` says.

@@ -177,6 +177,11 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
         _nothing,
     ),
     (
+        r"python -m benchmarks\.channels .*",
+        "run by tests/benchmarks on a few photos",
+        _nothing,
+    ),
+    (
         r"export '?TF_CONFIG=.*",
         "for several machines; it is read as `multi_worker` reads it",
         _cluster,

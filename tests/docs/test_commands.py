@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from byol_tf.__main__ import COMMANDS as BYOL_COMMANDS
@@ -173,6 +174,18 @@ def _holiday(folder: Path) -> None:
     (folder / "labels.csv").write_text("\n".join(["path,label", *rows, ""]))
 
 
+def _channels(folder: Path) -> None:
+    """Stacks of five channels of 16 bits, and grey photos of 16 bits, each with a class."""
+    for number, image in enumerate(textures.draw(0, "train", np.arange(80))):
+        grey = image.reshape(*image.shape[:2], -1)[..., 0].astype(np.uint16) * 39
+        place = Path("test" if number >= 60 else "train") / f"class{number % 2}"
+        for name in ("fields", "xrays"):
+            (folder / name / place).mkdir(parents=True, exist_ok=True)
+        stack = np.stack([grey // (channel + 1) for channel in range(5)])
+        tifffile.imwrite(folder / "fields" / place / f"{number}.tif", stack)
+        Image.fromarray(grey).save(folder / "xrays" / place / f"{number}.png")
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
     """A folder as a reader has it: `configs/`, photos of textures, two runs under the names that
@@ -196,6 +209,7 @@ def desk(tmp_path_factory) -> Path:
             Image.fromarray(image).convert("RGB").save(place / f"{number}.png")
     _holiday(folder)
     assert pack(["--images", str(folder / "photos"), "--out", str(folder / "shards")]) == 0
+    _channels(folder)
     demo = folder / "runs" / "demo-2026-11-21-1"
     assert main(["--run-dir", str(demo), *_overrides(SMALL)]) == 0
     own = SMALL | LEARNED | {"data.root": folder / "photos"}

@@ -17,6 +17,7 @@ from pipelines.sources.folder.discovery import photo_folder, printable, walk
 from pipelines.sources.folder.files import PhotoFolder
 from pipelines.sources.folder.reader import PhotoReader
 from pipelines.sources.loading import map_in_order
+from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.remote import Location
 
 
@@ -130,6 +131,7 @@ class FlatImages:
         open_photo: opens a photo by its path. Raises OSError, UnreadableImage.
         skipped: name -> reason, of those known to be unreadable without opening them.
         notes: lines for people.
+        pixels: channels, depth and range of the photos.
     """
 
     def __init__(
@@ -139,13 +141,14 @@ class FlatImages:
         open_photo: Callable[[str], BinaryIO],
         skipped: dict[str, str],
         notes: list[str],
+        pixels: PixelFormat = RGB,
     ) -> None:
-        self.folder, self.photos, self.skipped = folder, photos, skipped
+        self.folder, self.photos, self.skipped, self.pixels = folder, photos, skipped, pixels
         self._notes = notes
-        self._reader = PhotoReader(open_photo, _Sizes(photos), None)
+        self._reader = PhotoReader(open_photo, _Sizes(photos), None, pixels=pixels)
 
     def read(self, photo: Photo) -> np.ndarray:
-        """Returns a photo, upright, uint8 `[height, width, 3]`. Raises `UnreadableImage`."""
+        """Returns a photo, upright, `[height, width, channels]`. Raises `UnreadableImage`."""
         return self._reader.read(photo.path)
 
     def read_each(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, np.ndarray | None, str]]:
@@ -174,14 +177,15 @@ class FlatImageFolder(FlatImages):
     Args:
         root: the folder, or the URL of one.
         option: its name in messages.
+        pixels: channels, depth and range of the photos.
 
     Raises:
         SourceError: there is no such folder, or no photo in it.
     """
 
-    def __init__(self, root: str, option: str) -> None:
+    def __init__(self, root: str, option: str, pixels: PixelFormat = RGB) -> None:
         folder = photo_folder(root, option)
-        files = walk(folder)
+        files = walk(folder, pixels)
         if not files.sizes:
             raise SourceError(f"{option}: {files.no_photos_message()}")
         paths = list(files.sizes)
@@ -198,10 +202,12 @@ class FlatImageFolder(FlatImages):
             PhotoFolder(folder, _Sizes(photos)).open,
             {printable(path): reason for path, reason in files.skipped.items()},
             files.passed_over_notes(),
+            pixels,
         )
 
 
-def read_photo(path: Path) -> np.ndarray:
-    """Returns any photo, upright, uint8 `[height, width, 3]`. Raises OSError, UnreadableImage."""
+def read_photo(path: Path, pixels: PixelFormat = RGB) -> np.ndarray:
+    """Returns any photo, upright, as `pixels` says. Raises OSError, UnreadableImage."""
     sizes = {path.name: path.stat().st_size}
-    return PhotoReader(PhotoFolder(path.parent, sizes).open, sizes, None).read(path.name)
+    reader = PhotoReader(PhotoFolder(path.parent, sizes).open, sizes, None, pixels=pixels)
+    return reader.read(path.name)
