@@ -24,6 +24,7 @@ BYOL_BOTH = {
     "blur_sigma": (0.1, 2.0),
     "solarize_threshold": 0.5,
     "patch_drop_probability": 0.0,
+    "channel_drop_probability": 0.0,
     "patch_drop_side": (0.1, 0.3),
     "perspective_probability": 0.0,
     "perspective_distortion": 0.5,
