@@ -87,7 +87,7 @@ def test_preset_none_changes_nothing():
     changes = {
         key: value for key, value in first.model_dump().items() if key.endswith("_probability")
     }
-    assert len(changes) == 7
+    assert len(changes) == 8
     assert set(changes.values()) == {0.0}
     assert first.crop_area == first.crop_aspect == (1.0, 1.0)
 
