@@ -18,6 +18,7 @@ from PIL import Image
 
 from byol_tf.embed.__main__ import main
 from byol_tf.embed.store import Store
+from tests.helpers.small_run import CONFIG
 
 ROOT = Path(__file__).parents[3]
 BROKEN_NAME = os.fsdecode(b"x $1$ \xff.png")
@@ -356,7 +357,7 @@ def test_run_without_checkpoints_is_its_export(encoder, photos, tmp_path):
     checkpoint = tmp_path / "run" / "checkpoints" / "epoch-0001"
     checkpoint.mkdir(parents=True)
     (checkpoint / "arrays.npz").write_bytes(b"1")
-    (tmp_path / "run" / "config.json").write_text("{}")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(CONFIG))
     trained = encoder_files(str(tmp_path / "run"))
     assert trained.is_run and trained.path == tmp_path / "run"
     (checkpoint / "arrays.npz").write_bytes(b"2")
