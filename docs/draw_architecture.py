@@ -39,6 +39,7 @@ PURPOSE = {
     "export": "SavedModel, LiteRT, ONNX",
     "logs": "log lines of the commands",
     "native_output": "TensorFlow's own log",
+    "pack": "folders into shards",
     "models": "BYOL, losses, networks",
     "predict": "classes of photos",
     "pipelines": "images to batches of views",
