@@ -75,21 +75,21 @@ class Request:
             they are (digits: 32).
         cache: "memory" keeps all images as uint8, "none" reads them each time, "auto" keeps them if
             they fit into half of the free memory.
-        max_unreadable_fraction: for own photos: a larger fraction of unreadable files is an error,
+        max_unreadable_fraction: of own photos: a larger fraction of unreadable files is an error,
             both when it is opened and while it is read.
-        layout: for own photos: what subfolders are, one of `folder.layout.LAYOUTS`.
+        layout: of own photos: what subfolders are, one of `folder.layout.LAYOUTS`.
         seed: of every sample.
         on_progress: called while images are read.
-        check: for own photos: what of each photo is read when it is opened: "pixels", so that all
+        check: of own photos: what of each photo is read when it is opened: "pixels", so that all
             unreadable ones are known and skipped; or "headers", a hundredth of the time, so that
             one whose pixels can't be decoded is lost when it is first used.
-        on_lost: for own photos: called once for each photo that can't be read later on; another photo
+        on_lost: of own photos: called once for each that can't be read later on; another photo
             of its label then replaces it. None: no photo is replaced, and the first one lost is an
             error.
-        manifest: for own photos: the photos of the run that is resumed. Those that were unreadable
+        manifest: of own photos: those (or their shards) of the run that is resumed. Those that were unreadable
             then are skipped unopened; those that have gone or changed since are treated as lost
             during the run; new ones are ignored.
-        scan_folder: for own photos: where facts about photos are cached (see `folder/scan_cache.py`);
+        scan_folder: where facts about own photos are cached (see `folder/scan_cache.py`);
             None: nowhere. Only `Source.save_scan` writes there.
         images: for "arrays": the images themselves. Without a split, those with labels are "train"
             and others "unlabelled".
