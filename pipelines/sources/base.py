@@ -86,9 +86,9 @@ class Request:
         on_lost: of own photos: called once for each that can't be read later on; another photo
             of its label then replaces it. None: no photo is replaced, and the first one lost is an
             error.
-        manifest: of own photos: those (or their shards) of the run that is resumed. Those that were unreadable
-            then are skipped unopened; those that have gone or changed since are treated as lost
-            during the run; new ones are ignored.
+        manifest: of own photos: those, or their shards, of the run that is resumed. Those that were
+            unreadable then are skipped unopened; those that have gone or changed since are treated
+            as lost during the run; new ones are ignored.
         scan_folder: where facts about own photos are cached (see `folder/scan_cache.py`);
             None: nowhere. Only `Source.save_scan` writes there.
         images: for "arrays": the images themselves. Without a split, those with labels are "train"
