@@ -10,10 +10,10 @@ from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.errors import EmbedError
 from byol_tf.logs import counted
 from byol_tf.runs.files import name_of_cell
-from pipelines.sources import FlatImageFolder, SourceError, read_table
+from pipelines.sources import FlatImages, SourceError, read_table
 
-_BY_PIXELS = 0.0
-"""`--duplicates` without a cosine."""
+_BY_PIXELS = -1.0
+"""Value of `--duplicates` without a cosine."""
 
 
 def add_curation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def add_curation_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_curation(
-    options: argparse.Namespace, images: FlatImageFolder, out: Path, labels: Mapping[str, str]
+    options: argparse.Namespace, images: FlatImages, out: Path, labels: Mapping[str, str]
 ) -> None:
     """Raises an error if more is asked for than there are photos, or labels would be overwritten.
 
@@ -69,6 +69,8 @@ def check_curation(
             )
     table = out / "pick.csv"
     if options.pick is None or not table.exists():
+        return
+    if options.few is not None and table.samefile(options.few):
         return
     try:
         rows = read_table(table).rows

@@ -19,7 +19,7 @@ from byol_tf.embed.similar import read_thumbnail
 from byol_tf.embed.vectors import BLOCK_ROWS, normalized
 from byol_tf.logs import ProgressLog
 from byol_tf.runs.files import write_csv
-from pipelines.sources import FlatImageFolder, Photo
+from pipelines.sources import FlatImages, Photo
 
 SHEET_GROUPS = 40
 """Most groups that a sheet shows."""
@@ -117,9 +117,7 @@ def write_duplicates_sheet(
     write_sheet(path, rows, "near-duplicates, a group a row; framed: the largest file")
 
 
-def _grey_pictures(
-    images: FlatImageFolder, photos: Sequence[Photo]
-) -> tuple[np.ndarray, np.ndarray]:
+def _grey_pictures(images: FlatImages, photos: Sequence[Photo]) -> tuple[np.ndarray, np.ndarray]:
     """Reads photos as small pictures.
 
     Returns:

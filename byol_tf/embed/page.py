@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -61,15 +61,15 @@ def write_page(path: Path, embedded: EmbeddedPhotos, columns: Mapping[str, Seque
         "mean": mean[1].tolist(),
         "meanSquare": float(mean[0]),
     }
-    folder, total = str(embedded.images.folder), len(embedded.photos)
-    summary = f"{counted(total, 'photo')} below {folder}"
+    total = len(embedded.photos)
+    summary = counted(total, "photo")
     if len(rows) < total:
         summary += f", of which {len(rows):,} are on this page"
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     script = template.rpartition("<script>")[2].partition("</script>")[0]
     values = {
         "HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "TITLE": escape(f"Photos of {embedded.images.folder.name or folder}"),
+        "TITLE": escape(f"Photos of {PurePosixPath(folder).name or folder}"),
         "SUMMARY": escape(summary),
         # No name of a file ends the element that the data is in.
         "DATA": json.dumps(data).replace("<", "\\u003c"),
@@ -86,7 +86,7 @@ def _thumbnails(embedded: EmbeddedPhotos) -> tuple[np.ndarray, list[str]]:
         rows = np.sort(np.random.default_rng(0).choice(rows, MAX_PHOTOS, replace=False))
     readable, pictures = [], []
     progress = ProgressLog(logger)
-    photos = [embedded.photos[row] for row in rows]
+    photos = embedded.photos.take(rows)
     for row, (_, pixels, _) in zip(rows, embedded.images.read_each(photos), strict=True):
         if pixels is not None:
             image, file = Image.fromarray(pixels), io.BytesIO()

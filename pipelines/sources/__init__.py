@@ -2,8 +2,9 @@
 
 from pipelines.sources.base import GivenImages, RawSource, Request, Source, SourceError, SourceInfo
 from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.flat_opening import open_flat_images
 from pipelines.sources.folder.discovery import printable
-from pipelines.sources.folder.flat import FlatImageFolder, Photo, read_photo
+from pipelines.sources.folder.flat import FlatImageFolder, FlatImages, Photo, Photos, read_photo
 from pipelines.sources.folder.table import TableRow, read_table
 from pipelines.sources.images import (
     ArrayImages,
@@ -25,11 +26,13 @@ from pipelines.sources.unreadable import TooManyUnreadable, unreadable_examples
 __all__ = [
     "ArrayImages",
     "FlatImageFolder",
+    "FlatImages",
     "GivenImages",
     "Images",
     "LazyImages",
     "Photo",
     "PhotoManifest",
+    "Photos",
     "RawSource",
     "Request",
     "Source",
@@ -42,6 +45,7 @@ __all__ = [
     "balanced_indices",
     "concatenated",
     "load_into_memory",
+    "open_flat_images",
     "open_source",
     "plan_source",
     "printable",

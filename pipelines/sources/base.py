@@ -52,7 +52,7 @@ def check_reachable(path: Path, key: str) -> None:
         raise SourceError(f"{key}: {path} can't be read: {reason}") from error
 
 
-def _ignore_progress(work: str, done: int, total: int) -> None:
+def ignore_progress(work: str, done: int, total: int) -> None:
     """Reports nothing."""
 
 
@@ -105,7 +105,7 @@ class Request:
     max_unreadable_fraction: float = 0.01
     layout: str = "auto"
     seed: int = 0
-    on_progress: Progress = _ignore_progress
+    on_progress: Progress = ignore_progress
     check: str = "pixels"
     on_lost: OnLost | None = None
     manifest: PhotoManifest | None = None

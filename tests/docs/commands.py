@@ -162,6 +162,11 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
     ),
     (r"docker (build|run) .*", "needs Docker: tests/test_docker.py reads the file", _docker),
     (
+        r"\.venv-engines/bin/python examples/embed_\w+\.py .*",
+        "needs Ray and Beam: run by tests/byol_tf/test_examples.py",
+        _paths,
+    ),
+    (
         r"python (examples|docs)/\w+\.py.*",
         "draws thousands of photos; that the file is there is looked at",
         _paths,

@@ -43,7 +43,7 @@ def _container(request: Request) -> Container:
         names=[
             name
             for shard, index in zip(shards, of_shard, strict=True)
-            for name in _unique_names(shard, index)
+            for name in unique_names(shard, index)
         ],
         paths=[name for index in of_shard for name in index.names],
         roles=[
@@ -72,7 +72,7 @@ def _container(request: Request) -> Container:
     )
 
 
-def _unique_names(shard: Shard, index: ShardIndex) -> list[str]:
+def unique_names(shard: Shard, index: ShardIndex) -> list[str]:
     """Returns the names of a shard's images, those that it has twice with their numbers."""
     names = [f"{shard.name}/{name}" for name in index.names]
     if len(set(names)) == len(names):

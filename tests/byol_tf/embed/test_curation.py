@@ -109,6 +109,10 @@ def test_picked_photos_are_labelled_and_picked_further(encoder, photos, tmp_path
     assert [row["label"] for row in rows[:5]] == [""] * 5
     assert {row["path"]: row["label"] for row in rows[5:]} == labels
     assert not {row["path"] for row in rows[:5]} & set(labels)
+    # A path that leads into the folder is the same photo.
+    pick.write_text(pick.read_text().replace("\nred/", f"\n{photos}/red/"))
+    assert run(capsys, *arguments, "--pick", 2, "--few", pick)[0]["few"]["labels"] == 3
+    assert {row["path"]: row["label"] for row in table(pick) if row["label"]} == labels
     pick.write_text("path,label\n,red\n")
     message = refused(capsys, *arguments, "--pick", 5)
     assert message.startswith(f"--pick writes {pick}, which is something else now: {pick}:2: ")
