@@ -63,8 +63,9 @@ class Request:
 
     Attributes:
         source: name of the source.
-        root: the folder of photos, or a list of them; for TFDS, the folder of prepared data sets
-            (None: TFDS's default).
+        root: the folder of photos, or a list of them; the shards, see `find_shards`; the
+            name of a Hugging Face data set; for TFDS, the folder of prepared data sets (None:
+            TFDS's default).
         archive: TFDS without network: the downloaded file; for "imagenet" the folder with its two
             tars.
         pretrain: "unlabelled", "train" or "train+unlabelled"; None: the unlabelled images where
@@ -78,21 +79,21 @@ class Request:
         range: (low, high), the numbers in a file that become 0 and white; see `PixelFormat`.
         cache: "memory" keeps all images decoded, "none" reads them each time, "auto" keeps them if
             they fit into half of the free memory.
-        max_unreadable_fraction: for "folder": a larger fraction of unreadable files is an error,
+        max_unreadable_fraction: of own photos: a larger fraction of unreadable files is an error,
             both when it is opened and while it is read.
-        layout: for "folder": what subfolders are, one of `folder.layout.LAYOUTS`.
+        layout: of own photos: what subfolders are, one of `folder.layout.LAYOUTS`.
         seed: of every sample.
         on_progress: called while images are read.
-        check: for "folder": what of each photo is read when it is opened: "pixels", so that all
+        check: of own photos: what of each photo is read when it is opened: "pixels", so that all
             unreadable ones are known and skipped; or "headers", a hundredth of the time, so that
             one whose pixels can't be decoded is lost when it is first used.
-        on_lost: for "folder": called once for each photo that can't be read later on; another photo
+        on_lost: of own photos: called once for each that can't be read later on; another photo
             of its label then replaces it. None: no photo is replaced, and the first one lost is an
             error.
-        manifest: for "folder": the photos of the run that is resumed. Those that were unreadable
-            then are skipped unopened; those that have gone or changed since are treated as lost
-            during the run; new ones are ignored.
-        scan_folder: for "folder": where facts about photos are cached (see `folder/scan_cache.py`);
+        manifest: of own photos: those, or their shards, of the run that is resumed. Those that were
+            unreadable then are skipped unopened; those that have gone or changed since are treated
+            as lost during the run; new ones are ignored.
+        scan_folder: where facts about own photos are cached (see `folder/scan_cache.py`);
             None: nowhere. Only `Source.save_scan` writes there.
         images: for "arrays": the images themselves. Without a split, those with labels are "train"
             and others "unlabelled".
