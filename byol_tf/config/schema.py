@@ -381,8 +381,8 @@ class Devices(Section):
 
     strategy: Literal["auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"] = "auto"
     """`auto`: the TPU if the machine has one, else all GPUs, else the CPU; `mirrored`: all GPUs;
-    `multi_worker`: all GPUs, or else the CPU, of each worker that the environment variable
-    `TF_CONFIG` lists; the first one writes the run folder."""
+    `multi_worker`: all GPUs, or else the CPU, of each worker that Slurm, Vertex AI or the
+    environment variable `TF_CONFIG` lists; the first one writes the run folder."""
     tpu: Text = "local"
     """`tpu`: its name or address; `local` on Colab and on TPU VMs."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

@@ -23,6 +23,7 @@ from byol_tf.command_line import (
     program,
 )
 from byol_tf.devices import prepare_environment
+from byol_tf.embed.curation import add_curation_arguments, check_curation, curate
 from byol_tf.embed.few_shot_command import check_export, predict_labels
 from byol_tf.embed.labels import match_labels, read_labels
 from byol_tf.embed.photos import EmbeddedPhotos, add_photo_arguments
@@ -62,8 +63,8 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         prog=program("embed"),
-        description="Embeds all photos below a folder, each once; finds similar ones; predicts "
-        "labels from a few. Changes no photo.",
+        description="Embeds all photos below a folder, each once; finds similar ones, "
+        "near-duplicates and clusters; predicts labels from a few. Changes no photo.",
     )
     parser.add_argument(
         "--encoder",
@@ -105,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         type=os.path.expanduser,
         help="a table with the columns path and label: predict the labels of all other photos",
     )
+    add_curation_arguments(parser)
     parser.add_argument(
         "--export",
         metavar="DIR",
@@ -136,6 +138,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         queries = [read_query(text, images) for text in options.nearest]
     out = _output_folder(options, encoder.digest, images.folder)
     check_writable(out, "--out")
+    check_curation(options, images, out, labels or {})
     store = Store(out, encoder.digest, images.folder)
     if options.part is not None:
         number, count = options.part
@@ -171,8 +174,11 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
             index, result["recall"] = _open_index(embedded)
         if queries:
             _find_similar(embedded, queries, index)
+        predictions: list[str] = []
         if labels is not None:
-            result["few"] = predict_labels(embedded, labels, options)
+            result["few"], predictions = predict_labels(embedded, labels, options)
+        for line in curate(embedded, options, labels or {}, predictions, result):
+            print(wrapped(line) if line else "")
     _print_next_commands(options, embedded)
     return result
 
@@ -272,7 +278,12 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
         if os.path.isdir(options.images):
             photo = os.path.join(options.images, embedded.photos[0].path)
         print(f"    {command} --nearest {shlex.quote(photo)}")
-    if options.few is None:
+    if not options.page:
+        print(f"    {command} --duplicates --page")
+    if options.few is None and options.pick is not None:
+        print("    fill in the column label of pick.csv, then:")
+        print(f"    {command} --few {shlex.quote(str(store.root / 'pick.csv'))}")
+    elif options.few is None:
         print(f"    {command} --few labels.csv")
         columns = f"columns path,label of about thirty photos; {store.index} has the paths"
         print(wrapped(f"labels.csv: {columns}", indent=6, first=6))

@@ -28,7 +28,7 @@ def check_export(options: argparse.Namespace, encoder: EncoderFiles) -> None:
 
 def predict_labels(
     embedded: EmbeddedPhotos, labels: dict[str, str], options: argparse.Namespace
-) -> dict:
+) -> tuple[dict, list[str]]:
     """Predicts the labels of all photos, prints and writes them, and exports the classifier.
 
     Args:
@@ -37,7 +37,7 @@ def predict_labels(
         options: of the command.
 
     Returns:
-        The facts for the command's last line.
+        The facts for the command's last line, and the predicted class of each photo.
     """
     from byol_tf.embed.few_shot import fit_few_shot
     from byol_tf.embed.predictions import (
@@ -85,4 +85,4 @@ def predict_labels(
         files = export_few_shot(embedded, rows, result, Path(options.export))
         facts["export"] = {"folder": options.export, "files": files}
         print(wrapped(f"{options.export}   the classifier: {', '.join(files)}; USAGE.md"))
-    return facts
+    return facts, [result.classes[place] for place in result.probabilities.argmax(axis=1)]

@@ -68,7 +68,7 @@ from byol_tf.train.start import ResumePoint, broadcast_state, initialize_or_resu
 from byol_tf.train.teacher import Teacher, check_teacher, load_teacher
 from byol_tf.train.tensorboard import EventLog, show_config
 from byol_tf.train.trackers import Log, check_trackers, open_trackers
-from pipelines.sources import GivenImages, Source
+from pipelines.sources import GivenImages, Source, Unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -260,9 +260,9 @@ class Experiment:
         except Exception as error:
             # tf.data hides the original exception of an unreadable image.
             if (lost := self.source.failure()) is not None:
-                raise ImagesLost(
-                    f"{lost}. Bring them back, or resume with a larger fraction"
-                ) from error
+                reachable = not isinstance(lost, Unreachable)
+                remedy = ". Bring them back, or resume with a larger fraction" if reachable else ""
+                raise ImagesLost(f"{lost}{remedy}") from error
             if isinstance(error, tf.errors.ResourceExhaustedError):
                 raise out_of_memory(self.config, error) from error
             raise

@@ -20,6 +20,7 @@ from pipelines.sources.images import (
 from pipelines.sources.loading import load_into_memory
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.opening import open_source, plan_source, sample_source
+from pipelines.sources.remote import Unreachable
 from pipelines.sources.unreadable import TooManyUnreadable, unreadable_examples
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "SourceInfo",
     "TableRow",
     "TooManyUnreadable",
+    "Unreachable",
     "UnreadableImage",
     "balanced_indices",
     "concatenated",

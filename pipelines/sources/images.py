@@ -4,13 +4,18 @@ Order, resuming and sharding are then functions of (seed, epoch, position) alone
 anywhere. Reading changes no state, so several threads may read at once.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
 
 Shape = tuple[int, int, int]
+
+REQUESTS = 64
+"""Remote images that are read at once: each waits for its server, some ten milliseconds."""
 
 
 class Images(ABC):
@@ -20,10 +25,12 @@ class Images(ABC):
         labels: int64 `[n]`, the class of each image, or None where the images have no labels.
         shape: `(height, width, 3)` of every image, or None where they differ, aren't all decoded
             yet, or are too large for batches.
+        remote: whether reading an image waits for a server, so that many are to be read at once.
     """
 
     labels: np.ndarray | None
     shape: Shape | None
+    remote: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -65,8 +72,11 @@ class Images(ABC):
         if self.shape is None:
             raise ValueError("batch: expected images of one shape; these differ in size")
         out = np.empty((len(indices), *self.shape), np.uint8)
-        for row, index in enumerate(indices):
-            out[row] = self[int(index)]
+
+        def read(row: int) -> None:
+            out[row] = self[int(indices[row])]
+
+        _for_each(read, range(len(indices)), at_once=self.remote)
         return out
 
     def encoded(self, index: int) -> bytes | None:
@@ -135,6 +145,7 @@ class CachedImages(Images):
         self._is_read = np.zeros(len(images), bool)
         self.labels = images.labels
         self.shape = shape if batchable else None
+        self.remote = images.remote
 
     def __len__(self) -> int:
         return len(self._images)
@@ -147,8 +158,7 @@ class CachedImages(Images):
     def batch(self, indices: np.ndarray) -> np.ndarray:
         """See `Images`."""
         indices = np.asarray(indices, np.int64)
-        for index in indices[~self._is_read[indices]]:
-            self._read(int(index))
+        _for_each(self._read, indices[~self._is_read[indices]].tolist(), at_once=self.remote)
         return self._pixels[indices]
 
     def _read(self, index: int) -> None:
@@ -168,6 +178,7 @@ class LazyImages(Images):
         shape: of every image, or None where they differ.
         encoded: index -> what `Images.encoded` returns; None where no image is such a JPEG.
         shape_of: index -> what `Images.shape_of` returns; None where that takes reading.
+        remote: see `Images`.
     """
 
     def __init__(
@@ -178,11 +189,13 @@ class LazyImages(Images):
         shape: Shape | None = None,
         encoded: Callable[[int], bytes | None] | None = None,
         shape_of: Callable[[int], Shape] | None = None,
+        remote: bool = False,
     ) -> None:
         self._count = count
         self._read = read
         self._encoded = encoded
         self._shape_of = shape_of
+        self.remote = remote
         self.labels = _checked_labels(labels, count)
         self.shape = shape
 
@@ -213,6 +226,7 @@ class _Subset(Images):
         self._indices = indices
         self.labels = labels
         self.shape = shape
+        self.remote = images.remote
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -247,6 +261,7 @@ class _Concatenated(Images):
         both = first.labels is not None and second.labels is not None
         self.labels = np.concatenate([first.labels, second.labels]) if both else None
         self.shape = first.shape if first.shape == second.shape else None
+        self.remote = first.remote or second.remote
 
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
@@ -283,6 +298,7 @@ class _Resized(Images):
         self._size = size
         self.labels = images.labels
         self.shape = (size, size, 3)
+        self.remote = images.remote
 
     def __len__(self) -> int:
         return len(self._images)
@@ -381,6 +397,20 @@ def balanced_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     class_order = rng.permutation(len(classes))
     sample = order[np.lexsort((class_order[class_index], rank))[:count]]
     return np.sort(sample).astype(np.int64)
+
+
+def _for_each(function: Callable[[int], None], numbers: Sequence[int], *, at_once: bool) -> None:
+    """Calls a function with each number, in threads if the calls wait for a server."""
+    if at_once:
+        list(_requests().map(function, numbers))
+    else:
+        for number in numbers:
+            function(number)
+
+
+@functools.cache
+def _requests() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(REQUESTS, thread_name_prefix="request")
 
 
 def _check_index(index: int, count: int) -> None:

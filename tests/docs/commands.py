@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from byol_tf import __version__
 from byol_tf.__main__ import COMMANDS
-from byol_tf.devices import read_cluster
+from byol_tf.clusters import read_cluster
 from tests.docs.pages import PAGES, ROOT, blocks, inline
 
 SETUP = configparser.ConfigParser()

@@ -127,6 +127,7 @@ class _Photos:
             labels,
             encoded=lambda index: reader.encoded(paths[index]),
             shape_of=lambda index: lost.read(self._shape, paths, index, labels),
+            remote=isinstance(self.discovered.folder, RemotePath),
         )
 
     def name(self, split: str, index: int) -> str:

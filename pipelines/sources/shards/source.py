@@ -66,13 +66,8 @@ def _container(request: Request) -> Container:
             f"{len(images.names):,} images in {len(shards):,} shard(s) of {root} "
             f"({shards[0].kind}), {megabytes:,.1f} MB",
         ),
-        facts={
-            name: facts
-            for name, facts in zip(
-                images.names, (each for index in of_shard for each in index.facts), strict=True
-            )
-            if facts is not None
-        },
+        facts=[facts for index in of_shard for facts in index.facts],
+        remote=isinstance(shards[0].location, RemotePath),
         save=cache.save,
     )
 
