@@ -144,6 +144,11 @@ class FlatImages:
         self._notes = notes
         self._reader = PhotoReader(open_photo, _Sizes(photos), None)
 
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return Path(str(self.folder)).name or str(self.folder)
+
     def read(self, photo: Photo) -> np.ndarray:
         """Returns a photo, upright, uint8 `[height, width, 3]`. Raises `UnreadableImage`."""
         return self._reader.read(photo.path)
