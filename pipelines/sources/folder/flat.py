@@ -130,6 +130,7 @@ class FlatImages:
         open_photo: opens a photo by its path. Raises OSError, UnreadableImage.
         skipped: name -> reason, of those known to be unreadable without opening them.
         notes: lines for people.
+        save_index: writes where the photos are in their shards, for the next time.
     """
 
     def __init__(
@@ -139,8 +140,10 @@ class FlatImages:
         open_photo: Callable[[str], BinaryIO],
         skipped: dict[str, str],
         notes: list[str],
+        save_index: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.photos, self.skipped = folder, photos, skipped
+        self.save_index = save_index
         self._notes = notes
         self._reader = PhotoReader(open_photo, _Sizes(photos), None)
 
