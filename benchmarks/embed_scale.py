@@ -188,7 +188,7 @@ def _anonymous_mb(process: int) -> float:
     return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0) / 1_000
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--embeddings", type=Path, required=True, help="DIR of byol embed --out")
     parser.add_argument("--count", type=int, default=1_000_000)
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--kill-at", type=int, default=2**24, help=argparse.SUPPRESS)
     parser.add_argument("--queries", type=int, default=1, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.step:
         print(json.dumps(_STEPS[options.step](options)))
         return

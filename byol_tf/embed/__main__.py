@@ -126,7 +126,13 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     if options.index:
         check_usearch()
     rows = None if options.few is None else read_labels(Path(options.few))
-    images = open_flat_images(options.images, "--images", ProgressLog(logger), encoder.pixels)
+
+    def output_folder(images: Location) -> Path:
+        return Path(options.out or default_folder("embeddings", encoder.digest, images))
+
+    images = open_flat_images(
+        options.images, "--images", output_folder, ProgressLog(logger), encoder.pixels
+    )
     labels = None
     if rows is not None:
         names = [*(photo.name for photo in images.photos), *images.skipped]
@@ -136,7 +142,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         from byol_tf.embed.similar import read_query
 
         queries = [read_query(text, images) for text in options.nearest]
-    out = _output_folder(options, encoder.digest, images.folder)
+    out = output_folder(images.folder)
     check_writable(out, "--out")
     check_curation(options, images, out, labels or {})
     store = Store(out, encoder.digest, images.folder)
@@ -159,6 +165,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     with store.locked():
         embedded = EmbeddedPhotos(images, encoder, store, facts)
         embedded.embed_missing()
+        images.save_index()
         _print_photos(embedded)
         result = {
             "out": str(store.root),
@@ -201,11 +208,6 @@ def _check_part(options: argparse.Namespace) -> None:
             f"--part: expected no --{given[0]} beside it; give that to the command without --part, "
             "which merges the parts"
         )
-
-
-def _output_folder(options: argparse.Namespace, digest: str, images: Location) -> Path:
-    """The output folder; the default is the same whenever encoder and folder are."""
-    return Path(options.out) if options.out else default_folder("embeddings", digest, images)
 
 
 def _write_parquet(embedded: EmbeddedPhotos) -> None:

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -70,7 +70,7 @@ def write_page(path: Path, embedded: EmbeddedPhotos, columns: Mapping[str, Seque
     script = template.rpartition("<script>")[2].partition("</script>")[0]
     values = {
         "HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "TITLE": escape(f"Photos of {PurePosixPath(str(embedded.images.folder)).name}"),
+        "TITLE": escape(f"Photos of {embedded.images.name}"),
         "SUMMARY": escape(summary),
         # No name of a file ends the element that the data is in.
         "DATA": json.dumps(data).replace("<", "\\u003c"),

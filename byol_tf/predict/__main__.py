@@ -28,6 +28,7 @@ from byol_tf.errors import ProtocolError
 from byol_tf.logs import ProgressLog, counted, wrapped
 from byol_tf.predict.classifier_files import classifier_files
 from pipelines.sources import open_flat_images
+from pipelines.sources.remote import Location
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +69,14 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     """Runs the command; returns the facts that it prints last."""
     classifier, classes = classifier_files(options.classifier)
-    images = open_flat_images(options.images, "--images", ProgressLog(logger), classifier.pixels)
-    default = default_folder("predictions", classifier.digest, images.folder)
-    out = Path(options.out) if options.out else default
+
+    def output_folder(images: Location) -> Path:
+        return Path(options.out or default_folder("predictions", classifier.digest, images))
+
+    images = open_flat_images(
+        options.images, "--images", output_folder, ProgressLog(logger), classifier.pixels
+    )
+    out = output_folder(images.folder)
     check_writable(out, "--out")
     store = Store(out, classifier.digest, images.folder, "probabilities")
     facts = {
@@ -85,6 +91,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     with store.locked():
         predicted = EmbeddedPhotos(images, classifier, store, facts, "--classifier")
         predicted.embed_missing()
+        images.save_index()
         outputs = predicted.embeddings.shape[1]
         if outputs != len(classes):
             raise ProtocolError(

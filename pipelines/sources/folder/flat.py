@@ -132,6 +132,7 @@ class FlatImages:
         skipped: name -> reason, of those known to be unreadable without opening them.
         notes: lines for people.
         pixels: channels, depth and range of the photos.
+        save_index: writes where the photos are in their shards, for the next time.
     """
 
     def __init__(
@@ -142,10 +143,17 @@ class FlatImages:
         skipped: dict[str, str],
         notes: list[str],
         pixels: PixelFormat = RGB,
+        save_index: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.photos, self.skipped, self.pixels = folder, photos, skipped, pixels
+        self.save_index = save_index
         self._notes = notes
         self._reader = PhotoReader(open_photo, _Sizes(photos), None, pixels=pixels)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return Path(str(self.folder)).name or str(self.folder)
 
     def read(self, photo: Photo) -> np.ndarray:
         """Returns a photo, upright, `[height, width, channels]`. Raises `UnreadableImage`."""

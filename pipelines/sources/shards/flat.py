@@ -2,13 +2,14 @@
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.sources.base import Progress, SourceError
 from pipelines.sources.folder.flat import FlatImages, Photos
-from pipelines.sources.remote import RemotePath
+from pipelines.sources.remote import Location, RemotePath
 from pipelines.sources.shards.finding import find_shards
 from pipelines.sources.shards.index import IndexCache
 from pipelines.sources.shards.reading import ShardReader
@@ -16,7 +17,9 @@ from pipelines.sources.shards.source import unique_names
 from pipelines.urls import is_url
 
 
-def open_flat_shards(root: str, option: str, on_progress: Progress) -> FlatImages:
+def open_flat_shards(
+    root: str, option: str, cache_folder: Callable[[Location], Path], on_progress: Progress
+) -> FlatImages:
     """Opens the images of shards, in their order.
 
     A photo's path is the name of its shard and its name in it; `modified` is a number that changes
@@ -25,14 +28,18 @@ def open_flat_shards(root: str, option: str, on_progress: Progress) -> FlatImage
     Args:
         root: of the shards, see `find_shards`.
         option: its name in messages.
+        cache_folder: from where the shards lie to the folder of their index, which may not exist.
         on_progress: called while the shards are indexed.
 
     Raises:
         SourceError: there are no shards, or no images in them.
     """
+    remote = RemotePath(root, option)
+    location = remote if is_url(root) else Path(remote.path)
+    cache = IndexCache(root, str(cache_folder(location)))
     try:
         shards = find_shards(root)
-        known = IndexCache(root, None).index(shards, on_progress)
+        known = cache.index(shards, on_progress)
     except SourceError as error:
         raise SourceError(str(error).replace("data.root:", f"{option}:", 1)) from error
     indices = [known[shard.name] for shard in shards]
@@ -59,5 +66,4 @@ def open_flat_shards(root: str, option: str, on_progress: Progress) -> FlatImage
             raise FileNotFoundError(path)
         return io.BytesIO(reader.read(shards[shard_of[row]], *spans[row].tolist()))
 
-    location = RemotePath(root, option)
-    return FlatImages(location if is_url(root) else Path(location.path), photos, open_image, {}, [])
+    return FlatImages(location, photos, open_image, {}, [], save_index=cache.save)

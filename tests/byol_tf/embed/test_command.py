@@ -210,7 +210,9 @@ def test_parquet_is_kept_up_to_date(encoder, photos, tmp_path, capsys):
         )
 
 
-def test_photos_in_shards_are_embedded_as_files_are(encoder, photos, tmp_path, capsys):
+def test_photos_in_shards_are_embedded_as_files_are(encoder, photos, tmp_path, capsys, monkeypatch):
+    from pipelines.sources.shards import index as shard_index
+
     folder, shards, out = tmp_path / "folder", tmp_path / "shards", tmp_path / "out"
     run(capsys, "--encoder", encoder, "--images", photos, "--out", folder)
     shards.mkdir()
@@ -233,7 +235,10 @@ def test_photos_in_shards_are_embedded_as_files_are(encoder, photos, tmp_path, c
         ]
     ]
     np.testing.assert_allclose(np.load(out / "embeddings.npy"), expected, atol=1e-6)
-    again, printed = run(capsys, *arguments, shards, "--nearest", "red.tar/3.png")
+    monkeypatch.setattr(shard_index, "_known", {})  # as in a new process
+    with monkeypatch.context() as patched:
+        patched.setattr(shard_index, "index_shard", lambda shard: pytest.fail("read again"))
+        again, printed = run(capsys, *arguments, shards, "--nearest", "red.tar/3.png")
     assert again["reused"] == 30 and "most similar to red.tar/3.png: red.tar/" in printed
     os.utime(shards / "red.tar", ns=(1, 1))  # another file, for all that is known
     assert run(capsys, *arguments, shards)[0]["reused"] == 15
