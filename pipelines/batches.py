@@ -12,6 +12,7 @@ import tensorflow as tf
 from pipelines.policy import ViewPolicy
 from pipelines.sampling import Order
 from pipelines.sources import Images
+from pipelines.sources.images import REQUESTS
 from pipelines.views.host import HostViews
 from pipelines.views.host_colors import HostEngine
 from pipelines.views.host_crops import read_crops, resize_crop
@@ -43,8 +44,8 @@ def image_batches(
         view_count: number of views of each image.
 
     Returns:
-        A dataset of (images uint8 `[N, H, W, 3]`, params float32 `[N, view_count, 48]`), N being
-        batch_size / workers.
+        A dataset of (images `[N, H, W, channels]` of their dtype, params float32 `[N, view_count,
+        48]`), N being batch_size / workers.
 
     Raises:
         ValueError: there are fewer images than a batch holds, they are of several shapes, or the
@@ -97,8 +98,8 @@ def crop_batches(
         workers: number of equal parts of each batch.
 
     Returns:
-        A dataset of (crop1, crop2, ..., params): each crop uint8 `[N, size, size, 3]`, params
-        float32 `[N, views, 48]`, N being batch_size / workers.
+        A dataset of (crop1, crop2, ..., params): each crop `[N, size, size, channels]` of the
+        images' dtype, params float32 `[N, views, 48]`, N being batch_size / workers.
 
     Raises:
         ValueError: there are fewer images than a batch holds, or the workers don't divide a batch.
@@ -111,7 +112,7 @@ def crop_batches(
         crops = read_crops(images, index, policies, params)
         return (*(resize_crop(crop, size) for crop in crops), params[0])
 
-    return _one_by_one(make_crops, order, first_step).prefetch(_PREFETCH)
+    return _one_by_one(make_crops, order, first_step, images.remote).prefetch(_PREFETCH)
 
 
 def view_batches(
@@ -136,15 +137,16 @@ def view_batches(
         size: side of a view in pixels.
         batch_size: images per step, over all workers.
         seed: decides the order and the parameters of the views.
-        mean: three numbers; (view - mean) / std is the last operation.
-        std: three numbers.
+        mean: a number for each channel; (view - mean) / std is the last operation.
+        std: a number for each channel.
         first_step: the step to begin at.
         worker: which part of each batch is read, counted from 0.
         workers: number of equal parts of each batch.
         engine: whose layers do the colour operations, `keras` or `keras_cv`.
 
     Returns:
-        A dataset of (view1, view2, ...), each float32 `[batch_size / workers, size, size, 3]`.
+        A dataset of (view1, view2, ...), each float32 `[batch_size / workers, size, size,
+        channels]`.
 
     Raises:
         ImportError: the engine is `keras_cv` and keras-cv can't be imported.
@@ -190,7 +192,7 @@ def view_batches(
     if images.shape is not None:
         batches = _steps(first_step).map(make_batch, num_parallel_calls=tf.data.AUTOTUNE)
     else:
-        batches = _one_by_one(make_crops, order, first_step).map(
+        batches = _one_by_one(make_crops, order, first_step, images.remote).map(
             augment_crops, num_parallel_calls=tf.data.AUTOTUNE
         )
     return batches.prefetch(_PREFETCH)
@@ -201,12 +203,12 @@ def _steps(first_step: int) -> tf.data.Dataset:
 
 
 def _read(images: Images, indices: tf.Tensor) -> tf.Tensor:
-    """Returns uint8 `[N, H, W, 3]` of a set whose images have one shape."""
-    batch = tf.numpy_function(images.batch, [indices], tf.uint8, stateful=False)
+    """Returns `[N, H, W, channels]` of a set whose images have one shape."""
+    batch = tf.numpy_function(images.batch, [indices], images.dtype, stateful=False)
     return tf.ensure_shape(batch, (*indices.shape, *(images.shape or ())))
 
 
-def _one_by_one(make: Callable, order: Order, first_step: int) -> tf.data.Dataset:
+def _one_by_one(make: Callable, order: Order, first_step: int, remote: bool) -> tf.data.Dataset:
     """Applies `make(epoch, position, index)` to each image; returns batches of the results."""
 
     @tf.autograph.experimental.do_not_convert
@@ -216,5 +218,11 @@ def _one_by_one(make: Callable, order: Order, first_step: int) -> tf.data.Datase
             (tf.repeat(epoch, order.images_per_worker), positions, indices)
         )
 
-    images = _steps(first_step).flat_map(split_batch).map(make, num_parallel_calls=tf.data.AUTOTUNE)
-    return images.batch(order.images_per_worker, drop_remainder=True)
+    calls = REQUESTS if remote else tf.data.AUTOTUNE
+    images = _steps(first_step).flat_map(split_batch).map(make, num_parallel_calls=calls)
+    batches = images.batch(order.images_per_worker, drop_remainder=True)
+    if not remote:
+        return batches
+    options = tf.data.Options()  # by default no more calls wait than there are cores
+    options.threading.private_threadpool_size = REQUESTS
+    return batches.with_options(options)

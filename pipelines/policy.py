@@ -55,12 +55,17 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+RGB_OPERATIONS = ("saturation", "hue", "grayscale_probability")
+"""Fields of a policy that are for images of three channels; for others engines skip them."""
+
+
 class ViewPolicy(BaseModel):
     """Augmentations of one view: their probabilities and strengths.
 
     They are those of the BYOL paper, appendix B, and deepmind-research
     `byol/utils/augmentations.py`. Their order is crop, flip, perspective, jitter, grayscale, blur,
-    solarize, patch drop. Pixel values lie in [0, 1] and are clipped after each operation.
+    solarize, patch drop, channel drop. Pixel values lie in [0, 1] and are clipped after each
+    operation.
 
     Example:
         ```python
@@ -112,6 +117,9 @@ class ViewPolicy(BaseModel):
     patch_drop_side: AreaRange = (0.1, 0.3)
     """Range of height and width of a dropped rectangle, each uniform, as fractions of the view's
     side."""
+    channel_drop_probability: Probability = 0.0
+    """Probability of each channel that it turns black. For images of many channels, so that none is
+    relied on."""
     perspective_probability: Probability = 0.0
     """Probability of a random perspective (STL-10 paper, section 3.4)."""
     perspective_distortion: Strength = 0.5
@@ -124,6 +132,12 @@ class ViewPolicy(BaseModel):
         Its crop leaves a square unchanged; all other operations and their parameters are the same.
         """
         return self.model_copy(update={"crop_area": (1.0, 1.0), "crop_aspect": (1.0, 1.0)})
+
+    def for_channels(self, channels: int) -> Self:
+        """Returns the policy without `RGB_OPERATIONS`, unless images have three channels."""
+        if channels == 3:
+            return self
+        return self.model_copy(update=dict.fromkeys(RGB_OPERATIONS, 0.0))
 
     def kernel_size(self, view_size: int) -> int:
         """Returns the width of the blur's kernel in pixels, for views of this side."""

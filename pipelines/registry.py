@@ -14,6 +14,9 @@ before NumPy or TensorFlow is imported.
 from dataclasses import dataclass
 from typing import Literal
 
+MAX_CHANNELS = 16
+"""Largest number of channels of an image."""
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -29,6 +32,7 @@ class DataSource:
             drawn at any size.
         sizes_differ: whether its images may differ in size.
         has_unlabelled: whether it may have images without labels.
+        any_pixels: whether its images may have other channels than RGB's, and 16 bits.
     """
 
     name: str
@@ -39,6 +43,7 @@ class DataSource:
     default_side: int | None = None
     sizes_differ: bool = False
     has_unlabelled: bool = True
+    any_pixels: bool = False
 
     @property
     def downloads(self) -> bool:
@@ -59,6 +64,7 @@ _SOURCES = (
         root="the folder that holds the photos",
         takes=("root",),
         sizes_differ=True,
+        any_pixels=True,
     ),
     DataSource(
         "shards",
@@ -77,6 +83,6 @@ _SOURCES = (
     DataSource("stl10", _TFDS, takes=_DOWNLOAD, image_side=96),
     DataSource("cifar10", _TFDS, takes=_DOWNLOAD, image_side=32, has_unlabelled=False),
     DataSource("imagenet", _TFDS, takes=_DOWNLOAD, sizes_differ=True, has_unlabelled=False),
-    DataSource("arrays", "pipelines.sources.arrays", sizes_differ=True),
+    DataSource("arrays", "pipelines.sources.arrays", sizes_differ=True, any_pixels=True),
 )
 SOURCES: dict[str, DataSource] = {source.name: source for source in _SOURCES}

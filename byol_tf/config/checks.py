@@ -15,6 +15,7 @@ from byol_tf.constants import (
     IMAGENET,
     RESNET_STEM_CHANNELS,
 )
+from pipelines.policy import RGB_OPERATIONS
 from pipelines.registry import SOURCES
 
 PROJECTION_SIZE = 256
@@ -119,6 +120,67 @@ def _check_memory_cache(image_size: int | None, source: str, cache: str) -> str 
         'missing; expected a whole number of 8 or more, as data.cache "memory" stores photos of '
         "different sizes as one array"
     )
+
+
+def _register_pixels(key: str, default: Any) -> None:
+    """Registers that a key about pixels has its default where a source has RGB of 8 bits."""
+
+    @_register(key, "data.source")
+    def check(value: Any, source: str) -> str | None:
+        if value == default or SOURCES[source].any_pixels:
+            return None
+        expected, received = json.dumps(default), json.dumps(value)
+        return (
+            f'expected {expected}, as data.source "{source}" has RGB images of 8 bits; received '
+            f"{received}"
+        )
+
+
+_register_pixels("data.channels", 3)
+_register_pixels("data.depth", 8)
+_register_pixels("data.range", None)
+
+
+@_register("data.range", "data.source")
+def _check_range(range: Any, source: str) -> str | None:
+    if range is None or source != "arrays":
+        return None
+    return (
+        'expected null, as data.source "arrays" has images whose numbers are their pixels; '
+        f"received {json.dumps(range)}"
+    )
+
+
+def _register_channel_numbers(key: str) -> None:
+    @_register(key, "data.channels")
+    def check(numbers: Any, channels: int) -> str | None:
+        if numbers is None and channels == 3:
+            return "expected 3 numbers, as data.channels is 3; received null"
+        if numbers is None or len(numbers) == channels:
+            return None
+        return (
+            f"expected {channels} numbers, as data.channels is {channels}; received {len(numbers)}"
+        )
+
+
+_register_channel_numbers("views.mean")
+_register_channel_numbers("views.std")
+
+
+def _register_rgb_operation(key: str) -> None:
+    @_register(key, "data.channels")
+    def check(value: float, channels: int) -> str | None:
+        if value == 0.0 or channels == 3:
+            return None
+        return (
+            f"expected 0, as it is for images of 3 channels and data.channels is {channels}; "
+            f"received {value:g}"
+        )
+
+
+for _name in RGB_OPERATIONS:
+    _register_rgb_operation(f"views.first.{_name}")
+    _register_rgb_operation(f"views.second.{_name}")
 
 
 @_register("views.size", "data.image_size", "data.source")
@@ -245,6 +307,16 @@ def _check_weights(weights: str | None, normalization: str) -> str | None:
     return (
         "expected null, as an exported encoder has other layers in place of "
         f'encoder.normalization "{normalization}"; received "{weights}"'
+    )
+
+
+@_register("encoder.weights", "data.channels")
+def _check_imagenet_channels(weights: str | None, channels: int) -> str | None:
+    if weights != IMAGENET or channels == 3:
+        return None
+    return (
+        f"expected null, as ImageNet's weights are for 3 channels and data.channels is {channels}; "
+        f'received "{weights}"'
     )
 
 

@@ -94,7 +94,7 @@ def allowed_values(key: Key) -> tuple[str, ...]:
     info = field_info(key)
     plain, constraints = unwrap(info.annotation, info.metadata)
     if get_origin(plain) is Literal:
-        return get_args(plain)
+        return tuple(value for value in get_args(plain) if isinstance(value, str))
     return next((each.words for each in constraints if isinstance(each, ExpectedText)), ())
 
 

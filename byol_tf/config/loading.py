@@ -119,7 +119,7 @@ def given_config(config: Config, encoder: bool, images: bool) -> Config:
     if encoder:
         tree["encoder"] = {"name": PYTHON_MODEL, "weights": config.encoder.weights}
     if images:
-        kept = ("pretrain", "pretrain_images", "image_size", "cache")
+        kept = ("pretrain", "pretrain_images", "image_size", "channels", "depth", "cache")
         tree["data"] = {"source": "arrays"} | {key: tree["data"][key] for key in kept}
     given, issues = validate(tree)
     if given is None:

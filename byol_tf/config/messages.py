@@ -64,7 +64,7 @@ def _describe(plain: Any, constraints: list[Any]) -> str:
         if text:
             return text
     if get_origin(plain) is Literal:
-        return join_words(list(map(quote, get_args(plain))), "or")
+        return join_words(list(map(json.dumps, get_args(plain))), "or")
     if is_section(plain):
         required = [name for name, info in plain.model_fields.items() if info.is_required()]
         names = f" with {join_words(list(map(quote, required)), 'and')}" if required else ""

@@ -6,6 +6,7 @@ string under a key is its documentation, for `--explain`, `docs/config.md` and e
 
 import os.path
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Annotated, Any, Literal, Self
@@ -21,8 +22,9 @@ from byol_tf.config.checks import (
     conflicts,
 )
 from byol_tf.constants import ENCODERS, PYTHON_MODEL, Normalization, Padding
-from pipelines.policy import PRESETS, ViewPolicy
-from pipelines.registry import SOURCES
+from byol_tf.errors import ConfigError
+from pipelines.policy import PRESETS, RGB_OPERATIONS, ViewPolicy
+from pipelines.registry import MAX_CHANNELS, SOURCES
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,30 @@ Text = Annotated[str, Field(min_length=1)]
 _MAX_WIDTH, _MAX_IMAGES = 10**6, 10**8
 Width = Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
 FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+
+
+def _increasing(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] < value[1]:
+        raise ValueError("low isn't below high")
+    return value
+
+
 # not strict, as JSON has lists and no tuples
 ChannelMean = Annotated[
-    tuple[float, float, float],
+    tuple[float, ...],
     Field(strict=False),
-    ExpectedText("three numbers [red, green, blue]"),
+    ExpectedText("a list of numbers, one for each channel"),
 ]
 ChannelStd = Annotated[
-    tuple[Positive, Positive, Positive],
+    tuple[Positive, ...],
     Field(strict=False),
-    ExpectedText("three numbers above 0 [red, green, blue]"),
+    ExpectedText("a list of numbers above 0, one for each channel"),
+]
+PixelRange = Annotated[
+    tuple[float, float],
+    Field(strict=False),
+    AfterValidator(_increasing),
+    ExpectedText("two numbers [low, high], low below high"),
 ]
 
 
@@ -128,8 +144,19 @@ class Data(Section):
     image_size: Annotated[int, Field(ge=8)] | None = None
     """Side in pixels at which images are stored: the shorter side is resized to it, then the centre
     is cropped. Default: not resized; needed to cache photos of different sizes in memory."""
+    channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS)] = 3
+    """Number of channels of every image (docs/channels.md). With 3 channels of 8 bits, photos of
+    any other form are converted to RGB; otherwise a file with another number of channels can't be
+    read."""
+    depth: Literal[8, 16] = 8
+    """Bits of a pixel's number. `16`: images are kept, and given to encoders, as whole numbers up
+    to 65,535."""
+    range: PixelRange | None = None
+    """`folder`: the numbers [low, high] in all files that become black and white; those outside are
+    cut off. Default: 0 and the largest number of a file's type, [0, 1] for floats, and the window
+    of a DICOM file."""
     cache: Literal["auto", "memory", "none"] = "auto"
-    """`memory`: decoded images are cached as uint8; `none`: they are read again each epoch; `auto`:
+    """`memory`: decoded images are cached; `none`: they are read again each epoch; `auto`:
     `memory` if all splits fit into half of the free memory."""
     max_unreadable_fraction: Fraction = 0.01
     """`folder`, `shards`, `huggingface`: a larger fraction of unreadable files stops the run."""
@@ -159,15 +186,28 @@ class Views(Section):
     """Policy of the first view: only the keys that differ from the preset."""
     second: ViewPolicy = ViewPolicy()
     """Policy of the second view: only the keys that differ from the preset."""
-    mean: ChannelMean = (0.485, 0.456, 0.406)
-    """Subtracted from each channel of an image in [0, 1], after augmentation. Default:
-    ImageNet's."""
-    std: ChannelStd = (0.229, 0.224, 0.225)
-    """Divides each channel afterwards."""
+    mean: ChannelMean | None = (0.485, 0.456, 0.406)
+    """Subtracted from each channel of an image in [0, 1], after augmentation. Default: ImageNet's;
+    none where data.channels isn't 3, and then `--dry-run` measures it."""
+    std: ChannelStd | None = (0.229, 0.224, 0.225)
+    """Divides each channel afterwards. Default: as of `mean`."""
 
     @property
-    def preparation(self) -> tuple[int, ChannelMean, ChannelMean]:
-        """(size, mean, std), as `models.inference.inference_model` takes them."""
+    def is_normalized(self) -> bool:
+        """Whether mean and std are given; they have no default where data.channels isn't 3."""
+        return self.mean is not None and self.std is not None
+
+    @property
+    def preparation(self) -> tuple[int, ChannelMean, ChannelStd]:
+        """(size, mean, std), as `models.inference.inference_model` takes them.
+
+        Raises:
+            ConfigError: if mean or std isn't given.
+        """
+        if self.mean is None or self.std is None:
+            raise ConfigError(
+                ["views.mean: missing; expected a number for each channel, and so for views.std"]
+            )
         return self.size, self.mean, self.std
 
     @model_validator(mode="before")
@@ -381,8 +421,8 @@ class Devices(Section):
 
     strategy: Literal["auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"] = "auto"
     """`auto`: the TPU if the machine has one, else all GPUs, else the CPU; `mirrored`: all GPUs;
-    `multi_worker`: all GPUs, or else the CPU, of each worker that the environment variable
-    `TF_CONFIG` lists; the first one writes the run folder."""
+    `multi_worker`: all GPUs, or else the CPU, of each worker that Slurm, Vertex AI or the
+    environment variable `TF_CONFIG` lists; the first one writes the run folder."""
     tpu: Text = "local"
     """`tpu`: its name or address; `local` on Colab and on TPU VMs."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
@@ -480,6 +520,25 @@ class Run(Section):
     extras `wandb`, `mlflow`, `trackio`)."""
 
 
+def with_channel_defaults(tree: Any) -> Any:
+    """Returns a config, as read from JSON, with the defaults of images that aren't RGB.
+
+    Saturation, hue and grayscale, which only RGB has, are then off, and mean and deviation unknown.
+    A value that is given stays.
+    """
+    data, views = (
+        (tree.get(name) for name in ("data", "views")) if isinstance(tree, dict) else [0, 0]
+    )
+    if not isinstance(data, dict) or not isinstance(views, dict) or data.get("channels", 3) == 3:
+        return tree
+    filled: dict[str, Any] = {"mean": None, "std": None, **views}
+    for name in ("first", "second"):
+        changes = views.get(name, {})
+        if isinstance(changes, dict):
+            filled[name] = {**dict.fromkeys(RGB_OPERATIONS, 0.0), **changes}
+    return {**tree, "views": filled}
+
+
 class Config(Section):
     """A complete experiment: nothing outside the config changes its result."""
 
@@ -510,6 +569,21 @@ class Config(Section):
     probe: Probe = Probe()
     monitor: Monitor = Monitor()
     run: Run = Run()
+
+    def normalized(
+        self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> Self:
+        """Returns the config with this mean and std where it has none; default: 0.5 and 0.25."""
+        if self.views.is_normalized:
+            return self
+        channels = self.data.channels
+        numbers = {"mean": tuple(mean or [0.5] * channels), "std": tuple(std or [0.25] * channels)}
+        return self.model_copy(update={"views": self.views.model_copy(update=numbers)})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_for_channels(cls, value: Any) -> Any:
+        return with_channel_defaults(value)
 
     @model_validator(mode="after")
     def _check_conflicts(self) -> Self:

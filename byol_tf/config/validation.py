@@ -17,7 +17,7 @@ from byol_tf.config.messages import (
     describe_wrong_value,
     format_value,
 )
-from byol_tf.config.schema import Config
+from byol_tf.config.schema import Config, with_channel_defaults
 
 MAX_ISSUES = 100
 """Most mistakes that are described; the rest is counted. A file with more of them is no config, and
@@ -134,7 +134,8 @@ def _describe_errors(
         key = split_key(name)
         return not any(key[:end] in invalid for end in range(1, len(key) + 1))
 
-    for names, text in conflicts(lambda name: value_or_default(tree, split_key(name)), is_valid):
+    filled = with_channel_defaults(tree)
+    for names, text in conflicts(lambda name: value_or_default(filled, split_key(name)), is_valid):
         first, *others = map(split_key, names)
         issues.append(ConfigIssue(first, text, tuple(others)))
     return issues

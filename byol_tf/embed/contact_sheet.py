@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from byol_tf.runs.plots import plt, save_figure
+from pipelines.sources import false_color
 
 THUMBNAIL_SIZE = 240
 """Longest side of a thumbnail in pixels."""
@@ -30,8 +31,8 @@ class Cell:
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """Shrinks a photo, uint8 `[height, width, 3]`, to `THUMBNAIL_SIZE`."""
-    image = Image.fromarray(pixels)
+    """Shrinks a photo of any channels to `THUMBNAIL_SIZE`: uint8 `[height, width, 3]`."""
+    image = Image.fromarray(false_color(pixels))
     image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), Image.Resampling.LANCZOS)
     return np.asarray(image)
 

@@ -10,9 +10,9 @@ from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.errors import EmbedError
 from byol_tf.logs import counted
 from byol_tf.runs.files import name_of_cell
-from pipelines.sources import FlatImageFolder, SourceError, read_table
+from pipelines.sources import FlatImages, SourceError, read_table
 
-_BY_PIXELS = 0.0
+_BY_PIXELS = -1.0
 """Value of `--duplicates` without a cosine."""
 
 
@@ -50,7 +50,7 @@ def add_curation_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_curation(
-    options: argparse.Namespace, images: FlatImageFolder, out: Path, labels: Mapping[str, str]
+    options: argparse.Namespace, images: FlatImages, out: Path, labels: Mapping[str, str]
 ) -> None:
     """Raises an error if more is asked for than there are photos, or labels would be overwritten.
 

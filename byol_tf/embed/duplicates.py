@@ -19,7 +19,7 @@ from byol_tf.embed.similar import read_thumbnail
 from byol_tf.embed.vectors import BLOCK_ROWS, normalized
 from byol_tf.logs import ProgressLog
 from byol_tf.runs.files import write_csv
-from pipelines.sources import FlatImageFolder, Photo
+from pipelines.sources import FlatImages, Photo, false_color
 
 SHEET_GROUPS = 40
 """Most groups that a sheet shows."""
@@ -122,9 +122,7 @@ def write_duplicates_sheet(
     write_sheet(path, rows, "near-duplicates, a group a row; framed: the largest file")
 
 
-def _grey_pictures(
-    images: FlatImageFolder, photos: Sequence[Photo]
-) -> tuple[np.ndarray, np.ndarray]:
+def _grey_pictures(images: FlatImages, photos: Sequence[Photo]) -> tuple[np.ndarray, np.ndarray]:
     """Reads photos as small pictures.
 
     Returns:
@@ -135,7 +133,7 @@ def _grey_pictures(
     progress = ProgressLog(logger)
     for row, (_, pixels, _) in enumerate(images.read_each(photos)):
         if pixels is not None:
-            grey = Image.fromarray(pixels).convert("L")
+            grey = Image.fromarray(false_color(pixels)).convert("L")
             pictures[row] = np.asarray(grey.resize((_PICTURE, _PICTURE), Image.Resampling.BOX))
             readable[row] = True
         progress("reading the pixels", row + 1, len(photos))

@@ -36,7 +36,7 @@ def export_few_shot(
     head.set_weights([result.kernel, result.bias])
     estimate = result.estimate
     facts = ClassifierFacts(
-        name=f"Classifier of {embedded.images.folder.name}",
+        name=f"Classifier of {Path(str(embedded.images.folder)).name}",
         made=f"Logistic regression on the representations of a frozen encoder, fitted on "
         f"{len(labels)} labelled photos.",
         accuracy=None if estimate is None else estimate.accuracy,
@@ -45,6 +45,7 @@ def export_few_shot(
     photos = [embedded.photos[row] for row in sorted(labels)[:_COMPARED]]
     images = [pixels for _, pixels, _ in embedded.images.read_each(photos) if pixels is not None]
     try:
-        return export_classifier(classifier, result.classes, folder, images, facts)
+        pixels = embedded.images.pixels
+        return export_classifier(classifier, result.classes, folder, images, facts, pixels)
     except ValueError as error:
         raise EmbedError(f"--export: {embedded.encoder.path}: {error}") from error

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.embed.vectors import normalized
 from byol_tf.logs import ProgressLog, counted
 from byol_tf.runs.files import write_atomically
+from pipelines.sources import false_color
 
 MAX_PHOTOS = 2_500
 """Most photos on a page, of some 6 KB each."""
@@ -69,7 +70,7 @@ def write_page(path: Path, embedded: EmbeddedPhotos, columns: Mapping[str, Seque
     script = template.rpartition("<script>")[2].partition("</script>")[0]
     values = {
         "HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "TITLE": escape(f"Photos of {embedded.images.folder.name}"),
+        "TITLE": escape(f"Photos of {PurePosixPath(str(embedded.images.folder)).name}"),
         "SUMMARY": escape(summary),
         # No name of a file ends the element that the data is in.
         "DATA": json.dumps(data).replace("<", "\\u003c"),
@@ -86,10 +87,10 @@ def _thumbnails(embedded: EmbeddedPhotos) -> tuple[np.ndarray, list[str]]:
         rows = np.sort(np.random.default_rng(0).choice(rows, MAX_PHOTOS, replace=False))
     readable, pictures = [], []
     progress = ProgressLog(logger)
-    photos = [embedded.photos[row] for row in rows]
+    photos = embedded.photos.take(rows)
     for row, (_, pixels, _) in zip(rows, embedded.images.read_each(photos), strict=True):
         if pixels is not None:
-            image, file = Image.fromarray(pixels), io.BytesIO()
+            image, file = Image.fromarray(false_color(pixels)), io.BytesIO()
             image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
             image.save(file, "JPEG", quality=_QUALITY, optimize=True)
             readable.append(row)

@@ -12,6 +12,7 @@ from pipelines.batches import crop_batches, image_batches
 from pipelines.policy import ViewPolicy, preset
 from pipelines.sampling import Order
 from pipelines.sources import Images
+from pipelines.sources.pixels import white
 from pipelines.views.fused import FusedViews
 from pipelines.views.host_crops import resize_crop
 
@@ -19,8 +20,6 @@ CROP_AND_FLIP = ViewPolicy(jitter_probability=0.0, grayscale_probability=0.0, bl
 NO_AUGMENTATION = preset("none")[0]
 TEST_CROP = 224 / 256
 """Side of the papers' test crop as a fraction of the image's shorter side: 224 of 256 px."""
-# mean and std that leave pixels in [0, 255]
-_MEAN, _STD = (0.0, 0.0, 0.0), (1.0 / 255.0, 1.0 / 255.0, 1.0 / 255.0)
 
 
 def even_batch_size(count: int, largest: int) -> int:
@@ -41,8 +40,8 @@ def labelled_batches(
         policy: of the crops.
 
     Returns:
-        A dataset of (images or crops uint8 `[N, H, W, 3]`, params float32 `[N, 1, 48]`, indices
-        int64 `[N]`).
+        A dataset of (images or crops `[N, H, W, channels]` of their dtype, params float32
+        `[N, 1, 48]`, indices int64 `[N]`).
     """
     if images.shape is None:
         pixels = crop_batches(images, (policy,), size, batch_size, seed)
@@ -63,22 +62,23 @@ def labelled_batches(
 def crop_layer(images: Images, size: int, policy: ViewPolicy = CROP_AND_FLIP) -> FusedViews:
     """Returns a layer from (pixels, params) of `labelled_batches` to crops.
 
-    The crops are float32 `[N, size, size, 3]` in [0, 255].
+    The crops are float32 `[N, size, size, channels]`, with values as the images have them.
     """
     policy = policy if images.shape is not None else policy.without_crop()
-    return FusedViews(policy, size, 0, _MEAN, _STD, dtype="float32")
+    mean, std = (0.0,) * images.channels, (1.0 / white(images.dtype),) * images.channels
+    return FusedViews(policy, size, 0, mean, std, dtype="float32")
 
 
 def centre_crop(images: np.ndarray, size: int, fraction: float = TEST_CROP) -> np.ndarray:
     """Cuts the centre of images and resizes it, bicubic and antialiased.
 
     Args:
-        images: uint8 `[N, H, W, 3]`.
+        images: uint8 or uint16 `[N, H, W, channels]`.
         size: side of the result in pixels.
         fraction: side of the square that is cut, as a fraction of the shorter side.
 
     Returns:
-        uint8 `[N, size, size, 3]`.
+        `[N, size, size, channels]` of the same type.
     """
     height, width = images.shape[1:3]
     side = round(fraction * min(height, width))

@@ -292,7 +292,7 @@ def _train_classifier(
         pixels, params, _ = next(iter(batches))
         initialize_from_data([encoder], normalize(crops(pixels, params)[:_DATA_INIT_IMAGES]))
     linear = keras.layers.Dense(classes, dtype="float32", name="classifier")
-    crop = keras.Input((size, size, 3))
+    crop = keras.Input((size, size, images.channels))
     model = CroppingClassifier(crops, keras.Model(crop, linear(encoder(normalize(crop)))))
     labels, steps = tf.constant(require_labels(images), tf.int64), len(images) // batch_size
     model.compile(
@@ -307,7 +307,7 @@ def _train_classifier(
     history = model.fit(
         dataset, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose
     )
-    photo = keras.Input((None, None, 3), dtype="uint8", name="images")
+    photo = keras.Input((None, None, images.channels), dtype=images.dtype.name, name="images")
     pixels = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")  # as in `inference_model`
     representations = encoder(normalize(resize(pixels(photo))), training=False)
     classifier = keras.Model(photo, linear(representations))

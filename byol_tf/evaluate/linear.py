@@ -174,8 +174,9 @@ def linear_protocol(
     crops = crop_layer(train, size)
 
     def encode(inputs: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        # uint8, as any export takes them
-        return inference(tf.saturate_cast(tf.round(crops(*inputs)), tf.uint8), training=False)
+        # whole numbers, as any export takes them
+        pixels = tf.saturate_cast(tf.round(crops(*inputs)), train.dtype)
+        return inference(pixels, training=False)
 
     batches = labelled_batches(train, size, batch_size, seed).map(
         lambda pixels, params, indices: ((pixels, params), indices)

@@ -195,6 +195,7 @@ def _export(
     """Exports the classifier of the first seed; returns where it is."""
     from byol_tf.export.classifier import ClassifierFacts, export_classifier
     from byol_tf.runs.accuracy import Accuracy
+    from byol_tf.runs.sources import pixel_format
 
     test, folder = evaluation.test, Path(evaluation.options.export)
     learned = "Trained from scratch" if from_scratch else "An encoder, fine-tuned with its head,"
@@ -207,7 +208,8 @@ def _export(
         accuracy_note="on test images",
     )
     images = [test[number] for number in range(min(len(test), 100))]
-    files = export_classifier(classifier, evaluation.class_names, folder, images, facts)
+    pixels = pixel_format(evaluation.config)
+    files = export_classifier(classifier, evaluation.class_names, folder, images, facts, pixels)
     return {"folder": str(folder), "files": files}
 
 

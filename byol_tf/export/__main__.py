@@ -141,7 +141,9 @@ def _export(
     from byol_tf.export.writing import write_verified
     from byol_tf.models.feature_map import map_inference_model
     from byol_tf.models.inference import exported_form
+    from byol_tf.runs.encoder_input import write_input
     from byol_tf.runs.encoders import load_run_encoder
+    from byol_tf.runs.sources import pixel_format
 
     # On the CPU, as the exported files are: a GPU may round convolutions to TF32. RuntimeError: a
     # program that calls this function has used the GPU.
@@ -183,7 +185,9 @@ def _export(
         for verification in verifications:
             print(f"  {_row(verification)}", flush=True)
         failures += reasons
-    write_usage(export, config.views.size, maps)
+    pixels = pixel_format(config)
+    write_input(export, pixels)
+    write_usage(export, config.views.size, maps, pixels)
     write_card(facts, export, maps)
     for failure in failures:
         print(f"not exported: {failure}", file=sys.stderr)

@@ -24,9 +24,15 @@ import tensorflow as tf
 from byol_tf import __version__
 from byol_tf.errors import OutputError, VerificationError, code_span
 from byol_tf.export.classifier_folder import CLASSES_FILE
-from byol_tf.export.formats import CLASSIFIER_FORMATS, FORMAT_NAMES, ExportFormat, missing_packages
+from byol_tf.export.formats import (
+    CLASSIFIER_FORMATS,
+    FORMAT_NAMES,
+    ExportFormat,
+    missing_packages,
+    select_formats,
+)
 from byol_tf.export.litert import write_float_litert
-from byol_tf.export.model_card import front_matter
+from byol_tf.export.model_card import front_matter, input_words
 from byol_tf.export.onnx import write_onnx
 from byol_tf.export.sample_images import reduce_image, sample_photos
 from byol_tf.export.saved_model import (
@@ -35,12 +41,14 @@ from byol_tf.export.saved_model import (
     staging_folder,
     write_saved_model,
 )
-from byol_tf.export.usage import usage_page
+from byol_tf.export.usage import array_note, usage_page
 from byol_tf.export.verification import FILE_NAME, file_size, run_snippets
 from byol_tf.models.inference import exported_form
 from byol_tf.models.safe_loading import check_keras_file, in_short
 from byol_tf.runs.accuracy import Accuracy
+from byol_tf.runs.encoder_input import write_input
 from byol_tf.runs.files import write_atomically
+from pipelines.sources import RGB, PixelFormat
 
 _COMPARED = 100
 """Most images of the user's that files are compared on."""
@@ -52,10 +60,12 @@ _SAME_CLASS, _MIN_IMAGES = 0.95, 20
 
 _INTRODUCTION = """# Using this classifier
 
-Each snippet runs in this folder on a file `photo.jpg`; none needs byol_tf. All return the
+Each snippet runs in this folder on a file `{file}`; none needs byol_tf. All return the
 probability of each class in `classes.json`, in its order. A probability says how sure the network
 is, not how often it is right: see README.md.
 
+"""
+_EXIF = """\
 Apply a photo's EXIF orientation before it is classified, as `ImageOps.exif_transpose` does below.
 TensorFlow, LiteRT and ONNX don't, and neither does `serve_bytes`."""
 
@@ -126,6 +136,7 @@ def export_classifier(
     folder: Path,
     images: Sequence[np.ndarray],
     facts: ClassifierFacts,
+    pixels: PixelFormat = RGB,
 ) -> list[str]:
     """Writes a classifier in each format whose packages are installed, and verifies each file.
 
@@ -133,12 +144,14 @@ def export_classifier(
     differs isn't kept. Other formats in the folder are of an earlier classifier, and removed.
 
     Args:
-        classifier: functional, from uint8 images `[N, H, W, 3]` of any size to logits
+        classifier: functional, from images `[N, H, W, channels]` of any size to logits
             `[N, classes]`: an inference model (see `models/inference.py`) with a head.
         classes: names of the classes.
         folder: see `classifier_folder.check_classifier_folder`.
-        images: images of the user's to compare on, uint8 `[H, W, 3]` each; the first 100 are used.
+        images: images of the user's to compare on, `[H, W, channels]` each; the first 100 are
+            used.
         facts: for the card.
+        pixels: channels, depth and range of the images.
 
     Returns:
         The files that were written, relative to the folder.
@@ -150,7 +163,7 @@ def export_classifier(
     """
     model = _with_probabilities(classifier)
     size = split_export(model)[1].input_shape[1]
-    photos = sample_photos()
+    photos = sample_photos(pixels)
     compared = [*photos, *(reduce_image(image, 2 * size) for image in images[:_COMPARED])]
     with tf.device("CPU"):  # a GPU may round convolutions to TF32
         expected = np.concatenate([model(image[None], training=False) for image in compared])
@@ -164,7 +177,7 @@ def export_classifier(
                     "%s: not written; it needs pip install %s", name, " ".join(missing[name])
                 )
                 continue
-            formats = [each for each in CLASSIFIER_FORMATS if each.name == name]
+            formats = select_formats((name,), pixels, CLASSIFIER_FORMATS)
             try:
                 _write(name, model, classes, staging)
                 milliseconds, outputs = run_snippets(formats, staging, size, compared)
@@ -184,11 +197,20 @@ def export_classifier(
                 (folder / export_format.file).unlink(missing_ok=True)
         for file in (*files, CLASSES_FILE):
             replace_path(staging / file, folder / file)
-    formats = [each for each in CLASSIFIER_FORMATS if each.file in files]
+    write_input(folder, pixels)
+    formats = [
+        each
+        for each in select_formats(FORMAT_NAMES, pixels, CLASSIFIER_FORMATS)
+        if each.file in files
+    ]
     recorded = {each.title: asdict(each) for each in verifications}
     write_atomically(folder / FILE_NAME, json.dumps(recorded, indent=2) + "\n")
-    write_atomically(folder / "USAGE.md", usage_page(_INTRODUCTION, formats, {}, size))
-    write_atomically(folder / "README.md", _card(classes, size, facts, formats, verifications))
+    introduction = _INTRODUCTION.format(file="photo.jpg" if pixels.is_rgb else "photo.npy")
+    introduction += _EXIF if pixels.is_rgb else array_note(pixels)
+    write_atomically(folder / "USAGE.md", usage_page(introduction, formats, {}, size, pixels))
+    write_atomically(
+        folder / "README.md", _card(classes, size, facts, formats, verifications, pixels)
+    )
     return list(dict.fromkeys(each.path for each in formats))
 
 
@@ -253,6 +275,7 @@ def _card(
     facts: ClassifierFacts,
     formats: Sequence[ExportFormat],
     verifications: Sequence[ClassifierVerification],
+    pixels: PixelFormat,
 ) -> str:
     metrics = []
     accuracy = "Its accuracy isn't known."
@@ -279,7 +302,7 @@ def _card(
             f"# {facts.name}\n",
             f"An image classifier of {len(classes)} classes: {names}.\n",
             facts.made + "\n",
-            "* Input: images `[N, H, W, 3]` of any size, 0 to 255. Output: the probability of each "
+            f"* Input: {input_words(pixels)}. Output: the probability of each "
             "class in `classes.json`, float32 `[N, classes]`.",
             f"* The largest centred square is resized to {size} px (bilinear, antialiased); "
             "normalisation is inside.",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from string import Template
 
 from byol_tf.runs.files import SAVED_MODEL_VERSION
+from pipelines.sources import RGB, PixelFormat
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Snippet:
     """Python code that uses an exported file, and what `USAGE.md` says about it.
 
     `$path` and `$size` in code and notes stand for the path to load and the side of the encoder's
-    input in pixels; the other names are attributes of the `Subject`.
+    input in pixels. The other names are attributes of the `Subject`, or depend on the images: see
+    `_image_words`.
 
     Attributes:
         code: run in the export folder, it defines the subject's function, which takes one photo,
@@ -83,7 +85,7 @@ class Snippet:
         install: the packages that the code needs, as arguments of `pip install`.
         notes: Markdown paragraphs that follow the code.
         takes_bytes: whether the function takes the bytes of an image file; otherwise it takes a
-            Pillow image in RGB.
+            Pillow image in RGB, or an array of other images.
         encoder_notes: further paragraphs, for encoders only.
     """
 
@@ -124,43 +126,87 @@ class ExportFormat:
         """Whether the snippet imports TensorFlow or Keras."""
         return "tensorflow" in self.snippet.install
 
-    def code(self, size: int) -> str:
-        """Returns the snippet's code for an encoder whose input has a side of `size` pixels."""
-        return self._substitute(self.snippet.code, size)
+    def code(self, size: int, pixels: PixelFormat = RGB) -> str:
+        """Returns the snippet's code.
 
-    def notes(self, size: int) -> list[str]:
-        """Returns the snippet's notes for an encoder whose input has a side of `size` pixels."""
+        Args:
+            size: side of the encoder's input in pixels.
+            pixels: channels and depth of its images.
+        """
+        return self._substitute(self.snippet.code, size, pixels)
+
+    def notes(self, size: int, pixels: PixelFormat = RGB) -> list[str]:
+        """Returns the snippet's notes; the arguments are as of `code`."""
         notes = self.snippet.notes
         if self.subject is ENCODER:
             notes += self.snippet.encoder_notes
-        return [self._substitute(note, size) for note in notes]
+        return [self._substitute(note, size, pixels) for note in notes]
 
-    def _substitute(self, text: str, size: int) -> str:
+    def _substitute(self, text: str, size: int, pixels: PixelFormat) -> str:
+        text = text.replace("$square", _RGB_SQUARE if pixels.is_rgb else _ARRAY_SQUARE)
         return Template(text).substitute(
-            dataclasses.asdict(self.subject), path=self.path, size=size
+            dataclasses.asdict(self.subject) | _image_words(pixels), path=self.path, size=size
         )
 
 
+def _image_words(pixels: PixelFormat) -> dict[str, object]:
+    """Returns what the code for images says: of Pillow's in RGB, or of arrays."""
+    words: dict[str, object] = {"dtype": pixels.dtype.name, "channels": pixels.channels}
+    if pixels.is_rgb:
+        return words | {
+            "pillow": "from PIL import Image, ImageOps\n",
+            "resizer": "from PIL import Image, ImageOps\n",
+            "image": "Pillow image in RGB of any size",
+            "load": 'ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")',
+            "signatures": "`serve` (the default) or `serve_bytes`; the REST interface takes a\n"
+            'file\'s bytes as `{"b64": "..."}`.',
+        }
+    return words | {
+        "pillow": "",
+        "resizer": "from PIL import Image\n",
+        "image": f"{pixels.dtype} array [H, W, {pixels.channels}] of any size",
+        "load": 'np.load("photo.npy")',
+        "signatures": "`serve`, the default.",
+    }
+
+
+_RGB_SQUARE = """    side = min(photo.size)
+    left, top = (photo.width - side) // 2, (photo.height - side) // 2
+    square = photo.crop((left, top, left + side, top + side))
+    square = square.resize(($size, $size), Image.Resampling.BILINEAR)
+"""
+_ARRAY_SQUARE = """    height, width, _ = photo.shape
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = photo[top : top + side, left : left + side].astype(np.float32)
+    square = np.stack(
+        [
+            Image.fromarray(channel).resize(($size, $size), Image.Resampling.BILINEAR)
+            for channel in np.ascontiguousarray(np.moveaxis(square, 2, 0))
+        ],
+        axis=2,
+    )
+    square = np.rint(square).astype(photo.dtype)
+"""
 _PHOTO = """
 
-photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")
+photo = $load
 $ending
 """
 _ANY_SIZE = (
-    "Images of one size can be passed as a batch, uint8 `[N, H, W, 3]`. Resizing, cropping and "
-    "normalisation are part of the model."
+    "Images of one size can be passed as a batch, $dtype `[N, H, W, $channels]`. Resizing, "
+    "cropping and normalisation are part of the model."
 )
 
 _SAVED_MODEL = Snippet(
     '''${imports}import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
-
+${pillow}
 $name = tf.saved_model.load("$path")
 
 
 def $function(photo):
-    """Returns $returns for a Pillow image in RGB of any size."""
+    """Returns $returns for a $image."""
     return $name.serve(np.asarray(photo)[None]).numpy()[0]
 '''
     + _PHOTO,
@@ -172,8 +218,7 @@ saved_model_cli show --dir $path --all   # comes with TensorFlow
 ```
 
 For TensorFlow Serving, pass the folder `$name/` (it contains `1/`) as `--model_base_path`. A
-request's `signature_name` is `serve` (the default) or `serve_bytes`; the REST interface takes a
-file's bytes as `{"b64": "..."}`.""",
+request's `signature_name` is $signatures""",
     ),
 )
 
@@ -205,13 +250,12 @@ one at a time.""",
 _KERAS = Snippet(
     '''${imports}import keras
 import numpy as np
-from PIL import Image, ImageOps
-
+${pillow}
 $name = keras.saving.load_model("$path")
 
 
 def $function(photo):
-    """Returns $returns for a Pillow image in RGB of any size."""
+    """Returns $returns for a $image."""
     return keras.ops.convert_to_numpy($name(np.asarray(photo)[None], training=False))[0]
 '''
     + _PHOTO,
@@ -229,7 +273,7 @@ model.compile(
     keras.optimizers.Adam(1e-4), "sparse_categorical_crossentropy", metrics=["accuracy"],
     jit_compile=False,  # XLA, which Keras uses on a GPU, has no antialiased resize
 )
-model.fit(images, labels, epochs=5)  # uint8 [N, H, W, 3] of one size; classes [N], or [N, h, w]
+model.fit(images, labels, epochs=5)  # $dtype [N, H, W, $channels]; classes [N], or [N, h, w]
 ```""",
         """The same code runs on JAX and PyTorch, without TensorFlow, if `KERAS_BACKEND` says so
 before Keras is imported. On PyTorch the encoder is a `torch.nn.Module`:""",
@@ -246,38 +290,32 @@ model = torch.nn.Sequential(encoder, torch.nn.Linear(encoder.output_shape[-1], 1
 _LITERT = Snippet(
     '''${imports}import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from PIL import Image, ImageOps
-
+${resizer}
 $name = Interpreter("$path").get_signature_runner("serve")
 
 
 def $function(photo):
-    """Returns $returns for a Pillow image in RGB of any size."""
-    side = min(photo.size)
-    left, top = (photo.width - side) // 2, (photo.height - side) // 2
-    square = photo.crop((left, top, left + side, top + side))
-    square = square.resize(($size, $size), Image.Resampling.BILINEAR)
-    return $name(images=np.asarray(square)[None])["$output"][0]
+    """Returns $returns for a $image."""
+$square    return $name(images=np.asarray(square)[None])["$output"][0]
 '''
     + _PHOTO,
     "ai-edge-litert pillow",
     (
-        """It takes one image of $size x $size pixels, uint8 `[1, $size, $size, 3]`, as accelerators
-of phones need a fixed size. Crop and resize the photo as above: the centred square, resized with
-antialiasing.""",
+        """It takes one image of $size x $size pixels, $dtype `[1, $size, $size, $channels]`, as
+accelerators of phones need a fixed size. Crop and resize the photo as above: the centred square,
+resized with antialiasing.""",
     ),
 )
 
 _ONNX = Snippet(
     '''${imports}import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
-
+${pillow}
 $name = onnxruntime.InferenceSession("$path", providers=["CPUExecutionProvider"])
 
 
 def $function(photo):
-    """Returns $returns for a Pillow image in RGB of any size."""
+    """Returns $returns for a $image."""
     return $name.run(None, {"images": np.asarray(photo)[None]})[0][0]
 '''
     + _PHOTO,
@@ -330,9 +368,20 @@ _REQUIRED_PACKAGES = {
 """Name of a format -> module -> package, of what isn't among byol_tf's own requirements."""
 
 
-def select_formats(names: tuple[str, ...]) -> list[ExportFormat]:
-    """Returns the entries of `FORMATS` with one of these names, in their order."""
-    return [export_format for export_format in FORMATS if export_format.name in names]
+def select_formats(
+    names: tuple[str, ...],
+    pixels: PixelFormat = RGB,
+    formats: tuple[ExportFormat, ...] = FORMATS,
+) -> list[ExportFormat]:
+    """Returns the formats with one of these names, in their order.
+
+    Those that decode image files are for RGB of 8 bits only.
+    """
+    return [
+        each
+        for each in formats
+        if each.name in names and (pixels.is_rgb or not each.snippet.takes_bytes)
+    ]
 
 
 def missing_packages(names: tuple[str, ...]) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf.export.formats import INT8_FILE
-from byol_tf.export.saved_model import split_export
+from byol_tf.export.saved_model import images_spec, split_export
 from byol_tf.export.verification import same_neighbours
 
 logger = logging.getLogger(__name__)
@@ -29,14 +29,14 @@ verification asks for 95% on other images."""
 def write_litert(model: keras.Model, folder: Path, calibration: Sequence[np.ndarray]) -> str:
     """Writes `encoder-float32.tflite`, `encoder-float16.tflite` and `encoder-int8.tflite`.
 
-    Each takes one image of the encoder's own size, uint8 `[1, size, size, 3]`, and returns float32
-    `[1, d]` (signature `serve`). The size is fixed, as accelerators of phones need it and LiteRT
-    has no antialiased resize.
+    Each takes one image of the encoder's own size, uint8 or uint16 `[1, size, size, channels]`, and
+    returns float32 `[1, d]` (signature `serve`). The size is fixed, as accelerators of phones need
+    it and LiteRT has no antialiased resize.
 
     Args:
         model: the inference model, made of Keras' own layers (see `inference.exported_form`).
         folder: an existing folder.
-        calibration: uint8 `[size, size, 3]` each, images on which the ranges of int8 activations
+        calibration: `[size, size, channels]` each, images on which the ranges of int8 activations
             are measured.
 
     Returns:
@@ -46,7 +46,7 @@ def write_litert(model: keras.Model, folder: Path, calibration: Sequence[np.ndar
     _, encode = split_export(model)
     squares = np.stack(calibration)
     expected = encode.predict(squares.astype(np.float32), verbose=0)
-    with _convertible(encode, "representations") as saved:
+    with _convertible(model, "representations") as saved:
         _write_float(saved, folder, "encoder")
         content = _convert_to_int8(_converter(saved), squares)
         same = same_neighbours(_represent(content, squares), expected)
@@ -73,20 +73,21 @@ def write_float_litert(model: keras.Model, folder: Path, name: str, output: str)
         name: stem of the files.
         output: name of the output.
     """
-    with _convertible(split_export(model)[1], output) as saved:
+    with _convertible(model, output) as saved:
         _write_float(saved, folder, name)
 
 
 @contextlib.contextmanager
-def _convertible(encode: keras.Model, output: str) -> Iterator[str]:
-    """Writes a temporary SavedModel for one uint8 image, and discards what converters print."""
-    size = encode.input_shape[1]
+def _convertible(model: keras.Model, output: str) -> Iterator[str]:
+    """Writes a temporary SavedModel for one image, and discards what converters print."""
+    _, encode = split_export(model)
+    images = images_spec(model)
     archive = keras.export.ExportArchive()
     archive.track(encode)
     archive.add_endpoint(
         "serve",
         lambda images: {output: encode(tf.cast(images, tf.float32), training=False)},
-        [tf.TensorSpec((1, size, size, 3), tf.uint8, name="images")],
+        [tf.TensorSpec((1, *encode.input_shape[1:]), images.dtype, name="images")],
     )
     with tempfile.TemporaryDirectory() as saved, _silence():
         archive.write_out(saved, verbose=False)

@@ -16,7 +16,10 @@ from byol_tf.logs import counted
 from byol_tf.runs.accuracy import Accuracy
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.folder import RESULT_FIGURES
+from byol_tf.runs.sources import pixel_format
 from byol_tf.runs.summary import ACCURACIES, RunFacts, export_sentences, gain_sentences
+from pipelines.sources import RGB, PixelFormat
+from pipelines.sources.pixels import white
 
 
 def front_matter(
@@ -62,17 +65,23 @@ def front_matter(
     return "\n".join(["---", *lines, "---", ""])
 
 
-def preparation(views: Views) -> str:
+def input_words(pixels: PixelFormat) -> str:
+    """Returns what images a model takes."""
+    return f"images `[N, H, W, {pixels.channels}]` of any size, 0 to {white(pixels.dtype)}"
+
+
+def preparation(views: Views, pixels: PixelFormat = RGB) -> str:
     """Returns a sentence about the preprocessing inside the SavedModel and the `.keras` file."""
+    size, mean, std = views.preparation
     return (
-        f"The model resizes the largest centred square of an image to {views.size} px (bilinear, "
+        f"The model resizes the largest centred square of an image to {size} px (bilinear, "
         "antialiased)\n"
-        f"  and normalises it: (image / 255 - mean) / std with mean {_channels(views.mean)} and "
-        f"std {_channels(views.std)}."
+        f"  and normalises it: (image / {white(pixels.dtype)} - mean) / std with mean "
+        f"{_channels(mean)} and std {_channels(std)}."
     )
 
 
-def _channels(values: tuple[float, float, float]) -> str:
+def _channels(values: tuple[float, ...]) -> str:
     return f"({', '.join(f'{value:g}' for value in values)})"
 
 
@@ -116,9 +125,9 @@ def _card(facts: RunFacts, export: Path, maps: bool) -> str:
         ),
         f"# {config.name}\n",
         f"An image encoder, {_network(config)}, trained without labels: {_summary(facts)}\n",
-        "* Input: images `[N, H, W, 3]` of any size, 0 to 255. "
+        f"* Input: {input_words(pixel_format(config))}. "
         f"Output: float32 {_MAPS if maps else 'representations `[N, d]`'}.",
-        f"* {preparation(config.views)}\n",
+        f"* {preparation(config.views, pixel_format(config))}\n",
     ]
     if figures:
         lines += _accuracy(facts, figures)

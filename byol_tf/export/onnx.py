@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from byol_tf.export.saved_model import split_export
+from byol_tf.export.saved_model import images_spec, split_export
 
 _OPSET = 17  # ONNX Runtime has had it since 2022
 
@@ -17,11 +17,11 @@ def write_onnx(
     output: str = "representations",
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes a graph from uint8 `images` to a float32 output.
+    """Writes a graph from `images`, uint8 or uint16, to a float32 output.
 
     Args:
         model: the inference model, made of Keras' own layers (see `inference.exported_form`), from
-            `[N, H, W, 3]` of any size to `[N, d]`.
+            `[N, H, W, channels]` of any size to `[N, d]`.
         path: the file to write.
         output: its name.
         metadata: strings that the file holds beside the graph.
@@ -31,7 +31,7 @@ def write_onnx(
 
     _, encode = split_export(model)
     size = encode.input_shape[1]
-    signature = [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")]
+    signature = [images_spec(model)]
     represent = tf.function(
         lambda images: {output: encode(resize_centre(images, size), training=False)},
         input_signature=signature,
@@ -48,20 +48,21 @@ def resize_centre(images: tf.Tensor, size: int) -> tf.Tensor:
     antialias=True)`: a separable linear map of rows and columns.
 
     Args:
-        images: uint8 `[N, H, W, 3]`.
+        images: uint8 or uint16 `[N, H, W, channels]`.
         size: side of the result in pixels.
 
     Returns:
-        float32 `[N, size, size, 3]`, 0 to 255.
+        float32 `[N, size, size, channels]`, with the same values.
     """
+    channels = images.shape[3]
     height, width = tf.unstack(tf.shape(images)[1:3])
     side = tf.minimum(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = tf.cast(images[:, top : top + side, left : left + side], tf.float32)
     matrix = _resize_matrix(side, size)
-    rows = tf.matmul(matrix, tf.reshape(square, (-1, side, side * 3)))  # [N, size, side * 3]
-    rows = tf.reshape(rows, (-1, size, side, 3))
-    return tf.ensure_shape(tf.matmul(matrix, rows), (None, size, size, 3))
+    rows = tf.matmul(matrix, tf.reshape(square, (-1, side, side * channels)))
+    rows = tf.reshape(rows, (-1, size, side, channels))
+    return tf.ensure_shape(tf.matmul(matrix, rows), (None, size, size, channels))
 
 
 def _resize_matrix(length: tf.Tensor, size: int) -> tf.Tensor:

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from byol_tf.config.schema import Config
-from byol_tf.runs.sources import source_options
-from pipelines.sources import SourceError, sample_source
+from byol_tf.runs.sources import pixel_format, source_options
+from pipelines.sources import RGB, PixelFormat, SourceError, sample_source
+from pipelines.sources.pixels import resize_image, white
 
 _COMPARED, _CALIBRATION = 300, 200
 _MAX_SIDE = 2
@@ -23,9 +24,9 @@ class Samples:
     """Images for the verification of an export.
 
     Attributes:
-        photos: uint8 `[H, W, 3]`, photos of odd sizes, the same for every run.
-        images: uint8 `[H, W, 3]`, images from the run's source.
-        calibration: uint8 `[size, size, 3]`, other images from the run's source, on which the
+        photos: photos of odd sizes, the same for every run of such images.
+        images: `[H, W, channels]` each, images from the run's source.
+        calibration: `[size, size, channels]` each, other images from the run's source, on which the
             ranges of int8 are measured.
         unavailable: why there are no images from the run's source; None if there are some.
     """
@@ -47,7 +48,7 @@ def load_samples(config: Config, calibrate: bool) -> Samples:
             fewer than 500 images a third is for calibration: the comparison needs more, as a wrong
             result discards the file.
     """
-    photos = sample_photos()
+    photos = sample_photos(pixel_format(config))
     # Without a cache: a source that caches photos would hold them at full size.
     options = source_options(config) | {"cache": "none"}
     try:
@@ -78,31 +79,31 @@ def reduce_image(image: np.ndarray, side: int) -> np.ndarray:
     scale = side / min(height, width)
     if scale >= 1.0:
         return image
-    return np.asarray(
-        Image.fromarray(image).resize(
-            (round(width * scale), round(height * scale)), Image.Resampling.BICUBIC
-        )
+    return resize_image(
+        image, round(width * scale), round(height * scale), Image.Resampling.BICUBIC
     )
 
 
 def centre_square(image: np.ndarray, size: int) -> np.ndarray:
-    """Returns the largest centred square resized to `[size, size, 3]`, as LiteRT's snippet does."""
+    """Returns the largest centred square, resized as LiteRT's snippet does."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return np.asarray(
-        Image.fromarray(image[top : top + side, left : left + side]).resize(
-            (size, size), Image.Resampling.BILINEAR
-        )
-    )
+    square = image[top : top + side, left : left + side]
+    return resize_image(square, size, size, Image.Resampling.BILINEAR)
 
 
-def sample_photos() -> list[np.ndarray]:
-    """Returns twelve uint8 `[H, W, 3]`: crops of the two photographs in scikit-learn."""
+def sample_photos(pixels: PixelFormat = RGB) -> list[np.ndarray]:
+    """Returns twelve `[H, W, channels]`: crops of the two photographs in scikit-learn.
+
+    Red, green and blue are repeated for further channels.
+    """
     from sklearn.datasets import load_sample_images
 
     crops = []
-    for photo in load_sample_images().images:
+    for rgb in load_sample_images().images:
+        photo = rgb[..., np.arange(pixels.channels) % 3].astype(pixels.dtype)
+        photo *= white(pixels.dtype) // 255
         for height, width in _PHOTO_SIZES:
             top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 3
             crops.append(photo[top : top + height, left : left + width])

@@ -1,6 +1,7 @@
 """Exports for TensorFlow and Keras: a SavedModel and a `.keras` file."""
 
 import contextlib
+import dataclasses
 import logging
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from byol_tf.export.usage import write_usage
 from byol_tf.export.verification import FILE_NAME as VERIFICATIONS
 from byol_tf.models.inference import exported_form
 from byol_tf.models.safe_loading import check_keras_file, in_short
+from byol_tf.runs.encoder_input import model_input, write_input
 from byol_tf.runs.files import SAVED_MODEL_VERSION, check_no_link
 
 logger = logging.getLogger(__name__)
@@ -24,11 +26,11 @@ logger = logging.getLogger(__name__)
 def write_saved_model(model: keras.Model, folder: Path, classes: Sequence[str] = ()) -> None:
     """Writes a SavedModel with two signatures into `1/` of a new folder.
 
-    `serve`, which is also `serving_default`, takes `images`, uint8 `[N, H, W, 3]` of any size.
-    `serve_bytes` takes `encoded`, strings `[N]`: the contents of JPEG, PNG, BMP or GIF files, each
-    of its own size. If one of them can't be decoded, the call raises InvalidArgumentError. Both
-    return float32 `[N, d]`. That of a classifier has a third one, `classes`, which takes nothing
-    and returns their names.
+    `serve`, which is also `serving_default`, takes `images`, uint8 `[N, H, W, 3]` of any size, or
+    what the model takes. `serve_bytes`, which only a model of RGB of 8 bits has, takes `encoded`,
+    strings `[N]`: the contents of JPEG, PNG, BMP or GIF files, each of its own size. If one of them
+    can't be decoded, the call raises InvalidArgumentError. Both return float32 `[N, d]`. That of a
+    classifier has a third one, `classes`, which takes nothing and returns their names.
 
     Args:
         model: the inference model, made of Keras' own layers (see `inference.exported_form`).
@@ -52,17 +54,15 @@ def write_saved_model(model: keras.Model, folder: Path, classes: Sequence[str] =
     module.weights = [variable.value for variable in model.variables]
     module.serve = tf.function(
         lambda images: model(images, training=False),
-        [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")],
+        [images_spec(model)],
         autograph=False,
     )
-    module.serve_bytes = tf.function(
-        serve_bytes, [tf.TensorSpec((None,), tf.string, name="encoded")], autograph=False
-    )
-    signatures = {
-        "serving_default": module.serve,
-        "serve": module.serve,
-        "serve_bytes": module.serve_bytes,
-    }
+    signatures = {"serving_default": module.serve, "serve": module.serve}
+    if model_input(model).is_rgb:
+        module.serve_bytes = tf.function(
+            serve_bytes, [tf.TensorSpec((None,), tf.string, name="encoded")], autograph=False
+        )
+        signatures["serve_bytes"] = module.serve_bytes
     if classes:
         names = [name.encode(errors="surrogateescape") for name in classes]
         module.classes = tf.function(lambda: tf.constant(names), [], autograph=False)
@@ -70,12 +70,19 @@ def write_saved_model(model: keras.Model, folder: Path, classes: Sequence[str] =
     tf.saved_model.save(module, str(folder / SAVED_MODEL_VERSION), signatures)
 
 
+def images_spec(model: keras.Model) -> tf.TensorSpec:
+    """Returns the type and shape of the images that an inference model takes."""
+    (images,) = model.inputs
+    return tf.TensorSpec((None, None, None, images.shape[3]), images.dtype, name="images")
+
+
 def split_export(model: keras.Model) -> tuple[keras.layers.Layer, keras.Model]:
     """Splits an inference model after its resize.
 
     Returns:
-        The layer from float32 images `[N, H, W, 3]` or `[H, W, 3]` to centred squares of the
-        encoder's size, values 0 to 255; and the model from these squares to representations.
+        The layer from float32 images `[N, H, W, channels]` or `[H, W, channels]` to centred squares
+        of the encoder's size, with the same values; and the model from these squares to
+        representations.
     """
     centre = model.get_layer("centre")
     return centre, keras.Model(centre.output, model.output)
@@ -100,11 +107,16 @@ def replace_path(source: Path, target: Path) -> None:
     source.replace(target)
 
 
-def export_encoder(inference: keras.Model, folder: Path | str) -> None:
+def export_encoder(
+    inference: keras.Model,
+    folder: Path | str,
+    pixel_range: tuple[float, float] | None = None,
+) -> None:
     """Writes `encoder/1/` (SavedModel), `encoder.keras` and `USAGE.md` into a folder.
 
     Both files take images `[N, H, W, 3]` of any size, values 0 to 255 (the SavedModel: uint8, or
-    the contents of image files), and return float32 representations `[N, d]`. Resizing, cropping
+    the contents of image files), or those of other channels or 16 bits that the model takes, which
+    `input.json` describes; and return float32 representations `[N, d]`. Resizing, cropping
     and normalisation are inside. They are made of Keras' own layers in float32, so that they load
     without byol_tf. Existing files are replaced; other formats in the folder are of an earlier
     encoder, and removed.
@@ -118,6 +130,7 @@ def export_encoder(inference: keras.Model, folder: Path | str) -> None:
     Args:
         inference: the inference model, of `inference_model` or `load_run_encoder`.
         folder: the export folder, created if missing.
+        pixel_range: the `data.range` of its images, for `input.json`.
 
     Raises:
         ValueError: for another model.
@@ -141,4 +154,6 @@ def export_encoder(inference: keras.Model, folder: Path | str) -> None:
         (folder / VERIFICATIONS).unlink(missing_ok=True)
         for file in files:
             replace_path(staging / file, folder / file)
-    write_usage(folder, model.get_layer("centre").height)
+    pixels = dataclasses.replace(model_input(model), range=pixel_range)
+    write_input(folder, pixels)
+    write_usage(folder, model.get_layer("centre").height, pixels=pixels)

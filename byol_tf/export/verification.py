@@ -18,6 +18,7 @@ from byol_tf.export import verification_worker
 from byol_tf.export.formats import ExportFormat, Tolerance
 from byol_tf.export.sample_images import Samples
 from byol_tf.runs.files import read_text, write_atomically
+from pipelines.sources import PixelFormat
 
 FILE_NAME = "verification.json"
 _TIMEOUT = 2700.0
@@ -93,7 +94,7 @@ def verify(
 
     Args:
         formats: formats of one name.
-        folder: the folder with their files; a `photo.jpg` is written there.
+        folder: the folder with their files; a `photo.jpg` or `photo.npy` is written there.
         size: side of the encoder's input in pixels.
         samples: the photos and images to compare on.
         expected: float32 `[photos + images, d]`, the run's own representations.
@@ -121,9 +122,9 @@ def run_snippets(
 
     Args:
         formats: formats of one name.
-        folder: the folder with their files; a `photo.jpg` is written there.
+        folder: the folder with their files; a `photo.jpg` or `photo.npy` is written there.
         size: side of the model's input in pixels.
-        images: uint8 `[H, W, 3]` each.
+        images: `[H, W, channels]` each, as the model takes them.
 
     Returns:
         For each format the median time of an image in milliseconds, and the outputs, float32
@@ -135,7 +136,8 @@ def run_snippets(
     blocked = ["byol_tf", "pipelines"]
     if not formats[0].uses_tensorflow:
         blocked += ["tensorflow", "keras"]
-    Image.fromarray(images[0]).save(folder / "photo.jpg")
+    pixels = PixelFormat(images[0].shape[2], 8 * images[0].itemsize)
+    _write_image(folder / ("photo.jpg" if pixels.is_rgb else "photo.npy"), images[0])
     with tempfile.TemporaryDirectory() as temporary:
         job_folder = Path(temporary)
         results_path = job_folder / "results.npz"
@@ -144,10 +146,13 @@ def run_snippets(
             "folder": str(folder.resolve()),
             "function": formats[0].subject.function,
             "snippets": [
-                {"code": export_format.code(size), "takes_bytes": export_format.snippet.takes_bytes}
+                {
+                    "code": export_format.code(size, pixels),
+                    "takes_bytes": export_format.snippet.takes_bytes,
+                }
                 for export_format in formats
             ],
-            "images": _write_images(job_folder, images),
+            "images": _write_images(job_folder, images, ".png" if pixels.is_rgb else ".npy"),
             "results": str(results_path),
         }
         (job_folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
@@ -157,11 +162,18 @@ def run_snippets(
             return results["milliseconds"].tolist(), outputs
 
 
-def _write_images(folder: Path, images: Sequence[np.ndarray]) -> list[str]:
-    paths = [str(folder / f"{number:04d}.png") for number in range(len(images))]
+def _write_images(folder: Path, images: Sequence[np.ndarray], suffix: str) -> list[str]:
+    paths = [folder / f"{number:04d}{suffix}" for number in range(len(images))]
     for path, pixels in zip(paths, images, strict=True):
+        _write_image(path, pixels)
+    return list(map(str, paths))
+
+
+def _write_image(path: Path, pixels: np.ndarray) -> None:
+    if path.suffix == ".npy":
+        np.save(path, pixels)
+    else:
         Image.fromarray(pixels).save(path, compress_level=1)
-    return paths
 
 
 def _run_worker(job: Path, format_name: str) -> None:

@@ -18,9 +18,9 @@ def main(job_path: str) -> None:
 
     The job has the keys `blocked` (names of packages whose import has to fail), `folder` (the
     export folder), `snippets` (each with `code` and `takes_bytes`), `function` (the one that each
-    of them defines), `images` (PNG files) and `results`: the file for the answer, an `.npz` with
-    the outputs of each snippet, float32 `[images, d]`, as `arr_0`, `arr_1`, ..., and the median
-    time of one image, `milliseconds`.
+    of them defines), `images` (PNG files, or NumPy's) and `results`: the file for the answer, an
+    `.npz` with the outputs of each snippet, float32 `[images, d]`, as `arr_0`, `arr_1`, ..., and
+    the median time of one image, `milliseconds`.
     """
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
     for package in job["blocked"]:
@@ -47,6 +47,10 @@ def main(job_path: str) -> None:
 def _read(path: str, as_bytes: bool) -> Any:
     if as_bytes:
         return Path(path).read_bytes()
+    if path.endswith(".npy"):
+        import numpy as np
+
+        return np.load(path)
     from PIL import Image
 
     return Image.open(path).convert("RGB")

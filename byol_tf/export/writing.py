@@ -19,6 +19,7 @@ from byol_tf.export.saved_model import (
     write_saved_model,
 )
 from byol_tf.export.verification import Verification, record_verifications, verify
+from byol_tf.runs.encoder_input import model_input
 
 WRITERS: dict[str, Callable[[keras.Model, Path, Sequence[np.ndarray]], str | None]] = {
     "saved_model": lambda model, folder, _: write_saved_model(model, folder / "encoder"),
@@ -52,7 +53,7 @@ def write_verified(
     Raises:
         OSError: if a file can't be written.
     """
-    formats = select_formats((name,))
+    formats = select_formats((name,), model_input(model))
     size = split_export(model)[1].input_shape[1]
     with staging_folder(folder) as staging:
         try:

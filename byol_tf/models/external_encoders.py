@@ -31,12 +31,12 @@ def build_external_encoder(
     Args:
         name: `keras.applications/NAME`, `keras_hub/PRESET` or `module:function`.
         image_size: side of the square input in pixels.
-        mean: three numbers that were subtracted from the channels of image / 255.
-        std: three numbers that divided them afterwards.
+        mean: a number for each channel that was subtracted from image / white.
+        std: a number for each channel that divided it afterwards.
 
     Returns:
-        A model from normalised float images `[N, image_size, image_size, 3]` to representations
-        `[N, d]`.
+        A model from normalised float images `[N, image_size, image_size, channels]` to
+        representations `[N, d]`.
 
     Raises:
         ValueError: if there is no such encoder, or it doesn't take such images.
@@ -57,8 +57,8 @@ def as_encoder(
         model: built, from images to vectors, maps `[N, h, w, d]` or tokens `[N, t, d]`; its layers
             are shared. It takes normalised images, or pixels that its first layer scales.
         image_size: side of the square input in pixels.
-        mean: three numbers that were subtracted from the channels of image / 255.
-        std: three numbers that divided them afterwards.
+        mean: a number for each channel that was subtracted from image / white.
+        std: a number for each channel that divided it afterwards.
 
     Returns:
         The model with what it needs before and after it; the model itself if it needs nothing.
@@ -75,10 +75,12 @@ def as_encoder(
             f"{len(model.outputs)}"
         )
     shape = symbolic_input(model).shape
-    if len(shape) != 4 or shape[3] != 3 or not {shape[1], shape[2]} <= {image_size, None}:
+    channels = len(mean)
+    if len(shape) != 4 or shape[3] != channels or not {shape[1], shape[2]} <= {image_size, None}:
         raise ValueError(
-            f"expected a model of images [N, {image_size}, {image_size}, 3], as views.size is "
-            f"{image_size}; received one of {list(shape)}"
+            f"expected a model of images [N, {image_size}, {image_size}, {channels}], as "
+            f"views.size is {image_size} and data.channels {channels}; received one of "
+            f"{list(shape)}"
         )
     scaled = graph and takes_pixels(model)
     if scaled:
@@ -88,7 +90,7 @@ def as_encoder(
     elif graph:
         inputs, outputs = model.inputs[0], model.outputs[0]
     else:
-        inputs = keras.Input((image_size, image_size, 3), name="images")
+        inputs = keras.Input((image_size, image_size, channels), name="images")
         outputs = model(inputs)
     if not isinstance(outputs, keras.KerasTensor) or len(outputs.shape) not in (2, 3, 4):
         raise ValueError(
@@ -108,7 +110,7 @@ def _pixels(
     image_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Returns an input of normalised images, and their pixels, 0 to 255, in float32."""
-    inputs = keras.Input((image_size, image_size, 3), name="images")
+    inputs = keras.Input((image_size, image_size, len(mean)), name="images")
     scale, offset = [255.0 * s for s in std], [255.0 * m for m in mean]
     return inputs, keras.layers.Rescaling(scale, offset, dtype="float32", name="pixels")(inputs)
 
@@ -116,7 +118,10 @@ def _pixels(
 def _application(
     name: str, image_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> keras.Model:
-    """Builds a network of `keras.applications` behind its own `preprocess_input`."""
+    """Builds a network of `keras.applications` behind its own `preprocess_input`.
+
+    That is for RGB; other images are only normalised.
+    """
     builders = {
         each: function
         for each, function in vars(keras.applications).items()
@@ -125,6 +130,10 @@ def _application(
     if name not in builders:
         near = difflib.get_close_matches(name, builders, n=1, cutoff=0.0)[0]
         raise ValueError(f'expected a network of keras.applications; did you mean "{near}"?')
+    if len(mean) != 3:
+        images = keras.Input((image_size, image_size, len(mean)), name="images")
+        model = builders[name](include_top=False, weights=None, input_tensor=images, pooling="avg")
+        return as_encoder(model, image_size, mean, std)
     _, pixels = _pixels(image_size, mean, std)
     preprocess = sys.modules[builders[name].__module__].preprocess_input
     return builders[name](
@@ -140,6 +149,8 @@ def _backbone(
     Of tokens the first is the representation where there are more of them than patches, as in
     keras_hub's classifiers: the class token.
     """
+    if len(mean) != 3:
+        raise ValueError(f"expected data.channels to be 3, as presets have; it is {len(mean)}")
     try:
         import keras_hub
     except ImportError as error:

@@ -144,9 +144,10 @@ def fused_views(config: Config, cropped: bool = False) -> list[FusedViews]:
             uint8 images.
     """
     views = config.views
+    size, mean, std = views.preparation
     policies = [policy.without_crop() if cropped else policy for policy in view_policies(config)]
     return [
-        FusedViews(policy, views.size, view, views.mean, views.std, exact=views.exact)
+        FusedViews(policy, size, view, mean, std, exact=views.exact)
         for view, policy in enumerate(policies)
     ]
 
@@ -236,6 +237,7 @@ def build_config_encoder(config: Config, given: GivenEncoder | None = None) -> k
             encoder.normalization,
             encoder.padding,
             encoder.zero_init_residual,
+            config.data.channels,
         )
     try:
         if encoder.name != PYTHON_MODEL:

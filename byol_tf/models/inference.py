@@ -1,4 +1,4 @@
-"""Inference models: uint8 images of any size in, float32 representations out."""
+"""Inference models: images of any size in, uint8 or uint16, float32 representations out."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,7 @@ from byol_tf.models.networks.conv2d import Conv2D
 from byol_tf.models.networks.data_init import DataInit
 from byol_tf.models.networks.group_norm import GroupNorm
 from byol_tf.models.networks.weight_standardization import WSConv2D, WSDense, standardized
+from pipelines.sources.pixels import white
 
 _MIN_PIXEL_SCALE = 10.0
 """Standard deviation or factor that a layer divides by at least where its input is 0 to 255. It is
@@ -20,23 +21,28 @@ _MIN_PIXEL_SCALE = 10.0
 
 
 def inference_model(
-    encoder: keras.Model, size: int, mean: Sequence[float], std: Sequence[float]
+    encoder: keras.Model,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    depth: int = 8,
 ) -> keras.Model:
     """Builds a model that resizes, crops, normalises and encodes images, in inference mode.
 
     Args:
-        encoder: model from normalised float images `[N, size, size, 3]` to representations
+        encoder: model from normalised float images `[N, size, size, channels]` to representations
             `[N, d]`; its layers are shared.
         size: side of the encoder's input in pixels. The largest centred square of an image is
             resized to it, with antialiasing.
-        mean: three numbers that are subtracted from the channels of image / 255.
-        std: three numbers that divide them afterwards.
+        mean: a number for each channel that is subtracted from image / white.
+        std: a number for each channel that divides it afterwards.
+        depth: bits of the images' pixels: 8, white is 255; or 16, it is 65,535.
 
     Returns:
-        A functional model from uint8 images `[N, H, W, 3]` of any size to float32 representations
-        `[N, d]`.
+        A functional model from uint8 or uint16 images `[N, H, W, channels]` of any size to float32
+        representations `[N, d]`.
     """
-    images = keras.Input((None, None, 3), dtype="uint8", name="images")
+    images = keras.Input((None, None, len(mean)), dtype=f"uint{depth}", name="images")
     # Without this cast to float32, Keras' resize rounds to whole numbers where it runs eagerly, and
     # doesn't in a graph.
     x = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
@@ -53,7 +59,7 @@ def inference_model(
     # contains this layer.
     centre.supports_jit = False
     x = centre(x)
-    scale = [1.0 / (255.0 * s) for s in std]
+    scale = [1.0 / (white(images.dtype) * s) for s in std]
     offset = [-m / s for m, s in zip(mean, std, strict=True)]
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalise")(x)
     x = encoder(x, training=False)

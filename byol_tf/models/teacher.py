@@ -6,6 +6,7 @@ import keras
 
 from byol_tf.errors import ProtocolError
 from byol_tf.models.inference import split_inference_model
+from pipelines.sources.pixels import white
 
 
 def teacher_of_views(
@@ -17,21 +18,31 @@ def teacher_of_views(
     gets them as the bytes that an image file of the view would have.
 
     Args:
-        inference: from images `[N, H, W, 3]`, values 0 to 255, to representations `[N, d]`; its
-            layers are shared.
+        inference: from images `[N, H, W, channels]` to representations `[N, d]`; its layers are
+            shared. Images have values from 0 to 255, or to 65,535 if it takes uint16.
         size: side of a view in pixels.
-        mean: three numbers that were subtracted from the channels of image / 255.
-        std: three numbers that divided them afterwards.
+        mean: a number for each channel that was subtracted from image / white.
+        std: a number for each channel that divided it afterwards.
 
     Returns:
-        A functional model from float views `[N, size, size, 3]` to float32 `[N, d]`, for
+        A functional model from float views `[N, size, size, channels]` to float32 `[N, d]`, for
         `BYOL(encoder, target="teacher", teacher=...)`.
+
+    Raises:
+        ProtocolError: if the teacher takes images of other channels.
     """
-    views = keras.Input((size, size, 3), dtype="float32", name="views")
+    received = inference.inputs[0]
+    if received.shape[3] != len(mean):
+        raise ProtocolError(
+            f"expected an encoder of images of {len(mean)} channels; received one of "
+            f"{received.shape[3]}"
+        )
+    top = float(white(received.dtype)) if "int" in received.dtype else 255.0
+    views = keras.Input((size, size, len(mean)), dtype="float32", name="views")
     supports_jit = True
-    scale, offset = [255.0 * s for s in std], [255.0 * m for m in mean]
+    scale, offset = [top * s for s in std], [top * m for m in mean]
     x = keras.layers.Rescaling(scale, offset, dtype="float32", name="pixels")(views)
-    x = keras.ops.clip(x, 0.0, 255.0)  # fast colour operations of the views may go beyond
+    x = keras.ops.clip(x, 0.0, top)  # fast colour operations of the views may go beyond
     try:
         resize, normalise, encoder = split_inference_model(inference)
     except ProtocolError:

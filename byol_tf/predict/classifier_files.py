@@ -5,7 +5,7 @@ from pathlib import Path
 
 from byol_tf.errors import ProtocolError, describe_path
 from byol_tf.export.classifier_folder import CLASSES_FILE, read_classes
-from byol_tf.runs.encoder_files import EncoderFiles, files_digest
+from byol_tf.runs.encoder_files import EncoderFiles, exported_files
 from byol_tf.runs.files import newest_version
 
 
@@ -45,4 +45,4 @@ def classifier_files(text: str) -> tuple[EncoderFiles, list[str]]:
         folders[-1] / CLASSES_FILE,
     )
     classes = read_classes(names)
-    return EncoderFiles(path, False, files_digest([*files, names])), classes
+    return exported_files(path, [*files, names]), classes

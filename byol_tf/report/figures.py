@@ -28,7 +28,7 @@ from byol_tf.runs.plots import (
     save_figure,
     set_legend_texts,
 )
-from pipelines.sources import balanced_indices, resize_and_center_crop
+from pipelines.sources import balanced_indices, false_color, resize_and_center_crop
 
 _QUERIES, _NEIGHBOURS = 5, 8
 _SIDE, _FRAME, _GAP = 96, 4, 6  # pixels: of an image, of its frame, between two frames
@@ -119,7 +119,7 @@ def neighbours_figure(path: Path, analysis: RepresentationAnalysis, seed: int, s
             cell = sheet[row * step :, column * step :][:_CELL, :_CELL]
             cell[:] = ImageColor.getrgb(frame)
             cell[_FRAME:-_FRAME, _FRAME:-_FRAME] = resize_and_center_crop(
-                analysis.images[index], _SIDE
+                false_color(analysis.images[index]), _SIDE
             )
     height, width = sheet.shape[:2]
     # One picture on one axis, as 90 axes take seconds.

@@ -122,4 +122,4 @@ def start_model(config: Config) -> keras.Model | None:
             return None
         for name, arrays in weights.items():
             encoder.get_layer(name).set_weights(arrays)
-    return inference_model(encoder, *config.views.preparation)
+    return inference_model(encoder, *config.views.preparation, config.data.depth)

@@ -97,23 +97,24 @@ def train_batches(
             batch.
     """
     views, batch_size, seed = config.views, config.training.batch_size, config.seed
+    size, mean, std = views.preparation
     policies = view_policies(config)
     position = {"first_step": first_step, "worker": worker, "workers": workers}
     if views.engine != "fused":
         return view_batches(
             images,
             policies,
-            views.size,
+            size,
             batch_size,
             seed,
-            views.mean,
-            views.std,
+            mean,
+            std,
             **position,
             engine=views.engine,
         )
     cropped = images.shape is None
     if cropped:
-        batches = crop_batches(images, policies, views.size, batch_size, seed, **position)
+        batches = crop_batches(images, policies, size, batch_size, seed, **position)
     else:
         batches = image_batches(images, batch_size, seed, **position, view_count=len(policies))
     if views_in_step(config):

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from byol_tf.config.loading import load_config
 from byol_tf.errors import EmbedError, describe_path
 from byol_tf.runs.checkpoints import list_checkpoints
+from byol_tf.runs.encoder_input import check_input, find_input, read_input
 from byol_tf.runs.files import check_fits_memory, newest_version
 from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.sources import pixel_format
+from pipelines.sources import RGB, PixelFormat
 
 if TYPE_CHECKING:
     import keras
@@ -23,27 +27,43 @@ class EncoderFiles:
         path: a run folder, the folder of a SavedModel, or a `.keras` file.
         is_run: whether it is a run folder, of which the newest checkpoint is used.
         digest: SHA-256 in hexadecimal of the files that determine its outputs.
+        pixels: channels, depth and range of the images that it takes.
     """
 
     path: Path
     is_run: bool
     digest: str
+    pixels: PixelFormat = RGB
 
     def load(self) -> "keras.Model":
-        """Loads the model from uint8 images `[N, H, W, 3]` to float32 `[N, d]`, in float32.
+        """Loads the model from images `[N, H, W, channels]` to float32 `[N, d]`, in float32.
 
         Raises:
-            ProtocolError: if it isn't an encoder, or might do more than compute.
+            ProtocolError: if it isn't an encoder of such images, or might do more than compute.
             ConfigError: if a run's config can't be read.
         """
-        from byol_tf.config.loading import load_config
         from byol_tf.models.inference import exported_form
         from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
 
         if not self.is_run:
-            return load_encoder_file(self.path)
+            model = load_encoder_file(self.path)
+            check_input(model, self.pixels, f"--encoder {self.path}")
+            return model
         folder = RunFolder(self.path)
         return exported_form(load_run_encoder(load_config(folder.config), folder))
+
+
+def exported_files(path: Path, files: list[Path]) -> EncoderFiles:
+    """Returns an exported model, with the `input.json` of its folder if there is one.
+
+    Args:
+        path: of the `.keras` file, or of the SavedModel's folder, which is in `DIR/encoder/1`.
+        files: that determine its outputs.
+    """
+    described = find_input((path.parent, path.parent.parent))
+    if described is None:
+        return EncoderFiles(path, False, files_digest(files))
+    return EncoderFiles(path, False, files_digest([*files, described]), read_input(described))
 
 
 def encoder_files(text: str) -> EncoderFiles:
@@ -59,7 +79,7 @@ def encoder_files(text: str) -> EncoderFiles:
     """
     path = Path(text).expanduser()
     if os.path.isfile(path):
-        return EncoderFiles(path, False, files_digest([path]))
+        return exported_files(path, [path])
     if not os.path.isdir(path):
         raise EmbedError(
             f"--encoder {text}: expected a run folder, the folder of a SavedModel or a .keras "
@@ -74,16 +94,15 @@ def encoder_files(text: str) -> EncoderFiles:
 def _in_folder(text: str, path: Path) -> EncoderFiles:
     if (path / "saved_model.pb").is_file():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        return EncoderFiles(path, False, files_digest(files))
+        return exported_files(path, files)
     run = RunFolder(path)
     checkpoints = list_checkpoints(run.checkpoints) if run.config.is_file() else []
     if checkpoints:
-        return EncoderFiles(
-            path, True, files_digest([run.config, *sorted(checkpoints[-1].iterdir())])
-        )
+        digest = files_digest([run.config, *sorted(checkpoints[-1].iterdir())])
+        return EncoderFiles(path, True, digest, pixel_format(load_config(run.config)))
     for exported in (path / "encoder.keras", run.export / "encoder.keras"):
         if exported.is_file():
-            return EncoderFiles(exported, False, files_digest([exported]))
+            return exported_files(exported, [exported])
     raise EmbedError(
         f"--encoder {text}: expected a run folder with a checkpoint or an export, the folder of a "
         "SavedModel or a .keras file; that folder holds none of them"

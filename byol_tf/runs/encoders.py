@@ -9,6 +9,8 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from byol_tf.compat import build_without_values
 from byol_tf.config.schema import Config
@@ -34,6 +36,7 @@ from byol_tf.runs.best_epoch import scores
 from byol_tf.runs.checkpoints import read_newest
 from byol_tf.runs.files import check_fits_memory, newest_version, write_atomically
 from byol_tf.runs.folder import RunFolder, read_history
+from pipelines.registry import MAX_CHANNELS
 
 _ENCODER_PREFIX = "online/encoder/"  # of its variables in a checkpoint
 _HINT = (
@@ -60,7 +63,8 @@ def load_run_encoder(
             has layers of one's own.
 
     Returns:
-        The inference model, from uint8 images `[N, H, W, 3]` to representations `[N, d]`.
+        The inference model, from images `[N, H, W, channels]`, uint8 or uint16, to representations
+        `[N, d]`.
 
     Raises:
         ProtocolError: if the run has no valid checkpoint, it can't be read, its weights aren't
@@ -106,7 +110,7 @@ def load_run_encoder(
         check_finite(iter(arrays))
     except UnsafeModelError as error:
         raise ProtocolError(f"--run {folder.root}: {error}") from error
-    return inference_model(encoder, *config.views.preparation)
+    return inference_model(encoder, *config.views.preparation, config.data.depth)
 
 
 def is_built_by_name(config: Config) -> bool:
@@ -176,7 +180,8 @@ def load_encoder_file(path: Path) -> keras.Model:
             does.
 
     Returns:
-        A model from uint8 images `[N, H, W, 3]` of any size to representations `[N, d]`.
+        A model from images `[N, H, W, channels]` of any size, uint8 or uint16, to representations
+        `[N, d]`.
 
     Raises:
         ProtocolError: if there is no such file, or it holds something else.
@@ -199,11 +204,12 @@ def load_encoder_file(path: Path) -> keras.Model:
     single = len(model.inputs) == len(model.outputs) == 1
     if (
         not single
-        or model.input_shape != (None, None, None, 3)
+        or model.input_shape[:3] != (None, None, None)
+        or model.input_shape[3] not in range(1, MAX_CHANNELS + 1)
         or len(model.output_shape or ()) != 2
     ):
         raise ProtocolError(
-            f"--encoder {path}: expected a model from images [N, H, W, 3] of any size to "
+            f"--encoder {path}: expected a model from images [N, H, W, channels] of any size to "
             f"representations [N, d]; received {model.input_shape} to {model.output_shape}. {_HINT}"
         )
     if not takes_pixels(model):
@@ -221,12 +227,12 @@ def load_encoder_file(path: Path) -> keras.Model:
 
 
 def _load_saved_model(path: Path) -> keras.Model:
-    images = keras.Input((None, None, 3), dtype="uint8", name="images")
     try:
         check_fits_memory(file for file in path.rglob("*") if file.is_file())
         with checked_saved_model(path) as copy:
             # Keras' own layer around the endpoint that its `export` writes.
             endpoint = keras.layers.TFSMLayer(str(copy), call_endpoint="serve", trainable=False)
+            images = _saved_input(copy)
         model = keras.Model(images, endpoint(images))
         check_finite(map(np.asarray, model.get_weights()))
     # Of a broken one TensorFlow raises OpError, AttributeError, KeyError, RuntimeError, ...
@@ -236,6 +242,18 @@ def _load_saved_model(path: Path) -> keras.Model:
             f"images; {in_short(error)}"
         ) from error
     return model
+
+
+def _saved_input(folder: Path) -> keras.KerasTensor:
+    """Returns an input as the endpoint of a SavedModel takes it: of its type and channels."""
+    content = saved_model_pb2.SavedModel()
+    content.ParseFromString((folder / "saved_model.pb").read_bytes())
+    signatures = content.meta_graphs[0].signature_def
+    if "serve" not in signatures:
+        return keras.Input((None, None, 3), dtype="uint8", name="images")
+    (images,) = signatures["serve"].inputs.values()
+    shape = tf.TensorShape(images.tensor_shape)
+    return keras.Input(shape[1:], dtype=tf.as_dtype(images.dtype).name, name="images")
 
 
 def _load_keras_file(path: Path) -> keras.Model:

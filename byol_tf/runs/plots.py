@@ -18,6 +18,8 @@ from matplotlib.ticker import MaxNLocator
 
 from byol_tf.runs.accuracy import Accuracy
 from byol_tf.runs.files import write_atomically
+from pipelines.sources import false_color
+from pipelines.sources.pixels import stretch_limits, white
 
 matplotlib.use("Agg")  # needs no display
 
@@ -84,15 +86,15 @@ def views_figure(
 
     Args:
         path: of the PNG.
-        originals: n images, uint8 `[H, W, 3]`.
+        originals: n images `[H, W, channels]`, uint8 or uint16.
         boxes: float `[2, n, 4]`: y1, x1, y2, x2 as fractions of the image, for each view.
-        views: float `[2, n, size, size, 3]`, values from 0 to 1.
+        views: float `[2, n, size, size, channels]`, values from 0 to 1.
     """
     count = len(originals)
     width = WIDTH / 8 * count  # eight of them fill the report
     figure, axes = plt.subplots(3, count, figsize=(width, 3.6), squeeze=False)
     for column, image in enumerate(originals):
-        axes[0, column].imshow(image)
+        axes[0, column].imshow(false_color(image))
         height, width = image.shape[:2]
         for view, colour in enumerate((ONLINE, SECOND)):
             y1, x1, y2, x2 = boxes[view, column]
@@ -107,7 +109,7 @@ def views_figure(
                     linewidth=2,
                 )
             )
-            axes[view + 1, column].imshow(views[view, column])
+            axes[view + 1, column].imshow(_view_picture(views[view, column], image))
             for spine in axes[view + 1, column].spines.values():
                 spine.set(edgecolor=colour, linewidth=2)
     for axis in axes.flat:
@@ -117,6 +119,14 @@ def views_figure(
         axes[row, 0].set_ylabel(title)
     figure.tight_layout(pad=0.4)
     save_figure(figure, path)
+
+
+def _view_picture(view: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Returns a view in the colours in which `false_color` shows the image that it is of."""
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return view
+    low, high = stretch_limits(image)
+    return false_color(view, (low / white(image.dtype), high / white(image.dtype)))
 
 
 @matplotlib.rc_context(STYLE)

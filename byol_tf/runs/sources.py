@@ -5,7 +5,7 @@ from typing import Any
 
 from byol_tf.config.schema import Config
 from byol_tf.runs.folder import RunFolder, read_environment
-from pipelines.sources import GivenImages, Source
+from pipelines.sources import GivenImages, PixelFormat, Source
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +26,19 @@ def source_options(config: Config, images: GivenImages | None = None) -> dict[st
         "pretrain": data.pretrain,
         "pretrain_images": data.pretrain_images,
         "image_size": data.image_size,
+        "channels": data.channels,
+        "depth": data.depth,
+        "range": data.range,
         "cache": data.cache,
         "max_unreadable_fraction": data.max_unreadable_fraction,
         "seed": config.seed,
         "images": images,
     }
+
+
+def pixel_format(config: Config) -> PixelFormat:
+    """Returns channels, depth and range of a config's images."""
+    return PixelFormat(config.data.channels, config.data.depth, config.data.range)
 
 
 def warn_of_other_images(folder: RunFolder, source: Source) -> None:

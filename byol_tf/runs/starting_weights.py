@@ -21,6 +21,7 @@ from byol_tf.models.safe_loading import check_keras_file, check_weights_file, in
 from byol_tf.runs.encoders import load_run_encoder
 from byol_tf.runs.files import check_fits_memory
 from byol_tf.runs.folder import RunFolder
+from pipelines.sources.pixels import white
 
 _MAX_NAMED_LAYERS = 3
 _IMAGENET_SHAPE = (224, 224, 3)
@@ -77,14 +78,16 @@ def starting_weights(path: str, encoder: keras.Model, config: Config) -> Weights
             ]
         )
     (file_encoder,) = [layer for layer in inference.layers if isinstance(layer, keras.Model)]
-    normalise = inference.get_layer("normalise")
-    std = 1.0 / (255.0 * np.array(normalise.scale, np.float64))
+    normalise, (images,) = inference.get_layer("normalise"), inference.inputs
+    std = 1.0 / (white(images.dtype) * np.array(normalise.scale, np.float64))
     mean = -np.array(normalise.offset, np.float64) * std
     file_layers, own_layers = _layers(file_encoder), _layers(encoder)
     differences = _differences(file_layers, own_layers)
-    views = config.views
-    for name, in_file, in_config in (("mean", mean, views.mean), ("std", std, views.std)):
-        if not np.allclose(in_file, in_config, rtol=1e-4, atol=1e-6):
+    _, own_mean, own_std = config.views.preparation
+    for name, in_file, in_config in (("mean", mean, own_mean), ("std", std, own_std)):
+        if len(in_file) != len(in_config) or not np.allclose(
+            in_file, in_config, rtol=1e-4, atol=1e-6
+        ):
             differences.append(
                 f"its images are normalised with {name} {[round(float(x), 4) for x in in_file]}, "
                 f"and views.{name} is {list(in_config)}"

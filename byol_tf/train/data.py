@@ -90,9 +90,8 @@ def open_images(
         workers.barrier()
     if mismatches := workers.find_mismatches(f"{source.fingerprint} {len(source.pretrain)}"):
         raise SourceError(
-            f"data.source: expected the same images on each worker; worker {mismatches[0] + 1} of "
-            "TF_CONFIG has others than the first "
-            f"(here: {len(source.pretrain):,} for pre-training)"
+            f"data.source: expected the same images on each worker; worker {mismatches[0] + 1} has "
+            f"others than the first (here: {len(source.pretrain):,} for pre-training)"
         )
     return source
 
@@ -123,8 +122,8 @@ def _check_same_config(config: Config, workers: Workers) -> None:
     if mismatches := workers.find_mismatches(text):
         raise ConfigError(
             [
-                "expected the same config on each worker; worker "
-                f"{mismatches[0] + 1} of TF_CONFIG has another one than the first"
+                f"expected the same config on each worker; worker {mismatches[0] + 1} has another "
+                "one than the first"
             ]
         )
 

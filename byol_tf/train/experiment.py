@@ -61,6 +61,7 @@ from byol_tf.train.finish import (
 )
 from byol_tf.train.input_watchdog import InputWatchdog
 from byol_tf.train.multi_worker import Workers
+from byol_tf.train.normalization import check_normalization, measure_channels, offer
 from byol_tf.train.out_of_memory import out_of_memory
 from byol_tf.train.plan import Plan, make_plan
 from byol_tf.train.signals import SignalWatch
@@ -68,7 +69,7 @@ from byol_tf.train.start import ResumePoint, broadcast_state, initialize_or_resu
 from byol_tf.train.teacher import Teacher, check_teacher, load_teacher
 from byol_tf.train.tensorboard import EventLog, show_config
 from byol_tf.train.trackers import Log, check_trackers, open_trackers
-from pipelines.sources import GivenImages, Source
+from pipelines.sources import GivenImages, Source, Unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +100,9 @@ class Experiment:
             for a disk and can't raise `Interrupted`.
         encoder: in place of `config.encoder`: a built model, of which the run trains a copy; or a
             function that is called with `image_size` and returns one. See docs/encoders.md.
-        images: in place of `config.data`: uint8 `[N, H, W, 3]`; or "unlabelled", "train" and "test"
-            -> such an array, with integer labels as a pair `(images, labels)`.
+        images: in place of `config.data`: uint8 `[N, H, W, 3]`, or what `data.channels` and
+            `data.depth` say; or "unlabelled", "train" and "test" -> such an array, with integer
+            labels as a pair `(images, labels)`.
         callbacks: those of one's own, which run on the chief, at an epoch's end before its
             checkpoint is saved. Their logs have what byol_tf measured; their own state isn't saved.
 
@@ -163,9 +165,13 @@ class Experiment:
             ConfigError: if the encoder can't start from `encoder.weights`.
             SourceError: if the images can't be opened.
         """
-        return measure_lines(
-            self.config, self.folder, self.plan().schedule, self._encoder, self._images
-        )
+        config, lines = self.config, []
+        if not config.views.is_normalized:
+            statistics = measure_channels(config, self._images)
+            config = config.normalized(*statistics)
+            lines = [("normalising", offer(*statistics))]
+        schedule = self.plan().schedule
+        return lines + measure_lines(config, self.folder, schedule, self._encoder, self._images)
 
     def prepare(self) -> None:
         """Opens the images and builds devices, model and optimizer; the run folder isn't touched.
@@ -212,7 +218,9 @@ class Experiment:
             and not list_checkpoints(self.folder.checkpoints)
         ):  # now, before the folder is made; a resumed run doesn't need the file
             self._weights = starting_weights(config.encoder.weights, self.model.encoder, config)
-        self.inference = inference_model(self.model.encoder, *config.views.preparation)
+        self.inference = inference_model(
+            self.model.encoder, *config.views.preparation, config.data.depth
+        )
         self._prepared = True
 
     def run(self, command: Sequence[str] = (), verbose: bool = True) -> dict[str, Any] | None:
@@ -226,7 +234,7 @@ class Experiment:
             The content of `result.json` on the chief; None on other workers.
 
         Raises:
-            ConfigError, SourceError, DeviceError: as `prepare`.
+            ConfigError, SourceError, DeviceError: as `prepare`; or if `views.mean` is missing.
             RunFolderError: if the folder is in use or can't be written, its run has another config
                 or used other images, has lost its checkpoints, or has no valid one or one of
                 another model.
@@ -234,6 +242,7 @@ class Experiment:
             RunStopped: if the run can't continue, or met what the config says to stop at: one of
                 the subclasses in `errors.py`.
         """
+        check_normalization(self.config, self._images)
         chief = self._connected_workers is None or self._connected_workers.chief
         # Locked before the images are read, which may take an hour: no other process enters.
         with RunLock(self.folder.root) if chief else contextlib.nullcontext() as lock:
@@ -260,9 +269,9 @@ class Experiment:
         except Exception as error:
             # tf.data hides the original exception of an unreadable image.
             if (lost := self.source.failure()) is not None:
-                raise ImagesLost(
-                    f"{lost}. Bring them back, or resume with a larger fraction"
-                ) from error
+                reachable = not isinstance(lost, Unreachable)
+                remedy = ". Bring them back, or resume with a larger fraction" if reachable else ""
+                raise ImagesLost(f"{lost}{remedy}") from error
             if isinstance(error, tf.errors.ResourceExhaustedError):
                 raise out_of_memory(self.config, error) from error
             raise

@@ -157,7 +157,7 @@ def write_artifacts(
             facts.chance,
             facts.exported_epoch,
         )
-        export_encoder(inference, folder.export)
+        export_encoder(inference, folder.export, config.data.range)
     write_card(facts, folder.export)
     write_atomically(folder.result, json.dumps(result, indent=2) + "\n")
 

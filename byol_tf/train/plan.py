@@ -80,7 +80,7 @@ def make_plan(
         check_metric(config, source.counts["train"] > 0)
     schedule = training_schedule(config, source.counts["pretrain"])
     teacher = load_teacher(config)
-    sizes = measure_sizes(config, encoder, None if teacher is None else teacher.width)
+    sizes = measure_sizes(config.normalized(), encoder, None if teacher is None else teacher.width)
     _check_fits_memory(sizes)
     return Plan(config.name, schedule, plan_lines(config, source, schedule, sizes, folder))
 
@@ -222,13 +222,16 @@ def _images_text(config: Config, source: SourceInfo) -> str:
         if source.image_shape is None
         else f"{source.image_shape[0]} x {source.image_shape[1]}"
     )
+    channels, depth = config.data.channels, config.data.depth
+    form = "" if (channels, depth) == (3, 8) else f"{channels} channels of {depth} bits, "
     cached = (
         f"in memory, {source.bytes_in_memory / 1e6:,.0f} MB"
         if source.in_memory
         else "read again each epoch"
     )
     return (
-        f"{config.data.source}: {source.counts['pretrain']:,} for pre-training, {shape}, {cached}"
+        f"{config.data.source}: {source.counts['pretrain']:,} for pre-training, {shape}, "
+        f"{form}{cached}"
     )
 
 

@@ -23,7 +23,7 @@ from byol_tf.config.schema import Config
 from byol_tf.report.representations import RepresentationAnalysis
 from byol_tf.runs.files import write_atomically
 from byol_tf.runs.summary import RunFacts
-from pipelines.sources import resize_and_center_crop
+from pipelines.sources import false_color, resize_and_center_crop
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ def write_projector_files(logs: Path, analysis: RepresentationAnalysis) -> None:
     for index in range(len(names)):
         y, x = (_THUMBNAIL * cell for cell in divmod(index, side))
         sprite[y : y + _THUMBNAIL, x : x + _THUMBNAIL] = resize_and_center_crop(
-            analysis.images[index], _THUMBNAIL
+            false_color(analysis.images[index]), _THUMBNAIL
         )
     png = io.BytesIO()
     Image.fromarray(sprite).save(png, format="png")

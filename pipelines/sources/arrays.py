@@ -7,6 +7,7 @@ import numpy as np
 
 from pipelines.sources.base import SPLITS, RawSource, Request, SourceError, SourceInfo
 from pipelines.sources.images import ArrayImages, Images
+from pipelines.sources.pixels import PixelFormat
 
 _HASHED_IMAGES = 64
 """Images of an `Images` object that its fingerprint reads: reading all may take hours."""
@@ -50,9 +51,19 @@ def _splits(request: Request) -> dict[str, Images]:
         try:
             arrays = value if isinstance(value, tuple) else (value,)
             splits[split] = value if isinstance(value, Images) else ArrayImages(*arrays)
+            _check_format(splits[split], request.pixels)
         except (AttributeError, TypeError, ValueError) as error:
             raise SourceError(f"images: {split}: {error}") from error
     return splits
+
+
+def _check_format(images: Images, pixels: PixelFormat) -> None:
+    if (images.channels, images.dtype) != (pixels.channels, pixels.dtype):
+        raise ValueError(
+            f"expected {pixels.dtype} [n, height, width, {pixels.channels}], as data.channels is "
+            f"{pixels.channels} and data.depth {pixels.depth}; received {images.dtype} images of "
+            f"{images.channels} channels"
+        )
 
 
 def _class_names(splits: Mapping[str, Images]) -> tuple[str, ...]:

@@ -13,11 +13,12 @@ import numpy as np
 
 from pipelines.sources.images import Images, Shape
 from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.pixels import PixelFormat
 
 SPLITS = ("unlabelled", "train", "test")
 
 GivenSplit = np.ndarray | tuple[np.ndarray, np.ndarray] | Images
-"""Images in Python: uint8 `[N, H, W, 3]`, alone or with integer labels `[N]`."""
+"""Images in Python: uint8 or uint16 `[N, H, W, channels]`, alone or with integer labels `[N]`."""
 GivenImages = GivenSplit | Mapping[str, GivenSplit]
 """Those of one split, or of each of several."""
 
@@ -52,7 +53,7 @@ def check_reachable(path: Path, key: str) -> None:
         raise SourceError(f"{key}: {path} can't be read: {reason}") from error
 
 
-def _ignore_progress(work: str, done: int, total: int) -> None:
+def ignore_progress(work: str, done: int, total: int) -> None:
     """Reports nothing."""
 
 
@@ -62,8 +63,9 @@ class Request:
 
     Attributes:
         source: name of the source.
-        root: the folder of photos, or a list of them; for TFDS, the folder of prepared data sets
-            (None: TFDS's default).
+        root: the folder of photos, or a list of them; the shards, see `find_shards`; the
+            name of a Hugging Face data set; for TFDS, the folder of prepared data sets (None:
+            TFDS's default).
         archive: TFDS without network: the downloaded file; for "imagenet" the folder with its two
             tars.
         pretrain: "unlabelled", "train" or "train+unlabelled"; None: the unlabelled images where
@@ -72,23 +74,26 @@ class Request:
             "textures", the number that is generated.
         image_size: the shorter side is resized to it and the centre cropped; None: images stay as
             they are (digits: 32).
-        cache: "memory" keeps all images as uint8, "none" reads them each time, "auto" keeps them if
+        channels: of every image, 1 to 16.
+        depth: bits of their pixels: 8, uint8; or 16, uint16.
+        range: (low, high), the numbers in a file that become 0 and white; see `PixelFormat`.
+        cache: "memory" keeps all images decoded, "none" reads them each time, "auto" keeps them if
             they fit into half of the free memory.
-        max_unreadable_fraction: for "folder": a larger fraction of unreadable files is an error,
+        max_unreadable_fraction: of own photos: a larger fraction of unreadable files is an error,
             both when it is opened and while it is read.
-        layout: for "folder": what subfolders are, one of `folder.layout.LAYOUTS`.
+        layout: of own photos: what subfolders are, one of `folder.layout.LAYOUTS`.
         seed: of every sample.
         on_progress: called while images are read.
-        check: for "folder": what of each photo is read when it is opened: "pixels", so that all
+        check: of own photos: what of each photo is read when it is opened: "pixels", so that all
             unreadable ones are known and skipped; or "headers", a hundredth of the time, so that
             one whose pixels can't be decoded is lost when it is first used.
-        on_lost: for "folder": called once for each photo that can't be read later on; another photo
+        on_lost: of own photos: called once for each that can't be read later on; another photo
             of its label then replaces it. None: no photo is replaced, and the first one lost is an
             error.
-        manifest: for "folder": the photos of the run that is resumed. Those that were unreadable
-            then are skipped unopened; those that have gone or changed since are treated as lost
-            during the run; new ones are ignored.
-        scan_folder: for "folder": where facts about photos are cached (see `folder/scan_cache.py`);
+        manifest: of own photos: those, or their shards, of the run that is resumed. Those that were
+            unreadable then are skipped unopened; those that have gone or changed since are treated
+            as lost during the run; new ones are ignored.
+        scan_folder: where facts about own photos are cached (see `folder/scan_cache.py`);
             None: nowhere. Only `Source.save_scan` writes there.
         images: for "arrays": the images themselves. Without a split, those with labels are "train"
             and others "unlabelled".
@@ -100,16 +105,24 @@ class Request:
     pretrain: str | None = None
     pretrain_images: int | None = None
     image_size: int | None = None
+    channels: int = 3
+    depth: int = 8
+    range: tuple[float, float] | None = None
     cache: str = "auto"
     max_unreadable_fraction: float = 0.01
     layout: str = "auto"
     seed: int = 0
-    on_progress: Progress = _ignore_progress
+    on_progress: Progress = ignore_progress
     check: str = "pixels"
     on_lost: OnLost | None = None
     manifest: PhotoManifest | None = None
     scan_folder: str | None = None
     images: GivenImages | None = None
+
+    @property
+    def pixels(self) -> PixelFormat:
+        """Channels, depth and range of the images."""
+        return PixelFormat(self.channels, self.depth, self.range)
 
 
 @dataclass(frozen=True)
@@ -123,7 +136,7 @@ class SourceInfo:
             there are none. Unreadable files are included.
         classes: number of classes, 0 without labels.
         class_counts: number of labelled images of each class, where a folder or list names them.
-        image_shape: `(height, width, 3)`, or None where images differ.
+        image_shape: `(height, width, channels)`, or None where images differ.
         notes: lines about the data, for people.
         unlabelled_from: the splits that make up the unlabelled images.
         in_memory: whether the images are kept in memory; of a description: whatever `cache` says.

@@ -36,9 +36,9 @@ def build_plan(request: Request, info: SourceInfo) -> SourceInfo:
     """Returns what `build_source` would give, from what the source says that it has."""
     pretrain = select_pretrain(request, info.counts, info.unlabelled_from)
     size = request.image_size
-    shape = (size, size, 3) if size else info.image_shape
+    shape = (size, size, request.channels) if size else info.image_shape
     used = used_counts(info.counts, pretrain)
-    needed = sum(used.values()) * prod(shape) if shape else None
+    needed = sum(used.values()) * prod(shape) * request.depth // 8 if shape else None
     in_memory = _cache_mode(request, needed) is not None or (
         info.in_memory and shape == info.image_shape
     )
@@ -186,7 +186,7 @@ def _bytes_needed(raw: RawSource, used: Mapping[str, Images]) -> int | None:
         shape = images.shape or raw.likely_shape
         if shape is None:
             return None
-        needed += len(images) * prod(shape)
+        needed += len(images) * prod(shape) * images.dtype.itemsize
     return needed
 
 

@@ -1,8 +1,9 @@
-"""Decodes image files of any format to RGB pixels.
+"""Decodes image files of any format to RGB pixels, or to those of another `PixelFormat`.
 
-Pillow decodes. What it leaves to the caller is decided here, the same for every source:
-orientation, transparency, 16 bits, which formats are opened, and how much of a file is read. Files
-are not trusted, so none may cost more memory or time than its picture.
+Pillow decodes, and `scientific.py` what it has no format for. What it leaves to the caller is
+decided here, the same for every source: orientation, transparency, 16 bits, which formats are
+opened, and how much of a file is read. Files are not trusted, so none may cost more memory or time
+than its picture.
 """
 
 import contextlib
@@ -21,6 +22,14 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pipelines.sources import heic
+from pipelines.sources.pixels import RGB, PixelFormat, to_pixels
+from pipelines.sources.scientific import (
+    TIFF_STARTS,
+    ScientificImage,
+    check_size,
+    open_scientific,
+    package,
+)
 
 T = TypeVar("T")
 
@@ -50,6 +59,8 @@ _PNG_EXIF_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # by which t
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _JPEG_TAIL = 2**12
 """Bytes at the end of a JPEG in which its end marker is looked for: some writers pad files."""
+_BANDS = {"L": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "I": 1, "F": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+"""Pillow's modes whose channels are a file's own -> their number."""
 _JPEG = ("JPEG", "MPO")  # a JPEG with further pictures behind the first
 _large_picture = threading.RLock()  # held while one is decoded
 
@@ -128,9 +139,17 @@ class ImageFacts:
 
 
 def decode(
-    file: BinaryIO, *, upright: bool = True, image_size: int | None = None
+    file: BinaryIO,
+    *,
+    upright: bool = True,
+    image_size: int | None = None,
+    pixels: PixelFormat = RGB,
 ) -> tuple[np.ndarray, ImageFacts]:
     """Decodes the first frame of an image file.
+
+    To RGB of 8 bits any photo is converted, as follows. For another `pixels` a file's own channels
+    are read, and have to be as many; TIFF stacks, DICOM and `.npy` files are read too (see
+    `scientific.py`), and `pixels.to_pixels` maps numbers to pixels.
 
     Grey becomes R = G = B. Transparency is blended with white. CMYK is converted by Pillow.
 
@@ -146,17 +165,21 @@ def decode(
         file: open for reading in binary, at its beginning.
         upright: apply EXIF orientation.
         image_size: to which the caller will resize the shorter side; None for the picture as it is.
+        pixels: channels, depth and range of the result.
 
     Returns:
-        uint8 `[height, width, 3]`, and properties of the file. With `image_size` the picture may be
-        smaller than they say, its shorter side at least twice that size.
+        uint8 `[height, width, 3]`, or as `pixels` says, and properties of the file. With
+        `image_size` the picture may be smaller than they say, its shorter side at least twice that
+        size.
 
     Raises:
         UnreadableImage: the file is truncated, broken or of another format, or has more than
             200,000,000 pixels or more bytes besides the picture than `HEADER_BYTES` (both known
-            before memory is allocated).
+            before memory is allocated); or it has another number of channels than `pixels`.
     """
-    return _attempt(lambda readable: _decode(readable, upright, image_size), file)
+    if pixels.is_rgb:
+        return _attempt(lambda readable: _decode(readable, upright, image_size), file)
+    return _attempt(lambda readable: _decode_channels(readable, upright, pixels), file)
 
 
 def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
@@ -192,7 +215,7 @@ def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
     return data if _JPEG_END in data[-_JPEG_TAIL:] else None
 
 
-def read_header(file: BinaryIO, *, upright: bool = True) -> ImageFacts:
+def read_header(file: BinaryIO, *, upright: bool = True, pixels: PixelFormat = RGB) -> ImageFacts:
     """Returns what `decode` states of a file, as far as its header tells.
 
     Pixels are decoded only where the header isn't enough: of 16 bits, how many hold values; of a
@@ -201,11 +224,16 @@ def read_header(file: BinaryIO, *, upright: bool = True) -> ImageFacts:
     Args:
         file: open for reading in binary, at its beginning.
         upright: apply EXIF orientation.
+        pixels: channels, depth and range of the result of `decode`.
 
     Raises:
         UnreadableImage: see `decode`. Files whose pixels are broken may pass.
     """
-    return _attempt(lambda readable: _read_header(readable, upright), file)
+    if pixels.is_rgb:
+        return _attempt(lambda readable: _read_header(readable, upright), file)
+    return _attempt(
+        lambda readable: _channels_facts(_open_channels(readable, pixels), upright, pixels), file
+    )
 
 
 def _attempt(read: Callable[[BinaryIO], T], file: BinaryIO) -> T:
@@ -251,6 +279,70 @@ def _decode(file: BinaryIO, upright: bool, image_size: int | None) -> tuple[np.n
         return np.asarray(picture), ImageFacts(
             image.format or "?", mode, width, height, orientation != 1, bits, large
         )
+
+
+def _decode_channels(
+    file: BinaryIO, upright: bool, pixels: PixelFormat
+) -> tuple[np.ndarray, ImageFacts]:
+    image = _open_channels(file, pixels)
+    numbers = to_pixels(image.read(), pixels, image.range)
+    if image.inverted:
+        numbers = np.iinfo(numbers.dtype).max - numbers
+    numbers = _turned(numbers, image.orientation if upright else 1)
+    return np.ascontiguousarray(numbers), _channels_facts(image, upright, pixels)
+
+
+def _channels_facts(image: ScientificImage, upright: bool, pixels: PixelFormat) -> ImageFacts:
+    height, width, channels = image.shape
+    orientation = image.orientation if upright else 1
+    if orientation >= 5:
+        height, width = width, height
+    mode = f"{channels} x {pixels.depth} bits"
+    return ImageFacts(image.format, mode, width, height, orientation != 1)
+
+
+def _open_channels(file: BinaryIO, pixels: PixelFormat) -> ScientificImage:
+    """Opens a file of any format. Raises UnreadableImage for another number of channels."""
+    image = open_scientific(file)
+    if image is None:
+        file.seek(0)
+        image = _photo_channels(file)
+    channels = image.shape[2]
+    if channels != pixels.channels:
+        raise UnreadableImage(
+            f"{channels} channel{'s' * (channels > 1)}, and data.channels is {pixels.channels}; "
+            f"data.channels={channels} reads it"
+        )
+    return image
+
+
+def _photo_channels(file: BinaryIO) -> ScientificImage:
+    """Opens a photo with its own channels: grey 1, RGB 3, with transparency 2 or 4."""
+    image = _opened(file)
+    deep = ";16" in str(image.tile) and image.mode in _BANDS
+    mode = image.mode
+    if mode not in _BANDS:
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+    width, height = image.size
+    shape = (height, width, _BANDS[mode])
+    check_size(shape, np.dtype(np.int32 if mode in ("I", "F") else np.uint16))
+
+    def read() -> np.ndarray:
+        with _one_at_a_time(image.size):
+            if image.format in heic.readable() and heic.is_truncated(file):
+                raise UnreadableImage("image file is truncated")
+            image.load()
+            if image.format == "PNG":
+                _check_png(_LimitedReader(file, _budget(image.size)))
+            elif image.format in _JPEG:
+                _check_jpeg(file, _budget(image.size))
+            if deep and image.format == "PNG" and shape[2] > 1:  # of which Pillow keeps 8 bits
+                return _deep_png(file, shape)
+            picture = image if image.mode == mode else image.convert(mode)
+            return np.asarray(picture).reshape(shape)
+
+    span = (0.0, 65535.0) if mode == "I" else None  # Pillow's mode of some grey of 16 bits
+    return ScientificImage(image.format or "?", shape, read, span, orientation=_orientation(image))
 
 
 def _read_header(file: BinaryIO, upright: bool) -> ImageFacts:
@@ -485,6 +577,24 @@ def _to_rgb(image: Image.Image, deep: bool, halve: bool) -> tuple[Image.Image, i
     return picture.reduce(2) if halve else picture, bits
 
 
+def _turned(numbers: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns an image `[height, width, channels]` upright, by EXIF's orientation."""
+    if orientation in (5, 6, 7, 8):
+        numbers = numbers.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        numbers = numbers[::-1]
+    if orientation in (2, 3, 6, 7):
+        numbers = numbers[:, ::-1]
+    return numbers
+
+
+def _deep_png(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
+    """Decodes a PNG of 16 bits a channel, whose header and checksums are right."""
+    imagecodecs = package("imagecodecs", "tiff")
+    file.seek(0)
+    return imagecodecs.png_decode(file.read(_budget((shape[1], shape[0])))).reshape(shape)
+
+
 def _eight_bits(image: Image.Image) -> tuple[Image.Image, int]:
     """Scales grey of more than 8 bits to mode "L"; returns it and `ImageFacts.bits`."""
     if image.mode != "F":
@@ -526,6 +636,9 @@ def _scale_to_255(white: int) -> list[int]:
 
 def _reason(error: Exception, file: BinaryIO) -> str:
     if isinstance(error, UnidentifiedImageError):
+        file.seek(0)
+        if file.read(4) in TIFF_STARTS:
+            return "a TIFF that isn't grey or RGB; data.channels=N reads one of N channels"
         file.seek(0)
         return heic.missing_reader(file.read(64)) or "not an image of a supported format"
     if isinstance(error, Image.DecompressionBombError):

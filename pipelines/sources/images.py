@@ -4,13 +4,21 @@ Order, resuming and sharding are then functions of (seed, epoch, position) alone
 anywhere. Reading changes no state, so several threads may read at once.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
 
+from pipelines.registry import MAX_CHANNELS
+from pipelines.sources.pixels import RGB, PixelFormat, resize_image
+
 Shape = tuple[int, int, int]
+
+REQUESTS = 64
+"""Remote images that are read at once: each waits for its server, some ten milliseconds."""
 
 
 class Images(ABC):
@@ -18,12 +26,18 @@ class Images(ABC):
 
     Attributes:
         labels: int64 `[n]`, the class of each image, or None where the images have no labels.
-        shape: `(height, width, 3)` of every image, or None where they differ, aren't all decoded
-            yet, or are too large for batches.
+        shape: `(height, width, channels)` of every image, or None where they differ, aren't all
+            decoded yet, or are too large for batches.
+        remote: whether reading an image waits for a server, so that many are to be read at once.
+        channels: of every image.
+        dtype: of every image, uint8 or uint16.
     """
 
     labels: np.ndarray | None
     shape: Shape | None
+    remote: bool = False
+    channels: int = RGB.channels
+    dtype: np.dtype = RGB.dtype
 
     @abstractmethod
     def __len__(self) -> int:
@@ -37,7 +51,7 @@ class Images(ABC):
             index: 0 to n - 1.
 
         Returns:
-            uint8 `[height, width, 3]`, RGB.
+            uint8 `[height, width, 3]`, RGB; or what `channels` and `dtype` say.
 
         Raises:
             IndexError: the index lies outside.
@@ -57,16 +71,19 @@ class Images(ABC):
             indices: int `[k]`.
 
         Returns:
-            uint8 `[k, height, width, 3]`.
+            uint8 `[k, height, width, 3]`, or of other `channels` and `dtype`.
 
         Raises:
             ValueError: `shape` is None.
         """
         if self.shape is None:
             raise ValueError("batch: expected images of one shape; these differ in size")
-        out = np.empty((len(indices), *self.shape), np.uint8)
-        for row, index in enumerate(indices):
-            out[row] = self[int(index)]
+        out = np.empty((len(indices), *self.shape), self.dtype)
+
+        def read(row: int) -> None:
+            out[row] = self[int(indices[row])]
+
+        _for_each(read, range(len(indices)), at_once=self.remote)
         return out
 
     def encoded(self, index: int) -> bytes | None:
@@ -86,7 +103,7 @@ class ArrayImages(Images):
     """Images in memory.
 
     Args:
-        images: uint8 `[n, height, width, 3]`.
+        images: uint8 or uint16 `[n, height, width, channels]`, of 1 to 16 channels.
         labels: integers `[n]`, or None.
         batchable: False for images that are too large to be processed in batches; their `shape`
             is None then, as if they differed.
@@ -98,14 +115,19 @@ class ArrayImages(Images):
     def __init__(
         self, images: np.ndarray, labels: np.ndarray | None = None, *, batchable: bool = True
     ) -> None:
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        if (
+            images.dtype not in (np.uint8, np.uint16)
+            or images.ndim != 4
+            or not 1 <= images.shape[3] <= MAX_CHANNELS
+        ):
             raise ValueError(
-                f"images: expected uint8 [n, height, width, 3], received {images.dtype} "
-                f"{list(images.shape)}"
+                "images: expected uint8 or uint16 [n, height, width, channels] of 1 to "
+                f"{MAX_CHANNELS} channels, received {images.dtype} {list(images.shape)}"
             )
         self._images = images
         self.labels = _checked_labels(labels, len(images))
-        self.shape = (images.shape[1], images.shape[2], 3) if batchable else None
+        self.shape = images.shape[1:] if batchable else None
+        self.channels, self.dtype = images.shape[3], images.dtype
 
     def __len__(self) -> int:
         return len(self._images)
@@ -131,10 +153,12 @@ class CachedImages(Images):
     def __init__(self, images: Images, shape: Shape, *, batchable: bool = True) -> None:
         self._images = images
         # Pages of np.empty cost nothing until they are written.
-        self._pixels = np.empty((len(images), *shape), np.uint8)
+        self._pixels = np.empty((len(images), *shape), images.dtype)
         self._is_read = np.zeros(len(images), bool)
         self.labels = images.labels
         self.shape = shape if batchable else None
+        self.channels, self.dtype = images.channels, images.dtype
+        self.remote = images.remote
 
     def __len__(self) -> int:
         return len(self._images)
@@ -147,8 +171,7 @@ class CachedImages(Images):
     def batch(self, indices: np.ndarray) -> np.ndarray:
         """See `Images`."""
         indices = np.asarray(indices, np.int64)
-        for index in indices[~self._is_read[indices]]:
-            self._read(int(index))
+        _for_each(self._read, indices[~self._is_read[indices]].tolist(), at_once=self.remote)
         return self._pixels[indices]
 
     def _read(self, index: int) -> None:
@@ -163,11 +186,13 @@ class LazyImages(Images):
 
     Args:
         count: number of images.
-        read: index -> uint8 `[height, width, 3]`. Called from several threads at once.
+        read: index -> image `[height, width, channels]`. Called from several threads at once.
         labels: integers `[count]`, or None.
         shape: of every image, or None where they differ.
         encoded: index -> what `Images.encoded` returns; None where no image is such a JPEG.
         shape_of: index -> what `Images.shape_of` returns; None where that takes reading.
+        remote: see `Images`.
+        pixels: the images' channels and depth.
     """
 
     def __init__(
@@ -178,20 +203,30 @@ class LazyImages(Images):
         shape: Shape | None = None,
         encoded: Callable[[int], bytes | None] | None = None,
         shape_of: Callable[[int], Shape] | None = None,
+        remote: bool = False,
+        pixels: PixelFormat = RGB,
     ) -> None:
         self._count = count
         self._read = read
         self._encoded = encoded
         self._shape_of = shape_of
+        self.remote = remote
         self.labels = _checked_labels(labels, count)
         self.shape = shape
+        self.channels, self.dtype = pixels.channels, pixels.dtype
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> np.ndarray:
         _check_index(index, self._count)
-        return self._read(index)
+        image = self._read(index)
+        if image.dtype != self.dtype or image.shape[2:] != (self.channels,):
+            raise ValueError(
+                f"images: expected {self.dtype} images of {self.channels} channels; received "
+                f"{image.dtype} {list(image.shape)}"
+            )
+        return image
 
     def shape_of(self, index: int) -> Shape:
         """See `Images`."""
@@ -213,6 +248,8 @@ class _Subset(Images):
         self._indices = indices
         self.labels = labels
         self.shape = shape
+        self.remote = images.remote
+        self.channels, self.dtype = images.channels, images.dtype
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -247,6 +284,8 @@ class _Concatenated(Images):
         both = first.labels is not None and second.labels is not None
         self.labels = np.concatenate([first.labels, second.labels]) if both else None
         self.shape = first.shape if first.shape == second.shape else None
+        self.remote = first.remote or second.remote
+        self.channels, self.dtype = first.channels, first.dtype
 
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
@@ -263,7 +302,7 @@ class _Concatenated(Images):
         indices = np.asarray(indices, np.int64)
         split = len(self._first)
         in_first = indices < split
-        out = np.empty((len(indices), *self.shape), np.uint8)
+        out = np.empty((len(indices), *self.shape), self.dtype)
         out[in_first] = self._first.batch(indices[in_first])
         out[~in_first] = self._second.batch(indices[~in_first] - split)
         return out
@@ -282,7 +321,9 @@ class _Resized(Images):
         self._images = images
         self._size = size
         self.labels = images.labels
-        self.shape = (size, size, 3)
+        self.channels, self.dtype = images.channels, images.dtype
+        self.shape = self._shape = (size, size, images.channels)
+        self.remote = images.remote
 
     def __len__(self) -> int:
         return len(self._images)
@@ -293,7 +334,7 @@ class _Resized(Images):
     def shape_of(self, index: int) -> Shape:
         """See `Images`."""
         self._images.shape_of(index)  # raises where the image can't be read
-        return (self._size, self._size, 3)
+        return self._shape
 
 
 def subset(
@@ -331,18 +372,18 @@ def resized(images: Images, size: int) -> Images:
 
     See `resize_and_center_crop`; unchanged where they all have that shape.
     """
-    return images if images.shape == (size, size, 3) else _Resized(images, size)
+    return images if images.shape == (size, size, images.channels) else _Resized(images, size)
 
 
 def resize_and_center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """Resizes the shorter side to `size` and crops the centre.
 
     Args:
-        image: uint8 `[height, width, 3]`.
+        image: uint8 or uint16 `[height, width, channels]`.
         size: side of the result in pixels.
 
     Returns:
-        uint8 `[size, size, 3]`, resized bicubically with antialiasing (Pillow).
+        `[size, size, channels]` of the same type, resized bicubically with antialiasing (Pillow).
     """
     height, width = image.shape[:2]
     side = min(height, width)
@@ -351,9 +392,7 @@ def resize_and_center_crop(image: np.ndarray, size: int) -> np.ndarray:
         return image[top : top + side, left : left + side]
     top, left = (height - side) / 2, (width - side) / 2
     box = (left, top, left + side, top + side)
-    return np.asarray(
-        Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box)
-    )
+    return resize_image(image, size, size, Image.Resampling.BICUBIC, box)
 
 
 def balanced_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -381,6 +420,20 @@ def balanced_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     class_order = rng.permutation(len(classes))
     sample = order[np.lexsort((class_order[class_index], rank))[:count]]
     return np.sort(sample).astype(np.int64)
+
+
+def _for_each(function: Callable[[int], None], numbers: Sequence[int], *, at_once: bool) -> None:
+    """Calls a function with each number, in threads if the calls wait for a server."""
+    if at_once:
+        list(_requests().map(function, numbers))
+    else:
+        for number in numbers:
+            function(number)
+
+
+@functools.cache
+def _requests() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(REQUESTS, thread_name_prefix="request")
 
 
 def _check_index(index: int, count: int) -> None:

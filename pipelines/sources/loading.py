@@ -73,7 +73,7 @@ def read_through(
                 shapes.add(result.shape)
                 if in_memory and len(shapes) == 1:
                     if array is None:  # pages of np.empty cost nothing until they are written
-                        array = np.empty((count, *result.shape), np.uint8)
+                        array = np.empty((count, *result.shape), images.dtype)
                     array[done] = result.pixels
                 else:
                     in_memory, array = False, None
@@ -114,7 +114,7 @@ def cached_lazily(reading: Reading) -> Reading:
 
 
 def load_into_memory(images: Images, progress: Callable[[int], None] | None = None) -> ArrayImages:
-    """Reads all images into one uint8 array, with several threads.
+    """Reads all images into one array, with several threads.
 
     Args:
         images: all of one shape.

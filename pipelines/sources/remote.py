@@ -2,6 +2,7 @@
 
 import io
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,11 @@ what is smaller than this is cheaper to read than to ask for the next header."""
 
 _given_up: set[int] = set()
 """File systems that were waited for in vain; each of many images would wait as long again."""
+
+
+_reported: set[int] = set()
+"""Those that are waited for: one line says so, not one of each image."""
+_cache_lock = threading.Lock()
 
 
 class Unreachable(SourceError):
@@ -101,6 +107,9 @@ class RemotePath:
         return self._call("find", self.path, detail=True)
 
     def _call(self, method: str, *args: Any, **options: Any) -> Any:
+        if "::" in self._url:  # a cache, of which two threads would download the same file
+            with _cache_lock:
+                return self._persistently(lambda: getattr(self.fs, method)(*args, **options))
         if self.fs.async_impl:
             function = getattr(self.fs, f"_{method}")
             return self._persistently(
@@ -110,11 +119,12 @@ class RemotePath:
 
     def _persistently(self, call: Callable[[], T]) -> T:
         """Calls a function again and again while it fails for a reason that may pass."""
-        start, pause, reported = time.monotonic(), _FIRST_PAUSE, False
+        start, pause = time.monotonic(), _FIRST_PAUSE
         while True:
             try:
                 result = call()
                 _given_up.discard(id(self.fs))
+                _reported.discard(id(self.fs))
                 return result
             except Exception as error:
                 passes = _may_pass(error)
@@ -125,11 +135,11 @@ class RemotePath:
                     _given_up.add(id(self.fs))
                     tried = f" for {waited:.0f} s" if passes and waited >= 1 else ""
                     raise Unreachable(f"{self} can't be read{tried}: {_reason(error)}") from error
-                if not reported:
+                if id(self.fs) not in _reported:
+                    _reported.add(id(self.fs))
                     logger.warning(
                         "%s: %s; trying again for %.0f s", self, _reason(error), GIVE_UP_SECONDS
                     )
-                    reported = True
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 

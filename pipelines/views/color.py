@@ -1,6 +1,7 @@
 """Colour jitter and grayscale of a view: one matrix and an offset, or operation by operation.
 
-Images are lines, `[N, height, 3, width]`, with values around [0, 1].
+Images are lines, `[N, height, channels, width]`, with values around [0, 1]. Those of other numbers
+of channels than three have brightness and contrast only.
 """
 
 import math
@@ -51,27 +52,36 @@ def color_matrices(
     Args:
         policy: the view's policy.
         params: float32 `[N, 48]`.
-        means: float32 `[N, 3]`, the channels' means of the crop.
+        means: float32 `[N, channels]`, the channels' means of the crop.
 
     Returns:
-        float32 matrix `[N, 3, 3]` and offset `[N, 3]`.
+        float32 matrix `[N, 3, 3]`, or factor `[N, 1, 1]` of channels that aren't three; and offset
+        `[N, channels]`.
     """
+    channels = means.shape[1]
     brightness, contrast, saturation, hue_shift = _jitter_amounts(policy, params)
-    angle = hue_shift * 2.0 * math.pi
-    mean, difference, rotation = (
-        tf.constant(matrix, tf.float32) for matrix in (_MEAN, _DIFFERENCE, _ROTATION)
-    )
-    matrix = (
-        mean
-        + (saturation * tf.cos(angle))[:, None, None] * difference
-        + (saturation * tf.sin(angle))[:, None, None] * rotation
-    )
+    if channels == 3:
+        angle = hue_shift * 2.0 * math.pi
+        mean, difference, rotation = (
+            tf.constant(matrix, tf.float32) for matrix in (_MEAN, _DIFFERENCE, _ROTATION)
+        )
+        matrix = (
+            mean
+            + (saturation * tf.cos(angle))[:, None, None] * difference
+            + (saturation * tf.sin(angle))[:, None, None] * rotation
+        )
+        means = tf.linalg.matvec(matrix, means)
+    else:
+        matrix = tf.ones((1, 1, 1))
     if policy.contrast_center == "mean":
-        offset = (1.0 - contrast)[:, None] * tf.linalg.matvec(matrix, means) + brightness[:, None]
+        offset = (1.0 - contrast)[:, None] * means + brightness[:, None]
     else:
         brightness_first = params[:, ORDER][:, 0] < params[:, ORDER][:, 1]
-        offset = (brightness * tf.where(brightness_first, contrast, 1.0))[:, None] * tf.ones((1, 3))
+        offset = brightness * tf.where(brightness_first, contrast, 1.0)
+        offset = offset[:, None] * tf.ones((1, channels))
     matrix *= contrast[:, None, None]
+    if channels != 3:
+        return matrix, offset
     gray = (params[:, GRAYSCALE] < policy.grayscale_probability)[:, None]
     gray_row = tf.reduce_sum(GRAY_WEIGHTS[:, None] * matrix, axis=1, keepdims=True)
     gray_offset = tf.reduce_sum(GRAY_WEIGHTS * offset, axis=1, keepdims=True)
@@ -81,17 +91,19 @@ def color_matrices(
 def apply_color(
     lines: tf.Tensor, matrix: tf.Tensor, offset: tf.Tensor, offset_scale: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Returns matrix @ pixel + offset for lines `[N, H, 3, W]`.
+    """Returns matrix @ pixel + offset for lines `[N, H, channels, W]`.
 
     Args:
-        lines: float32 `[N, H, 3, W]`.
-        matrix: float32 `[N, 3, 3]`.
-        offset: float32 `[N, 3]`.
+        lines: float32 `[N, H, channels, W]`.
+        matrix: of `color_matrices`.
+        offset: likewise.
         offset_scale: float32 `[N, H, 1, W]`, a factor of the offset at each pixel.
     """
     offset = offset[:, None, :, None]
     if offset_scale is not None:
         offset *= offset_scale
+    if lines.shape[2] != 3:
+        return matrix[:, None] * lines + offset
     return (
         sum(matrix[:, None, :, channel, None] * lines[:, :, channel, None] for channel in range(3))
         + offset
@@ -106,7 +118,7 @@ def clipped_color(policy: ViewPolicy, params: tf.Tensor, lines: tf.Tensor) -> tf
     Args:
         policy: the view's policy.
         params: float32 `[N, 48]`.
-        lines: float32 `[N, H, 3, W]` in [0, 1].
+        lines: float32 `[N, H, channels, W]` in [0, 1].
 
     Returns:
         The same shape, dtype and range. Every image goes through every operation in each of the
@@ -122,7 +134,7 @@ def clipped_color(policy: ViewPolicy, params: tf.Tensor, lines: tf.Tensor) -> tf
                 tf.where(applied[:, i], amounts[i], _NO_JITTER[i])[:, None, None] for i in range(4)
             ]
             lines = _jitter_round(policy, lines, *round_amounts)
-    if policy.grayscale_probability > 0.0:
+    if policy.grayscale_probability > 0.0 and lines.shape[2] == 3:
         gray = (params[:, GRAYSCALE] < policy.grayscale_probability)[:, None, None, None]
         luma = tf.reduce_sum(GRAY_WEIGHTS[:, None] * lines, axis=2, keepdims=True)
         lines = tf.where(gray, luma, lines)
@@ -145,7 +157,10 @@ def _jitter_round(
     if policy.contrast_center == "mean":
         center = tf.reduce_mean(lines, axis=(1, 3), keepdims=True)
     lines = center + contrast[..., None] * (lines - center) + brightness[..., None]
-    red, green, blue = tf.unstack(tf.clip_by_value(lines, 0.0, 1.0), axis=2)
+    lines = tf.clip_by_value(lines, 0.0, 1.0)
+    if lines.shape[2] != 3:
+        return lines
+    red, green, blue = tf.unstack(lines, axis=2)
     value = tf.maximum(tf.maximum(red, green), blue)
     chroma = value - tf.minimum(tf.minimum(red, green), blue)
     divisor = tf.where(chroma > 0.0, chroma, 1.0)

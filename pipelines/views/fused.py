@@ -1,8 +1,9 @@
 """Views made where the network runs: one Keras layer, in operations that XLA has on every device.
 
 Crop, flip, resize and blur are products with one matrix per image and axis; jitter and grayscale
-are one 3 x 3 matrix and an offset per image. Policies and parameters are those of the host views,
-so both engines crop the same boxes and change the same images by the same amounts.
+are one 3 x 3 matrix, or a factor for other channels than RGB's, and an offset per image. Policies
+and parameters are those of the host views, so both engines crop the same boxes and change the same
+images by the same amounts.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from pipelines.views.geometry import (
     resample,
     warp,
 )
-from pipelines.views.random_params import SOLARIZE
+from pipelines.views.random_params import SOLARIZE, dropped_channels
 
 _WHITE = 255.0
 _Plan = dict[str, tf.Tensor]
@@ -44,8 +45,8 @@ class FusedViews(keras.layers.Layer):
         policy: what the view is; a `ViewPolicy` or its fields as a dictionary.
         size: side of the view in pixels.
         view: the view's number, from 0; it selects the view's own among the parameters.
-        mean: three numbers; (view - mean) / std is the last operation.
-        std: three numbers.
+        mean: a number for each channel; (view - mean) / std is the last operation.
+        std: a number for each channel.
         interpolation: "bicubic", as in the papers, or "bilinear", as host views of images of one
             size; both are antialiased.
         exact: clip to [0, 1] after every operation, with saturation and hue of HSV, as the papers
@@ -56,12 +57,12 @@ class FusedViews(keras.layers.Layer):
             are float32.
 
     Call arguments:
-        images: `[N, H, W, 3]`, uint8, or float in [0, 1].
+        images: `[N, H, W, channels]`, uint8, uint16, or float in [0, 1].
         params: float32 `[N, views, 48]` in [0, 1), as `sample_params` returns them and
             `image_batches` ships them with the images.
 
     Returns:
-        `[N, size, size, 3]`, normalised.
+        `[N, size, size, channels]`, normalised.
 
     Raises:
         ValueError: the interpolation is unknown, or images have another shape.
@@ -103,7 +104,7 @@ class FusedViews(keras.layers.Layer):
 
     def call(self, images: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
         """Returns the views: see the class."""
-        lines = image_lines(images, self.compute_dtype)
+        lines = image_lines(images, self.compute_dtype, len(self.mean))
         plan = self._plan(lines, params[:, self.view])
         rows, columns = plan["rows"], plan["columns"]
         if self._single_matmul and self._blurs:
@@ -164,6 +165,9 @@ class FusedViews(keras.layers.Layer):
         lines = tf.clip_by_value(lines, 0.0, 1.0)
         if policy.patch_drop_probability > 0.0:
             lines = tf.where(dropped_pixels(policy, params, self.size)[:, :, None, :], 0.0, lines)
+        if policy.channel_drop_probability > 0.0:
+            dropped = dropped_channels(policy, params, len(self.mean))
+            lines = tf.where(dropped[:, None, :, None], 0.0, lines)
         views = tf.transpose(lines, (0, 1, 3, 2))
         return tf.cast(
             (views - tf.constant(self.mean, tf.float32)) / tf.constant(self.std, tf.float32),
@@ -175,8 +179,8 @@ class FusedViews(keras.layers.Layer):
         images_shape: tuple[int | None, ...],
         params_shape: tuple[int | None, ...],
     ) -> tuple[int | None, ...]:
-        """Returns `(N, size, size, 3)`."""
-        return (images_shape[0], self.size, self.size, 3)
+        """Returns `(N, size, size, channels)`."""
+        return (images_shape[0], self.size, self.size, len(self.mean))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -188,35 +192,39 @@ class FusedViews(keras.layers.Layer):
         )
 
 
-def image_lines(images: tf.Tensor, dtype: str) -> tf.Tensor:
+def image_lines(images: tf.Tensor, dtype: str, channels: int = 3) -> tf.Tensor:
     """Transposes images to lines, which one matrix product per axis resamples.
 
     Args:
-        images: `[N, H, W, 3]`, uint8, or float in [0, 1].
-        dtype: of the result.
+        images: `[N, H, W, channels]`, uint8, uint16, or float in [0, 1].
+        dtype: of the result; that of uint16 is float32, which has room for its values.
+        channels: that images have to have.
 
     Returns:
-        `[N, H, 3, W]` in [0, 255]: uint8's values are exact in bfloat16 too.
+        `[N, H, channels, W]` in [0, 255]: uint8's values are exact in bfloat16 too.
 
     Raises:
         ValueError: images have another shape, or one that isn't known.
     """
     images = tf.convert_to_tensor(images)
-    if images.shape.rank != 4 or None in images.shape[1:] or images.shape[3] != 3:
+    if images.shape.rank != 4 or None in images.shape[1:] or images.shape[3] != channels:
         raise ValueError(
-            f"images: expected shape [N, H, W, 3], all but N known; received {images.shape}"
+            f"images: expected shape [N, H, W, {channels}], all but N known; received "
+            f"{images.shape}"
         )
-    return _lines(images, dtype)
+    return _lines(images, "float32" if images.dtype == tf.uint16 else dtype)
 
 
 @_compiled
 def _lines(images: tf.Tensor, dtype: str) -> tf.Tensor:
+    if images.dtype == tf.uint16:
+        return tf.cast(tf.transpose(images, (0, 1, 3, 2)), dtype) * (_WHITE / tf.uint16.max)
     scale = 1 if images.dtype == tf.uint8 else _WHITE
     return tf.cast(tf.transpose(images, (0, 1, 3, 2)) * scale, dtype)
 
 
 def _channel_means(lines: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Returns float32 `[N, 3]`: the means of the crop, before it is made."""
+    """Returns float32 `[N, channels]`: the means of the crop, before it is made."""
     _, height, channels, width = lines.shape
     across_rows = tf.matmul(
         tf.reduce_mean(rows, axis=1, keepdims=True),

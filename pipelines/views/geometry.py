@@ -1,8 +1,8 @@
 """Geometry of views: crop, flip, resize and blur as matrices; perspective; dropped patches.
 
-Images are lines, `[N, height, 3, width]`: a product from either side is then one matrix product per
-image, without a transposition in between. Every function has static shapes and uses operations that
-XLA has on every device.
+Images are lines, `[N, height, channels, width]`: a product from either side is then one matrix
+product per image, without a transposition in between. Every function has static shapes and uses
+operations that XLA has on every device.
 """
 
 import tensorflow as tf
@@ -101,10 +101,10 @@ def blur(values: tf.Tensor, taps: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def resample(lines: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Resamples lines `[N, H, 3, W]` by rows `[N, S, H]` and columns `[N, S, W]` of their dtype.
+    """Resamples lines `[N, H, C, W]` by rows `[N, S, H]` and columns `[N, S, W]` of their dtype.
 
     Returns:
-        Lines `[N, S, 3, S]`.
+        Lines `[N, S, C, S]`.
     """
     _, height, channels, width = lines.shape
     size = rows.shape[1]
@@ -142,13 +142,13 @@ def warp(policy: ViewPolicy, params: tf.Tensor, lines: tf.Tensor) -> tf.Tensor:
     Args:
         policy: the view's policy.
         params: float32 `[N, 48]`.
-        lines: float `[N, S, 3, S]`.
+        lines: float `[N, S, channels, S]`.
 
     Returns:
         The same shape and dtype; bilinear, black outside the view. A perspective isn't separable,
         so it is four gathers and not a product.
     """
-    size = lines.shape[1]
+    _, size, channels, _ = lines.shape
     steps = tf.range(size, dtype=tf.float32)
     x, y = tf.meshgrid(steps, steps)
     points = tf.reshape(tf.stack([x, y, tf.ones_like(x)], axis=-1), (-1, 3))
@@ -158,7 +158,7 @@ def warp(policy: ViewPolicy, params: tf.Tensor, lines: tf.Tensor) -> tf.Tensor:
     source = tf.clip_by_value(source, -2.0, size + 1.0)
     corner = tf.floor(source)
     fraction = source - corner
-    pixels = tf.reshape(tf.transpose(lines, (0, 1, 3, 2)), (-1, size * size, 3))
+    pixels = tf.reshape(tf.transpose(lines, (0, 1, 3, 2)), (-1, size * size, channels))
     total = 0.0
     for right in (0, 1):
         for down in (0, 1):
@@ -170,7 +170,7 @@ def warp(policy: ViewPolicy, params: tf.Tensor, lines: tf.Tensor) -> tf.Tensor:
             index = tf.cast(tf.where(inside, row * size + column, 0.0), tf.int32)
             weight = tf.cast(tf.where(inside, weight, 0.0), lines.dtype)
             total += weight[..., None] * tf.gather(pixels, index, axis=1, batch_dims=1)
-    warped = tf.transpose(tf.reshape(total, (-1, size, size, 3)), (0, 1, 3, 2))
+    warped = tf.transpose(tf.reshape(total, (-1, size, size, channels)), (0, 1, 3, 2))
     chosen = params[:, PERSPECTIVE] < policy.perspective_probability
     return tf.where(chosen[:, None, None, None], warped, lines)
 

@@ -26,6 +26,7 @@ from pipelines.views.random_params import (
     PERSPECTIVE,
     SOLARIZE,
     crop_boxes,
+    dropped_channels,
     lerp,
     pixel_boxes,
 )
@@ -53,19 +54,19 @@ class HostViews:
         """Returns the views of images of one size.
 
         Args:
-            images: uint8 `[N, H, W, 3]`.
+            images: uint8 or uint16 `[N, H, W, channels]`.
             params: float32 `[N, 48]`: this view's of `sample_params`.
 
         Returns:
-            float32 `[N, size, size, 3]` in [0, 1].
+            float32 `[N, size, size, channels]` in [0, 1].
         """
         return self.augment(self.crop(images, params), params)
 
     def crop(self, images: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
-        """Crops, flips and resizes: uint8 `[N, H, W, 3]` to float32 `[N, size, size, 3]` in [0, 1].
+        """Crops, flips and resizes to float32 `[N, size, size, channels]` in [0, 1].
 
         Args:
-            images: uint8 `[N, H, W, 3]`.
+            images: uint8 or uint16 `[N, H, W, channels]`.
             params: float32 `[N, 48]`.
         """
         boxes = crop_boxes(self.policy, params, tf.shape(images)[1], tf.shape(images)[2])
@@ -87,17 +88,19 @@ class HostViews:
         views = tf.image.crop_and_resize(
             padded, boxes, tf.range(tf.shape(images)[0]), (self.size, self.size)
         )
-        return tf.ensure_shape(views / 255.0, (None, self.size, self.size, 3))
+        return tf.ensure_shape(
+            views / float(images.dtype.max), (None, self.size, self.size, images.shape[3])
+        )
 
     def crop_one(self, image: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
         """Crops, flips and resizes one image of any size, bicubically.
 
         Args:
-            image: uint8 `[H, W, 3]`.
+            image: uint8 or uint16 `[H, W, channels]`.
             params: float32 `[1, 48]`.
 
         Returns:
-            float32 `[size, size, 3]` in [0, 1].
+            float32 `[size, size, channels]` in [0, 1].
         """
         y1, x1, y2, x2 = tf.unstack(
             pixel_boxes(self.policy, params, *tf.unstack(tf.shape(image)[:2]))[0]
@@ -108,16 +111,16 @@ class HostViews:
         """Flips and resizes one crop of any size: what `crop_one` does after cropping."""
         view = tf.image.resize(crop, (self.size, self.size), "bicubic")
         view = tf.where(self._flips(params)[0], view[:, ::-1], view)
-        return tf.clip_by_value(view / 255.0, 0.0, 1.0)
+        return tf.clip_by_value(view / float(crop.dtype.max), 0.0, 1.0)
 
     def augment(self, views: tf.Tensor, params: tf.Tensor) -> tf.Tensor:
-        """Applies what follows crop and flip: float32 `[N, size, size, 3]` in [0, 1], in and out.
+        """Applies what follows crop and flip: float32 `[N, size, size, channels]` in [0, 1].
 
         Args:
             views: the resized crops.
             params: float32 `[N, 48]`.
         """
-        policy = self.policy
+        policy = self.policy.for_channels(views.shape[3])
         steps: list[tuple[float, int, _Operation]] = [
             (policy.perspective_probability, PERSPECTIVE, self._perspective),
             (policy.jitter_probability, JITTER, self._jitter),
@@ -128,6 +131,9 @@ class HostViews:
         ]
         for probability, column, operation in steps:
             views = _sometimes(probability, params[:, column], views, params, operation)
+        if policy.channel_drop_probability > 0.0:
+            dropped = dropped_channels(policy, params, views.shape[3])
+            views = tf.where(dropped[:, None, None], 0.0, views)
         return views
 
     def _flips(self, params: tf.Tensor) -> tf.Tensor:
@@ -139,9 +145,7 @@ class HostViews:
         In each round every image goes through one of them. Those of strength 0 are skipped; the
         others keep their order.
         """
-        policy = self.policy
-
-        colors = self._colors
+        policy, colors = self.policy.for_channels(views.shape[3]), self._colors
 
         def brightness(v: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
             return colors.brightness(v, u[:, 0] * policy.brightness)
@@ -195,9 +199,11 @@ class HostViews:
             0.0,
         )
         # The product runs along axis 1: once down, transposed, once across, transposed back.
+        channels = views.shape[3]
         for _ in range(2):
-            views = tf.matmul(band, tf.reshape(views, (-1, self.size, self.size * 3)))
-            views = tf.transpose(tf.reshape(views, (-1, self.size, self.size, 3)), (0, 2, 1, 3))
+            views = tf.matmul(band, tf.reshape(views, (-1, self.size, self.size * channels)))
+            views = tf.reshape(views, (-1, self.size, self.size, channels))
+            views = tf.transpose(views, (0, 2, 1, 3))
         return tf.clip_by_value(views, 0.0, 1.0)
 
     def _solarized(self, views: tf.Tensor, _: tf.Tensor) -> tf.Tensor:

@@ -16,7 +16,6 @@ from pipelines.views.random_params import pixel_boxes
 _MARGIN = 2
 """Pixels decoded around the region. A JPEG holds colours at half the resolution and interpolates
 them from their neighbours; with these a region is what it would be in the complete picture."""
-_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 def read_crops(
@@ -31,15 +30,17 @@ def read_crops(
         params: float32 `[1, views, 48]`.
 
     Returns:
-        uint8 `[h, w, 3]` for each view, h and w at least 1.
+        `[h, w, channels]` of the images' dtype for each view, h and w at least 1.
 
     Raises:
         tf.errors.OpError: when it runs, if the image can't be read; the text says why.
     """
+    shape = (None, None, images.channels)
+    no_pixels = np.empty((0, 0, images.channels), images.dtype)
 
     def read(number: np.ndarray) -> tuple[bytes, np.ndarray]:
         data = images.encoded(int(number))
-        return (b"", images[int(number)]) if data is None else (data, _NO_PIXELS)
+        return (b"", images[int(number)]) if data is None else (data, no_pixels)
 
     def cut(
         number: np.ndarray, data: bytes, pixels: np.ndarray, low: np.ndarray, high: np.ndarray
@@ -51,8 +52,8 @@ def read_crops(
                 pixels = images[int(number)]
         return pixels[low[0] : high[0], low[1] : high[1]]
 
-    data, pixels = tf.numpy_function(read, [index], (tf.string, tf.uint8), stateful=False)
-    data, pixels = tf.ensure_shape(data, ()), tf.ensure_shape(pixels, (None, None, 3))
+    data, pixels = tf.numpy_function(read, [index], (tf.string, images.dtype), stateful=False)
+    data, pixels = tf.ensure_shape(data, ()), tf.ensure_shape(pixels, shape)
     is_jpeg = tf.strings.length(data) > 0
     height, width = tf.unstack(
         tf.cond(is_jpeg, lambda: tf.io.extract_jpeg_shape(data)[:2], lambda: tf.shape(pixels)[:2])
@@ -66,8 +67,8 @@ def read_crops(
     )
     low = tf.maximum(tf.reduce_min(boxes[:, :2], axis=0) - _MARGIN, 0)
     high = tf.minimum(tf.reduce_max(boxes[:, 2:], axis=0) + _MARGIN, [height, width])
-    region = tf.numpy_function(cut, [index, data, pixels, low, high], tf.uint8, stateful=False)
-    region = tf.ensure_shape(region, (None, None, 3))
+    region = tf.numpy_function(cut, [index, data, pixels, low, high], images.dtype, stateful=False)
+    region = tf.ensure_shape(region, shape)
     boxes_in_region = tf.unstack(boxes - tf.tile(low, [2]))
     return [region[y1:y2, x1:x2] for y1, x1, y2, x2 in map(tf.unstack, boxes_in_region)]
 
@@ -82,9 +83,9 @@ def _decode_region(data: bytes, low: np.ndarray, high: np.ndarray) -> np.ndarray
 
 
 def resize_crop(crop: tf.Tensor, size: int) -> tf.Tensor:
-    """Resizes uint8 `[h, w, 3]` to uint8 `[size, size, 3]`, bicubic and antialiased.
+    """Resizes `[h, w, channels]` to `[size, size, channels]`, bicubic and antialiased.
 
     `FusedViews` resizes images of one size in the same way.
     """
     resized = tf.image.resize(crop, (size, size), "bicubic", antialias=True)
-    return tf.saturate_cast(tf.round(resized), tf.uint8)
+    return tf.saturate_cast(tf.round(resized), crop.dtype)

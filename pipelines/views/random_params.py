@@ -11,8 +11,7 @@ import tensorflow as tf
 from pipelines.policy import ViewPolicy
 
 PARAMS_PER_VIEW = 48
-"""Uniform numbers of an image and view; a multiple of 4, which is what one step of Philox yields.
-Those from 40 on are spare."""
+"""Uniform numbers of an image and view; a multiple of 4, which is what a step of Philox yields."""
 
 CROP = slice(0, 4)  # area, aspect, y, x
 FLIP = 4
@@ -27,6 +26,7 @@ PERSPECTIVE = 18
 CORNERS = slice(19, 27)  # x and y of four corners
 PATCH_DROP = 27
 PATCHES = slice(28, 40)  # height, width, y, x of three rectangles
+CHANNEL_DROP = slice(40, 48)  # two channels each
 
 
 def sample_params(seed: int, view_count: int, epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
@@ -67,6 +67,22 @@ def _sample_view(seed: tuple[int, int], epoch: tf.Tensor, positions: tf.Tensor) 
 def lerp(uniform: tf.Tensor, low: float, high: float) -> tf.Tensor:
     """Maps numbers in [0, 1) to [low, high)."""
     return low + uniform * (high - low)
+
+
+def dropped_channels(policy: ViewPolicy, params: tf.Tensor, channels: int) -> tf.Tensor:
+    """Returns which channels of each image turn black, bool `[N, channels]`.
+
+    Channels from the ninth on have the lower bits of the first ones' numbers, which are as random.
+
+    Args:
+        policy: the view's policy.
+        params: float32 `[N, 48]`.
+        channels: 1 to 16.
+    """
+    high = params[:, CHANNEL_DROP]
+    low = high * 2.0**12
+    uniform = tf.concat([high, low - tf.floor(low)], axis=1)
+    return uniform[:, :channels] < policy.channel_drop_probability
 
 
 def crop_boxes(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from byol_tf.__main__ import COMMANDS as BYOL_COMMANDS
@@ -173,11 +174,24 @@ def _holiday(folder: Path) -> None:
     (folder / "labels.csv").write_text("\n".join(["path,label", *rows, ""]))
 
 
+def _channels(folder: Path) -> None:
+    """Stacks of five channels of 16 bits, and grey photos of 16 bits, each with a class."""
+    for number, image in enumerate(textures.draw(0, "train", np.arange(80))):
+        grey = image.reshape(*image.shape[:2], -1)[..., 0].astype(np.uint16) * 39
+        place = Path("test" if number >= 60 else "train") / f"class{number % 2}"
+        for name in ("fields", "xrays"):
+            (folder / name / place).mkdir(parents=True, exist_ok=True)
+        stack = np.stack([grey // (channel + 1) for channel in range(5)])
+        tifffile.imwrite(folder / "fields" / place / f"{number}.tif", stack)
+        Image.fromarray(grey).save(folder / "xrays" / place / f"{number}.png")
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
     """A folder as a reader has it: `configs/`, photos of textures, two runs under the names that
     the pages use, others' checkpoints."""
     from byol_tf.convert.__main__ import main as convert
+    from byol_tf.pack.__main__ import main as pack
     from byol_tf.train.__main__ import main
     from tests.helpers import haiku_byol, torch_files, torch_resnet
 
@@ -194,6 +208,8 @@ def desk(tmp_path_factory) -> Path:
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).convert("RGB").save(place / f"{number}.png")
     _holiday(folder)
+    assert pack(["--images", str(folder / "photos"), "--out", str(folder / "shards")]) == 0
+    _channels(folder)
     demo = folder / "runs" / "demo-2026-11-21-1"
     assert main(["--run-dir", str(demo), *_overrides(SMALL)]) == 0
     own = SMALL | LEARNED | {"data.root": folder / "photos"}
@@ -255,7 +271,8 @@ def small(command: Command) -> list[str]:
         return [
             *arguments,
             *_overrides(
-                changes | ({} if config.data.source in ("textures", "digits", "folder") else HERE)
+                changes
+                | ({} if config.data.source in ("textures", "digits", "folder", "shards") else HERE)
             ),
         ]
     if command.module == "byol_tf.convert":
@@ -296,7 +313,9 @@ TORCH = "torch"
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_are_python_and_others_say_what_they_are(page):
     for block in blocks(page):
-        assert block.language in ("sh", "python", "json", "text", "")
+        # Scripts and manifests of a cluster are run and read by test_clusters.py.
+        others = ("bash", "yaml") if page.name == "clusters.md" else ()
+        assert block.language in ("sh", "python", "json", "text", "", *others)
         if block.language == "python":
             compile(block.text, f"{block.page}:{block.line}", "exec")
 

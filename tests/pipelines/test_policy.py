@@ -24,6 +24,7 @@ BYOL_BOTH = {
     "blur_sigma": (0.1, 2.0),
     "solarize_threshold": 0.5,
     "patch_drop_probability": 0.0,
+    "channel_drop_probability": 0.0,
     "patch_drop_side": (0.1, 0.3),
     "perspective_probability": 0.0,
     "perspective_distortion": 0.5,
@@ -86,7 +87,7 @@ def test_preset_none_changes_nothing():
     changes = {
         key: value for key, value in first.model_dump().items() if key.endswith("_probability")
     }
-    assert len(changes) == 7
+    assert len(changes) == 8
     assert set(changes.values()) == {0.0}
     assert first.crop_area == first.crop_aspect == (1.0, 1.0)
 

@@ -95,8 +95,9 @@ def linear_view(image, numbers, policy, size, kernel):
             lambda x: saturation(x, 1.0 + s),
             lambda x: hue(x, h),
         )
+        strengths = (policy.brightness, policy.contrast, policy.saturation, policy.hue)
         for index in np.argsort(numbers[views.ORDER]):
-            image = operations[index](image)
+            image = operations[index](image) if strengths[index] else image
     image = views.grayscale(image) if numbers[views.GRAY] < policy.grayscale_probability else image
     if numbers[views.BLUR] < policy.blur_probability:
         low, high = policy.blur_sigma
@@ -108,4 +109,4 @@ def linear_view(image, numbers, policy, size, kernel):
     if numbers[views.PATCHES] < policy.patch_drop_probability:
         boxes = views.rectangles(numbers[views.RECTANGLES], policy.patch_drop_side)
         image = views.drop_patches(image, boxes)
-    return image
+    return views.drop_channels(image, numbers[views.CHANNELS], policy.channel_drop_probability)

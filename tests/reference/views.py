@@ -1,4 +1,4 @@
-"""NumPy reference of views, from the papers' definitions; pixels in [0, 1], `[H, W, 3]`.
+"""NumPy reference of views, from the papers' definitions; pixels in [0, 1], `[H, W, channels]`.
 
 BYOL, appendix B; STL-10 paper, section 3.4.
 """
@@ -11,6 +11,7 @@ import numpy as np
 CROP, FLIP, JITTER, COLOR, ORDER = slice(0, 4), 4, 5, slice(6, 10), slice(10, 14)
 GRAY, BLUR, SIGMA, SOLARIZE = 14, 15, 16, 17
 PERSPECTIVE, CORNERS, PATCHES, RECTANGLES = 18, slice(19, 27), 27, slice(28, 40)
+CHANNELS = slice(40, 48)
 
 
 def clipped(image):
@@ -88,7 +89,8 @@ def jitter(image, color, order, strengths, contrast_center="mean"):
         lambda x: hue(x, h),
     )
     for index in np.argsort(order):
-        image = operations[index](image)
+        if strengths[index]:  # saturation and hue are for RGB
+            image = operations[index](image)
     return image
 
 
@@ -145,7 +147,7 @@ def perspective(image, numbers, distortion):
 
 
 def _bilinear_or_black(image, x, y):
-    size, total = len(image), np.zeros(3)
+    size, total = len(image), np.zeros(image.shape[2])
     for row, row_fraction in ((int(np.floor(y)), 1.0 - y % 1.0), (int(np.floor(y)) + 1, y % 1.0)):
         for column, column_fraction in (
             (int(np.floor(x)), 1.0 - x % 1.0),
@@ -182,6 +184,12 @@ def drop_patches(image, boxes):
     return image
 
 
+def drop_channels(image, numbers, probability):
+    """Makes channels black: the first eight by a number each, the others by its further digits."""
+    uniforms = np.concatenate([numbers, numbers * 4096.0 % 1.0])[: image.shape[2]]
+    return np.where(uniforms < probability, 0.0, image)
+
+
 def augment(image, numbers, policy):
     """Applies everything after crop and flip, in the papers' order."""
     if numbers[PERSPECTIVE] < policy.perspective_probability:
@@ -199,4 +207,4 @@ def augment(image, numbers, policy):
         image = solarize(image, policy.solarize_threshold)
     if numbers[PATCHES] < policy.patch_drop_probability:
         image = drop_patches(image, rectangles(numbers[RECTANGLES], policy.patch_drop_side))
-    return image
+    return drop_channels(image, numbers[CHANNELS], policy.channel_drop_probability)

@@ -7,11 +7,15 @@ from byol_tf.constants import CONVNET_STEM_CHANNELS
 from byol_tf.models.networks.blocks import check_normalization, conv, normalize
 from byol_tf.models.networks.resnet import BLOCKS, PATCH_STEM, resnet
 
-_CHANNELS_AND_STRIDES = ((CONVNET_STEM_CHANNELS, 2), (64, 2), (128, 2), (128, 1))
+_FILTERS_AND_STRIDES = ((CONVNET_STEM_CHANNELS, 2), (64, 2), (128, 2), (128, 1))
 
 
 def convnet(
-    image_size: int, width: float = 1.0, normalization: str = "batch", stem: str = "3x3"
+    image_size: int,
+    width: float = 1.0,
+    normalization: str = "batch",
+    stem: str = "3x3",
+    channels: int = 3,
 ) -> keras.Model:
     """Builds four 3x3 convolutions, each with normalisation and ReLU, then average pooling.
 
@@ -21,21 +25,22 @@ def convnet(
         normalization: one of `NORMALIZATIONS`.
         stem: `4x4` for a first convolution of 4x4 with stride 4, as `resnet.resnet` has it;
             otherwise it is 3x3 with stride 2.
+        channels: of the images.
 
     Returns:
-        A functional model from normalised float images `[N, image_size, image_size, 3]` to
+        A functional model from normalised float images `[N, image_size, image_size, channels]` to
         representations `[N, 128 x width]`.
 
     Raises:
         ValueError: for another normalisation, or channels that the groups of `group` don't divide.
     """
     check_normalization(normalization)
-    inputs = x = keras.Input((image_size, image_size, 3), name="images")
-    for index, (channels, stride) in enumerate(_CHANNELS_AND_STRIDES, start=1):
+    inputs = x = keras.Input((image_size, image_size, channels), name="images")
+    for index, (filters, stride) in enumerate(_FILTERS_AND_STRIDES, start=1):
         kernel = 3
         if index == 1 and stem == PATCH_STEM:
             kernel = stride = 4
-        x = conv(x, round(channels * width), kernel, stride, f"conv{index}", normalization)
+        x = conv(x, round(filters * width), kernel, stride, f"conv{index}", normalization)
         x = layers.ReLU(name=f"relu{index}")(normalize(x, f"{{}}{index}", normalization))
     outputs = layers.GlobalAveragePooling2D(name="representation")(x)
     return keras.Model(inputs, outputs, name="convnet")
@@ -49,6 +54,7 @@ def build_encoder(
     normalization: str = "batch",
     padding: str = "same",
     zero_init_residual: bool = False,
+    channels: int = 3,
 ) -> keras.Model:
     """Builds an encoder by name.
 
@@ -65,9 +71,10 @@ def build_encoder(
         normalization: one of `NORMALIZATIONS`.
         padding: one of `PADDINGS`; `convnet` ignores it.
         zero_init_residual: see `resnet.resnet`; `convnet` ignores it.
+        channels: of the images.
 
     Returns:
-        A functional model from normalised float images `[N, image_size, image_size, 3]` to
+        A functional model from normalised float images `[N, image_size, image_size, channels]` to
         representations `[N, d]`.
 
     Raises:
@@ -75,9 +82,11 @@ def build_encoder(
             `group` don't divide.
     """
     if name == "convnet":
-        return convnet(image_size, width, normalization, stem)
+        return convnet(image_size, width, normalization, stem, channels)
     if name in BLOCKS:
-        return resnet(name, image_size, width, stem, normalization, padding, zero_init_residual)
+        return resnet(
+            name, image_size, width, stem, normalization, padding, zero_init_residual, channels
+        )
     raise ValueError(
         f"encoder: expected one of {', '.join(('convnet', *BLOCKS))}; received {name!r}"
     )

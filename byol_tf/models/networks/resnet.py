@@ -98,6 +98,7 @@ def resnet(
     normalization: str = "batch",
     padding: str = "same",
     zero_init_residual: bool = False,
+    channels: int = 3,
 ) -> keras.Model:
     """Builds a ResNet without classifier.
 
@@ -113,9 +114,10 @@ def resnet(
         zero_init_residual: whether the scale of the last normalisation of each residual block
             starts at 0 (Goyal et al., 2017, https://arxiv.org/abs/1706.02677, section 5.1), as with
             `data_init` it always does.
+        channels: of the images.
 
     Returns:
-        A functional model from normalised float images `[N, image_size, image_size, 3]` to
+        A functional model from normalised float images `[N, image_size, image_size, channels]` to
         representations `[N, d]`, d = 256 x width for resnet8, 512 x width for resnet18 and
         resnet34, 2048 x width for the others.
 
@@ -131,11 +133,11 @@ def resnet(
         if two_layers
         else partial(_bottleneck_block, inner_width=INNER_WIDTHS.get(name, 1))
     )
-    channels = RESNET_STEM_CHANNELS * (1 if two_layers else _BOTTLENECK_EXPANSION)
-    inputs = keras.Input((image_size, image_size, 3), name="images")
+    first_filters = RESNET_STEM_CHANNELS * (1 if two_layers else _BOTTLENECK_EXPANSION)
+    inputs = keras.Input((image_size, image_size, channels), name="images")
     x = _stem(inputs, round(RESNET_STEM_CHANNELS * width), stem, normalization, padding)
     for group, blocks in enumerate(BLOCKS[name]):
-        filters = round(channels * 2**group * width)
+        filters = round(first_filters * 2**group * width)
         for index in range(blocks):
             stride = 2 if group > 0 and index == 0 else 1
             prefix = f"group{group + 1}_block{index + 1}"

@@ -73,7 +73,7 @@ class ViewPictures(keras.callbacks.Callback):
     def _views(
         self, policy: ViewPolicy, number: int, originals: list[np.ndarray], params: tf.Tensor
     ) -> tf.Tensor:
-        """Returns one view of each image, float32 `[n, size, size, 3]` in [0, 1]."""
+        """Returns one view of each image, float32 `[n, size, size, channels]` in [0, 1]."""
         size, own = self.config.views.size, params[:, number]
         if self.config.views.engine == "fused":
             if self.images.shape is None:  # as in training, the host crops photos of several sizes
@@ -90,8 +90,8 @@ class ViewPictures(keras.callbacks.Callback):
                 policy,
                 size,
                 number,
-                (0.0, 0.0, 0.0),
-                (1.0, 1.0, 1.0),
+                (0.0,) * self.images.channels,
+                (1.0,) * self.images.channels,
                 exact=self.config.views.exact,
                 dtype="float32",
             )

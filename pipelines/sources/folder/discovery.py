@@ -4,13 +4,14 @@ import hashlib
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
 from pipelines.sources import heic
 from pipelines.sources.base import SourceError, check_reachable
+from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.remote import Location, RemotePath, stamp
 from pipelines.sources.unreadable import unreadable_examples
 from pipelines.urls import is_url
@@ -26,6 +27,8 @@ SUFFIXES = (
     )
     | heic.SUFFIXES
 )
+SCIENTIFIC_SUFFIXES = frozenset((".npy", ".dcm", ".dicom"))
+"""Of files that are photos only where images aren't RGB of 8 bits; see `scientific.py`."""
 SYSTEM_FOLDERS = frozenset(
     (
         *("@eadir", "@tmp", "#recycle", "#snapshot"),  # Synology
@@ -167,15 +170,16 @@ def abbreviated(names: Iterable[str], count: int = 5) -> str:
     return ", ".join(printed[:count]) + more
 
 
-def walk(folder: Location) -> DiscoveredFiles:
-    """Returns the photos below `folder`, at any depth.
+def walk(folder: Location, pixels: PixelFormat = RGB) -> DiscoveredFiles:
+    """Returns the photos below `folder`, at any depth, of formats that can have these pixels.
 
     Names that begin with a dot, `SYSTEM_FOLDERS` and folders with `OUTPUTS` are passed over. Links
     are followed after all other folders; each folder is read once, by whatever links it is reached.
     """
+    suffixes = SUFFIXES if pixels.is_rgb else SUFFIXES | SCIENTIFIC_SUFFIXES
     if isinstance(folder, RemotePath):
-        return _walk_remote(folder)
-    search = _Search(DiscoveredFiles(folder))
+        return _walk_remote(folder, suffixes)
+    search = _Search(DiscoveredFiles(folder), suffixes)
     search.add(folder, "", 0)
     while search.links:
         search.add(*search.links.popleft())
@@ -183,7 +187,7 @@ def walk(folder: Location) -> DiscoveredFiles:
     return search.files
 
 
-def _walk_remote(folder: RemotePath) -> DiscoveredFiles:
+def _walk_remote(folder: RemotePath, suffixes: Collection[str]) -> DiscoveredFiles:
     """Returns the photos below a folder behind a URL. Raises SourceError."""
     try:
         found = folder.find()
@@ -204,7 +208,7 @@ def _walk_remote(folder: RemotePath) -> DiscoveredFiles:
             top = "/".join(folders[: folders.index(system) + 1])
             if top not in files.passed_over.setdefault("of the system", []):
                 files.passed_over["of the system"].append(top)
-        elif suffix not in SUFFIXES:
+        elif suffix not in suffixes:
             files.others[suffix] += 1
         else:
             if info.get("size") is None:  # the listing of a web server
@@ -219,8 +223,9 @@ def _walk_remote(folder: RemotePath) -> DiscoveredFiles:
 class _Search:
     """Adds the files of one folder after the other to `files`."""
 
-    def __init__(self, files: DiscoveredFiles) -> None:
+    def __init__(self, files: DiscoveredFiles, suffixes: frozenset[str]) -> None:
         self.files = files
+        self.suffixes = suffixes
         self.sizes: dict[str, int] = {}
         self.links: deque[tuple[Path, str, int]] = deque()
         self._seen: dict[tuple[int, int], str] = {}  # device and inode of each folder -> its path
@@ -253,7 +258,7 @@ class _Search:
         except OSError as error:  # a link to nothing or to itself; a disk that doesn't answer
             if _is_folder(entry):
                 files.skipped[path + "/"] = f"folder can't be read: {error.strerror}"
-            elif suffix in SUFFIXES or not suffix:
+            elif suffix in self.suffixes or not suffix:
                 dangling = isinstance(error, FileNotFoundError) and entry.is_symlink()
                 files.skipped[path] = "link to nothing" if dangling else str(error.strerror)
             return
@@ -264,7 +269,7 @@ class _Search:
                 self.links.append((folder / entry.name, path + "/", depth + 1))
             else:
                 self.add(folder / entry.name, path + "/", depth + 1)
-        elif suffix not in SUFFIXES:
+        elif suffix not in self.suffixes:
             files.others[suffix] += 1
         elif not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             files.skipped[path] = "not a regular file"

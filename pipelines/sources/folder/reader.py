@@ -17,6 +17,7 @@ from pipelines.sources.decoding import (
     read_header,
 )
 from pipelines.sources.images import Shape
+from pipelines.sources.pixels import RGB, PixelFormat
 
 T = TypeVar("T")
 
@@ -49,6 +50,7 @@ class PhotoReader:
         image_size: side to which photos will be resized; or None. Those that are smaller are
             counted, and large JPEGs decoded at a fraction of their size.
         scan: cache of facts about the photos; or None.
+        pixels: channels, depth and range of what is read.
     """
 
     def __init__(
@@ -57,11 +59,13 @@ class PhotoReader:
         sizes: Mapping[str, int],
         image_size: int | None,
         scan: FactsCache | None = None,
+        pixels: PixelFormat = RGB,
     ) -> None:
         self._open = open_photo
         self._sizes = sizes
         self._image_size = image_size
         self._scan = scan
+        self._pixels = pixels
         self._counting = True
         self._lock = threading.Lock()
         self._formats: Counter[str] = Counter()
@@ -73,12 +77,13 @@ class PhotoReader:
         self._sides: tuple[int, int] | None = None
 
     def read(self, path: str) -> np.ndarray:
-        """Returns a photo's pixels, uint8 `[height, width, 3]`; see `decode`.
+        """Returns a photo's pixels; see `decode`.
 
         Raises:
             UnreadableImage: it can't be decoded, or the file has changed.
         """
-        pixels, _ = self._examine(path, lambda file: decode(file, image_size=self._image_size))
+        size, wanted = self._image_size, self._pixels
+        pixels, _ = self._examine(path, lambda file: decode(file, image_size=size, pixels=wanted))
         return pixels
 
     def shape(self, path: str, *, by_header: bool = False) -> Shape:
@@ -95,10 +100,11 @@ class PhotoReader:
         if facts is not None:
             self._count(facts)
         elif by_header:
-            _, facts = self._examine(path, lambda file: (None, read_header(file)))
+            wanted = self._pixels
+            _, facts = self._examine(path, lambda file: (None, read_header(file, pixels=wanted)))
         else:
             return self.read(path).shape
-        return *facts.size, 3
+        return *facts.size, self._pixels.channels
 
     def _examine(
         self, path: str, examine: Callable[[BinaryIO], tuple[T, ImageFacts]]
@@ -122,6 +128,8 @@ class PhotoReader:
 
     def encoded(self, path: str) -> bytes | None:
         """Returns the photo's file if `plain_jpeg` does; None for any other, which `read` takes."""
+        if not self._pixels.is_rgb:
+            return None
         try:
             with self._open(path) as file:
                 return plain_jpeg(file)
@@ -139,7 +147,7 @@ class PhotoReader:
         ]
         converted: Counter[str] = Counter()
         for mode, number in self._modes.items():
-            if mode != "RGB":
+            if mode != "RGB" and self._pixels.is_rgb:
                 deep = mode in ("I", "F") or mode.startswith("I;16")
                 converted["16 bits" if deep else _CONVERTED.get(mode, mode)] += number
         if converted:

@@ -19,6 +19,7 @@ from PIL import __version__ as pillow_version
 from pipelines.sources import heic
 from pipelines.sources.decoding import ImageFacts
 from pipelines.sources.folder.discovery import DiscoveredFiles
+from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.urls import is_url
 
 _DECODER_VERSION = 2
@@ -38,12 +39,20 @@ class ScanCache:
         files: the photos that are there now.
         folder: where the cache's file lies or will lie; None: in memory only.
         check: what was or will be read of each photo, see `Request`.
+        pixels: that the photos are decoded to, for which each has a cache of its own.
     """
 
     def __init__(
-        self, root: str, files: DiscoveredFiles, folder: str | None, check: str = "pixels"
+        self,
+        root: str,
+        files: DiscoveredFiles,
+        folder: str | None,
+        check: str = "pixels",
+        pixels: PixelFormat = RGB,
     ) -> None:
         absolute = root if is_url(root) else os.path.abspath(os.path.expanduser(root))
+        if not pixels.is_rgb:
+            absolute += f"\0{pixels}"
         name = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16]
         self._file = None if folder is None else Path(folder) / f".photos-{name}.json"
         self._files = files

@@ -27,6 +27,7 @@ from pipelines.sources.folder.replacement import LostPhotos
 from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.pixels import PixelFormat
 from pipelines.sources.remote import RemotePath
 from pipelines.sources.unreadable import check_unreadable
 
@@ -44,7 +45,7 @@ def describe(request: Request) -> SourceInfo:
             f"{len(new):,} photo(s) have come since the run was started, and aren't used; a new "
             "run uses them"
         )
-    shape = _likely_shape(files, layout)
+    shape = _likely_shape(files, layout, request.pixels)
     if shape is not None:
         notes.append(
             f"photos seem to be {shape[1]} x {shape[0]} pixels each, by "
@@ -70,7 +71,9 @@ def load(request: Request) -> RawSource:
         fingerprint=_fingerprint(files),
         notes=tuple(_notes(files, layout)),
         unlabelled_from=layout.unlabelled_from,
-        likely_shape=None if request.image_size else _likely_shape(files, layout, photos.scan),
+        likely_shape=None
+        if request.image_size
+        else _likely_shape(files, layout, request.pixels, photos.scan),
         files=photos,
     )
 
@@ -86,9 +89,12 @@ class _Photos:
         self.layout = lay_out(self.discovered, request.seed, request.layout)
         self.leaked = 0
         folder, sizes = self.discovered.folder, self.discovered.sizes
-        self.scan = ScanCache(request.root or "", current, request.scan_folder, request.check)
+        self.scan = ScanCache(
+            request.root or "", current, request.scan_folder, request.check, request.pixels
+        )
+        self._pixels = request.pixels
         self._reader = PhotoReader(
-            PhotoFolder(folder, sizes).open, sizes, request.image_size, self.scan
+            PhotoFolder(folder, sizes).open, sizes, request.image_size, self.scan, self._pixels
         )
         self._lost = LostPhotos(folder, request.on_lost)
         self._skipped: dict[str, str] = {}  # printable path -> reason, of a resumed run
@@ -127,6 +133,8 @@ class _Photos:
             labels,
             encoded=lambda index: reader.encoded(paths[index]),
             shape_of=lambda index: lost.read(self._shape, paths, index, labels),
+            remote=isinstance(self.discovered.folder, RemotePath),
+            pixels=self._pixels,
         )
 
     def name(self, split: str, index: int) -> str:
@@ -189,7 +197,7 @@ def _discover(request: Request) -> tuple[DiscoveredFiles, DiscoveredFiles]:
     """
     current = read_list(request.root)
     if current is None:
-        current = walk(photo_folder(request.root))
+        current = walk(photo_folder(request.root), request.pixels)
     if request.manifest is None:
         check_unreadable(
             request.root,
@@ -258,7 +266,7 @@ def _fingerprint(files: DiscoveredFiles) -> str:
 
 
 def _likely_shape(
-    files: DiscoveredFiles, layout: Layout, scan: ScanCache | None = None
+    files: DiscoveredFiles, layout: Layout, pixels: PixelFormat, scan: ScanCache | None = None
 ) -> Shape | None:
     """Returns the shape on which headers from all over the folder agree, or None."""
     paths = [path for split in layout.files.values() for path in split]
@@ -270,7 +278,7 @@ def _likely_shape(
             continue
         try:
             with photos.open(paths[index]) as file:
-                shapes.add(read_header(file).size)
+                shapes.add(read_header(file, pixels=pixels).size)
         except (OSError, UnreadableImage):  # the pass over all files reports it
             continue
-    return (*shapes.pop(), 3) if len(shapes) == 1 else None
+    return (*shapes.pop(), pixels.channels) if len(shapes) == 1 else None

@@ -1,5 +1,6 @@
 """Finds the shards that a pattern or a folder names; none is opened."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,11 @@ class Shard:
             if len(roles) == 1:
                 return roles.pop()
         return None
+
+
+def is_shards(root: str) -> bool:
+    """Returns whether a path or URL is that of a shard or a pattern of shards, by its name."""
+    return _kind(root) is not None and not os.path.isdir(root)
 
 
 def find_shards(root: str | None) -> list[Shard]:

@@ -83,12 +83,15 @@ class IndexCache:
         """
         shards = list(shards)
         new = [shard for shard in shards if not self._is_valid(shard)]
-        done = len(shards) - len(new)
+        images = size = 0
+        total = sum(shard.size for shard in new)
         for shard, index in zip(new, map_in_order(index_shard, new), strict=True):
             self._known[shard.name] = index
             _unsaved.add(self._root)
-            done += 1
-            on_progress("indexing shards", done, len(shards))
+            images, size = images + len(index.names), size + shard.size
+            # How many there are in all is known at the end; until then by the size of the rest.
+            expected = images if size == total else max(images + 1, images * total // size)
+            on_progress("indexing shards", images, expected)
         return {shard.name: self._known[shard.name] for shard in shards}
 
     def former(self, name: str, size: int) -> ShardIndex | None:
@@ -145,7 +148,8 @@ def local_copy(location: Location) -> str:
     """Returns the path of a file, downloaded if it is remote, for a library that takes no other."""
     if not isinstance(location, RemotePath):
         return str(location)
-    return fsspec.open_local(f"filecache::{location}", filecache={"check_files": False})
+    url = str(location)
+    return fsspec.open_local(url if "::" in url else f"simplecache::{url}")
 
 
 def _records(shard: Shard) -> Iterable[Record]:

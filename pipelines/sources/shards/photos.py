@@ -2,8 +2,9 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.remote import Location
 from pipelines.sources.shards.layout import PlacedImages, lay_out_images
 
+T = TypeVar("T")
+
 _HEADERS = 64  # images whose headers are compared to tell whether all seem to have one size
 
 
@@ -30,8 +33,9 @@ class Container:
         images: what it holds.
         read: number of an image -> its file. Raises UnreadableImage, SourceError.
         sizes: bytes of each part of it, by name; the same content has the same.
-        facts: what the headers of images state, by name, as far as that is known.
+        facts: what the header of each image states, or None; empty where nothing is known.
         notes: lines for people.
+        remote: whether reading an image waits for a server.
         save: writes what was found out to the request's `scan_folder`.
     """
 
@@ -40,7 +44,8 @@ class Container:
     read: Callable[[int], bytes]
     sizes: dict[str, int]
     notes: tuple[str, ...]
-    facts: Mapping[str, ImageFacts] = field(default_factory=dict)
+    facts: Sequence[ImageFacts | None] = ()
+    remote: bool = False
     save: Callable[[], None] = lambda: None
 
 
@@ -88,11 +93,12 @@ class _Photos:
         self._by_header = request.check == "headers"
         names = container.images.names
         self._number = dict(zip(names, range(len(names)), strict=True))
+        self._facts = _ByName(self._number, container.facts)
         self._reader = PhotoReader(
             self._open,
-            dict(zip(names, container.images.sizes, strict=True)),
+            _ByName(self._number, container.images.sizes),
             request.image_size,
-            _KnownFacts(container.facts) if self._by_header else None,
+            _KnownFacts(self._facts) if self._by_header and container.facts else None,
         )
         self._lost = LostPhotos(container.root, request.on_lost)
         self._skipped: dict[str, str] = {}  # printable name -> reason, of a resumed run
@@ -123,6 +129,7 @@ class _Photos:
             labels,
             encoded=lambda index: self._reader.encoded(names[index]),
             shape_of=lambda index: self._lost.read(self._shape, names, index, labels),
+            remote=self._container.remote,
         )
 
     def likely_shape(self) -> Shape | None:
@@ -131,7 +138,7 @@ class _Photos:
         shapes = set()
         for index in np.unique(np.linspace(0, len(names) - 1, _HEADERS).astype(int)):
             try:
-                known = self._container.facts.get(names[index])
+                known = self._facts[names[index]] if self._container.facts else None
                 shapes.add((known or read_header(self._open(names[index]))).size)
             except UnreadableImage:  # reading it reports it
                 continue
@@ -163,14 +170,30 @@ class _Photos:
         return self._reader.shape(name, by_header=self._by_header)
 
 
+class _ByName(Mapping[str, T]):
+    """Values of images by their names: one dictionary of millions of names is enough."""
+
+    def __init__(self, number: Mapping[str, int], values: Sequence[T]) -> None:
+        self._number, self._values = number, values
+
+    def __getitem__(self, name: str) -> T:
+        return self._values[self._number[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._number)
+
+    def __len__(self) -> int:
+        return len(self._number)
+
+
 class _KnownFacts:
     """Facts that an index has of images: a `FactsCache` that is complete."""
 
-    def __init__(self, known: Mapping[str, ImageFacts]) -> None:
+    def __init__(self, known: Mapping[str, ImageFacts | None]) -> None:
         self._known = known
 
     def facts(self, path: str) -> ImageFacts | None:
-        return self._known.get(path)
+        return self._known[path]
 
     def record(self, path: str, facts: ImageFacts | None) -> None:
         pass

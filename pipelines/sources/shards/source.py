@@ -43,7 +43,7 @@ def _container(request: Request) -> Container:
         names=[
             name
             for shard, index in zip(shards, of_shard, strict=True)
-            for name in _unique_names(shard, index)
+            for name in unique_names(shard, index)
         ],
         paths=[name for index in of_shard for name in index.names],
         roles=[
@@ -66,18 +66,13 @@ def _container(request: Request) -> Container:
             f"{len(images.names):,} images in {len(shards):,} shard(s) of {root} "
             f"({shards[0].kind}), {megabytes:,.1f} MB",
         ),
-        facts={
-            name: facts
-            for name, facts in zip(
-                images.names, (each for index in of_shard for each in index.facts), strict=True
-            )
-            if facts is not None
-        },
+        facts=[facts for index in of_shard for facts in index.facts],
+        remote=isinstance(shards[0].location, RemotePath),
         save=cache.save,
     )
 
 
-def _unique_names(shard: Shard, index: ShardIndex) -> list[str]:
+def unique_names(shard: Shard, index: ShardIndex) -> list[str]:
     """Returns the names of a shard's images, those that it has twice with their numbers."""
     names = [f"{shard.name}/{name}" for name in index.names]
     if len(set(names)) == len(names):

@@ -51,7 +51,9 @@ def tar_records(file: BinaryIO, size: int) -> Iterator[Record]:
                     if label is not None and rank >= labels.get(key, (0, ""))[0]:
                         labels[key] = rank, label
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise BrokenShard(f"{error}, behind {len(images):,} images") from error
+        raise BrokenShard(
+            f"it is truncated, or no tar archive ({error}), behind {len(images):,} images"
+        ) from error
     if size < end + _BLOCK:  # a block of zeros ends an archive
         raise BrokenShard(f"it is truncated, behind {len(images):,} images")
     for image in images:

@@ -254,11 +254,11 @@ WRONG_VALUES = [
     ),
     (
         {"views__mean": [0.5, "x", None]},
-        'views.mean: expected three numbers [red, green, blue]; received [0.5, "x", null]',
+        'views.mean: expected a list of numbers, one for each channel, or null; received [0.5, "x", null]',
     ),
     (
         {"views__std": [0.5, 0, 0.5]},
-        "views.std: expected three numbers above 0 [red, green, blue]; received [0.5, 0, 0.5]",
+        "views.std: expected a list of numbers above 0, one for each channel, or null; received [0.5, 0, 0.5]",
     ),
     (
         {"run__root": ["a" * 100]},

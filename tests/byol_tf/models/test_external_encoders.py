@@ -106,7 +106,7 @@ def test_model_that_scales_pixels_gets_pixels(size):
         (lambda: keras.Sequential([keras.layers.Dense(3)]), "expected a built keras.Model"),
         (
             lambda: model(keras.layers.Flatten(), size=8),
-            "as views.size is 16; received one of [None, 8, 8, 3]",
+            "as views.size is 16 and data.channels 3; received one of [None, 8, 8, 3]",
         ),
         (
             lambda: keras.Model([keras.Input((4,)), x := keras.Input((4,))], x),

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -64,6 +65,18 @@ def test_shards_are_the_folder_in_another_form(tmp_path, format, kind):
                 assert all(map(np.array_equal, first, second))
                 labels = first.labels is not None and first.labels.tolist()
                 assert labels == (second.labels is not None and second.labels.tolist())
+
+
+def test_remote_folder_is_packed_to_the_same_bytes(tmp_path):
+    memory = fsspec.filesystem("memory")
+    root = tree(tmp_path / "x", SPLITS)
+    memory.put(str(root), "/packed/photos", recursive=True)
+    assert pack(root, tmp_path / "near") == 0
+    assert pack("memory://packed/photos", tmp_path / "far") == 0
+    memory.rm("/packed", recursive=True)
+    near, far = digests(tmp_path / "near"), digests(tmp_path / "far")
+    assert near.pop("shards.json") != far.pop("shards.json")  # of other files, by their times
+    assert near == far
 
 
 def test_tar_gives_the_folder_back(tmp_path):

@@ -111,6 +111,7 @@ def test_only_the_chief_writes_and_reports(pair):
     assert not list(run_dir.rglob("*.part*"))
     (line,) = (line for line in other.stdout.splitlines() if "has waited" not in line)
     assert line.startswith("demo: worker 2 of 2; the chief, 127.0.0.1:")
+    assert line.endswith("reports and writes; the workers are those of TF_CONFIG")
 
 
 @pytest.mark.long
@@ -172,7 +173,7 @@ def test_incompatible_workers_all_exit_with_the_error(tmp_path):
     for overrides, message in (
         (
             (["seed=0"], ["seed=1"]),
-            "expected the same config on each worker; worker 2 of TF_CONFIG has another one than the first",
+            "expected the same config on each worker; worker 2 has another one than the first",
         ),
         (
             (["training.batch_size=33"],) * 2,

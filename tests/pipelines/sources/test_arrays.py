@@ -51,7 +51,7 @@ def test_fingerprint_is_that_of_pixels_and_labels():
     ("images", "message"),
     [
         (None, "Experiment(config, images=...)"),
-        (IMAGES.astype(np.float32), "expected uint8 [n, height, width, 3], received float32"),
+        (IMAGES.astype(np.float32), "of 1 to 16 channels, received float32 [6, 10, 12, 3]"),
         ({"val": IMAGES}, "expected the splits unlabelled, train, test; received 'val'"),
         ({"train": [IMAGES]}, "images: train: "),
     ],

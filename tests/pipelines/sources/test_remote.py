@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import time
 
 import fsspec
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from byol_tf.config.loading import absolute_paths, load_config
+from pipelines.batches import crop_batches, image_batches
+from pipelines.policy import preset
 from pipelines.sources import SourceError, open_source, plan_source, remote
 from pipelines.sources.remote import RemotePath
 from pipelines.sources.shards import index as shard_index
@@ -25,6 +28,7 @@ def _fresh(monkeypatch):
     """Each test is a new process, as far as servers go, and waits less."""
     shard_index._known.clear()
     remote._given_up.clear()
+    remote._reported.clear()
     monkeypatch.setattr(remote, "_FIRST_PAUSE", 0.02)
     monkeypatch.setattr(remote, "_LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(remote, "GIVE_UP_SECONDS", 1.0)
@@ -188,12 +192,64 @@ class TestShards:
         data = (server.root / path.lstrip("/")).read_bytes()[first : last + 1]
         assert data in {jpeg(number) for number in range(24)}
 
+    @pytest.mark.parametrize("image_size", [None, 8])
+    def test_images_of_a_batch_are_requested_at_once(self, tmp_path, image_size):
+        (tmp_path / "x.tar").write_bytes(
+            tar({f"{n}.jpg": jpeg(n, size=(12 + n % 2, 10)) for n in range(48)})
+        )
+        local = _batch(str(tmp_path / "x.tar"), image_size)
+        with serving(tmp_path) as server:
+            waiting, most = set(), []
+
+            def slow(path: str) -> None:
+                waiting.add(threading.get_ident())
+                most.append(len(waiting))
+                time.sleep(0.2)
+                waiting.discard(threading.get_ident())
+
+            source = f"{server.url}/x.tar"
+            plan_source("shards", root=source)
+            server.fault = slow
+            far = _batch(source, image_size)
+        assert all(map(np.array_equal, local, far))
+        assert max(most) > 24
+
+    def test_simplecache_downloads_each_shard_once(self, server):
+        source = open_source(
+            "shards",
+            root=f"simplecache::{server.url}/{PATTERN}",
+            cache="none",
+            check="headers",
+            on_lost=print,
+        )
+        server.requests.clear()  # indexing has downloaded them
+        for index in range(24):
+            source.pretrain[index]
+        assert server.requests == []
+
     def test_server_without_ranges_is_an_error(self, server):
         server.ranges = False
         with pytest.raises(
             SourceError, match=r"photos-000.tar: the server sends whole files.*simplecache::"
         ):
             open_source("shards", root=f"{server.url}/{PATTERN}")
+
+
+def _batch(root: str, image_size: int | None) -> list[np.ndarray]:
+    """The first batch of crops, or of images of one size."""
+    source = open_source(
+        "shards",
+        root=root,
+        image_size=image_size,
+        cache="none",
+        check="headers",
+        on_lost=print,
+    )
+    if image_size:
+        batches = image_batches(source.pretrain, 32, seed=0)
+    else:
+        batches = crop_batches(source.pretrain, preset("byol"), 8, 32, seed=0)
+    return [part.numpy() for part in next(iter(batches))]
 
 
 def _shard(url: str):
@@ -219,7 +275,8 @@ class TestFaults:
         server.unavailable_for(0.3)
         assert same(local.pretrain, far.pretrain)
         assert lost == []
-        assert "503" in caplog.text and "trying again" in caplog.text
+        assert caplog.text.count("503, message='Service Unavailable'") == 2  # once for each outage
+        assert caplog.text.count("trying again for 1 s") == 2
 
     def test_server_that_stays_busy_ends_the_run_with_the_shard_and_the_reason(self, server):
         lost: list = []

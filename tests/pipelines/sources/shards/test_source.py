@@ -191,6 +191,15 @@ class TestIndex:
         shard_index._known.clear()
         assert len(open_source("shards", **options).pretrain) == 24
 
+    def test_progress_is_told_in_images_and_ends_with_all(self, tmp_path):
+        write_shards(tmp_path)
+        (tmp_path / "photos-003.tar").write_bytes(webdataset(50, 40))
+        calls: list[tuple] = []
+        plan_source("shards", root=str(tmp_path), on_progress=lambda *call: calls.append(call))
+        assert [done for _, done, _ in calls] == [8, 16, 24, 64]
+        assert all(done < total for _, done, total in calls[:-1])
+        assert calls[-1] == ("indexing shards", 64, 64)
+
     def test_truncated_shard_is_named(self, tmp_path):
         paths = write_shards(tmp_path)
         paths[1].write_bytes(paths[1].read_bytes()[:5_000])
