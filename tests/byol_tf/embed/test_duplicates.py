@@ -69,6 +69,18 @@ def test_photos_that_differ_need_a_cosine(tmp_path):
     assert sorted(group.rows) == [0, 1, 2] and group.cosines == pytest.approx([1, 1, 1])
 
 
+def test_skies_above_a_horizon_are_no_duplicates(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        levels = np.repeat([[210], [90]], 8, axis=0) + rng.normal(0, 20, (16, 16))
+        image = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+        image.resize((64, 64)).convert("RGB").save(tmp_path / f"{number}.png")
+    found = embedded(tmp_path, lambda pixels: np.ones(2))
+    assert find_duplicates(found) == []
+    monkeypatch.setattr(duplicates, "_EDGE_CORRELATION", -1.0)
+    assert len(find_duplicates(found)) == 1  # by their pixels they are
+
+
 def test_flat_pictures_are_alike_and_unreadable_ones_are_not(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(3):
