@@ -6,7 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(EXTRA)
 
-.PHONY: demo test test-all test-lanes coverage lint docs fuzz peers
+.PHONY: demo test test-all test-lanes coverage lint docs fuzz peers engines
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -79,6 +79,14 @@ peers: .venv-peers/.installed
 .venv-peers/.installed: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+# Ray and Beam, for `examples/embed_ray.py`, `embed_beam.py` and their test: 2.8 GB with TensorFlow.
+engines: .venv-engines/.installed
+
+.venv-engines/.installed: examples/requirements.txt
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 $(VENV)/bin/pip:

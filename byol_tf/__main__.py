@@ -18,6 +18,7 @@ COMMANDS = {
     "export": ("byol_tf.export.__main__", "writes an encoder as SavedModel, Keras, LiteRT or ONNX"),
     "report": ("byol_tf.report.__main__", "writes a page about a run"),
     "compare": ("byol_tf.compare", "shows runs side by side"),
+    "pack": ("byol_tf.pack.__main__", "packs a folder of photos into shards"),
     "study": ("byol_tf.study.__main__", "runs a table of a paper"),
     "doctor": ("byol_tf.doctor", "checks whether a run would work on this machine"),
     "convert": ("byol_tf.convert.__main__", "converts encoders from other projects"),

@@ -5,8 +5,13 @@ release that renames one of these breaks this file and no other. TensorFlow is i
 functions, since `devices` has to set its environment variables first.
 """
 
+import contextlib
+import ctypes
+import os
+import signal
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -185,32 +190,71 @@ def keep_collective_keys() -> None:
     cross_device_utils.CollectiveReplicaLauncher._prefer_unique_instance_key = False  # noqa: SLF001
 
 
-def set_coordination_timeouts(start: float, heartbeat: float) -> None:
-    """Sets how long the workers of a strategy wait for each other inside TensorFlow.
+def set_heartbeat_timeout(seconds: float) -> None:
+    """Sets after how long without a heartbeat TensorFlow takes a worker for lost.
 
     To be called before the strategy is built, which configures the rest and has no argument for
-    these. TensorFlow's defaults are an hour and ten seconds.
-
-    Args:
-        start: seconds until all workers have connected.
-        heartbeat: seconds without a heartbeat after which a worker counts as lost.
+    this. TensorFlow's default is ten seconds.
     """
     from tensorflow.python.eager import context
 
     current = context.context()
     configure = current.configure_coordination_service
 
-    def configure_with_timeouts(**options: Any) -> None:
-        configure(
-            **options,
-            cluster_register_timeout_in_ms=round(1000 * start),
-            heartbeat_timeout_in_ms=round(1000 * heartbeat),
-        )
-        # Else a worker that has connected waits for the others without a time-out.
-        if hasattr(current.coordination_service, "cluster_register_with_barrier"):  # a newer field
-            current.coordination_service.cluster_register_with_barrier = True
+    def configure_with_timeout(**options: Any) -> None:
+        configure(**options, heartbeat_timeout_in_ms=round(1000 * seconds))
 
-    current.configure_coordination_service = configure_with_timeouts
+    current.configure_coordination_service = configure_with_timeout
+
+
+@contextlib.contextmanager
+def waiting_without_interpreter_lock() -> Iterator[None]:
+    """While it is entered, a strategy that waits for its workers lets Python's threads run.
+
+    The wait is in `TFE_EnableCollectiveOps` of TensorFlow's C API. TensorFlow's own binding calls
+    that with the interpreter's lock held, so that no thread and no signal handler runs until all
+    workers have connected; ctypes releases the lock. TensorFlow also sets a handler of its own for
+    SIGTERM there, in place of which the former one is set again. Where the library has another
+    name, as on macOS and Windows, nothing is changed.
+    """
+    import tensorflow as tf
+    from tensorflow.python import pywrap_tfe
+
+    try:
+        library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), "libtensorflow_cc.so.2"))
+    except OSError:
+        yield
+        return
+    pointer, text = ctypes.c_void_p, ctypes.c_char_p
+    new_status = ctypes.CFUNCTYPE(pointer)(("TF_NewStatus", library))
+    get_code = ctypes.CFUNCTYPE(ctypes.c_int, pointer)(("TF_GetCode", library))
+    get_message = ctypes.CFUNCTYPE(text, pointer)(("TF_Message", library))
+    connect = ctypes.CFUNCTYPE(None, pointer, text, ctypes.c_size_t, pointer)(
+        ("TFE_EnableCollectiveOps", library)
+    )
+    unwrap = ctypes.PYFUNCTYPE(pointer, ctypes.py_object, text)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
+
+    def enable_collective_ops(context: Any, server: bytes) -> None:
+        status = new_status()
+        arguments = (unwrap(context, None), server, len(server), status)
+        thread = threading.Thread(target=connect, args=arguments, name="connect", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.1)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        if code := get_code(status):
+            error = tf.compat.v1.errors.exception_type_from_error_code(code)
+            raise error(None, None, get_message(status).decode(errors="replace"))
+
+    binding = pywrap_tfe.TFE_EnableCollectiveOps
+    pywrap_tfe.TFE_EnableCollectiveOps = enable_collective_ops
+    try:
+        yield
+    finally:
+        pywrap_tfe.TFE_EnableCollectiveOps = binding
 
 
 def graph_calls(model: "keras.Model") -> list[Any]:

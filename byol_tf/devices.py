@@ -1,20 +1,15 @@
-"""Devices of a run: distribution strategy, cluster of workers, precision and seeds."""
+"""Devices of a run: distribution strategy, precision and seeds."""
 
 import contextlib
 import importlib.util
-import json
 import logging
 import os
 import random
-import re
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from byol_tf import compat
 from byol_tf.errors import DeviceError
 from byol_tf.logs import show_status
 from byol_tf.native_output import redirect_native_output
@@ -23,103 +18,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The worker processes of one run, one on each machine.
-
-    Attributes:
-        addresses: `host:port` of each worker, the chief's first.
-        index: index of this process in `addresses`.
-    """
-
-    addresses: tuple[str, ...]
-    index: int
-
-    @property
-    def chief(self) -> bool:
-        """Whether this process is the one that writes the run folder."""
-        return self.index == 0
-
-
-def read_cluster(environment: Mapping[str, str]) -> Cluster:
-    """Reads the cluster that `TF_CONFIG` describes.
-
-    It has a list `worker`, and before it, if a scheduler sets one, a list `chief` of one address.
-
-    Args:
-        environment: such as `os.environ`.
-
-    Raises:
-        DeviceError: if `TF_CONFIG` is missing or TensorFlow doesn't accept it; the message names
-            the wrong part.
-    """
-    text = environment.get("TF_CONFIG")
-    if not text:
-        raise _cluster_error(_EXAMPLE, "none" if text is None else "an empty one")
-    try:
-        tree = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _cluster_error(_EXAMPLE, f"invalid JSON ({error})") from error
-    tree = _check_object(tree, "an object")
-    jobs = _check_object(tree.get("cluster"), '"cluster" as an object')
-    if unknown := sorted(set(jobs) - {"chief", "worker"}):
-        raise _cluster_error('only "worker" and "chief" in "cluster"', ", ".join(unknown))
-    addresses = []
-    for job in ("chief", "worker"):
-        of_job = jobs.get(job, [])
-        if not isinstance(of_job, list) or not all(map(_is_address, of_job)):
-            expected = f'"cluster.{job}" as a list of "host:port", ports from 1 to 65535'
-            raise _cluster_error(expected, json.dumps(of_job))
-        addresses += of_job
-    if not addresses or len(jobs.get("chief", [])) > 1:
-        raise _cluster_error(
-            'at least one "host:port" in "cluster.worker", and at most one in "cluster.chief"',
-            json.dumps(jobs),
-        )
-    if len(set(addresses)) < len(addresses):
-        raise _cluster_error('another "host:port" for each process', json.dumps(addresses))
-    task = _check_object(tree.get("task"), '"task" as an object')
-    return Cluster(tuple(addresses), _task_index(task, jobs))
-
-
-_EXAMPLE = (
-    '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", '
-    '"index": 0}}, with its own index on each'
-)
-_ADDRESS = re.compile(r"[!-~]+:([0-9]{1,5})")
-
-
-def _is_address(value: Any) -> bool:
-    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
-    return match is not None and 0 < int(match[1]) < 2**16
-
-
-def _task_index(task: dict[str, Any], jobs: dict[str, Any]) -> int:
-    """Returns the index of a task among the chief and the workers."""
-    job, index = task.get("type"), task.get("index")
-    if not isinstance(job, str) or job not in jobs:
-        expected = f'"task.type" as one of {", ".join(map(json.dumps, sorted(jobs)))}'
-        raise _cluster_error(expected, json.dumps(job))
-    count = len(jobs[job])
-    if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < count:
-        expected = f'"task.index" from 0 to {count - 1}, as "cluster.{job}" lists {count}'
-        raise _cluster_error(expected, json.dumps(index))
-    return index + (len(jobs.get("chief", [])) if job == "worker" else 0)
-
-
-def _check_object(tree: Any, expected: str) -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        raise _cluster_error(expected, json.dumps(tree))
-    return tree
-
-
-def _cluster_error(expected: str, received: str) -> DeviceError:
-    return DeviceError(
-        'devices.strategy: "multi_worker" reads the environment variable TF_CONFIG, the same on '
-        f"each machine but for the task; expected {expected}; received {received:.200}"
-    )
 
 
 _NO_TENSORFLOW = (
@@ -171,13 +69,12 @@ def build_strategy(name: str = "auto", tpu: str = "local") -> "tf.distribute.Str
 
     Args:
         name: `auto` (a TPU if the machine has one, else all GPUs, else the CPU), `cpu`, `gpu` (the
-            first one), `mirrored` (all GPUs), `tpu` or `multi_worker` (the workers in `TF_CONFIG`).
-            The last one has to be built before TensorFlow computes anything, and waits for the
-            other workers.
+            first one), `mirrored` (all GPUs) or `tpu`.
         tpu: name or address of the TPU; `local` on Colab and on TPU VMs.
 
     Raises:
-        DeviceError: if there is no such device, or `TF_CONFIG` is wrong.
+        DeviceError: if there is no such device, or for `multi_worker`: `train.multi_worker` builds
+            that strategy, once all workers have met.
         ValueError: for another name.
     """
     import tensorflow as tf
@@ -199,7 +96,11 @@ def build_strategy(name: str = "auto", tpu: str = "local") -> "tf.distribute.Str
         case "tpu":
             return _tpu_strategy(tpu)
         case "multi_worker":
-            return _multi_worker_strategy()
+            raise DeviceError(
+                'devices.strategy: "multi_worker" needs workers that are connected: give '
+                "Experiment workers=join_workers(read_cluster(os.environ), config.devices), "
+                "from byol_tf.train.multi_worker and byol_tf.clusters"
+            )
         case "mirrored":
             return tf.distribute.MirroredStrategy()
         case "cpu" | "gpu":
@@ -223,21 +124,6 @@ def _tpu_strategy(tpu: str) -> "tf.distribute.Strategy":
             'Colab choose a TPU runtime, install the extra "tpu" and restart it; else use "auto"'
         ) from error
     return tf.distribute.TPUStrategy(resolver)
-
-
-def _multi_worker_strategy() -> "tf.distribute.Strategy":
-    import tensorflow as tf
-
-    read_cluster(os.environ)  # for its error messages
-    compat.keep_collective_keys()
-    try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    except tf.errors.OpError as error:
-        raise DeviceError(
-            'devices.strategy: "multi_worker" got no connection '
-            f"({str(error).splitlines()[0]}). Each address in TF_CONFIG must be reached from each "
-            "machine, and its port be free there"
-        ) from error
 
 
 def on_cpu(strategy: "tf.distribute.Strategy") -> bool:

@@ -20,7 +20,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from byol_tf import __version__
+from byol_tf.clusters import DESCRIPTIONS, read_cluster
 from byol_tf.command_line import (
     USAGE_ERROR,
     check_writable,
@@ -36,7 +37,7 @@ from byol_tf.command_line import (
     program,
 )
 from byol_tf.devices import nvidia_card, prepare_environment
-from byol_tf.errors import OutputError
+from byol_tf.errors import DeviceError, OutputError
 from byol_tf.logs import activity
 from byol_tf.native_output import native_log
 
@@ -232,6 +233,22 @@ def _machine_checks() -> Iterator[Check]:
     yield _check_disk()
     if os.path.isdir("/dev/shm"):
         yield Check("shared memory", f"{shutil.disk_usage('/dev/shm').free / 1e9:.1f} GB free")
+    if any(name in os.environ for name in DESCRIPTIONS):
+        yield check_workers(os.environ)
+
+
+def check_workers(environment: Mapping[str, str]) -> Check:
+    """Describes the workers that `devices.strategy=multi_worker` would have here.
+
+    Args:
+        environment: such as `os.environ`.
+    """
+    try:
+        cluster = read_cluster(environment)
+    except DeviceError as error:  # no problem for a run in this process alone
+        return Check("workers", "can't be read", hint=str(error))
+    own = f"this is number {cluster.index + 1}, {cluster.addresses[cluster.index]}"
+    return Check("workers", f"{len(cluster.addresses)} of {cluster.origin}; {own}")
 
 
 def _check_disk() -> Check:

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))  # this tree, wherever it is called from
 PICTURE = ROOT / "docs" / "images" / "architecture.png"
 WIDTH, HEIGHT, GAP = 2.1, 0.62, 0.6  # of a box, and between rows, in inches
 PURPOSE = {
+    "clusters": "workers of a scheduler",
     "command_line": "how each command ends",
     "compare": "runs side by side",
     "compat": "private names of Keras",

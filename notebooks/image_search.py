@@ -135,8 +135,7 @@ if Path("labels.csv").exists():
 # %%
 from sklearn.manifold import TSNE
 
-with np.load("embedded/embeddings.npz") as arrays:
-    vectors = arrays["embeddings"]
+vectors = np.load("embedded/embeddings.npy")
 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 places = np.linspace(0, len(paths) - 1, min(400, len(paths))).astype(int)
 flat = TSNE(2, random_state=0, init="pca", perplexity=min(30, len(places) // 4)).fit_transform(

@@ -12,6 +12,7 @@ import tensorflow as tf
 from pipelines.policy import ViewPolicy
 from pipelines.sampling import Order
 from pipelines.sources import Images
+from pipelines.sources.images import REQUESTS
 from pipelines.views.host import HostViews
 from pipelines.views.host_colors import HostEngine
 from pipelines.views.host_crops import read_crops, resize_crop
@@ -111,7 +112,7 @@ def crop_batches(
         crops = read_crops(images, index, policies, params)
         return (*(resize_crop(crop, size) for crop in crops), params[0])
 
-    return _one_by_one(make_crops, order, first_step).prefetch(_PREFETCH)
+    return _one_by_one(make_crops, order, first_step, images.remote).prefetch(_PREFETCH)
 
 
 def view_batches(
@@ -191,7 +192,7 @@ def view_batches(
     if images.shape is not None:
         batches = _steps(first_step).map(make_batch, num_parallel_calls=tf.data.AUTOTUNE)
     else:
-        batches = _one_by_one(make_crops, order, first_step).map(
+        batches = _one_by_one(make_crops, order, first_step, images.remote).map(
             augment_crops, num_parallel_calls=tf.data.AUTOTUNE
         )
     return batches.prefetch(_PREFETCH)
@@ -207,7 +208,7 @@ def _read(images: Images, indices: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(batch, (*indices.shape, *(images.shape or ())))
 
 
-def _one_by_one(make: Callable, order: Order, first_step: int) -> tf.data.Dataset:
+def _one_by_one(make: Callable, order: Order, first_step: int, remote: bool) -> tf.data.Dataset:
     """Applies `make(epoch, position, index)` to each image; returns batches of the results."""
 
     @tf.autograph.experimental.do_not_convert
@@ -217,5 +218,11 @@ def _one_by_one(make: Callable, order: Order, first_step: int) -> tf.data.Datase
             (tf.repeat(epoch, order.images_per_worker), positions, indices)
         )
 
-    images = _steps(first_step).flat_map(split_batch).map(make, num_parallel_calls=tf.data.AUTOTUNE)
-    return images.batch(order.images_per_worker, drop_remainder=True)
+    calls = REQUESTS if remote else tf.data.AUTOTUNE
+    images = _steps(first_step).flat_map(split_batch).map(make, num_parallel_calls=calls)
+    batches = images.batch(order.images_per_worker, drop_remainder=True)
+    if not remote:
+        return batches
+    options = tf.data.Options()  # by default no more calls wait than there are cores
+    options.threading.private_threadpool_size = REQUESTS
+    return batches.with_options(options)

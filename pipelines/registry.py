@@ -25,6 +25,7 @@ class DataSource:
     Attributes:
         name: of the source, as in a config's `data.source`.
         module: that defines `describe` and `load`.
+        root: what `Request.root` is where one is needed, for messages; else None.
         takes: the keys of `Request` that it reads, of "root" and "archive".
         image_side: side of its images in pixels, where all are squares of one size.
         default_side: side at which its images are drawn if `image_size` is None, where they can be
@@ -36,6 +37,7 @@ class DataSource:
 
     name: str
     module: str
+    root: str | None = None
     takes: tuple[Literal["root", "archive"], ...] = ()
     image_side: int | None = None
     default_side: int | None = None
@@ -56,7 +58,28 @@ _DOWNLOAD: tuple[Literal["root", "archive"], ...] = ("root", "archive")
 _SOURCES = (
     DataSource("textures", "pipelines.sources.textures", image_side=48),
     DataSource("digits", "pipelines.sources.digits", default_side=32, has_unlabelled=False),
-    DataSource("folder", _FOLDER, takes=("root",), sizes_differ=True, any_pixels=True),
+    DataSource(
+        "folder",
+        _FOLDER,
+        root="the folder that holds the photos",
+        takes=("root",),
+        sizes_differ=True,
+        any_pixels=True,
+    ),
+    DataSource(
+        "shards",
+        "pipelines.sources.shards.source",
+        root="the folder of the shards or a pattern that names them",
+        takes=("root",),
+        sizes_differ=True,
+    ),
+    DataSource(
+        "huggingface",
+        "pipelines.sources.huggingface",
+        root="the name of a data set or the folder that it was saved to",
+        takes=("root",),
+        sizes_differ=True,
+    ),
     DataSource("stl10", _TFDS, takes=_DOWNLOAD, image_side=96),
     DataSource("cifar10", _TFDS, takes=_DOWNLOAD, image_side=32, has_unlabelled=False),
     DataSource("imagenet", _TFDS, takes=_DOWNLOAD, sizes_differ=True, has_unlabelled=False),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -52,6 +53,13 @@ class Order:
         """Number of images of a batch that this worker reads."""
         return self.batch_size // self.workers
 
+    def remainder(self, epoch: int) -> np.ndarray:
+        """Returns the images of an epoch that fill no batch: indices, int64 `[k]`."""
+        positions = np.arange(self.count - self.count % self.batch_size, self.count)
+        if not len(positions):  # which index_shuffle refuses
+            return positions
+        return self._indices(tf.constant(positions), tf.constant(epoch, tf.int64)).numpy()
+
     def at(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns which images this worker reads in a step.
 
@@ -68,8 +76,11 @@ class Order:
         positions = (step % steps_per_epoch) * self.batch_size + tf.range(
             first, first + self.images_per_worker, dtype=tf.int64
         )
-        order_seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
-        indices = tf.random.experimental.index_shuffle(
-            positions, order_seed, tf.constant(self.count - 1, tf.int64)
+        return epoch, positions, self._indices(positions, epoch)
+
+    def _indices(self, positions: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        return tf.random.experimental.index_shuffle(
+            positions,
+            tf.stack([tf.constant(self.seed, tf.int64), epoch]),
+            tf.constant(self.count - 1, tf.int64),
         )
-        return epoch, positions, indices

@@ -70,8 +70,8 @@ def _register(*keys: str) -> Callable[[_Check], _Check]:
 
 @_register("data.root", "data.source")
 def _check_root(root: str | None, source: str) -> str | None:
-    if source == "folder" and root is None:
-        return 'missing; expected the folder that holds the photos, as data.source is "folder"'
+    if root is None and (needed := SOURCES[source].root):
+        return f'missing; expected {needed}, as data.source is "{source}"'
     if "root" not in SOURCES[source].takes and root is not None:
         return f'expected null, as data.source "{source}" reads no folder; received "{root}"'
     return None
@@ -79,7 +79,7 @@ def _check_root(root: str | None, source: str) -> str | None:
 
 @_register("data.layout", "data.source")
 def _check_layout(layout: str, source: str) -> str | None:
-    if layout == "auto" or source == "folder":
+    if layout == "auto" or SOURCES[source].root:
         return None
     return f'expected "auto", as data.source "{source}" has no folders; received "{layout}"'
 

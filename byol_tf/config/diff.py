@@ -14,6 +14,7 @@ _IRRELEVANT = ("about", "$schema", "run", "monitor")
 """Keys at the top level that don't change what is learned."""
 _SAME_STEPS = {
     "data.cache": "the same pixels, cached or read again",
+    "data.max_unreadable_fraction": "a limit on what is replaced anyway",
     "devices.steps_per_execution": "the same steps in the same order, however many in one call",
     "devices.tpu": "a name",
     "devices.start_timeout_minutes": "a waiting time",

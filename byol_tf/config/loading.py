@@ -15,6 +15,7 @@ from byol_tf.config.schema import Config
 from byol_tf.config.validation import ConfigIssue, validate
 from byol_tf.constants import IMAGENET, PYTHON_MODEL
 from byol_tf.errors import ConfigError, escape
+from pipelines.urls import is_url
 
 DEFAULT_RECIPE = "demo"
 MAX_BYTES = 1_000_000
@@ -92,10 +93,13 @@ def absolute_paths(config: Config) -> Config:
     """
 
     def absolute(path: str | None) -> str | None:
-        return path if path in (None, IMAGENET) else os.path.abspath(path)
+        return path if path is None or path == IMAGENET or is_url(path) else os.path.abspath(path)
 
     data, encoder, objective = config.data, config.encoder, config.objective
-    paths = {"root": absolute(data.root), "archive": absolute(data.archive)}
+    # The name of a data set of Hugging Face's hub is no path.
+    is_name = data.source == "huggingface" and not os.path.exists(data.root or "")
+    root = data.root if is_name else absolute(data.root)
+    paths = {"root": root, "archive": absolute(data.archive)}
     return config.model_copy(
         update={
             "data": data.model_copy(update=paths),

@@ -117,16 +117,20 @@ class Data(Section):
 
     source: Literal[*SOURCES]  # type: ignore[valid-type]  # the names of the registry
     """`textures`: generated from the seed, nothing to download; `digits`: scikit-learn's
-    handwritten digits; `folder`: your own photos; `arrays`: images given in Python, to
-    `Experiment`; the others: TFDS."""
+    handwritten digits; `folder`: your own photos; `shards`: photos in tar, TFRecord, ArrayRecord or
+    Parquet files; `huggingface`: a data set of Hugging Face's datasets; `arrays`: images given in
+    Python, to `Experiment`; the others: TFDS."""
     root: FilePath | None = None
     """`folder`: the folder of photos, or a `.txt`, `.csv` or `.tsv` file that lists them, with or
-    without classes (docs/photos.md). TFDS sources: the folder of prepared data sets (default:
-    TFDS's own, ~/tensorflow_datasets)."""
+    without classes (docs/photos.md). `shards`: their folder, or a pattern such as
+    `photos-{000..999}.tar`; `huggingface`: the name of a data set, or the folder that it was saved
+    to (docs/sources.md). Folders and shards may lie behind a URL: `s3://bucket/photos`. TFDS
+    sources: the folder of prepared data sets (default: TFDS's own, ~/tensorflow_datasets)."""
     layout: Literal["auto", "classes", "splits", "flat"] = "auto"
-    """`folder`: what its subfolders are. `classes`: each is a class; `splits`: `train`, `test`,
-    `unlabelled` and the like, with classes in them; `flat`: of no meaning, without labels; `auto`:
-    decided by their names, and an error where they don't tell."""
+    """`folder`, `shards`, `huggingface`: what subfolders are, or what stands for them. `classes`:
+    each is a class; `splits`: `train`, `test`, `unlabelled` and the like, with classes in them;
+    `flat`: of no meaning, without labels; `auto`: decided by their names, and an error where they
+    don't tell."""
     archive: FilePath | None = None
     """TFDS sources without network: the archive, downloaded by hand (`stl10_binary.tar.gz`,
     `cifar-10-binary.tar.gz`), or for `imagenet` the folder with `ILSVRC2012_img_train.tar` and
@@ -155,7 +159,7 @@ class Data(Section):
     """`memory`: decoded images are cached; `none`: they are read again each epoch; `auto`:
     `memory` if all splits fit into half of the free memory."""
     max_unreadable_fraction: Fraction = 0.01
-    """`folder`: a larger fraction of unreadable files stops the run."""
+    """`folder`, `shards`, `huggingface`: a larger fraction of unreadable files stops the run."""
 
 
 class Views(Section):
@@ -417,8 +421,8 @@ class Devices(Section):
 
     strategy: Literal["auto", "cpu", "gpu", "mirrored", "multi_worker", "tpu"] = "auto"
     """`auto`: the TPU if the machine has one, else all GPUs, else the CPU; `mirrored`: all GPUs;
-    `multi_worker`: all GPUs, or else the CPU, of each worker that the environment variable
-    `TF_CONFIG` lists; the first one writes the run folder."""
+    `multi_worker`: all GPUs, or else the CPU, of each worker that Slurm, Vertex AI or the
+    environment variable `TF_CONFIG` lists; the first one writes the run folder."""
     tpu: Text = "local"
     """`tpu`: its name or address; `local` on Colab and on TPU VMs."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

@@ -7,6 +7,7 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 
 
 import argparse
+import logging
 import os
 import shlex
 from pathlib import Path
@@ -22,17 +23,24 @@ from byol_tf.command_line import (
     program,
 )
 from byol_tf.devices import prepare_environment
+from byol_tf.embed.curation import add_curation_arguments, check_curation, curate
+from byol_tf.embed.few_shot_command import check_export, predict_labels
 from byol_tf.embed.labels import match_labels, read_labels
 from byol_tf.embed.photos import EmbeddedPhotos, add_photo_arguments
+from byol_tf.embed.search_index import check_usearch
 from byol_tf.embed.store import Store, default_folder
 from byol_tf.errors import EmbedError
-from byol_tf.export.classifier_folder import check_classifier_folder
-from byol_tf.logs import counted, wrapped
-from byol_tf.runs.encoder_files import EncoderFiles, encoder_files
-from pipelines.sources import FlatImageFolder
+from byol_tf.logs import ProgressLog, counted, wrapped
+from byol_tf.runs.encoder_files import encoder_files
+from pipelines.sources import open_flat_images
+from pipelines.sources.remote import Location
 
 if TYPE_CHECKING:
+    from usearch.index import Index
+
     from byol_tf.embed.similar import Query
+
+logger = logging.getLogger(__name__)
 
 
 @ends_with_exit_code
@@ -55,8 +63,8 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         prog=program("embed"),
-        description="Embeds all photos below a folder, each once; finds similar ones; predicts "
-        "labels from a few. Changes no photo.",
+        description="Embeds all photos below a folder, each once; finds similar ones, "
+        "near-duplicates and clusters; predicts labels from a few. Changes no photo.",
     )
     parser.add_argument(
         "--encoder",
@@ -75,11 +83,30 @@ def _parser() -> argparse.ArgumentParser:
         help="show the photos most similar to these, from DIR or elsewhere",
     )
     parser.add_argument(
+        "--parquet",
+        action="store_true",
+        help="also write embeddings.parquet, and rewrite it whenever the embeddings change",
+    )
+    parser.add_argument(
+        "--index",
+        action="store_true",
+        help="build an approximate index for searches among millions, which --nearest uses, and "
+        "print its recall; needs the extra search-index",
+    )
+    parser.add_argument(
+        "--part",
+        metavar="I/N",
+        type=_part,
+        help="embed only the I-th of N parts of the new photos, beside processes for the others; "
+        "the command without it merges them",
+    )
+    parser.add_argument(
         "--few",
         metavar="LABELS",
         type=os.path.expanduser,
         help="a table with the columns path and label: predict the labels of all other photos",
     )
+    add_curation_arguments(parser)
     parser.add_argument(
         "--export",
         metavar="DIR",
@@ -94,9 +121,14 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     """Runs the command; returns the facts that it prints last."""
     encoder = encoder_files(options.encoder)
-    _check_export(options, encoder)
+    check_export(options, encoder)
+    _check_part(options)
+    if options.index:
+        check_usearch()
     rows = None if options.few is None else read_labels(Path(options.few))
-    images = FlatImageFolder(options.images, "--images", encoder.pixels)
+    images = open_flat_images(
+        options.images, "--images", ProgressLog(logger), pixels=encoder.pixels
+    )
     labels = None
     if rows is not None:
         names = [*(photo.name for photo in images.photos), *images.skipped]
@@ -108,13 +140,24 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         queries = [read_query(text, images) for text in options.nearest]
     out = _output_folder(options, encoder.digest, images.folder)
     check_writable(out, "--out")
+    check_curation(options, images, out, labels or {})
     store = Store(out, encoder.digest, images.folder)
+    if options.part is not None:
+        number, count = options.part
+        missing = store.missing(images.photos)
+        store = store.part(number, count)
+        bounds = [len(missing) * each // count for each in (number - 1, number)]
+        images.photos = images.photos.take(missing[slice(*bounds)])
+        if not images.photos:
+            print(f"\n  part {number}/{count}: no photo is left to embed\n")
+            return {"out": str(store.root), "photos": 0}
     facts = {
         "encoder": str(encoder.path),
         "byol_tf": __version__,
         "command": shlex.join([*program("embed").split(), *arguments]),
     }
     prepare_environment()
+    parquet = options.parquet or store.parquet.exists()  # new embeddings remove it
     with store.locked():
         embedded = EmbeddedPhotos(images, encoder, store, facts)
         embedded.embed_missing()
@@ -126,24 +169,70 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
             "reused": embedded.reused,
             "skipped": len(embedded.skipped),
         }
+        if parquet:
+            _write_parquet(embedded)
+        index = None
+        if options.index:
+            index, result["recall"] = _open_index(embedded)
         if queries:
-            _find_similar(embedded, queries)
+            _find_similar(embedded, queries, index)
+        predictions: list[str] = []
         if labels is not None:
-            result["few"] = _predict_labels(embedded, labels, options)
+            result["few"], predictions = predict_labels(embedded, labels, options)
+        for line in curate(embedded, options, labels or {}, predictions, result):
+            print(wrapped(line) if line else "")
     _print_next_commands(options, embedded)
     return result
 
 
-def _output_folder(options: argparse.Namespace, digest: str, images: Path) -> Path:
+def _part(text: str) -> tuple[int, int]:
+    """Reads `3/16`, the third of 16 parts."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(
+            f"expected I/N such as 3/16, 1 <= I <= N; received {text!r}"
+        )
+    return int(number), int(count)
+
+
+def _check_part(options: argparse.Namespace) -> None:
+    beside = ("encoder", "images", "out", "part", "json")
+    given = [name for name, value in vars(options).items() if value and name not in beside]
+    if options.part is not None and given:
+        raise EmbedError(
+            f"--part: expected no --{given[0]} beside it; give that to the command without --part, "
+            "which merges the parts"
+        )
+
+
+def _output_folder(options: argparse.Namespace, digest: str, images: Location) -> Path:
     """The output folder; the default is the same whenever encoder and folder are."""
     return Path(options.out) if options.out else default_folder("embeddings", digest, images)
 
 
-def _find_similar(embedded: EmbeddedPhotos, queries: list["Query"]) -> None:
+def _write_parquet(embedded: EmbeddedPhotos) -> None:
+    from byol_tf.embed.parquet import write_parquet
+
+    write_parquet(embedded.store, embedded.photos)
+    print(f"  {embedded.store.parquet}   both in one table")
+
+
+def _open_index(embedded: EmbeddedPhotos) -> tuple["Index", float]:
+    from byol_tf.embed.search_index import measure_recall, open_index
+    from byol_tf.embed.similar import NEIGHBOURS
+
+    index = open_index(embedded.store)
+    recall = measure_recall(index, embedded.embeddings, NEIGHBOURS)
+    found = f"an approximate index: finds {recall:.1%} of the {NEIGHBOURS} nearest"
+    print(f"  {embedded.store.search_index}   {found}")
+    return index, round(recall, 4)
+
+
+def _find_similar(embedded: EmbeddedPhotos, queries: list["Query"], index: "Index | None") -> None:
     from byol_tf.embed.similar import SHEET_QUERIES, find_similar, write_nearest_sheet, write_table
 
     table, sheet = embedded.store.root / "nearest.csv", embedded.store.root / "nearest.png"
-    similar = find_similar(embedded, queries)
+    similar = find_similar(embedded, queries, index)
     write_table(table, similar)
     print()
     for matches in similar:
@@ -153,73 +242,6 @@ def _find_similar(embedded: EmbeddedPhotos, queries: list["Query"]) -> None:
     write_nearest_sheet(sheet, embedded, similar)
     shown = f"the first {SHEET_QUERIES} as" if len(similar) > SHEET_QUERIES else "the same as"
     print(f"  {sheet}   {shown} a sheet")
-
-
-def _check_export(options: argparse.Namespace, encoder: EncoderFiles) -> None:
-    """Raises an error if a classifier can't be exported, before the work on it."""
-    if options.export is None:
-        return
-    if options.few is None:
-        raise EmbedError("--export: expected --few as well, whose labels the classifier predicts")
-    if not encoder.is_run and encoder.path.suffix != ".keras":
-        raise EmbedError(
-            f"--export: expected --encoder to be a run or a .keras file; {encoder.path} is a "
-            "SavedModel, whose layers can't be written in other formats"
-        )
-    check_classifier_folder(Path(options.export))
-    check_writable(Path(options.export), "--export")
-
-
-def _predict_labels(
-    embedded: EmbeddedPhotos, labels: dict[str, str], options: argparse.Namespace
-) -> dict:
-    from byol_tf.embed.few_shot import fit_few_shot
-    from byol_tf.embed.predictions import (
-        label_rows,
-        write_predictions,
-        write_uncertain_sheet,
-    )
-
-    rows = label_rows(embedded, labels, options.few)
-    result = fit_few_shot(embedded.embeddings, rows)
-    table, sheet = embedded.store.root / "predictions.csv", embedded.store.root / "uncertain.png"
-    counts = write_predictions(embedded, rows, result, table)
-    others = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    print()
-    print(
-        wrapped(f"{len(rows)} labels of {len(counts)} classes; predicted for the others: {others}")
-    )
-    facts = {"labels": len(rows), "classes": result.classes, "accuracy": None, "interval": None}
-    if (estimate := result.estimate) is None:
-        print("  accuracy unknown: cross-validation needs two classes with two labels each")
-    else:
-        low, high = estimate.accuracy.interval or (0.0, 1.0)
-        lines = [
-            f"correct for {estimate.correct} of the {estimate.count} labels when they were held "
-            f"out ({estimate.folds}-fold cross-validation): {estimate.accuracy.fraction:.0%}",
-            f"95% interval of the accuracy on all photos of these classes, if those with labels "
-            f"were chosen at random: {low:.0%} to {high:.0%}; always the most frequent class: "
-            f"{estimate.majority:.0%}",
-        ]
-        if result.single_label_classes:
-            lines.append(
-                f"{', '.join(result.single_label_classes)}: a single label each, which can't be "
-                "held out and isn't counted"
-            )
-        for line in lines:
-            print(wrapped(line))
-        facts["accuracy"] = round(estimate.accuracy.fraction, 4)
-        facts["interval"] = [round(low, 4), round(high, 4)]
-    print(f"  {table}   the least certain first")
-    if write_uncertain_sheet(embedded, rows, result, sheet):
-        print(f"  {sheet}   a sheet of those")
-    if options.export is not None:
-        from byol_tf.embed.few_shot_export import export_few_shot
-
-        files = export_few_shot(embedded, rows, result, Path(options.export))
-        facts["export"] = {"folder": options.export, "files": files}
-        print(wrapped(f"{options.export}   the classifier: {', '.join(files)}; USAGE.md"))
-    return facts
 
 
 def _print_photos(embedded: EmbeddedPhotos) -> None:
@@ -249,10 +271,21 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
         words += ["--out", options.out]
     command = shlex.join([*program("embed").split(), *words])
     print("\n  next:")
+    if options.part is not None:
+        print(wrapped(f"when all {options.part[1]} parts are embedded, merge them:", indent=4))
+        print(f"    {command}\n")
+        return
     if not options.nearest:
-        photo = str(Path(options.images) / embedded.photos[0].path)
+        photo = embedded.photos[0].name
+        if os.path.isdir(options.images):
+            photo = os.path.join(options.images, embedded.photos[0].path)
         print(f"    {command} --nearest {shlex.quote(photo)}")
-    if options.few is None:
+    if not options.page:
+        print(f"    {command} --duplicates --page")
+    if options.few is None and options.pick is not None:
+        print("    fill in the column label of pick.csv, then:")
+        print(f"    {command} --few {shlex.quote(str(store.root / 'pick.csv'))}")
+    elif options.few is None:
         print(f"    {command} --few labels.csv")
         columns = f"columns path,label of about thirty photos; {store.index} has the paths"
         print(wrapped(f"labels.csv: {columns}", indent=6, first=6))
@@ -262,4 +295,4 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
         print(f"    {command} --few {predictions}")
     if options.export is not None:
         print(f"    {program('predict')} --classifier {shlex.quote(options.export)} --images DIR")
-    print(f"    embeddings = numpy.load({str(store.embeddings)!r})['embeddings']\n")
+    print(f"    embeddings = numpy.load({str(store.embeddings)!r}, mmap_mode='r')\n")

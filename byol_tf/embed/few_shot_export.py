@@ -36,7 +36,7 @@ def export_few_shot(
     head.set_weights([result.kernel, result.bias])
     estimate = result.estimate
     facts = ClassifierFacts(
-        name=f"Classifier of {embedded.images.folder.name}",
+        name=f"Classifier of {Path(str(embedded.images.folder)).name}",
         made=f"Logistic regression on the representations of a frozen encoder, fitted on "
         f"{len(labels)} labelled photos.",
         accuracy=None if estimate is None else estimate.accuracy,

@@ -11,6 +11,7 @@ from pathlib import Path
 from byol_tf.errors import EmbedError
 from byol_tf.runs.files import name_of_cell
 from pipelines.sources import SourceError, TableRow, read_table
+from pipelines.sources.remote import Location
 
 _MAX_ERRORS = 20
 _MAX_COMPARISONS = 20_000  # of a wrong path with a name, for all hints: about a second
@@ -52,7 +53,7 @@ def read_labels(file: Path) -> list[TableRow]:
 
 
 def match_labels(
-    file: Path, rows: Iterable[TableRow], names: Iterable[str], folder: Path
+    file: Path, rows: Iterable[TableRow], names: Iterable[str], folder: Location
 ) -> dict[str, str]:
     """Returns the label of each photo in a table.
 
@@ -136,14 +137,14 @@ class NameHints:
         return names
 
 
-def _candidate_names(path: str, folder: Path) -> Iterator[str]:
+def _candidate_names(path: str, folder: Location) -> Iterator[str]:
     """The names that a path may mean, the most likely first."""
     for written in dict.fromkeys((path, path.strip())):
         yield written
         yield unicodedata.normalize("NFC", written)
         yield name_of_cell(written)
         absolute = Path(written).expanduser().absolute()
-        yield os.path.relpath(absolute, folder).replace(os.sep, "/")
+        yield os.path.relpath(absolute, str(folder)).replace(os.sep, "/")
 
 
 def _file_name(path: str) -> str:

@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +16,7 @@ from byol_tf.embed.store import Store
 from byol_tf.errors import EmbedError, ProtocolError, WorkKept
 from byol_tf.logs import counted
 from byol_tf.runs.encoder_files import EncoderFiles
-from pipelines.sources import FlatImageFolder, Photo
+from pipelines.sources import FlatImages, Photos
 
 if TYPE_CHECKING:
     import keras
@@ -25,9 +24,8 @@ if TYPE_CHECKING:
 _BATCH_SIZE = 250
 _BATCH_BYTES = 2**25  # of uint8 pixels: the encoder converts them to floats, four times as large
 _PENDING_BYTES = 2**27  # of photos of all sizes that wait for others of their size
-_PART_SECONDS = 300.0  # lest a power cut cost an afternoon
-_PART_BYTES = 2**28  # of new rows: writing a part copies them
-_MOVE_BYTES = 2**22  # of rows that are moved at once
+_PART_SECONDS = 60.0  # most time that a kill or a power cut costs
+_PART_BYTES = 2**23  # of new rows, which are in memory until they are in a part
 
 logger = logging.getLogger(__name__)
 
@@ -35,37 +33,45 @@ logger = logging.getLogger(__name__)
 class BatchEmbedder:
     """Collects photos, and embeds those of one size together.
 
+    Which photos share a batch depends only on those added since their sizes were last embedded. So
+    where a command is killed, and all embeddings are stored that a call has returned, the next one
+    makes the same batches of the others, and the same embeddings to the bit.
+
     Args:
         model: from images `[N, H, W, channels]` of any size to `[N, d]`, in inference mode.
-        on_embedded: called with (key, embedding float32 `[d]`) of each photo, in no order.
     """
 
-    def __init__(self, model: "keras.Model", on_embedded: Callable[[int, np.ndarray], None]):
-        self.model, self.on_embedded = model, on_embedded
+    def __init__(self, model: "keras.Model"):
+        self.model = model
         self._pending: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = defaultdict(list)
         self._bytes = 0
 
-    def add(self, key: int, pixels: np.ndarray) -> None:
-        """Takes a photo, `[height, width, channels]`."""
+    def add(self, key: int, pixels: np.ndarray) -> dict[int, np.ndarray]:
+        """Takes a photo, `[height, width, channels]`.
+
+        Returns:
+            The embeddings, float32 `[d]`, of the photos that have been embedded by this call, by
+            key.
+        """
         group = self._pending[pixels.shape]
         group.append((key, pixels))
         self._bytes += pixels.nbytes
         if len(group) == _BATCH_SIZE or len(group) * pixels.nbytes >= _BATCH_BYTES:
-            self._embed(pixels.shape)
-        elif self._bytes >= _PENDING_BYTES:
-            self.finish()
+            return self._embed(pixels.shape)
+        return self.finish() if self._bytes >= _PENDING_BYTES else {}
 
-    def finish(self) -> None:
-        """Embeds the photos that wait for others."""
+    def finish(self) -> dict[int, np.ndarray]:
+        """Embeds the photos that wait for others; returns their embeddings as `add` does."""
+        embeddings: dict[int, np.ndarray] = {}
         for shape in list(self._pending):
-            self._embed(shape)
+            embeddings |= self._embed(shape)
+        return embeddings
 
-    def _embed(self, shape: tuple[int, ...]) -> None:
+    def _embed(self, shape: tuple[int, ...]) -> dict[int, np.ndarray]:
         keys, photos = zip(*self._pending.pop(shape), strict=True)
         self._bytes -= sum(pixels.nbytes for pixels in photos)
-        embeddings = self.model.predict_on_batch(np.stack(photos))
-        for key, embedding in zip(keys, embeddings, strict=True):
-            self.on_embedded(key, np.asarray(embedding, np.float32))
+        embeddings = np.asarray(self.model.predict_on_batch(np.stack(photos)), np.float32)
+        return dict(zip(keys, embeddings, strict=True))
 
 
 def add_photo_arguments(parser: argparse.ArgumentParser, outputs: str, model: str) -> None:
@@ -81,7 +87,7 @@ def add_photo_arguments(parser: argparse.ArgumentParser, outputs: str, model: st
         metavar="DIR",
         type=os.path.expanduser,
         required=True,
-        help="the folder of photos, flat or nested",
+        help="the folder of photos, flat or nested, or shards of them: a file or a pattern",
     )
     parser.add_argument(
         "--out",
@@ -92,7 +98,7 @@ def add_photo_arguments(parser: argparse.ArgumentParser, outputs: str, model: st
 
 
 class EmbeddedPhotos:
-    """Photos and their embeddings. Memory: the embeddings, once.
+    """Photos and their embeddings, which go to the disk as they come.
 
     Args:
         images: the folder of photos.
@@ -103,16 +109,17 @@ class EmbeddedPhotos:
 
     Attributes:
         photos: those with an embedding, ascending by path; from `embed_missing` on.
-        embeddings: float32 `[n, d]`, a row per photo; from `embed_missing` on.
+        embeddings: a memory map of float32 `[n, d]`, a row per photo; from `embed_missing` on.
         skipped: from name to reason, of the other photos.
         reused: number of embeddings that were stored before.
     """
 
+    photos: Photos
     embeddings: np.ndarray
 
     def __init__(
         self,
-        images: FlatImageFolder,
+        images: FlatImages,
         encoder: EncoderFiles,
         store: Store,
         facts: dict,
@@ -120,11 +127,10 @@ class EmbeddedPhotos:
     ):
         self.images, self.encoder, self.store, self.facts = images, encoder, store, facts
         self.option = option
-        self.photos: list[Photo] = []
         self.skipped = dict(images.skipped)
         stored = store.read(images.photos)
-        self._rows, self._present, self._complete = stored.rows, stored.present, stored.complete
-        self._unsaved: list[int] = []  # rows that no file has yet
+        self._present, self._complete = stored.present, stored.complete
+        self._unsaved: dict[int, np.ndarray] = {}  # embeddings that no file has yet, by row
         self._last_save = 0.0
         self.reused = int(np.count_nonzero(self._present))
 
@@ -157,8 +163,9 @@ class EmbeddedPhotos:
                 self._embed(missing)
             except KeyboardInterrupt:
                 self._store()
-                count = counted(len(self.photos), "embedded photo")
+                count = counted(int(self._present.sum()), "embedded photo")
                 raise WorkKept(f"{count} stored. The same command resumes") from None
+        self._store()
         if not self._present.any():
             examples = "; ".join(
                 f"{name}: {reason}" for name, reason in sorted(self.skipped.items())[:5]
@@ -166,7 +173,7 @@ class EmbeddedPhotos:
             raise EmbedError(
                 f"--images {self.images.folder}: no photo can be read. For example {examples}"
             )
-        self._store()
+        self.embeddings = self.store.load()
 
     def skipped_lines(self) -> list[str]:
         """Returns lines that name the first of the skipped photos; none without any."""
@@ -181,78 +188,71 @@ class EmbeddedPhotos:
         logger.info("computing %s of %s", self.store.array, counted(len(missing), "photo"))
         embedder = None
         start = self._last_save = time.monotonic()
-        photos = self.images.read_each([self.images.photos[row] for row in missing])
-        with _progress_bar() as bar:
+        photos = self.images.read_each(self.images.photos.take(missing))
+        with progress_bar("photos") as bar:
             task = bar.add_task("", total=len(missing))
-            for row, (photo, pixels, reason) in zip(missing, photos, strict=True):
+            for row, (photo, pixels, reason) in zip(missing.tolist(), photos, strict=True):
                 if pixels is None:
                     self.skipped[photo.name] = reason
                 else:
                     if embedder is None:
-                        embedder = BatchEmbedder(self.model, self._put)
+                        embedder = BatchEmbedder(self.model)
                         start = time.monotonic()  # without the time to load the encoder
-                    embedder.add(row, pixels)
+                    self._take(embedder.add(row, pixels))
                 bar.advance(task)
-                self._save_part()
             if embedder is not None:
-                embedder.finish()
+                self._take(embedder.finish())
         seconds = time.monotonic() - start
         rate = len(missing) / max(seconds, 1e-9)
         logger.info("%s, %.1f photos/s, %.1f s", counted(len(missing), "photo"), rate, seconds)
 
-    def _put(self, row: int, embedding: np.ndarray) -> None:
-        if not np.isfinite(embedding).all():
-            name = self.images.photos[row].name
-            raise EmbedError(
-                f"{self.option} {self.encoder.path}: expected finite numbers for {name}; received "
-                "NaN or infinity"
-            )
-        if self._rows is None:
-            self._rows = np.empty((len(self._present), len(embedding)), np.float32)
-        self._rows[row], self._present[row] = embedding, True
-        self._unsaved.append(row)
-        self._complete = False
+    def _take(self, embeddings: dict[int, np.ndarray]) -> None:
+        """Takes new embeddings by row, and saves where they are many or the last time is long ago.
+
+        All that were embedded by one call are saved together (see `BatchEmbedder`).
+        """
+        for row, embedding in embeddings.items():
+            if not np.isfinite(embedding).all():
+                name = self.images.photos[row].name
+                raise EmbedError(
+                    f"{self.option} {self.encoder.path}: expected finite numbers for {name}; "
+                    "received NaN or infinity"
+                )
+        self._unsaved.update(embeddings)
+        if self._unsaved:
+            size = len(self._unsaved) * next(iter(self._unsaved.values())).nbytes
+            if size >= _PART_BYTES or time.monotonic() - self._last_save > _PART_SECONDS:
+                self._save_part()
 
     def _save_part(self) -> None:
-        """Saves the new rows where they are many, or the last part is long ago."""
-        if self._rows is None or not self._unsaved:
-            return
-        if (
-            time.monotonic() - self._last_save > _PART_SECONDS
-            or len(self._unsaved) * self._rows[0].nbytes > _PART_BYTES
-        ):
-            photos = [self.images.photos[row] for row in self._unsaved]
-            self.store.write_part(photos, self._rows[self._unsaved])
-            count = np.count_nonzero(self._present)
-            logger.info("%s of %s photos embedded", f"{count:,}", f"{len(self._present):,}")
-            self._unsaved, self._last_save = [], time.monotonic()
+        rows = np.array(list(self._unsaved))
+        photos = [self.images.photos[row] for row in rows.tolist()]
+        self.store.write_part(photos, np.stack(list(self._unsaved.values())))
+        self._present[rows], self._complete = True, False
+        self._unsaved, self._last_save = {}, time.monotonic()
+        count = np.count_nonzero(self._present)
+        logger.info("%s of %s photos embedded", f"{count:,}", f"{len(self._present):,}")
 
     def _store(self) -> None:
-        """Closes the gaps between rows, and writes the files unless they have all rows."""
-        present = np.flatnonzero(self._present)
-        self.photos = [self.images.photos[row] for row in present]
-        if self._rows is None or not len(present):
+        """Writes the files unless they have all rows."""
+        if self._unsaved:
+            self._save_part()
+        self.photos = self.images.photos.take(np.flatnonzero(self._present))
+        if not self.photos:
             return
-        if len(present) < len(self._present):
-            block_rows = max(1, _MOVE_BYTES // self._rows[0].nbytes)
-            # In place: rows only move up, so that none is overwritten before it has moved.
-            for start in range(0, len(present), block_rows):
-                block = present[start : start + block_rows]
-                self._rows[start : start + len(block)] = self._rows[block]
-        self.embeddings = self._rows[: len(present)]
-        if not self._complete:
-            self.store.write(self.photos, self.embeddings, self.skipped, self.facts)
-        elif len(present) < len(self._present):
+        if self._complete:
             self.store.write_skipped(self.skipped)
+        else:
+            self.store.write(self.photos, self.skipped, self.facts)
 
 
-def _progress_bar() -> Progress:
-    """A bar in a terminal, and nothing elsewhere."""
+def progress_bar(unit: str) -> Progress:
+    """Returns a bar for a terminal, which shows nothing elsewhere."""
     console = Console()
     return Progress(
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("photos,"),
+        TextColumn(f"{unit},"),
         TimeRemainingColumn(),
         TextColumn("left"),
         console=console,

@@ -1,26 +1,27 @@
 """The photos most similar to some query photos, as a table and as a sheet."""
 
+import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from byol_tf.embed.contact_sheet import Cell, short_name, thumbnail, write_sheet
 from byol_tf.embed.photos import EmbeddedPhotos
+from byol_tf.embed.search_index import search
 from byol_tf.errors import EmbedError
 from byol_tf.evaluate.knn import nearest_neighbours
 from byol_tf.runs.files import write_csv
-from pipelines.sources import (
-    FlatImageFolder,
-    Photo,
-    PixelFormat,
-    UnreadableImage,
-    printable,
-    read_photo,
-)
+from pipelines.sources import FlatImages, Photo, UnreadableImage, printable, read_photo
 
-_NEIGHBOURS = 8  # that fit into a row
+if TYPE_CHECKING:
+    from usearch.index import Index
+
+NEIGHBOURS = 8
+"""Photos that fit into a row of the sheet."""
 SHEET_QUERIES = 40
 """Most queries that a sheet shows: one of 235 is more pixels than matplotlib draws."""
 
@@ -31,20 +32,18 @@ class Query:
 
     Attributes:
         name: for people.
-        path: of the file.
         photo: the photo of the folder that it is; None for one from elsewhere.
-        pixels: channels, depth and range that it is read with.
+        load: reads its pixels. Raises OSError, UnreadableImage.
     """
 
     name: str
-    path: Path
     photo: Photo | None
-    pixels: PixelFormat
+    load: Callable[[], np.ndarray]
 
     def read(self) -> np.ndarray:
         """Reads the photo, `[height, width, channels]`."""
         try:
-            return read_photo(self.path, self.pixels)
+            return self.load()
         except (OSError, UnreadableImage) as error:
             raise EmbedError(
                 f"--nearest {self.name}: expected a photo that can be read; {error}"
@@ -64,7 +63,7 @@ class Matches:
     photos: list[tuple[Photo, float]]
 
 
-def read_query(text: str, images: FlatImageFolder) -> Query:
+def read_query(text: str, images: FlatImages) -> Query:
     """Finds a photo of the folder or from elsewhere, and checks that it can be read.
 
     Args:
@@ -75,45 +74,54 @@ def read_query(text: str, images: FlatImageFolder) -> Query:
         EmbedError: if there is no such file, or it can't be read.
     """
     path = Path(text).expanduser()
-    relative = os.path.relpath(path.absolute(), images.folder).replace(os.sep, "/")
-    photo = {photo.path: photo for photo in images.photos}.get(relative)
-    if photo is None and not os.path.isfile(path):
-        photo = {photo.name: photo for photo in images.photos}.get(text)
-        if photo is None:
+    relative = os.path.relpath(path.absolute(), str(images.folder)).replace(os.sep, "/")
+    row = images.photos.row_of_path(relative)
+    if row is None and not os.path.isfile(path):
+        row = images.photos.row_of_name(text)
+        if row is None:
             raise EmbedError(
                 f"--nearest {text}: there is no such file, neither here nor below {images.folder}"
             )
-    query = (
-        Query(printable(text), path, None, images.pixels)
-        if photo is None
-        else Query(photo.name, images.folder / photo.path, photo, images.pixels)
-    )
+    if row is None:
+        query = Query(printable(text), None, functools.partial(read_photo, path, images.pixels))
+    else:
+        photo = images.photos[row]
+        query = Query(photo.name, photo, functools.partial(images.read, photo))
     query.read()  # not kept: hundreds of photos would take gigabytes
     return query
 
 
-def find_similar(embedded: EmbeddedPhotos, queries: list[Query]) -> list[Matches]:
+def find_similar(
+    embedded: EmbeddedPhotos, queries: list[Query], index: "Index | None" = None
+) -> list[Matches]:
     """Returns the photos with the largest cosine to each query.
 
     Args:
         embedded: the photos.
         queries: to compare them with; a photo of the folder isn't similar to itself.
+        index: to find most of them by (see `search_index.py`); without it all photos are compared.
     """
+    rows = [
+        None if query.photo is None else embedded.photos.row_of_path(query.photo.path)
+        for query in queries
+    ]
+    vectors = np.stack(
+        [
+            embedded.embed_image(query.read()) if row is None else embedded.embeddings[row]
+            for query, row in zip(queries, rows, strict=True)
+        ]
+    )
+    count = NEIGHBOURS + 1  # one of which may be the query itself
+    nearest = (
+        zip(*nearest_neighbours(vectors, embedded.embeddings, count), strict=True)
+        if index is None
+        else search(index, vectors, embedded.embeddings, count)
+    )
     similar = []
-    row_of = {photo: row for row, photo in enumerate(embedded.photos)}
-    for query in queries:
-        own_row = None if query.photo is None else row_of.get(query.photo)
-        vector = (
-            embedded.embed_image(query.read()) if own_row is None else embedded.embeddings[own_row]
-        )
-        indices, cosines = nearest_neighbours(
-            vector[None],
-            embedded.embeddings,
-            _NEIGHBOURS,
-            None if own_row is None else np.array([own_row]),
-        )
-        photos = [embedded.photos[index] for index in indices[0]]
-        similar.append(Matches(query, list(zip(photos, map(float, cosines[0]), strict=True))))
+    for query, row, (indices, cosines) in zip(queries, rows, nearest, strict=True):
+        found = zip(indices.tolist(), cosines.tolist(), strict=True)
+        others = [(embedded.photos[each], cosine) for each, cosine in found if each != row]
+        similar.append(Matches(query, others[:NEIGHBOURS]))
     return similar
 
 
@@ -151,7 +159,7 @@ def _query_thumbnail(query: Query) -> np.ndarray | None:
         return None
 
 
-def read_thumbnail(images: FlatImageFolder, photo: Photo) -> np.ndarray | None:
+def read_thumbnail(images: FlatImages, photo: Photo) -> np.ndarray | None:
     """Reads a photo for a sheet; None if it has become unreadable since it was embedded."""
     try:
         return thumbnail(images.read(photo))

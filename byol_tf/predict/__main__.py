@@ -7,6 +7,7 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 
 
 import argparse
+import logging
 import os
 import shlex
 from pathlib import Path
@@ -24,9 +25,11 @@ from byol_tf.devices import prepare_environment
 from byol_tf.embed.photos import EmbeddedPhotos, add_photo_arguments
 from byol_tf.embed.store import Store, default_folder
 from byol_tf.errors import ProtocolError
-from byol_tf.logs import counted, wrapped
+from byol_tf.logs import ProgressLog, counted, wrapped
 from byol_tf.predict.classifier_files import classifier_files
-from pipelines.sources import FlatImageFolder
+from pipelines.sources import open_flat_images
+
+logger = logging.getLogger(__name__)
 
 
 @ends_with_exit_code
@@ -65,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     """Runs the command; returns the facts that it prints last."""
     classifier, classes = classifier_files(options.classifier)
-    images = FlatImageFolder(options.images, "--images", classifier.pixels)
+    images = open_flat_images(
+        options.images, "--images", ProgressLog(logger), pixels=classifier.pixels
+    )
     default = default_folder("predictions", classifier.digest, images.folder)
     out = Path(options.out) if options.out else default
     check_writable(out, "--out")

@@ -50,17 +50,27 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             removed.
     """
     temporary = temporary_path(path)
+    with synced_file(temporary) as file:
+        yield file
+    try:
+        temporary.replace(path)
+    except OSError:
+        _remove(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def synced_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a new file, which is on the disk when the block succeeds, and removed when it fails."""
     try:
         # Created anew, so that a link which somebody put there isn't written through.
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:
+        path.unlink(missing_ok=True)
+        with path.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        _remove(path)
         raise
 
 
@@ -223,26 +233,37 @@ def name_of_cell(cell: str) -> str:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    r"""Formats a table as CSV: a line with the columns' names, then one a row, each ending in `\n`.
+    """Formats a table as `write_csv_rows` writes it."""
+    file = io.BytesIO()
+    write_csv_rows(file, columns, rows)
+    return file.getvalue().decode()
+
+
+def write_csv_rows(
+    file: BinaryIO, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    r"""Writes a table as CSV: a line with the columns' names, then one a row, each ending in `\n`.
 
     Args:
+        file: to write to, in UTF-8; it stays open.
         columns: names of the columns.
         rows: cells in the order of `columns`; floats are written with all their digits, None as
-            an empty cell, paths as `path_cell` returns them.
+            an empty cell, paths as `path_cell` returns them. They are written as they come.
     """
-    text = io.StringIO()
+    text = io.TextIOWrapper(file, "utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     is_path = [column in _PATH_COLUMNS for column in columns]
     for row in rows:
         cells = zip(row, is_path, strict=True)
         writer.writerow([path_cell(str(cell)) if path else cell for cell, path in cells])
-    return text.getvalue()
+    text.detach()
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes `csv_text` by `atomic_file`, whose errors it raises."""
-    write_atomically(path, csv_text(columns, rows))
+    """Writes a table by `write_csv_rows` and `atomic_file`, whose errors it raises."""
+    with atomic_file(path) as file:
+        write_csv_rows(file, columns, rows)
 
 
 def remove_left_overs(folder: Path) -> None:

@@ -17,6 +17,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from byol_tf.runs.files import (
     append_to,
     check_no_link,
     csv_text,
+    name_of_cell,
     read_csv,
     read_json_object,
     remove_left_overs,
@@ -140,6 +142,7 @@ class RunFolder:
         self.figures = self.root / "figures"
         self.export = self.root / "export"
         self.saved_model = self.export / "encoder" / SAVED_MODEL_VERSION
+        self._listed: set[str] = set()  # in skipped.csv, from `begin` on
 
     def begin(
         self,
@@ -185,10 +188,7 @@ class RunFolder:
             )
             if not resumed:
                 self.history.unlink(missing_ok=True)
-            if skipped:
-                write_csv(self.skipped, SKIPPED_COLUMNS, skipped)
-            else:
-                self._remove_damaged_skipped()
+            self._begin_skipped(skipped, resumed)
         except OSError as error:
             raise RunFolderError(
                 f"{self.root}: expected a folder that can be written; received {error}"
@@ -201,14 +201,18 @@ class RunFolder:
             if first_start and first.get(name) != current.get(name)
         ]
 
-    def _remove_damaged_skipped(self) -> None:
-        """Removes a `skipped.csv` that is no table, which nothing could be added to."""
-        try:
-            read_csv(self.skipped, SKIPPED_COLUMNS)
-        except FileNotFoundError:
-            return
-        except ValueError:
-            self.skipped.unlink()
+    def _begin_skipped(self, skipped: Sequence[tuple[str, str]], resumed: bool) -> None:
+        """Writes `skipped.csv`; a resumed run keeps what is listed there, if it is a table."""
+        listed = dict(skipped)
+        if resumed:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                rows = read_csv(self.skipped, SKIPPED_COLUMNS)
+                listed |= {name_of_cell(row["path"]): row["reason"] for row in rows}
+        if listed:
+            write_csv(self.skipped, SKIPPED_COLUMNS, listed.items())
+        else:
+            self.skipped.unlink(missing_ok=True)
+        self._listed = set(listed)
 
     def trained_epochs(self) -> int:
         """Returns the last epoch in the history; 0 where there is none.
@@ -228,17 +232,24 @@ class RunFolder:
             ) from error
 
     def list_skipped(self, path: str, reason: str) -> None:
-        """Appends a photo that became unreadable during the run to `skipped.csv`.
+        """Appends a photo that can't be read to `skipped.csv`, unless it is listed there.
 
-        A full disk is ignored, as it is no reason to stop.
+        A full disk is ignored, as it is no reason to stop. Several threads may call this.
 
         Args:
             path: of the photo.
             reason: of the failure.
         """
+        if path in self._listed:
+            return
+        self._listed.add(path)
         with contextlib.suppress(OSError), append_to(self.skipped) as file:
             table = csv_text(SKIPPED_COLUMNS, [(path, reason)])
             file.write((table.partition("\n")[2] if file.tell() else table).encode())
+
+    def count_skipped(self) -> int:
+        """Returns the number of photos that this run has listed in `skipped.csv`."""
+        return len(self._listed)
 
     def finished(self) -> dict[str, Any] | None:
         """Returns the content of `result.json`, with the present paths of a moved folder.

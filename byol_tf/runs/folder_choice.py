@@ -14,6 +14,7 @@ from byol_tf.config.diff import LOCATIONS, differences_of_runs, listed
 from byol_tf.errors import RunFolderError
 from byol_tf.runs.files import why_no_folder, write_atomically
 from byol_tf.runs.folder import LOCK_NAME, RunFolder
+from byol_tf.runs.process_exit import register_exit_hook, unregister_exit_hook
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +73,19 @@ def claimed_folder(config: dict[str, Any], run_dir: str | None, fresh: bool) -> 
         raise RunFolderError(
             f"{folder.root}: expected a folder that can be written; received {error}"
         ) from error
+
+    def remove_unused() -> None:
+        if not folder.environment.exists():
+            _remove_unused(folder, made)
+
+    register_exit_hook(remove_unused)  # a signal or another worker's failure unwinds nothing
     try:
         yield folder
     except BaseException:
-        if not folder.environment.exists():
-            _remove_unused(folder, made)
+        remove_unused()
         raise
+    finally:
+        unregister_exit_hook(remove_unused)
 
 
 def check_same_run(folder: RunFolder, config: dict[str, Any], name: str = "") -> None:

@@ -22,6 +22,7 @@ from byol_tf.errors import SAVES_FAILED
 from byol_tf.study.plan import PlannedCell, plan_study
 from byol_tf.study.runner import Stopped, StudyRunner
 from byol_tf.study.schema import SCALES, ScaleName, Study, load_study, packaged_studies
+from pipelines.registry import SOURCES
 
 if TYPE_CHECKING:
     from byol_tf.study.search import SearchPlan, SearchRunner
@@ -78,13 +79,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _check_photos(planned: Sequence[PlannedCell]) -> None:
-    """Raises `SourceError` for a folder without photos, once for all cells."""
+    """Raises `SourceError` where no photos are found, once for all cells."""
     from byol_tf.runs.sources import source_options
     from pipelines.sources import plan_source
 
     configs = {cell.config.data: cell.config for cell in planned}
     for data, config in configs.items():
-        if data.source == "folder":
+        if SOURCES[data.source].root:
             plan_source(**source_options(config))
 
 

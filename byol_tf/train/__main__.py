@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from byol_tf.clusters import Cluster, read_cluster
 from byol_tf.command_line import (
     USAGE_ERROR,
     add_json_option,
@@ -29,15 +30,18 @@ from byol_tf.config.docs import explain, sections_help
 from byol_tf.config.fields import SECTIONS
 from byol_tf.config.loading import absolute_paths, load_config, recipes, resolved_json
 from byol_tf.config.schema import Config
-from byol_tf.devices import Cluster, prepare_environment, read_cluster
+from byol_tf.devices import prepare_environment
 from byol_tf.errors import Interrupted, RunStopped
-from byol_tf.logs import activity, configure_logging
+from byol_tf.logs import ProgressLog, activity, configure_logging
 from byol_tf.runs.best_epoch import stops_early
 from byol_tf.runs.folder import RESULT_FIGURES, RunFolder, read_history
 from byol_tf.runs.folder_choice import choose_folder, claimed_folder
 from byol_tf.runs.lock import RunLock
 from byol_tf.train.closing import closing_text
 from byol_tf.train.signals import SignalWatch
+from pipelines.registry import SOURCES
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # it imports TensorFlow, which a mistake in the config needn't wait for
     from byol_tf.train.multi_worker import Workers
@@ -125,8 +129,15 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     # A plan can be made on any one machine.
     multi_worker = config.devices.strategy == "multi_worker" and not options.dry_run
     cluster = read_cluster(os.environ) if multi_worker else None
-    if cluster is not None and not cluster.chief:
-        return _run_worker(config, cluster)
+    if cluster is not None:
+        print(
+            f"{config.name}: worker {cluster.index + 1} of {len(cluster.addresses)}; the chief, "
+            f"{cluster.addresses[0]}, reports and writes; the workers are those of "
+            f"{cluster.origin}",
+            flush=True,
+        )
+        if not cluster.chief:
+            return _run_worker(config, cluster)
     tree = json.loads(resolved_json(absolute_paths(config)))
     if options.dry_run:
         return _dry_run(config, choose_folder(tree, options.run_dir, options.fresh))
@@ -147,7 +158,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
         else:
             RunLock(folder.root).check()
             if cluster is None:  # others would wait for a chief that never connects
-                _check_photos(config)
+                _check_photos(config, folder)
             prepare_environment()
             with _connected(cluster, config) as workers:
                 result = _train(config, folder, workers, options, arguments)
@@ -157,19 +168,23 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
     return 0
 
 
-def _check_photos(config: Config) -> None:
-    """Raises `SourceError` for a folder without photos, before TensorFlow is imported."""
-    if config.data.source == "folder":
+def _check_photos(config: Config, folder: RunFolder) -> None:
+    """Raises `SourceError` where no photos are found, before TensorFlow is imported."""
+    if SOURCES[config.data.source].root:
         from byol_tf.runs.sources import source_options
         from pipelines.sources import plan_source
 
         with activity(f"looking for photos in {config.data.root}"):
-            plan_source(**source_options(config))
+            plan_source(
+                **source_options(config),
+                on_progress=ProgressLog(logger),
+                scan_folder=str(folder.root.parent),
+            )
 
 
 def _dry_run(config: Config, folder: RunFolder) -> int:
     check_writable(folder.root, "run folder")
-    _check_photos(config)
+    _check_photos(config, folder)
     prepare_environment()
     from byol_tf.train.experiment import Experiment
     from byol_tf.train.plan import format_lines
@@ -221,11 +236,6 @@ def _train(
 def _run_worker(config: Config, cluster: Cluster) -> int:
     """Runs a worker that isn't the chief, and that neither reads nor writes the run folder."""
     configure_logging(logging.WARNING)
-    print(
-        f"{config.name}: worker {cluster.index + 1} of {len(cluster.addresses)}; the chief, "
-        f"{cluster.addresses[0]}, reports and writes",
-        flush=True,
-    )
     prepare_environment()
     with _connected(cluster, config) as workers:
         if workers is None:

@@ -1,7 +1,14 @@
-"""Opens a run's images: the same ones on every worker, and again when the run is resumed."""
+"""Opens a run's images: the same ones on every worker, and again when the run is resumed.
+
+Files are opened by their headers, so that the first step doesn't wait until all are decoded. What
+only reading them can tell comes while the run trains: see `LostPhotos` of `pipelines.sources` for
+photos that turn out to be unreadable, and `CopiesSearch` for exact copies.
+"""
 
 import contextlib
+import functools
 import logging
+import threading
 from typing import Any
 
 from byol_tf.config.schema import Config
@@ -70,22 +77,21 @@ def open_images(
             source = open_source(
                 **source_options(config, images),
                 on_progress=ProgressLog(logger),
-                on_lost=lambda path, reason: _log_lost(
-                    path, reason, folder if workers.chief else None
-                ),
+                check="headers",
+                on_lost=functools.partial(_log_lost, folder, workers),
                 manifest=saved_manifest(folder) if workers.chief else None,
                 scan_folder=str(folder.root.parent) if workers.chief else None,
             )
         except TooManyUnreadable as error:
             raise _with_list(error, folder) from error
     if workers.chief:
+        workers.channel.on_lost_photo = folder.list_skipped
         _log_findings(source)
         workers.barrier()
     if mismatches := workers.find_mismatches(f"{source.fingerprint} {len(source.pretrain)}"):
         raise SourceError(
-            f"data.source: expected the same images on each worker; worker {mismatches[0] + 1} of "
-            "TF_CONFIG has others than the first "
-            f"(here: {len(source.pretrain):,} for pre-training)"
+            f"data.source: expected the same images on each worker; worker {mismatches[0] + 1} has "
+            f"others than the first (here: {len(source.pretrain):,} for pre-training)"
         )
     return source
 
@@ -116,8 +122,8 @@ def _check_same_config(config: Config, workers: Workers) -> None:
     if mismatches := workers.find_mismatches(text):
         raise ConfigError(
             [
-                "expected the same config on each worker; worker "
-                f"{mismatches[0] + 1} of TF_CONFIG has another one than the first"
+                f"expected the same config on each worker; worker {mismatches[0] + 1} has another "
+                "one than the first"
             ]
         )
 
@@ -164,7 +170,33 @@ def _log_findings(source: Source) -> None:
         )
 
 
-def _log_lost(path: str, reason: str, folder: RunFolder | None) -> None:
-    logger.warning("%s can't be read any more: %s; another photo takes its place", path, reason)
-    if folder is not None:
+def _log_lost(folder: RunFolder, workers: Workers, path: str, reason: str) -> None:
+    logger.warning("%s can't be read: %s; another photo takes its place", path, reason)
+    if workers.chief:
         folder.list_skipped(path, reason)
+    else:
+        workers.channel.send_lost_photo(path, reason)
+
+
+class CopiesSearch:
+    """Looks for exact copies among a run's photos, in a thread while the run trains.
+
+    Files of equal size are read to compare them: all photos, where many are small.
+
+    Args:
+        source: the run's images.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._thread = threading.Thread(target=self._run, name="copies", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Waits for the end of the search, after which `Source.leaked` is known."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        for line in self._source.find_copies():
+            logger.info("%s", line)
+        self._source.save_scan()

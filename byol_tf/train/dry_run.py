@@ -41,7 +41,7 @@ _INPUT_SECONDS = 2.0
 _PREFETCHED_BATCHES = 6
 """Batches that a pipeline may hold before the first is asked for; they aren't timed."""
 _REPORTED_SECONDS = 10.0
-"""Time to read all images from which on it has a line."""
+"""Time to decode all images from which on it has a line."""
 _TIMINGS = 3
 """Timings of input and step each, so that their range shows how far they can be trusted."""
 _STEPS, _STEPS_ON_CPU = 32, 2
@@ -208,15 +208,17 @@ def measure_throughput(
 
 
 def reading_lines(seconds: float, images: int) -> list[tuple[str, str]]:
-    """Returns a line (subject, text) on the time before the first step, if that is worth one.
+    """Returns a line (subject, text) on the time to decode all images, if that is worth one.
+
+    Files are decoded when they are first used, other sources before the first step.
 
     Args:
         seconds: that it took to read one image.
-        images: that each start of the run reads.
+        images: that the run uses.
     """
     if seconds * images < _REPORTED_SECONDS:
         return []
-    text = f"about {_duration(seconds * images)} to read all images at the start"
+    text = f"about {_duration(seconds * images)} to decode all images once"
     return [("reading", f"{text}, at {1 / seconds:,.0f} images/s")]
 
 

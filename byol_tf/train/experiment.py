@@ -44,13 +44,14 @@ from byol_tf.runs.starting_weights import Weights, starting_weights
 from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch, restore_model
 from byol_tf.train.callbacks.collapse import Collapse, CollapseAlarm
 from byol_tf.train.callbacks.early_stopping import BestEpoch, EarlyStopping
+from byol_tf.train.callbacks.first_pass import FirstPass
 from byol_tf.train.callbacks.history import History
 from byol_tf.train.callbacks.monitors import DataWait, StepMonitor
 from byol_tf.train.callbacks.probe import Probe
 from byol_tf.train.callbacks.progress import Progress
 from byol_tf.train.callbacks.throughput import Throughput
 from byol_tf.train.callbacks.view_samples import ViewPictures
-from byol_tf.train.data import open_images
+from byol_tf.train.data import CopiesSearch, open_images
 from byol_tf.train.dry_run import measure_lines, remedies
 from byol_tf.train.finish import (
     run_result,
@@ -68,7 +69,7 @@ from byol_tf.train.start import ResumePoint, broadcast_state, initialize_or_resu
 from byol_tf.train.teacher import Teacher, check_teacher, load_teacher
 from byol_tf.train.tensorboard import EventLog, show_config
 from byol_tf.train.trackers import Log, check_trackers, open_trackers
-from pipelines.sources import GivenImages, Source
+from pipelines.sources import GivenImages, Source, Unreachable
 
 logger = logging.getLogger(__name__)
 
@@ -268,7 +269,9 @@ class Experiment:
         except Exception as error:
             # tf.data hides the original exception of an unreadable image.
             if (lost := self.source.failure()) is not None:
-                raise ImagesLost(f"{lost}. Bring them back") from error
+                reachable = not isinstance(lost, Unreachable)
+                remedy = ". Bring them back, or resume with a larger fraction" if reachable else ""
+                raise ImagesLost(f"{lost}{remedy}") from error
             if isinstance(error, tf.errors.ResourceExhaustedError):
                 raise out_of_memory(self.config, error) from error
             raise
@@ -292,10 +295,12 @@ class Experiment:
             save_architecture(self.config, self.folder, self.model.encoder)
             move_native_log(self.folder.logs)
             self._weights = None  # not needed again, and as large as the encoder
+            copies = CopiesSearch(self.source)
             if self.workers.count > 1:
                 start = broadcast_state(self.model, self.workers, start)
             history, throughput = self._train(start, events, log, verbose, lock)
             lock.check_owner()
+            copies.finish()
             return self._finish(history, throughput, events)
 
     def _run_worker(self) -> None:
@@ -351,6 +356,7 @@ class Experiment:
                 # logs, and a checkpoint holds the epoch's row of the history.
                 epoch_end_callbacks = [
                     keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: lock.check_owner()),
+                    FirstPass(self.source, config, folder),
                     throughput,
                     StepMonitor(),
                     *measures,

@@ -31,6 +31,8 @@ class FailureChannel:
     Attributes:
         on_signal: on the chief, called with the number of a signal that another worker received.
             While it is None no step is running and nothing needs saving, so all workers exit.
+        on_lost_photo: on the chief, called with (path, reason) of a photo that another worker can't
+            read.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class FailureChannel:
     ) -> None:
         self.index, self.count, self._exit_process = index, count, exit_process
         self.on_signal: Callable[[int], object] | None = None
+        self.on_lost_photo: Callable[[str, str], object] = lambda path, reason: None
         self._connections: dict[int, Connection] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()  # from here on no failure is acted on
@@ -58,6 +61,10 @@ class FailureChannel:
     def send_signal(self, number: int) -> None:
         """Reports to the chief a signal that this worker received."""
         self._send({"signal": number})
+
+    def send_lost_photo(self, path: str, reason: str) -> None:
+        """Reports to the chief a photo that this worker can't read."""
+        self._send({"photo": path, "why": reason})
 
     def announce(self, code: int, reason: str) -> None:
         """Has the other workers exit; to be called before this one exits.
@@ -99,6 +106,8 @@ class FailureChannel:
                     done = True
                 elif "signal" in message:
                     self._take_signal(connection.index, message["signal"])
+                elif "photo" in message:
+                    self.on_lost_photo(message["photo"], message["why"])
                 elif "code" in message:
                     self._fail(message, connection.index)
         except (OSError, ValueError):

@@ -1,18 +1,19 @@
 """The workers of a run: one process, or several that train together."""
 
 import contextlib
-import faulthandler
 import hashlib
 import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from byol_tf import compat
+from byol_tf.clusters import Cluster
 from byol_tf.config.schema import Devices
-from byol_tf.devices import Cluster, build_strategy, read_cluster
 from byol_tf.errors import (
     LOST,
     ConfigError,
@@ -24,7 +25,6 @@ from byol_tf.errors import (
 )
 from byol_tf.train.failure_channel import FailureChannel
 from byol_tf.train.rendezvous import connect_workers, report_exit
-from byol_tf.train.signals import default_signal_actions
 from pipelines.sources import SourceError
 
 _USAGE_ERROR = 2
@@ -36,7 +36,7 @@ def join_workers(cluster: Cluster, devices: Devices) -> "Workers":
     To be called before TensorFlow computes anything.
 
     Args:
-        cluster: the workers of the run.
+        cluster: the workers of the run, from `clusters.read_cluster`.
         devices: section of the config, which says how long to wait.
 
     Raises:
@@ -44,33 +44,53 @@ def join_workers(cluster: Cluster, devices: Devices) -> "Workers":
         WorkerLost: if a worker is still missing after the start's time-out.
     """
     silence = 60 * devices.worker_timeout_minutes
-    connections = connect_workers(
-        cluster.index, cluster.addresses, 60 * devices.start_timeout_minutes, silence
-    )
+    if cluster.gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = cluster.gpus
+    connections = connect_workers(cluster, 60 * devices.start_timeout_minutes, silence)
     channel = FailureChannel(cluster.index, len(cluster.addresses))
     channel.start(connections)
-    compat.set_coordination_timeouts(silence, silence)
-    # All workers are there, so what follows takes a moment. If one ends in that moment, TensorFlow
-    # waits for it with Python's lock held, so that no thread and no handler of this process runs.
-    # TensorFlow's own time-out ends that, or the system's action at SIGINT or SIGHUP; at SIGTERM
-    # TensorFlow sets a handler of its own, which we replace again. Older TensorFlows have no such
-    # time-out: then a timer outside Python ends the process.
-    faulthandler.dump_traceback_later(60 + 2 * silence, exit=True)
+    compat.set_heartbeat_timeout(silence)
+    # All workers are there, so TensorFlow connects them in a moment. If one ends in it, the channel
+    # notices. Only `abort` ends a process in which TensorFlow waits; Python's own end would wait.
+    reason = f"has waited {silence:.0f} s for TensorFlow to connect all workers"
+    give_up = threading.Timer(silence, channel.abort, (LOST, reason))
+    give_up.start()
     try:
-        with default_signal_actions():
-            strategy = build_strategy("multi_worker")
+        with compat.waiting_without_interpreter_lock():
+            strategy = _build_strategy(cluster)
     except DeviceError as error:
-        faulthandler.cancel_dump_traceback_later()
         channel.wait_for_failure()  # of a worker that has ended, which is the better reason
-        if isinstance(error.__cause__, tf.errors.DeadlineExceededError):
-            reason = f"a worker was lost: TensorFlow has waited {silence:.0f} s to connect all"
-            report_exit(LOST, reason)
-            channel.announce(LOST, f"stopped: {reason}")
-            raise WorkerLost(reason) from error
         channel.announce(_USAGE_ERROR, f"can't continue: {error}")
         raise
-    faulthandler.cancel_dump_traceback_later()
-    return Workers(strategy, channel)
+    except KeyboardInterrupt:
+        channel.abort(128 + signal.SIGINT, "was stopped by SIGINT")
+        raise
+    finally:
+        give_up.cancel()
+    return Workers(strategy, cluster, channel)
+
+
+def _build_strategy(cluster: Cluster) -> tf.distribute.MultiWorkerMirroredStrategy:
+    """Builds the strategy, which waits for the other workers to do so.
+
+    Raises:
+        DeviceError: if TensorFlow's servers can't connect.
+    """
+    compat.keep_collective_keys()
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.addresses)}),
+        task_type="worker",
+        task_id=cluster.index,
+        rpc_layer="grpc",
+    )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except tf.errors.OpError as error:
+        raise DeviceError(
+            'devices.strategy: "multi_worker" got no connection '
+            f"({str(error).splitlines()[0]}). Each address from {cluster.origin} must be reached "
+            "from each machine, and its port be free there"
+        ) from error
 
 
 class Workers:
@@ -80,6 +100,7 @@ class Workers:
 
     Args:
         strategy: the strategy of the run.
+        cluster: the workers; None for one alone.
         channel: their connections; None for a channel without connections.
 
     Attributes:
@@ -90,13 +111,15 @@ class Workers:
     """
 
     def __init__(
-        self, strategy: tf.distribute.Strategy, channel: FailureChannel | None = None
+        self,
+        strategy: tf.distribute.Strategy,
+        cluster: Cluster | None = None,
+        channel: FailureChannel | None = None,
     ) -> None:
         self.strategy = strategy
-        multi_worker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        cluster = read_cluster(os.environ) if multi_worker else Cluster(("",), 0)
-        self.count, self.index, self.chief = len(cluster.addresses), cluster.index, cluster.chief
-        self._addresses = cluster.addresses
+        self.count = 1 if cluster is None else len(cluster.addresses)
+        self.index = 0 if cluster is None else cluster.index
+        self.chief = self.index == 0
         self.channel = FailureChannel(self.index, self.count) if channel is None else channel
         # Compiled once: a new function in each call would be traced again.
         self._sum_over_replicas = tf.function(self._sum_on_replicas, autograph=False)
@@ -224,9 +247,8 @@ class Workers:
         index = None
         if "CoordinationService/Heartbeat" in text:  # the chief answers every worker's
             index = 0
-        elif task := re.search(r"unhealthy.*?/job:(\w+)/replica:0/task:(\d+)", text, re.DOTALL):
-            tasks = self.strategy.cluster_resolver.cluster_spec()
-            index = self._addresses.index(tasks.task_address(task[1], int(task[2])))
+        elif task := re.search(r"unhealthy.*?/job:worker/replica:0/task:(\d+)", text, re.DOTALL):
+            index = int(task[1])
         if index is None:
             return "a worker was lost: TensorFlow's connection to it failed"
         return f"worker {index + 1} of {self.count} was lost: it sends no heartbeat to TensorFlow"

@@ -20,12 +20,15 @@ from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.sources import source_options
 from byol_tf.train.data import saved_manifest
 from byol_tf.train.teacher import load_teacher
+from pipelines.registry import SOURCES
 from pipelines.sources import GivenImages, SourceInfo, plan_source
 
 _KEYS_SHOWN = 4
 """Keys that a plan names of those that differ from the recipe."""
 
 _CLASSES_SHOWN = 10
+_FEW_PHOTOS = 1_000
+"""Own photos below which a pretrained encoder is the better choice (docs/choosing.md)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,11 @@ def make_plan(
         SourceError: if the images can't be found.
     """
     check_view_engine(config)
-    source = plan_source(**source_options(config, images), manifest=saved_manifest(folder))
+    source = plan_source(
+        **source_options(config, images),
+        manifest=saved_manifest(folder),
+        scan_folder=str(folder.root.parent),
+    )
     if compares_epochs(config):
         check_metric(config, source.counts["train"] > 0)
     schedule = training_schedule(config, source.counts["pretrain"])
@@ -118,6 +125,7 @@ def plan_lines(
     lines = [
         ("recipe", _recipe_text(config)),
         ("images", _images_text(config, source)),
+        *_few_photos_lines(config, source),
         ("labels", _labels_text(config, source)),
         *_class_lines(source),
         *(("", note) for note in source.notes),
@@ -225,6 +233,19 @@ def _images_text(config: Config, source: SourceInfo) -> str:
         f"{config.data.source}: {source.counts['pretrain']:,} for pre-training, {shape}, "
         f"{form}{cached}"
     )
+
+
+def _few_photos_lines(config: Config, source: SourceInfo) -> list[tuple[str, str]]:
+    """Returns a warning where own photos are too few to train an encoder on from the start."""
+    count, own = source.counts["pretrain"], SOURCES[config.data.source].takes == ("root",)
+    started = config.encoder.weights is not None or config.objective.teacher is not None
+    if not own or started or count >= _FEW_PHOTOS:
+        return []
+    text = (
+        f"{counted(count, 'photo')} are few to train an encoder on. A pretrained one "
+        "and some labels usually give more: docs/choosing.md"
+    )
+    return [("warning", text)]
 
 
 def _labels_text(config: Config, source: SourceInfo) -> str:

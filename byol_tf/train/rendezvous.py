@@ -1,8 +1,7 @@
 """Rendezvous of the workers of a run, before TensorFlow starts.
 
-They meet on the port that `TF_CONFIG` gives the chief, which TensorFlow's server takes after it:
-while TensorFlow itself waits for other workers no Python thread runs, so nothing could remind, give
-up or react to a signal. Their connections stay open, for `FailureChannel`.
+They meet on the chief's port, which TensorFlow's server takes after it: TensorFlow itself would
+wait for others without a word on who is missing. Their connections stay open, for `FailureChannel`.
 """
 
 import contextlib
@@ -13,9 +12,9 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
+from byol_tf.clusters import Cluster
 from byol_tf.errors import LOST, DeviceError, WorkerLost
 from byol_tf.native_output import write_to_terminal
 
@@ -27,8 +26,7 @@ _REPLY_TIMEOUT = 5.0
 
 
 def connect_workers(
-    index: int,
-    addresses: Sequence[str],
+    cluster: Cluster,
     timeout: float,
     silence: float,
     reminder_interval: float = _REMINDER_INTERVAL,
@@ -36,8 +34,7 @@ def connect_workers(
     """Waits until all workers of the run are connected to the chief.
 
     Args:
-        index: index of this worker, from 0; 0 is the chief.
-        addresses: host:port of each worker, the chief's first.
+        cluster: the workers of the run.
         timeout: seconds to wait.
         silence: seconds after which a connection to a machine that is cut off is closed.
         reminder_interval: seconds between two log lines that name who is missing.
@@ -49,11 +46,12 @@ def connect_workers(
         DeviceError: if this worker's port is in use.
         WorkerLost: if a worker is still missing after `timeout`.
     """
-    wait = _Wait(index, addresses, timeout, reminder_interval)
-    with _listen(addresses[index]) as server:  # on other workers: is the port free?
-        connections = _accept_workers(server, len(addresses), silence, wait) if index == 0 else {}
-    if index != 0:
-        return {0: _join_chief(addresses, index, silence, wait)}
+    wait = _Wait(cluster, timeout, reminder_interval)
+    count = len(cluster.addresses)
+    with _listen(cluster) as server:  # on other workers: is the port free?
+        connections = _accept_workers(server, count, silence, wait) if cluster.chief else {}
+    if not cluster.chief:
+        return {0: _join_chief(cluster, silence, wait)}
     for connection in connections.values():
         connection.send({"start": True})
     return connections
@@ -147,16 +145,16 @@ def _accept_workers(
     return connections
 
 
-def _join_chief(addresses: Sequence[str], index: int, silence: float, wait: "_Wait") -> Connection:
+def _join_chief(cluster: Cluster, silence: float, wait: "_Wait") -> Connection:
     """Connects to the chief, which replies once all workers have."""
-    host, port = _host_and_port(addresses[0])
-    others = set(range(1, len(addresses))) - {index}
+    host, port = _host_and_port(cluster.addresses[0])
+    others = set(range(1, len(cluster.addresses))) - {cluster.index}
     while True:
         problem = ""
         try:
             connected = socket.create_connection((host, port), _REPLY_TIMEOUT)
             connection = Connection(connected, silence)
-            connection.send({"index": index})
+            connection.send({"index": cluster.index})
             while not select.select([connection.socket], [], [], _RETRY_INTERVAL)[0]:
                 wait.check(others or {0})
             if connection.receive() == {"start": True}:
@@ -173,9 +171,9 @@ def _join_chief(addresses: Sequence[str], index: int, silence: float, wait: "_Wa
 class _Wait:
     """Time that a worker waits for the others at the start."""
 
-    def __init__(self, index: int, addresses: Sequence[str], timeout: float, interval: float):
-        self._worker = f"worker {index + 1} of {len(addresses)}"
-        self._addresses, self._timeout, self._interval = addresses, timeout, interval
+    def __init__(self, cluster: Cluster, timeout: float, interval: float):
+        self._worker = f"worker {cluster.index + 1} of {len(cluster.addresses)}"
+        self._addresses, self._timeout, self._interval = cluster.addresses, timeout, interval
         self._began = time.monotonic()
         self._next_reminder = interval
 
@@ -203,8 +201,9 @@ class _Wait:
             )
 
 
-def _listen(address: str) -> socket.socket:
+def _listen(cluster: Cluster) -> socket.socket:
     """Opens the port of this worker's address, on that address alone where others use it too."""
+    address = cluster.addresses[cluster.index]
     host, port = _host_and_port(address)
     try:
         own = _own_address(host)
@@ -215,8 +214,8 @@ def _listen(address: str) -> socket.socket:
         return socket.create_server(("", port), family=family, dualstack_ipv6=dual)
     except OSError as error:
         raise DeviceError(
-            f'devices.strategy: "multi_worker" can\'t open port {port}, which TF_CONFIG gives this '
-            f"worker ({address}): {error}"
+            f'devices.strategy: "multi_worker" can\'t open port {port}, which {cluster.origin} '
+            f"gives this worker ({address}): {error}"
         ) from error
 
 

@@ -1,35 +1,14 @@
 """Signal handling: the first SIGTERM, SIGINT or SIGHUP has a run save and stop, a second exits."""
 
-import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from byol_tf.command_line import STOP_SIGNALS
 from byol_tf.native_output import write_to_terminal
 from byol_tf.runs.process_exit import exit_now
-
-
-@contextlib.contextmanager
-def default_signal_actions() -> Iterator[None]:
-    """Lets the system itself end the process at a signal, for C code that holds Python's lock.
-
-    Shells report the same exit code, 128 + n. What is ignored stays ignored.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets no other thread set handlers
-        return
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    handled = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}
-    for number in handled:
-        signal.signal(number, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        for number, handler in handled.items():
-            signal.signal(number, handler)
 
 
 class SignalWatch:

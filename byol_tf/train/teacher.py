@@ -75,7 +75,7 @@ def check_teacher(teacher: Teacher, config: Config, source: Source, workers: Wor
         raise ConfigError(
             [
                 "objective.teacher: expected the same encoder on each worker; worker "
-                f"{mismatches[0] + 1} of TF_CONFIG has another one than the first"
+                f"{mismatches[0] + 1} has another one than the first"
             ]
         )
     representations = embed(

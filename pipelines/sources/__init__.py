@@ -2,8 +2,9 @@
 
 from pipelines.sources.base import GivenImages, RawSource, Request, Source, SourceError, SourceInfo
 from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.flat_opening import open_flat_images
 from pipelines.sources.folder.discovery import printable
-from pipelines.sources.folder.flat import FlatImageFolder, Photo, read_photo
+from pipelines.sources.folder.flat import FlatImageFolder, FlatImages, Photo, Photos, read_photo
 from pipelines.sources.folder.table import TableRow, read_table
 from pipelines.sources.images import (
     ArrayImages,
@@ -20,17 +21,20 @@ from pipelines.sources.loading import load_into_memory
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.opening import open_source, plan_source, sample_source
 from pipelines.sources.pixels import RGB, PixelFormat, false_color
+from pipelines.sources.remote import Unreachable
 from pipelines.sources.unreadable import TooManyUnreadable, unreadable_examples
 
 __all__ = [
     "RGB",
     "ArrayImages",
     "FlatImageFolder",
+    "FlatImages",
     "GivenImages",
     "Images",
     "LazyImages",
     "Photo",
     "PhotoManifest",
+    "Photos",
     "PixelFormat",
     "RawSource",
     "Request",
@@ -39,11 +43,13 @@ __all__ = [
     "SourceInfo",
     "TableRow",
     "TooManyUnreadable",
+    "Unreachable",
     "UnreadableImage",
     "balanced_indices",
     "concatenated",
     "false_color",
     "load_into_memory",
+    "open_flat_images",
     "open_source",
     "plan_source",
     "printable",

@@ -53,7 +53,7 @@ def check_reachable(path: Path, key: str) -> None:
         raise SourceError(f"{key}: {path} can't be read: {reason}") from error
 
 
-def _ignore_progress(work: str, done: int, total: int) -> None:
+def ignore_progress(work: str, done: int, total: int) -> None:
     """Reports nothing."""
 
 
@@ -83,7 +83,10 @@ class Request:
         layout: for "folder": what subfolders are, one of `folder.layout.LAYOUTS`.
         seed: of every sample.
         on_progress: called while images are read.
-        on_lost: for "folder": called once for each photo that has become unreadable; another photo
+        check: for "folder": what of each photo is read when it is opened: "pixels", so that all
+            unreadable ones are known and skipped; or "headers", a hundredth of the time, so that
+            one whose pixels can't be decoded is lost when it is first used.
+        on_lost: for "folder": called once for each photo that can't be read later on; another photo
             of its label then replaces it. None: no photo is replaced, and the first one lost is an
             error.
         manifest: for "folder": the photos of the run that is resumed. Those that were unreadable
@@ -108,7 +111,8 @@ class Request:
     max_unreadable_fraction: float = 0.01
     layout: str = "auto"
     seed: int = 0
-    on_progress: Progress = _ignore_progress
+    on_progress: Progress = ignore_progress
+    check: str = "pixels"
     on_lost: OnLost | None = None
     manifest: PhotoManifest | None = None
     scan_folder: str | None = None
@@ -151,19 +155,26 @@ class SourceInfo:
 
 
 class ImageFiles(Protocol):
-    """Files of a source that may be unreadable or become so: each is decoded once when opened.
+    """Files of a source that may be unreadable or become so.
 
     Attributes:
         manifest: the run's photos.
         unreadable: (printable path, reason) of each file known to be unreadable without opening it.
         failure: why images can't be read any more; None while all is well.
-        leaked: number of test images that are exact copies of images to learn from; known once the
-            first pass has ended.
+        leaked: number of test images that are exact copies of images to learn from; known once
+            `find_copies` has ended.
+        header_check: whether reading each file's header takes little time. Where it doesn't, files
+            that are opened by their headers aren't checked at all before their first use.
     """
 
     manifest: PhotoManifest
     unreadable: tuple[tuple[str, str], ...]
     leaked: int
+    header_check: bool
+
+    @property
+    def lost(self) -> Mapping[str, str]:
+        """Reason by printable path of each file that couldn't be read after the first pass."""
 
     @property
     def failure(self) -> SourceError | None:
@@ -172,15 +183,24 @@ class ImageFiles(Protocol):
     def name(self, split: str, index: int) -> str:
         """Returns the printable path of an image."""
 
-    def finish_reading(self, losses_allowed: int, splits: Collection[str]) -> tuple[str, ...]:
+    def finish_reading(self, losses_allowed: int) -> tuple[str, ...]:
         """Ends the first pass over all images; a file that can't be read from now on is lost.
 
         Args:
             losses_allowed: number of files that may be lost.
-            splits: those in use.
 
         Returns:
             Lines about the files, for people.
+        """
+
+    def find_copies(self, splits: Collection[str]) -> tuple[str, ...]:
+        """Compares files of equal size.
+
+        Args:
+            splits: those in use.
+
+        Returns:
+            Lines about files that are exact copies of others, for people.
         """
 
     def save_scan(self) -> None:
@@ -224,7 +244,7 @@ class Source:
         skipped: (path below the root, reason) of each unreadable file.
         notes: lines about the data, for people.
         findings: those of the notes that only reading the images could tell.
-        leaked: number of test images that are exact copies of images to learn from.
+        splits: of the images in use.
         fingerprint: SHA-256 in hexadecimal that identifies the data.
         manifest: of "folder": its photos, for `Request.manifest` when the run is resumed; else
             None.
@@ -242,7 +262,20 @@ class Source:
     manifest: PhotoManifest | None = None
     files: ImageFiles | None = None
     findings: tuple[str, ...] = ()
-    leaked: int = 0
+    splits: frozenset[str] = frozenset()
+
+    @property
+    def leaked(self) -> int:
+        """Number of test images that are exact copies of images to learn from."""
+        return 0 if self.files is None else self.files.leaked
+
+    def find_copies(self) -> tuple[str, ...]:
+        """Compares files of equal size, if they were opened by their headers only.
+
+        Returns:
+            Lines about files that are exact copies of others, for people.
+        """
+        return () if self.files is None else self.files.find_copies(self.splits)
 
     def failure(self) -> SourceError | None:
         """Returns why images that were readable can't be read any more; None while all is well.

@@ -23,7 +23,7 @@ from pipelines.sources.images import (
     subset,
     without_labels,
 )
-from pipelines.sources.loading import Reading, read_through
+from pipelines.sources.loading import Reading, cached_lazily, is_batchable, read_through
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.selection import select_pretrain, selection_notes, used_counts
 from pipelines.sources.unreadable import check_unreadable
@@ -90,7 +90,9 @@ def build_source(request: Request, raw: RawSource) -> Source:
             raise SourceError(f"{request.source}: not one image of {split} can be read")
         if images.labels is not None:
             _check_labels(request.source, split, images.labels, len(raw.class_names))
-    findings = () if raw.files is None else raw.files.finish_reading(losses_allowed, set(readings))
+    findings = () if raw.files is None else raw.files.finish_reading(losses_allowed)
+    if raw.files is not None and request.check == "pixels":
+        findings += raw.files.find_copies(set(readings))
     return Source(
         name=request.source,
         pretrain=pretrain_images,
@@ -105,7 +107,7 @@ def build_source(request: Request, raw: RawSource) -> Source:
             *findings,
         ),
         findings=findings,
-        leaked=0 if raw.files is None else raw.files.leaked,
+        splits=frozenset(readings),
         fingerprint=raw.fingerprint,
         manifest=_manifest(request, raw.files, readings, skipped),
         files=raw.files,
@@ -233,39 +235,46 @@ def _read(
     *,
     cache: str | None,
 ) -> dict[str, Reading]:
-    """Reads once what has to be cached or checked.
+    """Reads once what has to be cached or checked; of files that is their headers, if that will do.
 
     Files that were checked when the run began aren't checked again when it is resumed.
     """
     manifest, readings = request.manifest, {}
     total, done = sum(map(len, used.values())), 0
-    work = f"{'loading' if cache else 'checking'} {request.source}"
+    lazily = raw.files is not None and request.check == "headers"
+    work = f"{'loading' if cache and not lazily else 'checking'} {request.source}"
     for split, images in used.items():
         if isinstance(images, ArrayImages) or (cache is None and raw.files is None):
             readings[split] = Reading(images, np.arange(len(images), dtype=np.int64), ())
-        elif cache is None and raw.files and manifest and split in manifest.shapes:
-            readings[split] = _restored_reading(manifest, raw.files, pretrain, split, images)
+            done += len(images)
+            continue
+        if (cache is None or lazily) and raw.files and manifest and split in manifest.shapes:
+            reading = _restored_reading(manifest, raw.files, pretrain, split, images)
+        elif lazily and raw.files and not raw.files.header_check:
+            reading = Reading(images, np.arange(len(images), dtype=np.int64), (), images.shape)
         else:
 
             def report(count: int, start: int = done) -> None:
                 request.on_progress(work, start + count, total)
 
-            reading = read_through(images, in_memory=cache is not None, progress=report)
-            if cache is not None and len(reading.readable) and not reading.in_memory:
-                if cache == "must":
-                    raise SourceError(
-                        f'data.cache is "memory", but the images of {request.source} differ in '
-                        'size: data.image_size gives them one (or data.cache "none" reads them '
-                        "each time)"
-                    )
-                cache = None
-            readings[split] = reading
+            reading = read_through(
+                images, in_memory=cache is not None and not lazily, progress=report
+            )
+        if cache is not None and reading.common_shape is None and len(reading.readable):
+            if cache == "must":
+                raise SourceError(
+                    f'data.cache is "memory", but the images of {request.source} differ in '
+                    'size: data.image_size gives them one (or data.cache "none" reads them '
+                    "each time)"
+                )
+            cache = None
+        readings[split] = cached_lazily(reading) if cache is not None and lazily else reading
         done += len(images)
     if cache is None:  # "auto" caches all or nothing: splits that were cached already are dropped
         for split, reading in readings.items():
             if reading.in_memory and not isinstance(used[split], ArrayImages):
-                uncached = subset(used[split], reading.readable, shape=reading.images.shape)
-                readings[split] = replace(reading, images=uncached)
+                images = subset(used[split], reading.readable, shape=reading.images.shape)
+                readings[split] = replace(reading, images=images)
     return readings
 
 
@@ -280,7 +289,9 @@ def _restored_reading(
     readable = np.setdiff1d(
         np.arange(len(images), dtype=np.int64), np.array([i for i, _ in unreadable], np.int64)
     )
-    return Reading(subset(images, readable, shape=manifest.shapes[split]), readable, unreadable)
+    shape = manifest.shapes[split]
+    batch_shape = shape if shape is not None and is_batchable(shape) else None
+    return Reading(subset(images, readable, shape=batch_shape), readable, unreadable, shape)
 
 
 def _manifest(
@@ -294,7 +305,7 @@ def _manifest(
         return None
     if request.manifest is not None:
         return request.manifest
-    shapes = {split: reading.images.shape for split, reading in readings.items()}
+    shapes = {split: reading.common_shape for split, reading in readings.items()}
     return replace(files.manifest, skipped=skipped, shapes=shapes)
 
 

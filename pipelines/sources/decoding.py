@@ -54,9 +54,13 @@ it then hardly differs from one on the full picture (Pillow's `Image.thumbnail` 
 _BYTES_PER_PIXEL = 16  # the most that a format needs: four numbers of 32 bits
 _TOO_LONG = "more bytes than its picture could need"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_PNG_EXIF_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # by which texts hold EXIF too
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _BANDS = {"L": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "I": 1, "F": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 """Pillow's modes whose channels are a file's own -> their number."""
+_JPEG_TAIL = 2**12
+"""Bytes at the end of a JPEG in which its end marker is looked for: some writers pad files."""
 _JPEG = ("JPEG", "MPO")  # a JPEG with further pictures behind the first
 _large_picture = threading.RLock()  # held while one is decoded
 
@@ -127,6 +131,11 @@ class ImageFacts:
     rotated: bool
     bits: int = 0
     halved: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, upright."""
+        return self.height, self.width
 
 
 def decode(
@@ -201,18 +210,28 @@ def plain_jpeg(file: BinaryIO, *, upright: bool = True) -> bytes | None:
     if not plain or file.seek(0, os.SEEK_END) > limit:
         return None
     file.seek(0)
-    return file.read()
+    data = file.read()
+    # Of a file that was cut, TensorFlow may decode the upper part and not notice; `decode` does.
+    return data if _JPEG_END in data[-_JPEG_TAIL:] else None
 
 
-def read_header(file: BinaryIO, pixels: PixelFormat = RGB) -> tuple[int, int]:
-    """Returns the upright (height, width) that `decode` gives, without decoding.
+def read_header(file: BinaryIO, pixels: PixelFormat = RGB, *, upright: bool = True) -> ImageFacts:
+    """Returns what `decode` states of a file, as far as its header tells.
+
+    Pixels are decoded only where the header isn't enough: of 16 bits, how many hold values; of a
+    PNG with EXIF, whether that can be reached.
+
+    Args:
+        file: open for reading in binary, at its beginning.
+        pixels: as of `decode`.
+        upright: apply EXIF orientation.
 
     Raises:
-        UnreadableImage: see `decode`.
+        UnreadableImage: see `decode`. Files whose pixels are broken may pass.
     """
     if pixels.is_rgb:
-        return _attempt(_read_header, file)
-    return _attempt(lambda readable: _read_channels_header(readable, pixels), file)
+        return _attempt(lambda readable: _read_header(readable, upright), file)
+    return _attempt(lambda readable: _read_channels_header(readable, upright, pixels), file)
 
 
 def _attempt(read: Callable[[BinaryIO], T], file: BinaryIO) -> T:
@@ -269,15 +288,20 @@ def _decode_channels(
         numbers = np.iinfo(numbers.dtype).max - numbers
     orientation = image.orientation if upright else 1
     numbers = np.ascontiguousarray(_turned(numbers, orientation))
-    height, width, channels = numbers.shape
-    mode = f"{channels} x {pixels.depth} bits"
-    return numbers, ImageFacts(image.format, mode, width, height, orientation != 1)
+    return numbers, _channels_facts(image, pixels, orientation)
 
 
-def _read_channels_header(file: BinaryIO, pixels: PixelFormat) -> tuple[int, int]:
+def _read_channels_header(file: BinaryIO, upright: bool, pixels: PixelFormat) -> ImageFacts:
     image = _open_channels(file, pixels)
-    height, width, _ = image.shape
-    return (width, height) if image.orientation >= 5 else (height, width)
+    return _channels_facts(image, pixels, image.orientation if upright else 1)
+
+
+def _channels_facts(image: ScientificImage, pixels: PixelFormat, orientation: int) -> ImageFacts:
+    height, width, channels = image.shape
+    if orientation >= 5:
+        height, width = width, height
+    mode = f"{channels} x {pixels.depth} bits"
+    return ImageFacts(image.format, mode, width, height, orientation != 1)
 
 
 def _open_channels(file: BinaryIO, pixels: PixelFormat) -> ScientificImage:
@@ -324,12 +348,22 @@ def _photo_channels(file: BinaryIO) -> ScientificImage:
     return ScientificImage(image.format or "?", shape, read, span, orientation=_orientation(image))
 
 
-def _read_header(file: BinaryIO) -> tuple[int, int]:
+def _read_header(file: BinaryIO, upright: bool) -> ImageFacts:
     with _opened(file) as image:
-        width, height = _half(image.size) if _is_large(image.size) else image.size
-        # Pillow's TIFF reader states the upright size.
-        sideways = _orientation(image) >= 5 and image.format != "TIFF"
-        return (width, height) if sideways else (height, width)
+        deep = image.mode in ("I", "F") or ";16" in image.mode or ";16" in str(image.tile)
+        if not deep:
+            large = _is_large(image.size)
+            width, height = _half(image.size) if large else image.size
+            # Without this, Pillow would decode each PNG to look for EXIF behind the pixels.
+            bare = image.format == "PNG" and _lacks_exif(_LimitedReader(file, _budget(image.size)))
+            orientation = _orientation(image) if upright and not bare else 1
+            if orientation >= 5 and image.format != "TIFF":  # whose reader states the upright size
+                width, height = height, width
+            return ImageFacts(
+                image.format or "?", image.mode, width, height, orientation != 1, 0, large
+            )
+    file.seek(0)
+    return _decode(file, upright, None)[1]
 
 
 def _opened(file: BinaryIO) -> ImageFile.ImageFile:
@@ -428,7 +462,7 @@ def _without_text(file: _LimitedReader) -> BinaryIO:
     parts = [file.read(8)]
     while len(header := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", header)
-        if name in (b"iCCP", b"zTXt", b"iTXt"):
+        if name in (b"iCCP", *_PNG_TEXTS[1:]):
             file.seek(length + 4, os.SEEK_CUR)
         else:
             parts += [header, file.read(length + 4)]
@@ -496,6 +530,18 @@ def _check_png(file: _LimitedReader) -> None:
             checksum = zlib.crc32(block, checksum)
         if file.read(4) not in (struct.pack(">I", checksum), b""):
             raise UnreadableImage("checksum of the pixels is wrong")
+
+
+def _lacks_exif(file: _LimitedReader) -> bool:
+    """Returns whether a PNG has no EXIF block, which may stand behind the pixels."""
+    file.seek(8)
+    while len(header := file.read(8)) == 8:
+        length, name = struct.unpack(">I4s", header)
+        start = file.read(min(length, len(_PNG_EXIF_TEXTS[0])))
+        if name == b"eXIf" or (name in _PNG_TEXTS and start.startswith(_PNG_EXIF_TEXTS)):
+            return False
+        file.seek(length - len(start) + 4, os.SEEK_CUR)
+    return True
 
 
 def _orientation(image: Image.Image) -> int:

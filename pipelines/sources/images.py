@@ -4,8 +4,10 @@ Order, resuming and sharding are then functions of (seed, epoch, position) alone
 anywhere. Reading changes no state, so several threads may read at once.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -14,6 +16,9 @@ from pipelines.registry import MAX_CHANNELS
 from pipelines.sources.pixels import RGB, PixelFormat, resize_image
 
 Shape = tuple[int, int, int]
+
+REQUESTS = 64
+"""Remote images that are read at once: each waits for its server, some ten milliseconds."""
 
 
 class Images(ABC):
@@ -25,12 +30,14 @@ class Images(ABC):
             decoded yet, or are too large for batches.
         channels: of every image.
         dtype: of every image, uint8 or uint16.
+        remote: whether reading an image waits for a server, so that many are to be read at once.
     """
 
     labels: np.ndarray | None
     shape: Shape | None
     channels: int = RGB.channels
     dtype: np.dtype = RGB.dtype
+    remote: bool = False
 
     @abstractmethod
     def __len__(self) -> int:
@@ -72,8 +79,11 @@ class Images(ABC):
         if self.shape is None:
             raise ValueError("batch: expected images of one shape; these differ in size")
         out = np.empty((len(indices), *self.shape), self.dtype)
-        for row, index in enumerate(indices):
-            out[row] = self[int(index)]
+
+        def read(row: int) -> None:
+            out[row] = self[int(indices[row])]
+
+        _for_each(read, range(len(indices)), at_once=self.remote)
         return out
 
     def encoded(self, index: int) -> bytes | None:
@@ -131,6 +141,46 @@ class ArrayImages(Images):
         return self._images[np.asarray(indices, np.int64)]
 
 
+class CachedImages(Images):
+    """Images that are read at their first use, and kept in memory from then on.
+
+    Args:
+        images: of one shape.
+        shape: theirs.
+        batchable: as of `ArrayImages`.
+    """
+
+    def __init__(self, images: Images, shape: Shape, *, batchable: bool = True) -> None:
+        self._images = images
+        # Pages of np.empty cost nothing until they are written.
+        self._pixels = np.empty((len(images), *shape), images.dtype)
+        self._is_read = np.zeros(len(images), bool)
+        self.labels = images.labels
+        self.shape = shape if batchable else None
+        self.channels, self.dtype = images.channels, images.dtype
+        self.remote = images.remote
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        _check_index(index, len(self))
+        self._read(index)
+        return self._pixels[index]
+
+    def batch(self, indices: np.ndarray) -> np.ndarray:
+        """See `Images`."""
+        indices = np.asarray(indices, np.int64)
+        _for_each(self._read, indices[~self._is_read[indices]].tolist(), at_once=self.remote)
+        return self._pixels[indices]
+
+    def _read(self, index: int) -> None:
+        # Two threads that read the same image write the same pixels.
+        if not self._is_read[index]:
+            self._pixels[index] = self._images[index]
+            self._is_read[index] = True
+
+
 class LazyImages(Images):
     """Images that a function reads each time they are accessed.
 
@@ -142,6 +192,7 @@ class LazyImages(Images):
         encoded: index -> what `Images.encoded` returns; None where no image is such a JPEG.
         shape_of: index -> what `Images.shape_of` returns; None where that takes reading.
         pixels: the images' channels and depth.
+        remote: see `Images`.
     """
 
     def __init__(
@@ -153,11 +204,13 @@ class LazyImages(Images):
         encoded: Callable[[int], bytes | None] | None = None,
         shape_of: Callable[[int], Shape] | None = None,
         pixels: PixelFormat = RGB,
+        remote: bool = False,
     ) -> None:
         self._count = count
         self._read = read
         self._encoded = encoded
         self._shape_of = shape_of
+        self.remote = remote
         self.labels = _checked_labels(labels, count)
         self.shape = shape
         self.channels, self.dtype = pixels.channels, pixels.dtype
@@ -196,6 +249,7 @@ class _Subset(Images):
         self.labels = labels
         self.shape = shape
         self.channels, self.dtype = images.channels, images.dtype
+        self.remote = images.remote
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -231,6 +285,7 @@ class _Concatenated(Images):
         self.labels = np.concatenate([first.labels, second.labels]) if both else None
         self.shape = first.shape if first.shape == second.shape else None
         self.channels, self.dtype = first.channels, first.dtype
+        self.remote = first.remote or second.remote
 
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
@@ -268,6 +323,7 @@ class _Resized(Images):
         self.labels = images.labels
         self.channels, self.dtype = images.channels, images.dtype
         self.shape = self._shape = (size, size, images.channels)
+        self.remote = images.remote
 
     def __len__(self) -> int:
         return len(self._images)
@@ -364,6 +420,20 @@ def balanced_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     class_order = rng.permutation(len(classes))
     sample = order[np.lexsort((class_order[class_index], rank))[:count]]
     return np.sort(sample).astype(np.int64)
+
+
+def _for_each(function: Callable[[int], None], numbers: Sequence[int], *, at_once: bool) -> None:
+    """Calls a function with each number, in threads if the calls wait for a server."""
+    if at_once:
+        list(_requests().map(function, numbers))
+    else:
+        for number in numbers:
+            function(number)
+
+
+@functools.cache
+def _requests() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(REQUESTS, thread_name_prefix="request")
 
 
 def _check_index(index: int, count: int) -> None:

@@ -4,13 +4,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from pipelines.sources.decoding import UnreadableImage
-from pipelines.sources.images import ArrayImages, Images, Shape, subset
+from pipelines.sources.images import ArrayImages, CachedImages, Images, Shape, subset
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,16 +33,18 @@ class Reading:
             they all have one and are batchable.
         readable: int64, ascending: their indices before the pass.
         unreadable: (index before the pass, reason) of each of the others.
+        common_shape: of all readable ones, batchable or not; None where they differ.
     """
 
     images: Images
     readable: np.ndarray
     unreadable: tuple[tuple[int, str], ...]
+    common_shape: Shape | None = None
 
     @property
     def in_memory(self) -> bool:
-        """Whether the images are cached."""
-        return isinstance(self.images, ArrayImages)
+        """Whether the images are cached, or will be."""
+        return isinstance(self.images, ArrayImages | CachedImages)
 
 
 def read_through(
@@ -90,11 +92,25 @@ def read_through(
         cached = ArrayImages(
             array[: len(readable)], labels, batchable=is_batchable(array.shape[1:])
         )
-        return Reading(cached, readable, tuple(unreadable))
-    shape = next(iter(shapes)) if len(shapes) == 1 and all(map(is_batchable, shapes)) else None
+        return Reading(cached, readable, tuple(unreadable), array.shape[1:])
+    common_shape = next(iter(shapes)) if len(shapes) == 1 else None
+    shape = common_shape if common_shape and is_batchable(common_shape) else None
     unchanged = not unreadable and shape == images.shape
     lazy = images if unchanged else subset(images, readable, shape=shape)
-    return Reading(lazy, readable, tuple(unreadable))
+    return Reading(lazy, readable, tuple(unreadable), common_shape)
+
+
+def cached_lazily(reading: Reading) -> Reading:
+    """Returns a reading whose images are kept in memory from their first use on.
+
+    Args:
+        reading: of images that have a common shape.
+    """
+    shape = reading.common_shape
+    if shape is None:
+        raise ValueError("reading: expected images of one shape")
+    images = CachedImages(reading.images, shape, batchable=is_batchable(shape))
+    return replace(reading, images=images)
 
 
 def load_into_memory(images: Images, progress: Callable[[int], None] | None = None) -> ArrayImages:

@@ -81,6 +81,10 @@ def _module(request: Request) -> ModuleType:
         raise SourceError(
             f'data.cache: expected "auto", "memory" or "none"; received "{request.cache}"'
         )
+    if request.check not in ("pixels", "headers"):
+        raise SourceError(f'check: expected "pixels" or "headers"; received "{request.check}"')
+    if request.check == "headers" and request.on_lost is None:
+        raise SourceError('check: "headers" leaves photos to be lost later, so it needs on_lost')
     if request.layout not in LAYOUTS:
         raise SourceError(
             f'data.layout: expected one of {", ".join(LAYOUTS)}; received "{request.layout}"'

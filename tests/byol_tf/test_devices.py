@@ -1,119 +1,14 @@
-"""Tests of devices: cluster descriptions, strategies, environment and seeds."""
+"""Tests of devices: strategies, environment and seeds."""
 
 import importlib.util
-import json
 import os
 import pwd
 
 import pytest
 import tensorflow as tf
 
-from byol_tf.devices import Cluster, build_strategy, prepare_environment, read_cluster, set_seeds
+from byol_tf.devices import build_strategy, prepare_environment, set_seeds
 from byol_tf.errors import DeviceError
-
-TWO = ["10.0.0.1:2222", "10.0.0.2:2222"]
-
-
-def read(jobs, task) -> Cluster:
-    return read_cluster({"TF_CONFIG": json.dumps({"cluster": jobs, "task": task})})
-
-
-def test_first_worker_is_the_chief():
-    clusters = [read({"worker": TWO}, {"type": "worker", "index": index}) for index in (0, 1)]
-    assert [cluster.index for cluster in clusters] == [0, 1]
-    assert [cluster.chief for cluster in clusters] == [True, False]
-    assert clusters[0].addresses == clusters[1].addresses == tuple(TWO)
-
-
-def test_separate_chief_precedes_the_workers():
-    jobs = {"chief": ["10.0.0.9:1"], "worker": TWO}
-    clusters = [
-        read(jobs, {"type": job, "index": index})
-        for job, index in (("chief", 0), ("worker", 0), ("worker", 1))
-    ]
-    assert [cluster.index for cluster in clusters] == [0, 1, 2]
-    assert clusters[2].addresses == ("10.0.0.9:1", *TWO)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, r"with its own index on each; received none$"),
-        ("", "received an empty one$"),
-        ("worker 0", "received invalid JSON"),
-        ("[]", r"expected an object; received \[\]$"),
-        ("{}", 'expected "cluster" as an object; received null$'),
-        ('{"a":' * 100_000 + "1" + "}" * 100_000, "received invalid JSON"),
-    ],
-)
-def test_invalid_cluster_description_is_an_error(text, message):
-    with pytest.raises(DeviceError, match=message) as caught:
-        read_cluster({} if text is None else {"TF_CONFIG": text})
-    assert str(caught.value).startswith(
-        'devices.strategy: "multi_worker" reads the environment variable TF_CONFIG'
-    )
-
-
-FIRST = {"type": "worker", "index": 0}
-
-
-@pytest.mark.parametrize(
-    ("jobs", "task", "message"),
-    [
-        ({}, FIRST, 'expected at least one "host:port" in "cluster.worker"'),
-        (
-            {"worker": TWO, "ps": TWO},
-            FIRST,
-            'expected only "worker" and "chief" in "cluster"; received ps$',
-        ),
-        (
-            {"worker": "10.0.0.1:2222"},
-            FIRST,
-            'expected "cluster.worker" as a list of "host:port", ports from 1 to 65535; '
-            'received "10.0.0.1:2222"$',
-        ),
-        (
-            {"worker": ["10.0.0.1"]},
-            FIRST,
-            r'expected "cluster.worker" as a list of "host:port", .*; received \["10.0.0.1"\]$',
-        ),
-        ({"worker": ["10.0.0.1:65536"]}, FIRST, r"from 1 to 65535; received .*:65536"),
-        ({"worker": ["10.0.0.1:0"]}, FIRST, r"from 1 to 65535; received .*:0"),
-        ({"worker": ["h\u00f6st:1"]}, FIRST, r"from 1 to 65535; received"),
-        ({"worker": ["\ud800:1"]}, FIRST, r"from 1 to 65535; received"),
-        ({"worker": [TWO[0], TWO[0]]}, FIRST, 'expected another "host:port" for each process'),
-        ({"chief": TWO, "worker": []}, FIRST, 'at most one in "cluster.chief"'),
-        ({"worker": TWO}, None, 'expected "task" as an object; received null$'),
-        (
-            {"worker": TWO},
-            {"type": "evaluator", "index": 0},
-            'expected "task.type" as one of "worker"; received "evaluator"$',
-        ),
-        (
-            {"worker": TWO},
-            {"type": "worker", "index": 2},
-            'expected "task.index" from 0 to 1, as "cluster.worker" lists 2; received 2$',
-        ),
-        (
-            {"worker": TWO},
-            {"type": "worker", "index": -1},
-            'expected "task.index" from 0 to 1, as "cluster.worker" lists 2; received -1$',
-        ),
-        (
-            {"worker": TWO},
-            {"type": "worker", "index": "0"},
-            'expected "task.index" from 0 to 1, .* received "0"$',
-        ),
-        (
-            {"worker": TWO},
-            {"type": "worker"},
-            'expected "task.index" from 0 to 1, .* received null$',
-        ),
-    ],
-)
-def test_error_names_the_wrong_part(jobs, task, message):
-    with pytest.raises(DeviceError, match=message):
-        read(jobs, task)
 
 
 def test_cpu_is_one_replica():
@@ -157,10 +52,9 @@ def test_missing_gpu_error_names_the_extra(monkeypatch, name):
         build_strategy(name)
 
 
-def test_multi_worker_needs_tf_config(monkeypatch):
-    monkeypatch.delenv("TF_CONFIG", raising=False)
+def test_multi_worker_needs_connected_workers():
     with pytest.raises(
-        DeviceError, match='"multi_worker" reads the environment variable TF_CONFIG'
+        DeviceError, match=r'"multi_worker" needs workers that are connected: give Experiment .*'
     ):
         build_strategy("multi_worker")
 

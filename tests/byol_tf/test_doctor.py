@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from byol_tf import doctor
-from byol_tf.doctor import Check, check_extras, check_packages, explain_unseen_gpu, main
+from byol_tf.doctor import (
+    Check,
+    check_extras,
+    check_packages,
+    check_workers,
+    explain_unseen_gpu,
+    main,
+)
 from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +93,15 @@ def test_extras_are_listed_with_the_line_that_installs_them():
     check = check_extras(COMPLETE | {"heic": ["pillow-heif>=0.22"], "hub": ["x"]})
     assert check.text == "export installed, heic missing, hub missing"
     assert check.hint == 'if needed: pip install "byol_tf[heic,hub]"'
+
+
+def test_workers_that_the_environment_describes_are_named():
+    cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 1}}
+    check = check_workers({"TF_CONFIG": json.dumps(cluster)})
+    assert check == Check("workers", "2 of TF_CONFIG; this is number 2, b:1")
+    check = check_workers({"SLURM_JOB_ID": "1"})
+    assert (check.text, check.problem) == ("can't be read", "")
+    assert "start the command with srun" in check.hint
 
 
 class Installed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from byol_tf import __version__
 from byol_tf.__main__ import COMMANDS
-from byol_tf.devices import read_cluster
+from byol_tf.clusters import read_cluster
 from tests.docs.pages import PAGES, ROOT, blocks, inline
 
 SETUP = configparser.ConfigParser()
@@ -161,6 +161,11 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
         _nothing,
     ),
     (r"docker (build|run) .*", "needs Docker: tests/test_docker.py reads the file", _docker),
+    (
+        r"\.venv-engines/bin/python examples/embed_\w+\.py .*",
+        "needs Ray and Beam: run by tests/byol_tf/test_examples.py",
+        _paths,
+    ),
     (
         r"python (examples|docs)/\w+\.py.*",
         "draws thousands of photos; that the file is there is looked at",

@@ -191,6 +191,7 @@ def desk(tmp_path_factory) -> Path:
     """A folder as a reader has it: `configs/`, photos of textures, two runs under the names that
     the pages use, others' checkpoints."""
     from byol_tf.convert.__main__ import main as convert
+    from byol_tf.pack.__main__ import main as pack
     from byol_tf.train.__main__ import main
     from tests.helpers import haiku_byol, torch_files, torch_resnet
 
@@ -208,6 +209,7 @@ def desk(tmp_path_factory) -> Path:
             Image.fromarray(image).convert("RGB").save(place / f"{number}.png")
     _holiday(folder)
     _channels(folder)
+    assert pack(["--images", str(folder / "photos"), "--out", str(folder / "shards")]) == 0
     demo = folder / "runs" / "demo-2026-11-21-1"
     assert main(["--run-dir", str(demo), *_overrides(SMALL)]) == 0
     own = SMALL | LEARNED | {"data.root": folder / "photos"}
@@ -269,7 +271,8 @@ def small(command: Command) -> list[str]:
         return [
             *arguments,
             *_overrides(
-                changes | ({} if config.data.source in ("textures", "digits", "folder") else HERE)
+                changes
+                | ({} if config.data.source in ("textures", "digits", "folder", "shards") else HERE)
             ),
         ]
     if command.module == "byol_tf.convert":
@@ -310,7 +313,9 @@ TORCH = "torch"
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_are_python_and_others_say_what_they_are(page):
     for block in blocks(page):
-        assert block.language in ("sh", "python", "json", "text", "")
+        # Scripts and manifests of a cluster are run and read by test_clusters.py.
+        others = ("bash", "yaml") if page.name == "clusters.md" else ()
+        assert block.language in ("sh", "python", "json", "text", "", *others)
         if block.language == "python":
             compile(block.text, f"{block.page}:{block.line}", "exec")
 

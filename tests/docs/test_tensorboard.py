@@ -1,16 +1,11 @@
 """TensorBoard on runs, in a real browser: charts with the figures of `history.csv`, pictures,
 config, hyper-parameters, the projector.
-
-Where `BYOL_TF_TEST_BROWSER` is set a browser has to be there; else the tests are skipped without
-one.
 """
 
 import contextlib
 import csv
 import io
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +15,10 @@ import pytest
 from PIL import Image
 
 from byol_tf.train.callbacks.history import SCALARS
-from tests.helpers.waiting import HANG, wait_until
+from tests.helpers.browser import shown, started_browser
+from tests.helpers.waiting import HANG
 
 pytestmark = pytest.mark.long
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def trained(folder: Path, *overrides: str) -> Path:
@@ -93,47 +87,7 @@ def served(logs: Path):
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A headless Chromium under selenium, which asks nothing of the network."""
-    missing = pytest.fail if os.environ.get("BYOL_TF_TEST_BROWSER") else pytest.skip
-    try:
-        from selenium import webdriver
-    except ImportError:
-        missing("selenium isn't installed (extra test)")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        missing(
-            "no browser: install Debian's chromium and chromium-driver, or Chrome and chromedriver"
-        )
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--no-first-run",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--enable-unsafe-swiftshader",  # draws the projector where there is no GPU
-        "--window-size=1400,3200",
-        f"--user-data-dir={tmp_path_factory.mktemp('browser')}",
-    ):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield driver
-    driver.quit()
-
-
-def shown(browser, query):
-    """Returns what a query of the browser gives as soon as it is true."""
-    results = []
-
-    def is_shown() -> bool:
-        results[:] = [query()]
-        return bool(results[0])
-
-    wait_until(is_shown, lambda: browser.find_element("tag name", "body").text[:500], pause=0.2)
-    return results[0]
+    yield from started_browser(tmp_path_factory.mktemp("browser"))
 
 
 def pixels(element) -> np.ndarray:

@@ -35,6 +35,12 @@ class TestOneWorker:
         assert set().union(*epochs) == set(range(23))
         assert self.epoch(0) == self.epoch(0)
 
+    def test_remainder_is_what_fills_no_batch(self):
+        for number in range(4):
+            left = Order(23, 4, 0).remainder(number).tolist()
+            assert sorted([*left, *self.epoch(number)]) == list(range(23))
+        assert Order(24, 4, 0).remainder(0).tolist() == []
+
     def test_images_are_equally_likely_at_first_position(self):
         first = np.array([indices_of(5 * number)[0] for number in range(460)])
         counts = np.bincount(first, minlength=23)

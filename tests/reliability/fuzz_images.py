@@ -54,7 +54,7 @@ def seeds(folder: Path) -> None:
 
 def one_input(data: bytes) -> None:
     try:
-        height, width = read_header(io.BytesIO(data))
+        height, width = read_header(io.BytesIO(data)).size
     except UnreadableImage:
         height, width = 0, 0
     jpeg = plain_jpeg(io.BytesIO(data))

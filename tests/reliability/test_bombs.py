@@ -225,7 +225,7 @@ for number in range(int(sys.argv[2])):
     data = bytes(data)
     plain_jpeg(io.BytesIO(data))
     try:
-        height, width = read_header(io.BytesIO(data))
+        height, width = read_header(io.BytesIO(data)).size
         if height * width < 4_000_000:  # what is larger costs time and is told by its header
             pixels, facts = decode(io.BytesIO(data))
             assert pixels.shape == (facts.height, facts.width, 3)

@@ -1,5 +1,6 @@
 """Finds the files below a folder that have a photo's name; none is opened."""
 
+import hashlib
 import os
 import stat
 from collections import Counter, deque
@@ -11,7 +12,9 @@ from pathlib import Path
 from pipelines.sources import heic
 from pipelines.sources.base import SourceError, check_reachable
 from pipelines.sources.pixels import RGB, PixelFormat
+from pipelines.sources.remote import Location, RemotePath, stamp
 from pipelines.sources.unreadable import unreadable_examples
+from pipelines.urls import is_url
 
 MAX_DEPTH = 100
 """Levels of folders that are searched. A longer path is one that most programs can't name."""
@@ -59,7 +62,7 @@ class DiscoveredFiles:
         ignored_columns: of a list.
     """
 
-    folder: Path
+    folder: Location
     sizes: Mapping[str, int] = field(default_factory=dict)
     modified: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -105,6 +108,13 @@ class DiscoveredFiles:
         return f"not photos by their names: {sum(self.others.values()):,} file(s) ({suffixes})"
 
 
+def photo_folder(root: str | None, option: str = "data.root") -> Location:
+    """Returns `root` as `existing_folder` does, or the folder behind a URL, unseen."""
+    if root is not None and is_url(root):
+        return RemotePath(root, option)
+    return existing_folder(root, option)
+
+
 def existing_folder(root: str | None, option: str = "data.root") -> Path:
     """Returns `root` as an absolute path; "~" is understood.
 
@@ -117,6 +127,8 @@ def existing_folder(root: str | None, option: str = "data.root") -> Path:
     """
     if root is None:
         raise SourceError('data.root is missing: data.source "folder" needs the folder of photos')
+    if is_url(root):
+        raise SourceError(f"{option}: expected a folder of this disk; received {root}")
     folder = Path(os.path.expanduser(root)).absolute()
     check_reachable(folder, option)
     if folder.is_dir():
@@ -158,19 +170,54 @@ def abbreviated(names: Iterable[str], count: int = 5) -> str:
     return ", ".join(printed[:count]) + more
 
 
-def walk(folder: Path, pixels: PixelFormat = RGB) -> DiscoveredFiles:
+def walk(folder: Location, pixels: PixelFormat = RGB) -> DiscoveredFiles:
     """Returns the photos below `folder`, at any depth, of formats that can have these pixels.
 
     Names that begin with a dot, `SYSTEM_FOLDERS` and folders with `OUTPUTS` are passed over. Links
     are followed after all other folders; each folder is read once, by whatever links it is reached.
     """
     suffixes = SUFFIXES if pixels.is_rgb else SUFFIXES | SCIENTIFIC_SUFFIXES
+    if isinstance(folder, RemotePath):
+        return _walk_remote(folder, suffixes)
     search = _Search(DiscoveredFiles(folder), suffixes)
     search.add(folder, "", 0)
     while search.links:
         search.add(*search.links.popleft())
     search.files.sizes = dict(sorted(search.sizes.items()))
     return search.files
+
+
+def _walk_remote(folder: RemotePath, suffixes: frozenset[str]) -> DiscoveredFiles:
+    """Returns the photos below a folder behind a URL. Raises SourceError."""
+    try:
+        found = folder.find()
+    except FileNotFoundError:
+        found = {}
+    if not found:
+        raise SourceError(f"data.root: there is nothing at {folder}")
+    files = DiscoveredFiles(folder)
+    sizes: dict[str, int] = {}
+    for file, info in found.items():
+        path = file.removeprefix(folder.path).strip("/")
+        *folders, name = path.split("/")
+        suffix = os.path.splitext(name)[1].lower()
+        system = next((part for part in folders if part.lower() in SYSTEM_FOLDERS), None)
+        if any(part.startswith(".") for part in (*folders, name)):
+            continue
+        if system is not None:
+            top = "/".join(folders[: folders.index(system) + 1])
+            if top not in files.passed_over.setdefault("of the system", []):
+                files.passed_over["of the system"].append(top)
+        elif suffix not in suffixes:
+            files.others[suffix] += 1
+        else:
+            if info.get("size") is None:  # the listing of a web server
+                info = folder.at(file).info()
+            sizes[path] = int(info.get("size") or 0)
+            digest = hashlib.sha256(stamp(info).encode()).digest()
+            files.modified[path] = int.from_bytes(digest[:6])  # no time: it only has to differ
+    files.sizes = dict(sorted(sizes.items()))
+    return files
 
 
 class _Search:

@@ -8,6 +8,9 @@ from pathlib import Path, PurePosixPath
 from pipelines.sources.base import SourceError, check_reachable
 from pipelines.sources.folder.discovery import DiscoveredFiles, printable
 from pipelines.sources.folder.table import TableRow, raise_errors, read_table
+from pipelines.urls import is_url
+
+_SUFFIXES = (".txt", ".csv", ".tsv")
 
 
 def read_list(root: str | None) -> DiscoveredFiles | None:
@@ -27,9 +30,15 @@ def read_list(root: str | None) -> DiscoveredFiles | None:
         SourceError: there is no such list, none of its files exists, a photo is listed twice, or a
             line is wrong, with its number.
     """
+    if root is not None and is_url(root):
+        if root.endswith(_SUFFIXES):
+            raise SourceError(
+                f"data.root: {root}: expected a folder; a list is read from this disk alone"
+            )
+        return None
     file = Path(os.path.expanduser(root or "")).absolute()
     check_reachable(file, "data.root")
-    if file.suffix.lower() not in (".txt", ".csv", ".tsv") or file.is_dir():
+    if file.suffix.lower() not in _SUFFIXES or file.is_dir():
         return None
     try:
         table = read_table(file)

@@ -61,6 +61,7 @@ class Layout:
         class_names: ascending; empty where there are no labels.
         unlabelled_from: the splits that make up the unlabelled photos.
         notes: lines for people.
+        divided: whether train and test were drawn by the seed.
     """
 
     files: dict[str, list[str]] = field(default_factory=dict)
@@ -68,6 +69,7 @@ class Layout:
     class_names: tuple[str, ...] = ()
     unlabelled_from: tuple[str, ...] = ("unlabelled",)
     notes: list[str] = field(default_factory=list)
+    divided: bool = False
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -114,7 +116,7 @@ def _lay_out_folder(files: DiscoveredFiles, seed: int, choice: str) -> Layout:
     for path in files.sizes:
         if "/" in path:
             by_top[path.split("/", 1)[0]].append(path)
-    roles = {top: role for top in by_top if (role := _role(top)) is not None}
+    roles = {top: role for top in by_top if (role := role_of(top)) is not None}
     if choice == "classes":
         return _lay_out_classes(files, by_top, seed)
     if choice == "splits" and not roles:
@@ -144,10 +146,15 @@ def _words(name: str) -> list[str]:
     return [word for word in words if word not in _FILLERS]
 
 
-def _role(name: str) -> str | None:
+def role_of(name: str) -> str | None:
     """Returns what a folder of this name holds; None where its name doesn't say."""
     words = _words(name)
     return _ROLES.get(words[0]) if len(words) == 1 else None
+
+
+def roles_in(name: str) -> set[str]:
+    """Returns the splits that any word of a name says, as in `photos-train-00000.tar`."""
+    return {_ROLES[word] for word in _words(name) if word in _ROLES}
 
 
 def _similar_role(name: str) -> str | None:
@@ -269,7 +276,7 @@ def _check_is_unambiguous(
     inner = {
         path.split("/")[1] for paths in by_top.values() for path in paths if path.count("/") > 1
     }
-    if len(by_top) > 1 and len({_role(name) for name in inner} & {"train", "test", "val"}) > 1:
+    if len(by_top) > 1 and len({role_of(name) for name in inner} & {"train", "test", "val"}) > 1:
         fail(
             f"{abbreviated(inner)} in each of {abbreviated(by_top, 3)}; splits are read the other "
             "way round, train/<class>/"
@@ -282,7 +289,7 @@ def _check_is_no_parent(files: DiscoveredFiles, by_top: Mapping[str, list[str]])
     if len(by_top) != 1 or len(next(iter(by_top.values()))) != len(files.sizes):
         return
     subfolders = {path.split("/")[1] for path in files.sizes if path.count("/") >= 2}
-    splits = sorted(name for name in subfolders if _role(name) is not None)
+    splits = sorted(name for name in subfolders if role_of(name) is not None)
     if splits:
         top = printable(next(iter(by_top)))
         raise SourceError(
@@ -391,7 +398,7 @@ def _assign_splits(
 
 
 def _is_in_between(name: str) -> bool:
-    return _role(name) is not None or bool(_LETTERS.search(name) and not _words(name))
+    return role_of(name) is not None or bool(_LETTERS.search(name) and not _words(name))
 
 
 def _class_folders(paths: list[str]) -> tuple[_Classes, list[str]]:
@@ -453,7 +460,7 @@ def _divide(layout: Layout, classes: Mapping[str, list[str]], origin: str, seed:
         )
         layout.unlabelled_from = ("unlabelled",)
         return
-    layout.class_names = tuple(sorted(classes))
+    layout.class_names, layout.divided = tuple(sorted(classes)), True
     _add_labelled(layout, "train", train)
     _add_labelled(layout, "test", test)
 

@@ -1,25 +1,25 @@
 """Reads the photos of a folder, and counts formats, modes and sizes."""
 
-import os
-import stat
 import threading
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Callable, Mapping
+from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
 
+from pipelines.sources.base import SourceError
 from pipelines.sources.decoding import (
     HALVED_PIXELS,
     ImageFacts,
     UnreadableImage,
     decode,
     plain_jpeg,
+    read_header,
 )
-from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import Shape
 from pipelines.sources.pixels import RGB, PixelFormat
+
+T = TypeVar("T")
 
 _CONVERTED = {
     "L": "grey",
@@ -29,18 +29,24 @@ _CONVERTED = {
     "PA": "palette",
     "RGBA": "with transparency",
 }
-_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-"""Without it, opening a pipe would wait for ever; it makes no difference to a file. Windows has
-none."""
+
+
+class FactsCache(Protocol):
+    """What is known of photos from an earlier start."""
+
+    def facts(self, path: str) -> ImageFacts | None:
+        """Returns the facts of a photo that could be read; None where they aren't known."""
+
+    def record(self, path: str, facts: ImageFacts | None) -> None:
+        """Stores the facts of a photo; None for an unreadable one."""
 
 
 class PhotoReader:
     """Decodes photos; several threads may use it.
 
     Args:
-        folder: what paths are relative to.
-        sizes: bytes of each photo when it was discovered. A file of another size is another photo,
-            or half of one.
+        open_photo: opens a photo by its path. Raises OSError, UnreadableImage.
+        sizes: bytes of each photo, by its path.
         image_size: side to which photos will be resized; or None. Those that are smaller are
             counted, and large JPEGs decoded at a fraction of their size.
         scan: cache of facts about the photos; or None.
@@ -49,13 +55,13 @@ class PhotoReader:
 
     def __init__(
         self,
-        folder: Path,
+        open_photo: Callable[[str], BinaryIO],
         sizes: Mapping[str, int],
         image_size: int | None,
-        scan: ScanCache | None = None,
+        scan: FactsCache | None = None,
         pixels: PixelFormat = RGB,
     ) -> None:
-        self._folder = folder
+        self._open = open_photo
         self._sizes = sizes
         self._image_size = image_size
         self._scan = scan
@@ -76,30 +82,49 @@ class PhotoReader:
         Raises:
             UnreadableImage: it can't be decoded, or the file has changed.
         """
+        image, _ = self._examine(
+            path, lambda file: decode(file, image_size=self._image_size, pixels=self._pixels)
+        )
+        return image
+
+    def shape(self, path: str, *, by_header: bool = False) -> Shape:
+        """Returns the shape of what `read` returns; a photo in the cache isn't opened.
+
+        Args:
+            path: of the photo.
+            by_header: read no more of the photo than its header, if that is enough.
+
+        Raises:
+            UnreadableImage: as `read`; by the header alone, of fewer photos.
+        """
+        facts = None if self._scan is None else self._scan.facts(path)
+        if facts is not None:
+            self._count(facts)
+        elif by_header:
+            _, facts = self._examine(path, lambda file: (None, read_header(file, self._pixels)))
+        else:
+            return self.read(path).shape
+        return *facts.size, self._pixels.channels
+
+    def _examine(
+        self, path: str, examine: Callable[[BinaryIO], tuple[T, ImageFacts]]
+    ) -> tuple[T, ImageFacts]:
+        """Opens a photo, and records the facts that are found. Raises UnreadableImage."""
         facts = None
         try:
             with self._open(path) as file:
                 if self._sizes[path] == 0:
                     raise UnreadableImage("empty file")
-                pixels, facts = decode(file, image_size=self._image_size, pixels=self._pixels)
+                result, facts = examine(file)
         except OSError as error:
-            raise UnreadableImage(error.strerror or str(error)) from error
+            gone = isinstance(error, FileNotFoundError)  # fsspec's has no text
+            reason = error.strerror or ("there is no such file" if gone else str(error))
+            raise UnreadableImage(reason) from error
         finally:
             if self._scan is not None and self._counting:
                 self._scan.record(path, facts)
         self._count(facts)
-        return pixels
-
-    def shape(self, path: str) -> Shape:
-        """Returns the shape of what `read` returns; a photo in the cache isn't opened.
-
-        Raises what `read` raises.
-        """
-        facts = None if self._scan is None else self._scan.facts(path)
-        if facts is None:
-            return self.read(path).shape
-        self._count(facts)
-        return facts.height, facts.width, self._pixels.channels
+        return result, facts
 
     def encoded(self, path: str) -> bytes | None:
         """Returns the photo's file if `plain_jpeg` does; None for any other, which `read` takes."""
@@ -108,29 +133,8 @@ class PhotoReader:
         try:
             with self._open(path) as file:
                 return plain_jpeg(file)
-        except (OSError, UnreadableImage):  # `read` raises the reason
+        except (OSError, SourceError, UnreadableImage):  # `read` raises the reason
             return None
-
-    def _open(self, path: str) -> BinaryIO:
-        """Opens a photo. Raises OSError, and UnreadableImage where the file has been replaced."""
-        file = open(  # noqa: SIM115 - closed by the caller
-            self._folder / path,
-            "rb",
-            opener=lambda name, flags: os.open(name, flags | _NONBLOCK),
-        )
-        try:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableImage("not a regular file")
-            if status.st_size != self._sizes[path]:
-                raise UnreadableImage(
-                    f"changed while it was used: {status.st_size:,} bytes, {self._sizes[path]:,} "
-                    "before"
-                )
-        except BaseException:
-            file.close()
-            raise
-        return file
 
     def finish_counting(self) -> list[str]:
         """Returns lines for people about all photos read so far, and counts no more."""

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from pipelines.sources.base import OnLost, SourceError
 from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.discovery import printable
+from pipelines.sources.remote import Location
 
 T = TypeVar("T")
 
@@ -25,15 +25,16 @@ class LostPhotos:
             and the first one lost is an error.
 
     Attributes:
-        failure: the error that ended the run, or None.
+        failure: the error that ended the run, or None. No photo is read then any more.
+        by_name: the reason for each lost photo, by its printable path.
     """
 
-    def __init__(self, folder: Path, on_lost: OnLost | None) -> None:
+    def __init__(self, folder: Location, on_lost: OnLost | None) -> None:
         self._folder = folder
         self._on_lost = on_lost
         self._lock = threading.Lock()
         self._unreadable: set[str] = set()
-        self._lost: dict[str, str] = {}
+        self.by_name: dict[str, str] = {}
         self._allowed: int | None = None
         self.failure: SourceError | None = None
 
@@ -67,8 +68,13 @@ class LostPhotos:
             SourceError: it is lost, and with it more photos than are allowed. It is also stored in
                 `failure`.
         """
+        if self.failure is not None:
+            raise self.failure
         try:
             return read(paths[index])
+        except SourceError as error:  # a server can't be reached
+            self.failure = error
+            raise
         except UnreadableImage as error:
             if self._allowed is None:
                 with self._lock:
@@ -98,18 +104,18 @@ class LostPhotos:
                 f"{self._folder / name}: {reason}. It could be read when the run began"
             )
         with self._lock:
-            if path in self._lost:
+            if name in self.by_name:
                 return
-            self._lost[path] = reason
+            self.by_name[name] = reason
             self._on_lost(name, reason)
-            if self._allowed is not None and len(self._lost) > self._allowed:
+            if self._allowed is not None and len(self.by_name) > self._allowed:
                 examples = "; ".join(
-                    f"{printable(lost)}: {why}" for lost, why in list(self._lost.items())[:5]
+                    f"{lost}: {why}" for lost, why in list(self.by_name.items())[:5]
                 )
                 raise self._fail(
-                    f"{self._folder}: {len(self._lost):,} photos that could be read when the run "
-                    "began can't be read any more; with those that couldn't be read then they are "
-                    f"more than data.max_unreadable_fraction allows. For example {examples}"
+                    f"{self._folder}: {len(self.by_name):,} photos can't be read that passed the "
+                    "check at the start; with those that didn't they are more than "
+                    f"data.max_unreadable_fraction allows. For example {examples}"
                 )
 
     def _fail(self, message: str) -> SourceError:

@@ -1,9 +1,9 @@
 """Cache of decoded photo metadata, so that a later start needn't decode every file.
 
-It is one file outside the photos' folder: the SHA-256 of the rest, then JSON. Only readable photos
-are in it, so an unreadable one is tried at each start. An entry is valid while path, size and time
-of the last change are the same, and the versions of the decoders. A file that is damaged counts as
-missing.
+It is one file outside the photos' folder: the SHA-256 of the rest, then JSON. Only photos
+that could be read are in it, so another one is tried at each start. An entry is valid while its
+path, size, time of the last change, the versions of the decoders, and what was read of each photo
+are the same. A file that is damaged counts as missing.
 """
 
 import contextlib
@@ -20,9 +20,15 @@ from pipelines.sources import heic
 from pipelines.sources.decoding import ImageFacts
 from pipelines.sources.folder.discovery import DiscoveredFiles
 from pipelines.sources.pixels import RGB, PixelFormat
+from pipelines.urls import is_url
 
 _DECODER_VERSION = 2
 """To be increased when `decode` comes to read other files, or states other facts of them."""
+
+
+def decoder_versions() -> str:
+    """Returns what the facts about a photo depend on besides the photo."""
+    return f"{_DECODER_VERSION}, Pillow {pillow_version}, {heic.version()}"
 
 
 class ScanCache:
@@ -32,6 +38,7 @@ class ScanCache:
         root: the folder of photos, or the list of them.
         files: the photos that are there now.
         folder: where the cache's file lies or will lie; None: in memory only.
+        check: what was or will be read of each photo, see `Request`.
         pixels: that the photos are decoded to, for which each has a cache of its own.
     """
 
@@ -40,14 +47,16 @@ class ScanCache:
         root: str,
         files: DiscoveredFiles,
         folder: str | None,
+        check: str = "pixels",
         pixels: PixelFormat = RGB,
     ) -> None:
-        absolute = os.path.abspath(os.path.expanduser(root))
+        absolute = root if is_url(root) else os.path.abspath(os.path.expanduser(root))
         if not pixels.is_rgb:
             absolute += f"\0{pixels}"
         name = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:16]
         self._file = None if folder is None else Path(folder) / f".photos-{name}.json"
         self._files = files
+        self._check = check
         self._saved = self._read()
         self._facts = {path: ImageFacts(*entry[2:-1]) for path, entry in self._saved.items()}
         self._digests = {
@@ -81,13 +90,17 @@ class ScanCache:
         }
         if self._file is None or entries == self._saved:
             return
-        text = json.dumps({"by": _decoder_versions(), "photos": entries}).encode()
+        text = json.dumps({"by": self._made_by(), "photos": entries}).encode()
         temporary = self._file.with_name(f"{self._file.name}.part")
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
             with temporary.open("xb") as file:  # not through a link of that name
                 file.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
             temporary.replace(self._file)
+
+    def _made_by(self) -> str:
+        """Returns what an entry depends on besides the photo."""
+        return f"{decoder_versions()}, {self._check}"
 
     def _state(self, path: str) -> tuple[int, int]:
         return self._files.sizes[path], self._files.modified[path]
@@ -102,14 +115,10 @@ class ScanCache:
             saved = json.loads(text) if intact else {}
         except (OSError, ValueError):
             return {}
-        if saved.get("by") != _decoder_versions():
+        if saved.get("by") != self._made_by():
             return {}
         return {
             path: entry
             for path, entry in saved["photos"].items()
             if path in self._files.sizes and tuple(entry[:2]) == self._state(path)
         }
-
-
-def _decoder_versions() -> str:
-    return f"{_DECODER_VERSION}, Pillow {pillow_version}, {heic.version()}"

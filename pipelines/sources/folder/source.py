@@ -6,7 +6,6 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -16,10 +15,11 @@ from pipelines.sources.decoding import UnreadableImage, read_header
 from pipelines.sources.folder.discovery import (
     DiscoveredFiles,
     abbreviated,
-    existing_folder,
+    photo_folder,
     printable,
     walk,
 )
+from pipelines.sources.folder.files import PhotoFolder
 from pipelines.sources.folder.image_list import read_list
 from pipelines.sources.folder.layout import Layout, lay_out
 from pipelines.sources.folder.reader import PhotoReader
@@ -28,6 +28,7 @@ from pipelines.sources.folder.scan_cache import ScanCache
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.pixels import PixelFormat
+from pipelines.sources.remote import RemotePath
 from pipelines.sources.unreadable import check_unreadable
 
 _HEADERS = 64  # files whose headers are compared to tell whether the photos seem to have one size
@@ -44,7 +45,7 @@ def describe(request: Request) -> SourceInfo:
             f"{len(new):,} photo(s) have come since the run was started, and aren't used; a new "
             "run uses them"
         )
-    shape = _likely_shape(files.folder, layout, request.pixels)
+    shape = _likely_shape(files, layout, request.pixels)
     if shape is not None:
         notes.append(
             f"photos seem to be {shape[1]} x {shape[0]} pixels each, by "
@@ -72,7 +73,7 @@ def load(request: Request) -> RawSource:
         unlabelled_from=layout.unlabelled_from,
         likely_shape=None
         if request.image_size
-        else _likely_shape(files.folder, layout, request.pixels, photos.scan),
+        else _likely_shape(files, layout, request.pixels, photos.scan),
         files=photos,
     )
 
@@ -88,11 +89,17 @@ class _Photos:
         self.layout = lay_out(self.discovered, request.seed, request.layout)
         self.leaked = 0
         folder, sizes = self.discovered.folder, self.discovered.sizes
-        self.scan = ScanCache(request.root or "", current, request.scan_folder, request.pixels)
+        self.scan = ScanCache(
+            request.root or "", current, request.scan_folder, request.check, request.pixels
+        )
         self._pixels = request.pixels
-        self._reader = PhotoReader(folder, sizes, request.image_size, self.scan, self._pixels)
+        self._reader = PhotoReader(
+            PhotoFolder(folder, sizes).open, sizes, request.image_size, self.scan, self._pixels
+        )
         self._lost = LostPhotos(folder, request.on_lost)
         self._skipped: dict[str, str] = {}  # printable path -> reason, of a resumed run
+        self._by_header = request.check == "headers"
+        self.header_check = not isinstance(folder, RemotePath)
         if request.manifest is None:
             self.manifest = PhotoManifest(sizes, self.discovered.class_of)
             self.unreadable = tuple(
@@ -112,6 +119,10 @@ class _Photos:
     def failure(self) -> SourceError | None:
         return self._lost.failure
 
+    @property
+    def lost(self) -> dict[str, str]:
+        return self._lost.by_name
+
     def images(self, split: str) -> LazyImages:
         """Returns the photos of a split."""
         paths, labels = self.layout.files[split], self.layout.labels.get(split)
@@ -121,16 +132,17 @@ class _Photos:
             lambda index: lost.read(self._read, paths, index, labels),
             labels,
             encoded=lambda index: reader.encoded(paths[index]),
-            shape_of=lambda index: lost.read(reader.shape, paths, index, labels),
+            shape_of=lambda index: lost.read(self._shape, paths, index, labels),
+            remote=isinstance(self.discovered.folder, RemotePath),
             pixels=self._pixels,
         )
 
     def name(self, split: str, index: int) -> str:
         return printable(self.layout.files[split][index])
 
-    def finish_reading(self, losses_allowed: int, splits: Collection[str]) -> tuple[str, ...]:
+    def finish_reading(self, losses_allowed: int) -> tuple[str, ...]:
         self._lost.begin(losses_allowed)
-        return (*self._reader.finish_counting(), *self._duplicate_notes(splits))
+        return tuple(self._reader.finish_counting())
 
     def save_scan(self) -> None:
         self.scan.save()
@@ -141,33 +153,39 @@ class _Photos:
             raise UnreadableImage(reason)
         return self._reader.read(path)
 
-    def _duplicate_notes(self, splits: Collection[str]) -> list[str]:
-        """Returns lines on copies of other files, and on test photos that are also in train."""
+    def _shape(self, path: str) -> Shape:
+        return self._reader.shape(path, by_header=self._by_header)
+
+    def find_copies(self, splits: Collection[str]) -> tuple[str, ...]:
+        folder = self.discovered.folder
+        if isinstance(folder, RemotePath):  # comparing would download all files of equal size
+            return ()
         split_of = {path: split for split in splits for path in self.layout.files[split]}
         by_size: dict[int, list[str]] = defaultdict(list)
         for path in split_of:
             by_size[self.discovered.sizes[path]].append(path)
-        copies = 0
+        copies = leaked = 0
         for paths in by_size.values():
             if len(paths) < 2:
                 continue
             by_digest: dict[str, list[str]] = defaultdict(list)
             for path in paths:
                 with contextlib.suppress(OSError):  # reported already
-                    by_digest[self.scan.digest(self.discovered.folder, path)].append(path)
+                    by_digest[self.scan.digest(folder, path)].append(path)
             for group in by_digest.values():
                 copies += len(group) - 1
                 tests = sum(split_of[path] == "test" for path in group)
-                self.leaked += tests if tests < len(group) else 0
+                leaked += tests if tests < len(group) else 0
+        self.leaked = leaked
         notes = []
         if copies:
             notes.append(f"{copies:,} file(s) are exact copies of others")
-        if self.leaked:
+        if leaked:
             notes.append(
-                f"{self.leaked:,} of {len(self.layout.files['test']):,} test photo(s) are also "
+                f"{leaked:,} of {len(self.layout.files['test']):,} test photo(s) are also "
                 "among the photos to learn from, so accuracies are too high"
             )
-        return notes
+        return tuple(notes)
 
 
 def _discover(request: Request) -> tuple[DiscoveredFiles, DiscoveredFiles]:
@@ -179,7 +197,7 @@ def _discover(request: Request) -> tuple[DiscoveredFiles, DiscoveredFiles]:
     """
     current = read_list(request.root)
     if current is None:
-        current = walk(existing_folder(request.root), request.pixels)
+        current = walk(photo_folder(request.root), request.pixels)
     if request.manifest is None:
         check_unreadable(
             request.root,
@@ -248,19 +266,19 @@ def _fingerprint(files: DiscoveredFiles) -> str:
 
 
 def _likely_shape(
-    folder: Path, layout: Layout, pixels: PixelFormat, scan: ScanCache | None = None
+    files: DiscoveredFiles, layout: Layout, pixels: PixelFormat, scan: ScanCache | None = None
 ) -> Shape | None:
     """Returns the shape on which headers from all over the folder agree, or None."""
     paths = [path for split in layout.files.values() for path in split]
-    shapes = set()
+    shapes, photos = set(), PhotoFolder(files.folder, files.sizes)
     for index in np.unique(np.linspace(0, len(paths) - 1, _HEADERS).astype(int)):
         known = None if scan is None else scan.facts(paths[index])
         if known is not None:
-            shapes.add((known.height, known.width))
+            shapes.add(known.size)
             continue
         try:
-            with open(folder / paths[index], "rb") as file:
-                shapes.add(read_header(file, pixels))
+            with photos.open(paths[index]) as file:
+                shapes.add(read_header(file, pixels).size)
         except (OSError, UnreadableImage):  # the pass over all files reports it
             continue
     return (*shapes.pop(), pixels.channels) if len(shapes) == 1 else None

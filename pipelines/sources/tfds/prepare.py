@@ -18,6 +18,7 @@ from absl import logging
 from pipelines.sources.base import SourceError, check_reachable
 from pipelines.sources.tfds.archives import check_tar
 from pipelines.sources.tfds.published import PublishedDataset
+from pipelines.urls import is_url
 
 try:
     from pipelines.compat import NonMatchingChecksumError, get_dl_fname, is_locally_cached
@@ -66,7 +67,9 @@ def find_dataset(
     Raises:
         SourceError: `archive` is missing or incomplete.
     """
-    data_dir = None if root is None else os.path.abspath(os.path.expanduser(root))
+    data_dir = root  # TFDS opens URLs by itself
+    if root is not None and not is_url(root):
+        data_dir = os.path.abspath(os.path.expanduser(root))
     with _errors_only():  # TFDS warns of a folder that isn't there yet
         builder = tfds.builder(published.name, data_dir=data_dir)
         prepared = builder.is_prepared()
@@ -127,6 +130,11 @@ def prepare(published: PublishedDataset, location: DatasetLocation) -> None:
         SourceError: no network, a wrong checksum, a broken archive or one that reaches outside its
             folder, a full disk.
     """
+    if is_url(os.fspath(location.builder.data_dir)):
+        raise SourceError(
+            f"data.root: {published.name} is not prepared in {location.builder.data_dir}; prepare "
+            "it on this disk, without data.root, and copy its folder there"
+        )
     folder = Path(location.builder.data_dir)
     existing = next(path for path in folder.parents if path.exists())
     free = shutil.disk_usage(existing).free

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,58 +13,65 @@ import tensorflow_datasets as tfds
 from pipelines.sources.base import Progress, SourceError
 from pipelines.sources.decoding import UnreadableImage, decode, plain_jpeg
 from pipelines.sources.images import LazyImages, Shape
-
-# A TFRecord: its length, the length's checksum; then the data and their checksum.
-_HEADER = struct.Struct("<Q4x")
-_FOOTER = 4  # bytes
+from pipelines.sources.remote import Location, RemotePath
+from pipelines.sources.shards.examples import record_spans
+from pipelines.sources.shards.records import BrokenShard
+from pipelines.urls import is_url
 
 
 class TFRecords:
     """TFRecord files of a split, accessed by index; TFDS reads them sequentially only.
 
     Args:
-        files: the shards, in order.
+        files: the shards, in order; each may be a URL.
         lengths: number of records in each, as TFDS records it.
 
     Raises:
         SourceError: a shard is truncated or missing.
     """
 
-    def __init__(self, files: list[Path], lengths: list[int]) -> None:
-        self._files = files
+    def __init__(self, files: list[str], lengths: list[int]) -> None:
+        self._files = [RemotePath(file) if is_url(file) else Path(file) for file in files]
         self._first = np.concatenate([[0], np.cumsum(lengths)])  # index of a shard's first record
-        self._spans = [_spans(file, length) for file, length in zip(files, lengths, strict=True)]
+        self._spans = [
+            _spans(file, length) for file, length in zip(self._files, lengths, strict=True)
+        ]
 
     def __len__(self) -> int:
         return int(self._first[-1])
 
     def __getitem__(self, index: int) -> bytes:
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
-        start, length = self._spans[shard][index - self._first[shard]]
-        with open(self._files[shard], "rb") as file:  # each time: threads would share a position
-            file.seek(int(start))
-            return file.read(int(length))
+        start, length = map(int, self._spans[shard][index - self._first[shard]])
+        location = self._files[shard]
+        if isinstance(location, RemotePath):
+            return location.read(start, start + length)
+        with open(location, "rb") as file:  # each time: threads would share a position
+            file.seek(start)
+            return file.read(length)
 
 
-def _spans(file: Path, count: int) -> np.ndarray:
+def _spans(file: Location, count: int) -> np.ndarray:
     """Returns int64 `[count, 2]`: offset and length of each record's data."""
-    spans = np.empty((count, 2), np.int64)
     try:
-        size = file.stat().st_size
-        with open(file, "rb") as opened:
-            position = 0
-            for row in range(count):
-                opened.seek(position)
-                (length,) = _HEADER.unpack(opened.read(_HEADER.size))
-                spans[row] = position + _HEADER.size, length
-                position += _HEADER.size + length + _FOOTER
-    except (OSError, struct.error) as error:
+        if isinstance(file, RemotePath):
+            size = int(file.info()["size"])
+            opened = file.open(size)
+        else:
+            size = file.stat().st_size
+            opened = file.open("rb")
+        with opened:
+            spans = np.array(list(record_spans(opened, size)), np.int64)
+    except (OSError, BrokenShard) as error:
         raise SourceError(
-            f"{file} is incomplete ({error}); delete its folder to have the data prepared again"
+            f"{file}: {error}; delete its folder to have the data prepared again"
         ) from error
-    if position > size:
-        raise SourceError(f"{file} is truncated; delete its folder to have the data prepared again")
-    return spans
+    if len(spans) != count:
+        raise SourceError(
+            f"{file} is incomplete: it has {len(spans):,} of {count:,} records; delete its folder "
+            "to have the data prepared again"
+        )
+    return spans.reshape(-1, 2)
 
 
 def split_images(
@@ -104,7 +110,7 @@ def split_images(
         return plain_jpeg(io.BytesIO(examples(index)["image"]), upright=False)
 
     labels = (
-        _labels(Path(folder) / f"labels-{split}.npy", examples, count, split, on_progress)
+        _labels(os.path.join(folder, f"labels-{split}.npy"), examples, count, split, on_progress)
         if labelled
         else None
     )
@@ -117,14 +123,14 @@ def _examples(builder: tfds.core.DatasetBuilder, split: str) -> Callable[[int], 
     if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
         return builder.as_data_source(split, decoders=decoders).__getitem__
     info = builder.info.splits[split]
-    records = TFRecords([Path(path) for path in info.filepaths], list(info.shard_lengths))
+    records = TFRecords([os.fspath(path) for path in info.filepaths], list(info.shard_lengths))
     return lambda index: builder.info.features.deserialize_example_np(
         records[index], decoders=decoders
     )
 
 
 def _labels(
-    file: Path,
+    file: str,
     examples: Callable[[int], dict[str, Any]],
     count: int,
     split: str,
@@ -146,7 +152,9 @@ def _labels(
         labels[index] = examples(index)["label"]
         if index % 1_000 == 999:
             on_progress(f"reading labels of {split}", index + 1, count)
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.part")
+    if is_url(file):
+        return labels
+    temporary = Path(f"{file}.{os.getpid()}.part")
     try:
         with open(temporary, "xb") as opened:  # not through a link of that name
             np.save(opened, labels)

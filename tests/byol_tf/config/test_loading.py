@@ -60,7 +60,7 @@ def message(content, overrides=(), path="c.json"):
     return str(caught.value)
 
 
-SOURCES = '"textures", "digits", "folder", "stl10", "cifar10", "imagenet" or "arrays"'
+SOURCES = '"textures", "digits", "folder", "shards", "huggingface", "stl10", "cifar10", "imagenet" or "arrays"'
 
 ENCODERS = (
     '"convnet", "resnet8", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", '

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import keras
@@ -91,7 +92,7 @@ def test_each_photo_has_its_row(encoder, photos, tmp_path, capsys, monkeypatch):
     names = index(out)
     assert names == sorted(names) and len(names) == result["photos"] == 32
     assert {"red/0.png", "blue/deep/29.png", "turned.jpg", "x $1$ \\xff.png"} <= set(names)
-    embeddings = np.load(out / "embeddings.npz")["embeddings"]
+    embeddings = np.load(out / "embeddings.npy")
     assert embeddings.shape == (32, 48) and embeddings.dtype == np.float32
     model = keras.models.load_model(encoder)
     for name in ("red/0.png", "blue/deep/17.png"):
@@ -117,7 +118,7 @@ def test_photos_are_embedded_once(encoder, photos, tmp_path, capsys, monkeypatch
     assert first["reused"] == 0
     before, rows = (
         index(tmp_path / "out"),
-        np.load(tmp_path / "out" / "embeddings.npz")["embeddings"],
+        np.load(tmp_path / "out" / "embeddings.npy"),
     )
     with monkeypatch.context() as without_encoder:
         without_encoder.setattr(
@@ -133,7 +134,7 @@ def test_photos_are_embedded_once(encoder, photos, tmp_path, capsys, monkeypatch
     assert (third["photos"], third["reused"]) == (32, 30)
     names, after = (
         index(tmp_path / "out"),
-        np.load(tmp_path / "out" / "embeddings.npz")["embeddings"],
+        np.load(tmp_path / "out" / "embeddings.npy"),
     )
     np.testing.assert_allclose(
         after[names.index("red/2.png")], after[names.index("red/1.png")], atol=1e-6
@@ -148,7 +149,7 @@ def test_rows_of_another_index_are_not_reused(encoder, photos, tmp_path, capsys)
     rows = (tmp_path / "out" / "index.csv").read_text()
     (tmp_path / "out" / "index.csv").write_text(rows.replace("red/1.png", "red/2.png", 1))
     assert run(capsys, *arguments)[0]["reused"] == 0
-    (tmp_path / "out" / "embeddings.npz").write_bytes(b"cut")
+    (tmp_path / "out" / "embeddings.npy").write_bytes(b"cut")
     assert run(capsys, *arguments)[0]["reused"] == 0
 
 
@@ -175,6 +176,127 @@ def test_similar_photos_of_queries_inside_and_outside(encoder, photos, tmp_path,
     assert all(row["path"].startswith(("red/", "x ")) for row in first)
     assert all(row["path"].startswith("blue/") for row in second)
     assert (out / "nearest.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_index_finds_the_similar_photos_of_exact_search(encoder, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ("--encoder", encoder, "--images", photos, "--out", out)
+    queries = ("--nearest", photos / "red" / "3.png", "blue/deep/20.png")
+    run(capsys, *arguments, *queries)
+    exact = (out / "nearest.csv").read_text()
+    for number in (2, 3):  # of queries, and one alone
+        result, printed = run(capsys, *arguments, "--index", *queries[:number])
+        assert result["recall"] == 1.0 and "finds 100.0% of the 8 nearest" in printed
+        assert exact.startswith((out / "nearest.csv").read_text())
+
+
+def test_parquet_is_kept_up_to_date(encoder, photos, tmp_path, capsys):
+    import duckdb
+
+    out = tmp_path / "out"
+    arguments = ("--encoder", encoder, "--images", photos, "--out", out)
+    run(capsys, *arguments)
+    assert not (out / "embeddings.parquet").exists()
+    run(capsys, *arguments, "--parquet")
+    (photos / "red" / "1.png").unlink()
+    for _ in range(2):
+        _, printed = run(capsys, *arguments)
+        assert f"{out / 'embeddings.parquet'}   " in printed
+        rows = duckdb.read_parquet(str(out / "embeddings.parquet")).fetchall()
+        assert [row[0] for row in rows] == index(out)
+        np.testing.assert_array_equal(
+            np.array([row[3] for row in rows]), np.load(out / "embeddings.npy")
+        )
+
+
+def test_photos_in_shards_are_embedded_as_files_are(encoder, photos, tmp_path, capsys):
+    folder, shards, out = tmp_path / "folder", tmp_path / "shards", tmp_path / "out"
+    run(capsys, "--encoder", encoder, "--images", photos, "--out", folder)
+    shards.mkdir()
+    for color in ("red", "blue"):
+        with tarfile.open(shards / f"{color}.tar", "w") as tar:
+            for number in range(30):  # not in the order of names
+                path = photos / color / "deep" / f"{number}.png"
+                path = path if color == "blue" else photos / color / f"{number}.png"
+                if path.exists():
+                    tar.add(path, f"{number}.png")
+    arguments = ("--encoder", encoder, "--out", out, "--images")
+    result, _ = run(capsys, *arguments, shards)
+    assert (result["photos"], result["skipped"]) == (30, 0)
+    names = index(out)
+    assert names[:2] == ["blue.tar/15.png", "blue.tar/16.png"] and names[-1] == "red.tar/14.png"
+    expected = np.load(folder / "embeddings.npy")[
+        [
+            index(folder).index(name.replace("red.tar", "red").replace("blue.tar", "blue/deep"))
+            for name in names
+        ]
+    ]
+    np.testing.assert_allclose(np.load(out / "embeddings.npy"), expected, atol=1e-6)
+    again, printed = run(capsys, *arguments, shards, "--nearest", "red.tar/3.png")
+    assert again["reused"] == 30 and "most similar to red.tar/3.png: red.tar/" in printed
+    os.utime(shards / "red.tar", ns=(1, 1))  # another file, for all that is known
+    assert run(capsys, *arguments, shards)[0]["reused"] == 15
+    pattern = ("--images", shards / "{red,blue}.tar", "--out", tmp_path / "pattern")
+    assert run(capsys, "--encoder", encoder, *pattern)[0]["photos"] == 30
+    assert "--images: there is no " in refused(
+        capsys, "--encoder", encoder, "--images", shards / "green.tar"
+    )
+
+
+def test_parts_are_merged_by_the_command_without_them(encoder, photos, tmp_path, capsys):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    common = ("--encoder", encoder, "--images", photos)
+    run(capsys, *common, "--out", whole)
+    sizes = []
+    for number in (3, 1):
+        result, printed = run(capsys, *common, "--out", out, "--part", f"{number}/3")
+        assert "when all 3 parts are embedded, merge them:" in printed
+        assert not (out / "index.csv").exists()
+        sizes.append(result["photos"])
+    merged, printed = run(capsys, *common, "--out", out)  # and embeds what the second part has
+    assert merged["reused"] == sum(sizes) and merged["photos"] == 32
+    assert not (out / "parts").exists()
+    assert (out / "index.csv").read_bytes() == (whole / "index.csv").read_bytes()
+    np.testing.assert_allclose(
+        np.load(out / "embeddings.npy"), np.load(whole / "embeddings.npy"), atol=1e-6
+    )
+    assert run(capsys, *common, "--out", out)[0]["reused"] == 32
+    (photos / "broken.jpg").unlink()
+    shutil.copy(photos / "red" / "1.png", photos / "red" / "new.png")
+    for number, new in ((1, 0), (2, 1)):  # parts are of what the merged files lack
+        result, _ = run(capsys, *common, "--out", out, "--part", f"{number}/2")
+        assert result["photos"] == new
+    assert run(capsys, *common, "--out", out)[0]["reused"] == 33
+
+
+def test_parts_and_their_merge_exclude_each_other(encoder, photos, tmp_path, capsys):
+    from byol_tf.runs.encoder_files import encoder_files
+
+    arguments = ("--encoder", encoder, "--images", photos, "--out", tmp_path / "out")
+    store = Store(tmp_path / "out", encoder_files(str(encoder)).digest, photos)
+    part = store.part(1, 2)
+    with part.locked():
+        assert f"--out {part.root}: expected a folder that no process uses" in refused(
+            capsys, *arguments
+        )
+        assert run(capsys, *arguments, "--part", "2/2")[0]["photos"] == 17
+    with store.locked():
+        assert "expected a folder that no process uses" in refused(
+            capsys, *arguments, "--part", "2/2"
+        )
+
+
+def test_wrong_parts_are_errors(encoder, photos, capsys):
+    arguments = ("--encoder", encoder, "--images", photos, "--part")
+    assert "--part: expected no --nearest beside it" in refused(
+        capsys, *arguments, "1/2", "--nearest", photos / "red" / "3.png"
+    )
+    for wrong in ("0/2", "3/2", "1", "1/x"):
+        with pytest.raises(SystemExit):
+            main([*map(str, arguments), wrong])
+        assert f"expected I/N such as 3/16, 1 <= I <= N; received '{wrong}'" in (
+            " ".join(capsys.readouterr().err.split())
+        )
 
 
 def test_few_labels_predict_the_rest_and_can_be_extended(encoder, photos, tmp_path, capsys):
@@ -368,6 +490,13 @@ def test_errors_are_reported_before_anything_is_written(encoder, photos, tmp_pat
         capsys, *where, "--few", labels
     )
     assert not out.exists()
+    parts = tmp_path / "machine" / "parts"
+    for foreign in (parts / "screw.jpg", parts / "1-of-2" / "screw.jpg"):
+        shutil.rmtree(parts, ignore_errors=True)
+        foreign.parent.mkdir(parents=True)
+        foreign.write_text("mine")
+        assert "it holds something else" in refused(capsys, *where[:4], "--out", parts.parent)
+        assert foreign.read_text() == "mine"
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "index.csv").write_text("mine")

@@ -310,7 +310,7 @@ def test_run_and_exports_embed_photos_alike(exported, plain, tmp_path, path):
     )
     expected = represent(plain, photos)
     np.testing.assert_allclose(
-        np.load(tmp_path / "out" / "embeddings.npz")["embeddings"], expected, rtol=1e-4, atol=1e-5
+        np.load(tmp_path / "out" / "embeddings.npy"), expected, rtol=1e-4, atol=1e-5
     )
 
 

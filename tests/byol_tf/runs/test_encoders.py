@@ -266,7 +266,7 @@ def test_encoder_trains_saves_exports_and_embeds(name, tmp_path, capsys):
             str(tmp_path / "photos"),
         ]
         assert embed([*words, "--out", str(tmp_path / f"embedded-{file}")]) == 0
-        rows = np.load(tmp_path / f"embedded-{file}" / "embeddings.npz")["embeddings"]
+        rows = np.load(tmp_path / f"embedded-{file}" / "embeddings.npy")
         np.testing.assert_allclose(rows[0], expected[0], rtol=1e-3, atol=1e-4)
     assert sorted(path.name for path in (tmp_path / "exported").iterdir()) == [
         "USAGE.md",
@@ -357,7 +357,7 @@ def test_run_of_an_encoder_is_trained_resumed_exported_and_embedded(
     verified = read_verifications(tmp_path / "run" / "export")
     assert len(verified) == 7
     assert embed(["--encoder", "run", "--images", "photos", "--out", "embedded"]) == 0
-    rows = np.load(tmp_path / "embedded" / "embeddings.npz")["embeddings"]
+    rows = np.load(tmp_path / "embedded" / "embeddings.npy")
     loaded = load_encoder_file(tmp_path / "run" / "export" / "encoder")
     np.testing.assert_allclose(rows, loaded(photos()[:1]), rtol=1e-3, atol=1e-4)
     with capsys.disabled():

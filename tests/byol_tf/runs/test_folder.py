@@ -157,6 +157,21 @@ def test_damaged_table_of_skipped_photos_is_removed(tmp_path, content):
     assert not folder.skipped.exists()
 
 
+def test_each_skipped_photo_is_listed_once_and_a_resumed_run_keeps_the_list(tmp_path):
+    folder = started(RunFolder(tmp_path / "run"), (("-a.jpg", "empty"),))
+    for path in ("b.jpg", "-a.jpg", "b.jpg"):
+        folder.list_skipped(path, "truncated")
+    assert folder.count_skipped() == 2
+    listed = folder.skipped.read_text()
+    assert listed == "path,reason\n./-a.jpg,empty\nb.jpg,truncated\n"
+    resumed = RunFolder(folder.root)
+    resumed.begin("{}", [], "", (("-a.jpg", "empty"),), resumed=True)
+    resumed.list_skipped("b.jpg", "truncated")
+    assert (resumed.skipped.read_text(), resumed.count_skipped()) == (listed, 2)
+    resumed.begin("{}", [], "", ())  # from the start
+    assert not resumed.skipped.exists()
+
+
 @pytest.mark.parametrize("name", ["figures", "export", "logs"])
 def test_run_is_not_written_through_a_link(tmp_path, name):
     folder = RunFolder(tmp_path / "run")

@@ -132,6 +132,16 @@ for number in range(rounds):
     print(folder.root, flush=True)
 """
 
+EXITING = """
+import json
+from byol_tf.runs.folder_choice import claimed_folder
+from byol_tf.runs.process_exit import exit_now
+
+with claimed_folder(json.loads('%s'), None, False) as folder:
+    assert folder.config.exists()
+    exit_now(75)
+"""
+
 
 class TestClaimed:
     @pytest.mark.parametrize(
@@ -184,6 +194,13 @@ class TestClaimed:
         with pytest.raises(SystemExit), claimed_folder(config("new/runs"), run_dir, False) as folder:  # fmt: skip
             (folder.root / ".lock").touch()
             raise SystemExit(2)
+        assert not list(tmp_path.iterdir())
+
+    def test_process_that_ends_before_its_run_begins_leaves_no_folder(self, tmp_path):
+        """As at a signal, or when another worker has another config."""
+        code = EXITING % json.dumps(config(tmp_path / "runs"))
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=HANG, check=False)
+        assert done.returncode == 75
         assert not list(tmp_path.iterdir())
 
     def test_folder_of_another_process_stays(self, tmp_path):

@@ -96,7 +96,7 @@ def test_out_of_memory_is_reported_not_raised(tmp_path, monkeypatch):
 def test_reading_counts_where_it_takes_long():
     assert reading_lines(0.001, 6_000) == []
     assert reading_lines(0.25, 6_000) == [
-        ("reading", "about 25.0 minutes to read all images at the start, at 4 images/s")
+        ("reading", "about 25.0 minutes to decode all images once, at 4 images/s")
     ]
 
 

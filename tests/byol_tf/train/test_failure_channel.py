@@ -14,13 +14,15 @@ from tests.helpers.workers import ROOT, free_addresses
 
 WORKER = """
 import sys, time
+from byol_tf.clusters import Cluster
 from byol_tf.train.failure_channel import FailureChannel
 from byol_tf.train.rendezvous import connect_workers
-index, addresses = int(sys.argv[1]), sys.argv[2:]
+index, addresses = int(sys.argv[1]), tuple(sys.argv[2:])
 channel = FailureChannel(index, len(addresses))
 if index == 0:
     channel.on_signal = lambda number: print("signal", number, flush=True)
-channel.start(connect_workers(index, addresses, timeout=600, silence=600))
+    channel.on_lost_photo = lambda path, reason: print("lost", path, reason, flush=True)
+channel.start(connect_workers(Cluster(addresses, index, "TF_CONFIG"), timeout=600, silence=600))
 print("connected", flush=True)
 for line in sys.stdin:
     exec(line)
@@ -119,6 +121,11 @@ def test_closed_channel_reports_no_loss(three):
 def test_signal_reaches_the_chief(three):
     three.send(1, line="channel.send_signal(15)")
     assert three.processes[0].stdout.readline() == "signal 15\n"
+
+
+def test_lost_photo_reaches_the_chief(three):
+    three.send(1, line="channel.send_lost_photo('a b.jpg', 'truncated')")
+    assert three.processes[0].stdout.readline() == "lost a b.jpg truncated\n"
 
 
 def test_signal_ends_all_while_no_step_runs(three):

@@ -74,8 +74,8 @@ class Channel:
 
 UNHEALTHY = (
     "Graph execution error:\n\nDetected at node CollectiveReduceV2\n"
-    "Collective ops is aborted by: Error reported from /job:worker/task:1: The following tasks are "
-    "unhealthy (stopped sending heartbeats):\n/job:worker/replica:0/task:1\nThe tasks have crashed."
+    "Collective ops is aborted by: Error reported from /job:worker/task:2: The following tasks are "
+    "unhealthy (stopped sending heartbeats):\n/job:worker/replica:0/task:2\nThe tasks have crashed."
 )
 NO_CHIEF = (
     "Collective ops is aborted by: Deadline Exceeded\n\nRPC: /tensorflow.CoordinationService"
@@ -87,9 +87,7 @@ CLOSED = "Collective ops is aborted by: Socket closed\nAdditional GRPC error inf
 def exit_with(error: Exception | None) -> list:
     """What the worker of three that raises an error announces."""
     workers = single_worker()
-    workers.count, workers._addresses = 3, ("a:1", "b:1", "c:1")
-    spec = tf.train.ClusterSpec({"chief": ["a:1"], "worker": ["b:1", "c:1"]})
-    workers.strategy = SimpleNamespace(cluster_resolver=SimpleNamespace(cluster_spec=lambda: spec))
+    workers.count = 3
     workers.channel = Channel()
     try:
         with workers.exit_together():

@@ -38,6 +38,23 @@ def test_schedule_counts_full_batches_and_scales_the_rate():
     )
 
 
+def test_plan_warns_of_few_own_photos_unless_the_encoder_starts_from_others(tmp_path):
+    for number in range(3):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    folder = {"source": "folder", "root": str(tmp_path)}
+    schedule, run = Schedule(1, 1, 0, 0.1), RunFolder(tmp_path / "run")
+
+    def warnings(**changes) -> list[str]:
+        chosen = config(**{"data": folder} | changes)
+        source = plan_source(chosen.data.source, root=chosen.data.root)
+        lines = plan_lines(chosen, source, schedule, SIZES, run)
+        return [text for subject, text in lines if subject == "warning"]
+
+    assert warnings()[0].startswith("3 photos are few to train an encoder on.")
+    assert warnings(encoder={"weights": "imagenet", "name": "keras.applications/ResNet50"}) == []
+    assert warnings(data={"source": "digits"}) == []
+
+
 @pytest.mark.parametrize(
     ("accumulation", "replicas", "workers", "message"),
     [

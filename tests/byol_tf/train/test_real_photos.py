@@ -64,7 +64,8 @@ def test_photos_recipe_trains_and_exports(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     run_dir = Path(result["run_dir"])
-    assert result["pretrain_images"] == 191  # 190 copied and the rotated one
+    assert result["pretrain_images"] == 192  # the broken one too: its header is whole
+    assert "all 192 photos to learn from have been read once; 1 can't be read" in done.stdout
     assert (run_dir / "skipped.csv").read_text().splitlines()[1].startswith("unlabeled/broken.jpg,")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 

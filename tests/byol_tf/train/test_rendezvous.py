@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from byol_tf.clusters import Cluster
 from byol_tf.errors import LOST, DeviceError, WorkerLost
 from byol_tf.train import rendezvous
 from byol_tf.train.rendezvous import connect_workers
@@ -16,12 +17,18 @@ from tests.helpers.workers import ROOT, free_addresses
 
 CHIEF = """
 import sys
+from byol_tf.clusters import Cluster
 from byol_tf.train.rendezvous import connect_workers
-print(list(connect_workers(0, sys.argv[1:], timeout=600, silence=600)))
+cluster = Cluster(tuple(sys.argv[1:]), 0, "TF_CONFIG")
+print(list(connect_workers(cluster, timeout=600, silence=600)))
 """
 WORKER = b'{"index": 1}\n'
 STRANGE = b'{"index": true}\n'
 DEEP = b'{"a":' * 1_500 + b"1" + b"}" * 1_500 + b"\n"
+
+
+def cluster(index: int, *addresses: str) -> Cluster:
+    return Cluster(addresses, index, "TF_CONFIG")
 
 
 def test_strangers_are_refused():
@@ -57,7 +64,7 @@ def test_strangers_are_refused():
 def test_missing_worker_is_named_and_waited_for_until_timeout(index, capfd, caplog):
     addresses = free_addresses(2)
     with caplog.at_level("INFO"), pytest.raises(WorkerLost, match=addresses[1 - index]) as raised:
-        connect_workers(index, addresses, timeout=3.0, silence=600.0, reminder_interval=0.1)
+        connect_workers(cluster(index, *addresses), 3.0, silence=600.0, reminder_interval=0.1)
     assert raised.value.exit_code == LOST
     reminder = caplog.messages[0]
     assert reminder.startswith(f"worker {index + 1} of 2 has waited ")
@@ -71,16 +78,18 @@ def test_port_in_use_is_refused_with_its_address(index):
     host, port = addresses[index].split(":")
     with (
         socket.create_server((host, int(port))),
-        pytest.raises(DeviceError, match=rf"can't open port {port}.*\({addresses[index]}\)"),
+        pytest.raises(
+            DeviceError, match=rf"can't open port {port}, which TF_CONFIG .*\({addresses[index]}\)"
+        ),
     ):
-        connect_workers(index, addresses, timeout=600.0, silence=600.0)
+        connect_workers(cluster(index, *addresses), timeout=600.0, silence=600.0)
 
 
 def test_unresolvable_chief_is_waited_for_and_named(caplog):
     """Its name may be known later, as in a cluster that is just being started."""
     addresses = ["no-such-host.invalid:2222", free_addresses(1)[0]]
     with caplog.at_level("INFO"), pytest.raises(WorkerLost, match=r"no-such-host.invalid:2222 \("):
-        connect_workers(1, addresses, timeout=3.0, silence=600.0, reminder_interval=0.1)
+        connect_workers(cluster(1, *addresses), 3.0, silence=600.0, reminder_interval=0.1)
     assert "s for no-such-host.invalid:2222 (" in caplog.messages[0]
 
 
@@ -133,7 +142,7 @@ def test_port_is_opened_on_the_address_of_tf_config(host, bound):
         pytest.skip("this machine has no IPv6")
     port = free_addresses(1)[0].partition(":")[2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    with rendezvous._listen(address) as server:
+    with rendezvous._listen(cluster(0, address)) as server:
         assert server.getsockname()[0] in (bound, "::1" if host == "localhost" else bound)
 
 

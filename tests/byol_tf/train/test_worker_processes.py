@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest
 from tests.helpers.workers import ROOT, run_workers
@@ -110,6 +111,33 @@ def test_only_the_chief_writes_and_reports(pair):
     assert not list(run_dir.rglob("*.part*"))
     (line,) = (line for line in other.stdout.splitlines() if "has waited" not in line)
     assert line.startswith("demo: worker 2 of 2; the chief, 127.0.0.1:")
+    assert line.endswith("reports and writes; the workers are those of TF_CONFIG")
+
+
+@pytest.mark.long
+def test_photos_that_any_worker_cannot_read_are_listed_by_the_chief(tmp_path):
+    draw, photos = np.random.default_rng(0), tmp_path / "photos"
+    photos.mkdir()
+    for number in range(800):  # of which the chief measures 512 before training
+        path = photos / f"{number:03d}.jpg"
+        Image.fromarray(draw.integers(0, 256, (32, 32, 3), np.uint8)).save(path)
+        if number % 20 == 3:
+            path.write_bytes(path.read_bytes()[:-400])
+    settings = (
+        "data.source=folder",
+        f"data.root={photos}",
+        "data.pretrain_images=null",
+        "data.max_unreadable_fraction=0.2",
+        "training.epochs=1",
+    )
+    chief, other = train(
+        *(command(tmp_path / name, "multi_worker", *settings) for name in ("chief", "other"))
+    )
+    assert "can't be read: image file is truncated" in chief.stdout
+    assert "can't be read: image file is truncated" in other.stdout
+    (run_dir,) = (tmp_path / "chief").glob("demo-*")
+    listed = [line.split(",")[0] for line in (run_dir / "skipped.csv").read_text().splitlines()]
+    assert sorted(listed[1:]) == [f"{number:03d}.jpg" for number in range(3, 800, 20)]
 
 
 @pytest.mark.long
@@ -145,7 +173,7 @@ def test_incompatible_workers_all_exit_with_the_error(tmp_path):
     for overrides, message in (
         (
             (["seed=0"], ["seed=1"]),
-            "expected the same config on each worker; worker 2 of TF_CONFIG has another one than the first",
+            "expected the same config on each worker; worker 2 has another one than the first",
         ),
         (
             (["training.batch_size=33"],) * 2,

@@ -26,7 +26,7 @@ def read(data: bytes, channels: int, depth: int = 8, range=None) -> np.ndarray:
     image, facts = decode(io.BytesIO(data), pixels=pixels)
     assert image.dtype == pixels.dtype
     assert image.shape == (facts.height, facts.width, channels)
-    assert read_header(io.BytesIO(data), pixels) == image.shape[:2]
+    assert read_header(io.BytesIO(data), pixels) == facts
     return image
 
 

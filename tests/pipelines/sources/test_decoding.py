@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from pipelines.sources.decoding import MAX_PIXELS, UnreadableImage, decode, read_header
 from pipelines.sources.images import resize_and_center_crop
@@ -204,7 +204,7 @@ class TestOrientation:
             == result.shape[:2]
             == ((64, 48) if orientation < 5 else (48, 64))
         )
-        assert read_header(io.BytesIO(data)) == result.shape[:2]
+        assert read_header(io.BytesIO(data)).size == result.shape[:2]
 
     def test_orientation_six_rotates_clockwise(self):
         exif = Image.Exif()
@@ -267,9 +267,33 @@ class TestUnreadable:
     def test_png_with_noise_for_pixels_is_unreadable(self):
         data = encoded(Image.fromarray(RGB), "PNG")
         noise = np.random.default_rng(0).bytes(len(data) - 41)
-        for read in (decode, read_header):
-            with pytest.raises(UnreadableImage, match="broken data stream"):
-                read(io.BytesIO(data[:41] + noise))
+        with pytest.raises(UnreadableImage, match="broken data stream"):
+            pixels(data[:41] + noise)
+
+    @pytest.mark.parametrize("text", ["none", "Software", "eXIf after the pixels"])
+    def test_header_of_png_is_read_without_its_pixels_unless_it_has_exif(self, text):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        info = PngImagePlugin.PngInfo()
+        if text == "Software":
+            info.add_text("Software", "x" * 100)
+        elif text != "none":
+            info.add(b"eXIf", exif.tobytes()[6:], after_idat=True)
+        data = encoded(Image.fromarray(SMOOTH), "PNG", pnginfo=info)
+        assert read_header(io.BytesIO(data)) == decode(io.BytesIO(data))[1]
+        broken = bytearray(data)
+        middle = data.index(b"IDAT") + 20
+        broken[middle : middle + 100] = bytes(100)
+        if text != "eXIf after the pixels":
+            assert read_header(io.BytesIO(broken)).size == SMOOTH.shape[:2]
+
+    def test_header_states_what_decoding_does(self):
+        for mode, image_format in (("L", "JPEG"), ("CMYK", "JPEG"), ("P", "GIF"), ("RGBA", "PNG")):
+            data = encoded(Image.fromarray(SMOOTH).convert(mode), image_format)
+            assert read_header(io.BytesIO(data)) == decode(io.BytesIO(data))[1]
+        deep = Image.fromarray(SMOOTH[..., 0].astype(np.uint16) * 15)  # 12 bits
+        data = encoded(deep, "PNG")
+        assert read_header(io.BytesIO(data)).bits == decode(io.BytesIO(data))[1].bits == 12
 
     def test_png_with_zeroed_second_half_is_unreadable(self):
         data = encoded(

@@ -54,7 +54,7 @@ def test_photo_is_decoded(image_format):
     np.testing.assert_allclose(pixels.astype(int), SMOOTH, atol=12)
     assert np.abs(pixels.astype(int) - SMOOTH).mean() < 2
     assert (facts.format, facts.mode, facts.width, facts.height) == (image_format, "RGB", 96, 64)
-    assert read_header(io.BytesIO(data)) == (64, 96)
+    assert read_header(io.BytesIO(data)).size == (64, 96)
     assert plain_jpeg(io.BytesIO(data)) is None
 
 
@@ -70,7 +70,7 @@ def test_photo_is_upright(image_format, orientation):
     assert b"irot" in buffer.getvalue()  # as telephones say it
     np.testing.assert_allclose(decode(buffer)[0].astype(int), expected, atol=12)
     buffer.seek(0)
-    assert read_header(buffer) == expected.shape[:2]
+    assert read_header(buffer).size == expected.shape[:2]
 
 
 def test_transparency_is_blended_with_white(image_format):

@@ -238,7 +238,7 @@ def test_large_picture_is_read_at_half_its_size(monkeypatch, name):
     pixels, facts = decode(file)
     assert pixels.shape == (HEIGHT // 2, WIDTH // 2, 3)
     assert facts.halved
-    assert read_header(io.BytesIO(file.getvalue())) == pixels.shape[:2]
+    assert read_header(io.BytesIO(file.getvalue())).size == pixels.shape[:2]
     assert plain_jpeg(io.BytesIO(file.getvalue())) is None  # TensorFlow would decode all of it
     np.testing.assert_allclose(
         pixels, np.asarray(RGB.reduce(2)), atol=20 if name == "palette" else 9

@@ -1,0 +1,56 @@
+"""Opens the photos of a folder, on this disk or behind a URL."""
+
+import io
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.remote import Location, RemotePath
+
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+"""Without it, opening a pipe would wait for ever; it makes no difference to a file. Windows has
+none."""
+
+
+@dataclass(frozen=True)
+class PhotoFolder:
+    """Opens the photos of a folder.
+
+    Attributes:
+        folder: what paths are relative to.
+        sizes: bytes of each photo when it was discovered. A file of another size is another photo,
+            or half of one.
+    """
+
+    folder: Location
+    sizes: Mapping[str, int]
+
+    def open(self, path: str) -> BinaryIO:
+        """Opens a photo. Raises OSError, and UnreadableImage where the file has been replaced."""
+        if isinstance(self.folder, RemotePath):
+            content = (self.folder / path).read()
+            self._check_size(path, len(content))
+            return io.BytesIO(content)
+        file = open(  # noqa: SIM115 - closed by the caller
+            self.folder / path,
+            "rb",
+            opener=lambda name, flags: os.open(name, flags | _NONBLOCK),
+        )
+        try:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableImage("not a regular file")
+            self._check_size(path, status.st_size)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _check_size(self, path: str, size: int) -> None:
+        if size != self.sizes[path]:
+            raise UnreadableImage(
+                f"changed while it was used: {size:,} bytes, {self.sizes[path]:,} before"
+            )

@@ -1,0 +1,198 @@
+"""Files behind a URL, read through fsspec: object stores, web servers, Hugging Face's hub."""
+
+import io
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Self, TypeVar
+
+import fsspec
+from fsspec.asyn import sync
+
+from pipelines.sources.base import SourceError
+
+T = TypeVar("T")
+_STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "Last-Modified")
+"""Where file systems of fsspec state what changes with a file's content."""
+logger = logging.getLogger(__name__)
+
+READ_SECONDS = 60.0
+"""Seconds that a server may take to answer one request."""
+GIVE_UP_SECONDS = 180.0
+"""Seconds for which a request that fails is repeated, with growing pauses."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+_READAHEAD = 2**18
+"""Bytes that `RemotePath.open` reads at once. Headers lie between the images that they describe:
+what is smaller than this is cheaper to read than to ask for the next header."""
+
+
+_given_up: set[int] = set()
+"""File systems that were waited for in vain; each of many images would wait as long again."""
+
+
+_reported: set[int] = set()
+"""Those that are waited for: one line says so, not one of each image."""
+_cache_lock = threading.Lock()
+
+
+class Unreachable(SourceError):
+    """A server didn't give a file for `GIVE_UP_SECONDS`, or refuses to."""
+
+
+class RemotePath:
+    """A file or folder behind a URL, with the few methods of `pathlib.Path` that sources need.
+
+    Each request is repeated while the server doesn't answer, or answers that it is busy. A file
+    that isn't there is a `FileNotFoundError`; any other failure that lasts, `Unreachable`.
+
+    Args:
+        url: as fsspec understands it.
+        key: its key or option, for messages.
+
+    Raises:
+        SourceError: the package that reads such URLs is missing, or there is none.
+    """
+
+    def __init__(self, url: str, key: str = "data.root") -> None:
+        self._url = url.rstrip("/")
+        try:
+            self.fs, self.path = fsspec.core.url_to_fs(self._url)
+        except ImportError as error:
+            raise SourceError(
+                f"{key}: {url}: a package is missing that reads such addresses: {error}"
+            ) from error
+        except Exception as error:  # of an unknown protocol, and what the packages raise
+            raise SourceError(f"{key}: {url}: {_reason(error)}") from error
+
+    def __str__(self) -> str:
+        return self._url
+
+    def __truediv__(self, name: str) -> Self:
+        return self.at(f"{self.path}/{name}")
+
+    def at(self, path: str) -> Self:
+        """Returns another path of the same file system, given in full as fsspec writes it."""
+        other = object.__new__(type(self))
+        other.fs, other.path = self.fs, path
+        found = self.path in self._url
+        other._url = self._url.replace(self.path, path, 1) if found else path
+        return other
+
+    def read(self, start: int | None = None, end: int | None = None) -> bytes:
+        """Returns a file's bytes from `start` to `end`, fewer where it ends before."""
+        data = self._call("cat_file", self.path, start=start, end=end)
+        if start is not None and end is not None and len(data) > end - start:
+            raise Unreachable(
+                f"{self}: the server sends whole files, not parts of them. With simplecache:: "
+                "before the address each is downloaded once"
+            )
+        return data
+
+    def open(self, size: int) -> BinaryIO:
+        """Returns a file of `size` bytes, of which only the parts that are used are read."""
+        return io.BufferedReader(_Ranges(self, size), _READAHEAD)
+
+    def info(self) -> dict[str, Any]:
+        """Returns fsspec's facts about a file: `name`, `size` and others."""
+        return self._call("info", self.path)
+
+    def glob(self, pattern: str) -> dict[str, dict[str, Any]]:
+        """Returns fsspec's facts of the files that a pattern names, by their full paths."""
+        return self._call("glob", pattern, detail=True)
+
+    def find(self) -> dict[str, dict[str, Any]]:
+        """Returns fsspec's facts of all files below a folder, by their full paths."""
+        return self._call("find", self.path, detail=True)
+
+    def _call(self, method: str, *args: Any, **options: Any) -> Any:
+        if "::" in self._url:  # a cache, of which two threads would download the same file
+            with _cache_lock:
+                return self._persistently(lambda: getattr(self.fs, method)(*args, **options))
+        if self.fs.async_impl:
+            function = getattr(self.fs, f"_{method}")
+            return self._persistently(
+                lambda: sync(self.fs.loop, function, *args, timeout=READ_SECONDS, **options)
+            )
+        return self._persistently(lambda: getattr(self.fs, method)(*args, **options))
+
+    def _persistently(self, call: Callable[[], T]) -> T:
+        """Calls a function again and again while it fails for a reason that may pass."""
+        start, pause = time.monotonic(), _FIRST_PAUSE
+        while True:
+            try:
+                result = call()
+                _given_up.discard(id(self.fs))
+                _reported.discard(id(self.fs))
+                return result
+            except Exception as error:
+                passes = _may_pass(error)
+                if isinstance(error, FileNotFoundError) and not passes:
+                    raise
+                waited = time.monotonic() - start
+                if not passes or waited + pause > GIVE_UP_SECONDS or id(self.fs) in _given_up:
+                    _given_up.add(id(self.fs))
+                    tried = f" for {waited:.0f} s" if passes and waited >= 1 else ""
+                    raise Unreachable(f"{self} can't be read{tried}: {_reason(error)}") from error
+                if id(self.fs) not in _reported:
+                    _reported.add(id(self.fs))
+                    logger.warning(
+                        "%s: %s; trying again for %.0f s", self, _reason(error), GIVE_UP_SECONDS
+                    )
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+Location = Path | RemotePath
+"""A file or folder, on this disk or behind a URL."""
+
+
+class _Ranges(io.RawIOBase):
+    """A remote file, of which each read is a request."""
+
+    def __init__(self, path: RemotePath, size: int) -> None:
+        self._path, self._size, self._position = path, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._position + len(buffer), self._size)
+        data = self._path.read(self._position, end) if self._position < end else b""
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def stamp(info: dict[str, Any]) -> str:
+    """Returns text that changes with a file's content; empty where the server states none."""
+    return next((str(info[key]) for key in _STAMPS if info.get(key)), "")
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Returns whether a request that failed may succeed later."""
+    status = getattr(error, "status", None)  # of aiohttp
+    if isinstance(status, int):
+        return status in (408, 425, 429) or status >= 500
+    if isinstance(error, FileNotFoundError):  # fsspec raises it for any status of a web server
+        cause = error.__cause__
+        return type(cause).__module__.startswith("aiohttp") and _may_pass(cause or error)
+    permanent = (PermissionError, ImportError, NotImplementedError, ValueError, TypeError)
+    return not isinstance(error, permanent) and "Credentials" not in type(error).__name__
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, TimeoutError) and not str(error):
+        return f"no answer within {READ_SECONDS:.0f} s"
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,1 @@
+"""Photos in shards: the source "shards"."""

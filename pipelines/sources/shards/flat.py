@@ -1,0 +1,63 @@
+"""All images of some shards, without labels."""
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.sources.base import Progress, SourceError
+from pipelines.sources.folder.flat import FlatImages, Photos
+from pipelines.sources.remote import RemotePath
+from pipelines.sources.shards.finding import find_shards
+from pipelines.sources.shards.index import IndexCache
+from pipelines.sources.shards.reading import ShardReader
+from pipelines.sources.shards.source import unique_names
+from pipelines.urls import is_url
+
+
+def open_flat_shards(root: str, option: str, on_progress: Progress) -> FlatImages:
+    """Opens the images of shards, in their order.
+
+    A photo's path is the name of its shard and its name in it; `modified` is a number that changes
+    with the shard.
+
+    Args:
+        root: of the shards, see `find_shards`.
+        option: its name in messages.
+        on_progress: called while the shards are indexed.
+
+    Raises:
+        SourceError: there are no shards, or no images in them.
+    """
+    try:
+        shards = find_shards(root)
+        known = IndexCache(root, None).index(shards, on_progress)
+    except SourceError as error:
+        raise SourceError(str(error).replace("data.root:", f"{option}:", 1)) from error
+    indices = [known[shard.name] for shard in shards]
+    counts = [len(index.names) for index in indices]
+    if not sum(counts):
+        raise SourceError(f"{option}: {root}: {len(shards):,} shard(s) without an image")
+    shard_of = np.repeat(np.arange(len(shards)), counts)
+    spans = np.concatenate([index.spans for index in indices])
+    stamps = [int(hashlib.sha256(index.stamp.encode()).hexdigest()[:12], 16) for index in indices]
+    photos = Photos(
+        [
+            name
+            for shard, index in zip(shards, indices, strict=True)
+            for name in unique_names(shard, index)
+        ],
+        spans[:, 2],
+        np.repeat(np.array(stamps, np.int64), counts),
+    )
+    reader = ShardReader({})
+
+    def open_image(path: str) -> io.BytesIO:
+        row = photos.row_of_path(path)
+        if row is None:
+            raise FileNotFoundError(path)
+        return io.BytesIO(reader.read(shards[shard_of[row]], *spans[row].tolist()))
+
+    location = RemotePath(root, option)
+    return FlatImages(location if is_url(root) else Path(location.path), photos, open_image, {}, [])

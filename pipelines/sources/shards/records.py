@@ -1,0 +1,52 @@
+"""The images of a shard, as an index lists them."""
+
+import io
+from typing import BinaryIO, NamedTuple
+
+from pipelines.sources.decoding import ImageFacts, UnreadableImage, read_header
+
+_HEADER_BYTES = 2**16
+"""Bytes of a JPEG that hold the header of most: one piece of metadata has no more."""
+
+
+class Record(NamedTuple):
+    """An image in a shard.
+
+    Attributes:
+        name: its path in the shard, or its number where it has none.
+        label: its class, or None.
+        row: which record of the shard it is in, or which row group; 0 where that doesn't matter.
+        offset: where its bytes begin: in the shard or record; in a row group, its row.
+        length: its bytes.
+        facts: what its header states; None where it can't be read.
+    """
+
+    name: str
+    label: str | None
+    row: int
+    offset: int
+    length: int
+    facts: ImageFacts | None = None
+
+
+def image_facts(file: BinaryIO, offset: int, length: int) -> ImageFacts | None:
+    """Returns what the header of the image at an offset states; None where it can't be read."""
+    file.seek(offset)
+    data = file.read(min(length, _HEADER_BYTES))
+    # Other formats have metadata behind the pixels.
+    complete = len(data) == length
+    if not complete and data[:2] != b"\xff\xd8":
+        data, complete = data + file.read(length - len(data)), True
+    try:
+        return read_header(io.BytesIO(data))
+    except UnreadableImage:
+        if complete:
+            return None
+    try:
+        return read_header(io.BytesIO(data + file.read(length - len(data))))
+    except UnreadableImage:
+        return None
+
+
+class BrokenShard(Exception):
+    """A shard that can't be read as its name says; the text is a short reason."""

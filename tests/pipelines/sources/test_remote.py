@@ -1,0 +1,387 @@
+"""Photos and shards behind URLs, on servers that are slow, busy, silent or gone."""
+
+import os
+import shutil
+import threading
+import time
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from byol_tf.config.loading import absolute_paths, load_config
+from pipelines.batches import crop_batches, image_batches
+from pipelines.policy import preset
+from pipelines.sources import SourceError, open_source, plan_source, remote
+from pipelines.sources.remote import RemotePath
+from pipelines.sources.shards import index as shard_index
+from tests.helpers.shard_files import jpeg, serving, tar, write_shards
+from tests.pipelines.sources.folder.test_source import tree
+
+PATTERN = "photos-{000..002}.tar"
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch):
+    """Each test is a new process, as far as servers go, and waits less."""
+    shard_index._known.clear()
+    remote._given_up.clear()
+    remote._reported.clear()
+    monkeypatch.setattr(remote, "_FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(remote, "_LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(remote, "GIVE_UP_SECONDS", 1.0)
+
+
+@pytest.fixture
+def server(tmp_path):
+    write_shards(tmp_path / "www")
+    with serving(tmp_path / "www") as server:
+        yield server
+
+
+@pytest.fixture
+def memory():
+    files = fsspec.filesystem("memory")
+    yield files
+    files.rm("/", recursive=True)
+
+
+def same(first, second) -> bool:
+    return len(first) == len(second) and all(map(np.array_equal, first, second))
+
+
+@pytest.mark.parametrize("source", ["folder", "shards"])
+def test_nothing_remote_is_read_before_its_first_use(tmp_path, memory, monkeypatch, source):
+    """What a run does: a request for each header would take longer than the first epoch."""
+    if source == "folder":
+        tree(tmp_path / "x", {"": 24})
+    else:
+        write_shards(tmp_path / "x")
+    memory.put(str(tmp_path / "x"), "/bucket/photos", recursive=True)
+    lost: list = []
+    options = {
+        "image_size": 8,
+        "max_unreadable_fraction": 0.3,
+        "check": "headers",
+        "on_lost": lambda path, reason: lost.append(path),
+    }
+    with monkeypatch.context() as patch:
+        for name in ("read", "encoded", *(["shape"] if source == "folder" else [])):
+            patch.setattr(
+                f"pipelines.sources.folder.reader.PhotoReader.{name}",
+                lambda self, path, **options: pytest.fail(path),
+            )
+        opened = open_source(source, root="memory://bucket/photos", **options)
+    local = open_source(source, root=str(tmp_path / "x"), image_size=8)
+    assert opened.pretrain.shape == (8, 8, 3)
+    assert same(opened.pretrain, local.pretrain)
+    assert (lost, opened.find_copies()) == ([], ())
+
+
+class TestFolders:
+    def test_remote_folder_is_the_same_as_a_local_one(self, tmp_path, memory, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        root = tree(tmp_path / "x", {"train/cat": 3, "train/dog": 3, "test/cat": 1, "test/dog": 2})
+        (root / "train/cat/broken.jpg").write_bytes(b"no")
+        (root / ".hidden").mkdir()
+        shutil.copy(root / "train/cat/train_cat_0.png", root / ".hidden")
+        memory.put(str(root), "/bucket/photos", recursive=True)
+        options = {"max_unreadable_fraction": 0.2}
+        local = open_source("folder", root=str(root), **options)
+        far = open_source("folder", root="memory://bucket/photos", **options)
+        for split in ("pretrain", "train", "test"):
+            assert same(getattr(local, split), getattr(far, split))
+        assert local.train.labels.tolist() == far.train.labels.tolist()
+        assert (local.skipped, local.fingerprint) == (far.skipped, far.fingerprint)
+        assert os.listdir(tmp_path) == ["x"]  # no folder "memory:"
+
+    def test_photo_that_goes_in_mid_run_is_replaced(self, tmp_path, memory):
+        memory.put(str(tree(tmp_path / "x", {"": 9})), "/bucket/photos", recursive=True)
+        lost = []
+        source = open_source(
+            "folder",
+            root="memory://bucket/photos",
+            cache="none",
+            max_unreadable_fraction=0.2,
+            on_lost=lambda *facts: lost.append(facts),
+        )
+        memory.rm("/bucket/photos/_3.png")
+        assert np.array_equal(source.pretrain[3], source.pretrain[4])
+        assert lost == [("_3.png", "there is no such file")]
+
+    @pytest.mark.parametrize(
+        ("root", "message"),
+        [
+            ("memory://none", "data.root: there is nothing at memory://none"),
+            ("gs://bucket/x", "gs://bucket/x: a package is missing .*gcsfs"),
+            ("what://bucket/x", "Protocol not known: what"),
+            ("memory://x/list.csv", "expected a folder; a list is read from this disk alone"),
+        ],
+    )
+    def test_what_cant_be_opened_is_an_error(self, root, message):
+        with pytest.raises(SourceError, match=message):
+            plan_source("folder", root=root)
+
+    def test_url_in_a_config_stays_as_it_is(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for source, root in (
+            ("stl10", "gs://bucket/tfds"),
+            ("folder", "s3://bucket/photos"),
+            ("shards", "simplecache::http://host/{0..9}.tar"),
+            ("huggingface", "someone/photos"),
+        ):
+            config = load_config("demo", [f"data.source={source}", f"data.root={root}"])
+            assert absolute_paths(config).data.root == root
+
+    def test_tfds_is_given_the_url_and_makes_no_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        tfds = pytest.importorskip("tensorflow_datasets")
+
+        class Stop(Exception):
+            pass
+
+        def builder(name, data_dir, **options):
+            raise Stop(data_dir)
+
+        monkeypatch.setattr(tfds, "builder", builder)
+        with pytest.raises(Stop, match=r"^gs://bucket/tfds$"):
+            plan_source("stl10", root="gs://bucket/tfds")
+        assert os.listdir(tmp_path) == []
+
+
+class TestShards:
+    def test_shards_of_each_kind_of_url_are_those_of_the_disk(self, tmp_path, server, memory):
+        local = open_source("shards", root=str(tmp_path / "www"))
+        memory.put(str(tmp_path / "www"), "/bucket/photos", recursive=True)
+        for root in (
+            f"{server.url}/{PATTERN}",
+            "memory://bucket/photos",
+            "memory://bucket/photos/*.tar",
+            f"memory://bucket/photos/{PATTERN}",
+            f"simplecache::{server.url}/{PATTERN}",
+        ):
+            far = open_source("shards", root=root, cache="none")
+            assert same(local.pretrain, far.pretrain), root
+            assert far.fingerprint == local.fingerprint
+
+    def test_parquet_is_read_by_row_groups(self, tmp_path, server):
+        rows = pa.table({"image": [jpeg(n) for n in range(200)]})
+        pq.write_table(rows, tmp_path / "www" / "x.parquet", row_group_size=10)
+        local = open_source("shards", root=str(tmp_path / "www" / "x.parquet"))
+        far = open_source("shards", root=f"{server.url}/x.parquet", cache="none")
+        assert same(local.pretrain, far.pretrain)
+
+    def test_index_reads_headers_and_not_the_images(self, tmp_path, monkeypatch):
+        image = jpeg(0, size=(900, 700))
+        (tmp_path / "x.tar").write_bytes(tar({f"{n}.jpg": image for n in range(8)}))
+        monkeypatch.setattr(remote, "_READAHEAD", 4_096)
+        with serving(tmp_path) as server:
+            shard_index.index_shard(_shard(f"{server.url}/x.tar"))
+            ranges = [part for _, _, part in server.requests if part]
+        sizes = [int(last) - int(first) + 1 for first, last in (p[6:].split("-") for p in ranges)]
+        assert sum(sizes) < 8 * len(image) / 5
+
+    def test_image_is_one_request_of_its_own_bytes(self, server):
+        source = open_source("shards", root=f"{server.url}/{PATTERN}", cache="none")
+        server.requests.clear()
+        source.pretrain[3]
+        ((_, path, part),) = server.requests
+        first, last = map(int, part[6:].split("-"))
+        data = (server.root / path.lstrip("/")).read_bytes()[first : last + 1]
+        assert data in {jpeg(number) for number in range(24)}
+
+    @pytest.mark.parametrize("image_size", [None, 8])
+    def test_images_of_a_batch_are_requested_at_once(self, tmp_path, image_size):
+        (tmp_path / "x.tar").write_bytes(
+            tar({f"{n}.jpg": jpeg(n, size=(12 + n % 2, 10)) for n in range(48)})
+        )
+        local = _batch(str(tmp_path / "x.tar"), image_size)
+        with serving(tmp_path) as server:
+            waiting, most = set(), []
+
+            def slow(path: str) -> None:
+                waiting.add(threading.get_ident())
+                most.append(len(waiting))
+                time.sleep(0.2)
+                waiting.discard(threading.get_ident())
+
+            source = f"{server.url}/x.tar"
+            plan_source("shards", root=source)
+            server.fault = slow
+            far = _batch(source, image_size)
+        assert all(map(np.array_equal, local, far))
+        assert max(most) > 24
+
+    def test_simplecache_downloads_each_shard_once(self, server):
+        source = open_source(
+            "shards",
+            root=f"simplecache::{server.url}/{PATTERN}",
+            cache="none",
+            check="headers",
+            on_lost=print,
+        )
+        server.requests.clear()  # indexing has downloaded them
+        for index in range(24):
+            source.pretrain[index]
+        assert server.requests == []
+
+    def test_server_without_ranges_is_an_error(self, server):
+        server.ranges = False
+        with pytest.raises(
+            SourceError, match=r"photos-000.tar: the server sends whole files.*simplecache::"
+        ):
+            open_source("shards", root=f"{server.url}/{PATTERN}")
+
+
+def _batch(root: str, image_size: int | None) -> list[np.ndarray]:
+    """The first batch of crops, or of images of one size."""
+    source = open_source(
+        "shards",
+        root=root,
+        image_size=image_size,
+        cache="none",
+        check="headers",
+        on_lost=print,
+    )
+    if image_size:
+        batches = image_batches(source.pretrain, 32, seed=0)
+    else:
+        batches = crop_batches(source.pretrain, preset("byol"), 8, 32, seed=0)
+    return [part.numpy() for part in next(iter(batches))]
+
+
+def _shard(url: str):
+    from pipelines.sources.shards.finding import find_shards
+
+    return find_shards(url)[0]
+
+
+class TestFaults:
+    def open(self, server, lost: list | None = None):
+        return open_source(
+            "shards",
+            root=f"{server.url}/{PATTERN}",
+            cache="none",
+            max_unreadable_fraction=0.4,
+            on_lost=None if lost is None else lambda *facts: lost.append(facts),
+        )
+
+    def test_busy_server_is_waited_for_and_nothing_is_lost(self, tmp_path, server, caplog):
+        local, lost = open_source("shards", root=str(tmp_path / "www")), []
+        server.unavailable_for(0.3)
+        far = self.open(server, lost)
+        server.unavailable_for(0.3)
+        assert same(local.pretrain, far.pretrain)
+        assert lost == []
+        assert caplog.text.count("503, message='Service Unavailable'") == 2  # once for each outage
+        assert caplog.text.count("trying again for 1 s") == 2
+
+    def test_server_that_stays_busy_ends_the_run_with_the_shard_and_the_reason(self, server):
+        lost: list = []
+        source = self.open(server, lost)
+        server.fault = lambda path: 503
+        with pytest.raises(SourceError, match=r"photos-000.tar can't be read.*: 503"):
+            source.pretrain[0]
+        server.requests.clear()
+        for index in range(24):
+            with pytest.raises(SourceError, match="503"):
+                source.pretrain[index]
+        assert server.requests == []  # others don't wait again
+        assert "photos-000.tar" in str(source.failure())
+        assert lost == []  # the images are there: a resumed run reads them
+
+    def test_silent_server_is_given_up(self, server, monkeypatch):
+        source = self.open(server, [])
+        monkeypatch.setattr(remote, "READ_SECONDS", 0.3)
+        server.fault = lambda path: time.sleep(5)
+        with pytest.raises(SourceError, match=r"photos-000.tar can't be read.*no answer within 0"):
+            source.pretrain[0]
+
+    def test_slow_answer_is_awaited(self, server):
+        source = self.open(server, [])
+        server.fault = lambda path: time.sleep(0.3)
+        source.pretrain[0]
+
+    def test_shard_gone_in_mid_run_is_replaced(self, tmp_path, server):
+        lost: list = []
+        source = self.open(server, lost)
+        (tmp_path / "www" / "photos-001.tar").unlink()
+        for index in range(24):
+            source.pretrain[index]
+        assert {path.partition("/")[0] for path, _ in lost} == {"photos-001.tar"}
+        assert {reason for _, reason in lost} == {"its shard is gone"}
+        assert source.failure() is None
+
+    def test_shard_truncated_in_mid_run_is_replaced(self, tmp_path, server):
+        lost: list = []
+        source = self.open(server, lost)
+        with (tmp_path / "www" / "photos-001.tar").open("r+b") as file:
+            file.truncate(9_000)
+        for index in range(24):
+            source.pretrain[index]
+        assert {reason for _, reason in lost} == {"its shard is truncated"}
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_refusal_is_an_error_at_once(self, server, status):
+        source = self.open(server)
+        server.requests.clear()
+        server.fault = lambda path: status
+        with pytest.raises(SourceError, match=f"photos-000.tar can't be read: {status}"):
+            source.pretrain[0]
+        assert len(server.requests) == 1
+
+    def test_missing_shard_is_named(self, server):
+        with pytest.raises(SourceError, match=r"there is no http://.*/photos-003.tar"):
+            plan_source("shards", root=f"{server.url}/photos-{{000..003}}.tar")
+
+    def test_server_that_isnt_there(self):
+        with pytest.raises(SourceError, match=r"127.0.0.1:9/x.tar"):
+            plan_source("shards", root="http://127.0.0.1:9/x.tar")
+
+
+@pytest.mark.long
+class TestS3:
+    """An S3 server of moto in this process."""
+
+    @pytest.fixture
+    def bucket(self, monkeypatch):
+        pytest.importorskip("s3fs")
+        server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0)
+        server.start()
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+        files = fsspec.filesystem("s3", skip_instance_cache=True)
+        files.mkdirs("bucket", exist_ok=True)
+        yield files
+        server.stop()
+
+    def test_folder_and_shards_of_a_bucket(self, tmp_path, bucket):
+        write_shards(tmp_path / "shards")
+        root = tree(tmp_path / "photos", {"cat": 3, "dog": 3})
+        bucket.put(str(tmp_path / "shards"), "bucket/shards", recursive=True)
+        bucket.put(str(root), "bucket/photos", recursive=True)
+        local = open_source("shards", root=str(tmp_path / "shards"))
+        for name in ("shards", "shards/*.tar", f"shards/{PATTERN}"):
+            assert same(local.pretrain, open_source("shards", root=f"s3://bucket/{name}").pretrain)
+        far = open_source("folder", root="s3://bucket/photos")
+        assert same(open_source("folder", root=str(root)).pretrain, far.pretrain)
+        with pytest.raises(SourceError, match="there is nothing at s3://bucket/none"):
+            plan_source("shards", root="s3://bucket/none")
+
+    def test_missing_credentials_are_named_at_once(self, bucket, monkeypatch):
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        fsspec.filesystem("s3").clear_instance_cache()
+        with pytest.raises(SourceError, match=r"s3://bucket/shards.*[Cc]redentials"):
+            plan_source("shards", root="s3://bucket/shards")
+
+
+def test_path_below_another_has_its_url(memory):
+    root = RemotePath("memory://bucket/photos/")
+    assert str(root / "a b.jpg") == "memory://bucket/photos/a b.jpg"
+    assert (root / "a b.jpg").path == "/bucket/photos/a b.jpg"
