@@ -68,11 +68,10 @@ def write_page(path: Path, embedded: EmbeddedPhotos, columns: Mapping[str, Seque
         summary += f", of which {len(rows):,} are on this page"
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     script = template.rpartition("<script>")[2].partition("</script>")[0]
+    folder = str(embedded.images.folder)
     values = {
         "HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "TITLE": escape(
-            f"Photos of {PurePosixPath(embedded.images.folder).name or embedded.images.folder}"
-        ),
+        "TITLE": escape(f"Photos of {PurePosixPath(folder).name or folder}"),
         "SUMMARY": escape(summary),
         # No name of a file ends the element that the data is in.
         "DATA": json.dumps(data).replace("<", "\\u003c"),
