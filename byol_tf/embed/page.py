@@ -68,7 +68,6 @@ def write_page(path: Path, embedded: EmbeddedPhotos, columns: Mapping[str, Seque
         summary += f", of which {len(rows):,} are on this page"
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     script = template.rpartition("<script>")[2].partition("</script>")[0]
-    folder = str(embedded.images.folder)
     values = {
         "HASH": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "TITLE": escape(f"Photos of {embedded.images.name}"),

@@ -223,7 +223,6 @@ def read_header(file: BinaryIO, *, upright: bool = True, pixels: PixelFormat = R
 
     Args:
         file: open for reading in binary, at its beginning.
-        pixels: as of `decode`.
         upright: apply EXIF orientation.
         pixels: channels, depth and range of the result of `decode`.
 
