@@ -215,23 +215,23 @@ def waiting_without_interpreter_lock() -> Iterator[None]:
     that with the interpreter's lock held, so that no thread and no signal handler runs until all
     workers have connected; ctypes releases the lock. TensorFlow also sets a handler of its own for
     SIGTERM there, in place of which the former one is set again. Where the library has another
-    name, as on macOS and Windows, nothing is changed.
+    name, as on macOS and Windows, or lacks a function, nothing is changed.
     """
     import tensorflow as tf
     from tensorflow.python import pywrap_tfe
 
+    pointer, text = ctypes.c_void_p, ctypes.c_char_p
     try:
         library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), "libtensorflow_cc.so.2"))
-    except OSError:
+        new_status = ctypes.CFUNCTYPE(pointer)(("TF_NewStatus", library))
+        get_code = ctypes.CFUNCTYPE(ctypes.c_int, pointer)(("TF_GetCode", library))
+        get_message = ctypes.CFUNCTYPE(text, pointer)(("TF_Message", library))
+        connect = ctypes.CFUNCTYPE(None, pointer, text, ctypes.c_size_t, pointer)(
+            ("TFE_EnableCollectiveOps", library)
+        )
+    except (OSError, AttributeError):
         yield
         return
-    pointer, text = ctypes.c_void_p, ctypes.c_char_p
-    new_status = ctypes.CFUNCTYPE(pointer)(("TF_NewStatus", library))
-    get_code = ctypes.CFUNCTYPE(ctypes.c_int, pointer)(("TF_GetCode", library))
-    get_message = ctypes.CFUNCTYPE(text, pointer)(("TF_Message", library))
-    connect = ctypes.CFUNCTYPE(None, pointer, text, ctypes.c_size_t, pointer)(
-        ("TFE_EnableCollectiveOps", library)
-    )
     unwrap = ctypes.PYFUNCTYPE(pointer, ctypes.py_object, text)(
         ("PyCapsule_GetPointer", ctypes.pythonapi)
     )
