@@ -217,8 +217,7 @@ class TestCommands:
             out = tmp_path / encoder.name
             photos = str(run.parent / "photos")
             assert embed(["--encoder", str(encoder), "--images", photos, "--out", str(out)]) == 0
-            with np.load(out / "embeddings.npz") as file:
-                arrays.append(file["embeddings"])
+            arrays.append(np.load(out / "embeddings.npy"))
         assert len(arrays[0]) == 64
         np.testing.assert_allclose(*arrays, rtol=1e-4, atol=1e-5)
 
