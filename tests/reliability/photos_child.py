@@ -33,8 +33,8 @@ def main() -> None:
         os.setuid(65_534)
     walk = folder.walk
 
-    def walk_and_lose(where):
-        found = walk(where)
+    def walk_and_lose(where, *options):
+        found = walk(where, *options)
         for path in named(root.parent / "VANISH.txt"):
             (where / path).unlink(missing_ok=True)
         for path in named(root.parent / "HIDE.txt"):
