@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.memory import write_photos
@@ -110,7 +111,7 @@ def measure(images: int, seconds: float, rounds: int, peer: bool) -> dict:
     return result
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the command line and prints the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sources", description=__doc__)
     parser.add_argument("--images", type=int, default=100_000)
@@ -125,7 +126,7 @@ def main() -> None:
         metavar=("SOURCE", "ROOT", "SCANS", "STEP", "SECONDS"),
         help="what the processes that are measured are called with",
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if options.of:
         source, root, scans, step, seconds = options.of
