@@ -54,7 +54,7 @@ COPIES = {
         70,
     ),
 }
-"""How a copy is made, and the quality of its JPEG."""
+"""Changes that make a copy, each with the quality of its JPEG."""
 
 
 def measure_duplicates(encoder: str, photos: Path) -> None:

@@ -25,8 +25,8 @@ MAX_PHOTOS = 2_500
 """Most photos on a page, of some 6 KB each."""
 _THUMBNAIL, _QUALITY = 128, 75
 _DIMENSIONS = 128
-"""Of the embeddings on the page. Of 2,000 photos, 94% of the nearest twelve were right; with 32
-dimensions 64%."""
+"""Dimensions of the embeddings on the page. Of 2,000 photos, 94% of the nearest twelve were right;
+with 32 dimensions 64%."""
 _MAP_DIMENSIONS = 32
 _MAP_ITERATIONS = 500
 

@@ -11,7 +11,7 @@ from byol_tf.runs.files import atomic_file
 from pipelines.sources import Photos
 
 _GROUP_BYTES = 2**25
-"""Of embeddings in a row group, which is in memory while it is written."""
+"""Bytes of embeddings in a row group, which is in memory while it is written."""
 
 
 def write_parquet(store: Store, photos: Photos) -> None:

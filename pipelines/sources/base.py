@@ -85,8 +85,8 @@ class Request:
         seed: of every sample.
         on_progress: called while images are read.
         check: of own photos: what of each photo is read when it is opened: "pixels", so that all
-            unreadable ones are known and skipped; or "headers", a hundredth of the time, so that
-            one whose pixels can't be decoded is lost when it is first used.
+            unreadable ones are known and skipped; or "headers", which is sooner done, so that one
+            whose pixels can't be decoded is lost when it is first used.
         on_lost: of own photos: called once for each that can't be read later on; another photo
             of its label then replaces it. None: no photo is replaced, and the first one lost is an
             error.
@@ -271,7 +271,7 @@ class Source:
         return 0 if self.files is None else self.files.leaked
 
     def find_copies(self) -> tuple[str, ...]:
-        """Compares files of equal size, if they were opened by their headers only.
+        """Finds exact copies, by comparing files of equal size, and counts those in `leaked`.
 
         Returns:
             Lines about files that are exact copies of others, for people.
