@@ -90,7 +90,10 @@ def read_through(
                 array[row] = array[index]
         labels = None if images.labels is None else images.labels[readable]
         cached = ArrayImages(
-            array[: len(readable)], labels, batchable=is_batchable(array.shape[1:])
+            array[: len(readable)],
+            labels,
+            batchable=is_batchable(array.shape[1:]),
+            blocks=images.blocks and images.blocks.of(readable),
         )
         return Reading(cached, readable, tuple(unreadable), array.shape[1:])
     common_shape = next(iter(shapes)) if len(shapes) == 1 else None

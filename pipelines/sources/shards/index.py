@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 import numpy as np
@@ -30,6 +31,7 @@ from pipelines.sources.shards.tar import tar_records
 
 _VERSION = 1
 """To be increased when an index comes to list other images, or other facts of them."""
+_PARQUET_READAHEAD = 2**16
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class ShardIndex:
         names: of each image, see `Record`.
         labels: the class of each, or None.
         spans: int64 `[n, 3]`: row, offset and length of each, see `Record`.
-        facts: what the header of each states, or None.
+        facts: what the header of each states, or None; empty where headers weren't read.
     """
 
     size: int
@@ -133,14 +135,14 @@ def index_shard(shard: Shard) -> ShardIndex:
         tuple(record.name for record in records),
         tuple(record.label for record in records),
         np.array([record[2:5] for record in records], np.int64).reshape(-1, 3),
-        tuple(record.facts for record in records),
+        () if _lacks_headers(shard) else tuple(record.facts for record in records),
     )
 
 
-def open_location(location: Location, size: int) -> io.BufferedReader:
+def open_location(location: Location, size: int, readahead: int | None) -> BinaryIO:
     """Opens a shard for reading anywhere in it. Raises OSError, SourceError."""
     if isinstance(location, RemotePath):
-        return location.open(size)  # type: ignore[return-value]
+        return location.open(size, readahead)
     return location.open("rb")
 
 
@@ -152,13 +154,21 @@ def local_copy(location: Location) -> str:
     return fsspec.open_local(url if "::" in url else f"simplecache::{url}")
 
 
+def _lacks_headers(shard: Shard) -> bool:
+    """Returns whether the headers of a shard's images can't be read but with all of the shard."""
+    remote = isinstance(shard.location, RemotePath) and not shard.location.is_cached
+    return remote and shard.kind == "parquet"
+
+
 def _records(shard: Shard) -> Iterable[Record]:
     if shard.kind == "array_record":
         yield from array_record_records(local_copy(shard.location))
         return
-    with open_location(shard.location, shard.size) as file:
+    # Of a Parquet file names and labels are read, which are short.
+    readahead = _PARQUET_READAHEAD if shard.kind == "parquet" else None
+    with open_location(shard.location, shard.size, readahead) as file:
         if shard.kind == "parquet":
-            yield from parquet_records(file)
+            yield from parquet_records(file, headers=not _lacks_headers(shard))
         else:
             read = tar_records if shard.kind == "tar" else tfrecord_records
             yield from read(file, shard.size)

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
+from pipelines.sources.blocks import Blocks
 from pipelines.sources.decoding import ImageFacts, UnreadableImage, read_header
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.layout import Layout
@@ -37,6 +38,8 @@ class Container:
         notes: lines for people.
         remote: whether reading an image waits for a server.
         save: writes what was found out to the request's `scan_folder`.
+        blocks: see `Images.blocks`.
+        fetch: see `Images.prefetch`; None: nothing is gained by it.
     """
 
     root: Location
@@ -47,6 +50,8 @@ class Container:
     facts: Sequence[ImageFacts | None] = ()
     remote: bool = False
     save: Callable[[], None] = lambda: None
+    blocks: Blocks | None = None
+    fetch: Callable[[np.ndarray], None] | None = None
 
 
 def describe_container(request: Request, container: Container) -> SourceInfo:
@@ -88,7 +93,8 @@ class _Photos:
             container.images, container.root, request.seed, request.layout
         )
         self.leaked = 0
-        self.header_check = True  # the facts are known, but of images that have none
+        # Headers are in the index, or here.
+        self.header_check = bool(container.facts) or not container.remote
         self.unreadable: tuple[tuple[str, str], ...] = ()
         self._by_header = request.check == "headers"
         names = container.images.names
@@ -103,7 +109,9 @@ class _Photos:
         self._lost = LostPhotos(container.root, request.on_lost)
         self._skipped: dict[str, str] = {}  # printable name -> reason, of a resumed run
         if request.manifest is None:
-            self.manifest = PhotoManifest(container.sizes, {})
+            self.manifest = PhotoManifest(
+                container.sizes, {}, by_blocks=container.blocks is not None
+            )
             return
         self.manifest = request.manifest
         self._skipped = dict(request.manifest.skipped)
@@ -123,6 +131,8 @@ class _Photos:
     def images(self, split: str) -> LazyImages:
         """Returns the photos of a split."""
         names, labels = self.layout.files[split], self.layout.labels.get(split)
+        blocks, fetch = self._container.blocks, self._container.fetch
+        numbers = np.array([self._number[name] for name in names], np.int64)
         return LazyImages(
             len(names),
             lambda index: self._lost.read(self._read, names, index, labels),
@@ -130,10 +140,14 @@ class _Photos:
             encoded=lambda index: self._reader.encoded(names[index]),
             shape_of=lambda index: self._lost.read(self._shape, names, index, labels),
             remote=self._container.remote,
+            blocks=blocks and blocks.of(numbers),
+            prefetch=None if fetch is None else lambda indices: fetch(numbers[indices]),
         )
 
     def likely_shape(self) -> Shape | None:
         """Returns the shape on which headers from all over the container agree, or None."""
+        if not self.header_check:
+            return None
         names = [name for split in self.layout.files.values() for name in split]
         shapes = set()
         for index in np.unique(np.linspace(0, len(names) - 1, _HEADERS).astype(int)):
