@@ -12,7 +12,7 @@ from typing import BinaryIO, overload
 import numpy as np
 
 from pipelines.sources.base import SourceError
-from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.folder.discovery import photo_folder, printable, walk
 from pipelines.sources.folder.files import PhotoFolder
 from pipelines.sources.folder.reader import PhotoReader

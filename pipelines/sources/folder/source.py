@@ -11,7 +11,8 @@ import numpy as np
 
 from pipelines.sources import heic
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
-from pipelines.sources.decoding import UnreadableImage, read_header
+from pipelines.sources.decoding import read_header
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.folder.discovery import (
     DiscoveredFiles,
     abbreviated,

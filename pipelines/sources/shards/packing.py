@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.sources.decoding import UnreadableImage, read_header
+from pipelines.sources.decoding import read_header
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.folder.discovery import photo_folder, printable, walk
 from pipelines.sources.folder.files import PhotoFolder
 from pipelines.sources.folder.layout import lay_out

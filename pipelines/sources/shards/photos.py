@@ -9,7 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
-from pipelines.sources.decoding import ImageFacts, UnreadableImage, read_header
+from pipelines.sources.decoding import read_header
+from pipelines.sources.image_file import ImageFacts, UnreadableImage
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.layout import Layout
 from pipelines.sources.folder.reader import PhotoReader

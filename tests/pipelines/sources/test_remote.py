@@ -193,7 +193,8 @@ class TestShards:
         assert data in {jpeg(number) for number in range(24)}
 
     @pytest.mark.parametrize("image_size", [None, 8])
-    def test_images_of_a_batch_are_requested_at_once(self, tmp_path, image_size):
+    def test_images_of_a_batch_are_requested_at_once(self, tmp_path, image_size, monkeypatch):
+        monkeypatch.setattr(remote, "GIVE_UP_SECONDS", 60.0)  # the machine may be busy
         (tmp_path / "x.tar").write_bytes(
             tar({f"{n}.jpg": jpeg(n, size=(12 + n % 2, 10)) for n in range(48)})
         )
