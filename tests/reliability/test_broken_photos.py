@@ -21,8 +21,8 @@ from PIL import Image
 
 from pipelines.sources import PhotoManifest, SourceError, open_source
 from pipelines.sources.decoding import decode
-from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.folder.discovery import SUFFIXES, printable
+from pipelines.sources.image_file import UnreadableImage
 from tests.helpers.waiting import HANG
 from tests.reliability.broken_photos import EPS, KINDS, encoded, pixels
 

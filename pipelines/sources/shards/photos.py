@@ -10,11 +10,11 @@ import numpy as np
 
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
 from pipelines.sources.decoding import read_header
-from pipelines.sources.image_file import ImageFacts, UnreadableImage
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.layout import Layout
 from pipelines.sources.folder.reader import PhotoReader
 from pipelines.sources.folder.replacement import LostPhotos
+from pipelines.sources.image_file import ImageFacts, UnreadableImage
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.remote import Location
