@@ -248,7 +248,7 @@ def _tuning_options(parser: argparse.ArgumentParser) -> None:
         "--export",
         metavar="DIR",
         type=os.path.expanduser,
-        help="folder for the classifier of the first seed, in each format whose packages are "
+        help="new folder for the classifier of the first seed, in each format whose packages are "
         "installed",
     )
     _label_options(parser, 1.0)
