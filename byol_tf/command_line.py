@@ -43,6 +43,7 @@ STOP_SIGNALS = tuple(
 PARENT_VARIABLE = "BYOL_TF_PARENT"
 """Environment variable with the id of the process with which a command shall stop."""
 _PARENT_SECONDS = 1.0
+_SET_DATA = "key of data, such as the new location of the images: data.root=photos"
 _USER_ERRORS = (
     ConfigError,
     ConversionError,
@@ -100,12 +101,17 @@ def ends_with_exit_code(main: Callable[[list[str]], int]) -> Main:
 
     @functools.wraps(main)
     def wrapper(arguments: list[str] | None = None) -> int:
+        words = sys.argv[1:] if arguments is None else arguments
         ignore_output_errors()
         configure_logging()
+        for word in words:  # of a caller in Python: a shell can't pass one
+            if "\0" in word:
+                _print_error(f"{word!r}: expected an argument without NUL characters")
+                return USAGE_ERROR
         stop = _StopSignals()
         try:
             with stop:
-                return main(sys.argv[1:] if arguments is None else arguments)
+                return main(words)
         except SystemExit:
             raise
         except BaseException as error:
@@ -150,6 +156,13 @@ def run_command(main: Main, arguments: list[str] | None = None) -> NoReturn:
         os._exit(code)
 
 
+def add_set_option(parser: argparse.ArgumentParser, help: str = _SET_DATA) -> None:
+    """Adds `--set KEY=VALUE`, which may be given again."""
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help=help
+    )
+
+
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Adds `--json` to the parser of a command whose result `print_json` prints."""
     parser.add_argument(
@@ -157,6 +170,30 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the result as JSON on the last line, in a terminal too",
     )
+
+
+def positive_int(text: str) -> int:
+    """Reads an argument that is a whole number of 1 or more."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more; received {text!r}")
+    return int(text)
+
+
+def positive_float(text: str, largest: float = float("inf")) -> float:
+    """Reads an argument that is a finite number above 0, and at most `largest`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value <= largest or value == float("inf"):
+        limit = "" if largest == float("inf") else f" and at most {largest:g}"
+        raise argparse.ArgumentTypeError(f"expected a number above 0{limit}; received {text!r}")
+    return value
+
+
+def positive_fraction(text: str) -> float:
+    """Reads an argument that is a number above 0 and at most 1."""
+    return positive_float(text, 1.0)
 
 
 def print_json(result: dict[str, Any], options: argparse.Namespace) -> None:

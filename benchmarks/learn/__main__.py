@@ -236,26 +236,27 @@ def report(rows: list[dict[str, str]]) -> list[str]:
 
 def draw(rows: list[dict[str, str]], file: Path) -> None:
     """Draws accuracy over seconds, processor seconds and images."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.5), sharey=True, layout="constrained")
-    for (method, seed, side), curve in curves(rows).items():
-        style = {
-            "color": {"ours": "#1f5fbf", "peer": "#d9662b"}[side],
-            "linestyle": {"byol": "-", "simclr": "--"}[method],
-            "marker": ".",
-            "label": f"{ {'ours': 'byol_tf', 'peer': 'lightly'}[side] }, {method}, seed {seed}",
-        }
-        for axis, column in zip(axes, ("seconds", "cpu_seconds", "images"), strict=True):
-            axis.plot(curve[column], 100 * curve["top1"], **style)
-    axes[0].set(xlabel="seconds of training", ylabel="linear accuracy in %")
-    axes[1].set(xlabel="processor seconds of training")
-    axes[2].set(xlabel="images seen")
-    axes[2].legend(fontsize=8, frameon=False)
-    figure.savefig(file, dpi=120)
+    from byol_tf.runs.plots import COLOURS, STYLE, WIDTH, legend_below, save_figure
+
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.4), sharey=True)
+        lines = {}
+        for (method, seed, side), curve in curves(rows).items():
+            style = {
+                "color": COLOURS[("ours", "peer").index(side)],
+                "linestyle": {"byol": "-", "simclr": "--"}[method],
+                "marker": ".",
+            }
+            name = f"{ {'ours': 'byol_tf', 'peer': 'lightly'}[side] }, {method}, seed {seed}"
+            for axis, column in zip(axes, ("seconds", "cpu_seconds", "images"), strict=True):
+                (lines[name],) = axis.plot(curve[column], 100 * curve["top1"], **style)
+        axes[0].set(xlabel="seconds of training", ylabel="linear accuracy (%)")
+        axes[1].set(xlabel="processor seconds of training")
+        axes[2].set(xlabel="images seen")
+        legend_below(figure, list(lines.values()), list(lines), 9)
+        save_figure(figure, file)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "--export",
         metavar="DIR",
         type=os.path.expanduser,
-        help="with --few: folder for the classifier that predicts these labels, in each format "
+        help="with --few: new folder for the classifier that predicts these labels, in each format "
         "whose packages are installed",
     )
     add_json_option(parser)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from byol_tf.command_line import positive_fraction, positive_int
 from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.errors import EmbedError
 from byol_tf.logs import counted
@@ -21,7 +22,7 @@ def add_curation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--duplicates",
         metavar="COSINE",
-        type=_cosine,
+        type=positive_fraction,
         nargs="?",
         const=_BY_PIXELS,
         help="find near-duplicates: photos encoded again, resized, cropped a little, brightened or "
@@ -31,13 +32,13 @@ def add_curation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clusters",
         metavar="K",
-        type=_positive,
+        type=positive_int,
         help="group the photos into K clusters, each with its most typical photos",
     )
     parser.add_argument(
         "--pick",
         metavar="N",
-        type=_positive,
+        type=positive_int,
         help="pick N different, typical photos to label first; with --few, besides those that have "
         "a label",
     )
@@ -202,21 +203,3 @@ def _page(
 
 def _shown(count: int, limit: int) -> str:
     return f"the first {limit}" if count > limit else "the same"
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1; received {text!r}")
-    return int(text)
-
-
-def _cosine(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value <= 1.0:
-        raise argparse.ArgumentTypeError(
-            f"expected a cosine above 0 and up to 1; received {text!r}"
-        )
-    return value

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from byol_tf.command_line import (
     add_json_option,
+    add_set_option,
     check_writable,
     command_parser,
     ends_with_exit_code,
@@ -138,14 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="with --encoder: the config that names the images and the size of a crop",
     )
-    common.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="other images: data.root=photos",
-    )
+    add_set_option(common, "other images: data.root=photos")
     common.add_argument(
         "--out",
         metavar="DIR",

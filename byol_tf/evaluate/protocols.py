@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from byol_tf.command_line import positive_float, positive_fraction, positive_int
 from byol_tf.config.schema import Config
 from byol_tf.errors import ProtocolError
 from byol_tf.runs.splits import require_labels
@@ -223,14 +224,14 @@ def _linear_options(parser: argparse.ArgumentParser) -> None:
 def _knn_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--neighbours",
-        type=_positive_int,
+        type=positive_int,
         metavar="K",
         help="number of votes (default: the config's probe.neighbours)",
     )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
         "--temperature",
-        type=_positive_float,
+        type=positive_float,
         metavar="T",
         help="weigh votes by exp(cosine / T) (default: probe.temperature)",
     )
@@ -248,7 +249,7 @@ def _tuning_options(parser: argparse.ArgumentParser) -> None:
         "--export",
         metavar="DIR",
         type=os.path.expanduser,
-        help="folder for the classifier of the first seed, in each format whose packages are "
+        help="new folder for the classifier of the first seed, in each format whose packages are "
         "installed",
     )
     _label_options(parser, 1.0)
@@ -265,14 +266,14 @@ def _semi_supervised_options(parser: argparse.ArgumentParser) -> None:
 def _label_options(parser: argparse.ArgumentParser, fraction: float) -> None:
     parser.add_argument(
         "--fraction",
-        type=_fraction,
+        type=positive_fraction,
         default=fraction,
         metavar="F",
         help=f"fraction of the labelled images to use (default: {fraction:g})",
     )
     parser.add_argument(
         "--seeds",
-        type=_positive_int,
+        type=positive_int,
         default=DEFAULT_SEEDS,
         metavar="N",
         help=f"repetitions, for mean and standard deviation (default: {DEFAULT_SEEDS})",
@@ -282,19 +283,19 @@ def _label_options(parser: argparse.ArgumentParser, fraction: float) -> None:
 def _training_options(parser: argparse.ArgumentParser, epochs: str, rates: str) -> None:
     parser.add_argument(
         "--epochs",
-        type=_positive_int,
+        type=positive_int,
         metavar="N",
         help=f"passes over the labelled images (default: {epochs})",
     )
     parser.add_argument(
         "--batch-size",
-        type=_positive_int,
+        type=positive_int,
         metavar="N",
         help="images per step, at most (default: the paper's)",
     )
     parser.add_argument(
         "--rates",
-        type=_positive_float,
+        type=positive_float,
         nargs="+",
         metavar="R",
         help="learning rates to try on held-out training labels; a single one is used as it is "
@@ -377,25 +378,3 @@ def evaluation_crop_size(inference: "keras.Model", config: Config) -> int:
 
 def _keras_verbosity() -> int:
     return 1 if sys.stdout.isatty() else 0
-
-
-def _positive_int(text: str) -> int:
-    value = int(text) if text.isdecimal() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more; received {text!r}")
-    return value
-
-
-def _positive_float(text: str, largest: float = float("inf")) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.0 < value <= largest or value == float("inf"):
-        limit = "" if largest == float("inf") else f" and at most {largest:g}"
-        raise argparse.ArgumentTypeError(f"expected a number above 0{limit}; received {text!r}")
-    return value
-
-
-def _fraction(text: str) -> float:
-    return _positive_float(text, 1.0)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from byol_tf.command_line import (
     USAGE_ERROR,
+    add_set_option,
     check_writable,
     command_parser,
     ends_with_exit_code,
@@ -106,14 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         help="upload DIR/export with its model card to this repository of Hugging Face's hub, "
         'which is made private if it is new (needs the extra "hub", and a login)',
     )
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="key of data, such as the new location of the images: data.root=photos",
-    )
+    add_set_option(parser)
     return parser
 
 

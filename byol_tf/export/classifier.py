@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from byol_tf import __version__
 from byol_tf.errors import OutputError, VerificationError, code_span
-from byol_tf.export.classifier_folder import CLASSES_FILE
+from byol_tf.export.classifier_folder import CLASSES_FILE, check_classifier_folder
 from byol_tf.export.formats import (
     CLASSIFIER_FORMATS,
     FORMAT_NAMES,
@@ -35,12 +35,7 @@ from byol_tf.export.litert import write_float_litert
 from byol_tf.export.model_card import front_matter, input_words
 from byol_tf.export.onnx import write_onnx
 from byol_tf.export.sample_images import reduce_image, sample_photos
-from byol_tf.export.saved_model import (
-    replace_path,
-    split_export,
-    staging_folder,
-    write_saved_model,
-)
+from byol_tf.export.saved_model import split_export, staging_folder, write_saved_model
 from byol_tf.export.usage import array_note, usage_page
 from byol_tf.export.verification import FILE_NAME, file_size, run_snippets
 from byol_tf.models.inference import exported_form
@@ -141,13 +136,13 @@ def export_classifier(
     """Writes a classifier in each format whose packages are installed, and verifies each file.
 
     Each is loaded in a fresh process without byol_tf and compared with the classifier; one that
-    differs isn't kept. Other formats in the folder are of an earlier classifier, and removed.
+    differs isn't kept.
 
     Args:
         classifier: functional, from images `[N, H, W, channels]` of any size to logits
             `[N, classes]`: an inference model (see `models/inference.py`) with a head.
         classes: names of the classes.
-        folder: see `classifier_folder.check_classifier_folder`.
+        folder: new or empty.
         images: images of the user's to compare on, `[H, W, channels]` each; the first 100 are
             used.
         facts: for the card.
@@ -158,9 +153,10 @@ def export_classifier(
 
     Raises:
         OSError: if a file can't be written.
-        OutputError: if no file passed.
+        OutputError: if no file passed, or the folder isn't empty.
         ValueError: if the model is of another form.
     """
+    check_classifier_folder(folder)
     model = _with_probabilities(classifier)
     size = split_export(model)[1].input_shape[1]
     photos = sample_photos(pixels)
@@ -192,11 +188,8 @@ def export_classifier(
         files = list(dict.fromkeys(each.file for each in verifications))
         if not files:
             raise OutputError(f"--export {folder}: no file passed its verification; none was kept")
-        for export_format in CLASSIFIER_FORMATS:
-            if export_format.file not in files and export_format.file != "classifier":
-                (folder / export_format.file).unlink(missing_ok=True)
         for file in (*files, CLASSES_FILE):
-            replace_path(staging / file, folder / file)
+            (staging / file).rename(folder / file)
     write_input(folder, pixels)
     formats = [
         each

@@ -14,17 +14,18 @@ def check_classifier_folder(folder: Path) -> None:
     """Checks that a classifier can be exported to a folder, before the work on it.
 
     Raises:
-        OutputError: if it is no folder, or holds something else than an exported classifier.
+        OutputError: if it is no folder, or isn't empty: an earlier classifier isn't replaced.
         RunFolderError: if it is a link.
     """
-    if reason := why_no_folder(folder):
-        raise OutputError(f"--export {folder}: expected a folder, new or not; {reason}")
-    check_no_link(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CLASSES_FILE).is_file():
-        raise OutputError(
-            f"--export {folder}: expected a new or empty folder, or one with a classifier; it "
-            "holds something else"
-        )
+    reason = why_no_folder(folder)
+    if reason is None:
+        check_no_link(folder)
+        if (folder / CLASSES_FILE).exists():
+            reason = "it holds a classifier, which isn't replaced"
+        elif folder.is_dir() and any(file.name[0] != "." for file in folder.iterdir()):
+            reason = "it isn't empty"  # hidden files may be of a killed process
+    if reason is not None:
+        raise OutputError(f"--export {folder}: expected a new or empty folder; {reason}")
 
 
 def read_classes(file: Path) -> list[str]:

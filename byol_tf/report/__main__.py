@@ -11,7 +11,13 @@ import os
 import sys
 from pathlib import Path
 
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
+from byol_tf.command_line import (
+    add_set_option,
+    check_writable,
+    command_parser,
+    ends_with_exit_code,
+    program,
+)
 from byol_tf.config.loading import load_config
 from byol_tf.config.overrides import check_data_overrides
 from byol_tf.config.schema import Config
@@ -48,14 +54,7 @@ def main(arguments: list[str]) -> int:
         required=True,
         help="a run folder; the run needn't be finished",
     )
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="key of data, such as the new location of the images: data.root=photos",
-    )
+    add_set_option(parser)
     options = parser.parse_args(arguments)
     folder = RunFolder(Path(options.run))
     check_data_overrides(options.overrides)

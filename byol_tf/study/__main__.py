@@ -7,21 +7,30 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 
 
 import argparse
+import functools
 import json
 import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
+from byol_tf.command_line import (
+    add_set_option,
+    check_writable,
+    command_parser,
+    ends_with_exit_code,
+    positive_float,
+    positive_int,
+    program,
+)
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import SAVES_FAILED
 from byol_tf.study.plan import PlannedCell, plan_study
-from byol_tf.study.runner import Stopped, StudyRunner
-from byol_tf.study.schema import SCALES, ScaleName, Study, load_study, packaged_studies
+from byol_tf.study.runner import Stopped, StudyRunner, Task, run_side_by_side
+from byol_tf.study.schema import SCALES, Study, load_study, packaged_studies
 from pipelines.registry import SOURCES
 
 if TYPE_CHECKING:
@@ -50,8 +59,10 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.search is None and options.minutes is not None:
         parser.error("--minutes: is for --search")
-    if options.search is not None and (options.seeds or options.only or options.list):
-        parser.error("--search: takes neither --seeds nor --only nor --list")
+    if options.search is not None and (
+        options.seeds or options.only or options.list or options.jobs > 1
+    ):
+        parser.error("--search: takes neither --seeds nor --only nor --jobs nor --list")
     if options.study is None:
         for name in packaged_studies():
             print(f"{name:<21} {load_study(name)[2].title}")
@@ -75,7 +86,7 @@ def main(arguments: list[str]) -> int:
     check_writable(out, "--out")
     prepare_environment()  # or each command would report that TensorFlow is missing
     command = shlex.join([*program("study").split(), *arguments])
-    return _run(study, planned, root, out, options.scale, command, options.overrides)
+    return _run(study, planned, root, out, options, command)
 
 
 def _check_photos(planned: Sequence[PlannedCell]) -> None:
@@ -121,13 +132,13 @@ def _parser() -> argparse.ArgumentParser:
         help="only this row; may be given again",
     )
     parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="for all runs: data.root=photos",
+        "--jobs",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="number of runs at a time, each in a process of its own (default: 1)",
     )
+    add_set_option(parser, "for all runs: data.root=photos")
     parser.add_argument(
         "--root",
         metavar="DIR",
@@ -148,30 +159,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--search",
-        type=_positive(int, "a whole number"),
+        type=positive_int,
         metavar="N",
         help="sample N trials from the study's search space, by held-out training labels",
     )
     parser.add_argument(
         "--minutes",
-        type=_positive(float, "a number"),
+        type=positive_float,
         metavar="M",
         help="stop --search after M minutes; the same command resumes it",
     )
     return parser
-
-
-def _positive(kind: type, name: str) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = 0
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"expected {name} above 0; received {text!r}")
-        return value
-
-    return read
 
 
 def _list(study: Study, planned: list[PlannedCell], runs: StudyRunner) -> None:
@@ -190,9 +188,8 @@ def _run(
     planned: list[PlannedCell],
     root: Path,
     out: Path,
-    scale: ScaleName,
+    options: argparse.Namespace,
     command: str,
-    overrides: Sequence[str],
 ) -> int:
     """Runs what is missing, writes the report after each cell; returns the exit code."""
     from byol_tf.study.progress import StudyProgress
@@ -200,11 +197,13 @@ def _run(
 
     errors: dict[int, str] = {}  # by position in `planned`
     drawn = time.monotonic()
-    runs = StudyRunner(root / "runs")
-    waiting = [(number, cell) for number, cell in enumerate(planned) if not runs.done(cell)]
-    needs_training = runs.needs_training([cell for _, cell in waiting])
-    with StudyProgress(study.title, len(planned), needs_training) as progress, runs:
-        runs.on_progress = progress.update
+    runs = StudyRunner(root / "runs", options.jobs)
+    waiting = [number for number, cell in enumerate(planned) if not runs.done(cell)]
+    trains = dict(
+        zip(waiting, runs.needs_training([planned[number] for number in waiting]), strict=True)
+    )
+    shown = StudyProgress(study.title, len(planned), [*trains.values()], options.jobs)
+    with shown as progress, runs:
 
         def report(draw: bool) -> tuple[str, int]:
             """Writes the report of what is done; returns its table, and the exit code so far."""
@@ -214,7 +213,7 @@ def _run(
             ]
             code = _SOME_FAILED if any(outcome.error for outcome in outcomes) else 0
             try:
-                write_report(out, study, scale, outcomes, command, overrides)
+                write_report(out, study, options.scale, outcomes, command, options.overrides)
                 if draw or time.monotonic() - drawn > _DRAW_SECONDS:
                     draw_report(out, study, outcomes)
                     drawn = time.monotonic()
@@ -223,23 +222,32 @@ def _run(
                 code = SAVES_FAILED
             return report_table(study, outcomes), code
 
-        for number, cell in waiting:
-            name = f"{cell.cell.place}, seed {cell.seed}"
-            began = time.perf_counter()
-            progress.begin(name)
-            try:
-                error = runs.run(cell)
-            except OSError as failure:
-                error = f"{failure.filename}: {failure.strerror or failure}"
-            except Stopped as stopped:
-                report(draw=True)
-                progress.print(f"stopped by {stopped}. To resume:\n  {command}")
-                return 128 + stopped.number
-            if error:
-                errors[number] = error
-                progress.print(f"FAILED: {name}: {error}. The other cells are run")
-            progress.end(None if error else time.perf_counter() - began)
-            report(draw=False)
+        def run_cells(numbers: list[int]) -> Task:
+            """Runs the cells of one run, one after the other."""
+            for number in numbers:
+                cell = planned[number]
+                name, began = f"{cell.cell.place}, seed {cell.seed}", time.perf_counter()
+                progress.begin(name, trains[number])
+                try:
+                    error = yield from runs.run(cell, functools.partial(progress.update, name))
+                except OSError as failure:
+                    error = f"{failure.filename}: {failure.strerror or failure}"
+                if error:
+                    errors[number] = error
+                    progress.print(f"FAILED: {name}: {error}. The other cells are run")
+                progress.end(name, None if error else time.perf_counter() - began)
+                report(draw=False)
+            return ""
+
+        by_run: dict[str, list[int]] = {}
+        for number in waiting:
+            by_run.setdefault(planned[number].run_name, []).append(number)
+        try:
+            run_side_by_side(map(run_cells, by_run.values()), options.jobs)
+        except Stopped as stopped:
+            report(draw=True)
+            progress.print(f"stopped by {stopped}. To resume:\n  {command}")
+            return 128 + stopped.number
         text, code = report(draw=True)
     names = ("table.md", "table.csv", "table.tex", "results.csv", "bars.png", "curves.png")
     files = [out / name for name in names]
@@ -273,20 +281,16 @@ def _search(
         search = SearchRunner(plan, out, runs, deadline)
         left, title = max(0, options.search - search.finished), f"{study.title}: search"
         with StudyProgress(title, options.search, [True] * left) as progress, runs:
-            runs.on_progress = progress.update
             while search.finished < options.search and failures < _FAILURES:
                 if search.out_of_time:
                     progress.print("the time is over; the same command resumes the search")
                     break
-                started = time.perf_counter()
                 try:
-                    state = search.run_trial(progress.begin)
+                    state = search.run_trial(progress)
                 except Stopped as stopped:
                     progress.print(f"stopped by {stopped}. To resume:\n  {command}")
                     _write_search(out, study, plan, search, command)
                     return 128 + stopped.number
-                if state != "running":
-                    progress.end(None if state == "failed" else time.perf_counter() - started)
                 failures = failures + 1 if state == "failed" else 0
                 _write_search(out, study, plan, search, command)
     print(_write_search(out, study, plan, search, command))

@@ -15,6 +15,8 @@ from byol_tf.runs.plots import COLOURS, QUIET, STYLE, WIDTH, legend_below, save_
 from byol_tf.study.results import CellResult
 
 _INK, _PAPER = "#333333", "#b00020"
+_LEFT = 10.0
+"""The paper's figures below it, in %, have their mark where a bar's figure is written otherwise."""
 _UNTRAINED = {"linear": "untrained_probe_accuracy", "knn": "untrained_knn_accuracy"}
 """Protocol -> key of a run's result with the same of the network before its first step."""
 
@@ -24,8 +26,8 @@ def bars_figure(path: Path, title: str, results: Sequence[CellResult]) -> None:
     """Draws each cell's mean as a bar, its seeds as dots, and the paper's figure as a hollow mark.
 
     A group of bars is a row of the table, a colour a column. A single seed has the 95% interval
-    from its test images. Chance is a line, the untrained network a mark in each bar of a frozen
-    encoder.
+    from its test images. Chance is a line if it is the same for all cells, the untrained network a
+    mark in each bar of a frozen encoder.
 
     Args:
         path: the PNG to write.
@@ -55,10 +57,10 @@ def bars_figure(path: Path, title: str, results: Sequence[CellResult]) -> None:
     axis.set_title(title, loc="left", parse_math=False)
     entries: dict[str, Patch | Line2D] = {}
     chances = {
-        chance
+        outcome.chance
         for result in shown
         for outcome in result.outcomes
-        if (chance := outcome.result.get("chance")) is not None
+        if outcome.chance is not None
     }
     if len(chances) == 1:
         look: dict[str, Any] = {"color": QUIET, "linestyle": ":", "linewidth": 1.2}
@@ -95,19 +97,21 @@ def _bar(axis: Axes, y: float, result: CellResult, colour: str) -> None:
     )
     if len(result.values) > 1:
         axis.plot(result.values, [y] * len(result.values), ".", color=_INK, markersize=4)
+    paper = result.cell.paper
+    beside_mark = paper is not None and paper < _LEFT
     axis.annotate(
         f"{result.mean:.1f}",
-        (0, y),
-        xytext=(4, 0),
+        (paper if beside_mark else 0, y),
+        xytext=(8 if beside_mark else 4, 0),
         textcoords="offset points",
         va="center",
         fontsize=9,
     )
     if (untrained := _untrained(result)) is not None:
         axis.add_line(_untrained_mark([untrained], [y]))
-    if result.cell.paper is not None:
-        axis.add_line(_mark([result.cell.paper], [y]))
-        axis.update_datalim([(result.cell.paper, y)])
+    if paper is not None:
+        axis.add_line(_mark([paper], [y]))
+        axis.update_datalim([(paper, y)])
 
 
 def _error(result: CellResult) -> float | list[list[float]] | None:

@@ -1,11 +1,14 @@
-"""Progress of a study: a bar in a terminal, a line for each step elsewhere."""
+"""Progress of a study: bars in a terminal, a line for each cell elsewhere."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from byol_tf.logs import time_left
 
@@ -14,94 +17,108 @@ _TRAINING_SHARE = 0.8
 rest."""
 
 
+@dataclass
+class _Running:
+    trains: bool
+    bar: TaskID
+    share: float = 0.0
+
+
 class StudyProgress:
     """Progress over the cells of a study, with the time left as estimated from the finished ones.
 
     Args:
         title: the study's title.
         total: number of cells, over all seeds.
-        needs_training: for each cell that is not done, in order, whether it needs a run of its own;
-            the others are quick.
+        waiting: for each cell that is not done whether it needs a run of its own; the others are
+            quick.
+        jobs: number of cells that are run at a time.
     """
 
-    def __init__(self, title: str, total: int, needs_training: Sequence[bool]):
-        self.total, self.current, self.share = total, "", 0.0
-        self._needs_training, self._next = list(needs_training), 0
+    def __init__(self, title: str, total: int, waiting: Sequence[bool], jobs: int = 1):
+        self.total, self.begun, self.jobs = total, total - len(waiting), jobs
+        self._waiting, self._running = Counter(waiting), dict[str, _Running]()
         self._seconds: dict[bool, list[float]] = {True: [], False: []}
         self._terminal = sys.stdout.isatty()
-        self._bar = Progress(
+        self._bars = Progress(
             TextColumn("{task.fields[count]}"),
             BarColumn(),
             TextColumn("{task.description}"),
             console=Console(),
         )
-        self._task = self._bar.add_task(
-            title, total=total, count=f"{self.finished}/{total}", completed=self.finished
-        )
+        self._task = self._bars.add_task("", total=total, count="")
+        self._show()
         self.print(title)
-        if self.finished:
-            self.print(f"{self.finished} of {total} figures are there")
-
-    @property
-    def finished(self) -> int:
-        """Number of cells that are done."""
-        return self.total - len(self._needs_training) + self._next
+        if self.begun:
+            self.print(f"{self.begun} of {total} figures are there")
 
     def __enter__(self) -> Self:
         if self._terminal:
-            self._bar.start()
+            self._bars.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._terminal:
-            self._bar.stop()
+            self._bars.stop()
 
     def print(self, line: str) -> None:
-        """Prints a line that stays above the bar."""
+        """Prints a line that stays above the bars."""
         if self._terminal:
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, flush=True)  # noqa: T201
 
-    def begin(self, name: str) -> None:
-        """Begins the next cell."""
-        self.current, self.share = name, 0.0
+    def begin(self, name: str, trains: bool) -> None:
+        """Begins a cell, of another name than all that are in progress."""
+        self.begun += 1
+        self._waiting[trains] -= 1
+        bar = self._bars.add_task(escape(name), total=1.0, count="")
+        self._running[name] = _Running(trains, bar)
+        self._show()
         if not self._terminal:
-            self.print(f"[{self.finished + 1}/{self.total}] {name}; {self._time_left()}")
+            self.print(f"[{self.begun}/{self.total}] {name}; {self._time_left()}")
 
-    def update(self, activity: str, share: float | None) -> None:
-        """Shows the progress of the current cell.
+    def update(self, name: str, activity: str, share: float | None) -> None:
+        """Shows the progress of a cell.
 
         Args:
+            name: as it was begun.
             activity: what is in progress: "training", or a protocol.
             share: the share of it that is done, from 0 to 1; None if that isn't known.
         """
+        cell = self._running[name]
         if share is not None:
-            self.share = _TRAINING_SHARE * share
-        elif self._needs_training[self._next]:
-            self.share = _TRAINING_SHARE
-        if self._terminal:
-            percent = "" if share is None else f" {share:.0%}"
-            self._bar.update(
-                self._task,
-                completed=self.finished + self.share,
-                description=f"{self.current}: {activity}{percent}; {self._time_left()}",
-                count=f"{self.finished}/{self.total}",
-            )
+            cell.share = _TRAINING_SHARE * share
+        elif cell.trains:
+            cell.share = _TRAINING_SHARE
+        percent = "" if share is None else f" {share:.0%}"
+        description = escape(f"{name}: {activity}{percent}")
+        self._bars.update(cell.bar, completed=cell.share, description=description)
+        self._show()
 
-    def end(self, seconds: float | None) -> None:
-        """Ends the current cell.
+    def end(self, name: str, seconds: float | None) -> None:
+        """Ends a cell.
 
         Args:
+            name: as it was begun.
             seconds: the time it took; None for a failed one, which tells nothing about the others.
         """
+        cell = self._running.pop(name)
         if seconds is not None:
-            self._seconds[self._needs_training[self._next]].append(seconds)
-        self._next, self.share = self._next + 1, 0.0
-        if self._terminal:
-            self._bar.update(
-                self._task, completed=self.finished, count=f"{self.finished}/{self.total}"
-            )
+            self._seconds[cell.trains].append(seconds)
+        self._bars.remove_task(cell.bar)
+        self._show()
+
+    def _show(self) -> None:
+        """Shows the progress of all cells together."""
+        finished = self.begun - len(self._running)
+        shares = sum(cell.share for cell in self._running.values())
+        self._bars.update(
+            self._task,
+            completed=finished + shares,
+            count=f"{finished}/{self.total}",
+            description=self._time_left(),
+        )
 
     def _time_left(self) -> str:
         """Estimates the time left, in words."""
@@ -112,7 +129,9 @@ class StudyProgress:
         }
         if not means:
             return "time left: known after the first"
-        waiting = self._needs_training[self._next :]
-        expected = [means.get(trains, means.get(not trains, 0.0)) for trains in waiting]
-        left = sum(expected) - (self.share * expected[0] if expected else 0.0)
-        return time_left(left)
+        left = 0.0
+        for trains in (True, False):
+            running = [1.0 - cell.share for cell in self._running.values() if cell.trains == trains]
+            cells = self._waiting[trains] + sum(running)
+            left += cells * means.get(trains, means.get(not trains, 0.0))
+        return time_left(left / self.jobs)

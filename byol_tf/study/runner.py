@@ -4,6 +4,7 @@ A failure is recorded and the other cells are run all the same.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import shlex
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -25,9 +26,15 @@ from byol_tf.study.plan import PlannedCell
 
 _POLL_SECONDS = 0.5
 
+OnProgress = Callable[[str, float | None], None]
+"""Called with what is in progress and its share that is done, from 0 to 1, or None if that isn't
+known."""
+Task = Generator[None, None, str]
+"""Work of commands, in steps: yields while it waits for a command, and returns an error or ""."""
+
 
 class Stopped(Exception):
-    """A signal asked to stop; the run that was in progress has saved.
+    """A signal asked to stop; the runs that were in progress have saved.
 
     Attributes:
         number: of the signal.
@@ -49,6 +56,7 @@ class Outcome:
         history: the run's rows, one an epoch.
         error: the last line that a failed command wrote, or which of its files can't be read.
         test_images: number of images that it was evaluated on.
+        chance: the accuracy there of always predicting the most frequent class, from 0 to 1.
     """
 
     planned: PlannedCell
@@ -57,6 +65,7 @@ class Outcome:
     history: tuple[dict[str, float], ...] = ()
     error: str = ""
     test_images: int | None = None
+    chance: float | None = None
 
 
 class StudyRunner:
@@ -68,23 +77,20 @@ class StudyRunner:
     ROOT/<recipe>-<digest>.json, .log       the config of the run, the output of its commands
     ```
 
-    Inside its context, the first signal that asks to stop is passed on to the command in progress,
-    and no other command is started.
+    Inside its context, a signal that asks to stop is passed on to the commands in progress, and no
+    other command is started.
 
     Args:
         root: the folder.
-        on_progress: called with what is in progress and its share that is done, from 0 to 1, or
-            None if that isn't known.
+        jobs: number of commands that will be in progress at a time.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        on_progress: Callable[[str, float | None], None] = lambda activity, share: None,
-    ):
-        self.root, self.on_progress = root, on_progress
-        self._received: int | None = None
-        self._process: subprocess.Popen | None = None
+    def __init__(self, root: Path, jobs: int = 1):
+        self.root = root
+        self._environment = os.environ | {PARENT_VARIABLE: str(os.getpid())}
+        if jobs > 1:  # or the first command would take all memory of a GPU
+            self._environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        self._received: list[int] = []  # signals
         self._former_handlers: dict[int, Any] = {}
         self._failed: dict[str, str] = {}
 
@@ -102,9 +108,7 @@ class StudyRunner:
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._received = self._received or number
-        if self._process is not None:
-            self._process.send_signal(number)
+        self._received.append(number)
 
     def folder(self, planned: PlannedCell) -> RunFolder:
         """Returns the run's folder, whether it exists or not."""
@@ -136,15 +140,16 @@ class StudyRunner:
             error: of its commands, for a cell without a figure.
         """
         folder = self.folder(planned)
-        evaluation, broken_value = _read(self.evaluation_path(planned), _top1, (None, None))
-        value, test_images = evaluation
+        nothing = (None, None, None)
+        evaluation, broken_value = _read(self.evaluation_path(planned), _evaluation, nothing)
+        value, test_images, chance = evaluation
         result, broken_result = _read(folder.result, _object, {})
         history, broken_history = _read(folder.history, read_history, [])
         broken = broken_value or broken_result or broken_history
         error = broken or ("" if value is not None else error)
-        return Outcome(planned, value, result, tuple(history), error, test_images)
+        return Outcome(planned, value, result, tuple(history), error, test_images, chance)
 
-    def run(self, planned: PlannedCell) -> str:
+    def run(self, planned: PlannedCell, on_progress: OnProgress) -> Task:
         """Makes a cell's run and its evaluation, as far as they are missing.
 
         Returns:
@@ -153,23 +158,26 @@ class StudyRunner:
         Raises:
             Stopped: after a signal, once the command in progress has saved and ended.
         """
-        if (error := self.train(planned)) or self.done(planned):
+        error = yield from self.train(planned, on_progress)
+        if error or self.done(planned):
             return error
         folder, out = self.folder(planned), self.evaluation_path(planned).parent
         words = ["byol_tf.evaluate", *planned.words, "--run", str(folder.root), "--out", str(out)]
-        return self._command(planned, planned.words[0], words, None)
+        return (yield from self._command(planned, planned.words[0], words, None, on_progress))
 
     def train(
         self,
         planned: PlannedCell,
+        on_progress: OnProgress,
         should_stop: Callable[[list[dict[str, float]]], bool] = lambda rows: False,
-    ) -> str:
+    ) -> Task:
         """Makes a cell's run, if it is missing.
 
         A run that failed for one cell isn't tried again for others that need it.
 
         Args:
             planned: the cell and its seed.
+            on_progress: called again and again.
             should_stop: called again and again with the rows of the run's history so far. Once it
                 returns True the run saves and ends, to be resumed by another call.
 
@@ -188,7 +196,9 @@ class StudyRunner:
             config = self.root / f"{planned.run_name}.json"
             write_atomically(config, resolved_json(planned.config))
             words = ["byol_tf.train", "--config", str(config), "--run-dir", str(folder.root)]
-            error = self._command(planned, "training", words, folder, should_stop)
+            error = yield from self._command(
+                planned, "training", words, folder, on_progress, should_stop
+            )
         if error:
             self._failed[planned.run_name] = error
         return error
@@ -199,30 +209,32 @@ class StudyRunner:
         activity: str,
         words: Sequence[str],
         folder: RunFolder | None,
+        on_progress: OnProgress,
         should_stop: Callable[[list[dict[str, float]]], bool] = lambda rows: False,
-    ) -> str:
+    ) -> Task:
         """Runs a command to its end; returns its error, or "". The folder's history is watched."""
-        stopping = False
+        stopping, passed_on = False, 0
         if self._received:
-            raise Stopped(self._received)
+            raise Stopped(self._received[0])
         log, epochs = self.root / f"{planned.run_name}.log", planned.config.training.epochs
         with append_to(log) as file:
             file.write(f"$ {shlex.join(['python', '-m', *words])}\n".encode())
             file.flush()
             start = file.tell()
             # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
-            # Twice would end a run unsaved.
-            process = self._process = subprocess.Popen(
+            # A second one ends a run unsaved.
+            process = subprocess.Popen(
                 [sys.executable, "-m", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
-                env=os.environ | {PARENT_VARIABLE: str(os.getpid())},
+                env=self._environment,
             )
-            if self._received:  # the signal came before the process that it is passed on to
-                process.send_signal(self._received)
             while process.poll() is None:
+                for number in self._received[passed_on:]:
+                    process.send_signal(number)
+                    passed_on += 1
                 share = None
                 if folder is not None:
                     rows, _ = _read(folder.history, read_history, [])
@@ -230,11 +242,10 @@ class StudyRunner:
                     if not stopping and should_stop(rows):
                         stopping = True
                         process.terminate()
-                self.on_progress(activity, share)
-                time.sleep(_POLL_SECONDS)
-            self._process = None
+                on_progress(activity, share)
+                yield
         if self._received:
-            raise Stopped(self._received)
+            raise Stopped(self._received[0])
         if process.returncode == 0 or (
             stopping and process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
         ):
@@ -243,6 +254,38 @@ class StudyRunner:
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         last = lines[-1] if lines else "nothing printed"
         return f"{activity} ended with {process.returncode}: {last} (see {log})"
+
+
+def run_side_by_side(tasks: Iterable[Task], jobs: int = 1) -> list[str]:
+    """Runs tasks to their ends, so many at a time, begun in order.
+
+    Returns:
+        What they returned, in the order of their ends.
+
+    Raises:
+        Stopped: after a signal, once the commands of all tasks have ended.
+    """
+    waiting, running = iter(tasks), list[Task]()
+    ended: list[str] = []
+    stopped = None
+    while True:
+        if stopped is None:
+            running += itertools.islice(waiting, jobs - len(running))
+        if not running:
+            break
+        for task in list(running):
+            try:
+                next(task)
+                continue
+            except StopIteration as end:
+                ended.append(end.value)
+            except Stopped as error:
+                stopped = error
+            running.remove(task)
+        time.sleep(_POLL_SECONDS)
+    if stopped is not None:
+        raise stopped
+    return ended
 
 
 def _read(path: Path, read: Callable[[Path], Any], default: Any) -> tuple[Any, str]:
@@ -264,7 +307,7 @@ def _object(path: Path) -> dict:
     return content
 
 
-def _top1(path: Path) -> tuple[float, int | None]:
-    """Reads the accuracy of an evaluation in %, and its number of test images."""
+def _evaluation(path: Path) -> tuple[float, int | None, float | None]:
+    """Reads the accuracy of an evaluation in %, its number of test images, and chance."""
     result = _object(path)
-    return 100.0 * result["top1"], result.get("test_images")
+    return 100.0 * result["top1"], result.get("test_images"), result.get("chance")

@@ -6,10 +6,11 @@ and its run is resumed from the checkpoint.
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +24,8 @@ from byol_tf.runs.best_epoch import scores
 from byol_tf.runs.folder import RunFolder, read_history
 from byol_tf.runs.lock import RunLock
 from byol_tf.study.plan import PlannedCell, base_config
-from byol_tf.study.runner import StudyRunner
+from byol_tf.study.progress import StudyProgress
+from byol_tf.study.runner import OnProgress, StudyRunner, run_side_by_side
 from byol_tf.study.schema import Cell, Domain, Range, ScaleName, Search, Study
 
 if TYPE_CHECKING:
@@ -187,11 +189,8 @@ class SearchRunner:
         order = list(names.values())
         return sorted(results, key=lambda each: (order.index(each.state), -(each.value or 0.0)))
 
-    def run_trial(self, on_start: Callable[[str], object] = lambda name: None) -> str:
-        """Runs the trial that was interrupted, or the next one.
-
-        Args:
-            on_start: called with a text on the trial.
+    def run_trial(self, progress: StudyProgress) -> str:
+        """Runs the trial that was interrupted, or the next one, and shows its progress.
 
         Returns:
             How it ended, as `TrialResult.state`; "running" if the time was over.
@@ -200,13 +199,21 @@ class SearchRunner:
             Stopped: after a signal, once the run has saved.
             RunFolderError: if another process has the trial's run.
         """
-        from optuna.trial import TrialState
-
         trial = self._next_trial()
         settings = {
             key: _suggest(trial, key, domain) for key, domain in self.plan.search.space.items()
         }
-        on_start(", ".join(f"{key}={json.dumps(value)}" for key, value in settings.items()))
+        name = ", ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
+        began = time.perf_counter()
+        progress.begin(name, trains=True)
+        state = self._run(trial, settings, functools.partial(progress.update, name))
+        if state != "running":
+            progress.end(name, None if state == "failed" else time.perf_counter() - began)
+        return state
+
+    def _run(self, trial: "optuna.Trial", settings: dict[str, Any], on_progress: OnProgress) -> str:
+        from optuna.trial import TrialState
+
         try:
             config = self.plan.trial(settings)
         except ConfigError as error:
@@ -231,8 +238,8 @@ class SearchRunner:
 
         folder = self.runs.folder(planned)
         _wait_until_free(folder)
-        failure = "" if pruned else self.runs.train(planned, should_stop)
-        if failure:
+        training = [] if pruned else [self.runs.train(planned, on_progress, should_stop)]
+        if failure := "".join(run_side_by_side(training)):
             return self._fail(trial, failure)
         should_stop(read_history(folder.history) if folder.history.exists() else [])
         if pruned:

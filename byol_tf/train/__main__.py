@@ -20,6 +20,7 @@ from byol_tf.clusters import Cluster, read_cluster
 from byol_tf.command_line import (
     USAGE_ERROR,
     add_json_option,
+    add_set_option,
     check_writable,
     command_parser,
     ends_with_exit_code,
@@ -86,14 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the experiment, a JSON file or the name of a packaged recipe (default: demo, which "
         "downloads nothing)",
     )
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
-        help="override any key: training.epochs=5",
-    )
+    add_set_option(parser, "override any key: training.epochs=5")
     parser.add_argument(
         "--run-dir",
         metavar="DIR",

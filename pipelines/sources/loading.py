@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.images import ArrayImages, CachedImages, Images, Shape, subset
 
 T = TypeVar("T")

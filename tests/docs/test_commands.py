@@ -275,8 +275,9 @@ def small(command: Command) -> list[str]:
                 | ({} if config.data.source in ("textures", "digits", "folder", "shards") else HERE)
             ),
         ]
-    if command.module == "byol_tf.convert":
-        shutil.rmtree(arguments[arguments.index("--out") + 1], ignore_errors=True)  # has to be new
+    new = {"byol_tf.convert": "--out", "byol_tf.evaluate": "--export", "byol_tf.embed": "--export"}
+    if (option := new.get(command.module)) in arguments:  # its folder has to be new
+        shutil.rmtree(arguments[arguments.index(option) + 1], ignore_errors=True)
     if command.module == "byol_tf.evaluate":
         if arguments[0] in ("semi-supervised", "finetune", "supervised"):
             return [*arguments, "--epochs", "1", "--rates", "0.001", "--seeds", "1"]

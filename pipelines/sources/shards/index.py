@@ -19,8 +19,8 @@ import fsspec
 import numpy as np
 
 from pipelines.sources.base import Progress, SourceError
-from pipelines.sources.decoding import ImageFacts
 from pipelines.sources.folder.scan_cache import decoder_versions
+from pipelines.sources.image_file import ImageFacts
 from pipelines.sources.loading import map_in_order
 from pipelines.sources.remote import Location, RemotePath
 from pipelines.sources.shards.examples import array_record_records, tfrecord_records

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.sources.decoding import UnreadableImage, read_header
+from pipelines.sources.decoding import read_header
 from pipelines.sources.folder.discovery import photo_folder, printable, walk
 from pipelines.sources.folder.files import PhotoFolder
 from pipelines.sources.folder.layout import lay_out
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.shards.writing import SUFFIXES, PackedPhoto, write_shard
 
 

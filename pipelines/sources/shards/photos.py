@@ -10,11 +10,12 @@ import numpy as np
 
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
 from pipelines.sources.blocks import Blocks
-from pipelines.sources.decoding import ImageFacts, UnreadableImage, read_header
+from pipelines.sources.decoding import read_header
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.layout import Layout
 from pipelines.sources.folder.reader import PhotoReader
 from pipelines.sources.folder.replacement import LostPhotos
+from pipelines.sources.image_file import ImageFacts, UnreadableImage
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.remote import Location

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.remote import RemotePath
 from pipelines.sources.shards.examples import open_array_record
 from pipelines.sources.shards.finding import Shard

@@ -3,7 +3,8 @@
 import io
 from typing import BinaryIO, NamedTuple
 
-from pipelines.sources.decoding import ImageFacts, UnreadableImage, read_header
+from pipelines.sources.decoding import read_header
+from pipelines.sources.image_file import ImageFacts, UnreadableImage
 
 _HEADER_BYTES = 2**16
 """Bytes of a JPEG that hold the header of most: one piece of metadata has no more."""

@@ -124,10 +124,10 @@ def test_more_than_there_is_and_no_numbers_are_refused(encoder, photos, tmp_path
         assert refused(capsys, *arguments, option, 99) == (
             f"{option} 99: expected at most the 26 photos below {photos}\n"
         )
-        assert "expected a whole number from 1; received '0'" in refused(
+        assert "expected a whole number of 1 or more; received '0'" in refused(
             capsys, *arguments, option, 0
         )
-    assert "expected a cosine above 0 and up to 1; received '2'" in refused(
+    assert "expected a number above 0 and at most 1; received '2'" in refused(
         capsys, *arguments, "--duplicates", 2
     )
     assert not (tmp_path / "out").exists()

@@ -43,12 +43,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def test_keras_file_gives_the_softmax_of_the_logits(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "FORMAT_NAMES", ("keras",))
-    (tmp_path / "classes.json").write_text("[]")  # of an earlier classifier, as the next file
-    (tmp_path / "classifier.onnx").write_bytes(b"old")
     model, images = tiny_classifier(), photos(3)
     files = export.export_classifier(model, CLASSES, tmp_path, images, FACTS)
     assert files == ["classifier.keras"]
-    assert not (tmp_path / "classifier.onnx").exists()
     assert read_classes(tmp_path / "classes.json") == CLASSES
     exported = keras.saving.load_model(tmp_path / "classifier.keras")
     batch = np.stack(images)
@@ -111,6 +108,13 @@ def test_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(OutputError, match="is no folder"):
         check_classifier_folder(tmp_path / "README.md")
     check_classifier_folder(tmp_path / "new")
+
+
+def test_existing_classifier_is_not_replaced(tmp_path):
+    (tmp_path / "classes.json").write_text("[]")
+    with pytest.raises(OutputError, match="it holds a classifier, which isn't replaced"):
+        export.export_classifier(tiny_classifier(), CLASSES, tmp_path, photos(1), FACTS)
+    assert [file.name for file in tmp_path.iterdir()] == ["classes.json"]
 
 
 @pytest.mark.parametrize("content", [None, "[", '["a"]', '["a", 1]', '["a", "a"]', "{}"])

@@ -183,9 +183,10 @@ class TestOrderly:
 
 
 class TestDisorderly:
-    def test_a_failure_is_reported_and_the_others_go_on(self, study, calls, tmp_path, capsys):
+    @pytest.mark.parametrize("jobs", ["1", "2"])
+    def test_a_failure_is_reported_and_the_others_go_on(self, study, calls, tmp_path, capsys, jobs):
         cells = [{"row": "broken", "set": {"tau.base": 0.5}}, *STUDY["cells"]]
-        assert main(line(written(tmp_path, STUDY | {"cells": cells}))) == 1
+        assert main(line(written(tmp_path, STUDY | {"cells": cells}), "--jobs", jobs)) == 1
         out = study.parent / "studies" / "taus-small"
         table = (out / "table.md").read_text()
         assert "| broken |  | failed | failed |  |" in table
@@ -258,6 +259,32 @@ class TestDisorderly:
             and figures(out)["quick", "knn", "0"] == "55.0000"
         )
         assert signal.getsignal(number) not in (None, signal.SIG_IGN)
+
+    def test_a_signal_stops_all_jobs(self, study, calls, monkeypatch, capsys):
+        """Two runs are in progress at once, save, and are resumed."""
+        monkeypatch.setenv("STAND_IN_SECONDS", "0.3")
+        runs = study.parent / "studies" / "runs"
+
+        def stop():
+            wait_until(lambda: len(list(runs.glob("tiny-*/history.csv"))) == 2)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        assert main(line(study, "--jobs", "3")) == 128 + signal.SIGTERM
+        thread.join(HANG)
+        assert not list(runs.glob("tiny-*/result.json"))
+        assert [text for text in capsys.readouterr().out.splitlines() if "left" in text] == [
+            "[1/6] slow, seed 0; time left: known after the first",
+            "[2/6] quick, seed 0; time left: known after the first",
+        ]
+        assert calls.read_text().split().count("train") == 2
+        monkeypatch.setenv("STAND_IN_SECONDS", "0")
+        assert main(line(study, "--jobs", "3")) == 0
+        assert calls.read_text().split().count("train") == 4
+        out = study.parent / "studies" / "taus-small"
+        assert figures(out)["slow", "knn", "0"] == "59.5000"
+        assert figures(out)["quick, named again", "", "0"] == "45.0000"
 
     def test_a_signal_between_two_commands_stops_it_too(self, study, calls, monkeypatch):
         from byol_tf.study import report as study_report
@@ -332,10 +359,10 @@ class TestListing:
 class TestProgress:
     def test_the_time_left_tells_runs_from_judgements(self, capsys):
         progress = StudyProgress("Taus", 8, [True, False, True, False, True, False])
-        for seconds in (600.0, 20.0):
-            progress.begin("a figure")
-            progress.end(seconds)
-        progress.begin("the next")
+        for trains, seconds in ((True, 600.0), (False, 20.0)):
+            progress.begin("a figure", trains)
+            progress.end("a figure", seconds)
+        progress.begin("the next", True)
         assert capsys.readouterr().out.splitlines() == [
             "Taus",
             "2 of 8 figures are there",
@@ -347,19 +374,28 @@ class TestProgress:
 
     def test_what_is_done_of_a_run_counts(self, capsys):
         progress = StudyProgress("Taus", 2, [True, True])
-        progress.begin("one")
-        progress.end(100.0)
-        progress.begin("two")
-        progress.update("training", 0.5)
+        progress.begin("one", True)
+        progress.end("one", 100.0)
+        progress.begin("two", True)
+        progress.update("two", "training", 0.5)
         assert progress._time_left() == "about 1 min left"
-        progress.update("linear", None)
+        progress.update("two", "linear", None)
         assert progress._time_left() == "about 20 s left"
+
+    def test_cells_side_by_side_share_the_time_left(self):
+        progress = StudyProgress("Taus", 4, [True] * 4, jobs=2)
+        for name in ("one", "two"):
+            progress.begin(name, True)
+        progress.end("one", 100.0)
+        progress.begin("three", True)
+        progress.update("two", "training", 0.5)
+        assert progress._time_left() == "about 2 min left"  # (0.6 + 1 + 1) * 100 s / 2
 
     def test_a_failure_tells_nothing_of_the_others(self, capsys):
         progress = StudyProgress("Taus", 2, [True, True])
-        progress.begin("one")
-        progress.end(None)
-        progress.begin("two")
+        progress.begin("one", True)
+        progress.end("one", None)
+        progress.begin("two", True)
         assert (
             capsys.readouterr().out.splitlines()[-1]
             == "[2/2] two; time left: known after the first"
@@ -373,22 +409,28 @@ def undisturbed(tmp_path_factory) -> dict:
     (folder / "base.json").write_text(json.dumps(BASE))
     process = start(written(folder, STUDY))
     assert process.wait(HANG) == 0
-    return figures(folder / "studies" / "taus-small")
+    return measured(folder)
 
 
-def start(study: Path) -> subprocess.Popen:
+def measured(folder: Path) -> dict[tuple[str, str], tuple[str, str]]:
+    rows = results(folder / "studies" / "taus-small")
+    return {(row["row"], row["column"]): (row["top1"], row["weights_digest"]) for row in rows}
+
+
+def start(study: Path, *more: str) -> subprocess.Popen:
     """The real command; what it prints goes to the file `log` beside the study."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-m", "byol_tf.study", *line(study)]
+    words = [sys.executable, "-m", "byol_tf.study", *line(study, *more)]
     with (study.parent / "log").open("ab") as log:
         return subprocess.Popen(words, cwd=study.parent, env=environment, stdout=log, stderr=log)
 
 
 @pytest.mark.long
-def test_stopped_and_restarted_study_has_the_same_figures(study, undisturbed):
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_stopped_and_restarted_study_has_the_same_figures(study, undisturbed, jobs):
     """The real command, stopped by SIGTERM while its first run trains."""
     runs = study.parent / "studies" / "runs"
-    process = start(study)
+    process = start(study, "--jobs", jobs)
 
     def has_trained() -> bool:
         assert process.poll() is None, (study.parent / "log").read_text()
@@ -398,12 +440,10 @@ def test_stopped_and_restarted_study_has_the_same_figures(study, undisturbed):
     process.send_signal(signal.SIGTERM)
     assert process.wait(HANG) == 128 + signal.SIGTERM
     assert not list(runs.glob("tiny-*/result.json")), "stopped too late to show anything"
-    assert start(study).wait(HANG) == 0, (study.parent / "log").read_text()
-    assert figures(study.parent / "studies" / "taus-small") == undisturbed
+    assert start(study, "--jobs", jobs).wait(HANG) == 0, (study.parent / "log").read_text()
+    assert measured(study.parent) == undisturbed
     assert (
-        undisturbed["quick", "", "0"]
-        == undisturbed["quick, named again", "", "0"]
-        != undisturbed["slow", "", "0"]
+        undisturbed["quick", ""] == undisturbed["quick, named again", ""] != undisturbed["slow", ""]
     )
     assert len(list(runs.glob("tiny-*/result.json"))) == 2
     assert len(list(runs.glob("tiny-*/evaluation/*/result.json"))) == 4

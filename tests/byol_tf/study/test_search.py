@@ -173,6 +173,11 @@ def test_draws_parallel_coordinates(study, calls):
             "search.space.optimizer.weight_decay: expected low below high and above 0; received 0",
         ),
         ({"space": SPACE}, ["--only", "slow"], "--search: takes neither --seeds nor --only nor"),
+        (
+            {"space": SPACE},
+            ["--jobs", "2"],
+            "--search: takes neither --seeds nor --only nor --jobs",
+        ),
         ({"space": SPACE}, ["--minutes", "0"], "--minutes: expected a number above 0; received"),
     ],
 )
