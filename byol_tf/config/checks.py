@@ -243,7 +243,7 @@ def _check_range(range: Any, source: str) -> str | None:
 def _register_channel_numbers(key: str) -> None:
     @_register(key, "data.channels")
     def check(numbers: Any, channels: int) -> str | None:
-        if channels == (3 if numbers is None else len(numbers)):
+        if len(numbers) == channels if numbers else channels != 3:  # else they are measured first
             return None
         return f"expected {channels} numbers, as data.channels is {channels}"
 

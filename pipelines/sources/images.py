@@ -263,7 +263,7 @@ class LazyImages(Images):
 
     def prefetch(self, indices: np.ndarray) -> None:
         """See `Images`."""
-        if self._prefetch is not None and len(indices):
+        if self._prefetch is not None:
             self._prefetch(indices)
 
     def encoded(self, index: int) -> bytes | None:

@@ -1,10 +1,11 @@
 """Own photos: read when they are accessed, and replaced when they become unreadable."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from pipelines.sources.base import Request, SourceError
+from pipelines.sources.blocks import Blocks
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.layout import Layout
 from pipelines.sources.folder.reader import PhotoReader
@@ -80,6 +81,8 @@ class OwnPhotos:
             shape_of=lambda index: self._lost.read(self._shape, paths, index, labels),
             remote=self._remote,
             pixels=self._pixels,
+            blocks=self._blocks(paths),
+            prefetch=lambda indices: self._prefetch([paths[index] for index in indices.tolist()]),
         )
 
     def name(self, split: str, index: int) -> str:
@@ -97,6 +100,13 @@ class OwnPhotos:
 
     def save_scan(self) -> None:
         """Caches nothing by default."""
+
+    def _blocks(self, paths: Sequence[str]) -> Blocks | None:
+        """Returns the blocks that photos are read in; each is read alone by default."""
+        return None
+
+    def _prefetch(self, paths: Sequence[str]) -> None:
+        """Does nothing by default, see `Images.prefetch`."""
 
     def _read(self, path: str) -> np.ndarray:
         # A photo that is readable by now stays skipped, or the order would change.

@@ -6,6 +6,7 @@ same. A file that is damaged counts as missing.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -22,6 +23,7 @@ from pipelines.sources.base import Progress, SourceError
 from pipelines.sources.folder.scan_cache import decoder_versions
 from pipelines.sources.image_file import ImageFacts
 from pipelines.sources.loading import map_in_order
+from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.remote import Location, RemotePath
 from pipelines.sources.shards.examples import array_record_records, tfrecord_records
 from pipelines.sources.shards.finding import Shard
@@ -67,11 +69,14 @@ class IndexCache:
     Args:
         root: the pattern or folder.
         folder: where the cache's file lies or will lie; None: in memory only.
+        pixels: that the images are decoded to, for which each has a cache of its own.
     """
 
-    def __init__(self, root: str, folder: str | None) -> None:
+    def __init__(self, root: str, folder: str | None, pixels: PixelFormat = RGB) -> None:
+        if not pixels.is_rgb:
+            root += f"\0{pixels}"
         name = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-        self._root = root
+        self._root, self._pixels = root, pixels
         self._file = None if folder is None else Path(folder) / f".shards-{name}.npz"
         self._known = _known.setdefault(root, {})
         if not self._known and self._file is not None:
@@ -87,7 +92,8 @@ class IndexCache:
         new = [shard for shard in shards if not self._is_valid(shard)]
         images = size = 0
         total = sum(shard.size for shard in new)
-        for shard, index in zip(new, map_in_order(index_shard, new), strict=True):
+        index_one = functools.partial(index_shard, pixels=self._pixels)
+        for shard, index in zip(new, map_in_order(index_one, new), strict=True):
             self._known[shard.name] = index
             _unsaved.add(self._root)
             images, size = images + len(index.names), size + shard.size
@@ -119,10 +125,10 @@ class IndexCache:
         return index is not None and (index.size, index.stamp) == (shard.size, shard.stamp)
 
 
-def index_shard(shard: Shard) -> ShardIndex:
+def index_shard(shard: Shard, pixels: PixelFormat = RGB) -> ShardIndex:
     """Reads where the images of a shard stand, and their labels. Raises SourceError."""
     try:
-        records = list(_records(shard))
+        records = list(_records(shard, pixels))
     except BrokenShard as error:
         raise SourceError(f"{shard.location}: {error}. Copy or write this shard again") from error
     except FileNotFoundError as error:
@@ -160,18 +166,18 @@ def _lacks_headers(shard: Shard) -> bool:
     return remote and shard.kind == "parquet"
 
 
-def _records(shard: Shard) -> Iterable[Record]:
+def _records(shard: Shard, pixels: PixelFormat) -> Iterable[Record]:
     if shard.kind == "array_record":
-        yield from array_record_records(local_copy(shard.location))
+        yield from array_record_records(local_copy(shard.location), pixels)
         return
     # Of a Parquet file names and labels are read, which are short.
     readahead = _PARQUET_READAHEAD if shard.kind == "parquet" else None
     with open_location(shard.location, shard.size, readahead) as file:
         if shard.kind == "parquet":
-            yield from parquet_records(file, headers=not _lacks_headers(shard))
+            yield from parquet_records(file, pixels, headers=not _lacks_headers(shard))
         else:
             read = tar_records if shard.kind == "tar" else tfrecord_records
-            yield from read(file, shard.size)
+            yield from read(file, shard.size, pixels)
 
 
 def _to_bytes(indices: Mapping[str, ShardIndex]) -> bytes:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.sources.folder.table import CLASS_COLUMNS
+from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.shards.records import BrokenShard, Record, image_facts
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "photo", "image_bytes", "bytes", "content")
@@ -26,11 +27,14 @@ class _Columns:
     label_names: tuple[str, ...]
 
 
-def parquet_records(file: BinaryIO, *, headers: bool = True) -> Iterator[Record]:
+def parquet_records(
+    file: BinaryIO, pixels: PixelFormat = RGB, *, headers: bool = True
+) -> Iterator[Record]:
     """Yields the images of a file.
 
     Args:
         file: open for reading in binary.
+        pixels: that the images are decoded to.
         headers: read all of the file, for the images' lengths and headers; else lengths are -1, and
             no more is read than names and labels.
 
@@ -54,7 +58,7 @@ def parquet_records(file: BinaryIO, *, headers: bool = True) -> Iterator[Record]
                 record = Record(path or str(number), _label(label, columns), group, row, -1)
                 if images is not None:
                     image = images[row].as_py() or b""
-                    facts = image_facts(io.BytesIO(image), 0, len(image))
+                    facts = image_facts(io.BytesIO(image), 0, len(image), pixels)
                     record = record._replace(length=len(image), facts=facts)
                 yield record
                 number += 1

@@ -29,7 +29,7 @@ def load(request: Request) -> RawSource:
 def _container(request: Request) -> Container:
     shards = find_shards(request.root)
     root = str(request.root)
-    cache = IndexCache(root, request.scan_folder)
+    cache = IndexCache(root, request.scan_folder, request.pixels)
     if request.manifest is not None:
         shards, known = _former_shards(shards, cache, request)
     else:
