@@ -90,7 +90,8 @@ class ShardReader:
         if shard.name in self._gone or not isinstance(location, RemotePath):
             return [None] * len(spans)
         if shard.kind == "parquet":
-            known = self._opened(shard).metadata
+            with self._lock_of(shard):  # several threads would read the same footer
+                known = self._opened(shard).metadata
             file = open_parquet(location.open(shard.size, readahead=0), known)
             images = read_images(file, int(spans[0, 0]))
             return [images[row].as_py() for row in spans[:, 1].tolist()]
@@ -107,11 +108,13 @@ class ShardReader:
         self._gone[shard.name] = reason
         return UnreadableImage(reason)
 
+    def _lock_of(self, shard: Shard) -> threading.Lock:
+        with self._lock:
+            return self._shard_locks[shard.name]
+
     def _row_group(self, shard: Shard, group: int) -> pa.ChunkedArray:
         key = shard.name, group
-        with self._lock:
-            shard_lock = self._shard_locks[shard.name]
-        with shard_lock:
+        with self._lock_of(shard):
             with self._lock:
                 if key in self._groups:
                     self._groups.move_to_end(key)
