@@ -8,7 +8,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 _PACKAGES = ("byol_tf", "pipelines")
@@ -122,8 +122,8 @@ def bar(share: float, width: int = 20) -> str:
 
 
 @contextlib.contextmanager
-def activity(text: str, logger: logging.Logger | None = None) -> Iterator[None]:
-    """Shows in a terminal for how long some work takes.
+def activity(text: str, logger: logging.Logger | None = None) -> Iterator[Callable[[str], None]]:
+    """Shows in a terminal for how long some work takes; yields what changes the text.
 
     Args:
         text: what is being done.
@@ -131,8 +131,13 @@ def activity(text: str, logger: logging.Logger | None = None) -> Iterator[None]:
     """
     if logger is not None:
         logger.info("%s", text)
+
+    def change(changed: str) -> None:
+        nonlocal text
+        text = changed
+
     if not on_terminal():
-        yield
+        yield change
         return
     start, done = time.monotonic(), threading.Event()
 
@@ -145,7 +150,7 @@ def activity(text: str, logger: logging.Logger | None = None) -> Iterator[None]:
     thread = threading.Thread(target=show_seconds, name="activity", daemon=True)
     thread.start()
     try:
-        yield
+        yield change
     finally:
         done.set()
         thread.join()

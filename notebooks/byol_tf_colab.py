@@ -14,7 +14,7 @@
 # %% [markdown]
 # # BYOL on a TPU, a GPU or a CPU
 #
-# It finds out what this machine has, installs byol_tf for it, trains, and shows what came of it: views, curves, nearest neighbours, probes, the encoder as
+# This notebook installs byol_tf for the machine that it runs on, trains, and shows the result: views, curves, nearest neighbours, probes, and the encoder as
 # files. With `IMAGES = "textures"` nothing is downloaded, and two CPU cores are enough.
 #
 # On Colab choose under *Runtime > Change runtime type*:
@@ -26,12 +26,10 @@
 # | a CPU | none | any |
 
 # %% tags=["parameters"]
-IMAGES = (
-    "textures"  # drawn by the program; or "stl10": photos, 2.6 GB to download, for a GPU or a TPU
-)
+IMAGES = "textures"  # built-in; or "stl10": photos, 2.6 GB to download, for a GPU or a TPU
 EPOCHS = 24
 OVERRIDES = []  # any key of the config, as on the command line: ["--set", "seed=1"]
-SOURCE = None  # where byol_tf comes from, see "Install"; None: what lies here, a clone in byol_tf/ or a byol_tf-*.whl
+SOURCE = None  # where byol_tf comes from, see "Install"; None: a clone in byol_tf/, or a byol_tf-*.whl, next to this notebook
 RUN = "runs/notebook"
 
 # %% [markdown]
@@ -70,16 +68,13 @@ os.environ["PYTHONUNBUFFERED"] = "1"  # so that what a command prints is seen at
 
 
 def run(*words, picture=None):
-    """Runs `python WORDS` and prints what it prints; shows a picture as soon as it is there. What fails ends the notebook here."""
+    """Runs `python WORDS` and prints its output; shows a picture as soon as it is written. A failure ends the notebook."""
     line = [sys.executable, *map(str, words)]
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         for text in process.stdout:
-            if not text.startswith(
-                ("WARNING: All log messages before absl", "I0000 ")
-            ):  # TensorFlow's greeting
-                print(text, end="")
+            print(text, end="")
             if picture is not None and Path(picture).exists():
                 display(Image(picture))
                 picture = None
@@ -99,12 +94,12 @@ def run(*words, picture=None):
 # | a clone on this machine, or on a mounted drive | put it here as `byol_tf`, or write its path to `SOURCE` |
 #
 # It is installed with the extra for this machine: `cpu`, `gpu` (CUDA from NVIDIA's wheels) or `tpu` (`tensorflow-tpu`). If
-# this cell installed something, *Runtime > Restart session* and run all again: the session may have loaded other versions of the same packages.
+# this cell installed something, choose *Runtime > Restart session* and run all cells again: the session may have loaded other versions of the same packages.
 
 
 # %%
 def requirement(source):
-    """What pip installs for this machine: an address, a wheel, or a folder with setup.cfg. What is none of them ends the notebook here."""
+    """Returns what pip installs: an address, a wheel, or a folder with setup.cfg. Anything else ends the notebook."""
     if source and "://" in source:
         return f"byol-tf[{MACHINE}] @ {source}"
     wheels = sorted(
@@ -123,7 +118,7 @@ def requirement(source):
 found = importlib.util.find_spec("byol_tf")
 if (
     found is None or found.origin is None
-):  # without a file of its own it's but a folder of that name, such as a clone
+):  # without a file of its own it is only a folder of that name, such as a clone
     run("-m", "pip", "install", "--quiet", requirement(SOURCE))
     importlib.invalidate_caches()
 else:
@@ -138,8 +133,8 @@ else:
 # |---|---|
 # | `No OpKernel was registered to support Op 'ConfigureDistributedTPU'` | the plain `tensorflow` package lies over `tensorflow-tpu`: `pip uninstall -y tensorflow tensorflow-cpu tensorflow-tpu`, the install cell again, restart the session |
 # | `no TPU answers as "local"` | another notebook holds it: *Runtime > Manage sessions*, end the others; restart the session |
-# | nothing, for minutes | *Runtime > Disconnect and delete runtime*, and begin anew |
-# | none of it helps | a GPU runtime: everything below is the same |
+# | nothing, for minutes | *Runtime > Disconnect and delete runtime*, and start again |
+# | none of it helps | take a GPU runtime: everything below is the same |
 #
 # This was written from what the packages declare, and not tried on a TPU yet.
 
@@ -155,9 +150,9 @@ else:
 # %% [markdown]
 # ## Train
 #
-# The plan first, then the views as soon as they are drawn: each image with the boxes of its two crops, and both views below. That is what the network will see;
-# if you couldn't tell what matters in them, it can't learn it. After the last epoch comes a table with the untrained encoder beside the trained one. The same cell
-# run again goes on where it was stopped.
+# The plan comes first, then the views as soon as they are drawn: each image with the boxes of its two crops, and both views below. That is what the network will
+# see: what you can't recognise in them, it can't learn. After the last epoch a table compares the untrained encoder with the trained one. If you stop the cell and
+# run it again, it resumes where it was.
 
 # %%
 config = {"textures": "demo", "stl10": "stl10"}[IMAGES]
@@ -180,8 +175,8 @@ run("-m", "byol_tf.train", *words, picture=f"{RUN}/figures/views.png")
 # %% [markdown]
 # ## Curves
 #
-# Left: the probe and the neighbours on the frozen encoder, dotted the untrained one. Then the loss, which says little by itself; spread and cosine of the
-# projections (a spread of 0 and a cosine of 1 are a collapse); and the schedules.
+# Accuracy of a linear probe and of nearest neighbours on the frozen encoder, with lines for the untrained encoder and for chance; the loss, which says little by
+# itself; the standard deviation of the projections, where 0 is a collapse; and the schedules of learning rate and tau.
 
 # %%
 display(Image(f"{RUN}/figures/curves.png"))
@@ -189,8 +184,7 @@ display(Image(f"{RUN}/figures/curves.png"))
 # %% [markdown]
 # ## Nearest neighbours
 #
-# Test images that the encoder never saw: at the left the one that is asked for, then the nearest others by cosine. Above with the encoder as it was drawn, below
-# as it was trained.
+# Test images that the encoder never saw: at the left the query, then the nearest others by cosine; with the untrained encoder above, with the trained one below.
 
 # %%
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -243,7 +237,7 @@ plt.show()
 # %% [markdown]
 # ## Probes
 #
-# Logistic regression on the frozen features, and a vote of the nearest training images; what is chosen is chosen on a held-out part of the training labels.
+# Logistic regression on the frozen features, whose regularisation is chosen on held-out training labels, and a vote of the nearest training images.
 
 # %%
 run("-m", "byol_tf.evaluate", "linear", "--fast", "--run", RUN)
@@ -252,8 +246,8 @@ run("-m", "byol_tf.evaluate", "knn", "--run", RUN)
 # %% [markdown]
 # ## Take it away
 #
-# The run has exported already; the command does it again from the newest checkpoint. Resize, crop and normalisation are inside, and neither file needs byol_tf.
-# Both forms on the same images:
+# The run has exported the encoder already; this command does it again, from the newest checkpoint. Resize, crop and normalisation are inside, and neither file needs
+# byol_tf. Both files give the same representations:
 
 # %%
 run("-m", "byol_tf.export", "--run", RUN)

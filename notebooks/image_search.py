@@ -14,13 +14,15 @@
 # %% [markdown]
 # # Your photos in, an image search out
 #
-# A heap of photos without labels; an encoder that learns from them and from nothing else (`configs/few-photos.json`: some thousand photos, two CPU cores); an
-# embedding of each photo; and the photos most like one. Install first: [how to](../docs/install.md).
+# From a folder of photos without labels to a search for similar ones: train an encoder on the photos alone (the recipe `few-photos`: a few thousand photos, two CPU
+# cores), embed each photo, and look for those most similar to a given one. [Install](../docs/install.md) byol_tf first.
 #
-# Without a folder of yours it makes a heap of textures, so that you can see it work.
+# Without a folder of yours the notebook makes one of built-in textures.
 
 # %% tags=["parameters"]
-PHOTOS = None  # the folder of your photos, flat or nested; None: textures are drawn into "heap"
+PHOTOS = (
+    None  # the folder of your photos, flat or nested; None: built-in textures, written to "heap"
+)
 EPOCHS = 24
 OVERRIDES = []  # any key of the config, as on the command line: ["--set", "seed=1"]
 RUN = "runs/image-search"
@@ -45,16 +47,13 @@ os.environ["PYTHONUNBUFFERED"] = "1"  # so that what a command prints is seen at
 
 
 def run(*words, picture=None):
-    """Runs `python WORDS` and prints what it prints; shows a picture as soon as it is there. What fails ends the notebook here."""
+    """Runs `python WORDS` and prints its output; shows a picture as soon as it is written. A failure ends the notebook."""
     line = [sys.executable, *map(str, words)]
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         for text in process.stdout:
-            if not text.startswith(
-                ("WARNING: All log messages before absl", "I0000 ")
-            ):  # TensorFlow's greeting
-                print(text, end="")
+            print(text, end="")
             if picture is not None and Path(picture).exists():
                 display(Image(picture))
                 picture = None
@@ -63,9 +62,9 @@ def run(*words, picture=None):
 
 
 # %% [markdown]
-# ## The heap
+# ## The photos
 #
-# What can't be read is left out and told of; nothing in the folder is changed.
+# Files that can't be read are skipped and named; nothing in the folder is changed.
 
 # %%
 if PHOTOS is None:
@@ -75,11 +74,11 @@ if PHOTOS is None:
         Pillow.fromarray(pixels).convert("RGB").save(f"{PHOTOS}/{number:04}.png")
 
 # %% [markdown]
-# ## Learn from it
+# ## Train
 #
-# The picture shows what the network will see: each photo with the boxes of its two crops, and both views. Both should still show what makes your photos alike, and
-# differ in everything else ([choosing views](../docs/views.md)). A heap has no labels, so there is no probe; spread and cosine say that nothing collapsed
-# ([reading the curves](../docs/curves.md)). Stopped and run again, the cell goes on.
+# The picture shows what the network will see: each photo with the boxes of its two crops, and both views. Both should still show what makes your photos similar, and
+# differ in everything else ([choosing views](../docs/views.md)). Without labels there is no probe; the spread of the projections shows that nothing collapsed
+# ([reading the curves](../docs/curves.md)). If you stop the cell and run it again, it resumes where it was.
 
 # %%
 words = [
@@ -98,7 +97,7 @@ run("-m", "byol_tf.train", *words, picture=f"{RUN}/figures/views.png")
 # %% [markdown]
 # ## An embedding of each photo
 #
-# The same command later takes what is new or has changed.
+# The same command, run again later, embeds only the photos that are new or have changed.
 
 # %%
 embed = ["-m", "byol_tf.embed", "--encoder", RUN, "--images", PHOTOS, "--out", "embedded"]
@@ -107,7 +106,7 @@ run(*embed)
 # %% [markdown]
 # ## Search
 #
-# Framed: the photo that is asked for, then the most alike of all others, with the cosine. Photos from elsewhere may be asked for too.
+# In a frame the query, then the most similar of all other photos, with their cosines. A query may also be a photo from elsewhere.
 
 # %%
 with open("embedded/index.csv", newline="", encoding="utf-8") as file:
@@ -119,8 +118,8 @@ display(Image("embedded/nearest.png"))
 # %% [markdown]
 # ## Labels from a few
 #
-# Write some thirty rows `path,label` into `labels.csv`, paths as in `embedded/index.csv`; `predictions.csv` then guesses all others, the most uncertain first,
-# and `uncertain.png` shows which to label next.
+# Write about thirty rows `path,label` into `labels.csv`, with paths as in `embedded/index.csv`. `predictions.csv` then has a label for each other photo, the least
+# certain first, and `uncertain.png` shows which to label next.
 
 # %%
 if Path("labels.csv").exists():
@@ -128,9 +127,9 @@ if Path("labels.csv").exists():
     display(Image("embedded/uncertain.png"))
 
 # %% [markdown]
-# ## The heap as a map
+# ## A map of the photos
 #
-# Two directions of the embeddings (t-SNE): what lies together is alike for the encoder.
+# Two dimensions by t-SNE: photos that are close together are similar for the encoder.
 
 # %%
 from sklearn.manifold import TSNE

@@ -290,10 +290,11 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
         f"{len(test):,}",
         len(source.class_names),
     )
-    evaluation = Evaluation(options, config, inference, train, test, source.class_names)
     stopped = None
     try:
-        with activity(f"evaluating: {options.protocol}"):
+        with activity(f"evaluating: {options.protocol}") as show:
+            names = source.class_names
+            evaluation = Evaluation(options, config, inference, train, test, names, show)
             results = PROTOCOLS[options.protocol].run(evaluation)
     except WorkKept as error:
         results, stopped = error.result, error

@@ -27,6 +27,7 @@ from byol_tf.evaluate.crops import (
 )
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.metrics import TopAccuracies, top_1_and_5, top_k_accuracy
+from byol_tf.evaluate.progress import EpochProgress, Show
 from byol_tf.logs import counted
 from byol_tf.models.inference import split_inference_model
 from byol_tf.models.networks import initialize_from_data
@@ -108,7 +109,7 @@ def tune_protocol(
     test: Images,
     recipe: TuneRecipe,
     seed: int,
-    verbose: int | str = 0,
+    show: Show = lambda text: None,
     on_trained: Callable[[keras.Model], None] = lambda classifier: None,
 ) -> dict:
     """Chooses rate and epochs on held-out labels of the first seed, then trains with each seed.
@@ -119,7 +120,7 @@ def tune_protocol(
         test: images with labels.
         recipe: of the training.
         seed: the first one.
-        verbose: as in `keras.Model.fit`.
+        show: called after each epoch of a training.
         on_trained: called with the classifier of each seed: an inference model (see
             `models/inference.py`) with a linear layer, from uint8 images to logits.
 
@@ -147,7 +148,8 @@ def tune_protocol(
     def trained(
         images: Images, rate: float, epochs: int, seed: int
     ) -> tuple[keras.Model, dict[str, list[float]]]:
-        return _train_classifier(inference, images, classes, rate, epochs, recipe, seed, verbose)
+        progress = EpochProgress(f"training with rate {rate:g}, seed {seed}", show)
+        return _train_classifier(inference, images, classes, rate, epochs, recipe, seed, progress)
 
     best, epochs, accuracies = recipe.rates[0], recipe.epochs[0], {}
     if len(recipe.rates) > 1 or len(recipe.epochs) > 1:
@@ -271,7 +273,7 @@ def _train_classifier(
     epochs: int,
     recipe: TuneRecipe,
     seed: int,
-    verbose: int | str,
+    progress: EpochProgress,
 ) -> tuple[keras.Model, dict[str, list[float]]]:
     """Trains a model from uint8 images of any size to logits `[N, classes]`.
 
@@ -305,7 +307,12 @@ def _train_classifier(
         lambda pixels, params, indices: ((pixels, params), tf.gather(labels, indices))
     )
     history = model.fit(
-        dataset, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose
+        dataset,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        shuffle=False,
+        verbose=0,
+        callbacks=[progress],
     )
     photo = keras.Input((None, None, images.channels), dtype=images.dtype.name, name="images")
     pixels = keras.layers.Rescaling(1.0, dtype="float32", name="pixels")  # as in `inference_model`

@@ -18,6 +18,7 @@ import tensorflow as tf
 from byol_tf.evaluate.crops import centre_crop, crop_layer, even_batch_size, labelled_batches
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.metrics import top_1_and_5, top_k_accuracy
+from byol_tf.evaluate.progress import EpochProgress, Show
 from byol_tf.runs.splits import require_labels, stratified_folds
 from pipelines.sources import Images, subset
 
@@ -91,7 +92,7 @@ def train_heads(
     rates: Sequence[float],
     batch_size: int,
     epochs: int,
-    verbose: int | str = 0,
+    show: Show = lambda text: None,
 ) -> Heads:
     """Trains a head for each rate: SGD with Nesterov momentum, cosine decay, no weight decay.
 
@@ -105,7 +106,7 @@ def train_heads(
         rates: of each head, at a batch of 256.
         batch_size: of `batches`.
         epochs: of `n // batch_size` steps.
-        verbose: as in `keras.Model.fit`.
+        show: called after each epoch.
     """
     steps, count = len(labels) // batch_size, len(rates)
     scales = tf.constant(np.asarray(rates, np.float32) * batch_size / _REFERENCE_BATCH_SIZE)
@@ -133,7 +134,8 @@ def train_heads(
         epochs=epochs,
         steps_per_epoch=steps,
         shuffle=False,
-        verbose=verbose,
+        verbose=0,
+        callbacks=[EpochProgress("evaluating: linear", show)],
     )
     return heads
 
@@ -145,7 +147,7 @@ def linear_protocol(
     test: Images,
     recipe: LinearRecipe,
     seed: int,
-    verbose: int | str = 0,
+    show: Show = lambda text: None,
 ) -> dict:
     """Trains the heads and reports the one with the best rate that saw all images.
 
@@ -159,7 +161,7 @@ def linear_protocol(
             of the shorter side.
         recipe: of the training.
         seed: decides held-out images, order and crops.
-        verbose: as in `keras.Model.fit`.
+        show: called after each epoch.
 
     Returns:
         `top1`, `top5`, `rate`, `held_out_accuracy` of each rate, `epochs`, `batch_size`.
@@ -198,7 +200,7 @@ def linear_protocol(
         head_rates,
         batch_size,
         recipe.epochs,
-        verbose,
+        show,
     )
     centre = partial(centre_crop, size=size)
     accuracies = []

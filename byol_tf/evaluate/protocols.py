@@ -6,7 +6,6 @@ an entry of `PROTOCOLS`. TensorFlow is imported when a protocol runs, so that `-
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +37,7 @@ class Evaluation:
         train: images with labels to learn from.
         test: images with labels to test on.
         class_names: names of the labels.
+        show: called with what is in progress.
     """
 
     options: argparse.Namespace
@@ -46,6 +46,7 @@ class Evaluation:
     train: Images
     test: Images
     class_names: tuple[str, ...]
+    show: Callable[[str], None]
 
     def plain_model(self) -> "keras.Model":
         """The inference model as exported, so that a run and its exports agree exactly."""
@@ -109,7 +110,7 @@ def run_linear(evaluation: Evaluation) -> dict:
     size = evaluation_crop_size(model, evaluation.config)
     recipe = LinearRecipe(**evaluation.training_settings())
     return linear_protocol(
-        model, size, evaluation.train, evaluation.test, recipe, seed, _keras_verbosity()
+        model, size, evaluation.train, evaluation.test, recipe, seed, evaluation.show
     )
 
 
@@ -182,7 +183,7 @@ def _tune(evaluation: Evaluation, settings: dict[str, Any], from_scratch: bool) 
         evaluation.test,
         recipe,
         evaluation.config.seed,
-        _keras_verbosity(),
+        evaluation.show,
         classifiers.append,
     )
     if getattr(options, "export", None) is not None:
@@ -374,7 +375,3 @@ def evaluation_crop_size(inference: "keras.Model", config: Config) -> int:
         return split_inference_model(inference)[2].input_shape[1]
     except ProtocolError:
         return config.views.size
-
-
-def _keras_verbosity() -> int:
-    return 1 if sys.stdout.isatty() else 0

@@ -42,7 +42,7 @@ class StudyProgress:
         self._terminal = sys.stdout.isatty()
         self._bars = Progress(
             TextColumn("{task.fields[count]}"),
-            BarColumn(),
+            BarColumn(20),
             TextColumn("{task.description}"),
             console=Console(),
         )
@@ -121,7 +121,9 @@ class StudyProgress:
         )
 
     def _time_left(self) -> str:
-        """Estimates the time left, in words."""
+        """Estimates the time left, in words; "" at the end."""
+        if self.begun == self.total and not self._running:
+            return ""
         means = {
             trains: sum(seconds) / len(seconds)
             for trains, seconds in self._seconds.items()

@@ -253,8 +253,12 @@ def _labels_text(config: Config, source: SourceInfo) -> str:
     if not counts["train"]:
         return "none, so no probe"
     classes = f"{source.classes} class{'' if source.classes == 1 else 'es'}"
-    held_out = "; probe on a held-out fifth of train" if config.probe.split == "held_out" else ""
-    return f"{counts['train']:,} train, {counts['test']:,} test, {classes}{held_out}"
+    text = f"{counts['train']:,} train, {counts['test']:,} test, {classes}"
+    if config.probe.split == "held_out":
+        text += "; probe on a held-out fifth of train"
+    limits = {"train": config.probe.train_images, "test": config.probe.test_images}
+    used = [f"{n:,} {split}" for split, n in limits.items() if n and n < counts[split]]
+    return f"{text}; the probe uses {', '.join(used)}" if used else text
 
 
 def _class_lines(source: SourceInfo) -> list[tuple[str, str]]:

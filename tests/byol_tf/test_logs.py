@@ -114,10 +114,10 @@ def test_activity_is_a_line_at_its_start_outside_of_a_terminal(caplog):
     assert caplog.messages == ["writing"]
 
 
-def test_activity_counts_seconds_in_a_terminal_and_leaves_nothing():
+def test_activity_counts_seconds_of_its_text_in_a_terminal_and_leaves_nothing():
     code = (
         "import time\nfrom byol_tf import logs\nlogs.ignore_output_errors()\n"
-        "with logs.activity('writing'): time.sleep(1.3)\nprint('done')"
+        "with logs.activity('writing') as show: show('reading'); time.sleep(1.3)\nprint('done')"
     )
     master, terminal = os.openpty()
     done = subprocess.run(
@@ -127,7 +127,7 @@ def test_activity_counts_seconds_in_a_terminal_and_leaves_nothing():
     written = os.read(master, 10_000).decode()
     os.close(master)
     assert done.returncode == 0
-    assert written == "\r\x1b[Kwriting\r\x1b[Kwriting  1 s\r\x1b[Kdone\r\n"
+    assert written == "\r\x1b[Kwriting\r\x1b[Kreading  1 s\r\x1b[Kdone\r\n"
 
 
 def test_one_is_singular():
