@@ -35,7 +35,10 @@ def embed(
         batch_size = min(_BATCH_SIZE, max(1, _BATCH_BYTES // math.prod(images.shape)))
     outputs = []
     for first in range(0, len(images), batch_size):
-        indices = np.arange(first, min(first + batch_size, len(images)))
+        indices, following = np.split(
+            np.arange(first, min(first + 2 * batch_size, len(images))), [batch_size]
+        )
+        images.prefetch(following)
         batch = images.batch(indices) if images.shape is not None else images[first][None]
         outputs.append(model.predict_on_batch(batch if crop is None else crop(batch)))
     return np.concatenate(outputs).astype(np.float32, copy=False)

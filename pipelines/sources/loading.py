@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
@@ -164,7 +164,7 @@ def _read_blocks(images: Images, *, keep_pixels: bool) -> Iterator[list[_Result]
     return map_in_order(read_block, range(0, len(images), _BLOCK))
 
 
-def map_in_order(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+def map_in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Calls a function for each item with several threads.
 
     Args:

@@ -177,7 +177,7 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
         _nothing,
     ),
     (
-        r"python -m benchmarks\.channels .*",
+        r"python -m benchmarks\.(channels|remote_shards) .*",
         "run by tests/benchmarks on a few photos",
         _nothing,
     ),

@@ -81,12 +81,13 @@ class Server:
                 if status is not None:
                     self._answer(status, b"")
                     return
-                data = file.read_bytes()
                 if part and server.ranges:
                     first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", part).groups())
-                    self._answer(206, data[first : last + 1])
+                    with file.open("rb") as opened:
+                        opened.seek(first)
+                        self._answer(206, opened.read(last + 1 - first))
                 else:
-                    self._answer(200, data)
+                    self._answer(200, file.read_bytes())
 
             def _answer(self, status: int, data: bytes) -> None:
                 self.send_response(status)

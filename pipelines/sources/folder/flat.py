@@ -1,7 +1,7 @@
 """All photos below a folder, without labels, wherever they lie."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -19,6 +19,9 @@ from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.loading import map_in_order
 from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.remote import Location
+
+_FETCHED_AHEAD = 64
+"""Photos that are requested before they are read, where many are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class FlatImages:
         notes: lines for people.
         pixels: channels, depth and range of the photos.
         save_index: writes where the photos are in their shards, for the next time.
+        prefetch: begins to fetch photos that are read soon, where several are one request.
     """
 
     def __init__(
@@ -144,9 +148,11 @@ class FlatImages:
         notes: list[str],
         pixels: PixelFormat = RGB,
         save_index: Callable[[], None] = lambda: None,
+        prefetch: Callable[[Sequence[Photo]], None] = lambda photos: None,
     ) -> None:
         self.folder, self.photos, self.skipped, self.pixels = folder, photos, skipped, pixels
         self.save_index = save_index
+        self._prefetch = prefetch
         self._notes = notes
         self._reader = PhotoReader(open_photo, _Sizes(photos), None, pixels=pixels)
 
@@ -172,7 +178,14 @@ class FlatImages:
             except UnreadableImage as error:
                 return photo, None, str(error)
 
-        return map_in_order(read, photos)
+        return map_in_order(read, self._fetched(photos))
+
+    def _fetched(self, photos: Sequence[Photo]) -> Iterable[Photo]:
+        """Yields photos, after those that follow have been requested."""
+        self._prefetch(photos[:_FETCHED_AHEAD])
+        for first in range(0, len(photos), _FETCHED_AHEAD):
+            self._prefetch(photos[first + _FETCHED_AHEAD : first + 2 * _FETCHED_AHEAD])
+            yield from photos[first : first + _FETCHED_AHEAD]
 
     def notes(self) -> list[str]:
         """Returns lines for people about the folder and the photos that have been read."""

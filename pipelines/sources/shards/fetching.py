@@ -1,13 +1,16 @@
-"""Fetches images of remote shards before they are read, those of a block by one request."""
+"""Reads images of shards; those of remote ones in blocks, before they are asked for."""
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from pipelines.sources.blocks import BLOCK_BYTES, MOST_OPEN, Blocks
+from pipelines.sources.remote import RemotePath
 from pipelines.sources.shards.finding import Shard
+from pipelines.sources.shards.index import ShardIndex
 from pipelines.sources.shards.reading import ShardReader
 
 _REQUESTS = 16
@@ -46,69 +49,89 @@ def blocks_of(shards: Sequence[Shard], shard_of: np.ndarray, spans: np.ndarray) 
     return Blocks(numbers, min(MOST_OPEN, 2 ** (fitting.bit_length() - 1)))
 
 
-class BlockFetcher:
-    """Images that were fetched and not read yet; several threads may use it.
+class ShardImages:
+    """Images of shards, read by their numbers; several threads may use it.
+
+    Those of remote shards may be fetched before they are read, a block by one request.
 
     Args:
-        reader: of the shards.
-        shards: remote ones.
-        shard_of: int64 `[n]`, the shard of each image.
+        shards: of one format.
+        indices: of each shard.
+        gone: shards that aren't there any more, by their names, with the reason.
+
+    Attributes:
         spans: int64 `[n, 3]`, see `ShardIndex`.
-        blocks: of the images.
+        blocks: in which images can be read; None for ArrayRecord files.
+        is_remote: whether each image is requested from a server, once it isn't on this disk.
+        reads_blocks: whether a block is one request.
     """
 
     def __init__(
-        self,
-        reader: ShardReader,
-        shards: Sequence[Shard],
-        shard_of: np.ndarray,
-        spans: np.ndarray,
-        blocks: Blocks,
+        self, shards: Sequence[Shard], indices: Sequence[ShardIndex], gone: Mapping[str, str]
     ) -> None:
-        self._reader, self._shards, self._shard_of = reader, shards, shard_of
-        self._spans, self._blocks = spans, blocks
-        # Of Parquet the lengths aren't known; they are much alike.
-        counts = np.bincount(shard_of, minlength=len(shards))
+        counts = np.array([len(index.names) for index in indices])
+        self.spans = np.concatenate([index.spans for index in indices])
+        self._shards, self._shard_of = shards, np.repeat(np.arange(len(shards)), counts)
+        self.blocks = blocks_of(shards, self._shard_of, self.spans)
+        location = shards[0].location
+        self.is_remote = isinstance(location, RemotePath)
+        self.reads_blocks = (
+            isinstance(location, RemotePath) and not location.is_cached and self.blocks is not None
+        )
+        # Of remote Parquet files the lengths aren't known; they are much alike.
         mean = np.array([shard.size for shard in shards]) // np.maximum(counts, 1)
-        self._bytes = np.where(spans[:, 2] < 0, mean[shard_of], spans[:, 2])
+        lengths = self.spans[:, 2]
+        self._bytes = np.where(lengths < 0, mean[self._shard_of], lengths)
+        self._reader = ShardReader(gone)
         self._pool = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="fetch")
         self._lock = threading.Lock()
-        self._coming: dict[int, Future[dict[int, bytes | None]]] = {}
+        # Twice where an epoch's last photos wait when the next one's first are fetched.
+        self._coming: dict[int, list[Future[dict[int, bytes | None]]]] = {}
         self._coming_bytes = 0
 
+    def read(self, number: int) -> bytes:
+        """Returns an image's file. Raises UnreadableImage, SourceError."""
+        with self._lock:
+            future = self._remove(number)
+        file = None
+        if future is not None:
+            # What a server or a library raises is raised again when the image is read alone.
+            with contextlib.suppress(Exception):
+                file = future.result().pop(number)
+        if file is not None:
+            return file
+        shard = self._shards[self._shard_of[number]]
+        return self._reader.read(shard, *self.spans[number].tolist())
+
     def fetch(self, numbers: np.ndarray) -> None:
-        """Requests images; those that wait longest are dropped when too many do."""
+        """Requests images that are read soon, where blocks are.
+
+        Each is kept until it is read once; those that wait longest are dropped when too many do.
+        """
+        if self.blocks is None or not self.reads_blocks or not len(numbers):
+            return
         numbers = np.sort(numbers)
-        gaps = np.diff(self._spans[numbers, 1]) - self._bytes[numbers[:-1]]
-        apart = (np.diff(self._blocks.numbers[numbers]) != 0) | (gaps > _MAX_GAP)
+        gaps = np.diff(self.spans[numbers, 1]) - self._bytes[numbers[:-1]]
+        apart = (np.diff(self.blocks.numbers[numbers]) != 0) | (gaps > _MAX_GAP)
         for group in np.split(numbers, np.flatnonzero(apart) + 1):
             future = self._pool.submit(self._load, group)
             with self._lock:
                 for number in group.tolist():
-                    self._remove(number)
-                    self._coming[number] = future
+                    self._coming.setdefault(number, []).append(future)
                     self._coming_bytes += self._bytes[number]
                 while self._coming_bytes > _MAX_BYTES:
                     self._remove(next(iter(self._coming)))
 
-    def take(self, number: int) -> bytes | None:
-        """Returns an image's file, once; None if it wasn't fetched."""
-        with self._lock:
-            future = self._remove(number)
-        if future is None:
-            return None
-        try:
-            return future.result().pop(number)
-        except Exception:  # of a server, of a library: reading the image alone reports it
-            return None
-
     def _remove(self, number: int) -> Future[dict[int, bytes | None]] | None:
-        future = self._coming.pop(number, None)
-        if future is not None:
-            self._coming_bytes -= self._bytes[number]
-        return future
+        futures = self._coming.get(number)
+        if futures is None:
+            return None
+        self._coming_bytes -= self._bytes[number]
+        if len(futures) == 1:
+            del self._coming[number]
+        return futures.pop(0)
 
     def _load(self, numbers: np.ndarray) -> dict[int, bytes | None]:
         shard = self._shards[self._shard_of[numbers[0]]]
-        files = self._reader.read_block(shard, self._spans[numbers])
+        files = self._reader.read_block(shard, self.spans[numbers])
         return dict(zip(numbers.tolist(), files, strict=True))

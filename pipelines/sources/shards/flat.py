@@ -2,18 +2,18 @@
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pipelines.sources.base import Progress, SourceError
-from pipelines.sources.folder.flat import FlatImages, Photos
+from pipelines.sources.folder.flat import FlatImages, Photo, Photos
 from pipelines.sources.pixels import PixelFormat
 from pipelines.sources.remote import Location, RemotePath
+from pipelines.sources.shards.fetching import ShardImages
 from pipelines.sources.shards.finding import find_shards
 from pipelines.sources.shards.index import IndexCache
-from pipelines.sources.shards.reading import ShardReader
 from pipelines.sources.shards.source import unique_names
 from pipelines.urls import is_url
 
@@ -52,8 +52,7 @@ def open_flat_shards(
     counts = [len(index.names) for index in indices]
     if not sum(counts):
         raise SourceError(f"{option}: {root}: {len(shards):,} shard(s) without an image")
-    shard_of = np.repeat(np.arange(len(shards)), counts)
-    spans = np.concatenate([index.spans for index in indices])
+    files = ShardImages(shards, indices, {})
     stamps = [int(hashlib.sha256(index.stamp.encode()).hexdigest()[:12], 16) for index in indices]
     photos = Photos(
         [
@@ -61,15 +60,18 @@ def open_flat_shards(
             for shard, index in zip(shards, indices, strict=True)
             for name in unique_names(shard, index)
         ],
-        spans[:, 2],
+        files.spans[:, 2],
         np.repeat(np.array(stamps, np.int64), counts),
     )
-    reader = ShardReader({})
 
     def open_image(path: str) -> io.BytesIO:
         row = photos.row_of_path(path)
         if row is None:
             raise FileNotFoundError(path)
-        return io.BytesIO(reader.read(shards[shard_of[row]], *spans[row].tolist()))
+        return io.BytesIO(files.read(row))
 
-    return FlatImages(location, photos, open_image, {}, [], pixels, cache.save)
+    def prefetch(soon: Sequence[Photo]) -> None:
+        rows = (photos.row_of_path(photo.path) for photo in soon)
+        files.fetch(np.array([row for row in rows if row is not None], np.int64))
+
+    return FlatImages(location, photos, open_image, {}, [], pixels, cache.save, prefetch)

@@ -39,7 +39,7 @@ class Container:
         remote: whether reading an image waits for a server.
         save: writes what was found out to the request's `scan_folder`.
         blocks: see `Images.blocks`.
-        fetch: see `Images.prefetch`; None: nothing is gained by it.
+        fetch: numbers of images that are read soon -> None, see `Images.prefetch`.
     """
 
     root: Location
@@ -51,7 +51,7 @@ class Container:
     remote: bool = False
     save: Callable[[], None] = lambda: None
     blocks: Blocks | None = None
-    fetch: Callable[[np.ndarray], None] | None = None
+    fetch: Callable[[np.ndarray], None] = lambda numbers: None
 
 
 def describe_container(request: Request, container: Container) -> SourceInfo:
@@ -137,8 +137,7 @@ class _Photos(OwnPhotos):
         return self._container.blocks and self._container.blocks.of(self._numbers(paths))
 
     def _prefetch(self, paths: Sequence[str]) -> None:
-        if self._container.fetch is not None and paths:
-            self._container.fetch(self._numbers(paths))
+        self._container.fetch(self._numbers(paths))
 
     def _numbers(self, names: Sequence[str]) -> np.ndarray:
         return np.array([self._number[name] for name in names], np.int64)

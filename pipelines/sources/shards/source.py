@@ -3,17 +3,14 @@
 They lie on this disk or behind a URL, and are never changed.
 """
 
-import numpy as np
-
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
 from pipelines.sources.folder.discovery import abbreviated
 from pipelines.sources.remote import RemotePath
-from pipelines.sources.shards.fetching import BlockFetcher, blocks_of
+from pipelines.sources.shards.fetching import ShardImages
 from pipelines.sources.shards.finding import Shard, find_shards
 from pipelines.sources.shards.index import IndexCache, ShardIndex
 from pipelines.sources.shards.layout import PlacedImages
 from pipelines.sources.shards.photos import Container, describe_container, load_container
-from pipelines.sources.shards.reading import ShardReader
 
 
 def describe(request: Request) -> SourceInfo:
@@ -36,10 +33,8 @@ def _container(request: Request) -> Container:
         known = {}
     present = [shard for shard in shards if shard.name not in known]
     indices = cache.index(present, request.on_progress) | known
-    reader = ShardReader(dict.fromkeys(known, "its shard is gone or has changed"))
     of_shard = [indices[shard.name] for shard in shards]
-    shard_of = np.repeat(np.arange(len(shards)), [len(index.names) for index in of_shard])
-    spans = np.concatenate([index.spans for index in of_shard])
+    files = ShardImages(shards, of_shard, dict.fromkeys(known, "its shard is gone or has changed"))
     images = PlacedImages(
         names=[
             name
@@ -53,40 +48,28 @@ def _container(request: Request) -> Container:
             for role in [shard.role] * len(index.names)
         ],
         classes=[label for index in of_shard for label in index.labels],
-        sizes=spans[:, 2].tolist(),
+        sizes=files.spans[:, 2].tolist(),
     )
     if not images.names:
         raise SourceError(f"data.root: {root}: {len(shards):,} shard(s) without an image")
-    location = shards[0].location
-    remote = isinstance(location, RemotePath)
-    by_blocks = isinstance(location, RemotePath) and not location.is_cached
-    if request.manifest is not None:  # the order stays, wherever the shards lie by now
-        by_blocks = request.manifest.by_blocks
-    blocks = blocks_of(shards, shard_of, spans) if by_blocks else None
-
-    fetcher = None
-    if blocks is not None and remote:
-        fetcher = BlockFetcher(reader, shards, shard_of, spans, blocks)
-
-    def read(number: int) -> bytes:
-        fetched = None if fetcher is None else fetcher.take(number)
-        return fetched or reader.read(shards[shard_of[number]], *spans[number].tolist())
-
+    # The order of a run stays, wherever its shards lie by now.
+    begun = request.manifest
+    by_blocks = files.reads_blocks if begun is None else begun.by_blocks
     megabytes = sum(shard.size for shard in shards) / 1e6
     return Container(
         root=RemotePath(root),
         images=images,
-        read=read,
+        read=files.read,
         sizes={shard.name: shard.size for shard in shards},
         notes=(
             f"{len(images.names):,} images in {len(shards):,} shard(s) of {root} "
             f"({shards[0].kind}), {megabytes:,.1f} MB",
         ),
         facts=[facts for index in of_shard for facts in index.facts],
-        remote=remote,
+        remote=files.is_remote,
         save=cache.save,
-        blocks=blocks,
-        fetch=None if fetcher is None else fetcher.fetch,
+        blocks=files.blocks if by_blocks else None,
+        fetch=files.fetch,
     )
 
 

@@ -61,7 +61,7 @@ class TestConfig:
         [
             (
                 [*FIVE, "views.second.hue=0.1"],
-                "views.second.hue=0.1: expected 0, as it is for images of 3 channels",
+                "views.second.hue=0.1: expected 0, its default, as it is for images of 3 channels",
             ),
             ([*FIVE, "views.mean=[0.5,0.5]"], "expected 5 numbers, as data.channels is 5"),
             ([*FOLDER, "views.std=null"], "expected 3 numbers, as data.channels is 3"),

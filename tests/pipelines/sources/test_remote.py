@@ -14,7 +14,7 @@ import pytest
 from byol_tf.config.loading import absolute_paths, load_config
 from pipelines.batches import crop_batches, image_batches
 from pipelines.policy import preset
-from pipelines.sources import SourceError, open_source, plan_source, remote
+from pipelines.sources import SourceError, open_flat_images, open_source, plan_source, remote
 from pipelines.sources.remote import RemotePath
 from pipelines.sources.shards import fetching
 from pipelines.sources.shards import index as shard_index
@@ -309,13 +309,13 @@ class TestBlocks:
             source = self.open(server)
             blocks = len(np.unique(source.pretrain.blocks.numbers))
             server.requests.clear()
-            read = np.concatenate(_read(source, range(30)))
+            read = np.concatenate(_read(source, range(90)))
             time.sleep(0.3)  # for what is fetched ahead
             ranges = [part for _, _, part in server.requests if part]
-        assert sorted(image.tobytes() for image in read) == sorted(pixels)
-        sizes = [int(last) - int(first) + 1 for first, last in (p[6:].split("-") for p in ranges)]
-        # Those between two of eight lanes are read twice; the next epoch's are fetched ahead.
-        assert 40 < blocks <= len(sizes) <= 2 * (blocks + 8) + 6
+        assert sorted(image.tobytes() for image in read) == sorted(3 * list(pixels))
+        # Those between two of eight lanes are read twice; a fourth epoch's are fetched ahead.
+        assert blocks > 40
+        assert 3 * blocks <= len(ranges) <= 4 * (blocks + 8) + 6
 
     def test_resumed_run_and_two_workers_read_the_same(self, www):
         with serving(www) as server:
@@ -336,6 +336,18 @@ class TestBlocks:
             ranges = [part for _, _, part in server.requests if part]
         assert len({image.tobytes() for image in read}) == 24
         assert len(ranges) <= 3 * 48  # of three epochs: the rest is fetched ahead
+
+    def test_photos_in_their_order_are_requested_together(self, www, tmp_path):
+        with serving(www) as server:
+            (suffix,) = {path.suffix for path in www.iterdir()}
+            root = f"{server.url}/photos-{{000..002}}{suffix}"
+            flat = open_flat_images(root, "--images", lambda location: tmp_path)
+            server.requests.clear()
+            read = [pixels for _, pixels, _ in flat.read_each(flat.photos)]
+            ranges = [part for _, _, part in server.requests if part]
+        local = open_source("shards", root=str(www))
+        assert same(read, local.pretrain)
+        assert len(ranges) < 90
 
     def test_outage_is_waited_for_and_a_shard_that_goes_is_replaced(self, www):
         lost: list = []
