@@ -192,7 +192,7 @@ def data(draw: random.Random, views: int) -> dict:
     if "validation_split" not in arguments and draw.random() < 0.3:
         arguments["validation_data"] = whole
     if draw.random() < 0.05:
-        arguments["x"] = dataset.map(lambda *batch: batch[0])  # images alone
+        arguments = {"x": dataset.map(lambda *batch: batch[0])}  # images alone
     return arguments
 
 
