@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         type=os.path.expanduser,
         required=True,
-        help="a run folder, the folder of a SavedModel, or a .keras file",
+        help="a run folder, the folder of a SavedModel, a .keras file, or hf://NAME/REPOSITORY",
     )
     add_photo_arguments(parser, "embeddings", "encoder")
     parser.add_argument(

@@ -40,6 +40,7 @@ from byol_tf.logs import ProgressLog, activity, counted, wrapped
 from byol_tf.runs.accuracy import Accuracy, chance
 from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.hub import encoder_path
 from byol_tf.runs.splits import require_labels
 from pipelines.sources import SourceError
 
@@ -132,7 +133,8 @@ def _parser() -> argparse.ArgumentParser:
         "--encoder",
         metavar="PATH",
         type=os.path.expanduser,
-        help="an exported encoder: the folder of a SavedModel, or a .keras file",
+        help="an exported encoder: the folder of a SavedModel, a .keras file, or "
+        "hf://NAME/REPOSITORY",
     )
     common.add_argument(
         "--config",
@@ -279,7 +281,7 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
     inference = (
         load_run_encoder(config, RunFolder(Path(options.run)))
         if options.run
-        else load_encoder_file(Path(options.encoder))
+        else load_encoder_file(encoder_path(options.encoder))
     )
     logger.info(
         "%s: %s on %s, %s labelled images to learn from, %s to test on, %d classes",

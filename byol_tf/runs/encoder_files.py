@@ -12,6 +12,7 @@ from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.encoder_input import check_input, find_input, read_input
 from byol_tf.runs.files import check_fits_memory, newest_version
 from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.hub import encoder_path
 from byol_tf.runs.sources import pixel_format
 from pipelines.sources import RGB, PixelFormat
 
@@ -72,12 +73,12 @@ def encoder_files(text: str) -> EncoderFiles:
     Of a folder of numbered SavedModels the highest number is taken, as TensorFlow Serving does.
 
     Args:
-        text: the path as the user wrote it.
+        text: the path as the user wrote it, or an address (see `hub.encoder_path`).
 
     Raises:
         EmbedError: if there is no encoder.
     """
-    path = Path(text).expanduser()
+    path = encoder_path(text)
     if os.path.isfile(path):
         return exported_files(path, [path])
     if not os.path.isdir(path):

@@ -151,6 +151,11 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
         _nothing,
     ),
     (
+        r"byol embed --encoder hf://.*",
+        "downloads: run by tests/byol_tf/runs/test_hub.py against a stand-in",
+        _nothing,
+    ),
+    (
         r"byol train --set 'run\.trackers=.*",
         "needs its package: run by tests/byol_tf/train/test_trackers.py",
         _nothing,

@@ -1,0 +1,50 @@
+"""Encoders on Hugging Face's hub, by their address."""
+
+import re
+from pathlib import Path
+
+from byol_tf.errors import EmbedError, escape
+
+_PREFIX = "hf://"
+_ADDRESS = re.compile(rf"{_PREFIX}([\w.-]{{1,96}}/[\w.-]{{1,96}})(?:@([\w./-]{{1,255}}))?")
+_FILES = ("encoder.keras", "encoder/*", "input.json")
+
+
+def encoder_path(text: str) -> Path:
+    """Returns the path of an encoder, which is downloaded first if it is on the hub.
+
+    Args:
+        text: a path, or `hf://NAME/REPOSITORY`, of which `@REVISION` names another revision than
+            the newest. Files that are in the hub's cache already aren't downloaded again.
+
+    Raises:
+        EmbedError: if an address is of another form, its package isn't installed, or the hub has
+            no such encoder for this user.
+    """
+    if not text.startswith(_PREFIX):
+        return Path(text).expanduser()
+    address = _ADDRESS.fullmatch(text)
+    if address is None:
+        raise EmbedError(f"--encoder: expected hf://NAME/REPOSITORY; received {text!r}")
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError as error:
+        raise EmbedError(
+            f"--encoder {text}: expected the package huggingface_hub, which isn't installed: pip "
+            'install huggingface_hub (or byol_tf with the extra "hub")'
+        ) from error
+    try:
+        folder = Path(
+            snapshot_download(
+                address[1],
+                revision=address[2],
+                allow_patterns=list(_FILES),
+                library_name="byol_tf",
+            )
+        )
+    except (HfHubHTTPError, OSError) as error:
+        reason = escape(str(error).strip().splitlines()[0], 300)
+        raise EmbedError(f"--encoder {text}: expected an encoder on the hub; {reason}") from error
+    keras_file = folder / "encoder.keras"
+    return keras_file if keras_file.is_file() else folder / "encoder"
