@@ -22,6 +22,7 @@ from tests.helpers.shard_files import jpeg, serving, tar, write_shards
 from tests.pipelines.sources.folder.test_source import tree
 
 PATTERN = "photos-{000..002}.tar"
+PLAIN = {"compression": "none", "use_dictionary": False}
 
 
 @pytest.fixture(autouse=True)
@@ -183,6 +184,30 @@ class TestShards:
             ranges = [part for _, _, part in server.requests if part]
         sizes = [int(last) - int(first) + 1 for first, last in (p[6:].split("-") for p in ranges)]
         assert sum(sizes) < 8 * len(image) / 5
+
+    def test_index_of_parquet_reads_names_and_labels_alone(self, tmp_path):
+        image = jpeg(0, size=(900, 700))
+        rows = {"image": [image] * 8, "path": [f"{n}.jpg" for n in range(8)], "label": [3] * 8}
+        pq.write_table(pa.table(rows), tmp_path / "x.parquet", row_group_size=4, **PLAIN)
+        with serving(tmp_path) as server:
+            index = shard_index.index_shard(_shard(f"{server.url}/x.parquet"))
+            ranges = [part for _, _, part in server.requests if part]
+        sizes = [int(last) - int(first) + 1 for first, last in (p[6:].split("-") for p in ranges)]
+        assert sum(sizes) < len(image)
+        assert (index.names[5], index.labels[5], index.facts) == ("5.jpg", "3", ())
+        assert index.spans[5].tolist() == [1, 1, -1]
+
+    def test_image_that_is_no_jpeg_is_one_request(self, tmp_path):
+        root = tree(tmp_path / "photos", {"": 2})
+        members = {path.name: path.read_bytes() for path in root.iterdir()}
+        (tmp_path / "x.tar").write_bytes(tar(members))
+        with serving(tmp_path) as server:
+            options = {"cache": "none", "check": "headers", "on_lost": print}
+            source = open_source("shards", root=f"{server.url}/x.tar", **options)
+            server.requests.clear()
+            assert source.pretrain.encoded(0) is None
+            assert source.pretrain[0].shape[2] == 3
+            assert len(server.requests) == 1
 
     def test_image_is_one_request_of_its_own_bytes(self, server):
         source = open_source("shards", root=f"{server.url}/{PATTERN}", cache="none")
