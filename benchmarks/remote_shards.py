@@ -46,7 +46,7 @@ def measure(photos: str, format: str, by_blocks: bool) -> dict:
     from pipelines.sources import open_source
 
     options = {"layout": "flat", "image_size": 64, "cache": "none"}
-    options |= {"check": "headers", "on_lost": print}
+    options |= {"check": "headers", "on_lost": lambda *_: None}
     with tempfile.TemporaryDirectory() as folder, serving(Path(folder) / "www") as server:
         names = _pack(photos, Path(folder) / "www", format)
         root = f"{server.url}/{{{names}}}"
