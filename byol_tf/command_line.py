@@ -101,12 +101,17 @@ def ends_with_exit_code(main: Callable[[list[str]], int]) -> Main:
 
     @functools.wraps(main)
     def wrapper(arguments: list[str] | None = None) -> int:
+        words = sys.argv[1:] if arguments is None else arguments
         ignore_output_errors()
         configure_logging()
+        for word in words:  # of a caller in Python: a shell can't pass one
+            if "\0" in word:
+                _print_error(f"{word!r}: expected an argument without NUL characters")
+                return USAGE_ERROR
         stop = _StopSignals()
         try:
             with stop:
-                return main(sys.argv[1:] if arguments is None else arguments)
+                return main(words)
         except SystemExit:
             raise
         except BaseException as error:

@@ -7,6 +7,7 @@ equal parts of each batch, and each reads its own images only.
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from pipelines.policy import ViewPolicy
@@ -19,6 +20,8 @@ from pipelines.views.host_crops import read_crops, resize_crop
 from pipelines.views.random_params import sample_params
 
 _PREFETCH = 4
+_FETCHED_AHEAD = 8
+"""Steps for which images are requested before they are read, where many are read at once."""
 
 
 def image_batches(
@@ -57,7 +60,7 @@ def image_batches(
             views = [layer(images, params) for layer in fused_views]
         ```
     """
-    order = Order(len(images), batch_size, seed, worker, workers)
+    order = Order(len(images), batch_size, seed, worker, workers, images.blocks)
     if images.shape is None:
         raise ValueError(
             "images: expected images of one shape; received several, which crop_batches takes"
@@ -68,8 +71,8 @@ def image_batches(
         epoch, positions, indices = order.at(step)
         return _read(images, indices), sample_params(seed, view_count, epoch, positions)
 
-    batches = _steps(first_step).map(make_batch, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(_PREFETCH)
+    steps = _steps(images, order, first_step)
+    return steps.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(_PREFETCH)
 
 
 def crop_batches(
@@ -104,7 +107,7 @@ def crop_batches(
     Raises:
         ValueError: there are fewer images than a batch holds, or the workers don't divide a batch.
     """
-    order = Order(len(images), batch_size, seed, worker, workers)
+    order = Order(len(images), batch_size, seed, worker, workers, images.blocks)
 
     @tf.autograph.experimental.do_not_convert
     def make_crops(epoch: tf.Tensor, position: tf.Tensor, index: tf.Tensor) -> tuple:
@@ -112,7 +115,8 @@ def crop_batches(
         crops = read_crops(images, index, policies, params)
         return (*(resize_crop(crop, size) for crop in crops), params[0])
 
-    return _one_by_one(make_crops, order, first_step, images.remote).prefetch(_PREFETCH)
+    steps = _steps(images, order, first_step)
+    return _one_by_one(make_crops, order, steps, images.remote).prefetch(_PREFETCH)
 
 
 def view_batches(
@@ -158,7 +162,7 @@ def view_batches(
         batches = view_batches(images, preset("byol"), 96, 256, 0, (0.5,) * 3, (0.25,) * 3)
         ```
     """
-    order = Order(len(images), batch_size, seed, worker, workers)
+    order = Order(len(images), batch_size, seed, worker, workers, images.blocks)
     makers = [HostViews(policy, size, engine) for policy in policies]
 
     def normalized(views: tf.Tensor) -> tf.Tensor:
@@ -189,17 +193,32 @@ def view_batches(
             for view, (maker, crop) in enumerate(zip(makers, crops, strict=True))
         )
 
+    steps = _steps(images, order, first_step)
     if images.shape is not None:
-        batches = _steps(first_step).map(make_batch, num_parallel_calls=tf.data.AUTOTUNE)
+        batches = steps.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE)
     else:
-        batches = _one_by_one(make_crops, order, first_step, images.remote).map(
+        batches = _one_by_one(make_crops, order, steps, images.remote).map(
             augment_crops, num_parallel_calls=tf.data.AUTOTUNE
         )
     return batches.prefetch(_PREFETCH)
 
 
-def _steps(first_step: int) -> tf.data.Dataset:
-    return tf.data.Dataset.range(first_step, tf.int64.max)
+def _steps(images: Images, order: Order, first_step: int) -> tf.data.Dataset:
+    """Returns the steps from the first one on; before each, images of later steps are fetched."""
+    steps = tf.data.Dataset.range(first_step, tf.int64.max)
+    if images.blocks is None:
+        return steps
+
+    def fetch(step: np.ndarray) -> np.ndarray:
+        for later in range(step + _FETCHED_AHEAD * (step > first_step), step + _FETCHED_AHEAD + 1):
+            images.prefetch(order.opened(later, first_step))
+        return step
+
+    @tf.autograph.experimental.do_not_convert
+    def fetched(step: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(fetch, [step], tf.int64), ())
+
+    return steps.map(fetched)
 
 
 def _read(images: Images, indices: tf.Tensor) -> tf.Tensor:
@@ -208,7 +227,9 @@ def _read(images: Images, indices: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(batch, (*indices.shape, *(images.shape or ())))
 
 
-def _one_by_one(make: Callable, order: Order, first_step: int, remote: bool) -> tf.data.Dataset:
+def _one_by_one(
+    make: Callable, order: Order, steps: tf.data.Dataset, remote: bool
+) -> tf.data.Dataset:
     """Applies `make(epoch, position, index)` to each image; returns batches of the results."""
 
     @tf.autograph.experimental.do_not_convert
@@ -219,7 +240,7 @@ def _one_by_one(make: Callable, order: Order, first_step: int, remote: bool) -> 
         )
 
     calls = REQUESTS if remote else tf.data.AUTOTUNE
-    images = _steps(first_step).flat_map(split_batch).map(make, num_parallel_calls=calls)
+    images = steps.flat_map(split_batch).map(make, num_parallel_calls=calls)
     batches = images.batch(order.images_per_worker, drop_remainder=True)
     if not remote:
         return batches

@@ -72,6 +72,7 @@ _SOURCES = (
         root="the folder of the shards or a pattern that names them",
         takes=("root",),
         sizes_differ=True,
+        any_pixels=True,
     ),
     DataSource(
         "huggingface",
@@ -79,6 +80,7 @@ _SOURCES = (
         root="the name of a data set or the folder that it was saved to",
         takes=("root",),
         sizes_differ=True,
+        any_pixels=True,
     ),
     DataSource("stl10", _TFDS, takes=_DOWNLOAD, image_side=96),
     DataSource("cifar10", _TFDS, takes=_DOWNLOAD, image_side=32, has_unlabelled=False),

@@ -1,18 +1,23 @@
 """Order of a run's images: a function of (seed, epoch, position), stored nowhere."""
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
+
+from pipelines.sources.blocks import Blocks
+from pipelines.windows import Windows
 
 
 @dataclass(frozen=True)
 class Order:
     """The images of each step: a new permutation each epoch.
 
-    The images that fill no batch are skipped; they are others in each epoch. Nothing is stored: any
-    step of any worker can be asked for, at the same cost. Workers take parts of each batch, so
-    together they read what a single worker would read, whatever their number.
+    The images that fill no batch are skipped; they are others in each epoch. Any step of any worker
+    can be asked for, at the same cost: nothing is stored, but for the order of two epochs of images
+    that are read in blocks. Workers take parts of each batch, so together they read what a single
+    worker would read, whatever their number.
 
     Args:
         count: images in the set.
@@ -20,6 +25,8 @@ class Order:
         seed: the run's.
         worker: which part of each batch is read, counted from 0.
         workers: number of equal parts of each batch.
+        blocks: of images that are read in blocks, whose order is that of `windows.py`; None: each
+            order of the images is as likely as any other.
 
     Raises:
         ValueError: there are fewer images than a batch holds, or the workers don't divide a batch.
@@ -30,6 +37,7 @@ class Order:
     seed: int
     worker: int = 0
     workers: int = 1
+    blocks: Blocks | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.count < self.batch_size:
@@ -78,7 +86,42 @@ class Order:
         )
         return epoch, positions, self._indices(positions, epoch)
 
+    def opened(self, step: int, since: int) -> np.ndarray:
+        """Returns what this worker will read of the windows that it begins to read in a step.
+
+        Args:
+            step: of the run.
+            since: the first step that is read. There it is the rest of all windows that have begun.
+
+        Returns:
+            Image indices, int64 `[k]`, in no order; none where images aren't read in blocks.
+        """
+        if self._windows is None:
+            return np.empty(0, np.int64)
+        epoch, row = divmod(step, self.count // self.batch_size)
+        images, rows, begins = self._windows.openings(epoch)
+        low = 0 if step == since else np.searchsorted(begins, row)
+        high = np.searchsorted(begins, row, side="right")
+        return images[low:high][rows[low:high] >= row]
+
+    @functools.cached_property
+    def _windows(self) -> Windows | None:
+        if self.blocks is None:
+            return None
+        first = self.worker * self.images_per_worker
+        part = slice(first, first + self.images_per_worker)
+        return Windows(self.blocks, self.batch_size, self.seed, part)
+
     def _indices(self, positions: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        windows = self._windows
+        if windows is not None:
+            indices = tf.numpy_function(
+                lambda where, number: windows.epoch(int(number)).images[where],
+                [positions, epoch],
+                tf.int64,
+                stateful=False,
+            )
+            return tf.ensure_shape(indices, positions.shape)
         return tf.random.experimental.index_shuffle(
             positions,
             tf.stack([tf.constant(self.seed, tf.int64), epoch]),

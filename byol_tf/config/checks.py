@@ -4,7 +4,7 @@ Each check names the keys that it compares, so that it can run when other keys a
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from byol_tf.constants import (
@@ -50,15 +50,21 @@ def conflicts(
     """
     for keys, check in _CHECKS:
         if all(map(is_valid, keys)):
-            text = check(*map(value_of, keys))
-            if text is not None:
-                yield keys, text
+            values = list(map(value_of, keys))
+            expected = check(*values)
+            if expected is not None:
+                missing = expected.startswith("missing")
+                yield keys, expected if missing else f"{expected}; received {_written(values[0])}"
+
+
+def _written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
 def _register(*keys: str) -> Callable[[_Check], _Check]:
     """Registers a check: a function of the values of these dotted keys.
 
-    It returns the message about the first of the keys, or None if there is no conflict.
+    It returns what is expected of the first of the keys, or None if there is no conflict.
     """
 
     def register(check: _Check) -> _Check:
@@ -68,37 +74,145 @@ def _register(*keys: str) -> Callable[[_Check], _Check]:
     return register
 
 
+def _register_defaults(
+    other: str, is_free: Callable[[Any], object], reason: str, defaults: Mapping[str, Any]
+) -> None:
+    """Registers that keys have their defaults unless the value of another one makes them free.
+
+    Args:
+        other: the other key.
+        is_free: its value -> whether these keys may have any value.
+        reason: why they have their defaults otherwise, with {} for the other value.
+        defaults: key -> its default, which changes nothing where the key isn't free.
+    """
+    for key, default in defaults.items():
+
+        @_register(key, other)
+        def check(value: Any, other_value: Any, default: Any = default) -> str | None:
+            if value == default or is_free(other_value):
+                return None
+            why = reason.format(_written(other_value))
+            return f"expected {_written(default)}, its default, as {why}"
+
+
+_register_defaults(
+    "data.source",
+    lambda source: SOURCES[source].root,
+    "data.source {} has no folders",
+    {"data.layout": "auto"},
+)
+_register_defaults(
+    "data.source",
+    lambda source: "archive" in SOURCES[source].takes,
+    "data.source {} has no archive",
+    {"data.archive": None},
+)
+_register_defaults(
+    "data.source",
+    lambda source: SOURCES[source].any_pixels,
+    "data.source {} has RGB images of 8 bits",
+    {"data.channels": 3, "data.depth": 8, "data.range": None},
+)
+_register_defaults(
+    "data.channels",
+    lambda channels: channels == 3,
+    "it is for images of 3 channels and data.channels is {}",
+    {f"views.{view}.{name}": 0.0 for view in ("first", "second") for name in RGB_OPERATIONS},
+)
+_register_defaults(
+    "views.engine",
+    lambda engine: engine == "fused",
+    "views.engine {} always works in tf.data",
+    {"views.placement": "step"},
+)
+_register_defaults(
+    "views.engine",
+    lambda engine: engine == "fused",
+    "views.engine {} is exact",
+    {"views.exact": False},
+)
+_register_defaults(
+    "encoder.name",
+    lambda name: name in ENCODERS,
+    "encoder.name {} is built without it",
+    {
+        "encoder.width": 1.0,
+        "encoder.stem": "7x7",
+        "encoder.normalization": "batch",
+        "encoder.padding": "same",
+        "encoder.zero_init_residual": False,
+    },
+)
+_register_defaults(
+    "encoder.name",
+    lambda name: name != "convnet",
+    "encoder.name {} doesn't support it",
+    {"encoder.padding": "same", "encoder.zero_init_residual": False},
+)
+_register_defaults(
+    "projector.normalize_output",
+    bool,
+    "projector.normalize_output is {}",
+    {"projector.output_scale": True, "projector.output_center": True},
+)
+_register_defaults(
+    "projector.normalization",
+    lambda name: name != "data_init",
+    "projector.normalization {} is a scale and an offset",
+    {"projector.output_scale": True, "projector.output_center": True},
+)
+_register_defaults(
+    "predictor.kind",
+    lambda kind: kind == "mlp",
+    "predictor.kind {} is not trained",
+    {"predictor.schedule": None, "predictor.learning_rate_multiplier": 1.0},
+)
+_register_defaults(
+    "objective.target",
+    lambda target: target != "teacher",
+    "with objective.target {} the projection is as wide as the teacher's representation",
+    {"projector.output_size": PROJECTION_SIZE},
+)
+_register_defaults(
+    "objective.target",
+    lambda target: target == "ema",
+    "objective.target {} averages nothing",
+    {"tau.schedule": TAU_SCHEDULE, "tau.base": TAU_BASE, "tau.end": None, "tau.drop_at": None},
+)
+_register_defaults(
+    "objective.similarity",
+    lambda similarity: similarity == "cosine",
+    "objective.similarity {} uses no negatives",
+    {"objective.negatives": 0.0},
+)
+_register_defaults(
+    "tau.schedule",
+    lambda schedule: schedule == "drop",
+    "tau.schedule {} drops nothing",
+    {"tau.drop_at": None},
+)
+_register_defaults(
+    "devices.strategy",
+    lambda strategy: strategy in ("auto", "tpu"),
+    "devices.strategy {} uses no TPU",
+    {"devices.tpu": "local"},
+)
+
+
 @_register("data.root", "data.source")
 def _check_root(root: str | None, source: str) -> str | None:
     if root is None and (needed := SOURCES[source].root):
         return f'missing; expected {needed}, as data.source is "{source}"'
     if "root" not in SOURCES[source].takes and root is not None:
-        return f'expected null, as data.source "{source}" reads no folder; received "{root}"'
+        return f'expected null, as data.source "{source}" reads no folder'
     return None
-
-
-@_register("data.layout", "data.source")
-def _check_layout(layout: str, source: str) -> str | None:
-    if layout == "auto" or SOURCES[source].root:
-        return None
-    return f'expected "auto", as data.source "{source}" has no folders; received "{layout}"'
-
-
-@_register("data.archive", "data.source")
-def _check_archive(archive: str | None, source: str) -> str | None:
-    if archive is None or "archive" in SOURCES[source].takes:
-        return None
-    return f'expected null, as data.source "{source}" has no archive; received "{archive}"'
 
 
 @_register("data.pretrain", "data.source")
 def _check_pretrain_split(split: str | None, source: str) -> str | None:
     if split in (None, "train") or SOURCES[source].has_unlabelled:
         return None
-    return (
-        f'expected "train" or null, as data.source "{source}" has no unlabelled images; '
-        f'received "{split}"'
-    )
+    return f'expected "train" or null, as data.source "{source}" has no unlabelled images'
 
 
 @_register("data.image_size", "data.source")
@@ -106,10 +220,7 @@ def _check_image_size(image_size: int | None, source: str) -> str | None:
     native = SOURCES[source].image_side
     if image_size is None or native is None or image_size <= native:
         return None
-    return (
-        f'expected at most {native}, the side of the images of data.source "{source}"; received '
-        f"{image_size}"
-    )
+    return f'expected at most {native}, the side of the images of data.source "{source}"'
 
 
 @_register("data.image_size", "data.source", "data.cache")
@@ -122,65 +233,23 @@ def _check_memory_cache(image_size: int | None, source: str, cache: str) -> str 
     )
 
 
-def _register_pixels(key: str, default: Any) -> None:
-    """Registers that a key about pixels has its default where a source has RGB of 8 bits."""
-
-    @_register(key, "data.source")
-    def check(value: Any, source: str) -> str | None:
-        if value == default or SOURCES[source].any_pixels:
-            return None
-        expected, received = json.dumps(default), json.dumps(value)
-        return (
-            f'expected {expected}, as data.source "{source}" has RGB images of 8 bits; received '
-            f"{received}"
-        )
-
-
-_register_pixels("data.channels", 3)
-_register_pixels("data.depth", 8)
-_register_pixels("data.range", None)
-
-
 @_register("data.range", "data.source")
 def _check_range(range: Any, source: str) -> str | None:
     if range is None or source != "arrays":
         return None
-    return (
-        'expected null, as data.source "arrays" has images whose numbers are their pixels; '
-        f"received {json.dumps(range)}"
-    )
+    return 'expected null, as data.source "arrays" has images whose numbers are their pixels'
 
 
 def _register_channel_numbers(key: str) -> None:
     @_register(key, "data.channels")
     def check(numbers: Any, channels: int) -> str | None:
-        if numbers is None and channels == 3:
-            return "expected 3 numbers, as data.channels is 3; received null"
-        if numbers is None or len(numbers) == channels:
+        if len(numbers) == channels if numbers else channels != 3:  # else they are measured first
             return None
-        return (
-            f"expected {channels} numbers, as data.channels is {channels}; received {len(numbers)}"
-        )
+        return f"expected {channels} numbers, as data.channels is {channels}"
 
 
 _register_channel_numbers("views.mean")
 _register_channel_numbers("views.std")
-
-
-def _register_rgb_operation(key: str) -> None:
-    @_register(key, "data.channels")
-    def check(value: float, channels: int) -> str | None:
-        if value == 0.0 or channels == 3:
-            return None
-        return (
-            f"expected 0, as it is for images of 3 channels and data.channels is {channels}; "
-            f"received {value:g}"
-        )
-
-
-for _name in RGB_OPERATIONS:
-    _register_rgb_operation(f"views.first.{_name}")
-    _register_rgb_operation(f"views.second.{_name}")
 
 
 @_register("views.size", "data.image_size", "data.source")
@@ -195,36 +264,14 @@ def _check_view_size(size: int, image_size: int | None, source: str) -> str | No
         meaning = f"{default}, the side of {source} if data.image_size is null"
     else:
         return None
-    return f"expected at most {meaning}; received {size}" if size > limit else None
-
-
-@_register("views.placement", "views.engine")
-def _check_placement(placement: str, engine: str) -> str | None:
-    if placement == "step" or engine == "fused":
-        return None
-    return (
-        f'expected "step", the default, as views.engine "{engine}" always works in tf.data; '
-        f'received "{placement}"'
-    )
-
-
-@_register("views.exact", "views.engine")
-def _check_exact(exact: bool, engine: str) -> str | None:
-    return (
-        f'expected false, as views.engine "{engine}" is exact; received true'
-        if exact and engine != "fused"
-        else None
-    )
+    return f"expected at most {meaning}" if size > limit else None
 
 
 @_register("training.gradient_accumulation_steps", "training.batch_size")
 def _check_gradient_accumulation(gradient_accumulation_steps: int, batch_size: int) -> str | None:
     if batch_size % gradient_accumulation_steps == 0:
         return None
-    return (
-        f"expected a divisor of training.batch_size ({batch_size}); received "
-        f"{gradient_accumulation_steps}"
-    )
+    return f"expected a divisor of training.batch_size ({batch_size})"
 
 
 @_register("devices.jit_compile", "devices.strategy")
@@ -236,32 +283,11 @@ def _check_jit_compile(jit: str, strategy: str) -> str | None:
         if strategy == "tpu"
         else "replicas share variables that XLA can't reach"
     )
-    return f'expected "auto" or "off", as with devices.strategy "{strategy}" {why}; received "on"'
+    return f'expected "auto" or "off", as with devices.strategy "{strategy}" {why}'
 
 
 def _stem_channels(encoder: str) -> int:
     return CONVNET_STEM_CHANNELS if encoder == "convnet" else RESNET_STEM_CHANNELS
-
-
-def _register_own_option(key: str, default: Any) -> None:
-    """Registers that a key of the encoder has its default where byol_tf doesn't build that."""
-
-    @_register(key, "encoder.name")
-    def check(value: Any, name: str) -> str | None:
-        if name in ENCODERS or value == default:
-            return None
-        expected, received = json.dumps(default), json.dumps(value)
-        return (
-            f'expected {expected}, its default, as encoder.name "{name}" is built without it; '
-            f"received {received}"
-        )
-
-
-_register_own_option("encoder.width", 1.0)
-_register_own_option("encoder.stem", "7x7")
-_register_own_option("encoder.normalization", "batch")
-_register_own_option("encoder.padding", "same")
-_register_own_option("encoder.zero_init_residual", False)
 
 
 @_register("encoder.width", "encoder.name")
@@ -271,7 +297,7 @@ def _check_width(width: float, name: str) -> str | None:
         return None
     return (
         f'expected a multiple of 1/{channels}, as the first layer of "{name}" has {channels} x '
-        f"width channels; received {width:g}"
+        f"width channels"
     )
 
 
@@ -282,22 +308,8 @@ def _check_encoder_groups(normalization: str, width: float, name: str) -> str | 
         return None
     return (
         f'expected another one, as "group" divides channels by {GROUPS} and the first layer of '
-        f'"{name}" has {channels:g}; received "group"'
+        f'"{name}" has {channels:g}'
     )
-
-
-@_register("encoder.padding", "encoder.name")
-def _check_padding(padding: str, name: str) -> str | None:
-    if padding == "same" or name != "convnet":
-        return None
-    return f'expected "same", as encoder.name "convnet" supports no other; received "{padding}"'
-
-
-@_register("encoder.zero_init_residual", "encoder.name")
-def _check_zero_init_residual(zero: bool, name: str) -> str | None:
-    if not zero or name != "convnet":
-        return None
-    return 'expected false, as encoder.name "convnet" has no residual blocks; received true'
 
 
 @_register("encoder.weights", "encoder.normalization")
@@ -306,7 +318,7 @@ def _check_weights(weights: str | None, normalization: str) -> str | None:
         return None
     return (
         "expected null, as an exported encoder has other layers in place of "
-        f'encoder.normalization "{normalization}"; received "{weights}"'
+        f'encoder.normalization "{normalization}"'
     )
 
 
@@ -324,10 +336,7 @@ def _check_imagenet_channels(weights: str | None, channels: int) -> str | None:
 def _check_imagenet(weights: str | None, name: str) -> str | None:
     if weights != IMAGENET or name.startswith(APPLICATIONS):
         return None
-    return (
-        f'expected a file or folder, as "{IMAGENET}" is for an encoder.name '
-        f'"{APPLICATIONS}NAME"; received "{weights}" with "{name}"'
-    )
+    return f'expected a file or folder, as "{IMAGENET}" is for an encoder.name "{APPLICATIONS}NAME"'
 
 
 @_register(
@@ -345,27 +354,6 @@ def _check_projector_groups(
         "projector.output_size": outputs if normalize_output else None,
     }
     return _check_groups(normalization, widths)
-
-
-@_register("projector.output_scale", "projector.output_center", "projector.normalize_output")
-def _check_output_affine(scale: bool, center: bool, normalize_output: bool) -> str | None:
-    if normalize_output or (scale and center):
-        return None
-    return (
-        "expected true, and projector.output_center true, as projector.normalize_output is false; "
-        f"received {str(scale).lower()} and {str(center).lower()}"
-    )
-
-
-@_register("projector.output_scale", "projector.output_center", "projector.normalization")
-def _check_output_affine_data_init(scale: bool, center: bool, normalization: str) -> str | None:
-    if normalization != "data_init" or (scale and center):
-        return None
-    return (
-        "expected true, and projector.output_center true, as projector.normalization "
-        f'"data_init" is a scale and an offset; received {str(scale).lower()} and '
-        f"{str(center).lower()}"
-    )
 
 
 @_register(
@@ -388,30 +376,13 @@ def _check_predictor_groups(
 def _check_groups(normalization: str, widths: dict[str, int | None]) -> str | None:
     for key, width in widths.items():
         if normalization == "group" and width is not None and width % GROUPS:
-            return (
-                f'expected another one, as "group" divides {key} by {GROUPS}, and it is '
-                f'{width}; received "group"'
-            )
+            return f'expected another one, as "group" divides {key} by {GROUPS}, and it is {width}'
         if normalization == "group" and width == GROUPS:
             return (
                 f'expected another one, as "group" would normalise each of the {GROUPS} units of '
-                f'{key} alone, to 0; received "group"'
+                f"{key} alone, to 0"
             )
     return None
-
-
-@_register("predictor.schedule", "predictor.kind")
-def _check_predictor_schedule(schedule: str | None, kind: str) -> str | None:
-    if schedule is None or kind == "mlp":
-        return None
-    return f'expected null, as predictor.kind "{kind}" is not trained; received "{schedule}"'
-
-
-@_register("predictor.learning_rate_multiplier", "predictor.kind")
-def _check_predictor_rate(rate: float, kind: str) -> str | None:
-    if rate == 1.0 or kind == "mlp":
-        return None
-    return f'expected 1, its default, as predictor.kind "{kind}" is not trained; received {rate:g}'
 
 
 @_register("objective.teacher", "objective.target")
@@ -419,18 +390,8 @@ def _check_teacher(teacher: str | None, target: str) -> str | None:
     if target == "teacher" and teacher is None:
         return 'missing; expected the path of an encoder, as objective.target is "teacher"'
     if target != "teacher" and teacher is not None:
-        return f'expected null, as objective.target is "{target}"; received "{teacher}"'
+        return f'expected null, as objective.target is "{target}"'
     return None
-
-
-@_register("projector.output_size", "objective.target")
-def _check_projection_size(size: int, target: str) -> str | None:
-    if target != "teacher" or size == PROJECTION_SIZE:
-        return None
-    return (
-        f'expected {PROJECTION_SIZE}, its default, as with objective.target "teacher" the '
-        f"projection is as wide as the teacher's representation; received {size}"
-    )
 
 
 @_register("objective.temperature", "objective.negatives")
@@ -438,70 +399,30 @@ def _check_temperature(temperature: float | None, negatives: float) -> str | Non
     if negatives and temperature is None:
         return f"missing; expected a number above 0, as objective.negatives is {negatives:g}"
     if not negatives and temperature is not None:
-        return f"expected null, as objective.negatives is 0; received {temperature:g}"
+        return "expected null, as objective.negatives is 0"
     return None
-
-
-@_register("objective.negatives", "objective.similarity")
-def _check_negatives(negatives: float, similarity: str) -> str | None:
-    if not negatives or similarity == "cosine":
-        return None
-    return (
-        f'expected 0, as objective.similarity "{similarity}" uses no negatives; received '
-        f"{negatives:g}"
-    )
-
-
-@_register("tau.schedule", "tau.base", "tau.end", "tau.drop_at", "objective.target")
-def _check_tau_is_used(
-    schedule: str, base: float, end: float | None, drop_at: float | None, target: str
-) -> str | None:
-    if target == "ema" or (schedule, base, end, drop_at) == (TAU_SCHEDULE, TAU_BASE, None, None):
-        return None
-    return (
-        f'expected no tau, as objective.target "{target}" averages nothing; received '
-        f'"{schedule}" from {base:g}'
-    )
 
 
 @_register("tau.end", "tau.schedule", "tau.base")
 def _check_tau_end(end: float | None, schedule: str, base: float) -> str | None:
     if schedule in ("constant", "drop"):
-        return (
-            None
-            if end is None
-            else f'expected null, as tau.schedule "{schedule}" has no end; received {end:g}'
-        )
+        return None if end is None else f'expected null, as tau.schedule "{schedule}" has no end'
     if schedule == "cosine" and end is not None and end < base:
-        return (
-            f'expected tau.base ({base:g}) or more, as tau.schedule "cosine" rises; received '
-            f"{end:g}"
-        )
+        return f'expected tau.base ({base:g}) or more, as tau.schedule "cosine" rises'
     if schedule == "inverse_cosine" and (TAU_ENDS[schedule] if end is None else end) > base:
-        received = f"null, which stands for {TAU_ENDS[schedule]:g}" if end is None else f"{end:g}"
+        default = f" (null is {TAU_ENDS[schedule]:g})" if end is None else ""
         return (
-            f'expected tau.base ({base:g}) or less, as tau.schedule "inverse_cosine" falls; '
-            f"received {received}"
+            f'expected tau.base ({base:g}) or less{default}, as tau.schedule "inverse_cosine" falls'
         )
     return None
-
-
-@_register("tau.drop_at", "tau.schedule")
-def _check_tau_drop_at(drop_at: float | None, schedule: str) -> str | None:
-    if drop_at is None or schedule == "drop":
-        return None
-    return f'expected null, as tau.schedule "{schedule}" drops nothing; received {drop_at:g}'
 
 
 @_register("optimizer.warmup_epochs", "optimizer.schedule", "training.epochs")
 def _check_warmup(warmup: float, schedule: str, epochs: int) -> str | None:
     if schedule == "cosine" and warmup >= epochs:
-        return (
-            f"expected fewer than training.epochs ({epochs}), as the cosine follows the "
-            f"warm-up; received {warmup:g}"
-        )
+        return f"expected fewer than training.epochs ({epochs}), as the cosine follows the warm-up"
     if warmup > epochs:
-        return f"expected at most training.epochs ({epochs}); received {warmup:g}"
+        return f"expected at most training.epochs ({epochs})"
     return None
 
 
@@ -511,7 +432,7 @@ def _check_frozen_epochs(frozen: float, warmup: float, epochs: int) -> str | Non
         return None
     return (
         f"expected fewer than training.epochs ({epochs}) less optimizer.warmup_epochs "
-        f"({warmup:g}), in which the encoder is trained; received {frozen:g}"
+        f"({warmup:g}), in which the encoder is trained"
     )
 
 
@@ -519,20 +440,7 @@ def _check_frozen_epochs(frozen: float, warmup: float, epochs: int) -> str | Non
 def _check_batch_size(batch_size: int, images: int | None) -> str | None:
     if images is None or batch_size <= images:
         return None
-    return (
-        f"expected at most data.pretrain_images ({images}), or no batch is ever full; received "
-        f"{batch_size}"
-    )
-
-
-@_register("devices.tpu", "devices.strategy")
-def _check_tpu(tpu: str, strategy: str) -> str | None:
-    if tpu == "local" or strategy in ("auto", "tpu"):
-        return None
-    return (
-        f'expected "local", its default, as devices.strategy "{strategy}" uses no TPU; received '
-        f'"{tpu}"'
-    )
+    return f"expected at most data.pretrain_images ({images}), or no batch is ever full"
 
 
 @_register("devices.precision", "devices.strategy")
@@ -541,7 +449,7 @@ def _check_precision(precision: str, strategy: str) -> str | None:
         return None
     return (
         f'expected "float32" or "mixed_bfloat16", as devices.strategy "{strategy}" has no fast '
-        f'float16; received "{precision}"'
+        f"float16"
     )
 
 
@@ -554,7 +462,7 @@ def _check_held_out(split: str, metric: str, patience: int | None, export: str) 
     key = "monitor.early_stopping" if patience is not None else 'run.export "best"'
     return (
         f'expected "held_out", as {key} compares epochs by {metric}, and test labels must decide '
-        f'nothing (monitor.metric "effective_rank" needs no labels); received "{split}"'
+        f'nothing (monitor.metric "effective_rank" needs no labels)'
     )
 
 
@@ -562,4 +470,4 @@ def _check_held_out(split: str, metric: str, patience: int | None, export: str) 
 def _check_neighbours(neighbours: int, images: int | None) -> str | None:
     if images is None or neighbours <= images:
         return None
-    return f"expected at most probe.train_images ({images}); received {neighbours}"
+    return f"expected at most probe.train_images ({images})"

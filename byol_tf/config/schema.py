@@ -152,9 +152,9 @@ class Data(Section):
     """Bits of a pixel's number. `16`: images are kept, and given to encoders, as whole numbers up
     to 65,535."""
     range: PixelRange | None = None
-    """`folder`: the numbers [low, high] in all files that become black and white; those outside are
-    cut off. Default: 0 and the largest number of a file's type, [0, 1] for floats, and the window
-    of a DICOM file."""
+    """Own photos: the numbers [low, high] in all files that become black and white; those outside
+    are cut off. Default: 0 and the largest number of a file's type, [0, 1] for floats, and the
+    window of a DICOM file."""
     cache: Literal["auto", "memory", "none"] = "auto"
     """`memory`: decoded images are cached; `none`: they are read again each epoch; `auto`:
     `memory` if all splits fit into half of the free memory."""

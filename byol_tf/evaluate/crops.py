@@ -47,7 +47,7 @@ def labelled_batches(
         pixels = crop_batches(images, (policy,), size, batch_size, seed)
     else:
         pixels = image_batches(images, batch_size, seed, view_count=1)
-    order = Order(len(images), batch_size, seed)
+    order = Order(len(images), batch_size, seed, blocks=images.blocks)
 
     @tf.autograph.experimental.do_not_convert
     def batch_indices(step: tf.Tensor) -> tf.Tensor:

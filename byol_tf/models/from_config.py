@@ -214,7 +214,8 @@ def steps_per_execution(config: Config, steps_per_epoch: int) -> int:
     limit = config.devices.steps_per_execution or (
         1 if on_cpu(tf.distribute.get_strategy()) else _DEVICE_STEPS_PER_EXECUTION
     )
-    return max(steps for steps in range(1, limit + 1) if steps_per_epoch % steps == 0)
+    most = min(limit, steps_per_epoch)
+    return max(steps for steps in range(1, most + 1) if steps_per_epoch % steps == 0)
 
 
 def build_config_encoder(config: Config, given: GivenEncoder | None = None) -> keras.Model:

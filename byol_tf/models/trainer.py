@@ -282,8 +282,8 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
                 lambda step, stop, _, batch: (step < steps) & ~stop & batch.has_value(),
                 body,
                 (
-                    0,
-                    False,
+                    tf.constant(0),  # not Python's values, which an eager loop keeps as they are
+                    tf.constant(False),
                     tf.TensorArray(tf.float32, steps, element_shape=[None]),
                     iterator.get_next_as_optional(),
                 ),

@@ -27,7 +27,9 @@ from byol_tf.devices import prepare_environment
 from byol_tf.errors import OutputError
 from byol_tf.logs import ProgressLog, counted, wrapped
 from byol_tf.runs.files import temporary_path, write_atomically, write_csv
+from pipelines.registry import MAX_CHANNELS
 from pipelines.sources.folder.layout import LAYOUTS
+from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.shards.packing import Packing, PlannedShard
 from pipelines.sources.shards.writing import SUFFIXES
 
@@ -89,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="what subfolders are, as data.layout; default: auto",
     )
+    parser.add_argument(
+        "--channels",
+        metavar="N",
+        type=int,
+        choices=range(1, MAX_CHANNELS + 1),
+        help="pack images of so many channels, as data.channels, also TIFF stacks, DICOM and "
+        ".npy; default: photos, which become RGB of 8 bits",
+    )
     add_json_option(parser)
     return parser
 
@@ -103,8 +113,10 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     """Runs the command; returns the facts that it prints last."""
     out = Path(options.out)
     check_writable(out, "--out")
+    # Headers are read, which any depth and range has in common.
+    pixels = RGB if options.channels is None else PixelFormat(options.channels, depth=16)
     packing = Packing(
-        options.images, options.layout, options.format, options.shard_size * 1_000_000
+        options.images, options.layout, options.format, options.shard_size * 1_000_000, pixels
     )
     digest = _digest(packing, options)
     finished = _finished(out, digest)
@@ -125,7 +137,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         skipped |= lost
     write_csv(out / "skipped.csv", ("path", "reason"), sorted(skipped.items()))
     count = total - sum(map(len, finished.values()))
-    _print_shards(out, packing, count, len(skipped))
+    _print_shards(out, packing, count, len(skipped), options.channels)
     return {
         "out": str(out),
         "photos": count,
@@ -152,7 +164,7 @@ def _write(packing: Packing, shard: PlannedShard, out: Path) -> dict[str, str]:
 
 def _digest(packing: Packing, options: argparse.Namespace) -> str:
     """Returns a digest of what decides the shards' bytes."""
-    facts = [options.format, options.shard_size, options.layout, packing.state]
+    facts = [options.format, options.shard_size, options.layout, options.channels, packing.state]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -174,7 +186,9 @@ def _finished(out: Path, digest: str) -> dict[str, dict[str, str]]:
     raise OutputError(f"--out: {out} {reason}; name a new folder")
 
 
-def _print_shards(out: Path, packing: Packing, count: int, skipped: int) -> None:
+def _print_shards(
+    out: Path, packing: Packing, count: int, skipped: int, channels: int | None
+) -> None:
     print()
     print(wrapped(f"{counted(count, 'photo')} below {packing.folder}"))
     for note in packing.notes:
@@ -189,6 +203,7 @@ def _print_shards(out: Path, packing: Packing, count: int, skipped: int) -> None
             *program("train").split(),
             *("--config", "photos", "--set", "data.source=shards"),
             *("--set", f"data.root={out.absolute()}"),
+            *(() if channels is None else ("--set", f"data.channels={channels}")),
         ]
     )
     print(f"\n  next:\n    {train}\n")

@@ -26,8 +26,8 @@ def bars_figure(path: Path, title: str, results: Sequence[CellResult]) -> None:
     """Draws each cell's mean as a bar, its seeds as dots, and the paper's figure as a hollow mark.
 
     A group of bars is a row of the table, a colour a column. A single seed has the 95% interval
-    from its test images. Chance is a line, the untrained network a mark in each bar of a frozen
-    encoder.
+    from its test images. Chance is a line if it is the same for all cells, the untrained network a
+    mark in each bar of a frozen encoder.
 
     Args:
         path: the PNG to write.
@@ -57,10 +57,10 @@ def bars_figure(path: Path, title: str, results: Sequence[CellResult]) -> None:
     axis.set_title(title, loc="left", parse_math=False)
     entries: dict[str, Patch | Line2D] = {}
     chances = {
-        chance
+        outcome.chance
         for result in shown
         for outcome in result.outcomes
-        if (chance := outcome.result.get("chance")) is not None
+        if outcome.chance is not None
     }
     if len(chances) == 1:
         look: dict[str, Any] = {"color": QUIET, "linestyle": ":", "linewidth": 1.2}

@@ -56,6 +56,7 @@ class Outcome:
         history: the run's rows, one an epoch.
         error: the last line that a failed command wrote, or which of its files can't be read.
         test_images: number of images that it was evaluated on.
+        chance: the accuracy there of always predicting the most frequent class, from 0 to 1.
     """
 
     planned: PlannedCell
@@ -64,6 +65,7 @@ class Outcome:
     history: tuple[dict[str, float], ...] = ()
     error: str = ""
     test_images: int | None = None
+    chance: float | None = None
 
 
 class StudyRunner:
@@ -138,13 +140,14 @@ class StudyRunner:
             error: of its commands, for a cell without a figure.
         """
         folder = self.folder(planned)
-        evaluation, broken_value = _read(self.evaluation_path(planned), _top1, (None, None))
-        value, test_images = evaluation
+        nothing = (None, None, None)
+        evaluation, broken_value = _read(self.evaluation_path(planned), _evaluation, nothing)
+        value, test_images, chance = evaluation
         result, broken_result = _read(folder.result, _object, {})
         history, broken_history = _read(folder.history, read_history, [])
         broken = broken_value or broken_result or broken_history
         error = broken or ("" if value is not None else error)
-        return Outcome(planned, value, result, tuple(history), error, test_images)
+        return Outcome(planned, value, result, tuple(history), error, test_images, chance)
 
     def run(self, planned: PlannedCell, on_progress: OnProgress) -> Task:
         """Makes a cell's run and its evaluation, as far as they are missing.
@@ -304,7 +307,7 @@ def _object(path: Path) -> dict:
     return content
 
 
-def _top1(path: Path) -> tuple[float, int | None]:
-    """Reads the accuracy of an evaluation in %, and its number of test images."""
+def _evaluation(path: Path) -> tuple[float, int | None, float | None]:
+    """Reads the accuracy of an evaluation in %, its number of test images, and chance."""
     result = _object(path)
-    return 100.0 * result["top1"], result.get("test_images")
+    return 100.0 * result["top1"], result.get("test_images"), result.get("chance")

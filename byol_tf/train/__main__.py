@@ -131,7 +131,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> int:
             flush=True,
         )
         if not cluster.chief:
-            return _run_worker(config, cluster)
+            return _run_worker(config, cluster, options.run_dir)
     tree = json.loads(resolved_json(absolute_paths(config)))
     if options.dry_run:
         return _dry_run(config, choose_folder(tree, options.run_dir, options.fresh))
@@ -227,7 +227,7 @@ def _train(
     return result
 
 
-def _run_worker(config: Config, cluster: Cluster) -> int:
+def _run_worker(config: Config, cluster: Cluster, run_dir: str | None) -> int:
     """Runs a worker that isn't the chief, and that neither reads nor writes the run folder."""
     configure_logging(logging.WARNING)
     prepare_environment()
@@ -237,7 +237,9 @@ def _run_worker(config: Config, cluster: Cluster) -> int:
         from byol_tf.train.experiment import Experiment
 
         try:
-            Experiment(config, config.run.root, workers).run()
+            # Next to the folder, whatever its name, lies what the chief knows of the photos.
+            folder = run_dir or os.path.join(config.run.root, config.name)
+            Experiment(config, folder, workers).run()
         except RunStopped as stopped:
             print(f"\nstopped: {stopped}", file=sys.stderr, flush=True)
             raise

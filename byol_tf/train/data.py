@@ -57,7 +57,8 @@ def open_images(
 
     Args:
         config: of the run.
-        folder: its run folder, which only the chief reads and writes.
+        folder: its run folder, which only the chief writes. Next to it the chief leaves what it
+            found about the files, so that workers that see the same disk needn't look again.
         workers: of the run; each calls this.
         watchdog: observes the reading of local files.
         images: those of a config whose `data.source` is "arrays".
@@ -80,18 +81,25 @@ def open_images(
                 check="headers",
                 on_lost=functools.partial(_log_lost, folder, workers),
                 manifest=saved_manifest(folder) if workers.chief else None,
-                scan_folder=str(folder.root.parent) if workers.chief else None,
+                scan_folder=str(folder.root.parent),
             )
         except TooManyUnreadable as error:
             raise _with_list(error, folder) from error
     if workers.chief:
         workers.channel.on_lost_photo = folder.list_skipped
         _log_findings(source)
+        if workers.count > 1:
+            source.save_scan()
         workers.barrier()
     if mismatches := workers.find_mismatches(f"{source.fingerprint} {len(source.pretrain)}"):
         raise SourceError(
             f"data.source: expected the same images on each worker; worker {mismatches[0] + 1} has "
             f"others than the first (here: {len(source.pretrain):,} for pre-training)"
+        )
+    if mismatches := workers.find_mismatches(str(source.pretrain.blocks is None)):
+        raise SourceError(
+            "data.root: expected shards on a server for each worker, or for none, as both are read "
+            f"in an order of their own; worker {mismatches[0] + 1} differs from the first"
         )
     return source
 

@@ -1,11 +1,11 @@
 """Image sources: images by index from folders, lists, TFDS, scikit-learn or the seed."""
 
 from pipelines.sources.base import GivenImages, RawSource, Request, Source, SourceError, SourceInfo
-from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.flat_opening import open_flat_images
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.flat import FlatImageFolder, FlatImages, Photo, Photos, read_photo
 from pipelines.sources.folder.table import TableRow, read_table
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.images import (
     ArrayImages,
     Images,

@@ -27,16 +27,16 @@ def open_flat_images(
         cache_folder: from where the photos lie to a folder for the index of shards, which
             `FlatImages.save_index` writes.
         on_progress: called while shards are indexed.
-        pixels: channels, depth and range of the photos; those of shards are RGB of 8 bits.
+        pixels: channels, depth and range of the photos.
 
     Raises:
         SourceError: there are none.
     """
-    if not is_shards(root) or not pixels.is_rgb:
+    if not is_shards(root):
         try:
             return FlatImageFolder(root, option, pixels)
         except SourceError:
             holds_shards = os.path.isdir(root) and any(map(is_shards, os.listdir(root)))
-            if not (holds_shards and pixels.is_rgb):
+            if not holds_shards:
                 raise
-    return open_flat_shards(root, option, cache_folder, on_progress)
+    return open_flat_shards(root, option, cache_folder, on_progress, pixels)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
-from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.layout import roles_in
 from pipelines.sources.folder.table import CLASS_COLUMNS
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.shards.layout import PlacedImages
 from pipelines.sources.shards.photos import Container, describe_container, load_container
 

@@ -8,11 +8,13 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from pipelines.registry import MAX_CHANNELS
+from pipelines.sources.blocks import Blocks
 from pipelines.sources.pixels import RGB, PixelFormat, resize_image
 
 Shape = tuple[int, int, int]
@@ -29,6 +31,7 @@ class Images(ABC):
         shape: `(height, width, channels)` of every image, or None where they differ, aren't all
             decoded yet, or are too large for batches.
         remote: whether reading an image waits for a server, so that many are to be read at once.
+        blocks: those that the order of training keeps together, or None.
         channels: of every image.
         dtype: of every image, uint8 or uint16.
     """
@@ -36,6 +39,7 @@ class Images(ABC):
     labels: np.ndarray | None
     shape: Shape | None
     remote: bool = False
+    blocks: Blocks | None = None
     channels: int = RGB.channels
     dtype: np.dtype = RGB.dtype
 
@@ -86,6 +90,15 @@ class Images(ABC):
         _for_each(read, range(len(indices)), at_once=self.remote)
         return out
 
+    def prefetch(self, indices: np.ndarray) -> None:  # noqa: B027 - most need no request
+        """Begins to fetch images that are read soon, many by one request; returns at once.
+
+        Nothing depends on it but the number of requests.
+
+        Args:
+            indices: int64 `[k]`.
+        """
+
     def encoded(self, index: int) -> bytes | None:
         """Returns an image's file, if it is a JPEG of which any part decodes to `self[index]`.
 
@@ -107,13 +120,19 @@ class ArrayImages(Images):
         labels: integers `[n]`, or None.
         batchable: False for images that are too large to be processed in batches; their `shape`
             is None then, as if they differed.
+        blocks: those that the images were read in, see `Images`.
 
     Raises:
         ValueError: images or labels are of another type or shape.
     """
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray | None = None, *, batchable: bool = True
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None = None,
+        *,
+        batchable: bool = True,
+        blocks: Blocks | None = None,
     ) -> None:
         if (
             images.dtype not in (np.uint8, np.uint16)
@@ -127,7 +146,7 @@ class ArrayImages(Images):
         self._images = images
         self.labels = _checked_labels(labels, len(images))
         self.shape = images.shape[1:] if batchable else None
-        self.channels, self.dtype = images.shape[3], images.dtype
+        self.channels, self.dtype, self.blocks = images.shape[3], images.dtype, blocks
 
     def __len__(self) -> int:
         return len(self._images)
@@ -158,7 +177,7 @@ class CachedImages(Images):
         self.labels = images.labels
         self.shape = shape if batchable else None
         self.channels, self.dtype = images.channels, images.dtype
-        self.remote = images.remote
+        self.remote, self.blocks = images.remote, images.blocks
 
     def __len__(self) -> int:
         return len(self._images)
@@ -167,6 +186,10 @@ class CachedImages(Images):
         _check_index(index, len(self))
         self._read(index)
         return self._pixels[index]
+
+    def prefetch(self, indices: np.ndarray) -> None:
+        """See `Images`."""
+        self._images.prefetch(indices[~self._is_read[indices]])
 
     def batch(self, indices: np.ndarray) -> np.ndarray:
         """See `Images`."""
@@ -193,6 +216,8 @@ class LazyImages(Images):
         shape_of: index -> what `Images.shape_of` returns; None where that takes reading.
         remote: see `Images`.
         pixels: the images' channels and depth.
+        blocks: see `Images`.
+        prefetch: what `Images.prefetch` does; None: nothing.
     """
 
     def __init__(
@@ -205,12 +230,15 @@ class LazyImages(Images):
         shape_of: Callable[[int], Shape] | None = None,
         remote: bool = False,
         pixels: PixelFormat = RGB,
+        blocks: Blocks | None = None,
+        prefetch: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         self._count = count
         self._read = read
         self._encoded = encoded
         self._shape_of = shape_of
-        self.remote = remote
+        self._prefetch = prefetch
+        self.remote, self.blocks = remote, blocks
         self.labels = _checked_labels(labels, count)
         self.shape = shape
         self.channels, self.dtype = pixels.channels, pixels.dtype
@@ -233,6 +261,11 @@ class LazyImages(Images):
         _check_index(index, self._count)
         return super().shape_of(index) if self._shape_of is None else self._shape_of(index)
 
+    def prefetch(self, indices: np.ndarray) -> None:
+        """See `Images`."""
+        if self._prefetch is not None:
+            self._prefetch(indices)
+
     def encoded(self, index: int) -> bytes | None:
         """See `Images`."""
         return super().encoded(index) if self._encoded is None else self._encoded(index)
@@ -249,6 +282,7 @@ class _Subset(Images):
         self.labels = labels
         self.shape = shape
         self.remote = images.remote
+        self.blocks = images.blocks and images.blocks.of(indices)
         self.channels, self.dtype = images.channels, images.dtype
 
     def __len__(self) -> int:
@@ -269,6 +303,10 @@ class _Subset(Images):
             return super().batch(indices)
         return self._images.batch(self._indices[np.asarray(indices, np.int64)])
 
+    def prefetch(self, indices: np.ndarray) -> None:
+        """See `Images`."""
+        self._images.prefetch(self._indices[indices])
+
     def encoded(self, index: int) -> bytes | None:
         """See `Images`."""
         _check_index(index, len(self))
@@ -285,6 +323,9 @@ class _Concatenated(Images):
         self.labels = np.concatenate([first.labels, second.labels]) if both else None
         self.shape = first.shape if first.shape == second.shape else None
         self.remote = first.remote or second.remote
+        if first.blocks and second.blocks:  # of one container, whose numbers differ
+            numbers = np.concatenate([first.blocks.numbers, second.blocks.numbers])
+            self.blocks = replace(first.blocks, numbers=numbers)
         self.channels, self.dtype = first.channels, first.dtype
 
     def __len__(self) -> int:
@@ -307,6 +348,12 @@ class _Concatenated(Images):
         out[~in_first] = self._second.batch(indices[~in_first] - split)
         return out
 
+    def prefetch(self, indices: np.ndarray) -> None:
+        """See `Images`."""
+        split = len(self._first)
+        self._first.prefetch(indices[indices < split])
+        self._second.prefetch(indices[indices >= split] - split)
+
     def encoded(self, index: int) -> bytes | None:
         """See `Images`."""
         _check_index(index, len(self))
@@ -323,13 +370,17 @@ class _Resized(Images):
         self.labels = images.labels
         self.channels, self.dtype = images.channels, images.dtype
         self.shape = self._shape = (size, size, images.channels)
-        self.remote = images.remote
+        self.remote, self.blocks = images.remote, images.blocks
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> np.ndarray:
         return resize_and_center_crop(self._images[index], self._size)
+
+    def prefetch(self, indices: np.ndarray) -> None:
+        """See `Images`."""
+        self._images.prefetch(indices)
 
     def shape_of(self, index: int) -> Shape:
         """See `Images`."""

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.images import ArrayImages, CachedImages, Images, Shape, subset
 
 T = TypeVar("T")
@@ -90,7 +90,10 @@ def read_through(
                 array[row] = array[index]
         labels = None if images.labels is None else images.labels[readable]
         cached = ArrayImages(
-            array[: len(readable)], labels, batchable=is_batchable(array.shape[1:])
+            array[: len(readable)],
+            labels,
+            batchable=is_batchable(array.shape[1:]),
+            blocks=images.blocks and images.blocks.of(readable),
         )
         return Reading(cached, readable, tuple(unreadable), array.shape[1:])
     common_shape = next(iter(shapes)) if len(shapes) == 1 else None

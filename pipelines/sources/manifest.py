@@ -21,12 +21,14 @@ class PhotoManifest:
         class_of: the class of each path for which a list names one.
         skipped: (printable path, reason) of each photo that couldn't be read.
         shapes: for each split in use, the common shape of its images, or None where they differ.
+        by_blocks: whether the order of training is that of images read in blocks, see `Images`.
     """
 
     sizes: Mapping[str, int]
     class_of: Mapping[str, str]
     skipped: tuple[tuple[str, str], ...] = ()
     shapes: Mapping[str, Shape | None] = field(default_factory=dict)
+    by_blocks: bool = False
 
     def to_bytes(self) -> bytes:
         """Returns a file's content; the same photos give the same bytes."""
@@ -50,7 +52,9 @@ class PhotoManifest:
                 for split, shape in fields["shapes"].items()
             }
             skipped = tuple((path, reason) for path, reason in fields["skipped"])
-            return cls(fields["sizes"], fields["class_of"], skipped, shapes)
+            return cls(
+                fields["sizes"], fields["class_of"], skipped, shapes, bool(fields["by_blocks"])
+            )
         except (
             OSError,
             EOFError,

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar, cast
 
 import fsspec
 from fsspec.asyn import sync
@@ -72,6 +72,11 @@ class RemotePath:
     def __truediv__(self, name: str) -> Self:
         return self.at(f"{self.path}/{name}")
 
+    @property
+    def is_cached(self) -> bool:
+        """Whether files are downloaded whole at their first use, as `simplecache::` does."""
+        return "::" in self._url
+
     def at(self, path: str) -> Self:
         """Returns another path of the same file system, given in full as fsspec writes it."""
         other = object.__new__(type(self))
@@ -90,9 +95,17 @@ class RemotePath:
             )
         return data
 
-    def open(self, size: int) -> BinaryIO:
-        """Returns a file of `size` bytes, of which only the parts that are used are read."""
-        return io.BufferedReader(_Ranges(self, size), _READAHEAD)
+    def open(self, size: int, readahead: int | None = None) -> BinaryIO:
+        """Returns a file of `size` bytes, of which only the parts that are used are read.
+
+        Args:
+            size: in bytes.
+            readahead: bytes that a request asks for at least; 0: each read is a request of its own.
+        """
+        file = _Ranges(self, size)
+        if readahead == 0:
+            return cast(BinaryIO, file)
+        return io.BufferedReader(file, readahead or _READAHEAD)
 
     def info(self) -> dict[str, Any]:
         """Returns fsspec's facts about a file: `name`, `size` and others."""
@@ -107,7 +120,7 @@ class RemotePath:
         return self._call("find", self.path, detail=True)
 
     def _call(self, method: str, *args: Any, **options: Any) -> Any:
-        if "::" in self._url:  # a cache, of which two threads would download the same file
+        if self.is_cached:  # two threads would download the same file
             with _cache_lock:
                 return self._persistently(lambda: getattr(self.fs, method)(*args, **options))
         if self.fs.async_impl:

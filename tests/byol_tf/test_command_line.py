@@ -80,6 +80,13 @@ def test_every_command_has_a_version(module, capsys):
     assert (ended.value.code, capsys.readouterr().out) == (0, f"byol_tf {__version__}\n")
 
 
+@pytest.mark.parametrize("module", [module for module, _ in COMMANDS.values()])
+def test_every_command_refuses_nul_characters(module, capsys):
+    assert importlib.import_module(module).main(["--out", "a\0b"]) == 2
+    message = "'a\\x00b': expected an argument without NUL characters\n"
+    assert capsys.readouterr().err == message
+
+
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [

@@ -20,7 +20,9 @@ with atheris.instrument_imports(include=["PIL", "pipelines.sources.decoding"]):
 
     Image.init()
     from pipelines.sources import heic
-    from pipelines.sources.decoding import UnreadableImage, decode, plain_jpeg, read_header
+    from pipelines.sources.decoding import decode, read_header
+    from pipelines.sources.image_file import UnreadableImage
+    from pipelines.sources.jpeg import plain_jpeg
 
     heic.readable()
 

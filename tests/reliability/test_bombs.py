@@ -21,7 +21,9 @@ import io, json, resource, sys, time
 from pathlib import Path
 from PIL import Image
 Image.init()
-from pipelines.sources.decoding import UnreadableImage, decode, plain_jpeg, read_header
+from pipelines.sources.decoding import decode, read_header
+from pipelines.sources.image_file import UnreadableImage
+from pipelines.sources.jpeg import plain_jpeg
 small = io.BytesIO()
 Image.new("RGB", (99, 99)).save(small, "PNG")
 decode(small)
@@ -32,8 +34,8 @@ def peak():  # in KiB, of this program; getrusage knows the peak of the one that
 before = peak()
 began, answer = time.process_time(), None
 if free:
-    import pipelines.sources.decoding as decoding
-    decoding.MAX_PIXELS, decoding.HEADER_BYTES, Image.MAX_IMAGE_PIXELS = 10**12, 10**12, None
+    import pipelines.sources.image_file as image_file
+    image_file.MAX_PIXELS, image_file.HEADER_BYTES, Image.MAX_IMAGE_PIXELS = 10**12, 10**12, None
 with open(sys.argv[1], "rb") as file:
     for use in (read_header, plain_jpeg, decode):
         file.seek(0)
@@ -211,7 +213,9 @@ _FUZZ = """
 import io, json, random, resource, sys, warnings
 from pathlib import Path
 from PIL import Image
-from pipelines.sources.decoding import UnreadableImage, decode, plain_jpeg, read_header
+from pipelines.sources.decoding import decode, read_header
+from pipelines.sources.image_file import UnreadableImage
+from pipelines.sources.jpeg import plain_jpeg
 warnings.simplefilter("ignore")
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 seeds = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())]

@@ -20,8 +20,9 @@ import pytest
 from PIL import Image
 
 from pipelines.sources import PhotoManifest, SourceError, open_source
-from pipelines.sources.decoding import UnreadableImage, decode
+from pipelines.sources.decoding import decode
 from pipelines.sources.folder.discovery import SUFFIXES, printable
+from pipelines.sources.image_file import UnreadableImage
 from tests.helpers.waiting import HANG
 from tests.reliability.broken_photos import EPS, KINDS, encoded, pixels
 
@@ -188,7 +189,7 @@ def test_without_the_checksums_half_a_picture_is_read(monkeypatch):
         return read
 
     assert half_read() == 0
-    monkeypatch.setattr("pipelines.sources.decoding._check_png", lambda file: None)
+    monkeypatch.setattr("pipelines.sources.image_file._check_png", lambda file: None)
     assert half_read() > 0
 
 

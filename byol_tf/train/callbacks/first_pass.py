@@ -35,7 +35,7 @@ class FirstPass(keras.callbacks.Callback):
         if epoch or self.source.files is None:
             return
         images, config = self.source.pretrain, self.config
-        order = Order(len(images), config.training.batch_size, config.seed)
+        order = Order(len(images), config.training.batch_size, config.seed, blocks=images.blocks)
         for index in order.remainder(epoch):
             images[int(index)]
         unreadable = self.folder.count_skipped()

@@ -45,7 +45,7 @@ class ViewPictures(keras.callbacks.Callback):
         """Writes the figure; a full disk is logged and ends nothing."""
         config, first_step = self.config, tf.constant(0, tf.int64)
         epoch, positions, indices = Order(
-            len(self.images), config.training.batch_size, config.seed
+            len(self.images), config.training.batch_size, config.seed, blocks=self.images.blocks
         ).at(first_step)
         positions, indices = positions[:_IMAGES_SHOWN], indices[:_IMAGES_SHOWN].numpy()
         originals = [self.images[int(index)] for index in indices]

@@ -170,13 +170,18 @@ def abbreviated(names: Iterable[str], count: int = 5) -> str:
     return ", ".join(printed[:count]) + more
 
 
+def suffixes_of(pixels: PixelFormat) -> frozenset[str]:
+    """Returns the suffixes of files that may be photos, in lower case."""
+    return SUFFIXES if pixels.is_rgb else SUFFIXES | SCIENTIFIC_SUFFIXES
+
+
 def walk(folder: Location, pixels: PixelFormat = RGB) -> DiscoveredFiles:
     """Returns the photos below `folder`, at any depth, of formats that can have these pixels.
 
     Names that begin with a dot, `SYSTEM_FOLDERS` and folders with `OUTPUTS` are passed over. Links
     are followed after all other folders; each folder is read once, by whatever links it is reached.
     """
-    suffixes = SUFFIXES if pixels.is_rgb else SUFFIXES | SCIENTIFIC_SUFFIXES
+    suffixes = suffixes_of(pixels)
     if isinstance(folder, RemotePath):
         return _walk_remote(folder, suffixes)
     search = _Search(DiscoveredFiles(folder), suffixes)

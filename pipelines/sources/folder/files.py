@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.remote import Location, RemotePath
 
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
@@ -35,7 +35,7 @@ class PhotoFolder:
             self._check_size(path, len(content))
             return io.BytesIO(content)
         file = open(  # noqa: SIM115 - closed by the caller
-            self.folder / path,
+            os.path.join(self.folder, path),  # a tenth of the time of pathlib's
             "rb",
             opener=lambda name, flags: os.open(name, flags | _NONBLOCK),
         )

@@ -8,15 +8,10 @@ from typing import BinaryIO, Protocol, TypeVar
 import numpy as np
 
 from pipelines.sources.base import SourceError
-from pipelines.sources.decoding import (
-    HALVED_PIXELS,
-    ImageFacts,
-    UnreadableImage,
-    decode,
-    plain_jpeg,
-    read_header,
-)
+from pipelines.sources.decoding import decode, read_header
+from pipelines.sources.image_file import HALVED_PIXELS, ImageFacts, UnreadableImage
 from pipelines.sources.images import Shape
+from pipelines.sources.jpeg import plain_jpeg
 from pipelines.sources.pixels import RGB, PixelFormat
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from typing import TypeVar
 import numpy as np
 
 from pipelines.sources.base import OnLost, SourceError
-from pipelines.sources.decoding import UnreadableImage
 from pipelines.sources.folder.discovery import printable
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.remote import Location
 
 T = TypeVar("T")

@@ -17,8 +17,8 @@ from typing import Any
 from PIL import __version__ as pillow_version
 
 from pipelines.sources import heic
-from pipelines.sources.decoding import ImageFacts
 from pipelines.sources.folder.discovery import DiscoveredFiles
+from pipelines.sources.image_file import ImageFacts
 from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.urls import is_url
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.sources import heic
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
-from pipelines.sources.decoding import UnreadableImage, read_header
+from pipelines.sources.decoding import read_header
 from pipelines.sources.folder.discovery import (
     DiscoveredFiles,
     abbreviated,
@@ -23,10 +23,11 @@ from pipelines.sources.folder.files import PhotoFolder
 from pipelines.sources.folder.image_list import read_list
 from pipelines.sources.folder.layout import Layout, lay_out
 from pipelines.sources.folder.reader import PhotoReader
-from pipelines.sources.folder.replacement import LostPhotos
 from pipelines.sources.folder.scan_cache import ScanCache
-from pipelines.sources.images import LazyImages, Shape
+from pipelines.sources.image_file import UnreadableImage
+from pipelines.sources.images import Shape
 from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.own_photos import OwnPhotos
 from pipelines.sources.pixels import PixelFormat
 from pipelines.sources.remote import RemotePath
 from pipelines.sources.unreadable import check_unreadable
@@ -63,7 +64,7 @@ def describe(request: Request) -> SourceInfo:
 
 def load(request: Request) -> RawSource:
     """Finds the photos, which are decoded when they are read. Raises SourceError."""
-    photos = _Photos(request)
+    photos = _FolderPhotos(request)
     files, layout = photos.discovered, photos.layout
     return RawSource(
         images={split: photos.images(split) for split in layout.files},
@@ -78,83 +79,43 @@ def load(request: Request) -> RawSource:
     )
 
 
-class _Photos:
-    """Photos of a run, and the files that they are read from: an `ImageFiles`.
-
-    A resumed run has the photos of its manifest, whatever has become of the folder since.
-    """
+class _FolderPhotos(OwnPhotos):
+    """Photos of a folder, or of a list."""
 
     def __init__(self, request: Request) -> None:
         self.discovered, current = _discover(request)
-        self.layout = lay_out(self.discovered, request.seed, request.layout)
-        self.leaked = 0
         folder, sizes = self.discovered.folder, self.discovered.sizes
         self.scan = ScanCache(
             request.root or "", current, request.scan_folder, request.check, request.pixels
         )
-        self._pixels = request.pixels
-        self._reader = PhotoReader(
-            PhotoFolder(folder, sizes).open, sizes, request.image_size, self.scan, self._pixels
+        super().__init__(
+            request,
+            folder,
+            lay_out(self.discovered, request.seed, request.layout),
+            PhotoReader(
+                PhotoFolder(folder, sizes).open,
+                sizes,
+                request.image_size,
+                self.scan,
+                request.pixels,
+            ),
+            sizes,
+            PhotoManifest(sizes, self.discovered.class_of),
+            remote=isinstance(folder, RemotePath),
         )
-        self._lost = LostPhotos(folder, request.on_lost)
-        self._skipped: dict[str, str] = {}  # printable path -> reason, of a resumed run
-        self._by_header = request.check == "headers"
-        self.header_check = not isinstance(folder, RemotePath)
+        self.header_check = not self._remote
         if request.manifest is None:
-            self.manifest = PhotoManifest(sizes, self.discovered.class_of)
             self.unreadable = tuple(
                 (printable(path), reason) for path, reason in self.discovered.skipped.items()
             )
-            return
-        self.manifest = request.manifest
-        self._skipped = dict(request.manifest.skipped)
-        names = set(map(printable, sizes))
-        self.unreadable = tuple(item for item in request.manifest.skipped if item[0] not in names)
-        self._lost.begin(
-            int(request.max_unreadable_fraction * len(sizes)) - len(self._skipped),
-            [path for path in sizes if printable(path) in self._skipped],
-        )
-
-    @property
-    def failure(self) -> SourceError | None:
-        return self._lost.failure
-
-    @property
-    def lost(self) -> dict[str, str]:
-        return self._lost.by_name
-
-    def images(self, split: str) -> LazyImages:
-        """Returns the photos of a split."""
-        paths, labels = self.layout.files[split], self.layout.labels.get(split)
-        reader, lost = self._reader, self._lost
-        return LazyImages(
-            len(paths),
-            lambda index: lost.read(self._read, paths, index, labels),
-            labels,
-            encoded=lambda index: reader.encoded(paths[index]),
-            shape_of=lambda index: lost.read(self._shape, paths, index, labels),
-            remote=isinstance(self.discovered.folder, RemotePath),
-            pixels=self._pixels,
-        )
-
-    def name(self, split: str, index: int) -> str:
-        return printable(self.layout.files[split][index])
-
-    def finish_reading(self, losses_allowed: int) -> tuple[str, ...]:
-        self._lost.begin(losses_allowed)
-        return tuple(self._reader.finish_counting())
+        else:
+            names = set(map(printable, sizes))
+            self.unreadable = tuple(
+                item for item in request.manifest.skipped if item[0] not in names
+            )
 
     def save_scan(self) -> None:
         self.scan.save()
-
-    def _read(self, path: str) -> np.ndarray:
-        # A photo that is readable by now stays skipped, or the order would change.
-        if self._skipped and (reason := self._skipped.get(printable(path))) is not None:
-            raise UnreadableImage(reason)
-        return self._reader.read(path)
-
-    def _shape(self, path: str) -> Shape:
-        return self._reader.shape(path, by_header=self._by_header)
 
     def find_copies(self, splits: Collection[str]) -> tuple[str, ...]:
         folder = self.discovered.folder

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.shards.records import BrokenShard, Record, image_facts
 
 IMAGE_KEYS = ("image/encoded", "image", "image_raw", "jpeg", "jpg", "png")
@@ -46,21 +47,21 @@ def record_spans(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
         count += 1
 
 
-def tfrecord_records(file: BinaryIO, size: int) -> Iterator[Record]:
-    """Yields the images of a TFRecord file. Raises BrokenShard."""
+def tfrecord_records(file: BinaryIO, size: int, pixels: PixelFormat = RGB) -> Iterator[Record]:
+    """Yields the images of a TFRecord file, decoded to `pixels`. Raises BrokenShard."""
     for number, (start, length) in enumerate(record_spans(file, size)):
-        yield _record(file, start, start + length, number)
+        yield _record(file, start, start + length, number, pixels)
 
 
-def array_record_records(path: str) -> Iterator[Record]:
-    """Yields the images of an ArrayRecord file of this disk. Raises BrokenShard."""
+def array_record_records(path: str, pixels: PixelFormat = RGB) -> Iterator[Record]:
+    """Yields the images of an ArrayRecord file of this disk, see above. Raises BrokenShard."""
     reader = open_array_record(path)
     try:
         count, step = reader.num_records(), 64  # records in memory at once
         for first in range(0, count, step):
             rows = range(first, min(first + step, count))
             for row, data in zip(rows, reader.read(list(rows)), strict=True):
-                record = _record(io.BytesIO(data), 0, len(data), row)
+                record = _record(io.BytesIO(data), 0, len(data), row, pixels)
                 yield record._replace(row=row)
         reader.close()  # raises what was wrong with the file
     except (RuntimeError, ValueError, IndexError) as error:
@@ -79,11 +80,11 @@ def open_array_record(path: str):  # noqa: ANN201 - array_record states no types
         raise BrokenShard(" ".join(str(error).split())) from error
 
 
-def _record(file: BinaryIO, start: int, end: int, number: int) -> Record:
+def _record(file: BinaryIO, start: int, end: int, number: int, pixels: PixelFormat) -> Record:
     """Returns the image that stands in a file from `start` to `end`."""
     file.seek(start)
     if file.read(1) != _EXAMPLE:
-        facts = image_facts(file, start, end - start)
+        facts = image_facts(file, start, end - start, pixels)
         return Record(str(number), None, 0, start, end - start, facts)
     try:
         features = _features(file, start, end)
@@ -105,7 +106,7 @@ def _record(file: BinaryIO, start: int, end: int, number: int) -> Record:
             return os.fsdecode(file.read(len(value))) or None
         return None if value is None else str(value)
 
-    facts = image_facts(file, found.start, len(found))
+    facts = image_facts(file, found.start, len(found), pixels)
     name = text(NAME_KEYS) or str(number)
     return Record(name, text(LABEL_KEYS), 0, found.start, len(found), facts)
 

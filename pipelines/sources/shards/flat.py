@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines.sources.base import Progress, SourceError
 from pipelines.sources.folder.flat import FlatImages, Photos
+from pipelines.sources.pixels import PixelFormat
 from pipelines.sources.remote import Location, RemotePath
 from pipelines.sources.shards.finding import find_shards
 from pipelines.sources.shards.index import IndexCache
@@ -18,7 +19,11 @@ from pipelines.urls import is_url
 
 
 def open_flat_shards(
-    root: str, option: str, cache_folder: Callable[[Location], Path], on_progress: Progress
+    root: str,
+    option: str,
+    cache_folder: Callable[[Location], Path],
+    on_progress: Progress,
+    pixels: PixelFormat,
 ) -> FlatImages:
     """Opens the images of shards, in their order.
 
@@ -30,13 +35,14 @@ def open_flat_shards(
         option: its name in messages.
         cache_folder: from where the shards lie to the folder of their index, which may not exist.
         on_progress: called while the shards are indexed.
+        pixels: channels, depth and range of the photos.
 
     Raises:
         SourceError: there are no shards, or no images in them.
     """
     remote = RemotePath(root, option)
     location = remote if is_url(root) else Path(remote.path)
-    cache = IndexCache(root, str(cache_folder(location)))
+    cache = IndexCache(root, str(cache_folder(location)), pixels)
     try:
         shards = find_shards(root)
         known = cache.index(shards, on_progress)
@@ -66,4 +72,4 @@ def open_flat_shards(
             raise FileNotFoundError(path)
         return io.BytesIO(reader.read(shards[shard_of[row]], *spans[row].tolist()))
 
-    return FlatImages(location, photos, open_image, {}, [], save_index=cache.save)
+    return FlatImages(location, photos, open_image, {}, [], pixels, cache.save)

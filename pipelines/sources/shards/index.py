@@ -6,6 +6,7 @@ same. A file that is damaged counts as missing.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -13,14 +14,16 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import fsspec
 import numpy as np
 
 from pipelines.sources.base import Progress, SourceError
-from pipelines.sources.decoding import ImageFacts
 from pipelines.sources.folder.scan_cache import decoder_versions
+from pipelines.sources.image_file import ImageFacts
 from pipelines.sources.loading import map_in_order
+from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.remote import Location, RemotePath
 from pipelines.sources.shards.examples import array_record_records, tfrecord_records
 from pipelines.sources.shards.finding import Shard
@@ -30,6 +33,7 @@ from pipelines.sources.shards.tar import tar_records
 
 _VERSION = 1
 """To be increased when an index comes to list other images, or other facts of them."""
+_PARQUET_READAHEAD = 2**16
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class ShardIndex:
         names: of each image, see `Record`.
         labels: the class of each, or None.
         spans: int64 `[n, 3]`: row, offset and length of each, see `Record`.
-        facts: what the header of each states, or None.
+        facts: what the header of each states, or None; empty where headers weren't read.
     """
 
     size: int
@@ -65,11 +69,14 @@ class IndexCache:
     Args:
         root: the pattern or folder.
         folder: where the cache's file lies or will lie; None: in memory only.
+        pixels: that the images are decoded to, for which each has a cache of its own.
     """
 
-    def __init__(self, root: str, folder: str | None) -> None:
+    def __init__(self, root: str, folder: str | None, pixels: PixelFormat = RGB) -> None:
+        if not pixels.is_rgb:
+            root += f"\0{pixels}"
         name = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-        self._root = root
+        self._root, self._pixels = root, pixels
         self._file = None if folder is None else Path(folder) / f".shards-{name}.npz"
         self._known = _known.setdefault(root, {})
         if not self._known and self._file is not None:
@@ -85,7 +92,8 @@ class IndexCache:
         new = [shard for shard in shards if not self._is_valid(shard)]
         images = size = 0
         total = sum(shard.size for shard in new)
-        for shard, index in zip(new, map_in_order(index_shard, new), strict=True):
+        index_one = functools.partial(index_shard, pixels=self._pixels)
+        for shard, index in zip(new, map_in_order(index_one, new), strict=True):
             self._known[shard.name] = index
             _unsaved.add(self._root)
             images, size = images + len(index.names), size + shard.size
@@ -117,10 +125,10 @@ class IndexCache:
         return index is not None and (index.size, index.stamp) == (shard.size, shard.stamp)
 
 
-def index_shard(shard: Shard) -> ShardIndex:
+def index_shard(shard: Shard, pixels: PixelFormat = RGB) -> ShardIndex:
     """Reads where the images of a shard stand, and their labels. Raises SourceError."""
     try:
-        records = list(_records(shard))
+        records = list(_records(shard, pixels))
     except BrokenShard as error:
         raise SourceError(f"{shard.location}: {error}. Copy or write this shard again") from error
     except FileNotFoundError as error:
@@ -133,14 +141,14 @@ def index_shard(shard: Shard) -> ShardIndex:
         tuple(record.name for record in records),
         tuple(record.label for record in records),
         np.array([record[2:5] for record in records], np.int64).reshape(-1, 3),
-        tuple(record.facts for record in records),
+        () if _lacks_headers(shard) else tuple(record.facts for record in records),
     )
 
 
-def open_location(location: Location, size: int) -> io.BufferedReader:
+def open_location(location: Location, size: int, readahead: int | None) -> BinaryIO:
     """Opens a shard for reading anywhere in it. Raises OSError, SourceError."""
     if isinstance(location, RemotePath):
-        return location.open(size)  # type: ignore[return-value]
+        return location.open(size, readahead)
     return location.open("rb")
 
 
@@ -152,16 +160,24 @@ def local_copy(location: Location) -> str:
     return fsspec.open_local(url if "::" in url else f"simplecache::{url}")
 
 
-def _records(shard: Shard) -> Iterable[Record]:
+def _lacks_headers(shard: Shard) -> bool:
+    """Returns whether the headers of a shard's images can't be read but with all of the shard."""
+    remote = isinstance(shard.location, RemotePath) and not shard.location.is_cached
+    return remote and shard.kind == "parquet"
+
+
+def _records(shard: Shard, pixels: PixelFormat) -> Iterable[Record]:
     if shard.kind == "array_record":
-        yield from array_record_records(local_copy(shard.location))
+        yield from array_record_records(local_copy(shard.location), pixels)
         return
-    with open_location(shard.location, shard.size) as file:
+    # Of a Parquet file names and labels are read, which are short.
+    readahead = _PARQUET_READAHEAD if shard.kind == "parquet" else None
+    with open_location(shard.location, shard.size, readahead) as file:
         if shard.kind == "parquet":
-            yield from parquet_records(file)
+            yield from parquet_records(file, pixels, headers=not _lacks_headers(shard))
         else:
             read = tar_records if shard.kind == "tar" else tfrecord_records
-            yield from read(file, shard.size)
+            yield from read(file, shard.size, pixels)
 
 
 def _to_bytes(indices: Mapping[str, ShardIndex]) -> bytes:

@@ -4,10 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.sources.decoding import UnreadableImage, read_header
+from pipelines.sources.decoding import read_header
 from pipelines.sources.folder.discovery import photo_folder, printable, walk
 from pipelines.sources.folder.files import PhotoFolder
 from pipelines.sources.folder.layout import lay_out
+from pipelines.sources.image_file import UnreadableImage
+from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.shards.writing import SUFFIXES, PackedPhoto, write_shard
 
 
@@ -34,6 +36,7 @@ class Packing:
         layout: as of `Request`.
         format: one of `writing.SUFFIXES`.
         shard_bytes: bytes of photos after which another shard begins.
+        pixels: that a run decodes the photos to; what it couldn't read is skipped.
 
     Attributes:
         folder: the folder.
@@ -48,10 +51,12 @@ class Packing:
         SourceError: see `lay_out`.
     """
 
-    def __init__(self, root: str, layout: str, format: str, shard_bytes: int) -> None:
+    def __init__(
+        self, root: str, layout: str, format: str, shard_bytes: int, pixels: PixelFormat = RGB
+    ) -> None:
         self.folder = photo_folder(root, "--images")
-        self._format = format
-        files = walk(self.folder)
+        self._format, self._pixels = format, pixels
+        files = walk(self.folder, pixels)
         placed = lay_out(files, 0, layout)
         self.class_names, self.notes = placed.class_names, placed.notes
         self.state = {path: (size, files.modified[path]) for path, size in files.sizes.items()}
@@ -101,7 +106,7 @@ class Packing:
                 with self._files.open(path) as file:
                     if self._files.sizes[path] == 0:
                         raise UnreadableImage("empty file")
-                    read_header(file)
+                    read_header(file, pixels=self._pixels)
                     file.seek(0)
                     yield PackedPhoto(path, name, file.read())
             except (OSError, UnreadableImage) as error:

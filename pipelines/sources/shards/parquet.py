@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.sources.folder.table import CLASS_COLUMNS
+from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.shards.records import BrokenShard, Record, image_facts
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "photo", "image_bytes", "bytes", "content")
@@ -26,11 +27,25 @@ class _Columns:
     label_names: tuple[str, ...]
 
 
-def parquet_records(file: BinaryIO) -> Iterator[Record]:
-    """Yields the images of a file, which is read whole. Raises BrokenShard."""
+def parquet_records(
+    file: BinaryIO, pixels: PixelFormat = RGB, *, headers: bool = True
+) -> Iterator[Record]:
+    """Yields the images of a file.
+
+    Args:
+        file: open for reading in binary.
+        pixels: that the images are decoded to.
+        headers: read all of the file, for the images' lengths and headers; else lengths are -1, and
+            no more is read than names and labels.
+
+    Raises:
+        BrokenShard: it is truncated, or has no images.
+    """
     table = open_parquet(file)
     columns = _columns(table.schema_arrow)
-    used = [column for column in (columns.image, columns.path, columns.label) if column is not None]
+    used = [column for column in (columns.path, columns.label) if column is not None]
+    if headers:
+        used.append(columns.image)
     number = 0
     try:
         for group in range(table.num_row_groups):
@@ -38,21 +53,23 @@ def parquet_records(file: BinaryIO) -> Iterator[Record]:
             count = table.metadata.row_group(group).num_rows
             paths = [None] * count if columns.path is None else _leaf(values, columns.path)
             labels = [None] * count if columns.label is None else _leaf(values, columns.label)
-            images = _flat(values, columns.image)
+            images = _flat(values, columns.image) if headers else None
             for row, (path, label) in enumerate(zip(paths, labels, strict=True)):
-                image = images[row].as_py() or b""
-                facts = image_facts(io.BytesIO(image), 0, len(image))
-                name = path or str(number)
-                yield Record(name, _label(label, columns), group, row, len(image), facts)
+                record = Record(path or str(number), _label(label, columns), group, row, -1)
+                if images is not None:
+                    image = images[row].as_py() or b""
+                    facts = image_facts(io.BytesIO(image), 0, len(image), pixels)
+                    record = record._replace(length=len(image), facts=facts)
+                yield record
                 number += 1
     except (pa.ArrowException, OSError) as error:
         raise BrokenShard(_text(error)) from error
 
 
-def open_parquet(file: BinaryIO | str) -> pq.ParquetFile:
-    """Opens a file, of which the last part is read. Raises BrokenShard."""
+def open_parquet(file: BinaryIO | str, known: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """Opens a file, of which the last part is read if it isn't known. Raises BrokenShard."""
     try:
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(file, metadata=known)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise BrokenShard(f"it is truncated, or no Parquet file: {_text(error)}") from error
 
@@ -62,6 +79,8 @@ def read_images(table: pq.ParquetFile, group: int) -> pa.ChunkedArray:
     try:
         column = _columns(table.schema_arrow).image
         return _flat(table.read_row_group(group, columns=[column]), column)
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise BrokenShard(_text(error)) from error
 

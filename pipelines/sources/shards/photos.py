@@ -2,20 +2,21 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
-from pipelines.sources.decoding import ImageFacts, UnreadableImage, read_header
+from pipelines.sources.base import RawSource, Request, SourceInfo
+from pipelines.sources.blocks import Blocks
+from pipelines.sources.decoding import read_header
 from pipelines.sources.folder.discovery import printable
-from pipelines.sources.folder.layout import Layout
 from pipelines.sources.folder.reader import PhotoReader
-from pipelines.sources.folder.replacement import LostPhotos
-from pipelines.sources.images import LazyImages, Shape
+from pipelines.sources.image_file import ImageFacts, UnreadableImage
+from pipelines.sources.images import Shape
 from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.own_photos import OwnPhotos
 from pipelines.sources.remote import Location
 from pipelines.sources.shards.layout import PlacedImages, lay_out_images
 
@@ -37,6 +38,8 @@ class Container:
         notes: lines for people.
         remote: whether reading an image waits for a server.
         save: writes what was found out to the request's `scan_folder`.
+        blocks: see `Images.blocks`.
+        fetch: see `Images.prefetch`; None: nothing is gained by it.
     """
 
     root: Location
@@ -47,6 +50,8 @@ class Container:
     facts: Sequence[ImageFacts | None] = ()
     remote: bool = False
     save: Callable[[], None] = lambda: None
+    blocks: Blocks | None = None
+    fetch: Callable[[np.ndarray], None] | None = None
 
 
 def describe_container(request: Request, container: Container) -> SourceInfo:
@@ -79,95 +84,64 @@ def load_container(request: Request, container: Container) -> RawSource:
     )
 
 
-class _Photos:
-    """Photos of a run, and the container that they are read from: an `ImageFiles`."""
+class _Photos(OwnPhotos):
+    """Photos of a run, and the container that they are read from."""
 
     def __init__(self, request: Request, container: Container) -> None:
         self._container = container
-        self.layout: Layout = lay_out_images(
-            container.images, container.root, request.seed, request.layout
-        )
-        self.leaked = 0
-        self.header_check = True  # the facts are known, but of images that have none
-        self.unreadable: tuple[tuple[str, str], ...] = ()
-        self._by_header = request.check == "headers"
         names = container.images.names
         self._number = dict(zip(names, range(len(names)), strict=True))
         self._facts = _ByName(self._number, container.facts)
-        self._reader = PhotoReader(
-            self._open,
-            _ByName(self._number, container.images.sizes),
-            request.image_size,
-            _KnownFacts(self._facts) if self._by_header and container.facts else None,
+        known = request.check == "headers" and container.facts
+        super().__init__(
+            request,
+            container.root,
+            lay_out_images(container.images, container.root, request.seed, request.layout),
+            PhotoReader(
+                self._open,
+                _ByName(self._number, container.images.sizes),
+                request.image_size,
+                _KnownFacts(self._facts) if known else None,
+                request.pixels,
+            ),
+            names,
+            PhotoManifest(container.sizes, {}, by_blocks=container.blocks is not None),
+            remote=container.remote,
         )
-        self._lost = LostPhotos(container.root, request.on_lost)
-        self._skipped: dict[str, str] = {}  # printable name -> reason, of a resumed run
-        if request.manifest is None:
-            self.manifest = PhotoManifest(container.sizes, {})
-            return
-        self.manifest = request.manifest
-        self._skipped = dict(request.manifest.skipped)
-        self._lost.begin(
-            int(request.max_unreadable_fraction * len(names)) - len(self._skipped),
-            [name for name in names if printable(name) in self._skipped] if self._skipped else (),
-        )
-
-    @property
-    def failure(self) -> SourceError | None:
-        return self._lost.failure
-
-    @property
-    def lost(self) -> dict[str, str]:
-        return self._lost.by_name
-
-    def images(self, split: str) -> LazyImages:
-        """Returns the photos of a split."""
-        names, labels = self.layout.files[split], self.layout.labels.get(split)
-        return LazyImages(
-            len(names),
-            lambda index: self._lost.read(self._read, names, index, labels),
-            labels,
-            encoded=lambda index: self._reader.encoded(names[index]),
-            shape_of=lambda index: self._lost.read(self._shape, names, index, labels),
-            remote=self._container.remote,
-        )
+        # The index has headers of shards; where it hasn't, reading one reads a block.
+        self.header_check = bool(container.facts) or not container.remote
 
     def likely_shape(self) -> Shape | None:
         """Returns the shape on which headers from all over the container agree, or None."""
+        if not self.header_check:
+            return None
         names = [name for split in self.layout.files.values() for name in split]
         shapes = set()
         for index in np.unique(np.linspace(0, len(names) - 1, _HEADERS).astype(int)):
             try:
                 known = self._facts[names[index]] if self._container.facts else None
-                shapes.add((known or read_header(self._open(names[index]))).size)
+                header = known or read_header(self._open(names[index]), pixels=self._pixels)
+                shapes.add(header.size)
             except UnreadableImage:  # reading it reports it
                 continue
-        return (*shapes.pop(), 3) if len(shapes) == 1 else None
-
-    def name(self, split: str, index: int) -> str:
-        return printable(self.layout.files[split][index])
-
-    def finish_reading(self, losses_allowed: int) -> tuple[str, ...]:
-        self._lost.begin(losses_allowed)
-        return tuple(self._reader.finish_counting())
-
-    def find_copies(self, splits: Collection[str]) -> tuple[str, ...]:
-        return ()  # that would read everything once more
+        return (*shapes.pop(), self._pixels.channels) if len(shapes) == 1 else None
 
     def save_scan(self) -> None:
+        """See `ImageFiles`."""
         self._container.save()
 
     def _open(self, name: str) -> io.BytesIO:
         return io.BytesIO(self._container.read(self._number[name]))
 
-    def _read(self, name: str) -> np.ndarray:
-        # A photo that is readable by now stays skipped, or the order would change.
-        if self._skipped and (reason := self._skipped.get(printable(name))) is not None:
-            raise UnreadableImage(reason)
-        return self._reader.read(name)
+    def _blocks(self, paths: Sequence[str]) -> Blocks | None:
+        return self._container.blocks and self._container.blocks.of(self._numbers(paths))
 
-    def _shape(self, name: str) -> Shape:
-        return self._reader.shape(name, by_header=self._by_header)
+    def _prefetch(self, paths: Sequence[str]) -> None:
+        if self._container.fetch is not None and paths:
+            self._container.fetch(self._numbers(paths))
+
+    def _numbers(self, names: Sequence[str]) -> np.ndarray:
+        return np.array([self._number[name] for name in names], np.int64)
 
 
 class _ByName(Mapping[str, T]):

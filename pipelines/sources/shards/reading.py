@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.remote import RemotePath
 from pipelines.sources.shards.examples import open_array_record
 from pipelines.sources.shards.finding import Shard
@@ -75,15 +76,45 @@ class ShardReader:
             raise UnreadableImage("its shard is truncated")
         return data
 
+    def read_block(self, shard: Shard, spans: np.ndarray) -> list[bytes | None]:
+        """Reads images that lie side by side in a remote shard, by one request.
+
+        Args:
+            shard: which they are in.
+            spans: int64 `[n, 3]`, ascending, in one row group; row, offset and length of each.
+
+        Returns:
+            The file of each image; None where it is null or the shard is truncated.
+        """
+        location = shard.location
+        if shard.name in self._gone or not isinstance(location, RemotePath):
+            return [None] * len(spans)
+        if shard.kind == "parquet":
+            with self._lock_of(shard):  # several threads would read the same footer
+                known = self._opened(shard).metadata
+            file = open_parquet(location.open(shard.size, readahead=0), known)
+            images = read_images(file, int(spans[0, 0]))
+            return [images[row].as_py() for row in spans[:, 1].tolist()]
+        begin, end = int(spans[0, 1]), int(spans[-1, 1] + spans[-1, 2])
+        data = location.read(begin, end)
+        return [
+            data[offset - begin : offset - begin + length]
+            if offset - begin + length <= len(data)
+            else None
+            for _, offset, length in spans.tolist()
+        ]
+
     def _lose(self, shard: Shard, reason: str) -> UnreadableImage:
         self._gone[shard.name] = reason
         return UnreadableImage(reason)
 
+    def _lock_of(self, shard: Shard) -> threading.Lock:
+        with self._lock:
+            return self._shard_locks[shard.name]
+
     def _row_group(self, shard: Shard, group: int) -> pa.ChunkedArray:
         key = shard.name, group
-        with self._lock:
-            shard_lock = self._shard_locks[shard.name]
-        with shard_lock:
+        with self._lock_of(shard):
             with self._lock:
                 if key in self._groups:
                     self._groups.move_to_end(key)
@@ -113,5 +144,5 @@ def _open(shard: Shard) -> Any:
     if shard.kind == "array_record":
         return open_array_record(local_copy(shard.location))
     if isinstance(shard.location, RemotePath):
-        return open_parquet(shard.location.open(shard.size))
+        return open_parquet(shard.location.open(shard.size, readahead=0))
     return open_parquet(os.fspath(shard.location))

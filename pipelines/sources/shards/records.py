@@ -3,7 +3,9 @@
 import io
 from typing import BinaryIO, NamedTuple
 
-from pipelines.sources.decoding import ImageFacts, UnreadableImage, read_header
+from pipelines.sources.decoding import read_header
+from pipelines.sources.image_file import ImageFacts, UnreadableImage
+from pipelines.sources.pixels import RGB, PixelFormat
 
 _HEADER_BYTES = 2**16
 """Bytes of a JPEG that hold the header of most: one piece of metadata has no more."""
@@ -29,7 +31,9 @@ class Record(NamedTuple):
     facts: ImageFacts | None = None
 
 
-def image_facts(file: BinaryIO, offset: int, length: int) -> ImageFacts | None:
+def image_facts(
+    file: BinaryIO, offset: int, length: int, pixels: PixelFormat = RGB
+) -> ImageFacts | None:
     """Returns what the header of the image at an offset states; None where it can't be read."""
     file.seek(offset)
     data = file.read(min(length, _HEADER_BYTES))
@@ -38,12 +42,13 @@ def image_facts(file: BinaryIO, offset: int, length: int) -> ImageFacts | None:
     if not complete and data[:2] != b"\xff\xd8":
         data, complete = data + file.read(length - len(data)), True
     try:
-        return read_header(io.BytesIO(data))
+        return read_header(io.BytesIO(data), pixels=pixels)
     except UnreadableImage:
         if complete:
             return None
     try:
-        return read_header(io.BytesIO(data + file.read(length - len(data))))
+        data += file.read(length - len(data))
+        return read_header(io.BytesIO(data), pixels=pixels)
     except UnreadableImage:
         return None
 

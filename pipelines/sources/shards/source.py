@@ -8,6 +8,7 @@ import numpy as np
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
 from pipelines.sources.folder.discovery import abbreviated
 from pipelines.sources.remote import RemotePath
+from pipelines.sources.shards.fetching import BlockFetcher, blocks_of
 from pipelines.sources.shards.finding import Shard, find_shards
 from pipelines.sources.shards.index import IndexCache, ShardIndex
 from pipelines.sources.shards.layout import PlacedImages
@@ -28,7 +29,7 @@ def load(request: Request) -> RawSource:
 def _container(request: Request) -> Container:
     shards = find_shards(request.root)
     root = str(request.root)
-    cache = IndexCache(root, request.scan_folder)
+    cache = IndexCache(root, request.scan_folder, request.pixels)
     if request.manifest is not None:
         shards, known = _former_shards(shards, cache, request)
     else:
@@ -56,19 +57,36 @@ def _container(request: Request) -> Container:
     )
     if not images.names:
         raise SourceError(f"data.root: {root}: {len(shards):,} shard(s) without an image")
+    location = shards[0].location
+    remote = isinstance(location, RemotePath)
+    by_blocks = isinstance(location, RemotePath) and not location.is_cached
+    if request.manifest is not None:  # the order stays, wherever the shards lie by now
+        by_blocks = request.manifest.by_blocks
+    blocks = blocks_of(shards, shard_of, spans) if by_blocks else None
+
+    fetcher = None
+    if blocks is not None and remote:
+        fetcher = BlockFetcher(reader, shards, shard_of, spans, blocks)
+
+    def read(number: int) -> bytes:
+        fetched = None if fetcher is None else fetcher.take(number)
+        return fetched or reader.read(shards[shard_of[number]], *spans[number].tolist())
+
     megabytes = sum(shard.size for shard in shards) / 1e6
     return Container(
         root=RemotePath(root),
         images=images,
-        read=lambda number: reader.read(shards[shard_of[number]], *spans[number].tolist()),
+        read=read,
         sizes={shard.name: shard.size for shard in shards},
         notes=(
             f"{len(images.names):,} images in {len(shards):,} shard(s) of {root} "
             f"({shards[0].kind}), {megabytes:,.1f} MB",
         ),
         facts=[facts for index in of_shard for facts in index.facts],
-        remote=isinstance(shards[0].location, RemotePath),
+        remote=remote,
         save=cache.save,
+        blocks=blocks,
+        fetch=None if fetcher is None else fetcher.fetch,
     )
 
 

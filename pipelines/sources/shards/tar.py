@@ -6,8 +6,9 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pipelines.sources.folder.discovery import SUFFIXES
+from pipelines.sources.folder.discovery import suffixes_of
 from pipelines.sources.folder.table import CLASS_COLUMNS
+from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.shards.records import BrokenShard, Record, image_facts
 
 _MAX_LABEL = 2**20  # bytes of a member with a label; a larger one is no label
@@ -16,7 +17,7 @@ _LABELS = {".txt": 0, ".json": 1, ".cls": 2}
 _BLOCK = 512
 
 
-def tar_records(file: BinaryIO, size: int) -> Iterator[Record]:
+def tar_records(file: BinaryIO, size: int, pixels: PixelFormat = RGB) -> Iterator[Record]:
     """Yields the images of an archive in their order; only headers and labels are read.
 
     Members belong together whose names are the same up to the first dot of the last part, as in
@@ -25,12 +26,14 @@ def tar_records(file: BinaryIO, size: int) -> Iterator[Record]:
     Args:
         file: the archive, not compressed.
         size: its bytes.
+        pixels: that the images are decoded to, which decides what formats they may have.
 
     Raises:
         BrokenShard: it is truncated, or no archive.
     """
     images: list[Record] = []
     labels: dict[str, tuple[int, str]] = {}
+    suffixes = suffixes_of(pixels)
     end = 0
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -40,9 +43,9 @@ def tar_records(file: BinaryIO, size: int) -> Iterator[Record]:
                 if not member.isreg() or member.issparse() or _is_hidden(member.name):
                     continue
                 suffix = os.path.splitext(member.name)[1].lower()
-                if suffix in SUFFIXES:
+                if suffix in suffixes:
                     offset, length = member.offset_data, member.size
-                    facts = image_facts(file, offset, length)
+                    facts = image_facts(file, offset, length, pixels)
                     images.append(Record(member.name, None, 0, offset, length, facts))
                 elif suffix in _LABELS and member.size <= _MAX_LABEL:
                     file.seek(member.offset_data)

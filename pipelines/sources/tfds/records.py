@@ -11,8 +11,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pipelines.sources.base import Progress, SourceError
-from pipelines.sources.decoding import UnreadableImage, decode, plain_jpeg
+from pipelines.sources.decoding import decode
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.images import LazyImages, Shape
+from pipelines.sources.jpeg import plain_jpeg
 from pipelines.sources.remote import Location, RemotePath
 from pipelines.sources.shards.examples import record_spans
 from pipelines.sources.shards.records import BrokenShard

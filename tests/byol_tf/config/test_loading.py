@@ -286,7 +286,8 @@ CLASHES = [
     ),
     (
         {"data__source": "folder", "data__root": "photos", "data__archive": "a.tar"},
-        'data.archive: expected null, as data.source "folder" has no archive; received "a.tar"',
+        'data.archive: expected null, its default, as data.source "folder" has no archive; '
+        'received "a.tar"',
     ),
     (
         {"data__source": "cifar10", "data__pretrain": "unlabelled", "views__size": 32},
@@ -318,22 +319,22 @@ CLASHES = [
     ),
     (
         {"views__placement": "host"},
-        'views.placement: expected "step", the default, as views.engine "keras" always '
+        'views.placement: expected "step", its default, as views.engine "keras" always '
         'works in tf.data; received "host"',
     ),
     (
         {"views__exact": True},
-        'views.exact: expected false, as views.engine "keras" is exact; received true',
+        'views.exact: expected false, its default, as views.engine "keras" is exact; received true',
     ),
     (
         {"encoder": {"name": "convnet", "zero_init_residual": True}},
-        'encoder.zero_init_residual: expected false, as encoder.name "convnet" has no residual '
-        "blocks; received true",
+        'encoder.zero_init_residual: expected false, its default, as encoder.name "convnet" '
+        "doesn't support it; received true",
     ),
     (
         {"projector": {"output_center": False}},
-        "projector.output_scale: expected true, and projector.output_center true, as "
-        "projector.normalize_output is false; received true and false",
+        "projector.output_center: expected true, its default, as projector.normalize_output is "
+        "false; received false",
     ),
     (
         {
@@ -343,8 +344,8 @@ CLASHES = [
                 "output_scale": False,
             }
         },
-        "projector.output_scale: expected true, and projector.output_center true, as "
-        'projector.normalization "data_init" is a scale and an offset; received false and true',
+        "projector.output_scale: expected true, its default, as projector.normalization "
+        '"data_init" is a scale and an offset; received false',
     ),
     (
         {"training__gradient_accumulation_steps": 5},
@@ -368,7 +369,7 @@ CLASHES = [
     ),
     (
         {"encoder": {"name": "keras.applications/MobileNet", "width": 0.5}},
-        'encoder.width: expected 1.0, its default, as encoder.name "keras.applications/MobileNet" '
+        'encoder.width: expected 1, its default, as encoder.name "keras.applications/MobileNet" '
         "is built without it; received 0.5",
     ),
     (
@@ -401,17 +402,18 @@ CLASHES = [
     ),
     (
         {"tau": {"schedule": "inverse_cosine", "base": 0.3}},
-        'tau.end: expected tau.base (0.3) or less, as tau.schedule "inverse_cosine" falls; '
-        "received null, which stands for 0.5",
+        "tau.end: expected tau.base (0.3) or less (null is 0.5), as tau.schedule "
+        '"inverse_cosine" falls; received null',
     ),
     (
         {"tau": {"drop_at": 0.5}},
-        'tau.drop_at: expected null, as tau.schedule "cosine" drops nothing; received 0.5',
+        'tau.drop_at: expected null, its default, as tau.schedule "cosine" drops nothing; '
+        "received 0.5",
     ),
     (
         {"tau": {"base": 0.99}, "objective": {"target": "online"}},
-        'tau.schedule: expected no tau, as objective.target "online" averages nothing; received '
-        '"cosine" from 0.99',
+        'tau.base: expected 0.996, its default, as objective.target "online" averages nothing; '
+        "received 0.99",
     ),
     (
         {"objective": {"target": "teacher"}},
@@ -437,13 +439,13 @@ CLASHES = [
     ),
     (
         {"objective": {"negatives": 1, "temperature": 0.1, "similarity": "cross_entropy"}},
-        'objective.negatives: expected 0, as objective.similarity "cross_entropy" uses no '
-        "negatives; received 1",
+        'objective.negatives: expected 0, its default, as objective.similarity "cross_entropy" '
+        "uses no negatives; received 1",
     ),
     (
         {"predictor": {"kind": "fixed", "schedule": "constant"}},
-        'predictor.schedule: expected null, as predictor.kind "fixed" is not trained; received '
-        '"constant"',
+        'predictor.schedule: expected null, its default, as predictor.kind "fixed" is not '
+        'trained; received "constant"',
     ),
     (
         {"predictor": {"kind": "none", "learning_rate_multiplier": 10}},

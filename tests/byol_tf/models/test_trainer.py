@@ -92,8 +92,9 @@ class TestStepsPerExecution:
         tiny.fit(model, 6, [TargetUpdate(constant_tau(0.9))], epochs=3)
         assert len(traces) == 1
 
-    def test_eager_run_equals_graph(self):
-        eager, history = trained(epochs=1, run_eagerly=True)
+    @pytest.mark.parametrize("steps", [1, 4])  # 4 of the 6 batches, then the other 2
+    def test_eager_run_equals_graph(self, steps):
+        eager, history = trained(epochs=1, run_eagerly=True, steps_per_execution=steps)
         graph, expected = trained(epochs=1)
         assert history["loss"] == pytest.approx(expected["loss"], rel=1e-4)
         for a, b in zip(parts(eager), parts(graph), strict=True):

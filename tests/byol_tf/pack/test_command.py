@@ -13,6 +13,7 @@ import time
 import fsspec
 import numpy as np
 import pytest
+import tifffile
 
 from byol_tf.pack.__main__ import main
 from pipelines.sources import open_source
@@ -65,6 +66,32 @@ def test_shards_are_the_folder_in_another_form(tmp_path, format, kind):
                 assert all(map(np.array_equal, first, second))
                 labels = first.labels is not None and first.labels.tolist()
                 assert labels == (second.labels is not None and second.labels.tolist())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_images_of_five_channels_are_packed(tmp_path, format, capsys):
+    rng, root = np.random.default_rng(0), tmp_path / "x"
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for number in range(4):
+            stack = rng.integers(0, 4000, (5, 12, 10), np.uint16)
+            tifffile.imwrite(root / name / f"{number}.tif", stack, photometric="minisblack")
+        np.save(root / name / "9.npy", np.moveaxis(stack, 0, 2) // 2)
+    np.save(root / "cat" / "grey.npy", stack[0])
+    pixels = {"channels": 5, "depth": 16, "range": (0, 4000), "max_unreadable_fraction": 0.1}
+    assert pack(root, tmp_path / "out", "--format", format, "--channels", "5") == 0
+    assert "--set data.channels=5" in capsys.readouterr().out
+    rows = list(csv.reader((tmp_path / "out" / "skipped.csv").read_text().splitlines()))
+    assert [row[0] for row in rows] == ["path", "cat/grey.npy"]
+    (root / "cat" / "grey.npy").unlink()
+    folder = open_source("folder", root=str(root), **pixels)
+    for check in ("pixels", "headers"):
+        shards = open_source(
+            "shards", root=str(tmp_path / "out"), check=check, on_lost=print, **pixels
+        )
+        assert len(shards.pretrain) == 10
+        assert all(map(np.array_equal, folder.pretrain, shards.pretrain))
+        assert shards.train.labels.tolist() == folder.train.labels.tolist()
 
 
 def test_remote_folder_is_packed_to_the_same_bytes(tmp_path):

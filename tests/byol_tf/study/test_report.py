@@ -328,10 +328,10 @@ def test_bars_mark_chance_and_the_untrained_network(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "byol_tf.study.figures.save_figure", lambda figure, path: drawn.append(figure)
     )
-    result = {"chance": 0.1, "untrained_probe_accuracy": 0.2}
+    result = {"untrained_probe_accuracy": 0.2}
     found = outcomes("a", [50.0], result=result)
     found += outcomes("b", [60.0], words=("finetune",), result=result)
-    found = [dataclasses.replace(each, test_images=100) for each in found]
+    found = [dataclasses.replace(each, test_images=100, chance=0.1) for each in found]
     bars_figure(tmp_path / "bars.png", "A table", group_by_cell(found))
     axis = drawn[0].axes[0]
     positions = [tuple(line.get_xdata()) for line in axis.lines]
@@ -342,6 +342,17 @@ def test_bars_mark_chance_and_the_untrained_network(tmp_path, monkeypatch):
         "the untrained network, by the run's own probe",
         "95% interval, from the test images",
     ]
+
+
+def test_bars_of_different_images_have_no_line_of_chance(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "byol_tf.study.figures.save_figure", lambda figure, path: drawn.append(figure)
+    )
+    photos, digits = outcomes("a", [50.0], "photos"), outcomes("a", [60.0], "digits")
+    found = [dataclasses.replace(photos[0], chance=0.3), dataclasses.replace(digits[0], chance=0.1)]
+    bars_figure(tmp_path / "bars.png", "A table", group_by_cell(found))
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["photos", "digits"]
 
 
 def test_unnamed_column_is_labelled_by_its_measure(tmp_path, monkeypatch):

@@ -44,7 +44,15 @@ def differing(one: Config, other: Config) -> set[str]:
 def test_these_are_the_studies():
     stl10 = [f"stl10-table{number}" for number in range(1, 9)]
     simsiam = [f"simsiam-{letter}" for letter in "abcdef"]
-    names = ("augmentations", "batch-size", "encoders", "infonce", "semi-supervised", "tau")
+    names = (
+        "augmentations",
+        "batch-size",
+        "encoders",
+        "infonce",
+        "semi-supervised",
+        "tau",
+        "transfer",
+    )
     byol = [f"byol-{name}" for name in names]
     own = ["few-labels", "few-photos"]
     assert packaged_studies() == sorted(

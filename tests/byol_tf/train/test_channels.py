@@ -20,6 +20,7 @@ from byol_tf.models.external_encoders import build_external_encoder
 from byol_tf.models.inference import inference_model
 from byol_tf.models.networks import build_encoder
 from byol_tf.models.teacher import teacher_of_views
+from byol_tf.pack.__main__ import main as pack
 from byol_tf.predict.__main__ import main as predict
 from byol_tf.runs.encoder_files import encoder_files
 from byol_tf.runs.encoder_input import FILE_NAME, read_input
@@ -206,6 +207,19 @@ class TestCommands:
         resumed = Experiment(config, root / "stopped").run(verbose=False)
         assert resumed["weights_digest"] == result["weights_digest"]
         return root / "whole"
+
+    def test_shards_give_the_weights_of_the_folder(self, run, tmp_path):
+        out, photos = tmp_path / "shards", str(run.parent / "photos")
+        assert pack(["--images", photos, "--out", str(out), "--channels", "5"]) == 0
+        config = json.loads((run / "config.json").read_text())
+        config["data"] |= {"source": "shards", "root": str(out)}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        packed = Experiment(load_config(tmp_path / "config.json"), tmp_path / "run")
+        digest = json.loads((run / "result.json").read_text())["weights_digest"]
+        assert packed.run(verbose=False)["weights_digest"] == digest
+        words = ["--encoder", str(run), "--out", str(tmp_path / "embeddings")]
+        assert embed([*words, "--images", str(out)]) == 0
+        assert len(np.load(tmp_path / "embeddings" / "embeddings.npy")) == 64
 
     def test_every_format_is_exported_and_verified(self, run):
         assert export(["--run", str(run), "--format", "saved_model", "keras", "onnx"]) == 0

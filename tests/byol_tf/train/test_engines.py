@@ -171,7 +171,7 @@ def test_step_with_views_compiles_with_xla():
 
 @pytest.mark.parametrize(
     ("limit", "epoch_steps", "expected"),
-    [(None, 60, 1), (16, 60, 15), (16, 97, 1), (16, 64, 16), (100, 60, 60)],
+    [(None, 60, 1), (16, 60, 15), (16, 97, 1), (16, 64, 16), (10**18, 60, 60)],
 )
 def test_steps_per_execution_divide_an_epoch(limit, epoch_steps, expected):
     chosen = config(devices={"steps_per_execution": limit})

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest
+from tests.helpers.shard_files import jpeg, serving, tar
 from tests.helpers.workers import ROOT, run_workers
 
 # LARS, since Adam turns the rounding error of a zero gradient into a step as long as its rate; and
@@ -138,6 +139,27 @@ def test_photos_that_any_worker_cannot_read_are_listed_by_the_chief(tmp_path):
     (run_dir,) = (tmp_path / "chief").glob("demo-*")
     listed = [line.split(",")[0] for line in (run_dir / "skipped.csv").read_text().splitlines()]
     assert sorted(listed[1:]) == [f"{number:03d}.jpg" for number in range(3, 800, 20)]
+
+
+@pytest.mark.long
+def test_workers_that_share_a_disk_index_remote_shards_once(tmp_path):
+    (tmp_path / "www").mkdir()
+    for shard in range(3):
+        images = {f"{n}.jpg": jpeg(n, size=(40, 40)) for n in range(shard * 40, shard * 40 + 40)}
+        (tmp_path / "www" / f"photos-{shard}.tar").write_bytes(tar(images))
+    with serving(tmp_path / "www") as server:
+        settings = (
+            "data.source=shards",
+            f"data.root={server.url}/photos-{{0..2}}.tar",
+            "data.pretrain_images=null",
+            "data.cache=none",
+            "training.epochs=1",
+        )
+        words = command(tmp_path / "runs", "multi_worker", *settings)
+        chief, _ = train(words, words)
+        whole = [each for each in server.requests if (each[2] or "").startswith("bytes=0-")]
+    assert json.loads(chief.stdout.splitlines()[-1])["steps"] == 3
+    assert len(whole) == 3  # an index begins with the first header, of which no image is part
 
 
 @pytest.mark.long

@@ -11,7 +11,8 @@ import tifffile
 from PIL import Image
 
 from pipelines.sources import SourceError, open_source, scientific
-from pipelines.sources.decoding import UnreadableImage, decode, read_header
+from pipelines.sources.decoding import decode, read_header
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.images import ArrayImages, LazyImages, resize_and_center_crop
 from pipelines.sources.pixels import PixelFormat, false_color, to_pixels
 from tests.pipelines.sources.test_decoding import SMOOTH, encoded

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from pipelines.sources.decoding import MAX_PIXELS, UnreadableImage, decode, read_header
+from pipelines.sources.decoding import decode, read_header
+from pipelines.sources.image_file import MAX_PIXELS, UnreadableImage
 from pipelines.sources.images import resize_and_center_crop
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from pipelines.sources import SourceError, heic, open_source, plan_source
-from pipelines.sources.decoding import MAX_PIXELS, UnreadableImage, decode, plain_jpeg, read_header
+from pipelines.sources.decoding import decode, read_header
+from pipelines.sources.image_file import MAX_PIXELS, UnreadableImage
+from pipelines.sources.jpeg import plain_jpeg
 from tests.helpers.heic_grid import GREYS, grid
 
 SMOOTH = np.stack(

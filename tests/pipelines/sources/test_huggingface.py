@@ -77,6 +77,18 @@ def test_folder_of_images(tmp_path):
     assert {image.tobytes() for image in source.train} == {i.tobytes() for i in folder.train}
 
 
+def test_images_of_other_channels(tmp_path):
+    stacks = np.random.default_rng(0).integers(0, 2**16, (6, 8, 9, 5), np.uint16)
+    rows = []
+    for stack in stacks:
+        np.save(file := io.BytesIO(), stack)
+        rows.append({"bytes": file.getvalue(), "path": None})
+    features = datasets.Features({"image": datasets.Image()})
+    datasets.Dataset.from_dict({"image": rows}, features=features).save_to_disk(tmp_path / "x")
+    source = open_source("huggingface", root=str(tmp_path / "x"), channels=5, depth=16)
+    assert np.array_equal(list(source.pretrain), stacks)
+
+
 def test_resumed_run_has_the_same_data_set(tmp_path):
     table(0, 10).save_to_disk(tmp_path / "x")
     begun = open_source("huggingface", root=str(tmp_path / "x"), cache="none")

@@ -14,7 +14,7 @@ from pipelines.sources import (
     subset,
     without_labels,
 )
-from pipelines.sources.decoding import UnreadableImage
+from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.images import resize_and_center_crop
 from pipelines.sources.loading import read_through
 

@@ -16,6 +16,7 @@ from pipelines.batches import crop_batches, image_batches
 from pipelines.policy import preset
 from pipelines.sources import SourceError, open_source, plan_source, remote
 from pipelines.sources.remote import RemotePath
+from pipelines.sources.shards import fetching
 from pipelines.sources.shards import index as shard_index
 from tests.helpers.shard_files import jpeg, serving, tar, write_shards
 from tests.pipelines.sources.folder.test_source import tree
@@ -193,11 +194,14 @@ class TestShards:
         assert data in {jpeg(number) for number in range(24)}
 
     @pytest.mark.parametrize("image_size", [None, 8])
-    def test_images_of_a_batch_are_requested_at_once(self, tmp_path, image_size):
+    def test_order_of_a_run_begun_on_disk_stays_and_requests_are_made_at_once(
+        self, tmp_path, image_size, monkeypatch
+    ):
+        monkeypatch.setattr(remote, "GIVE_UP_SECONDS", 60.0)  # the machine may be busy
         (tmp_path / "x.tar").write_bytes(
             tar({f"{n}.jpg": jpeg(n, size=(12 + n % 2, 10)) for n in range(48)})
         )
-        local = _batch(str(tmp_path / "x.tar"), image_size)
+        local, manifest = _batch(str(tmp_path / "x.tar"), image_size)
         with serving(tmp_path) as server:
             waiting, most = set(), []
 
@@ -210,7 +214,7 @@ class TestShards:
             source = f"{server.url}/x.tar"
             plan_source("shards", root=source)
             server.fault = slow
-            far = _batch(source, image_size)
+            far, _ = _batch(source, image_size, manifest)
         assert all(map(np.array_equal, local, far))
         assert max(most) > 24
 
@@ -235,8 +239,8 @@ class TestShards:
             open_source("shards", root=f"{server.url}/{PATTERN}")
 
 
-def _batch(root: str, image_size: int | None) -> list[np.ndarray]:
-    """The first batch of crops, or of images of one size."""
+def _batch(root: str, image_size: int | None, manifest=None) -> tuple[list[np.ndarray], object]:
+    """The first batch of crops, or of images of one size, and the manifest."""
     source = open_source(
         "shards",
         root=root,
@@ -244,18 +248,109 @@ def _batch(root: str, image_size: int | None) -> list[np.ndarray]:
         cache="none",
         check="headers",
         on_lost=print,
+        manifest=manifest,
     )
     if image_size:
         batches = image_batches(source.pretrain, 32, seed=0)
     else:
         batches = crop_batches(source.pretrain, preset("byol"), 8, 32, seed=0)
-    return [part.numpy() for part in next(iter(batches))]
+    return [part.numpy() for part in next(iter(batches))], source.manifest
 
 
 def _shard(url: str):
     from pipelines.sources.shards.finding import find_shards
 
     return find_shards(url)[0]
+
+
+def _read(source, steps: range, worker: int = 0, workers: int = 1) -> list[np.ndarray]:
+    batches = image_batches(source.pretrain, 8, 0, steps[0], worker, workers)
+    return [batch.numpy() for batch, _ in batches.take(len(steps))]
+
+
+class TestBlocks:
+    """240 images in three shards, sorted; a block has about four of them."""
+
+    @pytest.fixture(autouse=True)
+    def _small_blocks(self, monkeypatch):
+        monkeypatch.setattr(fetching, "BLOCK_BYTES", 8_000)
+        monkeypatch.setattr(fetching, "_MAX_GAP", 2_000)
+
+    @pytest.fixture(params=["tar", "parquet"])
+    def www(self, tmp_path, request):
+        (tmp_path / "www").mkdir()
+        for shard in range(3):
+            images = {f"{n:03}.jpg": jpeg(n) for n in range(shard * 80, shard * 80 + 80)}
+            file = tmp_path / "www" / f"photos-{shard:03}.{request.param}"
+            if request.param == "tar":
+                file.write_bytes(tar(images))
+            else:
+                rows = pa.table({"image": list(images.values()), "path": list(images)})
+                pq.write_table(rows, file, row_group_size=4, compression="none")
+        return tmp_path / "www"
+
+    def open(self, server, lost: list | None = None, **options):
+        (suffix,) = {path.suffix for path in server.root.iterdir()}
+        return open_source(
+            "shards",
+            root=f"{server.url}/photos-{{000..002}}{suffix}",
+            check="headers",
+            cache="none",
+            image_size=8,
+            max_unreadable_fraction=0.4,
+            on_lost=lambda *facts: (lost if lost is not None else []).append(facts),
+            **options,
+        )
+
+    def test_block_is_one_request_and_each_image_comes_once(self, www, tmp_path):
+        local = open_source("shards", root=str(www), image_size=8)
+        pixels = {image.tobytes() for image in local.pretrain}
+        with serving(www) as server:
+            source = self.open(server)
+            blocks = len(np.unique(source.pretrain.blocks.numbers))
+            server.requests.clear()
+            read = np.concatenate(_read(source, range(30)))
+            time.sleep(0.3)  # for what is fetched ahead
+            ranges = [part for _, _, part in server.requests if part]
+        assert sorted(image.tobytes() for image in read) == sorted(pixels)
+        sizes = [int(last) - int(first) + 1 for first, last in (p[6:].split("-") for p in ranges)]
+        # Those between two of eight lanes are read twice; the next epoch's are fetched ahead.
+        assert 40 < blocks <= len(sizes) <= 2 * (blocks + 8) + 6
+
+    def test_resumed_run_and_two_workers_read_the_same(self, www):
+        with serving(www) as server:
+            begun = self.open(server)
+            whole = _read(begun, range(40))
+            again = _read(self.open(server), range(33, 40))
+            parts = [_read(self.open(server), range(20, 40), worker, 2) for worker in (0, 1)]
+        assert same(whole[33:], again)
+        assert same(whole[20:], [np.concatenate(pair) for pair in zip(*parts, strict=True)])
+        near = open_source("shards", root=str(www), manifest=begun.manifest, image_size=8)
+        assert same(whole, _read(near, range(40)))  # shards that were downloaded since
+
+    def test_sample_of_the_images_is_read_without_the_others(self, www):
+        with serving(www) as server:
+            source = self.open(server, pretrain_images=24)
+            server.requests.clear()
+            read = np.concatenate(_read(source, range(3)))
+            ranges = [part for _, _, part in server.requests if part]
+        assert len({image.tobytes() for image in read}) == 24
+        assert len(ranges) <= 3 * 48  # of three epochs: the rest is fetched ahead
+
+    def test_outage_is_waited_for_and_a_shard_that_goes_is_replaced(self, www):
+        lost: list = []
+        with serving(www) as server:
+            whole = _read(self.open(server), range(30))
+            source = self.open(server, lost)
+            server.unavailable_for(0.3)
+            assert same(whole, _read(source, range(30)))
+            assert lost == []
+            shard = sorted(www.iterdir())[1]
+            shard.unlink()
+            _read(source, range(30, 60))
+        assert {path.partition("/")[0] for path, _ in lost} == {shard.name}
+        assert {reason for _, reason in lost} == {"its shard is gone"}
+        assert source.failure() is None
 
 
 class TestFaults:

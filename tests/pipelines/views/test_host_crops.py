@@ -11,7 +11,8 @@ from sklearn.datasets import load_sample_images
 from pipelines.batches import crop_batches, view_batches
 from pipelines.policy import ViewPolicy, preset
 from pipelines.sources import Images, LazyImages, concatenated, open_source, subset, without_labels
-from pipelines.sources.decoding import decode, plain_jpeg
+from pipelines.sources.decoding import decode
+from pipelines.sources.jpeg import plain_jpeg
 from pipelines.views.fused import FusedViews
 from pipelines.views.host_crops import read_crops, resize_crop
 from pipelines.views.random_params import pixel_boxes, sample_params

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from pipelines.sources import decoding, open_source, plan_source
-from pipelines.sources.decoding import UnreadableImage, decode, plain_jpeg, read_header
+from pipelines.sources import image_file, open_source, plan_source
+from pipelines.sources.decoding import decode, read_header
+from pipelines.sources.image_file import UnreadableImage
+from pipelines.sources.jpeg import plain_jpeg
 
 WIDTH, HEIGHT = 48, 32
 SMOOTH = np.stack(
@@ -233,7 +235,7 @@ LARGE = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_large_picture_is_read_at_half_its_size(monkeypatch, name):
-    monkeypatch.setattr(decoding, "HALVED_PIXELS", WIDTH * HEIGHT - 1)
+    monkeypatch.setattr(image_file, "HALVED_PIXELS", WIDTH * HEIGHT - 1)
     file = io.BytesIO(LARGE[name]())
     pixels, facts = decode(file)
     assert pixels.shape == (HEIGHT // 2, WIDTH // 2, 3)
@@ -247,7 +249,7 @@ def test_large_picture_is_read_at_half_its_size(monkeypatch, name):
 
 @pytest.mark.parametrize("bits", [12, 16])
 def test_large_grey_of_16_bits_is_read_at_half_its_size(monkeypatch, bits):
-    monkeypatch.setattr(decoding, "HALVED_PIXELS", WIDTH * HEIGHT - 1)
+    monkeypatch.setattr(image_file, "HALVED_PIXELS", WIDTH * HEIGHT - 1)
     pixels, facts = decode(io.BytesIO(deep(bits, "PNG")))
     assert (facts.halved, facts.bits) == (True, bits % 16)
     np.testing.assert_allclose(pixels, np.asarray(GREY.convert("RGB").reduce(2)), atol=2)
@@ -274,7 +276,7 @@ def test_photos_at_the_limit_take_bounded_memory(tmp_path):
     assert int(done.stdout) < 6_000
 
 
-@pytest.mark.parametrize("length", [30_000_000, decoding.WHOLE_FILE_BYTES + 1])
+@pytest.mark.parametrize("length", [30_000_000, image_file.WHOLE_FILE_BYTES + 1])
 def test_webp_with_more_bytes_than_its_picture_needs_is_refused(tmp_path, length):
     """A sparse file, which takes no disk space."""
     file = tmp_path / "a.webp"

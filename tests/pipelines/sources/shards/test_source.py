@@ -167,7 +167,9 @@ class TestIndex:
         read = []
         original = shard_index.index_shard
         monkeypatch.setattr(
-            shard_index, "index_shard", lambda shard: read.append(shard.name) or original(shard)
+            shard_index,
+            "index_shard",
+            lambda shard, **options: read.append(shard.name) or original(shard, **options),
         )
         shard_index._known.clear()
         again = open_source("shards", **options)

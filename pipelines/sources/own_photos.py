@@ -1,0 +1,118 @@
+"""Own photos: read when they are accessed, and replaced when they become unreadable."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from pipelines.sources.base import Request, SourceError
+from pipelines.sources.blocks import Blocks
+from pipelines.sources.folder.discovery import printable
+from pipelines.sources.folder.layout import Layout
+from pipelines.sources.folder.reader import PhotoReader
+from pipelines.sources.folder.replacement import LostPhotos
+from pipelines.sources.image_file import UnreadableImage
+from pipelines.sources.images import LazyImages, Shape
+from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.remote import Location
+
+
+class OwnPhotos:
+    """Photos of a run, and the files that they are read from: an `ImageFiles`.
+
+    A resumed run has the photos of its manifest, whatever has become of them since.
+
+    Args:
+        request: of the run.
+        root: of the photos, for messages.
+        layout: which photos each split has.
+        reader: reads a photo by its path.
+        paths: of all photos.
+        manifest: of a new run.
+        remote: whether reading a photo waits for a server.
+    """
+
+    leaked = 0
+    header_check = True
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+    def __init__(
+        self,
+        request: Request,
+        root: Location,
+        layout: Layout,
+        reader: PhotoReader,
+        paths: Collection[str],
+        manifest: PhotoManifest,
+        *,
+        remote: bool,
+    ) -> None:
+        self.layout = layout
+        self.manifest = request.manifest or manifest
+        self._reader = reader
+        self._remote = remote
+        self._pixels = request.pixels
+        self._by_header = request.check == "headers"
+        self._lost = LostPhotos(root, request.on_lost)
+        # Printable path -> reason, of a resumed run.
+        self._skipped = {} if request.manifest is None else dict(request.manifest.skipped)
+        if request.manifest is not None:
+            skipped = [path for path in paths if printable(path) in self._skipped]
+            allowed = int(request.max_unreadable_fraction * len(paths)) - len(self._skipped)
+            self._lost.begin(allowed, skipped)
+
+    @property
+    def failure(self) -> SourceError | None:
+        """See `ImageFiles`."""
+        return self._lost.failure
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """See `ImageFiles`."""
+        return self._lost.by_name
+
+    def images(self, split: str) -> LazyImages:
+        """Returns the photos of a split."""
+        paths, labels = self.layout.files[split], self.layout.labels.get(split)
+        return LazyImages(
+            len(paths),
+            lambda index: self._lost.read(self._read, paths, index, labels),
+            labels,
+            encoded=lambda index: self._reader.encoded(paths[index]),
+            shape_of=lambda index: self._lost.read(self._shape, paths, index, labels),
+            remote=self._remote,
+            pixels=self._pixels,
+            blocks=self._blocks(paths),
+            prefetch=lambda indices: self._prefetch([paths[index] for index in indices.tolist()]),
+        )
+
+    def name(self, split: str, index: int) -> str:
+        """See `ImageFiles`."""
+        return printable(self.layout.files[split][index])
+
+    def finish_reading(self, losses_allowed: int) -> tuple[str, ...]:
+        """See `ImageFiles`."""
+        self._lost.begin(losses_allowed)
+        return tuple(self._reader.finish_counting())
+
+    def find_copies(self, splits: Collection[str]) -> tuple[str, ...]:
+        """Finds none by default: that would read everything once more."""
+        return ()
+
+    def save_scan(self) -> None:
+        """Caches nothing by default."""
+
+    def _blocks(self, paths: Sequence[str]) -> Blocks | None:
+        """Returns the blocks that photos are read in; each is read alone by default."""
+        return None
+
+    def _prefetch(self, paths: Sequence[str]) -> None:
+        """Does nothing by default, see `Images.prefetch`."""
+
+    def _read(self, path: str) -> np.ndarray:
+        # A photo that is readable by now stays skipped, or the order would change.
+        if self._skipped and (reason := self._skipped.get(printable(path))) is not None:
+            raise UnreadableImage(reason)
+        return self._reader.read(path)
+
+    def _shape(self, path: str) -> Shape:
+        return self._reader.shape(path, by_header=self._by_header)
