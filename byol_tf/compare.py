@@ -28,7 +28,7 @@ from byol_tf.command_line import (
 from byol_tf.config.diff import flat
 from byol_tf.errors import OutputError, RunFolderError, escape
 from byol_tf.runs.accuracy import Accuracy, difference
-from byol_tf.runs.files import csv_text, path_cell, write_atomically
+from byol_tf.runs.files import csv_text, markdown_table, path_cell, write_atomically
 from byol_tf.runs.folder import RunFolder, read_history
 
 _MEASURES = (
@@ -119,11 +119,11 @@ def main(arguments: list[str]) -> int:
         print(f"skipped: {line}", file=sys.stderr)
     keys = differing_keys(runs)
     groups = group_by_setting(runs, keys)
-    table = markdown_table(groups, keys)
+    table = comparison_table(groups, keys)
     files = {figure.with_suffix(".csv"): _csv(runs, keys), figure.with_suffix(".md"): table}
     if len(keys) > _PRINTED_KEYS:
         table = (
-            f"{markdown_table(groups, ())}\n{len(keys)} settings differ; "
+            f"{comparison_table(groups, ())}\n{len(keys)} settings differ; "
             f"{figure.with_suffix('.md')} has their columns\n"
         )
     print(table)
@@ -245,7 +245,7 @@ def _last_values(group: Sequence[ComparedRun], measure: str) -> list[float]:
     return [value for run in group if (value := run.last(measure)) is not None]
 
 
-def markdown_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str]) -> str:
+def comparison_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str]) -> str:
     """Formats a Markdown table with a line for each group and aligned columns.
 
     Args:
@@ -286,14 +286,7 @@ def markdown_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str])
                 ),
             ]
         )
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = [
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
-        for line in lines
-    ]
-    rows.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
-    return "\n".join(rows) + "\n" + _interval_note(groups)
+    return f"{markdown_table(lines)}\n{_interval_note(groups)}"
 
 
 def _images_name(groups: Sequence[Sequence[ComparedRun]]) -> str:

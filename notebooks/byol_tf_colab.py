@@ -200,7 +200,7 @@ tf.config.set_visible_devices([], "GPU")  # whose memory the commands below need
 
 from byol_tf import inference_model, load_config, open_source
 from byol_tf.models.from_config import build_config_encoder
-from byol_tf.runs.data import source_options
+from byol_tf.runs.sources import source_options
 
 config = load_config(f"{RUN}/config.json")
 test = open_source(**source_options(config)).test

@@ -232,6 +232,22 @@ def name_of_cell(cell: str) -> str:
     return cell.removeprefix("./")
 
 
+def markdown_table(cells: Sequence[Sequence[str]]) -> str:
+    """Formats texts as a Markdown table whose columns are aligned, for a terminal too.
+
+    Args:
+        cells: rows of texts, the headings first.
+    """
+    rows = [[text.replace("|", "\\|") for text in row] for row in cells]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |"
+        for row in rows
+    ]
+    lines.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
+    return "\n".join(lines)
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Formats a table as `write_csv_rows` writes it."""
     file = io.BytesIO()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from byol_tf.logs import counted
-from byol_tf.runs.files import write_atomically, write_csv
+from byol_tf.runs.files import markdown_table, write_atomically, write_csv
 from byol_tf.study.results import CellResult, group_by_cell, group_by_run
 from byol_tf.study.runner import Outcome
 from byol_tf.study.schema import Cell, ScaleName, Study
@@ -228,17 +228,6 @@ def _table(study: Study, results: Sequence[CellResult]) -> str:
     return f"{markdown_table(_cells(results))}\n\n{_caption(study, results)}\n"
 
 
-def markdown_table(cells: Sequence[Sequence[str]]) -> str:
-    """Formats texts as a Markdown table.
-
-    Args:
-        cells: rows of texts, the headings first.
-    """
-    head, *rows = cells
-    lines = [_line(*head), "|---" * len(head) + "|", *(_line(*row) for row in rows)]
-    return "\n".join(lines)
-
-
 def latex_table(cells: Sequence[Sequence[str]]) -> str:
     """Formats texts as a LaTeX `tabular`, which needs the package booktabs.
 
@@ -314,16 +303,9 @@ def _caption(study: Study, results: Sequence[CellResult]) -> str:
     return f"Top-1 in %, {mean} over {seeds} seed{plural} ({measures}).{brackets}"
 
 
-def _line(*texts: str) -> str:
-    return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
-
-
 def _runs_table(results: Sequence[CellResult]) -> str:
     """Formats the measures of each pre-trained run, the mean over its seeds."""
-    lines = [
-        _line("run", *(heading for _, heading, *_ in _MEASURES)),
-        "|---" * (1 + len(_MEASURES)) + "|",
-    ]
+    cells = [["run", *(heading for _, heading, *_ in _MEASURES)]]
     for label, outcomes in group_by_run(results).items():
         texts = []
         for name, _, factor, spec in _MEASURES:
@@ -331,5 +313,5 @@ def _runs_table(results: Sequence[CellResult]) -> str:
             measured = [factor * value for value in values if value is not None]
             texts.append(format(statistics.mean(measured), spec) if measured else "")
         if any(texts):
-            lines.append(_line(label, *texts))
-    return "\n".join(lines)
+            cells.append([label, *texts])
+    return markdown_table(cells)

@@ -9,8 +9,8 @@ from byol_tf.errors import ConfigError
 from byol_tf.logs import counted
 from byol_tf.runs.accuracy import Accuracy, difference
 from byol_tf.runs.best_epoch import METRICS
-from byol_tf.runs.files import write_atomically, write_csv
-from byol_tf.study.report import latex_table, markdown_table
+from byol_tf.runs.files import markdown_table, write_atomically, write_csv
+from byol_tf.study.report import latex_table
 from byol_tf.study.schema import Study
 from byol_tf.study.search import SearchPlan, TrialResult
 

@@ -1,7 +1,9 @@
 """The notebooks are their scripts, and run from top to bottom."""
 
+import ast
 import configparser
 import csv
+import importlib
 import json
 import re
 import subprocess
@@ -49,6 +51,14 @@ def test_the_notebook_is_its_script(script):
     assert cells[0] == cells[1], (
         f"jupytext --to ipynb --update notebooks/{script.name} makes it anew"
     )
+
+
+@pytest.mark.parametrize("script", NOTEBOOKS, ids=by_name)
+def test_names_that_it_imports_exist(script):
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith(("byol_tf", "pipelines")):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, name.name) for name in node.names), ast.unparse(node)
 
 
 def test_each_has_a_small_form():

@@ -201,7 +201,7 @@ def _lay_out_classes(files: DiscoveredFiles, by_top: Mapping[str, list[str]], se
         )
     layout = Layout(unlabelled_from=("train", "test"))
     layout.notes.append(
-        f"each folder is a class; {TEST_FRACTION:.0%} of each, drawn by the seed, are the test set"
+        f"each folder is a class; {TEST_FRACTION:.0%} of each, chosen by the seed, are the test set"
     )
     layout.notes.append(_ALL_UNLABELLED)
     if loose := sum("/" not in path for path in files.sizes):
@@ -234,7 +234,7 @@ def _lay_out_list(files: DiscoveredFiles, seed: int) -> Layout:
         layout.notes.append("a list without classes: there is no probe")
         return layout
     layout.notes.append(
-        f"{TEST_FRACTION:.0%} of each class of the list, drawn by the seed, are the test set"
+        f"{TEST_FRACTION:.0%} of each class of the list, chosen by the seed, are the test set"
     )
     if "unlabelled" not in layout.files:
         layout.notes.append(_ALL_UNLABELLED)
@@ -386,7 +386,7 @@ def _assign_splits(
         split, classes = next(iter(labelled.items()))
         other, name = "test" if split == "train" else "train", _folders(roles, split)
         layout.notes.append(
-            f"there is no {other}/: {TEST_FRACTION:.0%} of each class of {name}, drawn by the "
+            f"there is no {other}/: {TEST_FRACTION:.0%} of each class of {name}, chosen by the "
             "seed, are the test set"
         )
         _divide(layout, classes, name, seed)

@@ -16,6 +16,7 @@ from byol_tf.study.report import draw_report, order_sentence, report_table, writ
 from byol_tf.study.results import group_by_cell, group_by_run
 from byol_tf.study.runner import Outcome
 from byol_tf.study.schema import Cell, Study
+from tests.helpers.markdown import unpadded
 
 LINEAR = ("linear", "--fast")
 
@@ -69,7 +70,7 @@ def outcomes(
 
 def table(found: list[Outcome], tmp_path, **changes) -> list[str]:
     """The lines of the table itself."""
-    text = report_table(study(**changes), found)
+    text = unpadded(report_table(study(**changes), found))
     return [line for line in text.splitlines() if line.startswith("|")]
 
 
@@ -178,10 +179,10 @@ class TestTable:
     def test_has_the_papers_figure_beside_ours(self, tmp_path):
         found = outcomes("a", [70.04], paper=71.0, says="best") + outcomes("b|c", [60.06])
         assert table(found, tmp_path) == [
-            "|  | paper | here | the paper says |",
+            "| | paper | here | the paper says |",
             "|---|---|---|---|",
             "| a | 71.0 | 70.0 | best |",
-            "| b\\|c |  | 60.1 |  |",
+            "| b\\|c | | 60.1 | |",
         ]
 
     def test_columns_without_a_figure_of_the_paper_have_ours_alone(self, tmp_path):
@@ -191,10 +192,10 @@ class TestTable:
             + outcomes("b", [40.0], "full, knn")
         )
         assert table(found, tmp_path) == [
-            "|  | full: paper | full: here | full, knn: here |",
+            "| | full: paper | full: here | full, knn: here |",
             "|---|---|---|---|",
             "| a | 71.3 | 70.0 | 50.0 |",
-            "| b |  |  | 40.0 |",
+            "| b | | | 40.0 |",
         ]
 
     def test_the_note_says_what_the_figures_are(self, tmp_path):

@@ -337,6 +337,20 @@ class TestBYOL:
         figures = [each.cell.paper for each in cells]
         assert figures == [53.2, 68.8, 77.7, 62.2, 73.5, 69.1, 75.7, 71.2, 77.7]
 
+    @pytest.mark.parametrize("scale", SCALES)
+    def test_transfer_evaluates_two_runs_on_images_that_they_take(self, scale, tmp_path):
+        cells = planned("byol-transfer", scale)
+        assert len({each.run_name for each in cells}) == 2
+        for each in cells:
+            file = tmp_path / f"{each.run_name}.json"
+            file.write_text(resolved_json(each.config))
+            protocol, *options = each.words
+            assert protocol == "transfer"
+            assert set(options[::2]) <= {"--set"}
+            load_config(file, options[1::2])  # raises where the sizes don't fit
+        papers = {"paper": [75.3, 91.3, 78.4, 57.2, 62.2, 67.8, 75.5], "small": []}
+        assert [each.cell.paper for each in cells if each.cell.paper] == papers[scale]
+
     def test_smaller_batches_are_parts_of_a_step(self):
         for each in planned("byol-batch-size"):
             training = each.config.training

@@ -12,6 +12,7 @@ from PIL import Image
 
 from byol_tf.study.__main__ import main
 from tests.byol_tf.study.test_command import BASE, ROOT, STUDY, calls, line, written
+from tests.helpers.markdown import unpadded
 from tests.helpers.waiting import HANG, wait_until
 
 __all__ = ["calls"]  # a fixture
@@ -79,7 +80,8 @@ def test_trials_are_ranked_by_held_out_accuracy(study, calls, capsys):
         assert 16 <= config["projector"]["hidden_size"] <= 64
     best = json.loads((out(study) / "best.json").read_text())
     assert (best["probe"]["split"], best["tau"]["base"]) == ("test", float(table[0]["tau.base"]))
-    assert f"| {table[0]['trial']} | {table[0]['tau.base']} |" in capsys.readouterr().out
+    printed = unpadded(capsys.readouterr().out)
+    assert f"| {table[0]['trial']} | {table[0]['tau.base']} |" in printed
     assert r"\toprule" in (out(study) / "table.tex").read_text()
     calls.unlink()
     assert searched(study) == 0  # nothing is left to do
