@@ -3,7 +3,6 @@
 import ast
 import configparser
 import csv
-import importlib
 import json
 import re
 import subprocess
@@ -57,8 +56,7 @@ def test_the_notebook_is_its_script(script):
 def test_names_that_it_imports_exist(script):
     for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module.startswith(("byol_tf", "pipelines")):
-            module = importlib.import_module(node.module)
-            assert all(hasattr(module, name.name) for name in node.names), ast.unparse(node)
+            exec(ast.unparse(node), {})
 
 
 def test_each_has_a_small_form():
