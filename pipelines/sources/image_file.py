@@ -36,7 +36,7 @@ HEADER_BYTES = 24 * 2**20
 """Largest part of a file that is read before the size of the picture is known. Metadata of real
 photos stay below 16 MB: a JPEG's colour profile has at most 255 parts of 64 kB."""
 WHOLE_FILE_BYTES = 2**28
-"""Largest file of WebP, AVIF and HEIC, whose decoders read all of it before they state its size."""
+"""Largest file of AVIF and HEIC, whose decoders read all of it before they state its size."""
 _BYTES_PER_PIXEL = 16  # the most that a format needs: four numbers of 32 bits
 _TOO_LONG = "more bytes than its picture could need"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -128,11 +128,12 @@ def attempt(read: Callable[[BinaryIO], T], file: BinaryIO) -> T:
 
 def open_image(file: BinaryIO) -> ImageFile.ImageFile:
     """Opens an image by its header. Raises what Pillow raises, and UnreadableImage."""
-    start = file.read(12)
+    start = file.read(30)
     budget = HEADER_BYTES
-    if start[8:] == b"WEBP" or start[4:8] == b"ftyp":
+    is_webp = start[8:12] == b"WEBP"
+    if is_webp or start[4:8] == b"ftyp":
         length = file.seek(0, os.SEEK_END)
-        if length > WHOLE_FILE_BYTES:
+        if length > (max_bytes(_webp_size(start)) if is_webp else WHOLE_FILE_BYTES):
             raise UnreadableImage(_TOO_LONG)
         budget += length
     file.seek(0)
@@ -162,6 +163,24 @@ def _identified(file: LimitedReader) -> ImageFile.ImageFile:
         with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
             return factory(cast(IO[bytes], file), "")
     raise UnidentifiedImageError
+
+
+def _webp_size(start: bytes) -> tuple[int, int]:
+    """Returns the size that a WebP states, whose decoder reads all of it first; (0, 0) if none.
+
+    Args:
+        start: its first 30 bytes (https://developers.google.com/speed/webp/docs/riff_container).
+    """
+    kind, stated = start[12:16], int.from_bytes(start[21:30], "little")
+    if kind == b"VP8X":
+        size = (stated >> 24 & 0xFFFFFF) + 1, (stated >> 48) + 1
+    elif kind == b"VP8L":
+        size = (stated & 0x3FFF) + 1, (stated >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":
+        size = stated >> 40 & 0x3FFF, stated >> 56 & 0x3FFF
+    else:
+        size = 0, 0
+    return size if size[0] * size[1] <= MAX_PIXELS else (0, 0)
 
 
 def max_bytes(size: tuple[int, int]) -> int:

@@ -286,3 +286,19 @@ def test_webp_with_more_bytes_than_its_picture_needs_is_refused(tmp_path, length
         opened.seek(0)
         with pytest.raises(UnreadableImage, match="more bytes than its picture could need"):
             decode(opened)
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"icc_profile": b"profile"}])
+def test_webp_may_be_as_long_as_the_size_that_it_states_needs(tmp_path, options):
+    """In each of the three headers, by a sparse file."""
+    file = tmp_path / "a.webp"
+    file.write_bytes(encoded(Image.new("RGB", (1_000, 700)), "WEBP", **options))
+    longest = image_file.max_bytes((1_000, 700))
+    with file.open("r+b") as opened:
+        opened.truncate(longest - 1_000)  # less what is read twice
+        opened.seek(0)
+        assert decode(opened)[0].shape == (700, 1_000, 3)
+        opened.truncate(longest + 1)
+        opened.seek(0)
+        with pytest.raises(UnreadableImage, match="more bytes than its picture could need"):
+            decode(opened)
