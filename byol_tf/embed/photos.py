@@ -4,6 +4,7 @@ import argparse
 import functools
 import logging
 import os
+import sys
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -248,14 +249,13 @@ class EmbeddedPhotos:
 
 def progress_bar(unit: str) -> Progress:
     """Returns a bar for a terminal, which shows nothing elsewhere."""
-    console = Console()
     return Progress(
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(f"{unit},"),
         TimeRemainingColumn(),
         TextColumn("left"),
-        console=console,
+        console=Console(),
         transient=True,
-        disable=not console.is_terminal,
+        disable=not sys.stdout.isatty(),  # rich takes a notebook's pipe for a terminal
     )

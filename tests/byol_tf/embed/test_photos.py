@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from byol_tf.embed import photos, store
-from byol_tf.embed.photos import EmbeddedPhotos
+from byol_tf.embed.photos import EmbeddedPhotos, progress_bar
 from byol_tf.embed.store import Store
 from byol_tf.runs import files
 from byol_tf.runs.encoder_files import EncoderFiles, encoder_files
@@ -276,3 +276,9 @@ def test_damaged_file_is_ignored(encoder, tmp_path, monkeypatch, file):
     content[len(content) // 2] ^= 1  # one bit of a number
     (out / file).write_bytes(content)
     assert embed_folder(encoder, images, out).reused == stored
+
+
+def test_bar_is_for_terminals_alone(monkeypatch):
+    """Jupyter asks for colours in all processes, and its output is a pipe."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert progress_bar("photos").disable
