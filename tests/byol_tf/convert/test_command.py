@@ -748,7 +748,7 @@ def test_weights_and_padding_exclude_other_keys(converted):
         ),
         (
             {"name": "convnet", "width": 1.0},
-            'encoder.padding: expected "same", as encoder.name "convnet" supports no other',
+            'encoder.padding: expected "same", its default, as encoder.name "convnet"',
         ),
     ):
         with pytest.raises(ValueError, match=message):
