@@ -17,8 +17,8 @@ _REQUESTS = 16
 _MAX_GAP = 2**18
 """Bytes between two images that are cheaper to read than to ask for the second one."""
 _MAX_BYTES = 2**30
-"""Memory for images that were fetched and not read yet. Twice that of all open blocks, so that none
-is dropped unless nobody reads them: where a stream of batches has ended."""
+"""Memory for images that were fetched and not read yet. Four times that of all open blocks: none
+is dropped unless nobody reads them, as where a stream of batches has ended."""
 
 
 def blocks_of(shards: Sequence[Shard], shard_of: np.ndarray, spans: np.ndarray) -> Blocks | None:
