@@ -74,7 +74,7 @@ class RemotePath:
 
     @property
     def is_cached(self) -> bool:
-        """Whether files are downloaded whole at their first use, as `simplecache::` does."""
+        """True if files are downloaded whole at their first use, as `simplecache::` does."""
         return "::" in self._url
 
     def at(self, path: str) -> Self:
