@@ -232,8 +232,8 @@ class Encoder(Section):
     """ResNet v1.5 as in deepmind-research, torchvision's ResNet-50 with wider 3x3 convolutions
     (`wide_resnet50_2`), or a small `convnet` for the demo; `keras.applications/NAME`;
     `keras_hub/PRESET`; or `MODULE:FUNCTION`, a function of your own that training imports and calls
-    with `image_size` (docs/encoders.md). Of those the other keys of this section stay at their
-    defaults."""
+    with `image_size` (docs/encoders.md). Of those only `weights` and `frozen_epochs` of this
+    section may be set."""
     width: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
     """Multiplies the number of channels: 2 is the papers' "(2x)"."""
     stem: Literal["7x7", "3x3", "3x3+pool", "4x4"] = "7x7"

@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         "--run",
         metavar="DIR",
         type=os.path.expanduser,
-        help="a run folder: its newest checkpoint, its images",
+        help="a run folder: its newest checkpoint (the best with run.export=best), its images",
     )
     encoder.add_argument(
         "--encoder",

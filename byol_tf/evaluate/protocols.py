@@ -292,7 +292,8 @@ def _training_options(parser: argparse.ArgumentParser, epochs: str, rates: str) 
         "--batch-size",
         type=positive_int,
         metavar="N",
-        help="images per step, at most (default: the paper's)",
+        help="images per step, at most (default: 1024; finetune and supervised without --preset: "
+        "128)",
     )
     parser.add_argument(
         "--rates",

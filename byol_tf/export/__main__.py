@@ -82,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         type=os.path.expanduser,
         required=True,
-        help="run folder whose newest checkpoint is exported to DIR/export",
+        help="run folder whose newest checkpoint, or best with run.export=best, is exported to "
+        "DIR/export",
     )
     parser.add_argument(
         "--format",

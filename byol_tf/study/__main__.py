@@ -103,13 +103,13 @@ def _check_photos(planned: Sequence[PlannedCell]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         prog=program("study"),
-        description="Runs what is missing of a table, and draws it.",
+        description="Makes the runs of a paper's table that are missing, and writes the table.",
     )
     parser.add_argument(
         "study",
         nargs="?",
         metavar="STUDY",
-        help="a study file, or the name of a packaged one (without: their names)",
+        help="a study file, or the name of a packaged one (if left out: lists their names)",
     )
     parser.add_argument(
         "--scale",

@@ -435,7 +435,7 @@ class Experiment:
         pretrained = self.config.encoder.weights is not None
         values: dict[str, float] = {}
         encoder = "starting" if pretrained else "untrained"
-        with activity(f"probing the {encoder} encoder", logger):
+        with activity(f"evaluating the {encoder} encoder", logger):
             for callback in measures:
                 values |= callback.measure()
         history.add(0, values)
