@@ -266,7 +266,7 @@ def comparison_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str
             [
                 first.name if len(group) == 1 else f"{first.name} and {len(group) - 1} more",
                 *(_setting_text(first, key) for key in keys),
-                ", ".join(sorted(run.seed for run in group)),
+                ", ".join(sorted((run.seed for run in group), key=lambda seed: int(seed or 0))),
                 ", ".join(sorted({f"{run.rows[-1]['epoch']:.0f}" for run in group}, key=int)),
                 *([str(_test_images(group) or "")] if with_intervals else []),
                 _mean_text(untrained, 100.0, ".1f", _test_images(group)),
@@ -316,7 +316,7 @@ def _interval_note(groups: Sequence[Sequence[ComparedRun]]) -> str:
     note = f"In brackets: 95% interval, from the {_images_name(groups)}.\n"
     close = [name for name, accuracy in others if difference(accuracy, highest).sign == 0]
     if close:
-        note += f"Not to be told from {best} by the probe: {', '.join(close)}.\n"
+        note += f"The probe can't tell these from {best}: {', '.join(close)}.\n"
     return note
 
 

@@ -12,7 +12,7 @@ Difference = tuple[str, str, str]
 
 _IRRELEVANT = ("about", "$schema", "run", "monitor")
 """Keys at the top level that don't change what is learned."""
-_SAME_STEPS = {
+SAME_STEPS = {
     "data.cache": "the same pixels, cached or read again",
     "data.max_unreadable_fraction": "a limit on what is replaced anyway",
     "devices.steps_per_execution": "the same steps in the same order, however many in one call",
@@ -55,7 +55,7 @@ def differences(saved: dict[str, Any], config: dict[str, Any]) -> list[Differenc
 
 def differences_of_runs(saved: dict[str, Any], config: dict[str, Any]) -> list[Difference]:
     """Returns those `differences` with which the second config is another run."""
-    return [each for each in differences(saved, config) if each[0] not in _SAME_STEPS]
+    return [each for each in differences(saved, config) if each[0] not in SAME_STEPS]
 
 
 def listed(differing: list[Difference]) -> list[str]:

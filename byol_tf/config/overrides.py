@@ -64,18 +64,23 @@ def parse_override(position: int, text: str) -> Override:
     return Override(position, text, key, value, paths)
 
 
-def check_data_overrides(overrides: Sequence[str]) -> None:
-    """Checks that overrides of a run's config change only where its images are.
+def check_data_overrides(overrides: Sequence[str], seed: bool = False) -> None:
+    """Checks that overrides of a run's config change only what images are read.
+
+    Args:
+        overrides: `KEY=VALUE` each.
+        seed: whether `seed`, by which a sample is drawn, may change too.
 
     Raises:
         ConfigError: for another key than those of `data`.
     """
+    allowed, name = (("data.", "seed="), ", or seed") if seed else (("data.",), "")
     for override in overrides:
-        if not override.startswith("data."):
+        if not override.startswith(allowed):
             raise ConfigError(
                 [
-                    f"--set {override}: expected a key of data; the other keys of a run's config "
-                    "determined its encoder"
+                    f"--set {override}: expected a key of data{name}; the other keys of a run's "
+                    "config determined its encoder"
                 ]
             )
 

@@ -1,6 +1,5 @@
 """Folder of a converted encoder: exports, config and model card."""
 
-import hashlib
 import json
 import shlex
 from pathlib import Path
@@ -16,7 +15,7 @@ from byol_tf.errors import ConversionError, code_span
 from byol_tf.export.model_card import front_matter, preparation
 from byol_tf.export.saved_model import export_encoder
 from byol_tf.models.inference import inference_model, plain_encoder
-from byol_tf.runs.files import SAVED_MODEL_VERSION, atomic_folder, why_no_folder
+from byol_tf.runs.files import SAVED_MODEL_VERSION, atomic_folder, sha256, why_no_folder
 
 
 def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
@@ -42,7 +41,7 @@ def write_folder(converted: Converted, source: Path, out: Path) -> list[str]:
             (folder / "config.json").write_text(
                 json.dumps(tree, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
-            card = _card(converted, config, source.name, _sha256(source), files, out)
+            card = _card(converted, config, source.name, sha256(source), files, out)
             (folder / "README.md").write_text(card, encoding="utf-8")
     except (OSError, tf.errors.OpError) as error:  # TensorFlow's own of a full disk
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -182,8 +181,3 @@ def _config_tree(converted: Converted, out: Path) -> dict:
         if name == "projector":
             tree[name]["output_size"] = head.output_shape[-1]
     return tree
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

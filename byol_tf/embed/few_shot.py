@@ -1,5 +1,6 @@
 """Classification of frozen embeddings from a few labels, with a cross-validated accuracy."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,11 +164,12 @@ def _folds(targets: np.ndarray, seed: int) -> list[np.ndarray]:
     if np.count_nonzero(counts > 1) < 2:
         return []
     candidates = np.flatnonzero(counts[targets] > 1)
-    splitter = StratifiedKFold(
-        min(_FOLDS, counts[counts > 1].min()), shuffle=True, random_state=seed
-    )
+    splitter = StratifiedKFold(min(_FOLDS, counts.max()), shuffle=True, random_state=seed)
     folds = []
-    for _, held_out in splitter.split(candidates, targets[candidates]):
-        folds.append(np.zeros(len(targets), bool))
-        folds[-1][candidates[held_out]] = True
+    with warnings.catch_warnings():
+        # A class with fewer labels than folds has each of them in another fold.
+        warnings.filterwarnings("ignore", "The least populated class")
+        for _, held_out in splitter.split(candidates, targets[candidates]):
+            folds.append(np.zeros(len(targets), bool))
+            folds[-1][candidates[held_out]] = True
     return folds

@@ -1,6 +1,7 @@
 """The options `--few` and `--export` of the command: their checks, work and lines."""
 
 import argparse
+import itertools
 from pathlib import Path
 
 from byol_tf.command_line import check_writable
@@ -9,6 +10,8 @@ from byol_tf.errors import EmbedError
 from byol_tf.export.classifier_folder import check_classifier_folder
 from byol_tf.logs import wrapped
 from byol_tf.runs.encoder_files import EncoderFiles
+from byol_tf.runs.files import name_of_cell
+from pipelines.sources import SourceError, read_table
 
 
 def check_export(options: argparse.Namespace, encoder: EncoderFiles) -> None:
@@ -49,6 +52,7 @@ def predict_labels(
     rows = label_rows(embedded, labels, options.few)
     result = fit_few_shot(embedded.embeddings, rows)
     table, sheet = embedded.store.root / "predictions.csv", embedded.store.root / "uncertain.png"
+    kept = _keep_filled_in(table, labels, Path(options.few))
     counts = write_predictions(embedded, rows, result, table)
     others = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     print()
@@ -77,6 +81,8 @@ def predict_labels(
         facts["accuracy"] = round(estimate.accuracy.fraction, 4)
         facts["interval"] = [round(low, 4), round(high, 4)]
     print(f"  {table}   the least certain first")
+    if kept is not None:
+        print(f"  {kept}   the table before, with labels that --few didn't give")
     if write_uncertain_sheet(embedded, rows, result, sheet):
         print(f"  {sheet}   a sheet of those")
     if options.export is not None:
@@ -86,3 +92,26 @@ def predict_labels(
         facts["export"] = {"folder": options.export, "files": files}
         print(wrapped(f"{options.export}   the classifier: {', '.join(files)}; USAGE.md"))
     return facts, [result.classes[place] for place in result.probabilities.argmax(axis=1)]
+
+
+def _keep_filled_in(table: Path, labels: dict[str, str], few: Path) -> Path | None:
+    """Renames a table in which somebody has filled in labels that weren't given.
+
+    Args:
+        table: that is about to be written.
+        labels: that were given, from a photo's name.
+        few: their file, which may be the table itself.
+
+    Returns:
+        Its new path; None where nothing would be lost.
+    """
+    if not table.exists() or table.samefile(few):
+        return None
+    try:
+        rows = read_table(table).rows
+    except SourceError:  # no table any more
+        rows = []
+    if all(labels.get(name_of_cell(row.path)) == row.label for row in rows if row.label):
+        return None
+    names = (table.with_stem(f"{table.stem}-{number}") for number in itertools.count(1))
+    return table.rename(next(name for name in names if not name.exists()))

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 def check_usearch() -> None:
     """Raises `EmbedError` if usearch isn't installed."""
     if importlib.util.find_spec("usearch") is None:
-        raise EmbedError("--index: needs usearch: pip install 'byol-tf[search-index]'")
+        raise EmbedError('--index: needs usearch: pip install "byol_tf[search-index]"')
 
 
 def open_index(store: Store) -> "Index":

@@ -38,6 +38,7 @@ from byol_tf.runs.files import (
     name_of_cell,
     read_json_object,
     remove_left_overs,
+    sha256,
     synced_file,
     temporary_path,
     why_no_folder,
@@ -244,7 +245,7 @@ class Store:
         """
         if file == self.embeddings:
             for path in (self.index, file):
-                if self._digests().get(path.name) != _sha256(path):
+                if self._digests().get(path.name) != sha256(path):
                     raise ValueError(f"{path}: expected the digest of about.json")
             with (
                 self.index.open(encoding="utf-8", newline="") as index,
@@ -307,8 +308,8 @@ class Store:
                 write_csv_rows(index, _COLUMNS, _index_rows(photos))
             self._write_skipped(skipped)
             digests = {
-                self.embeddings.name: _sha256(new_rows),
-                self.index.name: _sha256(new_index),
+                self.embeddings.name: sha256(new_rows),
+                self.index.name: sha256(new_index),
             }
             about = self.identity | facts | {"sha256": digests}
             for derived in (self.parquet, self.search_index):
@@ -345,7 +346,7 @@ class Store:
         """Gives the complete files of `write` their names, if it hasn't."""
         for path in (self.embeddings, self.index):
             temporary = temporary_path(path)
-            if temporary.exists() and self._digests().get(path.name) == _sha256(temporary):
+            if temporary.exists() and self._digests().get(path.name) == sha256(temporary):
                 temporary.replace(path)
 
     def write_skipped(self, skipped: dict[str, str]) -> None:
@@ -396,11 +397,6 @@ def default_folder(parent: str, digest: str, images: Location) -> Path:
     """
     name_digest = hashlib.sha256(digest.encode() + os.fsencode(str(images))).hexdigest()[:8]
     return Path(parent) / f"{Path(str(images)).name or 'photos'}-{name_digest}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _index_rows(photos: "Photos | list[Photo]") -> Iterator[tuple[int, str, int, int]]:

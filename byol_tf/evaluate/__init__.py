@@ -1,1 +1,1 @@
-"""Evaluation of frozen encoders: linear probe, k-NN, fine-tuning."""
+"""Evaluation of encoders: frozen (linear probe, k-NN), and by fine-tuning."""

@@ -26,13 +26,13 @@ from byol_tf.command_line import (
     program,
 )
 from byol_tf.config.loading import load_config
+from byol_tf.config.overrides import check_data_overrides
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import (
     SAVES_FAILED,
     ProtocolError,
     WorkKept,
-    describe_path,
 )
 from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, labelled_source
 from byol_tf.export.classifier_folder import check_classifier_folder
@@ -43,9 +43,8 @@ from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.hub import encoder_path
 from byol_tf.runs.splits import require_labels
 from pipelines.sources import SourceError
+from pipelines.sources.pixels import PixelFormat
 
-_RUN_KEYS = ("data.", "seed=")
-"""Overrides that a run allows: other images or another sample. The rest determined its encoder."""
 _NAME_PREFIXES = {
     "fraction": "",
     "fast": "fast",
@@ -72,9 +71,9 @@ def main(arguments: list[str]) -> int:
 
     Returns:
         The exit code: 0; 2 with a message and nothing written if encoder, images, options or
-        output folder are wrong; 74 if the result can't be written, which is printed then; 128 + n
-        after signal n. The seeds that were finished by then are printed and kept in
-        `partial.json`.
+        output folder are wrong; 74 if the result can't be written, which is printed then; 1 if the
+        classifier can't be exported; 128 + n after signal n. The seeds that were finished by then
+        are printed and kept in `partial.json`.
     """
     options = _parser().parse_args(arguments)
     config = _load_config(options)
@@ -102,6 +101,9 @@ def main(arguments: list[str]) -> int:
     if error is not None:
         print(f"{file}: can't be written: {error.strerror or error}", file=sys.stderr)
         return SAVES_FAILED
+    if "export_error" in result:
+        print(result["export_error"], file=sys.stderr)
+        return 1
     return 0
 
 
@@ -114,6 +116,8 @@ def _write_result(file: Path, result: dict, curve: list[dict] | None) -> OSError
                 file.with_name("curve.csv"), tuple(curve[0]), (tuple(row.values()) for row in curve)
             )
         write_atomically(file, json.dumps(result, indent=2) + "\n")
+        if file.name == "result.json":
+            file.with_name("partial.json").unlink(missing_ok=True)
     except OSError as error:
         return error
     return None
@@ -186,22 +190,13 @@ def _load_config(options: argparse.Namespace) -> Config:
                 )
         return load_config(options.config, options.overrides)
     folder = RunFolder(Path(options.run))
-    if not os.path.exists(folder.config):
-        raise ProtocolError(
-            f"--run {folder.root}: expected a run folder, with a config.json; "
-            f"{describe_path(folder.config, 'found none there')}"
-        )
+    folder.require_config()
     if options.config is not None:
         raise ProtocolError(
             "--config: only with --encoder; a run has its own config, and --set data.root=... "
             "changes the images"
         )
-    for override in options.overrides:
-        if not override.startswith(_RUN_KEYS):
-            raise ProtocolError(
-                f"--set {override}: expected a key of data, or seed; the rest of a run's config "
-                "determined its encoder"
-            )
+    check_data_overrides(options.overrides, seed=True)
     return load_config(folder.config, options.overrides)
 
 
@@ -263,6 +258,7 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
     """
     import tensorflow as tf
 
+    from byol_tf.runs.encoder_input import model_input
     from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
     from byol_tf.runs.sources import warn_of_other_images
 
@@ -278,11 +274,11 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
         raise ProtocolError(str(hint)) from error
     if options.run and not options.overrides:
         warn_of_other_images(RunFolder(Path(options.run)), source)
-    inference = (
-        load_run_encoder(config, RunFolder(Path(options.run)))
-        if options.run
-        else load_encoder_file(encoder_path(options.encoder))
-    )
+    if options.run:
+        inference = load_run_encoder(config, RunFolder(Path(options.run)))
+    else:
+        inference = load_encoder_file(encoder_path(options.encoder))
+        _check_pixels(model_input(inference), config)
     logger.info(
         "%s: %s on %s, %s labelled images to learn from, %s to test on, %d classes",
         options.protocol,
@@ -317,6 +313,17 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
     return facts | results | interval | seconds, stopped
 
 
+def _check_pixels(takes: PixelFormat, config: Config) -> None:
+    """Raises `ProtocolError` unless an encoder takes images as the config reads them."""
+    data = config.data
+    if (takes.channels, takes.depth) != (data.channels, data.depth):
+        raise ProtocolError(
+            f"--encoder: it takes images of {counted(takes.channels, 'channel')} and {takes.depth} "
+            f"bits; expected data.channels={takes.channels} and data.depth={takes.depth} in the "
+            f"config, received {data.channels} and {data.depth}"
+        )
+
+
 def _print_result(result: dict) -> None:
     """Prints the figures for people."""
     line = f"top-1 {Accuracy(result['top1'], result['test_images'])}"
@@ -336,8 +343,10 @@ def _print_result(result: dict) -> None:
             f"always the most frequent class: {result['chance']:.1%}"
         )
     )
-    rates = [float(rate) for rate in accuracies]
-    if "rate" in result and len(rates) > 1 and result["rate"] in (min(rates), max(rates)):
+    rates = sorted(float(rate) for rate in accuracies)
+    # Rounded as those are, which are the keys of a JSON object.
+    chosen_rate = float(f"{result['rate']:g}") if "rate" in result else None
+    if len(rates) > 1 and chosen_rate in (rates[0], rates[-1]):
         print(
             wrapped("this is the smallest or largest rate tried; try others beyond it with --rates")
         )

@@ -23,7 +23,7 @@ TEST_CROP = 224 / 256
 
 
 def even_batch_size(count: int, largest: int) -> int:
-    """Divides an epoch into batches of at most `largest` images, with few images left over."""
+    """Returns a batch size of at most `largest` with which few images of an epoch are left over."""
     return count // math.ceil(count / largest)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from byol_tf.command_line import positive_float, positive_fraction, positive_int
 from byol_tf.config.schema import Config
-from byol_tf.errors import ProtocolError
+from byol_tf.errors import OutputError, ProtocolError, WorkKept
 from byol_tf.runs.splits import require_labels
 from pipelines.sources import Images, Source
 
@@ -177,6 +177,11 @@ def _tune(evaluation: Evaluation, settings: dict[str, Any], from_scratch: bool) 
         from_scratch, fraction=options.fraction, seeds=options.seeds, **settings | given
     )
     classifiers: list[keras.Model] = []
+
+    def keep_first(classifier: "keras.Model") -> None:
+        if not classifiers:
+            classifiers.append(classifier)
+
     result = tune_protocol(
         evaluation.inference,
         evaluation.train,
@@ -184,10 +189,16 @@ def _tune(evaluation: Evaluation, settings: dict[str, Any], from_scratch: bool) 
         recipe,
         evaluation.config.seed,
         evaluation.show,
-        classifiers.append,
+        keep_first,
     )
     if getattr(options, "export", None) is not None:
-        result["export"] = _export(evaluation, classifiers[0], result, from_scratch)
+        try:
+            result["export"] = _export(evaluation, classifiers[0], result, from_scratch)
+        except (OSError, OutputError) as error:
+            result["export_error"] = f"--export {options.export}: {error}"
+        except KeyboardInterrupt:
+            text = "all seeds finished, but the classifier isn't exported"
+            raise WorkKept(text, result) from None
     return result
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byol_tf.command_line import (
-    USAGE_ERROR,
     add_set_option,
     check_writable,
     command_parser,
@@ -25,6 +24,7 @@ from byol_tf.command_line import (
 from byol_tf.config.loading import load_config
 from byol_tf.config.overrides import check_data_overrides
 from byol_tf.devices import prepare_environment
+from byol_tf.errors import OutputError
 from byol_tf.export.formats import DEFAULT_FORMATS, FORMAT_NAMES, FORMATS, missing_packages
 from byol_tf.export.hub import check_hub, push
 from byol_tf.logs import activity
@@ -52,23 +52,19 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     names = FORMAT_NAMES if "all" in options.formats else tuple(options.formats)
     folder = RunFolder(Path(options.run))
-    try:
-        _check(options.overrides, names)
-        if options.push_to_hub is not None:
-            check_hub(options.push_to_hub)
-        facts = read_facts(folder)
-        facts = dataclasses.replace(facts, config=load_config(folder.config, options.overrides))
-        check_writable(folder.export, "--run")
-        maps = options.features == "map"
-        export = folder.export / "map" if maps else folder.export
-        names = tuple(name for name in FORMAT_NAMES if name in names)
-        code = _export(facts, folder, export, names, maps)
-        if options.push_to_hub is not None and code == 0:
-            print(f"pushed to {push(export, options.push_to_hub)}")
-        return code
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return USAGE_ERROR
+    _check(options.overrides, names)
+    if options.push_to_hub is not None:
+        check_hub(options.push_to_hub)
+    facts = read_facts(folder)
+    facts = dataclasses.replace(facts, config=load_config(folder.config, options.overrides))
+    check_writable(folder.export, "--run")
+    maps = options.features == "map"
+    export = folder.export / "map" if maps else folder.export
+    names = tuple(name for name in FORMAT_NAMES if name in names)
+    code = _export(facts, folder, export, names, maps)
+    if options.push_to_hub is not None and code == 0:
+        print(f"pushed to {push(export, options.push_to_hub)}")
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,7 +112,7 @@ def _check(overrides: list[str], names: tuple[str, ...]) -> None:
     """Raises an error for an override outside `data`, or if a format's packages are missing."""
     check_data_overrides(overrides)
     for name, packages in missing_packages(names).items():
-        raise ValueError(
+        raise OutputError(
             f"--format {name}: expected the packages {', '.join(packages)}, which aren't "
             f"installed: pip install {' '.join(packages)} "
             '(or byol_tf with the extra "export")'
@@ -150,10 +146,10 @@ def _export(
         try:
             inference = map_inference_model(inference)
         except ValueError as error:
-            raise ValueError(f"--features map: {error}") from error
+            raise OutputError(f"--features map: {error}") from error
     samples = load_samples(config, calibrate="litert" in names)
     if "litert" in names and not samples.calibration:
-        raise ValueError(
+        raise OutputError(
             "--format litert: expected the run's images, on which int8 is calibrated; "
             f"{samples.unavailable}. --set data.root=... names their location"
         )

@@ -4,31 +4,30 @@ import importlib.util
 import re
 from pathlib import Path
 
-from byol_tf.errors import escape
-
-_REPO = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+from byol_tf.errors import OutputError, escape
+from byol_tf.runs.hub import REPOSITORY
 
 
 def check_hub(repo: str) -> None:
     """Checks, before anything is exported, that a folder can be pushed to a repository.
 
     Raises:
-        ValueError: if `repo` isn't `NAME/REPOSITORY`, the package is missing, or nobody is logged
+        OutputError: if `repo` isn't `NAME/REPOSITORY`, the package is missing, or nobody is logged
             in.
     """
-    if not _REPO.fullmatch(repo):
-        raise ValueError(
+    if not re.fullmatch(REPOSITORY, repo):
+        raise OutputError(
             f"--push-to-hub: expected NAME/REPOSITORY, such as me/my-encoder; received {repo!r}"
         )
     if importlib.util.find_spec("huggingface_hub") is None:
-        raise ValueError(
-            "--push-to-hub: expected the package huggingface_hub, which isn't installed: pip "
-            'install huggingface_hub (or byol_tf with the extra "hub")'
+        raise OutputError(
+            "--push-to-hub: expected the package huggingface_hub, which isn't installed: "
+            'pip install "byol_tf[hub]"'
         )
     from huggingface_hub import get_token
 
     if get_token() is None:
-        raise ValueError("--push-to-hub: expected a login; run `hf auth login`, or set HF_TOKEN")
+        raise OutputError("--push-to-hub: expected a login; run `hf auth login`, or set HF_TOKEN")
 
 
 def push(folder: Path, repo: str) -> str:
@@ -42,7 +41,7 @@ def push(folder: Path, repo: str) -> str:
         The address of the repository.
 
     Raises:
-        ValueError: if the hub refuses, with its reason.
+        OutputError: if the hub refuses, with its reason.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -53,5 +52,5 @@ def push(folder: Path, repo: str) -> str:
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export of byol_tf")
     except (HfHubHTTPError, OSError) as error:
         reason = escape(str(error).strip().splitlines()[0], 300)
-        raise ValueError(f"--push-to-hub {repo}: expected the hub to take it; {reason}") from error
+        raise OutputError(f"--push-to-hub {repo}: expected the hub to take it; {reason}") from error
     return str(address)

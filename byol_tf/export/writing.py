@@ -19,6 +19,7 @@ from byol_tf.export.saved_model import (
     write_saved_model,
 )
 from byol_tf.export.verification import Verification, record_verifications, verify
+from byol_tf.models.safe_loading import in_short
 from byol_tf.runs.encoder_input import model_input
 
 WRITERS: dict[str, Callable[[keras.Model, Path, Sequence[np.ndarray]], str | None]] = {
@@ -89,5 +90,4 @@ def _write(
     except OSError:
         raise
     except Exception as error:  # converters raise many types, and other formats may succeed
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise VerificationError(f"{name}: can't be written: {reason}") from error
+        raise VerificationError(f"{name}: can't be written: {in_short(error)}") from error

@@ -155,7 +155,7 @@ def _backbone(
         import keras_hub
     except ImportError as error:
         raise ValueError(
-            f'expected keras_hub: pip install "byol-tf[keras-hub]" ({error})'
+            f'expected keras_hub: pip install "byol_tf[keras-hub]" ({error})'
         ) from error
     presets = keras_hub.models.Backbone.presets
     if preset not in presets:

@@ -46,7 +46,7 @@ class Difference:
     """The difference of two accuracies on the same test images.
 
     Attributes:
-        value: of the second from the first, as a fraction.
+        value: the second accuracy minus the first, as a fraction.
         low: lower end of its 95% interval; -1 if the number of test images isn't known.
         high: upper end of it; 1 if that isn't known.
     """

@@ -10,7 +10,7 @@ from byol_tf.config.loading import load_config
 from byol_tf.errors import EmbedError, describe_path
 from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.encoder_input import check_input, find_input, read_input
-from byol_tf.runs.files import check_fits_memory, newest_version
+from byol_tf.runs.files import check_fits_memory, newest_version, sha256
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.hub import encoder_path
 from byol_tf.runs.sources import pixel_format
@@ -116,11 +116,10 @@ def files_digest(files: list[Path]) -> str:
     for path in files:
         try:
             check_fits_memory([path])
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest()
+            content = sha256(path)
         except OSError as error:
             raise EmbedError(
                 f"--encoder: {path} can't be read: {error.strerror or error}"
             ) from error
-        digest.update(os.fsencode(path.name) + content)
+        digest.update(os.fsencode(path.name) + bytes.fromhex(content))
     return digest.hexdigest()

@@ -7,6 +7,7 @@ link in it is written through.
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -28,7 +29,8 @@ SAVED_MODEL_VERSION = "1"
 """Name of the subfolder that an exported SavedModel is in: TensorFlow Serving expects numbers."""
 _MAX_TEXT_BYTES = 2**28
 """Of a table or a JSON file. A run writes no larger one; a sparse one takes no disk space."""
-_FORMULA_STARTS = ("=", "+", "-", "@")
+_SPECIAL_STARTS = ("=", "+", "-", "@", "#")
+"""Of a formula in a spreadsheet, and of a comment in `read_table`."""
 _PATH_COLUMNS = ("path", "query")
 """Columns of tables that hold the names of photos."""
 
@@ -219,12 +221,19 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return rows
 
 
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def path_cell(name: str) -> str:
     """Returns a relative path as a table has it.
 
-    One that a spreadsheet would run as a formula gets `./` before it, which is the same file.
+    One that a spreadsheet would run as a formula, or a table take for a comment, gets `./` before
+    it, which is the same file.
     """
-    return f"./{name}" if name.startswith(_FORMULA_STARTS) else name
+    return f"./{name}" if name.startswith(_SPECIAL_STARTS) else name
 
 
 def name_of_cell(cell: str) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from byol_tf.config.schema import Config
-from byol_tf.errors import RunFolderError
+from byol_tf.errors import RunFolderError, describe_path
 from byol_tf.runs.files import (
     SAVED_MODEL_VERSION,
     append_to,
@@ -274,6 +274,14 @@ class RunFolder:
                 )
         paths = {"run_dir": str(self.root), "export_dir": str(self.saved_model)}
         return result | {key: path for key, path in paths.items() if key in result}
+
+    def require_config(self) -> None:
+        """Raises `RunFolderError` if this is no run folder: it has no config."""
+        if not os.path.isfile(self.config):
+            raise RunFolderError(
+                f"--run {self.root}: expected a run folder, with a config.json; "
+                f"{describe_path(self.config, 'found none there')}"
+            )
 
     def saved_config(self) -> dict[str, Any] | None:
         """Returns the resolved config that the folder was made with.

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from byol_tf.errors import EmbedError, escape
 
+REPOSITORY = r"[\w.-]{1,96}/[\w.-]{1,96}"
+"""Pattern of `NAME/REPOSITORY`."""
 _PREFIX = "hf://"
-_ADDRESS = re.compile(rf"{_PREFIX}([\w.-]{{1,96}}/[\w.-]{{1,96}})(?:@([\w./-]{{1,255}}))?")
+_ADDRESS = re.compile(rf"{_PREFIX}({REPOSITORY})(?:@([\w./-]{{1,255}}))?")
 _FILES = ("encoder.keras", "encoder/*", "input.json")
 
 
@@ -31,8 +33,8 @@ def encoder_path(text: str) -> Path:
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise EmbedError(
-            f"--encoder {text}: expected the package huggingface_hub, which isn't installed: pip "
-            'install huggingface_hub (or byol_tf with the extra "hub")'
+            f"--encoder {text}: expected the package huggingface_hub, which isn't installed: "
+            'pip install "byol_tf[hub]"'
         ) from error
     try:
         folder = Path(

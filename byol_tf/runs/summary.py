@@ -1,6 +1,5 @@
 """Facts of a run, read from its files, and a verdict in sentences, for report and model card."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from byol_tf.config.loading import load_config
 from byol_tf.config.schedule import method_name
 from byol_tf.config.schema import Config
-from byol_tf.errors import RunFolderError, describe_path
+from byol_tf.errors import RunFolderError
 from byol_tf.logs import counted
 from byol_tf.runs.accuracy import Accuracy, Difference, difference
 from byol_tf.runs.best_epoch import METRICS, exported_epoch
@@ -121,11 +120,7 @@ def read_facts(folder: RunFolder) -> RunFacts:
         RunFolderError: if it isn't a run, or a file can't be read.
         ConfigError: if its config is invalid.
     """
-    if not os.path.isfile(folder.config):
-        raise RunFolderError(
-            f"--run {folder.root}: expected a run folder, with a config.json; "
-            f"{describe_path(folder.config, 'found none there')}"
-        )
+    folder.require_config()
     config = load_config(folder.config)
     try:
         rows = read_history(folder.history)
@@ -191,9 +186,8 @@ def gain_sentences(facts: RunFacts) -> list[str]:
             "There are no labelled images, so nothing here says how good the encoder is; the "
             "report's neighbours show which images it finds alike."
         ]
-    network = "untrained" if facts.config.encoder.weights is None else "at its start"
     figures = "; ".join(
-        f"{name} {after.fraction:.1%}, {network} {before.fraction:.1%} ({_points(change)})"
+        f"{name} {after.fraction:.1%}, {facts.start} {before.fraction:.1%} ({_points(change)})"
         for name, before, after, change in measured
     )
     signs = {change.sign for *_, change in measured}

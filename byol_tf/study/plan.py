@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from byol_tf.config.diff import SAME_STEPS
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError
@@ -40,11 +41,16 @@ class PlannedCell:
 def run_name(config: Config) -> str:
     """Returns the recipe's name and a digest of what a config changes of the defaults.
 
-    A key that is added later, with its default, leaves the names of older runs as they are.
+    Keys with which a run may be resumed aren't part of it: a study that was stopped goes on with
+    them. A key that is added later, with its default, leaves the names of older runs as they are.
     """
     changed = config.model_dump(
         mode="json", by_alias=True, exclude_defaults=True, exclude={"about", "schema_", "run"}
     )
+    for key in SAME_STEPS:
+        section, name = key.split(".")
+        changed.get(section, {}).pop(name, None)
+    changed = {name: value for name, value in changed.items() if value != {}}
     if config.run.export != "last":
         changed["run"] = {"export": config.run.export}
     digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()

@@ -125,12 +125,13 @@ class StudyRunner:
         return self.evaluation_path(planned).exists()
 
     def needs_training(self, waiting: Sequence[PlannedCell]) -> list[bool]:
-        """Returns for each cell whether it needs a run that doesn't exist or come before it."""
-        names = [planned.run_name for planned in waiting]
-        return [
-            name not in names[:index] and not any(_read(self.folder(planned).result, _object, {}))
-            for index, (name, planned) in enumerate(zip(names, waiting, strict=True))
-        ]
+        """Returns for each cell whether it is the first that needs a run which isn't finished."""
+        needed, seen = [], set[str]()
+        for planned in waiting:
+            result, error = _read(self.folder(planned).result, _object, {})
+            needed.append(planned.run_name not in seen and not result and not error)
+            seen.add(planned.run_name)
+        return needed
 
     def outcome(self, planned: PlannedCell, error: str = "") -> Outcome:
         """Returns what exists of a cell; a file that can't be read makes it a failed one.

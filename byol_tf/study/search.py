@@ -292,7 +292,7 @@ def _open_study(
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise ConfigError(
-            [f"--search: needs Optuna, pip install 'byol-tf[search]'; received {error}"]
+            [f'--search: needs Optuna, pip install "byol_tf[search]"; received {error}']
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)

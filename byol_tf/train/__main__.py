@@ -100,7 +100,11 @@ def _parser() -> argparse.ArgumentParser:
         help="start a new run in a new numbered folder, even if there is one of this config",
     )
     add_json_option(parser)
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and how long the run would take; write nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the plan and how long the run would take; write nothing",
+    )
     parser.add_argument(
         "--explain",
         metavar="KEY",

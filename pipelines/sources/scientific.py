@@ -100,7 +100,7 @@ def package(name: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(f'needs pip install "byol-tf[{extra}]" ({error})') from error
+        raise ValueError(f'needs pip install "byol_tf[{extra}]" ({error})') from error
 
 
 def check_size(shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -348,6 +348,18 @@ def test_few_labels_predict_the_rest_and_can_be_extended(encoder, photos, tmp_pa
         table.writerows(rows)
     assert run(capsys, *arguments, labels)[0]["few"]["labels"] == 11
 
+    # Labels that were filled in, but not passed to --few, are kept.
+    predictions = (out / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    column = predictions[0].split(",").index("label")
+    cells = predictions[1].split(",")
+    filled_in = ",".join([*cells[:column], "warm", *cells[column + 1 :]])
+    text = "\n".join([predictions[0], filled_in, *predictions[2:], ""])
+    (out / "predictions.csv").write_text(text, encoding="utf-8")
+    _, printed = run(capsys, *arguments, labels)
+    assert f"{out / 'predictions-1.csv'}   the table before" in printed
+    assert (out / "predictions-1.csv").read_text(encoding="utf-8") == text
+    assert "predictions-2.csv" not in run(capsys, *arguments, labels)[1]
+
 
 def test_run_without_checkpoints_is_its_export(encoder, photos, tmp_path):
     """The digest changes with the files that determine the embeddings."""

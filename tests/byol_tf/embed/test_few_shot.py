@@ -1,6 +1,7 @@
 """Classification from a few labels: its predictions, and its cross-validated accuracy."""
 
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -86,3 +87,13 @@ def test_linear_layer_gives_the_same_probabilities(classes):
     powers = np.exp(embeddings @ result.kernel + result.bias)
     expected = powers / powers.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(result.probabilities, expected, atol=1e-9)
+
+
+def test_class_with_two_labels_leaves_the_others_five_folds():
+    features, classes = three_clusters(8.0)
+    few = set(np.flatnonzero(classes == 2)[:2].tolist())
+    rows = [row for row in range(60) if classes[row] != 2] + list(few)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimate = fit_few_shot(features, {row: "abc"[classes[row]] for row in rows}).estimate
+    assert (estimate.count, estimate.folds) == (len(rows), 5)

@@ -211,6 +211,13 @@ def test_errors_are_one_line(run, tmp_path, photos, capsys):
     assert "10 classes; received 0.001" in refused(
         capsys, "finetune", "--fraction", 0.001, "--run", run
     )
+    deep = tmp_path / "deep.json"
+    config = json.loads((run / "config.json").read_text())
+    data = {"source": "folder", "root": str(photos), "depth": 16}
+    deep.write_text(json.dumps(config | {"data": data}))
+    assert "expected data.channels=3 and data.depth=8 in the config, received 3 and 16" in refused(
+        capsys, "knn", "--encoder", keras_file, "--config", deep, "--out", tmp_path / "out"
+    )
     flat = tmp_path / "flat"
     shutil.copytree(photos / "train" / "a", flat)
     message = refused(
@@ -324,3 +331,38 @@ def test_seeds_that_are_finished_are_kept(run, tmp_path, capsys, monkeypatch):
         f"\nstopped by SIGTERM; 2 of 5 seeds finished; they are in {out / 'partial.json'}\n"
     )
     assert not (out / "result.json").exists()
+
+
+def test_figures_stay_where_the_classifier_can_not_be_exported(run, tmp_path, capsys, monkeypatch):
+    from byol_tf.evaluate import finetune
+    from byol_tf.export import classifier
+
+    monkeypatch.setattr(
+        finetune, "_train_classifier", lambda *_: (None, {"loss": [2.0], "accuracy": [0.5]})
+    )
+    monkeypatch.setattr(
+        finetune, "embed", lambda model, images, crop: np.eye(10)[np.arange(len(images)) % 10]
+    )
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(classifier, "export_classifier", full)
+    out, line = tmp_path / "out", ["finetune", "--run", str(run), "--rates", "0.01"]
+    (out / "partial.json").parent.mkdir()
+    (out / "partial.json").write_text("{}")  # of an evaluation that was stopped
+    export = str(tmp_path / "classifier")
+    assert main([*line, "--seeds", "2", "--out", str(out), "--export", export]) == 1
+    assert capsys.readouterr().err == f"--export {export}: [Errno 28] No space left on device\n"
+    assert len(json.loads((out / "result.json").read_text())["top1_each"]) == 2
+    assert [path.name for path in out.glob("*.json")] == ["result.json"]
+
+
+@pytest.mark.parametrize(("rate", "hinted"), [(0.0001 / 27, True), (0.0001 / 9, False)])
+def test_best_rate_at_an_end_of_the_widened_range_is_told(capsys, rate, hinted):
+    from byol_tf.evaluate.__main__ import _print_result
+
+    accuracies = {f"{each:g}": 0.5 for each in (0.0001 / 27, 0.0001 / 9, 0.0001)}
+    facts = {"top1": 0.5, "test_images": 100, "chance": 0.1}
+    _print_result(facts | {"rate": rate, "held_out_accuracy": accuracies})
+    assert ("smallest or largest rate tried" in capsys.readouterr().out) == hinted

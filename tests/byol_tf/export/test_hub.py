@@ -2,6 +2,7 @@
 
 import pytest
 
+from byol_tf.errors import OutputError
 from byol_tf.export import hub
 from tests.helpers.hub import stand_in
 
@@ -37,18 +38,18 @@ def test_all_files_are_uploaded_to_a_private_repository(server, export):
 
 def test_a_refusal_has_the_hubs_reason(server, export):
     server.refuses = True
-    with pytest.raises(ValueError, match="--push-to-hub me/encoder: expected the hub to take it"):
+    with pytest.raises(OutputError, match="--push-to-hub me/encoder: expected the hub to take it"):
         hub.push(export, "me/encoder")
     assert not server.files
 
 
 @pytest.mark.parametrize("repo", ["encoder", "me/my encoder", "https://huggingface.co/me/e", ""])
 def test_a_name_of_another_form_is_refused_before_the_export(repo):
-    with pytest.raises(ValueError, match="expected NAME/REPOSITORY"):
+    with pytest.raises(OutputError, match="expected NAME/REPOSITORY"):
         hub.check_hub(repo)
 
 
 def test_without_a_login_nothing_is_exported(monkeypatch):
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
-    with pytest.raises(ValueError, match="expected a login"):
+    with pytest.raises(OutputError, match="expected a login"):
         hub.check_hub("me/encoder")

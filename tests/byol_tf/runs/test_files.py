@@ -172,8 +172,8 @@ def test_damaged_json_is_an_error_that_names_it(tmp_path, content):
         read_json_object(tmp_path / "result.json")
 
 
-@pytest.mark.parametrize("name", ["=HYPERLINK(1).png", "+a.png", "-a.png", "@SUM(1).png"])
-def test_path_is_no_formula_and_stays_a_path(tmp_path, name):
+@pytest.mark.parametrize("name", ["=HYPERLINK(1).png", "+a.png", "-a.png", "@SUM(1).png", "#1.png"])
+def test_path_is_no_formula_and_no_comment_and_stays_a_path(tmp_path, name):
     (tmp_path / name).write_text("photo")
     write_csv(tmp_path / "index.csv", ("row", "path", "score"), [(0, name, -1.5)])
     (row,) = read_csv(tmp_path / "index.csv", ("path",))

@@ -506,6 +506,8 @@ class TestPlanning:
             load_config("demo", ['run.root="elsewhere"'])
         )
         assert run_name(load_config("demo")) != run_name(load_config("demo", ["seed=1"]))
+        same_steps = ["data.cache=none", "training.rematerialize=true"]
+        assert run_name(load_config("demo")) == run_name(load_config("demo", same_steps))
         assert run_name(load_config("demo")).startswith("demo-")
         assert len(run_name(load_config("demo"))) == len("demo-") + 10
 
