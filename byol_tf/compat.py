@@ -114,6 +114,14 @@ def all_layers(model: "keras.Layer") -> "list[keras.Layer]":
     return list(model._flatten_layers())  # noqa: SLF001
 
 
+def is_random(layer: "keras.layers.Layer") -> bool:
+    """Returns whether a layer draws random numbers in training: dropout, noise, stochastic depth.
+
+    Layers have no public property for it.
+    """
+    return hasattr(layer, "seed_generator") or hasattr(layer, "drop_path_rate")
+
+
 def inner_layers(layer: "keras.Layer") -> "list[keras.Layer]":
     """Returns the layers directly inside a layer, in the order in which they were created.
 

@@ -150,7 +150,7 @@ def set_precision(precision: str) -> None:
     """
     import keras
 
-    keras.mixed_precision.set_global_policy(precision)
+    keras.config.set_dtype_policy(precision)
 
 
 def set_seeds(seed: int, deterministic: bool) -> None:

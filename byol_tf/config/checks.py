@@ -327,8 +327,7 @@ def _check_imagenet_channels(weights: str | None, channels: int) -> str | None:
     if weights != IMAGENET or channels == 3:
         return None
     return (
-        f"expected null, as ImageNet's weights are for 3 channels and data.channels is {channels}; "
-        f'received "{weights}"'
+        f"expected null, as ImageNet's weights are for 3 channels and data.channels is {channels}"
     )
 
 

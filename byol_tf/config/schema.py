@@ -577,7 +577,10 @@ class Config(Section):
         if self.views.is_normalized:
             return self
         channels = self.data.channels
-        numbers = {"mean": tuple(mean or [0.5] * channels), "std": tuple(std or [0.25] * channels)}
+        numbers = {
+            "mean": self.views.mean or tuple(mean or [0.5] * channels),
+            "std": self.views.std or tuple(std or [0.25] * channels),
+        }
         return self.model_copy(update={"views": self.views.model_copy(update=numbers)})
 
     @model_validator(mode="before")

@@ -29,6 +29,7 @@ from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.metrics import TopAccuracies, top_1_and_5, top_k_accuracy
 from byol_tf.evaluate.progress import EpochProgress, Show
 from byol_tf.logs import counted
+from byol_tf.models.construction import set_weights
 from byol_tf.models.inference import split_inference_model
 from byol_tf.models.networks import initialize_from_data
 from byol_tf.models.optimizers import Adam
@@ -284,7 +285,7 @@ def _train_classifier(
     resize, normalize, pretrained = split_inference_model(inference)
     encoder = keras.models.clone_model(pretrained)
     if not recipe.from_scratch:
-        encoder.set_weights(pretrained.get_weights())
+        set_weights(encoder, pretrained.get_weights())
     size = pretrained.input_shape[1]
     batch_size = even_batch_size(len(images), recipe.batch_size)
     policy = CROP_AND_FLIP if recipe.augment else NO_AUGMENTATION

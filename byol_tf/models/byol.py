@@ -144,7 +144,6 @@ class BYOL(MultiStepTrainer):
         self.encoder, self.teacher = encoder, teacher
         if teacher is not None:
             teacher.trainable = False
-            self.supports_jit = teacher.supports_jit
         self.projector, self.predictor = build_heads(encoder, projector, predictor, teacher)
         for role, network in self.networks.items():
             check_weight_dtype(network, role)

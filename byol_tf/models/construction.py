@@ -140,7 +140,7 @@ depth, noise."""
 
 def _without_dropout(network: keras.Model) -> keras.Model:
     for layer in compat.all_layers(network):
-        if hasattr(layer, "seed_generator") or hasattr(layer, "drop_path_rate"):
+        if compat.is_random(layer):
             for name in _RATES:
                 if hasattr(layer, name):
                     setattr(layer, name, 0.0)
@@ -190,11 +190,16 @@ def is_graph(network: keras.Model) -> bool:
 
 
 def set_weights(layer: keras.Layer, weights: list[np.ndarray]) -> None:
-    """Sets the weights of a layer or model, as Keras' `set_weights`.
-
-    That method leaves the constants as they were that `Normalization` computes from its weights.
-    """
+    """Sets the weights of a layer or model, as Keras' `set_weights`; see `refresh_constants`."""
     layer.set_weights(weights)
+    refresh_constants(layer)
+
+
+def refresh_constants(layer: keras.Layer) -> None:
+    """Has each `Normalization` inside compute its constants from its weights.
+
+    Keras does that when it loads a file; `set_weights` and `assign` leave them as they were.
+    """
     for inner in compat.all_layers(layer):
         if isinstance(inner, keras.layers.Normalization):
             inner.finalize_state()

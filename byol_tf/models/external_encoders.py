@@ -95,7 +95,7 @@ def as_encoder(
     if not isinstance(outputs, keras.KerasTensor) or len(outputs.shape) not in (2, 3, 4):
         raise ValueError(
             "expected a model that returns [N, d], [N, tokens, d] or [N, h, w, d]; received "
-            f" {getattr(outputs, 'shape', type(outputs).__name__)}"
+            f"{getattr(outputs, 'shape', type(outputs).__name__)}"
         )
     if len(outputs.shape) == 2 and not scaled:
         return model
@@ -136,9 +136,11 @@ def _application(
         return as_encoder(model, image_size, mean, std)
     _, pixels = _pixels(image_size, mean, std)
     preprocess = sys.modules[builders[name].__module__].preprocess_input
-    return builders[name](
+    model = builders[name](
         include_top=False, weights=None, input_tensor=preprocess(pixels), pooling="avg"
     )
+    # Behind an `input_tensor` Keras expects a list of one input, and warns of each call without.
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
 
 
 def _backbone(

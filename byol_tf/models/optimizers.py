@@ -40,7 +40,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         frozen_steps: int = 0,
     ):
         if decay not in ("cosine", "constant"):
-            raise ValueError(f'schedule: expected "cosine" or "constant"; received {decay!r}')
+            raise ValueError(f'decay: expected "cosine" or "constant"; received {decay!r}')
         self.peak, self.total_steps = peak, total_steps
         self.warmup_steps, self.decay = warmup_steps, decay
         self.frozen_steps = frozen_steps

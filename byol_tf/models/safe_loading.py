@@ -324,7 +324,10 @@ def _check_layers(config: Any) -> None:
         elif isinstance(item, dict):
             _check_class(item)
             pending += [
-                value for key, value in item.items() if key not in ("seed", "shared_object_id")
+                value
+                for key, value in item.items()
+                # Whole numbers of any size. A seed may also be an object, which Keras would build.
+                if not (key in ("seed", "shared_object_id") and isinstance(value, int))
             ]
         elif isinstance(item, int | float) and abs(item) > _MAX_LAYER_SIZE:
             raise UnsafeModelError(

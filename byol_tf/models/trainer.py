@@ -120,7 +120,9 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
             if jit_compile == "auto":
                 on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
                 one_gpu = strategy.num_replicas_in_sync == 1 and not on_cpu(strategy) and not on_tpu
-                jit_compile = one_gpu and self.supports_jit
+                jit_compile = one_gpu and all(
+                    layer.supports_jit for layer in compat.all_layers(self)
+                )
             super().compile(optimizer, jit_compile=jit_compile, **kwargs)
             # Before the first step, so that `load_weights` restores its state.
             if not self.optimizer.built and self.trainable_variables:

@@ -12,6 +12,7 @@ from byol_tf.errors import ConfigError
 from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.logistic import linear_predictions
 from byol_tf.evaluate.metrics import effective_rank, spectrum
+from byol_tf.models.construction import set_weights
 from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model
 from byol_tf.runs.data import probe_images, sample_pretrain_images
@@ -121,5 +122,5 @@ def start_model(config: Config) -> keras.Model | None:
         except ConfigError:
             return None
         for name, arrays in weights.items():
-            encoder.get_layer(name).set_weights(arrays)
+            set_weights(encoder.get_layer(name), arrays)
     return inference_model(encoder, *config.views.preparation, config.data.depth)

@@ -22,6 +22,7 @@ from byol_tf.errors import (
     UnsafeModelError,
     describe_path,
 )
+from byol_tf.models.construction import refresh_constants
 from byol_tf.models.external_encoders import as_encoder
 from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model, takes_pixels
@@ -106,6 +107,7 @@ def load_run_encoder(
     encoder = build()
     for variable, array in zip(encoder.variables, arrays, strict=True):
         variable.assign(array)
+    refresh_constants(encoder)
     try:
         check_finite(iter(arrays))
     except UnsafeModelError as error:

@@ -15,7 +15,7 @@ from byol_tf.config.schema import Config
 from byol_tf.constants import APPLICATIONS, IMAGENET
 from byol_tf.errors import ConfigError, ProtocolError, describe_path
 from byol_tf.models.byol import BYOL
-from byol_tf.models.construction import copy_network
+from byol_tf.models.construction import copy_network, set_weights
 from byol_tf.models.inference import plain_encoder, split_inference_model
 from byol_tf.models.safe_loading import check_keras_file, check_weights_file, in_short
 from byol_tf.runs.encoders import load_run_encoder
@@ -25,6 +25,7 @@ from pipelines.sources.pixels import white
 
 _MAX_NAMED_LAYERS = 3
 _IMAGENET_SHAPE = (224, 224, 3)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of the images that Keras' weights are for; without it Keras warns. No weight's shape depends on
 it."""
 _PYTORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".safetensors")
@@ -189,7 +190,10 @@ def _imagenet_weights(encoder: keras.Model, config: Config) -> Weights:
             ]
         )
     copy = copy_network(encoder, "encoder")
-    copy.set_weights(arrays)
+    if name.startswith("EfficientNetB"):
+        # With these weights Keras adds a layer behind its Normalization that divides by sqrt(std).
+        arrays[1] = arrays[1] * np.array(_IMAGENET_STD, np.float32)
+    set_weights(copy, arrays)
     return _weights_by_layer(copy)
 
 
@@ -201,7 +205,7 @@ def start_from(model: BYOL, weights: Weights) -> None:
         weights: see `starting_weights`.
     """
     for name, arrays in weights.items():
-        model.encoder.get_layer(name).set_weights(arrays)
+        set_weights(model.encoder.get_layer(name), arrays)
     model.reset_target()
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from byol_tf.config.schedule import Schedule
+from byol_tf.config.schedule import Schedule, check_batch
 from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy, on_cpu, set_precision
 from byol_tf.errors import DeviceError
@@ -122,7 +122,8 @@ def measure_lines(
         images: likewise.
 
     Raises:
-        ConfigError: if the encoder can't start from `encoder.weights`.
+        ConfigError: if the encoder can't start from `encoder.weights`, or the replicas don't divide
+            the batch.
         SourceError: if the images can't be opened.
     """
     devices = config.devices
@@ -136,6 +137,7 @@ def measure_lines(
         strategy = build_strategy(devices.strategy, devices.tpu)
     except DeviceError as error:
         return _not_measured(str(error))
+    check_batch(config, strategy.num_replicas_in_sync)
     start = time.perf_counter()
     sample = sample_source(
         count=_SAMPLE_IMAGES, on_progress=ProgressLog(logger), **source_options(config, images)

@@ -443,9 +443,15 @@ class Experiment:
     def _end_epoch(self, start: ResumePoint, callbacks: list[keras.callbacks.Callback]) -> None:
         """Does what `fit` does at an epoch's end, for a run that was stopped just before it."""
         logs = dict(start.state["logs"])
+        params = {"epochs": self.config.training.epochs, "steps": self.schedule.steps_per_epoch}
         for callback in callbacks:
             callback.set_model(self.model)
+            callback.set_params(params)
+            if callback in self._callbacks:  # they may open there what they write at an epoch's end
+                callback.on_train_begin()
             callback.on_epoch_end(start.epoch, logs)
+            if callback in self._callbacks:
+                callback.on_train_end()
 
     def _fit(
         self,

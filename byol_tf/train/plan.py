@@ -267,8 +267,8 @@ def _class_lines(source: SourceInfo) -> list[tuple[str, str]]:
     if not counts:
         return []
     text = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:_CLASSES_SHOWN])
-    if more := len(counts) - _CLASSES_SHOWN:
-        text += f" and {more:,} more" if more > 0 else ""
+    if (more := len(counts) - _CLASSES_SHOWN) > 0:
+        text += f" and {more:,} more"
     return [("classes", text)]
 
 

@@ -167,6 +167,17 @@ def keras_cases(canary: Path) -> dict[str, Callable[[dict[str, bytes]], dict[str
             _object("keras.layers", "Lambda", layer | {"function": _lambda(code)})
         ),
         "lambda-activation": _with_activation(_lambda(code)),
+        "seed-object": _with_layer(
+            _object(
+                "keras.layers",
+                "Dropout",
+                layer
+                | {
+                    "rate": 0.5,
+                    "seed": _object("keras.layers", "StringLookup", {"vocabulary": SECRET}),
+                },
+            )
+        ),
         "exec": _with_activation(_object("builtins", "function", "exec", "function")),
         "os-system": _with_layer(_object("os", "system", f"touch {canary}")),
         "module-evil": _with_layer(_object("evil", "Layer", layer, "evil>Layer")),

@@ -5,7 +5,7 @@ from keras import layers
 
 from byol_tf.constants import CONVNET_STEM_CHANNELS
 from byol_tf.models.networks.blocks import check_normalization, conv, normalize
-from byol_tf.models.networks.resnet import BLOCKS, PATCH_STEM, resnet
+from byol_tf.models.networks.resnet import BLOCKS, PATCH_STEM, STEMS, resnet
 
 _FILTERS_AND_STRIDES = ((CONVNET_STEM_CHANNELS, 2), (64, 2), (128, 2), (128, 1))
 
@@ -78,9 +78,11 @@ def build_encoder(
         representations `[N, d]`.
 
     Raises:
-        ValueError: for another name, normalisation or padding, or channels that the groups of
+        ValueError: for another name, stem, normalisation or padding, or channels that the groups of
             `group` don't divide.
     """
+    if stem not in STEMS:
+        raise ValueError(f"stem: expected one of {', '.join(STEMS)}; received {stem!r}")
     if name == "convnet":
         return convnet(image_size, width, normalization, stem, channels)
     if name in BLOCKS:

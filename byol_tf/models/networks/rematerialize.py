@@ -70,7 +70,7 @@ def _segments(model: keras.Model) -> list[keras.Model]:
             f'rematerialize: expected a functional or Sequential encoder; received "{model.name}", '
             "whose layers can't be seen"
         )
-    if any(hasattr(layer, "seed_generator") for layer in compat.all_layers(model)):
+    if any(map(compat.is_random, compat.all_layers(model))):
         raise ValueError(
             f'rematerialize: expected an encoder without random layers; "{model.name}" would use '
             "other random numbers the second time"

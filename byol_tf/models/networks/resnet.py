@@ -36,6 +36,7 @@ INNER_WIDTHS = {"wide_resnet50_2": 2}
 """Multiplies the channels of the 3x3 convolutions alone, as torchvision does (Zagoruyko and
 Komodakis, 2016, https://arxiv.org/abs/1605.07146)."""
 PATCH_STEM = "4x4"
+STEMS = ("7x7", "3x3", "3x3+pool", PATCH_STEM)
 """Stem of patches of 4 x 4 pixels; `encoders.convnet` has it too."""
 _BOTTLENECK_EXPANSION = 4
 """Output channels of a block of three convolutions, as a multiple of those inside it."""

@@ -15,6 +15,7 @@ import tensorflow as tf
 from byol_tf.devices import on_cpu
 from byol_tf.errors import Interrupted, RunFolderError, escape
 from byol_tf.models.byol import BYOL
+from byol_tf.models.construction import refresh_constants
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.process_exit import exit_now
 from byol_tf.train.signals import SignalWatch
@@ -278,6 +279,8 @@ def restore_model(model: BYOL, arrays: Mapping[str, np.ndarray]) -> None:
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])
+    for network in (*model.networks.values(), *model.target_networks.values()):
+        refresh_constants(network)
 
 
 def _uncounted(name: str) -> str:
@@ -290,12 +293,7 @@ def _uncounted(name: str) -> str:
 
 def _named_variables(model: BYOL) -> dict[str, keras.Variable]:
     by_role = {f"online/{name}": part.variables for name, part in model.networks.items()}
-    for name, network in (
-        ("encoder", model.target_encoder),
-        ("projector", model.target_projector),
-    ):
-        if network is not None:
-            by_role[f"target/{name}"] = network.variables
+    by_role |= {f"target/{name}": part.variables for name, part in model.target_networks.items()}
     # Keras gives copies of a layer the same path; the index makes names unique and has
     # `restore_model` check the order.
     named = {

@@ -13,50 +13,21 @@ from byol_tf.train.tensorboard import EventLog
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = (
-    "epoch",
-    "loss",
-    "tau",
-    "learning_rate",
-    "probe_accuracy",
-    "knn_accuracy",
-    "projection_std",
-    "projection_cosine",
-    "effective_rank",
-    "best_epoch",
-    "images_per_second",
-    "data_wait",
-    "skipped_steps",
-)
-"""Columns of `history.csv`; a cell is empty where nothing was measured."""
-
 SCALARS = {
     "loss": (
         "training/loss",
-        "Mean over the epoch's steps; for BYOL 2 - 2 cos, summed over both directions. BYOL paper, "
+        "Mean over the epoch's steps; for BYOL 2 - 2 cos, summed over the directions. BYOL paper, "
         "equation 2.",
-    ),
-    "learning_rate": (
-        "training/learning_rate",
-        "Learning rate of the epoch's last step: base rate x batch / 256, warm-up, cosine. BYOL "
-        "paper, section 3.2.",
     ),
     "tau": (
         "training/tau",
         "Decay rate of the target network: its share of itself in each update. BYOL paper, section "
         "3.1.",
     ),
-    "skipped_steps": (
-        "training/skipped_steps",
-        "Steps so far that had NaN or infinity in them and changed nothing.",
-    ),
-    "images_per_second": (
-        "training/images_per_second",
-        "Images per second of the epoch's training steps.",
-    ),
-    "data_wait": (
-        "training/data_wait",
-        "Fraction of the epoch's training time in which steps waited for their batch.",
+    "learning_rate": (
+        "training/learning_rate",
+        "Learning rate of the epoch's last step, that of variables without one of their own. BYOL "
+        "paper, section 3.2.",
     ),
     "probe_accuracy": (
         "accuracy/linear",
@@ -86,8 +57,22 @@ SCALARS = {
         "Epoch with the highest monitor.metric so far, where a run stops early by it or exports "
         "the best.",
     ),
+    "images_per_second": (
+        "training/images_per_second",
+        "Images per second of the epoch's training steps.",
+    ),
+    "data_wait": (
+        "training/data_wait",
+        "Fraction of the epoch's training time in which steps waited for their batch.",
+    ),
+    "skipped_steps": (
+        "training/skipped_steps",
+        "Steps so far that had NaN or infinity in them and changed nothing.",
+    ),
 }
 """Column of `history.csv` -> TensorBoard tag, and the description shown there."""
+COLUMNS = ("epoch", *SCALARS)
+"""Columns of `history.csv`; a cell is empty where nothing was measured."""
 
 
 class History(keras.callbacks.Callback):

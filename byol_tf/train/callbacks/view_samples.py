@@ -50,7 +50,6 @@ class ViewPictures(keras.callbacks.Callback):
         positions, indices = positions[:_IMAGES_SHOWN], indices[:_IMAGES_SHOWN].numpy()
         originals = [self.images[int(index)] for index in indices]
         params = sample_params(config.seed, 2, epoch, positions)
-        params = sample_params(config.seed, 2, epoch, positions)
         boxes, views = [], []
         for number, policy in enumerate((config.views.first, config.views.second)):
             boxes.append(

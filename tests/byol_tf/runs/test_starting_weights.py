@@ -9,9 +9,9 @@ from byol_tf.config.loading import absolute_paths, load_config
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError
 from byol_tf.export.saved_model import export_encoder
-from byol_tf.models.from_config import build_config_encoder
+from byol_tf.models.from_config import build_config_encoder, build_model
 from byol_tf.models.inference import inference_model, plain_encoder
-from byol_tf.runs.starting_weights import starting_weights
+from byol_tf.runs.starting_weights import start_from, starting_weights
 from tests.helpers.small_run import CONFIG, write_run
 
 APPLICATION = CONFIG | {
@@ -157,6 +157,26 @@ def test_imagenet_takes_the_file_in_keras_cache(cache, monkeypatch):
         encoder.get_layer(name).set_weights(arrays)
     for ours, theirs in zip(encoder.get_weights(), source.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_efficientnet_computes_what_keras_own_does(cache, monkeypatch):
+    """Keras has a layer more in that with ImageNet's weights; its factor is in the variance here."""
+    encoder = {"name": "keras.applications/EfficientNetB0", "weights": "imagenet"}
+    config = Config.model_validate(CONFIG | {"encoder": encoder, "views": {"size": 32}})
+    options = {"include_top": False, "pooling": "avg", "input_shape": (32, 32, 3)}
+    source = keras.applications.EfficientNetB0(weights=None, **options)
+    statistics = [np.array([0.485, 0.456, 0.406]), np.array([0.05, 0.06, 0.07]), np.array(1)]
+    source.get_layer(index=2).set_weights(statistics)
+    cache.mkdir()
+    source.save(cache / "efficientnetb0_notop.h5")
+    monkeypatch.setattr("keras.src.utils.file_utils.validate_file", lambda *_, **__: True)
+    model = build_model(config)
+    start_from(model, starting_weights("imagenet", model.encoder, config))
+    pixels = np.random.default_rng(0).uniform(0.0, 255.0, (4, 32, 32, 3)).astype(np.float32)
+    views = (pixels / 255.0 - config.views.mean) / np.array(config.views.std, np.float32)
+    expected = keras.applications.EfficientNetB0(weights="imagenet", **options)(pixels)
+    np.testing.assert_allclose(model.encoder(views), expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(model.target_encoder(views), model.encoder(views))
 
 
 def test_imagenet_is_for_applications_and_no_path():

@@ -2,6 +2,7 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from byol_tf.config.loading import load_config
 from byol_tf.config.schedule import training_schedule
 from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy
+from byol_tf.errors import ConfigError
 from byol_tf.runs.folder import RunFolder
 from byol_tf.train import dry_run
 from byol_tf.train.dry_run import (
@@ -163,3 +165,12 @@ SMALLER = "photos made smaller once (data.image_size with data.cache=memory)"
 )
 def test_remedies_for_slow_input(recipe, changes, text):
     assert remedies(load_config(recipe, changes)) == text
+
+
+def test_batch_that_the_replicas_do_not_divide_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        dry_run, "build_strategy", lambda *_: SimpleNamespace(num_replicas_in_sync=8)
+    )
+    uneven = config(training={"epochs": 10, "batch_size": 12})
+    with pytest.raises(ConfigError, match=r"training.batch_size: expected a multiple of 8"):
+        measure_lines(uneven, RunFolder(tmp_path), training_schedule(uneven, 1000))

@@ -1,13 +1,15 @@
 """`Experiment` with an encoder, images and callbacks from Python."""
 
 import json
+import os
+import signal
 
 import keras
 import numpy as np
 import pytest
 
 from byol_tf import Experiment, RunFolder, load_config, load_run_encoder
-from byol_tf.errors import ConfigError
+from byol_tf.errors import ConfigError, Interrupted
 from tests.helpers.small_run import CONFIG
 
 SIZE = 16
@@ -89,6 +91,28 @@ def test_own_encoder_images_and_callback_are_used_and_resumed(config, tmp_path):
     np.testing.assert_allclose(
         load_run_encoder(saved, folder)(photos), resumed.inference(photos), rtol=1e-5, atol=1e-6
     )
+
+
+class Signals(keras.callbacks.Callback):
+    """Sends SIGTERM at the last step of the first epoch."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch + 1 == self.params["steps"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.long
+def test_callback_that_opens_a_file_goes_on_after_a_stop_at_an_epochs_last_step(config, tmp_path):
+    def run(*callbacks: keras.callbacks.Callback) -> dict:
+        return Experiment(
+            config, tmp_path / "run", encoder=encoder, images=images(), callbacks=[*callbacks]
+        ).run(verbose=0)
+
+    with pytest.raises(Interrupted):
+        run(Signals())
+    run(keras.callbacks.CSVLogger(tmp_path / "log.csv", append=True))
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1"]
 
 
 def test_run_starts_from_the_weights_of_a_given_model(config, tmp_path):

@@ -69,6 +69,17 @@ class SubclassedModel(keras.Model):
         return images
 
 
+class StochasticDepth(keras.layers.Layer):
+    """As ConvNeXt's in `keras.applications`, which has no seed generator."""
+
+    def __init__(self, drop_path_rate: float):
+        super().__init__()
+        self.drop_path_rate = drop_path_rate
+
+    def call(self, x, training=False):
+        return x
+
+
 def calls_a_layer_often() -> keras.Model:
     inputs, shared = keras.Input((4,)), keras.layers.Dense(4)
     x = keras.layers.Dense(4)(inputs)
@@ -87,6 +98,12 @@ def calls_a_layer_often() -> keras.Model:
         (
             keras.Sequential(
                 [keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dropout(0.5)], name="mine"
+            ),
+            '"mine" would use other random numbers',
+        ),
+        (
+            keras.Sequential(
+                [keras.Input((4,)), keras.layers.Dense(4), StochasticDepth(0.5)], name="mine"
             ),
             '"mine" would use other random numbers',
         ),

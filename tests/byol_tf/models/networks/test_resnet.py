@@ -254,6 +254,12 @@ def test_unknown_encoder_is_an_error():
         build_encoder("vgg", 32)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "convnet"])
+def test_unknown_stem_is_an_error(name):
+    with pytest.raises(ValueError, match=r"stem: expected one of 7x7, .*, 4x4; received '7X7'"):
+        build_encoder(name, 32, stem="7X7")
+
+
 @pytest.mark.parametrize(
     ("name", "last", "normalization"),
     [

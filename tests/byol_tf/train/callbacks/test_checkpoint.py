@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from byol_tf import BYOL
 from byol_tf.errors import Interrupted, SavesFailed
+from byol_tf.models.construction import set_weights
 from byol_tf.runs import checkpoint_writer
 from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints, position_of, read_newest
@@ -249,3 +251,26 @@ def test_loss_scale_of_float16_is_restored(tmp_path):
     restore_model(model, within.arrays)
     model.fit(tiny.dataset(STEPS).skip(4), verbose=0, shuffle=False)
     assert scale(model_arrays(model)) == end
+
+
+def test_adapted_normalization_is_restored_with_its_constants():
+    def model() -> BYOL:
+        layer = keras.layers.Normalization(axis=-1)
+        images = keras.Input((tiny.SIZE, tiny.SIZE, 3))
+        x = keras.layers.Conv2D(tiny.FEATURES, 3)(layer(images))
+        encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+        heads = (
+            keras.Sequential([keras.Input((size,)), keras.layers.Dense(4)])
+            for size in (tiny.FEATURES, 4)
+        )
+        model = BYOL(encoder, *heads, tau=1.0)
+        model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+        return model
+
+    trained, resumed = model(), model()
+    batch = tiny.views(1)[0][0]
+    set_weights(trained.encoder.layers[1], [np.full(3, 5.0), np.full(3, 9.0), np.array(1)])
+    trained.reset_target()
+    restore_model(resumed, model_arrays(trained))
+    np.testing.assert_array_equal(resumed.encoder(batch), trained.encoder(batch))
+    np.testing.assert_array_equal(resumed.target_encoder(batch), trained.target_encoder(batch))
