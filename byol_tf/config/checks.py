@@ -435,6 +435,13 @@ def _check_frozen_epochs(frozen: float, warmup: float, epochs: int) -> str | Non
     )
 
 
+@_register("encoder.freeze_batch_norm", "encoder.weights", "encoder.name")
+def _check_freeze_batch_norm(freeze: bool, weights: str | None, name: str) -> str | None:
+    if not freeze or weights is not None or name not in ENCODERS:
+        return None
+    return "expected false, as without encoder.weights there are no statistics to keep"
+
+
 @_register("training.batch_size", "data.pretrain_images")
 def _check_batch_size(batch_size: int, images: int | None) -> str | None:
     if images is None or batch_size <= images:

@@ -189,6 +189,16 @@ def is_graph(network: keras.Model) -> bool:
     return isinstance(network, keras.Sequential) or hasattr(network, "operations")
 
 
+def freeze_batch_norm(network: keras.Model) -> None:
+    """Has each batch normalisation keep its statistics, scale and offset, and run as in inference.
+
+    Keras' guide advises it for fine-tuning (https://keras.io/guides/transfer_learning/).
+    """
+    for layer in compat.all_layers(network):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+
+
 def set_weights(layer: keras.Layer, weights: list[np.ndarray]) -> None:
     """Sets the weights of a layer or model, as Keras' `set_weights`; see `refresh_constants`."""
     layer.set_weights(weights)

@@ -15,7 +15,7 @@ from byol_tf.constants import ENCODERS, PYTHON_MODEL
 from byol_tf.devices import on_cpu
 from byol_tf.errors import ConfigError
 from byol_tf.models.byol import BYOL
-from byol_tf.models.construction import copy_network, output_width
+from byol_tf.models.construction import copy_network, freeze_batch_norm, output_width
 from byol_tf.models.external_encoders import as_encoder, build_external_encoder
 from byol_tf.models.layer_decay import depth_groups
 from byol_tf.models.losses import Objective
@@ -90,6 +90,8 @@ def _build_networks(
 ) -> tuple[keras.Model, keras.Model, keras.Model | None]:
     """Returns encoder, projector and predictor of a config; None where it has no predictor."""
     encoder = build_config_encoder(config, given)
+    if config.encoder.freeze_batch_norm:
+        freeze_batch_norm(encoder)
     settings = config.projector
     projection_size = teacher_width or settings.output_size
     projector = mlp_head(

@@ -298,6 +298,8 @@ def _rate_text(config: Config, schedule: Schedule) -> str:
         text += f"; {first_layers:.2g} in the encoder's first layers"
     if config.encoder.frozen_epochs:
         text += f"; encoder frozen for {config.encoder.frozen_epochs:g} epochs"
+    if config.encoder.freeze_batch_norm:
+        text += "; its batch normalisation frozen"
     return text
 
 

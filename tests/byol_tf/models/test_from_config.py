@@ -11,6 +11,7 @@ from byol_tf.compat import build_without_values
 from byol_tf.config.loading import load_config, recipes
 from byol_tf.config.schedule import training_schedule
 from byol_tf.config.schema import Config
+from byol_tf.errors import ConfigError
 from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, constant_tau
 from byol_tf.models.from_config import (
@@ -342,3 +343,25 @@ def test_networks_without_values_never_take_memory():
     with keras.StatelessScope():
         pass
     assert [variable.shape for variable in outline.variables] == [(10**6, 10**6), (10**6,)]
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_the_rest_is_trained():
+    changes = ["encoder.weights=x.weights.h5", "encoder.freeze_batch_norm=true"]
+    small = ["encoder.name=resnet8", "encoder.width=0.25", "optimizer.warmup_epochs=0"]
+    config = load_config("few-photos", [*SMALL, *small, *changes])
+    model = built(config)
+    model.tau = constant_tau(0.9)
+    networks = {"online": model.encoder, "target": model.target_encoder}
+    before = {name: network.get_weights() for name, network in networks.items()}
+    batch = np.random.default_rng(0).integers(0, 256, (BATCH, 32, 32, 3), dtype=np.uint8)
+    params = np.random.default_rng(0).random((BATCH, 2, 48), np.float32)
+    model.train_on_batch(batch, params)
+    for name, network in networks.items():
+        for variable, was in zip(network.variables, before[name], strict=True):
+            moved = not np.array_equal(variable.numpy(), was)
+            assert moved == ("conv" in variable.path), (name, variable.path)
+
+
+def test_frozen_batch_norm_of_random_weights_is_refused():
+    with pytest.raises(ConfigError, match="without encoder.weights there are no statistics"):
+        load_config("few-photos", ["encoder.freeze_batch_norm=true"])
