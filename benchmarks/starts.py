@@ -163,7 +163,10 @@ class Measurement:
         few = len(train) <= 30 * (int(train.labels.max()) + 1)
         epochs = 2 * self.options.tune_epochs if few else self.options.tune_epochs
         rates = (1e-3, 3e-3) if scratch else (3e-4, 1e-3)
-        recipe = TuneRecipe(scratch, rates, seeds=1, epochs=(epochs,), batch_size=64)
+        frozen = RECIPES[start] == "adapt"
+        recipe = TuneRecipe(
+            scratch, rates, seeds=1, epochs=(epochs,), batch_size=64, freeze_batch_norm=frozen
+        )
         return tune_protocol(inference, train, test, recipe, seed)
 
 

@@ -56,6 +56,7 @@ _NAME_PREFIXES = {
     "seeds": "seeds",
     "rates": "rates",
     "preset": "",
+    "freeze_batch_norm": "frozen-bn",
 }
 """Of the options that change a figure, in the name of the result's folder."""
 

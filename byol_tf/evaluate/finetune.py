@@ -29,7 +29,7 @@ from byol_tf.evaluate.features import embed
 from byol_tf.evaluate.metrics import TopAccuracies, top_1_and_5, top_k_accuracy
 from byol_tf.evaluate.progress import EpochProgress, Show
 from byol_tf.logs import counted
-from byol_tf.models.construction import set_weights
+from byol_tf.models.construction import freeze_batch_norm, set_weights
 from byol_tf.models.inference import split_inference_model
 from byol_tf.models.networks import initialize_from_data
 from byol_tf.models.optimizers import Adam
@@ -87,6 +87,8 @@ class TuneRecipe:
             largest centred square.
         test_crop: whether test and held-out images are their centre, 224 / 256 of the shorter side,
             instead of the largest centred square.
+        freeze_batch_norm: whether the encoder's batch normalisation stays as it is, and runs as in
+            inference.
     """
 
     from_scratch: bool
@@ -102,6 +104,7 @@ class TuneRecipe:
     weight_decay: float = 0.0
     augment: bool = True
     test_crop: bool = False
+    freeze_batch_norm: bool = False
 
 
 def tune_protocol(
@@ -284,6 +287,7 @@ def _train_classifier(
     keras.utils.set_random_seed(seed)
     resize, normalize, pretrained = split_inference_model(inference)
     encoder = keras.models.clone_model(pretrained)
+    freeze_batch_norm(encoder, recipe.freeze_batch_norm)  # a copy is as in pre-training
     if not recipe.from_scratch:
         set_weights(encoder, pretrained.get_weights())
     size = pretrained.input_shape[1]

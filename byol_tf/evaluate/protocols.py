@@ -145,6 +145,7 @@ def run_finetune(evaluation: Evaluation) -> dict:
 
     stl10 = evaluation.options.preset == "stl10"
     settings = STL10 if stl10 else {"rates": FINETUNE_RATES, "widen": True}
+    settings = settings | {"freeze_batch_norm": evaluation.options.freeze_batch_norm}
     return _tune(evaluation, settings, from_scratch=False)
 
 
@@ -250,6 +251,16 @@ def _knn_options(parser: argparse.ArgumentParser) -> None:
     weights.add_argument("--uniform", action="store_true", help="weigh all votes the same")
 
 
+def _finetune_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--freeze-batch-norm",
+        action="store_true",
+        help="keep the encoder's batch statistics, scales and offsets: for an encoder that was "
+        "trained on photos of another kind or size",
+    )
+    _tuning_options(parser)
+
+
 def _tuning_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
@@ -335,7 +346,7 @@ PROTOCOLS = {
     ),
     "finetune": Protocol(
         "encoder and linear layer trained on a fraction of the labels",
-        _tuning_options,
+        _finetune_options,
         run_finetune,
     ),
     "supervised": Protocol(

@@ -189,14 +189,15 @@ def is_graph(network: keras.Model) -> bool:
     return isinstance(network, keras.Sequential) or hasattr(network, "operations")
 
 
-def freeze_batch_norm(network: keras.Model) -> None:
+def freeze_batch_norm(network: keras.Model, frozen: bool = True) -> None:
     """Has each batch normalisation keep its statistics, scale and offset, and run as in inference.
 
-    Keras' guide advises it for fine-tuning (https://keras.io/guides/transfer_learning/).
+    With `frozen` false they are trained again. Keras' guide advises freezing them where a network
+    is fine-tuned (https://keras.io/guides/transfer_learning/).
     """
     for layer in compat.all_layers(network):
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
+            layer.trainable = not frozen
 
 
 def set_weights(layer: keras.Layer, weights: list[np.ndarray]) -> None:

@@ -66,6 +66,31 @@ def test_tuning_learns_and_leaves_the_encoder_unchanged(inference, from_scratch)
     assert 0.6 < curve[5]["accuracy"] <= 1.0
 
 
+@pytest.mark.parametrize("freeze", [False, True])
+def test_frozen_batch_norm_stays_as_it_is(inference, freeze):
+    """Also of an encoder whose batch normalisation was frozen in pre-training."""
+    trained = []
+    *_, encoder = split_inference_model(inference)
+    for layer in encoder.layers:
+        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+    try:
+        recipe = TuneRecipe(
+            False, (1e-2,), seeds=1, epochs=(1,), batch_size=32, freeze_batch_norm=freeze
+        )
+        tune_protocol(
+            inference, stripes(64, 0), stripes(32, 1), recipe, 0, on_trained=trained.append
+        )
+    finally:
+        for layer in encoder.layers:
+            layer.trainable = True
+    (classifier,) = trained
+    for layer in encoder.layers:
+        tuned = classifier.get_layer(encoder.name).get_layer(layer.name).get_weights()
+        for one, other in zip(layer.get_weights(), tuned, strict=True):
+            kept = freeze and isinstance(layer, keras.layers.BatchNormalization)
+            assert np.array_equal(one, other) == kept, layer.name
+
+
 @pytest.mark.long
 def test_only_fine_tuning_starts_at_the_encoders_weights(inference):
     """With a rate of nearly 0 weights stay as they were initialised.

@@ -363,5 +363,5 @@ def test_frozen_batch_norm_keeps_its_statistics_and_the_rest_is_trained():
 
 
 def test_frozen_batch_norm_of_random_weights_is_refused():
-    with pytest.raises(ConfigError, match="without encoder.weights there are no statistics"):
+    with pytest.raises(ConfigError, match=r"without encoder.weights there are no statistics"):
         load_config("few-photos", ["encoder.freeze_batch_norm=true"])
