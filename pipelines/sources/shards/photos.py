@@ -39,7 +39,7 @@ class Container:
         remote: whether reading an image waits for a server.
         save: writes what was found out to the request's `scan_folder`.
         blocks: see `Images.blocks`.
-        fetch: numbers of images that are read soon -> None, see `Images.prefetch`.
+        fetch: indices of images that are read soon -> None, see `Images.prefetch`.
     """
 
     root: Location
@@ -51,7 +51,7 @@ class Container:
     remote: bool = False
     save: Callable[[], None] = lambda: None
     blocks: Blocks | None = None
-    fetch: Callable[[np.ndarray], None] = lambda numbers: None
+    fetch: Callable[[np.ndarray], None] = lambda indices: None
 
 
 def describe_container(request: Request, container: Container) -> SourceInfo:

@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 import time
+from collections import Counter
 
 import fsspec
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from byol_tf.config.loading import absolute_paths, load_config
+from pipelines import batches
 from pipelines.batches import crop_batches, image_batches
 from pipelines.policy import preset
 from pipelines.sources import SourceError, open_flat_images, open_source, plan_source, remote
@@ -332,7 +334,7 @@ class TestBlocks:
         pixels = {image.tobytes() for image in local.pretrain}
         with serving(www) as server:
             source = self.open(server)
-            blocks = len(np.unique(source.pretrain.blocks.numbers))
+            blocks = len(np.unique(source.pretrain.blocks.ids))
             server.requests.clear()
             read = np.concatenate(_read(source, range(90)))
             time.sleep(0.3)  # for what is fetched ahead
@@ -341,6 +343,24 @@ class TestBlocks:
         # Those between two of eight lanes are read twice; a fourth epoch's are fetched ahead.
         assert blocks > 40
         assert 3 * blocks <= len(ranges) <= 4 * (blocks + 8) + 6
+
+    @pytest.mark.parametrize(("ahead", "most"), [(2, 5), (0, 0)])
+    def test_large_steps_are_fetched_once(self, www, monkeypatch, ahead, most):
+        """Blocks of one image each, of which a step has 60: eight steps would be too much."""
+        monkeypatch.setattr(fetching, "BLOCK_BYTES", 1)
+        with serving(www) as server:
+            source = self.open(server)
+            blocks = source.pretrain.blocks
+            if blocks.max_open < 64 or len(np.unique(blocks.ids)) < 240:
+                pytest.skip("row groups have several images")
+            step = 60 * blocks.image_bytes
+            monkeypatch.setattr(fetching, "_MAX_BYTES", most * step)
+            monkeypatch.setattr(batches, "_BYTES_AHEAD", ahead * step)
+            server.requests.clear()
+            for _ in image_batches(source.pretrain, 60, seed=0).take(12):
+                time.sleep(0.05)
+            ranges = [(path, part) for _, path, part in server.requests if part]
+        assert max(Counter(ranges).values()) <= 4  # 12 steps are three epochs
 
     def test_resumed_run_and_two_workers_read_the_same(self, www):
         with serving(www) as server:
