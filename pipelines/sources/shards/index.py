@@ -16,7 +16,6 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import fsspec
 import numpy as np
 
 from pipelines.sources.base import Progress, SourceError
@@ -98,7 +97,7 @@ class IndexCache:
             _unsaved.add(self._root)
             images, size = images + len(index.names), size + shard.size
             # How many there are in all is known at the end; until then by the size of the rest.
-            expected = images if size == total else max(images + 1, images * total // size)
+            expected = images if size == total else max(images + 1, images * total // max(size, 1))
             on_progress("indexing shards", images, expected)
         return {shard.name: self._known[shard.name] for shard in shards}
 
@@ -154,10 +153,7 @@ def open_location(location: Location, size: int, readahead: int | None) -> Binar
 
 def local_copy(location: Location) -> str:
     """Returns the path of a file, downloaded if it is remote, for a library that takes no other."""
-    if not isinstance(location, RemotePath):
-        return str(location)
-    url = str(location)
-    return fsspec.open_local(url if "::" in url else f"simplecache::{url}")
+    return location.local_copy() if isinstance(location, RemotePath) else str(location)
 
 
 def _lacks_headers(shard: Shard) -> bool:

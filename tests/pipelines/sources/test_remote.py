@@ -1,16 +1,22 @@
 """Photos and shards behind URLs, on servers that are slow, busy, silent or gone."""
 
+import asyncio
 import os
 import shutil
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
+from fsspec.asyn import AsyncFileSystem
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from byol_tf.config.loading import absolute_paths, load_config
 from pipelines import batches
@@ -169,6 +175,43 @@ class TestShards:
             far = open_source("shards", root=root, cache="none")
             assert same(local.pretrain, far.pretrain), root
             assert far.fingerprint == local.fingerprint
+
+    def test_empty_shard_is_indexed(self, tmp_path, memory):
+        (tmp_path / "a.tfrecord").write_bytes(b"")
+        with tf.io.TFRecordWriter(str(tmp_path / "b.tfrecord")) as writer:
+            writer.write(jpeg(1))
+            writer.write(jpeg(2))
+        steps = []
+        options = {"on_progress": lambda *step: steps.append(step)}
+        source = open_source("shards", root=str(tmp_path / "*.tfrecord"), **options)
+        assert len(source.pretrain) == 2
+        assert steps[:2] == [("indexing shards", 0, 1), ("indexing shards", 2, 2)]
+
+    def test_array_record_is_downloaded_once_and_an_outage_waited_for(self, tmp_path):
+        module = pytest.importorskip("array_record.python.array_record_module")
+        (tmp_path / "www").mkdir()
+        writer = module.ArrayRecordWriter(str(tmp_path / "www/x.array_record"), "group_size:1")
+        for number in range(16):
+            writer.write(jpeg(number))
+        writer.close()
+        local = open_source("shards", root=str(tmp_path / "www"))
+        with serving(tmp_path / "www") as server:
+            url = f"{server.url}/x.array_record"
+            shard = _shard(url)
+            server.requests.clear()
+            server.unavailable_for(0.3)
+            with ThreadPoolExecutor(8) as pool:
+                paths = set(pool.map(lambda _: shard.location.local_copy(), range(8)))
+            assert len(paths) == 1
+            server.fault = lambda path: None
+            far = open_source("shards", root=url, cache="none")
+            assert same(local.pretrain, far.pretrain)
+            whole = [path for command, path, _ in server.requests if command == "GET"]
+            server.fault = lambda path: 503
+            with pytest.raises(SourceError, match=r"x.array_record\?again can't be read.*503"):
+                RemotePath(f"{url}?again").local_copy()
+        busy = len(whole) - 1
+        assert 1 <= busy < 20  # one thread asks again, the others wait for it
 
     def test_parquet_is_read_by_row_groups(self, tmp_path, server):
         rows = pa.table({"image": [jpeg(n) for n in range(200)]})
@@ -499,7 +542,8 @@ class TestS3:
 
     @pytest.fixture
     def bucket(self, monkeypatch):
-        pytest.importorskip("s3fs")
+        s3fs = pytest.importorskip("s3fs")
+        s3fs.S3FileSystem.clear_instance_cache()  # those of another test's server
         server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0)
         server.start()
         host, port = server.get_host_and_port()
@@ -524,6 +568,11 @@ class TestS3:
         with pytest.raises(SourceError, match="there is nothing at s3://bucket/none"):
             plan_source("shards", root="s3://bucket/none")
 
+    def test_part_beyond_the_end_of_an_object_is_empty(self, bucket):
+        bucket.pipe("bucket/x.tar", b"abc")
+        path = RemotePath("s3://bucket/x.tar")
+        assert (path.read(1, 9), path.read(5, 9)) == (b"bc", b"")
+
     def test_missing_credentials_are_named_at_once(self, bucket, monkeypatch):
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.delenv(name)
@@ -531,6 +580,93 @@ class TestS3:
         fsspec.filesystem("s3").clear_instance_cache()
         with pytest.raises(SourceError, match=r"s3://bucket/shards.*[Cc]redentials"):
             plan_source("shards", root="s3://bucket/shards")
+
+
+class _Buffered(AbstractBufferedFile):
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        self.fs.ranges.append((start, end))
+        return bytes(end - start)
+
+
+class _Synchronous(AbstractFileSystem):
+    """Reads ahead, as those of Hugging Face's hub and of SFTP servers do."""
+
+    protocol, cachable = "synchronous", False
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.ranges: list[tuple[int, int]] = []
+
+    def info(self, path, **options):
+        return {"name": path, "size": 2**24, "type": "file"}
+
+    def _open(self, path, mode="rb", **options):
+        return _Buffered(self, path, mode, **options)
+
+
+class _Listing(AsyncFileSystem):
+    """Takes its time to list, page by page."""
+
+    protocol, cachable = "listing", False
+
+    async def _find(self, path, **options):
+        await asyncio.sleep(0.5)
+        return {f"{path}/a.jpg": {"name": f"{path}/a.jpg", "size": 3, "type": "file"}}
+
+    async def _glob(self, path, **options):
+        return await self._find(path)
+
+    async def _cat_file(self, path, **options):
+        await asyncio.sleep(0.5)
+
+
+@pytest.fixture
+def file_systems():
+    for kind in (_Synchronous, _Listing):
+        fsspec.register_implementation(kind.protocol, kind, clobber=True)
+
+
+def test_part_of_a_file_is_requested_alone(file_systems):
+    path = RemotePath("synchronous://host/x.tar")
+    assert path.read(100, 300) == bytes(200)
+    assert path.fs.ranges == [(100, 300)]
+
+
+def test_listing_may_take_longer_than_a_request(file_systems, monkeypatch):
+    monkeypatch.setattr(remote, "READ_SECONDS", 0.1)
+    path = RemotePath("listing://bucket")
+    assert len(path.find()) == len(path.glob("*.jpg")) == 1
+    with pytest.raises(SourceError, match="no answer within 0"):
+        path.read(0, 1)
+
+
+def test_stamp_changes_with_a_file_of_the_hub():
+    assert remote.stamp({"name": "x", "size": 3, "xet_hash": "a", "blob_id": "b"}) == "a"
+    assert remote.stamp({"name": "x", "size": 3, "xet_hash": None, "blob_id": "b"}) == "b"
+
+
+class _Failure(Exception):
+    def __init__(self, **facts) -> None:
+        super().__init__("failed")
+        self.__dict__.update(facts)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (_Failure(code=401), False),  # gcsfs
+        (_Failure(code="403"), False),
+        (_Failure(code=503), True),
+        (OSError("Forbidden: bucket/x\nno access to it"), False),
+        (OSError("broken pipe"), True),
+        (_Failure(status_code=403), False),  # Azure
+        (_Failure(status_code=429), True),
+        (_Failure(response=SimpleNamespace(status_code=401)), False),  # Hugging Face's hub
+        (_Failure(code=None, response=None), True),
+    ],
+)
+def test_refusal_is_told_from_an_outage(error, passes):
+    assert remote._may_pass(error) is passes
 
 
 def test_path_below_another_has_its_url(memory):
