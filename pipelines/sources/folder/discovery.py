@@ -8,9 +8,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from pipelines.sources import heic
 from pipelines.sources.base import SourceError, check_reachable
+from pipelines.sources.images import REQUESTS
+from pipelines.sources.loading import map_in_order
 from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.remote import Location, RemotePath, stamp
 from pipelines.sources.unreadable import unreadable_examples
@@ -201,7 +204,7 @@ def _walk_remote(folder: RemotePath, suffixes: Collection[str]) -> DiscoveredFil
     if not found:
         raise SourceError(f"data.root: there is nothing at {folder}")
     files = DiscoveredFiles(folder)
-    sizes: dict[str, int] = {}
+    photos: dict[str, dict[str, Any]] = {}
     for file, info in found.items():
         path = file.removeprefix(folder.path).strip("/")
         *folders, name = path.split("/")
@@ -216,12 +219,15 @@ def _walk_remote(folder: RemotePath, suffixes: Collection[str]) -> DiscoveredFil
         elif suffix not in suffixes:
             files.others[suffix] += 1
         else:
-            if info.get("size") is None:  # the listing of a web server
-                info = folder.at(file).info()
-            sizes[path] = int(info.get("size") or 0)
-            digest = hashlib.sha256(stamp(info).encode()).digest()
-            files.modified[path] = int.from_bytes(digest[:6])  # no time: it only has to differ
-    files.sizes = dict(sorted(sizes.items()))
+            photos[path] = {"name": file, **info}
+    # The listing of a web server has no sizes.
+    unknown = [path for path, info in photos.items() if info.get("size") is None]
+    places = [folder.at(photos[path]["name"]) for path in unknown]
+    photos |= zip(unknown, map_in_order(RemotePath.info, places, REQUESTS), strict=True)
+    for path, info in photos.items():
+        digest = hashlib.sha256(stamp(info).encode()).digest()
+        files.modified[path] = int.from_bytes(digest[:6])  # no time: it only has to differ
+    files.sizes = {path: int(photos[path].get("size") or 0) for path in sorted(photos)}
     return files
 
 

@@ -10,6 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.sources.base import SourceError
 from pipelines.sources.folder.layout import roles_in
+from pipelines.sources.images import REQUESTS
 from pipelines.sources.loading import map_in_order
 from pipelines.sources.remote import Location, RemotePath, stamp
 
@@ -92,13 +93,14 @@ def find_shards(root: str | None) -> list[Shard]:
     base = path.path.rstrip("/")
     if is_pattern or base in infos:
         base = magic.split(base)[0].rpartition("/")[0]
-    shards = [
-        _shard(path, base, file, info, kind)
+    found = [
+        (file, info, kind)
         for file, info in infos.items()
         if (kind := _kind(file)) is not None
         and info.get("type") != "directory"
         and _is_shown(file, base)
     ]
+    shards = list(map_in_order(lambda entry: _shard(path, base, *entry), found, REQUESTS))
     shards.sort(key=lambda shard: shard.name)
     kinds = sorted({shard.kind for shard in shards})
     if len(kinds) == 1:
@@ -150,7 +152,7 @@ def _match(path: RemotePath, magic: re.Pattern) -> dict[str, dict[str, Any]]:
         except FileNotFoundError as error:
             raise FileNotFoundError(name) from error
 
-    return infos | dict(zip(plain, map_in_order(info, plain), strict=True))
+    return infos | dict(zip(plain, map_in_order(info, plain, REQUESTS), strict=True))
 
 
 def _kind(file: str) -> str | None:

@@ -21,6 +21,7 @@ import numpy as np
 from pipelines.sources.base import Progress, SourceError
 from pipelines.sources.folder.scan_cache import decoder_versions
 from pipelines.sources.image_file import ImageFacts
+from pipelines.sources.images import REQUESTS
 from pipelines.sources.loading import map_in_order
 from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.remote import Location, RemotePath
@@ -92,7 +93,8 @@ class IndexCache:
         images = size = 0
         total = sum(shard.size for shard in new)
         index_one = functools.partial(index_shard, pixels=self._pixels)
-        for shard, index in zip(new, map_in_order(index_one, new), strict=True):
+        workers = REQUESTS if any(isinstance(shard.location, RemotePath) for shard in new) else None
+        for shard, index in zip(new, map_in_order(index_one, new, workers), strict=True):
             self._known[shard.name] = index
             _unsaved.add(self._root)
             images, size = images + len(index.names), size + shard.size

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from byol_tf.config.loading import absolute_paths, load_config
@@ -23,9 +24,12 @@ from pipelines import batches
 from pipelines.batches import crop_batches, image_batches
 from pipelines.policy import preset
 from pipelines.sources import SourceError, open_flat_images, open_source, plan_source, remote
+from pipelines.sources.loading import map_in_order
 from pipelines.sources.remote import RemotePath
 from pipelines.sources.shards import fetching
 from pipelines.sources.shards import index as shard_index
+from pipelines.sources.shards.finding import find_shards
+from pipelines.sources.shards.index import IndexCache
 from tests.helpers.shard_files import jpeg, serving, tar, write_shards
 from tests.pipelines.sources.folder.test_source import tree
 
@@ -328,8 +332,6 @@ def _batch(root: str, image_size: int | None, manifest=None) -> tuple[list[np.nd
 
 
 def _shard(url: str):
-    from pipelines.sources.shards.finding import find_shards
-
     return find_shards(url)[0]
 
 
@@ -604,6 +606,41 @@ class _Synchronous(AbstractFileSystem):
         return _Buffered(self, path, mode, **options)
 
 
+class _Far(MemoryFileSystem):
+    """Files in memory that a server far away gives: slowly, and without sizes in its listings."""
+
+    protocol, cachable = "far", False
+    store, pseudo_dirs = {}, [""]
+    waiting, most = 0, 0
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("far://", "memory://"))
+
+    def cat_file(self, path, start=None, end=None, **options):
+        return self._slowly(super().cat_file, path, start, end)
+
+    def info(self, path, **options):
+        return self._slowly(super().info, path)
+
+    def find(self, path, **options):
+        root = self._strip_protocol(path)
+        names = [name for name in self.store if name.startswith(root)]
+        return {name: {"name": name, "size": None, "type": "file"} for name in names}
+
+    def _slowly(self, call, *args):
+        with _count:
+            _Far.waiting += 1
+            _Far.most = max(_Far.most, _Far.waiting)
+        time.sleep(0.2)
+        with _count:
+            _Far.waiting -= 1
+        return call(*args)
+
+
+_count = threading.Lock()
+
+
 class _Listing(AsyncFileSystem):
     """Takes its time to list, page by page."""
 
@@ -622,8 +659,59 @@ class _Listing(AsyncFileSystem):
 
 @pytest.fixture
 def file_systems():
-    for kind in (_Synchronous, _Listing):
+    for kind in (_Synchronous, _Listing, _Far):
         fsspec.register_implementation(kind.protocol, kind, clobber=True)
+    _Far.store.clear()
+
+
+class TestRequestsAtOnce:
+    """What waits for a server doesn't wait for cores: 48 files of the server `_Far`."""
+
+    @pytest.fixture(autouse=True)
+    def _files(self, file_systems):
+        for number in range(48):
+            far = _Far()
+            far.pipe_file(f"/photos/{number:02}.jpg", jpeg(number))
+            far.pipe_file(f"/shards/{number:02}.tar", tar({"a.jpg": jpeg(number)}))
+
+    def most(self) -> int:
+        most, _Far.most = _Far.most, 0
+        return most
+
+    def test_sizes_and_photos_of_a_folder(self, tmp_path):
+        flat = open_flat_images("far://photos", "--images", lambda location: tmp_path)
+        assert self.most() > 24
+        read = [pixels for _, pixels, _ in flat.read_each(flat.photos)]
+        assert self.most() > 24
+        assert len(read) == 48
+        source = open_source("folder", root="far://photos")
+        assert self.most() > 24
+        assert same(source.pretrain, read)
+
+    @pytest.mark.parametrize("root", ["far://shards", "far://shards/{00..47}.tar"])
+    def test_sizes_and_indices_of_shards(self, root):
+        shards = find_shards(root)
+        assert self.most() > 24
+        assert len(IndexCache(root, None).index(shards, lambda *step: None)) == 48
+        assert self.most() > 24
+
+
+def test_what_isnt_begun_when_a_reader_stops_is_dropped():
+    release, begun = threading.Event(), []
+
+    def wait(number: int) -> int:
+        begun.append(number)
+        if number:
+            release.wait(30)
+        return number
+
+    results = map_in_order(wait, range(100), workers=4)
+    start = time.monotonic()
+    assert next(results) == 0
+    results.close()  # as Ctrl-C does
+    assert time.monotonic() - start < 10
+    release.set()
+    assert len(begun) <= 5
 
 
 def test_part_of_a_file_is_requested_alone(file_systems):
