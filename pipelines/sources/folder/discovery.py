@@ -178,15 +178,23 @@ def suffixes_of(pixels: PixelFormat) -> frozenset[str]:
     return SUFFIXES if pixels.is_rgb else SUFFIXES | SCIENTIFIC_SUFFIXES
 
 
-def walk(folder: Location, pixels: PixelFormat = RGB) -> DiscoveredFiles:
+def walk(folder: Location, pixels: PixelFormat = RGB, option: str = "data.root") -> DiscoveredFiles:
     """Returns the photos below `folder`, at any depth, of formats that can have these pixels.
 
     Names that begin with a dot, `SYSTEM_FOLDERS` and folders with `OUTPUTS` are passed over. Links
     are followed after all other folders; each folder is read once, by whatever links it is reached.
+
+    Args:
+        folder: on this disk, or behind a URL.
+        pixels: what photos are decoded to.
+        option: the folder's name in messages.
+
+    Raises:
+        SourceError: there is nothing behind the URL, or its server can't be reached.
     """
     suffixes = suffixes_of(pixels)
     if isinstance(folder, RemotePath):
-        return _walk_remote(folder, suffixes)
+        return _walk_remote(folder, suffixes, option)
     search = _Search(DiscoveredFiles(folder), suffixes)
     search.add(folder, "", 0)
     while search.links:
@@ -195,14 +203,14 @@ def walk(folder: Location, pixels: PixelFormat = RGB) -> DiscoveredFiles:
     return search.files
 
 
-def _walk_remote(folder: RemotePath, suffixes: Collection[str]) -> DiscoveredFiles:
+def _walk_remote(folder: RemotePath, suffixes: Collection[str], option: str) -> DiscoveredFiles:
     """Returns the photos below a folder behind a URL. Raises SourceError."""
     try:
         found = folder.find()
     except FileNotFoundError:
         found = {}
     if not found:
-        raise SourceError(f"data.root: there is nothing at {folder}")
+        raise SourceError(f"{option}: there is nothing at {folder}")
     files = DiscoveredFiles(folder)
     photos: dict[str, dict[str, Any]] = {}
     for file, info in found.items():

@@ -210,7 +210,7 @@ class FlatImageFolder(FlatImages):
 
     def __init__(self, root: str, option: str, pixels: PixelFormat = RGB) -> None:
         folder = photo_folder(root, option)
-        files = walk(folder, pixels)
+        files = walk(folder, pixels, option)
         if not files.sizes:
             raise SourceError(f"{option}: {files.no_photos_message()}")
         paths = list(files.sizes)

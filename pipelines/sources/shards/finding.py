@@ -77,7 +77,9 @@ def find_shards(root: str | None) -> list[Shard]:
     path = RemotePath(root)
     # A question mark begins the query of a web address.
     magic = re.compile(r"[*\[{]") if root.startswith("http") else _MAGIC
-    is_pattern = magic.search(path.path) is not None
+    # What is there is no pattern: a folder may be called "[2023] photos".
+    exists = isinstance(path.fs, LocalFileSystem) and os.path.exists(path.path)
+    is_pattern = not exists and magic.search(path.path) is not None
     try:
         if is_pattern:
             infos = _match(path, magic)
@@ -91,8 +93,10 @@ def find_shards(root: str | None) -> list[Shard]:
         )
     # The folder that names are relative to: what precedes the first wildcard, or the file.
     base = path.path.rstrip("/")
+    if is_pattern:
+        base = magic.split(base)[0]
     if is_pattern or base in infos:
-        base = magic.split(base)[0].rpartition("/")[0]
+        base = base.rpartition("/")[0]
     found = [
         (file, info, kind)
         for file, info in infos.items()

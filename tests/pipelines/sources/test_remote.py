@@ -141,7 +141,6 @@ class TestFolders:
     def test_url_in_a_config_stays_as_it_is(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         for source, root in (
-            ("stl10", "gs://bucket/tfds"),
             ("folder", "s3://bucket/photos"),
             ("shards", "simplecache::http://host/{0..9}.tar"),
             ("huggingface", "someone/photos"),
@@ -149,20 +148,25 @@ class TestFolders:
             config = load_config("demo", [f"data.source={source}", f"data.root={root}"])
             assert absolute_paths(config).data.root == root
 
-    def test_tfds_is_given_the_url_and_makes_no_folder(self, tmp_path, monkeypatch):
+    def test_tfds_refuses_the_url_and_makes_no_folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        tfds = pytest.importorskip("tensorflow_datasets")
-
-        class Stop(Exception):
-            pass
-
-        def builder(name, data_dir, **options):
-            raise Stop(data_dir)
-
-        monkeypatch.setattr(tfds, "builder", builder)
-        with pytest.raises(Stop, match=r"^gs://bucket/tfds$"):
+        message = r"source=shards reads .*, data.root=gs://bucket/tfds/stl10/<version>$"
+        with pytest.raises(SourceError, match=message):
             plan_source("stl10", root="gs://bucket/tfds")
         assert os.listdir(tmp_path) == []
+
+    def test_photos_without_labels_are_those_of_a_folder_of_shards(self, tmp_path, memory):
+        write_shards(tmp_path / "x")
+        memory.put(str(tmp_path / "x"), "/bucket/photos", recursive=True)
+        flat = open_flat_images("memory://bucket/photos", "--images", lambda location: tmp_path)
+        assert len(flat.photos) == 24
+        for root, message in (
+            ("memory://none", "--images: there is nothing at memory://none"),
+            ("memory://bucket/empty", "--images: memory://bucket/empty holds no photos"),
+        ):
+            memory.pipe("/bucket/empty/x.txt", b"x")
+            with pytest.raises(SourceError, match=message):
+                open_flat_images(root, "--images", lambda location: tmp_path)
 
 
 class TestShards:
