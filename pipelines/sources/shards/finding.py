@@ -13,6 +13,7 @@ from pipelines.sources.folder.layout import roles_in
 from pipelines.sources.images import REQUESTS
 from pipelines.sources.loading import map_in_order
 from pipelines.sources.remote import Location, RemotePath, stamp
+from pipelines.urls import is_url
 
 KINDS = {
     "tar": re.compile(r"\.tar$"),
@@ -160,7 +161,7 @@ def _match(path: RemotePath, magic: re.Pattern) -> dict[str, dict[str, Any]]:
 
 
 def _kind(file: str) -> str | None:
-    name = file.partition("?")[0]
+    name = file.partition("?")[0] if is_url(file) else file
     return next((kind for kind, pattern in KINDS.items() if pattern.search(name)), None)
 
 
