@@ -1,11 +1,10 @@
 """Index of shards: where each image stands, found once and then cached.
 
-The cache is one file outside the shards' folder: the SHA-256 of the rest, then an `.npz`. An entry
-is valid while the shard's size and stamp (time of the last change, or the server's ETag) are the
-same. A file that is damaged counts as missing.
+The cache is one `.npz` outside the shards' folder, see `checked_file.py`. An entry is valid while
+the shard's size and stamp (time of the last change, or the server's ETag) are the same. A file that
+is damaged counts as missing.
 """
 
-import contextlib
 import functools
 import hashlib
 import io
@@ -19,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pipelines.sources.base import Progress, SourceError
+from pipelines.sources.checked_file import read_checked, write_checked
 from pipelines.sources.folder.scan_cache import decoder_versions
 from pipelines.sources.image_file import ImageFacts
 from pipelines.sources.images import REQUESTS
@@ -112,13 +112,7 @@ class IndexCache:
         """Writes the cache if it has changed; a folder that can't be written is no error."""
         if self._file is None or (self._file.exists() and self._root not in _unsaved):
             return
-        content = _to_bytes(self._known)
-        temporary = self._file.with_name(f"{self._file.name}.part")
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-            with temporary.open("xb") as file:  # not through a link of that name
-                file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-            temporary.replace(self._file)
+        if write_checked(self._file, _to_bytes(self._known)):
             _unsaved.discard(self._root)
 
     def _is_valid(self, shard: Shard) -> bool:
@@ -207,15 +201,15 @@ def _version() -> str:
 
 
 def _read(file: Path) -> dict[str, ShardIndex]:
+    content = read_checked(file)
+    if content is None:
+        return {}
     try:
-        digest, _, content = file.read_bytes().partition(b"\n")
-        if digest != hashlib.sha256(content).hexdigest().encode():
-            return {}
         with np.load(io.BytesIO(content), allow_pickle=False) as saved:
             if saved["version"] != _version():
                 return {}
             texts, spans = json.loads(saved["texts"].tobytes()), saved["spans"]
-    except (OSError, ValueError, KeyError):
+    except (ValueError, KeyError, OSError):  # which zipfile raises too
         return {}
     indices, start = {}, 0
     for name, entry in texts.items():
