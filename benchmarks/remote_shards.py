@@ -72,7 +72,7 @@ def measure(photos: str, format: str, by_blocks: bool) -> dict:
         "mb": round(size / 1e6, 1),
         "index_requests": indexing[0],
         "index_mb": round(indexing[1] / 1e6, 1),
-        "blocks": 0 if images.blocks is None else len(np.unique(images.blocks.numbers)),
+        "blocks": 0 if images.blocks is None else len(np.unique(images.blocks.ids)),
         "requests_per_epoch": round(requests),
         "mb_per_epoch": round(received / 1e6, 1),
     }
@@ -105,7 +105,7 @@ def train(photos: str, epochs: int, seed: int, by_blocks: bool) -> dict:
     return {
         "benchmark": "remote_shards",
         "trained": "blocks" if by_blocks else "any order",
-        "blocks": 0 if images.blocks is None else len(np.unique(images.blocks.numbers)),
+        "blocks": 0 if images.blocks is None else len(np.unique(images.blocks.ids)),
         "photos": len(images),
         "seed": seed,
         "photos_of_a_class_in_a_batch": f"{np.mean(mix):.1f} ± {np.std(mix):.1f}",

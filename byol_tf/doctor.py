@@ -40,6 +40,7 @@ from byol_tf.devices import nvidia_card, prepare_environment
 from byol_tf.errors import DeviceError, OutputError
 from byol_tf.logs import activity
 from byol_tf.native_output import native_log
+from pipelines.memory import free_memory, memory_limit
 
 _TENSORFLOW = ("cpu", "gpu", "tpu")
 """Extras of which one is needed: each is TensorFlow for a kind of device."""
@@ -225,9 +226,9 @@ def _machine_checks() -> Iterator[Check]:
     quota = _cgroup_cores()
     limited = f", limited to {quota:g} by the container" if quota else ""
     yield Check("CPU", f"{cores} cores{limited}, {support}")
-    memory, limit = psutil.virtual_memory(), _cgroup_memory()
-    text = f"{memory.available / 1e9:.1f} GB free of {memory.total / 1e9:.1f}"
-    if limit is not None and limit < memory.total:
+    total, limit = psutil.virtual_memory().total, memory_limit()
+    text = f"{free_memory() / 1e9:.1f} GB free of {total / 1e9:.1f}"
+    if limit is not None and limit < total:
         text += f"; the container may use {limit / 1e9:.1f} GB"
     yield Check("memory", text)
     yield _check_disk()
@@ -273,26 +274,14 @@ def _cpu_flags() -> set[str]:
     return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
-def _cgroup_memory() -> float | None:
-    """Returns the memory that the container may use, in bytes; None without a limit."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        text = _cgroup(name)
-        if text.isdigit():
-            return float(text)
-    return None
-
-
 def _cgroup_cores() -> float | None:
     """Returns the cores that the container may use; None without a limit."""
-    quota, _, period = _cgroup("cpu.max").partition(" ")
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
-
-
-def _cgroup(name: str) -> str:
     try:
-        return (Path("/sys/fs/cgroup") / name).read_text(encoding="utf-8").strip()
+        text = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").strip()
     except OSError:
-        return ""
+        return None
+    quota, _, period = text.partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 
 
 def _tensorflow_checks() -> Iterator[Check]:

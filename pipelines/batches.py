@@ -20,8 +20,12 @@ from pipelines.views.host_crops import read_crops, resize_crop
 from pipelines.views.random_params import sample_params
 
 _PREFETCH = 4
-_FETCHED_AHEAD = 8
-"""Steps for which images are requested before they are read, where many are read at once."""
+_STEPS_AHEAD, _BYTES_AHEAD = 8, 2**28
+"""Steps, and bytes of them if that is fewer, for which blocks of images are requested before they
+are read; one step at least."""
+_REMOTE_BATCHES = 2
+"""Batches of remote images that are read at once: each makes `REQUESTS` requests at once itself,
+and what has been fetched for more of them would fill the memory."""
 
 
 def image_batches(
@@ -66,13 +70,7 @@ def image_batches(
             "images: expected images of one shape; received several, which crop_batches takes"
         )
 
-    @tf.autograph.experimental.do_not_convert
-    def make_batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        epoch, positions, indices = order.at(step)
-        return _read(images, indices), sample_params(seed, view_count, epoch, positions)
-
-    steps = _steps(images, order, first_step)
-    return steps.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(_PREFETCH)
+    return _batches(images, order, seed, view_count, first_step).prefetch(_PREFETCH)
 
 
 def crop_batches(
@@ -169,10 +167,7 @@ def view_batches(
         return (views - tf.constant(mean, tf.float32)) / tf.constant(std, tf.float32)
 
     @tf.autograph.experimental.do_not_convert
-    def make_batch(step: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        epoch, positions, indices = order.at(step)
-        params = sample_params(seed, len(makers), epoch, positions)
-        batch = _read(images, indices)
+    def make_views(batch: tf.Tensor, params: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return tuple(normalized(maker(batch, params[:, view])) for view, maker in enumerate(makers))
 
     @tf.autograph.experimental.do_not_convert
@@ -193,10 +188,12 @@ def view_batches(
             for view, (maker, crop) in enumerate(zip(makers, crops, strict=True))
         )
 
-    steps = _steps(images, order, first_step)
     if images.shape is not None:
-        batches = steps.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE)
+        batches = _batches(images, order, seed, len(makers), first_step).map(
+            make_views, num_parallel_calls=tf.data.AUTOTUNE
+        )
     else:
+        steps = _steps(images, order, first_step)
         batches = _one_by_one(make_crops, order, steps, images.remote).map(
             augment_crops, num_parallel_calls=tf.data.AUTOTUNE
         )
@@ -209,9 +206,12 @@ def _steps(images: Images, order: Order, first_step: int) -> tf.data.Dataset:
     if images.blocks is None:
         return steps
 
+    step_bytes = max(1, order.images_per_worker * images.blocks.image_bytes)
+    ahead = max(1, min(_STEPS_AHEAD, _BYTES_AHEAD // step_bytes))
+
     def fetch(step: np.ndarray) -> np.ndarray:
-        for later in range(step + _FETCHED_AHEAD * (step > first_step), step + _FETCHED_AHEAD + 1):
-            images.prefetch(order.opened(later, first_step))
+        for later in range(step + ahead * (step > first_step), step + ahead + 1):
+            images.prefetch(order.newly_opened(later, first_step))
         return step
 
     @tf.autograph.experimental.do_not_convert
@@ -221,10 +221,20 @@ def _steps(images: Images, order: Order, first_step: int) -> tf.data.Dataset:
     return steps.map(fetched)
 
 
-def _read(images: Images, indices: tf.Tensor) -> tf.Tensor:
-    """Returns `[N, H, W, channels]` of a set whose images have one shape."""
-    batch = tf.numpy_function(images.batch, [indices], images.dtype, stateful=False)
-    return tf.ensure_shape(batch, (*indices.shape, *(images.shape or ())))
+def _batches(
+    images: Images, order: Order, seed: int, view_count: int, first_step: int
+) -> tf.data.Dataset:
+    """Returns batches `[N, H, W, channels]` of images that have one shape, and their params."""
+
+    @tf.autograph.experimental.do_not_convert
+    def read(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        epoch, positions, indices = order.at(step)
+        batch = tf.numpy_function(images.batch, [indices], images.dtype, stateful=False)
+        batch = tf.ensure_shape(batch, (*indices.shape, *(images.shape or ())))
+        return batch, sample_params(seed, view_count, epoch, positions)
+
+    calls = _REMOTE_BATCHES if images.remote else tf.data.AUTOTUNE
+    return _steps(images, order, first_step).map(read, num_parallel_calls=calls)
 
 
 def _one_by_one(

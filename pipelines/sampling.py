@@ -86,8 +86,8 @@ class Order:
         )
         return epoch, positions, self._indices(positions, epoch)
 
-    def opened(self, step: int, since: int) -> np.ndarray:
-        """Returns what this worker will read of the windows that it begins to read in a step.
+    def newly_opened(self, step: int, since: int) -> np.ndarray:
+        """Returns the images that this worker reads from windows whose first read is in this step.
 
         Args:
             step: of the run.

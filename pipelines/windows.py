@@ -47,17 +47,17 @@ class Windows:
 
     def _shuffled(self, epoch: int) -> WindowedEpoch:
         rng = np.random.default_rng([self._seed, epoch])
-        numbers, batch_size, most_open = self._blocks.numbers, self._batch_size, self._blocks.open
-        starts = np.concatenate([[0], np.flatnonzero(np.diff(numbers)) + 1])
+        ids, batch_size, max_open = self._blocks.ids, self._batch_size, self._blocks.max_open
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(ids)) + 1])
         shuffled = rng.permutation(len(starts))
-        sizes = np.diff(starts, append=len(numbers))[shuffled]
+        sizes = np.diff(starts, append=len(ids))[shuffled]
         rank = np.repeat(np.arange(len(sizes)), sizes)  # of each image's block among the shuffled
-        images = np.arange(len(numbers)) + (starts[shuffled] - np.cumsum(sizes) + sizes)[rank]
+        images = np.arange(len(ids)) + (starts[shuffled] - np.cumsum(sizes) + sizes)[rank]
 
-        lanes = math.gcd(batch_size, most_open)
-        steps = len(numbers) // batch_size
+        lanes = math.gcd(batch_size, max_open)
+        steps = len(ids) // batch_size
         ranks = rank[: steps * batch_size].reshape(lanes, -1)
-        windows = (ranks - ranks[:, :1]) // (most_open // lanes)
+        windows = (ranks - ranks[:, :1]) // (max_open // lanes)
         order = np.argsort(windows + rng.random(windows.shape), axis=1, kind="stable")
         windows += np.arange(lanes)[:, None] * len(sizes)  # a number of its own for each
         of_lanes = np.take_along_axis(images[: windows.size].reshape(lanes, -1), order, axis=1)
@@ -70,9 +70,10 @@ class Windows:
         return WindowedEpoch(images, in_batches(windows))
 
     def _openings(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns image, step of the epoch and the first step of the window of all that is read.
+        """Returns, for every image that this worker reads in the epoch, three int64 `[k]`.
 
-        Each is int64 `[k]`; the first steps ascend.
+        They are its index, the step that reads it, and the step that first reads its window;
+        ascending by the last.
         """
         shuffled = self.epoch(epoch)
         windows = shuffled.windows[:, self._part]

@@ -17,9 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import psutil
-
 from byol_tf.errors import RunFolderError
+from pipelines.memory import free_memory
 
 NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 """Flag of `os.open` that refuses a link; Windows has none."""
@@ -145,7 +144,7 @@ def check_fits_memory(files: Iterable[Path]) -> None:
 
     To be called before they are hashed or read: a sparse file of any size takes no disk space.
     """
-    free = psutil.virtual_memory().available
+    free = free_memory()
     for path in files:
         if (size := path.stat().st_size) > free:
             raise OSError(

@@ -6,28 +6,32 @@ from typing import Self
 
 import numpy as np
 
-MOST_OPEN = 64
+MAX_OPEN = 64
 """Largest number of blocks whose images are mixed: as many classes are in a batch of images that
 are sorted by class."""
 BLOCK_BYTES = 2**22
 """Size of a block where a format has none of its own. A server sends so much in the time of a few
-round trips, and `MOST_OPEN` of them fit into memory."""
+round trips, and `MAX_OPEN` of them fit into memory."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of images, which are shuffled in place of the images where random reads are dear.
+    """Groups of neighbouring images that one request reads.
+
+    They are the unit of shuffling where random reads are expensive.
 
     Attributes:
-        numbers: int64 `[n]`, the block of each image. Neighbours with the same number are one
-            block, also in a subset.
-        open: number of blocks whose images are mixed, a power of two up to `MOST_OPEN`; so many
+        ids: int64 `[n]`, the block of each image. Neighbours with the same id are one block, also
+            in a subset.
+        max_open: number of blocks whose images are mixed, a power of two up to `MAX_OPEN`; so many
             are in memory at once.
+        image_bytes: mean size of an image's file; 0 where that isn't known.
     """
 
-    numbers: np.ndarray
-    open: int = MOST_OPEN
+    ids: np.ndarray
+    max_open: int = MAX_OPEN
+    image_bytes: int = 0
 
     def of(self, indices: Sequence[int] | np.ndarray) -> Self:
         """Returns the blocks of a subset of the images, in that order."""
-        return replace(self, numbers=self.numbers[np.asarray(indices, np.int64)])
+        return replace(self, ids=self.ids[np.asarray(indices, np.int64)])

@@ -5,8 +5,8 @@ from dataclasses import replace
 from math import prod
 
 import numpy as np
-import psutil
 
+from pipelines.memory import free_memory
 from pipelines.sources.base import (
     ImageFiles,
     RawSource,
@@ -198,7 +198,7 @@ def _cache_mode(request: Request, needed: int | None) -> str | None:
     """
     if request.cache == "none":
         return None
-    free = psutil.virtual_memory().available
+    free = free_memory()
     if request.cache == "memory":
         if needed is not None and needed > free:
             raise SourceError(

@@ -8,8 +8,9 @@ from pipelines.sources.base import Progress, SourceError, ignore_progress
 from pipelines.sources.folder.flat import FlatImageFolder, FlatImages
 from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.remote import Location
-from pipelines.sources.shards.finding import is_shards
+from pipelines.sources.shards.finding import find_shards, is_shards
 from pipelines.sources.shards.flat import open_flat_shards
+from pipelines.urls import is_url
 
 
 def open_flat_images(
@@ -36,7 +37,15 @@ def open_flat_images(
         try:
             return FlatImageFolder(root, option, pixels)
         except SourceError:
-            holds_shards = os.path.isdir(root) and any(map(is_shards, os.listdir(root)))
-            if not holds_shards:
+            if not _holds_shards(root):
                 raise
     return open_flat_shards(root, option, cache_folder, on_progress, pixels)
+
+
+def _holds_shards(folder: str) -> bool:
+    if not is_url(folder):
+        return os.path.isdir(folder) and any(map(is_shards, os.listdir(folder)))
+    try:
+        return bool(find_shards(folder))
+    except SourceError:
+        return False

@@ -1,7 +1,8 @@
 """The source "huggingface": a data set of Hugging Face's `datasets`, from its hub or from disk."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,23 +125,18 @@ def _is_saved(root: str) -> bool:
     )
 
 
-class _errors:
+@contextlib.contextmanager
+def _errors(root: str) -> Iterator[None]:
     """Raises `SourceError` for whatever `datasets` raises, which is of many packages."""
-
-    def __init__(self, root: str) -> None:
-        self._root = root
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception):
-            reason = " ".join(str(error).split())[:300]
-            raise SourceError(
-                f"data.root: {self._root}: datasets can't load it: {reason}. Expected a folder "
-                "that save_to_disk wrote, a folder of Parquet files or images, or a name of the "
-                "hub, NAME or NAME:CONFIG"
-            ) from error
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SourceError(
+            f"data.root: {root}: datasets can't load it: {reason}. Expected a folder that "
+            "save_to_disk wrote, a folder of Parquet files or images, or a name of the hub, NAME "
+            "or NAME:CONFIG"
+        ) from error
 
 
 def _role(split: str) -> str | None:
@@ -176,7 +172,7 @@ def _labels(split: Any) -> list[str | None]:
     column = _label_column(split.features)
     if column is None:
         return [None] * len(split)
-    feature, values = split.features[column], split[column]
+    feature, values = split.features[column], split[column][:]  # a lazy column otherwise
     names = getattr(feature, "names", None)
     return [
         None if value is None or value == -1 else names[value] if names else str(value)

@@ -100,10 +100,11 @@ class Images(ABC):
         """
 
     def encoded(self, index: int) -> bytes | None:
-        """Returns an image's file, if it is a JPEG of which any part decodes to `self[index]`.
+        """Returns the file of an image if any region of it can be decoded alone.
 
         Returns:
-            The bytes; None for any other file, unreadable ones included.
+            A JPEG any region of which decodes to the same pixels as in `self[index]`; None for any
+            other file, unreadable ones included.
 
         Raises:
             IndexError: the index lies outside 0..n-1.
@@ -323,9 +324,9 @@ class _Concatenated(Images):
         self.labels = np.concatenate([first.labels, second.labels]) if both else None
         self.shape = first.shape if first.shape == second.shape else None
         self.remote = first.remote or second.remote
-        if first.blocks and second.blocks:  # of one container, whose numbers differ
-            numbers = np.concatenate([first.blocks.numbers, second.blocks.numbers])
-            self.blocks = replace(first.blocks, numbers=numbers)
+        if first.blocks and second.blocks:  # of one container, whose ids differ
+            ids = np.concatenate([first.blocks.ids, second.blocks.ids])
+            self.blocks = replace(first.blocks, ids=ids)
         self.channels, self.dtype = first.channels, first.dtype
 
     def __len__(self) -> int:

@@ -10,7 +10,14 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from pipelines.sources.image_file import UnreadableImage
-from pipelines.sources.images import ArrayImages, CachedImages, Images, Shape, subset
+from pipelines.sources.images import (
+    REQUESTS,
+    ArrayImages,
+    CachedImages,
+    Images,
+    Shape,
+    subset,
+)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -158,32 +165,39 @@ def _read_blocks(images: Images, *, keep_pixels: bool) -> Iterator[list[_Result]
         except UnreadableImage as error:
             return _Result(None, None, str(error))
 
+    # Each thread that waits for a server holds one image, or there would be hundreds in memory.
+    block, workers = (1, REQUESTS) if images.remote else (_BLOCK, None)
+
     def read_block(start: int) -> list[_Result]:
-        return [read(index) for index in range(start, min(start + _BLOCK, len(images)))]
+        return [read(index) for index in range(start, min(start + block, len(images)))]
 
-    return map_in_order(read_block, range(0, len(images), _BLOCK))
+    return map_in_order(read_block, range(0, len(images), block), workers)
 
 
-def map_in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def map_in_order(
+    function: Callable[[T], R], items: Iterable[T], workers: int | None = None
+) -> Iterator[R]:
     """Calls a function for each item with several threads.
 
     Args:
         function: called from several threads at once.
         items: its arguments.
+        workers: number of threads, where they wait for a server; None: as many as there are cores.
 
     Yields:
-        The results in the order of the items. At most two per thread are computed ahead, which
-        bounds their memory.
+        The results in the order of the items. At most two per core, or one per thread that waits
+        for a server, are computed ahead, which bounds their memory.
     """
-    workers = min(16, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
+    threads = workers or min(16, os.cpu_count() or 1)
+    ahead = workers or 2 * threads
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
     try:
         futures: deque[Future[R]] = deque()
         for item in items:
             futures.append(pool.submit(function, item))
-            if len(futures) == 2 * workers:
+            if len(futures) == ahead:
                 yield futures.popleft().result()
         while futures:
             yield futures.popleft().result()
-    finally:  # also on Ctrl-C: calls that haven't begun are dropped
-        pool.shutdown(cancel_futures=True)
+    finally:  # also on Ctrl-C: calls that haven't begun are dropped, others end by themselves
+        pool.shutdown(wait=False, cancel_futures=True)

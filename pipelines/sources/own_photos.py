@@ -1,19 +1,26 @@
 """Own photos: read when they are accessed, and replaced when they become unreadable."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
 from pipelines.sources.base import Request, SourceError
 from pipelines.sources.blocks import Blocks
+from pipelines.sources.decoding import read_header
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.layout import Layout
 from pipelines.sources.folder.reader import PhotoReader
 from pipelines.sources.folder.replacement import LostPhotos
-from pipelines.sources.image_file import UnreadableImage
-from pipelines.sources.images import LazyImages, Shape
+from pipelines.sources.image_file import ImageFacts, UnreadableImage
+from pipelines.sources.images import REQUESTS, LazyImages, Shape
+from pipelines.sources.loading import map_in_order
 from pipelines.sources.manifest import PhotoManifest
+from pipelines.sources.pixels import PixelFormat
 from pipelines.sources.remote import Location
+
+HEADERS = 64
+"""Photos whose headers are compared to tell whether all seem to have one size."""
 
 
 class OwnPhotos:
@@ -116,3 +123,39 @@ class OwnPhotos:
 
     def _shape(self, path: str) -> Shape:
         return self._reader.shape(path, by_header=self._by_header)
+
+
+def likely_shape(
+    layout: Layout,
+    known: Callable[[str], ImageFacts | None],
+    open_photo: Callable[[str], BinaryIO],
+    pixels: PixelFormat,
+    *,
+    remote: bool = False,
+) -> Shape | None:
+    """Returns the shape on which headers from all over the photos agree, or None.
+
+    Args:
+        layout: of the photos.
+        known: path -> what the header of a photo states, where that is known.
+        open_photo: opens a photo by its path. Raises OSError, UnreadableImage.
+        pixels: what the photos are decoded to.
+        remote: whether opening a photo waits for a server.
+    """
+
+    def size(path: str) -> tuple[int, int] | None:
+        try:
+            facts = known(path)
+            if facts is None:
+                with open_photo(path) as file:
+                    facts = read_header(file, pixels=pixels)
+        except (OSError, UnreadableImage):  # reading it reports it
+            return None
+        return facts.size
+
+    paths = [path for split in layout.files.values() for path in split]
+    chosen = np.unique(np.linspace(0, len(paths) - 1, HEADERS).astype(int))
+    workers = REQUESTS if remote else None
+    found = map_in_order(size, [paths[index] for index in chosen], workers)
+    sizes = {one for one in found if one is not None}
+    return (*sizes.pop(), pixels.channels) if len(sizes) == 1 else None

@@ -1,9 +1,16 @@
 """Files behind a URL, read through fsspec: object stores, web servers, Hugging Face's hub."""
 
+import atexit
+import functools
+import hashlib
 import io
 import logging
+import os
+import shutil
+import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar, cast
@@ -14,12 +21,17 @@ from fsspec.asyn import sync
 from pipelines.sources.base import SourceError
 
 T = TypeVar("T")
-_STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "Last-Modified")
+_STAMPS = (
+    *("ETag", "etag", "xet_hash", "blob_id"),
+    *("mtime", "LastModified", "last_modified", "updated", "Last-Modified"),
+)
 """Where file systems of fsspec state what changes with a file's content."""
 logger = logging.getLogger(__name__)
 
 READ_SECONDS = 60.0
-"""Seconds that a server may take to answer one request."""
+"""Seconds that a server may take to answer one request. A listing is one for each 1,000 files or
+folder, and has no limit but those that the packages set to each."""
+_LISTINGS = ("find", "glob")
 GIVE_UP_SECONDS = 180.0
 """Seconds for which a request that fails is repeated, with growing pauses."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
@@ -35,6 +47,7 @@ _given_up: set[int] = set()
 _reported: set[int] = set()
 """Those that are waited for: one line says so, not one of each image."""
 _cache_lock = threading.Lock()
+_download_locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 class Unreachable(SourceError):
@@ -87,7 +100,13 @@ class RemotePath:
 
     def read(self, start: int | None = None, end: int | None = None) -> bytes:
         """Returns a file's bytes from `start` to `end`, fewer where it ends before."""
-        data = self._call("cat_file", self.path, start=start, end=end)
+        options: dict[str, Any] = {"start": start, "end": end}
+        if not self.fs.async_impl and not self.is_cached:
+            options["cache_type"] = "none"  # what is read ahead would be thrown away
+        try:
+            data = self._call("cat_file", self.path, **options)
+        except _BeyondEnd:
+            return b""
         if start is not None and end is not None and len(data) > end - start:
             raise Unreachable(
                 f"{self}: the server sends whole files, not parts of them. With simplecache:: "
@@ -107,6 +126,24 @@ class RemotePath:
             return cast(BinaryIO, file)
         return io.BufferedReader(file, readahead or _READAHEAD)
 
+    def local_copy(self) -> str:
+        """Returns the path of the file on this disk, for a library that takes no other.
+
+        It is downloaded at the first call, and deleted at the end of the process.
+        """
+        if self.is_cached:
+            with _cache_lock:
+                return self._persistently(lambda: fsspec.open_local(self._url))
+        with _cache_lock:
+            target = os.path.join(_downloads(), hashlib.sha256(self._url.encode()).hexdigest())
+            lock = _download_locks[target]
+        with lock:  # two threads would download the same file
+            if not os.path.exists(target):
+                part = f"{target}.part"
+                self._persistently(lambda: self.fs.get_file(self.path, part))
+                os.replace(part, target)
+        return target
+
     def info(self) -> dict[str, Any]:
         """Returns fsspec's facts about a file: `name`, `size` and others."""
         return self._call("info", self.path)
@@ -125,8 +162,9 @@ class RemotePath:
                 return self._persistently(lambda: getattr(self.fs, method)(*args, **options))
         if self.fs.async_impl:
             function = getattr(self.fs, f"_{method}")
+            seconds = None if method in _LISTINGS else READ_SECONDS
             return self._persistently(
-                lambda: sync(self.fs.loop, function, *args, timeout=READ_SECONDS, **options)
+                lambda: sync(self.fs.loop, function, *args, timeout=seconds, **options)
             )
         return self._persistently(lambda: getattr(self.fs, method)(*args, **options))
 
@@ -140,6 +178,8 @@ class RemotePath:
                 _reported.discard(id(self.fs))
                 return result
             except Exception as error:
+                if 416 in (_status(error), _status(error.__cause__)):
+                    raise _BeyondEnd(str(self)) from error
                 passes = _may_pass(error)
                 if isinstance(error, FileNotFoundError) and not passes:
                     raise
@@ -155,6 +195,10 @@ class RemotePath:
                     )
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class _BeyondEnd(OSError):
+    """A server says that a file ends before what was asked for."""
 
 
 Location = Path | RemotePath
@@ -193,14 +237,35 @@ def stamp(info: dict[str, Any]) -> str:
 
 def _may_pass(error: BaseException) -> bool:
     """Returns whether a request that failed may succeed later."""
-    status = getattr(error, "status", None)  # of aiohttp
-    if isinstance(status, int):
+    status = _status(error)
+    if status is not None:
         return status in (408, 425, 429) or status >= 500
     if isinstance(error, FileNotFoundError):  # fsspec raises it for any status of a web server
         cause = error.__cause__
         return type(cause).__module__.startswith("aiohttp") and _may_pass(cause or error)
     permanent = (PermissionError, ImportError, NotImplementedError, ValueError, TypeError)
-    return not isinstance(error, permanent) and "Credentials" not in type(error).__name__
+    refused = "Credentials" in type(error).__name__ or str(error).startswith("Forbidden")  # gcsfs
+    return not isinstance(error, permanent) and not refused
+
+
+def _status(error: BaseException | None) -> int | None:
+    """Returns the HTTP status that a request failed with; None where the error has none."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # of botocore
+        found = [response.get("ResponseMetadata", {}).get("HTTPStatusCode")]
+    else:
+        holders = (error, error, error, response)
+        names = ("status", "code", "status_code", "status_code")  # aiohttp, gcsfs, Azure, the hub
+        found = [getattr(of, name, None) for of, name in zip(holders, names, strict=True)]
+    return next((int(one) for one in found if str(one).isdecimal() and int(one) >= 400), None)
+
+
+@functools.cache
+def _downloads() -> str:
+    """Returns the folder of files that were downloaded whole."""
+    folder = tempfile.mkdtemp(prefix="byol_tf-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _reason(error: BaseException) -> str:

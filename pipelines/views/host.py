@@ -12,11 +12,10 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from pipelines.policy import ViewPolicy
-from pipelines.views.geometry import dropped_pixels, perspective_matrices
+from pipelines.views.geometry import blur_taps, dropped_pixels, perspective_matrices
 from pipelines.views.host_colors import HostEngine, host_colors
 from pipelines.views.random_params import (
     BLUR,
-    BLUR_SIGMA,
     COLOR,
     FLIP,
     GRAYSCALE,
@@ -27,7 +26,6 @@ from pipelines.views.random_params import (
     SOLARIZE,
     crop_boxes,
     dropped_channels,
-    lerp,
     pixel_boxes,
 )
 
@@ -185,17 +183,12 @@ class HostViews:
 
         The layers' own blur loops over the images, or has one sigma for all of them.
         """
-        sigma = lerp(params[:, BLUR_SIGMA], *self.policy.blur_sigma)
-        radius = self.policy.kernel_size(self.size) // 2
+        taps = blur_taps(self.policy, params, self.size)
+        radius = taps.shape[1] // 2
         distance = tf.abs(tf.range(self.size)[:, None] - tf.range(self.size)[None, :])
-        weights = tf.exp(
-            -tf.square(tf.range(-radius, radius + 1, dtype=tf.float32))
-            / (2.0 * tf.square(sigma[:, None]))
-        )
-        weights /= tf.reduce_sum(weights, axis=1, keepdims=True)
         band = tf.where(
             distance <= radius,
-            tf.gather(weights[:, radius:], tf.minimum(distance, radius), axis=1),
+            tf.gather(taps[:, radius:], tf.minimum(distance, radius), axis=1),
             0.0,
         )
         # The product runs along axis 1: once down, transposed, once across, transposed back.

@@ -83,6 +83,9 @@ class Server:
                     return
                 if part and server.ranges:
                     first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", part).groups())
+                    if first >= file.stat().st_size:
+                        self._answer(416, b"")
+                        return
                     with file.open("rb") as opened:
                         opened.seek(first)
                         self._answer(206, opened.read(last + 1 - first))

@@ -48,8 +48,8 @@ def test_workers_read_equal_parts_and_hardly_a_block_twice(workers):
     ]
     for step in steps:
         np.testing.assert_array_equal(np.concatenate([part[step] for part in parts]), whole[step])
-    read = sum(len(np.unique(blocks.numbers[np.concatenate(part)])) for part in parts)
-    assert read < len(np.unique(blocks.numbers)) + 32  # those that are cut between two lanes
+    read = sum(len(np.unique(blocks.ids[np.concatenate(part)])) for part in parts)
+    assert read < len(np.unique(blocks.ids)) + 32  # those that are cut between two lanes
 
 
 def test_images_of_a_set_sorted_by_class_are_mixed():
@@ -58,7 +58,7 @@ def test_images_of_a_set_sorted_by_class_are_mixed():
     order, labels = Order(20_000, 64, 0, blocks=blocks), np.arange(20_000) // 2_000
     counts = [np.bincount(labels[batch], minlength=10) for batch in batches(order, range(312))]
     assert np.std(counts) < 1.4 * np.sqrt(64 * 0.1 * 0.9)  # of a full permutation 1.0 times that
-    neighbours = [len(np.unique(blocks.numbers[batch])) for batch in batches(order, range(312))]
+    neighbours = [len(np.unique(blocks.ids[batch])) for batch in batches(order, range(312))]
     assert np.mean(neighbours) > 35
 
 
@@ -70,7 +70,7 @@ def test_what_is_opened_is_what_is_read_later_and_bounded(since, worker):
     coming: set[int] = set()
     most = 0
     for step in range(since, 2 * (4003 // 32)):
-        opened = order.opened(step, since).tolist()
+        opened = order.newly_opened(step, since).tolist()
         assert not coming.intersection(opened) or step >= 4003 // 32
         coming.update(opened)
         most = max(most, len(coming))

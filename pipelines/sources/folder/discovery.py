@@ -8,9 +8,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from pipelines.sources import heic
 from pipelines.sources.base import SourceError, check_reachable
+from pipelines.sources.images import REQUESTS
+from pipelines.sources.loading import map_in_order
 from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.remote import Location, RemotePath, stamp
 from pipelines.sources.unreadable import unreadable_examples
@@ -175,15 +178,23 @@ def suffixes_of(pixels: PixelFormat) -> frozenset[str]:
     return SUFFIXES if pixels.is_rgb else SUFFIXES | SCIENTIFIC_SUFFIXES
 
 
-def walk(folder: Location, pixels: PixelFormat = RGB) -> DiscoveredFiles:
+def walk(folder: Location, pixels: PixelFormat = RGB, option: str = "data.root") -> DiscoveredFiles:
     """Returns the photos below `folder`, at any depth, of formats that can have these pixels.
 
     Names that begin with a dot, `SYSTEM_FOLDERS` and folders with `OUTPUTS` are passed over. Links
     are followed after all other folders; each folder is read once, by whatever links it is reached.
+
+    Args:
+        folder: on this disk, or behind a URL.
+        pixels: what photos are decoded to.
+        option: the folder's name in messages.
+
+    Raises:
+        SourceError: there is nothing behind the URL, or its server can't be reached.
     """
     suffixes = suffixes_of(pixels)
     if isinstance(folder, RemotePath):
-        return _walk_remote(folder, suffixes)
+        return _walk_remote(folder, suffixes, option)
     search = _Search(DiscoveredFiles(folder), suffixes)
     search.add(folder, "", 0)
     while search.links:
@@ -192,16 +203,16 @@ def walk(folder: Location, pixels: PixelFormat = RGB) -> DiscoveredFiles:
     return search.files
 
 
-def _walk_remote(folder: RemotePath, suffixes: Collection[str]) -> DiscoveredFiles:
+def _walk_remote(folder: RemotePath, suffixes: Collection[str], option: str) -> DiscoveredFiles:
     """Returns the photos below a folder behind a URL. Raises SourceError."""
     try:
         found = folder.find()
     except FileNotFoundError:
         found = {}
     if not found:
-        raise SourceError(f"data.root: there is nothing at {folder}")
+        raise SourceError(f"{option}: there is nothing at {folder}")
     files = DiscoveredFiles(folder)
-    sizes: dict[str, int] = {}
+    photos: dict[str, dict[str, Any]] = {}
     for file, info in found.items():
         path = file.removeprefix(folder.path).strip("/")
         *folders, name = path.split("/")
@@ -216,12 +227,15 @@ def _walk_remote(folder: RemotePath, suffixes: Collection[str]) -> DiscoveredFil
         elif suffix not in suffixes:
             files.others[suffix] += 1
         else:
-            if info.get("size") is None:  # the listing of a web server
-                info = folder.at(file).info()
-            sizes[path] = int(info.get("size") or 0)
-            digest = hashlib.sha256(stamp(info).encode()).digest()
-            files.modified[path] = int.from_bytes(digest[:6])  # no time: it only has to differ
-    files.sizes = dict(sorted(sizes.items()))
+            photos[path] = {"name": file, **info}
+    # The listing of a web server has no sizes.
+    unknown = [path for path, info in photos.items() if info.get("size") is None]
+    places = [folder.at(photos[path]["name"]) for path in unknown]
+    photos |= zip(unknown, map_in_order(RemotePath.info, places, REQUESTS), strict=True)
+    for path, info in photos.items():
+        digest = hashlib.sha256(stamp(info).encode()).digest()
+        files.modified[path] = int.from_bytes(digest[:6])  # no time: it only has to differ
+    files.sizes = {path: int(photos[path].get("size") or 0) for path in sorted(photos)}
     return files
 
 

@@ -16,9 +16,10 @@ from pipelines.sources.folder.discovery import photo_folder, printable, walk
 from pipelines.sources.folder.files import PhotoFolder
 from pipelines.sources.folder.reader import PhotoReader
 from pipelines.sources.image_file import UnreadableImage
+from pipelines.sources.images import REQUESTS
 from pipelines.sources.loading import map_in_order
 from pipelines.sources.pixels import RGB, PixelFormat
-from pipelines.sources.remote import Location
+from pipelines.sources.remote import Location, RemotePath
 
 _FETCHED_AHEAD = 64
 """Photos that are requested before they are read, where many are read at once."""
@@ -166,7 +167,9 @@ class FlatImages:
         return self._reader.read(photo.path)
 
     def read_each(self, photos: Sequence[Photo]) -> Iterator[tuple[Photo, np.ndarray | None, str]]:
-        """Reads photos with several threads, in their order; two photos per core are in memory.
+        """Reads photos with several threads, in their order.
+
+        Two photos per core are in memory; of remote ones `REQUESTS`.
 
         Returns:
             An iterator of (photo, pixels or None, the reason why there are none).
@@ -178,7 +181,8 @@ class FlatImages:
             except UnreadableImage as error:
                 return photo, None, str(error)
 
-        return map_in_order(read, self._fetched(photos))
+        workers = REQUESTS if isinstance(self.folder, RemotePath) else None
+        return map_in_order(read, self._fetched(photos), workers)
 
     def _fetched(self, photos: Sequence[Photo]) -> Iterable[Photo]:
         """Yields photos, after those that follow have been requested."""
@@ -206,7 +210,7 @@ class FlatImageFolder(FlatImages):
 
     def __init__(self, root: str, option: str, pixels: PixelFormat = RGB) -> None:
         folder = photo_folder(root, option)
-        files = walk(folder, pixels)
+        files = walk(folder, pixels, option)
         if not files.sizes:
             raise SourceError(f"{option}: {files.no_photos_message()}")
         paths = list(files.sizes)

@@ -1,12 +1,11 @@
 """Cache of decoded photo metadata, so that a later start needn't decode every file.
 
-It is one file outside the photos' folder: the SHA-256 of the rest, then JSON. Only photos
+It is one file of JSON outside the photos' folder, see `checked_file.py`. Only photos
 that could be read are in it, so another one is tried at each start. An entry is valid while its
 path, size, time of the last change, the versions of the decoders, and what was read of each photo
 are the same. A file that is damaged counts as missing.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from typing import Any
 from PIL import __version__ as pillow_version
 
 from pipelines.sources import heic
+from pipelines.sources.checked_file import read_checked, write_checked
 from pipelines.sources.folder.discovery import DiscoveredFiles
 from pipelines.sources.image_file import ImageFacts
 from pipelines.sources.pixels import RGB, PixelFormat
@@ -91,12 +91,7 @@ class ScanCache:
         if self._file is None or entries == self._saved:
             return
         text = json.dumps({"by": self._made_by(), "photos": entries}).encode()
-        temporary = self._file.with_name(f"{self._file.name}.part")
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-            with temporary.open("xb") as file:  # not through a link of that name
-                file.write(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-            temporary.replace(self._file)
+        write_checked(self._file, text)
 
     def _made_by(self) -> str:
         """Returns what an entry depends on besides the photo."""
@@ -107,13 +102,10 @@ class ScanCache:
 
     def _read(self) -> dict[str, list[Any]]:
         """Returns the entries that are still valid."""
-        if self._file is None:
-            return {}
+        text = None if self._file is None else read_checked(self._file)
         try:
-            digest, _, text = self._file.read_bytes().partition(b"\n")
-            intact = digest == hashlib.sha256(text).hexdigest().encode()
-            saved = json.loads(text) if intact else {}
-        except (OSError, ValueError):
+            saved = {} if text is None else json.loads(text)
+        except ValueError:
             return {}
         if saved.get("by") != self._made_by():
             return {}

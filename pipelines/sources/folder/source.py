@@ -7,11 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import replace
 
-import numpy as np
-
 from pipelines.sources import heic
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
-from pipelines.sources.decoding import read_header
 from pipelines.sources.folder.discovery import (
     DiscoveredFiles,
     abbreviated,
@@ -24,15 +21,12 @@ from pipelines.sources.folder.image_list import read_list
 from pipelines.sources.folder.layout import Layout, lay_out
 from pipelines.sources.folder.reader import PhotoReader
 from pipelines.sources.folder.scan_cache import ScanCache
-from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.images import Shape
 from pipelines.sources.manifest import PhotoManifest
-from pipelines.sources.own_photos import OwnPhotos
+from pipelines.sources.own_photos import HEADERS, OwnPhotos, likely_shape
 from pipelines.sources.pixels import PixelFormat
 from pipelines.sources.remote import RemotePath
 from pipelines.sources.unreadable import check_unreadable
-
-_HEADERS = 64  # files whose headers are compared to tell whether the photos seem to have one size
 
 
 def describe(request: Request) -> SourceInfo:
@@ -50,7 +44,7 @@ def describe(request: Request) -> SourceInfo:
     if shape is not None:
         notes.append(
             f"photos seem to be {shape[1]} x {shape[0]} pixels each, by "
-            f"{min(_HEADERS, sum(counts.values()))} headers"
+            f"{min(HEADERS, sum(counts.values()))} headers"
         )
     return SourceInfo(
         counts,
@@ -229,17 +223,10 @@ def _fingerprint(files: DiscoveredFiles) -> str:
 def _likely_shape(
     files: DiscoveredFiles, layout: Layout, pixels: PixelFormat, scan: ScanCache | None = None
 ) -> Shape | None:
-    """Returns the shape on which headers from all over the folder agree, or None."""
-    paths = [path for split in layout.files.values() for path in split]
-    shapes, photos = set(), PhotoFolder(files.folder, files.sizes)
-    for index in np.unique(np.linspace(0, len(paths) - 1, _HEADERS).astype(int)):
-        known = None if scan is None else scan.facts(paths[index])
-        if known is not None:
-            shapes.add(known.size)
-            continue
-        try:
-            with photos.open(paths[index]) as file:
-                shapes.add(read_header(file, pixels=pixels).size)
-        except (OSError, UnreadableImage):  # the pass over all files reports it
-            continue
-    return (*shapes.pop(), pixels.channels) if len(shapes) == 1 else None
+    return likely_shape(
+        layout,
+        (lambda path: None) if scan is None else scan.facts,
+        PhotoFolder(files.folder, files.sizes).open,
+        pixels,
+        remote=isinstance(files.folder, RemotePath),
+    )

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from pipelines.sources.blocks import BLOCK_BYTES, MOST_OPEN, Blocks
+from pipelines.sources.blocks import BLOCK_BYTES, MAX_OPEN, Blocks
 from pipelines.sources.remote import RemotePath
 from pipelines.sources.shards.finding import Shard
 from pipelines.sources.shards.index import ShardIndex
@@ -17,8 +17,10 @@ _REQUESTS = 16
 _MAX_GAP = 2**18
 """Bytes between two images that are cheaper to read than to ask for the second one."""
 _MAX_BYTES = 2**30
-"""Memory for images that were fetched and not read yet. Four times that of all open blocks: none
-is dropped unless nobody reads them, as where a stream of batches has ended."""
+"""Memory for images that were fetched and not read yet: four times that of all open blocks, or four
+times what one step fetches where that is more. `batches.py` fetches at most a quarter of it or one
+step ahead, and reads two steps at once: none is dropped unless nobody reads them, as where a stream
+of batches has ended."""
 
 
 def blocks_of(shards: Sequence[Shard], shard_of: np.ndarray, spans: np.ndarray) -> Blocks | None:
@@ -39,17 +41,26 @@ def blocks_of(shards: Sequence[Shard], shard_of: np.ndarray, spans: np.ndarray) 
         return None
     within = spans[:, 0] if kind == "parquet" else spans[:, 1] // BLOCK_BYTES
     begins = (np.diff(shard_of, prepend=-1) != 0) | (np.diff(within, prepend=-1) != 0)
-    numbers = np.cumsum(begins)
+    ids = np.cumsum(begins)
+    image_bytes = int(_image_bytes(shards, shard_of, spans).mean()) if len(spans) else 0
     if kind != "parquet":
-        return Blocks(numbers)
+        return Blocks(ids, image_bytes=image_bytes)
     groups = np.maximum(np.bincount(shard_of[begins], minlength=len(shards)), 1)
     largest = max(shard.size / count for shard, count in zip(shards, groups, strict=True))
-    fitting = max(1, int(MOST_OPEN * BLOCK_BYTES / largest))
-    return Blocks(numbers, min(MOST_OPEN, 2 ** (fitting.bit_length() - 1)))
+    fitting = max(1, int(MAX_OPEN * BLOCK_BYTES / largest))
+    return Blocks(ids, min(MAX_OPEN, 2 ** (fitting.bit_length() - 1)), image_bytes)
+
+
+def _image_bytes(shards: Sequence[Shard], shard_of: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    """Returns the length of each image's file, int64 `[n]`."""
+    # Of remote Parquet files the lengths aren't known; they are much alike.
+    counts = np.bincount(shard_of, minlength=len(shards))
+    mean = np.array([shard.size for shard in shards]) // np.maximum(counts, 1)
+    return np.where(spans[:, 2] < 0, mean[shard_of], spans[:, 2])
 
 
 class ShardImages:
-    """Images of shards, read by their numbers; several threads may use it.
+    """Images of shards, read by their indices; several threads may use it.
 
     Those of remote shards may be fetched before they are read, a block by one request.
 
@@ -77,70 +88,68 @@ class ShardImages:
         self.reads_blocks = (
             isinstance(location, RemotePath) and not location.is_cached and self.blocks is not None
         )
-        # Of remote Parquet files the lengths aren't known; they are much alike.
-        mean = np.array([shard.size for shard in shards]) // np.maximum(counts, 1)
-        lengths = self.spans[:, 2]
-        self._bytes = np.where(lengths < 0, mean[self._shard_of], lengths)
+        self._bytes = _image_bytes(shards, self._shard_of, self.spans)
         self._reader = ShardReader(gone)
         self._pool = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="fetch")
         self._lock, self._last = threading.Lock(), threading.local()
         # Twice where an epoch's last photos wait when the next one's first are fetched.
-        self._coming: dict[int, list[Future[dict[int, bytes | None]]]] = {}
-        self._coming_bytes = 0
+        self._pending: dict[int, list[Future[dict[int, bytes | None]]]] = {}
+        self._pending_bytes, self._max_bytes = 0, _MAX_BYTES
 
-    def read(self, number: int) -> bytes:
+    def read(self, index: int) -> bytes:
         """Returns an image's file. Raises UnreadableImage, SourceError."""
         # Who asked for a plain JPEG, and has got another file, reads that again.
         last, self._last.read = getattr(self._last, "read", None), None
-        if last is not None and last[0] == number:
+        if last is not None and last[0] == index:
             return last[1]
-        file = self._fetched(number)
+        file = self._fetched(index)
         if file is None:
-            shard = self._shards[self._shard_of[number]]
-            file = self._reader.read(shard, *self.spans[number].tolist())
+            shard = self._shards[self._shard_of[index]]
+            file = self._reader.read(shard, *self.spans[index].tolist())
         if self.is_remote:
-            self._last.read = number, file
+            self._last.read = index, file
         return file
 
-    def fetch(self, numbers: np.ndarray) -> None:
-        """Requests images that are read soon, where blocks are.
+    def fetch(self, indices: np.ndarray) -> None:
+        """Starts to fetch the blocks that hold these images, and returns at once.
 
-        Each is kept until it is read once; those that wait longest are dropped when too many do.
+        Each image is kept until its first read; beyond the limit the oldest are dropped.
         """
-        if self.blocks is None or not self.reads_blocks or not len(numbers):
+        if self.blocks is None or not self.reads_blocks or not len(indices):
             return
-        numbers = np.sort(numbers)
-        gaps = np.diff(self.spans[numbers, 1]) - self._bytes[numbers[:-1]]
-        apart = (np.diff(self.blocks.numbers[numbers]) != 0) | (gaps > _MAX_GAP)
-        for group in np.split(numbers, np.flatnonzero(apart) + 1):
+        indices = np.sort(indices)
+        self._max_bytes = max(self._max_bytes, 4 * int(self._bytes[indices].sum()))
+        gaps = np.diff(self.spans[indices, 1]) - self._bytes[indices[:-1]]
+        apart = (np.diff(self.blocks.ids[indices]) != 0) | (gaps > _MAX_GAP)
+        for group in np.split(indices, np.flatnonzero(apart) + 1):
             future = self._pool.submit(self._load, group)
             with self._lock:
-                for number in group.tolist():
-                    self._coming.setdefault(number, []).append(future)
-                    self._coming_bytes += self._bytes[number]
-                while self._coming_bytes > _MAX_BYTES:
-                    self._remove(next(iter(self._coming)))
+                for index in group.tolist():
+                    self._pending.setdefault(index, []).append(future)
+                    self._pending_bytes += self._bytes[index]
+                while self._pending_bytes > self._max_bytes:
+                    self._remove(next(iter(self._pending)))
 
-    def _fetched(self, number: int) -> bytes | None:
+    def _fetched(self, index: int) -> bytes | None:
         with self._lock:
-            future = self._remove(number)
+            future = self._remove(index)
         if future is None:
             return None
         try:
-            return future.result().pop(number)
+            return future.result().pop(index)
         except Exception:  # of a server, of a library: reading the image alone raises it again
             return None
 
-    def _remove(self, number: int) -> Future[dict[int, bytes | None]] | None:
-        futures = self._coming.get(number)
+    def _remove(self, index: int) -> Future[dict[int, bytes | None]] | None:
+        futures = self._pending.get(index)
         if futures is None:
             return None
-        self._coming_bytes -= self._bytes[number]
+        self._pending_bytes -= self._bytes[index]
         if len(futures) == 1:
-            del self._coming[number]
+            del self._pending[index]
         return futures.pop(0)
 
-    def _load(self, numbers: np.ndarray) -> dict[int, bytes | None]:
-        shard = self._shards[self._shard_of[numbers[0]]]
-        files = self._reader.read_block(shard, self.spans[numbers])
-        return dict(zip(numbers.tolist(), files, strict=True))
+    def _load(self, indices: np.ndarray) -> dict[int, bytes | None]:
+        shard = self._shards[self._shard_of[indices[0]]]
+        files = self._reader.read_block(shard, self.spans[indices])
+        return dict(zip(indices.tolist(), files, strict=True))

@@ -10,8 +10,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.sources.base import SourceError
 from pipelines.sources.folder.layout import roles_in
+from pipelines.sources.images import REQUESTS
 from pipelines.sources.loading import map_in_order
 from pipelines.sources.remote import Location, RemotePath, stamp
+from pipelines.urls import is_url
 
 KINDS = {
     "tar": re.compile(r"\.tar$"),
@@ -76,7 +78,9 @@ def find_shards(root: str | None) -> list[Shard]:
     path = RemotePath(root)
     # A question mark begins the query of a web address.
     magic = re.compile(r"[*\[{]") if root.startswith("http") else _MAGIC
-    is_pattern = magic.search(path.path) is not None
+    # What is there is no pattern: a folder may be called "[2023] photos".
+    exists = isinstance(path.fs, LocalFileSystem) and os.path.exists(path.path)
+    is_pattern = not exists and magic.search(path.path) is not None
     try:
         if is_pattern:
             infos = _match(path, magic)
@@ -90,15 +94,18 @@ def find_shards(root: str | None) -> list[Shard]:
         )
     # The folder that names are relative to: what precedes the first wildcard, or the file.
     base = path.path.rstrip("/")
+    if is_pattern:
+        base = magic.split(base)[0]
     if is_pattern or base in infos:
-        base = magic.split(base)[0].rpartition("/")[0]
-    shards = [
-        _shard(path, base, file, info, kind)
+        base = base.rpartition("/")[0]
+    found = [
+        (file, info, kind)
         for file, info in infos.items()
         if (kind := _kind(file)) is not None
         and info.get("type") != "directory"
         and _is_shown(file, base)
     ]
+    shards = list(map_in_order(lambda entry: _shard(path, base, *entry), found, REQUESTS))
     shards.sort(key=lambda shard: shard.name)
     kinds = sorted({shard.kind for shard in shards})
     if len(kinds) == 1:
@@ -150,11 +157,11 @@ def _match(path: RemotePath, magic: re.Pattern) -> dict[str, dict[str, Any]]:
         except FileNotFoundError as error:
             raise FileNotFoundError(name) from error
 
-    return infos | dict(zip(plain, map_in_order(info, plain), strict=True))
+    return infos | dict(zip(plain, map_in_order(info, plain, REQUESTS), strict=True))
 
 
 def _kind(file: str) -> str | None:
-    name = file.partition("?")[0]
+    name = file.partition("?")[0] if is_url(file) else file
     return next((kind for kind, pattern in KINDS.items() if pattern.search(name)), None)
 
 

@@ -1,11 +1,10 @@
 """Index of shards: where each image stands, found once and then cached.
 
-The cache is one file outside the shards' folder: the SHA-256 of the rest, then an `.npz`. An entry
-is valid while the shard's size and stamp (time of the last change, or the server's ETag) are the
-same. A file that is damaged counts as missing.
+The cache is one `.npz` outside the shards' folder, see `checked_file.py`. An entry is valid while
+the shard's size and stamp (time of the last change, or the server's ETag) are the same. A file that
+is damaged counts as missing.
 """
 
-import contextlib
 import functools
 import hashlib
 import io
@@ -16,12 +15,13 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import fsspec
 import numpy as np
 
 from pipelines.sources.base import Progress, SourceError
+from pipelines.sources.checked_file import read_checked, write_checked
 from pipelines.sources.folder.scan_cache import decoder_versions
 from pipelines.sources.image_file import ImageFacts
+from pipelines.sources.images import REQUESTS
 from pipelines.sources.loading import map_in_order
 from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.remote import Location, RemotePath
@@ -93,12 +93,13 @@ class IndexCache:
         images = size = 0
         total = sum(shard.size for shard in new)
         index_one = functools.partial(index_shard, pixels=self._pixels)
-        for shard, index in zip(new, map_in_order(index_one, new), strict=True):
+        workers = REQUESTS if any(isinstance(shard.location, RemotePath) for shard in new) else None
+        for shard, index in zip(new, map_in_order(index_one, new, workers), strict=True):
             self._known[shard.name] = index
             _unsaved.add(self._root)
             images, size = images + len(index.names), size + shard.size
             # How many there are in all is known at the end; until then by the size of the rest.
-            expected = images if size == total else max(images + 1, images * total // size)
+            expected = images if size == total else max(images + 1, images * total // max(size, 1))
             on_progress("indexing shards", images, expected)
         return {shard.name: self._known[shard.name] for shard in shards}
 
@@ -111,13 +112,7 @@ class IndexCache:
         """Writes the cache if it has changed; a folder that can't be written is no error."""
         if self._file is None or (self._file.exists() and self._root not in _unsaved):
             return
-        content = _to_bytes(self._known)
-        temporary = self._file.with_name(f"{self._file.name}.part")
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-            with temporary.open("xb") as file:  # not through a link of that name
-                file.write(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-            temporary.replace(self._file)
+        if write_checked(self._file, _to_bytes(self._known)):
             _unsaved.discard(self._root)
 
     def _is_valid(self, shard: Shard) -> bool:
@@ -154,10 +149,7 @@ def open_location(location: Location, size: int, readahead: int | None) -> Binar
 
 def local_copy(location: Location) -> str:
     """Returns the path of a file, downloaded if it is remote, for a library that takes no other."""
-    if not isinstance(location, RemotePath):
-        return str(location)
-    url = str(location)
-    return fsspec.open_local(url if "::" in url else f"simplecache::{url}")
+    return location.local_copy() if isinstance(location, RemotePath) else str(location)
 
 
 def _lacks_headers(shard: Shard) -> bool:
@@ -209,15 +201,15 @@ def _version() -> str:
 
 
 def _read(file: Path) -> dict[str, ShardIndex]:
+    content = read_checked(file)
+    if content is None:
+        return {}
     try:
-        digest, _, content = file.read_bytes().partition(b"\n")
-        if digest != hashlib.sha256(content).hexdigest().encode():
-            return {}
         with np.load(io.BytesIO(content), allow_pickle=False) as saved:
             if saved["version"] != _version():
                 return {}
             texts, spans = json.loads(saved["texts"].tobytes()), saved["spans"]
-    except (OSError, ValueError, KeyError):
+    except (ValueError, KeyError, OSError):  # which zipfile raises too
         return {}
     indices, start = {}, 0
     for name, entry in texts.items():

@@ -10,19 +10,16 @@ import numpy as np
 
 from pipelines.sources.base import RawSource, Request, SourceInfo
 from pipelines.sources.blocks import Blocks
-from pipelines.sources.decoding import read_header
 from pipelines.sources.folder.discovery import printable
 from pipelines.sources.folder.reader import PhotoReader
-from pipelines.sources.image_file import ImageFacts, UnreadableImage
+from pipelines.sources.image_file import ImageFacts
 from pipelines.sources.images import Shape
 from pipelines.sources.manifest import PhotoManifest
-from pipelines.sources.own_photos import OwnPhotos
+from pipelines.sources.own_photos import OwnPhotos, likely_shape
 from pipelines.sources.remote import Location
 from pipelines.sources.shards.layout import PlacedImages, lay_out_images
 
 T = TypeVar("T")
-
-_HEADERS = 64  # images whose headers are compared to tell whether all seem to have one size
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Container:
         remote: whether reading an image waits for a server.
         save: writes what was found out to the request's `scan_folder`.
         blocks: see `Images.blocks`.
-        fetch: numbers of images that are read soon -> None, see `Images.prefetch`.
+        fetch: indices of images that are read soon -> None, see `Images.prefetch`.
     """
 
     root: Location
@@ -51,7 +48,7 @@ class Container:
     remote: bool = False
     save: Callable[[], None] = lambda: None
     blocks: Blocks | None = None
-    fetch: Callable[[np.ndarray], None] = lambda numbers: None
+    fetch: Callable[[np.ndarray], None] = lambda indices: None
 
 
 def describe_container(request: Request, container: Container) -> SourceInfo:
@@ -115,16 +112,10 @@ class _Photos(OwnPhotos):
         """Returns the shape on which headers from all over the container agree, or None."""
         if not self.header_check:
             return None
-        names = [name for split in self.layout.files.values() for name in split]
-        shapes = set()
-        for index in np.unique(np.linspace(0, len(names) - 1, _HEADERS).astype(int)):
-            try:
-                known = self._facts[names[index]] if self._container.facts else None
-                header = known or read_header(self._open(names[index]), pixels=self._pixels)
-                shapes.add(header.size)
-            except UnreadableImage:  # reading it reports it
-                continue
-        return (*shapes.pop(), self._pixels.channels) if len(shapes) == 1 else None
+        known = self._facts.__getitem__ if self._container.facts else lambda name: None
+        return likely_shape(
+            self.layout, known, self._open, self._pixels, remote=self._container.remote
+        )
 
     def save_scan(self) -> None:
         """See `ImageFiles`."""

@@ -65,11 +65,15 @@ def find_dataset(
             searched.
 
     Raises:
-        SourceError: `archive` is missing or incomplete.
+        SourceError: `root` is a URL; `archive` is missing or incomplete.
     """
-    data_dir = root  # TFDS opens URLs by itself
-    if root is not None and not is_url(root):
-        data_dir = os.path.abspath(os.path.expanduser(root))
+    if root is not None and is_url(root):
+        raise SourceError(
+            f"data.root: {root}: TFDS's data sets are read from this disk; data.source=shards "
+            "reads the same files behind a URL, "
+            f"data.root={root.rstrip('/')}/{published.name}/<version>"
+        )
+    data_dir = None if root is None else os.path.abspath(os.path.expanduser(root))
     with _errors_only():  # TFDS warns of a folder that isn't there yet
         builder = tfds.builder(published.name, data_dir=data_dir)
         prepared = builder.is_prepared()
@@ -130,11 +134,6 @@ def prepare(published: PublishedDataset, location: DatasetLocation) -> None:
         SourceError: no network, a wrong checksum, a broken archive or one that reaches outside its
             folder, a full disk.
     """
-    if is_url(os.fspath(location.builder.data_dir)):
-        raise SourceError(
-            f"data.root: {published.name} is not prepared in {location.builder.data_dir}; prepare "
-            "it on this disk, without data.root, and copy its folder there"
-        )
     folder = Path(location.builder.data_dir)
     existing = next(path for path in folder.parents if path.exists())
     free = shutil.disk_usage(existing).free

@@ -15,17 +15,15 @@ from pipelines.sources.decoding import decode
 from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.images import LazyImages, Shape
 from pipelines.sources.jpeg import plain_jpeg
-from pipelines.sources.remote import Location, RemotePath
 from pipelines.sources.shards.examples import record_spans
 from pipelines.sources.shards.records import BrokenShard
-from pipelines.urls import is_url
 
 
 class TFRecords:
     """TFRecord files of a split, accessed by index; TFDS reads them sequentially only.
 
     Args:
-        files: the shards, in order; each may be a URL.
+        files: the shards, in order.
         lengths: number of records in each, as TFDS records it.
 
     Raises:
@@ -33,7 +31,7 @@ class TFRecords:
     """
 
     def __init__(self, files: list[str], lengths: list[int]) -> None:
-        self._files = [RemotePath(file) if is_url(file) else Path(file) for file in files]
+        self._files = list(map(Path, files))
         self._first = np.concatenate([[0], np.cumsum(lengths)])  # index of a shard's first record
         self._spans = [
             _spans(file, length) for file, length in zip(self._files, lengths, strict=True)
@@ -45,25 +43,16 @@ class TFRecords:
     def __getitem__(self, index: int) -> bytes:
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
         start, length = map(int, self._spans[shard][index - self._first[shard]])
-        location = self._files[shard]
-        if isinstance(location, RemotePath):
-            return location.read(start, start + length)
-        with open(location, "rb") as file:  # each time: threads would share a position
+        with open(self._files[shard], "rb") as file:  # each time: threads would share a position
             file.seek(start)
             return file.read(length)
 
 
-def _spans(file: Location, count: int) -> np.ndarray:
+def _spans(file: Path, count: int) -> np.ndarray:
     """Returns int64 `[count, 2]`: offset and length of each record's data."""
     try:
-        if isinstance(file, RemotePath):
-            size = int(file.info()["size"])
-            opened = file.open(size)
-        else:
-            size = file.stat().st_size
-            opened = file.open("rb")
-        with opened:
-            spans = np.array(list(record_spans(opened, size)), np.int64)
+        with file.open("rb") as opened:
+            spans = np.array(list(record_spans(opened, file.stat().st_size)), np.int64)
     except (OSError, BrokenShard) as error:
         raise SourceError(
             f"{file}: {error}; delete its folder to have the data prepared again"
@@ -154,8 +143,6 @@ def _labels(
         labels[index] = examples(index)["label"]
         if index % 1_000 == 999:
             on_progress(f"reading labels of {split}", index + 1, count)
-    if is_url(file):
-        return labels
     temporary = Path(f"{file}.{os.getpid()}.part")
     try:
         with open(temporary, "xb") as opened:  # not through a link of that name

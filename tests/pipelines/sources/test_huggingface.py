@@ -51,6 +51,14 @@ def test_saved_data_set_with_splits(tmp_path):
     }
 
 
+def test_labels_are_read_at_once(tmp_path, monkeypatch):
+    table(0, 10).save_to_disk(tmp_path / "x")
+    monkeypatch.setattr(
+        datasets.arrow_dataset.Column, "__iter__", lambda self: pytest.fail("row by row")
+    )
+    assert len(open_source("huggingface", root=str(tmp_path / "x")).train) == 8
+
+
 def test_saved_data_set_without_splits_is_divided(tmp_path):
     table(0, 10).save_to_disk(tmp_path / "x")
     source = open_source("huggingface", root=str(tmp_path / "x"))

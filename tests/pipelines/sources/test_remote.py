@@ -1,23 +1,35 @@
 """Photos and shards behind URLs, on servers that are slow, busy, silent or gone."""
 
+import asyncio
 import os
 import shutil
 import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from byol_tf.config.loading import absolute_paths, load_config
+from pipelines import batches
 from pipelines.batches import crop_batches, image_batches
 from pipelines.policy import preset
 from pipelines.sources import SourceError, open_flat_images, open_source, plan_source, remote
+from pipelines.sources.loading import map_in_order
 from pipelines.sources.remote import RemotePath
 from pipelines.sources.shards import fetching
 from pipelines.sources.shards import index as shard_index
+from pipelines.sources.shards.finding import find_shards
+from pipelines.sources.shards.index import IndexCache
 from tests.helpers.shard_files import jpeg, serving, tar, write_shards
 from tests.pipelines.sources.folder.test_source import tree
 
@@ -129,7 +141,6 @@ class TestFolders:
     def test_url_in_a_config_stays_as_it_is(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         for source, root in (
-            ("stl10", "gs://bucket/tfds"),
             ("folder", "s3://bucket/photos"),
             ("shards", "simplecache::http://host/{0..9}.tar"),
             ("huggingface", "someone/photos"),
@@ -137,20 +148,25 @@ class TestFolders:
             config = load_config("demo", [f"data.source={source}", f"data.root={root}"])
             assert absolute_paths(config).data.root == root
 
-    def test_tfds_is_given_the_url_and_makes_no_folder(self, tmp_path, monkeypatch):
+    def test_tfds_refuses_the_url_and_makes_no_folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        tfds = pytest.importorskip("tensorflow_datasets")
-
-        class Stop(Exception):
-            pass
-
-        def builder(name, data_dir, **options):
-            raise Stop(data_dir)
-
-        monkeypatch.setattr(tfds, "builder", builder)
-        with pytest.raises(Stop, match=r"^gs://bucket/tfds$"):
+        message = r"source=shards reads .*, data.root=gs://bucket/tfds/stl10/<version>$"
+        with pytest.raises(SourceError, match=message):
             plan_source("stl10", root="gs://bucket/tfds")
         assert os.listdir(tmp_path) == []
+
+    def test_photos_without_labels_are_those_of_a_folder_of_shards(self, tmp_path, memory):
+        write_shards(tmp_path / "x")
+        memory.put(str(tmp_path / "x"), "/bucket/photos", recursive=True)
+        flat = open_flat_images("memory://bucket/photos", "--images", lambda location: tmp_path)
+        assert len(flat.photos) == 24
+        for root, message in (
+            ("memory://none", "--images: there is nothing at memory://none"),
+            ("memory://bucket/empty", "--images: memory://bucket/empty holds no photos"),
+        ):
+            memory.pipe("/bucket/empty/x.txt", b"x")
+            with pytest.raises(SourceError, match=message):
+                open_flat_images(root, "--images", lambda location: tmp_path)
 
 
 class TestShards:
@@ -167,6 +183,43 @@ class TestShards:
             far = open_source("shards", root=root, cache="none")
             assert same(local.pretrain, far.pretrain), root
             assert far.fingerprint == local.fingerprint
+
+    def test_empty_shard_is_indexed(self, tmp_path, memory):
+        (tmp_path / "a.tfrecord").write_bytes(b"")
+        with tf.io.TFRecordWriter(str(tmp_path / "b.tfrecord")) as writer:
+            writer.write(jpeg(1))
+            writer.write(jpeg(2))
+        steps = []
+        options = {"on_progress": lambda *step: steps.append(step)}
+        source = open_source("shards", root=str(tmp_path / "*.tfrecord"), **options)
+        assert len(source.pretrain) == 2
+        assert steps[:2] == [("indexing shards", 0, 1), ("indexing shards", 2, 2)]
+
+    def test_array_record_is_downloaded_once_and_an_outage_waited_for(self, tmp_path):
+        module = pytest.importorskip("array_record.python.array_record_module")
+        (tmp_path / "www").mkdir()
+        writer = module.ArrayRecordWriter(str(tmp_path / "www/x.array_record"), "group_size:1")
+        for number in range(16):
+            writer.write(jpeg(number))
+        writer.close()
+        local = open_source("shards", root=str(tmp_path / "www"))
+        with serving(tmp_path / "www") as server:
+            url = f"{server.url}/x.array_record"
+            shard = _shard(url)
+            server.requests.clear()
+            server.unavailable_for(0.3)
+            with ThreadPoolExecutor(8) as pool:
+                paths = set(pool.map(lambda _: shard.location.local_copy(), range(8)))
+            assert len(paths) == 1
+            server.fault = lambda path: None
+            far = open_source("shards", root=url, cache="none")
+            assert same(local.pretrain, far.pretrain)
+            whole = [path for command, path, _ in server.requests if command == "GET"]
+            server.fault = lambda path: 503
+            with pytest.raises(SourceError, match=r"x.array_record\?again can't be read.*503"):
+                RemotePath(f"{url}?again").local_copy()
+        busy = len(whole) - 1
+        assert 1 <= busy < 20  # one thread asks again, the others wait for it
 
     def test_parquet_is_read_by_row_groups(self, tmp_path, server):
         rows = pa.table({"image": [jpeg(n) for n in range(200)]})
@@ -283,8 +336,6 @@ def _batch(root: str, image_size: int | None, manifest=None) -> tuple[list[np.nd
 
 
 def _shard(url: str):
-    from pipelines.sources.shards.finding import find_shards
-
     return find_shards(url)[0]
 
 
@@ -332,7 +383,7 @@ class TestBlocks:
         pixels = {image.tobytes() for image in local.pretrain}
         with serving(www) as server:
             source = self.open(server)
-            blocks = len(np.unique(source.pretrain.blocks.numbers))
+            blocks = len(np.unique(source.pretrain.blocks.ids))
             server.requests.clear()
             read = np.concatenate(_read(source, range(90)))
             time.sleep(0.3)  # for what is fetched ahead
@@ -341,6 +392,24 @@ class TestBlocks:
         # Those between two of eight lanes are read twice; a fourth epoch's are fetched ahead.
         assert blocks > 40
         assert 3 * blocks <= len(ranges) <= 4 * (blocks + 8) + 6
+
+    @pytest.mark.parametrize(("ahead", "most"), [(2, 5), (0, 0)])
+    def test_large_steps_are_fetched_once(self, www, monkeypatch, ahead, most):
+        """Blocks of one image each, of which a step has 60: eight steps would be too much."""
+        monkeypatch.setattr(fetching, "BLOCK_BYTES", 1)
+        with serving(www) as server:
+            source = self.open(server)
+            blocks = source.pretrain.blocks
+            if blocks.max_open < 64 or len(np.unique(blocks.ids)) < 240:
+                pytest.skip("row groups have several images")
+            step = 60 * blocks.image_bytes
+            monkeypatch.setattr(fetching, "_MAX_BYTES", most * step)
+            monkeypatch.setattr(batches, "_BYTES_AHEAD", ahead * step)
+            server.requests.clear()
+            for _ in image_batches(source.pretrain, 60, seed=0).take(12):
+                time.sleep(0.05)
+            ranges = [(path, part) for _, path, part in server.requests if part]
+        assert max(Counter(ranges).values()) <= 4  # 12 steps are three epochs
 
     def test_resumed_run_and_two_workers_read_the_same(self, www):
         with serving(www) as server:
@@ -479,7 +548,8 @@ class TestS3:
 
     @pytest.fixture
     def bucket(self, monkeypatch):
-        pytest.importorskip("s3fs")
+        s3fs = pytest.importorskip("s3fs")
+        s3fs.S3FileSystem.clear_instance_cache()  # those of another test's server
         server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0)
         server.start()
         host, port = server.get_host_and_port()
@@ -504,6 +574,11 @@ class TestS3:
         with pytest.raises(SourceError, match="there is nothing at s3://bucket/none"):
             plan_source("shards", root="s3://bucket/none")
 
+    def test_part_beyond_the_end_of_an_object_is_empty(self, bucket):
+        bucket.pipe("bucket/x.tar", b"abc")
+        path = RemotePath("s3://bucket/x.tar")
+        assert (path.read(1, 9), path.read(5, 9)) == (b"bc", b"")
+
     def test_missing_credentials_are_named_at_once(self, bucket, monkeypatch):
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.delenv(name)
@@ -511,6 +586,179 @@ class TestS3:
         fsspec.filesystem("s3").clear_instance_cache()
         with pytest.raises(SourceError, match=r"s3://bucket/shards.*[Cc]redentials"):
             plan_source("shards", root="s3://bucket/shards")
+
+
+class _Buffered(AbstractBufferedFile):
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        self.fs.ranges.append((start, end))
+        return bytes(end - start)
+
+
+class _Synchronous(AbstractFileSystem):
+    """Reads ahead, as those of Hugging Face's hub and of SFTP servers do."""
+
+    protocol, cachable = "synchronous", False
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.ranges: list[tuple[int, int]] = []
+
+    def info(self, path, **options):
+        return {"name": path, "size": 2**24, "type": "file"}
+
+    def _open(self, path, mode="rb", **options):
+        return _Buffered(self, path, mode, **options)
+
+
+class _Far(MemoryFileSystem):
+    """Files in memory that a server far away gives: slowly, and without sizes in its listings."""
+
+    protocol, cachable = "far", False
+    store, pseudo_dirs = {}, [""]
+    waiting, most = 0, 0
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("far://", "memory://"))
+
+    def cat_file(self, path, start=None, end=None, **options):
+        return self._slowly(super().cat_file, path, start, end)
+
+    def info(self, path, **options):
+        return self._slowly(super().info, path)
+
+    def find(self, path, **options):
+        root = self._strip_protocol(path)
+        names = [name for name in self.store if name.startswith(root)]
+        return {name: {"name": name, "size": None, "type": "file"} for name in names}
+
+    def _slowly(self, call, *args):
+        with _count:
+            _Far.waiting += 1
+            _Far.most = max(_Far.most, _Far.waiting)
+        time.sleep(0.2)
+        with _count:
+            _Far.waiting -= 1
+        return call(*args)
+
+
+_count = threading.Lock()
+
+
+class _Listing(AsyncFileSystem):
+    """Takes its time to list, page by page."""
+
+    protocol, cachable = "listing", False
+
+    async def _find(self, path, **options):
+        await asyncio.sleep(0.5)
+        return {f"{path}/a.jpg": {"name": f"{path}/a.jpg", "size": 3, "type": "file"}}
+
+    async def _glob(self, path, **options):
+        return await self._find(path)
+
+    async def _cat_file(self, path, **options):
+        await asyncio.sleep(0.5)
+
+
+@pytest.fixture
+def file_systems():
+    for kind in (_Synchronous, _Listing, _Far):
+        fsspec.register_implementation(kind.protocol, kind, clobber=True)
+    _Far.store.clear()
+
+
+class TestRequestsAtOnce:
+    """What waits for a server doesn't wait for cores: 48 files of the server `_Far`."""
+
+    @pytest.fixture(autouse=True)
+    def _files(self, file_systems):
+        for number in range(48):
+            far = _Far()
+            far.pipe_file(f"/photos/{number:02}.jpg", jpeg(number))
+            far.pipe_file(f"/shards/{number:02}.tar", tar({"a.jpg": jpeg(number)}))
+
+    def most(self) -> int:
+        most, _Far.most = _Far.most, 0
+        return most
+
+    def test_sizes_and_photos_of_a_folder(self, tmp_path):
+        flat = open_flat_images("far://photos", "--images", lambda location: tmp_path)
+        assert self.most() > 24
+        read = [pixels for _, pixels, _ in flat.read_each(flat.photos)]
+        assert self.most() > 24
+        assert len(read) == 48
+        source = open_source("folder", root="far://photos")
+        assert self.most() > 24
+        assert same(source.pretrain, read)
+
+    @pytest.mark.parametrize("root", ["far://shards", "far://shards/{00..47}.tar"])
+    def test_sizes_and_indices_of_shards(self, root):
+        shards = find_shards(root)
+        assert self.most() > 24
+        assert len(IndexCache(root, None).index(shards, lambda *step: None)) == 48
+        assert self.most() > 24
+
+
+def test_what_isnt_begun_when_a_reader_stops_is_dropped():
+    release, begun = threading.Event(), []
+
+    def wait(number: int) -> int:
+        begun.append(number)
+        if number:
+            release.wait(30)
+        return number
+
+    results = map_in_order(wait, range(100), workers=4)
+    start = time.monotonic()
+    assert next(results) == 0
+    results.close()  # as Ctrl-C does
+    assert time.monotonic() - start < 10
+    release.set()
+    assert len(begun) <= 5
+
+
+def test_part_of_a_file_is_requested_alone(file_systems):
+    path = RemotePath("synchronous://host/x.tar")
+    assert path.read(100, 300) == bytes(200)
+    assert path.fs.ranges == [(100, 300)]
+
+
+def test_listing_may_take_longer_than_a_request(file_systems, monkeypatch):
+    monkeypatch.setattr(remote, "READ_SECONDS", 0.1)
+    path = RemotePath("listing://bucket")
+    assert len(path.find()) == len(path.glob("*.jpg")) == 1
+    with pytest.raises(SourceError, match="no answer within 0"):
+        path.read(0, 1)
+
+
+def test_stamp_changes_with_a_file_of_the_hub():
+    assert remote.stamp({"name": "x", "size": 3, "xet_hash": "a", "blob_id": "b"}) == "a"
+    assert remote.stamp({"name": "x", "size": 3, "xet_hash": None, "blob_id": "b"}) == "b"
+
+
+class _Failure(Exception):
+    def __init__(self, **facts) -> None:
+        super().__init__("failed")
+        self.__dict__.update(facts)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (_Failure(code=401), False),  # gcsfs
+        (_Failure(code="403"), False),
+        (_Failure(code=503), True),
+        (OSError("Forbidden: bucket/x\nno access to it"), False),
+        (OSError("broken pipe"), True),
+        (_Failure(status_code=403), False),  # Azure
+        (_Failure(status_code=429), True),
+        (_Failure(response=SimpleNamespace(status_code=401)), False),  # Hugging Face's hub
+        (_Failure(code=None, response=None), True),
+    ],
+)
+def test_refusal_is_told_from_an_outage(error, passes):
+    assert remote._may_pass(error) is passes
 
 
 def test_path_below_another_has_its_url(memory):

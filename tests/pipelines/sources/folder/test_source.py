@@ -10,7 +10,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from pipelines.sources import ArrayImages, SourceError, open_source, plan_source
+from pipelines.sources import ArrayImages, SourceError, open_source, own_photos, plan_source
 from pipelines.sources.folder.layout import TEST_FRACTION
 
 
@@ -376,9 +376,7 @@ class TestSizesAndMemory:
         assert lazy.batch(np.arange(4)).shape == (4, 10, 12, 3)  # known since all were checked
 
     def test_size_missed_by_headers_prevents_caching(self, tmp_path, monkeypatch):
-        from pipelines.sources.folder import source as folder
-
-        monkeypatch.setattr(folder, "_HEADERS", 2)
+        monkeypatch.setattr(own_photos, "HEADERS", 2)
         root = tree(tmp_path, {"train/cat": 5, "train/dog": 5, "test/cat": 5, "test/dog": 5})
         photo(root / "test" / "cat" / "odd.png", size=(30, 10))
         assert plan_source("folder", root=str(root)).in_memory

@@ -58,6 +58,15 @@ class TestFinding:
             (tmp_path / "x" / names[1]).stat().st_size,
         )
 
+    @pytest.mark.parametrize("name", ["[2023] photos", "a{1,2}", "what?"])
+    def test_what_is_there_is_no_pattern(self, tmp_path, name):
+        paths = write_shards(tmp_path / name)
+        assert [shard.name for shard in find_shards(str(tmp_path / name))] == [
+            path.name for path in paths
+        ]
+        (shard,) = find_shards(str(paths[1]))
+        assert (shard.name, shard.location) == (paths[1].name, paths[1])
+
     def test_hidden_and_other_files_are_no_shards(self, tmp_path):
         write_shards(tmp_path, 1)
         for name in (".photos-9.tar", ".cache/1.tar", "shards.json", "notes.txt"):

@@ -203,6 +203,30 @@ class TestCifar10:
             open_source("cifar10", root=str(tmp_path), pretrain="unlabelled")
 
 
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_files_of_tfds_are_shards(
+    tmp_path, stl10_archive, record_archive: Record, monkeypatch, file_format
+):
+    """What is recommended for data sets behind a URL."""
+    no_network(monkeypatch)
+    record_archive("stl10", [stl10_archive.path])
+    builder = tfds.builder("stl10", data_dir=tmp_path, file_format=file_format)
+    config = tfds.download.DownloadConfig(
+        manual_dir=stl10_archive.path.parent, try_download_gcs=False, num_shards=3
+    )
+    builder.download_and_prepare(download_config=config)
+    source = open_source("stl10", root=str(tmp_path))
+    shards = open_source("shards", root=str(builder.data_dir))
+    assert as_set(read(shards.pretrain)) == as_set(read(source.pretrain))
+    for split in ("train", "test"):
+        ours, theirs = getattr(shards, split), getattr(source, split)
+        names = [source.class_names[label] for label in theirs.labels]
+        labels = [builder.info.features["label"].str2int(name) for name in names]
+        assert as_set(read(theirs), labels) == as_set(
+            read(ours), [int(shards.class_names[label]) for label in ours.labels]
+        )
+
+
 class TestImagenet:
     def test_tars_give_the_photos(self, tmp_path, imagenet_archives, record_archive: Record):
         folder = imagenet_archives.path
