@@ -20,6 +20,7 @@ from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.sources import source_options
 from byol_tf.train.data import saved_manifest
 from byol_tf.train.teacher import load_teacher
+from pipelines.memory import memory_limit
 from pipelines.registry import SOURCES
 from pipelines.sources import GivenImages, SourceInfo, plan_source
 
@@ -87,14 +88,15 @@ def make_plan(
 
 def _check_fits_memory(sizes: Sizes) -> None:
     """Raises `ConfigError` if networks, target and optimizer need more memory than there is."""
-    total = psutil.virtual_memory().total
+    machine = psutil.virtual_memory().total
+    total = min(machine, memory_limit() or machine)
     if sizes.checkpoint > total:
         parameters = ", ".join(f"{name} {count:,}" for name, count in sizes.parameters.items())
         raise ConfigError(
             [
                 "encoder.width, projector.hidden_size, projector.output_size, "
                 "predictor.hidden_size: expected networks that fit, with target and optimizer, "
-                f"into the {_bytes_text(total)} of this machine's memory; received ones of "
+                f"into the {_bytes_text(total)} of memory here; received ones of "
                 f"{_bytes_text(sizes.checkpoint)} ({parameters} parameters)"
             ]
         )
