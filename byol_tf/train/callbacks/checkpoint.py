@@ -284,11 +284,11 @@ def restore_model(model: BYOL, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _uncounted(name: str) -> str:
-    """Returns a variable's name without the numbers of unnamed layers: conv2d, conv2d_1.
+    """Returns a variable's name without the numbers of unnamed layers and weights: conv2d_1.
 
     Keras counts those in each process; the index keeps names unique.
     """
-    return re.sub(r"_\d+(?=[/_])", "", name)
+    return re.sub(r"_\d+(?=[/_]|$)", "", name)
 
 
 def _named_variables(model: BYOL) -> dict[str, keras.Variable]:

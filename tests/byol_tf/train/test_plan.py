@@ -98,9 +98,7 @@ def test_networks_larger_than_memory_are_refused_and_not_built(tmp_path):
         {"projector": {"hidden_size": 10**6, "output_size": 10**6}},
         {"predictor": {"hidden_size": 10**6}, "projector": {"output_size": 10**6}},
     ):
-        with pytest.raises(
-            ConfigError, match=r"^encoder.width, .* of memory here; .* GB"
-        ):
+        with pytest.raises(ConfigError, match=r"^encoder.width, .* of memory here; .* GB"):
             make_plan(config(**changes), RunFolder(tmp_path))
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 300, f"{grown:.0f} MB"

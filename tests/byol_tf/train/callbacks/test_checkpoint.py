@@ -274,3 +274,34 @@ def test_adapted_normalization_is_restored_with_its_constants():
     restore_model(resumed, model_arrays(trained))
     np.testing.assert_array_equal(resumed.encoder(batch), trained.encoder(batch))
     np.testing.assert_array_equal(resumed.target_encoder(batch), trained.target_encoder(batch))
+
+
+class Scale(keras.layers.Layer):
+    """A layer whose weight has no name, as ConvNeXt's in `keras.applications`: variable_12."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+    def call(self, x):
+        return x * self.scale
+
+
+def test_weights_without_names_are_restored_beside_other_models():
+    def model() -> BYOL:
+        images = keras.Input((tiny.SIZE, tiny.SIZE, 3))
+        x = Scale()(keras.layers.Conv2D(tiny.FEATURES, 3)(images))
+        encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+        heads = (
+            keras.Sequential([keras.Input((size,)), keras.layers.Dense(4)])
+            for size in (tiny.FEATURES, 4)
+        )
+        model = BYOL(encoder, *heads, target="online")
+        model.compile(keras.optimizers.Adam(0.1), jit_compile=False)
+        return model
+
+    trained, resumed = model(), model()
+    assert [each.path for each in trained.variables] != [each.path for each in resumed.variables]
+    arrays = {name: array + 1 for name, array in model_arrays(trained).items()}
+    restore_model(resumed, arrays)
+    for one, other in zip(model_arrays(resumed).values(), arrays.values(), strict=True):
+        np.testing.assert_array_equal(one, other)
