@@ -2,11 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from byol_tf.export.saved_model import images_spec, split_export
+
+if TYPE_CHECKING:
+    import tf2onnx
 
 _OPSET = 17  # ONNX Runtime has had it since 2022
 
@@ -36,9 +41,47 @@ def write_onnx(
         lambda images: {output: encode(resize_centre(images, size), training=False)},
         input_signature=signature,
     )
-    graph, _ = tf2onnx.convert.from_function(represent, signature, opset=_OPSET)
+    eagerly = tf.config.functions_run_eagerly()
+    # Keras makes a function for XLA of each grouped convolution, as ConvNeXt has them. This way its
+    # operations become the graph's own.
+    tf.config.run_functions_eagerly(True)
+    try:
+        graph, _ = tf2onnx.convert.from_function(
+            represent, signature, opset=_OPSET, custom_op_handlers={"Erfc": (_erfc, [])}
+        )
+        concrete = represent.get_concrete_function()
+    finally:
+        tf.config.run_functions_eagerly(eagerly)
+    # Constants that layers hold as tensors, as `Normalization` does, became inputs.
+    inner = concrete.inputs[len(signature) :]
+    constants = zip(inner, concrete.captured_inputs, strict=True)
+    values = {one.name: other.numpy() for one, other in constants if one.dtype != tf.resource}
+    inputs = [each for each in graph.graph.input if each.name not in values]
+    del graph.graph.input[:]
+    graph.graph.input.extend(inputs)
+    used = {name for node in graph.graph.node for name in node.input}
+    graph.graph.initializer.extend(
+        onnx.numpy_helper.from_array(values[name], name) for name in sorted(used & values.keys())
+    )
     onnx.helper.set_model_props(graph, dict(metadata or {}))
     onnx.save(graph, str(path))
+
+
+def _erfc(context: "tf2onnx.graph.Graph", node: "tf2onnx.graph.Node", *_: object) -> None:
+    """Replaces an operation of exact GELU that ONNX lacks: erfc(x) = 1 - erf(x)."""
+    (x,), (output,) = node.input, node.output
+    shape, dtype = context.get_shape(output), context.get_dtype(output)
+    erf = context.make_node("Erf", [x], shapes=[shape], dtypes=[dtype])
+    one = context.make_const(f"{node.name}_one", np.float32(1.0))
+    context.remove_node(node.name)
+    context.make_node(
+        "Sub",
+        [one.output[0], erf.output[0]],
+        name=node.name,
+        outputs=[output],
+        shapes=[shape],
+        dtypes=[dtype],
+    )
 
 
 def resize_centre(images: tf.Tensor, size: int) -> tf.Tensor:
