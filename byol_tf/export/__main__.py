@@ -114,8 +114,7 @@ def _check(overrides: list[str], names: tuple[str, ...]) -> None:
     for name, packages in missing_packages(names).items():
         raise OutputError(
             f"--format {name}: expected the packages {', '.join(packages)}, which aren't "
-            f"installed: pip install {' '.join(packages)} "
-            '(or byol_tf with the extra "export")'
+            'installed: pip install "byol_tf[export]"'
         )
 
 

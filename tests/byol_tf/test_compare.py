@@ -38,7 +38,7 @@ def test_intervals_and_what_cannot_be_told_apart(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert cells(lines[0])[4:7] == ["test images", "untrained", "probe"]
     assert cells(lines[2])[4:7] == ["1000", "20.0 [17.6, 22.6]", "50.0 [46.9, 53.1]"]
-    assert "Not to be told from a by the probe: b." in lines
+    assert "The probe can't tell these from a: b." in lines
 
 
 def cells(line: str) -> list[str]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from PIL import Image
@@ -28,6 +29,7 @@ def main() -> None:
     root, limit = Path(sys.argv[1]), float(sys.argv[2])
     Image.init()  # what is imported late may lie where only root can read
     codecs.lookup("unicode_escape")
+    metadata.version("pillow")
     if os.getuid() == 0:
         os.setgid(65_534)
         os.setuid(65_534)

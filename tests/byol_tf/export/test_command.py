@@ -433,9 +433,8 @@ def test_missing_package_is_named_before_tensorflow_is_imported(exported):
     )
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        "--format onnx: expected the packages tf2onnx, onnx, which aren't installed: pip install "
-        "tf2onnx onnx "
-        '(or byol_tf with the extra "export")'
+        "--format onnx: expected the packages tf2onnx, onnx, which aren't installed: "
+        'pip install "byol_tf[export]"'
     )
 
 

@@ -69,5 +69,5 @@ def test_missing_package_is_named(monkeypatch):
         return real(name, *given)
 
     monkeypatch.setattr(builtins, "__import__", without_hub)
-    with pytest.raises(EmbedError, match='the extra "hub"'):
+    with pytest.raises(EmbedError, match=r'"byol_tf\[hub\]"'):
         encoder_path("hf://me/encoder")

@@ -208,4 +208,4 @@ def test_search_of_another_config_is_not_resumed(study, calls, capsys):
 def test_search_without_optuna_names_the_extra(study, calls, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert searched(study, 1) == 2
-    assert "--search: needs Optuna, pip install 'byol-tf[search]'" in capsys.readouterr().err
+    assert '--search: needs Optuna, pip install "byol_tf[search]"' in capsys.readouterr().err

@@ -272,7 +272,7 @@ def test_noise_in_a_file_never_crashes(whole):
 
 def test_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
-    assert 'pip install "byol-tf[tiff]"' in reason(tiff(FIVE, **CONTIG))
+    assert 'pip install "byol_tf[tiff]"' in reason(tiff(FIVE, **CONTIG))
 
 
 def test_five_channel_tiff_as_rgb_says_what_reads_it():
