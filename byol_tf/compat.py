@@ -243,10 +243,12 @@ def waiting_without_interpreter_lock() -> Iterator[None]:
     unwrap = ctypes.PYFUNCTYPE(pointer, ctypes.py_object, text)(
         ("PyCapsule_GetPointer", ctypes.pythonapi)
     )
+    # TensorFlow's capsules have no name until 2.21, and one from 2.22 on.
+    get_name = ctypes.PYFUNCTYPE(text, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
 
     def enable_collective_ops(context: Any, server: bytes) -> None:
         status = new_status()
-        arguments = (unwrap(context, None), server, len(server), status)
+        arguments = (unwrap(context, get_name(context)), server, len(server), status)
         thread = threading.Thread(target=connect, args=arguments, name="connect", daemon=True)
         thread.start()
         while thread.is_alive():
