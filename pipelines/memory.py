@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 _NO_LIMIT = 2**62
-"""What version 1 states where there is no limit is hardly less than 2**63."""
+"""Limits from here on are none: version 1 states nearly 2**63 then."""
 _ROOT, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 

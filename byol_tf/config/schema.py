@@ -232,8 +232,8 @@ class Encoder(Section):
     """ResNet v1.5 as in deepmind-research, torchvision's ResNet-50 with wider 3x3 convolutions
     (`wide_resnet50_2`), or a small `convnet` for the demo; `keras.applications/NAME`;
     `keras_hub/PRESET`; or `MODULE:FUNCTION`, a function of your own that training imports and calls
-    with `image_size` (docs/encoders.md). Of those only `weights`, `frozen_epochs`
-    and `freeze_batch_norm` of this section may be set."""
+    with `image_size` (docs/encoders.md). Of those only `weights`, `frozen_epochs` and
+    `freeze_batch_norm` of this section may be set."""
     width: Annotated[float, Field(gt=0.0, le=1000.0)] = 1.0
     """Multiplies the number of channels: 2 is the papers' "(2x)"."""
     stem: Literal["7x7", "3x3", "3x3+pool", "4x4"] = "7x7"
@@ -260,9 +260,9 @@ class Encoder(Section):
     gradients, which are random, don't change what the weights know. Then the encoder's warm-up
     begins."""
     freeze_batch_norm: bool = False
-    """Whether batch normalisation keeps the statistics, scales and offsets of `weights`, and runs
-    as in inference. On photos of another kind or size than those that a network was trained on, new
-    statistics may cost more than training gains."""
+    """Keeps the statistics, scales and offsets of batch normalisation, which runs as in inference.
+    On photos of another kind or size than a network was trained on, new ones may cost more than
+    training gains."""
 
 
 class Projector(Section):

@@ -29,7 +29,7 @@ SAVED_MODEL_VERSION = "1"
 _MAX_TEXT_BYTES = 2**28
 """Of a table or a JSON file. A run writes no larger one; a sparse one takes no disk space."""
 _SPECIAL_STARTS = ("=", "+", "-", "@", "#")
-"""Of a formula in a spreadsheet, and of a comment in `read_table`."""
+"""First characters of a formula in a spreadsheet, and of a comment in `read_table`."""
 _PATH_COLUMNS = ("path", "query")
 """Columns of tables that hold the names of photos."""
 

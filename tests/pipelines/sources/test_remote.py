@@ -669,7 +669,7 @@ def file_systems():
 
 
 class TestRequestsAtOnce:
-    """What waits for a server doesn't wait for cores: 48 files of the server `_Far`."""
+    """Waits for a server, 48 files of `_Far`, don't depend on the number of cores."""
 
     @pytest.fixture(autouse=True)
     def _files(self, file_systems):

@@ -207,7 +207,7 @@ class TestCifar10:
 def test_files_of_tfds_are_shards(
     tmp_path, stl10_archive, record_archive: Record, monkeypatch, file_format
 ):
-    """What is recommended for data sets behind a URL."""
+    """The way that is recommended for data sets behind a URL."""
     no_network(monkeypatch)
     record_archive("stl10", [stl10_archive.path])
     builder = tfds.builder("stl10", data_dir=tmp_path, file_format=file_format)
