@@ -44,6 +44,11 @@ from pipelines.memory import free_memory, memory_limit
 
 _TENSORFLOW = ("cpu", "gpu", "tpu")
 """Extras of which one is needed: each is TensorFlow for a kind of device."""
+_OTHER_NAMES = {
+    "tensorflow": ("tensorflow-cpu", "tensorflow-tpu", "tf-nightly"),
+    "keras": ("keras-nightly",),
+}
+"""Further packages that hold the same modules."""
 _DEVELOPMENT = ("test", "lint", "docs", "fuzz")
 _DRIVER = 525
 """The oldest NVIDIA driver that runs CUDA 12, which TensorFlow's packages bring."""
@@ -191,8 +196,8 @@ def check_packages(extras: dict[str, list[str]]) -> Check:
 
 
 def _version(name: str) -> str:
-    """Returns the version of a package; TensorFlow comes under several names."""
-    names = [name, "tensorflow-cpu", "tensorflow-tpu"] if name == "tensorflow" else [name]
+    """Returns the version of a package, also where it is installed under one of its other names."""
+    names = (name, *_OTHER_NAMES.get(name, ()))
     for candidate in names[:-1]:
         try:
             return importlib.metadata.version(candidate)

@@ -201,7 +201,9 @@ def test_path_that_cannot_be_looked_at_has_the_systems_reason(tmp_path):
         ("/dev/null", "that is neither a file nor a folder", "/dev/null is no folder"),
         ("a" * 300, "it can't be read: File name too long", "File name too long"),
         ("a/" * 5000, "it can't be read: File name too long", "File name too long"),
-        ("a\0b", "it can't be read: embedded null byte", "embedded null byte"),
     ):
         assert describe_path(path) == described
         assert why_no_folder(type(tmp_path)(path)) == no_folder
+    assert describe_path("a\0b").startswith("it can't be read: ")
+    assert "embedded null" in describe_path("a\0b")  # the rest depends on Python's version
+    assert "embedded null" in why_no_folder(type(tmp_path)("a\0b"))

@@ -259,7 +259,7 @@ def test_folder_that_cannot_be_read_is_listed(tmp_path):
     ("root", "message"),
     [
         ("x" * 300, "can't be read: File name too long"),
-        ("a\0b", "can't be read: embedded null byte"),
+        ("a\0b", "can't be read: .*embedded null"),
         ("~nobody-of-this-name/photos", "there is no folder "),
         ("x" * 300 + ".txt", "can't be read: File name too long"),
     ],
