@@ -34,6 +34,14 @@ def escape(text: str, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
+def one_line(error: Exception) -> str:
+    """Returns an error's message on one printable line of at most 500 characters.
+
+    Messages of Keras can contain the config of a network, and names from a file.
+    """
+    return escape(" ".join(str(error).split()) or type(error).__name__, 500)
+
+
 def code_span(text: str) -> str:
     """Returns text from elsewhere as a code span of Markdown, in which nothing of it is markup."""
     return f"`{escape(text, 100).replace('`', chr(39))}`"

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf import __version__
-from byol_tf.errors import OutputError, VerificationError, code_span
+from byol_tf.errors import OutputError, VerificationError, code_span, one_line
 from byol_tf.export.classifier_folder import CLASSES_FILE, check_classifier_folder
 from byol_tf.export.formats import (
     CLASSIFIER_FORMATS,
@@ -39,7 +39,7 @@ from byol_tf.export.saved_model import split_export, staging_folder, write_saved
 from byol_tf.export.usage import array_note, usage_page
 from byol_tf.export.verification import FILE_NAME, file_size, run_snippets
 from byol_tf.models.inference import exported_form
-from byol_tf.models.safe_loading import check_keras_file, in_short
+from byol_tf.models.safe_loading import check_keras_file
 from byol_tf.runs.accuracy import Accuracy
 from byol_tf.runs.encoder_input import write_input
 from byol_tf.runs.files import write_atomically
@@ -228,7 +228,7 @@ def _write(name: str, model: keras.Model, classes: Sequence[str], folder: Path) 
     except OSError:
         raise
     except Exception as error:  # converters raise many types, and other formats may succeed
-        raise VerificationError(f"{name}: can't be written: {in_short(error)}") from error
+        raise VerificationError(f"{name}: can't be written: {one_line(error)}") from error
 
 
 def _compare(

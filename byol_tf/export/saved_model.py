@@ -11,12 +11,12 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from byol_tf.errors import UnsafeModelError
+from byol_tf.errors import UnsafeModelError, one_line
 from byol_tf.export.formats import DEFAULT_FORMATS, FORMATS
 from byol_tf.export.usage import write_usage
 from byol_tf.export.verification import FILE_NAME as VERIFICATIONS
 from byol_tf.models.inference import exported_form
-from byol_tf.models.safe_loading import check_keras_file, in_short
+from byol_tf.models.safe_loading import check_keras_file
 from byol_tf.runs.encoder_input import model_input, write_input
 from byol_tf.runs.files import SAVED_MODEL_VERSION, check_no_link
 
@@ -147,7 +147,7 @@ def export_encoder(
         except (NotImplementedError, UnsafeModelError) as error:
             files.remove("encoder.keras")
             (folder / "encoder.keras").unlink(missing_ok=True)
-            logger.warning("%s: not written: %s", folder / "encoder.keras", in_short(error))
+            logger.warning("%s: not written: %s", folder / "encoder.keras", one_line(error))
         for export_format in FORMATS:
             if export_format.name not in DEFAULT_FORMATS:
                 (folder / export_format.file).unlink(missing_ok=True)

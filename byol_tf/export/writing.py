@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from byol_tf.errors import VerificationError
+from byol_tf.errors import VerificationError, one_line
 from byol_tf.export.formats import INT8_FILE, select_formats
 from byol_tf.export.litert import write_litert
 from byol_tf.export.onnx import write_onnx
@@ -19,7 +19,6 @@ from byol_tf.export.saved_model import (
     write_saved_model,
 )
 from byol_tf.export.verification import Verification, record_verifications, verify
-from byol_tf.models.safe_loading import in_short
 from byol_tf.runs.encoder_input import model_input
 
 WRITERS: dict[str, Callable[[keras.Model, Path, Sequence[np.ndarray]], str | None]] = {
@@ -90,4 +89,4 @@ def _write(
     except OSError:
         raise
     except Exception as error:  # converters raise many types, and other formats may succeed
-        raise VerificationError(f"{name}: can't be written: {in_short(error)}") from error
+        raise VerificationError(f"{name}: can't be written: {one_line(error)}") from error

@@ -24,7 +24,7 @@ from tensorflow.core.framework import function_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from byol_tf.compat import build_without_values
-from byol_tf.errors import UnsafeModelError, escape
+from byol_tf.errors import UnsafeModelError
 from byol_tf.models.networks import BatchNorm, Conv2D, DataInit, GroupNorm, WSConv2D, WSDense
 
 
@@ -279,14 +279,6 @@ def _checked_graph(folder: Path) -> saved_model_pb2.SavedModel:
         function_pb2.FunctionDefLibrary(function=[functions[name] for name in sorted(called)])
     )
     return content
-
-
-def in_short(error: Exception) -> str:
-    """Returns an error's message on one printable line of at most 500 characters.
-
-    Keras' messages can contain the config of a network, and names from the file.
-    """
-    return escape(" ".join(str(error).split()) or type(error).__name__, 500)
 
 
 def check_finite(weights: Iterator[np.ndarray]) -> None:

@@ -21,6 +21,7 @@ from byol_tf.errors import (
     RunFolderError,
     UnsafeModelError,
     describe_path,
+    one_line,
 )
 from byol_tf.models.construction import refresh_constants
 from byol_tf.models.external_encoders import as_encoder
@@ -31,7 +32,6 @@ from byol_tf.models.safe_loading import (
     check_finite,
     check_keras_file,
     checked_saved_model,
-    in_short,
 )
 from byol_tf.runs.best_epoch import scores
 from byol_tf.runs.checkpoints import read_newest
@@ -131,7 +131,7 @@ def save_architecture(config: Config, folder: RunFolder, encoder: keras.Model) -
     try:
         text = encoder.to_json()
     except (NotImplementedError, TypeError, ValueError) as error:  # a layer has no get_config
-        text = json.dumps({"error": in_short(error)})
+        text = json.dumps({"error": one_line(error)})
     for policy in ("mixed_bfloat16", "mixed_float16"):
         text = text.replace(f'"{policy}"', '"float32"')
     try:
@@ -241,7 +241,7 @@ def _load_saved_model(path: Path) -> keras.Model:
     except Exception as error:
         raise ProtocolError(
             f'--encoder {path}: expected a SavedModel with an endpoint "serve" for uint8 '
-            f"images; {in_short(error)}"
+            f"images; {one_line(error)}"
         ) from error
     return model
 
@@ -265,5 +265,5 @@ def _load_keras_file(path: Path) -> keras.Model:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # of any type, as above
         raise ProtocolError(
-            f"--encoder {path}: expected a .keras file of a model; {in_short(error)}"
+            f"--encoder {path}: expected a .keras file of a model; {one_line(error)}"
         ) from error

@@ -13,11 +13,11 @@ from byol_tf import compat
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
 from byol_tf.constants import APPLICATIONS, IMAGENET
-from byol_tf.errors import ConfigError, ProtocolError, describe_path
+from byol_tf.errors import ConfigError, ProtocolError, describe_path, one_line
 from byol_tf.models.byol import BYOL
 from byol_tf.models.construction import copy_network, set_weights
 from byol_tf.models.inference import plain_encoder, split_inference_model
-from byol_tf.models.safe_loading import check_keras_file, check_weights_file, in_short
+from byol_tf.models.safe_loading import check_keras_file, check_weights_file
 from byol_tf.runs.encoders import load_run_encoder
 from byol_tf.runs.files import check_fits_memory
 from byol_tf.runs.folder import RunFolder
@@ -122,7 +122,7 @@ def _load_keras_file(file: Path) -> keras.Model:
         raise ConfigError(
             [
                 f"encoder.weights: {file}: expected the encoder.keras of a run or a conversion; "
-                f"{in_short(error)}"
+                f"{one_line(error)}"
             ]
         ) from error
     return inference
@@ -158,7 +158,7 @@ def _weights_file(file: Path, encoder: keras.Model) -> Weights:
         raise ConfigError(
             [
                 f"encoder.weights: {file}: expected what save_weights wrote for an encoder as this "
-                f"config's; {in_short(error)}"
+                f"config's; {one_line(error)}"
             ]
         ) from error
     return _weights_by_layer(copy)
@@ -172,7 +172,7 @@ def _imagenet_weights(encoder: keras.Model, config: Config) -> Weights:
             include_top=False, weights=IMAGENET, input_shape=_IMAGENET_SHAPE
         )
     except Exception as error:  # Keras raises plain ones
-        text = in_short(error)
+        text = one_line(error)
         if (missing := compat.failed_download(error)) is not None:
             url, file = missing
             text = (
