@@ -239,8 +239,8 @@ class Encoder(Section):
     stem: Literal["7x7", "3x3", "3x3+pool", "4x4"] = "7x7"
     """`7x7`: stride 2 and max-pooling, for photos; `3x3`: stride 1, no pooling, for 32 px images;
     `3x3+pool`: with max-pooling, a quarter of the computation; `4x4`: patches of 4 x 4 pixels
-    without overlap, as in ConvNeXt, the cheapest. The stem of `convnet` is 3x3 with stride 2, or
-    `4x4`."""
+    without overlap, as in ConvNeXt, the cheapest. The stem of `convnet` is a 3x3 convolution of
+    stride 2, or of stride 1 with `3x3`, or `4x4`."""
     normalization: Normalization = "batch"
     """`batch`; `layer`; `group`: 16 groups, with standardised kernels; `none`; `data_init`: scale
     and offset set once from a batch (paper without batch statistics, table 1 and sections 3.2 and

@@ -8,13 +8,15 @@ from byol_tf.models.networks.blocks import check_normalization, conv, normalize
 from byol_tf.models.networks.resnet import BLOCKS, PATCH_STEM, STEMS, resnet
 
 _FILTERS_AND_STRIDES = ((CONVNET_STEM_CHANNELS, 2), (64, 2), (128, 2), (128, 1))
+_STEMS = {"3x3": (3, 1), PATCH_STEM: (4, 4)}
+"""Kernel and stride of the first convolution, where it isn't 3x3 with stride 2."""
 
 
 def convnet(
     image_size: int,
     width: float = 1.0,
     normalization: str = "batch",
-    stem: str = "3x3",
+    stem: str = "7x7",
     channels: int = 3,
 ) -> keras.Model:
     """Builds four 3x3 convolutions, each with normalisation and ReLU, then average pooling.
@@ -23,8 +25,8 @@ def convnet(
         image_size: side of the square input in pixels.
         width: multiplies all channels.
         normalization: one of `NORMALIZATIONS`.
-        stem: `4x4` for a first convolution of 4x4 with stride 4, as `resnet.resnet` has it;
-            otherwise it is 3x3 with stride 2.
+        stem: `4x4` for a first convolution of 4x4 with stride 4, `3x3` for one of stride 1, as
+            `resnet.resnet` has them; otherwise it is 3x3 with stride 2.
         channels: of the images.
 
     Returns:
@@ -38,8 +40,8 @@ def convnet(
     inputs = x = keras.Input((image_size, image_size, channels), name="images")
     for index, (filters, stride) in enumerate(_FILTERS_AND_STRIDES, start=1):
         kernel = 3
-        if index == 1 and stem == PATCH_STEM:
-            kernel = stride = 4
+        if index == 1:
+            kernel, stride = _STEMS.get(stem, (kernel, stride))
         x = conv(x, round(filters * width), kernel, stride, f"conv{index}", normalization)
         x = layers.ReLU(name=f"relu{index}")(normalize(x, f"{{}}{index}", normalization))
     outputs = layers.GlobalAveragePooling2D(name="representation")(x)
@@ -67,7 +69,7 @@ def build_encoder(
         name: `convnet`, or a key of `resnet.BLOCKS`.
         image_size: side of the square input in pixels.
         width: multiplies all channels.
-        stem: first layers, see `resnet.resnet`; `convnet` has `4x4` or its own.
+        stem: first layers, see `resnet.resnet`; `convnet` has `3x3`, `4x4` or its own.
         normalization: one of `NORMALIZATIONS`.
         padding: one of `PADDINGS`; `convnet` ignores it.
         zero_init_residual: see `resnet.resnet`; `convnet` ignores it.

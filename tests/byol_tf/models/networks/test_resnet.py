@@ -145,8 +145,12 @@ def test_stem_sets_the_resolution(stem, kernel, after_stem, last):
     assert model.get_layer("stem_conv").kernel.shape[:2] == (kernel, kernel)
 
 
-@pytest.mark.parametrize(("stem", "stride"), [("7x7", 8), ("4x4", 16)], ids=["own", "patches"])
-def test_convnet_has_its_own_stem_or_patches(stem, stride):
+@pytest.mark.parametrize(
+    ("stem", "stride"),
+    [("7x7", 8), ("3x3", 4), ("4x4", 16)],
+    ids=["own", "stride 1", "patches"],
+)
+def test_convnet_has_stems_of_its_own(stem, stride):
     model = build_encoder("convnet", 64, width=0.5, stem=stem)
     assert model.output_shape == (None, 64)
     assert model.layers[-2].output.shape[1:] == (64 // stride, 64 // stride, 64)
