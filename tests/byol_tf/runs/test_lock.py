@@ -95,6 +95,12 @@ def short_wait(monkeypatch):
     monkeypatch.setattr(run_lock, "_STALE_AFTER", 0.6)
 
 
+@pytest.fixture
+def longer_wait(short_wait, monkeypatch):
+    """It does after 3 s, as a busy machine may let a live owner wait for more than 0.6 s."""
+    monkeypatch.setattr(run_lock, "_STALE_AFTER", 3.0)
+
+
 HOLD_LOCK_ELSEWHERE = """
 import fcntl, os, socket, sys, threading, time
 from byol_tf.runs import lock as run_lock
@@ -118,7 +124,7 @@ with run_lock.RunLock(sys.argv[1]), SignalWatch(None):
 def elsewhere(tmp_path, short_wait):
     """Starts a process that has the lock of `tmp_path / "run"` as one on another machine does.
 
-    Only what it writes shows that it is alive; it counts as dead after 0.6 s.
+    Only what it writes shows that it is alive.
     """
     processes = []
 
@@ -139,7 +145,9 @@ def elsewhere(tmp_path, short_wait):
         process.communicate()
 
 
-def test_lock_of_live_remote_process_is_refused_after_timeout(elsewhere, tmp_path, caplog):
+def test_lock_of_live_remote_process_is_refused_after_timeout(
+    elsewhere, longer_wait, tmp_path, caplog
+):
     caplog.set_level(logging.INFO)
     process = elsewhere()
     lock = RunLock(tmp_path / "run")
@@ -151,7 +159,7 @@ def test_lock_of_live_remote_process_is_refused_after_timeout(elsewhere, tmp_pat
             "there",
         ):
             claim()
-        assert 0.6 <= time.monotonic() - began < 10
+        assert 3.0 <= time.monotonic() - began < HANG
         assert len(caplog.messages) == number
     assert "waiting, since process" in caplog.messages[0]
     assert json.loads(lock.path.read_text())["pid"] == process.pid
@@ -224,7 +232,7 @@ def test_second_wait_continues_the_first(short_wait, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("skew", [-150.0, 150.0])
-def test_live_owner_is_refused_whatever_its_clock(elsewhere, tmp_path, monkeypatch, skew):
+def test_live_owner_is_refused_whatever_its_clock(elsewhere, longer_wait, tmp_path, skew):
     """Each touch leaves a time of the other machine's clock."""
     elsewhere(skew=skew)
     with pytest.raises(RunFolderError, match="in use by process"):
