@@ -22,6 +22,7 @@ from byol_tf.models.networks import (
     initialize_from_data,
 )
 from byol_tf.models.optimizers import WarmupSchedule
+from tests.helpers.replicas import replicas
 from tests.reference import learning, networks, optimizers
 
 LIMIT = 1e-5
@@ -80,7 +81,7 @@ def _losses():
     received = objective(z, z) - 2.0 / alpha
     yield "loss: SimCLR's code, alpha 0.1", "google-research/simclr", error(received, expected)
 
-    strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+    strategy = replicas(2)
 
     def shared(x):
         def of_replica(context):
@@ -203,9 +204,7 @@ def _networks():
 
 
 def main() -> int:
-    """Prints the table; returns the exit code."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    """Prints the table; returns the exit code. Needs two logical CPUs."""
     keras.utils.set_random_seed(0)
     print("| formula | source | largest relative error |\n|---|---|---|")
     largest = 0.0
@@ -216,4 +215,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
     sys.exit(main())

@@ -1,7 +1,6 @@
 """Each row of "Keras features" in docs/python.md: it works, or raises the sentence of the row."""
 
 import copy
-import json
 import pickle
 import re
 import warnings
@@ -15,7 +14,7 @@ import tensorflow as tf
 
 from byol_tf import BYOL, TargetUpdate, constant_tau, cosine_tau
 from tests.helpers import tiny
-from tests.helpers.child_code import run_code
+from tests.helpers.replicas import replicas
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "python.md"
 FIRST, SECOND = (views[0] for views in tiny.views(1, 8))
@@ -470,19 +469,6 @@ def test_feature_does_what_its_row_says(row, tmp_path):
     check(rows()[row], sentence_of(FEATURES[row], tmp_path))
 
 
-def results_on_replicas() -> None:
-    """Prints feature -> sentence or null, on two logical CPUs."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
-    print(json.dumps({row: sentence_of(run, strategy) for row, run in ON_REPLICAS.items()}))
-
-
-@pytest.fixture(scope="module")
-def on_replicas() -> dict[str, str | None]:
-    return run_code(f"from {__name__} import results_on_replicas as run; run()")
-
-
 @pytest.mark.parametrize("row", ON_REPLICAS)
-def test_feature_on_replicas_does_what_its_row_says(row, on_replicas):
-    check(rows()[row], on_replicas[row])
+def test_feature_on_replicas_does_what_its_row_says(row):
+    check(rows()[row], sentence_of(ON_REPLICAS[row], replicas(2)))

@@ -1,9 +1,6 @@
 """`fit` runs the model's own `train_step`, on any number of replicas and steps a call."""
 
-import json
-import os
-import subprocess
-import sys
+import itertools
 
 import keras
 import numpy as np
@@ -12,6 +9,7 @@ import tensorflow as tf
 
 from byol_tf.models.ema import TargetUpdate, constant_tau
 from tests.helpers import tiny
+from tests.helpers.replicas import replicas
 from tests.reference import learning as reference
 
 LEARNING_RATE, TAU, STEPS = 0.1, 0.8, 3
@@ -62,7 +60,6 @@ def override(model_class: type, steps: int, strategy: tf.distribute.Strategy) ->
 def accumulated(normalization: str, micro_batches: int, strategy: tf.distribute.Strategy) -> dict:
     """Largest difference of a `fit`'s weights from those of the algorithm written out."""
     keras.utils.set_random_seed(0)
-    replicas = strategy.num_replicas_in_sync
     with strategy.scope():
         model = tiny.normalized(normalization, gradient_accumulation_steps=micro_batches)
         model.compile(keras.optimizers.SGD(LEARNING_RATE), jit_compile=False)
@@ -70,7 +67,7 @@ def accumulated(normalization: str, micro_batches: int, strategy: tf.distribute.
     twin = tiny.normalized(normalization)
     history = tiny.fit(model, STEPS, [TargetUpdate(constant_tau(TAU))])
     losses = [
-        written_out(twin, pair, micro_batches, replicas)
+        written_out(twin, pair, micro_batches, strategy.num_replicas_in_sync)
         for pair in zip(*tiny.views(STEPS), strict=True)
     ]
     differences = {
@@ -90,16 +87,16 @@ def names(model: tiny.BYOL) -> list[str]:
     return [f"{index} {v.path}" for index, v in enumerate(tiny.all_variables(model))]
 
 
-def written_out(twin: tiny.BYOL, pair, micro_batches: int, replicas: int) -> float:
+def written_out(twin: tiny.BYOL, pair, micro_batches: int, count: int) -> float:
     """One step of algorithm 1 of the paper on the networks of a model, and its loss.
 
     Micro-batch j is that of all replicas together, as batch statistics are synchronised.
     """
-    size = len(pair[0]) // (replicas * micro_batches)
+    size = len(pair[0]) // (count * micro_batches)
     variables, total, loss_sum = twin.trainable_variables, None, 0.0
     for index in range(micro_batches):
         first, second = (
-            view.reshape(replicas, micro_batches, size, *view.shape[1:])[:, index].reshape(
+            view.reshape(count, micro_batches, size, *view.shape[1:])[:, index].reshape(
                 -1, *view.shape[1:]
             )
             for view in pair
@@ -131,77 +128,48 @@ def written_out(twin: tiny.BYOL, pair, micro_batches: int, replicas: int) -> flo
     return loss_sum
 
 
-NORMALIZATIONS, MICRO_BATCHES = ("batch", "group", "none"), (1, 2)
-
-
-def on_two_replicas() -> None:
-    """Prints the results of all cases on two logical CPUs, as JSON."""
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
-    results = {
-        f"{model.__name__} {steps}": override(model, steps, strategy)
-        for model in (ScaledLoss, OwnStep)
-        for steps in (1, 3)
-    }
-    results |= {
-        f"{norm} {count}": accumulated(norm, count, strategy)
-        for norm in NORMALIZATIONS
-        for count in MICRO_BATCHES
-    }
-    print(json.dumps(results))
-
-
 @pytest.fixture(scope="module")
-def two_replicas() -> dict:
-    done = subprocess.run(
-        [sys.executable, "-c", f"from {__name__} import on_two_replicas as run; run()"],
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def plain() -> dict:
+    return override(tiny.BYOL, 3, replicas(1))
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("steps", [1, 3])
 class TestOverride:
-    def results(self, model: type, steps: int, replicas: int, request) -> dict:
-        if replicas == 2:
-            return request.getfixturevalue("two_replicas")[f"{model.__name__} {steps}"]
-        return override(model, steps, tf.distribute.OneDeviceStrategy("/cpu:0"))
-
-    def test_logs_of_an_override_reach_callbacks(self, steps, replicas, request):
-        results = self.results(ScaledLoss, steps, replicas, request)
-        assert results["traces"] == replicas  # once for each replica
+    def test_logs_of_an_override_reach_callbacks(self, steps, count, plain):
+        results = override(ScaledLoss, steps, replicas(count))
+        assert results["traces"] == count  # once for each replica
         assert results["steps"] == STEPS
-        plain = override(tiny.BYOL, 3, tf.distribute.OneDeviceStrategy("/cpu:0"))
         assert results["history"]["loss"] == pytest.approx(3 * plain["history"]["loss"], rel=1e-5)
         last_batch = tiny.views(STEPS)[0][-1]
         assert results["history"]["first_view"] == pytest.approx(last_batch.mean(), abs=1e-6)
         assert results["losses"] == pytest.approx(plain["losses"][-steps:], rel=1e-5)
 
-    def test_a_step_of_its_own_learns(self, steps, replicas, request):
-        results = self.results(OwnStep, steps, replicas, request)
+    def test_a_step_of_its_own_learns(self, steps, count):
+        results = override(OwnStep, steps, replicas(count))
         assert list(results["history"]) == ["squares"]
         assert results["moved"] > 1e-3
         assert results["steps"] == STEPS
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("micro_batches", MICRO_BATCHES)
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_accumulation_equals_the_algorithm_written_out(
-    normalization, micro_batches, replicas, request
-):
-    if replicas == 2:
-        results = request.getfixturevalue("two_replicas")[f"{normalization} {micro_batches}"]
-    else:
-        strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
-        results = accumulated(normalization, micro_batches, strategy)
+QUICK_ON_TWO = [("batch", 1), ("batch", 2), ("group", 2)]
+"""With statistics over both replicas, and the parts of a batch that each of them takes."""
+
+
+@pytest.mark.parametrize(
+    ("normalization", "micro_batches", "count"),
+    [
+        pytest.param(
+            *case,
+            count,
+            marks=[pytest.mark.long] if count == 2 and case not in QUICK_ON_TWO else [],
+        )
+        for case in itertools.product(("batch", "group", "none"), (1, 2))
+        for count in (1, 2)
+    ],
+)
+def test_accumulation_equals_the_algorithm_written_out(normalization, micro_batches, count):
+    results = accumulated(normalization, micro_batches, replicas(count))
     assert results["weights"] > 10
     assert results["difference"] < 2e-5
     assert results["losses"][0] == pytest.approx(results["losses"][1], rel=1e-5)

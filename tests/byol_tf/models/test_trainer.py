@@ -1,10 +1,5 @@
 """Several steps per call, replicas and micro-batches give the numbers of single steps."""
 
-import json
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -13,6 +8,7 @@ import tensorflow as tf
 from byol_tf import BYOL, LARS, Objective, build_encoder, mlp_head
 from byol_tf.models.ema import TargetUpdate, constant_tau, cosine_tau
 from tests.helpers import tiny
+from tests.helpers.replicas import replicas
 from tests.reference import learning as reference
 
 
@@ -183,103 +179,56 @@ class TestJit:
         assert max(np.abs(a - b).max() for a, b in zip(before, parts(model), strict=True)) > 1e-5
 
 
-TWO_REPLICAS = """
-import json
-import sys
-import keras
-import numpy as np
-import tensorflow as tf
+@pytest.mark.long  # test_train_step has two replicas in the fast suite
+@pytest.mark.parametrize("steps", [1, 3])
+def test_two_replicas_equal_one_for_any_steps_per_call(steps):
+    found = []
+    for count in (1, 2):
+        with replicas(count).scope():
+            model = tiny.model()
+            model.compile(keras.optimizers.SGD(0.05), steps_per_execution=steps, jit_compile=False)
+        history = tiny.fit(model, 5 if steps == 1 else 3, [TargetUpdate(cosine_tau(0.8, 5))])
+        found.append((history["loss"], parts(model)))
+    (one_loss, one), (two_loss, two) = found
+    for a, b in zip(one, two, strict=True):
+        assert np.abs(a - b).max() < 1e-5 * max(np.abs(a).max(), 0.1)
+    assert two_loss == pytest.approx(one_loss, rel=1e-5)
 
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from byol_tf.models.ema import TargetUpdate, cosine_tau
-from tests.helpers import tiny
 
-strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
-
-
-def trained(strategy, steps):
+def test_infinity_on_one_replica_skips_the_step_on_both():
+    """In float16: gradients of the second replica's part of the second batch are too large for the
+    loss scale."""
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    strategy = replicas(2)
     with strategy.scope():
         model = tiny.model()
-        model.compile(keras.optimizers.SGD(0.05), steps_per_execution=steps, jit_compile=False)
-    history = tiny.fit(model, 5 if steps == 1 else 3, [TargetUpdate(cosine_tau(0.8, 5))])
-    return history, tiny.weights(*model.networks.values(), model.target_encoder, model.target_projector)
-
-
-def errors(ones, others):
-    return max(float(np.abs(a - b).max() / max(np.abs(a).max(), 0.1)) for a, b in zip(ones, others, strict=True))
-
-
-found = {}
-for steps in (1, 3):
-    one, two = trained(tf.distribute.OneDeviceStrategy("/cpu:0"), steps), trained(strategy, steps)
-    found[str(steps)] = {"error": errors(one[1], two[1]), "loss": [one[0]["loss"][0], two[0]["loss"][0]], "tau": two[0]["tau"]}
-
-# float16: gradients of the second replica's part of the second batch are too large for the loss scale
-keras.mixed_precision.set_global_policy("mixed_float16")
-with strategy.scope():
-    model = tiny.model()
-    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), jit_compile=False)
-    model.optimizer.dynamic_scale.assign(4096.0)
-first, second = tiny.views(1)
-bad = first.copy()
-bad[0, -1] *= 2000.0
-history, states = [], []
-for views in ((first, second), (bad, second), (first, second)):
-    data = tf.data.Dataset.from_tensor_slices(views)
-    tau = model.fit(data, callbacks=[TargetUpdate(cosine_tau(0.8, 50))], verbose=0, shuffle=False).history["tau"][0]
-    trainable = [*model.trainable_variables, *(target for _, target in model.target_pairs())]
-    replicas = [[x.numpy() for x in strategy.experimental_local_results(v.value)] for v in trainable]
-    states.append([parts[0] for parts in replicas])
-    history.append({
-        "tau": float(tau),
-        "skipped": model.skipped_steps,
-        "finite": all(bool(np.isfinite(x).all()) for parts in replicas for x in parts),
-        "apart": max(float(np.abs(parts[0] - parts[1]).max()) for parts in replicas),
-        "steps": int(model.optimizer.iterations.numpy()),
-        "scale": float(model.optimizer.dynamic_scale.numpy()),
-    })
-found["float16"] = history
-found["moved"] = [max(float(np.abs(a - b).max()) for a, b in zip(x, y)) for x, y in zip(states, states[1:])]
-print(json.dumps(found))
-"""
-
-
-@pytest.fixture(scope="module")
-def two_replicas() -> dict:
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_REPLICAS],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.mark.long  # test_train_step has two replicas in the fast suite
-@pytest.mark.parametrize("steps", ["1", "3"])
-def test_two_replicas_equal_one_for_any_steps_per_call(two_replicas, steps):
-    found = two_replicas[steps]
-    assert found["error"] < 1e-5
-    assert found["loss"][0] == pytest.approx(found["loss"][1], rel=1e-5)
-
-
-def test_infinity_on_one_replica_skips_the_step_on_both(two_replicas):
-    before, skipped, after = two_replicas["float16"]
-    assert all(state["finite"] for state in two_replicas["float16"])
-    assert [state["apart"] for state in two_replicas["float16"]] == [0.0, 0.0, 0.0]
-    assert [state["steps"] for state in (before, skipped, after)] == [1, 1, 2]
-    assert [state["scale"] for state in (before, skipped)] == [4096.0, 2048.0]
-    assert [state["skipped"] for state in two_replicas["float16"]] == [
-        0,
-        0,
-        0,
-    ]  # Keras found its scale; that is no trouble
-    assert skipped["tau"] == 1.0  # the target stays too
-    assert before["tau"] == pytest.approx(0.8, abs=0.01)
-    assert two_replicas["moved"][0] == 0.0
-    assert two_replicas["moved"][1] > 1e-5
+        model.compile(keras.optimizers.SGD(0.05, momentum=0.9), jit_compile=False)
+        model.optimizer.dynamic_scale.assign(4096.0)
+    first, second = tiny.views(1)
+    bad = first.copy()
+    bad[0, -1] *= 2000.0
+    ends = []
+    for views, steps, scale in (
+        ((first, second), 1, 4096.0),
+        ((bad, second), 1, 2048.0),
+        ((first, second), 2, None),
+    ):
+        data = tf.data.Dataset.from_tensor_slices(views)
+        update = TargetUpdate(cosine_tau(0.8, 50))
+        history = model.fit(data, callbacks=[update], verbose=0, shuffle=False).history
+        ends.append((history["tau"][0], []))
+        learned = [*model.trainable_variables, *(target for _, target in model.target_pairs())]
+        for variable in learned:
+            mine, other = strategy.experimental_local_results(variable.value)
+            np.testing.assert_array_equal(mine.numpy(), other.numpy())
+            assert np.isfinite(mine.numpy()).all()
+            ends[-1][1].append(mine.numpy())
+        assert int(model.optimizer.iterations.numpy()) == steps
+        assert scale in (None, float(model.optimizer.dynamic_scale.numpy()))
+        assert model.skipped_steps == 0  # Keras found its scale; that is no trouble
+    (tau, before), (tau_of_skipped, skipped), (_, after) = ends
+    assert tau == pytest.approx(0.8, abs=0.01)
+    assert tau_of_skipped == 1.0  # the target stays too
+    for was, now in zip(before, skipped, strict=True):
+        np.testing.assert_array_equal(was, now)
+    assert any(np.abs(a - b).max() > 1e-5 for a, b in zip(skipped, after, strict=True))

@@ -13,8 +13,8 @@ from byol_tf.models.networks import (
     mlp_head,
 )
 from byol_tf.models.networks.blocks import conv, dense, normalize
-from tests.helpers.child_code import run_code
 from tests.helpers.layer_harness import check_layer, relative_error
+from tests.helpers.replicas import replicas
 from tests.reference import networks as reference
 
 
@@ -189,48 +189,40 @@ def test_keeps_every_layers_promises(tmp_path):
     check_layer(DataInit, {"gain": 0.5, "epsilon": 1e-3, "name": "di"}, images(), tmp_path)
 
 
-TWO_REPLICAS = """
-import json
-import numpy as np
-import tensorflow as tf
-
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from byol_tf.models.networks import DataInit, build_encoder, initialize_from_data, mlp_head
-from tests.byol_tf.models.networks.test_data_init import images
-
-
-def build_networks(encoder, head):
-    networks = [build_encoder("convnet", 16, 0.5, normalization=encoder), mlp_head(64, 32, 16, "projector", normalization=head)]
+def drawn_networks(encoder: str, head: str) -> list[keras.Model]:
+    networks = [
+        build_encoder("convnet", 16, 0.5, normalization=encoder),
+        mlp_head(64, 32, 16, "projector", normalization=head),
+    ]
     for network in networks:
         for seed, variable in enumerate(network.trainable_variables):
             variable.assign(np.random.default_rng(seed).normal(0.0, 0.3, variable.shape))
     return networks
 
 
-strategy = tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
-largest = {"replicas": strategy.num_replicas_in_sync, "difference": 0.0, "error": 0.0, "change": 0.0}
-for words in (("data_init", "data_init"), ("batch", "data_init")):
-    with strategy.scope():
-        mirrored = build_networks(*words)
-        initialize_from_data(mirrored, images(8, 16))
-    single = build_networks(*words)
-    before = [layer.gamma.numpy() for network in single for layer in network.layers if isinstance(layer, DataInit)]
-    initialize_from_data(single, images(8, 16))
-    layers, expected = ([layer for network in networks for layer in network.layers if isinstance(layer, DataInit)] for networks in (mirrored, single))
-    for layer, one, first in zip(layers, expected, before, strict=True):
-        for variable, other in ((layer.gamma, one.gamma), (layer.beta, one.beta)):
-            replicas = [value.numpy() for value in strategy.experimental_local_results(variable.value)]
-            largest["difference"] = max(largest["difference"], float(np.abs(replicas[0] - replicas[1]).max()))
-            largest["error"] = max(largest["error"], float(np.abs(replicas[1] - other).max() / np.abs(other).max()))
-        largest["change"] = max(largest["change"], float(np.abs(one.gamma - first).max()))
-print(json.dumps(largest))
-"""
+def data_inits(networks: list[keras.Model]) -> list[DataInit]:
+    return [
+        layer for network in networks for layer in network.layers if isinstance(layer, DataInit)
+    ]
 
 
 @pytest.mark.long
-def test_replicas_are_initialized_equally():
-    largest = run_code(TWO_REPLICAS)
-    assert (largest["replicas"], largest["difference"]) == (2, 0.0)
-    assert largest["error"] < 1e-4
-    assert largest["change"] > 0.1
+@pytest.mark.parametrize("encoder", ["data_init", "batch"])
+def test_replicas_are_initialized_equally(encoder):
+    strategy = replicas(2)
+    with strategy.scope():
+        mirrored = drawn_networks(encoder, "data_init")
+        initialize_from_data(mirrored, images(8, 16))
+    single = drawn_networks(encoder, "data_init")
+    before = [layer.gamma.numpy() for layer in data_inits(single)]
+    initialize_from_data(single, images(8, 16))
+    for layer, one in zip(data_inits(mirrored), data_inits(single), strict=True):
+        for variable, other in ((layer.gamma, one.gamma), (layer.beta, one.beta)):
+            first, second = strategy.experimental_local_results(variable.value)
+            np.testing.assert_array_equal(first.numpy(), second.numpy())
+            assert np.abs(second.numpy() - other.numpy()).max() < 1e-4 * np.abs(other.numpy()).max()
+    changes = [
+        np.abs(layer.gamma.numpy() - was).max()
+        for layer, was in zip(data_inits(single), before, strict=True)
+    ]
+    assert max(changes) > 0.1
