@@ -91,10 +91,10 @@ def test_update_equals_the_papers_formula():
 def trained(
     callbacks, epochs: int = 2, batches: int = 4, **compile_options
 ) -> tuple[tiny.BYOL, dict]:
+    """Eagerly by default: tracing takes longer than these few steps."""
     model = tiny.model()
-    model.compile(
-        keras.optimizers.SGD(0.2, momentum=0.9), **{"jit_compile": False} | compile_options
-    )
+    options = {"jit_compile": False, "run_eagerly": True} | compile_options
+    model.compile(keras.optimizers.SGD(0.2, momentum=0.9), **options)
     history = tiny.fit(model, batches, callbacks, epochs)
     return model, history
 
@@ -112,8 +112,10 @@ def parts(model: tiny.BYOL) -> list[np.ndarray]:
 
 class TestInTraining:
     def test_both_placements_give_the_same_bits(self):
-        inside, inside_history = trained([TargetUpdate(cosine_tau(0.9, 8))])
-        after, after_history = trained([TargetUpdate(cosine_tau(0.9, 8), placement="batch_end")])
+        updates = [TargetUpdate(cosine_tau(0.9, 8), place) for place in ("step", "batch_end")]
+        (inside, inside_history), (after, after_history) = (
+            trained([update], run_eagerly=False) for update in updates
+        )
         for one, other in zip(parts(inside), parts(after), strict=True):
             np.testing.assert_array_equal(one, other)
         assert inside_history["loss"] == after_history["loss"]
@@ -130,7 +132,9 @@ class TestInTraining:
         ends = []
         for placement in ("step", "batch_end"):
             model = tiny.model(on_nonfinite="skip")
-            model.compile(keras.optimizers.SGD(0.2, momentum=0.9), jit_compile=False)
+            model.compile(
+                keras.optimizers.SGD(0.2, momentum=0.9), jit_compile=False, run_eagerly=True
+            )
             model.fit(
                 batches,
                 callbacks=[TargetUpdate(constant_tau(0.5), placement)],
@@ -144,7 +148,8 @@ class TestInTraining:
 
     @pytest.fixture(scope="class")
     def plain(self):
-        return parts(trained([TargetUpdate(cosine_tau(0.6, 3))], epochs=1, batches=3)[0])
+        update = TargetUpdate(cosine_tau(0.6, 3))
+        return parts(trained([update], epochs=1, batches=3, run_eagerly=False)[0])
 
     @pytest.mark.parametrize(
         "options",
@@ -152,7 +157,8 @@ class TestInTraining:
         ids=["three steps at once", "XLA"],
     )
     def test_compiled_loop_gives_the_same_weights(self, plain, options):
-        model, history = trained([TargetUpdate(cosine_tau(0.6, 3))], epochs=1, batches=3, **options)
+        update = TargetUpdate(cosine_tau(0.6, 3))
+        model, history = trained([update], 1, 3, run_eagerly=False, **options)
         for one, other in zip(plain, parts(model), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
         assert history["tau"] == pytest.approx([reference.cosine_tau(2, 3, 0.6)], abs=1e-6)
@@ -168,7 +174,7 @@ class TestInTraining:
 
         model = tiny.model()
         expected = [target.numpy().astype(np.float64) for _, target in model.target_pairs()]
-        model.compile(keras.optimizers.SGD(0.2), jit_compile=False)
+        model.compile(keras.optimizers.SGD(0.2), jit_compile=False, run_eagerly=True)
         tiny.fit(model, 5, [TargetUpdate(cosine_tau(0.6, 5)), Recorder()])
         for step, online in enumerate(online_after):
             tau = reference.cosine_tau(step, 5, 0.6)
@@ -198,7 +204,8 @@ class TestInTraining:
 
     @pytest.mark.parametrize("placement", ["step", "batch_end"])
     def test_later_fit_without_callback_leaves_the_target(self, placement):
-        model, _ = trained([TargetUpdate(constant_tau(0.5), placement)], epochs=1)
+        eager = placement == "batch_end"  # in a graph the update of a step is traced
+        model, _ = trained([TargetUpdate(constant_tau(0.5), placement)], 1, run_eagerly=eager)
         before = [target.numpy() for _, target in model.target_pairs()]
         with pytest.warns(UserWarning, match="the target network won't move"):
             tiny.fit(model, 2)
@@ -241,7 +248,7 @@ class TestOwnUpdate:
     def test_number_and_schedule_give_the_weights_of_the_callback(self):
         with_callback, history = trained([TargetUpdate(cosine_tau(0.6, 4))], epochs=1)
         own = tiny.model(tau=cosine_tau(0.6, 4))
-        own.compile(keras.optimizers.SGD(0.2, momentum=0.9), jit_compile=False)
+        own.compile(keras.optimizers.SGD(0.2, momentum=0.9), jit_compile=False, run_eagerly=True)
         assert tiny.fit(own, 4)["tau"] == history["tau"]
         for one, other in zip(parts(with_callback), parts(own), strict=True):
             np.testing.assert_array_equal(one, other)
@@ -250,7 +257,8 @@ class TestOwnUpdate:
     @pytest.mark.parametrize("placement", ["step", "batch_end"])
     def test_callback_replaces_it_until_fit_ends_or_is_interrupted(self, placement):
         model = tiny.model(tau=0.9)
-        model.compile(keras.optimizers.SGD(0.2), jit_compile=False)
+        eager = placement == "batch_end"
+        model.compile(keras.optimizers.SGD(0.2), jit_compile=False, run_eagerly=eager)
         update = TargetUpdate(0.5, placement)
         assert tiny.fit(model, 1, [update])["tau"] == [0.5]
         with pytest.raises(KeyboardInterrupt):
@@ -285,7 +293,7 @@ class TestFirstStep:
 
     def fitted(self, model, tau: float = 1.0):
         model.tau = tau
-        model.compile(keras.optimizers.SGD(0.0), jit_compile=False)
+        model.compile(keras.optimizers.SGD(0.0), jit_compile=False, run_eagerly=True)
         tiny.fit(model, 1)
         return model
 
@@ -323,7 +331,7 @@ def test_unfrozen_batch_normalization_uses_batch_statistics_in_the_target_too():
     for network, other in (*zip(frozen.networks.values(), model.networks.values(), strict=True),):
         network.set_weights(other.get_weights())
     for byol in (frozen, model):
-        byol.compile(keras.optimizers.SGD(0.2), jit_compile=False)
+        byol.compile(keras.optimizers.SGD(0.2), jit_compile=False, run_eagerly=True)
         tiny.fit(byol, 2)
     for one, other in zip(parts(frozen), parts(model), strict=True):
         np.testing.assert_array_equal(one, other)
