@@ -1,10 +1,12 @@
 """Model and optimizer of a config: every recipe takes a step, and every key has its effect."""
 
+import functools
 import json
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from byol_tf import LARS
 from byol_tf.compat import build_without_values
@@ -47,6 +49,12 @@ def images(count: int = 40, side: int = 32) -> ArrayImages:
     )
 
 
+@functools.cache
+def views_of(policies: tuple, mean: tuple, std: tuple) -> tuple[tf.Tensor, ...]:
+    """A batch of views; several recipes share theirs, and a stream takes seconds to trace."""
+    return next(iter(view_batches(images(), policies, 32, BATCH, 0, mean, std)))
+
+
 def built(config: Config, image_count: int = 40) -> BYOL:
     keras.utils.set_random_seed(config.seed)
     teacher = None
@@ -64,30 +72,36 @@ QUICK = (
     "distill",
     "stl10",
     "imagenet-gn-ws",
-    "imagenet-modified-init",
-    "imagenet-simsiam",
     "imagenet-simclr",
 )
+SHALLOW = "imagenet-modified-init", "imagenet-simsiam"
+"""In the fast suite with few blocks, as all else of them is in no other recipe."""
 
 
 @pytest.mark.parametrize(
-    "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in recipes()],
+    ("name", "encoder"),
+    [
+        *((name, None) for name in QUICK),
+        *((name, "resnet8") for name in SHALLOW),
+        *(
+            pytest.param(name, None, marks=pytest.mark.long)
+            for name in recipes()
+            if name not in QUICK
+        ),
+    ],
 )
-def test_recipe_takes_a_step_on_its_views(name):
+def test_recipe_takes_a_step_on_its_views(name, encoder):
     wide = [] if name == "demo" else ["encoder.width=0.25"]
     if name == "adapt":  # its network has one width, and doesn't move in the first epoch
         wide = ["encoder.frozen_epochs=0"]
-    config = load_config(
-        name, [*SMALL, *wide, "views.engine=keras_cv"]
-    )  # the stream below makes views
+    if encoder is not None:
+        wide = ["encoder.width=0.5", f"encoder.name={encoder}"]
+    # The stream below makes views.
+    config = load_config(name, [*SMALL, *wide, "views.engine=keras_cv"])
     keras.mixed_precision.set_global_policy(config.devices.precision)
     model = built(config)
     policies = (config.views.first, config.views.second)
-    stream = view_batches(
-        images(), policies, 32, BATCH, 0, config.views.mean, config.views.std, first_step=0
-    )
-    views = next(iter(stream))
+    views = views_of(policies, tuple(config.views.mean), tuple(config.views.std))
     model.initialize_from_data(views[0])
     if config.objective.target == "ema":
         TargetUpdate(constant_tau(config.tau.base)).set_model(model)
@@ -324,9 +338,7 @@ def test_predictor_rate_may_be_constant(name):
 def test_asymmetric_2x_streams_four_views():
     chosen = config(objective={"symmetrization": "asymmetric_2x"})
     policies = (chosen.views.first, chosen.views.second) * 2
-    views = next(
-        iter(view_batches(images(), policies, 32, BATCH, 0, chosen.views.mean, chosen.views.std))
-    )
+    views = views_of(policies, tuple(chosen.views.mean), tuple(chosen.views.std))
     assert len(views) == 4
     assert min(float(np.abs(a - b).mean()) for i, a in enumerate(views) for b in views[:i]) > 0.01
     model = built(chosen)
@@ -351,6 +363,7 @@ def test_frozen_batch_norm_keeps_its_statistics_and_the_rest_is_trained():
     config = load_config("few-photos", [*SMALL, *small, *changes])
     model = built(config)
     model.tau = constant_tau(0.9)
+    model.run_eagerly = True
     networks = {"online": model.encoder, "target": model.target_encoder}
     before = {name: network.get_weights() for name, network in networks.items()}
     batch = np.random.default_rng(0).integers(0, 256, (BATCH, 32, 32, 3), dtype=np.uint8)
