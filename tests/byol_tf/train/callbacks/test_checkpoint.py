@@ -37,9 +37,15 @@ class PatientWriter(CheckpointWriter):
         self.wait()
 
 
-def compiled(**options):
+def compiled(steps_per_execution: int = 1, run_eagerly: bool | None = None):
+    """By default only calls of several steps are a graph: tracing takes longer than a few steps."""
     model = tiny.model(tau=1.0)
-    model.compile(keras.optimizers.Adam(0.01), jit_compile=False, **options)
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        jit_compile=False,
+        steps_per_execution=steps_per_execution,
+        run_eagerly=steps_per_execution == 1 if run_eagerly is None else run_eagerly,
+    )
     return model
 
 
@@ -97,7 +103,8 @@ def test_checkpoint_holds_one_moment_while_training_continues(tmp_path, monkeypa
             if batch + 1 == STEPS:
                 may_write.set()
 
-    train(compiled(), tmp_path, more=[Snapshots()], writer=CheckpointWriter, every_steps=2)
+    model = compiled(run_eagerly=False)
+    train(model, tmp_path, more=[Snapshots()], writer=CheckpointWriter, every_steps=2)
     assert positions(tmp_path) == [(0, 2), (1, 0)]  # the disk was busy at step 4
     last, _ = read_newest(tmp_path)
     assert_same(last.arrays, seen[6])
