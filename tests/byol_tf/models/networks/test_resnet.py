@@ -45,10 +45,10 @@ def test_resnet18_has_the_published_size():
     ("name", "width"),
     [
         ("resnet34", 0.25),
-        ("resnet50", 0.125),
         ("resnet50", 0.0625),
-        ("resnet101", 0.0625),
-        ("resnet200", 0.0625),
+        # Their depths are in the fast suite: test_block_counts_are_the_papers.
+        pytest.param("resnet101", 0.0625, marks=pytest.mark.long),
+        pytest.param("resnet200", 0.0625, marks=pytest.mark.long),
     ],
 )
 def test_narrow_networks_have_the_computed_size(name, width):
