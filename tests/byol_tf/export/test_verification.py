@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import textwrap
 
 import keras
 import numpy as np
@@ -98,7 +99,8 @@ def test_keras_file_with_a_layer_of_byol_tf_fails(tmp_path):
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)
 def test_files_load_with_only_the_packages_of_their_snippet(tmp_path, name):
-    """In a stricter environment than that of `verify`: nothing else is on the path."""
+    """In a stricter environment than that of `verify`: nothing else is on the path. One process has
+    all variants of a format, each in a function, as it takes seconds to begin."""
     model, photo = small_model(), sample_photos()[0]
     write(name, model, tmp_path)
     Image.fromarray(photo).save(tmp_path / "photo.png")
@@ -110,19 +112,23 @@ def test_files_load_with_only_the_packages_of_their_snippet(tmp_path, name):
     linked = {path.name for path in packages.iterdir()}
     assert ("tensorflow" in linked) == formats[0].uses_tensorflow
     assert not linked & {"byol_tf", "pipelines"}
+    code = (
+        f"import importlib.util, sys\nsys.path.append({str(packages)!r})\n"
+        "assert importlib.util.find_spec('byol_tf') is None\n"
+    )
     for number, export_format in enumerate(formats):
         argument = (
             "open('photo.png', 'rb').read()"
             if export_format.snippet.takes_bytes
             else "Image.open('photo.png')"
         )
-        code = (
-            f"import importlib.util, sys\nsys.path.append({str(packages)!r})\n"
-            "assert importlib.util.find_spec('byol_tf') is None\n"
+        body = (
             f"{export_format.code(SIZE)}\n"
-            f"import numpy as np\nnp.save('{number}.npy', represent({argument}))"
+            f"import numpy as np\nnp.save('{number}.npy', represent({argument}))\n"
         )
-        command = [sys.executable, "-I", "-S", "-c", code]
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=TIMEOUT)
+        code += f"def case_{number}():\n{textwrap.indent(body, '    ')}\ncase_{number}()\n"
+    command = [sys.executable, "-I", "-S", "-c", code]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=TIMEOUT)
+    for number, export_format in enumerate(formats):
         difference = np.abs(np.load(tmp_path / f"{number}.npy") - expected).max()
         assert difference <= export_format.tolerance.difference * np.abs(expected).max()
