@@ -274,8 +274,12 @@ class TestLayer:
     @pytest.mark.parametrize(
         ("name", "exact"),
         [
-            *((f"{name}0", False) for name in PRESETS),
-            *itertools.product(("byol1", "everything"), (False, True)),
+            *itertools.product(["everything"], (False, True)),  # each operation
+            ("byol1", False),
+            *(
+                pytest.param(name, exact, marks=pytest.mark.long)
+                for name, exact in [("byol1", True), *((f"{name}0", False) for name in PRESETS)]
+            ),
         ],
     )
     def test_compiled_views_equal_eager_views(self, name, exact, request):
