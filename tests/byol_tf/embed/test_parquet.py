@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -31,6 +30,8 @@ def photos(store) -> Photos:
 
 
 def test_duckdb_reads_paths_and_embeddings_of_all_row_groups(store, photos, monkeypatch):
+    import duckdb
+
     monkeypatch.setattr(parquet, "_GROUP_BYTES", 16 * WIDTH * 4)
     parquet.write_parquet(store, photos)
     assert pq.ParquetFile(store.parquet).num_row_groups == 4

@@ -7,11 +7,6 @@ import pytest
 from byol_tf.export.onnx import write_onnx
 from byol_tf.models.inference import exported_form, inference_model
 
-onnxruntime = pytest.importorskip(
-    "onnxruntime", reason="onnxruntime isn't installed (extra export)"
-)
-pytest.importorskip("tf2onnx", reason="tf2onnx isn't installed (extra export)")
-
 SIZE = 16
 
 
@@ -32,6 +27,10 @@ def normalization() -> keras.layers.Layer:
     ids=["constants that are tensors", "exact GELU", "grouped convolution", "depthwise"],
 )
 def test_outputs_are_those_of_the_model(layer, tmp_path):
+    reason = "{} isn't installed (extra export)"
+    onnxruntime, _ = (
+        pytest.importorskip(name, reason=reason.format(name)) for name in ("onnxruntime", "tf2onnx")
+    )
     keras.utils.set_random_seed(0)
     images = keras.Input((SIZE, SIZE, 3))
     outputs = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(layer()(images)))

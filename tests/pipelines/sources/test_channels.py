@@ -5,7 +5,6 @@ import os
 import struct
 
 import numpy as np
-import pydicom
 import pytest
 import tifffile
 from PIL import Image
@@ -51,6 +50,8 @@ def npy(array: np.ndarray) -> bytes:
 
 def dicom(array: np.ndarray, **tags: object) -> bytes:
     """Writes grey of 16 bits."""
+    import pydicom
+
     dataset = pydicom.Dataset()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian

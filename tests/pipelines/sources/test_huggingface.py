@@ -1,6 +1,7 @@
 """Data sets of Hugging Face's datasets: saved to disk, as Parquet files, as a folder of images."""
 
 import io
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,17 +11,23 @@ from pipelines.sources import SourceError, open_source, plan_source
 from tests.helpers.shard_files import jpeg
 from tests.pipelines.sources.folder.test_source import tree
 
-datasets = pytest.importorskip("datasets")
+
+@pytest.fixture(autouse=True, scope="module")
+def datasets() -> ModuleType:
+    """Imported here: other processes that only collect these tests would take seconds for it."""
+    return pytest.importorskip("datasets")
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
+def _own_cache(datasets, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     datasets.disable_progress_bars()
 
 
 def table(first: int, count: int, names: tuple[str, ...] = ("dog", "cat")) -> object:
+    import datasets
+
     features = datasets.Features(
         {"img": datasets.Image(), "label": datasets.ClassLabel(names=list(names))}
     )
@@ -35,7 +42,7 @@ def pixels(number: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(jpeg(number))))
 
 
-def test_saved_data_set_with_splits(tmp_path):
+def test_saved_data_set_with_splits(datasets, tmp_path):
     splits = {"train": table(0, 6), "validation": table(50, 4)}
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "x")
     source = open_source("huggingface", root=str(tmp_path / "x"))
@@ -51,7 +58,7 @@ def test_saved_data_set_with_splits(tmp_path):
     }
 
 
-def test_labels_are_read_at_once(tmp_path, monkeypatch):
+def test_labels_are_read_at_once(datasets, tmp_path, monkeypatch):
     table(0, 10).save_to_disk(tmp_path / "x")
     monkeypatch.setattr(
         datasets.arrow_dataset.Column, "__iter__", lambda self: pytest.fail("row by row")
@@ -85,7 +92,7 @@ def test_folder_of_images(tmp_path):
     assert {image.tobytes() for image in source.train} == {i.tobytes() for i in folder.train}
 
 
-def test_images_of_other_channels(tmp_path):
+def test_images_of_other_channels(datasets, tmp_path):
     stacks = np.random.default_rng(0).integers(0, 2**16, (6, 8, 9, 5), np.uint16)
     rows = []
     for stack in stacks:
@@ -109,7 +116,7 @@ def test_resumed_run_has_the_same_data_set(tmp_path):
         open_source("huggingface", root=str(tmp_path / "y"), manifest=begun.manifest)
 
 
-def test_rows_without_an_image_are_skipped(tmp_path):
+def test_rows_without_an_image_are_skipped(datasets, tmp_path):
     features = datasets.Features({"image": datasets.Image()})
     rows = [{"bytes": jpeg(n), "path": None} for n in range(5)]
     rows[1] = None
@@ -118,7 +125,7 @@ def test_rows_without_an_image_are_skipped(tmp_path):
     assert source.skipped == (("train/1", "its row has no image"),)
 
 
-def test_what_cant_be_loaded_is_an_error(tmp_path):
+def test_what_cant_be_loaded_is_an_error(datasets, tmp_path):
     for root, message in (
         ("nobody/nothing", r"nobody/nothing: datasets can't load it: .*NAME:CONFIG"),
         (str(tmp_path), "can't load it"),

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,9 +13,13 @@ import tensorflow as tf
 
 from pipelines.sources import ArrayImages, Images, SourceError, open_source, plan_source
 
-tfds = pytest.importorskip("tensorflow_datasets")
-
 Record = Callable[[str, list[Path]], None]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tfds() -> ModuleType:
+    """Imported here: other processes that only collect these tests would take seconds for it."""
+    return pytest.importorskip("tensorflow_datasets")
 
 
 def as_set(pixels: list[np.ndarray], labels: list[int] | None = None) -> list[tuple[bytes, int]]:
@@ -95,7 +100,7 @@ class TestStl10:
         )
 
     def test_renamed_archive_and_tfrecords_give_the_same_photos(
-        self, tmp_path, stl10_archive, record_archive: Record, monkeypatch
+        self, tfds, tmp_path, stl10_archive, record_archive: Record, monkeypatch
     ):
         no_network(monkeypatch)
         renamed = tmp_path / "stl10_binary (1).tar.gz"
@@ -205,7 +210,7 @@ class TestCifar10:
 
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
 def test_files_of_tfds_are_shards(
-    tmp_path, stl10_archive, record_archive: Record, monkeypatch, file_format
+    tfds, tmp_path, stl10_archive, record_archive: Record, monkeypatch, file_format
 ):
     """The way that is recommended for data sets behind a URL."""
     no_network(monkeypatch)
@@ -228,7 +233,7 @@ def test_files_of_tfds_are_shards(
 
 
 class TestImagenet:
-    def test_tars_give_the_photos(self, tmp_path, imagenet_archives, record_archive: Record):
+    def test_tars_give_the_photos(self, tfds, tmp_path, imagenet_archives, record_archive: Record):
         folder = imagenet_archives.path
         record_archive("imagenet2012", sorted(folder.iterdir()))
         source = open_source("imagenet", root=str(tmp_path), archive=str(folder), cache="none")
