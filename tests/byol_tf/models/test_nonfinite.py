@@ -32,9 +32,20 @@ def changed(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> list
     return [name for name in before if before[name].tobytes() != after[name].tobytes()]
 
 
-def built(on_nonfinite: str = "skip", steps: int = 1, jit: bool = False, **options) -> BYOL:
+def built(
+    on_nonfinite: str = "skip",
+    steps: int = 1,
+    jit: bool = False,
+    run_eagerly: bool = False,
+    **options,
+) -> BYOL:
     model = tiny.model(on_nonfinite=on_nonfinite, **options)
-    model.compile(keras.optimizers.Adam(0.01), steps_per_execution=steps, jit_compile=jit)
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        steps_per_execution=steps,
+        jit_compile=jit,
+        run_eagerly=run_eagerly,
+    )
     return model
 
 
@@ -116,7 +127,7 @@ class TestSkip:
             "byol_tf.models.nonfinite.apply_or_rollback",
             lambda finite, apply, rollback: apply[0](apply[1]),
         )
-        model = built()
+        model = built(run_eagerly=True)
         with pytest.raises(
             NotFiniteError, match=r"step 1: not finite: views.* weight, target network"
         ):
@@ -146,7 +157,7 @@ class TestSkip:
         }
 
     def test_run_ends_after_twenty_skipped_steps_in_a_row(self):
-        model = built()
+        model = built(run_eagerly=True)
         bad = dict.fromkeys(range(3, 3 + MAX_SKIPPED_IN_ROW), np.nan)
         with pytest.raises(
             NotFiniteError,
@@ -177,17 +188,18 @@ class TestSkip:
         ],
     )
     def test_nonfinite_weights_end_the_run(self, part, steps):
-        model = built(steps=steps)
+        model = built(steps=steps, run_eagerly=steps == 1)
 
         def plant(step, model):
             if step == 3:
                 variable = getattr(model, part).trainable_variables[0]
                 variable.assign(tf.fill(variable.shape, np.inf))
 
-        name = "target network" if part.startswith("target") else "weight"
+        recorder, name = Recorder(plant), "target network" if "target" in part else "weight"
         with pytest.raises(NotFiniteError, match=rf"step 4: not finite: .*{name}") as raised:
-            fit(model, poisoned(6, {}), [Recorder(plant)])
-        assert raised.value.change is None
+            fit(model, poisoned(6, {}), [recorder])
+        assert (raised.value.exit_code, raised.value.change) == (NOT_FINITE, None)
+        assert len(recorder.after) == 3 // steps  # so that none saves what it left
 
 
 class TestStop:
@@ -243,14 +255,14 @@ class BadGradient(keras.layers.Layer):
         return passed(inputs, tf.stop_gradient(FACTOR))
 
 
-def with_bad_gradient(**options) -> BYOL:
+def with_bad_gradient(run_eagerly: bool = False, **options) -> BYOL:
     FACTOR.assign(1.0)
     keras.utils.set_random_seed(0)
     inputs = keras.Input((tiny.SIZE, tiny.SIZE, 3))
     x = keras.layers.Conv2D(tiny.FEATURES, 3, strides=2, use_bias=False)(inputs)
     encoder = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(BadGradient()(x)))
     model = tiny.wrapped(encoder, **options)
-    model.compile(keras.optimizers.Adam(0.01), jit_compile=False)
+    model.compile(keras.optimizers.Adam(0.01), jit_compile=False, run_eagerly=run_eagerly)
     return model
 
 
@@ -299,7 +311,7 @@ class TestFloat16:
     )
     def test_invalid_loss_scale_ends_the_run(self, value):
         """With "skip" too: each later step would be left out for it, and it would be saved."""
-        model = built("skip")
+        model = built("skip", run_eagerly=True)
         recorder = Recorder(
             lambda step, model: step == 1 and model.optimizer.dynamic_scale.assign(value)
         )
@@ -307,7 +319,7 @@ class TestFloat16:
             fit(model, poisoned(2, {}), [recorder])
 
     def test_gradient_overflow_at_the_smallest_scale_is_a_failure(self):
-        model = with_bad_gradient(on_nonfinite="stop")
+        model = with_bad_gradient(run_eagerly=True, on_nonfinite="stop")
         FACTOR.assign(np.inf)
         model.optimizer.dynamic_scale.assign(2 * MIN_LOSS_SCALE)
         with pytest.raises(NotFiniteError, match="step 2: not finite: gradient"):
