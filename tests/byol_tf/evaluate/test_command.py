@@ -16,16 +16,15 @@ from PIL import Image
 
 from byol_tf.evaluate.__main__ import main
 from byol_tf.runs import checkpoint_format
-from tests.helpers.small_run import write_run
 
 ROOT = Path(__file__).parents[3]
 TIMEOUT = 600.0  # seconds; a guard against hanging
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
+def run(copied_run, tmp_path_factory) -> Path:
     """The folder of a run that was written without training."""
-    folder = write_run(tmp_path_factory.mktemp("evaluate") / "run")
+    folder = copied_run(tmp_path_factory.mktemp("evaluate") / "run")
     folder.result.write_text('{"name": "tiny"}\n')
     return folder.root
 

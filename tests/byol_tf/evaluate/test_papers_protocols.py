@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from byol_tf.evaluate.__main__ import main
-from tests.helpers.small_run import write_run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
+def run(copied_run, tmp_path_factory) -> Path:
     """The folder of a run that was written without training."""
-    return write_run(tmp_path_factory.mktemp("protocols") / "run").root
+    return copied_run(tmp_path_factory.mktemp("protocols") / "run").root
 
 
 @pytest.fixture

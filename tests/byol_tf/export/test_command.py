@@ -35,14 +35,14 @@ TIMEOUT = 600.0
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> RunFolder:
+def exported(copied_run, tmp_path_factory) -> RunFolder:
     """Returns a run's folder after `--format all`.
 
     To untrained weights digits look so similar that nearest neighbours are ties, which int8 may
     decide otherwise: it alone may fail. An encoder trained on photos passes:
     `test_photos_keep_nearest_neighbours_in_every_format`.
     """
-    folder = write_run(tmp_path_factory.mktemp("export") / "run")
+    folder = copied_run(tmp_path_factory.mktemp("export") / "run")
     code = main(["--run", str(folder.root), "--format", "all"])
     assert code == (0 if (folder.export / INT8_FILE).exists() else 1)
     return folder

@@ -10,7 +10,6 @@ from byol_tf import build_encoder, inference_model
 from byol_tf.export.__main__ import main
 from byol_tf.export.formats import FORMAT_NAMES, INT8_FILE, select_formats
 from byol_tf.models.feature_map import map_inference_model
-from tests.helpers.small_run import write_run
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (2, 40, 57, 3), dtype=np.uint8)
 
@@ -59,9 +58,9 @@ def test_other_last_layers_are_refused():
 
 
 @pytest.mark.parametrize("names", [["keras"], pytest.param(FORMAT_NAMES, marks=pytest.mark.long)])
-def test_each_format_of_a_run_is_verified(tmp_path, capsys, names):
+def test_each_format_of_a_run_is_verified(copied_run, tmp_path, capsys, names):
     """But int8: to untrained weights digits look so similar that neighbours are ties."""
-    folder = write_run(tmp_path / "run")
+    folder = copied_run(tmp_path / "run")
     code = main(["--run", str(folder.root), "--features", "map", "--format", *names])
     export, printed = folder.export / "map", capsys.readouterr()
     failed = INT8_FILE in printed.err

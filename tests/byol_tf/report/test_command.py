@@ -245,10 +245,10 @@ def test_failed_report_is_logged_and_ends_no_run(tmp_path, caplog):
     ]
 
 
-def test_folder_without_a_run_is_refused(tmp_path, capsys):
+def test_folder_without_a_run_is_refused(copied_run, tmp_path, capsys):
     assert main(["--run", str(tmp_path)]) == 2
     assert "expected a run folder, with a config.json; found none there" in capsys.readouterr().err
-    folder = small_run.write_run(tmp_path / "run")
+    folder = copied_run(tmp_path / "run")
     folder.history.write_text("".join(small_run.HISTORY.splitlines(keepends=True)[:2]))
     assert main(["--run", str(folder.root)]) == 2
     assert (

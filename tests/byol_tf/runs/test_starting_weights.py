@@ -12,7 +12,7 @@ from byol_tf.export.saved_model import export_encoder
 from byol_tf.models.from_config import build_config_encoder, build_model
 from byol_tf.models.inference import inference_model, plain_encoder
 from byol_tf.runs.starting_weights import start_from, starting_weights
-from tests.helpers.small_run import CONFIG, write_run
+from tests.helpers.small_run import CONFIG
 
 APPLICATION = CONFIG | {
     "encoder": {"name": "keras.applications/MobileNetV3Small", "weights": "imagenet"}
@@ -20,9 +20,9 @@ APPLICATION = CONFIG | {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(copied_run, tmp_path_factory):
     """A run folder with a checkpoint, and its encoder's weights by layer."""
-    folder = write_run(tmp_path_factory.mktemp("runs") / "run")
+    folder = copied_run(tmp_path_factory.mktemp("runs") / "run")
     exported = keras.models.load_model(folder.export / "encoder.keras").get_layer("convnet")
     return folder, {layer.name: layer.get_weights() for layer in exported.layers if layer.weights}
 
