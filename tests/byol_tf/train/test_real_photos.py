@@ -2,15 +2,15 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.waiting import HANG
+from byol_tf.train.__main__ import main
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def folder(photos, tmp_path_factory) -> Path:
     return copy
 
 
-def test_photos_recipe_trains_and_exports(folder, tmp_path):
+def test_photos_recipe_trains_and_exports(folder, tmp_path, monkeypatch, capsys):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     overrides = [
         f"data.root={folder}",
@@ -52,20 +52,14 @@ def test_photos_recipe_trains_and_exports(folder, tmp_path):
         "optimizer.warmup_epochs=0",
         "probe.neighbours=5",
     ]
-    line = [sys.executable, "-m", "byol_tf.train", "--config", "configs/photos.json"]
-    done = subprocess.run(
-        [*line, *(part for override in overrides for part in ("--set", override))],
-        capture_output=True,
-        text=True,
-        timeout=HANG,
-        check=False,
-        cwd=Path(__file__).parents[3],
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+    monkeypatch.chdir(ROOT)
+    settings = [part for override in overrides for part in ("--set", override)]
+    assert main(["--config", "configs/photos.json", *settings]) == 0
+    printed = capsys.readouterr().out
+    result = json.loads(printed.splitlines()[-1])
     run_dir = Path(result["run_dir"])
     assert result["pretrain_images"] == 192  # the broken one too: its header is whole
-    assert "all 192 photos to learn from have been read once; 1 can't be read" in done.stdout
+    assert "all 192 photos to learn from have been read once; 1 can't be read" in printed
     assert (run_dir / "skipped.csv").read_text().splitlines()[1].startswith("unlabeled/broken.jpg,")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
