@@ -208,6 +208,7 @@ def optax():
     return optax
 
 
+@pytest.mark.long  # TestRegressionLoss and TestObjective have the same formulas in NumPy
 class TestAgainstOptax:
     def test_byols_loss_is_twice_its_cosine_distance(self, optax):
         """optax measures 1 - cos; the paper's equation 2 is the squared distance, 2 - 2 cos. In one
