@@ -58,17 +58,20 @@ faults: list[dict] = []
 slowness, reading = {"seconds": 0.0}, threading.Lock()
 
 
-def reach(moment: str) -> None:
+def reach(moment: str, steps: int | None = None) -> None:
     """Causes the faults of a moment, each once, as soon as its `step` steps are completed.
+
+    `steps`: of the checkpoint that is saved, as the thread that writes it is behind the training
+    thread; by default the completed ones.
 
     A fault's `kind` is a signal's name, sent to this process; `twice`, which sends SIGTERM two
     times; `raise`; `stuck`, which blocks this thread for ever; or `slow`, from which on every batch
     takes 0.3 s. Its `mark` is a file that is made then.
     """
+    if steps is None:
+        steps = completed["steps"]
     for fault in [
-        fault
-        for fault in faults
-        if fault["moment"] == moment and fault["step"] <= completed["steps"]
+        fault for fault in faults if fault["moment"] == moment and fault["step"] <= steps
     ]:
         faults.remove(fault)
         kind = fault["kind"]
@@ -154,7 +157,8 @@ def add_record_and_faults(job: dict) -> None:
     )
 
     def fit(self, start, callbacks, rows):
-        completed["steps"] = start.epoch * self.schedule.steps_per_epoch + start.step
+        completed["per_epoch"] = self.schedule.steps_per_epoch
+        completed["steps"] = start.epoch * completed["per_epoch"] + start.step
         reach("before the first step")
         return real_fit(self, start, [record, *callbacks], rows)
 
@@ -181,6 +185,13 @@ def add_record_and_faults(job: dict) -> None:
         images.batch = batch
         return real_batches(config, images, first_step + job.get("shift", 0), *rest)
 
+    real_digest = checkpoint_format._with_own_digest
+
+    def digest(manifest):
+        if "per_epoch" in completed:  # else a checkpoint is read, before the first step
+            reach("save", manifest["epoch"] * completed["per_epoch"] + manifest["step"])
+        return real_digest(manifest)
+
     experiment.Experiment._fit, byol.BYOL.train_step, experiment.train_batches = (
         fit,
         train_step,
@@ -189,7 +200,7 @@ def add_record_and_faults(job: dict) -> None:
     data.open_source = before("start", data.open_source)
     start.recover = before("reading", start.recover)
     probe.Probe.measure = before("probe", probe.Probe.measure)
-    checkpoint_format._with_own_digest = before("save", checkpoint_format._with_own_digest)
+    checkpoint_format._with_own_digest = digest
     experiment.run_result = before("finish", experiment.run_result)
 
 
