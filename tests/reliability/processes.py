@@ -44,6 +44,8 @@ CONFIG = {
     },
 }
 """24 steps in 3 epochs of 8; each epoch skips another 3 images, which fill no batch."""
+SAVE_ON_SIGNAL_ONLY = {"run.checkpoint_every_steps": None}
+"""Within an epoch only a signal saves."""
 
 
 @dataclass
@@ -274,3 +276,27 @@ def no_process_left() -> Iterator[None]:
     before = children()
     yield
     wait_until(lambda: not children() - before, lambda: children() - before, pause=0.1)
+
+
+def stopped_by_signal(
+    processes: Processes, run: Run, moment: str, step: int, name: str, **job
+) -> tuple[int, int]:
+    """Returns the steps completed and the steps saved by a process that a signal ended."""
+    slow = [{"moment": "data", "step": 0, "kind": "slow"}] if moment == "data" else []
+    process = processes.start(
+        run, faults=[*slow, {"moment": moment, "step": step, "kind": name}], **job
+    )
+    assert process.wait() == 128 + getattr(signal, name), (moment, process.output[-3000:])
+    return max((line["step"] for line in run.steps()), default=0), run.newest()
+
+
+def check_signal(
+    processes: Processes, whole: Run, run: Run, moment: str, step: int, name: str
+) -> None:
+    """A signal at a moment loses no step, and the resumed run ends on the same bits."""
+    completed, saved = stopped_by_signal(processes, run, moment, step, name)
+    assert completed == saved, (moment, completed, saved)
+    processes.finish(run)
+    each_once = list(range(1, ALL_STEPS + 1))
+    assert [line["step"] for line in run.steps()] == each_once, moment
+    assert run.digest() == whole.digest(), moment

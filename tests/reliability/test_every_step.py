@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from byol_tf.runs.checkpoints import list_checkpoints
-from tests.reliability.processes import ALL_STEPS, STEPS, Processes, Run
+from tests.reliability.processes import (
+    ALL_STEPS,
+    SAVE_ON_SIGNAL_ONLY,
+    STEPS,
+    Processes,
+    Run,
+    check_signal,
+)
 
 VARIANTS = {
     "float32": {},
@@ -61,6 +68,14 @@ def test_resumed_killed_and_resumed_again(processes, whole, tmp_path, report):
         f"resumed after 5 and after {STEPS + 3} steps of {ALL_STEPS}: same steps, same SHA-256",
         2,
     )
+
+
+def test_signal_inside_a_step(processes, whole, tmp_path, report):
+    """The core of row 6, here as it shares the whole run; `test_signals.py` has the other moments."""
+    check_signal(
+        processes, whole, Run(tmp_path, **SAVE_ON_SIGNAL_ONLY), "inside the step", 3, "SIGINT"
+    )
+    report(6, "SIGINT inside a step: saved, exit code 130, same SHA-256", 1)
 
 
 @pytest.mark.long

@@ -16,7 +16,16 @@ import pytest
 
 from tests.helpers.handlers import reset_handlers
 from tests.helpers.waiting import HANG, wait_until
-from tests.reliability.processes import ALL_STEPS, ROOT, STEPS, Process, Processes, Run
+from tests.reliability.processes import (
+    ALL_STEPS,
+    ROOT,
+    SAVE_ON_SIGNAL_ONLY,
+    STEPS,
+    Process,
+    Run,
+    check_signal,
+    stopped_by_signal,
+)
 
 NAMES = ("SIGTERM", "SIGINT", "SIGHUP")
 MOMENTS = [
@@ -42,42 +51,12 @@ MOMENTS = [
     ("probe", ALL_STEPS),
     ("finish", ALL_STEPS),  # figures and export
 ]
-SAVE_ON_SIGNAL_ONLY = {"run.checkpoint_every_steps": None}
-"""Within an epoch only a signal saves."""
-
-
-def stopped(
-    processes: Processes, run: Run, moment: str, step: int, name: str, **job
-) -> tuple[int, int]:
-    """Returns the steps completed and the steps saved by a process that a signal ended."""
-    slow = [{"moment": "data", "step": 0, "kind": "slow"}] if moment == "data" else []
-    process = processes.start(
-        run, faults=[*slow, {"moment": moment, "step": step, "kind": name}], **job
-    )
-    assert process.wait() == 128 + getattr(signal, name), (moment, process.output[-3000:])
-    return max((line["step"] for line in run.steps()), default=0), run.newest()
-
-
-def check(processes: Processes, whole: Run, run: Run, moment: str, step: int, name: str) -> None:
-    """A signal at a moment loses no step, and the resumed run ends on the same bits."""
-    completed, saved = stopped(processes, run, moment, step, name)
-    assert completed == saved, (moment, completed, saved)
-    processes.finish(run)
-    each_once = list(range(1, ALL_STEPS + 1))
-    assert [line["step"] for line in run.steps()] == each_once, moment
-    assert run.digest() == whole.digest(), moment
-
-
-def test_signal_inside_a_step(processes, whole, tmp_path, report):
-    """The core of row 6."""
-    check(processes, whole, Run(tmp_path, **SAVE_ON_SIGNAL_ONLY), "inside the step", 3, "SIGINT")
-    report(6, "SIGINT inside a step: saved, exit code 130, same SHA-256", 1)
 
 
 @pytest.mark.long
 def test_steps_are_lost_without_the_watch(processes, tmp_path):
-    """The control of the test above."""
-    completed, saved = stopped(
+    """The control of those below."""
+    completed, saved = stopped_by_signal(
         processes, Run(tmp_path, **SAVE_ON_SIGNAL_ONLY), "step", 4, "SIGTERM", watched=False
     )
     assert completed > saved
@@ -87,7 +66,7 @@ def test_steps_are_lost_without_the_watch(processes, tmp_path):
 def test_signal_at_twenty_moments(processes, whole, tmp_path, report):
     """Row 6, each moment with one of the three signals."""
     for number, (moment, step) in enumerate(MOMENTS):
-        check(
+        check_signal(
             processes,
             whole,
             Run(tmp_path / str(number), **SAVE_ON_SIGNAL_ONLY),
