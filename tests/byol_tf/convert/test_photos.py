@@ -18,7 +18,6 @@ from byol_tf.convert.__main__ import main
 from byol_tf.convert.deepmind import _slot, read_deepmind
 from byol_tf.models.inference import inference_model
 from byol_tf.models.networks import build_encoder
-from tests.helpers import haiku_byol
 
 ROOT = Path(__file__).parents[3]
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
@@ -61,7 +60,7 @@ def in_batches(model, images, size=8):
 
 
 @pytest.mark.long
-def test_deepmind_resnet50_with_heads_and_target(pixels, tmp_path):
+def test_deepmind_resnet50_with_heads_and_target(haiku_byol, pixels, tmp_path):
     network = haiku_byol.HaikuByol(hidden=4096, outputs=256)
     online, target = network.random_weights(0), network.random_weights(1)
     path = haiku_byol.save(tmp_path / "pretrain.pkl", haiku_byol.checkpoint(online, target))
@@ -94,7 +93,7 @@ def test_deepmind_resnet50_with_heads_and_target(pixels, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("theirs", "ours"), [("ResNet50", "resnet50"), ("ResNet200", "resnet200")])
-def test_published_depths_match_haikus_names_shapes_and_outputs(theirs, ours, tmp_path):
+def test_published_depths_match_haikus_names_shapes_and_outputs(theirs, ours, haiku_byol, tmp_path):
     """At a sixteenth of the width and on noise, as depth alone decides about names."""
     network, shapes = haiku_byol.HaikuByol(theirs, 1 / 16), {}
     for tree in network.shapes():

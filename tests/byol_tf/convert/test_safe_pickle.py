@@ -6,15 +6,12 @@ import pickle
 import struct
 
 import dill
-import haiku as hk
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from byol_tf.convert import safe_pickle
 from byol_tf.convert.safe_pickle import StoredArray, read_arrays
 from byol_tf.errors import ConversionError
-from tests.helpers.haiku_byol import State
 
 
 def to_numpy(tree):
@@ -70,7 +67,10 @@ def test_arrays_are_read_as_they_were_written(dumps, protocol, tmp_path):
 
 
 @pytest.mark.parametrize("dumps", [pickle.dumps, dill.dumps], ids=["pickle", "dill"])
-def test_jax_arrays_haiku_mappings_and_named_tuples_are_read(dumps, tmp_path):
+def test_jax_arrays_haiku_mappings_and_named_tuples_are_read(dumps, haiku_byol, tmp_path):
+    import haiku as hk
+    import jax.numpy as jnp
+
     tree = {
         "jax": jnp.arange(3, dtype=jnp.float32),
         "haiku": hk.data_structures.to_immutable_dict(
@@ -78,7 +78,7 @@ def test_jax_arrays_haiku_mappings_and_named_tuples_are_read(dumps, tmp_path):
         ),
     }
     if dumps is dill.dumps:  # it writes a named tuple's class by its fields, pickle by its module
-        tree["state"] = State(1, 2, 3, 4, [])
+        tree["state"] = haiku_byol.State(1, 2, 3, 4, [])
     result = to_numpy(read(tmp_path, dumps(tree)))
     np.testing.assert_array_equal(result["jax"], [0, 1, 2])
     np.testing.assert_array_equal(result["haiku"]["module"]["w"], [[1, 1]])
