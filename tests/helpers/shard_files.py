@@ -5,13 +5,15 @@ import io
 import re
 import tarfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+PATTERN = "photos-{000..002}.tar"
+"""The shards of `write_shards`."""
 
 
 def jpeg(seed: int, size: tuple[int, int] = (12, 10)) -> bytes:
@@ -47,6 +49,11 @@ def write_shards(folder: Path, shards: int = 3, images: int = 8) -> list[Path]:
     for number, path in enumerate(paths):
         path.write_bytes(webdataset(number * images, images))
     return paths
+
+
+def same(first, second) -> bool:
+    """Whether two sets of images have the same pixels in the same order."""
+    return len(first) == len(second) and all(map(np.array_equal, first, second))
 
 
 class Server:
@@ -106,15 +113,10 @@ class Server:
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def unavailable_for(self, seconds: float) -> None:
-        """Answers 503 from the next request on."""
-        first: list[float] = []
-
-        def fault(path: str) -> int | None:
-            first.append(time.monotonic())
-            return 503 if first[-1] - first[0] < seconds else None
-
-        self.fault = fault
+    def refuse(self, count: int) -> None:
+        """Answers 503 to so many requests, from the next one on."""
+        refused = iter(range(count))
+        self.fault = lambda path: None if next(refused, None) is None else 503
 
 
 @contextmanager

@@ -1,15 +1,20 @@
-"""Small archives in the originals' layouts, made of the shared photos, for TFDS's own builders."""
+"""Servers of shards, and small archives in the originals' layouts, made of the shared photos, for
+TFDS's own builders."""
 
 import io
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from pipelines.sources import remote
+from pipelines.sources.shards import index as shard_index
+from tests.helpers.shard_files import Server, serving, write_shards
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,25 @@ class Packed:
     pixels: dict[str, list[np.ndarray]]
     labels: dict[str, list[int]]
     class_names: list[str]
+
+
+@pytest.fixture
+def fresh_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test is a new process, as far as servers go, and waits less."""
+    shard_index._known.clear()
+    remote._given_up.clear()
+    remote._reported.clear()
+    monkeypatch.setattr(remote, "_FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(remote, "_LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(remote, "GIVE_UP_SECONDS", 1.0)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A web server of `write_shards`, whose files are in `tmp_path / "www"`."""
+    write_shards(tmp_path / "www")
+    with serving(tmp_path / "www") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
