@@ -12,9 +12,12 @@ INSTALLED := $(VENV)/.installed-$(EXTRA)
 demo: $(INSTALLED)
 	$(RUN) -m byol_tf.train
 
-# Three processes, a test file to one of them: many tests wait for others, and two processes left half of two cores idle.
+# Three processes, a test file to one of them: many tests wait for others, and two processes left half of two cores idle. The files begin in
+# the order of tests/conftest.py, the longest first; by default the files of few tests, some of which are the longest, begin last.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.installed-test
-	$(RUN) -m pytest -n 3 --dist loadfile
+	$(RUN) -m pytest $(PARALLEL)
 
 # One at a time: many of the long tests measure time or memory.
 test-all: $(VENV)/.installed-test
@@ -22,7 +25,7 @@ test-all: $(VENV)/.installed-test
 
 # The fast suite, with the lines and branches that it doesn't reach.
 coverage: $(VENV)/.installed-test
-	$(RUN) -m pytest -n 3 --dist loadfile --cov --cov-report=term
+	$(RUN) -m pytest $(PARALLEL) --cov --cov-report=term
 
 # The fast suite on each Python and TensorFlow that we say we run on, with every requirement at its lowest, and with the pre-releases of
 # TensorFlow and Keras; a venv each, in .venv-lanes.
@@ -36,7 +39,7 @@ LANES := tf221 tf220 tf219 lowest next
 test-lanes: $(LANES:%=test-lane-%)
 
 test-lane-%: .venv-lanes/%/.installed
-	.venv-lanes/$*/bin/python -m pytest -n 3 --dist loadfile
+	.venv-lanes/$*/bin/python -m pytest $(PARALLEL)
 
 .venv-lanes/%/.installed: setup.cfg pyproject.toml tests/lanes/%.txt
 	$(PYTHON_$*) -m venv .venv-lanes/$*

@@ -15,6 +15,33 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+TESTS = Path(__file__).parent
+LONGEST = [
+    TESTS / name
+    for name in (
+        "byol_tf/export/test_command.py",
+        "byol_tf/train/test_worker_processes.py",
+        "byol_tf/models/test_from_config.py",
+        "byol_tf/train/test_command.py",
+        "byol_tf/models/test_ema.py",
+        "byol_tf/models/test_keras_features.py",
+        "byol_tf/models/test_train_step.py",
+        "reliability/test_every_step.py",
+        "pipelines/views/test_fused.py",
+        "pipelines/sources/tfds/test_datasets.py",
+        "reliability/test_poison.py",
+        "byol_tf/train/test_real_photos.py",
+        "pipelines/sources/shards/test_remote_blocks.py",
+    )
+]
+"""The files that take longest: begun last, one of them would leave the other processes idle."""
+assert all(path.is_file() for path in LONGEST), "a file of LONGEST has another name now"
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first; a file's tests stay together, in their order."""
+    items.sort(key=lambda item: LONGEST.index(item.path) if item.path in LONGEST else len(LONGEST))
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
