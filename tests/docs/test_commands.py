@@ -259,7 +259,7 @@ def small(command: Command) -> list[str]:
         given = options.parse_known_args(arguments)[0]
         config = load_config(given.config, given.overrides)
         if "--run-dir" in arguments:  # that one is a run already, with another config
-            arguments[arguments.index("--run-dir") + 1] += "-anew"
+            arguments[arguments.index("--run-dir") + 1] += f"-{config.name}"
         changes = {
             key: value
             for key, value in SMALL.items()
