@@ -12,6 +12,7 @@
 The text of each exception says what is wrong and what would be right.
 """
 
+import json
 import os
 import signal
 import stat
@@ -40,6 +41,13 @@ def one_line(error: Exception) -> str:
     Messages of Keras can contain the config of a network, and names from a file.
     """
     return escape(" ".join(str(error).split()) or type(error).__name__, 500)
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raises `ValueError` unless the value of an argument is one of some words."""
+    if value not in choices:
+        *others, last = map(json.dumps, choices)
+        raise ValueError(f"{name}: expected {', '.join(others)} or {last}; received {value!r}")
 
 
 def code_span(text: str) -> str:

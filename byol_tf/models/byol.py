@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 import keras
 import tensorflow as tf
 
+from byol_tf.errors import check_choice
 from byol_tf.models.batches import check_views, equal_shares, views_made_by
 from byol_tf.models.construction import (
     build_heads,
@@ -131,11 +132,7 @@ class BYOL(MultiStepTrainer):
         dtype: str | keras.DTypePolicy | None = None,
     ):
         super().__init__(on_nonfinite, name=name, trainable=trainable, dtype=dtype)
-        if target not in ("ema", "online", "online_with_gradient", "teacher"):
-            raise ValueError(
-                'target: expected "ema", "online", "online_with_gradient" or "teacher"; received '
-                f"{target!r}"
-            )
+        check_choice("target", target, ("ema", "online", "online_with_gradient", "teacher"))
         if (target == "teacher") != (teacher is not None):
             raise ValueError(
                 f'teacher: expected a keras.Model with target "teacher", else None; received '

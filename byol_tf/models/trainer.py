@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from byol_tf import compat
 from byol_tf.devices import on_cpu
-from byol_tf.errors import NotFiniteError
+from byol_tf.errors import NotFiniteError, check_choice
 from byol_tf.models.batches import refusal
 from byol_tf.models.nonfinite import CHECKS, FATAL, PRE_UPDATE
 
@@ -71,8 +71,7 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
 
     def __init__(self, on_nonfinite: str = "stop", **kwargs):
         super().__init__(**kwargs)
-        if on_nonfinite not in ("stop", "skip"):
-            raise ValueError(f'on_nonfinite: expected "stop" or "skip"; received {on_nonfinite!r}')
+        check_choice("on_nonfinite", on_nonfinite, ("stop", "skip"))
         self.on_nonfinite = on_nonfinite
         self.steps_seen = self.skipped_steps = 0
         self.last_call: CallReport | None = None

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from byol_tf.config.docs import json_schema
 from byol_tf.config.loading import read_object
 from byol_tf.config.messages import format_value
-from byol_tf.config.schema import Count, Section, Text
+from byol_tf.config.types import Count, Section, Text
 from byol_tf.errors import ConfigError
 
 _STUDIES = Path(__file__).resolve().parents[2] / "configs" / "studies"

@@ -27,8 +27,8 @@ from byol_tf.errors import (
 )
 from byol_tf.logs import activity
 from byol_tf.models.byol import BYOL
-from byol_tf.models.ema import TargetUpdate, TauSchedule, tau_schedule
-from byol_tf.models.from_config import GivenEncoder, build_model, compile_model
+from byol_tf.models.ema import TargetUpdate
+from byol_tf.models.from_config import GivenEncoder, build_model, compile_model, tau_schedule
 from byol_tf.models.inference import inference_model
 from byol_tf.native_output import move_native_log
 from byol_tf.runs.best_epoch import check_metric, compares_epochs, scores
@@ -318,7 +318,7 @@ class Experiment:
         None of the callbacks may ask anything of other workers, which wait at their next step.
         """
         config, folder, steps_per_epoch = self.config, self.folder, self.schedule.steps_per_epoch
-        throughput = Throughput.resumed(config.training.batch_size, start.state)
+        throughput = Throughput(config.training.batch_size, start.state)
         history = History(folder.history, events, list(start.state["rows"]), log)
         measures = self._measures()
         if not history.rows:
@@ -394,17 +394,7 @@ class Experiment:
         )
         if self.config.objective.target != "ema":
             return [resumed]
-        return [resumed, TargetUpdate(self._tau_schedule())]
-
-    def _tau_schedule(self) -> TauSchedule:
-        tau = self.config.tau
-        return tau_schedule(
-            tau.schedule,
-            self.schedule.total_steps,
-            tau.base,
-            tau.resolved_end,
-            tau.resolved_drop_at,
-        )
+        return [resumed, TargetUpdate(tau_schedule(self.config, self.schedule.total_steps))]
 
     def _measures(self) -> list[Collapse | Probe]:
         """Returns the callbacks that measure the frozen encoder, before training too."""

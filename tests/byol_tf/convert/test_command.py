@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
+from byol_tf.constants import RESNETS
 from byol_tf.convert import deepmind, pytorch
 from byol_tf.convert.__main__ import main
 from byol_tf.convert.deepmind import read_deepmind
@@ -24,7 +25,6 @@ from byol_tf.convert.pytorch import find_encoder, read_pytorch
 from byol_tf.errors import ConfigError, ConversionError
 from byol_tf.models.from_config import build_config_encoder, build_model
 from byol_tf.models.networks import build_encoder
-from byol_tf.models.networks.resnet import BLOCKS
 from byol_tf.runs.starting_weights import start_from, starting_weights
 from tests.helpers import haiku_byol, torch_files, torch_resnet
 from tests.reliability.hostile_files import keras_members, write_zip
@@ -43,7 +43,7 @@ def shallow():
     """
     with pytest.MonkeyPatch.context() as patch:
         for name in ("resnet18", "resnet50", "wide_resnet50_2"):
-            patch.setitem(BLOCKS, name, SHALLOW)
+            patch.setitem(RESNETS, name, SHALLOW)
         yield
 
 

@@ -93,8 +93,8 @@ def test_resumed_logs_differ_without_running_means(uninterrupted):
 
 
 def test_resumed_throughput_counts_earlier_steps():
-    earlier = Throughput(16, seconds=5.0, steps=10, epoch_seconds=2.0, epoch_steps=4)
-    resumed = Throughput.resumed(16, earlier.state | {"rows": []})
+    earlier = {"seconds": 5.0, "steps": 10, "epoch_seconds": 2.0, "epoch_steps": 4}
+    resumed = Throughput(16, earlier | {"rows": []})
     resumed.on_epoch_begin(1)
     resumed.on_train_batch_end(1, logs := {})
     assert (resumed.steps, resumed.epoch_steps) == (12, 6)
