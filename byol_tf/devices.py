@@ -13,18 +13,12 @@ from typing import TYPE_CHECKING
 from byol_tf.errors import DeviceError
 from byol_tf.logs import show_status
 from byol_tf.native_output import redirect_native_output
+from pipelines.extras import install_line
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 logger = logging.getLogger(__name__)
-
-
-_NO_TENSORFLOW = (
-    "TensorFlow isn't installed; an extra chooses which of its packages: "
-    'pip install "byol_tf[cpu]" (or gpu, for NVIDIA GPUs, or tpu), in a checkout pip install -e '
-    '".[cpu]"\n'
-)
 
 
 def prepare_environment() -> None:
@@ -38,7 +32,10 @@ def prepare_environment() -> None:
             isn't installed.
     """
     if importlib.util.find_spec("tensorflow") is None:
-        sys.stderr.write(_NO_TENSORFLOW)
+        sys.stderr.write(
+            "TensorFlow isn't installed; an extra chooses which of its packages: "
+            f"{install_line('cpu')} (or gpu, for NVIDIA GPUs, or tpu)\n"
+        )
         raise SystemExit(2)
     # TensorFlow enables its oneDNN kernels by itself only for CPUs with AVX-512; on one with AVX2
     # they made a ResNet-18 step four times as fast (docs/results).

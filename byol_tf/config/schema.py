@@ -199,7 +199,7 @@ class Encoder(Section):
     """Initialises the scale of the last normalisation of each residual block with 0 instead of 1,
     so that a block is the identity at first, as in SimCLR's and SimSiam's code."""
     weights: FilePath | None = None
-    """Initial weights: an `encoder.keras` (of `python -m byol_tf.convert`, or a run's export) or
+    """Initial weights: an `encoder.keras` (of `byol convert`, or a run's export) or
     its folder; a run folder (its newest checkpoint); a `.weights.h5` of the encoder; or `imagenet`,
     which Keras downloads for a `keras.applications` encoder. Default: random, from the seed."""
     frozen_epochs: NotNegative = 0.0
@@ -461,7 +461,7 @@ class Run(Section):
     single worker waits on, and a signal ends it without the checkpoint that is being written."""
     report: bool = True
     """Whether a finished run writes `report.html`, its figures and TensorBoard's projector, which
-    takes some seconds; `python -m byol_tf.report` writes the page later."""
+    takes some seconds; `byol report` writes the page later."""
     trackers: Annotated[
         tuple[Literal["wandb", "mlflow", "trackio"], ...],
         Field(strict=False),

@@ -13,6 +13,7 @@ from pathlib import Path
 from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import ConversionError, describe_path
+from byol_tf.logs import activity
 
 
 @ends_with_exit_code
@@ -40,12 +41,13 @@ def main(arguments: list[str]) -> int:
 
     set_precision("float32")
     check_out(out)
-    converted = (
-        read_deepmind(source, IMAGE_SIZE)
-        if options.layout == "deepmind"
-        else read_pytorch(source, IMAGE_SIZE, options.prefix)
-    )
-    files = write_folder(converted, source, out)
+    with activity(f"converting {source.name}"):
+        converted = (
+            read_deepmind(source, IMAGE_SIZE)
+            if options.layout == "deepmind"
+            else read_pytorch(source, IMAGE_SIZE, options.prefix)
+        )
+        files = write_folder(converted, source, out)
     name, width = converted.architecture
     print(f"{source}: {converted.origin}")
     print(

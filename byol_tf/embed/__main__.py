@@ -30,7 +30,7 @@ from byol_tf.embed.photos import EmbeddedPhotos, add_photo_arguments
 from byol_tf.embed.search_index import check_usearch
 from byol_tf.embed.store import Store, default_folder
 from byol_tf.errors import EmbedError
-from byol_tf.logs import ProgressLog, counted, wrapped
+from byol_tf.logs import ProgressLog, activity, counted, wrapped
 from byol_tf.runs.encoder_files import encoder_files
 from pipelines.sources import open_flat_images
 from pipelines.sources.remote import Location
@@ -232,7 +232,8 @@ def _find_similar(embedded: EmbeddedPhotos, queries: list["Query"], index: "Inde
     from byol_tf.embed.similar import SHEET_QUERIES, find_similar, write_nearest_sheet, write_table
 
     table, sheet = embedded.store.root / "nearest.csv", embedded.store.root / "nearest.png"
-    similar = find_similar(embedded, queries, index)
+    with activity("searching"):
+        similar = find_similar(embedded, queries, index)
     write_table(table, similar)
     print()
     for matches in similar:

@@ -30,6 +30,7 @@ from byol_tf.export.hub import check_hub, push
 from byol_tf.logs import activity
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import RunFacts, read_facts
+from pipelines.extras import install_line
 
 if TYPE_CHECKING:
     from byol_tf.export.verification import Verification
@@ -114,7 +115,7 @@ def _check(overrides: list[str], names: tuple[str, ...]) -> None:
     for name, packages in missing_packages(names).items():
         raise OutputError(
             f"--format {name}: expected the packages {', '.join(packages)}, which aren't "
-            'installed: pip install "byol_tf[export]"'
+            f"installed: {install_line('export')}"
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from byol_tf.errors import OutputError, one_line
 from byol_tf.runs.hub import REPOSITORY
+from pipelines.extras import install_line
 
 
 def check_hub(repo: str) -> None:
@@ -22,7 +23,7 @@ def check_hub(repo: str) -> None:
     if importlib.util.find_spec("huggingface_hub") is None:
         raise OutputError(
             "--push-to-hub: expected the package huggingface_hub, which isn't installed: "
-            'pip install "byol_tf[hub]"'
+            f"{install_line('hub')}"
         )
     from huggingface_hub import get_token
 

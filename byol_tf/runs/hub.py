@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from byol_tf.errors import EmbedError, one_line
+from pipelines.extras import install_line
 
 REPOSITORY = r"[\w.-]{1,96}/[\w.-]{1,96}"
 """Pattern of `NAME/REPOSITORY`."""
@@ -34,7 +35,7 @@ def encoder_path(text: str) -> Path:
     except ImportError as error:
         raise EmbedError(
             f"--encoder {text}: expected the package huggingface_hub, which isn't installed: "
-            'pip install "byol_tf[hub]"'
+            f"{install_line('hub')}"
         ) from error
     try:
         folder = Path(

@@ -40,7 +40,7 @@ class Scale(Section):
 
 
 class Measure(Section):
-    """How a run is evaluated: a protocol of `python -m byol_tf.evaluate`."""
+    """How a run is evaluated: a protocol of `byol evaluate`."""
 
     protocol: Literal["linear", "knn", "transfer", "semi-supervised", "finetune", "supervised"]
     """Its name. `supervised` trains the network of the base's first run from scratch, so that no
@@ -81,7 +81,7 @@ class Cell(Section):
     small: dict[str, Any] = Field(default_factory=dict)
     """Further changes at small scale, such as a batch that so few images still fill."""
     scales: Annotated[tuple[ScaleName, ...], Field(strict=False)] = SCALES
-    """At which scales the table has it: some thousands of photos fill no batch of 4096."""
+    """At which scales the table has it: a few thousand photos fill no batch of 4096."""
     measure: str | None = None
     """A name of `measures`. Default: the first."""
     paper: float | None = None

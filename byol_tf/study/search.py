@@ -27,6 +27,7 @@ from byol_tf.study.plan import PlannedCell, base_config
 from byol_tf.study.progress import StudyProgress
 from byol_tf.study.runner import OnProgress, StudyRunner, run_side_by_side
 from byol_tf.study.schema import Cell, Domain, Range, ScaleName, Search, Study
+from pipelines.extras import install_line
 
 if TYPE_CHECKING:
     import optuna
@@ -292,7 +293,7 @@ def _open_study(
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise ConfigError(
-            [f'--search: needs Optuna, pip install "byol_tf[search]"; received {error}']
+            [f"--search: needs Optuna, {install_line('search')}; received {error}"]
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from pipelines.extras import install_line
+
 MAX_BYTES = 2**30
 """Size of the largest image in memory, as the numbers of its file."""
 _MAX_DICOM_BYTES = 2**28  # of a file: pydicom reads all of it
@@ -100,7 +102,7 @@ def package(name: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(f'needs pip install "byol_tf[{extra}]" ({error})') from error
+        raise ValueError(f"needs {install_line(extra)} ({error})") from error
 
 
 def check_size(shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -210,6 +210,17 @@ def test_parquet_is_kept_up_to_date(encoder, photos, tmp_path, capsys):
         )
 
 
+def test_a_terminal_shows_what_takes_long(encoder, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("byol_tf.logs.on_terminal", lambda: True)
+    labels = tmp_path / "labels.csv"
+    rows = [f"red/{n}.png,red\nblue/deep/{n + 15}.png,blue" for n in range(3)]
+    labels.write_text("\n".join(["path,label", *rows]))
+    options = ("--few", labels, "--clusters", 2, "--page", "--nearest", photos / "turned.jpg")
+    _, printed = run(capsys, "--encoder", encoder, "--images", photos, *options)
+    for text in ("searching", "fitting the classifier", "clustering", "drawing the map"):
+        assert f"\r\x1b[K{text}" in printed
+
+
 def test_photos_in_shards_are_embedded_as_files_are(encoder, photos, tmp_path, capsys, monkeypatch):
     from pipelines.sources.shards import index as shard_index
 

@@ -434,7 +434,7 @@ def test_missing_package_is_named_before_tensorflow_is_imported(exported):
     assert done.returncode == 2
     assert done.stderr.strip() == (
         "--format onnx: expected the packages tf2onnx, onnx, which aren't installed: "
-        'pip install "byol_tf[export]"'
+        'pip install -e ".[export]"'
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from byol_tf.study.__main__ import main
+from pipelines.extras import install_line
 from tests.byol_tf.study.test_command import BASE, ROOT, STUDY, calls, line, written
 from tests.helpers.markdown import unpadded
 from tests.helpers.waiting import HANG, wait_until
@@ -208,4 +209,4 @@ def test_search_of_another_config_is_not_resumed(study, calls, capsys):
 def test_search_without_optuna_names_the_extra(study, calls, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert searched(study, 1) == 2
-    assert '--search: needs Optuna, pip install "byol_tf[search]"' in capsys.readouterr().err
+    assert f"--search: needs Optuna, {install_line('search')}" in capsys.readouterr().err
