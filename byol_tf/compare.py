@@ -266,7 +266,7 @@ def comparison_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str
             [
                 first.name if len(group) == 1 else f"{first.name} and {len(group) - 1} more",
                 *(_setting_text(first, key) for key in keys),
-                ", ".join(sorted((run.seed for run in group), key=lambda seed: int(seed or 0))),
+                ", ".join(sorted((run.seed for run in group), key=lambda seed: (len(seed), seed))),
                 ", ".join(sorted({f"{run.rows[-1]['epoch']:.0f}" for run in group}, key=int)),
                 *([str(_test_images(group) or "")] if with_intervals else []),
                 _mean_text(untrained, 100.0, ".1f", _test_images(group)),

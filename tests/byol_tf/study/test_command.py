@@ -200,7 +200,7 @@ class TestDisorderly:
             "the run that failed isn't tried again for its second judgement"
         )
 
-    @pytest.mark.parametrize("content", ["{", '{"top1": null}'])
+    @pytest.mark.parametrize("content", ["{", '{"top1": null}', '{"top1": 0.5, "chance": "x"}'])
     def test_damaged_figure_fails_its_cell_only(self, study, calls, capsys, content):
         main(line(study, "--only", "slow"))
         (damaged, _) = sorted(
@@ -219,10 +219,13 @@ class TestDisorderly:
         assert main(line(study)) == 0
         assert figures(out)["slow", "knn", "0"] == "59.5000"
 
-    def test_damaged_result_is_named_and_fails_its_cells_only(self, study, calls, capsys):
+    @pytest.mark.parametrize(
+        "content", ["{", '{"loss": "x"}', '{"pretrain_images": null}', '{"effective_rank": NaN}']
+    )
+    def test_damaged_result_is_named_and_fails_its_cells_only(self, study, calls, capsys, content):
         main(line(study, "--only", "slow"))
         (damaged,) = (study.parent / "studies" / "runs").glob("tiny-*/result.json")
-        damaged.write_text("{")
+        damaged.write_text(content)
         for path in damaged.parent.glob("evaluation/linear-*/result.json"):
             path.unlink()
         assert main(line(study)) == 1
