@@ -30,6 +30,7 @@ from byol_tf.errors import (
     ProtocolError,
     RunFolderError,
     WorkKept,
+    why_not_utf8,
 )
 from byol_tf.logs import configure_logging, ignore_output_errors
 from byol_tf.native_output import name_native_log, separate_stderr
@@ -216,8 +217,10 @@ def check_writable(folder: Path, option: str) -> None:
         option: the folder's name in the message.
 
     Raises:
-        OutputError: if no file can be made there.
+        OutputError: if no file can be made there, or its name isn't UTF-8.
     """
+    if reason := why_not_utf8(folder):
+        raise OutputError(f"{option} {folder}: can't be written: {reason}")
     try:
         with tempfile.TemporaryFile(dir=_nearest_existing(folder.absolute())):
             pass

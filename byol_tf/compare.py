@@ -197,7 +197,7 @@ def _read_run(name: str, path: Path) -> ComparedRun:
     saved = folder.saved_config() if is_folder else None
     result = (folder.finished() or {}) if is_folder else {}
     return ComparedRun(
-        name=name or escape(path.resolve().name if is_folder else path.stem, 200),
+        name=escape(name or (path.resolve().name if is_folder else path.stem), 200),
         is_named=bool(name),
         settings=None if saved is None else flat(saved),
         rows=rows,

@@ -65,6 +65,17 @@ def describe_path(path: str | os.PathLike[str], missing: str = "there is nothing
     return "that is a file" if stat.S_ISREG(mode) else "that is neither a file nor a folder"
 
 
+def why_not_utf8(path: str | os.PathLike[str]) -> str | None:
+    """Returns why nothing can be written to a path whose name isn't UTF-8; None for others."""
+    try:
+        os.fspath(path).encode()
+        return None
+    except UnicodeEncodeError:
+        return (
+            "its name isn't UTF-8, and TensorFlow opens no other; a link (ln -s) gives it another"
+        )
+
+
 class ConfigError(Exception):
     """A config that can't be used.
 

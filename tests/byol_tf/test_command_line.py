@@ -206,6 +206,8 @@ def test_output_folder_is_tried_and_stays_unmade(tmp_path):
         check_writable(tmp_path / "file" / "a", "--out")
     with pytest.raises(OutputError, match="File name too long"):
         check_writable(tmp_path / ("x" * 300), "--out")
+    with pytest.raises(OutputError, match=r"^--out .*: its name isn't UTF-8"):
+        check_writable(tmp_path / os.fsdecode(b"l\xe4uf"), "--out")
 
 
 @pytest.mark.parametrize(
