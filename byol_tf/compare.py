@@ -28,7 +28,7 @@ from byol_tf.command_line import (
 from byol_tf.config.diff import flat
 from byol_tf.errors import OutputError, RunFolderError, escape
 from byol_tf.runs.accuracy import Accuracy, difference
-from byol_tf.runs.files import csv_text, markdown_table, path_cell, write_atomically
+from byol_tf.runs.files import csv_text, markdown_table, write_atomically
 from byol_tf.runs.folder import RunFolder, read_history
 
 _MEASURES = (
@@ -349,7 +349,8 @@ def _csv(runs: Sequence[ComparedRun], keys: Sequence[str]) -> str:
         values = [run.rows[0].get("probe_accuracy"), *map(run.last, measures), run.supervised]
         rows.append(
             [
-                *map(path_cell, (run.name, *(_setting_text(run, key) for key in keys))),
+                run.name,
+                *(_setting_text(run, key) for key in keys),
                 run.seed,
                 f"{run.rows[-1]['epoch']:.0f}",
                 "" if run.test_images is None else run.test_images,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from byol_tf.errors import RunFolderError, why_not_utf8
+from pipelines.cells import text_cell, text_of_cell
 from pipelines.memory import free_memory
 
 NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
@@ -225,7 +226,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             raise ValueError(f"{path}: expected {len(names)} cells in row {number}")
     if not text.endswith("\n"):
         raise ValueError(f"{path}: its last line is cut off")
-    return rows
+    return [{name: text_of_cell(cell) for name, cell in row.items()} for row in rows]
 
 
 def sha256(path: Path) -> str:
@@ -280,15 +281,16 @@ def write_csv_rows(
         file: to write to, in UTF-8; it stays open.
         columns: names of the columns.
         rows: cells in the order of `columns`; floats are written with all their digits, None as
-            an empty cell, paths as `path_cell` returns them. They are written as they come.
+            an empty cell, paths as `path_cell` returns them and other text as `text_cell`. They are
+            written as they come.
     """
     text = io.TextIOWrapper(file, "utf-8", _ESCAPE, newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    is_path = [column in _PATH_COLUMNS for column in columns]
+    forms = [path_cell if column in _PATH_COLUMNS else text_cell for column in columns]
     for row in rows:
-        cells = zip(row, is_path, strict=True)
-        writer.writerow([path_cell(str(cell)) if path else cell for cell, path in cells])
+        cells = zip(row, forms, strict=True)
+        writer.writerow([form(cell) if isinstance(cell, str) else cell for cell, form in cells])
     text.detach()
 
 

@@ -123,6 +123,12 @@ def test_text_that_utf8_does_not_have_is_written_escaped(tmp_path):
     assert (tmp_path / "table.csv").read_text() == "label\nl\\udce4uf\n"
 
 
+def test_text_is_no_formula_and_stays_the_same(tmp_path):
+    write_csv(tmp_path / "table.csv", ("class", "probability"), [("=A1", "0.5"), ("-1", -0.5)])
+    assert (tmp_path / "table.csv").read_text() == "class,probability\n'=A1,0.5\n-1,-0.5\n"
+    assert [row["class"] for row in read_csv(tmp_path / "table.csv", ("class",))] == ["=A1", "-1"]
+
+
 def test_left_overs_are_removed_and_other_hidden_files_kept(tmp_path):
     (tmp_path / ".folder.part").mkdir()
     for name in (".file.part", ".file.part.keras", ".lock", "file.part"):
