@@ -42,6 +42,24 @@ def one_line(error: Exception) -> str:
     return escape(" ".join(str(error).split()) or type(error).__name__, 500)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that memory is full: Python's, or TensorFlow's of a device.
+
+    TensorFlow's class also stands for a full disk. Its name is compared, as TensorFlow needn't be
+    imported.
+    """
+    of_tensorflow = type(error).__name__ == "ResourceExhaustedError"
+    full_disk = "No space left on device" in str(error)
+    return isinstance(error, MemoryError) or (of_tensorflow and not full_disk)
+
+
+def memory_line(error: BaseException) -> str:
+    """Returns the line of an error's message that speaks of memory, or its first one."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = next((line for line in lines if "OOM" in line or "ut of memory" in line), lines[0])
+    return escape(line.strip(), 500)
+
+
 def code_span(text: str) -> str:
     """Returns text from elsewhere as a code span of Markdown, in which nothing of it is markup."""
     return f"`{escape(text, 100).replace('`', chr(39))}`"
