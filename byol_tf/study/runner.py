@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from byol_tf.command_line import PARENT_VARIABLE, STOP_SIGNALS
 from byol_tf.config.loading import resolved_json
-from byol_tf.runs.files import append_to, write_atomically
+from byol_tf.runs.files import append_to, read_csv, write_atomically
 from byol_tf.runs.folder import RunFolder, is_figure, read_history, read_result
 from byol_tf.study.plan import PlannedCell
 
@@ -56,6 +56,8 @@ class Outcome:
         error: the last line that a failed command wrote, or which of its files can't be read.
         test_images: number of images that it was evaluated on.
         chance: the accuracy there of always predicting the most frequent class, from 0 to 1.
+        tuning: of an evaluation that trains the network: of each of its seeds the loss and accuracy
+            of the training images, a row an epoch.
     """
 
     planned: PlannedCell
@@ -65,6 +67,7 @@ class Outcome:
     error: str = ""
     test_images: int | None = None
     chance: float | None = None
+    tuning: tuple[list[dict[str, float]], ...] = ()
 
 
 class StudyRunner:
@@ -141,13 +144,15 @@ class StudyRunner:
         """
         folder = self.folder(planned)
         nothing = (None, None, None)
-        evaluation, broken_value = _read(self.evaluation_path(planned), _evaluation, nothing)
+        path = self.evaluation_path(planned)
+        evaluation, broken_value = _read(path, _evaluation, nothing)
         value, test_images, chance = evaluation
         result, broken_result = _read(folder.result, read_result, {})
         history, broken_history = _read(folder.history, read_history, [])
-        broken = broken_value or broken_result or broken_history
+        tuning, broken_tuning = _read(path.with_name("curve.csv"), _tuning, ())
+        broken = broken_value or broken_result or broken_history or broken_tuning
         error = broken or ("" if value is not None else error)
-        return Outcome(planned, value, result, tuple(history), error, test_images, chance)
+        return Outcome(planned, value, result, tuple(history), error, test_images, chance, tuning)
 
     def run(self, planned: PlannedCell, on_progress: OnProgress) -> Task:
         """Makes a cell's run and its evaluation, as far as they are missing.
@@ -307,3 +312,10 @@ def _evaluation(path: Path) -> tuple[float, int | None, float | None]:
     if not is_figure(top1):
         raise ValueError(f"expected a number top1; received {top1!r:.40}")
     return 100.0 * top1, result.get("test_images"), result.get("chance")
+
+
+def _tuning(path: Path) -> tuple[list[dict[str, float]], ...]:
+    """Reads the curve of an evaluation: the rows of each of its seeds."""
+    columns = ("seed", "epoch", "loss", "accuracy")
+    rows = [{name: float(row[name]) for name in columns} for row in read_csv(path, columns)]
+    return tuple(list(of_seed) for _, of_seed in itertools.groupby(rows, lambda row: row["seed"]))
