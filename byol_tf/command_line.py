@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from byol_tf import __version__
 from byol_tf.errors import (
+    OUT_OF_MEMORY,
     ConfigError,
     ConversionError,
     DeviceError,
@@ -30,6 +31,9 @@ from byol_tf.errors import (
     ProtocolError,
     RunFolderError,
     WorkKept,
+    is_out_of_memory,
+    memory_line,
+    why_not_utf8,
 )
 from byol_tf.logs import configure_logging, ignore_output_errors
 from byol_tf.native_output import name_native_log, separate_stderr
@@ -125,6 +129,9 @@ def ends_with_exit_code(main: Callable[[list[str]], int]) -> Main:
                 _print_error(str(error))
             elif isinstance(error, OSError):
                 _print_error(_os_error_text(error))
+            elif is_out_of_memory(error):
+                _print_error(f"out of memory, of this machine or its device: {memory_line(error)}")
+                return OUT_OF_MEMORY
             else:
                 raise
             return USAGE_ERROR
@@ -216,8 +223,10 @@ def check_writable(folder: Path, option: str) -> None:
         option: the folder's name in the message.
 
     Raises:
-        OutputError: if no file can be made there.
+        OutputError: if no file can be made there, or its name isn't UTF-8.
     """
+    if reason := why_not_utf8(folder):
+        raise OutputError(f"{option} {folder}: can't be written: {reason}")
     try:
         with tempfile.TemporaryFile(dir=_nearest_existing(folder.absolute())):
             pass

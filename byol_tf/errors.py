@@ -50,6 +50,24 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}: expected {', '.join(others)} or {last}; received {value!r}")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that memory is full: Python's, or TensorFlow's of a device.
+
+    TensorFlow's class also stands for a full disk. Its name is compared, as TensorFlow needn't be
+    imported.
+    """
+    of_tensorflow = type(error).__name__ == "ResourceExhaustedError"
+    full_disk = "No space left on device" in str(error)
+    return isinstance(error, MemoryError) or (of_tensorflow and not full_disk)
+
+
+def memory_line(error: BaseException) -> str:
+    """Returns the line of an error's message that speaks of memory, or its first one."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = next((line for line in lines if "OOM" in line or "ut of memory" in line), lines[0])
+    return escape(line.strip(), 500)
+
+
 def code_span(text: str) -> str:
     """Returns text from elsewhere as a code span of Markdown, in which nothing of it is markup."""
     return f"`{escape(text, 100).replace('`', chr(39))}`"
@@ -71,6 +89,17 @@ def describe_path(path: str | os.PathLike[str], missing: str = "there is nothing
     if stat.S_ISDIR(mode):
         return "that is a folder"
     return "that is a file" if stat.S_ISREG(mode) else "that is neither a file nor a folder"
+
+
+def why_not_utf8(path: str | os.PathLike[str]) -> str | None:
+    """Returns why nothing can be written to a path whose name isn't UTF-8; None for others."""
+    try:
+        os.fspath(path).encode()
+        return None
+    except UnicodeEncodeError:
+        return (
+            "its name isn't UTF-8, and TensorFlow opens no other; a link (ln -s) gives it another"
+        )
 
 
 class ConfigError(Exception):

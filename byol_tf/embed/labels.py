@@ -48,6 +48,11 @@ def read_labels(file: Path) -> list[TableRow]:
                     f"{file}:{row.line}: expected text in UTF-8; received byte "
                     f"0x{ord(character) - 0xDC00:02x}"
                 )
+            if unicodedata.category(character) == "Cc":  # a terminal might act on it
+                raise EmbedError(
+                    f"{file}:{row.line}: expected text; received the control character "
+                    f"{character!r}"
+                )
     return rows
 
 

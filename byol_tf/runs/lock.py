@@ -285,6 +285,6 @@ def _describe(owner: dict[str, Any]) -> str:
 def _parse_owner(content: bytes) -> dict[str, Any]:
     try:
         owner = json.loads(content)
-    except ValueError:  # empty, or its process died while it wrote
+    except (ValueError, RecursionError):  # empty, or its process died while it wrote
         return {}
     return owner if isinstance(owner, dict) else {}

@@ -132,6 +132,12 @@ def read_facts(folder: RunFolder) -> RunFacts:
         ) from error
     result = folder.finished()
     test_images = (result or {}).get("test_images")
+    exported = (result or {}).get("exported_epoch")
+    if exported is not None and exported not in [row["epoch"] for row in rows[1:]]:
+        raise RunFolderError(
+            f"{folder.result}: expected an exported_epoch that {folder.history.name} has; "
+            f"received {exported}"
+        )
     return RunFacts(folder.root, config, rows, result, environment, skipped, test_images)
 
 

@@ -249,8 +249,8 @@ def _run(
             progress.print(f"stopped by {stopped}. To resume:\n  {command}")
             return 128 + stopped.number
         text, code = report(draw=True)
-    names = ("table.md", "table.csv", "table.tex", "results.csv", "bars.png", "curves.png")
-    files = [out / name for name in names]
+    tables = ("table.md", "table.csv", "table.tex", "results.csv")
+    files = [out / name for name in (*tables, "bars.png", "curves.png", "tuning.png")]
     print(f"\n{text}\n{', '.join(str(file) for file in files if file.exists())}")
     return code
 

@@ -93,6 +93,11 @@ def test_every_command_refuses_nul_characters(module, capsys):
         (ConfigError(["tau: wrong"]), 2, "tau: wrong\n"),
         (OSError(28, "No space left on device", "/a/b"), 2, "/a/b: No space left on device\n"),
         (OSError("no answer"), 2, "no answer\n"),
+        (
+            MemoryError("Unable to allocate 4 EiB"),
+            12,
+            "out of memory, of this machine or its device: Unable to allocate 4 EiB\n",
+        ),
         (KeyboardInterrupt(), 130, "\nstopped by SIGINT\n"),
         (WorkKept("3 seeds are kept"), 130, "\nstopped by SIGINT; 3 seeds are kept\n"),
     ],
@@ -206,6 +211,8 @@ def test_output_folder_is_tried_and_stays_unmade(tmp_path):
         check_writable(tmp_path / "file" / "a", "--out")
     with pytest.raises(OutputError, match="File name too long"):
         check_writable(tmp_path / ("x" * 300), "--out")
+    with pytest.raises(OutputError, match=r"^--out .*: its name isn't UTF-8"):
+        check_writable(tmp_path / os.fsdecode(b"l\xe4uf"), "--out")
 
 
 @pytest.mark.parametrize(

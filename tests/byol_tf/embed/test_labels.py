@@ -88,6 +88,10 @@ def test_spaces_around_a_path_may_belong_to_the_photo(tmp_path):
         ("path,label\na.jpg,\n", "expected labels of two classes or more; none has a label"),
         ('path,label\na.jpg,"x\nsub/b.jpg,y\n', "labels.csv:2: expected a quote at both ends"),
         (b"path,label\na.jpg,\xe4\n", "labels.csv:2: expected text in UTF-8; received byte 0xe4"),
+        (
+            "path,label\na.jpg,\x1b]0;x\x07\n",
+            r"labels.csv:2: expected text; received the control character '\\x1b'",
+        ),
     ],
 )
 def test_errors_name_file_and_line(tmp_path, content, message):

@@ -86,7 +86,7 @@ def test_resumed_logs_differ_without_running_means(uninterrupted):
     model = compiled()
     with pytest.raises(Stop):
         train(model, 0, [Listener((1, 4))])
-    zero = {metric.name: (0.0, 0.0) for metric in model.metrics}
+    zero = dict.fromkeys(model.epoch_means, (0.0, 0.0))
     train(model, STEPS + 4, [ResumedEpoch(4, zero), resumed := Listener()])
     assert resumed.epochs[0][2:] != uninterrupted.epochs[1][2:]
     assert resumed.epochs[1][2:] == uninterrupted.epochs[2][2:]
