@@ -88,9 +88,6 @@ class ComparedRun:
 def main(arguments: list[str]) -> int:
     """Prints a line for each setting, and writes the table and the figure.
 
-    Args:
-        arguments: of the command line; None for those of this process.
-
     Returns:
         The exit code: 0 (folders without a history are skipped and named); 2 with a message and
         nothing written if no run remains, a path is neither a folder nor a history, or the output

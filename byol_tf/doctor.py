@@ -84,9 +84,6 @@ class Check:
 def main(arguments: list[str]) -> int:
     """Runs the command.
 
-    Args:
-        arguments: of the command line; those of the process by default.
-
     Returns:
         The exit code: 0 if a run would work here, else 2.
     """
@@ -175,25 +172,14 @@ def check_packages(extras: dict[str, list[str]]) -> Check:
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"{name} missing")
     text = ", ".join(versions)
+    problem = ""
     if unmet := extras.get("", []):
-        return Check(
-            "packages",
-            text,
-            f"packages are missing or of another version: {', '.join(unmet)}",
-            install_line(_best_extra()),
-        )
-    if importlib.util.find_spec("tensorflow") is None:
-        hint = install_line(_best_extra())
-        return Check("packages", text, "TensorFlow isn't installed", hint)
-    if extras and all(extras[extra] for extra in _TENSORFLOW):
-        wanted = extras["cpu"][0]
-        return Check(
-            "packages",
-            text,
-            f"TensorFlow has another version than byol_tf needs: {wanted}",
-            install_line(_best_extra()),
-        )
-    return Check("packages", text)
+        problem = f"packages are missing or of another version: {', '.join(unmet)}"
+    elif importlib.util.find_spec("tensorflow") is None:
+        problem = "TensorFlow isn't installed"
+    elif extras and all(extras[extra] for extra in _TENSORFLOW):
+        problem = f"TensorFlow has another version than byol_tf needs: {extras['cpu'][0]}"
+    return Check("packages", text, problem, install_line(_best_extra()) if problem else "")
 
 
 def _version(name: str) -> str:

@@ -110,7 +110,7 @@ class ConfigError(Exception):
             received.
     """
 
-    def __init__(self, lines: Sequence[str]):
+    def __init__(self, *lines: str):
         super().__init__("\n".join(lines))
 
 

@@ -153,7 +153,7 @@ class Views(Section):
         """
         if self.mean is None or self.std is None:
             raise ConfigError(
-                ["views.mean: missing; expected a number for each channel, and so for views.std"]
+                "views.mean: missing; expected a number for each channel, and so for views.std"
             )
         return self.size, self.mean, self.std
 

@@ -20,9 +20,6 @@ from byol_tf.logs import activity
 def main(arguments: list[str]) -> int:
     """Runs the command.
 
-    Args:
-        arguments: of the command line; those of this process by default.
-
     Returns:
         The exit code: 0; 2 with a message and nothing written if the file can't be converted;
         128 + n after signal n.

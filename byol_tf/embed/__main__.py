@@ -47,9 +47,6 @@ logger = logging.getLogger(__name__)
 def main(arguments: list[str]) -> int:
     """Runs the command.
 
-    Args:
-        arguments: of the command line; those of the process by default.
-
     Returns:
         The exit code: 0, 2 with a message if encoder, photos, labels or output folder are wrong,
         128 + n after signal n. What was embedded until then is stored, and the same command

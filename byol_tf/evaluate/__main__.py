@@ -67,9 +67,6 @@ logger = logging.getLogger("byol_tf.evaluate")
 def main(arguments: list[str]) -> int:
     """Runs the command.
 
-    Args:
-        arguments: of the command line; those of the process by default.
-
     Returns:
         The exit code: 0; 2 with a message and nothing written if encoder, images, options or
         output folder are wrong; 74 if the result can't be written, which is printed then; 1 if the

@@ -42,9 +42,6 @@ _FAILED = 1
 def main(arguments: list[str]) -> int:
     """Runs the command.
 
-    Args:
-        arguments: of the command line; those of this process by default.
-
     Returns:
         The exit code: 0; 1 if a file differs too much from the run's own encoder or can't be used
         without byol_tf, and wasn't kept: then nothing is pushed either; 2, with a message, if the

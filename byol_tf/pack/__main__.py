@@ -43,9 +43,6 @@ _STATE = "shards.json"
 def main(arguments: list[str]) -> int:
     """Runs the command.
 
-    Args:
-        arguments: of the command line; those of the process by default.
-
     Returns:
         The exit code: 0, 2 with a message if the photos or the output folder are wrong, 128 + n
         after signal n. Shards that were complete then are kept, and the same command resumes.

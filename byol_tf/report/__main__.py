@@ -35,9 +35,6 @@ logger = logging.getLogger("byol_tf.report")
 def main(arguments: list[str]) -> int:
     """Runs the command.
 
-    Args:
-        arguments: of the command line; None for those of the process.
-
     Returns:
         The exit code: 0; 2 with a message if there is no run, nothing of it can be shown, or its
         folder can't be written; 128 + n after signal n.

@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,10 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     png = io.BytesIO()
-    figure.savefig(png, dpi=130, bbox_inches="tight", facecolor="white", format="png")
+    with warnings.catch_warnings():
+        # The font may lack a character in the name of a file or of a class.
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(png, dpi=130, bbox_inches="tight", facecolor="white", format="png")
     plt.close(figure)
     write_atomically(path, png.getvalue())
 

@@ -47,9 +47,6 @@ _DRAW_SECONDS = 120.0
 def main(arguments: list[str]) -> int:
     """Runs the command.
 
-    Args:
-        arguments: of the command line; None for those of this process.
-
     Returns:
         The exit code: 0; 1 if a run or an evaluation failed; 2 with a message if the study, its
         images or a folder to write are wrong; 74 if the table couldn't be written, which is

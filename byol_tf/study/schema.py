@@ -184,7 +184,7 @@ def load_study(path: str) -> tuple[str, Path, Study]:
         file = _STUDIES / f"{file.stem}.json"
     if not os.path.isfile(file):
         raise ConfigError(
-            [f"{path}: no such study; those of the package are {', '.join(packaged_studies())}"]
+            f"{path}: no such study; those of the package are {', '.join(packaged_studies())}"
         )
     tree, repeats = read_object(path, file)
     lines = [
@@ -195,7 +195,7 @@ def load_study(path: str) -> tuple[str, Path, Study]:
         study = Study.model_validate(tree)
     except ValidationError as error:
         lines += [_line(path, each) for each in error.errors(include_url=False)]
-        raise ConfigError(lines) from None
+        raise ConfigError(*lines) from None
     for number, cell in enumerate(study.cells):
         lines += _unknown(f"{path}: cells.{number}.measure", cell.measure, study.measures)
         lines += _unknown(f"{path}: cells.{number}.system", cell.system, study.systems)
@@ -219,7 +219,7 @@ def load_study(path: str) -> tuple[str, Path, Study]:
         if place in places[:number]
     ]
     if lines:
-        raise ConfigError(lines)
+        raise ConfigError(*lines)
     return file.stem, file, study
 
 

@@ -96,7 +96,7 @@ def plan_search(file: Path, study: Study, scale: ScaleName, overrides: Sequence[
         ConfigError: if the study has no search or scale, or a value doesn't fit the base.
     """
     if study.search is None:
-        raise ConfigError([f"{file.name}: search: missing; expected what --search varies"])
+        raise ConfigError(f"{file.name}: search: missing; expected what --search varies")
     base, changes = base_config(file, study, scale)
     changes = changes | study.search.changes
     texts = tuple(f"{key}={json.dumps(value)}" for key, value in changes.items())
@@ -111,7 +111,7 @@ def plan_search(file: Path, study: Study, scale: ScaleName, overrides: Sequence[
             except ConfigError as error:
                 lines += [f"{file.name}, search.space: {line}" for line in str(error).splitlines()]
     if lines:
-        raise ConfigError(list(dict.fromkeys(lines)))
+        raise ConfigError(*dict.fromkeys(lines))
     return plan
 
 
@@ -293,7 +293,7 @@ def _open_study(
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise ConfigError(
-            [f"--search: needs Optuna, {install_line('search')}; received {error}"]
+            f"--search: needs Optuna, {install_line('search')}; received {error}"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)

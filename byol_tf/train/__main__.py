@@ -52,9 +52,6 @@ if TYPE_CHECKING:  # it imports TensorFlow, which a mistake in the config needn'
 def main(arguments: list[str]) -> int:
     """Runs the command.
 
-    Args:
-        arguments: the command line without the program's name; by default `sys.argv`'s.
-
     Returns:
         The exit code: 0; 2, with a message and nothing written, if config, images, devices or
         folder are wrong; 128 + n after signal n, once the run has saved; 75 if another worker was

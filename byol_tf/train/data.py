@@ -129,10 +129,8 @@ def _check_same_config(config: Config, workers: Workers) -> None:
     text = config.model_dump_json(exclude=_DIFFERS_PER_WORKER)
     if mismatches := workers.find_mismatches(text):
         raise ConfigError(
-            [
-                f"expected the same config on each worker; worker {mismatches[0] + 1} has another "
-                "one than the first"
-            ]
+            f"expected the same config on each worker; worker {mismatches[0] + 1} has another "
+            "one than the first"
         )
 
 

@@ -90,7 +90,7 @@ def test_every_command_refuses_nul_characters(module, capsys):
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
-        (ConfigError(["tau: wrong"]), 2, "tau: wrong\n"),
+        (ConfigError("tau: wrong"), 2, "tau: wrong\n"),
         (OSError(28, "No space left on device", "/a/b"), 2, "/a/b: No space left on device\n"),
         (OSError("no answer"), 2, "no answer\n"),
         (
