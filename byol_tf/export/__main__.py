@@ -28,6 +28,7 @@ from byol_tf.errors import OutputError
 from byol_tf.export.formats import DEFAULT_FORMATS, FORMAT_NAMES, FORMATS, missing_packages
 from byol_tf.export.hub import check_hub, push
 from byol_tf.logs import activity
+from byol_tf.runs.files import check_no_link
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import RunFacts, read_facts
 
@@ -58,6 +59,7 @@ def main(arguments: list[str]) -> int:
     facts = read_facts(folder)
     facts = dataclasses.replace(facts, config=load_config(folder.config, options.overrides))
     check_writable(folder.export, "--run")
+    check_no_link(folder.export)  # that of the maps is inside it
     maps = options.features == "map"
     export = folder.export / "map" if maps else folder.export
     names = tuple(name for name in FORMAT_NAMES if name in names)

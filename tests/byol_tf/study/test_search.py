@@ -205,6 +205,15 @@ def test_search_of_another_config_is_not_resumed(study, calls, capsys):
     assert "was started with another section search of the study" in capsys.readouterr().err
 
 
+def test_linked_journal_is_neither_read_nor_cut(study, calls, tmp_path, capsys):
+    (tmp_path / "mine").write_text("a line\nhalf a line")
+    out(study).mkdir(parents=True)
+    (out(study) / "trials.journal").symlink_to(tmp_path / "mine")
+    assert searched(study) == 2
+    assert "trials.journal: it is a link" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "a line\nhalf a line"
+
+
 def test_search_without_optuna_names_the_extra(study, calls, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert searched(study, 1) == 2
