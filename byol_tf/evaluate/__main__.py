@@ -42,6 +42,7 @@ from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, w
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.hub import encoder_path
 from byol_tf.runs.splits import require_labels
+from byol_tf.runs.summary import leak_text
 from pipelines.sources import SourceError
 from pipelines.sources.pixels import PixelFormat
 
@@ -261,7 +262,7 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
 
     from byol_tf.runs.encoder_input import model_input
     from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
-    from byol_tf.runs.sources import warn_of_other_images
+    from byol_tf.runs.sources import log_findings, warn_of_other_images
 
     # Each of several trainings is traced anew, of which TensorFlow would warn.
     tf.get_logger().setLevel("ERROR")
@@ -273,6 +274,7 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
             f"{error}. --set data.root=... names the place of the images" if options.run else error
         )
         raise ProtocolError(str(hint)) from error
+    log_findings(source)
     if options.run and not options.overrides:
         warn_of_other_images(RunFolder(Path(options.run)), source)
     if options.run:
@@ -306,6 +308,8 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
         "classes": len(source.class_names),
         "chance": chance(require_labels(test)),
         "data_fingerprint": source.fingerprint,
+        "leaked_test_images": source.leaked,
+        "skipped_images": len(source.skipped),
         "seed": config.seed,
         "overrides": options.overrides,
     }
@@ -344,6 +348,8 @@ def _print_result(result: dict) -> None:
             f"always the most frequent class: {result['chance']:.1%}"
         )
     )
+    if leaked := result["leaked_test_images"]:
+        print(wrapped(leak_text(leaked)))
     rates = sorted(float(rate) for rate in accuracies)
     # Rounded as those are, which are the keys of a JSON object.
     chosen_rate = float(f"{result['rate']:g}") if "rate" in result else None

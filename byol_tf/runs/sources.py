@@ -5,7 +5,7 @@ from typing import Any
 
 from byol_tf.config.schema import Config
 from byol_tf.runs.folder import RunFolder, read_environment
-from pipelines.sources import GivenImages, PixelFormat, Source
+from pipelines.sources import GivenImages, PixelFormat, Source, unreadable_examples
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,24 @@ def source_options(config: Config, images: GivenImages | None = None) -> dict[st
 def pixel_format(config: Config) -> PixelFormat:
     """Returns channels, depth and range of a config's images."""
     return PixelFormat(config.data.channels, config.data.depth, config.data.range)
+
+
+def log_findings(source: Source, table: str | None = None) -> None:
+    """Logs what reading the images has shown of them.
+
+    Args:
+        source: the images.
+        table: name of the file that lists all that can't be read, if there is one.
+    """
+    for line in source.findings:
+        logger.info("%s", line)
+    if source.skipped:
+        logger.warning(
+            "%s photo(s) can't be read and are skipped%s: %s",
+            f"{len(source.skipped):,}",
+            f" ({table})" if table else "",
+            unreadable_examples(dict(source.skipped)),
+        )
 
 
 def warn_of_other_images(folder: RunFolder, source: Source) -> None:

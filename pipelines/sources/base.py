@@ -162,15 +162,15 @@ class ImageFiles(Protocol):
         manifest: the run's photos.
         unreadable: (printable path, reason) of each file known to be unreadable without opening it.
         failure: why images can't be read any more; None while all is well.
-        leaked: number of test images that are exact copies of images to learn from; known once
-            `find_copies` has ended.
+        leaked: number of test images that are exact copies of images to learn from; None until
+            `find_copies` has compared them, and where it can't.
         header_check: whether reading each file's header takes little time. Where it doesn't, files
             that are opened by their headers aren't checked at all before their first use.
     """
 
     manifest: PhotoManifest
     unreadable: tuple[tuple[str, str], ...]
-    leaked: int
+    leaked: int | None
     header_check: bool
 
     @property
@@ -266,9 +266,9 @@ class Source:
     splits: frozenset[str] = frozenset()
 
     @property
-    def leaked(self) -> int:
-        """Number of test images that are exact copies of images to learn from."""
-        return 0 if self.files is None else self.files.leaked
+    def leaked(self) -> int | None:
+        """Number of test images that are copies of images to learn from; None if not compared."""
+        return None if self.files is None else self.files.leaked
 
     def find_copies(self) -> tuple[str, ...]:
         """Finds exact copies, by comparing files of equal size, and counts those in `leaked`.

@@ -91,7 +91,7 @@ def test_nothing_remote_is_read_before_its_first_use(tmp_path, memory, monkeypat
     local = open_source(source, root=str(tmp_path / "x"), image_size=8)
     assert opened.pretrain.shape == (8, 8, 3)
     assert same(opened.pretrain, local.pretrain)
-    assert (lost, opened.find_copies()) == ([], ())
+    assert (lost, opened.find_copies(), opened.leaked) == ([], (), None)
 
 
 class TestFolders:
