@@ -38,7 +38,13 @@ from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, lab
 from byol_tf.export.classifier_folder import check_classifier_folder
 from byol_tf.logs import ProgressLog, activity, counted, wrapped
 from byol_tf.runs.accuracy import Accuracy, chance
-from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, write_csv
+from byol_tf.runs.files import (
+    check_no_link,
+    read_json_object,
+    why_no_folder,
+    write_atomically,
+    write_csv,
+)
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.hub import encoder_path
 from byol_tf.runs.splits import require_labels
@@ -220,8 +226,8 @@ def _output_folder(options: argparse.Namespace) -> Path:
     result = Path(options.out) / "result.json"
     if os.path.exists(result):
         try:
-            is_evaluation = "protocol" in json.loads(result.read_text(encoding="utf-8"))
-        except (ValueError, OSError, TypeError, RecursionError):
+            is_evaluation = "protocol" in read_json_object(result)
+        except (OSError, ValueError):
             is_evaluation = False
         if not is_evaluation:
             raise ProtocolError(

@@ -135,6 +135,16 @@ def test_skipped_files_are_listed_with_reasons(tmp_path, capsys):
     }
 
 
+def test_photo_of_any_length_is_skipped(tmp_path):
+    """What follows the picture takes no disk space, and would take all memory."""
+    root = tree(tmp_path / "x", {"cat": 3, "dog": 3})
+    photo(root / "cat" / "long.jpg")
+    os.truncate(root / "cat" / "long.jpg", 10**13)
+    assert pack(root, tmp_path / "out") == 0
+    listed = (tmp_path / "out" / "skipped.csv").read_text()
+    assert listed == "path,reason\ncat/long.jpg,more bytes than its picture could need\n"
+
+
 def test_shards_have_the_size_asked_for(tmp_path):
     root = tree(tmp_path / "x", {"": 12}, size=(300, 300))  # 270 kB each
     assert pack(root, tmp_path / "out", "--shard-size", "1") == 0
