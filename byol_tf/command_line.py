@@ -216,8 +216,13 @@ def check_writable(folder: Path, option: str) -> None:
         option: the folder's name in the message.
 
     Raises:
-        OutputError: if no file can be made there.
+        OutputError: if no file can be made there, or its `~` stands for no home folder.
     """
+    if str(folder).startswith("~"):  # as it was given: there is no HOME, or no such user
+        raise OutputError(
+            f"{option} {folder}: expected a path without ~, which stands for no folder here; set "
+            "HOME, or name the folder in full"
+        )
     try:
         with tempfile.TemporaryFile(dir=_nearest_existing(folder.absolute())):
             pass
