@@ -124,7 +124,7 @@ def ends_with_exit_code(main: Callable[[list[str]], int]) -> Main:
             if isinstance(error, _USER_ERRORS):
                 _print_error(str(error))
             elif isinstance(error, OSError):
-                _print_error(_os_error_text(error))
+                _print_error(os_error_text(error))
             else:
                 raise
             return USAGE_ERROR
@@ -173,9 +173,12 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 
 def positive_int(text: str) -> int:
-    """Reads an argument that is a whole number of 1 or more."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more; received {text!r}")
+    """Reads an argument that is a whole number of 1 or more, of nine digits at most."""
+    if not text.isdecimal() or len(text) > 9 or not int(text):
+        limit = " and below 1,000,000,000" if text.isdecimal() and len(text) > 9 else ""
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number of 1 or more{limit}; received {text!r:.40}"
+        )
     return int(text)
 
 
@@ -310,7 +313,8 @@ def _stop_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _os_error_text(error: OSError) -> str:
+def os_error_text(error: OSError) -> str:
+    """Returns the system's reason, after the file if it is known."""
     reason = error.strerror or str(error)
     return reason if error.filename is None else f"{error.filename}: {reason}"
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -189,6 +190,27 @@ def test_killed_process_resumes_to_the_same_bytes(tmp_path):
     process.communicate()
     assert main([*words, str(tmp_path / "out")]) == 0
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has this disk that is full")
+@pytest.mark.parametrize("format", FORMATS)
+def test_full_disk_is_an_error_of_the_system(format):
+    photos = [writing.PackedPhoto("a.jpg", None, bytes(100_000))]
+    with pytest.raises(OSError, match="No space left on device"):
+        writing.write_shard(format, Path("/dev/full"), photos, ())
+
+
+def test_full_disk_ends_the_command_with_a_line(tmp_path, capfd, monkeypatch):
+    def full(*given):
+        raise OSError("photos-00000.tfrecord; No space left on device")
+
+    monkeypatch.setattr("byol_tf.pack.__main__.Packing.write", full)
+    out = tmp_path / "out"
+    assert pack(tree(tmp_path / "x", {"": 3}), out) == 2
+    assert capfd.readouterr().err == (
+        f"--out {out}: can't be written: photos-00000.tfrecord; No space left on device. The same "
+        "command keeps the shards that are complete\n"
+    )
 
 
 @pytest.mark.parametrize(
