@@ -67,6 +67,9 @@ _NAME_PREFIXES = {
 }
 """Of the options that change a figure, in the name of the result's folder."""
 
+_OTHER_IMAGES = ("data.root=", "data.source=", "data.archive=")
+"""Beginnings of overrides that name other images than the run's on purpose."""
+
 logger = logging.getLogger("byol_tf.evaluate")
 
 
@@ -281,7 +284,7 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
         )
         raise ProtocolError(str(hint)) from error
     log_findings(source)
-    if options.run and not options.overrides:
+    if options.run and not any(each.startswith(_OTHER_IMAGES) for each in options.overrides):
         warn_of_other_images(RunFolder(Path(options.run)), source)
     if options.run:
         inference = load_run_encoder(config, RunFolder(Path(options.run)))

@@ -135,7 +135,8 @@ def _export(
     from byol_tf.models.inference import exported_form
     from byol_tf.runs.encoder_input import write_input
     from byol_tf.runs.encoders import load_run_encoder
-    from byol_tf.runs.sources import pixel_format
+    from byol_tf.runs.sources import pixel_format, source_options, warn_of_other_images
+    from pipelines.sources import plan_source
 
     # On the CPU, as the exported files are: a GPU may round convolutions to TF32. RuntimeError: a
     # program that calls this function has used the GPU.
@@ -154,6 +155,8 @@ def _export(
             "--format litert: expected the run's images, on which int8 is calibrated; "
             f"{samples.unavailable}. --set data.root=... names their location"
         )
+    if samples.unavailable is None:
+        warn_of_other_images(folder, plan_source(**source_options(config)))
     expected = np.concatenate(
         [inference.predict_on_batch(image[None]) for image in (*samples.photos, *samples.images)]
     )

@@ -142,6 +142,7 @@ class SourceInfo:
         in_memory: whether the images are kept in memory; of a description: whatever `cache` says.
         bytes_in_memory: their size there; 0 where they are not kept.
         ready: whether opening the source downloads and writes nothing.
+        fingerprint: of own photos, see `Source`; None of images that don't change.
     """
 
     counts: Mapping[str, int]
@@ -153,6 +154,7 @@ class SourceInfo:
     bytes_in_memory: int = 0
     ready: bool = True
     class_counts: Mapping[str, int] = field(default_factory=dict)
+    fingerprint: str | None = None
 
 
 class ImageFiles(Protocol):

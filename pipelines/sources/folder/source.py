@@ -54,6 +54,7 @@ def describe(request: Request) -> SourceInfo:
         notes=tuple(notes),
         unlabelled_from=layout.unlabelled_from,
         class_counts=layout.class_counts,
+        fingerprint=_fingerprint(files),
     )
 
 

@@ -197,6 +197,17 @@ def test_copies_and_unreadable_photos_are_told(run, photos, capsys):
     shutil.rmtree(run / "evaluation")
 
 
+def test_other_photos_are_told_unless_they_are_asked_for(run, photos, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    data = {"source": "folder", "root": str(photos)}
+    (folder / "config.json").write_text(json.dumps(config | {"data": data}))
+    (folder / "environment.json").write_text('{"data_fingerprint": "of others"}')
+    for change, told in (("data.pretrain=train", True), (f"data.root={photos}", False)):
+        _, printed = evaluate(capsys, "knn", "--run", folder, "--set", change)
+        assert ("the photos aren't those that" in printed) == told
+
+
 def test_errors_are_one_line(run, tmp_path, photos, capsys):
     keras_file = run / "export" / "encoder.keras"
     where = ("--config", run / "config.json", "--out", tmp_path / "out")
