@@ -128,7 +128,7 @@ def ends_with_exit_code(main: Callable[[list[str]], int]) -> Main:
             if isinstance(error, _USER_ERRORS):
                 _print_error(str(error))
             elif isinstance(error, OSError):
-                _print_error(_os_error_text(error))
+                _print_error(os_error_text(error))
             elif is_out_of_memory(error):
                 _print_error(f"out of memory, of this machine or its device: {memory_line(error)}")
                 return OUT_OF_MEMORY
@@ -180,9 +180,12 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 
 def positive_int(text: str) -> int:
-    """Reads an argument that is a whole number of 1 or more."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more; received {text!r}")
+    """Reads an argument that is a whole number of 1 or more, of nine digits at most."""
+    if not text.isdecimal() or len(text) > 9 or not int(text):
+        limit = " and below 1,000,000,000" if text.isdecimal() and len(text) > 9 else ""
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number of 1 or more{limit}; received {text!r:.40}"
+        )
     return int(text)
 
 
@@ -223,10 +226,16 @@ def check_writable(folder: Path, option: str) -> None:
         option: the folder's name in the message.
 
     Raises:
-        OutputError: if no file can be made there, or its name isn't UTF-8.
+        OutputError: if no file can be made there, its name isn't UTF-8, or its `~` stands for no
+            home folder.
     """
     if reason := why_not_utf8(folder):
         raise OutputError(f"{option} {folder}: can't be written: {reason}")
+    if str(folder).startswith("~"):  # as it was given: there is no HOME, or no such user
+        raise OutputError(
+            f"{option} {folder}: expected a path without ~, which stands for no folder here; set "
+            "HOME, or name the folder in full"
+        )
     try:
         with tempfile.TemporaryFile(dir=_nearest_existing(folder.absolute())):
             pass
@@ -314,7 +323,8 @@ def _stop_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _os_error_text(error: OSError) -> str:
+def os_error_text(error: OSError) -> str:
+    """Returns the system's reason, after the file if it is known."""
     reason = error.strerror or str(error)
     return reason if error.filename is None else f"{error.filename}: {reason}"
 

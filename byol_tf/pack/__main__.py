@@ -20,6 +20,7 @@ from byol_tf.command_line import (
     check_writable,
     command_parser,
     ends_with_exit_code,
+    os_error_text,
     print_json,
     program,
 )
@@ -44,11 +45,19 @@ def main(arguments: list[str]) -> int:
     """Runs the command.
 
     Returns:
-        The exit code: 0, 2 with a message if the photos or the output folder are wrong, 128 + n
-        after signal n. Shards that were complete then are kept, and the same command resumes.
+        The exit code: 0, 2 with a message if the photos or the output folder are wrong or the disk
+        is full, 128 + n after signal n. Shards that were complete then are kept, and the same
+        command resumes.
     """
     options = _parser().parse_args(arguments)
-    print_json(_run(options), options)
+    try:
+        facts = _run(options)
+    except OSError as error:  # a full disk, say
+        raise OutputError(
+            f"--out {options.out}: can't be written: {os_error_text(error)}. The same command "
+            "keeps the shards that are complete"
+        ) from error
+    print_json(facts, options)
     return 0
 
 

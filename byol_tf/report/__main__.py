@@ -77,7 +77,7 @@ def _write(facts: RunFacts, config: Config, folder: RunFolder) -> None:
     from byol_tf.report.representations import analyze_representations
     from byol_tf.report.writing import write_report
     from byol_tf.runs.encoders import load_run_encoder
-    from byol_tf.runs.sources import source_options, warn_of_other_images
+    from byol_tf.runs.sources import log_findings, source_options, warn_of_other_images
     from pipelines.sources import open_source
 
     analysis, missing = None, ""
@@ -88,6 +88,7 @@ def _write(facts: RunFacts, config: Config, folder: RunFolder) -> None:
             scan_folder=str(folder.root.parent),
             on_progress=ProgressLog(logger),
         )
+        log_findings(source)
         warn_of_other_images(folder, source)
         with activity("analyzing the representations"):
             analysis = analyze_representations(config, inference, source)

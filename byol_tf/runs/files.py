@@ -116,15 +116,15 @@ def append_to(path: Path) -> BinaryIO:
     return open(path, "ab", opener=lambda name, flags: os.open(name, flags | NO_FOLLOW, 0o666))
 
 
-def check_no_link(folder: Path) -> None:
-    """Raises `RunFolderError` if a folder inside a run's folder is a link; a run makes none.
+def check_no_link(path: Path) -> None:
+    """Raises `RunFolderError` if what a command writes inside an output folder is a link there.
 
-    Files would be written, and earlier ones removed, wherever it leads.
+    No command makes one. Files would be written, and earlier ones removed, wherever it leads.
     """
-    if folder.is_symlink():
+    if path.is_symlink():
         raise RunFolderError(
-            f"{folder}: expected a folder; it is a link, and nothing is written through one that "
-            "may be somebody else's. Move the folder here that it leads to, or remove the link"
+            f"{path}: it is a link, and nothing is written through one that may be somebody "
+            "else's. Move here what it leads to, or remove the link"
         )
 
 

@@ -97,9 +97,9 @@ class RunLock:
         owner = self._successor()
         if owner is not None:
             raise RunFolderError(
-                f"{self.path.parent}: expected to have this run alone; while this process was "
-                f"suspended, or couldn't reach the disk, it was taken over by {owner}. This "
-                "process writes nothing more"
+                f"{self.path.parent}: expected to have this {self._subject} alone; while this "
+                f"process was suspended, or couldn't reach the disk, it was taken over by {owner}. "
+                "This process writes nothing more"
             )
 
     def __enter__(self) -> "RunLock":

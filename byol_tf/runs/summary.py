@@ -168,16 +168,21 @@ def verdict(facts: RunFacts) -> list[str]:
             "skipped."
         )
     if leaked := (facts.result or {}).get("leaked_test_images"):
-        sentences.append(
-            f"{leaked:,} test photo{'s are' if leaked != 1 else ' is'} also among the photos to "
-            "learn from, as exact copies, so the accuracies are too high."
-        )
+        sentences.append(f"{leak_text(leaked)}.")
     if steps := (facts.result or {}).get("skipped_steps"):
         sentences.append(
             f"{steps:,} step{'s' if steps != 1 else ''} had numbers that weren't finite and "
             "changed nothing."
         )
     return sentences
+
+
+def leak_text(leaked: int) -> str:
+    """Returns what a number of test photos that are also learned from means for accuracies."""
+    return (
+        f"{leaked:,} test photo{'s are' if leaked != 1 else ' is'} also among the photos to learn "
+        "from, as exact copies, so the accuracies are too high"
+    )
 
 
 def gain_sentences(facts: RunFacts) -> list[str]:

@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from byol_tf.command_line import (
     check_writable,
     command_parser,
     ends_with_exit_code,
+    os_error_text,
     positive_float,
     positive_int,
     program,
@@ -69,8 +71,10 @@ def main(arguments: list[str]) -> int:
         try:
             return _search(name, file, study, options, arguments)
         except OSError as error:  # a full disk, say
-            reason = f"{error.filename}: {error.strerror or error}"
-            print(f"stopped: {reason}. The same command resumes the search", file=sys.stderr)
+            print(
+                f"stopped: {os_error_text(error)}. The same command resumes the search",
+                file=sys.stderr,
+            )
             return SAVES_FAILED
     planned = plan_study(file, study, options.scale, options.seeds, options.only, options.overrides)
     root = Path(options.root)
@@ -199,7 +203,7 @@ def _run(
     trains = dict(
         zip(waiting, runs.needs_training([planned[number] for number in waiting]), strict=True)
     )
-    shown = StudyProgress(study.title, len(planned), [*trains.values()], options.jobs)
+    shown = StudyProgress(study.title, len(planned), Counter(trains.values()), options.jobs)
     with shown as progress, runs:
 
         def report(draw: bool) -> tuple[str, int]:
@@ -228,7 +232,7 @@ def _run(
                 try:
                     error = yield from runs.run(cell, functools.partial(progress.update, name))
                 except OSError as failure:
-                    error = f"{failure.filename}: {failure.strerror or failure}"
+                    error = os_error_text(failure)
                 if error:
                     errors[number] = error
                     progress.print(f"FAILED: {name}: {error}. The other cells are run")
@@ -261,6 +265,7 @@ def _search(
     from byol_tf.runs.sources import source_options
     from byol_tf.study.progress import StudyProgress
     from byol_tf.study.search import SearchRunner, plan_search
+    from byol_tf.study.search_report import search_text
     from pipelines.sources import plan_source
 
     began = time.monotonic()
@@ -274,23 +279,33 @@ def _search(
     command = shlex.join([*program("study").split(), *arguments])
     deadline = began + 60 * (options.minutes or float("inf"))
     runs, failures = StudyRunner(root / "runs"), 0
-    with RunLock(out, "search", "Wait for it, or end it there"):
+    with RunLock(out, "search", "Wait for it, or end it there") as lock:
         search = SearchRunner(plan, out, runs, deadline)
-        left, title = max(0, options.search - search.finished), f"{study.title}: search"
-        with StudyProgress(title, options.search, [True] * left) as progress, runs:
-            while search.finished < options.search and failures < _FAILURES:
-                if search.out_of_time:
-                    progress.print("the time is over; the same command resumes the search")
-                    break
-                try:
-                    state = search.run_trial(progress)
-                except Stopped as stopped:
-                    progress.print(f"stopped by {stopped}. To resume:\n  {command}")
-                    _write_search(out, study, plan, search, command)
-                    return 128 + stopped.number
-                failures = failures + 1 if state == "failed" else 0
-                _write_search(out, study, plan, search, command)
-    print(_write_search(out, study, plan, search, command))
+
+        def write() -> str:
+            lock.check_owner()
+            return _write_search(out, study, plan, search, command)
+
+        left = Counter({True: max(0, options.search - search.finished)})
+        title = f"{study.title}: search"
+        try:
+            with StudyProgress(title, options.search, left) as progress, runs:
+                while search.finished < options.search and failures < _FAILURES:
+                    if search.out_of_time:
+                        progress.print("the time is over; the same command resumes the search")
+                        break
+                    try:
+                        state = search.run_trial(progress)
+                    except Stopped as stopped:
+                        progress.print(f"stopped by {stopped}. To resume:\n  {command}")
+                        write()
+                        return 128 + stopped.number
+                    failures = failures + 1 if state == "failed" else 0
+                    write()
+            print(write())
+        except OSError:
+            print(f"\n{search_text(plan, search.results())}")
+            raise
     return _SOME_FAILED if any(each.error for each in search.results()) else 0
 
 

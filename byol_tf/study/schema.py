@@ -175,7 +175,7 @@ def load_study(path: str) -> tuple[str, Path, Study]:
     Raises:
         ConfigError: with every mistake, one on each line.
     """
-    file = Path(path)
+    file = Path(os.path.expanduser(path))
     if (
         not os.path.isfile(file)
         and str(file.parent) in (".", "configs/studies")

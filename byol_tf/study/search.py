@@ -21,6 +21,7 @@ from byol_tf.config.loading import load_config, resolved_json
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError, RunFolderError
 from byol_tf.runs.best_epoch import scores
+from byol_tf.runs.files import check_no_link
 from byol_tf.runs.folder import RunFolder, read_history
 from byol_tf.runs.lock import RunLock
 from byol_tf.study.plan import PlannedCell, base_config
@@ -152,7 +153,8 @@ class SearchRunner:
 
     Raises:
         ConfigError: if Optuna isn't installed.
-        RunFolderError: if the folder has a search of another config or space.
+        RunFolderError: if the folder has a search of another config or space, or its journal is a
+            link.
     """
 
     def __init__(
@@ -297,6 +299,7 @@ def _open_study(
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)
+    check_no_link(journal)
     _repair(journal)
     pruners: dict[str, optuna.pruners.BasePruner] = {
         "none": optuna.pruners.NopPruner(),

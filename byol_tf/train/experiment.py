@@ -36,6 +36,7 @@ from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints, read_newest
 from byol_tf.runs.data import check_view_engine, probe_images, sample_pretrain_images, train_batches
 from byol_tf.runs.encoders import save_architecture
+from byol_tf.runs.files import append_to
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.folder_choice import check_same_run
 from byol_tf.runs.lock import RunLock
@@ -293,7 +294,7 @@ class Experiment:
                 self._teacher,
             )
             save_architecture(self.config, self.folder, self.model.encoder)
-            move_native_log(self.folder.logs)
+            move_native_log(self.folder.logs, append_to)
             self._weights = None  # not needed again, and as large as the encoder
             copies = CopiesSearch(self.source)
             if self.workers.count > 1:

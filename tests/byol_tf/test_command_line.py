@@ -20,6 +20,7 @@ from byol_tf.command_line import (
     check_writable,
     ends_with_exit_code,
     hint_at_options,
+    positive_int,
     print_json,
 )
 from byol_tf.errors import ConfigError, OutputError, WorkKept
@@ -213,6 +214,15 @@ def test_output_folder_is_tried_and_stays_unmade(tmp_path):
         check_writable(tmp_path / ("x" * 300), "--out")
     with pytest.raises(OutputError, match=r"^--out .*: its name isn't UTF-8"):
         check_writable(tmp_path / os.fsdecode(b"l\xe4uf"), "--out")
+    with pytest.raises(OutputError, match=r"^--out ~nobody/a: expected a path without ~"):
+        check_writable(Path("~nobody/a"), "--out")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "1000000000", "9" * 5000])
+def test_whole_number_has_nine_digits_at_most(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number of 1 or more"):
+        positive_int(text)
+    assert positive_int("999999999") == 999_999_999
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -376,7 +377,7 @@ class TestListing:
 
 class TestProgress:
     def test_the_time_left_tells_runs_from_judgements(self, capsys):
-        progress = StudyProgress("Taus", 8, [True, False, True, False, True, False])
+        progress = StudyProgress("Taus", 8, Counter([True, False] * 3))
         for trains, seconds in ((True, 600.0), (False, 20.0)):
             progress.begin("a figure", trains)
             progress.end("a figure", seconds)
@@ -391,7 +392,7 @@ class TestProgress:
         ]
 
     def test_what_is_done_of_a_run_counts(self, capsys):
-        progress = StudyProgress("Taus", 2, [True, True])
+        progress = StudyProgress("Taus", 2, Counter([True] * 2))
         progress.begin("one", True)
         progress.end("one", 100.0)
         progress.begin("two", True)
@@ -401,7 +402,7 @@ class TestProgress:
         assert progress._time_left() == "about 20 s left"
 
     def test_cells_side_by_side_share_the_time_left(self):
-        progress = StudyProgress("Taus", 4, [True] * 4, jobs=2)
+        progress = StudyProgress("Taus", 4, Counter([True] * 4), jobs=2)
         for name in ("one", "two"):
             progress.begin(name, True)
         progress.end("one", 100.0)
@@ -410,7 +411,7 @@ class TestProgress:
         assert progress._time_left() == "about 2 min left"  # (0.6 + 1 + 1) * 100 s / 2
 
     def test_a_failure_tells_nothing_of_the_others(self, capsys):
-        progress = StudyProgress("Taus", 2, [True, True])
+        progress = StudyProgress("Taus", 2, Counter([True] * 2))
         progress.begin("one", True)
         progress.end("one", None)
         progress.begin("two", True)

@@ -35,6 +35,14 @@ def config(name: str, row: str, column: str = "", scale: str = "paper") -> Confi
     return cell(name, row, column, scale).config
 
 
+def test_file_in_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.json").write_bytes((STUDIES / "simsiam-b.json").read_bytes())
+    name, file, study = load_study("~/mine.json")
+    assert (name, file) == ("mine", tmp_path / "mine.json")
+    assert study == load_study("simsiam-b")[2]
+
+
 def differing(one: Config, other: Config) -> set[str]:
     """The sections and keys whose values differ, but for name and comment."""
     first, second = (json.loads(resolved_json(each)) for each in (one, other))
