@@ -20,7 +20,6 @@ from benchmarks.peers import Peer, compile_modes
 from benchmarks.step import bare_step
 from benchmarks.turns import Side, against, median_ratio, rounded, take_turns
 from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
-from byol_tf.devices import set_precision
 from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
 from byol_tf.train.callbacks.throughput import Throughput
 from pipelines.batches import image_batches, view_batches
@@ -87,7 +86,7 @@ def measure(
     peer: bool,
 ) -> dict:
     """Measures images per second of all sides, and the median ratios of `fit` to the others."""
-    set_precision(precision)
+    keras.config.set_dtype_policy(precision)
     settings = {"encoder": encoder, "size": size, "batch": batch, "precision": precision}
     sides = {"fit": fit(engine, encoder, size, batch), "bare": bare_step(encoder, size, batch)}
     peers = {}

@@ -18,7 +18,6 @@ import tensorflow as tf
 
 from benchmarks.turns import median_ratio, rounded, take_turns, timed
 from byol_tf import BYOL, build_encoder, cosine_tau
-from byol_tf.devices import set_precision
 from byol_tf.models.networks import mlp_head
 from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
 
@@ -43,7 +42,7 @@ def measure(encoder: str, size: int, batch: int, precision: str, steps: int, pai
     """Images a second of both sides, and the median of how many times as long a step with group
     normalisation takes."""
     keras.utils.set_random_seed(0)
-    set_precision(precision)
+    keras.config.set_dtype_policy(precision)
     views = tuple(
         np.random.default_rng(0).normal(size=(2, batch, size, size, 3)).astype(np.float32)
     )

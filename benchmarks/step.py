@@ -19,7 +19,6 @@ import tensorflow as tf
 from benchmarks.peers import Peer, compile_modes
 from benchmarks.turns import Side, against, rounded, take_turns, timed
 from byol_tf import BYOL, build_encoder, cosine_tau
-from byol_tf.devices import set_precision
 from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
 
 
@@ -57,7 +56,7 @@ def measure(
     peer: bool,
 ) -> dict:
     """Measures images per second of all sides, and the median ratios of ours to theirs."""
-    set_precision(precision)
+    keras.config.set_dtype_policy(precision)
     settings = {"encoder": encoder, "size": size, "batch": batch, "precision": precision}
     peers = {}
     if peer:

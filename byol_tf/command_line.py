@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -23,13 +24,9 @@ from typing import Any, NoReturn
 from byol_tf import __version__
 from byol_tf.errors import (
     OUT_OF_MEMORY,
-    ConfigError,
-    ConversionError,
-    DeviceError,
-    EmbedError,
+    USAGE_ERROR,
     OutputError,
-    ProtocolError,
-    RunFolderError,
+    UserError,
     WorkKept,
     is_out_of_memory,
     memory_line,
@@ -39,7 +36,6 @@ from byol_tf.logs import configure_logging, ignore_output_errors
 from byol_tf.native_output import name_native_log, separate_stderr
 from pipelines.sources.base import SourceError
 
-USAGE_ERROR = 2
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
 )
@@ -48,16 +44,6 @@ PARENT_VARIABLE = "BYOL_TF_PARENT"
 """Environment variable with the id of the process with which a command shall stop."""
 _PARENT_SECONDS = 1.0
 _SET_DATA = "key of data, such as the new location of the images: data.root=photos"
-_USER_ERRORS = (
-    ConfigError,
-    ConversionError,
-    DeviceError,
-    EmbedError,
-    OutputError,
-    ProtocolError,
-    RunFolderError,
-    SourceError,
-)
 
 Main = Callable[[list[str] | None], int]
 """The `main` of a command: from its arguments (None: those of the process) to its exit code."""
@@ -125,7 +111,7 @@ def ends_with_exit_code(main: Callable[[list[str]], int]) -> Main:
                 kept = f"; {error}" if isinstance(error, WorkKept) and str(error) else ""
                 _print_error(f"\nstopped by {signal.Signals(number).name}{kept}")
                 return 128 + number
-            if isinstance(error, _USER_ERRORS):
+            if isinstance(error, (UserError, SourceError)):
                 _print_error(str(error))
             elif isinstance(error, OSError):
                 _print_error(os_error_text(error))
@@ -216,6 +202,11 @@ def program(name: str) -> str:
     """Returns the words that start a command, as this process was started: `byol train`, say."""
     by_script = Path(sys.argv[0]).name.partition(".")[0] == "byol"
     return f"byol {name}" if by_script else f"python -m byol_tf.{name}"
+
+
+def command_text(name: str, arguments: Sequence[str]) -> str:
+    """Returns a line to type that runs a command with arguments."""
+    return shlex.join([*program(name).split(), *arguments])
 
 
 def check_writable(folder: Path, option: str) -> None:

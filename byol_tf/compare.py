@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byol_tf.command_line import (
-    USAGE_ERROR,
     check_writable,
     command_parser,
     ends_with_exit_code,
     program,
 )
 from byol_tf.config.diff import flat
-from byol_tf.errors import OutputError, RunFolderError, escape
+from byol_tf.errors import USAGE_ERROR, OutputError, RunFolderError, escape
 from byol_tf.runs.accuracy import Accuracy, difference
 from byol_tf.runs.files import csv_text, markdown_table, write_atomically
 from byol_tf.runs.folder import RunFolder, read_history

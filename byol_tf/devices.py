@@ -139,17 +139,6 @@ def on_cpu(strategy: "tf.distribute.Strategy") -> bool:
     return not tf.config.list_physical_devices("GPU")
 
 
-def set_precision(precision: str) -> None:
-    """Sets Keras' dtype policy for networks that are built from now on.
-
-    Args:
-        precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
-    """
-    import keras
-
-    keras.config.set_dtype_policy(precision)
-
-
 def set_seeds(seed: int, deterministic: bool) -> None:
     """Seeds Python, NumPy, TensorFlow and Keras.
 

@@ -30,14 +30,13 @@ from packaging.requirements import Requirement
 from byol_tf import __version__
 from byol_tf.clusters import DESCRIPTIONS, read_cluster
 from byol_tf.command_line import (
-    USAGE_ERROR,
     check_writable,
     command_parser,
     ends_with_exit_code,
     program,
 )
 from byol_tf.devices import nvidia_card, prepare_environment
-from byol_tf.errors import DeviceError, OutputError
+from byol_tf.errors import USAGE_ERROR, DeviceError, OutputError
 from byol_tf.logs import activity
 from byol_tf.native_output import native_log
 from pipelines.extras import install_line

@@ -19,6 +19,7 @@ import stat
 from collections.abc import Sequence
 from typing import Any
 
+USAGE_ERROR = 2
 NOT_FINITE, COLLAPSED, OUT_OF_MEMORY, IMAGES_LOST, SAVES_FAILED, LOST = 10, 11, 12, 66, 74, 75
 
 
@@ -102,7 +103,11 @@ def why_not_utf8(path: str | os.PathLike[str]) -> str | None:
         )
 
 
-class ConfigError(Exception):
+class UserError(Exception):
+    """What the user has to change; commands print its text and exit with `USAGE_ERROR`."""
+
+
+class ConfigError(UserError):
     """A config that can't be used.
 
     Args:
@@ -114,15 +119,15 @@ class ConfigError(Exception):
         super().__init__("\n".join(lines))
 
 
-class DeviceError(Exception):
+class DeviceError(UserError):
     """The devices or workers of a config aren't available."""
 
 
-class RunFolderError(Exception):
+class RunFolderError(UserError):
     """A run folder can't be used."""
 
 
-class ProtocolError(Exception):
+class ProtocolError(UserError):
     """An evaluation protocol can't be run on these images, labels or encoder."""
 
 
@@ -141,11 +146,11 @@ class VerificationError(Exception):
     """An exported file can't be used without byol_tf."""
 
 
-class EmbedError(Exception):
+class EmbedError(UserError):
     """Photos can't be embedded, or labels not predicted, as asked."""
 
 
-class ConversionError(Exception):
+class ConversionError(UserError):
     """A checkpoint of another project can't be converted; the text names the file or tensors.
 
     Args:
@@ -156,7 +161,7 @@ class ConversionError(Exception):
         super().__init__("\n".join(escape(line, 4000) for line in text.split("\n")))
 
 
-class OutputError(Exception):
+class OutputError(UserError):
     """A file or folder that a command was asked to write can't be written."""
 
 

@@ -30,13 +30,14 @@ def main(arguments: list[str]) -> int:
         raise ConversionError(f"{source}: expected a file; {describe_path(source)}")
     check_writable(out, "--out")
     prepare_environment()
+    import keras
+
     from byol_tf.convert.architecture import IMAGE_SIZE
     from byol_tf.convert.deepmind import read_deepmind
     from byol_tf.convert.pytorch import read_pytorch
     from byol_tf.convert.writing import check_out, write_folder
-    from byol_tf.devices import set_precision
 
-    set_precision("float32")
+    keras.config.set_dtype_policy("float32")
     check_out(out)
     with activity(f"converting {source.name}"):
         converted = (

@@ -18,6 +18,7 @@ from byol_tf.command_line import (
     add_json_option,
     check_writable,
     command_parser,
+    command_text,
     ends_with_exit_code,
     print_json,
     program,
@@ -155,7 +156,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     facts = {
         "encoder": str(encoder.path),
         "byol_tf": __version__,
-        "command": shlex.join([*program("embed").split(), *arguments]),
+        "command": command_text("embed", arguments),
     }
     prepare_environment()
     parquet = options.parquet or store.parquet.exists()  # new embeddings remove it
@@ -267,7 +268,7 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
     words = ["--encoder", options.encoder, "--images", options.images]
     if options.out is not None:
         words += ["--out", options.out]
-    command = shlex.join([*program("embed").split(), *words])
+    command = command_text("embed", words)
     print("\n  next:")
     if options.part is not None:
         print(wrapped(f"when all {options.part[1]} parts are embedded, merge them:", indent=4))

@@ -21,6 +21,7 @@ from byol_tf.command_line import (
     add_set_option,
     check_writable,
     command_parser,
+    command_text,
     ends_with_exit_code,
     print_json,
     program,
@@ -92,7 +93,7 @@ def main(arguments: list[str]) -> int:
         check_writable(Path(options.export), "--export")
     prepare_environment()
     result, stopped = _evaluate(options, config)
-    result["command"] = shlex.join([*program("evaluate").split(), *arguments])
+    result["command"] = command_text("evaluate", arguments)
     file = folder / ("result.json" if stopped is None else "partial.json")
     curve = result.pop("curve", None)
     _print_result(result)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from byol_tf.command_line import (
     add_json_option,
     check_writable,
     command_parser,
+    command_text,
     ends_with_exit_code,
     os_error_text,
     print_json,
@@ -204,12 +204,7 @@ def _print_shards(
     print(wrapped(f"{out}   {counted(len(names), 'shard')}: {listed}"))
     if skipped:
         print(f"  {out / 'skipped.csv'}   {counted(skipped, 'file')} that they lack, and why")
-    train = shlex.join(
-        [
-            *program("train").split(),
-            *("--config", "photos", "--set", "data.source=shards"),
-            *("--set", f"data.root={out.absolute()}"),
-            *(() if channels is None else ("--set", f"data.channels={channels}")),
-        ]
-    )
-    print(f"\n  next:\n    {train}\n")
+    words = ["--config", "photos", "--set", "data.source=shards"]
+    words += ["--set", f"data.root={out.absolute()}"]
+    words += [] if channels is None else ["--set", f"data.channels={channels}"]
+    print(f"\n  next:\n    {command_text('train', words)}\n")

@@ -9,7 +9,6 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 import argparse
 import logging
 import os
-import shlex
 from pathlib import Path
 
 from byol_tf import __version__
@@ -17,6 +16,7 @@ from byol_tf.command_line import (
     add_json_option,
     check_writable,
     command_parser,
+    command_text,
     ends_with_exit_code,
     print_json,
     program,
@@ -80,7 +80,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         "classifier": str(classifier.path),
         "classes": classes,
         "byol_tf": __version__,
-        "command": shlex.join([*program("predict").split(), *arguments]),
+        "command": command_text("predict", arguments),
     }
     prepare_environment()
     from byol_tf.predict.results import write_class_sheet, write_table

@@ -10,7 +10,6 @@ import argparse
 import functools
 import json
 import os
-import shlex
 import sys
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from byol_tf.command_line import (
     add_set_option,
     check_writable,
     command_parser,
+    command_text,
     ends_with_exit_code,
     os_error_text,
     positive_float,
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
     check_writable(root, "--root")
     check_writable(out, "--out")
     prepare_environment()  # or each command would report that TensorFlow is missing
-    command = shlex.join([*program("study").split(), *arguments])
+    command = command_text("study", arguments)
     return _run(study, planned, root, out, options, command)
 
 
@@ -276,7 +276,7 @@ def _search(
     check_writable(root, "--root")
     check_writable(out, "--out")
     prepare_environment()
-    command = shlex.join([*program("study").split(), *arguments])
+    command = command_text("study", arguments)
     deadline = began + 60 * (options.minutes or float("inf"))
     runs, failures = StudyRunner(root / "runs"), 0
     with RunLock(out, "search", "Wait for it, or end it there") as lock:

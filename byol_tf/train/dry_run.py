@@ -6,12 +6,13 @@ import statistics
 import time
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from byol_tf.config.schedule import Schedule, check_batch
 from byol_tf.config.schema import Config
-from byol_tf.devices import build_strategy, on_cpu, set_precision
+from byol_tf.devices import build_strategy, on_cpu
 from byol_tf.errors import DeviceError
 from byol_tf.logs import ProgressLog, activity
 from byol_tf.models.ema import TargetUpdate, constant_tau
@@ -144,7 +145,7 @@ def measure_lines(
     if sample is None:
         return _not_measured("a run downloads or prepares the images first")
     reading = (time.perf_counter() - start) / max(len(sample), 1)
-    set_precision(devices.precision)
+    keras.config.set_dtype_policy(devices.precision)
     try:
         with activity("measuring input and training step"):
             estimate = measure_throughput(config, sample, strategy, encoder)

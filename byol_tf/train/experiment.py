@@ -15,7 +15,7 @@ import tensorflow as tf
 from byol_tf.config.loading import absolute_paths, given_config, resolved_json
 from byol_tf.config.schedule import Schedule, check_batch, training_schedule
 from byol_tf.config.schema import Config
-from byol_tf.devices import build_strategy, set_precision, set_seeds
+from byol_tf.devices import build_strategy, set_seeds
 from byol_tf.errors import (
     LOST,
     ConfigError,
@@ -199,7 +199,7 @@ class Experiment:
         check_batch(config, strategy.num_replicas_in_sync, self.workers.count)
         self.source = open_images(config, self.folder, self.workers, self._watchdog(), self._images)
         self.schedule = training_schedule(config, len(self.source.pretrain))
-        set_precision(config.devices.precision)
+        keras.config.set_dtype_policy(config.devices.precision)
         with strategy.scope():
             self._teacher = load_teacher(config)
             self.model = build_model(
