@@ -17,7 +17,6 @@ from pipelines.sources.images import (
     subset,
     without_labels,
 )
-from pipelines.sources.loading import load_into_memory
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.opening import open_source, plan_source, sample_source
 from pipelines.sources.pixels import RGB, PixelFormat, false_color
@@ -48,7 +47,6 @@ __all__ = [
     "balanced_indices",
     "concatenated",
     "false_color",
-    "load_into_memory",
     "open_flat_images",
     "open_source",
     "plan_source",
