@@ -10,7 +10,6 @@ from pipelines.sources.images import (
     ArrayImages,
     Images,
     LazyImages,
-    balanced_indices,
     concatenated,
     resize_and_center_crop,
     resized,
@@ -21,6 +20,7 @@ from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.opening import open_source, plan_source, sample_source
 from pipelines.sources.pixels import RGB, PixelFormat, false_color
 from pipelines.sources.remote import Unreachable
+from pipelines.sources.selection import balanced_indices
 from pipelines.sources.unreadable import TooManyUnreadable, unreadable_examples
 
 __all__ = [
