@@ -6,7 +6,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed-$(EXTRA)
 
-.PHONY: demo test test-all test-lanes coverage lint docs fuzz peers engines
+.PHONY: demo test test-all test-lanes coverage lint docs links fuzz peers engines
 .DEFAULT_GOAL := demo
 
 demo: $(INSTALLED)
@@ -69,6 +69,10 @@ lint: $(VENV)/.installed-lint
 # The documentation site, docs/_build/html/index.html; a warning, such as a link that leads nowhere, is an error.
 docs: $(VENV)/.installed-docs
 	$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs docs/_build/html
+
+# Whether the addresses that the pages link to still answer; needs the network.
+links: $(VENV)/.installed-docs
+	$(VENV)/bin/sphinx-build --quiet --fresh-env -b linkcheck docs docs/_build/links
 
 # The readers of images and configs against inputs guided by coverage, each for so many seconds; what they learned stays in .fuzz.
 SECONDS ?= 600

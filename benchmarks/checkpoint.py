@@ -17,9 +17,8 @@ from byol_tf.devices import prepare_environment
 prepare_environment()
 
 import keras
-import numpy as np
-import tensorflow as tf
 
+from benchmarks.step import add_options, compiled_steps
 from benchmarks.turns import take_turns, timed
 from byol_tf import BYOL, build_encoder, cosine_tau
 from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
@@ -55,18 +54,8 @@ def measure(
     keras.utils.set_random_seed(0)
     model = BYOL(build_encoder(encoder, size), tau=cosine_tau(0.99, 1000))
     model.compile(build_optimizer(optimizer, WarmupSchedule(1e-4, 1000)))
-    views = tuple(
-        tf.constant(
-            np.random.default_rng(view).normal(size=(batch, size, size, 3)).astype(np.float32)
-        )
-        for view in range(2)
-    )
-    step = tf.function(model.train_step, jit_compile=model.jit_compile, autograph=False)
+    plain = compiled_steps(model, size, batch)
     writer = CheckpointWriter(folder, 2)
-
-    def plain(count):
-        for _ in range(count):
-            step(views)["loss"].numpy()
 
     def saving(count):
         plain(1)
@@ -101,12 +90,8 @@ def measure(
 def main() -> None:
     """Parses the command line and prints the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.checkpoint", description=__doc__)
-    parser.add_argument("--encoder", default="resnet18")
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--batch", type=int, default=64)
+    add_options(parser, steps=6)
     parser.add_argument("--optimizer", choices=("sgd", "adam", "lars"), default="adam")
-    parser.add_argument("--steps", type=int, default=6, help="of each side in a pair")
-    parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument(
         "--every",
         type=int,

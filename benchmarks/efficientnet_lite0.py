@@ -25,13 +25,6 @@ _BLOCKS = (
 )
 """`efficientnet/lite/efficientnet_lite_builder.py` of tensorflow/tpu. Without squeeze and
 excitation; stem and head have 32 and 1280 channels in all Lite models."""
-_NAMES = {
-    "kernel": "weight",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
 
 
 def efficientnet_lite0(image_size: int) -> keras.Model:
@@ -92,12 +85,13 @@ def load_weights(encoder: keras.Model, path: Path) -> None:
 
 def _slots(encoder: keras.Model) -> Iterator:
     from byol_tf.convert.assign import Slot
+    from byol_tf.convert.pytorch import TORCH_VARIABLES
 
     for layer in encoder.layers:
         module = ".".join(part if part.isdigit() else f"_{part}" for part in layer.name.split("."))
         axes = (2, 3, 0, 1) if isinstance(layer, layers.DepthwiseConv2D) else (2, 3, 1, 0)
         for variable in layer.variables:
-            name = f"{module}.{_NAMES[variable.name]}"
+            name = f"{module}.{TORCH_VARIABLES[variable.name]}"
             yield Slot(name, variable, axes if variable.name == "kernel" else None)
 
 

@@ -17,10 +17,9 @@ import keras
 import numpy as np
 
 from benchmarks.peers import Peer, compile_modes
-from benchmarks.step import bare_step
+from benchmarks.step import add_options, bare_step
 from benchmarks.turns import Side, against, median_ratio, rounded, take_turns
 from byol_tf import BYOL, TargetUpdate, build_encoder, cosine_tau
-from byol_tf.devices import set_precision
 from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
 from byol_tf.train.callbacks.throughput import Throughput
 from pipelines.batches import image_batches, view_batches
@@ -87,7 +86,7 @@ def measure(
     peer: bool,
 ) -> dict:
     """Measures images per second of all sides, and the median ratios of `fit` to the others."""
-    set_precision(precision)
+    keras.config.set_dtype_policy(precision)
     settings = {"encoder": encoder, "size": size, "batch": batch, "precision": precision}
     sides = {"fit": fit(engine, encoder, size, batch), "bare": bare_step(encoder, size, batch)}
     peers = {}
@@ -113,9 +112,7 @@ def measure(
 def main() -> None:
     """Parses the command line and prints the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fit", description=__doc__)
-    parser.add_argument("--encoder", default="resnet18")
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--batch", type=int, default=64)
+    add_options(parser, steps=8)
     parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
     parser.add_argument(
         "--engine",
@@ -123,8 +120,6 @@ def main() -> None:
         default="fused",
         help="as views.engine",
     )
-    parser.add_argument("--steps", type=int, default=8, help="of each side in a pair")
-    parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--peer", action="store_true", help="also lightly (make peers)")
     print(json.dumps(measure(**vars(parser.parse_args()))))
 

@@ -14,7 +14,7 @@ prepare_environment()
 
 import tensorflow as tf
 
-from benchmarks.step import bare_step
+from benchmarks.step import add_options, bare_step
 from benchmarks.turns import Side, median_ratio, rounded, take_turns
 from byol_tf.models import byol, nonfinite
 
@@ -51,11 +51,7 @@ def measure(encoder: str, size: int, batch: int, steps: int, pairs: int) -> dict
 def main() -> None:
     """Parses the command line and prints the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guard", description=__doc__)
-    parser.add_argument("--encoder", default="resnet18")
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=4, help="of each side in a pair")
-    parser.add_argument("--pairs", type=int, default=5)
+    add_options(parser, steps=4)
     print(json.dumps(measure(**vars(parser.parse_args()))))
 
 

@@ -13,18 +13,16 @@ from byol_tf.devices import prepare_environment
 prepare_environment()
 
 import keras
-import numpy as np
-import tensorflow as tf
 
-from benchmarks.turns import median_ratio, rounded, take_turns, timed
+from benchmarks.step import add_options, compiled_steps
+from benchmarks.turns import Side, median_ratio, rounded, take_turns, timed
 from byol_tf import BYOL, build_encoder, cosine_tau
-from byol_tf.devices import set_precision
 from byol_tf.models.networks import mlp_head
 from byol_tf.models.optimizers import WarmupSchedule, build_optimizer
 
 
-def _step(encoder: str, size: int, normalization: str):
-    """The compiled step of a model whose encoder and heads are all normalised alike."""
+def _side(encoder: str, size: int, batch: int, normalization: str) -> Side:
+    """Steps of a model whose encoder and heads are all normalised alike."""
     network = build_encoder(encoder, size, normalization=normalization)
     projector = mlp_head(
         network.output_shape[-1], 4096, 256, "projector", normalization=normalization
@@ -36,28 +34,16 @@ def _step(encoder: str, size: int, normalization: str):
         tau=cosine_tau(0.99, 1000),
     )
     model.compile(build_optimizer("adam", WarmupSchedule(1e-4, 1000)), jit_compile=False)
-    return tf.function(model.train_step, autograph=False)
+    return timed(compiled_steps(model, size, batch))
 
 
 def measure(encoder: str, size: int, batch: int, precision: str, steps: int, pairs: int) -> dict:
     """Images a second of both sides, and the median of how many times as long a step with group
     normalisation takes."""
     keras.utils.set_random_seed(0)
-    set_precision(precision)
-    views = tuple(
-        np.random.default_rng(0).normal(size=(2, batch, size, size, 3)).astype(np.float32)
-    )
-
-    def side(step):
-        def run(count):
-            for _ in range(count):
-                step(views)["loss"].numpy()
-
-        return timed(run)
-
-    speeds = take_turns(
-        {name: side(_step(encoder, size, name)) for name in ("group", "batch")}, pairs, steps
-    )
+    keras.config.set_dtype_policy(precision)
+    sides = {name: _side(encoder, size, batch, name) for name in ("group", "batch")}
+    speeds = take_turns(sides, pairs, steps)
     settings = {"encoder": encoder, "size": size, "batch": batch, "precision": precision}
     times = median_ratio(speeds, "batch", "group")
     return {
@@ -71,14 +57,10 @@ def measure(encoder: str, size: int, batch: int, precision: str, steps: int, pai
 def main() -> None:
     """Parses the command line and prints the result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.normalization", description=__doc__)
-    parser.add_argument("--encoder", default="resnet18")
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--batch", type=int, default=64)
+    add_options(parser, steps=4)
     parser.add_argument(
         "--precision", choices=("float32", "mixed_bfloat16", "mixed_float16"), default="float32"
     )
-    parser.add_argument("--steps", type=int, default=4, help="of each side in a pair")
-    parser.add_argument("--pairs", type=int, default=5)
     print(json.dumps(measure(**vars(parser.parse_args()))))
 
 

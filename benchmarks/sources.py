@@ -10,8 +10,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.memory import write_photos
 from benchmarks.peers import peer_python
+from benchmarks.turns import in_process
 
 FORMATS = ("tar", "tfrecord", "arrayrecord", "parquet")
 PEERS = {"webdataset": "tar", "datasets": "parquet"}
@@ -60,11 +59,6 @@ def _measure(source: str, root: str, scans: str, step: int, seconds: float) -> d
     }
 
 
-def _in_process(command: list) -> dict:
-    run = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(run.stdout.splitlines()[-1])
-
-
 def measure(images: int, seconds: float, rounds: int, peer: bool) -> dict:
     """Returns what each side measured: the first start, then of each round a later one."""
     result: dict = {"benchmark": "sources", "images": images, "batch": _BATCH}
@@ -77,9 +71,7 @@ def measure(images: int, seconds: float, rounds: int, peer: bool) -> dict:
             roots[name] = Path(folder) / name
             words = ["--images", photos, "--out", roots[name], "--format", name]
             began = time.perf_counter()
-            _in_process(
-                [sys.executable, "-m", "byol_tf.pack", *words, "--shard-size", 64, "--json"]
-            )
+            in_process("byol_tf.pack", *words, "--shard-size", 64, "--json")
             result[name] = {"pack_s": round(time.perf_counter() - began, 1)}
 
         def start(name: str, step: int = 0) -> dict:
@@ -91,14 +83,14 @@ def measure(images: int, seconds: float, rounds: int, peer: bool) -> dict:
                     "batch": _BATCH,
                     "seconds": seconds,
                 }
-                return _in_process(
-                    [peer_python(), "-m", "benchmarks.peers.loaders", json.dumps(settings)]
+                return in_process(
+                    "benchmarks.peers.loaders", json.dumps(settings), python=peer_python()
                 )
             scans = Path(folder) / f"scans-{name}"
             scans.mkdir(exist_ok=True)
             source = "folder" if name == "folder" else "shards"
             words = [source, roots[name], scans, step, seconds]
-            return _in_process([sys.executable, "-m", "benchmarks.sources", "--of", *words])
+            return in_process("benchmarks.sources", "--of", *words)
 
         sides = [*roots, *(PEERS if peer else ())]
         for name in sides:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from byol_tf.config.loading import load_config
 from byol_tf.config.schema import Config
-from byol_tf.devices import prepare_environment, set_precision, set_seeds
+from byol_tf.devices import prepare_environment, set_seeds
 
 LITE0 = "benchmarks.efficientnet_lite0:efficientnet_lite0"
 RECIPES = {
@@ -124,6 +124,8 @@ class Measurement:
 
     def _encoder(self, config: Config, start: str, photos: Path, seed: int):
         """Returns the inference model of a start, trained before if it has to be."""
+        import keras
+
         from byol_tf.models.from_config import build_config_encoder
         from byol_tf.models.inference import exported_form, inference_model
         from byol_tf.runs.encoders import load_run_encoder
@@ -132,7 +134,7 @@ class Measurement:
         from byol_tf.train.experiment import Experiment
 
         if start in ("random", "pretrained"):
-            set_precision("float32")
+            keras.config.set_dtype_policy("float32")
             set_seeds(seed, False)
             encoder = build_config_encoder(config)
             if start == "pretrained":

@@ -1,7 +1,10 @@
 """Sides that take turns in one run: on a machine whose speed drifts, only what ran a moment apart
 can be compared."""
 
+import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,6 +26,13 @@ def timed(run: Callable[[int], object]) -> Side:
         return time.perf_counter() - began
 
     return side
+
+
+def in_process(module: str, *words: object, python: object = sys.executable) -> Any:
+    """Runs a module in a process of its own; returns what its last line of JSON says."""
+    command = [str(word) for word in (python, "-m", module, *words)]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 def take_turns(

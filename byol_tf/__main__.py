@@ -50,7 +50,9 @@ def command(name: str | None = None) -> NoReturn:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("", "byol_tf", "pipelines"):
             raise
-        print(f'byol: the package {error.name} is missing: pip install "byol_tf"', file=sys.stderr)
+        from pipelines.extras import install_line
+
+        print(f"byol: the package {error.name} is missing: {install_line()}", file=sys.stderr)
         raise SystemExit(2) from error
     run_command(main, arguments)
     raise AssertionError("run_command ends the process")

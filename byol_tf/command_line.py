@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -22,20 +23,19 @@ from typing import Any, NoReturn
 
 from byol_tf import __version__
 from byol_tf.errors import (
-    ConfigError,
-    ConversionError,
-    DeviceError,
-    EmbedError,
+    OUT_OF_MEMORY,
+    USAGE_ERROR,
     OutputError,
-    ProtocolError,
-    RunFolderError,
+    UserError,
     WorkKept,
+    is_out_of_memory,
+    memory_line,
+    why_not_utf8,
 )
 from byol_tf.logs import configure_logging, ignore_output_errors
 from byol_tf.native_output import name_native_log, separate_stderr
 from pipelines.sources.base import SourceError
 
-USAGE_ERROR = 2
 STOP_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
 )
@@ -44,16 +44,6 @@ PARENT_VARIABLE = "BYOL_TF_PARENT"
 """Environment variable with the id of the process with which a command shall stop."""
 _PARENT_SECONDS = 1.0
 _SET_DATA = "key of data, such as the new location of the images: data.root=photos"
-_USER_ERRORS = (
-    ConfigError,
-    ConversionError,
-    DeviceError,
-    EmbedError,
-    OutputError,
-    ProtocolError,
-    RunFolderError,
-    SourceError,
-)
 
 Main = Callable[[list[str] | None], int]
 """The `main` of a command: from its arguments (None: those of the process) to its exit code."""
@@ -121,10 +111,13 @@ def ends_with_exit_code(main: Callable[[list[str]], int]) -> Main:
                 kept = f"; {error}" if isinstance(error, WorkKept) and str(error) else ""
                 _print_error(f"\nstopped by {signal.Signals(number).name}{kept}")
                 return 128 + number
-            if isinstance(error, _USER_ERRORS):
+            if isinstance(error, (UserError, SourceError)):
                 _print_error(str(error))
             elif isinstance(error, OSError):
-                _print_error(_os_error_text(error))
+                _print_error(os_error_text(error))
+            elif is_out_of_memory(error):
+                _print_error(f"out of memory, of this machine or its device: {memory_line(error)}")
+                return OUT_OF_MEMORY
             else:
                 raise
             return USAGE_ERROR
@@ -173,9 +166,12 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
 
 
 def positive_int(text: str) -> int:
-    """Reads an argument that is a whole number of 1 or more."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more; received {text!r}")
+    """Reads an argument that is a whole number of 1 or more, of nine digits at most."""
+    if not text.isdecimal() or len(text) > 9 or not int(text):
+        limit = " and below 1,000,000,000" if text.isdecimal() and len(text) > 9 else ""
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number of 1 or more{limit}; received {text!r:.40}"
+        )
     return int(text)
 
 
@@ -208,6 +204,11 @@ def program(name: str) -> str:
     return f"byol {name}" if by_script else f"python -m byol_tf.{name}"
 
 
+def command_text(name: str, arguments: Sequence[str]) -> str:
+    """Returns a line to type that runs a command with arguments."""
+    return shlex.join([*program(name).split(), *arguments])
+
+
 def check_writable(folder: Path, option: str) -> None:
     """Checks that a folder can be written, before the work whose results go there; leaves no file.
 
@@ -216,8 +217,16 @@ def check_writable(folder: Path, option: str) -> None:
         option: the folder's name in the message.
 
     Raises:
-        OutputError: if no file can be made there.
+        OutputError: if no file can be made there, its name isn't UTF-8, or its `~` stands for no
+            home folder.
     """
+    if reason := why_not_utf8(folder):
+        raise OutputError(f"{option} {folder}: can't be written: {reason}")
+    if str(folder).startswith("~"):  # as it was given: there is no HOME, or no such user
+        raise OutputError(
+            f"{option} {folder}: expected a path without ~, which stands for no folder here; set "
+            "HOME, or name the folder in full"
+        )
     try:
         with tempfile.TemporaryFile(dir=_nearest_existing(folder.absolute())):
             pass
@@ -305,7 +314,8 @@ def _stop_with_parent() -> None:
     threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def _os_error_text(error: OSError) -> str:
+def os_error_text(error: OSError) -> str:
+    """Returns the system's reason, after the file if it is known."""
     reason = error.strerror or str(error)
     return reason if error.filename is None else f"{error.filename}: {reason}"
 

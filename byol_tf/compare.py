@@ -19,16 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byol_tf.command_line import (
-    USAGE_ERROR,
     check_writable,
     command_parser,
     ends_with_exit_code,
     program,
 )
 from byol_tf.config.diff import flat
-from byol_tf.errors import OutputError, RunFolderError, escape
+from byol_tf.errors import USAGE_ERROR, OutputError, RunFolderError, escape
 from byol_tf.runs.accuracy import Accuracy, difference
-from byol_tf.runs.files import csv_text, markdown_table, path_cell, write_atomically
+from byol_tf.runs.files import csv_text, markdown_table, write_atomically
 from byol_tf.runs.folder import RunFolder, read_history
 
 _MEASURES = (
@@ -87,9 +86,6 @@ class ComparedRun:
 @ends_with_exit_code
 def main(arguments: list[str]) -> int:
     """Prints a line for each setting, and writes the table and the figure.
-
-    Args:
-        arguments: of the command line; None for those of this process.
 
     Returns:
         The exit code: 0 (folders without a history are skipped and named); 2 with a message and
@@ -197,7 +193,7 @@ def _read_run(name: str, path: Path) -> ComparedRun:
     saved = folder.saved_config() if is_folder else None
     result = (folder.finished() or {}) if is_folder else {}
     return ComparedRun(
-        name=name or escape(path.resolve().name if is_folder else path.stem, 200),
+        name=escape(name or (path.resolve().name if is_folder else path.stem), 200),
         is_named=bool(name),
         settings=None if saved is None else flat(saved),
         rows=rows,
@@ -266,7 +262,7 @@ def comparison_table(groups: Sequence[Sequence[ComparedRun]], keys: Sequence[str
             [
                 first.name if len(group) == 1 else f"{first.name} and {len(group) - 1} more",
                 *(_setting_text(first, key) for key in keys),
-                ", ".join(sorted((run.seed for run in group), key=lambda seed: int(seed or 0))),
+                ", ".join(sorted((run.seed for run in group), key=lambda seed: (len(seed), seed))),
                 ", ".join(sorted({f"{run.rows[-1]['epoch']:.0f}" for run in group}, key=int)),
                 *([str(_test_images(group) or "")] if with_intervals else []),
                 _mean_text(untrained, 100.0, ".1f", _test_images(group)),
@@ -349,7 +345,8 @@ def _csv(runs: Sequence[ComparedRun], keys: Sequence[str]) -> str:
         values = [run.rows[0].get("probe_accuracy"), *map(run.last, measures), run.supervised]
         rows.append(
             [
-                *map(path_cell, (run.name, *(_setting_text(run, key) for key in keys))),
+                run.name,
+                *(_setting_text(run, key) for key in keys),
                 run.seed,
                 f"{run.rows[-1]['epoch']:.0f}",
                 "" if run.test_images is None else run.test_images,

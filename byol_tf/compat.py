@@ -36,6 +36,15 @@ class PrebuiltModel:
             with self.distribute_strategy.scope():  # type: ignore[attr-defined]  # of keras.Model
                 self.optimizer.build(self.trainable_variables)  # type: ignore[attr-defined]
 
+    @property
+    def metrics(self) -> "list[keras.metrics.Metric]":
+        """Metrics of the model and of its layers, without that of a loss given to `compile`.
+
+        Keras makes that one for a model without such a loss too.
+        """
+        metrics = super().metrics  # type: ignore[misc]  # of keras.Model
+        return [metric for metric in metrics if metric is not self._loss_tracker]  # type: ignore[attr-defined]
+
 
 class OptimizerHooks:
     """Mixin for a `keras.optimizers.Optimizer`: public names for hooks that Keras keeps private.

@@ -12,17 +12,19 @@ Padding = Literal["same", "symmetric"]
 """Padding of layers with a stride, see `byol_tf.models.networks.blocks`."""
 GROUPS = 16
 """Groups of group normalization (paper without batch statistics, section 3.3)."""
-ENCODERS = (
-    "convnet",
-    "resnet8",
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "resnet200",
-    "wide_resnet50_2",
-)
+RESNETS = {
+    "resnet8": (1, 1, 1),
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+    "resnet200": (3, 24, 36, 3),
+    "wide_resnet50_2": (3, 4, 6, 3),
+}
+"""Number of residual blocks in each group. ResNet-8 is that of He et al. for small images, section
+4.2, with n = 1, but four times as wide and with projections as shortcuts."""
+ENCODERS = ("convnet", *RESNETS)
 """Encoders that `byol_tf.build_encoder` builds."""
 PYTHON_MODEL = "keras.Model"
 """The `encoder.name` of a model that was given to `Experiment` in Python."""

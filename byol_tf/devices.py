@@ -13,18 +13,12 @@ from typing import TYPE_CHECKING
 from byol_tf.errors import DeviceError
 from byol_tf.logs import show_status
 from byol_tf.native_output import redirect_native_output
+from pipelines.extras import install_line
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 logger = logging.getLogger(__name__)
-
-
-_NO_TENSORFLOW = (
-    "TensorFlow isn't installed; an extra chooses which of its packages: "
-    'pip install "byol_tf[cpu]" (or gpu, for NVIDIA GPUs, or tpu), in a checkout pip install -e '
-    '".[cpu]"\n'
-)
 
 
 def prepare_environment() -> None:
@@ -38,7 +32,10 @@ def prepare_environment() -> None:
             isn't installed.
     """
     if importlib.util.find_spec("tensorflow") is None:
-        sys.stderr.write(_NO_TENSORFLOW)
+        sys.stderr.write(
+            "TensorFlow isn't installed; an extra chooses which of its packages: "
+            f"{install_line('cpu')} (or gpu, for NVIDIA GPUs, or tpu)\n"
+        )
         raise SystemExit(2)
     # TensorFlow enables its oneDNN kernels by itself only for CPUs with AVX-512; on one with AVX2
     # they made a ResNet-18 step four times as fast (docs/results).
@@ -140,17 +137,6 @@ def on_cpu(strategy: "tf.distribute.Strategy") -> bool:
     if type(strategy) in known:
         return all("CPU" in device.upper() for device in strategy.extended.worker_devices)
     return not tf.config.list_physical_devices("GPU")
-
-
-def set_precision(precision: str) -> None:
-    """Sets Keras' dtype policy for networks that are built from now on.
-
-    Args:
-        precision: `float32`, `mixed_bfloat16` or `mixed_float16`.
-    """
-    import keras
-
-    keras.config.set_dtype_policy(precision)
 
 
 def set_seeds(seed: int, deterministic: bool) -> None:

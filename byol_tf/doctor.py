@@ -30,16 +30,16 @@ from packaging.requirements import Requirement
 from byol_tf import __version__
 from byol_tf.clusters import DESCRIPTIONS, read_cluster
 from byol_tf.command_line import (
-    USAGE_ERROR,
     check_writable,
     command_parser,
     ends_with_exit_code,
     program,
 )
 from byol_tf.devices import nvidia_card, prepare_environment
-from byol_tf.errors import DeviceError, OutputError
+from byol_tf.errors import USAGE_ERROR, DeviceError, OutputError
 from byol_tf.logs import activity
 from byol_tf.native_output import native_log
+from pipelines.extras import install_line
 from pipelines.memory import free_memory, memory_limit
 
 _TENSORFLOW = ("cpu", "gpu", "tpu")
@@ -82,9 +82,6 @@ class Check:
 @ends_with_exit_code
 def main(arguments: list[str]) -> int:
     """Runs the command.
-
-    Args:
-        arguments: of the command line; those of the process by default.
 
     Returns:
         The exit code: 0 if a run would work here, else 2.
@@ -174,25 +171,14 @@ def check_packages(extras: dict[str, list[str]]) -> Check:
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"{name} missing")
     text = ", ".join(versions)
+    problem = ""
     if unmet := extras.get("", []):
-        return Check(
-            "packages",
-            text,
-            f"packages are missing or of another version: {', '.join(unmet)}",
-            f'pip install "byol_tf[{_best_extra()}]"',
-        )
-    if importlib.util.find_spec("tensorflow") is None:
-        hint = f'pip install "byol_tf[{_best_extra()}]"'
-        return Check("packages", text, "TensorFlow isn't installed", hint)
-    if extras and all(extras[extra] for extra in _TENSORFLOW):
-        wanted = extras["cpu"][0]
-        return Check(
-            "packages",
-            text,
-            f"TensorFlow has another version than byol_tf needs: {wanted}",
-            f'pip install "byol_tf[{_best_extra()}]"',
-        )
-    return Check("packages", text)
+        problem = f"packages are missing or of another version: {', '.join(unmet)}"
+    elif importlib.util.find_spec("tensorflow") is None:
+        problem = "TensorFlow isn't installed"
+    elif extras and all(extras[extra] for extra in _TENSORFLOW):
+        problem = f"TensorFlow has another version than byol_tf needs: {extras['cpu'][0]}"
+    return Check("packages", text, problem, install_line(_best_extra()) if problem else "")
 
 
 def _version(name: str) -> str:
@@ -210,6 +196,22 @@ def _best_extra() -> str:
     return "gpu" if nvidia_card() else "cpu"
 
 
+def _reinstall_line(extra: str) -> str:
+    """Returns the line that installs the packages of an extra anew, whatever is there."""
+    try:
+        required = importlib.metadata.distribution("byol-tf").requires or ()
+    except importlib.metadata.PackageNotFoundError:
+        return install_line(extra)
+    packages = [
+        f'"{requirement.name}{inner}{requirement.specifier}"'
+        for requirement in map(Requirement, required)
+        if requirement.marker is not None and "extra" in str(requirement.marker)
+        if requirement.marker.evaluate({"extra": extra})
+        for inner in [f"[{','.join(requirement.extras)}]" if requirement.extras else ""]
+    ]
+    return f"pip install --force-reinstall {' '.join(packages)}"
+
+
 def check_extras(extras: dict[str, list[str]]) -> Check:
     """Lists which optional extras are installed, and the line that installs the others.
 
@@ -219,7 +221,7 @@ def check_extras(extras: dict[str, list[str]]) -> Check:
     optional = [name for name in extras if name and name not in (*_TENSORFLOW, *_DEVELOPMENT)]
     missing = [name for name in optional if extras[name]]
     text = ", ".join(f"{name} {'missing' if name in missing else 'installed'}" for name in optional)
-    hint = f'if needed: pip install "byol_tf[{",".join(missing)}]"' if missing else ""
+    hint = f"if needed: {install_line(*missing)}" if missing else ""
     return Check("extras", text or "unknown: byol_tf isn't installed as a package", hint=hint)
 
 
@@ -230,7 +232,9 @@ def _machine_checks() -> Iterator[Check]:
     support = f"bfloat16 ({bfloat16})" if bfloat16 else "no fast bfloat16"
     quota = _cgroup_cores()
     limited = f", limited to {quota:g} by the container" if quota else ""
-    yield Check("CPU", f"{cores} cores{limited}, {support}")
+    slow = not bfloat16 and not nvidia_card()
+    hint = "recipes of mixed_bfloat16: try --set devices.precision=float32" if slow else ""
+    yield Check("CPU", f"{cores} cores{limited}, {support}", hint=hint)
     total, limit = psutil.virtual_memory().total, memory_limit()
     text = f"{free_memory() / 1e9:.1f} GB free of {total / 1e9:.1f}"
     if limit is not None and limit < total:
@@ -303,7 +307,7 @@ def _tensorflow_checks() -> Iterator[Check]:
             "TensorFlow",
             "doesn't start",
             f"TensorFlow can't be imported: {lines[-1]}",
-            f'pip install --force-reinstall "byol_tf[{_best_extra()}]"',
+            _reinstall_line(_best_extra()),
         )
         return
     yield Check("TensorFlow", f"starts in {time.monotonic() - start:.1f} s")
@@ -340,7 +344,7 @@ def explain_unseen_gpu(built_with_cuda: bool) -> tuple[str, str]:
         built_with_cuda: whether the installed TensorFlow was.
     """
     if not built_with_cuda or importlib.util.find_spec("nvidia") is None:
-        return "TensorFlow for CPUs is installed", 'pip install "byol_tf[gpu]"'
+        return "TensorFlow for CPUs is installed", install_line("gpu")
     driver = _driver_version()
     if driver is None:
         return "its driver isn't loaded", "install NVIDIA's driver; with Docker: --gpus all"

@@ -12,12 +12,14 @@
 The text of each exception says what is wrong and what would be right.
 """
 
+import json
 import os
 import signal
 import stat
 from collections.abc import Sequence
 from typing import Any
 
+USAGE_ERROR = 2
 NOT_FINITE, COLLAPSED, OUT_OF_MEMORY, IMAGES_LOST, SAVES_FAILED, LOST = 10, 11, 12, 66, 74, 75
 
 
@@ -40,6 +42,31 @@ def one_line(error: Exception) -> str:
     Messages of Keras can contain the config of a network, and names from a file.
     """
     return escape(" ".join(str(error).split()) or type(error).__name__, 500)
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raises `ValueError` unless the value of an argument is one of some words."""
+    if value not in choices:
+        *others, last = map(json.dumps, choices)
+        raise ValueError(f"{name}: expected {', '.join(others)} or {last}; received {value!r}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error says that memory is full: Python's, or TensorFlow's of a device.
+
+    TensorFlow's class also stands for a full disk. Its name is compared, as TensorFlow needn't be
+    imported.
+    """
+    of_tensorflow = type(error).__name__ == "ResourceExhaustedError"
+    full_disk = "No space left on device" in str(error)
+    return isinstance(error, MemoryError) or (of_tensorflow and not full_disk)
+
+
+def memory_line(error: BaseException) -> str:
+    """Returns the line of an error's message that speaks of memory, or its first one."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = next((line for line in lines if "OOM" in line or "ut of memory" in line), lines[0])
+    return escape(line.strip(), 500)
 
 
 def code_span(text: str) -> str:
@@ -65,7 +92,22 @@ def describe_path(path: str | os.PathLike[str], missing: str = "there is nothing
     return "that is a file" if stat.S_ISREG(mode) else "that is neither a file nor a folder"
 
 
-class ConfigError(Exception):
+def why_not_utf8(path: str | os.PathLike[str]) -> str | None:
+    """Returns why nothing can be written to a path whose name isn't UTF-8; None for others."""
+    try:
+        os.fspath(path).encode()
+        return None
+    except UnicodeEncodeError:
+        return (
+            "its name isn't UTF-8, and TensorFlow opens no other; a link (ln -s) gives it another"
+        )
+
+
+class UserError(Exception):
+    """What the user has to change; commands print its text and exit with `USAGE_ERROR`."""
+
+
+class ConfigError(UserError):
     """A config that can't be used.
 
     Args:
@@ -73,19 +115,19 @@ class ConfigError(Exception):
             received.
     """
 
-    def __init__(self, lines: Sequence[str]):
+    def __init__(self, *lines: str):
         super().__init__("\n".join(lines))
 
 
-class DeviceError(Exception):
+class DeviceError(UserError):
     """The devices or workers of a config aren't available."""
 
 
-class RunFolderError(Exception):
+class RunFolderError(UserError):
     """A run folder can't be used."""
 
 
-class ProtocolError(Exception):
+class ProtocolError(UserError):
     """An evaluation protocol can't be run on these images, labels or encoder."""
 
 
@@ -104,11 +146,11 @@ class VerificationError(Exception):
     """An exported file can't be used without byol_tf."""
 
 
-class EmbedError(Exception):
+class EmbedError(UserError):
     """Photos can't be embedded, or labels not predicted, as asked."""
 
 
-class ConversionError(Exception):
+class ConversionError(UserError):
     """A checkpoint of another project can't be converted; the text names the file or tensors.
 
     Args:
@@ -119,7 +161,7 @@ class ConversionError(Exception):
         super().__init__("\n".join(escape(line, 4000) for line in text.split("\n")))
 
 
-class OutputError(Exception):
+class OutputError(UserError):
     """A file or folder that a command was asked to write can't be written."""
 
 

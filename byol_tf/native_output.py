@@ -15,7 +15,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 _WATCH = """
 log=$0
@@ -74,17 +76,24 @@ def redirect_native_output() -> None:
         )
 
 
-def move_native_log(folder: Path) -> None:
-    """Continues the log in a folder, as `tensorflow.log`, after those of earlier processes."""
+def move_native_log(folder: Path, append_to: Callable[[Path], BinaryIO]) -> None:
+    """Continues the log in a folder, as `tensorflow.log`, after those of earlier processes.
+
+    Args:
+        folder: made if it is missing.
+        append_to: opens a file there to append to, as `runs.files.append_to` does. Where that
+            raises `OSError`, the log stays where it is.
+    """
     global _log
     if _log is None:
         return
     path = folder.absolute() / "tensorflow.log"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab", buffering=0) as file:
+        with append_to(path) as file:
             with open(_log, "rb") as former:
                 shutil.copyfileobj(former, file)
+            file.flush()
             _point_to(os.dup(file.fileno()))
         _log.unlink()
         _log = path

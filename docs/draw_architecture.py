@@ -81,13 +81,6 @@ def reduced(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
     }
 
 
-def size(package: str) -> tuple[int, int]:
-    """Returns the number of modules of a package, and of their lines."""
-    path = ROOT / package.replace(".", "/")
-    files = list(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
-    return len(files), sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
-
-
 def draw() -> None:
     """Writes the picture."""
     rows = layers()
@@ -111,12 +104,9 @@ def draw() -> None:
                 )
             )
             name = package.removeprefix("byol_tf.")
-            files, lines = size(package)
             centred = {"ha": "center", "va": "center", "zorder": 3}
-            axis.text(x, y + 0.17, name, weight="bold", size=11, **centred)
-            axis.text(x, y - 0.03, PURPOSE[name], size=8, **centred)
-            text = f"{files} module{'s' * (files > 1)}, {lines:,} lines"
-            axis.text(x, y - 0.21, text, size=7, color="#666666", **centred)
+            axis.text(x, y + 0.1, name, weight="bold", size=11, **centred)
+            axis.text(x, y - 0.13, PURPOSE[name], size=8, **centred)
     for importer, imported in sorted(reduced(imports(list(place)))):
         (x, y), (u, v) = place[importer], place[imported]
         axis.annotate(

@@ -106,13 +106,13 @@ class Elsewhere:
     """An environment of its own, and an empty folder that isn't the checkout."""
 
     def __init__(self, root: Path, wheel: Path):
-        self.folder, self._wheel, self._programs = root / "folder", wheel, root / "venv" / "bin"
+        self.folder, self.wheel, self._programs = root / "folder", wheel, root / "venv" / "bin"
         self.folder.mkdir()
         venv.create(root / "venv", with_pip=True)
 
     def install(self, extras: str = "") -> None:
         self.run(
-            "pip", "install", "--quiet", "--disable-pip-version-check", f"{self._wheel}{extras}"
+            "pip", "install", "--quiet", "--disable-pip-version-check", f"{self.wheel}{extras}"
         )
 
     def run(self, *words: str, code: int = 0) -> str:
@@ -142,9 +142,10 @@ def test_from_the_wheel_in_an_empty_environment(elsewhere):
     formats, search, convert, compare."""
     run = elsewhere.run
     elsewhere.install()
-    assert 'pip install "byol_tf[cpu]"' in run("byol", "train", code=2)
+    assert f'pip install "{elsewhere.wheel}[cpu]"' in run("byol", "train", code=2)
     assert "stl10-table2" in run("byol", "study", "--list")
     elsewhere.install("[cpu]")
+    assert "byol train works here" in run("byol", "doctor")
     run(
         "byol",
         "train",

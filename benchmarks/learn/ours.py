@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf.config.loading import load_config
-from byol_tf.models.ema import tau_schedule
+from byol_tf.models.from_config import tau_schedule
 from byol_tf.models.optimizers import WarmupSchedule
 from byol_tf.train.experiment import Experiment
 
@@ -87,14 +87,7 @@ def schedules(experiment: Experiment) -> dict[str, np.ndarray]:
         schedule.warmup_steps,
         config.optimizer.schedule,
     )
-    tau = config.tau
-    taus = tau_schedule(
-        tau.schedule,
-        schedule.total_steps,
-        tau.base,
-        tau.resolved_end,
-        tau.resolved_drop_at,
-    )
+    taus = tau_schedule(config, schedule.total_steps)
     return {"rates": rates(steps).numpy(), "taus": np.broadcast_to(taus(steps), steps.shape)}
 
 

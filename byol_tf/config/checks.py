@@ -30,6 +30,26 @@ table 8)."""
 TAU_DROP_AT = 0.25
 """The value of tau.drop_at if that is null (STL-10 paper, table 7)."""
 
+
+def with_channel_defaults(tree: Any) -> Any:
+    """Returns a config, as read from JSON, with the defaults of images that aren't RGB.
+
+    Saturation, hue and grayscale, which only RGB has, are then off, and mean and deviation unknown.
+    A value that is given stays.
+    """
+    data, views = (
+        (tree.get(name) for name in ("data", "views")) if isinstance(tree, dict) else [0, 0]
+    )
+    if not isinstance(data, dict) or not isinstance(views, dict) or data.get("channels", 3) == 3:
+        return tree
+    filled: dict[str, Any] = {"mean": None, "std": None, **views}
+    for name in ("first", "second"):
+        changes = views.get(name, {})
+        if isinstance(changes, dict):
+            filled[name] = {**dict.fromkeys(RGB_OPERATIONS, 0.0), **changes}
+    return {**tree, "views": filled}
+
+
 _Check = Callable[..., str | None]
 _CHECKS: list[tuple[tuple[str, ...], _Check]] = []
 

@@ -71,8 +71,7 @@ def config_markdown() -> str:
         "",
         "Made from the types in `byol_tf/config/schema.py` (`python -m byol_tf.config.docs > "
         "docs/config.md`).",
-        "`python -m byol_tf.train --explain training.epochs` prints one of them, `--explain tau` a "
-        "section.",
+        "`byol train --explain training.epochs` prints one of them, `--explain tau` a section.",
         "Any key can be changed on the command line: `--set training.epochs=5`. Editors complete "
         "and check keys by `configs/schema.json`.",
     ]

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from byol_tf.config.schema import Config, ExpectedText
+from byol_tf.config.schema import Config
+from byol_tf.config.types import ExpectedText
 
 Key = tuple[str, ...]
 """Path of a key in a config: ("training", "epochs"); () is the top level."""

@@ -58,7 +58,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     try:
         tree, repeated = read_object(label, file)
     except ConfigError as error:
-        raise ConfigError([str(error), *(line for _, line in lines)]) from None
+        raise ConfigError(str(error), *(line for _, line in lines)) from None
     tree, origins, misplaced = apply_overrides(tree, changes)
     # a repeated key counts only if its value wasn't overridden later
     repeated = [each for each in repeated if origins.find(each[0]) is None]
@@ -73,7 +73,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         if change.key[:-1] not in SECTIONS
     ]
     if config is None or lines:
-        raise ConfigError([line for _, line in sorted(lines, key=lambda pair: pair[0])])
+        raise ConfigError(*(line for _, line in sorted(lines, key=lambda pair: pair[0])))
     return config
 
 
@@ -123,7 +123,7 @@ def given_config(config: Config, encoder: bool, images: bool) -> Config:
         tree["data"] = {"source": "arrays"} | {key: tree["data"][key] for key in kept}
     given, issues = validate(tree)
     if given is None:
-        raise ConfigError([f"{join_key(issue.key)}: {issue.text}" for issue in issues])
+        raise ConfigError(*(f"{join_key(issue.key)}: {issue.text}" for issue in issues))
     return given
 
 
@@ -173,17 +173,17 @@ def _locate(path: str | Path | None) -> tuple[str, Path]:
             return f"configs/{file.stem}.json", _RECIPES / f"{file.stem}.json"
         if file.exists():
             received = "a folder" if file.is_dir() else "no regular file"
-            raise ConfigError([f"{label}: expected a JSON file; received {received}"])
+            raise ConfigError(f"{label}: expected a JSON file; received {received}")
         neighbours = map(str, file.parent.glob("*.json")) if file.parent.is_dir() else ()
         known = [*neighbours, *(f"configs/{name}.json" for name in recipes())]
     except (OSError, ValueError) as error:
-        raise ConfigError([f"{label}: can't be read: {_reason(error)}"]) from None
+        raise ConfigError(f"{label}: can't be read: {_reason(error)}") from None
     by_stem = {Path(name).stem: name for name in reversed(known)}
     if nearest := difflib.get_close_matches(file.stem, by_stem, n=1):
         hint = f'did you mean "{escape(by_stem[nearest[0]], 200)}"?'
     else:
         hint = f"the packaged recipes are {', '.join(recipes())}"
-    raise ConfigError([f"{label}: no such file; {hint}"])
+    raise ConfigError(f"{label}: no such file; {hint}")
 
 
 def _reason(error: Exception) -> str:
@@ -205,19 +205,19 @@ def read_object(label: str, file: Path) -> tuple[dict[str, Any], list[RepeatedKe
     """
     text = _read_text(label, file)
     if not text.strip():
-        raise ConfigError([f"{label}: expected an object; received an empty file"])
+        raise ConfigError(f"{label}: expected an object; received an empty file")
     try:
         value, repeated = read_json(text)
     except json.JSONDecodeError as error:
         mistake = error.msg[:1].lower() + error.msg[1:]
         position = f"{error.lineno}:{error.colno}"
-        raise ConfigError([f"{label}:{position}: invalid JSON: {mistake}"]) from None
+        raise ConfigError(f"{label}:{position}: invalid JSON: {mistake}") from None
     except RecursionError:
         message = f"{label}: expected at most {MAX_DEPTH} levels of nesting; received more"
-        raise ConfigError([message]) from None
+        raise ConfigError(message) from None
     if not isinstance(value, dict):
         raise ConfigError(
-            [f"{label}: expected an object at the top level; received {format_value(value)}"]
+            f"{label}: expected an object at the top level; received {format_value(value)}"
         )
     return value, repeated
 
@@ -228,10 +228,10 @@ def _read_text(label: str, file: Path) -> str:
             content = stream.read(MAX_BYTES + 1)
         size = file.stat().st_size
     except OSError as error:
-        raise ConfigError([f"{label}: can't be read: {_reason(error)}"]) from None
+        raise ConfigError(f"{label}: can't be read: {_reason(error)}") from None
     if len(content) > MAX_BYTES:
         limit = f"expected a file of at most {MAX_BYTES // 1000} kB"
-        raise ConfigError([f"{label}: {limit}; received {size // 1000} kB"])
+        raise ConfigError(f"{label}: {limit}; received {size // 1000} kB")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -239,4 +239,4 @@ def _read_text(label: str, file: Path) -> str:
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
         byte = f"byte 0x{error.object[error.start]:02x}"
         message = f"{label}:{line}:{column}: expected text in UTF-8; received {byte}"
-        raise ConfigError([message]) from None
+        raise ConfigError(message) from None

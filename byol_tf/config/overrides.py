@@ -78,10 +78,8 @@ def check_data_overrides(overrides: Sequence[str], seed: bool = False) -> None:
     for override in overrides:
         if not override.startswith(allowed):
             raise ConfigError(
-                [
-                    f"--set {override}: expected a key of data{name}; the other keys of a run's "
-                    "config determined its encoder"
-                ]
+                f"--set {override}: expected a key of data{name}; the other keys of a run's "
+                "config determined its encoder"
             )
 
 

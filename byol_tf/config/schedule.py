@@ -37,10 +37,8 @@ def training_schedule(config: Config, images: int) -> Schedule:
     steps_per_epoch = images // batch
     if steps_per_epoch == 0:
         raise ConfigError(
-            [
-                "training.batch_size: expected at most the number of pre-training images, "
-                f"{images}; received {batch}"
-            ]
+            "training.batch_size: expected at most the number of pre-training images, "
+            f"{images}; received {batch}"
         )
     optimizer = config.optimizer
     return Schedule(
@@ -92,8 +90,6 @@ def check_batch(config: Config, replicas: int, workers: int = 1) -> None:
     devices = f"{replicas} devices" + (f" on {workers} machines" if workers > 1 else "")
     by = f" x training.gradient_accumulation_steps ({accumulation})" if accumulation > 1 else ""
     raise ConfigError(
-        [
-            f"training.batch_size: expected a multiple of {replicas * accumulation}, as there are "
-            f"{devices}{by}; received {batch}"
-        ]
+        f"training.batch_size: expected a multiple of {replicas * accumulation}, as there are "
+        f"{devices}{by}; received {batch}"
     )

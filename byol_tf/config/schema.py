@@ -4,14 +4,11 @@
 string under a key is its documentation, for `--explain`, `docs/config.md` and editors.
 """
 
-import os.path
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from byol_tf.config.checks import (
     PROJECTION_SIZE,
@@ -20,80 +17,30 @@ from byol_tf.config.checks import (
     TAU_ENDS,
     TAU_SCHEDULE,
     conflicts,
+    with_channel_defaults,
 )
-from byol_tf.constants import ENCODERS, PYTHON_MODEL, Normalization, Padding
+from byol_tf.config.types import (
+    MAX_IMAGES,
+    MAX_WIDTH,
+    ChannelMean,
+    ChannelStd,
+    Count,
+    EncoderName,
+    ExpectedText,
+    FilePath,
+    Fraction,
+    Minutes,
+    NotNegative,
+    PixelRange,
+    Positive,
+    Section,
+    Text,
+    Width,
+)
+from byol_tf.constants import Normalization, Padding
 from byol_tf.errors import ConfigError
-from pipelines.policy import PRESETS, RGB_OPERATIONS, ViewPolicy
+from pipelines.policy import PRESETS, ViewPolicy
 from pipelines.registry import MAX_CHANNELS, SOURCES
-
-
-@dataclass(frozen=True)
-class ExpectedText:
-    """The values that a key takes, in words, where its type alone doesn't say it."""
-
-    expected: str
-    words: tuple[str, ...] = ()
-    """Those of the values that are words of a fixed set."""
-
-
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Minutes = Annotated[float, Field(ge=0.05, le=7 * 24 * 60)]
-NotNegative = Annotated[float, Field(ge=0.0)]
-Text = Annotated[str, Field(min_length=1)]
-# Larger numbers overflow where elements are counted, or take all memory before a check is reached.
-_MAX_WIDTH, _MAX_IMAGES = 10**6, 10**8
-Width = Annotated[int, Field(ge=1, le=_MAX_WIDTH)]
-FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
-
-
-def _increasing(value: tuple[float, float]) -> tuple[float, float]:
-    if not value[0] < value[1]:
-        raise ValueError("low isn't below high")
-    return value
-
-
-# not strict, as JSON has lists and no tuples
-ChannelMean = Annotated[
-    tuple[float, ...],
-    Field(strict=False),
-    ExpectedText("a list of numbers, one for each channel"),
-]
-ChannelStd = Annotated[
-    tuple[Positive, ...],
-    Field(strict=False),
-    ExpectedText("a list of numbers above 0, one for each channel"),
-]
-PixelRange = Annotated[
-    tuple[float, float],
-    Field(strict=False),
-    AfterValidator(_increasing),
-    ExpectedText("two numbers [low, high], low below high"),
-]
-
-
-EncoderName = Annotated[
-    str,
-    Field(
-        pattern=f"^({'|'.join(ENCODERS)}|keras[.]applications/[A-Za-z0-9]+|keras_hub/[a-z0-9_.]+"
-        f"|{re.escape(PYTHON_MODEL)}|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$",
-        examples=list(ENCODERS),
-    ),
-    ExpectedText(
-        ", ".join(f'"{name}"' for name in ENCODERS)
-        + ', "keras.applications/NAME", "keras_hub/PRESET" or "MODULE:FUNCTION"',
-        ENCODERS,
-    ),
-]
-
-
-class Section(BaseModel):
-    """Base of all sections: strict types, immutable, no unknown keys."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class About(Section):
@@ -138,7 +85,7 @@ class Data(Section):
     pretrain: Literal["unlabelled", "train", "train+unlabelled"] | None = None
     """Split to pre-train on. Default: the unlabelled one if the source has it, else `train` without
     its labels."""
-    pretrain_images: Annotated[int, Field(ge=1, le=_MAX_IMAGES)] | None = None
+    pretrain_images: Annotated[int, Field(ge=1, le=MAX_IMAGES)] | None = None
     """Number of images to pre-train on, sampled by the seed (STL-10 paper, table 1). Default:
     all."""
     image_size: Annotated[int, Field(ge=8)] | None = None
@@ -206,7 +153,7 @@ class Views(Section):
         """
         if self.mean is None or self.std is None:
             raise ConfigError(
-                ["views.mean: missing; expected a number for each channel, and so for views.std"]
+                "views.mean: missing; expected a number for each channel, and so for views.std"
             )
         return self.size, self.mean, self.std
 
@@ -252,7 +199,7 @@ class Encoder(Section):
     """Initialises the scale of the last normalisation of each residual block with 0 instead of 1,
     so that a block is the identity at first, as in SimCLR's and SimSiam's code."""
     weights: FilePath | None = None
-    """Initial weights: an `encoder.keras` (of `python -m byol_tf.convert`, or a run's export) or
+    """Initial weights: an `encoder.keras` (of `byol convert`, or a run's export) or
     its folder; a run folder (its newest checkpoint); a `.weights.h5` of the encoder; or `imagenet`,
     which Keras downloads for a `keras.applications` encoder. Default: random, from the seed."""
     frozen_epochs: NotNegative = 0.0
@@ -273,7 +220,7 @@ class Projector(Section):
 
     hidden_size: Width = 4096
     """Width of the hidden layers."""
-    output_size: Annotated[int, Field(ge=2, le=_MAX_WIDTH)] = PROJECTION_SIZE
+    output_size: Annotated[int, Field(ge=2, le=MAX_WIDTH)] = PROJECTION_SIZE
     """Width of the projection, and of its prediction. With objective.target `teacher` it is that of
     the teacher's representation instead."""
     num_layers: Annotated[int, Field(ge=1, le=8)] = 2
@@ -360,9 +307,9 @@ class Tau(Section):
     """`drop`: the fraction of all steps after which tau is 0. Default: 0.25."""
 
     @property
-    def resolved_end(self) -> float | None:
+    def resolved_end(self) -> float:
         """`end`, or the value that null stands for."""
-        return TAU_ENDS.get(self.schedule) if self.end is None else self.end
+        return TAU_ENDS.get(self.schedule, 1.0) if self.end is None else self.end
 
     @property
     def resolved_drop_at(self) -> float:
@@ -514,7 +461,7 @@ class Run(Section):
     single worker waits on, and a signal ends it without the checkpoint that is being written."""
     report: bool = True
     """Whether a finished run writes `report.html`, its figures and TensorBoard's projector, which
-    takes some seconds; `python -m byol_tf.report` writes the page later."""
+    takes some seconds; `byol report` writes the page later."""
     trackers: Annotated[
         tuple[Literal["wandb", "mlflow", "trackio"], ...],
         Field(strict=False),
@@ -522,25 +469,6 @@ class Run(Section):
     ] = ()
     """Experiment trackers that get each row of `history.csv` too; each is a package of its own (the
     extras `wandb`, `mlflow`, `trackio`)."""
-
-
-def with_channel_defaults(tree: Any) -> Any:
-    """Returns a config, as read from JSON, with the defaults of images that aren't RGB.
-
-    Saturation, hue and grayscale, which only RGB has, are then off, and mean and deviation unknown.
-    A value that is given stays.
-    """
-    data, views = (
-        (tree.get(name) for name in ("data", "views")) if isinstance(tree, dict) else [0, 0]
-    )
-    if not isinstance(data, dict) or not isinstance(views, dict) or data.get("channels", 3) == 3:
-        return tree
-    filled: dict[str, Any] = {"mean": None, "std": None, **views}
-    for name in ("first", "second"):
-        changes = views.get(name, {})
-        if isinstance(changes, dict):
-            filled[name] = {**dict.fromkeys(RGB_OPERATIONS, 0.0), **changes}
-    return {**tree, "views": filled}
 
 
 class Config(Section):

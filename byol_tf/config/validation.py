@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from byol_tf.config.checks import conflicts
+from byol_tf.config.checks import conflicts, with_channel_defaults
 from byol_tf.config.fields import SECTIONS, Key, is_given, split_key, value_or_default
 from byol_tf.config.json_reader import RepeatedKey
 from byol_tf.config.messages import (
@@ -17,7 +17,7 @@ from byol_tf.config.messages import (
     describe_wrong_value,
     format_value,
 )
-from byol_tf.config.schema import Config, with_channel_defaults
+from byol_tf.config.schema import Config
 
 MAX_ISSUES = 100
 """Most mistakes that are described; the rest is counted. A file with more of them is no config, and
@@ -85,7 +85,7 @@ def _unencodable(tree: dict[str, Any], path: Key) -> Iterator[ConfigIssue]:
         for text in (name, value):
             if isinstance(text, str) and "\0" in text:
                 message = f"expected text without NUL characters; received {format_value(text)}"
-            elif isinstance(text, str) and not _is_encodable(text):
+            elif isinstance(text, str) and re.search("[\ud800-\udfff]", text):
                 message = f"expected Unicode text; received {format_value(text)}"
                 if re.search("[\udc80-\udcff]", text):
                     message += "; a folder with such a name can be named by a link (ln -s)"
@@ -96,14 +96,6 @@ def _unencodable(tree: dict[str, Any], path: Key) -> Iterator[ConfigIssue]:
         else:
             if isinstance(value, dict):
                 yield from _unencodable(value, (*path, name))
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _describe_errors(

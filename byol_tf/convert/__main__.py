@@ -13,14 +13,12 @@ from pathlib import Path
 from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import ConversionError, describe_path
+from byol_tf.logs import activity
 
 
 @ends_with_exit_code
 def main(arguments: list[str]) -> int:
     """Runs the command.
-
-    Args:
-        arguments: of the command line; those of this process by default.
 
     Returns:
         The exit code: 0; 2 with a message and nothing written if the file can't be converted;
@@ -32,20 +30,22 @@ def main(arguments: list[str]) -> int:
         raise ConversionError(f"{source}: expected a file; {describe_path(source)}")
     check_writable(out, "--out")
     prepare_environment()
+    import keras
+
     from byol_tf.convert.architecture import IMAGE_SIZE
     from byol_tf.convert.deepmind import read_deepmind
     from byol_tf.convert.pytorch import read_pytorch
     from byol_tf.convert.writing import check_out, write_folder
-    from byol_tf.devices import set_precision
 
-    set_precision("float32")
+    keras.config.set_dtype_policy("float32")
     check_out(out)
-    converted = (
-        read_deepmind(source, IMAGE_SIZE)
-        if options.layout == "deepmind"
-        else read_pytorch(source, IMAGE_SIZE, options.prefix)
-    )
-    files = write_folder(converted, source, out)
+    with activity(f"converting {source.name}"):
+        converted = (
+            read_deepmind(source, IMAGE_SIZE)
+            if options.layout == "deepmind"
+            else read_pytorch(source, IMAGE_SIZE, options.prefix)
+        )
+        files = write_folder(converted, source, out)
     name, width = converted.architecture
     print(f"{source}: {converted.origin}")
     print(

@@ -4,8 +4,9 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
+from byol_tf.constants import RESNETS
 from byol_tf.errors import ConversionError
-from byol_tf.models.networks.resnet import BLOCKS, INNER_WIDTHS, TWO_LAYER_BLOCKS
+from byol_tf.models.networks.resnet import INNER_WIDTHS, TWO_LAYER_BLOCKS
 
 IMAGE_SIZE = 224
 """Side in pixels of the images that DeepMind's and torchvision's encoders were trained on. Mean and
@@ -19,7 +20,7 @@ class Architecture(NamedTuple):
     """An encoder as `networks.build_encoder` builds it.
 
     Attributes:
-        name: a key of `resnet.BLOCKS`.
+        name: a key of `constants.RESNETS`.
         width: factor of all numbers of channels.
     """
 
@@ -79,7 +80,7 @@ def infer_architecture(
         bottleneck: whether a block has three convolutions rather than two.
 
     Raises:
-        ConversionError: for a network that isn't among `resnet.BLOCKS`.
+        ConversionError: for a network that isn't among `constants.RESNETS`.
     """
     if len(stem_shape) != 4 or stem_shape[:3] != (7, 7, 3) or stem_shape[3] < 1:
         raise ConversionError(
@@ -92,15 +93,15 @@ def infer_architecture(
         max((block for group, block in blocks if group == index), default=-1) + 1
         for index in range(4)
     )
-    for name in BLOCKS:
+    for name in RESNETS:
         if (
-            BLOCKS[name] == counts
+            RESNETS[name] == counts
             and (name not in TWO_LAYER_BLOCKS) == bottleneck
             and channels * INNER_WIDTHS.get(name, 1) == inner_channels
         ):
             return Architecture(name, channels / _STEM_CHANNELS)
     raise ConversionError(
-        f"{source}: expected one of {', '.join(BLOCKS)}; received groups of "
+        f"{source}: expected one of {', '.join(RESNETS)}; received groups of "
         f"{', '.join(map(str, counts))} blocks of {'three' if bottleneck else 'two'} convolutions, "
         f"{channels} channels after the first one and {inner_channels} in the first block"
     )

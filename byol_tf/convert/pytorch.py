@@ -40,13 +40,14 @@ _HEADS = ("fc", "projection_head", "prototypes", "projector", "predictor", "head
 """Modules behind the pooling that some projects keep beside the ResNet's layers: torchvision's
 classifier, SwAV's heads (`facebookresearch/swav`, `src/resnet50.py`), and other usual names."""
 _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.")
-_VARIABLES = {
+TORCH_VARIABLES = {
     "kernel": "weight",
     "gamma": "weight",
     "beta": "bias",
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+"""Keras's name of a variable -> PyTorch's."""
 
 
 def read_pytorch(path: Path, size: int, prefix: str | None = None) -> Converted:
@@ -255,7 +256,7 @@ def _slot(layer: keras.layers.Layer, variable: keras.Variable) -> Slot:
             else f"{parsed.type}{parsed.position + 1}"
         )
     return Slot(
-        f"{module}.{_VARIABLES[variable.name]}",
+        f"{module}.{TORCH_VARIABLES[variable.name]}",
         variable,
         (2, 3, 1, 0) if variable.name == "kernel" else None,
     )

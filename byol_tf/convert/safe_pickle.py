@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from byol_tf.errors import ConversionError
+from byol_tf.runs.files import check_fits_memory
 
 
 def read_arrays(path: Path) -> Any:
@@ -29,10 +30,11 @@ def read_arrays(path: Path) -> Any:
         its fields.
 
     Raises:
-        ConversionError: if the file can't be read, is no pickle, or names a class or function that
-            isn't on the list; the message has its name.
+        ConversionError: if the file can't be read, is larger than the free memory, is no pickle, or
+            names a class or function that isn't on the list; the message has its name.
     """
     try:
+        check_fits_memory([path])
         with path.open("rb") as file:
             return Unpickler(file).load()
     except OSError as error:

@@ -18,6 +18,7 @@ from byol_tf.command_line import (
     add_json_option,
     check_writable,
     command_parser,
+    command_text,
     ends_with_exit_code,
     print_json,
     program,
@@ -30,7 +31,7 @@ from byol_tf.embed.photos import EmbeddedPhotos, add_photo_arguments
 from byol_tf.embed.search_index import check_usearch
 from byol_tf.embed.store import Store, default_folder
 from byol_tf.errors import EmbedError
-from byol_tf.logs import ProgressLog, counted, wrapped
+from byol_tf.logs import ProgressLog, activity, counted, wrapped
 from byol_tf.runs.encoder_files import encoder_files
 from pipelines.sources import open_flat_images
 from pipelines.sources.remote import Location
@@ -46,9 +47,6 @@ logger = logging.getLogger(__name__)
 @ends_with_exit_code
 def main(arguments: list[str]) -> int:
     """Runs the command.
-
-    Args:
-        arguments: of the command line; those of the process by default.
 
     Returns:
         The exit code: 0, 2 with a message if encoder, photos, labels or output folder are wrong,
@@ -158,7 +156,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     facts = {
         "encoder": str(encoder.path),
         "byol_tf": __version__,
-        "command": shlex.join([*program("embed").split(), *arguments]),
+        "command": command_text("embed", arguments),
     }
     prepare_environment()
     parquet = options.parquet or store.parquet.exists()  # new embeddings remove it
@@ -232,7 +230,8 @@ def _find_similar(embedded: EmbeddedPhotos, queries: list["Query"], index: "Inde
     from byol_tf.embed.similar import SHEET_QUERIES, find_similar, write_nearest_sheet, write_table
 
     table, sheet = embedded.store.root / "nearest.csv", embedded.store.root / "nearest.png"
-    similar = find_similar(embedded, queries, index)
+    with activity("searching"):
+        similar = find_similar(embedded, queries, index)
     write_table(table, similar)
     print()
     for matches in similar:
@@ -269,7 +268,7 @@ def _print_next_commands(options: argparse.Namespace, embedded: EmbeddedPhotos) 
     words = ["--encoder", options.encoder, "--images", options.images]
     if options.out is not None:
         words += ["--out", options.out]
-    command = shlex.join([*program("embed").split(), *words])
+    command = command_text("embed", words)
     print("\n  next:")
     if options.part is not None:
         print(wrapped(f"when all {options.part[1]} parts are embedded, merge them:", indent=4))

@@ -1,6 +1,5 @@
 """Sheets of photos with captions."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from byol_tf.runs.plots import plt, save_figure
+from byol_tf.runs.plots import ONLINE, plt, save_figure
 from pipelines.sources import false_color
 
 THUMBNAIL_SIZE = 240
@@ -61,9 +60,6 @@ def write_sheet(path: Path, rows: Sequence[Sequence[Cell]], title: str) -> None:
                 axis.imshow(cell.pixels)
             axis.set_xlabel(cell.caption, fontsize=7, parse_math=False)
             if cell.framed:
-                axis.spines[:].set(visible=True, edgecolor="#1f5fbf", linewidth=3)
+                axis.spines[:].set(visible=True, edgecolor=ONLINE, linewidth=3)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10, parse_math=False)
-    with warnings.catch_warnings():
-        # The font may lack a character of a file's name.
-        warnings.filterwarnings("ignore", "Glyph")
-        save_figure(figure, path)
+    save_figure(figure, path)

@@ -9,7 +9,7 @@ import numpy as np
 from byol_tf.command_line import positive_fraction, positive_int
 from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.errors import EmbedError
-from byol_tf.logs import counted
+from byol_tf.logs import activity, counted
 from byol_tf.runs.files import name_of_cell
 from pipelines.sources import FlatImages, SourceError, read_table
 
@@ -154,7 +154,8 @@ def _duplicates(embedded: EmbeddedPhotos, cosine: float, facts: dict) -> Steps:
 def _clusters(embedded: EmbeddedPhotos, count: int, facts: dict) -> Steps:
     from byol_tf.embed import clusters
 
-    found = clusters.find_clusters(embedded.embeddings, count)
+    with activity("clustering"):
+        found = clusters.find_clusters(embedded.embeddings, count)
     table, sheet = embedded.store.root / "clusters.csv", embedded.store.root / "clusters.png"
     clusters.write_clusters(table, embedded, found)
     sizes = [len(rows) for rows in found.members()]
@@ -176,7 +177,8 @@ def _pick(
     from byol_tf.embed import clusters
 
     labelled = [row for row, photo in enumerate(embedded.photos) if photo.name in labels]
-    picked = clusters.pick_photos(embedded.embeddings, count, labelled)
+    with activity("clustering"):
+        picked = clusters.pick_photos(embedded.embeddings, count, labelled)
     table, sheet = embedded.store.root / "pick.csv", embedded.store.root / "pick.png"
     facts["pick"] = len(picked)
     clusters.write_pick(table, embedded, picked, labels)

@@ -8,7 +8,7 @@ from byol_tf.command_line import check_writable
 from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.errors import EmbedError
 from byol_tf.export.classifier_folder import check_classifier_folder
-from byol_tf.logs import wrapped
+from byol_tf.logs import activity, wrapped
 from byol_tf.runs.encoder_files import EncoderFiles
 from byol_tf.runs.files import name_of_cell
 from pipelines.sources import SourceError, read_table
@@ -50,7 +50,8 @@ def predict_labels(
     )
 
     rows = label_rows(embedded, labels, options.few)
-    result = fit_few_shot(embedded.embeddings, rows)
+    with activity("fitting the classifier"):
+        result = fit_few_shot(embedded.embeddings, rows)
     table, sheet = embedded.store.root / "predictions.csv", embedded.store.root / "uncertain.png"
     kept = _keep_filled_in(table, labels, Path(options.few))
     counts = write_predictions(embedded, rows, result, table)
@@ -88,7 +89,8 @@ def predict_labels(
     if options.export is not None:
         from byol_tf.embed.few_shot_export import export_few_shot
 
-        files = export_few_shot(embedded, rows, result, Path(options.export))
+        with activity("exporting the classifier"):
+            files = export_few_shot(embedded, rows, result, Path(options.export))
         facts["export"] = {"folder": options.export, "files": files}
         print(wrapped(f"{options.export}   the classifier: {', '.join(files)}; USAGE.md"))
     return facts, [result.classes[place] for place in result.probabilities.argmax(axis=1)]

@@ -5,7 +5,6 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from pathlib import Path
 
 from byol_tf.errors import EmbedError
@@ -14,7 +13,7 @@ from pipelines.sources import SourceError, TableRow, read_table
 from pipelines.sources.remote import Location
 
 _MAX_ERRORS = 20
-_MAX_COMPARISONS = 20_000  # of a wrong path with a name, for all hints: about a second
+_MAX_COMPARED = 2_000  # names with a wrong path: each of 20 takes a tenth of a second
 
 
 def read_labels(file: Path) -> list[TableRow]:
@@ -49,6 +48,11 @@ def read_labels(file: Path) -> list[TableRow]:
                     f"{file}:{row.line}: expected text in UTF-8; received byte "
                     f"0x{ord(character) - 0xDC00:02x}"
                 )
+            if unicodedata.category(character) == "Cc":  # a terminal might act on it
+                raise EmbedError(
+                    f"{file}:{row.line}: expected text; received the control character "
+                    f"{character!r}"
+                )
     return rows
 
 
@@ -76,14 +80,16 @@ def match_labels(
     known |= {name: name for name in names}
     labels: dict[str, str] = {}
     lines: dict[str, int] = {}
-    hints = NameHints(names)
+    by_file_name: dict[str, list[str]] = {}
     errors: list[str] = []
     for row in rows:
         candidates = _candidate_names(row.path, folder)
         matches = [known[candidate] for candidate in candidates if candidate in known]
         if not matches:
             path = row.path.strip()
-            similar = hints.find(path) if len(errors) < _MAX_ERRORS else None
+            by_file_name = by_file_name or _names_by_file_name(names)
+            shown = len(errors) < _MAX_ERRORS
+            similar = _similar_name(path, names, by_file_name) if shown else None
             hint = f"; did you mean {similar}?" if similar else ""
             errors.append(f"{file}:{row.line}: {path}: no photo of that name below {folder}{hint}")
             continue
@@ -102,39 +108,23 @@ def match_labels(
     return labels
 
 
-class NameHints:
-    """Finds the photo that a wrong path may mean.
+def _names_by_file_name(names: Iterable[str]) -> dict[str, list[str]]:
+    by_file_name = defaultdict(list)
+    for name in names:
+        by_file_name[_file_name(name)].append(name)
+    return by_file_name
 
-    That is one with the same file name, or else one with a similar path; with too many photos to
-    compare, none.
 
-    Args:
-        names: of all photos.
+def _similar_name(path: str, names: list[str], by_file_name: dict[str, list[str]]) -> str | None:
+    """Returns the photo that a wrong path may mean, if there is one.
 
-    Attributes:
-        comparisons: number of names that were compared with wrong paths.
+    That is one with the same file name, or else, among few photos, one with a similar path.
     """
-
-    def __init__(self, names: list[str]) -> None:
-        self._names = names
-        self.comparisons = 0
-
-    def find(self, path: str) -> str | None:
-        """The name most similar to a path."""
-        same_file_name = self._by_file_name.get(_file_name(path), [])
-        candidates = same_file_name or self._names
-        if self.comparisons + len(candidates) > _MAX_COMPARISONS:
-            return None
-        self.comparisons += len(candidates)
-        cutoff = 0.0 if same_file_name else 0.6
-        return next(iter(difflib.get_close_matches(path, candidates, n=1, cutoff=cutoff)), None)
-
-    @cached_property
-    def _by_file_name(self) -> dict[str, list[str]]:
-        names = defaultdict(list)
-        for name in self._names:
-            names[_file_name(name)].append(name)
-        return names
+    if same := by_file_name.get(_file_name(path)):
+        return difflib.get_close_matches(path, same[:_MAX_COMPARED], n=1, cutoff=0.0)[0]
+    if len(names) > _MAX_COMPARED:
+        return None
+    return next(iter(difflib.get_close_matches(path, names, n=1)), None)
 
 
 def _candidate_names(path: str, folder: Location) -> Iterator[str]:

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from byol_tf.embed.photos import EmbeddedPhotos
 from byol_tf.embed.vectors import normalized
-from byol_tf.logs import ProgressLog, counted
+from byol_tf.logs import ProgressLog, activity, counted
 from byol_tf.runs.files import write_atomically
 from pipelines.sources import false_color
 
@@ -130,7 +130,8 @@ def _map(coordinates: np.ndarray) -> np.ndarray:
             random_state=0,
             max_iter=_MAP_ITERATIONS,
         )
-        with threadpool_limits(1):  # more threads wait for each other longer than they compute
+        # More threads wait for each other longer than they compute.
+        with threadpool_limits(1), activity("drawing the map"):
             points = method.fit_transform(coordinates[:, :_MAP_DIMENSIONS])
     low, high = points.min(axis=0), points.max(axis=0)
     return (65_535 * (points - low) / np.where(high > low, high - low, 1)).astype(np.uint16)

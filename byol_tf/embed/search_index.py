@@ -13,6 +13,7 @@ from byol_tf.errors import EmbedError
 from byol_tf.evaluate.knn import nearest_neighbours
 from byol_tf.logs import counted
 from byol_tf.runs.files import temporary_path
+from pipelines.extras import install_line
 
 if TYPE_CHECKING:
     from usearch.index import Index
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 def check_usearch() -> None:
     """Raises `EmbedError` if usearch isn't installed."""
     if importlib.util.find_spec("usearch") is None:
-        raise EmbedError('--index: needs usearch: pip install "byol_tf[search-index]"')
+        raise EmbedError(f"--index: needs usearch: {install_line('search-index')}")
 
 
 def open_index(store: Store) -> "Index":

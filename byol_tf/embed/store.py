@@ -34,6 +34,7 @@ import numpy as np
 from byol_tf.errors import EmbedError, RunFolderError
 from byol_tf.runs.files import (
     atomic_file,
+    check_no_link,
     csv_text,
     name_of_cell,
     read_json_object,
@@ -99,6 +100,7 @@ class Store:
             "encoder_digest": encoder,
             "images": os.fsencode(str(images)).decode("utf-8", "backslashreplace"),
         }
+        self._locks: list[RunLock] = []  # while `locked` is entered
         self._check()
 
     def _check(self) -> None:
@@ -173,12 +175,13 @@ class Store:
             try:
                 for store in self._stores():
                     lock = RunLock(store.root, "folder", "Wait for it, or name another --out")
-                    stack.enter_context(lock)
+                    self._locks.append(stack.enter_context(lock))
             except RunFolderError as error:
                 raise EmbedError(f"--out {error}") from error
             try:
                 yield
             finally:
+                self._locks = []
                 if is_new and [path.name for path in self.root.iterdir()] == [LOCK_NAME]:
                     shutil.rmtree(self.root, ignore_errors=True)
 
@@ -312,6 +315,7 @@ class Store:
                 self.index.name: sha256(new_index),
             }
             about = self.identity | facts | {"sha256": digests}
+            self._check_owner()  # the process may have been suspended while it wrote
             for derived in (self.parquet, self.search_index):
                 derived.unlink(missing_ok=True)
             write_atomically(self.about, json.dumps(about, indent=2) + "\n")
@@ -372,8 +376,10 @@ class Store:
         """Makes the folder with an `about.json`, so that after a crash it is known as a store.
 
         Raises:
-            EmbedError: on an `OSError` in the block.
+            EmbedError: on an `OSError` in the block, or if another process has taken over the
+                folder, or `parts/` is a link.
         """
+        self._check_owner()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             remove_left_overs(self.root)
@@ -382,6 +388,15 @@ class Store:
             yield
         except OSError as error:
             raise self._refused(error) from error
+
+    def _check_owner(self) -> None:
+        """Raises `EmbedError` if others write here in spite of `locked`, or `parts/` is a link."""
+        try:
+            for lock in self._locks:
+                lock.check_owner()
+            check_no_link(self.parts)
+        except RunFolderError as error:
+            raise EmbedError(f"--out {error}") from error
 
     def _refused(self, error: OSError) -> EmbedError:
         return EmbedError(f"--out {self.root}: can't be written: {error.strerror or error}")

@@ -21,6 +21,7 @@ from byol_tf.command_line import (
     add_set_option,
     check_writable,
     command_parser,
+    command_text,
     ends_with_exit_code,
     print_json,
     program,
@@ -38,10 +39,17 @@ from byol_tf.evaluate.protocols import DEFAULT_SEEDS, PROTOCOLS, Evaluation, lab
 from byol_tf.export.classifier_folder import check_classifier_folder
 from byol_tf.logs import ProgressLog, activity, counted, wrapped
 from byol_tf.runs.accuracy import Accuracy, chance
-from byol_tf.runs.files import check_no_link, why_no_folder, write_atomically, write_csv
+from byol_tf.runs.files import (
+    check_no_link,
+    read_json_object,
+    why_no_folder,
+    write_atomically,
+    write_csv,
+)
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.hub import encoder_path
 from byol_tf.runs.splits import require_labels
+from byol_tf.runs.summary import leak_text
 from pipelines.sources import SourceError
 from pipelines.sources.pixels import PixelFormat
 
@@ -60,15 +68,15 @@ _NAME_PREFIXES = {
 }
 """Of the options that change a figure, in the name of the result's folder."""
 
+_OTHER_IMAGES = ("data.root=", "data.source=", "data.archive=")
+"""Beginnings of overrides that name other images than the run's on purpose."""
+
 logger = logging.getLogger("byol_tf.evaluate")
 
 
 @ends_with_exit_code
 def main(arguments: list[str]) -> int:
     """Runs the command.
-
-    Args:
-        arguments: of the command line; those of the process by default.
 
     Returns:
         The exit code: 0; 2 with a message and nothing written if encoder, images, options or
@@ -85,7 +93,7 @@ def main(arguments: list[str]) -> int:
         check_writable(Path(options.export), "--export")
     prepare_environment()
     result, stopped = _evaluate(options, config)
-    result["command"] = shlex.join([*program("evaluate").split(), *arguments])
+    result["command"] = command_text("evaluate", arguments)
     file = folder / ("result.json" if stopped is None else "partial.json")
     curve = result.pop("curve", None)
     _print_result(result)
@@ -219,8 +227,8 @@ def _output_folder(options: argparse.Namespace) -> Path:
     result = Path(options.out) / "result.json"
     if os.path.exists(result):
         try:
-            is_evaluation = "protocol" in json.loads(result.read_text(encoding="utf-8"))
-        except (ValueError, OSError, TypeError, RecursionError):
+            is_evaluation = "protocol" in read_json_object(result)
+        except (OSError, ValueError):
             is_evaluation = False
         if not is_evaluation:
             raise ProtocolError(
@@ -261,7 +269,7 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
 
     from byol_tf.runs.encoder_input import model_input
     from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
-    from byol_tf.runs.sources import warn_of_other_images
+    from byol_tf.runs.sources import log_findings, warn_of_other_images
 
     # Each of several trainings is traced anew, of which TensorFlow would warn.
     tf.get_logger().setLevel("ERROR")
@@ -273,7 +281,8 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
             f"{error}. --set data.root=... names the place of the images" if options.run else error
         )
         raise ProtocolError(str(hint)) from error
-    if options.run and not options.overrides:
+    log_findings(source)
+    if options.run and not any(each.startswith(_OTHER_IMAGES) for each in options.overrides):
         warn_of_other_images(RunFolder(Path(options.run)), source)
     if options.run:
         inference = load_run_encoder(config, RunFolder(Path(options.run)))
@@ -306,6 +315,8 @@ def _evaluate(options: argparse.Namespace, config: Config) -> tuple[dict, WorkKe
         "classes": len(source.class_names),
         "chance": chance(require_labels(test)),
         "data_fingerprint": source.fingerprint,
+        "leaked_test_images": source.leaked,
+        "skipped_images": len(source.skipped),
         "seed": config.seed,
         "overrides": options.overrides,
     }
@@ -344,6 +355,8 @@ def _print_result(result: dict) -> None:
             f"always the most frequent class: {result['chance']:.1%}"
         )
     )
+    if leaked := result["leaked_test_images"]:
+        print(wrapped(leak_text(leaked)))
     rates = sorted(float(rate) for rate in accuracies)
     # Rounded as those are, which are the keys of a JSON object.
     chosen_rate = float(f"{result['rate']:g}") if "rate" in result else None

@@ -141,11 +141,11 @@ def tune_protocol(
     """
     labels, test_labels = require_labels(train), require_labels(test)
     classes = int(max(labels.max(), test_labels.max())) + 1
-    samples = [
-        subset(train, labelled_fraction(labels, recipe.fraction, seed + number))
-        for number in range(recipe.seeds)
-    ]
 
+    def sample(number: int) -> Images:
+        return subset(train, labelled_fraction(labels, recipe.fraction, seed + number))
+
+    first = sample(0)
     size = split_inference_model(inference)[2].input_shape[1]
     crop = partial(centre_crop, size=size) if recipe.test_crop else None
 
@@ -157,9 +157,9 @@ def tune_protocol(
 
     best, epochs, accuracies = recipe.rates[0], recipe.epochs[0], {}
     if len(recipe.rates) > 1 or len(recipe.epochs) > 1:
-        held_out = stratified_folds(require_labels(samples[0]), seed)[0]
-        training = subset(samples[0], np.flatnonzero(~held_out))
-        validation = subset(samples[0], np.flatnonzero(held_out))
+        held_out = stratified_folds(require_labels(first), seed)[0]
+        training = subset(first, np.flatnonzero(~held_out))
+        validation = subset(first, np.flatnonzero(held_out))
 
         def accuracy(rate: float, epochs: int) -> float:
             scores = embed(trained(training, rate, epochs, seed)[0], validation, crop)
@@ -182,17 +182,17 @@ def tune_protocol(
     def summary() -> dict:
         return _over_seeds(results) | {
             "fraction": recipe.fraction,
-            "labels": len(samples[0]),
+            "labels": len(first),
             "rate": best,
             "held_out_accuracy": {f"{rate:g}": value for rate, value in accuracies.items()},
             "epochs": epochs,
-            "batch_size": even_batch_size(len(samples[0]), recipe.batch_size),
+            "batch_size": even_batch_size(len(first), recipe.batch_size),
             "curve": curve,
         }
 
     try:
-        for number, images in enumerate(samples):
-            classifier, history = trained(images, best, epochs, seed + number)
+        for number in range(recipe.seeds):
+            classifier, history = trained(sample(number), best, epochs, seed + number)
             results.append(top_1_and_5(embed(classifier, test, crop), test_labels))
             on_trained(classifier)
             logger.info("seed %d: %.1f%%", seed + number, 100 * results[-1]["top1"])
@@ -204,7 +204,7 @@ def tune_protocol(
     except KeyboardInterrupt:
         if not results:
             raise
-        text = f"{len(results)} of {counted(len(samples), 'seed')} finished"
+        text = f"{len(results)} of {counted(recipe.seeds, 'seed')} finished"
         raise WorkKept(text, summary()) from None
     return summary()
 

@@ -28,8 +28,10 @@ from byol_tf.errors import OutputError
 from byol_tf.export.formats import DEFAULT_FORMATS, FORMAT_NAMES, FORMATS, missing_packages
 from byol_tf.export.hub import check_hub, push
 from byol_tf.logs import activity
+from byol_tf.runs.files import check_no_link
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.summary import RunFacts, read_facts
+from pipelines.extras import install_line
 
 if TYPE_CHECKING:
     from byol_tf.export.verification import Verification
@@ -40,9 +42,6 @@ _FAILED = 1
 @ends_with_exit_code
 def main(arguments: list[str]) -> int:
     """Runs the command.
-
-    Args:
-        arguments: of the command line; those of this process by default.
 
     Returns:
         The exit code: 0; 1 if a file differs too much from the run's own encoder or can't be used
@@ -58,6 +57,7 @@ def main(arguments: list[str]) -> int:
     facts = read_facts(folder)
     facts = dataclasses.replace(facts, config=load_config(folder.config, options.overrides))
     check_writable(folder.export, "--run")
+    check_no_link(folder.export)  # that of the maps is inside it
     maps = options.features == "map"
     export = folder.export / "map" if maps else folder.export
     names = tuple(name for name in FORMAT_NAMES if name in names)
@@ -114,7 +114,7 @@ def _check(overrides: list[str], names: tuple[str, ...]) -> None:
     for name, packages in missing_packages(names).items():
         raise OutputError(
             f"--format {name}: expected the packages {', '.join(packages)}, which aren't "
-            'installed: pip install "byol_tf[export]"'
+            f"installed: {install_line('export')}"
         )
 
 
@@ -133,7 +133,8 @@ def _export(
     from byol_tf.models.inference import exported_form
     from byol_tf.runs.encoder_input import write_input
     from byol_tf.runs.encoders import load_run_encoder
-    from byol_tf.runs.sources import pixel_format
+    from byol_tf.runs.sources import pixel_format, source_options, warn_of_other_images
+    from pipelines.sources import plan_source
 
     # On the CPU, as the exported files are: a GPU may round convolutions to TF32. RuntimeError: a
     # program that calls this function has used the GPU.
@@ -152,6 +153,8 @@ def _export(
             "--format litert: expected the run's images, on which int8 is calibrated; "
             f"{samples.unavailable}. --set data.root=... names their location"
         )
+    if samples.unavailable is None:
+        warn_of_other_images(folder, plan_source(**source_options(config)))
     expected = np.concatenate(
         [inference.predict_on_batch(image[None]) for image in (*samples.photos, *samples.images)]
     )

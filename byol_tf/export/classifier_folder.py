@@ -1,6 +1,7 @@
 """The folder of an exported classifier: names of its classes, and whether one can be written."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 from byol_tf.errors import OutputError, ProtocolError, describe_path
@@ -49,8 +50,11 @@ def read_classes(file: Path) -> list[str]:
         or len(classes) < 2
         or not all(isinstance(name, str) for name in classes)
         or len(set(classes)) < len(classes)
+        # A terminal might act on control characters; half a surrogate pair can't be written.
+        or any(unicodedata.category(char) in ("Cc", "Cs") for name in classes for char in name)
     ):
         raise ProtocolError(
-            f"{file}: expected the names of two or more classes, a JSON list of different strings"
+            f"{file}: expected the names of two or more classes, a JSON list of different strings "
+            "without control characters"
         )
     return classes

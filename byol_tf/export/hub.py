@@ -4,8 +4,9 @@ import importlib.util
 import re
 from pathlib import Path
 
-from byol_tf.errors import OutputError, escape
+from byol_tf.errors import OutputError, one_line
 from byol_tf.runs.hub import REPOSITORY
+from pipelines.extras import install_line
 
 
 def check_hub(repo: str) -> None:
@@ -22,7 +23,7 @@ def check_hub(repo: str) -> None:
     if importlib.util.find_spec("huggingface_hub") is None:
         raise OutputError(
             "--push-to-hub: expected the package huggingface_hub, which isn't installed: "
-            'pip install "byol_tf[hub]"'
+            f"{install_line('hub')}"
         )
     from huggingface_hub import get_token
 
@@ -51,6 +52,7 @@ def push(folder: Path, repo: str) -> str:
         address = api.create_repo(repo, private=True, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Export of byol_tf")
     except (HfHubHTTPError, OSError) as error:
-        reason = escape(str(error).strip().splitlines()[0], 300)
-        raise OutputError(f"--push-to-hub {repo}: expected the hub to take it; {reason}") from error
+        raise OutputError(
+            f"--push-to-hub {repo}: expected the hub to take it; {one_line(error)}"
+        ) from error
     return str(address)

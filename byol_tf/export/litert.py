@@ -48,10 +48,12 @@ def write_litert(model: keras.Model, folder: Path, calibration: Sequence[np.ndar
     expected = encode.predict(squares.astype(np.float32), verbose=0)
     with _convertible(model, "representations") as saved:
         _write_float(saved, folder, "encoder")
-        content = _convert_to_int8(_converter(saved), squares)
+        content = _convert_to_int8(_converter(saved, optimize=True), squares)
         same = same_neighbours(_represent(content, squares), expected)
         if same < _MIN_SAME_NEIGHBOUR:
-            content = _convert_weights_to_int8(_converter(saved))
+            # Weights alone. Small encoders need it, and group and layer normalisation, which divide
+            # by statistics of the image.
+            content = _converter(saved, optimize=True).convert()
         (folder / INT8_FILE).write_bytes(content)
     int8 = INT8_WEIGHTS_AND_ACTIVATIONS if same >= _MIN_SAME_NEIGHBOUR else INT8_WEIGHTS_ONLY
     logger.info(
@@ -96,17 +98,16 @@ def _convertible(model: keras.Model, output: str) -> Iterator[str]:
 
 def _write_float(saved: str, folder: Path, name: str) -> None:
     (folder / f"{name}-float32.tflite").write_bytes(_converter(saved).convert())
-    (folder / f"{name}-float16.tflite").write_bytes(_convert_to_float16(_converter(saved)))
+    half = _converter(saved, optimize=True)
+    half.target_spec.supported_types = [tf.float16]
+    (folder / f"{name}-float16.tflite").write_bytes(half.convert())
 
 
-def _converter(saved: str) -> tf.lite.TFLiteConverter:
-    return tf.lite.TFLiteConverter.from_saved_model(saved, signature_keys=["serve"])
-
-
-def _convert_to_float16(converter: tf.lite.TFLiteConverter) -> bytes:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_types = [tf.float16]
-    return converter.convert()
+def _converter(saved: str, optimize: bool = False) -> tf.lite.TFLiteConverter:
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved, signature_keys=["serve"])
+    if optimize:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    return converter
 
 
 def _convert_to_int8(converter: tf.lite.TFLiteConverter, squares: np.ndarray) -> bytes:
@@ -115,7 +116,6 @@ def _convert_to_int8(converter: tf.lite.TFLiteConverter, squares: np.ndarray) ->
     Operations without an int8 kernel stay in float32, as does the last mean over positions: in int8
     it changes most nearest neighbours.
     """
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ({"images": square[None]} for square in squares)
     converter.target_spec.supported_ops = [
         tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
@@ -126,16 +126,6 @@ def _convert_to_int8(converter: tf.lite.TFLiteConverter, squares: np.ndarray) ->
     return tf.lite.experimental.QuantizationDebugger(
         converter=converter, debug_options=options
     ).get_nondebug_quantized_model()
-
-
-def _convert_weights_to_int8(converter: tf.lite.TFLiteConverter) -> bytes:
-    """Converts weights to int8 and keeps activations in float32.
-
-    Needed by small encoders, and by group and layer normalisation, which divide by statistics of
-    the image.
-    """
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    return converter.convert()
 
 
 def _represent(content: bytes, squares: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 import keras
 import tensorflow as tf
 
+from byol_tf.errors import check_choice
 from byol_tf.models.batches import check_views, equal_shares, views_made_by
 from byol_tf.models.construction import (
     build_heads,
@@ -131,11 +132,7 @@ class BYOL(MultiStepTrainer):
         dtype: str | keras.DTypePolicy | None = None,
     ):
         super().__init__(on_nonfinite, name=name, trainable=trainable, dtype=dtype)
-        if target not in ("ema", "online", "online_with_gradient", "teacher"):
-            raise ValueError(
-                'target: expected "ema", "online", "online_with_gradient" or "teacher"; received '
-                f"{target!r}"
-            )
+        check_choice("target", target, ("ema", "online", "online_with_gradient", "teacher"))
         if (target == "teacher") != (teacher is not None):
             raise ValueError(
                 f'teacher: expected a keras.Model with target "teacher", else None; received '
@@ -171,7 +168,7 @@ class BYOL(MultiStepTrainer):
         self.tau = tau
         self._initial_sum = sum_of_weights(self.target_networks) if target == "ema" else None
         self._warnings: set[str] = set()
-        self._metric_means = {
+        self.epoch_means = {  # of what the step measures
             name: keras.metrics.Mean(name)
             for name in ("loss", "projection_std", "projection_cosine")
         }
@@ -181,8 +178,8 @@ class BYOL(MultiStepTrainer):
         """Makes one optimizer step on the views of a batch, then the target's update.
 
         Returns:
-            float32 scalars: the epoch's means of loss and collapse measures so far,
-            `learning_rate`, `tau` if there is a target update, and the report that
+            float32 scalars: the epoch's means of loss and collapse measures so far, and other
+            `metrics`, `learning_rate`, `tau` if there is a target update, and the report that
             `MultiStepTrainer` takes out.
         """
         optimizer, variables = self.optimizer, self.trainable_variables
@@ -197,7 +194,7 @@ class BYOL(MultiStepTrainer):
             self.loss_and_gradients,
             views,
             self.gradient_accumulation_steps,
-            self._metric_means,
+            self.epoch_means,
             variables,
         )  # {name: []}; one for each variable
         measures = mean_over_replicas(measures)
@@ -220,9 +217,9 @@ class BYOL(MultiStepTrainer):
             )
 
         clean = tf.cast(tf.reduce_all(failures == 0.0), tf.float32)
-        means = update_means(self._metric_means, measures, weight=clean)
+        update_means(self.epoch_means, measures, weight=clean)
         failures = tf.concat([failures, self._check_weights()], axis=0)  # [len(CHECKS)]
-        return means | logs | step_report(measures["loss"], failures)
+        return self.get_metrics_result() | logs | step_report(measures["loss"], failures)
 
     def loss_and_gradients(self, views: Sequence[tf.Tensor]) -> tuple[Measures, Gradients]:
         """Returns loss and collapse measures, and the gradient of each trainable variable.
@@ -309,7 +306,8 @@ class BYOL(MultiStepTrainer):
         All networks run as for inference, with their moving statistics.
 
         Returns:
-            float32 scalars: the means of loss and collapse measures over the images so far.
+            float32 scalars: the means of loss and collapse measures over the images so far, and
+            other `metrics`.
         """
         views = self.make_views(data)
         if self.objective.negatives:  # of the images of all replicas
@@ -320,7 +318,8 @@ class BYOL(MultiStepTrainer):
             {"loss": loss} | collapse_measures(projections.values()),
             tf.cast(tf.shape(views[0])[0], tf.float32),
         )
-        return update_means(self._metric_means, measures, weight=images)
+        update_means(self.epoch_means, measures, weight=images)
+        return self.get_metrics_result()
 
     @functools.wraps(keras.Model.fit, assigned=())
     def fit(self, x: Any = None, *args, **kwargs) -> keras.callbacks.History:
@@ -481,8 +480,12 @@ class BYOL(MultiStepTrainer):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Means over the epoch, which `fit` resets."""
-        return list(self._metric_means.values())
+        """Metrics that `fit` logs and resets: `epoch_means`, a subclass's own, those of layers.
+
+        The target's layers have copies with the same names, which are left out.
+        """
+        copies = {id(m) for network in self.target_networks.values() for m in network.metrics}
+        return [metric for metric in super().metrics if id(metric) not in copies]
 
     def _check_weights(self) -> tf.Tensor:
         """Returns the flags of `nonfinite.POST_UPDATE`, float32 `[len(POST_UPDATE)]`."""

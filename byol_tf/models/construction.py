@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from byol_tf import compat
+from byol_tf.errors import one_line
 from byol_tf.models.networks import mlp_head
 
 PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE = 4096, 256
@@ -165,12 +166,11 @@ def copy_network(network: keras.Model, role: str) -> keras.Model:
             else keras.models.clone_model(network)
         )
     except (NotImplementedError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{role}: expected a model that can be copied, with the constructor arguments of each "
-            f'class of its own in get_config(); received "{network.name}" ({reason}). Or build it '
-            f"a second time, and pass that as target_{role}; to Experiment, pass a function that "
-            "builds it"
+            f'class of its own in get_config(); received "{network.name}" ({one_line(error)}). Or '
+            f"build it a second time, and pass that as target_{role}; to Experiment, pass a "
+            "function that builds it"
         ) from error
     copy(symbolic_input(network))  # a subclassed model gets its weights when it is called
     set_weights(copy, network.get_weights())

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf import compat
+from byol_tf.errors import check_choice
 
 TauSchedule = Callable[[tf.Tensor], tf.Tensor]
 """Optimizer step k (float32 scalar, 0 for the first) -> tau (float32 scalar in [0, 1])."""
@@ -41,6 +42,7 @@ class ScheduledTau:
     drop_at: float = 0.25
 
     def __post_init__(self) -> None:
+        check_choice("tau schedule", self.name, ("constant", "cosine", "drop"))
         for name in ("base", "end", "drop_at"):
             _check_fraction(name, getattr(self, name))
         if self.total_steps < 1:
@@ -93,33 +95,6 @@ def dropped_tau(base: float, total_steps: int, drop_at: float = 0.25) -> Schedul
     At 0 the target is the online network.
     """
     return ScheduledTau("drop", base, total_steps, drop_at=drop_at)
-
-
-def tau_schedule(
-    name: str, total_steps: int, base: float, end: float | None, drop_at: float
-) -> TauSchedule:
-    """Returns the schedule of a name in configs.
-
-    Args:
-        name: `constant`, `cosine`, `inverse_cosine` or `drop`.
-        total_steps: optimizer steps of the run.
-        base: tau of the first step.
-        end: tau of the last step; for the cosines, which need it.
-        drop_at: part of the steps after which tau is 0; for `drop` only.
-
-    Raises:
-        ValueError: for another name.
-    """
-    if name == "constant":
-        return constant_tau(base)
-    if name in ("cosine", "inverse_cosine") and end is not None:
-        return cosine_tau(base, total_steps, end)
-    if name == "drop":
-        return dropped_tau(base, total_steps, drop_at)
-    raise ValueError(
-        'tau schedule: expected "constant", "cosine", "inverse_cosine" or "drop"; received '
-        f"{name!r}"
-    )
 
 
 def pair_weights(
@@ -183,8 +158,7 @@ class TargetUpdate(keras.callbacks.Callback):
 
     def __init__(self, schedule: TauSchedule | float, placement: str = "step"):
         super().__init__()
-        if placement not in ("step", "batch_end"):
-            raise ValueError(f'placement: expected "step" or "batch_end"; received {placement!r}')
+        check_choice("placement", placement, ("step", "batch_end"))
         if isinstance(schedule, numbers.Real):
             schedule = constant_tau(float(schedule))
         if not callable(schedule):

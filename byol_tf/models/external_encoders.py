@@ -19,6 +19,7 @@ import numpy as np
 from byol_tf.constants import APPLICATIONS
 from byol_tf.models.construction import is_graph, symbolic_input
 from byol_tf.models.inference import takes_pixels
+from pipelines.extras import install_line
 
 _HUB = "keras_hub/"
 
@@ -156,9 +157,7 @@ def _backbone(
     try:
         import keras_hub
     except ImportError as error:
-        raise ValueError(
-            f'expected keras_hub: pip install "byol_tf[keras-hub]" ({error})'
-        ) from error
+        raise ValueError(f"expected keras_hub: {install_line('keras-hub')} ({error})") from error
     presets = keras_hub.models.Backbone.presets
     if preset not in presets:
         near = difflib.get_close_matches(preset, presets, n=1, cutoff=0.0)[0]

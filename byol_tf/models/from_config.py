@@ -16,6 +16,7 @@ from byol_tf.devices import on_cpu
 from byol_tf.errors import ConfigError
 from byol_tf.models.byol import BYOL
 from byol_tf.models.construction import copy_network, freeze_batch_norm, output_width
+from byol_tf.models.ema import ScheduledTau
 from byol_tf.models.external_encoders import as_encoder, build_external_encoder
 from byol_tf.models.layer_decay import depth_groups
 from byol_tf.models.losses import Objective
@@ -92,34 +93,22 @@ def _build_networks(
     encoder = build_config_encoder(config, given)
     if config.encoder.freeze_batch_norm:
         freeze_batch_norm(encoder)
-    settings = config.projector
-    projection_size = teacher_width or settings.output_size
-    projector = mlp_head(
-        output_width(encoder, "encoder"),
-        settings.hidden_size,
-        projection_size,
-        "projector",
-        settings.num_layers,
-        settings.normalization,
-        settings.normalize_output,
-        settings.output_bias,
-        settings.output_scale,
-        settings.output_center,
-    )
+    width = teacher_width or config.projector.output_size
+    settings = config.projector.model_dump() | {"output_size": width}
+    projector = mlp_head(output_width(encoder, "encoder"), name="projector", **settings)
     if config.predictor.kind == "none":
         return encoder, projector, None
-    predictor = mlp_head(
-        projection_size,
-        config.predictor.hidden_size,
-        projection_size,
-        "predictor",
-        2,
-        config.predictor.normalization,
-        config.predictor.normalize_output,
-        config.predictor.output_bias,
-    )
+    settings = config.predictor.model_dump(exclude={"kind", "learning_rate_multiplier", "schedule"})
+    predictor = mlp_head(width, output_size=width, name="predictor", **settings)
     predictor.trainable = config.predictor.kind != "fixed"
     return encoder, projector, predictor
+
+
+def tau_schedule(config: Config, total_steps: int) -> ScheduledTau:
+    """Returns the schedule of a config's tau over the optimizer steps of a run."""
+    tau = config.tau
+    name = "cosine" if tau.schedule == "inverse_cosine" else tau.schedule
+    return ScheduledTau(name, tau.base, total_steps, tau.resolved_end, tau.resolved_drop_at)
 
 
 def view_policies(config: Config) -> tuple[ViewPolicy, ...]:
@@ -232,16 +221,8 @@ def build_config_encoder(config: Config, given: GivenEncoder | None = None) -> k
     """
     encoder, views = config.encoder, config.views
     if encoder.name in ENCODERS:
-        return build_encoder(
-            encoder.name,
-            views.size,
-            encoder.width,
-            encoder.stem,
-            encoder.normalization,
-            encoder.padding,
-            encoder.zero_init_residual,
-            config.data.channels,
-        )
+        settings = encoder.model_dump(exclude={"weights", "frozen_epochs", "freeze_batch_norm"})
+        return build_encoder(image_size=views.size, channels=config.data.channels, **settings)
     try:
         if encoder.name != PYTHON_MODEL:
             return build_external_encoder(encoder.name, *views.preparation)
@@ -254,7 +235,7 @@ def build_config_encoder(config: Config, given: GivenEncoder | None = None) -> k
         )
         return as_encoder(own, *views.preparation)
     except ValueError as error:
-        raise ConfigError([f'encoder.name: "{encoder.name}": {error}']) from error
+        raise ConfigError(*[f'encoder.name: "{encoder.name}": {error}']) from error
 
 
 def measure_sizes(

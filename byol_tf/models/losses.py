@@ -6,6 +6,8 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
+from byol_tf.errors import check_choice
+
 _EPSILON = 1e-12  # on the squared sum, as deepmind-research byol/utils/helpers.py
 
 
@@ -129,15 +131,8 @@ class Objective:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.similarity not in ("cosine", "cross_entropy"):
-            raise ValueError(
-                f'similarity: expected "cosine" or "cross_entropy"; received {self.similarity!r}'
-            )
-        if self.symmetrization not in _PREDICTS:
-            raise ValueError(
-                'symmetrization: expected "symmetric", "asymmetric" or "asymmetric_2x"; received '
-                f"{self.symmetrization!r}"
-            )
+        check_choice("similarity", self.similarity, ("cosine", "cross_entropy"))
+        check_choice("symmetrization", self.symmetrization, tuple(_PREDICTS))
         if not 0.0 <= self.negatives <= 1.0:
             raise ValueError(
                 f"negatives: expected a number from 0 to 1; received {self.negatives!r}"

@@ -48,8 +48,8 @@ def mean_over_images(measures: Measures, images: tf.Tensor) -> tuple[Measures, t
 
 def update_means(
     means: Mapping[str, keras.metrics.Mean], measures: Measures, weight: tf.Tensor
-) -> Measures:
-    """Adds measures to the epoch's means; returns the means.
+) -> None:
+    """Adds measures to the epoch's means.
 
     Args:
         means: of the epoch so far.
@@ -58,4 +58,3 @@ def update_means(
     """
     for name, mean in means.items():
         mean.update_state(tf.where(weight > 0.0, measures[name], 0.0), sample_weight=weight)
-    return {name: mean.result() for name, mean in means.items()}

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule
 
 from byol_tf import compat
+from byol_tf.errors import check_choice
 
 
 @keras.saving.register_keras_serializable(package="byol_tf")
@@ -39,8 +40,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         decay: str = "cosine",
         frozen_steps: int = 0,
     ):
-        if decay not in ("cosine", "constant"):
-            raise ValueError(f'decay: expected "cosine" or "constant"; received {decay!r}')
+        check_choice("decay", decay, ("cosine", "constant"))
         self.peak, self.total_steps = peak, total_steps
         self.warmup_steps, self.decay = warmup_steps, decay
         self.frozen_steps = frozen_steps
@@ -361,6 +361,7 @@ def build_optimizer(
     Raises:
         ValueError: for another name.
     """
+    check_choice("optimizer", name, tuple(SLOTS))
     if name == "lars":
         return LARS(schedule, momentum=momentum, l2=weight_decay, exclude_1d=exclude_1d)
     if name == "adam":
@@ -369,8 +370,4 @@ def build_optimizer(
         return AdamW(schedule, weight_decay=weight_decay, beta_1=momentum, exclude_1d=exclude_1d)
     if name == "lamb":
         return Lamb(schedule, weight_decay=weight_decay, beta_1=momentum, exclude_1d=exclude_1d)
-    if name == "sgd":
-        return SGD(schedule, l2=weight_decay, momentum=momentum, exclude_1d=exclude_1d)
-    raise ValueError(
-        f'optimizer: expected "lars", "adam", "adamw", "lamb" or "sgd"; received {name!r}'
-    )
+    return SGD(schedule, l2=weight_decay, momentum=momentum, exclude_1d=exclude_1d)

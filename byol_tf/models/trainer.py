@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from byol_tf import compat
 from byol_tf.devices import on_cpu
-from byol_tf.errors import NotFiniteError
+from byol_tf.errors import NotFiniteError, check_choice
 from byol_tf.models.batches import refusal
 from byol_tf.models.nonfinite import CHECKS, FATAL, PRE_UPDATE
 
@@ -25,6 +25,7 @@ loss of this step alone; and with a name of `CHECKS` appended, 1 where it wasn't
 
 _CLIPPING = ("clipnorm", "global_clipnorm", "clipvalue")
 _UNUSED = ("loss", "loss_weights", "metrics", "weighted_metrics")  # arguments of `compile`
+_UNCALLED = ("compute_loss", "compute_metrics")  # by the steps
 
 Logs = dict[str, np.ndarray]
 
@@ -71,8 +72,7 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
 
     def __init__(self, on_nonfinite: str = "stop", **kwargs):
         super().__init__(**kwargs)
-        if on_nonfinite not in ("stop", "skip"):
-            raise ValueError(f'on_nonfinite: expected "stop" or "skip"; received {on_nonfinite!r}')
+        check_choice("on_nonfinite", on_nonfinite, ("stop", "skip"))
         self.on_nonfinite = on_nonfinite
         self.steps_seen = self.skipped_steps = 0
         self.last_call: CallReport | None = None
@@ -97,16 +97,24 @@ class MultiStepTrainer(compat.PrebuiltModel, keras.Model):
         reach the others' variables.
 
         Raises:
-            ValueError: for a loss or metrics, which `train_step` wouldn't use; for an optimizer
-                that accumulates gradients by itself, as the target would move at steps that change
-                nothing, or that clips those of each replica alone; and if networks or optimizer
-                were created outside the model's strategy.
+            ValueError: for a loss or metrics, and for a `compute_loss` or `compute_metrics` of a
+                subclass, none of which `train_step` would use; for an optimizer that accumulates
+                gradients by itself, as the target would move at steps that change nothing, or that
+                clips those of each replica alone; and if networks or optimizer were created outside
+                the model's strategy.
         """
         for name, value in {"loss": loss, **kwargs}.items():
             if name in _UNUSED and value is not None:
                 raise ValueError(
                     f"{name}: expected None, as the model's train_step and test_step compute loss "
                     f"and metrics by themselves; received {value!r}"
+                )
+        for name in _UNCALLED:
+            if getattr(type(self), name) is not getattr(keras.Model, name):
+                raise ValueError(
+                    f"{name}: expected no method of this name in {type(self).__name__}, as the "
+                    "model's train_step and test_step don't call it; override those, or "
+                    "loss_and_gradients(views)"
                 )
         strategy = self.distribute_strategy
         if tf.distribute.get_strategy() is not strategy and tf.distribute.has_strategy():

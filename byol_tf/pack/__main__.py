@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,9 @@ from byol_tf.command_line import (
     add_json_option,
     check_writable,
     command_parser,
+    command_text,
     ends_with_exit_code,
+    os_error_text,
     print_json,
     program,
 )
@@ -43,15 +44,20 @@ _STATE = "shards.json"
 def main(arguments: list[str]) -> int:
     """Runs the command.
 
-    Args:
-        arguments: of the command line; those of the process by default.
-
     Returns:
-        The exit code: 0, 2 with a message if the photos or the output folder are wrong, 128 + n
-        after signal n. Shards that were complete then are kept, and the same command resumes.
+        The exit code: 0, 2 with a message if the photos or the output folder are wrong or the disk
+        is full, 128 + n after signal n. Shards that were complete then are kept, and the same
+        command resumes.
     """
     options = _parser().parse_args(arguments)
-    print_json(_run(options), options)
+    try:
+        facts = _run(options)
+    except OSError as error:  # a full disk, say
+        raise OutputError(
+            f"--out {options.out}: can't be written: {os_error_text(error)}. The same command "
+            "keeps the shards that are complete"
+        ) from error
+    print_json(facts, options)
     return 0
 
 
@@ -198,12 +204,7 @@ def _print_shards(
     print(wrapped(f"{out}   {counted(len(names), 'shard')}: {listed}"))
     if skipped:
         print(f"  {out / 'skipped.csv'}   {counted(skipped, 'file')} that they lack, and why")
-    train = shlex.join(
-        [
-            *program("train").split(),
-            *("--config", "photos", "--set", "data.source=shards"),
-            *("--set", f"data.root={out.absolute()}"),
-            *(() if channels is None else ("--set", f"data.channels={channels}")),
-        ]
-    )
-    print(f"\n  next:\n    {train}\n")
+    words = ["--config", "photos", "--set", "data.source=shards"]
+    words += ["--set", f"data.root={out.absolute()}"]
+    words += [] if channels is None else ["--set", f"data.channels={channels}"]
+    print(f"\n  next:\n    {command_text('train', words)}\n")

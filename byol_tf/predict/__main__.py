@@ -9,7 +9,6 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 import argparse
 import logging
 import os
-import shlex
 from pathlib import Path
 
 from byol_tf import __version__
@@ -17,6 +16,7 @@ from byol_tf.command_line import (
     add_json_option,
     check_writable,
     command_parser,
+    command_text,
     ends_with_exit_code,
     print_json,
     program,
@@ -36,9 +36,6 @@ logger = logging.getLogger(__name__)
 @ends_with_exit_code
 def main(arguments: list[str]) -> int:
     """Runs the command.
-
-    Args:
-        arguments: of the command line; those of the process by default.
 
     Returns:
         The exit code: 0, 2 with a message if classifier, photos or output folder are wrong, 128 + n
@@ -83,7 +80,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
         "classifier": str(classifier.path),
         "classes": classes,
         "byol_tf": __version__,
-        "command": shlex.join([*program("predict").split(), *arguments]),
+        "command": command_text("predict", arguments),
     }
     prepare_environment()
     from byol_tf.predict.results import write_class_sheet, write_table

@@ -35,9 +35,6 @@ logger = logging.getLogger("byol_tf.report")
 def main(arguments: list[str]) -> int:
     """Runs the command.
 
-    Args:
-        arguments: of the command line; None for those of the process.
-
     Returns:
         The exit code: 0; 2 with a message if there is no run, nothing of it can be shown, or its
         folder can't be written; 128 + n after signal n.
@@ -80,7 +77,7 @@ def _write(facts: RunFacts, config: Config, folder: RunFolder) -> None:
     from byol_tf.report.representations import analyze_representations
     from byol_tf.report.writing import write_report
     from byol_tf.runs.encoders import load_run_encoder
-    from byol_tf.runs.sources import source_options, warn_of_other_images
+    from byol_tf.runs.sources import log_findings, source_options, warn_of_other_images
     from pipelines.sources import open_source
 
     analysis, missing = None, ""
@@ -91,6 +88,7 @@ def _write(facts: RunFacts, config: Config, folder: RunFolder) -> None:
             scan_folder=str(folder.root.parent),
             on_progress=ProgressLog(logger),
         )
+        log_findings(source)
         warn_of_other_images(folder, source)
         with activity("analyzing the representations"):
             analysis = analyze_representations(config, inference, source)

@@ -1,6 +1,5 @@
 """Figures of representations: collapse and spectrum, neighbours, map, the probe's confusions."""
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import matplotlib
 import numpy as np
 import sklearn.metrics
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import ImageColor
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
@@ -196,7 +194,7 @@ def map_figure(path: Path, analysis: RepresentationAnalysis, seed: int, start: s
             markerscale=2,
         )
         set_legend_texts(legend, names)
-    _save_with_class_names(figure, path)
+    save_figure(figure, path)
 
 
 def _t_sne(features: np.ndarray, seed: int) -> np.ndarray:
@@ -240,7 +238,7 @@ def confusion_figure(path: Path, analysis: RepresentationAnalysis) -> None:
                 centred: dict[str, Any] = {"ha": "center", "va": "center"}
                 axis.text(column, row, f"{fraction:.0%}", **centred, fontsize=9, color=colour)
     figure.colorbar(image, fraction=0.045, label="fraction of the class")
-    _save_with_class_names(figure, path)
+    save_figure(figure, path)
 
 
 def confusion_matrix(analysis: RepresentationAnalysis) -> np.ndarray:
@@ -257,10 +255,3 @@ def confusion_matrix(analysis: RepresentationAnalysis) -> np.ndarray:
     return sklearn.metrics.confusion_matrix(
         analysis.test_labels, analysis.predicted_labels, labels=classes, normalize="true"
     )
-
-
-def _save_with_class_names(figure: Figure, path: Path) -> None:
-    """Saves a figure with names of classes, which may have characters that the font lacks."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")
-        save_figure(figure, path)

@@ -38,8 +38,8 @@ summary { cursor: pointer; }
 """
 
 
-ClassConfusion = tuple[str, str, float]
-"""(class, class that the probe predicts instead, fraction of the class)."""
+ClassConfusion = tuple[str, str, float, int]
+"""(class, class that the probe predicts instead, fraction of the class, images of the class)."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,10 @@ def _confusions(confusions: Sequence[ClassConfusion]) -> str:
         return ""
     return _table(
         ("class", "predicted instead", "of the class"),
-        [(label, predicted, f"{fraction:.0%}") for label, predicted, fraction in confusions],
+        [
+            (label, predicted, f"{round(fraction * images):,} of {images:,} ({fraction:.0%})")
+            for label, predicted, fraction, images in confusions
+        ],
     )
 
 

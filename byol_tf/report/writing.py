@@ -161,8 +161,14 @@ def _top_confusions(analysis: RepresentationAnalysis) -> list[ClassConfusion]:
     np.fill_diagonal(matrix, 0.0)
     most_frequent = np.argsort(-matrix, axis=None, kind="stable")[:_NAMED_CONFUSIONS]
     pairs = [np.unravel_index(position, matrix.shape) for position in most_frequent]
+    labels = np.asarray(analysis.test_labels)
     return [
-        (analysis.class_names[row], analysis.class_names[column], float(matrix[row, column]))
+        (
+            analysis.class_names[row],
+            analysis.class_names[column],
+            float(matrix[row, column]),
+            int(np.sum(labels == row)),
+        )
         for row, column in pairs
         if matrix[row, column] > 0
     ]

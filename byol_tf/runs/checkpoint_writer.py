@@ -157,7 +157,7 @@ class CheckpointWriter:
         self._check_taken_over()
         if self.failures >= MAX_FAILURES:
             raise SavesFailed(
-                f"{self.failures} saves in a row failed: {_one_line(self._error)}. The checkpoints "
+                f"{self.failures} saves in a row failed: {_reason(self._error)}. The checkpoints "
                 "before them are unchanged"
             )
 
@@ -208,7 +208,7 @@ class CheckpointWriter:
             logger.warning(
                 "checkpoint not written: %s. The run continues and tries again at the next one; "
                 "it ends when %d in a row fail",
-                _one_line(error),
+                _reason(error),
                 MAX_FAILURES,
             )
 
@@ -223,5 +223,5 @@ class CheckpointWriter:
         return self._is_valid[path]
 
 
-def _one_line(error: Exception | None) -> str:
+def _reason(error: Exception | None) -> str:
     return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"

@@ -22,7 +22,7 @@ import numpy as np
 from byol_tf.errors import RunFolderError
 from byol_tf.runs import checkpoint_format
 from byol_tf.runs.checkpoint_format import DamagedCheckpoint
-from byol_tf.runs.files import atomic_folder, remove_left_overs, temporary_path
+from byol_tf.runs.files import atomic_folder, check_no_link, remove_left_overs, temporary_path
 
 _NAME = re.compile(r"epoch-(\d{4,})(?:-step-(\d{6,}))?")
 LEAST_KEPT = 2
@@ -219,9 +219,11 @@ def recover(folder: Path, trained_epochs: int = 0) -> LoadedCheckpoint | None:
 
     Raises:
         RunFolderError: if there are checkpoints and none is valid, or there must have been one and
-            there is none, or another version of byol_tf wrote the newest. Nothing is moved then.
+            there is none, or another version of byol_tf wrote the newest, or the folder is a link.
+            Nothing is moved then.
         OSError: as `read_newest`.
     """
+    check_no_link(folder)
     # The history lists an epoch before the epoch's checkpoint is written. A process that was killed
     # in between has lost nothing that was saved.
     killed_before_first_save = any(folder.glob(".*.part")) or (
@@ -258,8 +260,13 @@ def set_aside(path: Path) -> Path:
 
     Returns:
         Its new path, with a number appended if there is one of that name.
+
+    Raises:
+        RunFolderError: if `damaged/` is a link.
+        OSError: if it can't be moved.
     """
     damaged = path.parent / "damaged"
+    check_no_link(damaged)
     damaged.mkdir(exist_ok=True)
     targets = itertools.chain(
         [damaged / path.name], (damaged / f"{path.name}.{number}" for number in itertools.count(2))

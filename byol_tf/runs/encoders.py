@@ -15,7 +15,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 from byol_tf.compat import build_without_values
 from byol_tf.config.schema import Config
 from byol_tf.constants import PYTHON_MODEL
-from byol_tf.devices import set_precision
 from byol_tf.errors import (
     ProtocolError,
     RunFolderError,
@@ -87,7 +86,7 @@ def load_run_encoder(
         raise ProtocolError(
             f"{folder.checkpoints}: expected a valid checkpoint; found none. Train first"
         )
-    set_precision("float32")
+    keras.config.set_dtype_policy("float32")
     arrays = [
         array
         for name, array in sorted(checkpoint.arrays.items())
@@ -188,7 +187,7 @@ def load_encoder_file(path: Path) -> keras.Model:
     Raises:
         ProtocolError: if there is no such file, or it holds something else.
     """
-    set_precision("float32")
+    keras.config.set_dtype_policy("float32")
     if os.path.isfile(path / "encoder.keras"):
         path = path / "encoder.keras"
     path = newest_version(path)

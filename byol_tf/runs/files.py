@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from byol_tf.errors import RunFolderError
+from byol_tf.errors import RunFolderError, why_not_utf8
+from pipelines.cells import text_cell, text_of_cell
 from pipelines.memory import free_memory
 
 NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
@@ -30,6 +31,8 @@ _MAX_TEXT_BYTES = 2**28
 """Of a table or a JSON file. A run writes no larger one; a sparse one takes no disk space."""
 _SPECIAL_STARTS = ("=", "+", "-", "@", "#")
 """First characters of a formula in a spreadsheet, and of a comment in `read_table`."""
+_ESCAPE = "backslashreplace"
+"""How characters are written that UTF-8 doesn't have."""
 _PATH_COLUMNS = ("path", "query")
 """Columns of tables that hold the names of photos."""
 
@@ -99,9 +102,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes text (as UTF-8) or bytes by `atomic_file`, whose errors it raises."""
+    """Writes text or bytes by `atomic_file`, whose errors it raises.
+
+    Text is written as UTF-8, with an escape for what that can't have: half a surrogate pair, as in
+    names that aren't UTF-8 and in JSON from elsewhere.
+    """
     with atomic_file(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(content.encode(errors=_ESCAPE) if isinstance(content, str) else content)
 
 
 def append_to(path: Path) -> BinaryIO:
@@ -109,15 +116,15 @@ def append_to(path: Path) -> BinaryIO:
     return open(path, "ab", opener=lambda name, flags: os.open(name, flags | NO_FOLLOW, 0o666))
 
 
-def check_no_link(folder: Path) -> None:
-    """Raises `RunFolderError` if a folder inside a run's folder is a link; a run makes none.
+def check_no_link(path: Path) -> None:
+    """Raises `RunFolderError` if what a command writes inside an output folder is a link there.
 
-    Files would be written, and earlier ones removed, wherever it leads.
+    No command makes one. Files would be written, and earlier ones removed, wherever it leads.
     """
-    if folder.is_symlink():
+    if path.is_symlink():
         raise RunFolderError(
-            f"{folder}: expected a folder; it is a link, and nothing is written through one that "
-            "may be somebody else's. Move the folder here that it leads to, or remove the link"
+            f"{path}: it is a link, and nothing is written through one that may be somebody "
+            "else's. Move here what it leads to, or remove the link"
         )
 
 
@@ -126,6 +133,8 @@ def why_no_folder(path: Path) -> str | None:
 
     Nothing is written, so that a missing permission or a full disk don't show.
     """
+    if reason := why_not_utf8(path):
+        return reason
     for existing in (path, *path.parents):
         try:
             if stat.S_ISDIR(os.stat(existing).st_mode):
@@ -217,7 +226,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             raise ValueError(f"{path}: expected {len(names)} cells in row {number}")
     if not text.endswith("\n"):
         raise ValueError(f"{path}: its last line is cut off")
-    return rows
+    return [{name: text_of_cell(cell) for name, cell in row.items()} for row in rows]
 
 
 def sha256(path: Path) -> str:
@@ -272,15 +281,16 @@ def write_csv_rows(
         file: to write to, in UTF-8; it stays open.
         columns: names of the columns.
         rows: cells in the order of `columns`; floats are written with all their digits, None as
-            an empty cell, paths as `path_cell` returns them. They are written as they come.
+            an empty cell, paths as `path_cell` returns them and other text as `text_cell`. They are
+            written as they come.
     """
-    text = io.TextIOWrapper(file, "utf-8", newline="")
+    text = io.TextIOWrapper(file, "utf-8", _ESCAPE, newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    is_path = [column in _PATH_COLUMNS for column in columns]
+    forms = [path_cell if column in _PATH_COLUMNS else text_cell for column in columns]
     for row in rows:
-        cells = zip(row, is_path, strict=True)
-        writer.writerow([path_cell(str(cell)) if path else cell for cell, path in cells])
+        cells = zip(row, forms, strict=True)
+        writer.writerow([form(cell) if isinstance(cell, str) else cell for cell, form in cells])
     text.detach()
 
 

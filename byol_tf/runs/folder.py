@@ -12,7 +12,6 @@ runs/stl10-2026-11-21-1/
 
 import contextlib
 import json
-import math
 import os
 import platform
 import subprocess
@@ -20,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
@@ -62,7 +61,10 @@ RESULT_FIGURES = frozenset(("epochs", "steps", "seconds", "images_per_second", "
 """Numbers in the `result.json` of every finished run."""
 _MEASURES = frozenset(
     (
+        "loss",
         "projection_std",
+        "projection_cosine",
+        "effective_rank",
         "probe_accuracy",
         "untrained_probe_accuracy",
         "knn_accuracy",
@@ -71,9 +73,17 @@ _MEASURES = frozenset(
         "test_images",
         "exported_epoch",
         "chance",
+        "skipped_steps",
+        "leaked_test_images",
     )
 )
 """Numbers there that are null where nothing was measured."""
+_TEXTS = frozenset(("system", "probe_split", "weights_digest"))
+
+
+def is_figure(value: object) -> TypeGuard[float]:
+    """Returns whether a value of a file is a number that counts or measures: finite, to 2^53."""
+    return isinstance(value, int | float) and abs(value) <= 2**53  # false for NaN
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
@@ -83,21 +93,46 @@ def read_history(path: Path) -> list[dict[str, float]]:
         path: of the file.
 
     Returns:
-        Its rows, one an epoch, that of the untrained network first; without empty cells.
+        Its rows, one an epoch, that of the untrained network first; without cells that are empty
+        or no finite number.
 
     Raises:
         OSError: if there is no such file, or it can't be read.
         ValueError: if it is something else.
     """
-    rows = []
+    rows: list[dict[str, float]] = []
     for row in read_csv(path, ("epoch",)):
         try:
-            rows.append({name: float(value) for name, value in row.items() if value})
+            numbers = {name: float(value) for name, value in row.items() if value}
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        if not math.isfinite(rows[-1].get("epoch", math.nan)):
-            raise ValueError(f"{path}: expected the number of an epoch; received {row['epoch']!r}")
+        previous = rows[-1]["epoch"] if rows else -1.0
+        epoch = numbers.get("epoch", previous)
+        if not is_figure(epoch) or epoch <= previous:
+            raise ValueError(
+                f"{path}: expected the number of an epoch after {previous:g}; received "
+                f"{row['epoch']!r:.40}"
+            )
+        rows.append({name: number for name, number in numbers.items() if is_figure(number)})
     return rows
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Reads a `result.json`, of a run or of an evaluation.
+
+    Raises:
+        OSError: if there is no such file, or it can't be read.
+        ValueError: if it is something else.
+    """
+    result = read_json_object(path)
+    for key, value in result.items():
+        if key in RESULT_FIGURES | _MEASURES:
+            fits, expected = is_figure(value) or (value is None and key in _MEASURES), "number"
+        else:
+            fits, expected = isinstance(value, str) or key not in _TEXTS, "text"
+        if not fits:
+            raise ValueError(f"{path}: expected a {expected} {key}; received {value!r:.40}")
+    return result
 
 
 def read_environment(path: Path) -> dict[str, Any]:
@@ -262,18 +297,15 @@ class RunFolder:
         Raises:
             RunFolderError: if the file can't be read, or isn't what a run wrote.
         """
-        result = _json_object(self.result)
-        if result is None:
+        try:
+            result = read_result(self.result)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        for key in (RESULT_FIGURES | _MEASURES) & result.keys():
-            if not isinstance(result[key], int | float | None) or (
-                result[key] is None and key in RESULT_FIGURES
-            ):
-                raise RunFolderError(
-                    f"{self.result}: expected the result that a run wrote, with a number {key}; "
-                    f"received {result[key]!r:.40}. Remove it, and the same training command "
-                    "writes it again"
-                )
+        except (OSError, ValueError) as error:
+            raise RunFolderError(
+                f"{self.result}: expected the result that a run wrote; received {error}. Remove "
+                "it, and the same training command writes it again"
+            ) from error
         paths = {"run_dir": str(self.root), "export_dir": str(self.saved_model)}
         return result | {key: path for key, path in paths.items() if key in result}
 
@@ -297,9 +329,15 @@ class RunFolder:
         Raises:
             RunFolderError: if the file can't be read.
         """
-        saved = _json_object(self.config)
-        if saved is None:
+        try:
+            saved = read_json_object(self.config)
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except (OSError, ValueError) as error:
+            raise RunFolderError(
+                f"{self.config}: expected the JSON that a run wrote; received {error}. Name "
+                "another --run-dir"
+            ) from error
         try:
             return Config.model_validate(saved).model_dump(mode="json", by_alias=True)
         # Of a version with other keys, or edited: as it is, so that the differing keys are listed.
@@ -313,18 +351,6 @@ class RunFolder:
         except (OSError, ValueError):  # a record that no run depends on
             return {}
         return last.get("begun", last)
-
-
-def _json_object(path: Path) -> dict[str, Any] | None:
-    """Reads a JSON object; None where there is no file, `RunFolderError` if it can't be read."""
-    try:
-        return read_json_object(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise RunFolderError(
-            f"{path}: expected the JSON that a run wrote; received {error}. Name another --run-dir"
-        ) from error
 
 
 def environment() -> dict[str, Any]:

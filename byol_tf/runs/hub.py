@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from byol_tf.errors import EmbedError, escape
+from byol_tf.errors import EmbedError, one_line
+from pipelines.extras import install_line
 
 REPOSITORY = r"[\w.-]{1,96}/[\w.-]{1,96}"
 """Pattern of `NAME/REPOSITORY`."""
@@ -34,7 +35,7 @@ def encoder_path(text: str) -> Path:
     except ImportError as error:
         raise EmbedError(
             f"--encoder {text}: expected the package huggingface_hub, which isn't installed: "
-            'pip install "byol_tf[hub]"'
+            f"{install_line('hub')}"
         ) from error
     try:
         folder = Path(
@@ -46,7 +47,8 @@ def encoder_path(text: str) -> Path:
             )
         )
     except (HfHubHTTPError, OSError) as error:
-        reason = escape(str(error).strip().splitlines()[0], 300)
-        raise EmbedError(f"--encoder {text}: expected an encoder on the hub; {reason}") from error
+        raise EmbedError(
+            f"--encoder {text}: expected an encoder on the hub; {one_line(error)}"
+        ) from error
     keras_file = folder / "encoder.keras"
     return keras_file if keras_file.is_file() else folder / "encoder"

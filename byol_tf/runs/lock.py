@@ -97,9 +97,9 @@ class RunLock:
         owner = self._successor()
         if owner is not None:
             raise RunFolderError(
-                f"{self.path.parent}: expected to have this run alone; while this process was "
-                f"suspended, or couldn't reach the disk, it was taken over by {owner}. This "
-                "process writes nothing more"
+                f"{self.path.parent}: expected to have this {self._subject} alone; while this "
+                f"process was suspended, or couldn't reach the disk, it was taken over by {owner}. "
+                "This process writes nothing more"
             )
 
     def __enter__(self) -> "RunLock":
@@ -285,6 +285,6 @@ def _describe(owner: dict[str, Any]) -> str:
 def _parse_owner(content: bytes) -> dict[str, Any]:
     try:
         owner = json.loads(content)
-    except ValueError:  # empty, or its process died while it wrote
+    except (ValueError, RecursionError):  # empty, or its process died while it wrote
         return {}
     return owner if isinstance(owner, dict) else {}

@@ -1,6 +1,8 @@
 """Figures of runs: sample views, and curves of one run or of several settings."""
 
 import io
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,11 @@ _RANK = ("effective_rank", "effective rank of representations", 1.0)
 _LOSS = ("loss", "loss", 1.0)
 _PANELS = (_PROBE, _KNN, _STD, _RANK, _LOSS)
 """Column of a history, title and factor of each panel of `setting_curves_figure`."""
+TUNING_PANELS = (
+    ("accuracy", "accuracy of the training images (%)", 100.0),
+    ("loss", "loss of the training images", 1.0),
+)
+"""The same for the `curve.csv` of an evaluation that trains the network."""
 _RUN_PANELS = (
     *(_PROBE, _KNN, _LOSS, _STD),
     ("learning_rate", "learning rate", 1.0),
@@ -73,7 +80,10 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     png = io.BytesIO()
-    figure.savefig(png, dpi=130, bbox_inches="tight", facecolor="white", format="png")
+    with warnings.catch_warnings():
+        # The font may lack a character in the name of a file or of a class.
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(png, dpi=130, bbox_inches="tight", facecolor="white", format="png")
     plt.close(figure)
     write_atomically(path, png.getvalue())
 
@@ -220,23 +230,30 @@ def curve(axis: Axes, rows: History, name: str, colour: str, scale: float = 1.0)
 
 @matplotlib.rc_context(STYLE)
 def setting_curves_figure(
-    path: Path, title: str, settings: Mapping[str, Sequence[History]]
+    path: Path,
+    title: str,
+    settings: Mapping[str, Sequence[History]],
+    panels: Sequence[tuple[str, str, float]] = _PANELS,
 ) -> None:
-    """Draws the measures of runs over epochs: a colour and style a setting, a line a seed.
+    """Draws measures over epochs: a colour and style a setting, a line a seed.
 
     Args:
         path: of the PNG.
         title: text above the figure.
         settings: label -> the history of each seed.
+        panels: column of a history, title and factor of each panel.
     """
     drawn = {
         label: [history for history in histories if history]
         for label, histories in settings.items()
     }
     drawn = {label: histories for label, histories in drawn.items() if histories}
-    figure, grid = plt.subplots(2, 3, figsize=(WIDTH, 5.2 + 0.1 * len(drawn)))
-    axes = list(grid.flat)
-    figure.delaxes(axes.pop())
+    lines = math.ceil(len(panels) / 3)
+    size = (WIDTH, 2.6 * lines + 0.1 * len(drawn))
+    figure, grid = plt.subplots(lines, min(len(panels), 3), figsize=size, squeeze=False)
+    axes = list(grid.flat[: len(panels)])
+    for unused in grid.flat[len(panels) :]:
+        figure.delaxes(unused)
     handles: list[Artist] = []
     for number, histories in enumerate(drawn.values()):
         look: dict[str, Any] = {
@@ -245,14 +262,14 @@ def setting_curves_figure(
             "linewidth": 1.4,
         }
         for history in histories:
-            for axis, (key, _, scale) in zip(axes, _PANELS, strict=True):
+            for axis, (key, _, scale) in zip(axes, panels, strict=True):
                 points = [(row["epoch"], row[key] * scale) for row in history if key in row]
                 if points:
                     axis.plot(
                         *zip(*points, strict=True), **look, marker="." if len(points) < 3 else None
                     )
         handles.append(Line2D([], [], **look))
-    for axis, (key, text, _) in zip(axes, _PANELS, strict=True):
+    for axis, (key, text, _) in zip(axes, panels, strict=True):
         axis.set_title(text)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))

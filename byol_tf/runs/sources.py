@@ -5,7 +5,7 @@ from typing import Any
 
 from byol_tf.config.schema import Config
 from byol_tf.runs.folder import RunFolder, read_environment
-from pipelines.sources import GivenImages, PixelFormat, Source
+from pipelines.sources import GivenImages, PixelFormat, Source, SourceInfo, unreadable_examples
 
 logger = logging.getLogger(__name__)
 
@@ -41,18 +41,38 @@ def pixel_format(config: Config) -> PixelFormat:
     return PixelFormat(config.data.channels, config.data.depth, config.data.range)
 
 
-def warn_of_other_images(folder: RunFolder, source: Source) -> None:
-    """Logs a warning if a folder of photos isn't as it was when a run was started.
+def log_findings(source: Source, table: str | None = None) -> None:
+    """Logs what reading the images has shown of them.
+
+    Args:
+        source: the images.
+        table: name of the file that lists all that can't be read, if there is one.
+    """
+    for line in source.findings:
+        logger.info("%s", line)
+    if source.skipped:
+        logger.warning(
+            "%s photo(s) can't be read and are skipped%s: %s",
+            f"{len(source.skipped):,}",
+            f" ({table})" if table else "",
+            unreadable_examples(dict(source.skipped)),
+        )
+
+
+def warn_of_other_images(folder: RunFolder, images: Source | SourceInfo) -> None:
+    """Logs a warning if own photos aren't as they were when a run was started.
 
     Args:
         folder: of the run.
-        source: the images that its config names, as they are now.
+        images: those that its config names, as they are now.
     """
+    if isinstance(images, Source) and images.manifest is None:
+        return
     try:
         fingerprint = read_environment(folder.environment)["data_fingerprint"]
     except (OSError, ValueError, KeyError):  # a record that nothing depends on
         return
-    if source.manifest is not None and source.fingerprint != fingerprint:
+    if images.fingerprint not in (None, fingerprint):
         logger.warning(
             "the photos aren't those that %s was trained on: some were added, changed or removed, "
             "and what follows is of the photos that are there now",

@@ -72,11 +72,9 @@ def starting_weights(path: str, encoder: keras.Model, config: Config) -> Weights
             else ""
         )
         raise ConfigError(
-            [
-                "encoder.weights: expected an encoder.keras, or a folder that holds one, a run "
-                f'folder, a .weights.h5, or "{IMAGENET}"; received "{path}": '
-                f"{describe_path(file)}{hint}"
-            ]
+            "encoder.weights: expected an encoder.keras, or a folder that holds one, a run "
+            f'folder, a .weights.h5, or "{IMAGENET}"; received "{path}": '
+            f"{describe_path(file)}{hint}"
         )
     (file_encoder,) = [layer for layer in inference.layers if isinstance(layer, keras.Model)]
     normalise, (images,) = inference.get_layer("normalise"), inference.inputs
@@ -95,7 +93,7 @@ def starting_weights(path: str, encoder: keras.Model, config: Config) -> Weights
             )
     if differences:
         raise ConfigError(
-            [
+            *[
                 f"encoder.weights: {file}: expected an encoder as this config's: {difference}"
                 for difference in differences
             ]
@@ -120,10 +118,8 @@ def _load_keras_file(file: Path) -> keras.Model:
         split_inference_model(inference)
     except Exception as error:  # of another file Keras raises many types
         raise ConfigError(
-            [
-                f"encoder.weights: {file}: expected the encoder.keras of a run or a conversion; "
-                f"{one_line(error)}"
-            ]
+            f"encoder.weights: {file}: expected the encoder.keras of a run or a conversion; "
+            f"{one_line(error)}"
         ) from error
     return inference
 
@@ -136,7 +132,7 @@ def _load_run(folder: Path) -> keras.Model:
         return load_run_encoder(load_config(run.config), run)
     except (ConfigError, ProtocolError) as error:
         reason = str(error).removeprefix(f"--run {folder}: ")
-        raise ConfigError([f"encoder.weights: {folder}: {reason}"]) from error
+        raise ConfigError(f"encoder.weights: {folder}: {reason}") from error
     finally:
         keras.config.set_dtype_policy(policy)
 
@@ -156,10 +152,8 @@ def _weights_file(file: Path, encoder: keras.Model) -> Weights:
                 copy.load_weights(file)
     except Exception as error:  # of another file Keras raises many types
         raise ConfigError(
-            [
-                f"encoder.weights: {file}: expected what save_weights wrote for an encoder as this "
-                f"config's; {one_line(error)}"
-            ]
+            f"encoder.weights: {file}: expected what save_weights wrote for an encoder as this "
+            f"config's; {one_line(error)}"
         ) from error
     return _weights_by_layer(copy)
 
@@ -180,14 +174,12 @@ def _imagenet_weights(encoder: keras.Model, config: Config) -> Weights:
                 f"it ({text.rpartition(' -- ')[2]}). Without network, download {url} on another "
                 "machine and copy it there by that name"
             )
-        raise ConfigError([f"encoder.weights: {IMAGENET} for {name}: {text}"]) from error
+        raise ConfigError(f"encoder.weights: {IMAGENET} for {name}: {text}") from error
     arrays, shapes = source.get_weights(), [tuple(each.shape) for each in encoder.weights]
     if shapes != [array.shape for array in arrays]:
         raise ConfigError(
-            [
-                f"encoder.weights: expected an encoder with the {len(arrays)} arrays of Keras' "
-                f"{name}; this config's has {len(shapes)}, or others"
-            ]
+            f"encoder.weights: expected an encoder with the {len(arrays)} arrays of Keras' "
+            f"{name}; this config's has {len(shapes)}, or others"
         )
     copy = copy_network(encoder, "encoder")
     if name.startswith("EfficientNetB"):

@@ -132,6 +132,12 @@ def read_facts(folder: RunFolder) -> RunFacts:
         ) from error
     result = folder.finished()
     test_images = (result or {}).get("test_images")
+    exported = (result or {}).get("exported_epoch")
+    if exported is not None and exported not in [row["epoch"] for row in rows[1:]]:
+        raise RunFolderError(
+            f"{folder.result}: expected an exported_epoch that {folder.history.name} has; "
+            f"received {exported}"
+        )
     return RunFacts(folder.root, config, rows, result, environment, skipped, test_images)
 
 
@@ -162,16 +168,21 @@ def verdict(facts: RunFacts) -> list[str]:
             "skipped."
         )
     if leaked := (facts.result or {}).get("leaked_test_images"):
-        sentences.append(
-            f"{leaked:,} test photo{'s are' if leaked != 1 else ' is'} also among the photos to "
-            "learn from, as exact copies, so the accuracies are too high."
-        )
+        sentences.append(f"{leak_text(leaked)}.")
     if steps := (facts.result or {}).get("skipped_steps"):
         sentences.append(
             f"{steps:,} step{'s' if steps != 1 else ''} had numbers that weren't finite and "
             "changed nothing."
         )
     return sentences
+
+
+def leak_text(leaked: int) -> str:
+    """Returns what a number of test photos that are also learned from means for accuracies."""
+    return (
+        f"{leaked:,} test photo{'s are' if leaked != 1 else ' is'} also among the photos to learn "
+        "from, as exact copies, so the accuracies are too high"
+    )
 
 
 def gain_sentences(facts: RunFacts) -> list[str]:

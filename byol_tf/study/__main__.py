@@ -10,9 +10,9 @@ import argparse
 import functools
 import json
 import os
-import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,9 @@ from byol_tf.command_line import (
     add_set_option,
     check_writable,
     command_parser,
+    command_text,
     ends_with_exit_code,
+    os_error_text,
     positive_float,
     positive_int,
     program,
@@ -47,9 +49,6 @@ _DRAW_SECONDS = 120.0
 def main(arguments: list[str]) -> int:
     """Runs the command.
 
-    Args:
-        arguments: of the command line; None for those of this process.
-
     Returns:
         The exit code: 0; 1 if a run or an evaluation failed; 2 with a message if the study, its
         images or a folder to write are wrong; 74 if the table couldn't be written, which is
@@ -72,8 +71,10 @@ def main(arguments: list[str]) -> int:
         try:
             return _search(name, file, study, options, arguments)
         except OSError as error:  # a full disk, say
-            reason = f"{error.filename}: {error.strerror or error}"
-            print(f"stopped: {reason}. The same command resumes the search", file=sys.stderr)
+            print(
+                f"stopped: {os_error_text(error)}. The same command resumes the search",
+                file=sys.stderr,
+            )
             return SAVES_FAILED
     planned = plan_study(file, study, options.scale, options.seeds, options.only, options.overrides)
     root = Path(options.root)
@@ -85,7 +86,7 @@ def main(arguments: list[str]) -> int:
     check_writable(root, "--root")
     check_writable(out, "--out")
     prepare_environment()  # or each command would report that TensorFlow is missing
-    command = shlex.join([*program("study").split(), *arguments])
+    command = command_text("study", arguments)
     return _run(study, planned, root, out, options, command)
 
 
@@ -202,7 +203,7 @@ def _run(
     trains = dict(
         zip(waiting, runs.needs_training([planned[number] for number in waiting]), strict=True)
     )
-    shown = StudyProgress(study.title, len(planned), [*trains.values()], options.jobs)
+    shown = StudyProgress(study.title, len(planned), Counter(trains.values()), options.jobs)
     with shown as progress, runs:
 
         def report(draw: bool) -> tuple[str, int]:
@@ -231,7 +232,7 @@ def _run(
                 try:
                     error = yield from runs.run(cell, functools.partial(progress.update, name))
                 except OSError as failure:
-                    error = f"{failure.filename}: {failure.strerror or failure}"
+                    error = os_error_text(failure)
                 if error:
                     errors[number] = error
                     progress.print(f"FAILED: {name}: {error}. The other cells are run")
@@ -249,8 +250,8 @@ def _run(
             progress.print(f"stopped by {stopped}. To resume:\n  {command}")
             return 128 + stopped.number
         text, code = report(draw=True)
-    names = ("table.md", "table.csv", "table.tex", "results.csv", "bars.png", "curves.png")
-    files = [out / name for name in names]
+    tables = ("table.md", "table.csv", "table.tex", "results.csv")
+    files = [out / name for name in (*tables, "bars.png", "curves.png", "tuning.png")]
     print(f"\n{text}\n{', '.join(str(file) for file in files if file.exists())}")
     return code
 
@@ -264,6 +265,7 @@ def _search(
     from byol_tf.runs.sources import source_options
     from byol_tf.study.progress import StudyProgress
     from byol_tf.study.search import SearchRunner, plan_search
+    from byol_tf.study.search_report import search_text
     from pipelines.sources import plan_source
 
     began = time.monotonic()
@@ -274,26 +276,36 @@ def _search(
     check_writable(root, "--root")
     check_writable(out, "--out")
     prepare_environment()
-    command = shlex.join([*program("study").split(), *arguments])
+    command = command_text("study", arguments)
     deadline = began + 60 * (options.minutes or float("inf"))
     runs, failures = StudyRunner(root / "runs"), 0
-    with RunLock(out, "search", "Wait for it, or end it there"):
+    with RunLock(out, "search", "Wait for it, or end it there") as lock:
         search = SearchRunner(plan, out, runs, deadline)
-        left, title = max(0, options.search - search.finished), f"{study.title}: search"
-        with StudyProgress(title, options.search, [True] * left) as progress, runs:
-            while search.finished < options.search and failures < _FAILURES:
-                if search.out_of_time:
-                    progress.print("the time is over; the same command resumes the search")
-                    break
-                try:
-                    state = search.run_trial(progress)
-                except Stopped as stopped:
-                    progress.print(f"stopped by {stopped}. To resume:\n  {command}")
-                    _write_search(out, study, plan, search, command)
-                    return 128 + stopped.number
-                failures = failures + 1 if state == "failed" else 0
-                _write_search(out, study, plan, search, command)
-    print(_write_search(out, study, plan, search, command))
+
+        def write() -> str:
+            lock.check_owner()
+            return _write_search(out, study, plan, search, command)
+
+        left = Counter({True: max(0, options.search - search.finished)})
+        title = f"{study.title}: search"
+        try:
+            with StudyProgress(title, options.search, left) as progress, runs:
+                while search.finished < options.search and failures < _FAILURES:
+                    if search.out_of_time:
+                        progress.print("the time is over; the same command resumes the search")
+                        break
+                    try:
+                        state = search.run_trial(progress)
+                    except Stopped as stopped:
+                        progress.print(f"stopped by {stopped}. To resume:\n  {command}")
+                        write()
+                        return 128 + stopped.number
+                    failures = failures + 1 if state == "failed" else 0
+                    write()
+            print(write())
+        except OSError:
+            print(f"\n{search_text(plan, search.results())}")
+            raise
     return _SOME_FAILED if any(each.error for each in search.results()) else 0
 
 

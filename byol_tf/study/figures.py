@@ -66,8 +66,12 @@ def bars_figure(path: Path, title: str, results: Sequence[CellResult]) -> None:
         look: dict[str, Any] = {"color": QUIET, "linestyle": ":", "linewidth": 1.2}
         axis.axvline(100.0 * chances.pop(), **look)
         entries["chance: always the most frequent class"] = Line2D([], [], **look)
-    if any(_untrained(result) is not None for result in shown):
-        entries["the untrained network, by the run's own probe"] = _untrained_mark()
+    untrained = [_untrained(result) is not None for result in shown]
+    if any(untrained):
+        label = "the untrained network, by the run's own probe"
+        if not all(untrained):
+            label += " (bars without: not measured)"
+        entries[label] = _untrained_mark()
     if len(columns) > 1:
         entries |= {
             column or measure or "": Patch(color=COLOURS[number % len(COLOURS)], alpha=0.55)

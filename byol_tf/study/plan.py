@@ -86,7 +86,7 @@ def plan_study(
     rows = dict.fromkeys(cell.row for cell in cells)
     if unknown := [row for row in only if row not in rows]:
         names = ", ".join(f'"{row}"' for row in rows)  # a name may have commas
-        raise ConfigError([f"--only {unknown[0]}: no such row; the study has {names}"])
+        raise ConfigError(f"--only {unknown[0]}: no such row; the study has {names}")
     cells = [cell for cell in cells if not only or cell.row in only]
     planned: list[PlannedCell] = []
     rows_of_error: dict[str, list[str]] = {}  # a line of an error -> the rows that have it
@@ -111,7 +111,7 @@ def plan_study(
                 lines.append(f"{file.name}: {line}")
             else:
                 lines += [f'{file.name}, row "{row}": {line}' for row in dict.fromkeys(wrong)]
-        raise ConfigError(lines)
+        raise ConfigError(*lines)
     return planned
 
 
@@ -127,7 +127,7 @@ def base_config(file: Path, study: Study, scale: ScaleName) -> tuple[str | Path,
         ConfigError: if the study has no such scale.
     """
     if scale not in study.scales:
-        raise ConfigError([f"--scale {scale}: this study has {', '.join(study.scales)}"])
+        raise ConfigError(f"--scale {scale}: this study has {', '.join(study.scales)}")
     size = study.scales[scale]
     own_base = file.parent / size.config
     return own_base if own_base.is_file() else size.config, size.changes

@@ -2,7 +2,6 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -30,13 +29,13 @@ class StudyProgress:
     Args:
         title: the study's title.
         total: number of cells, over all seeds.
-        waiting: for each cell that is not done whether it needs a run of its own; the others are
-            quick.
+        waiting: number of cells that are not done, by whether they need a run of their own; the
+            others are quick.
         jobs: number of cells that are run at a time.
     """
 
-    def __init__(self, title: str, total: int, waiting: Sequence[bool], jobs: int = 1):
-        self.total, self.begun, self.jobs = total, total - len(waiting), jobs
+    def __init__(self, title: str, total: int, waiting: Counter[bool], jobs: int = 1):
+        self.total, self.begun, self.jobs = total, total - waiting.total(), jobs
         self._waiting, self._running = Counter(waiting), dict[str, _Running]()
         self._seconds: dict[bool, list[float]] = {True: [], False: []}
         self._terminal = sys.stdout.isatty()

@@ -129,10 +129,13 @@ def _span(values: Sequence[int]) -> str:
 
 
 def draw_report(out: Path, study: Study, outcomes: Sequence[Outcome]) -> None:
-    """Draws `bars.png` and `curves.png` into the folder of a report, once a cell is done."""
+    """Draws `bars.png` and `curves.png` into the folder of a report, once a cell is done.
+
+    Where an evaluation trains the network, `tuning.png` has its curves.
+    """
     results = group_by_cell(outcomes)
     if any(result.values for result in results):
-        from byol_tf.runs.plots import setting_curves_figure
+        from byol_tf.runs.plots import TUNING_PANELS, setting_curves_figure
         from byol_tf.study.figures import bars_figure
 
         bars_figure(out / "bars.png", study.title, results)
@@ -141,6 +144,14 @@ def draw_report(out: Path, study: Study, outcomes: Sequence[Outcome]) -> None:
             for label, run in group_by_run(results).items()
         }
         setting_curves_figure(out / "curves.png", study.title, histories)
+        tunings = {
+            f"{result.cell.row}, {result.cell.column}".removesuffix(", "): [
+                seed for outcome in result.outcomes for seed in outcome.tuning
+            ]
+            for result in results
+        }
+        if any(tunings.values()):
+            setting_curves_figure(out / "tuning.png", study.title, tunings, TUNING_PANELS)
 
 
 def order_sentence(results: Sequence[CellResult]) -> str:

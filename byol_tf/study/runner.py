@@ -5,7 +5,6 @@ A failure is recorded and the other cells are run all the same.
 
 import hashlib
 import itertools
-import json
 import os
 import shlex
 import signal
@@ -20,8 +19,8 @@ from typing import Any, Self
 
 from byol_tf.command_line import PARENT_VARIABLE, STOP_SIGNALS
 from byol_tf.config.loading import resolved_json
-from byol_tf.runs.files import append_to, write_atomically
-from byol_tf.runs.folder import RunFolder, read_history
+from byol_tf.runs.files import append_to, read_csv, write_atomically
+from byol_tf.runs.folder import RunFolder, is_figure, read_history, read_result
 from byol_tf.study.plan import PlannedCell
 
 _POLL_SECONDS = 0.5
@@ -57,6 +56,8 @@ class Outcome:
         error: the last line that a failed command wrote, or which of its files can't be read.
         test_images: number of images that it was evaluated on.
         chance: the accuracy there of always predicting the most frequent class, from 0 to 1.
+        tuning: of an evaluation that trains the network: of each of its seeds the loss and accuracy
+            of the training images, a row an epoch.
     """
 
     planned: PlannedCell
@@ -66,6 +67,7 @@ class Outcome:
     error: str = ""
     test_images: int | None = None
     chance: float | None = None
+    tuning: tuple[list[dict[str, float]], ...] = ()
 
 
 class StudyRunner:
@@ -128,7 +130,7 @@ class StudyRunner:
         """Returns for each cell whether it is the first that needs a run which isn't finished."""
         needed, seen = [], set[str]()
         for planned in waiting:
-            result, error = _read(self.folder(planned).result, _object, {})
+            result, error = _read(self.folder(planned).result, read_result, {})
             needed.append(planned.run_name not in seen and not result and not error)
             seen.add(planned.run_name)
         return needed
@@ -142,13 +144,15 @@ class StudyRunner:
         """
         folder = self.folder(planned)
         nothing = (None, None, None)
-        evaluation, broken_value = _read(self.evaluation_path(planned), _evaluation, nothing)
+        path = self.evaluation_path(planned)
+        evaluation, broken_value = _read(path, _evaluation, nothing)
         value, test_images, chance = evaluation
-        result, broken_result = _read(folder.result, _object, {})
+        result, broken_result = _read(folder.result, read_result, {})
         history, broken_history = _read(folder.history, read_history, [])
-        broken = broken_value or broken_result or broken_history
+        tuning, broken_tuning = _read(path.with_name("curve.csv"), _tuning, ())
+        broken = broken_value or broken_result or broken_history or broken_tuning
         error = broken or ("" if value is not None else error)
-        return Outcome(planned, value, result, tuple(history), error, test_images, chance)
+        return Outcome(planned, value, result, tuple(history), error, test_images, chance, tuning)
 
     def run(self, planned: PlannedCell, on_progress: OnProgress) -> Task:
         """Makes a cell's run and its evaluation, as far as they are missing.
@@ -192,7 +196,7 @@ class StudyRunner:
         if planned.run_name in self._failed:
             return self._failed[planned.run_name]
         self.root.mkdir(parents=True, exist_ok=True)
-        result, error = _read(folder.result, _object, {})
+        result, error = _read(folder.result, read_result, {})
         if not error and not result:
             config = self.root / f"{planned.run_name}.json"
             write_atomically(config, resolved_json(planned.config))
@@ -295,20 +299,23 @@ def _read(path: Path, read: Callable[[Path], Any], default: Any) -> tuple[Any, s
         return default, ""
     try:
         return read(path), ""
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         again = ". Remove it to have it made again" if path.name == "result.json" else ""
         received = f"{type(error).__name__}: {error}"
         return default, f"{path}: expected what its command wrote; received {received}{again}"
 
 
-def _object(path: Path) -> dict:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{content!r:.40}")
-    return content
-
-
 def _evaluation(path: Path) -> tuple[float, int | None, float | None]:
     """Reads the accuracy of an evaluation in %, its number of test images, and chance."""
-    result = _object(path)
-    return 100.0 * result["top1"], result.get("test_images"), result.get("chance")
+    result = read_result(path)
+    top1 = result.get("top1")
+    if not is_figure(top1):
+        raise ValueError(f"expected a number top1; received {top1!r:.40}")
+    return 100.0 * top1, result.get("test_images"), result.get("chance")
+
+
+def _tuning(path: Path) -> tuple[list[dict[str, float]], ...]:
+    """Reads the curve of an evaluation: the rows of each of its seeds."""
+    columns = ("seed", "epoch", "loss", "accuracy")
+    rows = [{name: float(row[name]) for name in columns} for row in read_csv(path, columns)]
+    return tuple(list(of_seed) for _, of_seed in itertools.groupby(rows, lambda row: row["seed"]))

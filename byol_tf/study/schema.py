@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from byol_tf.config.docs import json_schema
 from byol_tf.config.loading import read_object
 from byol_tf.config.messages import format_value
-from byol_tf.config.schema import Count, Section, Text
+from byol_tf.config.types import Count, Section, Text
 from byol_tf.errors import ConfigError
 
 _STUDIES = Path(__file__).resolve().parents[2] / "configs" / "studies"
@@ -40,7 +40,7 @@ class Scale(Section):
 
 
 class Measure(Section):
-    """How a run is evaluated: a protocol of `python -m byol_tf.evaluate`."""
+    """How a run is evaluated: a protocol of `byol evaluate`."""
 
     protocol: Literal["linear", "knn", "transfer", "semi-supervised", "finetune", "supervised"]
     """Its name. `supervised` trains the network of the base's first run from scratch, so that no
@@ -81,7 +81,7 @@ class Cell(Section):
     small: dict[str, Any] = Field(default_factory=dict)
     """Further changes at small scale, such as a batch that so few images still fill."""
     scales: Annotated[tuple[ScaleName, ...], Field(strict=False)] = SCALES
-    """At which scales the table has it: some thousands of photos fill no batch of 4096."""
+    """At which scales the table has it: a few thousand photos fill no batch of 4096."""
     measure: str | None = None
     """A name of `measures`. Default: the first."""
     paper: float | None = None
@@ -175,7 +175,7 @@ def load_study(path: str) -> tuple[str, Path, Study]:
     Raises:
         ConfigError: with every mistake, one on each line.
     """
-    file = Path(path)
+    file = Path(os.path.expanduser(path))
     if (
         not os.path.isfile(file)
         and str(file.parent) in (".", "configs/studies")
@@ -184,7 +184,7 @@ def load_study(path: str) -> tuple[str, Path, Study]:
         file = _STUDIES / f"{file.stem}.json"
     if not os.path.isfile(file):
         raise ConfigError(
-            [f"{path}: no such study; those of the package are {', '.join(packaged_studies())}"]
+            f"{path}: no such study; those of the package are {', '.join(packaged_studies())}"
         )
     tree, repeats = read_object(path, file)
     lines = [
@@ -195,7 +195,7 @@ def load_study(path: str) -> tuple[str, Path, Study]:
         study = Study.model_validate(tree)
     except ValidationError as error:
         lines += [_line(path, each) for each in error.errors(include_url=False)]
-        raise ConfigError(lines) from None
+        raise ConfigError(*lines) from None
     for number, cell in enumerate(study.cells):
         lines += _unknown(f"{path}: cells.{number}.measure", cell.measure, study.measures)
         lines += _unknown(f"{path}: cells.{number}.system", cell.system, study.systems)
@@ -219,7 +219,7 @@ def load_study(path: str) -> tuple[str, Path, Study]:
         if place in places[:number]
     ]
     if lines:
-        raise ConfigError(lines)
+        raise ConfigError(*lines)
     return file.stem, file, study
 
 

@@ -21,12 +21,14 @@ from byol_tf.config.loading import load_config, resolved_json
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError, RunFolderError
 from byol_tf.runs.best_epoch import scores
+from byol_tf.runs.files import check_no_link
 from byol_tf.runs.folder import RunFolder, read_history
 from byol_tf.runs.lock import RunLock
 from byol_tf.study.plan import PlannedCell, base_config
 from byol_tf.study.progress import StudyProgress
 from byol_tf.study.runner import OnProgress, StudyRunner, run_side_by_side
 from byol_tf.study.schema import Cell, Domain, Range, ScaleName, Search, Study
+from pipelines.extras import install_line
 
 if TYPE_CHECKING:
     import optuna
@@ -95,7 +97,7 @@ def plan_search(file: Path, study: Study, scale: ScaleName, overrides: Sequence[
         ConfigError: if the study has no search or scale, or a value doesn't fit the base.
     """
     if study.search is None:
-        raise ConfigError([f"{file.name}: search: missing; expected what --search varies"])
+        raise ConfigError(f"{file.name}: search: missing; expected what --search varies")
     base, changes = base_config(file, study, scale)
     changes = changes | study.search.changes
     texts = tuple(f"{key}={json.dumps(value)}" for key, value in changes.items())
@@ -110,7 +112,7 @@ def plan_search(file: Path, study: Study, scale: ScaleName, overrides: Sequence[
             except ConfigError as error:
                 lines += [f"{file.name}, search.space: {line}" for line in str(error).splitlines()]
     if lines:
-        raise ConfigError(list(dict.fromkeys(lines)))
+        raise ConfigError(*dict.fromkeys(lines))
     return plan
 
 
@@ -151,7 +153,8 @@ class SearchRunner:
 
     Raises:
         ConfigError: if Optuna isn't installed.
-        RunFolderError: if the folder has a search of another config or space.
+        RunFolderError: if the folder has a search of another config or space, or its journal is a
+            link.
     """
 
     def __init__(
@@ -292,10 +295,11 @@ def _open_study(
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise ConfigError(
-            [f'--search: needs Optuna, pip install "byol_tf[search]"; received {error}']
+            f"--search: needs Optuna, {install_line('search')}; received {error}"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)
+    check_no_link(journal)
     _repair(journal)
     pruners: dict[str, optuna.pruners.BasePruner] = {
         "none": optuna.pruners.NopPruner(),

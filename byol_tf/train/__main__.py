@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from byol_tf.clusters import Cluster, read_cluster
 from byol_tf.command_line import (
-    USAGE_ERROR,
     add_json_option,
     add_set_option,
     check_writable,
@@ -32,7 +31,7 @@ from byol_tf.config.fields import SECTIONS
 from byol_tf.config.loading import absolute_paths, load_config, recipes, resolved_json
 from byol_tf.config.schema import Config
 from byol_tf.devices import prepare_environment
-from byol_tf.errors import Interrupted, RunStopped
+from byol_tf.errors import USAGE_ERROR, Interrupted, RunStopped
 from byol_tf.logs import ProgressLog, activity, configure_logging
 from byol_tf.runs.best_epoch import stops_early
 from byol_tf.runs.folder import RESULT_FIGURES, RunFolder, read_history
@@ -51,9 +50,6 @@ if TYPE_CHECKING:  # it imports TensorFlow, which a mistake in the config needn'
 @ends_with_exit_code
 def main(arguments: list[str]) -> int:
     """Runs the command.
-
-    Args:
-        arguments: the command line without the program's name; by default `sys.argv`'s.
 
     Returns:
         The exit code: 0; 2, with a message and nothing written, if config, images, devices or

@@ -17,7 +17,7 @@ from byol_tf.logs import ProgressLog
 from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.runs.files import check_fits_memory, write_atomically, write_csv
 from byol_tf.runs.folder import RunFolder
-from byol_tf.runs.sources import source_options
+from byol_tf.runs.sources import log_findings, source_options
 from byol_tf.train.input_watchdog import InputWatchdog
 from byol_tf.train.multi_worker import Workers
 from pipelines.registry import SOURCES
@@ -28,7 +28,6 @@ from pipelines.sources import (
     SourceError,
     TooManyUnreadable,
     open_source,
-    unreadable_examples,
 )
 
 logger = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ def open_images(
             raise _with_list(error, folder) from error
     if workers.chief:
         workers.channel.on_lost_photo = folder.list_skipped
-        _log_findings(source)
+        log_findings(source, "skipped.csv")
         if workers.count > 1:
             source.save_scan()
         workers.barrier()
@@ -129,10 +128,8 @@ def _check_same_config(config: Config, workers: Workers) -> None:
     text = config.model_dump_json(exclude=_DIFFERS_PER_WORKER)
     if mismatches := workers.find_mismatches(text):
         raise ConfigError(
-            [
-                f"expected the same config on each worker; worker {mismatches[0] + 1} has another "
-                "one than the first"
-            ]
+            f"expected the same config on each worker; worker {mismatches[0] + 1} has another "
+            "one than the first"
         )
 
 
@@ -164,18 +161,6 @@ def _with_list(error: TooManyUnreadable, folder: RunFolder) -> SourceError:
     except OSError:
         return error
     return SourceError(f"{error}. {table} lists them all")
-
-
-def _log_findings(source: Source) -> None:
-    """Logs what reading the images has shown of them."""
-    for line in source.findings:
-        logger.info("%s", line)
-    if source.skipped:
-        logger.warning(
-            "%s photo(s) can't be read and are skipped (skipped.csv): %s",
-            f"{len(source.skipped):,}",
-            unreadable_examples(dict(source.skipped)),
-        )
 
 
 def _log_lost(folder: RunFolder, workers: Workers, path: str, reason: str) -> None:

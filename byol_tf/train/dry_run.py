@@ -5,7 +5,6 @@ import os
 import statistics
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +12,7 @@ import tensorflow as tf
 
 from byol_tf.config.schedule import Schedule, check_batch
 from byol_tf.config.schema import Config
-from byol_tf.devices import build_strategy, on_cpu, set_precision
+from byol_tf.devices import build_strategy, on_cpu
 from byol_tf.errors import DeviceError
 from byol_tf.logs import ProgressLog, activity
 from byol_tf.models.ema import TargetUpdate, constant_tau
@@ -28,6 +27,7 @@ from byol_tf.runs.data import train_batches
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.sources import source_options
 from byol_tf.runs.starting_weights import starting_weights
+from byol_tf.train.callbacks.throughput import Throughput
 from byol_tf.train.out_of_memory import out_of_memory
 from byol_tf.train.teacher import load_teacher
 from pipelines.registry import SOURCES
@@ -145,7 +145,7 @@ def measure_lines(
     if sample is None:
         return _not_measured("a run downloads or prepares the images first")
     reading = (time.perf_counter() - start) / max(len(sample), 1)
-    set_precision(devices.precision)
+    keras.config.set_dtype_policy(devices.precision)
     try:
         with activity("measuring input and training step"):
             estimate = measure_throughput(config, sample, strategy, encoder)
@@ -302,20 +302,6 @@ def _input_rates(batches: tf.data.Dataset, batch_size: int) -> tuple[float, ...]
     return tuple(float(batch_size * len(seconds) / seconds.sum()) for seconds in timings)
 
 
-class _EpochTimer(keras.callbacks.Callback):
-    """Times each epoch; at its end the logs have been fetched, so the device is done."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._started_at = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.seconds.append(time.perf_counter() - self._started_at)
-
-
 def _step_rates(
     config: Config,
     strategy: tf.distribute.Strategy,
@@ -329,17 +315,16 @@ def _step_rates(
         teacher = load_teacher(config)
         model = build_model(config, cropped, encoder, None if teacher is None else teacher.model)
         compile_model(model, config, Schedule(steps, (1 + _TIMINGS) * steps, 0, _LEARNING_RATE))
-    timer = _EpochTimer()
     updates = [TargetUpdate(constant_tau(0.99))] if config.objective.target == "ema" else []
-    model.fit(
+    history = model.fit(
         tf.data.Dataset.from_tensors(batch).repeat(),
         epochs=1 + _TIMINGS,
         steps_per_epoch=steps,
-        callbacks=[*updates, timer],
+        callbacks=[*updates, Throughput(config.training.batch_size)],
         verbose=0,
         shuffle=False,
     )
-    return tuple(steps * config.training.batch_size / seconds for seconds in timer.seconds[1:])
+    return tuple(history.history["images_per_second"][1:])
 
 
 def _unit(seconds: float) -> tuple[str, int]:

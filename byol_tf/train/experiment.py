@@ -15,7 +15,7 @@ import tensorflow as tf
 from byol_tf.config.loading import absolute_paths, given_config, resolved_json
 from byol_tf.config.schedule import Schedule, check_batch, training_schedule
 from byol_tf.config.schema import Config
-from byol_tf.devices import build_strategy, set_precision, set_seeds
+from byol_tf.devices import build_strategy, set_seeds
 from byol_tf.errors import (
     LOST,
     ConfigError,
@@ -27,8 +27,8 @@ from byol_tf.errors import (
 )
 from byol_tf.logs import activity
 from byol_tf.models.byol import BYOL
-from byol_tf.models.ema import TargetUpdate, TauSchedule, tau_schedule
-from byol_tf.models.from_config import GivenEncoder, build_model, compile_model
+from byol_tf.models.ema import TargetUpdate
+from byol_tf.models.from_config import GivenEncoder, build_model, compile_model, tau_schedule
 from byol_tf.models.inference import inference_model
 from byol_tf.native_output import move_native_log
 from byol_tf.runs.best_epoch import check_metric, compares_epochs, scores
@@ -36,6 +36,7 @@ from byol_tf.runs.checkpoint_writer import CheckpointWriter
 from byol_tf.runs.checkpoints import list_checkpoints, read_newest
 from byol_tf.runs.data import check_view_engine, probe_images, sample_pretrain_images, train_batches
 from byol_tf.runs.encoders import save_architecture
+from byol_tf.runs.files import append_to
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.folder_choice import check_same_run
 from byol_tf.runs.lock import RunLock
@@ -198,7 +199,7 @@ class Experiment:
         check_batch(config, strategy.num_replicas_in_sync, self.workers.count)
         self.source = open_images(config, self.folder, self.workers, self._watchdog(), self._images)
         self.schedule = training_schedule(config, len(self.source.pretrain))
-        set_precision(config.devices.precision)
+        keras.config.set_dtype_policy(config.devices.precision)
         with strategy.scope():
             self._teacher = load_teacher(config)
             self.model = build_model(
@@ -293,7 +294,7 @@ class Experiment:
                 self._teacher,
             )
             save_architecture(self.config, self.folder, self.model.encoder)
-            move_native_log(self.folder.logs)
+            move_native_log(self.folder.logs, append_to)
             self._weights = None  # not needed again, and as large as the encoder
             copies = CopiesSearch(self.source)
             if self.workers.count > 1:
@@ -318,7 +319,7 @@ class Experiment:
         None of the callbacks may ask anything of other workers, which wait at their next step.
         """
         config, folder, steps_per_epoch = self.config, self.folder, self.schedule.steps_per_epoch
-        throughput = Throughput.resumed(config.training.batch_size, start.state)
+        throughput = Throughput(config.training.batch_size, start.state)
         history = History(folder.history, events, list(start.state["rows"]), log)
         measures = self._measures()
         if not history.rows:
@@ -394,17 +395,7 @@ class Experiment:
         )
         if self.config.objective.target != "ema":
             return [resumed]
-        return [resumed, TargetUpdate(self._tau_schedule())]
-
-    def _tau_schedule(self) -> TauSchedule:
-        tau = self.config.tau
-        return tau_schedule(
-            tau.schedule,
-            self.schedule.total_steps,
-            tau.base,
-            tau.resolved_end,
-            tau.resolved_drop_at,
-        )
+        return [resumed, TargetUpdate(tau_schedule(self.config, self.schedule.total_steps))]
 
     def _measures(self) -> list[Collapse | Probe]:
         """Returns the callbacks that measure the frozen encoder, before training too."""

@@ -16,18 +16,16 @@ from byol_tf.clusters import Cluster
 from byol_tf.config.schema import Devices
 from byol_tf.errors import (
     LOST,
-    ConfigError,
+    USAGE_ERROR,
     DeviceError,
     Interrupted,
-    RunFolderError,
     RunStopped,
+    UserError,
     WorkerLost,
 )
 from byol_tf.train.failure_channel import FailureChannel
 from byol_tf.train.rendezvous import connect_workers, report_exit
 from pipelines.sources import SourceError
-
-_USAGE_ERROR = 2
 
 
 def join_workers(cluster: Cluster, devices: Devices) -> "Workers":
@@ -60,7 +58,7 @@ def join_workers(cluster: Cluster, devices: Devices) -> "Workers":
             strategy = _build_strategy(cluster)
     except DeviceError as error:
         channel.wait_for_failure()  # of a worker that has ended, which is the better reason
-        channel.announce(_USAGE_ERROR, f"can't continue: {error}")
+        channel.announce(USAGE_ERROR, f"can't continue: {error}")
         raise
     except KeyboardInterrupt:
         channel.abort(128 + signal.SIGINT, "was stopped by SIGINT")
@@ -144,8 +142,8 @@ class Workers:
         except RunStopped as stopped:
             self.channel.announce(stopped.exit_code, f"stopped: {stopped}")
             raise
-        except (ConfigError, DeviceError, RunFolderError, SourceError) as error:
-            self.channel.announce(_USAGE_ERROR, f"can't continue: {error}")
+        except (UserError, SourceError) as error:
+            self.channel.announce(USAGE_ERROR, f"can't continue: {error}")
             raise
         except Exception as error:
             reason = self._lost_worker(error)

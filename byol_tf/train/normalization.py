@@ -29,10 +29,8 @@ def check_normalization(config: Config, images: GivenImages | None = None) -> No
     if not config.views.is_normalized:
         channels = config.data.channels
         raise ConfigError(
-            [
-                f"views.mean: missing; expected {channels} numbers, as data.channels is "
-                f"{channels}, and so for views.std. {offer(*measure_channels(config, images))}"
-            ]
+            f"views.mean: missing; expected {channels} numbers, as data.channels is "
+            f"{channels}, and so for views.std. {offer(*measure_channels(config, images))}"
         )
 
 
@@ -55,7 +53,7 @@ def measure_channels(
     """
     sample = sample_source(count=_SAMPLE_IMAGES, **source_options(config, images))
     if sample is None or not len(sample):
-        raise ConfigError(["views.mean: missing; there are no images that it can be measured on"])
+        raise ConfigError("views.mean: missing; there are no images that it can be measured on")
     return channel_statistics(sample)
 
 

@@ -1,7 +1,7 @@
 """The error of a run whose training step doesn't fit into a device's memory."""
 
 from byol_tf.config.schema import Config
-from byol_tf.errors import OutOfMemory
+from byol_tf.errors import OutOfMemory, memory_line
 
 _SAME_RUN = "training.rematerialize=true"
 """The only change that a resumed run may have: all others change its numbers."""
@@ -34,14 +34,6 @@ def out_of_memory(config: Config, error: Exception) -> OutOfMemory:
     lines += [
         f"  a smaller training.batch_size than {training.batch_size}",
         f"  a smaller views.size than {views.size}",
-        _memory_line(error),
+        memory_line(error),
     ]
     return OutOfMemory("\n  ".join(lines), None if training.rematerialize else _SAME_RUN)
-
-
-def _memory_line(error: Exception) -> str:
-    """Returns the line of TensorFlow's message that speaks of memory, or its first one."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return next(
-        (line for line in lines if "OOM" in line or "ut of memory" in line), lines[0]
-    ).strip()

@@ -93,12 +93,10 @@ def _check_fits_memory(sizes: Sizes) -> None:
     if sizes.checkpoint > total:
         parameters = ", ".join(f"{name} {count:,}" for name, count in sizes.parameters.items())
         raise ConfigError(
-            [
-                "encoder.width, projector.hidden_size, projector.output_size, "
-                "predictor.hidden_size: expected networks that fit, with target and optimizer, "
-                f"into the {_bytes_text(total)} of memory here; received ones of "
-                f"{_bytes_text(sizes.checkpoint)} ({parameters} parameters)"
-            ]
+            "encoder.width, projector.hidden_size, projector.output_size, "
+            "predictor.hidden_size: expected networks that fit, with target and optimizer, "
+            f"into the {_bytes_text(total)} of memory here; received ones of "
+            f"{_bytes_text(sizes.checkpoint)} ({parameters} parameters)"
         )
 
 

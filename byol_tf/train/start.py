@@ -165,7 +165,7 @@ def broadcast_state(model: BYOL, workers: Workers, start: ResumePoint | None) ->
     Returns:
         The chief's position. On other workers its state holds only the running means.
     """
-    names = [metric.name for metric in model.metrics]
+    names = list(model.epoch_means)
     own = start or ResumePoint(0, 0, {})
     epoch, step = (workers.gather(number)[0] for number in (own.epoch, own.step))
     restore_model(model, workers.broadcast(model_arrays(model)))

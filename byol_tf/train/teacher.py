@@ -58,7 +58,7 @@ def load_teacher(config: Config) -> Teacher | None:
         model = teacher_of_views(inference, *config.views.preparation)
     except (EmbedError, ProtocolError, ConfigError) as error:
         text = str(error).removeprefix("--encoder ").removeprefix("--run ")
-        raise ConfigError([f"objective.teacher: {text}"]) from error
+        raise ConfigError(f"objective.teacher: {text}") from error
     finally:
         keras.config.set_dtype_policy(policy)
     return Teacher(path, files.digest, inference, model)
@@ -73,10 +73,8 @@ def check_teacher(teacher: Teacher, config: Config, source: Source, workers: Wor
     """
     if mismatches := workers.find_mismatches(teacher.digest):
         raise ConfigError(
-            [
-                "objective.teacher: expected the same encoder on each worker; worker "
-                f"{mismatches[0] + 1} has another one than the first"
-            ]
+            "objective.teacher: expected the same encoder on each worker; worker "
+            f"{mismatches[0] + 1} has another one than the first"
         )
     representations = embed(
         teacher.inference, sample_pretrain_images(config, source, count=_IMAGES)
@@ -84,9 +82,7 @@ def check_teacher(teacher: Teacher, config: Config, source: Source, workers: Wor
     std, cosine = float(projection_std(representations)), float(mean_cosine(representations))
     if not (std >= STD or 0.0 < cosine <= COSINE):  # zeros have 0 and 0; NaN is neither
         raise ConfigError(
-            [
-                f"objective.teacher: {teacher.path}: expected an encoder whose representations "
-                f"differ from image to image; received ones of std {std:.3f} and mean cosine "
-                f"{cosine:.4f} over {len(representations)} images"
-            ]
+            f"objective.teacher: {teacher.path}: expected an encoder whose representations "
+            f"differ from image to image; received ones of std {std:.3f} and mean cosine "
+            f"{cosine:.4f} over {len(representations)} images"
         )

@@ -32,7 +32,7 @@ def check_trackers(config: Config) -> None:
     """Raises `ConfigError` if the package of one of `run.trackers` isn't installed."""
     for name in config.run.trackers:
         if importlib.util.find_spec(name) is None:
-            raise ConfigError([f"run.trackers: {name} isn't installed: pip install {name}"])
+            raise ConfigError(f"run.trackers: {name} isn't installed: pip install {name}")
 
 
 @contextlib.contextmanager
@@ -71,7 +71,7 @@ def open_trackers(config: Config, folder: RunFolder) -> Iterator[Log]:
             try:
                 saved[name], log, close = _OPEN[name](folder.root.name, settings, saved.get(name))
             except Exception as error:
-                raise ConfigError([f"run.trackers: {name} can't be started: {error}"]) from error
+                raise ConfigError(f"run.trackers: {name} can't be started: {error}") from error
             opened[name] = log
             stack.push(functools.partial(finish, name, close))
         if opened:

@@ -10,18 +10,17 @@ from pipelines.sources.images import (
     ArrayImages,
     Images,
     LazyImages,
-    balanced_indices,
     concatenated,
     resize_and_center_crop,
     resized,
     subset,
     without_labels,
 )
-from pipelines.sources.loading import load_into_memory
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.opening import open_source, plan_source, sample_source
 from pipelines.sources.pixels import RGB, PixelFormat, false_color
 from pipelines.sources.remote import Unreachable
+from pipelines.sources.selection import balanced_indices
 from pipelines.sources.unreadable import TooManyUnreadable, unreadable_examples
 
 __all__ = [
@@ -48,7 +47,6 @@ __all__ = [
     "balanced_indices",
     "concatenated",
     "false_color",
-    "load_into_memory",
     "open_flat_images",
     "open_source",
     "plan_source",

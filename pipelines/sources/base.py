@@ -142,6 +142,7 @@ class SourceInfo:
         in_memory: whether the images are kept in memory; of a description: whatever `cache` says.
         bytes_in_memory: their size there; 0 where they are not kept.
         ready: whether opening the source downloads and writes nothing.
+        fingerprint: of own photos, see `Source`; None of images that don't change.
     """
 
     counts: Mapping[str, int]
@@ -153,6 +154,7 @@ class SourceInfo:
     bytes_in_memory: int = 0
     ready: bool = True
     class_counts: Mapping[str, int] = field(default_factory=dict)
+    fingerprint: str | None = None
 
 
 class ImageFiles(Protocol):
@@ -162,15 +164,15 @@ class ImageFiles(Protocol):
         manifest: the run's photos.
         unreadable: (printable path, reason) of each file known to be unreadable without opening it.
         failure: why images can't be read any more; None while all is well.
-        leaked: number of test images that are exact copies of images to learn from; known once
-            `find_copies` has ended.
+        leaked: number of test images that are exact copies of images to learn from; None until
+            `find_copies` has compared them, and where it can't.
         header_check: whether reading each file's header takes little time. Where it doesn't, files
             that are opened by their headers aren't checked at all before their first use.
     """
 
     manifest: PhotoManifest
     unreadable: tuple[tuple[str, str], ...]
-    leaked: int
+    leaked: int | None
     header_check: bool
 
     @property
@@ -266,9 +268,9 @@ class Source:
     splits: frozenset[str] = frozenset()
 
     @property
-    def leaked(self) -> int:
-        """Number of test images that are exact copies of images to learn from."""
-        return 0 if self.files is None else self.files.leaked
+    def leaked(self) -> int | None:
+        """Number of test images that are copies of images to learn from; None if not compared."""
+        return None if self.files is None else self.files.leaked
 
     def find_copies(self) -> tuple[str, ...]:
         """Finds exact copies, by comparing files of equal size, and counts those in `leaked`.

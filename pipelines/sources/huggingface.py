@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.extras import install_line
 from pipelines.sources.base import RawSource, Request, SourceError, SourceInfo
 from pipelines.sources.folder.layout import roles_in
 from pipelines.sources.folder.table import CLASS_COLUMNS
@@ -17,7 +18,7 @@ try:
     import datasets
 except ImportError as error:
     raise SourceError(
-        'data.source "huggingface" needs the package datasets: pip install "byol_tf[hf]"'
+        f'data.source "huggingface" needs the package datasets: {install_line("hf")}'
     ) from error
 
 

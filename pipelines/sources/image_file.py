@@ -38,7 +38,7 @@ photos stay below 16 MB: a JPEG's colour profile has at most 255 parts of 64 kB.
 WHOLE_FILE_BYTES = 2**28
 """Largest file of AVIF and HEIC, whose decoders read all of it before they state its size."""
 _BYTES_PER_PIXEL = 16  # the most that a format needs: four numbers of 32 bits
-_TOO_LONG = "more bytes than its picture could need"
+TOO_LONG = "more bytes than its picture could need"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _PNG_EXIF_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")  # by which texts hold EXIF too
@@ -74,7 +74,7 @@ class LimitedReader:
         data = self._file.read(limit)
         self.budget -= len(data)
         if self.budget < 0:
-            raise UnreadableImage(_TOO_LONG)
+            raise UnreadableImage(TOO_LONG)
         return data
 
     def __getattr__(self, name: str) -> Any:  # Pillow uses seek, tell, and others by format
@@ -134,7 +134,7 @@ def open_image(file: BinaryIO) -> ImageFile.ImageFile:
     if is_webp or start[4:8] == b"ftyp":
         length = file.seek(0, os.SEEK_END)
         if length > (max_bytes(_webp_size(start)) if is_webp else WHOLE_FILE_BYTES):
-            raise UnreadableImage(_TOO_LONG)
+            raise UnreadableImage(TOO_LONG)
         budget += length
     file.seek(0)
     limited = LimitedReader(file, budget)
@@ -143,7 +143,7 @@ def open_image(file: BinaryIO) -> ImageFile.ImageFile:
         raise Image.DecompressionBombError
     limited.budget += max_bytes(image.size) - budget
     if limited.budget < 0:
-        raise UnreadableImage(_TOO_LONG)
+        raise UnreadableImage(TOO_LONG)
     return image
 
 
@@ -186,6 +186,21 @@ def _webp_size(start: bytes) -> tuple[int, int]:
 def max_bytes(size: tuple[int, int]) -> int:
     """Returns how many bytes of a file with a picture of this size may be read."""
     return HEADER_BYTES + _BYTES_PER_PIXEL * size[0] * size[1]
+
+
+def longest_file(facts: ImageFacts | None, channels: int) -> int:
+    """Returns how many bytes a file may have that is read as a whole, not only its picture.
+
+    A small file can be of any length: what follows the picture takes no disk space as a hole.
+
+    Args:
+        facts: what the header states; None where it can't be read.
+        channels: of the pixels that the file is decoded to.
+    """
+    if facts is None:
+        return HEADER_BYTES
+    scale = 2 if facts.halved else 1
+    return channels * max_bytes((scale * facts.width, scale * facts.height))
 
 
 def is_large(size: tuple[int, int]) -> bool:
@@ -269,6 +284,8 @@ def _without_text(file: LimitedReader) -> BinaryIO:
             file.seek(length + 4, os.SEEK_CUR)
         else:
             parts += [header, file.read(length + 4)]
+        if name == b"IEND":  # whatever follows
+            break
     return io.BytesIO(b"".join(parts))
 
 
@@ -341,6 +358,8 @@ def lacks_exif(file: LimitedReader) -> bool:
     while len(header := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", header)
         start = file.read(min(length, len(_PNG_EXIF_TEXTS[0])))
+        if name == b"IEND":  # whatever follows
+            return True
         if name == b"eXIf" or (name in _PNG_TEXTS and start.startswith(_PNG_EXIF_TEXTS)):
             return False
         file.seek(length - len(start) + 4, os.SEEK_CUR)

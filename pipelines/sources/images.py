@@ -161,7 +161,23 @@ class ArrayImages(Images):
         return self._images[np.asarray(indices, np.int64)]
 
 
-class CachedImages(Images):
+class _Wrapped(Images):
+    """Images made from those of another set, whose properties they have."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+        self.labels, self.remote, self.blocks = images.labels, images.remote, images.blocks
+        self.channels, self.dtype = images.channels, images.dtype
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def prefetch(self, indices: np.ndarray) -> None:
+        """See `Images`."""
+        self._images.prefetch(indices)
+
+
+class CachedImages(_Wrapped):
     """Images that are read at their first use, and kept in memory from then on.
 
     Args:
@@ -171,17 +187,11 @@ class CachedImages(Images):
     """
 
     def __init__(self, images: Images, shape: Shape, *, batchable: bool = True) -> None:
-        self._images = images
+        super().__init__(images)
         # Pages of np.empty cost nothing until they are written.
         self._pixels = np.empty((len(images), *shape), images.dtype)
         self._is_read = np.zeros(len(images), bool)
-        self.labels = images.labels
         self.shape = shape if batchable else None
-        self.channels, self.dtype = images.channels, images.dtype
-        self.remote, self.blocks = images.remote, images.blocks
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def __getitem__(self, index: int) -> np.ndarray:
         _check_index(index, len(self))
@@ -272,19 +282,17 @@ class LazyImages(Images):
         return super().encoded(index) if self._encoded is None else self._encoded(index)
 
 
-class _Subset(Images):
+class _Subset(_Wrapped):
     """Images of another set at given indices; nothing is copied."""
 
     def __init__(
         self, images: Images, indices: np.ndarray, labels: np.ndarray | None, shape: Shape | None
     ) -> None:
-        self._images = images
+        super().__init__(images)
         self._indices = indices
         self.labels = labels
         self.shape = shape
-        self.remote = images.remote
         self.blocks = images.blocks and images.blocks.of(indices)
-        self.channels, self.dtype = images.channels, images.dtype
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -362,26 +370,16 @@ class _Concatenated(Images):
         return self._first.encoded(index) if index < split else self._second.encoded(index - split)
 
 
-class _Resized(Images):
+class _Resized(_Wrapped):
     """Images resized and cropped to a square when they are read."""
 
     def __init__(self, images: Images, size: int) -> None:
-        self._images = images
+        super().__init__(images)
         self._size = size
-        self.labels = images.labels
-        self.channels, self.dtype = images.channels, images.dtype
         self.shape = self._shape = (size, size, images.channels)
-        self.remote, self.blocks = images.remote, images.blocks
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def __getitem__(self, index: int) -> np.ndarray:
         return resize_and_center_crop(self._images[index], self._size)
-
-    def prefetch(self, indices: np.ndarray) -> None:
-        """See `Images`."""
-        self._images.prefetch(indices)
 
     def shape_of(self, index: int) -> Shape:
         """See `Images`."""
@@ -445,33 +443,6 @@ def resize_and_center_crop(image: np.ndarray, size: int) -> np.ndarray:
     top, left = (height - side) / 2, (width - side) / 2
     box = (left, top, left + side, top + side)
     return resize_image(image, size, size, Image.Resampling.BICUBIC, box)
-
-
-def balanced_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Samples images with class counts as equal as possible.
-
-    A larger sample of the same seed contains every smaller one.
-
-    Args:
-        labels: int `[n]`.
-        count: size of the sample; n or more gives all.
-        seed: of the sample.
-
-    Returns:
-        int64 `[min(count, n)]`, ascending.
-    """
-    labels = np.asarray(labels)
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(labels))
-    classes, class_index = np.unique(labels[order], return_inverse=True)
-    by_class = np.argsort(class_index, kind="stable")
-    starts = np.searchsorted(class_index[by_class], np.arange(len(classes)))
-    rank = np.empty(len(labels), np.int64)  # of each image within its class
-    rank[by_class] = np.arange(len(labels)) - starts[class_index[by_class]]
-    # Images of one rank are taken in a random order of classes: a remainder favours none.
-    class_order = rng.permutation(len(classes))
-    sample = order[np.lexsort((class_order[class_index], rank))[:count]]
-    return np.sort(sample).astype(np.int64)
 
 
 def _for_each(function: Callable[[int], None], numbers: Sequence[int], *, at_once: bool) -> None:

@@ -123,28 +123,6 @@ def cached_lazily(reading: Reading) -> Reading:
     return replace(reading, images=images)
 
 
-def load_into_memory(images: Images, progress: Callable[[int], None] | None = None) -> ArrayImages:
-    """Reads all images into one array, with several threads.
-
-    Args:
-        images: all of one shape.
-        progress: called with the number of images done so far.
-
-    Raises:
-        ValueError: the images differ in shape.
-        UnreadableImage: one of them can't be read.
-    """
-    if isinstance(images, ArrayImages):
-        return images
-    reading = read_through(images, in_memory=True, progress=progress)
-    if reading.unreadable:
-        index, reason = reading.unreadable[0]
-        raise UnreadableImage(f"image {index}: {reason}")
-    if not isinstance(reading.images, ArrayImages):
-        raise ValueError("images: expected one shape; these differ in size")
-    return reading.images
-
-
 class _Result(NamedTuple):
     """One image: pixels if they are kept, and shape; or the reason why it is unreadable."""
 

@@ -38,7 +38,7 @@ class OwnPhotos:
         remote: whether reading a photo waits for a server.
     """
 
-    leaked = 0
+    leaked: int | None = None
     header_check = True
     unreadable: tuple[tuple[str, str], ...] = ()
 

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from pipelines.extras import install_line
+
 MAX_BYTES = 2**30
 """Size of the largest image in memory, as the numbers of its file."""
 _MAX_DICOM_BYTES = 2**28  # of a file: pydicom reads all of it
@@ -24,9 +26,7 @@ _MAX_PAGES = 64  # of a TIFF, of which smaller copies aren't channels
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY_START = b"\x93NUMPY"
 _DICOM_START, _DICOM_OFFSET = b"DICM", 128
-_COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate"} | {
-    50000: "zstd"
-}
+_CODECS = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate", 50000: "zstd"}
 """Those of TIFF that are read. Others are for photos, and their decoders are large."""
 _MIN_IS_WHITE, _GREY, _RGB = 0, 1, 2  # TIFF's PhotometricInterpretation
 _REDUCED_OR_MASK = 0b101  # bits of TIFF's NewSubfileType
@@ -100,7 +100,7 @@ def package(name: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ValueError(f'needs pip install "byol_tf[{extra}]" ({error})') from error
+        raise ValueError(f"needs {install_line(extra)} ({error})") from error
 
 
 def check_size(shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -166,8 +166,8 @@ def _open_tiff(file: BinaryIO) -> ScientificImage:
 
 def _check_tiff_page(page: Any, file_size: int) -> None:
     """Raises ValueError unless the parts of a page lie in the file and give its numbers."""
-    if page.compression not in _COMPRESSIONS:
-        names = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
+    if page.compression not in _CODECS:
+        names = ", ".join(dict.fromkeys(_CODECS.values()))
         raise ValueError(f"compression {int(page.compression)}; expected one of {names}")
     if page.photometric not in (_MIN_IS_WHITE, _GREY, _RGB):
         raise ValueError(f"colours of PhotometricInterpretation {int(page.photometric)}")

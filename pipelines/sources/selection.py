@@ -1,4 +1,4 @@
-"""Selection of the images to pre-train on: which splits, and a sample of them."""
+"""Selection of images: which splits to pre-train on and a sample of them, and balanced samples."""
 
 from collections.abc import Mapping
 
@@ -62,6 +62,33 @@ def selection_notes(request: Request, pretrain: Mapping[str, np.ndarray]) -> tup
     if request.pretrain_images is not None and request.pretrain_images > count:
         return (f"data.pretrain_images asks for {request.pretrain_images:,}; there are {count:,}",)
     return ()
+
+
+def balanced_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Samples images with class counts as equal as possible.
+
+    A larger sample of the same seed contains every smaller one.
+
+    Args:
+        labels: int `[n]`.
+        count: size of the sample; n or more gives all.
+        seed: of the sample.
+
+    Returns:
+        int64 `[min(count, n)]`, ascending.
+    """
+    labels = np.asarray(labels)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    classes, class_index = np.unique(labels[order], return_inverse=True)
+    by_class = np.argsort(class_index, kind="stable")
+    starts = np.searchsorted(class_index[by_class], np.arange(len(classes)))
+    rank = np.empty(len(labels), np.int64)  # of each image within its class
+    rank[by_class] = np.arange(len(labels)) - starts[class_index[by_class]]
+    # Images of one rank are taken in a random order of classes: a remainder favours none.
+    class_order = rng.permutation(len(classes))
+    sample = order[np.lexsort((class_order[class_index], rank))[:count]]
+    return np.sort(sample).astype(np.int64)
 
 
 def _pretrain_splits(

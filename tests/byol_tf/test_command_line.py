@@ -20,6 +20,7 @@ from byol_tf.command_line import (
     check_writable,
     ends_with_exit_code,
     hint_at_options,
+    positive_int,
     print_json,
 )
 from byol_tf.errors import ConfigError, OutputError, WorkKept
@@ -90,9 +91,14 @@ def test_every_command_refuses_nul_characters(module, capsys):
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
-        (ConfigError(["tau: wrong"]), 2, "tau: wrong\n"),
+        (ConfigError("tau: wrong"), 2, "tau: wrong\n"),
         (OSError(28, "No space left on device", "/a/b"), 2, "/a/b: No space left on device\n"),
         (OSError("no answer"), 2, "no answer\n"),
+        (
+            MemoryError("Unable to allocate 4 EiB"),
+            12,
+            "out of memory, of this machine or its device: Unable to allocate 4 EiB\n",
+        ),
         (KeyboardInterrupt(), 130, "\nstopped by SIGINT\n"),
         (WorkKept("3 seeds are kept"), 130, "\nstopped by SIGINT; 3 seeds are kept\n"),
     ],
@@ -206,6 +212,17 @@ def test_output_folder_is_tried_and_stays_unmade(tmp_path):
         check_writable(tmp_path / "file" / "a", "--out")
     with pytest.raises(OutputError, match="File name too long"):
         check_writable(tmp_path / ("x" * 300), "--out")
+    with pytest.raises(OutputError, match=r"^--out .*: its name isn't UTF-8"):
+        check_writable(tmp_path / os.fsdecode(b"l\xe4uf"), "--out")
+    with pytest.raises(OutputError, match=r"^--out ~nobody/a: expected a path without ~"):
+        check_writable(Path("~nobody/a"), "--out")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "1000000000", "9" * 5000])
+def test_whole_number_has_nine_digits_at_most(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number of 1 or more"):
+        positive_int(text)
+    assert positive_int("999999999") == 999_999_999
 
 
 @pytest.mark.parametrize(

@@ -248,8 +248,8 @@ def test_names_with_dollars_and_underscores_are_in_the_legend(tmp_path, monkeypa
     [
         ("history.csv", "epoch,loss\n0," + "9" * 200_000),
         ("result.json", "[" * 100_000),
-        ("config.json", '{"views": null}'),
         ("history.csv", "epoch,loss\n0,1,2\n"),
+        ("result.json", '{"test_images": 1e308}'),
     ],
 )
 def test_damaged_run_among_others_is_named_and_skipped(tmp_path, capsys, name, content):
@@ -258,8 +258,27 @@ def test_damaged_run_among_others_is_named_and_skipped(tmp_path, capsys, name, c
     assert main([good, bad, "--out", str(tmp_path / "a.png")]) == 0
     printed = capsys.readouterr()
     assert "good" in printed.out
-    if name != "config.json":  # whose other keys are compared
-        assert printed.err.startswith(f"skipped: {bad}: expected a run folder")
+    assert printed.err.startswith(f"skipped: {bad}: expected a run folder")
+
+
+@pytest.mark.parametrize(
+    "config",
+    ['{"views": null}', *(f'{{"seed": {seed}}}' for seed in ("null", '"a"', "1.5", "[1]"))],
+)
+def test_run_with_an_odd_config_is_compared(tmp_path, capsys, config):
+    good, odd = run(tmp_path, "good", 0.5), run(tmp_path, "odd", 0.5)
+    (tmp_path / "odd" / "config.json").write_text(config)
+    assert main([good, odd, "--out", str(tmp_path / "a.png")]) == 0
+    assert "odd" in capsys.readouterr().out
+
+
+def test_number_that_is_not_finite_is_left_out_of_the_mean(tmp_path, capsys):
+    runs = [run(tmp_path, str(seed), 0.5, f"seed={seed}") for seed in (10, 2)]
+    history = tmp_path / "10" / "history.csv"
+    history.write_text(history.read_text().replace(",0.5,", ",inf,"))
+    assert main([*runs, "--out", str(tmp_path / "a.png")]) == 0
+    (line,) = [cells(line) for line in capsys.readouterr().out.splitlines() if "1 more" in line]
+    assert "2, 10" in line and "50.0" in line
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from byol_tf.doctor import (
     explain_unseen_gpu,
     main,
 )
+from pipelines.extras import install_line
 from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,7 @@ def test_machine_that_works_is_exit_code_0_and_a_sentence(fast, capsys):
     printed = capsys.readouterr()
     assert printed.out.endswith("\npython -m byol_tf.train works here\n") and not printed.err
     names = [line[2:16].strip() for line in printed.out.splitlines()[:-2]]
-    assert names[:5] == ["byol_tf", "packages", "CPU", "memory", "disk"]
+    assert [name for name in names if name][:5] == ["byol_tf", "packages", "CPU", "memory", "disk"]
 
 
 def test_json_has_every_check_and_nothing_else(fast, capsys):
@@ -76,7 +77,7 @@ def test_full_disk_is_exit_code_2_and_a_sentence(fast, monkeypatch, capsys):
 def test_packages_are_compared_with_the_requirements(changes, problem, no_card):
     check = check_packages(COMPLETE | changes)
     assert check.problem == problem
-    assert check.hint == ('pip install "byol_tf[cpu]"' if problem else "")
+    assert check.hint == (install_line("cpu") if problem else "")
 
 
 def test_missing_tensorflow_is_named_for_the_device(monkeypatch):
@@ -85,14 +86,14 @@ def test_missing_tensorflow_is_named_for_the_device(monkeypatch):
     check = check_packages(COMPLETE)
     assert (check.problem, check.hint) == (
         "TensorFlow isn't installed",
-        'pip install "byol_tf[gpu]"',
+        install_line("gpu"),
     )
 
 
 def test_extras_are_listed_with_the_line_that_installs_them():
     check = check_extras(COMPLETE | {"heic": ["pillow-heif>=0.22"], "hub": ["x"]})
     assert check.text == "export installed, heic missing, hub missing"
-    assert check.hint == 'if needed: pip install "byol_tf[heic,hub]"'
+    assert check.hint == f"if needed: {install_line('heic', 'hub')}"
 
 
 def test_workers_that_the_environment_describes_are_named():
@@ -137,8 +138,8 @@ def test_requirements_of_an_extra_include_those_of_its_packages_extras(monkeypat
 @pytest.mark.parametrize(
     ("cuda", "nvidia", "driver", "reason", "hint"),
     [
-        (False, True, "560.1", "TensorFlow for CPUs is installed", 'pip install "byol_tf[gpu]"'),
-        (True, False, "560.1", "TensorFlow for CPUs is installed", 'pip install "byol_tf[gpu]"'),
+        (False, True, "560.1", "TensorFlow for CPUs is installed", install_line("gpu")),
+        (True, False, "560.1", "TensorFlow for CPUs is installed", install_line("gpu")),
         (True, True, None, "its driver isn't loaded", "--gpus all"),
         (True, True, "470.82.01", "its driver is 470.82.01", "install version 525"),
         (True, True, "560.35.03", "its driver is 560.35.03", "TensorFlow's reason is in"),
@@ -149,6 +150,20 @@ def test_unseen_gpu_is_explained(cuda, nvidia, driver, reason, hint, monkeypatch
     monkeypatch.setattr(doctor, "_driver_version", lambda: driver)
     found, advice = explain_unseen_gpu(cuda)
     assert found == reason and hint in advice
+
+
+def test_cpu_without_bfloat16_is_told_of_float32(no_card, monkeypatch):
+    for flags, hint in ((set(), "devices.precision=float32"), ({"avx512_bf16"}, "")):
+        monkeypatch.setattr(doctor, "_cpu_flags", lambda flags=flags: flags)
+        check = next(doctor._machine_checks())
+        assert check.name == "CPU" and hint in check.hint and bool(hint) == bool(check.hint)
+
+
+def test_broken_tensorflow_is_reinstalled_within_our_bounds(monkeypatch):
+    package = Installed("0.1.0", "keras>=3.12", 'tensorflow[and-cuda]<2.23,>=2.19; extra == "gpu"')
+    monkeypatch.setattr(doctor.importlib.metadata, "distribution", lambda name: package)
+    line = 'pip install --force-reinstall "tensorflow[and-cuda]<2.23,>=2.19"'
+    assert doctor._reinstall_line("gpu") == line
 
 
 @pytest.mark.long

@@ -16,6 +16,10 @@ COMMAND = """
 import os, pathlib, signal, subprocess, sys
 from byol_tf import native_output
 from byol_tf.command_line import ends_with_exit_code, run_command
+from byol_tf.runs.files import append_to
+
+def move(folder):
+    native_output.move_native_log(pathlib.Path(folder), append_to)
 
 @ends_with_exit_code
 def main(arguments):
@@ -59,13 +63,18 @@ def test_a_run_folder_keeps_the_log_of_each_process(tmp_path):
     logs, temporary = tmp_path / "run" / "logs", tmp_path / "temporary"
     temporary.mkdir()
     for _ in range(2):
-        code = (
-            f"native_output.move_native_log(pathlib.Path({str(logs)!r})); os.write(2, b'later\\n')"
-        )
+        code = f"move({str(logs)!r}); os.write(2, b'later\\n')"
         assert run(code, temporary).stderr == "to the user\nat once\n"
     line = "I0000 port.cc] oneDNN custom operations are on\nlater\n"
     assert (logs / "tensorflow.log").read_text() == 2 * line
     assert not list(temporary.iterdir())
+
+
+def test_log_is_not_appended_through_a_link(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "tensorflow.log").symlink_to("mine")
+    assert run(f"move({str(tmp_path)!r})", tmp_path).returncode == 0
+    assert (tmp_path / "mine").read_text() == "mine"
 
 
 def test_unexpected_error_names_the_log(tmp_path):
@@ -86,7 +95,7 @@ def test_unexpected_error_names_the_log(tmp_path):
 @pytest.mark.parametrize("in_run", [False, True])
 def test_crash_shows_its_reason_and_where_python_was(code, reason, in_run, tmp_path):
     if in_run:
-        code = f"native_output.move_native_log(pathlib.Path({str(tmp_path / 'logs')!r})); {code}"
+        code = f"move({str(tmp_path / 'logs')!r}); {code}"
     done = run(code, tmp_path)
     assert done.returncode < 0
     assert f"Fatal Python error: {reason}\n" in done.stderr

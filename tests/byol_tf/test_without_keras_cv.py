@@ -13,6 +13,7 @@ from PIL import Image
 from byol_tf.config.loading import load_config
 from byol_tf.errors import ConfigError
 from byol_tf.runs.data import check_view_engine
+from tests.helpers import torch_files, torch_resnet
 from tests.helpers.waiting import HANG
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ import importlib, json, sys
 
 sys.modules["keras_cv"] = None  # its import raises ModuleNotFoundError
 for command, *words in json.loads(sys.argv[1]):
-    module = "byol_tf.compare" if command == "compare" else f"byol_tf.{command}.__main__"
+    module = "byol_tf." + (command if command in ("compare", "doctor") else f"{command}.__main__")
     try:
         code = importlib.import_module(module).main(words)
     except SystemExit as ended:
@@ -52,17 +53,24 @@ def test_commands_work_and_only_its_engine_is_refused(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3), np.uint8)
     for number, picture in enumerate(pixels):
         Image.fromarray(picture).save(photos / f"{number}.png")
+    labels, weights = tmp_path / "labels.csv", tmp_path / "resnet18.pth"
+    labels.write_text("path,label\n0.png,a\n1.png,b\n")
+    torch_files.save(weights, torch_resnet.state_dict())
+    few = ("--few", labels, "--export", tmp_path / "classifier")
     train = ["train", *(word for key in TINY for word in ("--set", key))]
     lines = [
         (*train, "--set", "views.engine=keras_cv", "--run-dir", tmp_path / "refused"),
         (*train, "--run-dir", run),
         ("evaluate", "knn", "--run", run, "--out", tmp_path / "knn.json"),
         ("export", "--run", run, "--format", "keras"),
-        ("embed", "--encoder", run, "--images", photos, "--out", tmp_path / "embedded"),
+        ("embed", "--encoder", run, "--images", photos, "--out", tmp_path / "embedded", *few),
+        ("predict", "--classifier", few[3], "--images", photos, "--out", tmp_path / "predicted"),
         ("report", "--run", run),
         ("compare", run, "--out", tmp_path / "compared.png"),
-        ("convert", "--help"),
+        ("convert", "pytorch", weights, "--out", tmp_path / "converted"),
+        ("pack", "--images", photos, "--out", tmp_path / "shards"),
         ("study", "--list", "few-labels"),
+        ("doctor",),
     ]
     done = subprocess.run(
         [sys.executable, "-c", CHILD, json.dumps([[str(word) for word in line] for line in lines])],

@@ -93,8 +93,7 @@ def test_commands_without_tensorflow_name_the_install_line(run, tmp_path):
     )
     line = (
         "TensorFlow isn't installed; an extra chooses which of its packages: "
-        'pip install "byol_tf[cpu]" (or gpu, for NVIDIA GPUs, or tpu), in a checkout pip install '
-        '-e ".[cpu]"'
+        'pip install -e ".[cpu]" (or gpu, for NVIDIA GPUs, or tpu)'
     )
     expected = [text for command, *_ in need for text in (line, f"{command}: 2")] + [
         f"{command}: 0" for command, *_ in need_none

@@ -161,10 +161,11 @@ NOT_RUN: list[tuple[str, str, Callable[[str], None]]] = [
         _nothing,
     ),
     (
-        r"(python -m byol_tf\.|byol )train --config \S*adapt\S* .*",
-        "downloads weights of Keras: run by tests/byol_tf/train/test_adapt.py",
+        r"byol train .*data\.source=huggingface .*",
+        "downloads: run by tests/pipelines/sources/test_huggingface.py on data sets of a disk",
         _nothing,
     ),
+    (r"git clone .*", "fetches the repository", _nothing),
     (r"docker (build|run) .*", "needs Docker: tests/test_docker.py reads the file", _docker),
     (
         r"\.venv-engines/bin/python examples/embed_\w+\.py .*",

@@ -259,7 +259,7 @@ def small(command: Command) -> list[str]:
         given = options.parse_known_args(arguments)[0]
         config = load_config(given.config, given.overrides)
         if "--run-dir" in arguments:  # that one is a run already, with another config
-            arguments[arguments.index("--run-dir") + 1] += "-anew"
+            arguments[arguments.index("--run-dir") + 1] += f"-{config.name}"
         changes = {
             key: value
             for key, value in SMALL.items()
@@ -268,6 +268,7 @@ def small(command: Command) -> list[str]:
         }
         if config.encoder.weights == IMAGENET:  # nothing is downloaded here
             changes |= {"encoder.weights": "null", "encoder.frozen_epochs": 0}
+            changes["encoder.freeze_batch_norm"] = "false"  # which random weights don't allow
         return [
             *arguments,
             *_overrides(
@@ -360,6 +361,7 @@ def test_python_blocks_run_one_after_another(page, desk, monkeypatch):
     for block in blocks(page):
         if block.language == "python" and TORCH not in block.text:
             text = block.text.replace("runs/...", "runs/demo-2026-11-21-1")
+            text = text.replace('weights="imagenet"', "weights=None")  # nothing is downloaded here
             exec(compile(text, f"{block.page}:{block.line}", "exec"), namespace)
             if "representations" in block.text:
                 assert (

@@ -32,9 +32,10 @@ def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
         root: of the run folder, which is made.
         config: as JSON types.
     """
+    import keras
+
     from byol_tf.config.loading import load_config
     from byol_tf.config.schedule import training_schedule
-    from byol_tf.devices import set_precision
     from byol_tf.export.saved_model import export_encoder
     from byol_tf.models.from_config import build_model, compile_model
     from byol_tf.models.inference import inference_model
@@ -49,7 +50,7 @@ def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
         json.dumps(environment() | {"command": ["byol", "train"], "data_fingerprint": "digits-0"})
     )
     resolved = load_config(folder.config)
-    set_precision(resolved.devices.precision)
+    keras.config.set_dtype_policy(resolved.devices.precision)
     try:
         model = build_model(resolved)
         compile_model(model, resolved, training_schedule(resolved, 640))
@@ -68,5 +69,5 @@ def write_run(root: Path, config: dict = CONFIG) -> RunFolder:
             inference_model(model.encoder, views.size, views.mean, views.std), folder.export
         )
     finally:
-        set_precision("float32")
+        keras.config.set_dtype_policy("float32")
     return folder

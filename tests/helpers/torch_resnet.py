@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from byol_tf.models.networks.resnet import BLOCKS, INNER_WIDTHS, TWO_LAYER_BLOCKS
+from byol_tf.constants import RESNETS
+from byol_tf.models.networks.resnet import INNER_WIDTHS, TWO_LAYER_BLOCKS
 
 
 def state_dict(name="resnet18", width=1 / 16, classes=10, seed=0):
@@ -28,7 +29,7 @@ def state_dict(name="resnet18", width=1 / 16, classes=10, seed=0):
     conv("conv1", first, 3, 7)
     norm("bn1", first)
     channels = first
-    for group, blocks in enumerate(BLOCKS[name]):
+    for group, blocks in enumerate(RESNETS[name]):
         for block in range(blocks):
             module, base = f"layer{group + 1}.{block}", first * 2**group
             inner = base * INNER_WIDTHS.get(name, 1)

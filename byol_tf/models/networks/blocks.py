@@ -23,21 +23,6 @@ differ only where there is a stride."""
 _SHORT_NAMES = {"batch": "bn", "layer": "ln", "group": "gn", "data_init": "di"}
 
 
-def check_normalization(normalization: str) -> None:
-    """Raises `ValueError` unless the argument is one of `NORMALIZATIONS`."""
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(
-            f"normalization: expected one of {', '.join(NORMALIZATIONS)}; received "
-            f"{normalization!r}"
-        )
-
-
-def check_padding(padding: str) -> None:
-    """Raises `ValueError` unless the argument is one of `PADDINGS`."""
-    if padding not in PADDINGS:
-        raise ValueError(f"padding: expected one of {', '.join(PADDINGS)}; received {padding!r}")
-
-
 def conv(
     x: keras.KerasTensor,
     filters: int,

@@ -3,9 +3,10 @@
 import keras
 from keras import layers
 
-from byol_tf.constants import CONVNET_STEM_CHANNELS
-from byol_tf.models.networks.blocks import check_normalization, conv, normalize
-from byol_tf.models.networks.resnet import BLOCKS, PATCH_STEM, STEMS, resnet
+from byol_tf.constants import CONVNET_STEM_CHANNELS, ENCODERS
+from byol_tf.errors import check_choice
+from byol_tf.models.networks.blocks import NORMALIZATIONS, conv, normalize
+from byol_tf.models.networks.resnet import PATCH_STEM, STEMS, resnet
 
 _FILTERS_AND_STRIDES = ((CONVNET_STEM_CHANNELS, 2), (64, 2), (128, 2), (128, 1))
 _STEMS = {"3x3": (3, 1), PATCH_STEM: (4, 4)}
@@ -21,22 +22,9 @@ def convnet(
 ) -> keras.Model:
     """Builds four 3x3 convolutions, each with normalisation and ReLU, then average pooling.
 
-    Args:
-        image_size: side of the square input in pixels.
-        width: multiplies all channels.
-        normalization: one of `NORMALIZATIONS`.
-        stem: `4x4` for a first convolution of 4x4 with stride 4, `3x3` for one of stride 1, as
-            `resnet.resnet` has them; otherwise it is 3x3 with stride 2.
-        channels: of the images.
-
-    Returns:
-        A functional model from normalised float images `[N, image_size, image_size, channels]` to
-        representations `[N, 128 x width]`.
-
-    Raises:
-        ValueError: for another normalisation, or channels that the groups of `group` don't divide.
+    The arguments are those of `build_encoder`; representations are `[N, 128 x width]`.
     """
-    check_normalization(normalization)
+    check_choice("normalization", normalization, NORMALIZATIONS)
     inputs = x = keras.Input((image_size, image_size, channels), name="images")
     for index, (filters, stride) in enumerate(_FILTERS_AND_STRIDES, start=1):
         kernel = 3
@@ -66,13 +54,18 @@ def build_encoder(
         TensorShape([2, 512])
 
     Args:
-        name: `convnet`, or a key of `resnet.BLOCKS`.
+        name: `convnet`, or a ResNet of `constants.ENCODERS`.
         image_size: side of the square input in pixels.
         width: multiplies all channels.
-        stem: first layers, see `resnet.resnet`; `convnet` has `3x3`, `4x4` or its own.
+        stem: `7x7` (stride 2, then max-pooling), `3x3` (stride 1, no pooling), `3x3+pool`, or
+            `4x4` (stride 4, no pooling: patches without overlap, as in ConvNeXt, Liu et al., 2022,
+            https://arxiv.org/abs/2201.03545, section 2.3). The first convolution of `convnet` is
+            that of `3x3` or `4x4`, or else 3x3 with stride 2.
         normalization: one of `NORMALIZATIONS`.
         padding: one of `PADDINGS`; `convnet` ignores it.
-        zero_init_residual: see `resnet.resnet`; `convnet` ignores it.
+        zero_init_residual: whether the scale of the last normalisation of each residual block
+            starts at 0 (Goyal et al., 2017, https://arxiv.org/abs/1706.02677, section 5.1), as with
+            `data_init` it always does; `convnet` ignores it.
         channels: of the images.
 
     Returns:
@@ -83,14 +76,10 @@ def build_encoder(
         ValueError: for another name, stem, normalisation or padding, or channels that the groups of
             `group` don't divide.
     """
-    if stem not in STEMS:
-        raise ValueError(f"stem: expected one of {', '.join(STEMS)}; received {stem!r}")
+    check_choice("encoder", name, ENCODERS)
+    check_choice("stem", stem, STEMS)
     if name == "convnet":
         return convnet(image_size, width, normalization, stem, channels)
-    if name in BLOCKS:
-        return resnet(
-            name, image_size, width, stem, normalization, padding, zero_init_residual, channels
-        )
-    raise ValueError(
-        f"encoder: expected one of {', '.join(('convnet', *BLOCKS))}; received {name!r}"
+    return resnet(
+        name, image_size, width, stem, normalization, padding, zero_init_residual, channels
     )

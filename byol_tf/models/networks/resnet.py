@@ -9,27 +9,16 @@ from functools import partial
 import keras
 from keras import layers
 
-from byol_tf.constants import RESNET_STEM_CHANNELS
+from byol_tf.constants import RESNET_STEM_CHANNELS, RESNETS
+from byol_tf.errors import check_choice
 from byol_tf.models.networks.blocks import (
-    check_normalization,
-    check_padding,
+    NORMALIZATIONS,
+    PADDINGS,
     conv,
     normalize,
     pad,
 )
 
-BLOCKS = {
-    "resnet8": (1, 1, 1),
-    "resnet18": (2, 2, 2, 2),
-    "resnet34": (3, 4, 6, 3),
-    "resnet50": (3, 4, 6, 3),
-    "resnet101": (3, 4, 23, 3),
-    "resnet152": (3, 8, 36, 3),
-    "resnet200": (3, 24, 36, 3),
-    "wide_resnet50_2": (3, 4, 6, 3),
-}
-"""Number of residual blocks in each group. ResNet-8 is that of He et al. for small images, section
-4.2, with n = 1, but four times as wide and with projections as shortcuts."""
 TWO_LAYER_BLOCKS = ("resnet8", "resnet18", "resnet34")
 """Networks whose blocks have two 3x3 convolutions; the others have a 1x1, a 3x3 and a 1x1."""
 INNER_WIDTHS = {"wide_resnet50_2": 2}
@@ -103,31 +92,11 @@ def resnet(
 ) -> keras.Model:
     """Builds a ResNet without classifier.
 
-    Args:
-        name: a key of `BLOCKS`.
-        image_size: side of the square input in pixels.
-        width: multiplies all channels; the papers' "(2x)" is 2.
-        stem: `7x7` (stride 2, then max-pooling), `3x3` (stride 1, no pooling), `3x3+pool`, or
-            `4x4` (stride 4, no pooling: patches without overlap, as in ConvNeXt, Liu et al., 2022,
-            https://arxiv.org/abs/2201.03545, section 2.3).
-        normalization: one of `NORMALIZATIONS`.
-        padding: one of `PADDINGS`.
-        zero_init_residual: whether the scale of the last normalisation of each residual block
-            starts at 0 (Goyal et al., 2017, https://arxiv.org/abs/1706.02677, section 5.1), as with
-            `data_init` it always does.
-        channels: of the images.
-
-    Returns:
-        A functional model from normalised float images `[N, image_size, image_size, channels]` to
-        representations `[N, d]`, d = 256 x width for resnet8, 512 x width for resnet18 and
-        resnet34, 2048 x width for the others.
-
-    Raises:
-        ValueError: for another normalisation or padding, or channels that the groups of `group`
-            don't divide.
+    The arguments are those of `encoders.build_encoder`; representations are `[N, d]`, d = 256 x
+    width for resnet8, 512 x width for resnet18 and resnet34, 2048 x width for the others.
     """
-    check_normalization(normalization)
-    check_padding(padding)
+    check_choice("normalization", normalization, NORMALIZATIONS)
+    check_choice("padding", padding, PADDINGS)
     two_layers = name in TWO_LAYER_BLOCKS
     block = (
         _two_layer_block
@@ -137,7 +106,7 @@ def resnet(
     first_filters = RESNET_STEM_CHANNELS * (1 if two_layers else _BOTTLENECK_EXPANSION)
     inputs = keras.Input((image_size, image_size, channels), name="images")
     x = _stem(inputs, round(RESNET_STEM_CHANNELS * width), stem, normalization, padding)
-    for group, blocks in enumerate(BLOCKS[name]):
+    for group, blocks in enumerate(RESNETS[name]):
         filters = round(first_filters * 2**group * width)
         for index in range(blocks):
             stride = 2 if group > 0 and index == 0 else 1

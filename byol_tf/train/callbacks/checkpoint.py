@@ -28,7 +28,8 @@ Logs = dict[str, Any] | None
 class ResumedEpoch(keras.callbacks.Callback):
     """Makes the first epoch of a `fit` the rest of one that was interrupted.
 
-    The metrics' running means continue too, so the epoch's logs are those of the complete epoch.
+    The step's running means continue too, so the epoch's logs are those of the complete epoch. A
+    metric of a layer begins anew.
 
     Args:
         step: completed steps of that epoch, fewer than it has; 0 changes nothing.
@@ -44,10 +45,8 @@ class ResumedEpoch(keras.callbacks.Callback):
         """Restores the running means, before the first epoch only."""
         if self.step:
             # Here, since Keras has just reset all metrics.
-            for metric in self.model.metrics:
-                for variable, value in zip(
-                    (metric.total, metric.count), self.means[metric.name], strict=True
-                ):
+            for name, mean in self.model.epoch_means.items():
+                for variable, value in zip((mean.total, mean.count), self.means[name], strict=True):
                     # `variable.assign` would divide the value among replicas, and round.
                     for replica_variable in _replica_values(self.model, variable):
                         replica_variable.assign(value)
@@ -65,18 +64,18 @@ class ResumedEpoch(keras.callbacks.Callback):
             self.model.stop_training, self._remaining_steps = False, None
 
 
-def running_means(model: keras.Model) -> dict[str, tuple[float, float]]:
-    """Returns the (total, count) of each of the model's metrics, which are means over an epoch.
+def running_means(model: BYOL) -> dict[str, tuple[float, float]]:
+    """Returns the (total, count) of each of the model's `epoch_means`.
 
     They are read on any replica, as all have the same: BYOL's step averages over replicas before it
     adds. So no other worker has to be asked, which would wait at its next step.
     """
     return {
-        metric.name: (
-            float(_replica_values(model, metric.total)[0]),
-            float(_replica_values(model, metric.count)[0]),
+        name: (
+            float(_replica_values(model, mean.total)[0]),
+            float(_replica_values(model, mean.count)[0]),
         )
-        for metric in model.metrics
+        for name, mean in model.epoch_means.items()
     }
 
 

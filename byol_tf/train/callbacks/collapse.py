@@ -28,7 +28,7 @@ class Collapse(keras.callbacks.Callback):
     Args:
         inference: the inference model around the online encoder (see `models/inference.py`).
         projector: the online projector.
-        images: a sample of some hundred (see `runs.data.sample_pretrain_images`).
+        images: a sample of a few hundred (see `runs.data.sample_pretrain_images`).
     """
 
     def __init__(self, inference: keras.Model, projector: keras.Model, images: Images):

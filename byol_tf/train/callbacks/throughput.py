@@ -16,31 +16,17 @@ class Throughput(keras.callbacks.Callback):
 
     Args:
         batch_size: images per step, over all replicas.
-        seconds: training time of an earlier part of the same run.
-        steps: steps of that part.
-        epoch_seconds: of `seconds`, those of the epoch that is being resumed.
-        epoch_steps: of `steps`, likewise.
+        state: of an earlier part of the same run, which is continued; other keys are ignored.
     """
 
-    def __init__(
-        self,
-        batch_size: int,
-        seconds: float = 0.0,
-        steps: int = 0,
-        epoch_seconds: float = 0.0,
-        epoch_steps: int = 0,
-    ):
+    def __init__(self, batch_size: int, state: Mapping[str, Any] | None = None):
         super().__init__()
         self.batch_size = batch_size
-        self.seconds, self.steps = seconds, steps
-        self.epoch_seconds, self.epoch_steps = epoch_seconds, epoch_steps
+        self.seconds, self.steps, self.epoch_seconds, self.epoch_steps = (
+            (state or {}).get(name, 0) for name in _STATE
+        )
         self._last_time = 0.0
         self._last_batch = 0
-
-    @classmethod
-    def resumed(cls, batch_size: int, state: Mapping[str, Any]) -> "Throughput":
-        """Returns one that continues from a `state`, whose other keys are ignored."""
-        return cls(batch_size, **{name: state[name] for name in _STATE if name in state})
 
     @property
     def images_per_second(self) -> float:
@@ -49,7 +35,7 @@ class Throughput(keras.callbacks.Callback):
 
     @property
     def state(self) -> dict[str, float]:
-        """What `resumed` continues from."""
+        """Time and steps of the run so far, and of its epoch."""
         return {name: getattr(self, name) for name in _STATE}
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -38,15 +38,19 @@ SYSTEM_FOLDERS = frozenset(
         *("@recycle", "@__thumb", "@recently-snapshot"),  # QNAP
         *("$recycle.bin", "recycler", "system volume information"),  # Windows
         *("lost+found", "__macosx"),  # Linux; archives that macOS made
+        "thumbnails",
+        *(f"found.{number:03}" for number in range(1000)),  # of Windows' chkdsk
     )
 )
 """Folders, in lower case, that systems put next to photos: thumbnails, deleted and broken files."""
 OUTPUTS = (
     frozenset({"config.json", "environment.json"}),  # a run folder
     frozenset({"about.json", "index.csv"}),  # of byol_tf.embed
-    frozenset({"table.md", "results.csv"}),  # of byol_tf.study
+    frozenset({"table.md", "table.tex"}),  # of byol_tf.study, also of its --search
 )
 """Files by which the folders are recognised that byol_tf writes: their figures are no photos."""
+_COMPARISON = {"comparison.png", "comparison.md"}
+"""What byol_tf.compare writes into any folder; the first is no photo next to the second."""
 
 
 @dataclass
@@ -258,15 +262,19 @@ class _Search:
         except OSError as error:
             files.skipped[prefix or "."] = f"folder can't be read: {error.strerror}"
             return
+        names = {entry.name for entry in entries}
         if self._seen.setdefault((status.st_dev, status.st_ino), prefix) != prefix:
             self._pass_over(prefix, "that other paths lead to")
         elif depth == MAX_DEPTH:
             files.skipped[prefix] = f"folder is {MAX_DEPTH} folders deep"
-        elif prefix and any(names <= {entry.name for entry in entries} for names in OUTPUTS):
+        elif prefix and any(output <= names for output in OUTPUTS):
             self._pass_over(prefix, "that byol_tf wrote")
         else:
+            written = _COMPARISON if names >= _COMPARISON else ()
             for entry in entries:
-                if not entry.name.startswith("."):
+                if entry.name in written:
+                    files.others[Path(entry.name).suffix] += 1
+                elif not entry.name.startswith("."):
                     self._add_entry(folder, prefix, depth, entry)
 
     def _add_entry(self, folder: Path, prefix: str, depth: int, entry: os.DirEntry[str]) -> None:
@@ -275,11 +283,15 @@ class _Search:
         try:
             status = entry.stat()
         except OSError as error:  # a link to nothing or to itself; a disk that doesn't answer
+            is_link = entry.is_symlink()
             if _is_folder(entry):
                 files.skipped[path + "/"] = f"folder can't be read: {error.strerror}"
-            elif suffix in self.suffixes or not suffix:
-                dangling = isinstance(error, FileNotFoundError) and entry.is_symlink()
+            elif is_link or suffix in self.suffixes or not suffix:
+                # A link may have led to a folder, whatever its name ends in: 2024.06, St. Louis
+                dangling = isinstance(error, FileNotFoundError) and is_link
                 files.skipped[path] = "link to nothing" if dangling else str(error.strerror)
+            else:
+                files.others[suffix] += 1
             return
         if stat.S_ISDIR(status.st_mode):
             if entry.name.lower() in SYSTEM_FOLDERS:

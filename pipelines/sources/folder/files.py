@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from pipelines.sources.image_file import UnreadableImage
+from pipelines.sources.image_file import HEADER_BYTES, UnreadableImage
 from pipelines.sources.remote import Location, RemotePath
 
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
@@ -31,6 +31,8 @@ class PhotoFolder:
     def open(self, path: str) -> BinaryIO:
         """Opens a photo. Raises OSError, and UnreadableImage where the file has been replaced."""
         if isinstance(self.folder, RemotePath):
+            if self.sizes[path] > HEADER_BYTES:  # of which decoding may need the beginning
+                return (self.folder / path).open(self.sizes[path], readahead=HEADER_BYTES)
             content = (self.folder / path).read()
             self._check_size(path, len(content))
             return io.BytesIO(content)

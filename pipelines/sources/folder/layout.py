@@ -3,8 +3,9 @@
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 
@@ -38,8 +39,23 @@ _KNOWN_NAMES = (
     "train/, training_set/, ...; test/, val/, valid/, validation/, test_set/, ...; unlabelled/; "
     "labelled/"
 )
-_LETTERS = re.compile(r"[^\W\d_]+")
+_LETTERS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
+"""Words: runs of letters, and within them those that begin with a capital, as in `TrainImages`."""
+_ROLE = re.compile(f"({'|'.join(sorted(_ROLES, key=len, reverse=True))})s?")
+"""A split's word anywhere in a name, as in `xtrain` and `Trainingsdaten`."""
+_PARTS = frozenset(("fold", "folds", "split", "splits"))
+"""Words of numbered folders that are parts of one set, to be tested on in turn."""
+_DERIVED = frozenset(
+    ("mask", "masks", "label", "labels", "annotation", "annotations", "thumb", "thumbs")
+)
+"""Words of folders that hold what was made of the photos next to them."""
 _DATE = re.compile(r"(19|20)\d\d([-_. ]?(0[1-9]|1[0-2])([-_. ]?[0-3]\d)?)?([-_. ].*)?", re.DOTALL)
+_MONTH = re.compile(
+    r"(\d{1,2}[-_. ]*)?(january|february|march|april|may|june|july|august|september|october|"
+    r"november|december)([-_. ]*(19|20)\d\d)?",
+    re.I,
+)
+_ENDS_IN_YEAR = re.compile(r".*[-_. (](19|20)\d\d\)?", re.DOTALL)
 _CAMERA = re.compile(r"[1-9]\d\d[A-Z_][0-9A-Z_]{4}|dcim|camera|camera roll|screenshots", re.I)
 """Folders as cameras name them: `100APPLE`, `101_PANA`."""
 
@@ -131,7 +147,7 @@ def _lay_out_folder(files: DiscoveredFiles, seed: int, choice: str) -> Layout:
     loose = sum("/" not in path for path in files.sizes)
     if len(by_top) < 2 or loose:
         return _all_unlabelled(files, by_top, loose)
-    if all(map(_is_album, by_top)):
+    if _are_albums(by_top):
         layout = _all_unlabelled(files)
         layout.notes.append(
             f"folders named by date or camera ({abbreviated(by_top)}) are no classes; "
@@ -142,7 +158,7 @@ def _lay_out_folder(files: DiscoveredFiles, seed: int, choice: str) -> Layout:
 
 
 def _words(name: str) -> list[str]:
-    words = (word.removesuffix("set") for word in _LETTERS.findall(name.lower()))
+    words = (word.lower().removesuffix("set") for word in _LETTERS.findall(name))
     return [word for word in words if word not in _FILLERS]
 
 
@@ -158,13 +174,29 @@ def roles_in(name: str) -> set[str]:
 
 
 def _similar_role(name: str) -> str | None:
-    """Returns the role of the first word of a name such as `train_old`, if it has others too."""
+    """Returns the role of the first or last word of a name: `train_old`, `my_test`; else None."""
     words = _words(name)
-    return _ROLES.get(words[0]) if len(words) > 1 else None
+    return _ROLES.get(words[0]) or _ROLES.get(words[-1]) if len(words) > 1 else None
+
+
+def _differing_in_role(names: Collection[str]) -> list[str]:
+    """Returns the names that others equal but for a split's word: `x_train`, `x_test`."""
+    by_rest: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name in names:
+        found = {_ROLES[word] for word in _ROLE.findall(name.lower())}
+        if len(found) == 1:
+            by_rest[_ROLE.sub("", name.lower())][found.pop()].add(name)
+    alike = [roles.values() for roles in by_rest.values() if len(roles) > 1]
+    return [name for roles in alike for names in roles for name in names]
 
 
 def _is_album(name: str) -> bool:
     return bool(_DATE.fullmatch(name) or _CAMERA.fullmatch(name))
+
+
+def _are_albums(names: Iterable[str]) -> bool:
+    """Returns whether all names are dates or cameras; a month alone, as May, may be a class."""
+    return all(_is_album(name) or _MONTH.fullmatch(name) for name in names)
 
 
 def _all_unlabelled(
@@ -182,7 +214,7 @@ def _all_unlabelled(
     elif len(folders) == 1:
         top = next(iter(folders))
         below = {path.split("/")[1] for path in folders[top] if path.count("/") > 1}
-        if len(below) >= 2 and not all(map(_is_album, below)):
+        if len(below) >= 2 and not _are_albums(below):
             layout.notes.append(
                 f"if the folders in {printable(top)}/ ({abbreviated(below)}) are classes, "
                 f"data.root should be {files.folder / printable(top)}"
@@ -248,18 +280,22 @@ def _check_is_unambiguous(
 ) -> None:
     """Raises SourceError where folders may be splits or classes, or classes or albums."""
 
-    def fail(text: str) -> None:
+    def fail(text: str) -> NoReturn:
         raise SourceError(
             f"data.root: {files.folder} has {text}. Set data.layout: classes (each folder is a "
             "class), splits (folders with other names are skipped) or flat (no labels). Splits are "
             f"recognised by their names: {_KNOWN_NAMES}"
         )
 
-    others = [top for top in by_top if top not in roles]
+    splits, others = set(roles.values()), [top for top in by_top if top not in roles]
     similar = {top: role for top in others if (role := _similar_role(top)) is not None}
-    if similar and (roles or len(set(similar.values())) > 1):
+    # Classes may be called `test_tube` and `steam train`, if there are others too.
+    all_similar = len(similar) == len(by_top) and len(set(similar.values())) > 1
+    # Next to labelled/ all others are unlabelled, whatever they are called.
+    if (similar and splits - {"labelled"}) or all_similar:
         fail(f"{abbreviated(similar)}, named nearly like splits")
-    splits = set(roles.values())
+    if alike := _differing_in_role(others):
+        fail(f"{abbreviated(alike)}, named nearly like splits")
     if "labelled" in splits and "train" in splits:
         fail(f"both {abbreviated(top for top in roles if roles[top] in ('labelled', 'train'))}")
     flat = all(path.count("/") == 1 for top in roles for path in by_top[top])
@@ -269,10 +305,9 @@ def _check_is_unambiguous(
         fail(f"{splits_found} next to {abbreviated(others, 3)}")
     if roles:
         return
-    albums = [top for top in by_top if _is_album(top)]
-    if albums and len(albums) < len(by_top) and not any("/" not in path for path in files.sizes):
-        names = [top for top in by_top if top not in albums]
-        fail(f"{abbreviated(albums)}, named like albums, next to {abbreviated(names, 3)}")
+    loose = any("/" not in path for path in files.sizes)
+    if len(by_top) > 1 and not loose and (text := _why_no_classes(by_top)) is not None:
+        fail(text)
     inner = {
         path.split("/")[1] for paths in by_top.values() for path in paths if path.count("/") > 1
     }
@@ -282,6 +317,29 @@ def _check_is_unambiguous(
             "way round, train/<class>/"
         )
     _check_is_no_parent(files, by_top)
+
+
+def _why_no_classes(names: Collection[str]) -> str | None:
+    """Returns what else folders may be, none of which is named like a split; None for classes."""
+    if {"gallery", "query"} <= {name.lower() for name in names}:
+        return "gallery/ and query/, as sets to search in have them"
+    words = {name: _words(name) for name in names}
+    if all(each and _PARTS.issuperset(each) for each in words.values()):
+        return f"{abbreviated(names)}, named like parts of one set"
+    derived = [name for name in names if words[name] and _DERIVED.issuperset(words[name])]
+    photos = [name for name in names if not words[name] and _LETTERS.search(name)]
+    if derived and photos and len(derived) + len(photos) == len(names):
+        return (
+            f"{abbreviated(derived)} next to {abbreviated(photos)}, of which they may be made; as "
+            "data.root that folder alone has the photos"
+        )
+    albums = [name for name in names if _is_album(name)]
+    if albums and not _are_albums(names):
+        rest = [name for name in names if name not in albums]
+        return f"{abbreviated(albums)}, named like albums, next to {abbreviated(rest, 3)}"
+    if not albums and all(map(_ENDS_IN_YEAR.fullmatch, names)):
+        return f"{abbreviated(names)}, which may be albums of a year, or classes"
+    return None
 
 
 def _check_is_no_parent(files: DiscoveredFiles, by_top: Mapping[str, list[str]]) -> None:

@@ -1,6 +1,6 @@
 """Cache of decoded photo metadata, so that a later start needn't decode every file.
 
-It is one file of JSON outside the photos' folder, see `checked_file.py`. Only photos
+It is one file of JSON outside the photos' folder, see `cache_file.py`. Only photos
 that could be read are in it, so another one is tried at each start. An entry is valid while its
 path, size, time of the last change, the versions of the decoders, and what was read of each photo
 are the same. A file that is damaged counts as missing.
@@ -13,22 +13,11 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from PIL import __version__ as pillow_version
-
-from pipelines.sources import heic
-from pipelines.sources.checked_file import read_checked, write_checked
+from pipelines.sources.cache_file import decoder_versions, read_checked, write_checked
 from pipelines.sources.folder.discovery import DiscoveredFiles
 from pipelines.sources.image_file import ImageFacts
 from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.urls import is_url
-
-_DECODER_VERSION = 2
-"""To be increased when `decode` comes to read other files, or states other facts of them."""
-
-
-def decoder_versions() -> str:
-    """Returns what the facts about a photo depend on besides the photo."""
-    return f"{_DECODER_VERSION}, Pillow {pillow_version}, {heic.version()}"
 
 
 class ScanCache:

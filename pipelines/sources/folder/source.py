@@ -21,6 +21,7 @@ from pipelines.sources.folder.image_list import read_list
 from pipelines.sources.folder.layout import Layout, lay_out
 from pipelines.sources.folder.reader import PhotoReader
 from pipelines.sources.folder.scan_cache import ScanCache
+from pipelines.sources.image_file import longest_file
 from pipelines.sources.images import Shape
 from pipelines.sources.manifest import PhotoManifest
 from pipelines.sources.own_photos import HEADERS, OwnPhotos, likely_shape
@@ -53,6 +54,7 @@ def describe(request: Request) -> SourceInfo:
         notes=tuple(notes),
         unlabelled_from=layout.unlabelled_from,
         class_counts=layout.class_counts,
+        fingerprint=_fingerprint(files),
     )
 
 
@@ -120,11 +122,13 @@ class _FolderPhotos(OwnPhotos):
         for path in split_of:
             by_size[self.discovered.sizes[path]].append(path)
         copies = leaked = 0
-        for paths in by_size.values():
+        for size, paths in by_size.items():
             if len(paths) < 2:
                 continue
             by_digest: dict[str, list[str]] = defaultdict(list)
             for path in paths:
+                if size > longest_file(self.scan.facts(path), self._pixels.channels):
+                    continue
                 with contextlib.suppress(OSError):  # reported already
                     by_digest[self.scan.digest(folder, path)].append(path)
             for group in by_digest.values():

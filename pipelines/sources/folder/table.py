@@ -7,6 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.cells import text_of_cell
 from pipelines.sources.base import SourceError
 from pipelines.sources.folder.discovery import printable
 
@@ -94,7 +95,8 @@ def read_table(file: Path) -> PhotoTable:
             if "\0" in path:
                 raise ValueError("expected a path; received a zero byte")
             if path.strip():
-                rows.append(TableRow(number, path, unicodedata.normalize("NFC", label.strip())))
+                label = unicodedata.normalize("NFC", text_of_cell(label.strip()))
+                rows.append(TableRow(number, path, label))
             elif label.strip():
                 raise ValueError(f"a label ({label.strip()[:40]!r}) without a path")
         except ValueError as error:

@@ -59,6 +59,14 @@ def _image_bytes(shards: Sequence[Shard], shard_of: np.ndarray, spans: np.ndarra
     return np.where(spans[:, 2] < 0, mean[shard_of], spans[:, 2])
 
 
+def _unique_names(shard: Shard, index: ShardIndex) -> list[str]:
+    """Returns the names of a shard's images, those that it has twice with their numbers."""
+    names = [f"{shard.name}/{name}" for name in index.names]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name}#{number}" for number, name in enumerate(names)]
+
+
 class ShardImages:
     """Images of shards, read by their indices; several threads may use it.
 
@@ -70,6 +78,7 @@ class ShardImages:
         gone: shards that aren't there any more, by their names, with the reason.
 
     Attributes:
+        names: of each image, a different one.
         spans: int64 `[n, 3]`, see `ShardIndex`.
         blocks: in which images can be read; None for ArrayRecord files.
         is_remote: whether each image is requested from a server, once it isn't on this disk.
@@ -80,6 +89,11 @@ class ShardImages:
         self, shards: Sequence[Shard], indices: Sequence[ShardIndex], gone: Mapping[str, str]
     ) -> None:
         counts = np.array([len(index.names) for index in indices])
+        self.names = [
+            name
+            for shard, index in zip(shards, indices, strict=True)
+            for name in _unique_names(shard, index)
+        ]
         self.spans = np.concatenate([index.spans for index in indices])
         self._shards, self._shard_of = shards, np.repeat(np.arange(len(shards)), counts)
         self.blocks = blocks_of(shards, self._shard_of, self.spans)

@@ -14,7 +14,6 @@ from pipelines.sources.remote import Location, RemotePath
 from pipelines.sources.shards.fetching import ShardImages
 from pipelines.sources.shards.finding import find_shards
 from pipelines.sources.shards.index import IndexCache
-from pipelines.sources.shards.source import unique_names
 from pipelines.urls import is_url
 
 
@@ -49,19 +48,14 @@ def open_flat_shards(
     except SourceError as error:
         raise SourceError(str(error).replace("data.root:", f"{option}:", 1)) from error
     indices = [known[shard.name] for shard in shards]
-    counts = [len(index.names) for index in indices]
-    if not sum(counts):
-        raise SourceError(f"{option}: {root}: {len(shards):,} shard(s) without an image")
     files = ShardImages(shards, indices, {})
+    if not files.names:
+        raise SourceError(f"{option}: {root}: {len(shards):,} shard(s) without an image")
     stamps = [int(hashlib.sha256(index.stamp.encode()).hexdigest()[:12], 16) for index in indices]
     photos = Photos(
-        [
-            name
-            for shard, index in zip(shards, indices, strict=True)
-            for name in unique_names(shard, index)
-        ],
+        files.names,
         files.spans[:, 2],
-        np.repeat(np.array(stamps, np.int64), counts),
+        np.repeat(np.array(stamps, np.int64), [len(index.names) for index in indices]),
     )
 
     def open_image(path: str) -> io.BytesIO:

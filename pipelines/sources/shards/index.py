@@ -1,6 +1,6 @@
 """Index of shards: where each image stands, found once and then cached.
 
-The cache is one `.npz` outside the shards' folder, see `checked_file.py`. An entry is valid while
+The cache is one `.npz` outside the shards' folder, see `cache_file.py`. An entry is valid while
 the shard's size and stamp (time of the last change, or the server's ETag) are the same. A file that
 is damaged counts as missing.
 """
@@ -18,8 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pipelines.sources.base import Progress, SourceError
-from pipelines.sources.checked_file import read_checked, write_checked
-from pipelines.sources.folder.scan_cache import decoder_versions
+from pipelines.sources.cache_file import decoder_versions, read_checked, write_checked
 from pipelines.sources.image_file import ImageFacts
 from pipelines.sources.images import REQUESTS
 from pipelines.sources.loading import map_in_order

@@ -8,7 +8,7 @@ from pipelines.sources.decoding import read_header
 from pipelines.sources.folder.discovery import photo_folder, printable, walk
 from pipelines.sources.folder.files import PhotoFolder
 from pipelines.sources.folder.layout import lay_out
-from pipelines.sources.image_file import UnreadableImage
+from pipelines.sources.image_file import TOO_LONG, UnreadableImage, longest_file
 from pipelines.sources.pixels import RGB, PixelFormat
 from pipelines.sources.shards.writing import SUFFIXES, PackedPhoto, write_shard
 
@@ -106,7 +106,9 @@ class Packing:
                 with self._files.open(path) as file:
                     if self._files.sizes[path] == 0:
                         raise UnreadableImage("empty file")
-                    read_header(file, pixels=self._pixels)
+                    facts = read_header(file, pixels=self._pixels)
+                    if self._files.sizes[path] > longest_file(facts, self._pixels.channels):
+                        raise UnreadableImage(TOO_LONG)
                     file.seek(0)
                     yield PackedPhoto(path, name, file.read())
             except (OSError, UnreadableImage) as error:

@@ -62,6 +62,7 @@ def describe_container(request: Request, container: Container) -> SourceInfo:
         notes=(*container.notes, *layout.notes),
         unlabelled_from=layout.unlabelled_from,
         class_counts=layout.class_counts,
+        fingerprint=_fingerprint(container),
     )
 
 
@@ -69,11 +70,10 @@ def load_container(request: Request, container: Container) -> RawSource:
     """Returns the images of a container, read when they are accessed. Raises SourceError."""
     photos = _Photos(request, container)
     layout = photos.layout
-    digest = hashlib.sha256(repr(sorted(container.sizes.items())).encode())
     return RawSource(
         images={split: photos.images(split) for split in layout.files},
         class_names=tuple(map(printable, layout.class_names)),
-        fingerprint=digest.hexdigest(),
+        fingerprint=_fingerprint(container),
         notes=(*container.notes, *layout.notes),
         unlabelled_from=layout.unlabelled_from,
         likely_shape=None if request.image_size else photos.likely_shape(),
@@ -161,3 +161,7 @@ class _KnownFacts:
 
     def record(self, path: str, facts: ImageFacts | None) -> None:
         pass
+
+
+def _fingerprint(container: Container) -> str:
+    return hashlib.sha256(repr(sorted(container.sizes.items())).encode()).hexdigest()

@@ -4,11 +4,9 @@ import io
 from typing import BinaryIO, NamedTuple
 
 from pipelines.sources.decoding import read_header
-from pipelines.sources.image_file import ImageFacts, UnreadableImage
+from pipelines.sources.image_file import JPEG_START, ImageFacts, UnreadableImage
+from pipelines.sources.jpeg import HEADER_BYTES
 from pipelines.sources.pixels import RGB, PixelFormat
-
-_HEADER_BYTES = 2**16
-"""Bytes of a JPEG that hold the header of most: one piece of metadata has no more."""
 
 
 class Record(NamedTuple):
@@ -36,10 +34,10 @@ def image_facts(
 ) -> ImageFacts | None:
     """Returns what the header of the image at an offset states; None where it can't be read."""
     file.seek(offset)
-    data = file.read(min(length, _HEADER_BYTES))
+    data = file.read(min(length, HEADER_BYTES))
     # Other formats have metadata behind the pixels.
     complete = len(data) == length
-    if not complete and data[:2] != b"\xff\xd8":
+    if not complete and data[:2] != JPEG_START:
         data, complete = data + file.read(length - len(data)), True
     try:
         return read_header(io.BytesIO(data), pixels=pixels)

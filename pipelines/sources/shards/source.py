@@ -36,11 +36,7 @@ def _container(request: Request) -> Container:
     of_shard = [indices[shard.name] for shard in shards]
     files = ShardImages(shards, of_shard, dict.fromkeys(known, "its shard is gone or has changed"))
     images = PlacedImages(
-        names=[
-            name
-            for shard, index in zip(shards, of_shard, strict=True)
-            for name in unique_names(shard, index)
-        ],
+        names=files.names,
         paths=[name for index in of_shard for name in index.names],
         roles=[
             role
@@ -71,14 +67,6 @@ def _container(request: Request) -> Container:
         blocks=files.blocks if by_blocks else None,
         fetch=files.fetch,
     )
-
-
-def unique_names(shard: Shard, index: ShardIndex) -> list[str]:
-    """Returns the names of a shard's images, those that it has twice with their numbers."""
-    names = [f"{shard.name}/{name}" for name in index.names]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{name}#{number}" for number, name in enumerate(names)]
 
 
 def _former_shards(

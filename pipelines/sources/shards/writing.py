@@ -66,9 +66,12 @@ def _write_tar(file: Path, photos: Iterable[PackedPhoto], class_names: Sequence[
 def _write_tfrecord(file: Path, photos: Iterable[PackedPhoto], class_names: Sequence[str]) -> None:
     import tensorflow as tf
 
-    with tf.io.TFRecordWriter(os.fspath(file)) as writer:
-        for example in _examples(photos, class_names):
-            writer.write(example)
+    try:
+        with tf.io.TFRecordWriter(os.fspath(file)) as writer:
+            for example in _examples(photos, class_names):
+                writer.write(example)
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error
 
 
 def _write_array_record(
@@ -77,10 +80,13 @@ def _write_array_record(
     from array_record.python.array_record_module import ArrayRecordWriter
 
     # As TFDS writes them: each record can be read alone.
-    writer = ArrayRecordWriter(os.fspath(file), "group_size:1")
-    for example in _examples(photos, class_names):
-        writer.write(example)
-    writer.close()
+    try:
+        writer = ArrayRecordWriter(os.fspath(file), "group_size:1")
+        for example in _examples(photos, class_names):
+            writer.write(example)
+        writer.close()
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
 
 
 def _examples(photos: Iterable[PackedPhoto], class_names: Sequence[str]) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import sys
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from pipelines.sources.base import SourceError, check_reachable
-from pipelines.sources.tfds.archives import check_tar
 from pipelines.sources.tfds.published import PublishedDataset
 from pipelines.urls import is_url
 
@@ -169,6 +169,42 @@ def prepare(published: PublishedDataset, location: DatasetLocation) -> None:
         raise SourceError(
             f"{published.name} could not be prepared in {folder}: {type(error).__name__}: {error}"
         ) from error
+
+
+def check_tar(path: Path, max_bytes: int) -> None:
+    """Checks the headers of a tar archive, compressed or not; nothing is written.
+
+    Args:
+        path: of the archive.
+        max_bytes: size that its files may have together.
+
+    Raises:
+        SourceError: it can't be read, has anything but files and folders, a path that leaves its
+            folder, or more than `max_bytes`.
+    """
+    total = 0
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                total += member.size
+                if error := _member_error(member, total, max_bytes):
+                    raise SourceError(f"{path}: {error}. Download it again")
+    # Errors of zlib and lzma come as one of these.
+    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+        raise SourceError(
+            f"{path} is no complete tar archive: {error}. Download it again"
+        ) from error
+
+
+def _member_error(member: tarfile.TarInfo, total: int, max_bytes: int) -> str | None:
+    name = repr(member.name)[:80]
+    if not (member.isreg() or member.isdir()):
+        return f"{name} in it is a link or a device; expected files and folders alone"
+    if os.path.isabs(member.name) or ".." in member.name.split("/"):
+        return f"{name} in it lies outside the folder that it is unpacked into"
+    if total > max_bytes:
+        return f"expected at most {max_bytes:,} bytes in it; it unpacks to more"
+    return None
 
 
 def _downloads(builder: tfds.core.DatasetBuilder) -> Path:

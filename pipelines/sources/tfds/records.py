@@ -1,6 +1,5 @@
 """Random access to the records of a prepared TFDS split, in either file format."""
 
-import contextlib
 import io
 import os
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pipelines.sources.base import Progress, SourceError
+from pipelines.sources.cache_file import read_checked, write_checked
 from pipelines.sources.decoding import decode
 from pipelines.sources.image_file import UnreadableImage
 from pipelines.sources.images import LazyImages, Shape
@@ -101,7 +101,7 @@ def split_images(
         return plain_jpeg(io.BytesIO(examples(index)["image"]), upright=False)
 
     labels = (
-        _labels(os.path.join(folder, f"labels-{split}.npy"), examples, count, split, on_progress)
+        _labels(Path(folder, f"{split}.labels"), examples, count, split, on_progress)
         if labelled
         else None
     )
@@ -121,7 +121,7 @@ def _examples(builder: tfds.core.DatasetBuilder, split: str) -> Callable[[int], 
 
 
 def _labels(
-    file: str,
+    file: Path,
     examples: Callable[[int], dict[str, Any]],
     count: int,
     split: str,
@@ -132,23 +132,13 @@ def _labels(
     They are read from the records once, which takes minutes for ImageNet, then from `file` next to
     them.
     """
-    try:
-        labels = np.load(file, allow_pickle=False)
-        if labels.shape == (count,) and labels.dtype == np.int64:
-            return labels
-    except (OSError, ValueError, EOFError):  # missing or incomplete
-        pass
+    content = read_checked(file)
+    if content is not None and len(content) == 8 * count:
+        return np.frombuffer(content, np.int64)
     labels = np.empty(count, np.int64)
     for index in range(count):
         labels[index] = examples(index)["label"]
         if index % 1_000 == 999:
             on_progress(f"reading labels of {split}", index + 1, count)
-    temporary = Path(f"{file}.{os.getpid()}.part")
-    try:
-        with open(temporary, "xb") as opened:  # not through a link of that name
-            np.save(opened, labels)
-        os.replace(temporary, file)
-    except OSError:  # a full disk or a folder that can't be written: read again next time
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    write_checked(file, labels.tobytes())
     return labels

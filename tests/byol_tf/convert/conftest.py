@@ -5,9 +5,9 @@ from types import ModuleType
 
 import pytest
 
+from byol_tf.constants import RESNETS
 from byol_tf.convert import deepmind, pytorch
 from byol_tf.models.networks import build_encoder
-from byol_tf.models.networks.resnet import BLOCKS
 from tests.helpers.conversion import SHALLOW
 
 
@@ -27,7 +27,7 @@ def shallow():
     """
     with pytest.MonkeyPatch.context() as patch:
         for name in ("resnet18", "resnet50", "wide_resnet50_2"):
-            patch.setitem(BLOCKS, name, SHALLOW)
+            patch.setitem(RESNETS, name, SHALLOW)
         yield
 
 

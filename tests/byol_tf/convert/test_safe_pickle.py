@@ -211,6 +211,14 @@ def test_malformed_pickle_is_refused_and_changes_nothing(content, tmp_path):
     assert {name: dict(vars(each)) for name, each in safe_pickle._STAND_INS.items()} == before
 
 
+def test_sparse_file_larger_than_memory_is_not_read(tmp_path):
+    path = tmp_path / "sparse.pkl"
+    path.write_bytes(pickle.dumps({"a": 1}))
+    os.truncate(path, 10**13)
+    with pytest.raises(ConversionError, match=r"it has 10,000\.0 GB, and .* of memory are free"):
+        read_arrays(path)
+
+
 def test_missing_file_or_folder_is_refused(tmp_path):
     for path in (tmp_path / "none.pkl", tmp_path):
         with pytest.raises(ConversionError, match="can't be read"):

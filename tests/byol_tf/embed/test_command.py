@@ -18,6 +18,8 @@ from PIL import Image
 
 from byol_tf.embed.__main__ import main
 from byol_tf.embed.store import Store
+from byol_tf.errors import EmbedError
+from pipelines.sources import Photo
 from tests.helpers.small_run import CONFIG
 
 ROOT = Path(__file__).parents[3]
@@ -208,6 +210,17 @@ def test_parquet_is_kept_up_to_date(encoder, photos, tmp_path, capsys):
         np.testing.assert_array_equal(
             np.array([row[3] for row in rows]), np.load(out / "embeddings.npy")
         )
+
+
+def test_a_terminal_shows_what_takes_long(encoder, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("byol_tf.logs.on_terminal", lambda: True)
+    labels = tmp_path / "labels.csv"
+    rows = [f"red/{n}.png,red\nblue/deep/{n + 15}.png,blue" for n in range(3)]
+    labels.write_text("\n".join(["path,label", *rows]))
+    options = ("--few", labels, "--clusters", 2, "--page", "--nearest", photos / "turned.jpg")
+    _, printed = run(capsys, "--encoder", encoder, "--images", photos, *options)
+    for text in ("searching", "fitting the classifier", "clustering", "drawing the map"):
+        assert f"\r\x1b[K{text}" in printed
 
 
 def test_photos_in_shards_are_embedded_as_files_are(encoder, photos, tmp_path, capsys, monkeypatch):
@@ -433,6 +446,27 @@ def test_two_commands_do_not_write_one_folder(encoder, photos, tmp_path, capsys)
         assert error.endswith("Wait for it, or name another --out\n")
     assert not out.exists()
     assert run(capsys, *arguments)[0]["photos"] == 32
+
+
+def test_folder_that_was_taken_over_is_not_written(tmp_path):
+    """As after a suspended process wakes up, on a disk without locks."""
+    store, rows = Store(tmp_path / "out", "digest", tmp_path), np.zeros((1, 4), np.float32)
+    with store.locked():
+        store.write_part([Photo("a.jpg", 1, 1)], rows)
+        (store.root / ".lock").write_text('{"pid": 7, "host": "another"}')
+        with pytest.raises(EmbedError, match=r"this folder alone.*taken over by process 7 on anot"):
+            store.write_part([Photo("b.jpg", 1, 1)], rows)
+    assert len(store.part_files()) == 1
+
+
+def test_parts_are_not_written_through_a_link(tmp_path):
+    store = Store(tmp_path / "out", "digest", tmp_path)
+    store.root.mkdir()
+    (tmp_path / "mine").mkdir()
+    store.parts.symlink_to(tmp_path / "mine")
+    with pytest.raises(EmbedError, match=r"--out .*/parts: it is a link"):
+        store.write_part([Photo("a.jpg", 1, 1)], np.zeros((1, 4), np.float32))
+    assert not list((tmp_path / "mine").iterdir())
 
 
 def test_output_folder_is_tried_before_the_photos_are_embedded(encoder, photos, tmp_path, capsys):

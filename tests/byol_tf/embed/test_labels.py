@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from byol_tf.embed.labels import NameHints, match_labels, read_labels
+from byol_tf.embed.labels import match_labels, read_labels
 from byol_tf.errors import EmbedError
 from pipelines.sources import TableRow
 
@@ -88,6 +88,10 @@ def test_spaces_around_a_path_may_belong_to_the_photo(tmp_path):
         ("path,label\na.jpg,\n", "expected labels of two classes or more; none has a label"),
         ('path,label\na.jpg,"x\nsub/b.jpg,y\n', "labels.csv:2: expected a quote at both ends"),
         (b"path,label\na.jpg,\xe4\n", "labels.csv:2: expected text in UTF-8; received byte 0xe4"),
+        (
+            "path,label\na.jpg,\x1b]0;x\x07\n",
+            r"labels.csv:2: expected text; received the control character '\\x1b'",
+        ),
     ],
 )
 def test_errors_name_file_and_line(tmp_path, content, message):
@@ -105,18 +109,14 @@ def test_all_errors_are_raised_together(tmp_path):
     assert lines[-1] == "... and 10 more"
 
 
-def test_hints_compare_at_most_20000_names(tmp_path):
+def test_similar_paths_are_hints_among_few_photos(tmp_path):
     """Comparing each wrong path with each of 200,000 names would take minutes."""
-    names = [f"{number % 100}/IMG_{number:06}.JPG" for number in range(200_000)]
-    hints = NameHints(names)
-    assert hints.find("no 0.jpg") is None
-    assert hints.comparisons == 0  # too many to compare with
-    assert hints.find("IMG_000007.jpg") == "7/IMG_000007.JPG"
-    assert hints.comparisons == 1  # those with the same file name
-    few_names = NameHints(names[:15_000])
-    assert few_names.find("7/IMG_ 000007.JPG") == "7/IMG_000007.JPG"
-    assert few_names.find("8/IMG_ 000008.JPG") is None  # as many comparisons again
-    assert few_names.comparisons == 15_000
+    names = [f"{number % 100}/IMG_{number:06}.JPG" for number in range(2_001)]
+    rows = [TableRow(2, "7/IMG_ 000007.JPG", "x")]
+    with pytest.raises(EmbedError, match=r"did you mean 7/IMG_000007.JPG"):
+        match_labels(tmp_path / "labels.csv", rows, names[:2_000], tmp_path)
+    with pytest.raises(EmbedError, match=r"no photo of that name below [^;]*$"):
+        match_labels(tmp_path / "labels.csv", rows, names, tmp_path)
 
 
 def test_wrong_paths_among_200000_photos_get_hints(tmp_path):

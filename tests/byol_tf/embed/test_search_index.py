@@ -70,5 +70,5 @@ def test_damaged_index_is_an_error_that_names_it(store):
 
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(search_index.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EmbedError, match=r'pip install "byol_tf\[search-index\]"'):
+    with pytest.raises(EmbedError, match=r'pip install -e ".*\[search-index\]"'):
         search_index.check_usearch()

@@ -184,6 +184,29 @@ def test_training_protocols_take_photos_of_several_sizes(run, photos, capsys, ar
     shutil.rmtree(run / "evaluation")
 
 
+def test_copies_and_unreadable_photos_are_told(run, photos, capsys):
+    (photos / "train" / "a" / "broken.png").write_bytes(b"no photo")
+    shutil.copy(photos / "train" / "a" / "0.png", photos / "test" / "a" / "copy.png")
+    changes = ("data.source=folder", f"data.root={photos}", "data.max_unreadable_fraction=0.1")
+    words = [word for change in changes for word in ("--set", change)]
+    result, printed = evaluate(capsys, "knn", "--run", run, *words)
+    assert (result["leaked_test_images"], result["skipped_images"]) == (1, 1)
+    assert "  1 test photo is also among the photos to learn from, as exact copies" in printed
+    assert "warning: 1 photo(s) can't be read and are skipped: train/a/broken.png: " in printed
+    shutil.rmtree(run / "evaluation")
+
+
+def test_other_photos_are_told_unless_they_are_asked_for(run, photos, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    data = {"source": "folder", "root": str(photos)}
+    (folder / "config.json").write_text(json.dumps(config | {"data": data}))
+    (folder / "environment.json").write_text('{"data_fingerprint": "of others"}')
+    for change, told in (("data.pretrain=train", True), (f"data.root={photos}", False)):
+        _, printed = evaluate(capsys, "knn", "--run", folder, "--set", change)
+        assert ("the photos aren't those that" in printed) == told
+
+
 def test_errors_are_one_line(run, tmp_path, photos, capsys):
     keras_file = run / "export" / "encoder.keras"
     where = ("--config", run / "config.json", "--out", tmp_path / "out")
@@ -362,6 +385,6 @@ def test_best_rate_at_an_end_of_the_widened_range_is_told(capsys, rate, hinted):
     from byol_tf.evaluate.__main__ import _print_result
 
     accuracies = {f"{each:g}": 0.5 for each in (0.0001 / 27, 0.0001 / 9, 0.0001)}
-    facts = {"top1": 0.5, "test_images": 100, "chance": 0.1}
+    facts = {"top1": 0.5, "test_images": 100, "chance": 0.1, "leaked_test_images": None}
     _print_result(facts | {"rate": rate, "held_out_accuracy": accuracies})
     assert ("smallest or largest rate tried" in capsys.readouterr().out) == hinted

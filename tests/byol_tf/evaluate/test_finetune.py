@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from byol_tf.errors import ProtocolError
+from byol_tf.errors import ProtocolError, WorkKept
 from byol_tf.evaluate.crops import even_batch_size
 from byol_tf.evaluate.finetune import (
     SEMI_SUPERVISED,
@@ -64,6 +64,16 @@ def test_tuning_learns_and_leaves_the_encoder_unchanged(inference, from_scratch)
     ]
     assert curve[5]["loss"] < curve[0]["loss"]
     assert 0.6 < curve[5]["accuracy"] <= 1.0
+
+
+def test_samples_are_drawn_as_their_seeds_come(inference):
+    recipe = TuneRecipe(False, (1e-2,), fraction=0.5, seeds=10**8, epochs=(1,), batch_size=32)
+
+    def stop(classifier):
+        raise KeyboardInterrupt
+
+    with pytest.raises(WorkKept, match="1 of 100,000,000 seeds finished"):
+        tune_protocol(inference, stripes(60, 0), stripes(30, 1), recipe, seed=0, on_trained=stop)
 
 
 @pytest.mark.parametrize("freeze", [False, True])

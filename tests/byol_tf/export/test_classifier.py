@@ -117,7 +117,19 @@ def test_existing_classifier_is_not_replaced(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["classes.json"]
 
 
-@pytest.mark.parametrize("content", [None, "[", '["a"]', '["a", 1]', '["a", "a"]', "{}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "[",
+        '["a"]',
+        '["a", 1]',
+        '["a", "a"]',
+        "{}",
+        r'["\u001b]0;a", "b"]',
+        r'["\ud800", "b"]',
+    ],
+)
 def test_wrong_classes_are_named(tmp_path, content):
     file = Path(tmp_path / "classes.json")
     if content is not None:

@@ -407,6 +407,29 @@ def test_wrong_arguments_are_errors_with_the_expected_value(exported, tmp_path, 
     assert "expected a valid checkpoint; found none" in failing(capsys, "--run", tmp_path / "run")
 
 
+@pytest.mark.parametrize("features", ["vector", "map"])
+def test_export_through_a_link_is_an_error(exported, tmp_path, capsys, features):
+    folder = shutil.copytree(exported.root, tmp_path / "run")
+    (folder / "export").rename(tmp_path / "mine")
+    (folder / "export").symlink_to(tmp_path / "mine")
+    before = sorted(tmp_path.joinpath("mine").iterdir())
+    error = failing(capsys, "--run", folder, "--features", features)
+    assert f"{folder / 'export'}: it is a link" in error
+    assert sorted(tmp_path.joinpath("mine").iterdir()) == before
+
+
+def test_images_other_than_the_runs_are_told(exported, tmp_path, capsys):
+    """The export is compared on them, and int8 calibrated."""
+    folder = shutil.copytree(exported.root, tmp_path / "run")
+    for number in range(4):
+        Image.new("RGB", (40, 40), (60 * number, 0, 0)).save(folder / f"{number}.png")
+    data = {"source": "folder", "root": str(folder), "layout": "flat"}
+    (folder / "config.json").write_text(json.dumps(CONFIG | {"data": data}))
+    (folder / "environment.json").write_text('{"data_fingerprint": "of others"}')
+    main(["--run", str(folder), "--format", "keras"])
+    assert f"the photos aren't those that {folder} was trained on" in capsys.readouterr().out
+
+
 def test_int8_without_images_is_an_error(exported, tmp_path, capsys):
     folder = shutil.copytree(exported.root, tmp_path / "run")
     shutil.rmtree(folder / "export")
@@ -439,7 +462,7 @@ def test_missing_package_is_named_before_tensorflow_is_imported(exported):
     assert done.returncode == 2
     assert done.stderr.strip() == (
         "--format onnx: expected the packages tf2onnx, onnx, which aren't installed: "
-        'pip install "byol_tf[export]"'
+        'pip install -e ".[export]"'
     )
 
 

@@ -12,7 +12,7 @@ from byol_tf import LARS
 from byol_tf.compat import build_without_values
 from byol_tf.config.loading import load_config, recipes
 from byol_tf.config.schedule import training_schedule
-from byol_tf.config.schema import Config
+from byol_tf.config.schema import Config, Tau
 from byol_tf.errors import ConfigError
 from byol_tf.models.byol import BYOL
 from byol_tf.models.ema import TargetUpdate, constant_tau
@@ -20,6 +20,7 @@ from byol_tf.models.from_config import (
     build_model,
     compile_model,
     measure_sizes,
+    tau_schedule,
 )
 from byol_tf.train.callbacks.checkpoint import model_arrays
 from pipelines.batches import view_batches
@@ -64,6 +65,25 @@ def built(config: Config, image_count: int = 40) -> BYOL:
     model = build_model(config, teacher=teacher)
     compile_model(model, config, training_schedule(config, image_count))
     return model
+
+
+@pytest.mark.parametrize(
+    ("changes", "halfway"),
+    [
+        ({"schedule": "constant"}, 0.9),
+        ({"schedule": "cosine"}, 0.95),
+        ({"schedule": "cosine", "end": 0.98}, 0.94),
+        ({"schedule": "cosine", "end": 0.0}, 0.45),
+        ({"schedule": "inverse_cosine"}, 0.7),
+        ({"schedule": "inverse_cosine", "end": 0.1}, 0.5),
+        ({"schedule": "drop"}, 0.0),
+        ({"schedule": "drop", "drop_at": 0.75}, 0.9),
+        ({"schedule": "drop", "drop_at": 0.0}, 0.0),
+    ],
+)
+def test_tau_halfway_through_a_run(changes, halfway):
+    config = load_config("demo").model_copy(update={"tau": Tau(base=0.9, **changes)})
+    assert float(tau_schedule(config, 100)(np.float32(50))) == pytest.approx(halfway, abs=1e-6)
 
 
 # The others differ from these in numbers alone.

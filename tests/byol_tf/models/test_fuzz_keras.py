@@ -4,6 +4,7 @@
 """
 
 import collections
+import copy
 import random
 import sys
 import tempfile
@@ -17,12 +18,15 @@ import pytest
 import tensorflow as tf
 
 import byol_tf
-from byol_tf import LARS, Objective, TargetUpdate, constant_tau, cosine_tau, mlp_head
+from byol_tf import LARS, Objective, TargetUpdate, compat, constant_tau, cosine_tau, mlp_head
+from byol_tf.models.ema import match_trainable
 from byol_tf.models.optimizers import Lamb
 
+registered = keras.saving.register_keras_serializable("fuzz")
 SIZE, BATCH, IMAGES, EPOCHS, TAU, RATE = 8, 6, 18, 2, 0.7, 1e-2
 
 
+@registered
 class Linear(keras.layers.Layer):
     """The first layer of Keras' guide: weights without a name."""
 
@@ -41,12 +45,14 @@ class Linear(keras.layers.Layer):
         return super().get_config() | {"units": self.units}
 
 
+@registered
 class AddsLoss(keras.layers.Layer):
     def call(self, x):
         self.add_loss(1e-3 * keras.ops.mean(keras.ops.square(x)))
         return x
 
 
+@registered
 class Positions(keras.layers.Layer):
     """Positions by an embedding, whose gradient is sparse."""
 
@@ -58,6 +64,7 @@ class Positions(keras.layers.Layer):
         return x + self.embedding(keras.ops.arange(x.shape[1]))[None, :, None]
 
 
+@registered
 class Subclassed(keras.Model):
     def __init__(self, width: int = 8, unused: bool = False, losses: bool = False, **kwargs):
         super().__init__(**kwargs)
@@ -77,6 +84,54 @@ class Subclassed(keras.Model):
 
     def get_config(self):
         return super().get_config() | self.options
+
+
+@registered
+class Watched(byol_tf.BYOL):
+    """A subclass with a metric and a log of its own."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.steps = keras.metrics.Sum("steps")
+
+    def train_step(self, data):
+        self.steps.update_state(1.0)
+        return super().train_step(data) | {"brightness": tf.reduce_mean(data[0])}
+
+
+class OwnLoss(byol_tf.BYOL):
+    def compute_loss(self, *args, **kwargs):
+        return 0.0
+
+
+class Plain(keras.Model):
+    """The online networks of a BYOL model as one that Keras' own step trains.
+
+    It takes the views, and the target's projections where there is a target network.
+    """
+
+    def __init__(self, byol: byol_tf.BYOL):
+        super().__init__()
+        self.parts = list(byol.networks.values())
+        self.objective, self.stops = byol.objective, byol.target == "online"
+        self.built = True
+
+    def call(self, inputs, training=False):
+        views = inputs[: self.objective.view_count]
+        targets = dict(zip(self.objective.target_views, inputs[len(views) :], strict=False))
+        predicting = self.objective.predicting_views if targets else range(len(views))
+        outputs = {view: views[view] for view in predicting}
+        for part in self.parts[:2]:
+            outputs = {view: part(x, training=training) for view, x in outputs.items()}
+        if not targets:
+            targets = {
+                view: tf.stop_gradient(z) if self.stops else z for view, z in outputs.items()
+            }
+        outputs = {view: outputs[view] for view in self.objective.predicting_views}
+        for part in self.parts[2:]:
+            outputs = {view: part(x, training=training) for view, x in outputs.items()}
+        self.add_loss(self.objective(outputs, targets))
+        return views[0]
 
 
 def functional(draw: random.Random) -> keras.Model:
@@ -231,7 +286,8 @@ def run(seed: int) -> str:
         try:
             projection = draw.choice([16, 8])
             predictor = mlp_head(projection, 32, projection, "predictor")
-            model = byol_tf.BYOL(
+            of_class = draw.choice([byol_tf.BYOL] * 9 + [Watched] * 5 + [OwnLoss])
+            model = of_class(
                 encoder,
                 mlp_head(width, 32, projection, "projector", normalization=normalization),
                 draw.choice([predictor, predictor, None]),
@@ -255,6 +311,8 @@ def run(seed: int) -> str:
                 run_eagerly=draw.random() < 0.05,
                 jit_compile=draw.random() < 0.05,
             )
+            if policy == "float32" and model.gradient_accumulation_steps == 1:
+                compare_step(model)
             update = TargetUpdate(constant_tau(TAU), draw.choice(["step", "step", "batch_end"]))
             before = state(model)
             history = model.fit(
@@ -264,6 +322,10 @@ def run(seed: int) -> str:
                 verbose=0,
             ).history
             check(model, before, history, replaced)
+            if draw.random() < 0.3:
+                compare_loaded(model, f"{folder}/model.keras")
+            if draw.random() < 0.1:
+                compare_exported(model, f"{folder}/exported")
             if frozen == "encoder":
                 model.encoder.trainable = True
                 model.compile("sgd")
@@ -288,6 +350,9 @@ def state(model: byol_tf.BYOL) -> dict[str, list[np.ndarray]]:
 def check(model: byol_tf.BYOL, before: dict, history: dict, replaced: bool) -> None:
     """Asserts that exactly what is trainable has moved, and the target as it should."""
     assert all(np.isfinite(values).all() for values in history.values()), history
+    if isinstance(model, Watched):
+        steps = set(history["steps"])  # of each epoch
+        assert "brightness" in history and len(steps) == 1 and steps <= {2.0, 3.0, 4.0}, history
     trained = {id(variable) for variable in model.trainable_variables}
     moved = 0
     for name, network in model.networks.items():
@@ -309,6 +374,65 @@ def check(model: byol_tf.BYOL, before: dict, history: dict, replaced: bool) -> N
         assert (change > 0.0) == moves, (change, moves)
 
 
+def has_random_layers(model: byol_tf.BYOL) -> bool:
+    return any(map(compat.is_random, compat.all_layers(model)))
+
+
+def compare_step(model: byol_tf.BYOL) -> None:
+    """Asserts that a step of SGD is that of Keras' own step on the same networks.
+
+    Random layers are left out, as they draw other numbers in another order.
+    """
+    if not model.trainable_variables or has_random_layers(model):
+        return
+    views = arrays(BATCH)[: model.objective.view_count]
+    ours, theirs = copy.deepcopy(model), copy.deepcopy(model)
+    ours.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    batch = tf.data.Dataset.from_tensors(tuple(views))
+    loss = ours.fit(batch, verbose=0).history["loss"][0]
+    match_trainable(theirs.networks, theirs.target_networks)
+    targets = theirs._target_projections([tf.constant(view) for view in views])
+    plain = Plain(theirs)
+    plain.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    expected = plain.train_on_batch([*views, *(z.numpy() for z in targets.values())])
+    np.testing.assert_allclose(loss, expected, rtol=1e-5, atol=1e-6)
+    for name, network in theirs.networks.items():
+        for weight, other in zip(network.weights, ours.networks[name].weights, strict=True):
+            np.testing.assert_allclose(
+                other.numpy(), weight.numpy(), rtol=1e-4, atol=1e-5, err_msg=weight.path
+            )
+
+
+def compare_loaded(model: byol_tf.BYOL, path: str) -> None:
+    """Asserts that a saved and loaded model is the same, and its next step too.
+
+    Random layers draw other numbers then, as Keras doesn't save their state.
+    """
+    model.save(path)
+    loaded = keras.models.load_model(path, safe_mode=False)
+    assert type(loaded) is type(model)
+    for one, other in zip(state(model).items(), state(loaded).items(), strict=True):
+        np.testing.assert_equal(one, other)
+    views = tuple(arrays(BATCH)[: model.objective.view_count])
+    batch = tf.data.Dataset.from_tensors(views)
+    one, other = (each.fit(batch, verbose=0).history for each in (model, loaded))
+    assert one.keys() == other.keys()
+    compared = {"learning_rate", "tau"} & one.keys()
+    if not has_random_layers(model):
+        compared.add("loss")
+    for name in compared:
+        np.testing.assert_allclose(one[name], other[name], rtol=1e-3, err_msg=name)
+
+
+def compare_exported(model: byol_tf.BYOL, path: str) -> None:
+    """Asserts that the exported encoder gives the model's representations."""
+    model.export(path, verbose=False)
+    images = arrays(BATCH)[0]
+    exported = tf.saved_model.load(path)
+    given = exported.serve(tf.constant(images)).numpy()
+    np.testing.assert_allclose(given, model(images).numpy(), rtol=1e-2, atol=1e-3)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_model_trains_or_is_refused_in_a_sentence(seed):
     run(seed)
@@ -318,7 +442,7 @@ def test_random_model_trains_or_is_refused_in_a_sentence(seed):
 def test_two_hundred_random_models_train_or_are_refused():
     results = [outcome(seed) for seed in range(200)]
     assert not [each for each in enumerate(results) if each[1].startswith("FAULT")]
-    assert results.count("trained") > 80
+    assert results.count("trained") > 70
 
 
 def outcome(seed: int) -> str:

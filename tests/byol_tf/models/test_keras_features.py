@@ -119,6 +119,42 @@ def _(folder):
     compiled(metrics=["mae"])
 
 
+@feature("a subclass with a `compute_loss` or a `compute_metrics`")
+def _(folder):
+    class Mine(BYOL):
+        def compute_loss(self, *args, **kwargs):
+            return 0.0
+
+    Mine(tiny.encoder()).compile("sgd")
+
+
+@feature("metrics of a subclass and of layers: logged, and new each epoch")
+def _(folder):
+    class Counts(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.calls = keras.metrics.Sum("calls")
+
+        def call(self, x):
+            self.calls.update_state(1.0)
+            return x
+
+    class Mine(BYOL):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.steps = keras.metrics.Sum("steps")
+
+        def train_step(self, data):
+            self.steps.update_state(1.0)
+            return super().train_step(data)
+
+    byol = tiny.wrapped(encoder(keras.layers.Conv2D(6, 3), Counts()), of_class=Mine, tau=0.9)
+    byol.compile("sgd", jit_compile=False)
+    history = byol.fit(pairs(2), epochs=2, validation_data=pairs(), verbose=0).history
+    assert (history["steps"], history["calls"]) == ([2.0, 2.0], [4.0, 4.0])  # two views a step
+    assert history["val_calls"] == [2.0, 2.0]
+
+
 @feature(
     "Keras' optimizers, learning rate schedules, clipping, `use_ema`, `loss_scale_factor`",
     long=True,

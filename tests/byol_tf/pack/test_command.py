@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -135,6 +136,16 @@ def test_skipped_files_are_listed_with_reasons(tmp_path, capsys):
     }
 
 
+def test_photo_of_any_length_is_skipped(tmp_path):
+    """What follows the picture takes no disk space, and would take all memory."""
+    root = tree(tmp_path / "x", {"cat": 3, "dog": 3})
+    photo(root / "cat" / "long.jpg")
+    os.truncate(root / "cat" / "long.jpg", 10**13)
+    assert pack(root, tmp_path / "out") == 0
+    listed = (tmp_path / "out" / "skipped.csv").read_text()
+    assert listed == "path,reason\ncat/long.jpg,more bytes than its picture could need\n"
+
+
 def test_shards_have_the_size_asked_for(tmp_path):
     root = tree(tmp_path / "x", {"": 12}, size=(300, 300))  # 270 kB each
     assert pack(root, tmp_path / "out", "--shard-size", "1") == 0
@@ -179,6 +190,27 @@ def test_killed_process_resumes_to_the_same_bytes(tmp_path):
     process.communicate()
     assert main([*words, str(tmp_path / "out")]) == 0
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has this disk that is full")
+@pytest.mark.parametrize("format", FORMATS)
+def test_full_disk_is_an_error_of_the_system(format):
+    photos = [writing.PackedPhoto("a.jpg", None, bytes(100_000))]
+    with pytest.raises(OSError, match="No space left on device"):
+        writing.write_shard(format, Path("/dev/full"), photos, ())
+
+
+def test_full_disk_ends_the_command_with_a_line(tmp_path, capfd, monkeypatch):
+    def full(*given):
+        raise OSError("photos-00000.tfrecord; No space left on device")
+
+    monkeypatch.setattr("byol_tf.pack.__main__.Packing.write", full)
+    out = tmp_path / "out"
+    assert pack(tree(tmp_path / "x", {"": 3}), out) == 2
+    assert capfd.readouterr().err == (
+        f"--out {out}: can't be written: photos-00000.tfrecord; No space left on device. The same "
+        "command keeps the shards that are complete\n"
+    )
 
 
 @pytest.mark.parametrize(

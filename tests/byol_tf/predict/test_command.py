@@ -63,12 +63,12 @@ def test_saved_model_finds_the_classes_above_it(classifier, photos, tmp_path, ca
     folder = tmp_path / "served"
     model = keras.saving.load_model(classifier / "classifier.keras")
     model.export(folder / "classifier" / "1", verbose=False)
-    (folder / "classes.json").write_text('["a", "b", "c"]')
+    (folder / "classes.json").write_text('["a", "b", "=A1"]')
     out = tmp_path / "out"
     assert main(["--classifier", str(folder), "--images", str(photos), "--out", str(out)]) == 0, (
         capsys.readouterr()
     )
-    assert "noon.png,c," in (out / "predictions.csv").read_text()
+    assert "noon.png,'=A1," in (out / "predictions.csv").read_text()
 
 
 @pytest.mark.parametrize(

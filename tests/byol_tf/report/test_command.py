@@ -97,6 +97,7 @@ def test_page_has_all_sections_of_a_run(run, capsys):
     ]
     assert "tiny: BYOL, convnet on digits" in text
     assert "The encoder has learned: linear probe 60.0%, untrained 20.0% (+40.0 points" in text
+    assert re.search(r"predicted instead of the class \w+ \w+ \d+ of \d+ \(\d+%\)", text)
     assert "In brackets: 95% interval, from 898 test images." in text
     assert "python -m x --set 'a=<b> & c'" in text
     assert len(page.sources) == 4  # this run has drawn neither curves nor views

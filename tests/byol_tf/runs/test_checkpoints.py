@@ -296,6 +296,20 @@ class TestRecover:
         with pytest.raises(RunFolderError, match="history has 2 epoch"):
             recover(tmp_path / "checkpoints", 2)
 
+    @pytest.mark.parametrize("name", ["checkpoints", "checkpoints/damaged"])
+    def test_nothing_is_removed_or_moved_through_a_link(self, tmp_path, name):
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / ".thesis.tex.part").write_text("mine")
+        if name == "checkpoints/damaged":
+            write_checkpoint(tmp_path / "checkpoints", 1, 0, arrays(), {})
+            flip_a_byte(
+                write_checkpoint(tmp_path / "checkpoints", 2, 0, arrays(), {}) / "arrays.npz"
+            )
+        (tmp_path / name).symlink_to(tmp_path / "mine")
+        with pytest.raises(RunFolderError, match=f"{name}: it is a link"):
+            recover(tmp_path / "checkpoints")
+        assert names(tmp_path / "mine") == [".thesis.tex.part"]
+
     @pytest.mark.parametrize("target", ["nowhere", "epoch-0002"])  # the second links to itself
     def test_dangling_link_is_damage(self, tmp_path, target, caplog):
         """Reading it once never ended."""

@@ -115,6 +115,20 @@ def test_csv_has_all_digits_and_empty_cells_for_none(tmp_path):
     assert (tmp_path / "table.csv").read_text() == expected
 
 
+def test_text_that_utf8_does_not_have_is_written_escaped(tmp_path):
+    name = os.fsdecode(b"l\xe4uf")
+    write_atomically(tmp_path / "page.html", name)
+    write_csv(tmp_path / "table.csv", ["label"], [[name]])
+    assert (tmp_path / "page.html").read_text() == r"l\udce4uf"
+    assert (tmp_path / "table.csv").read_text() == "label\nl\\udce4uf\n"
+
+
+def test_text_is_no_formula_and_stays_the_same(tmp_path):
+    write_csv(tmp_path / "table.csv", ("class", "probability"), [("=A1", "0.5"), ("-1", -0.5)])
+    assert (tmp_path / "table.csv").read_text() == "class,probability\n'=A1,0.5\n-1,-0.5\n"
+    assert [row["class"] for row in read_csv(tmp_path / "table.csv", ("class",))] == ["=A1", "-1"]
+
+
 def test_left_overs_are_removed_and_other_hidden_files_kept(tmp_path):
     (tmp_path / ".folder.part").mkdir()
     for name in (".file.part", ".file.part.keras", ".lock", "file.part"):
@@ -140,7 +154,7 @@ def test_nothing_is_appended_or_made_through_a_link(tmp_path):
         append_to(tmp_path / "link")
     assert (tmp_path / "mine").read_text() == "mine"
     (tmp_path / "figures").symlink_to(tmp_path)
-    with pytest.raises(RunFolderError, match=r"figures: expected a folder; it is a link"):
+    with pytest.raises(RunFolderError, match=r"figures: it is a link"):
         check_no_link(tmp_path / "figures")
 
 
@@ -187,6 +201,10 @@ def test_sparse_file_larger_than_memory_is_not_read(tmp_path):
         os.truncate(file.fileno(), 10**13)
     with pytest.raises(OSError, match=r"10,000\.0 GB, and .* GB of memory are free.*encoder.keras"):
         check_fits_memory([tmp_path / "encoder.keras"])
+
+
+def test_folder_whose_name_is_not_utf8_is_refused(tmp_path):
+    assert "isn't UTF-8" in why_no_folder(tmp_path / os.fsdecode(b"l\xe4uf"))
 
 
 def test_path_that_cannot_be_looked_at_has_the_systems_reason(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from byol_tf.errors import RunFolderError
 from byol_tf.runs import folder as run_folder
 from byol_tf.runs.files import write_atomically
-from byol_tf.runs.folder import RunFolder
+from byol_tf.runs.folder import RunFolder, read_history
 
 KERAS = metadata.packages_distributions()["keras"][0]  # keras-nightly beside a pre-release
 CONFIG = {"name": "small", "training": {"epochs": 3, "batch_size": 64}}
@@ -116,19 +116,50 @@ def test_result_of_a_moved_folder_has_its_new_paths(tmp_path):
 
 def test_damaged_result_is_an_error_that_names_it(tmp_path):
     (tmp_path / "result.json").write_text("{")
-    with pytest.raises(RunFolderError, match=r"result\.json: expected the JSON that a run wrote"):
+    with pytest.raises(RunFolderError, match=r"result\.json: expected the result that a run wrote"):
         RunFolder(tmp_path).finished()
 
 
 @pytest.mark.parametrize(
     "content",
-    ['{"epochs": "two"}', '{"steps": null}', '{"supervised_accuracy": "\\u001b[31mX"}', "[]"],
+    [
+        "[]",
+        '{"epochs": "two"}',
+        '{"steps": null}',
+        '{"seconds": NaN}',
+        '{"images_per_second": 1e999}',
+        '{"test_images": 1e308}',
+        '{"leaked_test_images": "x"}',
+        '{"skipped_steps": [1]}',
+        '{"loss": "x"}',
+        '{"system": [1]}',
+        '{"probe_split": [1]}',
+        '{"supervised_accuracy": "\\u001b[31mX"}',
+    ],
 )
 def test_result_of_other_types_is_an_error_that_names_it(tmp_path, content):
     (tmp_path / "result.json").write_text(content)
     with pytest.raises(RunFolderError, match=r"result\.json: expected the") as error:
         RunFolder(tmp_path).finished()
     assert str(error.value).isprintable()
+
+
+def test_cell_of_a_history_that_is_no_finite_number_was_not_measured(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss,probe_accuracy\n0,,nan\n1,inf,0.5\n2,0.25,1e300\n")
+    assert read_history(path) == [
+        {"epoch": 0.0},
+        {"epoch": 1.0, "probe_accuracy": 0.5},
+        {"epoch": 2.0, "loss": 0.25},
+    ]
+
+
+@pytest.mark.parametrize("epochs", ["nan", "x", "1e300", "1,1", "2,1", "-1"])
+def test_history_without_epochs_in_their_order_is_an_error(tmp_path, epochs):
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,loss\n" + "".join(f"{epoch},1\n" for epoch in epochs.split(",")))
+    with pytest.raises(ValueError, match=r"history\.csv"):
+        read_history(path)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +211,7 @@ def test_run_is_not_written_through_a_link(tmp_path, name):
     folder.root.mkdir()
     (tmp_path / "mine").mkdir()
     (folder.root / name).symlink_to(tmp_path / "mine")
-    with pytest.raises(RunFolderError, match=f"{name}: expected a folder; it is a link"):
+    with pytest.raises(RunFolderError, match=f"{name}: it is a link"):
         folder.begin("{}", [], "", ())
     assert not list((tmp_path / "mine").iterdir())
 

@@ -81,7 +81,7 @@ def test_lock_can_be_taken_again(tmp_path):
             pass
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"', "[" * 100_000])
 def test_incomplete_lock_file_locks_nothing(tmp_path, content):
     (tmp_path / ".lock").write_text(content)
     with RunLock(tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 from byol_tf.config.loading import absolute_paths, load_config
 from byol_tf.runs.folder import RunFolder
 from byol_tf.runs.sources import source_options, warn_of_other_images
-from pipelines.sources import open_source
+from pipelines.sources import open_source, plan_source
 
 
 @pytest.fixture
@@ -49,8 +49,12 @@ def test_photos_that_are_not_the_runs_are_reported(photos, tmp_path, caplog):
     folder.root.mkdir()
     folder.environment.write_text(json.dumps({"data_fingerprint": source.fingerprint}))
     warn_of_other_images(folder, source)
+    warn_of_other_images(folder, plan_source(**source_options(config)))
+    warn_of_other_images(folder, plan_source("textures"))
     assert caplog.messages == []
     Image.new("RGB", (8, 8)).save(photos / "new.png")
-    warn_of_other_images(folder, open_source(**source_options(config)))
-    (message,) = caplog.messages
-    assert message.startswith(f"the photos aren't those that {folder.root} was trained on")
+    for look in (open_source, plan_source):
+        caplog.clear()
+        warn_of_other_images(folder, look(**source_options(config)))
+        (message,) = caplog.messages
+        assert message.startswith(f"the photos aren't those that {folder.root} was trained on")

@@ -199,6 +199,15 @@ def test_recipe_is_the_packaged_one(tmp_path, monkeypatch, local_recipe):
             lambda folder: folder.skipped.write_text("a,b\n1,2\n"),
             "skipped.csv: expected the column path",
         ),
+        *(
+            (
+                lambda folder, epoch=epoch: folder.result.write_text(
+                    f'{{"exported_epoch": {epoch}}}'
+                ),
+                f"result.json: expected an exported_epoch that history.csv has; received {epoch}",
+            )
+            for epoch in (-5, 0, 1.5)
+        ),
     ],
 )
 def test_missing_or_broken_file_is_an_error(tmp_path, damage, message):

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,21 @@ class TestOrderly:
             with Image.open(out / name) as image:
                 assert image.width > 600 and len(image.convert("RGB").getcolors(1 << 24)) > 20
 
+    def test_draws_the_curves_of_fine_tuning(self, study, calls, tmp_path, monkeypatch):
+        drawn = {}
+        monkeypatch.setattr(
+            "byol_tf.runs.plots.save_figure",
+            lambda figure, path: drawn.update({path.name: figure}),
+        )
+        measures = {"linear": {"protocol": "finetune"}, "knn": {"protocol": "knn"}}
+        main(line(written(tmp_path, STUDY | {"measures": measures}), "--seeds", "2"))
+        figure = drawn["tuning.png"]
+        assert len(figure.axes) == 2
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert labels == ["slow", "quick", "quick, named again"]
+        lines = figure.axes[0].lines  # of accuracy, two seeds each
+        assert [list(line.get_ydata()) for line in lines] == [[50.0, 75.0, 87.5]] * 6
+
     def test_cells_with_equal_configs_share_a_run(self, study, calls):
         main(line(study))
         assert sorted(call.split()[:2] for call in calls.read_text().splitlines()) == sorted(
@@ -200,7 +216,7 @@ class TestDisorderly:
             "the run that failed isn't tried again for its second judgement"
         )
 
-    @pytest.mark.parametrize("content", ["{", '{"top1": null}'])
+    @pytest.mark.parametrize("content", ["{", '{"top1": null}', '{"top1": 0.5, "chance": "x"}'])
     def test_damaged_figure_fails_its_cell_only(self, study, calls, capsys, content):
         main(line(study, "--only", "slow"))
         (damaged, _) = sorted(
@@ -219,10 +235,13 @@ class TestDisorderly:
         assert main(line(study)) == 0
         assert figures(out)["slow", "knn", "0"] == "59.5000"
 
-    def test_damaged_result_is_named_and_fails_its_cells_only(self, study, calls, capsys):
+    @pytest.mark.parametrize(
+        "content", ["{", '{"loss": "x"}', '{"pretrain_images": null}', '{"effective_rank": NaN}']
+    )
+    def test_damaged_result_is_named_and_fails_its_cells_only(self, study, calls, capsys, content):
         main(line(study, "--only", "slow"))
         (damaged,) = (study.parent / "studies" / "runs").glob("tiny-*/result.json")
-        damaged.write_text("{")
+        damaged.write_text(content)
         for path in damaged.parent.glob("evaluation/linear-*/result.json"):
             path.unlink()
         assert main(line(study)) == 1
@@ -358,7 +377,7 @@ class TestListing:
 
 class TestProgress:
     def test_the_time_left_tells_runs_from_judgements(self, capsys):
-        progress = StudyProgress("Taus", 8, [True, False, True, False, True, False])
+        progress = StudyProgress("Taus", 8, Counter([True, False] * 3))
         for trains, seconds in ((True, 600.0), (False, 20.0)):
             progress.begin("a figure", trains)
             progress.end("a figure", seconds)
@@ -373,7 +392,7 @@ class TestProgress:
         ]
 
     def test_what_is_done_of_a_run_counts(self, capsys):
-        progress = StudyProgress("Taus", 2, [True, True])
+        progress = StudyProgress("Taus", 2, Counter([True] * 2))
         progress.begin("one", True)
         progress.end("one", 100.0)
         progress.begin("two", True)
@@ -383,7 +402,7 @@ class TestProgress:
         assert progress._time_left() == "about 20 s left"
 
     def test_cells_side_by_side_share_the_time_left(self):
-        progress = StudyProgress("Taus", 4, [True] * 4, jobs=2)
+        progress = StudyProgress("Taus", 4, Counter([True] * 4), jobs=2)
         for name in ("one", "two"):
             progress.begin(name, True)
         progress.end("one", 100.0)
@@ -392,7 +411,7 @@ class TestProgress:
         assert progress._time_left() == "about 2 min left"  # (0.6 + 1 + 1) * 100 s / 2
 
     def test_a_failure_tells_nothing_of_the_others(self, capsys):
-        progress = StudyProgress("Taus", 2, [True, True])
+        progress = StudyProgress("Taus", 2, Counter([True] * 2))
         progress.begin("one", True)
         progress.end("one", None)
         progress.begin("two", True)

@@ -154,10 +154,13 @@ class TestSTL10:
         assert drops == [("constant", None), ("drop", 0.25), ("drop", 0.5)]
 
     def test_table_8_goes_up_and_down(self):
-        ends = [
-            (each.config.tau.base, each.config.tau.resolved_end) for each in planned("stl10-table8")
+        taus = [each.config.tau for each in planned("stl10-table8")]
+        assert [(tau.schedule, tau.base) for tau in taus] == [
+            ("constant", 0.999),
+            ("cosine", 0.996),
+            ("inverse_cosine", 0.999),
         ]
-        assert ends == [(0.999, None), (0.996, 1.0), (0.999, 0.5)]
+        assert [tau.resolved_end for tau in taus[1:]] == [1.0, 0.5]
 
     def test_small_tables_share_runs(self):
         """Their baselines are one run, and the constant tau of 7 and 8 is a row of 6."""

@@ -339,7 +339,7 @@ def test_bars_mark_chance_and_the_untrained_network(tmp_path, monkeypatch):
     assert positions.count((20.0,)) == 1  # fine-tuning has no untrained counterpart
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [
         "chance: always the most frequent class",
-        "the untrained network, by the run's own probe",
+        "the untrained network, by the run's own probe (bars without: not measured)",
         "95% interval, from the test images",
     ]
 

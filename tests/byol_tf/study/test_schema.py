@@ -40,6 +40,14 @@ def test_the_schema_is_fresh():
     )
 
 
+def test_file_in_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.json").write_bytes((STUDIES / "simsiam-b.json").read_bytes())
+    name, file, study = load_study("~/mine.json")
+    assert (name, file) == ("mine", tmp_path / "mine.json")
+    assert study == load_study("simsiam-b")[2]
+
+
 @pytest.mark.parametrize("name", packaged_studies())
 class TestEachStudy:
     def test_plans_at_its_scales(self, name):

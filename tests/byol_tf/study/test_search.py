@@ -1,6 +1,7 @@
 """Searches over a study's settings, with a stand-in that trains: trials, pruning, resuming."""
 
 import csv
+import errno
 import json
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 
 from byol_tf.study.__main__ import main
+from byol_tf.study.search import SearchRunner
+from pipelines.extras import install_line
 from tests.byol_tf.study.test_command import BASE, ROOT, STUDY, calls, line, written
 from tests.helpers.markdown import unpadded
 from tests.helpers.waiting import HANG, wait_until
@@ -205,7 +208,47 @@ def test_search_of_another_config_is_not_resumed(study, calls, capsys):
     assert "was started with another section search of the study" in capsys.readouterr().err
 
 
+def test_search_that_was_taken_over_writes_nothing_more(study, calls, monkeypatch, capsys):
+    """As after a suspended process wakes up, on a disk without locks."""
+    real = SearchRunner.run_trial
+
+    def suspended(self, progress):
+        state = real(self, progress)
+        (out(study) / ".lock").write_text('{"pid": 7, "host": "another"}')
+        return state
+
+    monkeypatch.setattr(SearchRunner, "run_trial", suspended)
+    assert searched(study, 1) == 2
+    error = capsys.readouterr().err
+    assert "expected to have this search alone" in error and "process 7 on another" in error
+    assert not (out(study) / "table.md").exists()
+
+
+def test_table_of_a_search_is_printed_where_it_can_not_be_saved(study, calls, monkeypatch, capsys):
+    def full(*given):
+        raise OSError(
+            errno.ENOSPC, "No space left on device"
+        )  # as a write raises it, without a file
+
+    monkeypatch.setattr("byol_tf.study.search_report.write_atomically", full)
+    assert searched(study, 10**8) == 74
+    received = capsys.readouterr()
+    assert "| 0     |" in received.out and "Value: " in received.out
+    assert received.err == (
+        "stopped: No space left on device. The same command resumes the search\n"
+    )
+
+
+def test_linked_journal_is_neither_read_nor_cut(study, calls, tmp_path, capsys):
+    (tmp_path / "mine").write_text("a line\nhalf a line")
+    out(study).mkdir(parents=True)
+    (out(study) / "trials.journal").symlink_to(tmp_path / "mine")
+    assert searched(study) == 2
+    assert "trials.journal: it is a link" in capsys.readouterr().err
+    assert (tmp_path / "mine").read_text() == "a line\nhalf a line"
+
+
 def test_search_without_optuna_names_the_extra(study, calls, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert searched(study, 1) == 2
-    assert '--search: needs Optuna, pip install "byol_tf[search]"' in capsys.readouterr().err
+    assert f"--search: needs Optuna, {install_line('search')}" in capsys.readouterr().err

@@ -105,7 +105,7 @@ def exit_with(error: Exception | None) -> list:
     [
         (Interrupted(15, 1, 2, True), 143, "was stopped by SIGTERM"),
         (NotFiniteError("step 3"), 10, "stopped: step 3"),
-        (ConfigError(["seed: wrong"]), 2, "can't continue: seed: wrong"),
+        (ConfigError("seed: wrong"), 2, "can't continue: seed: wrong"),
         (KeyError("key\nmore"), 75, r"failed: KeyError: 'key\nmore'"),
         (tf.errors.UnavailableError(None, None, "disk"), 75, "failed: UnavailableError: disk"),
     ],

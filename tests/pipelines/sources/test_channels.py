@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from pipelines.extras import install_line
 from pipelines.sources import SourceError, open_source, scientific
 from pipelines.sources.decoding import decode, read_header
 from pipelines.sources.image_file import UnreadableImage
@@ -273,7 +274,7 @@ def test_noise_in_a_file_never_crashes(whole):
 
 def test_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
-    assert 'pip install "byol_tf[tiff]"' in reason(tiff(FIVE, **CONTIG))
+    assert install_line("tiff") in reason(tiff(FIVE, **CONTIG))
 
 
 def test_five_channel_tiff_as_rgb_says_what_reads_it():

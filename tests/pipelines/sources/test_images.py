@@ -9,7 +9,6 @@ from pipelines.sources import (
     LazyImages,
     balanced_indices,
     concatenated,
-    load_into_memory,
     resized,
     subset,
     without_labels,
@@ -77,15 +76,6 @@ class TestViews:
         assert bare.labels is None
         np.testing.assert_array_equal(bare.batch(np.arange(len(truth))), truth)
         assert subset(bare, [1, 2]).labels is None
-
-    def test_load_into_memory(self, images_and_truth):
-        images, truth, labels = images_and_truth
-        progress = []
-        cached = load_into_memory(images, progress.append)
-        assert isinstance(cached, ArrayImages)
-        np.testing.assert_array_equal(cached.batch(np.arange(len(truth))), truth)
-        np.testing.assert_array_equal(cached.labels, labels)
-        assert progress == sorted(progress)
 
     def test_concatenation_with_unlabelled_set_has_no_labels(self):
         assert (
@@ -160,15 +150,6 @@ class TestReadThrough:
         assert reading.images.shape is None
         with pytest.raises(ValueError, match="one shape"):
             reading.images.batch(np.arange(3))
-        with pytest.raises(ValueError, match="one shape"):
-            load_into_memory(images)
-
-    def test_load_into_memory_does_not_skip(self):
-        def read(index: int) -> np.ndarray:
-            raise UnreadableImage("broken")
-
-        with pytest.raises(UnreadableImage, match="image 0: broken"):
-            load_into_memory(LazyImages(2, read))
 
     def test_other_errors_end_the_pass(self):
         def read(index: int) -> np.ndarray:

@@ -81,10 +81,28 @@ def test_nothing_remote_is_read_before_its_first_use(tmp_path, memory, monkeypat
     local = open_source(source, root=str(tmp_path / "x"), image_size=8)
     assert opened.pretrain.shape == (8, 8, 3)
     assert same(opened.pretrain, local.pretrain)
-    assert (lost, opened.find_copies()) == ([], ())
+    assert (lost, opened.find_copies(), opened.leaked) == ([], (), None)
 
 
 class TestFolders:
+    def test_long_photos_are_read_as_far_as_needed(self, tmp_path, memory, monkeypatch):
+        root = tree(tmp_path / "x", {"": 3})
+        memory.put(str(root), "/bucket/photos", recursive=True)
+        memory.pipe_file("/bucket/photos/_0.png", (root / "_0.png").read_bytes() + bytes(10**6))
+        read: list[int] = []
+        real = RemotePath.read
+
+        def counting(self, *span):
+            data = real(self, *span)
+            read.append(len(data))
+            return data
+
+        monkeypatch.setattr(RemotePath, "read", counting)
+        monkeypatch.setattr("pipelines.sources.folder.files.HEADER_BYTES", 1_000)
+        far = open_source("folder", root="memory://bucket/photos")
+        assert same(far.pretrain, open_source("folder", root=str(root)).pretrain)
+        assert read and max(read) < 10**5
+
     def test_remote_folder_is_the_same_as_a_local_one(self, tmp_path, memory, monkeypatch):
         monkeypatch.chdir(tmp_path)
         root = tree(tmp_path / "x", {"train/cat": 3, "train/dog": 3, "test/cat": 1, "test/dog": 2})

@@ -38,7 +38,7 @@ def test_outputs_equal_numpy():
 
 
 def test_simsiams_projector_has_its_layers_and_equals_numpy():
-    head = mlp_head(7, 12, 5, "projector", layers=3, normalize_output=True)
+    head = mlp_head(7, 12, 5, "projector", num_layers=3, normalize_output=True)
     hidden_layer = [keras.layers.Dense, BatchNorm, keras.layers.ReLU]
     assert [type(layer) for layer in head.layers[1:]] == [
         *hidden_layer,
@@ -79,11 +79,11 @@ def test_group_head_equals_numpy():
 
 
 def test_one_layer_is_linear_and_zero_an_error():
-    head = mlp_head(7, 12, 5, "projector", layers=1)
+    head = mlp_head(7, 12, 5, "projector", num_layers=1)
     assert [type(layer) for layer in head.layers[1:]] == [keras.layers.Dense]
     assert not head.layers[1].use_bias
     with pytest.raises(ValueError, match="projector: expected at least one layer; received 0"):
-        mlp_head(7, 12, 5, "projector", layers=0)
+        mlp_head(7, 12, 5, "projector", num_layers=0)
 
 
 def test_initialisation_is_by_fan_in_and_independent():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from byol_tf.config.fields import allowed_values
-from byol_tf.constants import CONVNET_STEM_CHANNELS, RESNET_STEM_CHANNELS
+from byol_tf.constants import CONVNET_STEM_CHANNELS, RESNET_STEM_CHANNELS, RESNETS
 from byol_tf.models.networks import build_encoder
-from byol_tf.models.networks.resnet import BLOCKS, TWO_LAYER_BLOCKS
+from byol_tf.models.networks.resnet import TWO_LAYER_BLOCKS
 from tests.reference import networks as reference
 
 
@@ -84,14 +84,14 @@ def test_computed_sizes_at_full_width_are_the_published():
 
 
 def test_block_counts_are_the_papers():
-    assert BLOCKS["resnet152"] == (3, 8, 36, 3)
-    assert BLOCKS["resnet200"] == (3, 24, 36, 3)
+    assert RESNETS["resnet152"] == (3, 8, 36, 3)
+    assert RESNETS["resnet200"] == (3, 24, 36, 3)
     assert {
         name: 2 + sum(blocks) * (2 if name in TWO_LAYER_BLOCKS else 3)
-        for name, blocks in BLOCKS.items()
+        for name, blocks in RESNETS.items()
     } == {
         name: int(name.removeprefix("wide_").removeprefix("resnet").removesuffix("_2"))
-        for name in BLOCKS
+        for name in RESNETS
     }
 
 
@@ -126,7 +126,7 @@ def test_symmetric_padding_precedes_strides_and_keeps_shapes():
 
 def test_unknown_padding_is_an_error():
     with pytest.raises(
-        ValueError, match="padding: expected one of same, symmetric; received 'valid'"
+        ValueError, match='padding: expected "same" or "symmetric"; received \'valid\''
     ):
         build_encoder("resnet18", 32, padding="valid")
 
@@ -242,7 +242,7 @@ def test_convnet_has_the_computed_size():
 
 
 def test_config_names_exactly_these_encoders():
-    assert set(allowed_values(("encoder", "name"))) == {"convnet", *BLOCKS}
+    assert set(allowed_values(("encoder", "name"))) == {"convnet", *RESNETS}
 
 
 @pytest.mark.parametrize(
@@ -254,13 +254,13 @@ def test_first_layer_has_the_channels_that_the_config_checks(name, channels):
 
 
 def test_unknown_encoder_is_an_error():
-    with pytest.raises(ValueError, match=r"expected one of convnet, resnet8, .*; received 'vgg'"):
+    with pytest.raises(ValueError, match=r"encoder: expected \"convnet\", .*; received 'vgg'"):
         build_encoder("vgg", 32)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnet"])
 def test_unknown_stem_is_an_error(name):
-    with pytest.raises(ValueError, match=r"stem: expected one of 7x7, .*, 4x4; received '7X7'"):
+    with pytest.raises(ValueError, match=r"stem: expected \"7x7\", .* or \"4x4\"; received '7X7'"):
         build_encoder(name, 32, stem="7X7")
 
 
@@ -280,7 +280,7 @@ def test_zero_init_residual_starts_blocks_as_the_identity(name, last, normalizat
     zero = [layer.name for layer in layers if not layer.gamma.numpy().any()]
     assert zero == [
         f"group{group + 1}_block{block + 1}_{short}{last}"
-        for group, blocks in enumerate(BLOCKS[name])
+        for group, blocks in enumerate(RESNETS[name])
         for block in range(blocks)
     ]
     block = "group1_block2"  # without a convolution in its shortcut

@@ -86,15 +86,15 @@ def test_resumed_logs_differ_without_running_means(uninterrupted):
     model = compiled()
     with pytest.raises(Stop):
         train(model, 0, [Listener((1, 4))])
-    zero = {metric.name: (0.0, 0.0) for metric in model.metrics}
+    zero = dict.fromkeys(model.epoch_means, (0.0, 0.0))
     train(model, STEPS + 4, [ResumedEpoch(4, zero), resumed := Listener()])
     assert resumed.epochs[0][2:] != uninterrupted.epochs[1][2:]
     assert resumed.epochs[1][2:] == uninterrupted.epochs[2][2:]
 
 
 def test_resumed_throughput_counts_earlier_steps():
-    earlier = Throughput(16, seconds=5.0, steps=10, epoch_seconds=2.0, epoch_steps=4)
-    resumed = Throughput.resumed(16, earlier.state | {"rows": []})
+    earlier = {"seconds": 5.0, "steps": 10, "epoch_seconds": 2.0, "epoch_steps": 4}
+    resumed = Throughput(16, earlier | {"rows": []})
     resumed.on_epoch_begin(1)
     resumed.on_train_batch_end(1, logs := {})
     assert (resumed.steps, resumed.epoch_steps) == (12, 6)

@@ -1,6 +1,8 @@
 """Folders opened by headers: nothing is decoded before its first use, and nothing else changes."""
 
 import io
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,18 @@ def test_copies_are_searched_for_on_request(root):
     source = opened(root, [], cache="none")
     assert not any("exact copies" in note for note in source.notes)
     assert source.find_copies()[0] == "1 file(s) are exact copies of others"
+
+
+def test_photos_of_any_length_are_not_compared(root):
+    for name in ("cat", "dog"):
+        for number in range(2):
+            long = root / "train" / name / f"long {number}.png"
+            shutil.copy(root / "train" / "cat" / "00.png", long)
+            os.truncate(long, 10**13)
+    (root / "train" / "cat" / "no photo.png").touch()
+    os.truncate(root / "train" / "cat" / "no photo.png", 10**13)
+    source = opened(root, [], cache="none", max_unreadable_fraction=0.5)
+    assert source.find_copies() == ()
 
 
 def test_a_cut_jpeg_is_not_decoded_in_part(root):

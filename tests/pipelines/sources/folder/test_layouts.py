@@ -60,6 +60,7 @@ LAYOUTS = {
     "Train, Test": (splits("Train", "Test"), "auto", 10, 10, 4, DOGS),
     "training, validation": (splits("training", "validation"), "auto", 10, 10, 4, DOGS),
     "Training, Test": (splits("Training", "Test"), "auto", 10, 10, 4, DOGS),
+    "TrainImages, TestImages": (splits("TrainImages", "TestImages"), "auto", 10, 10, 4, DOGS),
     "train, valid": (splits("train", "valid"), "auto", 10, 10, 4, DOGS),
     "training_set, test_set": (splits("training_set", "test_set"), "auto", 10, 10, 4, DOGS),
     "seg_train, seg_test": (
@@ -91,6 +92,10 @@ LAYOUTS = {
         {"Labeled/cats": 5, "Labeled/dogs": 5, "rest": 3},
         *("auto", 3, 8, 2, CATS),
     ),
+    "labelled next to albums with a split's word": (
+        {"labelled/cats": 5, "labelled/dogs": 5, "steam train": 3, "test shots": 1},
+        *("auto", 4, 8, 2, CATS),
+    ),
     "classes": (CATS_AND_DOGS, "auto", 10, 8, 2, CATS),
     "classes in digits": ({"0": 5, "1": 5}, "auto", 10, 8, 2, {"0": 5, "1": 5}),
     "classes with folders": (
@@ -105,6 +110,23 @@ LAYOUTS = {
         {"train station": 5, "airport": 5},
         *("auto", 10, 8, 2, {"airport": 5, "train station": 5}),
     ),
+    "classes that end or begin with a split's word": (
+        {"steam train": 5, "test_tube": 5, "oval": 5},
+        *("auto", 15, 12, 3, {"oval": 5, "steam train": 5, "test_tube": 5}),
+    ),
+    "classes called gallery, mask, thumbs": (
+        {"gallery": 5, "mask": 5, "thumbs": 5},
+        *("auto", 15, 12, 3, {"gallery": 5, "mask": 5, "thumbs": 5}),
+    ),
+    "photos, masks, statues": (
+        {"photos": 5, "masks": 5, "statues": 5},
+        *("auto", 15, 12, 3, {"masks": 5, "photos": 5, "statues": 5}),
+    ),
+    "May, Rose": ({"May": 5, "Rose": 5}, "auto", 10, 8, 2, {"May": 5, "Rose": 5}),
+    "Golf 2012, Beetle": (
+        {"Golf 2012": 5, "Beetle": 5},
+        *("auto", 10, 8, 2, {"Beetle": 5, "Golf 2012": 5}),
+    ),
     "accents in two forms": (
         {f"train/{NFC}": 5, "train/tea": 5, f"test/{NFD}": 2, "test/tea": 2},
         *("auto", 10, 10, 4, {NFC: 7, "tea": 7}),
@@ -112,6 +134,7 @@ LAYOUTS = {
     "heap": ({"": 5}, "auto", 5, 0, 0, NO_LABELS),
     "years": ({"2021": 2, "2022/05": 3}, "auto", 5, 0, 0, NO_LABELS),
     "dated albums": ({"2021-05-14 Rome": 2, "2021_06": 3}, "auto", 5, 0, 0, NO_LABELS),
+    "months": ({"January": 2, "02 February": 2, "March 2023": 1}, "auto", 5, 0, 0, NO_LABELS),
     "camera": ({"DCIM/100APPLE": 2, "DCIM/101APPLE": 3}, "auto", 5, 0, 0, NO_LABELS),
     "camera folders": ({"100CANON": 2, "101CANON": 3}, "auto", 5, 0, 0, NO_LABELS),
     "classes and a loose photo": ({"": 1, **CATS_AND_DOGS}, "auto", 11, 0, 0, NO_LABELS),
@@ -135,7 +158,15 @@ LAYOUTS = {
     ),
     "embeddings of its own": (CATS_AND_DOGS | embeddings("embeddings/p-1"), "auto", 10, 8, 2, CATS),
     "a study of its own": (
-        CATS_AND_DOGS | {"s/table.md": b"", "s/results.csv": b"", "s/bars.png": PHOTO},
+        CATS_AND_DOGS | {"s/table.md": b"", "s/table.tex": b"", "s/bars.png": PHOTO},
+        *("auto", 10, 8, 2, CATS),
+    ),
+    "a comparison of its own": (
+        {**CATS_AND_DOGS, "comparison.png": PHOTO, "comparison.md": b""},
+        *("auto", 10, 8, 2, CATS),
+    ),
+    "thumbnails, chkdsk": (
+        {**CATS_AND_DOGS, "cats/Thumbnails": 3, "FOUND.000": 3},
         *("auto", 10, 8, 2, CATS),
     ),
     "a class that is called runs": (
@@ -172,6 +203,30 @@ ERRORS = {
         *("auto", "Test/ next to pictures. Set data.layout"),
     ),
     "train_v2, test_v2": (splits("train_v2", "test_v2"), "auto", "test_v2, train_v2, named nearly"),
+    "x_train, x_test": (splits("x_train", "x_test"), "auto", "x_test, x_train, named nearly"),
+    "dogs-train, dogs-test": (
+        {"dogs-train": 3, "dogs-test": 3, "cats": 3},
+        *("auto", "dogs-test, dogs-train, named nearly"),
+    ),
+    "trainA, testB, ...": (
+        {f"{split}{letter}": 2 for split in ("train", "test") for letter in "AB"},
+        *("auto", "testA, testB, trainA, trainB, named nearly"),
+    ),
+    "Trainingsdaten, Testdaten": (
+        splits("Trainingsdaten", "Testdaten"),
+        *("auto", "Testdaten, Trainingsdaten, named nearly"),
+    ),
+    "my_test next to train": (splits("train", "my_test"), "auto", "my_test, named nearly"),
+    "gallery, query": (splits("gallery", "query"), "auto", "gallery/ and query/, as sets"),
+    "folds": (splits("fold1", "fold2"), "auto", "fold1, fold2, named like parts of one set"),
+    "images, masks": (
+        {"images": 3, "masks": 3},
+        *("auto", "masks next to images, of which they may be made.*Set data.layout"),
+    ),
+    "albums that end in years": (
+        {"Holiday 2023": 3, "Wedding (2021)": 3},
+        *("auto", "Holiday 2023, Wedding (2021), which may be albums of a year, or classes"),
+    ),
     "train_old next to test": (splits("train_old", "test"), "auto", "train_old, named nearly"),
     "years next to classes": (
         {"2021": 3, "2022": 3, "cats": 3},
@@ -271,8 +326,9 @@ def test_impossible_root_is_an_error(root, message):
 
 def test_folder_whose_state_is_unknown_is_listed(tmp_path, monkeypatch):
     """A mount whose server died is shown by its parent, and doesn't answer itself."""
-    tree(tmp_path, {"a": 3, "2024": 3})
-    (tmp_path / "phone").symlink_to(tmp_path / "unplugged")
+    tree(tmp_path, {"a": 5, "2024": 3, "notes.txt": b""})
+    for link in ("phone", "2024.06", "St. Louis"):
+        (tmp_path / link).symlink_to(tmp_path / "unplugged")
     real = os.scandir
 
     class Dead:
@@ -283,12 +339,16 @@ def test_folder_whose_state_is_unknown_is_listed(tmp_path, monkeypatch):
             raise OSError(107, "Transport endpoint is not connected")
 
     def scandir(folder):
-        return [Dead(entry) if entry.name == "2024" else entry for entry in real(folder)]
+        dead = ("2024", "notes.txt")
+        return [Dead(entry) if entry.name in dead else entry for entry in real(folder)]
 
     monkeypatch.setattr(os, "scandir", scandir)
     source = open_source("folder", root=str(tmp_path), layout="flat", max_unreadable_fraction=0.5)
-    assert len(source.pretrain) == 3
-    assert source.skipped == (
-        ("2024/", "folder can't be read: Transport endpoint is not connected"),
-        ("phone", "link to nothing"),
-    )
+    assert len(source.pretrain) == 5
+    assert dict(source.skipped) == {
+        "2024/": "folder can't be read: Transport endpoint is not connected",
+        "2024.06": "link to nothing",
+        "St. Louis": "link to nothing",
+        "phone": "link to nothing",
+    }
+    assert "not photos by their names: 1 file(s) (1 .txt)" in source.notes

@@ -125,7 +125,7 @@ def test_damaged_or_outdated_cache_is_ignored(root, wrong, monkeypatch):
     (file,) = (root.parent / "runs").iterdir()
     data = file.read_bytes()
     if wrong == "another Pillow":
-        monkeypatch.setattr("pipelines.sources.folder.scan_cache.pillow_version", "1.0")
+        monkeypatch.setattr("pipelines.sources.cache_file.pillow_version", "1.0")
     elif wrong == "a folder":
         file.unlink()
         file.mkdir()

@@ -334,6 +334,7 @@ def test_headers_of_the_index_are_those_that_a_folder_states(tmp_path):
     folder = open_source("folder", root=str(tmp_path / "folder"), **options)
     shards = open_source("shards", root=str(tmp_path / "shards"), **options)
     assert shards.findings == folder.findings
+    assert (shards.find_copies(), shards.leaked) == ((), None)
     assert [name.removeprefix("x.tar/") for name, _ in shards.skipped] == ["d.jpg"]
     assert dict(folder.skipped)["d.jpg"] == dict(shards.skipped)["x.tar/d.jpg"]
     shapes = [[each.shape_of(n) for n in range(4)] for each in (folder.pretrain, shards.pretrain)]

@@ -85,6 +85,8 @@ class TestStl10:
             "what TFDS unpacked stays on the disk"
         )
 
+        (labels,) = tmp_path.rglob("train.labels")
+        labels.write_bytes(labels.read_bytes()[:-1] + b"\1")  # damage: they are read again
         again = open_source("stl10", root=root, cache="none")
         assert not isinstance(again.train, ArrayImages)
         assert again.fingerprint == source.fingerprint

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.sources import SourceError, open_source
-from pipelines.sources.tfds.archives import check_tar
+from pipelines.sources.tfds.prepare import check_tar
 from tests.pipelines.sources.conftest import pack
 
 MOST = 1_000_000

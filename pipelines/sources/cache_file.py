@@ -4,6 +4,18 @@ import contextlib
 import hashlib
 from pathlib import Path
 
+from PIL import __version__ as pillow_version
+
+from pipelines.sources import heic
+
+_DECODER_VERSION = 2
+"""To be increased when `decode` comes to read other files, or states other facts of them."""
+
+
+def decoder_versions() -> str:
+    """Returns what the facts about a photo depend on besides the photo."""
+    return f"{_DECODER_VERSION}, Pillow {pillow_version}, {heic.version()}"
+
 
 def write_checked(file: Path, content: bytes) -> bool:
     """Writes a file completely or not at all.
