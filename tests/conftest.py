@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.config import disable_op_determinism  # it has no public name
 
 # Two, as tests with two replicas need: each of them would else start a process for it.
 tf.config.set_logical_device_configuration(
@@ -47,9 +48,10 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_setup(item):
     """Seeds every test, and undoes what a command left in this process.
 
-    That is its config's precision, and the handlers of its log lines, behind which `caplog` would
-    see nothing.
+    That is its config's precision and determinism, with which Keras compiles nothing by XLA, and
+    the handlers of its log lines, behind which `caplog` would see nothing.
     """
+    disable_op_determinism()
     keras.utils.set_random_seed(0)
     keras.mixed_precision.set_global_policy("float32")
     for package in ("byol_tf", "pipelines"):
