@@ -104,7 +104,7 @@ def why_not_utf8(path: str | os.PathLike[str]) -> str | None:
 
 
 class UserError(Exception):
-    """What the user has to change; commands print its text and exit with `USAGE_ERROR`."""
+    """An error in what the user gave; commands print its text and exit with `USAGE_ERROR`."""
 
 
 class ConfigError(UserError):

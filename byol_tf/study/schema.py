@@ -40,7 +40,7 @@ class Scale(Section):
 
 
 class Measure(Section):
-    """How a run is evaluated: a protocol of `byol evaluate`."""
+    """Evaluation of a run: a protocol of `byol evaluate`."""
 
     protocol: Literal["linear", "knn", "transfer", "semi-supervised", "finetune", "supervised"]
     """Its name. `supervised` trains the network of the base's first run from scratch, so that no
