@@ -235,7 +235,7 @@ def build_config_encoder(config: Config, given: GivenEncoder | None = None) -> k
         )
         return as_encoder(own, *views.preparation)
     except ValueError as error:
-        raise ConfigError(*[f'encoder.name: "{encoder.name}": {error}']) from error
+        raise ConfigError(f'encoder.name: "{encoder.name}": {error}') from error
 
 
 def measure_sizes(

@@ -34,10 +34,8 @@ def check_metric(config: Config, labelled: bool) -> None:
     if labelled or metric == "effective_rank":
         return
     raise ConfigError(
-        *[
-            f'monitor.metric: expected "effective_rank", as data.source "{config.data.source}" has '
-            f'no labelled images here; received "{metric}"'
-        ]
+        f'monitor.metric: expected "effective_rank", as data.source "{config.data.source}" has '
+        f'no labelled images here; received "{metric}"'
     )
 
 

@@ -71,7 +71,7 @@ def check_view_engine(config: Config) -> None:
         try:
             host_colors(config.views.engine)
         except ImportError as error:
-            raise ConfigError(*[str(error)]) from error
+            raise ConfigError(str(error)) from error
 
 
 def train_batches(

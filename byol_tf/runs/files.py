@@ -32,7 +32,7 @@ _MAX_TEXT_BYTES = 2**28
 _SPECIAL_STARTS = ("=", "+", "-", "@", "#")
 """First characters of a formula in a spreadsheet, and of a comment in `read_table`."""
 _ESCAPE = "backslashreplace"
-"""How characters are written that UTF-8 doesn't have."""
+"""Form of characters that UTF-8 doesn't have."""
 _PATH_COLUMNS = ("path", "query")
 """Columns of tables that hold the names of photos."""
 

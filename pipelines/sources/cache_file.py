@@ -9,7 +9,7 @@ from PIL import __version__ as pillow_version
 from pipelines.sources import heic
 
 _DECODER_VERSION = 2
-"""To be increased when `decode` comes to read other files, or states other facts of them."""
+"""Version of `decode`: increase it when that reads other files, or states other facts of them."""
 
 
 def decoder_versions() -> str:

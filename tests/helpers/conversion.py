@@ -1,4 +1,4 @@
-"""What tests of converted networks share: images, and files of tensors."""
+"""Images, and files of tensors, for tests of converted networks."""
 
 import numpy as np
 import safetensors.numpy

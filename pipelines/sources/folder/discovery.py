@@ -50,7 +50,7 @@ OUTPUTS = (
 )
 """Files by which the folders are recognised that byol_tf writes: their figures are no photos."""
 _COMPARISON = {"comparison.png", "comparison.md"}
-"""What byol_tf.compare writes into any folder; the first is no photo next to the second."""
+"""Files that byol_tf.compare writes into any folder; the first is no photo next to the second."""
 
 
 @dataclass

@@ -31,7 +31,7 @@ from pipelines.sources.shards.records import BrokenShard, Record
 from pipelines.sources.shards.tar import tar_records
 
 _VERSION = 1
-"""To be increased when an index comes to list other images, or other facts of them."""
+"""Version of the index: increase it when that lists other images, or other facts of them."""
 _PARQUET_READAHEAD = 2**16
 
 

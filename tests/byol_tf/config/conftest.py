@@ -1,4 +1,4 @@
-"""What tests of config files share."""
+"""Fixtures of the tests of config files."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What tests of converted checkpoints share."""
+"""Fixtures of the tests of converted checkpoints."""
 
 import functools
 from types import ModuleType
