@@ -268,7 +268,8 @@ def _read(
                     "each time)"
                 )
             cache = None
-        readings[split] = cached_lazily(reading) if cache is not None and lazily else reading
+        some = cache is not None and lazily and len(reading.readable)
+        readings[split] = cached_lazily(reading) if some else reading
         done += len(images)
     if cache is None:  # "auto" caches all or nothing: splits that were cached already are dropped
         for split, reading in readings.items():

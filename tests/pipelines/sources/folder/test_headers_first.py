@@ -44,9 +44,8 @@ def opened(root: Path, lost: list[str], **options) -> Source:
         "folder",
         root=str(root),
         pretrain="train",
-        check="headers",
         on_lost=lambda path, reason: lost.append(path),
-        **{"max_unreadable_fraction": 0.3} | options,
+        **{"check": "headers", "max_unreadable_fraction": 0.3} | options,
     )
 
 
@@ -110,6 +109,16 @@ def test_too_many_unreadable_pixels_are_an_error(root):
     ):
         pixels_of(source.train) + pixels_of(source.test)
     assert source.failure() is not None
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("check", ["pixels", "headers"])
+def test_a_split_without_a_readable_photo_is_named(root, check, options):
+    for name in ("cat", "dog"):
+        (root / "test" / name).mkdir(parents=True)
+        (root / "test" / name / "0.jpg").write_bytes(b"<html>")
+    with pytest.raises(SourceError, match="folder: not one image of test can be read"):
+        opened(root, [], check=check, max_unreadable_fraction=0.5, **options)
 
 
 def test_copies_are_searched_for_on_request(root):
