@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from byol_tf.embed.store import Store
-from byol_tf.errors import EmbedError, ProtocolError, WorkKept
+from byol_tf.errors import EmbedError, WorkKept
 from byol_tf.logs import counted
 from byol_tf.runs.encoder_files import EncoderFiles
 from pipelines.sources import FlatImages, Photos
@@ -106,7 +106,6 @@ class EmbeddedPhotos:
         encoder: the encoder's files.
         store: keeps the embeddings.
         facts: for the store's `about.json`.
-        option: that named the encoder, for messages.
 
     Attributes:
         photos: those with an embedding, ascending by path; from `embed_missing` on.
@@ -124,10 +123,8 @@ class EmbeddedPhotos:
         encoder: EncoderFiles,
         store: Store,
         facts: dict,
-        option: str = "--encoder",
     ):
         self.images, self.encoder, self.store, self.facts = images, encoder, store, facts
-        self.option = option
         self.skipped = dict(images.skipped)
         stored = store.read(images.photos)
         self._present, self._complete = stored.present, stored.complete
@@ -138,13 +135,7 @@ class EmbeddedPhotos:
     @functools.cached_property
     def model(self) -> "keras.Model":
         """The encoder from images `[N, H, W, channels]` to `[N, d]`, loaded on first use."""
-        try:
-            return self.encoder.load()
-        except ProtocolError as error:
-            if self.encoder.is_run:
-                raise
-            text = str(error).removeprefix("--encoder")
-            raise ProtocolError(f"{self.option}{text}") from error
+        return self.encoder.load()
 
     def embed_image(self, pixels: np.ndarray) -> np.ndarray:
         """Embeds any image, `[height, width, channels]`: float32 `[d]`."""
@@ -214,10 +205,10 @@ class EmbeddedPhotos:
         """
         for row, embedding in embeddings.items():
             if not np.isfinite(embedding).all():
+                option, path = self.encoder.option, self.encoder.path
                 name = self.images.photos[row].name
                 raise EmbedError(
-                    f"{self.option} {self.encoder.path}: expected finite numbers for {name}; "
-                    "received NaN or infinity"
+                    f"{option} {path}: expected finite numbers for {name}; received NaN or infinity"
                 )
         self._unsaved.update(embeddings)
         if self._unsaved:

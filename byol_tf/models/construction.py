@@ -1,5 +1,7 @@
 """Builds, checks and copies the networks that a BYOL model is made of."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Literal
 
 import keras
@@ -11,6 +13,17 @@ from byol_tf.models.networks import mlp_head
 
 PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE = 4096, 256
 """Widths of the paper's projector and predictor (BYOL paper, section 3.3)."""
+
+
+@contextlib.contextmanager
+def float32_policy() -> Iterator[None]:
+    """Builds layers in float32 whatever the process's dtype policy is, which is put back."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def build_heads(

@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> dict:
     from byol_tf.predict.results import write_class_sheet, write_table
 
     with store.locked():
-        predicted = EmbeddedPhotos(images, classifier, store, facts, "--classifier")
+        predicted = EmbeddedPhotos(images, classifier, store, facts)
         predicted.embed_missing()
         images.save_index()
         outputs = predicted.embeddings.shape[1]

@@ -45,4 +45,4 @@ def classifier_files(text: str) -> tuple[EncoderFiles, list[str]]:
         folders[-1] / CLASSES_FILE,
     )
     classes = read_classes(names)
-    return exported_files(path, [*files, names]), classes
+    return exported_files(path, [*files, names], "--classifier"), classes

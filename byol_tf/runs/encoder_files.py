@@ -29,12 +29,14 @@ class EncoderFiles:
         is_run: whether it is a run folder, of which the newest checkpoint is used.
         digest: SHA-256 in hexadecimal of the files that determine its outputs.
         pixels: channels, depth and range of the images that it takes.
+        option: the option or key that named it, with which messages begin.
     """
 
     path: Path
     is_run: bool
     digest: str
     pixels: PixelFormat = RGB
+    option: str = "--encoder"
 
     def load(self) -> "keras.Model":
         """Loads the model from images `[N, H, W, channels]` to float32 `[N, d]`, in float32.
@@ -47,70 +49,73 @@ class EncoderFiles:
         from byol_tf.runs.encoders import load_encoder_file, load_run_encoder
 
         if not self.is_run:
-            model = load_encoder_file(self.path)
-            check_input(model, self.pixels, f"--encoder {self.path}")
+            model = load_encoder_file(self.path, self.option)
+            check_input(model, self.pixels, f"{self.option} {self.path}")
             return model
         folder = RunFolder(self.path)
         return exported_form(load_run_encoder(load_config(folder.config), folder))
 
 
-def exported_files(path: Path, files: list[Path]) -> EncoderFiles:
+def exported_files(path: Path, files: list[Path], option: str) -> EncoderFiles:
     """Returns an exported model, with the `input.json` of its folder if there is one.
 
     Args:
         path: of the `.keras` file, or of the SavedModel's folder, which is in `DIR/encoder/1`.
         files: that determine its outputs.
+        option: see `EncoderFiles`.
     """
     described = find_input((path.parent, path.parent.parent))
-    if described is None:
-        return EncoderFiles(path, False, files_digest(files))
-    return EncoderFiles(path, False, files_digest([*files, described]), read_input(described))
+    if described is not None:
+        files = [*files, described]
+    pixels = RGB if described is None else read_input(described)
+    return EncoderFiles(path, False, files_digest(files, option), pixels, option)
 
 
-def encoder_files(text: str) -> EncoderFiles:
+def encoder_files(text: str, option: str = "--encoder") -> EncoderFiles:
     """Finds the encoder in a run folder, an export, a converted folder or one of their files.
 
     Of a folder of numbered SavedModels the highest number is taken, as TensorFlow Serving does.
 
     Args:
         text: the path as the user wrote it, or an address (see `hub.encoder_path`).
+        option: see `EncoderFiles`.
 
     Raises:
         EmbedError: if there is no encoder.
     """
-    path = encoder_path(text)
+    path = encoder_path(text, option)
     if os.path.isfile(path):
-        return exported_files(path, [path])
+        return exported_files(path, [path], option)
     if not os.path.isdir(path):
         raise EmbedError(
-            f"--encoder {text}: expected a run folder, the folder of a SavedModel or a .keras "
+            f"{option} {text}: expected a run folder, the folder of a SavedModel or a .keras "
             f"file; {describe_path(path)}"
         )
     try:
-        return _in_folder(text, newest_version(path))
+        return _in_folder(text, newest_version(path), option)
     except OSError as error:
-        raise EmbedError(f"--encoder {text}: can't be read: {error.strerror or error}") from error
+        raise EmbedError(f"{option} {text}: can't be read: {error.strerror or error}") from error
 
 
-def _in_folder(text: str, path: Path) -> EncoderFiles:
+def _in_folder(text: str, path: Path, option: str) -> EncoderFiles:
     if (path / "saved_model.pb").is_file():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        return exported_files(path, files)
+        return exported_files(path, files, option)
     run = RunFolder(path)
     checkpoints = list_checkpoints(run.checkpoints) if run.config.is_file() else []
     if checkpoints:
-        digest = files_digest([run.config, *sorted(checkpoints[-1].iterdir())])
-        return EncoderFiles(path, True, digest, pixel_format(load_config(run.config)))
+        digest = files_digest([run.config, *sorted(checkpoints[-1].iterdir())], option)
+        return EncoderFiles(path, True, digest, pixel_format(load_config(run.config)), option)
     for exported in (path / "encoder.keras", run.export / "encoder.keras"):
         if exported.is_file():
-            return exported_files(exported, [exported])
+            return exported_files(exported, [exported], option)
     raise EmbedError(
-        f"--encoder {text}: expected a run folder with a checkpoint or an export, the folder of a "
+        f"{option} {text}: expected a run folder with a checkpoint or an export, the folder of a "
         "SavedModel or a .keras file; that folder holds none of them"
     )
 
 
-def files_digest(files: list[Path]) -> str:
+def files_digest(files: list[Path], option: str) -> str:
     """Returns the SHA-256 in hexadecimal of some files' names and contents."""
     digest = hashlib.sha256()
     for path in files:
@@ -119,7 +124,7 @@ def files_digest(files: list[Path]) -> str:
             content = sha256(path)
         except OSError as error:
             raise EmbedError(
-                f"--encoder: {path} can't be read: {error.strerror or error}"
+                f"{option} {path}: can't be read: {error.strerror or error}"
             ) from error
         digest.update(os.fsencode(path.name) + bytes.fromhex(content))
     return digest.hexdigest()

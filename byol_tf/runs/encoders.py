@@ -22,7 +22,7 @@ from byol_tf.errors import (
     describe_path,
     one_line,
 )
-from byol_tf.models.construction import refresh_constants
+from byol_tf.models.construction import float32_policy, refresh_constants
 from byol_tf.models.external_encoders import as_encoder
 from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model, takes_pixels
@@ -47,6 +47,7 @@ _HINT = (
 logger = logging.getLogger(__name__)
 
 
+@float32_policy()
 def load_run_encoder(
     config: Config, folder: RunFolder, encoder: keras.Model | None = None
 ) -> keras.Model:
@@ -86,7 +87,6 @@ def load_run_encoder(
         raise ProtocolError(
             f"{folder.checkpoints}: expected a valid checkpoint; found none. Train first"
         )
-    keras.config.set_dtype_policy("float32")
     arrays = [
         array
         for name, array in sorted(checkpoint.arrays.items())
@@ -168,7 +168,8 @@ def _describe_shapes(shapes: list[tuple[int, ...]]) -> str:
     return f"{len(shapes)} arrays of {sum(map(math.prod, shapes)):,} numbers"
 
 
-def load_encoder_file(path: Path) -> keras.Model:
+@float32_policy()
+def load_encoder_file(path: Path, option: str = "--encoder") -> keras.Model:
     """Loads an exported encoder from a SavedModel folder or a `.keras` file.
 
     The file may come from an untrusted source: it is checked before it is loaded, and one that
@@ -179,6 +180,7 @@ def load_encoder_file(path: Path) -> keras.Model:
             only arrays and Keras' own layers are read; a SavedModel is a program. Of a folder of
             numbered SavedModels, as TensorFlow Serving has them, the highest is loaded, as Serving
             does.
+        option: the option or key that named it, with which messages begin.
 
     Returns:
         A model from images `[N, H, W, channels]` of any size, uint8 or uint16, to representations
@@ -187,20 +189,19 @@ def load_encoder_file(path: Path) -> keras.Model:
     Raises:
         ProtocolError: if there is no such file, or it holds something else.
     """
-    keras.config.set_dtype_policy("float32")
     if os.path.isfile(path / "encoder.keras"):
         path = path / "encoder.keras"
     path = newest_version(path)
     if os.path.isfile(path / "saved_model.pb"):
-        model = _load_saved_model(path)
+        model = _load_saved_model(path, option)
     elif path.suffix == ".keras" and os.path.isfile(path):
-        model = _load_keras_file(path)
+        model = _load_keras_file(path, option)
     else:
         received = (
             "found no saved_model.pb in that folder" if os.path.isdir(path) else describe_path(path)
         )
         raise ProtocolError(
-            f"--encoder {path}: expected the folder of a SavedModel or a .keras file; {received}"
+            f"{option} {path}: expected the folder of a SavedModel or a .keras file; {received}"
         )
     single = len(model.inputs) == len(model.outputs) == 1
     if (
@@ -210,12 +211,12 @@ def load_encoder_file(path: Path) -> keras.Model:
         or len(model.output_shape or ()) != 2
     ):
         raise ProtocolError(
-            f"--encoder {path}: expected a model from images [N, H, W, channels] of any size to "
+            f"{option} {path}: expected a model from images [N, H, W, channels] of any size to "
             f"representations [N, d]; received {model.input_shape} to {model.output_shape}. {_HINT}"
         )
     if not takes_pixels(model):
         raise ProtocolError(
-            f"--encoder {path}: expected a model of uint8 images, or one that begins with a "
+            f"{option} {path}: expected a model of uint8 images, or one that begins with a "
             f"Rescaling or Normalization of pixels from 0 to 255; received one of "
             f"{model.inputs[0].dtype} images, whose normalisation isn't known. {_HINT}"
         )
@@ -227,7 +228,7 @@ def load_encoder_file(path: Path) -> keras.Model:
     return model
 
 
-def _load_saved_model(path: Path) -> keras.Model:
+def _load_saved_model(path: Path, option: str) -> keras.Model:
     try:
         check_fits_memory(file for file in path.rglob("*") if file.is_file())
         with checked_saved_model(path) as copy:
@@ -239,7 +240,7 @@ def _load_saved_model(path: Path) -> keras.Model:
     # Of a broken one TensorFlow raises OpError, AttributeError, KeyError, RuntimeError, ...
     except Exception as error:
         raise ProtocolError(
-            f'--encoder {path}: expected a SavedModel with an endpoint "serve" for uint8 '
+            f'{option} {path}: expected a SavedModel with an endpoint "serve" for uint8 '
             f"images; {one_line(error)}"
         ) from error
     return model
@@ -257,12 +258,12 @@ def _saved_input(folder: Path) -> keras.KerasTensor:
     return keras.Input(shape[1:], dtype=tf.as_dtype(images.dtype).name, name="images")
 
 
-def _load_keras_file(path: Path) -> keras.Model:
+def _load_keras_file(path: Path, option: str) -> keras.Model:
     try:
         check_fits_memory([path])
         check_keras_file(path)
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # of any type, as above
         raise ProtocolError(
-            f"--encoder {path}: expected a .keras file of a model; {one_line(error)}"
+            f"{option} {path}: expected a .keras file of a model; {one_line(error)}"
         ) from error

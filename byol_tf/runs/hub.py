@@ -13,12 +13,13 @@ _ADDRESS = re.compile(rf"{_PREFIX}({REPOSITORY})(?:@([\w./-]{{1,255}}))?")
 _FILES = ("encoder.keras", "encoder/*", "input.json")
 
 
-def encoder_path(text: str) -> Path:
+def encoder_path(text: str, option: str = "--encoder") -> Path:
     """Returns the path of an encoder, which is downloaded first if it is on the hub.
 
     Args:
         text: a path, or `hf://NAME/REPOSITORY`, of which `@REVISION` names another revision than
             the newest. Files that are in the hub's cache already aren't downloaded again.
+        option: the option or key that named it, with which messages begin.
 
     Raises:
         EmbedError: if an address is of another form, its package isn't installed, or the hub has
@@ -28,13 +29,13 @@ def encoder_path(text: str) -> Path:
         return Path(text).expanduser()
     address = _ADDRESS.fullmatch(text)
     if address is None:
-        raise EmbedError(f"--encoder: expected hf://NAME/REPOSITORY; received {text!r}")
+        raise EmbedError(f"{option} {text}: expected hf://NAME/REPOSITORY")
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
         raise EmbedError(
-            f"--encoder {text}: expected the package huggingface_hub, which isn't installed: "
+            f"{option} {text}: expected the package huggingface_hub, which isn't installed: "
             f"{install_line('hub')}"
         ) from error
     try:
@@ -48,7 +49,7 @@ def encoder_path(text: str) -> Path:
         )
     except (HfHubHTTPError, OSError) as error:
         raise EmbedError(
-            f"--encoder {text}: expected an encoder on the hub; {one_line(error)}"
+            f"{option} {text}: expected an encoder on the hub; {one_line(error)}"
         ) from error
     keras_file = folder / "encoder.keras"
     return keras_file if keras_file.is_file() else folder / "encoder"

@@ -126,15 +126,12 @@ def _load_keras_file(file: Path) -> keras.Model:
 
 def _load_run(folder: Path) -> keras.Model:
     """Loads the inference model of a run's newest checkpoint."""
-    policy = keras.config.dtype_policy()
     run = RunFolder(folder)
     try:
         return load_run_encoder(load_config(run.config), run)
     except (ConfigError, ProtocolError) as error:
         reason = str(error).removeprefix(f"--run {folder}: ")
         raise ConfigError(f"encoder.weights: {folder}: {reason}") from error
-    finally:
-        keras.config.set_dtype_policy(policy)
 
 
 def _weights_file(file: Path, encoder: keras.Model) -> Weights:

@@ -191,7 +191,6 @@ class Experiment:
         config = self.config
         check_view_engine(config)
         check_trackers(config)
-        set_seeds(config.seed, config.training.deterministic)
         self.workers = self._connected_workers or Workers(
             build_strategy(config.devices.strategy, config.devices.tpu)
         )
@@ -202,6 +201,8 @@ class Experiment:
         keras.config.set_dtype_policy(config.devices.precision)
         with strategy.scope():
             self._teacher = load_teacher(config)
+            # Loading draws random numbers, and a report builds the network from the seed alone.
+            set_seeds(config.seed, config.training.deterministic)
             self.model = build_model(
                 config,
                 cropped=self.source.pretrain.shape is None,

@@ -7,6 +7,7 @@ import keras
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError, EmbedError, ProtocolError
 from byol_tf.evaluate.features import embed
+from byol_tf.models.construction import float32_policy
 from byol_tf.models.losses import mean_cosine, projection_std
 from byol_tf.models.teacher import teacher_of_views
 from byol_tf.runs.collapse import COSINE, STD
@@ -15,6 +16,7 @@ from byol_tf.runs.encoder_files import encoder_files
 from byol_tf.train.multi_worker import Workers
 from pipelines.sources import Source
 
+_KEY = "objective.teacher:"
 _IMAGES = 64  # that the check embeds: a constant teacher shows on any few
 
 
@@ -40,6 +42,7 @@ class Teacher:
         return self.model.output_shape[-1]
 
 
+@float32_policy()
 def load_teacher(config: Config) -> Teacher | None:
     """Loads the encoder that `objective.teacher` names, in float32; returns None without one.
 
@@ -51,16 +54,13 @@ def load_teacher(config: Config) -> Teacher | None:
     path = config.objective.teacher
     if path is None:
         return None
-    policy = keras.config.dtype_policy()
     try:
-        files = encoder_files(path)
-        inference = files.load()  # sets the policy to float32
+        files = encoder_files(path, _KEY)
+        inference = files.load()
         model = teacher_of_views(inference, *config.views.preparation)
     except (EmbedError, ProtocolError, ConfigError) as error:
-        text = str(error).removeprefix("--encoder ").removeprefix("--run ")
-        raise ConfigError(f"objective.teacher: {text}") from error
-    finally:
-        keras.config.set_dtype_policy(policy)
+        text = str(error).removeprefix(f"{_KEY} ").removeprefix("--run ")
+        raise ConfigError(f"{_KEY} {text}") from error
     return Teacher(path, files.digest, inference, model)
 
 

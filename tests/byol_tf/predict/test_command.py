@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import keras
 import numpy as np
@@ -90,6 +91,10 @@ def test_saved_model_finds_the_classes_above_it(classifier, photos, tmp_path, ca
             lambda folder: (folder / "classifier.keras").write_bytes(b"no model"),
             "--classifier ",
         ),
+        (
+            lambda folder: os.truncate(folder / "classifier.keras", 10**13),
+            "classifier.keras: can't be read: it has 10,000.0 GB",
+        ),
     ],
 )
 def test_what_is_no_classifier_is_named(classifier, photos, tmp_path, capsys, change, message):
@@ -100,4 +105,5 @@ def test_what_is_no_classifier_is_named(classifier, photos, tmp_path, capsys, ch
     change(folder)
     out = tmp_path / "out"
     assert main(["--classifier", str(folder), "--images", str(photos), "--out", str(out)]) == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error and "--encoder" not in error

@@ -26,6 +26,7 @@ from byol_tf.embed.__main__ import main as embed
 from byol_tf.errors import ProtocolError
 from byol_tf.export.__main__ import main as export
 from byol_tf.export.verification import read_verifications
+from byol_tf.models.inference import exported_form
 from byol_tf.models.networks import batch_norm
 from byol_tf.runs.checkpoints import write_checkpoint
 from byol_tf.runs.encoders import load_encoder_file, save_architecture
@@ -135,6 +136,17 @@ def test_run_is_loaded_without_the_code_that_built_its_encoder(name, tmp_path):
         rtol=1e-5,
         atol=1e-6,
     )
+
+
+def test_loading_leaves_the_policy_of_the_process(tmp_path):
+    config, folder = run_of(own_encoder(), "no_such_module:build", tmp_path / "run")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    exported = exported_form(load_run_encoder(config, folder))
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    exported.save(tmp_path / "encoder.keras")
+    loaded = load_encoder_file(tmp_path / "encoder.keras")
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    assert {each.dtype_policy.name for each in (*exported.layers, *loaded.layers)} == {"float32"}
 
 
 class Doubled(keras.layers.Layer):

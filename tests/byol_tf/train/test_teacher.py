@@ -12,9 +12,11 @@ from byol_tf import build_encoder, inference_model
 from byol_tf.config.loading import load_config
 from byol_tf.errors import ConfigError, RunFolderError
 from byol_tf.models.inference import exported_form
+from byol_tf.report.representations import start_model
 from byol_tf.runs.checkpoints import list_checkpoints
 from byol_tf.train.callbacks.checkpoint import model_arrays
 from byol_tf.train.experiment import Experiment
+from byol_tf.train.teacher import load_teacher
 from tests.helpers.small_run import CONFIG
 
 EPOCHS = 2
@@ -33,7 +35,7 @@ def teacher_file(folder: Path, seed: int = 0, scale: float = 1.0, offset: float 
     return folder / "encoder.keras"
 
 
-def experiment(root: Path, teacher: Path) -> Experiment:
+def experiment(root: Path, teacher: Path | str) -> Experiment:
     changes = {
         "objective": {"target": "teacher", "teacher": str(teacher)},
         "projector": {"hidden_size": 16},
@@ -88,6 +90,21 @@ def test_missing_teacher_is_refused(interrupted):
     shutil.rmtree(interrupted / "teacher")
     with pytest.raises(ConfigError, match=r"objective\.teacher: .*: expected a run folder, the"):
         experiment(interrupted / "run", interrupted / "teacher").run(verbose=0)
+
+
+@pytest.mark.parametrize("teacher", ["hf://encoder", "/nothing"])
+def test_messages_name_the_key_alone(tmp_path, teacher):
+    with pytest.raises(ConfigError, match=f"^objective.teacher: {teacher}: expected "):
+        load_teacher(experiment(tmp_path / "run", teacher).config)
+
+
+def test_network_before_training_is_rebuilt_from_the_seed(tmp_path):
+    run = experiment(tmp_path / "run", teacher_file(tmp_path / "teacher"))
+    run.prepare()
+    for ours, rebuilt in zip(
+        run.inference.get_weights(), start_model(run.config).get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, rebuilt)
 
 
 def test_checkpoints_hold_no_teacher(finished):
