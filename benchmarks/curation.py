@@ -29,7 +29,7 @@ from byol_tf.embed.clusters import pick_photos
 from byol_tf.embed.duplicates import find_duplicates
 from byol_tf.embed.few_shot import fit_few_shot
 from byol_tf.embed.vectors import normalized
-from byol_tf.runs.files import name_of_cell, read_csv
+from byol_tf.runs.files import read_csv
 
 PHOTOS, PLANTED, SEEDS = 3_000, 250, range(10)
 
@@ -78,7 +78,7 @@ def measure_duplicates(encoder: str, photos: Path) -> None:
 def _print_duplicates(table: Path, cosine: str) -> None:
     group_of, kept, drops = {}, {}, []
     for row in read_csv(table, ("group", "path", "suggestion")):
-        name = name_of_cell(row["path"])
+        name = row["path"]
         group_of[name] = row["group"]
         if row["suggestion"] == "keep":
             kept[row["group"]] = name
@@ -117,7 +117,7 @@ def measure_pick(encoder: str, labelled: Path) -> None:
         assert embed(["--encoder", encoder, "--images", str(labelled), "--out", out]) == 0
         embeddings = np.load(Path(out, "embeddings.npz"))["embeddings"]
         rows = read_csv(Path(out, "index.csv"), ("path",))
-    classes = np.array([name_of_cell(row["path"]).split("/")[0] for row in rows])
+    classes = np.array([row["path"].split("/")[0] for row in rows])
     for count in (20, 50, 100):
         accuracies: dict[str, list[float]] = {"picked": [], "random": [], "k-centre": []}
         for seed in SEEDS:

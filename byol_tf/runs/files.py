@@ -206,7 +206,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         columns: that it has to have, perhaps among others.
 
     Returns:
-        Column -> cell, for each row.
+        Column -> what `write_csv` was given, as text, for each row.
 
     Raises:
         OSError: if it can't be read.
@@ -226,7 +226,8 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             raise ValueError(f"{path}: expected {len(names)} cells in row {number}")
     if not text.endswith("\n"):
         raise ValueError(f"{path}: its last line is cut off")
-    return [{name: text_of_cell(cell) for name, cell in row.items()} for row in rows]
+    forms = {name: name_of_cell if name in _PATH_COLUMNS else text_of_cell for name in names}
+    return [{name: forms[name](cell) for name, cell in row.items()} for row in rows]
 
 
 def sha256(path: Path) -> str:

@@ -30,7 +30,6 @@ from byol_tf.runs.files import (
     append_to,
     check_no_link,
     csv_text,
-    name_of_cell,
     read_csv,
     read_json_object,
     remove_left_overs,
@@ -244,7 +243,7 @@ class RunFolder:
         if resumed:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 rows = read_csv(self.skipped, SKIPPED_COLUMNS)
-                listed |= {name_of_cell(row["path"]): row["reason"] for row in rows}
+                listed |= {row["path"]: row["reason"] for row in rows}
         if listed:
             write_csv(self.skipped, SKIPPED_COLUMNS, listed.items())
         else:

@@ -12,7 +12,7 @@ from byol_tf.logs import counted
 from byol_tf.runs.accuracy import Accuracy, Difference, difference
 from byol_tf.runs.best_epoch import METRICS, exported_epoch
 from byol_tf.runs.collapse import STD, detect_collapse, likely_cause
-from byol_tf.runs.files import name_of_cell, read_csv
+from byol_tf.runs.files import read_csv
 from byol_tf.runs.folder import SKIPPED_COLUMNS, RunFolder, read_environment, read_history
 
 ACCURACIES = (("probe_accuracy", "linear probe"), ("knn_accuracy", "nearest neighbours"))
@@ -146,7 +146,7 @@ def _skipped(path: Path) -> tuple[tuple[str, str], ...]:
         rows = read_csv(path, SKIPPED_COLUMNS)
     except FileNotFoundError:
         return ()
-    return tuple((name_of_cell(row["path"]), row["reason"]) for row in rows)
+    return tuple((row["path"], row["reason"]) for row in rows)
 
 
 def verdict(facts: RunFacts) -> list[str]:
