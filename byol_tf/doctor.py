@@ -49,7 +49,7 @@ _OTHER_NAMES = {
     "keras": ("keras-nightly",),
 }
 """Further packages that hold the same modules."""
-_DEVELOPMENT = ("test", "lint", "docs", "fuzz")
+_DEVELOPMENT = ("test", "test-sources", "lint", "docs", "fuzz")
 _DRIVER = 525
 """The oldest NVIDIA driver that runs CUDA 12, which TensorFlow's packages bring."""
 _IMAGES = 64

@@ -91,7 +91,9 @@ def test_missing_tensorflow_is_named_for_the_device(monkeypatch):
 
 
 def test_extras_are_listed_with_the_line_that_installs_them():
-    check = check_extras(COMPLETE | {"heic": ["pillow-heif>=0.22"], "hub": ["x"]})
+    check = check_extras(
+        COMPLETE | {"heic": ["pillow-heif>=0.22"], "hub": ["x"], "test-sources": ["x"]}
+    )
     assert check.text == "export installed, heic missing, hub missing"
     assert check.hint == f"if needed: {install_line('heic', 'hub')}"
 
