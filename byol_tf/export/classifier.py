@@ -13,7 +13,7 @@ DIR/
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from byol_tf import __version__
-from byol_tf.errors import OutputError, VerificationError, code_span, one_line
+from byol_tf.errors import OutputError, VerificationError, code_span
 from byol_tf.export.classifier_folder import CLASSES_FILE, check_classifier_folder
 from byol_tf.export.formats import (
     CLASSIFIER_FORMATS,
@@ -38,6 +38,7 @@ from byol_tf.export.sample_images import reduce_image, sample_photos
 from byol_tf.export.saved_model import split_export, staging_folder, write_saved_model
 from byol_tf.export.usage import array_note, usage_page
 from byol_tf.export.verification import FILE_NAME, file_size, run_snippets
+from byol_tf.export.writing import failures_of
 from byol_tf.models.inference import exported_form
 from byol_tf.models.safe_loading import check_keras_file
 from byol_tf.runs.accuracy import Accuracy
@@ -175,7 +176,8 @@ def export_classifier(
                 continue
             formats = select_formats((name,), pixels, CLASSIFIER_FORMATS)
             try:
-                _write(name, model, classes, staging)
+                with failures_of(name):
+                    CLASSIFIER_WRITERS[name](model, staging, classes)
                 milliseconds, outputs = run_snippets(formats, staging, size, compared)
             except VerificationError as error:
                 logger.warning("not exported: %s", error)
@@ -213,22 +215,24 @@ def _with_probabilities(classifier: keras.Model) -> keras.Model:
     return keras.Model(plain.input, softmax(plain.output), name="classifier")
 
 
-def _write(name: str, model: keras.Model, classes: Sequence[str], folder: Path) -> None:
-    try:
-        if name == "saved_model":
-            write_saved_model(model, folder / "classifier", classes)
-        elif name == "keras":
-            model.save(folder / "classifier.keras")
-            check_keras_file(folder / "classifier.keras")
-        elif name == "litert":
-            write_float_litert(model, folder, "classifier", "probabilities")
-        else:
-            metadata = {"classes": json.dumps(list(classes))}
-            write_onnx(model, folder / "classifier.onnx", "probabilities", metadata)
-    except OSError:
-        raise
-    except Exception as error:  # converters raise many types, and other formats may succeed
-        raise VerificationError(f"{name}: can't be written: {one_line(error)}") from error
+def _write_keras(model: keras.Model, folder: Path, classes: Sequence[str]) -> None:
+    model.save(folder / "classifier.keras")
+    check_keras_file(folder / "classifier.keras")
+
+
+CLASSIFIER_WRITERS: dict[str, Callable[[keras.Model, Path, Sequence[str]], None]] = {
+    "saved_model": lambda model, folder, classes: write_saved_model(
+        model, folder / "classifier", classes
+    ),
+    "keras": _write_keras,
+    "litert": lambda model, folder, _: write_float_litert(
+        model, folder, "classifier", "probabilities"
+    ),
+    "onnx": lambda model, folder, classes: write_onnx(
+        model, folder / "classifier.onnx", "probabilities", {"classes": json.dumps(list(classes))}
+    ),
+}
+"""Name of a format -> what writes its files, given the model, a folder and the classes' names."""
 
 
 def _compare(

@@ -1,7 +1,7 @@
 """Export formats: their files, the code that uses each, and the tolerances that each has to meet.
 
-A new format takes an entry in `FORMATS` with its `Snippet`, a module with its writer, and a line in
-`writing.WRITERS`.
+A new format takes entries in `FORMATS`, with its `Snippet`, and `_REQUIRED_PACKAGES`, a module with
+its writer, and lines in `writing.WRITERS` and `classifier.CLASSIFIER_WRITERS`.
 """
 
 import dataclasses

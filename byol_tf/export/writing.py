@@ -1,7 +1,8 @@
 """Writes an export format, verifies its files, and keeps those that pass."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -57,7 +58,8 @@ def write_verified(
     size = split_export(model)[1].input_shape[1]
     with staging_folder(folder) as staging:
         try:
-            int8 = _write(name, model, staging, samples.calibration)
+            with failures_of(name):
+                int8 = WRITERS[name](model, staging, samples.calibration)
             verifications = verify(formats, staging, size, samples, expected)
         except VerificationError as error:
             return [], [str(error)]
@@ -81,11 +83,11 @@ def write_verified(
     return verifications, [line for lines in reasons.values() for line in lines]
 
 
-def _write(
-    name: str, model: keras.Model, folder: Path, calibration: Sequence[np.ndarray]
-) -> str | None:
+@contextlib.contextmanager
+def failures_of(name: str) -> Iterator[None]:
+    """Raises `VerificationError` for any failure of a format's writer but `OSError`."""
     try:
-        return WRITERS[name](model, folder, calibration)
+        yield
     except OSError:
         raise
     except Exception as error:  # converters raise many types, and other formats may succeed

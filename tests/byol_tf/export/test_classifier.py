@@ -13,6 +13,8 @@ import pytest
 from byol_tf.errors import OutputError, ProtocolError
 from byol_tf.export import classifier as export
 from byol_tf.export.classifier_folder import check_classifier_folder, read_classes
+from byol_tf.export.formats import FORMAT_NAMES
+from byol_tf.export.writing import WRITERS
 from byol_tf.models.inference import inference_model
 from byol_tf.runs.accuracy import Accuracy
 from tests.helpers.waiting import HANG
@@ -39,6 +41,10 @@ def photos(count: int) -> list[np.ndarray]:
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+def test_each_format_has_a_writer_for_encoders_and_one_for_classifiers():
+    assert export.CLASSIFIER_WRITERS.keys() == WRITERS.keys() == set(FORMAT_NAMES)
 
 
 def test_keras_file_gives_the_softmax_of_the_logits(tmp_path, monkeypatch):
