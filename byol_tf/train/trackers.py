@@ -12,13 +12,14 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from byol_tf.config.diff import flat
 from byol_tf.config.loading import resolved_json
 from byol_tf.config.schema import Config
-from byol_tf.errors import ConfigError
-from byol_tf.runs.files import write_atomically
+from byol_tf.errors import ConfigError, RunFolderError
+from byol_tf.runs.files import read_json_object, write_atomically
 from byol_tf.runs.folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -48,9 +49,10 @@ def open_trackers(config: Config, folder: RunFolder) -> Iterator[Log]:
 
     Raises:
         ConfigError: if a tracker can't be started, as without a login.
+        RunFolderError: if `trackers.json` is damaged.
     """
     path = folder.root / "trackers.json"
-    saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    saved = _identities(path) if config.run.trackers else {}
     settings = flat(json.loads(resolved_json(config)))
     failed: set[str] = set()
 
@@ -82,6 +84,21 @@ def open_trackers(config: Config, folder: RunFolder) -> Iterator[Log]:
                 attempt(name, functools.partial(log, values, epoch))
 
         yield log_all
+
+
+def _identities(path: Path) -> dict[str, str]:
+    """Returns name of a tracker -> identity of the run there, of a `trackers.json`."""
+    try:
+        saved = read_json_object(path)
+        if not all(isinstance(identity, str) for identity in saved.values()):
+            raise ValueError(f"{path}: expected texts; received {saved!r:.40}")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunFolderError(
+            f"{error}. Without that file the trackers begin a new run there"
+        ) from error
+    return saved
 
 
 _Opened = tuple[str, Log, Callable[[bool], object]]

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from byol_tf.config.loading import load_config
-from byol_tf.errors import ConfigError
+from byol_tf.errors import ConfigError, RunFolderError
 from byol_tf.runs.folder import RunFolder
 from byol_tf.train import trackers
 from tests.docs.pages import ROOT
@@ -58,6 +58,14 @@ def test_one_that_cannot_start_ends_the_run_before_its_first_step(tmp_path, monk
 
     monkeypatch.setitem(trackers._OPEN, "wandb", refuses)
     with pytest.raises(ConfigError, match="wandb can't be started: not logged in"):
+        trackers.open_trackers(config("wandb"), RunFolder(tmp_path)).__enter__()
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"wandb": 1}'])
+def test_damaged_identities_are_named(tmp_path, monkeypatch, content):
+    monkeypatch.setitem(trackers._OPEN, "wandb", lambda *_: pytest.fail("opened"))
+    (tmp_path / "trackers.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"trackers\.json: expected .*Without that file"):
         trackers.open_trackers(config("wandb"), RunFolder(tmp_path)).__enter__()
 
 
