@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -98,9 +98,9 @@ def ends_with_exit_code(main: Callable[[list[str]], int]) -> Main:
             if "\0" in word:
                 _print_error(f"{word!r}: expected an argument without NUL characters")
                 return USAGE_ERROR
-        stop = _StopSignals()
+        stop = _FirstSignal()
         try:
-            with stop:
+            with stop_signals_handled(stop):
                 return main(words)
         except SystemExit:
             raise
@@ -269,31 +269,40 @@ def hint_at_options(unknown: Sequence[str], keys: Sequence[str], recipes: Sequen
     return f"; did you mean {' or '.join(hints)}?" if hints else ""
 
 
-class _StopSignals:
-    """Context manager that raises `KeyboardInterrupt` at the first signal that asks to stop.
+@contextlib.contextmanager
+def stop_signals_handled(
+    handler: Callable[[int, FrameType | None], None],
+) -> Iterator[Collection[int]]:
+    """Handles the signals that ask to stop by a function; then the former handlers are back.
 
-    A second one ends the process at once. Signals that are ignored already stay ignored (`nohup`).
+    Signals that are ignored already stay ignored (`nohup`). In another thread than the main one
+    none is handled: no signal arrives there, and Python lets it set no handlers.
+
+    Yields:
+        The numbers of the signals that are handled.
+    """
+    former: dict[int, Any] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():
+            for number in STOP_SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    former[number] = signal.signal(number, handler)
+        yield former
+    finally:
+        for number, before in former.items():
+            signal.signal(number, before)
+
+
+class _FirstSignal:
+    """A handler that raises `KeyboardInterrupt` at the first signal, and exits at the second.
 
     Attributes:
         received: the number of the first one; None while there was none.
     """
 
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
+    received: int | None = None
 
-    def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return  # no signal arrives here, and Python lets no other thread set handlers
-        for number in STOP_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._stop)
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             os._exit(128 + number)
         self.received = number

@@ -3,6 +3,7 @@
 A failure is recorded and the other cells are run all the same.
 """
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -14,10 +15,9 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Self
 
-from byol_tf.command_line import PARENT_VARIABLE, STOP_SIGNALS
+from byol_tf.command_line import PARENT_VARIABLE, stop_signals_handled
 from byol_tf.config.loading import resolved_json
 from byol_tf.runs.files import append_to, read_csv, write_atomically
 from byol_tf.runs.folder import RunFolder, is_figure, read_history, read_result
@@ -93,24 +93,17 @@ class StudyRunner:
         if jobs > 1:  # or the first command would take all memory of a GPU
             self._environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         self._received: list[int] = []  # signals
-        self._former_handlers: dict[int, Any] = {}
+        self._exit = contextlib.ExitStack()
         self._failed: dict[str, str] = {}
 
     def __enter__(self) -> Self:
-        # A signal that is ignored already, as SIGHUP under `nohup`, stays ignored, here and in the
-        # commands.
-        handled = [
-            number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
-        ]
-        self._former_handlers = {number: signal.signal(number, self._stop) for number in handled}
+        self._exit.enter_context(
+            stop_signals_handled(lambda number, _: self._received.append(number))
+        )
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._former_handlers.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._received.append(number)
+        self._exit.close()
 
     def folder(self, planned: PlannedCell) -> RunFolder:
         """Returns the run's folder, whether it exists or not."""

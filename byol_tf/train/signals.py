@@ -1,18 +1,18 @@
 """Signal handling: the first SIGTERM, SIGINT or SIGHUP has a run save and stop, a second exits."""
 
+import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
 
-from byol_tf.command_line import STOP_SIGNALS
+from byol_tf.command_line import stop_signals_handled
 from byol_tf.native_output import write_to_terminal
 from byol_tf.runs.process_exit import exit_now
 
 
 class SignalWatch:
-    """Context manager that records signals; what is ignored already stays ignored (`nohup`).
+    """Context manager that records the signals that ask to stop.
 
     Python runs handlers between two of its own instructions, and the training thread may be inside
     TensorFlow for minutes. So the C handler writes each signal's number into a socket, and a thread
@@ -32,7 +32,8 @@ class SignalWatch:
         self.response, self.on_first = response, on_first
         self.received: int | None = None
         self._seen: set[int] = set()
-        self._handlers_before: dict[int, Any] = {}
+        self._exit = contextlib.ExitStack()
+        self._handled: Collection[int] = ()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "SignalWatch":
@@ -41,9 +42,7 @@ class SignalWatch:
         self._reader, self._writer = socket.socketpair()  # Windows' pipes always block
         self._writer.setblocking(False)
         self._wakeup_before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in STOP_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._handlers_before[number] = signal.signal(number, lambda *_: None)
+        self._handled = self._exit.enter_context(stop_signals_handled(lambda *_: None))
         self._thread = threading.Thread(target=self._read, name="signals", daemon=True)
         self._thread.start()
         return self
@@ -51,8 +50,7 @@ class SignalWatch:
     def __exit__(self, *_: object) -> None:
         if self._thread is None:
             return
-        for number, handler in self._handlers_before.items():
-            signal.signal(number, handler)
+        self._exit.close()
         signal.set_wakeup_fd(self._wakeup_before)
         self._writer.close()  # which ends the thread
         self._thread.join()
@@ -65,7 +63,7 @@ class SignalWatch:
     def _read(self) -> None:
         while numbers := self._reader.recv(64):
             for number in numbers:
-                if number in self._handlers_before:
+                if number in self._handled:
                     self._handle(number)
 
     def _handle(self, number: int) -> None:

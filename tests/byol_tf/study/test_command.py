@@ -343,6 +343,13 @@ class TestDisorderly:
         assert capsys.readouterr().err == f"--out {study}/out: can't be written: Not a directory\n"
         assert not calls.exists()
 
+    def test_a_study_runs_in_any_thread(self, study, calls):
+        codes = []
+        thread = threading.Thread(target=lambda: codes.append(main(line(study, "--only", "slow"))))
+        thread.start()
+        thread.join(HANG)
+        assert codes == [0]
+
     def test_hang_ups_are_ignored_where_they_were(self, study, calls):
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
