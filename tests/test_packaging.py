@@ -1,10 +1,12 @@
 """What is installed from a wheel, and from the sdist: all of the packages, the configs, the
 commands."""
 
+import ast
 import configparser
-import importlib
+import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -100,6 +102,30 @@ def test_requirements_txt_is_setup_cfgs_own_for_a_cpu():
         for text in (listed, wanted)
     )
     assert ours == theirs
+
+
+def test_every_imported_package_is_declared():
+    """One that only comes with another may go when that one does."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = "\n".join(
+        [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    ).splitlines()
+    declared = {_normalized(re.match(r"[\w.-]*", line.strip())[0]) for line in lines}
+    distributions = importlib.metadata.packages_distributions()
+    for file in (file for package in PACKAGES for file in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            for name in {name.partition(".")[0] for name in names}:
+                if name not in {*sys.stdlib_module_names, *PACKAGES}:
+                    owners = distributions.get(name, [name])
+                    assert declared & set(map(_normalized, owners)), (file, name)
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 class Elsewhere:

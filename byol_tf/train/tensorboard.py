@@ -12,9 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf import text_format
 from PIL import Image
-from tensorboard.plugins import projector
 from tensorboard.plugins.hparams import api as hparams
 
 from byol_tf.config.diff import defaults_for, flat
@@ -49,6 +47,18 @@ _ALWAYS_SHOWN = (
 _FIGURES = ("curves", "collapse", "neighbours", "map", "confusion")
 _THUMBNAIL = 48
 """Pixels; 1,000 thumbnails make a sprite of 1,536, and TensorBoard takes up to 8,192."""
+_PROJECTOR = f"""\
+embeddings {{
+  tensor_name: "representations"
+  tensor_path: "representations.tsv"
+  metadata_path: "classes.tsv"
+  sprite {{
+    image_path: "sprite.png"
+    single_image_dim: {_THUMBNAIL}
+    single_image_dim: {_THUMBNAIL}
+  }}
+}}
+"""
 
 
 class EventLog:
@@ -208,15 +218,7 @@ def write_projector_files(logs: Path, analysis: RepresentationAnalysis) -> None:
     png = io.BytesIO()
     Image.fromarray(sprite).save(png, format="png")
     write_atomically(logs / "sprite.png", png.getvalue())
-    config = projector.ProjectorConfig()
-    embedding = config.embeddings.add(
-        tensor_name="representations",
-        tensor_path="representations.tsv",
-        metadata_path="classes.tsv",
-    )
-    embedding.sprite.image_path = "sprite.png"
-    embedding.sprite.single_image_dim.extend([_THUMBNAIL, _THUMBNAIL])
-    write_atomically(logs / "projector_config.pbtxt", text_format.MessageToString(config))
+    write_atomically(logs / "projector_config.pbtxt", _PROJECTOR)
 
 
 def _first_line(error: Exception) -> str:

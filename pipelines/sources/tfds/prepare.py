@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import shutil
 import sys
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import requests
 import tensorflow_datasets as tfds
-from absl import logging
 
 from pipelines.sources.base import SourceError, check_reachable
 from pipelines.sources.tfds.published import PublishedDataset
@@ -299,12 +299,13 @@ def _manual_download_message(
 @contextlib.contextmanager
 def _errors_only() -> Iterator[None]:
     """Hides TFDS's warnings."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -209,7 +209,9 @@ def test_tensorboard_holds_the_curves(finished):
 
 
 def test_tensorboard_holds_the_hyperparameters_and_the_projector(finished):
+    from google.protobuf import text_format
     from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+    from tensorboard.plugins import projector
     from tensorboard.plugins.hparams import metadata, plugin_data_pb2
     from tensorboard.plugins.projector.projector_plugin import _read_tensor_tsv_file as read_tensor
 
@@ -221,7 +223,10 @@ def test_tensorboard_holds_the_hyperparameters_and_the_projector(finished):
     assert session.hparams["tau.base"].number_value == 0.99
     assert session.hparams["training.deterministic"].bool_value is True
     assert session.hparams["views.first.crop_area"].string_value == "[0.4, 1.0]"
-    assert "representations.tsv" in (run_dir / "logs" / "projector_config.pbtxt").read_text()
+    text = (run_dir / "logs" / "projector_config.pbtxt").read_text()
+    (embedding,) = text_format.Parse(text, projector.ProjectorConfig()).embeddings
+    assert embedding.tensor_path == "representations.tsv"
+    assert list(embedding.sprite.single_image_dim) == [48, 48]
     assert read_tensor(str(run_dir / "logs" / "representations.tsv")).shape == (100, 32)
     assert len((run_dir / "logs" / "classes.tsv").read_text().splitlines()) == 100
 
