@@ -2,7 +2,7 @@
 
 | exit code | meaning |
 |---|---|
-| 1 | an unexpected error, or a file that failed its verification |
+| 1 | an unexpected error, a file that failed its verification, or a run of a study that failed |
 | 2 | wrong use or config, and nothing was started or written; or another process took the run |
 | 10 to 12 | the run can't continue: not finite, collapsed, out of memory |
 | 66, 74 | images lost, saves failed (EX_NOINPUT and EX_IOERR of sysexits.h) |

@@ -20,12 +20,11 @@ def embed(
     """Embeds images in the order of their indices.
 
     Args:
-        model: from uint8 images `[N, H, W, 3]` to `[N, d]`, in inference mode (see
-            `models/inference.py`).
+        model: from uint8 or uint16 images `[N, H, W, channels]` to `[N, d]`, in inference mode
+            (see `models/inference.py`).
         images: n images. Those of different sizes are embedded one by one, large ones in small
             batches.
-        crop: applied to uint8 images `[N, H, W, 3]` before the model. Default: the model's own
-            resize alone.
+        crop: applied to such images before the model. Default: the model's own resize alone.
 
     Returns:
         float32 `[n, d]`.

@@ -126,7 +126,7 @@ def tune_protocol(
         seed: the first one.
         show: called after each epoch of a training.
         on_trained: called with the classifier of each seed: an inference model (see
-            `models/inference.py`) with a linear layer, from uint8 images to logits.
+            `models/inference.py`) with a linear layer, from uint8 or uint16 images to logits.
 
     Returns:
         `top1` and `top5`: means over the seeds; `top1_std`: their standard deviation (n - 1),
@@ -279,7 +279,7 @@ def _train_classifier(
     seed: int,
     progress: EpochProgress,
 ) -> tuple[keras.Model, dict[str, list[float]]]:
-    """Trains a model from uint8 images of any size to logits `[N, classes]`.
+    """Trains a model from uint8 or uint16 images of any size to logits `[N, classes]`.
 
     Returns:
         The model, and `loss` and `accuracy` of each epoch.

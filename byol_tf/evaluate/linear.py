@@ -154,7 +154,8 @@ def linear_protocol(
     The best rate is that of the head with the highest accuracy on the images held out from it.
 
     Args:
-        inference: from uint8 images to representations (see `models/inference.py`); not changed.
+        inference: from uint8 or uint16 images to representations (see `models/inference.py`); not
+            changed.
         size: side of a crop in pixels.
         train: images with labels.
         test: images with labels. They and held-out images are evaluated by their centre, 224 / 256

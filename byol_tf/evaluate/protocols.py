@@ -1,7 +1,8 @@
 """The evaluation protocols: their options on the command line, and how each is run.
 
-A new protocol is a module of this package that measures it, and here a function that calls it and
-an entry of `PROTOCOLS`. TensorFlow is imported when a protocol runs, so that `--help` is quick.
+A new protocol is a module of this package that measures it, here a function that calls it and an
+entry of `PROTOCOLS`, and in `__main__` the `_NAME_PREFIXES` of its options. TensorFlow is
+imported when a protocol runs, so that `--help` is quick.
 """
 
 import argparse
@@ -33,7 +34,7 @@ class Evaluation:
     Attributes:
         options: of the command.
         config: of the run, or the one that names the images.
-        inference: from uint8 images `[N, H, W, 3]` to representations `[N, d]`.
+        inference: from uint8 or uint16 images `[N, H, W, channels]` to representations `[N, d]`.
         train: images with labels to learn from.
         test: images with labels to test on.
         class_names: names of the labels.

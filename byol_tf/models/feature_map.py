@@ -17,8 +17,8 @@ def map_inference_model(inference: keras.Model) -> keras.Model:
             pooling of a map; its layers are shared.
 
     Returns:
-        A model from uint8 images `[N, H, W, 3]` of any size to float32 maps `[N, h, w, c]` of the
-        centred square of each.
+        A model from uint8 or uint16 images `[N, H, W, channels]` of any size to float32 maps
+        `[N, h, w, c]` of the centred square of each.
 
     Raises:
         ValueError: if the encoder ends in something else.

@@ -216,8 +216,8 @@ def load_encoder_file(path: Path, option: str = "--encoder") -> keras.Model:
         )
     if not takes_pixels(model):
         raise ProtocolError(
-            f"{option} {path}: expected a model of uint8 images, or one that begins with a "
-            f"Rescaling or Normalization of pixels from 0 to 255; received one of "
+            f"{option} {path}: expected a model of uint8 or uint16 images, or one that begins with "
+            "a Rescaling or Normalization of pixels from 0 to 255; received one of "
             f"{model.inputs[0].dtype} images, whose normalisation isn't known. {_HINT}"
         )
     # As in `inference_model`, which a file can't state: XLA has no antialiased resize. For this

@@ -3,10 +3,12 @@
 ```
 runs/stl10-2026-11-21-1/
   config.json  environment.json  photos.json.gz  skipped.csv  history.csv  result.json  report.html
-  encoder.json (layers of an encoder from Python)
-  checkpoints/  logs/ (TensorBoard)  figures/ (PNG)  evaluation/ (results of byol_tf.evaluate)
+  encoder.json (layers of an encoder from Python)  trackers.json  .lock
+  checkpoints/  logs/ (TensorBoard, tensorflow.log)  figures/ (PNG)
+  evaluation/ (results of byol_tf.evaluate)
   export/encoder/1/ (SavedModel)  export/encoder.keras
-  export/USAGE.md  export/README.md (model card)
+  export/USAGE.md  export/README.md (model card)  export/verification.json
+  export/input.json (channels, depth and range, unless RGB)  export/map/ (dense features)
 ```
 """
 

@@ -1,8 +1,9 @@
 """Opens a run's images: the same ones on every worker, and again when the run is resumed.
 
 Files are opened by their headers, so that the first step doesn't wait until all are decoded. What
-only reading them can tell comes while the run trains: see `LostPhotos` of `pipelines.sources` for
-photos that turn out to be unreadable, and `CopiesSearch` for exact copies.
+only reading them can tell comes while the run trains: see `LostPhotos` of
+`pipelines/sources/folder/replacement.py` for photos that turn out to be unreadable, and
+`CopiesSearch` for exact copies.
 """
 
 import contextlib

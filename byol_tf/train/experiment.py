@@ -115,8 +115,8 @@ class Experiment:
         source: the images, from `prepare` on.
         schedule: steps and learning rate, from `prepare` on.
         model: the compiled model, from `prepare` on; after `run` that of the exported epoch.
-        inference: the model from uint8 images to representations, around the online encoder, from
-            `prepare` on.
+        inference: the model from uint8 or uint16 images to representations, around the online
+            encoder, from `prepare` on.
     """
 
     workers: Workers

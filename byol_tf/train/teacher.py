@@ -27,7 +27,7 @@ class Teacher:
     Attributes:
         path: as `objective.teacher` names it.
         digest: SHA-256 of its files, in hexadecimal.
-        inference: model from uint8 images to representations.
+        inference: model from uint8 or uint16 images to representations.
         model: the same from the run's views.
     """
 

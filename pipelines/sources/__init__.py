@@ -1,4 +1,4 @@
-"""Image sources: images by index from folders, lists, TFDS, scikit-learn or the seed."""
+"""Image sources: images by index from files, shards, data sets, arrays or the seed."""
 
 from pipelines.sources.base import GivenImages, RawSource, Request, Source, SourceError, SourceInfo
 from pipelines.sources.flat_opening import open_flat_images

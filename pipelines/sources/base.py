@@ -249,8 +249,8 @@ class Source:
         findings: those of the notes that only reading the images could tell.
         splits: of the images in use.
         fingerprint: SHA-256 in hexadecimal that identifies the data.
-        manifest: of "folder": its photos, for `Request.manifest` when the run is resumed; else
-            None.
+        manifest: of own photos (folders, shards, Hugging Face), for `Request.manifest` when the run
+            is resumed; else None.
         files: where they may be unreadable or become so.
     """
 

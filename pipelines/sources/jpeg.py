@@ -22,7 +22,7 @@ from pipelines.sources.image_file import (
 )
 
 _MAX_BYTES = 2**22
-HEADER_BYTES = 2**16
+JPEG_HEADER_BYTES = 2**16
 """Bytes of a JPEG that hold the header of most: one piece of metadata has no more."""
 _TAIL_BYTES = 2**12
 """Bytes at the end of a JPEG in which its end marker is looked for: some writers pad files."""
@@ -68,7 +68,7 @@ def read_plain_header(file: BinaryIO) -> ImageFacts | None:
     Args:
         file: open for reading in binary, at its beginning, where it is again afterwards.
     """
-    head = file.read(HEADER_BYTES)
+    head = file.read(JPEG_HEADER_BYTES)
     file.seek(0)
     return _plain_facts(head)
 

@@ -36,8 +36,8 @@ class Reading:
     """Result of one pass over images.
 
     Attributes:
-        images: the readable ones, an `ArrayImages` if they are cached. Their `shape` is known if
-            they all have one and are batchable.
+        images: the readable ones; an `ArrayImages` or `CachedImages` if they are kept in memory.
+            Their `shape` is known if they all have one and are batchable.
         readable: int64, ascending: their indices before the pass.
         unreadable: (index before the pass, reason) of each of the others.
         common_shape: of all readable ones, batchable or not; None where they differ.

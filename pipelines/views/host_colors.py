@@ -17,7 +17,8 @@ _VALUES = (0.0, 1.0)
 class HostColors(Protocol):
     """Colour operations on views, float32 `[N, size, size, 3]` in [0, 1], in and out.
 
-    Amounts are float32 `[N]`, one for each view.
+    Brightness and contrast take views of any number of channels. Amounts are float32 `[N]`, one for
+    each view.
     """
 
     def brightness(self, views: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:

@@ -1,1 +1,1 @@
-"""Keras callbacks for monitoring and checkpointing; none changes what is learned."""
+"""Keras callbacks for monitoring and checkpointing; some end a run, none changes its steps."""

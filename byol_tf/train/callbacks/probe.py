@@ -14,7 +14,8 @@ class Probe(keras.callbacks.Callback):
     """Puts `probe_accuracy` and `knn_accuracy` into the logs of every n-th and of the last epoch.
 
     Args:
-        inference: the model from uint8 images to representations, around the online encoder.
+        inference: the model from uint8 or uint16 images to representations, around the online
+            encoder.
         train: labelled images that the classifiers are fitted on.
         test: labelled images that they are evaluated on.
         epochs: of the complete run.

@@ -5,7 +5,7 @@ from typing import BinaryIO, NamedTuple
 
 from pipelines.sources.decoding import read_header
 from pipelines.sources.image_file import JPEG_START, ImageFacts, UnreadableImage
-from pipelines.sources.jpeg import HEADER_BYTES
+from pipelines.sources.jpeg import JPEG_HEADER_BYTES
 from pipelines.sources.pixels import RGB, PixelFormat
 
 
@@ -34,7 +34,7 @@ def image_facts(
 ) -> ImageFacts | None:
     """Returns what the header of the image at an offset states; None where it can't be read."""
     file.seek(offset)
-    data = file.read(min(length, HEADER_BYTES))
+    data = file.read(min(length, JPEG_HEADER_BYTES))
     # Other formats have metadata behind the pixels.
     complete = len(data) == length
     if not complete and data[:2] != JPEG_START:
