@@ -62,16 +62,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def command_parser(
-    keys: Sequence[str] = (), recipes: Sequence[str] = (), **options: Any
+    name: str, keys: Sequence[str] = (), recipes: Sequence[str] = (), **options: Any
 ) -> argparse.ArgumentParser:
     """Returns a parser of a command's arguments, with `--version`.
 
     Args:
+        name: of the command.
         keys: of the config that the command's `--set` changes.
         recipes: the packaged configs that its `--config` takes.
         **options: as of `argparse.ArgumentParser`.
     """
-    parser = _Parser(**options)
+    parser = _Parser(prog=program(name), **options)
     parser.keys, parser.recipes = keys, recipes
     parser.add_argument("--version", action="version", version=f"byol_tf {__version__}")
     return parser
@@ -147,6 +148,13 @@ def run_command(main: Main, arguments: list[str] | None = None) -> NoReturn:
             with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody reads it
                 stream.flush()
         os._exit(code)
+
+
+def add_path(
+    parser: argparse._ActionsContainer, name: str, help: str, metavar: str = "DIR", **options: Any
+) -> None:
+    """Adds an option whose value is a path, in which `~` stands for the home folder."""
+    parser.add_argument(name, type=os.path.expanduser, help=help, metavar=metavar, **options)
 
 
 def add_set_option(parser: argparse.ArgumentParser, help: str = _SET_DATA) -> None:

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from byol_tf.command_line import (
+    add_path,
     check_writable,
     command_parser,
     ends_with_exit_code,
-    program,
 )
 from byol_tf.config.diff import flat
 from byol_tf.errors import USAGE_ERROR, OutputError, RunFolderError, escape
@@ -150,7 +150,7 @@ def _figure_path(out: str) -> Path:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog=program("compare"),
+        "compare",
         description="Compares runs: which settings differ, accuracy, collapse measures, loss. Runs "
         "that differ by their seed are one line.",
     )
@@ -160,13 +160,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="run folders, or history.csv files; NAME=RUN gives one another name",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--out",
-        metavar="PNG",
-        type=os.path.expanduser,
-        default=_DEFAULT_OUT,
-        help=f"the figure, or a folder for it; .csv and .md are written next to it (default: "
+        f"the figure, or a folder for it; .csv and .md are written next to it (default: "
         f"{_DEFAULT_OUT})",
+        metavar="PNG",
+        default=_DEFAULT_OUT,
     )
     return parser
 

@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog=program("doctor"),
+        "doctor",
         description="Checks versions, devices, memory, disk and extras, and compiles one small "
         "step of training. Writes nothing.",
     )

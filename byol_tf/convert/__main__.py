@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from byol_tf.command_line import check_writable, command_parser, ends_with_exit_code, program
+from byol_tf.command_line import add_path, check_writable, command_parser, ends_with_exit_code
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import ConversionError, describe_path
 from byol_tf.logs import activity
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog=program("convert"),
+        "convert",
         description="Converts an encoder from another project to a SavedModel and a .keras file.",
     )
     layouts = parser.add_subparsers(dest="layout", metavar="LAYOUT", required=True)
@@ -84,11 +84,5 @@ def _parser() -> argparse.ArgumentParser:
         "the usual one: encoder_q, backbone, teacher)",
     )
     for layout in (deepmind, pytorch):
-        layout.add_argument(
-            "--out",
-            metavar="DIR",
-            type=os.path.expanduser,
-            required=True,
-            help="a new or empty folder",
-        )
+        add_path(layout, "--out", "a new or empty folder", required=True)
     return parser

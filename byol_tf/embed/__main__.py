@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from byol_tf import __version__
 from byol_tf.command_line import (
     add_json_option,
+    add_path,
     check_writable,
     command_parser,
     command_text,
@@ -60,25 +61,25 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog=program("embed"),
+        "embed",
         description="Embeds all photos below a folder, each once; finds similar ones, "
         "near-duplicates and clusters; predicts labels from a few. Changes no photo.",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--encoder",
+        "a run folder, the folder of a SavedModel, a .keras file, or hf://NAME/REPOSITORY",
         metavar="PATH",
-        type=os.path.expanduser,
         required=True,
-        help="a run folder, the folder of a SavedModel, a .keras file, or hf://NAME/REPOSITORY",
     )
     add_photo_arguments(parser, "embeddings", "encoder")
-    parser.add_argument(
+    add_path(
+        parser,
         "--nearest",
+        "show the photos most similar to these, from DIR or elsewhere",
         metavar="PHOTO",
-        type=os.path.expanduser,
         nargs="+",
         default=[],
-        help="show the photos most similar to these, from DIR or elsewhere",
     )
     parser.add_argument(
         "--parquet",
@@ -98,18 +99,17 @@ def _parser() -> argparse.ArgumentParser:
         help="embed only the I-th of N parts of the new photos, beside processes for the others; "
         "the command without it merges them",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--few",
+        "a table with the columns path and label: predict the labels of all other photos",
         metavar="LABELS",
-        type=os.path.expanduser,
-        help="a table with the columns path and label: predict the labels of all other photos",
     )
     add_curation_arguments(parser)
-    parser.add_argument(
+    add_path(
+        parser,
         "--export",
-        metavar="DIR",
-        type=os.path.expanduser,
-        help="with --few: new folder for the classifier that predicts these labels, in each format "
+        "with --few: new folder for the classifier that predicts these labels, in each format "
         "whose packages are installed",
     )
     add_json_option(parser)

@@ -3,7 +3,6 @@
 import argparse
 import functools
 import logging
-import os
 import sys
 import time
 from collections import defaultdict
@@ -13,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from byol_tf.command_line import add_path
 from byol_tf.embed.store import Store
 from byol_tf.errors import EmbedError, WorkKept
 from byol_tf.logs import counted
@@ -83,18 +83,16 @@ def add_photo_arguments(parser: argparse.ArgumentParser, outputs: str, model: st
         outputs: the folder below which `default_folder` has the command's outputs.
         model: of whose files the name of the output folder has a digest.
     """
-    parser.add_argument(
+    add_path(
+        parser,
         "--images",
-        metavar="DIR",
-        type=os.path.expanduser,
+        "the folder of photos, flat or nested, or shards of them: a file or a pattern",
         required=True,
-        help="the folder of photos, flat or nested, or shards of them: a file or a pattern",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--out",
-        metavar="DIR",
-        type=os.path.expanduser,
-        help=f"the output folder (default: {outputs}/<folder>-<digest of {model} and folder>)",
+        f"the output folder (default: {outputs}/<folder>-<digest of {model} and folder>)",
     )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from byol_tf.command_line import (
     add_json_option,
+    add_path,
     add_set_option,
     check_writable,
     command_parser,
@@ -136,18 +137,16 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     add_json_option(common)
     encoder = common.add_mutually_exclusive_group(required=True)
-    encoder.add_argument(
+    add_path(
+        encoder,
         "--run",
-        metavar="DIR",
-        type=os.path.expanduser,
-        help="a run folder: its newest checkpoint (the best with run.export=best), its images",
+        "a run folder: its newest checkpoint (the best with run.export=best), its images",
     )
-    encoder.add_argument(
+    add_path(
+        encoder,
         "--encoder",
+        "an exported encoder: the folder of a SavedModel, a .keras file, or hf://NAME/REPOSITORY",
         metavar="PATH",
-        type=os.path.expanduser,
-        help="an exported encoder: the folder of a SavedModel, a .keras file, or "
-        "hf://NAME/REPOSITORY",
     )
     common.add_argument(
         "--config",
@@ -155,14 +154,13 @@ def _parser() -> argparse.ArgumentParser:
         help="with --encoder: the config that names the images and the size of a crop",
     )
     add_set_option(common, "other images: data.root=photos")
-    common.add_argument(
+    add_path(
+        common,
         "--out",
-        metavar="DIR",
-        type=os.path.expanduser,
-        help="folder for result.json (default: RUN/evaluation/<protocol>; required with --encoder)",
+        "folder for result.json (default: RUN/evaluation/<protocol>; required with --encoder)",
     )
     parser = command_parser(
-        prog=program("evaluate"),
+        "evaluate",
         description="Evaluates an encoder on labelled images. Test labels decide nothing.",
     )
     subparsers = parser.add_subparsers(dest="protocol", metavar="PROTOCOL", required=True)

@@ -6,7 +6,6 @@ imported when a protocol runs, so that `--help` is quick.
 """
 
 import argparse
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from byol_tf.command_line import positive_float, positive_fraction, positive_int
+from byol_tf.command_line import add_path, positive_float, positive_fraction, positive_int
 from byol_tf.config.schema import Config
 from byol_tf.errors import OutputError, ProtocolError, WorkKept
 from byol_tf.runs.splits import require_labels
@@ -269,11 +268,10 @@ def _tuning_options(parser: argparse.ArgumentParser) -> None:
         help="settings of the STL-10 paper's authors: Adam at a constant 8e-4, decay 1e-6, batches "
         "of 1024, no augmentation",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--export",
-        metavar="DIR",
-        type=os.path.expanduser,
-        help="new folder for the classifier of the first seed, in each format whose packages are "
+        "new folder for the classifier of the first seed, in each format whose packages are "
         "installed",
     )
     _label_options(parser, 1.0)

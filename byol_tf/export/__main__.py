@@ -9,17 +9,16 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 import argparse
 import contextlib
 import dataclasses
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byol_tf.command_line import (
+    add_path,
     add_set_option,
     check_writable,
     command_parser,
     ends_with_exit_code,
-    program,
 )
 from byol_tf.config.loading import load_config
 from byol_tf.config.overrides import check_data_overrides
@@ -69,17 +68,16 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog=program("export"),
+        "export",
         description="Exports the encoder of a run. Each file is loaded in a process without "
         "byol_tf, and compared with the run's own encoder.",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--run",
-        metavar="DIR",
-        type=os.path.expanduser,
-        required=True,
-        help="run folder whose newest checkpoint, or best with run.export=best, is exported to "
+        "run folder whose newest checkpoint, or best with run.export=best, is exported to "
         "DIR/export",
+        required=True,
     )
     parser.add_argument(
         "--format",

@@ -16,13 +16,13 @@ from typing import Any
 
 from byol_tf.command_line import (
     add_json_option,
+    add_path,
     check_writable,
     command_parser,
     command_text,
     ends_with_exit_code,
     os_error_text,
     print_json,
-    program,
 )
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import OutputError
@@ -63,23 +63,21 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog=program("pack"),
+        "pack",
         description="Packs the photos below a folder into shards, byte for byte, for "
         "data.source=shards. Changes no photo.",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--images",
-        metavar="DIR",
-        type=os.path.expanduser,
+        "the folder of photos, as data.root of data.source=folder",
         required=True,
-        help="the folder of photos, as data.root of data.source=folder",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--out",
-        metavar="DIR",
-        type=os.path.expanduser,
+        "the folder for the shards: a new one, or that of this command when it was stopped",
         required=True,
-        help="the folder for the shards: a new one, or that of this command when it was stopped",
     )
     parser.add_argument(
         "--format", choices=SUFFIXES, default="tar", help="of the shards; default: tar"

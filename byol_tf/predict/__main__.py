@@ -8,18 +8,17 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 
 import argparse
 import logging
-import os
 from pathlib import Path
 
 from byol_tf import __version__
 from byol_tf.command_line import (
     add_json_option,
+    add_path,
     check_writable,
     command_parser,
     command_text,
     ends_with_exit_code,
     print_json,
-    program,
 )
 from byol_tf.devices import prepare_environment
 from byol_tf.embed.photos import EmbeddedPhotos, add_photo_arguments
@@ -48,15 +47,14 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog=program("predict"),
+        "predict",
         description="Predicts the class of each photo below a folder. Changes no photo.",
     )
-    parser.add_argument(
+    add_path(
+        parser,
         "--classifier",
-        metavar="DIR",
-        type=os.path.expanduser,
+        "a folder that evaluate finetune --export or embed --few --export has made",
         required=True,
-        help="a folder that evaluate finetune --export or embed --few --export has made",
     )
     add_photo_arguments(parser, "predictions", "classifier")
     add_json_option(parser)

@@ -7,16 +7,15 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 
 
 import logging
-import os
 import sys
 from pathlib import Path
 
 from byol_tf.command_line import (
+    add_path,
     add_set_option,
     check_writable,
     command_parser,
     ends_with_exit_code,
-    program,
 )
 from byol_tf.config.loading import load_config
 from byol_tf.config.overrides import check_data_overrides
@@ -40,17 +39,11 @@ def main(arguments: list[str]) -> int:
         folder can't be written; 128 + n after signal n.
     """
     parser = command_parser(
-        prog=program("report"),
+        "report",
         description="Writes report.html into a run folder: one page with everything inside, to "
         "read or send.",
     )
-    parser.add_argument(
-        "--run",
-        metavar="DIR",
-        type=os.path.expanduser,
-        required=True,
-        help="a run folder; the run needn't be finished",
-    )
+    add_path(parser, "--run", "a run folder; the run needn't be finished", required=True)
     add_set_option(parser)
     options = parser.parse_args(arguments)
     folder = RunFolder(Path(options.run))

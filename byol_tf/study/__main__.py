@@ -9,7 +9,6 @@ if __name__ == "__main__":  # before the imports below, so that Ctrl-C ends them
 import argparse
 import functools
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from byol_tf.command_line import (
+    add_path,
     add_set_option,
     check_writable,
     command_parser,
@@ -26,7 +26,6 @@ from byol_tf.command_line import (
     os_error_text,
     positive_float,
     positive_int,
-    program,
 )
 from byol_tf.devices import prepare_environment
 from byol_tf.errors import SAVES_FAILED
@@ -103,7 +102,7 @@ def _check_photos(planned: Sequence[PlannedCell]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
-        prog=program("study"),
+        "study",
         description="Makes the runs of a paper's table that are missing, and writes the table.",
     )
     parser.add_argument(
@@ -140,19 +139,13 @@ def _parser() -> argparse.ArgumentParser:
         help="number of runs at a time, each in a process of its own (default: 1)",
     )
     add_set_option(parser, "for all runs: data.root=photos")
-    parser.add_argument(
+    add_path(
+        parser,
         "--root",
-        metavar="DIR",
-        type=os.path.expanduser,
+        "where all studies keep their runs (default: runs/studies)",
         default="runs/studies",
-        help="where all studies keep their runs (default: runs/studies)",
     )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=os.path.expanduser,
-        help="where table and figures go (default: ROOT/<study>-<scale>)",
-    )
+    add_path(parser, "--out", "where table and figures go (default: ROOT/<study>-<scale>)")
     parser.add_argument(
         "--list",
         action="store_true",

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from byol_tf.clusters import Cluster, read_cluster
 from byol_tf.command_line import (
     add_json_option,
+    add_path,
     add_set_option,
     check_writable,
     command_parser,
@@ -68,9 +69,9 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
+        "train",
         keys=[".".join((*section, name)) for section, keys in SECTIONS.items() for name in keys],
         recipes=recipes(),
-        prog=program("train"),
         description="Pre-trains an encoder with BYOL and exports it.",
         epilog=f"packaged recipes for --config:\n  {', '.join(recipes())}\n\nsections of a config, "
         f"whose keys --set changes:\n{sections_help()}\nall keys of one, with meanings: --explain "
@@ -84,12 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "downloads nothing)",
     )
     add_set_option(parser, "override any key: training.epochs=5")
-    parser.add_argument(
-        "--run-dir",
-        metavar="DIR",
-        type=os.path.expanduser,
-        help="the run folder (default: a numbered one under run.root)",
-    )
+    add_path(parser, "--run-dir", "the run folder (default: a numbered one under run.root)")
     parser.add_argument(
         "--fresh",
         action="store_true",
