@@ -4,10 +4,10 @@ For a `Request`, a source describes what it has (`SourceInfo`) and loads it (`Ra
 `building.py` selects, resizes and caches from that what a run uses (`Source`).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -157,13 +157,12 @@ class SourceInfo:
     fingerprint: str | None = None
 
 
-class ImageFiles(Protocol):
+class ImageFiles(ABC):
     """Files of a source that may be unreadable or become so.
 
     Attributes:
         manifest: the run's photos.
         unreadable: (printable path, reason) of each file known to be unreadable without opening it.
-        failure: why images can't be read any more; None while all is well.
         leaked: number of test images that are exact copies of images to learn from; None until
             `find_copies` has compared them, and where it can't.
         header_check: whether reading each file's header takes little time. Where it doesn't, files
@@ -171,21 +170,20 @@ class ImageFiles(Protocol):
     """
 
     manifest: PhotoManifest
-    unreadable: tuple[tuple[str, str], ...]
-    leaked: int | None
-    header_check: bool
+    unreadable: tuple[tuple[str, str], ...] = ()
+    leaked: int | None = None
+    header_check: bool = True
 
     @property
-    def lost(self) -> Mapping[str, str]:
-        """Reason by printable path of each file that couldn't be read after the first pass."""
-
-    @property
+    @abstractmethod
     def failure(self) -> SourceError | None:
         """Why images can't be read any more; None while all is well."""
 
+    @abstractmethod
     def name(self, split: str, index: int) -> str:
         """Returns the printable path of an image."""
 
+    @abstractmethod
     def finish_reading(self, losses_allowed: int) -> tuple[str, ...]:
         """Ends the first pass over all images; a file that can't be read from now on is lost.
 
@@ -197,7 +195,7 @@ class ImageFiles(Protocol):
         """
 
     def find_copies(self, splits: Collection[str]) -> tuple[str, ...]:
-        """Compares files of equal size.
+        """Compares files of equal size; by default none, as that may read everything once more.
 
         Args:
             splits: those in use.
@@ -205,8 +203,9 @@ class ImageFiles(Protocol):
         Returns:
             Lines about files that are exact copies of others, for people.
         """
+        return ()
 
-    def save_scan(self) -> None:
+    def save_scan(self) -> None:  # noqa: B027 - by default nothing is written
         """Writes what the first pass found to the request's `scan_folder`, if that is possible."""
 
 

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.sources.base import Request, SourceError
+from pipelines.sources.base import ImageFiles, Request, SourceError
 from pipelines.sources.blocks import Blocks
 from pipelines.sources.decoding import read_header
 from pipelines.sources.folder.discovery import printable
@@ -23,8 +23,8 @@ HEADERS = 64
 """Photos whose headers are compared to tell whether all seem to have one size."""
 
 
-class OwnPhotos:
-    """Photos of a run, and the files that they are read from: an `ImageFiles`.
+class OwnPhotos(ImageFiles):
+    """Photos of a run, and the files that they are read from.
 
     A resumed run has the photos of its manifest, whatever has become of them since.
 
@@ -37,10 +37,6 @@ class OwnPhotos:
         manifest: of a new run.
         remote: whether reading a photo waits for a server.
     """
-
-    leaked: int | None = None
-    header_check = True
-    unreadable: tuple[tuple[str, str], ...] = ()
 
     def __init__(
         self,
@@ -72,11 +68,6 @@ class OwnPhotos:
         """See `ImageFiles`."""
         return self._lost.failure
 
-    @property
-    def lost(self) -> dict[str, str]:
-        """See `ImageFiles`."""
-        return self._lost.by_name
-
     def images(self, split: str) -> LazyImages:
         """Returns the photos of a split."""
         paths, labels = self.layout.files[split], self.layout.labels.get(split)
@@ -100,13 +91,6 @@ class OwnPhotos:
         """See `ImageFiles`."""
         self._lost.begin(losses_allowed)
         return tuple(self._reader.finish_counting())
-
-    def find_copies(self, splits: Collection[str]) -> tuple[str, ...]:
-        """Finds none by default: that would read everything once more."""
-        return ()
-
-    def save_scan(self) -> None:
-        """Caches nothing by default."""
 
     def _blocks(self, paths: Sequence[str]) -> Blocks | None:
         """Returns the blocks that photos are read in; each is read alone by default."""

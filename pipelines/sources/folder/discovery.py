@@ -116,14 +116,7 @@ class DiscoveredFiles:
 
 
 def photo_folder(root: str | None, option: str = "data.root") -> Location:
-    """Returns `root` as `existing_folder` does, or the folder behind a URL, unseen."""
-    if root is not None and is_url(root):
-        return RemotePath(root, option)
-    return existing_folder(root, option)
-
-
-def existing_folder(root: str | None, option: str = "data.root") -> Path:
-    """Returns `root` as an absolute path; "~" is understood.
+    """Returns `root` as an absolute path ("~" is understood), or the folder behind a URL, unseen.
 
     Args:
         root: the folder.
@@ -135,7 +128,7 @@ def existing_folder(root: str | None, option: str = "data.root") -> Path:
     if root is None:
         raise SourceError('data.root is missing: data.source "folder" needs the folder of photos')
     if is_url(root):
-        raise SourceError(f"{option}: expected a folder of this disk; received {root}")
+        return RemotePath(root, option)
     folder = Path(os.path.expanduser(root)).absolute()
     check_reachable(folder, option)
     if folder.is_dir():

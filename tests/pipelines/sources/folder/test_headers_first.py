@@ -88,7 +88,7 @@ def test_unreadable_pixels_are_replaced_and_listed_as_they_come(root, options):
     source = opened(root, lost, **options)
     assert lost == []
     train, test = pixels_of(source.train), pixels_of(source.test)
-    assert sorted(lost) == ["train/cat/07.jpg", "train/dog/04.png"] == sorted(source.files.lost)
+    assert sorted(lost) == ["train/cat/07.jpg", "train/dog/04.png"]
     # Good and bad are all that is listed.
     good = {image.tobytes() for image in [*train, *test]}
     assert len(good) + len(lost) + len(source.skipped) == 24
