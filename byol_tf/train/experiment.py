@@ -44,7 +44,7 @@ from byol_tf.runs.process_exit import exit_now
 from byol_tf.runs.starting_weights import Weights, starting_weights
 from byol_tf.train.callbacks.checkpoint import Checkpoint, ResumedEpoch, restore_model
 from byol_tf.train.callbacks.collapse import Collapse, CollapseAlarm
-from byol_tf.train.callbacks.early_stopping import BestEpoch, EarlyStopping
+from byol_tf.train.callbacks.early_stopping import EarlyStopping
 from byol_tf.train.callbacks.first_pass import FirstPass
 from byol_tf.train.callbacks.history import History
 from byol_tf.train.callbacks.monitors import DataWait, StepMonitor
@@ -321,7 +321,8 @@ class Experiment:
         """
         config, folder, steps_per_epoch = self.config, self.folder, self.schedule.steps_per_epoch
         throughput = Throughput(config.training.batch_size, start.state)
-        history = History(folder.history, events, list(start.state["rows"]), log)
+        compared = config.monitor.metric if compares_epochs(config) else None
+        history = History(folder.history, events, list(start.state["rows"]), log, compared)
         measures = self._measures()
         if not history.rows:
             self._measure_untrained(history, measures, events)
@@ -363,7 +364,6 @@ class Experiment:
                     StepMonitor(),
                     *measures,
                     *self._callbacks,
-                    BestEpoch(config, history.rows),
                     history,
                     checkpoint,
                     *([Progress(config.training.epochs, self.schedule, history.rows)] * verbose),

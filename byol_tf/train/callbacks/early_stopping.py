@@ -1,4 +1,4 @@
-"""Callbacks that note the best epoch and end a run which no longer improves."""
+"""Callback that ends a run which no longer improves."""
 
 import logging
 from typing import Any
@@ -6,33 +6,10 @@ from typing import Any
 import keras
 
 from byol_tf.config.schema import Config
-from byol_tf.runs.best_epoch import METRICS, best_epoch, compares_epochs, stops_early
+from byol_tf.runs.best_epoch import METRICS, best_epoch, stops_early
 from byol_tf.train.multi_worker import Workers
 
 logger = logging.getLogger(__name__)
-
-
-class BestEpoch(keras.callbacks.Callback):
-    """Adds `best_epoch` to the logs of a run that compares its epochs.
-
-    It comes after the callbacks that measure, and before the one that keeps the history.
-
-    Args:
-        config: of the run.
-        rows: of the run so far; the list grows with its history.
-    """
-
-    def __init__(self, config: Config, rows: list[dict[str, float]]):
-        super().__init__()
-        self.config, self.rows = config, rows
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds the epoch with the highest `monitor.metric` so far, this one included."""
-        if logs is not None and compares_epochs(self.config):
-            rows = [*self.rows, {"epoch": epoch + 1} | logs]
-            best = best_epoch(rows, self.config.monitor.metric)
-            if best is not None:
-                logs["best_epoch"] = best
 
 
 class EarlyStopping(keras.callbacks.Callback):

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from byol_tf.runs.best_epoch import best_epoch
 from byol_tf.runs.files import write_csv
 from byol_tf.train.tensorboard import EventLog
 
@@ -83,6 +84,8 @@ class History(keras.callbacks.Callback):
         events: TensorBoard's.
         rows: of the run so far, each a dict with some of `COLUMNS`.
         log: called with each further row, as TensorBoard tag -> value, and its epoch.
+        compared: the column by which epochs are compared, in a run that compares them: each row
+            has the best epoch so far by it.
     """
 
     def __init__(
@@ -91,9 +94,11 @@ class History(keras.callbacks.Callback):
         events: EventLog,
         rows: list[dict[str, float]],
         log: Callable[[Mapping[str, float], int], object] = lambda values, epoch: None,
+        compared: str | None = None,
     ):
         super().__init__()
         self.path, self.events, self.rows, self.log = path, events, rows, log
+        self.compared = compared
 
     def add(self, epoch: int, values: Mapping[str, float]) -> None:
         """Adds the row of an epoch and writes it everywhere; a full disk is only logged.
@@ -106,6 +111,8 @@ class History(keras.callbacks.Callback):
             name: float(values[name]) for name in COLUMNS[1:] if name in values
         }
         self.rows.append(row)
+        if self.compared is not None and (best := best_epoch(self.rows, self.compared)) is not None:
+            row["best_epoch"] = float(best)
         try:
             self.write()
         except OSError as error:  # the next epoch writes all rows again
