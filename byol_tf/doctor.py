@@ -38,7 +38,7 @@ from byol_tf.command_line import (
 from byol_tf.devices import nvidia_card, prepare_environment
 from byol_tf.errors import USAGE_ERROR, DeviceError, OutputError
 from byol_tf.logs import activity
-from byol_tf.native_output import native_log
+from byol_tf.native_output import kept_native_log
 from pipelines.extras import install_line
 from pipelines.memory import free_memory, memory_limit
 
@@ -350,7 +350,7 @@ def explain_unseen_gpu(built_with_cuda: bool) -> tuple[str, str]:
         return "its driver isn't loaded", "install NVIDIA's driver; with Docker: --gpus all"
     if int(driver.partition(".")[0]) < _DRIVER:
         return f"its driver is {driver}", f"install version {_DRIVER} or a later one"
-    return f"its driver is {driver}", f"TensorFlow's reason is in {native_log(keep=True)}"
+    return f"its driver is {driver}", f"TensorFlow's reason is in {kept_native_log()}"
 
 
 def _driver_version() -> str | None:

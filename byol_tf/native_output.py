@@ -100,20 +100,15 @@ def move_native_log(folder: Path, append_to: Callable[[Path], BinaryIO]) -> None
         _tell_watcher(str(path))
 
 
-def native_log(keep: bool) -> Path | None:
-    """Returns the log of this process; None if there is none.
-
-    Args:
-        keep: whether it stays after the process if it is temporary, since the user is told of it.
-    """
-    if keep:
-        _tell_watcher("")
+def kept_native_log() -> Path | None:
+    """Returns the log of this process, which stays now that the user is told; None without one."""
+    _tell_watcher("")
     return _log
 
 
 def name_native_log() -> None:
     """Names the log on the terminal, if there is one, and keeps it."""
-    if log := native_log(keep=True):
+    if log := kept_native_log():
         write_to_terminal(f"TensorFlow's own messages: {log}\n")
 
 

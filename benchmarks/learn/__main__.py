@@ -255,7 +255,7 @@ def draw(rows: list[dict[str, str]], file: Path) -> None:
         axes[0].set(xlabel="seconds of training", ylabel="linear accuracy (%)")
         axes[1].set(xlabel="processor seconds of training")
         axes[2].set(xlabel="images seen")
-        legend_below(figure, list(lines.values()), list(lines), 9)
+        legend_below(figure, list(lines.values()), list(lines))
         save_figure(figure, file)
 
 

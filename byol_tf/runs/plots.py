@@ -54,6 +54,8 @@ _STD = ("projection_std", "std of projections\n(1: scattered, 0: collapsed)", 1.
 _RANK = ("effective_rank", "effective rank of representations", 1.0)
 _LOSS = ("loss", "loss", 1.0)
 _PANELS = (_PROBE, _KNN, _STD, _RANK, _LOSS)
+_LEGEND_SIZE = 9
+"""Of the font below figures, in points."""
 """Column of a history, title and factor of each panel of `setting_curves_figure`."""
 TUNING_PANELS = (
     ("accuracy", "accuracy of the training images (%)", 100.0),
@@ -277,13 +279,11 @@ def setting_curves_figure(
             axis.set_ylim(bottom=0.0)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
     if handles:
-        legend_below(figure, handles, list(drawn), 9)
+        legend_below(figure, handles, list(drawn))
     save_figure(figure, path)
 
 
-def legend_below(
-    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], size: float
-) -> None:
+def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """Draws a legend below a figure, with as many entries side by side as fit.
 
     Labels are shown as they are, though they may have dollars or begin with an underscore.
@@ -292,18 +292,18 @@ def legend_below(
         figure: that the legend is below.
         handles: of the entries.
         labels: of the entries.
-        size: of the font, in points.
     """
     # A letter is about 0.6 of the font's size wide, a line's sample as wide as five of them.
     letters = 5 + max(map(len, labels))
-    columns = max(1, min(len(handles), int(figure.get_figwidth() * 72 / (0.6 * size * letters))))
+    fitting = int(figure.get_figwidth() * 72 / (0.6 * _LEGEND_SIZE * letters))
+    columns = max(1, min(len(handles), fitting))
     legend = figure.legend(
         handles,
         [str(number) for number in range(len(labels))],
         loc="outside lower center",
         ncols=columns,
         frameon=False,
-        fontsize=size,
+        fontsize=_LEGEND_SIZE,
     )
     set_legend_texts(legend, labels)
 

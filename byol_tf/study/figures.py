@@ -84,7 +84,7 @@ def bars_figure(path: Path, title: str, results: Sequence[CellResult]) -> None:
     if any(result.std is None and result.interval is not None for result in shown):
         entries["95% interval, from the test images"] = Line2D([], [], color=_INK)
     if entries:
-        legend_below(figure, list(entries.values()), list(entries), 9)
+        legend_below(figure, list(entries.values()), list(entries))
     save_figure(figure, path)
 
 

@@ -68,7 +68,7 @@ def parallel_figure(
     axis.set_title(title, loc="left", parse_math=False)
     look = {"best": (SECOND, 2.4), "complete": (ONLINE, 1.4), "pruned": (QUIET, 0.8)}
     lines = [Line2D([], [], color=colour, linewidth=width) for colour, width in look.values()]
-    legend_below(figure, lines, list(look), 9)
+    legend_below(figure, lines, list(look))
     save_figure(figure, path)
 
 

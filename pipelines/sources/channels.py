@@ -45,9 +45,9 @@ def decode_channels(
     return np.ascontiguousarray(numbers), _channels_facts(image, upright, pixels)
 
 
-def read_channels_header(file: BinaryIO, upright: bool, pixels: PixelFormat) -> ImageFacts:
+def read_channels_header(file: BinaryIO, pixels: PixelFormat) -> ImageFacts:
     """Returns what `decode_channels` states of a file, by its header. Raises what that raises."""
-    return _channels_facts(_open_channels(file, pixels), upright, pixels)
+    return _channels_facts(_open_channels(file, pixels), True, pixels)
 
 
 def _channels_facts(image: ScientificImage, upright: bool, pixels: PixelFormat) -> ImageFacts:

@@ -87,7 +87,7 @@ def decode(
     return attempt(lambda readable: decode_channels(readable, upright, pixels), file)
 
 
-def read_header(file: BinaryIO, *, upright: bool = True, pixels: PixelFormat = RGB) -> ImageFacts:
+def read_header(file: BinaryIO, *, pixels: PixelFormat = RGB) -> ImageFacts:
     """Returns what `decode` states of a file, as far as its header tells.
 
     Pixels are decoded only where the header isn't enough: of 16 bits, how many hold values; of a
@@ -95,15 +95,14 @@ def read_header(file: BinaryIO, *, upright: bool = True, pixels: PixelFormat = R
 
     Args:
         file: open for reading in binary, at its beginning.
-        upright: apply EXIF orientation.
         pixels: channels, depth and range of the result of `decode`.
 
     Raises:
         UnreadableImage: see `decode`. Files whose pixels are broken may pass.
     """
     if pixels.is_rgb:
-        return attempt(lambda readable: _read_header(readable, upright), file)
-    return attempt(lambda readable: read_channels_header(readable, upright, pixels), file)
+        return attempt(_read_header, file)
+    return attempt(lambda readable: read_channels_header(readable, pixels), file)
 
 
 def _decode(file: BinaryIO, upright: bool, image_size: int | None) -> tuple[np.ndarray, ImageFacts]:
@@ -132,7 +131,7 @@ def _decode(file: BinaryIO, upright: bool, image_size: int | None) -> tuple[np.n
         )
 
 
-def _read_header(file: BinaryIO, upright: bool) -> ImageFacts:
+def _read_header(file: BinaryIO) -> ImageFacts:
     plain = read_plain_header(file)
     if plain is not None:
         return plain
@@ -143,14 +142,14 @@ def _read_header(file: BinaryIO, upright: bool) -> ImageFacts:
             width, height = half(image.size) if large else image.size
             # Without this, Pillow would decode each PNG to look for EXIF behind the pixels.
             bare = image.format == "PNG" and lacks_exif(LimitedReader(file, max_bytes(image.size)))
-            orientation = read_orientation(image) if upright and not bare else 1
+            orientation = read_orientation(image) if not bare else 1
             if orientation >= 5 and image.format != "TIFF":  # whose reader states the upright size
                 width, height = height, width
             return ImageFacts(
                 image.format or "?", image.mode, width, height, orientation != 1, 0, large
             )
     file.seek(0)
-    return _decode(file, upright, None)[1]
+    return _decode(file, True, None)[1]
 
 
 def _enough(size: tuple[int, int], image_size: int | None) -> tuple[int, int]:
