@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import logging
 import os
-import random
 import sys
 import tempfile
 from pathlib import Path
@@ -150,8 +149,7 @@ def set_seeds(seed: int, deterministic: bool) -> None:
     import keras
     import tensorflow as tf
 
-    random.seed(seed)
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(seed)  # of Python and NumPy too
     if deterministic:
         tf.config.experimental.enable_op_determinism()
 

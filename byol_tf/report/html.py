@@ -27,7 +27,6 @@ table { border-collapse: collapse; }
 td, th { padding: .3rem 1.2rem .3rem 0; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; font-weight: normal; }
 thead th { color: var(--quiet); font-size: .9rem; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.best { font-weight: bold; }
 .wide { overflow-x: auto; }
 figure { margin: 1rem 0 0; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; padding: 6px; box-sizing: border-box; }
