@@ -16,14 +16,14 @@ PAPER_HIDDEN_SIZE, PAPER_PROJECTION_SIZE = 4096, 256
 
 
 @contextlib.contextmanager
-def float32_policy() -> Iterator[None]:
-    """Builds layers in float32 whatever the process's dtype policy is, which is put back."""
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
+def dtype_policy(name: str) -> Iterator[None]:
+    """Builds layers by a dtype policy; then the process has its own again."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(policy)
+        keras.config.set_dtype_policy(before)
 
 
 def build_heads(

@@ -7,7 +7,7 @@ import numpy as np
 
 from byol_tf import compat
 from byol_tf.errors import ProtocolError
-from byol_tf.models.construction import float32_policy, is_graph, set_weights, symbolic_input
+from byol_tf.models.construction import dtype_policy, is_graph, set_weights, symbolic_input
 from byol_tf.models.networks.batch_norm import BatchNorm
 from byol_tf.models.networks.conv2d import Conv2D
 from byol_tf.models.networks.data_init import DataInit
@@ -156,7 +156,7 @@ def plain_encoder(encoder: keras.Model) -> keras.Model:
             copies.append((layer, copy))
         return copy
 
-    with float32_policy():  # for the layers that a layer builds inside it
+    with dtype_policy("float32"):  # for the layers that a layer builds inside it
         plain = keras.models.clone_model(encoder, clone_function=copy_layer, recursive=True)
     for layer, copy in copies:
         set_weights(copy, _plain_weights(layer))

@@ -22,7 +22,7 @@ from byol_tf.errors import (
     describe_path,
     one_line,
 )
-from byol_tf.models.construction import float32_policy, refresh_constants
+from byol_tf.models.construction import dtype_policy, refresh_constants
 from byol_tf.models.external_encoders import as_encoder
 from byol_tf.models.from_config import build_config_encoder
 from byol_tf.models.inference import inference_model, takes_pixels
@@ -47,7 +47,7 @@ _HINT = (
 logger = logging.getLogger(__name__)
 
 
-@float32_policy()
+@dtype_policy("float32")
 def load_run_encoder(
     config: Config, folder: RunFolder, encoder: keras.Model | None = None
 ) -> keras.Model:
@@ -168,7 +168,7 @@ def _describe_shapes(shapes: list[tuple[int, ...]]) -> str:
     return f"{len(shapes)} arrays of {sum(map(math.prod, shapes)):,} numbers"
 
 
-@float32_policy()
+@dtype_policy("float32")
 def load_encoder_file(path: Path, option: str = "--encoder") -> keras.Model:
     """Loads an exported encoder from a SavedModel folder or a `.keras` file.
 

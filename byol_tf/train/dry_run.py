@@ -6,7 +6,6 @@ import statistics
 import time
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -15,6 +14,7 @@ from byol_tf.config.schema import Config
 from byol_tf.devices import build_strategy, on_cpu
 from byol_tf.errors import DeviceError
 from byol_tf.logs import ProgressLog, activity
+from byol_tf.models.construction import dtype_policy
 from byol_tf.models.ema import TargetUpdate, constant_tau
 from byol_tf.models.from_config import (
     GivenEncoder,
@@ -145,7 +145,6 @@ def measure_lines(
     if sample is None:
         return _not_measured("a run downloads or prepares the images first")
     reading = (time.perf_counter() - start) / max(len(sample), 1)
-    keras.config.set_dtype_policy(devices.precision)
     try:
         with activity("measuring input and training step"):
             estimate = measure_throughput(config, sample, strategy, encoder)
@@ -311,7 +310,7 @@ def _step_rates(
 ) -> tuple[float, ...]:
     """Returns images per second of `fit` on one repeated batch; a first epoch compiles."""
     steps = _STEPS_ON_CPU if on_cpu(strategy) else _STEPS
-    with strategy.scope():
+    with strategy.scope(), dtype_policy(config.devices.precision):
         teacher = load_teacher(config)
         model = build_model(config, cropped, encoder, None if teacher is None else teacher.model)
         compile_model(model, config, Schedule(steps, (1 + _TIMINGS) * steps, 0, _LEARNING_RATE))

@@ -27,6 +27,7 @@ from byol_tf.errors import (
 )
 from byol_tf.logs import activity
 from byol_tf.models.byol import BYOL
+from byol_tf.models.construction import dtype_policy
 from byol_tf.models.ema import TargetUpdate
 from byol_tf.models.from_config import GivenEncoder, build_model, compile_model, tau_schedule
 from byol_tf.models.inference import inference_model
@@ -198,8 +199,7 @@ class Experiment:
         check_batch(config, strategy.num_replicas_in_sync, self.workers.count)
         self.source = open_images(config, self.folder, self.workers, self._watchdog(), self._images)
         self.schedule = training_schedule(config, len(self.source.pretrain))
-        keras.config.set_dtype_policy(config.devices.precision)
-        with strategy.scope():
+        with strategy.scope(), dtype_policy(config.devices.precision):
             self._teacher = load_teacher(config)
             # Loading draws random numbers, and a report builds the network from the seed alone.
             set_seeds(config.seed, config.training.deterministic)

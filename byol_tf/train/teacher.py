@@ -7,7 +7,7 @@ import keras
 from byol_tf.config.schema import Config
 from byol_tf.errors import ConfigError, EmbedError, ProtocolError
 from byol_tf.evaluate.features import embed
-from byol_tf.models.construction import float32_policy
+from byol_tf.models.construction import dtype_policy
 from byol_tf.models.losses import mean_cosine, projection_std
 from byol_tf.models.teacher import teacher_of_views
 from byol_tf.runs.collapse import COSINE, STD
@@ -42,7 +42,7 @@ class Teacher:
         return self.model.output_shape[-1]
 
 
-@float32_policy()
+@dtype_policy("float32")
 def load_teacher(config: Config) -> Teacher | None:
     """Loads the encoder that `objective.teacher` names, in float32; returns None without one.
 

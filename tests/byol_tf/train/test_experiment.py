@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -64,6 +65,16 @@ def test_plan_and_run_come_from_one_object(tmp_path):
     experiment.prepare()
     assert experiment.model is model
     assert not experiment.folder.root.exists()
+
+
+def test_precision_is_that_of_the_networks_and_not_of_the_process(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    config = load_config(tmp_path / "config.json", ["devices.precision=mixed_bfloat16"])
+    experiment = Experiment(config, tmp_path / "run")
+    experiment.prepare()
+    assert keras.config.dtype_policy().name == "float32"
+    assert {layer.compute_dtype for layer in experiment.model.encoder.layers[1:]} == {"bfloat16"}
+    assert experiment.model.compute_dtype == "bfloat16"
 
 
 def test_run_of_another_config_is_not_entered(tmp_path):
