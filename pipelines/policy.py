@@ -58,6 +58,14 @@ Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 RGB_OPERATIONS = ("saturation", "hue", "grayscale_probability")
 """Fields of a policy that are for images of three channels; for others engines skip them."""
 
+_DISTORTIONS = (
+    "blur_probability",
+    "solarize_probability",
+    "patch_drop_probability",
+    "channel_drop_probability",
+    "perspective_probability",
+)
+
 
 class ViewPolicy(BaseModel):
     """Augmentations of one view: their probabilities and strengths.
@@ -132,6 +140,14 @@ class ViewPolicy(BaseModel):
         Its crop leaves a square unchanged; all other operations and their parameters are the same.
         """
         return self.model_copy(update={"crop_area": (1.0, 1.0), "crop_aspect": (1.0, 1.0)})
+
+    def sharp(self) -> Self:
+        """Returns crop, flip and colours of the policy alone, to train a classifier with.
+
+        Blur, solarisation, dropped patches and channels, and perspective make views that no photo
+        looks like.
+        """
+        return self.model_copy(update=dict.fromkeys(_DISTORTIONS, 0.0))
 
     def for_channels(self, channels: int) -> Self:
         """Returns the policy without `RGB_OPERATIONS`, unless images have three channels."""

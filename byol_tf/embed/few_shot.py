@@ -1,21 +1,13 @@
 """Classification of frozen embeddings from a few labels, with a cross-validated accuracy."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from byol_tf.evaluate.logistic import fit_logistic
+from byol_tf.evaluate.few_labels import fit_few_labels, label_folds, linear_layer
 from byol_tf.runs.accuracy import Accuracy, chance
 
-_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Values of scikit-learn's C to try; small is strong regularisation."""
-_DEFAULT_STRENGTH = 1e-1
-"""Where no label can be held out; the best with 3 and with 10 labels per class of photos."""
-_FOLDS, _ITERATIONS = 5, 500
 _BLOCK_ROWS = 4_096
 """Rows that are converted to float64 at once, lest a million photos take three times the memory."""
 
@@ -94,7 +86,7 @@ def fit_few_shot(embeddings: np.ndarray, labels: dict[int, str], seed: int = 0) 
     rows = np.array(sorted(labels))
     classes, targets = np.unique([labels[row] for row in rows], return_inverse=True)
     features = scaler.transform(embeddings[rows].astype(np.float64))
-    model = _fit(features, targets, seed)
+    model = fit_few_labels(features, targets, seed)
     probabilities = [
         model.predict_proba(scaler.transform(embeddings[block].astype(np.float64)))
         for block in blocks
@@ -102,74 +94,19 @@ def fit_few_shot(embeddings: np.ndarray, labels: dict[int, str], seed: int = 0) 
     return FewShotResult(
         classes.tolist(),
         np.concatenate(probabilities),
-        *_linear_layer(scaler, model),
+        *linear_layer(scaler, model),
         classes[np.bincount(targets) == 1].tolist(),
         _estimate(features, targets, seed),
     )
 
 
-def _linear_layer(scaler: StandardScaler, model: Pipeline) -> tuple[np.ndarray, np.ndarray]:
-    """Returns kernel and bias of the layer that standardises and classifies."""
-    weights, intercepts = model[-1].coef_, model[-1].intercept_
-    if len(weights) == 1:  # of two classes scikit-learn has the second one's logit
-        weights = np.concatenate([np.zeros_like(weights), weights])
-        intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
-    kernel = (weights / scaler.scale_).T
-    return kernel, intercepts - scaler.mean_ @ kernel
-
-
 def _estimate(features: np.ndarray, targets: np.ndarray, seed: int) -> AccuracyEstimate | None:
-    folds = _folds(targets, seed)
+    folds = label_folds(targets, seed)
     if not folds:
         return None
     correct = 0
     for fold in folds:
-        predictions = _fit(features[~fold], targets[~fold], seed).predict(features[fold])
+        predictions = fit_few_labels(features[~fold], targets[~fold], seed).predict(features[fold])
         correct += int(np.sum(predictions == targets[fold]))
     held_out = targets[np.any(folds, axis=0)]
     return AccuracyEstimate(correct, len(held_out), chance(held_out), len(folds))
-
-
-def _fit(features: np.ndarray, targets: np.ndarray, seed: int) -> Pipeline:
-    """Fits with the strength under which held-out labels are the most probable."""
-    folds = _folds(targets, seed)
-
-    def log_likelihood(strength: float) -> float:
-        return sum(_held_out_log_likelihood(features, targets, fold, strength) for fold in folds)
-
-    best = max(_STRENGTHS, key=log_likelihood) if folds else _DEFAULT_STRENGTH
-    return _fit_strength(features, targets, best)
-
-
-def _held_out_log_likelihood(
-    features: np.ndarray, targets: np.ndarray, fold: np.ndarray, strength: float
-) -> float:
-    model = _fit_strength(features[~fold], targets[~fold], strength)
-    columns = np.searchsorted(model.classes_, targets[fold])
-    return float(model.predict_log_proba(features[fold])[np.arange(len(columns)), columns].sum())
-
-
-def _fit_strength(features: np.ndarray, targets: np.ndarray, strength: float) -> Pipeline:
-    return fit_logistic(
-        features, targets, strength, _ITERATIONS, standardize=False, class_weight="balanced"
-    )
-
-
-def _folds(targets: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Masks of the labels to hold out, bool `[n]`: each label once but for a class's only one.
-
-    There are none where fewer than two classes have two labels.
-    """
-    counts = np.bincount(targets)
-    if np.count_nonzero(counts > 1) < 2:
-        return []
-    candidates = np.flatnonzero(counts[targets] > 1)
-    splitter = StratifiedKFold(min(_FOLDS, counts.max()), shuffle=True, random_state=seed)
-    folds = []
-    with warnings.catch_warnings():
-        # A class with fewer labels than folds has each of them in another fold.
-        warnings.filterwarnings("ignore", "The least populated class")
-        for _, held_out in splitter.split(candidates, targets[candidates]):
-            folds.append(np.zeros(len(targets), bool))
-            folds[-1][candidates[held_out]] = True
-    return folds

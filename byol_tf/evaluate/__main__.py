@@ -66,6 +66,8 @@ _NAME_PREFIXES = {
     "rates": "rates",
     "preset": "",
     "freeze_batch_norm": "frozen-bn",
+    "head": "head-",
+    "augment": "augment-",
 }
 """Of the options that change a figure, in the name of the result's folder."""
 

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import keras
 import numpy as np
 import tensorflow as tf
+from sklearn.preprocessing import StandardScaler
 
-from byol_tf.errors import WorkKept
+from byol_tf.errors import ProtocolError, WorkKept
 from byol_tf.evaluate.crops import (
     CROP_AND_FLIP,
     NO_AUGMENTATION,
@@ -26,6 +27,7 @@ from byol_tf.evaluate.crops import (
     labelled_batches,
 )
 from byol_tf.evaluate.features import embed
+from byol_tf.evaluate.few_labels import fit_few_labels, linear_layer
 from byol_tf.evaluate.metrics import TopAccuracies, top_1_and_5, top_k_accuracy
 from byol_tf.evaluate.progress import EpochProgress, Show
 from byol_tf.logs import counted
@@ -34,6 +36,7 @@ from byol_tf.models.inference import split_inference_model
 from byol_tf.models.networks import initialize_from_data
 from byol_tf.models.optimizers import Adam
 from byol_tf.runs.splits import labelled_fraction, require_labels, stratified_folds
+from pipelines.policy import ViewPolicy
 from pipelines.sources import Images, subset
 
 FINETUNE_RATES = (1e-4, 3e-4, 1e-3)
@@ -43,7 +46,7 @@ STL10: dict[str, Any] = {
     "batch_size": 1024,
     "schedule": "constant",
     "weight_decay": 1e-6,
-    "augment": False,
+    "policy": NO_AUGMENTATION,
 }
 """Settings of zhihua-zhang/BYOL (`main.py`; `SupervisedLightningModule` in `models.py`), for
 fine-tuning and from scratch: 1e-4 x 1024 / 128, five steps an epoch of 5,000 images."""
@@ -61,6 +64,9 @@ decay by a cosine."""
 _MOMENTUM = 0.9
 _DATA_INIT_IMAGES = 256  # as in pre-training
 _WIDENING_FACTOR, _WIDENINGS = 3.0, 3
+_ABSENT = -10.0  # logit of a class without an image, where the others' are around 0
+_LARGEST_FIT = 10**8
+"""Labels x features x classes of a logistic regression of the linear layer: some minutes."""
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +89,11 @@ class TuneRecipe:
         optimizer: `adam`, or `sgd` with Nesterov momentum of 0.9.
         schedule: `cosine`, from the rate down to 0, or `constant`.
         weight_decay: L2, of all parameters; of `adam` only.
-        augment: whether training images are random crops with flips; otherwise they are the
-            largest centred square.
+        policy: of the crops of training images.
+        head: start of the linear layer: `random`, or `logistic`, the logistic regression on the
+            encoder's features of the training images, so that its first gradients don't distort
+            what the encoder knows (Kumar et al. 2022, https://arxiv.org/abs/2202.10054). From
+            scratch it is `random` in any case.
         test_crop: whether test and held-out images are their centre, 224 / 256 of the shorter side,
             instead of the largest centred square.
         freeze_batch_norm: whether the encoder's batch normalisation stays as it is, and runs as in
@@ -102,7 +111,8 @@ class TuneRecipe:
     optimizer: Literal["adam", "sgd"] = "adam"
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.0
-    augment: bool = True
+    policy: ViewPolicy = CROP_AND_FLIP
+    head: Literal["random", "logistic"] = "random"
     test_crop: bool = False
     freeze_batch_norm: bool = False
 
@@ -136,7 +146,8 @@ def tune_protocol(
 
     Raises:
         ProtocolError: if there are fewer labels than classes, none can be held out, or
-            `inference` is a model of another form.
+            `inference` is a model of another form; and for head `logistic` with so many labels
+            that the regression would take hours.
         WorkKept: on Ctrl-C after the first seed, with the result of the finished ones.
     """
     labels, test_labels = require_labels(train), require_labels(test)
@@ -292,13 +303,15 @@ def _train_classifier(
         set_weights(encoder, pretrained.get_weights())
     size = pretrained.input_shape[1]
     batch_size = even_batch_size(len(images), recipe.batch_size)
-    policy = CROP_AND_FLIP if recipe.augment else NO_AUGMENTATION
-    crops = crop_layer(images, size, policy)
-    batches = labelled_batches(images, size, batch_size, seed, policy)
+    crops = crop_layer(images, size, recipe.policy)
+    batches = labelled_batches(images, size, batch_size, seed, recipe.policy)
     if recipe.from_scratch:
         pixels, params, _ = next(iter(batches))
         initialize_from_data([encoder], normalize(crops(pixels, params)[:_DATA_INIT_IMAGES]))
     linear = keras.layers.Dense(classes, dtype="float32", name="classifier")
+    if recipe.head == "logistic" and not recipe.from_scratch:
+        linear.build(pretrained.output_shape)
+        linear.set_weights(_logistic_layer(inference, images, classes, seed))
     crop = keras.Input((size, size, images.channels))
     model = CroppingClassifier(crops, keras.Model(crop, linear(encoder(normalize(crop)))))
     labels, steps = tf.constant(require_labels(images), tf.int64), len(images) // batch_size
@@ -324,6 +337,39 @@ def _train_classifier(
     representations = encoder(normalize(resize(pixels(photo))), training=False)
     classifier = keras.Model(photo, linear(representations))
     return classifier, history.history
+
+
+def _logistic_layer(
+    inference: keras.Model, images: Images, classes: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fits logistic regression on the encoder's features.
+
+    Args:
+        inference: the encoder.
+        images: with labels.
+        classes: number of outputs.
+        seed: decides which images are held out to choose the regularisation.
+
+    Returns:
+        Kernel `[d, classes]` and bias `[classes]` of the same classifier as a linear layer, in
+        which a class without an image is improbable.
+
+    Raises:
+        ProtocolError: if there are so many labels that it would take hours.
+    """
+    width = inference.output_shape[-1]
+    if len(images) * width * classes > _LARGEST_FIT:
+        raise ProtocolError(
+            f"--head logistic: expected at most {_LARGEST_FIT:,} labels x features x classes; "
+            f"received {len(images):,} x {width:,} x {classes:,}. Use --head random"
+        )
+    features = embed(inference, images)
+    scaler = StandardScaler().fit(features)
+    model = fit_few_labels(scaler.transform(features), require_labels(images), seed)
+    kernel = np.zeros((width, classes), np.float32)
+    bias = np.full(classes, _ABSENT, np.float32)
+    kernel[:, model.classes_], bias[model.classes_] = linear_layer(scaler, model)
+    return kernel, bias
 
 
 def _optimizer(

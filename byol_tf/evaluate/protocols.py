@@ -145,7 +145,9 @@ def run_finetune(evaluation: Evaluation) -> dict:
 
     stl10 = evaluation.options.preset == "stl10"
     settings = STL10 if stl10 else {"rates": FINETUNE_RATES, "widen": True}
-    settings = settings | {"freeze_batch_norm": evaluation.options.freeze_batch_norm}
+    options = evaluation.options
+    given = {"freeze_batch_norm": options.freeze_batch_norm, "head": options.head}
+    settings = settings | {name: value for name, value in given.items() if value is not None}
     return _tune(evaluation, settings, from_scratch=False)
 
 
@@ -174,6 +176,8 @@ def _tune(evaluation: Evaluation, settings: dict[str, Any], from_scratch: bool) 
         given["widen"] = False
     if "epochs" in given:
         given["epochs"] = (given["epochs"],)
+    if getattr(options, "augment", None) == "views":
+        given["policy"] = evaluation.config.views.first.sharp()
     recipe = TuneRecipe(
         from_scratch, fraction=options.fraction, seeds=options.seeds, **settings | given
     )
@@ -258,6 +262,12 @@ def _finetune_options(parser: argparse.ArgumentParser) -> None:
         help="keep the encoder's batch statistics, scales and offsets: for an encoder that was "
         "trained on photos of another kind or size",
     )
+    parser.add_argument(
+        "--head",
+        choices=("random", "logistic"),
+        help="start of the linear layer; logistic: fitted on the frozen features first, better "
+        "with few labels (default: random)",
+    )
     _tuning_options(parser)
 
 
@@ -267,6 +277,12 @@ def _tuning_options(parser: argparse.ArgumentParser) -> None:
         choices=("stl10",),
         help="settings of the STL-10 paper's authors: Adam at a constant 8e-4, decay 1e-6, batches "
         "of 1024, no augmentation",
+    )
+    parser.add_argument(
+        "--augment",
+        choices=("views",),
+        help="views: train on crops and colours of the config's first view, without blur; better "
+        "with few labels (default: random crops and flips; with --preset the whole image)",
     )
     add_path(
         parser,

@@ -54,8 +54,6 @@ _STD = ("projection_std", "std of projections\n(1: scattered, 0: collapsed)", 1.
 _RANK = ("effective_rank", "effective rank of representations", 1.0)
 _LOSS = ("loss", "loss", 1.0)
 _PANELS = (_PROBE, _KNN, _STD, _RANK, _LOSS)
-_LEGEND_SIZE = 9
-"""Of the font below figures, in points."""
 """Column of a history, title and factor of each panel of `setting_curves_figure`."""
 TUNING_PANELS = (
     ("accuracy", "accuracy of the training images (%)", 100.0),
@@ -68,6 +66,8 @@ _RUN_PANELS = (
     ("tau", "tau", 1.0),
 )
 """The same of `curves_figure`."""
+_LEGEND_SIZE = 9
+"""Of the font below figures, in points."""
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -145,3 +145,19 @@ def test_every_field_has_a_description():
 def test_importing_policy_loads_no_tensorflow():
     code = "import sys, pipelines.policy; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_sharp_policy_is_crop_flip_and_colors():
+    """Of the STL-10 paper's, whose own blur and the operations added here go."""
+    policy = preset("stl10")[0].model_copy(
+        update={
+            "solarize_probability": 0.2,
+            "patch_drop_probability": 0.3,
+            "channel_drop_probability": 0.4,
+            "perspective_probability": 0.5,
+        }
+    )
+    kept = ("jitter_probability", "grayscale_probability", "flip_probability")
+    for name, value in policy.sharp():
+        gone = name.endswith("_probability") and name not in kept
+        assert value == (0.0 if gone else getattr(policy, name)), name

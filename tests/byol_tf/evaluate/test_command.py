@@ -163,6 +163,10 @@ def test_results_with_other_options_have_other_folders(run, capsys):
             "finetune-0.5-epochs2-seeds2-rates0.01",
             marks=pytest.mark.long,
         ),
+        (
+            ("finetune", *TRAINING, "--head", "logistic", "--augment", "views"),
+            "finetune-1-epochs3-seeds1-rates0.01-head-logistic-augment-views",
+        ),
         pytest.param(
             ("supervised", "--seeds", 1, "--epochs", 2, "--rates", 0.01),
             "supervised-1-epochs2-seeds1-rates0.01",

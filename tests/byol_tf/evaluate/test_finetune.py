@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from byol_tf.errors import ProtocolError, WorkKept
-from byol_tf.evaluate.crops import even_batch_size
+from byol_tf.evaluate import finetune
+from byol_tf.evaluate.crops import CROP_AND_FLIP, NO_AUGMENTATION, even_batch_size
+from byol_tf.evaluate.features import embed
+from byol_tf.evaluate.few_labels import fit_few_labels
 from byol_tf.evaluate.finetune import (
     SEMI_SUPERVISED,
     STL10,
@@ -20,7 +23,8 @@ from byol_tf.evaluate.finetune import (
 )
 from byol_tf.models.inference import inference_model, split_inference_model
 from byol_tf.models.networks import build_encoder
-from pipelines.sources import ArrayImages
+from pipelines.policy import preset
+from pipelines.sources import ArrayImages, subset
 
 
 def stripes(count: int, seed: int) -> ArrayImages:
@@ -99,6 +103,34 @@ def test_frozen_batch_norm_stays_as_it_is(inference, freeze):
         for one, other in zip(layer.get_weights(), tuned, strict=True):
             kept = freeze and isinstance(layer, keras.layers.BatchNormalization)
             assert np.array_equal(one, other) == kept, layer.name
+
+
+@pytest.mark.parametrize("classes", [(0, 1, 2), (0, 2)])
+def test_logistic_head_starts_as_the_regression_on_frozen_features(inference, classes):
+    """With a rate of nearly 0 it stays so; a class without an image is never predicted."""
+    photos, test = stripes(90, 0), stripes(60, 1)
+    train = subset(photos, np.flatnonzero(np.isin(photos.labels, classes)))
+    trained = []
+    recipe = TuneRecipe(
+        False, (1e-12,), seeds=1, epochs=(1,), head="logistic", freeze_batch_norm=True
+    )
+    tune_protocol(inference, train, test, recipe, 3, on_trained=trained.append)
+    features = np.concatenate([embed(inference, train), embed(inference, test)])
+    scaled = (features - features[: len(train)].mean(0)) / features[: len(train)].std(0)
+    model = fit_few_labels(scaled[: len(train)].astype(np.float64), train.labels, 3)
+    expected = model.decision_function(scaled[len(train) :])
+    logits = embed(trained[0], test)
+    if len(classes) == 2:
+        np.testing.assert_allclose(logits[:, 1], -10.0)
+        logits = logits[:, 2] - logits[:, 0]
+    np.testing.assert_allclose(logits, expected, atol=1e-3)
+
+
+def test_logistic_head_refuses_labels_that_would_take_hours(inference, monkeypatch):
+    monkeypatch.setattr(finetune, "_LARGEST_FIT", 60 * 32 * 3 - 1)
+    recipe = TuneRecipe(False, (1e-3,), seeds=1, epochs=(1,), head="logistic")
+    with pytest.raises(ProtocolError, match=r"received 60 x \d+ x 3. Use --head random"):
+        tune_protocol(inference, stripes(60, 0), stripes(30, 1), recipe, 0)
 
 
 @pytest.mark.long
@@ -186,7 +218,8 @@ def test_settings_of_the_stl10_papers_authors():
     """zhihua-zhang/BYOL: Adam, 1e-4 x 1024 / 128, decay 1e-6, 25 epochs of five steps."""
     recipe = TuneRecipe(False, **STL10)
     assert (recipe.optimizer, recipe.schedule, recipe.weight_decay) == ("adam", "constant", 1e-6)
-    assert (recipe.rates, recipe.widen, recipe.augment) == ((1e-4 * 1024 / 128,), False, False)
+    assert (recipe.rates, recipe.widen) == ((1e-4 * 1024 / 128,), False)
+    assert recipe.policy == preset("none")[0]
     assert recipe.epochs == (25,)
     assert 5000 // even_batch_size(5000, recipe.batch_size) == 5
 
@@ -197,7 +230,7 @@ def test_settings_of_the_byol_papers_semi_supervised_protocol():
     assert (recipe.optimizer, recipe.batch_size, recipe.weight_decay) == ("sgd", 1024, 0.0)
     assert recipe.rates == (0.005, 0.01, 0.02, 0.05, 0.1)
     assert recipe.epochs == (30, 50)
-    assert recipe.augment
+    assert (recipe.policy, recipe.head) == (CROP_AND_FLIP, "random")
     assert recipe.test_crop
 
 
@@ -233,7 +266,7 @@ def test_constant_rate_decay_and_no_augmentation_equal_numpy():
         batch_size=12,
         schedule="constant",
         weight_decay=0.3,
-        augment=False,
+        policy=NO_AUGMENTATION,
     )
     history = tune_protocol(inference, train, train, recipe, seed=0)["curve"]
     keras.utils.set_random_seed(0)
